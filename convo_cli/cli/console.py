@@ -1,0 +1,64 @@
+"""What reaches the terminal: stdout carries the result, stderr all else, and foreign text is never markup or control.
+
+Rich passes ESC and C1 bytes of a string straight through, so text that came from data, config, file names or a model
+goes through `printable` first, and is printed as `rich.text.Text` or with ``markup=False``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from convo_cli import __version__
+from convo_cli.errors import ConvoError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+JSON_VERSION = 1
+
+# Whole sequences first (ECMA-48): CSI, then the string sequences OSC, DCS, SOS, PM, APC up to their terminator,
+# then two-byte escapes; what is left of C0 and C1 after that goes one by one. Newline and tab stay.
+_CONTROL = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
+    r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"
+    r"|\x1b[ -/]*[0-~]?"
+    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+)
+
+
+def printable(text: str) -> str:
+    """Remove every terminal control sequence; newlines and tabs stay, a lone surrogate becomes U+FFFD."""
+    return _CONTROL.sub("", text).encode("utf-8", "replace").decode("utf-8")
+
+
+def stderr_console() -> Console:
+    """A Rich console on stderr: colours and live views on a terminal only, plain lines elsewhere."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+
+
+def stdout_console() -> Console:
+    """A Rich console on stdout, for results that are tables or coloured text."""
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def print_json(command: str, result: Mapping[str, Any]) -> None:
+    """Write the one versioned object that `--json` promises on stdout."""
+    envelope = {"convo": __version__, "json_version": JSON_VERSION, "command": command, **result}
+    sys.stdout.write(json.dumps(envelope, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def show_error(error: ConvoError, *, as_json: bool = False) -> None:
+    """Show what went wrong on stderr, and as an object on stdout where `--json` was asked for."""
+    hint = f"\nhint: {error.hint}" if error.hint else ""
+    sys.stderr.write(printable(f"error: {error.message}{hint}") + "\n")
+    if as_json:
+        detail = {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}
+        print_json("error", {"error": detail})

@@ -1,0 +1,7 @@
+"""`convo init-config`."""
+
+from __future__ import annotations
+
+
+def init_config() -> None:
+    """(being written)"""

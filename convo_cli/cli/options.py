@@ -1,0 +1,15 @@
+"""Options that several commands share, declared once so that they read and behave the same everywhere."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout instead of text.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show only results, warnings and errors.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show more detail.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one config key, e.g. training.max_steps=500. Repeatable."),
+]

@@ -1,0 +1,7 @@
+"""`convo train`."""
+
+from __future__ import annotations
+
+
+def train() -> None:
+    """(being written)"""

@@ -1,0 +1,267 @@
+"""The whole configuration as pydantic models: the one place where a key, its default, its range and its meaning live.
+
+The string below each field is its documentation: `init-config` writes it as a comment, the JSON Schema and
+docs/config.md carry it, and error messages quote the limits. Every model is strict and frozen: a run's config is
+resolved once and mutated by nobody.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from typing_extensions import Self
+
+Schedule = Literal["constant", "linear", "cosine"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+TemplateName = Literal["auto", "turns", "native", "chatml", "convmodel", "cls-sep"]
+TrainOn = Literal["assistant", "all", "last"]
+MetricName = Literal["bleu-2", "bleu-4", "nist-2", "nist-4"]
+
+
+def _one_or_many(value: Any) -> Any:
+    """Let a single path stand for a list of one."""
+    if isinstance(value, str):
+        return (value,)
+    return tuple(value) if isinstance(value, list) else value
+
+
+Paths = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
+
+
+class Section(BaseModel):
+    """A strict, frozen mapping whose field docstrings are its documentation."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class SpeakersConfig(Section):
+    user: Names = ("user", "human", "customer", "prompter")
+    """Names in the data that mean the person (compared without case)."""
+    assistant: Names = ("assistant", "gpt", "bot", "model", "chatbot")
+    """Names in the data that mean the model."""
+    system: Names = ("system",)
+    """Names in the data that mean instructions to the model."""
+
+
+class DataConfig(Section):
+    train: Paths = Field(min_length=1)
+    """JSONL file or list of files to train on (.jsonl, .jsonl.gz, .jsonl.zst), one dialogue a line."""
+    validation: Paths = ()
+    """JSONL file or list of files to evaluate on; empty: no evaluation, and the best checkpoint is the last."""
+    first_speaker: Literal["user", "assistant"] = "user"
+    """Who speaks first in a dialogue that is a plain list of utterances."""
+    speakers: SpeakersConfig = SpeakersConfig()
+    """Which speaker names in the data stand for which role."""
+
+
+class TokenizerConfig(Section):
+    kind: Literal["unigram", "bpe"] = "unigram"
+    """SentencePiece model type; used only with model.scratch (a pretrained model brings its own tokenizer)."""
+    vocab_size: int = Field(8000, ge=300, le=1_000_000)
+    """Largest number of pieces, the 256 byte pieces included; a small corpus may give fewer."""
+    character_coverage: float = Field(0.9995, gt=0.9, le=1.0)
+    """Share of the corpus's characters that get a piece of their own; the rest are spelled in bytes."""
+
+
+class ScratchConfig(Section):
+    layers: int = Field(6, ge=1, le=200)
+    """Number of transformer blocks."""
+    width: int = Field(384, ge=8, le=32768)
+    """Size of the hidden state; a multiple of heads."""
+    heads: int = Field(6, ge=1, le=512)
+    """Number of attention heads."""
+    context: int = Field(512, ge=16, le=1_048_576)
+    """Longest sequence the model can read, in tokens."""
+    dropout: float = Field(0.1, ge=0.0, lt=1.0)
+    """Dropout of embeddings and residuals."""
+    attention_dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    """Dropout of attention weights; 0 lets the fast attention kernels run."""
+
+    @model_validator(mode="after")
+    def _width_fits_heads(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        return self
+
+
+class ModelConfig(Section):
+    pretrained: str | None = Field(None, min_length=1)
+    """A Hugging Face folder or hub id to start from; null: train from scratch."""
+    revision: str | None = Field(None, min_length=1)
+    """Branch, tag or commit of a hub id; null: the default branch."""
+    scratch: ScratchConfig | None = None
+    """Size of a new GPT-2; null: start from model.pretrained."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if (self.pretrained is None) == (self.scratch is None):
+            raise ValueError("set exactly one of model.pretrained and model.scratch")
+        if self.revision is not None and self.pretrained is None:
+            raise ValueError("model.revision needs model.pretrained")
+        return self
+
+
+class DialogueConfig(Section):
+    template: TemplateName = "auto"
+    """How turns become tokens: turns (role token, text, end token), chatml, convmodel (<sep>t0<sep>t1<sep>), cls-sep
+    ([CLS] t0 [SEP] t1 [SEP] eos), native (the tokenizer's own chat template); auto: native where the tokenizer has a
+    chat template, else turns."""
+    train_on: TrainOn = "assistant"
+    """Whose tokens are targets: assistant, all (both sides), or last (the last assistant turn of each dialogue)."""
+    user_turns_until: float = Field(0.0, ge=0.0, le=1.0)
+    """Fraction of the run during which user turns are targets too; afterwards only what train_on says."""
+    max_length: int = Field(512, ge=16, le=1_048_576)
+    """Longest training sequence in tokens; a longer dialogue becomes several windows, no target is lost."""
+
+
+class TrainingConfig(Section):
+    max_steps: int | None = Field(None, ge=1)
+    """Exact number of optimizer updates; null: use epochs."""
+    epochs: float | None = Field(None, gt=0)
+    """Passes over the training data; null: use max_steps."""
+    batch_size: int = Field(16, ge=1)
+    """Dialogues (or windows of long ones) per step."""
+    micro_batch_size: int | None = Field(None, ge=1)
+    """Dialogues per forward pass; the gradients of a step are the same whatever it is. null: batch_size."""
+    learning_rate: float = Field(5e-4, gt=0, le=10)
+    """Peak learning rate of AdamW."""
+    schedule: Schedule = "cosine"
+    """Shape of the learning rate after warm-up."""
+    warmup_steps: int = Field(0, ge=0)
+    """Steps during which the learning rate climbs linearly from 0 to its peak."""
+    min_lr_ratio: float = Field(0.1, ge=0.0, le=1.0)
+    """Floor of the schedule as a fraction of learning_rate."""
+    weight_decay: float = Field(0.01, ge=0.0, le=1.0)
+    """AdamW weight decay of matrices; biases, norms and embeddings are not decayed."""
+    betas: Annotated[tuple[float, float], Field(strict=False)] = (0.9, 0.95)
+    """AdamW averaging factors."""
+    epsilon: float = Field(1e-8, gt=0)
+    """AdamW denominator term."""
+    max_grad_norm: float | None = Field(1.0, gt=0)
+    """Gradients are scaled down to this norm; null: not clipped."""
+    precision: Precision = "auto"
+    """Arithmetic of forward and backward: fp32, bf16, fp16 (with a gradient scaler); auto: bf16 on a GPU that has it,
+    else fp32."""
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    """auto, cpu, cuda, cuda:N or mps."""
+    gradient_checkpointing: bool = False
+    """Trade about a third more time for much less memory."""
+    compile: bool = False
+    """Compile the model with torch.compile; pays off on GPUs only."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.max_steps is None) == (self.epochs is None):
+            raise ValueError("set exactly one of training.max_steps and training.epochs")
+        if self.max_steps is not None and self.warmup_steps > self.max_steps:
+            raise ValueError(f"warmup_steps {self.warmup_steps} is more than max_steps {self.max_steps}")
+        if self.micro_batch_size is not None and self.micro_batch_size > self.batch_size:
+            raise ValueError(f"micro_batch_size {self.micro_batch_size} is more than batch_size {self.batch_size}")
+        if not all(0.0 <= beta < 1.0 for beta in self.betas):
+            raise ValueError(f"betas {list(self.betas)} must each be at least 0 and below 1")
+        return self
+
+
+class EarlyStoppingConfig(Section):
+    patience: int | None = Field(None, ge=1)
+    """Stop after this many evaluations without improvement; null: never."""
+    monitor: Literal["loss", "metric"] = "loss"
+    """What has to improve: validation loss, or evaluation.metric."""
+    min_delta: float = Field(0.0, ge=0.0)
+    """Smallest change that counts as an improvement."""
+
+
+class EvaluationConfig(Section):
+    every_steps: int | None = Field(None, ge=1)
+    """Steps between evaluations; null: once an epoch. The end of the run is always evaluated."""
+    max_dialogues: int | None = Field(None, ge=1)
+    """Validation dialogues used for the loss; null: all."""
+    reply_dialogues: int = Field(32, ge=0)
+    """Validation dialogues that get a generated reply, scored against the real one; 0: none."""
+    show_samples: int = Field(3, ge=0)
+    """How many of those replies are shown on screen (all are kept in samples.jsonl)."""
+    metric: MetricName = "bleu-4"
+    """The score behind the best-metric checkpoint; bleu-2, bleu-4, nist-2 and nist-4 are all reported."""
+    early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
+    """When to stop before the last step."""
+
+
+class CheckpointsConfig(Section):
+    every_steps: int | None = Field(None, ge=1)
+    """Steps between checkpoints; null: at every evaluation. The end of the run always saves one."""
+    keep: int = Field(2, ge=1)
+    """How many of the newest checkpoints stay on disk, besides the best by loss and by metric."""
+
+
+class GenerationConfig(Section):
+    max_new_tokens: int = Field(64, ge=1)
+    """Longest reply in tokens."""
+    temperature: float = Field(0.7, ge=0.0, le=10.0)
+    """Randomness of sampling; 0 always takes the likeliest token."""
+    top_k: int = Field(0, ge=0)
+    """Sample among the k likeliest tokens; 0: all."""
+    top_p: float = Field(0.9, gt=0.0, le=1.0)
+    """Sample among the likeliest tokens whose probabilities add up to p; 1: all."""
+    min_p: float = Field(0.0, ge=0.0, lt=1.0)
+    """Drop tokens less likely than this fraction of the likeliest; 0: none."""
+    repetition_penalty: float = Field(1.0, ge=1.0, le=10.0)
+    """Divide the scores of tokens already used; 1: off."""
+
+
+class LoggingConfig(Section):
+    every_steps: int = Field(10, ge=1)
+    """Steps between plain log lines; metrics.jsonl always has every step."""
+    tensorboard: bool = True
+    """Write TensorBoard events into the run directory."""
+    plots: bool = True
+    """Draw the learning-rate schedule before step 1, and the loss curves at the end, as PNG."""
+
+
+class RunConfig(Section):
+    """One training run, completely described."""
+
+    name: str = Field("convo", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    """Name of the run directory inside output_dir."""
+    output_dir: str = Field("runs", min_length=1)
+    """Folder that holds the run directories."""
+    seed: int = Field(42, ge=0, lt=2**63)
+    """Decides weights, order of dialogues, dropout and sampled replies."""
+    deterministic: bool = True
+    """Use only algorithms that give the same bits every time."""
+    data: DataConfig
+    """Where the dialogues are and who speaks in them."""
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    """The SentencePiece tokenizer of a from-scratch run."""
+    model: ModelConfig
+    """What is trained: exactly one of pretrained and scratch."""
+    dialogue: DialogueConfig = DialogueConfig()
+    """How dialogues become tokens and which of them are learnt."""
+    training: TrainingConfig
+    """Steps, batches, learning rate, precision."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """Scores while training; needs data.validation."""
+    checkpoints: CheckpointsConfig = CheckpointsConfig()
+    """What is saved and how much of it stays."""
+    generation: GenerationConfig = GenerationConfig()
+    """How replies are sampled in chat, and the default of the export; evaluation replies are always greedy."""
+    logging: LoggingConfig = LoggingConfig()
+    """What is written besides checkpoints."""
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Self:
+        scratch, length = self.model.scratch, self.dialogue.max_length
+        if scratch is not None and length > scratch.context:
+            raise ValueError(f"dialogue.max_length {length} is more than model.scratch.context {scratch.context}")
+        stopping = self.evaluation.early_stopping
+        if stopping.patience is not None:
+            if not self.data.validation:
+                raise ValueError("evaluation.early_stopping.patience needs data.validation")
+            if stopping.monitor == "metric" and self.evaluation.reply_dialogues == 0:
+                raise ValueError("evaluation.early_stopping.monitor: metric needs evaluation.reply_dialogues above 0")
+        if self.model.scratch is not None and self.dialogue.template == "native":
+            raise ValueError("dialogue.template: native needs model.pretrained (a new tokenizer has no chat template)")
+        return self

@@ -1,0 +1,68 @@
+"""Every error that convo raises on purpose, each with the exit code that a script can rely on.
+
+    ConvoError                    1  the root; never raised itself
+    ├── UsageError                2  arguments, a missing file, package or device
+    │   ├── ConfigError           2  the YAML or a --set is wrong
+    │   └── ModelError            2  a model or tokenizer cannot be read or does not fit
+    ├── DataError                 3  the dialogues cannot be trained on
+    ├── DivergedError             4  a loss or gradient stopped being finite
+    ├── CheckpointError           5  a checkpoint or run directory is missing, damaged or foreign
+    ├── ChangedError              6  data, tokenizer, config or model differ from what the run began with
+    ├── DiskError                 7  no space, no permission, read-only
+    └── StoppedBySignal     130/143  SIGINT / SIGTERM; what was done is saved
+
+Anything else that reaches the error boundary in `convo_cli.cli.app` is a bug: it shows a traceback and exits 1.
+"""
+
+from __future__ import annotations
+
+
+class ConvoError(Exception):
+    """What went wrong (and where, and both values where two disagree), with a hint that the user can act on."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(ConvoError):
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    pass
+
+
+class ModelError(UsageError):
+    pass
+
+
+class DataError(ConvoError):
+    exit_code = 3
+
+
+class DivergedError(ConvoError):
+    exit_code = 4
+
+
+class CheckpointError(ConvoError):
+    exit_code = 5
+
+
+class ChangedError(ConvoError):
+    exit_code = 6
+
+
+class DiskError(ConvoError):
+    exit_code = 7
+
+
+class StoppedBySignal(ConvoError):
+    """A signal ended the command at a safe point; the exit code is 128 + the signal's number."""
+
+    def __init__(self, signal_number: int, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.exit_code = 128 + signal_number

@@ -1,0 +1,107 @@
+"""What happens during a run, as values. The loop emits them; whoever wants to show or keep them is a reporter.
+
+A progress bar, a plain log line, metrics.jsonl, TensorBoard, a plot and a test's ``list.append`` are all reporters
+of the same events, so the loop prints nothing and opens no file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something the user should know: a setting skipped, overridden or chosen for them."""
+
+    message: str
+    is_warning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Work before or between steps (reading, encoding, evaluating); ``total`` is None while unknown."""
+
+    stage: str
+    done: int
+    total: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """Everything is built and checked; the next thing that happens is step ``first_step``."""
+
+    run_dir: Path
+    device: str
+    precision: str
+    num_parameters: int
+    num_dialogues: int
+    num_examples: int
+    num_tokens: int
+    num_targets_by_role: Mapping[str, int]
+    first_step: int
+    max_steps: int
+    steps_per_epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepDone:
+    """One optimizer update. ``loss`` is in nats per target token over the whole step, before the update."""
+
+    step: int
+    max_steps: int
+    epoch: float
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    num_tokens: int
+    num_targets: int
+    seconds: float
+    tokens_seen: int
+
+
+@dataclass(frozen=True, slots=True)
+class SampleReply:
+    """A reply generated from the gold history of a validation dialogue, beside what was really said."""
+
+    history: tuple[tuple[str, str], ...]
+    """(role, text) of every turn before the reply."""
+    reference: str
+    reply: str
+    stopped: bool
+    """False where the reply ended at the token limit instead of a stop token."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationDone:
+    """Scores of the weights after ``step`` updates. ``metrics`` holds what was asked for: bleu-2, nist-4 and so on."""
+
+    step: int
+    loss: float
+    perplexity: float
+    num_targets: int
+    seconds: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    samples: tuple[SampleReply, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointSaved:
+    """A whole checkpoint was published; ``labels`` are the pointers that now name it: last, best-loss, best-metric."""
+
+    step: int
+    path: Path
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished:
+    """Training ended; ``reason`` is a sentence such as 'all 300 steps done'."""
+
+    step: int
+    reason: str
+
+
+Event = Notice | Progress | RunStarted | StepDone | EvaluationDone | CheckpointSaved | RunFinished
+Report = Callable[[Event], None]
