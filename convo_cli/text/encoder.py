@@ -1,0 +1,229 @@
+"""Dialogue to ids and targets, and ids back to text: everything that touches a tokenizer after it is built.
+
+Special tokens come from the template alone. What a person typed is encoded as text, also where it spells
+``<|end|>``. Each text piece is encoded by itself, so the ids of a prompt are always the first ids of the training
+example, whatever comes after it.
+
+Shapes: an example is two arrays of length T.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from tokenizers.decoders import DecodeStream
+
+from convo_cli.config.schema import TrainOn
+from convo_cli.data.dialogue import Dialogue, Turn, as_messages
+from convo_cli.data.store import ASSISTANT_TARGET, NO_TARGET, USER_TARGET, Example
+from convo_cli.errors import DataError, ModelError
+from convo_cli.text.template import Piece, Template, special_tokens
+from convo_cli.text.windows import first_that_fits, plan_windows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Ids that end where the reply begins; ``num_dropped`` turns at the start did not fit."""
+
+    ids: list[int]
+    num_dropped: int
+
+
+class DialogueEncoder:
+    """Encodes dialogues under one template; `max_length` is the window in tokens."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: Template, *, max_length: int) -> None:
+        self.tokenizer = tokenizer
+        self.template = template
+        self.max_length = max_length
+        self._backend = _text_backend(tokenizer)
+        self._special_ids = {token: self._id_of(token) for token in special_tokens(tokenizer)}
+        self.stop_ids = tuple(self._id_of(token) for token in template.stop_tokens)
+        pad = tokenizer.pad_token_id
+        self.pad_id: int = self.stop_ids[0] if pad is None else int(pad)
+
+    def encode(self, dialogues: Sequence[Dialogue], train_on: TrainOn = "assistant") -> list[list[Example]]:
+        """The windows of each dialogue. DataError names the line of a turn that is longer than the window."""
+        rendered = [self.template.render(dialogue.turns) for dialogue in dialogues]
+        encoded = self._encode_pieces([piece for pieces in rendered for piece in pieces])
+        results = []
+        for dialogue, pieces in zip(dialogues, rendered, strict=True):
+            ids = [next(encoded) for _ in pieces]
+            results.append(self._windows(dialogue, pieces, ids, train_on))
+        return results
+
+    def prompt(self, turns: Sequence[Turn], *, max_new_tokens: int) -> Prompt:
+        """The turns as a prompt that leaves room for the reply, dropping whole turns from the left where it must.
+
+        System turns always stay. Raises DataError where the last turn alone does not fit.
+        """
+        pieces = self.template.render(turns, for_reply=True)
+        ids = list(self._encode_pieces(pieces))
+        head, body = _by_turn(pieces, ids, turns)
+        budget = self.max_length - max_new_tokens - len(head)
+        lengths = [len(tokens) for tokens in body]
+        opening = lengths.pop() if len(body) > len(turns) - _num_system(turns) else 0
+        first = first_that_fits(lengths, budget - opening)
+        if lengths and first == len(lengths):
+            raise DataError(
+                f"the last message is {lengths[-1]} tokens, and only {max(0, budget - opening)} of the model's "
+                f"{self.max_length} are free beside a reply of {max_new_tokens}",
+                hint="shorten the message, or lower the reply length (max_new_tokens)",
+            )
+        return Prompt(head + [token for tokens in body[first:] for token in tokens], first)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of a reply; special tokens are left out."""
+        text = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return str(text)
+
+    def stream(self) -> StreamDecoder:
+        """A decoder for one reply that arrives token by token."""
+        return StreamDecoder(self)
+
+    def require_parity(self, turns: Sequence[Turn]) -> None:
+        """Prove that plain transformers renders the same ids; ModelError with the first difference where it does not.
+
+        Dialogues whose text spells a special token are not compared: there transformers reads a token where convo
+        reads text.
+        """
+        if any(token in turn.text for turn in turns for token in self._special_ids):
+            return
+        ours = [token for ids in self._encode_pieces(self.template.render(turns)) for token in ids]
+        theirs: Any = self.tokenizer.apply_chat_template(
+            as_messages(turns), chat_template=self.template.chat_template, tokenize=True, return_dict=False
+        )
+        if ours != list(theirs):
+            where = next((k for k, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), len(ours))
+            mine, other = (self.tokenizer.convert_ids_to_tokens(list(ids)[where : where + 4]) for ids in (ours, theirs))
+            raise ModelError(
+                f"template {self.template.name} does not fit this tokenizer: at token {where} training would see "
+                f"{mine}, but transformers' apply_chat_template gives {other}",
+                hint="set dialogue.template: turns",
+            )
+
+    def _windows(
+        self, dialogue: Dialogue, pieces: Sequence[Piece], ids: Sequence[list[int]], train_on: TrainOn
+    ) -> list[Example]:
+        turns = dialogue.turns
+        kinds = _target_kinds(turns, train_on)
+        targets = [
+            [kinds[piece.turn] if piece.is_learnable else NO_TARGET] * len(tokens)
+            for piece, tokens in zip(pieces, ids, strict=True)
+        ]
+        head, body = _by_turn(pieces, ids, turns)
+        _, body_targets = _by_turn(pieces, targets, turns)
+        lengths = [len(tokens) for tokens in body]
+        try:
+            windows = plan_windows(lengths, self.max_length - len(head))
+        except ValueError:
+            raise DataError(
+                f"line {dialogue.line}: a turn of {max(lengths)} tokens does not fit into dialogue.max_length "
+                f"{self.max_length}" + (f" beside {len(head)} tokens of system text" if head else ""),
+                hint="raise dialogue.max_length (and the model's context), or split the turn",
+            ) from None
+        examples = []
+        for window in windows:
+            inside = range(window.first, window.stop)
+            chosen = [NO_TARGET] * len(head)
+            for index in inside:
+                chosen += body_targets[index] if index >= window.fresh else [NO_TARGET] * lengths[index]
+            tokens = head + [token for index in inside for token in body[index]]
+            examples.append(Example(np.array(tokens, np.int32), np.array(chosen, np.uint8)))
+        return examples
+
+    def _encode_pieces(self, pieces: Sequence[Piece]) -> Iterator[list[int]]:
+        texts = iter(
+            self._backend.encode_batch_fast([p.text for p in pieces if not p.is_special], add_special_tokens=False)
+        )
+        return ([self._special_ids[p.text]] if p.is_special else next(texts).ids for p in pieces)
+
+    def _id_of(self, token: str) -> int:
+        index = self.tokenizer.convert_tokens_to_ids(token)
+        if not isinstance(index, int) or self.tokenizer.convert_ids_to_tokens(index) != token:
+            raise ModelError(
+                f"the tokenizer has no token {token}, which template {self.template.name} needs",
+                hint="this folder was not made by convo, or its tokenizer was replaced",
+            )
+        return index
+
+
+class StreamDecoder:
+    """Turns ids that arrive one by one into text that never shows half a character.
+
+    The pieces of text concatenate to exactly what decoding all ids at once gives.
+    """
+
+    def __init__(self, encoder: DialogueEncoder) -> None:
+        self._encoder = encoder
+        self._stream = DecodeStream(skip_special_tokens=True)
+        self._ids: list[int] = []
+        self._shown = ""
+
+    def push(self, token: int) -> str:
+        """The text that became certain with this id; often empty inside a character of several tokens."""
+        self._ids.append(token)
+        text = self._stream.step(self._encoder.tokenizer.backend_tokenizer, token) or ""
+        self._shown += text
+        return text
+
+    def finish(self) -> str:
+        """What is left once no more ids come."""
+        return self._encoder.decode(self._ids).removeprefix(self._shown)
+
+
+def _text_backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
+    """A copy of the tokenizer for plain text: special tokens are not recognised in it, nothing is cut or padded."""
+    from tokenizers import pre_tokenizers
+
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode_special_tokens = True
+    splitter = backend.pre_tokenizer
+    if isinstance(splitter, pre_tokenizers.Metaspace) and splitter.prepend_scheme == "first":
+        # "first" means the start of the whole rendering, and a turn's text is never there: a special token is.
+        splitter.prepend_scheme = "never"
+        backend.pre_tokenizer = splitter
+    return backend
+
+
+def _target_kinds(turns: Sequence[Turn], train_on: TrainOn) -> list[int]:
+    """For each turn what its text and end token are to the loss."""
+    last = max((k for k, turn in enumerate(turns) if turn.role == "assistant"), default=-1)
+    kinds = []
+    for index, turn in enumerate(turns):
+        if not turn.is_trained or turn.role == "system":
+            kinds.append(NO_TARGET)
+        elif turn.role == "user":
+            kinds.append(USER_TARGET)
+        else:
+            kinds.append(ASSISTANT_TARGET if train_on != "last" or index == last else NO_TARGET)
+    return kinds
+
+
+def _num_system(turns: Sequence[Turn]) -> int:
+    return sum(turn.role == "system" for turn in turns)
+
+
+def _by_turn(
+    pieces: Sequence[Piece], values: Sequence[list[int]], turns: Sequence[Turn]
+) -> tuple[list[int], list[list[int]]]:
+    """Split per-piece values into the head of every window (what precedes the turns, system turns) and the other turns.
+
+    The opening of a reply counts as one more turn at the end.
+    """
+    head: list[int] = []
+    body: dict[int, list[int]] = {}
+    for piece, tokens in zip(pieces, values, strict=True):
+        in_head = piece.turn < 0 or (piece.turn < len(turns) and turns[piece.turn].role == "system")
+        (head if in_head else body.setdefault(piece.turn, [])).extend(tokens)
+    return head, list(body.values())
