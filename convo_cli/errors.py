@@ -9,7 +9,7 @@
     ├── CheckpointError           5  a checkpoint or run directory is missing, damaged or foreign
     ├── ChangedError              6  data, tokenizer, config or model differ from what the run began with
     ├── DiskError                 7  no space, no permission, read-only
-    └── StoppedBySignal     130/143  SIGINT / SIGTERM; what was done is saved
+    └── StoppedError        130/143  SIGINT / SIGTERM; what was done is saved
 
 Anything else that reaches the error boundary in `convo_cli.cli.app` is a bug: it shows a traceback and exits 1.
 """
@@ -60,7 +60,7 @@ class DiskError(ConvoError):
     exit_code = 7
 
 
-class StoppedBySignal(ConvoError):
+class StoppedError(ConvoError):
     """A signal ended the command at a safe point; the exit code is 128 + the signal's number."""
 
     def __init__(self, signal_number: int, message: str, *, hint: str | None = None) -> None:

@@ -2,6 +2,53 @@
 
 from __future__ import annotations
 
+from typing import Annotated
 
-def chat() -> None:
-    """(being written)"""
+import typer
+
+from convo_cli.cli.options import JsonOption, QuietOption
+
+
+def chat(
+    model: Annotated[str, typer.Argument(help="An export, a run directory, a checkpoint, or a hub id.")],
+    system: Annotated[str | None, typer.Option(help="What the model is told before the conversation.")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0.0, max=10.0, help="0 takes the likeliest token.")] = None,
+    top_k: Annotated[int | None, typer.Option(min=0, help="Sample among the k likeliest tokens; 0: all.")] = None,
+    top_p: Annotated[float | None, typer.Option(min=0.01, max=1.0, help="Sample within this probability.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest reply in tokens.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Makes sampled replies repeatable.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    as_json: JsonOption = False,
+    is_quiet: QuietOption = False,
+) -> None:
+    r"""Talk to a model, on the terminal or through a pipe (one line in, one reply out).
+
+    Example: printf 'hello\n' | convo chat exports/convo
+    """
+    import re
+    from pathlib import Path
+
+    from convo_cli.errors import UsageError
+
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
+        raise UsageError(f"--device {device}: unknown", hint="auto, cpu, cuda, cuda:0 or mps")
+    if not Path(model).exists() and not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", model):
+        raise UsageError(f"{model}: no such file or directory")
+
+    from convo_cli.chat.session import ChatSession
+    from convo_cli.cli.chat_view import hold_conversation
+    from convo_cli.cli.console import stderr_console
+    from convo_cli.cli.progress import make_progress
+    from convo_cli.model.open import generation_defaults, open_generator
+
+    with make_progress(stderr_console(), is_quiet=is_quiet, log_every=1, show_samples=0) as report:
+        generator = open_generator(model, device=device, report=report)
+    chosen = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "max_new_tokens": max_new_tokens}
+    settings = generation_defaults(generator).model_copy(
+        update={key: value for key, value in chosen.items() if value is not None}
+    )
+    if seed is not None:
+        import torch
+
+        torch.manual_seed(seed)
+    hold_conversation(ChatSession(generator, settings, system=system), as_json=as_json, is_quiet=is_quiet)

@@ -2,6 +2,36 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
 
-def train() -> None:
-    """(being written)"""
+import typer
+
+from convo_cli.cli.options import JsonOption, QuietOption, SetOption
+
+
+def train(
+    config: Annotated[Path, typer.Argument(help="YAML made by `convo init-config`.")],
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+    is_quiet: QuietOption = False,
+) -> None:
+    """Train a model and leave a run directory.
+
+    Example: convo train config.yaml --set training.max_steps=500
+    """
+    from convo_cli.config.load import load_config
+
+    run_config = load_config(config, overrides or ())
+    from convo_cli.data.reader import check_source
+    from convo_cli.runs.layout import RunDirectory, require_new
+
+    for path in (*run_config.data.train, *run_config.data.validation):
+        check_source(path)
+    require_new(RunDirectory(Path(run_config.output_dir) / run_config.name))
+
+    from convo_cli.cli.run_view import watched
+    from convo_cli.training.run import start_run
+
+    with watched(run_config, is_quiet=is_quiet, as_json=as_json, command="train") as (report, finish):
+        finish(start_run(run_config, report))

@@ -147,7 +147,7 @@ class TrainingConfig(Section):
     """Arithmetic of forward and backward: fp32, bf16, fp16 (with a gradient scaler); auto: bf16 on a GPU that has it,
     else fp32."""
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
-    """auto, cpu, cuda, cuda:N or mps."""
+    """Where the model computes: auto, cpu, cuda, cuda:N or mps."""
     gradient_checkpointing: bool = False
     """Trade about a third more time for much less memory."""
     compile: bool = False
@@ -225,7 +225,7 @@ class RunConfig(Section):
     """One training run, completely described."""
 
     name: str = Field("convo", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
-    """Name of the run directory inside output_dir."""
+    """Name of the run directory inside output_dir: up to 100 letters, digits, dots, dashes and underscores."""
     output_dir: str = Field("runs", min_length=1)
     """Folder that holds the run directories."""
     seed: int = Field(42, ge=0, lt=2**63)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,18 +27,22 @@ class TokenStore:
     input_ids: NDArray[np.int32]
     targets: NDArray[np.uint8]
     offsets: NDArray[np.int64]  # (N + 1,)
+    num_dialogues: int
 
     @classmethod
-    def build(cls, examples: Iterable[Example]) -> TokenStore:
-        """Lay the examples side by side."""
+    def build(cls, dialogues: Iterable[Sequence[Example]]) -> TokenStore:
+        """Lay the windows of each dialogue side by side."""
         ids: list[NDArray[np.int32]] = [np.empty(0, np.int32)]
         targets: list[NDArray[np.uint8]] = [np.empty(0, np.uint8)]
         lengths = [0]
-        for example in examples:
-            ids.append(example.input_ids)
-            targets.append(example.targets)
-            lengths.append(len(example.input_ids))
-        return cls(np.concatenate(ids), np.concatenate(targets), np.cumsum(lengths, dtype=np.int64))
+        num_dialogues = 0
+        for windows in dialogues:
+            num_dialogues += 1
+            for example in windows:
+                ids.append(example.input_ids)
+                targets.append(example.targets)
+                lengths.append(len(example.input_ids))
+        return cls(np.concatenate(ids), np.concatenate(targets), np.cumsum(lengths, dtype=np.int64), num_dialogues)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

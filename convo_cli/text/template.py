@@ -43,13 +43,25 @@ class Piece:
 class Template(Protocol):
     """What the rest of convo needs of a template."""
 
-    name: TemplateName
-    special_tokens: tuple[str, ...]
-    """Tokens that must each be one id; those the tokenizer lacks are added to it."""
-    stop_tokens: tuple[str, ...]
-    """Tokens that end a reply; the first one ends every trained turn."""
-    chat_template: str
-    """The same rendering as Jinja, for transformers and whoever reads its folders."""
+    @property
+    def name(self) -> TemplateName:
+        """Its name in the config."""
+        ...
+
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        """Tokens that must each be one id; those the tokenizer lacks are added to it."""
+        ...
+
+    @property
+    def stop_tokens(self) -> tuple[str, ...]:
+        """Tokens that end a reply; the first one ends every trained turn."""
+        ...
+
+    @property
+    def chat_template(self) -> str:
+        """The same rendering as Jinja, for transformers and whoever reads its folders."""
+        ...
 
     def render(self, turns: Sequence[Turn], *, for_reply: bool = False) -> list[Piece]:
         """The pieces of a dialogue; ``for_reply``: ending where the assistant's next text begins."""
@@ -105,7 +117,9 @@ class NativeTemplate:
             )
         self.chat_template = tokenizer.chat_template
         self._tokenizer = tokenizer
-        self._special = re.compile("|".join(re.escape(t) for t in sorted(special_tokens(tokenizer), key=len, reverse=True)))
+        self._special = re.compile(
+            "|".join(re.escape(t) for t in sorted(special_tokens(tokenizer), key=len, reverse=True))
+        )
         probe = self.render([Turn("user", "a"), Turn("assistant", "b")])
         ends = [piece.text for piece in probe if piece.turn == 1 and piece.is_special and piece.is_learnable]
         if not ends:

@@ -11,7 +11,7 @@ RULE = "whole-turns-half-context/1"
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Turns ``first`` to ``stop`` (exclusive); only those from ``fresh`` on are targets, the ones before are context."""
+    """Turns ``first`` to ``stop`` (exclusive); those before ``fresh`` are context only."""
 
     first: int
     fresh: int

@@ -1,0 +1,424 @@
+"""What `train` and the other long commands show on stderr: a live view on a terminal, plain lines everywhere else.
+
+Both are reporters of the same events. Text that comes from data, models or paths goes through `printable` and is
+printed as `rich.text.Text`, so nothing in it is markup or a control sequence.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import pairwise
+from math import isfinite
+from typing import TYPE_CHECKING
+
+from convo_cli.cli.console import printable
+from convo_cli.events import (
+    CheckpointSaved,
+    EvaluationDone,
+    Event,
+    Notice,
+    Progress,
+    Report,
+    RunFinished,
+    RunStarted,
+    SampleReply,
+    StepDone,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.text import Text
+    from typing_extensions import Self
+
+Clock = Callable[[], float]
+"""Seconds of a clock that never goes back."""
+
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_LABEL_WIDTH = 12
+_PLAIN_WIDTH = 120
+_STAGE_SECONDS = 5.0
+"""Least time between two plain lines about the same stage."""
+
+
+@contextmanager
+def make_progress(
+    console: Console, *, is_quiet: bool, log_every: int, show_samples: int, clock: Clock = time.monotonic
+) -> Iterator[Report]:
+    """Yield the reporter that suits the console, which is to be stderr's; a quiet one shows warnings only."""
+    if is_quiet:
+        yield partial(_show_warning, console)
+    elif _is_watched(console):
+        with LiveProgress(console, show_samples=show_samples, clock=clock) as live:
+            yield live
+    else:
+        yield PlainProgress(console, log_every=log_every, show_samples=show_samples, clock=clock)
+
+
+def _is_watched(console: Console) -> bool:
+    """Whether this is a terminal that can redraw lines; FORCE_COLOR does not make one of a pipe."""
+    return (
+        console.file.isatty()
+        and console.is_interactive
+        and not console.no_color
+        and console.encoding.startswith("utf")
+        and not os.environ.get("CI")
+    )
+
+
+class PlainProgress:
+    """Lines for a log: a step every ``log_every``, every evaluation with its replies, every checkpoint."""
+
+    def __init__(self, console: Console, *, log_every: int, show_samples: int, clock: Clock = time.monotonic) -> None:
+        self._console = console
+        self._log_every = log_every
+        self._show_samples = show_samples
+        self._clock = clock
+        self._meter = Meter(clock)
+        self._stage = ""
+        self._stage_shown = 0.0
+        self._is_first_step = True
+        self._unshown: StepDone | None = None
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Notice():
+                _show_notice(self._console, event)
+            case Progress():
+                self._show_stage(event)
+            case RunStarted():
+                self._meter.start()
+                _show_facts(self._console, event)
+            case StepDone():
+                self._stage = ""
+                self._show_step(event)
+            case EvaluationDone():
+                _show(self._console, _scores(event))
+                for sample in event.samples[: self._show_samples]:
+                    for line in _sample_lines(sample, has_reference=True):
+                        line.truncate(_PLAIN_WIDTH, overflow="ellipsis")
+                        _show(self._console, line)
+            case CheckpointSaved():
+                _show(self._console, _saved(event))
+            case RunFinished():
+                if self._unshown:
+                    _show(self._console, self._step_line(self._unshown))
+                _show(self._console, _finished(event, self._meter.elapsed()))
+
+    def _show_stage(self, event: Progress) -> None:
+        now = self._clock()
+        if event.stage != self._stage:
+            self._stage, self._stage_shown = event.stage, now
+        elif now - self._stage_shown >= _STAGE_SECONDS:
+            self._stage_shown = now
+            _show(self._console, f"{_one_line(event.stage)} {_amount(event)}")
+
+    def _show_step(self, event: StepDone) -> None:
+        self._meter.add(event)
+        is_due = self._is_first_step or event.step % self._log_every == 0 or event.step == event.max_steps
+        self._is_first_step = False
+        self._unshown = None if is_due else event
+        if is_due:
+            _show(self._console, self._step_line(event))
+
+    def _step_line(self, event: StepDone) -> str:
+        numbers = _numbers(event, event.loss, self._meter.tokens_per_second)
+        return f"step {event.step}/{event.max_steps}  {numbers}  eta {_duration(self._meter.seconds_left())}"
+
+
+class LiveProgress:
+    """A few lines at the bottom of the terminal, redrawn four times a second; what shall stay scrolls by above them."""
+
+    def __init__(self, console: Console, *, show_samples: int, clock: Clock = time.monotonic) -> None:
+        from rich.live import Live
+
+        self._console = console
+        self._show_samples = show_samples
+        self._meter = Meter(clock)
+        # Another thread draws while events arrive, so these are replaced, never changed in place.
+        self._stage: Progress | None = None
+        self._started: RunStarted | None = None
+        self._step: StepDone | None = None
+        self._evaluation: EvaluationDone | None = None
+        self._checkpoint: CheckpointSaved | None = None
+        self._is_open = False
+        # stdout is left alone: it carries the result, and may be a pipe.
+        self._live = Live(console=console, get_renderable=self.frame, refresh_per_second=4, redirect_stdout=False)
+
+    def __enter__(self) -> Self:
+        self._is_open = True
+        self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stage = None
+        self._close()
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Notice():
+                _show_notice(self._console, event)
+            case Progress():
+                self._stage = None if event.done == event.total else event
+            case RunStarted():
+                self._stage = None
+                self._meter.start()
+                self._started = event
+                _show_facts(self._console, event)
+            case StepDone():
+                self._stage = None
+                self._meter.add(event)
+                self._step = event
+            case EvaluationDone():
+                self._stage = None
+                if self._evaluation:
+                    _show(self._console, _scores(self._evaluation, self._console.width))
+                self._evaluation = event
+            case CheckpointSaved():
+                self._checkpoint = event
+            case RunFinished():
+                self._close()
+                _show(self._console, _finished(event, self._meter.elapsed()))
+
+    def _close(self) -> None:
+        """Leave the last frame on the screen and write below it from now on."""
+        self._is_open = False
+        self._live.stop()
+
+    def frame(self) -> RenderableType:
+        """Draw what is known now: at most 14 lines with three samples on 80 columns."""
+        from rich.console import Group
+
+        parts: list[RenderableType] = []
+        step, evaluation, checkpoint, stage = self._step, self._evaluation, self._checkpoint, self._stage
+        if self._started:
+            parts.append(self._bar(self._started, step))
+        if step:
+            speed = self._meter.tokens_per_second
+            parts.append(_line(f"{_numbers(step, self._meter.loss, speed)}  epoch {step.epoch:.2f}"))
+            parts.append(self._course())
+        if evaluation:
+            parts.append(_line(_scores(evaluation, self._console.width)))
+        if checkpoint:
+            parts.append(_line(_saved(checkpoint)))
+        if evaluation:
+            room = (self._console.height - 9) // 2
+            for sample in evaluation.samples[: max(0, min(self._show_samples, room))]:
+                parts.extend(_sample_lines(sample, has_reference=False))
+        if stage:
+            parts.append(_stage_bar(stage))
+        if self._is_open:
+            parts.append("")  # where the terminal echoes ^C, which would wrap and tear a full line
+        return Group(*parts)
+
+    def _bar(self, started: RunStarted, step: StepDone | None) -> RenderableType:
+        from rich.progress_bar import ProgressBar
+
+        done = step.step if step else started.first_step - 1
+        total = step.max_steps if step else started.max_steps
+        left = f"{_duration(self._meter.seconds_left())} left" if step else "first step"
+        return _row(
+            f"step {done}/{total}",
+            ProgressBar(total=total, completed=done),
+            f"{100 * done // max(1, total)}%",
+            _duration(self._meter.elapsed()),
+            left,
+        )
+
+    def _course(self) -> Text:
+        losses = self._meter.losses
+        span = f"  {min(losses):.2f} to {max(losses):.2f}" if losses else ""
+        return _line(sparkline(losses, min(60, self._console.width - len(span))) + span)
+
+
+class Meter:
+    """Smoothed loss and speed, the course of the loss, and the time left, from step events and a clock."""
+
+    _HORIZON = 10
+    """Steps over which loss and speed are averaged."""
+    _MAX_LOSSES = 480
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._began = clock()
+        self._num_steps = self._num_left = 0
+        self._tokens = self._seconds = 0.0
+        self._first_step_at = self._last_step_at = self._first_step_seconds = 0.0
+        self._stride = 1
+        self.loss = 0.0
+        self.losses: tuple[float, ...] = ()
+        """The smoothed loss at evenly spread steps since the start."""
+
+    def start(self) -> None:
+        """Count elapsed time from now."""
+        self._began = self._clock()
+
+    def add(self, event: StepDone) -> None:
+        self._last_step_at = self._clock()
+        self._num_left = event.max_steps - event.step
+        if self._num_steps == 0:
+            self._first_step_at, self._first_step_seconds = self._last_step_at, event.seconds
+        self._num_steps += 1
+        share = 1 / min(self._num_steps, self._HORIZON)
+        self.loss += share * (event.loss - self.loss)
+        self._tokens += share * (event.num_tokens - self._tokens)
+        self._seconds += share * (event.seconds - self._seconds)
+        if self._num_steps % self._stride == 0:
+            self.losses = (*self.losses, self.loss)
+        if len(self.losses) > self._MAX_LOSSES:
+            self.losses, self._stride = self.losses[::2], 2 * self._stride
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self._tokens / self._seconds if self._seconds > 0 else 0.0
+
+    def elapsed(self) -> float:
+        return self._clock() - self._began
+
+    def seconds_left(self) -> float:
+        """Steps left times the mean time of a step, with the pauses for evaluation, without the slow first step."""
+        if self._num_steps < 2:
+            return self._num_left * self._first_step_seconds
+        return self._num_left * (self._last_step_at - self._first_step_at) / (self._num_steps - 1)
+
+
+def sparkline(values: Sequence[float], width: int) -> str:
+    """Draw finite values as at most ``width`` blocks, each the mean of its share of them."""
+    finite = [value for value in values if isfinite(value)]
+    width = min(width, len(finite))
+    if width < 1:
+        return ""
+    edges = [i * len(finite) // width for i in range(width + 1)]
+    means = [sum(finite[left:right]) / (right - left) for left, right in pairwise(edges)]
+    low, high = min(means), max(means)
+    scale = (len(_BLOCKS) - 1) / (high - low) if high > low else 0.0
+    return "".join(_BLOCKS[round((mean - low) * scale)] for mean in means)
+
+
+def _show(console: Console, line: str | Text, style: str = "") -> None:
+    from rich.text import Text
+
+    console.print(Text(line, style=style) if isinstance(line, str) else line, soft_wrap=True)
+
+
+def _show_notice(console: Console, event: Notice) -> None:
+    message = printable(event.message)
+    _show(console, f"warning: {message}" if event.is_warning else message, "yellow" if event.is_warning else "")
+
+
+def _show_warning(console: Console, event: Event) -> None:
+    if isinstance(event, Notice) and event.is_warning:
+        _show_notice(console, event)
+
+
+def _show_facts(console: Console, event: RunStarted) -> None:
+    targets = sum(event.num_targets_by_role.values())
+    roles = ", ".join(
+        f"{_one_line(role)} {number:,} ({_share(number, targets)})"
+        for role, number in event.num_targets_by_role.items()
+    )
+    facts = {
+        "run": _one_line(str(event.run_dir)),
+        "device": f"{_one_line(event.device)}, {event.precision}",
+        "parameters": f"{event.num_parameters:,}",
+        "dialogues": f"{event.num_dialogues:,} as {event.num_examples:,} examples",
+        "tokens": f"{event.num_tokens:,}",
+        "targets": f"{targets:,} ({_share(targets, event.num_tokens)} of tokens): {roles}",
+        "steps": f"{event.first_step:,} to {event.max_steps:,}, {event.steps_per_epoch:,} per epoch",
+    }
+    for label, value in facts.items():
+        _show(console, _labelled(label, value))
+
+
+def _scores(event: EvaluationDone, width: int | None = None) -> str:
+    """One line, or two where it would be longer than ``width``."""
+    loss = f"eval step {event.step}  loss {event.loss:.3f}  ppl {_short(event.perplexity)}"
+    metrics = "".join(f"  {_one_line(name)} {value:.2f}" for name, value in event.metrics.items())
+    return loss + ("\n" if width and len(loss + metrics) > width else "") + metrics
+
+
+def _saved(event: CheckpointSaved) -> str:
+    return f"saved step {event.step}  {_one_line(str(event.path))} ({', '.join(event.labels)})"
+
+
+def _finished(event: RunFinished, seconds: float) -> str:
+    return f"finished at step {event.step} after {_duration(seconds)}: {_one_line(event.reason)}"
+
+
+def _numbers(event: StepDone, loss: float, tokens_per_second: float) -> str:
+    speed = f"{_short(tokens_per_second)} tok/s"
+    return f"loss {loss:.3f}  lr {event.learning_rate:.1e}  grad {event.grad_norm:.3g}  {speed}"
+
+
+def _sample_lines(sample: SampleReply, *, has_reference: bool) -> list[Text]:
+    """The turn that was answered, the reply and perhaps what was really said, a line each."""
+    lines = [_labelled(f"  {_one_line(role)}", _one_line(text)) for role, text in sample.history[-1:]]
+    cut = "" if sample.stopped else "[token limit] "
+    lines.append(_labelled("  reply", cut + (_one_line(sample.reply) or "(empty)")))
+    if has_reference:
+        lines.append(_labelled("  reference", _one_line(sample.reference)))
+    return lines
+
+
+def _stage_bar(event: Progress) -> RenderableType:
+    from rich.progress_bar import ProgressBar
+
+    return _row(_one_line(event.stage), ProgressBar(total=event.total, completed=event.done), _amount(event))
+
+
+def _amount(event: Progress) -> str:
+    return f"{event.done:,}" if event.total is None else f"{event.done:,}/{event.total:,}"
+
+
+def _row(*cells: RenderableType) -> RenderableType:
+    """Cells in one line, the bar among them as wide as the terminal allows."""
+    from rich.table import Table
+
+    row = Table.grid(padding=(0, 2, 0, 0), expand=True)
+    for cell in cells:
+        row.add_column(no_wrap=True, ratio=None if isinstance(cell, str) else 1)
+    row.add_row(*(_line(cell) if isinstance(cell, str) else cell for cell in cells))
+    return row
+
+
+def _labelled(label: str, text: str) -> Text:
+    line = _line(f"{label[: _LABEL_WIDTH - 1]:<{_LABEL_WIDTH}}{text}")
+    line.stylize("dim", 0, _LABEL_WIDTH)
+    return line
+
+
+def _line(text: str) -> Text:
+    from rich.text import Text
+
+    return Text(text, no_wrap=True, overflow="ellipsis")
+
+
+def _one_line(text: str) -> str:
+    """Foreign text without control sequences and line breaks."""
+    return " ".join(printable(text).split())
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / max(1, whole):.3g}%"
+
+
+def _short(number: float) -> str:
+    """Three digits: 24.8, 1.23k, 12.3M."""
+    for unit in ("", "k", "M", "B"):
+        if number < 999.5:
+            return f"{number:.3g}{unit}"
+        number /= 1000
+    return f"{number:.3g}T"
+
+
+def _duration(seconds: float) -> str:
+    """1:23, 1:02:03 or 2d 3:04:05."""
+    minutes, second = divmod(max(0, round(seconds)), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    if days:
+        return f"{days}d {hour}:{minute:02d}:{second:02d}"
+    return f"{hour}:{minute:02d}:{second:02d}" if hour else f"{minute}:{second:02d}"

@@ -1,0 +1,60 @@
+"""What `train` and `resume` show: progress on stderr, and at the end the result with what to try next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from convo_cli.cli.console import print_json, printable, stderr_console
+from convo_cli.cli.progress import make_progress
+from convo_cli.config.schema import RunConfig
+from convo_cli.events import Report
+
+if TYPE_CHECKING:
+    from convo_cli.training.run import RunResult
+
+
+@contextmanager
+def watched(
+    config: RunConfig, *, is_quiet: bool, as_json: bool, command: str
+) -> Iterator[tuple[Report, Callable[[RunResult], None]]]:
+    """A reporter for the run, and a function that shows its result once the view is closed."""
+    results: list[RunResult] = []
+    console = stderr_console()
+    progress = make_progress(
+        console, is_quiet=is_quiet, log_every=config.logging.every_steps, show_samples=config.evaluation.show_samples
+    )
+    with progress as report:
+        yield report, results.append
+    for result in results:
+        if as_json:
+            print_json(command, as_record(result))
+        else:
+            show_result(result, is_quiet=is_quiet)
+
+
+def as_record(result: RunResult) -> dict[str, object]:
+    """The result as the object of `--json`."""
+    return {
+        "run_dir": str(result.run_dir),
+        "step": result.step,
+        "reason": result.reason,
+        "best_loss": result.best_loss,
+        "best_metric": result.best_metric,
+    }
+
+
+def show_result(result: RunResult, *, is_quiet: bool) -> None:
+    """The run directory on stdout; the next commands on stderr."""
+    import sys
+
+    run_dir = printable(str(result.run_dir))
+    sys.stdout.write(f"{run_dir}\n")
+    if not is_quiet:
+        sys.stderr.write(
+            "next:\n"
+            f"  convo chat {run_dir}\n"
+            f"  convo export {run_dir} exports/{printable(result.run_dir.name)}\n"
+            f"  convo resume {run_dir} --set training.max_steps={result.step * 2}\n"
+        )

@@ -1,0 +1,121 @@
+"""Every key of the configuration as a flat table, read from the schema.
+
+What error messages, the commented YAML and docs/config.md say about a key all comes from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from convo_cli.config.schema import RunConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key; ``path`` is its dotted name."""
+
+    path: str
+    doc: str
+    types: frozenset[str]
+    """JSON type names: integer, number, string, boolean, array (of texts), null, object (a section); and pair."""
+    choices: tuple[str, ...]
+    limits: str
+    """The range in words, such as 'at least 1'; empty where there is none."""
+    default: Any
+    is_required: bool
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition(".")[2]
+
+    @property
+    def section(self) -> str:
+        """Dotted name of the section around the key; empty at the top."""
+        return self.path.rpartition(".")[0]
+
+    @property
+    def is_section(self) -> bool:
+        return "object" in self.types
+
+    @property
+    def allowed(self) -> str:
+        """What may stand there, in words."""
+        kind = in_words(self.choices) or next(words for name, words in _KINDS.items() if name in self.types)
+        limited = f"{kind}, {self.limits}" if self.limits else kind
+        return f"{limited}, or null" if "null" in self.types else limited
+
+
+_KINDS = {
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "array": "text or a list of texts",
+    "pair": "a list of 2 numbers",
+    "object": "a section of keys",
+    "string": "text",
+}
+
+
+@cache
+def config_keys() -> Mapping[str, Key]:
+    """Every section and key by its dotted name, in the order of the schema."""
+    schema = RunConfig.model_json_schema()
+    return {key.path: key for key in _walk(schema, "", schema["$defs"])}
+
+
+def keys_in(section: str) -> tuple[Key, ...]:
+    """The keys and sections directly inside a section; the top of the file is the empty name."""
+    return tuple(key for key in config_keys().values() if key.section == section)
+
+
+def in_words(items: Sequence[str]) -> str:
+    """Join with commas and a final 'or'."""
+    return " or ".join(part for part in (", ".join(items[:-1]), *items[-1:]) if part)
+
+
+def _walk(section: Mapping[str, Any], prefix: str, definitions: Mapping[str, Any]) -> Iterator[Key]:
+    for name, prop in section.get("properties", {}).items():
+        variants = [_resolve(variant, definitions) for variant in prop.get("anyOf", [prop])]
+        facts: dict[str, Any] = {}
+        for variant in variants:
+            facts |= variant
+        key = Key(
+            path=prefix + name,
+            doc=" ".join(prop.get("description", "").split()),
+            types=frozenset("pair" if "prefixItems" in variant else variant["type"] for variant in variants),
+            choices=tuple(facts.get("enum", ())),
+            limits=_limits(facts),
+            default=prop.get("default"),
+            is_required=name in section.get("required", ()),
+        )
+        yield key
+        yield from _walk(facts, f"{key.path}.", definitions)
+
+
+def _resolve(prop: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:
+    reference: str = prop.get("$ref", "")
+    return definitions[reference.rpartition("/")[2]] if reference else prop
+
+
+def _limits(facts: Mapping[str, Any]) -> str:
+    if facts.get("minLength"):
+        return "not empty"
+    low, high = facts.get("minimum"), facts.get("maximum")
+    if facts.get("type") == "integer" and "exclusiveMaximum" in facts:
+        high = facts["exclusiveMaximum"] - 1
+    if low is not None and high is not None:
+        return f"{_number(low)} to {_number(high)}"
+    parts = (
+        ("at least", low),
+        ("above", facts.get("exclusiveMinimum")),
+        ("at most", high),
+        ("below", facts.get("exclusiveMaximum")),
+    )
+    return ", ".join(f"{words} {_number(limit)}" for words, limit in parts if limit is not None)
+
+
+def _number(limit: float) -> str:
+    return f"{limit:g}" if isinstance(limit, float) else str(limit)

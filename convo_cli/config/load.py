@@ -1,0 +1,106 @@
+"""A config file, and what `--set` changes in it, to a checked RunConfig; and back to YAML."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+
+from convo_cli.config.keys import config_keys
+from convo_cli.config.problems import problems_of, refusal, unknown_key
+from convo_cli.config.schema import RunConfig
+from convo_cli.config.yaml_source import (
+    MAX_BYTES,
+    OPTION,
+    KeyPath,
+    Place,
+    Problem,
+    Source,
+    clipped,
+    dotted,
+    parse_config,
+    parse_yaml,
+    read_text,
+)
+from convo_cli.errors import ConfigError
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a config file with `KEY=VALUE` overrides; every problem of both is in the one ConfigError it raises."""
+    return _resolve(parse_config(read_text(path), str(path)), overrides)
+
+
+def apply_overrides(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
+    """The configuration with some keys changed, checked as a whole again."""
+    place = Place("the run's config")
+    keys: dict[KeyPath, Place] = {tuple(name.split(".")): place for name in config_keys()}
+    return _resolve(Source(config.model_dump(mode="json"), keys=keys, values={(): place}), overrides)
+
+
+def build_config(values: Mapping[str, Any], origin: str) -> RunConfig:
+    """A configuration from values that stand in no file; `origin` is what errors call them."""
+    return _resolve(Source(values, values={(): Place(origin)}), ())
+
+
+def dump_config(config: RunConfig) -> str:
+    """The whole configuration as plain YAML that `load_config` reads back to an equal one."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # typed by its initial None
+    yaml.width = MAX_BYTES
+    stream = io.StringIO()
+    yaml.dump(config.model_dump(mode="json"), stream)
+    return stream.getvalue()
+
+
+def _resolve(source: Source, overrides: Sequence[str]) -> RunConfig:
+    problems = [*source.problems, *filter(None, (_override(text, source) for text in overrides))]
+    refused = {problem.path for problem in problems if problem.path}
+    try:
+        config = RunConfig.model_validate(source.value)
+    except ValidationError as error:
+        problems += [problem for problem in problems_of(error, source) if problem.path not in refused]
+        raise refusal(problems) from None
+    if problems:
+        raise refusal(problems)
+    return config
+
+
+def _override(text: str, source: Source) -> Problem | None:
+    """Put one `KEY=VALUE` into the source, or say what is wrong with it."""
+    name, equals, written = (part.strip() for part in text.partition("="))
+    if not name or not equals:
+        return Problem(Place(f"{OPTION}{clipped(text)}"), (), "not KEY=VALUE; an example is training.max_steps=500")
+    path: KeyPath = tuple(name.split("."))
+    place = Place(f"{OPTION}{clipped(name)}", text=written)
+    if name not in config_keys():
+        known = max((length for length in range(len(path)) if dotted(path[:length]) in config_keys()), default=0)
+        return Problem(place, (), unknown_key(path[: known + 1]))
+    if not written:
+        return Problem(place, (), 'nothing after the =; write null or ""')
+    try:
+        parsed = parse_yaml(written, str(place))
+    except ConfigError:
+        return Problem(place, (), f"{clipped(written)} is no YAML value; put text in quotes")
+    if parsed.problems:
+        return Problem(place, (), parsed.problems[0].message)
+    if isinstance(parsed.value, dict):
+        return Problem(place, (), "one key at a time; put text with a colon and a space in quotes")
+    if isinstance(parsed.value, str) and " #" in written and written[0] not in "'\"":
+        return Problem(place, (), "YAML ends at the #; put the text in quotes")
+    section = source.value
+    for length in range(1, len(path)):
+        if section.get(path[length - 1]) is None:
+            section[path[length - 1]] = {}
+            source.keys[path[:length]] = place
+        section = section[path[length - 1]]
+        if not isinstance(section, dict):
+            return None  # What the file has there is refused anyway.
+    section[path[-1]] = parsed.value
+    source.values = {at: where for at, where in source.values.items() if at[: len(path)] != path}
+    source.keys[path] = source.values[path] = place
+    return None

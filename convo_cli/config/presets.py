@@ -1,0 +1,183 @@
+"""Complete configurations to start from; what a preset leaves out has the schema's default."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from convo_cli.config.load import build_config
+from convo_cli.config.schema import RunConfig
+from convo_cli.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """A named set of values; the notes are what its user has to know, shown at the top of the YAML."""
+
+    name: str
+    description: str
+    values: Mapping[str, Any]
+    note: str = ""
+    data_note: str = ""
+    """What has to be known about the preset's own data."""
+
+    def with_data(self, train: Sequence[str], validation: Sequence[str]) -> Preset:
+        """The same preset on other files."""
+        data = {"train": list(train), "validation": list(validation)}
+        return replace(self, values={**self.values, "data": data}, data_note="")
+
+    def config(self) -> RunConfig:
+        return build_config(self.values, f"preset {self.name}")
+
+
+_SAMPLE = {"train": ["sample_data/train.jsonl"], "validation": ["sample_data/valid.jsonl"]}
+_DAILYDIALOG = {"train": ["data/dailydialog/train.jsonl"], "validation": ["data/dailydialog/valid.jsonl"]}
+_DAILYDIALOG_LICENCE = (
+    "DailyDialog is licensed CC BY-NC-SA 4.0: no commercial use of the dialogues or, to be safe, of a model trained on "
+    "them. It does not come with convo: put its splits at data/dailydialog/, one JSON list of utterances a line."
+)
+
+SCRATCH = Preset(
+    name="scratch",
+    description="A small new GPT-2 and tokenizer, trained on the sample dialogues in minutes on a laptop CPU.",
+    values={
+        "name": "demo",
+        "data": _SAMPLE,
+        "tokenizer": {"kind": "unigram", "vocab_size": 2000},
+        "model": {"scratch": {"layers": 4, "width": 256, "heads": 4, "context": 256, "dropout": 0.1}},
+        "dialogue": {"max_length": 256},
+        "training": {
+            "max_steps": 300,
+            "batch_size": 16,
+            "learning_rate": 1e-3,
+            "schedule": "cosine",
+            "warmup_steps": 30,
+        },
+        "evaluation": {"every_steps": 100, "reply_dialogues": 16},
+    },
+)
+
+GPT2 = Preset(
+    name="gpt2",
+    description="Fine-tune the pretrained GPT-2 (124 M parameters) on your dialogues.",
+    values={
+        "name": "gpt2",
+        "data": _SAMPLE,
+        "model": {"pretrained": "gpt2"},
+        "dialogue": {"template": "turns", "max_length": 512},
+        "training": {"epochs": 3, "batch_size": 16, "learning_rate": 5e-5, "schedule": "linear", "warmup_steps": 20},
+    },
+)
+
+CHAT_MODEL = Preset(
+    name="chat-model",
+    description="Go on training a small chat model in its own chat template.",
+    note="Any chat model takes the place of SmolLM2: a hub id or a local folder.",
+    values={
+        "name": "chat-model",
+        "data": _SAMPLE,
+        "model": {"pretrained": "HuggingFaceTB/SmolLM2-135M-Instruct"},
+        "dialogue": {"template": "native", "max_length": 1024},
+        "training": {
+            "epochs": 2,
+            "batch_size": 16,
+            "learning_rate": 2e-5,
+            "schedule": "cosine",
+            "warmup_steps": 20,
+            "precision": "auto",
+        },
+    },
+)
+
+CONVMODEL = Preset(
+    name="convmodel",
+    description="The defaults of convmodel: GPT-2, <sep> between turns, every turn learnt.",
+    note=(
+        "These are convmodel's documented defaults. Its warm-up of 10000 steps at one dialogue a step is meant for "
+        "corpora of 100000 dialogues and more: on less, lower warmup_steps and raise batch_size."
+    ),
+    values={
+        "name": "convmodel",
+        "deterministic": False,
+        "data": _SAMPLE,
+        "model": {"pretrained": "gpt2"},
+        "dialogue": {"template": "convmodel", "train_on": "all", "max_length": 1024},
+        "training": {
+            "epochs": 1,
+            "batch_size": 1,
+            "learning_rate": 1e-4,
+            "schedule": "constant",
+            "warmup_steps": 10000,
+            "weight_decay": 0.01,
+            "betas": [0.9, 0.999],
+            "max_grad_norm": None,
+            "precision": "fp32",
+        },
+        "evaluation": {"every_steps": 100, "reply_dialogues": 0},
+        "logging": {"every_steps": 100},
+    },
+)
+
+DAILYDIALOG = Preset(
+    name="dailydialog",
+    description="A new GPT-2 of 6 layers for DailyDialog, some hundred steps.",
+    data_note=_DAILYDIALOG_LICENCE,
+    values={
+        "name": "dailydialog",
+        "data": _DAILYDIALOG,
+        "tokenizer": {"kind": "unigram", "vocab_size": 8000},
+        "model": {"scratch": {"layers": 6, "width": 384, "heads": 6, "context": 512}},
+        "dialogue": {"max_length": 512},
+        "training": {
+            "max_steps": 600,
+            "batch_size": 32,
+            "learning_rate": 1e-3,
+            "schedule": "cosine",
+            "warmup_steps": 60,
+        },
+        "evaluation": {"every_steps": 100, "max_dialogues": 500},
+    },
+)
+
+MULTI_TURN_GPT2 = Preset(
+    name="multi-turn-gpt2",
+    description="The defaults of multi-turn-chatbot-GPT2: DailyDialog, user turns learnt for half the run.",
+    note="30000 steps of 60 dialogues want a GPU.",
+    data_note=_DAILYDIALOG_LICENCE,
+    values={
+        "name": "daily_dialog_chatbot",
+        "output_dir": "outputs/gpt2",
+        "seed": 0,
+        "deterministic": True,
+        "data": _DAILYDIALOG,
+        "model": {"pretrained": "gpt2"},
+        "dialogue": {"template": "cls-sep", "train_on": "assistant", "user_turns_until": 0.5, "max_length": 128},
+        "training": {
+            "max_steps": 30000,
+            "batch_size": 60,
+            "learning_rate": 1e-4,
+            "schedule": "cosine",
+            "warmup_steps": 200,
+            "min_lr_ratio": 0.1,
+            "weight_decay": 0.0,
+            "betas": [0.9, 0.999],
+            "max_grad_norm": None,
+            "precision": "fp32",
+        },
+        "evaluation": {"reply_dialogues": 200, "show_samples": 10, "early_stopping": {"patience": 5}},
+        "generation": {"max_new_tokens": 128, "temperature": 0.0},
+    },
+)
+
+PRESETS = {preset.name: preset for preset in (SCRATCH, GPT2, CHAT_MODEL, CONVMODEL, DAILYDIALOG, MULTI_TURN_GPT2)}
+
+
+def find_preset(name: str) -> Preset:
+    """The preset of that name; UsageError names the nearest otherwise."""
+    if name in PRESETS:
+        return PRESETS[name]
+    close = difflib.get_close_matches(name.lower(), PRESETS, n=1, cutoff=0.4)
+    hint = f"did you mean --preset {close[0]}?" if close else "convo init-config --list-presets"
+    raise UsageError(f"--preset {name}: no such preset; there are {', '.join(PRESETS)}", hint=hint)

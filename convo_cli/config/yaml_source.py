@@ -1,0 +1,289 @@
+"""Strict YAML 1.2 with the place of every key and value: plain mappings, lists and scalars, nothing that expands.
+
+Built from the parser's events in one pass, so that depth and size are refused before anything is built.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, StreamMark, YAMLError
+from ruamel.yaml.events import (
+    AliasEvent,
+    CollectionStartEvent,
+    DocumentStartEvent,
+    Event,
+    MappingEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    StreamEndEvent,
+)
+from ruamel.yaml.nodes import ScalarNode
+
+from convo_cli.errors import ConfigError
+
+MAX_BYTES = 2**20
+MAX_DEPTH = 20
+MAX_EVENTS = 20_000
+MAX_NUMBER_LENGTH = 100
+MAX_SHOWN = 60
+
+OPTION = "--set "
+"""How the source of an override begins."""
+
+KeyPath = tuple[str | int, ...]
+"""Where a value stands: ("training", "learning_rate"), or ("data", "train", 0) in a list."""
+
+SHOW_FORM = "convo init-config writes a config with every key explained"
+_YAML = YAML(typ="safe", pure=True)
+_TYPED_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float")}
+_NOT_TEXT = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_JSON = re.compile(r"\{|\[\s*([\[{\"]|$)")
+_TOML = re.compile(r"\[[\w.-]+\]|[\w.-]+\s*=")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something is written; ``text`` is a scalar's source, quotes included, and None for anything else."""
+
+    source: str
+    line: int = 0
+    """1-based; 0 where there are no lines, as in an option."""
+    column: int = 0
+    text: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}:{self.column}" if self.line else self.source
+
+    @property
+    def is_option(self) -> bool:
+        return self.source.startswith(OPTION)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with the value at ``path``."""
+
+    place: Place
+    path: KeyPath
+    message: str
+
+    def __str__(self) -> str:
+        key = "" if self.place.is_option else f" {clipped(dotted(self.path))}"  # An option names its key itself.
+        return f"{self.place}{key.rstrip()}: {self.message}"
+
+
+@dataclass(slots=True)
+class Source:
+    """The values as plain Python, and the places of keys and values by path."""
+
+    value: Any = None
+    keys: dict[KeyPath, Place] = field(default_factory=dict)
+    values: dict[KeyPath, Place] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def has(self, path: KeyPath) -> bool:
+        """Whether the key is written down with a value other than null."""
+        value = self.value
+        for part in path:
+            value = value.get(part) if isinstance(value, dict) else None
+        return value is not None and path in self.keys
+
+    def place_of_key(self, path: KeyPath) -> Place:
+        """Where the key is, or the innermost section around it that is written down."""
+        return _innermost(path, self.keys) or self.values[()]
+
+    def place_of_value(self, path: KeyPath) -> Place:
+        """Where the value is, or the innermost list or section around it that is written down."""
+        return _innermost(path, self.values) or self.values[()]
+
+
+def dotted(path: Iterable[str | int]) -> str:
+    """The name of a key as people write it."""
+    return ".".join(map(str, path))
+
+
+def clipped(text: str) -> str:
+    """The text on one line and not too long, for a message."""
+    text = text if text.isprintable() else json.dumps(text)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+
+
+def plain_value(text: str) -> Any:
+    """What YAML 1.2 makes of a text without quotes: None, a bool, a number, or the text itself."""
+    tag = str(_YAML.resolver.resolve(ScalarNode, text, (True, False)))
+    if tag not in _TYPED_TAGS or len(text) > MAX_NUMBER_LENGTH:
+        return text
+    return _YAML.constructor.construct_object(ScalarNode(tag, text))
+
+
+def read_text(path: Path) -> str:
+    """Read a small UTF-8 text file, naming whatever else it turns out to be."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file", hint=f"convo init-config -o {path}") from None
+    except IsADirectoryError:
+        inside = path / "config.yaml"
+        hint = f"try {inside}" if inside.is_file() else SHOW_FORM
+        raise ConfigError(f"{path}: this is a directory, not a config file", hint=hint) from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"{path}: cannot be read: {reason}") from None
+    if len(content) > MAX_BYTES:
+        raise ConfigError(f"{path}: larger than {MAX_BYTES:,} bytes; a config has some thousand")
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ConfigError(
+            f"{path}: UTF-16 text, as PowerShell's > writes it; a config is UTF-8",
+            hint=f"write it without >: convo init-config -o {path}",
+        )
+    content = content.removeprefix(codecs.BOM_UTF8)
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line, column = _line_and_column(content[: error.start].decode("utf-8"))
+        raise ConfigError(f"{path}:{line}:{column}: byte 0x{content[error.start]:02x} is not UTF-8 text") from None
+    if odd := _NOT_TEXT.search(text):
+        line, column = _line_and_column(text[: odd.start()])
+        raise ConfigError(f"{path}:{line}:{column}: control character U+{ord(odd[0]):04X}; a config is plain text")
+    return text
+
+
+def parse_config(text: str, source: str) -> Source:
+    """Parse a config file: exactly one mapping, with the likely mistakes named."""
+    lines = (line.strip() for line in text.splitlines())
+    first = next((line for line in lines if line and not line.startswith("#")), "")
+    if not first:
+        raise ConfigError(f"{source}: the file is empty", hint=SHOW_FORM)
+    for pattern, language in ((_JSON, "JSON"), (_TOML, "TOML")):
+        if pattern.match(first):
+            raise ConfigError(f"{source}: this is {language}; a config is YAML", hint=SHOW_FORM)
+    parsed = parse_yaml(text, source)
+    if not isinstance(parsed.value, dict):
+        found = "a list" if isinstance(parsed.value, list) else "a single value"
+        raise ConfigError(f"{source}: found {found}; a config is keys with values", hint=SHOW_FORM)
+    return parsed
+
+
+def parse_yaml(text: str, source: str) -> Source:
+    """Parse one YAML document; a duplicate key, alias, anchor or tag becomes a problem, bad syntax is raised."""
+    try:
+        return _Builder(text, source).build()
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = _place(mark, source) if mark else Place(source)
+        lines = text.splitlines()
+        line = lines[place.line - 1] if 0 < place.line <= len(lines) else ""
+        if "\t" in line[: len(line) - len(line.lstrip())]:
+            raise ConfigError(f"{place}: a tab in the indentation; YAML needs spaces") from None
+        context = f" {error.context}" if error.context else ""
+        raise ConfigError(f"{place}: not valid YAML{context}: {error.problem}") from None
+    except (YAMLError, ValueError) as error:
+        raise ConfigError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+class _Builder:
+    """Turns the events of one document into a Source."""
+
+    def __init__(self, text: str, source: str) -> None:
+        self._events: Iterator[Event] = YAML(typ="safe", pure=True).parse(text)
+        self._num_events = 0
+        self._source = source
+        self._result = Source()
+
+    def build(self) -> Source:
+        self._next()
+        start = self._next()
+        if isinstance(start, StreamEndEvent):
+            return self._result
+        if isinstance(start, DocumentStartEvent) and (start.version or start.tags):
+            self._problem(start, (), "a % directive is not allowed")
+        self._result.value = self._value(self._next(), (), 1)
+        self._next()
+        end = self._next()
+        if not isinstance(end, StreamEndEvent):
+            raise ConfigError(f"{_place(end.start_mark, self._source)}: a second document starts here; a config is one")
+        return self._result
+
+    def _next(self) -> Event:
+        self._num_events += 1
+        if self._num_events > MAX_EVENTS:
+            raise ConfigError(f"{self._source}: more than {MAX_EVENTS:,} keys and values; this is no config")
+        return next(self._events)
+
+    def _value(self, event: Event, path: KeyPath, depth: int) -> Any:
+        place = _place(event.start_mark, self._source)
+        if depth > MAX_DEPTH:
+            raise ConfigError(f"{place}: nested more than {MAX_DEPTH} deep; this is no config")
+        if isinstance(event, AliasEvent):
+            self._problem(event, path, f"an alias (*{clipped(event.anchor)}) is not allowed; write the value out")
+            return None
+        assert isinstance(event, ScalarEvent | CollectionStartEvent)
+        self._refuse_decoration(event, path)
+        if isinstance(event, ScalarEvent):
+            return self._scalar(event, path, place)
+        self._result.values[path] = place
+        return self._mapping(path, depth) if isinstance(event, MappingStartEvent) else self._list(path, depth)
+
+    def _mapping(self, path: KeyPath, depth: int) -> dict[str, Any]:
+        mapping: dict[str, Any] = {}
+        while not isinstance(event := self._next(), MappingEndEvent):
+            if not isinstance(event, ScalarEvent):
+                self._problem(event, path, "a key must be plain text")
+                self._value(event, (*path, "?"), depth + 1)
+                self._value(self._next(), (*path, "?"), depth + 1)
+                continue
+            key = (*path, event.value)
+            self._refuse_decoration(event, key)
+            if key in self._result.keys:
+                self._problem(event, key, f"given twice, first on line {self._result.keys[key].line}")
+            self._result.keys[key] = _place(event.start_mark, self._source)
+            mapping[event.value] = self._value(self._next(), key, depth + 1)
+        return mapping
+
+    def _list(self, path: KeyPath, depth: int) -> list[Any]:
+        items: list[Any] = []
+        while not isinstance(event := self._next(), SequenceEndEvent):
+            items.append(self._value(event, (*path, len(items)), depth + 1))
+        return items
+
+    def _scalar(self, event: ScalarEvent, path: KeyPath, place: Place) -> Any:
+        text: str = event.value
+        if event.style is not None:
+            self._result.values[path] = replace(place, text=json.dumps(text, ensure_ascii=False))
+            return text
+        # A value left out has the place of whatever comes next; its key is the better one to point at.
+        self._result.values[path] = replace(place, text=text) if text else self._result.keys.get(path, place)
+        return plain_value(text)
+
+    def _refuse_decoration(self, event: ScalarEvent | CollectionStartEvent, path: KeyPath) -> None:
+        if event.anchor is not None:
+            self._problem(event, path, f"an anchor (&{clipped(event.anchor)}) is not allowed; write the value out")
+        if event.tag is not None:
+            self._problem(event, path, f"a tag ({clipped(event.tag)}) is not allowed; write the plain value")
+
+    def _problem(self, event: Event, path: KeyPath, message: str) -> None:
+        self._result.problems.append(Problem(_place(event.start_mark, self._source), path, message))
+
+
+def _innermost(path: KeyPath, places: Mapping[KeyPath, Place]) -> Place | None:
+    candidates = (places.get(path[:length]) for length in range(len(path), 0, -1))
+    return next((place for place in candidates if place is not None), None)
+
+
+def _place(mark: StreamMark, source: str) -> Place:
+    return Place(source, mark.line + 1, mark.column + 1)
+
+
+def _line_and_column(before: str) -> tuple[int, int]:
+    lines = f"{before}|".splitlines()
+    return len(lines), len(lines[-1])

@@ -1,0 +1,153 @@
+"""What can be wrong with data: every problem has a stable code, a severity, a place and a hint.
+
+Whoever finds a problem hands it to a `ProblemSink`. The sink decides: training's `refuse` raises at the first error,
+the validator's counts them all.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from convo_cli.errors import DataError
+
+Severity = Literal["error", "warning"]
+
+_PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,39}")
+
+
+class Kind(NamedTuple):
+    """What all problems of one code have in common."""
+
+    severity: Severity
+    hint: str
+
+
+def _error(hint: str) -> Kind:
+    return Kind("error", hint)
+
+
+def _warning(hint: str) -> Kind:
+    return Kind("warning", hint)
+
+
+_WRITE_JSON = "write each line with a JSON library, for example json.dumps(dialogue, ensure_ascii=False)"
+_ONE_A_LINE = "write one dialogue a line: jq -c '.[]' dialogues.json > dialogues.jsonl"
+_ONLY_TEXT = "a turn is one text; turn other content into text, or leave the turn out"
+
+KINDS: dict[str, Kind] = {
+    # The file is not JSON Lines at all.
+    "empty-file": _error("check the command that wrote the file"),
+    "git-lfs-pointer": _error("fetch the real file: git lfs pull"),
+    "html-page": _error("the download ended at a web page (a login, an error); download the file itself"),
+    "csv-file": _error("convert each dialogue to one JSON line, for example with Python's csv and json modules"),
+    "pretty-printed-json": _error(
+        "one line per value: jq -c . in.json > out.jsonl (a stream of objects) or jq -c '.[]' in.json > out.jsonl"
+    ),
+    "utf-16": _error("convert the file: iconv -f UTF-16 -t UTF-8 in.jsonl > out.jsonl"),
+    "binary-file": _error("unpack or export it to JSON Lines first"),
+    "wrong-compression": _error("the name must end in .gz for gzip, .zst for Zstandard, and in neither for plain text"),
+    "damaged-compression": _error("the file is cut short or damaged; copy or download it again"),
+    # The line is not strict JSON.
+    "line-too-long": _error("one dialogue a line; a line this long is several dialogues or no dialogue"),
+    "stray-bom": _error("files were joined; remove U+FEFF from the start of the line"),
+    "not-utf8": _error("convert the file to UTF-8: iconv -f WINDOWS-1252 -t UTF-8 in.jsonl > out.jsonl"),
+    "invalid-json": _error(_WRITE_JSON),
+    "truncated-json": _error("the line was cut off, or a quote or bracket is missing; write the line again"),
+    "extra-data": _error("one JSON value a line; break the line in two or remove what follows"),
+    "not-a-number": _error("NaN and Infinity are not JSON; leave the key out or write null"),
+    "number-too-large": _error("write the number as a text"),
+    "duplicate-key": _error("keep one of the two; readers disagree about which one counts"),
+    "lone-surrogate": _error("half of a UTF-16 pair, from text cut in the middle of a character; remove it"),
+    "nul-character": _error("remove U+0000 from the text"),
+    "control-character": _error("remove it; only newline (\\n) and tab (\\t) may stand in a text"),
+    "nesting-too-deep": _error("leave out the nested value; a dialogue needs no more than four levels"),
+    # The value is no dialogue.
+    "unknown-shape": _error(
+        'write ["Hello", "Hi!"] or {"messages": [{"role": "user", "content": "Hello"}, …]}; turns, conversations, '
+        "prompt + completion and instruction + output are read too"
+    ),
+    "array-of-dialogues": _error(_ONE_A_LINE),
+    "empty-dialogue": _error("remove the line"),
+    "not-a-turn": _error('a turn is a text, or an object such as {"role": "user", "content": "Hello"}'),
+    "mixed-turns": _error("make every turn a text, or every turn an object"),
+    "missing-key": _error('a turn needs a speaker and a text: {"role": "user", "content": "Hello"}'),
+    "text-not-string": _error(_ONLY_TEXT),
+    "empty-utterance": _error("remove the turn, or the whole line where the dialogue makes no sense without it"),
+    "unknown-speaker": _error(
+        "list every name of a role in the config, for example data.speakers.user: [user, human, alice], and pass it "
+        "with --config config.yaml"
+    ),
+    "system-not-first": _error("put the system turn first, or merge its text into the turn before or after it"),
+    "train-not-boolean": _error('write "train": true or "train": false'),
+    "nothing-to-train": _error("set --first-speaker or data.speakers so that someone in the data is the assistant"),
+    # Legal, and seldom meant.
+    "blank-line": _warning("remove it; some tools stop or fail at a blank line"),
+    "misspelt-key": _warning("rename the key; convo does not read it as it is"),
+    "duplicate": _warning("remove repeated dialogues unless they are meant to weigh more"),
+    "leakage": _warning("remove them from one of the files; scores on seen dialogues say nothing"),
+    "one-turn": _warning("a dialogue needs a turn and a reply to teach anything about conversation"),
+    "no-assistant-turn": _warning("nothing of it is learnt with dialogue.train_on: assistant"),
+    "null-text": _warning("looks like a missing value written as text; remove the turn if it is"),
+    "stray-control": _warning("DEL and U+0080 to U+009F are seldom meant and often a wrong encoding; remove them"),
+    "zero-width": _warning("invisible characters cost tokens and split words; remove them"),
+    "sentencepiece-space": _warning("U+2581 marks spaces in tokenizer output; save the text, not the pieces"),
+    "mojibake": _warning("UTF-8 was read as Windows-1252 somewhere; convert the source again (ftfy can repair it)"),
+    "long-utterance": _warning("check that it is one utterance"),
+    "long-dialogue": _warning("check that it is one dialogue"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong at one place. Line and column are 1-based, in characters of the line; 0 while not yet known."""
+
+    code: str
+    message: str
+    path: str = "$"
+    column: int = 0
+    line: int = 0
+    file: str = ""
+
+    @property
+    def severity(self) -> Severity:
+        return KINDS[self.code].severity
+
+    @property
+    def hint(self) -> str:
+        return KINDS[self.code].hint
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column} {self.path} {self.message}"
+
+
+ProblemSink = Callable[[Problem], None]
+
+
+class ProblemError(DataError):
+    """The first error met by a reader that cannot go on without the line."""
+
+    def __init__(self, problem: Problem) -> None:
+        everything = f"convo validate-data {shlex.quote(problem.file)}" if problem.file else "convo validate-data"
+        super().__init__(str(problem), hint=f"{problem.hint}\n      see every problem: {everything}")
+        self.problem = problem
+
+
+def refuse(problem: Problem) -> None:
+    """Raise at an error, let a warning pass: the sink of everything that trains."""
+    if problem.severity == "error":
+        raise ProblemError(problem)
+
+
+def member(path: str, key: str) -> str:
+    """The path of ``key`` inside the object at ``path``."""
+    return f"{path}.{key}" if _PLAIN_KEY.fullmatch(key) else f"{path}[{quoted(key)}]"
+
+
+def quoted(text: str, limit: int = 40) -> str:
+    """The text in quotes for a message: shortened, and with whatever a terminal could not show as escapes."""
+    shown = text if len(text) <= limit else text[: limit - 1] + "…"
+    return '"' + "".join(char if char.isprintable() else ascii(char)[1:-1] for char in shown) + '"'

@@ -1,0 +1,192 @@
+"""The lines of a data file, whatever it is packed in, one at a time and never more than one in memory."""
+
+from __future__ import annotations
+
+import difflib
+import gzip
+import io
+import itertools
+import os
+import shlex
+import stat
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import zstandard
+
+from convo_cli.data.problems import Problem, ProblemSink, refuse
+from convo_cli.data.recognise import recognise_compression, recognise_content
+from convo_cli.errors import UsageError
+
+MAX_LINE_BYTES = 64 * 2**20
+"""Longest line that is read, 64 MiB; a longer one is reported and skipped."""
+
+STDIN = "-"
+
+_BUFFER_BYTES = 2**18
+# One Zstandard block of 4 bytes can hold 128 KiB, so what is unpacked at once is at most 2**15 times what is read.
+_ZSTD_READ_BYTES = 2**11
+_BOM = b"\xef\xbb\xbf"
+_DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError)
+
+
+def check_source(source: str) -> None:
+    """Raise `UsageError` where ``source`` is no file that can be opened."""
+    if source == STDIN:
+        return
+    path = Path(source)
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise UsageError(f"{source} does not exist", hint=_similar(path)) from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{source} cannot be read: {_reason(error)}") from None
+    if stat.S_ISDIR(mode):
+        raise UsageError(f"{source} is a directory", hint=f"name the files in it, for example {path / 'train.jsonl'}")
+    # Not by opening it: whoever writes into a named pipe would take that for its reader.
+    if not os.access(path, os.R_OK):
+        raise UsageError(f"{source} cannot be read: permission denied", hint=f"chmod +r {shlex.quote(source)}")
+
+
+def iter_lines(
+    source: str, found: ProblemSink = refuse, *, max_line_bytes: int = MAX_LINE_BYTES
+) -> Iterator[tuple[int, bytes]]:
+    """Yield the 1-based number and the bytes, without their line end, of every line that is not blank.
+
+    ``source`` is a path (.gz and .zst are unpacked) or ``-``. What makes a line or the rest of the file unreadable
+    goes to ``found``; a file that cannot be opened raises `UsageError`.
+    """
+    check_source(source)
+    number = 0
+    try:
+        with _open(source) as (packed, lines):
+            suffix = _suffix(source)
+            unfit = recognise_compression(packed.peek(4)[:4], suffix)
+            unfit = unfit or recognise_content(lines.peek(_BUFFER_BYTES), _inner_suffix(source))
+            if unfit is not None:
+                found(_at(unfit, source, 1))
+                return
+            for number, line in _split(lines, source, found, max_line_bytes):
+                yield number, line
+    except _DAMAGED as error:
+        message = f"the compressed data cannot be unpacked: {_reason(error)}"
+        found(_at(Problem("damaged-compression", message), source, number + 1))
+    except OSError as error:
+        raise UsageError(f"{source} cannot be read: {_reason(error)} (after line {number})") from None
+
+
+def _split(
+    stream: io.BufferedReader[Any], source: str, found: ProblemSink, max_line_bytes: int
+) -> Iterator[tuple[int, bytes]]:
+    num_blank = 0
+    is_empty = True
+    for number in itertools.count(1):
+        line = stream.readline(max_line_bytes + 1)
+        if not line:
+            break
+        if number == 1:
+            line = line.removeprefix(_BOM)
+        if len(line) > max_line_bytes and not line.endswith(b"\n"):
+            is_array = line.lstrip()[:2] in (b"[[", b"[{")
+            del line
+            while (rest := stream.readline(_BUFFER_BYTES)) and not rest.endswith(b"\n"):
+                pass
+            what = "; it looks like one array of all dialogues" if is_array else ""
+            found(_at(Problem("line-too-long", f"the line is over {_size(max_line_bytes)}{what}"), source, number))
+            is_empty = False
+        elif line.strip():
+            if num_blank:
+                what = "a blank line" if num_blank == 1 else f"{num_blank} blank lines"
+                found(_at(Problem("blank-line", f"{what} before more data"), source, number - num_blank))
+                num_blank = 0
+            is_empty = False
+            yield number, line.rstrip(b"\r\n")
+        else:
+            num_blank += 1
+    if is_empty:
+        found(_at(Problem("empty-file", "there is no dialogue in it"), source, 1))
+
+
+@contextmanager
+def _open(source: str) -> Iterator[tuple[io.BufferedReader[Any], io.BufferedReader[Any]]]:
+    """The bytes as they lie on disk (only to be peeked at where they are packed) and the text in them."""
+    if source == STDIN:
+        stdin = io.BufferedReader(cast(Any, sys.stdin.buffer), _BUFFER_BYTES)
+        try:
+            yield stdin, stdin
+        finally:
+            stdin.detach()
+        return
+    with io.BufferedReader(io.FileIO(source), _BUFFER_BYTES) as packed:
+        suffix = _suffix(source)
+        if suffix == ".gz":
+            yield packed, io.BufferedReader(cast(Any, gzip.GzipFile(fileobj=packed)), _BUFFER_BYTES)
+        elif suffix == ".zst":
+            yield packed, io.BufferedReader(_ZstdReader(packed), _BUFFER_BYTES)
+        else:
+            yield packed, packed
+
+
+class _ZstdReader(io.RawIOBase):
+    """Unpacks Zstandard frames; python-zstandard's own reader takes a file that was cut short for a whole one."""
+
+    def __init__(self, packed: io.BufferedReader[Any]) -> None:
+        self._packed = packed
+        self._decoder = zstandard.ZstdDecompressor().decompressobj()
+        self._is_inside_frame = False
+        self._unpacked = memoryview(b"")
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._unpacked:
+            block = self._rest or self._packed.read(_ZSTD_READ_BYTES)
+            if not block:
+                if self._is_inside_frame:
+                    raise EOFError("the file ends in the middle of the data")
+                return 0
+            if self._decoder.eof:
+                self._decoder = zstandard.ZstdDecompressor().decompressobj()
+            self._unpacked = memoryview(self._decoder.decompress(block))
+            self._is_inside_frame = not self._decoder.eof
+            self._rest = self._decoder.unused_data if self._decoder.eof else b""
+        size = min(len(buffer), len(self._unpacked))
+        buffer[:size] = self._unpacked[:size]
+        self._unpacked = self._unpacked[size:]
+        return size
+
+
+def _at(problem: Problem, source: str, line: int) -> Problem:
+    return Problem(problem.code, problem.message, problem.path, column=1, line=line, file=source)
+
+
+def _suffix(source: str) -> str:
+    return Path(source).suffix.lower()
+
+
+def _inner_suffix(source: str) -> str:
+    """The suffix of the text itself: .jsonl of train.jsonl.gz."""
+    suffixes = [suffix.lower() for suffix in Path(source).suffixes]
+    return next((suffix for suffix in reversed(suffixes) if suffix not in (".gz", ".zst")), "")
+
+
+def _similar(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f"there is no folder {path.parent}"
+    names = [entry.name for entry in itertools.islice(path.parent.iterdir(), 1000)]
+    matches = difflib.get_close_matches(path.name, names, n=1)
+    return f"did you mean {path.parent / matches[0]}?" if matches else f"look in {path.parent.absolute()}"
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes // 2**20} MiB" if num_bytes >= 2**20 else f"{num_bytes} bytes"

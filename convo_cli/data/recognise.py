@@ -1,0 +1,75 @@
+"""What a file is when it is not JSON Lines, told from its first bytes."""
+
+from __future__ import annotations
+
+from convo_cli.data.problems import Problem, quoted
+
+_COMPRESSED = ((b"\x1f\x8b", "gzip", ".gz"), (b"\x28\xb5\x2f\xfd", "Zstandard", ".zst"))
+_BINARY = (
+    (b"PK\x03\x04", "a zip archive"),
+    (b"PAR1", "a Parquet table"),
+    (b"ARROW1", "an Arrow table"),
+    (b"BZh", "bzip2 data"),
+    (b"\xfd7zXZ\0", "xz data"),
+    (b"SQLite format 3\0", "an SQLite database"),
+    (b"%PDF-", "a PDF"),
+)
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_OPEN_ENDS = (b",", b"[", b"{", b":")
+_NUM_LINES = 5
+
+
+def recognise_compression(head: bytes, suffix: str) -> Problem | None:
+    """Whether the first bytes of a file on disk contradict its name."""
+    for magic, name, right_suffix in _COMPRESSED:
+        if suffix == right_suffix and head and not head.startswith(magic):
+            return Problem("wrong-compression", f"the name ends in {suffix}, the content is not {name}")
+        if suffix != right_suffix and head.startswith(magic):
+            return Problem("wrong-compression", f"the content is {name}, the name does not end in {right_suffix}")
+    return None
+
+
+def recognise_content(head: bytes, suffix: str) -> Problem | None:
+    """Why the text that begins with ``head`` cannot be JSON Lines; None where each line should be judged by itself."""
+    for magic, name in _BINARY:
+        if head.startswith(magic):
+            return Problem("binary-file", f"this is {name}")
+    # The first two characters of any JSON text are ASCII, so a zero byte there is half of a wider character.
+    if head.startswith(_UTF16_MARKS) or b"\0" in head[:4]:
+        if head[:4] == bytes(4):
+            return Problem("binary-file", "the file begins with zero bytes, as after a crash or a full disk")
+        return Problem("utf-16", "the file is UTF-16 or UTF-32, JSON Lines are UTF-8")
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if text.startswith(b"version https://git-lfs.github.com/spec/"):
+        return Problem("git-lfs-pointer", "this is a git-LFS pointer, the data itself was not fetched")
+    if text[:64].lower().startswith((b"<!doctype html", b"<html")):
+        return Problem("html-page", "this is an HTML page")
+    lines = [line.rstrip() for line in text.split(b"\n") if line.strip()][:_NUM_LINES]
+    return _recognise_spread_json(lines) or _recognise_table(lines, suffix)
+
+
+def _recognise_spread_json(lines: list[bytes]) -> Problem | None:
+    """One JSON value over several lines: no line of JSON Lines ends in a comma, a colon or an opening bracket."""
+    if len(lines) < 2 or not lines[0].startswith((b"[", b"{")) or not lines[0].endswith(_OPEN_ENDS):
+        return None
+    if lines[0] not in (b"[", b"{") and not lines[1].startswith((b" ", b"\t")) and not lines[1].endswith(_OPEN_ENDS):
+        return None
+    what = "array" if lines[0].startswith(b"[") else "object"
+    return Problem("pretty-printed-json", f"one JSON {what} is spread over several lines")
+
+
+def _recognise_table(lines: list[bytes], suffix: str) -> Problem | None:
+    is_named_table = suffix in (".csv", ".tsv")
+    if any(line.startswith((b"[", b"{")) for line in lines) or not (is_named_table or len(lines) > 1):
+        return None
+    for delimiter, name in ((b"\t", "tab"), (b",", "comma"), (b";", "semicolon")):
+        counts = {line.count(delimiter) for line in lines}
+        if len(counts) == 1 and counts != {0}:
+            return _table(f"{name}-separated columns", lines[0])
+    return _table("columns", lines[0]) if is_named_table and lines else None
+
+
+def _table(what: str, header: bytes) -> Problem:
+    return Problem(
+        "csv-file", f"this is a table with {what}; it begins with {quoted(header.decode('utf-8', 'replace'))}"
+    )

@@ -1,0 +1,138 @@
+"""What validation found out, as values; `convo_cli.cli` renders them."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from convo_cli.data.problems import Problem, Severity
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """How many values lie between ``low`` and ``high``, both included."""
+
+    low: int
+    high: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How a number differs from dialogue to dialogue; the buckets double in width and leave no gap."""
+
+    min: int
+    median: float
+    mean: float
+    max: int
+    histogram: tuple[Bucket, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemGroup:
+    """All problems of one code in one file: how many there are, and the first of them."""
+
+    code: str
+    severity: Severity
+    hint: str
+    count: int
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FileReport:
+    """One file. Characters are those of the texts, without the JSON around them."""
+
+    file: str
+    num_lines: int
+    """Lines that are not blank."""
+    num_dialogues: int
+    """Lines that are a dialogue; the others have a problem."""
+    num_turns: int
+    num_turns_by_role: Mapping[str, int]
+    num_untrained_turns: int
+    """Turns with ``"train": false``."""
+    num_characters: int
+    shapes: Mapping[str, int]
+    """Dialogues by the JSON shape of their line."""
+    unread_keys: Mapping[str, int]
+    """Keys that have no say in the dialogue, such as ids, and how often they occur; at most 20 are told apart."""
+    turns_per_dialogue: Spread | None
+    characters_per_dialogue: Spread | None
+    scripts: Mapping[str, float]
+    """Share of the letters that are Latin, Hangul, Kana, Han and so on; the largest first."""
+    num_ending_on_user: int
+    num_with_same_role_in_a_row: int
+    """Dialogues in which somebody has two turns in a row."""
+    num_one_turn: int
+    num_without_assistant: int
+    num_duplicates: int
+    """Dialogues that repeat an earlier one of the file but for case, width and white space, whoever speaks."""
+    problem_groups: tuple[ProblemGroup, ...]
+    """Errors first, then warnings."""
+
+    @property
+    def num_errors(self) -> int:
+        return sum(group.count for group in self.problem_groups if group.severity == "error")
+
+    @property
+    def num_warnings(self) -> int:
+        return sum(group.count for group in self.problem_groups if group.severity == "warning")
+
+
+@dataclass(frozen=True, slots=True)
+class Leak:
+    """Dialogues of ``file`` that are also in ``earlier_file``, with some of the pairs of lines."""
+
+    earlier_file: str
+    file: str
+    num_dialogues: int
+    examples: tuple[tuple[int, int], ...]
+    """(line of ``earlier_file``, line of ``file``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataReport:
+    files: tuple[FileReport, ...]
+    leaks: tuple[Leak, ...]
+
+    @property
+    def num_errors(self) -> int:
+        return sum(file.num_errors for file in self.files)
+
+    @property
+    def num_warnings(self) -> int:
+        return sum(file.num_warnings for file in self.files)
+
+    @property
+    def is_trainable(self) -> bool:
+        """Whether there is no error; a file in which nobody is the assistant counts as one."""
+        return self.num_errors == 0
+
+
+def spread(counts: Mapping[int, int]) -> Spread | None:
+    """Summarise positive values, given how often each occurs; None where there is none."""
+    if not counts:
+        return None
+    values = sorted(counts)
+    cumulative = list(itertools.accumulate(counts[value] for value in values))
+    total = cumulative[-1]
+
+    def ranked(rank: int) -> int:
+        return values[bisect.bisect_right(cumulative, rank)]
+
+    buckets = [0] * (values[-1].bit_length() + 1)
+    for value in values:
+        buckets[value.bit_length()] += counts[value]
+    return Spread(
+        min=values[0],
+        median=(ranked((total - 1) // 2) + ranked(total // 2)) / 2,
+        mean=sum(value * count for value, count in counts.items()) / total,
+        max=values[-1],
+        histogram=tuple(
+            Bucket(2 ** (bits - 1), 2**bits - 1, buckets[bits])
+            for bits in range(values[0].bit_length(), values[-1].bit_length() + 1)
+        ),
+    )

@@ -1,0 +1,265 @@
+"""One line of JSON, read strictly: fast where the line is good, slow and exact where it is not.
+
+`decode` lets msgspec read the line. msgspec keeps the last of two equal keys and takes control characters that were
+escaped, so a line counts as good only when a cheap look at its bytes rules both out; every other line goes through
+`_Scanner`, which walks the text and names each fault with its column and path.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any
+
+import msgspec
+
+from convo_cli.data.problems import Problem, ProblemSink, member, quoted
+
+MAX_DEPTH = 64
+"""Deepest nesting of arrays and objects in a line."""
+
+_TEXTS = msgspec.json.Decoder(list[str])
+_ANYTHING = msgspec.json.Decoder()
+
+# May match where nothing is wrong (an escaped backslash before an r), never misses a control character or NUL.
+_MAYBE_CONTROL = re.compile(rb"\\(?:[bfr]|u00[01])")
+# Every key ends in a match; a text that begins with a colon matches as well. So there are at least as many matches as
+# keys, and as many matches as *different* keys only where no key is repeated.
+_MAYBE_KEY = re.compile(rb'"[ \t\r\n]*:')
+
+_SPACE = re.compile(r"[ \t\r\n]*")
+_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_WORD = re.compile(r"-?[A-Za-z]+")
+_CONSTANTS = {"true", "false", "null"}
+_NOT_NUMBERS = {"nan", "inf", "infinity"}
+# What may need a look inside a string: a surrogate pair (fine), an escape, or a character that cannot stand as it is.
+_NOTABLE = re.compile(
+    r"(?P<pair>\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+    r"|\\u(?P<hex>[0-9a-fA-F]{4})"
+    r"|\\(?P<escape>.)"
+    r"|(?P<raw>[\x00-\x1f\ud800-\udfff])",
+    re.DOTALL,
+)
+_ESCAPES = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+
+
+def decode(raw: bytes, found: ProblemSink) -> Any:
+    """The value of one line, or `msgspec.UNSET` once every fault of the line was reported."""
+    value: Any = msgspec.UNSET
+    reason = ""
+    try:
+        value = _read(raw)
+        if not _MAYBE_CONTROL.search(raw) and _num_keys(value) == len(_MAYBE_KEY.findall(raw)):
+            return value
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError) as error:
+        value, reason = msgspec.UNSET, str(error)
+    scanner = _Scanner(raw, found)
+    scanner.scan()
+    if scanner.is_refused:
+        return msgspec.UNSET
+    if value is msgspec.UNSET:
+        found(Problem("invalid-json", reason, column=1))
+    return value
+
+
+def locate(raw: bytes, path: str) -> int:
+    """The column at which the value at ``path`` begins in a line that `decode` accepted; 1 where there is none."""
+    scanner = _Scanner(raw, lambda problem: None, wanted=path)
+    scanner.scan()
+    return scanner.column
+
+
+def _read(raw: bytes) -> Any:
+    if raw.startswith(b'["'):
+        try:
+            return _TEXTS.decode(raw)
+        except msgspec.ValidationError:
+            pass
+    return _ANYTHING.decode(raw)
+
+
+def _num_keys(value: Any, depth: int = 0) -> int:
+    """How many keys the value holds on all levels; raises where a number or the nesting is more than is allowed."""
+    if isinstance(value, (dict, list)):
+        if depth == MAX_DEPTH:
+            raise RecursionError
+        children = value.values() if isinstance(value, dict) else value
+        inner = sum(_num_keys(child, depth + 1) for child in children if not isinstance(child, str))
+        return inner + (len(value) if isinstance(value, dict) else 0)
+    if isinstance(value, int):
+        float(value)
+    return 0
+
+
+class _EndOfScanError(Exception):
+    """The rest of the line cannot be made sense of, or need not be."""
+
+
+class _Scanner:
+    """Walks one line and reports its faults, or looks for the column of one path."""
+
+    def __init__(self, raw: bytes, found: ProblemSink, wanted: str | None = None) -> None:
+        # Bytes that are not UTF-8 become U+DC80 to U+DCFF, which valid UTF-8 never gives: one column each.
+        self.text = raw.decode("utf-8", "surrogateescape")
+        self.found = found
+        self.wanted = wanted
+        self.column = 1
+        self.is_refused = False
+
+    def scan(self) -> None:
+        start = 0
+        if self.text.startswith("\ufeff"):
+            self._report("stray-bom", 0, "$", "a byte order mark in the middle of the file")
+            start = 1
+        try:
+            end = self._skip_space(self._value(self._skip_space(start), "$", 0))
+            if end < len(self.text):
+                is_value = self.text[end] in '[{"'
+                what = "a second JSON value" if is_value else f"{self._seen(end)} after the JSON value"
+                self._report("extra-data", end, "$", f"{what} on the line")
+        except _EndOfScanError:
+            pass
+
+    def _value(self, at: int, path: str, depth: int) -> int:
+        """Check the value that begins at ``at`` and return where it ends."""
+        if path == self.wanted:
+            self.column = at + 1
+            raise _EndOfScanError
+        char = self.text[at : at + 1]
+        if char in ("[", "{"):
+            if depth == MAX_DEPTH:
+                raise self._failure("nesting-too-deep", at, path, f"nested more than {MAX_DEPTH} levels deep")
+            return self._array(at, path, depth) if char == "[" else self._object(at, path, depth)
+        if char == '"':
+            return self._string(at, path)
+        if number := _NUMBER.match(self.text, at):
+            if math.isinf(float(number.group())):
+                self._report("number-too-large", at, path, f"the number {number.group()[:20]}… is out of range")
+            return number.end()
+        return self._word(at, path)
+
+    def _array(self, at: int, path: str, depth: int) -> int:
+        at = self._skip_space(at + 1)
+        if self.text[at : at + 1] == "]":
+            return at + 1
+        index = 0
+        while True:
+            at = self._skip_space(self._value(at, f"{path}[{index}]", depth + 1))
+            index += 1
+            if self.text[at : at + 1] == "]":
+                return at + 1
+            at = self._after_comma(at, path, "]")
+
+    def _object(self, at: int, path: str, depth: int) -> int:
+        at = self._skip_space(at + 1)
+        if self.text[at : at + 1] == "}":
+            return at + 1
+        keys: set[str] = set()
+        while True:
+            if self.text[at : at + 1] != '"':
+                raise self._unexpected(at, path, "a key in double quotes")
+            end = self._string(at, path)
+            key = self._key(at, end)
+            if key in keys:
+                self._report("duplicate-key", at, member(path, key), f"the key {quoted(key)} is there twice")
+            keys.add(key)
+            colon = self._skip_space(end)
+            if self.text[colon : colon + 1] != ":":
+                raise self._unexpected(colon, path, f'":" after the key {quoted(key)}')
+            at = self._skip_space(self._value(self._skip_space(colon + 1), member(path, key), depth + 1))
+            if self.text[at : at + 1] == "}":
+                return at + 1
+            at = self._after_comma(at, path, "}")
+
+    def _after_comma(self, at: int, path: str, closing: str) -> int:
+        if self.text[at : at + 1] != ",":
+            raise self._unexpected(at, path, f'"," or "{closing}"')
+        after = self._skip_space(at + 1)
+        if self.text[after : after + 1] == closing:
+            raise self._failure("invalid-json", at, path, f'a comma before the closing "{closing}"')
+        return after
+
+    def _string(self, at: int, path: str) -> int:
+        string = _STRING.match(self.text, at)
+        if string is None:
+            raise self._failure("truncated-json", at, path, "the text that starts here has no closing quote")
+        seen: set[str] = set()
+        for match in _NOTABLE.finditer(self.text, at + 1, string.end() - 1):
+            fault = _fault(match)
+            if fault is not None and fault[0] not in seen:
+                seen.add(fault[0])
+                self._report(fault[0], match.start(), path, fault[1])
+        return string.end()
+
+    def _key(self, start: int, end: int) -> str:
+        try:
+            return str(json.loads(self.text[start:end], strict=False))
+        except json.JSONDecodeError:
+            return self.text[start + 1 : end - 1]
+
+    def _word(self, at: int, path: str) -> int:
+        match = _WORD.match(self.text, at)
+        word = match.group() if match else ""
+        if word in _CONSTANTS:
+            return at + len(word)
+        if word.lstrip("-").lower() in _NOT_NUMBERS:
+            self._report("not-a-number", at, path, f"{word} is not JSON")
+            return at + len(word)
+        if word in ("None", "True", "False") or self.text[at : at + 1] == "'":
+            shown = word or "a single quote"
+            raise self._failure("invalid-json", at, path, f"{shown} is Python's spelling, not JSON's")
+        raise self._unexpected(at, path, "a value")
+
+    def _skip_space(self, at: int) -> int:
+        match = _SPACE.match(self.text, at)
+        return match.end() if match else at
+
+    def _seen(self, at: int) -> str:
+        char = self.text[at]
+        return _byte_name(char) if "\udc80" <= char <= "\udcff" else quoted(char)
+
+    def _unexpected(self, at: int, path: str, expected: str) -> _EndOfScanError:
+        if at >= len(self.text):
+            return self._failure("truncated-json", at, path, f"the line ends where {expected} must follow")
+        if "\udc80" <= self.text[at] <= "\udcff":
+            return self._failure("not-utf8", at, path, f"{_byte_name(self.text[at])} is not UTF-8")
+        return self._failure("invalid-json", at, path, f"expected {expected}, found {self._seen(at)}")
+
+    def _failure(self, code: str, at: int, path: str, message: str) -> _EndOfScanError:
+        self._report(code, at, path, message)
+        return _EndOfScanError()
+
+    def _report(self, code: str, at: int, path: str, message: str) -> None:
+        self.is_refused = True
+        self.found(Problem(code, message, path, column=at + 1))
+
+
+def _fault(match: re.Match[str]) -> tuple[str, str] | None:
+    """The code and message of what is wrong with one notable thing inside a string, None where it is fine."""
+    if match["pair"]:
+        return None
+    if match["raw"]:
+        char = match["raw"]
+        if "\udc80" <= char <= "\udcff":
+            return "not-utf8", f"{_byte_name(char)} is not UTF-8"
+        if char in "\n\t":
+            return "invalid-json", f"an unescaped {'tab' if char == chr(9) else 'newline'} inside a text"
+    elif match["hex"]:
+        char = chr(int(match["hex"], 16))
+    elif match["escape"] in _ESCAPES:
+        char = _ESCAPES[match["escape"]]
+    else:
+        return "invalid-json", f"{quoted(match.group())} is no escape of JSON"
+    if char == "\0":
+        return "nul-character", "a NUL character (U+0000) inside a text"
+    if "\ud800" <= char <= "\udfff":
+        return "lone-surrogate", f"half of a surrogate pair (U+{ord(char):04X}) inside a text"
+    if char < " " and char not in "\n\t":
+        return "control-character", f"a control character (U+{ord(char):04X}) inside a text"
+    return None
+
+
+def _byte_name(char: str) -> str:
+    return f"byte 0x{ord(char) - 0xDC00:02X}"

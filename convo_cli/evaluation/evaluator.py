@@ -1,0 +1,70 @@
+"""One evaluation: how likely the model finds the validation dialogues, and what it says itself."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from convo_cli.config.schema import GenerationConfig, TrainOn
+from convo_cli.data.dialogue import Dialogue
+from convo_cli.data.store import ASSISTANT_TARGET, USER_TARGET, TokenStore
+from convo_cli.evaluation.likelihood import length_sorted_batches, mean_nll
+from convo_cli.evaluation.replies import reply_to_all, score_replies
+from convo_cli.events import EvaluationDone, Progress, Report
+from convo_cli.model.generation import Generator
+from convo_cli.text.encoder import DialogueEncoder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_MAX_SLOTS = 8192  # tokens with padding per batch
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Scores any weights on the same data in the same way."""
+
+    encoder: DialogueEncoder
+    store: TokenStore
+    dialogues: Sequence[Dialogue]
+    """Those that get a generated reply."""
+    train_on: TrainOn
+    generation: GenerationConfig
+    device: torch.device
+    autocast: Callable[[], AbstractContextManager[None]]
+    report: Report
+
+    def __call__(self, model: PreTrainedModel, step: int) -> EvaluationDone:
+        """Evaluate; the model is left in evaluation mode, and no random state is touched."""
+        started = time.perf_counter()
+        kinds = (ASSISTANT_TARGET, USER_TARGET) if self.train_on == "all" else (ASSISTANT_TARGET,)
+        batches = length_sorted_batches(self.store, kinds, self.encoder.pad_id, max_slots=_MAX_SLOTS)
+        done = 0
+
+        def count(num_examples: int) -> None:
+            nonlocal done
+            done += num_examples
+            self.report(Progress("evaluating", done, len(self.store)))
+
+        loss, num_targets = mean_nll(model, batches, self.device, self.autocast, count)
+        replies = reply_to_all(
+            Generator(model, self.encoder),
+            self.dialogues,
+            self.generation,
+            lambda n: self.report(Progress("replying", n, len(self.dialogues))),
+        )
+        return EvaluationDone(
+            step=step,
+            loss=loss,
+            perplexity=math.exp(min(loss, 700.0)),
+            num_targets=num_targets,
+            seconds=time.perf_counter() - started,
+            metrics=score_replies(replies),
+            samples=tuple(replies),
+        )

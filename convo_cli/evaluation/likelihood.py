@@ -1,0 +1,49 @@
+"""How likely a model finds what was really said: token-weighted, so that short batches do not count more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from convo_cli.data.store import TokenStore
+from convo_cli.model.loss import Batch, collate, nll_sum
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def length_sorted_batches(
+    store: TokenStore, target_kinds: Collection[int], pad_id: int, *, max_slots: int
+) -> Iterator[Batch]:
+    """All examples once, neighbours of like length together, at most ``max_slots`` tokens with padding a batch."""
+    rows: list[int] = []
+    for index in np.argsort(store.lengths, kind="stable"):
+        if rows and (len(rows) + 1) * store.lengths[index] > max_slots:
+            yield collate([store[row] for row in rows], target_kinds, pad_id)
+            rows = []
+        rows.append(int(index))
+    if rows:
+        yield collate([store[row] for row in rows], target_kinds, pad_id)
+
+
+@torch.inference_mode()
+def mean_nll(
+    model: PreTrainedModel,
+    batches: Iterator[Batch],
+    device: torch.device,
+    autocast: Callable[[], AbstractContextManager[None]],
+    on_batch: Callable[[int], None] = lambda num_examples: None,
+) -> tuple[float, int]:
+    """Mean nll in nats over all targets of all batches, and their number. The model is left in evaluation mode."""
+    model.eval()
+    total, num_targets = 0.0, 0
+    for batch in batches:
+        with autocast():
+            total += float(nll_sum(model, batch.to(device)))
+        num_targets += batch.num_targets
+        on_batch(len(batch.input_ids))
+    return total / max(1, num_targets), num_targets

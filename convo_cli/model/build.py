@@ -1,0 +1,131 @@
+"""The causal language model: loaded from a Hugging Face folder or hub id, or a new GPT-2 of a stated size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from convo_cli.config.schema import GenerationConfig, ScratchConfig
+from convo_cli.errors import ModelError
+from convo_cli.text.encoder import DialogueEncoder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def load_model(source: str, revision: str | None = None) -> PreTrainedModel:
+    """A causal LM in fp32 from safetensors. ModelError names the folder and what is wrong with it."""
+    from transformers import AutoModelForCausalLM
+
+    is_folder = Path(source).is_dir()
+    try:
+        with _no_bars(is_wanted=is_folder):
+            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+                source, revision=revision or "main", dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+            )
+    except Exception as error:  # transformers raises half a dozen types for what is one mistake to the user
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(
+            f"{source}: not a readable causal language model ({reason})",
+            hint="the folder needs config.json and model.safetensors"
+            if is_folder
+            else "give an existing folder, or a hub id with network access (or its files in the local cache)",
+        ) from error
+    return model
+
+
+def save_model(model: PreTrainedModel, folder: Path) -> None:
+    """Write config.json, generation_config.json and model.safetensors."""
+    with _no_bars(is_wanted=True):
+        model.save_pretrained(folder)
+
+
+def build_scratch_model(size: ScratchConfig, encoder: DialogueEncoder, seed: int) -> PreTrainedModel:
+    """A GPT-2 with random weights that depend on the seed alone."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(seed)
+    return GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=len(encoder.tokenizer),
+            n_positions=size.context,
+            n_embd=size.width,
+            n_layer=size.layers,
+            n_head=size.heads,
+            embd_pdrop=size.dropout,
+            resid_pdrop=size.dropout,
+            attn_pdrop=size.attention_dropout,
+            # The tanh form of GELU, as in GPT-2, in torch's fused kernel: half the time of "gelu_new".
+            activation_function="gelu_pytorch_tanh",
+            bos_token_id=encoder.stop_ids[0],
+            eos_token_id=encoder.stop_ids[0],
+            pad_token_id=encoder.pad_id,
+        )
+    )
+
+
+def fit_vocabulary(model: PreTrainedModel, vocab_size: int, seed: int) -> int:
+    """Give every token of the tokenizer a row of the embeddings; return how many rows were added.
+
+    New rows are drawn around the mean of the old ones, so that a new token starts as an unremarkable one.
+    """
+    embeddings: Any = model.get_input_embeddings()
+    rows: int = embeddings.weight.shape[0]
+    if vocab_size <= rows:
+        return 0
+    torch.manual_seed(seed)
+    model.resize_token_embeddings(vocab_size, mean_resizing=True)
+    return vocab_size - rows
+
+
+def context_length(model: PreTrainedModel) -> int | None:
+    """Longest sequence the model's positions allow; None where it states no limit."""
+    config = model.config.get_text_config()
+    limit = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    return int(limit) if limit else None
+
+
+def require_context(model: PreTrainedModel, max_length: int) -> None:
+    """Raise ModelError where training sequences would be longer than the model can read."""
+    limit = context_length(model)
+    if limit is not None and max_length > limit:
+        raise ModelError(
+            f"dialogue.max_length is {max_length}, but the model reads at most {limit} tokens",
+            hint=f"--set dialogue.max_length={limit}",
+        )
+
+
+def set_generation_defaults(model: PreTrainedModel, encoder: DialogueEncoder, settings: GenerationConfig) -> None:
+    """Make the saved folder stop, pad and sample as configured, whoever calls its `generate`."""
+    from transformers import GenerationConfig as HuggingFaceGenerationConfig
+
+    is_sampling = settings.temperature > 0
+    sampling = {"temperature": settings.temperature, "top_p": settings.top_p, "top_k": settings.top_k}
+    model.generation_config = HuggingFaceGenerationConfig(
+        max_new_tokens=settings.max_new_tokens,
+        do_sample=is_sampling,
+        repetition_penalty=settings.repetition_penalty,
+        eos_token_id=list(encoder.stop_ids),
+        pad_token_id=encoder.pad_id,
+        **(sampling if is_sampling else {}),
+    )
+    model.config.pad_token_id = encoder.pad_id
+
+
+@contextmanager
+def _no_bars(*, is_wanted: bool) -> Iterator[None]:
+    """Keep transformers from drawing progress bars over ours while it reads and writes local files."""
+    from transformers.utils import logging
+
+    was_enabled = logging.is_progress_bar_enabled()
+    if is_wanted:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if is_wanted and was_enabled:
+            logging.enable_progress_bar()

@@ -1,0 +1,60 @@
+"""Where the model runs and in what arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from convo_cli.config.schema import Precision
+from convo_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+ResolvedPrecision = Literal["fp32", "bf16", "fp16"]
+_DTYPES: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_device(name: str) -> torch.device:
+    """The named device, or the best there is for ``auto``. UsageError where it is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    device = torch.device(name)
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise UsageError(f"device {name}: this machine has {count} CUDA devices", hint="use device auto or cpu")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("device mps: not available here", hint="use device auto or cpu")
+    return device
+
+
+def choose_precision(name: Precision, device: torch.device) -> ResolvedPrecision:
+    """The named precision; ``auto`` is bf16 on a GPU that has it natively, else fp32."""
+    if name != "auto":
+        return name
+    return "bf16" if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
+
+
+def autocast_for(device: torch.device, precision: ResolvedPrecision) -> Callable[[], AbstractContextManager[None]]:
+    """A maker of contexts for the forward pass; weights and the loss stay in fp32."""
+    if precision == "fp32":
+        return nullcontext
+    dtype = _DTYPES[precision]
+    return lambda: torch.autocast(device.type, dtype=dtype)
+
+
+def make_deterministic(device: torch.device) -> None:
+    """Allow only algorithms that give the same bits every time; torch raises where an operation has none."""
+    if device.type == "cuda":
+        import os
+
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+
+
+def move(model: PreTrainedModel, device: torch.device) -> None:
+    """Put the model's weights on the device."""
+    torch.nn.Module.to(model, device)

@@ -1,0 +1,109 @@
+"""A reply to a history, token by token; the same for chat, for evaluation and for the proof of an export."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers.generation.configuration_utils import GenerationConfig as HuggingFaceGenerationConfig
+from transformers.generation.streamers import BaseStreamer
+
+from convo_cli.config.schema import GenerationConfig
+from convo_cli.data.dialogue import Turn
+from convo_cli.text.encoder import DialogueEncoder, StreamDecoder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the model said. ``stopped`` is False where it was cut at ``max_new_tokens``."""
+
+    text: str
+    ids: tuple[int, ...]
+    stopped: bool
+    num_dropped: int
+    """Turns at the start of the history that did not fit."""
+
+
+class Generator:
+    """A model that answers histories rendered by its own encoder."""
+
+    def __init__(self, model: PreTrainedModel, encoder: DialogueEncoder) -> None:
+        self.model = model
+        self.encoder = encoder
+
+    @torch.inference_mode()
+    def reply(
+        self,
+        history: Sequence[Turn],
+        settings: GenerationConfig,
+        on_text: Callable[[str], None] = lambda text: None,
+    ) -> Reply:
+        """Answer the history; ``on_text`` gets the text as it becomes certain, and its pieces join to ``Reply.text``.
+
+        Raises DataError where the last message does not fit. What ``on_text`` raises ends the reply and passes through.
+        """
+        length = min(settings.max_new_tokens, max(1, self.encoder.max_length // 2))
+        prompt = self.encoder.prompt(history, max_new_tokens=length)
+        streamer = _Streamer(self.encoder, on_text)
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            generate: Any = self.model.generate
+            generate(
+                torch.tensor([prompt.ids], device=self.model.device),  # (1, T)
+                attention_mask=torch.ones((1, len(prompt.ids)), dtype=torch.long, device=self.model.device),
+                generation_config=self._generation_config(settings, length),
+                streamer=streamer,
+            )
+        finally:
+            self.model.train(was_training)
+        ids = streamer.ids
+        stopped = bool(ids) and ids[-1] in self.encoder.stop_ids
+        return Reply(streamer.text, tuple(ids), stopped, prompt.num_dropped)
+
+    def _generation_config(self, settings: GenerationConfig, length: int) -> HuggingFaceGenerationConfig:
+        # `generate` fills whatever is None here from the model's own defaults, so every setting is stated.
+        is_sampling = settings.temperature > 0
+        return HuggingFaceGenerationConfig(
+            max_new_tokens=length,
+            do_sample=is_sampling,
+            temperature=settings.temperature if is_sampling else 1.0,
+            top_k=settings.top_k if is_sampling else 50,
+            top_p=settings.top_p if is_sampling else 1.0,
+            min_p=settings.min_p if is_sampling else None,
+            repetition_penalty=settings.repetition_penalty,
+            eos_token_id=list(self.encoder.stop_ids),
+            pad_token_id=self.encoder.pad_id,
+        )
+
+
+class _Streamer(BaseStreamer):
+    """Receives the prompt and then each new id from `generate`, in the same thread."""
+
+    def __init__(self, encoder: DialogueEncoder, on_text: Callable[[str], None]) -> None:
+        self._decoder: StreamDecoder = encoder.stream()
+        self._on_text = on_text
+        self._has_seen_prompt = False
+        self.ids: list[int] = []
+        self.text = ""
+
+    def put(self, value: torch.Tensor) -> None:
+        if not self._has_seen_prompt:
+            self._has_seen_prompt = True
+            return
+        for token in value.flatten().tolist():
+            self.ids.append(token)
+            self._emit(self._decoder.push(token))
+
+    def end(self) -> None:
+        self._emit(self._decoder.finish())
+
+    def _emit(self, text: str) -> None:
+        if text:
+            self.text += text
+            self._on_text(text)

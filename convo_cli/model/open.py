@@ -1,0 +1,71 @@
+"""From what the user names to a model that answers: a run directory, a checkpoint, an export, or a hub id."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from convo_cli.config.schema import GenerationConfig
+from convo_cli.errors import UsageError
+from convo_cli.events import Report
+from convo_cli.model.build import context_length, load_model
+from convo_cli.model.device import choose_device, move
+from convo_cli.model.generation import Generator
+from convo_cli.runs.checkpoint import open_checkpoint
+from convo_cli.text.contract import DIALOGUE_FILE, load_encoder
+from convo_cli.text.encoder import DialogueEncoder
+from convo_cli.text.template import make_template
+from convo_cli.text.tokenizer import load_pretrained_tokenizer
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+_DEFAULT_WINDOW = 2048  # for a foreign model that states no limit of its own
+
+
+def require_source(source: str) -> None:
+    """Raise UsageError where the source is neither an existing path nor the form of a hub id."""
+    if not Path(source).exists() and not _HUB_ID.fullmatch(source):
+        raise UsageError(f"{source}: no such file or directory")
+
+
+def open_generator(source: str, *, device: str, report: Report) -> Generator:
+    """Load the model and the encoder it was trained with.
+
+    A folder without dialogue.json is a foreign Hugging Face model and speaks its own chat template.
+    """
+    require_source(source)
+    where = choose_device(device)
+    folder = open_checkpoint(Path(source), report) if Path(source).exists() else None
+    if folder is not None and (folder / DIALOGUE_FILE).is_file():
+        encoder = load_encoder(folder)
+        model = load_model(str(folder))
+    else:
+        name = source if folder is None else str(folder)
+        model = load_model(name)
+        tokenizer = load_pretrained_tokenizer(name)
+        window = context_length(model) or _DEFAULT_WINDOW
+        encoder = DialogueEncoder(tokenizer, make_template("native", tokenizer), max_length=window)
+    move(model, where)
+    return Generator(model, encoder)
+
+
+def generation_defaults(generator: Generator) -> GenerationConfig:
+    """How the model's own folder says replies are sampled; convo's own where it says nothing usable."""
+    stated = generator.model.generation_config
+    values = {
+        "max_new_tokens": stated.max_new_tokens,
+        "temperature": stated.temperature if stated.do_sample else 0.0,
+        "top_k": stated.top_k,
+        "top_p": stated.top_p,
+        "min_p": stated.min_p,
+        "repetition_penalty": stated.repetition_penalty,
+    }
+    settings = GenerationConfig()
+    for key, value in values.items():
+        if value is not None:
+            try:
+                settings = GenerationConfig.model_validate({**settings.model_dump(), key: value})
+            except ValidationError:
+                continue
+    return settings

@@ -1,0 +1,118 @@
+"""dialogue.json: the written form of how dialogues are rendered, beside the tokenizer in every checkpoint and export.
+
+Whoever opens such a folder (resume, chat, evaluate, export) rebuilds the encoder from it and compares; a tokenizer or
+template that no longer gives the same ids is refused, naming what differs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from convo_cli.config.schema import TemplateName
+from convo_cli.errors import ChangedError, CheckpointError
+from convo_cli.text import windows
+from convo_cli.text.encoder import DialogueEncoder
+from convo_cli.text.template import make_template
+from convo_cli.text.tokenizer import SPIECE_FILE, load_pretrained_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+DIALOGUE_FILE = "dialogue.json"
+
+
+class DialogueContract(BaseModel):
+    """What has to be equal for two folders to render dialogues alike."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    template: TemplateName
+    chat_template: str
+    special_tokens: tuple[str, ...]
+    stop_tokens: tuple[str, ...]
+    stop_ids: tuple[int, ...]
+    pad_id: int
+    max_length: int
+    window_rule: str
+    tokenizer_sha256: str
+
+
+def contract_of(encoder: DialogueEncoder) -> DialogueContract:
+    """Write down what the encoder does."""
+    template = encoder.template
+    return DialogueContract(
+        template=template.name,
+        chat_template=template.chat_template,
+        special_tokens=template.special_tokens,
+        stop_tokens=template.stop_tokens,
+        stop_ids=encoder.stop_ids,
+        pad_id=encoder.pad_id,
+        max_length=encoder.max_length,
+        window_rule=windows.RULE,
+        tokenizer_sha256=_tokenizer_sha256(encoder.tokenizer),
+    )
+
+
+def save_encoder(encoder: DialogueEncoder, folder: Path, *, spiece: bytes | None) -> None:
+    """Write the tokenizer files, the chat template, dialogue.json and, where there is one, spiece.model."""
+    encoder.tokenizer.chat_template = encoder.template.chat_template
+    encoder.tokenizer.save_pretrained(folder)
+    contract = contract_of(encoder).model_dump_json(indent=2)
+    (folder / DIALOGUE_FILE).write_text(contract + "\n", encoding="utf-8")
+    if spiece is not None:
+        (folder / SPIECE_FILE).write_bytes(spiece)
+
+
+def load_encoder(folder: Path) -> DialogueEncoder:
+    """Rebuild the encoder of a checkpoint or export, and prove that it is the one that was written down.
+
+    Raises CheckpointError where dialogue.json is missing or unreadable, ChangedError where the folder no longer fits
+    it.
+    """
+    path = folder / DIALOGUE_FILE
+    try:
+        contract = DialogueContract.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: not found, so this is no folder that convo trained or exported") from None
+    except (ValidationError, OSError) as error:
+        first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
+        raise CheckpointError(f"{path}: not a readable dialogue contract ({first})") from error
+    tokenizer = load_pretrained_tokenizer(str(folder))
+    if contract.template != "native":
+        tokenizer.chat_template = None
+    encoder = DialogueEncoder(tokenizer, make_template(contract.template, tokenizer), max_length=contract.max_length)
+    require_same(contract, contract_of(encoder), str(folder))
+    return encoder
+
+
+def spiece_of(folder: Path) -> bytes | None:
+    """The folder's SentencePiece model, where it has one."""
+    path = folder / SPIECE_FILE
+    return path.read_bytes() if path.is_file() else None
+
+
+def require_same(written: DialogueContract, actual: DialogueContract, where: str) -> None:
+    """Raise ChangedError naming every field in which the two differ."""
+    differences = [
+        f"{field}: {getattr(written, field)!r} in {DIALOGUE_FILE}, {getattr(actual, field)!r} in fact"
+        for field in type(written).model_fields
+        if getattr(written, field) != getattr(actual, field)
+    ]
+    if differences:
+        raise ChangedError(
+            f"{where}: the tokenizer or template is not the one of the training run; " + "; ".join(differences),
+            hint="restore the folder's tokenizer files, or export it again from the run",
+        )
+
+
+def _tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Hash of everything that decides ids: vocabulary, merges or scores, added tokens, normalizer, splitter."""
+    backend = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    return hashlib.sha256(backend.to_str().encode()).hexdigest()

@@ -1,0 +1,188 @@
+"""What `convo train` does to the weights. Read this file first.
+
+A step is one optimizer update over a fixed number of examples, in as many micro-batches as memory asks for:
+
+    loss of a step = summed nll of all its target tokens / their number
+
+over the whole step, so that cutting it into other micro-batches changes nothing but rounding. The learning rate, the
+examples and the dropout of a step are functions of its number alone: a resumed run repeats them exactly. Nothing here
+prints, opens a file or knows a config; what happens is reported as events.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+
+from convo_cli.errors import DivergedError
+from convo_cli.events import EvaluationDone, Report, StepDone
+from convo_cli.model.loss import Batch, nll_sum
+from convo_cli.runs.checkpoint import Scores
+from convo_cli.training.state import TrainState
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Stop after ``patience`` evaluations that did not better the monitored score by more than ``min_delta``."""
+
+    patience: int | None
+    monitors_metric: bool
+    min_delta: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the loop needs beside the state: functions of the step, and the few constants of the run."""
+
+    max_steps: int
+    steps_per_epoch: float
+    seed: int
+    device: torch.device
+    max_grad_norm: float | None
+    metric: str
+    early_stopping: EarlyStopping
+    micro_batches: Callable[[int], Sequence[Batch]]
+    learning_rate: Callable[[int], float]
+    autocast: Callable[[], AbstractContextManager[None]]
+    is_evaluation_due: Callable[[int], bool]
+    is_save_due: Callable[[int], bool]
+    evaluate: Callable[[TrainState], EvaluationDone]
+    save: Callable[[TrainState], None]
+    is_stop_requested: Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class StepOutcome:
+    """What one update measured."""
+
+    loss: float
+    grad_norm: float
+    learning_rate: float
+    num_tokens: int
+    num_targets: int
+
+
+def train(state: TrainState, plan: Plan, report: Report) -> str:
+    """Advance the state until the run ends, and say why it ended.
+
+    Raises DivergedError with the weights of the last good step in place.
+    """
+    progress = state.progress
+    while True:
+        if progress.scores is None and plan.is_evaluation_due(progress.step):
+            result = plan.evaluate(state)
+            take_scores(state, result, plan)
+            report(result)
+        reason = reason_to_stop(state, plan)
+        if reason or plan.is_save_due(progress.step):
+            plan.save(state)
+        if reason:
+            return reason
+
+        started = time.perf_counter()
+        outcome = train_step(state, plan)
+        seconds = time.perf_counter() - started
+        progress.step += 1
+        progress.tokens_seen += outcome.num_tokens
+        progress.elapsed_seconds += seconds
+        progress.scores = None
+        report(
+            StepDone(
+                step=progress.step,
+                max_steps=plan.max_steps,
+                epoch=progress.step / plan.steps_per_epoch,
+                loss=outcome.loss,
+                learning_rate=outcome.learning_rate,
+                grad_norm=outcome.grad_norm,
+                num_tokens=outcome.num_tokens,
+                num_targets=outcome.num_targets,
+                seconds=seconds,
+                tokens_seen=progress.tokens_seen,
+            )
+        )
+
+
+def train_step(state: TrainState, plan: Plan) -> StepOutcome:
+    """One optimizer update. A loss or gradient that is not finite raises before any weight is touched."""
+    step = state.progress.step
+    learning_rate = plan.learning_rate(step)
+    for group in state.optimizer.param_groups:
+        group["lr"] = learning_rate
+    batches = plan.micro_batches(step)
+    while True:
+        torch.manual_seed(step_seed(plan.seed, step))
+        loss, grad_norm = accumulate_gradients(state, plan, batches)
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"step {step + 1}: the loss is {loss}; the weights are those of step {step}",
+                hint="lower training.learning_rate, add training.warmup_steps, or check the data",
+            )
+        if math.isfinite(grad_norm):
+            break
+        if not state.scaler.is_enabled() or state.scaler.get_scale() <= 1.0:
+            raise DivergedError(
+                f"step {step + 1}: the gradient is {grad_norm} (loss {loss:.4g}); the weights are those of step {step}",
+                hint="lower training.learning_rate, or set training.precision to bf16 or fp32",
+            )
+        state.scaler.update()  # fp16 overflowed: halve the scale and repeat, so that every step is one update
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    num_tokens = sum(batch.num_tokens for batch in batches)
+    num_targets = sum(batch.num_targets for batch in batches)
+    return StepOutcome(loss, grad_norm, learning_rate, num_tokens, num_targets)
+
+
+def accumulate_gradients(state: TrainState, plan: Plan, batches: Sequence[Batch]) -> tuple[float, float]:
+    """Leave the clipped gradient of the whole step in the parameters; return its loss and the norm before clipping."""
+    state.model.train()
+    state.optimizer.zero_grad(set_to_none=True)
+    num_targets = sum(batch.num_targets for batch in batches)
+    total = torch.zeros((), device=plan.device)
+    for batch in batches:
+        with plan.autocast():
+            nll = nll_sum(state.model, batch.to(plan.device))
+        state.scaler.scale(nll / num_targets).backward()
+        total += nll.detach()
+    state.scaler.unscale_(state.optimizer)
+    grad_norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), plan.max_grad_norm or math.inf)
+    return float(total) / num_targets, float(grad_norm)
+
+
+def take_scores(state: TrainState, result: EvaluationDone, plan: Plan) -> None:
+    """Remember an evaluation: the scores of these weights, the best so far, and how long there was nothing better."""
+    progress, rule = state.progress, plan.early_stopping
+    loss, metric = result.loss, result.metrics.get(plan.metric)
+    progress.scores = Scores(loss=loss, metric=metric)
+    if rule.monitors_metric:
+        is_better = metric is not None and (
+            progress.best_metric is None or metric > progress.best_metric + rule.min_delta
+        )
+    else:
+        is_better = progress.best_loss is None or loss < progress.best_loss - rule.min_delta
+    progress.evaluations_without_improvement = 0 if is_better else progress.evaluations_without_improvement + 1
+    progress.best_loss = loss if progress.best_loss is None else min(loss, progress.best_loss)
+    if metric is not None:
+        progress.best_metric = metric if progress.best_metric is None else max(metric, progress.best_metric)
+
+
+def reason_to_stop(state: TrainState, plan: Plan) -> str | None:
+    """Why the run is over, or None while it is not."""
+    progress, patience = state.progress, plan.early_stopping.patience
+    if plan.is_stop_requested():
+        return "stopped by a signal"
+    if patience is not None and progress.evaluations_without_improvement >= patience:
+        monitored = plan.metric if plan.early_stopping.monitors_metric else "validation loss"
+        return f"{monitored} did not improve in {patience} evaluations"
+    if progress.step >= plan.max_steps:
+        return f"all {plan.max_steps} steps done"
+    return None
+
+
+def step_seed(seed: int, step: int) -> int:
+    """Seed of a step's dropout, far from those of other seeds and steps."""
+    return (seed * 1_000_003 + step) % 2**63

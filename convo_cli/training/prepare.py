@@ -1,0 +1,104 @@
+"""From dialogue files to an encoder and token stores: all that happens to the data before step 1."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from convo_cli.config.schema import RunConfig
+from convo_cli.data.dialogue import Dialogue
+from convo_cli.data.reader import read_dialogues
+from convo_cli.data.store import ASSISTANT_TARGET, USER_TARGET, Example, TokenStore
+from convo_cli.errors import DataError
+from convo_cli.events import Notice, Progress, Report
+from convo_cli.text.encoder import DialogueEncoder
+from convo_cli.text.template import make_template
+from convo_cli.text.tokenizer import (
+    add_special_tokens,
+    from_sentencepiece,
+    load_pretrained_tokenizer,
+    train_sentencepiece,
+)
+
+_CHUNK = 256  # dialogues encoded at once: the tokenizer works on all cores
+_PARITY_DIALOGUES = 64
+
+
+@dataclass(frozen=True)
+class PreparedText:
+    """The encoder of a new run; ``spiece`` is the SentencePiece model it was made from, if it was."""
+
+    encoder: DialogueEncoder
+    spiece: bytes | None
+    num_new_tokens: int
+
+
+def build_encoder(config: RunConfig, report: Report) -> PreparedText:
+    """The pretrained model's tokenizer, or one trained on the training dialogues, with the template's tokens added."""
+    spiece = None
+    if config.model.pretrained is not None:
+        tokenizer = load_pretrained_tokenizer(config.model.pretrained, config.model.revision)
+    else:
+        report(Progress("training the tokenizer", 0))
+        texts = (turn.text for dialogue in read_dialogues(config.data.train, config.data) for turn in dialogue.turns)
+        spiece = train_sentencepiece(texts, config.tokenizer)
+        tokenizer = from_sentencepiece(spiece)
+        if len(tokenizer) < config.tokenizer.vocab_size:
+            report(
+                Notice(
+                    f"tokenizer.vocab_size is {config.tokenizer.vocab_size}, but the training text gives only "
+                    f"{len(tokenizer)} pieces"
+                )
+            )
+    template = make_template(config.dialogue.template, tokenizer)
+    if template.name != config.dialogue.template:
+        report(Notice(f"dialogue.template: auto is {template.name} here"))
+    new = add_special_tokens(tokenizer, template.special_tokens)
+    if tokenizer.eos_token is None:
+        tokenizer.eos_token = template.stop_tokens[0]
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    encoder = DialogueEncoder(tokenizer, template, max_length=config.dialogue.max_length)
+    return PreparedText(encoder, spiece, len(new))
+
+
+def encode_files(
+    paths: Sequence[str], config: RunConfig, encoder: DialogueEncoder, report: Report, *, stage: str
+) -> TokenStore:
+    """Encode every dialogue of the files.
+
+    Raises DataError where a dialogue has nothing to learn, where a turn is longer than a window, and ModelError where
+    transformers would render the first dialogues otherwise than training does.
+    """
+    return TokenStore.build(_encode(read_dialogues(paths, config.data), config, encoder, report, stage))
+
+
+def _encode(
+    dialogues: Iterable[Dialogue], config: RunConfig, encoder: DialogueEncoder, report: Report, stage: str
+) -> Iterator[list[Example]]:
+    learnable = {ASSISTANT_TARGET, USER_TARGET} if config.dialogue.train_on == "all" else {ASSISTANT_TARGET}
+    without_target: list[int] = []
+    done = 0
+    stream = iter(dialogues)
+    while chunk := list(islice(stream, _CHUNK)):
+        if done == 0:
+            for dialogue in chunk[:_PARITY_DIALOGUES]:
+                encoder.require_parity(dialogue.turns)
+        for dialogue, windows in zip(chunk, encoder.encode(chunk, config.dialogue.train_on), strict=True):
+            kinds = set().union(*(set(window.targets.tolist()) for window in windows))
+            if not kinds & learnable:
+                without_target.append(dialogue.line)
+            yield windows
+        done += len(chunk)
+        report(Progress(stage, done))
+    if done == 0:
+        raise DataError("there is not one dialogue in the data")
+    if without_target:
+        some = ", ".join(str(line) for line in without_target[:5]) + (" …" if len(without_target) > 5 else "")
+        raise DataError(
+            f"{len(without_target)} dialogues have nothing to learn: no "
+            + ("turn" if config.dialogue.train_on == "all" else "assistant turn")
+            + f" is a target (lines {some})",
+            hint="remove these lines; `convo validate-data` lists them",
+        )
