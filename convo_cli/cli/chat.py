@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from convo_cli.cli.options import JsonOption, QuietOption
+from convo_cli.cli.options import DeviceOption, JsonOption, QuietOption
 
 
 def chat(
@@ -17,7 +17,7 @@ def chat(
     top_p: Annotated[float | None, typer.Option(min=0.01, max=1.0, help="Sample within this probability.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest reply in tokens.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Makes sampled replies repeatable.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    device: DeviceOption = "auto",
     as_json: JsonOption = False,
     is_quiet: QuietOption = False,
 ) -> None:
@@ -25,15 +25,10 @@ def chat(
 
     Example: printf 'hello\n' | convo chat exports/convo
     """
-    import re
-    from pathlib import Path
+    from convo_cli.cli.arguments import require_device, require_model
 
-    from convo_cli.errors import UsageError
-
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
-        raise UsageError(f"--device {device}: unknown", hint="auto, cpu, cuda, cuda:0 or mps")
-    if not Path(model).exists() and not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", model):
-        raise UsageError(f"{model}: no such file or directory")
+    require_device(device)
+    require_model(model)
 
     from convo_cli.chat.session import ChatSession
     from convo_cli.cli.chat_view import hold_conversation

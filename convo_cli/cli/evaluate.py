@@ -2,6 +2,53 @@
 
 from __future__ import annotations
 
+from typing import Annotated
 
-def evaluate() -> None:
-    """(being written)"""
+import typer
+
+from convo_cli.cli.options import DeviceOption, JsonOption, QuietOption
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="An export, a run directory, a checkpoint, or a hub id.")],
+    data: Annotated[list[str], typer.Argument(metavar="DATA...", help="JSONL files of dialogues.")],
+    replies: Annotated[int, typer.Option(min=0, help="Dialogues that get a generated reply; 0: none.")] = 100,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest reply in tokens.")] = 64,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+    is_quiet: QuietOption = False,
+) -> None:
+    """Score a model: loss and perplexity of the assistant's turns, and its own replies against the real ones.
+
+    Example: convo evaluate exports/convo test.jsonl
+    """
+    from convo_cli.cli.arguments import require_device, require_model
+    from convo_cli.data.reader import check_source
+
+    require_device(device)
+    require_model(model)
+    for path in data:
+        check_source(path)
+
+    from convo_cli.cli.console import print_json, stderr_console, stdout_console
+    from convo_cli.cli.progress import make_progress
+    from convo_cli.evaluation.evaluator import evaluate_files
+    from convo_cli.model.open import open_generator
+
+    with make_progress(stderr_console(), is_quiet=is_quiet, log_every=1, show_samples=0) as report:
+        generator = open_generator(model, device=device, report=report)
+        result = evaluate_files(generator, data, num_replies=replies, max_new_tokens=max_new_tokens, report=report)
+    scores = {"loss": result.loss, "perplexity": result.perplexity, **result.metrics}
+    counts = {"targets": result.num_targets, "replies": len(result.samples)}
+    if as_json:
+        print_json("evaluate", {"model": model, "data": data, "scores": scores, "counts": counts})
+        return
+    from rich.table import Table
+
+    table = Table("score", "value")
+    table.columns[1].justify = "right"
+    for name, value in scores.items():
+        table.add_row(name, f"{value:.4g}")
+    for name, count in counts.items():
+        table.add_row(name, f"{count:,}")
+    stdout_console().print(table)

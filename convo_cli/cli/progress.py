@@ -114,7 +114,7 @@ class PlainProgress:
             self._stage, self._stage_shown = event.stage, now
         elif now - self._stage_shown >= _STAGE_SECONDS:
             self._stage_shown = now
-            _show(self._console, f"{_one_line(event.stage)} {_amount(event)}")
+            _show(self._console, f"{_one_line(event.stage)} {_amount(event)}".rstrip())
 
     def _show_step(self, event: StepDone) -> None:
         self._meter.add(event)
@@ -370,6 +370,8 @@ def _stage_bar(event: Progress) -> RenderableType:
 
 
 def _amount(event: Progress) -> str:
+    if event.total is None and event.done == 0:
+        return ""
     return f"{event.done:,}" if event.total is None else f"{event.done:,}/{event.total:,}"
 
 
@@ -408,7 +410,7 @@ def _share(part: int, whole: int) -> str:
 def _short(number: float) -> str:
     """Three digits: 24.8, 1.23k, 12.3M."""
     for unit in ("", "k", "M", "B"):
-        if number < 999.5:
+        if number < 999.5 or not isfinite(number):
             return f"{number:.3g}{unit}"
         number /= 1000
     return f"{number:.3g}T"

@@ -101,7 +101,7 @@ def _resolve(prop: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping
 
 
 def _limits(facts: Mapping[str, Any]) -> str:
-    if facts.get("minLength"):
+    if facts.get("minLength") or (facts.get("minItems") and "prefixItems" not in facts):
         return "not empty"
     low, high = facts.get("minimum"), facts.get("maximum")
     if facts.get("type") == "integer" and "exclusiveMaximum" in facts:

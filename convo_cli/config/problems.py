@@ -12,8 +12,9 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from convo_cli.config.keys import Key, config_keys, in_words, keys_in
+from convo_cli.config.places import SHOW_FORM, KeyPath, Place, Problem, Source, clipped, dotted
 from convo_cli.config.synonyms import SYNONYMS
-from convo_cli.config.yaml_source import SHOW_FORM, KeyPath, Place, Problem, Source, clipped, dotted, plain_value
+from convo_cli.config.yaml_source import plain_value
 from convo_cli.errors import ConfigError
 
 MAX_SHOWN_PROBLEMS = 25
@@ -109,6 +110,9 @@ def _disagreement(message: str, section: KeyPath, source: Source) -> Problem:
         return Problem(source.place_of_key(section), section, message)
     first, *others = written
     place = source.keys[first]
+    message = (
+        message.removeprefix(dotted(first)).removeprefix(str(first[-1])).lstrip(": ")
+    )  # The line names it already.
     if others:
         message += f" (see {', '.join(f'{dotted(path)}, {source.keys[path]}' for path in others)})"
         if place.is_option and not source.keys[others[0]].is_option and "exactly one of" in message:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,101 +29,40 @@ from ruamel.yaml.events import (
 )
 from ruamel.yaml.nodes import ScalarNode
 
+from convo_cli.config.places import SHOW_FORM, KeyPath, Place, Problem, Source, clipped
 from convo_cli.errors import ConfigError
 
 MAX_BYTES = 2**20
 MAX_DEPTH = 20
 MAX_EVENTS = 20_000
 MAX_NUMBER_LENGTH = 100
-MAX_SHOWN = 60
 
-OPTION = "--set "
-"""How the source of an override begins."""
+NOT_TEXT = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What YAML does not let stand in a file: control characters but tab and line ends, and halves of surrogate pairs."""
 
-KeyPath = tuple[str | int, ...]
-"""Where a value stands: ("training", "learning_rate"), or ("data", "train", 0) in a list."""
-
-SHOW_FORM = "convo init-config writes a config with every key explained"
 _YAML = YAML(typ="safe", pure=True)
-_TYPED_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float")}
-_NOT_TEXT = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_TYPES = {
+    "tag:yaml.org,2002:null": _YAML.constructor.construct_yaml_null,
+    "tag:yaml.org,2002:bool": _YAML.constructor.construct_yaml_bool,
+    "tag:yaml.org,2002:int": _YAML.constructor.construct_yaml_int,
+    "tag:yaml.org,2002:float": _YAML.constructor.construct_yaml_float,
+}
+_IN_PLAIN_WORDS = (
+    ("mapping values are not", "unexpected colon; wrong indentation, or text with a colon lacks quotes", False),
+    ("could not find expected ':'", "a key needs a colon and a space after it", True),
+    ("expected <block end>", "the indentation fits no line above", False),
+    ("cannot start any token", "text that begins with this character needs quotes", False),
+    ("expected ',' or", "a bracket that is never closed, or a comma is missing in it", True),
+    ("end of stream", "a quote that is never closed", True),
+)
 _JSON = re.compile(r"\{|\[\s*([\[{\"]|$)")
 _TOML = re.compile(r"\[[\w.-]+\]|[\w.-]+\s*=")
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where something is written; ``text`` is a scalar's source, quotes included, and None for anything else."""
-
-    source: str
-    line: int = 0
-    """1-based; 0 where there are no lines, as in an option."""
-    column: int = 0
-    text: str | None = None
-
-    def __str__(self) -> str:
-        return f"{self.source}:{self.line}:{self.column}" if self.line else self.source
-
-    @property
-    def is_option(self) -> bool:
-        return self.source.startswith(OPTION)
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing that is wrong with the value at ``path``."""
-
-    place: Place
-    path: KeyPath
-    message: str
-
-    def __str__(self) -> str:
-        key = "" if self.place.is_option else f" {clipped(dotted(self.path))}"  # An option names its key itself.
-        return f"{self.place}{key.rstrip()}: {self.message}"
-
-
-@dataclass(slots=True)
-class Source:
-    """The values as plain Python, and the places of keys and values by path."""
-
-    value: Any = None
-    keys: dict[KeyPath, Place] = field(default_factory=dict)
-    values: dict[KeyPath, Place] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
-
-    def has(self, path: KeyPath) -> bool:
-        """Whether the key is written down with a value other than null."""
-        value = self.value
-        for part in path:
-            value = value.get(part) if isinstance(value, dict) else None
-        return value is not None and path in self.keys
-
-    def place_of_key(self, path: KeyPath) -> Place:
-        """Where the key is, or the innermost section around it that is written down."""
-        return _innermost(path, self.keys) or self.values[()]
-
-    def place_of_value(self, path: KeyPath) -> Place:
-        """Where the value is, or the innermost list or section around it that is written down."""
-        return _innermost(path, self.values) or self.values[()]
-
-
-def dotted(path: Iterable[str | int]) -> str:
-    """The name of a key as people write it."""
-    return ".".join(map(str, path))
-
-
-def clipped(text: str) -> str:
-    """The text on one line and not too long, for a message."""
-    text = text if text.isprintable() else json.dumps(text)
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def plain_value(text: str) -> Any:
     """What YAML 1.2 makes of a text without quotes: None, a bool, a number, or the text itself."""
     tag = str(_YAML.resolver.resolve(ScalarNode, text, (True, False)))
-    if tag not in _TYPED_TAGS or len(text) > MAX_NUMBER_LENGTH:
-        return text
-    return _YAML.constructor.construct_object(ScalarNode(tag, text))
+    return _TYPES[tag](ScalarNode(tag, text)) if tag in _TYPES and len(text) <= MAX_NUMBER_LENGTH else text
 
 
 def read_text(path: Path) -> str:
@@ -152,7 +92,7 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line, column = _line_and_column(content[: error.start].decode("utf-8"))
         raise ConfigError(f"{path}:{line}:{column}: byte 0x{content[error.start]:02x} is not UTF-8 text") from None
-    if odd := _NOT_TEXT.search(text):
+    if odd := NOT_TEXT.search(text):
         line, column = _line_and_column(text[: odd.start()])
         raise ConfigError(f"{path}:{line}:{column}: control character U+{ord(odd[0]):04X}; a config is plain text")
     return text
@@ -179,16 +119,25 @@ def parse_yaml(text: str, source: str) -> Source:
     try:
         return _Builder(text, source).build()
     except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = _place(mark, source) if mark else Place(source)
-        lines = text.splitlines()
-        line = lines[place.line - 1] if 0 < place.line <= len(lines) else ""
-        if "\t" in line[: len(line) - len(line.lstrip())]:
-            raise ConfigError(f"{place}: a tab in the indentation; YAML needs spaces") from None
-        context = f" {error.context}" if error.context else ""
-        raise ConfigError(f"{place}: not valid YAML{context}: {error.problem}") from None
+        raise _syntax_error(error, text, source) from None
     except (YAMLError, ValueError) as error:
         raise ConfigError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def _syntax_error(error: MarkedYAMLError, text: str, source: str) -> ConfigError:
+    """The parser's finding in plain words where it is a common one; a thing never closed is shown where it begins."""
+    problem = f"{error.context}: {error.problem}" if error.context else str(error.problem)
+    mark = error.problem_mark or error.context_mark
+    for pattern, words, at_start in _IN_PLAIN_WORDS:
+        if pattern in problem:
+            problem = words
+            mark = (at_start and error.context_mark) or mark
+            break
+    place = Place(source) if mark is None else _place(mark, source)
+    line = next(islice(text.splitlines(), max(place.line - 1, 0), None), "")
+    if "\t" in line[: len(line) - len(line.lstrip())]:
+        problem = "a tab in the indentation; YAML needs spaces"
+    return ConfigError(f"{place}: not valid YAML: {problem}")
 
 
 class _Builder:
@@ -206,7 +155,7 @@ class _Builder:
         if isinstance(start, StreamEndEvent):
             return self._result
         if isinstance(start, DocumentStartEvent) and (start.version or start.tags):
-            self._problem(start, (), "a % directive is not allowed")
+            self._problem(start, (), "a % directive above this line is not allowed")
         self._result.value = self._value(self._next(), (), 1)
         self._next()
         end = self._next()
@@ -258,6 +207,8 @@ class _Builder:
 
     def _scalar(self, event: ScalarEvent, path: KeyPath, place: Place) -> Any:
         text: str = event.value
+        if odd := NOT_TEXT.search(text):
+            self._problem(event, path, f"holds U+{ord(odd[0]):04X}, which is not text")
         if event.style is not None:
             self._result.values[path] = replace(place, text=json.dumps(text, ensure_ascii=False))
             return text
@@ -269,15 +220,11 @@ class _Builder:
         if event.anchor is not None:
             self._problem(event, path, f"an anchor (&{clipped(event.anchor)}) is not allowed; write the value out")
         if event.tag is not None:
-            self._problem(event, path, f"a tag ({clipped(event.tag)}) is not allowed; write the plain value")
+            tag = event.tag.replace("tag:yaml.org,2002:", "!!")
+            self._problem(event, path, f"a tag ({clipped(tag)}) is not allowed; write the plain value")
 
     def _problem(self, event: Event, path: KeyPath, message: str) -> None:
         self._result.problems.append(Problem(_place(event.start_mark, self._source), path, message))
-
-
-def _innermost(path: KeyPath, places: Mapping[KeyPath, Place]) -> Place | None:
-    candidates = (places.get(path[:length]) for length in range(len(path), 0, -1))
-    return next((place for place in candidates if place is not None), None)
 
 
 def _place(mark: StreamMark, source: str) -> Place:

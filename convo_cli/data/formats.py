@@ -11,15 +11,13 @@ A turn with a role may carry "train": false. Other keys are left unread.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
 from convo_cli.config.schema import DataConfig, SpeakersConfig
 from convo_cli.data.dialogue import Dialogue, Role, Turn
 from convo_cli.data.problems import Problem, ProblemSink, member, quoted, refuse
-from convo_cli.data.reader import iter_lines
-from convo_cli.data.strict_json import decode, locate
 from convo_cli.errors import ConfigError
 
 SHAPES: Mapping[str, tuple[str, ...]] = {
@@ -39,28 +37,6 @@ _TEXT_KEYS = ("content", "value", "text")
 
 LocatedTurn = tuple[str, Turn]
 """The path of a turn's text in its line, and the turn."""
-
-
-def read_dialogues(paths: Iterable[str], data_config: DataConfig) -> Iterator[Dialogue]:
-    """Yield every dialogue of the files in order; raises `DataError` at the first line that is not one."""
-    for path in paths:
-        for number, raw in iter_lines(path):
-            yield from _read_line(raw, path, number, data_config)
-
-
-def _read_line(raw: bytes, file: str, line: int, data_config: DataConfig) -> Iterator[Dialogue]:
-    def refuse_here(problem: Problem) -> None:
-        refuse(place(problem, file, line, raw))
-
-    dialogue = to_dialogue(decode(raw, refuse_here), line, data_config, refuse_here)
-    if dialogue is not None:
-        yield dialogue
-
-
-def place(problem: Problem, file: str, line: int, raw: bytes) -> Problem:
-    """The problem with its file and line, and with its column looked up where the reader knew only the path."""
-    column = problem.column or locate(raw, problem.path)
-    return Problem(problem.code, problem.message, problem.path, column, line, file)
 
 
 def to_dialogue(value: Any, line: int, data_config: DataConfig, found: ProblemSink = refuse) -> Dialogue | None:

@@ -50,7 +50,7 @@ KINDS: dict[str, Kind] = {
     "utf-16": _error("convert the file: iconv -f UTF-16 -t UTF-8 in.jsonl > out.jsonl"),
     "binary-file": _error("unpack or export it to JSON Lines first"),
     "wrong-compression": _error("the name must end in .gz for gzip, .zst for Zstandard, and in neither for plain text"),
-    "damaged-compression": _error("the file is cut short or damaged; copy or download it again"),
+    "damaged-file": _error("the file is cut short or damaged; copy or download it again"),
     # The line is not strict JSON.
     "line-too-long": _error("one dialogue a line; a line this long is several dialogues or no dialogue"),
     "stray-bom": _error("files were joined; remove U+FEFF from the start of the line"),

@@ -1,37 +1,30 @@
-"""The lines of a data file, whatever it is packed in, one at a time and never more than one in memory."""
+"""The lines and the dialogues of data files, one at a time and never more than one in memory."""
 
 from __future__ import annotations
 
 import difflib
-import gzip
 import io
 import itertools
 import os
 import shlex
 import stat
-import sys
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import zstandard
-
+from convo_cli.config.schema import DataConfig
+from convo_cli.data.dialogue import Dialogue
+from convo_cli.data.formats import to_dialogue
 from convo_cli.data.problems import Problem, ProblemSink, refuse
 from convo_cli.data.recognise import recognise_compression, recognise_content
+from convo_cli.data.strict_json import decode, place
+from convo_cli.data.unpack import BUFFER_BYTES, DAMAGED, STDIN, open_unpacked
 from convo_cli.errors import UsageError
 
 MAX_LINE_BYTES = 64 * 2**20
 """Longest line that is read, 64 MiB; a longer one is reported and skipped."""
 
-STDIN = "-"
-
-_BUFFER_BYTES = 2**18
-# One Zstandard block of 4 bytes can hold 128 KiB, so what is unpacked at once is at most 2**15 times what is read.
-_ZSTD_READ_BYTES = 2**11
 _BOM = b"\xef\xbb\xbf"
-_DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError)
 
 
 def check_source(source: str) -> None:
@@ -52,6 +45,15 @@ def check_source(source: str) -> None:
         raise UsageError(f"{source} cannot be read: permission denied", hint=f"chmod +r {shlex.quote(source)}")
 
 
+def read_dialogues(paths: Iterable[str], data_config: DataConfig) -> Iterator[Dialogue]:
+    """Yield every dialogue of the files in order; raises `DataError` at the first line that is not one."""
+    for path in paths:
+        for number, raw in iter_lines(path):
+            dialogue = _read_line(raw, path, number, data_config)
+            if dialogue is not None:
+                yield dialogue
+
+
 def iter_lines(
     source: str, found: ProblemSink = refuse, *, max_line_bytes: int = MAX_LINE_BYTES
 ) -> Iterator[tuple[int, bytes]]:
@@ -63,20 +65,26 @@ def iter_lines(
     check_source(source)
     number = 0
     try:
-        with _open(source) as (packed, lines):
-            suffix = _suffix(source)
-            unfit = recognise_compression(packed.peek(4)[:4], suffix)
-            unfit = unfit or recognise_content(lines.peek(_BUFFER_BYTES), _inner_suffix(source))
+        with open_unpacked(source) as (packed, lines):
+            unfit = recognise_compression(packed.peek(4)[:4], Path(source).suffix.lower())
+            unfit = unfit or recognise_content(lines.peek(BUFFER_BYTES), _inner_suffix(source))
             if unfit is not None:
                 found(_at(unfit, source, 1))
                 return
             for number, line in _split(lines, source, found, max_line_bytes):
                 yield number, line
-    except _DAMAGED as error:
+    except DAMAGED as error:
         message = f"the compressed data cannot be unpacked: {_reason(error)}"
-        found(_at(Problem("damaged-compression", message), source, number + 1))
+        found(_at(Problem("damaged-file", message), source, number + 1))
     except OSError as error:
         raise UsageError(f"{source} cannot be read: {_reason(error)} (after line {number})") from None
+
+
+def _read_line(raw: bytes, file: str, line: int, data_config: DataConfig) -> Dialogue | None:
+    def refuse_here(problem: Problem) -> None:
+        refuse(place(problem, file, line, raw))
+
+    return to_dialogue(decode(raw, refuse_here), line, data_config, refuse_here)
 
 
 def _split(
@@ -93,7 +101,7 @@ def _split(
         if len(line) > max_line_bytes and not line.endswith(b"\n"):
             is_array = line.lstrip()[:2] in (b"[[", b"[{")
             del line
-            while (rest := stream.readline(_BUFFER_BYTES)) and not rest.endswith(b"\n"):
+            while (rest := stream.readline(BUFFER_BYTES)) and not rest.endswith(b"\n"):
                 pass
             what = "; it looks like one array of all dialogues" if is_array else ""
             found(_at(Problem("line-too-long", f"the line is over {_size(max_line_bytes)}{what}"), source, number))
@@ -111,63 +119,8 @@ def _split(
         found(_at(Problem("empty-file", "there is no dialogue in it"), source, 1))
 
 
-@contextmanager
-def _open(source: str) -> Iterator[tuple[io.BufferedReader[Any], io.BufferedReader[Any]]]:
-    """The bytes as they lie on disk (only to be peeked at where they are packed) and the text in them."""
-    if source == STDIN:
-        stdin = io.BufferedReader(cast(Any, sys.stdin.buffer), _BUFFER_BYTES)
-        try:
-            yield stdin, stdin
-        finally:
-            stdin.detach()
-        return
-    with io.BufferedReader(io.FileIO(source), _BUFFER_BYTES) as packed:
-        suffix = _suffix(source)
-        if suffix == ".gz":
-            yield packed, io.BufferedReader(cast(Any, gzip.GzipFile(fileobj=packed)), _BUFFER_BYTES)
-        elif suffix == ".zst":
-            yield packed, io.BufferedReader(_ZstdReader(packed), _BUFFER_BYTES)
-        else:
-            yield packed, packed
-
-
-class _ZstdReader(io.RawIOBase):
-    """Unpacks Zstandard frames; python-zstandard's own reader takes a file that was cut short for a whole one."""
-
-    def __init__(self, packed: io.BufferedReader[Any]) -> None:
-        self._packed = packed
-        self._decoder = zstandard.ZstdDecompressor().decompressobj()
-        self._is_inside_frame = False
-        self._unpacked = memoryview(b"")
-        self._rest = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._unpacked:
-            block = self._rest or self._packed.read(_ZSTD_READ_BYTES)
-            if not block:
-                if self._is_inside_frame:
-                    raise EOFError("the file ends in the middle of the data")
-                return 0
-            if self._decoder.eof:
-                self._decoder = zstandard.ZstdDecompressor().decompressobj()
-            self._unpacked = memoryview(self._decoder.decompress(block))
-            self._is_inside_frame = not self._decoder.eof
-            self._rest = self._decoder.unused_data if self._decoder.eof else b""
-        size = min(len(buffer), len(self._unpacked))
-        buffer[:size] = self._unpacked[:size]
-        self._unpacked = self._unpacked[size:]
-        return size
-
-
 def _at(problem: Problem, source: str, line: int) -> Problem:
     return Problem(problem.code, problem.message, problem.path, column=1, line=line, file=source)
-
-
-def _suffix(source: str) -> str:
-    return Path(source).suffix.lower()
 
 
 def _inner_suffix(source: str) -> str:

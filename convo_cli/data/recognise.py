@@ -37,7 +37,7 @@ def recognise_content(head: bytes, suffix: str) -> Problem | None:
     # The first two characters of any JSON text are ASCII, so a zero byte there is half of a wider character.
     if head.startswith(_UTF16_MARKS) or b"\0" in head[:4]:
         if head[:4] == bytes(4):
-            return Problem("binary-file", "the file begins with zero bytes, as after a crash or a full disk")
+            return Problem("damaged-file", "the file begins with zero bytes, as after a crash or a full disk")
         return Problem("utf-16", "the file is UTF-16 or UTF-32, JSON Lines are UTF-8")
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if text.startswith(b"version https://git-lfs.github.com/spec/"):

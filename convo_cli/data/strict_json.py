@@ -71,6 +71,12 @@ def locate(raw: bytes, path: str) -> int:
     return scanner.column
 
 
+def place(problem: Problem, file: str, line: int, raw: bytes) -> Problem:
+    """The problem with its file and line, and with its column looked up where only the path was known."""
+    column = problem.column or locate(raw, problem.path)
+    return Problem(problem.code, problem.message, problem.path, column, line, file)
+
+
 def _read(raw: bytes) -> Any:
     if raw.startswith(b'["'):
         try:

@@ -20,12 +20,13 @@ import numpy.typing as npt
 
 from convo_cli.config.schema import DataConfig
 from convo_cli.data.dialogue import ROLES
-from convo_cli.data.formats import LocatedTurn, place, shape_of, to_turns, unread_keys
+from convo_cli.data.formats import LocatedTurn, shape_of, to_turns, unread_keys
 from convo_cli.data.problems import KINDS, Problem, ProblemSink, quoted
-from convo_cli.data.reader import STDIN, check_source, iter_lines
+from convo_cli.data.reader import check_source, iter_lines
 from convo_cli.data.report import DataReport, FileReport, Leak, ProblemGroup, spread
-from convo_cli.data.strict_json import decode
+from convo_cli.data.strict_json import decode, place
 from convo_cli.data.suspicions import misspelt, suspect_turns
+from convo_cli.data.unpack import STDIN
 from convo_cli.events import Event, Progress, Report
 
 MAX_PROBLEMS = 5

@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
-from convo_cli.config.schema import GenerationConfig, TrainOn
+from convo_cli.config.schema import DataConfig, GenerationConfig, TrainOn
 from convo_cli.data.dialogue import Dialogue
+from convo_cli.data.reader import read_dialogues
 from convo_cli.data.store import ASSISTANT_TARGET, USER_TARGET, TokenStore
 from convo_cli.evaluation.likelihood import length_sorted_batches, mean_nll
-from convo_cli.evaluation.replies import reply_to_all, score_replies
+from convo_cli.evaluation.replies import choose_dialogues, reply_to_all, score_replies
 from convo_cli.events import EvaluationDone, Progress, Report
 from convo_cli.model.generation import Generator
 from convo_cli.text.encoder import DialogueEncoder
@@ -68,3 +69,25 @@ class Evaluator:
             metrics=score_replies(replies),
             samples=tuple(replies),
         )
+
+
+def evaluate_files(
+    generator: Generator, paths: Sequence[str], *, num_replies: int, max_new_tokens: int, report: Report
+) -> EvaluationDone:
+    """Score a finished model on data files, in fp32; the speakers in the data are those of the default config."""
+    data = DataConfig(train=tuple(paths))
+    encoder, device = generator.encoder, generator.model.device
+    store = TokenStore.build(
+        windows for dialogue in read_dialogues(paths, data) for windows in encoder.encode([dialogue])
+    )
+    evaluator = Evaluator(
+        encoder=encoder,
+        store=store,
+        dialogues=choose_dialogues(read_dialogues(paths, data), num_replies, seed=0),
+        train_on="assistant",
+        generation=GenerationConfig(max_new_tokens=max_new_tokens),
+        device=device,
+        autocast=nullcontext,
+        report=report,
+    )
+    return evaluator(generator.model, step=0)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from convo_cli.config.schema import GenerationConfig
-from convo_cli.errors import UsageError
 from convo_cli.events import Report
 from convo_cli.model.build import context_length, load_model
 from convo_cli.model.device import choose_device, move
@@ -19,14 +17,7 @@ from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.template import make_template
 from convo_cli.text.tokenizer import load_pretrained_tokenizer
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _DEFAULT_WINDOW = 2048  # for a foreign model that states no limit of its own
-
-
-def require_source(source: str) -> None:
-    """Raise UsageError where the source is neither an existing path nor the form of a hub id."""
-    if not Path(source).exists() and not _HUB_ID.fullmatch(source):
-        raise UsageError(f"{source}: no such file or directory")
 
 
 def open_generator(source: str, *, device: str, report: Report) -> Generator:
@@ -34,7 +25,6 @@ def open_generator(source: str, *, device: str, report: Report) -> Generator:
 
     A folder without dialogue.json is a foreign Hugging Face model and speaks its own chat template.
     """
-    require_source(source)
     where = choose_device(device)
     folder = open_checkpoint(Path(source), report) if Path(source).exists() else None
     if folder is not None and (folder / DIALOGUE_FILE).is_file():

@@ -9,13 +9,13 @@ Shapes: an example is two arrays of length T.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tokenizers import Tokenizer
-from tokenizers.decoders import DecodeStream
 
 from convo_cli.config.schema import TrainOn
 from convo_cli.data.dialogue import Dialogue, Turn, as_messages
@@ -26,6 +26,8 @@ from convo_cli.text.windows import first_that_fits, plan_windows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+_BYTE_PIECE = re.compile("<0x[0-9A-F]{2}>")  # SentencePiece's spelling of a byte
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,25 +160,35 @@ class DialogueEncoder:
 class StreamDecoder:
     """Turns ids that arrive one by one into text that never shows half a character.
 
-    The pieces of text concatenate to exactly what decoding all ids at once gives.
+    The pieces of text concatenate to exactly what decoding all ids at once gives. (The tokenizers library's own
+    DecodeStream, as of 0.23, raises on ids that spell invalid UTF-8, which a model may well produce.)
     """
 
     def __init__(self, encoder: DialogueEncoder) -> None:
         self._encoder = encoder
-        self._stream = DecodeStream(skip_special_tokens=True)
+        self._special = set(encoder.tokenizer.all_special_ids)
         self._ids: list[int] = []
         self._shown = ""
 
     def push(self, token: int) -> str:
         """The text that became certain with this id; often empty inside a character of several tokens."""
         self._ids.append(token)
-        text = self._stream.step(self._encoder.tokenizer.backend_tokenizer, token) or ""
-        self._shown += text
-        return text
+        if token in self._special or self._is_byte(token):
+            return ""  # one more byte can still turn a whole run of bytes into replacement characters
+        text = self._encoder.decode(self._ids)
+        return "" if text.endswith("\ufffd") else self._show(text)
 
     def finish(self) -> str:
         """What is left once no more ids come."""
-        return self._encoder.decode(self._ids).removeprefix(self._shown)
+        return self._show(self._encoder.decode(self._ids))
+
+    def _show(self, text: str) -> str:
+        new = text[len(self._shown) :]
+        self._shown = text
+        return new
+
+    def _is_byte(self, token: int) -> bool:
+        return bool(_BYTE_PIECE.fullmatch(str(self._encoder.tokenizer.convert_ids_to_tokens(token))))
 
 
 def _text_backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:

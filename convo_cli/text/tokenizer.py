@@ -60,9 +60,12 @@ def train_sentencepiece(texts: Iterable[str], config: TokenizerConfig) -> bytes:
             minloglevel=2,
         )
     except RuntimeError as error:
+        is_too_small = "smaller than required_chars" in str(error)
         raise DataError(
             f"SentencePiece could not train a {config.kind} tokenizer of {config.vocab_size} pieces: {error}",
-            hint="the training text may be too small: try a smaller tokenizer.vocab_size, or tokenizer.kind: unigram",
+            hint="raise tokenizer.vocab_size, or lower tokenizer.character_coverage"
+            if is_too_small
+            else "the training text may be too small: lower tokenizer.vocab_size, or set tokenizer.kind: unigram",
         ) from error
     return model.getvalue()
 

@@ -1,0 +1,146 @@
+#!/usr/bin/env python3
+"""Sets up convo's own environment in .venv and runs one of the project's verbs in it; needs Python 3.10 and no more.
+
+    python3 bootstrap.py demo     from sample dialogues to a conversation, in a few minutes
+    python3 bootstrap.py test     the tests (test-slow: the long ones)
+    python3 bootstrap.py help     all verbs
+
+The environment is made once and brought up to date when pyproject.toml or constraints.txt changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+ENVIRONMENT = ROOT / ".venv"
+SCRIPTS = ENVIRONMENT / ("Scripts" if os.name == "nt" else "bin")
+Command = list[str]
+
+VERBS = {
+    "demo": "train, export and talk to a small model on the sample dialogues",
+    "check": "format, lint, types, import contracts",
+    "format": "rewrite the code in the project's style",
+    "test": "the tests that CI runs",
+    "test-slow": "the long tests",
+    "bench": "the benchmarks",
+    "docs": "write the generated pages of docs/ anew",
+    "setup": "only make the environment, with the developers' tools",
+    "help": "this list",
+}
+
+
+def main() -> int:
+    """Run the verb and return its exit code."""
+    verb, rest = (sys.argv[1:2] or ["help"])[0], sys.argv[2:]
+    if verb not in VERBS or verb == "help":
+        print(__doc__)
+        for name, meaning in VERBS.items():
+            print(f"  {name:<10} {meaning}")
+        return 0 if verb == "help" else 2
+    if sys.version_info < (3, 10):
+        print(f"convo needs Python 3.10 or newer; this is {sys.version.split()[0]}", file=sys.stderr)
+        return 2
+    os.chdir(ROOT)
+    set_up(with_tools=verb != "demo")
+    os.environ["PATH"] = f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"
+    if verb == "demo":
+        return demo()
+    return run_all(commands(verb, rest))
+
+
+def commands(verb: str, rest: Command) -> list[Command]:
+    """What a developer's verb runs."""
+    python = str(SCRIPTS / "python")
+    return {
+        "check": [
+            ["ruff", "format", "--check", "."],
+            ["ruff", "check", "."],
+            ["mypy"],
+            ["lint-imports"],
+        ],
+        "format": [["ruff", "check", "--fix", "."], ["ruff", "format", "."]],
+        "test": [[python, "-m", "pytest", *rest]],
+        "test-slow": [[python, "-m", "pytest", "-m", "slow", *rest]],
+        "bench": [[python, str(path), *rest] for path in sorted(Path("benchmarks").glob("bench_*.py"))],
+        "docs": [[python, "-m", "convo_cli.config.template"]],
+        "setup": [],
+    }[verb]
+
+
+def demo() -> int:
+    """The whole path, into directories that no earlier demo used."""
+    started = time.monotonic()
+    number = next(n for n in range(1, 10_000) if not any(Path(d, f"demo-{n}").exists() for d in ("runs", "exports")))
+    name = f"demo-{number}"
+    config, export = f"runs/{name}.yaml", f"exports/{name}"
+    Path("runs").mkdir(exist_ok=True)
+    code = run_all(
+        [
+            ["convo", "validate-data", "sample_data/train.jsonl", "sample_data/valid.jsonl"],
+            ["convo", "init-config", "--output", config, "--force"],
+            ["convo", "train", config, "--set", f"name={name}"],
+            ["convo", "export", f"runs/{name}", export],
+            ["convo", "chat", export, "--temperature", "0"],
+        ],
+        last_input="Hello! How are you?\n",
+    )
+    if code == 0:
+        print(
+            f"\nDone in {time.monotonic() - started:.0f} s.\n"
+            f"  config  {config}\n  run     runs/{name}   (metrics.jsonl, samples.jsonl, plots/, checkpoints/)\n"
+            f"  model   {export}\n\n"
+            "What to try next:\n"
+            f"  {_shell(SCRIPTS / 'convo')} chat {export}\n"
+            f"  {_shell(SCRIPTS / 'convo')} resume runs/{name} --set training.max_steps=600\n"
+            f"  {_shell(SCRIPTS / 'convo')} validate-data sample_data/broken.jsonl\n"
+            f"  {_shell(SCRIPTS / 'convo')} init-config --list-presets"
+        )
+    return code
+
+
+def run_all(steps: list[Command], last_input: str | None = None) -> int:
+    """Run the commands in order and stop at the first that fails; the last one may be given its input."""
+    for position, step in enumerate(steps):
+        text = last_input if position == len(steps) - 1 else None
+        print(f"\n$ {' '.join(step)}" + (f"   <<< {text.strip()}" if text else ""), flush=True)
+        executable = SCRIPTS / (step[0] + (".exe" if os.name == "nt" else ""))
+        command = [str(executable) if executable.exists() else step[0], *step[1:]]
+        code = subprocess.run(command, input=text, text=True, encoding="utf-8", check=False).returncode
+        if code != 0:
+            return code
+    return 0
+
+
+def set_up(*, with_tools: bool) -> None:
+    """Make or update .venv; nothing happens where it is already what pyproject.toml and constraints.txt ask for."""
+    content = b"".join((ROOT / name).read_bytes() for name in ("pyproject.toml", "constraints.txt"))
+    wanted = hashlib.sha256(content + str(ROOT).encode() + sys.version.encode()).hexdigest()
+    stamp = ENVIRONMENT / "convo-installed"
+    have = stamp.read_text().split() if stamp.exists() else []
+    if have[:1] == [wanted] and (not with_tools or "tools" in have):
+        return
+    print(f"setting up {ENVIRONMENT} (once; torch is the large part)", file=sys.stderr, flush=True)
+    try:
+        venv.create(ENVIRONMENT, with_pip=True, clear=bool(have) and have[:1] != [wanted])
+    except subprocess.CalledProcessError:
+        sys.exit("Python's venv module cannot install pip here; on Debian and Ubuntu: apt install python3-venv")
+    target = ".[dev]" if with_tools or "tools" in have else "."
+    install = [str(SCRIPTS / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    subprocess.run([*install, "-c", "constraints.txt", "-e", target], check=True)
+    stamp.write_text(f"{wanted}\n" + ("tools\n" if target != "." else ""))
+
+
+def _shell(path: Path) -> str:
+    relative = str(path.relative_to(ROOT))
+    return f'"{relative}"' if " " in relative else relative
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""Where the keys and values of a configuration are written, so that every error can point at them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+KeyPath = tuple[str | int, ...]
+"""Where a value stands: ("training", "learning_rate"), or ("data", "train", 0) in a list."""
+
+OPTION = "--set "
+"""How the source of an override begins."""
+
+SHOW_FORM = "convo init-config writes a config with every key explained"
+MAX_SHOWN = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something is written; ``text`` is a scalar's source, quotes included, and None for anything else."""
+
+    source: str
+    line: int = 0
+    """1-based; 0 where there are no lines, as in an option."""
+    column: int = 0
+    text: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}:{self.column}" if self.line else self.source
+
+    @property
+    def is_option(self) -> bool:
+        return self.source.startswith(OPTION)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with the value at ``path``."""
+
+    place: Place
+    path: KeyPath
+    message: str
+
+    def __str__(self) -> str:
+        key = "" if self.place.is_option else f" {clipped(dotted(self.path))}"  # An option names its key itself.
+        return f"{self.place}{key.rstrip()}: {self.message}"
+
+
+@dataclass(slots=True)
+class Source:
+    """The values as plain Python, and the places of keys and values by path."""
+
+    value: Any = None
+    keys: dict[KeyPath, Place] = field(default_factory=dict)
+    values: dict[KeyPath, Place] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def has(self, path: KeyPath) -> bool:
+        """Whether the key is written down with a value other than null."""
+        value = self.value
+        for part in path:
+            value = value.get(part) if isinstance(value, dict) else None
+        return value is not None and path in self.keys
+
+    def place_of_key(self, path: KeyPath) -> Place:
+        """Where the key is, or the innermost section around it that is written down."""
+        return _innermost(path, self.keys) or self.values[()]
+
+    def place_of_value(self, path: KeyPath) -> Place:
+        """Where the value is, or the innermost list or section around it that is written down."""
+        return _innermost(path, self.values) or self.values[()]
+
+
+def dotted(path: Iterable[str | int]) -> str:
+    """The name of a key as people write it."""
+    return ".".join(map(str, path))
+
+
+def clipped(text: str) -> str:
+    """The text on one line and not too long, for a message."""
+    text = text if text.isprintable() else json.dumps(text)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+
+
+def _innermost(path: KeyPath, places: Mapping[KeyPath, Place]) -> Place | None:
+    candidates = (places.get(path[:length]) for length in range(len(path), 0, -1))
+    return next((place for place in candidates if place is not None), None)

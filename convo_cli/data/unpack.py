@@ -1,0 +1,73 @@
+"""The bytes of a data file, plain, gzip or Zstandard, from a path or from stdin."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import zstandard
+
+STDIN = "-"
+BUFFER_BYTES = 2**18
+DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError)
+"""What reading raises where compressed data is cut short or broken."""
+
+# A Zstandard block of 4 bytes can hold 128 KiB, so at most 8 MiB are unpacked at once.
+_ZSTD_READ_BYTES = 2**8
+
+
+@contextmanager
+def open_unpacked(source: str) -> Iterator[tuple[io.BufferedReader[Any], io.BufferedReader[Any]]]:
+    """The bytes as they lie on disk (only to be peeked at where they are packed) and the text in them."""
+    if source == STDIN:
+        stdin = io.BufferedReader(cast(Any, sys.stdin.buffer), BUFFER_BYTES)
+        try:
+            yield stdin, stdin
+        finally:
+            stdin.detach()
+        return
+    with io.BufferedReader(io.FileIO(source), BUFFER_BYTES) as packed:
+        suffix = Path(source).suffix.lower()
+        if suffix == ".gz":
+            yield packed, io.BufferedReader(cast(Any, gzip.GzipFile(fileobj=packed)), BUFFER_BYTES)
+        elif suffix == ".zst":
+            yield packed, io.BufferedReader(_ZstdReader(packed), BUFFER_BYTES)
+        else:
+            yield packed, packed
+
+
+class _ZstdReader(io.RawIOBase):
+    """Unpacks Zstandard frames; python-zstandard's own reader takes a file that was cut short for a whole one."""
+
+    def __init__(self, packed: io.BufferedReader[Any]) -> None:
+        self._packed = packed
+        self._decoder = zstandard.ZstdDecompressor().decompressobj()
+        self._is_inside_frame = False
+        self._unpacked = memoryview(b"")
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._unpacked:
+            block = self._rest or self._packed.read(_ZSTD_READ_BYTES)
+            if not block:
+                if self._is_inside_frame:
+                    raise EOFError("the file ends in the middle of the data")
+                return 0
+            if self._decoder.eof:
+                self._decoder = zstandard.ZstdDecompressor().decompressobj()
+            self._unpacked = memoryview(self._decoder.decompress(block))
+            self._is_inside_frame = not self._decoder.eof
+            self._rest = self._decoder.unused_data if self._decoder.eof else b""
+        size = min(len(buffer), len(self._unpacked))
+        buffer[:size] = self._unpacked[:size]
+        self._unpacked = self._unpacked[size:]
+        return size

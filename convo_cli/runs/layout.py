@@ -1,0 +1,96 @@
+"""The names inside a run directory; everything is relative to it, so it can be moved.
+
+runs/<name>/
+  config.yaml  run.json  metrics.jsonl  samples.jsonl  plots/  tensorboard/
+  checkpoints/step-00001200/
+  last.json  best-loss.json  best-metric.json     for people and scripts; convo itself reads the checkpoints
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from convo_cli.errors import CheckpointError, UsageError
+
+_CHECKPOINT_NAME = re.compile(r"step-(\d{8,})")
+
+
+@dataclass(frozen=True, slots=True)
+class RunDirectory:
+    """Paths of one run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def info(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples.jsonl"
+
+    @property
+    def plots(self) -> Path:
+        return self.path / "plots"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / ".lock"
+
+    def checkpoint(self, step: int) -> Path:
+        """Where the checkpoint after ``step`` updates lies."""
+        return self.checkpoints / f"step-{step:08d}"
+
+    def pointer(self, label: str) -> Path:
+        """The small file that names a checkpoint: label is last, best-loss or best-metric."""
+        return self.path / f"{label}.json"
+
+    def checkpoint_steps(self) -> list[int]:
+        """Steps of the published checkpoints, ascending; left-overs of a broken save are not among them."""
+        if not self.checkpoints.is_dir():
+            return []
+        matches = (_CHECKPOINT_NAME.fullmatch(path.name) for path in self.checkpoints.iterdir() if path.is_dir())
+        return sorted(int(match.group(1)) for match in matches if match)
+
+
+def existing_run(path: Path) -> RunDirectory:
+    """The run directory at this path; UsageError or CheckpointError where there is none."""
+    run = RunDirectory(path)
+    if not path.exists():
+        raise UsageError(f"{path}: no such run directory")
+    if not run.config.is_file() or not run.checkpoints.is_dir():
+        raise CheckpointError(
+            f"{path}: not a run directory (it has no config.yaml and checkpoints/)",
+            hint="give the directory that `convo train` made, such as runs/convo",
+        )
+    return run
+
+
+def require_new(run: RunDirectory) -> None:
+    """Raise CheckpointError where the run directory is already in use."""
+    if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
+        has_checkpoint = bool(run.checkpoint_steps())
+        raise CheckpointError(
+            f"{run.path}: already exists",
+            hint=f"`convo resume {run.path}` goes on with it; --set name=… starts another run"
+            if has_checkpoint
+            else "--set name=… starts another run",
+        )

@@ -1,0 +1,197 @@
+"""metrics.jsonl and samples.jsonl: what happened in a run, one JSON object a line, readable while the run goes on.
+
+Every record begins with ``event``, ``time`` (UTC) and ``step``, the number of updates the weights had then, so that a
+resumed run keeps exactly the records up to its checkpoint. Numbers that are not finite are written as null.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import jsonlines
+import msgspec
+
+from convo_cli.events import (
+    CheckpointSaved,
+    EvaluationDone,
+    Event,
+    Notice,
+    RunFinished,
+    RunStarted,
+    SampleReply,
+    StepDone,
+)
+from convo_cli.runs.atomic import disk_errors
+
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+
+
+class MetricsLog:
+    """Append events to ``metrics`` and sample replies to ``samples``; each line is on its way to the disk at once.
+
+    Records after step ``after_step``, from the run that is being resumed, are dropped from both files first.
+    """
+
+    def __init__(self, metrics: Path, samples: Path, *, after_step: int = 0) -> None:
+        self._step = after_step
+        truncate_after(metrics, after_step)
+        truncate_after(samples, after_step)
+        self._metrics = _Lines(metrics)
+        self._samples = _Lines(samples)
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, StepDone):
+            self._step = event.step
+        if record := _record(event, self._step):
+            self._metrics.write(record)
+        if isinstance(event, EvaluationDone):
+            for index, sample in enumerate(event.samples):
+                self._samples.write(_sample_record(event.step, index, sample))
+
+    def close(self) -> None:
+        try:
+            self._metrics.close()
+        finally:
+            self._samples.close()
+
+
+class _Lines:
+    """A JSON Lines file that is open for appending."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        # A path in a warning may hold undecodable bytes; the log is strict UTF-8 all the same.
+        with disk_errors(path):
+            self._file = path.open("a", encoding="utf-8", errors="replace", newline="\n")
+        self._writer = jsonlines.Writer(self._file, dumps=_JSON.encode, flush=True)
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        event, *rest = _finite(record).items()
+        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        with disk_errors(self._path):
+            self._writer.write(dict([event, ("time", now), *rest]))
+
+    def close(self) -> None:
+        self._writer.close()
+        with disk_errors(self._path):
+            self._file.close()
+
+
+def _record(event: Event, step: int) -> dict[str, Any] | None:
+    """What metrics.jsonl keeps of an event; None: nothing."""
+    match event:
+        case RunStarted():
+            return {
+                "event": "run_started",
+                "step": event.first_step - 1,
+                "max_steps": event.max_steps,
+                "steps_per_epoch": event.steps_per_epoch,
+                "device": event.device,
+                "precision": event.precision,
+                "num_parameters": event.num_parameters,
+                "num_dialogues": event.num_dialogues,
+                "num_examples": event.num_examples,
+                "num_tokens": event.num_tokens,
+                "num_targets_by_role": dict(event.num_targets_by_role),
+            }
+        case StepDone():
+            return {
+                "event": "step",
+                "step": event.step,
+                "epoch": event.epoch,
+                "loss": event.loss,
+                "learning_rate": event.learning_rate,
+                "grad_norm": event.grad_norm,
+                "num_tokens": event.num_tokens,
+                "num_targets": event.num_targets,
+                "tokens_seen": event.tokens_seen,
+                "seconds": event.seconds,
+            }
+        case EvaluationDone():
+            return {
+                "event": "evaluation",
+                "step": event.step,
+                "loss": event.loss,
+                "perplexity": event.perplexity,
+                "num_targets": event.num_targets,
+                "metrics": dict(event.metrics),
+                "seconds": event.seconds,
+            }
+        case CheckpointSaved():
+            # The name alone: a run directory may be moved.
+            return {"event": "checkpoint", "step": event.step, "name": event.path.name, "labels": list(event.labels)}
+        case RunFinished():
+            return {"event": "run_finished", "step": event.step, "reason": event.reason}
+        case Notice(is_warning=True):
+            return {"event": "warning", "step": step, "message": event.message}
+        case _:
+            return None
+
+
+def _sample_record(step: int, index: int, sample: SampleReply) -> dict[str, Any]:
+    return {
+        "event": "sample",
+        "step": step,
+        "index": index,
+        "history": [{"role": role, "content": text} for role, text in sample.history],
+        "reference": sample.reference,
+        "reply": sample.reply,
+        "stopped": sample.stopped,
+    }
+
+
+def _finite(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record with null for every number that JSON cannot hold."""
+    finite: dict[str, Any] = {}
+    for key, value in record.items():
+        if isinstance(value, Mapping):
+            value = _finite(value)
+        elif isinstance(value, float) and not isfinite(value):
+            value = None
+        finite[key] = value
+    return finite
+
+
+class _Step(msgspec.Struct):
+    step: int
+
+
+def truncate_after(path: Path, step: int) -> None:
+    """Cut a log in place at its first record with a larger step, and drop a last line that was never finished.
+
+    A missing file is fine. A damaged line before the cut stays where it is.
+    """
+    if not path.exists():
+        return
+    decoder = msgspec.json.Decoder(_Step)
+    with disk_errors(path), path.open("r+b") as file:
+        size = 0
+        for line in file:
+            if not line.endswith(b"\n") or _is_after(decoder, line, step):
+                file.truncate(size)
+                return
+            size += len(line)
+
+
+def _is_after(decoder: msgspec.json.Decoder[_Step], line: bytes, step: int) -> bool:
+    try:
+        return decoder.decode(line).step > step
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+
+
+def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the records of a log; a line that is damaged or still being written costs only itself."""
+    decoder = msgspec.json.Decoder(dict[str, Any])
+    with path.open("rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                try:
+                    yield decoder.decode(line)
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                    continue

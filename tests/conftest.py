@@ -1,0 +1,103 @@
+"""Fixtures that several folders share: the sample data, a small tokenizer, a tiny run."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLE_DATA = ROOT / "sample_data"
+CORPORA = ROOT.parent / "shared" / "data"
+
+
+def pytest_configure() -> None:
+    # SentencePiece's SWIG classes have no __module__ (sentencepiece 0.2.3, Python 3.11); importing it warns once.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import sentencepiece  # noqa: F401
+
+
+def corpus(name: str) -> Path:
+    """A folder of real dialogues beside the checkout; the test is skipped, and says so, where it is absent."""
+    folder = CORPORA / name
+    if not folder.is_dir():
+        pytest.skip(f"the corpus {name} is not at ../shared/data/{name}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sample_dialogues() -> list[Any]:
+    from convo_cli.config.schema import DataConfig
+    from convo_cli.data.reader import read_dialogues
+
+    path = str(SAMPLE_DATA / "train.jsonl")
+    return list(read_dialogues([path], DataConfig(train=(path,))))
+
+
+@pytest.fixture(scope="session")
+def spiece(sample_dialogues: list[Any]) -> bytes:
+    """A SentencePiece model of 900 pieces, trained on the sample data."""
+    from convo_cli.config.schema import TokenizerConfig
+    from convo_cli.text.tokenizer import train_sentencepiece
+
+    texts = [turn.text for dialogue in sample_dialogues for turn in dialogue.turns]
+    return train_sentencepiece(texts, TokenizerConfig(vocab_size=900))
+
+
+@pytest.fixture(scope="session")
+def make_encoder(spiece: bytes) -> Callable[..., Any]:
+    """A maker of encoders over that SentencePiece model, by template name."""
+    from convo_cli.text.encoder import DialogueEncoder
+    from convo_cli.text.template import make_template
+    from convo_cli.text.tokenizer import add_special_tokens, from_sentencepiece
+
+    def make(name: str = "turns", max_length: int = 128) -> DialogueEncoder:
+        tokenizer = from_sentencepiece(spiece)
+        template = make_template(name, tokenizer)
+        add_special_tokens(tokenizer, template.special_tokens)
+        tokenizer.eos_token = tokenizer.pad_token = template.stop_tokens[0]
+        return DialogueEncoder(tokenizer, template, max_length=max_length)
+
+    return make
+
+
+@pytest.fixture
+def tiny_config(tmp_path: Path) -> Callable[..., Any]:
+    """A maker of run configs small enough for a test; keyword arguments change single keys, section by section."""
+    from convo_cli.config.schema import RunConfig
+
+    def make(**changes: Any) -> RunConfig:
+        values: dict[str, Any] = {
+            "name": "tiny",
+            "output_dir": str(tmp_path / "runs"),
+            "data": {
+                "train": str(SAMPLE_DATA / "valid.jsonl"),
+                "validation": str(SAMPLE_DATA / "test.jsonl"),
+            },
+            "tokenizer": {"vocab_size": 700},
+            "model": {"scratch": {"layers": 2, "width": 32, "heads": 2, "context": 128}},
+            "dialogue": {"max_length": 128},
+            "training": {"max_steps": 6, "batch_size": 4, "warmup_steps": 2, "learning_rate": 1e-3},
+            "evaluation": {"every_steps": 3, "reply_dialogues": 2},
+            "generation": {"max_new_tokens": 8},
+            "logging": {"tensorboard": False, "plots": False},
+        }
+        for section, value in changes.items():
+            values[section] = {**values[section], **value} if isinstance(value, dict) else value
+        return RunConfig.model_validate(values)
+
+    return make
+
+
+@pytest.fixture
+def ignore() -> Callable[[Any], None]:
+    """A reporter that listens to nobody."""
+    return lambda event: None
