@@ -63,7 +63,7 @@ def make_encoder(spiece: bytes) -> Callable[..., Any]:
         tokenizer = from_sentencepiece(spiece)
         template = make_template(name, tokenizer)
         add_special_tokens(tokenizer, template.special_tokens)
-        tokenizer.eos_token = tokenizer.pad_token = template.stop_tokens[0]
+        tokenizer.eos_token = tokenizer.pad_token = template.stop_tokens[-1]
         return DialogueEncoder(tokenizer, template, max_length=max_length)
 
     return make
@@ -91,7 +91,7 @@ def tiny_config(tmp_path: Path) -> Callable[..., Any]:
             "logging": {"tensorboard": False, "plots": False},
         }
         for section, value in changes.items():
-            values[section] = {**values[section], **value} if isinstance(value, dict) else value
+            values[section] = {**values.get(section, {}), **value} if isinstance(value, dict) else value
         return RunConfig.model_validate(values)
 
     return make

@@ -34,6 +34,7 @@ MAX_PROBLEMS = 5
 
 _MAX_UNREAD_KEYS = 20
 _PROGRESS_BYTES = 2**20
+_MAX_KEY_LENGTH = 40
 _OTHER_KEYS = "(other keys)"
 _SCRIPTS = {"HIRAGANA": "Kana", "KATAKANA": "Kana", "KATAKANA-HIRAGANA": "Kana", "CJK": "Han", "IDEOGRAPHIC": "Han"}
 _LETTERS = string.ascii_letters.encode()
@@ -153,7 +154,9 @@ class _FileTally:
             self._characters.update(joined)
 
     def _add_unread_key(self, path: str, key: str, found: ProblemSink) -> None:
-        name = key if key in self._unread_keys or len(self._unread_keys) < _MAX_UNREAD_KEYS else _OTHER_KEYS
+        name = key[:_MAX_KEY_LENGTH]
+        if name not in self._unread_keys and len(self._unread_keys) >= _MAX_UNREAD_KEYS:
+            name = _OTHER_KEYS
         self._unread_keys[name] += 1
         if (meant := misspelt(key)) is not None:
             found(Problem("misspelt-key", f"the key {quoted(key)} is not read; did you mean {meant}?", path))

@@ -149,7 +149,8 @@ class NativeTemplate:
         said = marked.find(_SENTINEL) - offset
         if said < 0 or not stretch.startswith(turn.text, said):
             raise self._refusal(f"it changes the text of the {turn.role} turn")
-        if turn.role == "assistant" and len(self._text(turns[:-1], for_reply=True)) != said + offset:
+        answers = turn.role == "assistant" and index > 0
+        if answers and len(self._text(turns[:-1], for_reply=True)) != said + offset:
             raise self._refusal("its generation prompt does not end where the assistant's text begins")
         text_end = said + len(turn.text)
         end_token = self._special.search(stretch, text_end)
@@ -185,8 +186,6 @@ class NativeTemplate:
     def _text(self, turns: Sequence[Turn], *, for_reply: bool = False) -> str:
         from jinja2 import TemplateError
 
-        if not turns:
-            return ""
         try:
             rendered: Any = self._tokenizer.apply_chat_template(
                 as_messages(turns), tokenize=False, add_generation_prompt=for_reply

@@ -56,7 +56,7 @@ def build_encoder(config: RunConfig, report: Report) -> PreparedText:
         report(Notice(f"dialogue.template: auto is {template.name} here"))
     new = add_special_tokens(tokenizer, template.special_tokens)
     if tokenizer.eos_token is None:
-        tokenizer.eos_token = template.stop_tokens[0]
+        tokenizer.eos_token = template.stop_tokens[-1]
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     encoder = DialogueEncoder(tokenizer, template, max_length=config.dialogue.max_length)

@@ -309,7 +309,7 @@ def values_of(key: Key) -> st.SearchStrategy[Any]:
         "array": st.lists(texts, min_size=1, max_size=3),
         "string": st.sampled_from(key.choices) if key.choices else texts,
     }
-    return st.one_of(by_type[name] for name in sorted(key.types))
+    return st.one_of(*[by_type[name] for name in sorted(key.types)])
 
 
 @st.composite
