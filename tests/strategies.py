@@ -9,7 +9,24 @@ from convo_cli.data.dialogue import Dialogue, Turn
 LOOK_ALIKES = ("<|end|>", "<|user|>", "<|im_end|>", "<sep>", "[SEP]", "[CLS]", "<unk>", "<0x41>", "<|endoftext|>")
 # U+2581 is SentencePiece's own mark for a space, so text cannot hold it apart from one; surrogates are no text.
 _CHARACTERS = st.characters(exclude_categories=("Cs",), exclude_characters="\u2581\x00")
-_WORDS = st.sampled_from(["hello", "Hi!", "how are you?", "안녕하세요", "こんにちは", "मस्ते", "🙂👍🏽", "naïve", "x  y", "1,234.5", "{{ a }}", "\\n", "it's", '"quoted"'])
+_WORDS = st.sampled_from(
+    [
+        "hello",
+        "Hi!",
+        "how are you?",
+        "안녕하세요",
+        "こんにちは",
+        "मस्ते",
+        "🙂👍🏽",
+        "naïve",
+        "x  y",
+        "1,234.5",
+        "{{ a }}",
+        "\\n",
+        "it's",
+        '"quoted"',
+    ]
+)
 PLAIN = st.lists(st.one_of(_WORDS, st.text(_CHARACTERS, max_size=12)), min_size=1, max_size=4).map(" ".join)
 
 
@@ -23,11 +40,15 @@ def texts(*, look_alikes: bool = True) -> st.SearchStrategy[str]:
 
 
 @st.composite
-def dialogues(draw: st.DrawFn, *, look_alikes: bool = True, roles: tuple[str, ...] = ("user", "assistant"), system: bool = True) -> Dialogue:
+def dialogues(
+    draw: st.DrawFn, *, look_alikes: bool = True, roles: tuple[str, ...] = ("user", "assistant"), system: bool = True
+) -> Dialogue:
     """One to six turns of any order of roles, at times a system turn first, at times turns that are not trained."""
     body = draw(
         st.lists(
-            st.builds(Turn, st.sampled_from(roles), texts(look_alikes=look_alikes), st.sampled_from([True, True, False])),
+            st.builds(
+                Turn, st.sampled_from(roles), texts(look_alikes=look_alikes), st.sampled_from([True, True, False])
+            ),
             min_size=1,
             max_size=6,
         )

@@ -6,6 +6,7 @@ command imports what it needs once its arguments are checked, so that help and m
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Annotated
@@ -48,6 +49,9 @@ app.command("chat")(chat.chat)
 
 def main() -> None:
     """Run the command line; the entry point of the `convo` executable."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows ? instead
     try:
         app()
     except ConvoError as error:

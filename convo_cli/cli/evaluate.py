@@ -24,10 +24,13 @@ def evaluate(
     """
     from convo_cli.cli.arguments import require_device, require_model
     from convo_cli.data.reader import check_source
+    from convo_cli.errors import UsageError
 
     require_device(device)
     require_model(model)
     for path in data:
+        if path == "-":
+            raise UsageError("evaluate reads its data twice, so it cannot come from a pipe", hint="give a file")
         check_source(path)
 
     from convo_cli.cli.console import print_json, stderr_console, stdout_console

@@ -8,7 +8,6 @@ import typer
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout instead of text.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show only results, warnings and errors.")]
-VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show more detail.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 SetOption = Annotated[
     list[str] | None,

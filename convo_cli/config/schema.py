@@ -253,6 +253,8 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
+        if "-" in (*self.data.train, *self.data.validation):
+            raise ValueError("training reads its data more than once, so data.train and data.validation must be files")
         scratch, length = self.model.scratch, self.dialogue.max_length
         if scratch is not None and length > scratch.context:
             raise ValueError(f"dialogue.max_length {length} is more than model.scratch.context {scratch.context}")

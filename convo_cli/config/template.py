@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 import textwrap
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.representer import RoundTripRepresenter
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from convo_cli.config.keys import Key, config_keys, in_words, keys_in
 from convo_cli.config.presets import Preset
@@ -101,7 +103,7 @@ def _section(name: str, values: Mapping[str, Any], indent: int) -> CommentedMap:
         if isinstance(value, dict):
             value = _section(key.path, value, indent + 2)
         elif isinstance(value, list):
-            value = CommentedSeq(value)
+            value = CommentedSeq(map(_item, value))
             value.fa.set_flow_style()
         section[key.name] = value
         blank = "\n" if key.is_section and not indent else ""
@@ -109,6 +111,12 @@ def _section(name: str, values: Mapping[str, Any], indent: int) -> CommentedMap:
         if limits := _limits(key):
             section.yaml_add_eol_comment(limits, key.name, column=LIMITS_COLUMN)
     return section
+
+
+def _item(value: Any) -> Any:
+    # In a flow list, ruamel.yaml 0.19 leaves quotes off that a text like "?a" needs.
+    is_odd = isinstance(value, str) and not re.fullmatch(r"[\w./-]+", value)
+    return DoubleQuotedScalarString(value) if is_odd else value
 
 
 def _comment(key: Key, value: Any) -> str:
@@ -119,7 +127,7 @@ def _comment(key: Key, value: Any) -> str:
 
 def _limits(key: Key) -> str:
     """The range or choices, where the documentation does not already say them."""
-    if "string" in key.types:
+    if key.types & {"string", "array"}:
         return "" if all(choice in key.doc for choice in key.choices) else in_words(key.choices)
     return key.limits
 
@@ -127,7 +135,7 @@ def _limits(key: Key) -> str:
 def _reference_row(key: Key) -> str:
     default = "required" if key.is_required else f"`{json.dumps(key.default)}`"
     cells = (f"`{key.path}`", key.allowed, default, key.doc)
-    return f"| {' | '.join(cell.replace('<', chr(92) + '<').replace('|', chr(92) + '|') for cell in cells)} |"
+    return "| " + " | ".join(re.sub(r"([<|])", r"\\\1", cell) for cell in cells) + " |"
 
 
 if __name__ == "__main__":

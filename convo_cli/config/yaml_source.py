@@ -37,8 +37,8 @@ MAX_DEPTH = 20
 MAX_EVENTS = 20_000
 MAX_NUMBER_LENGTH = 100
 
-NOT_TEXT = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What YAML does not let stand in a file: control characters but tab and line ends, and halves of surrogate pairs."""
+NOT_TEXT = re.compile("[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What does not stand in a text file: control characters but tab and line ends, and halves of surrogate pairs."""
 
 _YAML = YAML(typ="safe", pure=True)
 _TYPES = {
@@ -120,7 +120,7 @@ def parse_yaml(text: str, source: str) -> Source:
         return _Builder(text, source).build()
     except MarkedYAMLError as error:
         raise _syntax_error(error, text, source) from None
-    except (YAMLError, ValueError) as error:
+    except (YAMLError, ValueError, OverflowError) as error:  # The last two: an escape above U+10FFFF.
         raise ConfigError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from None
 
 

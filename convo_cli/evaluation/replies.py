@@ -13,7 +13,7 @@ from convo_cli.events import SampleReply
 from convo_cli.model.generation import Generator
 
 if TYPE_CHECKING:
-    from sacrebleu.metrics import BLEU
+    from sacrebleu.metrics.bleu import BLEU
 
 METRICS: tuple[MetricName, ...] = ("bleu-2", "bleu-4", "nist-2", "nist-4")
 
@@ -76,7 +76,7 @@ def score_replies(replies: Sequence[SampleReply]) -> dict[str, float]:
 
 
 def _bleu(order: int, hypotheses: Sequence[str], references: Sequence[str]) -> float:
-    from sacrebleu.metrics import BLEU
+    from sacrebleu.metrics.bleu import BLEU
 
     scorer: BLEU = BLEU(tokenize="none", max_ngram_order=order, smooth_method="exp")
     return float(scorer.corpus_score(list(hypotheses), [list(references)]).score)

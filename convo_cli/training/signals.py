@@ -23,6 +23,8 @@ class StopRequest:
 
     def _handle(self, signal_number: int, frame: FrameType | None) -> None:
         if self.signal_number is not None:
+            if os.isatty(2):
+                os.write(2, b"\x1b[?25h\n")  # a live view may have hidden the cursor, and nobody else will show it
             os._exit(128 + signal_number)
         self.signal_number = signal_number
 

@@ -74,7 +74,9 @@ def test_decoding_a_turns_ids_gives_its_text_back(encoders, dialogue):
 
 @settings(max_examples=60, deadline=None)
 @given(dialogue=dialogues(), max_length=st.integers(24, 80))
-def test_windows_train_every_target_exactly_once_and_carry_the_system_turn(make_encoder, encoders, dialogue, max_length):
+def test_windows_train_every_target_exactly_once_and_carry_the_system_turn(
+    make_encoder, encoders, dialogue, max_length
+):
     from convo_cli.errors import DataError
     from convo_cli.text.encoder import DialogueEncoder
 

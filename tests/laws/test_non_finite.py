@@ -8,10 +8,10 @@ from contextlib import nullcontext
 import pytest
 import torch
 
+from convo_cli.config.schema import ScratchConfig
 from convo_cli.data.store import ASSISTANT_TARGET
 from convo_cli.errors import DivergedError
 from convo_cli.model.build import build_scratch_model
-from convo_cli.config.schema import ScratchConfig
 from convo_cli.model.loss import collate
 from convo_cli.training import loop
 from convo_cli.training.loop import EarlyStopping, Plan, train_step

@@ -1,4 +1,4 @@
-"""A run that was stopped and resumed ends with the weights, optimizer and log of one that never stopped, bit for bit."""
+"""A stopped and resumed run ends with the weights, optimizer and log of one that never stopped, bit for bit."""
 
 from __future__ import annotations
 
@@ -78,7 +78,9 @@ def test_weights_change_at_all(tiny_config, tmp_path, ignore):
 
 def test_the_best_checkpoint_by_loss_is_resumed_and_what_came_after_is_discarded(tiny_config, tmp_path, ignore):
     """A learning rate that ruins the model after step 3 makes an earlier checkpoint the best."""
-    config = tiny_config(training={"learning_rate": 0.3, "warmup_steps": 6, "max_steps": 8}, evaluation={"every_steps": 2})
+    config = tiny_config(
+        training={"learning_rate": 0.3, "warmup_steps": 6, "max_steps": 8}, evaluation={"every_steps": 2}
+    )
     losses = {}
     start_run(config, lambda e: losses.update({e.step: e.loss}) if isinstance(e, EvaluationDone) else None)
     best = min(losses, key=losses.get)
@@ -110,9 +112,8 @@ def test_a_finished_run_can_be_extended(tiny_config, tmp_path, ignore):
 
 def test_early_stopping_survives_a_resume(tiny_config, tmp_path, ignore):
     """Patience that is used up stays used up: resuming a run that stopped early ends at once."""
-    config = tiny_config(
-        training={"learning_rate": 1e-9}, evaluation={"every_steps": 1, "early_stopping": {"patience": 2, "min_delta": 0.5}}
-    )  # fmt: skip
+    stopping = {"patience": 2, "min_delta": 0.5}
+    config = tiny_config(training={"learning_rate": 1e-9}, evaluation={"every_steps": 1, "early_stopping": stopping})
     first = start_run(config, ignore)
     assert first.reason == "validation loss did not improve in 2 evaluations"
     again = _resume(tmp_path / "runs" / "tiny", ignore)

@@ -35,9 +35,7 @@ def test_a_dialogue_that_fits_is_one_window(lengths, budget):
 
 @given(lengths=LENGTHS, budget=st.integers(0, 100))
 def test_the_earliest_turn_that_fits_is_found(lengths, budget):
-    expected = min(
-        (first for first in range(len(lengths) + 1) if sum(lengths[first:]) <= budget), default=len(lengths)
-    )
+    expected = min((first for first in range(len(lengths) + 1) if sum(lengths[first:]) <= budget), default=len(lengths))
     assert first_that_fits(lengths, budget) == expected
 
 

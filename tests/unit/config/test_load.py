@@ -245,6 +245,23 @@ def scratch_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("config") / "config.yaml"
 
 
+tokens = st.sampled_from(
+    [
+        *("a", "b: ", "\n", "\n  ", "- ", "? ", ": ", "{", "}", "[", "]", ",", "&x ", "*x ", "!t ", "!!int ", "!<u> "),
+        *("%YAML 1.1\n", "%TAG ! tag:x\n", "%YAML\n", "---\n", "...\n", "|\n", ">+2\n", "'", '"', "\\", "\\UFFFFFFFF"),
+        *("\\ud800", " #", "1e5", "_", ".", "~", "=", "<<: ", "\t", "\r", "\u2028", "\ufeff", "@", "`"),
+    ]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=st.lists(tokens, max_size=14).map("".join))
+@example(text='"\\UFFFFFFFF"')
+@example(text='a: "\\U00110000"')
+def test_any_row_of_yaml_tokens_is_a_config_or_a_config_error(scratch_path: Path, text: str) -> None:
+    only_config_errors(scratch_path, text)
+
+
 @settings(max_examples=150, deadline=None)
 @given(text=st.text(st.characters() | st.sampled_from(" \n:-[]{}#&*!|>'\"%@`,?")))
 def test_any_text_is_a_config_or_a_config_error(scratch_path: Path, text: str) -> None:
@@ -293,7 +310,8 @@ def test_any_override_gives_a_config_or_a_config_error(scratch_path: Path, key: 
     only_config_errors(scratch_path, GOOD, f"{key}={value}")
 
 
-texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=15) | st.sampled_from(
+letters = st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from("\n\t\r #:-?&*!|>'\"%@`[]{},")
+texts = st.text(letters, min_size=1, max_size=15) | st.sampled_from(
     ["no", "1e-4", "null", "~", "2020-01-01", "a: b", "x # y", "'q'", '"', "- a", " a ", "a\nb", "=", "<<", "!x", "*a"]
 )
 
