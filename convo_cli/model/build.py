@@ -104,7 +104,7 @@ def set_generation_defaults(model: PreTrainedModel, encoder: DialogueEncoder, se
     from transformers import GenerationConfig as HuggingFaceGenerationConfig
 
     is_sampling = settings.temperature > 0
-    sampling = {"temperature": settings.temperature, "top_p": settings.top_p, "top_k": settings.top_k}
+    sampling = settings.model_dump(include={"temperature", "top_p", "top_k", "min_p"})
     model.generation_config = HuggingFaceGenerationConfig(
         max_new_tokens=settings.max_new_tokens,
         do_sample=is_sampling,

@@ -64,14 +64,21 @@ def build_encoder(config: RunConfig, report: Report) -> PreparedText:
 
 
 def encode_files(
-    paths: Sequence[str], config: RunConfig, encoder: DialogueEncoder, report: Report, *, stage: str
+    paths: Sequence[str],
+    config: RunConfig,
+    encoder: DialogueEncoder,
+    report: Report,
+    *,
+    stage: str,
+    max_dialogues: int | None = None,
 ) -> TokenStore:
-    """Encode every dialogue of the files.
+    """Encode every dialogue of the files, or the first ``max_dialogues``.
 
     Raises DataError where a dialogue has nothing to learn, where a turn is longer than a window, and ModelError where
     transformers would render the first dialogues otherwise than training does.
     """
-    return TokenStore.build(_encode(read_dialogues(paths, config.data), config, encoder, report, stage))
+    dialogues = islice(read_dialogues(paths, config.data), max_dialogues)
+    return TokenStore.build(_encode(dialogues, config, encoder, report, stage))
 
 
 def _encode(

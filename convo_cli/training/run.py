@@ -149,7 +149,14 @@ def _encode_data(config: RunConfig, encoder: DialogueEncoder, report: Report) ->
     train_store = encode_files(config.data.train, config, encoder, report, stage="encoding training data")
     if not config.data.validation:
         return train_store, None
-    return train_store, encode_files(config.data.validation, config, encoder, report, stage="encoding validation data")
+    return train_store, encode_files(
+        config.data.validation,
+        config,
+        encoder,
+        report,
+        stage="encoding validation data",
+        max_dialogues=config.evaluation.max_dialogues,
+    )
 
 
 def _assemble(
@@ -166,6 +173,8 @@ def _assemble(
     if config.training.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     move(model, device)
+    if config.training.compile:
+        model.compile(dynamic=True)  # in place: the module that is saved and generated with stays the same
     steps_per_epoch = len(train_store) / config.training.batch_size
     max_steps = config.training.max_steps
     if max_steps is None:
