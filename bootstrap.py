@@ -69,7 +69,7 @@ def commands(verb: str, rest: Command) -> list[Command]:
         "test": [[python, "-m", "pytest", *rest]],
         "test-slow": [[python, "-m", "pytest", "-m", "slow", *rest]],
         "bench": [[python, str(path), *rest] for path in sorted(Path("benchmarks").glob("bench_*.py"))],
-        "docs": [[python, "-m", "convo_cli.config.template"]],
+        "docs": [[python, "-m", "convo_cli.config.template", "docs/config.md"]],
         "setup": [],
     }[verb]
 

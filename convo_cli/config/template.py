@@ -11,6 +11,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -31,7 +32,7 @@ _MAKE_SCHEMA = f"convo init-config --schema -o {SCHEMA_FILE}"
 _REFERENCE_INTRODUCTION = f"""# Configuration
 
 Every key of a convo config, generated from `convo_cli/config/schema.py` by
-`python -m convo_cli.config.template > docs/config.md`. A file to start from, with all of this as comments, comes from
+`make docs`. A file to start from, with all of this as comments, comes from
 `convo init-config`; for completion in an editor run `{_MAKE_SCHEMA}` beside it.
 
 - The file is YAML 1.2 in UTF-8: `1e-4` is a number, `no` is text. Anchors, aliases, tags and duplicate keys are
@@ -138,5 +139,5 @@ def _reference_row(key: Key) -> str:
     return "| " + " | ".join(re.sub(r"([<|])", r"\\\1", cell) for cell in cells) + " |"
 
 
-if __name__ == "__main__":
-    sys.stdout.write(config_reference())
+if __name__ == "__main__":  # python -m convo_cli.config.template docs/config.md
+    Path(sys.argv[1]).write_text(config_reference(), encoding="utf-8", newline="\n")

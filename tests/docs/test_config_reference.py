@@ -11,7 +11,7 @@ REFERENCE = Path(__file__).parents[2] / "docs" / "config.md"
 
 def test_the_reference_is_current() -> None:
     written = REFERENCE.read_text(encoding="utf-8")
-    assert written == config_reference(), "run: python -m convo_cli.config.template > docs/config.md"
+    assert written == config_reference(), "run: make docs"
 
 
 def test_every_key_has_its_row_and_every_section_its_heading() -> None:

@@ -1,0 +1,66 @@
+"""What starting convo costs, in CPU seconds of the whole process, beside bare Python and imports in the same run.
+
+    python3 bootstrap.py bench
+
+The commands take turns (A B C A B C …), and the median of the rounds is shown with the smallest and largest, because
+the machine may be busy. `torch` says whether the command imported it.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROUNDS = 9
+ROOT = Path(__file__).resolve().parent.parent
+MAIN = "from convo_cli.__main__ import main; main()"
+DATA = str(ROOT / "sample_data" / "train.jsonl")
+
+
+def main() -> None:
+    """Measure and print the table."""
+    with tempfile.TemporaryDirectory() as folder:
+        broken = Path(folder, "broken.yaml")
+        broken.write_text("training:\n  lerning_rate: 1e-3\n")
+        commands = {
+            "python -c pass": ["-c", "pass"],
+            "import typer, rich.console": ["-c", "import typer, rich.console"],
+            "convo --version": ["-c", MAIN, "--version"],
+            "convo --help": ["-c", MAIN, "--help"],
+            "convo train --help": ["-c", MAIN, "train", "--help"],
+            "convo init-config": ["-c", MAIN, "init-config"],
+            "convo train broken.yaml": ["-c", MAIN, "train", str(broken)],
+            "convo validate-data (188 dialogues)": ["-c", MAIN, "validate-data", DATA],
+            "import torch": ["-c", "import torch"],
+            "from transformers import AutoTokenizer": ["-c", "from transformers import AutoTokenizer"],
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in commands}
+        for _ in range(ROUNDS):
+            for name, arguments in commands.items():
+                seconds[name].append(cpu_seconds(arguments))
+        print(f"{'CPU seconds, median of ' + str(ROUNDS):<42} {'median':>7} {'min':>6} {'max':>6}  torch")
+        for name, values in seconds.items():
+            torch = "yes" if imports_torch(commands[name]) else "no"
+            print(f"{name:<42} {statistics.median(values):7.3f} {min(values):6.3f} {max(values):6.3f}  {torch}")
+
+
+def cpu_seconds(arguments: list[str]) -> float:
+    """User plus system time of one process."""
+    before = os.times()
+    subprocess.run([sys.executable, *arguments], capture_output=True, check=False)
+    after = os.times()
+    return (after.children_user - before.children_user) + (after.children_system - before.children_system)
+
+
+def imports_torch(arguments: list[str]) -> bool:
+    """Whether torch was among the modules that Python says it imported."""
+    done = subprocess.run([sys.executable, "-X", "importtime", *arguments], capture_output=True, check=False)
+    return any(line.endswith(b"| torch") for line in done.stderr.splitlines())
+
+
+if __name__ == "__main__":
+    main()
