@@ -14,7 +14,7 @@ from convo_cli.errors import DataError, UsageError
 from convo_cli.events import Report
 
 if TYPE_CHECKING:
-    from convo_cli.config.schema import DataConfig
+    from convo_cli.config.schema import DataConfig, TrainOn
 
 _PROGRESS_BYTES = 8 * 2**20
 """Files smaller than this together are read before a progress bar could be looked at."""
@@ -44,12 +44,12 @@ def validate_data(
 
     The exit code is 0 if the files can be trained on (warnings do not count), 3 if not.
     """
-    paths, data_config = _inputs(files or [], config, first_speaker)
+    paths, data_config, train_on = _inputs(files or [], config, first_speaker)
 
     from convo_cli.data.validate import validate_files
 
     with _progress(paths, is_quiet=is_quiet) as report:
-        result = validate_files(paths, data_config, max_problems=max_problems, report=report)
+        result = validate_files(paths, data_config, train_on=train_on, max_problems=max_problems, report=report)
 
     if as_json:
         from convo_cli.cli.console import print_json
@@ -67,8 +67,9 @@ def validate_data(
 
 def _inputs(
     files: list[str], config: Path | None, first_speaker: Literal["user", "assistant"] | None
-) -> tuple[list[str], DataConfig]:
-    """The files to check, and how to read them."""
+) -> tuple[list[str], DataConfig, TrainOn]:
+    """The files to check, how to read them, and whose turns are to be learnt."""
+    train_on: TrainOn = "assistant"
     if config is None and not files:
         raise UsageError("no file to check", hint="convo validate-data train.jsonl")
     if files.count("-") > 1:
@@ -81,11 +82,12 @@ def _inputs(
     else:
         from convo_cli.config.load import load_config
 
-        data_config = load_config(config).data
+        run_config = load_config(config)
+        data_config, train_on = run_config.data, run_config.dialogue.train_on
         files = files or [*data_config.train, *data_config.validation]
     if first_speaker is not None:
         data_config = data_config.model_copy(update={"first_speaker": first_speaker})
-    return files, data_config
+    return files, data_config, train_on
 
 
 @contextmanager

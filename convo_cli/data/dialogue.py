@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from convo_cli.config.schema import TrainOn
 
 Role = Literal["system", "user", "assistant"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant")
@@ -25,6 +27,14 @@ class Dialogue:
 
     turns: tuple[Turn, ...]
     line: int = 0
+
+
+def has_target(turns: Sequence[Turn], train_on: TrainOn) -> bool:
+    """Whether anything of the dialogue is learnt; `train` and `validate-data` refuse one where nothing is."""
+    if train_on == "all":
+        return any(turn.is_trained and turn.role != "system" for turn in turns)
+    spoken = [turn for turn in turns if turn.role == "assistant"]
+    return any(turn.is_trained for turn in (spoken[-1:] if train_on == "last" else spoken))
 
 
 def as_messages(turns: Iterable[Turn]) -> list[dict[str, str]]:

@@ -83,6 +83,7 @@ KINDS: dict[str, Kind] = {
     ),
     "system-not-first": _error("put the system turn first, or merge its text into the turn before or after it"),
     "train-not-boolean": _error('write "train": true or "train": false'),
+    "no-target": _error("remove the dialogue, or learn both sides with dialogue.train_on: all (and --config)"),
     "nothing-to-train": _error("set --first-speaker or data.speakers so that someone in the data is the assistant"),
     # Legal, and seldom meant.
     "blank-line": _warning("remove it; some tools stop or fail at a blank line"),
@@ -90,7 +91,6 @@ KINDS: dict[str, Kind] = {
     "duplicate": _warning("remove repeated dialogues unless they are meant to weigh more"),
     "leakage": _warning("remove them from one of the files; scores on seen dialogues say nothing"),
     "one-turn": _warning("a dialogue needs a turn and a reply to teach anything about conversation"),
-    "no-assistant-turn": _warning("nothing of it is learnt with dialogue.train_on: assistant"),
     "null-text": _warning("looks like a missing value written as text; remove the turn if it is"),
     "stray-control": _warning("DEL and U+0080 to U+009F are seldom meant and often a wrong encoding; remove them"),
     "zero-width": _warning("invisible characters cost tokens and split words; remove them"),

@@ -34,8 +34,6 @@ def suspect_turns(turns: Sequence[LocatedTurn]) -> Iterator[Problem]:
             yield Problem(code, message, path)
     if sum(turn.role != "system" for _, turn in turns) < 2:
         yield Problem("one-turn", "the dialogue has no reply")
-    if not any(turn.role == "assistant" for _, turn in turns):
-        yield Problem("no-assistant-turn", "no turn of the dialogue is the assistant's")
     if len(turns) > LONG_DIALOGUE_TURNS:
         yield Problem("long-dialogue", f"the dialogue has {len(turns):,} turns")
 

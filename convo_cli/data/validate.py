@@ -18,8 +18,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from convo_cli.config.schema import DataConfig
-from convo_cli.data.dialogue import ROLES
+from convo_cli.config.schema import DataConfig, TrainOn
+from convo_cli.data.dialogue import ROLES, has_target
 from convo_cli.data.formats import LocatedTurn, shape_of, to_turns, unread_keys
 from convo_cli.data.problems import KINDS, Problem, ProblemSink, quoted
 from convo_cli.data.reader import check_source, iter_lines
@@ -48,17 +48,18 @@ def validate_files(
     paths: Sequence[str],
     data_config: DataConfig,
     *,
+    train_on: TrainOn = "assistant",
     max_problems: int = MAX_PROBLEMS,
     report: Report = _tell_nobody,
 ) -> DataReport:
     """Check every line of every file, and the files against each other.
 
-    ``max_problems`` limits the problems listed of each code and file. A file that cannot be opened raises
-    `UsageError` before anything is read.
+    A dialogue with nothing to learn under ``train_on`` is an error. ``max_problems`` limits the problems listed of
+    each code and file. A file that cannot be opened raises `UsageError` before anything is read.
     """
     for path in paths:
         check_source(path)
-    tallies = [_FileTally(path, max_problems) for path in paths]
+    tallies = [_FileTally(path, train_on, max_problems) for path in paths]
     for tally in tallies:
         _read(tally, data_config, report)
         tally.finish()
@@ -86,8 +87,9 @@ def _read(tally: _FileTally, data_config: DataConfig, report: Report) -> None:
 class _FileTally:
     """What is known about one file so far."""
 
-    def __init__(self, file: str, max_problems: int) -> None:
+    def __init__(self, file: str, train_on: TrainOn, max_problems: int) -> None:
         self.file = file
+        self._train_on = train_on
         self._max_problems = max_problems
         self._num_problems: Counter[str] = Counter()
         self._listed: dict[str, list[Problem]] = {}
@@ -126,6 +128,10 @@ class _FileTally:
         self._shapes[shape_of(value) or ""] += 1
         for path, key in unread_keys(value):
             self._add_unread_key(path, key, found)
+        if has_target([turn for _, turn in turns], self._train_on):
+            self._counts["with_target"] += 1
+        else:
+            found(Problem("no-target", f"no turn of the dialogue is learnt (train_on: {self._train_on})"))
         for problem in suspect_turns(turns):
             found(problem)
 
@@ -139,7 +145,6 @@ class _FileTally:
         self._counts.update(
             characters=num_characters,
             untrained=sum(not turn.is_trained for _, turn in turns),
-            trained_assistant=sum(turn.is_trained and turn.role == "assistant" for _, turn in turns),
             ending_on_user=roles[-1] == "user",
             same_role=any(role == after for role, after in pairwise(roles)),
             one_turn=sum(role != "system" for role in roles) < 2,
@@ -171,8 +176,8 @@ class _FileTally:
         for index in repeats:
             message = f"the same dialogue as line {self._lines[original[index]]}"
             self.note(Problem("duplicate", message, column=1, line=self._lines[index], file=self.file))
-        if self._lines and not self._counts["trained_assistant"]:
-            message = "no dialogue of the file has an assistant turn that is trained"
+        if self._lines and not self._counts["with_target"]:
+            message = "no dialogue of the file has a turn that is learnt"
             self.note(Problem("nothing-to-train", message, column=1, line=self._lines[0], file=self.file))
 
     def find_leak(self, earlier: _FileTally) -> Leak | None:
