@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from itertools import pairwise
-from math import isfinite
 from typing import TYPE_CHECKING
 
 from convo_cli.cli.console import printable
+from convo_cli.cli.meter import Clock, Meter, duration, short_number, sparkline
 from convo_cli.events import (
     CheckpointSaved,
     EvaluationDone,
@@ -34,10 +33,6 @@ if TYPE_CHECKING:
     from rich.text import Text
     from typing_extensions import Self
 
-Clock = Callable[[], float]
-"""Seconds of a clock that never goes back."""
-
-_BLOCKS = "▁▂▃▄▅▆▇█"
 _LABEL_WIDTH = 12
 _PLAIN_WIDTH = 120
 _STAGE_SECONDS = 5.0
@@ -126,7 +121,7 @@ class PlainProgress:
 
     def _step_line(self, event: StepDone) -> str:
         numbers = _numbers(event, event.loss, self._meter.tokens_per_second)
-        return f"step {event.step}/{event.max_steps}  {numbers}  eta {_duration(self._meter.seconds_left())}"
+        return f"step {event.step}/{event.max_steps}  {numbers}  eta {duration(self._meter.seconds_left())}"
 
 
 class LiveProgress:
@@ -219,12 +214,12 @@ class LiveProgress:
 
         done = step.step if step else started.first_step - 1
         total = step.max_steps if step else started.max_steps
-        left = f"{_duration(self._meter.seconds_left())} left" if step else "first step"
+        left = f"{duration(self._meter.seconds_left())} left" if step else "first step"
         return _row(
             f"step {done}/{total}",
             ProgressBar(total=total, completed=done),
             f"{100 * done // max(1, total)}%",
-            _duration(self._meter.elapsed()),
+            duration(self._meter.elapsed()),
             left,
         )
 
@@ -232,70 +227,6 @@ class LiveProgress:
         losses = self._meter.losses
         span = f"  {min(losses):.2f} to {max(losses):.2f}" if losses else ""
         return _line(sparkline(losses, min(60, self._console.width - len(span))) + span)
-
-
-class Meter:
-    """Smoothed loss and speed, the course of the loss, and the time left, from step events and a clock."""
-
-    _HORIZON = 10
-    """Steps over which loss and speed are averaged."""
-    _MAX_LOSSES = 480
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._began = clock()
-        self._num_steps = self._num_left = 0
-        self._tokens = self._seconds = 0.0
-        self._first_step_at = self._last_step_at = self._first_step_seconds = 0.0
-        self._stride = 1
-        self.loss = 0.0
-        self.losses: tuple[float, ...] = ()
-        """The smoothed loss at evenly spread steps since the start."""
-
-    def start(self) -> None:
-        """Count elapsed time from now."""
-        self._began = self._clock()
-
-    def add(self, event: StepDone) -> None:
-        self._last_step_at = self._clock()
-        self._num_left = event.max_steps - event.step
-        if self._num_steps == 0:
-            self._first_step_at, self._first_step_seconds = self._last_step_at, event.seconds
-        self._num_steps += 1
-        share = 1 / min(self._num_steps, self._HORIZON)
-        self.loss += share * (event.loss - self.loss)
-        self._tokens += share * (event.num_tokens - self._tokens)
-        self._seconds += share * (event.seconds - self._seconds)
-        if self._num_steps % self._stride == 0:
-            self.losses = (*self.losses, self.loss)
-        if len(self.losses) > self._MAX_LOSSES:
-            self.losses, self._stride = self.losses[::2], 2 * self._stride
-
-    @property
-    def tokens_per_second(self) -> float:
-        return self._tokens / self._seconds if self._seconds > 0 else 0.0
-
-    def elapsed(self) -> float:
-        return self._clock() - self._began
-
-    def seconds_left(self) -> float:
-        """Steps left times the mean time of a step, with the pauses for evaluation, without the slow first step."""
-        if self._num_steps < 2:
-            return self._num_left * self._first_step_seconds
-        return self._num_left * (self._last_step_at - self._first_step_at) / (self._num_steps - 1)
-
-
-def sparkline(values: Sequence[float], width: int) -> str:
-    """Draw finite values as at most ``width`` blocks, each the mean of its share of them."""
-    finite = [value for value in values if isfinite(value)]
-    width = min(width, len(finite))
-    if width < 1:
-        return ""
-    edges = [i * len(finite) // width for i in range(width + 1)]
-    means = [sum(finite[left:right]) / (right - left) for left, right in pairwise(edges)]
-    low, high = min(means), max(means)
-    scale = (len(_BLOCKS) - 1) / (high - low) if high > low else 0.0
-    return "".join(_BLOCKS[round((mean - low) * scale)] for mean in means)
 
 
 def _show(console: Console, line: str | Text, style: str = "") -> None:
@@ -335,7 +266,7 @@ def _show_facts(console: Console, event: RunStarted) -> None:
 
 def _scores(event: EvaluationDone, width: int | None = None) -> str:
     """One line, or two where it would be longer than ``width``."""
-    loss = f"eval step {event.step}  loss {event.loss:.3f}  ppl {_short(event.perplexity)}"
+    loss = f"eval step {event.step}  loss {event.loss:.3f}  ppl {short_number(event.perplexity)}"
     metrics = "".join(f"  {_one_line(name)} {value:.2f}" for name, value in event.metrics.items())
     return loss + ("\n" if width and len(loss + metrics) > width else "") + metrics
 
@@ -345,11 +276,11 @@ def _saved(event: CheckpointSaved) -> str:
 
 
 def _finished(event: RunFinished, seconds: float) -> str:
-    return f"finished at step {event.step} after {_duration(seconds)}: {_one_line(event.reason)}"
+    return f"finished at step {event.step} after {duration(seconds)}: {_one_line(event.reason)}"
 
 
 def _numbers(event: StepDone, loss: float, tokens_per_second: float) -> str:
-    speed = f"{_short(tokens_per_second)} tok/s"
+    speed = f"{short_number(tokens_per_second)} tok/s"
     return f"loss {loss:.3f}  lr {event.learning_rate:.1e}  grad {event.grad_norm:.3g}  {speed}"
 
 
@@ -405,22 +336,3 @@ def _one_line(text: str) -> str:
 
 def _share(part: int, whole: int) -> str:
     return f"{100 * part / max(1, whole):.3g}%"
-
-
-def _short(number: float) -> str:
-    """Three digits: 24.8, 1.23k, 12.3M."""
-    for unit in ("", "k", "M", "B"):
-        if number < 999.5 or not isfinite(number):
-            return f"{number:.3g}{unit}"
-        number /= 1000
-    return f"{number:.3g}T"
-
-
-def _duration(seconds: float) -> str:
-    """1:23, 1:02:03 or 2d 3:04:05."""
-    minutes, second = divmod(max(0, round(seconds)), 60)
-    hours, minute = divmod(minutes, 60)
-    days, hour = divmod(hours, 24)
-    if days:
-        return f"{days}d {hour}:{minute:02d}:{second:02d}"
-    return f"{hour}:{minute:02d}:{second:02d}" if hour else f"{minute}:{second:02d}"

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from convo_cli.cli.progress import LiveProgress, Meter, PlainProgress, make_progress, sparkline
+from convo_cli.cli.meter import Meter, sparkline
+from convo_cli.cli.progress import LiveProgress, PlainProgress, make_progress
 from convo_cli.events import (
     CheckpointSaved,
     EvaluationDone,
