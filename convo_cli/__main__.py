@@ -12,9 +12,12 @@ def main() -> None:
     if sys.argv[1:] == ["--version"]:
         sys.stdout.write(f"convo {__version__}\n")
         return
-    from convo_cli.cli.app import main as run
+    try:
+        from convo_cli.cli.app import main as run
 
-    run()
+        run()
+    except KeyboardInterrupt:  # before typer is there to notice
+        sys.exit(130)
 
 
 if __name__ == "__main__":

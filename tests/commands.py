@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from convo_cli.cli.app import main
+from convo_cli.__main__ import main
 
 EXECUTABLE = Path(sys.executable).with_name("convo")
 COLUMNS = "80"
@@ -109,3 +110,35 @@ def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
         )
         for path in sorted(folder.rglob("*"))
     }
+
+
+TINY = """\
+name: tiny
+output_dir: runs
+data:
+  train: train.jsonl
+  validation: valid.jsonl
+tokenizer: {vocab_size: 700}
+model:
+  scratch: {layers: 2, width: 32, heads: 2, context: 128}
+dialogue: {max_length: 128}
+training: {max_steps: 6, batch_size: 4, warmup_steps: 2, learning_rate: 1e-3}
+evaluation: {every_steps: 3, reply_dialogues: 2}
+generation: {max_new_tokens: 8}
+logging: {every_steps: 1}
+"""
+"""A run of seconds on the sample dialogues that `make_workplace` puts beside it."""
+
+
+def make_workplace(folder: Path) -> Path:
+    """Put the tiny config and 25 sample dialogues to train and to evaluate on into a folder."""
+    samples = Path(__file__).resolve().parent.parent / "sample_data"
+    (folder / "config.yaml").write_text(TINY, encoding="utf-8")
+    shutil.copyfile(samples / "valid.jsonl", folder / "train.jsonl")
+    shutil.copyfile(samples / "test.jsonl", folder / "valid.jsonl")
+    return folder
+
+
+def settings(*pairs: str) -> list[str]:
+    """KEY=VALUE as arguments of `--set`."""
+    return [word for pair in pairs for word in ("--set", pair)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,15 +70,15 @@ def make_encoder(spiece: bytes) -> Callable[..., Any]:
     return make
 
 
-@pytest.fixture
-def tiny_config(tmp_path: Path) -> Callable[..., Any]:
-    """A maker of run configs small enough for a test; keyword arguments change single keys, section by section."""
+@pytest.fixture(scope="session")
+def make_config() -> Callable[..., Any]:
+    """A maker of configs of a tiny run in a folder; keyword arguments change single keys, section by section."""
     from convo_cli.config.schema import RunConfig
 
-    def make(**changes: Any) -> RunConfig:
+    def make(folder: Path, **changes: Any) -> RunConfig:
         values: dict[str, Any] = {
             "name": "tiny",
-            "output_dir": str(tmp_path / "runs"),
+            "output_dir": str(folder / "runs"),
             "data": {
                 "train": str(SAMPLE_DATA / "valid.jsonl"),
                 "validation": str(SAMPLE_DATA / "test.jsonl"),
@@ -95,6 +96,12 @@ def tiny_config(tmp_path: Path) -> Callable[..., Any]:
         return RunConfig.model_validate(values)
 
     return make
+
+
+@pytest.fixture
+def tiny_config(make_config: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
+    """The same maker, for the test's own folder."""
+    return partial(make_config, tmp_path)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ class ChatSession:
     def __init__(self, generator: Generator, settings: GenerationConfig, *, system: str | None = None) -> None:
         self.generator = generator
         self.settings = settings
-        self._system = () if system is None else (Turn("system", system.strip()),)
+        self._system = (Turn("system", system.strip()),) if system and system.strip() else ()
         self.turns: list[Turn] = list(self._system)
 
     def say(self, text: str, on_text: Callable[[str], None]) -> Reply:

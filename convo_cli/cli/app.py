@@ -15,12 +15,11 @@ import typer
 
 from convo_cli import __version__
 from convo_cli.cli import chat, evaluate, export, init_config, resume, train, validate_data
-from convo_cli.errors import ConvoError
+from convo_cli.errors import ConvoError, UsageError
 
 app = typer.Typer(
     name="convo",
     help="Train multi-turn conversation models from JSONL files of dialogues, and talk to the result.",
-    no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -29,13 +28,19 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def _root(
-    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
-) -> None:
-    if version:
+def _show_version(is_wanted: bool) -> None:
+    if is_wanted:
         typer.echo(f"convo {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
+    pass
 
 
 app.command("init-config")(init_config.init_config)
@@ -49,17 +54,36 @@ app.command("chat")(chat.chat)
 
 def main() -> None:
     """Run the command line; the entry point of the `convo` executable."""
+    # What transformers logs is meant for its programmers; convo says in its own words what a user has to know.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows ? instead
     try:
-        app()
+        code = _run(sys.argv[1:])
+        sys.stdout.flush()
     except ConvoError as error:
         from convo_cli.cli.console import show_error
 
         show_error(error, as_json="--json" in sys.argv)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # The reader of our stdout went away (`convo … | head`); keep the interpreter from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+        code = error.exit_code
+    except (BrokenPipeError, SystemExit) as stop:
+        # The reader of our stdout went away (`convo … | head`), which typer answers with exit 1, our code for a bug.
+        if not isinstance(stop, BrokenPipeError) and not isinstance(stop.__context__, BrokenPipeError):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # keeps the interpreter from complaining at exit
+        code = 128 + 13  # SIGPIPE, as the shell reports it
+    sys.exit(code)
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        code = app(arguments or ["--help"], prog_name="convo", standalone_mode=False)
+    except typer.TyperException as error:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "convo"
+        message = error.format_message().replace("Value error, ", "")  # pydantic's words in typer 0.29
+        raise UsageError(message, hint=f"{command} --help") from None
+    if not arguments:
+        return UsageError.exit_code
+    return code if isinstance(code, int) else 0

@@ -8,6 +8,7 @@ from pathlib import Path
 from convo_cli.errors import UsageError
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+_MODEL = "give the path of a folder that exists, or a hub id"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
@@ -18,9 +19,23 @@ def require_device(name: str) -> None:
 
 
 def require_model(source: str) -> None:
-    """Raise UsageError for what is neither an existing directory nor has the form of a hub id."""
+    """Raise what is wrong with a model to open, at first sight: a run or checkpoint is verified when it is opened."""
+    from convo_cli.runs.atomic import MANIFEST_FILE
+    from convo_cli.runs.layout import RunDirectory
+
     path = Path(source)
-    if path.exists() and not path.is_dir():
-        raise UsageError(f"{source}: not a directory", hint="give a run directory, a checkpoint or an exported model")
-    if not path.exists() and not _HUB_ID.fullmatch(source):
-        raise UsageError(f"{source}: no such directory")
+    if not source or not (RunDirectory(path).is_run or (path / MANIFEST_FILE).exists()):
+        require_pretrained(source)
+
+
+def require_pretrained(source: str) -> None:
+    """Raise what is wrong with the folder of a transformers model, or with its name; a hub id is looked up later."""
+    path = Path(source)
+    if source and path.is_dir():
+        from convo_cli.runs.model_folder import require_model_folder
+
+        require_model_folder(path)
+    elif source and path.exists():
+        raise UsageError(f"{source}: not a directory", hint=_MODEL)
+    elif not _HUB_ID.fullmatch(source):
+        raise UsageError(f"{source or repr(source)}: no such directory", hint=_MODEL)

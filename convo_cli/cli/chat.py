@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from convo_cli.cli.options import DeviceOption, JsonOption, QuietOption
+from convo_cli.events import Notice
 
 
 def chat(
@@ -16,7 +17,7 @@ def chat(
     top_k: Annotated[int | None, typer.Option(min=0, help="Sample among the k likeliest tokens; 0: all.")] = None,
     top_p: Annotated[float | None, typer.Option(min=0.01, max=1.0, help="Sample within this probability.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest reply in tokens.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Makes sampled replies repeatable.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Makes sampled replies repeatable.")] = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
     is_quiet: QuietOption = False,
@@ -38,6 +39,10 @@ def chat(
 
     with make_progress(stderr_console(), is_quiet=is_quiet, log_every=1, show_samples=0) as report:
         generator = open_generator(model, device=device, report=report)
+        if max_new_tokens is not None and max_new_tokens > generator.longest_reply:
+            report(
+                Notice(f"replies are at most {generator.longest_reply} tokens long here, half of the model's window")
+            )
     chosen = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "max_new_tokens": max_new_tokens}
     settings = generation_defaults(generator).model_copy(
         update={key: value for key, value in chosen.items() if value is not None}

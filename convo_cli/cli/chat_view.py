@@ -2,69 +2,87 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable, Iterator
 
 from convo_cli.chat.session import ChatSession
 from convo_cli.cli.console import print_json, printable
-from convo_cli.errors import ConvoError, DataError
+from convo_cli.errors import DataError
 from convo_cli.model.generation import Reply
 
-_HELP = "/reset forgets the conversation, /quit leaves (also Ctrl-D), Ctrl-C stops a reply, Alt-Enter starts a new line"
+_HELP = "/reset forgets what was said, /quit leaves, Ctrl-C stops a reply, Alt-Enter breaks a line"
+_MAX_LINE_BYTES = 2**20  # of stdin: far over any model's window, far under any machine's memory
 
 
 def hold_conversation(session: ChatSession, *, as_json: bool, is_quiet: bool) -> None:
     """Talk until the input ends. Replies go to stdout; with ``as_json`` one object with all turns, at the end."""
-    is_terminal = sys.stdin.isatty() and sys.stdout.isatty() and not as_json
-    lines = _terminal_lines() if is_terminal else _piped_lines()
-    if is_terminal and not is_quiet:
-        sys.stderr.write(_HELP + "\n")
-    for line in lines:
-        command = line.strip()
-        if not command:
-            continue
-        if is_terminal and command.startswith("/"):
-            if command in ("/quit", "/exit"):
-                break
-            if command == "/reset":
-                session.reset()
-            sys.stderr.write("forgotten\n" if command == "/reset" else _HELP + "\n")
-            continue
-        _answer(session, line, is_terminal=is_terminal, show=(lambda text: None) if as_json else _write)
-        if not as_json:
-            _write("\n")
+    if sys.stdin.isatty() and sys.stdout.isatty() and not as_json:
+        _talk(session, is_quiet=is_quiet)
+        return
+    for number, line in _piped_lines():
+        _answer_line(session, number, line, show=None if as_json else _write, is_quiet=is_quiet)
     if as_json:
         turns = [{"role": turn.role, "content": turn.text} for turn in session.turns]
         print_json("chat", {"messages": turns})
 
 
-def _answer(session: ChatSession, line: str, *, is_terminal: bool, show: Callable[[str], None]) -> None:
+def _talk(session: ChatSession, *, is_quiet: bool) -> None:
+    """The conversation of a person at a terminal; a mistake or Ctrl-C costs one exchange, not the conversation."""
+    if not is_quiet:
+        sys.stderr.write(_HELP + "\n")
+    for line in _typed_lines():
+        command = line.strip()
+        if command in ("/quit", "/exit"):
+            return
+        if command == "/reset":
+            session.reset()
+            sys.stderr.write("the conversation is forgotten\n")
+        elif command.startswith("/"):
+            sys.stderr.write(_HELP + "\n")
+        elif command:
+            _answer(session, line, is_quiet=is_quiet)
+
+
+def _answer(session: ChatSession, line: str, *, is_quiet: bool) -> None:
     try:
-        reply = session.say(line, lambda text: show(printable(text)))
+        reply = session.say(line, lambda text: _write(printable(text)))
     except KeyboardInterrupt:
-        if not is_terminal:
-            raise
-        sys.stderr.write(" (stopped; this exchange is forgotten)")
-        return
+        _write("\n")
+        sys.stderr.write("[stopped; this exchange is forgotten]\n")
     except DataError as error:
-        if not is_terminal:
-            raise
-        sys.stderr.write(printable(_one_line(error)))
-        return
-    if note := _note(reply):
-        sys.stderr.write(f"\n[{note}]" if is_terminal else f"note: {note}\n")
+        sys.stderr.write(printable(f"[{error.message}" + (f"; {error.hint}" if error.hint else "")) + "]\n")
+    else:
+        _write("\n")
+        if (note := _note(reply)) and not is_quiet:
+            sys.stderr.write(f"[{note}]\n")
+
+
+def _answer_line(
+    session: ChatSession, number: int, line: str, *, show: Callable[[str], None] | None, is_quiet: bool
+) -> None:
+    """Answer a line of the pipe with one line, whatever line breaks the reply has."""
+    try:
+        reply = session.say(line, lambda text: show(printable(text).replace("\n", " ")) if show else None)
+    except DataError as error:
+        raise DataError(f"<stdin>:{number}: {error.message}", hint=error.hint) from None
+    if show:
+        show("\n")
+    if (note := _note(reply)) and not is_quiet:
+        sys.stderr.write(f"note: line {number}: {note}\n")
 
 
 def _note(reply: Reply) -> str:
     notes = []
     if reply.num_dropped:
-        notes.append(f"the first {reply.num_dropped} turns no longer fit the model's window")
+        turns = "turn" if reply.num_dropped == 1 else f"{reply.num_dropped} turns"
+        notes.append(f"no longer in the model's window: the first {turns}")
     if not reply.stopped:
         notes.append(f"cut at {len(reply.ids)} tokens")
     return "; ".join(notes)
 
 
-def _terminal_lines() -> Iterator[str]:
+def _typed_lines() -> Iterator[str]:
     from prompt_toolkit import PromptSession
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
@@ -84,18 +102,25 @@ def _terminal_lines() -> Iterator[str]:
             return
 
 
-def _piped_lines() -> Iterator[str]:
-    for number, raw in enumerate(sys.stdin.buffer, 1):
+def _piped_lines() -> Iterator[tuple[int, str]]:
+    """Number and text of every line of stdin that is not blank."""
+    for number in itertools.count(1):
+        raw = sys.stdin.buffer.readline(_MAX_LINE_BYTES + 1)
+        if not raw:
+            return
+        if len(raw) > _MAX_LINE_BYTES:
+            raise DataError(f"<stdin>:{number}: over {_MAX_LINE_BYTES:,} bytes", hint="one message a line")
         try:
-            yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
+            line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            raise DataError(f"<stdin>:{number}: not UTF-8 ({error.reason})") from error
+            raise DataError(
+                f"<stdin>:{number}:{error.start + 1}: byte 0x{raw[error.start]:02X} is not UTF-8",
+                hint="convert the text to UTF-8 first, for example with iconv",
+            ) from None
+        if line.strip():
+            yield number, line
 
 
 def _write(text: str) -> None:
     sys.stdout.write(text)
     sys.stdout.flush()
-
-
-def _one_line(error: ConvoError) -> str:
-    return f"error: {error.message}" + (f" ({error.hint})" if error.hint else "")

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convo_cli import __version__
@@ -20,19 +22,26 @@ if TYPE_CHECKING:
 
 JSON_VERSION = 1
 
-# Whole sequences first (ECMA-48): CSI, then the string sequences OSC, DCS, SOS, PM, APC up to their terminator,
-# then two-byte escapes; what is left of C0 and C1 after that goes one by one. Newline and tab stay.
+# Whole sequences first (ECMA-48): CSI, then the string sequences OSC, DCS, SOS, PM, APC with their terminator, then
+# two-byte escapes; what is left of C0 and C1 after that goes one by one. Newline and tab stay. A string without a
+# terminator loses only its beginning: what follows it is text that somebody wants to read.
 _CONTROL = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
-    r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"
+    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x90\x98\x9c-\x9f]*(?:\x07|\x1b\\|\x9c)"
     r"|\x1b[ -/]*[0-~]?"
     r"|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
 )
+_NOT_ESCAPED_BY_JSON = re.compile(r"[\x7f-\x9f]")
 
 
 def printable(text: str) -> str:
-    """Remove every terminal control sequence; newlines and tabs stay, a lone surrogate becomes U+FFFD."""
+    """Remove every terminal control sequence; newlines and tabs stay, a lone surrogate becomes a question mark."""
     return _CONTROL.sub("", text).encode("utf-8", "replace").decode("utf-8")
+
+
+def typeable(path: Path) -> str:
+    """A path as one types it into a shell."""
+    return printable(shlex.quote(str(path)))
 
 
 def stderr_console() -> Console:
@@ -52,7 +61,8 @@ def stdout_console() -> Console:
 def print_json(command: str, result: Mapping[str, Any]) -> None:
     """Write the one versioned object that `--json` promises on stdout."""
     envelope = {"convo": __version__, "json_version": JSON_VERSION, "command": command, **result}
-    sys.stdout.write(json.dumps(envelope, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(envelope, ensure_ascii=False, allow_nan=False)
+    sys.stdout.write(_NOT_ESCAPED_BY_JSON.sub(lambda match: f"\\u{ord(match.group()):04x}", text) + "\n")
 
 
 def show_error(error: ConvoError, *, as_json: bool = False) -> None:

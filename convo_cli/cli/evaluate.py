@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from convo_cli.cli.options import DeviceOption, JsonOption, QuietOption
+from convo_cli.events import Notice
 
 
 def evaluate(
@@ -40,6 +41,10 @@ def evaluate(
 
     with make_progress(stderr_console(), is_quiet=is_quiet, log_every=1, show_samples=0) as report:
         generator = open_generator(model, device=device, report=report)
+        if replies and max_new_tokens > generator.longest_reply:
+            report(
+                Notice(f"replies are at most {generator.longest_reply} tokens long here, half of the model's window")
+            )
         result = evaluate_files(generator, data, num_replies=replies, max_new_tokens=max_new_tokens, report=report)
     scores = {"loss": result.loss, "perplexity": result.perplexity, **result.metrics}
     counts = {"targets": result.num_targets, "replies": len(result.samples)}

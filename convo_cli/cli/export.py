@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from convo_cli.cli.options import JsonOption, QuietOption
 
 
-class Format(str, Enum):
-    """What to write."""
-
-    huggingface = "huggingface"
-
-
 def export(
     source: Annotated[Path, typer.Argument(help="A run directory (its last checkpoint) or a checkpoint.")],
     out: Annotated[Path, typer.Argument(help="The folder to make.")],
-    format: Annotated[Format, typer.Option(help="What to write.")] = Format.huggingface,  # noqa: A002  (the option's name)
+    format: Annotated[  # noqa: A002  (the option's name)
+        Literal["huggingface"], typer.Option(help="What to write.")
+    ] = "huggingface",
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
     as_json: JsonOption = False,
     is_quiet: QuietOption = False,
@@ -29,11 +24,17 @@ def export(
 
     Example: convo export runs/convo exports/convo
     """
-    from convo_cli.cli.console import print_json, printable, stderr_console
+    from convo_cli.cli.console import print_json, printable, stderr_console, typeable
     from convo_cli.errors import UsageError
 
     if not source.is_dir():
-        raise UsageError(f"{source}: " + ("not a directory" if source.exists() else "no such file or directory"))
+        raise UsageError(
+            f"{source}: " + ("not a directory" if source.exists() else "no such directory"),
+            hint="give a run directory, such as runs/convo, or one of its checkpoints",
+        )
+    from convo_cli.runs.model_folder import require_writable
+
+    require_writable(out, force=force)
 
     from convo_cli.cli.progress import make_progress
     from convo_cli.export.huggingface import export_huggingface
@@ -47,7 +48,7 @@ def export(
             {
                 "source": str(exported.source),
                 "out": str(exported.out),
-                "format": format.value,
+                "format": format,
                 "files": list(exported.files),
                 "verified": {"prompts": receipt.num_prompts, "tokens": receipt.num_tokens},
             },
@@ -57,6 +58,6 @@ def export(
     if not is_quiet:
         typer.echo(
             f"verified: reloaded with plain transformers, {receipt.num_prompts} prompts, {receipt.num_tokens} tokens, "
-            f"all equal to {printable(exported.source.name)}\nnext:\n  convo chat {printable(str(exported.out))}",
+            f"all equal to {printable(exported.source.name)}\nnext:\n  convo chat {typeable(exported.out)}",
             err=True,
         )

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from convo_cli.cli.options import JsonOption, QuietOption, SetOption
 
 
-class Load(str, Enum):
-    """Which checkpoint to go on from."""
-
-    last = "last"
-    loss = "loss"
-    metric = "metric"
-
-
 def resume(
     run_dir: Annotated[Path, typer.Argument(help="Run directory made by `convo train`.")],
-    load: Annotated[Load, typer.Option(help="The newest checkpoint, or the best by validation loss or metric.")] = (
-        Load.last
-    ),
+    load: Annotated[
+        Literal["last", "loss", "metric"],
+        typer.Option(help="The newest checkpoint, or the best by validation loss or metric."),
+    ] = "last",
     overrides: SetOption = None,
     as_json: JsonOption = False,
     is_quiet: QuietOption = False,
@@ -43,5 +35,5 @@ def resume(
     from convo_cli.cli.run_view import watched
     from convo_cli.training.run import resume_run
 
-    with watched(run_config, is_quiet=is_quiet, as_json=as_json, command="resume") as (report, finish):
-        finish(resume_run(run_dir, load.value, run_config, report))
+    with watched(run_config, run_dir, is_quiet=is_quiet, as_json=as_json, command="resume") as (report, finish):
+        finish(resume_run(run_dir, load, run_config, report))

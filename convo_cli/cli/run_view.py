@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convo_cli.cli.console import print_json, printable, stderr_console
+from convo_cli.cli.console import print_json, printable, stderr_console, typeable
 from convo_cli.cli.progress import make_progress
 from convo_cli.config.schema import RunConfig
+from convo_cli.errors import DivergedError
 from convo_cli.events import Report
 
 if TYPE_CHECKING:
@@ -17,7 +21,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def watched(
-    config: RunConfig, *, is_quiet: bool, as_json: bool, command: str
+    config: RunConfig, run_dir: Path, *, is_quiet: bool, as_json: bool, command: str
 ) -> Iterator[tuple[Report, Callable[[RunResult], None]]]:
     """A reporter for the run, and a function that shows its result once the view is closed."""
     results: list[RunResult] = []
@@ -25,8 +29,13 @@ def watched(
     progress = make_progress(
         console, is_quiet=is_quiet, log_every=config.logging.every_steps, show_samples=config.evaluation.show_samples
     )
-    with progress as report:
-        yield report, results.append
+    try:
+        with progress as report:
+            yield report, results.append
+    except DivergedError as error:
+        slower = f"convo resume {shlex.quote(str(run_dir))} --set training.learning_rate="
+        slower += f"{config.training.learning_rate / 3:.2g}"
+        raise DivergedError(error.message, hint=f"{error.hint}\n      {slower}") from error
     for result in results:
         if as_json:
             print_json(command, as_record(result))
@@ -47,14 +56,10 @@ def as_record(result: RunResult) -> dict[str, object]:
 
 def show_result(result: RunResult, *, is_quiet: bool) -> None:
     """The run directory on stdout; the next commands on stderr."""
-    import sys
-
-    run_dir = printable(str(result.run_dir))
-    sys.stdout.write(f"{run_dir}\n")
+    sys.stdout.write(f"{printable(str(result.run_dir))}\n")
     if not is_quiet:
+        run_dir, export = typeable(result.run_dir), typeable(Path("exports", result.run_dir.name))
         sys.stderr.write(
-            "next:\n"
-            f"  convo chat {run_dir}\n"
-            f"  convo export {run_dir} exports/{printable(result.run_dir.name)}\n"
+            f"next:\n  convo chat {run_dir}\n  convo export {run_dir} {export}\n"
             f"  convo resume {run_dir} --set training.max_steps={result.step * 2}\n"
         )

@@ -23,15 +23,19 @@ def train(
     from convo_cli.config.load import load_config
 
     run_config = load_config(config, overrides or ())
+    from convo_cli.cli.arguments import require_pretrained
     from convo_cli.data.reader import check_source
     from convo_cli.runs.layout import RunDirectory, require_new
 
     for path in (*run_config.data.train, *run_config.data.validation):
         check_source(path)
-    require_new(RunDirectory(Path(run_config.output_dir) / run_config.name))
+    run = RunDirectory(Path(run_config.output_dir) / run_config.name)
+    require_new(run)
+    if run_config.model.pretrained is not None:
+        require_pretrained(run_config.model.pretrained)
 
     from convo_cli.cli.run_view import watched
     from convo_cli.training.run import start_run
 
-    with watched(run_config, is_quiet=is_quiet, as_json=as_json, command="train") as (report, finish):
+    with watched(run_config, run.path, is_quiet=is_quiet, as_json=as_json, command="train") as (report, finish):
         finish(start_run(run_config, report))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from convo_cli.config.schema import TrainOn
@@ -27,6 +27,12 @@ class Dialogue:
 
     turns: tuple[Turn, ...]
     line: int = 0
+    file: str = field(default="", compare=False)
+
+    @property
+    def where(self) -> str:
+        """Its place, as errors name it."""
+        return f"{self.file}:{self.line}" if self.file else f"line {self.line}"
 
 
 def has_target(turns: Sequence[Turn], train_on: TrainOn) -> bool:

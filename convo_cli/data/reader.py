@@ -9,6 +9,7 @@ import os
 import shlex
 import stat
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,8 @@ def _read_line(raw: bytes, file: str, line: int, data_config: DataConfig) -> Dia
     def refuse_here(problem: Problem) -> None:
         refuse(place(problem, file, line, raw))
 
-    return to_dialogue(decode(raw, refuse_here), line, data_config, refuse_here)
+    dialogue = to_dialogue(decode(raw, refuse_here), line, data_config, refuse_here)
+    return None if dialogue is None else replace(dialogue, file=file)
 
 
 def _split(

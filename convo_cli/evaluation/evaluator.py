@@ -15,6 +15,7 @@ from convo_cli.config.schema import DataConfig, GenerationConfig, TrainOn
 from convo_cli.data.dialogue import Dialogue
 from convo_cli.data.reader import read_dialogues
 from convo_cli.data.store import ASSISTANT_TARGET, USER_TARGET, TokenStore
+from convo_cli.errors import DataError, DivergedError
 from convo_cli.evaluation.likelihood import length_sorted_batches, mean_nll
 from convo_cli.evaluation.replies import choose_dialogues, reply_to_all, score_replies
 from convo_cli.events import EvaluationDone, Progress, Report
@@ -54,6 +55,11 @@ class Evaluator:
             self.report(Progress("evaluating", done, len(self.store)))
 
         loss, num_targets = mean_nll(model, batches, self.device, self.autocast, count)
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"the loss on the evaluation data is {loss} after step {step}",
+                hint="lower training.learning_rate, or resume from an earlier checkpoint",
+            )
         replies = reply_to_all(
             Generator(model, self.encoder),
             self.dialogues,
@@ -80,6 +86,11 @@ def evaluate_files(
     store = TokenStore.build(
         windows for dialogue in read_dialogues(paths, data) for windows in encoder.encode([dialogue])
     )
+    if not store.num_targets(ASSISTANT_TARGET):
+        raise DataError(
+            f"{', '.join(paths)}: there is nothing to score, no dialogue has an assistant turn",
+            hint="name the speakers user and assistant; `convo validate-data` shows who speaks",
+        )
     evaluator = Evaluator(
         encoder=encoder,
         store=store,

@@ -19,13 +19,16 @@ if TYPE_CHECKING:
 def length_sorted_batches(
     store: TokenStore, target_kinds: Collection[int], pad_id: int, *, max_slots: int
 ) -> Iterator[Batch]:
-    """All examples once, neighbours of like length together, at most ``max_slots`` tokens with padding a batch."""
+    """All examples once, neighbours of like length together, at most ``max_slots`` tokens with padding a batch.
+
+    An example that is longer by itself is a batch of its own.
+    """
     rows: list[int] = []
-    for index in np.argsort(store.lengths, kind="stable"):
+    for index in np.argsort(store.lengths, kind="stable").tolist():
         if rows and (len(rows) + 1) * store.lengths[index] > max_slots:
             yield collate([store[row] for row in rows], target_kinds, pad_id)
             rows = []
-        rows.append(int(index))
+        rows.append(index)
     if rows:
         yield collate([store[row] for row in rows], target_kinds, pad_id)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from convo_cli.config.schema import GenerationConfig, MetricName
@@ -47,12 +48,10 @@ def reply_to_all(
         index = _reply_index(dialogue)
         assert index is not None, "choose_dialogues keeps only dialogues with a reply"
         history = dialogue.turns[:index]
-        try:
+        with suppress(DataError):
             reply = generator.reply(history, greedy)
-        except DataError:
-            continue
-        spoken = tuple((turn.role, turn.text) for turn in history)
-        replies.append(SampleReply(spoken, dialogue.turns[index].text, reply.text, reply.stopped))
+            spoken = tuple((turn.role, turn.text) for turn in history)
+            replies.append(SampleReply(spoken, dialogue.turns[index].text, reply.text, reply.stopped))
         on_reply(done)
     return replies
 
@@ -89,10 +88,8 @@ def _nist(order: int, hypotheses: Sequence[str], references: Sequence[str]) -> f
     longest = max((len(hyp) for _, hyp in pairs), default=0)
     if longest == 0 or not any(ref for ref, _ in pairs):
         return 0.0
-    try:
-        return float(corpus_nist([[ref] for ref, _ in pairs], [hyp for _, hyp in pairs], n=min(order, longest)))
-    except ZeroDivisionError:  # nltk 3.10 divides by the number of n-grams of an order that no reply is long enough for
-        return 0.0
+    # nltk 3.10 divides by the number of n-grams, which is 0 for an order that no reply is long enough for.
+    return float(corpus_nist([[ref] for ref, _ in pairs], [hyp for _, hyp in pairs], n=min(order, longest)))
 
 
 def _words(text: str) -> str:

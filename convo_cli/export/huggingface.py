@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convo_cli import __version__
-from convo_cli.errors import UsageError
 from convo_cli.events import Notice, Report
 from convo_cli.export.verify import Receipt, verify_export
 from convo_cli.model.build import load_model
 from convo_cli.model.generation import Generator
 from convo_cli.runs.atomic import MANIFEST_FILE, publish_directory
 from convo_cli.runs.checkpoint import STATE_FILE, open_checkpoint
-from convo_cli.text.contract import DIALOGUE_FILE, load_encoder
+from convo_cli.runs.model_folder import require_writable
+from convo_cli.text.contract import load_encoder
 
 _TRAINER_FILES = {STATE_FILE, MANIFEST_FILE, "optimizer.safetensors"}
 _CARD = """\
@@ -50,26 +50,12 @@ class Exported:
     receipt: Receipt
 
 
-def require_writable(out: Path, *, force: bool) -> None:
-    """Raise UsageError where exporting there would overwrite something that is not an earlier export."""
-    if out.is_symlink():
-        raise UsageError(f"{out}: a symbolic link", hint="name the real folder")
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise UsageError(f"{out}: a file is in the way")
-    content = {path.name for path in out.iterdir()}
-    if content and not force:
-        raise UsageError(f"{out}: not empty", hint="choose another folder, or --force to replace an earlier export")
-    if content and (DIALOGUE_FILE not in content or STATE_FILE in content):
-        raise UsageError(f"{out}: not an earlier export, so --force does not replace it", hint="choose another folder")
-
-
 def export_huggingface(source: Path, out: Path, *, force: bool, report: Report) -> Exported:
     """Write the folder whole or not at all, after reloading it with plain transformers and comparing its answers."""
     require_writable(out, force=force)
     folder = open_checkpoint(source, report)
     encoder = load_encoder(folder)
+    original = Generator(load_model(str(folder)), encoder)
     receipts: list[Receipt] = []
 
     def fill(aside: Path) -> None:
@@ -85,7 +71,7 @@ def export_huggingface(source: Path, out: Path, *, force: bool, report: Report) 
         )
         (aside / "README.md").write_text(card, encoding="utf-8")
         report(Notice("reloading the export with plain transformers to compare its answers"))
-        receipts.append(verify_export(aside, Generator(load_model(str(folder)), encoder)))
+        receipts.append(verify_export(aside, original))
 
     publish_directory(out, fill)
     files = tuple(sorted(path.name for path in out.iterdir()))

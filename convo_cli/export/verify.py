@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from convo_cli.config.schema import GenerationConfig
 from convo_cli.data.dialogue import Turn, as_messages
-from convo_cli.errors import CheckpointError
+from convo_cli.errors import CheckpointError, DataError
 from convo_cli.model.build import load_model
 from convo_cli.model.generation import Generator
+from convo_cli.model.open import generation_defaults
 from convo_cli.text.tokenizer import load_pretrained_tokenizer
 
 _PROBES: tuple[tuple[Turn, ...], ...] = (
@@ -33,13 +33,21 @@ class Receipt:
 
 
 def verify_export(folder: Path, original: Generator, probes: Sequence[Sequence[Turn]] = _PROBES) -> Receipt:
-    """Compare prompts and greedy replies, id by id; CheckpointError with the first difference."""
+    """Compare prompts and greedy replies, id by id; CheckpointError with the first difference.
+
+    Probes that do not fit the model's window are left out, and one has to be left.
+    """
     tokenizer = load_pretrained_tokenizer(str(folder))
     model: Any = load_model(str(folder)).eval()
-    greedy = GenerationConfig(temperature=0.0, max_new_tokens=_NUM_TOKENS)
-    num_tokens = 0
+    length = min(_NUM_TOKENS, original.encoder.max_length // 4)
+    # The folder's own defaults (a repetition penalty) act in its `generate`, so they have to act here too.
+    greedy = generation_defaults(original).model_copy(update={"temperature": 0.0, "max_new_tokens": length})
+    num_prompts = num_tokens = 0
     for turns in probes:
-        expected_prompt = original.encoder.prompt(turns, max_new_tokens=_NUM_TOKENS)
+        try:
+            expected_prompt = original.encoder.prompt(turns, max_new_tokens=length)
+        except DataError:
+            continue
         if expected_prompt.num_dropped:
             continue
         prompt: Any = tokenizer.apply_chat_template(
@@ -49,13 +57,19 @@ def verify_export(folder: Path, original: Generator, probes: Sequence[Sequence[T
         if ids != expected_prompt.ids:
             raise _difference("reads", turns, ids, expected_prompt.ids)
         with torch.inference_mode():
-            output = model.generate(**prompt, do_sample=False, max_new_tokens=_NUM_TOKENS)
+            output = model.generate(**prompt, do_sample=False, max_new_tokens=length)
         answer = output[0, len(ids) :].tolist()
         expected = list(original.reply(turns, greedy).ids)
         if answer != expected:
             raise _difference("answers", turns, answer, expected)
+        num_prompts += 1
         num_tokens += len(ids) + len(answer)
-    return Receipt(len(probes), num_tokens)
+    if num_prompts == 0:
+        raise CheckpointError(
+            f"the export cannot be compared with its checkpoint: no probe fits {original.encoder.max_length} tokens",
+            hint="train with a larger dialogue.max_length",
+        )
+    return Receipt(num_prompts, num_tokens)
 
 
 def _difference(verb: str, turns: Sequence[Turn], actual: list[int], expected: list[int]) -> CheckpointError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,37 +11,83 @@ import torch
 
 from convo_cli.config.schema import GenerationConfig, ScratchConfig
 from convo_cli.errors import ModelError
+from convo_cli.runs.model_folder import require_model_folder
 from convo_cli.text.encoder import DialogueEncoder
+from convo_cli.text.hub import local_folder
+from convo_cli.text.tokenizer import first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
 def load_model(source: str, revision: str | None = None) -> PreTrainedModel:
-    """A causal LM in fp32 from safetensors. ModelError names the folder and what is wrong with it."""
+    """A causal LM in fp32 from safetensors, every weight of it from the file and finite.
+
+    ModelError names the file or tensor and what is wrong with it.
+    """
+    folder = local_folder(source, revision)
+    require_model_folder(folder)
     from transformers import AutoModelForCausalLM
 
-    is_folder = Path(source).is_dir()
     try:
-        with _no_bars(is_wanted=is_folder):
-            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-                source, revision=revision or "main", dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        with _no_bars():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # to be told which, below, instead of an error that does not say
             )
     except Exception as error:  # transformers raises half a dozen types for what is one mistake to the user
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        _require_readable_weights(folder)
         raise ModelError(
-            f"{source}: not a readable causal language model ({reason})",
-            hint="the folder needs config.json and model.safetensors"
-            if is_folder
-            else "give an existing folder, or a hub id with network access (or its files in the local cache)",
+            f"{source}: not a readable causal language model ({first_line(error)})",
+            hint="give a model that AutoModelForCausalLM of the installed transformers opens",
         ) from error
+    model: PreTrainedModel = loaded[0]
+    _require_every_weight(model, loaded[1], source)
     return model
 
 
 def save_model(model: PreTrainedModel, folder: Path) -> None:
     """Write config.json, generation_config.json and model.safetensors."""
-    with _no_bars(is_wanted=True):
+    with _no_bars():
         model.save_pretrained(folder)
+
+
+def _require_readable_weights(folder: Path) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except (OSError, SafetensorError) as error:
+            raise ModelError(f"{file}: damaged ({first_line(error)})", hint="copy the model again") from None
+
+
+def _require_every_weight(model: PreTrainedModel, loading: Mapping[str, Any], source: str) -> None:
+    """Refuse what transformers would replace by random numbers, and numbers that nothing can be computed with."""
+    if misfits := sorted(loading["mismatched_keys"]):
+        name, stored, wanted = misfits[0]
+        raise ModelError(
+            f"{source}: {name} is {tuple(stored)} in the weights, but {tuple(wanted)} by config.json"
+            + (f" ({len(misfits)} tensors differ)" if len(misfits) > 1 else ""),
+            hint="config.json and model.safetensors are not of one model",
+        )
+    if missing := sorted(loading["missing_keys"]):
+        raise ModelError(
+            f"{source}: {missing[0]} is missing in the weights"
+            + (f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""),
+            hint="a causal language model is needed, whole and not only an adapter or an encoder",
+        )
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            raise ModelError(
+                f"{source}: {name} holds values that are not finite (NaN or infinity)",
+                hint="take an earlier checkpoint, or another copy of the model",
+            )
 
 
 def build_scratch_model(size: ScratchConfig, encoder: DialogueEncoder, seed: int) -> PreTrainedModel:
@@ -104,7 +150,9 @@ def set_generation_defaults(model: PreTrainedModel, encoder: DialogueEncoder, se
     from transformers import GenerationConfig as HuggingFaceGenerationConfig
 
     is_sampling = settings.temperature > 0
-    sampling = settings.model_dump(include={"temperature", "top_p", "top_k", "min_p"})
+    sampling = settings.model_dump(include={"temperature", "top_p", "top_k"})
+    if settings.min_p > 0:  # transformers warns of a 0 in every greedy generate
+        sampling["min_p"] = settings.min_p
     model.generation_config = HuggingFaceGenerationConfig(
         max_new_tokens=settings.max_new_tokens,
         do_sample=is_sampling,
@@ -117,15 +165,14 @@ def set_generation_defaults(model: PreTrainedModel, encoder: DialogueEncoder, se
 
 
 @contextmanager
-def _no_bars(*, is_wanted: bool) -> Iterator[None]:
+def _no_bars() -> Iterator[None]:
     """Keep transformers from drawing progress bars over ours while it reads and writes local files."""
     from transformers.utils import logging
 
     was_enabled = logging.is_progress_bar_enabled()
-    if is_wanted:
-        logging.disable_progress_bar()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
-        if is_wanted and was_enabled:
+        if was_enabled:
             logging.enable_progress_bar()

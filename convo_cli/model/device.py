@@ -22,7 +22,10 @@ def choose_device(name: str) -> torch.device:
     """The named device, or the best there is for ``auto``. UsageError where it is not there."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"device {name}: {error}", hint="auto, cpu, cuda, cuda:0 or mps") from None
     count = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= count:
         raise UsageError(f"device {name}: this machine has {count} CUDA devices", hint="use device auto or cpu")

@@ -36,6 +36,11 @@ class Generator:
         self.model = model
         self.encoder = encoder
 
+    @property
+    def longest_reply(self) -> int:
+        """Tokens that a reply may take at most, so that half of the window is left to what it answers."""
+        return max(1, self.encoder.max_length // 2)
+
     @torch.inference_mode()
     def reply(
         self,
@@ -47,7 +52,7 @@ class Generator:
 
         Raises DataError where the last message does not fit. What ``on_text`` raises ends the reply and passes through.
         """
-        length = min(settings.max_new_tokens, max(1, self.encoder.max_length // 2))
+        length = min(settings.max_new_tokens, self.longest_reply)
         prompt = self.encoder.prompt(history, max_new_tokens=length)
         streamer = _Streamer(self.encoder, on_text)
         was_training = self.model.training

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pydantic import ValidationError
 
 from convo_cli.config.schema import GenerationConfig
+from convo_cli.errors import ModelError
 from convo_cli.events import Report
 from convo_cli.model.build import context_length, load_model
 from convo_cli.model.device import choose_device, move
 from convo_cli.model.generation import Generator
 from convo_cli.runs.checkpoint import open_checkpoint
-from convo_cli.text.contract import DIALOGUE_FILE, load_encoder
+from convo_cli.runs.model_folder import DIALOGUE_FILE
+from convo_cli.text.contract import load_encoder
 from convo_cli.text.encoder import DialogueEncoder
+from convo_cli.text.hub import local_folder
 from convo_cli.text.template import make_template
 from convo_cli.text.tokenizer import load_pretrained_tokenizer
 
@@ -26,14 +27,18 @@ def open_generator(source: str, *, device: str, report: Report) -> Generator:
     A folder without dialogue.json is a foreign Hugging Face model and speaks its own chat template.
     """
     where = choose_device(device)
-    folder = open_checkpoint(Path(source), report) if Path(source).exists() else None
-    if folder is not None and (folder / DIALOGUE_FILE).is_file():
+    folder = open_checkpoint(local_folder(source), report)
+    if (folder / DIALOGUE_FILE).exists():
         encoder = load_encoder(folder)
         model = load_model(str(folder))
     else:
-        name = source if folder is None else str(folder)
-        model = load_model(name)
-        tokenizer = load_pretrained_tokenizer(name)
+        model = load_model(str(folder))
+        tokenizer = load_pretrained_tokenizer(str(folder))
+        if not tokenizer.chat_template:
+            raise ModelError(
+                f"{source}: has neither a {DIALOGUE_FILE} nor a chat template, so nobody can tell how it is talked to",
+                hint="train it on dialogues first: model.pretrained in a config for `convo train`",
+            )
         window = context_length(model) or _DEFAULT_WINDOW
         encoder = DialogueEncoder(tokenizer, make_template("native", tokenizer), max_length=window)
     move(model, where)
@@ -45,7 +50,7 @@ def generation_defaults(generator: Generator) -> GenerationConfig:
     stated = generator.model.generation_config
     values = {
         "max_new_tokens": stated.max_new_tokens,
-        "temperature": stated.temperature if stated.do_sample else 0.0,
+        "temperature": 0.0 if stated.do_sample is False else stated.temperature,
         "top_k": stated.top_k,
         "top_p": stated.top_p,
         "min_p": stated.min_p,

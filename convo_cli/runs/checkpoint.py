@@ -13,7 +13,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from convo_cli.errors import CheckpointError, UsageError
 from convo_cli.events import Notice, Report
-from convo_cli.runs.atomic import MANIFEST_FILE, remove_directory, verify_directory, write_file
+from convo_cli.runs.atomic import (
+    MANIFEST_FILE,
+    disk_errors,
+    remove_directory,
+    verify_directory,
+    verify_file,
+    write_file,
+)
 from convo_cli.runs.layout import RunDirectory
 
 Which = Literal["last", "loss", "metric"]
@@ -53,7 +60,7 @@ class SavedState(BaseModel):
 
     format: Literal[1] = 1
     progress: Progress
-    scaler: dict[str, float]
+    scaler: dict[str, int | float]
 
 
 class SavedPointer(Progress):
@@ -95,28 +102,31 @@ def find_checkpoint(run: RunDirectory, which: Which, report: Report) -> Checkpoi
                 return Checkpoint(path, read_state(path).progress)
             except CheckpointError as error:
                 report(Notice(f"{error.message}; trying the checkpoint before it", is_warning=True))
-        raise CheckpointError(f"{run.path}: there is no whole checkpoint to load")
-    chosen = _choose(list_checkpoints(run), which)
-    if chosen is None:
         raise CheckpointError(
-            f"{run.path}: no checkpoint has a validation {which} yet",
-            hint="use --load last",
+            f"{run.path}: there is no whole checkpoint to load",
+            hint="copy the checkpoints again from where they are whole, or train again under another --set name=…",
         )
-    verify_directory(chosen.path)
+    try:
+        chosen = _choose(_trusted_checkpoints(run), which)
+        if chosen is None:
+            raise CheckpointError(f"{run.path}: no checkpoint has a validation {which} yet")
+        verify_directory(chosen.path)
+    except CheckpointError as error:
+        raise CheckpointError(error.message, hint="use --load last") from error
     return chosen
 
 
 def open_checkpoint(path: Path, report: Report) -> Path:
     """The folder to load a model from: the newest checkpoint of a run directory, else the folder itself.
 
-    Folders with a manifest are verified; CheckpointError where there is nothing to load.
+    Folders with a manifest are verified. UsageError where there is no such folder, CheckpointError where it is damaged.
     """
     if not path.exists():
         raise UsageError(f"{path}: no such file or directory")
     if not path.is_dir():
         raise UsageError(f"{path}: not a directory", hint="give a run directory, a checkpoint or an exported model")
     run = RunDirectory(path)
-    if run.config.is_file() and run.checkpoints.is_dir():
+    if run.is_run:
         return find_checkpoint(run, "last", report).path
     if (path / STATE_FILE).is_file() or (path / MANIFEST_FILE).is_file():
         verify_directory(path)
@@ -141,16 +151,26 @@ def point_and_prune(run: RunDirectory, *, keep: int) -> dict[str, Path]:
     for which, label in _LABELS.items():
         chosen = _choose(checkpoints, which)
         if chosen is None:
-            run.pointer(label).unlink(missing_ok=True)
+            with disk_errors(run.pointer(label)):
+                run.pointer(label).unlink(missing_ok=True)
             continue
         labels[label] = chosen.path
-        pointer = {"checkpoint": chosen.path.relative_to(run.path).as_posix(), **chosen.progress.model_dump()}
-        write_file(run.pointer(label), SavedPointer.model_validate(pointer).model_dump_json(indent=2) + "\n")
+        name = chosen.path.relative_to(run.path).as_posix()
+        pointer = SavedPointer(checkpoint=name, **chosen.progress.model_dump())
+        write_file(run.pointer(label), pointer.model_dump_json(indent=2) + "\n")
     wanted = {checkpoint.path for checkpoint in checkpoints[-keep:]} | set(labels.values())
     for checkpoint in checkpoints:
         if checkpoint.path not in wanted:
             remove_directory(checkpoint.path)
     return labels
+
+
+def _trusted_checkpoints(run: RunDirectory) -> list[Checkpoint]:
+    """All of them, or CheckpointError: a state.json that is damaged would choose other weights in silence."""
+    paths = [run.checkpoint(step) for step in run.checkpoint_steps()]
+    for path in paths:
+        verify_file(path / STATE_FILE)
+    return [Checkpoint(path, read_state(path).progress) for path in paths]
 
 
 def _choose(checkpoints: list[Checkpoint], which: Which) -> Checkpoint | None:
@@ -160,8 +180,8 @@ def _choose(checkpoints: list[Checkpoint], which: Which) -> Checkpoint | None:
     scored: list[tuple[float, Checkpoint]] = []
     for checkpoint in checkpoints:
         scores = checkpoint.progress.scores
-        if scores is not None and which == "loss":
-            scored.append((scores.loss, checkpoint))
-        elif scores is not None and scores.metric is not None:
-            scored.append((-scores.metric, checkpoint))
-    return min(scored, key=lambda pair: pair[0])[1] if scored else None
+        score = None if scores is None else getattr(scores, which)
+        if score is not None:
+            scored.append((score, checkpoint))
+    best = min if which == "loss" else max
+    return best(scored, key=lambda pair: pair[0])[1] if scored else None

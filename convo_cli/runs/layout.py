@@ -8,11 +8,13 @@ runs/<name>/
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from convo_cli.errors import CheckpointError, UsageError
+from convo_cli.errors import CheckpointError, DiskError, UsageError
 
 _CHECKPOINT_NAME = re.compile(r"step-(\d{8,})")
 
@@ -22,6 +24,11 @@ class RunDirectory:
     """Paths of one run."""
 
     path: Path
+
+    @property
+    def is_run(self) -> bool:
+        """Whether `convo train` made it, as far as its names tell."""
+        return self.config.is_file() and self.checkpoints.is_dir()
 
     @property
     def config(self) -> Path:
@@ -75,22 +82,31 @@ def existing_run(path: Path) -> RunDirectory:
     """The run directory at this path; UsageError or CheckpointError where there is none."""
     run = RunDirectory(path)
     if not path.exists():
-        raise UsageError(f"{path}: no such run directory")
-    if not run.config.is_file() or not run.checkpoints.is_dir():
+        raise UsageError(f"{path}: no such run directory", hint="give what `convo train` made, such as runs/convo")
+    if not run.is_run:
         raise CheckpointError(
             f"{path}: not a run directory (it has no config.yaml and checkpoints/)",
-            hint="give the directory that `convo train` made, such as runs/convo",
+            hint="give what `convo train` made, such as runs/convo",
         )
     return run
 
 
 def require_new(run: RunDirectory) -> None:
-    """Raise CheckpointError where the run directory is already in use."""
+    """Raise CheckpointError where the run directory is already in use, DiskError where it cannot be made."""
     if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
         has_checkpoint = bool(run.checkpoint_steps())
         raise CheckpointError(
             f"{run.path}: already exists",
-            hint=f"`convo resume {run.path}` goes on with it; --set name=… starts another run"
+            hint=f"`convo resume {shlex.quote(str(run.path))}` goes on with it; --set name=… starts another run"
             if has_checkpoint
             else "--set name=… starts another run",
         )
+    require_place(run.path, hint="choose another place with --set output_dir=…")
+
+
+def require_place(path: Path, *, hint: str) -> None:
+    """Raise DiskError where a folder at this path could not be made, before work is done that would be lost."""
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        reason = "a folder that one may not write to" if above.is_dir() else "a file"
+        raise DiskError(f"{path}: cannot be made, because {above} is {reason}", hint=hint)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from convo_cli import __version__
 from convo_cli.config.schema import DataConfig
-from convo_cli.errors import ChangedError, CheckpointError
+from convo_cli.errors import ChangedError, CheckpointError, UsageError
 from convo_cli.runs.atomic import file_sha256, write_file
 from convo_cli.runs.layout import RunDirectory
 
@@ -60,7 +60,11 @@ def require_same_data(run: RunDirectory, data: DataConfig) -> None:
     try:
         info = RunInfo.model_validate_json(run.info.read_bytes())
     except (OSError, ValidationError) as error:
-        raise CheckpointError(f"{run.info}: cannot be read ({str(error).splitlines()[0]})") from error
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
+        raise CheckpointError(
+            f"{run.info}: cannot be read ({reason}), so nobody can tell whether the data is the same",
+            hint="copy it again from where the run is whole",
+        ) from error
     for key, before, paths in (("train", info.train, data.train), ("validation", info.validation, data.validation)):
         if len(before) != len(paths):
             raise ChangedError(
@@ -77,4 +81,10 @@ def require_same_data(run: RunDirectory, data: DataConfig) -> None:
 
 
 def _files(paths: Iterable[str]) -> tuple[DataFile, ...]:
-    return tuple(DataFile(path=path, sha256=file_sha256(Path(path))) for path in paths)
+    files = []
+    for path in paths:
+        try:
+            files.append(DataFile(path=path, sha256=file_sha256(Path(path))))
+        except OSError as error:
+            raise UsageError(f"{path}: {error.strerror}", hint="put the file back, or name where it is now") from error
+    return tuple(files)

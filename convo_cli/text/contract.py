@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from convo_cli.config.schema import TemplateName
 from convo_cli.errors import ChangedError, CheckpointError
+from convo_cli.runs.model_folder import DIALOGUE_FILE
 from convo_cli.text import windows
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.template import make_template
@@ -21,8 +22,6 @@ from convo_cli.text.tokenizer import SPIECE_FILE, load_pretrained_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-DIALOGUE_FILE = "dialogue.json"
 
 
 class DialogueContract(BaseModel):
@@ -78,10 +77,15 @@ def load_encoder(folder: Path) -> DialogueEncoder:
     try:
         contract = DialogueContract.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: not found, so this is no folder that convo trained or exported") from None
+        raise CheckpointError(
+            f"{path}: not found, so this is no folder that convo trained or exported",
+            hint="give a run directory, one of its checkpoints, or an export of it",
+        ) from None
     except (ValidationError, OSError) as error:
         first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
-        raise CheckpointError(f"{path}: not a readable dialogue contract ({first})") from error
+        raise CheckpointError(
+            f"{path}: not a readable dialogue contract ({first})", hint="copy the folder again from where it is whole"
+        ) from error
     tokenizer = load_pretrained_tokenizer(str(folder))
     if contract.template != "native":
         tokenizer.chat_template = None

@@ -1,8 +1,8 @@
 """Dialogue to ids and targets, and ids back to text: everything that touches a tokenizer after it is built.
 
 Special tokens come from the template alone. What a person typed is encoded as text, also where it spells
-``<|end|>``. Each text piece is encoded by itself, so the ids of a prompt are always the first ids of the training
-example, whatever comes after it.
+``<|end|>``. A text is encoded after the text before it, so that the ids are those of the whole rendering, but never
+changes what came before: the ids of a prompt are always the first ids of the training example.
 
 Shapes: an example is two arrays of length T.
 """
@@ -10,23 +10,24 @@ Shapes: an example is two arrays of length T.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 
 from convo_cli.config.schema import TrainOn
 from convo_cli.data.dialogue import Dialogue, Turn, as_messages
 from convo_cli.data.store import ASSISTANT_TARGET, NO_TARGET, USER_TARGET, Example
 from convo_cli.errors import DataError, ModelError
-from convo_cli.text.template import Piece, Template, special_tokens
+from convo_cli.text.pieces import Piece, Template, special_tokens
 from convo_cli.text.windows import first_that_fits, plan_windows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_PROBE = (Turn("user", "a"), Turn("assistant", "b"))
 _BYTE_PIECE = re.compile("<0x[0-9A-F]{2}>")  # SentencePiece's spelling of a byte
 
 
@@ -45,21 +46,26 @@ class DialogueEncoder:
         self.tokenizer = tokenizer
         self.template = template
         self.max_length = max_length
-        self._backend = _text_backend(tokenizer)
-        self._special_ids = {token: self._id_of(token) for token in special_tokens(tokenizer)}
+        marked = special_tokens(tokenizer)
+        written = {piece.text for piece in template.render(_PROBE) if piece.is_special}
+        self._special_ids = {token: self._id_of(token) for token in marked | written}
+        self._hidden_ids = frozenset(self._special_ids.values())
+        self._backend = _text_backend(tokenizer, written - marked)
+        self._space_eaters = {token.content for token in tokenizer.added_tokens_decoder.values() if token.rstrip}
         self.stop_ids = tuple(self._id_of(token) for token in template.stop_tokens)
         pad = tokenizer.pad_token_id
         self.pad_id: int = self.stop_ids[0] if pad is None else int(pad)
 
     def encode(self, dialogues: Sequence[Dialogue], train_on: TrainOn = "assistant") -> list[list[Example]]:
-        """The windows of each dialogue. DataError names the line of a turn that is longer than the window."""
-        rendered = [self.template.render(dialogue.turns) for dialogue in dialogues]
-        encoded = self._encode_pieces([piece for pieces in rendered for piece in pieces])
-        results = []
-        for dialogue, pieces in zip(dialogues, rendered, strict=True):
-            ids = [next(encoded) for _ in pieces]
-            results.append(self._windows(dialogue, pieces, ids, train_on))
-        return results
+        """The windows of each dialogue.
+
+        DataError names the line of a dialogue that the template refuses, or that has a turn longer than the window.
+        """
+        rendered = [self._render(dialogue) for dialogue in dialogues]
+        return [
+            self._windows(dialogue, pieces, ids, train_on)
+            for dialogue, pieces, ids in zip(dialogues, rendered, self._encode_pieces(rendered), strict=True)
+        ]
 
     def prompt(self, turns: Sequence[Turn], *, max_new_tokens: int) -> Prompt:
         """The turns as a prompt that leaves room for the reply, dropping whole turns from the left where it must.
@@ -67,7 +73,7 @@ class DialogueEncoder:
         System turns always stay. Raises DataError where the last turn alone does not fit.
         """
         pieces = self.template.render(turns, for_reply=True)
-        ids = list(self._encode_pieces(pieces))
+        (ids,) = self._encode_pieces([pieces])
         head, body = _by_turn(pieces, ids, turns)
         budget = self.max_length - max_new_tokens - len(head)
         lengths = [len(tokens) for tokens in body]
@@ -76,15 +82,20 @@ class DialogueEncoder:
         if lengths and first == len(lengths):
             raise DataError(
                 f"the last message is {lengths[-1]} tokens, and only {max(0, budget - opening)} of the model's "
-                f"{self.max_length} are free beside a reply of {max_new_tokens}",
+                f"{self.max_length} are free beside a reply of {max_new_tokens}"
+                + (f" and {len(head)} tokens of system text" if _num_system(turns) else ""),
                 hint="shorten the message, or lower the reply length (max_new_tokens)",
             )
         return Prompt(head + [token for tokens in body[first:] for token in tokens], first)
 
+    def is_special(self, token: int) -> bool:
+        """Whether the id stands for no text."""
+        return token in self._hidden_ids
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of a reply; special tokens are left out."""
-        text = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return str(text)
+        spoken = [token for token in ids if token not in self._hidden_ids]
+        return str(self.tokenizer.decode(spoken, clean_up_tokenization_spaces=False))
 
     def stream(self) -> StreamDecoder:
         """A decoder for one reply that arrives token by token."""
@@ -94,11 +105,15 @@ class DialogueEncoder:
         """Prove that plain transformers renders the same ids; ModelError with the first difference where it does not.
 
         Dialogues whose text spells a special token are not compared: there transformers reads a token where convo
-        reads text.
+        reads text. Those that the template refuses are left to `encode`, which knows their line.
         """
         if any(token in turn.text for turn in turns for token in self._special_ids):
             return
-        ours = [token for ids in self._encode_pieces(self.template.render(turns)) for token in ids]
+        try:
+            pieces = self.template.render(turns)
+        except DataError:
+            return
+        ours = [token for ids in self._encode_pieces([pieces])[0] for token in ids]
         theirs: Any = self.tokenizer.apply_chat_template(
             as_messages(turns), chat_template=self.template.chat_template, tokenize=True, return_dict=False
         )
@@ -127,7 +142,7 @@ class DialogueEncoder:
             windows = plan_windows(lengths, self.max_length - len(head))
         except ValueError:
             raise DataError(
-                f"line {dialogue.line}: a turn of {max(lengths)} tokens does not fit into dialogue.max_length "
+                f"{dialogue.where}: a turn of {max(lengths)} tokens does not fit into dialogue.max_length "
                 f"{self.max_length}" + (f" beside {len(head)} tokens of system text" if head else ""),
                 hint="raise dialogue.max_length (and the model's context), or split the turn",
             ) from None
@@ -141,11 +156,55 @@ class DialogueEncoder:
             examples.append(Example(np.array(tokens, np.int32), np.array(chosen, np.uint8)))
         return examples
 
-    def _encode_pieces(self, pieces: Sequence[Piece]) -> Iterator[list[int]]:
-        texts = iter(
-            self._backend.encode_batch_fast([p.text for p in pieces if not p.is_special], add_special_tokens=False)
-        )
-        return ([self._special_ids[p.text]] if p.is_special else next(texts).ids for p in pieces)
+    def _render(self, dialogue: Dialogue) -> list[Piece]:
+        try:
+            return self.template.render(dialogue.turns)
+        except DataError as error:
+            raise DataError(f"{dialogue.where}: {error}", hint=error.hint) from error
+
+    def _encode_pieces(self, rendered: Sequence[Sequence[Piece]]) -> list[list[list[int]]]:
+        """The ids of every piece of every dialogue, all encoded in one batch."""
+        contexts = [self._contexts(pieces) for pieces in rendered]
+        texts = list({context for dialogue in contexts for context in dialogue})
+        encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
+        known = {text: encoding.ids for text, encoding in zip(texts, encodings, strict=True)}
+        return [self._piece_ids(*pair, known) for pair in zip(rendered, contexts, strict=True)]
+
+    def _contexts(self, pieces: Sequence[Piece]) -> list[str]:
+        """For each piece the text from the last special token to the piece's end; '' for a special token."""
+        contexts, context, eats_space = [], "", False
+        for piece in pieces:
+            if piece.is_special:
+                context, eats_space = "", piece.text in self._space_eaters
+            else:
+                context = (context + piece.text).lstrip() if eats_space else context + piece.text
+            contexts.append(context)
+        return contexts
+
+    def _piece_ids(
+        self, pieces: Sequence[Piece], contexts: Sequence[str], known: dict[str, list[int]]
+    ) -> list[list[int]]:
+        """What each piece adds to the ids of its context."""
+        results = []
+        start, before = 0, list[int]()  # where in the context encoding begins, and the ids since then
+        for piece, context in zip(pieces, contexts, strict=True):
+            if piece.is_special:
+                start, before = 0, []
+                results.append([self._special_ids[piece.text]])
+                continue
+            ids = known[context] if start == 0 else self._encode_text(context[start:])
+            if ids[: len(before)] != before:
+                # The tokenizer joins this text with the one before it. What was said first must not depend on what
+                # comes next, so this text begins anew; where transformers differs then, `require_parity` says so.
+                start, before = len(context) - len(piece.text), []
+                ids = self._encode_text(context[start:])
+            results.append(ids[len(before) :])
+            before = ids
+        return results
+
+    def _encode_text(self, text: str) -> list[int]:
+        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        return ids
 
     def _id_of(self, token: str) -> int:
         index = self.tokenizer.convert_tokens_to_ids(token)
@@ -166,14 +225,13 @@ class StreamDecoder:
 
     def __init__(self, encoder: DialogueEncoder) -> None:
         self._encoder = encoder
-        self._special = set(encoder.tokenizer.all_special_ids)
         self._ids: list[int] = []
         self._shown = ""
 
     def push(self, token: int) -> str:
         """The text that became certain with this id; often empty inside a character of several tokens."""
         self._ids.append(token)
-        if token in self._special or self._is_byte(token):
+        if self._encoder.is_special(token) or self._is_byte(token):
             return ""  # one more byte can still turn a whole run of bytes into replacement characters
         text = self._encoder.decode(self._ids)
         return "" if text.endswith("\ufffd") else self._show(text)
@@ -191,13 +249,17 @@ class StreamDecoder:
         return bool(_BYTE_PIECE.fullmatch(str(self._encoder.tokenizer.convert_ids_to_tokens(token))))
 
 
-def _text_backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
-    """A copy of the tokenizer for plain text: special tokens are not recognised in it, nothing is cut or padded."""
+def _text_backend(tokenizer: PreTrainedTokenizerBase, unmarked: Iterable[str]) -> Tokenizer:
+    """A copy of the tokenizer for plain text: no special token is recognised in it, nothing is cut or padded.
+
+    ``unmarked`` are those that the template writes though the tokenizer does not call them special.
+    """
     from tokenizers import pre_tokenizers
 
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     backend.no_truncation()
     backend.no_padding()
+    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in unmarked])
     backend.encode_special_tokens = True
     splitter = backend.pre_tokenizer
     if isinstance(splitter, pre_tokenizers.Metaspace) and splitter.prepend_scheme == "first":

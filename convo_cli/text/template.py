@@ -13,59 +13,18 @@ turns them into ids.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from convo_cli.config.schema import TemplateName
-from convo_cli.data.dialogue import Role, Turn, as_messages
-from convo_cli.errors import DataError, ModelError
+from convo_cli.data.dialogue import Role, Turn
+from convo_cli.errors import DataError
+from convo_cli.text.native import NativeTemplate
+from convo_cli.text.pieces import NO_TURN, Piece, Template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-NO_TURN = -1
-"""The turn index of pieces before the first turn: they start every window."""
-_SENTINEL = "\ufdd0convo\ufdd0"  # a text no dialogue contains (Unicode noncharacters), to find where a turn's text goes
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A stretch of the rendered dialogue. ``is_learnable`` marks what its speaker says: the text and its end token."""
-
-    text: str
-    turn: int
-    is_special: bool = False
-    is_learnable: bool = False
-
-
-class Template(Protocol):
-    """What the rest of convo needs of a template."""
-
-    @property
-    def name(self) -> TemplateName:
-        """Its name in the config."""
-        ...
-
-    @property
-    def special_tokens(self) -> tuple[str, ...]:
-        """Tokens that must each be one id; those the tokenizer lacks are added to it."""
-        ...
-
-    @property
-    def stop_tokens(self) -> tuple[str, ...]:
-        """Tokens that end a reply; the first one ends every trained turn."""
-        ...
-
-    @property
-    def chat_template(self) -> str:
-        """The same rendering as Jinja, for transformers and whoever reads its folders."""
-        ...
-
-    def render(self, turns: Sequence[Turn], *, for_reply: bool = False) -> list[Piece]:
-        """The pieces of a dialogue; ``for_reply``: ending where the assistant's next text begins."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,106 +60,6 @@ class MarkedTemplate:
         elif self.finish is not None:
             pieces.append(Piece(self.finish, len(turns) - 1, is_special=True, is_learnable=True))
         return pieces
-
-
-class NativeTemplate:
-    """The tokenizer's own chat template, taken apart by rendering prefixes and proving that they concatenate."""
-
-    name: TemplateName = "native"
-    special_tokens: tuple[str, ...] = ()
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        if not isinstance(tokenizer.chat_template, str):
-            raise ModelError(
-                "dialogue.template is native, but this tokenizer has no chat template",
-                hint="set dialogue.template: turns",
-            )
-        self.chat_template = tokenizer.chat_template
-        self._tokenizer = tokenizer
-        self._special = re.compile(
-            "|".join(re.escape(t) for t in sorted(special_tokens(tokenizer), key=len, reverse=True))
-        )
-        probe = self.render([Turn("user", "a"), Turn("assistant", "b")])
-        ends = [piece.text for piece in probe if piece.turn == 1 and piece.is_special and piece.is_learnable]
-        if not ends:
-            raise ModelError(
-                "this tokenizer's chat template ends an assistant turn without a special token, so a model trained "
-                "with it would never learn to stop",
-                hint="set dialogue.template: turns or chatml",
-            )
-        eos = tokenizer.eos_token
-        self.stop_tokens = tuple(dict.fromkeys([ends[-1], *([str(eos)] if eos else [])]))
-
-    def render(self, turns: Sequence[Turn], *, for_reply: bool = False) -> list[Piece]:
-        whole = self._text(turns, for_reply=for_reply)
-        pieces: list[Piece] = []
-        begin = 0
-        for index in range(len(turns)):
-            end = self._prove_prefix(whole, self._text(turns[: index + 1]))
-            pieces += self._take_apart(whole[begin:end], turns[: index + 1], begin)
-            begin = end
-        pieces += self._split(whole[begin:], len(turns) if for_reply else len(turns) - 1)
-        return pieces
-
-    def _take_apart(self, stretch: str, turns: Sequence[Turn], offset: int) -> list[Piece]:
-        """The last turn's stretch of the rendering as header, spoken text, end token, and what follows it."""
-        turn, index = turns[-1], len(turns) - 1
-        marked = self._text([*turns[:-1], Turn(turn.role, _SENTINEL)])
-        said = marked.find(_SENTINEL) - offset
-        if said < 0 or not stretch.startswith(turn.text, said):
-            raise self._refusal(f"it changes the text of the {turn.role} turn")
-        answers = turn.role == "assistant" and index > 0
-        if answers and len(self._text(turns[:-1], for_reply=True)) != said + offset:
-            raise self._refusal("its generation prompt does not end where the assistant's text begins")
-        text_end = said + len(turn.text)
-        end_token = self._special.search(stretch, text_end)
-        stop = end_token.end() if end_token else text_end
-        header = self._split(stretch[:said], index)
-        if index == 0 and turn.role != "system":
-            # What a template puts before the first turn of its own accord (a default system prompt) starts every
-            # window; the turn's own header begins at the last special token.
-            own = max((k for k, piece in enumerate(header) if piece.is_special), default=0)
-            header[:own] = [replace(piece, turn=NO_TURN) for piece in header[:own]]
-        spoken = [Piece(turn.text, index), *self._split(stretch[text_end:stop], index)]
-        return [
-            *header,
-            *(replace(piece, is_learnable=True) for piece in spoken),
-            *self._split(stretch[stop:], index),
-        ]
-
-    def _split(self, text: str, turn: int) -> list[Piece]:
-        """Text of the template itself, cut at its special tokens."""
-        pieces = []
-        position = 0
-        for match in self._special.finditer(text):
-            pieces += [Piece(text[position : match.start()], turn), Piece(match.group(), turn, is_special=True)]
-            position = match.end()
-        pieces.append(Piece(text[position:], turn))
-        return [piece for piece in pieces if piece.text]
-
-    def _prove_prefix(self, whole: str, prefix: str) -> int:
-        if not whole.startswith(prefix):
-            raise self._refusal("the rendering of its first turns is not the beginning of the whole rendering")
-        return len(prefix)
-
-    def _text(self, turns: Sequence[Turn], *, for_reply: bool = False) -> str:
-        from jinja2 import TemplateError
-
-        try:
-            rendered: Any = self._tokenizer.apply_chat_template(
-                as_messages(turns), tokenize=False, add_generation_prompt=for_reply
-            )
-        except TemplateError as error:
-            raise DataError(
-                f"the chat template refuses this dialogue: {error}", hint="set dialogue.template: turns or chatml"
-            ) from error
-        return str(rendered)
-
-    def _refusal(self, reason: str) -> ModelError:
-        return ModelError(
-            f"this tokenizer's chat template cannot be used for training: {reason}",
-            hint="set dialogue.template: turns or chatml",
-        )
 
 
 def make_template(name: TemplateName, tokenizer: PreTrainedTokenizerBase) -> Template:
@@ -319,9 +178,3 @@ def _leading_bos(tokenizer: PreTrainedTokenizerBase) -> str:
     """The beginning-of-sequence token where the tokenizer itself starts every text with it, else ''."""
     ids = tokenizer("a")["input_ids"]
     return str(tokenizer.bos_token) if tokenizer.bos_token_id is not None and ids[0] == tokenizer.bos_token_id else ""
-
-
-def special_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
-    """Every string that the tokenizer turns into one special id."""
-    added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    return added | {str(token) for token in tokenizer.all_special_tokens}

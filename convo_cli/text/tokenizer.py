@@ -3,20 +3,24 @@
 A trained one is kept twice: `spiece.model`, which SentencePiece reads, and `tokenizer.json`, which transformers reads
 without protobuf. Both give the same ids, because the model is trained without normalisation, without a dummy prefix
 and with byte fallback, and because the pieces that stand for no text (`<unk>`, the bytes) get a score that keeps them
-from matching text that merely looks like them.
+from matching text that merely looks like them. (One exception: of two unigram cuts that are exactly as likely, such as
+e+ee and ee+e, SentencePiece's 32-bit sums may choose the other one.)
 """
 
 from __future__ import annotations
 
 import io
-import os
-from collections.abc import Iterable
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from convo_cli.config.schema import TokenizerConfig
 from convo_cli.errors import DataError, ModelError
+from convo_cli.text.hub import local_folder
 
 if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
@@ -26,6 +30,7 @@ SPIECE_FILE = "spiece.model"
 SPACE_MARK = "▁"  # U+2581: how SentencePiece writes a space inside a piece
 _NEVER_MATCHED = -1e6
 _ASCII = "".join(chr(code) for code in range(0x21, 0x7F))
+_NUM_THREADS = 16  # a constant: the scores of a unigram model depend on it, and so would the ids on the machine
 _MAX_TRAINING_CHARACTERS = 50_000_000  # about 100 MB of text; SentencePiece holds its corpus in memory
 
 
@@ -37,9 +42,10 @@ def train_sentencepiece(texts: Iterable[str], config: TokenizerConfig) -> bytes:
     import sentencepiece
 
     model = io.BytesIO()
+    lines = _Lines(texts)
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=_lines(texts),
+            sentence_iterator=iter(lines),
             model_writer=model,
             model_type=config.kind,
             vocab_size=config.vocab_size,
@@ -56,16 +62,22 @@ def train_sentencepiece(texts: Iterable[str], config: TokenizerConfig) -> bytes:
             bos_id=-1,
             eos_id=-1,
             pad_id=-1,
-            num_threads=os.cpu_count() or 1,
+            num_threads=_NUM_THREADS,
             minloglevel=2,
         )
     except RuntimeError as error:
-        is_too_small = "smaller than required_chars" in str(error)
+        if lines.error is not None:  # the text could not be read on, which SentencePiece wraps into an error of its own
+            raise lines.error from None
+        if needed := re.search(r"smaller than required_chars\. \d+ vs (\d+)", str(error)):
+            raise DataError(
+                f"tokenizer.vocab_size is {config.vocab_size}, but the characters of the training text and the bytes "
+                f"need {needed[1]} pieces",
+                hint="raise tokenizer.vocab_size, or lower tokenizer.character_coverage",
+            ) from error
         raise DataError(
-            f"SentencePiece could not train a {config.kind} tokenizer of {config.vocab_size} pieces: {error}",
-            hint="raise tokenizer.vocab_size, or lower tokenizer.character_coverage"
-            if is_too_small
-            else "the training text may be too small: lower tokenizer.vocab_size, or set tokenizer.kind: unigram",
+            f"SentencePiece could not train a {config.kind} tokenizer of {config.vocab_size} pieces "
+            f"({first_line(error)})",
+            hint="the training text may be too small: lower tokenizer.vocab_size, or set tokenizer.kind: unigram",
         ) from error
     return model.getvalue()
 
@@ -87,14 +99,15 @@ def from_sentencepiece(model: bytes) -> PreTrainedTokenizerBase:
 
 def load_pretrained_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer of a Hugging Face folder or hub id; ModelError where it cannot be read or has no fast form."""
+    folder = local_folder(source, revision)
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision or "main", trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # transformers raises half a dozen types for what is one mistake to the user
         raise ModelError(
-            f"{source}: no readable tokenizer ({_first_line(error)})",
-            hint="a local folder needs tokenizer.json (or the files of its slow tokenizer) beside config.json",
+            f"{source}: no readable tokenizer ({_unreadable(folder, error)})",
+            hint="the folder needs tokenizer.json (or the files of its slow tokenizer) beside config.json",
         ) from error
     if not tokenizer.is_fast:
         raise ModelError(
@@ -121,15 +134,26 @@ def add_special_tokens(tokenizer: PreTrainedTokenizerBase, tokens: Iterable[str]
     return new
 
 
-def _lines(texts: Iterable[str]) -> Iterable[str]:
+class _Lines:
     """Texts cut at newlines (SentencePiece's sentences) up to a bounded total; NUL and the space mark never come in."""
-    total = 0
-    for text in texts:
-        for line in text.splitlines():
-            total += len(line)
-            if total > _MAX_TRAINING_CHARACTERS:
-                return
-            yield line
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._texts = texts
+        self.error: BaseException | None = None
+        """What ended the texts early."""
+
+    def __iter__(self) -> Iterator[str]:
+        total = 0
+        try:
+            for text in self._texts:
+                for line in text.splitlines():
+                    total += len(line)
+                    if total > _MAX_TRAINING_CHARACTERS:
+                        return
+                    yield line
+        except BaseException as error:
+            self.error = error
+            raise
 
 
 def _backend_model(processor: SentencePieceProcessor) -> models.Model:
@@ -160,5 +184,18 @@ def _is_unigram(scores: list[float], is_text: list[bool]) -> bool:
     return any(score != int(score) for score, text in zip(scores, is_text, strict=True) if text)
 
 
-def _first_line(error: Exception) -> str:
+def _unreadable(folder: Path, error: Exception) -> str:
+    """Why a tokenizer cannot be loaded, told of its file where that is the reason."""
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        return "there is no tokenizer.json"
+    try:
+        json.loads(file.read_bytes())
+    except ValueError as damage:
+        return f"tokenizer.json is damaged: {first_line(damage)}"
+    return first_line(error)
+
+
+def first_line(error: Exception) -> str:
+    """What a library's error says, without the pages that may follow."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from convo_cli.errors import CheckpointError
+from convo_cli.errors import CheckpointError, DivergedError
 from convo_cli.events import CheckpointSaved, Report
 from convo_cli.model.build import save_model
 from convo_cli.runs.atomic import publish_directory
@@ -30,12 +30,17 @@ OPTIMIZER_FILE = "optimizer.safetensors"
 def save_checkpoint(
     run: RunDirectory, state: TrainState, encoder: DialogueEncoder, *, spiece: bytes | None, keep: int, report: Report
 ) -> None:
-    """Publish the state as a checkpoint, point last and best at the right ones, and delete those no longer wanted."""
+    """Publish the state as a checkpoint, point last and best at the right ones, and delete those no longer wanted.
+
+    Raises DivergedError where a weight or a moment of the optimizer is not finite, and then writes nothing.
+    """
+    moments = _optimizer_tensors(state)
+    _require_finite({**dict(state.model.named_parameters()), **moments}, state.progress.step)
 
     def fill(folder: Path) -> None:
         save_model(state.model, folder)
         save_encoder(encoder, folder, spiece=spiece)
-        save_file(_optimizer_tensors(state), folder / OPTIMIZER_FILE)
+        save_file(moments, folder / OPTIMIZER_FILE)
         saved = SavedState(progress=state.progress, scaler=state.scaler.state_dict())
         (folder / STATE_FILE).write_text(saved.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
@@ -59,6 +64,15 @@ def restore_state(path: Path, state: TrainState) -> None:
     state.progress = saved.progress
 
 
+def _require_finite(tensors: Mapping[str, torch.Tensor], step: int) -> None:
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise DivergedError(
+                f"step {step}: {name} is not finite any more, so this step is not saved",
+                hint="resume from the checkpoint before it with a lower training.learning_rate",
+            )
+
+
 def _optimizer_tensors(state: TrainState) -> dict[str, torch.Tensor]:
     """AdamW's moments by parameter name and kind, such as ``transformer.wte.weight|exp_avg``."""
     names = {id(parameter): name for name, parameter in state.model.named_parameters()}
@@ -80,6 +94,4 @@ def _load_optimizer(state: TrainState, tensors: Mapping[str, torch.Tensor], file
         if parameter is None or (kind != "step" and tensor.shape != parameter.shape):
             raise CheckpointError(f"{file}: holds {key} {tuple(tensor.shape)}, which does not fit the model")
         loaded.setdefault(index[id(parameter)], {})[kind] = tensor
-    if loaded and len(loaded) != len(order):
-        raise CheckpointError(f"{file}: holds {len(loaded)} of {len(order)} parameters")
     state.optimizer.load_state_dict({"state": loaded, "param_groups": state.optimizer.state_dict()["param_groups"]})

@@ -25,6 +25,8 @@ from convo_cli.model.loss import Batch, nll_sum
 from convo_cli.runs.checkpoint import Scores
 from convo_cli.training.state import TrainState
 
+STOPPED_BY_SIGNAL = "stopped by a signal"
+
 
 @dataclass(frozen=True)
 class EarlyStopping:
@@ -141,7 +143,8 @@ def accumulate_gradients(state: TrainState, plan: Plan, batches: Sequence[Batch]
     """Leave the clipped gradient of the whole step in the parameters; return its loss and the norm before clipping."""
     state.model.train()
     state.optimizer.zero_grad(set_to_none=True)
-    num_targets = sum(batch.num_targets for batch in batches)
+    # A step without a target (a window of user turns, once a curriculum is over) has the loss 0 and no gradient.
+    num_targets = max(1, sum(batch.num_targets for batch in batches))
     total = torch.zeros((), device=plan.device)
     for batch in batches:
         with plan.autocast():
@@ -173,14 +176,12 @@ def take_scores(state: TrainState, result: EvaluationDone, plan: Plan) -> None:
 def reason_to_stop(state: TrainState, plan: Plan) -> str | None:
     """Why the run is over, or None while it is not."""
     progress, patience = state.progress, plan.early_stopping.patience
-    if plan.is_stop_requested():
-        return "stopped by a signal"
     if patience is not None and progress.evaluations_without_improvement >= patience:
         monitored = plan.metric if plan.early_stopping.monitors_metric else "validation loss"
         return f"{monitored} did not improve in {patience} evaluations"
     if progress.step >= plan.max_steps:
         return f"all {plan.max_steps} steps done"
-    return None
+    return STOPPED_BY_SIGNAL if plan.is_stop_requested() else None
 
 
 def step_seed(seed: int, step: int) -> int:

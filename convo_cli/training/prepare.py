@@ -6,8 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+import numpy as np
+
 from convo_cli.config.schema import RunConfig
-from convo_cli.data.dialogue import Dialogue
+from convo_cli.data.dialogue import Dialogue, has_target
 from convo_cli.data.reader import read_dialogues
 from convo_cli.data.store import ASSISTANT_TARGET, USER_TARGET, Example, TokenStore
 from convo_cli.errors import DataError
@@ -72,7 +74,7 @@ def encode_files(
     stage: str,
     max_dialogues: int | None = None,
 ) -> TokenStore:
-    """Encode every dialogue of the files, or the first ``max_dialogues``.
+    """Encode every dialogue of the files, or the first ``max_dialogues``; a window without a target is left out.
 
     Raises DataError where a dialogue has nothing to learn, where a turn is longer than a window, and ModelError where
     transformers would render the first dialogues otherwise than training does.
@@ -84,8 +86,9 @@ def encode_files(
 def _encode(
     dialogues: Iterable[Dialogue], config: RunConfig, encoder: DialogueEncoder, report: Report, stage: str
 ) -> Iterator[list[Example]]:
-    learnable = {ASSISTANT_TARGET, USER_TARGET} if config.dialogue.train_on == "all" else {ASSISTANT_TARGET}
-    without_target: list[int] = []
+    learns_from_users = config.dialogue.train_on == "all" or config.dialogue.user_turns_until > 0
+    kinds = [ASSISTANT_TARGET, USER_TARGET] if learns_from_users else [ASSISTANT_TARGET]
+    without_target: list[str] = []
     done = 0
     stream = iter(dialogues)
     while chunk := list(islice(stream, _CHUNK)):
@@ -93,19 +96,18 @@ def _encode(
             for dialogue in chunk[:_PARITY_DIALOGUES]:
                 encoder.require_parity(dialogue.turns)
         for dialogue, windows in zip(chunk, encoder.encode(chunk, config.dialogue.train_on), strict=True):
-            kinds = set().union(*(set(window.targets.tolist()) for window in windows))
-            if not kinds & learnable:
-                without_target.append(dialogue.line)
-            yield windows
+            if not has_target(dialogue.turns, config.dialogue.train_on):
+                without_target.append(dialogue.where)
+            yield [window for window in windows if np.isin(window.targets, kinds).any()]
         done += len(chunk)
         report(Progress(stage, done))
     if done == 0:
         raise DataError("there is not one dialogue in the data")
     if without_target:
-        some = ", ".join(str(line) for line in without_target[:5]) + (" …" if len(without_target) > 5 else "")
+        some = ", ".join(without_target[:5]) + (" …" if len(without_target) > 5 else "")
         raise DataError(
-            f"{len(without_target)} dialogues have nothing to learn: no "
-            + ("turn" if config.dialogue.train_on == "all" else "assistant turn")
-            + f" is a target (lines {some})",
-            hint="remove these lines; `convo validate-data` lists them",
+            f"{len(without_target)} {'dialogue has' if len(without_target) == 1 else 'dialogues have'} nothing to "
+            f"learn: no {'turn' if config.dialogue.train_on == 'all' else 'assistant turn'} is a target ({some})",
+            hint="remove these lines (`convo validate-data` lists them), or tell who the assistant is: data.speakers, "
+            "data.first_speaker",
         )

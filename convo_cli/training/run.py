@@ -9,18 +9,19 @@ import math
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from convo_cli.config.load import dump_config
+from convo_cli.config.load import dump_config, load_config
 from convo_cli.config.schema import RunConfig
 from convo_cli.data.order import step_examples
 from convo_cli.data.reader import read_dialogues
 from convo_cli.data.store import ASSISTANT_TARGET, USER_TARGET, TokenStore
-from convo_cli.errors import ChangedError, StoppedError
+from convo_cli.errors import ChangedError, ConfigError, StoppedError
 from convo_cli.evaluation.evaluator import Evaluator
 from convo_cli.evaluation.replies import choose_dialogues
 from convo_cli.events import EvaluationDone, Event, Notice, Report, RunFinished, RunStarted
@@ -40,7 +41,7 @@ from convo_cli.model.device import (
     move,
 )
 from convo_cli.model.loss import Batch, collate
-from convo_cli.runs.atomic import disk_errors, remove_directory, remove_leftovers, write_file
+from convo_cli.runs.atomic import disk_errors, make_directory, remove_directory, remove_leftovers, write_file
 from convo_cli.runs.checkpoint import Which, find_checkpoint
 from convo_cli.runs.layout import RunDirectory, existing_run, require_new
 from convo_cli.runs.lock import locked
@@ -51,7 +52,7 @@ from convo_cli.runs.tensorboard import TensorBoardLog
 from convo_cli.text.contract import load_encoder, spiece_of
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.training.checkpoint import restore_state, save_checkpoint
-from convo_cli.training.loop import EarlyStopping, Plan, train
+from convo_cli.training.loop import STOPPED_BY_SIGNAL, EarlyStopping, Plan, train
 from convo_cli.training.optim import make_optimizer
 from convo_cli.training.prepare import build_encoder, encode_files
 from convo_cli.training.schedule import learning_rate_at
@@ -60,6 +61,10 @@ from convo_cli.training.state import TrainState
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+_SETTLED = ("name", "output_dir", "model", "tokenizer", "dialogue.template", "dialogue.max_length")
+"""Keys that only the beginning of a run reads."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +111,8 @@ def start_run(config: RunConfig, report: Report) -> RunResult:
         if added:
             report(Notice(f"{added} rows were added to the model's embeddings for {text.num_new_tokens} new tokens"))
     parts = _assemble(config, text.encoder, text.spiece, model, train_store, validation_store, device)
-    with disk_errors(run.path):
-        run.checkpoints.mkdir(parents=True)
+    require_new(run)  # again: preparing may have taken minutes
+    make_directory(run.checkpoints)
     with locked(run):
         write_file(run.config, dump_config(_with_absolute_paths(config)))
         write_run_info(run, config.data, device=str(device))
@@ -122,6 +127,8 @@ def resume_run(run_dir: Path, which: Which, config: RunConfig, report: Report) -
     """
     run = existing_run(run_dir)
     with locked(run):
+        _require_same_config(load_config(run.config), config)
+        remove_leftovers(run.path)
         remove_leftovers(run.checkpoints)
         require_same_data(run, config.data)
         checkpoint = find_checkpoint(run, which, report)
@@ -140,7 +147,7 @@ def resume_run(run_dir: Path, which: Which, config: RunConfig, report: Report) -
         state = _new_state(parts)
         restore_state(checkpoint.path, state)
         _discard_after(run, state.progress.step, report)
-        write_file(run.config, dump_config(config))
+        write_file(run.config, dump_config(_with_absolute_paths(config)))
         report(Notice(f"going on from {checkpoint.path.name}, the {which} checkpoint"))
         return _train(run, parts, state, report)
 
@@ -180,6 +187,12 @@ def _assemble(
     if max_steps is None:
         assert config.training.epochs is not None, "the schema asks for one of the two"
         max_steps = max(1, math.ceil(config.training.epochs * steps_per_epoch))
+        if config.training.warmup_steps > max_steps:
+            raise ConfigError(
+                f"training.warmup_steps is {config.training.warmup_steps}, but {config.training.epochs:g} epochs of "
+                f"this data are {max_steps} steps",
+                hint=f"--set training.warmup_steps={max_steps // 10}",
+            )
     return Parts(config, encoder, spiece, model, train_store, validation_store, device, max_steps, steps_per_epoch)
 
 
@@ -209,14 +222,15 @@ def _train(run: RunDirectory, parts: Parts, state: TrainState, report: Report) -
 
         plan = _plan(run, parts, stop, tell)
         if config.logging.plots:
-            run.plots.mkdir(exist_ok=True)
+            with disk_errors(run.plots):
+                run.plots.mkdir(exist_ok=True)
             plot_schedule(run.plots / "learning_rate.png", [plan.learning_rate(k) for k in range(parts.max_steps)])
         tell(_started(run, parts, state))
         reason = train(state, plan, tell)
         if config.logging.plots:
             plot_losses(run.plots / "loss.png", run.metrics)
         tell(RunFinished(state.progress.step, reason))
-    if stop.signal_number is not None and state.progress.step < parts.max_steps:
+    if stop.signal_number is not None and reason == STOPPED_BY_SIGNAL:
         raise StoppedError(
             stop.signal_number,
             f"stopped after step {state.progress.step} of {parts.max_steps}; the run is saved",
@@ -340,6 +354,16 @@ def _started(run: RunDirectory, parts: Parts, state: TrainState) -> RunStarted:
 
 def _learns_from_users(config: RunConfig) -> bool:
     return config.dialogue.train_on == "all" or config.dialogue.user_turns_until > 0
+
+
+def _require_same_config(before: RunConfig, now: RunConfig) -> None:
+    """Raise ChangedError for a key that is settled in the checkpoints, so that changing it would do nothing."""
+    for key in _SETTLED:
+        old, new = attrgetter(key)(before), attrgetter(key)(now)
+        if old != new:
+            raise ChangedError(
+                f"{key} is {new!r}, but the run was made with {old!r}", hint="start another run to change it"
+            )
 
 
 def _with_absolute_paths(config: RunConfig) -> RunConfig:

@@ -48,6 +48,7 @@ CASES = {
     "accumulation": {"training": {"micro_batch_size": 3, "batch_size": 4}},
     "curriculum": {"dialogue": {"user_turns_until": 0.5}},
     "bf16": {"training": {"precision": "bf16"}},
+    "fp16": {"training": {"precision": "fp16"}},
     "no clipping, constant rate": {"training": {"max_grad_norm": None, "schedule": "constant"}},
     "windows": {"dialogue": {"max_length": 64}},
     "metric patience": {"evaluation": {"every_steps": 2, "early_stopping": {"patience": 9, "monitor": "metric"}}},

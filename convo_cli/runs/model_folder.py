@@ -1,0 +1,74 @@
+"""Folders of models, looked at from outside: whether one can be opened, and whether one may be written there.
+
+Nothing here loads a model, so that most mistakes are answered at once.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from convo_cli.errors import ModelError, UsageError
+from convo_cli.runs.atomic import MANIFEST_FILE, read_manifest
+from convo_cli.runs.checkpoint import STATE_FILE
+from convo_cli.runs.layout import RunDirectory, require_place
+
+DIALOGUE_FILE = "dialogue.json"
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+
+
+def require_model_folder(folder: Path) -> None:
+    """Raise ModelError naming what a Hugging Face folder lacks: its config, or its weights as safetensors."""
+    config = folder / "config.json"
+    try:
+        values = json.loads(config.read_bytes())
+    except FileNotFoundError:
+        raise ModelError(f"{config}: not found, so {folder} holds no model", hint=_instead_of(folder)) from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{config}: not readable as JSON ({error})", hint="copy the model again") from None
+    if not isinstance(values, dict) or "model_type" not in values:
+        raise ModelError(f"{config}: has no model_type", hint="give the folder of a transformers model")
+    if any((folder / name).is_file() for name in _WEIGHTS):
+        return
+    if pickled := sorted(folder.glob("pytorch_model*.bin")):
+        raise ModelError(
+            f"{folder}: its weights are in {pickled[0].name}, a format that can run code when it is opened",
+            hint="convert it where you trust it: AutoModelForCausalLM.from_pretrained(…).save_pretrained(…)",
+        )
+    raise ModelError(f"{folder}: there is no model.safetensors", hint="copy the model again")
+
+
+def require_writable(out: Path, *, force: bool) -> None:
+    """Raise UsageError where exporting there would overwrite or change something that is not an earlier export.
+
+    DiskError where no folder can be made there.
+    """
+    if out.is_symlink():
+        raise UsageError(f"{out}: a symbolic link", hint="name the real folder")
+    for parent in out.resolve().parents:
+        if (parent / MANIFEST_FILE).is_file() or (parent.name == "checkpoints" and RunDirectory(parent.parent).is_run):
+            raise UsageError(f"{out}: inside {parent}, which must stay as it was saved", hint="choose another folder")
+    if not out.exists():
+        require_place(out, hint="choose another folder")
+        return
+    if not out.is_dir():
+        raise UsageError(f"{out}: a file is in the way", hint="choose another name")
+    content = {path.name for path in out.iterdir()}
+    if not content:
+        return
+    if not force:
+        raise UsageError(f"{out}: not empty", hint="choose another folder, or --force to replace an earlier export")
+    if not {DIALOGUE_FILE, MANIFEST_FILE} <= content or STATE_FILE in content:
+        raise UsageError(f"{out}: not an earlier export, so --force does not replace it", hint="choose another folder")
+    if foreign := content - {MANIFEST_FILE} - read_manifest(out).keys():
+        raise UsageError(
+            f"{out}: {min(foreign)} is no part of the export, so --force does not replace it",
+            hint="move that file away, or choose another folder",
+        )
+
+
+def _instead_of(folder: Path) -> str:
+    run = RunDirectory(folder)
+    if steps := run.checkpoint_steps():
+        return f"this is a run directory; name one of its checkpoints: {run.checkpoint(steps[-1])}"
+    return "give a checkpoint, or a folder that was exported or downloaded"

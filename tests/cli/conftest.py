@@ -1,0 +1,39 @@
+"""One tiny trained run for all tests of commands, copied for those that change something."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.commands import Result, make_workplace, run_here
+
+Convo = Callable[..., Result]
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a config, data, a finished run in runs/tiny and its export in exports/tiny. Leave it as it is."""
+    folder = make_workplace(tmp_path_factory.mktemp("trained"))
+    assert run_here(folder, "train", "config.yaml", "-q") == Result(0, "runs/tiny\n", "")
+    assert run_here(folder, "export", "runs/tiny", "exports/tiny", "-q") == Result(0, "exports/tiny\n", "")
+    return folder
+
+
+@pytest.fixture
+def work(trained: Path, tmp_path: Path) -> Path:
+    """A copy of that folder to do anything with; its run names the copied data."""
+    folder = tmp_path / "work"
+    shutil.copytree(trained, folder)
+    config = folder / "runs/tiny/config.yaml"
+    config.write_text(config.read_text(encoding="utf-8").replace(str(trained), str(folder)), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def convo(work: Path) -> Convo:
+    """Runs a command in that copy."""
+    return partial(run_here, work)

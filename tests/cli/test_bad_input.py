@@ -1,0 +1,449 @@
+"""Whatever is wrong with what a command is given: one message, the right exit code, and nothing written."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.commands import Result, environment, run_process, settings, snapshot
+
+RUN, EXPORT = "runs/tiny", "exports/tiny"
+LAST = f"{RUN}/checkpoints/step-00000006"
+PRETRAINED = ["model.scratch=null", "model.pretrained=model"]
+LEAKS = re.compile(r"Traceback|Errno|INTERNAL|site-packages|\.py\b|huggingface\.co|ignore_mismatched|\x1b|Value error")
+"""Signs that a library speaks to its programmers instead of convo to its users."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command line that must be refused, and the world it is typed into."""
+
+    arguments: str | list[str]
+    code: int
+    says: str
+    """What the message begins with, after `error: `; … stands for anything."""
+    prepare: Callable[[Path], object] = lambda work: None
+    stdin: bytes = b""
+
+    @property
+    def words(self) -> list[str]:
+        return self.arguments.split() if isinstance(self.arguments, str) else self.arguments
+
+
+def write(name: str, content: str | bytes) -> Callable[[Path], object]:
+    data = content.encode() if isinstance(content, str) else content
+    return lambda work: (work / name).write_bytes(data)
+
+
+def remove(*names: str) -> Callable[[Path], object]:
+    return lambda work: [path.unlink() if (path := work / name).is_file() else shutil.rmtree(path) for name in names]
+
+
+def flip(*names: str) -> Callable[[Path], object]:
+    """Change one bit near the end of each file."""
+
+    def change(work: Path) -> None:
+        for name in names:
+            data = bytearray((work / name).read_bytes())
+            data[-9] ^= 1
+            (work / name).write_bytes(data)
+
+    return change
+
+
+def model(change: Callable[[Path], object]) -> Callable[[Path], object]:
+    """A Hugging Face folder `model` without convo's own files, and then changed."""
+
+    def prepare(work: Path) -> None:
+        shutil.copytree(work / EXPORT, work / "model")
+        remove("model/MANIFEST.json", "model/dialogue.json")(work)
+        change(work / "model")
+
+    return prepare
+
+
+def tensors(change: Callable[[dict], object]) -> Callable[[Path], object]:
+    """Change the weights of a folder."""
+
+    def rewrite(folder: Path) -> None:
+        from safetensors.torch import load_file, save_file
+
+        file = folder / "model.safetensors"
+        weights = load_file(file)
+        change(weights)
+        save_file(weights, file, metadata={"format": "pt"})
+
+    return rewrite
+
+
+def config_json(**changes: object) -> Callable[[Path], object]:
+    def rewrite(folder: Path) -> None:
+        file = folder / "config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+    return rewrite
+
+
+def truncate(name: str, size: int) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:size])
+
+
+def link(folder: Path) -> None:
+    (folder / "link").symlink_to(EXPORT)
+
+
+def train(*pairs: str) -> list[str]:
+    return ["train", "config.yaml", *settings("name=new", *pairs)]
+
+
+WEIGHT = "transformer.h.0.attn.c_attn.weight"
+USERS = '["Hello"]\n["Hello", "Hi!"]\n["Bye"]\n'
+DIALOGUE = '["Hello", "Hi!"]\n'
+LONG = json.dumps(["Hello", "word " * 400]) + "\n"
+TORN = '["Hello", "Hi!"]\n["Hello, "Hi!"]\n'
+LATIN = '["Hello", "Café"]\n'.encode("latin-1")
+OTHER = json.dumps(["Good morning", "Good morning!"]) + "\n"
+MODELS = {
+    "is not there": ("./model", lambda work: None, 2, "./model: no such directory"),
+    "is no hub id either": ("a/b/c", lambda work: None, 2, "a/b/c: no such directory"),
+    "is on a hub that cannot be reached": (
+        "nobody/nothing", lambda work: None, 2,
+        "nobody/nothing: not a folder here, and as a hub id it is not in the local cache",
+    ),
+    "has no name": ("", lambda work: None, 2, "'': no such directory"),
+    "is a file": ("config.yaml", lambda work: None, 2, "config.yaml: not a directory"),
+    "is an empty folder": ("model", lambda work: (work / "model").mkdir(), 2, "model/config.json: not found"),
+    "has no config": (
+        "model", model(remove("config.json")), 2, "model/config.json: not found, so model holds no model",
+    ),
+    "has a torn config": ("model", model(write("config.json", "{")), 2, "model/config.json: not readable as JSON"),
+    "has a list as config": ("model", model(write("config.json", "[]")), 2, "model/config.json: has no model_type"),
+    "is of an unknown kind": (
+        "model", model(config_json(model_type="frobnicate")), 2,
+        "model: not a readable causal language model (…frobnicate",
+    ),
+    "has no weights": ("model", model(remove("model.safetensors")), 2, "model: there is no model.safetensors"),
+    "has only a pickle": (
+        "model", model(lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin")), 2,
+        "model: its weights are in pytorch_model.bin, a format that can run code",
+    ),
+    "has empty weights": ("model", model(write("model.safetensors", "")), 2, "model/model.safetensors: damaged ("),
+    "has garbage as weights": (
+        "model", model(write("model.safetensors", "?" * 99)), 2, "model/model.safetensors: damaged (",
+    ),
+    "has half of its weights": (
+        "model", model(truncate("model.safetensors", 9999)), 2, "model/model.safetensors: damaged (…not fully covered",
+    ),
+    "has weights of another size": (
+        "model", model(config_json(n_embd=64)), 2,
+        "model: transformer.h.0.attn.c_attn.bias is (96,) in the weights, but (192,)",
+    ),
+    "lacks a tensor": (
+        "model", model(tensors(lambda weights: weights.pop(WEIGHT))), 2, f"model: {WEIGHT} is missing in the weights",
+    ),
+    "holds NaN": (
+        "model", model(tensors(lambda weights: weights[WEIGHT].fill_(float("nan")))), 2,
+        f"model: {WEIGHT} holds values that are not finite",
+    ),
+    "has no tokenizer": (
+        "model", model(remove("tokenizer.json")), 2, "model: no readable tokenizer (there is no tokenizer.json)",
+    ),
+    "has a torn tokenizer": (
+        "model", model(truncate("tokenizer.json", 500)), 2,
+        "model: no readable tokenizer (tokenizer.json is damaged: Unterminated",
+    ),
+}  # fmt: skip
+"""What may be wrong with a foreign model: its name, how it came to be, exit code, message."""
+OPENED = {
+    "is a run without checkpoints": (
+        RUN, remove(f"{RUN}/checkpoints/step-00000003", LAST), 5, f"{RUN}: there is no whole checkpoint to load",
+    ),
+    "is a damaged checkpoint": (LAST, flip(f"{LAST}/model.safetensors"), 5, f"{LAST}/model.safetensors: damaged"),
+    "is a checkpoint with a file too many": (
+        LAST, write(f"{LAST}/notes.txt", ""), 5, f"{LAST}/notes.txt: not part of the checkpoint",
+    ),
+    "is a checkpoint with a file too few": (LAST, remove(f"{LAST}/config.json"), 5, f"{LAST}/config.json: missing"),
+    "is an export with a flipped bit": (
+        EXPORT, flip(f"{EXPORT}/model.safetensors"), 5, f"{EXPORT}/model.safetensors: damaged",
+    ),
+    "is an export with a torn manifest": (
+        EXPORT, write(f"{EXPORT}/MANIFEST.json", "{"), 5, f"{EXPORT}/MANIFEST.json: not a readable manifest",
+    ),
+    "has a garbled dialogue.json": (
+        "model", model(write("dialogue.json", "\x00")), 5,
+        "model/dialogue.json: not a readable dialogue contract (Invalid JSON",
+    ),
+    "has another tokenizer than dialogue.json says": (
+        "model",
+        lambda work: [
+            shutil.copytree(work / EXPORT, work / "model"),
+            remove("model/MANIFEST.json")(work),
+            (file := work / "model/dialogue.json").write_text(file.read_text().replace('"pad_id": ', '"pad_id": 1')),
+        ],
+        6, "model: the tokenizer or template is not the one of the training run; pad_id: 1",
+    ),
+}  # fmt: skip
+"""The same for folders that convo made."""
+
+CASES = {
+    # What a command is given at all.
+    "init-config: unknown preset": Case("init-config --preset gtp2", 2, "…gtp2…gpt2"),
+    "init-config: the file exists": Case("init-config -o config.yaml", 2, "config.yaml: exists already"),
+    "init-config: a folder": Case("init-config -o runs", 2, "runs: not a regular file"),
+    "init-config: into no folder": Case(
+        "init-config -o nowhere/config.yaml", 2, "nowhere/config.yaml: there is no folder",
+    ),
+    "validate-data: nothing": Case("validate-data", 2, "no file to check"),
+    "validate-data: missing": Case("validate-data trian.jsonl", 2, "trian.jsonl does not exist"),
+    "validate-data: a folder": Case("validate-data runs", 2, "runs is a directory"),
+    "validate-data: no config": Case("validate-data --config nope.yaml", 2, "nope.yaml: no such file"),
+    # The config.
+    "train: no config": Case("train nope.yaml", 2, "nope.yaml: no such file"),
+    "train: a folder as config": Case("train runs", 2, "runs: this is a directory, not a config file"),
+    "train: an empty config": Case("train c.yaml", 2, "c.yaml: the file is empty", write("c.yaml", "")),
+    "train: data as config": Case("train train.jsonl", 2, "train.jsonl:…"),
+    "train: broken YAML": Case(
+        "train c.yaml", 2, "c.yaml:3:1: not valid YAML", write("c.yaml", "model:\n  scratch: [\n"),
+    ),
+    "train: a wrong key": Case(
+        train("training.lr=1"), 2, "--set training.lr: unknown key; convo calls it training.learning_rate",
+    ),
+    "train: a wrong value": Case(train("training.max_steps=many"), 2, "--set training.max_steps: …many…"),
+    "train: no key=value": Case(train("training.max_steps"), 2, "--set training.max_steps: not KEY=VALUE"),
+    "train: keys that disagree": Case(
+        train("training.warmup_steps=9"), 2, "--set training.warmup_steps: 9 is more than max_steps 6",
+    ),
+    "train: an unknown device": Case(train("training.device=gpu"), 2, "--set training.device: found gpu"),
+    "train: a GPU that is not there": Case(train("training.device=cuda:7"), 2, "device cuda:7: this machine has …"),
+    # Its data.
+    "train: missing data": Case(train("data.train=nope.jsonl"), 2, "nope.jsonl does not exist"),
+    "train: a folder as data": Case(train("data.train=runs"), 2, "runs is a directory"),
+    "train: no dialogue": Case(
+        train("data.train=d.jsonl"), 3, "d.jsonl:1:1 $ there is no dialogue in it", write("d.jsonl", ""),
+    ),
+    "train: a torn line": Case(train("data.train=d.jsonl"), 3, "d.jsonl:2:11 $", write("d.jsonl", TORN)),
+    "train: a torn validation line": Case(
+        train("data.validation=d.jsonl"), 3, "d.jsonl:2:11 $", write("d.jsonl", TORN),
+    ),
+    "train: no UTF-8": Case(
+        train("data.train=d.jsonl"), 3, "d.jsonl:1:15 $[1] byte 0xE9 is not UTF-8", write("d.jsonl", LATIN),
+    ),
+    "train: nothing to learn": Case(
+        train("data.train=d.jsonl"), 3,
+        "2 dialogues have nothing to learn: no assistant turn is a target (d.jsonl:1, d.jsonl:3)",
+        write("d.jsonl", USERS),
+    ),
+    "train: a turn longer than the window": Case(
+        train("data.train=d.jsonl"), 3, "d.jsonl:1: a turn of …does not fit into dialogue.max_length 128",
+        write("d.jsonl", LONG),
+    ),
+    "train: fewer pieces than characters": Case(
+        train("tokenizer.kind=bpe", "tokenizer.vocab_size=300"), 3, "tokenizer.vocab_size is 300, but …need 455 pieces"
+    ),
+    # Its place.
+    "train: a run of that name": Case("train config.yaml", 5, "runs/tiny: already exists"),
+    "train: a file of that name": Case(train(), 5, "runs/new: already exists", write("runs/new", "")),
+    "train: a file as output_dir": Case(
+        train("output_dir=config.yaml"), 7, "config.yaml/new: cannot be made, because …is a file",
+    ),
+    "train: a run as pretrained": Case(
+        train(*PRETRAINED[:1], f"model.pretrained={RUN}"), 2, f"{RUN}/config.json: not found",
+    ),
+    "train: longer than the model reads": Case(
+        train(*PRETRAINED, "dialogue.max_length=256"), 2,
+        "dialogue.max_length is 256, but the model reads at most 128 tokens",
+        model(lambda folder: None),
+    ),
+    "train: no chat template": Case(
+        train(*PRETRAINED, "dialogue.template=native"), 2,
+        "dialogue.template is native, but this tokenizer has no chat template",
+        model(remove("chat_template.jinja")),
+    ),
+    # Resume.
+    "resume: not there": Case("resume runs/nope", 2, "runs/nope: no such run directory"),
+    "resume: a file": Case("resume config.yaml", 5, "config.yaml: not a run directory"),
+    "resume: another folder": Case("resume runs", 5, "runs: not a run directory"),
+    "resume: a checkpoint": Case(["resume", LAST], 5, f"{LAST}: not a run directory"),
+    "resume: an export": Case(["resume", EXPORT], 5, f"{EXPORT}: not a run directory"),
+    "resume: no checkpoint": Case(
+        ["resume", RUN], 5, f"{RUN}: there is no whole checkpoint", remove(f"{RUN}/checkpoints/step-00000003", LAST)
+    ),
+    "resume: every checkpoint damaged": Case(
+        ["resume", RUN, "-q"], 5, f"{RUN}: there is no whole checkpoint",
+        flip(f"{RUN}/checkpoints/step-00000003/optimizer.safetensors", f"{LAST}/model.safetensors"),
+    ),
+    "resume: the best checkpoint damaged": Case(
+        ["resume", RUN, "--load", "loss"], 5, f"{LAST}/model.safetensors: damaged", flip(f"{LAST}/model.safetensors")
+    ),
+    "resume: a torn config": Case(
+        ["resume", RUN], 2, f"{RUN}/config.yaml:1:5: not valid YAML", write(f"{RUN}/config.yaml", "a: ["),
+    ),
+    "resume: no run.json": Case(
+        ["resume", RUN], 5, f"{RUN}/run.json: cannot be read (No such file", remove(f"{RUN}/run.json"),
+    ),
+    "resume: a torn run.json": Case(
+        ["resume", RUN], 5, f"{RUN}/run.json: cannot be read (Invalid JSON", write(f"{RUN}/run.json", "{"),
+    ),
+    "resume: no data": Case(["resume", RUN], 2, "…/train.jsonl does not exist", remove("train.jsonl")),
+    "resume: changed training data": Case(
+        ["resume", RUN], 6, "…/train.jsonl: not the data that the run began with", write("train.jsonl", OTHER)
+    ),
+    "resume: changed validation data": Case(
+        ["resume", RUN], 6, "…/valid.jsonl: not the data that the run began with", write("valid.jsonl", OTHER)
+    ),
+    "resume: fewer data files": Case(
+        ["resume", RUN, *settings("data.validation=[]")], 6, "data.validation names 0 files, but …1",
+    ),
+    "resume: another size": Case(["resume", RUN, *settings("model.scratch.layers=3")], 6, "model …"),
+    "resume: another template": Case(["resume", RUN, *settings("dialogue.template=chatml")], 6, "dialogue.template …"),
+    "resume: another name": Case(["resume", RUN, *settings("name=other")], 6, "name …"),
+    "resume: a wrong key": Case(["resume", RUN, *settings("training.step=9")], 2, "--set training.step: unknown key"),
+    # Export.
+    "export: not there": Case("export runs/nope out", 2, "runs/nope: no such directory"),
+    "export: a file": Case("export config.yaml out", 2, "config.yaml: not a directory"),
+    "export: a foreign model": Case(
+        "export model out", 5, "model/dialogue.json: not found", model(lambda folder: None),
+    ),
+    "export: a foreign folder": Case("export runs out", 5, "runs/dialogue.json: not found"),
+    "export: onto an export": Case(["export", RUN, EXPORT], 2, f"{EXPORT}: not empty"),
+    "export: onto a file": Case(["export", RUN, "config.yaml"], 2, "config.yaml: a file is in the way"),
+    "export: below a file": Case(
+        ["export", RUN, "config.yaml/out"], 7, "config.yaml/out: cannot be made, because …is a file",
+    ),
+    "export: onto a symbolic link": Case(["export", RUN, "link"], 2, "link: a symbolic link", link),
+    "export: onto a symbolic link by force": Case(["export", RUN, "link", "--force"], 2, "link: a symbolic link", link),
+    "export: through a symbolic link": Case(["export", RUN, "link/out"], 2, "link/out: inside …/exports/tiny", link),
+    "export: onto its checkpoint": Case(
+        ["export", RUN, LAST], 2, f"{LAST}: inside …/checkpoints, which must stay as it was saved",
+    ),
+    "export: onto its checkpoint by force": Case(["export", RUN, LAST, "--force"], 2, f"{LAST}: inside …"),
+    "export: into its checkpoint": Case(
+        ["export", RUN, f"{LAST}/out"], 2, f"{LAST}/out: inside …which must stay as it was saved",
+    ),
+    "export: among the checkpoints": Case(
+        ["export", RUN, f"{RUN}/checkpoints/out"], 2, f"{RUN}/checkpoints/out: inside …",
+    ),
+    "export: onto a full folder by force": Case(["export", RUN, "runs", "--force"], 2, "runs: not an earlier export"),
+    # Chat.
+    "chat: an unknown device": Case(["chat", EXPORT, "--device", "gpu"], 2, "--device gpu: unknown"),
+    "chat: a GPU that is not there": Case(
+        ["chat", EXPORT, "--device", "cuda:7"], 2, "device cuda:7: this machine has …",
+    ),
+    "chat: no UTF-8": Case(["chat", EXPORT], 3, "<stdin>:1:4: byte 0xFF is not UTF-8", stdin=b"hi \xff\n"),
+    "chat: a message too long": Case(
+        ["chat", EXPORT], 3, "<stdin>:1: the last message is …and only 119 of the model's 128 are free",
+        stdin=b"word " * 400,
+    ),
+    "chat: a line too long to be read": Case(
+        ["chat", EXPORT], 3, "<stdin>:2: over 1,048,576 bytes", stdin=b"\n" + b"a" * 2**21,
+    ),
+    "chat: a system text too long": Case(
+        ["chat", EXPORT, "--system", "word " * 400], 3, "<stdin>:1: the last message is …tokens of system text",
+        stdin=b"hi\n",
+    ),
+    "chat: a model that nobody knows how to talk to": Case(
+        "chat model", 2, "model: has neither a dialogue.json nor a chat template", model(remove("chat_template.jinja"))
+    ),
+    # Evaluate.
+    "evaluate: missing data": Case(["evaluate", EXPORT, "nope.jsonl"], 2, "nope.jsonl does not exist"),
+    "evaluate: stdin": Case(["evaluate", EXPORT, "-"], 2, "evaluate reads its data twice"),
+    "evaluate: a torn line": Case(["evaluate", EXPORT, "d.jsonl"], 3, "d.jsonl:2:11 $", write("d.jsonl", TORN)),
+    "evaluate: no dialogue": Case(
+        ["evaluate", EXPORT, "d.jsonl"], 3, "d.jsonl:1:1 $ there is no dialogue", write("d.jsonl", ""),
+    ),
+    "evaluate: nothing to score": Case(
+        ["evaluate", EXPORT, "d.jsonl"], 3, "d.jsonl: there is nothing to score", write("d.jsonl", '["Hi"]\n'),
+    ),
+    "evaluate: a turn longer than the window": Case(
+        ["evaluate", EXPORT, "d.jsonl"], 3, "d.jsonl:1: a turn of …does not fit", write("d.jsonl", LONG)
+    ),
+    "evaluate: a GPU that is not there": Case(
+        ["evaluate", EXPORT, "valid.jsonl", "--device", "cuda:7"], 2, "device cuda:7: …",
+    ),
+    # A model, wherever one is opened.
+    **{
+        f"chat: a model that {what}": Case(["chat", name], code, says, prepare, b"hi\n")
+        for what, (name, prepare, code, says) in {**MODELS, **OPENED}.items()
+    },
+    **{
+        f"evaluate: a model that {what}": Case(["evaluate", name, "valid.jsonl"], code, says, prepare)
+        for what, (name, prepare, code, says) in {**MODELS, **OPENED}.items()
+    },
+    **{
+        f"train: a model that {what}": Case(train(*PRETRAINED[:1], f"model.pretrained={name}"), code, says, prepare)
+        for what, (name, prepare, code, says) in MODELS.items()
+        if name
+    },
+    **{
+        f"export: a model that {what}": Case(["export", name, "new/out"], code, says, prepare)
+        for what, (name, prepare, code, says) in OPENED.items()
+    },
+}  # fmt: skip
+
+
+def require_refusal(case: Case, result: Result) -> str:
+    """What a refusal looks like in text: notices, then one error with its hint; nothing on stdout."""
+    assert (result.code, result.out) == (case.code, ""), result
+    assert not LEAKS.search(result.err), result.err
+    _notices, *messages = re.split(r"^error: ", result.err, flags=re.MULTILINE)
+    (message,) = messages
+    assert "\nhint: " in message or re.match(r"[\w/.]+:\d+:\d+: ", message), f"says not what to do: {message}"
+    pattern = re.escape(case.says).replace("…", r"[^\n]*")
+    assert re.match(pattern, message), message
+    assert len(result.err) < 2000
+    return message
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bad_input_gets_one_clear_message_and_changes_nothing(name, work, convo):
+    case = CASES[name]
+    case.prepare(work)
+    before = snapshot(work.parent)
+    message = require_refusal(case, convo(*case.words, stdin=case.stdin))
+    answer = convo(*case.words, "--json", stdin=case.stdin)
+    error = answer.json["error"]
+    assert (answer.code, error["exit_code"], answer.json["command"]) == (case.code, case.code, "error")
+    assert message == f"{error['message']}\n" + (f"hint: {error['hint']}\n" if error["hint"] else "")
+    after = snapshot(work.parent)
+    assert {path for path in after if after[path] != before.get(path)} == set()
+    assert before.keys() <= after.keys()
+
+
+ONE_OF_EACH_COMMAND = (
+    "init-config: the file exists",
+    "validate-data: missing",
+    "train: a torn line",
+    "resume: changed training data",
+    "export: a model that is a damaged checkpoint",
+    "chat: a message too long",
+    "evaluate: a model that has weights of another size",
+)
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH_COMMAND)
+def test_the_executable_refuses_as_the_function_does(name, work, convo):
+    case = CASES[name]
+    case.prepare(work)
+    result = run_process(work, *case.words, stdin=case.stdin)
+    require_refusal(case, result)
+    assert result == convo(*case.words, stdin=case.stdin)
+
+
+def test_a_hub_that_does_not_answer_is_given_up_at_once(work):
+    """Port 9 of this machine stands for a hub out of reach; transformers itself would try for half a minute."""
+    env = environment(HF_HUB_OFFLINE="0", HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(work))
+    result = run_process(work, "chat", "nobody/nothing", env=env, timeout=20)
+    assert result == (
+        2,
+        "",
+        (
+            "error: nobody/nothing: not a folder here, and as a hub id it is not in the local cache, nor can the hub "
+            "be reached\nhint: give the path of a folder, or another hub id\n"
+        ),
+    )

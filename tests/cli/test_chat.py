@@ -1,0 +1,183 @@
+"""`convo chat` through a pipe and on a terminal."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from convo_cli.cli.chat_view import hold_conversation
+from convo_cli.data.dialogue import Turn
+from convo_cli.errors import DataError
+from convo_cli.model.generation import Reply
+from tests.commands import EXECUTABLE, environment, start
+
+MODEL = "exports/tiny"
+GREEDY = ("--temperature", 0)
+
+
+def test_a_pipe_gets_one_line_for_each_line_that_is_not_blank(convo):
+    result = convo("chat", MODEL, *GREEDY, stdin=b"\xef\xbb\xbfHello!\r\n\n   \nHow are you?\nBye")
+    assert result.code == 0
+    assert len(result.out.splitlines()) == 3
+    assert all(re.match(r"note: line [145]: (no longer|cut at)", line) for line in result.err.splitlines())
+
+
+def test_json_is_the_whole_conversation(convo):
+    result = convo("chat", MODEL, "--json", *GREEDY, "--system", "Be brief.", stdin=b"Hello!\nBye\n")
+    messages = result.json["messages"]
+    assert [message["role"] for message in messages] == ["system", "user", "assistant", "user", "assistant"]
+    assert [messages[k]["content"] for k in (0, 1, 3)] == ["Be brief.", "Hello!", "Bye"]
+    assert result.json["command"] == "chat"
+
+
+def test_nothing_said_is_nothing_answered(convo):
+    assert convo("chat", MODEL) == (0, "", "")
+    assert convo("chat", MODEL, "--json").json["messages"] == []
+
+
+def test_a_seed_repeats_a_sampled_conversation(convo):
+    def talk(seed):
+        return convo("chat", MODEL, "-q", "--temperature", 1.5, "--seed", seed, stdin=b"Hello!\nGood\n").out
+
+    assert talk(1) == talk(1)
+    assert len({talk(seed) for seed in range(4)}) > 1
+
+
+def test_quiet_leaves_the_replies(convo):
+    result = convo("chat", MODEL, "-q", *GREEDY, stdin=b"Hello!\n" * 9)
+    assert (result.code, result.err) == (0, "")
+    assert len(result.out.splitlines()) == 9
+
+
+def test_turns_that_no_longer_fit_are_said_to_be_gone(convo):
+    result = convo("chat", MODEL, *GREEDY, stdin=("I like to sing and to dance. " * 3 + "\n").encode() * 4)
+    assert "no longer in the model's window: the first 2 turns" in result.err
+
+
+def test_a_reply_length_that_does_not_fit_is_said_to_be_shortened(convo):
+    result = convo("chat", MODEL, *GREEDY, "--max-new-tokens", 65, stdin=b"Hello!\n")
+    assert result.err.startswith("replies are at most 64 tokens long here")
+    assert convo("chat", MODEL, *GREEDY, "--max-new-tokens", 64, stdin=b"").err == ""
+
+
+def test_a_hub_id_in_the_cache_is_a_model_like_any_other(work, convo, monkeypatch):
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    cache = work / "hub/models--somebody--tiny"
+    (cache / "refs").mkdir(parents=True)
+    (cache / "refs/main").write_text(commit)
+    shutil.copytree(work / MODEL, cache / "snapshots" / commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(work / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    result = convo("chat", "somebody/tiny", "-q", *GREEDY, stdin=b"Hello!\n")
+    assert (result.code, result.out) == (0, convo("chat", "runs/tiny", "-q", *GREEDY, stdin=b"Hello!\n").out)
+
+
+class Parrot:
+    """A session whose model says what it is told to, in pieces."""
+
+    def __init__(self, *pieces: str) -> None:
+        self.pieces = pieces
+        self.turns: list[Turn] = []
+
+    def say(self, text, on_text):
+        for piece in self.pieces:
+            on_text(piece)
+        self.turns += [Turn("user", text), Turn("assistant", "".join(self.pieces))]
+        return Reply("".join(self.pieces), (1,), True, 0)
+
+
+def pipe(monkeypatch, capsys, session, text):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
+    hold_conversation(session, as_json=False, is_quiet=False)
+    return capsys.readouterr().out
+
+
+def test_what_a_model_says_cannot_control_the_terminal(monkeypatch, capsys):
+    pieces = ("\x1b[2Jred\x1b", "[31m", "\x9b1m", "\x1b]0;title\x07", "a\rb\x08", "[bold]")
+    out = pipe(monkeypatch, capsys, Parrot(*pieces), b"hi\n")
+    assert out == "red[31mab[bold]\n"
+
+
+def test_line_breaks_of_a_reply_do_not_break_the_pipe(monkeypatch, capsys):
+    assert pipe(monkeypatch, capsys, Parrot("one\n", "two\n\nthree"), b"hi\nyou\n") == "one two  three\n" * 2
+
+
+def test_an_error_names_the_line_of_the_pipe(monkeypatch, capsys):
+    class Deaf(Parrot):
+        def say(self, text, on_text):
+            if "long" in text:
+                raise DataError("the last message is too long", hint="shorten it")
+            return super().say(text, on_text)
+
+    with pytest.raises(DataError, match=r"^<stdin>:3: the last message is too long$"):
+        pipe(monkeypatch, capsys, Deaf("ok"), b"hi\n\nlong\n")
+    assert capsys.readouterr().out == "ok\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals and pseudo-terminals")
+class TestProcess:
+    """The real executable, which is slow to start: one process for each of these."""
+
+    def test_ctrl_c_ends_a_pipe_with_130_and_without_a_traceback(self, trained):
+        process = start(trained, "chat", MODEL, *GREEDY)
+        try:
+            process.stdin.write(b"Hello!\n")
+            process.stdin.flush()
+            assert process.stdout.readline().strip()
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+        assert (process.returncode, out) == (130, b"")
+        assert err.decode().splitlines() == [line for line in err.decode().splitlines() if line.startswith("note: ")]
+
+    def test_a_terminal_talks_until_ctrl_d(self, trained):
+        import pty
+
+        main_end, far_end = pty.openpty()
+        process = subprocess.Popen(
+            [EXECUTABLE, "chat", MODEL, "--temperature", "0", "--max-new-tokens", "60"],
+            cwd=trained, env=environment(TERM="xterm"), stdin=far_end, stdout=far_end, stderr=far_end,
+            start_new_session=True,
+        )  # fmt: skip
+        os.close(far_end)
+        seen = ""
+
+        def wait_for(text: str) -> None:
+            nonlocal seen
+            deadline = time.monotonic() + 60
+            while text not in (seen := re.sub(r"\x1b\[[0-?]*[@-~]", "", seen)):
+                assert time.monotonic() < deadline, seen
+                if select.select([main_end], [], [], 1)[0]:
+                    seen += os.read(main_end, 4096).decode(errors="replace")
+            seen = seen.partition(text)[2]
+
+        try:
+            wait_for("/reset forgets what was said")
+            wait_for(">")
+            os.write(main_end, b"Hello!\r")
+            wait_for("[cut at 60 tokens]")
+            wait_for(">")
+            os.write(main_end, b"word " * 200 + b"\r")
+            wait_for("[the last message is ")
+            wait_for(">")
+            os.write(main_end, b"/reset\r")
+            wait_for("the conversation is forgotten")
+            wait_for(">")
+            os.write(main_end, b"/help\r")
+            wait_for("/reset forgets what was said")
+            wait_for(">")
+            os.write(main_end, b"\x04")
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+            os.close(main_end)

@@ -1,0 +1,40 @@
+"""`convo evaluate`: the same scores as training reported, as a table or as one object."""
+
+from __future__ import annotations
+
+import pytest
+
+from convo_cli.runs.metrics import read_metrics
+
+MODEL = "exports/tiny"
+
+
+def test_a_model_scores_as_it_did_at_the_end_of_its_training(work, convo):
+    last = [record for record in read_metrics(work / "runs/tiny/metrics.jsonl") if record["event"] == "evaluation"][-1]
+    for model in (MODEL, "runs/tiny", "runs/tiny/checkpoints/step-00000006"):
+        answer = convo("evaluate", model, "valid.jsonl", "--replies", 0, "--json", "-q").json
+        assert answer["scores"]["loss"] == pytest.approx(last["loss"], rel=1e-5)
+        assert answer["scores"]["perplexity"] == pytest.approx(last["perplexity"], rel=1e-5)
+        assert answer["counts"]["targets"] == last["num_targets"]
+
+
+def test_json_has_every_score_and_what_it_was_counted_over(convo):
+    result = convo("evaluate", MODEL, "valid.jsonl", "train.jsonl", "--replies", 3, "--json")
+    answer = result.json
+    assert (answer["command"], answer["model"], answer["data"]) == ("evaluate", MODEL, ["valid.jsonl", "train.jsonl"])
+    assert {"loss", "perplexity", "bleu-2", "bleu-4", "nist-2", "nist-4"} <= set(answer["scores"])
+    assert answer["counts"]["replies"] == 3
+
+
+def test_the_table_goes_to_stdout_and_quiet_leaves_nothing_else(convo):
+    result = convo("evaluate", MODEL, "valid.jsonl", "--replies", 1, "-q")
+    assert (result.code, result.err) == (0, "")
+    for name in ("loss", "perplexity", "bleu-4", "targets", "replies"):
+        assert name in result.out
+    assert max(map(len, result.out.splitlines())) <= 80
+
+
+def test_a_reply_length_that_does_not_fit_is_said_to_be_shortened(convo):
+    result = convo("evaluate", MODEL, "valid.jsonl", "--replies", 1, "--max-new-tokens", 65)
+    assert result.code == 0
+    assert "replies are at most 64 tokens long here" in result.err

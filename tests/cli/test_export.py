@@ -1,0 +1,97 @@
+"""`convo export`: a folder that is whole or not there, and the receipt that it answers like its checkpoint."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.commands import snapshot
+
+RUN = "runs/tiny"
+FILES = {
+    "MANIFEST.json", "README.md", "chat_template.jinja", "config.json", "dialogue.json", "generation_config.json",
+    "model.safetensors", "spiece.model", "tokenizer.json", "tokenizer_config.json",
+}  # fmt: skip
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_stdout_is_the_folder_and_stderr_the_receipt(work, convo):
+    result = convo("export", RUN, "new/out")
+    assert (result.code, result.out) == (0, "new/out\n")
+    assert "verified: reloaded with plain transformers, 3 prompts, " in result.err
+    assert "all equal to step-00000006" in result.err
+    assert result.err.endswith("next:\n  convo chat new/out\n")
+    assert names(work / "new") == {"out"}
+    assert names(work / "new/out") == FILES
+
+
+def test_json_lists_what_was_written_and_verified(convo):
+    answer = convo("export", RUN, "out", "--json", "-q").json
+    assert (answer["command"], answer["format"], answer["out"]) == ("export", "huggingface", "out")
+    assert answer["source"] == f"{RUN}/checkpoints/step-00000006"
+    assert set(answer["files"]) == FILES
+    assert answer["verified"]["prompts"] == 3
+    assert answer["verified"]["tokens"] > 100
+
+
+def test_force_replaces_an_earlier_export_and_nothing_else(work, convo):
+    first = f"{RUN}/checkpoints/step-00000003"
+    assert convo("export", first, "exports/tiny", "--force", "-q").code == 0
+    weights = (work / "exports/tiny/model.safetensors").read_bytes()
+    assert weights == (work / first / "model.safetensors").read_bytes()
+    assert names(work / "exports") == {"tiny"}
+
+
+def test_an_empty_folder_may_be_filled(work, convo):
+    (work / "out").mkdir()
+    assert convo("export", RUN, "out", "-q").code == 0
+
+
+def test_an_export_of_an_export_is_the_same_model(work, convo):
+    assert convo("export", "exports/tiny", "again", "-q").code == 0
+    for name in FILES - {"README.md", "MANIFEST.json"}:
+        assert (work / "again" / name).read_bytes() == (work / "exports/tiny" / name).read_bytes()
+
+
+def test_the_model_card_names_the_template_and_the_stop_token(work):
+    card = (work / "exports/tiny/README.md").read_text(encoding="utf-8")
+    assert card.startswith("---\nlibrary_name: transformers\n")
+    assert "Template `turns`; a reply ends with `<|end|>`" in card
+
+
+def test_the_next_command_can_be_typed_as_it_stands(convo):
+    result = convo("export", RUN, "my model")
+    assert convo(*shlex.split(result.err.splitlines()[-1])[1:], "-q", stdin=b"Hello\n").code == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="umask")
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_files_have_the_mode_that_the_umask_says(work, convo, mask):
+    before = os.umask(mask)
+    try:
+        assert convo("export", RUN, "out", "-q").code == 0
+    finally:
+        os.umask(before)
+    assert {oct(path.stat().st_mode & 0o777) for path in (work / "out").iterdir()} == {oct(0o666 & ~mask)}
+    assert (work / "out").stat().st_mode & 0o777 == 0o777 & ~mask
+
+
+def test_an_export_that_would_answer_otherwise_is_not_written(work, convo):
+    """A chat template that renders other ids than training did is found by the reload."""
+    from convo_cli.runs.atomic import MANIFEST_FILE
+
+    source = work / "exports/tiny"
+    (source / MANIFEST_FILE).unlink()
+    template = source / "chat_template.jinja"
+    template.write_text(template.read_text(encoding="utf-8").replace("<|assistant|>", "<|user|>"), encoding="utf-8")
+    before = snapshot(work)
+    result = convo("export", "exports/tiny", "out")
+    assert (result.code, result.out) == (5, "")
+    assert "error: the export reads 'Hello!' otherwise than its checkpoint" in result.err
+    assert snapshot(work) == before

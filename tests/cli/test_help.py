@@ -1,0 +1,125 @@
+"""What `convo` says of itself, and of words it does not know."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+import typer
+
+from convo_cli import __version__
+from convo_cli.cli.app import app
+from tests.commands import EXECUTABLE, environment, run_here, run_process
+
+COMMANDS = ("init-config", "validate-data", "train", "resume", "evaluate", "export", "chat")
+
+
+@pytest.fixture
+def convo(tmp_path):
+    return lambda *arguments: run_here(tmp_path, *arguments)
+
+
+def test_the_commands_are_listed_in_the_order_in_which_they_are_used(convo):
+    result = convo("--help")
+    assert (result.code, result.err) == (0, "")
+    assert tuple(re.findall(r"^│ ([a-z]+(?:-[a-z]+)?)  ", result.out, flags=re.MULTILINE)) == COMMANDS
+    assert "convo init-config > config.yaml && convo train config.yaml" in result.out
+
+
+def test_help_fits_the_terminal_and_holds_no_control_sequences(convo):
+    for command in ("", *COMMANDS):
+        text = convo(*command.split(), "--help").out
+        assert max(map(len, text.splitlines())) <= 80
+        assert "\x1b" not in text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example_that_it_understands(convo, command):
+    result = convo(command, "--help")
+    assert (result.code, result.err) == (0, "")
+    (example,) = re.findall(r"^ Example: (.*?)\s*$", result.out, flags=re.MULTILINE)
+    words = shlex.split(example)
+    words = words[words.index("convo") + 1 :]
+    assert words[0] == command
+    group = typer.main.get_command(app)
+    group.commands[command].make_context(command, words[1:])
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_can_answer_in_json_and_be_quiet(convo, command):
+    assert "--json" in convo(command, "--help").out
+    assert "--quiet" in convo(command, "-h").out
+
+
+def test_without_a_command_the_help_is_shown_and_the_exit_code_says_that_nothing_was_done(convo):
+    assert convo().out == convo("--help").out
+    assert convo().code == 2
+
+
+def test_the_version_is_one_line(convo, tmp_path):
+    assert convo("--version") == (0, f"convo {__version__}\n", "")
+    assert convo("--version", "--help") == (0, f"convo {__version__}\n", "")
+    assert run_process(tmp_path, "--version") == (0, f"convo {__version__}\n", "")
+
+
+def test_python_m_convo_cli_is_the_same_command(tmp_path):
+    def run(*words):
+        command = [sys.executable, "-m", "convo_cli", *words]
+        done = subprocess.run(command, env=environment(), cwd=tmp_path, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    assert run("--version") == (0, f"convo {__version__}\n", "")
+    assert run("trian") == run_process(tmp_path, "trian")
+
+
+UNKNOWN = {
+    "a command": ("trian config.yaml", "No such command 'trian'. Did you mean 'train'?", "convo --help"),
+    "an option": ("train c.yaml --quite", "No such option: --quite (Possible options: --quiet)", "convo train --help"),
+    "a choice": (
+        "resume runs/x --load best",
+        "Invalid value for '--load': 'best' is not one of 'last', 'loss', 'metric'.",
+        "convo resume --help",
+    ),
+    "a format": (
+        "export runs/x out --format gguf",
+        "Invalid value for '--format': 'gguf' is not one of 'huggingface'.",
+        "convo export --help",
+    ),
+    "a missing argument": ("export runs/x", "Missing argument 'out'.", "convo export --help"),
+    "a surplus argument": ("train a.yaml b.yaml", "Got unexpected extra argument(s) (b.yaml)", "convo train --help"),
+    "a number out of range": (
+        "chat x --top-p 2",
+        "Invalid value for '--top-p': Input should be less than or equal to 1",
+        "convo chat --help",
+    ),
+    "no number": (
+        "evaluate x y --replies many",
+        "Invalid value for '--replies': Input should be a valid integer, unable to parse string as an integer",
+        "convo evaluate --help",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNKNOWN)
+def test_a_word_that_convo_does_not_know_is_named_with_what_could_be_meant(convo, case):
+    words, message, hint = UNKNOWN[case]
+    assert convo(*words.split()) == (2, "", f"error: {message}\nhint: {hint}\n")
+    answer = convo(*words.split(), "--json")
+    assert answer.json["error"] == {"message": message, "hint": hint, "exit_code": 2}
+
+
+def test_what_was_typed_cannot_control_the_terminal(convo):
+    result = convo("tr\x1b[31main\x9b2J")
+    assert result.code == 2
+    assert not set(result.err) & {"\x1b", "\x9b"}
+
+
+@pytest.mark.parametrize("arguments", ["--help", "init-config --schema", "chat --help"])
+def test_a_reader_that_goes_away_is_no_mistake(tmp_path, arguments):
+    pipe = f"{shlex.quote(str(EXECUTABLE))} {arguments} | true; exit ${{PIPESTATUS[0]}}"
+    run = subprocess.run(["bash", "-c", pipe], env=environment(), capture_output=True, text=True, check=False)
+    assert run.stderr == ""
+    assert run.returncode in (0, 141)  # 0: all was written before the reader left

@@ -1,0 +1,96 @@
+"""Signals and a second process, sent to the real executable while it trains."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import threading
+
+import pytest
+
+from convo_cli.runs.atomic import file_sha256
+from convo_cli.runs.layout import RunDirectory
+from tests.commands import make_workplace, run_here, settings, start
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
+STEPS = 40
+LONG = settings(
+    f"training.max_steps={STEPS}", "data.validation=[]", "checkpoints.every_steps=25", "logging.tensorboard=false",
+    "logging.plots=false",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """The weights of a run that nobody stopped."""
+    folder = make_workplace(tmp_path_factory.mktemp("signals"))
+    assert run_here(folder, "train", "config.yaml", "-q", *settings("name=straight"), *LONG).code == 0
+    return weights(folder / "runs/straight")
+
+
+def weights(run):
+    return file_sha256(RunDirectory(run).checkpoint(STEPS) / "model.safetensors")
+
+
+def until(process, pattern):
+    """Read the process's stderr to the first line that matches; what it said so far."""
+    seen = []
+    watchdog = threading.Timer(120, process.kill)
+    watchdog.start()
+    try:
+        for raw in process.stderr:
+            seen.append(raw.decode())
+            if re.search(pattern, seen[-1]):
+                return seen
+    finally:
+        watchdog.cancel()
+    raise AssertionError(f"never said {pattern}: {''.join(seen)}")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_is_saved_and_ends_as_if_it_had_not_been_stopped(straight, tmp_path, number, code):
+    make_workplace(tmp_path)
+    process = start(tmp_path, "train", "config.yaml", *LONG)
+    try:
+        seen = until(process, r"^step 5/")
+        process.send_signal(signal.SIGSTOP)
+        refused = run_here(tmp_path, "resume", "runs/tiny")
+        process.send_signal(number)
+        process.send_signal(signal.SIGCONT)
+        out, rest = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert (refused.code, refused.out) == (5, "")
+    assert refused.err.startswith("error: runs/tiny: another process is working in this run directory\nhint: ")
+
+    err = "".join(seen) + rest.decode()
+    assert (process.returncode, out) == (code, b"")
+    assert "Traceback" not in err
+    assert "[transformers]" not in err
+    stopped = re.search(
+        rf"^error: stopped after step (\d+) of {STEPS}; the run is saved\nhint: (.*)\n\Z", err, re.MULTILINE
+    )
+    assert stopped, err
+    assert RunDirectory(tmp_path / "runs/tiny").checkpoint_steps()[-1] == int(stopped[1]) < STEPS
+    assert run_here(tmp_path, *shlex.split(stopped[2])[1:], "-q").code == 0
+    assert weights(tmp_path / "runs/tiny") == straight
+
+
+def test_a_second_signal_leaves_at_once_and_tears_nothing(straight, tmp_path):
+    make_workplace(tmp_path)
+    process = start(tmp_path, "train", "config.yaml", *LONG)
+    try:
+        until(process, r"^step 5/")
+        process.send_signal(signal.SIGSTOP)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            process.send_signal(number)
+        process.send_signal(signal.SIGCONT)
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode in (130, 143)
+    assert (out, b"Traceback" in err) == (b"", False)
+    assert run_here(tmp_path, "resume", "runs/tiny", "-q").code == 0
+    assert weights(tmp_path / "runs/tiny") == straight

@@ -1,0 +1,104 @@
+"""What a conversation remembers, and that what went wrong was never said."""
+
+from __future__ import annotations
+
+import pytest
+
+from convo_cli.chat.session import ChatSession
+from convo_cli.config.schema import GenerationConfig
+from convo_cli.data.dialogue import Turn
+from convo_cli.errors import DataError
+from convo_cli.model.generation import Reply
+
+SETTINGS = GenerationConfig(max_new_tokens=5)
+
+
+class Echo:
+    """Repeats what it was told, with spaces around it; remembers every history."""
+
+    def __init__(self):
+        self.histories = []
+
+    def reply(self, history, settings, on_text):
+        assert settings is SETTINGS
+        self.histories.append(list(history))
+        if "too long" in history[-1].text:
+            raise DataError("the last message is 99 tokens")
+        text = f" {history[-1].text}\n"
+        on_text(text)
+        return Reply(text, (1,), True, 0)
+
+
+def start(system=None):
+    return ChatSession(Echo(), SETTINGS, system=system)
+
+
+def test_both_turns_belong_to_the_history_of_the_next_reply():
+    session, shown = start(), []
+    assert session.say("  one\n", shown.append).text == " one\n"
+    session.say("two", shown.append)
+    assert session.generator.histories == [
+        [Turn("user", "one")],
+        [Turn("user", "one"), Turn("assistant", "one"), Turn("user", "two")],
+    ]
+    assert session.turns[-1] == Turn("assistant", "two")
+    assert shown == [" one\n", " two\n"]
+
+
+def test_the_system_turn_comes_first_and_survives_a_reset():
+    session = start(" Be kind. ")
+    session.say("one", lambda text: None)
+    session.reset()
+    assert session.turns == [Turn("system", "Be kind.")]
+    session.say("two", lambda text: None)
+    assert session.generator.histories[-1] == [Turn("system", "Be kind."), Turn("user", "two")]
+
+
+def test_a_reset_without_a_system_turn_leaves_nothing():
+    session = start()
+    session.say("one", lambda text: None)
+    session.reset()
+    assert session.turns == []
+
+
+@pytest.mark.parametrize("blank", [None, "", "  \n"])
+def test_a_blank_system_text_is_no_turn(blank):
+    assert start(blank).turns == []
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), BrokenPipeError()])
+def test_a_reply_that_was_interrupted_was_never_said(error):
+    def stop(text):
+        raise error
+
+    session = start("s")
+    session.say("one", lambda text: None)
+    before = list(session.turns)
+    with pytest.raises(type(error)):
+        session.say("two", stop)
+    assert session.turns == before
+    session.say("three", lambda text: None)
+    assert session.generator.histories[-1] == [*before, Turn("user", "three")]
+
+
+def test_a_message_that_does_not_fit_was_never_said():
+    session = start()
+    with pytest.raises(DataError, match="99 tokens"):
+        session.say("too long", lambda text: None)
+    assert session.turns == []
+
+
+@pytest.mark.parametrize("blank", ["", "  ", "\n\t"])
+def test_an_empty_message_is_refused_before_the_model_is_asked(blank):
+    session = start()
+    with pytest.raises(DataError, match="an empty message"):
+        session.say(blank, lambda text: None)
+    assert session.generator.histories == session.turns == []
+
+
+def test_the_history_that_was_handed_out_does_not_change_later():
+    session = start()
+    session.say("one", lambda text: None)
+    first = session.turns
+    session.say("two", lambda text: None)
+    assert len(first) == 2

@@ -1,0 +1,118 @@
+"""No control sequence of foreign text reaches the terminal, and nothing else is lost."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from convo_cli import __version__
+from convo_cli.cli.console import print_json, printable, show_error
+from convo_cli.errors import ConfigError
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+PIECES = st.sampled_from(
+    [
+        "\x1b",
+        "\x1b[",
+        "\x1b]",
+        "\x1bP",
+        "\x9b",
+        "\x9d",
+        "\x90",
+        "\x9c",
+        "\x07",
+        "\x1b\\",
+        "0;",
+        "31m",
+        "text",
+        "\n",
+        "é",
+    ]
+)
+HOSTILE = st.one_of(st.text(), st.text(st.characters(max_codepoint=0xA0)), st.lists(PIECES).map("".join))
+
+
+@given(text=HOSTILE)
+@example(text="\x1b\x1b[31m[31m")
+@example(text="\x1b]0;a\x1b]0;b\x07")
+def test_no_control_character_is_left_but_newline_and_tab(text):
+    shown = printable(text)
+    assert not CONTROL.search(shown)
+    assert printable(shown) == shown
+    assert shown.encode("utf-8").decode("utf-8") == shown
+
+
+@given(text=st.text(st.characters(exclude_categories=("Cs",))).filter(lambda text: not CONTROL.search(text)))
+def test_text_without_control_characters_stays_as_it_is(text):
+    assert printable(text) == text
+
+
+@given(before=st.text("ab [];0m\n안🙂"), after=st.text("ab [];0m\n안🙂"))
+@pytest.mark.parametrize(
+    "sequence",
+    [
+        "\x1b[31m", "\x1b[1;2;3;38:5:1m", "\x9b2J", "\x1b[?1049h", "\x1b[ q", "\x1b]0;title\x07", "\x1b]8;;http://x\x1b\\",
+        "\x9d52;c;AAAA\x9c", "\x1bP1$r\x1b\\", "\x90q\x9c", "\x1bXsos\x1b\\", "\x1b^pm\x1b\\", "\x1b_apc\x1b\\",
+        "\x1bc", "\x1b(B", "\x1b7", "\x07", "\x08", "\r", "\x7f", "\x85", "\x00",
+    ],
+)  # fmt: skip
+def test_a_whole_sequence_goes_and_all_the_text_around_it_stays(sequence, before, after):
+    assert printable(before + sequence + after) == before + after
+
+
+@pytest.mark.parametrize("opening", ["\x1b]", "\x9d", "\x1bP", "\x90", "\x1b_"])
+def test_a_sequence_that_never_ends_does_not_swallow_what_follows(opening):
+    assert printable(f"error: {opening}no such file\nhint: look") == "error: no such file\nhint: look"
+
+
+def test_a_lone_surrogate_becomes_a_question_mark():
+    assert printable("a\udcffb") == "a?b"
+
+
+@pytest.mark.parametrize("piece", ["\x9d", "\x1b]", "\x1b[", "\x9b0", "\x1b]a", "\x1b ", "\x1b[ ", "\x9da"])
+def test_the_time_does_not_explode_with_hostile_text(piece):
+    started = time.process_time()
+    assert "\x1b" not in printable(piece * 100_000)
+    assert time.process_time() - started < 2
+
+
+# What is written where
+
+
+def test_json_is_one_versioned_line_that_reads_back(capsys):
+    result = {"text": "안녕\n\x1b[31m\x9b2J\x7f", "loss": 1 / 3}
+    print_json("evaluate", result)
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"convo": __version__, "json_version": 1, "command": "evaluate", **result}
+    assert "안녕" in out
+    assert not CONTROL.search(out.rstrip("\n"))
+    assert out.count("\n") == 1
+    assert err == ""
+
+
+def test_json_has_no_number_that_json_has_not():
+    with pytest.raises(ValueError, match="JSON"):
+        print_json("evaluate", {"loss": float("nan")})
+
+
+def test_an_error_is_shown_on_stderr_with_its_hint_and_without_control_sequences(capsys):
+    show_error(ConfigError("bad \x1b[31mname", hint="use \x9b2Janother"))
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "error: bad name\nhint: use another\n")
+
+
+def test_an_error_without_a_hint_is_one_line(capsys):
+    show_error(ConfigError("bad"))
+    assert capsys.readouterr().err == "error: bad\n"
+
+
+def test_an_error_is_an_object_on_stdout_too_where_json_was_asked_for(capsys):
+    show_error(ConfigError("bad", hint="do"), as_json=True)
+    out, err = capsys.readouterr()
+    assert json.loads(out)["error"] == {"message": "bad", "hint": "do", "exit_code": 2}
+    assert err == "error: bad\nhint: do\n"

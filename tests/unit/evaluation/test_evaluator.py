@@ -1,0 +1,115 @@
+"""One evaluation: it says the same every time, disturbs nothing, and never reports a number that is none."""
+
+from __future__ import annotations
+
+import json
+import math
+from contextlib import nullcontext
+
+import pytest
+import torch
+
+from convo_cli.config.schema import GenerationConfig, ScratchConfig
+from convo_cli.data.store import TokenStore
+from convo_cli.errors import DataError, DivergedError
+from convo_cli.evaluation.evaluator import Evaluator, evaluate_files
+from convo_cli.events import Progress
+from convo_cli.model.build import build_scratch_model
+from convo_cli.model.generation import Generator
+
+
+@pytest.fixture(scope="module")
+def encoder(make_encoder):
+    return make_encoder()
+
+
+@pytest.fixture
+def model(encoder):
+    size = ScratchConfig(layers=1, width=16, heads=2, context=128, dropout=0.5)
+    return build_scratch_model(size, encoder, seed=0).train()
+
+
+@pytest.fixture
+def make_evaluator(encoder, sample_dialogues):
+    def make(report=lambda event: None, **changes):
+        values = {
+            "encoder": encoder, "store": TokenStore.build(encoder.encode(sample_dialogues[:8])),
+            "dialogues": sample_dialogues[:2], "train_on": "assistant",
+            "generation": GenerationConfig(max_new_tokens=4, temperature=2.0), "device": torch.device("cpu"),
+            "autocast": nullcontext, "report": report,
+        }  # fmt: skip
+        return Evaluator(**{**values, **changes})
+
+    return make
+
+
+def test_an_evaluation_is_the_same_every_time_and_touches_no_random_state(make_evaluator, model):
+    evaluator, results = make_evaluator(), []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        model.train()
+        result = evaluator(model, step=7)
+        assert torch.equal(torch.get_rng_state(), before)
+        results.append((result.step, result.loss, result.num_targets, result.metrics, result.samples))
+    assert results[0] == results[1]
+    assert results[0][0] == 7
+    assert len(result.samples) == 2
+    assert result.perplexity == pytest.approx(math.exp(result.loss))
+    assert set(result.metrics) == {"bleu-2", "bleu-4", "nist-2", "nist-4"}
+    assert not model.training
+
+
+def test_progress_is_told_up_to_the_whole(make_evaluator, model):
+    events = []
+    make_evaluator(events.append)(model, step=0)
+    assert all(isinstance(event, Progress) for event in events)
+    last = {event.stage: event for event in events}
+    assert (last["evaluating"].done, last["evaluating"].total) == (8, 8)
+    assert (last["replying"].done, last["replying"].total) == (2, 2)
+
+
+def test_user_turns_count_only_where_they_are_trained(make_evaluator, model):
+    counts = {kind: make_evaluator(train_on=kind, dialogues=[])(model, 0).num_targets for kind in ("assistant", "all")}
+    assert counts["all"] > counts["assistant"] > 0
+
+
+def test_without_replies_there_are_no_metrics(make_evaluator, model):
+    result = make_evaluator(dialogues=[])(model, 0)
+    assert (result.metrics, result.samples) == ({}, ())
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_is_an_error_not_a_score(make_evaluator, model, bad):
+    with torch.no_grad():
+        model.transformer.ln_f.weight[0] = bad
+    with pytest.raises(DivergedError, match=r"the loss on the evaluation data is .* after step 5") as caught:
+        make_evaluator()(model, 5)
+    assert caught.value.exit_code == 4
+
+
+# A finished model on files
+
+
+def test_files_are_scored_as_one_whole(model, encoder, tmp_path, ignore):
+    lines = [["Hello", "Hi!"], ["How are you?", "Fine.", "Good", "And you? " * 5]]
+    for number, line in enumerate(lines):
+        (tmp_path / f"{number}.jsonl").write_text(json.dumps(line) + "\n")
+    generator = Generator(model, encoder)
+
+    def score(*numbers):
+        paths = [str(tmp_path / f"{number}.jsonl") for number in numbers]
+        return evaluate_files(generator, paths, num_replies=5, max_new_tokens=3, report=ignore)
+
+    first, second, both = score(0), score(1), score(0, 1)
+    assert both.num_targets == first.num_targets + second.num_targets
+    expected = first.loss * first.num_targets + second.loss * second.num_targets
+    assert both.loss == pytest.approx(expected / both.num_targets)
+    assert len(both.samples) == 2
+
+
+def test_files_in_which_the_assistant_never_speaks_are_refused(model, encoder, tmp_path, ignore):
+    path = tmp_path / "test.jsonl"
+    path.write_text(json.dumps({"messages": [{"role": "user", "content": "Hello?"}]}) + "\n")
+    with pytest.raises(DataError, match=r"test\.jsonl"):
+        evaluate_files(Generator(model, encoder), [str(path)], num_replies=1, max_new_tokens=3, report=ignore)

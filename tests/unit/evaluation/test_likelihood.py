@@ -1,0 +1,100 @@
+"""The loss of an evaluation: every example once, every token the same weight, whatever the batches."""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from convo_cli.config.schema import ScratchConfig
+from convo_cli.data.store import ASSISTANT_TARGET, Example, TokenStore
+from convo_cli.evaluation.likelihood import length_sorted_batches, mean_nll
+from convo_cli.model.build import build_scratch_model
+from convo_cli.model.loss import collate, nll_sum
+
+CPU = torch.device("cpu")
+
+
+def store_of(lengths):
+    """Example number k consists of tokens k; all but the first are targets."""
+    return TokenStore.build(
+        [Example(np.full(length, number, np.int32), np.array([0] + [1] * (length - 1), np.uint8))]
+        for number, length in enumerate(lengths)
+    )
+
+
+@settings(deadline=None)
+@given(lengths=st.lists(st.integers(1, 40), max_size=30), max_slots=st.integers(1, 100))
+def test_batches_hold_each_example_once_and_no_more_slots_than_allowed(lengths, max_slots):
+    seen = []
+    for batch in length_sorted_batches(store_of(lengths), {ASSISTANT_TARGET}, 0, max_slots=max_slots):
+        rows, width = batch.input_ids.shape
+        assert rows * width <= max_slots or rows == 1
+        assert batch.num_targets == batch.num_tokens - rows
+        seen += [
+            (int(row[0]), int(mask.sum())) for row, mask in zip(batch.input_ids, batch.attention_mask, strict=True)
+        ]
+    assert sorted(seen) == list(enumerate(lengths))
+    assert [length for _, length in seen] == sorted(lengths)
+
+
+def test_no_row_is_added_that_still_fits():
+    """As few batches as neighbours of like length allow: nothing is forwarded in needless pieces."""
+    shapes = [
+        tuple(batch.input_ids.shape) for batch in length_sorted_batches(store_of([5, 1, 2, 5, 2]), (), 0, max_slots=10)
+    ]
+    assert shapes == [(3, 2), (2, 5)]
+
+
+@pytest.fixture(scope="module")
+def parts(make_encoder, sample_dialogues):
+    encoder = make_encoder()
+    model = build_scratch_model(ScratchConfig(layers=1, width=16, heads=2, context=128, dropout=0.5), encoder, seed=0)
+    return model, TokenStore.build(encoder.encode(sample_dialogues[:12])), encoder
+
+
+def test_the_mean_is_that_of_all_tokens_one_example_at_a_time(parts):
+    model, store, encoder = parts
+    model.eval()
+    with torch.no_grad():
+        alone = [collate([store[k]], {ASSISTANT_TARGET}, encoder.pad_id) for k in range(len(store))]
+        sums = [float(nll_sum(model, batch)) for batch in alone]
+    counts = [batch.num_targets for batch in alone]
+    means = [total / count for total, count in zip(sums, counts, strict=True)]
+    for max_slots in (1, 200, 100_000):
+        batches = length_sorted_batches(store, {ASSISTANT_TARGET}, encoder.pad_id, max_slots=max_slots)
+        loss, num_targets = mean_nll(model, batches, CPU, nullcontext)
+        assert num_targets == sum(counts) == store.num_targets(ASSISTANT_TARGET)
+        assert loss == pytest.approx(sum(sums) / sum(counts), rel=1e-5)
+        assert abs(loss - sum(means) / len(means)) > 1e-5, "the mean of means would be another number"
+
+
+def test_dropout_is_off_no_graph_is_kept_and_progress_is_told(parts):
+    model, store, encoder = parts
+    counts = []
+
+    def measure():
+        model.train()
+        batches = length_sorted_batches(store, {ASSISTANT_TARGET}, encoder.pad_id, max_slots=300)
+        return mean_nll(model, batches, CPU, nullcontext, counts.append)
+
+    assert measure() == measure()
+    assert not model.training
+    assert sum(counts) == 2 * len(store)
+    assert len(counts) > 2
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_nothing_to_score_is_zero_targets_and_no_division_by_zero(parts):
+    assert mean_nll(parts[0], iter([]), CPU, nullcontext) == (0.0, 0)
+
+
+def test_a_new_model_is_about_as_good_as_guessing(parts):
+    model, store, encoder = parts
+    batches = length_sorted_batches(store, {ASSISTANT_TARGET}, encoder.pad_id, max_slots=1000)
+    assert mean_nll(model, batches, CPU, nullcontext)[0] == pytest.approx(math.log(len(encoder.tokenizer)), abs=0.2)

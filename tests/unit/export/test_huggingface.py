@@ -1,0 +1,177 @@
+"""An export is whole, answers like its checkpoint, and never takes the place of anything but an export."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+from convo_cli.errors import CheckpointError, UsageError
+from convo_cli.export import huggingface as module
+from convo_cli.export.huggingface import export_huggingface
+from convo_cli.runs.atomic import verify_directory
+
+FILES = {
+    "MANIFEST.json", "README.md", "chat_template.jinja", "config.json", "dialogue.json", "generation_config.json",
+    "model.safetensors", "spiece.model", "tokenizer.json", "tokenizer_config.json",
+}  # fmt: skip
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "exports" / "talker"
+
+
+@pytest.fixture
+def export(checkpoint, ignore):
+    def make(out, source=checkpoint, *, force=False):
+        return export_huggingface(source, out, force=force, report=ignore)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def finished(checkpoint, tmp_path_factory):
+    """An export, to be copied."""
+    out = tmp_path_factory.mktemp("finished") / "talker"
+    export_huggingface(checkpoint, out, force=False, report=lambda event: None)
+    return out
+
+
+@pytest.fixture
+def exported(finished, out):
+    shutil.copytree(finished, out)
+    return out
+
+
+def tree(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_export_has_the_models_files_and_none_of_the_trainers(export, out, checkpoint):
+    result = export(out)
+    assert {path.name for path in out.iterdir()} == set(result.files) == FILES
+    assert (result.source, result.out) == (checkpoint, out)
+    assert result.receipt.num_prompts == 3
+    verify_directory(out)
+    for name in FILES - {"MANIFEST.json", "README.md"}:
+        assert (out / name).read_bytes() == (checkpoint / name).read_bytes()
+    card = (out / "README.md").read_text()
+    assert "# talker" in card
+    assert "`<|end|>`" in card
+    assert "{" not in card.replace('{"role": "user", "content": "Hello!"}', "")
+    assert [path.name for path in out.parent.iterdir()] == ["talker"]
+
+
+def test_a_run_directory_exports_its_newest_checkpoint(export, out, checkpoint):
+    assert export(out, checkpoint.parent.parent).source == checkpoint
+
+
+def test_the_source_is_left_as_it_was(export, out, checkpoint):
+    before = tree(checkpoint.parent.parent)
+    export(out)
+    assert tree(checkpoint.parent.parent) == before
+
+
+# Where it may be written
+
+
+def test_an_empty_folder_is_used(export, out):
+    out.mkdir(parents=True)
+    export(out)
+    verify_directory(out)
+
+
+def test_an_earlier_export_is_replaced_by_force_only(export, exported):
+    before = tree(exported)
+    (exported / "model.safetensors").write_text("older")
+    with pytest.raises(UsageError, match="talker: not empty") as caught:
+        export(exported)
+    assert "--force" in str(caught.value.hint)
+    export(exported, force=True)
+    assert tree(exported) == before
+    assert [path.name for path in exported.parent.iterdir()] == ["talker"]
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_folder_of_somebody_else_is_never_replaced(export, out, force):
+    out.mkdir(parents=True)
+    (out / "thesis.tex").write_text("years of work")
+    with pytest.raises(UsageError, match="talker: not "):
+        export(out, force=force)
+    assert tree(out) == {(out / "thesis.tex").relative_to(out): b"years of work"}
+
+
+def test_a_file_that_somebody_put_into_an_export_is_not_deleted_with_it(export, exported):
+    (exported / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match=r"notes\.txt is no part of the export"):
+        export(exported, force=True)
+    assert (exported / "notes.txt").read_text() == "mine"
+
+
+def test_a_checkpoint_and_a_run_are_no_exports(export, checkpoint, make_checkpoint, tmp_path):
+    other = make_checkpoint(tmp_path / "run")
+    for target in (other, other.parent.parent):
+        with pytest.raises(UsageError):
+            export(target, force=True)
+    verify_directory(other)
+
+
+@pytest.mark.parametrize("is_dangling", [False, True])
+def test_a_symbolic_link_is_not_written_through(export, out, tmp_path, is_dangling):
+    real = tmp_path / "real"
+    if not is_dangling:
+        real.mkdir()
+    out.parent.mkdir()
+    out.symlink_to(real)
+    with pytest.raises(UsageError, match="talker: a symbolic link"):
+        export(out, force=True)
+    assert out.is_symlink()
+    assert is_dangling or not list(real.iterdir())
+
+
+def test_a_file_in_the_way_is_refused(export, out):
+    out.parent.mkdir()
+    out.write_text("mine")
+    with pytest.raises(UsageError, match="talker: a file is in the way"):
+        export(out, force=True)
+
+
+# What goes wrong on the way
+
+
+@pytest.mark.parametrize("has_earlier", [False, True])
+def test_where_the_proof_fails_nothing_is_written_and_the_earlier_export_stays(
+    export, out, finished, monkeypatch, has_earlier
+):
+    if has_earlier:
+        shutil.copytree(finished, out)
+
+    def refuse(folder, original):
+        raise CheckpointError("the export answers otherwise than its checkpoint")
+
+    monkeypatch.setattr(module, "verify_export", refuse)
+    with pytest.raises(CheckpointError, match="answers otherwise"):
+        export(out, force=True)
+    if has_earlier:
+        verify_directory(out)
+    assert sorted(os.listdir(out.parent)) == (["talker"] if has_earlier else [])
+
+
+def test_a_damaged_checkpoint_is_refused_before_anything_is_written(export, out, checkpoint, tmp_path):
+    damaged = tmp_path / "step-00000000"
+    shutil.copytree(checkpoint, damaged)
+    (damaged / "tokenizer.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json: damaged"):
+        export(out, damaged)
+    assert not out.parent.exists()
+
+
+def test_a_folder_that_convo_did_not_train_is_refused(export, out, checkpoint, tmp_path):
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(checkpoint / name, foreign)
+    with pytest.raises(CheckpointError, match=r"dialogue\.json: not found"):
+        export(out, foreign)

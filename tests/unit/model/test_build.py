@@ -1,0 +1,204 @@
+"""The model: its size, its new rows, its limit, and how its folder says replies are sampled."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from convo_cli.config.schema import GenerationConfig, ScratchConfig
+from convo_cli.errors import ModelError
+from convo_cli.model.build import (
+    build_scratch_model,
+    context_length,
+    fit_vocabulary,
+    load_model,
+    require_context,
+    save_model,
+    set_generation_defaults,
+)
+from convo_cli.model.generation import Generator
+from convo_cli.model.open import generation_defaults
+
+SIZE = ScratchConfig(layers=1, width=16, heads=2, context=32, dropout=0.25, attention_dropout=0.125)
+
+
+@pytest.fixture(scope="module")
+def encoder(make_encoder):
+    return make_encoder()
+
+
+@pytest.fixture
+def model(encoder):
+    return build_scratch_model(SIZE, encoder, seed=1)
+
+
+def test_a_new_model_has_the_stated_size_and_a_row_for_every_token(model, encoder):
+    config = model.config
+    assert (config.n_layer, config.n_embd, config.n_head, config.n_positions) == (1, 16, 2, 32)
+    assert (config.resid_pdrop, config.embd_pdrop, config.attn_pdrop) == (0.25, 0.25, 0.125)
+    assert model.get_input_embeddings().weight.shape == (len(encoder.tokenizer), 16)
+    assert (config.eos_token_id, config.pad_token_id) == (encoder.stop_ids[0], encoder.pad_id)
+
+
+def test_the_weights_depend_on_the_seed_alone(model, encoder):
+    torch.manual_seed(99)
+    again, other = (build_scratch_model(SIZE, encoder, seed=seed) for seed in (1, 2))
+    weights, same, different = (one.get_input_embeddings().weight for one in (model, again, other))
+    assert torch.equal(weights, same)
+    assert not torch.equal(weights, different)
+
+
+def test_a_saved_model_is_read_back_bit_for_bit_in_fp32(model, tmp_path):
+    save_model(model, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+    }
+    read = load_model(str(tmp_path))
+    for (name, one), (_, other) in zip(model.named_parameters(), read.named_parameters(), strict=True):
+        assert torch.equal(one, other), name
+    assert {parameter.dtype for parameter in read.parameters()} == {torch.float32}
+    assert read.get_output_embeddings().weight is read.get_input_embeddings().weight
+
+
+def test_weights_in_half_precision_are_read_as_fp32(model, tmp_path):
+    save_model(model.bfloat16(), tmp_path)
+    assert {parameter.dtype for parameter in load_model(str(tmp_path)).parameters()} == {torch.float32}
+
+
+def _drop_a_tensor(folder):
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["transformer.h.0.mlp.c_fc.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _change_the_width(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "n_embd": 32}))
+
+
+def _truncate(folder):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def _poison(folder):
+    tensors = load_file(folder / "model.safetensors")
+    tensors["transformer.ln_f.weight"][3] = float("nan")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("damage", [_drop_a_tensor, _change_the_width, _truncate, _poison])
+def test_a_model_is_never_completed_with_random_numbers(model, tmp_path, damage):
+    save_model(model, tmp_path)
+    damage(tmp_path)
+    with pytest.raises(ModelError, match=str(tmp_path)) as caught:
+        load_model(str(tmp_path))
+    assert caught.value.exit_code == 2
+
+
+# The vocabulary
+
+
+@pytest.mark.parametrize("is_tied", [True, False])
+def test_new_tokens_get_rows_and_old_rows_stay_as_they_are(is_tied):
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(
+        GPT2Config(vocab_size=40, n_positions=16, n_embd=8, n_layer=1, n_head=2, tie_word_embeddings=is_tied)
+    )
+    with torch.no_grad():  # as in trained models, the mean is far from zero
+        for one in {model.get_input_embeddings().weight, model.get_output_embeddings().weight}:
+            one += 1.0
+    before = [model.get_input_embeddings().weight.clone(), model.get_output_embeddings().weight.clone()]
+    assert fit_vocabulary(model, 43, seed=5) == 3
+    after = [model.get_input_embeddings().weight, model.get_output_embeddings().weight]
+    for old, new in zip(before, after, strict=True):
+        assert new.shape == (43, 8)
+        assert torch.equal(new[:40], old)
+        assert new.isfinite().all()
+        # An unremarkable token: near the mean of the old ones, whose rows have norms of about 0.06.
+        assert (new[40:] - old.mean(0)).norm(dim=1).max() < 2 * (old - old.mean(0)).norm(dim=1).mean()
+    assert (after[0] is after[1]) == is_tied
+    assert model.config.vocab_size == 43
+
+
+def test_the_new_rows_depend_on_the_seed_alone(encoder):
+    rows = []
+    for noise, seed in enumerate((5, 5, 6)):
+        model = build_scratch_model(SIZE, encoder, seed=1)
+        torch.manual_seed(noise)
+        fit_vocabulary(model, len(encoder.tokenizer) + 2, seed=seed)
+        rows.append(model.get_input_embeddings().weight[-2:])
+    assert torch.equal(rows[0], rows[1])
+    assert not torch.equal(rows[0], rows[2])
+
+
+def test_a_model_with_more_rows_than_tokens_is_left_alone(model, encoder):
+    rows = model.get_input_embeddings().weight
+    for size in (len(encoder.tokenizer), len(encoder.tokenizer) - 50):
+        assert fit_vocabulary(model, size, seed=0) == 0
+        assert model.get_input_embeddings().weight is rows
+
+
+# The context
+
+
+def test_sequences_up_to_the_limit_fit_and_longer_ones_are_refused_with_both_numbers(model):
+    assert context_length(model) == 32
+    require_context(model, 32)
+    with pytest.raises(ModelError, match=r"dialogue\.max_length is 33, but the model reads at most 32") as caught:
+        require_context(model, 33)
+    assert caught.value.hint == "--set dialogue.max_length=32"
+
+
+def test_a_model_that_states_no_limit_takes_any_length():
+    config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(hidden_size=8))
+    model = cast(Any, SimpleNamespace(config=config))
+    assert context_length(model) is None
+    require_context(model, 10**6)
+
+
+# Generation defaults
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        GenerationConfig(),
+        GenerationConfig(max_new_tokens=7, temperature=1.5, top_k=5, top_p=0.5, min_p=0.1, repetition_penalty=1.3),
+        GenerationConfig(temperature=0.0, repetition_penalty=1.2),
+        GenerationConfig(top_k=0, top_p=1.0, min_p=0.0),
+    ],
+    ids=["default", "all", "greedy", "off"],
+)
+def test_generation_settings_are_saved_and_read_back(model, encoder, tmp_path, settings):
+    set_generation_defaults(model, encoder, settings)
+    save_model(model, tmp_path)
+    read = generation_defaults(Generator(load_model(str(tmp_path)), encoder))
+    unused = {"top_k", "top_p", "min_p"} if settings.temperature == 0 else set()
+    assert read.model_dump(exclude=unused) == settings.model_dump(exclude=unused)
+    written = json.loads((tmp_path / "generation_config.json").read_text())
+    assert written["eos_token_id"] == list(encoder.stop_ids)
+    assert written["pad_token_id"] == encoder.pad_id
+    assert written["do_sample"] == (settings.temperature > 0)
+
+
+def test_a_foreign_model_that_says_nothing_is_sampled_as_convo_does(model, encoder):
+    from transformers import GenerationConfig as HuggingFaceGenerationConfig
+
+    model.generation_config = HuggingFaceGenerationConfig()
+    assert generation_defaults(Generator(model, encoder)) == GenerationConfig()
+
+
+def test_a_foreign_default_outside_of_convos_range_is_left_out_and_the_others_count(model, encoder):
+    model.generation_config.update(temperature=0.5, do_sample=True, repetition_penalty=0.8, top_k=3)
+    read = generation_defaults(Generator(model, encoder))
+    assert (read.temperature, read.top_k, read.repetition_penalty) == (0.5, 3, 1.0)

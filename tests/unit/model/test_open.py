@@ -1,0 +1,103 @@
+"""What a name opens: a run, a checkpoint, an export, a foreign model with a chat template, and nothing else."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from convo_cli.config.schema import GenerationConfig, ScratchConfig
+from convo_cli.data.dialogue import Turn
+from convo_cli.errors import ChangedError, CheckpointError, ModelError, UsageError
+from convo_cli.model.build import build_scratch_model, save_model
+from convo_cli.model.open import open_generator
+from convo_cli.runs.atomic import publish_directory
+from convo_cli.text.contract import save_encoder
+
+HELLO = (Turn("user", "Hello"),)
+GREEDY = GenerationConfig(temperature=0.0, max_new_tokens=4)
+
+
+@pytest.fixture(scope="module")
+def encoder(make_encoder):
+    return make_encoder(max_length=48)
+
+
+@pytest.fixture(scope="module")
+def model(encoder):
+    return build_scratch_model(ScratchConfig(layers=1, width=16, heads=2, context=64), encoder, seed=0)
+
+
+@pytest.fixture
+def export(model, encoder, tmp_path):
+    def fill(folder):
+        save_model(model, folder)
+        save_encoder(encoder, folder, spiece=None)
+
+    publish_directory(tmp_path / "export", fill)
+    return tmp_path / "export"
+
+
+@pytest.fixture
+def foreign(export):
+    """The same files without convo's own: what any Hugging Face folder looks like."""
+    for name in ("dialogue.json", "MANIFEST.json"):
+        (export / name).unlink()
+    return export
+
+
+def opened(path, ignore, device="cpu"):
+    return open_generator(str(path), device=device, report=ignore)
+
+
+def test_an_export_opens_with_the_encoder_it_was_trained_with(export, encoder, ignore):
+    generator = opened(export, ignore)
+    assert generator.encoder.max_length == 48
+    assert generator.encoder.template.name == "turns"
+    assert generator.encoder.prompt(HELLO, max_new_tokens=4) == encoder.prompt(HELLO, max_new_tokens=4)
+    assert generator.model.device.type == "cpu"
+
+
+def test_a_foreign_model_speaks_its_own_chat_template_within_its_own_context(export, ignore):
+    expected = opened(export, ignore).reply(HELLO, GREEDY)
+    for name in ("dialogue.json", "MANIFEST.json"):
+        (export / name).unlink()
+    generator = opened(export, ignore)
+    assert (generator.encoder.template.name, generator.encoder.max_length) == ("native", 64)
+    assert generator.reply(HELLO, GREEDY) == expected
+
+
+def test_a_foreign_model_without_a_chat_template_cannot_be_talked_to(foreign, ignore):
+    (foreign / "chat_template.jinja").unlink()
+    with pytest.raises(ModelError, match=r"has neither a dialogue\.json nor a chat template") as caught:
+        opened(foreign, ignore)
+    assert "dialogue.template" not in str(caught.value), "nobody set one"
+
+
+def test_damage_to_an_export_is_seen_before_it_is_loaded(export, ignore):
+    weights = export / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: damaged"):
+        opened(export, ignore)
+
+
+def test_an_export_without_its_seal_still_has_to_fit_its_contract(export, ignore):
+    (export / "MANIFEST.json").unlink()
+    contract = json.loads((export / "dialogue.json").read_text())
+    (export / "dialogue.json").write_text(json.dumps({**contract, "stop_ids": [1]}))
+    with pytest.raises(ChangedError, match="stop_ids"):
+        opened(export, ignore)
+
+
+@pytest.mark.parametrize("name", ["nowhere/at-all", "/no/such/folder", "a b"])
+def test_a_name_that_is_neither_a_folder_nor_in_the_cache_is_one_sentence(name, ignore):
+    with pytest.raises(UsageError, match=name) as caught:
+        opened(name, ignore)
+    assert "\n" not in caught.value.message
+
+
+def test_a_device_that_is_not_there_is_told_before_anything_is_read(ignore):
+    with pytest.raises(UsageError, match="device cuda:99"):
+        opened("/no/such/folder", ignore, device="cuda:99")

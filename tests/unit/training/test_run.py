@@ -1,0 +1,189 @@
+"""The composition root: what a run refuses before its directory exists, and what a resume may not change."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+
+import pytest
+
+from convo_cli.config.load import apply_overrides, load_config
+from convo_cli.errors import ChangedError, CheckpointError, ConfigError, ModelError, StoppedError
+from convo_cli.events import CheckpointSaved, EvaluationDone, Notice, RunFinished, RunStarted, StepDone
+from convo_cli.runs.layout import RunDirectory
+from convo_cli.training import run as module
+from convo_cli.training.run import resume_run, start_run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, make_config):
+    """A run of four steps, its config, its result and its events."""
+    events = []
+    config = make_config(
+        tmp_path_factory.mktemp("finished"),
+        training={"max_steps": 4},
+        evaluation={"every_steps": 2, "max_dialogues": 3},
+    )
+    result = start_run(config, events.append)
+    return result, events
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """A copy of that run at another place: a run directory can be moved."""
+    shutil.copytree(finished[0].run_dir, tmp_path / "moved")
+    return RunDirectory(tmp_path / "moved")
+
+
+def resume(run, ignore, *overrides, report=None):
+    return resume_run(run.path, "last", apply_overrides(load_config(run.config), overrides), report or ignore)
+
+
+def test_events_come_in_order_and_tell_the_sizes(finished):
+    result, events = finished
+    kinds = [
+        type(event)
+        for event in events
+        if type(event) in (RunStarted, StepDone, EvaluationDone, CheckpointSaved, RunFinished)
+    ]
+    assert kinds == [
+        RunStarted, CheckpointSaved, StepDone, StepDone, EvaluationDone, CheckpointSaved, StepDone, StepDone,
+        EvaluationDone, CheckpointSaved, RunFinished,
+    ]  # fmt: skip
+    started = next(event for event in events if isinstance(event, RunStarted))
+    assert (started.first_step, started.max_steps, started.device, started.precision) == (1, 4, "cpu", "fp32")
+    assert started.num_targets_by_role["user"] == 0 < started.num_targets_by_role["assistant"] < started.num_tokens
+    assert (result.step, result.reason) == (4, "all 4 steps done")
+    scores = [event for event in events if isinstance(event, EvaluationDone)]
+    assert result.best_loss == min(event.loss for event in scores)
+    assert all(len(event.samples) == 2 for event in scores)
+
+
+def test_the_run_directory_holds_what_it_should_and_no_leftovers(finished):
+    run = RunDirectory(finished[0].run_dir)
+    names = {path.name for path in run.path.iterdir()}
+    assert names == {
+        ".lock", "config.yaml", "run.json", "metrics.jsonl", "samples.jsonl", "checkpoints", "last.json",
+        "best-loss.json", "best-metric.json",
+    }  # fmt: skip
+    config = load_config(run.config)
+    assert all(os.path.isabs(path) for path in (*config.data.train, *config.data.validation))
+
+
+def test_a_run_that_exists_is_not_overwritten(finished, ignore):
+    config = load_config(RunDirectory(finished[0].run_dir).config)
+    with pytest.raises(CheckpointError, match="already exists"):
+        start_run(config, ignore)
+
+
+def test_a_run_that_came_into_being_while_this_one_prepared_is_not_overwritten(
+    tiny_config, ignore, monkeypatch, tmp_path
+):
+    build = module.build_scratch_model
+
+    def meanwhile(*arguments):
+        (tmp_path / "runs" / "tiny" / "checkpoints").mkdir(parents=True)
+        return build(*arguments)
+
+    monkeypatch.setattr(module, "build_scratch_model", meanwhile)
+    with pytest.raises(CheckpointError, match="tiny: already exists"):
+        start_run(tiny_config(), ignore)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        (
+            {"training": {"max_steps": None, "epochs": 0.1, "warmup_steps": 90}},
+            ConfigError,
+            r"warmup_steps is 90, but 0\.1 epochs of this data are \d steps",
+        ),
+        ({"model": {"scratch": None, "pretrained": "/nowhere/model"}}, ModelError, "/nowhere/model"),
+    ],
+)
+def test_what_is_refused_is_refused_before_the_run_directory_exists(
+    tiny_config, ignore, tmp_path, changes, error, message
+):
+    with pytest.raises(error, match=message):
+        start_run(tiny_config(**changes), ignore)
+    assert not (tmp_path / "runs").exists()
+
+
+# Resume
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("name=other", "name"),
+        ("output_dir=elsewhere", "output_dir"),
+        ("model.scratch.layers=9", "model"),
+        ("tokenizer.kind=bpe", "tokenizer"),
+        ("dialogue.template=chatml", r"dialogue\.template"),
+        ("dialogue.max_length=64", r"dialogue\.max_length"),
+    ],
+)
+def test_a_key_that_only_the_beginning_reads_cannot_be_changed_in_silence(run, ignore, override, key):
+    before = run.config.read_bytes()
+    with pytest.raises(ChangedError, match=rf"^{key} is .*, but the run was made with "):
+        resume(run, ignore, override)
+    assert run.config.read_bytes() == before
+
+
+def test_changed_data_is_refused(run, ignore, tmp_path):
+    config = load_config(run.config)
+    (tmp_path / "other.jsonl").write_text('["Hello", "Hi!"]\n')
+    with pytest.raises(ChangedError, match=r"other\.jsonl: not the data that the run began with"):
+        resume(run, ignore, f"data.train={tmp_path / 'other.jsonl'}")
+    assert load_config(run.config) == config
+
+
+def test_a_moved_run_goes_on_and_keeps_absolute_data_paths_and_cleans_up(run, ignore, monkeypatch, tmp_path):
+    shutil.copyfile(load_config(run.config).data.train[0], tmp_path / "copy.jsonl")
+    (run.path / ".tmp-last.json-1").write_text("half")
+    (run.checkpoints / ".tmp-step-00000009-1").mkdir()
+    monkeypatch.chdir(tmp_path)
+    result = resume(run, ignore, "training.max_steps=5", "data.train=copy.jsonl")
+    assert (result.step, result.run_dir) == (5, run.path)
+    written = load_config(run.config)
+    assert written.training.max_steps == 5
+    assert written.data.train == (str(tmp_path / "copy.jsonl"),)
+    assert not [path for folder in (run.path, run.checkpoints) for path in folder.glob(".tmp-*")]
+
+
+def test_a_finished_run_ends_at_once_with_its_reason_and_its_checkpoint(run, ignore):
+    paths = [run.checkpoint(4) / f"{name}.safetensors" for name in ("model", "optimizer")]
+    before = [path.read_bytes() for path in (*paths, run.checkpoint(4) / "state.json")]
+    assert resume(run, ignore).reason == "all 4 steps done"
+    assert [path.read_bytes() for path in (*paths, run.checkpoint(4) / "state.json")] == before
+
+
+def test_a_damaged_newest_checkpoint_falls_back_with_a_warning_and_is_replaced(run, ignore):
+    (run.checkpoint(4) / "model.safetensors").unlink()
+    notices = []
+    resume(run, ignore, report=lambda event: notices.append(event) if isinstance(event, Notice) else None)
+    warnings = [notice.message for notice in notices if notice.is_warning]
+    assert any("step-00000004/model.safetensors: missing" in warning for warning in warnings)
+    assert any("discarding what came after step 2" in warning for warning in warnings)
+    assert (run.checkpoint(4) / "model.safetensors").is_file()
+
+
+def test_a_signal_with_the_last_step_does_not_make_a_finished_run_a_stopped_one(run, ignore):
+    def stop(event):
+        if isinstance(event, StepDone) and event.step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    assert resume(run, ignore, "training.max_steps=5", report=stop).reason == "all 5 steps done"
+
+
+def test_a_signal_before_it_saves_and_says_how_to_go_on(run, ignore):
+    def stop(event):
+        if isinstance(event, StepDone) and event.step == 5:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    with pytest.raises(StoppedError, match="stopped after step 5 of 6; the run is saved") as caught:
+        resume(run, ignore, "training.max_steps=6", report=stop)
+    assert caught.value.exit_code == 128 + signal.SIGUSR1
+    assert str(run.path) in str(caught.value.hint)
+    assert run.checkpoint(5).is_dir()
