@@ -6,7 +6,20 @@ from hypothesis import strategies as st
 
 from convo_cli.data.dialogue import Dialogue, Turn
 
-LOOK_ALIKES = ("<|end|>", "<|user|>", "<|im_end|>", "<sep>", "[SEP]", "[CLS]", "<unk>", "<0x41>", "<|endoftext|>")
+LOOK_ALIKES = (
+    "<|system|>",
+    "<|assistant|>",
+    "<|im_start|>",
+    "<|end|>",
+    "<|user|>",
+    "<|im_end|>",
+    "<sep>",
+    "[SEP]",
+    "[CLS]",
+    "<unk>",
+    "<0x41>",
+    "<|endoftext|>",
+)
 # U+2581 is SentencePiece's own mark for a space, so text cannot hold it apart from one; surrogates are no text.
 _CHARACTERS = st.characters(exclude_categories=("Cs",), exclude_characters="\u2581\x00")
 _WORDS = st.sampled_from(

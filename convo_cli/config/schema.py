@@ -63,7 +63,7 @@ class TokenizerConfig(Section):
     """SentencePiece model type; used only with model.scratch (a pretrained model brings its own tokenizer)."""
     vocab_size: int = Field(8000, ge=300, le=1_000_000)
     """Largest number of pieces, the 256 byte pieces included; a small corpus may give fewer."""
-    character_coverage: float = Field(0.9995, gt=0.9, le=1.0)
+    character_coverage: float = Field(0.9995, ge=0.98, le=1.0)
     """Share of the corpus's characters that get a piece of their own; the rest are spelled in bytes."""
 
 

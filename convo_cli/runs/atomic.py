@@ -113,11 +113,14 @@ def remove_leftovers(folder: Path) -> None:
                 path.unlink()
 
 
-def verify_directory(path: Path) -> None:
-    """Raise CheckpointError naming the first file that is missing, changed or not in the manifest."""
-    expected = read_manifest(path)
-    found = {file.name for file in path.iterdir()} - {MANIFEST_FILE}
-    for name in sorted(expected.keys() | found):
+def verify_directory(path: Path, *, may_differ: frozenset[str] = frozenset(), may_hold_more: bool = False) -> None:
+    """Raise CheckpointError naming the first file that is missing, changed or not in the manifest.
+
+    Files named in ``may_differ`` may be changed or missing; with ``may_hold_more`` others may have been added.
+    """
+    expected = {name: seal for name, seal in read_manifest(path).items() if name not in may_differ}
+    found = {file.name for file in path.iterdir()} - {MANIFEST_FILE} - may_differ
+    for name in sorted(expected.keys() if may_hold_more else expected.keys() | found):
         if name not in expected:
             raise _damage(f"{path / name}: not part of the checkpoint as it was saved")
         if name not in found:

@@ -128,9 +128,20 @@ def open_checkpoint(path: Path, report: Report) -> Path:
     run = RunDirectory(path)
     if run.is_run:
         return find_checkpoint(run, "last", report).path
-    if (path / STATE_FILE).is_file() or (path / MANIFEST_FILE).is_file():
+    if (path / STATE_FILE).is_file():
         verify_directory(path)
+    elif (path / MANIFEST_FILE).is_file():
+        # An export: its owner may write the card, and a hub adds files of its own.
+        verify_directory(path, may_differ=frozenset({"README.md"}), may_hold_more=True)
     return path
+
+
+def is_saved(run: RunDirectory, progress: Progress) -> bool:
+    """Whether the run has a checkpoint with exactly this progress, scores included."""
+    try:
+        return read_state(run.checkpoint(progress.step)).progress == progress
+    except CheckpointError:
+        return False
 
 
 def read_state(path: Path) -> SavedState:

@@ -21,6 +21,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from convo_cli.config.schema import TokenizerConfig
 from convo_cli.errors import DataError, ModelError
 from convo_cli.text.hub import local_folder
+from convo_cli.text.pieces import special_tokens
 
 if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
@@ -125,7 +126,7 @@ def load_pretrained_tokenizer(source: str, revision: str | None = None) -> PreTr
 def add_special_tokens(tokenizer: PreTrainedTokenizerBase, tokens: Iterable[str]) -> tuple[str, ...]:
     """Add the tokens the tokenizer lacks, as special tokens; return those that were new."""
     vocabulary = tokenizer.get_vocab()
-    special = set(tokenizer.all_special_tokens)
+    special = special_tokens(tokenizer)
     new = tuple(token for token in tokens if token not in vocabulary)
     plain = [token for token in tokens if token not in special]
     if plain:

@@ -76,12 +76,16 @@ def train(state: TrainState, plan: Plan, report: Report) -> str:
     """
     progress = state.progress
     while True:
+        is_best = False
         if progress.scores is None and plan.is_evaluation_due(progress.step):
+            if plan.is_stop_requested():
+                plan.save(state)
+                return STOPPED_BY_SIGNAL  # at once; the resumed run begins with this evaluation
             result = plan.evaluate(state)
-            take_scores(state, result, plan)
+            is_best = take_scores(state, result, plan)
             report(result)
         reason = reason_to_stop(state, plan)
-        if reason or plan.is_save_due(progress.step):
+        if reason or is_best or plan.is_save_due(progress.step):
             plan.save(state)
         if reason:
             return reason
@@ -156,8 +160,11 @@ def accumulate_gradients(state: TrainState, plan: Plan, batches: Sequence[Batch]
     return float(total) / num_targets, float(grad_norm)
 
 
-def take_scores(state: TrainState, result: EvaluationDone, plan: Plan) -> None:
-    """Remember an evaluation: the scores of these weights, the best so far, and how long there was nothing better."""
+def take_scores(state: TrainState, result: EvaluationDone, plan: Plan) -> bool:
+    """Remember an evaluation: the scores of these weights, the best so far, and how long there was nothing better.
+
+    True where these weights are the best so far, by loss or by metric.
+    """
     progress, rule = state.progress, plan.early_stopping
     loss, metric = result.loss, result.metrics.get(plan.metric)
     progress.scores = Scores(loss=loss, metric=metric)
@@ -168,9 +175,13 @@ def take_scores(state: TrainState, result: EvaluationDone, plan: Plan) -> None:
     else:
         is_better = progress.best_loss is None or loss < progress.best_loss - rule.min_delta
     progress.evaluations_without_improvement = 0 if is_better else progress.evaluations_without_improvement + 1
-    progress.best_loss = loss if progress.best_loss is None else min(loss, progress.best_loss)
-    if metric is not None:
-        progress.best_metric = metric if progress.best_metric is None else max(metric, progress.best_metric)
+    is_best_loss = progress.best_loss is None or loss < progress.best_loss
+    if is_best_loss:
+        progress.best_loss = loss
+    is_best_metric = metric is not None and (progress.best_metric is None or metric > progress.best_metric)
+    if is_best_metric:
+        progress.best_metric = metric
+    return is_best_loss or is_best_metric
 
 
 def reason_to_stop(state: TrainState, plan: Plan) -> str | None:

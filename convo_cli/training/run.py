@@ -42,7 +42,7 @@ from convo_cli.model.device import (
 )
 from convo_cli.model.loss import Batch, collate
 from convo_cli.runs.atomic import disk_errors, make_directory, remove_directory, remove_leftovers, write_file
-from convo_cli.runs.checkpoint import Which, find_checkpoint
+from convo_cli.runs.checkpoint import Which, find_checkpoint, is_saved
 from convo_cli.runs.layout import RunDirectory, existing_run, require_new
 from convo_cli.runs.lock import locked
 from convo_cli.runs.metrics import MetricsLog
@@ -263,6 +263,8 @@ def _plan(run: RunDirectory, parts: Parts, stop: StopRequest, report: Report) ->
         return evaluator(state.model, state.progress.step)
 
     def save(state: TrainState) -> None:
+        if is_saved(run, state.progress):
+            return
         save_checkpoint(run, state, parts.encoder, spiece=parts.spiece, keep=config.checkpoints.keep, report=report)
 
     return Plan(
@@ -283,7 +285,7 @@ def _plan(run: RunDirectory, parts: Parts, stop: StopRequest, report: Report) ->
         is_evaluation_due=lambda step: (
             evaluator is not None and (step == max_steps or (step > 0 and step % evaluation_every == 0))
         ),
-        is_save_due=lambda step: step % save_every == 0 and not run.checkpoint(step).exists(),
+        is_save_due=lambda step: step % save_every == 0,
         evaluate=evaluate,
         save=save,
         is_stop_requested=lambda: stop.is_set,

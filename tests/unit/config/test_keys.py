@@ -39,7 +39,7 @@ def test_only_what_has_no_default_is_required() -> None:
         ("data.validation", "text or a list of texts"),
         ("model.scratch", "a section of keys, or null"),
         ("model.pretrained", "text, not empty, or null"),
-        ("tokenizer.character_coverage", "a number, above 0.9, at most 1"),
+        ("tokenizer.character_coverage", "a number, 0.98 to 1"),
         ("training.max_steps", "a whole number, at least 1, or null"),
         ("training.betas", "a list of 2 numbers"),
         ("training.schedule", "constant, linear or cosine"),

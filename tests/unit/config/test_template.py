@@ -68,7 +68,7 @@ def _comments(text: str) -> str:
     [
         ("seed", "0 to 9223372036854775807"),
         ("vocab_size", "300 to 1000000"),
-        ("character_coverage", "above 0.9, at most 1"),
+        ("character_coverage", "0.98 to 1"),
         ("learning_rate", "above 0, at most 10"),
         ("schedule", "constant, linear or cosine"),
         ("batch_size", "at least 1"),

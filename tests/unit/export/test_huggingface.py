@@ -11,6 +11,7 @@ from convo_cli.errors import CheckpointError, UsageError
 from convo_cli.export import huggingface as module
 from convo_cli.export.huggingface import export_huggingface
 from convo_cli.runs.atomic import verify_directory
+from convo_cli.runs.checkpoint import open_checkpoint
 
 FILES = {
     "MANIFEST.json", "README.md", "chat_template.jinja", "config.json", "dialogue.json", "generation_config.json",
@@ -108,6 +109,15 @@ def test_a_file_that_somebody_put_into_an_export_is_not_deleted_with_it(export, 
     with pytest.raises(UsageError, match=r"notes\.txt is no part of the export"):
         export(exported, force=True)
     assert (exported / "notes.txt").read_text() == "mine"
+
+
+def test_an_export_whose_card_was_edited_or_that_came_back_from_a_hub_still_opens(exported, ignore):
+    (exported / "README.md").write_text("# mine")
+    (exported / ".gitattributes").write_text("*.safetensors filter=lfs")
+    assert open_checkpoint(exported, ignore) == exported
+    (exported / "chat_template.jinja").write_text("other")
+    with pytest.raises(CheckpointError, match=r"chat_template\.jinja: damaged"):
+        open_checkpoint(exported, ignore)
 
 
 def test_a_checkpoint_and_a_run_are_no_exports(export, checkpoint, make_checkpoint, tmp_path):

@@ -11,6 +11,7 @@ import pytest
 from convo_cli.config.load import apply_overrides, load_config
 from convo_cli.errors import ChangedError, CheckpointError, ConfigError, ModelError, StoppedError
 from convo_cli.events import CheckpointSaved, EvaluationDone, Notice, RunFinished, RunStarted, StepDone
+from convo_cli.runs.checkpoint import read_state
 from convo_cli.runs.layout import RunDirectory
 from convo_cli.training import run as module
 from convo_cli.training.run import resume_run, start_run
@@ -169,12 +170,32 @@ def test_a_damaged_newest_checkpoint_falls_back_with_a_warning_and_is_replaced(r
     assert (run.checkpoint(4) / "model.safetensors").is_file()
 
 
-def test_a_signal_with_the_last_step_does_not_make_a_finished_run_a_stopped_one(run, ignore):
-    def stop(event):
-        if isinstance(event, StepDone) and event.step == 5:
-            os.kill(os.getpid(), signal.SIGTERM)
+def _stop_at_five(event):
+    if isinstance(event, StepDone) and event.step == 5:
+        os.kill(os.getpid(), signal.SIGTERM)
 
-    assert resume(run, ignore, "training.max_steps=5", report=stop).reason == "all 5 steps done"
+
+def test_a_signal_with_the_last_step_of_a_run_without_evaluations_does_not_make_it_a_stopped_one(tiny_config, ignore):
+    config = tiny_config(data={"validation": []}, training={"max_steps": 5})
+    assert start_run(config, _stop_at_five).reason == "all 5 steps done"
+
+
+def test_a_signal_before_an_evaluation_saves_at_once_and_the_resumed_run_begins_with_it(run, ignore):
+    """An evaluation may take longer than whoever sent the signal is going to wait."""
+    seen = []
+
+    def stop(event):
+        seen.append(event)
+        _stop_at_five(event)
+
+    with pytest.raises(StoppedError, match="stopped after step 5 of 5"):
+        resume(run, ignore, "training.max_steps=5", report=stop)
+    assert not any(isinstance(event, EvaluationDone) and event.step == 5 for event in seen)
+    assert read_state(run.checkpoint(5)).progress.scores is None
+    again = []
+    assert resume(run, ignore, report=again.append).reason == "all 5 steps done"
+    assert [event.step for event in again if isinstance(event, EvaluationDone)] == [5]
+    assert read_state(run.checkpoint(5)).progress.scores is not None
 
 
 def test_a_signal_before_it_saves_and_says_how_to_go_on(run, ignore):
@@ -187,3 +208,13 @@ def test_a_signal_before_it_saves_and_says_how_to_go_on(run, ignore):
     assert caught.value.exit_code == 128 + signal.SIGUSR1
     assert str(run.path) in str(caught.value.hint)
     assert run.checkpoint(5).is_dir()
+
+
+def test_the_best_evaluation_always_has_a_checkpoint(tiny_config, tmp_path, ignore):
+    """Also where checkpoints come at other steps than evaluations."""
+    config = tiny_config(evaluation={"every_steps": 2}, checkpoints={"every_steps": 5, "keep": 9})
+    result = start_run(config, ignore)
+    run = RunDirectory(result.run_dir)
+    saved = {step: read_state(run.checkpoint(step)).progress.scores for step in run.checkpoint_steps()}
+    assert {0, 2, 5, 6} <= saved.keys()
+    assert result.best_loss in [scores.loss for scores in saved.values() if scores is not None]
