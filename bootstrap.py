@@ -50,6 +50,8 @@ def main() -> int:
     os.chdir(ROOT)
     set_up(with_tools=verb != "demo")
     os.environ["PATH"] = f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"
+    if verb.startswith("test"):
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # one test process a core, one thread each
     if verb == "demo":
         return demo()
     return run_all(commands(verb, rest))
@@ -66,8 +68,8 @@ def commands(verb: str, rest: Command) -> list[Command]:
             ["lint-imports"],
         ],
         "format": [["ruff", "check", "--fix", "."], ["ruff", "format", "."]],
-        "test": [[python, "-m", "pytest", *rest]],
-        "test-slow": [[python, "-m", "pytest", "-m", "slow", *rest]],
+        "test": [[python, "-m", "pytest", "-n", "auto", *rest]],
+        "test-slow": [[python, "-m", "pytest", "-n", "auto", "-m", "slow", *rest]],
         "bench": [[python, str(path), *rest] for path in sorted(Path("benchmarks").glob("bench_*.py"))],
         "docs": [[python, "-m", "convo_cli.config.template", "docs/config.md"]],
         "setup": [],
@@ -128,7 +130,8 @@ def set_up(*, with_tools: bool) -> None:
         return
     print(f"setting up {ENVIRONMENT} (once; torch is the large part)", file=sys.stderr, flush=True)
     try:
-        venv.create(ENVIRONMENT, with_pip=True, clear=bool(have) and have[:1] != [wanted])
+        if Path(sys.prefix) != ENVIRONMENT:  # not while running inside it
+            venv.create(ENVIRONMENT, with_pip=True, clear=bool(have) and have[:1] != [wanted])
     except subprocess.CalledProcessError:
         sys.exit("Python's venv module cannot install pip here; on Debian and Ubuntu: apt install python3-venv")
     target = ".[dev]" if with_tools or "tools" in have else "."

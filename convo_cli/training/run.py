@@ -6,6 +6,7 @@ Everything is checked before the run directory exists; from then on a checkpoint
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -112,11 +113,12 @@ def start_run(config: RunConfig, report: Report) -> RunResult:
             report(Notice(f"{added} rows were added to the model's embeddings for {text.num_new_tokens} new tokens"))
     parts = _assemble(config, text.encoder, text.spiece, model, train_store, validation_store, device)
     require_new(run)  # again: preparing may have taken minutes
-    make_directory(run.checkpoints)
-    with locked(run):
-        write_file(run.config, dump_config(_with_absolute_paths(config)))
-        write_run_info(run, config.data, device=str(device))
-        return _train(run, parts, _new_state(parts), report)
+    with listening() as stop:  # from here on a signal leaves a run that can be resumed
+        make_directory(run.checkpoints)
+        with locked(run):
+            write_file(run.config, dump_config(_with_absolute_paths(config)))
+            write_run_info(run, config.data, device=str(device))
+            return _train(run, parts, _new_state(parts), stop, report)
 
 
 def resume_run(run_dir: Path, which: Which, config: RunConfig, report: Report) -> RunResult:
@@ -146,10 +148,11 @@ def resume_run(run_dir: Path, which: Which, config: RunConfig, report: Report) -
         parts = _assemble(config, encoder, spiece_of(checkpoint.path), model, train_store, validation_store, device)
         state = _new_state(parts)
         restore_state(checkpoint.path, state)
-        _discard_after(run, state.progress.step, report)
-        write_file(run.config, dump_config(_with_absolute_paths(config)))
-        report(Notice(f"going on from {checkpoint.path.name}, the {which} checkpoint"))
-        return _train(run, parts, state, report)
+        with listening() as stop:
+            _discard_after(run, state.progress.step, report)
+            write_file(run.config, dump_config(_with_absolute_paths(config)))
+            report(Notice(f"going on from {checkpoint.path.name}, the {which} checkpoint"))
+            return _train(run, parts, state, stop, report)
 
 
 def _encode_data(config: RunConfig, encoder: DialogueEncoder, report: Report) -> tuple[TokenStore, TokenStore | None]:
@@ -203,12 +206,11 @@ def _new_state(parts: Parts) -> TrainState:
     return TrainState(parts.model, make_optimizer(parts.model, training), scaler)
 
 
-def _train(run: RunDirectory, parts: Parts, state: TrainState, report: Report) -> RunResult:
+def _train(run: RunDirectory, parts: Parts, state: TrainState, stop: StopRequest, report: Report) -> RunResult:
     """Attach the run directory's own reporters, draw the schedule, and hand over to the loop."""
     config = parts.config
     step = state.progress.step
     with ExitStack() as stack:
-        stop = stack.enter_context(listening())
         log = MetricsLog(run.metrics, run.samples, after_step=step)
         reporters: list[Report] = [stack.enter_context(closing(log))]
         if config.logging.tensorboard:
@@ -234,7 +236,7 @@ def _train(run: RunDirectory, parts: Parts, state: TrainState, report: Report) -
         raise StoppedError(
             stop.signal_number,
             f"stopped after step {state.progress.step} of {parts.max_steps}; the run is saved",
-            hint=f"convo resume {run.path}",
+            hint=f"convo resume {shlex.quote(str(run.path))}",
         )
     progress = state.progress
     return RunResult(run.path, progress.step, reason, progress.best_loss, progress.best_metric)

@@ -15,10 +15,10 @@ from convo_cli.runs.layout import RunDirectory
 from tests.commands import make_workplace, run_here, settings, start
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
-STEPS = 40
+RUN, STEPS = "my runs/tiny", 40
 LONG = settings(
-    f"training.max_steps={STEPS}", "data.validation=[]", "checkpoints.every_steps=25", "logging.tensorboard=false",
-    "logging.plots=false",
+    "output_dir=my runs", f"training.max_steps={STEPS}", "data.validation=[]", "checkpoints.every_steps=25",
+    "logging.tensorboard=false", "logging.plots=false",
 )  # fmt: skip
 
 
@@ -27,7 +27,7 @@ def straight(tmp_path_factory):
     """The weights of a run that nobody stopped."""
     folder = make_workplace(tmp_path_factory.mktemp("signals"))
     assert run_here(folder, "train", "config.yaml", "-q", *settings("name=straight"), *LONG).code == 0
-    return weights(folder / "runs/straight")
+    return weights(folder / "my runs/straight")
 
 
 def weights(run):
@@ -56,14 +56,14 @@ def test_a_stopped_run_is_saved_and_ends_as_if_it_had_not_been_stopped(straight,
     try:
         seen = until(process, r"^step 5/")
         process.send_signal(signal.SIGSTOP)
-        refused = run_here(tmp_path, "resume", "runs/tiny")
+        refused = run_here(tmp_path, "resume", RUN)
         process.send_signal(number)
         process.send_signal(signal.SIGCONT)
         out, rest = process.communicate(timeout=120)
     finally:
         process.kill()
     assert (refused.code, refused.out) == (5, "")
-    assert refused.err.startswith("error: runs/tiny: another process is working in this run directory\nhint: ")
+    assert refused.err.startswith(f"error: {RUN}: another process is working in this run directory\nhint: ")
 
     err = "".join(seen) + rest.decode()
     assert (process.returncode, out) == (code, b"")
@@ -73,9 +73,9 @@ def test_a_stopped_run_is_saved_and_ends_as_if_it_had_not_been_stopped(straight,
         rf"^error: stopped after step (\d+) of {STEPS}; the run is saved\nhint: (.*)\n\Z", err, re.MULTILINE
     )
     assert stopped, err
-    assert RunDirectory(tmp_path / "runs/tiny").checkpoint_steps()[-1] == int(stopped[1]) < STEPS
+    assert RunDirectory(tmp_path / RUN).checkpoint_steps()[-1] == int(stopped[1]) < STEPS
     assert run_here(tmp_path, *shlex.split(stopped[2])[1:], "-q").code == 0
-    assert weights(tmp_path / "runs/tiny") == straight
+    assert weights(tmp_path / RUN) == straight
 
 
 def test_a_second_signal_leaves_at_once_and_tears_nothing(straight, tmp_path):
@@ -92,5 +92,20 @@ def test_a_second_signal_leaves_at_once_and_tears_nothing(straight, tmp_path):
         process.kill()
     assert process.returncode in (130, 143)
     assert (out, b"Traceback" in err) == (b"", False)
-    assert run_here(tmp_path, "resume", "runs/tiny", "-q").code == 0
-    assert weights(tmp_path / "runs/tiny") == straight
+    assert run_here(tmp_path, "resume", RUN, "-q").code == 0
+    assert weights(tmp_path / RUN) == straight
+
+
+def test_a_signal_while_the_data_is_prepared_leaves_nothing_or_a_run_that_can_be_resumed(tmp_path):
+    make_workplace(tmp_path)
+    process = start(tmp_path, "train", "config.yaml", *LONG)
+    try:
+        until(process, "^tokenizer.vocab_size")
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert (process.returncode, out) == (130, b"")
+    assert b"Traceback" not in err
+    if (tmp_path / RUN).exists():
+        assert run_here(tmp_path, "resume", RUN, "-q", *settings("training.max_steps=1")).code == 0
