@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from convo_cli.config.schema import GenerationConfig, MetricName
+from convo_cli.config.schema import GenerationConfig
 from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.errors import DataError
 from convo_cli.events import SampleReply
@@ -15,8 +15,6 @@ from convo_cli.model.generation import Generator
 
 if TYPE_CHECKING:
     from sacrebleu.metrics.bleu import BLEU
-
-METRICS: tuple[MetricName, ...] = ("bleu-2", "bleu-4", "nist-2", "nist-4")
 
 
 def choose_dialogues(dialogues: Iterable[Dialogue], count: int, seed: int) -> list[Dialogue]:
