@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import tracemalloc
 from collections import Counter
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convo_cli.config.schema import GenerationConfig
+from convo_cli.config.schema import GenerationConfig, MetricName
 from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.errors import DataError
-from convo_cli.evaluation.replies import METRICS, choose_dialogues, reply_to_all, score_replies
+from convo_cli.evaluation.replies import choose_dialogues, reply_to_all, score_replies
 from convo_cli.events import SampleReply
 from convo_cli.model.generation import Reply
 
@@ -87,7 +88,7 @@ def test_kana_and_chinese_characters_count_one_by_one_and_punctuation_is_a_word(
 )  # fmt: skip
 def test_empty_and_one_word_replies_have_finite_scores(pairs):
     scores = score_replies(said(*pairs))
-    assert tuple(scores) == METRICS
+    assert tuple(scores) == get_args(MetricName)
     assert all(math.isfinite(score) and 0 <= score <= 100 for score in scores.values())
 
 
