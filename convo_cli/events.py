@@ -29,6 +29,23 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenCounts:
+    """What the pre-flight found in the training or the validation data."""
+
+    num_dialogues: int
+    num_examples: int
+    """Dialogues, and windows of those that are longer than `dialogue.max_length`."""
+    num_over_length: int
+    """Dialogues that are cut into windows; no target of theirs is lost."""
+    num_tokens: int
+    """Tokens of all examples; what windows repeat as context counts each time."""
+    num_targets_by_role: Mapping[str, int]
+    median_tokens: float
+    """Of a whole dialogue."""
+    max_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class RunStarted:
     """Everything is built and checked; the next thing that happens is step ``first_step``."""
 
@@ -36,10 +53,10 @@ class RunStarted:
     device: str
     precision: str
     num_parameters: int
-    num_dialogues: int
-    num_examples: int
-    num_tokens: int
-    num_targets_by_role: Mapping[str, int]
+    template: str
+    max_length: int
+    training: TokenCounts
+    validation: TokenCounts | None
     first_step: int
     max_steps: int
     steps_per_epoch: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from math import ceil
 from typing import TYPE_CHECKING, Any
@@ -17,24 +17,30 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from convo_cli.data.report import DataReport, FileReport, ProblemGroup, Spread
+    from convo_cli.training.preview import Preview, ShownExample
 
 _BAR_WIDTH = 14
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _MAX_NAMES = 4
 _STYLES = {"error": "bold red", "warning": "yellow"}
+_TARGET_STYLES = {"none": "dim", "assistant": "green", "user": "cyan"}
 
 
-def as_record(report: DataReport) -> dict[str, Any]:
-    """The report as the object of `--json`."""
+def as_record(report: DataReport, preview: Preview | None, refused: Sequence[ProblemGroup]) -> dict[str, Any]:
+    """The report as the object of `--json`; ``refused`` is what only the pre-flight found."""
     return {
-        "is_trainable": report.is_trainable,
-        "num_errors": report.num_errors,
+        "is_trainable": report.is_trainable and not refused,
+        "num_errors": report.num_errors + _num_problems(refused),
         "num_warnings": report.num_warnings,
         **asdict(report),
+        "preflight": None if preview is None else asdict(preview),
+        "preflight_problem_groups": [asdict(group) for group in refused],
     }
 
 
-def show_report(console: Console, report: DataReport, *, is_quiet: bool) -> None:
+def show_report(
+    console: Console, report: DataReport, preview: Preview | None, refused: Sequence[ProblemGroup], *, is_quiet: bool
+) -> None:
     """Print the whole report; a quiet one has only problems and the verdict."""
     if not is_quiet:
         for file in report.files:
@@ -46,8 +52,39 @@ def show_report(console: Console, report: DataReport, *, is_quiet: bool) -> None
             )
         if report.leaks:
             console.print()
-    _show_problems(console, report)
-    _show_verdict(console, report)
+        if preview is not None:
+            _show_preview(console, preview)
+    groups = [(file.file, group) for file in report.files for group in file.problem_groups]
+    _show_problems(console, [*groups, *(("the pre-flight", group) for group in refused)])
+    _show_verdict(console, report, refused)
+
+
+def _show_preview(console: Console, preview: Preview) -> None:
+    from convo_cli.cli.progress import show_counts
+
+    show_counts(console, preview)
+    console.print()
+    is_unicode = console.encoding.startswith("utf")
+    _show_indented(console, _histogram("tokens per dialogue", preview.tokens_per_dialogue, is_unicode=is_unicode))
+    for shown in preview.shown:
+        _show_example(console, shown)
+
+
+def _show_example(console: Console, shown: ShownExample) -> None:
+    """What the model reads, a row for each stretch that is learnt or is not."""
+    num_tokens = sum(len(stretch.ids) for stretch in shown.stretches)
+    num_targets = sum(len(stretch.ids) for stretch in shown.stretches if stretch.target != "none")
+    _show(console, f"{shown.where}  {_plural(num_tokens, 'token')}, {num_targets:,} learnt", "bold")
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(ratio=3, overflow="fold")
+    table.add_column(ratio=2, overflow="fold")
+    for stretch in shown.stretches:
+        target = "context" if stretch.target == "none" else stretch.target
+        ids = " ".join(map(str, stretch.ids))
+        table.add_row(target, Text(printable(stretch.text)), ids, style=_TARGET_STYLES[stretch.target])
+    console.print(Padding(table, (0, 0, 0, 2)))
+    console.print()
 
 
 def _show_file(console: Console, file: FileReport) -> None:
@@ -109,33 +146,37 @@ def _histogram(title: str, spread: Spread, *, is_unicode: bool) -> Table:
     return column
 
 
-def _show_problems(console: Console, report: DataReport) -> None:
-    groups: dict[str, list[tuple[FileReport, ProblemGroup]]] = {}
-    for file in report.files:
-        for group in file.problem_groups:
-            groups.setdefault(group.code, []).append((file, group))
-    for code, parts in sorted(groups.items(), key=lambda item: item[1][0][1].severity != "error"):
+def _show_problems(console: Console, groups: Iterable[tuple[str, ProblemGroup]]) -> None:
+    by_code: dict[str, list[tuple[str, ProblemGroup]]] = {}
+    for origin, group in groups:
+        by_code.setdefault(group.code, []).append((origin, group))
+    for code, parts in sorted(by_code.items(), key=lambda item: item[1][0][1].severity != "error"):
         first = parts[0][1]
-        count = sum(group.count for _, group in parts)
         head = Text(f"{first.severity} ", style=_STYLES[first.severity])
+        count = _num_problems(group for _, group in parts)
         console.print(head.append(code, style="bold").append(f"  {count:,}", style="default"), soft_wrap=True)
-        for file, group in parts:
+        for origin, group in parts:
             for problem in group.problems:
                 place = f"{problem.file}:{problem.line}:{problem.column} {problem.path}"
                 _show(console, f"  {place}  {problem.message}")
             if left := group.count - len(group.problems):
-                _show(console, f"  {left:,} {'more ' if group.problems else ''}in {file.file}", "dim")
+                _show(console, f"  {left:,} {'more ' if group.problems else ''}in {origin}", "dim")
         _show(console, f"  hint: {first.hint}", "dim")
         console.print()
 
 
-def _show_verdict(console: Console, report: DataReport) -> None:
+def _show_verdict(console: Console, report: DataReport, refused: Sequence[ProblemGroup]) -> None:
     num_dialogues = sum(file.num_dialogues for file in report.files)
+    num_errors = report.num_errors + _num_problems(refused)
     warnings = f", {_plural(report.num_warnings, 'warning')}" if report.num_warnings else ""
-    if report.is_trainable:
-        _show(console, f"ok: {_plural(num_dialogues, 'dialogue')} can be trained on{warnings}", "green")
+    if num_errors:
+        _show(console, f"not trainable: {_plural(num_errors, 'error')}{warnings}", "bold red")
     else:
-        _show(console, f"not trainable: {_plural(report.num_errors, 'error')}{warnings}", "bold red")
+        _show(console, f"ok: {_plural(num_dialogues, 'dialogue')} can be trained on{warnings}", "green")
+
+
+def _num_problems(groups: Iterable[ProblemGroup]) -> int:
+    return sum(group.count for group in groups)
 
 
 def _show_indented(console: Console, table: Table) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -26,12 +26,15 @@ from convo_cli.events import (
     RunStarted,
     SampleReply,
     StepDone,
+    TokenCounts,
 )
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.text import Text
     from typing_extensions import Self
+
+    from convo_cli.training.preview import Preview
 
 _LABEL_WIDTH = 12
 _PLAIN_WIDTH = 120
@@ -246,22 +249,52 @@ def _show_warning(console: Console, event: Event) -> None:
 
 
 def _show_facts(console: Console, event: RunStarted) -> None:
-    targets = sum(event.num_targets_by_role.values())
-    roles = ", ".join(
-        f"{_one_line(role)} {number:,} ({_share(number, targets)})"
-        for role, number in event.num_targets_by_role.items()
-    )
     facts = {
         "run": _one_line(str(event.run_dir)),
         "device": f"{_one_line(event.device)}, {event.precision}",
         "parameters": f"{event.num_parameters:,}",
-        "dialogues": f"{event.num_dialogues:,} as {event.num_examples:,} examples",
-        "tokens": f"{event.num_tokens:,}",
-        "targets": f"{targets:,} ({_share(targets, event.num_tokens)} of tokens): {roles}",
         "steps": f"{event.first_step:,} to {event.max_steps:,}, {event.steps_per_epoch:,} per epoch",
     }
     for label, value in facts.items():
         _show(console, _labelled(label, value))
+    show_counts(console, event)
+
+
+def show_counts(console: Console, event: RunStarted | Preview) -> None:
+    """The table of the pre-flight: what the dialogues are as tokens, and which of those are learnt."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column(f"as tokens ({event.template})")
+    sets = [event.training]
+    table.add_column("training", justify="right")
+    if event.validation is not None:
+        sets.append(event.validation)
+        table.add_column("validation", justify="right")
+
+    def add_row(label: str, value: Callable[[TokenCounts], str]) -> None:
+        table.add_row(label, *map(value, sets))
+
+    add_row("dialogues", lambda counts: f"{counts.num_dialogues:,}")
+    add_row("tokens of a dialogue", lambda counts: f"median {counts.median_tokens:,.0f}, max {counts.max_tokens:,}")
+    add_row(f"over max_length {event.max_length:,}", _over_length)
+    add_row("examples", lambda counts: f"{counts.num_examples:,}")
+    add_row("tokens", lambda counts: f"{counts.num_tokens:,}")
+    for role in ("assistant", "user"):
+        if any(counts.num_targets_by_role[role] for counts in sets):
+            add_row(f"{role} targets", partial(_targets, role))
+    console.print(table)
+
+
+def _over_length(counts: TokenCounts) -> str:
+    share = _share(counts.num_over_length, counts.num_dialogues)
+    return f"{counts.num_over_length:,} ({share}), in windows" if counts.num_over_length else "0"
+
+
+def _targets(role: str, counts: TokenCounts) -> str:
+    number = counts.num_targets_by_role[role]
+    return f"{number:,} ({_share(number, counts.num_tokens)})"
 
 
 def _scores(event: EvaluationDone, width: int | None = None) -> str:

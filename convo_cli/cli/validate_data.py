@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
@@ -14,7 +14,9 @@ from convo_cli.errors import DataError, UsageError
 from convo_cli.events import Report
 
 if TYPE_CHECKING:
-    from convo_cli.config.schema import DataConfig, TrainOn
+    from convo_cli.config.schema import DataConfig, RunConfig, TrainOn
+    from convo_cli.data.report import ProblemGroup
+    from convo_cli.training.preview import Preview
 
 _PROGRESS_BYTES = 8 * 2**20
 """Files smaller than this together are read before a progress bar could be looked at."""
@@ -26,8 +28,16 @@ def validate_data(
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option("--config", help="Take speaker names from this config, and its files where none is given."),
+        typer.Option("--config", help="Run this config's pre-flight too, on its own files where none is given."),
     ] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option("--tokenizer", metavar="MODEL", help="Count the tokens of this model folder or hub id."),
+    ] = None,
+    show_tokens: Annotated[
+        int,
+        typer.Option("--show-tokens", min=0, metavar="N", help="Show text, ids and targets of the first N examples."),
+    ] = 0,
     first_speaker: Annotated[
         Literal["user", "assistant"] | None,
         typer.Option("--first-speaker", help="Who begins a dialogue that is a plain list of texts."),
@@ -44,50 +54,105 @@ def validate_data(
 
     The exit code is 0 if the files can be trained on (warnings do not count), 3 if not.
     """
-    paths, data_config, train_on = _inputs(files or [], config, first_speaker)
+    inputs = _inputs(files or [], config, tokenizer, first_speaker)
+    if show_tokens and inputs.run_config is None:
+        raise UsageError(
+            "--show-tokens needs to know the tokenizer", hint="add --config config.yaml or --tokenizer MODEL"
+        )
 
     from convo_cli.data.validate import validate_files
 
+    paths, data_config, train_on = inputs.paths, inputs.data_config, inputs.train_on
     with _progress(paths, is_quiet=is_quiet) as report:
         result = validate_files(paths, data_config, train_on=train_on, max_problems=max_problems, report=report)
+    preview: Preview | None = None
+    refused: tuple[ProblemGroup, ...] = ()
+    if inputs.run_config is not None and result.is_trainable:
+        preview, refused = _preview(inputs, show_tokens, max_problems, is_quiet=is_quiet)
 
     if as_json:
         from convo_cli.cli.console import print_json
         from convo_cli.cli.data_view import as_record
 
-        print_json("validate-data", as_record(result))
+        print_json("validate-data", as_record(result, preview, refused))
     else:
         from convo_cli.cli.console import stdout_console
         from convo_cli.cli.data_view import show_report
 
-        show_report(stdout_console(), result, is_quiet=is_quiet)
-    if not result.is_trainable:
+        show_report(stdout_console(), result, preview, refused, is_quiet=is_quiet)
+    if refused or not result.is_trainable:
         raise typer.Exit(DataError.exit_code)
 
 
+class _Inputs(NamedTuple):
+    """The files to check, how to read them, whose turns are learnt, and what run they are for, where that is known."""
+
+    paths: list[str]
+    data_config: DataConfig
+    train_on: TrainOn
+    run_config: RunConfig | None
+    cache_home: Path | None
+
+
 def _inputs(
-    files: list[str], config: Path | None, first_speaker: Literal["user", "assistant"] | None
-) -> tuple[list[str], DataConfig, TrainOn]:
-    """The files to check, how to read them, and whose turns are to be learnt."""
-    train_on: TrainOn = "assistant"
+    files: list[str],
+    config: Path | None,
+    tokenizer: str | None,
+    first_speaker: Literal["user", "assistant"] | None,
+) -> _Inputs:
     if config is None and not files:
         raise UsageError("no file to check", hint="convo validate-data train.jsonl")
+    if config is not None and tokenizer is not None:
+        raise UsageError("--config and --tokenizer both name a tokenizer", hint="give one of them")
     if files.count("-") > 1:
         raise UsageError("- is given twice, stdin can be read once")
+    if "-" in files and (config or tokenizer):
+        raise UsageError("stdin is read once, and tokens are counted in a second pass", hint="write it to a file first")
 
-    if config is None:
-        from convo_cli.config.schema import DataConfig
+    from convo_cli.config.load import build_config, load_config
+    from convo_cli.config.schema import DataConfig
 
-        data_config = DataConfig(train=tuple(files))
-    else:
-        from convo_cli.config.load import load_config
-
+    if config is not None:
         run_config = load_config(config)
-        data_config, train_on = run_config.data, run_config.dialogue.train_on
-        files = files or [*data_config.train, *data_config.validation]
+    elif tokenizer is not None:
+        from convo_cli.cli.arguments import require_pretrained
+
+        require_pretrained(tokenizer)
+        values = {"data": {"train": files}, "model": {"pretrained": tokenizer}, "training": {"max_steps": 1}}
+        run_config = build_config(values, "--tokenizer")
+    else:
+        run_config = None
+    data_config = DataConfig(train=tuple(files)) if run_config is None else run_config.data
+    if files:
+        data_config = data_config.model_copy(update={"train": tuple(files), "validation": ()})
     if first_speaker is not None:
         data_config = data_config.model_copy(update={"first_speaker": first_speaker})
-    return files, data_config, train_on
+    paths = [*data_config.train, *data_config.validation]
+    if run_config is None:
+        return _Inputs(paths, data_config, "assistant", None, None)
+    run_config = run_config.model_copy(update={"data": data_config})
+    home = Path(run_config.output_dir) if config else None
+    return _Inputs(paths, data_config, run_config.dialogue.train_on, run_config, home)
+
+
+def _preview(
+    inputs: _Inputs, num_shown: int, max_problems: int, *, is_quiet: bool
+) -> tuple[Preview | None, tuple[ProblemGroup, ...]]:
+    """What `train` would make of the data, or why it would refuse it."""
+    from convo_cli.cli.console import stderr_console
+    from convo_cli.cli.progress import make_progress
+    from convo_cli.training.preflight import PreflightError
+    from convo_cli.training.preview import preview
+
+    assert inputs.run_config is not None, "asked for only where there is one"
+    try:
+        with make_progress(stderr_console(), is_quiet=is_quiet, log_every=1, show_samples=0) as report:
+            made = preview(
+                inputs.run_config, report, home=inputs.cache_home, max_listed=max_problems, num_shown=num_shown
+            )
+    except PreflightError as error:
+        return None, error.groups
+    return made, ()
 
 
 @contextmanager

@@ -44,6 +44,7 @@ KINDS: dict[str, Kind] = {
     "git-lfs-pointer": _error("fetch the real file: git lfs pull"),
     "html-page": _error("the download ended at a web page (a login, an error); download the file itself"),
     "csv-file": _error("convert each dialogue to one JSON line, for example with Python's csv and json modules"),
+    "plain-text": _error("convert each dialogue to one JSON line, or download the file again if this is no data"),
     "pretty-printed-json": _error(
         "one line per value: jq -c . in.json > out.jsonl (a stream of objects) or jq -c '.[]' in.json > out.jsonl"
     ),
@@ -84,6 +85,10 @@ KINDS: dict[str, Kind] = {
     "system-not-first": _error("put the system turn first, or merge its text into the turn before or after it"),
     "train-not-boolean": _error('write "train": true or "train": false'),
     "no-target": _error("remove the dialogue, or learn both sides with dialogue.train_on: all (and --config)"),
+    # The dialogue cannot be made into tokens: found by the pre-flight, which knows the tokenizer.
+    "not-renderable": _error("set dialogue.template: turns or chatml, or change the dialogue"),
+    "turn-too-long": _error("raise dialogue.max_length (and the model's context), or split the turn"),
+    "end-not-learnt": _error("a model that never learns to stop never stops; set dialogue.template: turns or chatml"),
     "nothing-to-train": _error("set --first-speaker or data.speakers so that someone in the data is the assistant"),
     # Legal, and seldom meant.
     "blank-line": _warning("remove it; some tools stop or fail at a blank line"),
@@ -91,11 +96,23 @@ KINDS: dict[str, Kind] = {
     "duplicate": _warning("remove repeated dialogues unless they are meant to weigh more"),
     "leakage": _warning("remove them from one of the files; scores on seen dialogues say nothing"),
     "one-turn": _warning("a dialogue needs a turn and a reply to teach anything about conversation"),
+    "repeated-turn": _warning("remove one of the two; a message was probably saved twice"),
+    "label-row": _warning("these are labels or column names, not utterances; remove them"),
     "null-text": _warning("looks like a missing value written as text; remove the turn if it is"),
-    "stray-control": _warning("DEL and U+0080 to U+009F are seldom meant and often a wrong encoding; remove them"),
+    "speaker-prefix": _warning('name the speaker in the turn ({"role": "user", …}) and keep the text to what is said'),
+    "encoded-value": _warning("a value was written as text where its text was meant; write what is inside it"),
+    "html-entity": _warning("decode the text, for example with Python's html.unescape"),
+    "escape-sequence": _warning("the text was escaped twice; decode it once more"),
+    "special-token": _warning("left over from another model's format; save the text without it"),
+    "subword-mark": _warning("▁, Ġ and ## mark pieces of words in tokenizer output; save the text, not the pieces"),
+    "stray-control": _warning(
+        "DEL, U+0080 to U+009F, U+2028 and U+2029 are seldom meant and often a wrong encoding; remove them"
+    ),
     "zero-width": _warning("invisible characters cost tokens and split words; remove them"),
-    "sentencepiece-space": _warning("U+2581 marks spaces in tokenizer output; save the text, not the pieces"),
-    "mojibake": _warning("UTF-8 was read as Windows-1252 somewhere; convert the source again (ftfy can repair it)"),
+    "bidi-override": _warning("it shows text in another order than a model reads it; remove it"),
+    "replacement-character": _warning("a character was lost when the text was converted; convert the source again"),
+    "private-use": _warning("it means something in one font only; write what it stood for, or remove it"),
+    "mojibake": _warning("the text was read in a wrong encoding; convert the source again (ftfy can often repair it)"),
     "long-utterance": _warning("check that it is one utterance"),
     "long-dialogue": _warning("check that it is one dialogue"),
 }

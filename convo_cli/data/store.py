@@ -1,16 +1,35 @@
-"""Encoded examples, side by side in flat arrays: what training reads instead of dialogues."""
+"""Encoded examples, side by side in flat arrays: what training reads instead of dialogues.
+
+Arrays are built in memory for a few dialogues, and appended to files for many; a store that was opened from files is
+mapped, so its size on disk is not its size in memory.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from convo_cli.data.dialogue import Dialogue
+from convo_cli.data.fingerprint import fingerprint
+
 NO_TARGET, ASSISTANT_TARGET, USER_TARGET = 0, 1, 2
 """What a token is to the loss. User targets count while `dialogue.train_on` is all or the curriculum says so."""
+
+_DIALOGUE = np.dtype([("file", "<i4"), ("line", "<i8"), ("fingerprint", "<u8"), ("num_tokens", "<i8")])
+_COLUMNS: dict[str, np.dtype[Any]] = {
+    "input_ids": np.dtype("<i4"),
+    "targets": np.dtype("u1"),
+    "offsets": np.dtype("<i8"),
+    "dialogue_of": np.dtype("<i8"),
+    "dialogues": _DIALOGUE,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,31 +38,54 @@ class Example:
 
     input_ids: NDArray[np.int32]  # (T,)
     targets: NDArray[np.uint8]  # (T,) one of the three kinds above; position 0 is never a target
+    num_repeated: int = 0
+    """Tokens at its start that an earlier window of the dialogue has too: the system turn and the context."""
 
 
 @dataclass(frozen=True)
 class TokenStore:
-    """N examples as two flat arrays; example i is the slice ``offsets[i]:offsets[i + 1]`` of both."""
+    """N examples of D dialogues; example i is the slice ``offsets[i]:offsets[i + 1]`` of both flat arrays."""
 
     input_ids: NDArray[np.int32]
     targets: NDArray[np.uint8]
     offsets: NDArray[np.int64]  # (N + 1,)
-    num_dialogues: int
+    dialogue_of: NDArray[np.int64]  # (N,) which dialogue an example is from
+    dialogues: NDArray[np.void]
+    """(D,) file (its number among those read), line, fingerprint, and num_tokens before it was cut into windows."""
 
     @classmethod
-    def build(cls, dialogues: Iterable[Sequence[Example]]) -> TokenStore:
-        """Lay the windows of each dialogue side by side."""
+    def build(cls, encoded: Iterable[tuple[Dialogue, Sequence[Example]]], files: Sequence[str] = ()) -> TokenStore:
+        """Lay the windows of each dialogue side by side; a window without any target is left out.
+
+        ``files`` are those that the dialogues may come from.
+        """
         ids: list[NDArray[np.int32]] = [np.empty(0, np.int32)]
         targets: list[NDArray[np.uint8]] = [np.empty(0, np.uint8)]
-        lengths = [0]
-        num_dialogues = 0
-        for windows in dialogues:
-            num_dialogues += 1
-            for example in windows:
-                ids.append(example.input_ids)
-                targets.append(example.targets)
-                lengths.append(len(example.input_ids))
-        return cls(np.concatenate(ids), np.concatenate(targets), np.cumsum(lengths, dtype=np.int64), num_dialogues)
+        lengths, dialogue_of, dialogues = [0], list[int](), list[tuple[int, int, int, int]]()
+        number_of = {file: number for number, file in enumerate(files)}
+        for dialogue, windows in encoded:
+            num_tokens = 0
+            for window in windows:
+                num_tokens += len(window.input_ids) - window.num_repeated
+                if window.targets.any():
+                    ids.append(window.input_ids)
+                    targets.append(window.targets)
+                    lengths.append(len(window.input_ids))
+                    dialogue_of.append(len(dialogues))
+            place = (number_of.get(dialogue.file, -1), dialogue.line)
+            dialogues.append((*place, fingerprint(dialogue.turns), num_tokens))
+        return cls(
+            np.concatenate(ids),
+            np.concatenate(targets),
+            np.cumsum(lengths, dtype=np.int64),
+            np.array(dialogue_of, np.int64),
+            np.array(dialogues, _DIALOGUE),
+        )
+
+    @classmethod
+    def open(cls, folder: Path) -> TokenStore:
+        """Map the files that `write` made; reading an example reads its part of them."""
+        return cls(*(np.memmap(folder / name, dtype, mode="r") for name, dtype in _COLUMNS.items()))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -56,6 +98,10 @@ class TokenStore:
     def num_tokens(self) -> int:
         return len(self.input_ids)
 
+    @property
+    def num_dialogues(self) -> int:
+        return len(self.dialogues)
+
     @cached_property
     def lengths(self) -> NDArray[np.int64]:  # (N,)
         return np.diff(self.offsets)
@@ -63,3 +109,24 @@ class TokenStore:
     def num_targets(self, kind: int) -> int:
         """How many tokens are targets of this kind."""
         return int(np.count_nonzero(self.targets == kind))
+
+    def where(self, index: int, files: Sequence[str]) -> str:
+        """The file and line of dialogue ``index``; ``files`` as they were given to `build`."""
+        dialogue = self.dialogues[index]
+        return f"{files[dialogue['file']]}:{dialogue['line']}"
+
+
+def write(parts: Iterable[TokenStore], folder: Path) -> None:
+    """Append one small store after the other to the files of ``folder``, so that only one is in memory."""
+    num_tokens = num_dialogues = 0
+    with ExitStack() as stack:
+        files = {name: stack.enter_context((folder / name).open("wb")) for name in _COLUMNS}
+        files["offsets"].write(np.zeros(1, np.int64).tobytes())
+        for part in parts:
+            files["input_ids"].write(part.input_ids.tobytes())
+            files["targets"].write(part.targets.tobytes())
+            files["offsets"].write((part.offsets[1:] + num_tokens).tobytes())
+            files["dialogue_of"].write((part.dialogue_of + num_dialogues).tobytes())
+            files["dialogues"].write(part.dialogues.tobytes())
+            num_tokens += part.num_tokens
+            num_dialogues += part.num_dialogues

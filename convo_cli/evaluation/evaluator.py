@@ -84,7 +84,7 @@ def evaluate_files(
     data = DataConfig(train=tuple(paths))
     encoder, device = generator.encoder, generator.model.device
     store = TokenStore.build(
-        windows for dialogue in read_dialogues(paths, data) for windows in encoder.encode([dialogue])
+        (dialogue, windows) for dialogue in read_dialogues(paths, data) for windows in encoder.encode([dialogue])
     )
     if not store.num_targets(ASSISTANT_TARGET):
         raise DataError(

@@ -51,10 +51,10 @@ def collate(examples: Sequence[Example], target_kinds: Iterable[int], pad_id: in
     labels = torch.full(shape, IGNORE_INDEX, dtype=torch.long)  # (B, T)
     for row, example in enumerate(examples):
         length = len(example.input_ids)
-        ids = torch.from_numpy(example.input_ids).long()
+        ids = torch.tensor(example.input_ids, dtype=torch.long)
         input_ids[row, :length] = ids
         attention_mask[row, :length] = 1
-        is_target = torch.isin(torch.from_numpy(example.targets), kinds)
+        is_target = torch.isin(torch.tensor(example.targets), kinds)
         labels[row, :length] = torch.where(is_target, ids, IGNORE_INDEX)
     num_targets = int((labels != IGNORE_INDEX).sum())
     return Batch(input_ids, attention_mask, labels, num_targets, int(attention_mask.sum()))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from datetime import datetime, timezone
 from math import isfinite
 from pathlib import Path
@@ -94,10 +95,10 @@ def _record(event: Event, step: int) -> dict[str, Any] | None:
                 "device": event.device,
                 "precision": event.precision,
                 "num_parameters": event.num_parameters,
-                "num_dialogues": event.num_dialogues,
-                "num_examples": event.num_examples,
-                "num_tokens": event.num_tokens,
-                "num_targets_by_role": dict(event.num_targets_by_role),
+                "template": event.template,
+                "max_length": event.max_length,
+                "training": asdict(event.training),
+                "validation": None if event.validation is None else asdict(event.validation),
             }
         case StepDone():
             return {

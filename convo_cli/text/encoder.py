@@ -10,15 +10,18 @@ Shapes: an example is two arrays of length T.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import AddedToken, Tokenizer
 
 from convo_cli.config.schema import TrainOn
 from convo_cli.data.dialogue import Dialogue, Turn, as_messages
+from convo_cli.data.problems import Problem, ProblemError
 from convo_cli.data.store import ASSISTANT_TARGET, NO_TARGET, USER_TARGET, Example
 from convo_cli.errors import DataError, ModelError
 from convo_cli.text.pieces import Piece, Template, special_tokens
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _PROBE = (Turn("user", "a"), Turn("assistant", "b"))
+_NO_IDS: Sequence[int] = ()
 _BYTE_PIECE = re.compile("<0x[0-9A-F]{2}>")  # SentencePiece's spelling of a byte
 
 
@@ -74,19 +78,21 @@ class DialogueEncoder:
         """
         pieces = self.template.render(turns, for_reply=True)
         (ids,) = self._encode_pieces([pieces])
-        head, body = _by_turn(pieces, ids, turns)
-        budget = self.max_length - max_new_tokens - len(head)
-        lengths = [len(tokens) for tokens in body]
-        opening = lengths.pop() if len(body) > len(turns) - _num_system(turns) else 0
-        first = first_that_fits(lengths, budget - opening)
+        num_system = _num_system(turns)
+        bounds = _turn_bounds(pieces, list(map(len, ids)), num_system)
+        head, lengths = bounds[0], [stop - start for start, stop in pairwise(bounds)]
+        opening = lengths.pop() if len(lengths) > len(turns) - num_system else 0
+        budget = self.max_length - max_new_tokens - head - opening
+        first = first_that_fits(lengths, budget)
         if lengths and first == len(lengths):
             raise DataError(
-                f"the last message is {lengths[-1]} tokens, and only {max(0, budget - opening)} of the model's "
+                f"the last message is {lengths[-1]} tokens, and only {max(0, budget)} of the model's "
                 f"{self.max_length} are free beside a reply of {max_new_tokens}"
-                + (f" and {len(head)} tokens of system text" if _num_system(turns) else ""),
+                + (f" and {head} tokens of system text" if num_system else ""),
                 hint="shorten the message, or lower the reply length (max_new_tokens)",
             )
-        return Prompt(head + [token for tokens in body[first:] for token in tokens], first)
+        tokens = list(chain.from_iterable(ids))
+        return Prompt(tokens[:head] + tokens[bounds[first] :], first)
 
     def is_special(self, token: int) -> bool:
         """Whether the id stands for no text."""
@@ -96,6 +102,10 @@ class DialogueEncoder:
         """The text of a reply; special tokens are left out."""
         spoken = [token for token in ids if token not in self._hidden_ids]
         return str(self.tokenizer.decode(spoken, clean_up_tokenization_spaces=False))
+
+    def reads_back(self, text: str) -> str:
+        """What is left of a text once it was ids; most tokenizers keep it as it is."""
+        return self.decode(self._encode_text(text))
 
     def stream(self) -> StreamDecoder:
         """A decoder for one reply that arrives token by token."""
@@ -127,45 +137,43 @@ class DialogueEncoder:
             )
 
     def _windows(
-        self, dialogue: Dialogue, pieces: Sequence[Piece], ids: Sequence[list[int]], train_on: TrainOn
+        self, dialogue: Dialogue, pieces: Sequence[Piece], ids: Sequence[Sequence[int]], train_on: TrainOn
     ) -> list[Example]:
-        turns = dialogue.turns
-        kinds = _target_kinds(turns, train_on)
-        targets = [
-            [kinds[piece.turn] if piece.is_learnable else NO_TARGET] * len(tokens)
-            for piece, tokens in zip(pieces, ids, strict=True)
-        ]
-        head, body = _by_turn(pieces, ids, turns)
-        _, body_targets = _by_turn(pieces, targets, turns)
-        lengths = [len(tokens) for tokens in body]
+        kinds = _target_kinds(dialogue.turns, train_on)
+        lengths = list(map(len, ids))
+        kind_of_piece = [kinds[turn] if is_learnable else NO_TARGET for _, turn, _, is_learnable in pieces]
+        input_ids = np.fromiter(chain.from_iterable(ids), np.int32)  # (T,)
+        targets = np.array(kind_of_piece, np.uint8).repeat(lengths)  # (T,)
+        if len(input_ids) <= self.max_length:
+            return [_example(input_ids, targets)]
+        bounds = _turn_bounds(pieces, lengths, _num_system(dialogue.turns))
+        head, turn_lengths = bounds[0], [stop - start for start, stop in pairwise(bounds)]
         try:
-            windows = plan_windows(lengths, self.max_length - len(head))
+            windows = plan_windows(turn_lengths, self.max_length - head)
         except ValueError:
-            raise DataError(
-                f"{dialogue.where}: a turn of {max(lengths)} tokens does not fit into dialogue.max_length "
-                f"{self.max_length}" + (f" beside {len(head)} tokens of system text" if head else ""),
-                hint="raise dialogue.max_length (and the model's context), or split the turn",
-            ) from None
+            message = (
+                f"a turn of {max(turn_lengths)} tokens does not fit into dialogue.max_length {self.max_length}"
+                + (f" beside {head} tokens of system text" if head else "")
+            )
+            raise _refusal("turn-too-long", message, dialogue) from None
         examples = []
         for window in windows:
-            inside = range(window.first, window.stop)
-            chosen = [NO_TARGET] * len(head)
-            for index in inside:
-                chosen += body_targets[index] if index >= window.fresh else [NO_TARGET] * lengths[index]
-            tokens = head + [token for index in inside for token in body[index]]
-            examples.append(Example(np.array(tokens, np.int32), np.array(chosen, np.uint8)))
+            first, fresh, stop = bounds[window.first], bounds[window.fresh], bounds[window.stop]
+            chosen = np.concatenate([np.zeros(head + fresh - first, np.uint8), targets[fresh:stop]])
+            tokens = np.concatenate([input_ids[:head], input_ids[first:stop]])
+            examples.append(_example(tokens, chosen, num_repeated=head + fresh - first if fresh > head else 0))
         return examples
 
     def _render(self, dialogue: Dialogue) -> list[Piece]:
         try:
             return self.template.render(dialogue.turns)
         except DataError as error:
-            raise DataError(f"{dialogue.where}: {error}", hint=error.hint) from error
+            raise _refusal("not-renderable", str(error), dialogue) from error
 
-    def _encode_pieces(self, rendered: Sequence[Sequence[Piece]]) -> list[list[list[int]]]:
+    def _encode_pieces(self, rendered: Sequence[Sequence[Piece]]) -> list[list[Sequence[int]]]:
         """The ids of every piece of every dialogue, all encoded in one batch."""
         contexts = [self._contexts(pieces) for pieces in rendered]
-        texts = list({context for dialogue in contexts for context in dialogue})
+        texts = list(dict.fromkeys(chain.from_iterable(contexts)))
         encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
         known = {text: encoding.ids for text, encoding in zip(texts, encodings, strict=True)}
         return [self._piece_ids(*pair, known) for pair in zip(rendered, contexts, strict=True)]
@@ -173,32 +181,32 @@ class DialogueEncoder:
     def _contexts(self, pieces: Sequence[Piece]) -> list[str]:
         """For each piece the text from the last special token to the piece's end; '' for a special token."""
         contexts, context, eats_space = [], "", False
-        for piece in pieces:
-            if piece.is_special:
-                context, eats_space = "", piece.text in self._space_eaters
+        for text, _, is_special, _ in pieces:
+            if is_special:
+                context, eats_space = "", text in self._space_eaters
             else:
-                context = (context + piece.text).lstrip() if eats_space else context + piece.text
+                context = (context + text).lstrip() if eats_space else context + text
             contexts.append(context)
         return contexts
 
     def _piece_ids(
-        self, pieces: Sequence[Piece], contexts: Sequence[str], known: dict[str, list[int]]
-    ) -> list[list[int]]:
+        self, pieces: Sequence[Piece], contexts: Sequence[str], known: Mapping[str, Sequence[int]]
+    ) -> list[Sequence[int]]:
         """What each piece adds to the ids of its context."""
-        results = []
-        start, before = 0, list[int]()  # where in the context encoding begins, and the ids since then
+        results = list[Sequence[int]]()
+        start, before = 0, _NO_IDS  # where in the context encoding begins, and the ids since then
         for piece, context in zip(pieces, contexts, strict=True):
             if piece.is_special:
-                start, before = 0, []
-                results.append([self._special_ids[piece.text]])
+                start, before = 0, _NO_IDS
+                results.append((self._special_ids[piece.text],))
                 continue
             ids = known[context] if start == 0 else self._encode_text(context[start:])
-            if ids[: len(before)] != before:
+            if before and ids[: len(before)] != before:
                 # The tokenizer joins this text with the one before it. What was said first must not depend on what
                 # comes next, so this text begins anew; where transformers differs then, `require_parity` says so.
-                start, before = len(context) - len(piece.text), []
+                start, before = len(context) - len(piece.text), _NO_IDS
                 ids = self._encode_text(context[start:])
-            results.append(ids[len(before) :])
+            results.append(ids[len(before) :] if before else ids)
             before = ids
         return results
 
@@ -249,6 +257,10 @@ class StreamDecoder:
         return bool(_BYTE_PIECE.fullmatch(str(self._encoder.tokenizer.convert_ids_to_tokens(token))))
 
 
+def _refusal(code: str, message: str, dialogue: Dialogue) -> ProblemError:
+    return ProblemError(Problem(code, message, column=1, line=dialogue.line, file=dialogue.file))
+
+
 def _text_backend(tokenizer: PreTrainedTokenizerBase, unmarked: Iterable[str]) -> Tokenizer:
     """A copy of the tokenizer for plain text: no special token is recognised in it, nothing is cut or padded.
 
@@ -287,16 +299,20 @@ def _num_system(turns: Sequence[Turn]) -> int:
     return sum(turn.role == "system" for turn in turns)
 
 
-def _by_turn(
-    pieces: Sequence[Piece], values: Sequence[list[int]], turns: Sequence[Turn]
-) -> tuple[list[int], list[list[int]]]:
-    """Split per-piece values into the head of every window (what precedes the turns, system turns) and the other turns.
+def _turn_bounds(pieces: Sequence[Piece], lengths: Sequence[int], num_system: int) -> list[int]:
+    """Where each turn after the system turn begins, in tokens, and where the last one ends.
 
-    The opening of a reply counts as one more turn at the end.
+    What comes before the first is the head of every window. The opening of a reply counts as one more turn.
     """
-    head: list[int] = []
-    body: dict[int, list[int]] = {}
-    for piece, tokens in zip(pieces, values, strict=True):
-        in_head = piece.turn < 0 or (piece.turn < len(turns) and turns[piece.turn].role == "system")
-        (head if in_head else body.setdefault(piece.turn, [])).extend(tokens)
-    return head, list(body.values())
+    bounds, position, last_turn = list[int](), 0, num_system - 1
+    for piece, length in zip(pieces, lengths, strict=True):
+        if piece.turn > last_turn:
+            bounds.append(position)
+            last_turn = piece.turn
+        position += length
+    return [*bounds, position]
+
+
+def _example(input_ids: NDArray[np.int32], targets: NDArray[np.uint8], *, num_repeated: int = 0) -> Example:
+    targets[:1] = NO_TARGET  # nothing comes before the first token that could predict it
+    return Example(input_ids, targets, num_repeated)

@@ -3,6 +3,10 @@
 Chat templates are programs: they put in a system prompt of their own, call the assistant "model", strip texts, raise
 on roles they do not like. So nothing is read out of their source; everything is learnt from what they render, and
 what cannot be shown is refused.
+
+Some say themselves what the assistant is to learn, between ``{% generation %}`` and ``{% endgeneration %}``. Then that
+is what it learns, also where it is more than the reply and its end token (some enclose the assistant's header). Marks
+that leave out a part of a reply or its end token, or that enclose what somebody else says, are refused.
 """
 
 from __future__ import annotations
@@ -10,10 +14,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from itertools import takewhile
+from itertools import groupby, takewhile
 from typing import TYPE_CHECKING, Any
 
 from convo_cli.config.schema import TemplateName
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
 
 _MARK = "\ufdd0{}\ufdd0"  # stands for a turn's text; a Unicode noncharacter, which no template writes
 _CLOCK = re.compile(r"""strftime_now\(\s*(?P<quote>["'])(?P<format>.*?)(?P=quote)\s*\)""")
+_GENERATION = re.compile(r"\{%[-+]?\s*generation\b")
 _MAX_REASON = 300  # characters of what a template says about a dialogue
 
 
@@ -39,6 +44,15 @@ class Gap:
     rest: str
     header: str = ""
     lead: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """The pieces of all dialogues with the same sequence of roles, before their texts are put in."""
+
+    pieces: tuple[Piece, ...]
+    slots: tuple[int, ...]
+    """For each turn the number of the piece that its text is added to."""
 
 
 class NativeTemplate:
@@ -55,8 +69,9 @@ class NativeTemplate:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.chat_template = _without_clock(_default_chat_template(tokenizer))
         self._tokenizer = tokenizer
+        self._has_generation_marks = _GENERATION.search(self.chat_template) is not None
         self._between = lru_cache(maxsize=512)(self._render_marks)
-        self._gaps = lru_cache(maxsize=512)(self._find_gaps)
+        self._form = lru_cache(maxsize=512)(self._find_form)
         try:
             start, after_user = self._between(("user",), False)
             after_assistant = self._between(("user", "assistant"), False)[-1]
@@ -69,30 +84,67 @@ class NativeTemplate:
                 "user": question[len(question) - self._same_end(question, start) :].rstrip(" "),
                 "assistant": prompt[self._same_start(prompt, after_user) :],
             }
-            probe = self.render([Turn("user", "a"), Turn("assistant", "b")] * 2)
+            probe = [Turn("user", "a"), Turn("assistant", "b")] * 2
+            self.render(probe)
+            gaps = self._find_gaps(tuple(turn.role for turn in probe), False)
+            ends = [self._special.findall(gap.rest)[0] for gap in gaps[2::2]]
         except DataError as error:
             raise ModelError(
                 f"template native cannot be used: {error}", hint="set dialogue.template: turns or chatml"
             ) from error
-        ends = [piece.text for piece in probe if piece.turn % 2 and piece.is_special and piece.is_learnable]
         eos = tokenizer.eos_token
         self.stop_tokens = tuple(dict.fromkeys([*ends, *([str(eos)] if eos else [])]))
 
     def render(self, turns: Sequence[Turn], *, for_reply: bool = False) -> list[Piece]:
-        *gaps, last = self._gaps(tuple(turn.role for turn in turns), for_reply)
-        texts = [gap.rest + gap.header + gap.lead + turn.text for gap, turn in zip(gaps, turns, strict=True)]
-        if "".join(texts) + last.rest + last.header != self._text(turns, for_reply=for_reply):
+        form = self._form(tuple([turn.role for turn in turns]), for_reply)
+        pieces = list(form.pieces)
+        for slot, turn in zip(form.slots, turns, strict=True):
+            lead, index, _, is_learnable = pieces[slot]
+            pieces[slot] = Piece(lead + turn.text, index, False, is_learnable)
+        text, spans = self._render(turns, for_reply=for_reply)
+        if "".join([piece.text for piece in pieces]) != text:
             raise _refusal("changes the text of a turn")
-        pieces = self._split(gaps[0].rest, NO_TURN)
-        for index, (turn, gap, after) in enumerate(zip(turns, gaps, [*gaps[1:], last], strict=True)):
+        return self._apply_marks(pieces, spans, turns) if self._has_generation_marks and not for_reply else pieces
+
+    def _find_form(self, roles: tuple[Role, ...], for_reply: bool) -> Form:
+        *gaps, last = self._find_gaps(roles, for_reply)
+        pieces, slots = self._split(gaps[0].rest, NO_TURN), []
+        for index, (role, gap, after) in enumerate(zip(roles, gaps, [*gaps[1:], last], strict=True)):
             end = next((match.end() for match in self._special.finditer(after.rest)), 0)
-            if turn.role == "assistant" and end == 0:
+            if role == "assistant" and end == 0:
                 raise _refusal("ends an assistant turn without a special token, so the model would never learn to stop")
-            said = [Piece(gap.lead + turn.text, index), *self._split(after.rest[:end], index)]
             pieces += self._split(gap.header, index)
-            pieces += (replace(piece, is_learnable=turn.role != "system") for piece in said)
+            slots.append(len(pieces))
+            said = [Piece(gap.lead, index), *self._split(after.rest[:end], index)]
+            pieces += [piece._replace(is_learnable=role != "system") for piece in said]
             pieces += self._split(after.rest[end:], index)
-        return pieces + self._split(last.header, len(turns))
+        return Form((*pieces, *self._split(last.header, len(roles))), tuple(slots))
+
+    def _apply_marks(
+        self, pieces: Sequence[Piece], spans: Iterable[tuple[int, int]], turns: Sequence[Turn]
+    ) -> list[Piece]:
+        """The pieces with the generation marks' word on what the assistant learns; ``spans`` are in characters."""
+        is_marked = bytearray(sum(len(piece.text) for piece in pieces))
+        for start, stop in spans:
+            is_marked[start:stop] = bytes([True]) * (stop - start)
+        result, position = [], 0
+        for piece in pieces:
+            marked = is_marked[position : position + len(piece.text)]
+            position += len(piece.text)
+            role = turns[piece.turn].role if piece.turn >= 0 else None
+            if role != "assistant":
+                if any(marked):
+                    raise _refusal(f"marks for generation what {f'the {role}' if role else 'nobody'} says")
+                result.append(piece)
+            elif piece.is_learnable:
+                # A space before a text is part of its first word, and the generation prompt ends before it.
+                if not all(marked[len(piece.text) - len(piece.text.lstrip()) :]):
+                    what = f"the end token {piece.text}" if piece.is_special else "a part of what the assistant says"
+                    raise _refusal(f"leaves {what} out of its generation marks, so the model would never learn it")
+                result.append(piece)
+            else:
+                result += _cut(piece, marked)
+        return result
 
     def _find_gaps(self, roles: tuple[Role, ...], for_reply: bool) -> list[Gap]:
         """The gap before each turn, and the one after the last."""
@@ -107,33 +159,43 @@ class NativeTemplate:
                     raise _refusal("renders a reply otherwise than after its generation prompt")
                 if text[end:].strip():
                     raise _refusal(f"makes the model say {text[end:]!r} before its reply")
-            gaps.append(self._cut(text, end, role))
-        return [*gaps, self._cut(between[-1], len(between[-1]), "assistant") if for_reply else Gap(between[-1])]
+            gaps.append(self._gap(text, end, role))
+        return [*gaps, self._gap(between[-1], len(between[-1]), "assistant") if for_reply else Gap(between[-1])]
 
-    def _cut(self, text: str, end: int, role: Role) -> Gap:
-        """The header is what ends at ``end`` and stands before every turn of the role."""
+    def _gap(self, text: str, end: int, role: Role) -> Gap:
+        """The header is what ends at ``end`` and stands before every turn of the role, with the spaces before it."""
         header = self._headers.get(role, "")
-        begin = end - len(header) if text[:end].endswith(header) else end
+        begin = len(text[: end - len(header)].rstrip(" ")) if header and text[:end].endswith(header) else end
         return Gap(text[:begin], text[begin:end], text[end:])
 
     def _render_marks(self, roles: tuple[Role, ...], for_reply: bool) -> list[str]:
         """What the template writes before, between and after the texts of such turns."""
         marks = [_MARK.format(index) for index in range(len(roles))]
-        text = self._text([Turn(role, mark) for role, mark in zip(roles, marks, strict=True)], for_reply=for_reply)
+        turns = [Turn(role, mark) for role, mark in zip(roles, marks, strict=True)]
+        text, _ = self._render(turns, for_reply=for_reply)
         parts = re.split(f"({_MARK.format('[0-9]+')})", text)
         if parts[1::2] != marks:
             raise _refusal("does not render every turn once and in order")
         return parts[::2]
 
-    def _text(self, turns: Sequence[Turn], *, for_reply: bool) -> str:
+    def _render(self, turns: Sequence[Turn], *, for_reply: bool) -> tuple[str, list[tuple[int, int]]]:
+        """The text, and the characters of it that stand between generation marks."""
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        tokens: dict[str, Any] = self._tokenizer.special_tokens_map
         try:
-            rendered: Any = self._tokenizer.apply_chat_template(
-                as_messages(turns), chat_template=self.chat_template, tokenize=False, add_generation_prompt=for_reply
+            rendered: Any = render_jinja_template(
+                [as_messages(turns)],
+                chat_template=self.chat_template,
+                add_generation_prompt=for_reply,
+                return_assistant_tokens_mask=self._has_generation_marks,
+                **tokens,
             )
         except Exception as error:  # whatever Jinja, or an expression inside the template, raises
             reason = str(error)[:_MAX_REASON] or type(error).__name__
             raise _refusal(f"refuses such a dialogue: {reason}") from error
-        return str(rendered)
+        (text,), spans = rendered
+        return text, spans[0] if spans else []
 
     def _split(self, text: str, turn: int) -> list[Piece]:
         """Text of the template itself, cut at its special tokens."""
@@ -154,6 +216,17 @@ class NativeTemplate:
     def _units(self, text: str) -> list[str]:
         """Special tokens whole, all else as characters."""
         return [unit for piece in self._split(text, 0) for unit in ([piece.text] if piece.is_special else piece.text)]
+
+
+def _cut(piece: Piece, marked: Sequence[int]) -> list[Piece]:
+    """A piece outside of what the assistant says, cut where generation marks begin and end."""
+    if piece.is_special and len(set(marked)) > 1:
+        raise _refusal(f"cuts the token {piece.text} with its generation marks")
+    runs = groupby(zip(piece.text, marked, strict=True), key=lambda pair: bool(pair[1]))
+    return [
+        piece._replace(text="".join(character for character, _ in run), is_learnable=is_marked)
+        for is_marked, run in runs
+    ]
 
 
 def _num_same(one: Sequence[str], other: Sequence[str]) -> int:

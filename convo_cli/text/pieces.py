@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from convo_cli.config.schema import TemplateName
 from convo_cli.data.dialogue import Turn
@@ -16,9 +15,11 @@ NO_TURN = -1
 """The turn index of pieces before the first turn: they start every window."""
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A stretch of the rendered dialogue. ``is_learnable`` marks what its speaker says: the text and its end token."""
+class Piece(NamedTuple):
+    """A stretch of the rendered dialogue. ``is_learnable`` marks what its speaker says: the text and its end token.
+
+    (A tuple, because there are three for every turn of the data, and tuples are made three times as fast.)
+    """
 
     text: str
     turn: int

@@ -13,12 +13,12 @@ turns them into ids.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from convo_cli.config.schema import TemplateName
-from convo_cli.data.dialogue import Role, Turn
+from convo_cli.data.dialogue import ROLES, Role, Turn
 from convo_cli.errors import DataError
 from convo_cli.text.native import NativeTemplate
 from convo_cli.text.pieces import NO_TURN, Piece, Template
@@ -33,11 +33,11 @@ class MarkedTemplate:
 
     name: TemplateName
     start: tuple[Piece, ...]
-    opening: Callable[[Role], tuple[Piece, ...]]
+    openings: Mapping[Role, tuple[Piece, ...]]
+    """What stands before the text of each role that has a place here."""
     end_token: str
     after_turn: str
     finish: str | None
-    roles: frozenset[Role]
     special_tokens: tuple[str, ...]
     stop_tokens: tuple[str, ...]
     chat_template: str
@@ -45,18 +45,18 @@ class MarkedTemplate:
     def render(self, turns: Sequence[Turn], *, for_reply: bool = False) -> list[Piece]:
         pieces = list(self.start)
         for index, turn in enumerate(turns):
-            if turn.role not in self.roles:
+            if turn.role not in self.openings:
                 raise DataError(
                     f"template {self.name} has no place for a {turn.role} turn",
                     hint="set dialogue.template: turns, or remove these turns from the data",
                 )
-            pieces += (Piece(p.text, index, p.is_special) for p in self.opening(turn.role))
-            pieces.append(Piece(turn.text, index, is_learnable=True))
-            pieces.append(Piece(self.end_token, index, is_special=True, is_learnable=True))
+            pieces += [Piece(text, index, is_special) for text, _, is_special, _ in self.openings[turn.role]]
+            pieces.append(Piece(turn.text, index, False, True))
+            pieces.append(Piece(self.end_token, index, True, True))
             if self.after_turn:
                 pieces.append(Piece(self.after_turn, index))
         if for_reply:
-            pieces += (Piece(p.text, len(turns), p.is_special) for p in self.opening("assistant"))
+            pieces += [piece._replace(turn=len(turns)) for piece in self.openings["assistant"]]
         elif self.finish is not None:
             pieces.append(Piece(self.finish, len(turns) - 1, is_special=True, is_learnable=True))
         return pieces
@@ -83,16 +83,15 @@ def _turns(bos: str, start: tuple[Piece, ...]) -> MarkedTemplate:
     return MarkedTemplate(
         name="turns",
         start=start,
-        opening=lambda role: (Piece(f"<|{role}|>", 0, is_special=True),),
+        openings={role: (Piece(f"<|{role}|>", 0, is_special=True),) for role in ROLES},
         end_token="<|end|>",
         after_turn="",
         finish=None,
-        roles=frozenset({"system", "user", "assistant"}),
         special_tokens=("<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
         stop_tokens=("<|end|>",),
         chat_template=_jinja(
             "{{- '<|' + message['role'] + '|>' + message['content'] | trim + '<|end|>' }}",
-            roles=("system", "user", "assistant"),
+            roles=ROLES,
             start=bos,
             prompt="<|assistant|>",
         ),
@@ -103,16 +102,15 @@ def _chatml(bos: str, start: tuple[Piece, ...]) -> MarkedTemplate:
     return MarkedTemplate(
         name="chatml",
         start=start,
-        opening=lambda role: (Piece("<|im_start|>", 0, is_special=True), Piece(f"{role}\n", 0)),
+        openings={role: (Piece("<|im_start|>", 0, is_special=True), Piece(f"{role}\n", 0)) for role in ROLES},
         end_token="<|im_end|>",
         after_turn="\n",
         finish=None,
-        roles=frozenset({"system", "user", "assistant"}),
         special_tokens=("<|im_start|>", "<|im_end|>"),
         stop_tokens=("<|im_end|>",),
         chat_template=_jinja(
             "{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] | trim + '<|im_end|>\\n' }}",
-            roles=("system", "user", "assistant"),
+            roles=ROLES,
             start=bos,
             prompt="<|im_start|>assistant\\n",
         ),
@@ -123,11 +121,10 @@ def _convmodel() -> MarkedTemplate:
     return MarkedTemplate(
         name="convmodel",
         start=(Piece("<sep>", NO_TURN, is_special=True),),
-        opening=lambda role: (),
+        openings={"user": (), "assistant": ()},
         end_token="<sep>",
         after_turn="",
         finish=None,
-        roles=frozenset({"user", "assistant"}),
         special_tokens=("<sep>",),
         stop_tokens=("<sep>",),
         chat_template=_jinja(
@@ -140,11 +137,10 @@ def _cls_sep(eos: str) -> MarkedTemplate:
     return MarkedTemplate(
         name="cls-sep",
         start=(Piece("[CLS]", NO_TURN, is_special=True),),
-        opening=lambda role: (),
+        openings={"user": (), "assistant": ()},
         end_token="[SEP]",
         after_turn="",
         finish=eos,
-        roles=frozenset({"user", "assistant"}),
         special_tokens=("[CLS]", "[SEP]", eos),
         stop_tokens=("[SEP]", eos),
         chat_template=_jinja(

@@ -1,30 +1,48 @@
-"""From dialogue files to an encoder and token stores: all that happens to the data before step 1."""
+"""From dialogue files to an encoder and token stores: all that happens to the data before step 1, done once.
+
+The tokenizer of a from-scratch run and the encoded data are cached by content (see `cache`), so a second run on the
+same data, or a resumed one, maps what the first one wrote.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from itertools import islice
+from pathlib import Path
 
-import numpy as np
-
+from convo_cli import __version__
 from convo_cli.config.schema import RunConfig
-from convo_cli.data.dialogue import Dialogue, has_target
+from convo_cli.data.dialogue import Dialogue
+from convo_cli.data.problems import ProblemError, ProblemSink
 from convo_cli.data.reader import read_dialogues
-from convo_cli.data.store import ASSISTANT_TARGET, USER_TARGET, Example, TokenStore
+from convo_cli.data.report import ProblemGroup
+from convo_cli.data.store import NO_TARGET, USER_TARGET, Example, TokenStore, write
 from convo_cli.errors import DataError
 from convo_cli.events import Notice, Progress, Report
+from convo_cli.runs.provenance import DataFile, DataFiles
+from convo_cli.text.contract import contract_of
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.template import make_template
 from convo_cli.text.tokenizer import (
+    SPIECE_FILE,
     add_special_tokens,
     from_sentencepiece,
     load_pretrained_tokenizer,
     train_sentencepiece,
 )
+from convo_cli.training.cache import Cache
+from convo_cli.training.preflight import (
+    PreflightError,
+    ProblemTally,
+    check_targets,
+    warn_of_leaks,
+)
 
+_FORMAT = 1  # of what is cached; a change to how text becomes ids and targets needs another number
 _CHUNK = 256  # dialogues encoded at once: the tokenizer works on all cores
-_PARITY_DIALOGUES = 64
+_CHECKED_DIALOGUES = 64  # rendered by transformers as well, and read back
 
 
 @dataclass(frozen=True)
@@ -36,15 +54,21 @@ class PreparedText:
     num_new_tokens: int
 
 
-def build_encoder(config: RunConfig, report: Report) -> PreparedText:
+@dataclass(frozen=True)
+class PreparedData:
+    """What a run learns from and is evaluated on."""
+
+    train: TokenStore
+    validation: TokenStore | None
+
+
+def build_encoder(config: RunConfig, files: DataFiles, cache: Cache, report: Report) -> PreparedText:
     """The pretrained model's tokenizer, or one trained on the training dialogues, with the template's tokens added."""
     spiece = None
     if config.model.pretrained is not None:
         tokenizer = load_pretrained_tokenizer(config.model.pretrained, config.model.revision)
     else:
-        report(Progress("training the tokenizer", 0))
-        texts = (turn.text for dialogue in read_dialogues(config.data.train, config.data) for turn in dialogue.turns)
-        spiece = train_sentencepiece(texts, config.tokenizer)
+        spiece = _spiece(config, files, cache, report)
         tokenizer = from_sentencepiece(spiece)
         if len(tokenizer) < config.tokenizer.vocab_size:
             report(
@@ -65,49 +89,152 @@ def build_encoder(config: RunConfig, report: Report) -> PreparedText:
     return PreparedText(encoder, spiece, len(new))
 
 
+def prepare_data(
+    config: RunConfig, files: DataFiles, encoder: DialogueEncoder, cache: Cache, report: Report, *, max_listed: int = 5
+) -> PreparedData:
+    """The pre-flight: encode the training and validation data, or map what was encoded before.
+
+    Raises PreflightError where dialogues cannot be trained on, with the first ``max_listed`` of each kind, and
+    ModelError where transformers would render the first dialogues otherwise than training does.
+    """
+
+    def store(files: Sequence[DataFile], what: str, max_dialogues: int | None) -> TokenStore:
+        def make(folder: Path) -> None:
+            tally = ProblemTally(max_listed)
+            chunks = encode_files(
+                [file.path for file in files], config, encoder, tally, report,
+                stage=f"encoding {what} data", max_dialogues=max_dialogues, total=_num_lines(files),
+            )  # fmt: skip
+            write(chunks, folder)
+            if groups := tally.groups():
+                raise PreflightError(groups)
+
+        key = {
+            **_reading(config, files),
+            "packages": {"convo": __version__, **{name: version(name) for name in ("tokenizers", "transformers")}},
+            "contract": contract_of(encoder).model_dump(),
+            "train_on": config.dialogue.train_on,
+            "learns_from_users": _learns_from_users(config),
+            "max_dialogues": max_dialogues,
+        }
+        opened, was_there = cache.get("tokens", key, make, TokenStore.open)
+        if was_there:
+            report(Notice(f"the {what} data was encoded before; using that"))
+        return opened
+
+    train = validation = None
+    refused: list[ProblemGroup] = []
+    try:
+        train = store(files.train, "training", None)
+    except PreflightError as error:
+        refused += error.groups
+    try:
+        if files.validation:
+            validation = store(files.validation, "validation", config.evaluation.max_dialogues)
+    except PreflightError as error:
+        refused += error.groups
+    if train is None or refused:
+        raise PreflightError(refused)
+    if validation is not None:
+        warn_of_leaks(train, validation, (config.data.train, config.data.validation), report)
+    return PreparedData(train, validation)
+
+
 def encode_files(
     paths: Sequence[str],
     config: RunConfig,
     encoder: DialogueEncoder,
+    found: ProblemSink,
     report: Report,
     *,
     stage: str,
     max_dialogues: int | None = None,
-) -> TokenStore:
-    """Encode every dialogue of the files, or the first ``max_dialogues``; a window without a target is left out.
+    total: int | None = None,
+) -> Iterator[TokenStore]:
+    """Encode every dialogue of the files, or the first ``max_dialogues``, a chunk at a time.
 
-    Raises DataError where a dialogue has nothing to learn, where a turn is longer than a window, and ModelError where
-    transformers would render the first dialogues otherwise than training does.
+    What keeps a dialogue from being trained on goes to ``found``. ModelError where transformers would render the first
+    dialogues otherwise than training does.
     """
-    dialogues = islice(read_dialogues(paths, config.data), max_dialogues)
-    return TokenStore.build(_encode(dialogues, config, encoder, report, stage))
+    train_on = config.dialogue.train_on
+    stream = islice(read_dialogues(paths, config.data), max_dialogues)
+    done = 0
+    while chunk := list(islice(stream, _CHUNK)):
+        if done == 0:
+            _check_template(chunk[:_CHECKED_DIALOGUES], encoder, report)
+        encoded = _encode(chunk, encoder, config, found)
+        part = TokenStore.build(encoded, paths)
+        check_targets([dialogue for dialogue, _ in encoded], part, train_on, encoder.stop_ids, found)
+        yield part
+        done += len(chunk)
+        report(Progress(stage, done, total))
+    if done == 0:
+        raise DataError("there is not one dialogue in the data")
 
 
 def _encode(
-    dialogues: Iterable[Dialogue], config: RunConfig, encoder: DialogueEncoder, report: Report, stage: str
-) -> Iterator[list[Example]]:
-    learns_from_users = config.dialogue.train_on == "all" or config.dialogue.user_turns_until > 0
-    kinds = [ASSISTANT_TARGET, USER_TARGET] if learns_from_users else [ASSISTANT_TARGET]
-    without_target: list[str] = []
-    done = 0
-    stream = iter(dialogues)
-    while chunk := list(islice(stream, _CHUNK)):
-        if done == 0:
-            for dialogue in chunk[:_PARITY_DIALOGUES]:
-                encoder.require_parity(dialogue.turns)
-        for dialogue, windows in zip(chunk, encoder.encode(chunk, config.dialogue.train_on), strict=True):
-            if not has_target(dialogue.turns, config.dialogue.train_on):
-                without_target.append(dialogue.where)
-            yield [window for window in windows if np.isin(window.targets, kinds).any()]
-        done += len(chunk)
-        report(Progress(stage, done))
-    if done == 0:
-        raise DataError("there is not one dialogue in the data")
-    if without_target:
-        some = ", ".join(without_target[:5]) + (" …" if len(without_target) > 5 else "")
-        raise DataError(
-            f"{len(without_target)} {'dialogue has' if len(without_target) == 1 else 'dialogues have'} nothing to "
-            f"learn: no {'turn' if config.dialogue.train_on == 'all' else 'assistant turn'} is a target ({some})",
-            hint="remove these lines (`convo validate-data` lists them), or tell who the assistant is: data.speakers, "
-            "data.first_speaker",
+    dialogues: Sequence[Dialogue], encoder: DialogueEncoder, config: RunConfig, found: ProblemSink
+) -> list[tuple[Dialogue, list[Example]]]:
+    """The dialogues that can be encoded, with their windows."""
+    try:
+        encoded = list(zip(dialogues, encoder.encode(dialogues, config.dialogue.train_on), strict=True))
+    except ProblemError as error:
+        if len(dialogues) == 1:
+            found(error.problem)
+            return []
+        return [pair for one in dialogues for pair in _encode([one], encoder, config, found)]
+    if not _learns_from_users(config):
+        for _, windows in encoded:
+            for window in windows:
+                window.targets[window.targets == USER_TARGET] = NO_TARGET
+    return encoded
+
+
+def _check_template(dialogues: Iterable[Dialogue], encoder: DialogueEncoder, report: Report) -> None:
+    """Prove that transformers renders these dialogues alike, and tell where ids do not give the text back."""
+    changed = []
+    for dialogue in dialogues:
+        encoder.require_parity(dialogue.turns)
+        changed += [(dialogue, turn.text) for turn in dialogue.turns if encoder.reads_back(turn.text) != turn.text]
+    if changed:
+        dialogue, text = changed[0]
+        report(
+            Notice(
+                f"the tokenizer does not keep every text as it is: {dialogue.where} says {text[:80]!r}, the model "
+                f"will read {encoder.reads_back(text)[:80]!r} ({len(changed)} of the first turns differ)",
+                is_warning=True,
+            )
         )
+
+
+def _spiece(config: RunConfig, files: DataFiles, cache: Cache, report: Report) -> bytes:
+    def make(folder: Path) -> None:
+        report(Progress("training the tokenizer", 0))
+        texts = (turn.text for dialogue in read_dialogues(config.data.train, config.data) for turn in dialogue.turns)
+        (folder / SPIECE_FILE).write_bytes(train_sentencepiece(texts, config.tokenizer))
+
+    key = {
+        **_reading(config, files.train),
+        "packages": {"sentencepiece": version("sentencepiece")},
+        "tokenizer": config.tokenizer.model_dump(),
+    }
+    return cache.get("tokenizer", key, make, lambda folder: (folder / SPIECE_FILE).read_bytes())[0]
+
+
+def _reading(config: RunConfig, files: Sequence[DataFile]) -> dict[str, object]:
+    """What decides which dialogues are read from the files."""
+    return {
+        "format": _FORMAT,
+        "files": [file.sha256 for file in files],
+        "first_speaker": config.data.first_speaker,
+        "speakers": config.data.speakers.model_dump(),
+    }
+
+
+def _num_lines(files: Sequence[DataFile]) -> int | None:
+    """How many dialogues there are about; None where a packed file does not tell."""
+    return sum(file.num_lines for file in files) if all(file.num_lines for file in files) else None
+
+
+def _learns_from_users(config: RunConfig) -> bool:
+    return config.dialogue.train_on == "all" or config.dialogue.user_turns_until > 0

@@ -14,18 +14,12 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from convo_cli.config.load import dump_config, load_config
 from convo_cli.config.schema import RunConfig
-from convo_cli.data.order import step_examples
-from convo_cli.data.reader import read_dialogues
-from convo_cli.data.store import ASSISTANT_TARGET, USER_TARGET, TokenStore
 from convo_cli.errors import ChangedError, ConfigError, StoppedError
-from convo_cli.evaluation.evaluator import Evaluator
-from convo_cli.evaluation.replies import choose_dialogues
-from convo_cli.events import EvaluationDone, Event, Notice, Report, RunFinished, RunStarted
+from convo_cli.events import Event, Notice, Report, RunFinished, RunStarted
 from convo_cli.model.build import (
     build_scratch_model,
     fit_vocabulary,
@@ -33,30 +27,24 @@ from convo_cli.model.build import (
     require_context,
     set_generation_defaults,
 )
-from convo_cli.model.device import (
-    ResolvedPrecision,
-    autocast_for,
-    choose_device,
-    choose_precision,
-    make_deterministic,
-    move,
-)
-from convo_cli.model.loss import Batch, collate
+from convo_cli.model.device import choose_device, choose_precision, make_deterministic, move
 from convo_cli.runs.atomic import disk_errors, make_directory, remove_directory, remove_leftovers, write_file
-from convo_cli.runs.checkpoint import Which, find_checkpoint, is_saved
+from convo_cli.runs.checkpoint import Which, find_checkpoint
 from convo_cli.runs.layout import RunDirectory, existing_run, require_new
 from convo_cli.runs.lock import locked
 from convo_cli.runs.metrics import MetricsLog
 from convo_cli.runs.plots import plot_losses, plot_schedule
-from convo_cli.runs.provenance import require_same_data, write_run_info
+from convo_cli.runs.provenance import read_data_files, require_same_data, write_run_info
 from convo_cli.runs.tensorboard import TensorBoardLog
 from convo_cli.text.contract import load_encoder, spiece_of
 from convo_cli.text.encoder import DialogueEncoder
-from convo_cli.training.checkpoint import restore_state, save_checkpoint
-from convo_cli.training.loop import STOPPED_BY_SIGNAL, EarlyStopping, Plan, train
+from convo_cli.training.cache import Cache
+from convo_cli.training.checkpoint import restore_state
+from convo_cli.training.loop import STOPPED_BY_SIGNAL, train
 from convo_cli.training.optim import make_optimizer
-from convo_cli.training.prepare import build_encoder, encode_files
-from convo_cli.training.schedule import learning_rate_at
+from convo_cli.training.plan import Parts, make_plan
+from convo_cli.training.preflight import count_tokens
+from convo_cli.training.prepare import PreparedData, build_encoder, prepare_data
 from convo_cli.training.signals import StopRequest, listening
 from convo_cli.training.state import TrainState
 
@@ -79,21 +67,6 @@ class RunResult:
     best_metric: float | None
 
 
-@dataclass(frozen=True)
-class Parts:
-    """What is built from a config before the first step."""
-
-    config: RunConfig
-    encoder: DialogueEncoder
-    spiece: bytes | None
-    model: PreTrainedModel
-    train_store: TokenStore
-    validation_store: TokenStore | None
-    device: torch.device
-    max_steps: int
-    steps_per_epoch: float
-
-
 def start_run(config: RunConfig, report: Report) -> RunResult:
     """Train from the beginning into a new run directory. See `convo_cli.training.loop.train` for what is raised."""
     run = RunDirectory(Path(config.output_dir) / config.name)
@@ -101,8 +74,10 @@ def start_run(config: RunConfig, report: Report) -> RunResult:
     device = choose_device(config.training.device)
     if config.deterministic:
         make_deterministic(device)
-    text = build_encoder(config, report)
-    train_store, validation_store = _encode_data(config, text.encoder, report)
+    files = read_data_files(config.data)
+    cache = Cache(run.path.parent, report)
+    text = build_encoder(config, files, cache, report)
+    data = prepare_data(config, files, text.encoder, cache, report)
     if config.model.scratch is not None:
         model = build_scratch_model(config.model.scratch, text.encoder, config.seed)
     else:
@@ -111,13 +86,13 @@ def start_run(config: RunConfig, report: Report) -> RunResult:
         added = fit_vocabulary(model, len(text.encoder.tokenizer), config.seed)
         if added:
             report(Notice(f"{added} rows were added to the model's embeddings for {text.num_new_tokens} new tokens"))
-    parts = _assemble(config, text.encoder, text.spiece, model, train_store, validation_store, device)
+    parts = _assemble(config, text.encoder, text.spiece, model, data, device)
     require_new(run)  # again: preparing may have taken minutes
     with listening() as stop:  # from here on a signal leaves a run that can be resumed
         make_directory(run.checkpoints)
         with locked(run):
             write_file(run.config, dump_config(_with_absolute_paths(config)))
-            write_run_info(run, config.data, device=str(device))
+            write_run_info(run, files, device=str(device))
             return _train(run, parts, _new_state(parts), stop, report)
 
 
@@ -132,7 +107,8 @@ def resume_run(run_dir: Path, which: Which, config: RunConfig, report: Report) -
         _require_same_config(load_config(run.config), config)
         remove_leftovers(run.path)
         remove_leftovers(run.checkpoints)
-        require_same_data(run, config.data)
+        files = read_data_files(config.data)
+        require_same_data(run, files)
         checkpoint = find_checkpoint(run, which, report)
         device = choose_device(config.training.device)
         if config.deterministic:
@@ -143,9 +119,9 @@ def resume_run(run_dir: Path, which: Which, config: RunConfig, report: Report) -
                 f"dialogue.max_length is {config.dialogue.max_length}, but the run was made with {encoder.max_length}",
                 hint="start another run to change it",
             )
-        train_store, validation_store = _encode_data(config, encoder, report)
+        data = prepare_data(config, files, encoder, Cache(run.path.absolute().parent, report), report)
         model = load_model(str(checkpoint.path))
-        parts = _assemble(config, encoder, spiece_of(checkpoint.path), model, train_store, validation_store, device)
+        parts = _assemble(config, encoder, spiece_of(checkpoint.path), model, data, device)
         state = _new_state(parts)
         restore_state(checkpoint.path, state)
         with listening() as stop:
@@ -155,27 +131,12 @@ def resume_run(run_dir: Path, which: Which, config: RunConfig, report: Report) -
             return _train(run, parts, state, stop, report)
 
 
-def _encode_data(config: RunConfig, encoder: DialogueEncoder, report: Report) -> tuple[TokenStore, TokenStore | None]:
-    train_store = encode_files(config.data.train, config, encoder, report, stage="encoding training data")
-    if not config.data.validation:
-        return train_store, None
-    return train_store, encode_files(
-        config.data.validation,
-        config,
-        encoder,
-        report,
-        stage="encoding validation data",
-        max_dialogues=config.evaluation.max_dialogues,
-    )
-
-
 def _assemble(
     config: RunConfig,
     encoder: DialogueEncoder,
     spiece: bytes | None,
     model: PreTrainedModel,
-    train_store: TokenStore,
-    validation_store: TokenStore | None,
+    data: PreparedData,
     device: torch.device,
 ) -> Parts:
     require_context(model, encoder.max_length)
@@ -185,7 +146,7 @@ def _assemble(
     move(model, device)
     if config.training.compile:
         model.compile(dynamic=True)  # in place: the module that is saved and generated with stays the same
-    steps_per_epoch = len(train_store) / config.training.batch_size
+    steps_per_epoch = len(data.train) / config.training.batch_size
     max_steps = config.training.max_steps
     if max_steps is None:
         assert config.training.epochs is not None, "the schema asks for one of the two"
@@ -196,7 +157,7 @@ def _assemble(
                 f"this data are {max_steps} steps",
                 hint=f"--set training.warmup_steps={max_steps // 10}",
             )
-    return Parts(config, encoder, spiece, model, train_store, validation_store, device, max_steps, steps_per_epoch)
+    return Parts(config, encoder, spiece, model, data, device, max_steps, steps_per_epoch)
 
 
 def _new_state(parts: Parts) -> TrainState:
@@ -222,7 +183,7 @@ def _train(run: RunDirectory, parts: Parts, state: TrainState, stop: StopRequest
             for reporter in reporters:
                 reporter(event)
 
-        plan = _plan(run, parts, stop, tell)
+        plan = make_plan(run, parts, stop, tell)
         if config.logging.plots:
             with disk_errors(run.plots):
                 run.plots.mkdir(exist_ok=True)
@@ -242,90 +203,6 @@ def _train(run: RunDirectory, parts: Parts, state: TrainState, stop: StopRequest
     return RunResult(run.path, progress.step, reason, progress.best_loss, progress.best_metric)
 
 
-def _plan(run: RunDirectory, parts: Parts, stop: StopRequest, report: Report) -> Plan:
-    """The loop's view of the run: functions of the step."""
-    config, training, max_steps = parts.config, parts.config.training, parts.max_steps
-    evaluation_every = config.evaluation.every_steps or max(1, round(parts.steps_per_epoch))
-    save_every = config.checkpoints.every_steps or evaluation_every
-    precision = choose_precision(training.precision, parts.device)
-    evaluator = _evaluator(parts, precision, report)
-
-    def learning_rate(step: int) -> float:
-        return learning_rate_at(
-            step,
-            schedule=training.schedule,
-            peak=training.learning_rate,
-            max_steps=max_steps,
-            warmup_steps=training.warmup_steps,
-            min_lr_ratio=training.min_lr_ratio,
-        )
-
-    def evaluate(state: TrainState) -> EvaluationDone:
-        assert evaluator is not None, "evaluations are due only where there is validation data"
-        return evaluator(state.model, state.progress.step)
-
-    def save(state: TrainState) -> None:
-        if is_saved(run, state.progress):
-            return
-        save_checkpoint(run, state, parts.encoder, spiece=parts.spiece, keep=config.checkpoints.keep, report=report)
-
-    return Plan(
-        max_steps=max_steps,
-        steps_per_epoch=parts.steps_per_epoch,
-        seed=config.seed,
-        device=parts.device,
-        max_grad_norm=training.max_grad_norm,
-        metric=config.evaluation.metric,
-        early_stopping=EarlyStopping(
-            config.evaluation.early_stopping.patience,
-            config.evaluation.early_stopping.monitor == "metric",
-            config.evaluation.early_stopping.min_delta,
-        ),
-        micro_batches=lambda step: micro_batches(parts, step),
-        learning_rate=learning_rate,
-        autocast=autocast_for(parts.device, precision),
-        is_evaluation_due=lambda step: (
-            evaluator is not None and (step == max_steps or (step > 0 and step % evaluation_every == 0))
-        ),
-        is_save_due=lambda step: step % save_every == 0,
-        evaluate=evaluate,
-        save=save,
-        is_stop_requested=lambda: stop.is_set,
-    )
-
-
-def micro_batches(parts: Parts, step: int) -> list[Batch]:
-    """The examples of a step, neighbours of like length together, in micro-batches."""
-    config, store = parts.config, parts.train_store
-    chosen = step_examples(len(store), config.training.batch_size, config.seed, step)
-    chosen = chosen[np.argsort(store.lengths[chosen], kind="stable")]
-    kinds = {ASSISTANT_TARGET}
-    if config.dialogue.train_on == "all" or step < config.dialogue.user_turns_until * parts.max_steps:
-        kinds.add(USER_TARGET)
-    size = config.training.micro_batch_size or len(chosen)
-    return [
-        collate([store[int(index)] for index in chosen[begin : begin + size]], kinds, parts.encoder.pad_id)
-        for begin in range(0, len(chosen), size)
-    ]
-
-
-def _evaluator(parts: Parts, precision: ResolvedPrecision, report: Report) -> Evaluator | None:
-    if parts.validation_store is None:
-        return None
-    config = parts.config
-    validation = read_dialogues(config.data.validation, config.data)
-    return Evaluator(
-        encoder=parts.encoder,
-        store=parts.validation_store,
-        dialogues=choose_dialogues(validation, config.evaluation.reply_dialogues, config.seed),
-        train_on=config.dialogue.train_on,
-        generation=config.generation,
-        device=parts.device,
-        autocast=autocast_for(parts.device, precision),
-        report=report,
-    )
-
-
 def _discard_after(run: RunDirectory, step: int, report: Report) -> None:
     """Delete the checkpoints after the one that is resumed: the run goes another way from here."""
     later = [later for later in run.checkpoint_steps() if later > step]
@@ -337,27 +214,20 @@ def _discard_after(run: RunDirectory, step: int, report: Report) -> None:
 
 
 def _started(run: RunDirectory, parts: Parts, state: TrainState) -> RunStarted:
-    store = parts.train_store
+    encoder, data = parts.encoder, parts.data
     return RunStarted(
         run_dir=run.path,
         device=str(parts.device),
         precision=choose_precision(parts.config.training.precision, parts.device),
         num_parameters=sum(parameter.numel() for parameter in parts.model.parameters()),
-        num_dialogues=store.num_dialogues,
-        num_examples=len(store),
-        num_tokens=store.num_tokens,
-        num_targets_by_role={
-            "assistant": store.num_targets(ASSISTANT_TARGET),
-            "user": store.num_targets(USER_TARGET) if _learns_from_users(parts.config) else 0,
-        },
+        template=encoder.template.name,
+        max_length=encoder.max_length,
+        training=count_tokens(data.train, encoder.max_length),
+        validation=None if data.validation is None else count_tokens(data.validation, encoder.max_length),
         first_step=state.progress.step + 1,
         max_steps=parts.max_steps,
         steps_per_epoch=math.ceil(parts.steps_per_epoch),
     )
-
-
-def _learns_from_users(config: RunConfig) -> bool:
-    return config.dialogue.train_on == "all" or config.dialogue.user_turns_until > 0
 
 
 def _require_same_config(before: RunConfig, now: RunConfig) -> None:

@@ -24,6 +24,7 @@ from convo_cli.events import (
     RunStarted,
     SampleReply,
     StepDone,
+    TokenCounts,
 )
 
 STARTED = RunStarted(
@@ -31,10 +32,10 @@ STARTED = RunStarted(
     device="cpu",
     precision="fp32",
     num_parameters=12_345_678,
-    num_dialogues=11_118,
-    num_examples=11_500,
-    num_tokens=1_363_000,
-    num_targets_by_role={"assistant": 450_000, "user": 150_000},
+    template="turns",
+    max_length=512,
+    training=TokenCounts(11_118, 11_500, 382, 1_363_000, {"assistant": 450_000, "user": 150_000}, 104.0, 1_790),
+    validation=TokenCounts(852, 852, 0, 104_000, {"assistant": 35_000, "user": 0}, 99.5, 480),
     first_step=1,
     max_steps=300,
     steps_per_epoch=43,
@@ -108,10 +109,16 @@ def test_the_start_of_a_run_is_a_small_table() -> None:
         "run         runs/convo",
         "device      cpu, fp32",
         "parameters  12,345,678",
-        "dialogues   11,118 as 11,500 examples",
-        "tokens      1,363,000",
-        "targets     600,000 (44% of tokens): assistant 450,000 (75%), user 150,000 (25%)",
         "steps       1 to 300, 43 per epoch",
+        "as tokens (turns)                     training            validation",
+        "─" * 68,
+        "dialogues                               11,118                   852",
+        "tokens of a dialogue     median 104, max 1,790   median 100, max 480",
+        "over max_length 512    382 (3.44%), in windows                     0",
+        "examples                                11,500                   852",
+        "tokens                               1,363,000               104,000",
+        "assistant targets                450,000 (33%)        35,000 (33.7%)",
+        "user targets                     150,000 (11%)                0 (0%)",
     ]
 
 

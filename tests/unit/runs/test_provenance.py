@@ -11,7 +11,7 @@ from convo_cli import __version__
 from convo_cli.config.schema import DataConfig
 from convo_cli.errors import ChangedError, CheckpointError, UsageError
 from convo_cli.runs.layout import RunDirectory
-from convo_cli.runs.provenance import require_same_data, write_run_info
+from convo_cli.runs.provenance import read_data_files, require_same_data, write_run_info
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def data(tmp_path):
 @pytest.fixture
 def run(tmp_path, data):
     run = RunDirectory(tmp_path)
-    write_run_info(run, data, device="cpu")
+    write_run_info(run, read_data_files(data), device="cpu")
     return run
 
 
@@ -40,16 +40,16 @@ def test_versions_device_and_hashes_are_written_down(run, data):
 
 
 def test_the_same_data_passes_also_from_another_place(run, data, tmp_path):
-    require_same_data(run, data)
+    require_same_data(run, read_data_files(data))
     moved = tmp_path / "moved.jsonl"
     moved.write_bytes((tmp_path / "valid.jsonl").read_bytes())
-    require_same_data(run, data.model_copy(update={"validation": (str(moved),)}))
+    require_same_data(run, read_data_files(data.model_copy(update={"validation": (str(moved),)})))
 
 
 def test_a_changed_file_is_named_with_both_hashes(run, data, tmp_path):
     (tmp_path / "more.jsonl").write_text('["more", "no"]\n')
     with pytest.raises(ChangedError, match=r"more\.jsonl: not the data that the run began with") as caught:
-        require_same_data(run, data)
+        require_same_data(run, read_data_files(data))
     before = json.loads(run.info.read_text())["train"][1]["sha256"][:12]
     assert f"SHA-256 {before}…, now " in caught.value.message
     assert caught.value.exit_code == 6
@@ -57,22 +57,27 @@ def test_a_changed_file_is_named_with_both_hashes(run, data, tmp_path):
 
 def test_files_in_another_order_are_other_data(run, data):
     with pytest.raises(ChangedError, match="not the data that the run began with"):
-        require_same_data(run, data.model_copy(update={"train": data.train[::-1]}))
+        require_same_data(run, read_data_files(data.model_copy(update={"train": data.train[::-1]})))
 
 
 @pytest.mark.parametrize(("key", "count"), [("train", 2), ("validation", 1)])
 def test_another_number_of_files_is_named(run, data, key, count):
     changed = data.model_copy(update={key: (*getattr(data, key), data.train[0])})
     with pytest.raises(ChangedError, match=rf"data\.{key} names {count + 1} files, but the run began with {count}"):
-        require_same_data(run, changed)
+        require_same_data(run, read_data_files(changed))
 
 
-def test_a_missing_file_is_a_usage_error(run, data, tmp_path):
+def test_a_missing_file_is_a_usage_error(data, tmp_path):
     (tmp_path / "train.jsonl").unlink()
     with pytest.raises(UsageError, match=r"train\.jsonl: No such file or directory"):
-        require_same_data(run, data)
-    with pytest.raises(UsageError, match=r"train\.jsonl: No such file or directory"):
-        write_run_info(run, data, device="cpu")
+        read_data_files(data)
+
+
+def test_lines_are_counted_where_they_can_be_seen(data, tmp_path):
+    packed = tmp_path / "more.jsonl.gz"
+    packed.write_bytes(b"\n\n")
+    counted = read_data_files(data.model_copy(update={"train": (*data.train, str(packed))})).train
+    assert [file.num_lines for file in counted] == [1, 1, 0]
 
 
 @pytest.mark.parametrize("content", [None, "", "{}", '{"format": 2}', "[" * 100_000])
@@ -81,4 +86,4 @@ def test_a_missing_or_foreign_run_json_is_named(run, data, content):
     if content is not None:
         run.info.write_text(content)
     with pytest.raises(CheckpointError, match=r"run\.json: cannot be read"):
-        require_same_data(run, data)
+        require_same_data(run, read_data_files(data))

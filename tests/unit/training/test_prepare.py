@@ -7,9 +7,13 @@ import json
 import pytest
 
 from convo_cli.data.store import ASSISTANT_TARGET, USER_TARGET
-from convo_cli.errors import DataError, ModelError
+from convo_cli.errors import ModelError
 from convo_cli.events import Notice, Progress
-from convo_cli.training.prepare import build_encoder, encode_files
+from convo_cli.runs.provenance import read_data_files
+from convo_cli.training.cache import Cache
+from convo_cli.training.preflight import PreflightError
+from convo_cli.training.prepare import build_encoder, prepare_data
+from tests.conftest import SAMPLE_DATA
 
 
 @pytest.fixture
@@ -38,8 +42,18 @@ def notices(events):
 # The encoder
 
 
-def test_a_new_tokenizer_has_the_templates_tokens_and_stops_and_pads_with_its_end(tiny_config, events):
-    made = build_encoder(tiny_config(tokenizer={"vocab_size": 629}), events.append)
+@pytest.fixture
+def build(tmp_path, events):
+    def build_with_cache(config):
+        return build_encoder(
+            config, read_data_files(config.data), Cache(tmp_path / "runs", events.append), events.append
+        )
+
+    return build_with_cache
+
+
+def test_a_new_tokenizer_has_the_templates_tokens_and_stops_and_pads_with_its_end(tiny_config, build, events):
+    made = build(tiny_config(tokenizer={"vocab_size": 629}))
     tokenizer = made.encoder.tokenizer
     assert made.spiece is not None
     assert made.num_new_tokens == 4
@@ -49,18 +63,28 @@ def test_a_new_tokenizer_has_the_templates_tokens_and_stops_and_pads_with_its_en
     assert notices(events) == ["dialogue.template: auto is turns here"]
 
 
-def test_a_vocabulary_smaller_than_asked_for_is_told(tiny_config, events):
-    made = build_encoder(tiny_config(tokenizer={"vocab_size": 90_000}), events.append)
+def test_a_vocabulary_smaller_than_asked_for_is_told(tiny_config, build, events):
+    made = build(tiny_config(tokenizer={"vocab_size": 90_000}))
     pieces = len(made.encoder.tokenizer) - made.num_new_tokens
     assert f"tokenizer.vocab_size is 90000, but the training text gives only {pieces} pieces" in notices(events)
 
 
-def test_a_pretrained_tokenizer_keeps_its_own_ids_and_tokens(tiny_config, events, make_encoder, tmp_path):
+def test_a_new_tokenizer_is_trained_once_for_the_same_text_and_settings(tiny_config, build, events):
+    stage = Progress("training the tokenizer", 0)
+    first, again = build(tiny_config()), build(tiny_config(training={"max_steps": 9}))
+    assert first.spiece == again.spiece
+    assert events.count(stage) == 1
+    build(tiny_config(tokenizer={"vocab_size": 640}))
+    build(tiny_config(data={"train": str(SAMPLE_DATA / "test.jsonl")}))
+    assert events.count(stage) == 3
+
+
+def test_a_pretrained_tokenizer_keeps_its_own_ids_and_tokens(tiny_config, build, make_encoder, tmp_path):
     tokenizer = make_encoder("chatml").tokenizer
     tokenizer.chat_template = make_encoder("chatml").template.chat_template
     tokenizer.save_pretrained(tmp_path)
     config = tiny_config(model={"pretrained": str(tmp_path), "scratch": None})
-    made = build_encoder(config, events.append)
+    made = build(config)
     assert (made.spiece, made.num_new_tokens, made.encoder.template.name) == (None, 0, "native")
     assert made.encoder.tokenizer.get_vocab() == tokenizer.get_vocab()
 
@@ -68,42 +92,104 @@ def test_a_pretrained_tokenizer_keeps_its_own_ids_and_tokens(tiny_config, events
 # The stores
 
 
-def test_every_dialogue_is_encoded_in_order_and_counted(tiny_config, events, make_encoder, write):
+@pytest.fixture
+def prepare(tmp_path, events):
+    """Prepare data as `train` does, with a cache in the test's folder."""
+
+    def prepare_with_cache(config, encoder):
+        cache = Cache(tmp_path / "runs", events.append)
+        return prepare_data(config, read_data_files(config.data), encoder, cache, events.append)
+
+    return prepare_with_cache
+
+
+def of(path, **data):
+    """The data section for one file."""
+    return {"train": path, "validation": (), **data}
+
+
+def test_every_dialogue_is_encoded_in_order_and_counted(tiny_config, prepare, events, make_encoder, write):
     path = write(["Hello", "Hi!"], ["How are you?", "Fine.", "Good"])
     encoder = make_encoder()
-    store = encode_files([path, path], tiny_config(), encoder, events.append, stage="encoding")
+    store = prepare(tiny_config(data=of([path, path])), encoder).train
     assert (store.num_dialogues, len(store)) == (4, 4)
     assert encoder.decode(store[0].input_ids.tolist()) == "HelloHi!"
     assert store[0].input_ids.tolist() == store[2].input_ids.tolist()
-    assert events == [Progress("encoding", 4)]
+    assert [store.where(k, [path, path]) for k in range(4)] == [f"{path}:{line}" for line in (1, 2, 1, 2)]
+    assert events == [Progress("encoding training data", 4, 4)]
 
 
-def test_no_more_than_max_dialogues_are_encoded(tiny_config, ignore, make_encoder, write):
+def test_no_more_than_max_dialogues_are_encoded(tiny_config, prepare, make_encoder, write):
     path = write(["Hello", "Hi!"], ["How are you?", "Fine."], ["not", "read"])
-    store = encode_files([path], tiny_config(), make_encoder(), ignore, stage="x", max_dialogues=2)
-    assert store.num_dialogues == 2
+    config = tiny_config(data={"train": path, "validation": path}, evaluation={"max_dialogues": 2})
+    data = prepare(config, make_encoder())
+    assert (data.train.num_dialogues, data.validation.num_dialogues) == (3, 2)
+
+
+def test_the_second_time_nothing_is_encoded_and_every_array_is_the_same(tiny_config, prepare, events, make_encoder):
+    first = prepare(tiny_config(), make_encoder())
+    assert any(isinstance(event, Progress) for event in events)
+    events.clear()
+    again = prepare(tiny_config(training={"learning_rate": 0.1}), make_encoder())
+    assert not any(isinstance(event, Progress) for event in events)
+    for one, other in ((first.train, again.train), (first.validation, again.validation)):
+        for column in ("input_ids", "targets", "offsets", "dialogue_of", "dialogues"):
+            assert (getattr(one, column) == getattr(other, column)).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "encoder"),
+    [
+        ({"dialogue": {"train_on": "all"}}, {}),
+        ({"dialogue": {"train_on": "last"}}, {}),
+        ({"dialogue": {"user_turns_until": 0.5}}, {}),
+        ({"data": {"first_speaker": "assistant"}}, {}),
+        ({"data": {"speakers": {"user": ["user", "human", "somebody"]}}}, {}),
+        ({"data": {"train": str(SAMPLE_DATA / "train.jsonl")}}, {}),
+        ({}, {"name": "chatml"}),
+        ({}, {"max_length": 100}),
+    ],
+)
+def test_whatever_decides_ids_or_targets_is_part_of_the_key(
+    tiny_config, prepare, events, make_encoder, changes, encoder
+):
+    prepare(tiny_config(), make_encoder())
+    events.clear()
+    prepare(tiny_config(**changes), make_encoder(**encoder))
+    assert Progress("encoding training data", 188 if "train" in changes.get("data", {}) else 25, None) in [
+        Progress(event.stage, event.done) for event in events if isinstance(event, Progress)
+    ]
+
+
+def test_validation_data_found_in_training_is_told(tiny_config, prepare, events, make_encoder, write):
+    train = write(["Hello", "Hi!"], ["How are you?", "Fine."])
+    valid = write(["Bye", "Bye!"], ["hello", "HI!"], name="valid.jsonl")
+    prepare(tiny_config(data={"train": train, "validation": valid}), make_encoder())
+    (warning,) = [event.message for event in events if isinstance(event, Notice) and event.is_warning]
+    assert warning.startswith("1 of 2 validation dialogues are also in the training data")
+    assert f"{valid}:2 is {train}:1" in warning
 
 
 LONG = ["Tell me all. " * 4, "Yes."] + ["And what else is there to say about it, please? " * 2] * 4 + ["That is all."]
 
 
 def test_windows_without_a_target_are_left_out_where_nothing_will_ever_learn_them(
-    tiny_config, ignore, make_encoder, write
+    tiny_config, prepare, make_encoder, write
 ):
     roles = ["user", "assistant", "user", "user", "user", "user", "assistant"]
-    path = write(messages(*zip(roles, LONG, strict=True)))
+    data = of(write(messages(*zip(roles, LONG, strict=True))))
     encoder = make_encoder(max_length=48)
     stores = {}
     for key, dialogue in {
         "assistant": {}, "last": {"train_on": "last"}, "all": {"train_on": "all"}, "users": {"user_turns_until": 0.5},
     }.items():  # fmt: skip
-        stores[key] = encode_files([path], tiny_config(dialogue=dialogue), encoder, ignore, stage="x")
+        stores[key] = prepare(tiny_config(dialogue=dialogue, data=data), encoder).train
     assert [len(stores[key]) for key in ("last", "assistant")] == [1, 2]
     assert len(stores["all"]) == len(stores["users"]) > 3
-    for key, store in stores.items():
-        wanted = {ASSISTANT_TARGET, USER_TARGET} if key in ("all", "users") else {ASSISTANT_TARGET}
-        assert all(wanted & set(store[index].targets.tolist()) for index in range(len(store)))
+    for store in stores.values():
+        assert all(store[index].targets.any() for index in range(len(store)))
         assert store.num_dialogues == 1
+    assert [store.num_targets(USER_TARGET) > 0 for store in stores.values()] == [False, False, True, True]
     assert stores["assistant"].num_targets(ASSISTANT_TARGET) == stores["all"].num_targets(ASSISTANT_TARGET)
 
 
@@ -118,32 +204,58 @@ def test_windows_without_a_target_are_left_out_where_nothing_will_ever_learn_the
     ],
 )
 def test_a_dialogue_with_nothing_to_learn_is_refused_by_its_line(
-    tiny_config, ignore, make_encoder, write, train_on, dialogue
+    tiny_config, prepare, make_encoder, write, train_on, dialogue
 ):
-    path = write(["Hello", "Hi!"], dialogue)
-    config = tiny_config(dialogue={"train_on": train_on})
-    with pytest.raises(DataError, match=r"1 dialogue has nothing to learn.*data\.jsonl:2"):
-        encode_files([path], config, make_encoder(), ignore, stage="x")
+    config = tiny_config(dialogue={"train_on": train_on}, data=of(write(["Hello", "Hi!"], dialogue)))
+    with pytest.raises(PreflightError, match=r"1 error\n.*data\.jsonl:2:1 \$ no turn of the dialogue is learnt"):
+        prepare(config, make_encoder())
 
 
-def test_many_of_them_are_counted_and_a_few_are_named(tiny_config, ignore, make_encoder, write):
-    path = write(*[["Anybody?"]] * 300)
-    with pytest.raises(DataError, match="300 dialogues have nothing to learn") as caught:
-        encode_files([path], tiny_config(), make_encoder(), ignore, stage="x")
-    assert caught.value.message.count("data.jsonl:") == 5
+def test_all_problems_of_all_files_are_refused_together(tiny_config, prepare, make_encoder, write, tmp_path):
+    train = write(*[["Anybody?"]] * 300, ["Hello", "very " * 200], ["Hello", "Hi!"])
+    valid = write(["Hello?"], name="valid.jsonl")
+    with pytest.raises(PreflightError, match="the data cannot be trained on: 302 errors") as caught:
+        prepare(tiny_config(data={"train": train, "validation": valid}), make_encoder(max_length=64))
+    counts = [(group.code, group.count, group.problems[0].line) for group in caught.value.groups]
+    assert counts == [("no-target", 300, 1), ("turn-too-long", 1, 301), ("no-target", 1, 1)]
+    assert caught.value.message.count("data.jsonl:") == 6
+    assert not (tmp_path / "runs").exists(), "what is refused is not kept"
 
 
-def test_a_turn_longer_than_the_window_is_refused_by_its_line(tiny_config, ignore, make_encoder, write):
+def test_a_turn_longer_than_the_window_is_refused_by_its_line(tiny_config, prepare, make_encoder, write):
     path = write(["Hello", "Hi!"], ["Hello", "very " * 200])
     with pytest.raises(
-        DataError, match=r"data\.jsonl:2: a turn of \d+ tokens does not fit into dialogue\.max_length 64"
+        PreflightError, match=r"data\.jsonl:2:1 \$ a turn of \d+ tokens does not fit into dialogue\.max_length 64"
     ):
-        encode_files([path], tiny_config(), make_encoder(max_length=64), ignore, stage="x")
+        prepare(tiny_config(data=of(path)), make_encoder(max_length=64))
 
 
-def test_a_template_that_transformers_would_render_otherwise_is_refused(tiny_config, ignore, make_encoder, write):
+def test_a_template_that_has_no_place_for_a_turn_is_refused_by_its_line(tiny_config, prepare, make_encoder, write):
+    path = write(["Hello", "Hi!"], messages(("system", "Be nice."), ("user", "Hi"), ("assistant", "Hi")))
+    with pytest.raises(PreflightError, match=r"data\.jsonl:2:1 \$ template convmodel has no place for a system turn"):
+        prepare(tiny_config(data=of(path)), make_encoder("convmodel"))
+
+
+def test_a_template_that_transformers_would_render_otherwise_is_refused(tiny_config, prepare, make_encoder, write):
     encoder = make_encoder()
     broken = encoder.template.chat_template.replace("<|end|>", "<|user|>")
     object.__setattr__(encoder.template, "chat_template", broken)
     with pytest.raises(ModelError, match="template turns does not fit this tokenizer"):
-        encode_files([write(["Hello", "Hi!"])], tiny_config(), encoder, ignore, stage="x")
+        prepare(tiny_config(data=of(write(["Hello", "Hi!"]))), encoder)
+
+
+def test_a_tokenizer_that_changes_texts_is_told(tiny_config, prepare, events, make_encoder, write):
+    from tokenizers import normalizers
+    from transformers import PreTrainedTokenizerFast
+
+    from convo_cli.text.encoder import DialogueEncoder
+    from convo_cli.text.template import make_template
+
+    before = make_encoder().tokenizer
+    backend = before.backend_tokenizer
+    backend.normalizer = normalizers.Lowercase()
+    lower = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|end|>", pad_token="<|end|>")
+    encoder = DialogueEncoder(lower, make_template("turns", lower), max_length=64)
+    prepare(tiny_config(data=of(write(["Hello", "hi!"]))), encoder)
+    (warning,) = [event.message for event in events if isinstance(event, Notice) and event.is_warning]
+    assert "data.jsonl:1 says 'Hello', the model will read 'hello' (1 of the first turns differ)" in warning

@@ -54,7 +54,10 @@ def test_events_come_in_order_and_tell_the_sizes(finished):
     ]  # fmt: skip
     started = next(event for event in events if isinstance(event, RunStarted))
     assert (started.first_step, started.max_steps, started.device, started.precision) == (1, 4, "cpu", "fp32")
-    assert started.num_targets_by_role["user"] == 0 < started.num_targets_by_role["assistant"] < started.num_tokens
+    training = started.training
+    assert training.num_targets_by_role["user"] == 0 < training.num_targets_by_role["assistant"] < training.num_tokens
+    assert (started.template, started.max_length, training.num_dialogues) == ("turns", 128, 25)
+    assert started.validation is not None
     assert (result.step, result.reason) == (4, "all 4 steps done")
     scores = [event for event in events if isinstance(event, EvaluationDone)]
     assert result.best_loss == min(event.loss for event in scores)
@@ -108,7 +111,7 @@ def test_what_is_refused_is_refused_before_the_run_directory_exists(
 ):
     with pytest.raises(error, match=message):
         start_run(tiny_config(**changes), ignore)
-    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "runs" / "tiny").exists()
 
 
 # Resume

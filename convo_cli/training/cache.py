@@ -1,0 +1,123 @@
+"""Work that is done once for equal inputs: folders named by what went into them, whole or not there at all.
+
+A folder is made under a lock of its own, so that of two processes the second waits and then reads what the first one
+made. A killed process leaves at most a hidden folder that the next one removes. Every file is verified before it is
+read, and a folder that does not verify is made again.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from filelock import FileLock, Timeout
+
+from convo_cli.errors import CheckpointError
+from convo_cli.events import Notice, Report
+from convo_cli.runs.atomic import disk_errors, publish_directory, verify_directory
+
+T = TypeVar("T")
+
+NAME = ".cache"
+"""The cache's folder inside output_dir: what is deleted with the runs is deleted with it."""
+
+_KEEP = 8
+"""Folders kept, the last used first; a run uses three at most."""
+_KEY_FILE = "key.json"
+_LOCK = ".lock"
+
+
+class Cache:
+    """A folder of such folders, inside ``home`` where one may write there, else one that goes with the process."""
+
+    def __init__(self, home: Path | None, report: Report) -> None:
+        self._report = report
+        if home is not None and _is_writable(home):
+            self._root = home / NAME
+        else:
+            self._root = Path(tempfile.mkdtemp(prefix="convo-"))
+            atexit.register(shutil.rmtree, self._root, ignore_errors=True)
+
+    def get(
+        self, kind: str, key: Mapping[str, Any], make: Callable[[Path], None], open_: Callable[[Path], T]
+    ) -> tuple[T, bool]:
+        """What ``open_`` reads from the folder of this kind and key, and whether it was there before.
+
+        ``make`` fills an empty folder where there is none. Whatever it raises leaves nothing behind.
+        """
+        text = json.dumps(key, sort_keys=True, indent=1)
+        folder = self._root / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
+        with self._locked(folder):
+            was_there = self._is_whole(folder)
+            if not was_there:
+                self._remove_leftovers(folder)
+
+                def fill(aside: Path) -> None:
+                    (aside / _KEY_FILE).write_text(text, encoding="utf-8")
+                    make(aside)
+
+                publish_directory(folder, fill)
+            os.utime(folder)
+            opened = open_(folder)
+        self._prune()
+        return opened, was_there
+
+    def _is_whole(self, folder: Path) -> bool:
+        if not folder.exists():
+            return False
+        try:
+            verify_directory(folder)
+        except CheckpointError as error:
+            self._report(Notice(f"{error}; it is made again", is_warning=True))
+            return False
+        return True
+
+    @contextmanager
+    def _locked(self, folder: Path) -> Iterator[None]:
+        """Hold the folder's lock; where nothing came of it, nothing stays behind."""
+        missing = [above for above in (self._root, *self._root.parents) if not above.exists()]
+        lock = FileLock(folder.with_name(f"{folder.name}{_LOCK}"))
+        with disk_errors(folder):
+            self._root.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                self._report(Notice("another convo prepares the same data; waiting for it"))
+                lock.acquire()
+        try:
+            yield
+        except BaseException:
+            with suppress(OSError):  # not empty: somebody else needs it
+                Path(lock.lock_file).unlink()
+                for above in missing:
+                    above.rmdir()
+            raise
+        finally:
+            lock.release()
+
+    def _remove_leftovers(self, folder: Path) -> None:
+        for path in self._root.glob(f".tmp-{folder.name}*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _prune(self) -> None:
+        """Remove the folders that were not used for longest, but none that another process is at."""
+        with suppress(OSError):  # somebody else prunes at the same time; what is left goes next time
+            folders = [path for path in self._root.iterdir() if path.is_dir() and not path.name.startswith(".")]
+            for folder in sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True)[_KEEP:]:
+                lock = FileLock(folder.with_name(f"{folder.name}{_LOCK}"))
+                with suppress(Timeout), lock.acquire(timeout=0):
+                    shutil.rmtree(folder)
+                    Path(lock.lock_file).unlink()
+
+
+def _is_writable(folder: Path) -> bool:
+    above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return above.is_dir() and os.access(above, os.W_OK | os.X_OK)

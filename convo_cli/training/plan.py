@@ -1,0 +1,129 @@
+"""The loop's view of a run: what happens at a step, as functions of the step's number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from convo_cli.config.schema import RunConfig
+from convo_cli.data.order import step_examples
+from convo_cli.data.reader import read_dialogues
+from convo_cli.data.store import ASSISTANT_TARGET, USER_TARGET
+from convo_cli.evaluation.evaluator import Evaluator
+from convo_cli.evaluation.replies import choose_dialogues
+from convo_cli.events import EvaluationDone, Report
+from convo_cli.model.device import ResolvedPrecision, autocast_for, choose_precision
+from convo_cli.model.loss import Batch, collate
+from convo_cli.runs.checkpoint import is_saved
+from convo_cli.runs.layout import RunDirectory
+from convo_cli.text.encoder import DialogueEncoder
+from convo_cli.training.checkpoint import save_checkpoint
+from convo_cli.training.loop import EarlyStopping, Plan
+from convo_cli.training.prepare import PreparedData
+from convo_cli.training.schedule import learning_rate_at
+from convo_cli.training.signals import StopRequest
+from convo_cli.training.state import TrainState
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What is built from a config before the first step."""
+
+    config: RunConfig
+    encoder: DialogueEncoder
+    spiece: bytes | None
+    model: PreTrainedModel
+    data: PreparedData
+    device: torch.device
+    max_steps: int
+    steps_per_epoch: float
+
+
+def make_plan(run: RunDirectory, parts: Parts, stop: StopRequest, report: Report) -> Plan:
+    """The loop's view of the run: functions of the step."""
+    config, training, max_steps = parts.config, parts.config.training, parts.max_steps
+    evaluation_every = config.evaluation.every_steps or max(1, round(parts.steps_per_epoch))
+    save_every = config.checkpoints.every_steps or evaluation_every
+    precision = choose_precision(training.precision, parts.device)
+    evaluator = _evaluator(parts, precision, report)
+
+    def learning_rate(step: int) -> float:
+        return learning_rate_at(
+            step,
+            schedule=training.schedule,
+            peak=training.learning_rate,
+            max_steps=max_steps,
+            warmup_steps=training.warmup_steps,
+            min_lr_ratio=training.min_lr_ratio,
+        )
+
+    def evaluate(state: TrainState) -> EvaluationDone:
+        assert evaluator is not None, "evaluations are due only where there is validation data"
+        return evaluator(state.model, state.progress.step)
+
+    def save(state: TrainState) -> None:
+        if is_saved(run, state.progress):
+            return
+        save_checkpoint(run, state, parts.encoder, spiece=parts.spiece, keep=config.checkpoints.keep, report=report)
+
+    return Plan(
+        max_steps=max_steps,
+        steps_per_epoch=parts.steps_per_epoch,
+        seed=config.seed,
+        device=parts.device,
+        max_grad_norm=training.max_grad_norm,
+        metric=config.evaluation.metric,
+        early_stopping=EarlyStopping(
+            config.evaluation.early_stopping.patience,
+            config.evaluation.early_stopping.monitor == "metric",
+            config.evaluation.early_stopping.min_delta,
+        ),
+        micro_batches=lambda step: micro_batches(parts, step),
+        learning_rate=learning_rate,
+        autocast=autocast_for(parts.device, precision),
+        is_evaluation_due=lambda step: (
+            evaluator is not None and (step == max_steps or (step > 0 and step % evaluation_every == 0))
+        ),
+        is_save_due=lambda step: step % save_every == 0,
+        evaluate=evaluate,
+        save=save,
+        is_stop_requested=lambda: stop.is_set,
+    )
+
+
+def micro_batches(parts: Parts, step: int) -> list[Batch]:
+    """The examples of a step, neighbours of like length together, in micro-batches."""
+    config, store = parts.config, parts.data.train
+    chosen = step_examples(len(store), config.training.batch_size, config.seed, step)
+    chosen = chosen[np.argsort(store.lengths[chosen], kind="stable")]
+    kinds = {ASSISTANT_TARGET}
+    if config.dialogue.train_on == "all" or step < config.dialogue.user_turns_until * parts.max_steps:
+        kinds.add(USER_TARGET)
+    size = config.training.micro_batch_size or len(chosen)
+    return [
+        collate([store[int(index)] for index in chosen[begin : begin + size]], kinds, parts.encoder.pad_id)
+        for begin in range(0, len(chosen), size)
+    ]
+
+
+def _evaluator(parts: Parts, precision: ResolvedPrecision, report: Report) -> Evaluator | None:
+    if parts.data.validation is None:
+        return None
+    config = parts.config
+    validation = read_dialogues(config.data.validation, config.data)
+    return Evaluator(
+        encoder=parts.encoder,
+        store=parts.data.validation,
+        dialogues=choose_dialogues(validation, config.evaluation.reply_dialogues, config.seed),
+        train_on=config.dialogue.train_on,
+        generation=config.generation,
+        device=parts.device,
+        autocast=autocast_for(parts.device, precision),
+        report=report,
+    )

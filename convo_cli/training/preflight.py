@@ -1,0 +1,130 @@
+"""What is looked at before step 1: every dialogue has something to learn and an end to learn, and fits its windows.
+
+Problems are gathered over the whole data and refused together; the counts are what the tables of `train` and
+`validate-data` show.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from convo_cli.config.schema import TrainOn
+from convo_cli.data.dialogue import Dialogue, has_target
+from convo_cli.data.problems import Problem, ProblemSink
+from convo_cli.data.report import ProblemGroup, Spread, spread
+from convo_cli.data.store import ASSISTANT_TARGET, USER_TARGET, TokenStore
+from convo_cli.errors import DataError
+from convo_cli.events import Notice, Report, TokenCounts
+
+_MAX_NAMED = 5
+
+
+class PreflightError(DataError):
+    """The data cannot be trained on; ``groups`` has every kind of reason."""
+
+    def __init__(self, groups: Sequence[ProblemGroup]) -> None:
+        lines = []
+        for group in groups:
+            lines += [str(problem) for problem in group.problems[:_MAX_NAMED]]
+            if more := group.count - len(group.problems[:_MAX_NAMED]):
+                lines.append(f"{more:,} more like this")
+        number = sum(group.count for group in groups)
+        message = f"the data cannot be trained on: {number:,} {'error' if number == 1 else 'errors'}"
+        hints = "\n      ".join(dict.fromkeys(group.hint for group in groups))
+        super().__init__("\n  ".join([message, *lines]), hint=hints)
+        self.groups = tuple(groups)
+
+
+def check_targets(
+    dialogues: Sequence[Dialogue], part: TokenStore, train_on: TrainOn, stop_ids: Sequence[int], found: ProblemSink
+) -> None:
+    """Find the dialogues of ``part`` that teach nothing, or a reply that never ends."""
+    is_end = np.isin(part.input_ids, stop_ids) & (part.targets == ASSISTANT_TARGET)
+    before = np.concatenate([[0], np.cumsum(is_end)])
+    ends = np.bincount(part.dialogue_of, np.diff(before[part.offsets]), minlength=len(dialogues))
+    for dialogue, num_ends in zip(dialogues, ends, strict=True):
+        if not has_target(dialogue.turns, train_on):
+            message = f"no turn of the dialogue is learnt (train_on: {train_on})"
+            found(_problem("no-target", message, dialogue))
+        elif num_ends < (expected := _num_trained_replies(dialogue, train_on)):
+            message = f"only {num_ends:.0f} of {expected} replies have an end token that is learnt"
+            found(_problem("end-not-learnt", message, dialogue))
+
+
+def count_tokens(store: TokenStore, max_length: int) -> TokenCounts:
+    """The numbers of the table."""
+    whole = store.dialogues["num_tokens"]
+    return TokenCounts(
+        num_dialogues=store.num_dialogues,
+        num_examples=len(store),
+        num_over_length=int(np.count_nonzero(whole > max_length)),
+        num_tokens=store.num_tokens,
+        num_targets_by_role={
+            "assistant": store.num_targets(ASSISTANT_TARGET),
+            "user": store.num_targets(USER_TARGET),
+        },
+        median_tokens=float(np.median(whole)),
+        max_tokens=int(whole.max()),
+    )
+
+
+def tokens_per_dialogue(store: TokenStore) -> Spread:
+    """How long the dialogues are, before they are cut into windows."""
+    values, counts = np.unique(store.dialogues["num_tokens"], return_counts=True)
+    result = spread(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+    assert result is not None, "a store that passed has at least one dialogue"
+    return result
+
+
+def warn_of_leaks(
+    train: TokenStore, validation: TokenStore, files: tuple[Sequence[str], Sequence[str]], report: Report
+) -> None:
+    """Tell how many validation dialogues are also in the training data, and where the first ones are."""
+    seen, asked = train.dialogues["fingerprint"], validation.dialogues["fingerprint"]
+    shared = np.flatnonzero(np.isin(asked, seen))
+    if not len(shared):
+        return
+    pairs = []
+    for index in shared[:3]:
+        first = int(np.argmax(seen == asked[index]))
+        pairs.append(f"{validation.where(index, files[1])} is {train.where(first, files[0])}")
+    report(
+        Notice(
+            f"{len(shared):,} of {validation.num_dialogues:,} validation dialogues are also in the training data, so "
+            f"scores look better than they are ({'; '.join(pairs)}{' …' if len(shared) > 3 else ''})",
+            is_warning=True,
+        )
+    )
+
+
+class ProblemTally:
+    """A sink that keeps all it is told: how often each code, and the first few problems of it."""
+
+    def __init__(self, max_listed: int = _MAX_NAMED) -> None:
+        self._max_listed = max_listed
+        self._counts: Counter[str] = Counter()
+        self._listed: dict[str, list[Problem]] = {}
+
+    def __call__(self, problem: Problem) -> None:
+        self._counts[problem.code] += 1
+        listed = self._listed.setdefault(problem.code, [])
+        if len(listed) < self._max_listed:
+            listed.append(problem)
+
+    def groups(self) -> list[ProblemGroup]:
+        return [
+            ProblemGroup(code, listed[0].severity, listed[0].hint, self._counts[code], tuple(listed))
+            for code, listed in self._listed.items()
+        ]
+
+
+def _problem(code: str, message: str, dialogue: Dialogue) -> Problem:
+    return Problem(code, message, column=1, line=dialogue.line, file=dialogue.file)
+
+
+def _num_trained_replies(dialogue: Dialogue, train_on: TrainOn) -> int:
+    replies = [turn for turn in dialogue.turns if turn.role == "assistant"]
+    return sum(turn.is_trained for turn in (replies[-1:] if train_on == "last" else replies))

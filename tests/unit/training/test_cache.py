@@ -1,0 +1,153 @@
+"""A cached folder is whole, made once, and made again where it is not what was written."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from convo_cli.errors import DataError
+from convo_cli.events import Notice
+from convo_cli.training.cache import NAME, Cache
+
+
+class Maker:
+    """Fills a folder with one file, and counts how often it was asked to."""
+
+    def __init__(self, content="text"):
+        self.content = content
+        self.times = 0
+
+    def __call__(self, folder):
+        self.times += 1
+        (folder / "data").write_text(self.content)
+
+
+def read(folder):
+    return (folder / "data").read_text()
+
+
+@pytest.fixture
+def cache(tmp_path, ignore):
+    return Cache(tmp_path, ignore)
+
+
+def folders(tmp_path):
+    return [path for path in (tmp_path / NAME).iterdir() if path.is_dir()]
+
+
+def test_the_same_key_is_made_once(cache):
+    make = Maker()
+    assert cache.get("tokens", {"a": 1, "b": 2}, make, read) == ("text", False)
+    assert cache.get("tokens", {"b": 2, "a": 1}, make, read) == ("text", True)
+    assert make.times == 1
+
+
+@pytest.mark.parametrize(("kind", "key"), [("tokens", {"a": 2}), ("tokens", {"b": 1}), ("tokenizer", {"a": 1})])
+def test_another_key_or_kind_is_made_anew(cache, kind, key):
+    cache.get("tokens", {"a": 1}, Maker("old"), read)
+    assert cache.get(kind, key, Maker("new"), read) == ("new", False)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda file: file.write_text("texT"),
+        lambda file: file.write_text(""),
+        lambda file: file.unlink(),
+        lambda file: (file.parent / "more").write_text("x"),
+        lambda file: (file.parent / "MANIFEST.json").unlink(),
+        lambda file: (file.parent / "MANIFEST.json").write_text("{"),
+    ],
+)
+def test_a_damaged_folder_is_made_again_and_that_is_told(tmp_path, damage):
+    events = []
+    cache = Cache(tmp_path, events.append)
+    cache.get("tokens", {}, Maker(), read)
+    damage(folders(tmp_path)[0] / "data")
+    assert cache.get("tokens", {}, Maker(), read) == ("text", False)
+    assert [event.is_warning for event in events if isinstance(event, Notice)] == [True]
+    assert cache.get("tokens", {}, Maker(), read) == ("text", True)
+
+
+def test_what_could_not_be_made_leaves_nothing_behind(tmp_path, ignore):
+    def refuse(folder):
+        (folder / "half").write_text("half")
+        raise DataError("no")
+
+    with pytest.raises(DataError):
+        Cache(tmp_path / "runs", ignore).get("tokens", {}, refuse, read)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_least_used_folders_go(tmp_path, cache):
+    for number in range(12):
+        cache.get("tokens", {"n": number}, Maker(str(number)), read)
+        for folder in folders(tmp_path):  # time stamps as if a minute had passed
+            os.utime(folder, (folder.stat().st_mtime - 60,) * 2)
+        assert cache.get("tokens", {"n": 0}, Maker("again"), read) == ("0", True), "it is used all the time"
+    assert len(folders(tmp_path)) == 8
+    assert len(list((tmp_path / NAME).glob("*.lock"))) == 8
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_where_one_may_not_write_the_cache_is_of_this_process_only(tmp_path, ignore):
+    tmp_path.chmod(0o500)
+    cache = Cache(tmp_path / "runs", ignore)
+    assert cache.get("tokens", {}, Maker(), read) == ("text", False)
+    assert cache.get("tokens", {}, Maker(), read) == ("text", True)
+    tmp_path.chmod(0o700)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_home_nothing_is_written_beside_the_data(tmp_path, ignore, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cache = Cache(None, ignore)
+    assert cache.get("tokens", {}, Maker(), read) == ("text", False)
+    assert cache.get("tokens", {}, Maker(), read) == ("text", True)
+    assert list(tmp_path.iterdir()) == []
+
+
+# Two processes, and one that is killed
+
+
+def _make_slowly(root, started, result):
+    def make(folder):
+        (folder / "data").write_text("slow")
+        started.set()
+        time.sleep(1.0)
+
+    result.put(Cache(Path(root), lambda event: None).get("tokens", {}, make, read))
+
+
+def _start(root):
+    context = multiprocessing.get_context("spawn")
+    started, result = context.Event(), context.Queue()
+    process = context.Process(target=_make_slowly, args=(str(root), started, result))
+    process.start()
+    assert started.wait(60)
+    return process, result
+
+
+def test_a_second_process_waits_and_uses_what_the_first_one_made(tmp_path):
+    process, result = _start(tmp_path)
+    events = []
+    make = Maker("fast")
+    assert Cache(tmp_path, events.append).get("tokens", {}, make, read) == ("slow", True)
+    assert make.times == 0
+    assert [event.message for event in events] == ["another convo prepares the same data; waiting for it"]
+    assert result.get(timeout=60) == ("slow", False)
+    process.join(60)
+
+
+def test_a_killed_process_leaves_the_next_one_free_to_make_it(tmp_path, cache):
+    process, _ = _start(tmp_path)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join(60)
+    assert len(list((tmp_path / NAME).glob(".tmp-*"))) == 1
+    assert cache.get("tokens", {}, Maker(), read) == ("text", False)
+    assert list((tmp_path / NAME).glob(".tmp-*")) == []
