@@ -18,7 +18,7 @@ from convo_cli.data.store import ASSISTANT_TARGET, USER_TARGET, TokenStore
 from convo_cli.errors import DataError, DivergedError
 from convo_cli.evaluation.likelihood import length_sorted_batches, mean_nll
 from convo_cli.evaluation.replies import choose_dialogues, reply_to_all, score_replies
-from convo_cli.events import EvaluationDone, Progress, Report
+from convo_cli.events import EvaluationDone, Notice, Progress, Report
 from convo_cli.model.generation import Generator
 from convo_cli.text.encoder import DialogueEncoder
 
@@ -66,6 +66,11 @@ class Evaluator:
             self.generation,
             lambda n: self.report(Progress("replying", n, len(self.dialogues))),
         )
+        if left_out := len(self.dialogues) - len(replies):
+            message = (
+                f"{left_out} of {len(self.dialogues)} replies are not scored: what they answer does not fit the model"
+            )
+            self.report(Notice(message, is_warning=True))
         return EvaluationDone(
             step=step,
             loss=loss,

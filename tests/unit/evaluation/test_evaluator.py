@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from convo_cli.config.schema import GenerationConfig, ScratchConfig
-from convo_cli.data.store import TokenStore
+from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.errors import DataError, DivergedError
 from convo_cli.evaluation.evaluator import Evaluator, evaluate_files
-from convo_cli.events import Progress
+from convo_cli.events import Notice, Progress
 from convo_cli.model.build import build_scratch_model
 from convo_cli.model.generation import Generator
+from tests.stores import encoded
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def model(encoder):
 def make_evaluator(encoder, sample_dialogues):
     def make(report=lambda event: None, **changes):
         values = {
-            "encoder": encoder, "store": TokenStore.build(encoder.encode(sample_dialogues[:8])),
+            "encoder": encoder, "store": encoded(encoder, sample_dialogues[:8]),
             "dialogues": sample_dialogues[:2], "train_on": "assistant",
             "generation": GenerationConfig(max_new_tokens=4, temperature=2.0), "device": torch.device("cpu"),
             "autocast": nullcontext, "report": report,
@@ -77,6 +78,16 @@ def test_user_turns_count_only_where_they_are_trained(make_evaluator, model):
 def test_without_replies_there_are_no_metrics(make_evaluator, model):
     result = make_evaluator(dialogues=[])(model, 0)
     assert (result.metrics, result.samples) == ({}, ())
+
+
+def test_replies_to_what_does_not_fit_the_model_are_left_out_and_that_is_told(make_evaluator, model):
+    events = []
+    long = Dialogue((Turn("user", "very " * 200), Turn("assistant", "Yes.")))
+    fits = Dialogue((Turn("user", "Hi"), Turn("assistant", "Yes.")))
+    result = make_evaluator(events.append, dialogues=[long, fits])(model, 0)
+    assert len(result.samples) == 1
+    (notice,) = [event for event in events if isinstance(event, Notice)]
+    assert notice.message.startswith("1 of 2 replies are not scored")
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

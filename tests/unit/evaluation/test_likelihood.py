@@ -12,24 +12,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convo_cli.config.schema import ScratchConfig
-from convo_cli.data.store import ASSISTANT_TARGET, Example, TokenStore
+from convo_cli.data.store import ASSISTANT_TARGET, Example
 from convo_cli.evaluation.likelihood import length_sorted_batches, mean_nll
 from convo_cli.model.build import build_scratch_model
 from convo_cli.model.loss import collate, nll_sum
+from tests.stores import encoded, laid_out
 
 CPU = torch.device("cpu")
 
 
 def store_of(lengths):
     """Example number k consists of tokens k; all but the first are targets."""
-    return TokenStore.build(
-        [Example(np.full(length, number, np.int32), np.array([0] + [1] * (length - 1), np.uint8))]
-        for number, length in enumerate(lengths)
+    return laid_out(
+        [
+            Example(np.full(length, number, np.int32), np.array([0] + [1] * (length - 1), np.uint8))
+            for number, length in enumerate(lengths)
+        ]
     )
 
 
 @settings(deadline=None)
-@given(lengths=st.lists(st.integers(1, 40), max_size=30), max_slots=st.integers(1, 100))
+@given(lengths=st.lists(st.integers(2, 40), max_size=30), max_slots=st.integers(1, 100))
 def test_batches_hold_each_example_once_and_no_more_slots_than_allowed(lengths, max_slots):
     seen = []
     for batch in length_sorted_batches(store_of(lengths), {ASSISTANT_TARGET}, 0, max_slots=max_slots):
@@ -46,7 +49,7 @@ def test_batches_hold_each_example_once_and_no_more_slots_than_allowed(lengths, 
 def test_no_row_is_added_that_still_fits():
     """As few batches as neighbours of like length allow: nothing is forwarded in needless pieces."""
     shapes = [
-        tuple(batch.input_ids.shape) for batch in length_sorted_batches(store_of([5, 1, 2, 5, 2]), (), 0, max_slots=10)
+        tuple(batch.input_ids.shape) for batch in length_sorted_batches(store_of([5, 2, 2, 5, 2]), (), 0, max_slots=10)
     ]
     assert shapes == [(3, 2), (2, 5)]
 
@@ -55,7 +58,7 @@ def test_no_row_is_added_that_still_fits():
 def parts(make_encoder, sample_dialogues):
     encoder = make_encoder()
     model = build_scratch_model(ScratchConfig(layers=1, width=16, heads=2, context=128, dropout=0.5), encoder, seed=0)
-    return model, TokenStore.build(encoder.encode(sample_dialogues[:12])), encoder
+    return model, encoded(encoder, sample_dialogues[:12]), encoder
 
 
 def test_the_mean_is_that_of_all_tokens_one_example_at_a_time(parts):
