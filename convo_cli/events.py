@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class Progress:
     stage: str
     done: int
     total: int | None = None
+    unit: Literal["", "bytes"] = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from convo_cli.cli.console import printable
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from convo_cli.data.repair import RepairReport
     from convo_cli.data.report import DataReport, FileReport, ProblemGroup, Spread
     from convo_cli.training.preview import Preview, ShownExample
 
@@ -26,7 +27,9 @@ _STYLES = {"error": "bold red", "warning": "yellow"}
 _TARGET_STYLES = {"none": "dim", "assistant": "green", "user": "cyan"}
 
 
-def as_record(report: DataReport, preview: Preview | None, refused: Sequence[ProblemGroup]) -> dict[str, Any]:
+def as_record(
+    report: DataReport, preview: Preview | None, refused: Sequence[ProblemGroup], repaired: RepairReport | None
+) -> dict[str, Any]:
     """The report as the object of `--json`; ``refused`` is what only the pre-flight found."""
     return {
         "is_trainable": report.is_trainable and not refused,
@@ -35,6 +38,7 @@ def as_record(report: DataReport, preview: Preview | None, refused: Sequence[Pro
         **asdict(report),
         "preflight": None if preview is None else asdict(preview),
         "preflight_problem_groups": [asdict(group) for group in refused],
+        "fix": None if repaired is None else asdict(repaired),
     }
 
 

@@ -77,7 +77,7 @@ class PlainProgress:
         self._clock = clock
         self._meter = Meter(clock)
         self._stage = ""
-        self._stage_shown = 0.0
+        self._stage_began = self._stage_shown = 0.0
         self._is_first_step = True
         self._unshown: StepDone | None = None
 
@@ -109,10 +109,11 @@ class PlainProgress:
     def _show_stage(self, event: Progress) -> None:
         now = self._clock()
         if event.stage != self._stage:
-            self._stage, self._stage_shown = event.stage, now
+            self._stage, self._stage_began, self._stage_shown = event.stage, now, now
         elif now - self._stage_shown >= _STAGE_SECONDS:
             self._stage_shown = now
-            _show(self._console, f"{_one_line(event.stage)} {_amount(event)}".rstrip())
+            amount = _amount(event, now - self._stage_began)
+            _show(self._console, f"{_one_line(event.stage)} {amount}".rstrip())
 
     def _show_step(self, event: StepDone) -> None:
         self._meter.add(event)
@@ -135,9 +136,11 @@ class LiveProgress:
 
         self._console = console
         self._show_samples = show_samples
+        self._clock = clock
         self._meter = Meter(clock)
         # Another thread draws while events arrive, so these are replaced, never changed in place.
         self._stage: Progress | None = None
+        self._stage_began = 0.0
         self._started: RunStarted | None = None
         self._step: StepDone | None = None
         self._evaluation: EvaluationDone | None = None
@@ -160,6 +163,8 @@ class LiveProgress:
             case Notice():
                 _show_notice(self._console, event)
             case Progress():
+                if self._stage is None or self._stage.stage != event.stage:
+                    self._stage_began = self._clock()
                 self._stage = None if event.done == event.total else event
             case RunStarted():
                 self._stage = None
@@ -207,7 +212,7 @@ class LiveProgress:
             for sample in evaluation.samples[: max(0, min(self._show_samples, room))]:
                 parts.extend(_sample_lines(sample, has_reference=False))
         if stage:
-            parts.append(_stage_bar(stage))
+            parts.append(_stage_bar(stage, self._clock() - self._stage_began))
         if self._is_open:
             parts.append("")  # where the terminal echoes ^C, which would wrap and tear a full line
         return Group(*parts)
@@ -327,15 +332,22 @@ def _sample_lines(sample: SampleReply, *, has_reference: bool) -> list[Text]:
     return lines
 
 
-def _stage_bar(event: Progress) -> RenderableType:
+def _stage_bar(event: Progress, seconds: float) -> RenderableType:
     from rich.progress_bar import ProgressBar
 
-    return _row(_one_line(event.stage), ProgressBar(total=event.total, completed=event.done), _amount(event))
+    return _row(_one_line(event.stage), ProgressBar(total=event.total, completed=event.done), _amount(event, seconds))
 
 
-def _amount(event: Progress) -> str:
+def _amount(event: Progress, seconds: float) -> str:
+    """How much is done, and for bytes how many seconds the rest takes where so much took ``seconds``."""
     if event.total is None and event.done == 0:
         return ""
+    if event.unit == "bytes":
+        number, name = (10**9, "GB") if max(event.done, event.total or 0) >= 10**9 else (10**6, "MB")
+        if event.total is None:
+            return f"{event.done / number:,.1f} {name}"
+        left = f"  {duration(seconds * (event.total - event.done) / event.done)} left" if event.done else ""
+        return f"{event.done / number:,.1f}/{event.total / number:,.1f} {name}{left}"
     return f"{event.done:,}" if event.total is None else f"{event.done:,}/{event.total:,}"
 
 

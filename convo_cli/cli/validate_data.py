@@ -15,6 +15,7 @@ from convo_cli.events import Report
 
 if TYPE_CHECKING:
     from convo_cli.config.schema import DataConfig, RunConfig, TrainOn
+    from convo_cli.data.repair import RepairReport
     from convo_cli.data.report import ProblemGroup
     from convo_cli.training.preview import Preview
 
@@ -38,6 +39,11 @@ def validate_data(
         int,
         typer.Option("--show-tokens", min=0, metavar="N", help="Show text, ids and targets of the first N examples."),
     ] = 0,
+    fix: Annotated[
+        Path | None,
+        typer.Option("--fix", metavar="OUT", help="Write what can be trained on, repaired, to this file and check it."),
+    ] = None,
+    is_forced: Annotated[bool, typer.Option("--force", help="Let --fix replace a file.")] = False,
     first_speaker: Annotated[
         Literal["user", "assistant"] | None,
         typer.Option("--first-speaker", help="Who begins a dialogue that is a plain list of texts."),
@@ -52,13 +58,23 @@ def validate_data(
 
     Example: convo validate-data train.jsonl valid.jsonl
 
-    The exit code is 0 if the files can be trained on (warnings do not count), 3 if not.
+    The exit code is 0 if the files can be trained on (warnings do not count), 3 if not. With --fix it is 0 if every
+    line could be repaired, and what is reported is the file written.
     """
     inputs = _inputs(files or [], config, tokenizer, first_speaker)
     if show_tokens and inputs.run_config is None:
         raise UsageError(
             "--show-tokens needs to know the tokenizer", hint="add --config config.yaml or --tokenizer MODEL"
         )
+
+    repaired: RepairReport | None = None
+    if fix is not None:
+        from convo_cli.cli.fix_data import fix_files, require_new_file
+
+        require_new_file(fix, inputs.paths, is_forced=is_forced)
+        with _progress(inputs.paths, is_quiet=is_quiet) as report:
+            repaired = fix_files(inputs.paths, fix, inputs.data_config, inputs.train_on, max_problems, report)
+        inputs = inputs.of([str(fix)])
 
     from convo_cli.data.validate import validate_files
 
@@ -74,13 +90,17 @@ def validate_data(
         from convo_cli.cli.console import print_json
         from convo_cli.cli.data_view import as_record
 
-        print_json("validate-data", as_record(result, preview, refused))
+        print_json("validate-data", as_record(result, preview, refused, repaired))
     else:
         from convo_cli.cli.console import stdout_console
         from convo_cli.cli.data_view import show_report
 
+        if repaired is not None:
+            from convo_cli.cli.fix_data import show_repairs
+
+            show_repairs(stdout_console(), repaired, paths[0])
         show_report(stdout_console(), result, preview, refused, is_quiet=is_quiet)
-    if refused or not result.is_trainable:
+    if refused or not result.is_trainable or (repaired is not None and repaired.num_left_out):
         raise typer.Exit(DataError.exit_code)
 
 
@@ -92,6 +112,12 @@ class _Inputs(NamedTuple):
     train_on: TrainOn
     run_config: RunConfig | None
     cache_home: Path | None
+
+    def of(self, files: list[str]) -> _Inputs:
+        """The same for other files."""
+        data_config = self.data_config.model_copy(update={"train": tuple(files), "validation": ()})
+        run_config = self.run_config and self.run_config.model_copy(update={"data": data_config})
+        return self._replace(paths=files, data_config=data_config, run_config=run_config)
 
 
 def _inputs(

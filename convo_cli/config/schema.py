@@ -16,6 +16,7 @@ Schedule = Literal["constant", "linear", "cosine"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 TemplateName = Literal["auto", "turns", "native", "chatml", "convmodel", "cls-sep"]
 TrainOn = Literal["assistant", "all", "last"]
+Packing = Literal["auto", "on", "off"]
 MetricName = Literal["bleu-2", "bleu-4", "nist-2", "nist-4"]
 
 
@@ -123,10 +124,15 @@ class TrainingConfig(Section):
     """Exact number of optimizer updates; null: use epochs."""
     epochs: float | None = Field(None, gt=0)
     """Passes over the training data; null: use max_steps."""
-    batch_size: int = Field(16, ge=1)
-    """Dialogues (or windows of long ones) per step."""
+    batch_size: int | None = Field(16, ge=1)
+    """Dialogues (or windows of long ones) per step; null: use batch_tokens."""
+    batch_tokens: int | None = Field(None, ge=16)
+    """Tokens per step: as many dialogues, drawn at random, as begin within so many tokens; null: use batch_size."""
     micro_batch_size: int | None = Field(None, ge=1)
-    """Dialogues per forward pass; the gradients of a step are the same whatever it is. null: batch_size."""
+    """Dialogues per forward pass, for less memory; the gradients are the same whatever it is. null: the whole step."""
+    packing: Packing = "auto"
+    """Lay dialogues side by side without padding, each attending to itself alone: auto (where the model can, and a
+    proof before step 1 finds loss and gradient equal), on (an error where it cannot), off (padded batches)."""
     learning_rate: float = Field(5e-4, gt=0, le=10)
     """Peak learning rate of AdamW."""
     schedule: Schedule = "cosine"
@@ -159,7 +165,9 @@ class TrainingConfig(Section):
             raise ValueError("set exactly one of training.max_steps and training.epochs")
         if self.max_steps is not None and self.warmup_steps > self.max_steps:
             raise ValueError(f"warmup_steps {self.warmup_steps} is more than max_steps {self.max_steps}")
-        if self.micro_batch_size is not None and self.micro_batch_size > self.batch_size:
+        if (self.batch_size is None) == (self.batch_tokens is None):
+            raise ValueError("set exactly one of training.batch_size and training.batch_tokens (null for the other)")
+        if self.micro_batch_size is not None and self.micro_batch_size > (self.batch_size or self.micro_batch_size):
             raise ValueError(f"micro_batch_size {self.micro_batch_size} is more than batch_size {self.batch_size}")
         if not all(0.0 <= beta < 1.0 for beta in self.betas):
             raise ValueError(f"betas {list(self.betas)} must each be at least 0 and below 1")
@@ -256,6 +264,10 @@ class RunConfig(Section):
         if "-" in (*self.data.train, *self.data.validation):
             raise ValueError("training reads its data more than once, so data.train and data.validation must be files")
         scratch, length = self.model.scratch, self.dialogue.max_length
+        if self.training.batch_tokens is not None and self.training.batch_tokens < length:
+            raise ValueError(
+                f"training.batch_tokens {self.training.batch_tokens} is less than dialogue.max_length {length}"
+            )
         if scratch is not None and length > scratch.context:
             raise ValueError(f"dialogue.max_length {length} is more than model.scratch.context {scratch.context}")
         stopping = self.evaluation.early_stopping

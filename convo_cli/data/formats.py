@@ -61,6 +61,15 @@ def shape_of(value: Any) -> str | None:
     return None
 
 
+def is_array_of_dialogues(value: Any) -> bool:
+    """Whether a decoded line is several dialogues instead of one."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and (_all(value, list) or all(isinstance(item, dict) and shape_of(item) for item in value))
+    )
+
+
 def unread_keys(value: Any) -> Iterator[tuple[str, str]]:
     """Yield the path and name of each key of a good line that has no say in the dialogue."""
     if isinstance(value, list):
@@ -121,7 +130,7 @@ class _TurnReader:
     def read(self, value: Any) -> None:
         shape = shape_of(value)
         if isinstance(value, list):
-            if value and (_all(value, list) or all(isinstance(item, dict) and shape_of(item) for item in value)):
+            if is_array_of_dialogues(value):
                 self._refuse("array-of-dialogues", "$", f"one array of {len(value)} dialogues")
             else:
                 self._list(value, "$")

@@ -6,33 +6,64 @@ import difflib
 import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import compress, islice, pairwise
+from operator import eq
 
 from convo_cli.data.formats import DIALOGUE_KEYS, TURN_KEYS, LocatedTurn
+from convo_cli.data.odd_text import SEPARATOR, may_hold_odd_text, odd_spots
 from convo_cli.data.problems import Problem, quoted
 
 LONG_UTTERANCE_BYTES = 100_000
 LONG_DIALOGUE_TURNS = 1_000
+LONG_REPEAT_CHARACTERS = 40
+"""People do say "How do you do?" twice in a row; from this length on it is a copy."""
 
-_NULL_TEXTS = frozenset({"NULL", "null", "None", "nan", "NaN", "undefined", "[object Object]"})
+_METADATA_KEYS = frozenset({"turn"})
+"""Keys of published corpora that are like a known one by chance: LMSYS-Chat and WildChat count their turns in it."""
 
-# Joiners (U+200C, U+200D) belong into emoji and into Persian and Indic words, so they are odd only after ASCII. The
-# mojibake is that of UTF-8 read as Windows-1252: two bytes of a Latin letter, the start of a curly quote or a dash, a
-# byte order mark, the start of an emoji, or two characters in a row of three bytes each (Hangul, Kana, Han).
-_HIGH = "\u00a0-\u00bf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ"
-_ODD = re.compile(
-    "(?P<zero_width>[\u200b\u2060\ufeff]|(?<=[\\x00-\\x7f])[\u200c\u200d])"
-    "|(?P<space>\u2581)"
-    "|(?P<control>[\x7f-\x9f])"
-    f"|(?P<mojibake>[ÂÃ][\u00a0-\u00bf]|â€|ï»¿|ðŸ|(?:[à-ï][{_HIGH}]{{2}}){{2}})"
+_HEADINGS = frozenset(
+    {"act", "acts", "conversation_id", "dialog_act", "dialog_id", "dialogue_act", "dialogue_id", "emotion", "emotions"}
+    | {"from", "id", "index", "intent", "label", "labels", "role", "source", "speaker", "speaker_id", "target"}
+    | {"timestamp", "turn", "turn_id", "user_id", "assistant", "bot", "human", "system", "user", "answer", "completion"}
+    | {"content", "context", "conversation", "conversations", "dialog", "dialogue", "input", "instruction", "message"}
+    | {"messages", "output", "prompt", "question", "response", "sentence", "text", "turns", "utterance", "utterances"}
+    | {"value"}
 )
+_HEADING_FORMS = frozenset(form(name) for name in _HEADINGS for form in (str.lower, str.capitalize, str.upper))
+_NUMBER = r"[-+]?[0-9]+(?:[.,][0-9]+)?"
+_NUMBERS = rf"{_NUMBER}(?:[ \t,;|]+{_NUMBER})*"
+_LETTER = "[A-Z]: "
+_NUMBERS_OR_LETTER = re.compile(rf"\0(?:{_NUMBERS}(?=\0)|{_LETTER})")
+
+
+def may_be_odd(texts: str) -> bool:
+    """Whether `suspect_turns` may find something in dialogues whose texts are joined by NULs, as turns hold them.
+
+    Never False where it would, but for what counting tells: dialogues of one turn or of more than
+    `LONG_DIALOGUE_TURNS`, and texts of more than `LONG_UTTERANCE_BYTES`.
+    """
+    each = texts.split(SEPARATOR)
+    repeated = compress(each, map(eq, each, islice(each, 1, None)))
+    return (
+        any(len(text) >= LONG_REPEAT_CHARACTERS for text in repeated)
+        or not _HEADING_FORMS.isdisjoint(each)
+        or _NUMBERS_OR_LETTER.search(f"\0{texts}\0") is not None
+        or may_hold_odd_text(texts, each)
+    )
 
 
 def suspect_turns(turns: Sequence[LocatedTurn]) -> Iterator[Problem]:
     """Yield what looks odd about a dialogue: first each text, then the whole."""
     for path, turn in turns:
-        for code, message in _suspect_text(turn.text):
-            yield Problem(code, message, path)
-    if sum(turn.role != "system" for _, turn in turns) < 2:
+        if len(turn.text) * 4 > LONG_UTTERANCE_BYTES and (size := len(turn.text.encode())) > LONG_UTTERANCE_BYTES:
+            yield Problem("long-utterance", f"the text has {size // 1000:,} kB", path)
+    spoken = [(path, turn.text) for path, turn in turns if turn.role != "system"]
+    if may_be_odd(SEPARATOR.join(turn.text for _, turn in turns)):
+        for path, turn in turns:
+            for code, message in odd_spots(turn.text):
+                yield Problem(code, message, path)
+        yield from _suspect_dialogue(spoken)
+    if len(spoken) < 2:
         yield Problem("one-turn", "the dialogue has no reply")
     if len(turns) > LONG_DIALOGUE_TURNS:
         yield Problem("long-dialogue", f"the dialogue has {len(turns):,} turns")
@@ -41,31 +72,46 @@ def suspect_turns(turns: Sequence[LocatedTurn]) -> Iterator[Problem]:
 @lru_cache(maxsize=1024)
 def misspelt(key: str) -> str | None:
     """The key of a dialogue or turn that ``key`` was probably meant to be."""
-    if len(key) > 20:
+    known = DIALOGUE_KEYS | TURN_KEYS
+    if len(key) > 20 or key in known or key in _METADATA_KEYS:
         return None
-    matches = difflib.get_close_matches(key.lower(), DIALOGUE_KEYS | TURN_KEYS, n=1, cutoff=0.8)
+    matches = difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.8)
     return matches[0] if matches and abs(len(matches[0]) - len(key)) <= 2 else None
 
 
-def _suspect_text(text: str) -> Iterator[tuple[str, str]]:
-    if text in _NULL_TEXTS:
-        yield "null-text", f"the text is {quoted(text)}"
-    if len(text) * 4 > LONG_UTTERANCE_BYTES and (size := len(text.encode())) > LONG_UTTERANCE_BYTES:
-        yield "long-utterance", f"the text has {size // 1000:,} kB"
-    if text.isascii() and "\x7f" not in text:
-        return
-    seen: set[str | None] = set()
-    for match in _ODD.finditer(text):
-        if match.lastgroup in seen:
-            continue
-        seen.add(match.lastgroup)
-        char = f"U+{ord(match.group()[0]):04X}"
-        if match.lastgroup == "zero_width":
-            yield "zero-width", f"an invisible character ({char}) inside the text"
-        elif match.lastgroup == "space":
-            yield "sentencepiece-space", "the SentencePiece space mark (U+2581) inside the text"
-        elif match.lastgroup == "control":
-            yield "stray-control", f"a control character ({char}) inside the text"
-        else:
-            around = text[max(0, match.start() - 8) : match.end() + 8]
-            yield "mojibake", f"{quoted(around)} looks like UTF-8 read as Windows-1252"
+def _suspect_dialogue(spoken: Sequence[tuple[str, str]]) -> Iterator[Problem]:
+    texts = [text for _, text in spoken]
+    if texts and _HEADING_FORMS.issuperset(texts):
+        yield Problem("label-row", f"the texts are headings of a table, such as {quoted(texts[0])}")
+    elif texts and all(_is(_NUMBERS, text) for text in texts):
+        if not _is_counting(texts):
+            yield Problem("label-row", "the dialogue is nothing but numbers")
+    else:
+        for path, text in spoken:
+            if _is_row_of(len(texts) - 1, text):
+                yield Problem("label-row", "the text is a row of labels, one for each of the other turns", path)
+    if all(re.match(_LETTER, text) for text in texts) and len({text[0] for text in texts}) > 1:
+        yield Problem("speaker-prefix", f"every text begins with a speaker, the first with {quoted(texts[0][:2])}")
+    for (_, before), (path, text) in pairwise(spoken):
+        if before == text and len(text) >= LONG_REPEAT_CHARACTERS:
+            yield Problem("repeated-turn", "the same text as that of the turn before", path)
+
+
+def _is_row_of(number: int, text: str) -> bool:
+    """Whether the text is so many digits, such as the acts or the emotions of the other turns, and no counting."""
+    labels = re.split(r"[ \t,;|]+", text)
+    is_row = len(labels) == number > 1 and all(_is("[0-9]", label) for label in labels)
+    return is_row and not _is_counting(labels)
+
+
+def _is_counting(texts: Sequence[str]) -> bool:
+    """Whether each text is a number, one away from the one before, or all equally far from it: 10, 8, 6."""
+    if not all(_is(_NUMBER, text) for text in texts):
+        return False
+    numbers = [float(text.replace(",", ".")) for text in texts]
+    steps = {after - before for before, after in pairwise(numbers)}
+    return len(steps) == 1 and (not steps.isdisjoint({1.0, -1.0}) or (len(texts) > 2 and steps != {0.0}))
+
+
+def _is(pattern: str, text: str) -> bool:
+    return re.fullmatch(pattern, text) is not None

@@ -20,6 +20,7 @@ from convo_cli.evaluation.likelihood import length_sorted_batches, mean_nll
 from convo_cli.evaluation.replies import choose_dialogues, reply_to_all, score_replies
 from convo_cli.events import EvaluationDone, Notice, Progress, Report
 from convo_cli.model.generation import Generator
+from convo_cli.model.layout import Layout, choose_layout, proof_examples
 from convo_cli.text.encoder import DialogueEncoder
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Evaluator:
     """Scores any weights on the same data in the same way."""
 
     encoder: DialogueEncoder
+    layout: Layout
     store: TokenStore
     dialogues: Sequence[Dialogue]
     """Those that get a generated reply."""
@@ -46,7 +48,7 @@ class Evaluator:
         """Evaluate; the model is left in evaluation mode, and no random state is touched."""
         started = time.perf_counter()
         kinds = (ASSISTANT_TARGET, USER_TARGET) if self.train_on == "all" else (ASSISTANT_TARGET,)
-        batches = length_sorted_batches(self.store, kinds, self.encoder.pad_id, max_slots=_MAX_SLOTS)
+        batches = length_sorted_batches(self.store, kinds, self.layout, max_slots=_MAX_SLOTS)
         done = 0
 
         def count(num_examples: int) -> None:
@@ -54,7 +56,7 @@ class Evaluator:
             done += num_examples
             self.report(Progress("evaluating", done, len(self.store)))
 
-        loss, num_targets = mean_nll(model, batches, self.device, self.autocast, count)
+        loss, num_targets = mean_nll(model, self.layout, batches, self.device, self.autocast, count)
         if not math.isfinite(loss):
             raise DivergedError(
                 f"the loss on the evaluation data is {loss} after step {step}",
@@ -96,8 +98,13 @@ def evaluate_files(
             f"{', '.join(paths)}: there is nothing to score, no dialogue has an assistant turn",
             hint="name the speakers user and assistant; `convo validate-data` shows who speaks",
         )
+    layout = choose_layout(
+        generator.model, proof_examples(store), (ASSISTANT_TARGET,),
+        packing="auto", pad_id=encoder.pad_id, autocast=nullcontext, report=report,
+    )  # fmt: skip
     evaluator = Evaluator(
         encoder=encoder,
+        layout=layout,
         store=store,
         dialogues=choose_dialogues(read_dialogues(paths, data), num_replies, seed=0),
         train_on="assistant",

@@ -10,32 +10,37 @@ import numpy as np
 import torch
 
 from convo_cli.data.store import TokenStore
-from convo_cli.model.loss import Batch, collate, nll_sum
+from convo_cli.model.layout import Layout
+from convo_cli.model.loss import Batch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
 def length_sorted_batches(
-    store: TokenStore, target_kinds: Collection[int], pad_id: int, *, max_slots: int
+    store: TokenStore, target_kinds: Collection[int], layout: Layout, *, max_slots: int
 ) -> Iterator[Batch]:
     """All examples once, neighbours of like length together, at most ``max_slots`` tokens with padding a batch.
 
     An example that is longer by itself is a batch of its own.
     """
     rows: list[int] = []
+    num_tokens = 0
     for index in np.argsort(store.lengths, kind="stable").tolist():
-        if rows and (len(rows) + 1) * store.lengths[index] > max_slots:
-            yield collate([store[row] for row in rows], target_kinds, pad_id)
-            rows = []
+        length = int(store.lengths[index])
+        if rows and layout.num_slots(num_tokens + length, longest=length, count=len(rows) + 1) > max_slots:
+            yield layout.batch([store[row] for row in rows], target_kinds)
+            rows, num_tokens = [], 0
         rows.append(index)
+        num_tokens += length
     if rows:
-        yield collate([store[row] for row in rows], target_kinds, pad_id)
+        yield layout.batch([store[row] for row in rows], target_kinds)
 
 
 @torch.inference_mode()
 def mean_nll(
     model: PreTrainedModel,
+    layout: Layout,
     batches: Iterator[Batch],
     device: torch.device,
     autocast: Callable[[], AbstractContextManager[None]],
@@ -46,7 +51,7 @@ def mean_nll(
     total, num_targets = 0.0, 0
     for batch in batches:
         with autocast():
-            total += float(nll_sum(model, batch.to(device)))
+            total += float(layout.nll_sum(model, batch.to(device)))
         num_targets += batch.num_targets
-        on_batch(len(batch.input_ids))
+        on_batch(batch.num_examples)
     return total / max(1, num_targets), num_targets

@@ -145,6 +145,12 @@ def require_context(model: PreTrainedModel, max_length: int) -> None:
         )
 
 
+def save_memory(model: PreTrainedModel) -> None:
+    """Compute activations again in the backward pass instead of keeping them."""
+    # transformers 5.23 renames it and warns of the old name; 5.17 knows only that.
+    getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
+
+
 def set_generation_defaults(model: PreTrainedModel, encoder: DialogueEncoder, settings: GenerationConfig) -> None:
     """Make the saved folder stop, pad and sample as configured, whoever calls its `generate`."""
     from transformers import GenerationConfig as HuggingFaceGenerationConfig

@@ -1,71 +1,123 @@
-"""From examples to the one number that is trained on: the summed negative log-likelihood of the target tokens.
+"""Batches, and the one loss of training and evaluation: summed negative log-likelihood at the targets.
 
-Shapes: B rows, T tokens, V vocabulary.
+A batch is a pack (one row, the examples side by side) or a table (a row for each, padded); what is computed from both
+is the same.
+
+Shapes: B rows, T tokens of a row, N targets, D width, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from convo_cli.data.store import Example
+from convo_cli.model.attention import Segments
+from convo_cli.model.target_loss import target_nll
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-IGNORE_INDEX = -100
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Batch:
-    """Examples padded on the right to the longest of them."""
+    """Some examples, and which of their tokens are learnt."""
 
     input_ids: Tensor  # (B, T)
-    attention_mask: Tensor  # (B, T) 1 for tokens, 0 for padding
-    labels: Tensor  # (B, T) the token itself where it is a target, else IGNORE_INDEX
-    num_targets: int
+    predictors: Tensor  # (N,) the token before each target, counted through all rows
+    labels: Tensor  # (N,) the targets themselves
     num_tokens: int
+    attention_mask: Tensor | None = None
+    """(B, T) of a padded batch: 1 for tokens, 0 for padding."""
+    position_ids: Tensor | None = None
+    """(1, T) of a pack: counted anew for each example."""
+    segments: Segments | None = None
+    """The examples of a pack."""
+
+    @property
+    def num_targets(self) -> int:
+        return len(self.labels)
+
+    @property
+    def num_examples(self) -> int:
+        return len(self.input_ids) if self.segments is None else len(self.segments.lengths)
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""
-        return Batch(
-            self.input_ids.to(device),
-            self.attention_mask.to(device),
-            self.labels.to(device),
-            self.num_targets,
-            self.num_tokens,
-        )
+        moved: dict[str, Any] = {
+            field.name: value.to(device)
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), (Tensor, Segments))
+        }
+        return replace(self, **moved)
 
 
-def collate(examples: Sequence[Example], target_kinds: Iterable[int], pad_id: int) -> Batch:
-    """Pad examples into one batch; only tokens of the given target kinds get a label, padding never does."""
-    kinds = torch.tensor(sorted(target_kinds), dtype=torch.uint8)
-    shape = (len(examples), max(len(example.input_ids) for example in examples))
-    input_ids = torch.full(shape, pad_id, dtype=torch.long)  # (B, T)
-    attention_mask = torch.zeros(shape, dtype=torch.long)  # (B, T)
-    labels = torch.full(shape, IGNORE_INDEX, dtype=torch.long)  # (B, T)
-    for row, example in enumerate(examples):
-        length = len(example.input_ids)
-        ids = torch.tensor(example.input_ids, dtype=torch.long)
-        input_ids[row, :length] = ids
-        attention_mask[row, :length] = 1
-        is_target = torch.isin(torch.tensor(example.targets), kinds)
-        labels[row, :length] = torch.where(is_target, ids, IGNORE_INDEX)
-    num_targets = int((labels != IGNORE_INDEX).sum())
-    return Batch(input_ids, attention_mask, labels, num_targets, int(attention_mask.sum()))
+def pack(examples: Sequence[Example], target_kinds: Collection[int]) -> Batch:
+    """One row without padding, positions counted anew for each example; only the given kinds are learnt."""
+    lengths = [len(example.input_ids) for example in examples]
+    flat = np.concatenate([example.input_ids for example in examples]).astype(np.int64)  # (T,)
+    boundaries = np.concatenate([[0], np.cumsum(lengths)])
+    is_target = np.isin(np.concatenate([example.targets for example in examples]), sorted(target_kinds))
+    is_target[boundaries[:-1]] = False  # nothing of its own comes before the first token
+    targets = np.flatnonzero(is_target)
+    positions = np.arange(len(flat)) - np.repeat(boundaries[:-1], lengths)
+    return Batch(
+        input_ids=torch.from_numpy(flat).unsqueeze(0),
+        predictors=torch.from_numpy(targets - 1),
+        labels=torch.from_numpy(flat[targets]),
+        num_tokens=len(flat),
+        position_ids=torch.from_numpy(positions).unsqueeze(0),
+        segments=Segments(tuple(lengths), max(lengths), torch.from_numpy(boundaries.astype(np.int32))),
+    )
+
+
+def pad(examples: Sequence[Example], target_kinds: Collection[int], pad_id: int) -> Batch:
+    """A row for each example, padded on the right to the longest; only the given kinds are learnt, never padding."""
+    lengths = np.array([len(example.input_ids) for example in examples])
+    width = int(lengths.max())
+    rows = np.full((len(examples), width), pad_id, np.int64)  # (B, T)
+    is_target = np.zeros((len(examples), width), bool)
+    for row, (example, length) in enumerate(zip(examples, lengths, strict=True)):
+        rows[row, :length] = example.input_ids
+        is_target[row, 1:length] = np.isin(example.targets[1:], sorted(target_kinds))
+    targets = np.flatnonzero(is_target)
+    return Batch(
+        input_ids=torch.from_numpy(rows),
+        predictors=torch.from_numpy(targets - 1),
+        labels=torch.from_numpy(rows.flat[targets]),
+        num_tokens=int(lengths.sum()),
+        attention_mask=torch.from_numpy((np.arange(width) < lengths[:, None]).astype(np.int64)),
+    )
 
 
 def nll_sum(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """Sum of -log p(token | tokens before it) in nats over the batch's targets; a scalar in fp32."""
-    logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits  # (B, T, V)
-    return functional.cross_entropy(
-        logits[:, :-1].flatten(0, 1).float(),  # (B * (T - 1), V)
-        batch.labels[:, 1:].flatten(),  # (B * (T - 1),)
-        ignore_index=IGNORE_INDEX,
-        reduction="sum",
-    )
+    """Sum of -log p(target | tokens before it) in nats over the batch's targets; a scalar in fp32."""
+    body: Any = model.base_model
+    head: Any = model.get_output_embeddings()
+    hidden = body(**_inputs(batch), use_cache=False).last_hidden_state  # (B, T, D)
+    return target_nll(hidden.flatten(0, 1)[batch.predictors], head.weight, head.bias, batch.labels)
+
+
+def plain_nll_sum(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """The same by the model's own logits of every token, for models whose logits are more than a matrix product."""
+    logits = model(**_inputs(batch), use_cache=False).logits  # (B, T, V)
+    chosen = logits.flatten(0, 1)[batch.predictors].float()  # (N, V)
+    return functional.cross_entropy(chosen, batch.labels, reduction="sum")
+
+
+def _inputs(batch: Batch) -> dict[str, Any]:
+    if batch.segments is None:
+        return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+    # The mask says that nothing is padding, lest transformers warns: the end token is often the padding token.
+    return {
+        "input_ids": batch.input_ids,
+        "attention_mask": torch.ones_like(batch.input_ids),
+        "position_ids": batch.position_ids,
+        "segments": batch.segments,
+    }

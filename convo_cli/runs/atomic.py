@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from convo_cli.errors import CheckpointError, ConvoError, DiskError
 
@@ -50,12 +51,18 @@ def make_directory(path: Path) -> None:
 
 def write_file(path: Path, content: str | bytes) -> None:
     """Write a small file whole or not at all."""
-    data = content.encode() if isinstance(content, str) else content
+    with writing(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write into that takes its name at the end, or is gone where anything is raised before."""
     aside = path.with_name(f"{_ASIDE}{path.name}-{os.getpid()}")
     with disk_errors(path):
         try:
             with open(aside, "wb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(aside, path)

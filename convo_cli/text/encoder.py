@@ -52,8 +52,8 @@ class DialogueEncoder:
         self.max_length = max_length
         marked = special_tokens(tokenizer)
         written = {piece.text for piece in template.render(_PROBE) if piece.is_special}
-        self._special_ids = {token: self._id_of(token) for token in marked | written}
-        self._hidden_ids = frozenset(self._special_ids.values())
+        self._special_ids = {token: (self._id_of(token),) for token in marked | written}
+        self._hidden_ids = frozenset(chain.from_iterable(self._special_ids.values()))
         self._backend = _text_backend(tokenizer, written - marked)
         self._space_eaters = {token.content for token in tokenizer.added_tokens_decoder.values() if token.rstrip}
         self.stop_ids = tuple(self._id_of(token) for token in template.stop_tokens)
@@ -156,12 +156,19 @@ class DialogueEncoder:
                 + (f" beside {head} tokens of system text" if head else "")
             )
             raise _refusal("turn-too-long", message, dialogue) from None
-        examples = []
+        examples = list[Example]()
         for window in windows:
             first, fresh, stop = bounds[window.first], bounds[window.fresh], bounds[window.stop]
-            chosen = np.concatenate([np.zeros(head + fresh - first, np.uint8), targets[fresh:stop]])
+            num_before = head + fresh - first
+            if num_before == 0 and targets[fresh] and examples:
+                message = (
+                    f"dialogue.max_length {self.max_length} leaves no room for anything of what comes before a turn, "
+                    "so its first token could not be learnt"
+                )
+                raise _refusal("turn-too-long", message, dialogue)
+            chosen = np.concatenate([np.zeros(num_before, np.uint8), targets[fresh:stop]])
             tokens = np.concatenate([input_ids[:head], input_ids[first:stop]])
-            examples.append(_example(tokens, chosen, num_repeated=head + fresh - first if fresh > head else 0))
+            examples.append(_example(tokens, chosen, num_repeated=num_before if examples else 0))
         return examples
 
     def _render(self, dialogue: Dialogue) -> list[Piece]:
@@ -198,7 +205,7 @@ class DialogueEncoder:
         for piece, context in zip(pieces, contexts, strict=True):
             if piece.is_special:
                 start, before = 0, _NO_IDS
-                results.append((self._special_ids[piece.text],))
+                results.append(self._special_ids[piece.text])
                 continue
             ids = known[context] if start == 0 else self._encode_text(context[start:])
             if before and ids[: len(before)] != before:

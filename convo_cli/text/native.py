@@ -80,10 +80,14 @@ class NativeTemplate:
             own_text = start + prompt + question + after_assistant
             self._special = _any_of(special_tokens(tokenizer) | _written_tokens(tokenizer, own_text))
             question = question[self._same_start(question, after_assistant) :]
-            self._headers = {
-                "user": question[len(question) - self._same_end(question, start) :].rstrip(" "),
-                "assistant": prompt[self._same_start(prompt, after_user) :],
-            }
+            asks = question[len(question) - self._same_end(question, start) :].rstrip(" ")
+            answers = prompt[self._same_start(prompt, after_user) :]
+            if self._special.match(answers.lstrip()):
+                answers = answers.lstrip()  # a line break before a header's token belongs to the turn before it
+            bos = str(tokenizer.bos_token or "")
+            if not answers.startswith(bos):
+                asks = asks.removeprefix(bos)  # it begins every window, whoever speaks first there
+            self._headers = {"user": asks, "assistant": answers}
             probe = [Turn("user", "a"), Turn("assistant", "b")] * 2
             self.render(probe)
             gaps = self._find_gaps(tuple(turn.role for turn in probe), False)

@@ -16,14 +16,18 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
 from convo_cli.errors import DivergedError
 from convo_cli.events import EvaluationDone, Report, StepDone
-from convo_cli.model.loss import Batch, nll_sum
+from convo_cli.model.loss import Batch
 from convo_cli.runs.checkpoint import Scores
 from convo_cli.training.state import TrainState
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 STOPPED_BY_SIGNAL = "stopped by a signal"
 
@@ -49,6 +53,7 @@ class Plan:
     metric: str
     early_stopping: EarlyStopping
     micro_batches: Callable[[int], Sequence[Batch]]
+    nll_sum: Callable[[PreTrainedModel, Batch], torch.Tensor]
     learning_rate: Callable[[int], float]
     autocast: Callable[[], AbstractContextManager[None]]
     is_evaluation_due: Callable[[int], bool]
@@ -152,7 +157,7 @@ def accumulate_gradients(state: TrainState, plan: Plan, batches: Sequence[Batch]
     total = torch.zeros((), device=plan.device)
     for batch in batches:
         with plan.autocast():
-            nll = nll_sum(state.model, batch.to(plan.device))
+            nll = plan.nll_sum(state.model, batch.to(plan.device))
         state.scaler.scale(nll / num_targets).backward()
         total += nll.detach()
     state.scaler.unscale_(state.optimizer)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from convo_cli.config.schema import RunConfig
-from convo_cli.data.order import step_examples
+from convo_cli.data.order import TokenBudget, step_examples
 from convo_cli.data.reader import read_dialogues
 from convo_cli.data.store import ASSISTANT_TARGET, USER_TARGET
 from convo_cli.evaluation.evaluator import Evaluator
 from convo_cli.evaluation.replies import choose_dialogues
 from convo_cli.events import EvaluationDone, Report
 from convo_cli.model.device import ResolvedPrecision, autocast_for, choose_precision
-from convo_cli.model.loss import Batch, collate
+from convo_cli.model.layout import Layout
+from convo_cli.model.loss import Batch
 from convo_cli.runs.checkpoint import is_saved
 from convo_cli.runs.layout import RunDirectory
 from convo_cli.text.encoder import DialogueEncoder
@@ -40,6 +43,7 @@ class Parts:
     spiece: bytes | None
     model: PreTrainedModel
     data: PreparedData
+    layout: Layout
     device: torch.device
     max_steps: int
     steps_per_epoch: float
@@ -84,7 +88,8 @@ def make_plan(run: RunDirectory, parts: Parts, stop: StopRequest, report: Report
             config.evaluation.early_stopping.monitor == "metric",
             config.evaluation.early_stopping.min_delta,
         ),
-        micro_batches=lambda step: micro_batches(parts, step),
+        micro_batches=micro_batches(parts),
+        nll_sum=parts.layout.nll_sum,
         learning_rate=learning_rate,
         autocast=autocast_for(parts.device, precision),
         is_evaluation_due=lambda step: (
@@ -97,19 +102,28 @@ def make_plan(run: RunDirectory, parts: Parts, stop: StopRequest, report: Report
     )
 
 
-def micro_batches(parts: Parts, step: int) -> list[Batch]:
-    """The examples of a step, neighbours of like length together, in micro-batches."""
-    config, store = parts.config, parts.data.train
-    chosen = step_examples(len(store), config.training.batch_size, config.seed, step)
-    chosen = chosen[np.argsort(store.lengths[chosen], kind="stable")]
-    kinds = {ASSISTANT_TARGET}
-    if config.dialogue.train_on == "all" or step < config.dialogue.user_turns_until * parts.max_steps:
-        kinds.add(USER_TARGET)
-    size = config.training.micro_batch_size or len(chosen)
-    return [
-        collate([store[int(index)] for index in chosen[begin : begin + size]], kinds, parts.encoder.pad_id)
-        for begin in range(0, len(chosen), size)
-    ]
+def micro_batches(parts: Parts) -> Callable[[int], list[Batch]]:
+    """The examples of a step, neighbours of like length together, as forward passes."""
+    config, training, store = parts.config, parts.config.training, parts.data.train
+    if training.batch_tokens is not None:
+        chosen_at = TokenBudget(store, training.batch_tokens, config.seed).step_examples
+    else:
+        assert training.batch_size is not None, "the schema asks for one of the two"
+        chosen_at = partial(step_examples, len(store), training.batch_size, config.seed)
+
+    def at(step: int) -> list[Batch]:
+        chosen = chosen_at(step)
+        chosen = chosen[np.argsort(store.lengths[chosen], kind="stable")]
+        kinds = {ASSISTANT_TARGET}
+        if config.dialogue.train_on == "all" or step < config.dialogue.user_turns_until * parts.max_steps:
+            kinds.add(USER_TARGET)
+        size = training.micro_batch_size or len(chosen)
+        return [
+            parts.layout.batch([store[int(index)] for index in chosen[begin : begin + size]], kinds)
+            for begin in range(0, len(chosen), size)
+        ]
+
+    return at
 
 
 def _evaluator(parts: Parts, precision: ResolvedPrecision, report: Report) -> Evaluator | None:
@@ -119,6 +133,7 @@ def _evaluator(parts: Parts, precision: ResolvedPrecision, report: Report) -> Ev
     validation = read_dialogues(config.data.validation, config.data)
     return Evaluator(
         encoder=parts.encoder,
+        layout=parts.layout,
         store=parts.data.validation,
         dialogues=choose_dialogues(validation, config.evaluation.reply_dialogues, config.seed),
         train_on=config.dialogue.train_on,

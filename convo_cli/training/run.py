@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from convo_cli.config.load import dump_config, load_config
-from convo_cli.config.schema import RunConfig
+from convo_cli.config.schema import RunConfig, TrainingConfig
+from convo_cli.data.store import ASSISTANT_TARGET, USER_TARGET, TokenStore
 from convo_cli.errors import ChangedError, ConfigError, StoppedError
 from convo_cli.events import Event, Notice, Report, RunFinished, RunStarted
 from convo_cli.model.build import (
@@ -25,9 +26,11 @@ from convo_cli.model.build import (
     fit_vocabulary,
     load_model,
     require_context,
+    save_memory,
     set_generation_defaults,
 )
-from convo_cli.model.device import choose_device, choose_precision, make_deterministic, move
+from convo_cli.model.device import autocast_for, choose_device, choose_precision, make_deterministic, move
+from convo_cli.model.layout import choose_layout, proof_examples
 from convo_cli.runs.atomic import disk_errors, make_directory, remove_directory, remove_leftovers, write_file
 from convo_cli.runs.checkpoint import Which, find_checkpoint
 from convo_cli.runs.layout import RunDirectory, existing_run, require_new
@@ -86,7 +89,7 @@ def start_run(config: RunConfig, report: Report) -> RunResult:
         added = fit_vocabulary(model, len(text.encoder.tokenizer), config.seed)
         if added:
             report(Notice(f"{added} rows were added to the model's embeddings for {text.num_new_tokens} new tokens"))
-    parts = _assemble(config, text.encoder, text.spiece, model, data, device)
+    parts = _assemble(config, text.encoder, text.spiece, model, data, device, report)
     require_new(run)  # again: preparing may have taken minutes
     with listening() as stop:  # from here on a signal leaves a run that can be resumed
         make_directory(run.checkpoints)
@@ -121,7 +124,7 @@ def resume_run(run_dir: Path, which: Which, config: RunConfig, report: Report) -
             )
         data = prepare_data(config, files, encoder, Cache(run.path.absolute().parent, report), report)
         model = load_model(str(checkpoint.path))
-        parts = _assemble(config, encoder, spiece_of(checkpoint.path), model, data, device)
+        parts = _assemble(config, encoder, spiece_of(checkpoint.path), model, data, device, report)
         state = _new_state(parts)
         restore_state(checkpoint.path, state)
         with listening() as stop:
@@ -138,15 +141,21 @@ def _assemble(
     model: PreTrainedModel,
     data: PreparedData,
     device: torch.device,
+    report: Report,
 ) -> Parts:
     require_context(model, encoder.max_length)
     set_generation_defaults(model, encoder, config.generation)
     if config.training.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
+        save_memory(model)
     move(model, device)
+    layout = choose_layout(
+        model, proof_examples(data.train), (ASSISTANT_TARGET, USER_TARGET),
+        packing=config.training.packing, pad_id=encoder.pad_id, report=report,
+        autocast=autocast_for(device, choose_precision(config.training.precision, device)),
+    )  # fmt: skip
     if config.training.compile:
-        model.compile(dynamic=True)  # in place: the module that is saved and generated with stays the same
-    steps_per_epoch = len(data.train) / config.training.batch_size
+        model.base_model.compile(dynamic=True)  # in place: the module that is saved and generated with stays the same
+    steps_per_epoch = _steps_per_epoch(data.train, config.training)
     max_steps = config.training.max_steps
     if max_steps is None:
         assert config.training.epochs is not None, "the schema asks for one of the two"
@@ -157,7 +166,14 @@ def _assemble(
                 f"this data are {max_steps} steps",
                 hint=f"--set training.warmup_steps={max_steps // 10}",
             )
-    return Parts(config, encoder, spiece, model, data, device, max_steps, steps_per_epoch)
+    return Parts(config, encoder, spiece, model, data, layout, device, max_steps, steps_per_epoch)
+
+
+def _steps_per_epoch(store: TokenStore, training: TrainingConfig) -> float:
+    if training.batch_tokens is not None:
+        return store.num_tokens / training.batch_tokens
+    assert training.batch_size is not None, "the schema asks for one of the two"
+    return len(store) / training.batch_size
 
 
 def _new_state(parts: Parts) -> TrainState:

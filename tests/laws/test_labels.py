@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convo_cli.data.dialogue import Dialogue, Turn
+from convo_cli.data.dialogue import Dialogue, Turn, as_messages
 from convo_cli.data.store import ASSISTANT_TARGET, NO_TARGET, USER_TARGET
-from tests.strategies import dialogues
+from tests.families import FAMILIES, family_dialogues, family_tokenizer, native_encoder
+from tests.strategies import EMPTY_LOOKING, dialogues, texts
 
 TEMPLATES = ["turns", "chatml", "convmodel", "cls-sep"]
+MARKED = [name for name, family in FAMILIES.items() if "endgeneration" in family.source]
+
+every_template = pytest.mark.parametrize("name", [*TEMPLATES, *FAMILIES])
 
 
 @pytest.fixture(scope="module")
-def encoders(make_encoder):
-    return {name: make_encoder(name, max_length=4096) for name in TEMPLATES}
+def encoders(make_encoder, sample_dialogues):
+    made = {name: make_encoder(name, max_length=4096) for name in TEMPLATES}
+    return made | {
+        name: native_encoder(family_tokenizer(family, sample_dialogues)) for name, family in FAMILIES.items()
+    }
+
+
+def _dialogues(name, *, look_alikes=True):
+    if name in FAMILIES:
+        return family_dialogues(FAMILIES[name], look_alikes=look_alikes)
+    return dialogues(look_alikes=look_alikes, system=name in ("turns", "chatml"))
+
+
+def _text_ids(encoder, text):
+    return encoder.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -24,7 +40,7 @@ def encoders(make_encoder):
 @given(data=st.data())
 def test_targets_are_each_trained_turns_text_and_its_end_token(encoders, name, data):
     encoder = encoders[name]
-    dialogue = data.draw(dialogues(system=name in ("turns", "chatml")))
+    dialogue = data.draw(_dialogues(name))
     (example,) = encoder.encode([dialogue])[0]
     assert example.targets[0] == NO_TARGET
     for role, kind in (("assistant", ASSISTANT_TARGET), ("user", USER_TARGET)):
@@ -32,72 +48,132 @@ def test_targets_are_each_trained_turns_text_and_its_end_token(encoders, name, d
         chosen = example.input_ids[example.targets == kind].tolist()
         expected = []
         for turn in trained:
-            expected += encoder.tokenizer.encode(turn.text, add_special_tokens=False, split_special_tokens=True)
-            expected.append(encoder.stop_ids[0])
+            expected += [*_text_ids(encoder, turn.text), encoder.stop_ids[0]]
         if encoder.template.name == "cls-sep" and dialogue.turns[-1] in trained and dialogue.turns[-1].role == role:
             expected.append(encoder.stop_ids[1])
         assert chosen == expected
 
 
-@settings(max_examples=60, deadline=None)
-@given(dialogue=dialogues())
-def test_train_on_last_keeps_only_the_last_assistant_turn(encoders, dialogue):
-    encoder = encoders["turns"]
-    (example,) = encoder.encode([dialogue], "last")[0]
-    spoken = [turn for turn in dialogue.turns if turn.role == "assistant"]
-    chosen = example.input_ids[example.targets == ASSISTANT_TARGET].tolist()
-    expected = [spoken[-1].text] if spoken and spoken[-1].is_trained else []
-    assert [encoder.decode(chosen)] * bool(chosen) == expected
-    assert chosen.count(encoder.stop_ids[0]) == len(expected)
+@pytest.mark.parametrize("name", FAMILIES)
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_targets_are_what_the_familys_speakers_say(encoders, name, data):
+    family, encoder = FAMILIES[name], encoders[name]
+    dialogue = data.draw(_dialogues(name, look_alikes=False))
+    (example,) = encoder.encode([dialogue])[0]
+    for role, kind, says in (("assistant", ASSISTANT_TARGET, family.answer), ("user", USER_TARGET, family.question)):
+        said = [
+            # Where the template puts the system text into the question, the question's own text follows two newlines.
+            says.format(turn.text).lstrip(" " if _is_after_merged_system(family, before) else "")
+            for before, turn in zip([None, *dialogue.turns], dialogue.turns, strict=False)
+            if turn.role == role and turn.is_trained
+        ]
+        expected = [token for text in said for token in encoder.tokenizer.encode(text, add_special_tokens=False)]
+        assert example.input_ids[example.targets == kind].tolist() == expected
 
 
-@pytest.mark.parametrize("name", TEMPLATES)
-@settings(max_examples=60, deadline=None)
+def _is_after_merged_system(family, before):
+    return family.template in ("mistral", "llama2") and before is not None and before.role == "system"
+
+
+@every_template
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_the_end_token_of_every_trained_reply_is_a_target_and_of_no_other(encoders, name, data):
+    encoder = encoders[name]
+    dialogue = data.draw(_dialogues(name))
+    (example,) = encoder.encode([dialogue])[0]
+    ends = example.targets[example.input_ids == encoder.stop_ids[0]].tolist()
+    trained = [turn for turn in dialogue.turns if turn.role == "assistant" and turn.is_trained]
+    assert ends.count(ASSISTANT_TARGET) == len(trained)
+    for turn in trained:  # each alone, so that one end too many cannot stand for one that is missing
+        (alone,) = encoder.encode([Dialogue((Turn("user", "Hi"), turn))])[0]
+        ends = alone.targets[alone.input_ids == encoder.stop_ids[0]].tolist()
+        assert ends.count(ASSISTANT_TARGET) == 1
+
+
+@pytest.mark.parametrize("name", MARKED)
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_generation_marks_say_what_the_assistant_learns_as_they_do_in_transformers(encoders, name, data):
+    encoder = encoders[name]
+    turns = tuple(Turn(turn.role, turn.text) for turn in data.draw(_dialogues(name, look_alikes=False)).turns)
+    (example,) = encoder.encode([Dialogue(turns)])[0]
+    theirs = encoder.tokenizer.apply_chat_template(
+        as_messages(turns),
+        chat_template=encoder.template.chat_template,
+        return_dict=True,
+        return_assistant_tokens_mask=True,
+    )
+    assert example.input_ids.tolist() == theirs["input_ids"]
+    assert (example.targets == ASSISTANT_TARGET).tolist() == list(map(bool, theirs["assistant_masks"]))
+
+
+@every_template
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_train_on_last_keeps_only_the_last_assistant_turn(encoders, name, data):
+    encoder = encoders[name]
+    dialogue = data.draw(_dialogues(name))
+    spoken = [index for index, turn in enumerate(dialogue.turns) if turn.role == "assistant"]
+    only_last = tuple(
+        Turn(turn.role, turn.text, turn.is_trained and (turn.role != "assistant" or index == spoken[-1]))
+        for index, turn in enumerate(dialogue.turns)
+    )
+    (last,) = encoder.encode([dialogue], "last")[0]
+    (expected,) = encoder.encode([Dialogue(only_last)], "assistant")[0]
+    assert last.targets.tolist() == expected.targets.tolist()
+    assert last.input_ids.tolist() == expected.input_ids.tolist()
+
+
+@every_template
+@settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_text_that_spells_a_special_token_is_text(encoders, name, data):
     encoder = encoders[name]
-    dialogue = data.draw(dialogues(system=name in ("turns", "chatml")))
+    dialogue = data.draw(_dialogues(name))
     (example,) = encoder.encode([dialogue])[0]
-    special = {encoder.tokenizer.convert_tokens_to_ids(token) for token in encoder.template.special_tokens}
     pieces = encoder.template.render(dialogue.turns)
-    assert sum(int(token) in special for token in example.input_ids) == sum(piece.is_special for piece in pieces)
+    assert sum(encoder.is_special(int(token)) for token in example.input_ids) == sum(p.is_special for p in pieces)
 
 
-@settings(max_examples=100, deadline=None)
-@given(dialogue=dialogues())
-def test_decoding_a_turns_ids_gives_its_text_back(encoders, dialogue):
-    encoder = encoders["turns"]
-    for turn in dialogue.turns:
-        (example,) = encoder.encode([Dialogue((Turn("assistant", turn.text),))])[0]
-        assert encoder.decode(example.input_ids[1:-1].tolist()) == turn.text
+@every_template
+def test_a_user_who_types_the_tokens_of_the_template_types_text(encoders, name):
+    """The look-alikes that the parity check leaves out, one by one: none of them ever is the token."""
+    encoder = encoders[name]
+    tokens = sorted({piece.text for piece in encoder.template.render([Turn("user", "a")]) if piece.is_special})
+    tokens += [*encoder.template.special_tokens, *encoder.template.stop_tokens]
+    plain = (Turn("user", "a"), Turn("assistant", "b"))
+    (without,) = encoder.encode([Dialogue(plain)])[0]
+    num_special = sum(encoder.is_special(int(token)) for token in without.input_ids)
+    for token in tokens:
+        for typed in (token, f"a{token}", f"{token} b", token * 2):
+            turns = (Turn("user", typed), Turn("assistant", typed))
+            (example,) = encoder.encode([Dialogue(turns)])[0]
+            assert sum(encoder.is_special(int(token)) for token in example.input_ids) == num_special
+            spoken = example.input_ids[example.targets == ASSISTANT_TARGET].tolist()
+            assert typed in encoder.decode(spoken)
 
 
+@every_template
 @settings(max_examples=60, deadline=None)
-@given(dialogue=dialogues(), max_length=st.integers(24, 80))
-def test_windows_train_every_target_exactly_once_and_carry_the_system_turn(
-    make_encoder, encoders, dialogue, max_length
-):
-    from convo_cli.errors import DataError
-    from convo_cli.text.encoder import DialogueEncoder
-
-    whole = encoders["turns"]
-    cut = DialogueEncoder(whole.tokenizer, whole.template, max_length=max_length)
-    (example,) = whole.encode([dialogue])[0]
-    head = dialogue.turns[:1] if dialogue.turns[0].role == "system" else ()
-    costs = [_num_tokens(whole, (turn,)) for turn in dialogue.turns[len(head) :]]
-    budget = max_length - _num_tokens(whole, head)
-    if max(costs) > budget:
-        with pytest.raises(DataError, match="line 1: a turn of"):
-            cut.encode([dialogue])
-        return
-    windows = cut.encode([dialogue])[0]
-    assert all(len(window.input_ids) <= max_length for window in windows)
-    for kind in (ASSISTANT_TARGET, USER_TARGET):
-        pieces = [window.input_ids[window.targets == kind] for window in windows]
-        assert np.concatenate(pieces).tolist() == example.input_ids[example.targets == kind].tolist()
-    start = example.input_ids[: _num_tokens(whole, head)].tolist()
-    assert all(window.input_ids[: len(start)].tolist() == start for window in windows)
+@given(text=texts())
+def test_decoding_what_is_learnt_of_a_reply_gives_its_text_back(encoders, name, text):
+    encoder = encoders[name]
+    (example,) = encoder.encode([Dialogue((Turn("user", "Hi"), Turn("assistant", text)))])[0]
+    spoken = encoder.decode(example.input_ids[example.targets == ASSISTANT_TARGET].tolist())
+    around = FAMILIES[name].answer if name in FAMILIES else "{}"  # with the special tokens that decoding leaves out
+    around = encoder.decode(encoder.tokenizer.encode(around, add_special_tokens=False))
+    assert spoken == around.replace("{}", text)
 
 
-def _num_tokens(encoder, turns):
-    return len(encoder.prompt(turns, max_new_tokens=1).ids) - 1 if turns else 0
+@every_template
+@pytest.mark.parametrize("text", EMPTY_LOOKING)
+def test_a_text_that_shows_nothing_is_learnt_like_any_other(encoders, name, text):
+    encoder = encoders[name]
+    turns = (Turn("user", text), Turn("assistant", text))
+    encoder.require_parity(turns)
+    (example,) = encoder.encode([Dialogue(turns)])[0]
+    learnt = example.input_ids[example.targets == ASSISTANT_TARGET].tolist()
+    assert encoder.stop_ids[0] in learnt
+    assert text in encoder.decode(learnt)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from convo_cli.data.store import ASSISTANT_TARGET, Example
-from convo_cli.model.loss import collate
+from convo_cli.model.loss import nll_sum, pad
 from convo_cli.training.loop import EarlyStopping, Plan, accumulate_gradients
 from convo_cli.training.state import TrainState
 
@@ -38,7 +38,8 @@ def _state(encoder):
 def _plan():
     return Plan(
         max_steps=1, steps_per_epoch=1, seed=0, device=torch.device("cpu"), max_grad_norm=None, metric="bleu-4",
-        early_stopping=EarlyStopping(None, False, 0.0), micro_batches=lambda step: [], learning_rate=lambda step: 0.0,
+        early_stopping=EarlyStopping(None, False, 0.0), micro_batches=lambda step: [], nll_sum=nll_sum,
+        learning_rate=lambda step: 0.0,
         autocast=nullcontext, is_evaluation_due=lambda step: False, is_save_due=lambda step: False,
         evaluate=lambda state: None, save=lambda state: None, is_stop_requested=lambda: False,
     )  # fmt: skip
@@ -46,7 +47,7 @@ def _plan():
 
 def _gradient(encoder, cut):
     state = _state(encoder)
-    batches = [collate(part, {ASSISTANT_TARGET}, encoder.pad_id) for part in cut]
+    batches = [pad(part, {ASSISTANT_TARGET}, encoder.pad_id) for part in cut]
     loss, norm = accumulate_gradients(state, _plan(), batches)
     return loss, norm, torch.cat([p.grad.flatten() for p in state.model.parameters()])
 
@@ -88,6 +89,7 @@ def test_padding_is_never_a_target_even_where_the_end_token_is_the_padding_token
     assert encoder.pad_id == encoder.stop_ids[0]
     short = Example(np.array([1, 2, encoder.pad_id], np.int32), np.array([0, 1, 1], np.uint8))
     long = Example(np.arange(9, dtype=np.int32), np.ones(9, np.uint8))
-    batch = collate([short, long], {ASSISTANT_TARGET}, encoder.pad_id)
-    assert batch.labels[0].tolist() == [-100, 2, encoder.pad_id] + [-100] * 6
+    batch = pad([short, long], {ASSISTANT_TARGET}, encoder.pad_id)
+    assert batch.labels.tolist() == [2, encoder.pad_id, *range(1, 9)]
+    assert batch.predictors.tolist() == [0, 1, *range(9, 17)], "the first token of a row is given, never a target"
     assert batch.num_tokens == 12

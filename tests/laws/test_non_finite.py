@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,8 +13,7 @@ from convo_cli.config.schema import ScratchConfig
 from convo_cli.data.store import ASSISTANT_TARGET
 from convo_cli.errors import DivergedError
 from convo_cli.model.build import build_scratch_model
-from convo_cli.model.loss import collate
-from convo_cli.training import loop
+from convo_cli.model.loss import nll_sum, pack
 from convo_cli.training.loop import EarlyStopping, Plan, train_step
 from convo_cli.training.state import TrainState
 
@@ -33,7 +33,7 @@ def plan(make_encoder, sample_dialogues):
     return Plan(
         max_steps=1, steps_per_epoch=1, seed=0, device=torch.device("cpu"), max_grad_norm=1.0, metric="bleu-4",
         early_stopping=EarlyStopping(None, False, 0.0), learning_rate=lambda step: 1e-3, autocast=nullcontext,
-        micro_batches=lambda step: [collate(examples, {ASSISTANT_TARGET}, encoder.pad_id)],
+        micro_batches=lambda step: [pack(examples, {ASSISTANT_TARGET})], nll_sum=nll_sum,
         is_evaluation_due=lambda step: False, is_save_due=lambda step: False, evaluate=lambda state: None,
         save=lambda state: None, is_stop_requested=lambda: False,
     )  # fmt: skip
@@ -54,9 +54,8 @@ def test_a_finite_step_does_change_the_weights(state, plan):
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_is_refused_before_the_update(state, plan, monkeypatch, bad):
-    real = loop.nll_sum
-    monkeypatch.setattr(loop, "nll_sum", lambda model, batch: real(model, batch) * bad)
+def test_a_loss_that_is_not_finite_is_refused_before_the_update(state, plan, bad):
+    plan = replace(plan, nll_sum=lambda model, batch: nll_sum(model, batch) * bad)
     before = _copy(state.model)
     with pytest.raises(DivergedError, match=f"step 1: the loss is {bad}"):
         train_step(state, plan)

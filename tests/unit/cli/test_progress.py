@@ -203,6 +203,17 @@ def test_a_stage_says_something_only_every_few_seconds() -> None:
     assert plain_lines(Progress("reading", 0), 60, Progress("reading", 12_345)) == ["reading 12,345"]
 
 
+def test_a_stage_in_bytes_says_how_long_it_will_take() -> None:
+    stage = [Progress("reading", done * 10**6, 60 * 10**6, "bytes") for done in (0, 20, 40)]
+    assert plain_lines(stage[0], 5, stage[1], 5, stage[2]) == [
+        "reading 20.0/60.0 MB  0:10 left",
+        "reading 40.0/60.0 MB  0:05 left",
+    ]
+    (line,) = plain_lines(Progress("reading", 1, None, "bytes"), 60, Progress("reading", 2_345 * 10**6, None, "bytes"))
+    assert line == "reading 2.3 GB"
+    assert plain_lines(stage[0], 5, stage[0]) == ["reading 0.0/60.0 MB"]
+
+
 def test_the_next_evaluation_starts_a_stage_of_its_own() -> None:
     lines = plain_lines(Progress("evaluating", 0, 9), step(1), 60, Progress("evaluating", 0, 9))
     assert [line for line in lines if line.startswith("evaluating")] == []
@@ -258,6 +269,11 @@ def test_a_stage_is_shown_until_it_ends(ended: Event) -> None:
 
 def test_a_stage_without_an_end_counts() -> None:
     assert frame_lines(Progress("reading", 1234))[0].endswith("1,234")
+
+
+def test_the_live_view_shows_bytes_and_the_time_left() -> None:
+    halves = (Progress("reading", 0, 3 * 10**9, "bytes"), 20, Progress("reading", 10**9, 3 * 10**9, "bytes"))
+    assert frame_lines(*halves)[0].endswith("1.0/3.0 GB  0:40 left")
 
 
 def test_a_stage_that_cannot_count_shows_no_number() -> None:

@@ -123,7 +123,7 @@ def test_problems_of_file_and_overrides_come_together_with_the_overrides_last(co
         "3 problems in the configuration:",
         "config.yaml:7:7 seed: found -1; allowed: a whole number, 0 to 9223372036854775807",
         "--set a: not KEY=VALUE; an example is training.max_steps=500",
-        "--set training.batch_size: found 0; allowed: a whole number, at least 1",
+        "--set training.batch_size: found 0; allowed: a whole number, at least 1, or null",
     ]
 
 

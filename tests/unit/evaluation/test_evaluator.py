@@ -16,6 +16,7 @@ from convo_cli.evaluation.evaluator import Evaluator, evaluate_files
 from convo_cli.events import Notice, Progress
 from convo_cli.model.build import build_scratch_model
 from convo_cli.model.generation import Generator
+from convo_cli.model.layout import Layout
 from tests.stores import encoded
 
 
@@ -34,7 +35,8 @@ def model(encoder):
 def make_evaluator(encoder, sample_dialogues):
     def make(report=lambda event: None, **changes):
         values = {
-            "encoder": encoder, "store": encoded(encoder, sample_dialogues[:8]),
+            "encoder": encoder, "layout": Layout(False, True, encoder.pad_id),
+            "store": encoded(encoder, sample_dialogues[:8]),
             "dialogues": sample_dialogues[:2], "train_on": "assistant",
             "generation": GenerationConfig(max_new_tokens=4, temperature=2.0), "device": torch.device("cpu"),
             "autocast": nullcontext, "report": report,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -15,10 +16,13 @@ from convo_cli.config.schema import ScratchConfig
 from convo_cli.data.store import ASSISTANT_TARGET, Example
 from convo_cli.evaluation.likelihood import length_sorted_batches, mean_nll
 from convo_cli.model.build import build_scratch_model
-from convo_cli.model.loss import collate, nll_sum
+from convo_cli.model.layout import Layout
+from convo_cli.model.loss import nll_sum, pad
 from tests.stores import encoded, laid_out
 
 CPU = torch.device("cpu")
+PADDED = Layout(is_packed=False, has_plain_head=True, pad_id=0)
+PACKED = Layout(is_packed=True, has_plain_head=True, pad_id=0)
 
 
 def store_of(lengths):
@@ -35,7 +39,7 @@ def store_of(lengths):
 @given(lengths=st.lists(st.integers(2, 40), max_size=30), max_slots=st.integers(1, 100))
 def test_batches_hold_each_example_once_and_no_more_slots_than_allowed(lengths, max_slots):
     seen = []
-    for batch in length_sorted_batches(store_of(lengths), {ASSISTANT_TARGET}, 0, max_slots=max_slots):
+    for batch in length_sorted_batches(store_of(lengths), {ASSISTANT_TARGET}, PADDED, max_slots=max_slots):
         rows, width = batch.input_ids.shape
         assert rows * width <= max_slots or rows == 1
         assert batch.num_targets == batch.num_tokens - rows
@@ -49,9 +53,21 @@ def test_batches_hold_each_example_once_and_no_more_slots_than_allowed(lengths, 
 def test_no_row_is_added_that_still_fits():
     """As few batches as neighbours of like length allow: nothing is forwarded in needless pieces."""
     shapes = [
-        tuple(batch.input_ids.shape) for batch in length_sorted_batches(store_of([5, 2, 2, 5, 2]), (), 0, max_slots=10)
+        tuple(batch.input_ids.shape)
+        for batch in length_sorted_batches(store_of([5, 2, 2, 5, 2]), (), PADDED, max_slots=10)
     ]
     assert shapes == [(3, 2), (2, 5)]
+
+
+@settings(deadline=None)
+@given(lengths=st.lists(st.integers(2, 40), max_size=30), max_slots=st.integers(1, 100))
+def test_packs_hold_each_example_once_and_no_more_tokens_than_allowed(lengths, max_slots):
+    batches = list(length_sorted_batches(store_of(lengths), {ASSISTANT_TARGET}, PACKED, max_slots=max_slots))
+    assert all(batch.num_tokens <= max_slots or batch.num_examples == 1 for batch in batches)
+    assert [length for batch in batches for length in batch.segments.lengths] == sorted(lengths)
+    assert all(one.num_tokens + other.segments.lengths[0] > max_slots for one, other in pairwise(batches)), (
+        "no example is left out of a pack that had room for it"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -65,26 +81,26 @@ def test_the_mean_is_that_of_all_tokens_one_example_at_a_time(parts):
     model, store, encoder = parts
     model.eval()
     with torch.no_grad():
-        alone = [collate([store[k]], {ASSISTANT_TARGET}, encoder.pad_id) for k in range(len(store))]
+        alone = [pad([store[k]], {ASSISTANT_TARGET}, encoder.pad_id) for k in range(len(store))]
         sums = [float(nll_sum(model, batch)) for batch in alone]
     counts = [batch.num_targets for batch in alone]
     means = [total / count for total, count in zip(sums, counts, strict=True)]
     for max_slots in (1, 200, 100_000):
-        batches = length_sorted_batches(store, {ASSISTANT_TARGET}, encoder.pad_id, max_slots=max_slots)
-        loss, num_targets = mean_nll(model, batches, CPU, nullcontext)
+        batches = length_sorted_batches(store, {ASSISTANT_TARGET}, PADDED, max_slots=max_slots)
+        loss, num_targets = mean_nll(model, PADDED, batches, CPU, nullcontext)
         assert num_targets == sum(counts) == store.num_targets(ASSISTANT_TARGET)
         assert loss == pytest.approx(sum(sums) / sum(counts), rel=1e-5)
         assert abs(loss - sum(means) / len(means)) > 1e-5, "the mean of means would be another number"
 
 
 def test_dropout_is_off_no_graph_is_kept_and_progress_is_told(parts):
-    model, store, encoder = parts
+    model, store, _ = parts
     counts = []
 
     def measure():
         model.train()
-        batches = length_sorted_batches(store, {ASSISTANT_TARGET}, encoder.pad_id, max_slots=300)
-        return mean_nll(model, batches, CPU, nullcontext, counts.append)
+        batches = length_sorted_batches(store, {ASSISTANT_TARGET}, PADDED, max_slots=300)
+        return mean_nll(model, PADDED, batches, CPU, nullcontext, counts.append)
 
     assert measure() == measure()
     assert not model.training
@@ -94,10 +110,12 @@ def test_dropout_is_off_no_graph_is_kept_and_progress_is_told(parts):
 
 
 def test_nothing_to_score_is_zero_targets_and_no_division_by_zero(parts):
-    assert mean_nll(parts[0], iter([]), CPU, nullcontext) == (0.0, 0)
+    assert mean_nll(parts[0], PADDED, iter([]), CPU, nullcontext) == (0.0, 0)
 
 
 def test_a_new_model_is_about_as_good_as_guessing(parts):
     model, store, encoder = parts
-    batches = length_sorted_batches(store, {ASSISTANT_TARGET}, encoder.pad_id, max_slots=1000)
-    assert mean_nll(model, batches, CPU, nullcontext)[0] == pytest.approx(math.log(len(encoder.tokenizer)), abs=0.2)
+    batches = length_sorted_batches(store, {ASSISTANT_TARGET}, PADDED, max_slots=1000)
+    assert mean_nll(model, PADDED, batches, CPU, nullcontext)[0] == pytest.approx(
+        math.log(len(encoder.tokenizer)), abs=0.2
+    )

@@ -10,7 +10,7 @@ import torch
 from convo_cli.config.schema import ScratchConfig, TrainingConfig
 from convo_cli.data.store import ASSISTANT_TARGET
 from convo_cli.model.build import build_scratch_model
-from convo_cli.model.loss import collate
+from convo_cli.model.loss import nll_sum, pad
 from convo_cli.training.loop import EarlyStopping, Plan
 from convo_cli.training.optim import make_optimizer
 from convo_cli.training.state import TrainState
@@ -46,7 +46,7 @@ def make_plan(encoder, sample_dialogues):
             "max_steps": 3, "steps_per_epoch": 2.0, "seed": 0, "device": CPU, "max_grad_norm": 1.0, "metric": "bleu-4",
             "early_stopping": EarlyStopping(None, False, 0.0), "learning_rate": lambda step: 1e-2,
             "autocast": nullcontext, "is_evaluation_due": lambda step: False, "is_save_due": lambda step: False,
-            "micro_batches": lambda step: [collate(examples, {ASSISTANT_TARGET}, encoder.pad_id)],
+            "micro_batches": lambda step: [pad(examples, {ASSISTANT_TARGET}, encoder.pad_id)], "nll_sum": nll_sum,
             "evaluate": lambda state: None, "save": lambda state: None, "is_stop_requested": lambda: False,
         }  # fmt: skip
         return Plan(**{**values, **changes})

@@ -7,7 +7,7 @@ import torch
 
 from convo_cli.data.store import ASSISTANT_TARGET
 from convo_cli.events import EvaluationDone, StepDone
-from convo_cli.model.loss import collate
+from convo_cli.model.loss import pad
 from convo_cli.runs.checkpoint import Progress, Scores
 from convo_cli.training.loop import EarlyStopping, reason_to_stop, step_seed, take_scores, train, train_step
 
@@ -167,7 +167,7 @@ def test_seeds_of_steps_are_valid_and_apart():
 
 def test_a_step_without_a_target_has_no_loss_and_is_no_error(make_state, make_plan, encoder, sample_dialogues):
     examples = [window for windows in encoder.encode(sample_dialogues[:1]) for window in windows]
-    outcome = train_step(make_state(), make_plan(micro_batches=lambda step: [collate(examples, (), encoder.pad_id)]))
+    outcome = train_step(make_state(), make_plan(micro_batches=lambda step: [pad(examples, (), encoder.pad_id)]))
     assert (outcome.loss, outcome.grad_norm, outcome.num_targets) == (0.0, 0.0, 0)
 
 
@@ -211,6 +211,6 @@ def test_targets_of_all_micro_batches_weigh_the_same(make_state, make_plan, enco
         for module in state.model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
-        batches = [collate(part, {ASSISTANT_TARGET}, encoder.pad_id) for part in parts]
+        batches = [pad(part, {ASSISTANT_TARGET}, encoder.pad_id) for part in parts]
         losses.append(train_step(state, make_plan(micro_batches=lambda step, batches=batches: batches)).loss)
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)

@@ -1,0 +1,145 @@
+"""What comes before step 1: preparing data the first time and the second, beside a plain `apply_chat_template` loop.
+
+    python benchmarks/bench_prepare.py
+    python benchmarks/bench_prepare.py --file ../shared/data/dailydialog/train.jsonl --dialogues 100000
+
+`first` hashes, reads, checks, encodes and writes the data and, from scratch, trains its SentencePiece tokenizer;
+`encode` is the first time with that tokenizer there already; `again` is what a second run on the same data does. `loop`
+is json.loads and `tokenizer.apply_chat_template` for one line after the other: ids alone, kept in a list. Every round
+runs all of them in turn; the table has the median of the rounds with the smallest and largest.
+
+The file is repeated with a number in its first turn until there are enough dialogues, so that none is like another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import cycle, islice
+from pathlib import Path
+from typing import TypeVar
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from convo_cli.config.load import build_config
+from convo_cli.config.schema import DataConfig, RunConfig
+from convo_cli.data.dialogue import as_messages
+from convo_cli.data.reader import read_dialogues
+from convo_cli.runs.provenance import read_data_files
+from convo_cli.text.encoder import DialogueEncoder
+from convo_cli.training.cache import Cache
+from convo_cli.training.prepare import build_encoder, prepare_data
+
+T = TypeVar("T")
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main() -> None:
+    """Measure as the command line says and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--file", type=Path, default=ROOT / "sample_data" / "train.jsonl")
+    parser.add_argument("--dialogues", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="bench-"))
+    try:
+        compare(make_data(arguments.file, arguments.dialogues, folder / "train.jsonl"), folder, arguments)
+    finally:
+        shutil.rmtree(folder)
+
+
+def make_data(source: Path, count: int, path: Path) -> Path:
+    """Write so many distinct dialogues as messages."""
+    dialogues = list(read_dialogues([str(source)], DataConfig(train=(str(source),))))
+    with path.open("w", encoding="utf-8") as file:
+        for number, dialogue in enumerate(islice(cycle(dialogues), count)):
+            messages = as_messages(dialogue.turns)
+            messages[0]["content"] += f" {number}"
+            file.write(json.dumps({"messages": messages}, ensure_ascii=False) + "\n")
+    return path
+
+
+def compare(path: Path, folder: Path, arguments: argparse.Namespace) -> None:
+    """Time all ways in turn and print what each took."""
+    values = {
+        "data": {"train": [str(path)]},
+        "model": {"scratch": {"context": 4096}},
+        "dialogue": {"max_length": 4096, "train_on": "all"},
+        "training": {"max_steps": 1},
+    }
+    config = build_config(values, "the benchmark's config")
+    home = folder / "runs"
+    seconds: dict[str, list[tuple[float, float]]] = {"first": [], "encode": [], "again": [], "loop": []}
+    num_tokens = 0
+    for _ in range(arguments.rounds):
+        shutil.rmtree(home, ignore_errors=True)
+        _, took = timed(lambda: prepare(config, home))
+        seconds["first"].append(took)
+        for tokens in (home / ".cache").glob("tokens-*"):
+            if tokens.is_dir():
+                shutil.rmtree(tokens)
+        (encoder, num_tokens), took = timed(lambda: prepare(config, home))
+        seconds["encode"].append(took)
+        _, took = timed(lambda: prepare(config, home))
+        seconds["again"].append(took)
+        looped, took = timed(lambda: loop(path, encoder))  # noqa: B023  # called at once
+        seconds["loop"].append(took)
+        assert looped == num_tokens, f"the loop made {looped} tokens, convo {num_tokens}"
+    megabytes = path.stat().st_size / 1e6
+    print(f"{arguments.dialogues:,} dialogues of {arguments.file}: {megabytes:.0f} MB, {num_tokens:,} tokens")
+    print(f"{'':8}{'wall s':>24}{'CPU s':>24}{'dialogues/s':>14}{'tokens/s':>12}")
+    for name, pairs in seconds.items():
+        wall, cpu = ([pair[index] for pair in pairs] for index in range(2))
+        median = statistics.median(wall)
+        print(
+            f"{name:8}{spread(wall):>24}{spread(cpu):>24}{arguments.dialogues / median:>14,.0f}"
+            f"{num_tokens / median:>12,.0f}"
+        )
+    ratio = statistics.median(
+        again[0] / first[0] for again, first in zip(seconds["again"], seconds["first"], strict=True)
+    )
+    print(f"again / first: {ratio:.3f} (wall)")
+    ratio = statistics.median(loop[0] / ours[0] for loop, ours in zip(seconds["loop"], seconds["encode"], strict=True))
+    print(f"loop / encode: {ratio:.2f} (wall)")
+
+
+def prepare(config: RunConfig, home: Path) -> tuple[DialogueEncoder, int]:
+    """Do what `train` does before it builds a model."""
+    files = read_data_files(config.data)
+    cache = Cache(home, lambda event: None)
+    encoder = build_encoder(config, files, cache, lambda event: None).encoder
+    return encoder, prepare_data(config, files, encoder, cache, lambda event: None).train.num_tokens
+
+
+def loop(path: Path, encoder: DialogueEncoder) -> int:
+    """Render every line with transformers alone and count the ids."""
+    tokenizer, rendered = encoder.tokenizer, []
+    tokenizer.chat_template = encoder.template.chat_template
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            rendered.append(
+                tokenizer.apply_chat_template(json.loads(line)["messages"], tokenize=True, return_dict=False)
+            )
+    return sum(map(len, rendered))
+
+
+def timed(work: Callable[[], T]) -> tuple[T, tuple[float, float]]:
+    """What the work gives, and the wall and CPU seconds it took."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    result = work()
+    return result, (time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def spread(values: list[float]) -> str:
+    """Median, smallest and largest."""
+    return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""`convo validate-data --fix`: the repaired copy of the data, written whole or not at all."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import zstandard
+from rich.text import Text
+
+from convo_cli.cli.console import printable
+from convo_cli.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from convo_cli.config.schema import DataConfig, TrainOn
+    from convo_cli.data.repair import RepairGroup, RepairReport
+    from convo_cli.events import Report
+
+
+def require_new_file(out: Path, inputs: Sequence[str], *, is_forced: bool) -> None:
+    """Raise UsageError where writing would take a file away that somebody may need."""
+    if any(out.exists() and Path(path).exists() and out.samefile(path) for path in inputs):
+        raise UsageError(
+            f"--fix {out}: that is the file to be fixed", hint="name another file; the input stays as it is"
+        )
+    if out.is_dir():
+        raise UsageError(f"--fix {out}: a directory", hint=f"--fix {out / 'fixed.jsonl'}")
+    if out.exists() and not is_forced:
+        raise UsageError(f"--fix {out}: already exists", hint="name another file, or add --force to replace it")
+
+
+def fix_files(
+    paths: Sequence[str], out: Path, data_config: DataConfig, train_on: TrainOn, max_listed: int, report: Report
+) -> RepairReport:
+    """Repair the files into one; DataError, and no file, where not one line is left."""
+    from convo_cli.data.repair import repair_files
+    from convo_cli.runs.atomic import writing
+
+    with writing(out) as file, _packed(file, out.suffix.lower()) as write:
+        repaired = repair_files(paths, write, data_config, train_on=train_on, max_listed=max_listed, report=report)
+        if not repaired.num_written:
+            raise DataError(
+                f"{', '.join(paths)}: not one line can be trained on, so {out} was not written",
+                hint="`convo validate-data` without --fix names every problem",
+            )
+    return repaired
+
+
+@contextmanager
+def _packed(file: BinaryIO, suffix: str) -> Iterator[Callable[[bytes], object]]:
+    """Where lines go: packed as the name says."""
+    if suffix == ".gz":
+        with gzip.GzipFile(fileobj=file, mode="wb", mtime=0) as packed:
+            yield packed.write
+    elif suffix == ".zst":
+        with zstandard.ZstdCompressor().stream_writer(file, closefd=False) as packed:
+            yield packed.write
+    else:
+        yield file.write
+
+
+def show_repairs(console: Console, repaired: RepairReport, out: str) -> None:
+    """Print what was repaired and what was left out, the first of each kind by its line."""
+    kept = (
+        f"{repaired.num_unchanged:,} of {repaired.num_lines:,} lines as they were, {repaired.num_repaired:,} repaired"
+    )
+    _show(console, f"{out}: {kept}, {repaired.num_left_out:,} left out", "bold")
+    for title, style, groups in (("repaired", "green", repaired.repaired), ("left out", "bold red", repaired.left_out)):
+        for group in groups:
+            _show_group(console, title, style, group)
+    console.print()
+
+
+def _show_group(console: Console, title: str, style: str, group: RepairGroup) -> None:
+    head = Text(f"{title} ", style=style).append(group.code, style="bold").append(f"  {group.count:,}", style="default")
+    console.print(head, soft_wrap=True)
+    for problem in group.problems:
+        _show(console, f"  {problem}")
+    if more := group.count - len(group.problems):
+        _show(console, f"  {more:,} more", "dim")
+    _show(console, f"  {group.what}", "dim")
+
+
+def _show(console: Console, line: str, style: str = "") -> None:
+    console.print(Text(printable(line).replace("\n", " "), style=style), soft_wrap=True)

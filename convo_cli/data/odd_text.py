@@ -1,0 +1,179 @@
+"""What is legal inside a text and seldom meant, as patterns that can be sought in a whole block of texts at once."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator
+from html.entities import html5
+
+from convo_cli.data.problems import quoted
+
+SEPARATOR = "\0"
+"""Stands between texts that are searched together; no text can hold it."""
+
+_MISSING = frozenset(
+    {"NULL", "null", "None", "nan", "NaN", "NaT", "<NA>", "undefined", "(null)", "[object Object]"}
+    | {"[deleted]", "[removed]", "#N/A", "#NAME?", "#REF!", "#VALUE!", "#DIV/0!"}
+)
+_ACTIONS = frozenset({"Submit-Deal", "Accept-Deal", "Reject-Deal", "Walk-Away"})
+_ODD_TEXTS = _MISSING | _ACTIONS
+
+# The groups of every pattern are named after the codes.
+_SPEAKERS = ("user", "human", "assistant", "chatbot", "bot", "customer", "agent", "speaker", "person")
+_FORMS = [form(name) for name in _SPEAKERS for form in (str.lower, str.capitalize, str.upper)]
+_ODD_BEGINNING = re.compile(
+    # Where more lines begin with a name and a colon, the text is a form or a scene that somebody wrote.
+    rf"\0(?:(?P<speaker_prefix>(?:[AB]::|(?:{'|'.join(_FORMS)})(?: ?[0-9A-Z])? ?:(?=\s))"
+    r"(?![^\0]*\n[ \t]*[A-Za-z][A-Za-z0-9 ]{0,20}:))"
+    r"|(?P<encoded_value>[\[\s]*\{\s*[\"'](?:role|from|speaker)[\"']\s*:\s*[\"'](?i:user|human|assistant|gpt|bot|system)"
+    r"|\{\s*[\"'](?:messages|conversations|turns)[\"']\s*:\s*\[|[\[\s]*\{\s*[\"']type[\"']\s*:\s*[\"']text[\"']"
+    r"|array\(\[|b(?P<quote>[\"'])[^\0]*(?P=quote)(?=\0)))"
+)
+_ENTITY = re.compile(r"&(?:[A-Za-z]{2,8}[0-9]{0,2}|#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6});")
+_ODD_MARKUP = re.compile(
+    rf"(?P<html_entity>{_ENTITY.pattern})"
+    r"|(?P<special_token><\|[^|<>\s]{1,40}\|>|</?s>|<(?:unk|pad|bos|eos|sep|cls|mask|(?:start|end)_of_turn)>|<</?SYS>>"
+    r"|\[/?INST\]|\[(?:CLS|SEP|PAD|UNK|MASK|BOS|EOS)\]|__eo[ut]__|### (?:Instruction|Response):)"
+    r"|(?P<escape_sequence>\\u[0-9A-Fa-f]{4}|\\(?:[\"']|n\\n|r\\n)|\\n(?<=[\w.!?,;)]\\n)(?=[A-Z0-9*-]))"
+    r"|(?P<subword_mark>\u2581|\u0120(?<=[a-z.,!?]\u0120)|##(?<=\w ##)[a-z])"
+)
+# What stands between backticks is talked about.
+_CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
+
+# Joiners (U+200C, U+200D) belong into emoji and into Persian and Indic words, so they are odd only at the start or
+# after ASCII; tag characters spell flags (U+1F3F4). Mojibake is UTF-8 read as Windows-1252 or Latin-1: a lead byte of
+# two and its trail byte (alone only where the pair is nothing that stands together), of three twice in a row, a curly
+# quote, a byte order mark, an emoji; UTF-8 read as Windows-1251 or Shift-JIS; CP949 or Windows-1251 read as Latin-1.
+_TRAIL_BYTES = bytes(range(0x80, 0xC0))
+_TRAIL = re.escape(_TRAIL_BYTES.decode("latin-1") + _TRAIL_BYTES.decode("cp1252", "ignore"))
+_TRAIL_1251 = re.escape("".join(char for char in _TRAIL_BYTES.decode("cp1251", "ignore") if char not in "…“”‘’–—"))
+_LEADS = "°-ÿРС縺繧繝"
+_ODD_CHARACTER = re.compile(
+    "(?P<mojibake>[ÂÃ][\x80-\xba\xbc-\xbfƒ„†‡ˆ‰Š‹ŒŽ™š›œžŸ]|Ã[»€‘’“”–](?=[a-z])|â€|â\x80|ï»¿|ðŸ|ð\x9f"
+    f"|(?:[Â-ß][{_TRAIL}]){{2}}|(?:[à-ï][{_TRAIL}]{{2}}){{2}}|(?:[РС][{_TRAIL_1251}]){{2}}|[縺繧繝].{{1,2}}[縺繧繝]"
+    r"|(?!(.)\2)(?:[°-È][¡-þ]){4}|(?!(.)\3)[à-ÿ]{5,})"
+    "|(?P<zero_width>[\u00ad\u200b\u2060-\u2064\u3164\ufeff\uffa0]|(?<![^\\x00-\\x7f])[\u200c\u200d]+"
+    "|(?<![\U0001f3f4\U000e0000-\U000e007f])[\U000e0000-\U000e007f]+)"
+    "|(?P<stray_control>[\x7f-\x9f\u2028\u2029])"
+    "|(?P<bidi_override>[\u202d\u202e])"
+    "|(?P<replacement_character>\ufffd)"
+    "|(?P<private_use>[\ue000-\uf8ff\ufdd0-\ufdef\ufffe\uffff\U000f0000-\U0010ffff])"
+)
+
+# Where the three can match at all. They try every branch at every place; these find the few places worth it.
+_BEGINNINGS = re.compile(rf"\0(?:[A-Za-z](?:{'|'.join(sorted({form[1:] for form in _FORMS}))}|::)|[\[{{]|array|b[\"'])")
+_MARKS = ("&", "<", "\\", "[", "##", "__eo", "\u2581", "\u0120")
+_MARK = re.compile(r"[&<\\[#_\u2581\u0120]")
+_NOTABLE = re.compile(
+    f"[{_LEADS}\x7f-\x9f\u00ad\u200b-\u200d\u2028\u2029\u202d\u202e\u2060-\u2064\u3164\ue000-\uf8ff\ufdd0-\ufdef\ufeff"
+    "\uffa0\ufffd-\uffff\U000e0000-\U000e007f\U000f0000-\U0010ffff]"
+)
+_NOTABLE_IN_PLACE = re.compile(f"{_NOTABLE.pattern}(?:(?<![{_LEADS}])|(?=[^\\x00-\\x7f]))")
+_PLAIN = bytes(range(0x7F))
+
+_MESSAGES = {
+    "null-text": "the text is {}",
+    "label-row": "the text is {}, the name of an action",
+    "speaker-prefix": "the text begins with the name of a speaker, {}",
+    "encoded-value": "the text is a JSON or Python value: {}",
+    "html-entity": "the HTML entity {} inside the text",
+    "special-token": "the special token {} inside the text",
+    "escape-sequence": "the escape {} spelled out inside the text",
+    "subword-mark": "a tokenizer's mark ({}) inside the text",
+    "mojibake": "{} looks like text read in a wrong encoding",
+    "zero-width": "an invisible character ({}) inside the text",
+    "stray-control": "a control character ({}) inside the text",
+    "bidi-override": "a character that turns the direction of the text ({})",
+    "replacement-character": "the replacement character ({}) inside the text",
+    "private-use": "a character without a meaning ({}) inside the text",
+}
+
+
+def may_hold_odd_text(texts: str, each: list[str]) -> bool:
+    """Whether `odd_spots` may find something in one of ``each``, the parts of ``texts`` between its separators."""
+    return (
+        not _ODD_TEXTS.isdisjoint(each)
+        or any(_matches_at(_BEGINNINGS, _ODD_BEGINNING, f"\0{texts}\0"))
+        or (any(mark in texts for mark in _MARKS) and any(_matches_at(_MARK, _ODD_MARKUP, texts)))
+        or (_may_hold_odd_character(texts) and any(_matches_at(_NOTABLE_IN_PLACE, _ODD_CHARACTER, texts)))
+    )
+
+
+def odd_spots(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the code and message of the first odd spot of each kind."""
+    if text in _ODD_TEXTS:
+        code = "null-text" if text in _MISSING else "label-row"
+        yield code, _MESSAGES[code].format(quoted(text))
+    first: dict[str, re.Match[str]] = {}
+    for match in _matches(text):
+        code = (match.lastgroup or "").replace("_", "-")
+        if code != "html-entity" or _is_entity(match.group()):
+            first.setdefault(code, match)
+    if "mojibake" in first:
+        first.pop("stray-control", None)  # most often one of its bytes
+    for code, match in first.items():
+        yield code, _MESSAGES[code].format(_shown(match, code))
+
+
+def without_invisible_characters(text: str) -> str:
+    """The text without what `odd_spots` calls invisible, turned in direction, or a control character.
+
+    Controls between U+0080 and U+009F become what they stand for in Windows-1252, U+2028 and U+2029 a newline.
+    """
+    return _ODD_CHARACTER.sub(_visible, text)
+
+
+def without_entities(text: str) -> str:
+    """The text with its HTML entities decoded, but for those between backticks."""
+    parts = re.split(f"({_CODE.pattern})", text, flags=_CODE.flags)
+    parts[::2] = [_ENTITY.sub(_decoded, part) for part in parts[::2]]
+    return "".join(parts)
+
+
+def _decoded(match: re.Match[str]) -> str:
+    return html.unescape(match.group()) if _is_entity(match.group()) else match.group()
+
+
+def _visible(match: re.Match[str]) -> str:
+    if match.lastgroup in ("zero_width", "bidi_override"):
+        return ""
+    if match.lastgroup != "stray_control":
+        return match.group()
+    char = match.group()
+    return "\n" if char in "\u2028\u2029" else bytes([ord(char)]).decode("cp1252", "ignore").replace("\x7f", "")
+
+
+def _matches(text: str) -> Iterator[re.Match[str]]:
+    if (beginning := _ODD_BEGINNING.match(f"\0{text}\0")) is not None:
+        yield beginning
+    yield from _matches_at(_MARK, _ODD_MARKUP, _CODE.sub(" ", text))
+    yield from _matches_at(_NOTABLE_IN_PLACE, _ODD_CHARACTER, text)
+
+
+def _matches_at(places: re.Pattern[str], odd: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+    """Yield the matches of ``odd`` that begin where ``places`` match."""
+    end = 0
+    for place in places.finditer(text):
+        if place.start() >= end and (match := odd.match(text, place.start())) is not None:
+            end = match.end()
+            yield match
+
+
+def _may_hold_odd_character(texts: str) -> bool:
+    if texts.isascii():
+        return "\x7f" in texts
+    # Most characters are ASCII, and it is faster to delete those from the bytes than to search among them.
+    rest = texts.encode("utf-8", "surrogatepass").translate(None, _PLAIN)
+    return _NOTABLE.search(rest.decode("utf-8", "surrogatepass")) is not None
+
+
+def _is_entity(reference: str) -> bool:
+    return reference.startswith("&#") or reference[1:] in html5
+
+
+def _shown(match: re.Match[str], code: str) -> str:
+    if code == "mojibake":
+        return quoted(match.string[max(0, match.start() - 8) : match.end() + 8])
+    found = match.group().strip(SEPARATOR)
+    return f"U+{ord(found[0]):04X}" if len(found) == 1 or code == "zero-width" else quoted(found)

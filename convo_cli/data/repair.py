@@ -1,0 +1,274 @@
+"""What `validate-data --fix` writes: good lines as they are, others mended where that needs no guess, no other.
+
+Streams: one line at a time (a file that is one pretty-printed value as a whole, up to the limit of a line).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from convo_cli.config.schema import DataConfig, TrainOn
+from convo_cli.data.dialogue import has_target
+from convo_cli.data.formats import to_turns, unread_keys
+from convo_cli.data.mend import BeyondRepairError, dump, mend_value, read_values
+from convo_cli.data.problems import KINDS, Problem, quoted
+from convo_cli.data.reader import MAX_LINE_BYTES, check_source, iter_lines
+from convo_cli.data.strict_json import decode, place
+from convo_cli.data.suspicions import misspelt, suspect_turns
+from convo_cli.data.unpack import DAMAGED, STDIN, open_unpacked
+from convo_cli.events import Event, Progress, Report
+
+_PROGRESS_BYTES = 2**20
+_NO_DIALOGUE = ("label-row", "$")
+
+REPAIRS = {
+    "pretty-printed-json": "each value got a line",
+    "array-of-dialogues": "each dialogue got a line",
+    "extra-data": "each value got a line",
+    "blank-line": "dropped",
+    "stray-bom": "removed",
+    "not-utf8": "read as Windows-1252",
+    "invalid-json": "a last comma was removed, or Python's spelling read",
+    "not-a-number": "became null",
+    "number-too-large": "became a text",
+    "duplicate-key": "one of two equal keys was kept",
+    "lone-surrogate": "removed",
+    "nul-character": "removed",
+    "control-character": "removed, or made a newline",
+    "empty-utterance": "the turn was dropped",
+    "text-not-string": "the text of its only part was kept",
+    "train-not-boolean": "became true or false",
+    "unknown-shape": "a misspelt key was renamed",
+    "missing-key": "a misspelt key was renamed",
+    "misspelt-key": "renamed",
+    "zero-width": "removed",
+    "bidi-override": "removed",
+    "stray-control": "removed, or made what it stood for",
+    "html-entity": "decoded",
+    "mojibake": "read in the right encoding",
+}
+"""What is done about each kind of problem that can be repaired. Where another is an error, or nothing but labels, the
+line is left out; any other warning stays with its line."""
+
+
+@dataclass(frozen=True, slots=True)
+class RepairGroup:
+    """All lines that were mended, or left out, for one code: how many, and the first of them."""
+
+    code: str
+    what: str
+    """What was done; for lines left out, the hint."""
+    count: int
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RepairReport:
+    """Lines are those that are not blank. A line can be mended in several ways, and become several lines."""
+
+    num_lines: int
+    num_unchanged: int
+    """Lines written byte for byte."""
+    num_repaired: int
+    num_left_out: int
+    """Lines from which at least one dialogue was left out; whole files that are no JSON Lines are not counted."""
+    num_written: int
+    repaired: tuple[RepairGroup, ...]
+    left_out: tuple[RepairGroup, ...]
+
+
+def _tell_nobody(event: Event) -> None:
+    pass
+
+
+def repair_files(
+    paths: Sequence[str],
+    write: Callable[[bytes], object],
+    data_config: DataConfig,
+    *,
+    train_on: TrainOn = "assistant",
+    max_listed: int = 5,
+    report: Report = _tell_nobody,
+) -> RepairReport:
+    """Hand every line that can be trained on to ``write``, each with its line end, whatever file it comes from.
+
+    What is written has no error. A file that cannot be opened raises `UsageError` before anything is read.
+    """
+    for path in paths:
+        check_source(path)
+    repair = _Repair(write, data_config, train_on, max_listed)
+    for path in paths:
+        _repair_file(path, repair, report)
+    return repair.as_report()
+
+
+def _repair_file(path: str, repair: _Repair, report: Report) -> None:
+    is_plain = path != STDIN and not path.lower().endswith((".gz", ".zst"))
+    num_bytes = Path(path).stat().st_size if is_plain else 0
+
+    spread: list[Problem] = []
+
+    def found(problem: Problem) -> None:
+        if problem.code == "pretty-printed-json" and path != STDIN:
+            spread.append(problem)
+        else:
+            repair.add_problem(problem)
+
+    done = told = 0
+    for number, raw in iter_lines(path, found):
+        repair.add_line(raw, path, number)
+        done += len(raw) + 1
+        if done - told >= _PROGRESS_BYTES:
+            told = done
+            report(Progress(f"repairing {path}", done, num_bytes or None))
+    for problem in spread:
+        repair.add_spread_value(path, problem)
+
+
+class _Groups:
+    """Lines by the code of what was wrong with them: how many there are, and the first."""
+
+    def __init__(self, max_listed: int) -> None:
+        self._max_listed = max_listed
+        self._counts: Counter[str] = Counter()
+        self._listed: dict[str, list[Problem]] = {}
+
+    def add(self, problem: Problem) -> None:
+        self._counts[problem.code] += 1
+        listed = self._listed.setdefault(problem.code, [])
+        if len(listed) < self._max_listed:
+            listed.append(problem)
+
+    def as_report(self, what: Callable[[str], str]) -> tuple[RepairGroup, ...]:
+        counts = self._counts.items()
+        return tuple(RepairGroup(code, what(code), count, tuple(self._listed[code])) for code, count in counts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Mended:
+    """One dialogue of a line: how it reads now, what was wrong and is no more, and what still is."""
+
+    line: bytes
+    repaired: tuple[Problem, ...]
+    error: Problem | None
+
+
+class _Repair:
+    """What was done so far."""
+
+    def __init__(
+        self, write: Callable[[bytes], object], data_config: DataConfig, train_on: TrainOn, max_listed: int
+    ) -> None:
+        self._write = write
+        self._data_config = data_config
+        self._train_on = train_on
+        self._counts: Counter[str] = Counter()
+        self._repaired = _Groups(max_listed)
+        self._left_out = _Groups(max_listed)
+
+    def add_line(self, raw: bytes, file: str, line: int) -> None:
+        """Write the line, or what can be made of it."""
+        self._counts["lines"] += 1
+        problems = self._check(raw, file, line)
+        if _obstacle(problems) is not None or any(problem.code in REPAIRS for problem in problems):
+            self._add_mended(raw, problems)
+        else:
+            self._keep(raw)
+
+    def add_spread_value(self, file: str, problem: Problem) -> None:
+        """Write the dialogues of a file that is JSON, but not a value a line; it counts as one line."""
+        try:
+            with open_unpacked(file) as (_, stream):
+                content = stream.read(MAX_LINE_BYTES + 1)
+        except DAMAGED:
+            content = b""
+        self._counts["lines"] += 1
+        self._add_mended(content if len(content) <= MAX_LINE_BYTES else b"", [problem])
+
+    def add_problem(self, problem: Problem) -> None:
+        """Note what is wrong between the lines or with the whole file."""
+        (self._repaired if problem.code == "blank-line" else self._left_out).add(problem)
+
+    def as_report(self) -> RepairReport:
+        return RepairReport(
+            num_lines=self._counts["lines"],
+            num_unchanged=self._counts["unchanged"],
+            num_repaired=self._counts["repaired"],
+            num_left_out=self._counts["left out"],
+            num_written=self._counts["written"],
+            repaired=self._repaired.as_report(lambda code: REPAIRS[code]),
+            left_out=self._left_out.as_report(lambda code: KINDS[code].hint),
+        )
+
+    def _add_mended(self, raw: bytes, problems: list[Problem]) -> None:
+        try:
+            mended = [self._mend(own, value, problems) for own, value in read_values(raw)]
+        except BeyondRepairError:
+            mended = []
+        if len(mended) == 1 and _obstacle(problems) is None and (mended[0].error or not mended[0].repaired):
+            self._keep(raw)
+            return
+        self._write_good(mended, _obstacle(problems) or problems[0])
+
+    def _write_good(self, mended: list[_Mended], problem: Problem) -> None:
+        """Write what is good among the dialogues of a line; ``problem`` is the line's own, named if none is."""
+        good = [each for each in mended if each.error is None]
+        repaired: dict[str, Problem] = {}
+        for gone in (gone for each in good for gone in each.repaired):
+            repaired.setdefault(gone.code, gone)
+        errors = [each.error for each in mended if each.error is not None] if good else [problem]
+        for each in good:
+            self._write_line(each.line)
+        for gone in repaired.values():
+            self._repaired.add(gone)
+        for error in errors:
+            self._left_out.add(error)
+        self._counts["repaired"] += bool(good)
+        self._counts["left out"] += bool(errors)
+
+    def _mend(self, own: str | None, value: Any, problems: list[Problem]) -> _Mended:
+        """Mend one dialogue of the line that has these problems; ``own`` is its part of the line, where it has one."""
+        file, line = problems[0].file, problems[0].line
+        strict, mended = dump(value), dump(mend_value(value, self._data_config))
+        if own is not None and mended == strict and _obstacle(self._check(own.encode(), file, line)) is None:
+            mended = own
+        known = {problem.code for problem in problems}
+        before = [*problems, *(each for each in self._check(strict.encode(), file, line) if each.code not in known)]
+        after = self._check(mended.encode(), file, line)
+        error = _obstacle(after)
+        gone = Counter(problem.code for problem in before) - Counter(problem.code for problem in after)
+        repaired = tuple(problem for problem in before if problem.code in gone and problem.code in REPAIRS)
+        return _Mended(mended.encode(), repaired, error and replace(error, column=1))
+
+    def _check(self, raw: bytes, file: str, line: int) -> list[Problem]:
+        """All that validation would say about the line by itself."""
+        problems: list[Problem] = []
+        value = decode(raw, problems.append)
+        turns = None if value is msgspec.UNSET else to_turns(value, self._data_config, problems.append)
+        if turns is not None:
+            problems += (
+                Problem("misspelt-key", quoted(key), path) for path, key in unread_keys(value) if misspelt(key)
+            )
+            if not has_target([turn for _, turn in turns], self._train_on):
+                problems.append(Problem("no-target", f"no turn of the dialogue is learnt (train_on: {self._train_on})"))
+            problems += suspect_turns(turns)
+        return [place(problem, file, line, raw) for problem in problems]
+
+    def _keep(self, raw: bytes) -> None:
+        self._counts["unchanged"] += 1
+        self._write_line(raw)
+
+    def _write_line(self, raw: bytes) -> None:
+        self._counts["written"] += 1
+        self._write(raw + b"\n")
+
+
+def _obstacle(problems: list[Problem]) -> Problem | None:
+    """The first problem with which the line cannot be written: an error, or that all of it is labels."""
+    return next((each for each in problems if each.severity == "error" or (each.code, each.path) == _NO_DIALOGUE), None)

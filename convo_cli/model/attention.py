@@ -1,0 +1,141 @@
+"""Attention inside a pack: each example attends to itself alone, without padding and without a mask.
+
+The examples of a pack lie side by side in one row. transformers lets a model's attention be replaced by a function
+(its `AttentionInterface`); ours gets the lengths of the examples through the model's keyword arguments. Without them,
+as in generation, it is transformers' own scaled-dot-product attention.
+
+Shapes: B = 1 rows, T tokens, H heads (of keys and values there may be fewer), D the width of a head.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+NAME = "convo_packed"
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Where the examples of a pack lie."""
+
+    lengths: tuple[int, ...]
+    longest: int
+    boundaries: Tensor  # (N + 1,) int32: 0, the first length, the sum of the first two …
+
+    def to(self, device: torch.device) -> Segments:
+        """The same on a device."""
+        return Segments(self.lengths, self.longest, self.boundaries.to(device))
+
+
+def use_packed_attention(model: PreTrainedModel) -> None:
+    """Give the model the attention below; it computes the same for whoever passes no segments."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    ALL_ATTENTION_FUNCTIONS.register(NAME, packed_attention)
+    model.set_attn_implementation(NAME)
+
+
+def use_plain_attention(model: PreTrainedModel) -> None:
+    """Give the model transformers' own attention back."""
+    model.set_attn_implementation("sdpa")
+
+
+def why_not_packed(model: PreTrainedModel) -> str | None:
+    """Why a model's attention cannot be replaced, as far as its config tells; None where it may be tried."""
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if kinds - {"full_attention"}:
+        return f"it has layers of {', '.join(sorted(kinds - {'full_attention'}))}"
+    if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
+        return "its attention is a sliding window"
+    if getattr(config, "alibi", False) or getattr(config, "position_embedding_type", "absolute") == "alibi":
+        return "its attention adds ALiBi biases"
+    if not getattr(type(model), "_supports_attention_backend", False):
+        return f"transformers cannot replace the attention of {type(model).__name__}"
+    return None
+
+
+def kernel(device: torch.device, dtype: torch.dtype) -> str:
+    """The name of what computes packed attention, for the log."""
+    return "varlen_attn" if _has_varlen(device, dtype) else "one example length at a time"
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query: Tensor,  # (1, H, T, D)
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    segments: Segments | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Causal attention within each segment; (1, T, H, D), as transformers wants it."""
+    if segments is None:
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+        output: Tensor = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )[0]
+        return output, None
+    if dropout == 0.0 and _has_varlen(query.device, query.dtype):
+        return _varlen(query, key, value, scaling, segments), None
+    return _by_length(query, key, value, dropout, scaling, segments), None
+
+
+def _by_length(
+    query: Tensor, key: Tensor, value: Tensor, dropout: float, scaling: float | None, segments: Segments
+) -> Tensor:
+    """One call for neighbours of equal length; a mask over the whole row would cost four times as much on a CPU."""
+    runs = [(length, len(list(group))) for length, group in groupby(segments.lengths)]
+    sizes = [length * count for length, count in runs]
+    outputs = []
+    # `split` has one backward for all its parts; slicing would make a gradient as long as the row for each.
+    for (length, count), *parts in zip(runs, *(x.split(sizes, dim=2) for x in (query, key, value)), strict=True):
+        q, k, v = (part.unflatten(2, (count, length)).squeeze(0).transpose(0, 1) for part in parts)  # (N, H, L, D)
+        output = scaled_dot_product_attention(
+            q, k, v, dropout_p=dropout, scale=scaling, is_causal=True, enable_gqa=k.shape[1] != q.shape[1]
+        )
+        outputs.append(output.transpose(1, 2).flatten(0, 1))  # (N * L, H, D)
+    return torch.cat(outputs).unsqueeze(0)
+
+
+def _varlen(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, segments: Segments) -> Tensor:
+    """Flash attention over segments of any lengths in one kernel; on CUDA in 16 bits."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    heads = query.shape[1]
+    q, k, v = (
+        x.repeat_interleave(heads // x.shape[1], dim=1)[0].transpose(0, 1).contiguous()  # (T, H, D)
+        for x in (query, key, value)
+    )
+    # torch 2.10 says is_causal where 2.11 says window_size.
+    is_old = "is_causal" in inspect.signature(varlen_attn).parameters
+    causal: dict[str, Any] = {"is_causal": True} if is_old else {"window_size": (-1, 0)}
+    longest, boundaries = segments.longest, segments.boundaries
+    output: Any = varlen_attn(q, k, v, boundaries, boundaries, longest, longest, scale=scaling, **causal)
+    result: Tensor = output.unsqueeze(0)
+    return result
+
+
+@lru_cache(maxsize=8)
+def _has_varlen(device: torch.device, dtype: torch.dtype) -> bool:
+    if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
+        return False
+    try:
+        from torch.nn.attention import varlen  # noqa: F401
+    except ImportError:
+        return False
+    return torch.cuda.get_device_capability(device) >= (8, 0)

@@ -1,0 +1,158 @@
+"""How examples become batches for one model, and the proof on real dialogues that it changes nothing.
+
+A pack needs no padding, and its loss needs no logits of tokens that nobody trains. Both lean on the insides of a model
+that transformers lets us see but does not promise, so they are used only after this model, with these weights, in this
+arithmetic, has given the loss and the gradient that it gives for one dialogue at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from convo_cli.config.schema import Packing
+from convo_cli.data.store import Example, TokenStore
+from convo_cli.errors import ModelError
+from convo_cli.events import Notice, Report
+from convo_cli.model import loss
+from convo_cli.model.attention import kernel, use_packed_attention, use_plain_attention, why_not_packed
+from convo_cli.model.loss import Batch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    LossOf = Callable[[PreTrainedModel, Batch], Tensor]
+
+Autocast = Callable[[], AbstractContextManager[None]]
+
+_LONGEST_PROOF = 128  # tokens of a dialogue: the proof has to be done within seconds on a CPU too
+_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+"""Largest difference of two gradients, relative to their size; rounding alone stays a tenth of it."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What `choose_layout` found out about a model."""
+
+    is_packed: bool
+    has_plain_head: bool
+    """Whether the logits are the last hidden states times the output embeddings, and nothing more."""
+    pad_id: int
+
+    def batch(self, examples: Sequence[Example], target_kinds: Collection[int]) -> Batch:
+        """The examples as the model takes them."""
+        if self.is_packed:
+            return loss.pack(examples, target_kinds)
+        return loss.pad(examples, target_kinds, self.pad_id)
+
+    def num_slots(self, num_tokens: int, *, longest: int, count: int) -> int:
+        """How many tokens, with padding, a batch of ``count`` examples takes."""
+        return num_tokens if self.is_packed else longest * count
+
+    def nll_sum(self, model: PreTrainedModel, batch: Batch) -> Tensor:
+        """Sum of nll over the batch's targets in nats, a scalar in fp32."""
+        return loss.nll_sum(model, batch) if self.has_plain_head else loss.plain_nll_sum(model, batch)
+
+
+def choose_layout(
+    model: PreTrainedModel,
+    examples: Sequence[Example],
+    target_kinds: Collection[int],
+    *,
+    packing: Packing,
+    pad_id: int,
+    autocast: Autocast,
+    report: Report,
+) -> Layout:
+    """Pack where the model can and the config lets it; ``examples`` are a few that the proof is made with.
+
+    Leaves the model in evaluation mode, without gradients. Raises ModelError where packing is ``on`` and cannot be.
+    """
+    model.eval()
+    proof = _Proof(model, examples, target_kinds, pad_id, autocast)
+    has_plain_head = _is_matrix_product(model) and proof.difference_of(loss.pad, loss.nll_sum) is None
+    if not has_plain_head:
+        report(Notice("the logits of this model are more than a matrix product, so all of them are computed"))
+    reason = "training.packing is off" if packing == "off" else why_not_packed(model)
+    if reason is None:
+        use_packed_attention(model)
+        nll_sum = loss.nll_sum if has_plain_head else loss.plain_nll_sum
+        reason = proof.difference_of(lambda examples, kinds, pad_id: loss.pack(examples, kinds), nll_sum)
+        if reason is not None:
+            use_plain_attention(model)
+    if reason is not None and packing == "on":
+        raise ModelError(f"training.packing is on, but {reason}", hint="--set training.packing=auto")
+    if reason is None:
+        dtype = torch.get_autocast_dtype(model.device.type) if proof.is_autocast else model.dtype
+        report(Notice(f"dialogues are packed without padding ({kernel(model.device, dtype)}), proved equal"))
+    else:
+        report(Notice(f"dialogues are padded to batches, not packed: {reason}"))
+    return Layout(is_packed=reason is None, has_plain_head=has_plain_head, pad_id=pad_id)
+
+
+def proof_examples(store: TokenStore, among: int = 64) -> list[Example]:
+    """The shortest, the middle and the longest of the first examples that are not long."""
+    order = np.argsort(store.lengths[:among], kind="stable")
+    short = [index for index in order.tolist() if store.lengths[index] <= _LONGEST_PROOF] or order[:1].tolist()
+    return [store[index] for index in sorted({short[0], short[len(short) // 2], short[-1]})]
+
+
+class _Proof:
+    """Loss and gradient of a few examples, one at a time by transformers' own code, against any other way."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        examples: Sequence[Example],
+        target_kinds: Collection[int],
+        pad_id: int,
+        autocast: Autocast,
+    ) -> None:
+        self._model, self._examples, self._kinds, self._pad_id = model, examples, target_kinds, pad_id
+        self._autocast = autocast
+        with autocast():
+            self.is_autocast = torch.is_autocast_enabled(model.device.type)
+            dtype = torch.get_autocast_dtype(model.device.type) if self.is_autocast else model.dtype
+        self._tolerance = _TOLERANCE.get(dtype, 1e-3)
+        alone = [loss.pad([example], target_kinds, pad_id) for example in examples]
+        self._expected = self._gradient(alone, loss.plain_nll_sum)
+
+    def difference_of(
+        self, collate: Callable[[Sequence[Example], Collection[int], int], Batch], nll_sum: LossOf
+    ) -> str | None:
+        """What is not equal when all examples are one batch; None where everything is."""
+        expected_loss, expected = self._expected
+        actual_loss, actual = self._gradient([collate(self._examples, self._kinds, self._pad_id)], nll_sum)
+        size = torch.stack([gradient.norm() for gradient in expected]).norm()
+        error = torch.stack([(a - b).norm() for a, b in zip(actual, expected, strict=True)]).norm()
+        if not abs(actual_loss - expected_loss) <= self._tolerance * abs(expected_loss):
+            return f"its loss is {actual_loss:.6g} then, and {expected_loss:.6g} for one dialogue at a time"
+        if not error <= self._tolerance * size:
+            return f"its gradient then differs by {float(error / size):.2g} of its size from one dialogue at a time"
+        return None
+
+    def _gradient(self, batches: Sequence[Batch], nll_sum: LossOf) -> tuple[float, list[Tensor]]:
+        parameters = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
+        total = 0.0
+        for batch in batches:
+            with self._autocast():
+                nll = nll_sum(self._model, batch.to(self._model.device))
+            nll.backward()
+            total += float(nll.detach())
+        gradients = [
+            torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.detach()
+            for parameter in parameters
+        ]
+        self._model.zero_grad(set_to_none=True)
+        return total, gradients
+
+
+def _is_matrix_product(model: PreTrainedModel) -> bool:
+    """Whether there is a body and a linear head at all."""
+    return model.base_model is not model and isinstance(model.get_output_embeddings(), torch.nn.Linear)

@@ -1,0 +1,68 @@
+"""The loss at the targets alone, a few at a time: no logits for tokens that nobody trains, and never all at once.
+
+Logits are the largest tensor of training (tokens x vocabulary). Here a chunk of them is made, turned into its loss and
+gradient, and dropped; what stays is as large as the hidden states and the vocabulary matrix.
+
+Shapes: N targets, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_CHUNK_ELEMENTS = 1 << 25
+"""Logits computed at once: 128 MiB in fp32, large enough for matrix products at full speed."""
+
+
+def target_nll(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
+    """Sum of -log softmax(hidden @ weight.T + bias)[labels] in nats; a scalar in fp32.
+
+    ``hidden`` (N, D), ``weight`` (V, D), ``bias`` (V,) and ``labels`` (N,) are on one device.
+    """
+    if torch.is_autocast_enabled(hidden.device.type):
+        dtype = torch.get_autocast_dtype(hidden.device.type)
+        hidden, weight, bias = hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    with torch.autocast(hidden.device.type, enabled=False):
+        result: Tensor = _ChunkedNll.apply(hidden, weight, bias, labels)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _ChunkedNll(torch.autograd.Function):
+    """Computes the gradient in the forward pass, where the logits are at hand."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
+        rows = max(1, _CHUNK_ELEMENTS // len(weight))
+        learns_hidden, learns_weight, learns_bias, _ = ctx.needs_input_grad
+        total = torch.zeros((), device=hidden.device)
+        grad_hidden = torch.empty_like(hidden) if learns_hidden else None
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if learns_weight else None
+        grad_bias = torch.zeros(len(weight), device=hidden.device) if learns_bias else None
+        for begin in range(0, len(labels), rows):
+            part = slice(begin, begin + rows)
+            chosen = labels[part].unsqueeze(1)  # (n, 1)
+            logits = torch.nn.functional.linear(hidden[part], weight, bias).float()  # (n, V)
+            log_sum = logits.logsumexp(dim=1, keepdim=True)  # (n, 1)
+            total += (log_sum - logits.gather(1, chosen)).sum()
+            if not any(ctx.needs_input_grad):
+                continue
+            grad = logits.sub_(log_sum).exp_()  # (n, V): softmax …
+            grad.scatter_add_(1, chosen, torch.full_like(chosen, -1, dtype=grad.dtype))  # … minus one at the label
+            if grad_bias is not None:
+                grad_bias += grad.sum(dim=0)
+            grad = grad.to(hidden.dtype)
+            if grad_hidden is not None:
+                torch.mm(grad, weight, out=grad_hidden[part])
+            if grad_weight is not None and weight.dtype == torch.float32:
+                grad_weight.addmm_(grad.T, hidden[part])
+            elif grad_weight is not None:
+                grad_weight += grad.T @ hidden[part]
+        ctx.save_for_backward(grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), grad_bias)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        return (*(None if saved is None else saved * grad_output for saved in ctx.saved_tensors), None)

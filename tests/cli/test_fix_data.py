@@ -1,0 +1,116 @@
+"""`validate-data --fix`: a copy that can be trained on, what was done to it, and nothing lost."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import pytest
+import zstandard
+
+GOOD = b'["Hello", "Hi!"]\n'
+REPAIRABLE = (
+    GOOD + b'\n{"messages": [{"role": "user", "contents": "Tea &amp; milk?"}, {"role": "bot", "content": "Yes."}]}\n'
+)
+BROKEN = REPAIRABLE + b'{"messages": [{"role": "narrator", "content": "Once"}]}\n["Hello"'
+
+
+@pytest.fixture
+def files(work):
+    (work / "good.jsonl").write_bytes(GOOD)
+    (work / "repairable.jsonl").write_bytes(REPAIRABLE)
+    (work / "broken.jsonl").write_bytes(BROKEN)
+    return work
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_what_can_be_repaired_is_written_checked_and_exit_0(convo, files):
+    result = convo("validate-data", "repairable.jsonl", "--fix", "out.jsonl")
+    assert result.code == 0
+    assert result.out.startswith("out.jsonl: 1 of 2 lines as they were, 1 repaired, 0 left out\n")
+    assert "repairable.jsonl:3:15 $.messages[0]" in result.out
+    assert result.out.endswith("ok: 2 dialogues can be trained on\n")
+    lines = (files / "out.jsonl").read_bytes().splitlines(keepends=True)
+    assert lines[0] == GOOD
+    assert json.loads(lines[1])["messages"][0]["content"] == "Tea & milk?"
+    assert (files / "repairable.jsonl").read_bytes() == REPAIRABLE
+    assert convo("validate-data", "out.jsonl").code == 0
+
+
+def test_what_cannot_be_repaired_is_left_out_named_and_exit_3(convo, files):
+    result = convo("validate-data", "broken.jsonl", "--fix", "out.jsonl")
+    assert result.code == 3
+    assert "1 of 4 lines as they were, 1 repaired, 2 left out" in result.out
+    assert "left out unknown-speaker  1\n  broken.jsonl:4:24 $.messages[0].role" in result.out
+    assert "left out truncated-json  1\n  broken.jsonl:5:" in result.out
+    assert convo("validate-data", "out.jsonl").code == 0
+
+
+def test_a_good_file_comes_out_as_it_is(convo, files):
+    assert convo("validate-data", "good.jsonl", "--fix", "out.jsonl").code == 0
+    assert (files / "out.jsonl").read_bytes() == GOOD
+
+
+def test_as_json(convo, files):
+    record = convo("validate-data", "broken.jsonl", "--fix", "out.jsonl", "--json").json
+    assert (record["fix"]["num_lines"], record["fix"]["num_left_out"], record["is_trainable"]) == (4, 2, True)
+    assert {group["code"] for group in record["fix"]["left_out"]} == {"unknown-speaker", "truncated-json"}
+    assert [file["file"] for file in record["files"]] == ["out.jsonl"]
+    assert convo("validate-data", "good.jsonl", "--json").json["fix"] is None
+
+
+def test_several_files_become_one_packed_as_its_name_says(convo, files):
+    assert convo("validate-data", "good.jsonl", "repairable.jsonl", "--fix", "out.jsonl.gz").code == 0
+    assert gzip.decompress((files / "out.jsonl.gz").read_bytes()).count(b"\n") == 3
+    assert convo("validate-data", "good.jsonl", "--fix", "out.jsonl.zst").code == 0
+    with zstandard.open(files / "out.jsonl.zst") as packed:
+        assert packed.read() == GOOD
+
+
+def test_what_is_fixed_goes_through_the_preflight_of_a_config(convo, files):
+    result = convo("validate-data", "repairable.jsonl", "--fix", "out.jsonl", "--config", "config.yaml", "--json")
+    assert result.code == 0
+    assert result.json["preflight"]["training"]["num_dialogues"] == 2
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("repairable.jsonl", "that is the file to be fixed"),
+        ("./repairable.jsonl", "that is the file to be fixed"),
+        ("good.jsonl", "already exists"),
+        ("runs", "a directory"),
+    ],
+)
+def test_no_file_that_is_there_is_taken_away(convo, files, out, message):
+    before = names(files)
+    result = convo("validate-data", "repairable.jsonl", "--fix", out)
+    assert result.code == 2
+    assert message in result.err
+    assert names(files) == before
+    assert (files / "repairable.jsonl").read_bytes() == REPAIRABLE
+    assert (files / "good.jsonl").read_bytes() == GOOD
+
+
+def test_force_replaces_a_file_but_never_the_input(convo, files):
+    assert convo("validate-data", "repairable.jsonl", "--fix", "good.jsonl", "--force").code == 0
+    assert (files / "good.jsonl").read_bytes().count(b"\n") == 2
+    assert convo("validate-data", "repairable.jsonl", "--fix", "repairable.jsonl", "--force").code == 2
+
+
+def test_where_nothing_is_left_nothing_is_written(convo, files):
+    (files / "bad.jsonl").write_bytes(b'["Hello"\n')
+    before = names(files)
+    result = convo("validate-data", "bad.jsonl", "--fix", "out.jsonl")
+    assert result.code == 3
+    assert "not one line can be trained on" in result.err
+    assert names(files) == before
+
+
+def test_a_place_that_cannot_be_written_to_is_exit_7(convo, files):
+    result = convo("validate-data", "good.jsonl", "--fix", "nowhere/out.jsonl")
+    assert result.code == 7
+    assert "nowhere/out.jsonl" in result.err

@@ -1,0 +1,284 @@
+"""Chat templates in the shapes of the known model families, each with a tokenizer that has the family's tokens.
+
+The Jinja in tests/fixtures/chat_templates is convo's own; what it renders is what the family's template renders: its
+tokens and role names, where the system text goes, what is stripped, which orders of roles are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from convo_cli.data.dialogue import Dialogue, Turn
+from convo_cli.text.encoder import DialogueEncoder
+from convo_cli.text.template import make_template
+from tests.strategies import texts
+
+TEMPLATES = Path(__file__).parent / "fixtures" / "chat_templates"
+DEEPSEEK_TOKENS = ("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>")
+
+
+@dataclass(frozen=True)
+class Family:
+    """A chat template, the tokens of its tokenizer, and what its speakers are to learn to say around their text."""
+
+    template: str
+    tokens: tuple[str, ...]
+    eos: str
+    answer: str = ""
+    question: str = "{}"
+    bos: str | None = None
+    eats_spaces: bool = False
+    """The role tokens swallow the white space after them."""
+    unmarked: tuple[str, ...] = ()
+    """Tokens that the tokenizer has, but does not call special."""
+    has_system: bool = True
+    is_alternating: bool = False
+    """Dialogues in which a speaker goes on are refused."""
+    says: str = ""
+    """Why the family is refused."""
+
+    @property
+    def source(self) -> str:
+        return (TEMPLATES / f"{self.template}.jinja").read_text(encoding="utf-8")
+
+    @property
+    def end_token(self) -> str:
+        """What ends a reply."""
+        return next(token for token in (*self.tokens, *self.unmarked) if self.answer.rstrip().endswith(token))
+
+
+FAMILIES = {
+    "llama3": Family(
+        template="llama3",
+        tokens=("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+        bos="<|begin_of_text|>",
+        eos="<|eot_id|>",
+        answer="{}<|eot_id|>",
+        question="{}<|eot_id|>",
+    ),
+    "llama2": Family(
+        template="llama2",
+        tokens=("<s>", "</s>"),
+        bos="<s>",
+        eos="</s>",
+        answer=" {} </s>",
+        question=" {}",
+        is_alternating=True,
+    ),
+    "mistral": Family(
+        template="mistral",
+        tokens=("<s>", "</s>", "[INST]", "[/INST]"),
+        bos="<s>",
+        eos="</s>",
+        answer=" {}</s>",
+        question=" {} [/INST]",
+        is_alternating=True,
+    ),
+    "mistral with [INST] as plain text": Family(
+        template="mistral",
+        tokens=("<s>", "</s>"),
+        bos="<s>",
+        eos="</s>",
+        answer=" {}</s>",
+        question=" {}",
+        is_alternating=True,
+    ),
+    "gemma": Family(
+        template="gemma",
+        tokens=("<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>"),
+        bos="<bos>",
+        eos="<eos>",
+        answer="{}<end_of_turn>",
+        question="{}<end_of_turn>",
+        has_system=False,
+        is_alternating=True,
+    ),
+    "qwen": Family(
+        template="qwen",
+        tokens=("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
+        eos="<|im_end|>",
+        answer="{}<|im_end|>",
+        question="{}<|im_end|>",
+    ),
+    "chatml whose tokens are not called special": Family(
+        template="qwen",
+        tokens=("</s>",),
+        unmarked=("<|im_start|>", "<|im_end|>"),
+        eos="</s>",
+        answer="{}<|im_end|>",
+        question="{}<|im_end|>",
+    ),
+    "yi": Family(
+        template="yi",
+        tokens=("<|startoftext|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"),
+        bos="<|startoftext|>",
+        eos="<|im_end|>",
+        answer="{}<|im_end|>",
+        question="{}<|im_end|>",
+    ),
+    "smollm2, whose bos begins every turn": Family(
+        template="yi",
+        tokens=("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
+        bos="<|im_start|>",
+        eos="<|im_end|>",
+        answer="{}<|im_end|>",
+        question="{}<|im_end|>",
+    ),
+    "smollm3": Family(
+        template="smollm3",
+        tokens=("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
+        eos="<|im_end|>",
+        answer="<|im_start|>assistant\n{}<|im_end|>\n",
+        question="{}<|im_end|>",
+    ),
+    "phi": Family(
+        template="phi",
+        tokens=("<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
+        eos="<|endoftext|>",
+        answer="{}<|end|>",
+        question="{}<|end|>",
+        eats_spaces=True,
+    ),
+    "zephyr": Family(
+        template="zephyr", tokens=("<s>", "</s>"), bos="<s>", eos="</s>", answer="{}</s>", question="{}</s>"
+    ),
+    "tulu": Family(
+        template="tulu",
+        tokens=("<|endoftext|>",),
+        bos="<|endoftext|>",
+        eos="<|endoftext|>",
+        answer="{}<|endoftext|>",
+        is_alternating=True,
+    ),
+    "vicuna": Family(
+        template="vicuna", tokens=("<s>", "</s>"), bos="<s>", eos="</s>", answer=" {}</s>", question=" {}"
+    ),
+    "deepseek": Family(
+        template="deepseek",
+        tokens=DEEPSEEK_TOKENS,
+        bos=DEEPSEEK_TOKENS[0],
+        eos=DEEPSEEK_TOKENS[1],
+        answer="{}" + DEEPSEEK_TOKENS[1],
+    ),
+    "command-r": Family(
+        template="command-r",
+        tokens=(
+            *("<BOS_TOKEN>", "<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>"),
+            *("<|SYSTEM_TOKEN|>", "<|USER_TOKEN|>", "<|CHATBOT_TOKEN|>"),
+        ),
+        bos="<BOS_TOKEN>",
+        eos="<|END_OF_TURN_TOKEN|>",
+        answer="{}<|END_OF_TURN_TOKEN|>",
+        question="{}<|END_OF_TURN_TOKEN|>",
+        is_alternating=True,
+    ),
+    "granite": Family(
+        template="granite",
+        tokens=("<|end_of_text|>", "<|start_of_role|>", "<|end_of_role|>"),
+        bos="<|end_of_text|>",
+        eos="<|end_of_text|>",
+        answer="{}<|end_of_text|>",
+        question="{}<|end_of_text|>",
+    ),
+}
+
+REFUSED = {
+    "qwen3, which thinks only in its last turn": Family(
+        template="qwen3",
+        tokens=("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
+        unmarked=("<think>", "</think>"),
+        eos="<|im_end|>",
+        says=r"makes the model say '<think>\n\n</think>\n\n' before its reply",
+    ),
+    "deepseek r1, whose prompt opens a thought that no text has": Family(
+        template="r1",
+        tokens=DEEPSEEK_TOKENS,
+        unmarked=("<think>", "</think>"),
+        bos=DEEPSEEK_TOKENS[0],
+        eos=DEEPSEEK_TOKENS[1],
+        says="renders a reply otherwise than after its generation prompt",
+    ),
+    "harmony, where the model says its own channel": Family(
+        template="harmony",
+        tokens=("<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|return|>"),
+        eos="<|return|>",
+        says="makes the model say '<|channel|>final<|message|>' before its reply",
+    ),
+    "nemotron, where the next header ends a turn": Family(
+        template="nemotron",
+        tokens=("<s>", "</s>", "<extra_id_0>", "<extra_id_1>"),
+        bos="<s>",
+        eos="</s>",
+        says="ends an assistant turn without a special token, so the model would never learn to stop",
+    ),
+    "glm4, where the next header ends a turn": Family(
+        template="glm4",
+        tokens=("<|endoftext|>", "[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>"),
+        eos="<|endoftext|>",
+        says="ends an assistant turn without a special token, so the model would never learn to stop",
+    ),
+    "falcon, which has no tokens for turns": Family(
+        template="falcon",
+        tokens=("<|endoftext|>",),
+        eos="<|endoftext|>",
+        says="ends an assistant turn without a special token, so the model would never learn to stop",
+    ),
+}
+
+
+@lru_cache(maxsize=1)
+def _byte_pairs(corpus: tuple[str, ...]) -> str:
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    backend.train_from_iterator(corpus, trainers.BpeTrainer(vocab_size=600, initial_alphabet=alphabet))
+    return backend.to_str()
+
+
+def family_tokenizer(family: Family, corpus: Iterable[Dialogue], chat_template: str | None = None) -> Any:
+    """A byte-level BPE tokenizer in the way of GPT-2, with the tokens and the template of a family."""
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer.from_str(_byte_pairs(tuple(turn.text for dialogue in corpus for turn in dialogue.turns)))
+    backend.add_special_tokens(
+        [AddedToken(token, special=True, rstrip=family.eats_spaces, normalized=False) for token in family.tokens]
+    )
+    backend.add_tokens([AddedToken(token, special=False, normalized=False) for token in family.unmarked])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token=family.bos,
+        eos_token=family.eos,
+        chat_template=chat_template or family.source,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def native_encoder(tokenizer: Any, max_length: int = 4096) -> DialogueEncoder:
+    return DialogueEncoder(tokenizer, make_template("native", tokenizer), max_length=max_length)
+
+
+@st.composite
+def family_dialogues(draw: st.DrawFn, family: Family, *, look_alikes: bool = False) -> Dialogue:
+    """Dialogues that the family's template allows."""
+    spoken, tokens = texts(look_alikes=look_alikes), (*family.tokens, *family.unmarked)
+    if look_alikes:
+        spoken = st.one_of(spoken, st.sampled_from(tokens), st.sampled_from(tokens).map("a{} b".format))
+    else:  # hypothesis also tries the strings that it finds in the code
+        spoken = spoken.filter(lambda text: not any(token in text for token in tokens))
+    if family.is_alternating:
+        roles = ["user", "assistant"] * draw(st.integers(1, 4))
+        roles = roles[: draw(st.integers(1, len(roles)))]
+    else:
+        roles = draw(st.lists(st.sampled_from(["user", "assistant"]), min_size=1, max_size=7))
+    if family.has_system and draw(st.booleans()):
+        roles = ["system", *roles]
+    turns = tuple(Turn(role, draw(spoken), role == "system" or draw(st.booleans())) for role in roles)
+    return Dialogue(turns, 1)

@@ -1,0 +1,277 @@
+"""Reading many good lines at once tells the same, to the last field, as reading every line by itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from convo_cli.config.schema import DataConfig, SpeakersConfig, TrainOn
+from convo_cli.data.fast_lane import FastLane, GoodLines
+from convo_cli.data.reader import iter_blocks
+from convo_cli.data.report import DataReport
+from convo_cli.data.skeleton import LineRules
+from convo_cli.data.validate import validate_files
+from tests.conftest import CORPORA, SAMPLE_DATA
+from tests.odd_files import CASES
+
+CONFIG = DataConfig(train=("unused",), speakers=SpeakersConfig(user=("user", "human", "Ärztin")))
+
+WORDS = st.sampled_from(
+    [
+        *(
+            "Hello",
+            "hi",
+            "Yes.",
+            "안녕하세요",
+            "日本語",
+            "naïve",
+            "É",
+            "ﬁne",
+            "Ｆｕｌｌ",
+            "İstanbul",
+            "e\u0301",
+            "各\u0300",
+            "ß",
+        ),
+        *(
+            "🙂",
+            "👨\u200d👩\u200d👧",
+            "1,234",
+            "C:\\readme",
+            "50%",
+            "a/b",
+            '"quoted"',
+            "\\n",
+            "\\u00e9",
+            '":',
+            ": {}",
+            "[x]",
+        ),
+        *(
+            "NULL",
+            "null",
+            "cafÃ©",
+            "\u200b",
+            "\u2581so",
+            "\x7f",
+            "\x85",
+            "&amp;",
+            "<|end|>",
+            "##",
+            "__eou__",
+            "A:",
+            "User:",
+        ),
+        *("12", "-3", "a\nb", "a\tb", "  ", "\u3000", "\u00a0", "x" * 60, '", "', '"}, {"role": "user", "content": "'),
+        *(
+            "\ufffd",
+            "\ue000",
+            "[deleted]",
+            "label",
+            "b'x'",
+            '{"role": "user"}',
+            "array([1])",
+            "Bot: hi",
+            "\u1100\u1161",
+        ),
+        *("\u212a", "\u2028", "\u00a8", "…", "’s"),
+    ]
+)
+TEXTS = st.lists(WORDS, min_size=0, max_size=4).map(" ".join) | st.sampled_from([" a ", "\tb\n", "", " "])
+GOOD_TEXTS = st.lists(
+    st.sampled_from(["Hello", "there,", "how", "안녕", "été", "you", "’s", "fine"]), min_size=1, max_size=4
+).map(" ".join)
+NAMES = st.sampled_from(["user", "assistant", "human", "GPT", "bot", "system", "Ärztin", "narrator"])
+EXTRAS = st.dictionaries(
+    st.sampled_from(["id", "lang", "meta data", "score", "ok", "message", "system", "a" * 50, "k : ", "tags"]),
+    st.one_of(
+        st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), TEXTS,
+        st.lists(TEXTS, max_size=2), st.dictionaries(st.sampled_from(["x", "role"]), TEXTS, max_size=2),
+    ),
+    max_size=2,
+)  # fmt: skip
+
+
+@st.composite
+def values(draw: st.DrawFn, texts: st.SearchStrategy[str]) -> Any:
+    """A dialogue of any shape, or something like one."""
+    said = draw(st.lists(texts, min_size=0, max_size=4))
+    match draw(st.integers(0, 6)):
+        case 0 | 1:
+            return said
+        case 2:
+            return {"instruction": "a", "input": draw(texts), "output": "b"} | draw(EXTRAS)
+        case 3:
+            return {"completion": "a", **draw(EXTRAS), "prompt": draw(texts)}
+        case _:
+            speaker, text = draw(st.sampled_from([("role", "content"), ("from", "value"), ("speaker", "text")]))
+            turns: list[Any] = [{speaker: draw(NAMES), text: one} for one in said]
+            for turn in turns:
+                if draw(st.integers(0, 3)) == 0:
+                    turn.update(draw(EXTRAS | st.sampled_from([{"train": False}, {"train": True}, {"train": 1}])))
+            key = draw(st.sampled_from(["messages", "conversations", "turns"]))
+            before, after = draw(EXTRAS), draw(EXTRAS | st.just({}))
+            return draw(st.sampled_from([turns, before | {key: turns} | after]))
+
+
+WRITERS: list[Callable[[Any], str]] = [
+    json.dumps,
+    lambda value: json.dumps(value, ensure_ascii=False),
+    lambda value: json.dumps(value, ensure_ascii=False, separators=(",", ":")),
+    lambda value: json.dumps(value, ensure_ascii=False, separators=(" , ", " : ")),
+    lambda value: json.dumps(value).replace("/", "\\/").replace("a", "\\u0061"),
+]
+FAULTS = [
+    *(
+        b"",
+        b"  ",
+        b' ["a", "b"] ',
+        b'["a"',
+        b'["a", "b"',
+        b'"',
+        b"\xff",
+        b'["caf\xe9"]',
+        b'["a\\u0000"]',
+        b'["a\x07b", "c"]',
+    ),
+    *(
+        b'["\\ud800", "b"]',
+        b'["\\ud83d\\ude42", "\\u00e9"]',
+        b'["\\u0022", "\\u005c"]',
+        b'["a\\r\\n", "b"]',
+        b"[]",
+        b"{}",
+    ),
+    *(b'["a", "b"]\r', b'{"turns": ["a", "b"], "turns": ["c"]}', b'{"b": "x", "b": 2, "turns": ["a", "b"]}', b"5"),
+    *(b'["a", NaN]', b'{"turns": ["a", "b"], "id": 1e999}', b'{"turns": ["a", "b"], "id": 01}', b"x" * 3000),
+    *(
+        b'{"turns" : ["a", "b"], "turns": "x"}',
+        b'["a", "b"] ["c", "d"]',
+        b'\xef\xbb\xbf["a", "b"]',
+        b"[" * 70 + b"]" * 70,
+    ),
+    *(b'["\\x", "b"]', b'["\\U0001F600", "b"]', b'["a\\\\", "b"]', b'["\\\\u0041", "\\\\\\"b"]', b'["a",\\u0020"b"]'),
+]
+
+
+@st.composite
+def files(draw: st.DrawFn) -> bytes:
+    """Mostly good lines of a few shapes, so that the fast lane has something to do, and odd ones of all kinds."""
+    writer = draw(st.sampled_from(WRITERS))
+    made = [writer(value).encode() for value in draw(st.lists(values(GOOD_TEXTS), min_size=1, max_size=8))]
+    made += [draw(st.sampled_from(WRITERS))(value).encode() for value in draw(st.lists(values(TEXTS), max_size=8))]
+    made += draw(st.lists(st.sampled_from(FAULTS), max_size=4))
+    return b"\n".join(draw(st.permutations(made * draw(st.integers(1, 3)))))
+
+
+def both_reports(
+    paths: Sequence[str], block_bytes: int, config: DataConfig = CONFIG, **options: Any
+) -> list[DataReport]:
+    with patch("convo_cli.data.reader.BUFFER_BYTES", block_bytes):
+        fast = validate_files(paths, config, **options)
+        with patch.object(FastLane, "read", lambda self, data: GoodLines()):
+            return [fast, validate_files(paths, config, **options)]
+
+
+def assert_same(fast: DataReport, slow: DataReport) -> None:
+    assert fast == slow
+    for ours, theirs in zip(fast.files, slow.files, strict=True):
+        for name in ("shapes", "unread_keys", "scripts"):
+            assert list(getattr(ours, name)) == list(getattr(theirs, name)), name
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(files(), min_size=1, max_size=2),
+    st.sampled_from([16, 100, 1000, 2**18]),
+    st.sampled_from(["assistant", "all", "last"]),
+    st.sampled_from(["user", "assistant"]),
+    st.integers(0, 3),
+)
+def test_the_report_is_that_of_reading_line_by_line(
+    tmp_path_factory: pytest.TempPathFactory,
+    contents: list[bytes],
+    block_bytes: int,
+    train_on: TrainOn,
+    first_speaker: str,
+    max_problems: int,
+) -> None:
+    folder = tmp_path_factory.mktemp("data")
+    paths = []
+    for name, content in zip("ab", contents, strict=False):
+        (folder / name).write_bytes(content)
+        paths.append(str(folder / name))
+    config = CONFIG.model_copy(update={"first_speaker": first_speaker})
+    assert_same(*both_reports(paths, block_bytes, config, train_on=train_on, max_problems=max_problems))
+
+
+@pytest.mark.parametrize("block_bytes", [500, 2**18])
+def test_odd_files_have_the_same_report(tmp_path: Path, block_bytes: int) -> None:
+    """Each by itself, and the lines of all of them among good ones."""
+    paths = []
+    for case in CASES:
+        path = tmp_path / case.file_name
+        path.write_bytes(case.content)
+        paths.append(str(path))
+        assert_same(*both_reports([str(path)], block_bytes))
+    lines = [line for case in CASES if case.suffix == ".jsonl" for line in case.content.split(b"\n")]
+    good = [json.dumps([f"Hello {number}", "Hi!"]).encode() for number in range(len(lines))]
+    mixed = tmp_path / "mixed"
+    mixed.write_bytes(b"\n".join(line for pair in zip(good, lines, good, strict=True) for line in pair))
+    assert_same(*both_reports([str(mixed)], block_bytes, max_problems=10_000))
+
+
+CORPUS_FILES = [*sorted(SAMPLE_DATA.glob("*.jsonl")), *sorted(CORPORA.glob("*/*.jsonl"))]
+
+
+@pytest.mark.parametrize("path", CORPUS_FILES, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_real_files_have_the_same_report(path: Path) -> None:
+    assert_same(*both_reports([str(path)], 2**18))
+
+
+def test_most_lines_of_a_real_file_take_the_fast_lane() -> None:
+    """Otherwise the laws above would hold for a fast lane that reads nothing."""
+    lane = FastLane(LineRules(CONFIG, "assistant"))
+    blocks = list(iter_blocks(str(SAMPLE_DATA / "train.jsonl")))
+    assert sum(len(lane.read(block.data).lines) for block in blocks) > 0.9 * sum(len(block.numbers) for block in blocks)
+
+
+def turns(speaker: str, text: str, *said: tuple[str, str], **extra: Any) -> list[dict[str, Any]]:
+    """Turns of the same keys, the extra ones in the first alone."""
+    return [{speaker: name, text: one} | (extra if index == 0 else {}) for index, (name, one) in enumerate(said)]
+
+
+SHAPES: dict[str, Callable[[str, int], Any]] = {
+    "texts": lambda text, number: [text, "Hi!", text],
+    "messages": lambda text, number: {
+        "id": number,
+        "messages": turns(
+            "role", "content", ("system", "a"), ("user", text), ("assistant", text), train=number % 2 == 0
+        ),
+    },
+    "sharegpt": lambda text, number: {
+        "score": number / 7,
+        "conversations": turns("from", "value", ("human", text), ("gpt", "é"), weight=None),
+        "source": {"name": text, "tags": ["a", "b"]},
+    },
+    "speakers": lambda text, number: turns("speaker", "text", ("user", text), ("assistant", " a "), id=text),
+    "system": lambda text, number: {"system": "Be kind", "turns": [text, "b"]},
+    "prompt": lambda text, number: {"prompt": text, "completion": text},
+    "instruction": lambda text, number: {"instruction": text, "input": "", "output": text},
+}
+
+
+@pytest.mark.parametrize("writer", range(len(WRITERS) - 2))
+@pytest.mark.parametrize("shape", sorted(SHAPES))
+def test_plain_dialogues_of_every_shape_take_the_fast_lane(shape: str, writer: int) -> None:
+    lane = FastLane(LineRules(CONFIG, "assistant"))
+    values = [SHAPES[shape](f'Hello "{number}"\n안녕', number) for number in range(100)]
+    block = "".join(WRITERS[writer](value) + "\n" for value in values).encode()
+    assert len(lane.read(block).lines) == 100

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from convo_cli.data.recognise import recognise_compression, recognise_content
+
+WORDS = st.text(st.characters(categories=["L"], max_codepoint=0x24F), min_size=1, max_size=8)
+CELLS = st.lists(WORDS, min_size=1, max_size=5).map(", ".join)
+
+
+def code_of(head: bytes, suffix: str = ".jsonl") -> str | None:
+    problem = recognise_content(head, suffix)
+    return None if problem is None else problem.code
+
+
+@given(
+    st.integers(2, 4).flatmap(
+        lambda width: st.lists(st.lists(CELLS, min_size=width, max_size=width), min_size=2, max_size=8)
+    )
+)
+def test_whatever_the_csv_module_writes_is_a_table(rows: list[list[str]]) -> None:
+    for delimiter in "\t,;|":
+        text = io.StringIO()
+        csv.writer(text, delimiter=delimiter, quoting=csv.QUOTE_ALL).writerows(rows)
+        assert code_of(text.getvalue().encode()) == "csv-file"
+
+
+@given(
+    st.lists(
+        st.recursive(WORDS | st.integers() | st.none() | st.booleans(), lambda inner: st.lists(inner, max_size=3)),
+        min_size=1,
+        max_size=6,
+    ),
+    st.booleans(),
+)
+def test_json_lines_are_never_taken_for_something_else(values: list[object], has_mark: bool) -> None:
+    lines = "\n".join(json.dumps([value], ensure_ascii=False) for value in values).encode()
+    assert code_of((b"\xef\xbb\xbf" if has_mark else b"") + lines) is None
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b'"Hello, you."\n"Hi!"\n',
+        b"5\n6\n",
+        b"null\n",
+        b"NaN\n",
+        b"['Hello', 'Hi!']\n",
+        b"('Hello', 'Hi!')\n",
+        b'Hello\n["Hello", "Hi!"]\n',
+        b"\x81\xa4\x82 not utf 8\n",
+    ],
+)
+def test_a_line_that_may_be_meant_as_json_leaves_the_verdict_to_each_line(head: bytes) -> None:
+    assert code_of(head) is None
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        (b"404: Not Found", 'this is plain text; it begins with "404: Not Found"'),
+        (b"<?xml version='1.0'?>", "this is XML; it begins with \"<?xml version='1.0'?>\""),
+        (b"a|b\nc|d\n", 'this is a table with bar-separated columns; it begins with "a|b"'),
+    ],
+)
+def test_the_message_shows_how_the_file_begins(head: bytes, message: str) -> None:
+    problem = recognise_content(head, ".jsonl")
+    assert problem is not None
+    assert problem.message == message
+
+
+@given(st.binary(max_size=300), st.sampled_from([".jsonl", ".csv", ".tsv", ".gz", ".zst", ""]))
+def test_any_bytes_are_judged_without_an_error(head: bytes, suffix: str) -> None:
+    for problem in (recognise_compression(head[:4], suffix), recognise_content(head, suffix)):
+        assert problem is None or (problem.severity == "error" and problem.message.isprintable())
