@@ -145,6 +145,25 @@ def require_context(model: PreTrainedModel, max_length: int) -> None:
         )
 
 
+def use_fast_activations(model: PreTrainedModel) -> int:
+    """Let torch's fused kernel compute GELU's tanh form where transformers spells it out; return how often.
+
+    The same function, in less than half the time and memory. The saved config keeps the old name.
+    """
+    from transformers import activations
+
+    spelled_out = (activations.NewGELUActivation, activations.FastGELUActivation, activations.AccurateGELUActivation)
+    places = [
+        (module, name)
+        for module in model.modules()
+        for name, child in module.named_children()
+        if isinstance(child, spelled_out)
+    ]
+    for module, name in places:
+        setattr(module, name, torch.nn.GELU(approximate="tanh"))
+    return len(places)
+
+
 def save_memory(model: PreTrainedModel) -> None:
     """Compute activations again in the backward pass instead of keeping them."""
     # transformers 5.23 renames it and warns of the old name; 5.17 knows only that.

@@ -45,11 +45,11 @@ class _ChunkedNll(torch.autograd.Function):
             part = slice(begin, begin + rows)
             chosen = labels[part].unsqueeze(1)  # (n, 1)
             logits = torch.nn.functional.linear(hidden[part], weight, bias).float()  # (n, V)
-            log_sum = logits.logsumexp(dim=1, keepdim=True)  # (n, 1)
-            total += (log_sum - logits.gather(1, chosen)).sum()
+            log_probabilities = logits.log_softmax(dim=1)  # (n, V)
+            total -= log_probabilities.gather(1, chosen).sum()
             if not any(ctx.needs_input_grad):
                 continue
-            grad = logits.sub_(log_sum).exp_()  # (n, V): softmax …
+            grad = log_probabilities.exp_()  # (n, V): softmax …
             grad.scatter_add_(1, chosen, torch.full_like(chosen, -1, dtype=grad.dtype))  # … minus one at the label
             if grad_bias is not None:
                 grad_bias += grad.sum(dim=0)

@@ -28,6 +28,7 @@ from convo_cli.model.build import (
     require_context,
     save_memory,
     set_generation_defaults,
+    use_fast_activations,
 )
 from convo_cli.model.device import autocast_for, choose_device, choose_precision, make_deterministic, move
 from convo_cli.model.layout import choose_layout, proof_examples
@@ -145,6 +146,7 @@ def _assemble(
 ) -> Parts:
     require_context(model, encoder.max_length)
     set_generation_defaults(model, encoder, config.generation)
+    use_fast_activations(model)
     if config.training.gradient_checkpointing:
         save_memory(model)
     move(model, device)

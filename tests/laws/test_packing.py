@@ -28,7 +28,7 @@ from convo_cli.errors import ModelError
 from convo_cli.events import Notice
 from convo_cli.model import attention
 from convo_cli.model.attention import use_packed_attention, why_not_packed
-from convo_cli.model.build import save_memory
+from convo_cli.model.build import save_memory, use_fast_activations
 from convo_cli.model.layout import choose_layout, proof_examples
 from convo_cli.model.loss import nll_sum, pack, pad, plain_nll_sum
 from tests.stores import laid_out
@@ -218,6 +218,17 @@ def test_the_proof_leaves_no_gradient_and_touches_no_random_state():
     choose(model)
     assert torch.equal(torch.get_rng_state(), before)
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("activation", ["gelu_new", "gelu_fast", "gelu_accurate"])
+def test_fast_activations_are_the_same_function(activation):
+    config = GPT2Config(**{**CONFIGS["gpt2"].to_dict(), "activation_function": activation})
+    some = examples([5, 9])
+    expected = gradient(make_model(config), [pad(some, KINDS, PAD)], nll_sum)
+    model = make_model(config)
+    assert use_fast_activations(model) == config.n_layer
+    assert same(gradient(model, [pad(some, KINDS, PAD)], nll_sum), expected)
+    assert model.config.activation_function == activation
 
 
 def test_why_not_is_none_for_models_that_can_be_tried():

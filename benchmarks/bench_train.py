@@ -1,0 +1,122 @@
+"""convo's training loop beside the peers': the same model, dialogues, tokens a step, dropout and seed, in turns.
+
+    python benchmarks/bench_train.py --rounds 5
+    python benchmarks/bench_train.py --ladder                     # each technique of convo turned off alone
+    python benchmarks/bench_train.py --drivers ../shared/bench --peers-python /path/to/venv/bin/python
+
+Every line is a process of its own (A B C A B C …). The table has the median over the rounds of tokens per two CPU
+seconds (what counts on a busy machine), its range, the ratio of convo to it in the same round, fill (tokens / slots of
+the forward passes), peak memory and the share of what the matrix products of the same steps alone would allow. Peers
+need `pip install torch transformers accelerate datasets trl lightning` in the environment of `--peers-python`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CONVO = ROOT / "benchmarks" / "train_convo.py"
+PEERS: dict[str, tuple[str, ...]] = {
+    "HF Trainer": ("hf_trainer.py",),
+    "HF Trainer, length-grouped": ("hf_trainer.py", "--mode", "grouped"),
+    "TRL SFT, packing": ("trl_sft.py", "--mode", "packing"),
+    "TRL SFT, packing, no checkpointing": ("trl_sft.py", "--mode", "packing", "--nogc"),
+    "Lightning + HF model": ("lightning_hf.py",),
+    "plain loop, padded": ("bare_loop.py",),
+    "plain loop, length buckets": ("bare_loop.py", "--mode", "bucketed"),
+    "plain loop, packed with a mask": ("bare_loop.py", "--mode", "packed_hf"),
+}
+LADDER = ("packing", "target-loss", "fused-adamw", "fast-gelu")
+
+
+def main() -> None:
+    """Run all lines in turns and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data/dailydialog/train.jsonl")
+    parser.add_argument("--tokenizer", type=Path, default=Path("bpe8000.json"), help="made by make_tokenizer.py")
+    parser.add_argument("--drivers", type=Path, help="folder of the peers' drivers; left out: convo alone")
+    parser.add_argument("--peers-python", type=Path, default=Path(sys.executable))
+    parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=PEERS, metavar="NAME")
+    parser.add_argument("--model", default="mini", choices=["tiny", "mini", "gpt2"])
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--dropout", type=float, default=0.0)
+    parser.add_argument("--labels", default="all", choices=["all", "assistant"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--ladder", action="store_true")
+    arguments = parser.parse_args()
+    results: dict[str, list[dict[str, float]]] = {}
+    for number in range(arguments.rounds):
+        for name, command in lines(arguments).items():
+            result = run([*command, "--seed", str(number)])
+            if result is not None:
+                results.setdefault(name, []).append(result)
+    show(results, arguments)
+
+
+def lines(arguments: argparse.Namespace) -> dict[str, list[str]]:
+    """What is run, by the name of its row."""
+    work = [
+        "--data", arguments.data, "--tokenizer", arguments.tokenizer, "--model", arguments.model, "--steps",
+        arguments.steps, "--warmup", 2, "--batch", arguments.batch, "--dropout", arguments.dropout, "--labels",
+        arguments.labels,
+    ]  # fmt: skip
+    convo = [sys.executable, CONVO, *work]
+    commands: dict[str, Sequence[object]] = {"convo": convo, "matrix products alone": [*convo, "--gemm"]}
+    if arguments.ladder:
+        commands |= {f"convo without {technique}": [*convo, "--without", technique] for technique in LADDER}
+    if arguments.drivers:
+        for name in arguments.peers:
+            driver, *mode = PEERS[name]
+            commands[name] = [arguments.peers_python, arguments.drivers / driver, *work, *mode]
+    return {name: [str(word) for word in command] for name, command in commands.items()}
+
+
+def run(command: Sequence[str]) -> dict[str, float] | None:
+    """The JSON line that a process prints; None, and a word on stderr, where it fails."""
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "OMP_WAIT_POLICY": "passive"}, check=False
+    )
+    printed = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if done.returncode or not printed:
+        print(f"failed: {' '.join(command)}\n{done.stderr[-500:]}", file=sys.stderr)
+        return None
+    result: dict[str, float] = json.loads(printed[-1])
+    return result
+
+
+def show(results: dict[str, list[dict[str, float]]], arguments: argparse.Namespace) -> None:
+    """Print medians and ratios."""
+    print(f"{arguments.model}, {arguments.batch} dialogues a step, dropout {arguments.dropout}, {arguments.labels}")
+    print(f"{'':36}{'tokens / 2 CPU s':>24}{'convo is':>9}{'of GEMM':>9}{'fill':>6}{'GB':>6}{'loss':>8}")
+    limit = medians(results.get("matrix products alone", []), "real_tokens_per_cpu2_s")
+    for name, rounds in results.items():
+        speeds = [one["real_tokens_per_cpu2_s"] for one in rounds]
+        spread = f"{statistics.median(speeds):,.0f} ({min(speeds):,.0f}-{max(speeds):,.0f})"
+        ratios = [
+            ours["real_tokens_per_cpu2_s"] / theirs["real_tokens_per_cpu2_s"]
+            for ours, theirs in zip(results["convo"], rounds, strict=False)
+        ]
+        share = statistics.median(speeds) / limit if limit else 0.0
+        cells = f"{name:36}{spread:>24}{statistics.median(ratios):>8.2f}x{share:>9.0%}"
+        if "fill" in rounds[0]:
+            losses = [one["loss"] for one in rounds if one["loss"] is not None]
+            cells += f"{medians(rounds, 'fill'):>6.2f}{medians(rounds, 'peak_rss_mb') / 1024:>6.1f}"
+            cells += f"{statistics.median(losses):>8.3f}" if losses else ""
+        print(cells)
+
+
+def medians(rounds: Sequence[dict[str, float]], key: str) -> float:
+    """Median of one number over the rounds, 0 where there is none."""
+    return statistics.median([one[key] for one in rounds]) if rounds else 0.0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""Trains a GPT-2 of a stated size for a few steps with convo's own loop and prints one JSON line of what it cost.
+
+    python benchmarks/train_convo.py --data ../shared/data/dailydialog/train.jsonl --tokenizer bpe8000.json
+
+The work is that of the peers' drivers that `bench_train.py` alternates it with: the same dialogues as
+<bos> t0 <sep> t1 <sep> …, cut at the context, the same random model, AdamW with clipping, fp32, every token but <bos> a
+target (`--labels assistant`: the odd turns only). `--without` turns one technique off; `--gemm` measures instead how
+long the matrix products of a step alone take, which nothing can be faster than.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
+
+from convo_cli.config.schema import TrainingConfig
+from convo_cli.data.dialogue import Dialogue, Turn
+from convo_cli.data.order import step_examples
+from convo_cli.data.store import ASSISTANT_TARGET, NO_TARGET, Example, TokenStore
+from convo_cli.model import loss
+from convo_cli.model.layout import choose_layout, proof_examples
+from convo_cli.training.loop import EarlyStopping, Plan, train_step
+from convo_cli.training.optim import make_optimizer
+from convo_cli.training.state import TrainState
+
+PAD, BOS, EOS, SEP = 0, 1, 2, 3
+SIZES = {  # vocabulary, context, layers, width, heads
+    "tiny": (8000, 256, 2, 128, 2),
+    "mini": (8000, 512, 6, 384, 6),
+    "gpt2": (50257, 512, 12, 768, 12),
+}
+TECHNIQUES = ("packing", "target-loss", "fused-adamw", "fast-gelu", "none")
+
+
+def main() -> None:
+    """Train as the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, type=Path, help="JSONL: a list of texts a line")
+    parser.add_argument("--tokenizer", required=True, type=Path, help="a tokenizer.json with 0 pad 1 bos 2 eos 3 sep")
+    parser.add_argument("--model", default="mini", choices=SIZES)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--warmup", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=16, help="dialogues per step")
+    parser.add_argument("--dropout", type=float, default=0.0, help="of embeddings, residuals and attention")
+    parser.add_argument("--labels", default="all", choices=["all", "assistant"])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--without", default="none", choices=TECHNIQUES)
+    parser.add_argument("--gemm", action="store_true", help="measure the matrix products of the same steps alone")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    store = load(arguments)
+    result = gemm_limit(arguments, store) if arguments.gemm else train(arguments, store)
+    print(json.dumps(result), flush=True)
+
+
+def load(arguments: argparse.Namespace) -> TokenStore:
+    """The dialogues as every peer linearises them."""
+    tokenizer = Tokenizer.from_file(str(arguments.tokenizer))
+    context = SIZES[arguments.model][1]
+    lines = [json.loads(line) for line in arguments.data.open(encoding="utf-8")]
+    dialogues = [line if isinstance(line, list) else line["turns"] for line in lines]
+    encoded = iter(tokenizer.encode_batch([text for texts in dialogues for text in texts]))
+    pairs = []
+    for number, texts in enumerate(dialogues):
+        ids, targets = [BOS], [NO_TARGET]
+        for turn in range(len(texts)):
+            tokens = [*next(encoded).ids, SEP]
+            is_learnt = arguments.labels == "all" or turn % 2 == 1
+            ids += tokens
+            targets += [ASSISTANT_TARGET if is_learnt else NO_TARGET] * len(tokens)
+        example = Example(np.array(ids[:context], np.int32), np.array(targets[:context], np.uint8))
+        pairs.append((Dialogue((Turn("user", texts[0]),), number), [example]))
+    return TokenStore.build(pairs)
+
+
+def make_model(arguments: argparse.Namespace) -> PreTrainedModel:
+    """The model that the peers train."""
+    vocabulary, context, layers, width, heads = SIZES[arguments.model]
+    torch.manual_seed(arguments.seed)
+    return GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=vocabulary, n_positions=context, n_embd=width, n_layer=layers, n_head=heads,
+            bos_token_id=BOS, eos_token_id=EOS, pad_token_id=PAD, use_cache=False,
+            resid_pdrop=arguments.dropout, embd_pdrop=arguments.dropout, attn_pdrop=arguments.dropout,
+        )
+    )  # fmt: skip
+
+
+def train(arguments: argparse.Namespace, store: TokenStore) -> dict[str, object]:
+    """Take the steps with `convo_cli.training.loop` and count."""
+    from convo_cli.model.build import use_fast_activations
+
+    model = make_model(arguments)
+    if arguments.without != "fast-gelu":
+        use_fast_activations(model)
+    layout = choose_layout(
+        model, proof_examples(store), {ASSISTANT_TARGET}, pad_id=PAD, autocast=nullcontext,
+        packing="off" if arguments.without == "packing" else "on", report=lambda event: None,
+    )  # fmt: skip
+    nll_sum = loss.plain_nll_sum if arguments.without == "target-loss" else layout.nll_sum
+    optimizer = make_optimizer(model, TrainingConfig(max_steps=1, learning_rate=5e-4))
+    if arguments.without == "fused-adamw":
+        optimizer = torch.optim.AdamW(optimizer.param_groups, lr=5e-4)
+    state = TrainState(model, optimizer, torch.amp.GradScaler("cpu", enabled=False))
+    slots = 0
+
+    def micro_batches(step: int) -> list[loss.Batch]:
+        nonlocal slots
+        chosen = step_examples(len(store), arguments.batch, arguments.seed, step)
+        chosen = chosen[np.argsort(store.lengths[chosen], kind="stable")]
+        batch = layout.batch([store[int(index)] for index in chosen], {ASSISTANT_TARGET})
+        slots += batch.input_ids.numel()
+        return [batch]
+
+    plan = Plan(
+        max_steps=10**6, steps_per_epoch=1.0, seed=arguments.seed, device=torch.device("cpu"), max_grad_norm=1.0,
+        metric="bleu-4", early_stopping=EarlyStopping(None, False, 0.0), micro_batches=micro_batches, nll_sum=nll_sum,
+        learning_rate=lambda step: 5e-4, autocast=nullcontext, is_evaluation_due=lambda step: False,
+        is_save_due=lambda step: False, evaluate=lambda state: None, save=lambda state: None,  # type: ignore
+        is_stop_requested=lambda: False,
+    )  # fmt: skip
+    seconds, tokens = [], 0
+    for step in range(arguments.warmup + arguments.steps):
+        if step == arguments.warmup:
+            slots, wall, cpu = 0, time.perf_counter(), time.process_time()
+        begun = time.perf_counter()
+        outcome = train_step(state, plan)
+        seconds.append(time.perf_counter() - begun)
+        tokens += outcome.num_tokens if step >= arguments.warmup else 0
+        state.progress.step += 1
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return {
+        "peer": "convo" if arguments.without == "none" else f"convo without {arguments.without}",
+        "model": arguments.model,
+        "real_tokens_per_s": tokens / wall,
+        "real_tokens_per_cpu2_s": 2 * tokens / cpu,
+        "loss": outcome.loss,
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "real_tokens": tokens,
+        "slots": slots,
+        "fill": tokens / slots,
+        "wall_s": wall,
+        "cpu_s": cpu,
+        "median_step_s": statistics.median(seconds[arguments.warmup :]),
+    }
+
+
+def gemm_limit(arguments: argparse.Namespace, store: TokenStore) -> dict[str, object]:
+    """Tokens a second if a step were its matrix products and nothing else: forward, and twice as much backward."""
+    vocabulary, _, layers, width, _ = SIZES[arguments.model]
+    tokens = targets = 0
+    seconds = cpu = 0.0
+    for step in range(arguments.steps):
+        examples = [store[int(index)] for index in step_examples(len(store), arguments.batch, arguments.seed, step)]
+        rows = sum(len(example.input_ids) for example in examples)
+        learnt = sum(int((example.targets != NO_TARGET).sum()) for example in examples)
+        products = [(rows, width, 3 * width), (rows, width, width), (rows, width, 4 * width), (rows, 4 * width, width)]
+        for (count, inner, outer), times in [(product, layers) for product in products] + [
+            ((learnt, width, vocabulary), 1)
+        ]:
+            x, w, y = torch.randn(count, inner), torch.randn(inner, outer), torch.randn(count, outer)
+            for _ in range(2):  # the first one warms the caches
+                begun, used = time.perf_counter(), time.process_time()
+                for _ in range(times):
+                    x @ w, y @ w.T, x.T @ y
+                took, worked = time.perf_counter() - begun, time.process_time() - used
+            seconds += took
+            cpu += worked
+        tokens, targets = tokens + rows, targets + learnt
+    return {
+        "peer": "matrix products alone",
+        "model": arguments.model,
+        "real_tokens_per_s": tokens / seconds,
+        "real_tokens_per_cpu2_s": 2 * tokens / cpu,
+        "targets": targets,
+    }
+
+
+if __name__ == "__main__":
+    main()
