@@ -1,4 +1,4 @@
-"""The lines and the dialogues of data files, one at a time and never more than one in memory."""
+"""The lines and the dialogues of data files, a block of lines at a time and never more in memory."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import difflib
 import io
 import itertools
 import os
+import re
 import shlex
 import stat
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from convo_cli.config.schema import DataConfig
 from convo_cli.data.dialogue import Dialogue
@@ -26,6 +30,24 @@ MAX_LINE_BYTES = 64 * 2**20
 """Longest line that is read, 64 MiB; a longer one is reported and skipped."""
 
 _BOM = b"\xef\xbb\xbf"
+_LINE_END = re.compile(rb"\r+\n")
+_NEWLINE, _SPACE = b"\n "
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Lines of a file, none of them blank."""
+
+    data: bytes
+    """The lines, each ended by a newline without carriage return."""
+    numbers: NDArray[np.int64]
+    """The 1-based number of each."""
+    end: int
+    """How many bytes of the file have been read for it; those on disk where the file is packed."""
+
+    def lines(self) -> list[bytes]:
+        """Each line without its end."""
+        return self.data.split(b"\n")[:-1]
 
 
 def check_source(source: str) -> None:
@@ -58,7 +80,13 @@ def read_dialogues(paths: Iterable[str], data_config: DataConfig) -> Iterator[Di
 def iter_lines(
     source: str, found: ProblemSink = refuse, *, max_line_bytes: int = MAX_LINE_BYTES
 ) -> Iterator[tuple[int, bytes]]:
-    """Yield the 1-based number and the bytes, without their line end, of every line that is not blank.
+    """Yield the 1-based number and the bytes, without their line end, of every line that is not blank."""
+    for block in iter_blocks(source, found, max_line_bytes=max_line_bytes):
+        yield from zip(block.numbers.tolist(), block.lines(), strict=True)
+
+
+def iter_blocks(source: str, found: ProblemSink = refuse, *, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[Block]:
+    """Yield the lines that are not blank, about `BUFFER_BYTES` at a time.
 
     ``source`` is a path (.gz and .zst are unpacked) or ``-``. What makes a line or the rest of the file unreadable
     goes to ``found``; a file that cannot be opened raises `UsageError`.
@@ -66,14 +94,16 @@ def iter_lines(
     check_source(source)
     number = 0
     try:
-        with open_unpacked(source) as (packed, lines):
+        with open_unpacked(source) as (packed, text):
             unfit = recognise_compression(packed.peek(4)[:4], Path(source).suffix.lower())
-            unfit = unfit or recognise_content(lines.peek(BUFFER_BYTES), _inner_suffix(source))
+            unfit = unfit or recognise_content(text.peek(BUFFER_BYTES), _inner_suffix(source))
             if unfit is not None:
                 found(_at(unfit, source, 1))
                 return
-            for number, line in _split(lines, source, found, max_line_bytes):
-                yield number, line
+            position = None if source == STDIN else packed.tell
+            for block in _LineCutter(source, found, max_line_bytes).blocks(text, position):
+                number = int(block.numbers[-1])
+                yield block
     except DAMAGED as error:
         message = f"the compressed data cannot be unpacked: {_reason(error)}"
         found(_at(Problem("damaged-file", message), source, number + 1))
@@ -89,36 +119,101 @@ def _read_line(raw: bytes, file: str, line: int, data_config: DataConfig) -> Dia
     return None if dialogue is None else replace(dialogue, file=file)
 
 
-def _split(
-    stream: io.BufferedReader[Any], source: str, found: ProblemSink, max_line_bytes: int
-) -> Iterator[tuple[int, bytes]]:
-    num_blank = 0
-    is_empty = True
-    for number in itertools.count(1):
-        line = stream.readline(max_line_bytes + 1)
-        if not line:
-            break
-        if number == 1:
-            line = line.removeprefix(_BOM)
-        if len(line) > max_line_bytes and not line.endswith(b"\n"):
-            is_array = line.lstrip()[:2] in (b"[[", b"[{")
-            del line
-            while (rest := stream.readline(BUFFER_BYTES)) and not rest.endswith(b"\n"):
-                pass
-            what = "; it looks like one array of all dialogues" if is_array else ""
-            found(_at(Problem("line-too-long", f"the line is over {_size(max_line_bytes)}{what}"), source, number))
-            is_empty = False
-        elif line.strip():
-            if num_blank:
-                what = "a blank line" if num_blank == 1 else f"{num_blank} blank lines"
-                found(_at(Problem("blank-line", f"{what} before more data"), source, number - num_blank))
-                num_blank = 0
-            is_empty = False
-            yield number, line.rstrip(b"\r\n")
-        else:
-            num_blank += 1
-    if is_empty:
-        found(_at(Problem("empty-file", "there is no dialogue in it"), source, 1))
+class _LineCutter:
+    """Cuts the bytes of a file into blocks of lines, and reports what is wrong with the lines as such."""
+
+    def __init__(self, source: str, found: ProblemSink, max_line_bytes: int) -> None:
+        self._source = source
+        self._found = found
+        self._max_line_bytes = max_line_bytes
+        self._number = 1
+        self._num_blank = 0
+        self._is_empty = True
+
+    def blocks(self, stream: io.BufferedReader[Any], position: Callable[[], int] | None) -> Iterator[Block]:
+        """``position`` tells how far the file is read; None where what was yielded is to be counted."""
+        done = 0
+        for piece in self._pieces(stream):
+            done += len(piece)
+            data = piece.removeprefix(_BOM) if self._number == 1 else piece
+            if b"\r" in data:
+                data = _LINE_END.sub(b"\n", data)
+            end = position() if position else done
+            num_lines = _num_lines(data)
+            if not num_lines or len(data) > self._max_line_bytes:
+                yield from self._line_by_line(data, end)
+            else:
+                self._report_blank_lines()
+                numbers = np.arange(self._number, self._number + num_lines)
+                self._number += num_lines
+                yield Block(data, numbers, end)
+        if self._is_empty:
+            self._found(_at(Problem("empty-file", "there is no dialogue in it"), self._source, 1))
+
+    def _pieces(self, stream: io.BufferedReader[Any]) -> Iterator[bytes]:
+        """Yield whole lines; of a line over the limit only its beginning, which is over the limit too."""
+        begun = b""
+        while piece := stream.read1(BUFFER_BYTES):
+            piece = begun + piece
+            end = piece.rfind(b"\n") + 1
+            if end:
+                yield piece[:end]
+            begun = piece[end:]
+            if len(begun) > min(BUFFER_BYTES // 4, self._max_line_bytes):
+                begun += stream.readline(max(0, self._max_line_bytes + 1 - len(begun)))
+                if not begun.endswith(b"\n") and len(begun) > self._max_line_bytes:
+                    while (rest := stream.readline(BUFFER_BYTES)) and not rest.endswith(b"\n"):
+                        pass
+                    begun += b"\n"
+                if begun.endswith(b"\n"):
+                    yield begun
+                    begun = b""
+        if begun:
+            yield begun + b"\n"
+
+    def _line_by_line(self, data: bytes, end: int) -> Iterator[Block]:
+        kept: list[tuple[int, bytes]] = []
+        for line in data.split(b"\n")[:-1]:
+            if len(line) > self._max_line_bytes:
+                yield from _block(kept, end)
+                kept = []
+                self._report_long_line(line)
+            elif line.strip():
+                self._report_blank_lines()
+                kept.append((self._number, line))
+            else:
+                self._num_blank += 1
+            self._number += 1
+        yield from _block(kept, end)
+
+    def _report_long_line(self, line: bytes) -> None:
+        self._is_empty = False
+        what = "; it looks like one array of all dialogues" if line[:100].lstrip()[:2] in (b"[[", b"[{") else ""
+        message = f"the line is over {_size(self._max_line_bytes)}{what}"
+        self._found(_at(Problem("line-too-long", message), self._source, self._number))
+
+    def _report_blank_lines(self) -> None:
+        """Blank lines are a fault only before more data."""
+        self._is_empty = False
+        if self._num_blank:
+            what = "a blank line" if self._num_blank == 1 else f"{self._num_blank} blank lines"
+            problem = Problem("blank-line", f"{what} before more data")
+            self._found(_at(problem, self._source, self._number - self._num_blank))
+            self._num_blank = 0
+
+
+def _num_lines(data: bytes) -> int:
+    """How many lines there are; 0 where one begins with white space, as every blank line does."""
+    codes = np.frombuffer(data, np.uint8)
+    ends = np.flatnonzero(codes == _NEWLINE)
+    may_be_blank = data[0] <= _SPACE or (codes[ends[:-1] + 1] <= _SPACE).any()
+    return 0 if may_be_blank else len(ends)
+
+
+def _block(lines: list[tuple[int, bytes]], end: int) -> Iterator[Block]:
+    if lines:
+        numbers, texts = zip(*lines, strict=True)
+        yield Block(b"\n".join(texts) + b"\n", np.array(numbers, np.int64), end)
 
 
 def _at(problem: Problem, source: str, line: int) -> Problem:

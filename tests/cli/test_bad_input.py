@@ -240,7 +240,8 @@ CASES = {
         write("d.jsonl", USERS),
     ),
     "train: a turn longer than the window": Case(
-        train("data.train=d.jsonl"), 3, "the data cannot be trained on: 1 error\n  d.jsonl:1:1 $ a turn of …does not fit",
+        train("data.train=d.jsonl"), 3,
+        "the data cannot be trained on: 1 error\n  d.jsonl:1:1 $ a turn of …does not fit",
         write("d.jsonl", LONG),
     ),
     "train: fewer pieces than characters": Case(

@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convo_cli.config.schema import DataConfig, SpeakersConfig, TrainOn
-from convo_cli.data import fast_lane
 from convo_cli.data.fast_lane import FastLane, GoodLines
 from convo_cli.data.reader import iter_blocks
 from convo_cli.data.report import DataReport
