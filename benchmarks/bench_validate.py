@@ -106,7 +106,7 @@ def compare(file: str, rounds: int, datasets_python: str | None) -> None:
     pythons = dict.fromkeys(READERS, sys.executable)
     if datasets_python:
         pythons[DATASETS] = datasets_python
-    names = [name for name in READERS if name != DATASETS or datasets_python]
+    names = [name for name in READERS if name != DATASETS or (datasets_python and is_read(datasets_python, file))]
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     starts: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     for _ in range(rounds):
@@ -126,8 +126,15 @@ def compare(file: str, rounds: int, datasets_python: str | None) -> None:
             f"{name:<24} {medians[name]:7.2f} {min(cpu):7.2f} {max(cpu):7.2f} {wall:7.2f} "
             f"{megabytes / medians[name]:9.1f}  {ratio:5.2f}"
         )
-    if not datasets_python:
-        print(f"{DATASETS:<24} skipped: no --datasets-python")
+    if DATASETS not in names:
+        reason = "it cannot read the file" if datasets_python else "no --datasets-python"
+        print(f"{DATASETS:<24} skipped: {reason}")
+
+
+def is_read(python: str, file: str) -> bool:
+    """Whether `datasets` takes the shape at all; its JSON reader wants an object on each line."""
+    command = [python, __file__, "--reader", DATASETS, file]
+    return subprocess.run(command, check=False, capture_output=True, cwd=ROOT).returncode == 0
 
 
 def measure(python: str, reader: str, paths: list[str]) -> tuple[float, float]:

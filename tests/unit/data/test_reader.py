@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from convo_cli.config.schema import DataConfig
 from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.data.problems import Problem, ProblemError
-from convo_cli.data.reader import check_source, iter_lines, read_dialogues
+from convo_cli.data.reader import check_source, iter_blocks, iter_lines, read_dialogues
 from convo_cli.errors import DataError, UsageError
 
 GOOD = b'["Hello", "Hi!"]'
@@ -67,6 +67,34 @@ def test_blank_lines_in_the_middle_are_one_warning_at_the_first_of_them(tmp_path
     _, (problem,) = lines_of(path)
     assert (problem.code, problem.severity, problem.line) == ("blank-line", "warning", 2)
     assert problem.message == "2 blank lines before more data"
+
+
+@pytest.mark.parametrize("suffix", sorted(PACKERS))
+def test_blocks_are_whole_lines_and_tell_how_much_of_the_file_on_disk_is_read(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"data.jsonl{suffix}"
+    lines = [json.dumps([f"Hello {number}", os.urandom(16).hex()]).encode() for number in range(30_000)]
+    path.write_bytes(PACKERS[suffix](b"\r\n".join(lines)))
+    blocks = list(iter_blocks(str(path)))
+    assert [line for block in blocks for line in block.lines()] == lines
+    assert [number for block in blocks for number in block.numbers.tolist()] == list(range(1, len(lines) + 1))
+    assert all(block.data.endswith(b"\n") and len(block.data) < 2**20 for block in blocks)
+    ends = [block.end for block in blocks]
+    assert len(ends) > 2
+    assert ends == sorted(ends)
+    assert ends[0] < ends[-1] <= path.stat().st_size
+    assert ends[-1] > 0.9 * path.stat().st_size
+
+
+def test_what_was_read_of_a_damaged_file_is_yielded_before_the_damage_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl.gz"
+    packed = gzip.compress(
+        b"".join(b'["%d", "%s"]\n' % (number, os.urandom(16).hex().encode()) for number in range(40_000))
+    )
+    path.write_bytes(packed[: len(packed) * 3 // 4])
+    problems: list[Problem] = []
+    numbers = [number for block in iter_blocks(str(path), problems.append) for number in block.numbers.tolist()]
+    assert len(numbers) > 10_000
+    assert [(problem.code, problem.line) for problem in problems] == [("damaged-file", numbers[-1] + 1)]
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import statistics
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +110,11 @@ EXAMPLES: dict[str, bytes | list[Any]] = {
 }
 
 
-@pytest.mark.parametrize("code", sorted(KINDS))
+OF_THE_PRE_FLIGHT = {"end-not-learnt", "not-renderable", "turn-too-long"}
+"""Found with a tokenizer only."""
+
+
+@pytest.mark.parametrize("code", sorted(KINDS.keys() - OF_THE_PRE_FLIGHT))
 def test_every_kind_of_problem_is_found_and_fails_the_data_only_if_it_is_an_error(tmp_path: Path, code: str) -> None:
     contents = (GOOD, GOOD) if code == "leakage" else (EXAMPLES[code],)
     report = check(tmp_path, *contents)
@@ -393,6 +400,56 @@ def test_progress_counts_the_bytes_of_the_file(tmp_path: Path) -> None:
         done.append(event.done)
     assert done == sorted(done)
     assert done[-1] <= len(content)
+
+
+def test_progress_of_a_packed_file_is_that_of_the_file_on_disk(tmp_path: Path) -> None:
+    events: list[Event] = []
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress(as_lines([[f"Hello {number}", os.urandom(3000).hex()] for number in range(1200)])))
+    validate_files([str(path)], CONFIG, report=events.append)
+    size = path.stat().st_size
+    assert len(events) == size // 2**20
+    for event in events:
+        assert isinstance(event, Progress)
+        assert (event.total, event.unit) == (size, "bytes")
+        assert 0 < event.done <= size
+
+
+PEAK = """
+import re, sys
+from convo_cli.config.schema import DataConfig
+from convo_cli.data.validate import validate_files
+(file,) = validate_files(sys.argv[1:], DataConfig(train=("unused",))).files
+print(file.num_dialogues, *(group.code for group in file.problem_groups))
+# ru_maxrss would be that of the process that started this one, where that was larger.
+print(int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) // 1024)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells the peak")
+@pytest.mark.parametrize(
+    ("line_bytes", "num_lines", "limit"),
+    [
+        pytest.param(150_000_000, 1_000, 350, id="a line of 150 MB"),
+        pytest.param(1_000_000_000, 1_000, 350, id="a line of 1 GB", marks=pytest.mark.slow),
+        pytest.param(10, 3_000_000, 500, id="a file of 2 GB", marks=pytest.mark.slow),
+    ],
+)
+def test_the_memory_is_bounded(tmp_path: Path, line_bytes: int, num_lines: int, limit: int) -> None:
+    path = tmp_path / "data.jsonl"
+    with path.open("wb") as file:
+        file.write(b'["')
+        for _ in range(line_bytes // 10**6):
+            file.write(b"x" * 10**6)
+        file.write(b'", "b"]\n')
+        reply = "What do you want from me? " * 25
+        for number in range(num_lines):
+            file.write(f'["Hello {number}", "{reply}{number}"]\n'.encode())
+    run = subprocess.run([sys.executable, "-c", PEAK, str(path)], capture_output=True, text=True, check=True)
+    path.unlink()
+    found, peak = run.stdout.splitlines()
+    assert found == f"{num_lines} {'line-too-long' if line_bytes > 10 else 'empty-utterance'}"
+    assert int(peak) < limit
 
 
 @given(st.lists(st.binary(max_size=30).filter(lambda line: b"\n" not in line), max_size=10))

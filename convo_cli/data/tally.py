@@ -1,0 +1,200 @@
+"""What is known about one data file so far: counters, capped lists, and 16 bytes a dialogue to find it again."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from operator import itemgetter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convo_cli.data.dialogue import ROLES
+from convo_cli.data.fast_lane import GoodLines, hash_texts
+from convo_cli.data.problems import KINDS, Problem
+from convo_cli.data.reader import Block
+from convo_cli.data.report import FileReport, Leak, ProblemGroup, spread
+from convo_cli.data.skeleton import LineRules, Skeleton, read_line
+from convo_cli.data.strict_json import place
+
+_MAX_UNREAD_KEYS = 20
+_MAX_KEY_LENGTH = 40
+_OTHER_KEYS = "(other keys)"
+_SCRIPTS = {"HIRAGANA": "Kana", "KATAKANA": "Kana", "KATAKANA-HIRAGANA": "Kana", "CJK": "Han", "IDEOGRAPHIC": "Han"}
+
+
+class FileTally:
+    """Adds up what the lines of one file are, and what is wrong with them."""
+
+    def __init__(self, file: str, rules: LineRules, max_problems: int) -> None:
+        self.file = file
+        self._rules = rules
+        self._max_problems = max_problems
+        self._num_problems: Counter[str] = Counter()
+        self._listed: dict[str, list[Problem]] = {}
+        self._first_lines: dict[str, float] = {}
+        self._counts: Counter[str] = Counter()
+        self._roles: Counter[str] = Counter()
+        self._shapes: Counter[str] = Counter()
+        self._unread_keys: Counter[str] = Counter()
+        self._turns_per_dialogue: Counter[int] = Counter()
+        self._characters_per_dialogue: Counter[int] = Counter()
+        self._characters: Counter[str] = Counter()
+        self._num_ascii_letters = 0
+        self._num_beyond_ascii = np.zeros(0x110000, np.int64)
+        # Of each dialogue: its line and the hash of its texts. `finish` puts them in order.
+        self._line_numbers = array("q")
+        self._text_hashes = array("q")
+        self._lines = self._hashes = np.empty(0, np.int64)
+
+    def note(self, problem: Problem, line: int = 0, raw: bytes = b"", *, is_last: bool = False) -> None:
+        """Count a problem, and list it among the first; ``line`` and ``raw`` place one that has no line yet."""
+        self._num_problems[problem.code] += 1
+        self._first_lines.setdefault(problem.code, math.inf if is_last else problem.line or line)
+        listed = self._listed.setdefault(problem.code, [])
+        if len(listed) < self._max_problems:
+            listed.append(problem if problem.line else place(problem, self.file, line, raw))
+
+    def add_block(self, block: Block, good: GoodLines) -> None:
+        """Add the good lines of a block together, and read each of the others exactly."""
+        # What is there for the first time is met in the order of the lines.
+        new = sorted(good.new, key=itemgetter(0), reverse=True)
+        if len(good.lines) < len(block.numbers):
+            lines = block.lines()
+            for index in np.delete(np.arange(len(lines)), good.lines).tolist():
+                while new and new[-1][0] < index:
+                    self.add_skeleton(new.pop()[1], 0)
+                self._add_line(lines[index], int(block.numbers[index]))
+        for _, skeleton in reversed(new):
+            self.add_skeleton(skeleton, 0)
+        self._counts["lines"] += len(good.lines)
+        numbers = block.numbers[good.lines]
+        self._line_numbers.frombytes(numbers.tobytes())
+        self._text_hashes.extend(good.hashes)
+        self._characters_per_dialogue.update(good.num_characters)
+        self._num_ascii_letters += good.num_ascii_letters
+        self._num_beyond_ascii[: len(good.num_beyond_ascii)] += good.num_beyond_ascii
+
+    def _add_line(self, raw: bytes, line: int) -> None:
+        self._counts["lines"] += 1
+        reading = read_line(raw, self._rules, lambda problem: self.note(problem, line, raw))
+        if reading is None:
+            return
+        skeleton, turns = reading
+        texts = [turn.text for _, turn in turns]
+        self.add_skeleton(skeleton, 1)
+        self._line_numbers.append(line)
+        self._text_hashes.append(hash_texts(texts))
+        self._characters_per_dialogue[sum(map(len, texts))] += 1
+        self._characters.update("".join(texts))
+
+    def add_skeleton(self, skeleton: Skeleton, count: int) -> None:
+        """Add so many dialogues; none, where it is only to be known that there are some."""
+        roles = skeleton.roles
+        self._shapes[skeleton.shape] += count
+        self._turns_per_dialogue[len(roles)] += count
+        for role, number in Counter(roles).items():
+            self._roles[role] += number * count
+        for key in skeleton.unread_keys:
+            name = key[:_MAX_KEY_LENGTH]
+            if name not in self._unread_keys and len(self._unread_keys) >= _MAX_UNREAD_KEYS:
+                name = _OTHER_KEYS
+            self._unread_keys[name] += count
+        self._counts.update(
+            with_target=skeleton.has_target * count,
+            untrained=skeleton.num_untrained * count,
+            ending_on_user=(roles[-1] == "user") * count,
+            same_role=any(role == after for role, after in pairwise(roles)) * count,
+            one_turn=(sum(role != "system" for role in roles) < 2) * count,
+            without_assistant=("assistant" not in roles) * count,
+        )
+
+    def finish(self) -> None:
+        """Add what only the whole file can tell."""
+        lines = np.frombuffer(self._line_numbers, np.int64)
+        order = np.argsort(lines)
+        self._lines, self._hashes = lines[order], np.frombuffer(self._text_hashes, np.int64)[order]
+        _, first, inverse = np.unique(self._hashes, return_index=True, return_inverse=True)
+        original = first[inverse]
+        repeats = np.flatnonzero(original != np.arange(len(self._hashes)))
+        self._counts["duplicates"] = len(repeats)
+        firsts = self._lines[original[repeats[: self._max_problems]]]
+        self._note_last("duplicate", repeats, [f"the same dialogue as line {line}" for line in firsts])
+        if len(self._lines) and not self._counts["with_target"]:
+            self._note_last("nothing-to-train", [0], ["no dialogue of the file has a turn that is learnt"])
+
+    def find_leak(self, earlier: FileTally) -> Leak | None:
+        """Note every dialogue that the earlier file has as well."""
+        shared = np.flatnonzero(np.isin(self._hashes, earlier._hashes))
+        if not len(shared):
+            return None
+        listed = shared[: self._max_problems]
+        theirs = [int(earlier._lines[np.argmax(earlier._hashes == self._hashes[index])]) for index in listed]
+        messages = [f"the dialogue is also in {earlier.file}, line {line}" for line in theirs]
+        self._note_last("leakage", shared, messages)
+        ours = self._lines[listed].tolist()
+        return Leak(earlier.file, self.file, len(shared), tuple(zip(theirs, ours, strict=True)))
+
+    def _note_last(self, code: str, indices: Sequence[int] | NDArray[np.intp], messages: list[str]) -> None:
+        """Count a problem of so many dialogues, the first of which have messages."""
+        for index, message in zip(indices, messages, strict=False):
+            line = int(self._lines[index])
+            self.note(Problem(code, message, column=1, line=line, file=self.file), is_last=True)
+        if len(indices) > len(messages):
+            self._first_lines.setdefault(code, math.inf)
+            self._listed.setdefault(code, [])
+            self._num_problems[code] += len(indices) - len(messages)
+
+    def as_report(self) -> FileReport:
+        num_characters = sum(length * count for length, count in self._characters_per_dialogue.items())
+        return FileReport(
+            file=self.file,
+            num_lines=self._counts["lines"],
+            num_dialogues=len(self._lines),
+            num_turns=self._roles.total(),
+            num_turns_by_role={role: self._roles[role] for role in ROLES},
+            num_untrained_turns=self._counts["untrained"],
+            num_characters=num_characters,
+            shapes=dict(self._shapes.most_common()),
+            unread_keys=dict(self._unread_keys.most_common()),
+            turns_per_dialogue=spread(self._turns_per_dialogue),
+            characters_per_dialogue=spread(self._characters_per_dialogue),
+            scripts=self._scripts(),
+            num_ending_on_user=self._counts["ending_on_user"],
+            num_with_same_role_in_a_row=self._counts["same_role"],
+            num_one_turn=self._counts["one_turn"],
+            num_without_assistant=self._counts["without_assistant"],
+            num_duplicates=self._counts["duplicates"],
+            problem_groups=tuple(self._problem_groups()),
+        )
+
+    def _problem_groups(self) -> Iterator[ProblemGroup]:
+        codes = sorted(self._num_problems, key=lambda code: (KINDS[code].severity != "error", self._first_lines[code]))
+        for code in codes:
+            kind = KINDS[code]
+            yield ProblemGroup(code, kind.severity, kind.hint, self._num_problems[code], tuple(self._listed[code]))
+
+    def _scripts(self) -> dict[str, float]:
+        scripts: Counter[str] = Counter()
+        scripts["Latin"] = self._num_ascii_letters
+        beyond_ascii = np.flatnonzero(self._num_beyond_ascii)
+        characters = self._characters + Counter(
+            dict(zip(map(chr, beyond_ascii.tolist()), self._num_beyond_ascii[beyond_ascii].tolist(), strict=True))
+        )
+        for char, count in characters.items():
+            if char.isalpha():
+                scripts[_script(char)] += count
+        total = scripts.total()
+        by_share = sorted(scripts.items(), key=lambda item: (-item[1], item[0]))
+        return {script: count / total for script, count in by_share if count}
+
+
+def _script(letter: str) -> str:
+    """The writing system of a letter, from its Unicode name: LATIN SMALL LETTER A, HALFWIDTH KATAKANA LETTER A."""
+    words = unicodedata.name(letter, "OTHER").split()
+    first = words[1] if words[0] in ("FULLWIDTH", "HALFWIDTH") and len(words) > 1 else words[0]
+    return _SCRIPTS.get(first, first.capitalize())
