@@ -129,9 +129,11 @@ def set_up(*, with_tools: bool) -> None:
     if have[:1] == [wanted] and (not with_tools or "tools" in have):
         return
     print(f"setting up {ENVIRONMENT} (once; torch is the large part)", file=sys.stderr, flush=True)
+    is_there = (ENVIRONMENT / "pyvenv.cfg").exists()
+    is_outdated = bool(have) and have[:1] != [wanted]
     try:
-        if Path(sys.prefix) != ENVIRONMENT:  # not while running inside it
-            venv.create(ENVIRONMENT, with_pip=True, clear=bool(have) and have[:1] != [wanted])
+        if Path(sys.prefix) != ENVIRONMENT and (is_outdated or not is_there):  # not while running inside it
+            venv.create(ENVIRONMENT, with_pip=True, clear=is_there)
     except subprocess.CalledProcessError:
         sys.exit("Python's venv module cannot install pip here; on Debian and Ubuntu: apt install python3-venv")
     target = ".[dev]" if with_tools or "tools" in have else "."

@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_CHUNK_ELEMENTS = 1 << 25
-"""Logits computed at once: 128 MiB in fp32, large enough for matrix products at full speed."""
+_CHUNK_ELEMENTS = 1 << 23
+"""Logits computed at once: 32 MiB in fp32; more is slower on a CPU …"""
+_MIN_CHUNK_ROWS = 512
+"""… but not of so few targets that most time goes into adding to the gradient of a large vocabulary matrix."""
 
 
 def target_nll(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
@@ -35,7 +37,7 @@ class _ChunkedNll(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
-        rows = max(1, _CHUNK_ELEMENTS // len(weight))
+        rows = max(_MIN_CHUNK_ROWS, _CHUNK_ELEMENTS // len(weight))
         learns_hidden, learns_weight, learns_bias, _ = ctx.needs_input_grad
         total = torch.zeros((), device=hidden.device)
         grad_hidden = torch.empty_like(hidden) if learns_hidden else None

@@ -38,6 +38,7 @@ def test_value_and_gradients_are_those_of_cross_entropy(num, width, vocabulary, 
     hidden, weight, bias, labels = make(num, width, vocabulary, has_bias=has_bias)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(target_loss, "_CHUNK_ELEMENTS", chunk)
+        patch.setattr(target_loss, "_MIN_CHUNK_ROWS", 1)
         ours = target_nll(hidden, weight, bias, labels)
     plain = functional.cross_entropy(functional.linear(hidden, weight, bias), labels, reduction="sum")
     torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5)
@@ -62,6 +63,7 @@ def test_under_autocast_it_is_as_exact_as_plain_logits_in_16_bits():
 
 def test_logits_are_never_there_all_at_once(monkeypatch):
     monkeypatch.setattr(target_loss, "_CHUNK_ELEMENTS", 50_000)
+    monkeypatch.setattr(target_loss, "_MIN_CHUNK_ROWS", 1)
     seen = []
     linear = functional.linear
 
