@@ -130,6 +130,7 @@ def train(arguments: argparse.Namespace, store: TokenStore) -> dict[str, object]
     plan = Plan(
         max_steps=10**6, steps_per_epoch=1.0, seed=arguments.seed, device=torch.device("cpu"), max_grad_norm=1.0,
         metric="bleu-4", early_stopping=EarlyStopping(None, False, 0.0), micro_batches=micro_batches, nll_sum=nll_sum,
+        flops_of=lambda batch: 0.0, peak_memory=lambda: 0,
         learning_rate=lambda step: 5e-4, autocast=nullcontext, is_evaluation_due=lambda step: False,
         is_save_due=lambda step: False, evaluate=lambda state: None, save=lambda state: None,  # type: ignore
         is_stop_requested=lambda: False,

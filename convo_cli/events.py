@@ -62,11 +62,16 @@ class RunStarted:
     first_step: int
     max_steps: int
     steps_per_epoch: int
+    peak_flops: float | None = None
+    """Operations a second that the device is made for; None where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepDone:
-    """One optimizer update. ``loss`` is in nats per target token over the whole step, before the update."""
+    """One optimizer update. ``loss`` is in nats per target token over the whole step, before the update.
+
+    ``flops`` are the operations of the step's matrix products, ``memory_bytes`` the most in use so far.
+    """
 
     step: int
     max_steps: int
@@ -78,6 +83,10 @@ class StepDone:
     num_targets: int
     seconds: float
     tokens_seen: int
+    waiting_seconds: float = 0.0
+    """Part of ``seconds`` spent on choosing and laying out examples."""
+    flops: float = 0.0
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

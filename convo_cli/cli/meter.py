@@ -25,7 +25,7 @@ class Meter:
         self._clock = clock
         self._began = clock()
         self._num_steps = self._num_left = 0
-        self._tokens = self._seconds = 0.0
+        self._tokens = self._seconds = self._waiting = self._flops = 0.0
         self._first_step_at = self._last_step_at = self._first_step_seconds = 0.0
         self._stride = 1
         self.loss = 0.0
@@ -46,6 +46,8 @@ class Meter:
         self.loss += share * (event.loss - self.loss)
         self._tokens += share * (event.num_tokens - self._tokens)
         self._seconds += share * (event.seconds - self._seconds)
+        self._waiting += share * (event.waiting_seconds - self._waiting)
+        self._flops += share * (event.flops - self._flops)
         if self._num_steps % self._stride == 0:
             self.losses = (*self.losses, self.loss)
         if len(self.losses) > self._MAX_LOSSES:
@@ -54,6 +56,15 @@ class Meter:
     @property
     def tokens_per_second(self) -> float:
         return self._tokens / self._seconds if self._seconds > 0 else 0.0
+
+    @property
+    def flops_per_second(self) -> float:
+        return self._flops / self._seconds if self._seconds > 0 else 0.0
+
+    @property
+    def share_of_waiting(self) -> float:
+        """Part of the time in which nothing was computed because the next examples were not there yet."""
+        return self._waiting / self._seconds if self._seconds > 0 else 0.0
 
     def elapsed(self) -> float:
         return self._clock() - self._began

@@ -192,7 +192,7 @@ class LiveProgress:
         self._live.stop()
 
     def frame(self) -> RenderableType:
-        """Draw what is known now: at most 14 lines with three samples on 80 columns."""
+        """Draw what is known now: at most 15 lines with three samples on 80 columns."""
         from rich.console import Group
 
         parts: list[RenderableType] = []
@@ -203,12 +203,14 @@ class LiveProgress:
             speed = self._meter.tokens_per_second
             parts.append(_line(f"{_numbers(step, self._meter.loss, speed)}  epoch {step.epoch:.2f}"))
             parts.append(self._course())
+            if self._console.height > 12:
+                parts.append(_line(self._cost(step)))
         if evaluation:
             parts.append(_line(_scores(evaluation, self._console.width)))
         if checkpoint:
             parts.append(_line(_saved(checkpoint)))
         if evaluation:
-            room = (self._console.height - 9) // 2
+            room = (self._console.height - 10) // 2
             for sample in evaluation.samples[: max(0, min(self._show_samples, room))]:
                 parts.extend(_sample_lines(sample, has_reference=False))
         if stage:
@@ -230,6 +232,14 @@ class LiveProgress:
             duration(self._meter.elapsed()),
             left,
         )
+
+    def _cost(self, step: StepDone) -> str:
+        speed = self._meter.flops_per_second
+        peak = self._started.peak_flops if self._started else None
+        share = f" ({speed / peak:.0%} of the device's peak)" if peak else ""
+        speed, unit = (speed / 1e12, "TFLOP/s") if speed >= 1e12 else (speed / 1e9, "GFLOP/s")
+        memory = f"{step.memory_bytes / 2**30:.1f} GiB"
+        return f"{speed:.3g} {unit}{share}  {memory}  waiting {self._meter.share_of_waiting:.1%}"
 
     def _course(self) -> Text:
         losses = self._meter.losses

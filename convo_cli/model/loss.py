@@ -45,6 +45,14 @@ class Batch:
         return len(self.labels)
 
     @property
+    def lengths(self) -> Tensor:
+        """(number of examples,) their tokens, without padding."""
+        if self.segments is not None:
+            return torch.tensor(self.segments.lengths)
+        assert self.attention_mask is not None, "a batch is a pack or is padded"
+        return self.attention_mask.sum(dim=1)
+
+    @property
     def num_examples(self) -> int:
         return len(self.input_ids) if self.segments is None else len(self.segments.lengths)
 

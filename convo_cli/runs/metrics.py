@@ -95,6 +95,7 @@ def _record(event: Event, step: int) -> dict[str, Any] | None:
                 "device": event.device,
                 "precision": event.precision,
                 "num_parameters": event.num_parameters,
+                "peak_flops": event.peak_flops,
                 "template": event.template,
                 "max_length": event.max_length,
                 "training": asdict(event.training),
@@ -112,6 +113,9 @@ def _record(event: Event, step: int) -> dict[str, Any] | None:
                 "num_targets": event.num_targets,
                 "tokens_seen": event.tokens_seen,
                 "seconds": event.seconds,
+                "waiting_seconds": event.waiting_seconds,
+                "flops": event.flops,
+                "memory_bytes": event.memory_bytes,
             }
         case EvaluationDone():
             return {

@@ -15,7 +15,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -54,6 +54,8 @@ class Plan:
     early_stopping: EarlyStopping
     micro_batches: Callable[[int], Sequence[Batch]]
     nll_sum: Callable[[PreTrainedModel, Batch], torch.Tensor]
+    flops_of: Callable[[Batch], float]
+    peak_memory: Callable[[], int]
     learning_rate: Callable[[int], float]
     autocast: Callable[[], AbstractContextManager[None]]
     is_evaluation_due: Callable[[int], bool]
@@ -72,6 +74,8 @@ class StepOutcome:
     learning_rate: float
     num_tokens: int
     num_targets: int
+    flops: float
+    waiting_seconds: float = field(compare=False)
 
 
 def train(state: TrainState, plan: Plan, report: Report) -> str:
@@ -114,6 +118,9 @@ def train(state: TrainState, plan: Plan, report: Report) -> str:
                 num_targets=outcome.num_targets,
                 seconds=seconds,
                 tokens_seen=progress.tokens_seen,
+                waiting_seconds=outcome.waiting_seconds,
+                flops=outcome.flops,
+                memory_bytes=plan.peak_memory(),
             )
         )
 
@@ -124,7 +131,9 @@ def train_step(state: TrainState, plan: Plan) -> StepOutcome:
     learning_rate = plan.learning_rate(step)
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate
+    started = time.perf_counter()
     batches = plan.micro_batches(step)
+    waiting = time.perf_counter() - started
     while True:
         torch.manual_seed(step_seed(plan.seed, step))
         loss, grad_norm = accumulate_gradients(state, plan, batches)
@@ -145,7 +154,8 @@ def train_step(state: TrainState, plan: Plan) -> StepOutcome:
     state.scaler.update()
     num_tokens = sum(batch.num_tokens for batch in batches)
     num_targets = sum(batch.num_targets for batch in batches)
-    return StepOutcome(loss, grad_norm, learning_rate, num_tokens, num_targets)
+    flops = sum(map(plan.flops_of, batches))
+    return StepOutcome(loss, grad_norm, learning_rate, num_tokens, num_targets, flops, waiting)
 
 
 def accumulate_gradients(state: TrainState, plan: Plan, batches: Sequence[Batch]) -> tuple[float, float]:

@@ -17,6 +17,7 @@ from convo_cli.data.store import ASSISTANT_TARGET, USER_TARGET
 from convo_cli.evaluation.evaluator import Evaluator
 from convo_cli.evaluation.replies import choose_dialogues
 from convo_cli.events import EvaluationDone, Report
+from convo_cli.model.cost import FlopCounter, peak_memory
 from convo_cli.model.device import ResolvedPrecision, autocast_for, choose_precision
 from convo_cli.model.layout import Layout
 from convo_cli.model.loss import Batch
@@ -90,6 +91,8 @@ def make_plan(run: RunDirectory, parts: Parts, stop: StopRequest, report: Report
         ),
         micro_batches=micro_batches(parts),
         nll_sum=parts.layout.nll_sum,
+        flops_of=FlopCounter(parts.model),
+        peak_memory=lambda: peak_memory(parts.device),
         learning_rate=learning_rate,
         autocast=autocast_for(parts.device, precision),
         is_evaluation_due=lambda step: (

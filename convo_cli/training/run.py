@@ -30,6 +30,7 @@ from convo_cli.model.build import (
     set_generation_defaults,
     use_fast_activations,
 )
+from convo_cli.model.cost import peak_flops
 from convo_cli.model.device import autocast_for, choose_device, choose_precision, make_deterministic, move
 from convo_cli.model.layout import choose_layout, proof_examples
 from convo_cli.runs.atomic import disk_errors, make_directory, remove_directory, remove_leftovers, write_file
@@ -245,6 +246,7 @@ def _started(run: RunDirectory, parts: Parts, state: TrainState) -> RunStarted:
         first_step=state.progress.step + 1,
         max_steps=parts.max_steps,
         steps_per_epoch=math.ceil(parts.steps_per_epoch),
+        peak_flops=peak_flops(parts.device, choose_precision(parts.config.training.precision, parts.device)),
     )
 
 

@@ -34,6 +34,7 @@ def plan(make_encoder, sample_dialogues):
         max_steps=1, steps_per_epoch=1, seed=0, device=torch.device("cpu"), max_grad_norm=1.0, metric="bleu-4",
         early_stopping=EarlyStopping(None, False, 0.0), learning_rate=lambda step: 1e-3, autocast=nullcontext,
         micro_batches=lambda step: [pack(examples, {ASSISTANT_TARGET})], nll_sum=nll_sum,
+        flops_of=lambda batch: 0.0, peak_memory=lambda: 0,
         is_evaluation_due=lambda step: False, is_save_due=lambda step: False, evaluate=lambda state: None,
         save=lambda state: None, is_stop_requested=lambda: False,
     )  # fmt: skip

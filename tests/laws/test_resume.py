@@ -16,7 +16,7 @@ from convo_cli.runs.layout import RunDirectory
 from convo_cli.runs.metrics import read_metrics
 from convo_cli.training.run import resume_run, start_run
 
-VOLATILE = {"time", "seconds", "tokens_per_second", "run_dir"}
+VOLATILE = {"time", "seconds", "waiting_seconds", "memory_bytes", "run_dir"}
 
 
 def _stop_after(step):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,8 @@ class FakeTerminal(io.StringIO):
 
 
 def step(number: int, *, loss: float = 5.1234, max_steps: int = 300, seconds: float = 0.5) -> StepDone:
-    return StepDone(number, max_steps, number / 43, loss, 3.3e-4, 1.234, 600, 300, seconds, 600 * number)
+    numbers = (loss, 3.3e-4, 1.234, 600, 300, seconds, 600 * number, seconds / 100, seconds * 6e10, 3 * 2**29)
+    return StepDone(number, max_steps, number / 43, *numbers)
 
 
 def evaluation(number: int, samples: tuple[SampleReply, ...] = ()) -> EvaluationDone:
@@ -240,6 +242,7 @@ def test_the_live_view_at_eighty_columns() -> None:
         f"step 120/300  ━━━━━━━━━━━━━━━━━╸{' ' * 26}  40%  1:00  1:30 left",
         "loss 7.225  lr 3.3e-04  grad 1.23  1.2k tok/s  epoch 2.79",
         "████████▇▇▇▇▇▇▇▇▆▆▆▆▆▆▆▆▅▅▅▅▅▅▅▅▄▄▄▄▄▄▄▄▃▃▃▃▃▃▃▃▂▂▂▂▂▂▂▂▁▁▁▁  7.22 to 9.97",
+        "60 GFLOP/s  1.5 GiB  waiting 1.0%",
         "eval step 100  loss 3.210  ppl 24.8",
         "  bleu-2 4.12  bleu-4 1.50  nist-2 0.40  nist-4 0.41",
         "saved step 100  runs/convo/checkpoints/step-00000100 (last)",
@@ -249,6 +252,13 @@ def test_the_live_view_at_eighty_columns() -> None:
         "  reply     [token limit] and and and and and and and and and and and and and a…",
         f"evaluating  {'━' * 15}╸{' ' * 46}  3/12",
     ]
+
+
+def test_speed_is_beside_what_the_device_is_made_for_where_that_is_known() -> None:
+    fast = replace(step(1), flops=200e12)
+    assert "400 TFLOP/s (40% of the device's peak)  1.5 GiB" in " ".join(
+        frame_lines(replace(STARTED, peak_flops=989e12), fast)
+    )
 
 
 def test_before_the_first_step_the_bar_waits_where_the_run_goes_on() -> None:

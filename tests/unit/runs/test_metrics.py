@@ -113,6 +113,7 @@ def test_every_kept_event_is_one_record_with_stable_names(tmp_path: Path) -> Non
             "device": "cpu",
             "precision": "fp32",
             "num_parameters": 1000,
+            "peak_flops": None,
             "template": "turns",
             "max_length": 64,
             "training": {
@@ -137,6 +138,9 @@ def test_every_kept_event_is_one_record_with_stable_names(tmp_path: Path) -> Non
             "num_targets": 32,
             "tokens_seen": 64,
             "seconds": 0.5,
+            "waiting_seconds": 0.0,
+            "flops": 0.0,
+            "memory_bytes": 0,
         },
         {
             "event": "evaluation",

@@ -47,6 +47,7 @@ def make_plan(encoder, sample_dialogues):
             "early_stopping": EarlyStopping(None, False, 0.0), "learning_rate": lambda step: 1e-2,
             "autocast": nullcontext, "is_evaluation_due": lambda step: False, "is_save_due": lambda step: False,
             "micro_batches": lambda step: [pad(examples, {ASSISTANT_TARGET}, encoder.pad_id)], "nll_sum": nll_sum,
+            "flops_of": lambda batch: 0.0, "peak_memory": lambda: 0,
             "evaluate": lambda state: None, "save": lambda state: None, "is_stop_requested": lambda: False,
         }  # fmt: skip
         return Plan(**{**values, **changes})
