@@ -81,7 +81,7 @@ def compare(path: Path, folder: Path, arguments: argparse.Namespace) -> None:
         shutil.rmtree(home, ignore_errors=True)
         _, took = timed(lambda: prepare(config, home))
         seconds["first"].append(took)
-        for tokens in (home / ".cache").glob("tokens-*"):
+        for tokens in (home / ".convo-cache").glob("tokens-*"):
             if tokens.is_dir():
                 shutil.rmtree(tokens)
         (encoder, num_tokens), took = timed(lambda: prepare(config, home))

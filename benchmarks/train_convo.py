@@ -109,7 +109,7 @@ def train(arguments: argparse.Namespace, store: TokenStore) -> dict[str, object]
     if arguments.without != "fast-gelu":
         use_fast_activations(model)
     layout = choose_layout(
-        model, proof_examples(store), {ASSISTANT_TARGET}, pad_id=PAD, autocast=nullcontext,
+        model, proof_examples(store, {ASSISTANT_TARGET}), {ASSISTANT_TARGET}, pad_id=PAD, autocast=nullcontext,
         packing="off" if arguments.without == "packing" else "on", report=lambda event: None,
     )  # fmt: skip
     nll_sum = loss.plain_nll_sum if arguments.without == "target-loss" else layout.nll_sum

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import zstandard
 from rich.text import Text
 
-from convo_cli.cli.console import printable
+from convo_cli.cli.console import printable, typeable
 from convo_cli.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ def require_new_file(out: Path, inputs: Sequence[str], *, is_forced: bool) -> No
         )
     if out.is_dir():
         raise UsageError(f"--fix {out}: a directory", hint=f"--fix {out / 'fixed.jsonl'}")
+    if not out.absolute().parent.is_dir():
+        raise UsageError(f"--fix {out}: there is no folder {out.parent}", hint=f"mkdir -p {typeable(out.parent)}")
     if out.exists() and not is_forced:
         raise UsageError(f"--fix {out}: already exists", hint="name another file, or add --force to replace it")
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from convo_cli.data.report import ProblemGroup
     from convo_cli.training.preview import Preview
 
+_NO_LIMIT = 1_048_576
+"""Tokens of a window where only a tokenizer is given: its model's context may be anything."""
 _PROGRESS_BYTES = 8 * 2**20
 """Files smaller than this together are read before a progress bar could be looked at."""
 
@@ -144,7 +146,12 @@ def _inputs(
         from convo_cli.cli.arguments import require_pretrained
 
         require_pretrained(tokenizer)
-        values = {"data": {"train": files}, "model": {"pretrained": tokenizer}, "training": {"max_steps": 1}}
+        values = {
+            "data": {"train": files},
+            "model": {"pretrained": tokenizer},
+            "dialogue": {"max_length": _NO_LIMIT},
+            "training": {"max_steps": 1},
+        }
         run_config = build_config(values, "--tokenizer")
     else:
         run_config = None

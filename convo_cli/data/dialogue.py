@@ -11,6 +11,9 @@ from convo_cli.config.schema import TrainOn
 Role = Literal["system", "user", "assistant"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant")
 
+SEPARATOR = "\0"
+"""Stands between the texts of turns where they are looked at together; no text can hold it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Turn:

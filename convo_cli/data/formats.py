@@ -30,10 +30,9 @@ SHAPES: Mapping[str, tuple[str, ...]] = {
 """The keys that an object must have to be read as each shape; where several fit, the first is taken."""
 
 DIALOGUE_KEYS = frozenset({key for keys in SHAPES.values() for key in keys} | {"input", "system"})
-TURN_KEYS = frozenset({"role", "from", "speaker", "content", "value", "text", "train"})
-
-_SPEAKER_KEYS = ("role", "from", "speaker")
-_TEXT_KEYS = ("content", "value", "text")
+SPEAKER_KEYS = ("role", "from", "speaker")
+TEXT_KEYS = ("content", "value", "text")
+TURN_KEYS = frozenset({*SPEAKER_KEYS, *TEXT_KEYS, "train"})
 
 LocatedTurn = tuple[str, Turn]
 """The path of a turn's text in its line, and the turn."""
@@ -186,9 +185,9 @@ class _TurnReader:
                 self._named(item, at, index)
 
     def _named(self, turn: dict[str, Any], path: str, index: int) -> None:
-        speaker_key = next((key for key in _SPEAKER_KEYS if key in turn), None)
-        text_key = next((key for key in _TEXT_KEYS if key in turn), None)
-        for key, what, known in ((speaker_key, "speaker", _SPEAKER_KEYS), (text_key, "text", _TEXT_KEYS)):
+        speaker_key = next((key for key in SPEAKER_KEYS if key in turn), None)
+        text_key = next((key for key in TEXT_KEYS if key in turn), None)
+        for key, what, known in ((speaker_key, "speaker", SPEAKER_KEYS), (text_key, "text", TEXT_KEYS)):
             if key is None:
                 keys = ", ".join(quoted(key) for key in list(turn)[:8]) or "no keys"
                 self._refuse("missing-key", path, f"the turn has no {what} ({', '.join(known)}); it has {keys}")

@@ -1,8 +1,11 @@
-"""What stands between the texts of a block of lines: the JSON around them, as small numbers.
+"""A block of lines taken apart into its texts and the JSON between them, the literals: the fast lane's first step.
 
     ["Hello", "Hi!"]     the line begins with ["  two texts have ", " between them  and "] ends it
 
-The literals of a line, put around any other texts, are a line of the same structure.
+Each literal gets a number; the numbers of a line are its signature, and lines of one signature differ only in strings
+and numbers. Before that, escapes are resolved, so that what stands between two quotes is the text, byte for byte: in
+these plain lines `"`, backslash, newline and tab that were escaped are the control characters 1 to 4, which no strict
+JSON holds.
 """
 
 from __future__ import annotations
@@ -15,13 +18,27 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Places = NDArray[np.intp]
+from convo_cli.data.formats import SPEAKER_KEYS
 
-MAX_LITERALS = 2_000
+Places = NDArray[np.intp]
+Flags = NDArray[np.bool_]
+
+_MARKS = b"\1\2\3\4"
+SPACES = b" \3\4"
+"""White space of ASCII as it stands in plain lines."""
+
+_ESCAPE = re.compile(rb'\\["\\/nt]')
+_MEANT = {rb"\"": b"\1", b"\\\\": b"\2", rb"\n": b"\3", rb"\t": b"\4", rb"\/": b"/"}
+# Control characters, quotes and backslashes by number are left to the slow lane.
+_OTHER_ESCAPE = re.compile(rb"\\(?!u(?!00(?:[01]|22|5[cC]))[0-9a-fA-F]{4})")
+_RESTORED = bytes.maketrans(b"\1\2\3\4", b'"\\\n\t')
+_FOLDED = bytes.maketrans(b"\1\2\3\4ABCDEFGHIJKLMNOPQRSTUVWXYZ", b'"\\  abcdefghijklmnopqrstuvwxyz')
+
+_MAX_LITERALS = 2_000
 _MAX_COMMON = 16
 _MAX_LENGTH = 2_000
 _NEWLINE, _QUOTE, _COLON = b'\n":'
-_SPEAKER_KEYS = (b"role", b"from", b"speaker")
+_SPEAKER_KEYS = tuple(key.encode() for key in SPEAKER_KEYS)
 
 # A string, so that no number is sought in it, or a number that every reader can hold.
 _STRING_OR_NUMBER = re.compile(
@@ -43,6 +60,72 @@ class Strings(NamedTuple):
     newlines: Places  # (lines + 1,)
 
 
+def take_apart(data: bytes) -> tuple[bytes, Strings, Places]:
+    """A newline and the lines without escapes, their strings, and which lines they are: faulty ones are left out."""
+    try:
+        block = b"\n" + plain(data)
+        if (strings := find_strings(block)) is not None:
+            return block, strings, np.arange(len(strings.newlines) - 1)
+    except ValueError:
+        pass
+    lines, kept = [b"\n"], []
+    for index, line in enumerate(data.split(b"\n")[:-1]):
+        try:
+            line = plain(line + b"\n")
+        except ValueError:
+            continue
+        if line.count(b'"') % 2 == 0:
+            lines.append(line)
+            kept.append(index)
+    block = b"".join(lines)
+    strings = find_strings(block)
+    assert strings is not None, "each line has an even number of quotes"
+    return block, strings, np.array(kept, np.intp)
+
+
+def plain(lines: bytes) -> bytes:
+    """The same lines without escapes; raises `ValueError` where one of them is not UTF-8 or is for the slow lane."""
+    codes = np.frombuffer(lines, np.uint8)
+    if np.count_nonzero(codes < ord(" ")) != np.count_nonzero(codes == ord("\n")):
+        raise ValueError("a control character inside a line")
+    if b"\\" in lines:
+        lines = _ESCAPE.sub(lambda match: _MEANT[match.group()], lines)
+        if b"\\" in lines:
+            lines = _without_numbers(lines)
+    if not lines.isascii():
+        lines.decode()
+    return lines
+
+
+def restore(text: bytes) -> bytes:
+    """The text as a turn holds it."""
+    return text.translate(_RESTORED)
+
+
+def fold(text: bytes) -> bytes:
+    """The text restored, with small ASCII letters and single spaces for ASCII white space."""
+    text = text.translate(_FOLDED) if any(mark in text for mark in _MARKS) else text.lower()
+    codes = np.frombuffer(text, np.uint8)
+    is_space = codes == ord(" ")
+    is_second = is_space[1:] & is_space[:-1]
+    if is_second.any():
+        text = codes[np.append([True], ~is_second)].tobytes()
+    return text
+
+
+def _without_numbers(lines: bytes) -> bytes:
+    """Resolve escapes of a character by its number."""
+    codes = np.frombuffer(lines, np.uint8)
+    num_quotes_before = np.searchsorted(np.flatnonzero(codes == ord('"')), np.flatnonzero(codes == ord("\\")))
+    if _OTHER_ESCAPE.search(lines) or not (num_quotes_before % 2).all():
+        raise ValueError("an escape for the slow lane, or outside of a text")
+    if not lines.isascii():
+        lines = lines.decode().encode("raw_unicode_escape")
+    # Through UTF-16, because escapes spell what lies beyond U+FFFF as two halves.
+    halves = lines.decode("raw_unicode_escape").encode("utf-16-le", "surrogatepass")
+    return halves.decode("utf-16-le").encode()
+
+
 def find_strings(block: bytes) -> Strings | None:
     """The strings of plain lines that begin with a newline; None where a line has a quote without a partner."""
     codes = np.frombuffer(block, np.uint8)
@@ -60,14 +143,14 @@ def find_strings(block: bytes) -> Strings | None:
     return Strings(codes, opens, closes, np.searchsorted(opens, newlines), newlines)
 
 
-def _holds(block: bytes, places: Places, literal: bytes) -> NDArray[np.bool_]:
+def _holds(block: bytes, places: Places, literal: bytes) -> Flags:
     """At which places the literal stands."""
     last = len(block) - len(literal)
     if last < 0:
         return np.zeros(len(places), np.bool_)
     # A view of the block at every offset at which so much can stand.
     views = np.ndarray((last + 1,), f"S{len(literal)}", block, strides=(1,))
-    is_there: NDArray[np.bool_] = views[np.minimum(places, last)] == literal
+    is_there: Flags = views[np.minimum(places, last)] == literal
     return is_there
 
 
@@ -117,7 +200,7 @@ class Literals:
         if len(literal) > _MAX_LENGTH:
             return 0
         literal = literal[:1] + _STRING_OR_NUMBER.sub(_zero, literal[1:])
-        if literal not in self._numbers and len(self._known) <= MAX_LITERALS:
+        if literal not in self._numbers and len(self._known) <= _MAX_LITERALS:
             self._numbers[literal] = len(self._known)
             self._known.append(literal)
         return self._numbers.get(literal, 0)

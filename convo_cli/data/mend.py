@@ -1,4 +1,4 @@
-"""One line of a data file, mended as far as that needs no guess; what is left is for whoever wrote it."""
+"""One line of a data file, mended as far as that needs no guess: what `repair` does with a line that is not good."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import jsonlines
 
 from convo_cli.config.schema import DataConfig
-from convo_cli.data.formats import DIALOGUE_KEYS, SHAPES, TURN_KEYS, is_array_of_dialogues, shape_of
+from convo_cli.data.formats import DIALOGUE_KEYS, SHAPES, TEXT_KEYS, TURN_KEYS, is_array_of_dialogues, shape_of
 from convo_cli.data.odd_text import odd_spots, without_entities, without_invisible_characters
 from convo_cli.data.suspicions import misspelt
 
@@ -35,7 +35,6 @@ _ESCAPE_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 _LINE_END = re.compile(r"\r\n?|[\x0b\x0c]")
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0e-\x1f\ud800-\udfff]")
 _TRUE_OR_FALSE = {"true": True, "false": False, 1: True, 0: False}
-_TEXT_KEYS = ("content", "value", "text")
 _PLACES = frozenset({"prompt", "completion", "instruction", "input", "output", "system"})
 
 
@@ -231,7 +230,7 @@ def _mend_turn(turn: Any) -> Any:
 
 
 def _text_key(turn: dict[str, Any]) -> str:
-    return next((key for key in _TEXT_KEYS if key in turn), "text")
+    return next((key for key in TEXT_KEYS if key in turn), "text")
 
 
 def _is_empty(turn: Any) -> bool:

@@ -1,4 +1,7 @@
-"""What is legal inside a text and seldom meant, as patterns that can be sought in a whole block of texts at once."""
+"""What is odd inside one text (legal and seldom meant), as patterns that many texts can be searched with at once.
+
+`suspicions` asks here about each text, `mend` repairs what is found, `sieve` asks faster about a whole block.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,22 @@ import re
 from collections.abc import Iterator
 from html.entities import html5
 
+from convo_cli.data.dialogue import SEPARATOR
 from convo_cli.data.problems import quoted
-
-SEPARATOR = "\0"
-"""Stands between texts that are searched together; no text can hold it."""
 
 _MISSING = frozenset(
     {"NULL", "null", "None", "nan", "NaN", "NaT", "<NA>", "undefined", "(null)", "[object Object]"}
     | {"[deleted]", "[removed]", "#N/A", "#NAME?", "#REF!", "#VALUE!", "#DIV/0!"}
 )
 _ACTIONS = frozenset({"Submit-Deal", "Accept-Deal", "Reject-Deal", "Walk-Away"})
-_ODD_TEXTS = _MISSING | _ACTIONS
+ODD_TEXTS = _MISSING | _ACTIONS
+"""What is odd as a whole text."""
 
+SPEAKERS = ("user", "human", "assistant", "chatbot", "bot", "customer", "agent", "speaker", "person")
+"""Names that odd texts begin with, in small letters."""
+
+_FORMS = [form(name) for name in SPEAKERS for form in (str.lower, str.capitalize, str.upper)]
 # The groups of every pattern are named after the codes.
-_SPEAKERS = ("user", "human", "assistant", "chatbot", "bot", "customer", "agent", "speaker", "person")
-_FORMS = [form(name) for name in _SPEAKERS for form in (str.lower, str.capitalize, str.upper)]
 _ODD_BEGINNING = re.compile(
     # Where more lines begin with a name and a colon, the text is a form or a scene that somebody wrote.
     rf"\0(?:(?P<speaker_prefix>(?:[AB]::|(?:{'|'.join(_FORMS)})(?: ?[0-9A-Z])? ?:(?=\s))"
@@ -63,14 +67,18 @@ _ODD_CHARACTER = re.compile(
 
 # Where the three can match at all. They try every branch at every place; these find the few places worth it.
 _BEGINNINGS = re.compile(rf"\0(?:[A-Za-z](?:{'|'.join(sorted({form[1:] for form in _FORMS}))}|::)|[\[{{]|array|b[\"'])")
-_MARKS = ("&", "<", "\\", "[", "##", "__eo", "\u2581", "\u0120")
-_MARK = re.compile(r"[&<\\[#_\u2581\u0120]")
-_NOTABLE = re.compile(
+_MARKUP_SIGNS = ("&", "<", "\\", "[", "##", "__eo", "\u2581", "\u0120")
+MARKUP_PLACES = re.compile(r"[&<\\[#_\u2581\u0120]")
+"""Where odd markup may begin."""
+
+_ODD_OR_LEAD = re.compile(
     f"[{_LEADS}\x7f-\x9f\u00ad\u200b-\u200d\u2028\u2029\u202d\u202e\u2060-\u2064\u3164\ue000-\uf8ff\ufdd0-\ufdef\ufeff"
     "\uffa0\ufffd-\uffff\U000e0000-\U000e007f\U000f0000-\U0010ffff]"
 )
-_NOTABLE_IN_PLACE = re.compile(f"{_NOTABLE.pattern}(?:(?<![{_LEADS}])|(?=[^\\x00-\\x7f]))")
-_PLAIN = bytes(range(0x7F))
+CHARACTER_PLACES = re.compile(f"{_ODD_OR_LEAD.pattern}(?:(?<![{_LEADS}])|(?=[^\\x00-\\x7f]))")
+"""Where odd characters may begin; a lead byte of mojibake is an honest letter where ASCII follows."""
+
+_HARMLESS = bytes(range(0x7F))
 
 _MESSAGES = {
     "null-text": "the text is {}",
@@ -93,16 +101,16 @@ _MESSAGES = {
 def may_hold_odd_text(texts: str, each: list[str]) -> bool:
     """Whether `odd_spots` may find something in one of ``each``, the parts of ``texts`` between its separators."""
     return (
-        not _ODD_TEXTS.isdisjoint(each)
+        not ODD_TEXTS.isdisjoint(each)
         or any(_matches_at(_BEGINNINGS, _ODD_BEGINNING, f"\0{texts}\0"))
-        or (any(mark in texts for mark in _MARKS) and any(_matches_at(_MARK, _ODD_MARKUP, texts)))
-        or (_may_hold_odd_character(texts) and any(_matches_at(_NOTABLE_IN_PLACE, _ODD_CHARACTER, texts)))
+        or (any(sign in texts for sign in _MARKUP_SIGNS) and any(_matches_at(MARKUP_PLACES, _ODD_MARKUP, texts)))
+        or (_may_hold_odd_character(texts) and any(_matches_at(CHARACTER_PLACES, _ODD_CHARACTER, texts)))
     )
 
 
 def odd_spots(text: str) -> Iterator[tuple[str, str]]:
     """Yield the code and message of the first odd spot of each kind."""
-    if text in _ODD_TEXTS:
+    if text in ODD_TEXTS:
         code = "null-text" if text in _MISSING else "label-row"
         yield code, _MESSAGES[code].format(quoted(text))
     first: dict[str, re.Match[str]] = {}
@@ -147,8 +155,8 @@ def _visible(match: re.Match[str]) -> str:
 def _matches(text: str) -> Iterator[re.Match[str]]:
     if (beginning := _ODD_BEGINNING.match(f"\0{text}\0")) is not None:
         yield beginning
-    yield from _matches_at(_MARK, _ODD_MARKUP, _CODE.sub(" ", text))
-    yield from _matches_at(_NOTABLE_IN_PLACE, _ODD_CHARACTER, text)
+    yield from _matches_at(MARKUP_PLACES, _ODD_MARKUP, _CODE.sub(" ", text))
+    yield from _matches_at(CHARACTER_PLACES, _ODD_CHARACTER, text)
 
 
 def _matches_at(places: re.Pattern[str], odd: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
@@ -164,8 +172,8 @@ def _may_hold_odd_character(texts: str) -> bool:
     if texts.isascii():
         return "\x7f" in texts
     # Most characters are ASCII, and it is faster to delete those from the bytes than to search among them.
-    rest = texts.encode("utf-8", "surrogatepass").translate(None, _PLAIN)
-    return _NOTABLE.search(rest.decode("utf-8", "surrogatepass")) is not None
+    rest = texts.encode("utf-8", "surrogatepass").translate(None, _HARMLESS)
+    return _ODD_OR_LEAD.search(rest.decode("utf-8", "surrogatepass")) is not None
 
 
 def _is_entity(reference: str) -> bool:

@@ -1,7 +1,7 @@
 """What can be wrong with data: every problem has a stable code, a severity, a place and a hint.
 
 Whoever finds a problem hands it to a `ProblemSink`. The sink decides: training's `refuse` raises at the first error,
-the validator's counts them all.
+validation's `tally.ProblemTally` counts them all.
 """
 
 from __future__ import annotations
@@ -138,7 +138,8 @@ class Problem:
         return KINDS[self.code].hint
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column} {self.path} {self.message}"
+        where = f"{self.file}:{self.line}:{self.column}" if self.file else f"line {self.line}"
+        return f"{where} {self.path} {self.message}"
 
 
 ProblemSink = Callable[[Problem], None]

@@ -1,4 +1,7 @@
-"""The lines and the dialogues of data files, a block of lines at a time and never more in memory."""
+"""The way into data files: as blocks of lines for validation, lines for repair, dialogues for everything else.
+
+Never more than a block of lines is in memory.
+"""
 
 from __future__ import annotations
 

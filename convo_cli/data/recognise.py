@@ -1,4 +1,4 @@
-"""What a file is when it is not JSON Lines, told from its first bytes."""
+"""What a file is when it is not JSON Lines, told from its first bytes: what `reader` asks before it reads a line."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What `validate-data --fix` writes: good lines as they are, others mended where that needs no guess, no other.
+"""What `validate-data --fix` writes: good lines as they are, others where `mend` makes them good, the rest not at all.
 
-Streams: one line at a time (a file that is one pretty-printed value as a whole, up to the limit of a line).
+One line is in memory at a time; of a file that is one pretty-printed value all of it, up to the limit of a line.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from convo_cli.config.schema import DataConfig, TrainOn
 from convo_cli.data.dialogue import has_target
 from convo_cli.data.formats import to_turns, unread_keys
 from convo_cli.data.mend import BeyondRepairError, dump, mend_value, read_values
-from convo_cli.data.problems import KINDS, Problem, quoted
+from convo_cli.data.problems import Problem, quoted
 from convo_cli.data.reader import MAX_LINE_BYTES, check_source, iter_lines
+from convo_cli.data.report import ProblemGroup
 from convo_cli.data.strict_json import decode, place
 from convo_cli.data.suspicions import misspelt, suspect_turns
+from convo_cli.data.tally import ProblemTally
 from convo_cli.data.unpack import DAMAGED, STDIN, open_unpacked
 from convo_cli.events import Event, Progress, Report
 
@@ -131,25 +133,6 @@ def _repair_file(path: str, repair: _Repair, report: Report) -> None:
         repair.add_spread_value(path, problem)
 
 
-class _Groups:
-    """Lines by the code of what was wrong with them: how many there are, and the first."""
-
-    def __init__(self, max_listed: int) -> None:
-        self._max_listed = max_listed
-        self._counts: Counter[str] = Counter()
-        self._listed: dict[str, list[Problem]] = {}
-
-    def add(self, problem: Problem) -> None:
-        self._counts[problem.code] += 1
-        listed = self._listed.setdefault(problem.code, [])
-        if len(listed) < self._max_listed:
-            listed.append(problem)
-
-    def as_report(self, what: Callable[[str], str]) -> tuple[RepairGroup, ...]:
-        counts = self._counts.items()
-        return tuple(RepairGroup(code, what(code), count, tuple(self._listed[code])) for code, count in counts)
-
-
 @dataclass(frozen=True, slots=True)
 class _Mended:
     """One dialogue of a line: how it reads now, what was wrong and is no more, and what still is."""
@@ -169,8 +152,8 @@ class _Repair:
         self._data_config = data_config
         self._train_on = train_on
         self._counts: Counter[str] = Counter()
-        self._repaired = _Groups(max_listed)
-        self._left_out = _Groups(max_listed)
+        self._repaired = ProblemTally(max_listed)
+        self._left_out = ProblemTally(max_listed)
 
     def add_line(self, raw: bytes, file: str, line: int) -> None:
         """Write the line, or what can be made of it."""
@@ -193,7 +176,7 @@ class _Repair:
 
     def add_problem(self, problem: Problem) -> None:
         """Note what is wrong between the lines or with the whole file."""
-        (self._repaired if problem.code == "blank-line" else self._left_out).add(problem)
+        (self._repaired if problem.code == "blank-line" else self._left_out)(problem)
 
     def as_report(self) -> RepairReport:
         return RepairReport(
@@ -202,8 +185,8 @@ class _Repair:
             num_repaired=self._counts["repaired"],
             num_left_out=self._counts["left out"],
             num_written=self._counts["written"],
-            repaired=self._repaired.as_report(lambda code: REPAIRS[code]),
-            left_out=self._left_out.as_report(lambda code: KINDS[code].hint),
+            repaired=_groups(self._repaired, lambda group: REPAIRS[group.code]),
+            left_out=_groups(self._left_out, lambda group: group.hint),
         )
 
     def _add_mended(self, raw: bytes, problems: list[Problem]) -> None:
@@ -226,9 +209,9 @@ class _Repair:
         for each in good:
             self._write_line(each.line)
         for gone in repaired.values():
-            self._repaired.add(gone)
+            self._repaired(gone)
         for error in errors:
-            self._left_out.add(error)
+            self._left_out(error)
         self._counts["repaired"] += bool(good)
         self._counts["left out"] += bool(errors)
 
@@ -267,6 +250,10 @@ class _Repair:
     def _write_line(self, raw: bytes) -> None:
         self._counts["written"] += 1
         self._write(raw + b"\n")
+
+
+def _groups(tally: ProblemTally, what: Callable[[ProblemGroup], str]) -> tuple[RepairGroup, ...]:
+    return tuple(RepairGroup(group.code, what(group), group.count, group.problems) for group in tally.groups())
 
 
 def _obstacle(problems: list[Problem]) -> Problem | None:

@@ -1,4 +1,4 @@
-"""What validation found out, as values; `convo_cli.cli` renders them."""
+"""What validation found out, as values: made by `tally`, rendered by `convo_cli.cli`."""
 
 from __future__ import annotations
 

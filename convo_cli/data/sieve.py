@@ -1,6 +1,6 @@
-"""Which texts of many may be odd or need folding: cheap questions with false alarms, to be followed by exact ones.
+"""Which texts of a block may be odd or are not normalised: cheap questions with false alarms, before exact ones.
 
-Whatever `may_be_odd` finds is caught here; tests/laws/test_fast_lane.py holds the two together.
+Whatever `suspicions.may_be_odd` finds is caught here, which tests/laws/test_fast_lane.py holds.
 """
 
 from __future__ import annotations
@@ -13,21 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convo_cli.data.fingerprint import normalised
-from convo_cli.data.literals import Places
-from convo_cli.data.odd_text import _MARK, _NOTABLE_IN_PLACE, _ODD_TEXTS, _SPEAKERS
-from convo_cli.data.suspicions import _HEADING_FORMS, LONG_REPEAT_CHARACTERS
+from convo_cli.data.literals import Flags, Places
+from convo_cli.data.odd_text import CHARACTER_PLACES, MARKUP_PLACES, ODD_TEXTS, SPEAKERS
+from convo_cli.data.suspicions import HEADINGS, LONG_REPEAT_CHARACTERS
 
-Flags = NDArray[np.bool_]
-
-_FIXED_TEXTS = frozenset(text.encode() for text in _ODD_TEXTS | _HEADING_FORMS)
+_FIXED_TEXTS = frozenset(text.encode() for text in ODD_TEXTS | HEADINGS)
 _LONGEST = max(map(len, _FIXED_TEXTS))
 # The first four bytes of a text, ASCII letters small: a speaker, or Python's spelling of an array.
-_BEGINNINGS = frozenset(name[:4].encode() for name in (*_SPEAKERS, "array"))
+_BEGINNINGS = frozenset(name[:4].encode() for name in (*SPEAKERS, "array"))
 _SIGNS_AND_DIGITS = b"+-0123456789"
+# In plain lines 1 is a quotation mark and 2 a backslash that was escaped.
 _ODD_ASCII = b"&<[\2\x7f"
 _ODD_PAIRS = b"#_"
 
-_KNOWN, _NOTABLE, _LEAD, _FOLDED = 1, 2, 4, 8
+_KNOWN, _ODD, _LEAD, _FOLDED = 1, 2, 4, 8
 
 
 def begin_oddly(block: bytes, starts: Places, ends: Places) -> Flags:
@@ -61,7 +60,7 @@ def _begins_oddly(text: bytes) -> bool:
 def _pairs() -> tuple[Flags, Flags]:
     """The first two bytes of texts for `_begins_oddly` to look at: of any text, and of one that may be fixed."""
     of_any, of_fixed = np.zeros(2**16, np.bool_), np.zeros(2**16, np.bool_)
-    for name in (*_SPEAKERS, "array", "b'", 'b"', "b\1"):
+    for name in (*SPEAKERS, "array", "b'", 'b"', "b\1"):
         for first in (name[0].lower(), name[0].upper()):
             for second in (name[1].lower(), name[1].upper()):
                 of_any[ord(first) << 8 | ord(second)] = True
@@ -90,13 +89,13 @@ class Alphabet:
         self._flags = np.zeros(0x110000, np.uint8)
         self._flags[:128] = _KNOWN
 
-    def notable(self, codes: NDArray[np.uint32]) -> Places:
+    def odd(self, codes: NDArray[np.uint32]) -> Places:
         """Where characters stand that only odd texts have."""
         flags = self._look_up(codes)
-        is_notable = (flags & _NOTABLE) != 0
+        is_odd = (flags & _ODD) != 0
         # A lead byte of mojibake is an honest letter unless something beyond ASCII follows.
-        is_notable[:-1] &= ((flags[:-1] & _LEAD) == 0) | (codes[1:] > 127)
-        return np.flatnonzero(is_notable)
+        is_odd[:-1] &= ((flags[:-1] & _LEAD) == 0) | (codes[1:] > 127)
+        return np.flatnonzero(is_odd)
 
     def folded(self, codes: NDArray[np.uint32]) -> Places:
         """Where characters stand that are not as they are in normalised text, or may not be beside others."""
@@ -113,9 +112,9 @@ class Alphabet:
 
 def _classify(char: str) -> int:
     flags = _KNOWN
-    if _MARK.match(char) or _NOTABLE_IN_PLACE.match(char + "é"):
-        flags |= _NOTABLE
-        if not _MARK.match(char) and not _NOTABLE_IN_PLACE.match(char + "e"):
+    if MARKUP_PLACES.match(char) or CHARACTER_PLACES.match(char + "é"):
+        flags |= _ODD
+        if not MARKUP_PLACES.match(char) and not CHARACTER_PLACES.match(char + "e"):
             flags |= _LEAD
     if normalised(f"a{char}a") != f"a{char}a" or unicodedata.category(char)[0] == "M" or char in _joining():
         flags |= _FOLDED

@@ -22,6 +22,7 @@ from convo_cli.data.fingerprint import fingerprint
 NO_TARGET, ASSISTANT_TARGET, USER_TARGET = 0, 1, 2
 """What a token is to the loss. User targets count while `dialogue.train_on` is all or the curriculum says so."""
 
+_COUNTED = 1 << 24  # tokens looked at at once
 _DIALOGUE = np.dtype([("file", "<i4"), ("line", "<i8"), ("fingerprint", "<u8"), ("num_tokens", "<i8")])
 _COLUMNS: dict[str, np.dtype[Any]] = {
     "input_ids": np.dtype("<i4"),
@@ -107,8 +108,9 @@ class TokenStore:
         return np.diff(self.offsets)
 
     def num_targets(self, kind: int) -> int:
-        """How many tokens are targets of this kind."""
-        return int(np.count_nonzero(self.targets == kind))
+        """How many tokens are targets of this kind; a part of a mapped store at a time."""
+        parts = (self.targets[begin : begin + _COUNTED] for begin in range(0, len(self.targets), _COUNTED))
+        return sum(int(np.count_nonzero(part == kind)) for part in parts)
 
     def where(self, index: int, files: Sequence[str]) -> str:
         """The file and line of dialogue ``index``; ``files`` as they were given to `build`."""

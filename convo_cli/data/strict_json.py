@@ -1,7 +1,7 @@
-"""One line of JSON, read strictly: fast where the line is good, slow and exact where it is not.
+"""One line of JSON, read strictly: the first thing that training and the slow lane do with a line.
 
 `decode` lets msgspec read the line. msgspec keeps the last of two equal keys and takes control characters that were
-escaped, so a line counts as good only when a cheap look at its bytes rules both out; every other line goes through
+escaped, so its word is taken only where a cheap look at the bytes rules both out; every other line goes through
 `_Scanner`, which walks the text and names each fault with its column and path.
 """
 

@@ -1,4 +1,4 @@
-"""What is legal in a dialogue and seldom meant: the warnings."""
+"""What is odd about one dialogue: the warnings, about what is legal and seldom meant. The slow lane asks last."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from functools import lru_cache
 from itertools import compress, islice, pairwise
 from operator import eq
 
+from convo_cli.data.dialogue import SEPARATOR
 from convo_cli.data.formats import DIALOGUE_KEYS, TURN_KEYS, LocatedTurn
-from convo_cli.data.odd_text import SEPARATOR, may_hold_odd_text, odd_spots
+from convo_cli.data.odd_text import may_hold_odd_text, odd_spots
 from convo_cli.data.problems import Problem, quoted
 
 LONG_UTTERANCE_BYTES = 100_000
@@ -21,7 +22,7 @@ LONG_REPEAT_CHARACTERS = 40
 _METADATA_KEYS = frozenset({"turn"})
 """Keys of published corpora that are like a known one by chance: LMSYS-Chat and WildChat count their turns in it."""
 
-_HEADINGS = frozenset(
+_HEADING_NAMES = frozenset(
     {"act", "acts", "conversation_id", "dialog_act", "dialog_id", "dialogue_act", "dialogue_id", "emotion", "emotions"}
     | {"from", "id", "index", "intent", "label", "labels", "role", "source", "speaker", "speaker_id", "target"}
     | {"timestamp", "turn", "turn_id", "user_id", "assistant", "bot", "human", "system", "user", "answer", "completion"}
@@ -29,7 +30,9 @@ _HEADINGS = frozenset(
     | {"messages", "output", "prompt", "question", "response", "sentence", "text", "turns", "utterance", "utterances"}
     | {"value"}
 )
-_HEADING_FORMS = frozenset(form(name) for name in _HEADINGS for form in (str.lower, str.capitalize, str.upper))
+HEADINGS = frozenset(form(name) for name in _HEADING_NAMES for form in (str.lower, str.capitalize, str.upper))
+"""Texts that are the names of a table's columns."""
+
 _NUMBER = r"[-+]?[0-9]+(?:[.,][0-9]+)?"
 _NUMBERS = rf"{_NUMBER}(?:[ \t,;|]+{_NUMBER})*"
 _LETTER = "[A-Z]: "
@@ -46,7 +49,7 @@ def may_be_odd(texts: str) -> bool:
     repeated = compress(each, map(eq, each, islice(each, 1, None)))
     return (
         any(len(text) >= LONG_REPEAT_CHARACTERS for text in repeated)
-        or not _HEADING_FORMS.isdisjoint(each)
+        or not HEADINGS.isdisjoint(each)
         or _NUMBERS_OR_LETTER.search(f"\0{texts}\0") is not None
         or may_hold_odd_text(texts, each)
     )
@@ -81,13 +84,13 @@ def misspelt(key: str) -> str | None:
 
 def _suspect_dialogue(spoken: Sequence[tuple[str, str]]) -> Iterator[Problem]:
     texts = [text for _, text in spoken]
-    if texts and _HEADING_FORMS.issuperset(texts):
+    if texts and HEADINGS.issuperset(texts):
         yield Problem("label-row", f"the texts are headings of a table, such as {quoted(texts[0])}")
     elif texts and all(_is(_NUMBERS, text) for text in texts):
         if not _is_counting(texts):
             yield Problem("label-row", "the dialogue is nothing but numbers")
     else:
-        for path, text in spoken:
+        for path, text in [*spoken[:1], *spoken[1:][-1:]]:  # in the middle it is somebody's number
             if _is_row_of(len(texts) - 1, text):
                 yield Problem("label-row", "the text is a row of labels, one for each of the other turns", path)
     if all(re.match(_LETTER, text) for text in texts) and len({text[0] for text in texts}) > 1:

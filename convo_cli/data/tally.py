@@ -1,4 +1,7 @@
-"""What is known about one data file so far: counters, capped lists, and 16 bytes a dialogue to find it again."""
+"""What is known about one data file so far, in counters, capped lists, and 16 bytes a dialogue to find it again.
+
+The good lines of a block come from the fast lane together; all others go through the slow lane here.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import math
 import unicodedata
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from operator import itemgetter
 
@@ -14,17 +17,47 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convo_cli.data.dialogue import ROLES
-from convo_cli.data.fast_lane import GoodLines, hash_texts
+from convo_cli.data.fast_lane import GoodLines
+from convo_cli.data.fingerprint import normal_form
 from convo_cli.data.problems import KINDS, Problem
 from convo_cli.data.reader import Block
 from convo_cli.data.report import FileReport, Leak, ProblemGroup, spread
-from convo_cli.data.skeleton import LineRules, Skeleton, read_line
+from convo_cli.data.slow_lane import LineRules, Skeleton, read_line
 from convo_cli.data.strict_json import place
 
 _MAX_UNREAD_KEYS = 20
 _MAX_KEY_LENGTH = 40
 _OTHER_KEYS = "(other keys)"
 _SCRIPTS = {"HIRAGANA": "Kana", "KATAKANA": "Kana", "KATAKANA-HIRAGANA": "Kana", "CJK": "Han", "IDEOGRAPHIC": "Han"}
+
+
+class ProblemTally:
+    """A `ProblemSink` that counts all it is told, and lists the first few problems of each code."""
+
+    def __init__(self, max_listed: int = 5) -> None:
+        self._max_listed = max_listed
+        self._counts: Counter[str] = Counter()
+        self._listed: dict[str, list[Problem]] = {}
+
+    def __call__(self, problem: Problem) -> None:
+        if self.is_listing(problem.code):
+            self._listed.setdefault(problem.code, []).append(problem)
+        self.count(problem.code)
+
+    def is_listing(self, code: str) -> bool:
+        """Whether the next problem of the code will be listed."""
+        return len(self._listed.get(code, ())) < self._max_listed
+
+    def count(self, code: str, number: int = 1) -> None:
+        """Count problems without listing them."""
+        self._counts[code] += number
+
+    def groups(self) -> list[ProblemGroup]:
+        """The problems of each code, in the order in which the codes were first met."""
+        return [
+            ProblemGroup(code, KINDS[code].severity, KINDS[code].hint, count, tuple(self._listed.get(code, ())))
+            for code, count in self._counts.items()
+        ]
 
 
 class FileTally:
@@ -34,8 +67,7 @@ class FileTally:
         self.file = file
         self._rules = rules
         self._max_problems = max_problems
-        self._num_problems: Counter[str] = Counter()
-        self._listed: dict[str, list[Problem]] = {}
+        self._problems = ProblemTally(max_problems)
         self._first_lines: dict[str, float] = {}
         self._counts: Counter[str] = Counter()
         self._roles: Counter[str] = Counter()
@@ -53,11 +85,10 @@ class FileTally:
 
     def note(self, problem: Problem, line: int = 0, raw: bytes = b"", *, is_last: bool = False) -> None:
         """Count a problem, and list it among the first; ``line`` and ``raw`` place one that has no line yet."""
-        self._num_problems[problem.code] += 1
         self._first_lines.setdefault(problem.code, math.inf if is_last else problem.line or line)
-        listed = self._listed.setdefault(problem.code, [])
-        if len(listed) < self._max_problems:
-            listed.append(problem if problem.line else place(problem, self.file, line, raw))
+        # Placing means reading the line again, so it is done for the few that are listed.
+        is_placed = problem.line or not self._problems.is_listing(problem.code)
+        self._problems(problem if is_placed else place(problem, self.file, line, raw))
 
     def add_block(self, block: Block, good: GoodLines) -> None:
         """Add the good lines of a block together, and read each of the others exactly."""
@@ -74,10 +105,11 @@ class FileTally:
         self._counts["lines"] += len(good.lines)
         numbers = block.numbers[good.lines]
         self._line_numbers.frombytes(numbers.tobytes())
-        self._text_hashes.extend(good.hashes)
-        self._characters_per_dialogue.update(good.num_characters)
-        self._num_ascii_letters += good.num_ascii_letters
-        self._num_beyond_ascii[: len(good.num_beyond_ascii)] += good.num_beyond_ascii
+        self._text_hashes.extend(good.measures.hashes)
+        self._characters_per_dialogue.update(good.measures.num_characters)
+        self._num_ascii_letters += good.measures.num_ascii_letters
+        num_beyond_ascii = good.measures.num_beyond_ascii
+        self._num_beyond_ascii[: len(num_beyond_ascii)] += num_beyond_ascii
 
     def _add_line(self, raw: bytes, line: int) -> None:
         self._counts["lines"] += 1
@@ -88,7 +120,7 @@ class FileTally:
         texts = [turn.text for _, turn in turns]
         self.add_skeleton(skeleton, 1)
         self._line_numbers.append(line)
-        self._text_hashes.append(hash_texts(texts))
+        self._text_hashes.append(hash(normal_form(texts)))
         self._characters_per_dialogue[sum(map(len, texts))] += 1
         self._characters.update("".join(texts))
 
@@ -146,8 +178,7 @@ class FileTally:
             self.note(Problem(code, message, column=1, line=line, file=self.file), is_last=True)
         if len(indices) > len(messages):
             self._first_lines.setdefault(code, math.inf)
-            self._listed.setdefault(code, [])
-            self._num_problems[code] += len(indices) - len(messages)
+            self._problems.count(code, len(indices) - len(messages))
 
     def as_report(self) -> FileReport:
         num_characters = sum(length * count for length, count in self._characters_per_dialogue.items())
@@ -172,11 +203,10 @@ class FileTally:
             problem_groups=tuple(self._problem_groups()),
         )
 
-    def _problem_groups(self) -> Iterator[ProblemGroup]:
-        codes = sorted(self._num_problems, key=lambda code: (KINDS[code].severity != "error", self._first_lines[code]))
-        for code in codes:
-            kind = KINDS[code]
-            yield ProblemGroup(code, kind.severity, kind.hint, self._num_problems[code], tuple(self._listed[code]))
+    def _problem_groups(self) -> list[ProblemGroup]:
+        return sorted(
+            self._problems.groups(), key=lambda group: (group.severity != "error", self._first_lines[group.code])
+        )
 
     def _scripts(self) -> dict[str, float]:
         scripts: Counter[str] = Counter()

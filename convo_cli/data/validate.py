@@ -1,4 +1,8 @@
-"""Reads data files as training would and reports on all of them instead of stopping at the first problem."""
+"""Reads data files as training would and reports on all of them instead of stopping at the first problem.
+
+A block of lines at a time: `reader` cuts it, `fast_lane` takes the good lines, `tally` sends the others through
+`slow_lane` and adds everything up to a `report`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from convo_cli.config.schema import DataConfig, TrainOn
 from convo_cli.data.fast_lane import FastLane
 from convo_cli.data.reader import check_source, iter_blocks
 from convo_cli.data.report import DataReport
-from convo_cli.data.skeleton import LineRules
+from convo_cli.data.slow_lane import LineRules
 from convo_cli.data.tally import FileTally
 from convo_cli.data.unpack import STDIN
 from convo_cli.events import Event, Progress, Report

@@ -99,8 +99,8 @@ def evaluate_files(
             hint="name the speakers user and assistant; `convo validate-data` shows who speaks",
         )
     layout = choose_layout(
-        generator.model, proof_examples(store), (ASSISTANT_TARGET,),
-        packing="auto", pad_id=encoder.pad_id, autocast=nullcontext, report=report,
+        generator.model, proof_examples(store, (ASSISTANT_TARGET,)), (ASSISTANT_TARGET,),
+        packing="auto", pad_id=encoder.pad_id, autocast=nullcontext, report=report, is_trained=False,
     )  # fmt: skip
     evaluator = Evaluator(
         encoder=encoder,

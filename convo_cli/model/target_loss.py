@@ -40,6 +40,8 @@ class _ChunkedNll(torch.autograd.Function):
         rows = max(_MIN_CHUNK_ROWS, _CHUNK_ELEMENTS // len(weight))
         learns_hidden, learns_weight, learns_bias, _ = ctx.needs_input_grad
         total = torch.zeros((), device=hidden.device)
+        # Halves of 16 bits end at 65504, which a sum over many targets of one token passes: such sums are made smaller.
+        smaller = 1 / 64 if hidden.dtype == torch.float16 else 1.0
         grad_hidden = torch.empty_like(hidden) if learns_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if learns_weight else None
         grad_bias = torch.zeros(len(weight), device=hidden.device) if learns_bias else None
@@ -61,10 +63,13 @@ class _ChunkedNll(torch.autograd.Function):
             if grad_weight is not None and weight.dtype == torch.float32:
                 grad_weight.addmm_(grad.T, hidden[part])
             elif grad_weight is not None:
-                grad_weight += grad.T @ hidden[part]
-        ctx.save_for_backward(grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), grad_bias)
+                grad_weight.add_(grad.T @ (hidden[part] * smaller), alpha=1 / smaller)
+        ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
+        ctx.dtype = hidden.dtype
         return total
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        return (*(None if saved is None else saved * grad_output for saved in ctx.saved_tensors), None)
+        """The gradients in the arithmetic of the forward pass, after the scale of the loss, as autocast has them."""
+        saved = (None if grad is None else (grad.float() * grad_output).to(ctx.dtype) for grad in ctx.saved_tensors)
+        return (*saved, None)

@@ -96,13 +96,16 @@ def require_same_data(run: RunDirectory, data: DataFiles) -> None:
 
 def _data_file(path: Path) -> DataFile:
     digest = hashlib.sha256()
-    num_lines = 0
+    num_lines, last = 0, b"\n"
     try:
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
                 num_lines += block.count(b"\n")
+                last = block[-1:]
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", hint="put the file back, or name where it is now") from error
     is_packed = path.suffix.lower() in (".gz", ".zst")
-    return DataFile(path=str(path), sha256=digest.hexdigest(), num_lines=0 if is_packed else num_lines)
+    return DataFile(
+        path=str(path), sha256=digest.hexdigest(), num_lines=0 if is_packed else num_lines + (last != b"\n")
+    )

@@ -11,6 +11,7 @@ import atexit
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -26,12 +27,13 @@ from convo_cli.runs.atomic import disk_errors, publish_directory, verify_directo
 
 T = TypeVar("T")
 
-NAME = ".cache"
+NAME = ".convo-cache"
 """The cache's folder inside output_dir: what is deleted with the runs is deleted with it."""
 
 _KEEP = 8
 """Folders kept, the last used first; a run uses three at most."""
 _KEY_FILE = "key.json"
+_OURS = re.compile(r"(?P<aside>\.tmp-)?(?P<folder>(?:tokens|tokenizer)-[0-9a-f]{24})(?(aside)-.*)")
 _LOCK = ".lock"
 
 
@@ -40,7 +42,7 @@ class Cache:
 
     def __init__(self, home: Path | None, report: Report) -> None:
         self._report = report
-        if home is not None and _is_writable(home):
+        if home is not None and _is_writable(home / NAME):
             self._root = home / NAME
         else:
             self._root = Path(tempfile.mkdtemp(prefix="convo-"))
@@ -58,7 +60,6 @@ class Cache:
         with self._locked(folder):
             was_there = self._is_whole(folder)
             if not was_there:
-                self._remove_leftovers(folder)
 
                 def fill(aside: Path) -> None:
                     (aside / _KEY_FILE).write_text(text, encoding="utf-8")
@@ -103,19 +104,20 @@ class Cache:
         finally:
             lock.release()
 
-    def _remove_leftovers(self, folder: Path) -> None:
-        for path in self._root.glob(f".tmp-{folder.name}*"):
-            shutil.rmtree(path, ignore_errors=True)
-
     def _prune(self) -> None:
-        """Remove the folders that were not used for longest, but none that another process is at."""
+        """Remove the folders not used for longest and what killed processes left, but nothing that one is at."""
         with suppress(OSError):  # somebody else prunes at the same time; what is left goes next time
-            folders = [path for path in self._root.iterdir() if path.is_dir() and not path.name.startswith(".")]
-            for folder in sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True)[_KEEP:]:
-                lock = FileLock(folder.with_name(f"{folder.name}{_LOCK}"))
+            ours = [(path, match) for path in self._root.iterdir() if (match := _OURS.fullmatch(path.name))]
+            folders = [path for path, match in ours if not match["aside"]]
+            folders.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+            for doomed in [*(path for path, match in ours if match["aside"]), *folders[_KEEP:]]:
+                home = _OURS.fullmatch(doomed.name)
+                assert home is not None, "it is one of ours"
+                lock = FileLock(self._root / f"{home['folder']}{_LOCK}")
                 with suppress(Timeout), lock.acquire(timeout=0):
-                    shutil.rmtree(folder)
-                    Path(lock.lock_file).unlink()
+                    shutil.rmtree(doomed)
+                    if doomed in folders:
+                        Path(lock.lock_file).unlink()
 
 
 def _is_writable(folder: Path) -> bool:

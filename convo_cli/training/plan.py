@@ -11,11 +11,10 @@ import numpy as np
 import torch
 
 from convo_cli.config.schema import RunConfig
+from convo_cli.data.dialogue import Dialogue
 from convo_cli.data.order import TokenBudget, step_examples
-from convo_cli.data.reader import read_dialogues
 from convo_cli.data.store import ASSISTANT_TARGET, USER_TARGET
 from convo_cli.evaluation.evaluator import Evaluator
-from convo_cli.evaluation.replies import choose_dialogues
 from convo_cli.events import EvaluationDone, Report
 from convo_cli.model.cost import FlopCounter, peak_memory
 from convo_cli.model.device import ResolvedPrecision, autocast_for, choose_precision
@@ -44,6 +43,8 @@ class Parts:
     spiece: bytes | None
     model: PreTrainedModel
     data: PreparedData
+    reply_dialogues: tuple[Dialogue, ...]
+    """Validation dialogues that get a generated reply at each evaluation."""
     layout: Layout
     device: torch.device
     max_steps: int
@@ -133,12 +134,11 @@ def _evaluator(parts: Parts, precision: ResolvedPrecision, report: Report) -> Ev
     if parts.data.validation is None:
         return None
     config = parts.config
-    validation = read_dialogues(config.data.validation, config.data)
     return Evaluator(
         encoder=parts.encoder,
         layout=parts.layout,
         store=parts.data.validation,
-        dialogues=choose_dialogues(validation, config.evaluation.reply_dialogues, config.seed),
+        dialogues=parts.reply_dialogues,
         train_on=config.dialogue.train_on,
         generation=config.generation,
         device=parts.device,

@@ -6,7 +6,6 @@ Problems are gathered over the whole data and refused together; the counts are w
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -98,27 +97,6 @@ def warn_of_leaks(
             is_warning=True,
         )
     )
-
-
-class ProblemTally:
-    """A sink that keeps all it is told: how often each code, and the first few problems of it."""
-
-    def __init__(self, max_listed: int = _MAX_NAMED) -> None:
-        self._max_listed = max_listed
-        self._counts: Counter[str] = Counter()
-        self._listed: dict[str, list[Problem]] = {}
-
-    def __call__(self, problem: Problem) -> None:
-        self._counts[problem.code] += 1
-        listed = self._listed.setdefault(problem.code, [])
-        if len(listed) < self._max_listed:
-            listed.append(problem)
-
-    def groups(self) -> list[ProblemGroup]:
-        return [
-            ProblemGroup(code, listed[0].severity, listed[0].hint, self._counts[code], tuple(listed))
-            for code, listed in self._listed.items()
-        ]
 
 
 def _problem(code: str, message: str, dialogue: Dialogue) -> Problem:

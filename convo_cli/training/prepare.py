@@ -19,6 +19,7 @@ from convo_cli.data.problems import ProblemError, ProblemSink
 from convo_cli.data.reader import read_dialogues
 from convo_cli.data.report import ProblemGroup
 from convo_cli.data.store import NO_TARGET, USER_TARGET, Example, TokenStore, write
+from convo_cli.data.tally import ProblemTally
 from convo_cli.errors import DataError
 from convo_cli.events import Notice, Progress, Report
 from convo_cli.runs.provenance import DataFile, DataFiles
@@ -35,12 +36,11 @@ from convo_cli.text.tokenizer import (
 from convo_cli.training.cache import Cache
 from convo_cli.training.preflight import (
     PreflightError,
-    ProblemTally,
     check_targets,
     warn_of_leaks,
 )
 
-_FORMAT = 1  # of what is cached; a change to how text becomes ids and targets needs another number
+_FORMAT = 2  # of what is cached; a change to how text becomes ids and targets needs another number
 _CHUNK = 256  # dialogues encoded at once: the tokenizer works on all cores
 _CHECKED_DIALOGUES = 64  # rendered by transformers as well, and read back
 
@@ -103,7 +103,7 @@ def prepare_data(
             tally = ProblemTally(max_listed)
             chunks = encode_files(
                 [file.path for file in files], config, encoder, tally, report,
-                stage=f"encoding {what} data", max_dialogues=max_dialogues, total=_num_lines(files),
+                stage=f"encoding {what} data", max_dialogues=max_dialogues, total=_num_lines(files, max_dialogues),
             )  # fmt: skip
             write(chunks, folder)
             if groups := tally.groups():
@@ -231,9 +231,12 @@ def _reading(config: RunConfig, files: Sequence[DataFile]) -> dict[str, object]:
     }
 
 
-def _num_lines(files: Sequence[DataFile]) -> int | None:
+def _num_lines(files: Sequence[DataFile], most: int | None) -> int | None:
     """How many dialogues there are about; None where a packed file does not tell."""
-    return sum(file.num_lines for file in files) if all(file.num_lines for file in files) else None
+    if not all(file.num_lines for file in files):
+        return None
+    total = sum(file.num_lines for file in files)
+    return total if most is None else min(total, most)
 
 
 def _learns_from_users(config: RunConfig) -> bool:

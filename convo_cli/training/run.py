@@ -18,8 +18,10 @@ import torch
 
 from convo_cli.config.load import dump_config, load_config
 from convo_cli.config.schema import RunConfig, TrainingConfig
+from convo_cli.data.reader import read_dialogues
 from convo_cli.data.store import ASSISTANT_TARGET, USER_TARGET, TokenStore
 from convo_cli.errors import ChangedError, ConfigError, StoppedError
+from convo_cli.evaluation.replies import choose_dialogues
 from convo_cli.events import Event, Notice, Report, RunFinished, RunStarted
 from convo_cli.model.build import (
     build_scratch_model,
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+_ALL_TARGETS = (ASSISTANT_TARGET, USER_TARGET)
 _SETTLED = ("name", "output_dir", "model", "tokenizer", "dialogue.template", "dialogue.max_length")
 """Keys that only the beginning of a run reads."""
 
@@ -124,7 +127,7 @@ def resume_run(run_dir: Path, which: Which, config: RunConfig, report: Report) -
                 f"dialogue.max_length is {config.dialogue.max_length}, but the run was made with {encoder.max_length}",
                 hint="start another run to change it",
             )
-        data = prepare_data(config, files, encoder, Cache(run.path.absolute().parent, report), report)
+        data = prepare_data(config, files, encoder, Cache(run.path.resolve().parent, report), report)
         model = load_model(str(checkpoint.path))
         parts = _assemble(config, encoder, spiece_of(checkpoint.path), model, data, device, report)
         state = _new_state(parts)
@@ -152,7 +155,7 @@ def _assemble(
         save_memory(model)
     move(model, device)
     layout = choose_layout(
-        model, proof_examples(data.train), (ASSISTANT_TARGET, USER_TARGET),
+        model, proof_examples(data.train, _ALL_TARGETS), _ALL_TARGETS,
         packing=config.training.packing, pad_id=encoder.pad_id, report=report,
         autocast=autocast_for(device, choose_precision(config.training.precision, device)),
     )  # fmt: skip
@@ -169,7 +172,9 @@ def _assemble(
                 f"this data are {max_steps} steps",
                 hint=f"--set training.warmup_steps={max_steps // 10}",
             )
-    return Parts(config, encoder, spiece, model, data, layout, device, max_steps, steps_per_epoch)
+    validation = read_dialogues(config.data.validation, config.data)
+    reply_dialogues = tuple(choose_dialogues(validation, config.evaluation.reply_dialogues, config.seed))
+    return Parts(config, encoder, spiece, model, data, reply_dialogues, layout, device, max_steps, steps_per_epoch)
 
 
 def _steps_per_epoch(store: TokenStore, training: TrainingConfig) -> float:

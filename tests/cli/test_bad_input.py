@@ -413,7 +413,7 @@ def test_bad_input_gets_one_clear_message_and_changes_nothing(name, work, convo)
     assert message == f"{error['message']}\n" + (f"hint: {error['hint']}\n" if error["hint"] else "")
     after = snapshot(work.parent)
     # What was prepared before the refusal stays for the next try; nothing refers to it.
-    assert {path for path in after if after[path] != before.get(path) and "runs/.cache" not in path} == set()
+    assert {path for path in after if after[path] != before.get(path) and "runs/.convo-cache" not in path} == set()
     assert before.keys() <= after.keys()
 
 

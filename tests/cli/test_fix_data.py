@@ -110,7 +110,7 @@ def test_where_nothing_is_left_nothing_is_written(convo, files):
     assert names(files) == before
 
 
-def test_a_place_that_cannot_be_written_to_is_exit_7(convo, files):
+def test_a_folder_that_is_not_there_is_named(convo, files):
     result = convo("validate-data", "good.jsonl", "--fix", "nowhere/out.jsonl")
-    assert result.code == 7
-    assert "nowhere/out.jsonl" in result.err
+    assert result.code == 2
+    assert result.err == "error: --fix nowhere/out.jsonl: there is no folder nowhere\nhint: mkdir -p nowhere\n"

@@ -73,6 +73,12 @@ def test_train_refuses_the_same_with_the_same_exit_code(convo, work):
     assert not (work / "runs/other").exists()
 
 
+def test_no_problem_need_be_listed(convo, work):
+    write(work / "other.jsonl", ["Hello", "so " * 400])
+    result = convo("validate-data", "other.jsonl", "--config", "config.yaml", "--max-problems", "0")
+    assert (result.code, result.out.splitlines()[-1]) == (3, "not trainable: 1 error")
+
+
 def test_data_with_errors_is_not_encoded(convo, work):
     write(work / "other.jsonl", ["Hello", ""])
     result = convo("validate-data", "other.jsonl", "--config", "config.yaml")
@@ -124,5 +130,5 @@ def test_a_second_train_on_the_same_data_encodes_nothing(convo, work):
     again = convo("train", "config.yaml", "--set", "name=again", "--set", "seed=2").err
     assert "the training data was encoded before" not in first or "the training data was encoded before" in again
     assert "the training data was encoded before; using that" in again
-    caches = [name for name in os.listdir(work / "runs/.cache") if not name.endswith(".lock")]
+    caches = [name for name in os.listdir(work / "runs/.convo-cache") if not name.endswith(".lock")]
     assert sorted(name.split("-")[0] for name in caches) == ["tokenizer", "tokens", "tokens"]

@@ -16,7 +16,7 @@ from convo_cli.config.schema import DataConfig, SpeakersConfig, TrainOn
 from convo_cli.data.fast_lane import FastLane, GoodLines
 from convo_cli.data.reader import iter_blocks
 from convo_cli.data.report import DataReport
-from convo_cli.data.skeleton import LineRules
+from convo_cli.data.slow_lane import LineRules
 from convo_cli.data.validate import validate_files
 from tests.conftest import CORPORA, SAMPLE_DATA
 from tests.odd_files import CASES
@@ -25,65 +25,14 @@ CONFIG = DataConfig(train=("unused",), speakers=SpeakersConfig(user=("user", "hu
 
 WORDS = st.sampled_from(
     [
-        *(
-            "Hello",
-            "hi",
-            "Yes.",
-            "안녕하세요",
-            "日本語",
-            "naïve",
-            "É",
-            "ﬁne",
-            "Ｆｕｌｌ",
-            "İstanbul",
-            "e\u0301",
-            "各\u0300",
-            "ß",
-        ),
-        *(
-            "🙂",
-            "👨\u200d👩\u200d👧",
-            "1,234",
-            "C:\\readme",
-            "50%",
-            "a/b",
-            '"quoted"',
-            "\\n",
-            "\\u00e9",
-            '":',
-            ": {}",
-            "[x]",
-        ),
-        *(
-            "NULL",
-            "null",
-            "cafÃ©",
-            "\u200b",
-            "\u2581so",
-            "\x7f",
-            "\x85",
-            "&amp;",
-            "<|end|>",
-            "##",
-            "__eou__",
-            "A:",
-            "User:",
-        ),
-        *("12", "-3", "a\nb", "a\tb", "  ", "\u3000", "\u00a0", "x" * 60, '", "', '"}, {"role": "user", "content": "'),
-        *(
-            "\ufffd",
-            "\ue000",
-            "[deleted]",
-            "label",
-            "b'x'",
-            '{"role": "user"}',
-            "array([1])",
-            "Bot: hi",
-            "\u1100\u1161",
-        ),
-        *("\u212a", "\u2028", "\u00a8", "…", "’s"),
+        "Hello", "hi", "Yes.", "안녕하세요", "日本語", "naïve", "É", "ﬁne", "Ｆｕｌｌ", "İstanbul", "e\u0301",
+        "各\u0300", "ß", "🙂", "👨\u200d👩\u200d👧", "1,234", "C:\\readme", "50%", "a/b", '"quoted"', "\\n",
+        "\\u00e9", '":', ": {}", "[x]", "NULL", "null", "cafÃ©", "\u200b", "\u2581so", "\x7f", "\x85", "&amp;",
+        "<|end|>", "##", "__eou__", "A:", "User:", "12", "-3", "a\nb", "a\tb", "  ", "\u3000", "\u00a0", "x" * 60,
+        '", "', '"}, {"role": "user", "content": "', "\ufffd", "\ue000", "[deleted]", "label", "b'x'",
+        '{"role": "user"}', "array([1])", "Bot: hi", "\u1100\u1161", "\u212a", "\u2028", "\u00a8", "…", "’s",
     ]
-)
+)  # fmt: skip
 TEXTS = st.lists(WORDS, min_size=0, max_size=4).map(" ".join) | st.sampled_from([" a ", "\tb\n", "", " "])
 GOOD_TEXTS = st.lists(
     st.sampled_from(["Hello", "there,", "how", "안녕", "été", "you", "’s", "fine"]), min_size=1, max_size=4
@@ -129,36 +78,14 @@ WRITERS: list[Callable[[Any], str]] = [
     lambda value: json.dumps(value).replace("/", "\\/").replace("a", "\\u0061"),
 ]
 FAULTS = [
-    *(
-        b"",
-        b"  ",
-        b' ["a", "b"] ',
-        b'["a"',
-        b'["a", "b"',
-        b'"',
-        b"\xff",
-        b'["caf\xe9"]',
-        b'["a\\u0000"]',
-        b'["a\x07b", "c"]',
-    ),
-    *(
-        b'["\\ud800", "b"]',
-        b'["\\ud83d\\ude42", "\\u00e9"]',
-        b'["\\u0022", "\\u005c"]',
-        b'["a\\r\\n", "b"]',
-        b"[]",
-        b"{}",
-    ),
-    *(b'["a", "b"]\r', b'{"turns": ["a", "b"], "turns": ["c"]}', b'{"b": "x", "b": 2, "turns": ["a", "b"]}', b"5"),
-    *(b'["a", NaN]', b'{"turns": ["a", "b"], "id": 1e999}', b'{"turns": ["a", "b"], "id": 01}', b"x" * 3000),
-    *(
-        b'{"turns" : ["a", "b"], "turns": "x"}',
-        b'["a", "b"] ["c", "d"]',
-        b'\xef\xbb\xbf["a", "b"]',
-        b"[" * 70 + b"]" * 70,
-    ),
-    *(b'["\\x", "b"]', b'["\\U0001F600", "b"]', b'["a\\\\", "b"]', b'["\\\\u0041", "\\\\\\"b"]', b'["a",\\u0020"b"]'),
-]
+    b"", b"  ", b' ["a", "b"] ', b'["a"', b'["a", "b"', b'"', b"\xff", b'["caf\xe9"]', b'["a\\u0000"]',
+    b'["a\x07b", "c"]', b'["\\ud800", "b"]', b'["\\ud83d\\ude42", "\\u00e9"]', b'["\\u0022", "\\u005c"]',
+    b'["a\\r\\n", "b"]', b"[]", b"{}", b'["a", "b"]\r', b'{"turns": ["a", "b"], "turns": ["c"]}',
+    b'{"b": "x", "b": 2, "turns": ["a", "b"]}', b"5", b'["a", NaN]', b'{"turns": ["a", "b"], "id": 1e999}',
+    b'{"turns": ["a", "b"], "id": 01}', b"x" * 3000, b'{"turns" : ["a", "b"], "turns": "x"}',
+    b'["a", "b"] ["c", "d"]', b'\xef\xbb\xbf["a", "b"]', b"[" * 70 + b"]" * 70, b'["\\x", "b"]',
+    b'["\\U0001F600", "b"]', b'["a\\\\", "b"]', b'["\\\\u0041", "\\\\\\"b"]', b'["a",\\u0020"b"]',
+]  # fmt: skip
 
 
 @st.composite

@@ -26,7 +26,7 @@ from transformers import (
 from convo_cli.data.store import ASSISTANT_TARGET, NO_TARGET, USER_TARGET, Example
 from convo_cli.errors import ModelError
 from convo_cli.events import Notice
-from convo_cli.model import attention
+from convo_cli.model import attention, layout
 from convo_cli.model.attention import use_packed_attention, why_not_packed
 from convo_cli.model.build import save_memory, use_fast_activations
 from convo_cli.model.layout import choose_layout, proof_examples
@@ -148,11 +148,12 @@ def test_the_fast_and_the_slow_path_of_lengths_agree(models, name):
 # The proof
 
 
-def choose(model, packing="auto", report=lambda event: None):
-    store = laid_out(examples([12, 4, 9, 30, 4]))
+def choose(model, packing="auto", report=lambda event: None, lengths=(12, 4, 9, 30, 4), *, is_trained=True):
+    store = laid_out(examples(lengths))
     return choose_layout(
-        model, proof_examples(store), KINDS, packing=packing, pad_id=PAD, autocast=nullcontext, report=report
-    )
+        model, proof_examples(store, KINDS), KINDS,
+        packing=packing, pad_id=PAD, autocast=nullcontext, report=report, is_trained=is_trained,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -202,13 +203,16 @@ def test_off_is_off():
     assert "training.packing is off" in events[-1].message
 
 
-def test_a_model_that_lets_dialogues_see_each_other_is_found_out(monkeypatch):
+@pytest.mark.parametrize("is_trained", [True, False])
+@pytest.mark.parametrize("lengths", [(12, 4, 9, 30, 4), (60,), (60, 60, 60), (9, 60)])
+def test_a_model_that_lets_dialogues_see_each_other_is_found_out(monkeypatch, lengths, is_trained):
     """What the proof is for: attention that silently ignores where a dialogue begins."""
     honest = attention.packed_attention
     monkeypatch.setattr(attention, "packed_attention", lambda *args, segments=None, **kwargs: honest(*args, **kwargs))
     events = []
-    layout = choose(make_model(CONFIGS["llama"]).float(), report=events.append)
-    assert not layout.is_packed
+    monkeypatch.setattr(layout, "_LONGEST_PROOF", 32)
+    chosen = choose(make_model(CONFIGS["llama"]).float(), "auto", events.append, lengths, is_trained=is_trained)
+    assert not chosen.is_packed
     assert "one dialogue at a time" in events[-1].message
 
 

@@ -11,13 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convo_cli.data.fingerprint import normalised
-from convo_cli.data.literals import Literals, find_strings
-from convo_cli.data.plain_lines import fold, plain, restore
+from convo_cli.data.literals import Literals, find_strings, fold, plain, restore
 from convo_cli.data.sieve import Alphabet, begin_oddly, odd_ascii
 from convo_cli.data.suspicions import may_be_odd
 
 TEXTS = st.text(
-    st.characters(exclude_categories=("Cs",), exclude_characters=[chr(i) for i in range(32) if i not in (9, 10)])
+    st.characters(exclude_categories=["Cs"], exclude_characters=[chr(i) for i in range(32) if i not in (9, 10)])
 )
 
 
@@ -45,7 +44,7 @@ def is_plain(line: bytes) -> bool:
         b'["a\tb"]', b"\xed\xa0\x80", b'["\\',
     ],
 )  # fmt: skip
-def test_what_only_the_exact_reader_can_judge_is_left_to_it(line: bytes) -> None:
+def test_what_only_the_slow_lane_can_judge_is_left_to_it(line: bytes) -> None:
     assert not is_plain(line)
     assert is_plain(b'["\\u00e9\\ud83d\\ude42 \\" \\\\u0000"]')
 
@@ -108,48 +107,25 @@ def test_a_line_with_a_quote_that_has_no_partner_has_no_strings() -> None:
 
 WORDS = st.sampled_from(
     [
-        *(
-            "Hello there",
-            "User: hi",
-            "A: yes",
-            "12",
-            "+3,5",
-            "label",
-            "[deleted]",
-            "array([1])",
-            "b'x'",
-            "Bot: hi",
-            "BOT: hi",
-        ),
-        *(
-            "x" * 40,
-            "{'role': 'user'}",
-            "[INST]",
-            "a & b",
-            "&amp;",
-            "a\\n\\nb",
-            "word ##ing",
-            "__eou__",
-            "\x7f",
-            "null",
-            "é",
-        ),
+        "Hello there", "User: hi", "A: yes", "12", "+3,5", "label", "[deleted]", "array([1])", "b'x'", "Bot: hi",
+        "BOT: hi", "x" * 40, "{'role': 'user'}", "[INST]", "a & b", "&amp;", "a\\n\\nb", "word ##ing", "__eou__",
+        "\x7f", "null", "é",
     ]
-)
+)  # fmt: skip
 
 
 @given(st.lists(WORDS, min_size=1, max_size=6))
-def test_what_the_exact_sieve_holds_back_the_cheap_one_does(texts: list[str]) -> None:
+def test_the_sieve_holds_back_whatever_may_be_odd(texts: list[str]) -> None:
     flat = "\0".join(texts)
     ends = np.cumsum([len(text.encode()) + 1 for text in texts]) - 1
     starts = ends - [len(text.encode()) for text in texts]
     block = flat.encode().replace(b'"', b"\1").replace(b"\\", b"\2") + b"\n\n\n"
     points = np.frombuffer(flat.encode("utf-32-le"), np.uint32)
-    is_held = begin_oddly(block, starts, ends).any() or len(odd_ascii(block)) or len(Alphabet().notable(points))
+    is_held = begin_oddly(block, starts, ends).any() or len(odd_ascii(block)) or len(Alphabet().odd(points))
     assert is_held or not may_be_odd(flat)
 
 
-@given(st.text(st.characters(min_codepoint=160, exclude_categories=("Cs",)), max_size=8).map(lambda text: f"a{text}a"))
+@given(st.text(st.characters(min_codepoint=160, exclude_categories=["Cs"]), max_size=8).map(lambda text: f"a{text}a"))
 def test_text_without_a_character_that_folds_is_normalised_as_it_is(text: str) -> None:
     points = np.frombuffer(text.encode("utf-32-le"), np.uint32)
     assert len(Alphabet().folded(points)) or normalised(text) == text

@@ -17,109 +17,16 @@ from tests.odd_files import CASES, INNOCENT_TEXTS
 TOLD_BY_COUNTING = {"one-turn", "long-dialogue", "long-utterance"}
 PIECES = st.sampled_from(
     [
-        *(
-            "NULL",
-            "None",
-            "text",
-            "Speaker",
-            "label",
-            "A: ",
-            "B:: ",
-            "User: ",
-            "HUMAN:",
-            "Person 1 : ",
-            "x" * 40,
-            "3 2 1",
-        ),
-        *(
-            "0",
-            "1",
-            "42",
-            "3,5",
-            "-1",
-            " ",
-            "\n",
-            "\n\n",
-            "`",
-            "```",
-            ".",
-            "a",
-            "Z",
-            "é",
-            "안녕",
-            "한",
-            "👨",
-            "🏴",
-            "Ã",
-            "Â",
-            "â",
-        ),
-        *(
-            "&amp;",
-            "&#39",
-            ";",
-            "&",
-            "<|",
-            "|>",
-            "<s>",
-            "</s>",
-            "[INST]",
-            "[",
-            "]",
-            "__eou__",
-            "__",
-            "## ",
-            "##ing",
-            "a ##b",
-        ),
-        *(
-            "### Response:",
-            "\\n",
-            "\\n\\n",
-            "\\'",
-            "\\u00e9",
-            "\\",
-            '{"role": "user"',
-            "[{'from': 'gpt'",
-            "array([",
-            "b'",
-            "'",
-        ),
-        *(
-            "\u200b",
-            "\u200c",
-            "\u200d",
-            "\u2060",
-            "\u00ad",
-            "\ufeff",
-            "\u2581",
-            "\u0120",
-            "\x7f",
-            "\x85",
-            "\u2028",
-            "\u202e",
-        ),
-        *(
-            "\ufffd",
-            "\ue000",
-            "\uffff",
-            "\U000e0041",
-            "\U000f0000",
-            "€",
-            "™",
-            "\x80",
-            "ï»¿",
-            "ðŸ",
-            "Ð",
-            "Ñ",
-            "Р",
-            "С",
-            "°",
-            "±",
-        ),
-        *("縺", "繧", "ì", "•", "ˆ", "ø", "þ", "×", "ß", "ÿ", "Submit-Deal", "[deleted]", "#N/A", "\u3164", "\uffa0"),
+        "NULL", "None", "text", "Speaker", "label", "A: ", "B:: ", "User: ", "HUMAN:", "Person 1 : ", "x" * 40,
+        "3 2 1", "0", "1", "42", "3,5", "-1", " ", "\n", "\n\n", "`", "```", ".", "a", "Z", "é", "안녕", "한", "👨",
+        "🏴", "Ã", "Â", "â", "&amp;", "&#39", ";", "&", "<|", "|>", "<s>", "</s>", "[INST]", "[", "]", "__eou__", "__",
+        "## ", "##ing", "a ##b", "### Response:", "\\n", "\\n\\n", "\\'", "\\u00e9", "\\", '{"role": "user"',
+        "[{'from': 'gpt'", "array([", "b'", "'", "\u200b", "\u200c", "\u200d", "\u2060", "\u00ad", "\ufeff", "\u2581",
+        "\u0120", "\x7f", "\x85", "\u2028", "\u202e", "\ufffd", "\ue000", "\uffff", "\U000e0041", "\U000f0000", "€",
+        "™", "\x80", "ï»¿", "ðŸ", "Ð", "Ñ", "Р", "С", "°", "±", "縺", "繧", "ì", "•", "ˆ", "ø", "þ", "×", "ß", "ÿ",
+        "Submit-Deal", "[deleted]", "#N/A", "\u3164", "\uffa0",
     ]
-)
+)  # fmt: skip
 TEXTS = st.lists(PIECES | st.text(max_size=3), min_size=1, max_size=6).map(lambda pieces: "".join(pieces).strip())
 DIALOGUES = st.lists(
     TEXTS.filter(lambda text: text and "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)),
@@ -133,14 +40,14 @@ def located(texts: list[str]) -> list[tuple[str, Turn]]:
     return [(f"$[{index}]", Turn(roles[index % 2], text)) for index, text in enumerate(texts)]
 
 
-def found_without_the_sieve(texts: list[str]) -> list[Problem]:
+def found_without_asking_first(texts: list[str]) -> list[Problem]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(suspicions, "may_be_odd", lambda texts: True)
         return list(suspect_turns(located(texts)))
 
 
 def odd_codes(texts: list[str]) -> set[str]:
-    return {problem.code for problem in found_without_the_sieve(texts)} - TOLD_BY_COUNTING
+    return {problem.code for problem in found_without_asking_first(texts)} - TOLD_BY_COUNTING
 
 
 @given(st.lists(DIALOGUES, min_size=1, max_size=4))
@@ -159,7 +66,7 @@ def test_the_sieve_never_misses_what_is_found_in_any_of_the_dialogues(dialogues:
 @given(DIALOGUES)
 def test_the_sieve_changes_nothing_of_what_is_found(texts: list[str]) -> None:
     problems = list(suspect_turns(located(texts)))
-    assert problems == found_without_the_sieve(texts)
+    assert problems == found_without_asking_first(texts)
     assert all(KINDS[problem.code].severity == "warning" for problem in problems)
     assert all(problem.message.isprintable() for problem in problems)
 

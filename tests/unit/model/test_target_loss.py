@@ -61,6 +61,20 @@ def test_under_autocast_it_is_as_exact_as_plain_logits_in_16_bits():
     assert (mine - reference).norm() < 0.02 * reference.norm()
 
 
+@pytest.mark.parametrize("scale", [1.0, 1 / 2000])
+def test_many_targets_of_one_token_do_not_overflow_fp16(scale):
+    hidden = torch.full((2000, 4), 60.0, requires_grad=True)
+    weight = torch.zeros(8, 4, requires_grad=True)
+    with torch.autocast("cpu", dtype=torch.float16):
+        loss = target_nll(hidden, weight, None, torch.zeros(2000, dtype=torch.long))
+    gradient = gradients(loss * scale, weight)[0]
+    exact = -60.0 * 2000 * scale * 7 / 8
+    if abs(exact) < 65504:
+        assert gradient[0, 0] == pytest.approx(exact, rel=1e-2)
+    else:
+        assert gradient[0, 0].isinf(), "what fp16 cannot hold is seen by the scaler, which makes the loss smaller"
+
+
 def test_logits_are_never_there_all_at_once(monkeypatch):
     monkeypatch.setattr(target_loss, "_CHUNK_ELEMENTS", 50_000)
     monkeypatch.setattr(target_loss, "_MIN_CHUNK_ROWS", 1)

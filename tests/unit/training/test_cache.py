@@ -149,5 +149,14 @@ def test_a_killed_process_leaves_the_next_one_free_to_make_it(tmp_path, cache):
     os.kill(process.pid, signal.SIGKILL)
     process.join(60)
     assert len(list((tmp_path / NAME).glob(".tmp-*"))) == 1
-    assert cache.get("tokens", {}, Maker(), read) == ("text", False)
+    assert cache.get("tokens", {"another": "key"}, Maker(), read) == ("text", False)
     assert list((tmp_path / NAME).glob(".tmp-*")) == []
+
+
+def test_what_is_not_the_caches_own_is_never_removed(tmp_path, cache):
+    for number in range(12):
+        (tmp_path / NAME / f"app{number}" / "data").mkdir(parents=True)
+        (tmp_path / NAME / f".tmp-app{number}").mkdir()
+        cache.get("tokens", {"n": number}, Maker(), read)
+    assert len(list((tmp_path / NAME).glob("app*"))) == len(list((tmp_path / NAME).glob(".tmp-app*"))) == 12
+    assert len(list((tmp_path / NAME).glob("tokens-*[0-9a-f]"))) == 8

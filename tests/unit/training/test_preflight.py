@@ -8,10 +8,10 @@ import pytest
 from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.data.problems import Problem
 from convo_cli.data.store import ASSISTANT_TARGET, NO_TARGET, Example, TokenStore
+from convo_cli.data.tally import ProblemTally
 from convo_cli.events import Notice
 from convo_cli.training.preflight import (
     PreflightError,
-    ProblemTally,
     check_targets,
     count_tokens,
     tokens_per_dialogue,

@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from convo_cli.config.load import apply_overrides, load_config
-from convo_cli.errors import ChangedError, CheckpointError, ConfigError, ModelError, StoppedError
+from convo_cli.errors import ChangedError, CheckpointError, ConfigError, DataError, ModelError, StoppedError
 from convo_cli.events import CheckpointSaved, EvaluationDone, Notice, RunFinished, RunStarted, StepDone
 from convo_cli.runs.checkpoint import read_state
 from convo_cli.runs.layout import RunDirectory
@@ -73,6 +73,18 @@ def test_the_run_directory_holds_what_it_should_and_no_leftovers(finished):
     }  # fmt: skip
     config = load_config(run.config)
     assert all(os.path.isabs(path) for path in (*config.data.train, *config.data.validation))
+
+
+def test_validation_data_that_breaks_off_later_is_refused_before_the_run_directory_exists(
+    tiny_config, ignore, tmp_path
+):
+    """The loss needs two dialogues, the choice of replies reads them all."""
+    broken = tmp_path / "valid.jsonl"
+    broken.write_text('["Hi", "Hello"]\n["Bye", "Bye!"]\n["cut\n')
+    config = tiny_config(data={"validation": str(broken)}, evaluation={"max_dialogues": 2})
+    with pytest.raises(DataError, match=r"valid\.jsonl:3"):
+        start_run(config, ignore)
+    assert not (tmp_path / "runs" / "tiny").exists()
 
 
 def test_a_run_that_exists_is_not_overwritten(finished, ignore):

@@ -1,4 +1,7 @@
-"""What a dialogue is apart from what is said in it, and the exact reading of one line."""
+"""The exact reading of one line, which finds all that is wrong or odd in it: the slow lane of validation.
+
+It reads the lines about which the fast lane has a doubt, and one line of each kind for the fast lane.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ class LineRules(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Skeleton:
-    """A dialogue without its texts."""
+    """What a dialogue is apart from what is said in it."""
 
     shape: str
     roles: tuple[Role, ...]

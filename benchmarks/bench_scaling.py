@@ -1,0 +1,121 @@
+"""How speed and memory change with the length of dialogues, the size of the model and of its vocabulary.
+
+    python benchmarks/bench_scaling.py
+    python benchmarks/bench_scaling.py --axis vocabulary --steps 5
+
+Every row is a process of its own: random tokens, a GPT-2 of the stated shape, packed, every token a target, AdamW,
+fp32. Where nothing else is said: 6 layers, width 384, vocabulary 8,000, dialogues of 128 tokens, 2,048 tokens a step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from contextlib import nullcontext
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+BASE = {"layers": 6, "width": 384, "vocabulary": 8000, "length": 128, "tokens": 2048}
+AXES: dict[str, list[dict[str, int]]] = {
+    "length": [{"length": length} for length in (32, 64, 128, 256, 512, 1024)],
+    "model": [
+        {"layers": layers, "width": width, "tokens": 1024}
+        for layers, width in ((2, 128), (6, 384), (12, 768), (24, 1024))
+    ],
+    "vocabulary": [{"vocabulary": size} for size in (8_000, 32_000, 50_000, 150_000)],
+}
+
+
+def main() -> None:
+    """Run each row and print the tables, or be one row."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--axis", choices=AXES, nargs="*", default=list(AXES))
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--row", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.row:
+        print(json.dumps(measure(json.loads(arguments.row), arguments.steps, arguments.threads)))
+        return
+    for axis in arguments.axis:
+        print(f"\n{axis:>12}{'parameters':>12}{'tokens/s':>10}{'tokens/2 CPU s':>16}{'GFLOP/2 CPU s':>15}{'GB':>6}")
+        for row in AXES[axis]:
+            command = [sys.executable, __file__, "--row", json.dumps(BASE | row), "--steps", str(arguments.steps)]
+            command += ["--threads", str(arguments.threads)]
+            result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            label = f"{row['layers']}x{row['width']}" if axis == "model" else f"{row[axis]:,}"
+            print(
+                f"{label:>12}{result['parameters'] / 1e6:>11.1f}M{result['tokens_per_s']:>10,.0f}"
+                f"{result['tokens_per_cpu2_s']:>16,.0f}{result['gflop_per_cpu2_s']:>15,.0f}{result['gigabytes']:>6.1f}",
+                flush=True,
+            )
+
+
+def measure(shape: dict[str, int], steps: int, threads: int) -> dict[str, float]:
+    """Train for some steps, the first one apart, and count."""
+    import numpy as np
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from convo_cli.config.schema import TrainingConfig
+    from convo_cli.data.store import ASSISTANT_TARGET, Example
+    from convo_cli.model.cost import FlopCounter
+    from convo_cli.model.layout import choose_layout
+    from convo_cli.training.loop import EarlyStopping, Plan, train_step
+    from convo_cli.training.optim import make_optimizer
+    from convo_cli.training.state import TrainState
+
+    torch.set_num_threads(threads)
+    model = GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=shape["vocabulary"], n_positions=1024, n_embd=shape["width"], n_layer=shape["layers"],
+            n_head=shape["width"] // 64, activation_function="gelu_pytorch_tanh", use_cache=False,
+            resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+        )
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    targets = np.full(shape["length"], ASSISTANT_TARGET, np.uint8)
+    examples = [
+        Example(rng.integers(0, shape["vocabulary"], shape["length"]).astype(np.int32), targets)
+        for _ in range(max(1, shape["tokens"] // shape["length"]))
+    ]
+    layout = choose_layout(
+        model, examples[:1], {ASSISTANT_TARGET}, pad_id=0, packing="on", autocast=nullcontext,
+        report=lambda event: None,
+    )  # fmt: skip
+    batch = layout.batch(examples, {ASSISTANT_TARGET})
+    plan = Plan(
+        max_steps=10**6, steps_per_epoch=1.0, seed=0, device=torch.device("cpu"), max_grad_norm=1.0, metric="bleu-4",
+        early_stopping=EarlyStopping(None, False, 0.0), micro_batches=lambda step: [batch], nll_sum=layout.nll_sum,
+        flops_of=FlopCounter(model), peak_memory=lambda: 0, learning_rate=lambda step: 5e-4, autocast=nullcontext,
+        is_evaluation_due=lambda step: False, is_save_due=lambda step: False,
+        evaluate=lambda state: None, save=lambda state: None,  # type: ignore
+        is_stop_requested=lambda: False,
+    )  # fmt: skip
+    state = TrainState(
+        model,
+        make_optimizer(model, TrainingConfig(max_steps=1)),
+        torch.amp.GradScaler("cpu", enabled=False),
+    )
+    train_step(state, plan)
+    wall, cpu, flops = time.perf_counter(), time.process_time(), 0.0
+    for _ in range(steps):
+        flops += train_step(state, plan).flops
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    tokens = steps * batch.num_tokens
+    return {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "tokens_per_s": tokens / wall,
+        "tokens_per_cpu2_s": 2 * tokens / cpu,
+        "gflop_per_cpu2_s": 2 * flops / cpu / 1e9,
+        "gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    }
+
+
+if __name__ == "__main__":
+    main()
