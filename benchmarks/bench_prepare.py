@@ -5,8 +5,10 @@
 
 `first` hashes, reads, checks, encodes and writes the data and, from scratch, trains its SentencePiece tokenizer;
 `encode` is the first time with that tokenizer there already; `again` is what a second run on the same data does. `loop`
-is json.loads and `tokenizer.apply_chat_template` for one line after the other: ids alone, kept in a list. Every round
-runs all of them in turn; the table has the median of the rounds with the smallest and largest.
+is json.loads and `tokenizer.apply_chat_template` for one line after the other: ids alone, kept in a list. `map` and
+`map batched` are `datasets.map` with the same tokenizer (`map_datasets.py`), where --datasets-python names a Python
+that has the library. Every round runs all of them in turn; the table has the median of the rounds with the smallest and
+largest. `--alone` leaves out the others, for the growth with the number of dialogues; peak memory is of the process.
 
 The file is repeated with a number in its first turn until there are enough dialogues, so that none is like another.
 """
@@ -16,11 +18,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import statistics
+import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from itertools import cycle, islice
 from pathlib import Path
 from typing import TypeVar
@@ -46,6 +51,8 @@ def main() -> None:
     parser.add_argument("--file", type=Path, default=ROOT / "sample_data" / "train.jsonl")
     parser.add_argument("--dialogues", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--datasets-python", type=Path)
+    parser.add_argument("--alone", action="store_true")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="bench-"))
     try:
@@ -75,7 +82,7 @@ def compare(path: Path, folder: Path, arguments: argparse.Namespace) -> None:
     }
     config = build_config(values, "the benchmark's config")
     home = folder / "runs"
-    seconds: dict[str, list[tuple[float, float]]] = {"first": [], "encode": [], "again": [], "loop": []}
+    seconds: dict[str, list[tuple[float, float]]] = defaultdict(list)
     num_tokens = 0
     for _ in range(arguments.rounds):
         shutil.rmtree(home, ignore_errors=True)
@@ -88,25 +95,45 @@ def compare(path: Path, folder: Path, arguments: argparse.Namespace) -> None:
         seconds["encode"].append(took)
         _, took = timed(lambda: prepare(config, home))
         seconds["again"].append(took)
+        if arguments.alone:
+            continue
         looped, took = timed(lambda: loop(path, encoder))  # noqa: B023  # called at once
         seconds["loop"].append(took)
         assert looped == num_tokens, f"the loop made {looped} tokens, convo {num_tokens}"
+        if arguments.datasets_python:
+            encoder.tokenizer.save_pretrained(folder / "tokenizer")
+            for name, mode in (("map", []), ("map batched", ["--batched"])):
+                mapped, took = map_datasets(arguments.datasets_python, [folder / "tokenizer", path, *mode])
+                seconds[name].append(took)
+                assert mapped == num_tokens, f"datasets.map made {mapped} tokens, convo {num_tokens}"
     megabytes = path.stat().st_size / 1e6
     print(f"{arguments.dialogues:,} dialogues of {arguments.file}: {megabytes:.0f} MB, {num_tokens:,} tokens")
-    print(f"{'':8}{'wall s':>24}{'CPU s':>24}{'dialogues/s':>14}{'tokens/s':>12}")
+    print(f"{'':12}{'wall s':>24}{'CPU s':>24}{'dialogues/s':>14}{'tokens/s':>12}")
     for name, pairs in seconds.items():
         wall, cpu = ([pair[index] for pair in pairs] for index in range(2))
         median = statistics.median(wall)
         print(
-            f"{name:8}{spread(wall):>24}{spread(cpu):>24}{arguments.dialogues / median:>14,.0f}"
+            f"{name:12}{spread(wall):>24}{spread(cpu):>24}{arguments.dialogues / median:>14,.0f}"
             f"{num_tokens / median:>12,.0f}"
         )
     ratio = statistics.median(
         again[0] / first[0] for again, first in zip(seconds["again"], seconds["first"], strict=True)
     )
     print(f"again / first: {ratio:.3f} (wall)")
-    ratio = statistics.median(loop[0] / ours[0] for loop, ours in zip(seconds["loop"], seconds["encode"], strict=True))
-    print(f"loop / encode: {ratio:.2f} (wall)")
+    for name in ("loop", "map", "map batched"):
+        both = list(zip(seconds[name], seconds["encode"], strict=False))
+        if both:
+            in_wall, in_cpu = [statistics.median(theirs[k] / ours[k] for theirs, ours in both) for k in range(2)]
+            print(f"{name} / encode: {in_wall:.2f} (wall), {in_cpu:.2f} (CPU)")
+    print(f"peak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+
+
+def map_datasets(python: Path, words: Sequence[object]) -> tuple[int, tuple[float, float]]:
+    """The number of tokens that `datasets.map` makes in a process of its own, and the seconds it took."""
+    command = [str(python), str(ROOT / "benchmarks" / "map_datasets.py"), *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    result = json.loads(done.stdout.splitlines()[-1])
+    return result["num_tokens"], (result["wall"], result["cpu"])
 
 
 def prepare(config: RunConfig, home: Path) -> tuple[DialogueEncoder, int]:

@@ -123,9 +123,12 @@ def train(arguments: argparse.Namespace, store: TokenStore) -> dict[str, object]
         nonlocal slots
         chosen = step_examples(len(store), arguments.batch, arguments.seed, step)
         chosen = chosen[np.argsort(store.lengths[chosen], kind="stable")]
-        batch = layout.batch([store[int(index)] for index in chosen], {ASSISTANT_TARGET})
-        slots += batch.input_ids.numel()
-        return [batch]
+        batches = [
+            layout.batch([store[int(index)] for index in chosen[part]], {ASSISTANT_TARGET})
+            for part in layout.split(store.lengths[chosen], len(chosen))
+        ]
+        slots += sum(batch.input_ids.numel() for batch in batches)
+        return batches
 
     plan = Plan(
         max_steps=10**6, steps_per_epoch=1.0, seed=arguments.seed, device=torch.device("cpu"), max_grad_norm=1.0,

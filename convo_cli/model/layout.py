@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from convo_cli.config.schema import Packing
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 Autocast = Callable[[], AbstractContextManager[None]]
 
 _LONGEST_PROOF = 128  # tokens of a dialogue: the proof has to be done within seconds on a CPU too
+_PASS_COST = 64
+"""What a forward and backward pass costs beside its tokens, in tokens: 14 M and 124 M parameters on a CPU."""
 _TOLERANCES = {torch.float32: (2e-5, 1e-3), torch.bfloat16: (1e-2, 5e-2), torch.float16: (2e-3, 1e-2)}
 """Largest difference of two losses and of two gradients, relative to their size; rounding alone stays a tenth of it."""
 
@@ -50,6 +53,21 @@ class Layout:
         if self.is_packed:
             return loss.pack(examples, target_kinds)
         return loss.pad(examples, target_kinds, self.pad_id)
+
+    def split(self, lengths: NDArray[np.int64], most: int) -> list[slice]:
+        """Examples of these lengths, ascending, as forward passes of at most ``most``.
+
+        Padded ones are cut where padding them to one width would cost more than another pass does.
+        """
+        slices, end = [], len(lengths)
+        while end:
+            begin = max(0, end - most)
+            if not self.is_packed:
+                padding = np.cumsum(lengths[end - 1] - lengths[begin:end][::-1])  # if one more, two more … are in it
+                begin = end - int(np.searchsorted(padding, _PASS_COST, side="right"))
+            slices.append(slice(begin, end))
+            end = begin
+        return slices[::-1]
 
     def num_slots(self, num_tokens: int, *, longest: int, count: int) -> int:
         """How many tokens, with padding, a batch of ``count`` examples takes."""

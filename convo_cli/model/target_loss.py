@@ -49,11 +49,14 @@ class _ChunkedNll(torch.autograd.Function):
             part = slice(begin, begin + rows)
             chosen = labels[part].unsqueeze(1)  # (n, 1)
             logits = torch.nn.functional.linear(hidden[part], weight, bias).float()  # (n, V)
-            log_probabilities = logits.log_softmax(dim=1)  # (n, V)
-            total -= log_probabilities.gather(1, chosen).sum()
+            # In place from here on: a second array of this size costs as much time as the arithmetic.
+            logits.sub_(logits.amax(dim=1, keepdim=True))
+            shifted = logits.gather(1, chosen)  # (n, 1)
+            sums = logits.exp_().sum(dim=1, keepdim=True)  # (n, 1)
+            total += (sums.log() - shifted).sum()
             if not any(ctx.needs_input_grad):
                 continue
-            grad = log_probabilities.exp_()  # (n, V): softmax …
+            grad = logits.div_(sums)  # (n, V): softmax …
             grad.scatter_add_(1, chosen, torch.full_like(chosen, -1, dtype=grad.dtype))  # … minus one at the label
             if grad_bias is not None:
                 grad_bias += grad.sum(dim=0)
@@ -64,12 +67,13 @@ class _ChunkedNll(torch.autograd.Function):
                 grad_weight.addmm_(grad.T, hidden[part])
             elif grad_weight is not None:
                 grad_weight.add_(grad.T @ (hidden[part] * smaller), alpha=1 / smaller)
-        ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
+        ctx.gradients = (grad_hidden, grad_weight, grad_bias)
         ctx.dtype = hidden.dtype
         return total
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients in the arithmetic of the forward pass, after the scale of the loss, as autocast has them."""
-        saved = (None if grad is None else (grad.float() * grad_output).to(ctx.dtype) for grad in ctx.saved_tensors)
-        return (*saved, None)
+        gradients, ctx.gradients = ctx.gradients, None  # scaled in place, so they are good for one backward pass
+        scaled = (None if grad is None else grad.float().mul_(grad_output).to(ctx.dtype) for grad in gradients)
+        return (*scaled, None)

@@ -7,15 +7,17 @@ same data, or a resumed one, maps what the first one wrote.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
+from typing import TypeAlias, TypeVar
 
 from convo_cli import __version__
 from convo_cli.config.schema import RunConfig
 from convo_cli.data.dialogue import Dialogue
-from convo_cli.data.problems import ProblemError, ProblemSink
+from convo_cli.data.problems import Problem, ProblemError, ProblemSink
 from convo_cli.data.reader import read_dialogues
 from convo_cli.data.report import ProblemGroup
 from convo_cli.data.store import NO_TARGET, USER_TARGET, Example, TokenStore, write
@@ -39,6 +41,9 @@ from convo_cli.training.preflight import (
     check_targets,
     warn_of_leaks,
 )
+
+EncodedDialogue: TypeAlias = tuple[Dialogue, list[Example]]
+_Item = TypeVar("_Item")
 
 _FORMAT = 2  # of what is cached; a change to how text becomes ids and targets needs another number
 _CHUNK = 256  # dialogues encoded at once: the tokenizer works on all cores
@@ -158,23 +163,41 @@ def encode_files(
     """
     train_on = config.dialogue.train_on
     stream = islice(read_dialogues(paths, config.data), max_dialogues)
+
+    def chunks() -> Iterator[tuple[int, list[EncodedDialogue], list[Problem]]]:
+        is_checked = False
+        while chunk := list(islice(stream, _CHUNK)):
+            if not is_checked:
+                _check_template(chunk[:_CHECKED_DIALOGUES], encoder, report)
+                is_checked = True
+            problems = list[Problem]()
+            yield len(chunk), _encode(chunk, encoder, config, problems.append), problems
+
     done = 0
-    while chunk := list(islice(stream, _CHUNK)):
-        if done == 0:
-            _check_template(chunk[:_CHECKED_DIALOGUES], encoder, report)
-        encoded = _encode(chunk, encoder, config, found)
+    for num_read, encoded, problems in _one_ahead(chunks()):
+        for problem in problems:
+            found(problem)
         part = TokenStore.build(encoded, paths)
         check_targets([dialogue for dialogue, _ in encoded], part, train_on, encoder.stop_ids, found)
         yield part
-        done += len(chunk)
+        done += num_read
         report(Progress(stage, done, total))
     if done == 0:
         raise DataError("there is not one dialogue in the data")
 
 
+def _one_ahead(items: Iterator[_Item]) -> Iterator[_Item]:
+    """The same items, each made in a thread while the one before it is used: tokenizers work outside Python's lock."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, items, None)
+            yield item
+
+
 def _encode(
     dialogues: Sequence[Dialogue], encoder: DialogueEncoder, config: RunConfig, found: ProblemSink
-) -> list[tuple[Dialogue, list[Example]]]:
+) -> list[EncodedDialogue]:
     """The dialogues that can be encoded, with their windows."""
     try:
         encoded = list(zip(dialogues, encoder.encode(dialogues, config.dialogue.train_on), strict=True))

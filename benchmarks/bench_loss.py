@@ -1,0 +1,184 @@
+"""Validation loss after the same tokens, convo beside HF Trainer, over several seeds.
+
+    python benchmarks/bench_loss.py --tokenizer bpe8000.json --data ../shared/data/dailydialog --peers-python PYTHON
+
+Both train the same random GPT-2 on the same dialogues for the same steps: AdamW without weight decay, a rate that falls
+linearly to zero, clipping, no dropout. Each draws its own order. The loss in nats a token on the same validation
+dialogues is computed one dialogue at a time by transformers alone. PYTHON needs torch, transformers, accelerate and
+datasets. The two are as good as each other where their means differ by less than the spread between seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+PAD, BOS, EOS, SEP = 0, 1, 2, 3
+LEARNING_RATE = 1e-3
+SIZES = {"tiny": (8000, 256, 2, 128, 2), "mini": (8000, 512, 6, 384, 6)}
+"""Vocabulary, context, layers, width, heads."""
+
+
+def main() -> None:
+    """Run both for every seed, or one of them as a child."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with train.jsonl and valid.jsonl")
+    parser.add_argument("--tokenizer", type=Path, required=True, help="made by make_tokenizer.py")
+    parser.add_argument("--model", default="tiny", choices=SIZES)
+    parser.add_argument("--steps", type=int, default=250)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--peers-python", type=Path, default=Path(sys.executable))
+    parser.add_argument("--child", choices=["convo", "trainer"])
+    arguments = parser.parse_args()
+    if arguments.child:
+        model = train_convo(arguments) if arguments.child == "convo" else train_trainer(arguments)
+        print(json.dumps(validation_loss(model, encode(arguments, "valid.jsonl")[:400])))
+        return
+    losses: dict[str, list[float]] = {"convo": [], "trainer": []}
+    for seed in range(arguments.seeds):
+        for child, python in (("convo", sys.executable), ("trainer", arguments.peers_python)):
+            command = [python, __file__, *sys.argv[1:], "--child", child, "--seed", seed]
+            done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=True)
+            losses[child].append(json.loads(done.stdout.splitlines()[-1]))
+        print(f"seed {seed}: convo {losses['convo'][-1]:.4f}, HF Trainer {losses['trainer'][-1]:.4f}", flush=True)
+    for child, values in losses.items():
+        print(f"{child:8} mean {statistics.mean(values):.4f}, standard deviation {statistics.stdev(values):.4f}")
+
+
+def encode(arguments: argparse.Namespace, name: str) -> list[list[int]]:
+    """The dialogues of a file as <bos> t0 <sep> t1 <sep> …, cut at the context."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(arguments.tokenizer))
+    lines = [json.loads(line) for line in (arguments.data / name).open(encoding="utf-8")]
+    dialogues = [line if isinstance(line, list) else line["turns"] for line in lines]
+    encoded = iter(tokenizer.encode_batch([text for texts in dialogues for text in texts]))
+    context = SIZES[arguments.model][1]
+    rows = [[BOS, *(token for _ in texts for token in [*next(encoded).ids, SEP])] for texts in dialogues]
+    return [row[:context] for row in rows]
+
+
+def make_model(arguments: argparse.Namespace) -> PreTrainedModel:
+    """The same random weights for both."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    vocabulary, context, layers, width, heads = SIZES[arguments.model]
+    torch.set_num_threads(2)
+    torch.manual_seed(arguments.seed)
+    return GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=vocabulary, n_positions=context, n_embd=width, n_layer=layers, n_head=heads, use_cache=False,
+            bos_token_id=BOS, eos_token_id=EOS, pad_token_id=PAD, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+        )
+    )  # fmt: skip
+
+
+def train_convo(arguments: argparse.Namespace) -> PreTrainedModel:
+    """Train with convo's loop, packed."""
+    import numpy as np
+    import torch
+
+    from convo_cli.config.schema import TrainingConfig
+    from convo_cli.data.order import step_examples
+    from convo_cli.data.store import ASSISTANT_TARGET, Example
+    from convo_cli.model.build import use_fast_activations
+    from convo_cli.model.layout import choose_layout
+    from convo_cli.model.loss import Batch
+    from convo_cli.training.loop import EarlyStopping, Plan, train_step
+    from convo_cli.training.optim import make_optimizer
+    from convo_cli.training.state import TrainState
+
+    kinds = {ASSISTANT_TARGET}
+    examples = []
+    for row in encode(arguments, "train.jsonl"):
+        targets = np.full(len(row), ASSISTANT_TARGET, np.uint8)
+        targets[0] = 0
+        examples.append(Example(np.array(row, np.int32), targets))
+    model = make_model(arguments)
+    use_fast_activations(model)
+    layout = choose_layout(
+        model, examples[:3], kinds, pad_id=PAD, autocast=nullcontext, packing="on", report=lambda event: None
+    )
+    optimizer = make_optimizer(model, TrainingConfig(max_steps=1, learning_rate=LEARNING_RATE, weight_decay=0.0))
+    state = TrainState(model, optimizer, torch.amp.GradScaler("cpu", enabled=False))
+
+    def micro_batches(step: int) -> list[Batch]:
+        chosen = step_examples(len(examples), arguments.batch, arguments.seed, step)
+        return [layout.batch([examples[index] for index in chosen], kinds)]
+
+    plan = Plan(
+        max_steps=arguments.steps, steps_per_epoch=1.0, seed=arguments.seed, device=torch.device("cpu"),
+        max_grad_norm=1.0, metric="bleu-4", early_stopping=EarlyStopping(None, False, 0.0),
+        micro_batches=micro_batches,
+        nll_sum=layout.nll_sum, flops_of=lambda batch: 0.0, peak_memory=lambda: 0,
+        learning_rate=lambda step: LEARNING_RATE * (1 - step / arguments.steps), autocast=nullcontext,
+        is_evaluation_due=lambda step: False, is_save_due=lambda step: False, evaluate=lambda state: None,  # type: ignore
+        save=lambda state: None, is_stop_requested=lambda: False,
+    )  # fmt: skip
+    for _ in range(arguments.steps):
+        train_step(state, plan)
+        state.progress.step += 1
+    return model
+
+
+def train_trainer(arguments: argparse.Namespace) -> PreTrainedModel:
+    """Train with transformers' Trainer, padded batches."""
+    from datasets import Dataset
+    from transformers import (
+        DataCollatorForLanguageModeling,
+        PreTrainedTokenizerFast,
+        Trainer,
+        TrainingArguments,
+    )
+
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(arguments.tokenizer), pad_token="<pad>")
+    model = make_model(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        Trainer(
+            model=model,
+            args=TrainingArguments(
+                output_dir=folder, per_device_train_batch_size=arguments.batch, max_steps=arguments.steps,
+                learning_rate=LEARNING_RATE, save_strategy="no", report_to="none", use_cpu=True, disable_tqdm=True,
+                logging_steps=10**6, seed=arguments.seed, dataloader_pin_memory=False,
+            ),
+            train_dataset=Dataset.from_dict({"input_ids": encode(arguments, "train.jsonl")}),
+            data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
+        ).train()  # fmt: skip
+    return model
+
+
+def validation_loss(model: PreTrainedModel, rows: list[list[int]]) -> float:
+    """Nats a token, one dialogue at a time, by the logits of transformers' own forward pass."""
+    import torch
+
+    model.eval()
+    model.set_attn_implementation("sdpa")
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for row in rows:
+            ids = torch.tensor(row)
+            logits = model(ids.unsqueeze(0)).logits[0, :-1].float()
+            total += float(torch.nn.functional.cross_entropy(logits, ids[1:], reduction="sum"))
+            count += len(row) - 1
+    return total / count
+
+
+if __name__ == "__main__":
+    main()
