@@ -1,6 +1,6 @@
 """Validation loss after the same tokens, convo beside HF Trainer, over several seeds.
 
-    python benchmarks/bench_loss.py --tokenizer bpe8000.json --data ../shared/data/dailydialog --peers-python PYTHON
+    python benchmarks/bench_loss.py --peers-python PYTHON
 
 Both train the same random GPT-2 on the same dialogues for the same steps: AdamW without weight decay, a rate that falls
 linearly to zero, clipping, no dropout. Each draws its own order. The loss in nats a token on the same validation
@@ -24,70 +24,56 @@ from typing import TYPE_CHECKING
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+import work
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-PAD, BOS, EOS, SEP = 0, 1, 2, 3
+    from convo_cli.model.loss import Batch
+
 LEARNING_RATE = 1e-3
-SIZES = {"tiny": (8000, 256, 2, 128, 2), "mini": (8000, 512, 6, 384, 6)}
-"""Vocabulary, context, layers, width, heads."""
 
 
 def main() -> None:
     """Run both for every seed, or one of them as a child."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with train.jsonl and valid.jsonl")
-    parser.add_argument("--tokenizer", type=Path, required=True, help="made by make_tokenizer.py")
-    parser.add_argument("--model", default="tiny", choices=SIZES)
-    parser.add_argument("--steps", type=int, default=250)
+    parser.add_argument("--data", type=Path, default=work.FOLDER, help="folder with train.jsonl and valid.jsonl")
+    parser.add_argument("--tokenizer", type=Path, help="left out: one is trained")
+    parser.add_argument("--model", default="tiny", choices=work.SIZES)
+    parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--peers-python", type=Path, default=Path(sys.executable))
+    parser.add_argument("--peers-python", type=Path, help="left out: convo alone")
     parser.add_argument("--child", choices=["convo", "trainer"])
     arguments = parser.parse_args()
     if arguments.child:
         model = train_convo(arguments) if arguments.child == "convo" else train_trainer(arguments)
         print(json.dumps(validation_loss(model, encode(arguments, "valid.jsonl")[:400])))
         return
-    losses: dict[str, list[float]] = {"convo": [], "trainer": []}
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer = arguments.tokenizer or work.make_tokenizer(arguments.data / "train.jsonl", Path(folder, "bpe.json"))
+        compare(arguments, tokenizer)
+
+
+def compare(arguments: argparse.Namespace, tokenizer: Path) -> None:
+    """Train each with every seed, in turns, and print the losses."""
+    pythons = {"convo": sys.executable} | ({"trainer": arguments.peers_python} if arguments.peers_python else {})
+    losses: dict[str, list[float]] = {child: [] for child in pythons}
     for seed in range(arguments.seeds):
-        for child, python in (("convo", sys.executable), ("trainer", arguments.peers_python)):
-            command = [python, __file__, *sys.argv[1:], "--child", child, "--seed", seed]
+        for child, python in pythons.items():
+            command = [python, __file__, *sys.argv[1:], "--tokenizer", tokenizer, "--child", child, "--seed", seed]
             done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=True)
             losses[child].append(json.loads(done.stdout.splitlines()[-1]))
-        print(f"seed {seed}: convo {losses['convo'][-1]:.4f}, HF Trainer {losses['trainer'][-1]:.4f}", flush=True)
+        print(f"seed {seed}: " + ", ".join(f"{child} {values[-1]:.4f}" for child, values in losses.items()), flush=True)
     for child, values in losses.items():
         print(f"{child:8} mean {statistics.mean(values):.4f}, standard deviation {statistics.stdev(values):.4f}")
 
 
 def encode(arguments: argparse.Namespace, name: str) -> list[list[int]]:
-    """The dialogues of a file as <bos> t0 <sep> t1 <sep> …, cut at the context."""
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(arguments.tokenizer))
-    lines = [json.loads(line) for line in (arguments.data / name).open(encoding="utf-8")]
-    dialogues = [line if isinstance(line, list) else line["turns"] for line in lines]
-    encoded = iter(tokenizer.encode_batch([text for texts in dialogues for text in texts]))
-    context = SIZES[arguments.model][1]
-    rows = [[BOS, *(token for _ in texts for token in [*next(encoded).ids, SEP])] for texts in dialogues]
-    return [row[:context] for row in rows]
-
-
-def make_model(arguments: argparse.Namespace) -> PreTrainedModel:
-    """The same random weights for both."""
-    import torch
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    vocabulary, context, layers, width, heads = SIZES[arguments.model]
-    torch.set_num_threads(2)
-    torch.manual_seed(arguments.seed)
-    return GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=vocabulary, n_positions=context, n_embd=width, n_layer=layers, n_head=heads, use_cache=False,
-            bos_token_id=BOS, eos_token_id=EOS, pad_token_id=PAD, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
-        )
-    )  # fmt: skip
+    """The ids of each dialogue of a file."""
+    context = work.SIZES[arguments.model][1]
+    return [ids for ids, _ in work.encode(arguments.data / name, arguments.tokenizer, context)]
 
 
 def train_convo(arguments: argparse.Namespace) -> PreTrainedModel:
@@ -100,8 +86,7 @@ def train_convo(arguments: argparse.Namespace) -> PreTrainedModel:
     from convo_cli.data.store import ASSISTANT_TARGET, Example
     from convo_cli.model.build import use_fast_activations
     from convo_cli.model.layout import choose_layout
-    from convo_cli.model.loss import Batch
-    from convo_cli.training.loop import EarlyStopping, Plan, train_step
+    from convo_cli.training.loop import train_step
     from convo_cli.training.optim import make_optimizer
     from convo_cli.training.state import TrainState
 
@@ -111,10 +96,11 @@ def train_convo(arguments: argparse.Namespace) -> PreTrainedModel:
         targets = np.full(len(row), ASSISTANT_TARGET, np.uint8)
         targets[0] = 0
         examples.append(Example(np.array(row, np.int32), targets))
-    model = make_model(arguments)
+    torch.set_num_threads(2)
+    model = work.make_model(work.SIZES[arguments.model], seed=arguments.seed)
     use_fast_activations(model)
     layout = choose_layout(
-        model, examples[:3], kinds, pad_id=PAD, autocast=nullcontext, packing="on", report=lambda event: None
+        model, examples[:3], kinds, pad_id=work.PAD, autocast=nullcontext, packing="on", report=lambda event: None
     )
     optimizer = make_optimizer(model, TrainingConfig(max_steps=1, learning_rate=LEARNING_RATE, weight_decay=0.0))
     state = TrainState(model, optimizer, torch.amp.GradScaler("cpu", enabled=False))
@@ -123,14 +109,9 @@ def train_convo(arguments: argparse.Namespace) -> PreTrainedModel:
         chosen = step_examples(len(examples), arguments.batch, arguments.seed, step)
         return [layout.batch([examples[index] for index in chosen], kinds)]
 
-    plan = Plan(
-        max_steps=arguments.steps, steps_per_epoch=1.0, seed=arguments.seed, device=torch.device("cpu"),
-        max_grad_norm=1.0, metric="bleu-4", early_stopping=EarlyStopping(None, False, 0.0),
-        micro_batches=micro_batches,
-        nll_sum=layout.nll_sum, flops_of=lambda batch: 0.0, peak_memory=lambda: 0,
-        learning_rate=lambda step: LEARNING_RATE * (1 - step / arguments.steps), autocast=nullcontext,
-        is_evaluation_due=lambda step: False, is_save_due=lambda step: False, evaluate=lambda state: None,  # type: ignore
-        save=lambda state: None, is_stop_requested=lambda: False,
+    plan = work.plan_of_steps(
+        model, layout, micro_batches, learning_rate=lambda step: LEARNING_RATE * (1 - step / arguments.steps),
+        seed=arguments.seed,
     )  # fmt: skip
     for _ in range(arguments.steps):
         train_step(state, plan)
@@ -140,6 +121,7 @@ def train_convo(arguments: argparse.Namespace) -> PreTrainedModel:
 
 def train_trainer(arguments: argparse.Namespace) -> PreTrainedModel:
     """Train with transformers' Trainer, padded batches."""
+    import torch
     from datasets import Dataset
     from transformers import (
         DataCollatorForLanguageModeling,
@@ -149,7 +131,8 @@ def train_trainer(arguments: argparse.Namespace) -> PreTrainedModel:
     )
 
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(arguments.tokenizer), pad_token="<pad>")
-    model = make_model(arguments)
+    torch.set_num_threads(2)
+    model = work.make_model(work.SIZES[arguments.model], seed=arguments.seed)
     with tempfile.TemporaryDirectory() as folder:
         Trainer(
             model=model,

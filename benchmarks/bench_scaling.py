@@ -60,43 +60,31 @@ def measure(shape: dict[str, int], steps: int, threads: int) -> dict[str, float]
     """Train for some steps, the first one apart, and count."""
     import numpy as np
     import torch
-    from transformers import GPT2Config, GPT2LMHeadModel
+    import work
 
     from convo_cli.config.schema import TrainingConfig
     from convo_cli.data.store import ASSISTANT_TARGET, Example
-    from convo_cli.model.cost import FlopCounter
+    from convo_cli.model.build import use_fast_activations
     from convo_cli.model.layout import choose_layout
-    from convo_cli.training.loop import EarlyStopping, Plan, train_step
+    from convo_cli.training.loop import train_step
     from convo_cli.training.optim import make_optimizer
     from convo_cli.training.state import TrainState
 
     torch.set_num_threads(threads)
-    model = GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=shape["vocabulary"], n_positions=1024, n_embd=shape["width"], n_layer=shape["layers"],
-            n_head=shape["width"] // 64, activation_function="gelu_pytorch_tanh", use_cache=False,
-            resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
-        )
-    )  # fmt: skip
+    model = work.make_model((shape["vocabulary"], 1024, shape["layers"], shape["width"], shape["width"] // 64))
+    use_fast_activations(model)
     rng = np.random.default_rng(0)
     targets = np.full(shape["length"], ASSISTANT_TARGET, np.uint8)
     examples = [
         Example(rng.integers(0, shape["vocabulary"], shape["length"]).astype(np.int32), targets)
-        for _ in range(max(1, shape["tokens"] // shape["length"]))
+        for _ in range(max(2, shape["tokens"] // shape["length"]))
     ]
     layout = choose_layout(
-        model, examples[:1], {ASSISTANT_TARGET}, pad_id=0, packing="on", autocast=nullcontext,
+        model, examples[:2], {ASSISTANT_TARGET}, pad_id=0, packing="on", autocast=nullcontext,
         report=lambda event: None,
     )  # fmt: skip
     batch = layout.batch(examples, {ASSISTANT_TARGET})
-    plan = Plan(
-        max_steps=10**6, steps_per_epoch=1.0, seed=0, device=torch.device("cpu"), max_grad_norm=1.0, metric="bleu-4",
-        early_stopping=EarlyStopping(None, False, 0.0), micro_batches=lambda step: [batch], nll_sum=layout.nll_sum,
-        flops_of=FlopCounter(model), peak_memory=lambda: 0, learning_rate=lambda step: 5e-4, autocast=nullcontext,
-        is_evaluation_due=lambda step: False, is_save_due=lambda step: False,
-        evaluate=lambda state: None, save=lambda state: None,  # type: ignore
-        is_stop_requested=lambda: False,
-    )  # fmt: skip
+    plan = work.plan_of_steps(model, layout, lambda step: [batch], learning_rate=lambda step: 5e-4)
     state = TrainState(
         model,
         make_optimizer(model, TrainingConfig(max_steps=1)),

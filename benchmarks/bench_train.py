@@ -5,8 +5,9 @@
     python benchmarks/bench_train.py --drivers ../shared/bench --peers-python /path/to/venv/bin/python
 
 Every line is a process of its own (A B C A B C …). The table has the median over the rounds of tokens per two CPU
-seconds (what counts on a busy machine), its range, the ratio of convo to it in the same round, fill (tokens / slots of
-the forward passes), peak memory and the share of what the matrix products of the same steps alone would allow. Peers
+seconds (what counts on a busy machine), its range, the ratio of convo to it in the same round, the share of what the
+matrix products of the same steps alone would allow, tokens a second of wall time, fill (tokens / slots of the forward
+passes) and peak memory. On a GPU it has the share of the chip's dense peak instead, for convo. Peers
 need `pip install torch transformers accelerate datasets trl lightning` in the environment of `--peers-python`.
 """
 
@@ -20,9 +21,11 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-ROOT = Path(__file__).resolve().parent.parent
-CONVO = ROOT / "benchmarks" / "train_convo.py"
+import work
+
+CONVO = work.ROOT / "benchmarks" / "train_convo.py"
 PEERS: dict[str, tuple[str, ...]] = {
     "HF Trainer": ("hf_trainer.py",),
     "HF Trainer, length-grouped": ("hf_trainer.py", "--mode", "grouped"),
@@ -39,43 +42,51 @@ LADDER = ("packing", "target-loss", "fused-adamw", "fast-gelu")
 def main() -> None:
     """Run all lines in turns and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data/dailydialog/train.jsonl")
-    parser.add_argument("--tokenizer", type=Path, default=Path("bpe8000.json"), help="made by make_tokenizer.py")
+    parser.add_argument("--data", type=Path, default=work.FOLDER / "train.jsonl")
+    parser.add_argument("--tokenizer", type=Path, help="left out: one is trained")
     parser.add_argument("--drivers", type=Path, help="folder of the peers' drivers; left out: convo alone")
     parser.add_argument("--peers-python", type=Path, default=Path(sys.executable))
     parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=PEERS, metavar="NAME")
-    parser.add_argument("--model", default="mini", choices=["tiny", "mini", "gpt2"])
+    parser.add_argument("--model", default="mini", choices=work.SIZES)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--labels", default="all", choices=["all", "assistant"])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="cpu", help="of convo; the peers' drivers know the CPU alone")
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "fp16"])
+    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--ladder", action="store_true")
     arguments = parser.parse_args()
     results: dict[str, list[dict[str, float]]] = {}
-    for number in range(arguments.rounds):
-        for name, command in lines(arguments).items():
-            result = run([*command, "--seed", str(number)])
-            if result is not None:
-                results.setdefault(name, []).append(result)
+    with TemporaryDirectory() as folder:
+        arguments.tokenizer = arguments.tokenizer or work.make_tokenizer(arguments.data, Path(folder, "bpe.json"))
+        for number in range(arguments.rounds):
+            for name, command in lines(arguments).items():
+                result = run([*command, "--seed", str(number)])
+                if result is not None:
+                    results.setdefault(name, []).append(result)
     show(results, arguments)
 
 
 def lines(arguments: argparse.Namespace) -> dict[str, list[str]]:
     """What is run, by the name of its row."""
-    work = [
+    shared: list[object] = [
         "--data", arguments.data, "--tokenizer", arguments.tokenizer, "--model", arguments.model, "--steps",
         arguments.steps, "--warmup", 2, "--batch", arguments.batch, "--dropout", arguments.dropout, "--labels",
         arguments.labels,
     ]  # fmt: skip
-    convo = [sys.executable, CONVO, *work]
-    commands: dict[str, Sequence[object]] = {"convo": convo, "matrix products alone": [*convo, "--gemm"]}
+    convo = [sys.executable, CONVO, *shared, "--device", arguments.device, "--precision", arguments.precision]
+    convo += ["--compile"] * arguments.compile
+    commands: dict[str, Sequence[object]] = {"convo": convo}
+    if arguments.device == "cpu":
+        commands["matrix products alone"] = [*convo, "--gemm"]
     if arguments.ladder:
         commands |= {f"convo without {technique}": [*convo, "--without", technique] for technique in LADDER}
     if arguments.drivers:
         for name in arguments.peers:
             driver, *mode = PEERS[name]
-            commands[name] = [arguments.peers_python, arguments.drivers / driver, *work, *mode]
+            commands[name] = [arguments.peers_python, arguments.drivers / driver, *shared, *mode]
     return {name: [str(word) for word in command] for name, command in commands.items()}
 
 
@@ -95,7 +106,9 @@ def run(command: Sequence[str]) -> dict[str, float] | None:
 def show(results: dict[str, list[dict[str, float]]], arguments: argparse.Namespace) -> None:
     """Print medians and ratios."""
     print(f"{arguments.model}, {arguments.batch} dialogues a step, dropout {arguments.dropout}, {arguments.labels}")
-    print(f"{'':36}{'tokens / 2 CPU s':>24}{'convo is':>9}{'of GEMM':>9}{'fill':>6}{'GB':>6}{'loss':>8}")
+    print(
+        f"{'':36}{'tokens / 2 CPU s':>24}{'convo is':>9}{'of GEMM':>9}{'tokens/s':>10}{'fill':>6}{'GB':>6}{'loss':>8}"
+    )
     limit = medians(results.get("matrix products alone", []), "real_tokens_per_cpu2_s")
     for name, rounds in results.items():
         speeds = [one["real_tokens_per_cpu2_s"] for one in rounds]
@@ -106,10 +119,14 @@ def show(results: dict[str, list[dict[str, float]]], arguments: argparse.Namespa
         ]
         share = statistics.median(speeds) / limit if limit else 0.0
         cells = f"{name:36}{spread:>24}{statistics.median(ratios):>8.2f}x{share:>9.0%}"
+        cells += f"{medians(rounds, 'real_tokens_per_s'):>10,.0f}"
         if "fill" in rounds[0]:
             losses = [one["loss"] for one in rounds if one["loss"] is not None]
             cells += f"{medians(rounds, 'fill'):>6.2f}{medians(rounds, 'peak_rss_mb') / 1024:>6.1f}"
             cells += f"{statistics.median(losses):>8.3f}" if losses else ""
+        if rounds[0].get("model_flops_utilisation"):
+            cells += f"  {medians(rounds, 'model_flops_utilisation'):.0%} of peak"
+            cells += f", {medians(rounds, 'peak_device_mb') / 1024:.1f} GB on the device"
         print(cells)
 
 

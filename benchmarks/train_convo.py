@@ -16,7 +16,7 @@ import os
 import resource
 import statistics
 import time
-from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -24,34 +24,30 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
+import work
 
 from convo_cli.config.schema import TrainingConfig
 from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.data.order import step_examples
 from convo_cli.data.store import ASSISTANT_TARGET, NO_TARGET, Example, TokenStore
 from convo_cli.model import loss
+from convo_cli.model.build import use_fast_activations
+from convo_cli.model.cost import peak_flops, peak_memory
+from convo_cli.model.device import autocast_for, move
 from convo_cli.model.layout import choose_layout, proof_examples
-from convo_cli.training.loop import EarlyStopping, Plan, train_step
+from convo_cli.training.loop import train_step
 from convo_cli.training.optim import make_optimizer
 from convo_cli.training.state import TrainState
 
-PAD, BOS, EOS, SEP = 0, 1, 2, 3
-SIZES = {  # vocabulary, context, layers, width, heads
-    "tiny": (8000, 256, 2, 128, 2),
-    "mini": (8000, 512, 6, 384, 6),
-    "gpt2": (50257, 512, 12, 768, 12),
-}
 TECHNIQUES = ("packing", "target-loss", "fused-adamw", "fast-gelu", "none")
 
 
 def main() -> None:
     """Train as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, type=Path, help="JSONL: a list of texts a line")
+    parser.add_argument("--data", type=Path, default=work.FOLDER / "train.jsonl", help="JSONL: a list of texts a line")
     parser.add_argument("--tokenizer", required=True, type=Path, help="a tokenizer.json with 0 pad 1 bos 2 eos 3 sep")
-    parser.add_argument("--model", default="mini", choices=SIZES)
+    parser.add_argument("--model", default="mini", choices=work.SIZES)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--batch", type=int, default=16, help="dialogues per step")
@@ -59,6 +55,9 @@ def main() -> None:
     parser.add_argument("--labels", default="all", choices=["all", "assistant"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "fp16"])
+    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--without", default="none", choices=TECHNIQUES)
     parser.add_argument("--gemm", action="store_true", help="measure the matrix products of the same steps alone")
     arguments = parser.parse_args()
@@ -70,53 +69,35 @@ def main() -> None:
 
 def load(arguments: argparse.Namespace) -> TokenStore:
     """The dialogues as every peer linearises them."""
-    tokenizer = Tokenizer.from_file(str(arguments.tokenizer))
-    context = SIZES[arguments.model][1]
-    lines = [json.loads(line) for line in arguments.data.open(encoding="utf-8")]
-    dialogues = [line if isinstance(line, list) else line["turns"] for line in lines]
-    encoded = iter(tokenizer.encode_batch([text for texts in dialogues for text in texts]))
     pairs = []
-    for number, texts in enumerate(dialogues):
-        ids, targets = [BOS], [NO_TARGET]
-        for turn in range(len(texts)):
-            tokens = [*next(encoded).ids, SEP]
-            is_learnt = arguments.labels == "all" or turn % 2 == 1
-            ids += tokens
-            targets += [ASSISTANT_TARGET if is_learnt else NO_TARGET] * len(tokens)
-        example = Example(np.array(ids[:context], np.int32), np.array(targets[:context], np.uint8))
-        pairs.append((Dialogue((Turn("user", texts[0]),), number), [example]))
+    for number, (ids, turns) in enumerate(
+        work.encode(arguments.data, arguments.tokenizer, work.SIZES[arguments.model][1])
+    ):
+        is_learnt = [turn >= 0 and (arguments.labels == "all" or turn % 2 == 1) for turn in turns]
+        targets = np.where(is_learnt, ASSISTANT_TARGET, NO_TARGET).astype(np.uint8)
+        pairs.append((Dialogue((Turn("user", ""),), number), [Example(np.array(ids, np.int32), targets)]))
     return TokenStore.build(pairs)
-
-
-def make_model(arguments: argparse.Namespace) -> PreTrainedModel:
-    """The model that the peers train."""
-    vocabulary, context, layers, width, heads = SIZES[arguments.model]
-    torch.manual_seed(arguments.seed)
-    return GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=vocabulary, n_positions=context, n_embd=width, n_layer=layers, n_head=heads,
-            bos_token_id=BOS, eos_token_id=EOS, pad_token_id=PAD, use_cache=False,
-            resid_pdrop=arguments.dropout, embd_pdrop=arguments.dropout, attn_pdrop=arguments.dropout,
-        )
-    )  # fmt: skip
 
 
 def train(arguments: argparse.Namespace, store: TokenStore) -> dict[str, object]:
     """Take the steps with `convo_cli.training.loop` and count."""
-    from convo_cli.model.build import use_fast_activations
-
-    model = make_model(arguments)
+    device = torch.device(arguments.device)
+    model = work.make_model(work.SIZES[arguments.model], seed=arguments.seed, dropout=arguments.dropout)
     if arguments.without != "fast-gelu":
         use_fast_activations(model)
+    move(model, device)
     layout = choose_layout(
-        model, proof_examples(store, {ASSISTANT_TARGET}), {ASSISTANT_TARGET}, pad_id=PAD, autocast=nullcontext,
+        model, proof_examples(store, {ASSISTANT_TARGET}), {ASSISTANT_TARGET}, pad_id=work.PAD,
         packing="off" if arguments.without == "packing" else "on", report=lambda event: None,
+        autocast=autocast_for(device, arguments.precision),
     )  # fmt: skip
-    nll_sum = loss.plain_nll_sum if arguments.without == "target-loss" else layout.nll_sum
+    if arguments.compile:
+        model.base_model.compile(dynamic=True)
     optimizer = make_optimizer(model, TrainingConfig(max_steps=1, learning_rate=5e-4))
     if arguments.without == "fused-adamw":
         optimizer = torch.optim.AdamW(optimizer.param_groups, lr=5e-4)
-    state = TrainState(model, optimizer, torch.amp.GradScaler("cpu", enabled=False))
+    scaler = torch.amp.GradScaler(device.type, enabled=arguments.precision == "fp16")
+    state = TrainState(model, optimizer, scaler)
     slots = 0
 
     def micro_batches(step: int) -> list[loss.Batch]:
@@ -130,24 +111,23 @@ def train(arguments: argparse.Namespace, store: TokenStore) -> dict[str, object]
         slots += sum(batch.input_ids.numel() for batch in batches)
         return batches
 
-    plan = Plan(
-        max_steps=10**6, steps_per_epoch=1.0, seed=arguments.seed, device=torch.device("cpu"), max_grad_norm=1.0,
-        metric="bleu-4", early_stopping=EarlyStopping(None, False, 0.0), micro_batches=micro_batches, nll_sum=nll_sum,
-        flops_of=lambda batch: 0.0, peak_memory=lambda: 0,
-        learning_rate=lambda step: 5e-4, autocast=nullcontext, is_evaluation_due=lambda step: False,
-        is_save_due=lambda step: False, evaluate=lambda state: None, save=lambda state: None,  # type: ignore
-        is_stop_requested=lambda: False,
+    plan = work.plan_of_steps(
+        model, layout, micro_batches, learning_rate=lambda step: 5e-4, seed=arguments.seed,
+        precision=arguments.precision,
     )  # fmt: skip
-    seconds, tokens = [], 0
+    if arguments.without == "target-loss":
+        plan = replace(plan, nll_sum=loss.plain_nll_sum)
+    seconds, tokens, flops = [], 0, 0.0
     for step in range(arguments.warmup + arguments.steps):
         if step == arguments.warmup:
-            slots, wall, cpu = 0, time.perf_counter(), time.process_time()
+            slots, tokens, flops, wall, cpu = 0, 0, 0.0, time.perf_counter(), time.process_time()
         begun = time.perf_counter()
         outcome = train_step(state, plan)
         seconds.append(time.perf_counter() - begun)
-        tokens += outcome.num_tokens if step >= arguments.warmup else 0
+        tokens, flops = tokens + outcome.num_tokens, flops + outcome.flops
         state.progress.step += 1
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    peak = peak_flops(device, arguments.precision)
     return {
         "peer": "convo" if arguments.without == "none" else f"convo without {arguments.without}",
         "model": arguments.model,
@@ -155,6 +135,8 @@ def train(arguments: argparse.Namespace, store: TokenStore) -> dict[str, object]
         "real_tokens_per_cpu2_s": 2 * tokens / cpu,
         "loss": outcome.loss,
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_device_mb": peak_memory(device) / 2**20,
+        "model_flops_utilisation": flops / wall / peak if peak else None,
         "real_tokens": tokens,
         "slots": slots,
         "fill": tokens / slots,
@@ -166,7 +148,7 @@ def train(arguments: argparse.Namespace, store: TokenStore) -> dict[str, object]
 
 def gemm_limit(arguments: argparse.Namespace, store: TokenStore) -> dict[str, object]:
     """Tokens a second if a step were its matrix products and nothing else: forward, and twice as much backward."""
-    vocabulary, _, layers, width, _ = SIZES[arguments.model]
+    vocabulary, _, layers, width, _ = work.SIZES[arguments.model]
     tokens = targets = 0
     seconds = cpu = 0.0
     for step in range(arguments.steps):
