@@ -1,13 +1,19 @@
-"""One conversation: what was said so far, and the next reply."""
+"""One conversation: what was said so far, and the next reply; both bounded, whatever the user and the model say."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from convo_cli.config.schema import GenerationConfig
 from convo_cli.data.dialogue import Turn
 from convo_cli.errors import DataError
 from convo_cli.model.generation import Generator, Reply
+
+MAX_CHARACTERS = 2**25
+"""Of a conversation: weeks of talk, and far under any machine's memory."""
+MAX_REPLY_CHARACTERS = 2**20
+"""Of a reply: its number of tokens is bounded, but a foreign tokenizer's tokens may be of any length."""
 
 
 class ChatSession:
@@ -18,6 +24,7 @@ class ChatSession:
         self.settings = settings
         self._system = (Turn("system", system.strip()),) if system and system.strip() else ()
         self.turns: list[Turn] = list(self._system)
+        self._num_characters = 0
 
     def say(self, text: str, on_text: Callable[[str], None]) -> Reply:
         """Answer what the user said, streaming the reply; both turns then belong to the history.
@@ -27,11 +34,35 @@ class ChatSession:
         text = text.strip()
         if not text:
             raise DataError("an empty message says nothing", hint="type something")
+        if self._num_characters + len(text) > MAX_CHARACTERS:
+            raise DataError(
+                f"the conversation is over {MAX_CHARACTERS:,} characters long", hint="begin another, or /reset this one"
+            )
         turns = [*self.turns, Turn("user", text)]
-        reply = self.generator.reply(turns, self.settings, on_text)
+        num_skipped = self._num_beyond(turns)
+        num_shown = 0
+
+        def count(piece: str) -> None:
+            nonlocal num_shown
+            num_shown += len(piece)
+            if num_shown > MAX_REPLY_CHARACTERS:
+                raise DataError(
+                    f"the reply is over {MAX_REPLY_CHARACTERS:,} characters long", hint="lower --max-new-tokens"
+                )
+            on_text(piece)
+
+        history = [*self._system, *turns[len(self._system) + num_skipped :]]
+        reply = self.generator.reply(history, self.settings, count)
         self.turns = [*turns, Turn("assistant", reply.text.strip())]
-        return reply
+        self._num_characters += len(text) + len(reply.text)
+        return replace(reply, num_dropped=reply.num_dropped + num_skipped)
+
+    def _num_beyond(self, turns: Sequence[Turn]) -> int:
+        """Of turns at the start, in pairs, that cannot fit the window, because each of those after them is a token."""
+        num_spoken = len(turns) - len(self._system)
+        return max(0, num_spoken - self.generator.encoder.max_length) // 2 * 2
 
     def reset(self) -> None:
         """Forget everything but the system turn."""
         self.turns = list(self._system)
+        self._num_characters = 0

@@ -9,7 +9,8 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -59,14 +60,16 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows ? instead
+    _outlive_reader_of(sys.stderr)
     try:
-        code = _run(sys.argv[1:])
-        sys.stdout.flush()
-    except ConvoError as error:
-        from convo_cli.cli.console import show_error
+        try:
+            code = _run(sys.argv[1:])
+        except ConvoError as error:
+            from convo_cli.cli.console import show_error
 
-        show_error(error, as_json="--json" in sys.argv)
-        code = error.exit_code
+            code = error.exit_code
+            show_error(error, as_json="--json" in sys.argv)
+        sys.stdout.flush()
     except (BrokenPipeError, SystemExit) as stop:
         # The reader of our stdout went away (`convo … | head`), which typer answers with exit 1, our code for a bug.
         if not isinstance(stop, BrokenPipeError) and not isinstance(stop.__context__, BrokenPipeError):
@@ -74,6 +77,23 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # keeps the interpreter from complaining at exit
         code = 128 + 13  # SIGPIPE, as the shell reports it
     sys.exit(code)
+
+
+def _outlive_reader_of(stream: TextIO) -> None:
+    """Let what is written here be lost once nobody can read it any more: a run does not end with its spectator."""
+
+    def outlive(call: Callable[..., Any]) -> Callable[..., Any]:
+        def outliving(*arguments: Any) -> Any:
+            try:
+                return call(*arguments)
+            except OSError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+                return len(arguments[0]) if arguments else None
+
+        return outliving
+
+    for name in ("write", "flush"):
+        setattr(stream, name, outlive(getattr(stream, name)))
 
 
 def _run(arguments: list[str]) -> int:

@@ -18,6 +18,11 @@ def require_device(name: str) -> None:
         raise UsageError(f"--device {name}: unknown", hint="auto, cpu, cuda, cuda:0 or mps")
 
 
+def is_text(argument: str) -> bool:
+    """Whether an argument is Unicode text; Python takes other bytes in as halves of surrogate pairs."""
+    return not any("\ud800" <= character <= "\udfff" for character in argument)
+
+
 def require_model(source: str) -> None:
     """Raise what is wrong with a model to open, at first sight: a run or checkpoint is verified when it is opened."""
     from convo_cli.runs.atomic import MANIFEST_FILE
@@ -32,8 +37,10 @@ def require_pretrained(source: str) -> None:
     """Raise what is wrong with the folder of a transformers model, or with its name; a hub id is looked up later."""
     path = Path(source)
     if source and path.is_dir():
+        from convo_cli.runs.foreign_files import require_harmless
         from convo_cli.runs.model_folder import require_model_folder
 
+        require_harmless(path)
         require_model_folder(path)
     elif source and path.exists():
         raise UsageError(f"{source}: not a directory", hint=_MODEL)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from convo_cli.cli.options import DeviceOption, JsonOption, QuietOption
+from convo_cli.errors import UsageError
 from convo_cli.events import Notice
 
 
@@ -26,9 +27,11 @@ def chat(
 
     Example: printf 'hello\n' | convo chat exports/convo
     """
-    from convo_cli.cli.arguments import require_device, require_model
+    from convo_cli.cli.arguments import is_text, require_device, require_model
 
     require_device(device)
+    if system is not None and not is_text(system):
+        raise UsageError("--system: not UTF-8 text", hint="set a UTF-8 locale, or convert the text")
     require_model(model)
 
     from convo_cli.chat.session import ChatSession

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 from convo_cli.chat.session import ChatSession
-from convo_cli.cli.console import print_json, printable
+from convo_cli.cli.console import PrintableStream, print_json, printable
 from convo_cli.errors import DataError
 from convo_cli.model.generation import Reply
 
@@ -21,7 +21,7 @@ def hold_conversation(session: ChatSession, *, as_json: bool, is_quiet: bool) ->
         _talk(session, is_quiet=is_quiet)
         return
     for number, line in _piped_lines():
-        _answer_line(session, number, line, show=None if as_json else _write, is_quiet=is_quiet)
+        _answer_line(session, number, line, show=_ignore if as_json else _write, is_quiet=is_quiet)
     if as_json:
         turns = [{"role": turn.role, "content": turn.text} for turn in session.turns]
         print_json("chat", {"messages": turns})
@@ -45,29 +45,28 @@ def _talk(session: ChatSession, *, is_quiet: bool) -> None:
 
 
 def _answer(session: ChatSession, line: str, *, is_quiet: bool) -> None:
+    shown = PrintableStream()
     try:
-        reply = session.say(line, lambda text: _write(printable(text)))
+        reply = session.say(line, lambda text: _write(shown.push(text)))
     except KeyboardInterrupt:
         _write("\n")
         sys.stderr.write("[stopped; this exchange is forgotten]\n")
     except DataError as error:
         sys.stderr.write(printable(f"[{error.message}" + (f"; {error.hint}" if error.hint else "")) + "]\n")
     else:
-        _write("\n")
+        _write(shown.finish() + "\n")
         if (note := _note(reply)) and not is_quiet:
             sys.stderr.write(f"[{note}]\n")
 
 
-def _answer_line(
-    session: ChatSession, number: int, line: str, *, show: Callable[[str], None] | None, is_quiet: bool
-) -> None:
+def _answer_line(session: ChatSession, number: int, line: str, *, show: Callable[[str], None], is_quiet: bool) -> None:
     """Answer a line of the pipe with one line, whatever line breaks the reply has."""
+    shown = PrintableStream()
     try:
-        reply = session.say(line, lambda text: show(printable(text).replace("\n", " ")) if show else None)
+        reply = session.say(line, lambda text: show(shown.push(text).replace("\n", " ")))
     except DataError as error:
         raise DataError(f"<stdin>:{number}: {error.message}", hint=error.hint) from None
-    if show:
-        show("\n")
+    show(shown.finish().replace("\n", " ") + "\n")
     if (note := _note(reply)) and not is_quiet:
         sys.stderr.write(f"note: line {number}: {note}\n")
 
@@ -95,7 +94,7 @@ def _typed_lines() -> Iterator[str]:
     prompt: PromptSession[str] = PromptSession(key_bindings=bindings)
     while True:
         try:
-            yield prompt.prompt("> ")
+            yield prompt.prompt("> ").encode("utf-8", "replace").decode("utf-8")  # what was pasted may be no text
         except KeyboardInterrupt:
             continue
         except EOFError:
@@ -119,6 +118,10 @@ def _piped_lines() -> Iterator[tuple[int, str]]:
             ) from None
         if line.strip():
             yield number, line
+
+
+def _ignore(text: str) -> None:
+    pass
 
 
 def _write(text: str) -> None:

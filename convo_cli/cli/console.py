@@ -24,19 +24,54 @@ JSON_VERSION = 1
 
 # Whole sequences first (ECMA-48): CSI, then the string sequences OSC, DCS, SOS, PM, APC with their terminator, then
 # two-byte escapes; what is left of C0 and C1 after that goes one by one. Newline and tab stay. A string without a
-# terminator loses only its beginning: what follows it is text that somebody wants to read.
+# terminator, or one that is longer than those in use, loses only its beginning: what follows it is text that somebody
+# wants to read. Embeddings, overrides and isolates of the bidirectional algorithm go too, because they would reorder
+# what convo says after the text on its line; the marks that Arabic and Hebrew are typed with do not reach that far.
+_STRING = r"(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x00-\x08\n-\x1f\x7f-\x9f]{0,4096}"
+_CSI = r"(?:\x1b\[|\x9b)[0-?]{0,256}[ -/]{0,16}"
+_ESCAPE = r"\x1b[ -/]{0,16}"
 _CONTROL = re.compile(
-    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
-    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x90\x98\x9c-\x9f]*(?:\x07|\x1b\\|\x9c)"
-    r"|\x1b[ -/]*[0-~]?"
-    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+    rf"{_CSI}[@-~]|{_STRING}(?:\x07|\x1b\\|\x9c)|{_ESCAPE}[0-~]?"
+    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
 )
-_NOT_ESCAPED_BY_JSON = re.compile(r"[\x7f-\x9f]")
+_UNFINISHED = re.compile(rf"(?:{_CSI}|{_STRING}\x1b?|{_ESCAPE})\Z")
+"""What the next character may still make a sequence of."""
+_NOT_ESCAPED_BY_JSON = re.compile(r"[\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_LONGEST_MESSAGE = 20_000  # characters of one error or notice
 
 
 def printable(text: str) -> str:
     """Remove every terminal control sequence; newlines and tabs stay, a lone surrogate becomes a question mark."""
     return _CONTROL.sub("", text).encode("utf-8", "replace").decode("utf-8")
+
+
+class PrintableStream:
+    """`printable` for a text that arrives in pieces: what it returns joins to the same, wherever the pieces are cut.
+
+    Only the beginning of a sequence is held back, and not more of it than a sequence may be long.
+    """
+
+    def __init__(self) -> None:
+        self._unfinished = ""
+
+    def push(self, piece: str) -> str:
+        """What can be shown now."""
+        text = self._unfinished + piece
+        unfinished = _UNFINISHED.search(text)
+        end = unfinished.start() if unfinished else len(text)
+        self._unfinished = text[end:]
+        return printable(text[:end])
+
+    def finish(self) -> str:
+        """What is left once nothing more comes."""
+        text, self._unfinished = self._unfinished, ""
+        return printable(text)
+
+
+def shortened(message: str) -> str:
+    """A message whose middle is left out where it is longer than anybody reads, whatever it quotes."""
+    half = _LONGEST_MESSAGE // 2
+    return message if len(message) <= _LONGEST_MESSAGE else f"{message[:half]} […] {message[-half:]}"
 
 
 def typeable(path: Path) -> str:
@@ -48,14 +83,14 @@ def stderr_console() -> Console:
     """A Rich console on stderr: colours and live views on a terminal only, plain lines elsewhere."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+    return Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=not sys.stderr.isatty())
 
 
 def stdout_console() -> Console:
     """A Rich console on stdout, for results that are tables or coloured text."""
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    return Console(highlight=False, markup=False, emoji=False, soft_wrap=not sys.stdout.isatty())
 
 
 def print_json(command: str, result: Mapping[str, Any]) -> None:
@@ -68,7 +103,7 @@ def print_json(command: str, result: Mapping[str, Any]) -> None:
 def show_error(error: ConvoError, *, as_json: bool = False) -> None:
     """Show what went wrong on stderr, and as an object on stdout where `--json` was asked for."""
     hint = f"\nhint: {error.hint}" if error.hint else ""
-    sys.stderr.write(printable(f"error: {error.message}{hint}") + "\n")
+    sys.stderr.write(printable(shortened(f"error: {error.message}{hint}")) + "\n")
     if as_json:
         detail = {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}
         print_json("error", {"error": detail})

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from convo_cli.cli.console import printable
+from convo_cli.cli.console import printable, shortened
 from convo_cli.cli.meter import Clock, Meter, duration, short_number, sparkline
 from convo_cli.events import (
     CheckpointSaved,
@@ -254,7 +254,7 @@ def _show(console: Console, line: str | Text, style: str = "") -> None:
 
 
 def _show_notice(console: Console, event: Notice) -> None:
-    message = printable(event.message)
+    message = printable(shortened(event.message))
     _show(console, f"warning: {message}" if event.is_warning else message, "yellow" if event.is_warning else "")
 
 

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from convo_cli.cli.options import JsonOption, QuietOption, SetOption
+from convo_cli.errors import CheckpointError, UsageError
+
+if TYPE_CHECKING:
+    from convo_cli.config.schema import RunConfig
+    from convo_cli.training.verify import Verdict
+
+_DEFAULT_STEPS = 4
 
 
 def resume(
@@ -17,13 +25,30 @@ def resume(
         typer.Option(help="The newest checkpoint, or the best by validation loss or metric."),
     ] = "last",
     overrides: SetOption = None,
+    allow_changed: Annotated[
+        bool,
+        typer.Option("--allow-changed", help="Go on although data, base model or config.yaml are other files now."),
+    ] = False,
+    is_proof: Annotated[
+        bool, typer.Option("--verify", help="Prove that resuming changes nothing; the run stays as it is.")
+    ] = False,
+    steps: Annotated[
+        int | None, typer.Option(min=2, help=f"Steps of that proof.  [default: {_DEFAULT_STEPS}]", show_default=False)
+    ] = None,
     as_json: JsonOption = False,
     is_quiet: QuietOption = False,
 ) -> None:
     """Go on with a run exactly where a checkpoint stands.
 
+    With --verify: from the newest checkpoint, takes some steps straight, and again with a save and a resume between
+    them, and compares weights, optimizer, examples and logged values bit for bit. Exit code 5 where they differ.
+
     Example: convo resume runs/convo --load last --set training.max_steps=1000
     """
+    if steps is not None and not is_proof:
+        raise UsageError("--steps is for --verify", hint="--set training.max_steps=… says how long the run is")
+    if is_proof and load != "last":
+        raise UsageError("--verify looks at the newest checkpoint", hint="leave out --load")
     from convo_cli.config.load import apply_overrides, load_config
     from convo_cli.data.reader import check_source
     from convo_cli.runs.layout import existing_run
@@ -32,8 +57,52 @@ def resume(
     for path in (*run_config.data.train, *run_config.data.validation):
         check_source(path)
 
-    from convo_cli.cli.run_view import watched
-    from convo_cli.training.run import resume_run
+    from convo_cli.training.signals import listening
 
-    with watched(run_config, run_dir, is_quiet=is_quiet, as_json=as_json, command="resume") as (report, finish):
-        finish(resume_run(run_dir, load, run_config, report))
+    with listening():  # before torch is imported, which takes seconds
+        if is_proof:
+            _verify(run_dir, run_config, steps or _DEFAULT_STEPS, allow_changed, as_json=as_json, is_quiet=is_quiet)
+            return
+        from convo_cli.cli.run_view import watched
+        from convo_cli.training.run import resume_run
+
+        with watched(run_config, run_dir, is_quiet=is_quiet, as_json=as_json, command="resume") as (report, finish):
+            finish(resume_run(run_dir, load, run_config, report, allow_changed=allow_changed))
+
+
+def _verify(
+    run_dir: Path, config: RunConfig, steps: int, allow_changed: bool, *, as_json: bool, is_quiet: bool
+) -> None:
+    from convo_cli.cli.console import print_json, stderr_console
+    from convo_cli.cli.progress import make_progress
+    from convo_cli.training.verify import verify_run
+
+    progress = make_progress(stderr_console(), is_quiet=is_quiet, log_every=1, show_samples=0)
+    with progress as report:
+        verdict = verify_run(run_dir, config, report, num_steps=steps, allow_changed=allow_changed)
+    if not as_json:
+        _show(verdict)
+    if verdict.difference is not None:
+        raise CheckpointError(
+            f"{run_dir}: resuming does not give the same run here: {verdict.difference}",
+            hint="with deterministic: true, and nothing else wrong with the machine, this is a bug of convo's",
+        )
+    if as_json:
+        print_json("resume", {"run_dir": str(run_dir), "is_equal": True, **asdict(verdict)})
+
+
+def _show(verdict: Verdict) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from convo_cli.cli.console import printable, stdout_console
+
+    table = Table("compared", "number", "verdict")
+    for check in verdict.checks:
+        table.add_row(check.what, f"{check.count:,}", Text(printable(check.difference or "equal")))
+    console = stdout_console()
+    console.print(table)
+    console.print(
+        f"{verdict.num_steps} steps from {verdict.checkpoint}: straight, and with a save and a resume after "
+        f"{verdict.resumed_after} of them"
+    )

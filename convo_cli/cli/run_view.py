@@ -58,8 +58,10 @@ def show_result(result: RunResult, *, is_quiet: bool) -> None:
     """The run directory on stdout; the next commands on stderr."""
     sys.stdout.write(f"{printable(str(result.run_dir))}\n")
     if not is_quiet:
+        from convo_cli.training.loop import STOPPED
+
         run_dir, export = typeable(result.run_dir), typeable(Path("exports", result.run_dir.name))
+        further = "" if result.reason == STOPPED else f" --set training.max_steps={result.step * 2}"
         sys.stderr.write(
-            f"next:\n  convo chat {run_dir}\n  convo export {run_dir} {export}\n"
-            f"  convo resume {run_dir} --set training.max_steps={result.step * 2}\n"
+            f"next:\n  convo chat {run_dir}\n  convo export {run_dir} {export}\n  convo resume {run_dir}{further}\n"
         )

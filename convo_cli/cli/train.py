@@ -18,6 +18,9 @@ def train(
 ) -> None:
     """Train a model and leave a run directory.
 
+    Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 save and stop; a second one leaves at once and tears nothing. The command
+    `touch RUN_DIR/stop` saves and stops too, with exit code 0.
+
     Example: convo train config.yaml --set training.max_steps=500
     """
     from convo_cli.config.load import load_config
@@ -34,8 +37,11 @@ def train(
     if run_config.model.pretrained is not None:
         require_pretrained(run_config.model.pretrained)
 
-    from convo_cli.cli.run_view import watched
-    from convo_cli.training.run import start_run
+    from convo_cli.training.signals import listening
 
-    with watched(run_config, run.path, is_quiet=is_quiet, as_json=as_json, command="train") as (report, finish):
-        finish(start_run(run_config, report))
+    with listening():  # before torch is imported, which takes seconds
+        from convo_cli.cli.run_view import watched
+        from convo_cli.training.run import start_run
+
+        with watched(run_config, run.path, is_quiet=is_quiet, as_json=as_json, command="train") as (report, finish):
+            finish(start_run(run_config, report))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convo_cli import __version__
+from convo_cli.errors import CheckpointError
 from convo_cli.events import Notice, Report
 from convo_cli.export.verify import Receipt, verify_export
 from convo_cli.model.build import load_model
@@ -54,14 +55,17 @@ def export_huggingface(source: Path, out: Path, *, force: bool, report: Report) 
     """Write the folder whole or not at all, after reloading it with plain transformers and comparing its answers."""
     require_writable(out, force=force)
     folder = open_checkpoint(source, report)
+    files = [file for file in sorted(folder.iterdir()) if file.is_file() and file.name not in _TRAINER_FILES]
+    for file in files:
+        if file.is_symlink():  # to whatever its maker would like to see published
+            raise CheckpointError(f"{file}: a symbolic link, which is not exported", hint="put the real file there")
     encoder = load_encoder(folder)
     original = Generator(load_model(str(folder)), encoder)
     receipts: list[Receipt] = []
 
     def fill(aside: Path) -> None:
-        for file in sorted(folder.iterdir()):
-            if file.is_file() and file.name not in _TRAINER_FILES:
-                shutil.copyfile(file, aside / file.name)
+        for file in files:
+            shutil.copyfile(file, aside / file.name)
         card = _CARD.format(
             name=out.resolve().name,
             version=__version__,
@@ -74,5 +78,5 @@ def export_huggingface(source: Path, out: Path, *, force: bool, report: Report) 
         receipts.append(verify_export(aside, original))
 
     publish_directory(out, fill)
-    files = tuple(sorted(path.name for path in out.iterdir()))
-    return Exported(folder, out, files, receipts[0])
+    written = tuple(sorted(path.name for path in out.iterdir()))
+    return Exported(folder, out, written, receipts[0])

@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
-from convo_cli.data.dialogue import Turn, as_messages
+from convo_cli.data.dialogue import Turn
 from convo_cli.errors import CheckpointError, DataError
 from convo_cli.model.build import load_model
 from convo_cli.model.generation import Generator
 from convo_cli.model.open import generation_defaults
+from convo_cli.text.rendering import render_ids
 from convo_cli.text.tokenizer import load_pretrained_tokenizer
 
 _PROBES: tuple[tuple[Turn, ...], ...] = (
@@ -50,14 +51,17 @@ def verify_export(folder: Path, original: Generator, probes: Sequence[Sequence[T
             continue
         if expected_prompt.num_dropped:
             continue
-        prompt: Any = tokenizer.apply_chat_template(
-            as_messages(turns), add_generation_prompt=True, return_tensors="pt", return_dict=True
-        )
-        ids = prompt["input_ids"][0].tolist()
+        try:
+            ids = render_ids(tokenizer, str(tokenizer.chat_template or ""), turns, for_reply=True)
+        except DataError as error:
+            raise _difference("reads", turns, [], expected_prompt.ids) from error
         if ids != expected_prompt.ids:
             raise _difference("reads", turns, ids, expected_prompt.ids)
         with torch.inference_mode():
-            output = model.generate(**prompt, do_sample=False, max_new_tokens=length)
+            prompt = torch.tensor([ids])  # (1, T)
+            output = model.generate(
+                prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=length
+            )
         answer = output[0, len(ids) :].tolist()
         expected = list(original.reply(turns, greedy).ids)
         if answer != expected:

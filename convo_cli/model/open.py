@@ -6,10 +6,11 @@ from pydantic import ValidationError
 
 from convo_cli.config.schema import GenerationConfig
 from convo_cli.errors import ModelError
-from convo_cli.events import Report
+from convo_cli.events import Notice, Report
 from convo_cli.model.build import context_length, load_model
 from convo_cli.model.device import choose_device, move
 from convo_cli.model.generation import Generator
+from convo_cli.runs.atomic import MANIFEST_FILE
 from convo_cli.runs.checkpoint import open_checkpoint
 from convo_cli.runs.model_folder import DIALOGUE_FILE
 from convo_cli.text.contract import load_encoder
@@ -29,6 +30,9 @@ def open_generator(source: str, *, device: str, report: Report) -> Generator:
     where = choose_device(device)
     folder = open_checkpoint(local_folder(source), report)
     if (folder / DIALOGUE_FILE).exists():
+        if not (folder / MANIFEST_FILE).exists():
+            message = f"{folder}: has no {MANIFEST_FILE}, so nobody can tell whether it is as it was exported"
+            report(Notice(message, is_warning=True))
         encoder = load_encoder(folder)
         model = load_model(str(folder))
     else:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -15,9 +17,22 @@ from typing import BinaryIO
 from convo_cli.errors import CheckpointError, ConvoError, DiskError
 
 MANIFEST_FILE = "MANIFEST.json"
+_FORMAT = 1
 _ASIDE = ".tmp-"
 _REPLACED = ".replaced"
+_SEALERS = 4  # threads that flush and hash; both leave the interpreter free
 _RUST_ERROR = re.compile(r"\(os error (\d+)\)")
+
+_INTACT = "; what was saved before is intact"
+_ELSEWHERE = "choose another place with --set output_dir=…"
+_HINTS = {
+    errno.ENOSPC: f"free some space, or {_ELSEWHERE}",
+    errno.EDQUOT: f"your quota there is used up: delete files of yours, or {_ELSEWHERE}",
+    errno.EROFS: f"mount it for writing, or {_ELSEWHERE}",
+    errno.EACCES: f"ask for the right to write there (`ls -ld` shows who has it), or {_ELSEWHERE}",
+    errno.EPERM: f"ask for the right to write there (`ls -ld` and `lsattr -d` show who has it), or {_ELSEWHERE}",
+    errno.EIO: f"the disk did not do what it was told: look at the kernel's log (dmesg), and {_ELSEWHERE}",
+}
 
 
 @contextmanager
@@ -29,15 +44,25 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         if isinstance(error, OSError):
-            reason = error.strerror or str(error)
-        elif number := _RUST_ERROR.search(str(error)):  # safetensors and tokenizers raise types of their own
-            reason = os.strerror(int(number.group(1)))
+            number, reason = error.errno, error.strerror or str(error)
+        elif match := _RUST_ERROR.search(str(error)):  # safetensors and tokenizers raise types of their own
+            number = int(match.group(1))
+            reason = os.strerror(number)
         else:
             raise
+        hint = _HINTS.get(number or 0, _ELSEWHERE) + _INTACT
+        raise DiskError(f"{path}: {reason}", hint=hint) from error
+
+
+def require_space(path: Path, num_bytes: int) -> None:
+    """Raise DiskError where the file system that ``path`` will be made in has less than this free."""
+    with disk_errors(path):
+        total, _, free = shutil.disk_usage(path.parent)
+    if total and free < num_bytes:  # a total of 0: a file system that does not tell
         raise DiskError(
-            f"{path}: {reason}",
-            hint="free some space, or choose another place with --set output_dir=…; what was saved before is intact",
-        ) from error
+            f"{path}: needs {_mebibytes(num_bytes)}, but only {_mebibytes(free)} are free in {path.parent}",
+            hint=_HINTS[errno.ENOSPC] + _INTACT,
+        )
 
 
 def make_directory(path: Path) -> None:
@@ -46,7 +71,7 @@ def make_directory(path: Path) -> None:
         missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True)
         for folder in missing:
-            _sync_directory(folder.parent)
+            sync_directory(folder.parent)
 
 
 def write_file(path: Path, content: str | bytes) -> None:
@@ -60,15 +85,16 @@ def writing(path: Path) -> Iterator[BinaryIO]:
     """A file to write into that takes its name at the end, or is gone where anything is raised before."""
     aside = path.with_name(f"{_ASIDE}{path.name}-{os.getpid()}")
     with disk_errors(path):
+        _delete(aside)
         try:
-            with open(aside, "wb") as file:
+            with open(aside, "xb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(aside, path)
         finally:
             aside.unlink(missing_ok=True)
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
 
 
 def publish_directory(path: Path, fill: Callable[[Path], None]) -> None:
@@ -80,28 +106,44 @@ def publish_directory(path: Path, fill: Callable[[Path], None]) -> None:
     aside = path.with_name(f"{_ASIDE}{path.name}-{os.getpid()}")
     replaced = path.with_name(f"{_ASIDE}{path.name}{_REPLACED}")
     with disk_errors(path):
-        shutil.rmtree(aside, ignore_errors=True)
-        make_directory(aside)
+        if not path.parent.exists():
+            make_directory(path.parent)
+        _delete(aside)
+        aside.mkdir()
         try:
             fill(aside)
             _seal(aside)
-            if path.exists():
-                shutil.rmtree(replaced, ignore_errors=True)
+            if os.path.lexists(path):
+                _delete(replaced)
                 os.rename(path, replaced)
             os.rename(aside, path)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
-        _sync_directory(path.parent)
-        shutil.rmtree(replaced, ignore_errors=True)
+        sync_directory(path.parent)
+        _delete(replaced)
 
 
 def remove_directory(path: Path) -> None:
     """Delete a published directory without a moment in which half of it looks published."""
     doomed = path.with_name(f"{_ASIDE}{path.name}-{os.getpid()}")
     with disk_errors(path):
-        shutil.rmtree(doomed, ignore_errors=True)
+        _delete(doomed)
         os.rename(path, doomed)
-        shutil.rmtree(doomed)
+        sync_directory(path.parent)
+        _delete(doomed)
+
+
+def set_aside(path: Path) -> Path:
+    """Give a damaged directory a name that nothing looks for, and return where it is now."""
+    aside = path.with_name(f"{path.name}.damaged")
+    number = 1
+    while os.path.lexists(aside):
+        number += 1
+        aside = path.with_name(f"{path.name}.damaged-{number}")
+    with disk_errors(path):
+        os.rename(path, aside)
+        sync_directory(path.parent)
+    return aside
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -114,10 +156,8 @@ def remove_leftovers(folder: Path) -> None:
             home = folder / path.name.removeprefix(_ASIDE).removesuffix(_REPLACED)
             if path.name.endswith(_REPLACED) and not home.exists():
                 os.rename(path, home)
-            elif path.is_dir():
-                shutil.rmtree(path)
             else:
-                path.unlink()
+                _delete(path)
 
 
 def verify_directory(path: Path, *, may_differ: frozenset[str] = frozenset(), may_hold_more: bool = False) -> None:
@@ -126,13 +166,22 @@ def verify_directory(path: Path, *, may_differ: frozenset[str] = frozenset(), ma
     Files named in ``may_differ`` may be changed or missing; with ``may_hold_more`` others may have been added.
     """
     expected = {name: seal for name, seal in read_manifest(path).items() if name not in may_differ}
-    found = {file.name for file in path.iterdir()} - {MANIFEST_FILE} - may_differ
+    with _read_errors(path):
+        found = {file.name for file in path.iterdir()} - {MANIFEST_FILE} - may_differ
     for name in sorted(expected.keys() if may_hold_more else expected.keys() | found):
         if name not in expected:
             raise _damage(f"{path / name}: not part of the checkpoint as it was saved")
         if name not in found:
             raise _damage(f"{path / name}: missing")
         _verify(path / name, *expected[name])
+
+
+def has_all_files(path: Path) -> bool:
+    """Whether every file of the manifest is there in its size: what can be said without reading them."""
+    try:
+        return all((path / name).stat().st_size == size for name, (size, _) in read_manifest(path).items())
+    except (CheckpointError, OSError):
+        return False
 
 
 def verify_file(file: Path) -> None:
@@ -145,13 +194,20 @@ def verify_file(file: Path) -> None:
 
 def read_manifest(path: Path) -> dict[str, tuple[int, str]]:
     """Size and SHA-256 of each file of a published directory, by name; CheckpointError where it has no whole seal."""
+    file = path / MANIFEST_FILE
     try:
-        manifest = json.loads((path / MANIFEST_FILE).read_bytes())
-        return {str(name): (int(entry["size"]), str(entry["sha256"])) for name, entry in manifest["files"].items()}
-    except FileNotFoundError:
-        raise _damage(f"{path / MANIFEST_FILE}: not found, so the checkpoint is not whole") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
-        raise _damage(f"{path / MANIFEST_FILE}: not a readable manifest ({error})") from error
+        with _read_errors(file):
+            manifest = json.loads(file.read_bytes())
+        version = manifest.get("format")
+        files = {str(name): (int(entry["size"]), str(entry["sha256"])) for name, entry in manifest["files"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _damage(f"{file}: not a readable manifest ({error})") from error
+    if version != _FORMAT:
+        raise CheckpointError(
+            f"{file}: format {version!r}, but this convo reads format {_FORMAT}",
+            hint="open it with the convo that wrote it",
+        )
+    return files
 
 
 def file_sha256(path: Path) -> str:
@@ -164,14 +220,25 @@ def file_sha256(path: Path) -> str:
 
 
 def _verify(file: Path, size: int, digest: str) -> None:
-    try:
+    with _read_errors(file):
         actual = file.stat().st_size
         if actual != size:
             raise _damage(f"{file}: damaged ({actual} bytes, saved with {size})")
         if file_sha256(file) != digest:
             raise _damage(f"{file}: damaged (its content is not what was saved)")
+
+
+@contextmanager
+def _read_errors(file: Path) -> Iterator[None]:
+    """Tell what is damaged from what one is only not allowed to read: the latter is no reason to take another."""
+    try:
+        yield
     except FileNotFoundError:
-        raise _damage(f"{file}: missing") from None
+        raise _damage(f"{file}: missing, so the folder is not whole") from None
+    except PermissionError as error:
+        raise DiskError(
+            f"{file}: {error.strerror}", hint="ask for the right to read it (`ls -l` shows who has it)"
+        ) from error
     except OSError as error:
         raise _damage(f"{file}: cannot be read ({error.strerror})") from error
 
@@ -181,17 +248,37 @@ def _damage(message: str) -> CheckpointError:
 
 
 def _seal(folder: Path) -> None:
-    files = {}
+    """Hash what is still in the page cache while the disk takes it; an fsync that fails ends all of it."""
     mode = 0o666 & ~_umask()
-    for file in sorted(folder.iterdir()):
-        os.chmod(file, mode)  # safetensors writes 0600 whatever the umask says
-        with open(file, "r+b") as opened:
-            os.fsync(opened.fileno())
-        files[file.name] = {"size": file.stat().st_size, "sha256": file_sha256(file)}
-    write_file(folder / MANIFEST_FILE, json.dumps({"format": 1, "files": files}, indent=2))
+    files = sorted(folder.iterdir())
+    with ThreadPoolExecutor(_SEALERS) as pool:
+        flushed = pool.map(lambda file: _flush(file, mode), files)
+        sealed = pool.map(lambda file: {"size": file.stat().st_size, "sha256": file_sha256(file)}, files)
+        list(flushed)
+        entries = dict(zip((file.name for file in files), sealed, strict=True))
+    write_file(folder / MANIFEST_FILE, json.dumps({"format": _FORMAT, "files": entries}, indent=2))
 
 
-def _sync_directory(path: Path) -> None:
+def _flush(file: Path, mode: int) -> None:
+    os.chmod(file, mode)  # safetensors writes 0600 whatever the umask says
+    with open(file, "r+b") as opened:
+        os.fsync(opened.fileno())
+
+
+def _delete(path: Path) -> None:
+    """Remove a file, a folder or a link, but never what a link leads to; nothing there is fine."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _mebibytes(num_bytes: int) -> str:
+    return f"{num_bytes / 2**20:,.1f} MiB"
+
+
+def sync_directory(path: Path) -> None:
+    """Wait until the names in a directory are on the disk."""
     if os.name != "posix":
         return
     descriptor = os.open(path, os.O_RDONLY)

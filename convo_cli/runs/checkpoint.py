@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from convo_cli.errors import CheckpointError, UsageError
+from convo_cli.errors import CheckpointError, DiskError, UsageError
 from convo_cli.events import Notice, Report
 from convo_cli.runs.atomic import (
     MANIFEST_FILE,
     disk_errors,
+    has_all_files,
     remove_directory,
+    set_aside,
     verify_directory,
     verify_file,
     write_file,
@@ -42,21 +44,21 @@ class Progress(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, validate_assignment=True)
 
-    step: int = 0
+    step: int = Field(0, ge=0)
     """Finished optimizer updates."""
-    tokens_seen: int = 0
-    elapsed_seconds: float = 0.0
+    tokens_seen: int = Field(0, ge=0)
+    elapsed_seconds: float = Field(0.0, ge=0.0)
     scores: Scores | None = None
     """Scores of exactly these weights; None until they are evaluated."""
     best_loss: float | None = None
     best_metric: float | None = None
-    evaluations_without_improvement: int = 0
+    evaluations_without_improvement: int = Field(0, ge=0)
 
 
 class SavedState(BaseModel):
     """state.json."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     format: Literal[1] = 1
     progress: Progress
@@ -77,49 +79,55 @@ class Checkpoint:
     progress: Progress
 
 
+def require_own_checkpoints(run: RunDirectory) -> None:
+    """Raise CheckpointError where checkpoints/ is a link: what is saved and deleted stays inside the run."""
+    if run.checkpoints.is_symlink():
+        raise CheckpointError(
+            f"{run.checkpoints}: a symbolic link, and a run's checkpoints are written and deleted only inside it",
+            hint="move the whole run directory to the other place instead, and link to that if you like",
+        )
+
+
 def list_checkpoints(run: RunDirectory) -> list[Checkpoint]:
     """The run's checkpoints with a readable state.json, oldest first."""
     found = []
     for step in run.checkpoint_steps():
-        path = run.checkpoint(step)
         try:
-            found.append(Checkpoint(path, read_state(path).progress))
+            found.append(_read_checkpoint(run, step))
         except CheckpointError:
             continue
     return found
 
 
 def find_checkpoint(run: RunDirectory, which: Which, report: Report) -> Checkpoint:
-    """The whole, verified checkpoint that ``which`` means.
+    """The whole, verified checkpoint that ``which`` means, for whoever holds the run's lock.
 
-    A damaged newest one is passed over with a warning; a damaged best one is an error, never silently another.
+    A damaged newest one is set aside with a warning, and last is the one before it; a best one that is damaged or gone
+    is an error, never silently another.
     """
     if which == "last":
-        for step in reversed(run.checkpoint_steps()):
-            path = run.checkpoint(step)
-            try:
-                verify_directory(path)
-                return Checkpoint(path, read_state(path).progress)
-            except CheckpointError as error:
-                report(Notice(f"{error.message}; trying the checkpoint before it", is_warning=True))
-        raise CheckpointError(
-            f"{run.path}: there is no whole checkpoint to load",
-            hint="copy the checkpoints again from where they are whole, or train again under another --set name=…",
-        )
+        chosen, damaged = _newest_whole(run)
+        for path, error in damaged:
+            name = set_aside(path).name
+            report(Notice(f"{error.message}; set aside as {name}, going back to {chosen.path.name}", is_warning=True))
+        return chosen
     try:
-        chosen = _choose(_trusted_checkpoints(run), which)
-        if chosen is None:
+        checkpoints = _trusted_checkpoints(run)
+        best = _choose(checkpoints, which)
+        if best is None:
             raise CheckpointError(f"{run.path}: no checkpoint has a validation {which} yet")
-        verify_directory(chosen.path)
+        _require_best_of_all(run, best, checkpoints[-1].progress, which)
+        verify_directory(best.path)
     except CheckpointError as error:
         raise CheckpointError(error.message, hint="use --load last") from error
-    return chosen
+    return best
 
 
 def open_checkpoint(path: Path, report: Report) -> Path:
-    """The folder to load a model from: the newest checkpoint of a run directory, else the folder itself.
+    """The folder to load a model from: the newest whole checkpoint of a run directory, else the folder itself.
 
-    Folders with a manifest are verified. UsageError where there is no such folder, CheckpointError where it is damaged.
+    Folders with a manifest are verified; nothing is changed. UsageError where there is no such folder, CheckpointError
+    where it is damaged.
     """
     if not path.exists():
         raise UsageError(f"{path}: no such file or directory")
@@ -127,8 +135,11 @@ def open_checkpoint(path: Path, report: Report) -> Path:
         raise UsageError(f"{path}: not a directory", hint="give a run directory, a checkpoint or an exported model")
     run = RunDirectory(path)
     if run.is_run:
-        return find_checkpoint(run, "last", report).path
-    if (path / STATE_FILE).is_file():
+        chosen, damaged = _newest_whole(run)
+        for _, error in damaged:
+            report(Notice(f"{error.message}; {chosen.path.name} is opened instead", is_warning=True))
+        return chosen.path
+    if (path / STATE_FILE).is_file() or _is_inside_a_run(path):
         verify_directory(path)
     elif (path / MANIFEST_FILE).is_file():
         # An export: its owner may write the card, and a hub adds files of its own.
@@ -149,14 +160,20 @@ def read_state(path: Path) -> SavedState:
     file = path / STATE_FILE
     try:
         return SavedState.model_validate_json(file.read_bytes())
+    except PermissionError as error:
+        raise DiskError(f"{file}: {error.strerror}") from error
     except OSError as error:
         raise CheckpointError(f"{file}: {error.strerror}") from error
     except ValidationError as error:
         raise CheckpointError(f"{file}: not a readable state ({error.errors()[0]['msg']})") from error
 
 
-def point_and_prune(run: RunDirectory, *, keep: int) -> dict[str, Path]:
-    """Write last.json, best-loss.json and best-metric.json; keep the newest ``keep`` checkpoints and the best ones."""
+def point_and_prune(run: RunDirectory, newest: Path, *, keep: int) -> dict[str, Path]:
+    """Write last.json, best-loss.json and best-metric.json; keep the newest ``keep`` checkpoints and the best ones.
+
+    ``newest`` was sealed a moment ago, so that one whole checkpoint stays whatever happened to the others. A damaged
+    one is neither counted nor deleted.
+    """
     checkpoints = list_checkpoints(run)
     labels: dict[str, Path] = {}
     for which, label in _LABELS.items():
@@ -167,32 +184,86 @@ def point_and_prune(run: RunDirectory, *, keep: int) -> dict[str, Path]:
             continue
         labels[label] = chosen.path
         name = chosen.path.relative_to(run.path).as_posix()
-        pointer = SavedPointer(checkpoint=name, **chosen.progress.model_dump())
-        write_file(run.pointer(label), pointer.model_dump_json(indent=2) + "\n")
-    wanted = {checkpoint.path for checkpoint in checkpoints[-keep:]} | set(labels.values())
-    for checkpoint in checkpoints:
-        if checkpoint.path not in wanted:
-            remove_directory(checkpoint.path)
+        pointer = SavedPointer(checkpoint=name, **chosen.progress.model_dump()).model_dump_json(indent=2) + "\n"
+        if not _holds(run.pointer(label), pointer):  # most saves leave the best as they are, and a flush is not free
+            write_file(run.pointer(label), pointer)
+    whole = [checkpoint.path for checkpoint in checkpoints if has_all_files(checkpoint.path)]
+    for path in whole:
+        if path not in {newest, *whole[-keep:], *labels.values()}:
+            remove_directory(path)
     return labels
+
+
+def _newest_whole(run: RunDirectory) -> tuple[Checkpoint, list[tuple[Path, CheckpointError]]]:
+    """The newest checkpoint that verifies, and the damaged ones that come after it, each with what is wrong."""
+    damaged: list[tuple[Path, CheckpointError]] = []
+    for step in reversed(run.checkpoint_steps()):
+        path = run.checkpoint(step)
+        try:
+            verify_directory(path)
+            return _read_checkpoint(run, step), damaged
+        except CheckpointError as error:
+            damaged.append((path, error))
+    raise CheckpointError(
+        f"{run.path}: there is no whole checkpoint to load" + "".join(f"; {error.message}" for _, error in damaged),
+        hint="copy the checkpoints again from where they are whole, or train again under another --set name=…",
+    )
+
+
+def _read_checkpoint(run: RunDirectory, step: int) -> Checkpoint:
+    path = run.checkpoint(step)
+    progress = read_state(path).progress
+    if progress.step != step:
+        raise CheckpointError(f"{path / STATE_FILE}: the state of step {progress.step}, under the name of another")
+    return Checkpoint(path, progress)
 
 
 def _trusted_checkpoints(run: RunDirectory) -> list[Checkpoint]:
     """All of them, or CheckpointError: a state.json that is damaged would choose other weights in silence."""
-    paths = [run.checkpoint(step) for step in run.checkpoint_steps()]
-    for path in paths:
-        verify_file(path / STATE_FILE)
-    return [Checkpoint(path, read_state(path).progress) for path in paths]
+    steps = run.checkpoint_steps()
+    for step in steps:
+        verify_file(run.checkpoint(step) / STATE_FILE)
+    return [_read_checkpoint(run, step) for step in steps]
+
+
+def _require_best_of_all(
+    run: RunDirectory, best: Checkpoint, newest: Progress, which: Literal["loss", "metric"]
+) -> None:
+    """Raise CheckpointError where the run has seen a better score than those of the checkpoints that are left."""
+    known = newest.best_loss if which == "loss" else newest.best_metric
+    score = _score(best, which)
+    if known is None or score is None:
+        return
+    if score > known if which == "loss" else score < known:
+        raise CheckpointError(
+            f"{run.path}: the checkpoint with the best validation {which}, {known:g}, is not there any more; "
+            f"of those left {best.path.name} has the best, {score:g}"
+        )
+
+
+def _holds(file: Path, text: str) -> bool:
+    try:
+        return file.read_bytes() == text.encode()
+    except OSError:
+        return False
+
+
+def _is_inside_a_run(path: Path) -> bool:
+    real = path.resolve()
+    return real.parent.name == "checkpoints" and RunDirectory(real.parent.parent).is_run
 
 
 def _choose(checkpoints: list[Checkpoint], which: Which) -> Checkpoint | None:
     """By the scores of each checkpoint's own weights; of equals the earlier."""
     if which == "last":
         return checkpoints[-1] if checkpoints else None
-    scored: list[tuple[float, Checkpoint]] = []
-    for checkpoint in checkpoints:
-        scores = checkpoint.progress.scores
-        score = None if scores is None else getattr(scores, which)
-        if score is not None:
-            scored.append((score, checkpoint))
+    scored = [(score, checkpoint) for checkpoint in checkpoints if (score := _score(checkpoint, which)) is not None]
     best = min if which == "loss" else max
     return best(scored, key=lambda pair: pair[0])[1] if scored else None
+
+
+def _score(checkpoint: Checkpoint, which: Literal["loss", "metric"]) -> float | None:
+    scores = checkpoint.progress.scores
+    if scores is None:
+        return None
+    return scores.loss if which == "loss" else scores.metric

@@ -4,6 +4,7 @@ runs/<name>/
   config.yaml  run.json  metrics.jsonl  samples.jsonl  plots/  tensorboard/
   checkpoints/step-00001200/
   last.json  best-loss.json  best-metric.json     for people and scripts; convo itself reads the checkpoints
+  stop                                            made by the user: save and stop
 """
 
 from __future__ import annotations
@@ -61,6 +62,11 @@ class RunDirectory:
     @property
     def lock(self) -> Path:
         return self.path / ".lock"
+
+    @property
+    def stop(self) -> Path:
+        """A file that the user makes to have the run saved and stopped; who obeys it removes it."""
+        return self.path / "stop"
 
     def checkpoint(self, step: int) -> Path:
         """Where the checkpoint after ``step`` updates lies."""

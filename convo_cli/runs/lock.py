@@ -2,29 +2,68 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import RawIOBase
 
 from filelock import FileLock, Timeout
 
-from convo_cli.errors import CheckpointError
+from convo_cli.errors import CheckpointError, DiskError
 from convo_cli.runs.atomic import disk_errors
+from convo_cli.runs.checkpoint import require_own_checkpoints
 from convo_cli.runs.layout import RunDirectory
+
+_CANNOT_LOCK = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
+_HOLDER = re.compile(r"process \d{1,20} on [\w.-]{1,255}\n")
 
 
 @contextmanager
 def locked(run: RunDirectory) -> Iterator[None]:
-    """Hold the run directory; CheckpointError where another process does."""
-    lock = FileLock(run.lock)
+    """Hold the run directory; CheckpointError where another process does, DiskError where nobody can."""
+    lock = FileLock(run.lock, fallback_to_soft=False)
     with disk_errors(run.lock):
         try:
             lock.acquire(timeout=0)
         except Timeout:
             raise CheckpointError(
-                f"{run.path}: another process is working in this run directory",
+                f"{run.path}: {_holder(run)} is working in this run directory",
                 hint="wait for it to end, or train under another --set name=…",
             ) from None
+        except OSError as error:
+            if error.errno not in _CANNOT_LOCK:
+                raise
+            raise DiskError(
+                f"{run.lock}: this file system cannot lock files ({error.strerror}), so a second process that writes "
+                "into the same run could not be kept out",
+                hint="choose a place on another file system with --set output_dir=…, or mount this one with locks",
+            ) from error
     try:
-        yield
+        with open(run.lock, "r+b", buffering=0) as file:
+            _write(file, f"process {os.getpid()} on {socket.gethostname()}\n")
+            try:
+                require_own_checkpoints(run)
+                yield
+            finally:
+                _write(file, "")
     finally:
         lock.release()
+
+
+def _write(file: RawIOBase, holder: str) -> None:
+    """Say in the lock file who holds it. The lock itself is the kernel's: a stale or missing text changes nothing."""
+    with suppress(OSError):
+        file.seek(0)
+        file.truncate()
+        file.write(holder.encode())
+
+
+def _holder(run: RunDirectory) -> str:
+    with suppress(OSError, UnicodeDecodeError), open(run.lock, "rb") as file:
+        text = file.read(300).decode()
+        if _HOLDER.fullmatch(text):
+            return text.strip()
+    return "another process"

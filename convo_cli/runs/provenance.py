@@ -1,22 +1,38 @@
-"""run.json: with what and on what a run began, so that going on with something else is noticed."""
+"""With what and on what a run began, so that going on with something else is noticed.
+
+run.json holds versions, hashes and the configuration; config.yaml is the one that is read, and carries a seal, so that
+a change by anybody but `convo resume --set` shows.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import platform
+import re
+import subprocess
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from convo_cli import __version__
-from convo_cli.config.schema import DataConfig
-from convo_cli.errors import ChangedError, CheckpointError, UsageError
-from convo_cli.runs.atomic import write_file
+from convo_cli.config.load import dump_config
+from convo_cli.config.schema import DataConfig, RunConfig
+from convo_cli.errors import CheckpointError, UsageError
+from convo_cli.runs.atomic import file_sha256, write_file
 from convo_cli.runs.layout import RunDirectory
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "sentencepiece", "numpy")
+_NUMERIC = ("torch", "transformers")
+"""Packages whose other versions may compute other last bits."""
+_MODEL_FILES = ("*.safetensors", "*.json")
+_CHECKED_BY_CONTENT = ("data.train", "data.validation")
+_SEAL = re.compile(
+    rb"# SHA-256 of what follows: ([0-9a-f]{64})\n# To change it: convo resume RUN_DIR --set KEY=VALUE\n"
+)
+_GIT_SECONDS = 10
 
 
 class DataFile(BaseModel):
@@ -37,6 +53,26 @@ class DataFiles(NamedTuple):
     validation: tuple[DataFile, ...]
 
 
+class GitState(BaseModel):
+    """The commit that was checked out where `convo train` was called, and whether its files were changed since."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    commit: str
+    is_dirty: bool
+
+
+class BaseModelFiles(BaseModel):
+    """The pretrained model that a run began from: SHA-256 of its weights and configuration by file name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: str
+    commit: str | None
+    """Of a hub id."""
+    sha256: dict[str, str]
+
+
 class RunInfo(BaseModel):
     """The content of run.json."""
 
@@ -47,8 +83,12 @@ class RunInfo(BaseModel):
     python: str
     packages: dict[str, str]
     device: str
+    git: GitState | None
+    base_model: BaseModelFiles | None
     train: tuple[DataFile, ...]
     validation: tuple[DataFile, ...]
+    config: RunConfig
+    """As the run was last started or resumed."""
 
 
 def read_data_files(data: DataConfig) -> DataFiles:
@@ -56,42 +96,133 @@ def read_data_files(data: DataConfig) -> DataFiles:
     return DataFiles(*(tuple(_data_file(Path(path)) for path in paths) for paths in (data.train, data.validation)))
 
 
-def write_run_info(run: RunDirectory, data: DataFiles, *, device: str) -> None:
-    """Write down versions, device and the data's hashes."""
-    info = RunInfo(
+def read_base_model(source: str, folder: Path) -> BaseModelFiles:
+    """Hash the files of a pretrained model; ``folder`` is where those of a hub id lie."""
+    files = sorted(file for pattern in _MODEL_FILES for file in folder.glob(pattern))
+    commit = folder.name if folder.parent.name == "snapshots" else None
+    return BaseModelFiles(source=source, commit=commit, sha256={file.name: file_sha256(file) for file in files})
+
+
+def read_git(folder: Path) -> GitState | None:
+    """The commit of the folder's repository; None where there is none, or git cannot tell."""
+
+    def ask(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(command, capture_output=True, check=True, text=True, timeout=_GIT_SECONDS).stdout.strip()
+
+    try:
+        return GitState(
+            commit=ask("rev-parse", "HEAD"), is_dirty=bool(ask("status", "--porcelain", "--untracked-files=no"))
+        )
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+
+
+def make_run_info(
+    config: RunConfig, data: DataFiles, *, device: str, git: GitState | None, base_model: BaseModelFiles | None
+) -> RunInfo:
+    """What a run begins with, here and now."""
+    return RunInfo(
         convo=__version__,
         python=platform.python_version(),
         packages={name: version(name) for name in _PACKAGES},
         device=device,
+        git=git,
+        base_model=base_model,
         train=data.train,
         validation=data.validation,
+        config=config,
     )
+
+
+def write_provenance(run: RunDirectory, info: RunInfo) -> None:
+    """Write config.yaml, sealed, and then run.json."""
+    text = dump_config(info.config).encode()
+    seal = f"# SHA-256 of what follows: {hashlib.sha256(text).hexdigest()}\n"
+    seal += "# To change it: convo resume RUN_DIR --set KEY=VALUE\n"
+    write_file(run.config, seal.encode() + text)
     write_file(run.info, info.model_dump_json(indent=2) + "\n")
 
 
-def require_same_data(run: RunDirectory, data: DataFiles) -> None:
-    """Raise ChangedError where a data file is not, byte for byte, the one the run began with."""
+def read_run_info(run: RunDirectory) -> RunInfo:
+    """run.json; CheckpointError where it is missing or not what convo writes."""
     try:
-        info = RunInfo.model_validate_json(run.info.read_bytes())
+        return RunInfo.model_validate_json(run.info.read_bytes())
     except (OSError, ValidationError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
         raise CheckpointError(
             f"{run.info}: cannot be read ({reason}), so nobody can tell whether the data is the same",
             hint="copy it again from where the run is whole",
         ) from error
+
+
+def changes_of_data(info: RunInfo, data: DataFiles) -> list[str]:
+    """What is not, byte for byte and in its place, the data that the run began with; a sentence each."""
+    changes = []
     for key, before, after in (("train", info.train, data.train), ("validation", info.validation, data.validation)):
         if len(before) != len(after):
-            raise ChangedError(
-                f"data.{key} names {len(after)} files, but the run began with {len(before)}",
-                hint="name the same files, or start another run",
-            )
-        for old, new in zip(before, after, strict=True):
-            if old.sha256 != new.sha256:
-                raise ChangedError(
-                    f"{new.path}: not the data that the run began with ({old.path}, SHA-256 {old.sha256[:12]}…, "
-                    f"now {new.sha256[:12]}…)",
-                    hint="restore the file, or start another run",
-                )
+            changes.append(f"data.{key} names {len(after)} files, but the run began with {len(before)}")
+            continue
+        changes += [
+            f"{new.path}: not the data that the run began with ({old.path}, SHA-256 {old.sha256[:12]}…, "
+            f"now {new.sha256[:12]}…)"
+            for old, new in zip(before, after, strict=True)
+            if old.sha256 != new.sha256
+        ]
+    return changes
+
+
+def changes_of_base_model(info: RunInfo) -> list[str]:
+    """What is another file in the folder that the run began from, where it is still there."""
+    before = info.base_model
+    if before is None or before.commit is not None or not Path(before.source).is_dir():
+        return []
+    now = read_base_model(before.source, Path(before.source)).sha256
+    return [
+        f"{Path(before.source, name)}: not the base model that the run began from "
+        f"(SHA-256 {_short(before.sha256.get(name))}, now {_short(now.get(name))})"
+        for name in sorted(before.sha256.keys() | now.keys())
+        if before.sha256.get(name) != now.get(name)
+    ]
+
+
+def changes_of_config(run: RunDirectory, info: RunInfo, config: RunConfig) -> list[str]:
+    """The keys of config.yaml, read as ``config``, that somebody else than convo has changed.
+
+    Paths of data are not among them: data is known by its content.
+    """
+    text = run.config.read_bytes()
+    seal = _SEAL.match(text)
+    if seal and hashlib.sha256(text[seal.end() :]).hexdigest().encode() == seal.group(1):
+        return []
+    before, now = dict(_leaves(info.config.model_dump(mode="json"))), dict(_leaves(config.model_dump(mode="json")))
+    return [
+        f"{run.config}: {key} is {now.get(key)!r}, but the run goes on with {before.get(key)!r}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and not key.startswith(_CHECKED_BY_CONTENT)
+    ]
+
+
+def other_versions(info: RunInfo, *, device: str) -> list[str]:
+    """Packages and device that are not those the run began with."""
+    pairs = [(name, info.packages.get(name), version(name)) for name in _NUMERIC]
+    return [
+        f"{name} is {now}, was {before}"
+        for name, before, now in (*pairs, ("device", info.device, device))
+        if now != before
+    ]
+
+
+def _leaves(values: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
+def _short(digest: str | None) -> str:
+    return f"{digest[:12]}…" if digest else "none"
 
 
 def _data_file(path: Path) -> DataFile:

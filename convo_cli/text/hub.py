@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from convo_cli.errors import ModelError
+from convo_cli.runs.foreign_files import require_harmless
 
 _FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.md"]
 """What a model, its tokenizer and an export of convo are made of; no pickle, no code."""
@@ -13,8 +14,15 @@ _FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.md"]
 def local_folder(source: str, revision: str | None = None) -> Path:
     """The folder of this name, else the files of this hub id, downloaded where they are not in the cache yet.
 
-    Raises ModelError in one sentence where there is neither; without a network it does so at once.
+    Raises ModelError in one sentence where there is neither (without a network at once), or where the folder holds
+    what no model does.
     """
+    folder = _find(source, revision)
+    require_harmless(folder)
+    return folder
+
+
+def _find(source: str, revision: str | None) -> Path:
     if Path(source).is_dir():
         return Path(source)
     from huggingface_hub import snapshot_download

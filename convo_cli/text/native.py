@@ -21,17 +21,18 @@ from itertools import groupby, takewhile
 from typing import TYPE_CHECKING, Any
 
 from convo_cli.config.schema import TemplateName
-from convo_cli.data.dialogue import Role, Turn, as_messages
+from convo_cli.data.dialogue import Role, Turn
 from convo_cli.errors import DataError, ModelError
 from convo_cli.text.pieces import NO_TURN, Piece, special_tokens
+from convo_cli.text.rendering import Rendered, refusal, render_all
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _MARK = "\ufdd0{}\ufdd0"  # stands for a turn's text; a Unicode noncharacter, which no template writes
-_CLOCK = re.compile(r"""strftime_now\(\s*(?P<quote>["'])(?P<format>.*?)(?P=quote)\s*\)""")
+_CLOCK = re.compile(r"""strftime_now\(\s*(?P<quote>["'])(?P<format>.{0,100}?)(?P=quote)\s*\)""")
 _GENERATION = re.compile(r"\{%[-+]?\s*generation\b")
-_MAX_REASON = 300  # characters of what a template says about a dialogue
+_MAX_SHOWN = 100  # characters of a template's own text in an error
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +101,32 @@ class NativeTemplate:
         self.stop_tokens = tuple(dict.fromkeys([*ends, *([str(eos)] if eos else [])]))
 
     def render(self, turns: Sequence[Turn], *, for_reply: bool = False) -> list[Piece]:
+        (rendered,) = self._ask([turns], for_reply=for_reply)
+        return self._pieces(turns, rendered, for_reply=for_reply)
+
+    def render_all(self, dialogues: Sequence[Sequence[Turn]]) -> list[list[Piece] | DataError]:
+        """What `render` returns or raises for each of them, several times as fast."""
+        results = list[list[Piece] | DataError]()
+        for turns, rendered in zip(dialogues, self._ask(dialogues), strict=True):
+            try:
+                results.append(self._pieces(turns, rendered))
+            except DataError as error:
+                results.append(error)
+        return results
+
+    def _pieces(self, turns: Sequence[Turn], rendered: Rendered | DataError, *, for_reply: bool = False) -> list[Piece]:
+        """The pieces of a dialogue of which it is known what the template makes of it."""
         form = self._form(tuple([turn.role for turn in turns]), for_reply)
+        if isinstance(rendered, DataError):
+            raise rendered
         pieces = list(form.pieces)
         for slot, turn in zip(form.slots, turns, strict=True):
             lead, index, _, is_learnable = pieces[slot]
             pieces[slot] = Piece(lead + turn.text, index, False, is_learnable)
-        text, spans = self._render(turns, for_reply=for_reply)
-        if "".join([piece.text for piece in pieces]) != text:
-            raise _refusal("changes the text of a turn")
-        return self._apply_marks(pieces, spans, turns) if self._has_generation_marks and not for_reply else pieces
+        if "".join([piece.text for piece in pieces]) != rendered.text:
+            raise refusal("changes the text of a turn")
+        marked = self._has_generation_marks and not for_reply
+        return self._apply_marks(pieces, rendered.spans, turns) if marked else pieces
 
     def _find_form(self, roles: tuple[Role, ...], for_reply: bool) -> Form:
         *gaps, last = self._find_gaps(roles, for_reply)
@@ -116,7 +134,7 @@ class NativeTemplate:
         for index, (role, gap, after) in enumerate(zip(roles, gaps, [*gaps[1:], last], strict=True)):
             end = next((match.end() for match in self._special.finditer(after.rest)), 0)
             if role == "assistant" and end == 0:
-                raise _refusal("ends an assistant turn without a special token, so the model would never learn to stop")
+                raise refusal("ends an assistant turn without a special token, so the model would never learn to stop")
             pieces += self._split(gap.header, index)
             slots.append(len(pieces))
             said = [Piece(gap.lead, index), *self._split(after.rest[:end], index)]
@@ -138,13 +156,13 @@ class NativeTemplate:
             role = turns[piece.turn].role if piece.turn >= 0 else None
             if role != "assistant":
                 if any(marked):
-                    raise _refusal(f"marks for generation what {f'the {role}' if role else 'nobody'} says")
+                    raise refusal(f"marks for generation what {f'the {role}' if role else 'nobody'} says")
                 result.append(piece)
             elif piece.is_learnable:
                 # A space before a text is part of its first word, and the generation prompt ends before it.
                 if not all(marked[len(piece.text) - len(piece.text.lstrip()) :]):
                     what = f"the end token {piece.text}" if piece.is_special else "a part of what the assistant says"
-                    raise _refusal(f"leaves {what} out of its generation marks, so the model would never learn it")
+                    raise refusal(f"leaves {what} out of its generation marks, so the model would never learn it")
                 result.append(piece)
             else:
                 result += _cut(piece, marked)
@@ -160,9 +178,9 @@ class NativeTemplate:
                 *before, prompt = self._between(roles[:index], True)
                 end = len(prompt)
                 if before != between[:index] or not text.startswith(prompt):
-                    raise _refusal("renders a reply otherwise than after its generation prompt")
+                    raise refusal("renders a reply otherwise than after its generation prompt")
                 if text[end:].strip():
-                    raise _refusal(f"makes the model say {text[end:]!r} before its reply")
+                    raise refusal(f"makes the model say {text[end:][:_MAX_SHOWN]!r} before its reply")
             gaps.append(self._gap(text, end, role))
         return [*gaps, self._gap(between[-1], len(between[-1]), "assistant") if for_reply else Gap(between[-1])]
 
@@ -176,30 +194,22 @@ class NativeTemplate:
         """What the template writes before, between and after the texts of such turns."""
         marks = [_MARK.format(index) for index in range(len(roles))]
         turns = [Turn(role, mark) for role, mark in zip(roles, marks, strict=True)]
-        text, _ = self._render(turns, for_reply=for_reply)
-        parts = re.split(f"({_MARK.format('[0-9]+')})", text)
+        (rendered,) = self._ask([turns], for_reply=for_reply)
+        if isinstance(rendered, DataError):
+            raise rendered
+        parts = re.split(f"({_MARK.format('[0-9]+')})", rendered.text)
         if parts[1::2] != marks:
-            raise _refusal("does not render every turn once and in order")
+            raise refusal("does not render every turn once and in order")
         return parts[::2]
 
-    def _render(self, turns: Sequence[Turn], *, for_reply: bool) -> tuple[str, list[tuple[int, int]]]:
-        """The text, and the characters of it that stand between generation marks."""
-        from transformers.utils.chat_template_utils import render_jinja_template
-
-        tokens: dict[str, Any] = self._tokenizer.special_tokens_map
-        try:
-            rendered: Any = render_jinja_template(
-                [as_messages(turns)],
-                chat_template=self.chat_template,
-                add_generation_prompt=for_reply,
-                return_assistant_tokens_mask=self._has_generation_marks,
-                **tokens,
-            )
-        except Exception as error:  # whatever Jinja, or an expression inside the template, raises
-            reason = str(error)[:_MAX_REASON] or type(error).__name__
-            raise _refusal(f"refuses such a dialogue: {reason}") from error
-        (text,), spans = rendered
-        return text, spans[0] if spans else []
+    def _ask(self, dialogues: Sequence[Sequence[Turn]], *, for_reply: bool = False) -> list[Rendered | DataError]:
+        return render_all(
+            self._tokenizer,
+            self.chat_template,
+            dialogues,
+            for_reply=for_reply,
+            has_marks=self._has_generation_marks,
+        )
 
     def _split(self, text: str, turn: int) -> list[Piece]:
         """Text of the template itself, cut at its special tokens."""
@@ -225,7 +235,7 @@ class NativeTemplate:
 def _cut(piece: Piece, marked: Sequence[int]) -> list[Piece]:
     """A piece outside of what the assistant says, cut where generation marks begin and end."""
     if piece.is_special and len(set(marked)) > 1:
-        raise _refusal(f"cuts the token {piece.text} with its generation marks")
+        raise refusal(f"cuts the token {piece.text} with its generation marks")
     runs = groupby(zip(piece.text, marked, strict=True), key=lambda pair: bool(pair[1]))
     return [
         piece._replace(text="".join(character for character, _ in run), is_learnable=is_marked)
@@ -236,12 +246,6 @@ def _cut(piece: Piece, marked: Sequence[int]) -> list[Piece]:
 def _num_same(one: Sequence[str], other: Sequence[str]) -> int:
     """Length in characters of what two sequences of strings have in common at their start."""
     return sum(len(unit) for unit, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
-
-
-def _refusal(reason: str) -> DataError:
-    return DataError(
-        f"the chat template {reason}", hint="set dialogue.template: turns or chatml, or change the dialogue"
-    )
 
 
 def _default_chat_template(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from convo_cli.config.schema import TemplateName
 from convo_cli.data.dialogue import Turn
+from convo_cli.errors import DataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -52,6 +53,10 @@ class Template(Protocol):
 
     def render(self, turns: Sequence[Turn], *, for_reply: bool = False) -> list[Piece]:
         """The pieces of a dialogue; ``for_reply``: ending where the assistant's next text begins."""
+        ...
+
+    def render_all(self, dialogues: Sequence[Sequence[Turn]]) -> list[list[Piece] | DataError]:
+        """What `render` returns or raises for each dialogue, all at once."""
         ...
 
 

@@ -61,6 +61,15 @@ class MarkedTemplate:
             pieces.append(Piece(self.finish, len(turns) - 1, is_special=True, is_learnable=True))
         return pieces
 
+    def render_all(self, dialogues: Sequence[Sequence[Turn]]) -> list[list[Piece] | DataError]:
+        results = list[list[Piece] | DataError]()
+        for turns in dialogues:
+            try:
+                results.append(self.render(turns))
+            except DataError as error:
+                results.append(error)
+        return results
+
 
 def make_template(name: TemplateName, tokenizer: PreTrainedTokenizerBase) -> Template:
     """Build the template; ``auto`` is native where the tokenizer has a chat template, else turns."""

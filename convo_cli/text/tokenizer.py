@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SPIECE_FILE = "spiece.model"
 SPACE_MARK = "▁"  # U+2581: how SentencePiece writes a space inside a piece
+MAX_ADDED_TOKENS = 2**16
 _NEVER_MATCHED = -1e6
 _ASCII = "".join(chr(code) for code in range(0x21, 0x7F))
 _NUM_THREADS = 16  # a constant: the scores of a unigram model depend on it, and so would the ids on the machine
@@ -120,6 +121,11 @@ def load_pretrained_tokenizer(source: str, revision: str | None = None) -> PreTr
             f"{source}: its tokenizer has only {len(tokenizer)} tokens, so its vocabulary was not found",
             hint="the folder needs tokenizer.json; transformers falls back to an empty vocabulary without a word",
         )
+    if (num_added := len(tokenizer.added_tokens_decoder)) > MAX_ADDED_TOKENS:
+        raise ModelError(
+            f"{source}: its tokenizer has {num_added:,} added tokens, and {MAX_ADDED_TOKENS:,} are more than any has",
+            hint="tokens of an ordinary vocabulary belong into the tokenizer's model, not beside it",
+        )
     return tokenizer
 
 
@@ -192,7 +198,7 @@ def _unreadable(folder: Path, error: Exception) -> str:
         return "there is no tokenizer.json"
     try:
         json.loads(file.read_bytes())
-    except ValueError as damage:
+    except (ValueError, RecursionError) as damage:
         return f"tokenizer.json is damaged: {first_line(damage)}"
     return first_line(error)
 

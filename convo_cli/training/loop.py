@@ -29,7 +29,11 @@ from convo_cli.training.state import TrainState
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-STOPPED_BY_SIGNAL = "stopped by a signal"
+STOPPED = "stopped on request"
+
+
+class StepDivergedError(DivergedError):
+    """A step's own loss or gradient is not finite; weights and progress are those of the step before it."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,8 @@ class Plan:
     autocast: Callable[[], AbstractContextManager[None]]
     is_evaluation_due: Callable[[int], bool]
     is_save_due: Callable[[int], bool]
-    evaluate: Callable[[TrainState], EvaluationDone]
+    evaluate: Callable[[TrainState], EvaluationDone | None]
+    """None where a stop was asked for before it was done."""
     save: Callable[[TrainState], None]
     is_stop_requested: Callable[[], bool]
 
@@ -81,19 +86,19 @@ class StepOutcome:
 def train(state: TrainState, plan: Plan, report: Report) -> str:
     """Advance the state until the run ends, and say why it ended.
 
-    Raises DivergedError with the weights of the last good step in place.
+    Raises StepDivergedError with the weights of the last good step in place.
     """
     progress = state.progress
     while True:
         is_best = False
         if progress.scores is None and plan.is_evaluation_due(progress.step):
-            if plan.is_stop_requested():
+            result = None if plan.is_stop_requested() else plan.evaluate(state)
+            if result is None:
                 plan.save(state)
-                return STOPPED_BY_SIGNAL  # at once; the resumed run begins with this evaluation
-            result = plan.evaluate(state)
+                return STOPPED  # at once; the resumed run begins with this evaluation
             is_best = take_scores(state, result, plan)
             report(result)
-        reason = reason_to_stop(state, plan)
+        reason = reason_it_is_over(state, plan) or (STOPPED if plan.is_stop_requested() else None)
         if reason or is_best or plan.is_save_due(progress.step):
             plan.save(state)
         if reason:
@@ -138,14 +143,14 @@ def train_step(state: TrainState, plan: Plan) -> StepOutcome:
         torch.manual_seed(step_seed(plan.seed, step))
         loss, grad_norm = accumulate_gradients(state, plan, batches)
         if not math.isfinite(loss):
-            raise DivergedError(
+            raise StepDivergedError(
                 f"step {step + 1}: the loss is {loss}; the weights are those of step {step}",
                 hint="lower training.learning_rate, add training.warmup_steps, or check the data",
             )
         if math.isfinite(grad_norm):
             break
         if not state.scaler.is_enabled() or state.scaler.get_scale() <= 1.0:
-            raise DivergedError(
+            raise StepDivergedError(
                 f"step {step + 1}: the gradient is {grad_norm} (loss {loss:.4g}); the weights are those of step {step}",
                 hint="lower training.learning_rate, or set training.precision to bf16 or fp32",
             )
@@ -199,15 +204,13 @@ def take_scores(state: TrainState, result: EvaluationDone, plan: Plan) -> bool:
     return is_best_loss or is_best_metric
 
 
-def reason_to_stop(state: TrainState, plan: Plan) -> str | None:
-    """Why the run is over, or None while it is not."""
+def reason_it_is_over(state: TrainState, plan: Plan) -> str | None:
+    """Why there is no step left to take, or None while there is."""
     progress, patience = state.progress, plan.early_stopping.patience
     if patience is not None and progress.evaluations_without_improvement >= patience:
         monitored = plan.metric if plan.early_stopping.monitors_metric else "validation loss"
         return f"{monitored} did not improve in {patience} evaluations"
-    if progress.step >= plan.max_steps:
-        return f"all {plan.max_steps} steps done"
-    return STOPPED_BY_SIGNAL if plan.is_stop_requested() else None
+    return f"all {plan.max_steps} steps done" if progress.step >= plan.max_steps else None
 
 
 def step_seed(seed: int, step: int) -> int:

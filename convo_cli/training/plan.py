@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from convo_cli.config.schema import RunConfig
 from convo_cli.data.dialogue import Dialogue
 from convo_cli.data.order import TokenBudget, step_examples
 from convo_cli.data.store import ASSISTANT_TARGET, USER_TARGET
 from convo_cli.evaluation.evaluator import Evaluator
-from convo_cli.events import EvaluationDone, Report
+from convo_cli.events import EvaluationDone, Event, Report
 from convo_cli.model.cost import FlopCounter, peak_memory
 from convo_cli.model.device import ResolvedPrecision, autocast_for, choose_precision
 from convo_cli.model.layout import Layout
@@ -51,13 +52,26 @@ class Parts:
     steps_per_epoch: float
 
 
+class _StoppedError(Exception):
+    """A stop was asked for while something could tell how far it is."""
+
+
 def make_plan(run: RunDirectory, parts: Parts, stop: StopRequest, report: Report) -> Plan:
     """The loop's view of the run: functions of the step."""
     config, training, max_steps = parts.config, parts.config.training, parts.max_steps
     evaluation_every = config.evaluation.every_steps or max(1, round(parts.steps_per_epoch))
     save_every = config.checkpoints.every_steps or evaluation_every
     precision = choose_precision(training.precision, parts.device)
-    evaluator = _evaluator(parts, precision, report)
+
+    def is_stop_requested() -> bool:
+        return stop.is_set or run.stop.is_file()
+
+    def report_unless_stopped(event: Event) -> None:
+        report(event)
+        if is_stop_requested():
+            raise _StoppedError
+
+    evaluator = _evaluator(parts, precision, report_unless_stopped)
 
     def learning_rate(step: int) -> float:
         return learning_rate_at(
@@ -69,9 +83,12 @@ def make_plan(run: RunDirectory, parts: Parts, stop: StopRequest, report: Report
             min_lr_ratio=training.min_lr_ratio,
         )
 
-    def evaluate(state: TrainState) -> EvaluationDone:
+    def evaluate(state: TrainState) -> EvaluationDone | None:
         assert evaluator is not None, "evaluations are due only where there is validation data"
-        return evaluator(state.model, state.progress.step)
+        try:
+            return evaluator(state.model, state.progress.step)
+        except _StoppedError:
+            return None
 
     def save(state: TrainState) -> None:
         if is_saved(run, state.progress):
@@ -102,18 +119,23 @@ def make_plan(run: RunDirectory, parts: Parts, stop: StopRequest, report: Report
         is_save_due=lambda step: step % save_every == 0,
         evaluate=evaluate,
         save=save,
-        is_stop_requested=lambda: stop.is_set,
+        is_stop_requested=is_stop_requested,
     )
+
+
+def examples_at(parts: Parts) -> Callable[[int], NDArray[np.int64]]:
+    """The numbers of the examples of a step, in the order of the epoch."""
+    config, training, store = parts.config, parts.config.training, parts.data.train
+    if training.batch_tokens is not None:
+        return TokenBudget(store, training.batch_tokens, config.seed).step_examples
+    assert training.batch_size is not None, "the schema asks for one of the two"
+    return partial(step_examples, len(store), training.batch_size, config.seed)
 
 
 def micro_batches(parts: Parts) -> Callable[[int], list[Batch]]:
     """The examples of a step, neighbours of like length together, as forward passes."""
     config, training, store = parts.config, parts.config.training, parts.data.train
-    if training.batch_tokens is not None:
-        chosen_at = TokenBudget(store, training.batch_tokens, config.seed).step_examples
-    else:
-        assert training.batch_size is not None, "the schema asks for one of the two"
-        chosen_at = partial(step_examples, len(store), training.batch_size, config.seed)
+    chosen_at = examples_at(parts)
 
     def at(step: int) -> list[Batch]:
         chosen = chosen_at(step)
@@ -121,10 +143,9 @@ def micro_batches(parts: Parts) -> Callable[[int], list[Batch]]:
         kinds = {ASSISTANT_TARGET}
         if config.dialogue.train_on == "all" or step < config.dialogue.user_turns_until * parts.max_steps:
             kinds.add(USER_TARGET)
-        size = training.micro_batch_size or len(chosen)
         return [
-            parts.layout.batch([store[int(index)] for index in chosen[begin : begin + size]], kinds)
-            for begin in range(0, len(chosen), size)
+            parts.layout.batch([store[int(index)] for index in chosen[part]], kinds)
+            for part in parts.layout.split(store.lengths[chosen], training.micro_batch_size or len(chosen))
         ]
 
     return at

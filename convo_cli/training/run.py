@@ -1,67 +1,62 @@
 """The composition root: builds the parts of a run from its config, starts it or goes on with it.
 
-Everything is checked before the run directory exists; from then on a checkpoint is always there to resume from.
+Everything is checked before the run directory appears, and it appears with a checkpoint in it; from then on one is
+always there to resume from.
 """
 
 from __future__ import annotations
 
 import math
 import shlex
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import torch
-
-from convo_cli.config.load import dump_config, load_config
-from convo_cli.config.schema import RunConfig, TrainingConfig
-from convo_cli.data.reader import read_dialogues
-from convo_cli.data.store import ASSISTANT_TARGET, USER_TARGET, TokenStore
-from convo_cli.errors import ChangedError, ConfigError, StoppedError
-from convo_cli.evaluation.replies import choose_dialogues
+from convo_cli.config.load import load_config
+from convo_cli.config.schema import RunConfig
+from convo_cli.errors import ChangedError, DiskError, DivergedError, StoppedError
 from convo_cli.events import Event, Notice, Report, RunFinished, RunStarted
-from convo_cli.model.build import (
-    build_scratch_model,
-    fit_vocabulary,
-    load_model,
-    require_context,
-    save_memory,
-    set_generation_defaults,
-    use_fast_activations,
-)
 from convo_cli.model.cost import peak_flops
-from convo_cli.model.device import autocast_for, choose_device, choose_precision, make_deterministic, move
-from convo_cli.model.layout import choose_layout, proof_examples
-from convo_cli.runs.atomic import disk_errors, make_directory, remove_directory, remove_leftovers, write_file
-from convo_cli.runs.checkpoint import Which, find_checkpoint
+from convo_cli.model.device import choose_device, choose_precision
+from convo_cli.runs.atomic import disk_errors, remove_directory, remove_leftovers
+from convo_cli.runs.begin import begun
+from convo_cli.runs.checkpoint import Which, find_checkpoint, is_saved
 from convo_cli.runs.layout import RunDirectory, existing_run, require_new
 from convo_cli.runs.lock import locked
 from convo_cli.runs.metrics import MetricsLog
 from convo_cli.runs.plots import plot_losses, plot_schedule
-from convo_cli.runs.provenance import read_data_files, require_same_data, write_run_info
+from convo_cli.runs.provenance import (
+    DataFiles,
+    RunInfo,
+    changes_of_base_model,
+    changes_of_config,
+    changes_of_data,
+    make_run_info,
+    other_versions,
+    read_base_model,
+    read_data_files,
+    read_git,
+    read_run_info,
+    write_provenance,
+)
 from convo_cli.runs.tensorboard import TensorBoardLog
-from convo_cli.text.contract import load_encoder, spiece_of
-from convo_cli.text.encoder import DialogueEncoder
+from convo_cli.text.hub import local_folder
+from convo_cli.training.build import build_from, build_new
 from convo_cli.training.cache import Cache
-from convo_cli.training.checkpoint import restore_state
-from convo_cli.training.loop import STOPPED_BY_SIGNAL, train
-from convo_cli.training.optim import make_optimizer
-from convo_cli.training.plan import Parts, make_plan
+from convo_cli.training.checkpoint import save_checkpoint
+from convo_cli.training.loop import STOPPED, StepDivergedError, reason_it_is_over, train
+from convo_cli.training.plan import Parts, examples_at, make_plan
 from convo_cli.training.preflight import count_tokens
-from convo_cli.training.prepare import PreparedData, build_encoder, prepare_data
 from convo_cli.training.signals import StopRequest, listening
 from convo_cli.training.state import TrainState
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-
-_ALL_TARGETS = (ASSISTANT_TARGET, USER_TARGET)
 _SETTLED = ("name", "output_dir", "model", "tokenizer", "dialogue.template", "dialogue.max_length")
 """Keys that only the beginning of a run reads."""
+_MAX_NAMED = 5
+"""Changes, or dialogues, that a message names one by one."""
 
 
 @dataclass(frozen=True)
@@ -79,116 +74,65 @@ def start_run(config: RunConfig, report: Report) -> RunResult:
     """Train from the beginning into a new run directory. See `convo_cli.training.loop.train` for what is raised."""
     run = RunDirectory(Path(config.output_dir) / config.name)
     require_new(run)
-    device = choose_device(config.training.device)
-    if config.deterministic:
-        make_deterministic(device)
-    files = read_data_files(config.data)
-    cache = Cache(run.path.parent, report)
-    text = build_encoder(config, files, cache, report)
-    data = prepare_data(config, files, text.encoder, cache, report)
-    if config.model.scratch is not None:
-        model = build_scratch_model(config.model.scratch, text.encoder, config.seed)
-    else:
-        assert config.model.pretrained is not None, "the schema allows exactly one origin"
-        model = load_model(config.model.pretrained, config.model.revision)
-        added = fit_vocabulary(model, len(text.encoder.tokenizer), config.seed)
-        if added:
-            report(Notice(f"{added} rows were added to the model's embeddings for {text.num_new_tokens} new tokens"))
-    parts = _assemble(config, text.encoder, text.spiece, model, data, device, report)
-    require_new(run)  # again: preparing may have taken minutes
-    with listening() as stop:  # from here on a signal leaves a run that can be resumed
-        make_directory(run.checkpoints)
-        with locked(run):
-            write_file(run.config, dump_config(_with_absolute_paths(config)))
-            write_run_info(run, files, device=str(device))
-            return _train(run, parts, _new_state(parts), stop, report)
-
-
-def resume_run(run_dir: Path, which: Which, config: RunConfig, report: Report) -> RunResult:
-    """Go on exactly where a checkpoint stands; ``config`` is the run's own, with the user's changes.
-
-    Loading the best by loss or metric discards what came after it, and says so. Raises CheckpointError where there is
-    nothing whole to load, ChangedError where the data is not what the run began with.
-    """
-    run = existing_run(run_dir)
-    with locked(run):
-        _require_same_config(load_config(run.config), config)
-        remove_leftovers(run.path)
-        remove_leftovers(run.checkpoints)
-        files = read_data_files(config.data)
-        require_same_data(run, files)
-        checkpoint = find_checkpoint(run, which, report)
-        device = choose_device(config.training.device)
-        if config.deterministic:
-            make_deterministic(device)
-        encoder = load_encoder(checkpoint.path)
-        if encoder.max_length != config.dialogue.max_length:
-            raise ChangedError(
-                f"dialogue.max_length is {config.dialogue.max_length}, but the run was made with {encoder.max_length}",
-                hint="start another run to change it",
+    nothing = "stopped before the first step; no run was begun"
+    with listening() as stop:
+        with stop.interrupting(nothing, hint="start it again; what was prepared until then is still there"):
+            device = choose_device(config.training.device)
+            files = read_data_files(config.data)
+            parts, state = build_new(config, files, Cache(run.path.parent, report), report)
+            source = config.model.pretrained
+            info = make_run_info(
+                _with_absolute_paths(config),
+                files,
+                device=str(device),
+                git=read_git(Path()),
+                base_model=read_base_model(source, local_folder(source, config.model.revision)) if source else None,
             )
-        data = prepare_data(config, files, encoder, Cache(run.path.resolve().parent, report), report)
-        model = load_model(str(checkpoint.path))
-        parts = _assemble(config, encoder, spiece_of(checkpoint.path), model, data, device, report)
-        state = _new_state(parts)
-        restore_state(checkpoint.path, state)
-        with listening() as stop:
-            _discard_after(run, state.progress.step, report)
-            write_file(run.config, dump_config(_with_absolute_paths(config)))
-            report(Notice(f"going on from {checkpoint.path.name}, the {which} checkpoint"))
+            require_new(run)  # preparing may have taken minutes
+
+        def fill(aside: RunDirectory) -> None:
+            write_provenance(aside, info)
+            _save(aside, parts, state, lambda event: None)
+
+        with begun(run, fill):
             return _train(run, parts, state, stop, report)
 
 
-def _assemble(
-    config: RunConfig,
-    encoder: DialogueEncoder,
-    spiece: bytes | None,
-    model: PreTrainedModel,
-    data: PreparedData,
-    device: torch.device,
-    report: Report,
-) -> Parts:
-    require_context(model, encoder.max_length)
-    set_generation_defaults(model, encoder, config.generation)
-    use_fast_activations(model)
-    if config.training.gradient_checkpointing:
-        save_memory(model)
-    move(model, device)
-    layout = choose_layout(
-        model, proof_examples(data.train, _ALL_TARGETS), _ALL_TARGETS,
-        packing=config.training.packing, pad_id=encoder.pad_id, report=report,
-        autocast=autocast_for(device, choose_precision(config.training.precision, device)),
-    )  # fmt: skip
-    if config.training.compile:
-        model.base_model.compile(dynamic=True)  # in place: the module that is saved and generated with stays the same
-    steps_per_epoch = _steps_per_epoch(data.train, config.training)
-    max_steps = config.training.max_steps
-    if max_steps is None:
-        assert config.training.epochs is not None, "the schema asks for one of the two"
-        max_steps = max(1, math.ceil(config.training.epochs * steps_per_epoch))
-        if config.training.warmup_steps > max_steps:
-            raise ConfigError(
-                f"training.warmup_steps is {config.training.warmup_steps}, but {config.training.epochs:g} epochs of "
-                f"this data are {max_steps} steps",
-                hint=f"--set training.warmup_steps={max_steps // 10}",
-            )
-    validation = read_dialogues(config.data.validation, config.data)
-    reply_dialogues = tuple(choose_dialogues(validation, config.evaluation.reply_dialogues, config.seed))
-    return Parts(config, encoder, spiece, model, data, reply_dialogues, layout, device, max_steps, steps_per_epoch)
+def resume_run(
+    run_dir: Path, which: Which, config: RunConfig, report: Report, *, allow_changed: bool = False
+) -> RunResult:
+    """Go on exactly where a checkpoint stands; ``config`` is the run's own, with the user's changes.
 
-
-def _steps_per_epoch(store: TokenStore, training: TrainingConfig) -> float:
-    if training.batch_tokens is not None:
-        return store.num_tokens / training.batch_tokens
-    assert training.batch_size is not None, "the schema asks for one of the two"
-    return len(store) / training.batch_size
-
-
-def _new_state(parts: Parts) -> TrainState:
-    training = parts.config.training
-    precision = choose_precision(training.precision, parts.device)
-    scaler = torch.amp.GradScaler(parts.device.type, enabled=precision == "fp16")
-    return TrainState(parts.model, make_optimizer(parts.model, training), scaler)
+    Loading the best by loss or metric discards what came after it, and says so. A run that is over stays as it is.
+    Raises CheckpointError where there is nothing whole to load, ChangedError where data, base model or config.yaml are
+    not what the run began with, unless that is allowed.
+    """
+    run = existing_run(run_dir)
+    resume = f"convo resume {shlex.quote(str(run.path))}"
+    with listening() as stop, locked(run):
+        with stop.interrupting("stopped before the first step; the run is as it was", hint=resume):
+            info = read_run_info(run)
+            require_same_config(info.config, config)
+            remove_leftovers(run.path)
+            remove_leftovers(run.checkpoints)
+            files = read_data_files(config.data)
+            info = accept_changes(run, info, files, report, allow_changed=allow_changed)
+            checkpoint = find_checkpoint(run, which, report)
+            parts, state = build_from(checkpoint.path, config, files, Cache(run.path.resolve().parent, report), report)
+            for difference in other_versions(info, device=str(parts.device)):
+                report(Notice(f"{difference} when the run began: its numbers may differ in the last digits", True))
+        plan = make_plan(run, parts, stop, report)
+        is_evaluated = state.progress.scores is not None or not plan.is_evaluation_due(state.progress.step)
+        if is_evaluated and (reason := reason_it_is_over(state, plan)):
+            report(Notice(f"the run is over, so nothing is done: {reason}"))
+            return _result(run, state, reason)
+        _discard_after(run, state.progress.step, report)
+        write_provenance(run, info.model_copy(update={"config": _with_absolute_paths(config)}))
+        if run.stop.is_file():
+            report(Notice(f"{run.stop}: from before, so it is removed"))
+            _remove_stop_file(run)
+        report(Notice(f"going on from {checkpoint.path.name}, the {which} checkpoint"))
+        return _train(run, parts, state, stop, report)
 
 
 def _train(run: RunDirectory, parts: Parts, state: TrainState, stop: StopRequest, report: Report) -> RunResult:
@@ -213,18 +157,80 @@ def _train(run: RunDirectory, parts: Parts, state: TrainState, stop: StopRequest
                 run.plots.mkdir(exist_ok=True)
             plot_schedule(run.plots / "learning_rate.png", [plan.learning_rate(k) for k in range(parts.max_steps)])
         tell(_started(run, parts, state))
-        reason = train(state, plan, tell)
+        try:
+            reason = train(state, plan, tell)
+        except StepDivergedError as error:
+            raise _explained(error, run, parts, state, tell) from error
         if config.logging.plots:
             plot_losses(run.plots / "loss.png", run.metrics)
         tell(RunFinished(state.progress.step, reason))
-    if stop.signal_number is not None and reason == STOPPED_BY_SIGNAL:
-        raise StoppedError(
-            stop.signal_number,
-            f"stopped after step {state.progress.step} of {parts.max_steps}; the run is saved",
-            hint=f"convo resume {shlex.quote(str(run.path))}",
-        )
+    if reason == STOPPED:
+        _remove_stop_file(run)
+        message = f"stopped after step {state.progress.step} of {parts.max_steps}; the run is saved"
+        resume = f"convo resume {shlex.quote(str(run.path))}"
+        if stop.signal_number is not None:
+            raise StoppedError(stop.signal_number, message, hint=resume)
+        report(Notice(message))
+    return _result(run, state, reason)
+
+
+def _remove_stop_file(run: RunDirectory) -> None:
+    with disk_errors(run.stop):
+        run.stop.unlink(missing_ok=True)
+
+
+def _save(run: RunDirectory, parts: Parts, state: TrainState, report: Report) -> None:
+    """Save the state and delete nothing."""
+    save_checkpoint(run, state, parts.encoder, spiece=parts.spiece, keep=sys.maxsize, report=report)
+
+
+def _explained(
+    error: StepDivergedError, run: RunDirectory, parts: Parts, state: TrainState, report: Report
+) -> DivergedError:
+    """The same error with the dialogues of the step; what came before the step is saved, beside what there was."""
+    step, store, files = state.progress.step, parts.data.train, parts.config.data.train
+    try:
+        if not is_saved(run, state.progress):
+            _save(run, parts, state, report)
+        saved = f"saved as {run.checkpoint(step).name}"
+    except (DivergedError, DiskError) as refusal:
+        saved = f"not saved ({refusal.message}); the last checkpoint is of step {run.checkpoint_steps()[-1]}"
+    dialogues = sorted({int(store.dialogue_of[index]) for index in examples_at(parts)(step)})
+    named = "".join(f"\n  {store.where(dialogue, files)}" for dialogue in dialogues[:_MAX_NAMED])
+    more = f"\n  and {len(dialogues) - _MAX_NAMED} more" if len(dialogues) > _MAX_NAMED else ""
+    return DivergedError(
+        f"{error.message}, {saved}; step {step + 1} is on these dialogues:{named}{more}", hint=error.hint
+    )
+
+
+def _result(run: RunDirectory, state: TrainState, reason: str) -> RunResult:
     progress = state.progress
     return RunResult(run.path, progress.step, reason, progress.best_loss, progress.best_metric)
+
+
+def accept_changes(
+    run: RunDirectory, info: RunInfo, files: DataFiles, report: Report, *, allow_changed: bool
+) -> RunInfo:
+    """What the run goes on with; ChangedError where that is not what it began with and nobody allowed it."""
+    changes = [
+        *changes_of_config(run, info, load_config(run.config)),
+        *changes_of_data(info, files),
+        *changes_of_base_model(info),
+    ]
+    if not changes:
+        return info
+    if not allow_changed:
+        more = f"\nand {len(changes) - _MAX_NAMED} more" if len(changes) > _MAX_NAMED else ""
+        raise ChangedError(
+            "\n".join(changes[:_MAX_NAMED]) + more,
+            hint="put it back (a key is changed with --set KEY=VALUE); --allow-changed goes on with what is there now",
+        )
+    for change in changes:
+        report(Notice(f"{change}; going on with it", is_warning=True))
+    base = info.base_model
+    if base is not None and base.commit is None and Path(base.source).is_dir():
+        base = read_base_model(base.source, Path(base.source))
+    return info.model_copy(update={"train": files.train, "validation": files.validation, "base_model": base})
 
 
 def _discard_after(run: RunDirectory, step: int, report: Report) -> None:
@@ -255,7 +261,7 @@ def _started(run: RunDirectory, parts: Parts, state: TrainState) -> RunStarted:
     )
 
 
-def _require_same_config(before: RunConfig, now: RunConfig) -> None:
+def require_same_config(before: RunConfig, now: RunConfig) -> None:
     """Raise ChangedError for a key that is settled in the checkpoints, so that changing it would do nothing."""
     for key in _SETTLED:
         old, new = attrgetter(key)(before), attrgetter(key)(now)

@@ -1,14 +1,21 @@
-"""SIGINT, SIGTERM and SIGUSR1 ask a run to save and stop at the next safe point; a second one leaves at once."""
+"""SIGINT, SIGTERM, SIGHUP and SIGUSR1 ask a run to save and stop at the next safe point; a second one leaves at once.
+
+Nothing heavy is imported here: a command listens from before torch is imported.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_NAMES = ("SIGINT", "SIGTERM", "SIGUSR1")
+from convo_cli.errors import StoppedError
+
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 
 
 class StopRequest:
@@ -16,27 +23,80 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
+        self._may_interrupt = False
 
     @property
     def is_set(self) -> bool:
         return self.signal_number is not None
 
+    @contextmanager
+    def interrupting(self, message: str, *, hint: str) -> Iterator[None]:
+        """Inside the block a stop request ends what goes on wherever it is, with a StoppedError that says this.
+
+        For work of which a torn end is harmless: reading, downloading, waiting, filling a cache.
+        """
+        try:
+            self._may_interrupt = True
+            if self.is_set:
+                raise KeyboardInterrupt
+            yield
+        except KeyboardInterrupt:
+            raise StoppedError(self.signal_number or signal.SIGINT, message, hint=hint) from None
+        finally:
+            self._may_interrupt = False
+
     def _handle(self, signal_number: int, frame: FrameType | None) -> None:
         if self.signal_number is not None:
-            if os.isatty(2):
-                os.write(2, b"\x1b[?25h\n")  # a live view may have hidden the cursor, and nobody else will show it
-            os._exit(128 + signal_number)
+            _leave(signal_number)  # where the thread was kept from it
         self.signal_number = signal_number
+        if self._may_interrupt:
+            raise KeyboardInterrupt
+
+
+_current: StopRequest | None = None
 
 
 @contextmanager
 def listening() -> Iterator[StopRequest]:
-    """Collect stop requests inside the block; the handlers before it are restored after it."""
+    """Collect stop requests inside the block; the handlers before it are restored after it.
+
+    A block inside another one is part of it.
+    """
+    global _current
+    if _current is not None:
+        yield _current
+        return
     request = StopRequest()
     numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        numbers.remove(signal.SIGHUP)  # as nohup wants it
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    threading.Thread(target=_leave_at_the_second, args=(ours, frozenset(numbers)), daemon=True).start()
     before = {number: signal.signal(number, request._handle) for number in numbers}
+    wakeup_before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+    _current = request
     try:
         yield request
     finally:
+        _current = None
+        signal.set_wakeup_fd(wakeup_before)
+        theirs.close()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _leave_at_the_second(arrived: socket.socket, numbers: frozenset[int]) -> None:
+    """End the process at the second signal; a thread, because a handler has to wait for native code to return."""
+    count = 0
+    with arrived:
+        while received := arrived.recv(1):
+            count += received[0] in numbers
+            if count == 2:
+                _leave(received[0])
+
+
+def _leave(signal_number: int) -> None:
+    if os.isatty(2):
+        os.write(2, b"\x1b[?25h\n")  # a live view may have hidden the cursor, and nobody else will show it
+    os._exit(128 + signal_number)

@@ -60,6 +60,7 @@ def test_a_run_that_diverges_stops_and_can_be_gone_on_with_as_the_message_says(w
     assert (result.code, result.out) == (4, "")
     assert result.err.startswith("error: step ")
     assert "the weights are those of step" in result.err
+    assert "\n  train.jsonl:" in result.err
     command = result.err.splitlines()[-1].strip()
     assert command == "convo resume runs/new --set training.learning_rate=3.3"
     slower = settings("training.learning_rate=1e-4", "training.precision=fp32")

@@ -7,12 +7,14 @@ import re
 import shlex
 import signal
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
 from convo_cli.runs.atomic import file_sha256
 from convo_cli.runs.layout import RunDirectory
-from tests.commands import make_workplace, run_here, settings, start
+from tests.commands import make_workplace, run_here, settings, snapshot, start
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
 RUN, STEPS = "my runs/tiny", 40
@@ -63,7 +65,7 @@ def test_a_stopped_run_is_saved_and_ends_as_if_it_had_not_been_stopped(straight,
     finally:
         process.kill()
     assert (refused.code, refused.out) == (5, "")
-    assert refused.err.startswith(f"error: {RUN}: another process is working in this run directory\nhint: ")
+    assert refused.err.startswith(f"error: {RUN}: process {process.pid} on ")
 
     err = "".join(seen) + rest.decode()
     assert (process.returncode, out) == (code, b"")
@@ -96,16 +98,42 @@ def test_a_second_signal_leaves_at_once_and_tears_nothing(straight, tmp_path):
     assert weights(tmp_path / RUN) == straight
 
 
-def test_a_signal_while_the_data_is_prepared_leaves_nothing_or_a_run_that_can_be_resumed(tmp_path):
+def test_a_signal_while_the_data_is_prepared_begins_no_run_and_the_next_one_uses_what_is_there(tmp_path):
     make_workplace(tmp_path)
     process = start(tmp_path, "train", "config.yaml", *LONG)
     try:
         until(process, "^tokenizer.vocab_size")
+        process.send_signal(signal.SIGSTOP)
         process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGCONT)
         out, err = process.communicate(timeout=120)
     finally:
         process.kill()
     assert (process.returncode, out) == (130, b"")
     assert b"Traceback" not in err
-    if (tmp_path / RUN).exists():
-        assert run_here(tmp_path, "resume", RUN, "-q", *settings("training.max_steps=1")).code == 0
+    assert b"no run was begun" in err
+    assert [path.name for path in (tmp_path / RUN).parent.iterdir()] == [".convo-cache"]
+    assert run_here(tmp_path, "train", "config.yaml", "-q", *LONG, *settings("training.max_steps=2")).code == 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc to see the handler")
+def test_a_signal_before_torch_is_imported_ends_with_a_message_and_leaves_nothing(tmp_path):
+    make_workplace(tmp_path)
+    before = snapshot(tmp_path)
+    process = start(tmp_path, "train", "config.yaml", *LONG)
+    try:
+        while not catches(process.pid, signal.SIGTERM):
+            time.sleep(0.01)
+        assert "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text()
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert (process.returncode, out) == (143, b"")
+    assert err.startswith(b"error: stopped before the first step; no run was begun\nhint: ")
+    assert snapshot(tmp_path) == before
+
+
+def catches(pid, number):
+    caught = re.search(r"^SigCgt:\s*([0-9a-f]+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return bool(int(caught[1], 16) >> (number - 1) & 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -13,8 +14,12 @@ from convo_cli.config.schema import ScratchConfig
 from convo_cli.data.store import ASSISTANT_TARGET
 from convo_cli.errors import DivergedError
 from convo_cli.model.build import build_scratch_model
+from convo_cli.model.layout import Layout
 from convo_cli.model.loss import nll_sum, pack
+from convo_cli.runs.atomic import file_sha256
+from convo_cli.runs.layout import RunDirectory
 from convo_cli.training.loop import EarlyStopping, Plan, train_step
+from convo_cli.training.run import resume_run, start_run
 from convo_cli.training.state import TrainState
 
 
@@ -96,3 +101,31 @@ def test_a_scaled_step_is_the_step_without_a_scaler(make_encoder, state, plan):
     assert math.isclose(scaled.grad_norm, outcome.grad_norm, rel_tol=1e-4)
     for one, other in zip(state.model.parameters(), twin.model.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
+
+
+def test_a_run_that_diverges_names_step_and_dialogues_and_saves_what_came_before(
+    tiny_config, tmp_path, ignore, monkeypatch
+):
+    """Step 5 meets a NaN that is gone when the run is resumed, which then ends as if nothing had been."""
+    config = tiny_config(data={"validation": []}, training={"batch_size": 8}, checkpoints={"every_steps": 9})
+    start_run(config.model_copy(update={"name": "straight"}), ignore)
+    genuine, calls = Layout.nll_sum, []
+
+    def poisoned(self, model, batch):
+        calls.append(batch)
+        return genuine(self, model, batch) * (math.nan if len(calls) == 5 else 1.0)
+
+    monkeypatch.setattr(Layout, "nll_sum", poisoned)
+    with pytest.raises(DivergedError) as caught:
+        start_run(config, ignore)
+    message = caught.value.message
+    assert message.startswith("step 5: the loss is nan; the weights are those of step 4, saved as step-00000004; ")
+    named = re.findall(r"^  (.+):(\d+)$", message, re.MULTILINE)
+    assert {path for path, _ in named} == set(config.data.train)
+    assert len({line for _, line in named}) == 5
+    assert message.endswith("\n  and 3 more")
+    run, straight = (RunDirectory(tmp_path / "runs" / name) for name in ("tiny", "straight"))
+    assert run.checkpoint_steps() == [0, 4]
+    assert resume_run(run.path, "last", config, ignore).step == 6
+    weights = [file_sha256(one.checkpoint(6) / "model.safetensors") for one in (run, straight)]
+    assert weights[0] == weights[1]

@@ -10,7 +10,8 @@ import pytest
 
 from convo_cli.config.load import apply_overrides, load_config
 from convo_cli.errors import CheckpointError, StoppedError
-from convo_cli.events import EvaluationDone, StepDone
+from convo_cli.events import EvaluationDone, Progress, RunStarted, StepDone
+from convo_cli.model.layout import Layout
 from convo_cli.runs.atomic import file_sha256
 from convo_cli.runs.layout import RunDirectory
 from convo_cli.runs.metrics import read_metrics
@@ -51,6 +52,8 @@ CASES = {
     "fp16": {"training": {"precision": "fp16"}},
     "no clipping, constant rate": {"training": {"max_grad_norm": None, "schedule": "constant"}},
     "windows": {"dialogue": {"max_length": 64}},
+    "padded batches": {"training": {"packing": "off"}},
+    "batches of tokens": {"training": {"batch_size": None, "batch_tokens": 600}},
     "metric patience": {"evaluation": {"every_steps": 2, "early_stopping": {"patience": 9, "monitor": "metric"}}},
 }
 
@@ -70,6 +73,55 @@ def test_a_resumed_run_is_the_run_that_was_never_stopped(tiny_config, tmp_path, 
     _resume(stopped, ignore)
     assert _weights(stopped, 6) == _weights(straight, 6)
     assert _log(stopped) == _log(straight)
+
+
+def _straight_and_stopped(config, tmp_path, ignore, report):
+    """A run that never stopped, and one that was stopped by this reporter and resumed."""
+    start_run(config.model_copy(update={"name": "straight"}), ignore)
+    straight, stopped = tmp_path / "runs" / "straight", tmp_path / "runs" / "tiny"
+    with pytest.raises(StoppedError):
+        start_run(config, report)
+    at = RunDirectory(stopped).checkpoint_steps()[-1]
+    _resume(stopped, ignore)
+    assert (_weights(stopped, 6), _log(stopped)) == (_weights(straight, 6), _log(straight))
+    return at
+
+
+def test_a_stop_exactly_at_the_end_of_an_epoch(tiny_config, tmp_path, ignore):
+    steps_per_epoch = []
+
+    def stop(event):
+        if isinstance(event, RunStarted):
+            steps_per_epoch.append(event.training.num_examples / 5)
+        if isinstance(event, StepDone) and event.epoch == 1.0:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    config = tiny_config(training={"batch_size": 5, "max_steps": 6})
+    assert [_straight_and_stopped(config, tmp_path, ignore, stop)] == steps_per_epoch == [5]
+
+
+@pytest.mark.parametrize("stage", ["evaluating", "replying"])
+def test_a_stop_inside_an_evaluation_throws_it_away(tiny_config, tmp_path, ignore, stage):
+    def stop(event):
+        if isinstance(event, Progress) and event.stage == stage:
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert not isinstance(event, EvaluationDone)
+
+    assert _straight_and_stopped(tiny_config(), tmp_path, ignore, stop) == 3
+
+
+def test_a_stop_inside_accumulation_waits_for_the_step(tiny_config, tmp_path, ignore, monkeypatch):
+    nll_sum, calls = Layout.nll_sum, []
+
+    def stop_in_the_third(self, model, batch):
+        calls.append(batch)
+        if len(calls) == 6 * 2 + 3:  # behind the straight run, in the first half of step 2
+            os.kill(os.getpid(), signal.SIGTERM)
+        return nll_sum(self, model, batch)
+
+    monkeypatch.setattr(Layout, "nll_sum", stop_in_the_third)
+    config = tiny_config(training={"micro_batch_size": 2}, data={"validation": []})
+    assert _straight_and_stopped(config, tmp_path, ignore, ignore) == 2
 
 
 def test_weights_change_at_all(tiny_config, tmp_path, ignore):
@@ -117,5 +169,7 @@ def test_early_stopping_survives_a_resume(tiny_config, tmp_path, ignore):
     config = tiny_config(training={"learning_rate": 1e-9}, evaluation={"every_steps": 1, "early_stopping": stopping})
     first = start_run(config, ignore)
     assert first.reason == "validation loss did not improve in 2 evaluations"
+    before = _log(tmp_path / "runs" / "tiny")
     again = _resume(tmp_path / "runs" / "tiny", ignore)
+    assert _log(tmp_path / "runs" / "tiny") == before
     assert (again.step, again.reason) == (first.step, first.reason)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
+from convo_cli.chat import session as module
 from convo_cli.chat.session import ChatSession
 from convo_cli.config.schema import GenerationConfig
 from convo_cli.data.dialogue import Turn
@@ -16,8 +19,9 @@ SETTINGS = GenerationConfig(max_new_tokens=5)
 class Echo:
     """Repeats what it was told, with spaces around it; remembers every history."""
 
-    def __init__(self):
+    def __init__(self, max_length=128):
         self.histories = []
+        self.encoder = SimpleNamespace(max_length=max_length)
 
     def reply(self, history, settings, on_text):
         assert settings is SETTINGS
@@ -29,8 +33,8 @@ class Echo:
         return Reply(text, (1,), True, 0)
 
 
-def start(system=None):
-    return ChatSession(Echo(), SETTINGS, system=system)
+def start(system=None, max_length=128):
+    return ChatSession(Echo(max_length), SETTINGS, system=system)
 
 
 def test_both_turns_belong_to_the_history_of_the_next_reply():
@@ -102,3 +106,40 @@ def test_the_history_that_was_handed_out_does_not_change_later():
     first = session.turns
     session.say("two", lambda text: None)
     assert len(first) == 2
+
+
+# Bounds
+
+
+@pytest.mark.parametrize("system", [None, "Be kind."])
+def test_a_history_longer_than_any_window_is_not_even_read(system):
+    session = start(system, max_length=6)
+    dropped = [session.say(f"message {k}", lambda text: None).num_dropped for k in range(9)]
+    assert dropped == [0, 0, 0, 0, 2, 4, 6, 8, 10]
+    history = session.generator.histories[-1]
+    assert history[0] == (Turn("system", "Be kind.") if system else Turn("user", "message 5"))
+    assert history[-7:][0] == Turn("user", "message 5")
+    assert history[-1] == Turn("user", "message 8")
+    assert len(session.turns) == 18 + bool(system)
+
+
+def test_a_conversation_has_an_end_and_a_reset_begins_another(monkeypatch):
+    monkeypatch.setattr(module, "MAX_CHARACTERS", 20)
+    session = start()
+    session.say("12345", lambda text: None)
+    with pytest.raises(DataError, match="over 20 characters") as caught:
+        session.say("123456789", lambda text: None)
+    assert "/reset" in str(caught.value.hint)
+    assert len(session.turns) == 2
+    session.reset()
+    assert session.say("123456789", lambda text: None).text == " 123456789\n"
+
+
+def test_a_reply_without_end_is_stopped_and_was_never_said(monkeypatch):
+    monkeypatch.setattr(module, "MAX_REPLY_CHARACTERS", 9)
+    session, shown = start(), []
+    assert session.say("1234567", shown.append).text == " 1234567\n"
+    with pytest.raises(DataError, match="the reply is over 9 characters"):
+        session.say("12345678", shown.append)
+    assert shown == [" 1234567\n"]
+    assert len(session.turns) == 2

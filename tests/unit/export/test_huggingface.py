@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from convo_cli.errors import CheckpointError, UsageError
+from convo_cli.errors import CheckpointError, ConvoError, UsageError
 from convo_cli.export import huggingface as module
 from convo_cli.export.huggingface import export_huggingface
 from convo_cli.runs.atomic import verify_directory
@@ -185,3 +185,49 @@ def test_a_folder_that_convo_did_not_train_is_refused(export, out, checkpoint, t
         shutil.copy(checkpoint / name, foreign)
     with pytest.raises(CheckpointError, match=r"dialogue\.json: not found"):
         export(out, foreign)
+
+
+def test_a_link_among_the_files_is_not_published(export, out, checkpoint, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("mine")
+    source = tmp_path / "source"
+    shutil.copytree(checkpoint, source)
+    for name in ("MANIFEST.json", "state.json"):
+        (source / name).unlink()
+    (source / "notes.md").symlink_to(secret)
+    with pytest.raises(CheckpointError, match=r"notes\.md: a symbolic link"):
+        export(out, source)
+    assert not out.parent.exists()
+
+
+def test_a_parent_that_is_a_link_to_nowhere_is_refused_and_not_made(export, tmp_path):
+    (tmp_path / "exports").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConvoError) as caught:
+        export(tmp_path / "exports" / "talker")
+    assert caught.value.exit_code in (2, 7)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_what_links_in_an_earlier_export_lead_to_stays(export, exported, tmp_path):
+    secret = tmp_path / "secret"
+    (exported / "model.safetensors").rename(secret)
+    (exported / "model.safetensors").symlink_to(secret)
+    before = secret.read_bytes()
+    export(exported, force=True)
+    assert secret.read_bytes() == before
+    assert not (exported / "model.safetensors").is_symlink()
+
+
+def test_a_link_put_in_the_place_of_the_export_meanwhile_is_not_followed(export, out, tmp_path, monkeypatch):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    real = module.verify_export
+
+    def link(folder, original):
+        out.symlink_to(elsewhere)
+        return real(folder, original)
+
+    monkeypatch.setattr(module, "verify_export", link)
+    export(out, force=True)
+    assert not out.is_symlink()
+    assert list(elsewhere.iterdir()) == []

@@ -78,3 +78,13 @@ def test_probes_that_do_not_fit_are_not_counted_and_without_any_there_is_no_rece
     assert verify_export(checkpoint, original(checkpoint), [hello, long]).num_prompts == 1
     with pytest.raises(CheckpointError, match="no probe fits 32 tokens"):
         verify_export(checkpoint, original(checkpoint), [long])
+
+
+@pytest.mark.parametrize("source", [None, "", "{{ raise_exception('no') }}", "{{ messages.nothing.at.all }}"])
+def test_a_chat_template_that_renders_nothing_is_a_difference(checkpoint, copy, source):
+    path = copy / "chat_template.jinja"
+    path.unlink()
+    if source is not None:
+        path.write_text(source)
+    with pytest.raises(CheckpointError, match="the export reads 'Hello!' otherwise"):
+        verify_export(copy, original(checkpoint))

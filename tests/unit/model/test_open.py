@@ -83,6 +83,19 @@ def test_damage_to_an_export_is_seen_before_it_is_loaded(export, ignore):
         opened(export, ignore)
 
 
+def test_an_export_without_its_seal_is_opened_with_a_warning_and_a_foreign_model_without_one(export):
+    events = []
+    open_generator(str(export), device="cpu", report=events.append)
+    assert events == []
+    (export / "MANIFEST.json").unlink()
+    open_generator(str(export), device="cpu", report=events.append)
+    assert [event.is_warning for event in events] == [True]
+    assert f"{export}: has no MANIFEST.json" in events[0].message
+    (export / "dialogue.json").unlink()
+    open_generator(str(export), device="cpu", report=events.append)
+    assert len(events) == 1
+
+
 def test_an_export_without_its_seal_still_has_to_fit_its_contract(export, ignore):
     (export / "MANIFEST.json").unlink()
     contract = json.loads((export / "dialogue.json").read_text())

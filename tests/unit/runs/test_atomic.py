@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
+import shutil
 import stat
 import subprocess
 import sys
@@ -18,11 +20,14 @@ from convo_cli.errors import CheckpointError, DataError, DiskError
 from convo_cli.runs.atomic import (
     MANIFEST_FILE,
     disk_errors,
+    has_all_files,
     make_directory,
     publish_directory,
     read_manifest,
     remove_directory,
     remove_leftovers,
+    require_space,
+    set_aside,
     verify_directory,
     verify_file,
     write_file,
@@ -105,6 +110,57 @@ def test_errors_that_rust_libraries_raise_for_the_disk_are_errors_of_the_disk(tm
         refuse()
 
 
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOSPC, "free some space"),
+        (errno.EDQUOT, "your quota there is used up"),
+        (errno.EROFS, "mount it for writing"),
+        (errno.EACCES, "ask for the right to write there"),
+        (errno.EPERM, "ask for the right to write there"),
+        (errno.EIO, "look at the kernel's log (dmesg)"),
+        (errno.EFBIG, "choose another place"),
+    ],
+    ids=lambda value: errno.errorcode.get(value, ""),
+)
+@pytest.mark.parametrize("is_rust", [False, True], ids=["", "from Rust"])
+def test_the_hint_fits_what_the_disk_said(tmp_path, number, advice, is_rust):
+    def refuse() -> None:
+        with disk_errors(tmp_path):
+            raise RuntimeError(f"I/O error (os error {number})") if is_rust else OSError(number, os.strerror(number))
+
+    with pytest.raises(DiskError, match=os.strerror(number)) as caught:
+        refuse()
+    assert caught.value.exit_code == 7
+    hint = str(caught.value.hint)
+    assert advice in hint
+    assert hint.endswith("what was saved before is intact")
+
+
+@pytest.mark.parametrize(("free", "is_enough"), [(5 * 2**20, True), (5 * 2**20 - 1, False), (0, False)])
+def test_too_little_space_names_need_and_have_and_place(tmp_path, monkeypatch, free, is_enough):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: (2**40, 2**39, free))
+    if is_enough:
+        require_space(tmp_path / "step-1", 5 * 2**20)
+        return
+    message = rf"step-1: needs 5\.0 MiB, but only {free / 2**20:.1f} MiB are free in {tmp_path}"
+    with pytest.raises(DiskError, match=message) as caught:
+        require_space(tmp_path / "step-1", 5 * 2**20)
+    assert "free some space" in str(caught.value.hint)
+    assert names(tmp_path) == []
+
+
+def test_a_file_system_that_does_not_tell_its_size_is_believed_to_have_room(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: (0, 0, 0))
+    require_space(tmp_path / "step-1", 2**60)
+
+
+def test_space_is_asked_of_the_real_file_system(tmp_path):
+    require_space(tmp_path / "step-1", 1)
+    with pytest.raises(DiskError, match="are free in"):
+        require_space(tmp_path / "step-1", 2**70)
+
+
 def test_other_errors_pass_through(tmp_path):
     for error in (ValueError("no"), DataError("this (os error 2) is told already"), KeyboardInterrupt()):
         with pytest.raises(type(error)) as caught, disk_errors(tmp_path):
@@ -156,6 +212,81 @@ def test_a_full_disk_is_named_and_leaves_the_old(published):
     assert "what was saved before is intact" in str(caught.value.hint)
     verify_directory(published)
     assert names(published.parent) == ["step-1"]
+
+
+def _name_of(descriptor: int) -> str:
+    return Path(os.readlink(f"/proc/self/fd/{descriptor}")).name
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What is flushed and renamed, in order."""
+    happened, fsync, rename, replace = [], os.fsync, os.rename, os.replace
+
+    def recorded(word, function):
+        def call(source, target):
+            happened.append(f"{word} {Path(source).name.split('-')[0]} {Path(target).name}")
+            function(source, target)
+
+        return call
+
+    def flush(descriptor):
+        happened.append(f"flush {_name_of(descriptor)}")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    monkeypatch.setattr(os, "rename", recorded("rename", rename))
+    monkeypatch.setattr(os, "replace", recorded("rename", replace))
+    return happened
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="looks up names of open files in /proc")
+def test_every_file_is_flushed_once_then_the_manifest_then_the_folder_then_its_name(tmp_path, calls):
+    publish_directory(tmp_path / "step-1", fill_with(a="1", b="2"))
+    aside = f".tmp-step-1-{os.getpid()}"
+    assert sorted(calls[:2]) == ["flush a", "flush b"]
+    assert calls[2:] == [
+        f"flush .tmp-{MANIFEST_FILE}-{os.getpid()}",
+        f"rename .tmp {MANIFEST_FILE}",
+        f"flush {aside}",
+        "rename .tmp step-1",
+        f"flush {tmp_path.name}",
+    ]
+    calls.clear()
+    write_file(tmp_path / "last.json", "{}")
+    assert calls == [f"flush .tmp-last.json-{os.getpid()}", "rename .tmp last.json", f"flush {tmp_path.name}"]
+    calls.clear()
+    remove_directory(tmp_path / "step-1")
+    assert calls == [f"rename step {aside}", f"flush {tmp_path.name}"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="looks up names of open files in /proc")
+@pytest.mark.parametrize("bad", ["a", "b", f".tmp-{MANIFEST_FILE}"])
+def test_a_flush_that_fails_is_not_tried_again_and_drops_the_whole_save(published, monkeypatch, bad):
+    """The kernel reports a lost page once; a second fsync of that file would say that all is well."""
+    fsync, flushed = os.fsync, []
+
+    def flush(descriptor):
+        flushed.append(_name_of(descriptor))
+        if flushed[-1].startswith(bad):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    for path in (published, published.with_name("step-2")):
+        flushed.clear()
+        with pytest.raises(DiskError, match=f"{path.name}.*Input/output error"):
+            publish_directory(path, fill_with(a="1", b="2"))
+        assert sum(name.startswith(bad) for name in flushed) == 1
+    assert names(published.parent) == ["step-1"]
+    assert (published / "weights").read_text() == "0123456789"
+    verify_directory(published)
+
+
+def test_a_folder_with_more_files_than_threads_is_sealed_whole(tmp_path):
+    publish_directory(tmp_path / "step-1", fill_with(**{f"f{number}": str(number) * number for number in range(40)}))
+    verify_directory(tmp_path / "step-1")
+    assert len(read_manifest(tmp_path / "step-1")) == 40
 
 
 CRASHES = """
@@ -245,6 +376,69 @@ def test_what_a_broken_replacement_took_away_comes_back_only_where_nothing_took_
 def test_removing_what_is_not_there_is_an_error_of_the_disk(tmp_path):
     with pytest.raises(DiskError, match="step-9: No such file"):
         remove_directory(tmp_path / "step-9")
+
+
+@pytest.mark.parametrize("taken", [0, 2])
+def test_what_is_set_aside_keeps_its_files_and_takes_a_name_that_is_free(published, taken):
+    for number in range(taken):
+        published.with_name(f"step-1.damaged{f'-{number + 1}' if number else ''}").mkdir()
+    aside = set_aside(published)
+    assert aside.name == ("step-1.damaged-3" if taken else "step-1.damaged")
+    assert not published.exists()
+    verify_directory(aside)
+
+
+# Links that lead elsewhere
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    (folder / "precious").write_text("mine")
+    yield folder
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {"precious": "mine"}
+
+
+@pytest.mark.parametrize("name", [f".tmp-step-1-{os.getpid()}", "step-1", ".tmp-step-1.replaced"])
+@pytest.mark.parametrize("is_dangling", [False, True], ids=["", "dangling"])
+def test_a_link_in_the_way_of_a_save_is_replaced_and_never_followed(tmp_path, elsewhere, name, is_dangling):
+    home = tmp_path / "checkpoints"
+    home.mkdir()
+    if name.endswith(".replaced"):
+        publish_directory(home / "step-1", fill_with(weights="old"))
+    target = tmp_path / "nowhere" if is_dangling else elsewhere
+    (home / name).symlink_to(target, target_is_directory=True)
+    publish_directory(home / "step-1", fill_with(weights="new"))
+    assert names(home) == ["step-1"]
+    assert not (home / "step-1").is_symlink()
+    assert (home / "step-1" / "weights").read_text() == "new"
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("name", [f".tmp-last.json-{os.getpid()}", "last.json"])
+def test_a_link_in_the_way_of_a_file_is_replaced_and_never_followed(tmp_path, elsewhere, name):
+    home = tmp_path / "run"
+    home.mkdir()
+    (home / name).symlink_to(elsewhere / "precious")
+    write_file(home / "last.json", "{}")
+    assert names(home) == ["last.json"]
+    assert not (home / "last.json").is_symlink()
+
+
+def test_removing_a_link_or_a_left_over_link_removes_the_link_alone(tmp_path, elsewhere):
+    home = tmp_path / "checkpoints"
+    home.mkdir()
+    for name in ("step-1", ".tmp-step-2-7", ".tmp-step-3.replaced", f".tmp-step-1-{os.getpid()}"):
+        (home / name).symlink_to(elsewhere, target_is_directory=True)
+    (home / ".tmp-last.json-7").symlink_to(elsewhere / "precious")
+    (home / "step-3").mkdir()
+    remove_directory(home / "step-1")
+    remove_leftovers(home)
+    assert names(home) == ["step-3"]
+
+
+# Making folders
 
 
 def test_directories_are_made_with_all_above_them_and_never_twice(tmp_path):
@@ -344,9 +538,38 @@ def test_a_manifest_that_is_none_is_named(published, content):
         read_manifest(published)
 
 
+@pytest.mark.parametrize("version", [2, "1", None])
+def test_a_manifest_of_another_format_is_refused_with_both_numbers(published, version):
+    manifest = json.loads((published / MANIFEST_FILE).read_text())
+    (published / MANIFEST_FILE).write_text(json.dumps({**manifest, "format": version}))
+    with pytest.raises(CheckpointError, match=f"format {version!r}, but this convo reads format 1"):
+        verify_directory(published)
+
+
+def test_what_one_may_not_read_is_no_damage(published, monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("convo_cli.runs.atomic.file_sha256", refuse)
+    with pytest.raises(DiskError, match="state: Permission denied"):
+        verify_directory(published)
+
+
+@pytest.mark.parametrize(("damage", "is_seen"), [(_flip, False), (_truncate, True), (_delete, True)])
+def test_sizes_alone_tell_what_is_cut_or_gone(published, damage, is_seen):
+    assert has_all_files(published)
+    damage(published)
+    assert has_all_files(published) is not is_seen
+
+
+def test_without_a_manifest_nothing_is_known_to_be_there(published):
+    (published / MANIFEST_FILE).unlink()
+    assert not has_all_files(published)
+
+
 def test_a_missing_manifest_says_that_the_checkpoint_is_not_whole(published):
     (published / MANIFEST_FILE).unlink()
-    with pytest.raises(CheckpointError, match=r"MANIFEST\.json: not found, so the checkpoint is not whole"):
+    with pytest.raises(CheckpointError, match=r"MANIFEST\.json: missing, so the folder is not whole"):
         verify_directory(published)
 
 

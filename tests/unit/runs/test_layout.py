@@ -31,7 +31,17 @@ def test_a_run_without_checkpoints_has_no_steps(tmp_path):
 
 
 def test_every_name_is_inside_the_run_directory(run):
-    paths = [run.config, run.info, run.metrics, run.samples, run.plots, run.tensorboard, run.lock, run.pointer("last")]
+    paths = [
+        run.config,
+        run.info,
+        run.metrics,
+        run.samples,
+        run.plots,
+        run.tensorboard,
+        run.lock,
+        run.stop,
+        run.pointer("last"),
+    ]
     assert all(path.parent == run.path for path in paths)
     assert len(set(paths)) == len(paths)
     assert run.pointer("best-loss").name == "best-loss.json"

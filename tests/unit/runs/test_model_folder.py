@@ -51,7 +51,9 @@ def test_a_new_or_empty_folder_may_be_written(tmp_path, force):
 
 def test_force_replaces_an_export_but_no_checkpoint_and_nothing_foreign(tmp_path):
     (tmp_path / "dialogue.json").touch()
-    (tmp_path / "MANIFEST.json").write_text(json.dumps({"files": {"dialogue.json": {"size": 0, "sha256": ""}}}))
+    (tmp_path / "MANIFEST.json").write_text(
+        json.dumps({"format": 1, "files": {"dialogue.json": {"size": 0, "sha256": ""}}})
+    )
     require_writable(tmp_path, force=True)
     with pytest.raises(UsageError, match="not empty"):
         require_writable(tmp_path, force=False)
@@ -64,7 +66,7 @@ def test_force_replaces_an_export_but_no_checkpoint_and_nothing_foreign(tmp_path
 
 
 def test_nothing_is_written_into_what_was_sealed(tmp_path):
-    (tmp_path / "MANIFEST.json").write_text(json.dumps({"files": {}}))
+    (tmp_path / "MANIFEST.json").write_text(json.dumps({"format": 1, "files": {}}))
     for name in ("out", "deep/er/out"):
         with pytest.raises(UsageError, match="must stay as it was saved"):
             require_writable(tmp_path / name, force=True)

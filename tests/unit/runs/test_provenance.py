@@ -1,17 +1,30 @@
-"""What a run began with is written down, and going on with anything else is refused by name."""
+"""What a run began with is written down, and going on with anything else is told by name and both values."""
 
 from __future__ import annotations
 
 import json
 import platform
+import subprocess
 
 import pytest
 
 from convo_cli import __version__
-from convo_cli.config.schema import DataConfig
-from convo_cli.errors import ChangedError, CheckpointError, UsageError
+from convo_cli.config.load import apply_overrides, load_config
+from convo_cli.config.schema import DataConfig, RunConfig
+from convo_cli.errors import CheckpointError, UsageError
 from convo_cli.runs.layout import RunDirectory
-from convo_cli.runs.provenance import read_data_files, require_same_data, write_run_info
+from convo_cli.runs.provenance import (
+    changes_of_base_model,
+    changes_of_config,
+    changes_of_data,
+    make_run_info,
+    other_versions,
+    read_base_model,
+    read_data_files,
+    read_git,
+    read_run_info,
+    write_provenance,
+)
 
 
 @pytest.fixture
@@ -25,46 +38,171 @@ def data(tmp_path):
 
 
 @pytest.fixture
-def run(tmp_path, data):
+def model(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "README.md").write_text("a model")
+    return folder
+
+
+@pytest.fixture
+def config(data, model):
+    values = {"data": data.model_dump(), "model": {"pretrained": str(model)}, "training": {"max_steps": 9}}
+    return RunConfig.model_validate(values)
+
+
+@pytest.fixture
+def run(tmp_path, data, config, model):
     run = RunDirectory(tmp_path)
-    write_run_info(run, read_data_files(data), device="cpu")
+    base_model = read_base_model(str(model), model)
+    info = make_run_info(config, read_data_files(data), device="cpu", git=None, base_model=base_model)
+    write_provenance(run, info)
     return run
 
 
-def test_versions_device_and_hashes_are_written_down(run, data):
+@pytest.fixture
+def info(run):
+    return read_run_info(run)
+
+
+def test_versions_device_and_hashes_are_written_down(run, data, config):
     info = json.loads(run.info.read_text())
     assert (info["convo"], info["python"], info["device"]) == (__version__, platform.python_version(), "cpu")
     assert {"torch", "transformers", "tokenizers", "numpy"} <= info["packages"].keys()
     assert [file["path"] for file in info["train"]] == list(data.train)
     assert all(len(file["sha256"]) == 64 for file in info["train"] + info["validation"])
+    assert read_run_info(run).config == load_config(run.config) == config
 
 
-def test_the_same_data_passes_also_from_another_place(run, data, tmp_path):
-    require_same_data(run, read_data_files(data))
+# Data
+
+
+def test_the_same_data_passes_also_from_another_place(info, data, tmp_path):
+    assert changes_of_data(info, read_data_files(data)) == []
     moved = tmp_path / "moved.jsonl"
     moved.write_bytes((tmp_path / "valid.jsonl").read_bytes())
-    require_same_data(run, read_data_files(data.model_copy(update={"validation": (str(moved),)})))
+    assert changes_of_data(info, read_data_files(data.model_copy(update={"validation": (str(moved),)}))) == []
 
 
-def test_a_changed_file_is_named_with_both_hashes(run, data, tmp_path):
+def test_a_changed_file_is_named_with_both_hashes(info, data, tmp_path):
     (tmp_path / "more.jsonl").write_text('["more", "no"]\n')
-    with pytest.raises(ChangedError, match=r"more\.jsonl: not the data that the run began with") as caught:
-        require_same_data(run, read_data_files(data))
-    before = json.loads(run.info.read_text())["train"][1]["sha256"][:12]
-    assert f"SHA-256 {before}…, now " in caught.value.message
-    assert caught.value.exit_code == 6
+    (change,) = changes_of_data(info, read_data_files(data))
+    assert change.startswith(f"{tmp_path / 'more.jsonl'}: not the data that the run began with")
+    assert f"SHA-256 {info.train[1].sha256[:12]}…, now " in change
 
 
-def test_files_in_another_order_are_other_data(run, data):
-    with pytest.raises(ChangedError, match="not the data that the run began with"):
-        require_same_data(run, read_data_files(data.model_copy(update={"train": data.train[::-1]})))
+def test_files_in_another_order_are_other_data(info, data):
+    changes = changes_of_data(info, read_data_files(data.model_copy(update={"train": data.train[::-1]})))
+    assert len(changes) == 2
+
+
+def test_lines_in_another_order_are_other_data(data, config, tmp_path):
+    lines = ['["a", "b"]\n', '["c", "d"]\n']
+    (tmp_path / "more.jsonl").write_text("".join(lines))
+    before = make_run_info(config, read_data_files(data), device="cpu", git=None, base_model=None)
+    (tmp_path / "more.jsonl").write_text("".join(reversed(lines)))
+    assert len(changes_of_data(before, read_data_files(data))) == 1
 
 
 @pytest.mark.parametrize(("key", "count"), [("train", 2), ("validation", 1)])
-def test_another_number_of_files_is_named(run, data, key, count):
+def test_another_number_of_files_is_named(info, data, key, count):
     changed = data.model_copy(update={key: (*getattr(data, key), data.train[0])})
-    with pytest.raises(ChangedError, match=rf"data\.{key} names {count + 1} files, but the run began with {count}"):
-        require_same_data(run, read_data_files(changed))
+    assert changes_of_data(info, read_data_files(changed)) == [
+        f"data.{key} names {count + 1} files, but the run began with {count}"
+    ]
+
+
+# The base model
+
+
+def test_the_same_base_model_passes_and_so_does_one_that_is_gone_and_files_that_say_nothing(info, model, tmp_path):
+    (model / "README.md").write_text("a better card")
+    assert changes_of_base_model(info) == []
+    model.rename(tmp_path / "elsewhere")
+    assert changes_of_base_model(info) == []
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "more.safetensors"])
+def test_another_file_of_the_base_model_is_named(info, model, name):
+    (model / name).write_bytes(b"other")
+    (change,) = changes_of_base_model(info)
+    assert change.startswith(f"{model / name}: not the base model that the run began from (SHA-256 ")
+
+
+def test_the_commit_of_a_hub_id_is_the_name_of_its_snapshot(tmp_path):
+    folder = tmp_path / "snapshots" / "0123abcd"
+    folder.mkdir(parents=True)
+    assert read_base_model("org/name", folder).commit == "0123abcd"
+    assert read_base_model("here", tmp_path).commit is None
+
+
+# config.yaml
+
+
+def change_config(run, before, after):
+    text = run.config.read_text()
+    assert before in text
+    run.config.write_text(text.replace(before, after))
+    return changes_of_config(run, read_run_info(run), load_config(run.config))
+
+
+def test_a_key_that_somebody_else_changed_is_named_with_both_values(run):
+    changes = change_config(run, "max_steps: 9", "max_steps: 90")
+    assert changes == [f"{run.config}: training.max_steps is 90, but the run goes on with 9"]
+
+
+def test_comments_and_other_places_of_the_data_are_no_change(run):
+    assert change_config(run, "max_steps: 9", "max_steps: 9  # enough") == []
+    assert change_config(run, "more.jsonl", "moved.jsonl") == []
+
+
+def test_what_convo_wrote_is_no_change_also_where_run_json_does_not_know_it_yet(run, info, config):
+    """A process may be killed between the two files."""
+    old = run.info.read_bytes()
+    longer = apply_overrides(config, ["training.max_steps=90"])
+    write_provenance(run, info.model_copy(update={"config": longer}))
+    run.info.write_bytes(old)
+    assert changes_of_config(run, info, longer) == []
+
+
+# Versions and git
+
+
+def test_other_versions_and_another_device_are_told_with_both_values(info):
+    assert other_versions(info, device="cpu") == []
+    older = info.model_copy(update={"packages": {**info.packages, "torch": "1.0"}})
+    torch, device = other_versions(older, device="cuda:0")
+    assert torch == f"torch is {info.packages['torch']}, was 1.0"
+    assert device == "device is cuda:0, was cpu"
+
+
+def test_the_commit_and_whether_files_were_changed_since_are_read_from_git(tmp_path):
+    def git(*arguments):
+        identity = ("-c", "user.name=me", "-c", "user.email=me@example.org")
+        subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    git("init")
+    assert read_git(tmp_path) is None  # no commit yet
+    (tmp_path / "file").write_text("one")
+    git("add", "file")
+    git("commit", "-m", "first")
+    (tmp_path / "untracked").write_text("of no interest")
+    state = read_git(tmp_path)
+    assert len(state.commit) == 40
+    assert not state.is_dirty
+    (tmp_path / "file").write_text("two")
+    assert read_git(tmp_path) == state.model_copy(update={"is_dirty": True})
+
+
+def test_without_git_or_a_repository_there_is_no_commit(tmp_path, monkeypatch):
+    assert read_git(tmp_path / "nowhere") is None
+    monkeypatch.setenv("PATH", "")
+    assert read_git(tmp_path) is None
+
+
+# Files that cannot be read
 
 
 def test_a_missing_file_is_a_usage_error(data, tmp_path):
@@ -81,9 +219,9 @@ def test_lines_are_counted_where_they_can_be_seen(data, tmp_path):
 
 
 @pytest.mark.parametrize("content", [None, "", "{}", '{"format": 2}', "[" * 100_000])
-def test_a_missing_or_foreign_run_json_is_named(run, data, content):
+def test_a_missing_or_foreign_run_json_is_named(run, content):
     run.info.unlink()
     if content is not None:
         run.info.write_text(content)
     with pytest.raises(CheckpointError, match=r"run\.json: cannot be read"):
-        require_same_data(run, read_data_files(data))
+        read_run_info(run)

@@ -9,7 +9,7 @@ from convo_cli.data.store import ASSISTANT_TARGET
 from convo_cli.events import EvaluationDone, StepDone
 from convo_cli.model.loss import pad
 from convo_cli.runs.checkpoint import Progress, Scores
-from convo_cli.training.loop import EarlyStopping, reason_to_stop, step_seed, take_scores, train, train_step
+from convo_cli.training.loop import EarlyStopping, reason_it_is_over, step_seed, take_scores, train, train_step
 
 
 def scores(step, loss, metric=None):
@@ -82,26 +82,44 @@ def test_weights_that_have_their_scores_are_not_evaluated_again(make_state, make
 def test_a_stop_request_saves_once_at_the_next_boundary_and_ends(make_state, make_plan, events):
     saved, state = [], make_state()
     plan = make_plan(is_stop_requested=lambda: state.progress.step == 2, save=lambda s: saved.append(s.progress.step))
-    assert train(state, plan, events.append) == "stopped by a signal"
+    assert train(state, plan, events.append) == "stopped on request"
     assert saved == [2]
     assert state.progress.step == 2
+
+
+@pytest.mark.parametrize("is_begun", [False, True], ids=["before it", "while it goes on"])
+def test_a_stop_request_at_an_evaluation_saves_weights_without_scores_and_reports_nothing(
+    make_state, make_plan, events, is_begun
+):
+    saved, state = [], make_state()
+    state.progress = Progress(step=2, evaluations_without_improvement=1, best_loss=3.0)
+    plan = make_plan(
+        is_evaluation_due=lambda step: True,
+        evaluate=(lambda state: None) if is_begun else (lambda state: pytest.fail("evaluated")),
+        is_stop_requested=lambda: not is_begun,
+        save=lambda state: saved.append(state.progress.model_copy()),
+    )
+    assert train(state, plan, events.append) == "stopped on request"
+    assert saved == [Progress(step=2, evaluations_without_improvement=1, best_loss=3.0)]
+    assert events == []
 
 
 @pytest.mark.parametrize(
     ("progress", "reason"),
     [
-        (Progress(step=2), "stopped by a signal"),
+        (Progress(step=2), None),
         (Progress(step=3), "all 3 steps done"),
         (Progress(step=2, evaluations_without_improvement=2), "validation loss did not improve in 2 evaluations"),
     ],
 )
-def test_a_signal_is_the_reason_only_where_nothing_else_has_ended_the_run(make_state, make_plan, progress, reason):
+def test_a_request_is_the_reason_only_where_nothing_else_has_ended_the_run(
+    make_state, make_plan, events, progress, reason
+):
     state = make_state()
     state.progress = progress
     plan = make_plan(is_stop_requested=lambda: True, early_stopping=EarlyStopping(2, False, 0.0))
-    assert reason_to_stop(state, plan) == reason
-    plan = make_plan(early_stopping=EarlyStopping(2, False, 0.0))
-    assert reason_to_stop(state, plan) == (None if reason == "stopped by a signal" else reason)
+    assert reason_it_is_over(state, plan) == reason
+    assert train(state, plan, events.append) == (reason or "stopped on request")
 
 
 # Scores and patience
@@ -132,7 +150,7 @@ def test_patience_counts_evaluations_without_a_better_score(make_state, make_pla
 def test_without_patience_a_run_never_stops_early(make_state, make_plan):
     state = make_state()
     state.progress = Progress(step=1, evaluations_without_improvement=1000)
-    assert reason_to_stop(state, make_plan()) is None
+    assert reason_it_is_over(state, make_plan()) is None
 
 
 # One step

@@ -268,8 +268,7 @@ def test_chunks_made_ahead_are_the_same_and_an_error_among_them_comes_in_its_pla
 
     taken = []
     with pytest.raises(DataError, match="the fourth"):
-        for item in _one_ahead(items()):
-            taken.append(item)
+        taken.extend(_one_ahead(items()))
     assert taken == [[1], [2], [3]]
 
 

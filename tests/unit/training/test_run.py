@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pathlib
+import re
 import shutil
 import signal
 
@@ -10,11 +12,13 @@ import pytest
 
 from convo_cli.config.load import apply_overrides, load_config
 from convo_cli.errors import ChangedError, CheckpointError, ConfigError, DataError, ModelError, StoppedError
-from convo_cli.events import CheckpointSaved, EvaluationDone, Notice, RunFinished, RunStarted, StepDone
+from convo_cli.events import CheckpointSaved, EvaluationDone, Notice, Progress, RunFinished, RunStarted, StepDone
+from convo_cli.runs.atomic import verify_directory
 from convo_cli.runs.checkpoint import read_state
 from convo_cli.runs.layout import RunDirectory
-from convo_cli.training import run as module
+from convo_cli.training import build
 from convo_cli.training.run import resume_run, start_run
+from tests.commands import snapshot
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +53,7 @@ def test_events_come_in_order_and_tell_the_sizes(finished):
         if type(event) in (RunStarted, StepDone, EvaluationDone, CheckpointSaved, RunFinished)
     ]
     assert kinds == [
-        RunStarted, CheckpointSaved, StepDone, StepDone, EvaluationDone, CheckpointSaved, StepDone, StepDone,
+        RunStarted, StepDone, StepDone, EvaluationDone, CheckpointSaved, StepDone, StepDone,
         EvaluationDone, CheckpointSaved, RunFinished,
     ]  # fmt: skip
     started = next(event for event in events if isinstance(event, RunStarted))
@@ -96,13 +100,13 @@ def test_a_run_that_exists_is_not_overwritten(finished, ignore):
 def test_a_run_that_came_into_being_while_this_one_prepared_is_not_overwritten(
     tiny_config, ignore, monkeypatch, tmp_path
 ):
-    build = module.build_scratch_model
+    make = build.build_scratch_model
 
     def meanwhile(*arguments):
         (tmp_path / "runs" / "tiny" / "checkpoints").mkdir(parents=True)
-        return build(*arguments)
+        return make(*arguments)
 
-    monkeypatch.setattr(module, "build_scratch_model", meanwhile)
+    monkeypatch.setattr(build, "build_scratch_model", meanwhile)
     with pytest.raises(CheckpointError, match="tiny: already exists"):
         start_run(tiny_config(), ignore)
 
@@ -155,6 +159,52 @@ def test_changed_data_is_refused(run, ignore, tmp_path):
     assert load_config(run.config) == config
 
 
+def test_changed_data_that_is_allowed_is_what_the_run_goes_on_with(run, ignore, tmp_path):
+    lines = pathlib.Path(load_config(run.config).data.train[0]).read_text(encoding="utf-8").splitlines(keepends=True)
+    reordered = tmp_path / "reordered.jsonl"
+    reordered.write_text("".join(reversed(lines)), encoding="utf-8")
+    overrides = ["training.max_steps=5", f"data.train={reordered}"]
+    with pytest.raises(ChangedError, match="not the data that the run began with"):
+        resume(run, ignore, *overrides)
+    config, notices = apply_overrides(load_config(run.config), overrides), []
+    result = resume_run(run.path, "last", config, notices.append, allow_changed=True)
+    assert result.step == 5
+    assert any(isinstance(n, Notice) and n.is_warning and n.message.endswith("going on with it") for n in notices)
+    assert resume(run, ignore, "training.max_steps=6").step == 6
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("seed: 42", "seed: 43"), ("layers: 2", "layers: 3"), ("learning_rate: 0.001", "learning_rate: 0.1")],
+)
+def test_a_config_that_somebody_else_changed_is_refused_with_both_values(run, ignore, before, after):
+    text = run.config.read_text()
+    assert before in text
+    run.config.write_text(text.replace(before, after))
+    with pytest.raises(ChangedError, match=rf"{before.split(': ')[0]}.*{after.split(': ')[1]}"):
+        resume(run, ignore, "training.max_steps=5")
+
+
+def test_a_comment_in_the_config_changes_nothing(run, ignore):
+    run.config.write_text("# my best run\n" + run.config.read_text())
+    assert resume(run, ignore, "training.max_steps=5").step == 5
+
+
+def test_a_resume_that_was_killed_between_its_two_files_is_no_change(run, ignore):
+    """config.yaml is written before run.json, and its seal says that convo wrote it."""
+    info = run.info.read_bytes()
+    resume(run, ignore, "training.max_steps=5")
+    run.info.write_bytes(info)
+    assert resume(run, ignore).step == 5
+
+
+def test_other_versions_than_at_the_beginning_are_told(run, ignore):
+    run.info.write_text(re.sub(r'"torch": "[^"]+"', '"torch": "1.0"', run.info.read_text()))
+    notices = []
+    resume(run, ignore, report=notices.append)
+    assert any(isinstance(n, Notice) and n.is_warning and n.message.startswith("torch is ") for n in notices)
+
+
 def test_a_moved_run_goes_on_and_keeps_absolute_data_paths_and_cleans_up(run, ignore, monkeypatch, tmp_path):
     shutil.copyfile(load_config(run.config).data.train[0], tmp_path / "copy.jsonl")
     (run.path / ".tmp-last.json-1").write_text("half")
@@ -168,11 +218,16 @@ def test_a_moved_run_goes_on_and_keeps_absolute_data_paths_and_cleans_up(run, ig
     assert not [path for folder in (run.path, run.checkpoints) for path in folder.glob(".tmp-*")]
 
 
-def test_a_finished_run_ends_at_once_with_its_reason_and_its_checkpoint(run, ignore):
-    paths = [run.checkpoint(4) / f"{name}.safetensors" for name in ("model", "optimizer")]
-    before = [path.read_bytes() for path in (*paths, run.checkpoint(4) / "state.json")]
-    assert resume(run, ignore).reason == "all 4 steps done"
-    assert [path.read_bytes() for path in (*paths, run.checkpoint(4) / "state.json")] == before
+def test_a_run_that_is_over_says_so_and_nothing_of_it_changes(run):
+    before, events = _but_the_lock(run), []
+    assert resume(run, None, report=events.append).reason == "all 4 steps done"
+    assert _but_the_lock(run) == before
+    assert "the run is over, so nothing is done: all 4 steps done" in [getattr(e, "message", "") for e in events]
+    assert not [event for event in events if isinstance(event, (RunStarted, RunFinished))]
+
+
+def _but_the_lock(run):
+    return {name: value for name, value in snapshot(run.path).items() if name != ".lock"}
 
 
 def test_a_damaged_newest_checkpoint_falls_back_with_a_warning_and_is_replaced(run, ignore):
@@ -181,8 +236,61 @@ def test_a_damaged_newest_checkpoint_falls_back_with_a_warning_and_is_replaced(r
     resume(run, ignore, report=lambda event: notices.append(event) if isinstance(event, Notice) else None)
     warnings = [notice.message for notice in notices if notice.is_warning]
     assert any("step-00000004/model.safetensors: missing" in warning for warning in warnings)
-    assert any("discarding what came after step 2" in warning for warning in warnings)
     assert (run.checkpoint(4) / "model.safetensors").is_file()
+
+
+def _stop_in(stage):
+    def report(event):
+        if isinstance(event, Progress) and event.stage == stage:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return report
+
+
+@pytest.mark.parametrize("stage", ["training the tokenizer", "encoding training data"])
+def test_a_signal_in_the_preparation_leaves_no_run_and_a_whole_cache(tiny_config, tmp_path, ignore, stage):
+    config = tiny_config(training={"max_steps": 1, "warmup_steps": 0}, data={"validation": []})
+    with pytest.raises(StoppedError, match="no run was begun") as caught:
+        start_run(config, _stop_in(stage))
+    assert caught.value.exit_code == 143
+    left = [path.name for path in (tmp_path / "runs").rglob("*")] if (tmp_path / "runs").exists() else []
+    assert not [name for name in left if name.startswith((".tmp-", ".convo-new-")) or name == "tiny"]
+    assert start_run(config, ignore).step == 1
+
+
+def test_a_signal_before_the_first_step_leaves_a_run_that_goes_on_from_step_0(tiny_config, tmp_path, ignore):
+    def stop(event):
+        if isinstance(event, RunStarted):
+            verify_directory(event.run_dir / "checkpoints" / "step-00000000")
+            os.kill(os.getpid(), signal.SIGINT)
+
+    config = tiny_config(training={"max_steps": 2}, data={"validation": []})
+    with pytest.raises(StoppedError, match="stopped after step 0 of 2; the run is saved"):
+        start_run(config, stop)
+    assert resume(RunDirectory(tmp_path / "runs" / "tiny"), ignore).step == 2
+
+
+def test_a_signal_while_a_resume_prepares_leaves_the_run_as_it_is(run):
+    shutil.rmtree(run.path.parent / ".convo-cache", ignore_errors=True)
+    before = _but_the_lock(run)
+    with pytest.raises(StoppedError, match="the run is as it was"):
+        resume(run, None, "training.max_steps=5", report=_stop_in("encoding training data"))
+    assert _but_the_lock(run) == before
+
+
+def test_a_stop_file_saves_and_stops_and_is_gone(run, ignore):
+    def touch(event):
+        if isinstance(event, StepDone) and event.step == 5:
+            run.stop.touch()
+
+    notices = []
+    result = resume(run, ignore, "training.max_steps=7", report=lambda e: (touch(e), notices.append(e)))
+    assert (result.step, result.reason) == (5, "stopped on request")
+    assert any("goes on with: convo resume" in getattr(notice, "message", "") for notice in notices)
+    assert not run.stop.exists()
+    assert run.checkpoint(5).is_dir()
+    run.stop.touch()  # from a run that was killed before it saw it
+    assert resume(run, ignore).step == 7
 
 
 def _stop_at_five(event):

@@ -1,0 +1,136 @@
+"""From a config and data to the parts of a run: model, layout, optimizer; new ones, or those of a checkpoint."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from convo_cli.config.schema import RunConfig, TrainingConfig
+from convo_cli.data.reader import read_dialogues
+from convo_cli.data.store import ASSISTANT_TARGET, USER_TARGET, TokenStore
+from convo_cli.errors import ChangedError, ConfigError
+from convo_cli.evaluation.replies import choose_dialogues
+from convo_cli.events import Notice, Report
+from convo_cli.model.build import (
+    build_scratch_model,
+    fit_vocabulary,
+    load_model,
+    require_context,
+    save_memory,
+    set_generation_defaults,
+    use_fast_activations,
+)
+from convo_cli.model.device import autocast_for, choose_device, choose_precision, make_deterministic, move
+from convo_cli.model.layout import choose_layout, proof_examples
+from convo_cli.runs.provenance import DataFiles
+from convo_cli.text.contract import load_encoder, spiece_of
+from convo_cli.text.encoder import DialogueEncoder
+from convo_cli.training.cache import Cache
+from convo_cli.training.checkpoint import load_checkpoint_model, restore_state
+from convo_cli.training.optim import make_optimizer
+from convo_cli.training.plan import Parts
+from convo_cli.training.prepare import PreparedData, build_encoder, prepare_data
+from convo_cli.training.state import TrainState
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_ALL_TARGETS = (ASSISTANT_TARGET, USER_TARGET)
+
+
+def build_new(config: RunConfig, files: DataFiles, cache: Cache, report: Report) -> tuple[Parts, TrainState]:
+    """The parts and the state that a run begins with."""
+    device = _choose_device(config)
+    text = build_encoder(config, files, cache, report)
+    data = prepare_data(config, files, text.encoder, cache, report)
+    if config.model.scratch is not None:
+        model = build_scratch_model(config.model.scratch, text.encoder, config.seed)
+    else:
+        assert config.model.pretrained is not None, "the schema allows exactly one origin"
+        model = load_model(config.model.pretrained, config.model.revision)
+        added = fit_vocabulary(model, len(text.encoder.tokenizer), config.seed)
+        if added:
+            report(Notice(f"{added} rows were added to the model's embeddings for {text.num_new_tokens} new tokens"))
+    parts = _assemble(config, text.encoder, text.spiece, model, data, device, report)
+    return parts, _new_state(parts)
+
+
+def build_from(
+    checkpoint: Path, config: RunConfig, files: DataFiles, cache: Cache, report: Report
+) -> tuple[Parts, TrainState]:
+    """The parts and the state of a checkpoint; what it is not made for raises ChangedError."""
+    device = _choose_device(config)
+    encoder = load_encoder(checkpoint)
+    if encoder.max_length != config.dialogue.max_length:
+        raise ChangedError(
+            f"dialogue.max_length is {config.dialogue.max_length}, but the run was made with {encoder.max_length}",
+            hint="start another run to change it",
+        )
+    data = prepare_data(config, files, encoder, cache, report)
+    model = load_checkpoint_model(checkpoint)
+    parts = _assemble(config, encoder, spiece_of(checkpoint), model, data, device, report)
+    state = _new_state(parts)
+    restore_state(checkpoint, state)
+    return parts, state
+
+
+def _choose_device(config: RunConfig) -> torch.device:
+    device = choose_device(config.training.device)
+    if config.deterministic:
+        make_deterministic(device)
+    return device
+
+
+def _assemble(
+    config: RunConfig,
+    encoder: DialogueEncoder,
+    spiece: bytes | None,
+    model: PreTrainedModel,
+    data: PreparedData,
+    device: torch.device,
+    report: Report,
+) -> Parts:
+    require_context(model, encoder.max_length)
+    set_generation_defaults(model, encoder, config.generation)
+    use_fast_activations(model)
+    if config.training.gradient_checkpointing:
+        save_memory(model)
+    move(model, device)
+    layout = choose_layout(
+        model, proof_examples(data.train, _ALL_TARGETS), _ALL_TARGETS,
+        packing=config.training.packing, pad_id=encoder.pad_id, report=report,
+        autocast=autocast_for(device, choose_precision(config.training.precision, device)),
+    )  # fmt: skip
+    if config.training.compile:
+        model.base_model.compile(dynamic=True)  # in place: the module that is saved and generated with stays the same
+    steps_per_epoch = _steps_per_epoch(data.train, config.training)
+    max_steps = config.training.max_steps
+    if max_steps is None:
+        assert config.training.epochs is not None, "the schema asks for one of the two"
+        max_steps = max(1, math.ceil(config.training.epochs * steps_per_epoch))
+        if config.training.warmup_steps > max_steps:
+            raise ConfigError(
+                f"training.warmup_steps is {config.training.warmup_steps}, but {config.training.epochs:g} epochs of "
+                f"this data are {max_steps} steps",
+                hint=f"--set training.warmup_steps={max_steps // 10}",
+            )
+    validation = read_dialogues(config.data.validation, config.data)
+    reply_dialogues = tuple(choose_dialogues(validation, config.evaluation.reply_dialogues, config.seed))
+    return Parts(config, encoder, spiece, model, data, reply_dialogues, layout, device, max_steps, steps_per_epoch)
+
+
+def _steps_per_epoch(store: TokenStore, training: TrainingConfig) -> float:
+    if training.batch_tokens is not None:
+        return store.num_tokens / training.batch_tokens
+    assert training.batch_size is not None, "the schema asks for one of the two"
+    return len(store) / training.batch_size
+
+
+def _new_state(parts: Parts) -> TrainState:
+    training = parts.config.training
+    precision = choose_precision(training.precision, parts.device)
+    scaler = torch.amp.GradScaler(parts.device.type, enabled=precision == "fp16")
+    return TrainState(parts.model, make_optimizer(parts.model, training), scaler)

@@ -1,0 +1,184 @@
+"""No file can run code: pickles, custom classes and hostile chat templates are refused or ignored in every command."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import pickle
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+import convo_cli
+from tests.commands import settings
+
+SOURCE = Path(convo_cli.__file__).parent
+EXPORT = "exports/tiny"
+ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+
+
+class Bomb:
+    """Creates a file where it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self):
+        return Path.touch, (self.trace,)
+
+
+@pytest.fixture
+def trace(work):
+    """A file that must not come into being."""
+    return work / "ran"
+
+
+@pytest.fixture
+def model(work):
+    """A Hugging Face folder as anybody may have made it."""
+    folder = work / "model"
+    shutil.copytree(work / EXPORT, folder)
+    for name in ("MANIFEST.json", "dialogue.json"):
+        (folder / name).unlink()
+    return folder
+
+
+def change(file, **values):
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+
+def test_the_bomb_would_go_off(trace):
+    pickle.loads(pickle.dumps(Bomb(trace)))
+    assert trace.exists()
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.ckpt", "model.safetensors"])
+@pytest.mark.parametrize("has_torch_form", [False, True])
+def test_a_pickle_is_never_opened_as_weights(convo, model, trace, name, has_torch_form):
+    (model / "model.safetensors").unlink()
+    if has_torch_form:
+        import torch
+
+        torch.save(Bomb(trace), model / name)
+    else:
+        (model / name).write_bytes(pickle.dumps(Bomb(trace)))
+    result = convo("chat", "model", stdin=b"hi\n")
+    assert (result.code, result.out) == (2, "")
+    assert "hint: " in result.err
+    assert not trace.exists()
+
+
+def test_an_index_of_safetensors_brings_no_pickle_in(convo, model, trace):
+    (model / "model.safetensors").unlink()
+    (model / "weights.bin").write_bytes(pickle.dumps(Bomb(trace)))
+    index = {"metadata": {}, "weight_map": {"transformer.wte.weight": "weights.bin"}}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    result = convo("chat", "model", stdin=b"hi\n")
+    assert (result.code, result.out) == (2, "")
+    assert "names 'weights.bin' as a file of weights" in result.err
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("command", [["chat", "model"], ["evaluate", "model", "valid.jsonl", "--replies", 0], "train"])
+@pytest.mark.parametrize("is_known", [True, False])
+def test_classes_that_a_folder_brings_along_are_not_imported(convo, model, trace, command, is_known):
+    (model / "evil.py").write_text(f"open({str(trace)!r}, 'w')\nclass Evil: pass\n")
+    for name in ("__init__.py", "modeling_gpt2.py", "configuration_gpt2.py", "tokenization_gpt2.py"):
+        shutil.copyfile(model / "evil.py", model / name)
+    mapped = dict.fromkeys(["AutoConfig", "AutoModel", "AutoModelForCausalLM"], "evil.Evil")
+    change(model / "config.json", auto_map=mapped, **({} if is_known else {"model_type": "evil"}))
+    change(model / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Evil", "evil.Evil"]})
+    change(model / "generation_config.json", custom_generate="model")
+    (model / "custom_generate").mkdir()
+    shutil.copyfile(model / "evil.py", model / "custom_generate/generate.py")
+    if command == "train":
+        pairs = ("name=new", "model.scratch=null", "model.pretrained=model", "training.max_steps=2")
+        command = ["train", "config.yaml", *settings(*pairs)]
+    result = convo(*command, "-q", stdin=b"hi\n")
+    assert result.code == (0 if is_known else 2), result
+    assert not trace.exists()
+    assert not any("evil" in name for name in sys.modules)
+
+
+@pytest.mark.parametrize("command", [["chat", "model"], ["evaluate", "model", "valid.jsonl"], "train", "export"])
+def test_a_chat_template_without_end_is_ended_in_every_command(convo, work, model, command):
+    (model / "chat_template.jinja").write_text(ENDLESS)
+    if command == "train":
+        pairs = ("name=new", "model.scratch=null", "model.pretrained=model", "dialogue.template=native")
+        command = ["train", "config.yaml", *settings(*pairs)]
+    if command == "export":
+        shutil.copyfile(work / EXPORT / "dialogue.json", model / "dialogue.json")
+        command = ["export", "model", "out"]
+    result = convo(*command, stdin=b"hi\n")
+    assert (result.code, result.out) == (2, "")
+    assert re.search(r"error: .*: its chat template takes over 2 s of CPU time for one dialogue\nhint: ", result.err)
+    assert not (work / "out").exists()
+
+
+def test_a_config_nested_without_end_is_one_message(convo, model):
+    (model / "config.json").write_text("[" * 200_000)
+    assert convo("chat", "model").err.startswith("error: model/config.json: nested too deeply\n")
+
+
+def test_an_absurd_number_of_added_tokens_is_refused(convo, model, monkeypatch):
+    monkeypatch.setattr("convo_cli.text.tokenizer.MAX_ADDED_TOKENS", 3)
+    result = convo("chat", "model", stdin=b"hi\n")
+    assert result.code == 2
+    assert "its tokenizer has 4 added tokens" in result.err
+
+
+# The source
+
+
+def calls():
+    for file in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                yield file.relative_to(SOURCE).as_posix(), ast.unparse(node.func), node
+
+
+def test_nothing_in_convo_reads_a_pickle_or_runs_a_text():
+    banned = re.compile(
+        r"(.*\.)?(eval|exec|compile_command)|pickle\..*|torch\.load|(np|numpy)\.(load|save|savez)|marshal\..*|shelve\..*"
+        r"|joblib\..*|dill\..*|torch\.hub\..*|importlib\.import_module|__import__|os\.(system|popen)"
+    )
+    found = [(file, name) for file, name, node in calls() if banned.fullmatch(name) and node.args]
+    assert found == []
+    sources = [file.read_text(encoding="utf-8") for file in SOURCE.rglob("*.py")]
+    imported = re.compile(r"^\s*(import|from) (pickle|marshal|shelve|dill|joblib|cloudpickle|multiprocessing)\b", re.M)
+    assert not [match[0] for source in sources for match in imported.finditer(source)]
+    assert not any("allow_pickle" in source or "shell=True" in source for source in sources)
+
+
+def test_everything_that_is_loaded_by_transformers_is_loaded_without_code():
+    loads = [(file, node) for file, name, node in calls() if name.endswith(".from_pretrained")]
+    assert {file for file, _ in loads} >= {"model/build.py", "text/tokenizer.py"}
+    for file, node in loads:
+        options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+        assert options["trust_remote_code"] == "False", file
+        if "Model" in ast.unparse(node.func):
+            assert options["use_safetensors"] == "True", file
+
+
+def test_transformers_itself_renders_in_the_immutable_sandbox():
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+    from transformers.utils.chat_template_utils import _compile_jinja_template
+
+    assert isinstance(_compile_jinja_template("a").environment, ImmutableSandboxedEnvironment)
+
+
+def test_only_safetensors_and_text_is_downloaded():
+    from convo_cli.text.hub import _FILES
+
+    assert not {pattern for pattern in _FILES if re.search(r"\.(py|bin|pt|pth|ckpt|pkl|so|\*)$|\*$", pattern)}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="named pipes")
+def test_a_pipe_in_a_model_folder_is_not_waited_for(convo, model):
+    (model / "config.json").unlink()
+    os.mkfifo(model / "config.json")
+    assert convo("chat", "model").err.startswith("error: model/config.json: not a regular file\n")

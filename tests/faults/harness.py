@@ -1,0 +1,206 @@
+"""What the tests of this folder share: runs with a fault in them, and what has to be the same in the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from convo_cli.runs.atomic import file_sha256
+from convo_cli.runs.layout import RunDirectory
+from convo_cli.runs.metrics import read_metrics
+from tests.commands import TINY, environment, make_workplace
+
+RUN = "runs/tiny"
+STEPS = 4
+CONFIG = (
+    TINY.replace("max_steps: 6", f"max_steps: {STEPS}")
+    .replace("every_steps: 3", "every_steps: 2")
+    .replace("logging: {every_steps: 1}", "logging: {every_steps: 1, plots: false}")
+    + "checkpoints: {every_steps: 1, keep: 2}\n"
+)
+"""Four steps, five checkpoints of which up to four are kept, two evaluations: every path of a save is taken."""
+
+_VOLATILE = {"time", "seconds", "waiting_seconds", "memory_bytes", "run_dir"}
+
+
+class Ended(NamedTuple):
+    """How a command ended; the code is negative where a signal ended it."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Operation(NamedTuple):
+    """A line of the fault layer's log."""
+
+    number: int
+    kind: str
+    path: str
+    target: str
+    size: int
+    """Of the file, before the operation."""
+
+
+class Outcome(NamedTuple):
+    """What must be equal, bit for bit: weights, optimizer, and every logged value that is no measure of time."""
+
+    weights: str
+    optimizer: str
+    log: tuple[str, ...]
+
+
+def outcome(run_dir: Path, step: int = STEPS) -> Outcome:
+    """Of a finished run."""
+    folder = RunDirectory(run_dir).checkpoint(step)
+    log = [
+        json.dumps({key: value for key, value in record.items() if key not in _VOLATILE}, sort_keys=True)
+        for record in (*read_metrics(run_dir / "metrics.jsonl"), *read_metrics(run_dir / "samples.jsonl"))
+        if record["event"] in ("step", "evaluation", "sample")
+    ]
+    return Outcome(file_sha256(folder / "model.safetensors"), file_sha256(folder / "optimizer.safetensors"), tuple(log))
+
+
+def fault(folder: Path, action: str = "", at: int = 0, *, kinds: str = "", number: int = 0) -> dict[str, str]:
+    """The fault layer's settings: watch ``folder``, log to ``operations.log`` beside it. See layer.c."""
+    log = folder.with_name("operations.log")
+    log.unlink(missing_ok=True)
+    return {
+        "FAULT_ROOT": str(folder),
+        "FAULT_LOG": str(log),
+        "FAULT_DO": action,
+        "FAULT_AT": str(at),
+        "FAULT_KINDS": kinds,
+        "FAULT_NUMBER": str(number),
+    }
+
+
+def operations(folder: Path) -> list[Operation]:
+    """What the last command with `fault` did below a folder."""
+    lines = folder.with_name("operations.log").read_text(encoding="utf-8").splitlines()
+    fields = [line.split("\t") for line in lines]
+    return [Operation(int(number), kind, path, target, int(size)) for number, kind, path, target, size in fields]
+
+
+class Zygote:
+    """Runs commands in children of a process that has imported everything: 0.3 s each instead of 4."""
+
+    def __init__(self, layer: Path, home: Path) -> None:
+        self._home = home
+        prepare(home / "warm")
+        request = self._request(home / "warm", ["train", "config.yaml", "-q"], {}, {}, None)
+        # FAULT_… of the children is read when they arm the layer; the zygote itself is watched by nobody.
+        self._process = subprocess.Popen(
+            [sys.executable, Path(__file__).with_name("zygote.py"), json.dumps(request)],
+            env={**environment(), "LD_PRELOAD": str(layer), "OMP_NUM_THREADS": "1"},
+            cwd=Path(__file__).parents[2],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "ready\n"
+
+    def __call__(
+        self,
+        folder: Path,
+        *arguments: object,
+        env: Mapping[str, str] | None = None,
+        limits: Mapping[str, int] | None = None,
+        kill_after: float | None = None,
+    ) -> Ended:
+        """Run a command in a folder; ``limits`` are of `resource`, RLIMIT_AS on top of what is mapped at the start."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        request = self._request(folder, [str(argument) for argument in arguments], env or {}, limits or {}, kill_after)
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        code = int(self._process.stdout.readline())
+        out, err = (Path(request[name]).read_text(encoding="utf-8", errors="replace") for name in ("out", "err"))
+        return Ended(code, out, err)
+
+    def _request(
+        self,
+        folder: Path,
+        arguments: list[str],
+        env: Mapping[str, str],
+        limits: Mapping[str, int],
+        kill_after: float | None,
+    ) -> dict[str, Any]:
+        return {
+            "folder": str(folder),
+            "arguments": arguments,
+            "environment": dict(env),
+            "limits": dict(limits),
+            "kill_after": kill_after,
+            "seconds": 60,
+            "out": str(self._home / "out"),
+            "err": str(self._home / "err"),
+        }
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait(30)
+        self._process.stdout.close()
+
+
+def prepare(folder: Path) -> Path:
+    """A folder with the config and the data of this folder's runs."""
+    folder.mkdir(parents=True)
+    make_workplace(folder)
+    (folder / "config.yaml").write_text(CONFIG, encoding="utf-8")
+    return folder
+
+
+def copy_of(folder: Path, to: Path) -> Path:
+    """A workplace at another place; the runs in it name the copied data."""
+    shutil.copytree(folder, to, symlinks=True)
+    for config in to.glob("runs/*/config.yaml"):
+        config.write_text(config.read_text(encoding="utf-8").replace(str(folder), str(to)), encoding="utf-8")
+    return to
+
+
+def assert_refused(ended: Ended, *codes: int) -> None:
+    """A message of one error, with one of these codes, and nothing of Python's."""
+    assert ended.code in codes, ended
+    assert "Traceback" not in ended.err, ended.err
+    assert "\nerror: " in f"\n{ended.err}", ended.err
+
+
+def is_root() -> bool:
+    """Whether permissions mean nothing to this process."""
+    return os.geteuid() == 0
+
+
+def finish(convo: Zygote, folder: Path) -> Ended:
+    """What a user does after a crash: resume; where there is nothing to resume yet, train again.
+
+    Fails where a checkpoint was published and still cannot be resumed.
+    """
+    ended = convo(folder, "resume", RUN, "-q")
+    if ended.code == 0:
+        return ended
+    assert_refused(ended, 2, 5)
+    manifests = list((folder / RUN).glob("checkpoints/step-*/MANIFEST.json"))
+    assert not manifests, f"there is {manifests[0]}, but resume said: {ended.err}"
+    return convo(folder, "train", "config.yaml", "-q")
+
+
+def sample(chosen: Sequence[Operation], num: int) -> list[Operation]:
+    """So many operations, evenly spread."""
+    return [chosen[(2 * index + 1) * len(chosen) // (2 * num)] for index in range(min(num, len(chosen)))]
+
+
+def report_on(failures: Mapping[str, str], num_cases: int) -> None:
+    """Fail with all the failures of a test that goes through many cases."""
+    print(f"{num_cases} cases, {len(failures)} failures")
+    assert num_cases > 0
+    assert not failures, f"{len(failures)} of {num_cases}:\n" + "\n".join(f"{k}: {v}" for k, v in failures.items())

@@ -1,0 +1,215 @@
+"""Any damage to any file of a run directory: refused by name, or the run ends the same; never other weights in silence."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from convo_cli.runs.layout import RunDirectory
+from tests.commands import settings
+from tests.faults.harness import (
+    RUN,
+    STEPS,
+    Ended,
+    Outcome,
+    Zygote,
+    assert_refused,
+    copy_of,
+    outcome,
+    prepare,
+    report_on,
+)
+
+NEWEST = STEPS - 1
+
+
+def flip(file: Path, other: Path, place: float) -> None:
+    """Turn over one bit of the byte that is so far into the file."""
+    data = bytearray(file.read_bytes())
+    data[int(place * (len(data) - 1))] ^= 1
+    file.write_bytes(data)
+
+
+def swap(file: Path, other: Path) -> None:
+    content = file.read_bytes()
+    file.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+
+
+Damage = Callable[[Path, Path], object]
+DAMAGES: dict[str, Damage] = {
+    "a bit flipped at the start": lambda file, other: flip(file, other, 0.0),
+    "a bit flipped in the first quarter": lambda file, other: flip(file, other, 0.2),
+    "a bit flipped in the middle": lambda file, other: flip(file, other, 0.5),
+    "a bit flipped at the end": lambda file, other: flip(file, other, 1.0),
+    "half of it gone": lambda file, other: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
+    "empty": lambda file, other: file.write_bytes(b""),
+    "deleted": lambda file, other: file.unlink(),
+    "a byte too many": lambda file, other: file.write_bytes(file.read_bytes() + b"}"),
+    "swapped": swap,
+}
+
+
+class Case(NamedTuple):
+    """A file, relative to the run directory, and the file to swap it with."""
+
+    file: str
+    other: str
+    damage: str
+
+
+def cases(run: Path) -> Iterator[Case]:
+    """Every damage to every file that a resume reads, writes or finds."""
+    first, *_, newest = (RunDirectory(run).checkpoint(step) for step in RunDirectory(run).checkpoint_steps())
+    pairs = [
+        *(
+            (f"checkpoints/{newest.name}/{file.name}", f"checkpoints/{first.name}/{file.name}")
+            for file in files(newest)
+        ),
+        *((f"checkpoints/{first.name}/{file.name}", f"checkpoints/{newest.name}/{file.name}") for file in files(first)),
+        *((name, "run.json") for name in ("config.yaml", "metrics.jsonl", "samples.jsonl")),
+        ("run.json", "last.json"),
+        ("last.json", "best-loss.json"),
+        ("best-loss.json", "last.json"),
+        ("best-metric.json", "last.json"),
+    ]
+    for file, other in pairs:
+        for damage in DAMAGES:
+            yield Case(file, other, damage)
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir())
+
+
+def check(ended: Ended, case: Case, run: Path, expected: Outcome) -> None:
+    """Refused by name, or the same end; a checkpoint that was passed over is named, too."""
+    assert "Traceback" not in ended.err, ended.err
+    if ended.code != 0:
+        assert_refused(ended, 2, 5, 6)
+        assert Path(case.file).name in ended.err or Path(case.file).parts[-2:][0] in ended.err, ended.err
+        return
+    actual = outcome(run)
+    assert (actual.weights, actual.optimizer) == (expected.weights, expected.optimizer), f"other weights: {ended}"
+    if not case.file.endswith(".jsonl"):
+        assert actual.log == expected.log
+    if case.file.startswith("checkpoints/") and f"{NEWEST:08}" in case.file:
+        assert re.search(rf"warning: .*{re.escape(case.file)}", ended.err), f"nothing was said: {ended}"
+
+
+def damage_each(
+    convo: Zygote, half: Path, expected: Outcome, tmp_path: Path, chosen: Callable[[list[Case]], list[Case]]
+) -> None:
+    all_cases = chosen(list(cases(half / RUN)))
+    failures: dict[str, str] = {}
+    for case in all_cases:
+        folder = copy_of(half, tmp_path / "work")
+        run = folder / RUN
+        file, other = run / case.file, run / case.other
+        before = file.read_bytes()
+        DAMAGES[case.damage](file, other)
+        try:
+            if not file.exists() or file.read_bytes() != before:  # what was equal is no damage when it is swapped
+                check(convo(folder, "resume", RUN, "-q"), case, run, expected)
+        except AssertionError as error:
+            failures[f"{case.file} {case.damage}"] = str(error)
+        shutil.rmtree(folder)
+    report_on(failures, len(all_cases))
+
+
+def test_a_damaged_file_is_refused_by_name_or_the_run_ends_the_same(convo, half, expected, tmp_path):
+    """Every file with one damage each, the damages taking turns."""
+    num = len(DAMAGES)
+    damage_each(convo, half, expected, tmp_path, lambda found: found[:: num + 1])
+
+
+@pytest.mark.slow
+def test_every_damage_to_every_file_is_refused_by_name_or_the_run_ends_the_same(convo, half, expected, tmp_path):
+    damage_each(convo, half, expected, tmp_path, lambda found: found)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("seed: 42", "seed: 43"), ("learning_rate: 0.001", "learning_rate: 0.003"), ("0.95", "0.94")]
+)
+def test_a_config_that_was_changed_by_hand_is_refused(convo, half, expected, tmp_path, old, new):
+    """One flipped bit makes another valid number; `--set` is how one changes a run."""
+    folder = copy_of(half, tmp_path / "work")
+    config = folder / RUN / "config.yaml"
+    text = config.read_text(encoding="utf-8")
+    assert old in text
+    config.write_text(text.replace(old, new, 1), encoding="utf-8")
+    ended = convo(folder, "resume", RUN, "-q")
+    assert_refused(ended, 5, 6)
+    assert "config.yaml" in ended.err
+
+
+def test_what_only_people_read_may_be_damaged_or_gone(convo, tmp_path, expected):
+    folder = prepare(tmp_path / "work")
+    assert convo(folder, "train", "config.yaml", "-q", *settings("logging.plots=true")).code == 0
+    run = folder / RUN
+    readable = [*run.glob("plots/*"), *run.glob("tensorboard/*"), *run.glob("*.lock"), *run.glob(".lock")]
+    assert len(readable) >= 3
+    for file in readable:
+        file.write_bytes(b"\0")
+    for pointer in ("last.json", "best-loss.json", "best-metric.json"):
+        (run / pointer).unlink()
+    before = outcome(run)
+    ended = convo(folder, "resume", RUN, "-q")
+    assert ended.code == 0, ended
+    assert outcome(run) == before
+    assert (run / "last.json").exists()
+
+
+@pytest.mark.parametrize("which", ["loss", "metric"])
+def test_a_damaged_best_checkpoint_is_never_replaced_by_another(convo, half, tmp_path, which):
+    folder = copy_of(half, tmp_path / "work")
+    best = folder / RUN / "checkpoints/step-00000002"
+    flip(best / "model.safetensors", best, 0.5)
+    ended = convo(folder, "resume", RUN, "-q", "--load", which)
+    assert_refused(ended, 5)
+    assert "step-00000002" in ended.err
+    assert "model.safetensors" in ended.err
+
+
+COMMANDS = {
+    "chat": lambda model: ["chat", model],
+    "evaluate": lambda model: ["evaluate", model, "valid.jsonl", "-q"],
+    "export": lambda model: ["export", model, "out", "-q"],
+}
+SOME = ("a bit flipped in the middle", "half of it gone", "deleted")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "num_damages", [1, pytest.param(len(DAMAGES), marks=pytest.mark.slow)], ids=["one damage each", "every damage"]
+)
+def test_a_damaged_checkpoint_is_not_opened_by_other_commands(convo, half, tmp_path, command, num_damages):
+    """Named itself, it is refused; of a run directory the one before is opened, and the damage is told by file."""
+    name = f"checkpoints/step-{NEWEST:08}"
+    failures: dict[str, str] = {}
+    num_cases = 0
+    for index, file in enumerate(files(half / RUN / name)):
+        for damage in [*DAMAGES, *DAMAGES][index % len(DAMAGES) :][:num_damages]:
+            folder = copy_of(half, tmp_path / "work")
+            path = folder / RUN / name / file.name
+            before = path.read_bytes()
+            DAMAGES[damage](path, folder / RUN / "checkpoints/step-00000002" / file.name)
+            if not path.exists() or path.read_bytes() != before:
+                num_cases += 1
+                try:
+                    refused = convo(folder, *COMMANDS[command](f"{RUN}/{name}"))
+                    assert_refused(refused, 2, 5)
+                    assert file.name in refused.err, refused
+                    warned = convo(folder, *COMMANDS[command](RUN))
+                    assert "Traceback" not in warned.err, warned
+                    assert warned.code in (0, 5), warned
+                    assert f"{name}/{file.name}" in warned.err, warned
+                except AssertionError as error:
+                    failures[f"{command}: {file.name} {damage}"] = str(error)
+            shutil.rmtree(folder)
+    report_on(failures, num_cases)

@@ -1,0 +1,170 @@
+"""`kill -9` anywhere in training, in a save, in a resume: the run ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from convo_cli.runs.atomic import verify_directory
+from tests.commands import settings
+from tests.faults.harness import (
+    RUN,
+    STEPS,
+    Ended,
+    Operation,
+    Outcome,
+    Zygote,
+    copy_of,
+    fault,
+    finish,
+    operations,
+    outcome,
+    report_on,
+    sample,
+)
+
+Choose = Callable[[Sequence[Operation]], list[Operation]]
+ALL = pytest.param(list, marks=pytest.mark.slow, id="at every operation")
+
+
+def some(num: int) -> object:
+    return pytest.param(lambda chosen: sample(chosen, num), id=f"at {num} operations")
+
+
+def describe(operation: Operation, folder: Path) -> str:
+    return f"{operation.number} {operation.kind} {operation.path.removeprefix(str(folder))}"
+
+
+def killed(ended: Ended) -> bool:
+    return ended.code == -signal.SIGKILL
+
+
+def kill_at_each(
+    convo: Zygote, base: Path, tmp_path: Path, arguments: Sequence[str], choose: Choose, check: Callable[[Path], None]
+) -> None:
+    """Run a command in copies of ``base``, killed before an operation, or in the middle of a write; then check."""
+    whole = copy_of(base, tmp_path / "whole")
+    assert convo(whole, *arguments, env=fault(whole / "runs")).code == 0
+    found = operations(whole / "runs")
+    writes = [operation for operation in found if operation.kind == "write"]
+    cases = [("kill", one) for one in choose(found)] + [("tear", one) for one in choose(writes)]
+    failures: dict[str, str] = {}
+    for action, operation in cases:
+        folder = copy_of(base, tmp_path / "work")
+        try:
+            ended = convo(folder, *arguments, env=fault(folder / "runs", action, operation.number))
+            assert killed(ended), ended
+            check(folder)
+        except AssertionError as error:
+            failures[f"{action} at {describe(operation, whole)}"] = str(error)
+        shutil.rmtree(folder)
+    report_on(failures, len(cases))
+
+
+@pytest.fixture(scope="session")
+def torn(convo: Zygote, fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was killed in the save of its third step, half of the checkpoint written."""
+    whole = copy_of(fresh, tmp_path_factory.mktemp("torn") / "whole")
+    assert convo(whole, "train", "config.yaml", "-q", env=fault(whole / "runs")).code == 0
+    at = next(one for one in operations(whole / "runs") if ".tmp-step-00000003" in one.path and one.kind == "fsync")
+    folder = copy_of(fresh, whole.with_name("work"))
+    assert killed(convo(folder, "train", "config.yaml", "-q", env=fault(folder / "runs", "kill", at.number)))
+    assert list((folder / RUN / "checkpoints").glob(".tmp-step-00000003*")), "there are left-overs to get rid of"
+    return folder
+
+
+@pytest.mark.parametrize("choose", [some(8), ALL])
+def test_training_killed_at_a_file_operation_ends_the_same(convo, fresh, expected, tmp_path, choose):
+    def check(folder: Path) -> None:
+        ended = finish(convo, folder)
+        assert ended.code == 0, ended
+        assert outcome(folder / RUN) == expected
+
+    kill_at_each(convo, fresh, tmp_path, ["train", "config.yaml", "-q"], choose, check)
+
+
+@pytest.mark.parametrize("choose", [some(4), ALL])
+def test_a_resume_after_a_kill_that_is_itself_killed_ends_the_same(convo, torn, expected, tmp_path, choose):
+    def check(folder: Path) -> None:
+        ended = convo(folder, "resume", RUN, "-q")
+        assert ended.code == 0, ended
+        assert outcome(folder / RUN) == expected
+
+    kill_at_each(convo, torn, tmp_path, ["resume", RUN, "-q"], choose, check)
+
+
+@pytest.mark.parametrize("choose", [some(2), ALL])
+def test_going_back_to_the_best_and_killed_in_it_ends_the_same(convo, finished, tmp_path, choose):
+    """`--load loss` throws later checkpoints away: a kill leaves those or the best one, whole."""
+    arguments = ["resume", RUN, "-q", "--load", "loss", *settings(f"training.max_steps={STEPS + 2}")]
+    straight = copy_of(finished, tmp_path / "straight")
+    assert convo(straight, *arguments).code == 0
+
+    def check(folder: Path) -> None:
+        ended = convo(folder, *arguments)
+        assert ended.code == 0, ended
+        assert outcome(folder / RUN, STEPS + 2) == outcome(straight / RUN, STEPS + 2)
+
+    kill_at_each(convo, finished, tmp_path, arguments, choose, check)
+
+
+@pytest.mark.parametrize("choose", [some(2), ALL])
+def test_the_first_preparation_of_the_data_killed_leaves_nothing_in_the_way(convo, fresh, expected, tmp_path, choose):
+    cold = copy_of(fresh, tmp_path / "cold")
+    shutil.rmtree(cold / "runs")
+
+    def first_part(found: Sequence[Operation]) -> list[Operation]:
+        return choose([one for one in found if f"/{RUN}" not in one.path])
+
+    def check(folder: Path) -> None:
+        assert finish(convo, folder).code == 0
+        assert outcome(folder / RUN) == expected
+
+    kill_at_each(convo, cold, tmp_path, ["train", "config.yaml", "-q"], first_part, check)
+
+
+@pytest.mark.parametrize("choose", [some(3), ALL])
+def test_an_export_killed_at_a_file_operation_can_be_made_again(convo, finished, tmp_path, choose):
+    """Into a folder below runs/, which the layer watches. What a kill leaves is whole, or hidden."""
+    arguments = ["export", RUN, "runs/out", "-q"]
+
+    def check(folder: Path) -> None:
+        out = folder / "runs/out"
+        if out.exists():
+            verify_directory(out)
+        again = convo(folder, *arguments, *(["--force"] if out.exists() else []))
+        assert again.code == 0, again
+
+    kill_at_each(convo, finished, tmp_path, arguments, choose, check)
+
+
+@pytest.mark.slow
+def test_killed_at_50_random_instants_up_to_three_times_in_a_row_the_run_ends_the_same(
+    convo: Zygote, fresh: Path, expected: Outcome, tmp_path: Path
+) -> None:
+    chance = random.Random(5)
+    failures: dict[str, str] = {}
+    num_kills = 0
+    for case in range(50):
+        folder = copy_of(fresh, tmp_path / "work")
+        instants = [chance.uniform(0.05, 0.6) for _ in range(1 + case % 3)]
+        num_done = 0
+        try:
+            for instant in instants:
+                has_begun = (folder / RUN).exists()
+                command = ["resume", RUN, "-q"] if has_begun else ["train", "config.yaml", "-q"]
+                num_done += killed(convo(folder, *command, kill_after=instant))
+            ended = finish(convo, folder)
+            assert ended.code == 0, ended
+            assert outcome(folder / RUN) == expected
+        except AssertionError as error:
+            failures[f"killed after {instants} s"] = str(error)
+        num_kills += num_done
+        shutil.rmtree(folder)
+    assert num_kills > 25, "most of them hit while it worked"
+    report_on(failures, 50)

@@ -1,0 +1,99 @@
+"""A process that has imported everything and then forks one child for each `convo` command it is asked for.
+
+Started with the fault layer preloaded. Reads a JSON request a line from stdin, answers each with a line on stdout. The
+modules to import are those that a first command, given as JSON in the arguments, turns out to need.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+
+def main() -> None:
+    for name in ("convo_cli.training.run", "transformers.models.gpt2.modeling_gpt2"):
+        importlib.import_module(name)
+    warm_up(json.loads(sys.argv[1]))
+    print("ready", flush=True)
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            run(json.loads(line))
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+def warm_up(request: dict[str, Any]) -> None:
+    readable, writable = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(readable)
+        run(request, tell=writable)
+    os.close(writable)
+    with open(readable, encoding="utf-8") as names:
+        modules = names.read().split()
+    os.waitpid(child, 0)
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except Exception:  # noqa: BLE001 - a module that is only there in another guise
+            continue
+
+
+def run(request: dict[str, Any], tell: int | None = None) -> None:
+    """Become the command of the request; with ``tell``, write the names of the modules it needed there."""
+    code = 1
+    try:
+        signal.alarm(request["seconds"])
+        os.chdir(request["folder"])
+        os.environ.update(request["environment"])
+        sys.argv = ["convo", *request["arguments"]]
+        sys.stdin = open(os.devnull)
+        for number, name in ((1, "out"), (2, "err")):
+            file = os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            os.dup2(file, number)
+        for name, limit in request["limits"].items():
+            if name == "RLIMIT_AS":  # above what the zygote has mapped
+                limit += int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+            resource.setrlimit(getattr(resource, name), (limit, limit))
+        if request["kill_after"] is not None:
+            kill_later(request["kill_after"])
+        ctypes.CDLL(None).fault_arm()
+        from convo_cli.__main__ import main as convo
+
+        convo()
+        code = 0
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+    except BaseException:  # noqa: BLE001 - what the interpreter would do
+        sys.excepthook(*sys.exc_info())
+    finally:
+        if tell is not None:
+            os.write(tell, "\n".join(sys.modules).encode())
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(code)
+
+
+def kill_later(seconds: float) -> None:
+    """Have this process killed by a child of its own, unless it has ended before."""
+    doomed = os.getpid()
+    if os.fork() == 0:
+        time.sleep(seconds)
+        if os.getppid() == doomed:
+            os.kill(doomed, signal.SIGKILL)
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
