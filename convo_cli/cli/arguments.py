@@ -37,10 +37,8 @@ def require_pretrained(source: str) -> None:
     """Raise what is wrong with the folder of a transformers model, or with its name; a hub id is looked up later."""
     path = Path(source)
     if source and path.is_dir():
-        from convo_cli.runs.foreign_files import require_harmless
         from convo_cli.runs.model_folder import require_model_folder
 
-        require_harmless(path)
         require_model_folder(path)
     elif source and path.exists():
         raise UsageError(f"{source}: not a directory", hint=_MODEL)

@@ -86,7 +86,14 @@ class TokenStore:
     @classmethod
     def open(cls, folder: Path) -> TokenStore:
         """Map the files that `write` made; reading an example reads its part of them."""
-        return cls(*(np.memmap(folder / name, dtype, mode="r") for name, dtype in _COLUMNS.items()))
+        return cls(
+            *(
+                np.memmap(folder / name, dtype, mode="r")
+                if (folder / name).stat().st_size
+                else np.empty(0, dtype)  # nothing cannot be mapped
+                for name, dtype in _COLUMNS.items()
+            )
+        )
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

@@ -7,6 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,7 +17,7 @@ import torch
 from convo_cli.config.schema import DataConfig, GenerationConfig, TrainOn
 from convo_cli.data.dialogue import Dialogue
 from convo_cli.data.reader import read_dialogues
-from convo_cli.data.store import ASSISTANT_TARGET, USER_TARGET, TokenStore
+from convo_cli.data.store import ASSISTANT_TARGET, USER_TARGET, TokenStore, write
 from convo_cli.errors import DataError, DivergedError
 from convo_cli.evaluation.likelihood import length_sorted_batches, mean_nll
 from convo_cli.evaluation.replies import choose_dialogues, reply_to_all, score_replies
@@ -26,6 +29,7 @@ from convo_cli.text.encoder import DialogueEncoder
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+_CHUNK = 256  # dialogues encoded at once
 _MAX_SLOTS = 8192  # tokens with padding per batch
 
 
@@ -88,11 +92,18 @@ def evaluate_files(
     generator: Generator, paths: Sequence[str], *, num_replies: int, max_new_tokens: int, report: Report
 ) -> EvaluationDone:
     """Score a finished model on data files, in fp32; the speakers in the data are those of the default config."""
-    data = DataConfig(train=tuple(paths))
-    encoder, device = generator.encoder, generator.model.device
-    store = TokenStore.build(
-        (dialogue, windows) for dialogue in read_dialogues(paths, data) for windows in encoder.encode([dialogue])
-    )
+    data, encoder = DataConfig(train=tuple(paths)), generator.encoder
+    with TemporaryDirectory(prefix="convo-evaluate-") as folder:
+        stream = read_dialogues(paths, data)
+        chunks = iter(lambda: list(islice(stream, _CHUNK)), [])
+        write((TokenStore.build(zip(chunk, encoder.encode(chunk), strict=True)) for chunk in chunks), Path(folder))
+        return _evaluate_store(generator, TokenStore.open(Path(folder)), paths, num_replies, max_new_tokens, report)
+
+
+def _evaluate_store(
+    generator: Generator, store: TokenStore, paths: Sequence[str], num_replies: int, max_new_tokens: int, report: Report
+) -> EvaluationDone:
+    encoder = generator.encoder
     if not store.num_targets(ASSISTANT_TARGET):
         raise DataError(
             f"{', '.join(paths)}: there is nothing to score, no dialogue has an assistant turn",
@@ -106,10 +117,10 @@ def evaluate_files(
         encoder=encoder,
         layout=layout,
         store=store,
-        dialogues=choose_dialogues(read_dialogues(paths, data), num_replies, seed=0),
+        dialogues=choose_dialogues(read_dialogues(paths, DataConfig(train=tuple(paths))), num_replies, seed=0),
         train_on="assistant",
         generation=GenerationConfig(max_new_tokens=max_new_tokens),
-        device=device,
+        device=generator.model.device,
         autocast=nullcontext,
         report=report,
     )

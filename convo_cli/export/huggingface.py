@@ -12,12 +12,13 @@ from convo_cli.events import Notice, Report
 from convo_cli.export.verify import Receipt, verify_export
 from convo_cli.model.build import load_model
 from convo_cli.model.generation import Generator
-from convo_cli.runs.atomic import MANIFEST_FILE, publish_directory
+from convo_cli.runs.atomic import MANIFEST_FILE, make_directory, publish_directory, require_space
 from convo_cli.runs.checkpoint import STATE_FILE, open_checkpoint
 from convo_cli.runs.model_folder import require_writable
 from convo_cli.text.contract import load_encoder
 
 _TRAINER_FILES = {STATE_FILE, MANIFEST_FILE, "optimizer.safetensors"}
+_MARGIN = 2**20  # bytes, for the card and the manifest
 _CARD = """\
 ---
 library_name: transformers
@@ -77,6 +78,9 @@ def export_huggingface(source: Path, out: Path, *, force: bool, report: Report) 
         report(Notice("reloading the export with plain transformers to compare its answers"))
         receipts.append(verify_export(aside, original))
 
+    if not out.parent.exists():
+        make_directory(out.parent)
+    require_space(out, sum(file.stat().st_size for file in files) + _MARGIN)
     publish_directory(out, fill)
     written = tuple(sorted(path.name for path in out.iterdir()))
     return Exported(folder, out, written, receipts[0])

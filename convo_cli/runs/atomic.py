@@ -20,7 +20,7 @@ MANIFEST_FILE = "MANIFEST.json"
 _FORMAT = 1
 _ASIDE = ".tmp-"
 _REPLACED = ".replaced"
-_SEALERS = 4  # threads that flush and hash; both leave the interpreter free
+_HASHERS = 4
 _RUST_ERROR = re.compile(r"\(os error (\d+)\)")
 
 _INTACT = "; what was saved before is intact"
@@ -116,7 +116,12 @@ def publish_directory(path: Path, fill: Callable[[Path], None]) -> None:
             if os.path.lexists(path):
                 _delete(replaced)
                 os.rename(path, replaced)
-            os.rename(aside, path)
+            try:
+                os.rename(aside, path)
+            except OSError:
+                if os.path.lexists(replaced):
+                    os.rename(replaced, path)
+                raise
         finally:
             shutil.rmtree(aside, ignore_errors=True)
         sync_directory(path.parent)
@@ -212,10 +217,10 @@ def read_manifest(path: Path) -> dict[str, tuple[int, str]]:
 
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's content in hexadecimal."""
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
+    digest, block = hashlib.sha256(), memoryview(bytearray(1 << 18))
+    with open(path, "rb", buffering=0) as file:
+        while size := file.readinto(block):
+            digest.update(block[:size])
     return digest.hexdigest()
 
 
@@ -248,14 +253,18 @@ def _damage(message: str) -> CheckpointError:
 
 
 def _seal(folder: Path) -> None:
-    """Hash what is still in the page cache while the disk takes it; an fsync that fails ends all of it."""
+    """Hash from the page cache while the disk takes the files; one fsync that fails is the end of all of it."""
     mode = 0o666 & ~_umask()
     files = sorted(folder.iterdir())
-    with ThreadPoolExecutor(_SEALERS) as pool:
-        flushed = pool.map(lambda file: _flush(file, mode), files)
-        sealed = pool.map(lambda file: {"size": file.stat().st_size, "sha256": file_sha256(file)}, files)
-        list(flushed)
-        entries = dict(zip((file.name for file in files), sealed, strict=True))
+    # Flushing has a thread to itself: small files wait in fsync for the large ones, and would keep hashing waiting too.
+    with ThreadPoolExecutor(_HASHERS) as pool:
+        digests = pool.map(file_sha256, files)
+        for file in files:
+            _flush(file, mode)
+        entries = {
+            file.name: {"size": file.stat().st_size, "sha256": digest}
+            for file, digest in zip(files, digests, strict=True)
+        }
     write_file(folder / MANIFEST_FILE, json.dumps({"format": _FORMAT, "files": entries}, indent=2))
 
 

@@ -61,6 +61,7 @@ class SavedState(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     format: Literal[1] = 1
+    run_id: str = ""
     progress: Progress
     scaler: dict[str, int | float]
 

@@ -11,14 +11,17 @@ from pathlib import Path
 from convo_cli.errors import ModelError, UsageError
 from convo_cli.runs.atomic import MANIFEST_FILE, read_manifest
 from convo_cli.runs.checkpoint import STATE_FILE
+from convo_cli.runs.foreign_files import require_harmless
 from convo_cli.runs.layout import RunDirectory, require_place
 
 DIALOGUE_FILE = "dialogue.json"
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
 
 def require_model_folder(folder: Path) -> None:
     """Raise ModelError naming what a Hugging Face folder lacks: its config, or its weights as safetensors."""
+    require_harmless(folder)
     config = folder / "config.json"
     try:
         values = json.loads(config.read_bytes())
@@ -30,7 +33,7 @@ def require_model_folder(folder: Path) -> None:
         raise ModelError(f"{config}: has no model_type", hint="give the folder of a transformers model")
     if any((folder / name).is_file() for name in _WEIGHTS):
         return
-    if pickled := sorted(folder.glob("pytorch_model*.bin")):
+    if pickled := sorted(file for pattern in _PICKLES for file in folder.glob(pattern)):
         raise ModelError(
             f"{folder}: its weights are in {pickled[0].name}, a format that can run code when it is opened",
             hint="convert it where you trust it: AutoModelForCausalLM.from_pretrained(…).save_pretrained(…)",

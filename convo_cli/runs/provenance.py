@@ -14,8 +14,9 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from convo_cli import __version__
 from convo_cli.config.load import dump_config
@@ -79,6 +80,8 @@ class RunInfo(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal[1] = 1
+    run_id: str = Field(default_factory=lambda: uuid4().hex)
+    """In every checkpoint of the run too, so that one of another run is not taken for its own."""
     convo: str
     python: str
     packages: dict[str, str]

@@ -25,6 +25,7 @@ from convo_cli.data.problems import Problem, ProblemError
 from convo_cli.data.store import ASSISTANT_TARGET, NO_TARGET, USER_TARGET, Example
 from convo_cli.errors import DataError, ModelError
 from convo_cli.text.pieces import Piece, Template, special_tokens
+from convo_cli.text.rendering import render_ids
 from convo_cli.text.windows import first_that_fits, plan_windows
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class DialogueEncoder:
 
         DataError names the line of a dialogue that the template refuses, or that has a turn longer than the window.
         """
-        rendered = [self._render(dialogue) for dialogue in dialogues]
+        rendered = self._render_all(dialogues)
         return [
             self._windows(dialogue, pieces, ids, train_on)
             for dialogue, pieces, ids in zip(dialogues, rendered, self._encode_pieces(rendered), strict=True)
@@ -124,10 +125,14 @@ class DialogueEncoder:
         except DataError:
             return
         ours = [token for ids in self._encode_pieces([pieces])[0] for token in ids]
-        theirs: Any = self.tokenizer.apply_chat_template(
-            as_messages(turns), chat_template=self.template.chat_template, tokenize=True, return_dict=False
-        )
-        if ours != list(theirs):
+        if self.template.name == "native":
+            theirs = render_ids(self.tokenizer, self.template.chat_template, turns)
+        else:
+            own: Any = self.tokenizer.apply_chat_template(
+                as_messages(turns), chat_template=self.template.chat_template, tokenize=True, return_dict=False
+            )
+            theirs = list(own)
+        if ours != theirs:
             where = next((k for k, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), len(ours))
             mine, other = (self.tokenizer.convert_ids_to_tokens(list(ids)[where : where + 4]) for ids in (ours, theirs))
             raise ModelError(
@@ -171,11 +176,15 @@ class DialogueEncoder:
             examples.append(_example(tokens, chosen, num_repeated=num_before if examples else 0))
         return examples
 
-    def _render(self, dialogue: Dialogue) -> list[Piece]:
-        try:
-            return self.template.render(dialogue.turns)
-        except DataError as error:
-            raise _refusal("not-renderable", str(error), dialogue) from error
+    def _render_all(self, dialogues: Sequence[Dialogue]) -> list[list[Piece]]:
+        results = []
+        for dialogue, pieces in zip(
+            dialogues, self.template.render_all([dialogue.turns for dialogue in dialogues]), strict=True
+        ):
+            if isinstance(pieces, DataError):
+                raise _refusal("not-renderable", str(pieces), dialogue) from pieces
+            results.append(pieces)
+        return results
 
     def _encode_pieces(self, rendered: Sequence[Sequence[Piece]]) -> list[list[Sequence[int]]]:
         """The ids of every piece of every dialogue, all encoded in one batch."""

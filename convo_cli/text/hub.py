@@ -9,6 +9,8 @@ from convo_cli.runs.foreign_files import require_harmless
 
 _FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.md"]
 """What a model, its tokenizer and an export of convo are made of; no pickle, no code."""
+_NO_FILES = ["*/*", "*[\x00-\x1f\x7f-\x9f]*"]
+"""Folders, and names that would control the terminal on which huggingface_hub draws its bars."""
 
 
 def local_folder(source: str, revision: str | None = None) -> Path:
@@ -29,7 +31,7 @@ def _find(source: str, revision: str | None) -> Path:
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     try:
-        return Path(snapshot_download(source, revision=revision, allow_patterns=_FILES, ignore_patterns="*/*"))
+        return Path(snapshot_download(source, revision=revision, allow_patterns=_FILES, ignore_patterns=_NO_FILES))
     except Exception as error:  # the disk, the network and huggingface_hub have a dozen types for one mistake
         if isinstance(error, (HFValidationError, RepositoryNotFoundError)):
             reason = "nor a model on the hub (or it is private: hf auth login)"

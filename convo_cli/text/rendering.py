@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -111,6 +112,7 @@ class _Process:
 
     def __init__(self) -> None:
         self._lock = Lock()
+        self._asker = os.getpid()
         self._popen = subprocess.Popen(
             [sys.executable, "-c", _START, *sys.path],
             stdin=subprocess.PIPE,
@@ -123,8 +125,9 @@ class _Process:
             raise RuntimeError(f"the process that renders chat templates ended with {self._end()} before it began")
 
     @property
-    def is_alive(self) -> bool:
-        return self._popen.poll() is None
+    def is_ours(self) -> bool:
+        """Whether it lives, and a fork of the process that began it does not ask in between."""
+        return self._asker == os.getpid() and self._popen.poll() is None
 
     def ask(self, request: bytes) -> list[Any]:
         """The answer to each dialogue of the request, which is a line of JSON."""
@@ -146,7 +149,7 @@ class _Process:
 
     def _end(self) -> int:
         atexit.unregister(self._end)
-        with self._popen:  # closes the pipes, at which it ends, and waits
+        with suppress(BrokenPipeError), self._popen:  # closes the pipes, at which it ends, and waits
             pass
         return self._popen.returncode
 
@@ -157,6 +160,6 @@ _starting = Lock()
 
 def _process() -> _Process:
     with _starting:
-        if not _processes or not _processes[0].is_alive:
+        if not _processes or not _processes[0].is_ours:
             _processes[:] = [_Process()]
         return _processes[0]

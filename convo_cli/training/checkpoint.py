@@ -53,7 +53,7 @@ def save_checkpoint(
         save_model(state.model, folder)
         save_encoder(encoder, folder, spiece=spiece)
         save_file(moments, folder / OPTIMIZER_FILE)
-        saved = SavedState(progress=state.progress, scaler=state.scaler.state_dict())
+        saved = SavedState(run_id=state.run_id, progress=state.progress, scaler=state.scaler.state_dict())
         (folder / STATE_FILE).write_text(saved.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
     publish_directory(path, fill)
@@ -91,7 +91,7 @@ def restore_state(path: Path, state: TrainState) -> None:
             raise CheckpointError(f"{path / STATE_FILE}: the scaler has {found}, but torch's has {wanted}")
         state.scaler.load_state_dict(dict(saved.scaler))
     _load_optimizer(state, tensors)
-    state.progress = saved.progress
+    state.progress, state.run_id = saved.progress, saved.run_id
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from convo_cli.model.cost import FlopCounter, peak_memory
 from convo_cli.model.device import ResolvedPrecision, autocast_for, choose_precision
 from convo_cli.model.layout import Layout
 from convo_cli.model.loss import Batch
-from convo_cli.runs.checkpoint import is_saved
+from convo_cli.runs.checkpoint import is_saved, point_and_prune
 from convo_cli.runs.layout import RunDirectory
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.training.checkpoint import save_checkpoint
@@ -92,6 +92,8 @@ def make_plan(run: RunDirectory, parts: Parts, stop: StopRequest, report: Report
 
     def save(state: TrainState) -> None:
         if is_saved(run, state.progress):
+            # What points at it may be missing still: a kill can come between the two.
+            point_and_prune(run, run.checkpoint(state.progress.step), keep=config.checkpoints.keep)
             return
         save_checkpoint(run, state, parts.encoder, spiece=parts.spiece, keep=config.checkpoints.keep, report=report)
 

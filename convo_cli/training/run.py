@@ -17,7 +17,7 @@ from pathlib import Path
 
 from convo_cli.config.load import load_config
 from convo_cli.config.schema import RunConfig
-from convo_cli.errors import ChangedError, DiskError, DivergedError, StoppedError
+from convo_cli.errors import ChangedError, CheckpointError, DiskError, DivergedError, StoppedError
 from convo_cli.events import Event, Notice, Report, RunFinished, RunStarted
 from convo_cli.model.cost import peak_flops
 from convo_cli.model.device import choose_device, choose_precision
@@ -88,6 +88,7 @@ def start_run(config: RunConfig, report: Report) -> RunResult:
                 git=read_git(Path()),
                 base_model=read_base_model(source, local_folder(source, config.model.revision)) if source else None,
             )
+            state.run_id = info.run_id
             require_new(run)  # preparing may have taken minutes
 
         def fill(aside: RunDirectory) -> None:
@@ -119,6 +120,12 @@ def resume_run(
             info = accept_changes(run, info, files, report, allow_changed=allow_changed)
             checkpoint = find_checkpoint(run, which, report)
             parts, state = build_from(checkpoint.path, config, files, Cache(run.path.resolve().parent, report), report)
+            if state.run_id != info.run_id:
+                raise CheckpointError(
+                    f"{checkpoint.path}: a checkpoint of another run (its run_id is {state.run_id}, this run's "
+                    f"{info.run_id})",
+                    hint="take it out of this run's checkpoints",
+                )
             for difference in other_versions(info, device=str(parts.device)):
                 report(Notice(f"{difference} when the run began: its numbers may differ in the last digits", True))
         plan = make_plan(run, parts, stop, report)

@@ -25,3 +25,5 @@ class TrainState:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     progress: Progress = field(default_factory=Progress)
+    run_id: str = ""
+    """Which run this is; the name of its directory may change."""

@@ -11,10 +11,13 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
+from convo_cli.chat.session import ChatSession
 from convo_cli.cli.chat_view import hold_conversation
+from convo_cli.config.schema import GenerationConfig
 from convo_cli.data.dialogue import Turn
 from convo_cli.errors import DataError
 from convo_cli.model.generation import Reply
@@ -109,6 +112,45 @@ def test_what_a_model_says_cannot_control_the_terminal(monkeypatch, capsys):
 
 def test_line_breaks_of_a_reply_do_not_break_the_pipe(monkeypatch, capsys):
     assert pipe(monkeypatch, capsys, Parrot("one\n", "two\n\nthree"), b"hi\nyou\n") == "one two  three\n" * 2
+
+
+class Endless(io.RawIOBase):
+    """A pipe out of which more and more comes."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+        self.num_read = 0
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        buffer[:] = (self.content * len(buffer))[: len(buffer)]
+        self.num_read += len(buffer)
+        return len(buffer)
+
+
+def test_of_a_line_without_end_only_so_much_is_read_as_shows_it(monkeypatch, capsys):
+    endless = Endless(b"a")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(endless)))
+    with pytest.raises(DataError, match=r"^<stdin>:1: over 1,048,576 bytes$"):
+        hold_conversation(Parrot("ok"), as_json=False, is_quiet=False)
+    assert endless.num_read < 2**21
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_lines_without_end_end_with_the_conversation(monkeypatch, capsys, as_json):
+    monkeypatch.setattr("convo_cli.chat.session.MAX_CHARACTERS", 5000)
+    generator = SimpleNamespace(
+        encoder=SimpleNamespace(max_length=8), reply=lambda history, settings, on_text: Reply("yes", (1,), True, 0)
+    )
+    endless = Endless(b"hello\n")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(endless)))
+    with pytest.raises(DataError, match=r"^<stdin>:\d+: the conversation is over 5,000 characters long"):
+        hold_conversation(ChatSession(generator, GenerationConfig()), as_json=as_json, is_quiet=True)
+    assert endless.num_read < 100_000
+    assert len(capsys.readouterr().out) < 5000
 
 
 def test_an_error_names_the_line_of_the_pipe(monkeypatch, capsys):

@@ -171,10 +171,16 @@ def test_transformers_itself_renders_in_the_immutable_sandbox():
     assert isinstance(_compile_jinja_template("a").environment, ImmutableSandboxedEnvironment)
 
 
-def test_only_safetensors_and_text_is_downloaded():
-    from convo_cli.text.hub import _FILES
+def test_only_safetensors_and_text_is_downloaded_and_nothing_whose_name_controls_a_terminal():
+    from huggingface_hub.utils import filter_repo_objects
 
-    assert not {pattern for pattern in _FILES if re.search(r"\.(py|bin|pt|pth|ckpt|pkl|so|\*)$|\*$", pattern)}
+    from convo_cli.text.hub import _FILES, _NO_FILES
+
+    good = ["config.json", "model-00001-of-00002.safetensors", "spiece.model", "README.md", "chat_template.jinja"]
+    code = ["evil.py", "pytorch_model.bin", "a.pt", "a.pth", "a.ckpt", "a.pkl", "a.so", "a.safetensors.bin", "a/b.json"]
+    evil = ["\x1b]0;evil\x07.json", "a\x9b666m.json", "a\rb.json", "a\nb.md"]
+    kept = filter_repo_objects([*good, *code, *evil], allow_patterns=_FILES, ignore_patterns=_NO_FILES)
+    assert list(kept) == good
 
 
 @pytest.mark.skipif(os.name != "posix", reason="named pipes")

@@ -129,3 +129,13 @@ def test_options_that_do_not_go_together_are_refused(convo):
         result = convo("resume", RUN, *arguments)
         assert (result.code, result.out) == (2, "")
         assert "--verify" in result.err
+
+
+def test_a_whole_checkpoint_of_another_run_is_refused(work, convo):
+    file = work / RUN / "run.json"
+    info = json.loads(file.read_text())
+    file.write_text(json.dumps({**info, "run_id": "another"}))
+    result = convo("resume", RUN, *LONGER)
+    assert (result.code, result.out) == (5, "")
+    assert "step-00000006: a checkpoint of another run" in result.err
+    assert "Traceback" not in result.err

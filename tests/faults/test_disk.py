@@ -1,4 +1,4 @@
-"""No space, a quota, a broken or a read-only disk, too little memory: said by name, and nothing that was saved is lost."""
+"""No space, a quota, a broken or read-only disk, too little memory: said by name, and nothing saved is lost."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FULL = {"ENOSPC": errno.ENOSPC, "EDQUOT": errno.EDQUOT, "EIO": errno.EIO, "EROFS
 
 
 def check(convo: Zygote, folder: Path, ended: Ended, number: int, expected: Outcome) -> None:
-    """Exit 7 and the system's reason (or, where it was not needed, no failure); what was saved is whole; resume works."""
+    """Exit 7 and the system's reason, or no failure where it did not matter; what was saved is whole; resume works."""
     assert "Traceback" not in ended.err, ended
     if ended.code != 0:
         assert_refused(ended, DISK)
@@ -132,6 +132,7 @@ def in_namespace(folder: Path, *script: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_full_file_system_is_named_and_resume_works_once_there_is_space(fresh, expected, tmp_path):
     folder = copy_of(fresh, tmp_path / "work")
     said = in_namespace(

@@ -29,12 +29,10 @@ def until(process: subprocess.Popen[bytes], pattern: str) -> str:
     raise AssertionError(f"never said {pattern}: {said}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
-    [
-        pytest.param(["train", "config.yaml", *LONG], id="train", marks=pytest.mark.slow),
-        pytest.param(["resume", RUN, *LONG], id="resume"),
-    ],
+    [pytest.param(["train", "config.yaml", *LONG], id="train"), pytest.param(["resume", RUN, *LONG], id="resume")],
 )
 def test_a_second_process_on_the_same_run_is_refused_and_the_first_goes_on(convo, finished, tmp_path, command):
     folder = copy_of(finished, tmp_path / "work")
@@ -153,6 +151,7 @@ def test_a_nan_that_is_put_into_a_checkpoint_is_not_resumed(convo, finished, tmp
     assert_all_finite(folder / RUN) if ended.code == 0 else assert_refused(ended, 4, 5)
 
 
+@pytest.mark.slow
 def test_a_stop_in_the_last_step_loses_nothing(fresh, convo, expected, tmp_path):
     folder = copy_of(fresh, tmp_path / "work")
     first = start(folder, "train", "config.yaml")

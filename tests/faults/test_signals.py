@@ -86,7 +86,8 @@ def test_two_signals_in_a_save_tear_nothing(convo, fresh, expected, tmp_path):
     assert outcome(folder / RUN) == expected
 
 
-@pytest.mark.parametrize("tenths", [8, *(pytest.param(one, marks=pytest.mark.slow) for one in (1, 3, 14, 20))])
+@pytest.mark.slow
+@pytest.mark.parametrize("tenths", [1, 3, 8, 14, 20])
 def test_a_signal_while_it_starts_is_answered_without_a_traceback(convo, fresh, expected, tmp_path, tenths):
     """The real executable, whose imports take seconds."""
     folder = copy_of(fresh, tmp_path / "work")
@@ -104,7 +105,8 @@ def test_a_signal_while_it_starts_is_answered_without_a_traceback(convo, fresh, 
     assert outcome(folder / RUN) == expected
 
 
-@one_of(signal.SIGUSR1)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", NUMBERS, ids=lambda number: number.name)
 def test_a_signal_in_a_step_stops_the_run_which_then_ends_the_same(convo, fresh, expected, tmp_path, number):
     folder = copy_of(fresh, tmp_path / "work")
     process = start(folder, "train", "config.yaml")
@@ -168,6 +170,7 @@ def test_a_signal_in_an_export_leaves_a_whole_export_or_none(convo, finished, tm
     assert convo(folder, *arguments, *(["--force"] if out.exists() else [])).code == 0
 
 
+@pytest.mark.slow
 def test_a_file_named_stop_ends_the_run_after_the_step(convo, fresh, expected, tmp_path):
     folder = copy_of(fresh, tmp_path / "work")
     process = start(folder, "train", "config.yaml")
@@ -184,6 +187,7 @@ def test_a_file_named_stop_ends_the_run_after_the_step(convo, fresh, expected, t
     assert outcome(folder / RUN) == expected
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_does_not_end_the_run(fresh, expected, tmp_path):
     """`convo train config.yaml 2>&1 | head -1`."""
     folder = copy_of(fresh, tmp_path / "work")

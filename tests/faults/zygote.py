@@ -56,7 +56,8 @@ def run(request: dict[str, Any], tell: int | None = None) -> None:
         os.chdir(request["folder"])
         os.environ.update(request["environment"])
         sys.argv = ["convo", *request["arguments"]]
-        sys.stdin = open(os.devnull)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        sys.stdin = os.fdopen(0)
         for number, name in ((1, "out"), (2, "err")):
             file = os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             os.dup2(file, number)

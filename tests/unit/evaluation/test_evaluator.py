@@ -121,8 +121,9 @@ def test_files_are_scored_as_one_whole(model, encoder, tmp_path, ignore):
     assert len(both.samples) == 2
 
 
-def test_files_in_which_the_assistant_never_speaks_are_refused(model, encoder, tmp_path, ignore):
+@pytest.mark.parametrize("turn", [{"role": "user"}, {"role": "system"}, {"role": "assistant", "train": False}])
+def test_files_in_which_no_turn_of_the_assistant_counts_are_refused(model, encoder, tmp_path, ignore, turn):
     path = tmp_path / "test.jsonl"
-    path.write_text(json.dumps({"messages": [{"role": "user", "content": "Hello?"}]}) + "\n")
+    path.write_text(json.dumps({"messages": [{"content": "Hello?", **turn}]}) + "\n")
     with pytest.raises(DataError, match=r"test\.jsonl"):
         evaluate_files(Generator(model, encoder), [str(path)], num_replies=1, max_new_tokens=3, report=ignore)

@@ -400,7 +400,9 @@ def elsewhere(tmp_path):
     assert {path.name: path.read_text() for path in folder.iterdir()} == {"precious": "mine"}
 
 
-@pytest.mark.parametrize("name", [f".tmp-step-1-{os.getpid()}", "step-1", ".tmp-step-1.replaced"])
+@pytest.mark.parametrize(
+    "name", [f".tmp-step-1-{os.getpid()}", "step-1", ".tmp-step-1.replaced"], ids=["aside", "published", "replaced"]
+)
 @pytest.mark.parametrize("is_dangling", [False, True], ids=["", "dangling"])
 def test_a_link_in_the_way_of_a_save_is_replaced_and_never_followed(tmp_path, elsewhere, name, is_dangling):
     home = tmp_path / "checkpoints"
@@ -416,7 +418,7 @@ def test_a_link_in_the_way_of_a_save_is_replaced_and_never_followed(tmp_path, el
     assert not (tmp_path / "nowhere").exists()
 
 
-@pytest.mark.parametrize("name", [f".tmp-last.json-{os.getpid()}", "last.json"])
+@pytest.mark.parametrize("name", [f".tmp-last.json-{os.getpid()}", "last.json"], ids=["aside", "published"])
 def test_a_link_in_the_way_of_a_file_is_replaced_and_never_followed(tmp_path, elsewhere, name):
     home = tmp_path / "run"
     home.mkdir()

@@ -125,9 +125,17 @@ def test_a_process_that_somebody_else_ended_is_begun_again(tokenizer):
     assert render(tokenizer, EACH)
     process = rendering._processes[0]
     os.kill(process._popen.pid, signal.SIGKILL)
-    while process.is_alive:
+    while process.is_ours:
         time.sleep(0.01)
     assert render(tokenizer, EACH).text == "".join(turn.text for turn in TURNS)
+
+
+@pytest.mark.parametrize("size", [1, 10**7])
+def test_a_process_that_ends_while_it_is_asked_is_said_to_have_ended(size):
+    process = rendering._Process()
+    os.kill(process._popen.pid, signal.SIGKILL)
+    with pytest.raises(rendering._EndedError, match=r"breaks the process that renders it \(exit code -9\)"):
+        process.ask(b" " * size)
 
 
 def test_signals_for_the_whole_group_do_not_reach_it(tokenizer):
@@ -153,6 +161,15 @@ def test_it_ends_with_the_process_that_asks(tmp_path):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert not (tmp_path / "imported").exists()
+
+
+def test_a_fork_asks_a_process_of_its_own():
+    code = (
+        "import os, sys; from convo_cli.text.rendering import _process; pid = _process()._popen.pid\n"
+        "if child := os.fork(): sys.exit(os.waitpid(child, 0)[1] or _process()._popen.pid != pid)\n"
+        "sys.exit(_process()._popen.pid == pid)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
 
 
 def test_a_token_named_like_an_option_of_the_renderer_takes_nothing_over(tokenizer, sample_dialogues):
@@ -206,3 +223,15 @@ def test_overlapping_marks_are_one():
     from convo_cli.text.render_process import _merged
 
     assert _merged([(0, 3), (9, 9), (2, 5), (1, 2), (5, 6)]) == [(0, 6), (9, 9)]
+
+
+@pytest.mark.parametrize("name", ["turns", "chatml", "convmodel"])
+def test_convos_own_templates_render_many_as_one_by_one(make_encoder, name):
+    template = make_encoder(name).template
+    good, system = [Turn("user", "a"), Turn("assistant", "b")], [Turn("system", "s"), Turn("user", "a")]
+    first, second = template.render_all([good, system])
+    assert first == template.render(good)
+    if name == "convmodel":
+        assert "no place for a system turn" in str(second)
+    else:
+        assert second == template.render(system)
