@@ -3,7 +3,8 @@
     ConvoError                    1  the root; never raised itself
     ├── UsageError                2  arguments, a missing file, package or device
     │   ├── ConfigError           2  the YAML or a --set is wrong
-    │   └── ModelError            2  a model or tokenizer cannot be read or does not fit
+    │   ├── ModelError            2  a model or tokenizer cannot be read or does not fit
+    │   └── OutOfMemoryError      2  the work does not fit into the memory there is
     ├── DataError                 3  the dialogues cannot be trained on
     ├── DivergedError             4  a loss or gradient stopped being finite
     ├── CheckpointError           5  a checkpoint or run directory is missing, damaged or foreign
@@ -37,6 +38,10 @@ class ConfigError(UsageError):
 
 
 class ModelError(UsageError):
+    pass
+
+
+class OutOfMemoryError(UsageError):
     pass
 
 

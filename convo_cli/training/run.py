@@ -131,6 +131,7 @@ def resume_run(
         plan = make_plan(run, parts, stop, report)
         is_evaluated = state.progress.scores is not None or not plan.is_evaluation_due(state.progress.step)
         if is_evaluated and (reason := reason_it_is_over(state, plan)):
+            plan.save(state)  # it is saved; what only names it may have been lost
             report(Notice(f"the run is over, so nothing is done: {reason}"))
             return _result(run, state, reason)
         _discard_after(run, state.progress.step, report)

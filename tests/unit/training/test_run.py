@@ -286,7 +286,7 @@ def test_a_stop_file_saves_and_stops_and_is_gone(run, ignore):
     notices = []
     result = resume(run, ignore, "training.max_steps=7", report=lambda e: (touch(e), notices.append(e)))
     assert (result.step, result.reason) == (5, "stopped on request")
-    assert any("goes on with: convo resume" in getattr(notice, "message", "") for notice in notices)
+    assert any("the run is saved" in getattr(notice, "message", "") for notice in notices)
     assert not run.stop.exists()
     assert run.checkpoint(5).is_dir()
     run.stop.touch()  # from a run that was killed before it saw it

@@ -67,7 +67,7 @@ def _count_tokens_anew(parts, state):
     ("spoil", "difference"),
     [
         (_lose_moments, "EvaluationDone 4|StepDone 5"),
-        (_change_one_weight, "StepDone 4: loss is"),
+        (_change_one_weight, "StepDone 4: (loss|grad_norm) is"),
         (_count_one_step_too_many, "step 4 is not the same"),
         (_count_tokens_anew, "StepDone 4: tokens_seen is .* straight, .* after a resume"),
     ],
