@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -173,11 +172,6 @@ def assert_refused(ended: Ended, *codes: int) -> None:
     assert ended.code in codes, ended
     assert "Traceback" not in ended.err, ended.err
     assert "\nerror: " in f"\n{ended.err}", ended.err
-
-
-def is_root() -> bool:
-    """Whether permissions mean nothing to this process."""
-    return os.geteuid() == 0
 
 
 def finish(convo: Zygote, folder: Path) -> Ended:
