@@ -102,7 +102,8 @@ def train_convo(arguments: argparse.Namespace) -> PreTrainedModel:
     layout = choose_layout(
         model, examples[:3], kinds, pad_id=work.PAD, autocast=nullcontext, packing="on", report=lambda event: None
     )
-    optimizer = make_optimizer(model, TrainingConfig(max_steps=1, learning_rate=LEARNING_RATE, weight_decay=0.0))
+    config = TrainingConfig(max_steps=1, learning_rate=LEARNING_RATE, weight_decay=0.0, betas=(0.9, 0.999))
+    optimizer = make_optimizer(model, config)
     state = TrainState(model, optimizer, torch.amp.GradScaler("cpu", enabled=False))
 
     def micro_batches(step: int) -> list[Batch]:

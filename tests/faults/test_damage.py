@@ -106,6 +106,8 @@ def names(case: Case) -> list[str]:
     """What a message about the damage may name."""
     if case.file.endswith("MANIFEST.json"):
         return [str(Path(case.file).parent)]  # nobody can tell whether the file or its hash has changed
+    if case.file == "run.json":
+        return [case.file, "not the data that the run began with"]  # nor whether the data or its hash has
     if case.file == "config.yaml":
         return [case.file, "does not exist"]  # a letter of a path is another path
     return [case.file, case.other] if case.damage == "swapped" else [case.file]
