@@ -167,8 +167,8 @@ def changes_of_data(info: RunInfo, data: DataFiles) -> list[str]:
             changes.append(f"data.{key} names {len(after)} files, but the run began with {len(before)}")
             continue
         changes += [
-            f"{new.path}: not the data that the run began with ({old.path}, SHA-256 {old.sha256[:12]}…, "
-            f"now {new.sha256[:12]}…)"
+            f"{new.path}: not the data that the run began with (by run.json {old.path} with SHA-256 {old.sha256}, "
+            f"now {new.sha256})"
             for old, new in zip(before, after, strict=True)
             if old.sha256 != new.sha256
         ]

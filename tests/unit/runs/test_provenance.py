@@ -90,7 +90,7 @@ def test_a_changed_file_is_named_with_both_hashes(info, data, tmp_path):
     (tmp_path / "more.jsonl").write_text('["more", "no"]\n')
     (change,) = changes_of_data(info, read_data_files(data))
     assert change.startswith(f"{tmp_path / 'more.jsonl'}: not the data that the run began with")
-    assert f"SHA-256 {info.train[1].sha256[:12]}…, now " in change
+    assert f"SHA-256 {info.train[1].sha256}, now " in change
 
 
 def test_files_in_another_order_are_other_data(info, data):
