@@ -42,7 +42,9 @@ def locked(run: RunDirectory) -> Iterator[None]:
                 hint="choose a place on another file system with --set output_dir=…, or mount this one with locks",
             ) from error
     try:
-        with open(run.lock, "r+b", buffering=0) as file:
+        with disk_errors(run.lock):
+            opened = open(run.lock, "r+b", buffering=0)  # noqa: SIM115  # closed below; a rename may move it before
+        with opened as file:
             _write(file, f"process {os.getpid()} on {socket.gethostname()}\n")
             try:
                 require_own_checkpoints(run)

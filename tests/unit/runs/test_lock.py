@@ -134,3 +134,15 @@ def test_a_lock_that_cannot_be_made_is_an_error_of_the_disk(tmp_path):
     run.lock.mkdir()
     with pytest.raises(DiskError, match=r"\.lock: Is a directory"), locked(run):
         pass
+
+
+def test_a_lock_file_that_cannot_be_opened_is_a_disk_error_and_holds_nothing(run, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("convo_cli.runs.lock.open", fail, raising=False)
+        with pytest.raises(DiskError, match=r"\.lock: Input/output error"), locked(run):
+            pass
+    with locked(run):
+        pass

@@ -27,6 +27,14 @@ with listening() as request:
 """
 
 
+@pytest.fixture(autouse=True)
+def hangups_arrive():
+    """As in a terminal; whoever runs these tests may have ignored them (nohup), and children inherit that."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def send(number):
     os.kill(os.getpid(), number)
 
