@@ -30,7 +30,7 @@ VERBS = {
     "test": "the tests that CI runs",
     "test-slow": "the long tests",
     "bench": "the benchmarks",
-    "docs": "write the generated pages of docs/ anew",
+    "docs": "write the generated pages of docs/",
     "setup": "only make the environment, with the developers' tools",
     "help": "this list",
 }
@@ -71,7 +71,10 @@ def commands(verb: str, rest: Command) -> list[Command]:
         "test": [[python, "-m", "pytest", "-n", "auto", *rest]],
         "test-slow": [[python, "-m", "pytest", "-n", "auto", "-m", "slow", *rest]],
         "bench": [[python, str(path), *rest] for path in sorted(Path("benchmarks").glob("bench_*.py"))],
-        "docs": [[python, "-m", "convo_cli.config.template", "docs/config.md"]],
+        "docs": [
+            [python, "-m", "convo_cli.config.template", "docs/config.md"],
+            [python, "-m", "tests.docs.effects.page", "docs/effects.md"],
+        ],
         "setup": [],
     }[verb]
 

@@ -237,7 +237,7 @@ class RunConfig(Section):
     output_dir: str = Field("runs", min_length=1)
     """Folder that holds the run directories."""
     seed: int = Field(42, ge=0, lt=2**63)
-    """Decides weights, order of dialogues, dropout and sampled replies."""
+    """Decides new weights, the order of dialogues, dropout, and which validation dialogues get a reply."""
     deterministic: bool = True
     """Use only algorithms that give the same bits every time."""
     data: DataConfig

@@ -1,22 +1,42 @@
-"""No setting validates and does nothing: each one is read by code outside the config room."""
+"""No setting validates and does nothing: for each key, runs that differ in it alone differ in the stated way."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
 
 from convo_cli.config.keys import config_keys
+from tests.docs.effects import EFFECTS
+from tests.docs.effects.page import effects_page
+from tests.docs.effects.workshop import Workshop
 
-PACKAGE = Path(__file__).resolve().parents[2] / "convo_cli"
-SOURCE = "\n".join(
-    path.read_text(encoding="utf-8") for path in sorted(PACKAGE.rglob("*.py")) if path.parent.name != "config"
-)
-KEYS = [path for path, key in config_keys().items() if not key.is_section]
+PAGE = Path(__file__).parents[2] / "docs" / "effects.md"
+by_key = pytest.mark.parametrize("entry", EFFECTS, ids=[entry.key for entry in EFFECTS])
 
 
-@pytest.mark.parametrize("path", KEYS)
-def test_the_key_is_read_outside_the_config_room(path):
-    name = path.rsplit(".", 1)[-1]
-    assert re.search(rf"\.{name}\b|\"{name}\"", SOURCE), f"{path} is never read"
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory):
+    return Workshop(tmp_path_factory.mktemp("effects"))
+
+
+@by_key
+def test_the_key_has_the_stated_effect(entry, workshop):
+    entry.check(*map(workshop.observe, entry.settings))
+
+
+@by_key
+def test_the_check_fails_where_the_key_is_ignored(entry, workshop):
+    """An ignored key gives the same run for all values, whichever of them that is."""
+    for ignored in map(workshop.observe, entry.settings):
+        with pytest.raises(AssertionError):
+            entry.check(*[ignored] * len(entry.values))
+
+
+def test_every_key_has_an_entry_with_its_effect_in_words():
+    assert {entry.key for entry in EFFECTS} == {path for path, key in config_keys().items() if not key.is_section}
+    assert [entry.key for entry in EFFECTS if not entry.says.endswith(".") or not entry.seen_in] == []
+
+
+def test_the_page_is_current():
+    assert PAGE.read_text(encoding="utf-8") == effects_page(), "run: make docs"

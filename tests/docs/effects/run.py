@@ -1,0 +1,139 @@
+"""Top level, data, checkpoints and logging."""
+
+from __future__ import annotations
+
+from tests.docs.effects.entry import effect
+from tests.docs.effects.observed import gap
+from tests.docs.effects.workshop import NAMED, ONE_STEP, PRETRAINED, STEPS, VALIDATION
+
+REPLIES = {**VALIDATION, "evaluation.reply_dialogues": 2}
+
+
+@effect("name", "one", "two", seen_in="the result on stdout, the run directory")
+def _(one, two):
+    """The run directory has this name."""
+    assert [run.answer["run_dir"] for run in (one, two)] == ["runs/one", "runs/two"]
+    assert one.run.is_run
+    assert two.run.is_run
+
+
+@effect("output_dir", "here", "there", seen_in="the result on stdout, the run directory", given={"name": "tiny"})
+def _(here, there):
+    """The run directory lies in this folder."""
+    assert [run.answer["run_dir"] for run in (here, there)] == ["here/tiny", "there/tiny"]
+    assert here.run.is_run
+    assert there.run.is_run
+
+
+@effect("seed", 1, 2, seen_in="weights of checkpoint 0, tokens of each step, samples.jsonl", given=REPLIES)
+def _(one, two):
+    """Another seed changes the new weights, the order of the dialogues, and which dialogues get a reply."""
+    assert gap(one.weights(0), two.weights(0)) > 0.01
+    assert [step["num_tokens"] for step in one.steps] != [step["num_tokens"] for step in two.steps]
+    assert [sample["history"] for sample in one.samples] != [sample["history"] for sample in two.samples]
+
+
+@effect("seed", 1, 2, seen_in="loss of step 1", given={**PRETRAINED, **ONE_STEP, "training.batch_size": 25})
+def _(one, two):
+    """Another seed changes the dropout: the same weights have another loss on the same dialogues."""
+    assert gap(one.weights(0), two.weights(0)) == 0.0
+    assert one.steps[0]["num_tokens"] == two.steps[0]["num_tokens"]
+    assert abs(one.steps[0]["loss"] - two.steps[0]["loss"]) > 1e-4
+
+
+@effect("deterministic", True, False, seen_in="torch's switch during the steps")
+def _(strict, free):
+    """Steps use only torch's deterministic algorithms; false: any."""
+    assert strict.passes.is_deterministic == {True}
+    assert free.passes.is_deterministic == {False}
+
+
+@effect("data.train", ["echo.jsonl"], ["echo.jsonl", "train.jsonl"], seen_in="dialogues in metrics.jsonl, run.json")
+def _(one, both):
+    """The run trains on the dialogues of all these files."""
+    assert [run.started["training"]["num_dialogues"] for run in (one, both)] == [3, 28]
+    assert "train.jsonl" in both.run.info.read_text()
+
+
+@effect("data.validation", [], ["valid.jsonl"], seen_in="evaluations in metrics.jsonl")
+def _(without, with_file):
+    """The run is evaluated on the dialogues of these files; an empty list means no evaluation."""
+    assert without.evaluated == []
+    assert with_file.evaluated == [STEPS // 2, STEPS]
+    assert with_file.started["validation"]["num_dialogues"] == 25
+
+
+@effect(
+    "data.first_speaker", "user", "assistant", seen_in="roles in samples.jsonl",
+    given={**REPLIES, "data.train": ["long.jsonl"], "data.validation": ["long.jsonl"]},
+)  # fmt: skip
+def _(user, assistant):
+    """The first utterance of a plain list belongs to this side."""
+    assert user.first_roles == {"user"}
+    assert assistant.first_roles == {"assistant"}
+
+
+@effect(
+    "data.speakers.user", ["user"], ["user", "guest"], seen_in="the refusal, turns in samples.jsonl",
+    given={**NAMED, "data.speakers.assistant": ["waiter"], "data.speakers.system": ["narrator"]},
+)  # fmt: skip
+def _(without, with_guest):
+    """Turns of a speaker of this name are the user's; a name without a role is refused."""
+    assert 'the speaker "guest" has no role' in without.result.err
+    assert with_guest.samples[0]["history"][1] == {"role": "user", "content": "What do you have today?"}
+
+
+@effect(
+    "data.speakers.assistant", ["assistant"], ["waiter"], seen_in="the refusal, references in samples.jsonl",
+    given={**NAMED, "data.speakers.user": ["guest"], "data.speakers.system": ["narrator"]},
+)  # fmt: skip
+def _(without, with_waiter):
+    """Turns of a speaker of this name are the assistant's: replies are compared with them."""
+    assert 'the speaker "waiter" has no role' in without.result.err
+    assert with_waiter.samples[0]["reference"] == "Soup and bread, and tea."
+
+
+@effect(
+    "data.speakers.system", ["system"], ["narrator"], seen_in="the refusal, roles in samples.jsonl",
+    given={**NAMED, "data.speakers.user": ["guest"], "data.speakers.assistant": ["waiter"]},
+)  # fmt: skip
+def _(without, with_narrator):
+    """Turns of a speaker of this name are the system's."""
+    assert 'the speaker "narrator" has no role' in without.result.err
+    assert with_narrator.first_roles == {"system"}
+
+
+@effect("checkpoints.every_steps", None, 2, seen_in="checkpoints/", given={"evaluation.every_steps": 3})
+def _(null, two):
+    """A checkpoint is saved at every multiple of this step; null: at those of evaluation.every_steps."""
+    assert null.run.checkpoint_steps() == [0, 3, 6]
+    assert two.run.checkpoint_steps() == [0, 2, 4, 6]
+
+
+@effect("checkpoints.keep", 1, 3, seen_in="checkpoints/", given={"checkpoints.every_steps": 1})
+def _(one, three):
+    """The newest checkpoints stay, up to this number."""
+    assert one.run.checkpoint_steps() == [6]
+    assert three.run.checkpoint_steps() == [4, 5, 6]
+
+
+@effect("logging.every_steps", 2, 3, seen_in="step lines on stderr, steps in metrics.jsonl")
+def _(two, three):
+    """The log shows the first step and every multiple of this one; metrics.jsonl has all."""
+    assert two.shown(r"step (\d+)/") == ["1", "2", "4", "6"]
+    assert three.shown(r"step (\d+)/") == ["1", "3", "6"]
+    assert len(two.steps) == len(three.steps) == STEPS
+
+
+@effect("logging.tensorboard", False, True, seen_in="tensorboard/")
+def _(off, on):
+    """TensorBoard events are written into the run directory."""
+    assert not off.run.tensorboard.exists()
+    assert list(on.run.tensorboard.glob("*tfevents*"))
+
+
+@effect("logging.plots", False, True, seen_in="plots/")
+def _(off, on):
+    """The schedule and the loss curves are drawn as PNG."""
+    assert not off.run.plots.exists()
+    assert {path.name for path in on.run.plots.glob("*")} == {"learning_rate.png", "loss.png"}

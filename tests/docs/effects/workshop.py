@@ -1,0 +1,134 @@
+"""Makes the runs that the entries compare: `convo train` on the same tiny config, in this process.
+
+The settings of an entry come on top of `BASE`, as `--set`. Runs with equal settings are made once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+
+from convo_cli.runs.layout import RunDirectory
+from tests.commands import make_workplace, run_here, settings
+from tests.docs.effects.observed import Observed, Passes
+
+PEAK = 1e-3
+STEPS = 6
+BATCH = 4
+BASE: Mapping[str, Any] = {
+    "data.validation": [],
+    "model.scratch.dropout": 0.0,
+    "training.device": "cpu",
+    "training.max_steps": STEPS,
+    "training.batch_size": BATCH,
+    "training.learning_rate": PEAK,
+    "training.warmup_steps": 0,
+    "logging.tensorboard": False,
+    "checkpoints.every_steps": STEPS,
+    "checkpoints.keep": 9,
+    "logging.plots": False,
+}
+"""The base of every entry, on top of `tests.commands.TINY`. Its checkpoints are those of step 0 and of the end."""
+
+VALIDATION: Mapping[str, Any] = {"data.validation": ["valid.jsonl"], "evaluation.reply_dialogues": 0}
+ONE_STEP: Mapping[str, Any] = {"training.max_steps": 1, "training.schedule": "constant"}
+"""Checkpoint 1 then holds the weights and the optimizer's averages after an update at the peak rate."""
+PRETRAINED: Mapping[str, Any] = {"model.scratch": None, "model.pretrained": "models/first"}
+NAMED: Mapping[str, Any] = {
+    "data.train": ["named.jsonl"],
+    "data.validation": ["named.jsonl"],
+    "evaluation.reply_dialogues": 2,
+}
+"""Dialogues between a narrator, a guest and a waiter."""
+
+
+class Workshop:
+    """Makes runs in a folder, each once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = make_workplace(folder)
+        self._seen: dict[str, Observed] = {}
+        _write_data(folder)
+
+    def observe(self, changes: Mapping[str, Any]) -> Observed:
+        """The run of the base with these settings."""
+        if str(changes.get("model.pretrained", "")).startswith(("models/", "acme/")):
+            self._make_models()
+        key = json.dumps(changes, sort_keys=True)
+        if key not in self._seen:
+            self._seen[key] = self._train(changes)
+        return self._seen[key]
+
+    def _train(self, changes: Mapping[str, Any]) -> Observed:
+        values = {"name": f"run-{len(self._seen)}", "output_dir": "runs", **BASE, **changes}
+        if "model.scratch" in values:
+            values = {key: value for key, value in values.items() if not key.startswith("model.scratch.")}
+        run = RunDirectory(self._folder / values["output_dir"] / values["name"])
+        pairs = [f"{key}={json.dumps(value)}" for key, value in values.items()]
+        hub = self._folder / "hub"
+        with _watched_model() as passes, mock.patch("huggingface_hub.constants.HF_HUB_CACHE", str(hub)):
+            result = run_here(self._folder, "train", "config.yaml", "--json", *settings(*pairs))
+        return Observed(self._folder, result, run, passes)
+
+    def _make_models(self) -> None:
+        """Two models of one shape and with dropout: folders, and the revisions main and v2 of a hub id in the cache."""
+        if (self._folder / "models").exists():
+            return
+        trained = self.observe({"model.scratch.dropout": 0.3})
+        cached = self._folder / "hub/models--acme--tiny"
+        (self._folder / "models").mkdir()
+        (cached / "snapshots").mkdir(parents=True)
+        (cached / "refs").mkdir()
+        for step, name, revision in ((0, "first", "main"), (STEPS, "second", "v2")):
+            commit = str(step) * 40
+            (self._folder / "models" / name).symlink_to(trained.run.checkpoint(step))
+            (cached / "snapshots" / commit).symlink_to(trained.run.checkpoint(step))
+            (cached / "refs" / revision).write_text(commit)
+
+
+def _write_data(folder: Path) -> None:
+    named = [
+        {"from": "narrator", "value": "A café."},
+        {"from": "guest", "value": "What do you have today?"},
+        {"from": "waiter", "value": "Soup and bread, and tea."},
+    ]
+    echo = ["Say it.", "one two three four five six"]
+    turns = ["And then?", "Then we walked on.", "How far?", "To the next town."] * 2
+    for name, dialogue in (("named", named), ("echo", echo), ("long", turns)):
+        (folder / f"{name}.jsonl").write_text(f"{json.dumps(dialogue, ensure_ascii=False)}\n" * 3, encoding="utf-8")
+
+
+@contextmanager
+def _watched_model() -> Iterator[Passes]:
+    """Record what blocks of the model compute while training; torch.compile only counts, and compiles nothing."""
+    passes = Passes()
+
+    def look(module: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
+        if module.training and type(module).__name__ == "GPT2MLP":
+            is_autocast = torch.is_autocast_enabled("cpu")
+            passes.rows.append(inputs[0].shape[0])
+            passes.dtypes.add(torch.get_autocast_dtype("cpu") if is_autocast else None)
+            passes.is_deterministic.add(torch.are_deterministic_algorithms_enabled())
+
+    def compile_nothing(function: Any, **options: Any) -> Any:
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            passes.num_compiled += 1
+            return function(*arguments, **keywords)
+
+        return call
+
+    was_deterministic = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(False)
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(look)
+    try:
+        with mock.patch("torch.compile", compile_nothing):
+            yield passes
+    finally:
+        hook.remove()
+        torch.use_deterministic_algorithms(was_deterministic)
