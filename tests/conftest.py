@@ -20,6 +20,7 @@ CORPORA = ROOT.parent / "shared" / "data"
 
 
 def pytest_configure() -> None:
+    pytest.register_assert_rewrite("tests.docs.effects")  # a failing check then shows both values
     # SentencePiece's SWIG classes have no __module__ (sentencepiece 0.2.3, Python 3.11); importing it warns once.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
