@@ -33,6 +33,7 @@ from convo_cli.config.schema import DataConfig, ScratchConfig, TokenizerConfig, 
 from convo_cli.data.reader import read_dialogues
 from convo_cli.model.build import build_scratch_model, save_model
 from convo_cli.runs.atomic import file_sha256, verify_directory
+from convo_cli.runs.checkpoint import point_and_prune
 from convo_cli.runs.layout import RunDirectory
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.template import make_template
@@ -79,7 +80,8 @@ def compare(folder: Path, arguments: argparse.Namespace) -> None:
 
     def save() -> None:
         state.progress.step += 1
-        save_checkpoint(run, state, encoder, spiece=spiece, keep=1, report=lambda event: None)
+        save_checkpoint(run, state, encoder, spiece=spiece, report=lambda event: None)
+        point_and_prune(run, run.checkpoint(state.progress.step), keep=1, metric="bleu-4", evaluations={})
 
     def write() -> None:
         save_model(state.model, parts)

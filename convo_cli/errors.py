@@ -17,6 +17,8 @@ Anything else that reaches the error boundary in `convo_cli.cli.app` is a bug: i
 
 from __future__ import annotations
 
+import errno
+
 
 class ConvoError(Exception):
     """What went wrong (and where, and both values where two disagree), with a hint that the user can act on."""
@@ -71,3 +73,13 @@ class StoppedError(ConvoError):
     def __init__(self, signal_number: int, message: str, *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.exit_code = 128 + signal_number
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the system, numpy or torch raised this for want of memory; torch's errors have no type of their own."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    words = ("out of memory", "allocate memory", "bad_alloc")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
+    )

@@ -112,15 +112,18 @@ class EvaluationDone:
     seconds: float
     metrics: Mapping[str, float] = field(default_factory=dict)
     samples: tuple[SampleReply, ...] = ()
+    best: tuple[str, ...] = ()
+    """By which of loss and metric these weights are the best of the run so far."""
+    weights: str = ""
+    """Hash of the weights, see `convo_cli.runs.evaluations.weights_of`; empty for weights that are not on the disk."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointSaved:
-    """A whole checkpoint was published; ``labels`` are the pointers that now name it: last, best-loss, best-metric."""
+    """A whole checkpoint was published. Its evaluation, if one is due, comes after it."""
 
     step: int
     path: Path
-    labels: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ command imports what it needs once its arguments are checked, so that help and m
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import sys
@@ -17,7 +16,7 @@ import typer
 
 from convo_cli import __version__
 from convo_cli.cli import chat, evaluate, export, init_config, resume, train, validate_data
-from convo_cli.errors import ConvoError, OutOfMemoryError, UsageError
+from convo_cli.errors import ConvoError, OutOfMemoryError, UsageError, is_out_of_memory
 
 app = typer.Typer(
     name="convo",
@@ -80,14 +79,6 @@ def main() -> None:
     sys.exit(code)
 
 
-def _is_of_memory(error: Exception) -> bool:
-    """Whether the system, numpy or torch says so; torch does by errors without a type of their own."""
-    if isinstance(error, OSError):
-        return error.errno == errno.ENOMEM
-    words = ("out of memory", "allocate memory", "bad_alloc")
-    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)
-
-
 def _outlive_reader_of(stream: TextIO) -> None:
     """Let what is written here be lost once nobody can read it any more: a run does not end with its spectator."""
 
@@ -114,7 +105,7 @@ def _run(arguments: list[str]) -> int:
         message = error.format_message().replace("Value error, ", "")  # pydantic's words in typer 0.29
         raise UsageError(message, hint=f"{command} --help") from None
     except (MemoryError, OSError, RuntimeError) as error:
-        if not _is_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         first_line = (str(error).splitlines() or [""])[0]
         raise OutOfMemoryError(

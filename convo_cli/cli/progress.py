@@ -316,11 +316,12 @@ def _scores(event: EvaluationDone, width: int | None = None) -> str:
     """One line, or two where it would be longer than ``width``."""
     loss = f"eval step {event.step}  loss {event.loss:.3f}  ppl {short_number(event.perplexity)}"
     metrics = "".join(f"  {_one_line(name)} {value:.2f}" for name, value in event.metrics.items())
-    return loss + ("\n" if width and len(loss + metrics) > width else "") + metrics
+    best = f"  best {' and '.join(event.best)} so far" if event.best else ""
+    return loss + ("\n" if width and len(loss + metrics + best) > width else "") + metrics + best
 
 
 def _saved(event: CheckpointSaved) -> str:
-    return f"saved step {event.step}  {_one_line(str(event.path))} ({', '.join(event.labels)})"
+    return f"saved step {event.step}  {_one_line(str(event.path))}"
 
 
 def _finished(event: RunFinished, seconds: float) -> str:

@@ -29,6 +29,13 @@ def resume(
         bool,
         typer.Option("--allow-changed", help="Go on although data, base model or config.yaml are other files now."),
     ] = False,
+    discard_later: Annotated[
+        bool,
+        typer.Option(
+            "--discard-later",
+            help="With --load loss or metric: continue in place and delete the later checkpoints and log lines.",
+        ),
+    ] = False,
     is_proof: Annotated[
         bool, typer.Option("--verify", help="Prove that resuming changes nothing; the run stays as it is.")
     ] = False,
@@ -38,7 +45,10 @@ def resume(
     as_json: JsonOption = False,
     is_quiet: QuietOption = False,
 ) -> None:
-    """Go on with a run exactly where a checkpoint stands.
+    """Continue a run exactly from a checkpoint.
+
+    From an older checkpoint than the newest, or under another --set name=…, a new run directory beside the run
+    continues (default: NAME-from-STEP) and the run stays as it is.
 
     With --verify: from the newest checkpoint, takes some steps straight, and again with a save and a resume between
     them, and compares weights, optimizer, examples and logged values bit for bit. Exit code 5 where they differ.
@@ -49,11 +59,18 @@ def resume(
         raise UsageError("--steps is for --verify", hint="--set training.max_steps=… says how long the run is")
     if is_proof and load != "last":
         raise UsageError("--verify looks at the newest checkpoint", hint="leave out --load")
+    if discard_later and (is_proof or load == "last"):
+        raise UsageError(
+            "--discard-later is for --load loss and --load metric: nothing is later than the last checkpoint"
+        )
     from convo_cli.config.load import apply_overrides, load_config
     from convo_cli.data.reader import check_source
     from convo_cli.runs.layout import existing_run
 
-    run_config = apply_overrides(load_config(existing_run(run_dir).config), overrides or ())
+    before = load_config(existing_run(run_dir).config)
+    run_config = apply_overrides(before, overrides or ())
+    if is_proof and run_config.name != before.name:
+        raise UsageError("--verify makes no new run", hint="leave out --set name=…")
     for path in (*run_config.data.train, *run_config.data.validation):
         check_source(path)
 
@@ -67,7 +84,9 @@ def resume(
         from convo_cli.training.run import resume_run
 
         with watched(run_config, run_dir, is_quiet=is_quiet, as_json=as_json, command="resume") as (report, finish):
-            finish(resume_run(run_dir, load, run_config, report, allow_changed=allow_changed))
+            finish(
+                resume_run(run_dir, load, run_config, report, allow_changed=allow_changed, discard_later=discard_later)
+            )
 
 
 def _verify(

@@ -13,10 +13,10 @@ from convo_cli.cli.console import print_json, printable, stderr_console, typeabl
 from convo_cli.cli.progress import make_progress
 from convo_cli.config.schema import RunConfig
 from convo_cli.errors import DivergedError
-from convo_cli.events import Report
+from convo_cli.events import Event, Report, RunStarted
 
 if TYPE_CHECKING:
-    from convo_cli.training.run import RunResult
+    from convo_cli.training.recorded import RunResult
 
 
 @contextmanager
@@ -29,11 +29,20 @@ def watched(
     progress = make_progress(
         console, is_quiet=is_quiet, log_every=config.logging.every_steps, show_samples=config.evaluation.show_samples
     )
+    begun_in = run_dir  # a fork has a directory of its own
+
     try:
-        with progress as report:
+        with progress as show:
+
+            def report(event: Event) -> None:
+                nonlocal begun_in
+                if isinstance(event, RunStarted):
+                    begun_in = event.run_dir
+                show(event)
+
             yield report, results.append
     except DivergedError as error:
-        slower = f"convo resume {shlex.quote(str(run_dir))} --set training.learning_rate="
+        slower = f"convo resume {shlex.quote(str(begun_in))} --set training.learning_rate="
         slower += f"{config.training.learning_rate / 3:.2g}"
         raise DivergedError(error.message, hint=f"{error.hint}\n      {slower}") from error
     for result in results:

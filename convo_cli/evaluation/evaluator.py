@@ -18,10 +18,10 @@ from convo_cli.config.schema import DataConfig, GenerationConfig, TrainOn
 from convo_cli.data.dialogue import Dialogue
 from convo_cli.data.reader import read_dialogues
 from convo_cli.data.store import ASSISTANT_TARGET, USER_TARGET, TokenStore, write
-from convo_cli.errors import DataError, DivergedError
+from convo_cli.errors import DataError, DivergedError, is_out_of_memory
 from convo_cli.evaluation.likelihood import length_sorted_batches, mean_nll
 from convo_cli.evaluation.replies import choose_dialogues, reply_to_all, score_replies
-from convo_cli.events import EvaluationDone, Notice, Progress, Report
+from convo_cli.events import EvaluationDone, Notice, Progress, Report, SampleReply
 from convo_cli.model.generation import Generator
 from convo_cli.model.layout import Layout, choose_layout, proof_examples
 from convo_cli.text.encoder import DialogueEncoder
@@ -66,17 +66,7 @@ class Evaluator:
                 f"the loss on the evaluation data is {loss} after step {step}",
                 hint="lower training.learning_rate, or resume from an earlier checkpoint",
             )
-        replies = reply_to_all(
-            Generator(model, self.encoder),
-            self.dialogues,
-            self.generation,
-            lambda n: self.report(Progress("replying", n, len(self.dialogues))),
-        )
-        if left_out := len(self.dialogues) - len(replies):
-            message = (
-                f"{left_out} of {len(self.dialogues)} replies are not scored: what they answer does not fit the model"
-            )
-            self.report(Notice(message, is_warning=True))
+        replies = self._replies(model)
         return EvaluationDone(
             step=step,
             loss=loss,
@@ -86,6 +76,30 @@ class Evaluator:
             metrics=score_replies(replies),
             samples=tuple(replies),
         )
+
+    def _replies(self, model: PreTrainedModel) -> list[SampleReply]:
+        """Replies to all dialogues; none at all where the memory does not suffice for one of them."""
+        num = len(self.dialogues)
+        try:
+            replies = reply_to_all(
+                Generator(model, self.encoder),
+                self.dialogues,
+                self.generation,
+                lambda n: self.report(Progress("replying", n, num)),
+            )
+        except (MemoryError, OSError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            message = (
+                f"not enough memory to generate replies ({type(error).__name__}), so this evaluation has no metrics; "
+                "shorter replies (generation.max_new_tokens) need less"
+            )
+            self.report(Notice(message, is_warning=True))
+            return []
+        if left_out := num - len(replies):
+            message = f"{left_out} of {num} replies are not scored: what they answer does not fit the model"
+            self.report(Notice(message, is_warning=True))
+        return replies
 
 
 def evaluate_files(

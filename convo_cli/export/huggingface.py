@@ -13,8 +13,9 @@ from convo_cli.export.verify import Receipt, verify_export
 from convo_cli.model.build import load_model
 from convo_cli.model.generation import Generator
 from convo_cli.runs.atomic import MANIFEST_FILE, make_directory, publish_directory, require_space
-from convo_cli.runs.checkpoint import STATE_FILE, open_checkpoint
+from convo_cli.runs.checkpoint import STATE_FILE
 from convo_cli.runs.model_folder import require_writable
+from convo_cli.runs.opening import load_from
 from convo_cli.text.contract import load_encoder
 
 _TRAINER_FILES = {STATE_FILE, MANIFEST_FILE, "optimizer.safetensors"}
@@ -55,7 +56,10 @@ class Exported:
 def export_huggingface(source: Path, out: Path, *, force: bool, report: Report) -> Exported:
     """Write the folder whole or not at all, after reloading it with plain transformers and comparing its answers."""
     require_writable(out, force=force)
-    folder = open_checkpoint(source, report)
+    return load_from(source, report, lambda folder: _export(folder, out, report))
+
+
+def _export(folder: Path, out: Path, report: Report) -> Exported:
     files = [file for file in sorted(folder.iterdir()) if file.is_file() and file.name not in _TRAINER_FILES]
     for file in files:
         if file.is_symlink():  # to whatever its maker would like to see published

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import ValidationError
 
 from convo_cli.config.schema import GenerationConfig
@@ -11,8 +13,8 @@ from convo_cli.model.build import context_length, load_model
 from convo_cli.model.device import choose_device, move
 from convo_cli.model.generation import Generator
 from convo_cli.runs.atomic import MANIFEST_FILE
-from convo_cli.runs.checkpoint import open_checkpoint
 from convo_cli.runs.model_folder import DIALOGUE_FILE
+from convo_cli.runs.opening import load_from
 from convo_cli.text.contract import load_encoder
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.hub import local_folder
@@ -28,7 +30,12 @@ def open_generator(source: str, *, device: str, report: Report) -> Generator:
     A folder without dialogue.json is a foreign Hugging Face model and speaks its own chat template.
     """
     where = choose_device(device)
-    folder = open_checkpoint(local_folder(source), report)
+    generator = load_from(local_folder(source), report, lambda folder: _load(folder, source, report))
+    move(generator.model, where)
+    return generator
+
+
+def _load(folder: Path, source: str, report: Report) -> Generator:
     if (folder / DIALOGUE_FILE).exists():
         if not (folder / MANIFEST_FILE).exists():
             message = f"{folder}: has no {MANIFEST_FILE}, so nobody can tell whether it is as it was exported"
@@ -45,7 +52,6 @@ def open_generator(source: str, *, device: str, report: Report) -> Generator:
             )
         window = context_length(model) or _DEFAULT_WINDOW
         encoder = DialogueEncoder(tokenizer, make_template("native", tokenizer), max_length=window)
-    move(model, where)
     return Generator(model, encoder)
 
 

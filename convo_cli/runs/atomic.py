@@ -286,6 +286,13 @@ def _mebibytes(num_bytes: int) -> str:
     return f"{num_bytes / 2**20:,.1f} MiB"
 
 
+def sync_file(path: Path) -> None:
+    """Wait until what was written to a file is on the disk; a missing file is fine."""
+    if path.exists():
+        with disk_errors(path), open(path, "r+b") as file:
+            os.fsync(file.fileno())
+
+
 def sync_directory(path: Path) -> None:
     """Wait until the names in a directory are on the disk."""
     if os.name != "posix":

@@ -1,28 +1,32 @@
 """Which checkpoints a run has, what each one's state.json says, and which of them last, loss and metric mean.
 
-Nothing here reads tensors; `convo_cli.training.checkpoint` does.
+Scores come from the evaluations in metrics.jsonl. Nothing here reads tensors; `convo_cli.training.checkpoint` does.
 """
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from convo_cli.errors import CheckpointError, DiskError, UsageError
-from convo_cli.events import Notice, Report
+from convo_cli.errors import CheckpointError, DiskError
+from convo_cli.events import EvaluationDone
 from convo_cli.runs.atomic import (
-    MANIFEST_FILE,
     disk_errors,
     has_all_files,
+    publish_directory,
+    read_manifest,
     remove_directory,
-    set_aside,
+    require_space,
     verify_directory,
     verify_file,
     write_file,
 )
+from convo_cli.runs.evaluations import evaluation_record, read_evaluations, weights_of
 from convo_cli.runs.layout import RunDirectory
 
 Which = Literal["last", "loss", "metric"]
@@ -30,17 +34,8 @@ STATE_FILE = "state.json"
 _LABELS: dict[Which, str] = {"last": "last", "loss": "best-loss", "metric": "best-metric"}
 
 
-class Scores(BaseModel):
-    """What an evaluation said about the weights of one step."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    loss: float
-    metric: float | None = None
-
-
 class Progress(BaseModel):
-    """The numbers of a run so far."""
+    """The numbers of a run so far. In a checkpoint: before the evaluation of its own weights."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, validate_assignment=True)
 
@@ -48,10 +43,9 @@ class Progress(BaseModel):
     """Finished optimizer updates."""
     tokens_seen: int = Field(0, ge=0)
     elapsed_seconds: float = Field(0.0, ge=0.0)
-    scores: Scores | None = None
-    """Scores of exactly these weights; None until they are evaluated."""
     best_loss: float | None = None
-    best_metric: float | None = None
+    best_metrics: dict[str, float] = Field(default_factory=dict)
+    """The best value of each metric, by its name."""
     evaluations_without_improvement: int = Field(0, ge=0)
 
 
@@ -60,16 +54,17 @@ class SavedState(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     run_id: str = ""
     progress: Progress
     scaler: dict[str, int | float]
 
 
 class SavedPointer(Progress):
-    """last.json and its like: which checkpoint, and the progress it holds."""
+    """last.json, best-loss.json and best-metric.json: which checkpoint, the progress in it, and its evaluation."""
 
     checkpoint: str
+    evaluation: dict[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +73,18 @@ class Checkpoint:
 
     path: Path
     progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The checkpoint to resume from, verified, and what stands in the way of it."""
+
+    path: Path
+    step: int
+    damaged: tuple[tuple[Path, CheckpointError], ...]
+    """Newer ones that were passed over because they are damaged, each with the reason."""
+    later: tuple[int, ...]
+    """Steps of newer ones that were not chosen."""
 
 
 def require_own_checkpoints(run: RunDirectory) -> None:
@@ -100,58 +107,28 @@ def list_checkpoints(run: RunDirectory) -> list[Checkpoint]:
     return found
 
 
-def find_checkpoint(run: RunDirectory, which: Which, report: Report) -> Checkpoint:
-    """The whole, verified checkpoint that ``which`` means, for whoever holds the run's lock.
+def find_checkpoint(run: RunDirectory, which: Which, metric: str) -> Found:
+    """The whole, verified checkpoint that ``which`` means; nothing is changed. The caller holds the run's lock.
 
-    A damaged newest one is set aside with a warning, and last is the one before it; a best one that is damaged or gone
-    is an error, never silently another.
+    Of last, damaged newest ones are passed over. A best one that is damaged, gone or uncertain is CheckpointError,
+    never silently another.
     """
     if which == "last":
-        chosen, damaged = _newest_whole(run)
-        for path, error in damaged:
-            name = set_aside(path).name
-            report(Notice(f"{error.message}; set aside as {name}, going back to {chosen.path.name}", is_warning=True))
-        return chosen
+        chosen, damaged = newest_whole(run)
+        return Found(chosen.path, chosen.progress.step, tuple(damaged), ())
     try:
-        checkpoints = _trusted_checkpoints(run)
-        best = _choose(checkpoints, which)
-        if best is None:
-            raise CheckpointError(f"{run.path}: no checkpoint has a validation {which} yet")
-        _require_best_of_all(run, best, checkpoints[-1].progress, which)
+        best = _best_of_all(run, which, metric)
         verify_directory(best.path)
     except CheckpointError as error:
         raise CheckpointError(error.message, hint="use --load last") from error
-    return best
+    step = best.progress.step
+    return Found(best.path, step, (), tuple(later for later in run.checkpoint_steps() if later > step))
 
 
-def open_checkpoint(path: Path, report: Report) -> Path:
-    """The folder to load a model from: the newest whole checkpoint of a run directory, else the folder itself.
-
-    Folders with a manifest are verified; nothing is changed. UsageError where there is no such folder, CheckpointError
-    where it is damaged.
-    """
-    if not path.exists():
-        raise UsageError(f"{path}: no such file or directory")
-    if not path.is_dir():
-        raise UsageError(f"{path}: not a directory", hint="give a run directory, a checkpoint or an exported model")
-    run = RunDirectory(path)
-    if run.is_run:
-        chosen, damaged = _newest_whole(run)
-        for _, error in damaged:
-            report(Notice(f"{error.message}; {chosen.path.name} is opened instead", is_warning=True))
-        return chosen.path
-    if (path / STATE_FILE).is_file() or _is_inside_a_run(path):
-        verify_directory(path)
-    elif (path / MANIFEST_FILE).is_file():
-        # An export: its owner may write the card, and a hub adds files of its own.
-        verify_directory(path, may_differ=frozenset({"README.md"}), may_hold_more=True)
-    return path
-
-
-def is_saved(run: RunDirectory, progress: Progress) -> bool:
-    """Whether the run has a checkpoint with exactly this progress, scores included."""
+def is_saved(run: RunDirectory, step: int) -> bool:
+    """Whether the run has a checkpoint of this step."""
     try:
-        return read_state(run.checkpoint(progress.step)).progress == progress
+        return read_state(run.checkpoint(step)).progress.step == step
     except CheckpointError:
         return False
 
@@ -166,28 +143,63 @@ def read_state(path: Path) -> SavedState:
     except OSError as error:
         raise CheckpointError(f"{file}: {error.strerror}") from error
     except ValidationError as error:
-        raise CheckpointError(f"{file}: not a readable state ({error.errors()[0]['msg']})") from error
+        problem = error.errors()[0]
+        if problem["loc"] == ("format",):
+            raise CheckpointError(
+                f"{file}: format {problem['input']!r}, but this convo reads format 2",
+                hint="open it with the convo that wrote it",
+            ) from error
+        raise CheckpointError(f"{file}: not a readable state ({problem['msg']})") from error
 
 
-def point_and_prune(run: RunDirectory, newest: Path, *, keep: int) -> dict[str, Path]:
+def copy_checkpoint(source: Path, to: Path, run_id: str) -> None:
+    """Publish the same checkpoint as one of another run; CheckpointError where a file changed meanwhile."""
+    saved = read_state(source).model_copy(update={"run_id": run_id})
+    copied = {name: seal for name, seal in read_manifest(source).items() if name != STATE_FILE}
+    require_space(to, sum(size for size, _ in copied.values()) + len(saved.model_dump_json()))
+
+    def fill(folder: Path) -> None:
+        for name in copied:
+            shutil.copyfile(source / name, folder / name)
+        write_state(folder, saved)
+
+    publish_directory(to, fill)
+    for name, seal in read_manifest(to).items():
+        if name != STATE_FILE and seal != copied[name]:
+            raise CheckpointError(f"{source / name}: changed while it was being copied")
+
+
+def write_state(folder: Path, saved: SavedState) -> None:
+    """Write state.json into a checkpoint that is being made."""
+    (folder / STATE_FILE).write_text(saved.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def point_and_prune(
+    run: RunDirectory, newest: Path, *, keep: int, metric: str, evaluations: Mapping[int, EvaluationDone]
+) -> dict[str, Path]:
     """Write last.json, best-loss.json and best-metric.json; keep the newest ``keep`` checkpoints and the best ones.
 
-    ``newest`` was sealed a moment ago, so that one whole checkpoint stays whatever happened to the others. A damaged
-    one is neither counted nor deleted.
+    ``newest`` was sealed or verified before, so that one whole checkpoint stays whatever happened to the others. A
+    damaged one is neither counted nor deleted.
     """
     checkpoints = list_checkpoints(run)
     labels: dict[str, Path] = {}
     for which, label in _LABELS.items():
-        chosen = _choose(checkpoints, which)
+        chosen = _choose(checkpoints, which, metric, evaluations)
         if chosen is None:
             with disk_errors(run.pointer(label)):
                 run.pointer(label).unlink(missing_ok=True)
             continue
         labels[label] = chosen.path
-        name = chosen.path.relative_to(run.path).as_posix()
-        pointer = SavedPointer(checkpoint=name, **chosen.progress.model_dump()).model_dump_json(indent=2) + "\n"
-        if not _holds(run.pointer(label), pointer):  # most saves leave the best as they are, and a flush is not free
-            write_file(run.pointer(label), pointer)
+        evaluation = _evaluation_of(chosen, evaluations)
+        pointer = SavedPointer(
+            checkpoint=chosen.path.relative_to(run.path).as_posix(),
+            evaluation=None if evaluation is None else evaluation_record(evaluation),
+            **chosen.progress.model_dump(),
+        )
+        text = pointer.model_dump_json(indent=2) + "\n"
+        if not _holds(run.pointer(label), text):  # most saves leave the best as they are, and a flush is not free
+            write_file(run.pointer(label), text)
     whole = [checkpoint.path for checkpoint in checkpoints if has_all_files(checkpoint.path)]
     for path in whole:
         if path not in {newest, *whole[-keep:], *labels.values()}:
@@ -195,18 +207,26 @@ def point_and_prune(run: RunDirectory, newest: Path, *, keep: int) -> dict[str, 
     return labels
 
 
-def _newest_whole(run: RunDirectory) -> tuple[Checkpoint, list[tuple[Path, CheckpointError]]]:
-    """The newest checkpoint that verifies, and the damaged ones that come after it, each with what is wrong."""
-    damaged: list[tuple[Path, CheckpointError]] = []
-    for step in reversed(run.checkpoint_steps()):
+def newest_whole(run: RunDirectory) -> tuple[Checkpoint, list[tuple[Path, CheckpointError]]]:
+    """The newest checkpoint that verifies, and the damaged newer ones, each with the reason.
+
+    A run that trains meanwhile may add and delete checkpoints.
+    """
+    damaged: dict[int, tuple[Path, CheckpointError]] = {}
+    tried: set[int] = set()
+    while untried := set(run.checkpoint_steps()) - tried:
+        step = max(untried)
+        tried.add(step)
         path = run.checkpoint(step)
         try:
             verify_directory(path)
-            return _read_checkpoint(run, step), damaged
+            chosen = _read_checkpoint(run, step)
+            return chosen, [damaged[newer] for newer in sorted(damaged, reverse=True) if newer > step]
         except CheckpointError as error:
-            damaged.append((path, error))
+            if path.exists():
+                damaged[step] = path, error
     raise CheckpointError(
-        f"{run.path}: there is no whole checkpoint to load" + "".join(f"; {error.message}" for _, error in damaged),
+        f"{run.path}: there is no whole checkpoint to load" + "".join(f"; {e.message}" for _, e in damaged.values()),
         hint="copy the checkpoints again from where they are whole, or train again under another --set name=…",
     )
 
@@ -227,19 +247,32 @@ def _trusted_checkpoints(run: RunDirectory) -> list[Checkpoint]:
     return [_read_checkpoint(run, step) for step in steps]
 
 
-def _require_best_of_all(
-    run: RunDirectory, best: Checkpoint, newest: Progress, which: Literal["loss", "metric"]
-) -> None:
-    """Raise CheckpointError where the run has seen a better score than those of the checkpoints that are left."""
-    known = newest.best_loss if which == "loss" else newest.best_metric
-    score = _score(best, which)
-    if known is None or score is None:
-        return
-    if score > known if which == "loss" else score < known:
+def _best_of_all(run: RunDirectory, which: Literal["loss", "metric"], metric: str) -> Checkpoint:
+    """The best checkpoint, or CheckpointError where it is not certain that the run never had a better one."""
+    checkpoints = _trusted_checkpoints(run)
+    known = read_evaluations(run)
+    for checkpoint in checkpoints:
+        if checkpoint.progress.step in known.by_step and not _evaluation_of(checkpoint, known.by_step):
+            raise CheckpointError(f"{checkpoint.path}: holds other weights than those that {run.metrics} has scores of")
+    best = _choose(checkpoints, which, metric, known.by_step)
+    newest = checkpoints[-1] if checkpoints else None
+    before = None
+    if newest is not None:  # what it knew when it was saved
+        before = newest.progress.best_loss if which == "loss" else newest.progress.best_metrics.get(metric)
+    score = None if best is None else _score(best, which, metric, known.by_step)
+    is_lost = before is not None and (score is None or (score > before if which == "loss" else score < before))
+    if known.damaged and (is_lost or newest is None or not _evaluation_of(newest, known.by_step)):
         raise CheckpointError(
-            f"{run.path}: the checkpoint with the best validation {which}, {known:g}, is not there any more; "
-            f"of those left {best.path.name} has the best, {score:g}"
+            f"{known.damaged[0]}: damaged, so it is not certain which checkpoint has the best {which}"
         )
+    if is_lost:
+        left = "no checkpoint is known to have one" if best is None else f"of those left {best.path.name} has {score:g}"
+        raise CheckpointError(
+            f"{run.path}: the checkpoint with the best validation {which}, {before:g}, is gone; {left}"
+        )
+    if best is None:
+        raise CheckpointError(f"{run.path}: no checkpoint has a validation {which} yet")
+    return best
 
 
 def _holds(file: Path, text: str) -> bool:
@@ -249,22 +282,28 @@ def _holds(file: Path, text: str) -> bool:
         return False
 
 
-def _is_inside_a_run(path: Path) -> bool:
-    real = path.resolve()
-    return real.parent.name == "checkpoints" and RunDirectory(real.parent.parent).is_run
-
-
-def _choose(checkpoints: list[Checkpoint], which: Which) -> Checkpoint | None:
+def _choose(
+    checkpoints: Sequence[Checkpoint], which: Which, metric: str, evaluations: Mapping[int, EvaluationDone]
+) -> Checkpoint | None:
     """By the scores of each checkpoint's own weights; of equals the earlier."""
     if which == "last":
         return checkpoints[-1] if checkpoints else None
-    scored = [(score, checkpoint) for checkpoint in checkpoints if (score := _score(checkpoint, which)) is not None]
+    scores = [(_score(checkpoint, which, metric, evaluations), checkpoint) for checkpoint in checkpoints]
+    scored = [(score, checkpoint) for score, checkpoint in scores if score is not None]
     best = min if which == "loss" else max
     return best(scored, key=lambda pair: pair[0])[1] if scored else None
 
 
-def _score(checkpoint: Checkpoint, which: Literal["loss", "metric"]) -> float | None:
-    scores = checkpoint.progress.scores
-    if scores is None:
+def _score(
+    checkpoint: Checkpoint, which: Literal["loss", "metric"], metric: str, evaluations: Mapping[int, EvaluationDone]
+) -> float | None:
+    evaluation = _evaluation_of(checkpoint, evaluations)
+    if evaluation is None:
         return None
-    return scores.loss if which == "loss" else scores.metric
+    return evaluation.loss if which == "loss" else evaluation.metrics.get(metric)
+
+
+def _evaluation_of(checkpoint: Checkpoint, evaluations: Mapping[int, EvaluationDone]) -> EvaluationDone | None:
+    """The evaluation of exactly these weights."""
+    evaluation = evaluations.get(checkpoint.progress.step)
+    return evaluation if evaluation and evaluation.weights == weights_of(checkpoint.path) != "" else None

@@ -1,4 +1,4 @@
-"""metrics.jsonl and samples.jsonl: what happened in a run, one JSON object a line, readable while the run goes on.
+"""metrics.jsonl and samples.jsonl: the events of a run, one JSON object a line, readable during training.
 
 Every record begins with ``event``, ``time`` (UTC) and ``step``, the number of updates the weights had then, so that a
 resumed run keeps exactly the records up to its checkpoint. Numbers that are not finite are written as null.
@@ -7,10 +7,11 @@ resumed run keeps exactly the records up to its checkpoint. Numbers that are not
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import datetime, timezone
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -27,32 +28,39 @@ from convo_cli.events import (
     SampleReply,
     StepDone,
 )
-from convo_cli.runs.atomic import disk_errors
+from convo_cli.runs.atomic import disk_errors, sync_directory, sync_file
+from convo_cli.runs.evaluations import evaluation_record, finite
 
 _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
 class MetricsLog:
-    """Append events to ``metrics`` and sample replies to ``samples``; each line is on its way to the disk at once.
+    """Append events to ``metrics`` and sample replies to ``samples``; each line reaches the system at once.
 
-    Records after step ``after_step``, from the run that is being resumed, are dropped from both files first.
+    Records after step ``after_step``, from the run that is being resumed, are dropped from both files first, and those
+    of an evaluation at that step unless it ``is_evaluated``. An evaluation is on the disk when the call returns.
     """
 
-    def __init__(self, metrics: Path, samples: Path, *, after_step: int = 0) -> None:
+    def __init__(self, metrics: Path, samples: Path, *, after_step: int = 0, is_evaluated: bool = True) -> None:
         self._step = after_step
-        truncate_after(metrics, after_step)
-        truncate_after(samples, after_step)
+        truncate_after(metrics, after_step, is_evaluated=is_evaluated)
+        truncate_after(samples, after_step, is_evaluated=is_evaluated)
         self._metrics = _Lines(metrics)
         self._samples = _Lines(samples)
+        with disk_errors(metrics):
+            sync_directory(metrics.parent)
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, StepDone):
             self._step = event.step
+        if isinstance(event, EvaluationDone):  # its record comes last: where there is one, the samples are whole
+            for index, sample in enumerate(event.samples):
+                self._samples.write(_sample_record(event.step, index, sample))
+            self._samples.sync()
         if record := _record(event, self._step):
             self._metrics.write(record)
         if isinstance(event, EvaluationDone):
-            for index, sample in enumerate(event.samples):
-                self._samples.write(_sample_record(event.step, index, sample))
+            self._metrics.sync()
 
     def close(self) -> None:
         try:
@@ -72,10 +80,14 @@ class _Lines:
         self._writer = jsonlines.Writer(self._file, dumps=_JSON.encode, flush=True)
 
     def write(self, record: Mapping[str, Any]) -> None:
-        event, *rest = _finite(record).items()
+        event, *rest = finite(record).items()
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
         with disk_errors(self._path):
             self._writer.write(dict([event, ("time", now), *rest]))
+
+    def sync(self) -> None:
+        with disk_errors(self._path):
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         self._writer.close()
@@ -118,18 +130,10 @@ def _record(event: Event, step: int) -> dict[str, Any] | None:
                 "memory_bytes": event.memory_bytes,
             }
         case EvaluationDone():
-            return {
-                "event": "evaluation",
-                "step": event.step,
-                "loss": event.loss,
-                "perplexity": event.perplexity,
-                "num_targets": event.num_targets,
-                "metrics": dict(event.metrics),
-                "seconds": event.seconds,
-            }
+            return evaluation_record(event)
         case CheckpointSaved():
             # The name alone: a run directory may be moved.
-            return {"event": "checkpoint", "step": event.step, "name": event.path.name, "labels": list(event.labels)}
+            return {"event": "checkpoint", "step": event.step, "name": event.path.name}
         case RunFinished():
             return {"event": "run_finished", "step": event.step, "reason": event.reason}
         case Notice(is_warning=True):
@@ -150,44 +154,44 @@ def _sample_record(step: int, index: int, sample: SampleReply) -> dict[str, Any]
     }
 
 
-def _finite(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The record with null for every number that JSON cannot hold."""
-    finite: dict[str, Any] = {}
-    for key, value in record.items():
-        if isinstance(value, Mapping):
-            value = _finite(value)
-        elif isinstance(value, float) and not isfinite(value):
-            value = None
-        finite[key] = value
-    return finite
-
-
-class _Step(msgspec.Struct):
+class _Head(msgspec.Struct):
     step: int
+    event: str = ""
 
 
-def truncate_after(path: Path, step: int) -> None:
-    """Cut a log in place at its first record with a larger step, and drop a last line that was never finished.
+def truncate_after(path: Path, step: int, *, is_evaluated: bool = True) -> None:
+    """Cut a log in place at its first record of a larger step, and drop a last line that was never finished.
 
-    A missing file is fine. A damaged line before the cut stays where it is.
+    Unless the step ``is_evaluated``, the cut is before its evaluation. A missing file is fine. A damaged line before
+    the cut stays where it is.
     """
     if not path.exists():
         return
-    decoder = msgspec.json.Decoder(_Step)
+    decoder = msgspec.json.Decoder(_Head)
     with disk_errors(path), path.open("r+b") as file:
         size = 0
         for line in file:
-            if not line.endswith(b"\n") or _is_after(decoder, line, step):
+            if not line.endswith(b"\n") or _is_after(decoder, line, step, is_evaluated):
                 file.truncate(size)
                 return
             size += len(line)
 
 
-def _is_after(decoder: msgspec.json.Decoder[_Step], line: bytes, step: int) -> bool:
+def copy_log(log: Path, to: Path, *, after_step: int, is_evaluated: bool) -> None:
+    """Copy a log up to a step, as `truncate_after` says, and wait until it is on the disk. A missing one is fine."""
+    if log.exists():
+        with disk_errors(to):
+            shutil.copyfile(log, to)
+        truncate_after(to, after_step, is_evaluated=is_evaluated)
+        sync_file(to)
+
+
+def _is_after(decoder: msgspec.json.Decoder[_Head], line: bytes, step: int, is_evaluated: bool) -> bool:
     try:
-        return decoder.decode(line).step > step
+        head = decoder.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
+    return head.step > step or (head.step == step and not is_evaluated and head.event in ("evaluation", "sample"))
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:

@@ -74,14 +74,31 @@ class BaseModelFiles(BaseModel):
     sha256: dict[str, str]
 
 
+def new_run_id() -> str:
+    """An id that no other run has."""
+    return uuid4().hex
+
+
+class Parent(BaseModel):
+    """The run that a fork continues, and the checkpoint of it that the fork began from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    run_id: str
+    name: str
+    step: int
+
+
 class RunInfo(BaseModel):
     """The content of run.json."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal[1] = 1
-    run_id: str = Field(default_factory=lambda: uuid4().hex)
+    run_id: str = Field(default_factory=new_run_id)
     """In every checkpoint of the run too, so that one of another run is not taken for its own."""
+    parent: Parent | None = None
+    """Of a fork."""
     convo: str
     python: str
     packages: dict[str, str]

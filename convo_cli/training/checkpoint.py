@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from convo_cli.errors import CheckpointError, DiskError, DivergedError, ModelError
 from convo_cli.events import CheckpointSaved, Report
 from convo_cli.model.build import load_model, save_model
-from convo_cli.runs.atomic import publish_directory, require_space
-from convo_cli.runs.checkpoint import STATE_FILE, SavedState, point_and_prune, read_state, require_own_checkpoints
+from convo_cli.runs.atomic import publish_directory, require_space, sync_file
+from convo_cli.runs.checkpoint import STATE_FILE, SavedState, read_state, require_own_checkpoints, write_state
 from convo_cli.runs.layout import RunDirectory
 from convo_cli.text.contract import save_encoder
 from convo_cli.text.encoder import DialogueEncoder
@@ -36,9 +36,9 @@ _MARGIN = 2**18
 
 
 def save_checkpoint(
-    run: RunDirectory, state: TrainState, encoder: DialogueEncoder, *, spiece: bytes | None, keep: int, report: Report
+    run: RunDirectory, state: TrainState, encoder: DialogueEncoder, *, spiece: bytes | None, report: Report
 ) -> None:
-    """Publish the state as a checkpoint, point last and best at the right ones, and delete those no longer wanted.
+    """Publish the state as a checkpoint, once the logs of its steps are on the disk.
 
     Before anything is written raises DivergedError where a number is not finite, DiskError where the space is short.
     """
@@ -54,11 +54,12 @@ def save_checkpoint(
         save_encoder(encoder, folder, spiece=spiece)
         save_file(moments, folder / OPTIMIZER_FILE)
         saved = SavedState(run_id=state.run_id, progress=state.progress, scaler=state.scaler.state_dict())
-        (folder / STATE_FILE).write_text(saved.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        write_state(folder, saved)
 
+    for log in (run.metrics, run.samples):
+        sync_file(log)
     publish_directory(path, fill)
-    labels = point_and_prune(run, path, keep=keep)
-    report(CheckpointSaved(state.progress.step, path, tuple(label for label, best in labels.items() if best == path)))
+    report(CheckpointSaved(state.progress.step, path))
 
 
 def load_checkpoint_model(path: Path) -> PreTrainedModel:

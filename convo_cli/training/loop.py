@@ -15,7 +15,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,7 +23,6 @@ import torch
 from convo_cli.errors import DivergedError
 from convo_cli.events import EvaluationDone, Report, StepDone
 from convo_cli.model.loss import Batch
-from convo_cli.runs.checkpoint import Scores
 from convo_cli.training.state import TrainState
 
 if TYPE_CHECKING:
@@ -65,8 +64,9 @@ class Plan:
     is_evaluation_due: Callable[[int], bool]
     is_save_due: Callable[[int], bool]
     evaluate: Callable[[TrainState], EvaluationDone | None]
-    """None where a stop was asked for before it was done."""
+    """None where a stop was requested before it was done."""
     save: Callable[[TrainState], None]
+    """Publish a checkpoint of the step unless there is one, and bring up to date which checkpoints are the best."""
     is_stop_requested: Callable[[], bool]
 
 
@@ -90,16 +90,16 @@ def train(state: TrainState, plan: Plan, report: Report) -> str:
     """
     progress = state.progress
     while True:
-        is_best = False
-        if progress.scores is None and plan.is_evaluation_due(progress.step):
+        has_new_scores = False
+        if not state.is_evaluated and plan.is_evaluation_due(progress.step):
+            plan.save(state)  # first: whatever ends the evaluation, the steps before it are kept
             result = None if plan.is_stop_requested() else plan.evaluate(state)
             if result is None:
-                plan.save(state)
                 return STOPPED  # at once; the resumed run begins with this evaluation
-            is_best = take_scores(state, result, plan)
-            report(result)
+            report(take_scores(state, result, plan))
+            has_new_scores = True
         reason = reason_it_is_over(state, plan) or (STOPPED if plan.is_stop_requested() else None)
-        if reason or is_best or plan.is_save_due(progress.step):
+        if reason or has_new_scores or plan.is_save_due(progress.step):
             plan.save(state)
         if reason:
             return reason
@@ -110,7 +110,7 @@ def train(state: TrainState, plan: Plan, report: Report) -> str:
         progress.step += 1
         progress.tokens_seen += outcome.num_tokens
         progress.elapsed_seconds += seconds
-        progress.scores = None
+        state.is_evaluated = False
         report(
             StepDone(
                 step=progress.step,
@@ -180,28 +180,32 @@ def accumulate_gradients(state: TrainState, plan: Plan, batches: Sequence[Batch]
     return float(total) / num_targets, float(grad_norm)
 
 
-def take_scores(state: TrainState, result: EvaluationDone, plan: Plan) -> bool:
-    """Remember an evaluation: the scores of these weights, the best so far, and how long there was nothing better.
+def take_scores(state: TrainState, result: EvaluationDone, plan: Plan) -> EvaluationDone:
+    """Count an evaluation: the best scores so far, and the evaluations since the monitored one improved.
 
-    True where these weights are the best so far, by loss or by metric.
+    Returns it with the scores by which these weights are the best so far. Without the monitored metric (there was too
+    little memory for replies) it neither uses patience up nor restores it.
     """
     progress, rule = state.progress, plan.early_stopping
-    loss, metric = result.loss, result.metrics.get(plan.metric)
-    progress.scores = Scores(loss=loss, metric=metric)
-    if rule.monitors_metric:
-        is_better = metric is not None and (
-            progress.best_metric is None or metric > progress.best_metric + rule.min_delta
-        )
-    else:
-        is_better = progress.best_loss is None or loss < progress.best_loss - rule.min_delta
-    progress.evaluations_without_improvement = 0 if is_better else progress.evaluations_without_improvement + 1
-    is_best_loss = progress.best_loss is None or loss < progress.best_loss
-    if is_best_loss:
+    loss, best_loss = result.loss, progress.best_loss
+    metric, best_metric = result.metrics.get(plan.metric), progress.best_metrics.get(plan.metric)
+    is_better: bool | None = None
+    if not rule.monitors_metric:
+        is_better = best_loss is None or loss < best_loss - rule.min_delta
+    elif metric is not None:
+        is_better = best_metric is None or metric > best_metric + rule.min_delta
+    if is_better is not None:
+        progress.evaluations_without_improvement = 0 if is_better else progress.evaluations_without_improvement + 1
+    best = []
+    if best_loss is None or loss < best_loss:
+        best.append("loss")
         progress.best_loss = loss
-    is_best_metric = metric is not None and (progress.best_metric is None or metric > progress.best_metric)
-    if is_best_metric:
-        progress.best_metric = metric
-    return is_best_loss or is_best_metric
+    if metric is not None and (best_metric is None or metric > best_metric):
+        best.append("metric")
+    highest = {name: max(value, progress.best_metrics.get(name, value)) for name, value in result.metrics.items()}
+    progress.best_metrics = {**progress.best_metrics, **highest}
+    state.is_evaluated = True
+    return replace(result, best=tuple(best))
 
 
 def reason_it_is_over(state: TrainState, plan: Plan) -> str | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +23,7 @@ from convo_cli.model.device import ResolvedPrecision, autocast_for, choose_preci
 from convo_cli.model.layout import Layout
 from convo_cli.model.loss import Batch
 from convo_cli.runs.checkpoint import is_saved, point_and_prune
+from convo_cli.runs.evaluations import weights_of
 from convo_cli.runs.layout import RunDirectory
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.training.checkpoint import save_checkpoint
@@ -56,8 +58,17 @@ class _StoppedError(Exception):
     """A stop was asked for while something could tell how far it is."""
 
 
-def make_plan(run: RunDirectory, parts: Parts, stop: StopRequest, report: Report) -> Plan:
-    """The loop's view of the run: functions of the step."""
+def make_plan(
+    run: RunDirectory,
+    parts: Parts,
+    stop: StopRequest,
+    report: Report,
+    evaluations: Mapping[int, EvaluationDone] = MappingProxyType({}),
+) -> Plan:
+    """The loop's view of the run: functions of the step.
+
+    ``evaluations`` are those of the run so far, by step; its owner adds those that the loop reports.
+    """
     config, training, max_steps = parts.config, parts.config.training, parts.max_steps
     evaluation_every = config.evaluation.every_steps or max(1, round(parts.steps_per_epoch))
     save_every = config.checkpoints.every_steps or evaluation_every
@@ -85,17 +96,23 @@ def make_plan(run: RunDirectory, parts: Parts, stop: StopRequest, report: Report
 
     def evaluate(state: TrainState) -> EvaluationDone | None:
         assert evaluator is not None, "evaluations are due only where there is validation data"
+        step = state.progress.step
         try:
-            return evaluator(state.model, state.progress.step)
+            return replace(evaluator(state.model, step), weights=weights_of(run.checkpoint(step)))
         except _StoppedError:
             return None
 
     def save(state: TrainState) -> None:
-        if is_saved(run, state.progress):
-            # What points at it may be missing still: a kill can come between the two.
-            point_and_prune(run, run.checkpoint(state.progress.step), keep=config.checkpoints.keep)
-            return
-        save_checkpoint(run, state, parts.encoder, spiece=parts.spiece, keep=config.checkpoints.keep, report=report)
+        step = state.progress.step
+        if not is_saved(run, step):
+            save_checkpoint(run, state, parts.encoder, spiece=parts.spiece, report=report)
+        point_and_prune(
+            run,
+            run.checkpoint(step),
+            keep=config.checkpoints.keep,
+            metric=config.evaluation.metric,
+            evaluations=evaluations,
+        )
 
     return Plan(
         max_steps=max_steps,

@@ -1,4 +1,4 @@
-"""The composition root: builds the parts of a run from its config, starts it or goes on with it.
+"""The composition root: builds the parts of a run from its config, starts it, resumes it, or forks it.
 
 Everything is checked before the run directory appears, and it appears with a checkpoint in it; from then on one is
 always there to resume from.
@@ -6,35 +6,35 @@ always there to resume from.
 
 from __future__ import annotations
 
-import math
 import shlex
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 
 from convo_cli.config.load import load_config
 from convo_cli.config.schema import RunConfig
-from convo_cli.errors import ChangedError, CheckpointError, DiskError, DivergedError, StoppedError
-from convo_cli.events import Event, Notice, Report, RunFinished, RunStarted
-from convo_cli.model.cost import peak_flops
-from convo_cli.model.device import choose_device, choose_precision
-from convo_cli.runs.atomic import disk_errors, remove_directory, remove_leftovers
+from convo_cli.errors import ChangedError, CheckpointError, UsageError
+from convo_cli.events import EvaluationDone, Notice, Report
+from convo_cli.model.device import choose_device
+from convo_cli.runs.atomic import remove_directory, remove_leftovers, set_aside
 from convo_cli.runs.begin import begun
-from convo_cli.runs.checkpoint import Which, find_checkpoint, is_saved
+from convo_cli.runs.checkpoint import Found, Which, find_checkpoint, point_and_prune
+from convo_cli.runs.evaluations import read_evaluations, weights_of
+from convo_cli.runs.fork import fill_fork, fork_of
 from convo_cli.runs.layout import RunDirectory, existing_run, require_new
 from convo_cli.runs.lock import locked
-from convo_cli.runs.metrics import MetricsLog
-from convo_cli.runs.plots import plot_losses, plot_schedule
 from convo_cli.runs.provenance import (
     DataFiles,
+    Parent,
     RunInfo,
     changes_of_base_model,
     changes_of_config,
     changes_of_data,
     make_run_info,
+    new_run_id,
     other_versions,
     read_base_model,
     read_data_files,
@@ -42,32 +42,24 @@ from convo_cli.runs.provenance import (
     read_run_info,
     write_provenance,
 )
-from convo_cli.runs.tensorboard import TensorBoardLog
 from convo_cli.text.hub import local_folder
 from convo_cli.training.build import build_from, build_new
 from convo_cli.training.cache import Cache
-from convo_cli.training.checkpoint import save_checkpoint
-from convo_cli.training.loop import STOPPED, StepDivergedError, reason_it_is_over, train
-from convo_cli.training.plan import Parts, examples_at, make_plan
-from convo_cli.training.preflight import count_tokens
+from convo_cli.training.loop import reason_it_is_over, take_scores
+from convo_cli.training.plan import Parts, make_plan
+from convo_cli.training.recorded import RunResult, remove_stop_file, result_of, save_all, train_and_record
 from convo_cli.training.signals import StopRequest, listening
 from convo_cli.training.state import TrainState
 
-_SETTLED = ("name", "output_dir", "model", "tokenizer", "dialogue.template", "dialogue.max_length")
+_SETTLED = ("output_dir", "model", "tokenizer", "dialogue.template", "dialogue.max_length")
 """Keys that only the beginning of a run reads."""
+_NAMES: dict[Which, str] = {
+    "last": "last checkpoint",
+    "loss": "best checkpoint by loss",
+    "metric": "best checkpoint by metric",
+}
 _MAX_NAMED = 5
-"""Changes, or dialogues, that a message names one by one."""
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """How a run ended."""
-
-    run_dir: Path
-    step: int
-    reason: str
-    best_loss: float | None
-    best_metric: float | None
+"""Changes, or damaged lines, that messages name one by one."""
 
 
 def start_run(config: RunConfig, report: Report) -> RunResult:
@@ -93,127 +85,169 @@ def start_run(config: RunConfig, report: Report) -> RunResult:
 
         def fill(aside: RunDirectory) -> None:
             write_provenance(aside, info)
-            _save(aside, parts, state, lambda event: None)
+            save_all(aside, parts, state, {}, lambda event: None)
 
         with begun(run, fill):
-            return _train(run, parts, state, stop, report)
+            return train_and_record(run, parts, state, {}, stop, report)
 
 
 def resume_run(
-    run_dir: Path, which: Which, config: RunConfig, report: Report, *, allow_changed: bool = False
+    run_dir: Path,
+    which: Which,
+    config: RunConfig,
+    report: Report,
+    *,
+    allow_changed: bool = False,
+    discard_later: bool = False,
 ) -> RunResult:
-    """Go on exactly where a checkpoint stands; ``config`` is the run's own, with the user's changes.
+    """Continue exactly from a checkpoint; ``config`` is the run's own, with the user's changes.
 
-    Loading the best by loss or metric discards what came after it, and says so. A run that is over stays as it is.
-    Raises CheckpointError where there is nothing whole to load, ChangedError where data, base model or config.yaml are
-    not what the run began with, unless that is allowed.
+    From the newest one the run continues in its directory. From an older one, or under another name, it forks: a new
+    run directory beside it continues, and this one stays as it is. With ``discard_later`` an older one is continued in
+    place, and what came after it is deleted. A run that is over stays as it is.
+
+    Raises CheckpointError where there is nothing whole to load or the fork exists already, ChangedError where data,
+    base model or config.yaml are not what the run began with, unless that is allowed.
     """
     run = existing_run(run_dir)
-    resume = f"convo resume {shlex.quote(str(run.path))}"
-    with listening() as stop, locked(run):
-        with stop.interrupting("stopped before the first step; the run is as it was", hint=resume):
-            info = read_run_info(run)
-            require_same_config(info.config, config)
-            remove_leftovers(run.path)
-            remove_leftovers(run.checkpoints)
-            files = read_data_files(config.data)
-            info = accept_changes(run, info, files, report, allow_changed=allow_changed)
-            checkpoint = find_checkpoint(run, which, report)
-            parts, state = build_from(checkpoint.path, config, files, Cache(run.path.resolve().parent, report), report)
-            if state.run_id != info.run_id:
-                raise CheckpointError(
-                    f"{checkpoint.path}: a checkpoint of another run (its run_id is {state.run_id}, this run's "
-                    f"{info.run_id})",
-                    hint="take it out of this run's checkpoints",
-                )
-            for difference in other_versions(info, device=str(parts.device)):
-                report(Notice(f"{difference} when the run began: its numbers may differ in the last digits", True))
-        plan = make_plan(run, parts, stop, report)
-        is_evaluated = state.progress.scores is not None or not plan.is_evaluation_due(state.progress.step)
-        if is_evaluated and (reason := reason_it_is_over(state, plan)):
-            plan.save(state)  # it is saved; what only names it may have been lost
-            report(Notice(f"the run is over, so nothing is done: {reason}"))
-            return _result(run, state, reason)
-        _discard_after(run, state.progress.step, report)
-        write_provenance(run, info.model_copy(update={"config": _with_absolute_paths(config)}))
-        if run.stop.is_file():
-            report(Notice(f"{run.stop}: from before, so it is removed"))
-            _remove_stop_file(run)
-        report(Notice(f"going on from {checkpoint.path.name}, the {which} checkpoint"))
-        return _train(run, parts, state, stop, report)
-
-
-def _train(run: RunDirectory, parts: Parts, state: TrainState, stop: StopRequest, report: Report) -> RunResult:
-    """Attach the run directory's own reporters, draw the schedule, and hand over to the loop."""
-    config = parts.config
-    step = state.progress.step
-    with ExitStack() as stack:
-        log = MetricsLog(run.metrics, run.samples, after_step=step)
-        reporters: list[Report] = [stack.enter_context(closing(log))]
-        if config.logging.tensorboard:
-            board = TensorBoardLog(run.tensorboard, after_step=step)
-            reporters.append(stack.enter_context(closing(board)))
-        reporters.append(report)
-
-        def tell(event: Event) -> None:
-            for reporter in reporters:
-                reporter(event)
-
-        plan = make_plan(run, parts, stop, tell)
-        if config.logging.plots:
-            with disk_errors(run.plots):
-                run.plots.mkdir(exist_ok=True)
-            plot_schedule(run.plots / "learning_rate.png", [plan.learning_rate(k) for k in range(parts.max_steps)])
-        tell(_started(run, parts, state))
-        try:
-            reason = train(state, plan, tell)
-        except StepDivergedError as error:
-            raise _explained(error, run, parts, state, tell) from error
-        if config.logging.plots:
-            plot_losses(run.plots / "loss.png", run.metrics)
-        tell(RunFinished(state.progress.step, reason))
-    if reason == STOPPED:
-        _remove_stop_file(run)
-        message = f"stopped after step {state.progress.step} of {parts.max_steps}; the run is saved"
+    with listening() as stop, ExitStack() as held:
+        held.enter_context(locked(run))
         resume = f"convo resume {shlex.quote(str(run.path))}"
-        if stop.signal_number is not None:
-            raise StoppedError(stop.signal_number, message, hint=resume)
+        with stop.interrupting("stopped before the first step; the run is as it was", hint=resume):
+            start = _load(run, which, config, stop, report, allow_changed=allow_changed, discard_later=discard_later)
+        message = f"resuming from step {start.found.step} ({_NAMES[which]})"
+        if start.fork is None:
+            if start.reason:
+                return _already_over(run, start, start.reason, report)
+            _rewind(run, start, report)
+        else:
+            with held.pop_all():  # lets the run go once the fork has all of it that it needs
+                held.enter_context(_forked(run, start.fork, start))
+            message += f" in a new run, {start.fork.path}; {run.path} stays as it is"
         report(Notice(message))
-    return _result(run, state, reason)
+        return train_and_record(start.fork or run, start.parts, start.state, start.evaluations, stop, report)
 
 
-def _remove_stop_file(run: RunDirectory) -> None:
-    with disk_errors(run.stop):
-        run.stop.unlink(missing_ok=True)
+@dataclass(frozen=True)
+class _Start:
+    """Where a resumed run begins: the checkpoint, verified and loaded, and the evaluations up to it."""
+
+    found: Found
+    fork: RunDirectory | None
+    info: RunInfo
+    parts: Parts
+    state: TrainState
+    evaluations: dict[int, EvaluationDone]
+    reason: str | None
+    """Why no step is left to take."""
 
 
-def _save(run: RunDirectory, parts: Parts, state: TrainState, report: Report) -> None:
-    """Save the state and delete nothing."""
-    save_checkpoint(run, state, parts.encoder, spiece=parts.spiece, keep=sys.maxsize, report=report)
+def _load(
+    run: RunDirectory,
+    which: Which,
+    config: RunConfig,
+    stop: StopRequest,
+    report: Report,
+    *,
+    allow_changed: bool,
+    discard_later: bool,
+) -> _Start:
+    """Check what the run is resumed with and from, and load it. A fork leaves the run as it is, also where it fails."""
+    info = read_run_info(run)
+    require_same_config(info.config, config)
+    files = read_data_files(config.data)
+    info = accept_changes(run, info, files, report, allow_changed=allow_changed)
+    found = find_checkpoint(run, which, config.evaluation.metric)
+    fork = fork_of(run, found, info.config.name, config.name, discard_later=discard_later)
+    if fork is not None:
+        require_new(fork)
+    _pass_over_damaged(found, fork, report)
+    if fork is None:
+        remove_leftovers(run.path)
+        remove_leftovers(run.checkpoints)
+    parts, state = build_from(found.path, config, files, Cache(run.path.resolve().parent, report), report)
+    if state.run_id != info.run_id:
+        raise CheckpointError(
+            f"{found.path}: a checkpoint of another run (its run_id is {state.run_id}, this run's {info.run_id})",
+            hint="take it out of this run's checkpoints",
+        )
+    for difference in other_versions(info, device=str(parts.device)):
+        report(Notice(f"{difference} when the run began: its numbers may differ in the last digits", True))
+
+    evaluations = _evaluations_until(run, found, report)
+    plan = make_plan(run, parts, stop, report)
+    if found.step in evaluations:
+        take_scores(state, evaluations[found.step], plan)
+    is_evaluation_left = not state.is_evaluated and plan.is_evaluation_due(found.step)
+    reason = None if is_evaluation_left else reason_it_is_over(state, plan)
+    if fork is not None and reason:
+        raise UsageError(
+            f"{fork.path}: not created, because no step is left to take: {reason}",
+            hint="--set training.max_steps=… makes the run longer",
+        )
+    name = info.config.name if fork is None else fork.path.name
+    now = _with_absolute_paths(config).model_copy(update={"name": name})
+    return _Start(found, fork, info.model_copy(update={"config": now}), parts, state, evaluations, reason)
 
 
-def _explained(
-    error: StepDivergedError, run: RunDirectory, parts: Parts, state: TrainState, report: Report
-) -> DivergedError:
-    """The same error with the dialogues of the step; what came before the step is saved, beside what there was."""
-    step, store, files = state.progress.step, parts.data.train, parts.config.data.train
-    try:
-        if not is_saved(run, state.progress):
-            _save(run, parts, state, report)
-        saved = f"saved as {run.checkpoint(step).name}"
-    except (DivergedError, DiskError) as refusal:
-        saved = f"not saved ({refusal.message}); the last checkpoint is of step {run.checkpoint_steps()[-1]}"
-    dialogues = sorted({int(store.dialogue_of[index]) for index in examples_at(parts)(step)})
-    named = "".join(f"\n  {store.where(dialogue, files)}" for dialogue in dialogues[:_MAX_NAMED])
-    more = f"\n  and {len(dialogues) - _MAX_NAMED} more" if len(dialogues) > _MAX_NAMED else ""
-    return DivergedError(
-        f"{error.message}, {saved}; step {step + 1} is on these dialogues:{named}{more}", hint=error.hint
+def _pass_over_damaged(found: Found, fork: RunDirectory | None, report: Report) -> None:
+    """Warn of newer checkpoints that are damaged; where the run continues in place, give them another name."""
+    for path, error in found.damaged:
+        moved = f"set aside as {set_aside(path).name}, " if fork is None else ""
+        report(Notice(f"{error.message}; {moved}going back to {found.path.name}", is_warning=True))
+
+
+def _evaluations_until(run: RunDirectory, found: Found, report: Report) -> dict[int, EvaluationDone]:
+    """Those of earlier steps, and that of the checkpoint if it is of the same weights."""
+    known = read_evaluations(run)
+    for line in known.damaged[:_MAX_NAMED]:
+        report(Notice(f"{line}: damaged, so this line is ignored", is_warning=True))
+    weights = weights_of(found.path)
+    return {
+        step: evaluation
+        for step, evaluation in known.by_step.items()
+        if step < found.step or (step == found.step and evaluation.weights == weights)
+    }
+
+
+def _already_over(run: RunDirectory, start: _Start, reason: str, report: Report) -> RunResult:
+    config = start.parts.config
+    # The checkpoint is there; what only names it may have been lost.
+    point_and_prune(
+        run, start.found.path, keep=sys.maxsize, metric=config.evaluation.metric, evaluations=start.evaluations
     )
+    report(Notice(f"the run is over, so nothing is done: {reason}"))
+    return result_of(run, start.parts, start.state, reason)
 
 
-def _result(run: RunDirectory, state: TrainState, reason: str) -> RunResult:
-    progress = state.progress
-    return RunResult(run.path, progress.step, reason, progress.best_loss, progress.best_metric)
+def _rewind(run: RunDirectory, start: _Start, report: Report) -> None:
+    """Delete the checkpoints after the one that is resumed, and write down what the run continues with."""
+    if start.found.later:
+        names = ", ".join(run.checkpoint(step).name for step in start.found.later)
+        report(Notice(f"discarded after step {start.found.step}: {names} and their log lines", is_warning=True))
+    for step in start.found.later:
+        remove_directory(run.checkpoint(step))
+    write_provenance(run, start.info)
+    if run.stop.is_file():
+        report(Notice(f"{run.stop}: from before, so it is removed"))
+        remove_stop_file(run)
+
+
+@contextmanager
+def _forked(parent: RunDirectory, fork: RunDirectory, start: _Start) -> Iterator[None]:
+    """Create the fork, whole or not at all, and hold its lock inside the block."""
+    old = start.info
+    origin = Parent(run_id=old.run_id, name=parent.path.resolve().name, step=start.found.step)
+    info = old.model_copy(update={"run_id": new_run_id(), "parent": origin})
+    start.state.run_id = info.run_id
+
+    def fill(aside: RunDirectory) -> None:
+        fill_fork(
+            aside, parent, start.found, info, is_evaluated=start.state.is_evaluated, evaluations=start.evaluations
+        )
+
+    with begun(fork, fill):
+        yield
 
 
 def accept_changes(
@@ -239,34 +273,6 @@ def accept_changes(
     if base is not None and base.commit is None and Path(base.source).is_dir():
         base = read_base_model(base.source, Path(base.source))
     return info.model_copy(update={"train": files.train, "validation": files.validation, "base_model": base})
-
-
-def _discard_after(run: RunDirectory, step: int, report: Report) -> None:
-    """Delete the checkpoints after the one that is resumed: the run goes another way from here."""
-    later = [later for later in run.checkpoint_steps() if later > step]
-    if later:
-        names = ", ".join(run.checkpoint(one).name for one in later)
-        report(Notice(f"discarding what came after step {step}: {names} and their log lines", is_warning=True))
-    for one in later:
-        remove_directory(run.checkpoint(one))
-
-
-def _started(run: RunDirectory, parts: Parts, state: TrainState) -> RunStarted:
-    encoder, data = parts.encoder, parts.data
-    return RunStarted(
-        run_dir=run.path,
-        device=str(parts.device),
-        precision=choose_precision(parts.config.training.precision, parts.device),
-        num_parameters=sum(parameter.numel() for parameter in parts.model.parameters()),
-        template=encoder.template.name,
-        max_length=encoder.max_length,
-        training=count_tokens(data.train, encoder.max_length),
-        validation=None if data.validation is None else count_tokens(data.validation, encoder.max_length),
-        first_step=state.progress.step + 1,
-        max_steps=parts.max_steps,
-        steps_per_epoch=math.ceil(parts.steps_per_epoch),
-        peak_flops=peak_flops(parts.device, choose_precision(parts.config.training.precision, parts.device)),
-    )
 
 
 def require_same_config(before: RunConfig, now: RunConfig) -> None:

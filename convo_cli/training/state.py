@@ -27,3 +27,5 @@ class TrainState:
     progress: Progress = field(default_factory=Progress)
     run_id: str = ""
     """Which run this is; the name of its directory may change."""
+    is_evaluated: bool = False
+    """Whether the scores of these weights are in `progress`. Not in a checkpoint: they stand in metrics.jsonl."""

@@ -21,9 +21,10 @@ from convo_cli.config.schema import RunConfig
 from convo_cli.events import EvaluationDone, Event, Progress, Report, StepDone
 from convo_cli.model.loss import Batch
 from convo_cli.runs.atomic import make_directory
-from convo_cli.runs.checkpoint import find_checkpoint, open_checkpoint
+from convo_cli.runs.checkpoint import find_checkpoint
 from convo_cli.runs.layout import RunDirectory, existing_run
 from convo_cli.runs.lock import locked
+from convo_cli.runs.opening import open_checkpoint
 from convo_cli.runs.provenance import read_data_files, read_run_info
 from convo_cli.training.build import build_from
 from convo_cli.training.cache import Cache
@@ -34,8 +35,8 @@ from convo_cli.training.run import accept_changes, require_same_config
 from convo_cli.training.signals import StopRequest, listening
 from convo_cli.training.state import TrainState
 
-_NOT_COMPARED = {"seconds", "waiting_seconds", "memory_bytes", "max_steps", "elapsed_seconds"}
-"""Measurements, and how far the proof goes."""
+_NOT_COMPARED = {"seconds", "waiting_seconds", "memory_bytes", "max_steps", "elapsed_seconds", "weights"}
+"""Measurements, how far the proof goes, and the hash of weights that only the resumed stretch saves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +123,9 @@ def verify_run(
         parts, state = build(checkpoint, False)
         resumed, count = _Trace(), _counted(report, "with a resume", first, num_steps)
         _advance(resumed, aside, parts, state, half, stop, count)
-        save_checkpoint(aside, state, parts.encoder, spiece=parts.spiece, keep=1, report=_mute)
+        save_checkpoint(aside, state, parts.encoder, spiece=parts.spiece, report=_mute)
         del parts, state
-        parts, state = build(find_checkpoint(aside, "last", report).path, False)
+        parts, state = build(find_checkpoint(aside, "last", config.evaluation.metric).path, False)
         _advance(resumed, aside, parts, state, last, stop, count)
         resumed.finish(state)
     checks = (

@@ -182,13 +182,22 @@ def test_a_long_reply_is_cut_to_one_short_line() -> None:
 
 
 def test_a_checkpoint_is_a_line() -> None:
-    saved = CheckpointSaved(100, Path("runs/convo/checkpoints/step-00000100"), ("last", "best-loss"))
-    assert plain_lines(saved) == ["saved step 100  runs/convo/checkpoints/step-00000100 (last, best-loss)"]
+    saved = CheckpointSaved(100, Path("runs/convo/checkpoints/step-00000100"))
+    assert plain_lines(saved) == ["saved step 100  runs/convo/checkpoints/step-00000100"]
+
+
+@pytest.mark.parametrize(
+    ("best", "shown"),
+    [((), ""), (("loss",), "  best loss so far"), (("loss", "metric"), "  best loss and metric so far")],
+)
+def test_an_evaluation_says_what_it_is_the_best_by(best: tuple[str, ...], shown: str) -> None:
+    event = EvaluationDone(1, 1.0, 2.72, 9, 1.0, {"bleu-2": 4.0}, best=best)
+    assert plain_lines(event) == [f"eval step 1  loss 1.000  ppl 2.72  bleu-2 4.00{shown}"]
 
 
 def test_long_lines_are_not_broken_in_a_log() -> None:
     path = Path("/a" * 100)
-    assert plain_lines(CheckpointSaved(1, path, ("last",))) == [f"saved step 1  {path} (last)"]
+    assert plain_lines(CheckpointSaved(1, path)) == [f"saved step 1  {path}"]
 
 
 def test_notices_and_warnings_are_lines() -> None:
@@ -224,7 +233,7 @@ def test_the_next_evaluation_starts_a_stage_of_its_own() -> None:
 def test_foreign_text_in_a_log_is_harmless() -> None:
     hostile = SampleReply(((HOSTILE, HOSTILE),), HOSTILE, HOSTILE, True)
     event = EvaluationDone(1, 1.0, 2.7, 9, 1.0, {HOSTILE: 1.0}, (hostile,))
-    saved = CheckpointSaved(1, Path(HOSTILE), ("last",))
+    saved = CheckpointSaved(1, Path(HOSTILE))
     output = "\n".join(plain_lines(event, saved, Notice(HOSTILE), Progress(HOSTILE, 0), 9, Progress(HOSTILE, 1)))
     assert output.count("[/bold] [red]ok[/red]") == 7
     assert not set("\x1b\x07\x08\x9b\r") & set(output)
@@ -234,7 +243,7 @@ def test_foreign_text_in_a_log_is_harmless() -> None:
 
 
 def test_the_live_view_at_eighty_columns() -> None:
-    saved = CheckpointSaved(100, Path("runs/convo/checkpoints/step-00000100"), ("last",))
+    saved = CheckpointSaved(100, Path("runs/convo/checkpoints/step-00000100"))
     steps = [event for number in range(1, 121) for event in (0.5, step(number, loss=10 - number / 40))]
     samples = (sample("i am fine ."), sample("and " * 99, stopped=False), sample("unseen"))
     lines = frame_lines(STARTED, *steps, evaluation(100, samples), saved, Progress("evaluating", 3, 12), show_samples=2)
@@ -245,7 +254,7 @@ def test_the_live_view_at_eighty_columns() -> None:
         "60 GFLOP/s  1.5 GiB  waiting 1.0%",
         "eval step 100  loss 3.210  ppl 24.8",
         "  bleu-2 4.12  bleu-4 1.50  nist-2 0.40  nist-4 0.41",
-        "saved step 100  runs/convo/checkpoints/step-00000100 (last)",
+        "saved step 100  runs/convo/checkpoints/step-00000100",
         "  user      how are you ?",
         "  reply     i am fine .",
         "  user      how are you ?",
@@ -294,7 +303,7 @@ def test_a_stage_that_cannot_count_shows_no_number() -> None:
 
 @given(width=st.integers(20, 200), height=st.integers(3, 60), show_samples=st.integers(0, 40))
 def test_the_live_view_fits_any_terminal(width: int, height: int, show_samples: int) -> None:
-    saved = CheckpointSaved(1, Path("x" * 300), ("last",))
+    saved = CheckpointSaved(1, Path("x" * 300))
     samples = tuple(sample("널 " * 300) for _ in range(40))
     events = (STARTED, step(1), evaluation(1, samples), saved, Progress("evaluating", 1, 9))
     lines = frame_lines(*events, width=width, height=height, show_samples=show_samples)
@@ -304,7 +313,7 @@ def test_the_live_view_fits_any_terminal(width: int, height: int, show_samples: 
 
 def test_foreign_text_in_the_live_view_is_harmless() -> None:
     event = evaluation(1, (SampleReply((("user", HOSTILE),), "x", HOSTILE, True),))
-    lines = frame_lines(event, CheckpointSaved(1, Path(HOSTILE), ("last",)), Progress(HOSTILE, 1))
+    lines = frame_lines(event, CheckpointSaved(1, Path(HOSTILE)), Progress(HOSTILE, 1))
     assert f"  user      {HARMLESS}" in lines
     assert f"  reply     {HARMLESS}" in lines
     assert not set("\x1b\x07\x08\x9b\r") & set("\n".join(lines))

@@ -24,7 +24,7 @@ def make_checkpoint(make_encoder, spiece):
         run.config.write_text("{}")
         optimizer = make_optimizer(model, TrainingConfig(max_steps=1))
         state = TrainState(model, optimizer, torch.amp.GradScaler("cpu", enabled=False))
-        save_checkpoint(run, state, encoder, spiece=spiece, keep=1, report=lambda event: None)
+        save_checkpoint(run, state, encoder, spiece=spiece, report=lambda event: None)
         return run.checkpoint(0)
 
     return make

@@ -11,7 +11,7 @@ from convo_cli.errors import CheckpointError, ConvoError, UsageError
 from convo_cli.export import huggingface as module
 from convo_cli.export.huggingface import export_huggingface
 from convo_cli.runs.atomic import verify_directory
-from convo_cli.runs.checkpoint import open_checkpoint
+from convo_cli.runs.opening import open_checkpoint
 
 FILES = {
     "MANIFEST.json", "README.md", "chat_template.jinja", "config.json", "dialogue.json", "generation_config.json",

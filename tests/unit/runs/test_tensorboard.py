@@ -91,7 +91,7 @@ def test_scores_are_scalars_and_can_be_read_while_the_run_goes_on(tmp_path: Path
     assert scalars(tmp_path)["validation/perplexity", 6] == 4.5
     assert scalars(tmp_path)["validation/bleu-2", 6] == 3.5
     log(step(7))
-    log(CheckpointSaved(7, Path("step-00000007"), ("last",)))
+    log(CheckpointSaved(7, Path("step-00000007")))
     assert ("train/loss", 7) in scalars(tmp_path)
     log.close()
 

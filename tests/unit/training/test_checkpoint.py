@@ -14,7 +14,6 @@ from convo_cli.errors import CheckpointError, DiskError, DivergedError
 from convo_cli.events import CheckpointSaved
 from convo_cli.model.build import load_model
 from convo_cli.runs.atomic import verify_directory
-from convo_cli.runs.checkpoint import Scores
 from convo_cli.runs.layout import RunDirectory
 from convo_cli.training.checkpoint import OPTIMIZER_FILE, load_checkpoint_model, restore_state, save_checkpoint
 from convo_cli.training.loop import train_step
@@ -35,8 +34,8 @@ def run(tmp_path):
 
 @pytest.fixture
 def save(run, encoder, spiece, ignore):
-    def save_state(state, *, keep=9, report=ignore):
-        save_checkpoint(run, state, encoder, spiece=spiece, keep=keep, report=report)
+    def save_state(state, *, report=ignore):
+        save_checkpoint(run, state, encoder, spiece=spiece, report=report)
         return run.checkpoint(state.progress.step)
 
     return save_state
@@ -68,7 +67,7 @@ def test_a_checkpoint_is_a_whole_folder_with_these_files(make_state, save):
 def test_a_restored_state_takes_the_same_steps(make_state, make_plan, save, is_scaled):
     state, plan = make_state(is_scaled=is_scaled), make_plan()
     steps(state, plan, 2)
-    state.progress.scores = Scores(loss=1.0)
+    state.progress.best_loss = 1.0
     restored = loaded(save(state), make_state, is_scaled=is_scaled)
     assert restored.progress == state.progress
     assert restored.scaler.state_dict() == state.scaler.state_dict()
@@ -119,23 +118,13 @@ def test_a_run_that_drops_fp16_leaves_the_scaler_behind(make_state, make_plan, s
     assert not loaded(save(state), make_state).scaler.is_enabled()
 
 
-def test_labels_name_what_the_checkpoint_became(make_state, save):
+def test_a_save_is_reported_and_deletes_nothing(make_state, save, run):
     events, state = [], make_state()
-    for step, loss in ((0, None), (1, 2.0), (2, 3.0)):
-        state.progress.step, state.progress.scores = step, None if loss is None else Scores(loss=loss, metric=1 / loss)
-        save(state, keep=1, report=events.append)
-    assert all(isinstance(event, CheckpointSaved) for event in events)
-    assert [(event.step, event.labels) for event in events] == [
-        (0, ("last",)), (1, ("last", "best-loss", "best-metric")), (2, ("last",)),
-    ]  # fmt: skip
-
-
-def test_pruning_happens_after_the_save(make_state, save, run):
-    state = make_state()
     for step in range(4):
         state.progress.step = step
-        save(state, keep=2)
-    assert run.checkpoint_steps() == [2, 3]
+        save(state, report=events.append)
+    assert events == [CheckpointSaved(step, run.checkpoint(step)) for step in range(4)]
+    assert run.checkpoint_steps() == [0, 1, 2, 3]
 
 
 # What is refused

@@ -1,0 +1,68 @@
+"""A fork: a run that continues a checkpoint of another run in a directory of its own; nothing of the other changes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from convo_cli.errors import UsageError
+from convo_cli.events import EvaluationDone
+from convo_cli.runs.atomic import disk_errors
+from convo_cli.runs.checkpoint import Found, copy_checkpoint, point_and_prune
+from convo_cli.runs.layout import RunDirectory
+from convo_cli.runs.metrics import copy_log
+from convo_cli.runs.provenance import RunInfo, write_provenance
+
+_LONGEST_NAME = 100
+
+
+def fork_of(
+    run: RunDirectory, found: Found, old_name: str, new_name: str, *, discard_later: bool
+) -> RunDirectory | None:
+    """Where the run continues from this checkpoint; None: in its own directory.
+
+    A fork is what is called for by another name, and by a checkpoint that is not the newest unless what came after it
+    may be discarded. UsageError where both are asked for.
+    """
+    if new_name != old_name:
+        if discard_later:
+            raise UsageError(
+                f"--discard-later continues {run.path} in place, but --set name={new_name} asks for a new run",
+                hint="leave out one of the two",
+            )
+    elif found.later and not discard_later:
+        suffix = f"-from-{found.step}"
+        new_name = old_name[: _LONGEST_NAME - len(suffix)] + suffix
+    else:
+        return None
+    named = run.path if run.path.name not in ("", "..") else run.path.resolve()
+    return RunDirectory(named.with_name(new_name))
+
+
+def fill_fork(
+    fork: RunDirectory,
+    parent: RunDirectory,
+    found: Found,
+    info: RunInfo,
+    *,
+    is_evaluated: bool,
+    evaluations: Mapping[int, EvaluationDone],
+) -> None:
+    """Write the new run's provenance, the checkpoint, and the logs up to it; ``is_evaluated``: with its evaluation."""
+    write_provenance(fork, info)
+    for old, new in ((parent.metrics, fork.metrics), (parent.samples, fork.samples)):
+        copy_log(old, new, after_step=found.step, is_evaluated=is_evaluated)
+    if info.config.logging.tensorboard:
+        _copy_tensorboard(parent.tensorboard, fork.tensorboard)
+    checkpoint = fork.checkpoint(found.step)
+    copy_checkpoint(found.path, checkpoint, info.run_id)
+    point_and_prune(fork, checkpoint, keep=1, metric=info.config.evaluation.metric, evaluations=evaluations)
+
+
+def _copy_tensorboard(old: Path, new: Path) -> None:
+    """All events; those of later steps are hidden when the fork's own file begins."""
+    with disk_errors(new):
+        new.mkdir()
+        for file in sorted(old.glob("events.out.tfevents.*")):
+            shutil.copyfile(file, new / file.name)

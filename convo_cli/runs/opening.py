@@ -1,0 +1,69 @@
+"""From a path that the user names to the folder of a model: a run's newest checkpoint, a checkpoint, or an export."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from convo_cli.errors import CheckpointError, UsageError
+from convo_cli.events import Notice, Report
+from convo_cli.runs.atomic import MANIFEST_FILE, verify_directory
+from convo_cli.runs.checkpoint import STATE_FILE, newest_whole
+from convo_cli.runs.layout import RunDirectory
+
+_MAX_TRIES = 5
+T = TypeVar("T")
+
+
+def open_checkpoint(path: Path, report: Report) -> Path:
+    """The folder to load a model from: the newest whole checkpoint of a run directory, else the folder itself.
+
+    Folders with a manifest are verified; nothing is changed. UsageError where there is no such folder, CheckpointError
+    where it is damaged.
+    """
+    if not path.exists():
+        raise UsageError(f"{path}: no such file or directory")
+    if not path.is_dir():
+        raise UsageError(f"{path}: not a directory", hint="give a run directory, a checkpoint or an exported model")
+    run = RunDirectory(path)
+    if run.is_run:
+        chosen, damaged = newest_whole(run)
+        for _, error in damaged:
+            report(Notice(f"{error.message}; {chosen.path.name} is opened instead", is_warning=True))
+        return chosen.path
+    if (path / STATE_FILE).is_file() or _is_inside_a_run(path):
+        verify_directory(path)
+    elif (path / MANIFEST_FILE).is_file():
+        # An export: its owner may write the card, and a hub adds files of its own.
+        verify_directory(path, may_differ=frozenset({"README.md"}), may_hold_more=True)
+    return path
+
+
+def load_from(path: Path, report: Report, load: Callable[[Path], T]) -> T:
+    """Open a folder as `open_checkpoint` does, and load it.
+
+    A run that trains meanwhile may prune the checkpoint: then its newest one is loaded, unless ``path`` names the
+    checkpoint itself.
+    """
+    for _ in range(_MAX_TRIES):
+        folder = open_checkpoint(path, report)
+        try:
+            return load(folder)
+        except Exception as error:
+            if folder.exists():
+                raise
+            if folder == path:
+                raise CheckpointError(
+                    f"{path}: was deleted while it was being read",
+                    hint="training deletes old checkpoints; name the run",
+                ) from error
+        report(Notice(f"{folder.name} was deleted by its training run while it was being read; taking the newest one"))
+    raise CheckpointError(
+        f"{path}: its checkpoints are deleted faster than they can be read", hint="set checkpoints.keep"
+    )
+
+
+def _is_inside_a_run(path: Path) -> bool:
+    real = path.resolve()
+    return real.parent.name == "checkpoints" and RunDirectory(real.parent.parent).is_run

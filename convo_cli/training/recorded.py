@@ -1,0 +1,155 @@
+"""The loop in a run directory: it is logged, drawn and explained there, and its end becomes a result or an error."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from convo_cli.errors import DiskError, DivergedError, StoppedError
+from convo_cli.events import EvaluationDone, Event, Notice, Report, RunFinished, RunStarted
+from convo_cli.model.cost import peak_flops
+from convo_cli.model.device import choose_precision
+from convo_cli.runs.atomic import disk_errors
+from convo_cli.runs.checkpoint import is_saved, point_and_prune
+from convo_cli.runs.layout import RunDirectory
+from convo_cli.runs.metrics import MetricsLog
+from convo_cli.runs.plots import plot_losses, plot_schedule
+from convo_cli.runs.tensorboard import TensorBoardLog
+from convo_cli.training.checkpoint import save_checkpoint
+from convo_cli.training.loop import STOPPED, StepDivergedError, train
+from convo_cli.training.plan import Parts, examples_at, make_plan
+from convo_cli.training.preflight import count_tokens
+from convo_cli.training.signals import StopRequest
+from convo_cli.training.state import TrainState
+
+_MAX_NAMED = 5
+"""Dialogues that a message names one by one."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended."""
+
+    run_dir: Path
+    step: int
+    reason: str
+    best_loss: float | None
+    best_metric: float | None
+
+
+def train_and_record(
+    run: RunDirectory,
+    parts: Parts,
+    state: TrainState,
+    evaluations: dict[int, EvaluationDone],
+    stop: StopRequest,
+    report: Report,
+) -> RunResult:
+    """Attach the run directory's own reporters, draw the schedule, and hand over to the loop.
+
+    ``evaluations`` are those of the steps so far; new ones are added.
+    """
+    config = parts.config
+    step = state.progress.step
+    with ExitStack() as stack:
+        log = MetricsLog(run.metrics, run.samples, after_step=step, is_evaluated=state.is_evaluated)
+        reporters: list[Report] = [stack.enter_context(closing(log))]
+        if config.logging.tensorboard:
+            board = TensorBoardLog(run.tensorboard, after_step=step)
+            reporters.append(stack.enter_context(closing(board)))
+        reporters.append(report)
+
+        def tell(event: Event) -> None:
+            if isinstance(event, EvaluationDone):
+                evaluations[event.step] = replace(event, samples=())
+            for reporter in reporters:
+                reporter(event)
+
+        plan = make_plan(run, parts, stop, tell, evaluations)
+        if config.logging.plots:
+            with disk_errors(run.plots):
+                run.plots.mkdir(exist_ok=True)
+            plot_schedule(run.plots / "learning_rate.png", [plan.learning_rate(k) for k in range(parts.max_steps)])
+        tell(_started(run, parts, state))
+        try:
+            reason = train(state, plan, tell)
+        except StepDivergedError as error:
+            raise _explained(error, run, parts, state, evaluations, tell) from error
+        if config.logging.plots:
+            plot_losses(run.plots / "loss.png", run.metrics)
+        tell(RunFinished(state.progress.step, reason))
+    if reason == STOPPED:
+        remove_stop_file(run)
+        message = f"stopped after step {state.progress.step} of {parts.max_steps}; the run is saved"
+        resume = f"convo resume {shlex.quote(str(run.path))}"
+        if stop.signal_number is not None:
+            raise StoppedError(stop.signal_number, message, hint=resume)
+        report(Notice(message))
+    return result_of(run, parts, state, reason)
+
+
+def remove_stop_file(run: RunDirectory) -> None:
+    with disk_errors(run.stop):
+        run.stop.unlink(missing_ok=True)
+
+
+def save_all(
+    run: RunDirectory, parts: Parts, state: TrainState, evaluations: Mapping[int, EvaluationDone], report: Report
+) -> None:
+    """Save the state and delete nothing."""
+    save_checkpoint(run, state, parts.encoder, spiece=parts.spiece, report=report)
+    newest, metric = run.checkpoint(state.progress.step), parts.config.evaluation.metric
+    point_and_prune(run, newest, keep=sys.maxsize, metric=metric, evaluations=evaluations)
+
+
+def _explained(
+    error: StepDivergedError,
+    run: RunDirectory,
+    parts: Parts,
+    state: TrainState,
+    evaluations: Mapping[int, EvaluationDone],
+    report: Report,
+) -> DivergedError:
+    """The same error with the dialogues of the step; what came before the step is saved, beside what there was."""
+    step, store, files = state.progress.step, parts.data.train, parts.config.data.train
+    try:
+        if not is_saved(run, step):
+            save_all(run, parts, state, evaluations, report)
+        saved = f"saved as {run.checkpoint(step).name}"
+    except (DivergedError, DiskError) as refusal:
+        saved = f"not saved ({refusal.message}); the last checkpoint is of step {run.checkpoint_steps()[-1]}"
+    dialogues = sorted({int(store.dialogue_of[index]) for index in examples_at(parts)(step)})
+    named = "".join(f"\n  {store.where(dialogue, files)}" for dialogue in dialogues[:_MAX_NAMED])
+    more = f"\n  and {len(dialogues) - _MAX_NAMED} more" if len(dialogues) > _MAX_NAMED else ""
+    return DivergedError(
+        f"{error.message}, {saved}; step {step + 1} is on these dialogues:{named}{more}", hint=error.hint
+    )
+
+
+def result_of(run: RunDirectory, parts: Parts, state: TrainState, reason: str) -> RunResult:
+    progress = state.progress
+    best_metric = progress.best_metrics.get(parts.config.evaluation.metric)
+    return RunResult(run.path, progress.step, reason, progress.best_loss, best_metric)
+
+
+def _started(run: RunDirectory, parts: Parts, state: TrainState) -> RunStarted:
+    encoder, data = parts.encoder, parts.data
+    return RunStarted(
+        run_dir=run.path,
+        device=str(parts.device),
+        precision=choose_precision(parts.config.training.precision, parts.device),
+        num_parameters=sum(parameter.numel() for parameter in parts.model.parameters()),
+        template=encoder.template.name,
+        max_length=encoder.max_length,
+        training=count_tokens(data.train, encoder.max_length),
+        validation=None if data.validation is None else count_tokens(data.validation, encoder.max_length),
+        first_step=state.progress.step + 1,
+        max_steps=parts.max_steps,
+        steps_per_epoch=math.ceil(parts.steps_per_epoch),
+        peak_flops=peak_flops(parts.device, choose_precision(parts.config.training.precision, parts.device)),
+    )
