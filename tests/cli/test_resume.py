@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 
 from convo_cli.runs.atomic import file_sha256
 from convo_cli.runs.layout import RunDirectory
 from convo_cli.runs.lock import locked
 from convo_cli.runs.metrics import read_metrics
-from tests.commands import settings, snapshot
+from tests.commands import run_here, settings, snapshot
 
 RUN = "runs/tiny"
 LONGER = settings("training.max_steps=8")
@@ -18,7 +19,7 @@ LONGER = settings("training.max_steps=8")
 def test_a_finished_run_is_extended(work, convo):
     result = convo("resume", RUN, *LONGER)
     assert (result.code, result.out) == (0, f"{RUN}\n")
-    assert "going on from step-00000006, the last checkpoint" in result.err
+    assert "resuming from step 6 (last checkpoint)" in result.err
     assert "step 8/8" in result.err
     records = list(read_metrics(work / RUN / "metrics.jsonl"))
     steps = [record["step"] for record in records if record["event"] == "step"]
@@ -30,12 +31,56 @@ def test_json_names_the_command(convo):
     assert (answer["command"], answer["run_dir"], answer["step"]) == ("resume", RUN, 8)
 
 
-def test_the_best_checkpoints_are_found_by_their_scores(work, convo):
-    for load, label, end in (("loss", "best-loss", 8), ("metric", "best-metric", 10)):
-        best = json.loads((work / RUN / f"{label}.json").read_text())
-        result = convo("resume", RUN, "--load", load, *settings(f"training.max_steps={end}"))
-        assert result.code == 0
-        assert f"going on from {best['checkpoint'].partition('/')[2]}, the {load} checkpoint" in result.err
+def test_the_best_checkpoint_is_continued_in_place_or_in_a_new_run(work, convo):
+    best = json.loads((work / RUN / "best-loss.json").read_text())["step"]
+    assert convo("resume", RUN, "-q", *LONGER, *settings("training.learning_rate=1")).code == 0
+    assert json.loads((work / RUN / "best-loss.json").read_text())["step"] == best, "what came after is worse"
+    before = snapshot(work / RUN)
+    result = convo("resume", RUN, "--load", "loss", *LONGER)
+    fork = f"{RUN}-from-{best}"
+    assert (result.code, result.out) == (0, f"{fork}\n")
+    assert (
+        f"resuming from step {best} (best checkpoint by loss) in a new run, {fork}; {RUN} stays as it is" in result.err
+    )
+    assert f"convo chat {fork}\n" in result.err
+    assert {path: state for path, state in snapshot(work / RUN).items() if path != ".lock"} == {
+        path: state for path, state in before.items() if path != ".lock"
+    }
+    again = convo("resume", RUN, "--load", "loss", *LONGER)
+    assert (again.code, again.out) == (5, "")
+    assert again.err.splitlines()[-2:] == [
+        f"error: {fork}: already exists",
+        f"hint: `convo resume {fork}` goes on with it; --set name=… starts another run",
+    ]
+    named = convo("resume", RUN, "--load", "loss", *LONGER, *settings("name=other"))
+    assert (named.code, named.out) == (0, "runs/other\n")
+
+    result = convo("resume", RUN, "--load", "loss", "--discard-later", *LONGER)
+    assert (result.code, result.out) == (0, f"{RUN}\n")
+    assert f"warning: discarded after step {best}: step-00000008 and their log lines" in result.err
+    assert f"resuming from step {best} (best checkpoint by loss)\n" in result.err
+    ends = [
+        file_sha256(work / run / "checkpoints/step-00000008/model.safetensors") for run in (RUN, fork, "runs/other")
+    ]
+    assert len(set(ends)) == 1
+
+
+def test_a_run_that_is_given_as_the_current_folder_forks_beside_it(work, monkeypatch):
+    result = run_here(work / RUN, "resume", ".", "-q", *LONGER, *settings("name=other"))
+    assert result.code == 0
+    assert (work / "runs/other/run.json").is_file()
+
+
+def test_a_diverged_fork_is_resumed_by_its_own_name(work, convo, monkeypatch):
+    from convo_cli.model.layout import Layout
+
+    nll_sum = Layout.nll_sum
+    monkeypatch.setattr(
+        Layout, "nll_sum", lambda self, model, batch: nll_sum(self, model, batch) * (math.nan if model.training else 1)
+    )
+    result = convo("resume", RUN, "-q", *LONGER, *settings("name=other", "training.packing=off"))
+    assert result.code == 4
+    assert "convo resume runs/other --set training.learning_rate=" in result.err
 
 
 def test_a_score_that_no_checkpoint_has_is_an_error_and_never_another_checkpoint(convo):
@@ -125,10 +170,17 @@ def test_a_resume_that_changes_something_fails_with_the_first_difference(convo, 
 
 
 def test_options_that_do_not_go_together_are_refused(convo):
-    for arguments in (("--steps", "3"), ("--verify", "--load", "loss")):
+    for arguments in (
+        ("--steps", "3"),
+        ("--verify", "--load", "loss"),
+        ("--verify", "--discard-later"),
+        ("--verify", "--set", "name=other"),
+        ("--discard-later",),
+        ("--load", "loss", "--discard-later", "--set", "name=other"),
+    ):
         result = convo("resume", RUN, *arguments)
         assert (result.code, result.out) == (2, "")
-        assert "--verify" in result.err
+        assert "--verify" in result.err or "--discard-later" in result.err
 
 
 def test_a_whole_checkpoint_of_another_run_is_refused(work, convo):

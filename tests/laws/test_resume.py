@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
 
 from convo_cli.config.load import apply_overrides, load_config
-from convo_cli.errors import CheckpointError, StoppedError
+from convo_cli.errors import CheckpointError, StoppedError, UsageError
 from convo_cli.events import EvaluationDone, Progress, RunStarted, StepDone
 from convo_cli.model.layout import Layout
 from convo_cli.runs.atomic import file_sha256
+from convo_cli.runs.checkpoint import read_state
 from convo_cli.runs.layout import RunDirectory
 from convo_cli.runs.metrics import read_metrics
+from convo_cli.runs.provenance import Parent, read_run_info
 from convo_cli.training.run import resume_run, start_run
+from tests.commands import snapshot
 
 VOLATILE = {"time", "seconds", "waiting_seconds", "memory_bytes", "run_dir"}
 
@@ -28,9 +32,9 @@ def _stop_after(step):
     return report
 
 
-def _resume(run_dir, ignore, which="last", overrides=(), report=None):
+def _resume(run_dir, ignore, which="last", overrides=(), report=None, **options):
     config = apply_overrides(load_config(RunDirectory(run_dir).config), overrides)
-    return resume_run(run_dir, which, config, report or ignore)
+    return resume_run(run_dir, which, config, report or ignore, **options)
 
 
 def _weights(run_dir: Path, step: int) -> list[str]:
@@ -129,26 +133,138 @@ def test_weights_change_at_all(tiny_config, tmp_path, ignore):
     assert len({_weights(tmp_path / "runs" / "tiny", step)[0] for step in (0, 3, 6)}) == 3
 
 
-def test_the_best_checkpoint_by_loss_is_resumed_and_what_came_after_is_discarded(tiny_config, tmp_path, ignore):
-    """A learning rate that ruins the model after step 3 makes an earlier checkpoint the best."""
-    config = tiny_config(
-        training={"learning_rate": 0.3, "warmup_steps": 6, "max_steps": 8}, evaluation={"every_steps": 2}
+@pytest.fixture(scope="module")
+def ruined(tmp_path_factory, make_config):
+    """A run that a high learning rate has ruined, and the step of its best checkpoint, which is not the newest."""
+    config = make_config(
+        tmp_path_factory.mktemp("ruined"),
+        training={"learning_rate": 0.3, "warmup_steps": 6, "max_steps": 8},
+        evaluation={"every_steps": 2},
+        logging={"tensorboard": True, "plots": False},
     )
     losses = {}
     start_run(config, lambda e: losses.update({e.step: e.loss}) if isinstance(e, EvaluationDone) else None)
     best = min(losses, key=losses.get)
     assert best < 8, losses
-    run_dir = tmp_path / "runs" / "tiny"
-    before = _weights(run_dir, best)
-    notices = []
+    return Path(config.output_dir, "tiny"), best
+
+
+@pytest.fixture
+def ruined_copy(ruined, tmp_path):
+    shutil.copytree(ruined[0], tmp_path / "runs" / "tiny")
+    return tmp_path / "runs" / "tiny", ruined[1]
+
+
+def _shorter(best):
+    return [f"training.max_steps={best + 1}", "training.warmup_steps=0"]
+
+
+def _unlocked(folder):
+    return {name: state for name, state in snapshot(folder).items() if name != ".lock"}
+
+
+def test_the_best_checkpoint_is_continued_in_place_where_the_later_ones_may_be_discarded(ruined_copy, ignore):
+    run_dir, best = ruined_copy
+    before, notices = _weights(run_dir, best), []
     result = _resume(
-        run_dir, ignore, "loss", [f"training.max_steps={best + 1}", "training.warmup_steps=0"],
+        run_dir, ignore, "loss", _shorter(best), discard_later=True,
         report=lambda event: notices.append(getattr(event, "message", "")),
     )  # fmt: skip
-    assert result.step == best + 1
-    assert any(f"discarding what came after step {best}" in notice for notice in notices)
+    assert (result.step, result.run_dir) == (best + 1, run_dir)
+    assert any(f"discarded after step {best}: step-" in notice for notice in notices)
     assert _weights(run_dir, best) == before
     assert RunDirectory(run_dir).checkpoint_steps()[-1] == best + 1
+
+
+def test_a_fork_ends_as_the_run_that_is_continued_in_place_and_leaves_its_parent_as_it_is(
+    ruined, ruined_copy, tmp_path, ignore
+):
+    parent, best = ruined_copy
+    before = _unlocked(parent)
+    result = _resume(parent, ignore, "loss", _shorter(best))
+    fork = parent.with_name(f"tiny-from-{best}")
+    assert (result.run_dir, result.step) == (fork, best + 1)
+    assert _unlocked(parent) == before
+
+    in_place = tmp_path / "in place" / "tiny"
+    shutil.copytree(ruined[0], in_place)
+    _resume(in_place, ignore, "loss", _shorter(best), discard_later=True)
+    for step in (best, best + 1):
+        assert _weights(fork, step) == _weights(in_place, step)
+    assert _log(fork) == _log(in_place)
+    samples = [[{**one, "time": 0} for one in read_metrics(run / "samples.jsonl")] for run in (fork, in_place)]
+    assert samples[0] == samples[1]
+    assert list((fork / "tensorboard").iterdir())
+
+    info, old = (read_run_info(RunDirectory(run)) for run in (fork, parent))
+    assert info.parent == Parent(run_id=old.run_id, name="tiny", step=best)
+    assert info.run_id != old.run_id
+    assert info.config.name == fork.name == load_config(RunDirectory(fork).config).name
+    assert read_state(RunDirectory(fork).checkpoint(best)).run_id == info.run_id
+    assert old.parent is None
+
+
+def test_a_fork_is_a_run_like_any_other(ruined_copy, ignore):
+    parent, best = ruined_copy
+    fork = _resume(parent, ignore, "loss", _shorter(best)).run_dir
+    assert _resume(fork, ignore, overrides=[f"training.max_steps={best + 2}"]).step == best + 2
+    again = _resume(parent, ignore, "loss", ["name=again", f"training.max_steps={best + 1}"]).run_dir
+    assert again == parent.with_name("again")
+    assert _resume(again, ignore, "last", ["name=third", f"training.max_steps={best + 3}"]).run_dir.name == "third"
+    parents = {name: read_run_info(RunDirectory(parent.with_name(name))).parent for name in ("again", "third")}
+    assert (parents["again"].name, parents["third"].name) == ("tiny", "again")
+    assert RunDirectory(again).checkpoint_steps()[-1] == best + 1, "a fork of the newest leaves it as it is"
+
+
+@pytest.mark.parametrize("name", [None, "other"])
+def test_a_fork_never_takes_the_place_of_what_is_there(ruined_copy, ignore, name):
+    parent, best = ruined_copy
+    there = parent.with_name(name or f"tiny-from-{best}")
+    there.mkdir()
+    (there / "notes.txt").write_text("mine")
+    before = _unlocked(parent.parent)
+    with pytest.raises(CheckpointError, match=f"{there.name}: already exists"):
+        _resume(parent, ignore, "loss", _shorter(best) + ([f"name={name}"] if name else []))
+    assert {name: state for name, state in _unlocked(parent.parent).items() if name != "tiny/.lock"} == {
+        name: state for name, state in before.items() if name != "tiny/.lock"
+    }
+
+
+def test_a_fork_from_before_a_damaged_newest_checkpoint_leaves_that_where_it_is(ruined_copy, ignore):
+    parent, _ = ruined_copy
+    newest = RunDirectory(parent).checkpoint(8) / "model.safetensors"
+    newest.write_bytes(b"x" + newest.read_bytes()[1:])
+    before, notices = _unlocked(parent), []
+    result = _resume(parent, ignore, "last", ["name=other", "training.max_steps=9"], report=notices.append)
+    assert result.run_dir.name == "other"
+    assert _unlocked(parent) == before
+    assert any("step-00000008/model.safetensors: damaged" in getattr(notice, "message", "") for notice in notices)
+
+
+def test_a_fork_that_has_no_step_to_take_is_not_made(ruined_copy, ignore):
+    parent, _ = ruined_copy
+    with pytest.raises(UsageError, match="other: not created, because no step is left to take: all 8 steps done"):
+        _resume(parent, ignore, "last", ["name=other"])
+    assert [path.name for path in parent.parent.iterdir() if path.is_dir() and "cache" not in path.name] == ["tiny"]
+
+
+def test_a_new_name_and_discarding_in_place_do_not_go_together(ruined_copy, ignore):
+    with pytest.raises(
+        UsageError, match="--discard-later continues .* in place, but --set name=other asks for a new run"
+    ):
+        _resume(ruined_copy[0], ignore, "loss", ["name=other"], discard_later=True)
+
+
+def test_the_parent_can_be_resumed_while_its_fork_trains(ruined_copy, ignore):
+    parent, best = ruined_copy
+    steps = []
+
+    def report(event):
+        if isinstance(event, StepDone) and not steps:
+            steps.append(_resume(parent, ignore, overrides=["training.max_steps=9"]).step)
+
+    _resume(parent, ignore, "loss", _shorter(best), report=report)
+    assert steps == [9]
 
 
 def test_resuming_by_a_score_that_no_checkpoint_has_is_an_error(tiny_config, tmp_path, ignore):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import resource
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,7 +31,7 @@ from convo_cli.events import (
     StepDone,
     TokenCounts,
 )
-from convo_cli.runs.metrics import MetricsLog, read_metrics, truncate_after
+from convo_cli.runs.metrics import MetricsLog, copy_log, read_metrics, truncate_after
 
 STARTED = RunStarted(
     run_dir=Path("/somewhere/runs/convo"),
@@ -48,16 +49,21 @@ STARTED = RunStarted(
 SAMPLE = SampleReply((("user", "안녕 \U0001f600"), ("assistant", "hi")), "good\n\u2028bye", "well \x1b[31m", False)
 
 
+CHECKSUM = "8c035b637545c5af"
+"""Of `evaluation(1)`: it does not depend on times."""
+
+
 def step(number: int, loss: float = 2.5) -> StepDone:
     return StepDone(number, 10, number / 5, loss, 3e-4, 1.25, 64, 32, 0.5, 64 * number)
 
 
 def evaluation(number: int) -> EvaluationDone:
-    return EvaluationDone(number, 2.0, math.exp(2.0), 99, 1.5, MappingProxyType({"bleu-2": 4.5}), (SAMPLE, SAMPLE))
+    metrics = MappingProxyType({"bleu-2": 4.5})
+    return EvaluationDone(number, 2.0, math.exp(2.0), 99, 1.5, metrics, (SAMPLE, SAMPLE), ("loss",), "0123abcd")
 
 
 def saved(number: int) -> CheckpointSaved:
-    return CheckpointSaved(number, Path(f"/somewhere/runs/convo/checkpoints/step-{number:08d}"), ("last", "best-loss"))
+    return CheckpointSaved(number, Path(f"/somewhere/runs/convo/checkpoints/step-{number:08d}"))
 
 
 def events_of_steps(first: int, last: int) -> list[Event]:
@@ -66,12 +72,14 @@ def events_of_steps(first: int, last: int) -> list[Event]:
     for number in range(first, last + 1):
         events.append(step(number, loss=10 / number))
         if number % 2 == 0:
-            events += [evaluation(number), saved(number)]
+            events += [saved(number), evaluation(number)]
     return events
 
 
-def write(folder: Path, events: Sequence[Event], *, after_step: int = 0) -> None:
-    log = MetricsLog(folder / "metrics.jsonl", folder / "samples.jsonl", after_step=after_step)
+def write(folder: Path, events: Sequence[Event], *, after_step: int = 0, is_evaluated: bool = True) -> None:
+    log = MetricsLog(
+        folder / "metrics.jsonl", folder / "samples.jsonl", after_step=after_step, is_evaluated=is_evaluated
+    )
     for event in events:
         log(event)
     log.close()
@@ -149,9 +157,12 @@ def test_every_kept_event_is_one_record_with_stable_names(tmp_path: Path) -> Non
             "perplexity": math.exp(2.0),
             "num_targets": 99,
             "metrics": {"bleu-2": 4.5},
+            "best": ["loss"],
+            "weights": "0123abcd",
             "seconds": 1.5,
+            "checksum": CHECKSUM,
         },
-        {"event": "checkpoint", "step": 1, "name": "step-00000001", "labels": ["last", "best-loss"]},
+        {"event": "checkpoint", "step": 1, "name": "step-00000001"},
         {"event": "run_finished", "step": 1, "reason": "all 1 steps done"},
     ]
 
@@ -200,9 +211,14 @@ def test_a_line_can_be_read_before_the_next_event(tmp_path: Path) -> None:
     log.close()
 
 
-@given(killed_after=st.integers(0, 10), checkpoint=st.integers(0, 5), torn=st.binary(max_size=40))
+@given(
+    killed_after=st.integers(0, 10),
+    checkpoint=st.integers(0, 5),
+    torn=st.binary(max_size=40),
+    is_evaluated=st.booleans(),
+)
 def test_a_resumed_log_equals_the_log_of_the_run_that_was_never_stopped(
-    killed_after: int, checkpoint: int, torn: bytes
+    killed_after: int, checkpoint: int, torn: bytes, is_evaluated: bool
 ) -> None:
     resumed_from = min(2 * checkpoint, killed_after // 2 * 2)
     with TemporaryDirectory() as folder:
@@ -214,7 +230,9 @@ def test_a_resumed_log_equals_the_log_of_the_run_that_was_never_stopped(
         for name in ("metrics.jsonl", "samples.jsonl"):
             with (resumed / name).open("ab") as file:
                 file.write(torn.replace(b"\n", b""))
-        write(resumed, events_of_steps(resumed_from + 1, 10), after_step=resumed_from)
+        again = [] if is_evaluated or resumed_from == 0 else [evaluation(resumed_from)]
+        events = [*again, *events_of_steps(resumed_from + 1, 10)]
+        write(resumed, events, after_step=resumed_from, is_evaluated=is_evaluated)
         for name in ("metrics.jsonl", "samples.jsonl"):
             assert strict_records(resumed / name) == strict_records(whole / name)
 
@@ -224,7 +242,45 @@ def test_what_happened_at_the_step_that_is_resumed_from_is_kept(tmp_path: Path) 
     truncate_after(tmp_path / "metrics.jsonl", 4)
     kept = [(record["event"], record["step"]) for record in read_metrics(tmp_path / "metrics.jsonl")]
     assert kept[0] == ("run_started", 0)
-    assert kept[-3:] == [("step", 4), ("evaluation", 4), ("checkpoint", 4)]
+    assert kept[-3:] == [("step", 4), ("checkpoint", 4), ("evaluation", 4)]
+
+
+def test_of_a_step_that_is_evaluated_again_the_evaluation_and_its_samples_go(tmp_path: Path) -> None:
+    write(tmp_path, [STARTED, *events_of_steps(1, 6)])
+    for name in ("metrics.jsonl", "samples.jsonl"):
+        truncate_after(tmp_path / name, 4, is_evaluated=False)
+    kept = [(record["event"], record["step"]) for record in read_metrics(tmp_path / "metrics.jsonl")]
+    assert kept[-2:] == [("step", 4), ("checkpoint", 4)]
+    assert {record["step"] for record in read_metrics(tmp_path / "samples.jsonl")} == {2}
+
+
+def test_a_copy_ends_where_the_copied_run_goes_on(tmp_path: Path) -> None:
+    write(tmp_path, [STARTED, *events_of_steps(1, 6)])
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    copy_log(tmp_path / "metrics.jsonl", tmp_path / "copy", after_step=4, is_evaluated=True)
+    copy_log(tmp_path / "nowhere", tmp_path / "nothing", after_step=4, is_evaluated=True)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+    assert before.startswith((tmp_path / "copy").read_bytes())
+    assert [record["step"] for record in read_metrics(tmp_path / "copy")][-1] == 4
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_an_evaluation_is_on_the_disk_and_its_samples_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+
+    def fsync(descriptor: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        evaluations = [one for one in read_metrics(tmp_path / "metrics.jsonl") if one["event"] == "evaluation"]
+        samples = list(read_metrics(tmp_path / "samples.jsonl"))
+        assert (len(evaluations), len(samples)) == (synced[-1] == "metrics.jsonl", 2)
+
+    log = MetricsLog(tmp_path / "metrics.jsonl", tmp_path / "samples.jsonl")
+    monkeypatch.setattr(os, "fsync", fsync)
+    log(evaluation(2))
+    assert synced == ["samples.jsonl", "metrics.jsonl"]
+    log.close()
 
 
 def test_a_warning_on_the_way_to_the_first_step_belongs_to_the_resumed_step(tmp_path: Path) -> None:

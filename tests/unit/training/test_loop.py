@@ -8,7 +8,7 @@ import torch
 from convo_cli.data.store import ASSISTANT_TARGET
 from convo_cli.events import EvaluationDone, StepDone
 from convo_cli.model.loss import pad
-from convo_cli.runs.checkpoint import Progress, Scores
+from convo_cli.runs.checkpoint import Progress
 from convo_cli.training.loop import EarlyStopping, reason_it_is_over, step_seed, take_scores, train, train_step
 
 
@@ -24,7 +24,8 @@ def events():
 # The order of things
 
 
-def test_a_run_evaluates_then_saves_then_steps_and_ends_with_a_save(make_state, make_plan, events):
+def test_a_run_saves_then_evaluates_then_saves_again_then_steps_and_ends_with_a_save(make_state, make_plan, events):
+    """The second save finds its checkpoint and only points at the best."""
     seen = []
 
     def evaluate(state):
@@ -35,11 +36,12 @@ def test_a_run_evaluates_then_saves_then_steps_and_ends_with_a_save(make_state, 
         is_evaluation_due=lambda step: step in (2, 3),
         is_save_due=lambda step: step in (0, 2),
         evaluate=evaluate,
-        save=lambda state: seen.append(("save", state.progress.step, state.progress.scores is not None)),
+        save=lambda state: seen.append(("save", state.progress.step, state.progress.best_loss)),
     )
     assert train(make_state(), plan, events.append) == "all 3 steps done"
     assert seen == [
-        ("save", 0, False), ("evaluate", 2), ("save", 2, True), ("evaluate", 3), ("save", 3, True),
+        ("save", 0, None), ("save", 2, None), ("evaluate", 2), ("save", 2, 2.0), ("save", 3, 2.0), ("evaluate", 3),
+        ("save", 3, 2.0),
     ]  # fmt: skip
     assert [type(event).__name__ for event in events] == [
         "StepDone",
@@ -48,6 +50,20 @@ def test_a_run_evaluates_then_saves_then_steps_and_ends_with_a_save(make_state, 
         "StepDone",
         "EvaluationDone",
     ]
+    assert [event.best for event in events if isinstance(event, EvaluationDone)] == [("loss",), ()]
+
+
+def test_an_evaluation_that_raises_comes_after_the_save_and_changes_no_progress(make_state, make_plan, events):
+    saved, state = [], make_state()
+    plan = make_plan(
+        is_evaluation_due=lambda step: step == 2,
+        evaluate=lambda state: 1 // 0,
+        save=lambda state: saved.append(state.progress.model_copy()),
+    )
+    with pytest.raises(ZeroDivisionError):
+        train(state, plan, events.append)
+    assert [progress.step for progress in saved] == [2]
+    assert saved == [state.progress]
 
 
 def test_each_step_is_reported_with_its_number_rate_and_counts(make_state, make_plan, events):
@@ -68,13 +84,13 @@ def test_each_step_is_reported_with_its_number_rate_and_counts(make_state, make_
 def test_scores_belong_to_the_weights_they_were_measured_on(make_state, make_plan, events):
     state = make_state()
     train(state, make_plan(is_evaluation_due=lambda step: step == 1, evaluate=lambda s: scores(1, 2.0)), events.append)
-    assert state.progress.scores is None
+    assert not state.is_evaluated
     assert state.progress.best_loss == 2.0
 
 
 def test_weights_that_have_their_scores_are_not_evaluated_again(make_state, make_plan, events):
     state = make_state()
-    state.progress = Progress(step=3, scores=Scores(loss=1.0))
+    state.progress, state.is_evaluated = Progress(step=3), True
     plan = make_plan(is_evaluation_due=lambda step: True, evaluate=lambda state: pytest.fail("evaluated again"))
     assert train(state, plan, events.append) == "all 3 steps done"
 
@@ -131,9 +147,9 @@ def test_a_request_is_the_reason_only_where_nothing_else_has_ended_the_run(
         (EarlyStopping(9, False, 0.0), [(3.0, 1.0), (2.0, 0.0), (2.0, 5.0), (2.5, 9.0)], [0, 0, 1, 2]),
         (EarlyStopping(9, False, 0.5), [(3.0, 1.0), (2.6, 1.0), (2.0, 1.0)], [0, 1, 0]),
         (EarlyStopping(9, True, 0.0), [(3.0, 1.0), (2.0, 0.0), (4.0, 2.0), (1.0, 2.0)], [0, 1, 0, 1]),
-        (EarlyStopping(9, True, 0.0), [(3.0, None), (2.0, None), (1.0, 0.0)], [1, 2, 0]),
+        (EarlyStopping(9, True, 0.0), [(3.0, None), (2.0, 1.0), (1.0, 1.0), (1.0, None), (1.0, 0.5)], [0, 0, 1, 1, 2]),
     ],
-    ids=["loss", "loss with a least change", "metric", "metric that is not there at first"],
+    ids=["loss", "loss with a least change", "metric", "metric that is missing twice"],
 )  # fmt: skip
 def test_patience_counts_evaluations_without_a_better_score(make_state, make_plan, rule, results, without_improvement):
     state, plan = make_state(), make_plan(early_stopping=rule)
@@ -141,10 +157,24 @@ def test_patience_counts_evaluations_without_a_better_score(make_state, make_pla
     for loss, metric in results:
         take_scores(state, scores(1, loss, metric), plan)
         counts.append(state.progress.evaluations_without_improvement)
-        assert state.progress.scores == Scores(loss=loss, metric=metric)
+        assert state.is_evaluated
     assert counts == without_improvement
     assert state.progress.best_loss == min(loss for loss, _ in results)
-    assert state.progress.best_metric == max(metric for _, metric in results if metric is not None)
+    assert state.progress.best_metrics == {"bleu-4": max(metric for _, metric in results if metric is not None)}
+
+
+def test_an_evaluation_is_returned_with_what_it_is_the_best_by(make_state, make_plan):
+    state, plan = make_state(), make_plan()
+    results = [(3.0, None), (2.0, 1.0), (2.0, 2.0), (1.0, 2.0), (4.0, 1.0)]
+    taken = [take_scores(state, scores(1, *result), plan).best for result in results]
+    assert taken == [("loss",), ("loss", "metric"), ("metric",), ("loss",), ()]
+
+
+def test_the_best_of_every_metric_is_known_not_only_of_the_chosen_one(make_state, make_plan):
+    state, plan = make_state(), make_plan()
+    for values in ({"bleu-4": 1.0, "nist-2": 3.0}, {"bleu-4": 2.0, "nist-2": 1.0}):
+        take_scores(state, EvaluationDone(1, 2.0, 1.0, 1, 0.0, values), plan)
+    assert state.progress.best_metrics == {"bleu-4": 2.0, "nist-2": 3.0}
 
 
 def test_without_patience_a_run_never_stops_early(make_state, make_plan):

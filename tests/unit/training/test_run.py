@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import re
@@ -13,8 +14,8 @@ import pytest
 from convo_cli.config.load import apply_overrides, load_config
 from convo_cli.errors import ChangedError, CheckpointError, ConfigError, DataError, ModelError, StoppedError
 from convo_cli.events import CheckpointSaved, EvaluationDone, Notice, Progress, RunFinished, RunStarted, StepDone
-from convo_cli.runs.atomic import verify_directory
-from convo_cli.runs.checkpoint import read_state
+from convo_cli.runs.atomic import publish_directory, verify_directory
+from convo_cli.runs.evaluations import read_evaluations, weights_of
 from convo_cli.runs.layout import RunDirectory
 from convo_cli.training import build
 from convo_cli.training.run import resume_run, start_run
@@ -53,8 +54,8 @@ def test_events_come_in_order_and_tell_the_sizes(finished):
         if type(event) in (RunStarted, StepDone, EvaluationDone, CheckpointSaved, RunFinished)
     ]
     assert kinds == [
-        RunStarted, StepDone, StepDone, EvaluationDone, CheckpointSaved, StepDone, StepDone,
-        EvaluationDone, CheckpointSaved, RunFinished,
+        RunStarted, StepDone, StepDone, CheckpointSaved, EvaluationDone, StepDone, StepDone,
+        CheckpointSaved, EvaluationDone, RunFinished,
     ]  # fmt: skip
     started = next(event for event in events if isinstance(event, RunStarted))
     assert (started.first_step, started.max_steps, started.device, started.precision) == (1, 4, "cpu", "fp32")
@@ -136,7 +137,6 @@ def test_what_is_refused_is_refused_before_the_run_directory_exists(
 @pytest.mark.parametrize(
     ("override", "key"),
     [
-        ("name=other", "name"),
         ("output_dir=elsewhere", "output_dir"),
         ("model.scratch.layers=9", "model"),
         ("tokenizer.kind=bpe", "tokenizer"),
@@ -314,11 +314,12 @@ def test_a_signal_before_an_evaluation_saves_at_once_and_the_resumed_run_begins_
     with pytest.raises(StoppedError, match="stopped after step 5 of 5"):
         resume(run, ignore, "training.max_steps=5", report=stop)
     assert not any(isinstance(event, EvaluationDone) and event.step == 5 for event in seen)
-    assert read_state(run.checkpoint(5)).progress.scores is None
+    saved = snapshot(run.checkpoint(5))
     again = []
     assert resume(run, ignore, report=again.append).reason == "all 5 steps done"
     assert [event.step for event in again if isinstance(event, EvaluationDone)] == [5]
-    assert read_state(run.checkpoint(5)).progress.scores is not None
+    assert not any(isinstance(event, StepDone) for event in again)
+    assert snapshot(run.checkpoint(5)) == saved, "a published checkpoint is never rewritten"
 
 
 def test_a_signal_before_it_saves_and_says_how_to_go_on(run, ignore):
@@ -333,11 +334,30 @@ def test_a_signal_before_it_saves_and_says_how_to_go_on(run, ignore):
     assert run.checkpoint(5).is_dir()
 
 
-def test_the_best_evaluation_always_has_a_checkpoint(tiny_config, tmp_path, ignore):
+def test_every_evaluation_has_a_checkpoint(tiny_config, tmp_path, ignore):
     """Also where checkpoints come at other steps than evaluations."""
     config = tiny_config(evaluation={"every_steps": 2}, checkpoints={"every_steps": 5, "keep": 9})
     result = start_run(config, ignore)
     run = RunDirectory(result.run_dir)
-    saved = {step: read_state(run.checkpoint(step)).progress.scores for step in run.checkpoint_steps()}
-    assert {0, 2, 5, 6} <= saved.keys()
-    assert result.best_loss in [scores.loss for scores in saved.values() if scores is not None]
+    assert run.checkpoint_steps() == [0, 2, 4, 5, 6]
+    known = read_evaluations(run).by_step
+    assert sorted(known) == [2, 4, 6]
+    assert result.best_loss == min(evaluation.loss for evaluation in known.values())
+    assert all(evaluation.weights == weights_of(run.checkpoint(step)) for step, evaluation in known.items())
+
+
+def test_a_run_directory_of_an_older_version_is_refused_with_a_message(run, ignore):
+    """Its state.json held the scores."""
+    for step in run.checkpoint_steps():
+        state = json.loads((run.checkpoint(step) / "state.json").read_text())
+        state["format"], state["progress"]["scores"] = 1, None
+        files = {file.name: file.read_bytes() for file in run.checkpoint(step).iterdir()}
+        files["state.json"] = json.dumps(state).encode()
+        del files["MANIFEST.json"]
+        publish_directory(
+            run.checkpoint(step),
+            lambda folder, files=files: [(folder / name).write_bytes(content) for name, content in files.items()],
+        )
+    with pytest.raises(CheckpointError, match=r"state\.json: format 1, but this convo reads format 2"):
+        resume(run, ignore)
+    assert run.checkpoint_steps() == [2, 4]
