@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from convo_cli.runs.atomic import verify_directory
+from convo_cli.runs.layout import RunDirectory
+from convo_cli.runs.metrics import read_metrics
 from tests.commands import settings
 from tests.faults.harness import (
     RUN,
@@ -81,6 +84,10 @@ def torn(convo: Zygote, fresh: Path, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.mark.parametrize("choose", [some(6), ALL])
 def test_training_killed_at_a_file_operation_ends_the_same(convo, fresh, expected, tmp_path, choose):
     def check(folder: Path) -> None:
+        run = RunDirectory(folder / RUN)
+        records = [*read_metrics(run.metrics), *read_metrics(run.samples)] if run.samples.exists() else []
+        evaluated = [record["step"] for record in records if record["event"] in ("evaluation", "sample")]
+        assert {*evaluated[-1:]} <= {*run.checkpoint_steps()}, "nothing is evaluated before it is saved"
         ended = finish(convo, folder)
         assert ended.code == 0, ended
         assert outcome(folder / RUN) == expected
@@ -98,11 +105,25 @@ def test_a_resume_after_a_kill_that_is_itself_killed_ends_the_same(convo, torn, 
     kill_at_each(convo, torn, tmp_path, ["resume", RUN, "-q"], choose, check)
 
 
+@pytest.fixture(scope="session")
+def worsened(convo: Zygote, finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose best checkpoint is not its newest: a high rate has ruined the last two steps."""
+    folder = copy_of(finished, tmp_path_factory.mktemp("worsened") / "work")
+    longer = settings(f"training.max_steps={STEPS + 2}", "training.learning_rate=1")
+    assert convo(folder, "resume", RUN, "-q", *longer).code == 0
+    assert RunDirectory(folder / RUN).checkpoint_steps()[-1] == STEPS + 2
+    assert f"step-{STEPS + 2:08}" not in (folder / RUN / "best-loss.json").read_text(encoding="utf-8")
+    return folder
+
+
+BACK = ["resume", RUN, "-q", "--load", "loss", *settings("training.learning_rate=1e-3")]
+
+
 @pytest.mark.parametrize("choose", [some(1), ALL])
-def test_going_back_to_the_best_and_killed_in_it_ends_the_same(convo, finished, tmp_path, choose):
-    """`--load loss` throws later checkpoints away: a kill leaves those or the best one, whole."""
-    arguments = ["resume", RUN, "-q", "--load", "loss", *settings(f"training.max_steps={STEPS + 2}")]
-    straight = copy_of(finished, tmp_path / "straight")
+def test_going_back_to_the_best_and_killed_in_it_ends_the_same(convo, worsened, tmp_path, choose):
+    """`--discard-later` deletes later checkpoints: a kill leaves those or the best one, whole."""
+    arguments = [*BACK, "--discard-later"]
+    straight = copy_of(worsened, tmp_path / "straight")
     assert convo(straight, *arguments).code == 0
 
     def check(folder: Path) -> None:
@@ -110,7 +131,33 @@ def test_going_back_to_the_best_and_killed_in_it_ends_the_same(convo, finished, 
         assert ended.code == 0, ended
         assert outcome(folder / RUN, STEPS + 2) == outcome(straight / RUN, STEPS + 2)
 
-    kill_at_each(convo, finished, tmp_path, arguments, choose, check)
+    kill_at_each(convo, worsened, tmp_path, arguments, choose, check)
+
+
+@pytest.mark.parametrize("choose", [some(4), ALL])
+def test_a_fork_that_is_killed_is_whole_or_absent_and_its_parent_is_as_it_was(convo, worsened, tmp_path, choose):
+    """It ends as the run that is continued in place."""
+    straight = copy_of(worsened, tmp_path / "straight")
+    assert convo(straight, *BACK, "--discard-later").code == 0
+    parent = contents(worsened / RUN, worsened)
+
+    def check(folder: Path) -> None:
+        assert contents(folder / RUN, folder) == parent
+        forks = list((folder / RUN).parent.glob("tiny-from-*"))
+        ended = convo(folder, *(["resume", forks[0], "-q"] if forks else BACK))
+        assert ended.code == 0, ended
+        (fork,) = (folder / RUN).parent.glob("tiny-from-*")
+        assert outcome(fork, STEPS + 2) == outcome(straight / RUN, STEPS + 2)
+        assert contents(folder / RUN, folder) == parent
+
+    kill_at_each(convo, worsened, tmp_path, BACK, choose, check)
+
+
+def contents(run: Path, folder: Path) -> dict[str, bytes]:
+    """Every file of a run but its lock; `copy_of` changes the folder that config.yaml names."""
+    files = [file for file in run.rglob("*") if file.is_file() and file.name != ".lock"]
+    found = {file.relative_to(run).as_posix(): file.read_bytes() for file in files}
+    return {**found, "config.yaml": found["config.yaml"].replace(os.fsencode(folder), b"")}
 
 
 @pytest.mark.parametrize("choose", [some(1), ALL])

@@ -15,6 +15,7 @@ import pytest
 
 from convo_cli.runs.atomic import verify_directory
 from convo_cli.runs.layout import RunDirectory
+from convo_cli.runs.metrics import read_metrics
 from tests.faults.harness import RUN, Operation, copy_of, fault, finish, operations, outcome, report_on, sample
 
 ASIDE = ".tmp-"
@@ -53,10 +54,8 @@ def lose_what_was_not_flushed(folder: Path, done: Sequence[Operation]) -> int:
 
 
 @pytest.mark.parametrize("choose", [lambda found: sample(found, 6), pytest.param(list, marks=pytest.mark.slow)])
-def test_after_a_power_cut_at_a_file_operation_the_run_ends_with_the_same_weights(
-    convo, fresh, expected, tmp_path, choose
-):
-    """The log of steps may have lost lines by then; everything else is the same."""
+def test_after_a_power_cut_at_a_file_operation_the_run_ends_the_same(convo, fresh, expected, tmp_path, choose):
+    """The log has at least the steps of the newest checkpoint: it is flushed before a checkpoint is published."""
     whole = copy_of(fresh, tmp_path / "whole")
     assert convo(whole, "train", "config.yaml", "-q", env=fault(whole / "runs")).code == 0
     chosen = choose(operations(whole / "runs"))
@@ -72,10 +71,15 @@ def test_after_a_power_cut_at_a_file_operation_the_run_ends_with_the_same_weight
                 run = RunDirectory(folder / RUN)
                 for step in run.checkpoint_steps():
                     verify_directory(run.checkpoint(step))
+                steps = (
+                    [one["step"] for one in read_metrics(run.metrics) if one["event"] == "step"]
+                    if run.metrics.exists()
+                    else []
+                )
+                assert steps[: run.checkpoint_steps()[-1]] == list(range(1, run.checkpoint_steps()[-1] + 1))
             ended = finish(convo, folder)
             assert ended.code == 0, ended
-            actual = outcome(folder / RUN)
-            assert (actual.weights, actual.optimizer) == (expected.weights, expected.optimizer)
+            assert outcome(folder / RUN) == expected
         except Exception as error:  # noqa: BLE001 - all of them are told together
             failures[f"{operation.number} {operation.kind} {operation.path.removeprefix(str(whole))}"] = repr(error)
         shutil.rmtree(folder)

@@ -103,10 +103,8 @@ def test_too_little_memory_for_replies_skips_them_with_a_warning(tiny_config, ig
         )
     run = RunDirectory(result.run_dir)
     assert (result.step, result.best_metric, run.checkpoint_steps()) == (6, None, [0, 3, 6])
-    assert [message for message in warnings if message.startswith("not enough memory to generate replies")] == (
-        [f"not enough memory to generate replies ({type(error).__name__}), so this evaluation has no metrics; shorter "
-         "replies (generation.max_new_tokens) need less"] * 2
-    )  # fmt: skip
+    expected = f"not enough memory to generate replies ({type(error).__name__}), so this evaluation has no metrics; "
+    assert [message.startswith(expected) for message in warnings if "memory" in message] == [True, True]
     logged = [one for one in read_metrics(run.metrics) if one["event"] in ("evaluation", "warning")]
     assert [one["metrics"] for one in logged if one["event"] == "evaluation"] == [{}, {}]
     assert len(logged) == 4

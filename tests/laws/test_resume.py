@@ -208,7 +208,7 @@ def test_a_fork_is_a_run_like_any_other(ruined_copy, ignore):
     parent, best = ruined_copy
     fork = _resume(parent, ignore, "loss", _shorter(best)).run_dir
     assert _resume(fork, ignore, overrides=[f"training.max_steps={best + 2}"]).step == best + 2
-    again = _resume(parent, ignore, "loss", ["name=again", f"training.max_steps={best + 1}"]).run_dir
+    again = _resume(parent, ignore, "loss", ["name=again", *_shorter(best)]).run_dir
     assert again == parent.with_name("again")
     assert _resume(again, ignore, "last", ["name=third", f"training.max_steps={best + 3}"]).run_dir.name == "third"
     parents = {name: read_run_info(RunDirectory(parent.with_name(name))).parent for name in ("again", "third")}
@@ -250,7 +250,7 @@ def test_a_fork_that_has_no_step_to_take_is_not_made(ruined_copy, ignore):
 
 def test_a_new_name_and_discarding_in_place_do_not_go_together(ruined_copy, ignore):
     with pytest.raises(
-        UsageError, match="--discard-later continues .* in place, but --set name=other asks for a new run"
+        UsageError, match=r"--discard-later continues .* in place, but --set name=other asks for a new run"
     ):
         _resume(ruined_copy[0], ignore, "loss", ["name=other"], discard_later=True)
 

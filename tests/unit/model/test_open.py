@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
 from convo_cli.config.schema import GenerationConfig, ScratchConfig
 from convo_cli.data.dialogue import Turn
 from convo_cli.errors import ChangedError, CheckpointError, ModelError, UsageError
+from convo_cli.model import open as open_module
 from convo_cli.model.build import build_scratch_model, save_model
 from convo_cli.model.open import open_generator
-from convo_cli.runs.atomic import publish_directory
+from convo_cli.runs.atomic import publish_directory, remove_directory
+from convo_cli.runs.checkpoint import Progress, SavedState, write_state
+from convo_cli.runs.layout import RunDirectory
 from convo_cli.text.contract import save_encoder
 
 HELLO = (Turn("user", "Hello"),)
@@ -114,3 +118,32 @@ def test_a_name_that_is_neither_a_folder_nor_in_the_cache_is_one_sentence(name, 
 def test_a_device_that_is_not_there_is_told_before_anything_is_read(ignore):
     with pytest.raises(UsageError, match="device cuda:99"):
         opened("/no/such/folder", ignore, device="cuda:99")
+
+
+def test_a_run_that_deletes_the_checkpoint_while_it_loads_gives_its_next_one(export, tmp_path, monkeypatch):
+    """Between the weights and the tokenizer, at the worst place."""
+    run = RunDirectory(tmp_path / "convo")
+    run.checkpoints.mkdir(parents=True)
+    run.config.write_text("{}")
+
+    def save(step):
+        state = SavedState(progress=Progress(step=step), scaler={})
+
+        def fill(folder):
+            shutil.copytree(export, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("MANIFEST.json"))
+            write_state(folder, state)
+
+        publish_directory(run.checkpoint(step), fill)
+
+    def load_late(folder, load=open_module.load_model):
+        if folder == str(run.checkpoint(10)):
+            save(20)
+            remove_directory(run.checkpoint(10))
+        return load(folder)
+
+    save(10)
+    monkeypatch.setattr(open_module, "load_model", load_late)
+    notices = []
+    assert opened(run.path, notices.append).reply(HELLO, GREEDY) == opened(export, notices.append).reply(HELLO, GREEDY)
+    assert [notice.message.partition(" was deleted")[0] for notice in notices] == ["step-00000010"]
+    assert not notices[0].is_warning
