@@ -60,10 +60,11 @@ class SavedState(BaseModel):
     scaler: dict[str, int | float]
 
 
-class SavedPointer(Progress):
-    """last.json, best-loss.json and best-metric.json: which checkpoint, the progress in it, and its evaluation."""
+class SavedPointer(BaseModel):
+    """last.json, best-loss.json and best-metric.json: which checkpoint, and its record in metrics.jsonl."""
 
     checkpoint: str
+    step: int
     evaluation: dict[str, Any] | None
 
 
@@ -194,8 +195,8 @@ def point_and_prune(
         evaluation = _evaluation_of(chosen, evaluations)
         pointer = SavedPointer(
             checkpoint=chosen.path.relative_to(run.path).as_posix(),
+            step=chosen.progress.step,
             evaluation=None if evaluation is None else evaluation_record(evaluation),
-            **chosen.progress.model_dump(),
         )
         text = pointer.model_dump_json(indent=2) + "\n"
         if not _holds(run.pointer(label), text):  # most saves leave the best as they are, and a flush is not free

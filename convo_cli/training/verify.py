@@ -111,7 +111,11 @@ def verify_run(
         make_directory(aside.checkpoints)
 
         def build(path: Path, is_heard: bool) -> tuple[Parts, TrainState]:
-            return build_from(path, config, files, cache, report if is_heard else _mute)
+            parts, state = build_from(path, config, files, cache, report if is_heard else _mute)
+            state.is_evaluated = (
+                True  # the evaluation of these weights is no step, and is counted before they are saved
+            )
+            return parts, state
 
         parts, state = build(checkpoint, True)
         first = state.progress.step

@@ -17,7 +17,7 @@ def test_stdout_is_the_run_directory_and_stderr_all_else(convo):
     assert (result.code, result.out) == (0, "runs/new\n")
     lines = result.err.splitlines()
     assert [line.split()[0] for line in lines if line.startswith("step ")] == ["step", "step"]
-    assert "saved step 2  runs/new/checkpoints/step-00000002 (last)" in lines
+    assert "saved step 2  runs/new/checkpoints/step-00000002" in lines
     assert lines[-4:] == [
         "next:",
         "  convo chat runs/new",
@@ -42,7 +42,7 @@ def test_json_is_one_versioned_object(work, convo):
     assert result.err == ""
     answer = result.json
     assert answer.pop("best_loss") == pytest.approx(
-        json.loads((work / "runs/new/best-loss.json").read_text())["best_loss"]
+        json.loads((work / "runs/new/best-loss.json").read_text())["evaluation"]["loss"]
     )
     assert answer.pop("best_metric") >= 0
     assert answer.pop("convo")
