@@ -200,7 +200,7 @@ class EvaluationConfig(Section):
 
 class CheckpointsConfig(Section):
     every_steps: int | None = Field(None, ge=1)
-    """Steps between checkpoints; null: at every evaluation. The end of the run always saves one."""
+    """Steps between checkpoints; null: as many as between evaluations. Every evaluation and the end save one too."""
     keep: int = Field(2, ge=1)
     """How many of the newest checkpoints stay on disk, besides the best by loss and by metric."""
 

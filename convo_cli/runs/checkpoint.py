@@ -267,9 +267,9 @@ def _best_of_all(run: RunDirectory, which: Literal["loss", "metric"], metric: st
             f"{known.damaged[0]}: damaged, so it is not certain which checkpoint has the best {which}"
         )
     if is_lost:
-        left = "no checkpoint is known to have one" if best is None else f"of those left {best.path.name} has {score:g}"
+        left = "no checkpoint is known to have one" if best is None else f"of those here {best.path.name} has {score:g}"
         raise CheckpointError(
-            f"{run.path}: the checkpoint with the best validation {which}, {before:g}, is gone; {left}"
+            f"{run.path}: the checkpoint with the best validation {which}, {before:g}, is not here; {left}"
         )
     if best is None:
         raise CheckpointError(f"{run.path}: no checkpoint has a validation {which} yet")

@@ -65,6 +65,14 @@ def test_the_best_checkpoint_is_continued_in_place_or_in_a_new_run(work, convo):
     assert len(set(ends)) == 1
 
 
+def test_the_best_checkpoint_that_is_the_newest_continues_in_place(work, convo):
+    assert json.loads((work / RUN / "best-loss.json").read_text())["step"] == 6
+    result = convo("resume", RUN, "--load", "loss", *LONGER)
+    assert (result.code, result.out) == (0, f"{RUN}\n")
+    assert "resuming from step 6 (best checkpoint by loss)\n" in result.err
+    assert [path.name for path in (work / "runs").iterdir() if not path.name.startswith(".")] == ["tiny"]
+
+
 def test_a_run_that_is_given_as_the_current_folder_forks_beside_it(work, monkeypatch):
     result = run_here(work / RUN, "resume", ".", "-q", *LONGER, *settings("name=other"))
     assert result.code == 0

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from convo_cli.runs.layout import RunDirectory
+from convo_cli.runs.metrics import read_metrics
 from tests.commands import settings
 from tests.faults.harness import (
     RUN,
@@ -186,6 +187,28 @@ def test_a_damaged_best_checkpoint_is_never_replaced_by_another(convo, half, tmp
     assert_refused(ended, 5)
     assert "step-00000002" in ended.err
     assert "model.safetensors" in ended.err
+
+
+def test_a_damaged_score_never_makes_another_checkpoint_the_best(convo, finished, tmp_path):
+    """One digit of the best loss in the log, with best-loss.json damaged as well."""
+    folder = copy_of(finished, tmp_path / "work")
+    run = RunDirectory(folder / RUN)
+    record = next(one for one in reversed(list(read_metrics(run.metrics))) if one["event"] == "evaluation")
+    log = run.metrics.read_text(encoding="utf-8")
+    line = log[: log.index(f'"loss": {record["loss"]}')].count("\n") + 1
+    run.metrics.write_text(log.replace(f'"loss": {record["loss"]}', '"loss": 99.0'), encoding="utf-8")
+    run.pointer("best-loss").unlink()
+    longer = settings(f"training.max_steps={STEPS + 1}")
+    ended = convo(folder, "resume", RUN, "-q", "--load", "loss", *longer)
+    assert_refused(ended, 5)
+    assert f"metrics.jsonl:{line}: damaged" in ended.err
+    assert "--load last" in ended.err
+    repeated = convo(folder, "resume", RUN, "-q", *longer)
+    assert repeated.code == 0
+    assert f"warning: {RUN}/metrics.jsonl:{line}: damaged" in repeated.err
+    known = [one["loss"] for one in read_metrics(run.metrics) if one["event"] == "evaluation"]
+    assert record["loss"] in known, "the evaluation is repeated"
+    assert 99.0 not in known
 
 
 COMMANDS = {

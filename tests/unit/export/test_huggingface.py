@@ -10,8 +10,11 @@ import pytest
 from convo_cli.errors import CheckpointError, ConvoError, UsageError
 from convo_cli.export import huggingface as module
 from convo_cli.export.huggingface import export_huggingface
-from convo_cli.runs.atomic import verify_directory
+from convo_cli.runs.atomic import publish_directory, remove_directory, verify_directory
+from convo_cli.runs.checkpoint import read_state, write_state
+from convo_cli.runs.layout import RunDirectory
 from convo_cli.runs.opening import open_checkpoint
+from tests.commands import make_workplace, settings, start
 
 FILES = {
     "MANIFEST.json", "README.md", "chat_template.jinja", "config.json", "dialogue.json", "generation_config.json",
@@ -73,6 +76,69 @@ def test_the_source_is_left_as_it_was(export, out, checkpoint):
     before = tree(checkpoint.parent.parent)
     export(out)
     assert tree(checkpoint.parent.parent) == before
+
+
+@pytest.mark.parametrize(("owner", "name"), [(module, "load_model"), (shutil, "copyfile")], ids=["loading", "copying"])
+def test_a_run_that_deletes_the_checkpoint_meanwhile_exports_its_next_one(
+    checkpoint, out, tmp_path, monkeypatch, owner, name
+):
+    run, real, called = RunDirectory(tmp_path / "run"), getattr(owner, name), []
+    shutil.copytree(checkpoint.parent.parent, run.path)
+
+    def prune_first(*arguments):
+        if not called:
+            called.append(name)
+            copy_checkpoint_as(run, 0, 5)
+            remove_directory(run.checkpoint(0))
+        return real(*arguments)
+
+    monkeypatch.setattr(owner, name, prune_first)
+    notices = []
+    result = export_huggingface(run.path, out, force=False, report=notices.append)
+    assert result.source == run.checkpoint(5)
+    verify_directory(out)
+    assert any("step-00000000 was deleted by its training run" in notice.message for notice in notices)
+    assert [path.name for path in out.parent.iterdir()] == ["talker"]
+
+
+def copy_checkpoint_as(run, old, new):
+    saved = read_state(run.checkpoint(old))
+    saved.progress.step = new
+
+    def fill(folder):
+        skipped = shutil.ignore_patterns("MANIFEST.json")
+        shutil.copytree(run.checkpoint(old), folder, dirs_exist_ok=True, ignore=skipped)
+        write_state(folder, saved)
+
+    publish_directory(run.checkpoint(new), fill)
+
+
+@pytest.mark.slow
+def test_a_run_that_trains_and_deletes_can_be_exported_all_the_time(tmp_path):
+    """The real executable saves every 100 steps and keeps one checkpoint."""
+    make_workplace(tmp_path)
+    process = start(
+        tmp_path, "train", "config.yaml", "-q",
+        *settings(
+            "data.validation=[]", "training.max_steps=1500", "checkpoints.every_steps=100", "checkpoints.keep=1",
+            "logging.plots=false", "logging.tensorboard=false",
+        ),
+    )  # fmt: skip
+    num_exports, notices = 0, []
+    try:
+        while process.poll() is None:
+            if (tmp_path / "runs/tiny").exists():
+                out = tmp_path / f"exports/{num_exports}"
+                result = export_huggingface(tmp_path / "runs/tiny", out, force=False, report=notices.append)
+                assert result.receipt.num_prompts > 0
+                verify_directory(out)
+                num_exports += 1
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 0
+    assert num_exports >= 3
+    assert not [notice for notice in notices if notice.is_warning]
 
 
 # Where it may be written

@@ -206,7 +206,7 @@ def test_a_best_checkpoint_that_is_gone_is_an_error_never_the_next_best(run, whi
     assert find(run, which).step == step
     shutil.rmtree(run.checkpoint(step))
     with pytest.raises(
-        CheckpointError, match=rf"the best validation {which}, \d, is gone; of those left .* has {left}$"
+        CheckpointError, match=rf"the best validation {which}, \d, is not here; of those here .* has {left}$"
     ):
         find(run, which)
 
@@ -275,7 +275,9 @@ def test_without_the_log_the_pointers_know_the_best_and_without_both_it_is_an_er
     for label in ("best-loss", "best-metric"):
         change(evaluated.pointer(label), '"num_targets": 9', '"num_targets": 8')
     for which in ("loss", "metric"):
-        with pytest.raises(CheckpointError, match=f"the best validation {which}, .*, is gone; no checkpoint is known"):
+        with pytest.raises(
+            CheckpointError, match=f"the best validation {which}, .*, is not here; no checkpoint is known"
+        ):
             find(evaluated, which)
     assert find(evaluated, "last").step == 30
 
