@@ -85,12 +85,12 @@ def test_a_run_that_deletes_the_checkpoint_meanwhile_exports_its_next_one(
     run, real, called = RunDirectory(tmp_path / "run"), getattr(owner, name), []
     shutil.copytree(checkpoint.parent.parent, run.path)
 
-    def prune_first(*arguments):
+    def prune_first(*arguments, **options):
         if not called:
             called.append(name)
             copy_checkpoint_as(run, 0, 5)
             remove_directory(run.checkpoint(0))
-        return real(*arguments)
+        return real(*arguments, **options)
 
     monkeypatch.setattr(owner, name, prune_first)
     notices = []
