@@ -40,8 +40,9 @@ def read_evaluations(run: RunDirectory) -> Evaluations:
     found: dict[int, EvaluationDone] = {}
     damaged: list[str] = []
     for label in ("best-loss", "best-metric"):
-        if evaluation := _of_pointer(run.pointer(label)):
-            found[evaluation.step] = evaluation
+        evaluation = _of_pointer(run.pointer(label))
+        if evaluation and evaluation.weights == weights_of(run.checkpoint(evaluation.step)):
+            found[evaluation.step] = evaluation  # and not of a checkpoint that was discarded
     for number, record in enumerate(_records(run.metrics), 1):
         if record is None:
             damaged.append(f"{run.metrics}:{number}")

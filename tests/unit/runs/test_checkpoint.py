@@ -295,6 +295,18 @@ def test_scores_of_other_weights_are_not_those_of_the_checkpoint(evaluated, tmp_
     assert tidy(evaluated, 30)["best-metric"] == evaluated.checkpoint(20), "of those whose own scores are known"
 
 
+def test_a_pointer_to_a_checkpoint_that_was_discarded_says_nothing_about_the_next_of_that_step(evaluated):
+    tidy(evaluated, 30)
+    for step in (20, 30):
+        shutil.rmtree(evaluated.checkpoint(step))
+    evaluated.metrics.write_bytes(evaluated.metrics.read_bytes().partition(b"\n")[0] + b"\n")
+    publish_directory(evaluated.checkpoint(20), lambda folder: [
+        (folder / "model.safetensors").write_text("weights of another way"),
+        (folder / "state.json").write_text(SavedState(progress=Progress(step=20), scaler={}).model_dump_json()),
+    ])  # fmt: skip
+    assert find(evaluated, "loss").step == 10
+
+
 # A copy for another run
 
 
