@@ -9,6 +9,7 @@
     ├── DivergedError             4  a loss or gradient stopped being finite
     ├── CheckpointError           5  a checkpoint or run directory is missing, damaged or foreign
     ├── ChangedError              6  data, tokenizer, config or model differ from what the run began with
+    │   └── FileChangedError      6  a data file changed between being hashed and being read
     ├── DiskError                 7  no space, no permission, read-only
     └── StoppedError        130/143  SIGINT / SIGTERM; what was done is saved
 
@@ -61,6 +62,10 @@ class CheckpointError(ConvoError):
 
 class ChangedError(ConvoError):
     exit_code = 6
+
+
+class FileChangedError(ChangedError):
+    pass
 
 
 class DiskError(ConvoError):

@@ -45,11 +45,15 @@ def evaluate(
             report(
                 Notice(f"replies are at most {generator.longest_reply} tokens long here, half of the model's window")
             )
-        result = evaluate_files(generator, data, num_replies=replies, max_new_tokens=max_new_tokens, report=report)
+        result, files = evaluate_files(
+            generator, data, num_replies=replies, max_new_tokens=max_new_tokens, report=report
+        )
     scores = {"loss": result.loss, "perplexity": result.perplexity, **result.metrics}
     counts = {"targets": result.num_targets, "replies": len(result.samples)}
     if as_json:
-        print_json("evaluate", {"model": model, "data": data, "scores": scores, "counts": counts})
+        source = {"model": model, "source": str(generator.folder)}
+        hashes = [file.model_dump(include={"path", "sha256"}) for file in files]
+        print_json("evaluate", {**source, "data": hashes, "scores": scores, "counts": counts})
         return
     from rich.table import Table
 

@@ -39,10 +39,12 @@ def require_new_file(out: Path, inputs: Sequence[str], *, is_forced: bool) -> No
 def fix_files(
     paths: Sequence[str], out: Path, data_config: DataConfig, train_on: TrainOn, max_listed: int, report: Report
 ) -> RepairReport:
-    """Repair the files into one; DataError, and no file, where not one line is left."""
+    """Repair the files into one; no file where not one line is left (DataError) or one changed (ChangedError)."""
     from convo_cli.data.repair import repair_files
     from convo_cli.runs.atomic import writing
+    from convo_cli.runs.snapshot import Snapshot
 
+    before = [Snapshot.of(Path(path)) for path in paths]
     with writing(out) as file, _packed(file, out.suffix.lower()) as write:
         repaired = repair_files(paths, write, data_config, train_on=train_on, max_listed=max_listed, report=report)
         if not repaired.num_written:
@@ -50,6 +52,8 @@ def fix_files(
                 f"{', '.join(paths)}: not one line can be trained on, so {out} was not written",
                 hint="`convo validate-data` without --fix names every problem",
             )
+        for read in before:
+            read.require_unchanged()
     return repaired
 
 

@@ -79,14 +79,18 @@ def validate_data(
         inputs = inputs.of([str(fix)])
 
     from convo_cli.data.validate import validate_files
+    from convo_cli.runs.snapshot import Snapshot
 
     paths, data_config, train_on = inputs.paths, inputs.data_config, inputs.train_on
+    before = [Snapshot.of(Path(path)) for path in paths]
     with _progress(paths, is_quiet=is_quiet) as report:
         result = validate_files(paths, data_config, train_on=train_on, max_problems=max_problems, report=report)
     preview: Preview | None = None
     refused: tuple[ProblemGroup, ...] = ()
     if inputs.run_config is not None and result.is_trainable:
         preview, refused = _preview(inputs, show_tokens, max_problems, is_quiet=is_quiet)
+    for read in before:
+        read.require_unchanged()
 
     if as_json:
         from convo_cli.cli.console import print_json

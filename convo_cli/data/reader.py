@@ -12,7 +12,7 @@ import os
 import re
 import shlex
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from convo_cli.data.formats import to_dialogue
 from convo_cli.data.problems import Problem, ProblemSink, refuse
 from convo_cli.data.recognise import recognise_compression, recognise_content
 from convo_cli.data.strict_json import decode, place
-from convo_cli.data.unpack import BUFFER_BYTES, DAMAGED, STDIN, open_unpacked
+from convo_cli.data.unpack import BUFFER_BYTES, DAMAGED, STDIN, OpenRaw, open_unpacked
 from convo_cli.errors import UsageError
 
 MAX_LINE_BYTES = 64 * 2**20
@@ -71,24 +71,36 @@ def check_source(source: str) -> None:
         raise UsageError(f"{source} cannot be read: permission denied", hint=f"chmod +r {shlex.quote(source)}")
 
 
-def read_dialogues(paths: Iterable[str], data_config: DataConfig) -> Iterator[Dialogue]:
+def read_dialogues(
+    paths: Iterable[str], data_config: DataConfig, open_raw: OpenRaw | None = None
+) -> Generator[Dialogue, None, None]:
     """Yield every dialogue of the files in order; raises `DataError` at the first line that is not one."""
     for path in paths:
-        for number, raw in iter_lines(path):
+        for number, raw in iter_lines(path, open_raw=open_raw):
             dialogue = _read_line(raw, path, number, data_config)
             if dialogue is not None:
                 yield dialogue
 
 
 def iter_lines(
-    source: str, found: ProblemSink = refuse, *, max_line_bytes: int = MAX_LINE_BYTES
+    source: str,
+    found: ProblemSink = refuse,
+    *,
+    max_line_bytes: int = MAX_LINE_BYTES,
+    open_raw: OpenRaw | None = None,
 ) -> Iterator[tuple[int, bytes]]:
     """Yield the 1-based number and the bytes, without their line end, of every line that is not blank."""
-    for block in iter_blocks(source, found, max_line_bytes=max_line_bytes):
+    for block in iter_blocks(source, found, max_line_bytes=max_line_bytes, open_raw=open_raw):
         yield from zip(block.numbers.tolist(), block.lines(), strict=True)
 
 
-def iter_blocks(source: str, found: ProblemSink = refuse, *, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[Block]:
+def iter_blocks(
+    source: str,
+    found: ProblemSink = refuse,
+    *,
+    max_line_bytes: int = MAX_LINE_BYTES,
+    open_raw: OpenRaw | None = None,
+) -> Iterator[Block]:
     """Yield the lines that are not blank, about `BUFFER_BYTES` at a time.
 
     ``source`` is a path (.gz and .zst are unpacked) or ``-``. What makes a line or the rest of the file unreadable
@@ -97,7 +109,7 @@ def iter_blocks(source: str, found: ProblemSink = refuse, *, max_line_bytes: int
     check_source(source)
     number = 0
     try:
-        with open_unpacked(source) as (packed, text):
+        with open_unpacked(source, open_raw) as (packed, text):
             unfit = recognise_compression(packed.peek(4)[:4], Path(source).suffix.lower())
             unfit = unfit or recognise_content(text.peek(BUFFER_BYTES), _inner_suffix(source))
             if unfit is not None:

@@ -1,32 +1,38 @@
 """Encoded examples, side by side in flat arrays: what training reads instead of dialogues.
 
-Arrays are built in memory for a few dialogues, and appended to files for many; a store that was opened from files is
-mapped, so its size on disk is not its size in memory.
+Arrays are built in memory for a few dialogues, and appended to files for many. Of a store that was opened from files
+only the columns of numbers per example and per dialogue are in memory; tokens are read where they are needed. They are
+not mapped: reading a mapped file that was cut short ends the process with SIGBUS.
 """
 
 from __future__ import annotations
 
+import os
+import weakref
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convo_cli.data.dialogue import Dialogue
 from convo_cli.data.fingerprint import fingerprint
+from convo_cli.errors import CheckpointError
 
 NO_TARGET, ASSISTANT_TARGET, USER_TARGET = 0, 1, 2
 """What a token is to the loss. User targets count while `dialogue.train_on` is all or the curriculum says so."""
 
-_COUNTED = 1 << 24  # tokens looked at at once
+_COUNTED = 1 << 20  # tokens looked at at once
+_READS_PER_CHECK = 32
+"""A check whether the file was written to in place costs as much as a read; a short read shows at once."""
 _DIALOGUE = np.dtype([("file", "<i4"), ("line", "<i8"), ("fingerprint", "<u8"), ("num_tokens", "<i8")])
+_TOKENS: dict[str, np.dtype[Any]] = {"input_ids": np.dtype("<i4"), "targets": np.dtype("u1")}
+"""Columns with a number for each token: those that may be larger than memory."""
 _COLUMNS: dict[str, np.dtype[Any]] = {
-    "input_ids": np.dtype("<i4"),
-    "targets": np.dtype("u1"),
     "offsets": np.dtype("<i8"),
     "dialogue_of": np.dtype("<i8"),
     "dialogues": _DIALOGUE,
@@ -43,12 +49,56 @@ class Example:
     """Tokens at its start that an earlier window of the dialogue has too: the system turn and the context."""
 
 
+class FileColumn:
+    """The numbers of a file, read a slice at a time; CheckpointError where the file is written to meanwhile.
+
+    An overwrite that sets the time of the last change back is not noticed.
+    """
+
+    def __init__(self, path: Path, dtype: np.dtype[Any]) -> None:
+        self._path, self._dtype = path, dtype
+        self._file = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
+        self._state = self._read_state()
+        self._num_reads = 0
+        self._length = self._state[0] // dtype.itemsize
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, part: slice) -> NDArray[Any]:
+        begin, end, _ = part.indices(self._length)
+        size = (end - begin) * self._dtype.itemsize
+        self._num_reads += 1
+        try:
+            data = os.pread(self._file, size, begin * self._dtype.itemsize)
+            if len(data) != size or (self._num_reads % _READS_PER_CHECK == 0 and self._read_state() != self._state):
+                sizes = f"{self._state[0]:,} bytes before, now {self._read_state()[0]:,}"
+                raise self._error(f"written to while it was in use ({sizes})")
+        except OSError as error:
+            raise self._error(f"cannot be read ({error.strerror})") from error
+        return np.frombuffer(data, self._dtype)
+
+    def _read_state(self) -> tuple[int, int]:
+        status = os.fstat(self._file)
+        return status.st_size, status.st_mtime_ns
+
+    def _error(self, what: str) -> CheckpointError:
+        return CheckpointError(
+            f"{self._path}: {what}",
+            hint="start again, by `convo resume RUN_DIR` where a run was begun: the file is checked and made again",
+        )
+
+
+_Tokens: TypeAlias = NDArray[Any] | FileColumn
+
+
 @dataclass(frozen=True)
 class TokenStore:
     """N examples of D dialogues; example i is the slice ``offsets[i]:offsets[i + 1]`` of both flat arrays."""
 
-    input_ids: NDArray[np.int32]
-    targets: NDArray[np.uint8]
+    input_ids: _Tokens
+    targets: _Tokens
     offsets: NDArray[np.int64]  # (N + 1,)
     dialogue_of: NDArray[np.int64]  # (N,) which dialogue an example is from
     dialogues: NDArray[np.void]
@@ -85,15 +135,9 @@ class TokenStore:
 
     @classmethod
     def open(cls, folder: Path) -> TokenStore:
-        """Map the files that `write` made; reading an example reads its part of them."""
-        return cls(
-            *(
-                np.memmap(folder / name, dtype, mode="r")
-                if (folder / name).stat().st_size
-                else np.empty(0, dtype)  # nothing cannot be mapped
-                for name, dtype in _COLUMNS.items()
-            )
-        )
+        """Open the files that `write` made; reading an example reads its part of them."""
+        input_ids, targets = (FileColumn(folder / name, dtype) for name, dtype in _TOKENS.items())
+        return cls(input_ids, targets, *(np.fromfile(folder / name, dtype) for name, dtype in _COLUMNS.items()))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -115,7 +159,7 @@ class TokenStore:
         return np.diff(self.offsets)
 
     def num_targets(self, kind: int) -> int:
-        """How many tokens are targets of this kind; a part of a mapped store at a time."""
+        """How many tokens are targets of this kind; a part of a store in files at a time."""
         parts = (self.targets[begin : begin + _COUNTED] for begin in range(0, len(self.targets), _COUNTED))
         return sum(int(np.count_nonzero(part == kind)) for part in parts)
 
@@ -129,11 +173,11 @@ def write(parts: Iterable[TokenStore], folder: Path) -> None:
     """Append one small store after the other to the files of ``folder``, so that only one is in memory."""
     num_tokens = num_dialogues = 0
     with ExitStack() as stack:
-        files = {name: stack.enter_context((folder / name).open("wb")) for name in _COLUMNS}
+        files = {name: stack.enter_context((folder / name).open("wb")) for name in (*_TOKENS, *_COLUMNS)}
         files["offsets"].write(np.zeros(1, np.int64).tobytes())
         for part in parts:
-            files["input_ids"].write(part.input_ids.tobytes())
-            files["targets"].write(part.targets.tobytes())
+            files["input_ids"].write(part.input_ids[:].tobytes())
+            files["targets"].write(part.targets[:].tobytes())
             files["offsets"].write((part.offsets[1:] + num_tokens).tobytes())
             files["dialogue_of"].write((part.dialogue_of + num_dialogues).tobytes())
             files["dialogues"].write(part.dialogues.tobytes())

@@ -6,10 +6,10 @@ import gzip
 import io
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import zstandard
 
@@ -21,10 +21,17 @@ DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError)
 # A Zstandard block of 4 bytes can hold 128 KiB, so at most 8 MiB are unpacked at once.
 _ZSTD_READ_BYTES = 2**8
 
+OpenRaw: TypeAlias = Callable[[str], io.FileIO]
+
 
 @contextmanager
-def open_unpacked(source: str) -> Iterator[tuple[io.BufferedReader[Any], io.BufferedReader[Any]]]:
-    """The bytes as they lie on disk (only to be peeked at where they are packed) and the text in them."""
+def open_unpacked(
+    source: str, open_raw: OpenRaw | None = None
+) -> Iterator[tuple[io.BufferedReader[Any], io.BufferedReader[Any]]]:
+    """The bytes as they lie on disk (only to be peeked at where they are packed) and the text in them.
+
+    A file opened by ``open_raw`` stays open at the end.
+    """
     if source == STDIN:
         stdin = io.BufferedReader(cast(Any, sys.stdin.buffer), BUFFER_BYTES)
         try:
@@ -32,14 +39,20 @@ def open_unpacked(source: str) -> Iterator[tuple[io.BufferedReader[Any], io.Buff
         finally:
             stdin.detach()
         return
-    with io.BufferedReader(io.FileIO(source), BUFFER_BYTES) as packed:
-        suffix = Path(source).suffix.lower()
+    packed = io.BufferedReader((open_raw or io.FileIO)(source), BUFFER_BYTES)
+    suffix = Path(source).suffix.lower()
+    try:
         if suffix == ".gz":
             yield packed, io.BufferedReader(cast(Any, gzip.GzipFile(fileobj=packed)), BUFFER_BYTES)
         elif suffix == ".zst":
             yield packed, io.BufferedReader(_ZstdReader(packed), BUFFER_BYTES)
         else:
             yield packed, packed
+    finally:
+        if open_raw is None:
+            packed.close()
+        else:
+            packed.detach()
 
 
 class _ZstdReader(io.RawIOBase):

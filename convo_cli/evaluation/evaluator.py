@@ -16,14 +16,15 @@ import torch
 
 from convo_cli.config.schema import DataConfig, GenerationConfig, TrainOn
 from convo_cli.data.dialogue import Dialogue
-from convo_cli.data.reader import read_dialogues
 from convo_cli.data.store import ASSISTANT_TARGET, USER_TARGET, TokenStore, write
+from convo_cli.data.unchanged import read_unchanged
 from convo_cli.errors import DataError, DivergedError, is_out_of_memory
 from convo_cli.evaluation.likelihood import length_sorted_batches, mean_nll
 from convo_cli.evaluation.replies import choose_dialogues, reply_to_all, score_replies
 from convo_cli.events import EvaluationDone, Notice, Progress, Report, SampleReply
 from convo_cli.model.generation import Generator
 from convo_cli.model.layout import Layout, choose_layout, proof_examples
+from convo_cli.runs.provenance import DataFile, DataFiles, with_hashed_data
 from convo_cli.text.encoder import DialogueEncoder
 
 if TYPE_CHECKING:
@@ -104,18 +105,34 @@ class Evaluator:
 
 def evaluate_files(
     generator: Generator, paths: Sequence[str], *, num_replies: int, max_new_tokens: int, report: Report
-) -> EvaluationDone:
-    """Score a finished model on data files, in fp32; the speakers in the data are those of the default config."""
+) -> tuple[EvaluationDone, tuple[DataFile, ...]]:
+    """Score a finished model on data files, in fp32, and say which content they had.
+
+    The speakers in the data are those of the default config.
+    """
     data, encoder = DataConfig(train=tuple(paths)), generator.encoder
     with TemporaryDirectory(prefix="convo-evaluate-") as folder:
-        stream = read_dialogues(paths, data)
-        chunks = iter(lambda: list(islice(stream, _CHUNK)), [])
-        write((TokenStore.build(zip(chunk, encoder.encode(chunk), strict=True)) for chunk in chunks), Path(folder))
-        return _evaluate_store(generator, TokenStore.open(Path(folder)), paths, num_replies, max_new_tokens, report)
+
+        def read(files: DataFiles) -> tuple[tuple[DataFile, ...], list[Dialogue]]:
+            with read_unchanged(files.train, data) as stream:
+                chunks = iter(lambda: list(islice(stream, _CHUNK)), [])
+                parts = (TokenStore.build(zip(chunk, encoder.encode(chunk), strict=True)) for chunk in chunks)
+                write(parts, Path(folder))
+            with read_unchanged(files.train, data) as stream:
+                return files.train, choose_dialogues(stream, num_replies, seed=0)
+
+        files, dialogues = with_hashed_data(data, read, report)
+        store = TokenStore.open(Path(folder))
+        return _evaluate_store(generator, store, dialogues, paths, max_new_tokens, report), files
 
 
 def _evaluate_store(
-    generator: Generator, store: TokenStore, paths: Sequence[str], num_replies: int, max_new_tokens: int, report: Report
+    generator: Generator,
+    store: TokenStore,
+    dialogues: Sequence[Dialogue],
+    paths: Sequence[str],
+    max_new_tokens: int,
+    report: Report,
 ) -> EvaluationDone:
     encoder = generator.encoder
     if not store.num_targets(ASSISTANT_TARGET):
@@ -131,7 +148,7 @@ def _evaluate_store(
         encoder=encoder,
         layout=layout,
         store=store,
-        dialogues=choose_dialogues(read_dialogues(paths, DataConfig(train=tuple(paths))), num_replies, seed=0),
+        dialogues=dialogues,
         train_on="assistant",
         generation=GenerationConfig(max_new_tokens=max_new_tokens),
         device=generator.model.device,

@@ -16,6 +16,7 @@ from convo_cli.runs.atomic import MANIFEST_FILE, make_directory, publish_directo
 from convo_cli.runs.checkpoint import STATE_FILE
 from convo_cli.runs.model_folder import require_writable
 from convo_cli.runs.opening import load_from
+from convo_cli.runs.snapshot import Snapshot
 from convo_cli.text.contract import load_encoder
 
 _TRAINER_FILES = {STATE_FILE, MANIFEST_FILE, "optimizer.safetensors"}
@@ -56,10 +57,11 @@ class Exported:
 def export_huggingface(source: Path, out: Path, *, force: bool, report: Report) -> Exported:
     """Write the folder whole or not at all, after reloading it with plain transformers and comparing its answers."""
     require_writable(out, force=force)
-    return load_from(source, report, lambda folder: _export(folder, out, report))
+    return load_from(source, report, lambda opened: _export(opened, out, report))
 
 
-def _export(folder: Path, out: Path, report: Report) -> Exported:
+def _export(opened: Snapshot, out: Path, report: Report) -> Exported:
+    folder = opened.path
     files = [file for file in sorted(folder.iterdir()) if file.is_file() and file.name not in _TRAINER_FILES]
     for file in files:
         if file.is_symlink():  # to whatever its maker would like to see published
@@ -71,6 +73,7 @@ def _export(folder: Path, out: Path, report: Report) -> Exported:
     def fill(aside: Path) -> None:
         for file in files:
             shutil.copyfile(file, aside / file.name)
+        opened.require_unchanged()
         card = _CARD.format(
             name=out.resolve().name,
             version=__version__,

@@ -47,6 +47,8 @@ def load_model(source: str, revision: str | None = None) -> PreTrainedModel:
         ) from error
     model: PreTrainedModel = loaded[0]
     _require_every_weight(model, loaded[1], source)
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()  # transformers leaves it mapped: a change to the file would change the model
     return model
 
 

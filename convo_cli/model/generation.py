@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,9 +33,11 @@ class Reply:
 class Generator:
     """A model that answers histories rendered by its own encoder."""
 
-    def __init__(self, model: PreTrainedModel, encoder: DialogueEncoder) -> None:
+    def __init__(self, model: PreTrainedModel, encoder: DialogueEncoder, folder: Path | None = None) -> None:
         self.model = model
         self.encoder = encoder
+        self.folder = folder
+        """Where the model was loaded from, if it was."""
 
     @property
     def longest_reply(self) -> int:

@@ -30,7 +30,7 @@ def open_generator(source: str, *, device: str, report: Report) -> Generator:
     A folder without dialogue.json is a foreign Hugging Face model and speaks its own chat template.
     """
     where = choose_device(device)
-    generator = load_from(local_folder(source), report, lambda folder: _load(folder, source, report))
+    generator = load_from(local_folder(source), report, lambda opened: _load(opened.path, source, report))
     move(generator.model, where)
     return generator
 
@@ -52,7 +52,7 @@ def _load(folder: Path, source: str, report: Report) -> Generator:
             )
         window = context_length(model) or _DEFAULT_WINDOW
         encoder = DialogueEncoder(tokenizer, make_template("native", tokenizer), max_length=window)
-    return Generator(model, encoder)
+    return Generator(model, encoder, folder)
 
 
 def generation_defaults(generator: Generator) -> GenerationConfig:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from convo_cli.errors import CheckpointError, ConvoError, DiskError
+from convo_cli.runs.snapshot import Snapshot
 
 MANIFEST_FILE = "MANIFEST.json"
 _FORMAT = 1
@@ -165,11 +166,14 @@ def remove_leftovers(folder: Path) -> None:
                 _delete(path)
 
 
-def verify_directory(path: Path, *, may_differ: frozenset[str] = frozenset(), may_hold_more: bool = False) -> None:
+def verify_directory(path: Path, *, may_differ: frozenset[str] = frozenset(), may_hold_more: bool = False) -> Snapshot:
     """Raise CheckpointError naming the first file that is missing, changed or not in the manifest.
+
+    Returns the folder as it was before its files were hashed.
 
     Files named in ``may_differ`` may be changed or missing; with ``may_hold_more`` others may have been added.
     """
+    before = Snapshot.of(path)
     expected = {name: seal for name, seal in read_manifest(path).items() if name not in may_differ}
     with _read_errors(path):
         found = {file.name for file in path.iterdir()} - {MANIFEST_FILE} - may_differ
@@ -179,6 +183,7 @@ def verify_directory(path: Path, *, may_differ: frozenset[str] = frozenset(), ma
         if name not in found:
             raise _damage(f"{path / name}: missing")
         _verify(path / name, *expected[name])
+    return before
 
 
 def has_all_files(path: Path) -> bool:

@@ -28,6 +28,7 @@ from convo_cli.runs.atomic import (
 )
 from convo_cli.runs.evaluations import evaluation_record, read_evaluations, weights_of
 from convo_cli.runs.layout import RunDirectory
+from convo_cli.runs.snapshot import Snapshot
 
 Which = Literal["last", "loss", "metric"]
 STATE_FILE = "state.json"
@@ -74,6 +75,8 @@ class Checkpoint:
 
     path: Path
     progress: Progress
+    files: Snapshot
+    """As they were before any of them was hashed or read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,8 @@ class Found:
 
     path: Path
     step: int
+    files: Snapshot
+    """As they were before they were verified."""
     damaged: tuple[tuple[Path, CheckpointError], ...]
     """Newer ones that were passed over because they are damaged, each with the reason."""
     later: tuple[int, ...]
@@ -116,14 +121,14 @@ def find_checkpoint(run: RunDirectory, which: Which, metric: str) -> Found:
     """
     if which == "last":
         chosen, damaged = newest_whole(run)
-        return Found(chosen.path, chosen.progress.step, tuple(damaged), ())
+        return Found(chosen.path, chosen.progress.step, chosen.files, tuple(damaged), ())
     try:
         best = _best_of_all(run, which, metric)
         verify_directory(best.path)
     except CheckpointError as error:
         raise CheckpointError(error.message, hint="use --load last") from error
     step = best.progress.step
-    return Found(best.path, step, (), tuple(later for later in run.checkpoint_steps() if later > step))
+    return Found(best.path, step, best.files, (), tuple(later for later in run.checkpoint_steps() if later > step))
 
 
 def is_saved(run: RunDirectory, step: int) -> bool:
@@ -220,8 +225,7 @@ def newest_whole(run: RunDirectory) -> tuple[Checkpoint, list[tuple[Path, Checkp
         tried.add(step)
         path = run.checkpoint(step)
         try:
-            verify_directory(path)
-            chosen = _read_checkpoint(run, step)
+            chosen = _read_checkpoint(run, step, verify_directory(path))
             return chosen, [damaged[newer] for newer in sorted(damaged, reverse=True) if newer > step]
         except CheckpointError as error:
             if path.exists():
@@ -232,12 +236,13 @@ def newest_whole(run: RunDirectory) -> tuple[Checkpoint, list[tuple[Path, Checkp
     )
 
 
-def _read_checkpoint(run: RunDirectory, step: int) -> Checkpoint:
+def _read_checkpoint(run: RunDirectory, step: int, files: Snapshot | None = None) -> Checkpoint:
     path = run.checkpoint(step)
+    files = files or Snapshot.of(path)
     progress = read_state(path).progress
     if progress.step != step:
         raise CheckpointError(f"{path / STATE_FILE}: the state of step {progress.step}, under the name of another")
-    return Checkpoint(path, progress)
+    return Checkpoint(path, progress, files)
 
 
 def _trusted_checkpoints(run: RunDirectory) -> list[Checkpoint]:

@@ -57,6 +57,7 @@ def fill_fork(
         _copy_tensorboard(parent.tensorboard, fork.tensorboard)
     checkpoint = fork.checkpoint(found.step)
     copy_checkpoint(found.path, checkpoint, info.run_id)
+    found.files.require_unchanged()
     point_and_prune(fork, checkpoint, keep=1, metric=info.config.evaluation.metric, evaluations=evaluations)
 
 

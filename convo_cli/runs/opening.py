@@ -11,15 +11,17 @@ from convo_cli.events import Notice, Report
 from convo_cli.runs.atomic import MANIFEST_FILE, verify_directory
 from convo_cli.runs.checkpoint import STATE_FILE, newest_whole
 from convo_cli.runs.layout import RunDirectory
+from convo_cli.runs.snapshot import Snapshot
 
 _MAX_TRIES = 5
 T = TypeVar("T")
 
 
-def open_checkpoint(path: Path, report: Report) -> Path:
+def open_checkpoint(path: Path, report: Report) -> Snapshot:
     """The folder to load a model from: the newest whole checkpoint of a run directory, else the folder itself.
 
-    Folders with a manifest are verified; nothing is changed. UsageError where there is no such folder, CheckpointError
+    Folders with a manifest are verified; nothing is changed. `require_unchanged` of the result, called once the folder
+    is loaded, says that what was verified is what was loaded. UsageError where there is no such folder, CheckpointError
     where it is damaged.
     """
     if not path.exists():
@@ -31,25 +33,28 @@ def open_checkpoint(path: Path, report: Report) -> Path:
         chosen, damaged = newest_whole(run)
         for _, error in damaged:
             report(Notice(f"{error.message}; {chosen.path.name} is opened instead", is_warning=True))
-        return chosen.path
+        return chosen.files
     if (path / STATE_FILE).is_file() or _is_inside_a_run(path):
-        verify_directory(path)
-    elif (path / MANIFEST_FILE).is_file():
+        return verify_directory(path)
+    if (path / MANIFEST_FILE).is_file():
         # An export: its owner may write the card, and a hub adds files of its own.
-        verify_directory(path, may_differ=frozenset({"README.md"}), may_hold_more=True)
-    return path
+        return verify_directory(path, may_differ=frozenset({"README.md"}), may_hold_more=True)
+    return Snapshot.of(path)
 
 
-def load_from(path: Path, report: Report, load: Callable[[Path], T]) -> T:
-    """Open a folder as `open_checkpoint` does, and load it.
+def load_from(path: Path, report: Report, load: Callable[[Snapshot], T]) -> T:
+    """Open a folder as `open_checkpoint` does, and load it; ChangedError where it is written to meanwhile.
 
     A run that trains meanwhile may prune the checkpoint: then its newest one is loaded, unless ``path`` names the
     checkpoint itself.
     """
     for _ in range(_MAX_TRIES):
-        folder = open_checkpoint(path, report)
+        opened = open_checkpoint(path, report)
+        folder = opened.path
         try:
-            return load(folder)
+            loaded = load(opened)
+            opened.require_unchanged()
+            return loaded
         except Exception as error:
             if folder.exists():
                 raise

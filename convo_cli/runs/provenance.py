@@ -10,10 +10,10 @@ import hashlib
 import platform
 import re
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -21,7 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from convo_cli import __version__
 from convo_cli.config.load import dump_config
 from convo_cli.config.schema import DataConfig, RunConfig
-from convo_cli.errors import CheckpointError, UsageError
+from convo_cli.errors import CheckpointError, FileChangedError, UsageError
+from convo_cli.events import Notice, Report
 from convo_cli.runs.atomic import file_sha256, write_file
 from convo_cli.runs.layout import RunDirectory
 
@@ -34,6 +35,8 @@ _SEAL = re.compile(
     rb"# SHA-256 of what follows: ([0-9a-f]{64})\n# To change it: convo resume RUN_DIR --set KEY=VALUE\n"
 )
 _GIT_SECONDS = 10
+_ATTEMPTS = 3
+T = TypeVar("T")
 
 
 class DataFile(BaseModel):
@@ -114,6 +117,20 @@ class RunInfo(BaseModel):
 def read_data_files(data: DataConfig) -> DataFiles:
     """Hash every data file; UsageError where one cannot be read."""
     return DataFiles(*(tuple(_data_file(Path(path)) for path in paths) for paths in (data.train, data.validation)))
+
+
+def with_hashed_data(data: DataConfig, use: Callable[[DataFiles], T], report: Report) -> T:
+    """Hash every data file and call ``use``; both again where it finds that a file changed in between.
+
+    ``use`` reads the files with `convo_cli.data.unchanged.read_unchanged`, so that what it makes is of the bytes that
+    were hashed. FileChangedError where that fails three times.
+    """
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return use(read_data_files(data))
+        except FileChangedError as error:
+            report(Notice(f"{error.message}; hashing and reading the data again", is_warning=True))
+    return use(read_data_files(data))
 
 
 def read_base_model(source: str, folder: Path) -> BaseModelFiles:

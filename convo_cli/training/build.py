@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from convo_cli.config.schema import RunConfig, TrainingConfig
-from convo_cli.data.reader import read_dialogues
 from convo_cli.data.store import ASSISTANT_TARGET, USER_TARGET, TokenStore
+from convo_cli.data.unchanged import read_unchanged
 from convo_cli.errors import ChangedError, ConfigError
 from convo_cli.evaluation.replies import choose_dialogues
 from convo_cli.events import Notice, Report
@@ -54,7 +54,7 @@ def build_new(config: RunConfig, files: DataFiles, cache: Cache, report: Report)
         added = fit_vocabulary(model, len(text.encoder.tokenizer), config.seed)
         if added:
             report(Notice(f"{added} rows were added to the model's embeddings for {text.num_new_tokens} new tokens"))
-    parts = _assemble(config, text.encoder, text.spiece, model, data, device, report)
+    parts = _assemble(config, files, text.encoder, text.spiece, model, data, device, report)
     return parts, _new_state(parts)
 
 
@@ -71,7 +71,7 @@ def build_from(
         )
     data = prepare_data(config, files, encoder, cache, report)
     model = load_checkpoint_model(checkpoint)
-    parts = _assemble(config, encoder, spiece_of(checkpoint), model, data, device, report)
+    parts = _assemble(config, files, encoder, spiece_of(checkpoint), model, data, device, report)
     state = _new_state(parts)
     restore_state(checkpoint, state)
     return parts, state
@@ -86,6 +86,7 @@ def _choose_device(config: RunConfig) -> torch.device:
 
 def _assemble(
     config: RunConfig,
+    files: DataFiles,
     encoder: DialogueEncoder,
     spiece: bytes | None,
     model: PreTrainedModel,
@@ -117,8 +118,8 @@ def _assemble(
                 f"this data are {max_steps} steps",
                 hint=f"--set training.warmup_steps={max_steps // 10}",
             )
-    validation = read_dialogues(config.data.validation, config.data)
-    reply_dialogues = tuple(choose_dialogues(validation, config.evaluation.reply_dialogues, config.seed))
+    with read_unchanged(files.validation, config.data) as validation:
+        reply_dialogues = tuple(choose_dialogues(validation, config.evaluation.reply_dialogues, config.seed))
     return Parts(config, encoder, spiece, model, data, reply_dialogues, layout, device, max_steps, steps_per_epoch)
 
 

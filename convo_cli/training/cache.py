@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 from convo_cli.errors import CheckpointError
 from convo_cli.events import Notice, Report
 from convo_cli.runs.atomic import disk_errors, publish_directory, verify_directory
+from convo_cli.runs.snapshot import Snapshot
 
 T = TypeVar("T")
 
@@ -58,8 +59,8 @@ class Cache:
         text = json.dumps(key, sort_keys=True, indent=1)
         folder = self._root / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
         with self._locked(folder):
-            was_there = self._is_whole(folder)
-            if not was_there:
+            verified = self._verified(folder)
+            if verified is None:
 
                 def fill(aside: Path) -> None:
                     (aside / _KEY_FILE).write_text(text, encoding="utf-8")
@@ -68,18 +69,20 @@ class Cache:
                 publish_directory(folder, fill)
             os.utime(folder)
             opened = open_(folder)
+            if verified is not None:
+                verified.require_unchanged()
         self._prune()
-        return opened, was_there
+        return opened, verified is not None
 
-    def _is_whole(self, folder: Path) -> bool:
+    def _verified(self, folder: Path) -> Snapshot | None:
+        """The folder's files as they were before they were verified; None where it has to be made."""
         if not folder.exists():
-            return False
+            return None
         try:
-            verify_directory(folder)
+            return verify_directory(folder)
         except CheckpointError as error:
             self._report(Notice(f"{error}; it is made again", is_warning=True))
-            return False
-        return True
+            return None
 
     @contextmanager
     def _locked(self, folder: Path) -> Iterator[None]:

@@ -84,7 +84,7 @@ def restore_state(path: Path, state: TrainState) -> None:
     saved = read_state(path)
     file = path / OPTIMIZER_FILE
     with _reading(file):
-        tensors = load_file(file)
+        tensors = {name: tensor.clone() for name, tensor in load_file(file).items()}  # it leaves them mapped
     _require_fitting(state, tensors, saved.progress.step, file)
     if state.scaler.is_enabled() and saved.scaler:
         found, wanted = sorted(saved.scaler), sorted(state.scaler.state_dict())

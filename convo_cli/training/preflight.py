@@ -41,7 +41,7 @@ def check_targets(
     dialogues: Sequence[Dialogue], part: TokenStore, train_on: TrainOn, stop_ids: Sequence[int], found: ProblemSink
 ) -> None:
     """Find the dialogues of ``part`` that teach nothing, or a reply that never ends."""
-    is_end = np.isin(part.input_ids, stop_ids) & (part.targets == ASSISTANT_TARGET)
+    is_end = np.isin(part.input_ids[:], stop_ids) & (part.targets[:] == ASSISTANT_TARGET)
     before = np.concatenate([[0], np.cumsum(is_end)])
     ends = np.bincount(part.dialogue_of, np.diff(before[part.offsets]), minlength=len(dialogues))
     for dialogue, num_ends in zip(dialogues, ends, strict=True):

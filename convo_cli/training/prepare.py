@@ -6,8 +6,9 @@ same data, or a resumed one, maps what the first one wrote.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import islice
@@ -18,10 +19,10 @@ from convo_cli import __version__
 from convo_cli.config.schema import RunConfig
 from convo_cli.data.dialogue import Dialogue
 from convo_cli.data.problems import Problem, ProblemError, ProblemSink
-from convo_cli.data.reader import read_dialogues
 from convo_cli.data.report import ProblemGroup
 from convo_cli.data.store import NO_TARGET, USER_TARGET, Example, TokenStore, write
 from convo_cli.data.tally import ProblemTally
+from convo_cli.data.unchanged import read_unchanged
 from convo_cli.errors import DataError
 from convo_cli.events import Notice, Progress, Report
 from convo_cli.runs.provenance import DataFile, DataFiles
@@ -45,7 +46,7 @@ from convo_cli.training.preflight import (
 EncodedDialogue: TypeAlias = tuple[Dialogue, list[Example]]
 _Item = TypeVar("_Item")
 
-_FORMAT = 2  # of what is cached; a change to how text becomes ids and targets needs another number
+_FORMAT = 3  # of what is cached; a change to how text becomes ids and targets needs another number
 _CHUNK = 256  # dialogues encoded at once: the tokenizer works on all cores
 _CHECKED_DIALOGUES = 64  # rendered by transformers as well, and read back
 
@@ -107,7 +108,7 @@ def prepare_data(
         def make(folder: Path) -> None:
             tally = ProblemTally(max_listed)
             chunks = encode_files(
-                [file.path for file in files], config, encoder, tally, report,
+                files, config, encoder, tally, report,
                 stage=f"encoding {what} data", max_dialogues=max_dialogues, total=_num_lines(files, max_dialogues),
             )  # fmt: skip
             write(chunks, folder)
@@ -146,7 +147,7 @@ def prepare_data(
 
 
 def encode_files(
-    paths: Sequence[str],
+    files: Sequence[DataFile],
     config: RunConfig,
     encoder: DialogueEncoder,
     found: ProblemSink,
@@ -159,12 +160,12 @@ def encode_files(
     """Encode every dialogue of the files, or the first ``max_dialogues``, a chunk at a time.
 
     What keeps a dialogue from being trained on goes to ``found``. ModelError where transformers would render the first
-    dialogues otherwise than training does.
+    dialogues otherwise than training does, FileChangedError where a file is no longer the one that was hashed.
     """
     train_on = config.dialogue.train_on
-    stream = islice(read_dialogues(paths, config.data), max_dialogues)
+    paths = [file.path for file in files]
 
-    def chunks() -> Iterator[tuple[int, list[EncodedDialogue], list[Problem]]]:
+    def chunks(stream: Iterator[Dialogue]) -> Iterator[tuple[int, list[EncodedDialogue], list[Problem]]]:
         is_checked = False
         while chunk := list(islice(stream, _CHUNK)):
             if not is_checked:
@@ -174,19 +175,23 @@ def encode_files(
             yield len(chunk), _encode(chunk, encoder, config, problems.append), problems
 
     done = 0
-    for num_read, encoded, problems in _one_ahead(chunks()):
-        for problem in problems:
-            found(problem)
-        part = TokenStore.build(encoded, paths)
-        check_targets([dialogue for dialogue, _ in encoded], part, train_on, encoder.stop_ids, found)
-        yield part
-        done += num_read
-        report(Progress(stage, done, total))
+    with (
+        read_unchanged(files, config.data) as dialogues,
+        closing(_one_ahead(chunks(islice(dialogues, max_dialogues)))) as ahead,
+    ):
+        for num_read, encoded, problems in ahead:
+            for problem in problems:
+                found(problem)
+            part = TokenStore.build(encoded, paths)
+            check_targets([dialogue for dialogue, _ in encoded], part, train_on, encoder.stop_ids, found)
+            yield part
+            done += num_read
+            report(Progress(stage, done, total))
     if done == 0:
         raise DataError("there is not one dialogue in the data")
 
 
-def _one_ahead(items: Iterator[_Item]) -> Iterator[_Item]:
+def _one_ahead(items: Iterator[_Item]) -> Generator[_Item, None, None]:
     """The same items, each made in a thread while the one before it is used: tokenizers work outside Python's lock."""
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, items, None)
@@ -233,8 +238,10 @@ def _check_template(dialogues: Iterable[Dialogue], encoder: DialogueEncoder, rep
 def _spiece(config: RunConfig, files: DataFiles, cache: Cache, report: Report) -> bytes:
     def make(folder: Path) -> None:
         report(Progress("training the tokenizer", 0))
-        texts = (turn.text for dialogue in read_dialogues(config.data.train, config.data) for turn in dialogue.turns)
-        (folder / SPIECE_FILE).write_bytes(train_sentencepiece(texts, config.tokenizer))
+        with read_unchanged(files.train, config.data) as dialogues:
+            texts = (turn.text for dialogue in dialogues for turn in dialogue.turns)
+            spiece = train_sentencepiece(texts, config.tokenizer)
+        (folder / SPIECE_FILE).write_bytes(spiece)
 
     key = {
         **_reading(config, files.train),

@@ -8,11 +8,12 @@ from pathlib import Path
 from convo_cli.config.schema import RunConfig
 from convo_cli.data.report import Spread
 from convo_cli.events import Report, TokenCounts
-from convo_cli.runs.provenance import read_data_files
+from convo_cli.runs.provenance import DataFiles, with_hashed_data
+from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.stretches import Stretch, stretches
 from convo_cli.training.cache import Cache
 from convo_cli.training.preflight import count_tokens, tokens_per_dialogue
-from convo_cli.training.prepare import build_encoder, prepare_data
+from convo_cli.training.prepare import PreparedData, build_encoder, prepare_data
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,13 @@ def preview(config: RunConfig, report: Report, *, home: Path | None, max_listed:
 
     Raises what `build_encoder` and `prepare_data` raise.
     """
-    files = read_data_files(config.data)
     cache = Cache(home, report)
-    encoder = build_encoder(config, files, cache, report).encoder
-    data = prepare_data(config, files, encoder, cache, report, max_listed=max_listed)
+
+    def prepare(files: DataFiles) -> tuple[DialogueEncoder, PreparedData]:
+        encoder = build_encoder(config, files, cache, report).encoder
+        return encoder, prepare_data(config, files, encoder, cache, report, max_listed=max_listed)
+
+    encoder, data = with_hashed_data(config.data, prepare, report)
     train = data.train
     return Preview(
         template=encoder.template.name,

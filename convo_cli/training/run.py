@@ -27,6 +27,7 @@ from convo_cli.runs.fork import fill_fork, fork_of
 from convo_cli.runs.layout import RunDirectory, existing_run, require_new
 from convo_cli.runs.lock import locked
 from convo_cli.runs.provenance import (
+    BaseModelFiles,
     DataFiles,
     Parent,
     RunInfo,
@@ -37,11 +38,12 @@ from convo_cli.runs.provenance import (
     new_run_id,
     other_versions,
     read_base_model,
-    read_data_files,
     read_git,
     read_run_info,
+    with_hashed_data,
     write_provenance,
 )
+from convo_cli.runs.snapshot import Snapshot
 from convo_cli.text.hub import local_folder
 from convo_cli.training.build import build_from, build_new
 from convo_cli.training.cache import Cache
@@ -70,15 +72,17 @@ def start_run(config: RunConfig, report: Report) -> RunResult:
     with listening() as stop:
         with stop.interrupting(nothing, hint="start it again; what was prepared until then is still there"):
             device = choose_device(config.training.device)
-            files = read_data_files(config.data)
-            parts, state = build_new(config, files, Cache(run.path.parent, report), report)
-            source = config.model.pretrained
+            config, base_model, base_folder = _settle_base_model(config)
+            cache = Cache(run.path.parent, report)
+
+            def prepare(files: DataFiles) -> tuple[DataFiles, Parts, TrainState]:
+                return files, *build_new(config, files, cache, report)
+
+            files, parts, state = with_hashed_data(config.data, prepare, report)
+            if base_folder is not None:
+                base_folder.require_unchanged()
             info = make_run_info(
-                _with_absolute_paths(config),
-                files,
-                device=str(device),
-                git=read_git(Path()),
-                base_model=read_base_model(source, local_folder(source, config.model.revision)) if source else None,
+                _with_absolute_paths(config), files, device=str(device), git=read_git(Path()), base_model=base_model
             )
             state.run_id = info.run_id
             require_new(run)  # preparing may have taken minutes
@@ -114,7 +118,12 @@ def resume_run(
         held.enter_context(locked(run))
         resume = f"convo resume {shlex.quote(str(run.path))}"
         with stop.interrupting("stopped before the first step; the run is as it was", hint=resume):
-            start = _load(run, which, config, stop, report, allow_changed=allow_changed, discard_later=discard_later)
+
+            def load(files: DataFiles) -> _Start:
+                options = {"allow_changed": allow_changed, "discard_later": discard_later}
+                return _load(run, which, config, files, stop, report, **options)
+
+            start = with_hashed_data(config.data, load, report)
         message = f"resuming from step {start.found.step} ({_NAMES[which]})"
         if start.fork is None:
             if start.reason:
@@ -146,6 +155,7 @@ def _load(
     run: RunDirectory,
     which: Which,
     config: RunConfig,
+    files: DataFiles,
     stop: StopRequest,
     report: Report,
     *,
@@ -155,7 +165,6 @@ def _load(
     """Check what the run is resumed with and from, and load it. A fork leaves the run as it is, also where it fails."""
     info = read_run_info(run)
     require_same_config(info.config, config)
-    files = read_data_files(config.data)
     info = accept_changes(run, info, files, report, allow_changed=allow_changed)
     found = find_checkpoint(run, which, config.evaluation.metric)
     fork = fork_of(run, found, info.config.name, config.name, discard_later=discard_later)
@@ -166,6 +175,7 @@ def _load(
         remove_leftovers(run.path)
         remove_leftovers(run.checkpoints)
     parts, state = build_from(found.path, config, files, Cache(run.path.resolve().parent, report), report)
+    found.files.require_unchanged()
     if state.run_id != info.run_id:
         raise CheckpointError(
             f"{found.path}: a checkpoint of another run (its run_id is {state.run_id}, this run's {info.run_id})",
@@ -188,6 +198,20 @@ def _load(
     name = info.config.name if fork is None else fork.path.name
     now = _with_absolute_paths(config).model_copy(update={"name": name})
     return _Start(found, fork, info.model_copy(update={"config": now}), parts, state, evaluations, reason)
+
+
+def _settle_base_model(config: RunConfig) -> tuple[RunConfig, BaseModelFiles | None, Snapshot | None]:
+    """Hash the pretrained model, if there is one, and hold on to it: its folder as it was before, and its commit."""
+    source = config.model.pretrained
+    if source is None:
+        return config, None, None
+    folder = local_folder(source, config.model.revision)
+    before = Snapshot.of(folder)
+    files = read_base_model(source, folder)
+    if files.commit is not None:  # the hub's branch may move before the model is loaded
+        model = config.model.model_copy(update={"revision": files.commit})
+        config = config.model_copy(update={"model": model})
+    return config, files, before
 
 
 def _pass_over_damaged(found: Found, fork: RunDirectory | None, report: Report) -> None:

@@ -105,7 +105,8 @@ def verify_run(
         require_same_config(info.config, config)
         files = read_data_files(config.data)
         accept_changes(run, info, files, report, allow_changed=allow_changed)
-        checkpoint = open_checkpoint(run.path, report)
+        opened = open_checkpoint(run.path, report)
+        checkpoint = opened.path
         cache = Cache(run.path.resolve().parent, report)
         aside = RunDirectory(Path(folder))
         make_directory(aside.checkpoints)
@@ -125,6 +126,7 @@ def verify_run(
         straight.finish(state)
 
         parts, state = build(checkpoint, False)
+        opened.require_unchanged()
         resumed, count = _Trace(), _counted(report, "with a resume", first, num_steps)
         _advance(resumed, aside, parts, state, half, stop, count)
         save_checkpoint(aside, state, parts.encoder, spiece=parts.spiece, report=_mute)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
 from convo_cli.runs.metrics import read_metrics
@@ -16,12 +18,17 @@ def test_a_model_scores_as_it_did_at_the_end_of_its_training(work, convo):
         assert answer["scores"]["loss"] == pytest.approx(last["loss"], rel=1e-5)
         assert answer["scores"]["perplexity"] == pytest.approx(last["perplexity"], rel=1e-5)
         assert answer["counts"]["targets"] == last["num_targets"]
+        assert answer["source"] == (MODEL if model == MODEL else "runs/tiny/checkpoints/step-00000006")
 
 
-def test_json_has_every_score_and_what_it_was_counted_over(convo):
+def test_json_has_every_score_and_what_it_was_counted_over(work, convo):
     result = convo("evaluate", MODEL, "valid.jsonl", "train.jsonl", "--replies", 3, "--json")
     answer = result.json
-    assert (answer["command"], answer["model"], answer["data"]) == ("evaluate", MODEL, ["valid.jsonl", "train.jsonl"])
+    assert (answer["command"], answer["model"], answer["source"]) == ("evaluate", MODEL, MODEL)
+    assert answer["data"] == [
+        {"path": name, "sha256": hashlib.sha256((work / name).read_bytes()).hexdigest()}
+        for name in ("valid.jsonl", "train.jsonl")
+    ]
     assert {"loss", "perplexity", "bleu-2", "bleu-4", "nist-2", "nist-4"} <= set(answer["scores"])
     assert answer["counts"]["replies"] == 3
 

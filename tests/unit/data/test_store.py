@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.data.fingerprint import fingerprint
 from convo_cli.data.store import ASSISTANT_TARGET, NO_TARGET, USER_TARGET, Example, TokenStore, write
+from convo_cli.errors import CheckpointError
 
 EXAMPLE = st.lists(st.tuples(st.integers(0, 2**31 - 1), st.sampled_from([0, 1, 2])), min_size=1, max_size=6).map(
     lambda pairs: Example(np.array([i for i, _ in pairs], np.int32), np.array([t for _, t in pairs], np.uint8))
@@ -33,10 +36,7 @@ def test_every_example_with_a_target_comes_back_in_order_and_knows_its_line(part
     together = [pair for part in parts for pair in part]
     examples = [(one, dialogue) for dialogue, windows in together for one in windows if one.targets.any()]
     write((TokenStore.build(part, FILES) for part in parts), folder)
-    stores = [TokenStore.build(together, FILES)]
-    if examples:  # an empty file cannot be mapped; data without one example is refused before
-        stores.append(TokenStore.open(folder))
-    for store in stores:
+    for store in (TokenStore.build(together, FILES), TokenStore.open(folder)):
         assert (len(store), store.num_dialogues) == (len(examples), len(together))
         for index, (example, dialogue) in enumerate(examples):
             assert store[index].input_ids.tolist() == example.input_ids.tolist()
@@ -57,11 +57,59 @@ def test_a_dialogue_is_as_long_as_its_windows_without_what_they_repeat():
     assert (len(store), store.dialogues["num_tokens"].tolist()) == (2, [3 + 1 + 2])
 
 
-def test_the_arrays_are_as_small_as_they_can_be_and_files_are_mapped(tmp_path):
-    example = Example(np.array([1, 2], np.int32), np.array([0, 1], np.uint8))
-    write([TokenStore.build([(Dialogue((Turn("user", "a"),)), [example])])], tmp_path)
-    store = TokenStore.open(tmp_path)
-    assert (store.input_ids.dtype, store.targets.dtype) == (np.int32, np.uint8)
-    assert isinstance(store[0].input_ids.base, np.memmap), "an example is a view of the file, not a copy"
+@pytest.fixture
+def opened(tmp_path):
+    """A store in files, of 100 examples of ten tokens."""
+    example = Example(np.arange(10, dtype=np.int32), np.arange(10, dtype=np.uint8) % 2)
+    write([TokenStore.build([(Dialogue((Turn("user", "a"),)), [example] * 100)])], tmp_path)
+    return TokenStore.open(tmp_path)
+
+
+def test_the_numbers_are_as_small_as_they_can_be_and_cannot_be_changed(opened):
+    example = opened[0]
+    assert (example.input_ids.dtype, example.targets.dtype) == (np.int32, np.uint8)
     with pytest.raises(ValueError, match="read-only"):
-        store.input_ids[0] = 5
+        example.input_ids[0] = 5
+
+
+def test_of_a_store_in_files_only_numbers_per_example_and_dialogue_are_in_memory(opened):
+    in_memory = [name for name, column in vars(opened).items() if isinstance(column, np.ndarray)]
+    assert in_memory == ["offsets", "dialogue_of", "dialogues"]
+    per_dialogue = sum(getattr(opened, name).itemsize for name in in_memory)
+    assert per_dialogue < 100
+
+
+@pytest.mark.parametrize("name", ["input_ids", "targets"])
+@pytest.mark.parametrize("size", [0, 1, 399])
+def test_a_file_that_is_cut_short_while_it_is_open_is_an_error_that_names_it(opened, tmp_path, name, size):
+    assert opened[99].input_ids.tolist() == list(range(10))
+    before = (tmp_path / name).stat().st_size
+    os.truncate(tmp_path / name, size)
+    for read in (lambda: opened[99], lambda: opened.num_targets(1) + len(opened.input_ids[:])):
+        with pytest.raises(
+            CheckpointError, match=rf"/{name}: written to .*\({before:,} bytes before, now {size}\)"
+        ) as caught:
+            read()
+    assert "convo resume RUN_DIR" in caught.value.hint
+
+
+def test_a_file_that_is_written_to_while_it_is_open_is_an_error_although_its_size_is_the_same(opened, tmp_path):
+    with (tmp_path / "input_ids").open("r+b") as file:
+        file.write(b"other")
+    os.utime(tmp_path / "input_ids", ns=(0, 12345))  # two writes within a tick of the clock would be one
+    with pytest.raises(CheckpointError, match="/input_ids: written to"):
+        [opened[index] for index in range(32)]
+
+
+def test_a_folder_that_is_removed_while_it_is_open_can_still_be_read(opened, tmp_path):
+    for path in tmp_path.iterdir():
+        path.unlink()
+    assert opened[99].input_ids.tolist() == list(range(10))
+
+
+def test_a_store_that_is_no_longer_used_closes_its_files(tmp_path):
+    write([], tmp_path)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(10):
+        TokenStore.open(tmp_path)
+    assert len(os.listdir("/proc/self/fd")) == before

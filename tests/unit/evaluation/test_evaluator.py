@@ -112,7 +112,7 @@ def test_files_are_scored_as_one_whole(model, encoder, tmp_path, ignore):
 
     def score(*numbers):
         paths = [str(tmp_path / f"{number}.jsonl") for number in numbers]
-        return evaluate_files(generator, paths, num_replies=5, max_new_tokens=3, report=ignore)
+        return evaluate_files(generator, paths, num_replies=5, max_new_tokens=3, report=ignore)[0]
 
     first, second, both = score(0), score(1), score(0, 1)
     assert both.num_targets == first.num_targets + second.num_targets

@@ -42,13 +42,13 @@ def contents(folder):
 
 
 def test_a_run_directory_opens_its_newest_checkpoint(run, notices):
-    assert open_checkpoint(run.path, notices.append) == run.checkpoint(40)
+    assert open_checkpoint(run.path, notices.append).path == run.checkpoint(40)
 
 
 def test_reading_a_run_with_a_damaged_newest_checkpoint_warns_and_changes_nothing(run, notices):
     (run.checkpoint(40) / "model.safetensors").write_text("weights of 41")
     before = contents(run.path)
-    assert open_checkpoint(run.path, notices.append) == run.checkpoint(30)
+    assert open_checkpoint(run.path, notices.append).path == run.checkpoint(30)
     assert [notice.is_warning for notice in notices] == [True]
     assert "model.safetensors: damaged" in notices[0].message
     assert "step-00000030 is opened instead" in notices[0].message
@@ -68,7 +68,7 @@ def test_a_checkpoint_and_an_export_open_as_they_are_once_verified(run, notices,
     export = tmp_path / "export"
     publish_directory(export, lambda folder: (folder / "model.safetensors").write_text("x"))
     for path in (run.checkpoint(10), export):
-        assert open_checkpoint(path, notices.append) == path
+        assert open_checkpoint(path, notices.append).path == path
         (path / "model.safetensors").write_text("y")
         with pytest.raises(CheckpointError, match="damaged"):
             open_checkpoint(path, notices.append)
@@ -78,7 +78,7 @@ def test_a_checkpoint_that_lost_its_manifest_is_refused_and_a_foreign_folder_is_
     (run.checkpoint(10) / MANIFEST_FILE).unlink()
     with pytest.raises(CheckpointError, match=r"MANIFEST\.json: missing"):
         open_checkpoint(run.checkpoint(10), notices.append)
-    assert open_checkpoint(tmp_path, notices.append) == tmp_path
+    assert open_checkpoint(tmp_path, notices.append).path == tmp_path
 
 
 def test_a_path_that_is_missing_or_a_file_is_a_usage_error(run, notices):
@@ -99,7 +99,8 @@ def prune(run, old, new):
 
 
 def test_a_checkpoint_that_is_deleted_while_it_loads_gives_way_to_the_newest_then(run, notices):
-    def load(folder):
+    def load(opened):
+        folder = opened.path
         if folder == run.checkpoint(40):
             prune(run, (10, 30, 40), 50)
         return (folder / "model.safetensors").read_text()
@@ -118,17 +119,18 @@ def test_a_checkpoint_that_is_deleted_while_it_is_verified_is_no_damaged_one(run
     def verify_late(path):
         if path == run.checkpoint(40):
             prune(run, (10, 30, 40), 50)
-        verify(path)
+        return verify(path)
 
     monkeypatch.setattr(checkpoint, "verify_directory", verify_late)
-    assert open_checkpoint(run.path, notices.append) == run.checkpoint(50)
+    assert open_checkpoint(run.path, notices.append).path == run.checkpoint(50)
     assert notices == []
 
 
 def test_what_fails_for_another_reason_is_not_tried_again(run, notices):
     folders = []
 
-    def load(folder):
+    def load(opened):
+        folder = opened.path
         folders.append(folder)
         raise ValueError("of its own")
 
@@ -138,7 +140,8 @@ def test_what_fails_for_another_reason_is_not_tried_again(run, notices):
 
 
 def test_a_checkpoint_that_was_named_itself_is_not_replaced_by_another(run, notices):
-    def load(folder):
+    def load(opened):
+        folder = opened.path
         prune(run, (10,), 50)
         return (folder / "model.safetensors").read_text()
 
@@ -147,7 +150,8 @@ def test_a_checkpoint_that_was_named_itself_is_not_replaced_by_another(run, noti
 
 
 def test_a_run_that_deletes_faster_than_one_can_read_is_an_error(run, notices):
-    def load(folder):
+    def load(opened):
+        folder = opened.path
         step = int(folder.name.removeprefix("step-"))
         prune(run, (step,), step + 10)
         return (folder / "model.safetensors").read_text()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from convo_cli.errors import DataError
+from convo_cli.errors import ChangedError, DataError
 from convo_cli.events import Notice
 from convo_cli.training.cache import NAME, Cache
 
@@ -160,3 +160,14 @@ def test_what_is_not_the_caches_own_is_never_removed(tmp_path, cache):
         cache.get("tokens", {"n": number}, Maker(), read)
     assert len(list((tmp_path / NAME).glob("app*"))) == len(list((tmp_path / NAME).glob(".tmp-app*"))) == 12
     assert len(list((tmp_path / NAME).glob("tokens-*[0-9a-f]"))) == 8
+
+
+def test_a_folder_that_changes_after_it_was_verified_is_not_used(tmp_path, cache):
+    cache.get("tokens", {}, Maker(), read)
+
+    def change_and_read(folder):
+        (folder / "data").write_text("TEXT")
+        return read(folder)
+
+    with pytest.raises(ChangedError, match=r"/data: changed while .* was read"):
+        cache.get("tokens", {}, Maker(), change_and_read)

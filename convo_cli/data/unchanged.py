@@ -1,0 +1,88 @@
+"""Dialogues of files whose content is known: the bytes that are read are hashed, and another content is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from convo_cli.config.schema import DataConfig
+from convo_cli.data.dialogue import Dialogue
+from convo_cli.data.reader import read_dialogues
+from convo_cli.data.unpack import BUFFER_BYTES
+from convo_cli.errors import DataError, FileChangedError, UsageError
+
+
+class HashedFile(Protocol):
+    """A file whose content is known."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def sha256(self) -> str: ...
+
+
+@contextmanager
+def read_unchanged(files: Iterable[HashedFile], data_config: DataConfig) -> Iterator[Iterator[Dialogue]]:
+    """The dialogues of the files; FileChangedError at the end of the block where other bytes were read.
+
+    The bytes read are hashed, and the rest of a file that was not read to its end. A DataError or UsageError in the
+    block gives way to FileChangedError: it may come from a file that was half written.
+    """
+    files = tuple(files)
+    opened: list[HashingFile] = []
+
+    def open_raw(path: str) -> HashingFile:
+        opened.append(HashingFile(path))
+        return opened[-1]
+
+    dialogues = read_dialogues((file.path for file in files), data_config, open_raw)
+    try:
+        try:
+            yield dialogues
+        except (DataError, UsageError):
+            _require_unchanged(files, opened)
+            raise
+        _require_unchanged(files, opened)
+    finally:
+        dialogues.close()
+        for raw in opened:
+            raw.close()
+
+
+class HashingFile(io.FileIO):
+    """A file that hashes the bytes that are read from it, in the order in which they are read."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self._digest = hashlib.sha256()
+        self._is_at_end = False
+
+    def readinto(self, buffer: Any) -> int:
+        size = super().readinto(buffer) or 0
+        self._digest.update(memoryview(buffer)[:size])
+        self._is_at_end = size == 0
+        return size
+
+    def sha256(self) -> str:
+        """SHA-256 of what was read, and of the rest of the file where its end was not reached."""
+        block = bytearray(BUFFER_BYTES)
+        while not self._is_at_end:
+            self.readinto(block)
+        return self._digest.hexdigest()
+
+
+def _require_unchanged(files: Iterable[HashedFile], opened: Iterable[HashingFile]) -> None:
+    """Raise FileChangedError for the first of the opened files, which are the first of ``files``, that differs."""
+    for file, raw in zip(files, opened, strict=False):
+        try:
+            read = raw.sha256()
+        except OSError as error:
+            raise UsageError(f"{file.path} cannot be read: {error.strerror}") from error
+        if read != file.sha256:
+            raise FileChangedError(
+                f"{file.path}: changed while it was read (SHA-256 {file.sha256} before, now {read})",
+                hint="wait until nothing writes to the file, or use a copy of it",
+            )
