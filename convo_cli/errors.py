@@ -7,6 +7,7 @@
     │   └── OutOfMemoryError      2  the work does not fit into the memory there is
     ├── DataError                 3  the dialogues cannot be trained on
     ├── DivergedError             4  a loss or gradient stopped being finite
+    │   └── EvaluationDivergedError  4  the validation loss did
     ├── CheckpointError           5  a checkpoint or run directory is missing, damaged or foreign
     ├── ChangedError              6  data, tokenizer, config or model differ from what the run began with
     │   └── FileChangedError      6  a data file changed between being hashed and being read
@@ -54,6 +55,10 @@ class DataError(ConvoError):
 
 class DivergedError(ConvoError):
     exit_code = 4
+
+
+class EvaluationDivergedError(DivergedError):
+    """The weights of a checkpoint have no finite validation loss, so a resume from it would end here again."""
 
 
 class CheckpointError(ConvoError):

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from convo_cli.cli.console import print_json, printable, stderr_console, typeable
 from convo_cli.cli.progress import make_progress
 from convo_cli.config.schema import RunConfig
-from convo_cli.errors import DivergedError
+from convo_cli.errors import DivergedError, EvaluationDivergedError
 from convo_cli.events import Event, Report, RunStarted
+from convo_cli.runs.layout import RunDirectory
 
 if TYPE_CHECKING:
     from convo_cli.training.recorded import RunResult
@@ -30,7 +31,6 @@ def watched(
         console, is_quiet=is_quiet, log_every=config.logging.every_steps, show_samples=config.evaluation.show_samples
     )
     begun_in = run_dir  # a fork has a directory of its own
-
     try:
         with progress as show:
 
@@ -42,9 +42,13 @@ def watched(
 
             yield report, results.append
     except DivergedError as error:
-        slower = f"convo resume {shlex.quote(str(begun_in))} --set training.learning_rate="
-        slower += f"{config.training.learning_rate / 3:.2g}"
-        raise DivergedError(error.message, hint=f"{error.hint}\n      {slower}") from error
+        hint = error.hint or ""
+        is_of_evaluation = isinstance(error, EvaluationDivergedError)
+        if not is_of_evaluation or RunDirectory(begun_in).pointer("best-loss").exists():
+            older = " --load loss" if is_of_evaluation else ""
+            slower = f"training.learning_rate={config.training.learning_rate / 3:.2g}"
+            hint += f"\n      convo resume {shlex.quote(str(begun_in))}{older} --set {slower}"
+        raise DivergedError(error.message, hint=hint) from error
     for result in results:
         if as_json:
             print_json(command, as_record(result))

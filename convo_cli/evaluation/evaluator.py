@@ -18,7 +18,7 @@ from convo_cli.config.schema import DataConfig, GenerationConfig, TrainOn
 from convo_cli.data.dialogue import Dialogue
 from convo_cli.data.store import ASSISTANT_TARGET, USER_TARGET, TokenStore, write
 from convo_cli.data.unchanged import read_unchanged
-from convo_cli.errors import DataError, DivergedError, is_out_of_memory
+from convo_cli.errors import DataError, EvaluationDivergedError, is_out_of_memory
 from convo_cli.evaluation.likelihood import length_sorted_batches, mean_nll
 from convo_cli.evaluation.replies import choose_dialogues, reply_to_all, score_replies
 from convo_cli.events import EvaluationDone, Notice, Progress, Report, SampleReply
@@ -63,9 +63,10 @@ class Evaluator:
 
         loss, num_targets = mean_nll(model, self.layout, batches, self.device, self.autocast, count)
         if not math.isfinite(loss):
-            raise DivergedError(
+            raise EvaluationDivergedError(
                 f"the loss on the evaluation data is {loss} after step {step}",
-                hint="lower training.learning_rate, or resume from an earlier checkpoint",
+                hint="set training.precision to bf16 or fp32, or continue from the best checkpoint with a lower "
+                "training.learning_rate",
             )
         replies = self._replies(model)
         return EvaluationDone(

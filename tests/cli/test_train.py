@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 
 import pytest
@@ -75,3 +76,32 @@ def test_text_of_the_data_does_not_reach_the_terminal_as_control(work, convo):
     assert result.code == 0
     assert "reference [bold]Hi[/INST]" in result.err
     assert not set(result.err) & {"\x1b", "\x9b"}
+
+
+def test_a_validation_loss_that_is_not_finite_is_no_end_of_the_run(work, convo, monkeypatch):
+    """The checkpoint is saved before it; a resume from that would end there again, so the hint names an older one."""
+    from convo_cli.evaluation import evaluator
+
+    mean_nll, losses = evaluator.mean_nll, []
+
+    def overflowing(*arguments):
+        losses.append(1)
+        return (math.nan, 1) if len(losses) == 2 else mean_nll(*arguments)
+
+    monkeypatch.setattr(evaluator, "mean_nll", overflowing)
+    result = convo("train", "config.yaml", "-q", *settings("name=new"))
+    assert (result.code, result.out) == (4, "")
+    assert "the loss on the evaluation data is nan after step 6" in result.err
+    hint = result.err.splitlines()[-1].strip()
+    assert hint == "convo resume runs/new --load loss --set training.learning_rate=0.00033"
+    assert (work / "runs/new/checkpoints/step-00000006").is_dir()
+    assert convo(*shlex.split(hint)[1:], "-q") == (0, "runs/new-from-3\n", "")
+
+
+def test_without_a_best_checkpoint_no_command_is_named(convo, monkeypatch):
+    from convo_cli.evaluation import evaluator
+
+    monkeypatch.setattr(evaluator, "mean_nll", lambda *arguments: (math.inf, 1))
+    result = convo("train", "config.yaml", "-q", *settings("name=new"))
+    assert result.code == 4
+    assert "convo resume" not in result.err
