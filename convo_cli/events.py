@@ -54,6 +54,8 @@ class RunStarted:
     run_dir: Path
     device: str
     precision: str
+    num_threads: int
+    """CPU threads of one operation."""
     num_parameters: int
     template: str
     max_length: int

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from convo_cli.config.schema import RunConfig
     from convo_cli.training.verify import Verdict
 
-_DEFAULT_STEPS = 4
-
 
 def resume(
     run_dir: Annotated[Path, typer.Argument(help="Run directory made by `convo train`.")],
@@ -40,7 +38,7 @@ def resume(
         bool, typer.Option("--verify", help="Prove that resuming changes nothing; the run stays as it is.")
     ] = False,
     steps: Annotated[
-        int | None, typer.Option(min=2, help=f"Steps of that proof.  [default: {_DEFAULT_STEPS}]", show_default=False)
+        int | None, typer.Option(min=2, help="With --verify: so many steps from the newest checkpoint, taken twice.")
     ] = None,
     as_json: JsonOption = False,
     is_quiet: QuietOption = False,
@@ -50,8 +48,9 @@ def resume(
     From an older checkpoint than the newest, or under another --set name=…, a new run directory beside the run
     continues (default: NAME-from-STEP) and the run stays as it is.
 
-    With --verify: from the newest checkpoint, takes some steps straight, and again with a save and a resume between
-    them, and compares weights, optimizer, examples and logged values bit for bit. Exit code 5 where they differ.
+    With --verify: takes the steps before the newest checkpoint again, with a save and a resume halfway, and compares
+    weights, optimizer and log with the run's own, bit for bit. Where the run has no earlier checkpoint, or changed in
+    between, it takes 4 steps from the newest one twice, straight and with a resume. Exit code 5 where they differ.
 
     Example: convo resume runs/convo --load last --set training.max_steps=1000
     """
@@ -78,7 +77,7 @@ def resume(
 
     with listening():  # before torch is imported, which takes seconds
         if is_proof:
-            _verify(run_dir, run_config, steps or _DEFAULT_STEPS, allow_changed, as_json=as_json, is_quiet=is_quiet)
+            _verify(run_dir, run_config, steps, allow_changed, as_json=as_json, is_quiet=is_quiet)
             return
         from convo_cli.cli.run_view import watched
         from convo_cli.training.run import resume_run
@@ -90,7 +89,7 @@ def resume(
 
 
 def _verify(
-    run_dir: Path, config: RunConfig, steps: int, allow_changed: bool, *, as_json: bool, is_quiet: bool
+    run_dir: Path, config: RunConfig, steps: int | None, allow_changed: bool, *, as_json: bool, is_quiet: bool
 ) -> None:
     from convo_cli.cli.console import print_json, stderr_console
     from convo_cli.cli.progress import make_progress
@@ -121,7 +120,11 @@ def _show(verdict: Verdict) -> None:
         table.add_row(check.what, f"{check.count:,}", Text(printable(check.difference or "equal")))
     console = stdout_console()
     console.print(table)
-    console.print(
-        f"{verdict.num_steps} steps from {verdict.checkpoint}: straight, and with a save and a resume after "
-        f"{verdict.resumed_after} of them"
-    )
+    resume = f"a save and a resume after {verdict.resumed_after} of them"
+    if verdict.compared_with is None:
+        how = f"straight, and with {resume}"
+    else:
+        how = f"taken again with {resume}, compared with {verdict.compared_with}"
+    reason = printable(verdict.reason)
+    console.print(f"{verdict.num_steps} steps from {verdict.checkpoint}: {how}", soft_wrap=True, markup=False)
+    console.print(f"because {reason}", soft_wrap=True, markup=False)

@@ -151,9 +151,10 @@ class TrainingConfig(Section):
     """Gradients are scaled down to this norm; null: not clipped."""
     precision: Precision = "auto"
     """Arithmetic of forward and backward: fp32, bf16, fp16 (with a gradient scaler); auto: bf16 on a GPU that has it,
-    else fp32."""
+    else fp32. A resume keeps what auto was."""
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
-    """Where the model computes: auto, cpu, cuda, cuda:N or mps."""
+    """Where the model computes: auto (the best device at the start of the run, kept by a resume), cpu, cuda, cuda:N or
+    mps."""
     gradient_checkpointing: bool = False
     """Trade about a third more time for much less memory."""
     compile: bool = False

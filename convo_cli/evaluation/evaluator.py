@@ -23,7 +23,8 @@ from convo_cli.evaluation.likelihood import length_sorted_batches, mean_nll
 from convo_cli.evaluation.replies import choose_dialogues, reply_to_all, score_replies
 from convo_cli.events import EvaluationDone, Notice, Progress, Report, SampleReply
 from convo_cli.model.generation import Generator
-from convo_cli.model.layout import Layout, choose_layout, proof_examples
+from convo_cli.model.layout import Layout, choose_layout, proof_examples, stored_layout
+from convo_cli.runs.opening import run_of
 from convo_cli.runs.provenance import DataFile, DataFiles, with_hashed_data
 from convo_cli.text.encoder import DialogueEncoder
 
@@ -141,10 +142,7 @@ def _evaluate_store(
             f"{', '.join(paths)}: there is nothing to score, no dialogue has an assistant turn",
             hint="name the speakers user and assistant; `convo validate-data` shows who speaks",
         )
-    layout = choose_layout(
-        generator.model, proof_examples(store, (ASSISTANT_TARGET,)), (ASSISTANT_TARGET,),
-        packing="auto", pad_id=encoder.pad_id, autocast=nullcontext, report=report, is_trained=False,
-    )  # fmt: skip
+    layout = _layout(generator, store, report)
     evaluator = Evaluator(
         encoder=encoder,
         layout=layout,
@@ -157,3 +155,18 @@ def _evaluate_store(
         report=report,
     )
     return evaluator(generator.model, step=0)
+
+
+def _layout(generator: Generator, store: TokenStore, report: Report) -> Layout:
+    """The batching of the run that the model is a checkpoint of, else one that is proved here."""
+    pad_id = generator.encoder.pad_id
+    run = None if generator.folder is None else run_of(generator.folder)
+    if run is not None:
+        layout = stored_layout(generator.model, run, pad_id=pad_id, autocast=nullcontext)
+        if isinstance(layout, Layout):
+            return layout
+        report(Notice(f"the batching is chosen again: {layout}"))
+    return choose_layout(
+        generator.model, proof_examples(store, (ASSISTANT_TARGET,)), (ASSISTANT_TARGET,),
+        packing="auto", pad_id=pad_id, autocast=nullcontext, report=report, is_trained=False,
+    )  # fmt: skip

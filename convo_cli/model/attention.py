@@ -38,17 +38,19 @@ class Segments:
         return Segments(self.lengths, self.longest, self.boundaries.to(device))
 
 
-def use_packed_attention(model: PreTrainedModel) -> None:
-    """Give the model the attention below; it computes the same for whoever passes no segments."""
+def use_packed_attention(model: PreTrainedModel) -> str:
+    """Give the model the attention below, which computes the same without segments; return what it had."""
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+    before = attention_of(model)
     ALL_ATTENTION_FUNCTIONS.register(NAME, packed_attention)
     model.set_attn_implementation(NAME)
+    return before
 
 
-def use_plain_attention(model: PreTrainedModel) -> None:
-    """Give the model transformers' own attention back."""
-    model.set_attn_implementation("sdpa")
+def attention_of(model: PreTrainedModel) -> str:
+    """The attention that the model computes with, by transformers' name."""
+    return str(getattr(model.config, "_attn_implementation", None) or "eager")
 
 
 def why_not_packed(model: PreTrainedModel) -> str | None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from convo_cli.config.schema import Precision
 from convo_cli.errors import UsageError
+from convo_cli.runs.execution import ResolvedPrecision
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-ResolvedPrecision = Literal["fp32", "bf16", "fp16"]
 _DTYPES: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -32,6 +35,18 @@ def choose_device(name: str) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UsageError("device mps: not available here", hint="use device auto or cpu")
     return device
+
+
+def device_name(device: torch.device) -> str:
+    """The model of the GPU or of the processor, as the system calls it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
 
 
 def choose_precision(name: Precision, device: torch.device) -> ResolvedPrecision:
@@ -52,8 +67,6 @@ def autocast_for(device: torch.device, precision: ResolvedPrecision) -> Callable
 def make_deterministic(device: torch.device) -> None:
     """Allow only algorithms that give the same bits every time; torch raises where an operation has none."""
     if device.type == "cuda":
-        import os
-
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
 

@@ -1,8 +1,9 @@
 """How examples become batches for one model, and the proof on real dialogues that it changes nothing.
 
-A pack needs no padding, and its loss needs no logits of tokens that nobody trains. Both lean on the insides of a model
-that transformers lets us see but does not promise, so they are used only after this model, with these weights, in this
-arithmetic, has given the loss and the gradient that it gives for one dialogue at a time.
+A pack needs no padding, and its loss needs no logits of tokens that are not targets. Both lean on the insides of a
+model that transformers lets us see but does not promise, so they are used only after this model, in this arithmetic,
+has given the loss and the gradient that it gives for one dialogue at a time. A run makes this choice once: the proof
+compares to rounding, and how far that goes depends on the weights.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from convo_cli.data.store import Example, TokenStore
 from convo_cli.errors import ModelError
 from convo_cli.events import Notice, Report
 from convo_cli.model import loss
-from convo_cli.model.attention import kernel, use_packed_attention, use_plain_attention, why_not_packed
+from convo_cli.model.attention import attention_of, kernel, use_packed_attention, why_not_packed
 from convo_cli.model.loss import Batch
+from convo_cli.runs.provenance import RunInfo, installed_packages
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -37,16 +39,27 @@ _PASS_COST = 64
 """What a forward and backward pass costs beside its tokens, in tokens: 14 M and 124 M parameters on a CPU."""
 _TOLERANCES = {torch.float32: (2e-5, 1e-3), torch.bfloat16: (1e-2, 5e-2), torch.float16: (2e-3, 1e-2)}
 """Largest difference of two losses and of two gradients, relative to their size; rounding alone stays a tenth of it."""
+_ABSOLUTE = 1e-5
+"""And beside it, in nats a target: near a loss of 0 rounding is no longer small against the loss.
+
+The gradient of a target's loss with respect to its logits (softmax minus one-hot) is about as large as that loss near 0
+and has an absolute error of rounding too: 2e-7 measured in fp32, 1e-6 in fp16. So the gradients may differ by as much
+as losses that differ by this would, their size times this over the loss. A model that sees a neighbour differs by
+1e-3 nats a target at a loss of 1e-5 (tests/laws/test_near_zero.py).
+"""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What `choose_layout` found out about a model."""
+    """How examples become batches, and how their loss is computed: the choice of `choose_layout`."""
 
     is_packed: bool
     has_plain_head: bool
     """Whether the logits are the last hidden states times the output embeddings, and nothing more."""
     pad_id: int
+    why_padded: str | None = None
+    attention: str = "sdpa"
+    """The name of the attention kernel."""
 
     def batch(self, examples: Sequence[Example], target_kinds: Collection[int]) -> Batch:
         """The examples as the model takes them."""
@@ -96,24 +109,59 @@ def choose_layout(
     """
     model.eval()
     proof = _Proof(model, examples, target_kinds, pad_id, autocast, is_trained=is_trained)
-    has_plain_head = _is_matrix_product(model) and proof.difference_of(loss.pad, loss.nll_sum) is None
+    has_plain_head = proof.is_matrix_product() and proof.difference_of(loss.pad, loss.nll_sum) is None
     if not has_plain_head:
         report(Notice("the logits of this model are more than a matrix product, so all of them are computed"))
     reason = "training.packing is off" if packing == "off" else why_not_packed(model)
     if reason is None:
-        use_packed_attention(model)
+        plain = use_packed_attention(model)
         nll_sum = loss.nll_sum if has_plain_head else loss.plain_nll_sum
         reason = proof.difference_of(lambda examples, kinds, pad_id: loss.pack(examples, kinds), nll_sum)
         if reason is not None:
-            use_plain_attention(model)
+            model.set_attn_implementation(plain)
     if reason is not None and packing == "on":
         raise ModelError(f"training.packing is on, but {reason}", hint="--set training.packing=auto")
+    attention = _attention(model, autocast, is_packed=reason is None)
     if reason is None:
-        dtype = torch.get_autocast_dtype(model.device.type) if proof.is_autocast else model.dtype
-        report(Notice(f"dialogues are packed without padding ({kernel(model.device, dtype)}), proved equal"))
+        report(Notice(f"dialogues are packed without padding ({attention}), proved equal"))
     else:
         report(Notice(f"dialogues are padded to batches, not packed: {reason}"))
-    return Layout(is_packed=reason is None, has_plain_head=has_plain_head, pad_id=pad_id)
+    return Layout(reason is None, has_plain_head, pad_id, reason, attention)
+
+
+def stored_layout(model: PreTrainedModel, info: RunInfo, *, pad_id: int, autocast: Autocast) -> Layout | str:
+    """The choice that a run stored, without a proof, or why it cannot be used for this model here.
+
+    The proof holds for the code that it was made with: the type of device, the kernel, torch and transformers.
+    Leaves the model in evaluation mode.
+    """
+    stored, packages = info.execution, installed_packages()
+    if model.device.type != torch.device(stored.device).type:
+        return f"it was made on {stored.device}, and the model is on {model.device}"
+    for name in ("torch", "transformers"):
+        if packages[name] != info.packages.get(name):
+            return f"it was made with {name} {info.packages.get(name)}, and {packages[name]} is installed"
+    if stored.is_packed and (reason := why_not_packed(model)):
+        return reason
+    attention = _attention(model, autocast, is_packed=stored.is_packed)
+    if attention != stored.attention:
+        return f"its attention kernel was {stored.attention}, and here it is {attention}"
+    model.eval()
+    if stored.is_packed:
+        use_packed_attention(model)
+    return Layout(stored.is_packed, stored.has_plain_head, pad_id, stored.why_padded, attention)
+
+
+def _attention(model: PreTrainedModel, autocast: Autocast, *, is_packed: bool) -> str:
+    if not is_packed:
+        return attention_of(model)
+    return kernel(model.device, _arithmetic(model, autocast))
+
+
+def _arithmetic(model: PreTrainedModel, autocast: Autocast) -> torch.dtype:
+    with autocast():
+        is_autocast = torch.is_autocast_enabled(model.device.type)
+        return torch.get_autocast_dtype(model.device.type) if is_autocast else model.dtype
 
 
 def proof_examples(store: TokenStore, target_kinds: Collection[int], among: int = 64) -> list[Example]:
@@ -145,12 +193,23 @@ class _Proof:
         self._is_trained = is_trained
         self._model, self._examples, self._kinds, self._pad_id = model, examples, target_kinds, pad_id
         self._autocast = autocast
-        with autocast():
-            self.is_autocast = torch.is_autocast_enabled(model.device.type)
-            dtype = torch.get_autocast_dtype(model.device.type) if self.is_autocast else model.dtype
+        dtype = _arithmetic(model, autocast)
         self._loss_tolerance, self._tolerance = _TOLERANCES.get(dtype, _TOLERANCES[torch.float32])
         alone = [loss.pad([example], target_kinds, pad_id) for example in examples]
+        self._absolute = _ABSOLUTE * sum(batch.num_targets for batch in alone)
         self._expected = self._gradient(alone, loss.plain_nll_sum)
+
+    def is_matrix_product(self) -> bool:
+        """Whether there is a body and a linear head, and the logits are their product.
+
+        Near a loss of 0 the losses alone would not show other logits: all of them make the target certain.
+        """
+        model = self._model
+        if model.base_model is model or not isinstance(model.get_output_embeddings(), torch.nn.Linear):
+            return False
+        batch = loss.pad(self._examples, self._kinds, self._pad_id)
+        with self._autocast():
+            return loss.head_error(model, batch.to(model.device)) <= self._tolerance
 
     def difference_of(
         self, collate: Callable[[Sequence[Example], Collection[int], int], Batch], nll_sum: LossOf
@@ -158,13 +217,13 @@ class _Proof:
         """What is not equal when all examples are one batch; None where everything is."""
         expected_loss, expected = self._expected
         actual_loss, actual = self._gradient([collate(self._examples, self._kinds, self._pad_id)], nll_sum)
-        if not abs(actual_loss - expected_loss) <= self._loss_tolerance * abs(expected_loss):
+        if not abs(actual_loss - expected_loss) <= self._loss_tolerance * expected_loss + self._absolute:
             return f"its loss is {actual_loss:.6g} then, and {expected_loss:.6g} for one dialogue at a time"
         if not self._is_trained:
             return None
         size = torch.stack([gradient.norm() for gradient in expected]).norm()
         error = torch.stack([(a - b).norm() for a, b in zip(actual, expected, strict=True)]).norm()
-        if not error <= self._tolerance * size:
+        if not error <= (self._tolerance + self._absolute / max(expected_loss, 1e-12)) * size:
             return f"its gradient then differs by {float(error / size):.2g} of its size from one dialogue at a time"
         return None
 
@@ -185,8 +244,3 @@ class _Proof:
         ]
         self._model.zero_grad(set_to_none=True)
         return total, gradients
-
-
-def _is_matrix_product(model: PreTrainedModel) -> bool:
-    """Whether there is a body and a linear head at all."""
-    return model.base_model is not model and isinstance(model.get_output_embeddings(), torch.nn.Linear)

@@ -119,6 +119,17 @@ def plain_nll_sum(model: PreTrainedModel, batch: Batch) -> Tensor:
     return functional.cross_entropy(chosen, batch.labels, reduction="sum")
 
 
+@torch.no_grad()
+def head_error(model: PreTrainedModel, batch: Batch) -> float:
+    """How far the logits at the targets are from hidden states times output embeddings, relative to their size."""
+    body: Any = model.base_model
+    head: Any = model.get_output_embeddings()
+    hidden = body(**_inputs(batch), use_cache=False).last_hidden_state.flatten(0, 1)[batch.predictors]  # (N, D)
+    logits = model(**_inputs(batch), use_cache=False).logits.flatten(0, 1)[batch.predictors].float()  # (N, V)
+    product = functional.linear(hidden, head.weight, head.bias).float()  # (N, V)
+    return float((logits - product).norm() / logits.norm())
+
+
 def _inputs(batch: Batch) -> dict[str, Any]:
     if batch.segments is None:
         return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}

@@ -106,6 +106,7 @@ def _record(event: Event, step: int) -> dict[str, Any] | None:
                 "steps_per_epoch": event.steps_per_epoch,
                 "device": event.device,
                 "precision": event.precision,
+                "num_threads": event.num_threads,
                 "num_parameters": event.num_parameters,
                 "peak_flops": event.peak_flops,
                 "template": event.template,

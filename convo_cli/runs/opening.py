@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from convo_cli.errors import CheckpointError, UsageError
+from convo_cli.errors import CheckpointError, DiskError, UsageError
 from convo_cli.events import Notice, Report
 from convo_cli.runs.atomic import MANIFEST_FILE, verify_directory
-from convo_cli.runs.checkpoint import STATE_FILE, newest_whole
+from convo_cli.runs.checkpoint import STATE_FILE, newest_whole, read_state
 from convo_cli.runs.layout import RunDirectory
+from convo_cli.runs.provenance import RunInfo, read_run_info
 from convo_cli.runs.snapshot import Snapshot
 
 _MAX_TRIES = 5
@@ -67,6 +68,16 @@ def load_from(path: Path, report: Report, load: Callable[[Snapshot], T]) -> T:
     raise CheckpointError(
         f"{path}: its checkpoints are deleted faster than they can be read", hint="set checkpoints.keep"
     )
+
+
+def run_of(checkpoint: Path) -> RunInfo | None:
+    """run.json of the run that a checkpoint belongs to; None where there is none beside it that can be read."""
+    real = checkpoint.resolve()
+    try:
+        info = read_run_info(RunDirectory(real.parent.parent))
+        return info if real.parent.name == "checkpoints" and read_state(real).run_id == info.run_id else None
+    except (CheckpointError, DiskError):
+        return None
 
 
 def _is_inside_a_run(path: Path) -> bool:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import platform
-import re
 import subprocess
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -24,16 +23,13 @@ from convo_cli.config.schema import DataConfig, RunConfig
 from convo_cli.errors import CheckpointError, FileChangedError, UsageError
 from convo_cli.events import Notice, Report
 from convo_cli.runs.atomic import file_sha256, write_file
+from convo_cli.runs.execution import Change, Execution
 from convo_cli.runs.layout import RunDirectory
 
-_PACKAGES = ("torch", "transformers", "tokenizers", "sentencepiece", "numpy")
-_NUMERIC = ("torch", "transformers")
-"""Packages whose other versions may compute other last bits."""
+_PACKAGES = ("torch", "transformers", "tokenizers", "sentencepiece", "numpy", "jinja2")
+NUMERIC = ("torch", "transformers", "tokenizers", "numpy", "jinja2")
+"""Packages that decide the bits: arithmetic, ids, the order of the examples, and how chat templates render."""
 _MODEL_FILES = ("*.safetensors", "*.json")
-_CHECKED_BY_CONTENT = ("data.train", "data.validation")
-_SEAL = re.compile(
-    rb"# SHA-256 of what follows: ([0-9a-f]{64})\n# To change it: convo resume RUN_DIR --set KEY=VALUE\n"
-)
 _GIT_SECONDS = 10
 _ATTEMPTS = 3
 T = TypeVar("T")
@@ -105,13 +101,15 @@ class RunInfo(BaseModel):
     convo: str
     python: str
     packages: dict[str, str]
-    device: str
+    execution: Execution
     git: GitState | None
     base_model: BaseModelFiles | None
     train: tuple[DataFile, ...]
     validation: tuple[DataFile, ...]
     config: RunConfig
-    """As the run was last started or resumed."""
+    """This, the versions and the execution are those of the last start or resume."""
+    changes: tuple[Change, ...] = ()
+    """What resumes changed, and at which step."""
 
 
 def read_data_files(data: DataConfig) -> DataFiles:
@@ -155,15 +153,25 @@ def read_git(folder: Path) -> GitState | None:
         return None
 
 
+def installed_packages() -> dict[str, str]:
+    """Versions of the packages that a run depends on."""
+    return {name: version(name) for name in _PACKAGES}
+
+
 def make_run_info(
-    config: RunConfig, data: DataFiles, *, device: str, git: GitState | None, base_model: BaseModelFiles | None
+    config: RunConfig,
+    data: DataFiles,
+    *,
+    execution: Execution,
+    git: GitState | None,
+    base_model: BaseModelFiles | None,
 ) -> RunInfo:
     """What a run begins with, here and now."""
     return RunInfo(
         convo=__version__,
         python=platform.python_version(),
-        packages={name: version(name) for name in _PACKAGES},
-        device=device,
+        packages=installed_packages(),
+        execution=execution,
         git=git,
         base_model=base_model,
         train=data.train,
@@ -221,41 +229,6 @@ def changes_of_base_model(info: RunInfo) -> list[str]:
         for name in sorted(before.sha256.keys() | now.keys())
         if before.sha256.get(name) != now.get(name)
     ]
-
-
-def changes_of_config(run: RunDirectory, info: RunInfo, config: RunConfig) -> list[str]:
-    """The keys of config.yaml, read as ``config``, that somebody else than convo has changed.
-
-    Paths of data are not among them: data is known by its content.
-    """
-    text = run.config.read_bytes()
-    seal = _SEAL.match(text)
-    if seal and hashlib.sha256(text[seal.end() :]).hexdigest().encode() == seal.group(1):
-        return []
-    before, now = dict(_leaves(info.config.model_dump(mode="json"))), dict(_leaves(config.model_dump(mode="json")))
-    return [
-        f"{run.config}: {key} is {now.get(key)!r}, but the run goes on with {before.get(key)!r}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not key.startswith(_CHECKED_BY_CONTENT)
-    ]
-
-
-def other_versions(info: RunInfo, *, device: str) -> list[str]:
-    """Packages and device that are not those the run began with."""
-    pairs = [(name, info.packages.get(name), version(name)) for name in _NUMERIC]
-    return [
-        f"{name} is {now}, was {before}"
-        for name, before, now in (*pairs, ("device", info.device, device))
-        if now != before
-    ]
-
-
-def _leaves(values: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}", value
 
 
 def _short(digest: str | None) -> str:

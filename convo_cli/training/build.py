@@ -23,13 +23,15 @@ from convo_cli.model.build import (
     set_generation_defaults,
     use_fast_activations,
 )
-from convo_cli.model.device import autocast_for, choose_device, choose_precision, make_deterministic, move
-from convo_cli.model.layout import choose_layout, proof_examples
-from convo_cli.runs.provenance import DataFiles
+from convo_cli.model.device import autocast_for, move
+from convo_cli.model.layout import Layout, choose_layout, proof_examples, stored_layout
+from convo_cli.runs.execution import Machine
+from convo_cli.runs.provenance import DataFiles, RunInfo
 from convo_cli.text.contract import load_encoder, spiece_of
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.training.cache import Cache
 from convo_cli.training.checkpoint import load_checkpoint_model, restore_state
+from convo_cli.training.execution import execution_of, first_machine, resumed_machine
 from convo_cli.training.optim import make_optimizer
 from convo_cli.training.plan import Parts
 from convo_cli.training.prepare import PreparedData, build_encoder, prepare_data
@@ -43,7 +45,7 @@ _ALL_TARGETS = (ASSISTANT_TARGET, USER_TARGET)
 
 def build_new(config: RunConfig, files: DataFiles, cache: Cache, report: Report) -> tuple[Parts, TrainState]:
     """The parts and the state that a run begins with."""
-    device = _choose_device(config)
+    machine = first_machine(config)
     text = build_encoder(config, files, cache, report)
     data = prepare_data(config, files, text.encoder, cache, report)
     if config.model.scratch is not None:
@@ -54,15 +56,19 @@ def build_new(config: RunConfig, files: DataFiles, cache: Cache, report: Report)
         added = fit_vocabulary(model, len(text.encoder.tokenizer), config.seed)
         if added:
             report(Notice(f"{added} rows were added to the model's embeddings for {text.num_new_tokens} new tokens"))
-    parts = _assemble(config, files, text.encoder, text.spiece, model, data, device, report)
+    parts = _assemble(config, files, text.encoder, text.spiece, model, data, machine, None, report)
     return parts, _new_state(parts)
 
 
 def build_from(
-    checkpoint: Path, config: RunConfig, files: DataFiles, cache: Cache, report: Report
+    checkpoint: Path, config: RunConfig, info: RunInfo, files: DataFiles, cache: Cache, report: Report
 ) -> tuple[Parts, TrainState]:
-    """The parts and the state of a checkpoint; what it is not made for raises ChangedError."""
-    device = _choose_device(config)
+    """The parts and the state of a checkpoint; what it is not made for raises ChangedError.
+
+    What decides the bits is taken from ``info``, the run's run.json, unless ``config`` asks for something else or it
+    cannot be used here.
+    """
+    machine = resumed_machine(info, config, report)
     encoder = load_encoder(checkpoint)
     if encoder.max_length != config.dialogue.max_length:
         raise ChangedError(
@@ -71,17 +77,10 @@ def build_from(
         )
     data = prepare_data(config, files, encoder, cache, report)
     model = load_checkpoint_model(checkpoint)
-    parts = _assemble(config, files, encoder, spiece_of(checkpoint), model, data, device, report)
+    parts = _assemble(config, files, encoder, spiece_of(checkpoint), model, data, machine, info, report)
     state = _new_state(parts)
     restore_state(checkpoint, state)
     return parts, state
-
-
-def _choose_device(config: RunConfig) -> torch.device:
-    device = choose_device(config.training.device)
-    if config.deterministic:
-        make_deterministic(device)
-    return device
 
 
 def _assemble(
@@ -91,20 +90,18 @@ def _assemble(
     spiece: bytes | None,
     model: PreTrainedModel,
     data: PreparedData,
-    device: torch.device,
+    machine: Machine,
+    info: RunInfo | None,
     report: Report,
 ) -> Parts:
+    device = torch.device(machine.device)
     require_context(model, encoder.max_length)
     set_generation_defaults(model, encoder, config.generation)
     use_fast_activations(model)
     if config.training.gradient_checkpointing:
         save_memory(model)
     move(model, device)
-    layout = choose_layout(
-        model, proof_examples(data.train, _ALL_TARGETS), _ALL_TARGETS,
-        packing=config.training.packing, pad_id=encoder.pad_id, report=report,
-        autocast=autocast_for(device, choose_precision(config.training.precision, device)),
-    )  # fmt: skip
+    layout = _choose_layout(config, encoder, model, data.train, machine, info, report)
     if config.training.compile:
         model.base_model.compile(dynamic=True)  # in place: the module that is saved and generated with stays the same
     steps_per_epoch = _steps_per_epoch(data.train, config.training)
@@ -120,7 +117,33 @@ def _assemble(
             )
     with read_unchanged(files.validation, config.data) as validation:
         reply_dialogues = tuple(choose_dialogues(validation, config.evaluation.reply_dialogues, config.seed))
-    return Parts(config, encoder, spiece, model, data, reply_dialogues, layout, device, max_steps, steps_per_epoch)
+    execution = execution_of(machine, layout)
+    return Parts(
+        config, encoder, spiece, model, data, reply_dialogues, layout, execution, device, max_steps, steps_per_epoch
+    )
+
+
+def _choose_layout(
+    config: RunConfig,
+    encoder: DialogueEncoder,
+    model: PreTrainedModel,
+    store: TokenStore,
+    machine: Machine,
+    info: RunInfo | None,
+    report: Report,
+) -> Layout:
+    """The batching that the run stored; a new one where there is none, or it cannot be used, or the user changed it."""
+    autocast = autocast_for(model.device, machine.precision)
+    packing = config.training.packing
+    if info is not None and packing == info.config.training.packing:
+        layout = stored_layout(model, info, pad_id=encoder.pad_id, autocast=autocast)
+        if isinstance(layout, Layout):
+            return layout
+        report(Notice(f"the batching is chosen again: {layout}"))
+    return choose_layout(
+        model, proof_examples(store, _ALL_TARGETS), _ALL_TARGETS,
+        packing=packing, pad_id=encoder.pad_id, autocast=autocast, report=report,
+    )  # fmt: skip
 
 
 def _steps_per_epoch(store: TokenStore, training: TrainingConfig) -> float:
@@ -132,6 +155,5 @@ def _steps_per_epoch(store: TokenStore, training: TrainingConfig) -> float:
 
 def _new_state(parts: Parts) -> TrainState:
     training = parts.config.training
-    precision = choose_precision(training.precision, parts.device)
-    scaler = torch.amp.GradScaler(parts.device.type, enabled=precision == "fp16")
+    scaler = torch.amp.GradScaler(parts.device.type, enabled=parts.execution.precision == "fp16")
     return TrainState(parts.model, make_optimizer(parts.model, training), scaler)

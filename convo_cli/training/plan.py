@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
@@ -19,11 +20,12 @@ from convo_cli.data.store import ASSISTANT_TARGET, USER_TARGET
 from convo_cli.evaluation.evaluator import Evaluator
 from convo_cli.events import EvaluationDone, Event, Report
 from convo_cli.model.cost import FlopCounter, peak_memory
-from convo_cli.model.device import ResolvedPrecision, autocast_for, choose_precision
+from convo_cli.model.device import autocast_for
 from convo_cli.model.layout import Layout
 from convo_cli.model.loss import Batch
 from convo_cli.runs.checkpoint import is_saved, point_and_prune
 from convo_cli.runs.evaluations import weights_of
+from convo_cli.runs.execution import Execution
 from convo_cli.runs.layout import RunDirectory
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.training.checkpoint import save_checkpoint
@@ -49,6 +51,7 @@ class Parts:
     reply_dialogues: tuple[Dialogue, ...]
     """Validation dialogues that get a generated reply at each evaluation."""
     layout: Layout
+    execution: Execution
     device: torch.device
     max_steps: int
     steps_per_epoch: float
@@ -72,7 +75,7 @@ def make_plan(
     config, training, max_steps = parts.config, parts.config.training, parts.max_steps
     evaluation_every = config.evaluation.every_steps or max(1, round(parts.steps_per_epoch))
     save_every = config.checkpoints.every_steps or evaluation_every
-    precision = choose_precision(training.precision, parts.device)
+    autocast = autocast_for(parts.device, parts.execution.precision)
 
     def is_stop_requested() -> bool:
         return stop.is_set or run.stop.is_file()
@@ -82,7 +85,7 @@ def make_plan(
         if is_stop_requested():
             raise _StoppedError
 
-    evaluator = _evaluator(parts, precision, report_unless_stopped)
+    evaluator = _evaluator(parts, autocast, report_unless_stopped)
 
     def learning_rate(step: int) -> float:
         return learning_rate_at(
@@ -131,7 +134,7 @@ def make_plan(
         flops_of=FlopCounter(parts.model),
         peak_memory=lambda: peak_memory(parts.device),
         learning_rate=learning_rate,
-        autocast=autocast_for(parts.device, precision),
+        autocast=autocast,
         is_evaluation_due=lambda step: (
             evaluator is not None and (step == max_steps or (step > 0 and step % evaluation_every == 0))
         ),
@@ -170,7 +173,7 @@ def micro_batches(parts: Parts) -> Callable[[int], list[Batch]]:
     return at
 
 
-def _evaluator(parts: Parts, precision: ResolvedPrecision, report: Report) -> Evaluator | None:
+def _evaluator(parts: Parts, autocast: Callable[[], AbstractContextManager[None]], report: Report) -> Evaluator | None:
     if parts.data.validation is None:
         return None
     config = parts.config
@@ -182,6 +185,6 @@ def _evaluator(parts: Parts, precision: ResolvedPrecision, report: Report) -> Ev
         train_on=config.dialogue.train_on,
         generation=config.generation,
         device=parts.device,
-        autocast=autocast_for(parts.device, precision),
+        autocast=autocast,
         report=report,
     )

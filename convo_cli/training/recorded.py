@@ -13,7 +13,6 @@ from pathlib import Path
 from convo_cli.errors import DiskError, DivergedError, StoppedError
 from convo_cli.events import EvaluationDone, Event, Notice, Report, RunFinished, RunStarted
 from convo_cli.model.cost import peak_flops
-from convo_cli.model.device import choose_precision
 from convo_cli.runs.atomic import disk_errors
 from convo_cli.runs.checkpoint import is_saved, point_and_prune
 from convo_cli.runs.layout import RunDirectory
@@ -138,11 +137,12 @@ def result_of(run: RunDirectory, parts: Parts, state: TrainState, reason: str) -
 
 
 def _started(run: RunDirectory, parts: Parts, state: TrainState) -> RunStarted:
-    encoder, data = parts.encoder, parts.data
+    encoder, data, execution = parts.encoder, parts.data, parts.execution
     return RunStarted(
         run_dir=run.path,
-        device=str(parts.device),
-        precision=choose_precision(parts.config.training.precision, parts.device),
+        device=execution.device,
+        precision=execution.precision,
+        num_threads=execution.num_threads,
         num_parameters=sum(parameter.numel() for parameter in parts.model.parameters()),
         template=encoder.template.name,
         max_length=encoder.max_length,
@@ -151,5 +151,5 @@ def _started(run: RunDirectory, parts: Parts, state: TrainState) -> RunStarted:
         first_step=state.progress.step + 1,
         max_steps=parts.max_steps,
         steps_per_epoch=math.ceil(parts.steps_per_epoch),
-        peak_flops=peak_flops(parts.device, choose_precision(parts.config.training.precision, parts.device)),
+        peak_flops=peak_flops(parts.device, execution.precision),
     )

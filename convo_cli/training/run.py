@@ -18,9 +18,9 @@ from convo_cli.config.load import load_config
 from convo_cli.config.schema import RunConfig
 from convo_cli.errors import ChangedError, CheckpointError, UsageError
 from convo_cli.events import EvaluationDone, Notice, Report
-from convo_cli.model.device import choose_device
 from convo_cli.runs.atomic import remove_directory, remove_leftovers, set_aside
 from convo_cli.runs.begin import begun
+from convo_cli.runs.changes import changes_of_config
 from convo_cli.runs.checkpoint import Found, Which, find_checkpoint, point_and_prune
 from convo_cli.runs.evaluations import read_evaluations, weights_of
 from convo_cli.runs.fork import fill_fork, fork_of
@@ -32,11 +32,9 @@ from convo_cli.runs.provenance import (
     Parent,
     RunInfo,
     changes_of_base_model,
-    changes_of_config,
     changes_of_data,
     make_run_info,
     new_run_id,
-    other_versions,
     read_base_model,
     read_git,
     read_run_info,
@@ -47,6 +45,7 @@ from convo_cli.runs.snapshot import Snapshot
 from convo_cli.text.hub import local_folder
 from convo_cli.training.build import build_from, build_new
 from convo_cli.training.cache import Cache
+from convo_cli.training.execution import resumed_info
 from convo_cli.training.loop import reason_it_is_over, take_scores
 from convo_cli.training.plan import Parts, make_plan
 from convo_cli.training.recorded import RunResult, remove_stop_file, result_of, save_all, train_and_record
@@ -71,7 +70,6 @@ def start_run(config: RunConfig, report: Report) -> RunResult:
     nothing = "stopped before the first step; no run was begun"
     with listening() as stop:
         with stop.interrupting(nothing, hint="start it again; what was prepared until then is still there"):
-            device = choose_device(config.training.device)
             config, base_model, base_folder = _settle_base_model(config)
             cache = Cache(run.path.parent, report)
 
@@ -82,7 +80,11 @@ def start_run(config: RunConfig, report: Report) -> RunResult:
             if base_folder is not None:
                 base_folder.require_unchanged()
             info = make_run_info(
-                _with_absolute_paths(config), files, device=str(device), git=read_git(Path()), base_model=base_model
+                _with_absolute_paths(config),
+                files,
+                execution=parts.execution,
+                git=read_git(Path()),
+                base_model=base_model,
             )
             state.run_id = info.run_id
             require_new(run)  # preparing may have taken minutes
@@ -165,7 +167,7 @@ def _load(
     """Check what the run is resumed with and from, and load it. A fork leaves the run as it is, also where it fails."""
     info = read_run_info(run)
     require_same_config(info.config, config)
-    info = accept_changes(run, info, files, report, allow_changed=allow_changed)
+    accepted = accept_changes(run, info, files, report, allow_changed=allow_changed)
     found = find_checkpoint(run, which, config.evaluation.metric)
     fork = fork_of(run, found, info.config.name, config.name, discard_later=discard_later)
     if fork is not None:
@@ -174,15 +176,13 @@ def _load(
     if fork is None:
         remove_leftovers(run.path)
         remove_leftovers(run.checkpoints)
-    parts, state = build_from(found.path, config, files, Cache(run.path.resolve().parent, report), report)
+    parts, state = build_from(found.path, config, info, files, Cache(run.path.resolve().parent, report), report)
     found.files.require_unchanged()
     if state.run_id != info.run_id:
         raise CheckpointError(
             f"{found.path}: a checkpoint of another run (its run_id is {state.run_id}, this run's {info.run_id})",
             hint="take it out of this run's checkpoints",
         )
-    for difference in other_versions(info, device=str(parts.device)):
-        report(Notice(f"{difference} when the run began: its numbers may differ in the last digits", True))
 
     evaluations = _evaluations_until(run, found, report)
     plan = make_plan(run, parts, stop, report)
@@ -197,7 +197,9 @@ def _load(
         )
     name = info.config.name if fork is None else fork.path.name
     now = _with_absolute_paths(config).model_copy(update={"name": name})
-    return _Start(found, fork, info.model_copy(update={"config": now}), parts, state, evaluations, reason)
+    if not reason:
+        info = resumed_info(info, accepted, now, parts.execution, step=found.step, report=report)
+    return _Start(found, fork, info, parts, state, evaluations, reason)
 
 
 def _settle_base_model(config: RunConfig) -> tuple[RunConfig, BaseModelFiles | None, Snapshot | None]:

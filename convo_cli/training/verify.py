@@ -1,51 +1,41 @@
 """The proof that resuming a run changes nothing, on the user's own run, data and device.
 
-From the newest checkpoint some steps are taken straight, and once more with a save and a resume between them. Weights,
-moments of the optimizer, examples and logged values have to come out the same, bit for bit.
+Where the run has an earlier checkpoint, the steps from it to the newest one are taken again, with a save and a resume
+halfway, and compared with the run's own files. Otherwise some steps from the newest checkpoint are taken straight, and
+once more with a save and a resume. Everything has to come out the same, bit for bit.
 """
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 import tempfile
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
 
 from convo_cli.config.schema import RunConfig
-from convo_cli.events import EvaluationDone, Event, Progress, Report, StepDone
-from convo_cli.model.loss import Batch
-from convo_cli.runs.atomic import make_directory
-from convo_cli.runs.checkpoint import find_checkpoint
+from convo_cli.errors import ConvoError
+from convo_cli.events import Event, Notice, Progress, Report, StepDone
+from convo_cli.runs.atomic import make_directory, verify_directory
+from convo_cli.runs.checkpoint import read_state
 from convo_cli.runs.layout import RunDirectory, existing_run
 from convo_cli.runs.lock import locked
+from convo_cli.runs.metrics import MetricsLog
 from convo_cli.runs.opening import open_checkpoint
-from convo_cli.runs.provenance import read_data_files, read_run_info
+from convo_cli.runs.provenance import DataFiles, RunInfo, read_data_files, read_run_info
+from convo_cli.runs.snapshot import Snapshot
 from convo_cli.training.build import build_from
 from convo_cli.training.cache import Cache
 from convo_cli.training.checkpoint import save_checkpoint
+from convo_cli.training.compare import Check, Trace, compare, saved_trace
+from convo_cli.training.execution import resumed_info
 from convo_cli.training.loop import EarlyStopping, train
 from convo_cli.training.plan import Parts, examples_at, make_plan
 from convo_cli.training.run import accept_changes, require_same_config
 from convo_cli.training.signals import StopRequest, listening
 from convo_cli.training.state import TrainState
 
-_NOT_COMPARED = {"seconds", "waiting_seconds", "memory_bytes", "max_steps", "elapsed_seconds", "weights"}
-"""Measurements, how far the proof goes, and the hash of weights that only the resumed stretch saves."""
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One kind of thing that was compared, how many of it, and the first that is not the same."""
-
-    what: str
-    count: int
-    difference: str | None
+_DEFAULT_STEPS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +43,14 @@ class Verdict:
     """What the proof found."""
 
     checkpoint: str
+    """The one that both ways begin with."""
     num_steps: int
     resumed_after: int
     """Steps before the save and the resume."""
+    compared_with: str | None
+    """The run's own checkpoint at the end of the steps; None where the steps were taken twice."""
+    reason: str
+    """Why it was done in this of the two ways."""
     checks: tuple[Check, ...]
 
     @property
@@ -64,31 +59,10 @@ class Verdict:
         return next((check.difference for check in self.checks if check.difference), None)
 
 
-@dataclass
-class _Trace:
-    """What a stretch of a run did, by name; tensors by their SHA-256, so that one model is in memory at a time."""
-
-    examples: dict[str, str] = field(default_factory=dict)
-    logged: dict[str, Any] = field(default_factory=dict)
-    optimizer: dict[str, str] = field(default_factory=dict)
-    weights: dict[str, str] = field(default_factory=dict)
-
-    def finish(self, state: TrainState) -> None:
-        names = {id(parameter): name for name, parameter in state.model.named_parameters()}
-        self.weights = {name: _digest(tensor) for name, tensor in state.model.state_dict().items()}
-        self.optimizer = {
-            f"{kind} of {names[id(parameter)]}": _digest(torch.as_tensor(value))
-            for parameter, moments in state.optimizer.state.items()
-            for kind, value in moments.items()
-        }
-        self.logged["progress at the end"] = _compared(state.progress.model_dump())
-        self.logged["gradient scale"] = state.scaler.get_scale()
-
-
 def verify_run(
-    run_dir: Path, config: RunConfig, report: Report, *, num_steps: int, allow_changed: bool = False
+    run_dir: Path, config: RunConfig, report: Report, *, num_steps: int | None = None, allow_changed: bool = False
 ) -> Verdict:
-    """Compare ``num_steps`` (at least 2) from the newest whole checkpoint with and without a resume halfway.
+    """Compare the run with itself, resumed; ``num_steps`` (at least 2) asks for so many steps after its end.
 
     The run stays as it is. Raises what `convo_cli.training.run.resume_run` raises.
     """
@@ -104,73 +78,129 @@ def verify_run(
         info = read_run_info(run)
         require_same_config(info.config, config)
         files = read_data_files(config.data)
-        accept_changes(run, info, files, report, allow_changed=allow_changed)
-        opened = open_checkpoint(run.path, report)
-        checkpoint = opened.path
-        cache = Cache(run.path.resolve().parent, report)
+        accepted = accept_changes(run, info, files, report, allow_changed=allow_changed)
+        newest = open_checkpoint(run.path, report)
         aside = RunDirectory(Path(folder))
         make_directory(aside.checkpoints)
+        proof = _Proof(run, aside, newest, config, info, accepted, files, stop, report, hearing=report)
+        verdict = "--steps was given" if num_steps else proof.take_again()
+        return verdict if isinstance(verdict, Verdict) else proof.take_twice(num_steps or _DEFAULT_STEPS, verdict)
 
-        def build(path: Path, is_heard: bool) -> tuple[Parts, TrainState]:
-            parts, state = build_from(path, config, files, cache, report if is_heard else _mute)
-            state.is_evaluated = (
-                True  # the evaluation of these weights is no step, and is counted before they are saved
-            )
-            return parts, state
 
-        parts, state = build(checkpoint, True)
+@dataclass
+class _Proof:
+    """Steps of a run taken again, in a folder beside it."""
+
+    run: RunDirectory
+    aside: RunDirectory
+    newest: Snapshot
+    config: RunConfig
+    info: RunInfo
+    accepted: RunInfo
+    files: DataFiles
+    stop: StopRequest
+    report: Report
+    hearing: Report
+    """``report`` until the first parts are built; what the others report is the same."""
+
+    def take_again(self) -> Verdict | str:
+        """Take the steps before the newest checkpoint again and compare with the run; else why it is not possible."""
+        newest, last = self.newest.path.name, read_state(self.newest.path).progress.step
+        earlier = self._earlier_checkpoint(last)
+        if earlier is None:
+            return f"the run has no whole checkpoint before {newest}"
+        first = read_state(earlier.path).progress.step
+        if change := self._change_between(first, last):
+            return change
+        parts, state = self._build(earlier.path)
+        earlier.require_unchanged()
+        if change := self._change_between(first, last):  # another machine, or --set
+            return change
+        half, name = first + (last - first) // 2, earlier.path.name
+        self.report(Notice(f"taking steps {first + 1:,} to {last:,} again, from {name}; --steps 4 takes fewer"))
+        count = _counted(self.report, "taking the steps again", first, last - first)
+        with closing(MetricsLog(self.aside.metrics, self.aside.samples, after_step=first)) as log:
+
+            def listen(event: Event) -> None:
+                count(event)
+                log(event)
+
+            self._advance(parts, state, half, listen)
+            self._save(parts, state)
+            del parts, state
+            parts, state = self._build(self.aside.checkpoint(half))
+            self._advance(parts, state, last, listen)
+            self._save(parts, state)
+        own, again = saved_trace(self.run, first, last), saved_trace(self.aside, first, last)
+        self.newest.require_unchanged()
+        again.logged = {key: again.logged.get(key) for key in own.logged}  # a power cut may have cost log lines
+        reason = f"the run has a checkpoint before {newest}, and nothing changed between them"
+        checks = compare(own, again, ways=("in the run", "taken again"))
+        return Verdict(name, last - first, half - first, newest, reason, checks)
+
+    def take_twice(self, num_steps: int, reason: str) -> Verdict:
+        """Take some steps from the newest checkpoint straight, and with a save and a resume halfway."""
+        parts, state = self._build(self.newest.path)
         first = state.progress.step
         half, last = first + num_steps // 2, first + num_steps
-        straight = _Trace()
-        _advance(straight, aside, parts, state, last, stop, _counted(report, "straight", first, num_steps))
+        straight, resumed = Trace(), Trace()
+        count = _counted(self.report, "straight", first, num_steps)
+        self._advance(parts, state, last, straight.listening(count), straight)
         straight.finish(state)
 
-        parts, state = build(checkpoint, False)
-        opened.require_unchanged()
-        resumed, count = _Trace(), _counted(report, "with a resume", first, num_steps)
-        _advance(resumed, aside, parts, state, half, stop, count)
-        save_checkpoint(aside, state, parts.encoder, spiece=parts.spiece, report=_mute)
+        count = _counted(self.report, "with a resume", first, num_steps)
         del parts, state
-        parts, state = build(find_checkpoint(aside, "last", config.evaluation.metric).path, False)
-        _advance(resumed, aside, parts, state, last, stop, count)
+        parts, state = self._build(self.newest.path)
+        self.newest.require_unchanged()
+        self._advance(parts, state, half, resumed.listening(count), resumed)
+        self._save(parts, state)
+        del parts, state
+        parts, state = self._build(self.aside.checkpoint(half))
+        self._advance(parts, state, last, resumed.listening(count), resumed)
         resumed.finish(state)
-    checks = (
-        _check("examples of a step", straight.examples, resumed.examples),
-        _check("logged values", straight.logged, resumed.logged),
-        _check("optimizer tensors", straight.optimizer, resumed.optimizer),
-        _check("weight tensors", straight.weights, resumed.weights),
-    )
-    return Verdict(checkpoint.name, num_steps, half - first, checks)
+        checks = compare(straight, resumed, ways=("straight", "after a resume"))
+        return Verdict(self.newest.path.name, num_steps, half - first, None, reason, checks)
 
+    def _earlier_checkpoint(self, last: int) -> Snapshot | None:
+        """The newest whole checkpoint before a step, verified."""
+        for step in reversed([step for step in self.run.checkpoint_steps() if step < last]):
+            try:
+                files = verify_directory(self.run.checkpoint(step))
+                if read_state(files.path).run_id == self.info.run_id:
+                    return files
+            except ConvoError:
+                continue
+        return None
 
-def _advance(
-    trace: _Trace, run: RunDirectory, parts: Parts, state: TrainState, until: int, stop: StopRequest, count: Report
-) -> None:
-    """Let the run's own loop go to a step, without saving, and write down what it does."""
+    def _change_between(self, first: int, last: int) -> str | None:
+        """The first change that some of these steps were computed without."""
+        changes = (change for change in self.info.changes if first < change.step <= last)
+        return next((f"the run changes at step {change.step} ({change.message})" for change in changes), None)
 
-    def listen(event: Event) -> None:
-        count(event)
-        if isinstance(event, (StepDone, EvaluationDone)):
-            trace.logged[f"{type(event).__name__} {event.step}"] = _compared(asdict(event))
+    def _build(self, checkpoint: Path) -> tuple[Parts, TrainState]:
+        """The parts and the state of a checkpoint; changes are recorded in ``info``."""
+        report, self.hearing = self.hearing, _mute
+        cache, step = Cache(self.run.path.resolve().parent, report), read_state(self.newest.path).progress.step
+        parts, state = build_from(checkpoint, self.config, self.info, self.files, cache, report)
+        state.is_evaluated = True  # the evaluation of these weights is no step, and is counted before they are saved
+        self.info = resumed_info(self.info, self.accepted, self.config, parts.execution, step=step, report=report)
+        return parts, state
 
-    plan, chosen_at = make_plan(run, parts, stop, listen), examples_at(parts)
+    def _save(self, parts: Parts, state: TrainState) -> None:
+        save_checkpoint(self.aside, state, parts.encoder, spiece=parts.spiece, report=_mute)
 
-    def micro_batches(step: int) -> list[Batch]:
-        batches = list(plan.micro_batches(step))
-        contents = [
-            _digest(tensor) for batch in batches for tensor in (batch.input_ids, batch.predictors, batch.labels)
-        ]
-        trace.examples[f"step {step + 1}"] = f"{chosen_at(step).tolist()} {contents}"
-        return batches
-
-    train(
-        state,
-        replace(
-            plan, max_steps=until, micro_batches=micro_batches, early_stopping=EarlyStopping(None, False, 0.0),
-            is_save_due=lambda step: False, save=lambda state: None, is_stop_requested=lambda: False,
-        ),
-        listen,
-    )  # fmt: skip
+    def _advance(self, parts: Parts, state: TrainState, until: int, listen: Report, trace: Trace | None = None) -> None:
+        """Let the run's own loop go to a step, without saving; ``trace`` gets the batches."""
+        plan = make_plan(self.aside, parts, self.stop, listen)
+        train(
+            state,
+            replace(
+                plan, max_steps=until, early_stopping=EarlyStopping(None, False, 0.0),
+                micro_batches=trace.watching(plan.micro_batches, examples_at(parts)) if trace else plan.micro_batches,
+                is_save_due=lambda step: False, save=lambda state: None, is_stop_requested=lambda: False,
+            ),
+            listen,
+        )  # fmt: skip
 
 
 def _counted(report: Report, stage: str, first: int, num_steps: int) -> Report:
@@ -181,28 +211,6 @@ def _counted(report: Report, stage: str, first: int, num_steps: int) -> Report:
             report(event)
 
     return count
-
-
-def _check(what: str, straight: Mapping[str, Any], resumed: Mapping[str, Any]) -> Check:
-    names = [*straight, *(name for name in resumed if name not in straight)]
-    different = next((name for name in names if straight.get(name) != resumed.get(name)), None)
-    if different is None:
-        return Check(what, len(names), None)
-    pair = straight.get(different), resumed.get(different)
-    if isinstance(pair[0], dict) and isinstance(pair[1], dict):
-        key = next(key for key in pair[0] if pair[0][key] != pair[1].get(key))
-        return Check(
-            what, len(names), f"{different}: {key} is {pair[0][key]} straight, {pair[1].get(key)} after a resume"
-        )
-    return Check(what, len(names), f"{different} is not the same after a resume")
-
-
-def _compared(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key not in _NOT_COMPARED}
-
-
-def _digest(tensor: Tensor) -> str:
-    return hashlib.sha256(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().data).hexdigest()
 
 
 def _mute(event: Event) -> None:

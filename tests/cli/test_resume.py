@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 
 from convo_cli.runs.atomic import file_sha256
 from convo_cli.runs.layout import RunDirectory
 from convo_cli.runs.lock import locked
 from convo_cli.runs.metrics import read_metrics
-from tests.commands import run_here, settings, snapshot
+from tests.commands import environment, run_here, run_process, settings, snapshot
 
 RUN = "runs/tiny"
 LONGER = settings("training.max_steps=8")
@@ -152,6 +153,14 @@ def test_the_proof_of_a_resume_is_a_table_on_stdout_and_leaves_the_run_alone(wor
     }
 
 
+def test_without_a_number_of_steps_the_runs_own_files_are_the_other_way(convo):
+    result = convo("resume", RUN, "--verify", "-q")
+    assert (result.code, result.err) == (0, "")
+    assert "3 steps from step-00000003: taken again with a save and a resume after 1 of them" in result.out
+    assert "compared with step-00000006" in result.out
+    assert "because the run has a checkpoint before step-00000006, and nothing changed between them" in result.out
+
+
 def test_the_proof_as_json(convo):
     answer = convo("resume", RUN, "--verify", "--steps", "2", "-q", "--json").json
     assert (answer["command"], answer["is_equal"], answer["num_steps"]) == ("resume", True, 2)
@@ -199,3 +208,49 @@ def test_a_whole_checkpoint_of_another_run_is_refused(work, convo):
     assert (result.code, result.out) == (5, "")
     assert "step-00000006: a checkpoint of another run" in result.err
     assert "Traceback" not in result.err
+
+
+# What decides the bits
+
+
+def test_another_number_of_threads_is_used_only_where_the_user_sets_it(work):
+    """By the real executable: torch takes the number from the environment."""
+    plain = {key: value for key, value in environment().items() if key not in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    one, two = ({**plain, "OMP_NUM_THREADS": number} for number in "12")
+    light = settings(
+        "data.validation=[]", "logging.tensorboard=false", "logging.plots=false", "checkpoints.every_steps=3"
+    )
+    assert run_process(work, "train", "config.yaml", "--set", "name=one", *light, env=one).code == 0
+    info = json.loads((work / "runs/one/run.json").read_text())
+    assert (info["execution"]["num_threads"], info["changes"]) == (1, [])
+    errors = {}
+    for name, env in (("unset", plain), ("two", two)):
+        shutil.copytree(work / "runs/one", work / "runs" / name)
+        shutil.rmtree(work / "runs" / name / "checkpoints/step-00000006")
+        result = run_process(work, "resume", f"runs/{name}", env=env)
+        assert result.code == 0
+        errors[name] = result.err
+    message = "CPU threads: the run had 1 and continues with 2"
+    assert f"warning: {message}, so the bits may differ from step 4 on" in errors["two"]
+    info = json.loads((work / "runs/two/run.json").read_text())
+    assert (info["execution"]["num_threads"], info["changes"]) == (2, [{"step": 3, "message": message}])
+    records = list(read_metrics(work / "runs/two/metrics.jsonl"))
+    assert [record["num_threads"] for record in records if record["event"] == "run_started"] == [1, 2]
+    assert "warning" not in errors["unset"]
+    same, straight = (work / f"runs/{name}/checkpoints/step-00000006/model.safetensors" for name in ("unset", "one"))
+    assert file_sha256(same) == file_sha256(straight)
+
+
+def test_the_stored_batching_is_used_by_evaluate_too(work, convo):
+    file = work / RUN / "run.json"
+    info = json.loads(file.read_text())
+    for model in (RUN, f"{RUN}/checkpoints/step-00000006"):
+        result = convo("evaluate", model, "valid.jsonl", "--replies", 0)
+        assert "proved" not in result.err
+    file.write_text(json.dumps({**info, "execution": {**info["execution"], "device": "cuda:0"}}))
+    result = convo("evaluate", RUN, "valid.jsonl", "--replies", 0)
+    assert "the batching is chosen again: it was made on cuda:0, and the model is on cpu" in result.err
+    assert "proved equal" in result.err
+    file.write_text(json.dumps({**info, "run_id": "another"}))
+    assert "proved equal" in convo("evaluate", RUN, "valid.jsonl", "--replies", 0).err
+    assert "proved equal" in convo("evaluate", "exports/tiny", "valid.jsonl", "--replies", 0).err

@@ -32,6 +32,7 @@ STARTED = RunStarted(
     run_dir=Path("runs/convo"),
     device="cpu",
     precision="fp32",
+    num_threads=2,
     num_parameters=12_345_678,
     template="turns",
     max_length=512,

@@ -12,19 +12,24 @@ from convo_cli import __version__
 from convo_cli.config.load import apply_overrides, load_config
 from convo_cli.config.schema import DataConfig, RunConfig
 from convo_cli.errors import CheckpointError, UsageError
+from convo_cli.runs.changes import changes_of_config
+from convo_cli.runs.execution import Execution
 from convo_cli.runs.layout import RunDirectory
 from convo_cli.runs.provenance import (
     changes_of_base_model,
-    changes_of_config,
     changes_of_data,
     make_run_info,
-    other_versions,
     read_base_model,
     read_data_files,
     read_git,
     read_run_info,
     write_provenance,
 )
+
+EXECUTION = Execution(
+    device="cpu", device_name="a processor", precision="fp32", num_threads=2, cpu_capability="AVX2", environment={},
+    is_packed=True, why_padded=None, has_plain_head=True, attention="one example length at a time",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -57,7 +62,7 @@ def config(data, model):
 def run(tmp_path, data, config, model):
     run = RunDirectory(tmp_path)
     base_model = read_base_model(str(model), model)
-    info = make_run_info(config, read_data_files(data), device="cpu", git=None, base_model=base_model)
+    info = make_run_info(config, read_data_files(data), execution=EXECUTION, git=None, base_model=base_model)
     write_provenance(run, info)
     return run
 
@@ -69,7 +74,9 @@ def info(run):
 
 def test_versions_device_and_hashes_are_written_down(run, data, config):
     info = json.loads(run.info.read_text())
-    assert (info["convo"], info["python"], info["device"]) == (__version__, platform.python_version(), "cpu")
+    assert (info["convo"], info["python"]) == (__version__, platform.python_version())
+    assert info["execution"] == EXECUTION.model_dump()
+    assert info["changes"] == []
     assert {"torch", "transformers", "tokenizers", "numpy"} <= info["packages"].keys()
     assert [file["path"] for file in info["train"]] == list(data.train)
     assert all(len(file["sha256"]) == 64 for file in info["train"] + info["validation"])
@@ -101,7 +108,7 @@ def test_files_in_another_order_are_other_data(info, data):
 def test_lines_in_another_order_are_other_data(data, config, tmp_path):
     lines = ['["a", "b"]\n', '["c", "d"]\n']
     (tmp_path / "more.jsonl").write_text("".join(lines))
-    before = make_run_info(config, read_data_files(data), device="cpu", git=None, base_model=None)
+    before = make_run_info(config, read_data_files(data), execution=EXECUTION, git=None, base_model=None)
     (tmp_path / "more.jsonl").write_text("".join(reversed(lines)))
     assert len(changes_of_data(before, read_data_files(data))) == 1
 
@@ -167,15 +174,7 @@ def test_what_convo_wrote_is_no_change_also_where_run_json_does_not_know_it_yet(
     assert changes_of_config(run, info, longer) == []
 
 
-# Versions and git
-
-
-def test_other_versions_and_another_device_are_told_with_both_values(info):
-    assert other_versions(info, device="cpu") == []
-    older = info.model_copy(update={"packages": {**info.packages, "torch": "1.0"}})
-    torch, device = other_versions(older, device="cuda:0")
-    assert torch == f"torch is {info.packages['torch']}, was 1.0"
-    assert device == "device is cuda:0, was cpu"
+# git
 
 
 def test_the_commit_and_whether_files_were_changed_since_are_read_from_git(tmp_path):

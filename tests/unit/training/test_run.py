@@ -17,6 +17,7 @@ from convo_cli.events import CheckpointSaved, EvaluationDone, Notice, Progress, 
 from convo_cli.runs.atomic import publish_directory, verify_directory
 from convo_cli.runs.evaluations import read_evaluations, weights_of
 from convo_cli.runs.layout import RunDirectory
+from convo_cli.runs.provenance import read_run_info
 from convo_cli.training import build
 from convo_cli.training.run import resume_run, start_run
 from tests.commands import snapshot
@@ -198,11 +199,17 @@ def test_a_resume_that_was_killed_between_its_two_files_is_no_change(run, ignore
     assert resume(run, ignore).step == 5
 
 
-def test_other_versions_than_at_the_beginning_are_told(run, ignore):
+def test_another_version_is_a_warning_and_recorded_and_the_batching_is_proved_again(run, ignore):
     run.info.write_text(re.sub(r'"torch": "[^"]+"', '"torch": "1.0"', run.info.read_text()))
     notices = []
-    resume(run, ignore, report=notices.append)
-    assert any(isinstance(n, Notice) and n.is_warning and n.message.startswith("torch is ") for n in notices)
+    resume(run, ignore, "training.max_steps=5", report=notices.append)
+    messages = [notice.message for notice in notices if isinstance(notice, Notice)]
+    assert any(message.startswith("torch: the run had 1.0 and continues with ") for message in messages)
+    assert any("the batching is chosen again: it was made with torch 1.0" in message for message in messages)
+    assert {change.step for change in read_run_info(run).changes} == {4}
+    again = []
+    resume(run, ignore, "training.max_steps=6", report=again.append)
+    assert not any("torch" in getattr(event, "message", "") for event in again)
 
 
 def test_a_moved_run_goes_on_and_keeps_absolute_data_paths_and_cleans_up(run, ignore, monkeypatch, tmp_path):

@@ -1,0 +1,104 @@
+"""What a resume changes in a run: compared with run.json, reported, and recorded in its ``changes``."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from convo_cli.config.schema import RunConfig
+from convo_cli.events import Notice, Report
+from convo_cli.runs.execution import Change, Execution
+from convo_cli.runs.layout import RunDirectory
+from convo_cli.runs.provenance import NUMERIC, RunInfo
+
+_CHECKED_BY_CONTENT = ("data.train", "data.validation")
+_SEAL = re.compile(
+    rb"# SHA-256 of what follows: ([0-9a-f]{64})\n# To change it: convo resume RUN_DIR --set KEY=VALUE\n"
+)
+_NO_CHANGE = ("name", "output_dir", *_CHECKED_BY_CONTENT)
+"""Keys that change no bits: where the run is, and where its data is (its content is compared)."""
+_CPU_ONLY = ("CPU threads", "CPU instructions")
+"""Of no consequence where a GPU computes."""
+
+
+def recorded(before: RunInfo, now: RunInfo, *, step: int, report: Report) -> RunInfo:
+    """``now`` with the changes since ``before`` recorded at ``step``, the step that the run continues from.
+
+    A change of what decides the bits is a warning; changed settings and data are recorded only, since the user asked
+    for them. Changes after ``step`` belong to checkpoints that the run no longer continues from, but what they changed
+    is in effect from here on.
+    """
+    execution = changes_of_execution(before, now)
+    for change in execution:
+        report(Notice(f"{change}, so the bits may differ from step {step + 1} on", is_warning=True))
+    earlier = [change.model_copy(update={"step": min(change.step, step)}) for change in before.changes]
+    new = [Change(step=step, message=message) for message in (*execution, *changes_of_settings(before, now))]
+    return now.model_copy(update={"changes": (*earlier, *new)})
+
+
+def changes_of_execution(before: RunInfo, now: RunInfo) -> list[str]:
+    """What decides the bits and is not what the run had; a clause each, with both values."""
+    old, new = dict(_decisive(before)), dict(_decisive(now))
+    is_on_cpu = {before.execution.device, now.execution.device} == {"cpu"}
+    return [
+        f"{what}: the run had {old.get(what, 'none')} and continues with {new.get(what, 'none')}"
+        for what in dict.fromkeys((*old, *new))
+        if old.get(what) != new.get(what) and (is_on_cpu or what not in _CPU_ONLY)
+    ]
+
+
+def changes_of_settings(before: RunInfo, now: RunInfo) -> list[str]:
+    """Keys of the config, and data and base model, that are not what the run had; a clause each."""
+    old, new = (dict(_leaves(info.config.model_dump(mode="json"))) for info in (before, now))
+    keys = [key for key in dict.fromkeys((*old, *new)) if not key.startswith(_NO_CHANGE)]
+    changed = [f"{key}: {_json(old.get(key))} -> {_json(new.get(key))}" for key in keys if old.get(key) != new.get(key)]
+    for what in ("train", "validation"):
+        if [file.sha256 for file in getattr(before, what)] != [file.sha256 for file in getattr(now, what)]:
+            changed.append(f"data.{what}: other content")
+    if before.base_model != now.base_model:
+        changed.append("the base model's files: other content")
+    return changed
+
+
+def changes_of_config(run: RunDirectory, info: RunInfo, config: RunConfig) -> list[str]:
+    """The keys of config.yaml, read as ``config``, that somebody else than convo has changed.
+
+    Paths of data are not among them: data is known by its content.
+    """
+    text = run.config.read_bytes()
+    seal = _SEAL.match(text)
+    if seal and hashlib.sha256(text[seal.end() :]).hexdigest().encode() == seal.group(1):
+        return []
+    before, now = dict(_leaves(info.config.model_dump(mode="json"))), dict(_leaves(config.model_dump(mode="json")))
+    return [
+        f"{run.config}: {key} is {now.get(key)!r}, but the run goes on with {before.get(key)!r}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and not key.startswith(_CHECKED_BY_CONTENT)
+    ]
+
+
+def _decisive(info: RunInfo) -> Iterable[tuple[str, str]]:
+    execution: Execution = info.execution
+    yield "device", execution.device
+    yield "processor", execution.device_name
+    yield "precision", execution.precision
+    yield "CPU threads", str(execution.num_threads)
+    yield "CPU instructions", execution.cpu_capability
+    yield "batching", execution.batching
+    yield from execution.environment.items()
+    yield "convo", info.convo
+    yield from ((name, info.packages[name]) for name in NUMERIC if name in info.packages)
+
+
+def _json(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _leaves(values: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
