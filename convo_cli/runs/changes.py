@@ -19,6 +19,8 @@ _SEAL = re.compile(
 )
 _NO_CHANGE = ("name", "output_dir", *_CHECKED_BY_CONTENT)
 """Keys that change no bits: where the run is, and where its data is (its content is compared)."""
+_ASKED_BY = {"device": "training.device", "precision": "training.precision", "batching": "training.packing"}
+"""Keys by which the user asks for a change."""
 _CPU_ONLY = ("CPU threads", "CPU instructions")
 """Of no consequence where a GPU computes."""
 
@@ -26,27 +28,28 @@ _CPU_ONLY = ("CPU threads", "CPU instructions")
 def recorded(before: RunInfo, now: RunInfo, *, step: int, report: Report) -> RunInfo:
     """``now`` with the changes since ``before`` recorded at ``step``, the step that the run continues from.
 
-    A change of what decides the bits is a warning; changed settings and data are recorded only, since the user asked
-    for them. Changes after ``step`` belong to checkpoints that the run no longer continues from, but what they changed
-    is in effect from here on.
+    A change of what decides the bits is a warning unless the user asked for it; settings and data are recorded only.
+    Changes after ``step`` belong to checkpoints that the run no longer continues from, but what they changed is in
+    effect from here on.
     """
-    execution = changes_of_execution(before, now)
-    for change in execution:
-        report(Notice(f"{change}, so the bits may differ from step {step + 1} on", is_warning=True))
+    execution, settings = changes_of_execution(before, now), changes_of_settings(before, now)
+    for what, change in execution.items():
+        is_asked_for = what in _ASKED_BY and any(line.startswith(f"{_ASKED_BY[what]}: ") for line in settings)
+        report(Notice(f"{change}, so the bits may differ from step {step + 1} on", is_warning=not is_asked_for))
     earlier = [change.model_copy(update={"step": min(change.step, step)}) for change in before.changes]
-    new = [Change(step=step, message=message) for message in (*execution, *changes_of_settings(before, now))]
+    new = [Change(step=step, message=message) for message in (*execution.values(), *settings)]
     return now.model_copy(update={"changes": (*earlier, *new)})
 
 
-def changes_of_execution(before: RunInfo, now: RunInfo) -> list[str]:
-    """What decides the bits and is not what the run had; a clause each, with both values."""
+def changes_of_execution(before: RunInfo, now: RunInfo) -> dict[str, str]:
+    """What decides the bits and is not what the run had: by its name a clause with both values."""
     old, new = dict(_decisive(before)), dict(_decisive(now))
     is_on_cpu = {before.execution.device, now.execution.device} == {"cpu"}
-    return [
-        f"{what}: the run had {old.get(what, 'none')} and continues with {new.get(what, 'none')}"
+    return {
+        what: f"{what}: the run had {old.get(what, 'none')} and continues with {new.get(what, 'none')}"
         for what in dict.fromkeys((*old, *new))
         if old.get(what) != new.get(what) and (is_on_cpu or what not in _CPU_ONLY)
-    ]
+    }
 
 
 def changes_of_settings(before: RunInfo, now: RunInfo) -> list[str]:

@@ -30,7 +30,7 @@ def with_execution(info, **values):
 
 
 def test_nothing_changes_nothing(info, ignore):
-    assert changes_of_execution(info, info) == changes_of_settings(info, info) == []
+    assert (changes_of_execution(info, info), changes_of_settings(info, info)) == ({}, [])
     assert recorded(info, info, step=3, report=ignore) == info
 
 
@@ -45,12 +45,12 @@ def test_every_field_is_compared(info, field):
 def test_every_package_that_decides_bits_is_compared(info, package):
     older = info.model_copy(update={"packages": {**info.packages, package: "0.1"}})
     now = info.packages[package]
-    assert changes_of_execution(older, info) == [f"{package}: the run had 0.1 and continues with {now}"]
+    assert changes_of_execution(older, info) == {package: f"{package}: the run had 0.1 and continues with {now}"}
 
 
 def test_the_processor_of_a_run_on_a_gpu_is_of_no_consequence(info):
     gpu = with_execution(info, device="cuda:0", device_name="GPU X")
-    assert changes_of_execution(gpu, with_execution(gpu, num_threads=1, cpu_capability="AVX")) == []
+    assert changes_of_execution(gpu, with_execution(gpu, num_threads=1, cpu_capability="AVX")) == {}
 
 
 def test_keys_are_named_with_both_values_and_places_are_no_change(info):

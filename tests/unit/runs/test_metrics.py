@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convo_cli.errors import DiskError
@@ -213,6 +213,7 @@ def test_a_line_can_be_read_before_the_next_event(tmp_path: Path) -> None:
     log.close()
 
 
+@settings(deadline=None)
 @given(
     killed_after=st.integers(0, 10),
     checkpoint=st.integers(0, 5),

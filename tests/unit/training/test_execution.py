@@ -206,4 +206,5 @@ def test_the_user_changes_the_batching(run):
     assert [change.message.split(":")[0] for change in info.changes] == [
         "batching", "training.max_steps", "training.packing",
     ]  # fmt: skip
-    assert any(is_warning for _, is_warning in notices)
+    assert any(message.startswith("batching: ") for message, _ in notices)
+    assert not any(is_warning for _, is_warning in notices), "the user asked for it"
