@@ -110,6 +110,20 @@ class RunInfo(BaseModel):
     """This, the versions and the execution are those of the last start or resume."""
     changes: tuple[Change, ...] = ()
     """What resumes changed, and at which step."""
+    checksum: str = ""
+    """Of all the rest, as convo wrote it."""
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether this is what convo wrote; no manifest covers run.json."""
+        return self.checksum == self._sum()
+
+    def sealed(self) -> RunInfo:
+        """The same with the checksum that fits it."""
+        return self.model_copy(update={"checksum": self._sum()})
+
+    def _sum(self) -> str:
+        return hashlib.sha256(self.model_dump_json(exclude={"checksum"}).encode()).hexdigest()
 
 
 def read_data_files(data: DataConfig) -> DataFiles:
@@ -186,7 +200,7 @@ def write_provenance(run: RunDirectory, info: RunInfo) -> None:
     seal = f"# SHA-256 of what follows: {hashlib.sha256(text).hexdigest()}\n"
     seal += "# To change it: convo resume RUN_DIR --set KEY=VALUE\n"
     write_file(run.config, seal.encode() + text)
-    write_file(run.info, info.model_dump_json(indent=2) + "\n")
+    write_file(run.info, info.sealed().model_dump_json(indent=2) + "\n")
 
 
 def read_run_info(run: RunDirectory) -> RunInfo:

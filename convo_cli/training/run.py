@@ -280,6 +280,8 @@ def accept_changes(
     run: RunDirectory, info: RunInfo, files: DataFiles, report: Report, *, allow_changed: bool
 ) -> RunInfo:
     """What the run goes on with; ChangedError where that is not what it began with and nobody allowed it."""
+    if not info.is_intact:
+        report(Notice(f"{run.info}: changed since convo wrote it; continuing with what it says", is_warning=True))
     changes = [
         *changes_of_config(run, info, load_config(run.config)),
         *changes_of_data(info, files),

@@ -127,6 +127,14 @@ def test_a_number_of_threads_that_the_user_sets_is_used_reported_and_recorded(ru
     assert resume(run, steps=6)[0].execution.num_threads == 2
 
 
+def test_a_digit_of_run_json_that_changed_is_not_taken_in_silence(run):
+    """The number of threads decides the bits, and no manifest covers run.json."""
+    assert not any("run.json" in message for message, _ in resume(run, steps=3)[1])
+    run.info.write_text(run.info.read_text().replace('"num_threads": 1', '"num_threads": 3'))
+    warnings = [message for message, is_warning in resume(run, steps=4)[1] if is_warning]
+    assert f"{run.info}: changed since convo wrote it; continuing with what it says" in warnings
+
+
 # Device and precision
 
 
