@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from convo_cli.config.schema import GenerationConfig, ScratchConfig
+from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.errors import ModelError
 from convo_cli.runs.model_folder import require_model_folder
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.hub import local_folder
 from convo_cli.text.tokenizer import first_line
+from convo_cli.text.vocabulary import num_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+_PROBE = (Turn("user", "a"), Turn("assistant", "b"))
 
 
 def load_model(source: str, revision: str | None = None) -> PreTrainedModel:
@@ -99,7 +103,7 @@ def build_scratch_model(size: ScratchConfig, encoder: DialogueEncoder, seed: int
     torch.manual_seed(seed)
     return GPT2LMHeadModel(
         GPT2Config(
-            vocab_size=len(encoder.tokenizer),
+            vocab_size=num_ids(encoder.tokenizer),
             n_positions=size.context,
             n_embd=size.width,
             n_layer=size.layers,
@@ -130,11 +134,28 @@ def fit_vocabulary(model: PreTrainedModel, vocab_size: int, seed: int) -> int:
     return vocab_size - rows
 
 
+def require_rows(model: PreTrainedModel, encoder: DialogueEncoder, source: str) -> None:
+    """Raise ModelError where the model has no embedding of a token that its chat template writes."""
+    embeddings: Any = model.get_input_embeddings()
+    rows: int = embeddings.weight.shape[0]
+    (example,) = encoder.encode([Dialogue(_PROBE, line=1)])[0]
+    if unknown := [index for index in example.input_ids.tolist() if index >= rows]:
+        token = encoder.tokenizer.convert_ids_to_tokens(unknown[0])
+        raise ModelError(
+            f"{source}: its chat template writes {token} (id {unknown[0]}), but the model has {rows} embeddings",
+            hint="train it on dialogues first: model.pretrained in a config for `convo train`",
+        )
+
+
 def context_length(model: PreTrainedModel) -> int | None:
     """Longest sequence the model's positions allow; None where it states no limit."""
     config = model.config.get_text_config()
     limit = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-    return int(limit) if limit else None
+    if not limit or limit < 0:  # XLNet says -1
+        return None
+    table = getattr(getattr(getattr(model, "base_model", None), "embeddings", None), "position_embeddings", None)
+    before_first = getattr(table, "padding_idx", None)  # RoBERTa counts positions from the padding token's id on
+    return int(limit) - (0 if before_first is None else before_first + 1)
 
 
 def require_context(model: PreTrainedModel, max_length: int) -> None:
@@ -166,6 +187,16 @@ def use_fast_activations(model: PreTrainedModel) -> int:
     return len(places)
 
 
+def train_every_row(model: PreTrainedModel) -> None:
+    """Let the padding token's embedding be trained like any other; often that is the end token.
+
+    transformers keeps it from gradients where config.json names it as it was loaded, which a resize of the vocabulary
+    changes (LLaMA's -1 is the last row), so that a resumed run would train other rows.
+    """
+    embeddings: Any = model.get_input_embeddings()
+    embeddings.padding_idx = None
+
+
 def save_memory(model: PreTrainedModel) -> None:
     """Compute activations again in the backward pass instead of keeping them."""
     # transformers 5.23 renames it and warns of the old name; 5.17 knows only that.
@@ -188,7 +219,7 @@ def set_generation_defaults(model: PreTrainedModel, encoder: DialogueEncoder, se
         pad_token_id=encoder.pad_id,
         **(sampling if is_sampling else {}),
     )
-    model.config.pad_token_id = encoder.pad_id
+    # config.pad_token_id stays: RoBERTa counts positions from it, so another one would change the saved model.
 
 
 @contextmanager

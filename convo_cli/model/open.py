@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from convo_cli.config.schema import GenerationConfig
 from convo_cli.errors import ModelError
 from convo_cli.events import Notice, Report
-from convo_cli.model.build import context_length, load_model
+from convo_cli.model.build import context_length, load_model, require_rows
+from convo_cli.model.causal import require_causal
 from convo_cli.model.device import choose_device, move
 from convo_cli.model.generation import Generator
 from convo_cli.runs.atomic import MANIFEST_FILE
@@ -52,6 +53,8 @@ def _load(folder: Path, source: str, report: Report) -> Generator:
             )
         window = context_length(model) or _DEFAULT_WINDOW
         encoder = DialogueEncoder(tokenizer, make_template("native", tokenizer), max_length=window)
+        require_rows(model, encoder, source)
+        require_causal(model, encoder)
     return Generator(model, encoder, folder)
 
 

@@ -53,7 +53,7 @@ def contract_of(encoder: DialogueEncoder) -> DialogueContract:
         pad_id=encoder.pad_id,
         max_length=encoder.max_length,
         window_rule=windows.RULE,
-        tokenizer_sha256=_tokenizer_sha256(encoder.tokenizer),
+        tokenizer_sha256=tokenizer_sha256(encoder.tokenizer),
     )
 
 
@@ -114,7 +114,7 @@ def require_same(written: DialogueContract, actual: DialogueContract, where: str
         )
 
 
-def _tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
+def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
     """Hash of everything that decides ids: vocabulary, merges or scores, added tokens, normalizer, splitter."""
     backend = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
     backend.no_truncation()

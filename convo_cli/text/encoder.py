@@ -10,7 +10,7 @@ Shapes: an example is two arrays of length T.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from convo_cli.data.store import ASSISTANT_TARGET, NO_TARGET, USER_TARGET, Examp
 from convo_cli.errors import DataError, ModelError
 from convo_cli.text.pieces import Piece, Template, special_tokens
 from convo_cli.text.rendering import render_ids
+from convo_cli.text.vocabulary import without_spellings
 from convo_cli.text.windows import first_that_fits, plan_windows
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class DialogueEncoder:
         written = {piece.text for piece in template.render(_PROBE) if piece.is_special}
         self._special_ids = {token: (self._id_of(token),) for token in marked | written}
         self._hidden_ids = frozenset(chain.from_iterable(self._special_ids.values()))
-        self._backend = _text_backend(tokenizer, written - marked)
+        self._backend = _text_backend(tokenizer, written - marked, (marked | written) - {tokenizer.unk_token})
         self._space_eaters = {token.content for token in tokenizer.added_tokens_decoder.values() if token.rstrip}
         self.stop_ids = tuple(self._id_of(token) for token in template.stop_tokens)
         pad = tokenizer.pad_token_id
@@ -103,6 +104,11 @@ class DialogueEncoder:
         """The text of a reply; special tokens are left out."""
         spoken = [token for token in ids if token not in self._hidden_ids]
         return str(self.tokenizer.decode(spoken, clean_up_tokenization_spaces=False))
+
+    def text_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text as a speaker's words, without anything of the template."""
+        encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
 
     def reads_back(self, text: str) -> str:
         """What is left of a text once it was ids; most tokenizers keep it as it is."""
@@ -277,8 +283,8 @@ def _refusal(code: str, message: str, dialogue: Dialogue) -> ProblemError:
     return ProblemError(Problem(code, message, column=1, line=dialogue.line, file=dialogue.file))
 
 
-def _text_backend(tokenizer: PreTrainedTokenizerBase, unmarked: Iterable[str]) -> Tokenizer:
-    """A copy of the tokenizer for plain text: no special token is recognised in it, nothing is cut or padded.
+def _text_backend(tokenizer: PreTrainedTokenizerBase, unmarked: Iterable[str], special: Collection[str]) -> Tokenizer:
+    """A copy of the tokenizer for plain text: none of the ``special`` tokens comes of it, nothing is cut or padded.
 
     ``unmarked`` are those that the template writes though the tokenizer does not call them special.
     """
@@ -294,7 +300,7 @@ def _text_backend(tokenizer: PreTrainedTokenizerBase, unmarked: Iterable[str]) -
         # "first" means the start of the whole rendering, and a turn's text is never there: a special token is.
         splitter.prepend_scheme = "never"
         backend.pre_tokenizer = splitter
-    return backend
+    return without_spellings(backend, special)
 
 
 def _target_kinds(turns: Sequence[Turn], train_on: TrainOn) -> list[int]:

@@ -16,12 +16,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from convo_cli.config.schema import TokenizerConfig
 from convo_cli.errors import DataError, ModelError
 from convo_cli.text.hub import local_folder
 from convo_cli.text.pieces import special_tokens
+from convo_cli.text.probes import PROBES
+from convo_cli.text.vocabulary import close_gaps, settle_ids
 
 if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
@@ -126,6 +129,14 @@ def load_pretrained_tokenizer(source: str, revision: str | None = None) -> PreTr
             f"{source}: its tokenizer has {num_added:,} added tokens, and {MAX_ADDED_TOKENS:,} are more than any has",
             hint="tokens of an ordinary vocabulary belong into the tokenizer's model, not beside it",
         )
+    settle_ids(tokenizer, _stated_ids(folder / "tokenizer.json"), source)
+    try:
+        tokenizer.backend_tokenizer.encode_batch_fast(list(PROBES))
+    except Exception as error:  # the tokenizers library has no type of its own for it
+        raise ModelError(
+            f"{source}: its tokenizer fails at a text that it does not know ({first_line(error)})",
+            hint="the model in tokenizer.json needs an unk_token that is in its vocabulary",
+        ) from error
     return tokenizer
 
 
@@ -136,8 +147,10 @@ def add_special_tokens(tokenizer: PreTrainedTokenizerBase, tokens: Iterable[str]
     new = tuple(token for token in tokens if token not in vocabulary)
     plain = [token for token in tokens if token not in special]
     if plain:
+        close_gaps(tokenizer, "the model")
         added = [AddedToken(token, special=True, normalized=False) for token in plain]
         tokenizer.add_special_tokens({"extra_special_tokens": added}, replace_extra_special_tokens=False)
+        settle_ids(tokenizer, {}, "the model")
     return new
 
 
@@ -189,6 +202,24 @@ def _backend_model(processor: SentencePieceProcessor) -> models.Model:
 def _is_unigram(scores: list[float], is_text: list[bool]) -> bool:
     """Unigram scores are log-probabilities; BPE scores are the whole numbers 0, -1, -2 … of the merge order."""
     return any(score != int(score) for score, text in zip(scores, is_text, strict=True) if text)
+
+
+class _AddedToken(msgspec.Struct):
+    id: int
+    content: str
+
+
+class _TokenizerFile(msgspec.Struct):
+    added_tokens: list[_AddedToken] = []
+
+
+def _stated_ids(file: Path) -> dict[str, int]:
+    """The ids that tokenizer.json gives to its added tokens; none where there is no such file."""
+    try:
+        stated = msgspec.json.decode(file.read_bytes(), type=_TokenizerFile)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return {}
+    return {token.content: token.id for token in stated.added_tokens}
 
 
 def _unreadable(folder: Path, error: Exception) -> str:

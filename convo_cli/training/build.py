@@ -21,14 +21,17 @@ from convo_cli.model.build import (
     require_context,
     save_memory,
     set_generation_defaults,
+    train_every_row,
     use_fast_activations,
 )
+from convo_cli.model.causal import require_causal
 from convo_cli.model.device import autocast_for, move
 from convo_cli.model.layout import Layout, choose_layout, proof_examples, stored_layout
 from convo_cli.runs.execution import Machine
 from convo_cli.runs.provenance import DataFiles, RunInfo
 from convo_cli.text.contract import load_encoder, spiece_of
 from convo_cli.text.encoder import DialogueEncoder
+from convo_cli.text.vocabulary import num_ids
 from convo_cli.training.cache import Cache
 from convo_cli.training.checkpoint import load_checkpoint_model, restore_state
 from convo_cli.training.execution import execution_of, first_machine, resumed_machine
@@ -53,7 +56,7 @@ def build_new(config: RunConfig, files: DataFiles, cache: Cache, report: Report)
     else:
         assert config.model.pretrained is not None, "the schema allows exactly one origin"
         model = load_model(config.model.pretrained, config.model.revision)
-        added = fit_vocabulary(model, len(text.encoder.tokenizer), config.seed)
+        added = fit_vocabulary(model, num_ids(text.encoder.tokenizer), config.seed)
         if added:
             report(Notice(f"{added} rows were added to the model's embeddings for {text.num_new_tokens} new tokens"))
     parts = _assemble(config, files, text.encoder, text.spiece, model, data, machine, None, report)
@@ -98,9 +101,11 @@ def _assemble(
     require_context(model, encoder.max_length)
     set_generation_defaults(model, encoder, config.generation)
     use_fast_activations(model)
+    train_every_row(model)
     if config.training.gradient_checkpointing:
         save_memory(model)
     move(model, device)
+    require_causal(model, encoder)
     layout = _choose_layout(config, encoder, model, data.train, machine, info, report)
     if config.training.compile:
         model.base_model.compile(dynamic=True)  # in place: the module that is saved and generated with stays the same

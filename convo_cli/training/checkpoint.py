@@ -23,6 +23,7 @@ from convo_cli.runs.checkpoint import STATE_FILE, SavedState, read_state, requir
 from convo_cli.runs.layout import RunDirectory
 from convo_cli.text.contract import save_encoder
 from convo_cli.text.encoder import DialogueEncoder
+from convo_cli.text.vocabulary import num_ids
 from convo_cli.training.state import TrainState
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def save_checkpoint(
     _require_finite(tensors, state.progress.step)
     path = run.checkpoint(state.progress.step)
     require_own_checkpoints(run)
-    require_space(path, _size(tensors) + _BYTES_PER_TOKEN * len(encoder.tokenizer) + len(spiece or b"") + _MARGIN)
+    require_space(path, _size(tensors) + _BYTES_PER_TOKEN * num_ids(encoder.tokenizer) + len(spiece or b"") + _MARGIN)
 
     def fill(folder: Path) -> None:
         save_model(state.model, folder)

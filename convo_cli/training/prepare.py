@@ -28,6 +28,8 @@ from convo_cli.events import Notice, Progress, Report
 from convo_cli.runs.provenance import DataFile, DataFiles
 from convo_cli.text.contract import contract_of
 from convo_cli.text.encoder import DialogueEncoder
+from convo_cli.text.hub import local_folder
+from convo_cli.text.readback import reloadable
 from convo_cli.text.template import make_template
 from convo_cli.text.tokenizer import (
     SPIECE_FILE,
@@ -91,6 +93,11 @@ def build_encoder(config: RunConfig, files: DataFiles, cache: Cache, report: Rep
         tokenizer.eos_token = template.stop_tokens[-1]
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if config.model.pretrained is not None:
+        source = local_folder(config.model.pretrained, config.model.revision)
+        saved_as = reloadable(tokenizer, source, report)
+        if saved_as is not tokenizer:
+            tokenizer, template = saved_as, make_template(template.name, saved_as)
     encoder = DialogueEncoder(tokenizer, template, max_length=config.dialogue.max_length)
     return PreparedText(encoder, spiece, len(new))
 

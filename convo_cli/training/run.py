@@ -48,6 +48,7 @@ from convo_cli.training.cache import Cache
 from convo_cli.training.execution import resumed_info
 from convo_cli.training.loop import reason_it_is_over, take_scores
 from convo_cli.training.plan import Parts, make_plan
+from convo_cli.training.readback import require_readable
 from convo_cli.training.recorded import RunResult, remove_stop_file, result_of, save_all, train_and_record
 from convo_cli.training.signals import StopRequest, listening
 from convo_cli.training.state import TrainState
@@ -92,6 +93,7 @@ def start_run(config: RunConfig, report: Report) -> RunResult:
         def fill(aside: RunDirectory) -> None:
             write_provenance(aside, info)
             save_all(aside, parts, state, {}, lambda event: None)
+            require_readable(aside.checkpoint(0), parts)
 
         with begun(run, fill):
             return train_and_record(run, parts, state, {}, stop, report)

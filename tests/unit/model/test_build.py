@@ -20,6 +20,7 @@ from convo_cli.model.build import (
     require_context,
     save_model,
     set_generation_defaults,
+    train_every_row,
 )
 from convo_cli.model.generation import Generator
 from convo_cli.model.open import generation_defaults
@@ -141,6 +142,24 @@ def test_the_new_rows_depend_on_the_seed_alone(encoder):
     assert not torch.equal(rows[0], rows[2])
 
 
+@pytest.mark.parametrize("padding", [2, -1])
+def test_the_padding_tokens_row_is_trained_also_where_config_json_names_it(padding):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    size = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=40, pad_token_id=padding, tie_word_embeddings=False, **size))
+    train_every_row(model)
+    model(input_ids=torch.tensor([[2, 39, 5]]), labels=torch.tensor([[2, 39, 5]])).loss.backward()
+    gradient = model.get_input_embeddings().weight.grad
+    assert all(gradient[row].any() for row in (2, 39))
+
+
+def test_the_padding_token_in_config_json_stays_because_roberta_counts_positions_from_it(model, encoder):
+    model.config.pad_token_id = 7
+    set_generation_defaults(model, encoder, GenerationConfig())
+    assert (model.config.pad_token_id, model.generation_config.pad_token_id) == (7, encoder.pad_id)
+
+
 def test_a_model_with_more_rows_than_tokens_is_left_alone(model, encoder):
     rows = model.get_input_embeddings().weight
     for size in (len(encoder.tokenizer), len(encoder.tokenizer) - 50):
@@ -159,11 +178,25 @@ def test_sequences_up_to_the_limit_fit_and_longer_ones_are_refused_with_both_num
     assert caught.value.hint == "--set dialogue.max_length=32"
 
 
-def test_a_model_that_states_no_limit_takes_any_length():
-    config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(hidden_size=8))
+@pytest.mark.parametrize("stated", [{"hidden_size": 8}, {"max_position_embeddings": -1}])
+def test_a_model_that_states_no_limit_takes_any_length(stated):
+    config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(**stated))
     model = cast(Any, SimpleNamespace(config=config))
     assert context_length(model) is None
     require_context(model, 10**6)
+
+
+@pytest.mark.parametrize(("kind", "limit"), [("bert", 40), ("roberta", 38)])
+def test_the_stated_limit_is_one_that_the_model_can_read(kind, limit):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    size = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    config = AutoConfig.for_model(kind, vocab_size=50, max_position_embeddings=40, pad_token_id=1, **size)
+    model = AutoModelForCausalLM.from_config(config)
+    assert context_length(model) == limit
+    model(input_ids=torch.full((1, limit), 7))
+    with pytest.raises((IndexError, RuntimeError)):
+        model(input_ids=torch.full((1, limit + 1), 7))
 
 
 # Generation defaults

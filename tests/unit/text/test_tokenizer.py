@@ -189,3 +189,15 @@ def test_a_tokenizer_whose_vocabulary_was_not_found_is_refused(tmp_path):
     PreTrainedTokenizerFast(tokenizer_object=empty).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="has only 1 tokens, so its vocabulary was not found"):
         load_pretrained_tokenizer(str(tmp_path))
+
+
+def test_a_tokenizer_that_fails_at_unknown_words_is_refused(tmp_path):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.WordLevel({f"w{index}": index for index in range(300)}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=backend).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"fails at a text that it does not know \(.*UNK") as caught:
+        load_pretrained_tokenizer(str(tmp_path))
+    assert "unk_token" in str(caught.value.hint)

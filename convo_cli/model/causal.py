@@ -1,0 +1,78 @@
+"""The proof that a model predicts every token from the tokens before it alone.
+
+`AutoModelForCausalLM` also opens encoders: BERT and RoBERTa with ``is_decoder: false``, XLM, XLNet. They see the token
+that they are to predict, so their loss says nothing and their replies are nonsense.
+
+Shapes: R rows, T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from convo_cli.errors import ModelError
+from convo_cli.model.build import context_length
+from convo_cli.text.encoder import DialogueEncoder
+from convo_cli.text.tokenizer import first_line
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_LENGTH = 24
+_TOLERANCE = 1e-4
+"""Largest move of a logit that is rounding, in standard deviations of all logits. With random weights in fp32 the 130
+causal architectures of transformers 5.23 move by at most 6e-5 (128 of them by nothing at all), the 18 that see later
+tokens by at least 2e-3."""
+
+
+def require_causal(model: PreTrainedModel, encoder: DialogueEncoder) -> None:
+    """Change the last tokens of a text: earlier logits must not move. Else raise ModelError by name.
+
+    Leaves the model in evaluation mode. Runs in the model's own type, whatever training computes in.
+    """
+    model.eval()
+    length = min(_LENGTH, context_length(model) or _LENGTH)
+    # Of two neighbouring cuts one lies inside a block of tokens that see each other; the first finds a seen prefix.
+    cuts = sorted({1, length // 2, length - 2, length - 1} & set(range(1, length)))
+    rows = _rows(model, encoder, length, cuts).to(model.device)
+    try:
+        with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
+            logits: Tensor = model(input_ids=rows, attention_mask=torch.ones_like(rows), use_cache=False).logits
+    except (AssertionError, AttributeError, LookupError, TypeError, ValueError, NotImplementedError) as error:
+        raise ModelError(
+            f"{type(model).__name__} cannot be run on text alone ({first_line(error)})",
+            hint="use a decoder model, such as GPT-2 or Llama",
+        ) from error
+    logits = logits.float()  # (R, T, V)
+    spread = logits[0].std()
+    for cut, changed in zip(cuts, logits[1:], strict=True):
+        moved = (changed[:cut] - logits[0, :cut]).abs().max()
+        if moved > _TOLERANCE * spread:  # never where a logit is NaN: the first step tells of that
+            raise _refusal(model, cut, float(moved / spread))
+
+
+def _rows(model: PreTrainedModel, encoder: DialogueEncoder, length: int, cuts: Sequence[int]) -> Tensor:
+    """(R, T) a row of ordinary tokens, and for each cut the same row with other tokens from there on."""
+    embeddings: Any = model.get_input_embeddings()
+    num_embeddings: int = embeddings.weight.shape[0]
+    ids = sorted(set(encoder.tokenizer.get_vocab().values()))
+    ordinary = [index for index in ids if index < num_embeddings and not encoder.is_special(index)]
+    tokens, others = torch.tensor(random.Random(0).choices(ordinary, k=2 * length)).chunk(2)
+    return torch.stack([tokens, *(torch.cat([tokens[:cut], others[cut:]]) for cut in cuts)])
+
+
+def _refusal(model: PreTrainedModel, cut: int, moved: float) -> ModelError:
+    name = type(model).__name__
+    is_encoder = getattr(model.config.get_text_config(), "is_decoder", None) is False
+    return ModelError(
+        f"{name} is not a causal language model: a change of token {cut + 1} changes its prediction of earlier tokens "
+        f"(by {moved:.2g} of the logits' spread), so it sees the tokens that it is to predict"
+        + ("; its config.json says is_decoder: false" if is_encoder else ""),
+        hint=("set is_decoder to true in its config.json, or " if is_encoder else "")
+        + "use a decoder model, such as GPT-2 or Llama",
+    )

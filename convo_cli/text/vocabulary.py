@@ -1,0 +1,121 @@
+"""The ids of a tokenizer: each token has one, and no other token has it.
+
+The tokenizers library numbers added tokens from the size of the vocabulary on. Where an id is unused, the size is
+smaller than the largest id, and a new token gets the id of a word. What is done here is done to the JSON form of the
+tokenizer, the only one that tells all of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+from tokenizers import Tokenizer
+
+from convo_cli.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_MARK = "\ufdd0"  # a Unicode noncharacter, which no text has
+_MAX_UNUSED = 2**16
+_HINT = "give each token in tokenizer.json an id of its own, without gaps"
+
+
+def num_ids(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The largest id + 1: how many rows the embeddings need. (`len` counts tokens, which are fewer with unused ids.)"""
+    return max(len(tokenizer), 1 + max(tokenizer.get_vocab().values()))
+
+
+def settle_ids(tokenizer: PreTrainedTokenizerBase, stated: Mapping[str, int], source: str) -> None:
+    """Give added tokens the ids that tokenizer.json states for them.
+
+    Raises ModelError where that cannot be, where two tokens share an id, or where far too many ids are unused.
+    """
+    vocabulary = tokenizer.get_vocab()
+    ids = set(vocabulary.values())
+    _require_few_unused(1 + max(ids), len(vocabulary), source)
+    if len(ids) == len(vocabulary) == len(tokenizer) and stated.items() <= vocabulary.items():
+        return
+    _require_distinct(tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False), source)
+    if stated.items() - vocabulary.items() or len(ids) < len(vocabulary):
+        _fill(tokenizer, stated, source)
+        vocabulary = tokenizer.get_vocab()
+    owners = _require_distinct(vocabulary, source)
+    for token, index in sorted(stated.items() - vocabulary.items()):
+        raise ModelError(
+            f"{source}: tokenizer.json gives {token!r} the id {index}"
+            + (f", which is {owners[index]!r}" if index in owners else f", but transformers {vocabulary.get(token)}"),
+            hint=_HINT,
+        )
+
+
+def close_gaps(tokenizer: PreTrainedTokenizerBase, source: str) -> None:
+    """Leave no id unused, so that the next token that is added gets one that no other has."""
+    if num_ids(tokenizer) != len(tokenizer):
+        _fill(tokenizer, {}, source)
+
+
+def _require_few_unused(end: int, num_tokens: int, source: str) -> None:
+    if end - num_tokens > _MAX_UNUSED:
+        raise ModelError(f"{source}: its tokenizer has the id {end - 1:,}, but only {num_tokens:,} tokens", hint=_HINT)
+
+
+def _require_distinct(vocabulary: Mapping[str, int], source: str) -> dict[int, str]:
+    """The token of each id; ModelError where there are two."""
+    owners = dict[int, str]()
+    for token, index in vocabulary.items():
+        if (other := owners.setdefault(index, token)) != token:
+            one, two = sorted((token, other))
+            raise ModelError(
+                f"{source}: its tokenizer gives the id {index} to two tokens, {one!r} and {two!r}", hint=_HINT
+            )
+    return owners
+
+
+def _fill(tokenizer: PreTrainedTokenizerBase, stated: Mapping[str, int], source: str) -> None:
+    """Put added tokens into the vocabulary, with the stated ids, and into ids still unused what no text matches.
+
+    Tokens whose id is a word's are left out, so that they get new ones.
+    """
+    spec = json.loads(tokenizer.backend_tokenizer.to_str())
+    words = spec["model"]["vocab"]
+    if not isinstance(words, dict):
+        return  # a list, as Unigram has, leaves no id unused
+    taken = set(words.values())
+    added = {token.content: index for index, token in tokenizer.added_tokens_decoder.items()} | dict(stated)
+    words.update({token: index for token, index in added.items() if token not in words and index not in taken})
+    taken.update(words.values())
+    _require_few_unused(max(taken) + 1, len(taken), source)
+    words.update({f"{_MARK}unused {index}{_MARK}": index for index in range(max(taken)) if index not in taken})
+    anything: Any = tokenizer
+    anything._tokenizer = Tokenizer.from_str(json.dumps(spec))  # transformers has no public way to set it
+
+
+def without_spellings(backend: Tokenizer, tokens: Collection[str]) -> Tokenizer:
+    """The same for plain text, where a text that spells one of these special tokens gets other ids than the token's.
+
+    ``backend`` encodes special tokens as text already; but a word of the vocabulary may be spelled like one of them.
+    """
+    texts = [text for token in tokens for text in (token, f"a {token} {token}{token} a{token}b")]
+    encodings = iter(backend.encode_batch_fast(texts, add_special_tokens=False))
+    spelled = {token for token in tokens if backend.token_to_id(token) in [*next(encodings).ids, *next(encodings).ids]}
+    if not spelled:
+        return backend
+    spec = json.loads(backend.to_str())
+    model = spec["model"]
+    spelled.discard(model.get("unk_token"))
+    words = model["vocab"]
+    if isinstance(words, dict):
+        model["vocab"] = {_MARK + word if word in spelled else word: index for word, index in words.items()}
+    else:
+        model["vocab"] = [[_MARK + word if word in spelled else word, score] for word, score in words]
+    if "merges" in model:
+        pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
+        model["merges"] = [pair for pair in pairs if spelled.isdisjoint({*pair, "".join(pair)})]
+    spec["added_tokens"] = [token for token in spec["added_tokens"] if token["content"] not in spelled]
+    spec["post_processor"] = None
+    changed = Tokenizer.from_str(json.dumps(spec))
+    changed.encode_special_tokens = True
+    return changed

@@ -1,0 +1,113 @@
+"""A checkpoint as it will be read: whether chat, evaluation, export and resume get from it what was saved."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+from safetensors import safe_open
+
+from convo_cli.errors import ModelError
+from convo_cli.text.readback import require_equal
+from convo_cli.text.tokenizer import first_line
+from convo_cli.training.plan import Parts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Form: TypeAlias = "tuple[tuple[int, ...], str]"
+"""The shape and the type of a tensor, this as safetensors names it."""
+
+_TYPES = {torch.float32: "F32", torch.int64: "I64", torch.int32: "I32", torch.bool: "BOOL", torch.uint8: "U8"}
+_NUM_EXAMPLES = 20  # of the training data, read back as texts
+_HINT = "this model cannot be saved by the installed transformers: take another version, or another model"
+_PASSING = {"transformers_version", "architectures", "dtype", "torch_dtype"}
+"""Keys of config.json that say nothing of what the model computes here."""
+
+
+def require_readable(folder: Path, parts: Parts) -> None:
+    """Raise ModelError unless a checkpoint's tokenizer, template, config and tensors are those of the run.
+
+    Of the tensors only names, shapes and types are read.
+    """
+    _require_config(folder, parts.model)
+    _require_tensors(folder, parts.model)
+    train = parts.data.train
+    texts = [parts.encoder.decode(train[index].input_ids.tolist()) for index in range(min(_NUM_EXAMPLES, len(train)))]
+    require_equal(parts.encoder, folder, texts, parts.reply_dialogues)
+
+
+def _require_config(folder: Path, model: PreTrainedModel) -> None:
+    """config.json makes a model of the same class, whose settings and tensors are the same."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        with torch.device("meta"):
+            read: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except Exception as error:  # transformers raises half a dozen types
+        raise ModelError(f"the saved config.json cannot be read ({first_line(error)})", hint=_HINT) from error
+    if type(read) is not type(model):
+        raise ModelError(
+            f"the model is a {type(model).__name__}, but a {type(read).__name__} once it is saved and read", hint=_HINT
+        )
+    before, after = _settings(model.config.to_dict()), _settings(config.to_dict())
+    for key in sorted(before.keys() | after.keys()):
+        if before.get(key) != after.get(key):
+            raise ModelError(
+                f"{key} is {before.get(key)!r:.200} in the model, but {after.get(key)!r:.200} once config.json is "
+                "saved and read",
+                hint=_HINT,
+            )
+    old, new = ({name: tuple(tensor.shape) for name, tensor in one.state_dict().items()} for one in (model, read))
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name):
+            raise ModelError(
+                f"{name} is {old.get(name)} in the model, but {new.get(name)} by the saved config.json", hint=_HINT
+            )
+
+
+def _settings(values: dict[str, Any]) -> dict[str, Any]:
+    """A config as JSON knows it, without what is passing, private or not set."""
+
+    def cleaned(value: Any) -> Any:
+        if isinstance(value, dict):
+            kept = {key: cleaned(one) for key, one in value.items() if key[:1] != "_" and key not in _PASSING}
+            return {key: one for key, one in kept.items() if one is not None}
+        return [cleaned(one) for one in value] if isinstance(value, list) else value
+
+    result: dict[str, Any] = cleaned(json.loads(json.dumps(values, default=str)))
+    return result
+
+
+def _require_tensors(folder: Path, model: PreTrainedModel) -> None:
+    """The file's tensors are the model's, each once; those that transformers saves under other names, by their size."""
+    found = dict(_saved_tensors(folder))
+    state = model.state_dict()
+    for name, form in found.items():
+        if name in state and form != (wanted := _form(state[name])):
+            raise ModelError(f"{name} is saved as {form}, but is {wanted} in the model", hint=_HINT)
+    owners = {tensor.data_ptr(): name for name, tensor in state.items() if name in found}
+    missing = {tensor.data_ptr(): tensor for tensor in state.values() if tensor.data_ptr() not in owners}
+    num_missing = sum(tensor.numel() for tensor in missing.values())
+    num_other = sum(torch.Size(shape).numel() for name, (shape, _) in found.items() if name not in state)
+    if num_missing != num_other:
+        raise ModelError(
+            f"{num_missing:,} of the model's numbers are not in its saved tensors, which hold {num_other:,} others",
+            hint=_HINT,
+        )
+
+
+def _form(tensor: torch.Tensor) -> Form:
+    return tuple(tensor.shape), _TYPES.get(tensor.dtype, str(tensor.dtype))
+
+
+def _saved_tensors(folder: Path) -> Iterator[tuple[str, Form]]:
+    for file in sorted(folder.glob("model*.safetensors")):
+        with safe_open(file, framework="pt") as opened:
+            for name in opened.keys():  # noqa: SIM118  # not a mapping
+                tensor = opened.get_slice(name)
+                yield name, (tuple(tensor.get_shape()), tensor.get_dtype())
