@@ -1,7 +1,7 @@
 """The proof that a model predicts every token from the tokens before it alone.
 
 `AutoModelForCausalLM` also opens encoders: BERT and RoBERTa with ``is_decoder: false``, XLM, XLNet. They see the token
-that they are to predict, so their loss says nothing and their replies are nonsense.
+that they are to predict, so their loss means nothing and their replies are nonsense.
 
 Shapes: R rows, T tokens, V vocabulary.
 """
@@ -52,7 +52,7 @@ def require_causal(model: PreTrainedModel, encoder: DialogueEncoder) -> None:
     spread = logits[0].std()
     for cut, changed in zip(cuts, logits[1:], strict=True):
         moved = (changed[:cut] - logits[0, :cut]).abs().max()
-        if moved > _TOLERANCE * spread:  # never where a logit is NaN: the first step tells of that
+        if moved > _TOLERANCE * spread:  # False where a logit is NaN: the first step reports that
             raise _refusal(model, cut, float(moved / spread))
 
 

@@ -39,7 +39,7 @@ def reloadable(tokenizer: PreTrainedTokenizerBase, model_folder: Path, report: R
     if lost := _lost_by_saving(plain, tokenizer, model_folder):
         raise _refusal(lost)
     name = type(tokenizer).__name__
-    report(Notice(f"the tokenizer is saved without its class {name}, as which transformers would load another one"))
+    report(Notice(f"the tokenizer is saved without its class, because {name} does not reload as it was saved"))
     return plain
 
 
@@ -71,7 +71,7 @@ def require_equal(
 
 
 def _refusal(difference: str) -> ModelError:
-    return ModelError(f"the tokenizer is another one once it is saved and loaded: {difference}", hint=_HINT)
+    return ModelError(f"the tokenizer changes when it is saved and loaded: {difference}", hint=_HINT)
 
 
 def _lost_by_saving(
