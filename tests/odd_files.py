@@ -414,8 +414,8 @@ def wrong_values() -> Iterator[Case]:
             "system-not-first",
             "$.messages[0].content",
         ),
-        ("train is a text", [user, {**reply, "train": "true"}], "train-not-boolean", "$[1].train"),
-        ("train is a number", [user, {**reply, "train": 1}], "train-not-boolean", "$[1].train"),
+        ("train is a text", [user, {**reply, "train": "true"}], "train-value", "$[1].train"),
+        ("train is a number", [user, {**reply, "train": 2}], "train-value", "$[1].train"),
         ("prompt as a list of texts", {"prompt": ["Hello"], "completion": "Hi!"}, "mixed-turns", "$.prompt[0]"),
         (
             "no target",
@@ -424,7 +424,7 @@ def wrong_values() -> Iterator[Case]:
             "$",
         ),
         ("nothing trained", [user, {**reply, "train": False}], "no-target", "$"),
-        ("misspelt train", [user, {**reply, "trian": False}], "misspelt-key", "$[1].trian"),
+        ("misspelt train", [user, {**reply, "trian": False}], "train-key", "$[1].trian"),
         ("misspelt system", {"systm": "Be kind", "messages": [user, reply]}, "misspelt-key", "$.systm"),
     ]
     for name, value, code, path in rows:
@@ -445,6 +445,43 @@ def wrong_values() -> Iterator[Case]:
             Finding("text-not-string", 2, path="$[2].content"),
             Finding("missing-key", 2, path="$[3]"),
         ),
+    )
+    for name, keys in {
+        "weight of a half": {"weight": 0.5},
+        "weight of minus one": {"weight": -1},
+        "weight as a text": {"weight": "0"},
+        "loss as a number above one": {"loss": 2},
+        "train as a list": {"train": [True]},
+    }.items():
+        (key,) = keys
+        yield _in_line_2(name, [user, reply | keys], "train-value", path=f"$[1].{key}")
+        yield _in_line_2(f"{name} of a dialogue", {"messages": [user, reply], **keys}, "train-value", path=f"$.{key}")
+    for key in ("mask", "masked", "loss_mask", "trainable", "training", "train_on_turn", "Weight", "output_with_loss"):
+        yield _in_line_2(f"{key} on a turn", [user, {**reply, key: 1}], "train-key", path=f"$[1].{key}")
+        yield _in_line_2(f"{key} on a dialogue", {key: True, "turns": ["Hello", "Hi!"]}, "train-key", path=f"$.{key}")
+    conflict = {"messages": [user, {**reply, "weight": 1}], "train": False}
+    yield _in_line_2(
+        "weight against train", [user, {**reply, "weight": 1, "train": False}], "train-conflict", path="$[1]"
+    )
+    yield _in_line_2("a turn against its dialogue", conflict, "train-conflict", path="$.messages[1]")
+    for name, value, path in (
+        ("of one text", {"instruction": "Hi", "output": "Yes.", "history": [["a"]]}, "$.history[0]"),
+        ("of three texts", {"prompt": "Hi", "completion": "Yes.", "history": [["a", "b", "c"]]}, "$.history[0]"),
+        ("beside messages", {"messages": [user, reply], "history": [["a", "b"]]}, "$.history"),
+    ):
+        yield _in_line_2(f"history {name}", value, "history", path=path)
+    thinking = {**reply, "reasoning_content": "A greeting needs a greeting."}
+    yield _in_line_2("reasoning in a key", [user, thinking], "reasoning", path="$[1].reasoning_content")
+    yield _in_line_2(
+        "reasoning in a text", ["Hello", "<think>\nA greeting.\n</think>\n\nHi!"], "reasoning", path="$[1]"
+    )
+    yield _in_line_2("reasoning that never ends", ["Hello", "<think>A greeting."], "reasoning-tags", path="$[1]")
+    yield _in_line_2("reasoning that never began", ["Hello", "A greeting.</think>Hi!"], "reasoning-tags", path="$[1]")
+    unread = {"messages": [user, reply], "summary": "The user says hello, and the assistant answers it."}
+    yield _in_line_2("text that is not read", unread, "unread-text", column=1, path="$.summary")
+    call = {"function": {"name": "wave", "arguments": "{}"}}
+    yield _in_line_2(
+        "calls that are not read", [user, {**reply, "tool_calls": [call]}], "unread-text", 1, "$[1].tool_calls"
     )
     yield Case(
         "mixed shapes with faults in two of them",
@@ -702,6 +739,19 @@ def innocents() -> Iterator[Case]:
     yield Case("fine without a last line end", GOOD.rstrip())
     yield Case("fine spaces around", GOOD.replace(b"[", b"  [ ").replace(b"]", b" ] "))
     yield Case("fine joined gzip files", PACKERS[".gz"](GOOD) + PACKERS[".gz"](as_lines(["x?", "y."])), (), ".jsonl.gz")
+    user, reply = _turns("Hello", "Hi!")
+    for key in ("train", "weight", "loss"):
+        for said in (False, 0, 0.0, None, True, 1, 1.0):
+            yield Case(f"fine {key} {said!r}", amid([{**reply, key: said}, user, reply]))
+            if said in (None, 1):
+                yield Case(f"fine {key} {said!r} of a dialogue", amid({"messages": [user, reply], key: said}))
+    yield Case("fine masks that say nothing", amid({"mask": None, "messages": [user, {**reply, "masked": None}]}))
+    yield Case("fine history", amid({"instruction": "And?", "output": "So.", "history": [["a", "b"], ["c", "d"]]}))
+    yield Case("fine empty history", amid({"messages": [user, reply], "history": []}))
+    yield Case("fine empty reasoning", amid([user, {**reply, "reasoning_content": None, "thinking": " "}]))
+    yield Case("fine reasoning of a user", amid(["What does <think> mean?", "It is a tag."]))
+    yield Case("fine ids", amid({"conversation_hash": "3f2a" * 16, "turns": ["Hello", "Hi!"], "tools": "[]"}))
+    yield Case("fine prompt twice", amid({"prompt": "x " * 40, "messages": [{**user, "content": "x " * 40}, reply]}))
     yield Case("fine named txt", GOOD, (), ".txt")
     yield Case("fine named csv", GOOD, (), ".csv")
     yield Case("fine named json", GOOD, (), ".json")

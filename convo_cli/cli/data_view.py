@@ -126,8 +126,12 @@ def _facts(file: FileReport) -> Iterator[tuple[str, int, str]]:
     for name, number in seldom:
         if number:
             yield name, number, _share(number, total)
+    if file.num_excluded:
+        yield "dialogues left out", file.num_excluded, '"train": false'
     if file.num_untrained_turns:
         yield 'turns "train": false', file.num_untrained_turns, _share(file.num_untrained_turns, file.num_turns)
+    if file.num_reasoning_turns:
+        yield "turns with reasoning", file.num_reasoning_turns, "kept" if file.reasoning == "keep" else "dropped"
     if file.unread_keys:
         yield "keys not read", sum(file.unread_keys.values()), _names(file.unread_keys)
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from convo_cli.cli.options import DeviceOption, JsonOption, QuietOption
+from convo_cli.cli.options import DeviceOption, JsonOption, QuietOption, ReasoningOption
 from convo_cli.events import Notice
+
+if TYPE_CHECKING:
+    from convo_cli.config.schema import DataConfig
 
 
 def evaluate(
@@ -15,11 +19,14 @@ def evaluate(
     data: Annotated[list[str], typer.Argument(metavar="DATA...", help="JSONL files of dialogues.")],
     replies: Annotated[int, typer.Option(min=0, help="Dialogues that get a generated reply; 0: none.")] = 100,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest reply in tokens.")] = 64,
+    reasoning: ReasoningOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
     is_quiet: QuietOption = False,
 ) -> None:
     """Score a model: loss and perplexity of the assistant's turns, and its own replies against the real ones.
+
+    A run or one of its checkpoints reads the data as its config says, any other model as the default config says.
 
     Example: convo evaluate exports/convo test.jsonl
     """
@@ -32,7 +39,8 @@ def evaluate(
     for path in data:
         if path == "-":
             raise UsageError("evaluate reads its data twice, so it cannot come from a pipe", hint="give a file")
-        check_source(path)
+        check_source(path, is_read_again=True)
+    data_config = _data_config(model, data, reasoning)
 
     from convo_cli.cli.console import print_json, stderr_console, stdout_console
     from convo_cli.cli.progress import make_progress
@@ -46,7 +54,7 @@ def evaluate(
                 Notice(f"replies are at most {generator.longest_reply} tokens long here, half of the model's window")
             )
         result, files = evaluate_files(
-            generator, data, num_replies=replies, max_new_tokens=max_new_tokens, report=report
+            generator, data_config, num_replies=replies, max_new_tokens=max_new_tokens, report=report
         )
     scores = {"loss": result.loss, "perplexity": result.perplexity, **result.metrics}
     counts = {"targets": result.num_targets, "replies": len(result.samples)}
@@ -64,3 +72,17 @@ def evaluate(
     for name, count in counts.items():
         table.add_row(name, f"{count:,}")
     stdout_console().print(table)
+
+
+def _data_config(model: str, files: list[str], reasoning: Literal["keep", "drop"] | None) -> DataConfig:
+    """How the files are read: as the model's own run reads its data, where it is of a run."""
+    from convo_cli.config.load import load_config
+    from convo_cli.config.schema import DataConfig
+    from convo_cli.runs.layout import RunDirectory
+
+    path = Path(model)
+    runs = (RunDirectory(folder) for folder in (path, path.absolute().parent.parent))
+    run = next((run for run in runs if run.is_run), None)
+    read_as = DataConfig(train=tuple(files)) if run is None else load_config(run.config).data
+    changes = {"train": tuple(files), "validation": (), "reasoning": reasoning or read_as.reasoning}
+    return read_as.model_copy(update=changes)

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from convo_cli.cli.console import printable, typeable
 from convo_cli.errors import DataError, UsageError
+from convo_cli.filetypes import special_kind_at
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,6 +31,8 @@ def require_new_file(out: Path, inputs: Sequence[str], *, is_forced: bool) -> No
         )
     if out.is_dir():
         raise UsageError(f"--fix {out}: a directory", hint=f"--fix {out / 'fixed.jsonl'}")
+    if (kind := special_kind_at(out)) is not None:
+        raise UsageError(f"--fix {out}: not a regular file, but {kind}", hint="name another file")
     if not out.absolute().parent.is_dir():
         raise UsageError(f"--fix {out}: there is no folder {out.parent}", hint=f"mkdir -p {typeable(out.parent)}")
     if out.exists() and not is_forced:

@@ -90,12 +90,13 @@ def _from_preset(name: str, train: Sequence[str], validation: Sequence[str]) -> 
 
 def _write(path: Path, text: str, *, may_replace: bool) -> None:
     """Write a new file, or replace a regular one; never through a link or into a device."""
+    from convo_cli.filetypes import special_kind_at
     from convo_cli.runs.atomic import disk_errors, write_file
 
     try:
         with disk_errors(path):
-            if path.is_symlink() or (path.exists() and not path.is_file()):
-                raise UsageError(f"{path}: not a regular file", hint="choose another name with -o")
+            if (kind := special_kind_at(path)) is not None:
+                raise UsageError(f"{path}: not a regular file, but {kind}", hint="choose another name with -o")
             if path.exists() and not may_replace:
                 raise UsageError(f"{path}: exists already", hint="choose another name with -o, or add --force")
             if not path.parent.is_dir():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,4 +12,10 @@ DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one config key, e.g. training.max_steps=500. Repeatable."),
+]
+ReasoningOption = Annotated[
+    Literal["keep", "drop"] | None,
+    typer.Option(
+        "--reasoning", help="Keep or drop the assistant's reasoning in the data (data.reasoning in a config)."
+    ),
 ]

@@ -71,7 +71,7 @@ def resume(
     if is_proof and run_config.name != before.name:
         raise UsageError("--verify makes no new run", hint="leave out --set name=…")
     for path in (*run_config.data.train, *run_config.data.validation):
-        check_source(path)
+        check_source(path, is_read_again=True)
 
     from convo_cli.training.signals import listening
 

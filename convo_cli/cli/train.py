@@ -31,7 +31,7 @@ def train(
     from convo_cli.runs.layout import RunDirectory, require_new
 
     for path in (*run_config.data.train, *run_config.data.validation):
-        check_source(path)
+        check_source(path, is_read_again=True)
     run = RunDirectory(Path(run_config.output_dir) / run_config.name)
     require_new(run)
     if run_config.model.pretrained is not None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
-from convo_cli.cli.options import JsonOption, QuietOption
+from convo_cli.cli.options import JsonOption, QuietOption, ReasoningOption
 from convo_cli.errors import DataError, UsageError
 from convo_cli.events import Report
 
@@ -50,6 +50,7 @@ def validate_data(
         Literal["user", "assistant"] | None,
         typer.Option("--first-speaker", help="Who begins a dialogue that is a plain list of texts."),
     ] = None,
+    reasoning: ReasoningOption = None,
     max_problems: Annotated[
         int, typer.Option("--max-problems", min=0, help="Problems listed per kind and file; all are counted.")
     ] = 5,
@@ -63,11 +64,20 @@ def validate_data(
     The exit code is 0 if the files can be trained on (warnings do not count), 3 if not. With --fix it is 0 if every
     line could be repaired, and what is reported is the file written.
     """
-    inputs = _inputs(files or [], config, tokenizer, first_speaker)
+    changes = {"first_speaker": first_speaker, "reasoning": reasoning}
+    inputs = _inputs(
+        files or [], config, tokenizer, {key: value for key, value in changes.items() if value is not None}
+    )
     if show_tokens and inputs.run_config is None:
         raise UsageError(
             "--show-tokens needs to know the tokenizer", hint="add --config config.yaml or --tokenizer MODEL"
         )
+
+    from convo_cli.data.reader import check_source
+
+    is_read_again = config is not None or tokenizer is not None or fix is not None
+    for path in inputs.paths:
+        check_source(path, is_read_again=is_read_again)
 
     repaired: RepairReport | None = None
     if fix is not None:
@@ -130,14 +140,16 @@ def _inputs(
     files: list[str],
     config: Path | None,
     tokenizer: str | None,
-    first_speaker: Literal["user", "assistant"] | None,
+    changes: Mapping[str, str],
 ) -> _Inputs:
+    """``changes`` are the keys of the data config that options set."""
     if config is None and not files:
         raise UsageError("no file to check", hint="convo validate-data train.jsonl")
     if config is not None and tokenizer is not None:
         raise UsageError("--config and --tokenizer both name a tokenizer", hint="give one of them")
-    if files.count("-") > 1:
-        raise UsageError("- is given twice, stdin can be read once")
+    for pipe in (file for file in files if file == "-" or Path(file).is_fifo()):
+        if files.count(pipe) > 1:
+            raise UsageError(f"{pipe} is given twice, but {'stdin' if pipe == '-' else 'a pipe'} can be read only once")
     if "-" in files and (config or tokenizer):
         raise UsageError("stdin is read once, and tokens are counted in a second pass", hint="write it to a file first")
 
@@ -162,8 +174,7 @@ def _inputs(
     data_config = DataConfig(train=tuple(files)) if run_config is None else run_config.data
     if files:
         data_config = data_config.model_copy(update={"train": tuple(files), "validation": ()})
-    if first_speaker is not None:
-        data_config = data_config.model_copy(update={"first_speaker": first_speaker})
+    data_config = data_config.model_copy(update=changes)
     paths = [*data_config.train, *data_config.validation]
     if run_config is None:
         return _Inputs(paths, data_config, "assistant", None, None)

@@ -17,6 +17,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 TemplateName = Literal["auto", "turns", "native", "chatml", "convmodel", "cls-sep"]
 TrainOn = Literal["assistant", "all", "last"]
 Packing = Literal["auto", "on", "off"]
+Reasoning = Literal["keep", "drop"]
 MetricName = Literal["bleu-2", "bleu-4", "nist-2", "nist-4"]
 
 
@@ -57,6 +58,10 @@ class DataConfig(Section):
     """Who speaks first in a dialogue that is a plain list of utterances."""
     speakers: SpeakersConfig = SpeakersConfig()
     """Which speaker names in the data stand for which role."""
+    reasoning: Reasoning | None = None
+    """What becomes of the assistant's reasoning (reasoning_content, thinking or reasoning beside a turn's text, or
+    <think>...</think> in it): keep (trained on, between these tags before the answer) or drop; null: data that has it
+    is refused."""
 
 
 class TokenizerConfig(Section):

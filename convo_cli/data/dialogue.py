@@ -17,11 +17,13 @@ SEPARATOR = "\0"
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One utterance; ``is_trained`` is False where the data says ``"train": false``."""
+    """One utterance; ``is_trained`` is False where the data says ``"train": false``, on the turn or the dialogue."""
 
     role: Role
     text: str
     is_trained: bool = True
+    has_reasoning: bool = field(default=False, compare=False)
+    """Whether the data has reasoning here, kept in the text or dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,11 @@ def has_target(turns: Sequence[Turn], train_on: TrainOn) -> bool:
         return any(turn.is_trained and turn.role != "system" for turn in turns)
     spoken = [turn for turn in turns if turn.role == "assistant"]
     return any(turn.is_trained for turn in (spoken[-1:] if train_on == "last" else spoken))
+
+
+def is_excluded(turns: Iterable[Turn]) -> bool:
+    """Whether the data says that no turn is trained on: such a dialogue is left out."""
+    return not any(turn.is_trained for turn in turns)
 
 
 def as_messages(turns: Iterable[Turn]) -> list[dict[str, str]]:

@@ -15,17 +15,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from convo_cli.data.literals import Literals, Places, Strings, take_apart
+from convo_cli.data.literals import Flags, Literals, Places, Strings, restore, take_apart
 from convo_cli.data.problems import Problem
+from convo_cli.data.reasoning import has_tag
 from convo_cli.data.sieve import Alphabet, begin_oddly
 from convo_cli.data.slow_lane import LineRules, Skeleton, read_line
 from convo_cli.data.suspicions import LONG_UTTERANCE_BYTES, may_be_odd
 from convo_cli.data.texts import FlatTexts, Measures, TextPlaces, strip
 from convo_cli.data.unpack import BUFFER_BYTES
+from convo_cli.data.unread import SHORT_TEXT_CHARACTERS, UnreadTexts, counted_length, texts_in
 
 _MAX_BYTES = 4 * BUFFER_BYTES
 """A block is larger where a single line is; columns of that would be larger still."""
 _MAX_KINDS = 20_000
+_MAX_UNREAD_KEYS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +43,13 @@ class GoodLines:
 
 
 class _Kind(NamedTuple):
-    """What lines of one signature are; ``is_text`` has a byte for each of their strings, 1 for the text of a turn."""
+    """What lines of one signature are, with an entry for each of their strings."""
 
     skeleton: Skeleton
     is_text: bytes
+    """1 for the text of a turn."""
+    unread: bytes
+    """As uint16: the number of the key that is not read and holds the string; 0 for other strings."""
 
 
 class FastLane:
@@ -56,10 +62,15 @@ class FastLane:
         self._kinds: list[_Kind] = []
         self._kind_of: dict[bytes, int] = {}
         self._num_lines = np.zeros(_MAX_KINDS, np.int64)
+        self._unread: dict[str, UnreadTexts] = {}
 
     def skeletons(self) -> Iterator[tuple[Skeleton, int]]:
         """The skeletons of all good lines so far, and of how many lines."""
         return ((kind.skeleton, int(count)) for kind, count in zip(self._kinds, self._num_lines, strict=False) if count)
+
+    def unread(self) -> Iterator[tuple[str, UnreadTexts]]:
+        """What the texts of each key that is not read add up to, in all good lines so far."""
+        return ((key, texts) for key, texts in self._unread.items() if texts.num_texts)
 
     def read(self, data: bytes) -> GoodLines:
         """Read the lines that are surely good; ``data`` is whole lines."""
@@ -84,7 +95,7 @@ class FastLane:
         flat = FlatTexts(strings.codes, texts, is_good)
         lines = np.flatnonzero(is_good)
         is_suspect[lines[flat.odd_lines(self._alphabet)]] = True
-        odd = [index for index in np.flatnonzero(is_suspect[lines]).tolist() if may_be_odd(flat.line(index))]
+        odd = [index for index in np.flatnonzero(is_suspect[lines]).tolist() if _has_doubt(flat.line(index))]
         if odd:
             is_good[lines[odd]] = False
             flat.remove(odd)
@@ -94,6 +105,8 @@ class FastLane:
             for kind in np.flatnonzero(counts * (self._num_lines[: len(counts)] == 0)).tolist()
         ]
         self._num_lines[: len(counts)] += counts
+        if self._unread:
+            self._count_unread(block, strings, kinds, texts, is_good)
         return GoodLines(kept[is_good], new, flat.measure(self._alphabet))
 
     def _kind(self, signature: bytes) -> int:
@@ -127,9 +140,47 @@ class FastLane:
         reading = read_line(line[1:-1], self._rules, problems.append)
         if reading is None or problems:
             return None
-        skeleton, turns = reading
+        skeleton, (turns, unread) = reading
         texts = [turn.text for _, turn in turns]
         # A text may be put together of several strings, and the system turn may be written last.
         if [text for text in made_up if text in set(texts)] != texts:
             return None
-        return _Kind(skeleton, bytes(text in texts for text in made_up))
+        # What these lines have beside their turns is not counted here, or not by kind.
+        key_of = {text: key for _, key, value in unread for text in texts_in(value)}
+        if skeleton.is_excluded or skeleton.num_reasoning or {*texts, *key_of} != set(made_up):
+            return None
+        if len(self._unread) + len(key_of) > _MAX_UNREAD_KEYS:
+            return None
+        for key in key_of.values():
+            self._unread.setdefault(key, UnreadTexts())
+        number_of = {key: number for number, key in enumerate(self._unread, 1)}
+        numbers = [number_of[key_of[text]] if text in key_of else 0 for text in made_up]
+        return _Kind(skeleton, bytes(text in texts for text in made_up), np.array(numbers, np.uint16).tobytes())
+
+    def _count_unread(self, block: bytes, strings: Strings, kinds: Places, texts: TextPlaces, is_good: Flags) -> None:
+        """Add up the lengths of the strings in keys that are not read."""
+        num_strings = np.diff(strings.first)
+        rows = [
+            self._kinds[kind].unread if good else bytes(2 * number)
+            for kind, good, number in zip(kinds.tolist(), is_good.tolist(), num_strings.tolist(), strict=True)
+        ]
+        key_of = np.frombuffer(b"".join(rows), np.uint16)
+        places = np.flatnonzero(key_of)
+        starts, ends = strings.opens[places] + 1, strings.closes[places]
+        lengths = ends - starts
+        if not block.isascii():
+            before = np.append(0, np.cumsum((strings.codes & 0xC0) == 0x80))  # bytes that begin no character
+            lengths -= before[ends] - before[starts]
+        lines = np.repeat(np.arange(len(kinds)), num_strings)[places]
+        for index in np.flatnonzero(lengths > SHORT_TEXT_CHARACTERS).tolist():
+            first, last = np.searchsorted(texts.lines, [lines[index], lines[index] + 1])
+            said = (restore(block[texts.starts[k] : texts.ends[k]]).decode() for k in range(first, last))
+            lengths[index] = counted_length(restore(block[starts[index] : ends[index]]).decode(), said)
+        num_texts = np.bincount(key_of[places], minlength=len(self._unread) + 1)
+        num_characters = np.bincount(key_of[places], lengths, minlength=len(self._unread) + 1)
+        for number, counted in enumerate(self._unread.values(), 1):
+            counted.add(int(num_texts[number]), int(num_characters[number]))
+
+
+def _has_doubt(texts: str) -> bool:
+    return may_be_odd(texts) or has_tag(texts)

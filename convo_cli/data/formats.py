@@ -6,49 +6,52 @@
     {"prompt": …, "completion": …}                         texts, or lists of turns with roles
     {"instruction": …, "input": …, "output": …}            input is optional
 
-A turn with a role may carry "train": false. Other keys are left unread.
+The last two may have "history", [[question, answer], …], which are the turns before. A turn with a role, and a
+dialogue that is an object, may say whether they are trained on (see `masks`); a turn of the assistant may have
+reasoning beside its text (see `reasoning`). Other keys are left unread, and listed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from functools import lru_cache
-from typing import Any
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
 
-from convo_cli.config.schema import DataConfig, SpeakersConfig
+from convo_cli.config.schema import DataConfig
 from convo_cli.data.dialogue import Dialogue, Role, Turn
-from convo_cli.data.problems import Problem, ProblemSink, member, quoted, refuse
-from convo_cli.errors import ConfigError
+from convo_cli.data.known_keys import REASONING_KEYS, SHAPES, SPEAKER_KEYS, TEXT_KEYS, TRAIN_KEYS, says_training
+from convo_cli.data.masks import stated_training
+from convo_cli.data.problems import Problem, ProblemSink, kind_of, member, quoted, refuse
+from convo_cli.data.reasoning import with_reasoning
+from convo_cli.data.speakers import roles_by_name
+from convo_cli.data.unread import UnreadItem
 
-SHAPES: Mapping[str, tuple[str, ...]] = {
-    "messages": ("messages",),
-    "conversations": ("conversations",),
-    "turns": ("turns",),
-    "prompt + completion": ("prompt", "completion"),
-    "instruction + output": ("instruction", "output"),
-}
-"""The keys that an object must have to be read as each shape; where several fit, the first is taken."""
-
-DIALOGUE_KEYS = frozenset({key for keys in SHAPES.values() for key in keys} | {"input", "system"})
-SPEAKER_KEYS = ("role", "from", "speaker")
-TEXT_KEYS = ("content", "value", "text")
-TURN_KEYS = frozenset({*SPEAKER_KEYS, *TEXT_KEYS, "train"})
+_BESIDE = {"instruction + output": ("input", "history"), "prompt + completion": ("history",)}
+"""Keys that are read beside a question and its answer."""
+_NOTHING: Mapping[str, Any] = {}
 
 LocatedTurn = tuple[str, Turn]
 """The path of a turn's text in its line, and the turn."""
 
 
+class LineReading(NamedTuple):
+    """What one line holds: the turns, and the keys that are not read."""
+
+    turns: list[LocatedTurn]
+    unread: list[UnreadItem]
+
+
 def to_dialogue(value: Any, line: int, data_config: DataConfig, found: ProblemSink = refuse) -> Dialogue | None:
     """The dialogue in one decoded line; None once all that is wrong with it went to ``found``."""
-    turns = to_turns(value, data_config, found)
-    return None if turns is None else Dialogue(tuple(turn for _, turn in turns), line)
+    reading = read_value(value, data_config, found)
+    return None if reading is None else Dialogue(tuple(turn for _, turn in reading.turns), line)
 
 
-def to_turns(value: Any, data_config: DataConfig, found: ProblemSink = refuse) -> list[LocatedTurn] | None:
-    """Like `to_dialogue`, with the path of each text."""
+def read_value(value: Any, data_config: DataConfig, found: ProblemSink = refuse) -> LineReading | None:
+    """Like `to_dialogue`, with the path of each text, and with the keys that are not read."""
     reader = _TurnReader(data_config, found)
     reader.read(value)
-    return None if reader.is_refused else reader.turns
+    return None if reader.is_refused else LineReading(reader.turns, reader.unread)
 
 
 def shape_of(value: Any) -> str | None:
@@ -69,59 +72,18 @@ def is_array_of_dialogues(value: Any) -> bool:
     )
 
 
-def unread_keys(value: Any) -> Iterator[tuple[str, str]]:
-    """Yield the path and name of each key of a good line that has no say in the dialogue."""
-    if isinstance(value, list):
-        yield from _unread_turn_keys(value, "$")
-        return
-    shape = shape_of(value)
-    if shape is None:
-        return
-    read = {*SHAPES[shape], "system"} | ({"input"} if shape == "instruction + output" else set())
-    for key in value:
-        if key not in read:
-            yield member("$", key), key
-    for key in SHAPES[shape]:
-        if isinstance(value[key], list):
-            yield from _unread_turn_keys(value[key], member("$", key))
-
-
-def _unread_turn_keys(turns: list[Any], path: str) -> Iterator[tuple[str, str]]:
-    for index, turn in enumerate(turns):
-        if isinstance(turn, dict) and not turn.keys() <= TURN_KEYS:
-            for key in turn:
-                if key not in TURN_KEYS:
-                    yield member(f"{path}[{index}]", key), key
-
-
-@lru_cache(maxsize=16)
-def _roles_by_name(speakers: SpeakersConfig) -> dict[str, Role]:
-    names: tuple[tuple[Role, tuple[str, ...]], ...] = (
-        ("user", speakers.user),
-        ("assistant", speakers.assistant),
-        ("system", speakers.system),
-    )
-    roles: dict[str, Role] = {}
-    for role, spellings in names:
-        for name in spellings:
-            if roles.setdefault(name.casefold(), role) != role:
-                other = roles[name.casefold()]
-                raise ConfigError(
-                    f"data.speakers: {quoted(name)} is both {other} and {role}",
-                    hint=f"remove it from data.speakers.{other} or data.speakers.{role}",
-                )
-    return roles
-
-
 class _TurnReader:
     """Collects the turns of one line."""
 
     def __init__(self, data_config: DataConfig, found: ProblemSink) -> None:
         self.turns: list[LocatedTurn] = []
+        self.unread: list[UnreadItem] = []
         self.is_refused = False
+        self._says_trained = ""  # the path of a turn that says so
         self._found = found
+        self._reasoning = data_config.reasoning
         self._speakers = data_config.speakers
-        self._roles = _roles_by_name(data_config.speakers)
+        self._roles = roles_by_name(data_config.speakers)
         self._alternating: tuple[Role, Role] = (
             ("user", "assistant") if data_config.first_speaker == "user" else ("assistant", "user")
         )
@@ -139,34 +101,67 @@ class _TurnReader:
             self._object(value, shape)
 
     def _object(self, value: dict[str, Any], shape: str) -> None:
+        is_trained = stated_training(value, "$", self._refuse)
+        has_one_reply = shape in _BESIDE and isinstance(value[SHAPES[shape][1]], str)
+        read = (*SHAPES[shape], "system", *_BESIDE.get(shape, ()), *(REASONING_KEYS if has_one_reply else ()))
+        self._note_unread(value, "$", read)
         system = value.get("system")
         if system is not None and (not isinstance(system, str) or system.strip()):
             self._add("system", system, "$.system", index=0)
+        self._history(value.get("history"), is_read=shape in _BESIDE)
         if shape == "instruction + output":
             self._add("user", self._instruction(value), "$.instruction")
-            self._add("assistant", value["output"], "$.output")
+            self._add("assistant", value["output"], "$.output", beside=value)
         elif shape == "prompt + completion":
-            self._text_or_turns("user", value["prompt"], "$.prompt")
-            self._text_or_turns("assistant", value["completion"], "$.completion")
+            self._text_or_turns("user", value["prompt"], "$.prompt", value)
+            self._text_or_turns("assistant", value["completion"], "$.completion", value)
         elif isinstance(turns := value[shape], list):
             self._list(turns, member("$", shape))
         else:
-            self._refuse("unknown-shape", member("$", shape), f"{shape} is {_kind(turns)}, not a list of turns")
+            self._refuse("unknown-shape", member("$", shape), f"{shape} is {kind_of(turns)}, not a list of turns")
+        if is_trained is False:
+            if self._says_trained:
+                message = "the turn says that it is trained on, the dialogue says that it is not"
+                self._refuse("train-conflict", self._says_trained, message)
+            self.turns = [(path, replace(turn, is_trained=False)) for path, turn in self.turns]
+
+    def _history(self, pairs: Any, *, is_read: bool) -> None:
+        """Read the questions and answers before a single one."""
+        if not pairs or not (is_read or isinstance(pairs, (list, dict))):
+            return
+        if not is_read:
+            self._refuse("history", "$.history", "a history beside a list of turns")
+        elif not isinstance(pairs, list):
+            self._refuse("history", "$.history", f"the history is {kind_of(pairs)}, not a list of pairs")
+        else:
+            for index, pair in enumerate(pairs):
+                path = f"$.history[{index}]"
+                if not isinstance(pair, list) or len(pair) != 2:
+                    what = f"a list of {len(pair)}" if isinstance(pair, list) else kind_of(pair)
+                    self._refuse("history", path, f"{what} is not a question and its answer")
+                else:
+                    self._add("user", pair[0], f"{path}[0]")
+                    self._add("assistant", pair[1], f"{path}[1]")
+
+    def _note_unread(self, value: dict[str, Any], path: str, read: Collection[str | None]) -> None:
+        for key, item in value.items():
+            if key not in read and key not in TRAIN_KEYS and not says_training(key):
+                self.unread.append(UnreadItem(member(path, key), key, item))
 
     def _instruction(self, value: dict[str, Any]) -> Any:
         instruction, extra = value["instruction"], value.get("input")
         if extra is None or not isinstance(instruction, str):
             return instruction
         if not isinstance(extra, str):
-            self._refuse("text-not-string", "$.input", f"the input is {_kind(extra)}")
+            self._refuse("text-not-string", "$.input", f"the input is {kind_of(extra)}")
             return instruction
         return "\n\n".join(part for part in (instruction.strip(), extra.strip()) if part)
 
-    def _text_or_turns(self, role: Role, value: Any, path: str) -> None:
+    def _text_or_turns(self, role: Role, value: Any, path: str, beside: dict[str, Any]) -> None:
         if isinstance(value, list):
             self._list(value, path, is_named=True)
         else:
-            self._add(role, value, path)
+            self._add(role, value, path, beside=beside)
 
     def _list(self, items: list[Any], path: str, *, is_named: bool = False) -> None:
         """Read a list of turns; ``is_named``: a list of plain texts is refused, nobody says who speaks."""
@@ -176,9 +171,9 @@ class _TurnReader:
         for index, item in enumerate(items):
             at = f"{path}[{index}]"
             if not isinstance(item, (str, dict)):
-                self._refuse("not-a-turn", at, f"the turn is {_kind(item)}")
+                self._refuse("not-a-turn", at, f"the turn is {kind_of(item)}")
             elif not isinstance(item, first):
-                self._refuse("mixed-turns", at, f"the turn is {_kind(item)} among turns of another kind")
+                self._refuse("mixed-turns", at, f"the turn is {kind_of(item)} among turns of another kind")
             elif isinstance(item, str):
                 self._add(self._alternating[index % 2], item, at, index=index)
             else:
@@ -191,18 +186,24 @@ class _TurnReader:
             if key is None:
                 keys = ", ".join(quoted(key) for key in list(turn)[:8]) or "no keys"
                 self._refuse("missing-key", path, f"the turn has no {what} ({', '.join(known)}); it has {keys}")
-        is_trained = turn.get("train", True)
-        if not isinstance(is_trained, bool):
-            self._refuse("train-not-boolean", f"{path}.train", f'"train" is {_kind(is_trained)}')
+        # A good turn of two keys has nothing but its speaker and its text.
+        is_trained = stated_training(turn, path, self._refuse) if len(turn) > 2 else None
         if speaker_key is None or text_key is None:
             return
         role = self._role(turn[speaker_key], f"{path}.{speaker_key}")
+        if len(turn) > 2:
+            self._note_unread(turn, path, {speaker_key, text_key, *(REASONING_KEYS if role == "assistant" else ())})
         if role is not None:
-            self._add(role, turn[text_key], f"{path}.{text_key}", index=index, is_trained=is_trained is True)
+            if is_trained:
+                self._says_trained = self._says_trained or path
+            beside = turn if len(turn) > 2 else {}
+            self._add(
+                role, turn[text_key], f"{path}.{text_key}", index=index, is_trained=is_trained, beside=beside, at=path
+            )
 
     def _role(self, name: Any, path: str) -> Role | None:
         if not isinstance(name, str):
-            self._refuse("unknown-speaker", path, f"the speaker is {_kind(name)}, not a name")
+            self._refuse("unknown-speaker", path, f"the speaker is {kind_of(name)}, not a name")
             return None
         role = self._roles.get(name.casefold())
         if role is None:
@@ -211,17 +212,31 @@ class _TurnReader:
             self._refuse("unknown-speaker", path, message)
         return role
 
-    def _add(self, role: Role, text: Any, path: str, *, index: int = -1, is_trained: bool = True) -> None:
+    def _add(
+        self,
+        role: Role,
+        text: Any,
+        path: str,
+        *,
+        index: int = -1,
+        is_trained: bool | None = None,
+        beside: Mapping[str, Any] = _NOTHING,
+        at: str = "$",
+    ) -> None:
+        """Add a turn; ``beside`` is the object at path ``at`` that may hold its reasoning."""
         if not isinstance(text, str):
-            self._refuse("text-not-string", path, f"the text is {_kind(text)}")
+            self._refuse("text-not-string", path, f"the text is {kind_of(text)}")
             return
+        has_reasoning = False
+        if role == "assistant" and (beside or "<" in text):
+            text, has_reasoning = with_reasoning(text, path, beside, at, self._reasoning, self._refuse)
         text = text.strip()
         if not text:
-            self._refuse("empty-utterance", path, "the text is empty")
+            self._refuse("empty-utterance", path, "the text is empty" + " without its reasoning" * has_reasoning)
         elif role == "system" and (index > 0 or self.turns):
             self._refuse("system-not-first", path, "a system turn after another turn")
         else:
-            self.turns.append((path, Turn(role, text, is_trained)))
+            self.turns.append((path, Turn(role, text, is_trained is not False, has_reasoning)))
 
     def _refuse(self, code: str, path: str, message: str) -> None:
         self.is_refused = True
@@ -232,21 +247,8 @@ def _all(items: list[Any], kind: type) -> bool:
     return all(isinstance(item, kind) for item in items)
 
 
-def _kind(value: Any) -> str:
-    """What a JSON value is, in words."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, list):
-        return "a list of parts" if value and _all(value, dict) else "a list"
-    if isinstance(value, (str, dict)):
-        return "a text" if isinstance(value, str) else "an object"
-    return "a number"
-
-
 def _strange(value: Any) -> str:
     if not isinstance(value, dict):
-        return f"{_kind(value)} is no dialogue"
+        return f"{kind_of(value)} is no dialogue"
     keys = ", ".join(quoted(key) for key in list(value)[:8])
     return f"an object with the keys {keys} is no dialogue" if keys else "an empty object is no dialogue"

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from convo_cli.data.formats import SPEAKER_KEYS
+from convo_cli.data.known_keys import SPEAKER_KEYS, TRAIN_KEYS
 
 Places = NDArray[np.intp]
 Flags = NDArray[np.bool_]
@@ -40,9 +40,11 @@ _MAX_LENGTH = 2_000
 _NEWLINE, _QUOTE, _COLON = b'\n":'
 _SPEAKER_KEYS = tuple(key.encode() for key in SPEAKER_KEYS)
 
-# A string, so that no number is sought in it, or a number that every reader can hold.
+# A string, so that no number is sought in it, or a number that every reader can hold. The number of a key that says
+# what is trained on belongs to the string: lines that differ in it are not alike.
 _STRING_OR_NUMBER = re.compile(
-    rb'"[^"]*"?|(?<![\w.+-])-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,20})?(?:[eE][+-]?[0-9]{1,2})?(?![\w.+-])'
+    rb'"(?:%s)": *[^",\[\]{}]*|"[^"]*"?|' % b"|".join(key.encode() for key in TRAIN_KEYS)
+    + rb"(?<![\w.+-])-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,20})?(?:[eE][+-]?[0-9]{1,2})?(?![\w.+-])"
 )
 _SPACED_KEY = re.compile(rb'"[ ]+:')
 

@@ -14,9 +14,9 @@ from typing import Any
 import jsonlines
 
 from convo_cli.config.schema import DataConfig
-from convo_cli.data.formats import DIALOGUE_KEYS, SHAPES, TEXT_KEYS, TURN_KEYS, is_array_of_dialogues, shape_of
+from convo_cli.data.formats import is_array_of_dialogues, shape_of
+from convo_cli.data.known_keys import DIALOGUE_KEYS, REASONING_KEYS, SHAPES, TEXT_KEYS, TRAIN_KEYS, TURN_KEYS, misspelt
 from convo_cli.data.odd_text import odd_spots, without_entities, without_invisible_characters
-from convo_cli.data.suspicions import misspelt
 
 MAX_PYTHON_CHARACTERS = 2**20
 """Longest line that is tried as a Python value."""
@@ -34,8 +34,10 @@ _STRING_OR_LAST_COMMA = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*")|,([ \t\r\n]*[\]}
 _ESCAPE_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 _LINE_END = re.compile(r"\r\n?|[\x0b\x0c]")
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0e-\x1f\ud800-\udfff]")
-_TRUE_OR_FALSE = {"true": True, "false": False, 1: True, 0: False}
+_TRUE_OR_FALSE = {"true": True, "false": False, "1": True, "0": False}
 _PLACES = frozenset({"prompt", "completion", "instruction", "input", "output", "system"})
+_KEYS_OF_DIALOGUE = DIALOGUE_KEYS | {*TRAIN_KEYS}
+_KEYS_OF_TURN = TURN_KEYS | {*TRAIN_KEYS, *REASONING_KEYS}
 
 
 class BeyondRepairError(ValueError):
@@ -66,12 +68,12 @@ def dump(value: Any) -> str:
 
 
 def mend_value(value: Any, data_config: DataConfig) -> Any:
-    """The dialogue with its texts mended, empty turns dropped, misspelt keys renamed and "train" made a boolean."""
+    """The dialogue with texts mended, empty turns dropped, misspelt keys renamed and "train" made true or false."""
     if isinstance(value, list):
         return _mend_turns(value, data_config)
     if not isinstance(value, dict):
         return value
-    value = _rename(value, DIALOGUE_KEYS)
+    value = _with_true_or_false(_rename(value, _KEYS_OF_DIALOGUE))
     keys = SHAPES.get(shape_of(value) or "", ())
     for key in (*keys, "system", "input"):
         if isinstance(value.get(key), str) and key in _PLACES:
@@ -191,7 +193,7 @@ def _clean(text: str) -> str:
 def _rename(value: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
     renamed: dict[str, Any] = {}
     for key, item in value.items():
-        meant = None if key in DIALOGUE_KEYS | TURN_KEYS else misspelt(key)
+        meant = misspelt(key)
         renamed[meant if meant in known and meant not in value and meant not in renamed else key] = item
     return renamed
 
@@ -218,15 +220,20 @@ def _mend_turn(turn: Any) -> Any:
         return mend_text(turn)
     if not isinstance(turn, dict):
         return turn
-    turn = _rename(turn, TURN_KEYS)
-    train = turn.get("train")
-    if isinstance(train, str) or (isinstance(train, int) and not isinstance(train, bool)):
-        turn["train"] = _TRUE_OR_FALSE.get(train.lower() if isinstance(train, str) else train, train)
+    turn = _with_true_or_false(_rename(turn, _KEYS_OF_TURN))
     key = _text_key(turn)
     match turn.get(key):
         case str(text) | [{"type": "text", "text": str(text)}]:
             turn[key] = mend_text(text)
     return turn
+
+
+def _with_true_or_false(value: dict[str, Any]) -> dict[str, Any]:
+    """The object with what it says about training, as a text, made the value that it spells."""
+    for key in TRAIN_KEYS:
+        if isinstance(said := value.get(key), str):
+            value[key] = _TRUE_OR_FALSE.get(said.lower(), said)
+    return value
 
 
 def _text_key(turn: dict[str, Any]) -> str:

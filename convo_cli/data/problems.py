@@ -10,7 +10,7 @@ import re
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from convo_cli.errors import DataError
 
@@ -83,7 +83,23 @@ KINDS: dict[str, Kind] = {
         "with --config config.yaml"
     ),
     "system-not-first": _error("put the system turn first, or merge its text into the turn before or after it"),
-    "train-not-boolean": _error('write "train": true or "train": false'),
+    "train-value": _error(
+        'write "train": true (1 and null mean the same) or "train": false (or 0); other weights are not supported; '
+        "rename the key if it means something else"
+    ),
+    "train-key": _error(
+        'write "train": true or "train": false on the turn or the dialogue; rename the key if it means something else'
+    ),
+    "train-conflict": _error("keep one of the two"),
+    "history": _error(
+        'write the earlier turns as [["question", "answer"], …] beside a prompt or instruction, or as turns of the list'
+    ),
+    "reasoning": _error(
+        "keep it (trained on as <think>…</think> before the answer) or drop it: data.reasoning in the config, "
+        "--set data.reasoning=drop for train, --reasoning drop for validate-data and evaluate"
+    ),
+    "reasoning-tags": _error("write <think> before the reasoning and </think> after it, or remove the tag"),
+    "reasoning-twice": _error("keep one of the two"),
     "no-target": _error("remove the dialogue, or learn both sides with dialogue.train_on: all (and --config)"),
     # The dialogue cannot be made into tokens: found by the pre-flight, which knows the tokenizer.
     "not-renderable": _error("set dialogue.template: turns or chatml, or change the dialogue"),
@@ -92,6 +108,7 @@ KINDS: dict[str, Kind] = {
     "nothing-to-train": _error("set --first-speaker or data.speakers so that someone in the data is the assistant"),
     # Legal, and seldom meant.
     "blank-line": _warning("remove it; some tools stop or fail at a blank line"),
+    "unread-text": _warning("put the text into a turn if it is to be trained on; remove the key if not"),
     "misspelt-key": _warning("rename the key; convo does not read it as it is"),
     "duplicate": _warning("remove repeated dialogues unless they are meant to weigh more"),
     "leakage": _warning("remove them from one of the files; scores on seen dialogues say nothing"),
@@ -158,6 +175,19 @@ def refuse(problem: Problem) -> None:
     """Raise at an error, let a warning pass: the sink of everything that trains."""
     if problem.severity == "error":
         raise ProblemError(problem)
+
+
+def kind_of(value: Any) -> str:
+    """What a JSON value is, in words."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return "a list of parts" if value and all(isinstance(item, dict) for item in value) else "a list"
+    if isinstance(value, (str, dict)):
+        return "a text" if isinstance(value, str) else "an object"
+    return "a number"
 
 
 def member(path: str, key: str) -> str:

@@ -12,8 +12,8 @@ import os
 import re
 import shlex
 import stat
-from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convo_cli.config.schema import DataConfig
-from convo_cli.data.dialogue import Dialogue
-from convo_cli.data.formats import to_dialogue
+from convo_cli.data.dialogue import Dialogue, is_excluded
+from convo_cli.data.formats import LineReading, read_value
+from convo_cli.data.omissions import Omissions
 from convo_cli.data.problems import Problem, ProblemSink, refuse
 from convo_cli.data.recognise import recognise_compression, recognise_content
 from convo_cli.data.strict_json import decode, place
 from convo_cli.data.unpack import BUFFER_BYTES, DAMAGED, STDIN, OpenRaw, open_unpacked
 from convo_cli.errors import UsageError
+from convo_cli.filetypes import special_kind
 
 MAX_LINE_BYTES = 64 * 2**20
 """Longest line that is read, 64 MiB; a longer one is reported and skipped."""
@@ -53,8 +55,8 @@ class Block:
         return self.data.split(b"\n")[:-1]
 
 
-def check_source(source: str) -> None:
-    """Raise `UsageError` where ``source`` is no file that can be opened."""
+def check_source(source: str, *, is_read_again: bool = False) -> None:
+    """Raise `UsageError` where ``source`` is no file that can be opened, or not more than once where that is needed."""
     if source == STDIN:
         return
     path = Path(source)
@@ -66,20 +68,42 @@ def check_source(source: str) -> None:
         raise UsageError(f"{source} cannot be read: {_reason(error)}") from None
     if stat.S_ISDIR(mode):
         raise UsageError(f"{source} is a directory", hint=f"name the files in it, for example {path / 'train.jsonl'}")
+    kind = special_kind(mode)
+    if kind is not None and not stat.S_ISFIFO(mode):
+        raise UsageError(f"{source} is {kind}, not a file of dialogues", hint="name a JSONL file")
+    if kind is not None and is_read_again:
+        command = "…" if source.startswith("/dev/") else f"cat {shlex.quote(source)}"
+        raise UsageError(
+            f"{source} is {kind}, and this data is read more than once",
+            hint=f"write it to a file first: {command} > data.jsonl",
+        )
     # Not by opening it: whoever writes into a named pipe would take that for its reader.
     if not os.access(path, os.R_OK):
         raise UsageError(f"{source} cannot be read: permission denied", hint=f"chmod +r {shlex.quote(source)}")
 
 
 def read_dialogues(
-    paths: Iterable[str], data_config: DataConfig, open_raw: OpenRaw | None = None
+    paths: Sequence[str],
+    data_config: DataConfig,
+    omissions: Sequence[Omissions] | None = None,
+    open_raw: OpenRaw | None = None,
 ) -> Generator[Dialogue, None, None]:
-    """Yield every dialogue of the files in order; raises `DataError` at the first line that is not one."""
-    for path in paths:
+    """Yield every dialogue of the files in order; raises `DataError` at the first line that is not one.
+
+    A dialogue that the data itself excludes from training is left out. ``omissions``, one for each file, count those,
+    and what else of a line is not trained on.
+    """
+    for path, left_out in zip(paths, omissions or [Omissions() for _ in paths], strict=True):
         for number, raw in iter_lines(path, open_raw=open_raw):
-            dialogue = _read_line(raw, path, number, data_config)
-            if dialogue is not None:
-                yield dialogue
+            reading = _read_line(raw, path, number, data_config)
+            if reading is None:
+                continue
+            turns = tuple(turn for _, turn in reading.turns)
+            if is_excluded(turns):
+                left_out.num_excluded += 1
+                continue
+            left_out.add(reading)
+            yield Dialogue(turns, number, path)
 
 
 def iter_lines(
@@ -115,7 +139,7 @@ def iter_blocks(
             if unfit is not None:
                 found(_at(unfit, source, 1))
                 return
-            position = None if source == STDIN else packed.tell
+            position = packed.tell if source != STDIN and packed.seekable() else None
             for block in _LineCutter(source, found, max_line_bytes).blocks(text, position):
                 number = int(block.numbers[-1])
                 yield block
@@ -126,12 +150,11 @@ def iter_blocks(
         raise UsageError(f"{source} cannot be read: {_reason(error)} (after line {number})") from None
 
 
-def _read_line(raw: bytes, file: str, line: int, data_config: DataConfig) -> Dialogue | None:
+def _read_line(raw: bytes, file: str, line: int, data_config: DataConfig) -> LineReading | None:
     def refuse_here(problem: Problem) -> None:
         refuse(place(problem, file, line, raw))
 
-    dialogue = to_dialogue(decode(raw, refuse_here), line, data_config, refuse_here)
-    return None if dialogue is None else replace(dialogue, file=file)
+    return read_value(decode(raw, refuse_here), data_config, refuse_here)
 
 
 class _LineCutter:

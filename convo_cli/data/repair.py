@@ -14,14 +14,15 @@ from typing import Any
 import msgspec
 
 from convo_cli.config.schema import DataConfig, TrainOn
-from convo_cli.data.dialogue import has_target
-from convo_cli.data.formats import to_turns, unread_keys
+from convo_cli.data.dialogue import has_target, is_excluded
+from convo_cli.data.formats import read_value
+from convo_cli.data.known_keys import misspelt
 from convo_cli.data.mend import BeyondRepairError, dump, mend_value, read_values
 from convo_cli.data.problems import Problem, quoted
 from convo_cli.data.reader import MAX_LINE_BYTES, check_source, iter_lines
 from convo_cli.data.report import ProblemGroup
 from convo_cli.data.strict_json import decode, place
-from convo_cli.data.suspicions import misspelt, suspect_turns
+from convo_cli.data.suspicions import suspect_turns
 from convo_cli.data.tally import ProblemTally
 from convo_cli.data.unpack import DAMAGED, STDIN, open_unpacked
 from convo_cli.events import Event, Progress, Report
@@ -45,7 +46,8 @@ REPAIRS = {
     "control-character": "removed, or made a newline",
     "empty-utterance": "the turn was dropped",
     "text-not-string": "the text of its only part was kept",
-    "train-not-boolean": "became true or false",
+    "train-value": "became true or false",
+    "train-key": "a misspelt key was renamed",
     "unknown-shape": "a misspelt key was renamed",
     "missing-key": "a misspelt key was renamed",
     "misspelt-key": "renamed",
@@ -233,14 +235,15 @@ class _Repair:
         """All that validation would say about the line by itself."""
         problems: list[Problem] = []
         value = decode(raw, problems.append)
-        turns = None if value is msgspec.UNSET else to_turns(value, self._data_config, problems.append)
-        if turns is not None:
-            problems += (
-                Problem("misspelt-key", quoted(key), path) for path, key in unread_keys(value) if misspelt(key)
-            )
-            if not has_target([turn for _, turn in turns], self._train_on):
-                problems.append(Problem("no-target", f"no turn of the dialogue is learnt (train_on: {self._train_on})"))
-            problems += suspect_turns(turns)
+        reading = None if value is msgspec.UNSET else read_value(value, self._data_config, problems.append)
+        if reading is not None:
+            problems += (Problem("misspelt-key", quoted(key), path) for path, key, _ in reading.unread if misspelt(key))
+            if not has_target([turn for _, turn in reading.turns], self._train_on):
+                what = f"no turn of the dialogue is trained on (train_on: {self._train_on})"
+                if is_excluded(turn for _, turn in reading.turns):
+                    what = 'the data says "train": false of the whole dialogue'
+                problems.append(Problem("no-target", what))
+            problems += suspect_turns(reading.turns)
         return [place(problem, file, line, raw) for problem in problems]
 
     def _keep(self, raw: bytes) -> None:

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from convo_cli.config.schema import Reasoning
 from convo_cli.data.problems import Problem, Severity
 
 
@@ -49,16 +50,22 @@ class FileReport:
     num_lines: int
     """Lines that are not blank."""
     num_dialogues: int
-    """Lines that are a dialogue; the others have a problem."""
+    """Lines that are a dialogue to train on; the others have a problem or are excluded."""
+    num_excluded: int
+    """Dialogues left out, because the data says that nothing of them is trained on."""
     num_turns: int
     num_turns_by_role: Mapping[str, int]
     num_untrained_turns: int
     """Turns with ``"train": false``."""
+    num_reasoning_turns: int
+    """Turns with reasoning."""
+    reasoning: Reasoning | None
+    """What is done with it."""
     num_characters: int
     shapes: Mapping[str, int]
     """Dialogues by the JSON shape of their line."""
     unread_keys: Mapping[str, int]
-    """Keys that have no say in the dialogue, such as ids, and how often they occur; at most 20 are told apart."""
+    """Keys that have no say in the dialogue, such as ids, and how often they occur; at most 100 are told apart."""
     turns_per_dialogue: Spread | None
     characters_per_dialogue: Spread | None
     scripts: Mapping[str, float]

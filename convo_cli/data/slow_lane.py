@@ -11,11 +11,12 @@ from typing import NamedTuple
 import msgspec
 
 from convo_cli.config.schema import DataConfig, TrainOn
-from convo_cli.data.dialogue import Role, has_target
-from convo_cli.data.formats import LocatedTurn, shape_of, to_turns, unread_keys
+from convo_cli.data.dialogue import Role, has_target, is_excluded
+from convo_cli.data.formats import LineReading, read_value, shape_of
+from convo_cli.data.known_keys import misspelt
 from convo_cli.data.problems import Problem, ProblemSink, quoted
 from convo_cli.data.strict_json import decode
-from convo_cli.data.suspicions import misspelt, suspect_turns
+from convo_cli.data.suspicions import suspect_turns
 
 
 class LineRules(NamedTuple):
@@ -33,30 +34,39 @@ class Skeleton:
     roles: tuple[Role, ...]
     num_untrained: int
     """Turns with ``"train": false``."""
+    num_reasoning: int
+    is_excluded: bool
     has_target: bool
-    unread_keys: tuple[str, ...]
+    unread_keys: tuple[tuple[str, str], ...]
+    """The path and name of each key that is not read."""
 
 
-def read_line(raw: bytes, rules: LineRules, found: ProblemSink) -> tuple[Skeleton, list[LocatedTurn]] | None:
-    """Read one line and report all that is wrong or odd in it; None where it is no dialogue."""
+def read_line(raw: bytes, rules: LineRules, found: ProblemSink) -> tuple[Skeleton, LineReading] | None:
+    """Read one line and report all that is wrong or odd in it; None where it is no dialogue.
+
+    Of a dialogue that the data excludes from training, only that is told.
+    """
     value = decode(raw, found)
-    turns = None if value is msgspec.UNSET else to_turns(value, rules.data_config, found)
-    if turns is None:
+    reading = None if value is msgspec.UNSET else read_value(value, rules.data_config, found)
+    if reading is None:
         return None
-    keys = list(unread_keys(value))
-    for path, key in keys:
-        if (meant := misspelt(key)) is not None:
-            found(Problem("misspelt-key", f"the key {quoted(key)} is not read; did you mean {meant}?", path))
-    spoken = [turn for _, turn in turns]
+    spoken = [turn for _, turn in reading.turns]
     skeleton = Skeleton(
         shape=shape_of(value) or "",
         roles=tuple(turn.role for turn in spoken),
         num_untrained=sum(not turn.is_trained for turn in spoken),
+        num_reasoning=sum(turn.has_reasoning for turn in spoken),
+        is_excluded=is_excluded(spoken),
         has_target=has_target(spoken, rules.train_on),
-        unread_keys=tuple(key for _, key in keys),
+        unread_keys=tuple((path, key) for path, key, _ in reading.unread),
     )
+    if skeleton.is_excluded:
+        return skeleton, reading
+    for path, key in skeleton.unread_keys:
+        if (meant := misspelt(key)) is not None:
+            found(Problem("misspelt-key", f"the key {quoted(key)} is not read; did you mean {meant}?", path))
     if not skeleton.has_target:
-        found(Problem("no-target", f"no turn of the dialogue is learnt (train_on: {rules.train_on})"))
-    for problem in suspect_turns(turns):
+        found(Problem("no-target", f"no turn of the dialogue is trained on (train_on: {rules.train_on})"))
+    for problem in suspect_turns(reading.turns):
         found(problem)
-    return skeleton, turns
+    return skeleton, reading

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from itertools import compress, islice, pairwise
 from operator import eq
 
 from convo_cli.data.dialogue import SEPARATOR
-from convo_cli.data.formats import DIALOGUE_KEYS, TURN_KEYS, LocatedTurn
+from convo_cli.data.formats import LocatedTurn
 from convo_cli.data.odd_text import may_hold_odd_text, odd_spots
 from convo_cli.data.problems import Problem, quoted
 
@@ -18,9 +16,6 @@ LONG_UTTERANCE_BYTES = 100_000
 LONG_DIALOGUE_TURNS = 1_000
 LONG_REPEAT_CHARACTERS = 40
 """People do say "How do you do?" twice in a row; from this length on it is a copy."""
-
-_METADATA_KEYS = frozenset({"turn"})
-"""Keys of published corpora that are like a known one by chance: LMSYS-Chat and WildChat count their turns in it."""
 
 _HEADING_NAMES = frozenset(
     {"act", "acts", "conversation_id", "dialog_act", "dialog_id", "dialogue_act", "dialogue_id", "emotion", "emotions"}
@@ -70,16 +65,6 @@ def suspect_turns(turns: Sequence[LocatedTurn]) -> Iterator[Problem]:
         yield Problem("one-turn", "the dialogue has no reply")
     if len(turns) > LONG_DIALOGUE_TURNS:
         yield Problem("long-dialogue", f"the dialogue has {len(turns):,} turns")
-
-
-@lru_cache(maxsize=1024)
-def misspelt(key: str) -> str | None:
-    """The key of a dialogue or turn that ``key`` was probably meant to be."""
-    known = DIALOGUE_KEYS | TURN_KEYS
-    if len(key) > 20 or key in known or key in _METADATA_KEYS:
-        return None
-    matches = difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.8)
-    return matches[0] if matches and abs(len(matches[0]) - len(key)) <= 2 else None
 
 
 def _suspect_dialogue(spoken: Sequence[tuple[str, str]]) -> Iterator[Problem]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 import unicodedata
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from operator import itemgetter
 
@@ -24,10 +25,8 @@ from convo_cli.data.reader import Block
 from convo_cli.data.report import FileReport, Leak, ProblemGroup, spread
 from convo_cli.data.slow_lane import LineRules, Skeleton, read_line
 from convo_cli.data.strict_json import place
+from convo_cli.data.unread import UnreadTexts, known_name, measured
 
-_MAX_UNREAD_KEYS = 20
-_MAX_KEY_LENGTH = 40
-_OTHER_KEYS = "(other keys)"
 _SCRIPTS = {"HIRAGANA": "Kana", "KATAKANA": "Kana", "KATAKANA-HIRAGANA": "Kana", "CJK": "Han", "IDEOGRAPHIC": "Han"}
 
 
@@ -73,6 +72,8 @@ class FileTally:
         self._roles: Counter[str] = Counter()
         self._shapes: Counter[str] = Counter()
         self._unread_keys: Counter[str] = Counter()
+        self._unread_texts: defaultdict[str, UnreadTexts] = defaultdict(UnreadTexts)
+        self._unread_places: dict[str, tuple[int, str]] = {}
         self._turns_per_dialogue: Counter[int] = Counter()
         self._characters_per_dialogue: Counter[int] = Counter()
         self._characters: Counter[str] = Counter()
@@ -82,6 +83,7 @@ class FileTally:
         self._line_numbers = array("q")
         self._text_hashes = array("q")
         self._lines = self._hashes = np.empty(0, np.int64)
+        self._excluded_line = 0
 
     def note(self, problem: Problem, line: int = 0, raw: bytes = b"", *, is_last: bool = False) -> None:
         """Count a problem, and list it among the first; ``line`` and ``raw`` place one that has no line yet."""
@@ -93,15 +95,19 @@ class FileTally:
     def add_block(self, block: Block, good: GoodLines) -> None:
         """Add the good lines of a block together, and read each of the others exactly."""
         # What is there for the first time is met in the order of the lines.
-        new = sorted(good.new, key=itemgetter(0), reverse=True)
+        new = [
+            (int(block.numbers[index]), skeleton)
+            for index, skeleton in sorted(good.new, key=itemgetter(0), reverse=True)
+        ]
         if len(good.lines) < len(block.numbers):
             lines = block.lines()
             for index in np.delete(np.arange(len(lines)), good.lines).tolist():
-                while new and new[-1][0] < index:
-                    self.add_skeleton(new.pop()[1], 0)
-                self._add_line(lines[index], int(block.numbers[index]))
-        for _, skeleton in reversed(new):
-            self.add_skeleton(skeleton, 0)
+                number = int(block.numbers[index])
+                while new and new[-1][0] < number:
+                    self._meet(*new.pop())
+                self._add_line(lines[index], number)
+        while new:
+            self._meet(*new.pop())
         self._counts["lines"] += len(good.lines)
         numbers = block.numbers[good.lines]
         self._line_numbers.frombytes(numbers.tobytes())
@@ -116,29 +122,46 @@ class FileTally:
         reading = read_line(raw, self._rules, lambda problem: self.note(problem, line, raw))
         if reading is None:
             return
-        skeleton, turns = reading
+        skeleton, (turns, unread) = reading
+        if skeleton.is_excluded:
+            self._counts["excluded"] += 1
+            self._excluded_line = self._excluded_line or line
+            return
         texts = [turn.text for _, turn in turns]
+        self._meet(line, skeleton)
         self.add_skeleton(skeleton, 1)
+        for key, *numbers in measured(unread, texts):
+            self.add_unread(key, *numbers)
         self._line_numbers.append(line)
         self._text_hashes.append(hash(normal_form(texts)))
         self._characters_per_dialogue[sum(map(len, texts))] += 1
         self._characters.update("".join(texts))
 
+    def _meet(self, line: int, skeleton: Skeleton) -> None:
+        """Note what is met for the first time, in the order of the lines."""
+        self._shapes[skeleton.shape] += 0
+        for path, key in skeleton.unread_keys:
+            name = known_name(key, self._unread_keys)
+            self._unread_keys[name] += 0
+            self._unread_places.setdefault(name, (line, path))
+
+    def add_unread(self, key: str, num_texts: int, num_characters: int) -> None:
+        """Add the texts of a key that is not read."""
+        self._unread_texts[known_name(key, self._unread_keys)].add(num_texts, num_characters)
+
     def add_skeleton(self, skeleton: Skeleton, count: int) -> None:
-        """Add so many dialogues; none, where it is only to be known that there are some."""
+        """Add so many dialogues."""
         roles = skeleton.roles
         self._shapes[skeleton.shape] += count
         self._turns_per_dialogue[len(roles)] += count
         for role, number in Counter(roles).items():
             self._roles[role] += number * count
-        for key in skeleton.unread_keys:
-            name = key[:_MAX_KEY_LENGTH]
-            if name not in self._unread_keys and len(self._unread_keys) >= _MAX_UNREAD_KEYS:
-                name = _OTHER_KEYS
-            self._unread_keys[name] += count
+        for _, key in skeleton.unread_keys:
+            self._unread_keys[known_name(key, self._unread_keys)] += count
         self._counts.update(
             with_target=skeleton.has_target * count,
             untrained=skeleton.num_untrained * count,
+            reasoning=skeleton.num_reasoning * count,
             ending_on_user=(roles[-1] == "user") * count,
             same_role=any(role == after for role, after in pairwise(roles)) * count,
             one_turn=(sum(role != "system" for role in roles) < 2) * count,
@@ -157,7 +180,14 @@ class FileTally:
         firsts = self._lines[original[repeats[: self._max_problems]]]
         self._note_last("duplicate", repeats, [f"the same dialogue as line {line}" for line in firsts])
         if len(self._lines) and not self._counts["with_target"]:
-            self._note_last("nothing-to-train", [0], ["no dialogue of the file has a turn that is learnt"])
+            self._note_last("nothing-to-train", [0], ["no dialogue of the file has a turn that is trained on"])
+        elif self._excluded_line and not len(self._lines):
+            message = 'the data says of every dialogue in the file that it is not trained on ("train": false)'
+            self._note_at(self._excluded_line, Problem("nothing-to-train", message))
+        for key, texts in self._unread_texts.items():
+            if texts.is_content(key):
+                line, path = self._unread_places[key]
+                self._note_at(line, Problem("unread-text", texts.describe(key), path))
 
     def find_leak(self, earlier: FileTally) -> Leak | None:
         """Note every dialogue that the earlier file has as well."""
@@ -174,11 +204,13 @@ class FileTally:
     def _note_last(self, code: str, indices: Sequence[int] | NDArray[np.intp], messages: list[str]) -> None:
         """Count a problem of so many dialogues, the first of which have messages."""
         for index, message in zip(indices, messages, strict=False):
-            line = int(self._lines[index])
-            self.note(Problem(code, message, column=1, line=line, file=self.file), is_last=True)
+            self._note_at(int(self._lines[index]), Problem(code, message))
         if len(indices) > len(messages):
             self._first_lines.setdefault(code, math.inf)
             self._problems.count(code, len(indices) - len(messages))
+
+    def _note_at(self, line: int, problem: Problem) -> None:
+        self.note(replace(problem, column=1, line=line, file=self.file), is_last=True)
 
     def as_report(self) -> FileReport:
         num_characters = sum(length * count for length, count in self._characters_per_dialogue.items())
@@ -188,7 +220,10 @@ class FileTally:
             num_dialogues=len(self._lines),
             num_turns=self._roles.total(),
             num_turns_by_role={role: self._roles[role] for role in ROLES},
+            num_excluded=self._counts["excluded"],
             num_untrained_turns=self._counts["untrained"],
+            num_reasoning_turns=self._counts["reasoning"],
+            reasoning=self._rules.data_config.reasoning,
             num_characters=num_characters,
             shapes=dict(self._shapes.most_common()),
             unread_keys=dict(self._unread_keys.most_common()),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 from convo_cli.config.schema import DataConfig
 from convo_cli.data.dialogue import Dialogue
+from convo_cli.data.omissions import Omissions
 from convo_cli.data.reader import read_dialogues
 from convo_cli.data.unpack import BUFFER_BYTES
 from convo_cli.errors import DataError, FileChangedError, UsageError
@@ -25,11 +26,14 @@ class HashedFile(Protocol):
 
 
 @contextmanager
-def read_unchanged(files: Iterable[HashedFile], data_config: DataConfig) -> Iterator[Iterator[Dialogue]]:
+def read_unchanged(
+    files: Iterable[HashedFile], data_config: DataConfig, omissions: Sequence[Omissions] | None = None
+) -> Iterator[Iterator[Dialogue]]:
     """The dialogues of the files; FileChangedError at the end of the block where other bytes were read.
 
-    The bytes read are hashed, and the rest of a file that was not read to its end. A DataError or UsageError in the
-    block gives way to FileChangedError: it may come from a file that was half written.
+    ``omissions`` are those of `read_dialogues`. The bytes read are hashed, and the rest of a file that was not read to
+    its end. A DataError or UsageError in the block gives way to FileChangedError: it may come from a file that was half
+    written.
     """
     files = tuple(files)
     opened: list[HashingFile] = []
@@ -38,7 +42,7 @@ def read_unchanged(files: Iterable[HashedFile], data_config: DataConfig) -> Iter
         opened.append(HashingFile(path))
         return opened[-1]
 
-    dialogues = read_dialogues((file.path for file in files), data_config, open_raw)
+    dialogues = read_dialogues([file.path for file in files], data_config, omissions, open_raw)
     try:
         try:
             yield dialogues

@@ -67,5 +67,7 @@ def _read(file: str, rules: LineRules, max_problems: int, report: Report) -> Fil
             report(Progress(f"reading {file}", block.end, num_bytes or None, "bytes"))
     for skeleton, count in fast_lane.skeletons():
         tally.add_skeleton(skeleton, count)
+    for key, texts in fast_lane.unread():
+        tally.add_unread(key, texts.num_texts, texts.num_characters)
     tally.finish()
     return tally

@@ -16,6 +16,7 @@ import torch
 
 from convo_cli.config.schema import DataConfig, GenerationConfig, TrainOn
 from convo_cli.data.dialogue import Dialogue
+from convo_cli.data.omissions import Omissions, report_omissions
 from convo_cli.data.store import ASSISTANT_TARGET, USER_TARGET, TokenStore, write
 from convo_cli.data.unchanged import read_unchanged
 from convo_cli.errors import DataError, EvaluationDivergedError, is_out_of_memory
@@ -106,26 +107,25 @@ class Evaluator:
 
 
 def evaluate_files(
-    generator: Generator, paths: Sequence[str], *, num_replies: int, max_new_tokens: int, report: Report
+    generator: Generator, data: DataConfig, *, num_replies: int, max_new_tokens: int, report: Report
 ) -> tuple[EvaluationDone, tuple[DataFile, ...]]:
-    """Score a finished model on data files, in fp32, and say which content they had.
-
-    The speakers in the data are those of the default config.
-    """
-    data, encoder = DataConfig(train=tuple(paths)), generator.encoder
+    """Score a finished model, in fp32, on the files that ``data.train`` names, and say which content they had."""
+    encoder = generator.encoder
     with TemporaryDirectory(prefix="convo-evaluate-") as folder:
 
-        def read(files: DataFiles) -> tuple[tuple[DataFile, ...], list[Dialogue]]:
-            with read_unchanged(files.train, data) as stream:
+        def read(files: DataFiles) -> tuple[tuple[DataFile, ...], list[Dialogue], list[Omissions]]:
+            omissions = [Omissions() for _ in files.train]
+            with read_unchanged(files.train, data, omissions) as stream:
                 chunks = iter(lambda: list(islice(stream, _CHUNK)), [])
                 parts = (TokenStore.build(zip(chunk, encoder.encode(chunk), strict=True)) for chunk in chunks)
                 write(parts, Path(folder))
             with read_unchanged(files.train, data) as stream:
-                return files.train, choose_dialogues(stream, num_replies, seed=0)
+                return files.train, choose_dialogues(stream, num_replies, seed=0), omissions
 
-        files, dialogues = with_hashed_data(data, read, report)
+        files, dialogues, omissions = with_hashed_data(data, read, report)
+        report_omissions(omissions, data.train, data.reasoning, report)
         store = TokenStore.open(Path(folder))
-        return _evaluate_store(generator, store, dialogues, paths, max_new_tokens, report), files
+        return _evaluate_store(generator, store, dialogues, data.train, max_new_tokens, report), files
 
 
 def _evaluate_store(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from convo_cli.errors import CheckpointError, ConvoError, DiskError
+from convo_cli.filetypes import special_kind_at
 from convo_cli.runs.snapshot import Snapshot
 
 MANIFEST_FILE = "MANIFEST.json"
@@ -75,6 +76,13 @@ def make_directory(path: Path) -> None:
             sync_directory(folder.parent)
 
 
+def require_regular(path: Path) -> None:
+    """Raise DiskError where a device, a pipe, a link or a directory has the name of a file that is to be written."""
+    with disk_errors(path):
+        if (kind := special_kind_at(path)) is not None:
+            raise DiskError(f"{path}: not a regular file, but {kind}", hint="choose another name, or remove it")
+
+
 def write_file(path: Path, content: str | bytes) -> None:
     """Write a small file whole or not at all."""
     with writing(path) as file:
@@ -84,6 +92,7 @@ def write_file(path: Path, content: str | bytes) -> None:
 @contextmanager
 def writing(path: Path) -> Iterator[BinaryIO]:
     """A file to write into that takes its name at the end, or is gone where anything is raised before."""
+    require_regular(path)
     aside = path.with_name(f"{_ASIDE}{path.name}-{os.getpid()}")
     with disk_errors(path):
         _delete(aside)
@@ -92,6 +101,7 @@ def writing(path: Path) -> Iterator[BinaryIO]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
+            require_regular(path)
             os.replace(aside, path)
         finally:
             aside.unlink(missing_ok=True)

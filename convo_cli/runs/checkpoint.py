@@ -283,7 +283,7 @@ def _best_of_all(run: RunDirectory, which: Literal["loss", "metric"], metric: st
 
 def _holds(file: Path, text: str) -> bool:
     try:
-        return file.read_bytes() == text.encode()
+        return file.is_file() and file.read_bytes() == text.encode()
     except OSError:
         return False
 

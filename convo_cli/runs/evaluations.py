@@ -19,7 +19,7 @@ import msgspec
 
 from convo_cli.errors import CheckpointError
 from convo_cli.events import EvaluationDone
-from convo_cli.runs.atomic import disk_errors, read_manifest
+from convo_cli.runs.atomic import disk_errors, read_manifest, require_regular
 from convo_cli.runs.layout import RunDirectory
 
 _NOT_SEALED = {"time", "seconds", "checksum"}
@@ -123,6 +123,7 @@ def _short_hash(value: object) -> str:
 
 def _records(log: Path) -> Iterator[dict[str, Any] | None]:
     """Every finished line of the log, None for one that is not a JSON object."""
+    require_regular(log)
     if not log.exists():
         return
     decoder = msgspec.json.Decoder(dict[str, Any])
@@ -137,7 +138,7 @@ def _records(log: Path) -> Iterator[dict[str, Any] | None]:
 
 def _of_pointer(file: Path) -> EvaluationDone | None:
     try:
-        record = json.loads(file.read_bytes())["evaluation"]
+        record = json.loads(file.read_bytes())["evaluation"] if file.is_file() else None
         return evaluation_of(record) if isinstance(record, dict) else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -28,7 +28,7 @@ from convo_cli.events import (
     SampleReply,
     StepDone,
 )
-from convo_cli.runs.atomic import disk_errors, sync_directory, sync_file
+from convo_cli.runs.atomic import disk_errors, require_regular, sync_directory, sync_file
 from convo_cli.runs.evaluations import evaluation_record, finite
 
 _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
@@ -75,6 +75,7 @@ class _Lines:
     def __init__(self, path: Path) -> None:
         self._path = path
         # A path in a warning may hold undecodable bytes; the log is strict UTF-8 all the same.
+        require_regular(path)
         with disk_errors(path):
             self._file = path.open("a", encoding="utf-8", errors="replace", newline="\n")
         self._writer = jsonlines.Writer(self._file, dumps=_JSON.encode, flush=True)
@@ -166,6 +167,7 @@ def truncate_after(path: Path, step: int, *, is_evaluated: bool = True) -> None:
     Unless the step ``is_evaluated``, the cut is before its evaluation. A missing file is fine. A damaged line before
     the cut stays where it is.
     """
+    require_regular(path)
     if not path.exists():
         return
     decoder = msgspec.json.Decoder(_Head)

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 from convo_cli.errors import ModelError, UsageError
+from convo_cli.filetypes import special_kind
 from convo_cli.runs.atomic import MANIFEST_FILE, read_manifest
 from convo_cli.runs.checkpoint import STATE_FILE
 from convo_cli.runs.foreign_files import require_harmless
@@ -55,7 +56,8 @@ def require_writable(out: Path, *, force: bool) -> None:
         require_place(out, hint="choose another folder")
         return
     if not out.is_dir():
-        raise UsageError(f"{out}: a file is in the way", hint="choose another name")
+        kind = special_kind(out.stat().st_mode) or "a file"
+        raise UsageError(f"{out}: {kind} is in the way", hint="choose another name")
     content = {path.name for path in out.iterdir()}
     if not content:
         return

@@ -46,7 +46,7 @@ def check_targets(
     ends = np.bincount(part.dialogue_of, np.diff(before[part.offsets]), minlength=len(dialogues))
     for dialogue, num_ends in zip(dialogues, ends, strict=True):
         if not has_target(dialogue.turns, train_on):
-            message = f"no turn of the dialogue is learnt (train_on: {train_on})"
+            message = f"no turn of the dialogue is trained on (train_on: {train_on})"
             found(_problem("no-target", message, dialogue))
         elif num_ends < (expected := _num_trained_replies(dialogue, train_on)):
             message = f"only {num_ends:.0f} of {expected} replies have an end token that is learnt"

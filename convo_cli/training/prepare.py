@@ -15,9 +15,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
+import msgspec
+
 from convo_cli import __version__
 from convo_cli.config.schema import RunConfig
 from convo_cli.data.dialogue import Dialogue
+from convo_cli.data.omissions import Omissions, report_omissions
 from convo_cli.data.problems import Problem, ProblemError, ProblemSink
 from convo_cli.data.report import ProblemGroup
 from convo_cli.data.store import NO_TARGET, USER_TARGET, Example, TokenStore, write
@@ -48,7 +51,8 @@ from convo_cli.training.preflight import (
 EncodedDialogue: TypeAlias = tuple[Dialogue, list[Example]]
 _Item = TypeVar("_Item")
 
-_FORMAT = 3  # of what is cached; a change to how text becomes ids and targets needs another number
+_FORMAT = 4  # of what is cached; a change to how text becomes ids and targets needs another number
+_OMISSIONS_FILE = "omissions.json"
 _CHUNK = 256  # dialogues encoded at once: the tokenizer works on all cores
 _CHECKED_DIALOGUES = 64  # rendered by transformers as well, and read back
 
@@ -114,11 +118,13 @@ def prepare_data(
     def store(files: Sequence[DataFile], what: str, max_dialogues: int | None) -> TokenStore:
         def make(folder: Path) -> None:
             tally = ProblemTally(max_listed)
+            omissions = [Omissions() for _ in files]
             chunks = encode_files(
-                files, config, encoder, tally, report,
+                files, config, encoder, tally, report, omissions=omissions,
                 stage=f"encoding {what} data", max_dialogues=max_dialogues, total=_num_lines(files, max_dialogues),
             )  # fmt: skip
             write(chunks, folder)
+            (folder / _OMISSIONS_FILE).write_bytes(msgspec.json.encode(omissions))
             if groups := tally.groups():
                 raise PreflightError(groups)
 
@@ -130,9 +136,10 @@ def prepare_data(
             "learns_from_users": _learns_from_users(config),
             "max_dialogues": max_dialogues,
         }
-        opened, was_there = cache.get("tokens", key, make, TokenStore.open)
+        (opened, omissions), was_there = cache.get("tokens", key, make, _open)
         if was_there:
             report(Notice(f"the {what} data was encoded before; using that"))
+        report_omissions(omissions, [file.path for file in files], config.data.reasoning, report)
         return opened
 
     train = validation = None
@@ -160,14 +167,16 @@ def encode_files(
     found: ProblemSink,
     report: Report,
     *,
+    omissions: Sequence[Omissions] | None = None,
     stage: str,
     max_dialogues: int | None = None,
     total: int | None = None,
 ) -> Iterator[TokenStore]:
     """Encode every dialogue of the files, or the first ``max_dialogues``, a chunk at a time.
 
-    What keeps a dialogue from being trained on goes to ``found``. ModelError where transformers would render the first
-    dialogues otherwise than training does, FileChangedError where a file is no longer the one that was hashed.
+    ``omissions``, one for each file, count what is not trained on (see `read_dialogues`). What keeps a dialogue from
+    being trained on goes to ``found``. ModelError where transformers would render the first dialogues otherwise than
+    training does, FileChangedError where a file is no longer the one that was hashed.
     """
     train_on = config.dialogue.train_on
     paths = [file.path for file in files]
@@ -183,7 +192,7 @@ def encode_files(
 
     done = 0
     with (
-        read_unchanged(files, config.data) as dialogues,
+        read_unchanged(files, config.data, omissions) as dialogues,
         closing(_one_ahead(chunks(islice(dialogues, max_dialogues)))) as ahead,
     ):
         for num_read, encoded, problems in ahead:
@@ -195,7 +204,10 @@ def encode_files(
             done += num_read
             report(Progress(stage, done, total))
     if done == 0:
-        raise DataError("there is not one dialogue in the data")
+        raise DataError(
+            "the data contains no dialogue to train on",
+            hint='dialogues of which the data says "train": false (or "weight": 0, "loss": false) are left out',
+        )
 
 
 def _one_ahead(items: Iterator[_Item]) -> Generator[_Item, None, None]:
@@ -265,7 +277,12 @@ def _reading(config: RunConfig, files: Sequence[DataFile]) -> dict[str, object]:
         "files": [file.sha256 for file in files],
         "first_speaker": config.data.first_speaker,
         "speakers": config.data.speakers.model_dump(),
+        "reasoning": config.data.reasoning,
     }
+
+
+def _open(folder: Path) -> tuple[TokenStore, list[Omissions]]:
+    return TokenStore.open(folder), msgspec.json.decode((folder / _OMISSIONS_FILE).read_bytes(), type=list[Omissions])
 
 
 def _num_lines(files: Sequence[DataFile], most: int | None) -> int | None:

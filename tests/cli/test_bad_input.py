@@ -236,7 +236,7 @@ CASES = {
     ),
     "train: nothing to learn": Case(
         train("data.train=d.jsonl"), 3,
-        "the data cannot be trained on: 2 errors\n  d.jsonl:1:1 $ no turn of the dialogue is learnt",
+        "the data cannot be trained on: 2 errors\n  d.jsonl:1:1 $ no turn of the dialogue is trained on",
         write("d.jsonl", USERS),
     ),
     "train: a turn longer than the window": Case(

@@ -137,7 +137,7 @@ def test_json_has_the_presets_and_the_schema(convo: Convo) -> None:
         (["--train", "\udcff.jsonl"], "error: a config cannot hold a file name that is not UTF-8 text\n"),
         (["--train", "a\x1b[31m"], "error: a config cannot hold a file name that is not UTF-8 text\n"),
         (["-o", "no/config.yaml"], "error: no/config.yaml: there is no folder no\nhint: mkdir -p no\n"),
-        (["-o", "."], "error: .: not a regular file\nhint: choose another name with -o\n"),
+        (["-o", "."], "error: .: not a regular file, but a directory\nhint: choose another name with -o\n"),
     ],
 )
 def test_a_wrong_use_exits_2_with_these_words(convo: Convo, arguments: list[str], err: str) -> None:
@@ -161,7 +161,7 @@ def test_nothing_is_written_through_a_symbolic_link(convo: Convo, force: list[st
     Path("theirs.yaml").write_text("theirs")
     Path("config.yaml").symlink_to(target)
     assert convo("-o", "config.yaml", *force) == Result(
-        2, "", "error: config.yaml: not a regular file\nhint: choose another name with -o\n"
+        2, "", "error: config.yaml: not a regular file, but a symbolic link\nhint: choose another name with -o\n"
     )
     assert Path("theirs.yaml").read_text() == "theirs"
     assert not Path("missing.yaml").exists()

@@ -31,6 +31,7 @@ WORDS = st.sampled_from(
         "<|end|>", "##", "__eou__", "A:", "User:", "12", "-3", "a\nb", "a\tb", "  ", "\u3000", "\u00a0", "x" * 60,
         '", "', '"}, {"role": "user", "content": "', "\ufffd", "\ue000", "[deleted]", "label", "b'x'",
         '{"role": "user"}', "array([1])", "Bot: hi", "\u1100\u1161", "\u212a", "\u2028", "\u00a8", "…", "’s",
+        "<think>", "</think>", "<THINK>a</think>", "a < b",
     ]
 )  # fmt: skip
 TEXTS = st.lists(WORDS, min_size=0, max_size=4).map(" ".join) | st.sampled_from([" a ", "\tb\n", "", " "])
@@ -38,14 +39,35 @@ GOOD_TEXTS = st.lists(
     st.sampled_from(["Hello", "there,", "how", "안녕", "été", "you", "’s", "fine"]), min_size=1, max_size=4
 ).map(" ".join)
 NAMES = st.sampled_from(["user", "assistant", "human", "GPT", "bot", "system", "Ärztin", "narrator"])
+LONG_TEXTS = st.sampled_from(
+    [
+        "A note that nobody reads, é and all, in full.", "3f2a" * 9, "2024-01-02T10:00:00.000000+00:00", "x" * 31,
+        "안녕하세요 " * 5, '"quoted" and\nbroken, but long enough', "[]", " " * 40, "https://example.org/a/long/path/1.png",
+    ]
+)  # fmt: skip
 EXTRAS = st.dictionaries(
-    st.sampled_from(["id", "lang", "meta data", "score", "ok", "message", "system", "a" * 50, "k : ", "tags"]),
+    st.sampled_from(
+        [
+            *["id", "lang", "meta data", "score", "ok", "message", "system", "a" * 50, "k : ", "tags"],
+            *["note", "tools", "from"],
+        ]
+    ),
     st.one_of(
-        st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), TEXTS,
-        st.lists(TEXTS, max_size=2), st.dictionaries(st.sampled_from(["x", "role"]), TEXTS, max_size=2),
+        st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), TEXTS, LONG_TEXTS,
+        st.lists(TEXTS | LONG_TEXTS, max_size=2), st.dictionaries(st.sampled_from(["x", "role"]), TEXTS, max_size=2),
     ),
     max_size=2,
 )  # fmt: skip
+SAID = st.sampled_from([True, False, None, 0, 1, 0.0, 1.0, 2, 0.5, -1, -0.0, 10, "0", "false", [0, 1], {}])
+MASKS = st.dictionaries(
+    st.sampled_from(["train", "weight", "loss", "weight", "mask", "loss_mask", "Weight", "trian", "height"]),
+    SAID, min_size=1, max_size=2,
+)  # fmt: skip
+REASONING = st.dictionaries(
+    st.sampled_from(["reasoning_content", "thinking", "reasoning"]),
+    st.sampled_from([None, "", "  ", False, 3, "Two and two.", "<think>Two</think>", ["a"]]), min_size=1, max_size=2,
+)  # fmt: skip
+HISTORY = st.sampled_from([[], None, [["a", "b"]], [["a", "b"], ["c", "d"]], [["a"]], "before", {"a": "b"}])
 
 
 @st.composite
@@ -56,17 +78,21 @@ def values(draw: st.DrawFn, texts: st.SearchStrategy[str]) -> Any:
         case 0 | 1:
             return said
         case 2:
-            return {"instruction": "a", "input": draw(texts), "output": "b"} | draw(EXTRAS)
+            beside = draw(st.just({}) | MASKS | REASONING | st.builds(lambda pairs: {"history": pairs}, HISTORY))
+            return {"instruction": "a", "input": draw(texts), **beside, "output": "b"} | draw(EXTRAS)
         case 3:
-            return {"completion": "a", **draw(EXTRAS), "prompt": draw(texts)}
+            beside = draw(st.just({}) | MASKS | REASONING | st.builds(lambda pairs: {"history": pairs}, HISTORY))
+            return {"completion": "a", **draw(EXTRAS), **beside, "prompt": draw(texts)}
         case _:
             speaker, text = draw(st.sampled_from([("role", "content"), ("from", "value"), ("speaker", "text")]))
             turns: list[Any] = [{speaker: draw(NAMES), text: one} for one in said]
             for turn in turns:
                 if draw(st.integers(0, 3)) == 0:
-                    turn.update(draw(EXTRAS | st.sampled_from([{"train": False}, {"train": True}, {"train": 1}])))
+                    turn.update(draw(EXTRAS | MASKS | REASONING))
+            if turns and draw(st.integers(0, 3)) == 0:  # what a line says twice is not lost
+                turns[0]["note"] = turns[0][text]
             key = draw(st.sampled_from(["messages", "conversations", "turns"]))
-            before, after = draw(EXTRAS), draw(EXTRAS | st.just({}))
+            before, after = draw(EXTRAS), draw(EXTRAS | st.just({}) | MASKS)
             return draw(st.sampled_from([turns, before | {key: turns} | after]))
 
 
@@ -120,6 +146,7 @@ def assert_same(fast: DataReport, slow: DataReport) -> None:
     st.sampled_from([16, 100, 1000, 2**18]),
     st.sampled_from(["assistant", "all", "last"]),
     st.sampled_from(["user", "assistant"]),
+    st.sampled_from([None, "keep", "drop"]),
     st.integers(0, 3),
 )
 def test_the_report_is_that_of_reading_line_by_line(
@@ -128,6 +155,7 @@ def test_the_report_is_that_of_reading_line_by_line(
     block_bytes: int,
     train_on: TrainOn,
     first_speaker: str,
+    reasoning: str | None,
     max_problems: int,
 ) -> None:
     folder = tmp_path_factory.mktemp("data")
@@ -135,8 +163,35 @@ def test_the_report_is_that_of_reading_line_by_line(
     for name, content in zip("ab", contents, strict=False):
         (folder / name).write_bytes(content)
         paths.append(str(folder / name))
-    config = CONFIG.model_copy(update={"first_speaker": first_speaker})
+    config = CONFIG.model_copy(update={"first_speaker": first_speaker, "reasoning": reasoning})
     assert_same(*both_reports(paths, block_bytes, config, train_on=train_on, max_problems=max_problems))
+
+
+@pytest.mark.parametrize("writer", range(len(WRITERS)))
+@pytest.mark.parametrize("key", ["weight", "loss", "train"])
+@pytest.mark.parametrize("said", [[1, 0, 0.5, 1, 0, 10, 1.0], [0, 1, 2, 0, 1, -1, 0.0]])
+def test_numbers_that_say_what_is_trained_on_are_told_apart(
+    tmp_path: Path, said: list[float], key: str, writer: int
+) -> None:
+    """Lines that differ in numbers alone are read together, but for these."""
+    of_turn, of_dialogue = (
+        [
+            {"id": number, **above, "messages": turns("role", "content", *TALK, **extra)}
+            for number, (above, extra) in enumerate(each)
+        ]
+        for each in ([({}, {key: one}) for one in said], [({key: one}, {}) for one in said])
+    )
+    path = tmp_path / "a"
+    for lines in (of_turn, of_dialogue):
+        path.write_text("".join(WRITERS[writer](line) + "\n" for line in lines))
+        fast, slow = both_reports([str(path)], 2**18)
+        assert_same(fast, slow)
+        (file,) = fast.files
+        num_zero = sum(one == 0 for one in said)
+        assert {group.code: group.count for group in file.problem_groups if group.severity == "error"} == {
+            "train-value": sum(one not in (0, 1) for one in said)
+        }
+        assert (file.num_untrained_turns, file.num_excluded) == ((num_zero, 0) if lines is of_turn else (0, num_zero))
 
 
 @pytest.mark.parametrize("block_bytes", [500, 2**18])
@@ -175,6 +230,8 @@ def turns(speaker: str, text: str, *said: tuple[str, str], **extra: Any) -> list
     return [{speaker: name, text: one} | (extra if index == 0 else {}) for index, (name, one) in enumerate(said)]
 
 
+TALK = (("assistant", "Hello?"), ("user", "Hi!"), ("assistant", "Tea?"))
+
 SHAPES: dict[str, Callable[[str, int], Any]] = {
     "texts": lambda text, number: [text, "Hi!", text],
     "messages": lambda text, number: {
@@ -187,6 +244,10 @@ SHAPES: dict[str, Callable[[str, int], Any]] = {
         "score": number / 7,
         "conversations": turns("from", "value", ("human", text), ("gpt", "é"), weight=None),
         "source": {"name": text, "tags": ["a", "b"]},
+    },
+    "masks": lambda text, number: {
+        "weight": 1,
+        "messages": turns("role", "content", ("user", text), ("assistant", text), weight=number % 2, note="é" * 40),
     },
     "speakers": lambda text, number: turns("speaker", "text", ("user", text), ("assistant", " a "), id=text),
     "system": lambda text, number: {"system": "Be kind", "turns": [text, "b"]},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.docs.effects.entry import effect
 from tests.docs.effects.observed import gap
-from tests.docs.effects.workshop import NAMED, ONE_STEP, PRETRAINED, STEPS, VALIDATION
+from tests.docs.effects.workshop import NAMED, ONE_STEP, PRETRAINED, STEPS, THINKING, VALIDATION
 
 REPLIES = {**VALIDATION, "evaluation.reply_dialogues": 2}
 
@@ -101,6 +101,14 @@ def _(without, with_narrator):
     """Turns of a speaker of this name are the system's."""
     assert 'the speaker "narrator" has no role' in without.result.err
     assert with_narrator.first_roles == {"system"}
+
+
+@effect("data.reasoning", None, "keep", "drop", seen_in="the refusal, references in samples.jsonl", given=THINKING)
+def _(null, keep, drop):
+    """Reasoning is part of the assistant's text or left out; null refuses dialogues that have it."""
+    assert 'the key "reasoning_content" is reasoning' in null.result.err
+    assert keep.samples[0]["reference"] == "<think>\nTwo and two make four.\n</think>\n\nFour."
+    assert drop.samples[0]["reference"] == "Four."
 
 
 @effect("checkpoints.every_steps", None, 2, seen_in="checkpoints/", given={"evaluation.every_steps": 3})

@@ -46,6 +46,12 @@ NAMED: Mapping[str, Any] = {
     "evaluation.reply_dialogues": 2,
 }
 """Dialogues between a narrator, a guest and a waiter."""
+THINKING: Mapping[str, Any] = {
+    "data.train": ["thinking.jsonl"],
+    "data.validation": ["thinking.jsonl"],
+    "evaluation.reply_dialogues": 1,
+}
+"""Dialogues with reasoning."""
 
 
 class Workshop:
@@ -100,7 +106,11 @@ def _write_data(folder: Path) -> None:
     ]
     echo = ["Say it.", "one two three four five six"]
     turns = ["And then?", "Then we walked on.", "How far?", "To the next town."] * 2
-    for name, dialogue in (("named", named), ("echo", echo), ("long", turns)):
+    thinking = [
+        {"role": "user", "content": "What is two and two?"},
+        {"role": "assistant", "content": "Four.", "reasoning_content": "Two and two make four."},
+    ]
+    for name, dialogue in (("named", named), ("echo", echo), ("long", turns), ("thinking", thinking)):
         (folder / f"{name}.jsonl").write_text(f"{json.dumps(dialogue, ensure_ascii=False)}\n" * 3, encoding="utf-8")
 
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from convo_cli.config.schema import DataConfig, SpeakersConfig
 from convo_cli.data.dialogue import Dialogue, Role, Turn
-from convo_cli.data.formats import SHAPES, shape_of, to_dialogue, to_turns, unread_keys
+from convo_cli.data.formats import read_value, shape_of, to_dialogue
+from convo_cli.data.known_keys import SHAPES
 from convo_cli.data.problems import Problem, ProblemError, refuse
 from convo_cli.data.strict_json import decode, locate
 from convo_cli.errors import ConfigError
@@ -179,8 +180,16 @@ def test_a_name_with_two_roles_is_a_config_error() -> None:
             {"prompt": "Hi", "completion": [{"role": "system", "content": "Be brief"}]},
             [("system-not-first", "$.completion[0].content")],
         ),
-        ([{"role": "user", "content": "Hi", "train": 0}], [("train-not-boolean", "$[0].train")]),
-        ([{"role": "user", "content": "Hi", "train": None}], [("train-not-boolean", "$[0].train")]),
+        ([{"role": "user", "content": "Hi", "train": "false"}], [("train-value", "$[0].train")]),
+        ([{"role": "user", "content": "Hi", "mask": 1}], [("train-key", "$[0].mask")]),
+        ({"turns": ["Hi", "Hello"], "weight": 0.5}, [("train-value", "$.weight")]),
+        ({"prompt": "Hi", "completion": "Hello", "loss_mask": [0, 1]}, [("train-key", "$.loss_mask")]),
+        ({"instruction": "Hi", "output": "Hello", "history": [["a", "b"], ["c"]]}, [("history", "$.history[1]")]),
+        ({"instruction": "Hi", "output": "Hello", "history": {"a": "b"}}, [("history", "$.history")]),
+        ({"prompt": "Hi", "completion": "Hello", "history": "a, then b"}, [("history", "$.history")]),
+        ({"prompt": "Hi", "completion": "Hello", "history": [["a", None]]}, [("text-not-string", "$.history[0][1]")]),
+        ({"messages": [{"role": "user", "content": "Hi"}], "history": [["a", "b"]]}, [("history", "$.history")]),
+        ({"turns": ["Hi"], "history": {"a": "b"}}, [("history", "$.history")]),
     ],
 )
 def test_what_is_no_dialogue_is_refused_by_code_and_path(value: Any, expected: list[tuple[str, str]]) -> None:
@@ -217,6 +226,10 @@ def test_content_that_is_no_text_is_called_what_it_is(content: Any, words: str) 
                         "output",
                         "system",
                         "train",
+                        "weight",
+                        "mask",
+                        "history",
+                        "thinking",
                     ]
                 ),
                 v,
@@ -242,9 +255,9 @@ def test_any_value_is_a_dialogue_or_a_problem_whose_path_exists(value: Any) -> N
 @given(DIALOGUES)
 def test_the_path_of_a_turn_leads_to_its_text(turns: list[Turn]) -> None:
     line = json.dumps({"messages": [{"role": turn.role, "content": turn.text} for turn in turns]})
-    located = to_turns(json.loads(line), CONFIG)
-    assert located is not None
-    for path, turn in located:
+    reading = read_value(json.loads(line), CONFIG)
+    assert reading is not None
+    for path, turn in reading.turns:
         text, _ = json.JSONDecoder().raw_decode(line, locate(line.encode(), path) - 1)
         assert text == turn.text
 
@@ -265,23 +278,60 @@ def test_the_shape_of_a_line_is_told_by_its_keys(value: Any, shape: str | None) 
     assert shape is None or shape.startswith("list") or shape in SHAPES
 
 
+def unread(value: Any) -> list[tuple[str, str]]:
+    reading = read_value(value, CONFIG)
+    assert reading is not None
+    return [(path, key) for path, key, _ in reading.unread]
+
+
 def test_unread_keys_are_those_that_could_be_changed_without_changing_the_dialogue() -> None:
     value = {
         "id": 1,
         "prompt": "unread beside messages",
         "system": "read",
-        "messages": [{"role": "user", "content": "Hi", "weight": 0}, {"role": "assistant", "content": "Hello"}],
+        "history": [],
+        "input": "unread beside messages",
+        "messages": [
+            {"role": "user", "content": "Hi", "name": "Ann", "thinking": "unread beside a user's text"},
+            {"role": "assistant", "content": "Hello", "text": "the second text", "from": "Bob", "thinking": None},
+        ],
     }
-    assert list(unread_keys(value)) == [
+    assert unread(value) == [
         ("$.id", "id"),
         ("$.prompt", "prompt"),
-        ("$.messages[0].weight", "weight"),
+        ("$.history", "history"),
+        ("$.input", "input"),
+        ("$.messages[0].name", "name"),
+        ("$.messages[0].thinking", "thinking"),
+        ("$.messages[1].text", "text"),
+        ("$.messages[1].from", "from"),
     ]
-    assert list(unread_keys({"instruction": "a", "input": "b", "output": "c", "history": []})) == [
-        ("$.history", "history")
+    assert unread({"instruction": "a", "input": "b", "output": "c", "history": [], "thinking": ""}) == []
+    assert unread({"prompt": "a", "completion": [{"role": "bot", "text": "b"}], "thinking": "c"}) == [
+        ("$.thinking", "thinking")
     ]
-    assert list(unread_keys([{"from": "human", "value": "Hi", "id": 3}])) == [("$[0].id", "id")]
-    assert list(unread_keys(["Hi"])) == []
+    assert unread([{"from": "human", "value": "Hi", "id": 3}]) == [("$[0].id", "id")]
+    assert unread(["Hi"]) == []
+
+
+@given(st.lists(st.tuples(TEXTS, TEXTS), max_size=4), st.none() | TEXTS, SPACE)
+def test_a_history_is_the_turns_before(pairs: list[tuple[str, str]], system: str | None, space: str) -> None:
+    said = [text for pair in pairs for text in pair]
+    expected = ((Turn("system", system),) if system else ()) + alternating([*said, "And?", "So."])
+    history = [[question + space, space + answer] for question, answer in pairs]
+    above = {"system": system, "history": history}
+    assert read({**above, "instruction": "And?", "input": "", "output": "So."}) == expected
+    assert read({"output": "So.", "instruction": "And?", **above}) == expected
+    assert read({**above, "prompt": "And?", "completion": "So."}) == expected
+    if not system:
+        prompt = [{"role": "user", "content": "And?"}]
+        assert read({**above, "prompt": prompt, "completion": "So."}) == expected
+
+
+@pytest.mark.parametrize("nothing", [None, [], ""])
+def test_an_empty_history_is_none(nothing: Any) -> None:
+    assert read({"instruction": "Hi", "output": "Hello", "history": nothing}) == alternating(["Hi", "Hello"])
+    assert read({"turns": ["Hi", "Hello"], "history": nothing}) == alternating(["Hi", "Hello"])
 
 
 def test_a_dialogue_is_one_value_whatever_its_line() -> None:

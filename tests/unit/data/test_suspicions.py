@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from convo_cli.data import suspicions
 from convo_cli.data.dialogue import Role, Turn
 from convo_cli.data.problems import KINDS, Problem
-from convo_cli.data.suspicions import may_be_odd, misspelt, suspect_turns
+from convo_cli.data.suspicions import may_be_odd, suspect_turns
 from tests.conftest import corpus
 from tests.odd_files import CASES, INNOCENT_TEXTS
 
@@ -117,11 +117,3 @@ def test_each_kind_is_told_once_a_text() -> None:
 def test_what_a_system_turn_says_is_no_label_of_the_others() -> None:
     turns = [("$.system", Turn("system", "0 1")), *located(["Hello", "Hi!"])]
     assert list(suspect_turns(turns)) == []
-
-
-@pytest.mark.parametrize(
-    ("key", "meant"),
-    [("mesages", "messages"), ("Promt", "prompt"), ("id", None), ("x" * 30, None), ("prompt", None), ("turn", None)],
-)
-def test_a_misspelt_key_is_told_by_its_likeness(key: str, meant: str | None) -> None:
-    assert misspelt(key) == meant

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from convo_cli.config.schema import GenerationConfig, ScratchConfig
+from convo_cli.config.schema import DataConfig, GenerationConfig, ScratchConfig
 from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.errors import DataError, DivergedError
 from convo_cli.evaluation.evaluator import Evaluator, evaluate_files
@@ -112,7 +112,8 @@ def test_files_are_scored_as_one_whole(model, encoder, tmp_path, ignore):
 
     def score(*numbers):
         paths = [str(tmp_path / f"{number}.jsonl") for number in numbers]
-        return evaluate_files(generator, paths, num_replies=5, max_new_tokens=3, report=ignore)[0]
+        data = DataConfig(train=tuple(paths))
+        return evaluate_files(generator, data, num_replies=5, max_new_tokens=3, report=ignore)[0]
 
     first, second, both = score(0), score(1), score(0, 1)
     assert both.num_targets == first.num_targets + second.num_targets
@@ -125,5 +126,6 @@ def test_files_are_scored_as_one_whole(model, encoder, tmp_path, ignore):
 def test_files_in_which_no_turn_of_the_assistant_counts_are_refused(model, encoder, tmp_path, ignore, turn):
     path = tmp_path / "test.jsonl"
     path.write_text(json.dumps({"messages": [{"content": "Hello?", **turn}]}) + "\n")
+    data = DataConfig(train=(str(path),))
     with pytest.raises(DataError, match=r"test\.jsonl"):
-        evaluate_files(Generator(model, encoder), [str(path)], num_replies=1, max_new_tokens=3, report=ignore)
+        evaluate_files(Generator(model, encoder), data, num_replies=1, max_new_tokens=3, report=ignore)

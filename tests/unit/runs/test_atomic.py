@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import resource
 import shutil
 import stat
@@ -31,7 +32,9 @@ from convo_cli.runs.atomic import (
     verify_directory,
     verify_file,
     write_file,
+    writing,
 )
+from tests.special_files import SPECIAL_FILES
 
 
 def fill_with(**files: str):
@@ -418,14 +421,33 @@ def test_a_link_in_the_way_of_a_save_is_replaced_and_never_followed(tmp_path, el
     assert not (tmp_path / "nowhere").exists()
 
 
-@pytest.mark.parametrize("name", [f".tmp-last.json-{os.getpid()}", "last.json"], ids=["aside", "published"])
-def test_a_link_in_the_way_of_a_file_is_replaced_and_never_followed(tmp_path, elsewhere, name):
+def test_a_link_where_a_file_is_written_aside_is_replaced_and_never_followed(tmp_path, elsewhere):
     home = tmp_path / "run"
     home.mkdir()
-    (home / name).symlink_to(elsewhere / "precious")
+    (home / f".tmp-last.json-{os.getpid()}").symlink_to(elsewhere / "precious")
     write_file(home / "last.json", "{}")
     assert names(home) == ["last.json"]
     assert not (home / "last.json").is_symlink()
+
+
+@pytest.mark.parametrize("kind", SPECIAL_FILES)
+def test_only_a_regular_file_is_replaced(tmp_path, kind):
+    path = tmp_path / "last.json"
+    SPECIAL_FILES[kind](path)
+    before = path.lstat()
+    with pytest.raises(DiskError, match=rf"last\.json: not a regular file, but {re.escape(kind)}"):
+        write_file(path, "{}")
+    after = path.lstat()
+    assert (before.st_mode, before.st_ino, before.st_rdev) == (after.st_mode, after.st_ino, after.st_rdev)
+    assert names(tmp_path) == ["last.json"]
+
+
+def test_a_special_file_that_appears_while_writing_stays_too(tmp_path):
+    path = tmp_path / "last.json"
+    with pytest.raises(DiskError, match="a pipe"), writing(path):
+        os.mkfifo(path)
+    assert path.is_fifo()
+    assert names(tmp_path) == ["last.json"]
 
 
 def test_removing_a_link_or_a_left_over_link_removes_the_link_alone(tmp_path, elsewhere):

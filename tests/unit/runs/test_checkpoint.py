@@ -402,7 +402,7 @@ def test_a_pointer_is_written_again_only_where_it_would_change(scored):
     save(scored, 50, 2.5, 9.5)
     scored.pointer("best-loss").unlink()
     scored.pointer("best-loss").mkdir()
-    with pytest.raises(DiskError, match=r"best-loss\.json: Is a directory"):
+    with pytest.raises(DiskError, match=r"best-loss\.json: not a regular file, but a directory"):
         tidy(scored, 50, 9)
     scored.pointer("best-loss").rmdir()
     tidy(scored, 50, 9)

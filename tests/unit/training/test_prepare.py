@@ -207,7 +207,7 @@ def test_a_dialogue_with_nothing_to_learn_is_refused_by_its_line(
     tiny_config, prepare, make_encoder, write, train_on, dialogue
 ):
     config = tiny_config(dialogue={"train_on": train_on}, data=of(write(["Hello", "Hi!"], dialogue)))
-    with pytest.raises(PreflightError, match=r"1 error\n.*data\.jsonl:2:1 \$ no turn of the dialogue is learnt"):
+    with pytest.raises(PreflightError, match=r"1 error\n.*data\.jsonl:2:1 \$ no turn of the dialogue is trained on"):
         prepare(config, make_encoder())
 
 

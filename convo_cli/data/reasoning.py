@@ -1,0 +1,81 @@
+r"""What the assistant thinks before it speaks: kept in its text or dropped, as `data.reasoning` says.
+
+It stands in a key of the turn (``reasoning_content``, ``thinking``, ``reasoning``) or between tags in its text. Kept,
+it has one form, ``<think>\n…\n</think>\n\n`` before the answer; a text that has its tags already stays as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from convo_cli.config.schema import Reasoning
+from convo_cli.data.known_keys import REASONING_KEYS
+from convo_cli.data.masks import Refuse
+from convo_cli.data.problems import kind_of, member, quoted
+
+_TAG = re.compile(r"<(/?)think>", re.IGNORECASE | re.ASCII)
+_BLOCK = re.compile(r"<think>(.*?)</think>\s*", re.IGNORECASE | re.ASCII | re.DOTALL)
+
+
+def has_tag(text: str) -> bool:
+    """Whether the text has a tag that begins or ends reasoning."""
+    return "<" in text and _TAG.search(text) is not None
+
+
+def with_reasoning(
+    text: str, path: str, beside: Mapping[str, Any], at: str, choice: Reasoning | None, refuse: Refuse
+) -> tuple[str, bool]:
+    """The text as it is trained on, and whether there was reasoning.
+
+    ``beside`` is the object at path ``at`` that the text, whose own path is ``path``, stands in.
+    """
+    keys = [key for key in REASONING_KEYS if _is_reasoning(beside.get(key))]
+    is_tagged = has_tag(text)
+    if is_tagged and (fault := _tag_fault(text)):
+        refuse("reasoning-tags", path, f"the text has {fault}")
+    elif not keys and not is_tagged:
+        return text, False
+    elif choice is None:
+        where = member(at, keys[0]) if keys else path
+        refuse(
+            "reasoning", where, f"the key {quoted(keys[0])} is reasoning" if keys else "the text has reasoning in it"
+        )
+    elif choice == "drop":
+        return _BLOCK.sub("", text), True
+    elif keys and text.strip():
+        return _joined(text, path, {key: beside[key] for key in keys}, at, refuse), True
+    return text, True
+
+
+def _joined(text: str, path: str, thoughts: Mapping[str, Any], at: str, refuse: Refuse) -> str:
+    """The reasoning of the keys before the text, unless it is there already."""
+    known = {block.strip() for block in _BLOCK.findall(text)}
+    for key, thought in thoughts.items():
+        if not isinstance(thought, str):
+            refuse("text-not-string", member(at, key), f"the reasoning is {kind_of(thought)}")
+            return text
+        inner = block[1] if (block := _BLOCK.fullmatch(thought.strip())) else thought
+        if has_tag(inner):
+            refuse("reasoning-tags", member(at, key), "the reasoning has a tag in it")
+            return text
+        known.add(inner.strip())
+    if len(known) > 1:
+        refuse("reasoning-twice", member(at, next(iter(thoughts))), "the turn has reasoning in two places that differ")
+    return text if has_tag(text) else f"<think>\n{known.pop()}\n</think>\n\n{text.strip()}"
+
+
+def _is_reasoning(value: Any) -> bool:
+    """Whether the value of a key holds something that was thought; true, false and numbers are settings."""
+    return bool(value.strip() if isinstance(value, str) else isinstance(value, (list, dict)) and value)
+
+
+def _tag_fault(text: str) -> str | None:
+    """What is wrong with the order of the tags."""
+    is_open = False
+    for tag in _TAG.finditer(text):
+        if is_open != bool(tag[1]):
+            return "a <think> inside another" if is_open else "a </think> without a <think> before it"
+        is_open = not is_open
+    return "a <think> that is never closed" if is_open else None

@@ -1,0 +1,30 @@
+"""The names of speakers in the data, and the role that each stands for."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from convo_cli.config.schema import SpeakersConfig
+from convo_cli.data.dialogue import Role
+from convo_cli.data.problems import quoted
+from convo_cli.errors import ConfigError
+
+
+@lru_cache(maxsize=16)
+def roles_by_name(speakers: SpeakersConfig) -> dict[str, Role]:
+    """Each name, without case, and its role; ConfigError where a name has two."""
+    names: tuple[tuple[Role, tuple[str, ...]], ...] = (
+        ("user", speakers.user),
+        ("assistant", speakers.assistant),
+        ("system", speakers.system),
+    )
+    roles: dict[str, Role] = {}
+    for role, spellings in names:
+        for name in spellings:
+            if roles.setdefault(name.casefold(), role) != role:
+                other = roles[name.casefold()]
+                raise ConfigError(
+                    f"data.speakers: {quoted(name)} is both {other} and {role}",
+                    hint=f"remove it from data.speakers.{other} or data.speakers.{role}",
+                )
+    return roles

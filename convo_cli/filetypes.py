@@ -1,0 +1,28 @@
+"""What a path leads to where that is no regular file: for the messages of all that reads and writes files."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+_KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a pipe (FIFO)",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFLNK: "a symbolic link",
+}
+
+
+def special_kind(mode: int) -> str | None:
+    """The kind of file by the mode that `stat` gives, in words; None for a regular file."""
+    return None if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "not a regular file")
+
+
+def special_kind_at(path: Path) -> str | None:
+    """The kind of what has this name, without following a link; None for a regular file, or where nothing is there."""
+    try:
+        return special_kind(path.lstat().st_mode)
+    except FileNotFoundError:
+        return None
