@@ -54,9 +54,11 @@ def changes_of_execution(before: RunInfo, now: RunInfo) -> dict[str, str]:
 
 def changes_of_settings(before: RunInfo, now: RunInfo) -> list[str]:
     """Keys of the config, and data and base model, that are not what the run had; a clause each."""
-    old, new = (dict(_leaves(info.config.model_dump(mode="json"))) for info in (before, now))
+    old, new = (dict(leaves(info.config.model_dump(mode="json"))) for info in (before, now))
     keys = [key for key in dict.fromkeys((*old, *new)) if not key.startswith(_NO_CHANGE)]
-    changed = [f"{key}: {_json(old.get(key))} -> {_json(new.get(key))}" for key in keys if old.get(key) != new.get(key)]
+    changed = [
+        f"{key}: {as_json(old.get(key))} -> {as_json(new.get(key))}" for key in keys if old.get(key) != new.get(key)
+    ]
     for what in ("train", "validation"):
         if [file.sha256 for file in getattr(before, what)] != [file.sha256 for file in getattr(now, what)]:
             changed.append(f"data.{what}: other content")
@@ -74,7 +76,7 @@ def changes_of_config(run: RunDirectory, info: RunInfo, config: RunConfig) -> li
     seal = _SEAL.match(text)
     if seal and hashlib.sha256(text[seal.end() :]).hexdigest().encode() == seal.group(1):
         return []
-    before, now = dict(_leaves(info.config.model_dump(mode="json"))), dict(_leaves(config.model_dump(mode="json")))
+    before, now = dict(leaves(info.config.model_dump(mode="json"))), dict(leaves(config.model_dump(mode="json")))
     return [
         f"{run.config}: {key} is {now.get(key)!r}, but the run goes on with {before.get(key)!r}"
         for key in sorted(before.keys() | now.keys())
@@ -95,13 +97,15 @@ def _decisive(info: RunInfo) -> Iterable[tuple[str, str]]:
     yield from ((name, info.packages[name]) for name in NUMERIC if name in info.packages)
 
 
-def _json(value: Any) -> str:
+def as_json(value: Any) -> str:
+    """A value as a config file would have it."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _leaves(values: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, Any]]:
+def leaves(values: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, Any]]:
+    """Every key that is no section by its dotted name, with its value."""
     for key, value in values.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{above}{key}.")
+            yield from leaves(value, f"{above}{key}.")
         else:
             yield f"{above}{key}", value

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from operator import attrgetter
 from pathlib import Path
 
 from convo_cli.config.load import load_config
@@ -20,7 +19,7 @@ from convo_cli.errors import ChangedError, CheckpointError, UsageError
 from convo_cli.events import EvaluationDone, Notice, Report
 from convo_cli.runs.atomic import remove_directory, remove_leftovers, set_aside
 from convo_cli.runs.begin import begun
-from convo_cli.runs.changes import changes_of_config
+from convo_cli.runs.changes import as_json, changes_of_config, leaves
 from convo_cli.runs.checkpoint import Found, Which, find_checkpoint, point_and_prune
 from convo_cli.runs.evaluations import read_evaluations, weights_of
 from convo_cli.runs.fork import fill_fork, fork_of
@@ -307,11 +306,12 @@ def accept_changes(
 
 def require_same_config(before: RunConfig, now: RunConfig) -> None:
     """Raise ChangedError for a key that is settled in the checkpoints, so that changing it would do nothing."""
-    for key in _SETTLED:
-        old, new = attrgetter(key)(before), attrgetter(key)(now)
-        if old != new:
+    old, new = (dict(leaves(config.model_dump(mode="json"))) for config in (before, now))
+    for key in dict.fromkeys((*old, *new)):
+        if key.startswith(_SETTLED) and old.get(key) != new.get(key):
             raise ChangedError(
-                f"{key} is {new!r}, but the run was made with {old!r}", hint="start another run to change it"
+                f"{key} is {as_json(new.get(key))}, but the run was made with {as_json(old.get(key))}",
+                hint="start another run to change it",
             )
 
 

@@ -139,8 +139,8 @@ def test_what_is_refused_is_refused_before_the_run_directory_exists(
     ("override", "key"),
     [
         ("output_dir=elsewhere", "output_dir"),
-        ("model.scratch.layers=9", "model"),
-        ("tokenizer.kind=bpe", "tokenizer"),
+        ("model.scratch.layers=9", r"model\.scratch\.layers"),
+        ("tokenizer.kind=bpe", r"tokenizer\.kind"),
         ("dialogue.template=chatml", r"dialogue\.template"),
         ("dialogue.max_length=64", r"dialogue\.max_length"),
     ],
