@@ -29,7 +29,7 @@ import work
 from convo_cli.config.schema import TrainingConfig
 from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.data.order import step_examples
-from convo_cli.data.store import ASSISTANT_TARGET, NO_TARGET, Example, TokenStore
+from convo_cli.data.store import ASSISTANT_TARGET, NO_TARGET, Encoded, Example, TokenStore
 from convo_cli.model import loss
 from convo_cli.model.build import use_fast_activations
 from convo_cli.model.cost import peak_flops, peak_memory
@@ -75,7 +75,9 @@ def load(arguments: argparse.Namespace) -> TokenStore:
     ):
         is_learnt = [turn >= 0 and (arguments.labels == "all" or turn % 2 == 1) for turn in turns]
         targets = np.where(is_learnt, ASSISTANT_TARGET, NO_TARGET).astype(np.uint8)
-        pairs.append((Dialogue((Turn("user", ""),), number), [Example(np.array(ids, np.int32), targets)]))
+        pairs.append(
+            (Dialogue((Turn("user", ""),), number), Encoded([Example(np.array(ids, np.int32), targets)], len(ids)))
+        )
     return TokenStore.build(pairs)
 
 

@@ -45,6 +45,10 @@ class TokenCounts:
     median_tokens: float
     """Of a whole dialogue."""
     max_tokens: int
+    num_split: int = 0
+    """Dialogues with a turn that was too long for any window and was cut within (`dialogue.long_turns: split`)."""
+    num_left_out: int = 0
+    """Dialogues left out for such a turn (`dialogue.long_turns: drop`); no other number counts them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +122,8 @@ class EvaluationDone:
     """By which of loss and metric these weights are the best of the run so far."""
     weights: str = ""
     """Hash of the weights, see `convo_cli.runs.evaluations.weights_of`; empty for weights that are not on the disk."""
+    num_split: int = 0
+    """Dialogues with a turn that is too long for any window; it is scored in consecutive ones."""
 
 
 @dataclass(frozen=True, slots=True)

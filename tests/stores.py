@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from convo_cli.data.dialogue import Dialogue, Turn
-from convo_cli.data.store import Example, TokenStore
+from convo_cli.data.store import Encoded, Example, TokenStore
 from convo_cli.text.encoder import DialogueEncoder
 
 
 def encoded(encoder: DialogueEncoder, dialogues: Sequence[Dialogue]) -> TokenStore:
     """The dialogues as training would see them."""
-    return TokenStore.build(zip(dialogues, encoder.encode(dialogues), strict=True))
+    return TokenStore.build(zip(dialogues, encoder.encode_all(dialogues), strict=True))
 
 
 def laid_out(examples: Sequence[Example]) -> TokenStore:
     """Examples that come from no real dialogue."""
     nobody = Dialogue((Turn("user", "-"),))
-    return TokenStore.build((nobody, [example]) for example in examples)
+    return TokenStore.build((nobody, Encoded([example], len(example.input_ids))) for example in examples)

@@ -57,7 +57,7 @@ def evaluate(
             generator, data_config, num_replies=replies, max_new_tokens=max_new_tokens, report=report
         )
     scores = {"loss": result.loss, "perplexity": result.perplexity, **result.metrics}
-    counts = {"targets": result.num_targets, "replies": len(result.samples)}
+    counts = {"targets": result.num_targets, "replies": len(result.samples), "split dialogues": result.num_split}
     if as_json:
         source = {"model": model, "source": str(generator.folder)}
         hashes = [file.model_dump(include={"path", "sha256"}) for file in files]

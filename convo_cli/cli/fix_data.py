@@ -18,7 +18,7 @@ from convo_cli.filetypes import special_kind_at
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from convo_cli.config.schema import DataConfig, TrainOn
+    from convo_cli.config.schema import DataConfig, RunConfig, TrainOn
     from convo_cli.data.repair import RepairGroup, RepairReport
     from convo_cli.events import Report
 
@@ -40,16 +40,36 @@ def require_new_file(out: Path, inputs: Sequence[str], *, is_forced: bool) -> No
 
 
 def fix_files(
-    paths: Sequence[str], out: Path, data_config: DataConfig, train_on: TrainOn, max_listed: int, report: Report
+    paths: Sequence[str],
+    out: Path,
+    data_config: DataConfig,
+    train_on: TrainOn,
+    max_listed: int,
+    report: Report,
+    run_config: RunConfig | None = None,
 ) -> RepairReport:
-    """Repair the files into one; no file where not one line is left (DataError) or one changed (ChangedError)."""
-    from convo_cli.data.repair import repair_files
+    """Repair the files into one, without what ``run_config`` refuses.
+
+    No file where not one line is left (DataError) or a file changed meanwhile (ChangedError).
+    """
+    from convo_cli.data.repair import Judge, repair_files
     from convo_cli.runs.atomic import writing
     from convo_cli.runs.snapshot import Snapshot
 
     before = [Snapshot.of(Path(path)) for path in paths]
+
+    def repair(write: Callable[[bytes], object], judge: Judge | None) -> RepairReport:
+        return repair_files(
+            paths, write, data_config, train_on=train_on, max_listed=max_listed, report=report, judge=judge
+        )
+
+    judge: Judge | None = None
+    if run_config is not None:
+        from convo_cli.training.screen import judge_of
+
+        judge = judge_of(run_config, lambda write, judge: repair(write, judge).num_written)
     with writing(out) as file, _packed(file, out.suffix.lower()) as write:
-        repaired = repair_files(paths, write, data_config, train_on=train_on, max_listed=max_listed, report=report)
+        repaired = repair(write, judge)
         if not repaired.num_written:
             raise DataError(
                 f"{', '.join(paths)}: not one line can be trained on, so {out} was not written",

@@ -294,6 +294,10 @@ def show_counts(console: Console, event: RunStarted | Preview) -> None:
     add_row("dialogues", lambda counts: f"{counts.num_dialogues:,}")
     add_row("tokens of a dialogue", lambda counts: f"median {counts.median_tokens:,.0f}, max {counts.max_tokens:,}")
     add_row(f"over max_length {event.max_length:,}", _over_length)
+    if any(counts.num_split for counts in sets):
+        add_row("split for a long turn", lambda counts: _of_dialogues(counts.num_split, counts))
+    if any(counts.num_left_out for counts in sets):
+        add_row("left out for a long turn", lambda counts: f"{counts.num_left_out:,}")
     add_row("examples", lambda counts: f"{counts.num_examples:,}")
     add_row("tokens", lambda counts: f"{counts.num_tokens:,}")
     for role in ("assistant", "user"):
@@ -303,8 +307,11 @@ def show_counts(console: Console, event: RunStarted | Preview) -> None:
 
 
 def _over_length(counts: TokenCounts) -> str:
-    share = _share(counts.num_over_length, counts.num_dialogues)
-    return f"{counts.num_over_length:,} ({share}), in windows" if counts.num_over_length else "0"
+    return f"{_of_dialogues(counts.num_over_length, counts)}, in windows" if counts.num_over_length else "0"
+
+
+def _of_dialogues(number: int, counts: TokenCounts) -> str:
+    return f"{number:,} ({_share(number, counts.num_dialogues)})"
 
 
 def _targets(role: str, counts: TokenCounts) -> str:

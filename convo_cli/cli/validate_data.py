@@ -85,7 +85,9 @@ def validate_data(
 
         require_new_file(fix, inputs.paths, is_forced=is_forced)
         with _progress(inputs.paths, is_quiet=is_quiet) as report:
-            repaired = fix_files(inputs.paths, fix, inputs.data_config, inputs.train_on, max_problems, report)
+            repaired = fix_files(
+                inputs.paths, fix, inputs.data_config, inputs.train_on, max_problems, report, inputs.run_config
+            )
         inputs = inputs.of([str(fix)])
 
     from convo_cli.data.validate import validate_files

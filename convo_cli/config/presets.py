@@ -103,7 +103,7 @@ CONVMODEL = Preset(
         "deterministic": False,
         "data": _SAMPLE,
         "model": {"pretrained": "gpt2"},
-        "dialogue": {"template": "convmodel", "train_on": "all", "max_length": 1024},
+        "dialogue": {"template": "convmodel", "train_on": "all", "max_length": 1024, "long_turns": "split"},
         "training": {
             "epochs": 1,
             "batch_size": 1,
@@ -153,7 +153,13 @@ MULTI_TURN_GPT2 = Preset(
         "deterministic": True,
         "data": _DAILYDIALOG,
         "model": {"pretrained": "gpt2"},
-        "dialogue": {"template": "cls-sep", "train_on": "assistant", "user_turns_until": 0.5, "max_length": 128},
+        "dialogue": {
+            "template": "cls-sep",
+            "train_on": "assistant",
+            "user_turns_until": 0.5,
+            "max_length": 128,
+            "long_turns": "split",
+        },
         "training": {
             "max_steps": 30000,
             "batch_size": 60,

@@ -16,6 +16,7 @@ Schedule = Literal["constant", "linear", "cosine"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 TemplateName = Literal["auto", "turns", "native", "chatml", "convmodel", "cls-sep"]
 TrainOn = Literal["assistant", "all", "last"]
+LongTurns = Literal["refuse", "split", "drop"]
 Packing = Literal["auto", "on", "off"]
 Reasoning = Literal["keep", "drop"]
 MetricName = Literal["bleu-2", "bleu-4", "nist-2", "nist-4"]
@@ -122,6 +123,10 @@ class DialogueConfig(Section):
     """Fraction of the run during which user turns are targets too; afterwards only what train_on says."""
     max_length: int = Field(512, ge=16, le=1_048_576)
     """Longest training sequence in tokens; a longer dialogue becomes several windows, no target is lost."""
+    long_turns: LongTurns = "refuse"
+    """What happens to a dialogue with a turn that fits no window: refuse (the run does not start), split (the turn is
+    trained in consecutive windows; each repeats the system turn and the tokens before it, up to half of max_length; of
+    a long user turn the last tokens that fit are context), drop (the dialogue is left out)."""
 
 
 class TrainingConfig(Section):

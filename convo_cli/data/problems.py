@@ -103,7 +103,7 @@ KINDS: dict[str, Kind] = {
     "no-target": _error("remove the dialogue, or learn both sides with dialogue.train_on: all (and --config)"),
     # The dialogue cannot be made into tokens: found by the pre-flight, which knows the tokenizer.
     "not-renderable": _error("set dialogue.template: turns or chatml, or change the dialogue"),
-    "turn-too-long": _error("raise dialogue.max_length (and the model's context), or split the turn"),
+    "turn-too-long": _error("raise dialogue.max_length, or set dialogue.long_turns: split or drop"),
     "end-not-learnt": _error("a model that never learns to stop never stops; set dialogue.template: turns or chatml"),
     "nothing-to-train": _error("set --first-speaker or data.speakers so that someone in the data is the assistant"),
     # Legal, and seldom meant.
@@ -157,6 +157,13 @@ class Problem:
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}:{self.column}" if self.file else f"line {self.line}"
         return f"{where} {self.path} {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class LongTurn(Problem):
+    """A turn that no window holds; ``needed`` is the smallest dialogue.max_length at which one does."""
+
+    needed: int = 0
 
 
 ProblemSink = Callable[[Problem], None]

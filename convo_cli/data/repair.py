@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
 from convo_cli.config.schema import DataConfig, TrainOn
-from convo_cli.data.dialogue import has_target, is_excluded
+from convo_cli.data.dialogue import Turn, has_target, is_excluded
 from convo_cli.data.formats import read_value
 from convo_cli.data.known_keys import misspelt
 from convo_cli.data.mend import BeyondRepairError, dump, mend_value, read_values
@@ -26,6 +26,9 @@ from convo_cli.data.suspicions import suspect_turns
 from convo_cli.data.tally import ProblemTally
 from convo_cli.data.unpack import DAMAGED, STDIN, open_unpacked
 from convo_cli.events import Event, Progress, Report
+
+Judge: TypeAlias = Callable[[Sequence[Turn]], Problem | None]
+"""Finds a reason not to train on a dialogue that is right by itself."""
 
 _PROGRESS_BYTES = 2**20
 _NO_DIALOGUE = ("label-row", "$")
@@ -99,14 +102,16 @@ def repair_files(
     train_on: TrainOn = "assistant",
     max_listed: int = 5,
     report: Report = _tell_nobody,
+    judge: Judge | None = None,
 ) -> RepairReport:
     """Hand every line that can be trained on to ``write``, each with its line end, whatever file it comes from.
 
-    What is written has no error. A file that cannot be opened raises `UsageError` before anything is read.
+    What is written has no error, and none that ``judge`` finds in a dialogue that has no other. A file that cannot be
+    opened raises `UsageError` before anything is read.
     """
     for path in paths:
         check_source(path)
-    repair = _Repair(write, data_config, train_on, max_listed)
+    repair = _Repair(write, data_config, train_on, max_listed, judge)
     for path in paths:
         _repair_file(path, repair, report)
     return repair.as_report()
@@ -148,11 +153,17 @@ class _Repair:
     """What was done so far."""
 
     def __init__(
-        self, write: Callable[[bytes], object], data_config: DataConfig, train_on: TrainOn, max_listed: int
+        self,
+        write: Callable[[bytes], object],
+        data_config: DataConfig,
+        train_on: TrainOn,
+        max_listed: int,
+        judge: Judge | None,
     ) -> None:
         self._write = write
         self._data_config = data_config
         self._train_on = train_on
+        self._judge = judge
         self._counts: Counter[str] = Counter()
         self._repaired = ProblemTally(max_listed)
         self._left_out = ProblemTally(max_listed)
@@ -199,10 +210,12 @@ class _Repair:
         if len(mended) == 1 and _obstacle(problems) is None and (mended[0].error or not mended[0].repaired):
             self._keep(raw)
             return
-        self._write_good(mended, _obstacle(problems) or problems[0])
+        known = {problem.code for problem in problems}
+        found_later = (each.error for each in mended if each.error is not None and each.error.code not in known)
+        self._write_good(mended, next(found_later, None) or _obstacle(problems) or problems[0])
 
     def _write_good(self, mended: list[_Mended], problem: Problem) -> None:
-        """Write what is good among the dialogues of a line; ``problem`` is the line's own, named if none is."""
+        """Write what is good among the dialogues of a line; ``problem`` is named if none is."""
         good = [each for each in mended if each.error is None]
         repaired: dict[str, Problem] = {}
         for gone in (gone for each in good for gone in each.repaired):
@@ -243,6 +256,9 @@ class _Repair:
                 if is_excluded(turn for _, turn in reading.turns):
                     what = 'the data says "train": false of the whole dialogue'
                 problems.append(Problem("no-target", what))
+            if self._judge is not None and _obstacle(problems) is None:
+                refused = self._judge([turn for _, turn in reading.turns])
+                problems += [] if refused is None else [refused]
             problems += suspect_turns(reading.turns)
         return [place(problem, file, line, raw) for problem in problems]
 

@@ -29,7 +29,9 @@ NO_TARGET, ASSISTANT_TARGET, USER_TARGET = 0, 1, 2
 _COUNTED = 1 << 20  # tokens looked at at once
 _READS_PER_CHECK = 32
 """A check whether the file was written to in place costs as much as a read; a short read shows at once."""
-_DIALOGUE = np.dtype([("file", "<i4"), ("line", "<i8"), ("fingerprint", "<u8"), ("num_tokens", "<i8")])
+_DIALOGUE = np.dtype(
+    [("file", "<i4"), ("line", "<i8"), ("fingerprint", "<u8"), ("num_tokens", "<i8"), ("is_split", "?")]
+)
 _TOKENS: dict[str, np.dtype[Any]] = {"input_ids": np.dtype("<i4"), "targets": np.dtype("u1")}
 """Columns with a number for each token: those that may be larger than memory."""
 _COLUMNS: dict[str, np.dtype[Any]] = {
@@ -47,6 +49,20 @@ class Example:
     targets: NDArray[np.uint8]  # (T,) one of the three kinds above; position 0 is never a target
     num_repeated: int = 0
     """Tokens at its start that an earlier window of the dialogue has too: the system turn and the context."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A dialogue as examples."""
+
+    examples: Sequence[Example]
+    num_tokens: int
+    """Of the whole dialogue, before it was cut into windows; 0 where it is left out."""
+    is_split: bool = False
+    """Whether a turn was too long for any window, and was cut within."""
+
+
+LEFT_OUT = Encoded((), 0)
 
 
 class FileColumn:
@@ -102,29 +118,27 @@ class TokenStore:
     offsets: NDArray[np.int64]  # (N + 1,)
     dialogue_of: NDArray[np.int64]  # (N,) which dialogue an example is from
     dialogues: NDArray[np.void]
-    """(D,) file (its number among those read), line, fingerprint, and num_tokens before it was cut into windows."""
+    """(D,) of each dialogue read its file (a number among those read), line, fingerprint, num_tokens and is_split."""
 
     @classmethod
-    def build(cls, encoded: Iterable[tuple[Dialogue, Sequence[Example]]], files: Sequence[str] = ()) -> TokenStore:
-        """Lay the windows of each dialogue side by side; a window without any target is left out.
+    def build(cls, encoded: Iterable[tuple[Dialogue, Encoded]], files: Sequence[str] = ()) -> TokenStore:
+        """Lay the examples of each dialogue side by side; one without any target is left out.
 
         ``files`` are those that the dialogues may come from.
         """
         ids: list[NDArray[np.int32]] = [np.empty(0, np.int32)]
         targets: list[NDArray[np.uint8]] = [np.empty(0, np.uint8)]
-        lengths, dialogue_of, dialogues = [0], list[int](), list[tuple[int, int, int, int]]()
+        lengths, dialogue_of, dialogues = [0], list[int](), list[tuple[int, int, int, int, bool]]()
         number_of = {file: number for number, file in enumerate(files)}
-        for dialogue, windows in encoded:
-            num_tokens = 0
-            for window in windows:
-                num_tokens += len(window.input_ids) - window.num_repeated
-                if window.targets.any():
-                    ids.append(window.input_ids)
-                    targets.append(window.targets)
-                    lengths.append(len(window.input_ids))
+        for dialogue, one in encoded:
+            for example in one.examples:
+                if example.targets.any():
+                    ids.append(example.input_ids)
+                    targets.append(example.targets)
+                    lengths.append(len(example.input_ids))
                     dialogue_of.append(len(dialogues))
             place = (number_of.get(dialogue.file, -1), dialogue.line)
-            dialogues.append((*place, fingerprint(dialogue.turns), num_tokens))
+            dialogues.append((*place, fingerprint(dialogue.turns), one.num_tokens, one.is_split))
         return cls(
             np.concatenate(ids),
             np.concatenate(targets),
@@ -152,7 +166,8 @@ class TokenStore:
 
     @property
     def num_dialogues(self) -> int:
-        return len(self.dialogues)
+        """Those that are not left out."""
+        return int(np.count_nonzero(self.dialogues["num_tokens"]))
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:  # (N,)
@@ -182,4 +197,4 @@ def write(parts: Iterable[TokenStore], folder: Path) -> None:
             files["dialogue_of"].write((part.dialogue_of + num_dialogues).tobytes())
             files["dialogues"].write(part.dialogues.tobytes())
             num_tokens += part.num_tokens
-            num_dialogues += part.num_dialogues
+            num_dialogues += len(part.dialogues)

@@ -12,12 +12,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from convo_cli.config.schema import DataConfig, GenerationConfig, TrainOn
 from convo_cli.data.dialogue import Dialogue
 from convo_cli.data.omissions import Omissions, report_omissions
-from convo_cli.data.store import ASSISTANT_TARGET, USER_TARGET, TokenStore, write
+from convo_cli.data.problems import ProblemError
+from convo_cli.data.store import ASSISTANT_TARGET, USER_TARGET, Encoded, TokenStore, write
 from convo_cli.data.unchanged import read_unchanged
 from convo_cli.errors import DataError, EvaluationDivergedError, is_out_of_memory
 from convo_cli.evaluation.likelihood import length_sorted_batches, mean_nll
@@ -79,6 +81,7 @@ class Evaluator:
             seconds=time.perf_counter() - started,
             metrics=score_replies(replies),
             samples=tuple(replies),
+            num_split=int(np.count_nonzero(self.store.dialogues["is_split"])),
         )
 
     def _replies(self, model: PreTrainedModel) -> list[SampleReply]:
@@ -117,8 +120,7 @@ def evaluate_files(
             omissions = [Omissions() for _ in files.train]
             with read_unchanged(files.train, data, omissions) as stream:
                 chunks = iter(lambda: list(islice(stream, _CHUNK)), [])
-                parts = (TokenStore.build(zip(chunk, encoder.encode(chunk), strict=True)) for chunk in chunks)
-                write(parts, Path(folder))
+                write((_encode(chunk, encoder) for chunk in chunks), Path(folder))
             with read_unchanged(files.train, data) as stream:
                 return files.train, choose_dialogues(stream, num_replies, seed=0), omissions
 
@@ -126,6 +128,16 @@ def evaluate_files(
         report_omissions(omissions, data.train, data.reasoning, report)
         store = TokenStore.open(Path(folder))
         return _evaluate_store(generator, store, dialogues, data.train, max_new_tokens, report), files
+
+
+def _encode(dialogues: Sequence[Dialogue], encoder: DialogueEncoder) -> TokenStore:
+    """The dialogues as examples; a turn too long for any window is scored in parts, however the model was trained."""
+    encoded = []
+    for dialogue, one in zip(dialogues, encoder.encode_all(dialogues, long_turns="split"), strict=True):
+        if not isinstance(one, Encoded):
+            raise ProblemError(one)
+        encoded.append((dialogue, one))
+    return TokenStore.build(encoded)
 
 
 def _evaluate_store(
@@ -141,6 +153,13 @@ def _evaluate_store(
         raise DataError(
             f"{', '.join(paths)}: there is nothing to score, no dialogue has an assistant turn",
             hint="name the speakers user and assistant; `convo validate-data` shows who speaks",
+        )
+    if num_split := int(np.count_nonzero(store.dialogues["is_split"])):
+        report(
+            Notice(
+                f"{num_split:,} of {store.num_dialogues:,} dialogues have a turn too long for the model's window "
+                f"of {encoder.max_length} tokens: it is scored in consecutive windows (long_turns: split)"
+            )
         )
     layout = _layout(generator, store, report)
     evaluator = Evaluator(

@@ -149,13 +149,28 @@ def require_rows(model: PreTrainedModel, encoder: DialogueEncoder, source: str) 
 
 def context_length(model: PreTrainedModel) -> int | None:
     """Longest sequence the model's positions allow; None where it states no limit."""
-    config = model.config.get_text_config()
-    limit = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-    if not limit or limit < 0:  # XLNet says -1
+    limit = _num_positions(model.config)
+    if limit is None:
         return None
     table = getattr(getattr(getattr(model, "base_model", None), "embeddings", None), "position_embeddings", None)
     before_first = getattr(table, "padding_idx", None)  # RoBERTa counts positions from the padding token's id on
-    return int(limit) - (0 if before_first is None else before_first + 1)
+    return limit - (0 if before_first is None else before_first + 1)
+
+
+def read_context_length(source: str, revision: str | None = None) -> int | None:
+    """The same by the config of a folder or hub id alone; None also where that cannot be read."""
+    from transformers import AutoConfig
+
+    try:
+        return _num_positions(AutoConfig.from_pretrained(local_folder(source, revision), trust_remote_code=False))
+    except Exception:  # noqa: BLE001  (transformers raises many types; loading the model says what is wrong)
+        return None
+
+
+def _num_positions(config: Any) -> int | None:
+    config = config.get_text_config()
+    limit = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    return int(limit) if limit and limit > 0 else None  # XLNet says -1
 
 
 def require_context(model: PreTrainedModel, max_length: int) -> None:

@@ -15,19 +15,17 @@ from dataclasses import dataclass
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
 from tokenizers import AddedToken, Tokenizer
 
-from convo_cli.config.schema import TrainOn
+from convo_cli.config.schema import LongTurns, TrainOn
 from convo_cli.data.dialogue import Dialogue, Turn, as_messages
 from convo_cli.data.problems import Problem, ProblemError
-from convo_cli.data.store import ASSISTANT_TARGET, NO_TARGET, USER_TARGET, Example
+from convo_cli.data.store import Encoded, Example
 from convo_cli.errors import DataError, ModelError
-from convo_cli.text.pieces import Piece, Template, special_tokens
+from convo_cli.text.cutting import earliest_start, is_folded, num_system_turns, search
+from convo_cli.text.pieces import Piece, Rendering, Template, special_tokens
 from convo_cli.text.rendering import render_ids
 from convo_cli.text.vocabulary import without_spellings
-from convo_cli.text.windows import first_that_fits, plan_windows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -67,34 +65,61 @@ class DialogueEncoder:
 
         DataError names the line of a dialogue that the template refuses, or that has a turn longer than the window.
         """
-        rendered = self._render_all(dialogues)
-        return [
-            self._windows(dialogue, pieces, ids, train_on)
-            for dialogue, pieces, ids in zip(dialogues, rendered, self._encode_pieces(rendered), strict=True)
-        ]
+        found = self.encode_all(dialogues, train_on)
+        for one in found:
+            if isinstance(one, Problem):
+                raise ProblemError(one)
+        return [list(one.examples) for one in found if isinstance(one, Encoded)]
+
+    def encode_all(
+        self, dialogues: Iterable[Dialogue], train_on: TrainOn = "assistant", long_turns: LongTurns = "refuse"
+    ) -> list[Encoded | Problem]:
+        """The examples of each dialogue, or the problem for which it is refused."""
+        known: dict[str, Sequence[int]] = {}
+        searches = [search(dialogue, train_on, self.max_length, long_turns) for dialogue in dialogues]
+        found: dict[int, Encoded | Problem] = {}
+        asked = {number: next(one) for number, one in enumerate(searches)}
+        while asked:
+            answers = self._render_all(list(asked.values()), known)
+            for number, answer in zip(list(asked), answers, strict=True):
+                try:
+                    asked[number] = searches[number].send(answer)
+                except StopIteration as end:
+                    found[number] = end.value
+                    del asked[number]
+        return [found[number] for number in range(len(searches))]
 
     def prompt(self, turns: Sequence[Turn], *, max_new_tokens: int) -> Prompt:
         """The turns as a prompt that leaves room for the reply, dropping whole turns from the left where it must.
 
-        System turns always stay. Raises DataError where the last turn alone does not fit.
+        What is left is rendered as the dialogue it is. System turns always stay. Raises DataError where the template
+        refuses the turns, or the last turn alone does not fit.
         """
-        pieces = self.template.render(turns, for_reply=True)
-        (ids,) = self._encode_pieces([pieces])
-        num_system = _num_system(turns)
-        bounds = _turn_bounds(pieces, list(map(len, ids)), num_system)
-        head, lengths = bounds[0], [stop - start for start, stop in pairwise(bounds)]
-        opening = lengths.pop() if len(lengths) > len(turns) - num_system else 0
-        budget = self.max_length - max_new_tokens - head - opening
-        first = first_that_fits(lengths, budget)
-        if lengths and first == len(lengths):
-            raise DataError(
-                f"the last message is {lengths[-1]} tokens, and only {max(0, budget)} of the model's "
-                f"{self.max_length} are free beside a reply of {max_new_tokens}"
-                + (f" and {head} tokens of system text" if num_system else ""),
-                hint="shorten the message, or lower the reply length (max_new_tokens)",
-            )
-        tokens = list(chain.from_iterable(ids))
-        return Prompt(tokens[:head] + tokens[bounds[first] :], first)
+        whole = self._render_prompt(turns)
+        if isinstance(whole, DataError):
+            raise whole
+        room, num_system = self.max_length - max_new_tokens, num_system_turns(turns)
+        system, spoken = turns[:num_system], turns[num_system:]
+        if len(whole.input_ids) <= room or not spoken:
+            return Prompt(whole.input_ids.tolist(), 0)
+        bounds = whole.bounds(num_system)
+        lengths = [stop - start for start, stop in pairwise(bounds)]
+        opening = sum(lengths[len(spoken) :])
+        alone = self._render_prompt(spoken[:1]) if num_system else whole
+        must_begin_with_user = is_folded(whole, alone, num_system)
+        earliest = earliest_start(lengths[: len(spoken)], room - bounds[0] - opening)
+        for first in range(min(earliest, len(spoken) - 1), len(spoken)):
+            if must_begin_with_user and spoken[first].role != "user":
+                continue
+            rendering = self._render_prompt([*system, *spoken[first:]])
+            if isinstance(rendering, Rendering) and len(rendering.input_ids) <= room:
+                return Prompt(rendering.input_ids.tolist(), first)
+        raise DataError(
+            f"the last message is {lengths[len(spoken) - 1]} tokens, and only {max(0, room - bounds[0] - opening)} of "
+            f"the model's {self.max_length} are free beside a reply of {max_new_tokens}"
+            + (f" and {bounds[0]} tokens of system text" if num_system else ""),
+            hint="shorten the message, or lower the reply length (max_new_tokens)",
+        )
 
     def is_special(self, token: int) -> bool:
         """Whether the id stands for no text."""
@@ -130,7 +155,7 @@ class DialogueEncoder:
             pieces = self.template.render(turns)
         except DataError:
             return
-        ours = [token for ids in self._encode_pieces([pieces])[0] for token in ids]
+        ours = [token for ids in self._encode_pieces([pieces], {})[0] for token in ids]
         if self.template.name == "native":
             theirs = render_ids(self.tokenizer, self.template.chat_template, turns)
         else:
@@ -147,57 +172,29 @@ class DialogueEncoder:
                 hint="set dialogue.template: turns",
             )
 
-    def _windows(
-        self, dialogue: Dialogue, pieces: Sequence[Piece], ids: Sequence[Sequence[int]], train_on: TrainOn
-    ) -> list[Example]:
-        kinds = _target_kinds(dialogue.turns, train_on)
-        lengths = list(map(len, ids))
-        kind_of_piece = [kinds[turn] if is_learnable else NO_TARGET for _, turn, _, is_learnable in pieces]
-        input_ids = np.fromiter(chain.from_iterable(ids), np.int32)  # (T,)
-        targets = np.array(kind_of_piece, np.uint8).repeat(lengths)  # (T,)
-        if len(input_ids) <= self.max_length:
-            return [_example(input_ids, targets)]
-        bounds = _turn_bounds(pieces, lengths, _num_system(dialogue.turns))
-        head, turn_lengths = bounds[0], [stop - start for start, stop in pairwise(bounds)]
+    def _render_all(
+        self, dialogues: Sequence[Sequence[Turn]], known: dict[str, Sequence[int]]
+    ) -> list[Rendering | DataError]:
+        """Each dialogue as its template renders it; ``known`` are the ids of texts that were encoded before."""
+        rendered = self.template.render_all(dialogues)
+        accepted = iter(self._encode_pieces([pieces for pieces in rendered if isinstance(pieces, list)], known))
+        return [Rendering(pieces, next(accepted)) if isinstance(pieces, list) else pieces for pieces in rendered]
+
+    def _render_prompt(self, turns: Sequence[Turn]) -> Rendering | DataError:
         try:
-            windows = plan_windows(turn_lengths, self.max_length - head)
-        except ValueError:
-            message = (
-                f"a turn of {max(turn_lengths)} tokens does not fit into dialogue.max_length {self.max_length}"
-                + (f" beside {head} tokens of system text" if head else "")
-            )
-            raise _refusal("turn-too-long", message, dialogue) from None
-        examples = list[Example]()
-        for window in windows:
-            first, fresh, stop = bounds[window.first], bounds[window.fresh], bounds[window.stop]
-            num_before = head + fresh - first
-            if num_before == 0 and targets[fresh] and examples:
-                message = (
-                    f"dialogue.max_length {self.max_length} leaves no room for anything of what comes before a turn, "
-                    "so its first token could not be learnt"
-                )
-                raise _refusal("turn-too-long", message, dialogue)
-            chosen = np.concatenate([np.zeros(num_before, np.uint8), targets[fresh:stop]])
-            tokens = np.concatenate([input_ids[:head], input_ids[first:stop]])
-            examples.append(_example(tokens, chosen, num_repeated=num_before if examples else 0))
-        return examples
+            pieces = self.template.render(turns, for_reply=True)
+        except DataError as error:
+            return error
+        return Rendering(pieces, self._encode_pieces([pieces], {})[0])
 
-    def _render_all(self, dialogues: Sequence[Dialogue]) -> list[list[Piece]]:
-        results = []
-        for dialogue, pieces in zip(
-            dialogues, self.template.render_all([dialogue.turns for dialogue in dialogues]), strict=True
-        ):
-            if isinstance(pieces, DataError):
-                raise _refusal("not-renderable", str(pieces), dialogue) from pieces
-            results.append(pieces)
-        return results
-
-    def _encode_pieces(self, rendered: Sequence[Sequence[Piece]]) -> list[list[Sequence[int]]]:
-        """The ids of every piece of every dialogue, all encoded in one batch."""
+    def _encode_pieces(
+        self, rendered: Sequence[Sequence[Piece]], known: dict[str, Sequence[int]]
+    ) -> list[list[Sequence[int]]]:
+        """The ids of every piece of every dialogue, all encoded in one batch but those of texts that are known."""
         contexts = [self._contexts(pieces) for pieces in rendered]
-        texts = list(dict.fromkeys(chain.from_iterable(contexts)))
+        texts = [text for text in dict.fromkeys(chain.from_iterable(contexts)) if text not in known]
         encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
-        known = {text: encoding.ids for text, encoding in zip(texts, encodings, strict=True)}
+        known.update((text, encoding.ids) for text, encoding in zip(texts, encodings, strict=True))
         return [self._piece_ids(*pair, known) for pair in zip(rendered, contexts, strict=True)]
 
     def _contexts(self, pieces: Sequence[Piece]) -> list[str]:
@@ -279,10 +276,6 @@ class StreamDecoder:
         return bool(_BYTE_PIECE.fullmatch(str(self._encoder.tokenizer.convert_ids_to_tokens(token))))
 
 
-def _refusal(code: str, message: str, dialogue: Dialogue) -> ProblemError:
-    return ProblemError(Problem(code, message, column=1, line=dialogue.line, file=dialogue.file))
-
-
 def _text_backend(tokenizer: PreTrainedTokenizerBase, unmarked: Iterable[str], special: Collection[str]) -> Tokenizer:
     """A copy of the tokenizer for plain text: none of the ``special`` tokens comes of it, nothing is cut or padded.
 
@@ -301,40 +294,3 @@ def _text_backend(tokenizer: PreTrainedTokenizerBase, unmarked: Iterable[str], s
         splitter.prepend_scheme = "never"
         backend.pre_tokenizer = splitter
     return without_spellings(backend, special)
-
-
-def _target_kinds(turns: Sequence[Turn], train_on: TrainOn) -> list[int]:
-    """For each turn what its text and end token are to the loss."""
-    last = max((k for k, turn in enumerate(turns) if turn.role == "assistant"), default=-1)
-    kinds = []
-    for index, turn in enumerate(turns):
-        if not turn.is_trained or turn.role == "system":
-            kinds.append(NO_TARGET)
-        elif turn.role == "user":
-            kinds.append(USER_TARGET)
-        else:
-            kinds.append(ASSISTANT_TARGET if train_on != "last" or index == last else NO_TARGET)
-    return kinds
-
-
-def _num_system(turns: Sequence[Turn]) -> int:
-    return sum(turn.role == "system" for turn in turns)
-
-
-def _turn_bounds(pieces: Sequence[Piece], lengths: Sequence[int], num_system: int) -> list[int]:
-    """Where each turn after the system turn begins, in tokens, and where the last one ends.
-
-    What comes before the first is the head of every window. The opening of a reply counts as one more turn.
-    """
-    bounds, position, last_turn = list[int](), 0, num_system - 1
-    for piece, length in zip(pieces, lengths, strict=True):
-        if piece.turn > last_turn:
-            bounds.append(position)
-            last_turn = piece.turn
-        position += length
-    return [*bounds, position]
-
-
-def _example(input_ids: NDArray[np.int32], targets: NDArray[np.uint8], *, num_repeated: int = 0) -> Example:
-    targets[:1] = NO_TARGET  # nothing comes before the first token that could predict it
-    return Example(input_ids, targets, num_repeated)

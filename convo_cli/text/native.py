@@ -116,9 +116,9 @@ class NativeTemplate:
 
     def _pieces(self, turns: Sequence[Turn], rendered: Rendered | DataError, *, for_reply: bool = False) -> list[Piece]:
         """The pieces of a dialogue of which it is known what the template makes of it."""
-        form = self._form(tuple([turn.role for turn in turns]), for_reply)
         if isinstance(rendered, DataError):
             raise rendered
+        form = self._form(tuple([turn.role for turn in turns]), for_reply)
         pieces = list(form.pieces)
         for slot, turn in zip(form.slots, turns, strict=True):
             lead, index, _, is_learnable = pieces[slot]

@@ -1,12 +1,12 @@
-"""Where a dialogue that is longer than the model's window is cut: between turns, and no target is lost or repeated."""
+"""Where a dialogue that is longer than the model's window is cut: between turns, and within a turn where it must be."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-RULE = "whole-turns-half-context/1"
-"""Name of the rule below, written into dialogue.json; a changed rule gets another name."""
+RULE = "rendered-whole-turns-half-context/2"
+"""Name of the rule below and in `cutting`, written into dialogue.json; a changed rule gets another name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,27 +18,27 @@ class Window:
     stop: int
 
 
-def plan_windows(turn_lengths: Sequence[int], budget: int) -> list[Window]:
-    """Cover the turns with windows of at most ``budget`` tokens; each turn is fresh in exactly one of them.
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Tokens ``fresh`` to ``stop`` (exclusive) of a turn; those from ``start`` to ``fresh`` are context only."""
 
-    A later window takes as many fresh turns as fit into half of the budget (at least one), then as much context from
-    the left as fits, by whole turns. Raises ValueError where a single turn is longer than the budget.
+    start: int
+    fresh: int
+    stop: int
+
+
+def next_window(turn_lengths: Sequence[int], fresh: int, budget: int) -> Window:
+    """The window that begins with the fresh turn, of at most ``budget`` tokens unless that turn alone is longer.
+
+    The first window of a dialogue is filled. A later one takes as many fresh turns as fit into half of the budget (at
+    least one), then as much context from the left as fits, by whole turns.
     """
-    longest = max(turn_lengths, default=0)
-    if longest > budget:
-        raise ValueError(f"a turn of {longest} tokens does not fit into {budget}")
-    windows: list[Window] = []
-    fresh = 0
-    while fresh < len(turn_lengths):
-        limit = budget if fresh == 0 else max(budget // 2, turn_lengths[fresh])
-        stop, used = fresh, 0
-        while stop < len(turn_lengths) and used + turn_lengths[stop] <= limit:
-            used += turn_lengths[stop]
-            stop += 1
-        first = first_that_fits(turn_lengths[:fresh], budget - used)
-        windows.append(Window(first, fresh, stop))
-        fresh = stop
-    return windows
+    limit = budget if fresh == 0 else budget // 2
+    stop, used = fresh + 1, turn_lengths[fresh]
+    while stop < len(turn_lengths) and used + turn_lengths[stop] <= limit:
+        used += turn_lengths[stop]
+        stop += 1
+    return Window(first_that_fits(turn_lengths[:fresh], budget - used), fresh, stop)
 
 
 def first_that_fits(turn_lengths: Sequence[int], budget: int) -> int:
@@ -48,3 +48,19 @@ def first_that_fits(turn_lengths: Sequence[int], budget: int) -> int:
         first -= 1
         budget -= turn_lengths[first]
     return first
+
+
+def cut_turn(begin: int, end: int, budget: int, context: int) -> list[Part]:
+    """Cover the tokens ``begin`` to ``end`` of a dialogue with parts of at most ``budget`` tokens, each fresh once.
+
+    Each part repeats up to ``context`` tokens before its first fresh one; a turn that fits beside at least one such
+    token is one part with as many as fit. The budget must be larger than the context.
+    """
+    if end - begin < budget and begin > 0:
+        return [Part(max(0, end - budget), begin, end)]
+    parts, fresh = list[Part](), begin
+    while fresh < end:
+        start = max(0, fresh - context)
+        parts.append(Part(start, fresh, min(end, start + budget)))
+        fresh = parts[-1].stop
+    return parts

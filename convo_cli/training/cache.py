@@ -14,14 +14,15 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
-from convo_cli.errors import CheckpointError
+from convo_cli.errors import ChangedError, CheckpointError
 from convo_cli.events import Notice, Report
 from convo_cli.runs.atomic import disk_errors, publish_directory, verify_directory
 from convo_cli.runs.snapshot import Snapshot
@@ -34,7 +35,7 @@ NAME = ".convo-cache"
 _KEEP = 8
 """Folders kept, the last used first; a run uses three at most."""
 _KEY_FILE = "key.json"
-_OURS = re.compile(r"(?P<aside>\.tmp-)?(?P<folder>(?:tokens|tokenizer)-[0-9a-f]{24})(?(aside)-.*)")
+_OURS = re.compile(r"(?P<aside>\.tmp-)?(?P<folder>(?:tokens|refused|tokenizer)-[0-9a-f]{16}-[0-9a-f]{16})(?(aside)-.*)")
 _LOCK = ".lock"
 
 
@@ -50,29 +51,58 @@ class Cache:
             atexit.register(shutil.rmtree, self._root, ignore_errors=True)
 
     def get(
-        self, kind: str, key: Mapping[str, Any], make: Callable[[Path], None], open_: Callable[[Path], T]
+        self,
+        kind: str,
+        key: Mapping[str, Any],
+        make: Callable[[Path], None],
+        open_: Callable[[Path], T],
+        variant: Mapping[str, Any] | None = None,
     ) -> tuple[T, bool]:
-        """What ``open_`` reads from the folder of this kind and key, and whether it was there before.
+        """What ``open_`` reads from the folder of this kind, key and variant, and whether it was there before.
 
         ``make`` fills an empty folder where there is none. Whatever it raises leaves nothing behind.
         """
-        text = json.dumps(key, sort_keys=True, indent=1)
-        folder = self._root / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
+        folder = self._folder(kind, key, variant or {})
         with self._locked(folder):
             verified = self._verified(folder)
             if verified is None:
-
-                def fill(aside: Path) -> None:
-                    (aside / _KEY_FILE).write_text(text, encoding="utf-8")
-                    make(aside)
-
-                publish_directory(folder, fill)
+                publish_directory(folder, partial(_fill, make, key, variant or {}))
             os.utime(folder)
             opened = open_(folder)
             if verified is not None:
                 verified.require_unchanged()
         self._prune()
         return opened, verified is not None
+
+    def keep(self, kind: str, key: Mapping[str, Any], variant: Mapping[str, Any], made: Path) -> None:
+        """Keep the files of a folder that `get` has made and does not want, for `related`; they are moved."""
+
+        def move(aside: Path) -> None:
+            for file in made.iterdir():
+                os.replace(file, aside / file.name)
+
+        folder = self._folder(kind, key, variant)
+        with self._locked(folder):
+            publish_directory(folder, partial(_fill, move, key, variant))
+
+    def related(
+        self, kinds: Sequence[str], key: Mapping[str, Any], open_: Callable[[Path], T]
+    ) -> list[tuple[Mapping[str, Any], T]]:
+        """The variants of this key that are there, of any of the kinds, and what ``open_`` reads from their folders."""
+        found = []
+        for kind in kinds:
+            family = self._folder(kind, key, {}).name.rpartition("-")[0]
+            for folder in sorted(self._root.glob(f"{family}-*[0-9a-f]")):
+                # One that is locked is being made, perhaps by this process, and one that is damaged is of no use.
+                with suppress(Timeout, CheckpointError, ChangedError), FileLock(_lock_of(folder)).acquire(timeout=0):
+                    verified = verify_directory(folder)
+                    opened = json.loads((folder / _KEY_FILE).read_bytes())["variant"], open_(folder)
+                    verified.require_unchanged()
+                    found.append(opened)
+        return found
+
+    def _folder(self, kind: str, key: Mapping[str, Any], variant: Mapping[str, Any]) -> Path:
+        return self._root / "-".join([kind, *(hashlib.sha256(_text(part)).hexdigest()[:16] for part in (key, variant))])
 
     def _verified(self, folder: Path) -> Snapshot | None:
         """The folder's files as they were before they were verified; None where it has to be made."""
@@ -88,7 +118,7 @@ class Cache:
     def _locked(self, folder: Path) -> Iterator[None]:
         """Hold the folder's lock; where nothing came of it, nothing stays behind."""
         missing = [above for above in (self._root, *self._root.parents) if not above.exists()]
-        lock = FileLock(folder.with_name(f"{folder.name}{_LOCK}"))
+        lock = FileLock(_lock_of(folder))
         with disk_errors(folder):
             self._root.mkdir(parents=True, exist_ok=True)
             try:
@@ -121,6 +151,19 @@ class Cache:
                     shutil.rmtree(doomed)
                     if doomed in folders:
                         Path(lock.lock_file).unlink()
+
+
+def _fill(make: Callable[[Path], None], key: Mapping[str, Any], variant: Mapping[str, Any], aside: Path) -> None:
+    make(aside)
+    (aside / _KEY_FILE).write_bytes(_text({"key": key, "variant": variant}))
+
+
+def _text(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, sort_keys=True, indent=1).encode()
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}{_LOCK}")
 
 
 def _is_writable(folder: Path) -> bool:

@@ -12,19 +12,24 @@ import numpy as np
 
 from convo_cli.config.schema import TrainOn
 from convo_cli.data.dialogue import Dialogue, has_target
-from convo_cli.data.problems import Problem, ProblemSink
+from convo_cli.data.problems import LongTurn, Problem, ProblemSink
 from convo_cli.data.report import ProblemGroup, Spread, spread
 from convo_cli.data.store import ASSISTANT_TARGET, USER_TARGET, TokenStore
+from convo_cli.data.tally import ProblemTally
 from convo_cli.errors import DataError
 from convo_cli.events import Notice, Report, TokenCounts
 
 _MAX_NAMED = 5
+MAX_LENGTH_LIMIT = 1_048_576  # of dialogue.max_length
 
 
 class PreflightError(DataError):
-    """The data cannot be trained on; ``groups`` has every kind of reason."""
+    """The data cannot be trained on; ``groups`` has every kind of reason.
 
-    def __init__(self, groups: Sequence[ProblemGroup]) -> None:
+    ``needed`` is the smallest dialogue.max_length that would hold all turns that are too long; 0 where there is none.
+    """
+
+    def __init__(self, groups: Sequence[ProblemGroup], needed: int = 0) -> None:
         lines = []
         for group in groups:
             lines += [str(problem) for problem in group.problems[:_MAX_NAMED]]
@@ -35,6 +40,30 @@ class PreflightError(DataError):
         hints = "\n      ".join(dict.fromkeys(group.hint for group in groups))
         super().__init__("\n  ".join([message, *lines]), hint=hints)
         self.groups = tuple(groups)
+        self.needed = needed
+
+
+class Refusals(ProblemTally):
+    """Problems as a tally keeps them, and what max_length would hold all turns that are too long."""
+
+    needed = 0
+
+    def __call__(self, problem: Problem) -> None:
+        super().__call__(problem)
+        if isinstance(problem, LongTurn):
+            self.needed = max(self.needed, problem.needed)
+
+
+def advice_for_long_turns(needed: int, context: int | None) -> str:
+    """What to do where turns are too long for any window; ``context`` is what the model can read, where known."""
+    if needed > MAX_LENGTH_LIMIT:
+        return "set dialogue.long_turns: split (or drop)"
+    if context is not None and needed > context:
+        return (
+            f"all turns would fit into a dialogue.max_length of {needed}, but the model reads at most {context}: "
+            "set dialogue.long_turns: split (or drop)"
+        )
+    return f"set dialogue.max_length: {needed}, into which all turns fit, or dialogue.long_turns: split (or drop)"
 
 
 def check_targets(
@@ -44,7 +73,9 @@ def check_targets(
     is_end = np.isin(part.input_ids[:], stop_ids) & (part.targets[:] == ASSISTANT_TARGET)
     before = np.concatenate([[0], np.cumsum(is_end)])
     ends = np.bincount(part.dialogue_of, np.diff(before[part.offsets]), minlength=len(dialogues))
-    for dialogue, num_ends in zip(dialogues, ends, strict=True):
+    for dialogue, num_ends, num_tokens in zip(dialogues, ends, part.dialogues["num_tokens"], strict=True):
+        if not num_tokens:  # left out, for another reason
+            continue
         if not has_target(dialogue.turns, train_on):
             message = f"no turn of the dialogue is trained on (train_on: {train_on})"
             found(_problem("no-target", message, dialogue))
@@ -56,6 +87,7 @@ def check_targets(
 def count_tokens(store: TokenStore, max_length: int) -> TokenCounts:
     """The numbers of the table."""
     whole = store.dialogues["num_tokens"]
+    whole = whole[whole > 0]
     return TokenCounts(
         num_dialogues=store.num_dialogues,
         num_examples=len(store),
@@ -67,12 +99,15 @@ def count_tokens(store: TokenStore, max_length: int) -> TokenCounts:
         },
         median_tokens=float(np.median(whole)),
         max_tokens=int(whole.max()),
+        num_split=int(np.count_nonzero(store.dialogues["is_split"])),
+        num_left_out=len(store.dialogues) - len(whole),
     )
 
 
 def tokens_per_dialogue(store: TokenStore) -> Spread:
     """How long the dialogues are, before they are cut into windows."""
-    values, counts = np.unique(store.dialogues["num_tokens"], return_counts=True)
+    whole = store.dialogues["num_tokens"]
+    values, counts = np.unique(whole[whole > 0], return_counts=True)
     result = spread(dict(zip(values.tolist(), counts.tolist(), strict=True)))
     assert result is not None, "a store that passed has at least one dialogue"
     return result
@@ -83,12 +118,13 @@ def warn_of_leaks(
 ) -> None:
     """Tell how many validation dialogues are also in the training data, and where the first ones are."""
     seen, asked = train.dialogues["fingerprint"], validation.dialogues["fingerprint"]
-    shared = np.flatnonzero(np.isin(asked, seen))
+    is_kept, is_asked = train.dialogues["num_tokens"] > 0, validation.dialogues["num_tokens"] > 0
+    shared = np.flatnonzero(np.isin(asked, seen[is_kept]) & is_asked)
     if not len(shared):
         return
     pairs = []
     for index in shared[:3]:
-        first = int(np.argmax(seen == asked[index]))
+        first = int(np.argmax((seen == asked[index]) & is_kept))
         pairs.append(f"{validation.where(index, files[1])} is {train.where(first, files[0])}")
     report(
         Notice(

@@ -9,22 +9,22 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 import msgspec
+import numpy as np
 
 from convo_cli import __version__
 from convo_cli.config.schema import RunConfig
 from convo_cli.data.dialogue import Dialogue
 from convo_cli.data.omissions import Omissions, report_omissions
-from convo_cli.data.problems import Problem, ProblemError, ProblemSink
+from convo_cli.data.problems import LongTurn, Problem, ProblemSink
 from convo_cli.data.report import ProblemGroup
-from convo_cli.data.store import NO_TARGET, USER_TARGET, Example, TokenStore, write
-from convo_cli.data.tally import ProblemTally
+from convo_cli.data.store import LEFT_OUT, NO_TARGET, USER_TARGET, Encoded, TokenStore, write
 from convo_cli.data.unchanged import read_unchanged
 from convo_cli.errors import DataError
 from convo_cli.events import Notice, Progress, Report
@@ -42,19 +42,22 @@ from convo_cli.text.tokenizer import (
     train_sentencepiece,
 )
 from convo_cli.training.cache import Cache
+from convo_cli.training.earlier import REFUSED, TOKENS, EarlierStore, find_earlier, find_encoded
 from convo_cli.training.preflight import (
     PreflightError,
+    Refusals,
+    advice_for_long_turns,
     check_targets,
     warn_of_leaks,
 )
 
-EncodedDialogue: TypeAlias = tuple[Dialogue, list[Example]]
 _Item = TypeVar("_Item")
 
-_FORMAT = 4  # of what is cached; a change to how text becomes ids and targets needs another number
+_FORMAT = 5  # of what is cached; a change to how text becomes ids and targets needs another number
 _OMISSIONS_FILE = "omissions.json"
 _CHUNK = 256  # dialogues encoded at once: the tokenizer works on all cores
 _CHECKED_DIALOGUES = 64  # rendered by transformers as well, and read back
+_NAMED = 5  # dialogues left out, in a notice
 
 
 @dataclass(frozen=True)
@@ -116,45 +119,56 @@ def prepare_data(
     """
 
     def store(files: Sequence[DataFile], what: str, max_dialogues: int | None) -> TokenStore:
-        def make(folder: Path) -> None:
-            tally = ProblemTally(max_listed)
-            omissions = [Omissions() for _ in files]
-            chunks = encode_files(
-                files, config, encoder, tally, report, omissions=omissions,
-                stage=f"encoding {what} data", max_dialogues=max_dialogues, total=_num_lines(files, max_dialogues),
-            )  # fmt: skip
-            write(chunks, folder)
-            (folder / _OMISSIONS_FILE).write_bytes(msgspec.json.encode(omissions))
-            if groups := tally.groups():
-                raise PreflightError(groups)
-
+        contract = contract_of(encoder).model_dump(exclude={"max_length"})
         key = {
             **_reading(config, files),
             "packages": {"convo": __version__, **{name: version(name) for name in ("tokenizers", "transformers")}},
-            "contract": contract_of(encoder).model_dump(),
+            "contract": contract,
             "train_on": config.dialogue.train_on,
             "learns_from_users": _learns_from_users(config),
             "max_dialogues": max_dialogues,
         }
-        (opened, omissions), was_there = cache.get("tokens", key, make, _open)
+        variant = {"max_length": encoder.max_length, "long_turns": config.dialogue.long_turns}
+
+        def make(folder: Path) -> None:
+            refusals = Refusals(max_listed)
+            omissions = [Omissions() for _ in files]
+            chunks = encode_files(
+                files, config, encoder, refusals, report, omissions=omissions,
+                stage=f"encoding {what} data", max_dialogues=max_dialogues, total=_num_lines(files, max_dialogues),
+                earlier=find_earlier(cache, key),
+            )  # fmt: skip
+            write(chunks, folder)
+            (folder / _OMISSIONS_FILE).write_bytes(msgspec.json.encode(omissions))
+            if groups := refusals.groups():
+                if refusals.needed:
+                    cache.keep(REFUSED, key, variant, folder)
+                raise PreflightError(groups, refusals.needed)
+
+        (opened, omissions), was_there = cache.get(TOKENS, key, make, _open, variant)
         if was_there:
             report(Notice(f"the {what} data was encoded before; using that"))
         report_omissions(omissions, [file.path for file in files], config.data.reasoning, report)
+        _tell_of_left_out(opened, what, files, encoder.max_length, report)
         return opened
 
     train = validation = None
     refused: list[ProblemGroup] = []
+    needed = 0
     try:
         train = store(files.train, "training", None)
     except PreflightError as error:
-        refused += error.groups
+        refused, needed = [*error.groups], error.needed
     try:
         if files.validation:
             validation = store(files.validation, "validation", config.evaluation.max_dialogues)
     except PreflightError as error:
-        refused += error.groups
+        refused, needed = [*refused, *error.groups], max(needed, error.needed)
     if train is None or refused:
-        raise PreflightError(refused)
+        if needed:
+            hint = advice_for_long_turns(needed, _context(config))
+            refused = [replace(group, hint=hint) if group.code == "turn-too-long" else group for group in refused]
+        raise PreflightError(refused, needed)
     if validation is not None:
         warn_of_leaks(train, validation, (config.data.train, config.data.validation), report)
     return PreparedData(train, validation)
@@ -171,43 +185,80 @@ def encode_files(
     stage: str,
     max_dialogues: int | None = None,
     total: int | None = None,
+    earlier: Sequence[EarlierStore] = (),
 ) -> Iterator[TokenStore]:
     """Encode every dialogue of the files, or the first ``max_dialogues``, a chunk at a time.
 
     ``omissions``, one for each file, count what is not trained on (see `read_dialogues`). What keeps a dialogue from
-    being trained on goes to ``found``. ModelError where transformers would render the first dialogues otherwise than
-    training does, FileChangedError where a file is no longer the one that was hashed.
+    being trained on goes to ``found``. Dialogues are taken from ``earlier`` stores where encoding them would give the
+    same. ModelError where transformers would render the first dialogues otherwise than training does, FileChangedError
+    where a file is no longer the one that was hashed.
     """
-    train_on = config.dialogue.train_on
     paths = [file.path for file in files]
 
-    def chunks(stream: Iterator[Dialogue]) -> Iterator[tuple[int, list[EncodedDialogue], list[Problem]]]:
-        is_checked = False
+    def chunks(stream: Iterator[Dialogue]) -> Iterator[list[tuple[Dialogue, Encoded | Problem]]]:
+        num_read = 0
         while chunk := list(islice(stream, _CHUNK)):
-            if not is_checked:
+            if num_read == 0:
                 _check_template(chunk[:_CHECKED_DIALOGUES], encoder, report)
-                is_checked = True
-            problems = list[Problem]()
-            yield len(chunk), _encode(chunk, encoder, config, problems.append), problems
+            known = {
+                number: one
+                for number, dialogue in enumerate(chunk, num_read)
+                if (one := find_encoded(earlier, number, dialogue, encoder.max_length))
+            }
+            fresh = iter(
+                encode([one for number, one in enumerate(chunk, num_read) if number not in known], config, encoder)
+            )
+            yield [
+                (dialogue, known[number] if number in known else next(fresh))
+                for number, dialogue in enumerate(chunk, num_read)
+            ]
+            num_read += len(chunk)
 
     done = 0
     with (
         read_unchanged(files, config.data, omissions) as dialogues,
         closing(_one_ahead(chunks(islice(dialogues, max_dialogues)))) as ahead,
     ):
-        for num_read, encoded, problems in ahead:
-            for problem in problems:
-                found(problem)
-            part = TokenStore.build(encoded, paths)
-            check_targets([dialogue for dialogue, _ in encoded], part, train_on, encoder.stop_ids, found)
-            yield part
-            done += num_read
+        for chunk in ahead:
+            yield to_store(chunk, config, encoder, found, paths)
+            done += len(chunk)
             report(Progress(stage, done, total))
     if done == 0:
         raise DataError(
             "the data contains no dialogue to train on",
             hint='dialogues of which the data says "train": false (or "weight": 0, "loss": false) are left out',
         )
+
+
+def encode(dialogues: Sequence[Dialogue], config: RunConfig, encoder: DialogueEncoder) -> list[Encoded | Problem]:
+    """The examples of each dialogue, with user targets only where a step of the run is trained on them."""
+    found = encoder.encode_all(dialogues, config.dialogue.train_on, config.dialogue.long_turns)
+    if not _learns_from_users(config):
+        for example in chain.from_iterable(one.examples for one in found if isinstance(one, Encoded)):
+            example.targets[example.targets == USER_TARGET] = NO_TARGET
+    return found
+
+
+def to_store(
+    encoded: Sequence[tuple[Dialogue, Encoded | Problem]],
+    config: RunConfig,
+    encoder: DialogueEncoder,
+    found: ProblemSink,
+    paths: Sequence[str] = (),
+) -> TokenStore:
+    """The dialogues as training reads them; what keeps one from being trained on goes to ``found``."""
+    accepted = list[tuple[Dialogue, Encoded]]()
+    for dialogue, one in encoded:
+        if isinstance(one, Encoded):
+            accepted.append((dialogue, one))
+            continue
+        accepted.append((dialogue, LEFT_OUT))
+        if not (isinstance(one, LongTurn) and config.dialogue.long_turns == "drop"):
+            found(one)
+    part = TokenStore.build(accepted, paths)
+    check_targets([dialogue for dialogue, _ in accepted], part, config.dialogue.train_on, encoder.stop_ids, found)
+    return part
 
 
 def _one_ahead(items: Iterator[_Item]) -> Generator[_Item, None, None]:
@@ -217,24 +268,6 @@ def _one_ahead(items: Iterator[_Item]) -> Generator[_Item, None, None]:
         while (item := coming.result()) is not None:
             coming = thread.submit(next, items, None)
             yield item
-
-
-def _encode(
-    dialogues: Sequence[Dialogue], encoder: DialogueEncoder, config: RunConfig, found: ProblemSink
-) -> list[EncodedDialogue]:
-    """The dialogues that can be encoded, with their windows."""
-    try:
-        encoded = list(zip(dialogues, encoder.encode(dialogues, config.dialogue.train_on), strict=True))
-    except ProblemError as error:
-        if len(dialogues) == 1:
-            found(error.problem)
-            return []
-        return [pair for one in dialogues for pair in _encode([one], encoder, config, found)]
-    if not _learns_from_users(config):
-        for _, windows in encoded:
-            for window in windows:
-                window.targets[window.targets == USER_TARGET] = NO_TARGET
-    return encoded
 
 
 def _check_template(dialogues: Iterable[Dialogue], encoder: DialogueEncoder, report: Report) -> None:
@@ -252,6 +285,32 @@ def _check_template(dialogues: Iterable[Dialogue], encoder: DialogueEncoder, rep
                 is_warning=True,
             )
         )
+
+
+def _tell_of_left_out(store: TokenStore, what: str, files: Sequence[DataFile], max_length: int, report: Report) -> None:
+    """Name the dialogues that `dialogue.long_turns: drop` left out; DataError where no other is there."""
+    left_out = np.flatnonzero(store.dialogues["num_tokens"] == 0)
+    if not len(left_out):
+        return
+    paths = [file.path for file in files]
+    named = ", ".join(store.where(int(index), paths) for index in left_out[:_NAMED])
+    message = (
+        f"{len(left_out):,} of {len(store.dialogues):,} {what} dialogues are left out, because a turn is too long for "
+        f"dialogue.max_length {max_length}: {named}{', …' if len(left_out) > _NAMED else ''}"
+    )
+    if not store.num_dialogues:
+        raise DataError(message, hint="raise dialogue.max_length, or set dialogue.long_turns: split")
+    report(Notice(message, is_warning=True))
+
+
+def _context(config: RunConfig) -> int | None:
+    """Longest sequence of the model, where that can be known before it is loaded."""
+    if config.model.scratch is not None:
+        return config.model.scratch.context
+    from convo_cli.model.build import read_context_length
+
+    assert config.model.pretrained is not None, "the schema allows exactly one origin"
+    return read_context_length(config.model.pretrained, config.model.revision)
 
 
 def _spiece(config: RunConfig, files: DataFiles, cache: Cache, report: Report) -> bytes:

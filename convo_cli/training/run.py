@@ -52,7 +52,14 @@ from convo_cli.training.recorded import RunResult, remove_stop_file, result_of, 
 from convo_cli.training.signals import StopRequest, listening
 from convo_cli.training.state import TrainState
 
-_SETTLED = ("output_dir", "model", "tokenizer", "dialogue.template", "dialogue.max_length")
+_SETTLED = (
+    "output_dir",
+    "model",
+    "tokenizer",
+    "dialogue.template",
+    "dialogue.max_length",
+    "dialogue.long_turns",
+)
 """Keys that only the beginning of a run reads."""
 _NAMES: dict[Which, str] = {
     "last": "last checkpoint",

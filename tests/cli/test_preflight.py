@@ -69,7 +69,10 @@ def test_train_refuses_the_same_with_the_same_exit_code(convo, work):
     result = convo("train", "config.yaml", "--set", "data.train=other.jsonl", "--set", "name=other", "-q")
     assert result.code == 3
     assert "other.jsonl:2:1 $ a turn of" in result.err
-    assert "hint: raise dialogue.max_length" in result.err
+    assert (
+        "hint: all turns would fit into a dialogue.max_length of 402, but the model reads at most 128: set "
+        in result.err
+    )
     assert not (work / "runs/other").exists()
 
 

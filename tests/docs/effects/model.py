@@ -148,3 +148,17 @@ def _(short, long):
     assert long.started["training"]["num_examples"] == 3
     assert max(step["num_tokens"] for step in short.steps) <= 32 * BATCH
     assert max(step["num_tokens"] for step in long.steps) > 32 * BATCH
+
+
+@effect(
+    "dialogue.long_turns", "refuse", "split", "drop", seen_in="the refusal, dialogues and examples in metrics.jsonl",
+    given={"data.train": ["echo.jsonl", "story.jsonl"], "dialogue.max_length": 48},
+)  # fmt: skip
+def _(refuse, split, drop):
+    """A dialogue with a turn that fits no window is refused, trained on in consecutive windows, or left out."""
+    assert refuse.result.code == 3
+    assert "does not fit into dialogue.max_length 48" in refuse.result.err
+    cut, rest = (run.started["training"] for run in (split, drop))
+    assert (cut["num_dialogues"], cut["num_split"], cut["num_left_out"]) == (6, 3, 0)
+    assert (rest["num_dialogues"], rest["num_split"], rest["num_left_out"]) == (3, 0, 3)
+    assert cut["num_examples"] > 6 > 3 == rest["num_examples"]

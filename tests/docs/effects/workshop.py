@@ -110,7 +110,9 @@ def _write_data(folder: Path) -> None:
         {"role": "user", "content": "What is two and two?"},
         {"role": "assistant", "content": "Four.", "reasoning_content": "Two and two make four."},
     ]
-    for name, dialogue in (("named", named), ("echo", echo), ("long", turns), ("thinking", thinking)):
+    story = ["Tell me a story.", "one two three four five six " * 9]
+    data = {"named": named, "echo": echo, "long": turns, "thinking": thinking, "story": story}
+    for name, dialogue in data.items():
         (folder / f"{name}.jsonl").write_text(f"{json.dumps(dialogue, ensure_ascii=False)}\n" * 3, encoding="utf-8")
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.data.fingerprint import fingerprint
-from convo_cli.data.store import ASSISTANT_TARGET, NO_TARGET, USER_TARGET, Example, TokenStore, write
+from convo_cli.data.store import ASSISTANT_TARGET, LEFT_OUT, NO_TARGET, USER_TARGET, Encoded, Example, TokenStore, write
 from convo_cli.errors import CheckpointError
 
 EXAMPLE = st.lists(st.tuples(st.integers(0, 2**31 - 1), st.sampled_from([0, 1, 2])), min_size=1, max_size=6).map(
@@ -22,10 +22,14 @@ FILES = ("a.jsonl", "b.jsonl")
 
 @st.composite
 def encoded(draw):
-    """Dialogues of two files, each with up to three windows."""
+    """Dialogues of two files, each with up to three windows, some left out."""
     said = st.text(st.characters(exclude_categories=("Cs",)), max_size=5)
+    windows = st.builds(Encoded, st.lists(EXAMPLE, max_size=3), st.integers(1, 2**40), st.booleans())
     return [
-        (Dialogue((Turn("user", draw(said)),), line, draw(st.sampled_from(FILES))), draw(st.lists(EXAMPLE, max_size=3)))
+        (
+            Dialogue((Turn("user", draw(said)),), line, draw(st.sampled_from(FILES))),
+            draw(st.one_of(st.just(LEFT_OUT), windows)),
+        )
         for line in draw(st.lists(st.integers(1, 2**40), max_size=5))
     ]
 
@@ -34,10 +38,11 @@ def encoded(draw):
 def test_every_example_with_a_target_comes_back_in_order_and_knows_its_line(parts, tmp_path_factory):
     folder = tmp_path_factory.mktemp("store")
     together = [pair for part in parts for pair in part]
-    examples = [(one, dialogue) for dialogue, windows in together for one in windows if one.targets.any()]
+    examples = [(example, dialogue) for dialogue, one in together for example in one.examples if example.targets.any()]
     write((TokenStore.build(part, FILES) for part in parts), folder)
     for store in (TokenStore.build(together, FILES), TokenStore.open(folder)):
-        assert (len(store), store.num_dialogues) == (len(examples), len(together))
+        assert (len(store), len(store.dialogues)) == (len(examples), len(together))
+        assert store.num_dialogues == sum(one is not LEFT_OUT for _, one in together)
         for index, (example, dialogue) in enumerate(examples):
             assert store[index].input_ids.tolist() == example.input_ids.tolist()
             assert store[index].targets.tolist() == example.targets.tolist()
@@ -45,23 +50,25 @@ def test_every_example_with_a_target_comes_back_in_order_and_knows_its_line(part
         assert store.lengths.tolist() == [len(example.input_ids) for example, _ in examples]
         assert store.num_tokens == sum(store.lengths)
         assert store.dialogues["fingerprint"].tolist() == [fingerprint(dialogue.turns) for dialogue, _ in together]
+        assert store.dialogues["num_tokens"].tolist() == [one.num_tokens for _, one in together]
+        assert store.dialogues["is_split"].tolist() == [one.is_split for _, one in together]
         for kind in (ASSISTANT_TARGET, USER_TARGET):
             assert store.num_targets(kind) == sum((example.targets == kind).sum() for example, _ in examples)
 
 
-def test_a_dialogue_is_as_long_as_its_windows_without_what_they_repeat():
+def test_a_window_without_a_target_is_left_out():
     targets = np.array([NO_TARGET, ASSISTANT_TARGET, NO_TARGET], np.uint8)
     ids = np.arange(3, dtype=np.int32)
     windows = [Example(ids, targets), Example(ids, targets * 0, 2), Example(ids, targets, 1)]
-    store = TokenStore.build([(Dialogue((Turn("user", "a"),)), windows)])
-    assert (len(store), store.dialogues["num_tokens"].tolist()) == (2, [3 + 1 + 2])
+    store = TokenStore.build([(Dialogue((Turn("user", "a"),)), Encoded(windows, 6))])
+    assert (len(store), store.dialogues["num_tokens"].tolist()) == (2, [6])
 
 
 @pytest.fixture
 def opened(tmp_path):
     """A store in files, of 100 examples of ten tokens."""
     example = Example(np.arange(10, dtype=np.int32), np.arange(10, dtype=np.uint8) % 2)
-    write([TokenStore.build([(Dialogue((Turn("user", "a"),)), [example] * 100)])], tmp_path)
+    write([TokenStore.build([(Dialogue((Turn("user", "a"),)), Encoded([example] * 100, 1000))])], tmp_path)
     return TokenStore.open(tmp_path)
 
 

@@ -9,6 +9,7 @@ import re
 from contextlib import nullcontext
 from functools import partial
 
+import numpy as np
 import pytest
 from tokenizers import normalizers
 
@@ -79,6 +80,7 @@ OPENINGS = {
 @pytest.mark.parametrize("name", [name for name in OPENINGS if name != "vicuna"])
 def test_every_window_of_a_long_dialogue_begins_as_a_dialogue_does(encoders, name):
     turns = tuple(Turn(("user", "assistant")[k % 2], f"This is what is said in turn {k}.") for k in range(24))
+    (answer_first,) = encoders[name].template.render_all([turns[1:]])
     speakers = set()
     for max_length in (110, 130, 150):
         cut = native_encoder(encoders[name].tokenizer, max_length)
@@ -92,20 +94,97 @@ def test_every_window_of_a_long_dialogue_begins_as_a_dialogue_does(encoders, nam
             assert ("user" in header.lower() or "[INST]" in header) == (turns[first].role == "user")
             assert not re.search(r"(<[^<>]+>)\1", header), "a token stands twice"
             speakers.add((turns[first].role, first > 0))
-            if turns[first].role == "user":
-                assert ids == _theirs(plain, turns[first:])[: len(ids)]
-    assert speakers == {("user", False), ("user", True), ("assistant", True)}
+            assert ids == _theirs(plain, turns[first:])[: len(ids)]
+    answers_first = set() if isinstance(answer_first, DataError) else {("assistant", True)}
+    assert speakers == {("user", False), ("user", True), *answers_first}
 
 
-def test_a_later_window_of_plain_text_has_no_space_before_its_first_speaker(encoders):
-    """The space belongs to the word after it, and later in the dialogue there is none before that word."""
+def test_a_later_window_of_plain_text_begins_with_the_space_of_a_dialogues_first_speaker(encoders):
+    """Later in the dialogue there is none before the speaker, but a window is rendered as a dialogue of its own."""
     cut = native_encoder(encoders["vicuna"].tokenizer, max_length=130)
     turns = tuple(Turn(("user", "assistant")[k % 2], f"This is what is said in turn {k}.") for k in range(24))
     texts = [cut.tokenizer.decode(window.input_ids) for window in cut.encode([Dialogue(turns)])[0]]
     told = OPENINGS["vicuna"]
     assert texts[0].startswith(f"{told} USER: This is what is said in turn 0.")
-    assert {text.split("This")[0] for text in texts[1:]} <= {f"{told}USER: ", f"{told} ASSISTANT: "}
+    assert {text.split("This")[0] for text in texts[1:]} <= {f"{told} USER: ", f"{told} ASSISTANT: "}
     assert len(texts) > 2
+
+
+TOLD = "Answer as Tin."
+
+
+def _conversation(num_turns):
+    return (Turn("system", TOLD), *(Turn(("user", "assistant")[k % 2], f"Turn {k} is said.") for k in range(num_turns)))
+
+
+@pytest.mark.parametrize(
+    ("name", "opening"),
+    [
+        ("gemma3", f"<bos><start_of_turn>user\n{TOLD}\n\nTurn "),
+        ("llama2", f"<s>[INST] <<SYS>>\n{TOLD}\n<</SYS>>\n\nTurn "),
+        ("mistral", f"<s>[INST] {TOLD}\n\nTurn "),
+    ],
+)
+def test_a_folded_system_text_goes_into_the_first_user_turn_of_every_window_and_prompt(encoders, name, opening):
+    cut = native_encoder(encoders[name].tokenizer, max_length=96)
+    windows = cut.encode([Dialogue(_conversation(20))])[0]
+    texts = [cut.tokenizer.decode(window.input_ids) for window in windows]
+    assert len(texts) > 3
+    for text in texts:
+        assert text.startswith(opening)
+        assert int(text.removeprefix(opening).split()[0]) % 2 == 0, "a user turn"
+    prompt = cut.prompt(_conversation(19), max_new_tokens=20)
+    assert prompt.num_dropped > 0
+    assert cut.tokenizer.decode(prompt.ids).startswith(opening)
+
+
+@pytest.mark.parametrize("name", ["gemma3", "llama2"])
+@pytest.mark.parametrize("is_question_long", [False, True])
+def test_the_parts_of_a_long_reply_follow_a_question_that_the_system_text_is_folded_into(
+    encoders, name, is_question_long
+):
+    question = "Why, " * (90 if is_question_long else 2) + "please?"
+    reply = "Because one two three. " * 60
+    turns = (Turn("system", TOLD), Turn("user", question), Turn("assistant", reply.strip()))
+    cut = native_encoder(encoders[name].tokenizer, max_length=96)
+    (whole,) = encoders[name].encode([Dialogue(turns)])[0]
+    (split,) = cut.encode_all([Dialogue(turns)], "assistant", "split")
+    parts = [example for example in split.examples if (example.targets == ASSISTANT_TARGET).any()]
+    assert len(parts) > 3
+    trained = np.concatenate([part.input_ids[part.targets == ASSISTANT_TARGET] for part in parts])
+    assert trained.tolist() == whole.input_ids[whole.targets == ASSISTANT_TARGET].tolist()
+    begin, end = cut.tokenizer.decode(whole.input_ids).split(TOLD)
+    between = end.split("please?")[1].split("Because")[0].rstrip()
+    for part in parts:
+        assert len(part.input_ids) <= 96
+        head, _, rest = cut.tokenizer.decode(part.input_ids).partition(TOLD)
+        assert head == begin
+        asked, _, answered = rest.partition(between)
+        assert asked.endswith("?")
+        assert answered.replace(FAMILIES[name].eos, "").replace("<end_of_turn>", "").strip() in reply
+
+
+def test_a_system_text_that_is_folded_into_the_last_user_turn_is_refused_where_there_are_several(encoders):
+    """The prompt of a later reply then has it at another place than the prompt of an earlier one."""
+    encoder = encoders["mistral that folds the system text into the last user turn"]
+    encoder.encode([Dialogue(_conversation(2))])
+    with pytest.raises(DataError, match=r"line 3 .* the chat template does not render every turn once and in order"):
+        encoder.encode([Dialogue(_conversation(4), line=3)])
+    with pytest.raises(DataError, match="the chat template does not render every turn once and in order"):
+        encoder.prompt(_conversation(3), max_new_tokens=8)
+
+
+def test_where_no_window_is_accepted_the_dialogue_is_refused_with_the_templates_words(encoders):
+    turns = (Turn("user", "Is it not " * 9 + "so?"), Turn("assistant", "It is " * 9 + "so."))
+    whole = len(encoders["gemma"].encode([Dialogue(turns)])[0][0].input_ids)
+    cut = native_encoder(encoders["gemma"].tokenizer, max_length=whole - 1)
+    (refused,) = cut.encode_all([Dialogue(turns, line=4, file="a.jsonl")])
+    assert refused.code == "turn-too-long"
+    assert refused.needed == whole
+    assert "with the turn before it, and not without: the chat template refuses" in refused.message
+    assert "Users and models speak in turns" in refused.message
+    (split,) = cut.encode_all([Dialogue(turns)], "assistant", "split")
+    assert sum(int((example.targets > 0).sum()) for example in split.examples) > 0
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,52 @@ def test_without_a_home_nothing_is_written_beside_the_data(tmp_path, ignore, mon
     assert list(tmp_path.iterdir()) == []
 
 
+# Variants of a key
+
+
+def _refused(cache, variant, content):
+    def make(folder):
+        (folder / "data").write_text(content)
+        cache.keep("refused", {"a": 1}, variant, folder)
+        raise DataError("no")
+
+    with pytest.raises(DataError):
+        cache.get("tokens", {"a": 1}, make, read, variant)
+
+
+def test_the_variants_of_a_key_are_found_with_those_that_were_refused_and_no_other_key(cache):
+    cache.get("tokens", {"a": 1}, Maker("made"), read, {"length": 8})
+    cache.get("tokens", {"a": 2}, Maker("of another key"), read, {"length": 8})
+    _refused(cache, {"length": 4}, "refused")
+    found = cache.related(("tokens", "refused"), {"a": 1}, read)
+    assert found == [({"length": 8}, "made"), ({"length": 4}, "refused")]
+    assert cache.related(("tokens",), {"a": 3}, read) == []
+
+
+def test_what_was_refused_is_never_taken_for_what_was_made(cache):
+    _refused(cache, {"length": 4}, "refused")
+    assert cache.get("tokens", {"a": 1}, Maker("made"), read, {"length": 4}) == ("made", False)
+
+
+def test_what_is_refused_again_takes_the_place_of_what_was_refused_before(tmp_path, cache):
+    for content in ("first", "second"):
+        _refused(cache, {"length": 4}, content)
+    assert [content for _, content in cache.related(("refused",), {"a": 1}, read)] == ["second"]
+    assert len(folders(tmp_path)) == 1
+
+
+def test_a_damaged_variant_and_one_that_is_being_made_are_not_used(tmp_path, cache):
+    cache.get("tokens", {"a": 1}, Maker("damaged"), read, {"length": 8})
+    (folders(tmp_path)[0] / "data").write_text("changed")
+    cache.get("tokens", {"a": 1}, Maker("whole"), read, {"length": 4})
+
+    def make(folder):
+        assert [content for _, content in cache.related(("tokens",), {"a": 1}, read)] == ["whole"]
+        (folder / "data").write_text("made again")
+
+    assert cache.get("tokens", {"a": 1}, make, read, {"length": 8}) == ("made again", False)
+
+
 # Two processes, and one that is killed
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.data.problems import Problem
-from convo_cli.data.store import ASSISTANT_TARGET, NO_TARGET, Example, TokenStore
+from convo_cli.data.store import ASSISTANT_TARGET, NO_TARGET, Encoded, Example, TokenStore
 from convo_cli.data.tally import ProblemTally
 from convo_cli.events import Notice
 from convo_cli.training.preflight import (
@@ -27,7 +27,7 @@ def dialogue(line, *texts, is_trained=True):
 
 
 def encode(encoder, dialogues, train_on="assistant"):
-    return TokenStore.build(zip(dialogues, encoder.encode(dialogues, train_on), strict=True), [FILE])
+    return TokenStore.build(zip(dialogues, encoder.encode_all(dialogues, train_on), strict=True), [FILE])
 
 
 def check(encoder, dialogues, store, train_on="assistant"):
@@ -106,7 +106,7 @@ def test_the_counts_are_those_of_the_examples(make_encoder):
 def test_validation_dialogues_found_in_training_are_counted_and_placed():
     def store(*dialogues):
         example = Example(np.array([1, 2], np.int32), np.array([0, 1], np.uint8))
-        return TokenStore.build([(one, [example]) for one in dialogues], ["v.jsonl", "w.jsonl"])
+        return TokenStore.build([(one, Encoded([example], 2)) for one in dialogues], ["v.jsonl", "w.jsonl"])
 
     events = []
     train = store(Dialogue((Turn("user", "A"), Turn("assistant", "B")), 7, "v.jsonl"), dialogue(1, "x", "y"))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import pytest
 
-from convo_cli.data.store import ASSISTANT_TARGET, USER_TARGET
+from convo_cli.config.schema import DataConfig
+from convo_cli.data.reader import read_dialogues
+from convo_cli.data.store import ASSISTANT_TARGET, USER_TARGET, Encoded
 from convo_cli.errors import DataError, ModelError
 from convo_cli.events import Notice, Progress
 from convo_cli.runs.provenance import read_data_files
 from convo_cli.training.cache import Cache
-from convo_cli.training.preflight import PreflightError
+from convo_cli.training.preflight import PreflightError, advice_for_long_turns, count_tokens
 from convo_cli.training.prepare import _one_ahead, build_encoder, prepare_data
 from tests.conftest import SAMPLE_DATA
 
@@ -219,7 +222,8 @@ def test_all_problems_of_all_files_are_refused_together(tiny_config, prepare, ma
     counts = [(group.code, group.count, group.problems[0].line) for group in caught.value.groups]
     assert counts == [("no-target", 300, 1), ("turn-too-long", 1, 301), ("no-target", 1, 1)]
     assert caught.value.message.count("data.jsonl:") == 6
-    assert not (tmp_path / "runs").exists(), "what is refused is not kept"
+    assert caught.value.needed == 401
+    assert not list((tmp_path / "runs").rglob("tokens-*")), "what is refused is not taken for what can be trained on"
 
 
 def test_a_turn_longer_than_the_window_is_refused_by_its_line(tiny_config, prepare, make_encoder, write):
@@ -228,6 +232,163 @@ def test_a_turn_longer_than_the_window_is_refused_by_its_line(tiny_config, prepa
         PreflightError, match=r"data\.jsonl:2:1 \$ a turn of \d+ tokens does not fit into dialogue\.max_length 64"
     ):
         prepare(tiny_config(data=of(path)), make_encoder(max_length=64))
+
+
+def test_a_refusal_names_the_smallest_max_length_that_fits_all_turns_of_all_files(
+    tiny_config, prepare, make_encoder, write
+):
+    train, valid = write(["Hello", "very " * 60]), write(["so " * 90, "Hi"], name="valid.jsonl")
+    config = tiny_config(data={"train": train, "validation": valid})
+    with pytest.raises(PreflightError) as caught:
+        prepare(config, make_encoder(max_length=32))
+    needed = caught.value.needed
+    assert caught.value.hint == (
+        f"set dialogue.max_length: {needed}, into which all turns fit, or dialogue.long_turns: split (or drop)"
+    )
+    with pytest.raises(PreflightError, match="1 error"):
+        prepare(config, make_encoder(max_length=needed - 1))
+    assert prepare(config, make_encoder(max_length=needed)).train.num_dialogues == 1
+
+
+def test_no_max_length_is_proposed_that_the_model_or_convo_cannot_have():
+    fits = "set dialogue.max_length: 300, into which all turns fit, or dialogue.long_turns: split (or drop)"
+    assert advice_for_long_turns(300, None) == advice_for_long_turns(300, 300) == fits
+    assert advice_for_long_turns(300, 299) == (
+        "all turns would fit into a dialogue.max_length of 300, but the model reads at most 299: "
+        "set dialogue.long_turns: split (or drop)"
+    )
+    assert advice_for_long_turns(2**20 + 1, None) == "set dialogue.long_turns: split (or drop)"
+
+
+# Long turns, and what was encoded before
+
+
+MIXED = [
+    ["Hello", "Hi!"],
+    ["Tell me all of it.", "very " * 70],
+    ["What is " * 40 + "this?", "A long question.", "Yes?", "It is."],
+    *(["How are you today?", "I am fine, thank you."] * number for number in range(1, 5)),
+    messages(("system", "Be brief."), ("user", "Hi"), ("assistant", "so " * 30)),
+]
+
+
+def test_drop_leaves_dialogues_with_a_long_turn_out_and_names_their_lines(
+    tiny_config, prepare, events, make_encoder, write
+):
+    path = write(*MIXED)
+    config = tiny_config(dialogue={"long_turns": "drop"}, data=of(path))
+    for again in (False, True):
+        events.clear()
+        store = prepare(config, make_encoder(max_length=64)).train
+        (warning,) = [event.message for event in events if isinstance(event, Notice) and event.is_warning]
+        assert warning == (
+            "2 of 8 training dialogues are left out, because a turn is too long for dialogue.max_length 64: "
+            f"{path}:2, {path}:3"
+        ), again
+        counts = count_tokens(store, 64)
+        assert (counts.num_dialogues, counts.num_left_out, counts.num_split) == (6, 2, 0)
+        assert set(store.dialogue_of.tolist()) == {0, 3, 4, 5, 6, 7}
+
+
+def test_where_all_dialogues_are_left_out_that_is_an_error(tiny_config, prepare, make_encoder, write):
+    config = tiny_config(dialogue={"long_turns": "drop"}, data=of(write(["Hello", "very " * 70])))
+    with pytest.raises(DataError, match="1 of 1 training dialogues are left out") as caught:
+        prepare(config, make_encoder(max_length=32))
+    assert caught.value.hint == "raise dialogue.max_length, or set dialogue.long_turns: split"
+
+
+def test_split_trains_on_every_target_and_counts_the_dialogues(tiny_config, prepare, make_encoder, write):
+    path = write(*MIXED)
+    whole = prepare(tiny_config(data=of(path)), make_encoder(max_length=4096)).train
+    store = prepare(tiny_config(dialogue={"long_turns": "split"}, data=of(path)), make_encoder(max_length=64)).train
+    counts = count_tokens(store, 64)
+    assert (counts.num_dialogues, counts.num_left_out, counts.num_split) == (8, 0, 2)
+    assert store.num_targets(ASSISTANT_TARGET) == whole.num_targets(ASSISTANT_TARGET)
+    assert store.lengths.max() <= 64
+    assert store.dialogues["num_tokens"].tolist() == whole.dialogues["num_tokens"].tolist()
+
+
+def test_no_other_dialogue_is_compared_with_one_that_is_left_out(tiny_config, prepare, events, make_encoder, write):
+    long = ["Hello", "very " * 70]
+    train, valid = write(["Hello", "Hi!"], long), write(long, ["Bye", "Bye!"], name="valid.jsonl")
+    config = tiny_config(dialogue={"long_turns": "drop"}, data={"train": train, "validation": valid})
+    prepare(config, make_encoder(max_length=32))
+    assert not any("are also in the training data" in message for message in notices(events))
+
+
+@pytest.fixture
+def counted(make_encoder, monkeypatch):
+    """A maker of encoders, and the lines of the dialogues that they were asked to encode."""
+    from convo_cli.text.encoder import DialogueEncoder
+
+    lines = []
+    encode_all = DialogueEncoder.encode_all
+
+    def count(self, dialogues, *arguments):
+        dialogues = list(dialogues)
+        lines.extend(dialogue.line for dialogue in dialogues)
+        return encode_all(self, dialogues, *arguments)
+
+    monkeypatch.setattr(DialogueEncoder, "encode_all", count)
+    return make_encoder, lines
+
+
+SETTINGS = [(length, mode) for length in (40, 64, 4096) for mode in ("refuse", "split", "drop")]
+
+
+@pytest.mark.parametrize("before", SETTINGS)
+@pytest.mark.parametrize("now", SETTINGS)
+def test_only_what_another_setting_changes_is_encoded_again_and_the_store_is_the_same(
+    tiny_config, counted, write, tmp_path, ignore, before, now
+):
+    make_encoder, lines = counted
+    path = write(*MIXED)
+
+    def store(home, max_length, long_turns):
+        config = tiny_config(dialogue={"long_turns": long_turns}, data=of(path))
+        lines.clear()
+        try:
+            cache = Cache(tmp_path / home, ignore)
+            prepare_data(config, read_data_files(config.data), make_encoder(max_length=max_length), cache, ignore)
+        except PreflightError as error:
+            return str(error), [group.problems for group in error.groups]
+        return {
+            file.name: file.read_bytes()
+            for file in next((tmp_path / home).rglob(f"tokens-*{_variant(max_length, long_turns)}")).iterdir()
+        }
+
+    store("shared", *before)
+    assert sorted(lines) == list(range(1, 9))
+    made = store("shared", *now)
+    again = [*lines]
+    assert made == store("fresh", *now)
+    whole = prepare_whole_lengths(make_encoder, path)
+    if before == now:
+        assert again == ([] if now != (40, "refuse") and now != (64, "refuse") else _long(make_encoder, path, now[0]))
+    elif before[0] == now[0]:
+        assert again == _long(make_encoder, path, now[0])
+    else:
+        assert again == [line for line, length in enumerate(whole, 1) if length > min(before[0], now[0])]
+
+
+def prepare_whole_lengths(make_encoder, path):
+    encoder = make_encoder(max_length=4096)
+    return [one.num_tokens for one in _encoded(encoder, path)]
+
+
+def _long(make_encoder, path, max_length):
+    """The lines of the dialogues with a turn that fits no window."""
+    found = _encoded(make_encoder(max_length=max_length), path)
+    return [line for line, one in enumerate(found, 1) if not isinstance(one, Encoded)]
+
+
+def _encoded(encoder, path):
+    return encoder.encode_all(list(read_dialogues([path], DataConfig(train=(path,)))))
+
+
+def _variant(max_length, long_turns):
+    variant = json.dumps({"max_length": max_length, "long_turns": long_turns}, sort_keys=True, indent=1)
+    return hashlib.sha256(variant.encode()).hexdigest()[:16]
 
 
 def test_a_template_that_has_no_place_for_a_turn_is_refused_by_its_line(tiny_config, prepare, make_encoder, write):

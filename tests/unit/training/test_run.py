@@ -143,6 +143,7 @@ def test_what_is_refused_is_refused_before_the_run_directory_exists(
         ("tokenizer.kind=bpe", r"tokenizer\.kind"),
         ("dialogue.template=chatml", r"dialogue\.template"),
         ("dialogue.max_length=64", r"dialogue\.max_length"),
+        ("dialogue.long_turns=split", r"dialogue\.long_turns"),
     ],
 )
 def test_a_key_that_only_the_beginning_reads_cannot_be_changed_in_silence(run, ignore, override, key):

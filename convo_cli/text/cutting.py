@@ -1,0 +1,249 @@
+"""One dialogue to examples: whole where it fits, else windows, each rendered as the dialogue that its turns are.
+
+The search for the windows of a dialogue is a generator: it yields turns, is sent their rendering, and returns what it
+found. So `encoder` renders and encodes together what the searches of many dialogues ask for.
+
+A window holds the system turn and whole turns, and its ids are those of the template's own rendering of them, up to
+the end of the last one. Where the template refuses such a dialogue, or needs more tokens for it than were planned, the
+window begins one turn later. Where no window works for a turn, the turn is too long. With `long_turns: split` it is cut
+within: each part repeats the system turn and the tokens right before it.
+
+Shapes: an example is two arrays of length T.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convo_cli.config.schema import LongTurns, TrainOn
+from convo_cli.data.dialogue import Dialogue, Turn
+from convo_cli.data.problems import LongTurn, Problem
+from convo_cli.data.store import ASSISTANT_TARGET, NO_TARGET, USER_TARGET, Encoded, Example
+from convo_cli.errors import DataError
+from convo_cli.text.pieces import Rendering
+from convo_cli.text.windows import Window, cut_turn, first_that_fits, next_window
+
+Search: TypeAlias = Generator[Sequence[Turn], Rendering | DataError, Encoded | Problem]
+
+_TOLERANCE = 8
+"""Tokens by which turns of their own may be shorter than they are within the dialogue: its rendering decides."""
+_NO_PREDECESSOR = "the first token of the turn has none before it"
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Examples that hold the turns up to ``stop`` (exclusive)."""
+
+    examples: Sequence[Example]
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class _TooLong:
+    """No window holds a turn of so many tokens; ``needed`` is the smallest max_length at which one does."""
+
+    needed: int
+    length: int
+    message: str
+
+
+def search(dialogue: Dialogue, train_on: TrainOn, max_length: int, long_turns: LongTurns) -> Search:
+    """Find the examples of a dialogue, or the problem for which it is refused."""
+    whole = yield dialogue.turns
+    if isinstance(whole, DataError):
+        return Problem("not-renderable", str(whole), "$", 1, dialogue.line, dialogue.file)
+    kinds = _target_kinds(dialogue.turns, train_on)
+    num_tokens = len(whole.input_ids)
+    if num_tokens <= max_length:
+        return Encoded([_example(whole.input_ids, whole.targets(kinds))], num_tokens)
+    num_system = num_system_turns(dialogue.turns)
+    alone = (yield dialogue.turns[num_system : num_system + 1]) if num_system else whole
+    cutter = _Cutter(dialogue.turns, whole, kinds, max_length, num_system, is_folded(whole, alone, num_system))
+    examples, refused, fresh, is_split = list[Example](), list[_TooLong](), 0, False
+    while fresh < len(cutter.turns):
+        # The end of a long question is the context of its reply; no window of whole turns has it.
+        follows_long_question = is_split and cutter.is_long_question(fresh - 1)
+        found = None if follows_long_question else (yield from cutter.window(fresh))
+        if not isinstance(found, _Found) and long_turns == "split":
+            found = cutter.parts(fresh, cutter.plan(fresh).stop if follows_long_question else fresh + 1)
+            is_split = True
+        if isinstance(found, _Found):
+            examples += found.examples
+            fresh = found.stop
+        elif found is not None:
+            refused.append(found)
+            fresh += 1
+    if refused:
+        needed = max(turn.needed for turn in refused)
+        message = f"{max(refused, key=lambda turn: turn.length).message} (it needs {needed})"
+        return LongTurn("turn-too-long", message, "$", 1, dialogue.line, dialogue.file, needed)
+    return Encoded(examples, num_tokens, is_split)
+
+
+def num_system_turns(turns: Sequence[Turn]) -> int:
+    return sum(turn.role == "system" for turn in turns)
+
+
+def is_folded(whole: Rendering, alone: Rendering | DataError, num_system: int) -> bool:
+    """Whether the template writes the system text into the turn after it, which is rendered ``alone`` too."""
+    return not isinstance(alone, DataError) and whole.opening(num_system) != alone.opening(0)
+
+
+def earliest_start(turn_lengths: Sequence[int], room: int) -> int:
+    """The first turn with which a rendering up to the last one may fit."""
+    return first_that_fits(turn_lengths, room + _TOLERANCE)
+
+
+class _Cutter:
+    """A dialogue that is longer than a window. Turns are counted without the system turn, positions in tokens."""
+
+    def __init__(
+        self,
+        turns: Sequence[Turn],
+        whole: Rendering,
+        kinds: Sequence[int],
+        max_length: int,
+        num_system: int,
+        is_folded: bool,
+    ) -> None:
+        self.turns = turns[num_system:]
+        self._system = turns[:num_system]
+        self._whole = whole
+        self._kinds = kinds
+        self._targets = whole.targets(kinds)
+        self._max_length = max_length
+        self._is_folded = is_folded
+        self._bounds = whole.bounds(num_system)
+        self._head = self._bounds[0]
+        self._room = max_length - self._head
+        self._lengths = [stop - start for start, stop in pairwise(self._bounds)]
+
+    def is_long_question(self, turn: int) -> bool:
+        return self.turns[turn].role == "user" and self._lengths[turn] > self._room
+
+    def plan(self, fresh: int) -> Window:
+        return next_window(self._lengths, fresh, self._room)
+
+    def window(self, fresh: int) -> Generator[Sequence[Turn], Rendering | DataError, _Found | _TooLong]:
+        """The example that begins with this turn, with as much before it as fits."""
+        needed, reason, earliest = 0, "", fresh
+        for stop in dict.fromkeys((self.plan(fresh).stop, fresh + 1)):
+            num_fresh = self._bounds[stop] - self._bounds[fresh]
+            earliest = earliest_start(self._lengths[:fresh], self._room - num_fresh)
+            for first in range(earliest, fresh + 1):
+                made = yield from self._render(first, fresh, stop)
+                if isinstance(made, str):
+                    reason = made
+                elif len(made.input_ids) <= self._max_length:
+                    return _Found([made], stop)
+                elif stop == fresh + 1:
+                    needed = len(made.input_ids)
+        for first in reversed(range(0 if needed else earliest)):  # the template wants more before the turn
+            made = yield from self._render(first, fresh, fresh + 1)
+            if isinstance(made, Example):
+                if len(made.input_ids) <= self._max_length:
+                    return _Found([made], fresh + 1)
+                needed = len(made.input_ids)
+                break
+        return _TooLong(needed or self._bounds[-1], self._lengths[fresh], self._explain(self._lengths[fresh], reason))
+
+    def parts(self, turn: int, stop: int) -> _Found | _TooLong:
+        """The turns from ``turn`` to ``stop``, cut wherever a window is full; each part repeats what is before it."""
+        lead, origin = self._lead(turn, self._bounds[stop])
+        room = self._max_length - len(lead)
+        if room < 2:
+            message = f"dialogue.max_length {self._max_length} leaves no room beside {len(lead)} tokens of system text"
+            return _TooLong(len(lead) + 2, self._lengths[turn], message)
+        begin, end = max(self._bounds[turn], origin), self._bounds[stop]
+        examples = []
+        for part in cut_turn(begin - origin, end - origin, room, max(1, self._max_length // 2 - len(lead))):
+            tokens = self._whole.input_ids[origin + part.start : origin + part.stop]
+            fresh = self._targets[origin + part.fresh : origin + part.stop]
+            before = np.zeros(len(lead) + part.fresh - part.start, np.uint8)
+            is_first = origin + part.fresh == self._head
+            targets = np.concatenate([before, fresh])
+            num_repeated = 0 if is_first else len(before)
+            examples.append(_example(np.concatenate([lead, tokens]), targets, num_repeated=num_repeated))
+        return _Found(examples, stop)
+
+    def _render(
+        self, first: int, fresh: int, stop: int
+    ) -> Generator[Sequence[Turn], Rendering | DataError, Example | str]:
+        """The turns as a dialogue of their own, those from ``fresh`` on with targets; or why there is none."""
+        if self._is_folded and self.turns[first].role != "user":
+            return "the chat template writes the system text into a user turn"
+        rendering = yield (*self._system, *self.turns[first:stop])
+        if isinstance(rendering, DataError):
+            return str(rendering)
+        num_system = len(self._system)
+        if stop < len(self.turns):
+            rendering = rendering.ended_like(num_system + stop - first - 1, self._whole, num_system + stop - 1)
+        kinds = [NO_TARGET] * (num_system + fresh - first) + [*self._kinds[num_system + fresh : num_system + stop]]
+        targets = rendering.targets(kinds)
+        num_before = rendering.bounds(num_system)[fresh - first] if fresh else 0
+        if fresh and targets[0] != NO_TARGET:
+            return _NO_PREDECESSOR
+        return _example(rendering.input_ids, targets, num_repeated=num_before)
+
+    def _lead(self, turn: int, end: int) -> tuple[NDArray[np.int32], int]:
+        """What each part of a turn repeats, and the position from which on tokens are its own or its context.
+
+        What the template writes before the first turn. Where that is the beginning of a user turn, what is said goes
+        right after it; a reply has the end of its question before it, which leaves room for what ends at ``end``.
+        """
+        ids, head = self._whole.input_ids, self._head
+        if not self._is_folded:
+            return ids[:head], head
+        said, _ = self._words(turn)
+        question = next((k for k in reversed(range(turn)) if self.turns[k].role == "user"), None)
+        if self.turns[turn].role == "user" or question is None:
+            return ids[:head], said
+        first_word, after_words = self._words(question)
+        between = np.concatenate([ids[after_words : self._bounds[question + 1]], ids[self._bounds[turn] : said]])
+        room = self._max_length - head - len(between) - (end - said)
+        num_words = room if room > 0 else max(1, (self._max_length // 2 - head - len(between)) // 2)
+        words = ids[max(first_word, after_words - num_words) : after_words]
+        return np.concatenate([ids[:head], words, between]), said
+
+    def _words(self, turn: int) -> tuple[int, int]:
+        """Where the text of a turn begins and ends."""
+        _, said, _ = self._whole.spoken[len(self._system) + turn]
+        return self._whole.starts[said], self._whole.starts[said + 1]
+
+    def _explain(self, length: int, reason: str) -> str:
+        if reason == _NO_PREDECESSOR:
+            return (
+                f"dialogue.max_length {self._max_length} leaves no room for anything of what comes before a turn of "
+                f"{length} tokens, so its first token could not be trained on"
+            )
+        message = f"a turn of {length} tokens does not fit into dialogue.max_length {self._max_length}"
+        if length <= self._room:
+            message += f" with the turn before it, and not without: {reason}"
+        elif self._system:
+            message += f" beside {self._head} tokens of system text"
+        return message
+
+
+def _target_kinds(turns: Sequence[Turn], train_on: TrainOn) -> list[int]:
+    """For each turn what its text and end token are to the loss."""
+    last = max((k for k, turn in enumerate(turns) if turn.role == "assistant"), default=-1)
+    kinds = []
+    for index, turn in enumerate(turns):
+        if not turn.is_trained or turn.role == "system":
+            kinds.append(NO_TARGET)
+        elif turn.role == "user":
+            kinds.append(USER_TARGET)
+        else:
+            kinds.append(ASSISTANT_TARGET if train_on != "last" or index == last else NO_TARGET)
+    return kinds
+
+
+def _example(input_ids: NDArray[np.int32], targets: NDArray[np.uint8], *, num_repeated: int = 0) -> Example:
+    targets[:1] = NO_TARGET  # nothing comes before the first token that could predict it
+    return Example(input_ids, targets, num_repeated)

@@ -1,0 +1,50 @@
+"""Dialogues that were encoded before under another dialogue.max_length or long_turns, and need not be encoded again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from convo_cli.data.dialogue import Dialogue
+from convo_cli.data.store import Encoded, TokenStore
+from convo_cli.training.cache import Cache
+
+TOKENS, REFUSED = "tokens", "refused"
+"""Kinds of the cache: stores that are trained on, and what was encoded of data that was refused for its long turns."""
+
+
+@dataclass(frozen=True)
+class EarlierStore:
+    """A store of the same dialogues, with a row for each of them."""
+
+    store: TokenStore
+    max_length: int
+
+    def find(self, number: int, dialogue: Dialogue, max_length: int) -> Encoded | None:
+        """What encoding this dialogue under ``max_length`` would give; None where that is not known.
+
+        A dialogue that fits under both is one example under both. Windows of whole turns depend on max_length alone.
+        """
+        row = self.store.dialogues[number]
+        num_tokens = int(row["num_tokens"])
+        fits = num_tokens <= min(self.max_length, max_length)
+        if not num_tokens or row["is_split"] or not (fits or self.max_length == max_length):
+            return None
+        if row["line"] != dialogue.line:
+            return None
+        first, stop = np.searchsorted(self.store.dialogue_of, [number, number + 1])
+        return Encoded([self.store[index] for index in range(first, stop)], num_tokens)
+
+
+def find_earlier(cache: Cache, key: Mapping[str, Any]) -> list[EarlierStore]:
+    """Open the stores of this key, whatever their max_length and long_turns."""
+    found = cache.related((TOKENS, REFUSED), key, TokenStore.open)
+    return [EarlierStore(store, int(variant["max_length"])) for variant, store in found]
+
+
+def find_encoded(earlier: Sequence[EarlierStore], number: int, dialogue: Dialogue, max_length: int) -> Encoded | None:
+    """The dialogue from the first store that knows it; ``number`` counts the dialogues as they are read."""
+    return next((one for store in earlier if (one := store.find(number, dialogue, max_length))), None)

@@ -1,0 +1,65 @@
+"""What a config refuses of repaired data, a dialogue at a time: for `validate-data --fix --config`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeAlias
+
+from convo_cli.config.schema import RunConfig
+from convo_cli.data.dialogue import Dialogue, Turn
+from convo_cli.data.problems import Problem
+from convo_cli.data.repair import Judge
+from convo_cli.runs.provenance import DataFiles, read_data_files
+from convo_cli.training.cache import Cache
+from convo_cli.training.prepare import build_encoder, encode, to_store
+
+Repair: TypeAlias = Callable[[Callable[[bytes], object], Judge | None], int]
+"""Hands the lines that a judge accepts to a writer, and returns how many."""
+
+
+def judge_of(config: RunConfig, repair: Repair) -> Judge | None:
+    """A judge that refuses what the pre-flight on the lines that it accepts would refuse; None where no line is left.
+
+    A new tokenizer is trained on the accepted lines, and decides which are accepted. So it is trained again until it
+    refuses no further line.
+    """
+    refused: dict[tuple[Turn, ...], Problem] = {}
+    if config.model.pretrained is not None:
+        return _judge(config, DataFiles((), ()), refused)
+    with TemporaryDirectory(prefix="convo-fix-") as folder:
+        lines = Path(folder) / "accepted.jsonl"
+        data = config.data.model_copy(update={"train": (str(lines),), "validation": ()})
+        config = config.model_copy(update={"data": data})
+
+        def write_lines(judge: Judge | None) -> int:
+            with lines.open("wb") as file:
+                return repair(file.write, judge)
+
+        judge, num_before = None, 0
+        while (num_lines := write_lines(judge)) not in (0, num_before):
+            judge, num_before = _judge(config, read_data_files(data), refused), num_lines
+        return judge
+
+
+def _judge(config: RunConfig, files: DataFiles, refused: dict[tuple[Turn, ...], Problem]) -> Judge:
+    """A judge with the encoder of a run on these files, which also refuses what is ``refused`` already."""
+    encoder = build_encoder(config, files, Cache(None, _ignore), _ignore).encoder
+
+    def judge(turns: Sequence[Turn]) -> Problem | None:
+        dialogue = Dialogue(tuple(turns))
+        if dialogue.turns not in refused:
+            found: list[Problem] = []
+            encoded = zip([dialogue], encode([dialogue], config, encoder), strict=True)
+            to_store(list(encoded), config, encoder, found.append)
+            if not found:
+                return None
+            refused[dialogue.turns] = found[0]
+        return refused[dialogue.turns]
+
+    return judge
+
+
+def _ignore(event: object) -> None:
+    """The pre-flight of the fixed file tells all of it."""
