@@ -81,8 +81,9 @@ def train_convo(arguments: argparse.Namespace) -> PreTrainedModel:
     import numpy as np
     import torch
 
+    from convo_cli.config.phase import Phase
     from convo_cli.config.schema import TrainingConfig
-    from convo_cli.data.order import step_examples
+    from convo_cli.data.order import Order
     from convo_cli.data.store import ASSISTANT_TARGET, Example
     from convo_cli.model.build import use_fast_activations
     from convo_cli.model.layout import choose_layout
@@ -106,9 +107,11 @@ def train_convo(arguments: argparse.Namespace) -> PreTrainedModel:
     optimizer = make_optimizer(model, config)
     state = TrainState(model, optimizer, torch.amp.GradScaler("cpu", enabled=False))
 
+    lengths = np.array([len(example.input_ids) for example in examples])
+    order = Order(lengths, arguments.seed, [Phase(batch=arguments.batch)])
+
     def micro_batches(step: int) -> list[Batch]:
-        chosen = step_examples(len(examples), arguments.batch, arguments.seed, step)
-        return [layout.batch([examples[index] for index in chosen], kinds)]
+        return [layout.batch([examples[index] for index in order.examples(step)], kinds)]
 
     plan = work.plan_of_steps(
         model, layout, micro_batches, learning_rate=lambda step: LEARNING_RATE * (1 - step / arguments.steps),

@@ -26,9 +26,10 @@ import numpy as np
 import torch
 import work
 
+from convo_cli.config.phase import Phase
 from convo_cli.config.schema import TrainingConfig
 from convo_cli.data.dialogue import Dialogue, Turn
-from convo_cli.data.order import step_examples
+from convo_cli.data.order import Order
 from convo_cli.data.store import ASSISTANT_TARGET, NO_TARGET, Encoded, Example, TokenStore
 from convo_cli.model import loss
 from convo_cli.model.build import use_fast_activations
@@ -100,11 +101,11 @@ def train(arguments: argparse.Namespace, store: TokenStore) -> dict[str, object]
         optimizer = torch.optim.AdamW(optimizer.param_groups, lr=5e-4)
     scaler = torch.amp.GradScaler(device.type, enabled=arguments.precision == "fp16")
     state = TrainState(model, optimizer, scaler)
-    slots = 0
+    order, slots = Order(store.lengths, arguments.seed, [Phase(batch=arguments.batch)]), 0
 
     def micro_batches(step: int) -> list[loss.Batch]:
         nonlocal slots
-        chosen = step_examples(len(store), arguments.batch, arguments.seed, step)
+        chosen = order.examples(step)
         chosen = chosen[np.argsort(store.lengths[chosen], kind="stable")]
         batches = [
             layout.batch([store[int(index)] for index in chosen[part]], {ASSISTANT_TARGET})
@@ -151,10 +152,11 @@ def train(arguments: argparse.Namespace, store: TokenStore) -> dict[str, object]
 def gemm_limit(arguments: argparse.Namespace, store: TokenStore) -> dict[str, object]:
     """Tokens a second if a step were its matrix products and nothing else: forward, and twice as much backward."""
     vocabulary, _, layers, width, _ = work.SIZES[arguments.model]
+    order = Order(store.lengths, arguments.seed, [Phase(batch=arguments.batch)])
     tokens = targets = 0
     seconds = cpu = 0.0
     for step in range(arguments.steps):
-        examples = [store[int(index)] for index in step_examples(len(store), arguments.batch, arguments.seed, step)]
+        examples = [store[int(index)] for index in order.examples(step)]
         rows = sum(len(example.input_ids) for example in examples)
         learnt = sum(int((example.targets != NO_TARGET).sum()) for example in examples)
         products = [(rows, width, 3 * width), (rows, width, width), (rows, width, 4 * width), (rows, 4 * width, width)]

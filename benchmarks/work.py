@@ -108,7 +108,7 @@ def plan_of_steps(
         return None
 
     return Plan(
-        max_steps=10**6, steps_per_epoch=1.0, seed=seed, device=model.device, max_grad_norm=1.0, metric="bleu-4",
+        max_steps=10**6, epoch=float, seed=seed, device=model.device, max_grad_norm=1.0, metric="bleu-4",
         early_stopping=EarlyStopping(None, False, 0.0), micro_batches=micro_batches, nll_sum=layout.nll_sum,
         flops_of=FlopCounter(model), peak_memory=lambda: 0, learning_rate=learning_rate,
         autocast=autocast_for(model.device, precision), is_evaluation_due=never, is_save_due=never, evaluate=never,

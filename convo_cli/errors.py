@@ -20,6 +20,9 @@ Anything else that reaches the error boundary in `convo_cli.cli.app` is a bug: i
 from __future__ import annotations
 
 import errno
+import os
+import shlex
+from pathlib import Path
 
 
 class ConvoError(Exception):
@@ -93,3 +96,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
     )
+
+
+def typeable(path: Path | str) -> str:
+    """A path as it is typed into a shell, for the commands in hints; what no terminal shows is written as escapes."""
+    text = f"./{path}" if str(path).startswith("-") else str(path)
+    quoted = shlex.quote(text)
+    if quoted.isprintable():
+        return quoted
+    plain = set(range(32, 127)) - set(b"\\'")
+    return "$'" + "".join(chr(byte) if byte in plain else f"\\{byte:03o}" for byte in os.fsencode(text)) + "'"

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convo_cli import __version__
@@ -72,11 +70,6 @@ def shortened(message: str) -> str:
     """A message whose middle is left out where it is longer than anybody reads, whatever it quotes."""
     half = _LONGEST_MESSAGE // 2
     return message if len(message) <= _LONGEST_MESSAGE else f"{message[:half]} […] {message[-half:]}"
-
-
-def typeable(path: Path) -> str:
-    """A path as one types it into a shell."""
-    return printable(shlex.quote(str(path)))
 
 
 def stderr_console() -> Console:

@@ -24,8 +24,8 @@ def export(
 
     Example: convo export runs/convo exports/convo
     """
-    from convo_cli.cli.console import print_json, printable, stderr_console, typeable
-    from convo_cli.errors import UsageError
+    from convo_cli.cli.console import print_json, printable, stderr_console
+    from convo_cli.errors import UsageError, typeable
 
     if not source.is_dir():
         raise UsageError(

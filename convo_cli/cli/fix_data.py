@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, BinaryIO
 import zstandard
 from rich.text import Text
 
-from convo_cli.cli.console import printable, typeable
-from convo_cli.errors import DataError, UsageError
+from convo_cli.cli.console import printable
+from convo_cli.errors import DataError, UsageError, typeable
 from convo_cli.filetypes import special_kind_at
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def require_new_file(out: Path, inputs: Sequence[str], *, is_forced: bool) -> No
             f"--fix {out}: that is the file to be fixed", hint="name another file; the input stays as it is"
         )
     if out.is_dir():
-        raise UsageError(f"--fix {out}: a directory", hint=f"--fix {out / 'fixed.jsonl'}")
+        raise UsageError(f"--fix {out}: a directory", hint=f"--fix {typeable(out / 'fixed.jsonl')}")
     if (kind := special_kind_at(out)) is not None:
         raise UsageError(f"--fix {out}: not a regular file, but {kind}", hint="name another file")
     if not out.absolute().parent.is_dir():

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from convo_cli.cli.options import JsonOption, QuietOption
-from convo_cli.errors import ConfigError, DiskError, UsageError
+from convo_cli.errors import ConfigError, DiskError, UsageError, typeable
 
 
 def init_config(
@@ -100,7 +100,7 @@ def _write(path: Path, text: str, *, may_replace: bool) -> None:
             if path.exists() and not may_replace:
                 raise UsageError(f"{path}: exists already", hint="choose another name with -o, or add --force")
             if not path.parent.is_dir():
-                raise UsageError(f"{path}: there is no folder {path.parent}", hint=f"mkdir -p {path.parent}")
+                raise UsageError(f"{path}: there is no folder {path.parent}", hint=f"mkdir -p {typeable(path.parent)}")
         write_file(path, text)
     except DiskError as error:
         raise DiskError(error.message, hint="choose another place with -o") from error

@@ -62,7 +62,7 @@ def resume(
         raise UsageError(
             "--discard-later is for --load loss and --load metric: nothing is later than the last checkpoint"
         )
-    from convo_cli.config.load import apply_overrides, load_config
+    from convo_cli.config.load import apply_overrides, keys_set_by, load_config
     from convo_cli.data.reader import check_source
     from convo_cli.runs.layout import existing_run
 
@@ -84,7 +84,15 @@ def resume(
 
         with watched(run_config, run_dir, is_quiet=is_quiet, as_json=as_json, command="resume") as (report, finish):
             finish(
-                resume_run(run_dir, load, run_config, report, allow_changed=allow_changed, discard_later=discard_later)
+                resume_run(
+                    run_dir,
+                    load,
+                    run_config,
+                    report,
+                    allow_changed=allow_changed,
+                    discard_later=discard_later,
+                    keys_set=keys_set_by(overrides or ()),
+                )
             )
 
 

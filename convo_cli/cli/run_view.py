@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import shlex
+import itertools
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convo_cli.cli.console import print_json, printable, stderr_console, typeable
+from convo_cli.cli.console import print_json, printable, stderr_console
 from convo_cli.cli.progress import make_progress
 from convo_cli.config.schema import RunConfig
-from convo_cli.errors import DivergedError, EvaluationDivergedError
+from convo_cli.errors import DivergedError, EvaluationDivergedError, typeable
 from convo_cli.events import Event, Report, RunStarted
 from convo_cli.runs.layout import RunDirectory
 
@@ -44,10 +45,11 @@ def watched(
     except DivergedError as error:
         hint = error.hint or ""
         is_of_evaluation = isinstance(error, EvaluationDivergedError)
-        if not is_of_evaluation or RunDirectory(begun_in).pointer("best-loss").exists():
+        run = RunDirectory(begun_in)
+        if run.pointer("best-loss").exists() if is_of_evaluation else run.is_run:
             older = " --load loss" if is_of_evaluation else ""
             slower = f"training.learning_rate={config.training.learning_rate / 3:.2g}"
-            hint += f"\n      convo resume {shlex.quote(str(begun_in))}{older} --set {slower}"
+            hint += f"\n      convo resume {typeable(begun_in)}{older} --set {slower}"
         raise DivergedError(error.message, hint=hint) from error
     for result in results:
         if as_json:
@@ -71,10 +73,15 @@ def show_result(result: RunResult, *, is_quiet: bool) -> None:
     """The run directory on stdout; the next commands on stderr."""
     sys.stdout.write(f"{printable(str(result.run_dir))}\n")
     if not is_quiet:
-        from convo_cli.training.loop import STOPPED
-
-        run_dir, export = typeable(result.run_dir), typeable(Path("exports", result.run_dir.name))
-        further = "" if result.reason == STOPPED else f" --set training.max_steps={result.step * 2}"
+        run_dir, export = typeable(result.run_dir), typeable(_new_export(result))
+        further = "".join(f" --set {setting}" for setting in result.to_continue)
         sys.stderr.write(
             f"next:\n  convo chat {run_dir}\n  convo export {run_dir} {export}\n  convo resume {run_dir}{further}\n"
         )
+
+
+def _new_export(result: RunResult) -> Path:
+    """A folder for an export of the run that does not exist yet."""
+    name = result.run_dir.resolve().name
+    names = itertools.chain((name, f"{name}-{result.step}"), (f"{name}-{result.step}-{k}" for k in itertools.count(2)))
+    return next(path for path in (Path("exports", name) for name in names) if not os.path.lexists(path))

@@ -30,6 +30,11 @@ def apply_overrides(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
     return _resolve(Source(config.model_dump(mode="json"), keys=keys, values={(): place}), overrides)
 
 
+def keys_set_by(overrides: Sequence[str]) -> frozenset[str]:
+    """The dotted keys that such overrides name."""
+    return frozenset(text.partition("=")[0].strip() for text in overrides)
+
+
 def build_config(values: Mapping[str, Any], origin: str) -> RunConfig:
     """A configuration from values that stand in no file; `origin` is what errors call them."""
     return _resolve(Source(values, values={(): Place(origin)}), ())

@@ -13,7 +13,7 @@ KeyPath = tuple[str | int, ...]
 OPTION = "--set "
 """How the source of an override begins."""
 
-SHOW_FORM = "convo init-config writes a config with every key explained"
+SHOW_FORM = "`convo init-config` writes a config with every key explained"
 MAX_SHOWN = 60
 
 

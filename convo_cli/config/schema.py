@@ -120,7 +120,8 @@ class DialogueConfig(Section):
     train_on: TrainOn = "assistant"
     """Whose tokens are targets: assistant, all (both sides), or last (the last assistant turn of each dialogue)."""
     user_turns_until: float = Field(0.0, ge=0.0, le=1.0)
-    """Fraction of the run during which user turns are targets too; afterwards only what train_on says."""
+    """Fraction of the run (of training.schedule_steps where that is set) during which user turns are targets too;
+    afterwards only what train_on says. 1: always."""
     max_length: int = Field(512, ge=16, le=1_048_576)
     """Longest training sequence in tokens; a longer dialogue becomes several windows, no target is lost."""
     long_turns: LongTurns = "refuse"
@@ -147,8 +148,11 @@ class TrainingConfig(Section):
     """Peak learning rate of AdamW."""
     schedule: Schedule = "cosine"
     """Shape of the learning rate after warm-up."""
+    schedule_steps: int | None = Field(None, ge=1)
+    """Steps over which the learning rate follows its schedule, down to its floor; null: the run's length. A run that is
+    extended keeps them, so that its learning rate never rises again."""
     warmup_steps: int = Field(0, ge=0)
-    """Steps during which the learning rate climbs linearly from 0 to its peak."""
+    """Steps during which the learning rate climbs linearly from 0 to its peak, at most those of the whole schedule."""
     min_lr_ratio: float = Field(0.1, ge=0.0, le=1.0)
     """Floor of the schedule as a fraction of learning_rate."""
     weight_decay: float = Field(0.01, ge=0.0, le=1.0)
@@ -174,8 +178,6 @@ class TrainingConfig(Section):
     def _consistent(self) -> Self:
         if (self.max_steps is None) == (self.epochs is None):
             raise ValueError("set exactly one of training.max_steps and training.epochs")
-        if self.max_steps is not None and self.warmup_steps > self.max_steps:
-            raise ValueError(f"warmup_steps {self.warmup_steps} is more than max_steps {self.max_steps}")
         if (self.batch_size is None) == (self.batch_tokens is None):
             raise ValueError("set exactly one of training.batch_size and training.batch_tokens (null for the other)")
         if self.micro_batch_size is not None and self.micro_batch_size > (self.batch_size or self.micro_batch_size):

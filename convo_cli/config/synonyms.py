@@ -25,6 +25,7 @@ _OTHER_NAMES = {
     ),
     "training.learning_rate": "lr lr0 max_lr",
     "training.schedule": "scheduler scheduler_type lr_scheduler lr_scheduler_type",
+    "training.schedule_steps": "num_training_steps lr_decay_iters lr_decay_steps decay_steps",
     "training.warmup_steps": "warmup warmup_ratio num_warmup_steps warmup_iters",
     "training.min_lr_ratio": "lrf min_lr",
     "training.weight_decay": "wd",

@@ -30,7 +30,7 @@ from ruamel.yaml.events import (
 from ruamel.yaml.nodes import ScalarNode
 
 from convo_cli.config.places import SHOW_FORM, KeyPath, Place, Problem, Source, clipped
-from convo_cli.errors import ConfigError
+from convo_cli.errors import ConfigError, typeable
 
 MAX_BYTES = 2**20
 MAX_DEPTH = 20
@@ -71,7 +71,7 @@ def read_text(path: Path) -> str:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file", hint=f"convo init-config -o {path}") from None
+        raise ConfigError(f"{path}: no such file", hint=f"convo init-config -o {typeable(path)}") from None
     except IsADirectoryError:
         inside = path / "config.yaml"
         hint = f"try {inside}" if inside.is_file() else SHOW_FORM
@@ -84,7 +84,7 @@ def read_text(path: Path) -> str:
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise ConfigError(
             f"{path}: UTF-16 text, as PowerShell's > writes it; a config is UTF-8",
-            hint=f"write it without >: convo init-config -o {path}",
+            hint=f"write it without >: convo init-config -o {typeable(path)}",
         )
     content = content.removeprefix(codecs.BOM_UTF8)
     try:

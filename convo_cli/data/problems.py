@@ -7,12 +7,11 @@ validation's `tally.ProblemTally` counts them all.
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from convo_cli.errors import DataError
+from convo_cli.errors import DataError, typeable
 
 Severity = Literal["error", "warning"]
 
@@ -173,7 +172,7 @@ class ProblemError(DataError):
     """The first error met by a reader that cannot go on without the line."""
 
     def __init__(self, problem: Problem) -> None:
-        everything = f"convo validate-data {shlex.quote(problem.file)}" if problem.file else "convo validate-data"
+        everything = f"convo validate-data {typeable(problem.file)}" if problem.file else "convo validate-data"
         super().__init__(str(problem), hint=f"{problem.hint}\n      see every problem: {everything}")
         self.problem = problem
 

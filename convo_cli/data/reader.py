@@ -10,7 +10,6 @@ import io
 import itertools
 import os
 import re
-import shlex
 import stat
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from convo_cli.data.problems import Problem, ProblemSink, refuse
 from convo_cli.data.recognise import recognise_compression, recognise_content
 from convo_cli.data.strict_json import decode, place
 from convo_cli.data.unpack import BUFFER_BYTES, DAMAGED, STDIN, OpenRaw, open_unpacked
-from convo_cli.errors import UsageError
+from convo_cli.errors import UsageError, typeable
 from convo_cli.filetypes import special_kind
 
 MAX_LINE_BYTES = 64 * 2**20
@@ -72,14 +71,14 @@ def check_source(source: str, *, is_read_again: bool = False) -> None:
     if kind is not None and not stat.S_ISFIFO(mode):
         raise UsageError(f"{source} is {kind}, not a file of dialogues", hint="name a JSONL file")
     if kind is not None and is_read_again:
-        command = "…" if source.startswith("/dev/") else f"cat {shlex.quote(source)}"
+        command = "…" if source.startswith("/dev/") else f"cat {typeable(source)}"
         raise UsageError(
             f"{source} is {kind}, and this data is read more than once",
             hint=f"write it to a file first: {command} > data.jsonl",
         )
     # Not by opening it: whoever writes into a named pipe would take that for its reader.
     if not os.access(path, os.R_OK):
-        raise UsageError(f"{source} cannot be read: permission denied", hint=f"chmod +r {shlex.quote(source)}")
+        raise UsageError(f"{source} cannot be read: permission denied", hint=f"chmod +r {typeable(source)}")
 
 
 def read_dialogues(

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from convo_cli.config.phase import Phase
 from convo_cli.errors import CheckpointError, DiskError
 from convo_cli.events import EvaluationDone
 from convo_cli.runs.atomic import (
@@ -48,6 +49,8 @@ class Progress(BaseModel):
     best_metrics: dict[str, float] = Field(default_factory=dict)
     """The best value of each metric, by its name."""
     evaluations_without_improvement: int = Field(0, ge=0)
+    phases: tuple[Phase, ...] = ()
+    """The batch settings of the steps so far: where in the data the next step begins follows from them."""
 
 
 class SavedState(BaseModel):

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from convo_cli.errors import CheckpointError, DiskError, UsageError
+from convo_cli.errors import CheckpointError, DiskError, UsageError, typeable
 
 _CHECKPOINT_NAME = re.compile(r"step-(\d{8,})")
 
@@ -103,7 +102,7 @@ def require_new(run: RunDirectory) -> None:
         has_checkpoint = bool(run.checkpoint_steps())
         raise CheckpointError(
             f"{run.path}: already exists",
-            hint=f"`convo resume {shlex.quote(str(run.path))}` goes on with it; --set name=… starts another run"
+            hint=f"`convo resume {typeable(run.path)}` goes on with it; --set name=… starts another run"
             if has_checkpoint
             else "--set name=… starts another run",
         )

@@ -107,7 +107,9 @@ class RunInfo(BaseModel):
     train: tuple[DataFile, ...]
     validation: tuple[DataFile, ...]
     config: RunConfig
-    """This, the versions and the execution are those of the last start or resume."""
+    max_steps: int
+    """Length of the run in steps. This, the config, the versions and the execution are those of the last start or
+    resume."""
     changes: tuple[Change, ...] = ()
     """What resumes changed, and at which step."""
     checksum: str = ""
@@ -179,6 +181,7 @@ def make_run_info(
     execution: Execution,
     git: GitState | None,
     base_model: BaseModelFiles | None,
+    max_steps: int,
 ) -> RunInfo:
     """What a run begins with, here and now."""
     return RunInfo(
@@ -191,6 +194,7 @@ def make_run_info(
         train=data.train,
         validation=data.validation,
         config=config,
+        max_steps=max_steps,
     )
 
 

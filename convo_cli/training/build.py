@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from convo_cli.config.schema import RunConfig, TrainingConfig
+from convo_cli.config.phase import Phase
+from convo_cli.config.schema import RunConfig
+from convo_cli.data.order import Order
 from convo_cli.data.store import ASSISTANT_TARGET, USER_TARGET, TokenStore
 from convo_cli.data.unchanged import read_unchanged
-from convo_cli.errors import ChangedError, ConfigError
+from convo_cli.errors import ChangedError
 from convo_cli.evaluation.replies import choose_dialogues
 from convo_cli.events import Notice, Report
 from convo_cli.model.build import (
@@ -27,6 +28,7 @@ from convo_cli.model.build import (
 from convo_cli.model.causal import require_causal
 from convo_cli.model.device import autocast_for, move
 from convo_cli.model.layout import Layout, choose_layout, proof_examples, stored_layout
+from convo_cli.runs.checkpoint import Progress, read_state
 from convo_cli.runs.execution import Machine
 from convo_cli.runs.provenance import DataFiles, RunInfo
 from convo_cli.text.contract import load_encoder, spiece_of
@@ -59,7 +61,7 @@ def build_new(config: RunConfig, files: DataFiles, cache: Cache, report: Report)
         added = fit_vocabulary(model, num_ids(text.encoder.tokenizer), config.seed)
         if added:
             report(Notice(f"{added} rows were added to the model's embeddings for {text.num_new_tokens} new tokens"))
-    parts = _assemble(config, files, text.encoder, text.spiece, model, data, machine, None, report)
+    parts = _assemble(config, files, text.encoder, text.spiece, model, data, Progress(), machine, None, report)
     return parts, _new_state(parts)
 
 
@@ -80,9 +82,11 @@ def build_from(
         )
     data = prepare_data(config, files, encoder, cache, report)
     model = load_checkpoint_model(checkpoint)
-    parts = _assemble(config, files, encoder, spiece_of(checkpoint), model, data, machine, info, report)
+    progress = read_state(checkpoint).progress
+    parts = _assemble(config, files, encoder, spiece_of(checkpoint), model, data, progress, machine, info, report)
     state = _new_state(parts)
     restore_state(checkpoint, state)
+    state.progress.phases = parts.order.phases
     return parts, state
 
 
@@ -93,6 +97,7 @@ def _assemble(
     spiece: bytes | None,
     model: PreTrainedModel,
     data: PreparedData,
+    progress: Progress,
     machine: Machine,
     info: RunInfo | None,
     report: Report,
@@ -109,23 +114,17 @@ def _assemble(
     layout = _choose_layout(config, encoder, model, data.train, machine, info, report)
     if config.training.compile:
         model.base_model.compile(dynamic=True)  # in place: the module that is saved and generated with stays the same
-    steps_per_epoch = _steps_per_epoch(data.train, config.training)
-    max_steps = config.training.max_steps
+    training = config.training
+    order = Order(data.train.lengths, config.seed, progress.phases or (Phase.of(training),))
+    order = order.resumed(progress.step, training)
+    max_steps = training.max_steps
     if max_steps is None:
-        assert config.training.epochs is not None, "the schema asks for one of the two"
-        max_steps = max(1, math.ceil(config.training.epochs * steps_per_epoch))
-        if config.training.warmup_steps > max_steps:
-            raise ConfigError(
-                f"training.warmup_steps is {config.training.warmup_steps}, but {config.training.epochs:g} epochs of "
-                f"this data are {max_steps} steps",
-                hint=f"--set training.warmup_steps={max_steps // 10}",
-            )
+        assert training.epochs is not None, "the schema asks for one of the two"
+        max_steps = order.num_steps(training.epochs)
     with read_unchanged(files.validation, config.data) as validation:
         reply_dialogues = tuple(choose_dialogues(validation, config.evaluation.reply_dialogues, config.seed))
     execution = execution_of(machine, layout)
-    return Parts(
-        config, encoder, spiece, model, data, reply_dialogues, layout, execution, device, max_steps, steps_per_epoch
-    )
+    return Parts(config, encoder, spiece, model, data, reply_dialogues, layout, execution, device, order, max_steps)
 
 
 def _choose_layout(
@@ -151,14 +150,8 @@ def _choose_layout(
     )  # fmt: skip
 
 
-def _steps_per_epoch(store: TokenStore, training: TrainingConfig) -> float:
-    if training.batch_tokens is not None:
-        return store.num_tokens / training.batch_tokens
-    assert training.batch_size is not None, "the schema asks for one of the two"
-    return len(store) / training.batch_size
-
-
 def _new_state(parts: Parts) -> TrainState:
     training = parts.config.training
     scaler = torch.amp.GradScaler(parts.device.type, enabled=parts.execution.precision == "fp16")
-    return TrainState(parts.model, make_optimizer(parts.model, training), scaler)
+    progress = Progress(phases=parts.order.phases)
+    return TrainState(parts.model, make_optimizer(parts.model, training), scaler, progress)

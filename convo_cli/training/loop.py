@@ -23,6 +23,7 @@ import torch
 from convo_cli.errors import DivergedError
 from convo_cli.events import EvaluationDone, Report, StepDone
 from convo_cli.model.loss import Batch
+from convo_cli.runs.checkpoint import Progress
 from convo_cli.training.state import TrainState
 
 if TYPE_CHECKING:
@@ -49,7 +50,6 @@ class Plan:
     """What the loop needs beside the state: functions of the step, and the few constants of the run."""
 
     max_steps: int
-    steps_per_epoch: float
     seed: int
     device: torch.device
     max_grad_norm: float | None
@@ -60,6 +60,8 @@ class Plan:
     flops_of: Callable[[Batch], float]
     peak_memory: Callable[[], int]
     learning_rate: Callable[[int], float]
+    epoch: Callable[[int], float]
+    """Epochs that are over after so many steps."""
     autocast: Callable[[], AbstractContextManager[None]]
     is_evaluation_due: Callable[[int], bool]
     is_save_due: Callable[[int], bool]
@@ -115,7 +117,7 @@ def train(state: TrainState, plan: Plan, report: Report) -> str:
             StepDone(
                 step=progress.step,
                 max_steps=plan.max_steps,
-                epoch=progress.step / plan.steps_per_epoch,
+                epoch=plan.epoch(progress.step),
                 loss=outcome.loss,
                 learning_rate=outcome.learning_rate,
                 grad_norm=outcome.grad_norm,
@@ -210,11 +212,16 @@ def take_scores(state: TrainState, result: EvaluationDone, plan: Plan) -> Evalua
 
 def reason_it_is_over(state: TrainState, plan: Plan) -> str | None:
     """Why there is no step left to take, or None while there is."""
-    progress, patience = state.progress, plan.early_stopping.patience
-    if patience is not None and progress.evaluations_without_improvement >= patience:
+    progress = state.progress
+    if is_out_of_patience(progress, plan.early_stopping.patience):
         monitored = plan.metric if plan.early_stopping.monitors_metric else "validation loss"
-        return f"{monitored} did not improve in {patience} evaluations"
+        return f"{monitored} did not improve in {plan.early_stopping.patience} evaluations"
     return f"all {plan.max_steps} steps done" if progress.step >= plan.max_steps else None
+
+
+def is_out_of_patience(progress: Progress, patience: int | None) -> bool:
+    """Whether early stopping ends the run here."""
+    return patience is not None and progress.evaluations_without_improvement >= patience
 
 
 def step_seed(seed: int, step: int) -> int:

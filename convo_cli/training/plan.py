@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from convo_cli.config.schema import RunConfig
 from convo_cli.data.dialogue import Dialogue
-from convo_cli.data.order import TokenBudget, step_examples
+from convo_cli.data.order import Order
 from convo_cli.data.store import ASSISTANT_TARGET, USER_TARGET
 from convo_cli.evaluation.evaluator import Evaluator
 from convo_cli.events import EvaluationDone, Event, Report
@@ -31,7 +29,7 @@ from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.training.checkpoint import save_checkpoint
 from convo_cli.training.loop import EarlyStopping, Plan
 from convo_cli.training.prepare import PreparedData
-from convo_cli.training.schedule import learning_rate_at
+from convo_cli.training.schedule import has_user_targets, horizon_of, learning_rate_at
 from convo_cli.training.signals import StopRequest
 from convo_cli.training.state import TrainState
 
@@ -53,8 +51,9 @@ class Parts:
     layout: Layout
     execution: Execution
     device: torch.device
+    order: Order
+    """Which examples a step trains on."""
     max_steps: int
-    steps_per_epoch: float
 
 
 class _StoppedError(Exception):
@@ -73,7 +72,7 @@ def make_plan(
     ``evaluations`` are those of the run so far, by step; its owner adds those that the loop reports.
     """
     config, training, max_steps = parts.config, parts.config.training, parts.max_steps
-    evaluation_every = config.evaluation.every_steps or max(1, round(parts.steps_per_epoch))
+    evaluation_every = config.evaluation.every_steps
     save_every = config.checkpoints.every_steps or evaluation_every
     autocast = autocast_for(parts.device, parts.execution.precision)
 
@@ -87,15 +86,9 @@ def make_plan(
 
     evaluator = _evaluator(parts, autocast, report_unless_stopped)
 
-    def learning_rate(step: int) -> float:
-        return learning_rate_at(
-            step,
-            schedule=training.schedule,
-            peak=training.learning_rate,
-            max_steps=max_steps,
-            warmup_steps=training.warmup_steps,
-            min_lr_ratio=training.min_lr_ratio,
-        )
+    def is_due(step: int, every: int | None) -> bool:
+        """Every so many steps; None: with each epoch that ends."""
+        return parts.order.ends_epoch(step) if every is None else step % every == 0
 
     def evaluate(state: TrainState) -> EvaluationDone | None:
         assert evaluator is not None, "evaluations are due only where there is validation data"
@@ -119,7 +112,6 @@ def make_plan(
 
     return Plan(
         max_steps=max_steps,
-        steps_per_epoch=parts.steps_per_epoch,
         seed=config.seed,
         device=parts.device,
         max_grad_norm=training.max_grad_norm,
@@ -133,37 +125,29 @@ def make_plan(
         nll_sum=parts.layout.nll_sum,
         flops_of=FlopCounter(parts.model),
         peak_memory=lambda: peak_memory(parts.device),
-        learning_rate=learning_rate,
+        learning_rate=lambda step: learning_rate_at(step, training, max_steps),
+        epoch=parts.order.epoch,
         autocast=autocast,
         is_evaluation_due=lambda step: (
-            evaluator is not None and (step == max_steps or (step > 0 and step % evaluation_every == 0))
+            evaluator is not None and (step == max_steps or (step > 0 and is_due(step, evaluation_every)))
         ),
-        is_save_due=lambda step: step % save_every == 0,
+        is_save_due=lambda step: is_due(step, save_every),
         evaluate=evaluate,
         save=save,
         is_stop_requested=is_stop_requested,
     )
 
 
-def examples_at(parts: Parts) -> Callable[[int], NDArray[np.int64]]:
-    """The numbers of the examples of a step, in the order of the epoch."""
-    config, training, store = parts.config, parts.config.training, parts.data.train
-    if training.batch_tokens is not None:
-        return TokenBudget(store, training.batch_tokens, config.seed).step_examples
-    assert training.batch_size is not None, "the schema asks for one of the two"
-    return partial(step_examples, len(store), training.batch_size, config.seed)
-
-
 def micro_batches(parts: Parts) -> Callable[[int], list[Batch]]:
     """The examples of a step, neighbours of like length together, as forward passes."""
     config, training, store = parts.config, parts.config.training, parts.data.train
-    chosen_at = examples_at(parts)
+    horizon = horizon_of(training, parts.max_steps)
 
     def at(step: int) -> list[Batch]:
-        chosen = chosen_at(step)
+        chosen = parts.order.examples(step)
         chosen = chosen[np.argsort(store.lengths[chosen], kind="stable")]
         kinds = {ASSISTANT_TARGET}
-        if config.dialogue.train_on == "all" or step < config.dialogue.user_turns_until * parts.max_steps:
+        if config.dialogue.train_on == "all" or has_user_targets(step, config.dialogue.user_turns_until, horizon):
             kinds.add(USER_TARGET)
         return [
             parts.layout.batch([store[int(index)] for index in chosen[part]], kinds)

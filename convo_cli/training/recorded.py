@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import shlex
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from convo_cli.errors import DiskError, DivergedError, StoppedError
+from convo_cli.errors import DiskError, DivergedError, StoppedError, typeable
 from convo_cli.events import EvaluationDone, Event, Notice, Report, RunFinished, RunStarted
 from convo_cli.model.cost import peak_flops
 from convo_cli.runs.atomic import disk_errors
@@ -20,8 +19,9 @@ from convo_cli.runs.metrics import MetricsLog
 from convo_cli.runs.plots import plot_losses, plot_schedule
 from convo_cli.runs.tensorboard import TensorBoardLog
 from convo_cli.training.checkpoint import save_checkpoint
+from convo_cli.training.horizon import settings_to_continue, warm_up_notices
 from convo_cli.training.loop import STOPPED, StepDivergedError, train
-from convo_cli.training.plan import Parts, examples_at, make_plan
+from convo_cli.training.plan import Parts, make_plan
 from convo_cli.training.preflight import count_tokens
 from convo_cli.training.signals import StopRequest
 from convo_cli.training.state import TrainState
@@ -39,6 +39,8 @@ class RunResult:
     reason: str
     best_loss: float | None
     best_metric: float | None
+    to_continue: tuple[str, ...]
+    """What `convo resume --set` has to change so that there is a step to take."""
 
 
 def train_and_record(
@@ -74,6 +76,8 @@ def train_and_record(
             with disk_errors(run.plots):
                 run.plots.mkdir(exist_ok=True)
             plot_schedule(run.plots / "learning_rate.png", [plan.learning_rate(k) for k in range(parts.max_steps)])
+        for notice in warm_up_notices(parts, step):
+            tell(notice)
         tell(_started(run, parts, state))
         try:
             reason = train(state, plan, tell)
@@ -85,7 +89,7 @@ def train_and_record(
     if reason == STOPPED:
         remove_stop_file(run)
         message = f"stopped after step {state.progress.step} of {parts.max_steps}; the run is saved"
-        resume = f"convo resume {shlex.quote(str(run.path))}"
+        resume = f"convo resume {typeable(run.path)}"
         if stop.signal_number is not None:
             raise StoppedError(stop.signal_number, message, hint=resume)
         report(Notice(message))
@@ -122,7 +126,7 @@ def _explained(
         saved = f"saved as {run.checkpoint(step).name}"
     except (DivergedError, DiskError) as refusal:
         saved = f"not saved ({refusal.message}); the last checkpoint is of step {run.checkpoint_steps()[-1]}"
-    dialogues = sorted({int(store.dialogue_of[index]) for index in examples_at(parts)(step)})
+    dialogues = sorted({int(store.dialogue_of[index]) for index in parts.order.examples(step)})
     named = "".join(f"\n  {store.where(dialogue, files)}" for dialogue in dialogues[:_MAX_NAMED])
     more = f"\n  and {len(dialogues) - _MAX_NAMED} more" if len(dialogues) > _MAX_NAMED else ""
     return DivergedError(
@@ -133,7 +137,8 @@ def _explained(
 def result_of(run: RunDirectory, parts: Parts, state: TrainState, reason: str) -> RunResult:
     progress = state.progress
     best_metric = progress.best_metrics.get(parts.config.evaluation.metric)
-    return RunResult(run.path, progress.step, reason, progress.best_loss, best_metric)
+    to_continue = settings_to_continue(parts, progress)
+    return RunResult(run.path, progress.step, reason, progress.best_loss, best_metric, to_continue)
 
 
 def _started(run: RunDirectory, parts: Parts, state: TrainState) -> RunStarted:
@@ -150,6 +155,6 @@ def _started(run: RunDirectory, parts: Parts, state: TrainState) -> RunStarted:
         validation=None if data.validation is None else count_tokens(data.validation, encoder.max_length),
         first_step=state.progress.step + 1,
         max_steps=parts.max_steps,
-        steps_per_epoch=math.ceil(parts.steps_per_epoch),
+        steps_per_epoch=math.ceil(parts.order.steps_per_epoch),
         peak_flops=peak_flops(parts.device, execution.precision),
     )

@@ -6,16 +6,15 @@ always there to resume from.
 
 from __future__ import annotations
 
-import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from convo_cli.config.load import load_config
 from convo_cli.config.schema import RunConfig
-from convo_cli.errors import ChangedError, CheckpointError, UsageError
+from convo_cli.errors import ChangedError, CheckpointError, UsageError, typeable
 from convo_cli.events import EvaluationDone, Notice, Report
 from convo_cli.runs.atomic import remove_directory, remove_leftovers, set_aside
 from convo_cli.runs.begin import begun
@@ -45,6 +44,7 @@ from convo_cli.text.hub import local_folder
 from convo_cli.training.build import build_from, build_new
 from convo_cli.training.cache import Cache
 from convo_cli.training.execution import resumed_info
+from convo_cli.training.horizon import HORIZON, resume_schedule, settings_to_continue
 from convo_cli.training.loop import reason_it_is_over, take_scores
 from convo_cli.training.plan import Parts, make_plan
 from convo_cli.training.readback import require_readable
@@ -92,6 +92,7 @@ def start_run(config: RunConfig, report: Report) -> RunResult:
                 execution=parts.execution,
                 git=read_git(Path()),
                 base_model=base_model,
+                max_steps=parts.max_steps,
             )
             state.run_id = info.run_id
             require_new(run)  # preparing may have taken minutes
@@ -113,8 +114,9 @@ def resume_run(
     *,
     allow_changed: bool = False,
     discard_later: bool = False,
+    keys_set: Collection[str] = (),
 ) -> RunResult:
-    """Continue exactly from a checkpoint; ``config`` is the run's own, with the user's changes.
+    """Continue exactly from a checkpoint; ``config`` is the run's own, with the user's changes of ``keys_set``.
 
     From the newest one the run continues in its directory. From an older one, or under another name, it forks: a new
     run directory beside it continues, and this one stays as it is. With ``discard_later`` an older one is continued in
@@ -126,12 +128,12 @@ def resume_run(
     run = existing_run(run_dir)
     with listening() as stop, ExitStack() as held:
         held.enter_context(locked(run))
-        resume = f"convo resume {shlex.quote(str(run.path))}"
+        resume = f"convo resume {typeable(run.path)}"
         with stop.interrupting("stopped before the first step; the run is as it was", hint=resume):
 
             def load(files: DataFiles) -> _Start:
                 options = {"allow_changed": allow_changed, "discard_later": discard_later}
-                return _load(run, which, config, files, stop, report, **options)
+                return _load(run, which, config, files, stop, report, is_horizon_set=HORIZON in keys_set, **options)
 
             start = with_hashed_data(config.data, load, report)
         message = f"resuming from step {start.found.step} ({_NAMES[which]})"
@@ -143,7 +145,8 @@ def resume_run(
             with held.pop_all():  # lets the run go once the fork has all of it that it needs
                 held.enter_context(_forked(run, start.fork, start))
             message += f" in a new run, {start.fork.path}; {run.path} stays as it is"
-        report(Notice(message))
+        for notice in (Notice(message), *start.notices):
+            report(notice)
         return train_and_record(start.fork or run, start.parts, start.state, start.evaluations, stop, report)
 
 
@@ -157,6 +160,8 @@ class _Start:
     parts: Parts
     state: TrainState
     evaluations: dict[int, EvaluationDone]
+    notices: tuple[Notice, ...]
+    """What changes for the learning rate."""
     reason: str | None
     """Why no step is left to take."""
 
@@ -171,6 +176,7 @@ def _load(
     *,
     allow_changed: bool,
     discard_later: bool,
+    is_horizon_set: bool,
 ) -> _Start:
     """Check what the run is resumed with and from, and load it. A fork leaves the run as it is, also where it fails."""
     info = read_run_info(run)
@@ -193,6 +199,7 @@ def _load(
         )
 
     evaluations = _evaluations_until(run, found, report)
+    parts, notices = resume_schedule(info, parts, found.step, is_set=is_horizon_set)
     plan = make_plan(run, parts, stop, report)
     if found.step in evaluations:
         take_scores(state, evaluations[found.step], plan)
@@ -201,13 +208,14 @@ def _load(
     if fork is not None and reason:
         raise UsageError(
             f"{fork.path}: not created, because no step is left to take: {reason}",
-            hint="--set training.max_steps=… makes the run longer",
+            hint=" ".join(f"--set {setting}" for setting in settings_to_continue(parts, state.progress)),
         )
     name = info.config.name if fork is None else fork.path.name
-    now = _with_absolute_paths(config).model_copy(update={"name": name})
+    now = _with_absolute_paths(parts.config).model_copy(update={"name": name})
+    accepted = accepted.model_copy(update={"max_steps": parts.max_steps})
     if not reason:
         info = resumed_info(info, accepted, now, parts.execution, step=found.step, report=report)
-    return _Start(found, fork, info, parts, state, evaluations, reason)
+    return _Start(found, fork, info, parts, state, evaluations, notices, reason)
 
 
 def _settle_base_model(config: RunConfig) -> tuple[RunConfig, BaseModelFiles | None, Snapshot | None]:

@@ -7,14 +7,13 @@ once more with a save and a resume. Everything has to come out the same, bit for
 
 from __future__ import annotations
 
-import shlex
 import tempfile
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from convo_cli.config.schema import RunConfig
-from convo_cli.errors import ConvoError
+from convo_cli.errors import ConvoError, typeable
 from convo_cli.events import Event, Notice, Progress, Report, StepDone
 from convo_cli.runs.atomic import make_directory, verify_directory
 from convo_cli.runs.checkpoint import read_state
@@ -30,7 +29,7 @@ from convo_cli.training.checkpoint import save_checkpoint
 from convo_cli.training.compare import Check, Trace, compare, saved_trace
 from convo_cli.training.execution import resumed_info
 from convo_cli.training.loop import EarlyStopping, train
-from convo_cli.training.plan import Parts, examples_at, make_plan
+from convo_cli.training.plan import Parts, make_plan
 from convo_cli.training.run import accept_changes, require_same_config
 from convo_cli.training.signals import StopRequest, listening
 from convo_cli.training.state import TrainState
@@ -68,7 +67,7 @@ def verify_run(
     """
     run = existing_run(run_dir)
     stopped = "stopped before there was a verdict; the run is as it was"
-    again = f"convo resume {shlex.quote(str(run.path))} --verify"
+    again = f"convo resume {typeable(run.path)} --verify"
     with (
         listening() as stop,
         stop.interrupting(stopped, hint=again),
@@ -196,7 +195,7 @@ class _Proof:
             state,
             replace(
                 plan, max_steps=until, early_stopping=EarlyStopping(None, False, 0.0),
-                micro_batches=trace.watching(plan.micro_batches, examples_at(parts)) if trace else plan.micro_batches,
+                micro_batches=trace.watching(plan.micro_batches, parts.order.examples) if trace else plan.micro_batches,
                 is_save_due=lambda step: False, save=lambda state: None, is_stop_requested=lambda: False,
             ),
             listen,

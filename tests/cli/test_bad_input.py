@@ -217,7 +217,7 @@ CASES = {
     "train: a wrong value": Case(train("training.max_steps=many"), 2, "--set training.max_steps: …many…"),
     "train: no key=value": Case(train("training.max_steps"), 2, "--set training.max_steps: not KEY=VALUE"),
     "train: keys that disagree": Case(
-        train("training.warmup_steps=9"), 2, "--set training.warmup_steps: 9 is more than max_steps 6",
+        train("training.micro_batch_size=9"), 2, "--set training.micro_batch_size: 9 is more than batch_size 4",
     ),
     "train: an unknown device": Case(train("training.device=gpu"), 2, "--set training.device: found gpu"),
     "train: a GPU that is not there": Case(train("training.device=cuda:7"), 2, "device cuda:7: this machine has …"),
@@ -303,7 +303,10 @@ CASES = {
     ),
     "resume: another size": Case(["resume", RUN, *settings("model.scratch.layers=3")], 6, "model …"),
     "resume: another template": Case(["resume", RUN, *settings("dialogue.template=chatml")], 6, "dialogue.template …"),
-    "resume: another name": Case(["resume", RUN, *settings("name=other")], 6, "name …"),
+    "resume: a fork without a step to take": Case(
+        ["resume", RUN, *settings("name=other")], 2,
+        "runs/other: not created, because no step is left to take: all 6 steps done\nhint: --set training.max_steps=12",
+    ),
     "resume: a wrong key": Case(["resume", RUN, *settings("training.step=9")], 2, "--set training.step: unknown key"),
     # Export.
     "export: not there": Case("export runs/nope out", 2, "runs/nope: no such directory"),

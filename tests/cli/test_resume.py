@@ -7,6 +7,8 @@ import math
 import re
 import shutil
 
+import pytest
+
 from convo_cli.runs.atomic import file_sha256
 from convo_cli.runs.layout import RunDirectory
 from convo_cli.runs.lock import locked
@@ -25,6 +27,20 @@ def test_a_finished_run_is_extended(work, convo):
     records = list(read_metrics(work / RUN / "metrics.jsonl"))
     steps = [record["step"] for record in records if record["event"] == "step"]
     assert steps == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_an_extended_run_keeps_its_learning_rate_until_a_longer_schedule_is_stated(work, convo):
+    def rates():
+        records = read_metrics(work / RUN / "metrics.jsonl")
+        return [record["learning_rate"] for record in records if record["event"] == "step"]
+
+    result = convo("resume", RUN, *LONGER)
+    assert "the run is extended from 6 to 8 steps; from step 7 on the learning rate stays at 0.0001" in result.err
+    assert "--set training.schedule_steps=8 stretches the schedule: step 7 then has 0.00019" in result.err
+    assert rates()[5:] == pytest.approx([1e-4] * 3)
+    result = convo("resume", RUN, *settings("training.max_steps=12", "training.schedule_steps=null"))
+    assert re.search(r"^the learning rate of step 9 is 0\.0003\d* now, 0\.0001 before$", result.err, re.MULTILINE)
+    assert (rates()[8], rates()[-1]) == pytest.approx((3.25e-4, 1e-4))
 
 
 def test_json_names_the_command(convo):

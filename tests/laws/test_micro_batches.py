@@ -37,7 +37,7 @@ def _state(encoder):
 
 def _plan():
     return Plan(
-        max_steps=1, steps_per_epoch=1, seed=0, device=torch.device("cpu"), max_grad_norm=None, metric="bleu-4",
+        max_steps=1, epoch=float, seed=0, device=torch.device("cpu"), max_grad_norm=None, metric="bleu-4",
         early_stopping=EarlyStopping(None, False, 0.0), micro_batches=lambda step: [], nll_sum=nll_sum,
         flops_of=lambda batch: 0.0, peak_memory=lambda: 0,
         learning_rate=lambda step: 0.0,

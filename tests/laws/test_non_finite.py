@@ -36,7 +36,7 @@ def plan(make_encoder, sample_dialogues):
     encoder = make_encoder()
     examples = [window for windows in encoder.encode(sample_dialogues[:4]) for window in windows]
     return Plan(
-        max_steps=1, steps_per_epoch=1, seed=0, device=torch.device("cpu"), max_grad_norm=1.0, metric="bleu-4",
+        max_steps=1, epoch=float, seed=0, device=torch.device("cpu"), max_grad_norm=1.0, metric="bleu-4",
         early_stopping=EarlyStopping(None, False, 0.0), learning_rate=lambda step: 1e-3, autocast=nullcontext,
         micro_batches=lambda step: [pack(examples, {ASSISTANT_TARGET})], nll_sum=nll_sum,
         flops_of=lambda batch: 0.0, peak_memory=lambda: 0,

@@ -77,6 +77,13 @@ def _(constant, linear, cosine):
     assert cosine.rates == pytest.approx([PEAK * (0.1 + 0.45 * (1 + math.cos(math.pi * share))) for share in shares])
 
 
+@effect("training.schedule_steps", None, 3, seen_in=RATES)
+def _(whole, three):
+    """The rate reaches its floor with this step and stays there; null: with the last step."""
+    assert [rate == pytest.approx(0.1 * PEAK) for rate in whole.rates] == [False] * (STEPS - 1) + [True]
+    assert [rate == pytest.approx(0.1 * PEAK) for rate in three.rates] == [False] * 2 + [True] * (STEPS - 2)
+
+
 @effect("training.warmup_steps", 0, 4, seen_in=RATES)
 def _(without, warmed):
     """The rate climbs to its peak in this number of equal steps."""

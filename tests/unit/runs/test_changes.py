@@ -22,7 +22,7 @@ FILES = DataFiles((DataFile(path="a.jsonl", sha256="0" * 64, num_lines=1),), ())
 
 @pytest.fixture
 def info():
-    return make_run_info(CONFIG, FILES, execution=EXECUTION, git=None, base_model=None)
+    return make_run_info(CONFIG, FILES, execution=EXECUTION, git=None, base_model=None, max_steps=9)
 
 
 def with_execution(info, **values):

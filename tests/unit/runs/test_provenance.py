@@ -62,7 +62,9 @@ def config(data, model):
 def run(tmp_path, data, config, model):
     run = RunDirectory(tmp_path)
     base_model = read_base_model(str(model), model)
-    info = make_run_info(config, read_data_files(data), execution=EXECUTION, git=None, base_model=base_model)
+    info = make_run_info(
+        config, read_data_files(data), execution=EXECUTION, git=None, base_model=base_model, max_steps=9
+    )
     write_provenance(run, info)
     return run
 
@@ -108,7 +110,7 @@ def test_files_in_another_order_are_other_data(info, data):
 def test_lines_in_another_order_are_other_data(data, config, tmp_path):
     lines = ['["a", "b"]\n', '["c", "d"]\n']
     (tmp_path / "more.jsonl").write_text("".join(lines))
-    before = make_run_info(config, read_data_files(data), execution=EXECUTION, git=None, base_model=None)
+    before = make_run_info(config, read_data_files(data), execution=EXECUTION, git=None, base_model=None, max_steps=9)
     (tmp_path / "more.jsonl").write_text("".join(reversed(lines)))
     assert len(changes_of_data(before, read_data_files(data))) == 1
 

@@ -96,7 +96,9 @@ def test_the_start_writes_down_what_it_computes_with(info, finished):
 def test_a_resume_proves_nothing_and_records_the_changed_key_alone(run, monkeypatch):
     monkeypatch.setattr(build, "choose_layout", None)  # calling it would fail
     info, notices = resume(run)
-    assert [(change.step, change.message) for change in info.changes] == [(2, "training.max_steps: 2 -> 4")]
+    assert [(change.step, change.message) for change in info.changes] == [
+        (2, "training.max_steps: 2 -> 4"), (2, "training.schedule_steps: null -> 2"),
+    ]  # fmt: skip
     assert not any(is_warning for _, is_warning in notices)
     assert not any("proved" in message or "CPU thread" in message for message, _ in notices)
 
@@ -212,7 +214,7 @@ def test_the_user_changes_the_batching(run):
     info, notices = resume(run, "training.packing=off")
     assert not info.execution.is_packed
     assert [change.message.split(":")[0] for change in info.changes] == [
-        "batching", "training.max_steps", "training.packing",
+        "batching", "training.max_steps", "training.packing", "training.schedule_steps",
     ]  # fmt: skip
     assert any(message.startswith("batching: ") for message, _ in notices)
     assert not any(is_warning for _, is_warning in notices), "the user asked for it"

@@ -12,9 +12,10 @@ import signal
 import pytest
 
 from convo_cli.config.load import apply_overrides, load_config
-from convo_cli.errors import ChangedError, CheckpointError, ConfigError, DataError, ModelError, StoppedError
+from convo_cli.errors import ChangedError, CheckpointError, DataError, ModelError, StoppedError
 from convo_cli.events import CheckpointSaved, EvaluationDone, Notice, Progress, RunFinished, RunStarted, StepDone
-from convo_cli.runs.atomic import publish_directory, verify_directory
+from convo_cli.runs.atomic import file_sha256, publish_directory, verify_directory
+from convo_cli.runs.checkpoint import read_state
 from convo_cli.runs.evaluations import read_evaluations, weights_of
 from convo_cli.runs.layout import RunDirectory
 from convo_cli.runs.provenance import read_run_info
@@ -113,23 +114,41 @@ def test_a_run_that_came_into_being_while_this_one_prepared_is_not_overwritten(
         start_run(tiny_config(), ignore)
 
 
+def test_what_is_refused_is_refused_before_the_run_directory_exists(tiny_config, ignore, tmp_path):
+    with pytest.raises(ModelError, match="/nowhere/model"):
+        start_run(tiny_config(model={"scratch": None, "pretrained": "/nowhere/model"}), ignore)
+    assert not (tmp_path / "runs" / "tiny").exists()
+
+
 @pytest.mark.parametrize(
-    ("changes", "error", "message"),
+    ("training", "notice"),
     [
+        ({"max_steps": 2, "warmup_steps": 9}, "but the run has 2 steps: the warm-up ends with the run"),
         (
-            {"training": {"max_steps": None, "epochs": 0.1, "warmup_steps": 90}},
-            ConfigError,
-            r"warmup_steps is 90, but 0\.1 epochs of this data are \d steps",
+            {"max_steps": None, "epochs": 0.1, "warmup_steps": 9},
+            "but the run has 1 step: the warm-up ends with the run",
         ),
-        ({"model": {"scratch": None, "pretrained": "/nowhere/model"}}, ModelError, "/nowhere/model"),
+        (
+            {"max_steps": 2, "schedule_steps": 1, "warmup_steps": 9},
+            "but training.schedule_steps 1: the warm-up ends with the schedule",
+        ),
+        (
+            {"max_steps": 2, "schedule_steps": 99, "warmup_steps": 9},
+            "ends within the warm-up, at a learning rate of 0.0",
+        ),
+        ({"max_steps": 2, "warmup_steps": 2}, None),
     ],
 )
-def test_what_is_refused_is_refused_before_the_run_directory_exists(
-    tiny_config, ignore, tmp_path, changes, error, message
-):
-    with pytest.raises(error, match=message):
-        start_run(tiny_config(**changes), ignore)
-    assert not (tmp_path / "runs" / "tiny").exists()
+def test_a_warm_up_longer_than_the_run_is_a_notice_before_step_1(tiny_config, training, notice):
+    events = []
+    start_run(tiny_config(training=training, data={"validation": []}), events.append)
+    first = next(k for k, event in enumerate(events) if isinstance(event, StepDone))
+    told = [event.message for event in events[:first] if isinstance(event, Notice) and "warmup_steps" in event.message]
+    assert len(told) == (notice is not None)
+    assert not notice or (told[0].startswith("training.warmup_steps is 9, ") and notice in told[0])
+    rates = [event.learning_rate for event in events if isinstance(event, StepDone)]
+    if not training.get("schedule_steps"):
+        assert rates[-1] == 1e-3, "the warm-up ends with the run, at the peak"
 
 
 # Resume
@@ -299,6 +318,159 @@ def test_a_stop_file_saves_and_stops_and_is_gone(run, ignore):
     assert run.checkpoint(5).is_dir()
     run.stop.touch()  # from a run that was killed before it saw it
     assert resume(run, ignore).step == 7
+
+
+# Other lengths and batches
+
+
+def rates_of(events):
+    return {event.step: event.learning_rate for event in events if isinstance(event, StepDone)}
+
+
+def notices_of(events):
+    return [event.message for event in events if isinstance(event, Notice)]
+
+
+def test_an_extended_run_keeps_its_schedule_says_so_and_stores_it(run):
+    events = []
+    resume(run, None, "training.max_steps=6", report=events.append)
+    assert rates_of(events) == pytest.approx({5: 1e-4, 6: 1e-4})
+    assert (
+        "the run is extended from 4 to 6 steps; from step 5 on the learning rate stays at 0.0001 "
+        "(training.schedule_steps is 4). "
+        "--set training.schedule_steps=6 stretches the schedule: step 5 then has 0.00033"
+    ) in notices_of(events)
+    assert load_config(run.config).training.schedule_steps == 4
+    events.clear()
+    resume(run, None, "training.max_steps=8", report=events.append)
+    assert rates_of(events) == pytest.approx({7: 1e-4, 8: 1e-4})
+
+
+@pytest.mark.parametrize(
+    ("stated", "stored"), [("6", 6), ("null", 6), ("8", 8)], ids=["the new length", "null: that too", "another number"]
+)
+def test_a_stated_horizon_stretches_the_schedule_and_the_rate_is_told_before_and_after(run, stated, stored):
+    events = []
+    overrides = ["training.max_steps=6", f"training.schedule_steps={stated}"]
+    config = apply_overrides(load_config(run.config), overrides)
+    resume_run(run.path, "last", config, events.append, keys_set={"training.schedule_steps"})
+    rate = rates_of(events)[5]
+    assert rate > 3e-4
+    assert any(
+        notice.startswith("the learning rate of step 5 is 0.00") and notice.endswith(" now, 0.0001 before")
+        for notice in notices_of(events)
+    )
+    assert load_config(run.config).training.schedule_steps == stored
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "training.learning_rate=3e-4",
+        "training.schedule=constant",
+        "training.min_lr_ratio=0.5",
+    ],
+)
+def test_another_rate_of_the_next_step_is_told_whatever_changed_it(run, override):
+    events = []
+    resume(run, None, "training.max_steps=6", override, report=events.append)
+    told = [notice for notice in notices_of(events) if notice.startswith("the learning rate of step 5 is ")]
+    assert len(told) == 1, notices_of(events)
+    assert told[0].endswith(" now, 0.0001 before")
+
+
+def test_a_resume_that_changes_nothing_says_nothing_about_the_rate(run):
+    with pytest.raises(StoppedError):
+        resume(run, None, "training.max_steps=6", report=_stop_at_five)
+    events, before = [], run.config.read_bytes()
+    resume(run, None, report=events.append)
+    assert not [notice for notice in notices_of(events) if "rate" in notice or "extended" in notice]
+    assert run.config.read_bytes() == before
+
+
+def test_a_shortened_run_ends_with_its_schedule_and_the_lower_rate_is_told(tiny_config, ignore, tmp_path):
+    run = RunDirectory(tmp_path / "runs" / "tiny")
+    config = tiny_config(training={"max_steps": 9}, data={"validation": []})
+    with pytest.raises(StoppedError):
+        start_run(config, _stop_at_five)
+    events = []
+    resume(run, None, "training.max_steps=7", report=events.append)
+    assert rates_of(events) == pytest.approx({6: 0.000232, 7: 1e-4}, rel=0.01)
+    assert "the run is shortened from 9 to 7 steps" in notices_of(events)
+    assert any(notice.startswith("the learning rate of step 6 is ") for notice in notices_of(events))
+
+
+def test_the_curriculum_of_an_extended_run_ends_where_it_did(tiny_config, ignore, tmp_path):
+    curriculum = {"user_turns_until": 0.5}
+    straight, events = [], []
+    start_run(tiny_config(dialogue=curriculum, data={"validation": []}, name="straight"), straight.append)
+    start_run(tiny_config(dialogue=curriculum, data={"validation": []}, training={"max_steps": 4}), ignore)
+    run = RunDirectory(tmp_path / "runs" / "tiny")
+    resume(run, None, "training.max_steps=6", report=events.append)
+    targets = {event.step: event.num_targets for event in events if isinstance(event, StepDone)}
+    assert targets == {e.step: e.num_targets for e in straight if isinstance(e, StepDone) and e.step in (5, 6)}
+    assert any(notice.endswith("; user turns are targets up to step 2") for notice in notices_of(events))
+
+
+def _stop_after_another(num_steps):
+    steps = []
+
+    def report(event):
+        if isinstance(event, StepDone):
+            steps.append(event)
+            if len(steps) == num_steps:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    return report
+
+
+def test_an_epoch_is_finished_exactly_whatever_the_batches_of_each_resume(tiny_config, ignore, tmp_path):
+    """The tokens of a run of one epoch are those of the data, once each; a damaged checkpoint changes nothing."""
+    once = {"max_steps": None, "epochs": 1, "batch_size": 1}
+    start_run(tiny_config(name="straight", training=once, data={"validation": []}), ignore)
+    straight, run = (RunDirectory(tmp_path / "runs" / name) for name in ("straight", "tiny"))
+    whole = read_state(straight.checkpoint(25)).progress.tokens_seen
+
+    config = tiny_config(training={**once, "batch_size": 4}, data={"validation": []}, checkpoints={"every_steps": 1})
+    with pytest.raises(StoppedError):
+        start_run(config, _stop_after_another(2))
+    with pytest.raises(StoppedError, match=r"stopped after step 3 of 8;"):
+        resume(run, ignore, "training.batch_size=3", report=_stop_after_another(1))
+    tokens = ("training.batch_size=null", "training.batch_tokens=150")
+    with pytest.raises(StoppedError):
+        resume(run, ignore, *tokens, report=_stop_after_another(1))
+    events = []
+    resume(run, None, "training.batch_size=1", "training.batch_tokens=null", report=events.append)
+    last = run.checkpoint_steps()[-1]
+    done = read_state(run.checkpoint(last)).progress
+    assert [phase.batch for phase in done.phases] == [4, 3, 150, 1]
+    assert done.tokens_seen == whole
+    epochs = [event.epoch for event in events if isinstance(event, StepDone)]
+    assert epochs[-1] == 1.0
+    assert epochs == sorted(epochs)
+
+    weights = file_sha256(run.checkpoint(last) / "model.safetensors")
+    (run.checkpoint(last) / "optimizer.safetensors").write_bytes(b"")
+    resume(run, ignore)
+    assert file_sha256(run.checkpoint(last) / "model.safetensors") == weights
+    assert read_state(run.checkpoint(last)).progress.phases == done.phases
+
+
+def test_another_batch_size_with_more_epochs_is_a_longer_run(tiny_config, ignore, tmp_path):
+    config = tiny_config(training={"max_steps": None, "epochs": 1, "batch_size": 5}, data={"validation": []})
+    assert start_run(config, ignore).step == 5
+    run = RunDirectory(tmp_path / "runs" / "tiny")
+    assert resume(run, ignore, "training.batch_size=10").reason == "all 5 steps done"
+    assert resume(run, ignore, "training.batch_size=10", "training.epochs=2").step == 5 + 3
+    assert resume(run, ignore, "training.epochs=null", "training.max_steps=9").step == 9
+
+
+def test_an_evaluation_comes_with_the_step_that_completes_an_epoch(tiny_config, tmp_path):
+    events = []
+    training = {"max_steps": None, "epochs": 2, "batch_size": 4}
+    start_run(tiny_config(training=training, evaluation={"every_steps": None}), events.append)
+    assert [event.step for event in events if isinstance(event, EvaluationDone)] == [7, 13]
+    assert [event.step for event in events if isinstance(event, CheckpointSaved)] == [7, 13]
 
 
 def _stop_at_five(event):
