@@ -1,4 +1,4 @@
-"""What happens during a run, as values. The loop emits them; whoever wants to show or keep them is a reporter.
+"""What happens during a run, as values. The loop emits them; reporters show or keep them.
 
 A progress bar, a plain log line, metrics.jsonl, TensorBoard, a plot and a test's ``list.append`` are all reporters
 of the same events, so the loop prints nothing and opens no file.
@@ -119,7 +119,7 @@ class EvaluationDone:
     metrics: Mapping[str, float] = field(default_factory=dict)
     samples: tuple[SampleReply, ...] = ()
     best: tuple[str, ...] = ()
-    """By which of loss and metric these weights are the best of the run so far."""
+    """The scores, of loss and metric, that are the best of the run so far."""
     weights: str = ""
     """Hash of the weights, see `convo_cli.runs.evaluations.weights_of`; empty for weights that are not on the disk."""
     num_split: int = 0

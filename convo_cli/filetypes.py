@@ -1,4 +1,4 @@
-"""What a path leads to where that is no regular file: for the messages of all that reads and writes files."""
+"""Kinds of files that are not regular (directories, pipes, devices, links), in the words of messages."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _KINDS = {
 
 
 def special_kind(mode: int) -> str | None:
-    """The kind of file by the mode that `stat` gives, in words; None for a regular file."""
+    """The kind of file that `stat` gives this mode, in words; None for a regular file."""
     return None if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "not a regular file")
 
 
 def special_kind_at(path: Path) -> str | None:
-    """The kind of what has this name, without following a link; None for a regular file, or where nothing is there."""
+    """The kind of file at this path, without following a link; None for a regular file or no file."""
     try:
         return special_kind(path.lstat().st_mode)
     except FileNotFoundError:

@@ -75,10 +75,10 @@ def _show_preview(console: Console, preview: Preview) -> None:
 
 
 def _show_example(console: Console, shown: ShownExample) -> None:
-    """What the model reads, a row for each stretch that is learnt or is not."""
+    """What the model reads, a row for each stretch of targets or context."""
     num_tokens = sum(len(stretch.ids) for stretch in shown.stretches)
     num_targets = sum(len(stretch.ids) for stretch in shown.stretches if stretch.target != "none")
-    _show(console, f"{shown.where}  {_plural(num_tokens, 'token')}, {num_targets:,} learnt", "bold")
+    _show(console, f"{shown.where}  {_plural(num_tokens, 'token')}, {_plural(num_targets, 'target')}", "bold")
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(ratio=3, overflow="fold")

@@ -26,7 +26,7 @@ def evaluate(
 ) -> None:
     """Score a model: loss and perplexity of the assistant's turns, and its own replies against the real ones.
 
-    A run or one of its checkpoints reads the data as its config says, any other model as the default config says.
+    The data is read as the config of the model's run says, or by the defaults where the model is not of a run.
 
     Example: convo evaluate exports/convo test.jsonl
     """
@@ -75,7 +75,7 @@ def evaluate(
 
 
 def _data_config(model: str, files: list[str], reasoning: Literal["keep", "drop"] | None) -> DataConfig:
-    """How the files are read: as the model's own run reads its data, where it is of a run."""
+    """How the files are read: as the model's run reads its data, else by the defaults."""
     from convo_cli.config.load import load_config
     from convo_cli.config.schema import DataConfig
     from convo_cli.runs.layout import RunDirectory

@@ -129,7 +129,7 @@ class PlainProgress:
 
 
 class LiveProgress:
-    """A few lines at the bottom of the terminal, redrawn four times a second; what shall stay scrolls by above them."""
+    """A few lines at the bottom of the terminal, redrawn four times a second; lasting lines scroll by above them."""
 
     def __init__(self, console: Console, *, show_samples: int, clock: Clock = time.monotonic) -> None:
         from rich.live import Live
@@ -276,12 +276,12 @@ def _show_facts(console: Console, event: RunStarted) -> None:
 
 
 def show_counts(console: Console, event: RunStarted | Preview) -> None:
-    """The table of the pre-flight: what the dialogues are as tokens, and which of those are learnt."""
+    """The table of the pre-flight: numbers of dialogues, tokens and targets."""
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column(f"as tokens ({event.template})")
+    table.add_column(f"template: {event.template}")
     sets = [event.training]
     table.add_column("training", justify="right")
     if event.validation is not None:

@@ -62,16 +62,14 @@ def validate_data(
     Example: convo validate-data train.jsonl valid.jsonl
 
     The exit code is 0 if the files can be trained on (warnings do not count), 3 if not. With --fix it is 0 if every
-    line could be repaired, and what is reported is the file written.
+    line could be repaired, and the report is about the written file.
     """
     changes = {"first_speaker": first_speaker, "reasoning": reasoning}
     inputs = _inputs(
         files or [], config, tokenizer, {key: value for key, value in changes.items() if value is not None}
     )
     if show_tokens and inputs.run_config is None:
-        raise UsageError(
-            "--show-tokens needs to know the tokenizer", hint="add --config config.yaml or --tokenizer MODEL"
-        )
+        raise UsageError("--show-tokens needs a tokenizer", hint="add --config config.yaml or --tokenizer MODEL")
 
     from convo_cli.data.reader import check_source
 
@@ -123,7 +121,7 @@ def validate_data(
 
 
 class _Inputs(NamedTuple):
-    """The files to check, how to read them, whose turns are learnt, and what run they are for, where that is known."""
+    """The files to check, how to read them, whose turns are targets, and the run they are for, where that is known."""
 
     paths: list[str]
     data_config: DataConfig
@@ -207,7 +205,7 @@ def _preview(
 
 @contextmanager
 def _progress(paths: list[str], *, is_quiet: bool) -> Iterator[Report]:
-    """A reporter that draws a bar where somebody watches and has to wait."""
+    """A reporter that draws a bar on a terminal for files that take long."""
     from convo_cli.cli.console import stderr_console
 
     console = stderr_console()

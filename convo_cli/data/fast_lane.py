@@ -43,7 +43,7 @@ class GoodLines:
 
 
 class _Kind(NamedTuple):
-    """What lines of one signature are, with an entry for each of their strings."""
+    """What lines of one signature have in common, with an entry for each of their strings."""
 
     skeleton: Skeleton
     is_text: bytes
@@ -69,7 +69,7 @@ class FastLane:
         return ((kind.skeleton, int(count)) for kind, count in zip(self._kinds, self._num_lines, strict=False) if count)
 
     def unread(self) -> Iterator[tuple[str, UnreadTexts]]:
-        """What the texts of each key that is not read add up to, in all good lines so far."""
+        """Number and length of the texts under each key that is not read, in all good lines so far."""
         return ((key, texts) for key, texts in self._unread.items() if texts.num_texts)
 
     def read(self, data: bytes) -> GoodLines:
@@ -145,7 +145,7 @@ class FastLane:
         # A text may be put together of several strings, and the system turn may be written last.
         if [text for text in made_up if text in set(texts)] != texts:
             return None
-        # What these lines have beside their turns is not counted here, or not by kind.
+        # The fast lane counts neither excluded dialogues, nor reasoning, nor strings that are no text or value.
         key_of = {text: key for _, key, value in unread for text in texts_in(value)}
         if skeleton.is_excluded or skeleton.num_reasoning or {*texts, *key_of} != set(made_up):
             return None

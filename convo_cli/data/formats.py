@@ -6,9 +6,9 @@
     {"prompt": …, "completion": …}                         texts, or lists of turns with roles
     {"instruction": …, "input": …, "output": …}            input is optional
 
-The last two may have "history", [[question, answer], …], which are the turns before. A turn with a role, and a
-dialogue that is an object, may say whether they are trained on (see `masks`); a turn of the assistant may have
-reasoning beside its text (see `reasoning`). Other keys are left unread, and listed.
+The last two may have "history": [[question, answer], …], the turns before. A turn with a role, and a dialogue that is
+an object, may state whether they are trained on (see `masks`). An assistant turn may have reasoning beside its text
+(see `reasoning`). Other keys are not read, but listed.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class _TurnReader:
         self.turns: list[LocatedTurn] = []
         self.unread: list[UnreadItem] = []
         self.is_refused = False
-        self._says_trained = ""  # the path of a turn that says so
+        self._says_trained = ""  # path of the first turn that says it is trained on
         self._found = found
         self._reasoning = data_config.reasoning
         self._speakers = data_config.speakers
@@ -121,7 +121,7 @@ class _TurnReader:
             self._refuse("unknown-shape", member("$", shape), f"{shape} is {kind_of(turns)}, not a list of turns")
         if is_trained is False:
             if self._says_trained:
-                message = "the turn says that it is trained on, the dialogue says that it is not"
+                message = "the turn says that it is trained on, but the dialogue says that it is not"
                 self._refuse("train-conflict", self._says_trained, message)
             self.turns = [(path, replace(turn, is_trained=False)) for path, turn in self.turns]
 
@@ -130,7 +130,7 @@ class _TurnReader:
         if not pairs or not (is_read or isinstance(pairs, (list, dict))):
             return
         if not is_read:
-            self._refuse("history", "$.history", "a history beside a list of turns")
+            self._refuse("history", "$.history", "the dialogue has a list of turns and a history beside it")
         elif not isinstance(pairs, list):
             self._refuse("history", "$.history", f"the history is {kind_of(pairs)}, not a list of pairs")
         else:
@@ -138,7 +138,7 @@ class _TurnReader:
                 path = f"$.history[{index}]"
                 if not isinstance(pair, list) or len(pair) != 2:
                     what = f"a list of {len(pair)}" if isinstance(pair, list) else kind_of(pair)
-                    self._refuse("history", path, f"{what} is not a question and its answer")
+                    self._refuse("history", path, f"{what} is not a pair of a question and its answer")
                 else:
                     self._add("user", pair[0], f"{path}[0]")
                     self._add("assistant", pair[1], f"{path}[1]")
@@ -164,7 +164,7 @@ class _TurnReader:
             self._add(role, value, path, beside=beside)
 
     def _list(self, items: list[Any], path: str, *, is_named: bool = False) -> None:
-        """Read a list of turns; ``is_named``: a list of plain texts is refused, nobody says who speaks."""
+        """Read a list of turns; ``is_named``: a list of plain texts is refused, because it names no speakers."""
         if not items:
             self._refuse("empty-dialogue", path, "there is no turn in the list")
         first = dict if is_named else next((type(item) for item in items if isinstance(item, (str, dict))), str)

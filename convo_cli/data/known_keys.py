@@ -21,43 +21,43 @@ TEXT_KEYS = ("content", "value", "text")
 TRAIN_KEYS = ("train", "weight", "loss")
 """On a turn or a dialogue: whether it is trained on."""
 REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
-"""On a turn of the assistant, or beside its only reply: what it thought before it spoke."""
+"""On an assistant turn, or beside the only reply of a line: the reasoning before the answer."""
 
 DIALOGUE_KEYS = frozenset({key for keys in SHAPES.values() for key in keys} | {"input", "system", "history"})
 TURN_KEYS = frozenset({*SPEAKER_KEYS, *TEXT_KEYS})
 
 _KNOWN = DIALOGUE_KEYS | TURN_KEYS | {*TRAIN_KEYS, *REASONING_KEYS}
 _OTHER_WORDS = frozenset({"turn", "trainer", "height", "eight", "trait", "terrain", "brain", "story"})
-"""Words that are like a known key by chance; LMSYS-Chat and WildChat count their turns in "turn"."""
+"""Words that resemble a known key by chance; LMSYS-Chat and WildChat count their turns in "turn"."""
 
-# Names such as mask, loss_mask, trainOnTurn, masked, sample_weight, trainable and output_with_loss are made of these.
-_ABOUT_TRAINING = """
+# Names such as mask, loss_mask, trainOnTurn, masked, sample_weight, trainable and output_with_loss consist of these.
+_TRAINING_WORDS = """
     train trained training trainable untrained loss losses weight weights weighted mask masks masked masking unmask
     unmasked supervise supervised unsupervised learn learned learnt learnable
 """
-_AROUND_IT = """
+_FILLER_WORDS = """
     is are in on of to the this it for no not dont do does has have with without compute computed calc calculate
     calculated include included exclude excluded ignore ignored skip skipped only last turn turns message messages msg
     dialog dialogue conversation sample example row assistant user human system bot reply replies answer answers
     response responses output outputs completion completions prompt prompts input inputs token tokens target targets
     label labels detail details scale factor value flag history eos role per
 """
-_WORDS = {**dict.fromkeys(_AROUND_IT.split(), False), **dict.fromkeys(_ABOUT_TRAINING.split(), True)}
+_WORDS = {**dict.fromkeys(_FILLER_WORDS.split(), False), **dict.fromkeys(_TRAINING_WORDS.split(), True)}
 _NO_LETTER = re.compile(r"[^a-z]+")
 _MAX_LENGTH = 40
 
 
 @lru_cache(maxsize=1024)
 def says_training(key: str) -> bool:
-    """Whether the key, which is not one of `TRAIN_KEYS`, says by its name what is trained on."""
+    """Whether a key outside `TRAIN_KEYS` states by its name what is trained on."""
     if len(key) > _MAX_LENGTH or not key.isascii() or key in TRAIN_KEYS:
         return False
     return misspelt(key) in TRAIN_KEYS or _is_about_training(_NO_LETTER.sub("", key.lower()))
 
 
 def _is_about_training(name: str) -> bool:
-    """Whether the letters are nothing but such words, one of them about training."""
-    reached = {0: False}  # where a word may end, and whether one before it is about training
+    """Whether the name consists of `_WORDS` alone, at least one of them about training."""
+    reached = {0: False}  # end of a word -> whether a word up to there is about training
     for start in range(len(name)):
         if start in reached:
             for word, is_about in _WORDS.items():

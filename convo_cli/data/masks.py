@@ -1,9 +1,9 @@
-"""What the data says about training, on a turn or on a whole dialogue; tools spell it in different ways.
+"""Training masks in the data, on a turn or a whole dialogue, in the spellings of different tools.
 
     "train": false      "weight": 0 (OpenAI, Mistral, Together)      "loss": false (ms-swift, ChatGLM3)
 
-all mean that it is not trained on; true, 1 and null are the default. Other weights are refused, never rounded, and so
-are names whose meaning differs between tools: ``mask`` is 1 for "trained on" here and for "hidden" there.
+all mean "not trained on"; true, 1 and null are the default. Any other weight is refused, never rounded. So is a name
+whose meaning differs between tools: ``"mask": 1`` is "trained on" in some of them and "hidden" in others.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Refuse = Callable[[str, str, str], None]
 
 
 def stated_training(value: Mapping[str, Any], path: str, refuse: Refuse) -> bool | None:
-    """Whether the object says that it is trained on; None where it says nothing."""
+    """Whether the object states that it is trained on; None where it states nothing."""
     stated: dict[str, bool] = {}
     for key, item in value.items():
         if item is None:

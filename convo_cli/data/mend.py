@@ -229,7 +229,7 @@ def _mend_turn(turn: Any) -> Any:
 
 
 def _with_true_or_false(value: dict[str, Any]) -> dict[str, Any]:
-    """The object with what it says about training, as a text, made the value that it spells."""
+    """The object with "train", "weight" and "loss" that are texts replaced by the value that the text spells."""
     for key in TRAIN_KEYS:
         if isinstance(said := value.get(key), str):
             value[key] = _TRUE_OR_FALSE.get(said.lower(), said)

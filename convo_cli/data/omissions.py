@@ -1,4 +1,4 @@
-"""What is not trained on in a file, counted while its dialogues are read, so that each run can say so."""
+"""Counts of what a data file holds that is not trained on, taken while it is read, and the notices about them."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _MAX_NAMED = 5
 
 
 class Omissions(msgspec.Struct):
-    """Of one file."""
+    """The counts of one file."""
 
     num_excluded: int = 0
-    """Dialogues of which the data says that nothing is trained on."""
+    """Dialogues that the data excludes from training."""
     num_reasoning: int = 0
     """Turns with reasoning, kept or dropped."""
     unread: dict[str, UnreadTexts] = msgspec.field(default_factory=dict)
     """Texts in keys that are not read."""
 
     def add(self, reading: LineReading) -> None:
-        """Count what a line holds besides what is trained on."""
+        """Count the reasoning and the unread texts of a line."""
         self.num_reasoning += len([None for _, turn in reading.turns if turn.has_reasoning])
         if reading.unread:
             texts = [turn.text for _, turn in reading.turns]
@@ -36,7 +36,7 @@ class Omissions(msgspec.Struct):
                 self.unread.setdefault(known_name(key, self.unread), UnreadTexts()).add(*numbers)
 
     def notices(self, file: str, reasoning: Reasoning | None) -> Iterator[Notice]:
-        """What a run says about them."""
+        """The notices that a run emits about ``file``."""
         if self.num_excluded:
             dialogues = "1 dialogue is" if self.num_excluded == 1 else f"{self.num_excluded:,} dialogues are"
             yield Notice(f'{file}: {dialogues} left out, because the data says "train": false')
@@ -55,7 +55,7 @@ class Omissions(msgspec.Struct):
 def report_omissions(
     omissions: Iterable[Omissions], files: Iterable[str], reasoning: Reasoning | None, report: Report
 ) -> None:
-    """Report what was not trained on in each file."""
+    """Emit the notices of every file."""
     for left_out, file in zip(omissions, files, strict=True):
         for notice in left_out.notices(file, reasoning):
             report(notice)

@@ -55,7 +55,7 @@ class Block:
 
 
 def check_source(source: str, *, is_read_again: bool = False) -> None:
-    """Raise `UsageError` where ``source`` is no file that can be opened, or not more than once where that is needed."""
+    """Raise `UsageError` where ``source`` cannot be opened, or can be read only once though it ``is_read_again``."""
     if source == STDIN:
         return
     path = Path(source)
@@ -76,7 +76,7 @@ def check_source(source: str, *, is_read_again: bool = False) -> None:
             f"{source} is {kind}, and this data is read more than once",
             hint=f"write it to a file first: {command} > data.jsonl",
         )
-    # Not by opening it: whoever writes into a named pipe would take that for its reader.
+    # Not by opening it: the writer of a named pipe would take that for its reader.
     if not os.access(path, os.R_OK):
         raise UsageError(f"{source} cannot be read: permission denied", hint=f"chmod +r {typeable(source)}")
 
@@ -89,8 +89,8 @@ def read_dialogues(
 ) -> Generator[Dialogue, None, None]:
     """Yield every dialogue of the files in order; raises `DataError` at the first line that is not one.
 
-    A dialogue that the data itself excludes from training is left out. ``omissions``, one for each file, count those,
-    and what else of a line is not trained on.
+    A dialogue that the data itself excludes from training is left out. ``omissions``, one for each file, count such
+    dialogues and everything else that is not trained on.
     """
     for path, left_out in zip(paths, omissions or [Omissions() for _ in paths], strict=True):
         for number, raw in iter_lines(path, open_raw=open_raw):

@@ -1,7 +1,8 @@
-r"""What the assistant thinks before it speaks: kept in its text or dropped, as `data.reasoning` says.
+r"""The assistant's reasoning: kept in the text of its turn or dropped, as `data.reasoning` says.
 
-It stands in a key of the turn (``reasoning_content``, ``thinking``, ``reasoning``) or between tags in its text. Kept,
-it has one form, ``<think>\n…\n</think>\n\n`` before the answer; a text that has its tags already stays as it is.
+Reasoning stands in a key of the turn (``reasoning_content``, ``thinking``, ``reasoning``) or between tags in its text.
+When it is kept, it has one form: ``<think>\n…\n</think>\n\n`` before the answer. A text that already has the tags stays
+as it is.
 """
 
 from __future__ import annotations
@@ -39,9 +40,7 @@ def with_reasoning(
         return text, False
     elif choice is None:
         where = member(at, keys[0]) if keys else path
-        refuse(
-            "reasoning", where, f"the key {quoted(keys[0])} is reasoning" if keys else "the text has reasoning in it"
-        )
+        refuse("reasoning", where, f"the key {quoted(keys[0])} holds reasoning" if keys else "the text holds reasoning")
     elif choice == "drop":
         return _BLOCK.sub("", text), True
     elif keys and text.strip():
@@ -50,7 +49,7 @@ def with_reasoning(
 
 
 def _joined(text: str, path: str, thoughts: Mapping[str, Any], at: str, refuse: Refuse) -> str:
-    """The reasoning of the keys before the text, unless it is there already."""
+    """The text with the reasoning of the keys before it, unless the text holds it already."""
     known = {block.strip() for block in _BLOCK.findall(text)}
     for key, thought in thoughts.items():
         if not isinstance(thought, str):
@@ -58,16 +57,16 @@ def _joined(text: str, path: str, thoughts: Mapping[str, Any], at: str, refuse: 
             return text
         inner = block[1] if (block := _BLOCK.fullmatch(thought.strip())) else thought
         if has_tag(inner):
-            refuse("reasoning-tags", member(at, key), "the reasoning has a tag in it")
+            refuse("reasoning-tags", member(at, key), "the reasoning contains a <think> or </think> tag")
             return text
         known.add(inner.strip())
     if len(known) > 1:
-        refuse("reasoning-twice", member(at, next(iter(thoughts))), "the turn has reasoning in two places that differ")
+        refuse("reasoning-twice", member(at, next(iter(thoughts))), "the turn has two different reasonings")
     return text if has_tag(text) else f"<think>\n{known.pop()}\n</think>\n\n{text.strip()}"
 
 
 def _is_reasoning(value: Any) -> bool:
-    """Whether the value of a key holds something that was thought; true, false and numbers are settings."""
+    """Whether the value of a key is reasoning; true, false and numbers are settings."""
     return bool(value.strip() if isinstance(value, str) else isinstance(value, (list, dict)) and value)
 
 

@@ -28,7 +28,7 @@ from convo_cli.data.unpack import DAMAGED, STDIN, open_unpacked
 from convo_cli.events import Event, Progress, Report
 
 Judge: TypeAlias = Callable[[Sequence[Turn]], Problem | None]
-"""Finds a reason not to train on a dialogue that is right by itself."""
+"""Returns the problem for which a config refuses a dialogue that has no error of its own; None where it accepts it."""
 
 _PROGRESS_BYTES = 2**20
 _NO_DIALOGUE = ("label-row", "$")
@@ -106,8 +106,8 @@ def repair_files(
 ) -> RepairReport:
     """Hand every line that can be trained on to ``write``, each with its line end, whatever file it comes from.
 
-    What is written has no error, and none that ``judge`` finds in a dialogue that has no other. A file that cannot be
-    opened raises `UsageError` before anything is read.
+    No written line has an error, or is refused by ``judge``. A file that cannot be opened raises `UsageError` before
+    anything is read.
     """
     for path in paths:
         check_source(path)
@@ -254,7 +254,7 @@ class _Repair:
             if not has_target([turn for _, turn in reading.turns], self._train_on):
                 what = f"no turn of the dialogue is trained on (train_on: {self._train_on})"
                 if is_excluded(turn for _, turn in reading.turns):
-                    what = 'the data says "train": false of the whole dialogue'
+                    what = 'the data says "train": false for the whole dialogue'
                 problems.append(Problem("no-target", what))
             if self._judge is not None and _obstacle(problems) is None:
                 refused = self._judge([turn for _, turn in reading.turns])

@@ -52,7 +52,7 @@ class FileReport:
     num_dialogues: int
     """Lines that are a dialogue to train on; the others have a problem or are excluded."""
     num_excluded: int
-    """Dialogues left out, because the data says that nothing of them is trained on."""
+    """Dialogues left out because the data excludes them from training."""
     num_turns: int
     num_turns_by_role: Mapping[str, int]
     num_untrained_turns: int
@@ -60,12 +60,12 @@ class FileReport:
     num_reasoning_turns: int
     """Turns with reasoning."""
     reasoning: Reasoning | None
-    """What is done with it."""
+    """Whether the reasoning is kept or dropped."""
     num_characters: int
     shapes: Mapping[str, int]
     """Dialogues by the JSON shape of their line."""
     unread_keys: Mapping[str, int]
-    """Keys that have no say in the dialogue, such as ids, and how often they occur; at most 100 are told apart."""
+    """Keys that are not read, such as ids, and how often each occurs; at most 100 different ones."""
     turns_per_dialogue: Spread | None
     characters_per_dialogue: Spread | None
     scripts: Mapping[str, float]

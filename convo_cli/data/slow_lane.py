@@ -42,9 +42,9 @@ class Skeleton:
 
 
 def read_line(raw: bytes, rules: LineRules, found: ProblemSink) -> tuple[Skeleton, LineReading] | None:
-    """Read one line and report all that is wrong or odd in it; None where it is no dialogue.
+    """Read one line and report everything in it that is wrong or suspicious; None where it is no dialogue.
 
-    Of a dialogue that the data excludes from training, only that is told.
+    For a dialogue that the data excludes from training nothing else is reported.
     """
     value = decode(raw, found)
     reading = None if value is msgspec.UNSET else read_value(value, rules.data_config, found)

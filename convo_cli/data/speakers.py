@@ -12,7 +12,7 @@ from convo_cli.errors import ConfigError
 
 @lru_cache(maxsize=16)
 def roles_by_name(speakers: SpeakersConfig) -> dict[str, Role]:
-    """Each name, without case, and its role; ConfigError where a name has two."""
+    """The role of each name, in lower case; ConfigError where a name has two roles."""
     names: tuple[tuple[Role, tuple[str, ...]], ...] = (
         ("user", speakers.user),
         ("assistant", speakers.assistant),

@@ -1,8 +1,8 @@
 """Encoded examples, side by side in flat arrays: what training reads instead of dialogues.
 
-Arrays are built in memory for a few dialogues, and appended to files for many. Of a store that was opened from files
-only the columns of numbers per example and per dialogue are in memory; tokens are read where they are needed. They are
-not mapped: reading a mapped file that was cut short ends the process with SIGBUS.
+Arrays are built in memory for a few dialogues, and appended to files for many. A store that is opened from files keeps
+only the numbers per example and per dialogue in memory; tokens are read when they are needed. They are not mapped:
+reading a mapped file that was cut short ends the process with SIGBUS.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from convo_cli.errors import CheckpointError
 NO_TARGET, ASSISTANT_TARGET, USER_TARGET = 0, 1, 2
 """What a token is to the loss. User targets count while `dialogue.train_on` is all or the curriculum says so."""
 
-_COUNTED = 1 << 20  # tokens looked at at once
+_COUNTED = 1 << 20  # tokens counted at once
 _READS_PER_CHECK = 32
-"""A check whether the file was written to in place costs as much as a read; a short read shows at once."""
+"""Reads for each check whether the file was written to in place, which costs as much as a read. A file that was cut
+short is noticed by every read."""
 _DIALOGUE = np.dtype(
     [("file", "<i4"), ("line", "<i8"), ("fingerprint", "<u8"), ("num_tokens", "<i8"), ("is_split", "?")]
 )
@@ -59,14 +60,14 @@ class Encoded:
     num_tokens: int
     """Of the whole dialogue, before it was cut into windows; 0 where it is left out."""
     is_split: bool = False
-    """Whether a turn was too long for any window, and was cut within."""
+    """Whether a turn was too long for any window and was cut."""
 
 
 LEFT_OUT = Encoded((), 0)
 
 
 class FileColumn:
-    """The numbers of a file, read a slice at a time; CheckpointError where the file is written to meanwhile.
+    """The numbers of a file, read a slice at a time; CheckpointError where the file was written to since it was opened.
 
     An overwrite that sets the time of the last change back is not noticed.
     """
@@ -102,7 +103,7 @@ class FileColumn:
     def _error(self, what: str) -> CheckpointError:
         return CheckpointError(
             f"{self._path}: {what}",
-            hint="start again, by `convo resume RUN_DIR` where a run was begun: the file is checked and made again",
+            hint="start again (`convo resume RUN_DIR` if the run has begun): the file is checked and created again",
         )
 
 
@@ -118,7 +119,7 @@ class TokenStore:
     offsets: NDArray[np.int64]  # (N + 1,)
     dialogue_of: NDArray[np.int64]  # (N,) which dialogue an example is from
     dialogues: NDArray[np.void]
-    """(D,) of each dialogue read its file (a number among those read), line, fingerprint, num_tokens and is_split."""
+    """(D,) for each dialogue: its file (a number among those read), line, fingerprint, num_tokens and is_split."""
 
     @classmethod
     def build(cls, encoded: Iterable[tuple[Dialogue, Encoded]], files: Sequence[str] = ()) -> TokenStore:
@@ -166,7 +167,7 @@ class TokenStore:
 
     @property
     def num_dialogues(self) -> int:
-        """Those that are not left out."""
+        """Dialogues that are not left out."""
         return int(np.count_nonzero(self.dialogues["num_tokens"]))
 
     @cached_property

@@ -31,7 +31,7 @@ _SCRIPTS = {"HIRAGANA": "Kana", "KATAKANA": "Kana", "KATAKANA-HIRAGANA": "Kana",
 
 
 class ProblemTally:
-    """A `ProblemSink` that counts all it is told, and lists the first few problems of each code."""
+    """A `ProblemSink` that counts all problems, and lists the first few of each code."""
 
     def __init__(self, max_listed: int = 5) -> None:
         self._max_listed = max_listed
@@ -94,7 +94,7 @@ class FileTally:
 
     def add_block(self, block: Block, good: GoodLines) -> None:
         """Add the good lines of a block together, and read each of the others exactly."""
-        # What is there for the first time is met in the order of the lines.
+        # The report lists shapes and keys in the order in which they first appear.
         new = [
             (int(block.numbers[index]), skeleton)
             for index, skeleton in sorted(good.new, key=itemgetter(0), reverse=True)
@@ -104,10 +104,10 @@ class FileTally:
             for index in np.delete(np.arange(len(lines)), good.lines).tolist():
                 number = int(block.numbers[index])
                 while new and new[-1][0] < number:
-                    self._meet(*new.pop())
+                    self._note_first(*new.pop())
                 self._add_line(lines[index], number)
         while new:
-            self._meet(*new.pop())
+            self._note_first(*new.pop())
         self._counts["lines"] += len(good.lines)
         numbers = block.numbers[good.lines]
         self._line_numbers.frombytes(numbers.tobytes())
@@ -128,7 +128,7 @@ class FileTally:
             self._excluded_line = self._excluded_line or line
             return
         texts = [turn.text for _, turn in turns]
-        self._meet(line, skeleton)
+        self._note_first(line, skeleton)
         self.add_skeleton(skeleton, 1)
         for key, *numbers in measured(unread, texts):
             self.add_unread(key, *numbers)
@@ -137,8 +137,8 @@ class FileTally:
         self._characters_per_dialogue[sum(map(len, texts))] += 1
         self._characters.update("".join(texts))
 
-    def _meet(self, line: int, skeleton: Skeleton) -> None:
-        """Note what is met for the first time, in the order of the lines."""
+    def _note_first(self, line: int, skeleton: Skeleton) -> None:
+        """Note a shape, and the keys that are not read, where they appear for the first time."""
         self._shapes[skeleton.shape] += 0
         for path, key in skeleton.unread_keys:
             name = known_name(key, self._unread_keys)
@@ -182,7 +182,7 @@ class FileTally:
         if len(self._lines) and not self._counts["with_target"]:
             self._note_last("nothing-to-train", [0], ["no dialogue of the file has a turn that is trained on"])
         elif self._excluded_line and not len(self._lines):
-            message = 'the data says of every dialogue in the file that it is not trained on ("train": false)'
+            message = 'the data says "train": false for every dialogue of the file'
             self._note_at(self._excluded_line, Problem("nothing-to-train", message))
         for key, texts in self._unread_texts.items():
             if texts.is_content(key):

@@ -1,4 +1,4 @@
-"""Dialogues of files whose content is known: the bytes that are read are hashed, and another content is refused."""
+"""Dialogues of files that were hashed before: what is read is hashed again, and a file that differs is refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from convo_cli.errors import DataError, FileChangedError, UsageError
 
 
 class HashedFile(Protocol):
-    """A file whose content is known."""
+    """A file and the hash that it had."""
 
     @property
     def path(self) -> str: ...
@@ -29,11 +29,10 @@ class HashedFile(Protocol):
 def read_unchanged(
     files: Iterable[HashedFile], data_config: DataConfig, omissions: Sequence[Omissions] | None = None
 ) -> Iterator[Iterator[Dialogue]]:
-    """The dialogues of the files; FileChangedError at the end of the block where other bytes were read.
+    """The dialogues of the files; FileChangedError at the end of the block where a file that was read has another hash.
 
-    ``omissions`` are those of `read_dialogues`. The bytes read are hashed, and the rest of a file that was not read to
-    its end. A DataError or UsageError in the block gives way to FileChangedError: it may come from a file that was half
-    written.
+    ``omissions`` are those of `read_dialogues`. A file that was not read to its end is hashed to its end. A DataError
+    or UsageError in the block gives way to FileChangedError: it may come from a file that was half written.
     """
     files = tuple(files)
     opened: list[HashingFile] = []
@@ -57,7 +56,7 @@ def read_unchanged(
 
 
 class HashingFile(io.FileIO):
-    """A file that hashes the bytes that are read from it, in the order in which they are read."""
+    """A file that hashes its bytes as they are read, from the first one on."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path)

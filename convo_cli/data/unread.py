@@ -1,7 +1,7 @@
-"""Texts that a line holds in keys that are not read: a key full of them is named in a warning, so that nothing is lost.
+"""Texts in keys that are not read: a key whose texts are long on average is named in a warning.
 
-A file may have ids, hashes and dates by the million, so a text counts by its length, and one that only looks long (an
-identifier, or what a turn says as well) as a short one.
+Metadata such as ids, hashes and dates is short on average. An identifier, or a text that a turn repeats, counts as a
+short text however long it is.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import msgspec
 from convo_cli.data.problems import quoted
 
 SHORT_TEXT_CHARACTERS = 30
-"""Texts of this length on average are metadata."""
+"""Texts of at most this length on average are metadata."""
 
 _CONTENT_KEYS = frozenset(
     {"tool_calls", "function_call", "tools", "functions", "image", "images", "audio", "audios", "video", "videos"}
 )
-"""Keys that hold what was said or seen, however short it is."""
+"""Keys that hold a part of the conversation, however short."""
 MAX_KEYS = 100
-"""Keys told apart in one file."""
+"""Different keys counted in one file; all others are counted together."""
 OTHER_KEYS = "(other keys)"
 _MAX_KEY_LENGTH = 40
 _EMPTY_CHARACTERS = 2  # [] or {} written as a text
@@ -30,7 +30,7 @@ _IDENTIFIER = re.compile(r"(?=[^0-9]*[0-9])[0-9A-Za-z_.:+-]{1,80}")
 
 
 class UnreadItem(NamedTuple):
-    """One key that the reader left alone."""
+    """A key that is not read, with its place and value."""
 
     path: str
     key: str
@@ -38,7 +38,7 @@ class UnreadItem(NamedTuple):
 
 
 class UnreadTexts(msgspec.Struct):
-    """What the values of one key add up to."""
+    """Number and total length of the texts under one key."""
 
     num_texts: int = 0
     num_characters: int = 0
@@ -48,12 +48,12 @@ class UnreadTexts(msgspec.Struct):
         self.num_characters += num_characters
 
     def is_content(self, key: str) -> bool:
-        """Whether there is so much text that it is probably meant to be read."""
+        """Whether the texts are so long that they are probably meant to be read."""
         limit = _EMPTY_CHARACTERS if key in _CONTENT_KEYS else SHORT_TEXT_CHARACTERS
         return self.num_characters > limit * self.num_texts
 
     def describe(self, key: str) -> str:
-        """What a warning says about them."""
+        """The message of the warning."""
         many = f"{self.num_texts:,} text" if self.num_texts == 1 else f"{self.num_texts:,} texts"
         mean = self.num_characters / max(1, self.num_texts)
         return f"the key {quoted(key)} is not read ({many} of {mean:,.0f} characters on average)"
@@ -70,7 +70,7 @@ def texts_in(value: Any) -> Iterator[str]:
 
 
 def counted_length(text: str, turns: Iterable[str]) -> int:
-    """The length of an unread text on a line with these turns, as it counts."""
+    """The length with which an unread text counts, on a line with these turns."""
     if len(text) <= SHORT_TEXT_CHARACTERS:
         return len(text)
     if _IDENTIFIER.fullmatch(text) or text.strip() in turns:
@@ -87,6 +87,6 @@ def measured(items: Iterable[UnreadItem], turns: Collection[str]) -> Iterator[tu
 
 
 def known_name(key: str, known: Collection[str]) -> str:
-    """The name that a key is counted under, so that no data can fill the memory with keys."""
+    """The name under which a key is counted; their number and length are bounded, and so is the memory."""
     name = key[:_MAX_KEY_LENGTH]
     return name if name in known or len(known) < MAX_KEYS else OTHER_KEYS

@@ -99,12 +99,12 @@ class Evaluator:
                 raise
             message = (
                 f"not enough memory to generate replies ({type(error).__name__}), so this evaluation has no metrics; "
-                "shorter replies (generation.max_new_tokens) need less"
+                "a lower generation.max_new_tokens needs less memory"
             )
             self.report(Notice(message, is_warning=True))
             return []
         if left_out := num - len(replies):
-            message = f"{left_out} of {num} replies are not scored: what they answer does not fit the model"
+            message = f"{left_out} of {num} replies are not scored: the turn to answer does not fit the model's window"
             self.report(Notice(message, is_warning=True))
         return replies
 
@@ -112,7 +112,7 @@ class Evaluator:
 def evaluate_files(
     generator: Generator, data: DataConfig, *, num_replies: int, max_new_tokens: int, report: Report
 ) -> tuple[EvaluationDone, tuple[DataFile, ...]]:
-    """Score a finished model, in fp32, on the files that ``data.train`` names, and say which content they had."""
+    """Score a finished model, in fp32, on the files that ``data.train`` names; also returns the files' hashes."""
     encoder = generator.encoder
     with TemporaryDirectory(prefix="convo-evaluate-") as folder:
 

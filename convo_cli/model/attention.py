@@ -97,7 +97,7 @@ def packed_attention(
     return _by_length(query, key, value, dropout, scaling, segments), None
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # or every step's lengths would be compiled anew
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # or every step's lengths would be compiled again
 def _by_length(
     query: Tensor, key: Tensor, value: Tensor, dropout: float, scaling: float | None, segments: Segments
 ) -> Tensor:

@@ -158,7 +158,7 @@ def context_length(model: PreTrainedModel) -> int | None:
 
 
 def read_context_length(source: str, revision: str | None = None) -> int | None:
-    """The same by the config of a folder or hub id alone; None also where that cannot be read."""
+    """Longest sequence by the config of a folder or hub id alone; None also where the config cannot be read."""
     from transformers import AutoConfig
 
     try:
@@ -205,8 +205,8 @@ def use_fast_activations(model: PreTrainedModel) -> int:
 def train_every_row(model: PreTrainedModel) -> None:
     """Let the padding token's embedding be trained like any other; often that is the end token.
 
-    transformers keeps it from gradients where config.json names it as it was loaded, which a resize of the vocabulary
-    changes (LLaMA's -1 is the last row), so that a resumed run would train other rows.
+    transformers stops the gradient of the row that config.json names when the model is built. A resize of the
+    vocabulary changes which row that is (LLaMA's -1 is the last one), so a resumed run would train other rows.
     """
     embeddings: Any = model.get_input_embeddings()
     embeddings.padding_idx = None
@@ -219,7 +219,7 @@ def save_memory(model: PreTrainedModel) -> None:
 
 
 def set_generation_defaults(model: PreTrainedModel, encoder: DialogueEncoder, settings: GenerationConfig) -> None:
-    """Make the saved folder stop, pad and sample as configured, whoever calls its `generate`."""
+    """Make the saved folder stop, pad and sample as configured, whichever program calls its `generate`."""
     from transformers import GenerationConfig as HuggingFaceGenerationConfig
 
     is_sampling = settings.temperature > 0

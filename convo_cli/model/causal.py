@@ -31,13 +31,14 @@ tokens by at least 2e-3."""
 
 
 def require_causal(model: PreTrainedModel, encoder: DialogueEncoder) -> None:
-    """Change the last tokens of a text: earlier logits must not move. Else raise ModelError by name.
+    """Raise ModelError, by name, where a change of the last tokens of a text moves earlier logits.
 
-    Leaves the model in evaluation mode. Runs in the model's own type, whatever training computes in.
+    Leaves the model in evaluation mode. Computes in the model's own type, without autocast.
     """
     model.eval()
     length = min(_LENGTH, context_length(model) or _LENGTH)
-    # Of two neighbouring cuts one lies inside a block of tokens that see each other; the first finds a seen prefix.
+    # Of two neighbouring cuts, one lies inside a block of tokens that see each other. The cut after the first token
+    # finds a prefix that sees later tokens.
     cuts = sorted({1, length // 2, length - 2, length - 1} & set(range(1, length)))
     rows = _rows(model, encoder, length, cuts).to(model.device)
     try:

@@ -1,9 +1,9 @@
 """How examples become batches for one model, and the proof on real dialogues that it changes nothing.
 
-A pack needs no padding, and its loss needs no logits of tokens that are not targets. Both lean on the insides of a
-model that transformers lets us see but does not promise, so they are used only after this model, in this arithmetic,
-has given the loss and the gradient that it gives for one dialogue at a time. A run makes this choice once: the proof
-compares to rounding, and how far that goes depends on the weights.
+A pack needs no padding, and its loss needs no logits of tokens that are not targets. Both depend on internals of a
+model that transformers exposes but does not promise. So they are used only after this model, in this arithmetic, has
+given the loss and the gradient that it gives for one dialogue at a time. A run makes this choice once: the proof allows
+for rounding, and the size of rounding depends on the weights.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _PASS_COST = 64
 _TOLERANCES = {torch.float32: (2e-5, 1e-3), torch.bfloat16: (1e-2, 5e-2), torch.float16: (2e-3, 1e-2)}
 """Largest difference of two losses and of two gradients, relative to their size; rounding alone stays a tenth of it."""
 _ABSOLUTE = 1e-5
-"""And beside it, in nats a target: near a loss of 0 rounding is no longer small against the loss.
+"""The absolute part of the tolerance, in nats a target: near a loss of 0 rounding is not small against the loss.
 
 The gradient of a target's loss with respect to its logits (softmax minus one-hot) is about as large as that loss near 0
 and has an absolute error of rounding too: 2e-7 measured in fp32, 1e-6 in fp16. So the gradients may differ by as much
@@ -111,7 +111,7 @@ def choose_layout(
     proof = _Proof(model, examples, target_kinds, pad_id, autocast, is_trained=is_trained)
     has_plain_head = proof.is_matrix_product() and proof.difference_of(loss.pad, loss.nll_sum) is None
     if not has_plain_head:
-        report(Notice("the logits of this model are more than a matrix product, so all of them are computed"))
+        report(Notice("batching: logits are computed for all tokens, because they are more than a matrix product"))
     reason = "training.packing is off" if packing == "off" else why_not_packed(model)
     if reason is None:
         plain = use_packed_attention(model)
@@ -123,9 +123,9 @@ def choose_layout(
         raise ModelError(f"training.packing is on, but {reason}", hint="--set training.packing=auto")
     attention = _attention(model, autocast, is_packed=reason is None)
     if reason is None:
-        report(Notice(f"dialogues are packed without padding ({attention}), proved equal"))
+        report(Notice(f"batching: packed without padding, checked against one dialogue at a time ({attention})"))
     else:
-        report(Notice(f"dialogues are padded to batches, not packed: {reason}"))
+        report(Notice(f"batching: padded, because {reason}"))
     return Layout(reason is None, has_plain_head, pad_id, reason, attention)
 
 
@@ -165,13 +165,13 @@ def _arithmetic(model: PreTrainedModel, autocast: Autocast) -> torch.dtype:
 
 
 def proof_examples(store: TokenStore, target_kinds: Collection[int], among: int = 64) -> list[Example]:
-    """The shortest, the middle and the longest of the first examples that are learnt and not long; at least two.
+    """The shortest, the middle and the longest of the first examples that have targets and are not long; at least two.
 
-    One example alone would prove nothing: there is nobody beside it whom it could see.
+    One example alone would prove nothing: it has no neighbour to see.
     """
     kinds = sorted(target_kinds)
-    learnt = [index for index in range(min(among, len(store))) if np.isin(store[index].targets, kinds).any()]
-    order = sorted(learnt, key=lambda index: int(store.lengths[index])) or [0]
+    trained = [index for index in range(min(among, len(store))) if np.isin(store[index].targets, kinds).any()]
+    order = sorted(trained, key=lambda index: int(store.lengths[index])) or [0]
     short = [index for index in order if store.lengths[index] <= _LONGEST_PROOF]
     chosen = sorted({short[0], short[len(short) // 2], short[-1]}) if len(short) > 1 else order[:2]
     return [store[index] for index in (chosen if len(chosen) > 1 else chosen * 2)]
@@ -202,7 +202,7 @@ class _Proof:
     def is_matrix_product(self) -> bool:
         """Whether there is a body and a linear head, and the logits are their product.
 
-        Near a loss of 0 the losses alone would not show other logits: all of them make the target certain.
+        Equal losses do not prove that near a loss of 0, where any large logit of the target gives the same loss.
         """
         model = self._model
         if model.base_model is model or not isinstance(model.get_output_embeddings(), torch.nn.Linear):
@@ -218,13 +218,13 @@ class _Proof:
         expected_loss, expected = self._expected
         actual_loss, actual = self._gradient([collate(self._examples, self._kinds, self._pad_id)], nll_sum)
         if not abs(actual_loss - expected_loss) <= self._loss_tolerance * expected_loss + self._absolute:
-            return f"its loss is {actual_loss:.6g} then, and {expected_loss:.6g} for one dialogue at a time"
+            return f"the loss is {actual_loss:.6g} when packed, but {expected_loss:.6g} for one dialogue at a time"
         if not self._is_trained:
             return None
         size = torch.stack([gradient.norm() for gradient in expected]).norm()
         error = torch.stack([(a - b).norm() for a, b in zip(actual, expected, strict=True)]).norm()
         if not error <= (self._tolerance + self._absolute / max(expected_loss, 1e-12)) * size:
-            return f"its gradient then differs by {float(error / size):.2g} of its size from one dialogue at a time"
+            return f"the gradient differs by {float(error / size):.2g} of its size from one dialogue at a time"
         return None
 
     def _gradient(self, batches: Sequence[Batch], nll_sum: LossOf) -> tuple[float, list[Tensor]]:

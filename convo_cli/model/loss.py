@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some examples, and which of their tokens are learnt."""
+    """Some examples, and which of their tokens are targets."""
 
     input_ids: Tensor  # (B, T)
     predictors: Tensor  # (N,) the token before each target, counted through all rows
@@ -36,7 +36,7 @@ class Batch:
     attention_mask: Tensor | None = None
     """(B, T) of a padded batch: 1 for tokens, 0 for padding."""
     position_ids: Tensor | None = None
-    """(1, T) of a pack: counted anew for each example."""
+    """(1, T) of a pack: counted from 0 for each example."""
     segments: Segments | None = None
     """The examples of a pack."""
 
@@ -67,7 +67,7 @@ class Batch:
 
 
 def pack(examples: Sequence[Example], target_kinds: Collection[int]) -> Batch:
-    """One row without padding, positions counted anew for each example; only the given kinds are learnt."""
+    """One row without padding, positions counted from 0 for each example; only the given kinds are trained on."""
     lengths = [len(example.input_ids) for example in examples]
     flat = np.concatenate([example.input_ids for example in examples]).astype(np.int64)  # (T,)
     boundaries = np.concatenate([[0], np.cumsum(lengths)])
@@ -86,7 +86,7 @@ def pack(examples: Sequence[Example], target_kinds: Collection[int]) -> Batch:
 
 
 def pad(examples: Sequence[Example], target_kinds: Collection[int], pad_id: int) -> Batch:
-    """A row for each example, padded on the right to the longest; only the given kinds are learnt, never padding."""
+    """A row for each example, padded on the right to the longest; targets are the given kinds, never padding."""
     lengths = np.array([len(example.input_ids) for example in examples])
     width = int(lengths.max())
     rows = np.full((len(examples), width), pad_id, np.int64)  # (B, T)
@@ -133,7 +133,7 @@ def head_error(model: PreTrainedModel, batch: Batch) -> float:
 def _inputs(batch: Batch) -> dict[str, Any]:
     if batch.segments is None:
         return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-    # The mask says that nothing is padding, lest transformers warns: the end token is often the padding token.
+    # The mask says that nothing is padding, or transformers would warn: the end token is often the padding token.
     return {
         "input_ids": batch.input_ids,
         "attention_mask": torch.ones_like(batch.input_ids),

@@ -39,7 +39,7 @@ def open_generator(source: str, *, device: str, report: Report) -> Generator:
 def _load(folder: Path, source: str, report: Report) -> Generator:
     if (folder / DIALOGUE_FILE).exists():
         if not (folder / MANIFEST_FILE).exists():
-            message = f"{folder}: has no {MANIFEST_FILE}, so nobody can tell whether it is as it was exported"
+            message = f"{folder}: has no {MANIFEST_FILE}, so convo cannot check that it is as it was exported"
             report(Notice(message, is_warning=True))
         encoder = load_encoder(folder)
         model = load_model(str(folder))
@@ -48,7 +48,7 @@ def _load(folder: Path, source: str, report: Report) -> Generator:
         tokenizer = load_pretrained_tokenizer(str(folder))
         if not tokenizer.chat_template:
             raise ModelError(
-                f"{source}: has neither a {DIALOGUE_FILE} nor a chat template, so nobody can tell how it is talked to",
+                f"{source}: has neither a {DIALOGUE_FILE} nor a chat template, so convo cannot render a prompt for it",
                 hint="train it on dialogues first: model.pretrained in a config for `convo train`",
             )
         window = context_length(model) or _DEFAULT_WINDOW

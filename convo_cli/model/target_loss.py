@@ -1,4 +1,4 @@
-"""The loss at the targets alone, a few at a time: no logits for tokens that nobody trains, and never all at once.
+"""The loss at the targets alone, a few at a time: no logits for tokens that are not targets, and never all at once.
 
 Logits are the largest tensor of training (tokens x vocabulary). Here a chunk of them is made, turned into its loss and
 gradient, and dropped; what stays is as large as the hidden states and the vocabulary matrix.

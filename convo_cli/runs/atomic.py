@@ -33,7 +33,7 @@ _HINTS = {
     errno.EROFS: f"mount it for writing, or {_ELSEWHERE}",
     errno.EACCES: f"ask for the right to write there (`ls -ld` shows who has it), or {_ELSEWHERE}",
     errno.EPERM: f"ask for the right to write there (`ls -ld` and `lsattr -d` show who has it), or {_ELSEWHERE}",
-    errno.EIO: f"the disk did not do what it was told: look at the kernel's log (dmesg), and {_ELSEWHERE}",
+    errno.EIO: f"the disk reported an error: look at the kernel's log (dmesg), and {_ELSEWHERE}",
 }
 
 
@@ -165,7 +165,7 @@ def set_aside(path: Path) -> Path:
 def remove_leftovers(folder: Path) -> None:
     """Delete what broken saves and removals left behind, and put back what a broken replacement took away.
 
-    Only for whoever holds the run's lock.
+    Only for the holder of the run's lock.
     """
     with disk_errors(folder):
         for path in folder.glob(f"{_ASIDE}*"):
@@ -302,7 +302,7 @@ def _mebibytes(num_bytes: int) -> str:
 
 
 def sync_file(path: Path) -> None:
-    """Wait until what was written to a file is on the disk; a missing file is fine."""
+    """Wait until the content of a file is on the disk; a missing file is fine."""
     if path.exists():
         with disk_errors(path), open(path, "r+b") as file:
             os.fsync(file.fileno())

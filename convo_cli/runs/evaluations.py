@@ -28,7 +28,7 @@ _HEX_DIGITS = 16
 
 @dataclass(frozen=True, slots=True)
 class Evaluations:
-    """What is known about the scores of a run."""
+    """The intact evaluations of a run, and the places of its damaged records."""
 
     by_step: dict[int, EvaluationDone]
     damaged: tuple[str, ...]
@@ -36,13 +36,13 @@ class Evaluations:
 
 
 def read_evaluations(run: RunDirectory) -> Evaluations:
-    """The last intact record of each step. A last line that was never finished is no damage: a kill leaves it."""
+    """The last intact record of each step. An unfinished last line is not damage: a kill leaves one."""
     found: dict[int, EvaluationDone] = {}
     damaged: list[str] = []
     for label in ("best-loss", "best-metric"):
         evaluation = _of_pointer(run.pointer(label))
         if evaluation and evaluation.weights == weights_of(run.checkpoint(evaluation.step)):
-            found[evaluation.step] = evaluation  # and not of a checkpoint that was discarded
+            found[evaluation.step] = evaluation  # with other weights it would be of a discarded checkpoint
     for number, record in enumerate(_records(run.metrics), 1):
         if record is None:
             damaged.append(f"{run.metrics}:{number}")

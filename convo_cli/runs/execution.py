@@ -1,4 +1,7 @@
-"""What decides the bits of a run beside its data and its config. run.json stores it, and every resume uses it again."""
+"""The execution of a run: device, precision, CPU threads and batching, which decide its bits with data and config.
+
+run.json stores it, and every resume uses it again.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ ResolvedPrecision = Literal["fp32", "bf16", "fp16"]
 
 
 class Machine(BaseModel):
-    """What is chosen before the model is built: where it computes, and in which arithmetic."""
+    """The part that is chosen before the model is built: where it computes, and in which arithmetic."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

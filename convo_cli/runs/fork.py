@@ -20,10 +20,10 @@ _LONGEST_NAME = 100
 def fork_of(
     run: RunDirectory, found: Found, old_name: str, new_name: str, *, discard_later: bool
 ) -> RunDirectory | None:
-    """Where the run continues from this checkpoint; None: in its own directory.
+    """The new run directory that continues this checkpoint; None where the run continues in its own.
 
-    A fork is what is called for by another name, and by a checkpoint that is not the newest unless what came after it
-    may be discarded. UsageError where both are asked for.
+    Another name makes a fork. So does a checkpoint that is not the newest, unless the later ones may be discarded.
+    UsageError where the user asks for another name and for discarding.
     """
     if new_name != old_name:
         if discard_later:
@@ -49,7 +49,10 @@ def fill_fork(
     is_evaluated: bool,
     evaluations: Mapping[int, EvaluationDone],
 ) -> None:
-    """Write the new run's provenance, the checkpoint, and the logs up to it; ``is_evaluated``: with its evaluation."""
+    """Write the new run's provenance, its checkpoint, and the logs up to that.
+
+    The logs include the evaluation of the checkpoint where it ``is_evaluated``.
+    """
     write_provenance(fork, info)
     for old, new in ((parent.metrics, fork.metrics), (parent.samples, fork.samples)):
         copy_log(old, new, after_step=found.step, is_evaluated=is_evaluated)

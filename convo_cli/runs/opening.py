@@ -62,11 +62,12 @@ def load_from(path: Path, report: Report, load: Callable[[Snapshot], T]) -> T:
             if folder == path:
                 raise CheckpointError(
                     f"{path}: was deleted while it was being read",
-                    hint="training deletes old checkpoints; name the run",
+                    hint="training deletes old checkpoints; give the run directory instead",
                 ) from error
         report(Notice(f"{folder.name} was deleted by its training run while it was being read; taking the newest one"))
     raise CheckpointError(
-        f"{path}: its checkpoints are deleted faster than they can be read", hint="set checkpoints.keep"
+        f"{path}: its checkpoints are deleted faster than they can be read",
+        hint="wait for the end of the run; for the next run raise checkpoints.keep",
     )
 
 

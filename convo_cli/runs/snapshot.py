@@ -1,6 +1,6 @@
-"""Files before they are hashed or loaded, to be compared afterwards: what was verified is what was loaded.
+"""A record of files before they are hashed or loaded, compared afterwards: what was verified is what was loaded.
 
-A file that is replaced, written to, added or removed in between is noticed, also where its time of change was set back.
+It shows a file that was replaced, written to, added or removed in between, even if its modification time was set back.
 """
 
 from __future__ import annotations

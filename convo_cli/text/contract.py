@@ -1,6 +1,6 @@
 """dialogue.json: the written form of how dialogues are rendered, beside the tokenizer in every checkpoint and export.
 
-Whoever opens such a folder (resume, chat, evaluate, export) rebuilds the encoder from it and compares; a tokenizer or
+What opens such a folder (resume, chat, evaluate, export) rebuilds the encoder from it and compares; a tokenizer or
 template that no longer gives the same ids is refused, naming what differs.
 """
 

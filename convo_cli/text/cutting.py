@@ -32,7 +32,7 @@ from convo_cli.text.windows import Window, cut_turn, first_that_fits, next_windo
 Search: TypeAlias = Generator[Sequence[Turn], Rendering | DataError, Encoded | Problem]
 
 _TOLERANCE = 8
-"""Tokens by which turns of their own may be shorter than they are within the dialogue: its rendering decides."""
+"""Tokens by which a window may be shorter than the same turns within the dialogue; its own rendering decides."""
 _NO_PREDECESSOR = "the first token of the turn has none before it"
 
 
@@ -46,7 +46,7 @@ class _Found:
 
 @dataclass(frozen=True, slots=True)
 class _TooLong:
-    """No window holds a turn of so many tokens; ``needed`` is the smallest max_length at which one does."""
+    """A turn of ``length`` tokens fits no window; ``needed`` is the smallest max_length at which it fits."""
 
     needed: int
     length: int
@@ -192,10 +192,11 @@ class _Cutter:
         return _example(rendering.input_ids, targets, num_repeated=num_before)
 
     def _lead(self, turn: int, end: int) -> tuple[NDArray[np.int32], int]:
-        """What each part of a turn repeats, and the position from which on tokens are its own or its context.
+        """The tokens that each part of a turn repeats, and the position of the first token that is its own or context.
 
-        What the template writes before the first turn. Where that is the beginning of a user turn, what is said goes
-        right after it; a reply has the end of its question before it, which leaves room for what ends at ``end``.
+        The repeated tokens are those that the template writes before the first turn. Where the template folds the
+        system text into a user turn, they end inside that turn: the words of a user turn follow them at once, and those
+        of a reply follow the last words of its question, as many as leave room for the tokens up to ``end``.
         """
         ids, head = self._whole.input_ids, self._head
         if not self._is_folded:
@@ -219,12 +220,12 @@ class _Cutter:
     def _explain(self, length: int, reason: str) -> str:
         if reason == _NO_PREDECESSOR:
             return (
-                f"dialogue.max_length {self._max_length} leaves no room for anything of what comes before a turn of "
-                f"{length} tokens, so its first token could not be trained on"
+                f"dialogue.max_length {self._max_length} leaves no room for a token before a turn of {length} tokens, "
+                "so the first token of the turn could not be trained on"
             )
         message = f"a turn of {length} tokens does not fit into dialogue.max_length {self._max_length}"
         if length <= self._room:
-            message += f" with the turn before it, and not without: {reason}"
+            message += f" with the turn before it, and cannot stand without that turn: {reason}"
         elif self._system:
             message += f" beside {self._head} tokens of system text"
         return message

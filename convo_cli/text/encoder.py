@@ -92,8 +92,8 @@ class DialogueEncoder:
     def prompt(self, turns: Sequence[Turn], *, max_new_tokens: int) -> Prompt:
         """The turns as a prompt that leaves room for the reply, dropping whole turns from the left where it must.
 
-        What is left is rendered as the dialogue it is. System turns always stay. Raises DataError where the template
-        refuses the turns, or the last turn alone does not fit.
+        The turns that stay are rendered as a dialogue of their own. System turns always stay. Raises DataError where
+        the template refuses the turns, or the last turn alone does not fit.
         """
         whole = self._render_prompt(turns)
         if isinstance(whole, DataError):
@@ -222,7 +222,7 @@ class DialogueEncoder:
             ids = known[context] if start == 0 else self._encode_text(context[start:])
             if before and ids[: len(before)] != before:
                 # The tokenizer joins this text with the one before it. What was said first must not depend on what
-                # comes next, so this text begins anew; where transformers differs then, `require_parity` says so.
+                # comes next, so this text begins again; where transformers differs then, `require_parity` says so.
                 start, before = len(context) - len(piece.text), _NO_IDS
                 ids = self._encode_text(context[start:])
             results.append(ids[len(before) :] if before else ids)
@@ -277,7 +277,7 @@ class StreamDecoder:
 
 
 def _text_backend(tokenizer: PreTrainedTokenizerBase, unmarked: Iterable[str], special: Collection[str]) -> Tokenizer:
-    """A copy of the tokenizer for plain text: none of the ``special`` tokens comes of it, nothing is cut or padded.
+    """A copy of the tokenizer for plain text: it never yields a ``special`` token, and cuts and pads nothing.
 
     ``unmarked`` are those that the template writes though the tokenizer does not call them special.
     """

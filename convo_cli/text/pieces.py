@@ -83,7 +83,10 @@ class Rendering:
         return [piece.text for piece in self.pieces[first:said]]
 
     def ended_like(self, turn: int, whole: Rendering, of_whole: int) -> Rendering:
-        """Without what ends this dialogue and not its last turn: what the same turn does not have in ``whole``."""
+        """The rendering without what the template writes only at the end of a dialogue.
+
+        That is what the last turn has after its words, but the same turn in ``whole`` has not.
+        """
         _, said, stop = self.spoken[turn]
         _, said_there, stop_there = whole.spoken[of_whole]
         pairs = zip(self.pieces[said + 1 : stop], whole.pieces[said_there + 1 : stop_there], strict=False)
@@ -111,7 +114,7 @@ class Template(Protocol):
 
     @property
     def chat_template(self) -> str:
-        """The same rendering as Jinja, for transformers and whoever reads its folders."""
+        """The same rendering as Jinja, for transformers and other readers of its folders."""
         ...
 
     def render(self, turns: Sequence[Turn], *, for_reply: bool = False) -> list[Piece]:

@@ -1,4 +1,4 @@
-"""200 short texts to tell tokenizers apart by: scripts, spaces, numbers, code, emoji, look-alikes of tokens."""
+"""200 short texts on which tokenizers differ: scripts, spaces, numbers, code, emoji, look-alikes of tokens."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The proof that a folder gives back the encoder that was saved in it, and a form of the tokenizer that does.
+"""The check that a saved encoder reloads equal, and the choice of a form of the tokenizer that does.
 
-transformers loads many tokenizers by building them again from their vocabulary and their flags, and saves not all of
-the flags: LlamaTokenizer loses ``legacy``. Saved under no class of its own, a tokenizer is what tokenizer.json says.
+transformers rebuilds many tokenizers from their vocabulary and their flags, but does not save all of the flags:
+LlamaTokenizer loses ``legacy``. A tokenizer that is saved without its class is loaded as tokenizer.json states it.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _HINT = "save the model with a tokenizer that transformers loads as it was saved
 
 
 def reloadable(tokenizer: PreTrainedTokenizerBase, model_folder: Path, report: Report) -> PreTrainedTokenizerBase:
-    """The tokenizer, or an equal one of no class, whichever is the same once saved; ModelError where neither is.
+    """The tokenizer if it reloads equal, else an equal one without its class; ModelError where neither reloads equal.
 
-    ``model_folder`` holds the config.json that decides, with the tokenizer's own, as what transformers loads it.
+    ``model_folder`` holds the config.json that decides, with the tokenizer's own, which class transformers loads.
     """
     if _lost_by_saving(tokenizer, tokenizer, model_folder) is None:
         return tokenizer
@@ -39,16 +39,16 @@ def reloadable(tokenizer: PreTrainedTokenizerBase, model_folder: Path, report: R
     if lost := _lost_by_saving(plain, tokenizer, model_folder):
         raise _refusal(lost)
     name = type(tokenizer).__name__
-    report(Notice(f"the tokenizer is saved without its class, because {name} does not reload as it was saved"))
+    report(Notice(f"the tokenizer is saved without its class, because {name} loses settings when it is saved"))
     return plain
 
 
 def require_equal(
     encoder: DialogueEncoder, folder: Path, texts: Iterable[str] = (), dialogues: Iterable[Dialogue] = ()
 ) -> None:
-    """Raise ModelError unless what chat loads from the folder gives the same ids and texts as the encoder.
+    """Raise ModelError unless the encoder that chat loads from the folder gives the same ids and texts.
 
-    Compared are the probe texts, the given ones, and dialogues of both.
+    It is compared on the probe texts, on ``texts``, on dialogues made of the probe texts, and on ``dialogues``.
     """
     try:
         read = load_encoder(folder)
@@ -57,15 +57,15 @@ def require_equal(
     spoken = [*PROBES, *texts]
     for text, before, after in zip(spoken, encoder.text_ids(spoken), read.text_ids(spoken), strict=True):
         if before != after:
-            raise _refusal(f"{text!r} in a turn has the ids {before}, but then {after}")
+            raise _refusal(f"{text!r} in a turn has the ids {before}, but {after} once reloaded")
         if (old := encoder.decode(before)) != (new := read.decode(before)):
-            raise _refusal(f"the ids {before} are the reply {old!r}, but then {new!r}")
+            raise _refusal(f"the ids {before} are the reply {old!r}, but {new!r} once reloaded")
     halves = zip(PROBES[::2], PROBES[1::2], strict=True)
     whole = [Dialogue((Turn("user", one), Turn("assistant", two))) for one, two in halves]
     whole += dialogues
     for dialogue, mine, other in zip(whole, _examples(encoder, whole), _examples(read, whole), strict=True):
         if mine != other:
-            raise _refusal(f"the dialogue {as_messages(dialogue.turns)} has the ids {mine}, but then {other}")
+            raise _refusal(f"the dialogue {as_messages(dialogue.turns)} has the ids {mine}, but {other} once reloaded")
     if difference := _difference(encoder.tokenizer, read.tokenizer, spoken):
         raise _refusal(difference)
 
@@ -77,7 +77,7 @@ def _refusal(difference: str) -> ModelError:
 def _lost_by_saving(
     saved: PreTrainedTokenizerBase, original: PreTrainedTokenizerBase, model_folder: Path
 ) -> str | None:
-    """What differs between a tokenizer and what comes back of a form of it that is saved."""
+    """What ``saved`` loses against ``original`` when it is saved and loaded; None where nothing is lost."""
     with TemporaryDirectory(prefix="convo-") as folder:
         if (config := model_folder / "config.json").is_file():
             shutil.copyfile(config, Path(folder, "config.json"))
@@ -88,24 +88,24 @@ def _lost_by_saving(
             return error.message
     one, other = (tokenizer.backend_tokenizer.to_str() for tokenizer in (original, read))
     if one != other and tokenizer_sha256(original) != tokenizer_sha256(read):
-        return "its vocabulary, normalizer, splitter, decoder or post-processor is not what it was"
+        return "its vocabulary, normalizer, splitter, decoder or post-processor differs"
     return _difference(original, read, PROBES)
 
 
 def _difference(original: Any, read: Any, texts: Sequence[str]) -> str | None:
-    """What differs for those who use the tokenizers through transformers."""
+    """What differs between two tokenizers that are used through transformers."""
     for text, before, after in zip(texts, *(one(list(texts))["input_ids"] for one in (original, read)), strict=True):
         if before != after:
-            return f"{text!r} has the ids {before}, but then {after}"
+            return f"{text!r} has the ids {before}, but {after} once reloaded"
         if (old := original.decode(before)) != (new := read.decode(before)):
-            return f"the ids {before} are {old!r}, but then {new!r}"
+            return f"the ids {before} are {old!r}, but {new!r} once reloaded"
     if (mine := original.special_tokens_map) != (other := read.special_tokens_map):
-        return f"its special tokens are {mine}, but then {other}"
+        return f"its special tokens are {mine}, but {other} once reloaded"
     return None
 
 
 def _without_class(tokenizer: Any) -> PreTrainedTokenizerBase:
-    """The same tokenizer as what transformers takes from tokenizer.json as it stands."""
+    """The same tokenizer as a PreTrainedTokenizerFast, which transformers loads from tokenizer.json unchanged."""
     from transformers import PreTrainedTokenizerFast
 
     return PreTrainedTokenizerFast(

@@ -1,4 +1,4 @@
-"""An example as a person can read it: its text in stretches that are all learnt, or all not."""
+"""An example as a person can read it: its text in stretches that are all targets, or all context."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Stretch:
 
 
 def stretches(encoder: DialogueEncoder, example: Example) -> list[Stretch]:
-    """Cut an example wherever what is learnt changes."""
+    """Cut an example wherever targets begin or end."""
     bounds = [0, *(np.flatnonzero(np.diff(example.targets)) + 1).tolist(), len(example.targets)]
     return [
         Stretch(

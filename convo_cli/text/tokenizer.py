@@ -134,7 +134,7 @@ def load_pretrained_tokenizer(source: str, revision: str | None = None) -> PreTr
         tokenizer.backend_tokenizer.encode_batch_fast(list(PROBES))
     except Exception as error:  # the tokenizers library has no type of its own for it
         raise ModelError(
-            f"{source}: its tokenizer fails at a text that it does not know ({first_line(error)})",
+            f"{source}: its tokenizer fails on text outside its vocabulary ({first_line(error)})",
             hint="the model in tokenizer.json needs an unk_token that is in its vocabulary",
         ) from error
     return tokenizer
@@ -223,7 +223,7 @@ def _stated_ids(file: Path) -> dict[str, int]:
 
 
 def _unreadable(folder: Path, error: Exception) -> str:
-    """Why a tokenizer cannot be loaded, told of its file where that is the reason."""
+    """Why a tokenizer cannot be loaded; names its file where that is the reason."""
     file = folder / "tokenizer.json"
     if not file.is_file():
         return "there is no tokenizer.json"

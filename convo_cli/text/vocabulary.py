@@ -1,8 +1,8 @@
 """The ids of a tokenizer: each token has one, and no other token has it.
 
 The tokenizers library numbers added tokens from the size of the vocabulary on. Where an id is unused, the size is
-smaller than the largest id, and a new token gets the id of a word. What is done here is done to the JSON form of the
-tokenizer, the only one that tells all of it.
+smaller than the largest id, and a new token gets the id of a word. This module changes the JSON form of a tokenizer,
+the only form that holds all of it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def settle_ids(tokenizer: PreTrainedTokenizerBase, stated: Mapping[str, int], so
     for token, index in sorted(stated.items() - vocabulary.items()):
         raise ModelError(
             f"{source}: tokenizer.json gives {token!r} the id {index}"
-            + (f", which is {owners[index]!r}" if index in owners else f", but transformers {vocabulary.get(token)}"),
+            + (f", the id of {owners[index]!r}" if index in owners else f", but transformers {vocabulary.get(token)}"),
             hint=_HINT,
         )
 
@@ -89,14 +89,14 @@ def _fill(tokenizer: PreTrainedTokenizerBase, stated: Mapping[str, int], source:
     taken.update(words.values())
     _require_few_unused(max(taken) + 1, len(taken), source)
     words.update({f"{_MARK}unused {index}{_MARK}": index for index in range(max(taken)) if index not in taken})
-    anything: Any = tokenizer
-    anything._tokenizer = Tokenizer.from_str(json.dumps(spec))  # transformers has no public way to set it
+    untyped: Any = tokenizer
+    untyped._tokenizer = Tokenizer.from_str(json.dumps(spec))  # transformers has no public way to set it
 
 
 def without_spellings(backend: Tokenizer, tokens: Collection[str]) -> Tokenizer:
-    """The same for plain text, where a text that spells one of these special tokens gets other ids than the token's.
+    """The tokenizer for plain text, in which a text that spells one of these special tokens never gets the token's id.
 
-    ``backend`` encodes special tokens as text already; but a word of the vocabulary may be spelled like one of them.
+    ``backend`` already encodes special tokens as text, but a word of the vocabulary may be spelled like one of them.
     """
     texts = [text for token in tokens for text in (token, f"a {token} {token}{token} a{token}b")]
     encodings = iter(backend.encode_batch_fast(texts, add_special_tokens=False))

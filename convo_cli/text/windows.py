@@ -1,4 +1,4 @@
-"""Where a dialogue that is longer than the model's window is cut: between turns, and within a turn where it must be."""
+"""Where a dialogue longer than the model's window is cut: between turns, or within a turn that fits no window."""
 
 from __future__ import annotations
 

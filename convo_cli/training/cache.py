@@ -75,7 +75,7 @@ class Cache:
         return opened, verified is not None
 
     def keep(self, kind: str, key: Mapping[str, Any], variant: Mapping[str, Any], made: Path) -> None:
-        """Keep the files of a folder that `get` has made and does not want, for `related`; they are moved."""
+        """Move the files of a folder that ``make`` has filled and then refused to where `related` finds them."""
 
         def move(aside: Path) -> None:
             for file in made.iterdir():
@@ -93,7 +93,7 @@ class Cache:
         for kind in kinds:
             family = self._folder(kind, key, {}).name.rpartition("-")[0]
             for folder in sorted(self._root.glob(f"{family}-*[0-9a-f]")):
-                # One that is locked is being made, perhaps by this process, and one that is damaged is of no use.
+                # A locked folder is being filled, perhaps by this process; a damaged one is useless.
                 with suppress(Timeout, CheckpointError, ChangedError), FileLock(_lock_of(folder)).acquire(timeout=0):
                     verified = verify_directory(folder)
                     opened = json.loads((folder / _KEY_FILE).read_bytes())["variant"], open_(folder)
@@ -111,7 +111,7 @@ class Cache:
         try:
             return verify_directory(folder)
         except CheckpointError as error:
-            self._report(Notice(f"{error}; it is made again", is_warning=True))
+            self._report(Notice(f"{error}; it is created again", is_warning=True))
             return None
 
     @contextmanager
@@ -129,7 +129,7 @@ class Cache:
         try:
             yield
         except BaseException:
-            with suppress(OSError):  # not empty: somebody else needs it
+            with suppress(OSError):  # not empty: another process uses it
                 Path(lock.lock_file).unlink()
                 for above in missing:
                     above.rmdir()
@@ -139,7 +139,7 @@ class Cache:
 
     def _prune(self) -> None:
         """Remove the folders not used for longest and what killed processes left, but nothing that one is at."""
-        with suppress(OSError):  # somebody else prunes at the same time; what is left goes next time
+        with suppress(OSError):  # another process prunes at the same time; the next run removes the rest
             ours = [(path, match) for path in self._root.iterdir() if (match := _OURS.fullmatch(path.name))]
             folders = [path for path, match in ours if not match["aside"]]
             folders.sort(key=lambda path: path.stat().st_mtime, reverse=True)

@@ -1,4 +1,4 @@
-"""Two ways of the same steps compared: tensors by their SHA-256, logged values as they are."""
+"""Comparison of the same steps computed in two ways: tensors by their SHA-256, logged values as they are."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from convo_cli.training.state import TrainState
 _NOT_COMPARED = {
     "time", "seconds", "waiting_seconds", "memory_bytes", "max_steps", "elapsed_seconds", "best", "weights", "checksum",
 }  # fmt: skip
-"""Measurements, how far the proof goes, and what an evaluation says about other evaluations and about files."""
+"""Measurements, the length of the proof, and what an evaluation says about other evaluations and about files."""
 
 
 @dataclass(frozen=True, slots=True)

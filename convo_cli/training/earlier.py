@@ -40,7 +40,7 @@ class EarlierStore:
 
 
 def find_earlier(cache: Cache, key: Mapping[str, Any]) -> list[EarlierStore]:
-    """Open the stores of this key, whatever their max_length and long_turns."""
+    """Open the stores of this key, of any max_length and long_turns."""
     found = cache.related((TOKENS, REFUSED), key, TokenStore.open)
     return [EarlierStore(store, int(variant["max_length"])) for variant, store in found]
 

@@ -1,4 +1,4 @@
-"""What is looked at before step 1: every dialogue has something to learn and an end to learn, and fits its windows.
+"""The checks of encoded data before step 1: every dialogue has targets, end tokens among them, and fits its windows.
 
 Problems are gathered over the whole data and refused together; the counts are what the tables of `train` and
 `validate-data` show.
@@ -44,7 +44,7 @@ class PreflightError(DataError):
 
 
 class Refusals(ProblemTally):
-    """Problems as a tally keeps them, and what max_length would hold all turns that are too long."""
+    """Problems as a tally keeps them, and the smallest max_length that would hold all turns that are too long."""
 
     needed = 0
 
@@ -55,7 +55,7 @@ class Refusals(ProblemTally):
 
 
 def advice_for_long_turns(needed: int, context: int | None) -> str:
-    """What to do where turns are too long for any window; ``context`` is what the model can read, where known."""
+    """The hint where turns are too long for any window; ``context`` is what the model can read, where known."""
     if needed > MAX_LENGTH_LIMIT:
         return "set dialogue.long_turns: split (or drop)"
     if context is not None and needed > context:
@@ -69,7 +69,7 @@ def advice_for_long_turns(needed: int, context: int | None) -> str:
 def check_targets(
     dialogues: Sequence[Dialogue], part: TokenStore, train_on: TrainOn, stop_ids: Sequence[int], found: ProblemSink
 ) -> None:
-    """Find the dialogues of ``part`` that teach nothing, or a reply that never ends."""
+    """Find the dialogues of ``part`` without a target, or with a trained reply whose end token is no target."""
     is_end = np.isin(part.input_ids[:], stop_ids) & (part.targets[:] == ASSISTANT_TARGET)
     before = np.concatenate([[0], np.cumsum(is_end)])
     ends = np.bincount(part.dialogue_of, np.diff(before[part.offsets]), minlength=len(dialogues))
@@ -80,7 +80,7 @@ def check_targets(
             message = f"no turn of the dialogue is trained on (train_on: {train_on})"
             found(_problem("no-target", message, dialogue))
         elif num_ends < (expected := _num_trained_replies(dialogue, train_on)):
-            message = f"only {num_ends:.0f} of {expected} replies have an end token that is learnt"
+            message = f"only {num_ends:.0f} of {expected} replies have an end token that is trained on"
             found(_problem("end-not-learnt", message, dialogue))
 
 
@@ -116,7 +116,7 @@ def tokens_per_dialogue(store: TokenStore) -> Spread:
 def warn_of_leaks(
     train: TokenStore, validation: TokenStore, files: tuple[Sequence[str], Sequence[str]], report: Report
 ) -> None:
-    """Tell how many validation dialogues are also in the training data, and where the first ones are."""
+    """Warn of validation dialogues that are also in the training data: how many, and where the first ones are."""
     seen, asked = train.dialogues["fingerprint"], validation.dialogues["fingerprint"]
     is_kept, is_asked = train.dialogues["num_tokens"] > 0, validation.dialogues["num_tokens"] > 0
     shared = np.flatnonzero(np.isin(asked, seen[is_kept]) & is_asked)

@@ -1,7 +1,7 @@
 """From dialogue files to an encoder and token stores: all that happens to the data before step 1, done once.
 
 The tokenizer of a from-scratch run and the encoded data are cached by content (see `cache`), so a second run on the
-same data, or a resumed one, maps what the first one wrote.
+same data, or a resumed one, opens what the first one wrote.
 """
 
 from __future__ import annotations
@@ -88,13 +88,13 @@ def build_encoder(config: RunConfig, files: DataFiles, cache: Cache, report: Rep
         if len(tokenizer) < config.tokenizer.vocab_size:
             report(
                 Notice(
-                    f"tokenizer.vocab_size is {config.tokenizer.vocab_size}, but the training text gives only "
-                    f"{len(tokenizer)} pieces"
+                    f"the vocabulary has {len(tokenizer)} tokens, not {config.tokenizer.vocab_size} "
+                    "(tokenizer.vocab_size): there is not enough training text for more"
                 )
             )
     template = make_template(config.dialogue.template, tokenizer)
     if template.name != config.dialogue.template:
-        report(Notice(f"dialogue.template: auto is {template.name} here"))
+        report(Notice(f"dialogue.template: auto chooses {template.name}"))
     new = add_special_tokens(tokenizer, template.special_tokens)
     if tokenizer.eos_token is None:
         tokenizer.eos_token = template.stop_tokens[-1]
@@ -147,9 +147,9 @@ def prepare_data(
 
         (opened, omissions), was_there = cache.get(TOKENS, key, make, _open, variant)
         if was_there:
-            report(Notice(f"the {what} data was encoded before; using that"))
+            report(Notice(f"the {what} data was encoded by an earlier run; using its tokens"))
         report_omissions(omissions, [file.path for file in files], config.data.reasoning, report)
-        _tell_of_left_out(opened, what, files, encoder.max_length, report)
+        _report_left_out(opened, what, files, encoder.max_length, report)
         return opened
 
     train = validation = None
@@ -227,7 +227,7 @@ def encode_files(
     if done == 0:
         raise DataError(
             "the data contains no dialogue to train on",
-            hint='dialogues of which the data says "train": false (or "weight": 0, "loss": false) are left out',
+            hint='dialogues that say "train": false (or "weight": 0, "loss": false) are left out',
         )
 
 
@@ -271,7 +271,7 @@ def _one_ahead(items: Iterator[_Item]) -> Generator[_Item, None, None]:
 
 
 def _check_template(dialogues: Iterable[Dialogue], encoder: DialogueEncoder, report: Report) -> None:
-    """Prove that transformers renders these dialogues alike, and tell where ids do not give the text back."""
+    """Prove that transformers renders these dialogues alike, and warn where ids do not give the text back."""
     changed = []
     for dialogue in dialogues:
         encoder.require_parity(dialogue.turns)
@@ -287,8 +287,8 @@ def _check_template(dialogues: Iterable[Dialogue], encoder: DialogueEncoder, rep
         )
 
 
-def _tell_of_left_out(store: TokenStore, what: str, files: Sequence[DataFile], max_length: int, report: Report) -> None:
-    """Name the dialogues that `dialogue.long_turns: drop` left out; DataError where no other is there."""
+def _report_left_out(store: TokenStore, what: str, files: Sequence[DataFile], max_length: int, report: Report) -> None:
+    """Name the dialogues that `dialogue.long_turns: drop` left out; DataError where none is left."""
     left_out = np.flatnonzero(store.dialogues["num_tokens"] == 0)
     if not len(left_out):
         return

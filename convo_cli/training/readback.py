@@ -1,4 +1,4 @@
-"""A checkpoint as it will be read: whether chat, evaluation, export and resume get from it what was saved."""
+"""The check that chat, evaluation, export and resume will read from a checkpoint what was saved in it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ Form: TypeAlias = "tuple[tuple[int, ...], str]"
 
 _TYPES = {torch.float32: "F32", torch.int64: "I64", torch.int32: "I32", torch.bool: "BOOL", torch.uint8: "U8"}
 _NUM_EXAMPLES = 20  # of the training data, read back as texts
-_HINT = "this model cannot be saved by the installed transformers: take another version, or another model"
+_HINT = "the installed transformers cannot save this model: use another version of it, or another model"
 _PASSING = {"transformers_version", "architectures", "dtype", "torch_dtype"}
-"""Keys of config.json that say nothing of what the model computes here."""
+"""Keys of config.json that may change in passing: they do not affect what the model computes."""
 
 
 def require_readable(folder: Path, parts: Parts) -> None:
@@ -71,7 +71,7 @@ def _require_config(folder: Path, model: PreTrainedModel) -> None:
 
 
 def _settings(values: dict[str, Any]) -> dict[str, Any]:
-    """A config as JSON knows it, without what is passing, private or not set."""
+    """A config as JSON, without keys that are private, not set or in `_PASSING`."""
 
     def cleaned(value: Any) -> Any:
         if isinstance(value, dict):

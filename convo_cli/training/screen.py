@@ -1,4 +1,4 @@
-"""What a config refuses of repaired data, a dialogue at a time: for `validate-data --fix --config`."""
+"""The judge of `validate-data --fix --config`: which repaired dialogues a config refuses, one at a time."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Repair: TypeAlias = Callable[[Callable[[bytes], object], Judge | None], int]
 
 
 def judge_of(config: RunConfig, repair: Repair) -> Judge | None:
-    """A judge that refuses what the pre-flight on the lines that it accepts would refuse; None where no line is left.
+    """A judge that refuses each line that the pre-flight of the accepted lines would refuse; None if no line is left.
 
-    A new tokenizer is trained on the accepted lines, and decides which are accepted. So it is trained again until it
-    refuses no further line.
+    A new tokenizer is trained on the accepted lines, and also decides which lines are accepted. So it is trained again
+    until it refuses no further line.
     """
     refused: dict[tuple[Turn, ...], Problem] = {}
     if config.model.pretrained is not None:
@@ -62,4 +62,4 @@ def _judge(config: RunConfig, files: DataFiles, refused: dict[tuple[Turn, ...], 
 
 
 def _ignore(event: object) -> None:
-    """The pre-flight of the fixed file tells all of it."""
+    """The pre-flight of the fixed file reports the same again."""

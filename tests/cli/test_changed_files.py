@@ -23,7 +23,7 @@ NUM_DIALOGUES = 25  # of train.jsonl and of valid.jsonl
 
 @pytest.fixture
 def at_dialogue(monkeypatch):
-    """Call something whenever so many more dialogues were read by whatever reads them; 0: once, before the first."""
+    """Call a function each time so many more dialogues were read; 0: once, before the first."""
 
     def arrange(number, call, *, times=1):
         counter, read_line = itertools.count(), reader._read_line
@@ -272,4 +272,4 @@ def test_a_cache_that_is_cut_short_while_a_run_is_going_is_an_error_and_resume_m
     assert "hint: start again, by `convo resume RUN_DIR`" in message
     result = run_here(work, "resume", "runs/long")
     assert result.code == 0
-    assert "it is made again" in result.err
+    assert "it is created again" in result.err

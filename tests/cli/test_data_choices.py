@@ -91,7 +91,9 @@ def test_reasoning_needs_a_choice_and_the_message_names_both(convo, work):
         result = convo(*command)
         said = " ".join((result.out + result.err).split())
         assert result.code == 3
-        assert re.search(r'data\.jsonl:2:\d+ \$\[1\]\.reasoning_content the key "reasoning_content" is reasoning', said)
+        assert re.search(
+            r'data\.jsonl:2:\d+ \$\[1\]\.reasoning_content the key "reasoning_content" holds reasoning', said
+        )
         assert "--set data.reasoning=drop for train, --reasoning drop for validate-data and evaluate" in said
         assert "keep it (trained on as <think>…</think> before the answer) or drop it" in said
 

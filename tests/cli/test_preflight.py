@@ -19,7 +19,7 @@ def write(path: Path, *dialogues: object) -> None:
 def test_the_config_gives_the_tables_of_train(convo):
     result = convo("validate-data", "--config", "config.yaml")
     assert result.code == 0
-    assert re.search(r"as tokens \(turns\) +training +validation", result.out)
+    assert re.search(r"template: turns +training +validation", result.out)
     assert re.search(r"assistant targets +[\d,]+ \([\d.]+%\) +[\d,]+ \([\d.]+%\)", result.out)
     assert "tokens per dialogue" in result.out
     assert max(map(len, result.out.splitlines())) <= 80
@@ -86,7 +86,7 @@ def test_data_with_errors_is_not_encoded(convo, work):
     write(work / "other.jsonl", ["Hello", ""])
     result = convo("validate-data", "other.jsonl", "--config", "config.yaml")
     assert result.code == 3
-    assert "as tokens" not in result.out
+    assert "template:" not in result.out
 
 
 def test_tokens_are_shown_with_their_text_ids_and_targets(convo, work):
@@ -114,7 +114,7 @@ def test_targets_have_a_colour_on_a_terminal(convo, work, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("train.jsonl", "--show-tokens", "2"), "--show-tokens needs to know the tokenizer"),
+        (("train.jsonl", "--show-tokens", "2"), "--show-tokens needs a tokenizer"),
         (("train.jsonl", "--tokenizer", "exports/nothing"), "exports/nothing"),
         (("train.jsonl", "--tokenizer", "exports/tiny", "--config", "config.yaml"), "both name a tokenizer"),
         (("-", "--tokenizer", "exports/tiny"), "stdin is read once"),
@@ -131,7 +131,7 @@ def test_what_cannot_be_meant_is_exit_2(convo, work, arguments, message):
 def test_a_second_train_on_the_same_data_encodes_nothing(convo, work):
     first = convo("train", "config.yaml", "--set", "name=first", "--set", "seed=1").err
     again = convo("train", "config.yaml", "--set", "name=again", "--set", "seed=2").err
-    assert "the training data was encoded before" not in first or "the training data was encoded before" in again
-    assert "the training data was encoded before; using that" in again
+    assert "the training data was encoded" not in first or "the training data was encoded" in again
+    assert "the training data was encoded by an earlier run; using its tokens" in again
     caches = [name for name in os.listdir(work / "runs/.convo-cache") if not name.endswith(".lock")]
     assert sorted(name.split("-")[0] for name in caches) == ["tokenizer", "tokens", "tokens"]

@@ -162,7 +162,7 @@ def test_every_shape_that_can_be_packed_is(name):
     layout = choose(make_model(CONFIGS[name]).float(), report=events.append)
     assert (layout.is_packed, layout.has_plain_head) == (True, True)
     assert [event.message for event in events] == [
-        "dialogues are packed without padding (one example length at a time), proved equal"
+        "batching: packed without padding, checked against one dialogue at a time (one example length at a time)"
     ]
 
 

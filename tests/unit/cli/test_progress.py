@@ -113,7 +113,7 @@ def test_the_start_of_a_run_is_a_small_table() -> None:
         "device      cpu, fp32",
         "parameters  12,345,678",
         "steps       1 to 300, 43 per epoch",
-        "as tokens (turns)                     training            validation",
+        "template: turns                       training            validation",
         "─" * 68,
         "dialogues                               11,118                   852",
         "tokens of a dialogue     median 104, max 1,790   median 100, max 480",

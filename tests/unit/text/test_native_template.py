@@ -181,7 +181,7 @@ def test_where_no_window_is_accepted_the_dialogue_is_refused_with_the_templates_
     (refused,) = cut.encode_all([Dialogue(turns, line=4, file="a.jsonl")])
     assert refused.code == "turn-too-long"
     assert refused.needed == whole
-    assert "with the turn before it, and not without: the chat template refuses" in refused.message
+    assert "with the turn before it, and cannot stand without that turn: the chat template refuses" in refused.message
     assert "Users and models speak in turns" in refused.message
     (split,) = cut.encode_all([Dialogue(turns)], "assistant", "split")
     assert sum(int((example.targets > 0).sum()) for example in split.examples) > 0

@@ -198,6 +198,6 @@ def test_a_tokenizer_that_fails_at_unknown_words_is_refused(tmp_path):
     backend = Tokenizer(models.WordLevel({f"w{index}": index for index in range(300)}, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(tokenizer_object=backend).save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match=r"fails at a text that it does not know \(.*UNK") as caught:
+    with pytest.raises(ModelError, match=r"fails on text outside its vocabulary \(.*UNK") as caught:
         load_pretrained_tokenizer(str(tmp_path))
     assert "unk_token" in str(caught.value.hint)

@@ -119,7 +119,7 @@ def test_added_tokens_keep_the_ids_that_tokenizer_json_states(tmp_path, unused, 
 
 
 def test_a_stated_id_that_is_a_words_is_refused_with_both(tmp_path):
-    with pytest.raises(ModelError, match=r"tokenizer\.json gives '<far>' the id 7, which is 'w6'"):
+    with pytest.raises(ModelError, match=r"tokenizer\.json gives '<far>' the id 7, the id of 'w6'"):
         load_pretrained_tokenizer(save(tmp_path, words_with(()), ("<far>", 7)))
 
 

@@ -63,13 +63,16 @@ def test_a_new_tokenizer_has_the_templates_tokens_and_stops_and_pads_with_its_en
     assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|end|>", "<|end|>")
     assert made.encoder.pad_id == made.encoder.stop_ids[0]
     assert made.encoder.max_length == 128
-    assert notices(events) == ["dialogue.template: auto is turns here"]
+    assert notices(events) == ["dialogue.template: auto chooses turns"]
 
 
 def test_a_vocabulary_smaller_than_asked_for_is_told(tiny_config, build, events):
     made = build(tiny_config(tokenizer={"vocab_size": 90_000}))
     pieces = len(made.encoder.tokenizer) - made.num_new_tokens
-    assert f"tokenizer.vocab_size is 90000, but the training text gives only {pieces} pieces" in notices(events)
+    expected = (
+        f"the vocabulary has {pieces} tokens, not 90000 (tokenizer.vocab_size): there is not enough training text"
+    )
+    assert f"{expected} for more" in notices(events)
 
 
 def test_a_new_tokenizer_is_trained_once_for_the_same_text_and_settings(tiny_config, build, events):
