@@ -134,6 +134,8 @@ def test_every_kept_event_is_one_record_with_stable_names(tmp_path: Path) -> Non
                 "num_targets_by_role": {"assistant": 400, "user": 0},
                 "median_tokens": 44.5,
                 "max_tokens": 80,
+                "num_split": 0,
+                "num_left_out": 0,
             },
             "validation": None,
         },
