@@ -93,7 +93,7 @@ def test_tokens_are_shown_with_their_text_ids_and_targets(convo, work):
     write(work / "other.jsonl", ["Hello <|end|>", "Hi \x1b[31m!".replace("\x1b", "")], ["How are you?", "Fine."])
     arguments = ("validate-data", "other.jsonl", "--config", "config.yaml", "--show-tokens", "1")
     shown = convo(*arguments).out
-    assert re.search(r"other\.jsonl:1  \d+ tokens, \d+ learnt\n +context +<\|user\|>Hello", shown)
+    assert re.search(r"other\.jsonl:1  \d+ tokens, \d+ targets\n +context +<\|user\|>Hello", shown)
     assert "Fine." not in shown
     (example,) = convo(*arguments, "--json").json["preflight"]["shown"]
     assert example["where"] == "other.jsonl:1"
