@@ -61,7 +61,7 @@ class DivergedError(ConvoError):
 
 
 class EvaluationDivergedError(DivergedError):
-    """The weights of a checkpoint have no finite validation loss, so a resume from it would end here again."""
+    """The weights of a checkpoint have no finite validation loss, so a resume from it would fail here again."""
 
 
 class CheckpointError(ConvoError):

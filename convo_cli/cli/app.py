@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def _outlive_reader_of(stream: TextIO) -> None:
-    """Let what is written here be lost once nobody can read it any more: a run does not end with its spectator."""
+    """Discard output once its reader is gone: a closed terminal or pipe does not end a run."""
 
     def outlive(call: Callable[..., Any]) -> Callable[..., Any]:
         def outliving(*arguments: Any) -> Any:

@@ -25,7 +25,7 @@ def resume(
     overrides: SetOption = None,
     allow_changed: Annotated[
         bool,
-        typer.Option("--allow-changed", help="Go on although data, base model or config.yaml are other files now."),
+        typer.Option("--allow-changed", help="Continue although data, base model or config.yaml have changed."),
     ] = False,
     discard_later: Annotated[
         bool,
@@ -38,15 +38,15 @@ def resume(
         bool, typer.Option("--verify", help="Prove that resuming changes nothing; the run stays as it is.")
     ] = False,
     steps: Annotated[
-        int | None, typer.Option(min=2, help="With --verify: so many steps from the newest checkpoint, taken twice.")
+        int | None, typer.Option(min=2, help="With --verify: take this many steps from the newest checkpoint, twice.")
     ] = None,
     as_json: JsonOption = False,
     is_quiet: QuietOption = False,
 ) -> None:
     """Continue a run exactly from a checkpoint.
 
-    From an older checkpoint than the newest, or under another --set name=…, a new run directory beside the run
-    continues (default: NAME-from-STEP) and the run stays as it is.
+    From a checkpoint that is not the newest, or with --set name=…, the run forks: a new run directory beside it
+    continues (default: NAME-from-STEP), and this run stays as it is.
 
     With --verify: takes the steps before the newest checkpoint again, with a save and a resume halfway, and compares
     weights, optimizer and log with the run's own, bit for bit. Where the run has no earlier checkpoint, or changed in
@@ -69,7 +69,7 @@ def resume(
     before = load_config(existing_run(run_dir).config)
     run_config = apply_overrides(before, overrides or ())
     if is_proof and run_config.name != before.name:
-        raise UsageError("--verify makes no new run", hint="leave out --set name=…")
+        raise UsageError("--verify creates no new run", hint="leave out --set name=…")
     for path in (*run_config.data.train, *run_config.data.validation):
         check_source(path, is_read_again=True)
 

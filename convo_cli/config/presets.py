@@ -73,7 +73,7 @@ GPT2 = Preset(
 
 CHAT_MODEL = Preset(
     name="chat-model",
-    description="Go on training a small chat model in its own chat template.",
+    description="Continue the training of a small chat model, in its own chat template.",
     note="Any chat model takes the place of SmolLM2: a hub id or a local folder.",
     values={
         "name": "chat-model",
@@ -93,7 +93,7 @@ CHAT_MODEL = Preset(
 
 CONVMODEL = Preset(
     name="convmodel",
-    description="The defaults of convmodel: GPT-2, <sep> between turns, every turn learnt.",
+    description="The defaults of convmodel: GPT-2, <sep> between turns, every turn trained on.",
     note=(
         "These are convmodel's documented defaults. Its warm-up of 10000 steps at one dialogue a step is meant for "
         "corpora of 100000 dialogues and more: on less, lower warmup_steps and raise batch_size."
@@ -143,7 +143,7 @@ DAILYDIALOG = Preset(
 
 MULTI_TURN_GPT2 = Preset(
     name="multi-turn-gpt2",
-    description="The defaults of multi-turn-chatbot-GPT2: DailyDialog, user turns learnt for half the run.",
+    description="The defaults of multi-turn-chatbot-GPT2: DailyDialog, user turns are targets for half of the run.",
     note="30000 steps of 60 dialogues want a GPU.",
     data_note=_DAILYDIALOG_LICENCE,
     values={

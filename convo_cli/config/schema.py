@@ -2,7 +2,7 @@
 
 The string below each field is its documentation: `init-config` writes it as a comment, the JSON Schema and
 docs/config.md carry it, and error messages quote the limits. Every model is strict and frozen: a run's config is
-resolved once and mutated by nobody.
+resolved once and never changed.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ class DataConfig(Section):
     speakers: SpeakersConfig = SpeakersConfig()
     """Which speaker names in the data stand for which role."""
     reasoning: Reasoning | None = None
-    """What becomes of the assistant's reasoning (reasoning_content, thinking or reasoning beside a turn's text, or
-    <think>...</think> in it): keep (trained on, between these tags before the answer) or drop; null: data that has it
-    is refused."""
+    """What to do with the assistant's reasoning (reasoning_content, thinking or reasoning beside a turn's text, or
+    <think>...</think> in it): keep (trained on, between these tags before the answer) or drop; null: data with
+    reasoning is refused."""
 
 
 class TokenizerConfig(Section):
@@ -140,7 +140,7 @@ class TrainingConfig(Section):
     batch_tokens: int | None = Field(None, ge=16)
     """Tokens per step: as many dialogues, drawn at random, as begin within so many tokens; null: use batch_size."""
     micro_batch_size: int | None = Field(None, ge=1)
-    """Dialogues per forward pass, for less memory; the gradients are the same whatever it is. null: the whole step."""
+    """Dialogues per forward pass, for less memory; the gradients do not depend on it. null: the whole step."""
     packing: Packing = "auto"
     """Lay dialogues side by side without padding, each attending to itself alone: auto (where the model can, and a
     proof before step 1 finds loss and gradient equal), on (an error where it cannot), off (padded batches)."""
@@ -165,7 +165,7 @@ class TrainingConfig(Section):
     """Gradients are scaled down to this norm; null: not clipped."""
     precision: Precision = "auto"
     """Arithmetic of forward and backward: fp32, bf16, fp16 (with a gradient scaler); auto: bf16 on a GPU that has it,
-    else fp32. A resume keeps what auto was."""
+    else fp32. A resume keeps what auto chose."""
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     """Where the model computes: auto (the best device at the start of the run, kept by a resume), cpu, cuda, cuda:N or
     mps."""
@@ -213,7 +213,7 @@ class EvaluationConfig(Section):
 
 class CheckpointsConfig(Section):
     every_steps: int | None = Field(None, ge=1)
-    """Steps between checkpoints; null: as many as between evaluations. Every evaluation and the end save one too."""
+    """Steps between checkpoints; null: as many as between evaluations. Every evaluation and the end also save one."""
     keep: int = Field(2, ge=1)
     """How many of the newest checkpoints stay on disk, besides the best by loss and by metric."""
 
@@ -260,7 +260,7 @@ class RunConfig(Section):
     model: ModelConfig
     """What is trained: exactly one of pretrained and scratch."""
     dialogue: DialogueConfig = DialogueConfig()
-    """How dialogues become tokens and which of them are learnt."""
+    """How dialogues become tokens, and which tokens are targets."""
     training: TrainingConfig
     """Steps, batches, learning rate, precision."""
     evaluation: EvaluationConfig = EvaluationConfig()

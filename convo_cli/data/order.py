@@ -20,7 +20,7 @@ from convo_cli.config.schema import TrainingConfig
 
 
 class Order:
-    """The stream of N examples with these ``lengths`` (N,) in tokens, and where in it each step begins.
+    """The stream of N examples with these ``lengths`` (N,) in tokens, and where each step begins in it.
 
     An example longer than ``batch_tokens`` would leave steps empty, so none may be.
     """

@@ -1,6 +1,6 @@
 """What can be wrong with data: every problem has a stable code, a severity, a place and a hint.
 
-Whoever finds a problem hands it to a `ProblemSink`. The sink decides: training's `refuse` raises at the first error,
+Every problem goes to a `ProblemSink`. The sink decides: training's `refuse` raises at the first error,
 validation's `tally.ProblemTally` counts them all.
 """
 
@@ -99,12 +99,12 @@ KINDS: dict[str, Kind] = {
     ),
     "reasoning-tags": _error("write <think> before the reasoning and </think> after it, or remove the tag"),
     "reasoning-twice": _error("keep one of the two"),
-    "no-target": _error("remove the dialogue, or learn both sides with dialogue.train_on: all (and --config)"),
+    "no-target": _error("remove the dialogue, or train on both sides with dialogue.train_on: all (and --config)"),
     # The dialogue cannot be made into tokens: found by the pre-flight, which knows the tokenizer.
     "not-renderable": _error("set dialogue.template: turns or chatml, or change the dialogue"),
     "turn-too-long": _error("raise dialogue.max_length, or set dialogue.long_turns: split or drop"),
     "end-not-learnt": _error("a model that never learns to stop never stops; set dialogue.template: turns or chatml"),
-    "nothing-to-train": _error("set --first-speaker or data.speakers so that someone in the data is the assistant"),
+    "nothing-to-train": _error("set --first-speaker or data.speakers so that the data has an assistant"),
     # Legal, and seldom meant.
     "blank-line": _warning("remove it; some tools stop or fail at a blank line"),
     "unread-text": _warning("put the text into a turn if it is to be trained on; remove the key if not"),
@@ -160,7 +160,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class LongTurn(Problem):
-    """A turn that no window holds; ``needed`` is the smallest dialogue.max_length at which one does."""
+    """A turn that fits no window; ``needed`` is the smallest dialogue.max_length at which it fits."""
 
     needed: int = 0
 
@@ -169,7 +169,7 @@ ProblemSink = Callable[[Problem], None]
 
 
 class ProblemError(DataError):
-    """The first error met by a reader that cannot go on without the line."""
+    """The first error met by a reader that cannot continue without the line."""
 
     def __init__(self, problem: Problem) -> None:
         everything = f"convo validate-data {typeable(problem.file)}" if problem.file else "convo validate-data"
@@ -202,6 +202,6 @@ def member(path: str, key: str) -> str:
 
 
 def quoted(text: str, limit: int = 40) -> str:
-    """The text in quotes for a message: shortened, and with whatever a terminal could not show as escapes."""
+    """The text in quotes for a message: shortened, with escapes for what a terminal cannot show."""
     shown = text if len(text) <= limit else text[: limit - 1] + "…"
     return '"' + "".join(char if char.isprintable() else ascii(char)[1:-1] for char in shown) + '"'

@@ -22,7 +22,7 @@ _NO_CHANGE = ("name", "output_dir", *_CHECKED_BY_CONTENT)
 _ASKED_BY = {"device": "training.device", "precision": "training.precision", "batching": "training.packing"}
 """Keys by which the user asks for a change."""
 _CPU_ONLY = ("CPU threads", "CPU instructions")
-"""Of no consequence where a GPU computes."""
+"""Without effect where a GPU computes."""
 
 
 def recorded(before: RunInfo, now: RunInfo, *, step: int, report: Report) -> RunInfo:
@@ -35,14 +35,15 @@ def recorded(before: RunInfo, now: RunInfo, *, step: int, report: Report) -> Run
     execution, settings = changes_of_execution(before, now), changes_of_settings(before, now)
     for what, change in execution.items():
         is_asked_for = what in _ASKED_BY and any(line.startswith(f"{_ASKED_BY[what]}: ") for line in settings)
-        report(Notice(f"{change}, so the bits may differ from step {step + 1} on", is_warning=not is_asked_for))
+        message = f"{change}, so numbers may differ in the last digits from step {step + 1} on"
+        report(Notice(message, is_warning=not is_asked_for))
     earlier = [change.model_copy(update={"step": min(change.step, step)}) for change in before.changes]
     new = [Change(step=step, message=message) for message in (*execution.values(), *settings)]
     return now.model_copy(update={"changes": (*earlier, *new)})
 
 
 def changes_of_execution(before: RunInfo, now: RunInfo) -> dict[str, str]:
-    """What decides the bits and is not what the run had: by its name a clause with both values."""
+    """What decides the bits and has changed since the last start or resume: its name to a clause with both values."""
     old, new = dict(_decisive(before)), dict(_decisive(now))
     is_on_cpu = {before.execution.device, now.execution.device} == {"cpu"}
     return {
@@ -53,7 +54,7 @@ def changes_of_execution(before: RunInfo, now: RunInfo) -> dict[str, str]:
 
 
 def changes_of_settings(before: RunInfo, now: RunInfo) -> list[str]:
-    """Keys of the config, and data and base model, that are not what the run had; a clause each."""
+    """Keys of the config, data and base model that have changed since the last start or resume; a clause each."""
     old, new = (dict(leaves(info.config.model_dump(mode="json"))) for info in (before, now))
     keys = [key for key in dict.fromkeys((*old, *new)) if not key.startswith(_NO_CHANGE)]
     changed = [
@@ -68,7 +69,7 @@ def changes_of_settings(before: RunInfo, now: RunInfo) -> list[str]:
 
 
 def changes_of_config(run: RunDirectory, info: RunInfo, config: RunConfig) -> list[str]:
-    """The keys of config.yaml, read as ``config``, that somebody else than convo has changed.
+    """The keys of config.yaml, read as ``config``, that were changed by another program than convo.
 
     Paths of data are not among them: data is known by its content.
     """
@@ -78,7 +79,7 @@ def changes_of_config(run: RunDirectory, info: RunInfo, config: RunConfig) -> li
         return []
     before, now = dict(leaves(info.config.model_dump(mode="json"))), dict(leaves(config.model_dump(mode="json")))
     return [
-        f"{run.config}: {key} is {now.get(key)!r}, but the run goes on with {before.get(key)!r}"
+        f"{run.config}: {key} is {now.get(key)!r}, but {before.get(key)!r} in {run.info.name}"
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key) and not key.startswith(_CHECKED_BY_CONTENT)
     ]
@@ -103,7 +104,7 @@ def as_json(value: Any) -> str:
 
 
 def leaves(values: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, Any]]:
-    """Every key that is no section by its dotted name, with its value."""
+    """Every key that is not a section: its dotted name, and its value."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from leaves(value, f"{above}{key}.")

@@ -79,17 +79,17 @@ class Checkpoint:
     path: Path
     progress: Progress
     files: Snapshot
-    """As they were before any of them was hashed or read."""
+    """The files as they were before any of them was hashed or read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The checkpoint to resume from, verified, and what stands in the way of it."""
+    """The checkpoint to resume from, verified, and the newer ones that are not used."""
 
     path: Path
     step: int
     files: Snapshot
-    """As they were before they were verified."""
+    """The files as they were before they were verified."""
     damaged: tuple[tuple[Path, CheckpointError], ...]
     """Newer ones that were passed over because they are damaged, each with the reason."""
     later: tuple[int, ...]
@@ -119,8 +119,8 @@ def list_checkpoints(run: RunDirectory) -> list[Checkpoint]:
 def find_checkpoint(run: RunDirectory, which: Which, metric: str) -> Found:
     """The whole, verified checkpoint that ``which`` means; nothing is changed. The caller holds the run's lock.
 
-    Of last, damaged newest ones are passed over. A best one that is damaged, gone or uncertain is CheckpointError,
-    never silently another.
+    For last, damaged newest ones are passed over. A best one that is damaged, missing or uncertain raises
+    CheckpointError; another is never taken for it.
     """
     if which == "last":
         chosen, damaged = newest_whole(run)
@@ -188,8 +188,8 @@ def point_and_prune(
 ) -> dict[str, Path]:
     """Write last.json, best-loss.json and best-metric.json; keep the newest ``keep`` checkpoints and the best ones.
 
-    ``newest`` was sealed or verified before, so that one whole checkpoint stays whatever happened to the others. A
-    damaged one is neither counted nor deleted.
+    ``newest`` was sealed or verified before, so that one whole checkpoint always stays. A damaged one is neither
+    counted nor deleted.
     """
     checkpoints = list_checkpoints(run)
     labels: dict[str, Path] = {}
@@ -262,7 +262,7 @@ def _best_of_all(run: RunDirectory, which: Literal["loss", "metric"], metric: st
     known = read_evaluations(run)
     for checkpoint in checkpoints:
         if checkpoint.progress.step in known.by_step and not _evaluation_of(checkpoint, known.by_step):
-            raise CheckpointError(f"{checkpoint.path}: holds other weights than those that {run.metrics} has scores of")
+            raise CheckpointError(f"{checkpoint.path}: its weights are not those that {run.metrics} has scores of")
     best = _choose(checkpoints, which, metric, known.by_step)
     newest = checkpoints[-1] if checkpoints else None
     before = None
@@ -275,7 +275,11 @@ def _best_of_all(run: RunDirectory, which: Literal["loss", "metric"], metric: st
             f"{known.damaged[0]}: damaged, so it is not certain which checkpoint has the best {which}"
         )
     if is_lost:
-        left = "no checkpoint is known to have one" if best is None else f"of those here {best.path.name} has {score:g}"
+        left = (
+            "none of those here has a score"
+            if best is None
+            else f"the best of those here is {best.path.name}, {score:g}"
+        )
         raise CheckpointError(
             f"{run.path}: the checkpoint with the best validation {which}, {before:g}, is not here; {left}"
         )

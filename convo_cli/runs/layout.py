@@ -102,7 +102,7 @@ def require_new(run: RunDirectory) -> None:
         has_checkpoint = bool(run.checkpoint_steps())
         raise CheckpointError(
             f"{run.path}: already exists",
-            hint=f"`convo resume {typeable(run.path)}` goes on with it; --set name=… starts another run"
+            hint=f"`convo resume {typeable(run.path)}` continues it; --set name=… starts another run"
             if has_checkpoint
             else "--set name=… starts another run",
         )

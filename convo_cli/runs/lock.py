@@ -23,7 +23,7 @@ _HOLDER = re.compile(r"process \d{1,20} on [\w.-]{1,255}\n")
 
 @contextmanager
 def locked(run: RunDirectory) -> Iterator[None]:
-    """Hold the run directory; CheckpointError where another process does, DiskError where nobody can."""
+    """Hold the run directory; CheckpointError where another process does, DiskError where no process can."""
     lock = FileLock(run.lock, fallback_to_soft=False)
     with disk_errors(run.lock):
         try:

@@ -1,4 +1,4 @@
-"""With what and on what a run began, so that going on with something else is noticed.
+"""The data, base model, versions and config that a run began with, so that a resume with others is noticed.
 
 run.json holds versions, hashes and the configuration; config.yaml is the one that is read, and carries a seal, so that
 a change by anybody but `convo resume --set` shows.
@@ -97,7 +97,7 @@ class RunInfo(BaseModel):
     run_id: str = Field(default_factory=new_run_id)
     """In every checkpoint of the run too, so that one of another run is not taken for its own."""
     parent: Parent | None = None
-    """Of a fork."""
+    """Of a fork; else null."""
     convo: str
     python: str
     packages: dict[str, str]
@@ -113,7 +113,7 @@ class RunInfo(BaseModel):
     changes: tuple[Change, ...] = ()
     """What resumes changed, and at which step."""
     checksum: str = ""
-    """Of all the rest, as convo wrote it."""
+    """Of all other fields, as convo wrote them."""
 
     @property
     def is_intact(self) -> bool:
@@ -134,10 +134,10 @@ def read_data_files(data: DataConfig) -> DataFiles:
 
 
 def with_hashed_data(data: DataConfig, use: Callable[[DataFiles], T], report: Report) -> T:
-    """Hash every data file and call ``use``; both again where it finds that a file changed in between.
+    """Hash every data file and call ``use``; do both again where ``use`` finds that a file changed in between.
 
-    ``use`` reads the files with `convo_cli.data.unchanged.read_unchanged`, so that what it makes is of the bytes that
-    were hashed. FileChangedError where that fails three times.
+    ``use`` reads the files with `convo_cli.data.unchanged.read_unchanged`, so that its result comes from the bytes that
+    were hashed. FileChangedError where a file changes in each of three attempts.
     """
     for _ in range(_ATTEMPTS - 1):
         try:
@@ -214,7 +214,7 @@ def read_run_info(run: RunDirectory) -> RunInfo:
     except (OSError, ValidationError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
         raise CheckpointError(
-            f"{run.info}: cannot be read ({reason}), so nobody can tell whether the data is the same",
+            f"{run.info}: cannot be read ({reason}), so convo cannot check whether the data is the same",
             hint="copy it again from where the run is whole",
         ) from error
 

@@ -1,4 +1,7 @@
-"""What decides the bits of a run: chosen at its start, taken from run.json by a resume, or changed with a message."""
+"""The execution of a run (device, precision, CPU threads, batching): chosen at its start, kept by every resume.
+
+A resume that cannot keep it, or is asked for another, reports the change.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +29,13 @@ _VARIABLES = (
 
 
 def first_machine(config: RunConfig) -> Machine:
-    """What a new run computes on, as its config says; ``auto`` is what is best here."""
+    """The machine of a new run, as its config says; ``auto`` is the best device here."""
     device = choose_device(config.training.device)
     return _machine(config, device, choose_precision(config.training.precision, device))
 
 
 def resumed_machine(info: RunInfo, config: RunConfig, report: Report) -> Machine:
-    """What a resumed run computes on: what it began with, unless the user asks for something else or it is not here.
+    """The machine of a resumed run: the one it began with, unless the user asks for another or it is not here.
 
     Sets the number of CPU threads. Raises UsageError where the device that the config names is not here.
     """
@@ -86,12 +89,12 @@ def _stored_device(stored: Execution, training: TrainingConfig, report: Report) 
     try:
         device = choose_device(stored.device)
     except UsageError:
-        return choose_device(training.device)  # the config's own name is an error, auto is what is best here
+        return choose_device(training.device)  # raises for a named device; auto is the best one here
     if training.device == "auto" and (best := choose_device("auto")).type != device.type:
         report(
             Notice(
                 f"the run continues on {device}, where it began; --set training.device={best} continues on "
-                f"{device_name(best)}, with other bits"
+                f"{device_name(best)}, with other last digits"
             )
         )
     return device
@@ -105,6 +108,6 @@ def _set_threads(stored: int, environment: Mapping[str, str], report: Report) ->
     report(
         Notice(
             f"the run continues with {stored} CPU thread{'s' * (stored > 1)}, as it began; {_THREADS[0]}={here} before "
-            f"the command uses this machine's {here}, with other bits"
+            f"the command uses this machine's {here}, with other last digits"
         )
     )

@@ -78,7 +78,7 @@ def _of_length(info: RunInfo, parts: Parts, step: int) -> Iterator[str]:
             f"--set {HORIZON}={length} stretches the schedule: step {first + 1} then has {_text(other, kept)}"
         )
     elif horizon != length and training.schedule != "constant":
-        message += f"; its learning-rate schedule has {horizon} ({HORIZON})"
+        message += f"; its learning-rate schedule has {horizon} steps ({HORIZON})"
     if 0 < config.dialogue.user_turns_until < 1 and config.dialogue.train_on != "all":
         message += f"; user turns are targets up to step {math.ceil(config.dialogue.user_turns_until * horizon)}"
     yield message

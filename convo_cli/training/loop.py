@@ -94,7 +94,7 @@ def train(state: TrainState, plan: Plan, report: Report) -> str:
     while True:
         has_new_scores = False
         if not state.is_evaluated and plan.is_evaluation_due(progress.step):
-            plan.save(state)  # first: whatever ends the evaluation, the steps before it are kept
+            plan.save(state)  # first: an evaluation that fails or is killed loses no step
             result = None if plan.is_stop_requested() else plan.evaluate(state)
             if result is None:
                 return STOPPED  # at once; the resumed run begins with this evaluation

@@ -1,4 +1,4 @@
-"""The loop in a run directory: it is logged, drawn and explained there, and its end becomes a result or an error."""
+"""The training loop with the logs and plots of a run directory, and its end as a result or an error."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _explained(
     evaluations: Mapping[int, EvaluationDone],
     report: Report,
 ) -> DivergedError:
-    """The same error with the dialogues of the step; what came before the step is saved, beside what there was."""
+    """The same error with the dialogues of the step; the state before the step is saved, and nothing is deleted."""
     step, store, files = state.progress.step, parts.data.train, parts.config.data.train
     try:
         if not is_saved(run, step):
@@ -130,7 +130,7 @@ def _explained(
     named = "".join(f"\n  {store.where(dialogue, files)}" for dialogue in dialogues[:_MAX_NAMED])
     more = f"\n  and {len(dialogues) - _MAX_NAMED} more" if len(dialogues) > _MAX_NAMED else ""
     return DivergedError(
-        f"{error.message}, {saved}; step {step + 1} is on these dialogues:{named}{more}", hint=error.hint
+        f"{error.message}, {saved}; step {step + 1} trains on these dialogues:{named}{more}", hint=error.hint
     )
 
 

@@ -60,7 +60,7 @@ _SETTLED = (
     "dialogue.max_length",
     "dialogue.long_turns",
 )
-"""Keys that only the beginning of a run reads."""
+"""Keys that are read only when a run starts."""
 _NAMES: dict[Which, str] = {
     "last": "last checkpoint",
     "loss": "best checkpoint by loss",
@@ -74,9 +74,9 @@ def start_run(config: RunConfig, report: Report) -> RunResult:
     """Train from the beginning into a new run directory. See `convo_cli.training.loop.train` for what is raised."""
     run = RunDirectory(Path(config.output_dir) / config.name)
     require_new(run)
-    nothing = "stopped before the first step; no run was begun"
+    nothing = "stopped before the first step; no run was created"
     with listening() as stop:
-        with stop.interrupting(nothing, hint="start it again; what was prepared until then is still there"):
+        with stop.interrupting(nothing, hint="start it again; the data prepared so far is kept"):
             config, base_model, base_folder = _settle_base_model(config)
             cache = Cache(run.path.parent, report)
 
@@ -142,7 +142,7 @@ def resume_run(
                 return _already_over(run, start, start.reason, report)
             _rewind(run, start, report)
         else:
-            with held.pop_all():  # lets the run go once the fork has all of it that it needs
+            with held.pop_all():  # releases the run's lock once the fork has everything it needs
                 held.enter_context(_forked(run, start.fork, start))
             message += f" in a new run, {start.fork.path}; {run.path} stays as it is"
         for notice in (Notice(message), *start.notices):
@@ -178,7 +178,7 @@ def _load(
     discard_later: bool,
     is_horizon_set: bool,
 ) -> _Start:
-    """Check what the run is resumed with and from, and load it. A fork leaves the run as it is, also where it fails."""
+    """Check config, data and checkpoint of a resume, and load them. A fork never changes the run, even if it fails."""
     info = read_run_info(run)
     require_same_config(info.config, config)
     accepted = accept_changes(run, info, files, report, allow_changed=allow_changed)
@@ -219,7 +219,7 @@ def _load(
 
 
 def _settle_base_model(config: RunConfig) -> tuple[RunConfig, BaseModelFiles | None, Snapshot | None]:
-    """Hash the pretrained model, if there is one, and hold on to it: its folder as it was before, and its commit."""
+    """The config with the pretrained model's commit, the hashes of its files, and its folder before the hashing."""
     source = config.model.pretrained
     if source is None:
         return config, None, None
@@ -236,11 +236,11 @@ def _pass_over_damaged(found: Found, fork: RunDirectory | None, report: Report) 
     """Warn of newer checkpoints that are damaged; where the run continues in place, give them another name."""
     for path, error in found.damaged:
         moved = f"set aside as {set_aside(path).name}, " if fork is None else ""
-        report(Notice(f"{error.message}; {moved}going back to {found.path.name}", is_warning=True))
+        report(Notice(f"{error.message}; {moved}resuming from {found.path.name}", is_warning=True))
 
 
 def _evaluations_until(run: RunDirectory, found: Found, report: Report) -> dict[int, EvaluationDone]:
-    """Those of earlier steps, and that of the checkpoint if it is of the same weights."""
+    """The evaluations of earlier steps, and that of the checkpoint if it scored the same weights."""
     known = read_evaluations(run)
     for line in known.damaged[:_MAX_NAMED]:
         report(Notice(f"{line}: damaged, so this line is ignored", is_warning=True))
@@ -254,16 +254,16 @@ def _evaluations_until(run: RunDirectory, found: Found, report: Report) -> dict[
 
 def _already_over(run: RunDirectory, start: _Start, reason: str, report: Report) -> RunResult:
     config = start.parts.config
-    # The checkpoint is there; what only names it may have been lost.
+    # The checkpoint is there; the pointers that name it may have been lost.
     point_and_prune(
         run, start.found.path, keep=sys.maxsize, metric=config.evaluation.metric, evaluations=start.evaluations
     )
-    report(Notice(f"the run is over, so nothing is done: {reason}"))
+    report(Notice(f"nothing to do: this run already finished ({reason})"))
     return result_of(run, start.parts, start.state, reason)
 
 
 def _rewind(run: RunDirectory, start: _Start, report: Report) -> None:
-    """Delete the checkpoints after the one that is resumed, and write down what the run continues with."""
+    """Delete the checkpoints after the one that is resumed, and write config.yaml and run.json of the resumed run."""
     if start.found.later:
         names = ", ".join(run.checkpoint(step).name for step in start.found.later)
         report(Notice(f"discarded after step {start.found.step}: {names} and their log lines", is_warning=True))
@@ -271,7 +271,7 @@ def _rewind(run: RunDirectory, start: _Start, report: Report) -> None:
         remove_directory(run.checkpoint(step))
     write_provenance(run, start.info)
     if run.stop.is_file():
-        report(Notice(f"{run.stop}: from before, so it is removed"))
+        report(Notice(f"{run.stop}: removed; it asked an earlier training to stop"))
         remove_stop_file(run)
 
 
@@ -295,9 +295,9 @@ def _forked(parent: RunDirectory, fork: RunDirectory, start: _Start) -> Iterator
 def accept_changes(
     run: RunDirectory, info: RunInfo, files: DataFiles, report: Report, *, allow_changed: bool
 ) -> RunInfo:
-    """What the run goes on with; ChangedError where that is not what it began with and nobody allowed it."""
+    """run.json with the data and base model of the resume; ChangedError where they changed and that is not allowed."""
     if not info.is_intact:
-        report(Notice(f"{run.info}: changed since convo wrote it; continuing with what it says", is_warning=True))
+        report(Notice(f"{run.info}: changed since convo wrote it; continuing with its content", is_warning=True))
     changes = [
         *changes_of_config(run, info, load_config(run.config)),
         *changes_of_data(info, files),
@@ -309,10 +309,10 @@ def accept_changes(
         more = f"\nand {len(changes) - _MAX_NAMED} more" if len(changes) > _MAX_NAMED else ""
         raise ChangedError(
             "\n".join(changes[:_MAX_NAMED]) + more,
-            hint="put it back (a key is changed with --set KEY=VALUE); --allow-changed goes on with what is there now",
+            hint="restore it (--set KEY=VALUE changes a key); --allow-changed continues with what is there now",
         )
     for change in changes:
-        report(Notice(f"{change}; going on with it", is_warning=True))
+        report(Notice(f"{change}; continuing with it (--allow-changed)", is_warning=True))
     base = info.base_model
     if base is not None and base.commit is None and Path(base.source).is_dir():
         base = read_base_model(base.source, Path(base.source))

@@ -31,7 +31,7 @@ class StopRequest:
 
     @contextmanager
     def interrupting(self, message: str, *, hint: str) -> Iterator[None]:
-        """Inside the block a stop request ends what goes on wherever it is, with a StoppedError that says this.
+        """Inside the block a stop request interrupts the work at once, with a StoppedError of this message.
 
         For work of which a torn end is harmless: reading, downloading, waiting, filling a cache.
         """
@@ -98,5 +98,5 @@ def _leave_at_the_second(arrived: socket.socket, numbers: frozenset[int]) -> Non
 
 def _leave(signal_number: int) -> None:
     if os.isatty(2):
-        os.write(2, b"\x1b[?25h\n")  # a live view may have hidden the cursor, and nobody else will show it
+        os.write(2, b"\x1b[?25h\n")  # a live view may have hidden the cursor
     os._exit(128 + signal_number)

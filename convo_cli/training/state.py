@@ -1,4 +1,4 @@
-"""Everything that changes while a run goes on, and so everything that a checkpoint holds."""
+"""Everything that changes during a run, and so everything that a checkpoint holds."""
 
 from __future__ import annotations
 

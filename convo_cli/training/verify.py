@@ -49,7 +49,7 @@ class Verdict:
     compared_with: str | None
     """The run's own checkpoint at the end of the steps; None where the steps were taken twice."""
     reason: str
-    """Why it was done in this of the two ways."""
+    """Why the steps were taken again, or twice."""
     checks: tuple[Check, ...]
 
     @property
@@ -61,7 +61,7 @@ class Verdict:
 def verify_run(
     run_dir: Path, config: RunConfig, report: Report, *, num_steps: int | None = None, allow_changed: bool = False
 ) -> Verdict:
-    """Compare the run with itself, resumed; ``num_steps`` (at least 2) asks for so many steps after its end.
+    """Compare the run with itself, resumed; ``num_steps`` (at least 2): that many steps from the newest checkpoint.
 
     The run stays as it is. Raises what `convo_cli.training.run.resume_run` raises.
     """
@@ -103,7 +103,7 @@ class _Proof:
     """``report`` until the first parts are built; what the others report is the same."""
 
     def take_again(self) -> Verdict | str:
-        """Take the steps before the newest checkpoint again and compare with the run; else why it is not possible."""
+        """Take the steps before the newest checkpoint again and compare with the run; or why that is impossible."""
         newest, last = self.newest.path.name, read_state(self.newest.path).progress.step
         earlier = self._earlier_checkpoint(last)
         if earlier is None:
@@ -172,7 +172,7 @@ class _Proof:
         return None
 
     def _change_between(self, first: int, last: int) -> str | None:
-        """The first change that some of these steps were computed without."""
+        """The first recorded change between two steps, which some of the steps between were computed without."""
         changes = (change for change in self.info.changes if first < change.step <= last)
         return next((f"the run changes at step {change.step} ({change.message})" for change in changes), None)
 

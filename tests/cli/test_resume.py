@@ -1,4 +1,4 @@
-"""`convo resume`: goes on from the checkpoint that was asked for, and says what it did."""
+"""`convo resume`: continues from the checkpoint that was asked for, and says what it did."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_the_best_checkpoint_is_continued_in_place_or_in_a_new_run(work, convo):
     assert (again.code, again.out) == (5, "")
     assert again.err.splitlines()[-2:] == [
         f"error: {fork}: already exists",
-        f"hint: `convo resume {fork}` goes on with it; --set name=… starts another run",
+        f"hint: `convo resume {fork}` continues it; --set name=… starts another run",
     ]
     named = convo("resume", RUN, "--load", "loss", *LONGER, *settings("name=other"))
     assert (named.code, named.out) == (0, "runs/other\n")
@@ -140,7 +140,7 @@ def test_a_run_directory_that_another_process_works_in_is_left_alone(work, convo
 def test_a_run_that_is_over_says_so(convo):
     result = convo("resume", RUN)
     assert (result.code, result.out) == (0, f"{RUN}\n")
-    assert "the run is over, so nothing is done: all 6 steps done" in result.err.splitlines()
+    assert "nothing to do: this run already finished (all 6 steps done)" in result.err.splitlines()
     assert "steps" not in [line.split()[0] for line in result.err.splitlines()]
 
 
@@ -247,7 +247,7 @@ def test_another_number_of_threads_is_used_only_where_the_user_sets_it(work):
         assert result.code == 0
         errors[name] = result.err
     message = "CPU threads: the run had 1 and continues with 2"
-    assert f"warning: {message}, so the bits may differ from step 4 on" in errors["two"]
+    assert f"warning: {message}, so numbers may differ in the last digits from step 4 on" in errors["two"]
     info = json.loads((work / "runs/two/run.json").read_text())
     assert (info["execution"]["num_threads"], info["changes"]) == (2, [{"step": 3, "message": message}])
     records = list(read_metrics(work / "runs/two/metrics.jsonl"))

@@ -111,7 +111,7 @@ def test_a_signal_while_the_data_is_prepared_begins_no_run_and_the_next_one_uses
         process.kill()
     assert (process.returncode, out) == (130, b"")
     assert b"Traceback" not in err
-    assert b"no run was begun" in err
+    assert b"no run was created" in err
     assert [path.name for path in (tmp_path / RUN).parent.iterdir()] == [".convo-cache"]
     assert run_here(tmp_path, "train", "config.yaml", "-q", *LONG, *settings("training.max_steps=2")).code == 0
 
@@ -130,7 +130,7 @@ def test_a_signal_before_torch_is_imported_ends_with_a_message_and_leaves_nothin
     finally:
         process.kill()
     assert (process.returncode, out) == (143, b"")
-    assert err.startswith(b"error: stopped before the first step; no run was begun\nhint: ")
+    assert err.startswith(b"error: stopped before the first step; no run was created\nhint: ")
     assert snapshot(tmp_path) == before
 
 

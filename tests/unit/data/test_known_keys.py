@@ -19,7 +19,7 @@ from convo_cli.data.known_keys import TRAIN_KEYS, misspelt, says_training
         *[("Weight", "weight"), ("wieght", "weight"), ("height", None), ("trait", None), ("story", None)],
     ],
 )
-def test_a_misspelt_key_is_told_by_its_likeness(key: str, meant: str | None) -> None:
+def test_a_misspelt_key_is_recognised_by_its_similarity(key: str, meant: str | None) -> None:
     assert misspelt(key) == meant
 
 

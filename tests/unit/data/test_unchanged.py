@@ -49,7 +49,7 @@ def test_all_dialogues_of_an_unchanged_file_are_read(known):
 
 
 @pytest.mark.parametrize("number", [1, 100, 4000])
-def test_a_reader_that_stops_early_is_told_as_well(known, number):
+def test_a_reader_that_stops_early_gets_the_error_too(known, number):
     with read_unchanged([known], CONFIG) as dialogues:
         assert len(list(islice(dialogues, number))) == number
     with (

@@ -206,7 +206,7 @@ def test_a_best_checkpoint_that_is_gone_is_an_error_never_the_next_best(run, whi
     assert find(run, which).step == step
     shutil.rmtree(run.checkpoint(step))
     with pytest.raises(
-        CheckpointError, match=rf"the best validation {which}, \d, is not here; of those here .* has {left}$"
+        CheckpointError, match=rf"the best validation {which}, \d, is not here; the best of those here is .*, {left}$"
     ):
         find(run, which)
 
@@ -290,7 +290,7 @@ def test_scores_of_other_weights_are_not_those_of_the_checkpoint(evaluated, tmp_
     publish_directory(evaluated.checkpoint(10), lambda folder: shutil.copytree(
         other.checkpoint(10), folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST_FILE)
     ))  # fmt: skip
-    with pytest.raises(CheckpointError, match=r"step-00000010: holds other weights than those that .* has scores of"):
+    with pytest.raises(CheckpointError, match=r"step-00000010: its weights are not those that .* has scores of"):
         find(evaluated, "metric")
     assert tidy(evaluated, 30)["best-metric"] == evaluated.checkpoint(20), "of those whose own scores are known"
 

@@ -259,7 +259,7 @@ def test_of_a_step_that_is_evaluated_again_the_evaluation_and_its_samples_go(tmp
     assert {record["step"] for record in read_metrics(tmp_path / "samples.jsonl")} == {2}
 
 
-def test_a_copy_ends_where_the_copied_run_goes_on(tmp_path: Path) -> None:
+def test_a_copied_log_ends_at_the_step_of_the_fork(tmp_path: Path) -> None:
     write(tmp_path, [STARTED, *events_of_steps(1, 6)])
     before = (tmp_path / "metrics.jsonl").read_bytes()
     copy_log(tmp_path / "metrics.jsonl", tmp_path / "copy", after_step=4, is_evaluated=True)

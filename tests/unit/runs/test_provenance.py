@@ -1,4 +1,4 @@
-"""What a run began with is written down, and going on with anything else is told by name and both values."""
+"""run.json holds what a run began with, and a resume with anything else is refused by name and both values."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def change_config(run, before, after):
 
 def test_a_key_that_somebody_else_changed_is_named_with_both_values(run):
     changes = change_config(run, "max_steps: 9", "max_steps: 90")
-    assert changes == [f"{run.config}: training.max_steps is 90, but the run goes on with 9"]
+    assert changes == [f"{run.config}: training.max_steps is 90, but 9 in run.json"]
 
 
 def test_comments_and_other_places_of_the_data_are_no_change(run):

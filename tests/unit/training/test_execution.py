@@ -121,7 +121,7 @@ def test_a_number_of_threads_that_the_user_sets_is_used_reported_and_recorded(ru
     torch.set_num_threads(2)  # what torch does at its import
     info, notices = resume(run)
     message = "CPU threads: the run had 1 and continues with 2"
-    assert (f"{message}, so the bits may differ from step 3 on", True) in notices
+    assert (f"{message}, so numbers may differ in the last digits from step 3 on", True) in notices
     assert (2, message) in [(change.step, change.message) for change in info.changes]
     assert info.execution.num_threads == 2
     monkeypatch.delenv(variable)
@@ -134,7 +134,7 @@ def test_a_digit_of_run_json_that_changed_is_not_taken_in_silence(run):
     assert not any("run.json" in message for message, _ in resume(run, steps=3)[1])
     run.info.write_text(run.info.read_text().replace('"num_threads": 1', '"num_threads": 3'))
     warnings = [message for message, is_warning in resume(run, steps=4)[1] if is_warning]
-    assert f"{run.info}: changed since convo wrote it; continuing with what it says" in warnings
+    assert f"{run.info}: changed since convo wrote it; continuing with its content" in warnings
 
 
 # Device and precision
@@ -188,7 +188,7 @@ def test_what_is_not_as_it_was_is_a_warning_and_recorded(run, info, machine, sto
     write_provenance(run, changed(info, **stored)[0])
     now, notices = resume(run)
     (warned,) = [warning for warning, is_warning in notices if is_warning and warning.startswith(message)]
-    assert warned.endswith("so the bits may differ from step 3 on")
+    assert warned.endswith("so numbers may differ in the last digits from step 3 on")
     assert any(change.step == 2 and change.message.startswith(message) for change in now.changes)
     assert now.execution == info.execution
     assert not any(is_warning for _, is_warning in resume(run, steps=6)[1])
@@ -203,7 +203,7 @@ def test_a_batching_that_cannot_be_used_is_proved_again_and_the_other_one_record
     assert ("the batching is chosen again: transformers cannot replace the attention", False) in notices
     change = "batching: the run had packed rows (one example length at a time), logits at targets and continues with "
     change += "padded rows (sdpa), logits at targets"
-    assert (f"{change}, so the bits may differ from step 3 on", True) in notices
+    assert (f"{change}, so numbers may differ in the last digits from step 3 on", True) in notices
     assert change in [recorded.message for recorded in info.changes]
     assert info.execution.why_padded == "transformers cannot replace the attention"
     monkeypatch.undo()

@@ -190,7 +190,7 @@ def test_changed_data_that_is_allowed_is_what_the_run_goes_on_with(run, ignore, 
     config, notices = apply_overrides(load_config(run.config), overrides), []
     result = resume_run(run.path, "last", config, notices.append, allow_changed=True)
     assert result.step == 5
-    assert any(isinstance(n, Notice) and n.is_warning and n.message.endswith("going on with it") for n in notices)
+    assert any(isinstance(n, Notice) and n.is_warning and n.message.endswith("(--allow-changed)") for n in notices)
     assert resume(run, ignore, "training.max_steps=6").step == 6
 
 
@@ -249,7 +249,8 @@ def test_a_run_that_is_over_says_so_and_nothing_of_it_changes(run):
     before, events = _but_the_lock(run), []
     assert resume(run, None, report=events.append).reason == "all 4 steps done"
     assert _but_the_lock(run) == before
-    assert "the run is over, so nothing is done: all 4 steps done" in [getattr(e, "message", "") for e in events]
+    expected = "nothing to do: this run already finished (all 4 steps done)"
+    assert expected in [getattr(event, "message", "") for event in events]
     assert not [event for event in events if isinstance(event, (RunStarted, RunFinished))]
 
 
@@ -277,7 +278,7 @@ def _stop_in(stage):
 @pytest.mark.parametrize("stage", ["training the tokenizer", "encoding training data"])
 def test_a_signal_in_the_preparation_leaves_no_run_and_a_whole_cache(tiny_config, tmp_path, ignore, stage):
     config = tiny_config(training={"max_steps": 1, "warmup_steps": 0}, data={"validation": []})
-    with pytest.raises(StoppedError, match="no run was begun") as caught:
+    with pytest.raises(StoppedError, match="no run was created") as caught:
         start_run(config, _stop_in(stage))
     assert caught.value.exit_code == 143
     left = [path.name for path in (tmp_path / "runs").rglob("*")] if (tmp_path / "runs").exists() else []
