@@ -276,7 +276,7 @@ def test_without_the_log_the_pointers_know_the_best_and_without_both_it_is_an_er
         change(evaluated.pointer(label), '"num_targets": 9', '"num_targets": 8')
     for which in ("loss", "metric"):
         with pytest.raises(
-            CheckpointError, match=f"the best validation {which}, .*, is not here; no checkpoint is known"
+            CheckpointError, match=f"the best validation {which}, .*, is not here; none of those here has a score"
         ):
             find(evaluated, which)
     assert find(evaluated, "last").step == 30
