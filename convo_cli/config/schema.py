@@ -19,6 +19,7 @@ TrainOn = Literal["assistant", "all", "last"]
 LongTurns = Literal["refuse", "split", "drop"]
 Packing = Literal["auto", "on", "off"]
 Reasoning = Literal["keep", "drop"]
+RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 MetricName = Literal["bleu-2", "bleu-4", "nist-2", "nist-4"]
 
 
@@ -245,7 +246,7 @@ class LoggingConfig(Section):
 class RunConfig(Section):
     """One training run, completely described."""
 
-    name: str = Field("convo", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    name: str = Field("convo", pattern=RUN_NAME)
     """Name of the run directory inside output_dir: up to 100 letters, digits, dots, dashes and underscores."""
     output_dir: str = Field("runs", min_length=1)
     """Folder that holds the run directories."""

@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import isfinite
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -78,12 +79,12 @@ def evaluation_of(record: Mapping[str, Any]) -> EvaluationDone | None:
         return None
     try:
         return EvaluationDone(
-            step=record["step"],
+            step=index(record["step"]),
             loss=float(record["loss"]),
             perplexity=record["perplexity"],
             num_targets=record["num_targets"],
             seconds=record["seconds"],
-            metrics={name: value for name, value in record["metrics"].items() if value is not None},
+            metrics={name: float(value) for name, value in record["metrics"].items() if value is not None},
             best=tuple(record["best"]),
             weights=record["weights"],
         )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from convo_cli.config.schema import RUN_NAME
 from convo_cli.errors import UsageError
 from convo_cli.events import EvaluationDone
 from convo_cli.runs.atomic import disk_errors
@@ -24,7 +26,10 @@ def fork_of(
 
     Another name makes a fork. So does a checkpoint that is not the newest, unless the later ones may be discarded.
     UsageError where the user asks for another name and for discarding.
+    A fork lies beside the run itself, not beside a link to it, and is named after its directory, which may have been
+    renamed.
     """
+    place = run.path.resolve()
     if new_name != old_name:
         if discard_later:
             raise UsageError(
@@ -33,11 +38,12 @@ def fork_of(
             )
     elif found.later and not discard_later:
         suffix = f"-from-{found.step}"
-        new_name = old_name[: _LONGEST_NAME - len(suffix)] + suffix
+        name = place.name if re.fullmatch(RUN_NAME, place.name) else old_name
+        new_name = name[: _LONGEST_NAME - len(suffix)] + suffix
     else:
         return None
-    named = run.path if run.path.name not in ("", "..") else run.path.resolve()
-    return RunDirectory(named.with_name(new_name))
+    is_its_own_name = run.path.name not in ("", "..") and not run.path.is_symlink()
+    return RunDirectory((run.path if is_its_own_name else place).with_name(new_name))
 
 
 def fill_fork(

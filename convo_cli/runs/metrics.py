@@ -199,8 +199,9 @@ def _is_after(decoder: msgspec.json.Decoder[_Head], line: bytes, step: int, is_e
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the records of a log; a line that is damaged or still being written costs only itself."""
+    require_regular(path)
     decoder = msgspec.json.Decoder(dict[str, Any])
-    with path.open("rb") as file:
+    with disk_errors(path), path.open("rb") as file:
         for line in file:
             if line.endswith(b"\n"):
                 try:

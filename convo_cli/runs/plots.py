@@ -120,7 +120,8 @@ class _Curves:
                 _put(rates, step, record.get("learning_rate"))
             elif record.get("event") == "evaluation":
                 _put(validation, step, record.get("loss"))
-                for name, value in record.get("metrics", {}).items():
+                metrics = record.get("metrics")
+                for name, value in metrics.items() if isinstance(metrics, dict) else ():
                     _put(scores.setdefault(name, {}), step, value)
         self.train_loss = _sorted(train)
         self.learning_rate = _sorted(rates)

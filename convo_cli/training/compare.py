@@ -94,9 +94,14 @@ def saved_trace(run: RunDirectory, first: int, last: int) -> Trace:
     trace.logged["gradient scale"] = read_state(checkpoint).scaler
     for file in (run.metrics, run.samples):
         for record in read_metrics(file) if file.exists() else ():
-            if record.get("event") in ("step", "evaluation", "sample") and first < record.get("step", 0) <= last:
+            step = record.get("step")
+            if (
+                record.get("event") in ("step", "evaluation", "sample")
+                and isinstance(step, int)
+                and first < step <= last
+            ):
                 index = f" number {record['index']}" if "index" in record else ""
-                trace.logged[f"{record['event']} {record['step']}{index}"] = _compared(record)
+                trace.logged[f"{record['event']} {step}{index}"] = _compared(record)
     return trace
 
 

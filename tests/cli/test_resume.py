@@ -96,6 +96,14 @@ def test_a_run_that_is_given_as_the_current_folder_forks_beside_it(work, monkeyp
     assert (work / "runs/other/run.json").is_file()
 
 
+def test_a_fork_lies_beside_the_run_that_a_link_names_and_is_named_after_its_directory(work, convo):
+    assert convo("resume", RUN, "-q", *LONGER, *settings("training.learning_rate=1")).code == 0
+    (work / RUN).rename(work / "runs/renamed")
+    (work / "link").symlink_to("runs/renamed")
+    result = convo("resume", "link", "--load", "loss", "-q", *LONGER)
+    assert (result.code, result.out.strip()) == (0, str(work / "runs/renamed-from-6"))
+
+
 def test_a_diverged_fork_is_resumed_by_its_own_name(work, convo, monkeypatch):
     from convo_cli.model.layout import Layout
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convo_cli.events import EvaluationDone, StepDone
-from convo_cli.runs.evaluations import evaluation_of, evaluation_record, read_evaluations
+from convo_cli.runs.evaluations import _checksum, evaluation_of, evaluation_record, read_evaluations
 from convo_cli.runs.layout import RunDirectory
 from convo_cli.runs.metrics import MetricsLog
 
@@ -84,6 +84,20 @@ def test_a_metric_that_is_no_number_is_no_score():
     found = evaluation_of(record)
     assert found is not None
     assert found.metrics == {"bleu-4": 1.0}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.text() | FINITE, lambda one: st.lists(one) | st.dictionaries(st.text(), one)
+)
+
+
+@given(key=st.sampled_from(["step", "loss", "metrics"]), value=JSON | st.dictionaries(st.just("bleu-4"), JSON))
+def test_scores_are_numbers_or_the_record_is_damaged(key, value):
+    record = {**evaluation_record(evaluation(4)), key: value}
+    found = evaluation_of({**record, "checksum": _checksum(record)})
+    if found is not None:
+        assert isinstance(found.step, int)
+        assert all(isinstance(number, float) for number in (found.loss, *found.metrics.values()))
 
 
 def test_a_run_without_a_log_has_no_evaluations(tmp_path):

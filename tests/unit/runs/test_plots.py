@@ -148,6 +148,14 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one_whole(tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["schedule.png"]
 
 
+@pytest.mark.parametrize("metrics", [None, [1], "bleu-4", {"bleu-4": "high"}])
+def test_a_damaged_score_costs_only_itself(tmp_path: Path, metrics: object) -> None:
+    log = tmp_path / "metrics.jsonl"
+    log.write_text(json.dumps({"event": "evaluation", "step": 1, "loss": 2.0, "metrics": metrics}) + "\n")
+    plot_losses(tmp_path / "losses.png", log)
+    assert (tmp_path / "losses.png").is_file()
+
+
 @pytest.mark.parametrize("length", [0, 1, 4000, 4001, 123_457])
 def test_a_subsample_keeps_both_ends_and_the_peak(length: int) -> None:
     rates = [float(number == length // 3) for number in range(length)]

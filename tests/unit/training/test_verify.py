@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from convo_cli.config.load import apply_overrides, load_config
+from convo_cli.errors import DiskError
 from convo_cli.runs.atomic import MANIFEST_FILE, file_sha256
 from convo_cli.runs.execution import Change
 from convo_cli.runs.layout import RunDirectory
@@ -185,6 +186,17 @@ def test_lines_that_the_log_lost_are_not_compared(own, ignore):
     verdict = verify_run(own.path, load_config(own.config), ignore)
     assert verdict.difference is None
     assert {check.what: check.count for check in verdict.checks}["logged values"] < 7
+
+
+def test_a_line_without_a_step_is_not_compared_and_a_log_that_is_a_directory_is_an_error(own, ignore):
+    own.metrics.write_text(
+        own.metrics.read_text() + '{"event": "step", "step": null}\n{"event": "step", "step": "5"}\n'
+    )
+    assert verify_run(own.path, load_config(own.config), ignore).difference is None
+    own.metrics.unlink()
+    own.metrics.mkdir()
+    with pytest.raises(DiskError, match=r"metrics\.jsonl: not a regular file, but a directory"):
+        verify_run(own.path, load_config(own.config), ignore)
 
 
 @pytest.mark.parametrize(("step", "is_between"), [(0, False), (3, False), (4, True), (6, True)])
