@@ -51,6 +51,8 @@ def load_model(source: str, revision: str | None = None) -> PreTrainedModel:
         ) from error
     model: PreTrainedModel = loaded[0]
     _require_every_weight(model, loaded[1], source)
+    for config in {id(one): one for one in (model.config, model.config.get_text_config())}.values():
+        config.output_attentions, config.return_dict = False, True  # what convo reads; attention kernels give no maps
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()  # transformers leaves it mapped: a change to the file would change the model
     return model

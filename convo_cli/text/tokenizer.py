@@ -140,6 +140,16 @@ def load_pretrained_tokenizer(source: str, revision: str | None = None) -> PreTr
     return tokenizer
 
 
+def keep_special_tokens_whole(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Undo ``split_special_tokens``, with which transformers' apply_chat_template spells role tokens as text.
+
+    Texts of turns are encoded without special tokens in any case.
+    """
+    if tokenizer.split_special_tokens:
+        tokenizer.split_special_tokens = tokenizer.init_kwargs["split_special_tokens"] = False
+        tokenizer.backend_tokenizer.encode_special_tokens = False
+
+
 def add_special_tokens(tokenizer: PreTrainedTokenizerBase, tokens: Iterable[str]) -> tuple[str, ...]:
     """Add the tokens the tokenizer lacks, as special tokens; return those that were new."""
     vocabulary = tokenizer.get_vocab()

@@ -38,6 +38,7 @@ from convo_cli.text.tokenizer import (
     SPIECE_FILE,
     add_special_tokens,
     from_sentencepiece,
+    keep_special_tokens_whole,
     load_pretrained_tokenizer,
     train_sentencepiece,
 )
@@ -82,6 +83,7 @@ def build_encoder(config: RunConfig, files: DataFiles, cache: Cache, report: Rep
     spiece = None
     if config.model.pretrained is not None:
         tokenizer = load_pretrained_tokenizer(config.model.pretrained, config.model.revision)
+        keep_special_tokens_whole(tokenizer)
     else:
         spiece = _spiece(config, files, cache, report)
         tokenizer = from_sentencepiece(spiece)

@@ -15,7 +15,16 @@ PRETRAINED = settings(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("make", [llama_legacy, with_unused_id])
+def splitting(folder):
+    """A GPT-2 whose tokenizer spells special tokens as text, and whose config asks for tuples and attention maps."""
+    size = {"n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 128}
+    tokenizer = fast(byte_pairs(), eos_token="<|endoftext|>")
+    save_foreign(folder, "gpt2", tokenizer, size, split_special_tokens=True)
+    config = folder / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "output_attentions": True, "return_dict": False}))
+
+
+@pytest.mark.parametrize("make", [llama_legacy, with_unused_id, splitting])
 def test_what_is_trained_can_be_exported_resumed_and_talked_to(work, convo, make):
     make(work / "base")
     assert convo("train", "config.yaml", "-q", *PRETRAINED) == (0, "runs/new\n", "")
