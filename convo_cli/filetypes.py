@@ -24,5 +24,5 @@ def special_kind_at(path: Path) -> str | None:
     """The kind of file at this path, without following a link; None for a regular file or no file."""
     try:
         return special_kind(path.lstat().st_mode)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None

@@ -24,7 +24,14 @@ if TYPE_CHECKING:
 
 
 def require_new_file(out: Path, inputs: Sequence[str], *, is_forced: bool) -> None:
-    """Raise UsageError where writing would take a file away that somebody may need."""
+    """Raise UsageError where ``out`` cannot be written, or writing would replace a file that may be needed."""
+    try:
+        _require_new_file(out, inputs, is_forced=is_forced)
+    except OSError as error:
+        raise UsageError(f"--fix {out}: {error.strerror or error}", hint="name another file") from None
+
+
+def _require_new_file(out: Path, inputs: Sequence[str], *, is_forced: bool) -> None:
     if any(out.exists() and Path(path).exists() and out.samefile(path) for path in inputs):
         raise UsageError(
             f"--fix {out}: that is the file to be fixed", hint="name another file; the input stays as it is"
@@ -33,6 +40,8 @@ def require_new_file(out: Path, inputs: Sequence[str], *, is_forced: bool) -> No
         raise UsageError(f"--fix {out}: a directory", hint=f"--fix {typeable(out / 'fixed.jsonl')}")
     if (kind := special_kind_at(out)) is not None:
         raise UsageError(f"--fix {out}: not a regular file, but {kind}", hint="name another file")
+    if out.parent.exists() and not out.parent.is_dir():
+        raise UsageError(f"--fix {out}: {out.parent} is not a folder", hint="name a file in a folder")
     if not out.absolute().parent.is_dir():
         raise UsageError(f"--fix {out}: there is no folder {out.parent}", hint=f"mkdir -p {typeable(out.parent)}")
     if out.exists() and not is_forced:

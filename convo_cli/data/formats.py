@@ -19,10 +19,17 @@ from typing import Any, NamedTuple
 
 from convo_cli.config.schema import DataConfig
 from convo_cli.data.dialogue import Dialogue, Role, Turn
-from convo_cli.data.known_keys import REASONING_KEYS, SHAPES, SPEAKER_KEYS, TEXT_KEYS, TRAIN_KEYS, says_training
+from convo_cli.data.known_keys import (
+    SHAPES,
+    SPEAKER_KEYS,
+    TEXT_KEYS,
+    TRAIN_KEYS,
+    is_reasoning_key,
+    says_training,
+)
 from convo_cli.data.masks import stated_training
 from convo_cli.data.problems import Problem, ProblemSink, kind_of, member, quoted, refuse
-from convo_cli.data.reasoning import with_reasoning
+from convo_cli.data.reasoning import reasoning_keys, with_reasoning
 from convo_cli.data.speakers import roles_by_name
 from convo_cli.data.unread import UnreadItem
 
@@ -103,8 +110,11 @@ class _TurnReader:
     def _object(self, value: dict[str, Any], shape: str) -> None:
         is_trained = stated_training(value, "$", self._refuse)
         has_one_reply = shape in _BESIDE and isinstance(value[SHAPES[shape][1]], str)
-        read = (*SHAPES[shape], "system", *_BESIDE.get(shape, ()), *(REASONING_KEYS if has_one_reply else ()))
-        self._note_unread(value, "$", read)
+        read = (*SHAPES[shape], "system", *_BESIDE.get(shape, ()))
+        self._note_unread(value, "$", read, is_reply=has_one_reply)
+        if not has_one_reply and self._reasoning != "drop" and (keys := reasoning_keys(value)):
+            message = f"the key {quoted(keys[0])} is reasoning beside a list of turns"
+            self._refuse("reasoning-place" if self._reasoning else "reasoning", member("$", keys[0]), message)
         system = value.get("system")
         if system is not None and (not isinstance(system, str) or system.strip()):
             self._add("system", system, "$.system", index=0)
@@ -143,9 +153,11 @@ class _TurnReader:
                     self._add("user", pair[0], f"{path}[0]")
                     self._add("assistant", pair[1], f"{path}[1]")
 
-    def _note_unread(self, value: dict[str, Any], path: str, read: Collection[str | None]) -> None:
+    def _note_unread(self, value: dict[str, Any], path: str, read: Collection[str | None], *, is_reply: bool) -> None:
         for key, item in value.items():
-            if key not in read and key not in TRAIN_KEYS and not says_training(key):
+            if key in read or key in TRAIN_KEYS or says_training(key):
+                continue
+            if not (is_reply and is_reasoning_key(key)):
                 self.unread.append(UnreadItem(member(path, key), key, item))
 
     def _instruction(self, value: dict[str, Any]) -> Any:
@@ -192,7 +204,7 @@ class _TurnReader:
             return
         role = self._role(turn[speaker_key], f"{path}.{speaker_key}")
         if len(turn) > 2:
-            self._note_unread(turn, path, {speaker_key, text_key, *(REASONING_KEYS if role == "assistant" else ())})
+            self._note_unread(turn, path, (speaker_key, text_key), is_reply=role == "assistant")
         if role is not None:
             if is_trained:
                 self._says_trained = self._says_trained or path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Mapping
 from functools import lru_cache
 
@@ -23,6 +24,12 @@ TRAIN_KEYS = ("train", "weight", "loss")
 REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 """On an assistant turn, or beside the only reply of a line: the reasoning before the answer."""
 
+_REASONING_NAMES = frozenset(
+    {"reasoning", "reasoningcontent", "reasoningtext", "thinking", "thinkingcontent", "think", "thought", "thoughts"}
+    | {"chainofthought"}
+)
+"""The letters of their other spellings."""
+
 DIALOGUE_KEYS = frozenset({key for keys in SHAPES.values() for key in keys} | {"input", "system", "history"})
 TURN_KEYS = frozenset({*SPEAKER_KEYS, *TEXT_KEYS})
 
@@ -40,9 +47,16 @@ _FILLER_WORDS = """
     calculated include included exclude excluded ignore ignored skip skipped only last turn turns message messages msg
     dialog dialogue conversation sample example row assistant user human system bot reply replies answer answers
     response responses output outputs completion completions prompt prompts input inputs token tokens target targets
-    label labels detail details scale factor value flag history eos role per
+    label labels detail details scale factor value flag history eos role per use should must enable enabled disable
+    disabled off out multiplier
 """
 _WORDS = {**dict.fromkeys(_FILLER_WORDS.split(), False), **dict.fromkeys(_TRAINING_WORDS.split(), True)}
+_FLAG_WORDS = frozenset(
+    {*_TRAINING_WORDS.split(), "learning", "weighting", "finetune", "grad", "gradient", "backprop", "target", "targets"}
+    | {"ignore", "ignored", "skip", "skipped", "exclude", "excluded"}
+)
+"""Words that state what is trained on where the value of the key is true or false."""
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 _NO_LETTER = re.compile(r"[^a-z]+")
 _MAX_LENGTH = 40
 
@@ -50,9 +64,24 @@ _MAX_LENGTH = 40
 @lru_cache(maxsize=1024)
 def says_training(key: str) -> bool:
     """Whether a key outside `TRAIN_KEYS` states by its name what is trained on."""
-    if len(key) > _MAX_LENGTH or not key.isascii() or key in TRAIN_KEYS:
+    if len(key) > _MAX_LENGTH or key in TRAIN_KEYS:
         return False
-    return misspelt(key) in TRAIN_KEYS or _is_about_training(_NO_LETTER.sub("", key.lower()))
+    plain = "".join(filter(str.isprintable, unicodedata.normalize("NFKC", key)))
+    if not plain.isascii():
+        return False
+    return plain in TRAIN_KEYS or misspelt(plain) in TRAIN_KEYS or _is_about_training(_NO_LETTER.sub("", plain.lower()))
+
+
+@lru_cache(maxsize=1024)
+def is_reasoning_key(key: str) -> bool:
+    """Whether the key is one of `REASONING_KEYS`, in any spelling: reasoningContent, Thinking, thoughts."""
+    return len(key) <= _MAX_LENGTH and _NO_LETTER.sub("", key.lower()) in _REASONING_NAMES
+
+
+@lru_cache(maxsize=1024)
+def may_say_training(key: str) -> bool:
+    """Whether the key states what is trained on if its value is true or false: used_in_training, ignore, is_target."""
+    return len(key) <= _MAX_LENGTH and not _FLAG_WORDS.isdisjoint(map(str.lower, _WORD.findall(key)))
 
 
 def _is_about_training(name: str) -> bool:

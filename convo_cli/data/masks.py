@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from convo_cli.data.known_keys import TRAIN_KEYS, misspelt, says_training
+from convo_cli.data.known_keys import TRAIN_KEYS, may_say_training, misspelt, says_training
 from convo_cli.data.problems import kind_of, member, quoted
 
 Refuse = Callable[[str, str, str], None]
@@ -29,7 +29,7 @@ def stated_training(value: Mapping[str, Any], path: str, refuse: Refuse) -> bool
                 stated[key] = item == 1
             else:
                 refuse("train-value", member(path, key), f'"{key}" is {_shown(item)}')
-        elif says_training(key):
+        elif says_training(key) or (isinstance(item, bool) and may_say_training(key)):
             meant = misspelt(key)
             why = f"did you mean {meant}?" if meant in TRAIN_KEYS else "tools disagree on what it means"
             refuse("train-key", member(path, key), f"the key {quoted(key)} is not read; {why}")

@@ -97,6 +97,7 @@ KINDS: dict[str, Kind] = {
         "keep it (trained on as <think>…</think> before the answer) or drop it: data.reasoning in the config, "
         "--set data.reasoning=drop for train, --reasoning drop for validate-data and evaluate"
     ),
+    "reasoning-place": _error("write it into the turn of the assistant that it belongs to, or remove the key"),
     "reasoning-tags": _error("write <think> before the reasoning and </think> after it, or remove the tag"),
     "reasoning-twice": _error("keep one of the two"),
     "no-target": _error("remove the dialogue, or train on both sides with dialogue.train_on: all (and --config)"),

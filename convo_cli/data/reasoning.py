@@ -12,17 +12,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from convo_cli.config.schema import Reasoning
-from convo_cli.data.known_keys import REASONING_KEYS
+from convo_cli.data.known_keys import is_reasoning_key
 from convo_cli.data.masks import Refuse
 from convo_cli.data.problems import kind_of, member, quoted
 
-_TAG = re.compile(r"<(/?)think>", re.IGNORECASE | re.ASCII)
-_BLOCK = re.compile(r"<think>(.*?)</think>\s*", re.IGNORECASE | re.ASCII | re.DOTALL)
+_TAG = re.compile(r"<(/?)think\s*>", re.IGNORECASE | re.ASCII)
+_BLOCK = re.compile(r"<think\s*>(.*?)</think\s*>\s*", re.IGNORECASE | re.ASCII | re.DOTALL)
+_BLOCKS = re.compile(r"(?<!\s)(\s*)(?:<think\s*>.*?</think\s*>(\s*))+", re.IGNORECASE | re.ASCII | re.DOTALL)
 
 
 def has_tag(text: str) -> bool:
     """Whether the text has a tag that begins or ends reasoning."""
     return "<" in text and _TAG.search(text) is not None
+
+
+def reasoning_keys(value: Mapping[str, Any]) -> list[str]:
+    """The keys of the object that hold reasoning."""
+    return [key for key, item in value.items() if is_reasoning_key(key) and _is_reasoning(item)]
 
 
 def with_reasoning(
@@ -32,7 +38,7 @@ def with_reasoning(
 
     ``beside`` is the object at path ``at`` that the text, whose own path is ``path``, stands in.
     """
-    keys = [key for key in REASONING_KEYS if _is_reasoning(beside.get(key))]
+    keys = reasoning_keys(beside)
     is_tagged = has_tag(text)
     if is_tagged and (fault := _tag_fault(text)):
         refuse("reasoning-tags", path, f"the text has {fault}")
@@ -42,7 +48,7 @@ def with_reasoning(
         where = member(at, keys[0]) if keys else path
         refuse("reasoning", where, f"the key {quoted(keys[0])} holds reasoning" if keys else "the text holds reasoning")
     elif choice == "drop":
-        return _BLOCK.sub("", text), True
+        return _BLOCKS.sub(lambda blocks: max(blocks[1], blocks[2], key=len), text), True
     elif keys and text.strip():
         return _joined(text, path, {key: beside[key] for key in keys}, at, refuse), True
     return text, True

@@ -49,7 +49,8 @@ class UnreadTexts(msgspec.Struct):
 
     def is_content(self, key: str) -> bool:
         """Whether the texts are so long that they are probably meant to be read."""
-        limit = _EMPTY_CHARACTERS if key in _CONTENT_KEYS else SHORT_TEXT_CHARACTERS
+        is_said = key in _CONTENT_KEYS or "history" in key.lower()
+        limit = _EMPTY_CHARACTERS if is_said else SHORT_TEXT_CHARACTERS
         return self.num_characters > limit * self.num_texts
 
     def describe(self, key: str) -> str:

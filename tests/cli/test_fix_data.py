@@ -110,6 +110,20 @@ def test_where_nothing_is_left_nothing_is_written(convo, files):
     assert names(files) == before
 
 
+def test_a_name_that_is_too_long_is_refused(convo, files):
+    result = convo("validate-data", "good.jsonl", "--fix", "x" * 300)
+    assert result.code == 2
+    assert "File name too long\nhint: name another file\n" in result.err
+
+
+def test_a_file_in_place_of_the_folder_is_named(convo, files):
+    result = convo("validate-data", "good.jsonl", "--fix", "good.jsonl/out.jsonl")
+    assert result.code == 2
+    assert (
+        result.err == "error: --fix good.jsonl/out.jsonl: good.jsonl is not a folder\nhint: name a file in a folder\n"
+    )
+
+
 def test_a_folder_that_is_not_there_is_named(convo, files):
     result = convo("validate-data", "good.jsonl", "--fix", "nowhere/out.jsonl")
     assert result.code == 2

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from convo_cli.data.known_keys import TRAIN_KEYS, misspelt, says_training
+from convo_cli.data.known_keys import TRAIN_KEYS, may_say_training, misspelt, says_training
 
 
 @pytest.mark.parametrize(
@@ -30,11 +30,11 @@ NAMES = """
     is_train is_trained istrained do_train no_train not_trained trainable is_trainable untrained supervise supervised
     learn learnable loss_weight sample_weight turn_weight weights train_weight loss_scale output_with_loss has_loss
     compute_loss no_loss calculate_loss ignore_loss answer_only_loss_mask Train TRAIN Weight Loss trian tran wieght
-    losss weigth mask1 unmask
+    losss weigth mask1 unmask should_train use_loss enable_loss mask_out loss_multiplier ｗｅｉｇｈｔ
 """
 
 
-@pytest.mark.parametrize("key", [*NAMES.split(), "loss mask"])
+@pytest.mark.parametrize("key", [*NAMES.split(), "loss mask", "train\u200b"])
 def test_a_name_that_says_what_is_trained_on_is_known(key: str) -> None:
     assert says_training(key)
 
@@ -70,3 +70,14 @@ def test_a_name_that_says_what_is_trained_on_is_known(key: str) -> None:
 )
 def test_metadata_says_nothing_about_training(key: str) -> None:
     assert not says_training(key)
+
+
+@pytest.mark.parametrize(
+    ("key", "is_flag"),
+    [
+        *dict.fromkeys(["used_in_training", "usedForTraining", "ignore", "is_target", "no_grad", "SKIP"], True).items(),
+        *dict.fromkeys(["redacted", "toxic", "is_user", "brain", "x" * 5_000, "체중"], False).items(),
+    ],
+)
+def test_some_names_say_what_is_trained_on_where_they_are_true_or_false(key: str, is_flag: bool) -> None:
+    assert may_say_training(key) == is_flag

@@ -95,6 +95,15 @@ def test_a_name_that_tools_disagree_on_is_refused(key: str, value: Any) -> None:
     assert trained([USER, REPLY | {key: None}]) == [True, True]
 
 
+@pytest.mark.parametrize("key", ["used_in_training", "ignore", "is_target"])
+@pytest.mark.parametrize("value", [True, False])
+def test_a_flag_with_such_a_name_is_refused(key: str, value: bool) -> None:
+    assert refused([USER, REPLY | {key: value}]) == [("train-key", f"$[1].{key}")]
+    assert refused({"turns": ["Hello", "Hi!"], key: value}) == [("train-key", f"$.{key}")]
+    for text in ("alpaca", 3, ["a"]):
+        assert read_value([USER, REPLY | {key: text}], CONFIG) is not None
+
+
 def test_a_dialogue_that_the_data_excludes_is_left_out_and_counted(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     values = [

@@ -38,6 +38,10 @@ def refused(value: Any, reasoning: Reasoning | None = None) -> list[tuple[str, s
 
 FORMS: dict[str, tuple[Any, str]] = {
     **{key: (reply("4", **{key: THOUGHT}), f"$[1].{key}") for key in REASONING_KEYS},
+    **{
+        key: (reply("4", **{key: THOUGHT}), f"$[1].{key}")
+        for key in ("Thinking", "reasoningContent", "reasoning_text", "thought", "thoughts", "chain_of_thought")
+    },
     "tags": (reply(KEPT), "$[1].content"),
     "a list of texts": (["2+2?", KEPT], "$[1]"),
     "a completion": ({"prompt": "2+2?", "completion": KEPT}, "$.completion"),
@@ -47,7 +51,7 @@ FORMS: dict[str, tuple[Any, str]] = {
         "$.reasoning_content",
     ),
     "tags in a key": (reply("4", thinking=f"<think>{THOUGHT}</think>"), "$[1].thinking"),
-    "twice the same": (reply(KEPT, reasoning=THOUGHT, reasoning_content=f" {THOUGHT}\n"), "$[1].reasoning_content"),
+    "twice the same": (reply(KEPT, reasoning=THOUGHT, reasoning_content=f" {THOUGHT}\n"), "$[1].reasoning"),
 }
 
 
@@ -75,6 +79,36 @@ def test_a_key_is_kept_before_the_answer(thought: str, answer: str, key: str) ->
 def test_every_block_of_a_text_is_dropped() -> None:
     assert texts(reply("<think>a</think> One. <think>b</think> Two."), "drop") == ["2+2?", "One. Two."]
     assert texts(reply("One.\n<think>a\n\nb</think>\nTwo."), "drop") == ["2+2?", "One.\nTwo."]
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("One<think>a</think> two.", "One two."),
+        ("One <think>a</think> <think >b</think >two.", "One two."),
+        ("One:\n<think>a</think>\n\ntwo.", "One:\n\ntwo."),
+        ("On<think>a</think>e.", "One."),
+        ("<THINK\n>a</think >One.", "One."),
+    ],
+)
+def test_dropping_joins_no_words(text: str, left: str) -> None:
+    assert texts(reply(text), "drop") == ["2+2?", left]
+    assert texts(reply(text), "keep") == ["2+2?", text]
+
+
+@pytest.mark.parametrize("key", ["reasoning", "Thinking"])
+@pytest.mark.parametrize(
+    "value",
+    [{"messages": reply("4")}, {"turns": ["2+2?", "4"]}, {"prompt": [USER], "completion": reply("4")[1:]}],
+    ids=lambda value: next(iter(value)),
+)
+def test_reasoning_beside_a_list_of_turns_belongs_to_none_of_them(value: dict[str, Any], key: str) -> None:
+    value = value | {key: THOUGHT}
+    assert refused(value) == [("reasoning", f"$.{key}")]
+    assert refused(value, "keep") == [("reasoning-place", f"$.{key}")]
+    reading = read_value(value, DataConfig(train=("unused",), reasoning="drop"))
+    assert reading is not None
+    assert [item.path for item in reading.unread] == [f"$.{key}"]
 
 
 @pytest.mark.parametrize("reasoning", [None, "keep", "drop"])

@@ -53,6 +53,7 @@ def warnings_of(folder: Path, values: list[Any]) -> tuple[list[str], list[str]]:
             [TURN | {"tool_calls": [{"name": "wave"}]}, TURN],
             ':2:1 $[0].tool_calls the key "tool_calls" is not read (1 text',
         ),
+        ({"instruction": "a", "output": "b", "chat_history": [["Hello", "Hi!"]]}, ":2:1 $.chat_history the key"),
         ({"messages": [TURN], "images": ["a.png"]}, ':2:1 $.images the key "images" is not read'),
     ],
 )
