@@ -54,7 +54,7 @@ from convo_cli.training.preflight import (
 
 _Item = TypeVar("_Item")
 
-_FORMAT = 5  # of what is cached; a change to how text becomes ids and targets needs another number
+_FORMAT = 6  # of what is cached; a change to how text becomes ids and targets needs another number
 _OMISSIONS_FILE = "omissions.json"
 _CHUNK = 256  # dialogues encoded at once: the tokenizer works on all cores
 _CHECKED_DIALOGUES = 64  # rendered by transformers as well, and read back
