@@ -6,6 +6,7 @@ a change by anybody but `convo resume --set` shows.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import platform
 import subprocess
@@ -22,6 +23,7 @@ from convo_cli.config.load import dump_config
 from convo_cli.config.schema import DataConfig, RunConfig
 from convo_cli.errors import CheckpointError, FileChangedError, UsageError
 from convo_cli.events import Notice, Report
+from convo_cli.filetypes import special_kind
 from convo_cli.runs.atomic import file_sha256, write_file
 from convo_cli.runs.execution import Change, Execution
 from convo_cli.runs.layout import RunDirectory
@@ -210,6 +212,8 @@ def write_provenance(run: RunDirectory, info: RunInfo) -> None:
 def read_run_info(run: RunDirectory) -> RunInfo:
     """run.json; CheckpointError where it is missing or not what convo writes."""
     try:
+        if (kind := special_kind(run.info.stat().st_mode)) is not None:
+            raise OSError(errno.EINVAL, f"it is {kind}")
         return RunInfo.model_validate_json(run.info.read_bytes())
     except (OSError, ValidationError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror

@@ -61,6 +61,15 @@ def test_a_run_writes_into_no_other_kind_of_file(convo, work, name, kind):
     assert path.lstat().st_ino == before.st_ino
 
 
+def test_a_run_is_not_resumed_from_a_pipe(convo, work):
+    path = work / "runs/tiny/run.json"
+    path.unlink()
+    os.mkfifo(path)
+    result = convo("resume", "runs/tiny")
+    assert result.code == 5
+    assert "run.json: cannot be read (it is a pipe (FIFO))" in result.err
+
+
 READERS = {
     "train": ["train", "config.yaml", *settings("data.train=special", "name=other")],
     "train, validation": ["train", "config.yaml", *settings("data.validation=special", "name=other")],
