@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from convo_cli.config.schema import TrainOn
+from convo_cli.config.schema import LongTurns, TrainOn
 from convo_cli.data.dialogue import Dialogue, has_target
 from convo_cli.data.problems import LongTurn, Problem, ProblemSink
 from convo_cli.data.report import ProblemGroup, Spread, spread
@@ -54,16 +54,17 @@ class Refusals(ProblemTally):
             self.needed = max(self.needed, problem.needed)
 
 
-def advice_for_long_turns(needed: int, context: int | None) -> str:
-    """The hint where turns are too long for any window; ``context`` is what the model can read, where known."""
+def advice_for_long_turns(needed: int, context: int | None, long_turns: LongTurns) -> str:
+    """What to do where turns are too long for any window; ``context`` is what the model can read, where known."""
+    is_split = long_turns == "split"  # then only what stands before every turn is too long
+    instead = "dialogue.long_turns: drop" if is_split else "dialogue.long_turns: split (or drop)"
     if needed > MAX_LENGTH_LIMIT:
-        return "set dialogue.long_turns: split (or drop)"
+        return f"set {instead}"
+    fit = "all turns could be split at" if is_split else "all turns would fit into"
     if context is not None and needed > context:
-        return (
-            f"all turns would fit into a dialogue.max_length of {needed}, but the model reads at most {context}: "
-            "set dialogue.long_turns: split (or drop)"
-        )
-    return f"set dialogue.max_length: {needed}, into which all turns fit, or dialogue.long_turns: split (or drop)"
+        return f"{fit} a dialogue.max_length of {needed}, but the model reads at most {context}: set {instead}"
+    reason = "at which all turns can be split" if is_split else "into which all turns fit"
+    return f"set dialogue.max_length: {needed}, {reason}, or {instead}"
 
 
 def check_targets(

@@ -168,7 +168,7 @@ def prepare_data(
         refused, needed = [*refused, *error.groups], max(needed, error.needed)
     if train is None or refused:
         if needed:
-            hint = advice_for_long_turns(needed, _context(config))
+            hint = advice_for_long_turns(needed, _context(config), config.dialogue.long_turns)
             refused = [replace(group, hint=hint) if group.code == "turn-too-long" else group for group in refused]
         raise PreflightError(refused, needed)
     if validation is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from convo_cli.config.load import load_config
@@ -259,7 +259,10 @@ def _already_over(run: RunDirectory, start: _Start, reason: str, report: Report)
         run, start.found.path, keep=sys.maxsize, metric=config.evaluation.metric, evaluations=start.evaluations
     )
     report(Notice(f"nothing to do: this run already finished ({reason})"))
-    return result_of(run, start.parts, start.state, reason)
+    # The settings of this resume are not stored, so the next one begins with those of the run.
+    stored = replace(start.parts, config=start.info.config, max_steps=start.info.max_steps)
+    to_continue = settings_to_continue(stored, start.state.progress)
+    return replace(result_of(run, start.parts, start.state, reason), to_continue=to_continue)
 
 
 def _rewind(run: RunDirectory, start: _Start, report: Report) -> None:

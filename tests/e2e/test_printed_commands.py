@@ -127,6 +127,24 @@ def test_a_run_of_epochs_of_which_a_step_is_more_continues(convo):
     assert typed.done[-1] == "convo resume runs/tiny --set training.epochs=1"
 
 
+@pytest.mark.parametrize(
+    ("trained", "resumed"),
+    [
+        (("training.max_steps=2",), ("training.max_steps=null", "training.epochs=0.1")),
+        (("training.max_steps=null", "training.epochs=0.3"), ("training.epochs=null", "training.max_steps=1")),
+        (("training.max_steps=null", "training.epochs=0.3"), ("training.epochs=0.1",)),
+    ],
+)
+def test_a_run_that_is_over_by_the_settings_of_a_resume_continues(convo, trained, resumed):
+    """They are not stored, so the next command must not build on them."""
+    assert convo("train", "config.yaml", *settings(*trained, *QUICK, "data.validation=[]")).code == 0
+    over = convo("resume", "runs/tiny", *settings(*resumed))
+    assert "nothing to do" in over.err
+    typed = Typed(convo)
+    typed(over.err, depth=1)
+    assert "convo resume runs/tiny --set training." in typed.done[-1]
+
+
 @pytest.mark.parametrize("arguments", [("train", "config.yaml"), ("resume", "runs/tiny", "--verify", "--steps", "3")])
 def test_a_command_that_a_signal_stopped_says_how_to_continue(convo, monkeypatch, arguments):
     short = settings("training.max_steps=3", "data.validation=[]", *QUICK)

@@ -255,12 +255,28 @@ def test_a_refusal_names_the_smallest_max_length_that_fits_all_turns_of_all_file
 
 def test_no_max_length_is_proposed_that_the_model_or_convo_cannot_have():
     fits = "set dialogue.max_length: 300, into which all turns fit, or dialogue.long_turns: split (or drop)"
-    assert advice_for_long_turns(300, None) == advice_for_long_turns(300, 300) == fits
-    assert advice_for_long_turns(300, 299) == (
+    assert advice_for_long_turns(300, None, "refuse") == advice_for_long_turns(300, 300, "refuse") == fits
+    assert advice_for_long_turns(300, 299, "refuse") == (
         "all turns would fit into a dialogue.max_length of 300, but the model reads at most 299: "
         "set dialogue.long_turns: split (or drop)"
     )
-    assert advice_for_long_turns(2**20 + 1, None) == "set dialogue.long_turns: split (or drop)"
+    assert advice_for_long_turns(2**20 + 1, None, "refuse") == "set dialogue.long_turns: split (or drop)"
+
+
+def test_where_long_turns_are_split_already_no_split_is_proposed(tiny_config, prepare, make_encoder, write):
+    path = write(["Hello", "Hi!"], messages(("system", "Be brief. " * 15), ("user", "Hi"), ("assistant", "so " * 30)))
+    config = tiny_config(dialogue={"long_turns": "split"}, data=of(path))
+    with pytest.raises(PreflightError, match="leaves no room beside") as caught:
+        prepare(config, make_encoder(max_length=32))
+    needed = caught.value.needed
+    assert caught.value.hint == (
+        f"set dialogue.max_length: {needed}, at which all turns can be split, or dialogue.long_turns: drop"
+    )
+    assert prepare(config, make_encoder(max_length=needed)).train.num_dialogues == 2
+    assert advice_for_long_turns(300, 299, "split") == (
+        "all turns could be split at a dialogue.max_length of 300, but the model reads at most 299: "
+        "set dialogue.long_turns: drop"
+    )
 
 
 # Long turns, and what was encoded before
