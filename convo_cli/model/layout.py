@@ -123,7 +123,8 @@ def choose_layout(
         raise ModelError(f"training.packing is on, but {reason}", hint="--set training.packing=auto")
     attention = _attention(model, autocast, is_packed=reason is None)
     if reason is None:
-        report(Notice(f"batching: packed without padding, checked against one dialogue at a time ({attention})"))
+        how = f"checked against one dialogue at a time (attention: {attention})"
+        report(Notice(f"batching: packed without padding, {how}"))
     else:
         report(Notice(f"batching: padded, because {reason}"))
     return Layout(reason is None, has_plain_head, pad_id, reason, attention)

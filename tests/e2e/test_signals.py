@@ -102,7 +102,7 @@ def test_a_signal_while_the_data_is_prepared_begins_no_run_and_the_next_one_uses
     make_workplace(tmp_path)
     process = start(tmp_path, "train", "config.yaml", *LONG)
     try:
-        until(process, "^tokenizer.vocab_size")
+        until(process, "^the vocabulary has")
         process.send_signal(signal.SIGSTOP)
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGCONT)

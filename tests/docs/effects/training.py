@@ -56,7 +56,7 @@ def _(packed, padded):
     """Dialogues are packed into one row; off: into padded rows. The weights change by rounding only."""
     assert set(packed.passes.rows) == {1}
     assert max(padded.passes.rows) > 1
-    assert "not packed: training.packing is off" in padded.result.err
+    assert "batching: padded, because training.packing is off" in padded.result.err
     assert gap(packed.weights(STEPS), padded.weights(STEPS)) < 1e-4
 
 
