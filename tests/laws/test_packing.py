@@ -161,10 +161,8 @@ def test_every_shape_that_can_be_packed_is(name):
     events = []
     layout = choose(make_model(CONFIGS[name]).float(), report=events.append)
     assert (layout.is_packed, layout.has_plain_head) == (True, True)
-    assert [event.message for event in events] == [
-        "batching: packed without padding, checked against one dialogue at a time "
-        "(attention: one example length at a time)"
-    ]
+    how = "checked against one dialogue at a time (attention: one example length at a time)"
+    assert [event.message for event in events] == [f"batching: packed without padding, {how}"]
 
 
 CANNOT = {
