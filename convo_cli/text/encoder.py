@@ -114,11 +114,13 @@ class DialogueEncoder:
             rendering = self._render_prompt([*system, *spoken[first:]])
             if isinstance(rendering, Rendering) and len(rendering.input_ids) <= room:
                 return Prompt(rendering.input_ids.tolist(), first)
+        free = max(0, room - bounds[0] - opening)
+        what = "message" if free or not num_system else "system text"
         raise DataError(
-            f"the last message is {lengths[len(spoken) - 1]} tokens, and only {max(0, room - bounds[0] - opening)} of "
+            f"the last message is {lengths[len(spoken) - 1]} tokens, and only {free} of "
             f"the model's {self.max_length} are free beside a reply of {max_new_tokens}"
             + (f" and {bounds[0]} tokens of system text" if num_system else ""),
-            hint="shorten the message, or lower the reply length (max_new_tokens)",
+            hint=f"shorten the {what}, or lower the reply length (max_new_tokens)",
         )
 
     def is_special(self, token: int) -> bool:

@@ -192,3 +192,9 @@ def test_a_message_longer_than_the_window_is_refused_before_anything_is_shown(ra
     with pytest.raises(DataError, match="the last message is"):
         random_generator.reply([Turn("user", "very " * 100)], GREEDY, pieces.append)
     assert pieces == []
+
+
+def test_where_the_system_text_leaves_no_room_it_is_what_has_to_be_shorter(random_generator):
+    with pytest.raises(DataError, match=r"only 0 of .* tokens of system text") as caught:
+        random_generator.reply([Turn("system", "very " * 100), Turn("user", "Hi")], GREEDY)
+    assert caught.value.hint.startswith("shorten the system text")
