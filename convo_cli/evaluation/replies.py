@@ -104,7 +104,11 @@ def _is_unspaced(char: str) -> bool:
 
 
 def _reply_index(dialogue: Dialogue) -> int | None:
-    """The last assistant turn that answers something."""
+    """The last assistant turn that answers something and that the data does not exclude: it is the reference."""
     turns: Sequence[Turn] = dialogue.turns
-    candidates = [k for k in range(1, len(turns)) if turns[k].role == "assistant" and turns[k - 1].role != "system"]
+    candidates = [
+        k
+        for k in range(1, len(turns))
+        if turns[k].role == "assistant" and turns[k].is_trained and turns[k - 1].role != "system"
+    ]
     return candidates[-1] if candidates else None

@@ -161,6 +161,14 @@ def test_a_dialogue_in_which_nothing_is_answered_is_not_chosen(turns):
     assert choose_dialogues([Dialogue(turns), talk("q", "a")], 5, seed=0) == [talk("q", "a")]
 
 
+def test_a_turn_that_the_data_excludes_is_no_reference():
+    excluded = Dialogue((Turn("user", "q"), Turn("assistant", "rude", is_trained=False)))
+    earlier = Dialogue((*talk("q", "a", "r").turns, Turn("assistant", "rude", is_trained=False)))
+    assert choose_dialogues([excluded, earlier], 5, seed=0) == [earlier]
+    (reply,) = reply_to_all(Parrot(), [earlier], GenerationConfig())
+    assert reply.reference == "a"
+
+
 # Replying
 
 
