@@ -6,6 +6,7 @@ command imports what it needs once its arguments are checked, so that help and m
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
 import sys
@@ -44,13 +45,19 @@ def _root(
     pass
 
 
-app.command("init-config")(init_config.init_config)
-app.command("validate-data")(validate_data.validate_data)
-app.command("train")(train.train)
-app.command("resume")(resume.resume)
-app.command("evaluate")(evaluate.evaluate)
-app.command("export")(export.export)
-app.command("chat")(chat.chat)
+def _add(name: str, command: Callable[..., None]) -> None:
+    """Add a command with one line a paragraph as its help: typer would keep the line breaks of the docstring."""
+    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
+    app.command(name, help="\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs))(command)
+
+
+_add("init-config", init_config.init_config)
+_add("validate-data", validate_data.validate_data)
+_add("train", train.train)
+_add("resume", resume.resume)
+_add("evaluate", evaluate.evaluate)
+_add("export", export.export)
+_add("chat", chat.chat)
 
 
 def main() -> None:

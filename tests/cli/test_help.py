@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 import typer
@@ -34,6 +35,15 @@ def test_help_fits_the_terminal_and_holds_no_control_sequences(convo):
         text = convo(*command.split(), "--help").out
         assert max(map(len, text.splitlines())) <= 80
         assert "\x1b" not in text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_paragraphs_of_help_fill_the_terminal_s_width(convo, command):
+    prose = convo(command, "--help").out.partition("╭─")[0]
+    lines = [line.strip() for line in prose.splitlines()]
+    for line, following in pairwise(lines):
+        if line and following:
+            assert len(f"{line} {following.split()[0]}") > 78, (line, following)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
