@@ -18,7 +18,7 @@ from convo_cli.filetypes import special_kind_at
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from convo_cli.config.schema import DataConfig, RunConfig, TrainOn
+    from convo_cli.config.schema import DataConfig, Reasoning, RunConfig, TrainOn
     from convo_cli.data.repair import RepairGroup, RepairReport
     from convo_cli.events import Report
 
@@ -102,8 +102,11 @@ def _packed(file: BinaryIO, suffix: str) -> Iterator[Callable[[bytes], object]]:
         yield file.write
 
 
-def show_repairs(console: Console, repaired: RepairReport, out: str) -> None:
-    """Print what was repaired and what was left out, the first of each kind by its line."""
+def show_repairs(console: Console, repaired: RepairReport, out: str, reasoning: Reasoning | None = None) -> None:
+    """Print what was repaired and what was left out, the first of each kind by its line.
+
+    ``reasoning`` is the choice for the reasoning in the written lines, where they have any.
+    """
     kept = (
         f"{repaired.num_unchanged:,} of {repaired.num_lines:,} lines as they were, {repaired.num_repaired:,} repaired"
     )
@@ -111,6 +114,8 @@ def show_repairs(console: Console, repaired: RepairReport, out: str) -> None:
     for title, style, groups in (("repaired", "green", repaired.repaired), ("left out", "bold red", repaired.left_out)):
         for group in groups:
             _show_group(console, title, style, group)
+    if reasoning is not None:
+        _show(console, f"the lines keep their reasoning: set data.reasoning: {reasoning} in the config that reads them")
     console.print()
 
 

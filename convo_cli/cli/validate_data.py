@@ -114,7 +114,8 @@ def validate_data(
         if repaired is not None:
             from convo_cli.cli.fix_data import show_repairs
 
-            show_repairs(stdout_console(), repaired, paths[0])
+            has_reasoning = any(file.num_reasoning_turns for file in result.files)
+            show_repairs(stdout_console(), repaired, paths[0], data_config.reasoning if has_reasoning else None)
         show_report(stdout_console(), result, preview, refused, is_quiet=is_quiet)
     if refused or not result.is_trainable or (repaired is not None and repaired.num_left_out):
         raise typer.Exit(DataError.exit_code)

@@ -74,7 +74,7 @@ def _of_length(info: RunInfo, parts: Parts, step: int) -> Iterator[str]:
     kept, other = (learning_rate_at(first, each, length) for each in (training, stretched))
     if first < length and kept != other:
         message += (
-            f"; from step {first + 1} on the learning rate stays at {_text(kept, other)} ({HORIZON} is {horizon}). "
+            f"; from step {first + 1} on the learning rate is {_text(kept, other)} ({HORIZON} is {horizon}). "
             f"--set {HORIZON}={length} stretches the schedule: step {first + 1} then has {_text(other, kept)}"
         )
     elif horizon != length and training.schedule != "constant":

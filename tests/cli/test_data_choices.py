@@ -138,9 +138,11 @@ def test_fix_obeys_the_choice(convo, work):
     result = convo("validate-data", "data.jsonl", "--fix", "out.jsonl")
     assert (result.code, "left out reasoning  1\n  data.jsonl:2:" in result.out) == (3, True)
     assert (work / "out.jsonl").read_text() == lines[0]
+    assert "keep their reasoning" not in result.out
     result = convo("validate-data", "data.jsonl", "--fix", "out.jsonl", "--force", "--reasoning", "drop")
     assert result.code == 0
     assert (work / "out.jsonl").read_text() == "".join(lines)
+    assert "the lines keep their reasoning: set data.reasoning: drop in the config that reads them" in result.out
 
 
 def test_text_in_a_key_that_is_not_read_is_a_warning_in_every_run(convo, work):

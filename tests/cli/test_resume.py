@@ -35,7 +35,7 @@ def test_an_extended_run_keeps_its_learning_rate_until_a_longer_schedule_is_stat
         return [record["learning_rate"] for record in records if record["event"] == "step"]
 
     result = convo("resume", RUN, *LONGER)
-    assert "the run is extended from 6 to 8 steps; from step 7 on the learning rate stays at 0.0001" in result.err
+    assert "the run is extended from 6 to 8 steps; from step 7 on the learning rate is 0.0001" in result.err
     assert "--set training.schedule_steps=8 stretches the schedule: step 7 then has 0.00019" in result.err
     assert rates()[5:] == pytest.approx([1e-4] * 3)
     result = convo("resume", RUN, *settings("training.max_steps=12", "training.schedule_steps=null"))

@@ -337,7 +337,7 @@ def test_an_extended_run_keeps_its_schedule_says_so_and_stores_it(run):
     resume(run, None, "training.max_steps=6", report=events.append)
     assert rates_of(events) == pytest.approx({5: 1e-4, 6: 1e-4})
     assert (
-        "the run is extended from 4 to 6 steps; from step 5 on the learning rate stays at 0.0001 "
+        "the run is extended from 4 to 6 steps; from step 5 on the learning rate is 0.0001 "
         "(training.schedule_steps is 4). "
         "--set training.schedule_steps=6 stretches the schedule: step 5 then has 0.00033"
     ) in notices_of(events)
