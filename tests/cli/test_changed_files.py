@@ -229,13 +229,15 @@ def test_a_hub_models_branch_that_moves_meanwhile_does_not_mix_two_commits(work,
 
 def test_a_loaded_model_and_optimizer_do_not_change_with_their_files(work):
     from convo_cli.config.load import load_config
-    from convo_cli.runs.provenance import read_data_files
+    from convo_cli.runs.layout import RunDirectory
+    from convo_cli.runs.provenance import read_data_files, read_run_info
     from convo_cli.training.build import build_from
     from convo_cli.training.cache import Cache
 
-    folder = work / "runs/tiny" / STEP_6
-    config = load_config(work / "runs/tiny/config.yaml")
-    _, state = build_from(folder, config, read_data_files(config.data), Cache(work / "runs", print), lambda event: None)
+    run = RunDirectory(work / "runs/tiny")
+    folder, config = run.path / STEP_6, load_config(run.config)
+    files, cache = read_data_files(config.data), Cache(run.path.parent, print)
+    _, state = build_from(folder, config, read_run_info(run), files, cache, lambda event: None)
     tensors = [
         *state.model.parameters(),
         *(value for each in state.optimizer.state.values() for value in each.values()),
