@@ -109,7 +109,7 @@ def test_a_resume_after_a_kill_that_is_itself_killed_ends_the_same(convo, torn, 
 def worsened(convo: Zygote, finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose best checkpoint is not its newest: a high rate has ruined the last two steps."""
     folder = copy_of(finished, tmp_path_factory.mktemp("worsened") / "work")
-    longer = settings(f"training.max_steps={STEPS + 2}", "training.learning_rate=1")
+    longer = settings(f"training.max_steps={STEPS + 2}", "training.learning_rate=10")
     assert convo(folder, "resume", RUN, "-q", *longer).code == 0
     assert RunDirectory(folder / RUN).checkpoint_steps()[-1] == STEPS + 2
     assert f"step-{STEPS + 2:08}" not in (folder / RUN / "best-loss.json").read_text(encoding="utf-8")

@@ -118,7 +118,7 @@ EXAMPLES: dict[str, bytes | list[Any]] = {
 
 OF_THE_PRE_FLIGHT = {"end-not-learnt", "not-renderable", "turn-too-long"}
 """Found with a tokenizer only."""
-WHERE_REASONING_IS_KEPT = {"reasoning-twice"}
+WHERE_REASONING_IS_KEPT = {"reasoning-place", "reasoning-twice"}
 
 
 @pytest.mark.parametrize("code", sorted(KINDS.keys() - OF_THE_PRE_FLIGHT - WHERE_REASONING_IS_KEPT))
