@@ -328,7 +328,7 @@ def require_same_config(before: RunConfig, now: RunConfig) -> None:
     for key in dict.fromkeys((*old, *new)):
         if key.startswith(_SETTLED) and old.get(key) != new.get(key):
             raise ChangedError(
-                f"{key} is {as_json(new.get(key))}, but the run was made with {as_json(old.get(key))}",
+                f"{key} is {as_json(new.get(key))}, but the run was made with {as_json(old.get(key))} (by run.json)",
                 hint="start another run to change it",
             )
 

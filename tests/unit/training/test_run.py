@@ -167,7 +167,7 @@ def test_a_warm_up_longer_than_the_run_is_a_notice_before_step_1(tiny_config, tr
 )
 def test_a_key_that_only_the_beginning_reads_cannot_be_changed_in_silence(run, ignore, override, key):
     before = run.config.read_bytes()
-    with pytest.raises(ChangedError, match=rf"^{key} is .*, but the run was made with "):
+    with pytest.raises(ChangedError, match=rf"^{key} is .*, but the run was made with .* \(by run\.json\)$"):
         resume(run, ignore, override)
     assert run.config.read_bytes() == before
 
