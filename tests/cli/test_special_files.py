@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import threading
@@ -13,6 +14,7 @@ import pytest
 from tests.commands import EXECUTABLE, environment, make_workplace, run_here, run_process, settings, start
 from tests.special_files import SPECIAL_FILES
 
+CONVO = shlex.quote(str(EXECUTABLE))
 DATA = b'["Hello", "Hi!"]\n["Bye", "See you."]\n'
 
 
@@ -119,7 +121,7 @@ def test_validation_reads_a_pipe_once(folder):
     ],
 )
 def test_validation_reads_what_another_command_writes(folder, arguments, code):
-    command = arguments.format(EXECUTABLE) if "{}" in arguments else f"{EXECUTABLE} {arguments}"
+    command = arguments.format(CONVO) if "{}" in arguments else f"{CONVO} {arguments}"
     process = subprocess.run(["bash", "-c", command], cwd=folder, env=environment(), capture_output=True, timeout=60)
     assert process.returncode == code, process.stderr
     report = json.loads(process.stdout)["files"][0]
@@ -140,7 +142,7 @@ def test_a_device_is_refused_at_once(folder, device):
 
 def test_a_config_may_come_from_another_command(folder):
     (folder / "config.yaml").write_text((folder / "config.yaml").read_text().replace("data:", "data:\n  nonsense: 1"))
-    command = f"{EXECUTABLE} train <(cat config.yaml)"
+    command = f"{CONVO} train <(cat config.yaml)"
     process = subprocess.run(["bash", "-c", command], cwd=folder, env=environment(), capture_output=True, timeout=60)
     assert process.returncode == 2
     assert b"data.nonsense: unknown key" in process.stderr
