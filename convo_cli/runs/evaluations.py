@@ -44,7 +44,7 @@ def read_evaluations(run: RunDirectory) -> Evaluations:
         evaluation = _of_pointer(run.pointer(label))
         if evaluation and evaluation.weights == weights_of(run.checkpoint(evaluation.step)):
             found[evaluation.step] = evaluation  # with other weights it would be of a discarded checkpoint
-    for number, record in enumerate(_records(run.metrics), 1):
+    for number, record in enumerate(read_records(run.metrics), 1):
         if record is None:
             damaged.append(f"{run.metrics}:{number}")
         elif record.get("event") == "evaluation" or "checksum" in record:
@@ -53,6 +53,21 @@ def read_evaluations(run: RunDirectory) -> Evaluations:
             else:
                 damaged.append(f"{run.metrics}:{number}")
     return Evaluations(found, tuple(damaged))
+
+
+def read_records(log: Path) -> Iterator[dict[str, Any] | None]:
+    """Yield each finished line of a log, None for one that is not a JSON object. A missing log has none."""
+    require_regular(log)
+    if not log.exists():
+        return
+    decoder = msgspec.json.Decoder(dict[str, Any])
+    with disk_errors(log), log.open("rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                try:
+                    yield decoder.decode(line)
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                    yield None
 
 
 def evaluation_record(event: EvaluationDone) -> dict[str, Any]:
@@ -120,21 +135,6 @@ def _checksum(record: Mapping[str, Any]) -> str:
 
 def _short_hash(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:_HEX_DIGITS]
-
-
-def _records(log: Path) -> Iterator[dict[str, Any] | None]:
-    """Every finished line of the log, None for one that is not a JSON object."""
-    require_regular(log)
-    if not log.exists():
-        return
-    decoder = msgspec.json.Decoder(dict[str, Any])
-    with disk_errors(log), log.open("rb") as file:
-        for line in file:
-            if line.endswith(b"\n"):
-                try:
-                    yield decoder.decode(line)
-                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                    yield None
 
 
 def _of_pointer(file: Path) -> EvaluationDone | None:

@@ -29,7 +29,7 @@ from convo_cli.events import (
     StepDone,
 )
 from convo_cli.runs.atomic import disk_errors, require_regular, sync_directory, sync_file
-from convo_cli.runs.evaluations import evaluation_record, finite
+from convo_cli.runs.evaluations import evaluation_record, finite, read_records
 
 _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
@@ -199,12 +199,4 @@ def _is_after(decoder: msgspec.json.Decoder[_Head], line: bytes, step: int, is_e
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the records of a log; a line that is damaged or still being written costs only itself."""
-    require_regular(path)
-    decoder = msgspec.json.Decoder(dict[str, Any])
-    with disk_errors(path), path.open("rb") as file:
-        for line in file:
-            if line.endswith(b"\n"):
-                try:
-                    yield decoder.decode(line)
-                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                    continue
+    return (record for record in read_records(path) if record is not None)

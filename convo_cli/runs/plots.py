@@ -113,7 +113,7 @@ class _Curves:
         rates: dict[int, float] = {}
         validation: dict[int, float] = {}
         scores: dict[str, dict[int, float]] = {}
-        for record in read_metrics(metrics_path) if metrics_path.exists() else ():
+        for record in read_metrics(metrics_path):
             step = record.get("step")
             if record.get("event") == "step":
                 _put(train, step, record.get("loss"))

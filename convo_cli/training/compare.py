@@ -93,7 +93,7 @@ def saved_trace(run: RunDirectory, first: int, last: int) -> Trace:
         trace.optimizer[f"{kind} of {parameter}"] = found
     trace.logged["gradient scale"] = read_state(checkpoint).scaler
     for file in (run.metrics, run.samples):
-        for record in read_metrics(file) if file.exists() else ():
+        for record in read_metrics(file):
             step = record.get("step")
             if (
                 record.get("event") in ("step", "evaluation", "sample")
