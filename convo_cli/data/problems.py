@@ -49,7 +49,10 @@ KINDS: dict[str, Kind] = {
     ),
     "utf-16": _error("convert the file: iconv -f UTF-16 -t UTF-8 in.jsonl > out.jsonl"),
     "binary-file": _error("unpack or export it to JSON Lines first"),
-    "wrong-compression": _error("the name must end in .gz for gzip, .zst for Zstandard, and in neither for plain text"),
+    "wrong-compression": _error(
+        "the name must end in .gz for gzip, .zst for Zstandard, and in neither for plain text; a pipe must be unpacked "
+        "before: zcat data.jsonl.gz | convo validate-data -"
+    ),
     "damaged-file": _error("the file is cut short or damaged; copy or download it again"),
     # The line is not strict JSON.
     "line-too-long": _error("one dialogue a line; a line this long is several dialogues or no dialogue"),
