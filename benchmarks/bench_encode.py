@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ROOT = Path(__file__).resolve().parent.parent
-CHUNK = 256  # as training/prepare
+CHUNK = 256  # as training/encode
 WHOLE = 1 << 20  # tokens: both sides render whole dialogues, so that their ids can be compared
 
 

@@ -6,25 +6,19 @@ same data, or a resumed one, opens what the first one wrote.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from itertools import chain, islice
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 import numpy as np
 
 from convo_cli import __version__
 from convo_cli.config.schema import RunConfig
-from convo_cli.data.dialogue import Dialogue
 from convo_cli.data.omissions import Omissions, report_omissions
-from convo_cli.data.problems import LongTurn, Problem, ProblemSink
 from convo_cli.data.report import ProblemGroup
-from convo_cli.data.store import LEFT_OUT, NO_TARGET, USER_TARGET, Encoded, TokenStore, write
+from convo_cli.data.store import TokenStore, write
 from convo_cli.data.unchanged import read_unchanged
 from convo_cli.errors import DataError
 from convo_cli.events import Notice, Progress, Report
@@ -43,21 +37,17 @@ from convo_cli.text.tokenizer import (
     train_sentencepiece,
 )
 from convo_cli.training.cache import Cache
-from convo_cli.training.earlier import REFUSED, TOKENS, EarlierStore, find_earlier, find_encoded
+from convo_cli.training.earlier import REFUSED, TOKENS, find_earlier
+from convo_cli.training.encode import encode_files, trains_on_users
 from convo_cli.training.preflight import (
     PreflightError,
     Refusals,
     advice_for_long_turns,
-    check_targets,
     warn_of_leaks,
 )
 
-_Item = TypeVar("_Item")
-
 _FORMAT = 6  # of what is cached; a change to how text becomes ids and targets needs another number
 _OMISSIONS_FILE = "omissions.json"
-_CHUNK = 256  # dialogues encoded at once: the tokenizer works on all cores
-_CHECKED_DIALOGUES = 64  # rendered by transformers as well, and read back
 _NAMED = 5  # dialogues left out, in a notice
 
 
@@ -127,7 +117,7 @@ def prepare_data(
             "packages": {"convo": __version__, **{name: version(name) for name in ("tokenizers", "transformers")}},
             "contract": contract,
             "train_on": config.dialogue.train_on,
-            "learns_from_users": _learns_from_users(config),
+            "learns_from_users": trains_on_users(config),
             "max_dialogues": max_dialogues,
         }
         variant = {"max_length": encoder.max_length, "long_turns": config.dialogue.long_turns}
@@ -174,119 +164,6 @@ def prepare_data(
     if validation is not None:
         warn_of_leaks(train, validation, (config.data.train, config.data.validation), report)
     return PreparedData(train, validation)
-
-
-def encode_files(
-    files: Sequence[DataFile],
-    config: RunConfig,
-    encoder: DialogueEncoder,
-    found: ProblemSink,
-    report: Report,
-    *,
-    omissions: Sequence[Omissions] | None = None,
-    stage: str,
-    max_dialogues: int | None = None,
-    total: int | None = None,
-    earlier: Sequence[EarlierStore] = (),
-) -> Iterator[TokenStore]:
-    """Encode every dialogue of the files, or the first ``max_dialogues``, a chunk at a time.
-
-    ``omissions``, one for each file, count what is not trained on (see `read_dialogues`). What keeps a dialogue from
-    being trained on goes to ``found``. Dialogues are taken from ``earlier`` stores where encoding them would give the
-    same. ModelError where transformers would render the first dialogues otherwise than training does, FileChangedError
-    where a file is no longer the one that was hashed.
-    """
-    paths = [file.path for file in files]
-
-    def chunks(stream: Iterator[Dialogue]) -> Iterator[list[tuple[Dialogue, Encoded | Problem]]]:
-        num_read = 0
-        while chunk := list(islice(stream, _CHUNK)):
-            if num_read == 0:
-                _check_template(chunk[:_CHECKED_DIALOGUES], encoder, report)
-            known = {
-                number: one
-                for number, dialogue in enumerate(chunk, num_read)
-                if (one := find_encoded(earlier, number, dialogue, encoder.max_length))
-            }
-            fresh = iter(
-                encode([one for number, one in enumerate(chunk, num_read) if number not in known], config, encoder)
-            )
-            yield [
-                (dialogue, known[number] if number in known else next(fresh))
-                for number, dialogue in enumerate(chunk, num_read)
-            ]
-            num_read += len(chunk)
-
-    done = 0
-    with (
-        read_unchanged(files, config.data, omissions) as dialogues,
-        closing(_one_ahead(chunks(islice(dialogues, max_dialogues)))) as ahead,
-    ):
-        for chunk in ahead:
-            yield to_store(chunk, config, encoder, found, paths)
-            done += len(chunk)
-            report(Progress(stage, done, total))
-    if done == 0:
-        raise DataError(
-            "the data contains no dialogue to train on",
-            hint='dialogues that say "train": false (or "weight": 0, "loss": false) are left out',
-        )
-
-
-def encode(dialogues: Sequence[Dialogue], config: RunConfig, encoder: DialogueEncoder) -> list[Encoded | Problem]:
-    """The examples of each dialogue, with user targets only where a step of the run is trained on them."""
-    found = encoder.encode_all(dialogues, config.dialogue.train_on, config.dialogue.long_turns)
-    if not _learns_from_users(config):
-        for example in chain.from_iterable(one.examples for one in found if isinstance(one, Encoded)):
-            example.targets[example.targets == USER_TARGET] = NO_TARGET
-    return found
-
-
-def to_store(
-    encoded: Sequence[tuple[Dialogue, Encoded | Problem]],
-    config: RunConfig,
-    encoder: DialogueEncoder,
-    found: ProblemSink,
-    paths: Sequence[str] = (),
-) -> TokenStore:
-    """The dialogues as training reads them; what keeps one from being trained on goes to ``found``."""
-    accepted = list[tuple[Dialogue, Encoded]]()
-    for dialogue, one in encoded:
-        if isinstance(one, Encoded):
-            accepted.append((dialogue, one))
-            continue
-        accepted.append((dialogue, LEFT_OUT))
-        if not (isinstance(one, LongTurn) and config.dialogue.long_turns == "drop"):
-            found(one)
-    part = TokenStore.build(accepted, paths)
-    check_targets([dialogue for dialogue, _ in accepted], part, config.dialogue.train_on, encoder.stop_ids, found)
-    return part
-
-
-def _one_ahead(items: Iterator[_Item]) -> Generator[_Item, None, None]:
-    """The same items, each made in a thread while the one before it is used: tokenizers work outside Python's lock."""
-    with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = thread.submit(next, items, None)
-            yield item
-
-
-def _check_template(dialogues: Iterable[Dialogue], encoder: DialogueEncoder, report: Report) -> None:
-    """Prove that transformers renders these dialogues alike, and warn where ids do not give the text back."""
-    changed = []
-    for dialogue in dialogues:
-        encoder.require_parity(dialogue.turns)
-        changed += [(dialogue, turn.text) for turn in dialogue.turns if encoder.reads_back(turn.text) != turn.text]
-    if changed:
-        dialogue, text = changed[0]
-        report(
-            Notice(
-                f"the tokenizer does not keep every text as it is: {dialogue.where} says {text[:80]!r}, the model "
-                f"will read {encoder.reads_back(text)[:80]!r} ({len(changed)} of the first turns differ)",
-                is_warning=True,
-            )
-        )
 
 
 def _report_left_out(store: TokenStore, what: str, files: Sequence[DataFile], max_length: int, report: Report) -> None:
@@ -352,7 +229,3 @@ def _num_lines(files: Sequence[DataFile], most: int | None) -> int | None:
         return None
     total = sum(file.num_lines for file in files)
     return total if most is None else min(total, most)
-
-
-def _learns_from_users(config: RunConfig) -> bool:
-    return config.dialogue.train_on == "all" or config.dialogue.user_turns_until > 0

@@ -13,7 +13,8 @@ from convo_cli.data.problems import Problem
 from convo_cli.data.repair import Judge
 from convo_cli.runs.provenance import DataFiles, read_data_files
 from convo_cli.training.cache import Cache
-from convo_cli.training.prepare import build_encoder, encode, to_store
+from convo_cli.training.encode import encode, to_store
+from convo_cli.training.prepare import build_encoder
 
 Repair: TypeAlias = Callable[[Callable[[bytes], object], Judge | None], int]
 """Hands the lines that a judge accepts to a writer, and returns how many."""

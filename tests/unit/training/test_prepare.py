@@ -14,8 +14,9 @@ from convo_cli.errors import DataError, ModelError
 from convo_cli.events import Notice, Progress
 from convo_cli.runs.provenance import read_data_files
 from convo_cli.training.cache import Cache
+from convo_cli.training.encode import _one_ahead
 from convo_cli.training.preflight import PreflightError, advice_for_long_turns, count_tokens
-from convo_cli.training.prepare import _one_ahead, build_encoder, prepare_data
+from convo_cli.training.prepare import build_encoder, prepare_data
 from tests.conftest import SAMPLE_DATA
 
 

@@ -1,0 +1,145 @@
+"""Dialogue files to parts of a token store: read, encoded and checked a chunk at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from itertools import chain, islice
+from typing import TypeVar
+
+from convo_cli.config.schema import RunConfig
+from convo_cli.data.dialogue import Dialogue
+from convo_cli.data.omissions import Omissions
+from convo_cli.data.problems import LongTurn, Problem, ProblemSink
+from convo_cli.data.store import LEFT_OUT, NO_TARGET, USER_TARGET, Encoded, TokenStore
+from convo_cli.data.unchanged import read_unchanged
+from convo_cli.errors import DataError
+from convo_cli.events import Notice, Progress, Report
+from convo_cli.runs.provenance import DataFile
+from convo_cli.text.encoder import DialogueEncoder
+from convo_cli.training.earlier import EarlierStore, find_encoded
+from convo_cli.training.preflight import check_targets
+
+_Item = TypeVar("_Item")
+
+_CHUNK = 256  # dialogues encoded at once: the tokenizer works on all cores
+_CHECKED_DIALOGUES = 64  # rendered by transformers as well, and read back
+
+
+def encode_files(
+    files: Sequence[DataFile],
+    config: RunConfig,
+    encoder: DialogueEncoder,
+    found: ProblemSink,
+    report: Report,
+    *,
+    omissions: Sequence[Omissions] | None = None,
+    stage: str,
+    max_dialogues: int | None = None,
+    total: int | None = None,
+    earlier: Sequence[EarlierStore] = (),
+) -> Iterator[TokenStore]:
+    """Encode every dialogue of the files, or the first ``max_dialogues``, a chunk at a time.
+
+    ``omissions``, one for each file, count what is not trained on (see `read_dialogues`). What keeps a dialogue from
+    being trained on goes to ``found``. Dialogues are taken from ``earlier`` stores where encoding them would give the
+    same. ModelError where transformers would render the first dialogues otherwise than training does, FileChangedError
+    where a file is no longer the one that was hashed.
+    """
+    paths = [file.path for file in files]
+
+    def chunks(stream: Iterator[Dialogue]) -> Iterator[list[tuple[Dialogue, Encoded | Problem]]]:
+        num_read = 0
+        while chunk := list(islice(stream, _CHUNK)):
+            if num_read == 0:
+                _check_template(chunk[:_CHECKED_DIALOGUES], encoder, report)
+            known = {
+                number: one
+                for number, dialogue in enumerate(chunk, num_read)
+                if (one := find_encoded(earlier, number, dialogue, encoder.max_length))
+            }
+            fresh = iter(
+                encode([one for number, one in enumerate(chunk, num_read) if number not in known], config, encoder)
+            )
+            yield [
+                (dialogue, known[number] if number in known else next(fresh))
+                for number, dialogue in enumerate(chunk, num_read)
+            ]
+            num_read += len(chunk)
+
+    done = 0
+    with (
+        read_unchanged(files, config.data, omissions) as dialogues,
+        closing(_one_ahead(chunks(islice(dialogues, max_dialogues)))) as ahead,
+    ):
+        for chunk in ahead:
+            yield to_store(chunk, config, encoder, found, paths)
+            done += len(chunk)
+            report(Progress(stage, done, total))
+    if done == 0:
+        raise DataError(
+            "the data contains no dialogue to train on",
+            hint='dialogues that say "train": false (or "weight": 0, "loss": false) are left out',
+        )
+
+
+def encode(dialogues: Sequence[Dialogue], config: RunConfig, encoder: DialogueEncoder) -> list[Encoded | Problem]:
+    """The examples of each dialogue, with user targets only where a step of the run is trained on them."""
+    found = encoder.encode_all(dialogues, config.dialogue.train_on, config.dialogue.long_turns)
+    if not trains_on_users(config):
+        for example in chain.from_iterable(one.examples for one in found if isinstance(one, Encoded)):
+            example.targets[example.targets == USER_TARGET] = NO_TARGET
+    return found
+
+
+def to_store(
+    encoded: Sequence[tuple[Dialogue, Encoded | Problem]],
+    config: RunConfig,
+    encoder: DialogueEncoder,
+    found: ProblemSink,
+    paths: Sequence[str] = (),
+) -> TokenStore:
+    """The dialogues as training reads them; what keeps one from being trained on goes to ``found``."""
+    accepted = list[tuple[Dialogue, Encoded]]()
+    for dialogue, one in encoded:
+        if isinstance(one, Encoded):
+            accepted.append((dialogue, one))
+            continue
+        accepted.append((dialogue, LEFT_OUT))
+        if not (isinstance(one, LongTurn) and config.dialogue.long_turns == "drop"):
+            found(one)
+    part = TokenStore.build(accepted, paths)
+    check_targets([dialogue for dialogue, _ in accepted], part, config.dialogue.train_on, encoder.stop_ids, found)
+    return part
+
+
+def _one_ahead(items: Iterator[_Item]) -> Generator[_Item, None, None]:
+    """The same items, each made in a thread while the one before it is used: tokenizers work outside Python's lock."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, items, None)
+            yield item
+
+
+def _check_template(dialogues: Iterable[Dialogue], encoder: DialogueEncoder, report: Report) -> None:
+    """Prove that transformers renders these dialogues alike, and warn where ids do not give the text back."""
+    changed = []
+    for dialogue in dialogues:
+        encoder.require_parity(dialogue.turns)
+        changed += [(dialogue, turn.text) for turn in dialogue.turns if encoder.reads_back(turn.text) != turn.text]
+    if changed:
+        dialogue, text = changed[0]
+        report(
+            Notice(
+                f"the tokenizer does not keep every text as it is: {dialogue.where} says {text[:80]!r}, the model "
+                f"will read {encoder.reads_back(text)[:80]!r} ({len(changed)} of the first turns differ)",
+                is_warning=True,
+            )
+        )
+
+
+def trains_on_users(config: RunConfig) -> bool:
+    """Whether a step of the run is trained on user turns."""
+    return config.dialogue.train_on == "all" or config.dialogue.user_turns_until > 0
