@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import platform
-import subprocess
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -26,13 +25,13 @@ from convo_cli.events import Notice, Report
 from convo_cli.filetypes import special_kind
 from convo_cli.runs.atomic import file_sha256, write_file
 from convo_cli.runs.execution import Change, Execution
+from convo_cli.runs.git import GitState
 from convo_cli.runs.layout import RunDirectory
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "sentencepiece", "numpy", "jinja2")
 NUMERIC = ("torch", "transformers", "tokenizers", "numpy", "jinja2")
 """Packages that decide the bits: arithmetic, ids, the order of the examples, and how chat templates render."""
 _MODEL_FILES = ("*.safetensors", "*.json")
-_GIT_SECONDS = 10
 _ATTEMPTS = 3
 T = TypeVar("T")
 
@@ -53,15 +52,6 @@ class DataFiles(NamedTuple):
 
     train: tuple[DataFile, ...]
     validation: tuple[DataFile, ...]
-
-
-class GitState(BaseModel):
-    """The commit that was checked out where `convo train` was called, and whether its files were changed since."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    commit: str
-    is_dirty: bool
 
 
 class BaseModelFiles(BaseModel):
@@ -154,21 +144,6 @@ def read_base_model(source: str, folder: Path) -> BaseModelFiles:
     files = sorted(file for pattern in _MODEL_FILES for file in folder.glob(pattern))
     commit = folder.name if folder.parent.name == "snapshots" else None
     return BaseModelFiles(source=source, commit=commit, sha256={file.name: file_sha256(file) for file in files})
-
-
-def read_git(folder: Path) -> GitState | None:
-    """The commit of the folder's repository; None where there is none, or git cannot tell."""
-
-    def ask(*arguments: str) -> str:
-        command = ["git", "-C", str(folder), *arguments]
-        return subprocess.run(command, capture_output=True, check=True, text=True, timeout=_GIT_SECONDS).stdout.strip()
-
-    try:
-        return GitState(
-            commit=ask("rev-parse", "HEAD"), is_dirty=bool(ask("status", "--porcelain", "--untracked-files=no"))
-        )
-    except (OSError, ValueError, subprocess.SubprocessError):
-        return None
 
 
 def installed_packages() -> dict[str, str]:

@@ -22,6 +22,7 @@ from convo_cli.runs.changes import as_json, changes_of_config, leaves
 from convo_cli.runs.checkpoint import Found, Which, find_checkpoint, point_and_prune
 from convo_cli.runs.evaluations import read_evaluations, weights_of
 from convo_cli.runs.fork import fill_fork, fork_of
+from convo_cli.runs.git import read_git
 from convo_cli.runs.layout import RunDirectory, existing_run, require_new
 from convo_cli.runs.lock import locked
 from convo_cli.runs.provenance import (
@@ -34,7 +35,6 @@ from convo_cli.runs.provenance import (
     make_run_info,
     new_run_id,
     read_base_model,
-    read_git,
     read_run_info,
     with_hashed_data,
     write_provenance,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import subprocess
 
 import pytest
 
@@ -14,6 +13,7 @@ from convo_cli.config.schema import DataConfig, RunConfig
 from convo_cli.errors import CheckpointError, UsageError
 from convo_cli.runs.changes import changes_of_config
 from convo_cli.runs.execution import Execution
+from convo_cli.runs.git import GitState
 from convo_cli.runs.layout import RunDirectory
 from convo_cli.runs.provenance import (
     changes_of_base_model,
@@ -21,7 +21,6 @@ from convo_cli.runs.provenance import (
     make_run_info,
     read_base_model,
     read_data_files,
-    read_git,
     read_run_info,
     write_provenance,
 )
@@ -176,31 +175,23 @@ def test_what_convo_wrote_is_no_change_also_where_run_json_does_not_know_it_yet(
     assert changes_of_config(run, info, longer) == []
 
 
-# git
+# run.json of earlier versions
 
 
-def test_the_commit_and_whether_files_were_changed_since_are_read_from_git(tmp_path):
-    def git(*arguments):
-        identity = ("-c", "user.name=me", "-c", "user.email=me@example.org")
-        subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True)
-
-    git("init")
-    assert read_git(tmp_path) is None  # no commit yet
-    (tmp_path / "file").write_text("one")
-    git("add", "file")
-    git("commit", "-m", "first")
-    (tmp_path / "untracked").write_text("of no interest")
-    state = read_git(tmp_path)
-    assert len(state.commit) == 40
-    assert not state.is_dirty
-    (tmp_path / "file").write_text("two")
-    assert read_git(tmp_path) == state.model_copy(update={"is_dirty": True})
+def test_a_run_json_that_says_whether_files_were_changed_is_still_intact(run, info):
+    old = info.model_copy(update={"git": GitState(commit="a" * 40, is_dirty=True)})
+    write_provenance(run, old)
+    text = run.info.read_text(encoding="utf-8")
+    assert json.loads(text)["git"] == {"commit": "a" * 40, "is_dirty": True}
+    assert read_run_info(run).is_intact
+    run.info.write_text(text.replace('"is_dirty": true', '"is_dirty": false'), encoding="utf-8")
+    assert not read_run_info(run).is_intact
 
 
-def test_without_git_or_a_repository_there_is_no_commit(tmp_path, monkeypatch):
-    assert read_git(tmp_path / "nowhere") is None
-    monkeypatch.setenv("PATH", "")
-    assert read_git(tmp_path) is None
+def test_run_json_names_the_commit_alone(run, info):
+    write_provenance(run, info.model_copy(update={"git": GitState(commit="a" * 40)}))
+    assert json.loads(run.info.read_bytes())["git"] == {"commit": "a" * 40}
+    assert read_run_info(run).is_intact
 
 
 # Files that cannot be read
