@@ -64,6 +64,7 @@ def main() -> None:
     """Run the command line; the entry point of the `convo` executable."""
     # What transformers logs is meant for its programmers; convo says in its own words what a user has to know.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("USE_HUB_KERNELS", "0")  # with `kernels` installed transformers fetches code from the hub
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows ? instead

@@ -1,8 +1,10 @@
-"""An export: the folder of a checkpoint without the trainer's files, which plain transformers loads and talks to."""
+"""An export: what a checkpoint holds of the model and how it speaks, which plain transformers loads and talks to."""
 
 from __future__ import annotations
 
+import re
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,17 +12,27 @@ from convo_cli import __version__
 from convo_cli.errors import CheckpointError
 from convo_cli.events import Notice, Report
 from convo_cli.export.verify import Receipt, verify_export
-from convo_cli.model.build import load_model
+from convo_cli.model.build import load_model, set_generation_defaults
 from convo_cli.model.generation import Generator
+from convo_cli.model.open import generation_defaults
 from convo_cli.runs.atomic import MANIFEST_FILE, make_directory, publish_directory, require_space
 from convo_cli.runs.checkpoint import STATE_FILE
-from convo_cli.runs.model_folder import require_writable
+from convo_cli.runs.foreign_files import remove_foreign_entries
+from convo_cli.runs.model_folder import DIALOGUE_FILE, require_writable, weight_files
 from convo_cli.runs.opening import load_from
 from convo_cli.runs.snapshot import Snapshot
 from convo_cli.text.contract import load_encoder
+from convo_cli.text.tokenizer import SPIECE_FILE
 
-_TRAINER_FILES = {STATE_FILE, MANIFEST_FILE, "optimizer.safetensors"}
+_CARD_FILE = "README.md"
+_COPIED = {
+    "config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", DIALOGUE_FILE, SPIECE_FILE,
+}  # fmt: skip
+"""Besides the weights, all that a checkpoint holds for those who open the model; the rest of an export is written."""
+_REPLACED = {"generation_config.json", _CARD_FILE, MANIFEST_FILE, STATE_FILE, "optimizer.safetensors"}
 _MARGIN = 2**20  # bytes, for the card and the manifest
+_MAX_NAMES = 5
+_LONGEST_NAME = 80  # characters of a foreign text in the card or a notice
 _CARD = """\
 ---
 library_name: transformers
@@ -39,7 +51,7 @@ chat = pipeline("text-generation", model="path/to/this/folder")
 print(chat([{{"role": "user", "content": "Hello!"}}])[0]["generated_text"][-1]["content"])
 ```
 
-Template `{template}`; a reply ends with `{stop}`; trained on sequences of at most {max_length} tokens.
+Template `{template}`; a reply ends with {stop}; trained on sequences of at most {max_length} tokens.
 `dialogue.json` says exactly how turns become tokens. `convo chat` opens this folder too.
 """
 
@@ -62,26 +74,33 @@ def export_huggingface(source: Path, out: Path, *, force: bool, report: Report) 
 
 def _export(opened: Snapshot, out: Path, report: Report) -> Exported:
     folder = opened.path
-    files = [file for file in sorted(folder.iterdir()) if file.is_file() and file.name not in _TRAINER_FILES]
+    present = sorted(folder.iterdir())
+    copied = _COPIED | weight_files(folder)
+    files = [file for file in present if file.name in copied]
     for file in files:
         if file.is_symlink():  # to whatever its maker would like to see published
             raise CheckpointError(f"{file}: a symbolic link, which is not exported", hint="put the real file there")
     encoder = load_encoder(folder)
     original = Generator(load_model(str(folder)), encoder)
+    set_generation_defaults(original.model, encoder, generation_defaults(original))
+    if left_out := [file.name for file in present if file not in files and file.name not in _REPLACED]:
+        report(Notice(f"left out, as no part of an export: {_names(left_out)}"))
     receipts: list[Receipt] = []
 
     def fill(aside: Path) -> None:
         for file in files:
             shutil.copyfile(file, aside / file.name)
+        original.model.generation_config.save_pretrained(aside)
+        remove_foreign_entries(aside)
         opened.require_unchanged()
         card = _CARD.format(
-            name=out.resolve().name,
+            name=_as_markdown(out.resolve().name),
             version=__version__,
             template=encoder.template.name,
-            stop=encoder.template.stop_tokens[0],
+            stop=_as_code(encoder.template.stop_tokens[0]),
             max_length=encoder.max_length,
         )
-        (aside / "README.md").write_text(card, encoding="utf-8")
+        (aside / _CARD_FILE).write_text(card, encoding="utf-8")
         report(Notice("reloading the export with plain transformers to compare its answers"))
         receipts.append(verify_export(aside, original))
 
@@ -91,3 +110,27 @@ def _export(opened: Snapshot, out: Path, report: Report) -> Exported:
     publish_directory(out, fill)
     written = tuple(sorted(path.name for path in out.iterdir()))
     return Exported(folder, out, written, receipts[0])
+
+
+def _names(names: Iterable[str]) -> str:
+    first, *more = [_visible(name) for name in names]
+    shown = ", ".join([first, *more[: _MAX_NAMES - 1]])
+    return shown + (f" and {len(more) + 1 - _MAX_NAMES:,} more" if len(more) >= _MAX_NAMES else "")
+
+
+def _visible(text: str) -> str:
+    """One line of bounded length, in which control and invisible characters are spelled out."""
+    shown = text if len(text) <= _LONGEST_NAME else text[: _LONGEST_NAME - 1] + "…"
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in shown)
+
+
+def _as_markdown(text: str) -> str:
+    """The text itself, whatever it would mean in Markdown or HTML."""
+    return re.sub(r"([!-,./:-@\[-`{-~])", r"\\\1", _visible(text))
+
+
+def _as_code(text: str) -> str:
+    """A code span of it; the fence is longer than any run of backquotes inside."""
+    fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
+    space = " " if text[:1] in ("`", " ") or text[-1:] in ("`", " ") else ""
+    return f"{fence}{space}{_visible(text)}{space}{fence}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,8 @@ def verify_export(folder: Path, original: Generator, probes: Sequence[Sequence[T
     """
     tokenizer = load_pretrained_tokenizer(str(folder))
     model: Any = load_model(str(folder)).eval()
+    stated = json.loads((folder / "generation_config.json").read_bytes())
+    model.generation_config = type(model.generation_config).from_dict(stated)  # all of it, as other programs read it
     length = min(_NUM_TOKENS, original.encoder.max_length // 4)
     # The folder's own defaults (a repetition penalty) act in its `generate`, so they have to act here too.
     greedy = generation_defaults(original).model_copy(update={"temperature": 0.0, "max_new_tokens": length})

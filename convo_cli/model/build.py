@@ -12,6 +12,8 @@ import torch
 from convo_cli.config.schema import GenerationConfig, ScratchConfig
 from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.errors import ModelError
+from convo_cli.model.generation import read_generation_config
+from convo_cli.runs.foreign_files import CODE, remove_foreign_entries, without
 from convo_cli.runs.model_folder import require_model_folder
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.hub import local_folder
@@ -40,6 +42,7 @@ def load_model(source: str, revision: str | None = None) -> PreTrainedModel:
                 dtype=torch.float32,
                 use_safetensors=True,
                 trust_remote_code=False,
+                generation_config=read_generation_config(folder),  # instead of all that the folder's own one may hold
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # to be told which, below, instead of an error that does not say
             )
@@ -51,6 +54,7 @@ def load_model(source: str, revision: str | None = None) -> PreTrainedModel:
         ) from error
     model: PreTrainedModel = loaded[0]
     _require_every_weight(model, loaded[1], source)
+    _drop_code(model.config)
     for config in {id(one): one for one in (model.config, model.config.get_text_config())}.values():
         config.output_attentions, config.return_dict = False, True  # what convo reads; attention kernels give no maps
     for tensor in (*model.parameters(), *model.buffers()):
@@ -62,6 +66,18 @@ def save_model(model: PreTrainedModel, folder: Path) -> None:
     """Write config.json, generation_config.json and model.safetensors."""
     with _no_bars():
         model.save_pretrained(folder)
+    remove_foreign_entries(folder)
+
+
+def _drop_code(config: Any) -> None:
+    """Take out what names code, so that nothing saved with this config asks other programs to run it."""
+    for key, value in list(vars(config).items()):
+        if hasattr(value, "to_dict"):
+            _drop_code(value)
+        elif key in CODE:
+            delattr(config, key)
+        elif isinstance(value, (dict, list)) and (kept := without(value, CODE)) != value:
+            setattr(config, key, kept)
 
 
 def _require_readable_weights(folder: Path) -> None:

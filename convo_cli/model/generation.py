@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from pydantic import ValidationError
 from transformers.generation.configuration_utils import GenerationConfig as HuggingFaceGenerationConfig
 from transformers.generation.streamers import BaseStreamer
 
@@ -17,6 +19,10 @@ from convo_cli.text.encoder import DialogueEncoder, StreamDecoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+_COLDEST = 1e-4
+"""Temperatures below always take the likeliest token: scores divided by them would overflow."""
+_LARGEST = 2**31
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +82,7 @@ class Generator:
 
     def _generation_config(self, settings: GenerationConfig, length: int) -> HuggingFaceGenerationConfig:
         # `generate` fills whatever is None here from the model's own defaults, so every setting is stated.
-        is_sampling = settings.temperature > 0
+        is_sampling = settings.temperature >= _COLDEST
         return HuggingFaceGenerationConfig(
             max_new_tokens=length,
             do_sample=is_sampling,
@@ -88,6 +94,37 @@ class Generator:
             eos_token_id=list(self.encoder.stop_ids),
             pad_token_id=self.encoder.pad_id,
         )
+
+
+def read_generation_config(folder: Path) -> HuggingFaceGenerationConfig:
+    """What a model's folder says of sampling, as far as convo has that setting and the value is within its range.
+
+    Beams, penalties, caches, stop strings and all else that `generate` knows do not reach it.
+    """
+    stated: object = None
+    for name in ("generation_config.json", "config.json"):  # models older than the first state it in the second
+        try:
+            stated = json.loads((folder / name).read_bytes())
+            break
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, RecursionError):
+            break
+    values = stated if isinstance(stated, dict) else {}
+    kept = {key: values[key] for key in GenerationConfig.model_fields if _is_usable(key, values.get(key))}
+    if isinstance(values.get("do_sample"), bool):
+        kept["do_sample"] = values["do_sample"]
+    return HuggingFaceGenerationConfig(**kept)
+
+
+def _is_usable(key: str, value: object) -> bool:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or value >= _LARGEST:
+        return False
+    try:
+        GenerationConfig.model_validate({key: value})
+    except ValidationError:
+        return False
+    return True
 
 
 class _Streamer(BaseStreamer):

@@ -1,13 +1,15 @@
 """What no file of a model folder may be, whoever made the folder: a pipe, absurdly large, or a way to other files.
 
-Weights are safetensors and all else is JSON, so nothing here is code. Three ways around that are closed: an index of
-weights may name a pickle, or a file outside of the folder; a config may name a kernel, which is code on a hub.
+Weights are safetensors and all else is JSON, so nothing here is code. These ways around that are closed: a link or an
+entry that leads to a file outside of the folder, an index of weights that names a pickle, another file in the place of
+one that is looked at here, and a kernel, which is code on a hub.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,39 +17,130 @@ from convo_cli.errors import ModelError
 
 MAX_TEXT_BYTES = 2**28
 """Of a file that is read at once; the largest tokenizer.json known is an eighth of it."""
+MAX_CONFIG_BYTES = 2**24
 _TEXTS = {".json", ".jinja", ".model", ".txt"}
-_INDEX = "model.safetensors.index.json"
+INDEX = "model.safetensors.index.json"
+_SHARD_OF_A_RANK = re.compile(r"shard-\d+-model-\d+-of-\d+\.safetensors")
+"""transformers prefers these to model.safetensors."""
+_TEMPLATES = "additional_chat_templates"
+
+_CONFIGS = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
+_REPLACES_A_FILE = {"configuration_files", "transformers_weights", "fast_tokenizer_files", "gguf_file", "init_inputs"}
+"""Keys with which transformers reads another file than the one of the usual name."""
+_CONTENT_OR_FILE = {"vocab", "merges", "entity_vocab"}
+"""Keys whose value is the content itself, or as a string the path of a file."""
+_NEVER_OPENED = {
+    "name_or_path",
+    "_name_or_path",
+    "tokenizer_file",
+    "special_tokens_map_file",
+    "chat_template",
+    "content",
+}
+"""Keys that transformers overwrites, renders or only keeps; older versions wrote paths of their maker into some."""
+_BUILT_IN = {"eager", "sdpa", "flex_attention", "grouped_mm", "batched_mm"}
+"""Implementations of attention and experts that need no code from elsewhere."""
+
+CODE = {"auto_map", "custom_pipelines", "custom_generate"}
+"""Keys that name classes and functions in a folder or on a hub; convo does not import them, other programs may."""
+_PLACES = {"name_or_path", "_name_or_path", "tokenizer_file", "special_tokens_map_file"}
 
 
 def require_harmless(folder: Path) -> None:
     """Raise ModelError naming the first file or entry that no real model has."""
-    for file in sorted(folder.iterdir()):
+    templates = folder / _TEMPLATES
+    entries = [*folder.iterdir(), *(templates.iterdir() if templates.is_dir() else ())]
+    for file in sorted(entries):
+        if not _is_within(folder, file):
+            raise ModelError(f"{file}: a link to something outside of the folder", hint="put the real file there")
         if not file.exists() or file.is_dir():
             continue
         if not file.is_file():
             raise ModelError(f"{file}: not a regular file", hint="copy the model again")
-        size = file.stat().st_size
-        if file.suffix in _TEXTS and size > MAX_TEXT_BYTES:
-            raise ModelError(
-                f"{file}: {size:,} bytes, and {MAX_TEXT_BYTES:,} are more than any such file has",
-                hint="take the model from another source",
-            )
-    for name in _shards(folder / _INDEX):
+        size, limit = file.stat().st_size, MAX_CONFIG_BYTES if file.name in _CONFIGS else MAX_TEXT_BYTES
+        if file.suffix in _TEXTS and size > limit:
+            raise _distrust(f"{file}: {size:,} bytes, and {limit:,} are more than any such file has")
+        if _SHARD_OF_A_RANK.fullmatch(file.name):
+            raise ModelError(f"{file}: a shard of a distributed checkpoint", hint="save the model as model.safetensors")
+    for name in shards(folder / INDEX):
         if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
-            raise ModelError(
-                f"{folder / _INDEX}: names {str(name)[:100]!r} as a file of weights, which is no safetensors file "
-                "beside it",
-                hint="take the model from another source",
+            raise _distrust(
+                f"{folder / INDEX}: names {_short(name)} as a file of weights, which is no safetensors file beside it"
             )
-    for key, value in _entries(_read(folder / "config.json")):
-        if key.endswith("_implementation") and isinstance(value, str) and "/" in value:
+    for file in (folder / name for name in _CONFIGS):
+        entries_of_file = list(_entries(_read(file)))
+        _require_no_kernel(file, entries_of_file)
+        _require_no_other_file(file, entries_of_file)
+
+
+def remove_foreign_entries(folder: Path) -> None:
+    """Take entries that name code, and places on the machine of their maker, out of the configs that were written."""
+    for file in (folder / name for name in _CONFIGS):
+        values = _read(file)
+        kept = without(values, CODE | _PLACES)
+        if kept != values:
+            text = json.dumps(kept, indent=2, sort_keys=True, ensure_ascii=False)
+            file.write_text(text + "\n", encoding="utf-8")
+
+
+def _require_no_kernel(file: Path, entries: Iterable[tuple[str, object]]) -> None:
+    for key, value in entries:
+        if "_implementation" not in key:
+            continue
+        for text in _strings(value):
+            if "/" in text or (("attn" in key or "experts" in key) and text not in _BUILT_IN):
+                raise ModelError(
+                    f"{file}: {key[:100]} names {_short(text)}, which would be code from a hub",
+                    hint="remove that entry where you trust the model; convo chooses the implementation itself",
+                )
+
+
+def _require_no_other_file(file: Path, entries: Iterable[tuple[str, object]]) -> None:
+    # special_tokens_map.json is read after the paths were set, so there an entry takes the place of one of them.
+    never_opened = _NEVER_OPENED - ({"tokenizer_file"} if file.name == "special_tokens_map.json" else set())
+    for key, value in entries:
+        is_named = (key in _REPLACES_A_FILE and bool(value)) or (key in _CONTENT_OR_FILE and isinstance(value, str))
+        texts = (value,) if isinstance(value, str) else value if isinstance(value, list) else ()
+        if key not in never_opened and not key.endswith(("_token", "_tokens")):
+            is_named = is_named or any(isinstance(text, str) and _leads_outside(file.parent, text) for text in texts)
+        if is_named:
             raise ModelError(
-                f"{folder / 'config.json'}: {key[:100]} names {value[:100]!r}, which would be code from a hub",
+                f"{file}: {key[:100]} names {_short(value)}, and no entry may name another file",
                 hint="remove that entry where you trust the model",
             )
 
 
-def _shards(index: Path) -> list[object]:
+def _is_within(folder: Path, path: Path) -> bool:
+    """Whether a path, its links followed, is in the folder; the hub's cache keeps files as links to its blobs."""
+    try:
+        real, target = folder.resolve(), path.resolve()
+    except (OSError, RuntimeError):  # links in a circle
+        return False
+    blobs = real.parent.parent / "blobs"
+    return target.is_relative_to(real) or (real.parent.name == "snapshots" and target.is_relative_to(blobs))
+
+
+def _leads_outside(folder: Path, text: str) -> bool:
+    """Whether it is the path of a file outside of the folder, from there or from the working directory."""
+    for path in (Path(text), folder / text):
+        try:
+            if path.exists() and not path.is_dir() and not _is_within(folder, path):
+                return True
+        except (OSError, ValueError):  # too long for a name, or with a NUL in it
+            continue
+    return False
+
+
+def _distrust(message: str) -> ModelError:
+    return ModelError(message, hint="take the model from another source")
+
+
+def _short(value: object) -> str:
+    return repr(value if isinstance(value, str) else json.dumps(value))[:102]
+
+
+def shards(index: Path) -> list[object]:
+    """What an index of weights names as their files."""
     values = _read(index)
     shards = values.get("weight_map") if isinstance(values, dict) else None
     return list(shards.values()) if isinstance(shards, dict) else []
@@ -63,6 +156,24 @@ def _entries(values: Any) -> Iterator[tuple[str, object]]:
             waiting += value.values()
         elif isinstance(value, list):
             waiting += value
+
+
+def _strings(value: object) -> Iterator[str]:
+    """Every string of a JSON value at any depth, keys left out."""
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, (dict, list)):
+            waiting += value.values() if isinstance(value, dict) else value
+
+
+def without(values: Any, keys: set[str]) -> Any:
+    """A JSON value without these keys, at any depth."""
+    if isinstance(values, dict):
+        return {key: without(value, keys) for key, value in values.items() if key not in keys}
+    return [without(value, keys) for value in values] if isinstance(values, list) else values
 
 
 def _read(file: Path) -> Any:

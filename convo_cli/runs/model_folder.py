@@ -12,17 +12,22 @@ from convo_cli.errors import ModelError, UsageError
 from convo_cli.filetypes import special_kind
 from convo_cli.runs.atomic import MANIFEST_FILE, read_manifest
 from convo_cli.runs.checkpoint import STATE_FILE
-from convo_cli.runs.foreign_files import require_harmless
+from convo_cli.runs.foreign_files import INDEX, require_harmless, shards
 from convo_cli.runs.layout import RunDirectory, require_place
 
 DIALOGUE_FILE = "dialogue.json"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+_WEIGHTS = "model.safetensors"
 
 
 def require_model_folder(folder: Path) -> None:
     """Raise ModelError naming what a Hugging Face folder lacks: its config, or its weights as safetensors."""
     require_harmless(folder)
+    if (adapter := folder / "adapter_config.json").is_file():  # with peft installed transformers would open it too
+        raise ModelError(
+            f"{adapter}: an adapter, and convo opens whole models",
+            hint="merge it into its model first: PeftModel.from_pretrained(…).merge_and_unload().save_pretrained(…)",
+        )
     config = folder / "config.json"
     try:
         values = json.loads(config.read_bytes())
@@ -32,7 +37,7 @@ def require_model_folder(folder: Path) -> None:
         raise ModelError(f"{config}: not readable as JSON ({error})", hint="copy the model again") from None
     if not isinstance(values, dict) or "model_type" not in values:
         raise ModelError(f"{config}: has no model_type", hint="give the folder of a transformers model")
-    if any((folder / name).is_file() for name in _WEIGHTS):
+    if any((folder / name).is_file() for name in (_WEIGHTS, INDEX)):
         return
     if pickled := sorted(file for pattern in _PICKLES for file in folder.glob(pattern)):
         raise ModelError(
@@ -40,6 +45,13 @@ def require_model_folder(folder: Path) -> None:
             hint="convert it where you trust it: AutoModelForCausalLM.from_pretrained(…).save_pretrained(…)",
         )
     raise ModelError(f"{folder}: there is no model.safetensors", hint="copy the model again")
+
+
+def weight_files(folder: Path) -> set[str]:
+    """Names of the files that transformers reads the weights from."""
+    if (folder / _WEIGHTS).is_file():
+        return {_WEIGHTS}
+    return {INDEX, *map(str, shards(folder / INDEX))}
 
 
 def require_writable(out: Path, *, force: bool) -> None:

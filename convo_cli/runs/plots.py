@@ -26,6 +26,7 @@ _SERIES = (_BLUE, _ORANGE, "#2a8f6d", "#8a4fa3")
 _STYLE = {
     "font.family": ["DejaVu Sans"],
     "font.size": 11.0,
+    "text.parse_math": False,  # a score may have any name
     "axes.titlesize": 14.0,
     "axes.titlelocation": "left",
     "axes.titlepad": 12.0,

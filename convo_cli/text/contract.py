@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from convo_cli.config.schema import TemplateName
 from convo_cli.errors import ChangedError, CheckpointError
+from convo_cli.runs.foreign_files import remove_foreign_entries, require_harmless
 from convo_cli.runs.model_folder import DIALOGUE_FILE
 from convo_cli.text import windows
 from convo_cli.text.encoder import DialogueEncoder
@@ -61,6 +62,7 @@ def save_encoder(encoder: DialogueEncoder, folder: Path, *, spiece: bytes | None
     """Write the tokenizer files, the chat template, dialogue.json and, where there is one, spiece.model."""
     encoder.tokenizer.chat_template = encoder.template.chat_template
     encoder.tokenizer.save_pretrained(folder)
+    remove_foreign_entries(folder)
     contract = contract_of(encoder).model_dump_json(indent=2)
     (folder / DIALOGUE_FILE).write_text(contract + "\n", encoding="utf-8")
     if spiece is not None:
@@ -71,8 +73,9 @@ def load_encoder(folder: Path) -> DialogueEncoder:
     """Rebuild the encoder of a checkpoint or export, and prove that it is the one that was written down.
 
     Raises CheckpointError where dialogue.json is missing or unreadable, ChangedError where the folder no longer fits
-    it.
+    it, ModelError where it holds what no model does.
     """
+    require_harmless(folder)
     path = folder / DIALOGUE_FILE
     try:
         contract = DialogueContract.model_validate_json(path.read_bytes())

@@ -13,6 +13,7 @@ turns them into ids.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -121,7 +122,7 @@ def _chatml(bos: str, start: tuple[Piece, ...]) -> MarkedTemplate:
             "{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] | trim + '<|im_end|>\\n' }}",
             roles=ROLES,
             start=bos,
-            prompt="<|im_start|>assistant\\n",
+            prompt="<|im_start|>assistant\n",
         ),
     )
 
@@ -164,19 +165,28 @@ def _cls_sep(eos: str) -> MarkedTemplate:
 
 def _jinja(message: str, *, roles: Sequence[str], start: str, prompt: str, finish: str = "") -> str:
     """The Jinja source that renders what the pieces concatenate to."""
-    allowed = ", ".join(f"'{role}'" for role in roles)
+    allowed = ", ".join(_literal(role) for role in roles)
     lines = [
-        f"{{{{- '{start}' }}}}" if start else "",
+        f"{{{{- {_literal(start)} }}}}" if start else "",
         "{%- for message in messages %}",
         f"{{%- if message['role'] not in [{allowed}] %}}",
         "{{- raise_exception('no place for role ' + message['role']) }}{%- endif %}",
         message,
         "{%- endfor %}",
-        "{%- if add_generation_prompt %}" + (f"{{{{- '{prompt}' }}}}" if prompt else ""),
-        f"{{%- else %}}{{{{- '{finish}' }}}}" if finish else "",
+        "{%- if add_generation_prompt %}" + (f"{{{{- {_literal(prompt)} }}}}" if prompt else ""),
+        f"{{%- else %}}{{{{- {_literal(finish)} }}}}" if finish else "",
         "{%- endif %}",
     ]
     return "".join(lines)
+
+
+def _literal(text: str) -> str:
+    """A Jinja string literal of any text: tokens come from a model's folder, and no part of one may be read as Jinja.
+
+    Jinja decodes the escapes of Python, and those of JSON are among them. Letters stay as they are, also beyond ASCII.
+    """
+    escaped = json.dumps(text, ensure_ascii=False)[1:-1].replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def _leading_bos(tokenizer: PreTrainedTokenizerBase) -> str:
