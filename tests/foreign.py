@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 CORPUS = ["Hello there! What can I do for you? Tell me about tea. Tea is made from leaves, in 1 or 2 cups."] * 3
 SIZE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
@@ -86,3 +86,15 @@ def with_unused_id(folder: Path) -> Path:
     spec["model"]["merges"] = [pair for pair in merges if "".join(pair) != gone]
     path.write_text(json.dumps(spec), encoding="utf-8")
     return folder
+
+
+def with_tokens(folder: Path, token: str) -> Path:
+    """A GPT-2 whose tokenizer starts every text with the token, and ends with it too."""
+    backend = byte_pairs()
+    tokenizer = fast(backend, bos_token=token, eos_token=token)
+    index = tokenizer.convert_tokens_to_ids(token)
+    begin = {"id": "begin", "ids": [index], "tokens": [token]}
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=["begin", "$A"], special_tokens=[begin]
+    )
+    return save_foreign(folder, "gpt2", tokenizer, {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128})

@@ -77,10 +77,10 @@ def _export(opened: Snapshot, out: Path, report: Report) -> Exported:
     present = sorted(folder.iterdir())
     copied = _COPIED | weight_files(folder)
     files = [file for file in present if file.name in copied]
+    encoder = load_encoder(folder)
     for file in files:
         if file.is_symlink():  # to whatever its maker would like to see published
             raise CheckpointError(f"{file}: a symbolic link, which is not exported", hint="put the real file there")
-    encoder = load_encoder(folder)
     original = Generator(load_model(str(folder)), encoder)
     set_generation_defaults(original.model, encoder, generation_defaults(original))
     if left_out := [file.name for file in present if file not in files and file.name not in _REPLACED]:
@@ -94,10 +94,10 @@ def _export(opened: Snapshot, out: Path, report: Report) -> Exported:
         remove_foreign_entries(aside)
         opened.require_unchanged()
         card = _CARD.format(
-            name=_as_markdown(out.resolve().name),
+            name=as_markdown(out.resolve().name),
             version=__version__,
             template=encoder.template.name,
-            stop=_as_code(encoder.template.stop_tokens[0]),
+            stop=as_code(encoder.template.stop_tokens[0]),
             max_length=encoder.max_length,
         )
         (aside / _CARD_FILE).write_text(card, encoding="utf-8")
@@ -113,24 +113,24 @@ def _export(opened: Snapshot, out: Path, report: Report) -> Exported:
 
 
 def _names(names: Iterable[str]) -> str:
-    first, *more = [_visible(name) for name in names]
+    first, *more = [visible(name) for name in names]
     shown = ", ".join([first, *more[: _MAX_NAMES - 1]])
     return shown + (f" and {len(more) + 1 - _MAX_NAMES:,} more" if len(more) >= _MAX_NAMES else "")
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
     """One line of bounded length, in which control and invisible characters are spelled out."""
     shown = text if len(text) <= _LONGEST_NAME else text[: _LONGEST_NAME - 1] + "…"
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in shown)
 
 
-def _as_markdown(text: str) -> str:
+def as_markdown(text: str) -> str:
     """The text itself, whatever it would mean in Markdown or HTML."""
-    return re.sub(r"([!-,./:-@\[-`{-~])", r"\\\1", _visible(text))
+    return re.sub(r"([!-,./:-@\[-`{-~])", r"\\\1", visible(text))
 
 
-def _as_code(text: str) -> str:
+def as_code(text: str) -> str:
     """A code span of it; the fence is longer than any run of backquotes inside."""
     fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
     space = " " if text[:1] in ("`", " ") or text[-1:] in ("`", " ") else ""
-    return f"{fence}{space}{_visible(text)}{space}{fence}"
+    return f"{fence}{space}{visible(text)}{space}{fence}"

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.commands import settings
-from tests.foreign import SIZE, byte_pairs, fast, llama_legacy, save_foreign, with_unused_id
+from tests.foreign import SIZE, byte_pairs, fast, llama_legacy, save_foreign, with_tokens, with_unused_id
 
 PRETRAINED = settings(
     "name=new", "model.scratch=null", "model.pretrained=base", "training.max_steps=1", "training.warmup_steps=0",
@@ -74,3 +74,80 @@ def test_a_chat_template_of_tokens_that_the_model_does_not_know_is_refused(work,
     result = convo("chat", "base", stdin=b"Hello\n")
     assert result.code == 2
     assert "its chat template writes <|turn|> (id " in result.err
+
+
+LOOP = "' }}{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}{{ '"
+
+
+@pytest.mark.parametrize("template", ["turns", "chatml", "cls-sep"])
+@pytest.mark.parametrize("token", ["<it's>", LOOP], ids=["quote", "loop"])
+def test_a_token_of_any_name_works_from_training_to_chat(work, convo, template, token):
+    with_tokens(work / "base", token)
+    data = work / "train.jsonl"
+    lines = data.read_text(encoding="utf-8").splitlines(keepends=True)
+    data.write_text("".join(line for line in lines if '"system"' not in line), encoding="utf-8")  # cls-sep has no place
+    assert convo("train", "config.yaml", "-q", *PRETRAINED, *settings(f"dialogue.template={template}")).code == 0
+    assert convo("export", "runs/new", "exports/new", "-q").code == 0
+    assert convo("chat", "exports/new", "--temperature", "0", stdin=b"Hello there!\n").code == 0
+
+
+HOSTILE_GENERATION = {
+    "num_beams": 4, "dola_layers": "high", "stop_strings": ["a"], "suppress_tokens": list(range(200)),
+    "forced_bos_token_id": 3, "cache_implementation": "nonsense", "watermarking_config": {"bias": 3},
+    "prompt_lookup_num_tokens": 4, "max_time": 1e-9, "bad_words_ids": [[1]], "custom_generate": "somebody/code",
+    "compile_config": {"a": 1}, "penalty_alpha": 0.5, "return_dict_in_generate": True, "guidance_scale": 2,
+    "sequence_bias": {"a": 3}, "num_return_sequences": 3, "temperature": "hot", "top_p": float("nan"), "top_k": [1],
+    "max_new_tokens": 10**9, "eos_token_id": "a", "max_length": 1, "min_p": -1, "repetition_penalty": 10**400,
+    "assistant_early_exit": 1, "use_cache": 0, "transformers_version": [], "do_sample": "maybe",
+}  # fmt: skip
+
+
+@pytest.fixture
+def foreign(work):
+    """An export that lost what convo wrote into it."""
+    folder = work / "exports/tiny"
+    for name in ("MANIFEST.json", "dialogue.json"):
+        (folder / name).unlink()
+    return folder
+
+
+def test_only_settings_that_convo_has_reach_generate(work, convo, foreign):
+    said = convo("chat", "exports/tiny", "--temperature", "0", stdin=b"Hello there!\n")
+    assert said.code == 0
+    assert said.out.strip()
+    for key, value in HOSTILE_GENERATION.items():
+        (foreign / "generation_config.json").write_text(json.dumps({key: value, "max_new_tokens": 8}))
+        assert convo("chat", "exports/tiny", "--temperature", "0", stdin=b"Hello there!\n").out == said.out, key
+    (foreign / "generation_config.json").write_text(json.dumps(HOSTILE_GENERATION))
+    for command in (["chat", "exports/tiny"], ["evaluate", "exports/tiny", "valid.jsonl"]):
+        assert convo(*command, "-q", stdin=b"Hello there!\n").code == 0
+    assert convo("train", "config.yaml", "-q", *PRETRAINED, "--set", "model.pretrained=exports/tiny").code == 0
+    assert convo("export", "runs/new", "exports/new", "-q").code == 0
+    own = {
+        "do_sample", "eos_token_id", "max_new_tokens", "pad_token_id", "repetition_penalty", "temperature", "top_k",
+        "top_p", "transformers_version",
+    }  # fmt: skip
+    for folder in ("runs/new/checkpoints/step-00000001", "exports/new"):
+        assert json.loads((work / folder / "generation_config.json").read_text()).keys() == own
+
+
+@pytest.mark.parametrize("content", ["", "[", "[]", "7", "null", '"a"', "[" * 5000, "\x00"])
+def test_a_generation_config_that_is_none_says_nothing(work, convo, foreign, content):
+    (foreign / "generation_config.json").write_text(content)
+    result = convo("chat", "exports/tiny", stdin=b"Hello there!\n")
+    assert result.code == (2 if content.startswith("[[") else 0), result
+
+
+@pytest.mark.parametrize("key", ["num_beams", "temperature", "repetition_penalty", "stop_strings"])
+def test_generation_settings_in_config_json_are_read_in_the_same_way(work, convo, foreign, key):
+    """As the first versions of transformers wrote them."""
+    (foreign / "generation_config.json").unlink()
+    path = foreign / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: ["a"] if key == "stop_strings" else 4}))
+    assert convo("chat", "exports/tiny", stdin=b"Hello there!\n").code == 0
+    assert convo("train", "config.yaml", "-q", *PRETRAINED, "--set", "model.pretrained=exports/tiny").code == 0
+
+
+def test_a_temperature_close_to_zero_takes_the_likeliest_token(convo):
+    greedy = convo("chat", "exports/tiny", "--temperature", "0", stdin=b"Hello there!\n")
+    assert convo("chat", "exports/tiny", "--temperature", "1e-40", stdin=b"Hello there!\n").out == greedy.out

@@ -104,6 +104,124 @@ def test_classes_that_a_folder_brings_along_are_not_imported(convo, model, trace
     assert not any("evil" in name for name in sys.modules)
 
 
+def test_a_run_from_such_a_folder_holds_nothing_that_names_code(convo, work, model):
+    """Other programs would import it."""
+    code = {"auto_map": {"AutoModelForCausalLM": "evil.Evil"}, "custom_pipelines": {"a": {"impl": "evil.Evil"}}}
+    change(model / "config.json", **code, custom_generate="evil", nested={"a": [code]})
+    change(model / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Evil", None]}, name_or_path="/home/a")
+    pairs = ("name=new", "model.scratch=null", "model.pretrained=model", "training.max_steps=2")
+    assert convo("train", "config.yaml", "-q", *settings(*pairs)).code == 0
+    assert convo("export", "runs/new", "out", "-q").code == 0
+    for folder in ("runs/new/checkpoints/step-00000000", "runs/new/checkpoints/step-00000002", "out"):
+        for file in (work / folder).glob("*.json"):
+            content = file.read_text(encoding="utf-8")
+            assert not re.search("evil|auto_map|custom_|/home/a", content), file
+
+
+def test_an_export_of_a_folder_with_code_holds_none(convo, work, model, trace):
+    shutil.copyfile(work / EXPORT / "dialogue.json", model / "dialogue.json")
+    extra = {
+        "modeling_evil.py": b"1", "pytorch_model.bin": pickle.dumps(Bomb(trace)), ".env": b"TOKEN=1", "a.txt": b"1",
+        "model-00001-of-00002.safetensors": b"1", "vocab.json": b"{}", ".gitattributes": b"1", "b\x1b[2J.so": b"1",
+    }  # fmt: skip
+    for name, content in extra.items():
+        (model / name).write_bytes(content)
+    (model / "sub").mkdir()
+    change(model / "config.json", auto_map={"AutoModelForCausalLM": "modeling_evil.Evil"})
+    change(model / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Evil", None]})
+    change(model / "generation_config.json", num_beams=4, custom_generate="evil")
+    before = {path.name for path in (work / EXPORT).iterdir()}
+    result = convo("export", "model", "out")
+    assert result.code == 0, result
+    assert {path.name for path in (work / "out").iterdir()} == before
+    assert "left out, as no part of an export: .env, .gitattributes, a.txt, b\\x1b[2J.so, " in result.err
+    assert " and 4 more" in result.err
+    assert not [
+        path for path in (work / "out").glob("*.json") if re.search("auto_map|evil|num_beams", path.read_text())
+    ]
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("command", ["chat", "train"])
+@pytest.mark.parametrize(
+    "entry",
+    [{"": "somebody/kernel"}, {"text_config": {"": "somebody/kernel"}}, "somebody/kernel@main:f", "flash_attention_3"],
+)
+def test_no_entry_brings_a_kernel_of_a_hub_in(convo, model, command, entry):
+    change(model / "config.json", attn_implementation=entry)
+    pairs = ("name=new", "model.scratch=null", "model.pretrained=model")
+    result = convo(*(["chat", "model"] if command == "chat" else ["train", "config.yaml", *settings(*pairs)]))
+    assert (result.code, result.out) == (2, "")
+    assert "which would be code from a hub" in result.err
+
+
+def test_an_adapter_does_not_bring_another_model_in(convo, model):
+    """transformers follows its base_model_name_or_path where the package peft is installed."""
+    (model / "adapter_config.json").write_text('{"base_model_name_or_path": "somebody/model", "peft_type": "LORA"}')
+    result = convo("chat", "model")
+    assert result.err.startswith("error: model/adapter_config.json: an adapter, and convo opens whole models\nhint: ")
+    assert result.code == 2
+
+
+def test_config_json_puts_no_other_file_in_the_place_of_the_weights(convo, model, trace):
+    (model / "adapter_model.bin").write_bytes(pickle.dumps(Bomb(trace)))
+    (model / "other.safetensors.index.json").write_text('{"metadata": {}, "weight_map": {"a": "adapter_model.bin"}}')
+    for name in ("adapter_model.bin", "other.safetensors.index.json"):
+        change(model / "config.json", transformers_weights=name)
+        result = convo("chat", "model", stdin=b"hi\n")
+        assert (result.code, result.out) == (2, "")
+        assert f"transformers_weights names '{name}', and no entry may name another file" in result.err
+    assert not trace.exists()
+
+
+BERT = {"tokenizer_class": "BertTokenizer"}
+
+
+@pytest.mark.parametrize("has_tokenizer", [True, False])
+@pytest.mark.parametrize(
+    ("file", "entries"),
+    [
+        ("tokenizer_config.json", {"vocab": "SECRET", **BERT}),
+        ("tokenizer_config.json", {"vocab_file": "SECRET"}),
+        ("tokenizer_config.json", {"init_inputs": ["SECRET"], **BERT}),
+        ("tokenizer_config.json", {"fast_tokenizer_files": ["../tokenizer.4.0.0.json"]}),
+        ("special_tokens_map.json", {"tokenizer_file": "TOKENIZER"}),
+        ("special_tokens_map.json", {"vocab": "SECRET"}),
+    ],
+)
+def test_no_file_outside_of_the_folder_comes_into_a_tokenizer(convo, work, model, file, entries, has_tokenizer):
+    words = [f"secret{index}" for index in range(300)]
+    (work / "secret.txt").write_text("\n".join(["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]", *words]))
+    spec = json.loads((model / "tokenizer.json").read_text(encoding="utf-8"))
+    spec["added_tokens"].append({**spec["added_tokens"][-1], "content": "secret0", "id": 5000})
+    (work / "tokenizer.4.0.0.json").write_text(json.dumps(spec))
+    text = json.dumps(entries).replace("SECRET", str(work / "secret.txt"))
+    (model / file).touch()
+    old = json.loads((model / file).read_text() or "{}")
+    (model / file).write_text(
+        json.dumps({**old, **json.loads(text.replace("TOKENIZER", str(work / "tokenizer.4.0.0.json")))})
+    )
+    if not has_tokenizer:
+        (model / "tokenizer.json").unlink()
+    pairs = ("name=new", "model.scratch=null", "model.pretrained=model", "training.max_steps=1")
+    result = convo("train", "config.yaml", *settings(*pairs))
+    assert (result.code, result.out) == (2, "")
+    assert "and no entry may name another file" in result.err
+    assert not (work / "runs/new").exists()
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer.model", "model.safetensors", "dialogue.json", "notes"])
+@pytest.mark.parametrize("command", [["chat", "model"], ["export", "model", "out"]])
+def test_a_link_out_of_the_folder_is_not_followed(convo, work, model, name, command):
+    shutil.copyfile(work / EXPORT / "dialogue.json", model / "dialogue.json")
+    (model / name).unlink(missing_ok=True)
+    (model / name).symlink_to(work / EXPORT / "README.md")
+    result = convo(*command, stdin=b"hi\n")
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith(f"error: model/{name}: a link to something outside of the folder\nhint: ")
+    assert not (work / "out").exists()
+
+
 @pytest.mark.parametrize("command", [["chat", "model"], ["evaluate", "model", "valid.jsonl"], "train", "export"])
 def test_a_chat_template_without_end_is_ended_in_every_command(convo, work, model, command):
     (model / "chat_template.jinja").write_text(ENDLESS)

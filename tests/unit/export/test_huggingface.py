@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from convo_cli.errors import CheckpointError, ConvoError, UsageError
+from convo_cli.errors import CheckpointError, ConvoError, ModelError, UsageError
 from convo_cli.export import huggingface as module
 from convo_cli.export.huggingface import export_huggingface
 from convo_cli.runs.atomic import publish_directory, remove_directory, verify_directory
@@ -261,9 +261,50 @@ def test_a_link_among_the_files_is_not_published(export, out, checkpoint, tmp_pa
     for name in ("MANIFEST.json", "state.json"):
         (source / name).unlink()
     (source / "notes.md").symlink_to(secret)
-    with pytest.raises(CheckpointError, match=r"notes\.md: a symbolic link"):
+    with pytest.raises(ModelError, match=r"notes\.md: a link to something outside of the folder"):
+        export(out, source)
+    (source / "notes.md").unlink()
+    (source / "spiece.model").rename(source / "other")
+    (source / "spiece.model").symlink_to("other")
+    with pytest.raises(ConvoError, match=r"spiece\.model: a symbolic link"):
         export(out, source)
     assert not out.parent.exists()
+
+
+HOSTILE = [
+    "<img src=x onerror=alert(1)>", "`</code><script>", "``` ` ``", "](http://evil) [a", "\x1b[2J", "a\n# b\n---\nc: d",
+    "\u202egpj.exe", "![a](b)", "<!--", "&lt;b&gt;", "**a** _b_", "| a | b |", "x" * 5000, "{stop}", "$a$", " ",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_the_card_shows_foreign_text_as_text(text):
+    from markdown_it import MarkdownIt
+
+    shown = module.visible(text)
+    assert shown.isprintable()
+    assert len(shown) < 1000
+    parsed = MarkdownIt("gfm-like", {"html": True, "linkify": False})
+    heading = parsed.parse(f"# {module.as_markdown(text)}\n\nb")
+    assert [token.type for token in heading if token.type != "inline"] == [
+        "heading_open", "heading_close", "paragraph_open", "paragraph_close",
+    ]  # fmt: skip
+    inline = heading[1].children or []
+    assert {token.type for token in inline} <= {"text", "text_special"}
+    assert "".join(token.content for token in inline) == shown.strip()
+    code = parsed.parse(f"a reply ends with {module.as_code(text)}; trained")[1].children or []
+    assert [token.type for token in code] == ["text", "code_inline", "text"]
+    assert code[1].content.strip() == shown.strip()
+
+
+def test_the_card_of_a_model_whose_tokens_are_markup(make_checkpoint, tmp_path, ignore):
+    checkpoint = make_checkpoint(tmp_path / "run", template="cls-sep")
+    out = tmp_path / "<img src=x>\x1b[2J `a`"
+    export_huggingface(checkpoint, out, force=False, report=ignore)
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert "\\<img src\\=x\\>" in card
+    assert "\x1b" not in card
+    assert not any(name in card for name in (str(tmp_path), os.uname().nodename if os.name == "posix" else "\0"))
 
 
 def test_a_parent_that_is_a_link_to_nowhere_is_refused_and_not_made(export, tmp_path):

@@ -1,0 +1,68 @@
+"""Whatever a token is called, the Jinja template renders what the pieces concatenate to."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from convo_cli.data.dialogue import Turn, as_messages
+from convo_cli.text.template import make_template
+
+MARKUP = [
+    "'", '"', "\\", "\\\\", "\n", "\r", "\r\n", "\t", "{", "}", "{{", "}}", "{%", "%}", "{#", "#}", "-%}", "{%- raw %}",
+    "{% endraw %}", "\\n", "\\x4", "\\u12", "\\N{DASH}", "\x00", "\x1b[31m", "\x85",
+    "\u2028", "<｜end▁of▁sentence｜>", "🙂", " ",
+]  # fmt: skip
+TOKENS = st.lists(st.sampled_from(MARKUP) | st.text(max_size=3), min_size=1, max_size=8).map("".join)
+DIALOGUE = [Turn("user", "Hi"), Turn("assistant", "Hello!"), Turn("user", "So?")]
+LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+
+
+class Tokenizer:
+    """All that a template asks of one; its beginning token starts every text."""
+
+    chat_template = None
+    bos_token_id = 0
+
+    def __init__(self, token):
+        self.bos_token = self.eos_token = token
+
+    def __call__(self, text):
+        return {"input_ids": [0, 1]}
+
+
+def rendered(template, turns, *, for_reply):
+    from transformers.utils.chat_template_utils import _compile_jinja_template
+
+    source = _compile_jinja_template.__wrapped__(template.chat_template)  # past its cache, which would grow
+    return source.render(messages=as_messages(turns), add_generation_prompt=for_reply)
+
+
+def check(name, token):
+    template = make_template(name, Tokenizer(token))
+    for end in (1, 2, 3):
+        for for_reply in (False, True):
+            pieces = template.render(DIALOGUE[:end], for_reply=for_reply)
+            assert rendered(template, DIALOGUE[:end], for_reply=for_reply) == "".join(piece.text for piece in pieces)
+
+
+@pytest.mark.parametrize("name", ["turns", "chatml", "cls-sep"])
+@settings(max_examples=200, deadline=None)
+@given(TOKENS)
+def test_any_token_is_rendered_as_it_is(name, token):
+    check(name, token)
+
+
+@pytest.mark.parametrize("name", ["turns", "chatml", "cls-sep"])
+@pytest.mark.parametrize(
+    "token", ["<it's>", "' }}" + LOOP + "{{ '", "\\", "'", "a\nb", "{# ", "\\' + messages|string + '"]
+)
+def test_no_part_of_a_token_is_read_as_jinja(name, token):
+    check(name, token)
+
+
+@pytest.mark.parametrize("token", ["<s>", "<|endoftext|>", "<｜begin▁of▁sentence｜>"])
+def test_an_ordinary_token_stands_in_the_source_as_it_is(token):
+    """Runs of earlier versions compare the source with their dialogue.json."""
+    assert make_template("turns", Tokenizer(token)).chat_template.startswith("{{- '" + token + "' }}{%- for")
