@@ -12,8 +12,8 @@ from convo_cli import __version__
 from convo_cli.errors import CheckpointError
 from convo_cli.events import Notice, Report
 from convo_cli.export.verify import Receipt, verify_export
-from convo_cli.model.build import load_model, set_generation_defaults
-from convo_cli.model.generation import Generator
+from convo_cli.model.build import load_model
+from convo_cli.model.generation import Generator, set_generation_defaults
 from convo_cli.model.open import generation_defaults
 from convo_cli.runs.atomic import MANIFEST_FILE, make_directory, publish_directory, require_space
 from convo_cli.runs.checkpoint import STATE_FILE

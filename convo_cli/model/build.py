@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from convo_cli.config.schema import GenerationConfig, ScratchConfig
+from convo_cli.config.schema import ScratchConfig
 from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.errors import ModelError
 from convo_cli.model.generation import read_generation_config
@@ -234,25 +234,6 @@ def save_memory(model: PreTrainedModel) -> None:
     """Compute activations again in the backward pass instead of keeping them."""
     # transformers 5.23 renames it and warns of the old name; 5.17 knows only that.
     getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
-
-
-def set_generation_defaults(model: PreTrainedModel, encoder: DialogueEncoder, settings: GenerationConfig) -> None:
-    """Make the saved folder stop, pad and sample as configured, whichever program calls its `generate`."""
-    from transformers import GenerationConfig as HuggingFaceGenerationConfig
-
-    is_sampling = settings.temperature > 0
-    sampling = settings.model_dump(include={"temperature", "top_p", "top_k"})
-    if settings.min_p > 0:  # transformers warns of a 0 in every greedy generate
-        sampling["min_p"] = settings.min_p
-    model.generation_config = HuggingFaceGenerationConfig(
-        max_new_tokens=settings.max_new_tokens,
-        do_sample=is_sampling,
-        repetition_penalty=settings.repetition_penalty,
-        eos_token_id=list(encoder.stop_ids),
-        pad_token_id=encoder.pad_id,
-        **(sampling if is_sampling else {}),
-    )
-    # config.pad_token_id stays: RoBERTa counts positions from it, so another one would change the saved model.
 
 
 @contextmanager

@@ -117,6 +117,23 @@ def read_generation_config(folder: Path) -> HuggingFaceGenerationConfig:
     return HuggingFaceGenerationConfig(**kept)
 
 
+def set_generation_defaults(model: PreTrainedModel, encoder: DialogueEncoder, settings: GenerationConfig) -> None:
+    """Make the saved folder stop, pad and sample as configured, whichever program calls its `generate`."""
+    is_sampling = settings.temperature >= _COLDEST
+    sampling = settings.model_dump(include={"temperature", "top_p", "top_k"})
+    if settings.min_p > 0:  # transformers warns of a 0 in every greedy generate
+        sampling["min_p"] = settings.min_p
+    model.generation_config = HuggingFaceGenerationConfig(
+        max_new_tokens=settings.max_new_tokens,
+        do_sample=is_sampling,
+        repetition_penalty=settings.repetition_penalty,
+        eos_token_id=list(encoder.stop_ids),
+        pad_token_id=encoder.pad_id,
+        **(sampling if is_sampling else {}),
+    )
+    # config.pad_token_id stays: RoBERTa counts positions from it, so another one would change the saved model.
+
+
 def _is_usable(key: str, value: object) -> bool:
     if not isinstance(value, (int, float)) or isinstance(value, bool) or value >= _LARGEST:
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
@@ -20,13 +21,13 @@ if TYPE_CHECKING:
 _SIZE = (12.0, 7.0)  # inches, at 100 dots each
 _MAX_POINTS = 4000
 _MAX_SCORE_PANELS = 2
+_SCORE = re.compile(r"[A-Za-z][\w.+-]{0,39}", re.ASCII)  # not any text that a log of somebody else may hold
 _BLUE, _ORANGE, _GREY = "#1f5fa8", "#d95f02", "#5b6470"
 _SERIES = (_BLUE, _ORANGE, "#2a8f6d", "#8a4fa3")
 
 _STYLE = {
     "font.family": ["DejaVu Sans"],
     "font.size": 11.0,
-    "text.parse_math": False,  # a score may have any name
     "axes.titlesize": 14.0,
     "axes.titlelocation": "left",
     "axes.titlepad": 12.0,
@@ -123,7 +124,8 @@ class _Curves:
                 _put(validation, step, record.get("loss"))
                 metrics = record.get("metrics")
                 for name, value in metrics.items() if isinstance(metrics, dict) else ():
-                    _put(scores.setdefault(name, {}), step, value)
+                    if _SCORE.fullmatch(name):
+                        _put(scores.setdefault(name, {}), step, value)
         self.train_loss = _sorted(train)
         self.learning_rate = _sorted(rates)
         self.validation_loss = _sorted(validation)

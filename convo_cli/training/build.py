@@ -21,12 +21,12 @@ from convo_cli.model.build import (
     load_model,
     require_context,
     save_memory,
-    set_generation_defaults,
     train_every_row,
     use_fast_activations,
 )
 from convo_cli.model.causal import require_causal
 from convo_cli.model.device import autocast_for, move
+from convo_cli.model.generation import set_generation_defaults
 from convo_cli.model.layout import Layout, choose_layout, proof_examples, stored_layout
 from convo_cli.runs.checkpoint import Progress, read_state
 from convo_cli.runs.execution import Machine

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from convo_cli.config.schema import GenerationConfig, ScratchConfig, TrainingConfig
-from convo_cli.model.build import build_scratch_model, set_generation_defaults
+from convo_cli.model.build import build_scratch_model
+from convo_cli.model.generation import set_generation_defaults
 from convo_cli.runs.layout import RunDirectory
 from convo_cli.training.checkpoint import save_checkpoint
 from convo_cli.training.optim import make_optimizer

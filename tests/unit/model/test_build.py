@@ -19,10 +19,9 @@ from convo_cli.model.build import (
     load_model,
     require_context,
     save_model,
-    set_generation_defaults,
     train_every_row,
 )
-from convo_cli.model.generation import Generator
+from convo_cli.model.generation import Generator, set_generation_defaults
 from convo_cli.model.open import generation_defaults
 
 SIZE = ScratchConfig(layers=1, width=16, heads=2, context=32, dropout=0.25, attention_dropout=0.125)

@@ -8,8 +8,8 @@ import torch
 from convo_cli.config.schema import GenerationConfig, ScratchConfig
 from convo_cli.data.dialogue import Turn
 from convo_cli.errors import DataError
-from convo_cli.model.build import build_scratch_model, set_generation_defaults
-from convo_cli.model.generation import Generator
+from convo_cli.model.build import build_scratch_model
+from convo_cli.model.generation import Generator, set_generation_defaults
 
 GREEDY = GenerationConfig(temperature=0.0, max_new_tokens=12)
 HELLO = (Turn("user", "Hello there"),)

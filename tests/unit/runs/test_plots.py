@@ -156,6 +156,14 @@ def test_a_damaged_score_costs_only_itself(tmp_path: Path, metrics: object) -> N
     assert (tmp_path / "losses.png").is_file()
 
 
+@pytest.mark.parametrize(
+    "name", ["$\\frac{a$", "$$", "x" * 100_000, "a\nb", "\x00", "\x1b[2J", "_a", "한국어", "\u202e", ""]
+)
+def test_a_score_whose_name_is_no_word_is_not_drawn(tmp_path: Path, name: str) -> None:
+    plain = picture_of(tmp_path, [step(1), evaluation(1)]).read_bytes()
+    assert picture_of(tmp_path, [step(1), evaluation(1, **{name: 0.5})]).read_bytes() == plain
+
+
 @pytest.mark.parametrize("length", [0, 1, 4000, 4001, 123_457])
 def test_a_subsample_keeps_both_ends_and_the_peak(length: int) -> None:
     rates = [float(number == length // 3) for number in range(length)]
