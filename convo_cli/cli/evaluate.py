@@ -76,13 +76,13 @@ def evaluate(
 
 def _data_config(model: str, files: list[str], reasoning: Literal["keep", "drop"] | None) -> DataConfig:
     """How the files are read: as the model's run reads its data, else by the defaults."""
-    from convo_cli.config.load import load_config
     from convo_cli.config.schema import DataConfig
     from convo_cli.runs.layout import RunDirectory
+    from convo_cli.runs.provenance import read_config
 
     path = Path(model)
     runs = (RunDirectory(folder) for folder in (path, path.absolute().parent.parent))
     run = next((run for run in runs if run.is_run), None)
-    read_as = DataConfig(train=tuple(files)) if run is None else load_config(run.config).data
+    read_as = DataConfig(train=tuple(files)) if run is None else read_config(run).data
     changes = {"train": tuple(files), "validation": (), "reasoning": reasoning or read_as.reasoning}
     return read_as.model_copy(update=changes)

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from convo_cli.cli.console import printable
 from convo_cli.errors import DataError, UsageError, typeable
-from convo_cli.filetypes import special_kind_at
+from convo_cli.files import special_kind_at
 
 if TYPE_CHECKING:
     from rich.console import Console

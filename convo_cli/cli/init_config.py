@@ -90,7 +90,7 @@ def _from_preset(name: str, train: Sequence[str], validation: Sequence[str]) -> 
 
 def _write(path: Path, text: str, *, may_replace: bool) -> None:
     """Write a new file, or replace a regular one; never through a link or into a device."""
-    from convo_cli.filetypes import special_kind_at
+    from convo_cli.files import special_kind_at
     from convo_cli.runs.atomic import disk_errors, write_file
 
     try:

@@ -62,11 +62,12 @@ def resume(
         raise UsageError(
             "--discard-later is for --load loss and --load metric: nothing is later than the last checkpoint"
         )
-    from convo_cli.config.load import apply_overrides, keys_set_by, load_config
+    from convo_cli.config.load import apply_overrides, keys_set_by
     from convo_cli.data.reader import check_source
     from convo_cli.runs.layout import existing_run
+    from convo_cli.runs.provenance import read_config
 
-    before = load_config(existing_run(run_dir).config)
+    before = read_config(existing_run(run_dir))
     run_config = apply_overrides(before, overrides or ())
     if is_proof and run_config.name != before.name:
         raise UsageError("--verify creates no new run", hint="leave out --set name=…")

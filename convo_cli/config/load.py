@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,14 @@ from convo_cli.config.yaml_source import MAX_BYTES, parse_config, parse_yaml, re
 from convo_cli.errors import ConfigError
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a config file with `KEY=VALUE` overrides; every problem of both is in the one ConfigError it raises."""
-    return _resolve(parse_config(read_text(path), str(path)), overrides)
+def load_config(
+    path: Path, overrides: Sequence[str] = (), *, opener: Callable[[str, int], int] | None = None
+) -> RunConfig:
+    """Read a config file with `KEY=VALUE` overrides; every problem of both is in the one ConfigError it raises.
+
+    ``opener`` is that of `open`.
+    """
+    return _resolve(parse_config(read_text(path, opener), str(path)), overrides)
 
 
 def apply_overrides(config: RunConfig, overrides: Sequence[str]) -> RunConfig:

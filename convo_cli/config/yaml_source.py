@@ -8,7 +8,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -65,10 +65,10 @@ def plain_value(text: str) -> Any:
     return _TYPES[tag](ScalarNode(tag, text)) if tag in _TYPES and len(text) <= MAX_NUMBER_LENGTH else text
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, opener: Callable[[str, int], int] | None = None) -> str:
     """Read a small UTF-8 text file, naming whatever else it turns out to be."""
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=opener) as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file", hint=f"convo init-config -o {typeable(path)}") from None

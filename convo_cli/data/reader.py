@@ -28,7 +28,7 @@ from convo_cli.data.recognise import recognise_compression, recognise_content
 from convo_cli.data.strict_json import decode, place
 from convo_cli.data.unpack import BUFFER_BYTES, DAMAGED, STDIN, OpenRaw, open_unpacked
 from convo_cli.errors import UsageError, typeable
-from convo_cli.filetypes import special_kind
+from convo_cli.files import special_kind
 
 MAX_LINE_BYTES = 64 * 2**20
 """Longest line that is read, 64 MiB; a longer one is reported and skipped."""

@@ -10,12 +10,13 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import chain, count
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from convo_cli.errors import CheckpointError, ConvoError, DiskError
-from convo_cli.filetypes import special_kind_at
+from convo_cli.files import Folder, UnsafeFileError, only_regular, opened, read_file, require_regular
 from convo_cli.runs.snapshot import Snapshot
 
 MANIFEST_FILE = "MANIFEST.json"
@@ -23,6 +24,9 @@ _FORMAT = 1
 _ASIDE = ".tmp-"
 _REPLACED = ".replaced"
 _HASHERS = 4
+_TEXTS = {".json", ".jinja", ".model", ".txt"}
+_MAX_TEXT_BYTES = 2**28
+"""Of a text file, which is read at once; the largest tokenizer.json known is an eighth of it."""
 _RUST_ERROR = re.compile(r"\(os error (\d+)\)")
 
 _INTACT = "; what was saved before is intact"
@@ -44,6 +48,8 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except ConvoError:
         raise
+    except UnsafeFileError as error:
+        raise DiskError(f"{error.filename or path}: {error.strerror}", hint=error.hint) from error
     except Exception as error:
         if isinstance(error, OSError):
             number, reason = error.errno, error.strerror or str(error)
@@ -76,115 +82,128 @@ def make_directory(path: Path) -> None:
             sync_directory(folder.parent)
 
 
-def require_regular(path: Path) -> None:
-    """Raise DiskError where a device, a pipe, a link or a directory has the name of a file that is to be written."""
-    with disk_errors(path):
-        if (kind := special_kind_at(path)) is not None:
-            raise DiskError(f"{path}: not a regular file, but {kind}", hint="choose another name, or remove it")
-
-
-def write_file(path: Path, content: str | bytes) -> None:
-    """Write a small file whole or not at all."""
-    with writing(path) as file:
+def write_file(path: Path, content: str | bytes, *, below: Path | None = None) -> None:
+    """Write a small file whole or not at all; see `writing`."""
+    with writing(path, below=below) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write into that takes its name at the end, or is gone where anything is raised before."""
-    require_regular(path)
-    aside = path.with_name(f"{_ASIDE}{path.name}-{os.getpid()}")
-    with disk_errors(path):
-        _delete(aside)
-        try:
-            with open(aside, "xb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            require_regular(path)
-            os.replace(aside, path)
-        finally:
-            aside.unlink(missing_ok=True)
-        sync_directory(path.parent)
+def writing(path: Path, *, below: Path | None = None) -> Iterator[BinaryIO]:
+    """A file to write into that takes its name at the end, or is gone where anything is raised before.
+
+    DiskError where a device, a pipe, a link or a directory has the name, or a link is on the way to it from ``below``,
+    the run directory that it lies in.
+    """
+    with disk_errors(path), opened(path.parent, below=below) as home, _writing(home, path.name) as file:
+        yield file
 
 
-def publish_directory(path: Path, fill: Callable[[Path], None]) -> None:
+@contextmanager
+def _writing(home: Folder, name: str) -> Iterator[BinaryIO]:
+    aside = f"{_ASIDE}{name}-{os.getpid()}"
+    home.require_regular(name)
+    home.delete(aside)
+    try:
+        with home.open(aside, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        home.require_regular(name)
+        home.replace(aside, name)
+    finally:
+        home.delete(aside)
+    home.sync()
+
+
+def publish_directory(path: Path, fill: Callable[[Path], None], *, below: Path | None = None) -> None:
     """Make a directory whole or not at all: ``fill`` writes into one beside it, which is sealed and renamed.
 
     The seal is MANIFEST.json with every file's size and SHA-256. A directory of that name is replaced; a crash between
-    taking it away and putting the new one in its place is undone by `remove_leftovers`.
+    taking it away and putting the new one in its place is undone by `remove_leftovers`. ``below``: see `writing`.
     """
-    aside = path.with_name(f"{_ASIDE}{path.name}-{os.getpid()}")
-    replaced = path.with_name(f"{_ASIDE}{path.name}{_REPLACED}")
+    aside = f"{_ASIDE}{path.name}-{os.getpid()}"
+    replaced = f"{_ASIDE}{path.name}{_REPLACED}"
     with disk_errors(path):
         if not path.parent.exists():
             make_directory(path.parent)
-        _delete(aside)
-        aside.mkdir()
-        try:
-            fill(aside)
-            _seal(aside)
-            if os.path.lexists(path):
-                _delete(replaced)
-                os.rename(path, replaced)
+        with opened(path.parent, below=below) as home:
+            home.delete(aside)
+            home.make(aside)
             try:
-                os.rename(aside, path)
-            except OSError:
-                if os.path.lexists(replaced):
-                    os.rename(replaced, path)
-                raise
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
-        sync_directory(path.parent)
-        _delete(replaced)
+                with home.inside(aside) as made:
+                    fill(made.pinned)
+                    _seal(made)
+                    if home.status(path.name) is not None:
+                        home.delete(replaced)
+                        home.rename(path.name, replaced)
+                    try:
+                        home.rename(aside, path.name)
+                    except OSError:
+                        if home.status(replaced) is not None:
+                            home.rename(replaced, path.name)
+                        raise
+                    if not made.is_at(home, path.name):
+                        raise DiskError(f"{path}: another process put a directory there meanwhile", hint=_ELSEWHERE)
+            finally:
+                with suppress(OSError):
+                    home.delete(aside)
+            home.sync()
+            home.delete(replaced)
 
 
-def remove_directory(path: Path) -> None:
+def remove_directory(path: Path, *, below: Path | None = None) -> None:
     """Delete a published directory without a moment in which half of it looks published."""
-    doomed = path.with_name(f"{_ASIDE}{path.name}-{os.getpid()}")
-    with disk_errors(path):
-        _delete(doomed)
-        os.rename(path, doomed)
-        sync_directory(path.parent)
-        _delete(doomed)
+    doomed = f"{_ASIDE}{path.name}-{os.getpid()}"
+    with disk_errors(path), opened(path.parent, below=below) as home:
+        home.delete(doomed)
+        home.rename(path.name, doomed)
+        home.sync()
+        home.delete(doomed)
 
 
-def set_aside(path: Path) -> Path:
+def set_aside(path: Path, *, below: Path | None = None) -> Path:
     """Give a damaged directory a name that nothing looks for, and return where it is now."""
-    aside = path.with_name(f"{path.name}.damaged")
-    number = 1
-    while os.path.lexists(aside):
-        number += 1
-        aside = path.with_name(f"{path.name}.damaged-{number}")
-    with disk_errors(path):
-        os.rename(path, aside)
-        sync_directory(path.parent)
-    return aside
+    with disk_errors(path), opened(path.parent, below=below) as home:
+        names = (f"{path.name}.damaged{number}" for number in chain([""], (f"-{n}" for n in count(2))))
+        aside = next(name for name in names if home.status(name) is None)
+        home.rename(path.name, aside)
+        home.sync()
+    return path.with_name(aside)
 
 
-def remove_leftovers(folder: Path) -> None:
+def remove_leftovers(folder: Path, *, below: Path | None = None) -> None:
     """Delete what broken saves and removals left behind, and put back what a broken replacement took away.
 
     Only for the holder of the run's lock.
     """
-    with disk_errors(folder):
-        for path in folder.glob(f"{_ASIDE}*"):
-            home = folder / path.name.removeprefix(_ASIDE).removesuffix(_REPLACED)
-            if path.name.endswith(_REPLACED) and not home.exists():
-                os.rename(path, home)
-            else:
-                _delete(path)
+    with disk_errors(folder), opened(folder, below=below) as home:
+        for name in home.names():
+            if name.startswith(_ASIDE):
+                original = name.removeprefix(_ASIDE).removesuffix(_REPLACED)
+                if name.endswith(_REPLACED) and home.status(original) is None:
+                    home.rename(name, original)
+                else:
+                    home.delete(name)
 
 
-def verify_directory(path: Path, *, may_differ: frozenset[str] = frozenset(), may_hold_more: bool = False) -> Snapshot:
+def verify_directory(
+    path: Path,
+    *,
+    may_differ: frozenset[str] = frozenset(),
+    may_hold_more: bool = False,
+    may_hold_links: bool = False,
+) -> Snapshot:
     """Raise CheckpointError naming the first file that is missing, changed or not in the manifest.
 
     Returns the folder as it was before its files were hashed.
 
-    Files named in ``may_differ`` may be changed or missing; with ``may_hold_more`` others may have been added.
+    Files named in ``may_differ`` may be changed or missing; with ``may_hold_more`` others may have been added, and with
+    ``may_hold_links`` files may be links, as in a hub's cache.
     """
     before = Snapshot.of(path)
-    expected = {name: seal for name, seal in read_manifest(path).items() if name not in may_differ}
+    manifest = read_manifest(path, may_be_link=may_hold_links)
+    expected = {name: seal for name, seal in manifest.items() if name not in may_differ}
     with _read_errors(path):
         found = {file.name for file in path.iterdir()} - {MANIFEST_FILE} - may_differ
     for name in sorted(expected.keys() if may_hold_more else expected.keys() | found):
@@ -192,14 +211,14 @@ def verify_directory(path: Path, *, may_differ: frozenset[str] = frozenset(), ma
             raise _damage(f"{path / name}: not part of the checkpoint as it was saved")
         if name not in found:
             raise _damage(f"{path / name}: missing")
-        _verify(path / name, *expected[name])
+        _verify((path / name).resolve() if may_hold_links else path / name, *expected[name])
     return before
 
 
 def has_all_files(path: Path) -> bool:
     """Whether every file of the manifest is there in its size: what can be said without reading them."""
     try:
-        return all((path / name).stat().st_size == size for name, (size, _) in read_manifest(path).items())
+        return all((path / name).lstat().st_size == size for name, (size, _) in read_manifest(path).items())
     except (CheckpointError, OSError):
         return False
 
@@ -212,16 +231,18 @@ def verify_file(file: Path) -> None:
     _verify(file, *expected[file.name])
 
 
-def read_manifest(path: Path) -> dict[str, tuple[int, str]]:
+def read_manifest(path: Path, *, may_be_link: bool = False) -> dict[str, tuple[int, str]]:
     """Size and SHA-256 of each file of a published directory, by name; CheckpointError where it has no whole seal."""
     file = path / MANIFEST_FILE
     try:
         with _read_errors(file):
-            manifest = json.loads(file.read_bytes())
+            manifest = json.loads(read_file(file.resolve() if may_be_link else file))
         version = manifest.get("format")
         files = {str(name): (int(entry["size"]), str(entry["sha256"])) for name, entry in manifest["files"].items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damage(f"{file}: not a readable manifest ({error})") from error
+    if outside := [name for name in files if not name or Path(name).name != name]:
+        raise _damage(f"{file}: not a readable manifest ({outside[0]!r:.100} is not the name of a file beside it)")
     if version != _FORMAT:
         raise CheckpointError(
             f"{file}: format {version!r}, but this convo reads format {_FORMAT}",
@@ -231,19 +252,26 @@ def read_manifest(path: Path) -> dict[str, tuple[int, str]]:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's content in hexadecimal."""
+    """SHA-256 of a file's content in hexadecimal; UnsafeFileError for a link, or what is no regular file."""
+    with open(path, "rb", buffering=0, opener=only_regular) as file:
+        return _sha256(file)
+
+
+def _sha256(file: Any) -> str:
     digest, block = hashlib.sha256(), memoryview(bytearray(1 << 18))
-    with open(path, "rb", buffering=0) as file:
-        while size := file.readinto(block):
-            digest.update(block[:size])
+    while size := file.readinto(block):
+        digest.update(block[:size])
     return digest.hexdigest()
 
 
 def _verify(file: Path, size: int, digest: str) -> None:
     with _read_errors(file):
-        actual = file.stat().st_size
+        require_regular(file)
+        actual = file.lstat().st_size
         if actual != size:
             raise _damage(f"{file}: damaged ({actual} bytes, saved with {size})")
+        if file.suffix in _TEXTS and size > _MAX_TEXT_BYTES:
+            raise _damage(f"{file}: {size:,} bytes, and such a file has at most {_MAX_TEXT_BYTES:,}")
         if file_sha256(file) != digest:
             raise _damage(f"{file}: damaged (its content is not what was saved)")
 
@@ -253,6 +281,8 @@ def _read_errors(file: Path) -> Iterator[None]:
     """Tell what is damaged from what one is only not allowed to read: the latter is no reason to take another."""
     try:
         yield
+    except UnsafeFileError as error:
+        raise CheckpointError(f"{file}: cannot be read ({error.strerror})", hint=error.hint) from error
     except FileNotFoundError:
         raise _damage(f"{file}: missing, so the folder is not whole") from None
     except PermissionError as error:
@@ -267,34 +297,31 @@ def _damage(message: str) -> CheckpointError:
     return CheckpointError(message, hint="copy the folder again from where it is whole, or use another checkpoint")
 
 
-def _seal(folder: Path) -> None:
+def _seal(folder: Folder) -> None:
     """Hash from the page cache while the disk takes the files; one fsync that fails is the end of all of it."""
     mode = 0o666 & ~_umask()
-    files = sorted(folder.iterdir())
+    names = folder.names()
+
+    def hashed(name: str) -> str:
+        with folder.open(name, "rb") as file:
+            return _sha256(file)
+
     # Flushing has a thread to itself: small files wait in fsync for the large ones, and would keep hashing waiting too.
     with ThreadPoolExecutor(_HASHERS) as pool:
-        digests = pool.map(file_sha256, files)
-        for file in files:
-            _flush(file, mode)
-        entries = {
-            file.name: {"size": file.stat().st_size, "sha256": digest}
-            for file, digest in zip(files, digests, strict=True)
-        }
-    write_file(folder / MANIFEST_FILE, json.dumps({"format": _FORMAT, "files": entries}, indent=2))
+        digests = pool.map(hashed, names)
+        sizes = [_flush(folder, name, mode) for name in names]
+        seals = zip(sizes, digests, strict=True)
+        entries = {name: {"size": size, "sha256": digest} for name, (size, digest) in zip(names, seals, strict=True)}
+    with _writing(folder, MANIFEST_FILE) as file:
+        file.write(json.dumps({"format": _FORMAT, "files": entries}, indent=2).encode())
 
 
-def _flush(file: Path, mode: int) -> None:
-    os.chmod(file, mode)  # safetensors writes 0600 whatever the umask says
-    with open(file, "r+b") as opened:
-        os.fsync(opened.fileno())
-
-
-def _delete(path: Path) -> None:
-    """Remove a file, a folder or a link, but never what a link leads to; nothing there is fine."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def _flush(folder: Folder, name: str, mode: int) -> int:
+    """Wait until a file is on the disk; its size."""
+    with folder.open(name, "r+b") as file:
+        os.chmod(file.fileno() if os.chmod in os.supports_fd else folder.path / name, mode)  # safetensors writes 0600
+        os.fsync(file.fileno())
+        return os.fstat(file.fileno()).st_size
 
 
 def _mebibytes(num_bytes: int) -> str:
@@ -303,20 +330,15 @@ def _mebibytes(num_bytes: int) -> str:
 
 def sync_file(path: Path) -> None:
     """Wait until the content of a file is on the disk; a missing file is fine."""
-    if path.exists():
-        with disk_errors(path), open(path, "r+b") as file:
-            os.fsync(file.fileno())
+    mode = "rb" if os.name == "posix" else "r+b"  # Windows flushes only what may be written
+    with disk_errors(path), suppress(FileNotFoundError), open(path, mode, opener=only_regular) as file:
+        os.fsync(file.fileno())
 
 
 def sync_directory(path: Path) -> None:
     """Wait until the names in a directory are on the disk."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with opened(path) as folder:
+        folder.sync()
 
 
 def _umask() -> int:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 from convo_cli.errors import CheckpointError
+from convo_cli.files import Folder, is_of_another_user, opened
 from convo_cli.runs.atomic import disk_errors, make_directory, sync_directory
 from convo_cli.runs.layout import RunDirectory, require_new
 from convo_cli.runs.lock import locked
 
 _ASIDE = ".convo-new-"
 """Begins no run's name; what a killed process left there, the next one of that name clears away."""
+_ELSEWHERE = "remove it, or choose another place with --set name=… or --set output_dir=…"
 
 
 @contextmanager
@@ -23,32 +24,45 @@ def begun(run: RunDirectory, fill: Callable[[RunDirectory], None]) -> Iterator[N
     CheckpointError where a run of this name is there already, or begins at the same time.
     """
     aside = RunDirectory(run.path.with_name(f"{_ASIDE}{run.path.name}"))
-    if aside.path.is_symlink():
-        raise CheckpointError(f"{aside.path}: a symbolic link where a run begins", hint="remove the link")
     if not run.path.parent.exists():
         make_directory(run.path.parent)
-    with disk_errors(aside.path):
-        aside.path.mkdir(exist_ok=True)
-    with locked(aside):  # the lock is on the open file, so it goes with the directory when that is renamed
+    with ExitStack() as held:
+        with disk_errors(aside.path):
+            home = held.enter_context(opened(run.path.parent))
+            new = held.enter_context(home.inside(_make(home, aside.path)))
+        # The lock is on the open file, so it goes with the directory when that is renamed.
+        held.enter_context(locked(aside))
         try:
-            _clear(aside)
-            make_directory(aside.checkpoints)
-            fill(aside)
+            with disk_errors(aside.path):
+                for name in new.names():
+                    if name != aside.lock.name:
+                        new.delete(name)
+                new.make(aside.checkpoints.name)
+            fill(RunDirectory(new.pinned))
             require_new(run)  # again: preparing may have taken minutes
             with disk_errors(run.path):
-                os.rename(aside.path, run.path)
+                home.rename(aside.path.name, run.path.name)
         except BaseException:
-            shutil.rmtree(aside.path, ignore_errors=True)
+            with suppress(OSError):
+                home.delete(aside.path.name)
             raise
+        if not new.is_at(home, run.path.name):
+            raise CheckpointError(f"{run.path}: another process put a directory there meanwhile", hint=_ELSEWHERE)
         with disk_errors(run.path):
             sync_directory(run.path.parent)
         yield
 
 
-def _clear(aside: RunDirectory) -> None:
-    with disk_errors(aside.path):
-        for path in aside.path.iterdir():
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            elif path != aside.lock:
-                path.unlink()
+def _make(home: Folder, aside: Path) -> str:
+    """Make the directory beside the run's place, or take that of a process that was killed; its name."""
+    try:
+        home.make(aside.name)
+    except FileExistsError:
+        status = home.status(aside.name)
+        if aside.is_symlink():
+            raise CheckpointError(f"{aside}: a symbolic link where a run begins", hint="remove the link") from None
+        if status is not None and is_of_another_user(status):
+            raise CheckpointError(
+                f"{aside}: belongs to another user, so no run begins there", hint=_ELSEWHERE
+            ) from None
+    return aside.name

@@ -9,6 +9,7 @@ from typing import Any
 
 from convo_cli.config.schema import RunConfig
 from convo_cli.events import Notice, Report
+from convo_cli.files import read_file
 from convo_cli.runs.execution import Change, Execution
 from convo_cli.runs.layout import RunDirectory
 from convo_cli.runs.provenance import NUMERIC, RunInfo
@@ -73,7 +74,7 @@ def changes_of_config(run: RunDirectory, info: RunInfo, config: RunConfig) -> li
 
     Paths of data are not among them: data is known by its content.
     """
-    text = run.config.read_bytes()
+    text = read_file(run.config)
     seal = _SEAL.match(text)
     if seal and hashlib.sha256(text[seal.end() :]).hexdigest().encode() == seal.group(1):
         return []

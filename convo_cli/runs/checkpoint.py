@@ -5,7 +5,6 @@ Scores come from the evaluations in metrics.jsonl. Nothing here reads tensors; `
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from convo_cli.config.phase import Phase
 from convo_cli.errors import CheckpointError, DiskError
 from convo_cli.events import EvaluationDone
+from convo_cli.files import UnsafeFileError, copy_file, only_regular, read_file
 from convo_cli.runs.atomic import (
     disk_errors,
     has_all_files,
@@ -28,7 +28,7 @@ from convo_cli.runs.atomic import (
     write_file,
 )
 from convo_cli.runs.evaluations import evaluation_record, read_evaluations, weights_of
-from convo_cli.runs.layout import RunDirectory
+from convo_cli.runs.layout import RunDirectory, require_own_checkpoints
 from convo_cli.runs.snapshot import Snapshot
 
 Which = Literal["last", "loss", "metric"]
@@ -96,15 +96,6 @@ class Found:
     """Steps of newer ones that were not chosen."""
 
 
-def require_own_checkpoints(run: RunDirectory) -> None:
-    """Raise CheckpointError where checkpoints/ is a link: what is saved and deleted stays inside the run."""
-    if run.checkpoints.is_symlink():
-        raise CheckpointError(
-            f"{run.checkpoints}: a symbolic link, and a run's checkpoints are written and deleted only inside it",
-            hint="move the whole run directory to the other place instead, and link to that if you like",
-        )
-
-
 def list_checkpoints(run: RunDirectory) -> list[Checkpoint]:
     """The run's checkpoints with a readable state.json, oldest first."""
     found = []
@@ -146,7 +137,9 @@ def read_state(path: Path) -> SavedState:
     """state.json of a checkpoint; CheckpointError where it is missing or not what convo writes."""
     file = path / STATE_FILE
     try:
-        return SavedState.model_validate_json(file.read_bytes())
+        return SavedState.model_validate_json(read_file(file))
+    except UnsafeFileError as error:
+        raise CheckpointError(f"{file}: {error.strerror}", hint=error.hint) from error
     except PermissionError as error:
         raise DiskError(f"{file}: {error.strerror}") from error
     except OSError as error:
@@ -169,7 +162,7 @@ def copy_checkpoint(source: Path, to: Path, run_id: str) -> None:
 
     def fill(folder: Path) -> None:
         for name in copied:
-            shutil.copyfile(source / name, folder / name)
+            copy_file(source / name, folder / name, is_proven=True)
         write_state(folder, saved)
 
     publish_directory(to, fill)
@@ -180,7 +173,8 @@ def copy_checkpoint(source: Path, to: Path, run_id: str) -> None:
 
 def write_state(folder: Path, saved: SavedState) -> None:
     """Write state.json into a checkpoint that is being made."""
-    (folder / STATE_FILE).write_text(saved.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    with open(folder / STATE_FILE, "w", encoding="utf-8", newline="\n", opener=only_regular) as file:
+        file.write(saved.model_dump_json(indent=2) + "\n")
 
 
 def point_and_prune(
@@ -212,7 +206,7 @@ def point_and_prune(
     whole = [checkpoint.path for checkpoint in checkpoints if has_all_files(checkpoint.path)]
     for path in whole:
         if path not in {newest, *whole[-keep:], *labels.values()}:
-            remove_directory(path)
+            remove_directory(path, below=run.path)
     return labels
 
 
@@ -221,6 +215,7 @@ def newest_whole(run: RunDirectory) -> tuple[Checkpoint, list[tuple[Path, Checkp
 
     A run that trains meanwhile may add and delete checkpoints.
     """
+    require_own_checkpoints(run)
     damaged: dict[int, tuple[Path, CheckpointError]] = {}
     tried: set[int] = set()
     while untried := set(run.checkpoint_steps()) - tried:
@@ -290,7 +285,7 @@ def _best_of_all(run: RunDirectory, which: Literal["loss", "metric"], metric: st
 
 def _holds(file: Path, text: str) -> bool:
     try:
-        return file.is_file() and file.read_bytes() == text.encode()
+        return read_file(file) == text.encode()
     except OSError:
         return False
 

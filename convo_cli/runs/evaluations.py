@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from math import isfinite
 from operator import index
@@ -20,7 +21,8 @@ import msgspec
 
 from convo_cli.errors import CheckpointError
 from convo_cli.events import EvaluationDone
-from convo_cli.runs.atomic import disk_errors, read_manifest, require_regular
+from convo_cli.files import only_regular, read_file, read_lines
+from convo_cli.runs.atomic import disk_errors, read_manifest
 from convo_cli.runs.layout import RunDirectory
 
 _NOT_SEALED = {"time", "seconds", "checksum"}
@@ -57,12 +59,9 @@ def read_evaluations(run: RunDirectory) -> Evaluations:
 
 def read_records(log: Path) -> Iterator[dict[str, Any] | None]:
     """Yield each finished line of a log, None for one that is not a JSON object. A missing log has none."""
-    require_regular(log)
-    if not log.exists():
-        return
     decoder = msgspec.json.Decoder(dict[str, Any])
-    with disk_errors(log), log.open("rb") as file:
-        for line in file:
+    with disk_errors(log), suppress(FileNotFoundError), open(log, "rb", opener=only_regular) as file:
+        for line in read_lines(file):
             if line.endswith(b"\n"):
                 try:
                     yield decoder.decode(line)
@@ -139,7 +138,7 @@ def _short_hash(value: object) -> str:
 
 def _of_pointer(file: Path) -> EvaluationDone | None:
     try:
-        record = json.loads(file.read_bytes())["evaluation"] if file.is_file() else None
+        record = json.loads(read_file(file))["evaluation"]
         return evaluation_of(record) if isinstance(record, dict) else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

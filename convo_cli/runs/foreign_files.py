@@ -41,10 +41,6 @@ _NEVER_OPENED = {
 _BUILT_IN = {"eager", "sdpa", "flex_attention", "grouped_mm", "batched_mm"}
 """Implementations of attention and experts that need no code from elsewhere."""
 
-_TOKENIZER_CLASS = re.compile(
-    r"(?!Auto|Rag)\w*(Tokenizer(Fast)?|(Tokenizers|SentencePiece|Python|MistralCommon)Backend)", re.ASCII
-)
-"""transformers loads whatever it has under that name, and some of that asks on the terminal whether to run code."""
 CODE = {"auto_map", "custom_pipelines", "custom_generate"}
 """Keys that name classes and functions in a folder or on a hub; convo does not import them, other programs may."""
 _PLACES = {"name_or_path", "_name_or_path", "tokenizer_file", "special_tokens_map_file"}
@@ -75,9 +71,6 @@ def require_harmless(folder: Path) -> None:
         entries_of_file = list(_entries(_read(file)))
         _require_no_kernel(file, entries_of_file)
         _require_no_other_file(file, entries_of_file)
-        for key, value in entries_of_file:
-            if key == "tokenizer_class" and value and not _TOKENIZER_CLASS.fullmatch(str(value)):
-                raise _distrust(f"{file}: {key} names {_short(value)}, which is no tokenizer that convo opens")
 
 
 def remove_foreign_entries(folder: Path) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from convo_cli.config.schema import RUN_NAME
 from convo_cli.errors import UsageError
 from convo_cli.events import EvaluationDone
-from convo_cli.runs.atomic import disk_errors
+from convo_cli.files import copy_file
+from convo_cli.runs.atomic import disk_errors, require_space
 from convo_cli.runs.checkpoint import Found, copy_checkpoint, point_and_prune
 from convo_cli.runs.layout import RunDirectory
 from convo_cli.runs.metrics import copy_log
@@ -72,7 +72,9 @@ def fill_fork(
 
 def _copy_tensorboard(old: Path, new: Path) -> None:
     """All events; those of later steps are hidden when the fork's own file begins."""
+    files = sorted(old.glob("events.out.tfevents.*"))
+    require_space(new, sum(file.lstat().st_size for file in files))
     with disk_errors(new):
         new.mkdir()
-        for file in sorted(old.glob("events.out.tfevents.*")):
-            shutil.copyfile(file, new / file.name)
+        for file in files:
+            copy_file(file, new / file.name)

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
-from convo_cli.filetypes import special_kind
+from convo_cli.files import special_kind
 
 _MAX_SMALL = 4096  # bytes of HEAD, a ref, or a file that names a folder
 _MAX_PACKED = 16 * 2**20  # bytes of packed-refs: some 200,000 refs

@@ -15,7 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convo_cli.errors import CheckpointError, DiskError, UsageError, typeable
+from convo_cli.files import (
+    UnsafeFileError,
+    is_directory,
+    is_regular,
+    link_of_another_user,
+    require_regular,
+    special_kind_at,
+)
 
+LABELS = ("last", "best-loss", "best-metric")
+"""Of the small files that name a checkpoint."""
+PLOTS = ("learning_rate.png", "loss.png")
 _CHECKPOINT_NAME = re.compile(r"step-(\d{8,})")
 
 
@@ -28,7 +39,7 @@ class RunDirectory:
     @property
     def is_run(self) -> bool:
         """Whether `convo train` made it, as far as its names tell."""
-        return self.config.is_file() and self.checkpoints.is_dir()
+        return os.path.lexists(self.config) and os.path.lexists(self.checkpoints)
 
     @property
     def config(self) -> Path:
@@ -67,6 +78,10 @@ class RunDirectory:
         """A file that the user makes to have the run saved and stopped; who obeys it removes it."""
         return self.path / "stop"
 
+    @property
+    def is_stop_requested(self) -> bool:
+        return is_regular(self.stop)
+
     def checkpoint(self, step: int) -> Path:
         """Where the checkpoint after ``step`` updates lies."""
         return self.checkpoints / f"step-{step:08d}"
@@ -77,15 +92,16 @@ class RunDirectory:
 
     def checkpoint_steps(self) -> list[int]:
         """Steps of the published checkpoints, ascending; left-overs of a broken save are not among them."""
-        if not self.checkpoints.is_dir():
+        if not is_directory(self.checkpoints):
             return []
-        matches = (_CHECKPOINT_NAME.fullmatch(path.name) for path in self.checkpoints.iterdir() if path.is_dir())
+        matches = (_CHECKPOINT_NAME.fullmatch(path.name) for path in self.checkpoints.iterdir() if is_directory(path))
         return sorted(int(match.group(1)) for match in matches if match)
 
 
 def existing_run(path: Path) -> RunDirectory:
     """The run directory at this path; UsageError or CheckpointError where there is none."""
     run = RunDirectory(path)
+    require_own_way(path)
     if not path.exists():
         raise UsageError(f"{path}: no such run directory", hint="give what `convo train` made, such as runs/convo")
     if not run.is_run:
@@ -94,6 +110,50 @@ def existing_run(path: Path) -> RunDirectory:
             hint="give what `convo train` made, such as runs/convo",
         )
     return run
+
+
+def require_own_way(path: Path) -> None:
+    """Raise DiskError where a link that another user may have planted leads to this path."""
+    if (link := link_of_another_user(path)) is not None:
+        raise DiskError(
+            f"{link}: a symbolic link of another user, in a folder that others write to",
+            hint="name the folder itself, or remove the link",
+        )
+
+
+def require_own(run: RunDirectory) -> None:
+    """Raise CheckpointError where a folder of the run is a link, DiskError where a file that is written is not regular.
+
+    This answers before any work is done; each file is checked again as it is opened.
+    """
+    require_own_checkpoints(run)
+    for folder in (run.plots, run.tensorboard):
+        _require_own_folder(folder)
+    files = (run.metrics, run.samples, run.stop, *(run.plots / name for name in PLOTS))
+    for file in (*files, *(run.pointer(label) for label in LABELS)):
+        try:
+            require_regular(file)
+        except UnsafeFileError as error:
+            raise DiskError(f"{file}: {error.strerror}", hint=error.hint) from error
+
+
+def require_own_checkpoints(run: RunDirectory) -> None:
+    """Raise CheckpointError where checkpoints/, or a checkpoint, is a link: what is read and written is inside it."""
+    _require_own_folder(run.checkpoints)
+    if is_directory(run.checkpoints):
+        for path in sorted(run.checkpoints.iterdir()):
+            if _CHECKPOINT_NAME.fullmatch(path.name) and path.is_symlink():
+                _require_own_folder(path)
+
+
+def _require_own_folder(folder: Path) -> None:
+    """Raise CheckpointError where a folder of a run is a link, or no folder; a missing one is fine."""
+    if os.path.lexists(folder) and not is_directory(folder):
+        kind = special_kind_at(folder) or "a file"
+        raise CheckpointError(
+            f"{folder}: {kind}, but convo opens only real folders inside a run directory",
+            hint="put the folder itself in its place; the whole run directory may lie elsewhere, with a link to it",
+        )
 
 
 def require_new(run: RunDirectory) -> None:
@@ -106,11 +166,20 @@ def require_new(run: RunDirectory) -> None:
             if has_checkpoint
             else "--set name=… starts another run",
         )
+    if run.path.is_symlink():
+        raise CheckpointError(
+            f"{run.path}: a symbolic link where a run begins",
+            hint="remove the link, or --set name=… starts another run",
+        )
     require_place(run.path, hint="choose another place with --set output_dir=…")
 
 
 def require_place(path: Path, *, hint: str) -> None:
-    """Raise DiskError where a folder at this path could not be made, before work is done that would be lost."""
+    """Raise DiskError where a folder at this path could not be made, before work is done that would be lost.
+
+    Also where another user's link leads to it.
+    """
+    require_own_way(path)
     above = next(parent for parent in path.absolute().parents if parent.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         reason = "a folder that one may not write to" if above.is_dir() else "a file"

@@ -13,9 +13,9 @@ from io import RawIOBase
 from filelock import FileLock, Timeout
 
 from convo_cli.errors import CheckpointError, DiskError
+from convo_cli.files import only_regular, require_regular
 from convo_cli.runs.atomic import disk_errors
-from convo_cli.runs.checkpoint import require_own_checkpoints
-from convo_cli.runs.layout import RunDirectory
+from convo_cli.runs.layout import RunDirectory, require_own
 
 _CANNOT_LOCK = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
 _HOLDER = re.compile(r"process \d{1,20} on [\w.-]{1,255}\n")
@@ -34,6 +34,8 @@ def locked(run: RunDirectory) -> Iterator[None]:
                 hint="wait for it to end, or train under another --set name=…",
             ) from None
         except OSError as error:
+            if error.errno == errno.ELOOP:
+                require_regular(run.lock)  # names the link
             if error.errno not in _CANNOT_LOCK:
                 raise
             raise DiskError(
@@ -43,11 +45,11 @@ def locked(run: RunDirectory) -> Iterator[None]:
             ) from error
     try:
         with disk_errors(run.lock):
-            opened = open(run.lock, "r+b", buffering=0)  # noqa: SIM115  # closed below; a rename may move it before
+            opened = open(run.lock, "r+b", buffering=0, opener=only_regular)  # noqa: SIM115  # closed below; a rename may move it before
         with opened as file:
             _write(file, f"process {os.getpid()} on {socket.gethostname()}\n")
             try:
-                require_own_checkpoints(run)
+                require_own(run)
                 yield
             finally:
                 _write(file, "")
@@ -64,7 +66,7 @@ def _write(file: RawIOBase, holder: str) -> None:
 
 
 def _holder(run: RunDirectory) -> str:
-    with suppress(OSError, UnicodeDecodeError), open(run.lock, "rb") as file:
+    with suppress(OSError, UnicodeDecodeError), open(run.lock, "rb", opener=only_regular) as file:
         text = file.read(300).decode()
         if _HOLDER.fullmatch(text):
             return text.strip()

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import jsonlines
 import msgspec
@@ -28,7 +28,8 @@ from convo_cli.events import (
     SampleReply,
     StepDone,
 )
-from convo_cli.runs.atomic import disk_errors, require_regular, sync_directory, sync_file
+from convo_cli.files import only_regular, read_lines, require_one_name
+from convo_cli.runs.atomic import disk_errors, sync_directory, sync_file
 from convo_cli.runs.evaluations import evaluation_record, finite, read_records
 
 _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
@@ -74,10 +75,11 @@ class _Lines:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        # A path in a warning may hold undecodable bytes; the log is strict UTF-8 all the same.
-        require_regular(path)
         with disk_errors(path):
-            self._file = path.open("a", encoding="utf-8", errors="replace", newline="\n")
+            # A path in a warning may hold undecodable bytes; the log is strict UTF-8 all the same.
+            self._file = open(  # noqa: SIM115  # `close` closes it
+                path, "a", encoding="utf-8", errors="replace", newline="\n", opener=only_regular
+            )
         self._writer = jsonlines.Writer(self._file, dumps=_JSON.encode, flush=True)
 
     def write(self, record: Mapping[str, Any]) -> None:
@@ -167,26 +169,26 @@ def truncate_after(path: Path, step: int, *, is_evaluated: bool = True) -> None:
     Unless the step ``is_evaluated``, the cut is before its evaluation. A missing file is fine. A damaged line before
     the cut stays where it is.
     """
-    require_regular(path)
-    if not path.exists():
-        return
-    decoder = msgspec.json.Decoder(_Head)
-    with disk_errors(path), path.open("r+b") as file:
-        size = 0
-        for line in file:
-            if not line.endswith(b"\n") or _is_after(decoder, line, step, is_evaluated):
-                file.truncate(size)
-                return
-            size += len(line)
+    with disk_errors(path), suppress(FileNotFoundError), open(path, "r+b", opener=only_regular) as file:
+        file.truncate(sum(map(len, _until(file, step, is_evaluated))))
 
 
 def copy_log(log: Path, to: Path, *, after_step: int, is_evaluated: bool) -> None:
     """Copy a log up to a step, as `truncate_after` says, and wait until it is on the disk. A missing one is fine."""
-    if log.exists():
-        with disk_errors(to):
-            shutil.copyfile(log, to)
-        truncate_after(to, after_step, is_evaluated=is_evaluated)
+    with disk_errors(log), suppress(FileNotFoundError), open(log, "rb", opener=only_regular) as file:
+        require_one_name(file)
+        with disk_errors(to), open(to, "xb", opener=only_regular) as copy:
+            copy.writelines(_until(file, after_step, is_evaluated))
         sync_file(to)
+
+
+def _until(file: BinaryIO, step: int, is_evaluated: bool) -> Iterator[bytes]:
+    """The finished lines of a log up to the first one after a step."""
+    decoder = msgspec.json.Decoder(_Head)
+    for line in read_lines(file):
+        if not line.endswith(b"\n") or _is_after(decoder, line, step, is_evaluated):
+            return
+        yield line
 
 
 def _is_after(decoder: msgspec.json.Decoder[_Head], line: bytes, step: int, is_evaluated: bool) -> bool:

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from convo_cli.errors import ModelError, UsageError
-from convo_cli.filetypes import special_kind
+from convo_cli.files import special_kind
 from convo_cli.runs.atomic import MANIFEST_FILE, read_manifest
 from convo_cli.runs.checkpoint import STATE_FILE
 from convo_cli.runs.foreign_files import INDEX, require_harmless, shards

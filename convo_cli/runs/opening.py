@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -10,7 +11,7 @@ from convo_cli.errors import CheckpointError, DiskError, UsageError
 from convo_cli.events import Notice, Report
 from convo_cli.runs.atomic import MANIFEST_FILE, verify_directory
 from convo_cli.runs.checkpoint import STATE_FILE, newest_whole, read_state
-from convo_cli.runs.layout import RunDirectory
+from convo_cli.runs.layout import RunDirectory, require_own_checkpoints
 from convo_cli.runs.provenance import RunInfo, read_run_info
 from convo_cli.runs.snapshot import Snapshot
 
@@ -30,16 +31,18 @@ def open_checkpoint(path: Path, report: Report) -> Snapshot:
     if not path.is_dir():
         raise UsageError(f"{path}: not a directory", hint="give a run directory, a checkpoint or an exported model")
     run = RunDirectory(path)
+    if path.parent.name == run.checkpoints.name and RunDirectory(path.parent.parent).is_run:
+        require_own_checkpoints(RunDirectory(path.parent.parent))
     if run.is_run:
         chosen, damaged = newest_whole(run)
         for _, error in damaged:
             report(Notice(f"{error.message}; {chosen.path.name} is opened instead", is_warning=True))
         return chosen.files
-    if (path / STATE_FILE).is_file() or _is_inside_a_run(path):
+    if os.path.lexists(path / STATE_FILE) or _is_inside_a_run(path):
         return verify_directory(path)
-    if (path / MANIFEST_FILE).is_file():
-        # An export: its owner may write the card, and a hub adds files of its own.
-        return verify_directory(path, may_differ=frozenset({"README.md"}), may_hold_more=True)
+    if os.path.lexists(path / MANIFEST_FILE):
+        # An export: its owner may write the card, and a hub adds files of its own; its cache holds links.
+        return verify_directory(path, may_differ=frozenset({"README.md"}), may_hold_more=True, may_hold_links=True)
     return Snapshot.of(path)
 
 

@@ -218,4 +218,4 @@ def _drawing(path: Path) -> Iterator[Figure]:
         figure.savefig(png, format="png")
     with disk_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-    write_file(path, png.getvalue())
+    write_file(path, png.getvalue(), below=path.parent.parent)

@@ -6,10 +6,9 @@ a change by anybody but `convo resume --set` shows.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
@@ -18,11 +17,11 @@ from uuid import uuid4
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from convo_cli import __version__
-from convo_cli.config.load import dump_config
+from convo_cli.config.load import dump_config, load_config
 from convo_cli.config.schema import DataConfig, RunConfig
 from convo_cli.errors import CheckpointError, FileChangedError, UsageError
 from convo_cli.events import Notice, Report
-from convo_cli.filetypes import special_kind
+from convo_cli.files import UnsafeFileError, only_regular, read_file, require_regular
 from convo_cli.runs.atomic import file_sha256, write_file
 from convo_cli.runs.execution import Change, Execution
 from convo_cli.runs.git import GitState
@@ -143,7 +142,9 @@ def read_base_model(source: str, folder: Path) -> BaseModelFiles:
     """Hash the files of a pretrained model; ``folder`` is where those of a hub id lie."""
     files = sorted(file for pattern in _MODEL_FILES for file in folder.glob(pattern))
     commit = folder.name if folder.parent.name == "snapshots" else None
-    return BaseModelFiles(source=source, commit=commit, sha256={file.name: file_sha256(file) for file in files})
+    return BaseModelFiles(
+        source=source, commit=commit, sha256={file.name: file_sha256(file.resolve()) for file in files}
+    )
 
 
 def installed_packages() -> dict[str, str]:
@@ -184,14 +185,24 @@ def write_provenance(run: RunDirectory, info: RunInfo) -> None:
     write_file(run.info, info.sealed().model_dump_json(indent=2) + "\n")
 
 
+def read_config(run: RunDirectory, overrides: Sequence[str] = ()) -> RunConfig:
+    """config.yaml; CheckpointError where it is no regular file, ConfigError where its content is no configuration."""
+    try:
+        require_regular(run.config)
+    except UnsafeFileError as error:
+        raise CheckpointError(f"{run.config}: {error.strerror}", hint=error.hint) from error
+    return load_config(run.config, overrides, opener=only_regular)
+
+
 def read_run_info(run: RunDirectory) -> RunInfo:
     """run.json; CheckpointError where it is missing or not what convo writes."""
     try:
-        if (kind := special_kind(run.info.stat().st_mode)) is not None:
-            raise OSError(errno.EINVAL, f"it is {kind}")
-        return RunInfo.model_validate_json(run.info.read_bytes())
+        return RunInfo.model_validate_json(read_file(run.info))
     except (OSError, ValidationError) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
+        if isinstance(error, UnsafeFileError):
+            reason = f"it is {error.kind}"
+        else:
+            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error.strerror)
         raise CheckpointError(
             f"{run.info}: cannot be read ({reason}), so convo cannot check whether the data is the same",
             hint="copy it again from where the run is whole",

@@ -5,6 +5,7 @@ It shows a file that was replaced, written to, added or removed in between, even
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ class Snapshot:
 
     path: Path
     stamps: Mapping[Path, tuple[int, ...]]
-    """Device, inode, size, and times of the last change of content and of status."""
+    """Device, inode, size, and times of the last change of content and of status; of a link these, and its target's."""
 
     @classmethod
     def of(cls, path: Path) -> Snapshot:
@@ -44,6 +45,8 @@ def _stamps(path: Path) -> Iterator[tuple[Path, tuple[int, ...]]]:
     with suppress(OSError):  # removed at this moment: the comparison finds what is missing
         for file in path.iterdir() if path.is_dir() else [path]:
             if file.is_file() and (file == path or file.suffix in _ENDINGS):
-                status = file.stat()
-                times = (status.st_mtime_ns, status.st_ctime_ns)
-                yield file, (status.st_dev, status.st_ino, status.st_size, *times)
+                yield file, (*_stamp(file.lstat()), *(_stamp(file.stat()) if file.is_symlink() else ()))
+
+
+def _stamp(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from convo_cli.events import CheckpointSaved, EvaluationDone, Event, SampleReply, StepDone
+from convo_cli.files import Folder, opened
 from convo_cli.runs.atomic import disk_errors
 
 _FLUSH_SECONDS = 15.0
+_OPENS = "convo"
 _LARGEST = 3.4e38  # event files hold float32
 
 
@@ -22,7 +25,7 @@ class TensorBoardLog:
         from tensorboardX.proto.event_pb2 import Event as Record
         from tensorboardX.proto.event_pb2 import SessionLog
         from tensorboardX.proto.summary_pb2 import Summary
-        from tensorboardX.record_writer import RecordWriter
+        from tensorboardX.record_writer import RecordWriter, register_writer_factory
         from tensorboardX.summary import text
 
         self._path = folder / f"events.out.tfevents.{time.time_ns()}"
@@ -30,7 +33,9 @@ class TensorBoardLog:
         self._next_flush = 0.0
         with disk_errors(self._path):
             folder.mkdir(parents=True, exist_ok=True)
-            self._writer = RecordWriter(str(self._path))
+            with opened(folder, below=folder.parent) as inside:
+                register_writer_factory(_OPENS, _Opener(inside))
+                self._writer = RecordWriter(f"{_OPENS}:{self._path.name}")
         self._write(0, file_version="brain.Event:2")
         if after_step > 0:
             self._write(after_step + 1, session_log=SessionLog(status=SessionLog.START))
@@ -71,6 +76,16 @@ class TensorBoardLog:
         with disk_errors(self._path):
             record = self._record(step=step, wall_time=time.time(), **content)
             self._writer.write(record.SerializeToString())
+
+
+class _Opener:
+    """tensorboardX opens a path that begins with a registered word by an object like this, else by following links."""
+
+    def __init__(self, inside: Folder) -> None:
+        self._inside = inside
+
+    def open(self, path: str) -> BinaryIO:
+        return self._inside.open(path.removeprefix(f"{_OPENS}:"), "xb")
 
 
 def _as_code_block(sample: SampleReply) -> str:

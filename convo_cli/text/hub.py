@@ -21,9 +21,6 @@ def local_folder(source: str, revision: str | None = None) -> Path:
     """
     folder = _find(source, revision)
     require_harmless(folder)
-    from transformers import dynamic_module_utils
-
-    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0  # else parts of it ask on the terminal, for whom any y is a yes
     return folder
 
 

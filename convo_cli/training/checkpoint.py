@@ -17,10 +17,11 @@ from safetensors.torch import load_file, save_file
 
 from convo_cli.errors import CheckpointError, DiskError, DivergedError, ModelError
 from convo_cli.events import CheckpointSaved, Report
+from convo_cli.files import require_regular
 from convo_cli.model.build import load_model, save_model
 from convo_cli.runs.atomic import publish_directory, require_space, sync_file
-from convo_cli.runs.checkpoint import STATE_FILE, SavedState, read_state, require_own_checkpoints, write_state
-from convo_cli.runs.layout import RunDirectory
+from convo_cli.runs.checkpoint import STATE_FILE, SavedState, read_state, write_state
+from convo_cli.runs.layout import RunDirectory, require_own_checkpoints
 from convo_cli.text.contract import save_encoder
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.vocabulary import num_ids
@@ -59,7 +60,7 @@ def save_checkpoint(
 
     for log in (run.metrics, run.samples):
         sync_file(log)
-    publish_directory(path, fill)
+    publish_directory(path, fill, below=run.path)
     report(CheckpointSaved(state.progress.step, path))
 
 
@@ -99,6 +100,7 @@ def restore_state(path: Path, state: TrainState) -> None:
 @contextmanager
 def _reading(file: Path) -> Iterator[None]:
     try:
+        require_regular(file)
         yield
     except PermissionError as error:
         raise DiskError(f"{file}: {error.strerror}") from error

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from convo_cli.events import EvaluationDone, Event, Report, StepDone
+from convo_cli.files import require_regular
 from convo_cli.model.loss import Batch
 from convo_cli.runs.checkpoint import read_state
 from convo_cli.runs.layout import RunDirectory
@@ -138,5 +139,6 @@ def _digest(tensor: Tensor) -> str:
 
 def _tensors(files: list[Path]) -> Iterator[tuple[str, str]]:
     for file in files:
+        require_regular(file)
         with safe_open(file, framework="pt") as opened:
             yield from ((name, _digest(opened.get_tensor(name))) for name in opened.keys())  # noqa: SIM118

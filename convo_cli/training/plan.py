@@ -77,7 +77,7 @@ def make_plan(
     autocast = autocast_for(parts.device, parts.execution.precision)
 
     def is_stop_requested() -> bool:
-        return stop.is_set or run.stop.is_file()
+        return stop.is_set or run.is_stop_requested
 
     def report_unless_stopped(event: Event) -> None:
         report(event)

@@ -12,7 +12,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from convo_cli.config.load import load_config
 from convo_cli.config.schema import RunConfig
 from convo_cli.errors import ChangedError, CheckpointError, UsageError, typeable
 from convo_cli.events import EvaluationDone, Notice, Report
@@ -35,6 +34,7 @@ from convo_cli.runs.provenance import (
     make_run_info,
     new_run_id,
     read_base_model,
+    read_config,
     read_run_info,
     with_hashed_data,
     write_provenance,
@@ -186,10 +186,10 @@ def _load(
     fork = fork_of(run, found, info.config.name, config.name, discard_later=discard_later)
     if fork is not None:
         require_new(fork)
-    _pass_over_damaged(found, fork, report)
+    _pass_over_damaged(run, found, fork, report)
     if fork is None:
         remove_leftovers(run.path)
-        remove_leftovers(run.checkpoints)
+        remove_leftovers(run.checkpoints, below=run.path)
     parts, state = build_from(found.path, config, info, files, Cache(run.path.resolve().parent, report), report)
     found.files.require_unchanged()
     if state.run_id != info.run_id:
@@ -232,10 +232,10 @@ def _settle_base_model(config: RunConfig) -> tuple[RunConfig, BaseModelFiles | N
     return config, files, before
 
 
-def _pass_over_damaged(found: Found, fork: RunDirectory | None, report: Report) -> None:
+def _pass_over_damaged(run: RunDirectory, found: Found, fork: RunDirectory | None, report: Report) -> None:
     """Warn of newer checkpoints that are damaged; where the run continues in place, give them another name."""
     for path, error in found.damaged:
-        moved = f"set aside as {set_aside(path).name}, " if fork is None else ""
+        moved = f"set aside as {set_aside(path, below=run.path).name}, " if fork is None else ""
         report(Notice(f"{error.message}; {moved}resuming from {found.path.name}", is_warning=True))
 
 
@@ -271,9 +271,9 @@ def _rewind(run: RunDirectory, start: _Start, report: Report) -> None:
         names = ", ".join(run.checkpoint(step).name for step in start.found.later)
         report(Notice(f"discarded after step {start.found.step}: {names} and their log lines", is_warning=True))
     for step in start.found.later:
-        remove_directory(run.checkpoint(step))
+        remove_directory(run.checkpoint(step), below=run.path)
     write_provenance(run, start.info)
-    if run.stop.is_file():
+    if run.is_stop_requested:
         report(Notice(f"{run.stop}: removed; it asked an earlier training to stop"))
         remove_stop_file(run)
 
@@ -302,7 +302,7 @@ def accept_changes(
     if not info.is_intact:
         report(Notice(f"{run.info}: changed since convo wrote it; continuing with its content", is_warning=True))
     changes = [
-        *changes_of_config(run, info, load_config(run.config)),
+        *changes_of_config(run, info, read_config(run)),
         *changes_of_data(info, files),
         *changes_of_base_model(info),
     ]
