@@ -174,32 +174,6 @@ def test_config_json_puts_no_other_file_in_the_place_of_the_weights(convo, model
     assert not trace.exists()
 
 
-@pytest.mark.parametrize("file", ["tokenizer_config.json", "config.json"])
-@pytest.mark.parametrize("name", ["AutoProcessor", "AutoTokenizer", "AutoModelForCausalLM", "RagTokenizer", "pipeline"])
-def test_only_tokenizers_are_loaded_as_one(convo, model, trace, file, name):
-    """AutoProcessor asks whether to run the folder's code, and reads the answer from what is typed into the chat."""
-    (model / "evil.py").write_text(f"open({str(trace)!r}, 'w')\nclass Evil: pass\n")
-    change(model / "config.json", auto_map=dict.fromkeys(["AutoProcessor", "AutoModelForCausalLM"], "evil.Evil"))
-    change(model / "tokenizer_config.json", tokenizer_class=None)
-    change(model / file, tokenizer_class=name)
-    result = convo("chat", "model", stdin=b"y\ny\n")
-    assert (result.code, result.out) == (2, "")
-    assert f"tokenizer_class names '{name}', which is no tokenizer that convo opens" in result.err
-    assert not trace.exists()
-
-
-def test_transformers_never_asks_whether_to_run_code(convo, model, trace, monkeypatch):
-    monkeypatch.setattr("convo_cli.text.hub.require_harmless", lambda folder: None)
-    (model / "evil.py").write_text(f"open({str(trace)!r}, 'w')\nclass Evil: pass\n")
-    change(model / "config.json", auto_map={"AutoProcessor": "evil.Evil"})
-    change(model / "tokenizer_config.json", tokenizer_class="AutoProcessor")
-    result = convo(
-        "train", "config.yaml", *settings("name=new", "model.scratch=null", "model.pretrained=model"), stdin=b"y\n"
-    )
-    assert (result.code, result.out) == (2, "")
-    assert not trace.exists()
-
-
 BERT = {"tokenizer_class": "BertTokenizer"}
 
 

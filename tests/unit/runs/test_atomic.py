@@ -227,9 +227,9 @@ def calls(monkeypatch):
     happened, fsync, rename, replace = [], os.fsync, os.rename, os.replace
 
     def recorded(word, function):
-        def call(source, target):
+        def call(source, target, **folders):
             happened.append(f"{word} {Path(source).name.split('-')[0]} {Path(target).name}")
-            function(source, target)
+            function(source, target, **folders)
 
         return call
 
@@ -462,6 +462,92 @@ def test_removing_a_link_or_a_left_over_link_removes_the_link_alone(tmp_path, el
     assert names(home) == ["step-3"]
 
 
+@pytest.mark.parametrize("is_shared", [False, True], ids=["", "shared"])
+def test_a_folder_that_is_swapped_while_a_save_fills_it_leads_it_nowhere(tmp_path, elsewhere, is_shared):
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints").chmod(0o777 if is_shared else 0o755)
+
+    def fill(folder):
+        (run / "checkpoints").rename(tmp_path / "moved")
+        (run / "checkpoints").symlink_to(elsewhere, target_is_directory=True)
+        if is_shared:  # others could do this, so the path that a save fills stays with its folder
+            (folder / "weights").write_text("0123456789")
+
+    before = {path: path.read_text() for path in elsewhere.iterdir()}
+    publish_directory(run / "checkpoints" / "step-1", fill, below=run)
+    assert {path: path.read_text() for path in elsewhere.iterdir()} == before
+    assert names(tmp_path / "moved") == ["step-1"]
+    verify_directory(tmp_path / "moved" / "step-1")
+
+
+def test_a_directory_that_takes_the_place_of_a_save_is_not_published_in_silence(tmp_path):
+    aside = tmp_path / f".tmp-step-1-{os.getpid()}"
+
+    def fill(folder):
+        aside.rename(tmp_path / "moved")
+        aside.mkdir()
+
+    with pytest.raises(DiskError, match="step-1: another process put a directory there"):
+        publish_directory(tmp_path / "step-1", fill)
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda run: publish_directory(run / "checkpoints/step-2", fill_with(a="1"), below=run),
+        lambda run: remove_directory(run / "checkpoints/step-1", below=run),
+        lambda run: set_aside(run / "checkpoints/step-1", below=run),
+        lambda run: remove_leftovers(run / "checkpoints", below=run),
+        lambda run: write_file(run / "checkpoints/name", "", below=run),
+    ],
+    ids=["publish", "remove", "set aside", "leftovers", "write"],
+)
+def test_nothing_is_changed_in_a_folder_that_a_link_in_the_run_leads_to(tmp_path, act):
+    run, other = tmp_path / "run", tmp_path / "other"
+    run.mkdir()
+    publish_directory(other / "step-1", fill_with(weights="old"))
+    (other / ".tmp-step-3-7").mkdir()
+    (run / "checkpoints").symlink_to(other, target_is_directory=True)
+    with pytest.raises(DiskError, match="checkpoints: not a directory, but a symbolic link"):
+        act(run)
+    assert names(other) == [".tmp-step-3-7", "step-1"]
+
+
+@pytest.mark.parametrize("name", ["../other", "/etc/passwd", "a/b", "", "."])
+def test_a_manifest_names_files_beside_it_alone(published, name):
+    (published / MANIFEST_FILE).write_text(json.dumps({"format": 1, "files": {name: {"size": 1, "sha256": "a"}}}))
+    with pytest.raises(CheckpointError, match=r"MANIFEST\.json: not a readable manifest"):
+        read_manifest(published)
+    assert not has_all_files(published)
+
+
+@pytest.mark.parametrize("kind", SPECIAL_FILES)
+@pytest.mark.parametrize("name", [MANIFEST_FILE, "weights"])
+def test_what_is_no_regular_file_is_not_read_in_a_checkpoint(published, kind, name):
+    (published / name).unlink()
+    SPECIAL_FILES[kind](published / name)
+    with pytest.raises(CheckpointError, match=rf"{name}: cannot be read \(not a regular file, but {re.escape(kind)}"):
+        verify_directory(published)
+    assert not has_all_files(published)
+
+
+def test_a_link_to_the_saved_file_is_refused_in_a_checkpoint_and_read_in_a_model_of_a_hub(published, tmp_path):
+    for name in ("weights", MANIFEST_FILE):
+        (published / name).rename(tmp_path / f"blob-{name}")
+        (published / name).symlink_to(tmp_path / f"blob-{name}")
+        with pytest.raises(CheckpointError, match="a symbolic link"):
+            verify_directory(published)
+        verify_directory(published, may_hold_links=True)
+
+
+def test_a_text_larger_than_any_is_refused_before_it_is_hashed(tmp_path, monkeypatch):
+    publish_directory(tmp_path / "step-1", lambda folder: (folder / "tokenizer.json").write_text("1234"))
+    monkeypatch.setattr("convo_cli.runs.atomic._MAX_TEXT_BYTES", 3)
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json: 4 bytes, and such a file has at most 3"):
+        verify_directory(tmp_path / "step-1")
+
+
 # Making folders
 
 
@@ -529,8 +615,8 @@ def _dangling_link(folder: Path) -> None:
         (_truncate, "weights: damaged \\(5 bytes, saved with 10\\)"),
         (_delete, "weights: missing"),
         (_add, "pickle.bin: not part of the checkpoint as it was saved"),
-        (_swap_for_a_folder, "weights: cannot be read \\(Is a directory\\)"),
-        (_dangling_link, "weights: missing"),
+        (_swap_for_a_folder, r"weights: cannot be read \(not a regular file, but a directory\)"),
+        (_dangling_link, r"weights: cannot be read \(not a regular file, but a symbolic link\)"),
     ],
     ids=["flipped", "truncated", "deleted", "extra file", "a folder instead", "dangling link"],
 )

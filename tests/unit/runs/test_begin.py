@@ -11,7 +11,7 @@ import pytest
 
 from convo_cli.errors import CheckpointError
 from convo_cli.runs.begin import begun
-from convo_cli.runs.layout import RunDirectory
+from convo_cli.runs.layout import RunDirectory, require_new
 from convo_cli.runs.lock import locked
 
 NEW = ".convo-new-tiny"
@@ -19,9 +19,9 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from convo_cli.runs import begin
-from convo_cli.runs.layout import RunDirectory
+from convo_cli.runs.layout import RunDirectory, require_new
 
-def die(*arguments):
+def die(*arguments, **folders):
     os.kill(os.getpid(), signal.SIGKILL)
 
 def fill(aside):
@@ -32,7 +32,7 @@ def fill(aside):
         die()
 
 if sys.argv[2] == "before it takes its place":
-    begin.os.rename = die
+    os.rename = die
 if sys.argv[2] == "after it took its place":
     begin.sync_directory = die
 with begin.begun(RunDirectory(Path(sys.argv[1])), fill):
@@ -134,3 +134,41 @@ def test_nothing_is_cleared_through_a_link(run, tmp_path):
     with begun(run, fill):
         assert not (run.path / "link").exists()
     assert (mine / "thesis.txt").exists()
+
+
+def test_a_link_where_a_run_begins_is_refused_before_any_work(run, tmp_path):
+    run.path.parent.mkdir()
+    (tmp_path / "mine").mkdir()
+    for target in (tmp_path / "nothing", tmp_path / "mine"):
+        run.path.symlink_to(target)
+        with pytest.raises(CheckpointError, match="tiny: a symbolic link where a run begins"):
+            require_new(run)
+        run.path.unlink()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="gives a folder to another user")
+def test_no_run_begins_in_a_folder_of_another_user(run):
+    aside = run.path.parent / NEW
+    aside.mkdir(parents=True)
+    os.chown(aside, 65534, 65534)
+    with pytest.raises(CheckpointError, match="belongs to another user") as caught, begun(run, fill):
+        pass
+    assert "--set name=" in str(caught.value.hint)
+    assert list(aside.iterdir()) == []
+
+
+def test_a_run_that_begins_stays_where_it_began(run, tmp_path):
+    """Others may rename what lies in the folder, so what fills the run goes by a path that stays with it."""
+    run.path.parent.mkdir()
+    run.path.parent.chmod(0o777)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+
+    def swap(aside):
+        (run.path.parent / NEW).rename(run.path.parent / "moved")
+        (run.path.parent / NEW).symlink_to(mine)
+        fill(aside)
+
+    with pytest.raises(CheckpointError, match="another process put a directory there"), begun(run, swap):
+        pass
+    assert list(mine.iterdir()) == []

@@ -24,10 +24,9 @@ from convo_cli.runs.checkpoint import (
     list_checkpoints,
     point_and_prune,
     read_state,
-    require_own_checkpoints,
 )
 from convo_cli.runs.evaluations import read_evaluations, weights_of
-from convo_cli.runs.layout import RunDirectory
+from convo_cli.runs.layout import RunDirectory, require_own_checkpoints
 from convo_cli.runs.metrics import MetricsLog
 
 METRIC = "bleu-4"

@@ -250,22 +250,3 @@ def test_what_is_nested_without_end_is_refused_and_what_is_no_json_is_left_to_it
     (tmp_path / "config.json").write_text("[" * 100_000)
     with pytest.raises(ModelError, match=r"config\.json: nested too deeply"):
         require_harmless(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "LlamaTokenizer", "LlamaTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend", "GPT2Tokenizer", None,
-        "InternLM2Tokenizer", "PythonBackend", "SentencePieceBackend", "MistralCommonBackend", "LLaMATokenizer",
-    ],
-)  # fmt: skip
-def test_tokenizer_classes_of_real_models_are_harmless(tmp_path, name):
-    require_harmless(folder(tmp_path, tokenizer_config={"tokenizer_class": name}))
-
-
-@pytest.mark.parametrize(
-    "name", ["AutoProcessor", "AutoTokenizer", "GPT2Model", "__init__", "../Tokenizer", ["a"], {"a": 1}]
-)
-def test_what_is_no_tokenizer_is_not_loaded_as_one(tmp_path, name):
-    with pytest.raises(ModelError, match="which is no tokenizer that convo opens"):
-        require_harmless(folder(tmp_path, tokenizer_config={"tokenizer_class": name}))

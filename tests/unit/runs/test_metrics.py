@@ -347,3 +347,22 @@ def test_a_disk_that_takes_no_more_is_named(tmp_path: Path) -> None:
 def test_a_log_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     with pytest.raises(DiskError, match=r"nowhere.metrics\.jsonl"):
         MetricsLog(tmp_path / "nowhere" / "metrics.jsonl", tmp_path / "samples.jsonl")
+
+
+def test_a_log_that_is_a_file_of_something_else_too_is_neither_written_nor_copied(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("mine\n")
+    os.link(tmp_path / "precious", tmp_path / "metrics.jsonl")
+    with pytest.raises(DiskError, match="has other names too"):
+        MetricsLog(tmp_path / "metrics.jsonl", tmp_path / "samples.jsonl")
+    with pytest.raises(DiskError, match="has other names too"):
+        copy_log(tmp_path / "metrics.jsonl", tmp_path / "copy", after_step=4, is_evaluated=True)
+    assert (tmp_path / "precious").read_text() == "mine\n"
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_line_without_end_is_refused_instead_of_read(tmp_path: Path) -> None:
+    with (tmp_path / "metrics.jsonl").open("wb") as file:
+        file.truncate(2**42)
+    for read in (truncate_after, lambda path, step: list(read_metrics(path))):
+        with pytest.raises(DiskError, match="a line of more than"):
+            read(tmp_path / "metrics.jsonl", 3)

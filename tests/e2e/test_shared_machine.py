@@ -1,0 +1,213 @@
+"""Another user plants links, pipes and folders where this user's commands read and write, in a folder that both share.
+
+The commands run as the one user, what is planted belongs to the other. Nothing outside of the shared folder changes,
+nothing of the user's own files is shown or written there, and every command ends. Needs root, to act as both users.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.commands import EXECUTABLE, TINY, Result, environment, make_workplace, settings
+from tests.planted import SECRET, make_outside, state_of
+
+VICTIM, ATTACKER = 65533, 65534
+SHARED = {"a folder that all write to": 0o777, "a sticky folder": 0o1777}
+SECONDS = 120
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="acts as two users, for which it has to be root"
+)
+
+
+def own(path: Path, user: int) -> Path:
+    """Give a path, and all below it, to a user."""
+    for one in [path, *(path.rglob("*") if path.is_dir() and not path.is_symlink() else ())]:
+        os.chown(one, user, user, follow_symlinks=False)
+    return path
+
+
+class Place:
+    """The user's home, which nobody else may open, and the folder that both share."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.home = folder / "home"
+        self.shared = folder / "shared"
+        self.runs = self.shared / "runs"
+        self.run = self.runs / "tiny"
+
+    def convo(self, *arguments: object) -> Result:
+        """Run a command as the user."""
+        process = subprocess.run(
+            [EXECUTABLE, *map(str, arguments)],
+            cwd=self.home / "work",
+            env=environment(HOME=str(self.home), OMP_NUM_THREADS="1", TMPDIR=str(self.folder / "tmp")),
+            user=VICTIM,
+            group=VICTIM,
+            extra_groups=[],
+            input=b"hello\n",
+            capture_output=True,
+            timeout=SECONDS,
+            check=False,
+        )
+        return Result(process.returncode, process.stdout.decode(), process.stderr.decode())
+
+    def plant_link(self, path: Path, to: Path) -> None:
+        self.clear(path)
+        path.symlink_to(to)
+        own(path, ATTACKER)
+
+    def plant_pipe(self, path: Path) -> None:
+        self.clear(path)
+        os.mkfifo(path, 0o666)
+        own(path, ATTACKER)
+
+    def plant_folder(self, path: Path, **links: Path) -> None:
+        """A folder of the attacker that the user may write to, with links in it."""
+        self.clear(path)
+        path.mkdir()
+        path.chmod(0o777)
+        for name, to in links.items():
+            (path / name).symlink_to(to)
+        own(path, ATTACKER)
+
+    def clear(self, path: Path) -> None:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="module")
+def trained() -> Iterator[Path]:
+    """A place in which the user has trained a run, as nobody attacked."""
+    folder = Path(tempfile.mkdtemp(dir="/tmp", prefix="convo-shared-"))  # pytest's own folders are root's alone
+    try:
+        folder.chmod(0o755)
+        place = Place(folder)
+        for path in (place.home / "work", folder / "tmp", place.runs):
+            path.mkdir(parents=True)
+        make_outside(place.home / "private")
+        make_workplace(place.home / "work")
+        config = TINY.replace("output_dir: runs", f"output_dir: {place.runs}").replace("steps: 6", "steps: 3")
+        config = config.replace("logging: {", "logging: {tensorboard: true, ")
+        (place.home / "work/config.yaml").write_text(config)
+        place.home.chmod(0o700)
+        for path in (place.home, folder / "tmp", place.shared):
+            own(path, VICTIM)
+        result = place.convo("train", "config.yaml", "-q")
+        assert result.code == 0, result
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(params=SHARED.values(), ids=SHARED)
+def place(trained, request):
+    """That place with a folder that both users write to; the run in it is one that the attacker may change."""
+    before = Path(f"{trained}-before")
+    shutil.copytree(trained, before, symlinks=True, copy_function=shutil.copy2)
+    place = Place(trained)
+    for folder in (place.shared, place.runs):
+        folder.chmod(request.param)
+    for path in [place.run, *place.run.rglob("*")]:
+        path.chmod(0o777 if path.is_dir() else 0o666)
+    yield place
+    for name in ("home", "shared", "tmp"):
+        shutil.rmtree(trained / name)
+        shutil.move(before / name, trained / name)
+        own(trained / name, VICTIM)
+    shutil.rmtree(before)
+
+
+MORE = settings("training.max_steps=4")
+TRAIN = ["train", "config.yaml", *settings("name=new")]
+RESUME = ["resume", "{run}", *MORE]
+FORK = ["resume", "{run}", *MORE, *settings("name=fork")]
+EXPORT = ["export", "{run}", "{shared}/exports/new"]
+CHAT = ["chat", "{run}"]
+NEWEST = "checkpoints/step-00000003"
+
+ATTACKS: dict[str, tuple[Callable[[Place, Path], object], list[str], int]] = {
+    "nothing, and a run begins": (lambda place, mine: None, TRAIN, 0),
+    "nothing, and the run continues": (lambda place, mine: None, RESUME, 0),
+    "the place where a run begins is a link": (
+        lambda place, mine: place.plant_link(place.runs / ".convo-new-new", mine / "folder"), TRAIN, 5),
+    "the place where a run begins is another user's": (
+        lambda place, mine: place.plant_folder(
+            place.runs / ".convo-new-new", checkpoints=mine / "folder", **{"config.yaml": mine / "secret"}), TRAIN, 5),
+    "the place where a run begins is a pipe": (
+        lambda place, mine: place.plant_pipe(place.runs / ".convo-new-new"), TRAIN, 5),
+    "the run's place is a link to a folder": (
+        lambda place, mine: place.plant_link(place.runs / "new", mine / "folder"), TRAIN, 5),
+    "the run's place is a link to nothing": (
+        lambda place, mine: place.plant_link(place.runs / "new", mine / "nothing"), TRAIN, 5),
+    "the run's place is a pipe": (lambda place, mine: place.plant_pipe(place.runs / "new"), TRAIN, 5),
+    "output_dir is a link": (lambda place, mine: place.plant_link(place.runs, mine / "folder"), TRAIN, 7),
+    "the log is a link": (
+        lambda place, mine: place.plant_link(place.run / "metrics.jsonl", mine / "secret"), RESUME, 7),
+    "the samples are a link": (
+        lambda place, mine: place.plant_link(place.run / "samples.jsonl", mine / "secret"), RESUME, 7),
+    "the log is a pipe": (lambda place, mine: place.plant_pipe(place.run / "metrics.jsonl"), RESUME, 7),
+    "the log is a link, and the run forks": (
+        lambda place, mine: place.plant_link(place.run / "samples.jsonl", mine / "secret"), FORK, 7),
+    "an event file is a link, and the run forks": (
+        lambda place, mine: place.plant_link(place.run / "tensorboard/events.out.tfevents.1", mine / "secret"),
+        FORK, 7),
+    "the lock is a link": (lambda place, mine: place.plant_link(place.run / ".lock", mine / "secret"), RESUME, 7),
+    "the lock is a pipe": (lambda place, mine: place.plant_pipe(place.run / ".lock"), RESUME, 7),
+    "the plots are elsewhere": (lambda place, mine: place.plant_link(place.run / "plots", mine / "folder"), RESUME, 5),
+    "the events are elsewhere": (
+        lambda place, mine: place.plant_link(place.run / "tensorboard", mine / "folder"), RESUME, 5),
+    "the checkpoints are elsewhere": (
+        lambda place, mine: place.plant_link(place.run / "checkpoints", mine / "folder"), RESUME, 5),
+    "run.json is a link": (lambda place, mine: place.plant_link(place.run / "run.json", mine / "secret"), RESUME, 5),
+    "config.yaml is a link": (
+        lambda place, mine: place.plant_link(place.run / "config.yaml", mine / "secret"), RESUME, 5),
+    "config.yaml is a pipe": (lambda place, mine: place.plant_pipe(place.run / "config.yaml"), RESUME, 5),
+    "a manifest is a pipe": (lambda place, mine: place.plant_pipe(place.run / NEWEST / "MANIFEST.json"), CHAT, 0),
+    "a checkpoint is a link": (lambda place, mine: place.plant_link(place.run / NEWEST, mine / "folder"), EXPORT, 5),
+    "weights are a link": (
+        lambda place, mine: place.plant_link(place.run / NEWEST / "model.safetensors", mine / "secret"), EXPORT, 0),
+    "the exports are a link": (
+        lambda place, mine: place.plant_link(place.shared / "exports", mine / "folder"), EXPORT, 7),
+    "the export is a link": (
+        lambda place, mine: (
+            place.plant_folder(place.shared / "exports"),
+            place.plant_link(place.shared / "exports/new", mine / "folder"),
+        ), EXPORT, 2),
+    "what an export replaces is a link": (
+        lambda place, mine: (
+            place.plant_folder(place.shared / "exports"),
+            place.plant_link(place.shared / "exports/.tmp-new.replaced", mine / "folder"),
+        ), EXPORT, 0),
+}  # fmt: skip
+"""What is planted, the command of the user, and its exit code; 0 where an intact checkpoint is taken instead."""
+
+QUICK = ("the samples are a link", "output_dir is a link", "the place where a run begins is another user's")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in ATTACKS])
+def test_what_another_user_planted_leads_nowhere(place, name):
+    plant, command, code = ATTACKS[name]
+    private = place.home / "private"
+    plant(place, private)
+    before = state_of(private)
+    result = place.convo(*(word.format(run=place.run, shared=place.shared) for word in command))
+    assert result.code == code, result
+    assert "Traceback" not in result.err
+    assert code == 0 or "\nhint: " in result.err
+    assert state_of(private) == before
+    assert SECRET not in result.out + result.err
+    for path in place.shared.rglob("*"):
+        if stat.S_ISREG(path.lstat().st_mode):
+            assert SECRET.encode() not in path.read_bytes(), path
