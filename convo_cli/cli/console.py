@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from convo_cli import __version__
 from convo_cli.errors import ConvoError
+from convo_cli.unseen import UNSEEN, escape_unseen
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,23 +24,21 @@ JSON_VERSION = 1
 # Whole sequences first (ECMA-48): CSI, then the string sequences OSC, DCS, SOS, PM, APC with their terminator, then
 # two-byte escapes; what is left of C0 and C1 after that goes one by one. Newline and tab stay. A string without a
 # terminator, or one that is longer than those in use, loses only its beginning: what follows it is text that somebody
-# wants to read. Embeddings, overrides and isolates of the bidirectional algorithm go too, because they would reorder
-# what convo says after the text on its line; the marks that Arabic and Hebrew are typed with do not reach that far.
+# wants to read. What is `UNSEEN` goes too: it would reorder what convo says after the text on its line, or hide in it.
 _STRING = r"(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x00-\x08\n-\x1f\x7f-\x9f]{0,4096}"
 _CSI = r"(?:\x1b\[|\x9b)[0-?]{0,256}[ -/]{0,16}"
 _ESCAPE = r"\x1b[ -/]{0,16}"
 _CONTROL = re.compile(
     rf"{_CSI}[@-~]|{_STRING}(?:\x07|\x1b\\|\x9c)|{_ESCAPE}[0-~]?"
-    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
+    rf"|[\x00-\x08\x0b-\x1f{UNSEEN}]"
 )
 _UNFINISHED = re.compile(rf"(?:{_CSI}|{_STRING}\x1b?|{_ESCAPE})\Z")
 """What the next character may still make a sequence of."""
-_NOT_ESCAPED_BY_JSON = re.compile(r"[\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _LONGEST_MESSAGE = 20_000  # characters of one error or notice
 
 
 def printable(text: str) -> str:
-    """Remove every terminal control sequence; newlines and tabs stay, a lone surrogate becomes a question mark."""
+    """Remove terminal control sequences and what is unseen; newlines and tabs stay, half a surrogate becomes a ?."""
     return _CONTROL.sub("", text).encode("utf-8", "replace").decode("utf-8")
 
 
@@ -90,7 +89,7 @@ def print_json(command: str, result: Mapping[str, Any]) -> None:
     """Write the one versioned object that `--json` promises on stdout."""
     envelope = {"convo": __version__, "json_version": JSON_VERSION, "command": command, **result}
     text = json.dumps(envelope, ensure_ascii=False, allow_nan=False)
-    sys.stdout.write(_NOT_ESCAPED_BY_JSON.sub(lambda match: f"\\u{ord(match.group()):04x}", text) + "\n")
+    sys.stdout.write(escape_unseen(text) + "\n")
 
 
 def show_error(error: ConvoError, *, as_json: bool = False) -> None:

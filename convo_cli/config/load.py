@@ -16,6 +16,7 @@ from convo_cli.config.problems import problems_of, refusal, unknown_key
 from convo_cli.config.schema import RunConfig
 from convo_cli.config.yaml_source import MAX_BYTES, parse_config, parse_yaml, read_text
 from convo_cli.errors import ConfigError
+from convo_cli.unseen import has_unseen
 
 
 def load_config(
@@ -51,6 +52,7 @@ def dump_config(config: RunConfig) -> str:
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # typed by its initial None
     yaml.width = MAX_BYTES
+    yaml.allow_unicode = not has_unseen(config.model_dump_json())
     stream = io.StringIO()
     yaml.dump(config.model_dump(mode="json"), stream)
     return stream.getvalue()

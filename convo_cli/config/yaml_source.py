@@ -104,9 +104,9 @@ def parse_config(text: str, source: str) -> Source:
     first = next((line for line in lines if line and not line.startswith("#")), "")
     if not first:
         raise ConfigError(f"{source}: the file is empty", hint=SHOW_FORM)
-    for pattern, language in ((_JSON, "JSON"), (_TOML, "TOML")):
-        if pattern.match(first):
-            raise ConfigError(f"{source}: this is {language}; a config is YAML", hint=SHOW_FORM)
+    language = "JSON" if _JSON.match(first) else "TOML" if _TOML.match(first) else None
+    if language is not None:
+        raise ConfigError(f"{source}: this is {language}; a config is YAML", hint=SHOW_FORM)
     parsed = parse_yaml(text, source)
     if not isinstance(parsed.value, dict):
         found = "a list" if isinstance(parsed.value, list) else "a single value"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ from convo_cli.data.slow_lane import LineRules, Skeleton, read_line
 from convo_cli.data.suspicions import LONG_UTTERANCE_BYTES, may_be_odd
 from convo_cli.data.texts import FlatTexts, Measures, TextPlaces, strip
 from convo_cli.data.unpack import BUFFER_BYTES
-from convo_cli.data.unread import SHORT_TEXT_CHARACTERS, UnreadTexts, counted_length, texts_in
+from convo_cli.data.unread import SHORT_TEXT_CHARACTERS, UnreadTexts, counted_length, is_identifier, texts_in
 
 _MAX_BYTES = 4 * BUFFER_BYTES
 """A block is larger where a single line is; columns of that would be larger still."""
@@ -172,10 +173,16 @@ class FastLane:
             before = np.append(0, np.cumsum((strings.codes & 0xC0) == 0x80))  # bytes that begin no character
             lengths -= before[ends] - before[starts]
         lines = np.repeat(np.arange(len(kinds)), num_strings)[places]
+
+        @lru_cache(maxsize=1)
+        def said(line: int) -> frozenset[str]:
+            first, last = np.searchsorted(texts.lines, [line, line + 1])
+            return frozenset(restore(block[texts.starts[k] : texts.ends[k]]).decode() for k in range(first, last))
+
         for index in np.flatnonzero(lengths > SHORT_TEXT_CHARACTERS).tolist():
-            first, last = np.searchsorted(texts.lines, [lines[index], lines[index] + 1])
-            said = (restore(block[texts.starts[k] : texts.ends[k]]).decode() for k in range(first, last))
-            lengths[index] = counted_length(restore(block[starts[index] : ends[index]]).decode(), said)
+            text = restore(block[starts[index] : ends[index]]).decode()
+            turns = () if is_identifier(text) else said(int(lines[index]))
+            lengths[index] = counted_length(text, turns)
         num_texts = np.bincount(key_of[places], minlength=len(self._unread) + 1)
         num_characters = np.bincount(key_of[places], lengths, minlength=len(self._unread) + 1)
         for number, counted in enumerate(self._unread.values(), 1):

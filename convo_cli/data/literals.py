@@ -43,7 +43,7 @@ _SPEAKER_KEYS = tuple(key.encode() for key in SPEAKER_KEYS)
 # A string, so that no number is sought in it, or a number that every reader can hold. The number of a key that says
 # what is trained on belongs to the string: lines that differ in it are not alike.
 _STRING_OR_NUMBER = re.compile(
-    rb'"(?:%s)": *[^",\[\]{}]*|"[^"]*"?|' % b"|".join(key.encode() for key in TRAIN_KEYS)
+    rb'"(?:%s)":[^",\[\]{}]*|"[^"]*"?|' % b"|".join(key.encode() for key in TRAIN_KEYS)
     + rb"(?<![\w.+-])-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,20})?(?:[eE][+-]?[0-9]{1,2})?(?![\w.+-])"
 )
 _SPACED_KEY = re.compile(rb'"[ ]+:')

@@ -28,8 +28,9 @@ _BOM = "\ufeff"
 _BYTES_IN_A_ROW = re.compile(rb"[\x80-\xff]{2}")
 # So a UTF-8 character looks that was cut after its first byte, and so letters of other encodings look.
 _NOT_WINDOWS_1252 = re.compile("[a-z][À-Þ]|[A-Za-z][¡-¿×÷][a-z]")
-_SPACE_AND_COMMA = re.compile(r"[ \t\r\n]*,?[ \t\r\n]*")
-_STRING_OR_LAST_COMMA = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*")|,([ \t\r\n]*[\]}])', re.DOTALL)
+_SPACE_AND_COMMA = re.compile(r"[ \t\r\n]*(?:,[ \t\r\n]*)?")
+# A string that is cut off goes on to the end, so that nothing is sought in it again from each of its quotes.
+_STRING_OR_LAST_COMMA = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z))|,([ \t\r\n]*[\]}])', re.DOTALL)
 # Of a terminal's control sequences only the first character is a control character.
 _ESCAPE_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 _LINE_END = re.compile(r"\r\n?|[\x0b\x0c]")
@@ -152,8 +153,9 @@ def _values_in(text: str, decoder: json.JSONDecoder) -> list[tuple[str | None, A
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     first: dict[str, Any] = {}
     for key, value in pairs:
-        if dump(first.setdefault(key, value)) != dump(value):
+        if key in first and dump(first[key]) != dump(value):
             raise BeyondRepairError(f"{key} has two values")
+        first.setdefault(key, value)
     return first
 
 

@@ -34,7 +34,7 @@ MAX_LINE_BYTES = 64 * 2**20
 """Longest line that is read, 64 MiB; a longer one is reported and skipped."""
 
 _BOM = b"\xef\xbb\xbf"
-_LINE_END = re.compile(rb"\r+\n")
+_LINE_END = re.compile(rb"(?<!\r)\r+\n")
 _NEWLINE, _SPACE = b"\n "
 
 

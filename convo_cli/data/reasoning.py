@@ -17,8 +17,7 @@ from convo_cli.data.masks import Refuse
 from convo_cli.data.problems import kind_of, member, quoted
 
 _TAG = re.compile(r"<(/?)think\s*>", re.IGNORECASE | re.ASCII)
-_BLOCK = re.compile(r"<think\s*>(.*?)</think\s*>\s*", re.IGNORECASE | re.ASCII | re.DOTALL)
-_BLOCKS = re.compile(r"(?<!\s)(\s*)(?:<think\s*>.*?</think\s*>(\s*))+", re.IGNORECASE | re.ASCII | re.DOTALL)
+_SPACE = " \t\n\r\f\v"
 
 
 def has_tag(text: str) -> bool:
@@ -48,7 +47,7 @@ def with_reasoning(
         where = member(at, keys[0]) if keys else path
         refuse("reasoning", where, f"the key {quoted(keys[0])} holds reasoning" if keys else "the text holds reasoning")
     elif choice == "drop":
-        return _BLOCKS.sub(lambda blocks: max(blocks[1], blocks[2], key=len), text), True
+        return _without_blocks(text) if is_tagged else text, True
     elif keys and text.strip():
         return _joined(text, path, {key: beside[key] for key in keys}, at, refuse), True
     return text, True
@@ -56,12 +55,14 @@ def with_reasoning(
 
 def _joined(text: str, path: str, thoughts: Mapping[str, Any], at: str, refuse: Refuse) -> str:
     """The text with the reasoning of the keys before it, unless the text holds it already."""
-    known = {block.strip() for block in _BLOCK.findall(text)}
+    known = {block.strip() for block in _parts(text)[1::2]}
     for key, thought in thoughts.items():
         if not isinstance(thought, str):
             refuse("text-not-string", member(at, key), f"the reasoning is {kind_of(thought)}")
             return text
-        inner = block[1] if (block := _BLOCK.fullmatch(thought.strip())) else thought
+        inner = thought
+        if not _tag_fault(thought) and len(parts := _parts(thought.strip())) == 3 and not parts[0] + parts[2]:
+            inner = parts[1]
         if has_tag(inner):
             refuse("reasoning-tags", member(at, key), "the reasoning contains a <think> or </think> tag")
             return text
@@ -74,6 +75,24 @@ def _joined(text: str, path: str, thoughts: Mapping[str, Any], at: str, refuse: 
 def _is_reasoning(value: Any) -> bool:
     """Whether the value of a key is reasoning; true, false and numbers are settings."""
     return bool(value.strip() if isinstance(value, str) else isinstance(value, (list, dict)) and value)
+
+
+def _parts(text: str) -> list[str]:
+    """What stands between the tags: in a text without `_tag_fault` the odd ones are reasoning."""
+    ends = [bound for tag in _TAG.finditer(text) for bound in tag.span()]
+    return [text[start:end] for start, end in zip([0, *ends[1::2]], [*ends[0::2], len(text)], strict=True)]
+
+
+def _without_blocks(text: str) -> str:
+    """The text without its reasoning; of the white space before and after, the longer stays."""
+    first, *between, last = _parts(text)[0::2]
+    kept = [first.rstrip(_SPACE)]
+    space = first[len(kept[0]) :]
+    for part in (*(part for part in between if part.strip(_SPACE)), last):
+        said = part.lstrip(_SPACE)
+        kept += (max(space, part[: len(part) - len(said)], key=len), said.rstrip(_SPACE))
+        space = said[len(kept[-1]) :]
+    return "".join(kept) + space
 
 
 def _tag_fault(text: str) -> str | None:

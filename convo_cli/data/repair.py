@@ -204,14 +204,14 @@ class _Repair:
 
     def _add_mended(self, raw: bytes, problems: list[Problem]) -> None:
         try:
-            mended = [self._mend(own, value, problems) for own, value in read_values(raw)]
+            counts, first = Counter(problem.code for problem in problems), _first_of_each(problems)
+            mended = [self._mend(own, value, counts, first) for own, value in read_values(raw)]
         except BeyondRepairError:
             mended = []
         if len(mended) == 1 and _obstacle(problems) is None and (mended[0].error or not mended[0].repaired):
             self._keep(raw)
             return
-        known = {problem.code for problem in problems}
-        found_later = (each.error for each in mended if each.error is not None and each.error.code not in known)
+        found_later = (each.error for each in mended if each.error is not None and each.error.code not in counts)
         self._write_good(mended, next(found_later, None) or _obstacle(problems) or problems[0])
 
     def _write_good(self, mended: list[_Mended], problem: Problem) -> None:
@@ -230,22 +230,24 @@ class _Repair:
         self._counts["repaired"] += bool(good)
         self._counts["left out"] += bool(errors)
 
-    def _mend(self, own: str | None, value: Any, problems: list[Problem]) -> _Mended:
-        """Mend one dialogue of the line that has these problems; ``own`` is its part of the line, where it has one."""
-        file, line = problems[0].file, problems[0].line
+    def _mend(self, own: str | None, value: Any, counts: Counter[str], first: list[Problem]) -> _Mended:
+        """Mend one dialogue of a line; ``own`` is its part of the line, where it has one.
+
+        The line has so many problems of each code, of which ``first`` holds the first.
+        """
+        file, line = first[0].file, first[0].line
         strict, mended = dump(value), dump(mend_value(value, self._data_config))
         if own is not None and mended == strict and _obstacle(self._check(own.encode(), file, line)) is None:
             mended = own
-        known = {problem.code for problem in problems}
-        before = [*problems, *(each for each in self._check(strict.encode(), file, line) if each.code not in known)]
+        later = [problem for problem in self._check(strict.encode(), file, line) if problem.code not in counts]
         after = self._check(mended.encode(), file, line)
         error = _obstacle(after)
-        gone = Counter(problem.code for problem in before) - Counter(problem.code for problem in after)
-        repaired = tuple(problem for problem in before if problem.code in gone and problem.code in REPAIRS)
+        gone = counts + Counter(problem.code for problem in later) - Counter(problem.code for problem in after)
+        repaired = tuple(problem for problem in (*first, *later) if problem.code in gone and problem.code in REPAIRS)
         return _Mended(mended.encode(), repaired, error and replace(error, column=1))
 
     def _check(self, raw: bytes, file: str, line: int) -> list[Problem]:
-        """All that validation would say about the line by itself."""
+        """All that validation would say about the line by itself; only the first of each code has its column."""
         problems: list[Problem] = []
         value = decode(raw, problems.append)
         reading = None if value is msgspec.UNSET else read_value(value, self._data_config, problems.append)
@@ -260,7 +262,11 @@ class _Repair:
                 refused = self._judge([turn for _, turn in reading.turns])
                 problems += [] if refused is None else [refused]
             problems += suspect_turns(reading.turns)
-        return [place(problem, file, line, raw) for problem in problems]
+        first = set(map(id, _first_of_each(problems)))  # placing one means reading the line again
+        return [
+            place(problem, file, line, raw) if id(problem) in first else replace(problem, file=file, line=line)
+            for problem in problems
+        ]
 
     def _keep(self, raw: bytes) -> None:
         self._counts["unchanged"] += 1
@@ -273,6 +279,14 @@ class _Repair:
 
 def _groups(tally: ProblemTally, what: Callable[[ProblemGroup], str]) -> tuple[RepairGroup, ...]:
     return tuple(RepairGroup(group.code, what(group), group.count, group.problems) for group in tally.groups())
+
+
+def _first_of_each(problems: list[Problem]) -> list[Problem]:
+    """The first problem of each code, in their order; one of the whole line stands apart from those of its parts."""
+    first: dict[tuple[str, bool], Problem] = {}
+    for problem in problems:
+        first.setdefault((problem.code, problem.path == "$"), problem)
+    return list(first.values())
 
 
 def _obstacle(problems: list[Problem]) -> Problem | None:

@@ -28,10 +28,13 @@ _HEADING_NAMES = frozenset(
 HEADINGS = frozenset(form(name) for name in _HEADING_NAMES for form in (str.lower, str.capitalize, str.upper))
 """Texts that are the names of a table's columns."""
 
-_NUMBER = r"[-+]?[0-9]+(?:[.,][0-9]+)?"
-_NUMBERS = rf"{_NUMBER}(?:[ \t,;|]+{_NUMBER})*"
-_LETTER = "[A-Z]: "
-_NUMBERS_OR_LETTER = re.compile(rf"\0(?:{_NUMBERS}(?=\0)|{_LETTER})")
+_NUMBER = re.compile(r"[-+]?[0-9]+(?:[.,][0-9]+)?")
+# A decimal comma separates as well: "1,5" is a number and two of them.
+_NUMBERS = re.compile(r"[-+]?[0-9]+(?:\.[0-9]+)?(?:[ \t,;|]+[-+]?[0-9]+(?:\.[0-9]+)?)*")
+_LETTER = re.compile("[A-Z]: ")
+_NUMBERS_OR_LETTER = re.compile(rf"\0(?:{_NUMBERS.pattern}(?=\0)|{_LETTER.pattern})")
+_BETWEEN_LABELS = re.compile(r"[ \t,;|]+")
+_LABEL = re.compile("[0-9]")
 
 
 def may_be_odd(texts: str) -> bool:
@@ -71,14 +74,14 @@ def _suspect_dialogue(spoken: Sequence[tuple[str, str]]) -> Iterator[Problem]:
     texts = [text for _, text in spoken]
     if texts and HEADINGS.issuperset(texts):
         yield Problem("label-row", f"the texts are headings of a table, such as {quoted(texts[0])}")
-    elif texts and all(_is(_NUMBERS, text) for text in texts):
+    elif texts and all(map(_NUMBERS.fullmatch, texts)):
         if not _is_counting(texts):
             yield Problem("label-row", "the dialogue is nothing but numbers")
     else:
         for path, text in [*spoken[:1], *spoken[1:][-1:]]:  # in the middle it is somebody's number
             if _is_row_of(len(texts) - 1, text):
                 yield Problem("label-row", "the text is a row of labels, one for each of the other turns", path)
-    if all(re.match(_LETTER, text) for text in texts) and len({text[0] for text in texts}) > 1:
+    if all(map(_LETTER.match, texts)) and len({text[0] for text in texts}) > 1:
         yield Problem("speaker-prefix", f"every text begins with a speaker, the first with {quoted(texts[0][:2])}")
     for (_, before), (path, text) in pairwise(spoken):
         if before == text and len(text) >= LONG_REPEAT_CHARACTERS:
@@ -87,19 +90,15 @@ def _suspect_dialogue(spoken: Sequence[tuple[str, str]]) -> Iterator[Problem]:
 
 def _is_row_of(number: int, text: str) -> bool:
     """Whether the text is so many digits, such as the acts or the emotions of the other turns, and no counting."""
-    labels = re.split(r"[ \t,;|]+", text)
-    is_row = len(labels) == number > 1 and all(_is("[0-9]", label) for label in labels)
+    labels = _BETWEEN_LABELS.split(text)
+    is_row = len(labels) == number > 1 and all(map(_LABEL.fullmatch, labels))
     return is_row and not _is_counting(labels)
 
 
 def _is_counting(texts: Sequence[str]) -> bool:
     """Whether each text is a number, one away from the one before, or all equally far from it: 10, 8, 6."""
-    if not all(_is(_NUMBER, text) for text in texts):
+    if not all(map(_NUMBER.fullmatch, texts)):
         return False
     numbers = [float(text.replace(",", ".")) for text in texts]
     steps = {after - before for before, after in pairwise(numbers)}
     return len(steps) == 1 and (not steps.isdisjoint({1.0, -1.0}) or (len(texts) > 2 and steps != {0.0}))
-
-
-def _is(pattern: str, text: str) -> bool:
-    return re.fullmatch(pattern, text) is not None

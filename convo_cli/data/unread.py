@@ -26,7 +26,7 @@ MAX_KEYS = 100
 OTHER_KEYS = "(other keys)"
 _MAX_KEY_LENGTH = 40
 _EMPTY_CHARACTERS = 2  # [] or {} written as a text
-_IDENTIFIER = re.compile(r"(?=[^0-9]*[0-9])[0-9A-Za-z_.:+-]{1,80}")
+_IDENTIFIER = re.compile(r"(?=[^0-9]{0,79}[0-9])[0-9A-Za-z_.:+-]{1,80}")
 
 
 class UnreadItem(NamedTuple):
@@ -70,19 +70,25 @@ def texts_in(value: Any) -> Iterator[str]:
             yield from texts_in(item)
 
 
-def counted_length(text: str, turns: Iterable[str]) -> int:
+def is_identifier(text: str) -> bool:
+    """Whether the text is one word with a digit: an id, a hash, a date."""
+    return _IDENTIFIER.fullmatch(text) is not None
+
+
+def counted_length(text: str, turns: Collection[str]) -> int:
     """The length with which an unread text counts, on a line with these turns."""
     if len(text) <= SHORT_TEXT_CHARACTERS:
         return len(text)
-    if _IDENTIFIER.fullmatch(text) or text.strip() in turns:
+    if is_identifier(text) or text.strip() in turns:
         return SHORT_TEXT_CHARACTERS
     return len(text)
 
 
-def measured(items: Iterable[UnreadItem], turns: Collection[str]) -> Iterator[tuple[str, int, int]]:
+def measured(items: Iterable[UnreadItem], turns: Iterable[str]) -> Iterator[tuple[str, int, int]]:
     """Yield the key of each item, and the number and the counted length of its texts."""
+    said = frozenset(turns)
     for _, key, value in items:
-        lengths = [counted_length(text, turns) for text in texts_in(value)]
+        lengths = [counted_length(text, said) for text in texts_in(value)]
         if lengths:
             yield key, len(lengths), sum(lengths)
 

@@ -31,8 +31,13 @@ from convo_cli.events import (
 from convo_cli.files import only_regular, read_lines, require_one_name
 from convo_cli.runs.atomic import disk_errors, sync_directory, sync_file
 from convo_cli.runs.evaluations import evaluation_record, finite, read_records
+from convo_cli.unseen import escape_unseen
 
 _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+
+
+def _as_json(record: Mapping[str, Any]) -> str:
+    return escape_unseen(_JSON.encode(record))
 
 
 class MetricsLog:
@@ -80,7 +85,7 @@ class _Lines:
             self._file = open(  # noqa: SIM115  # `close` closes it
                 path, "a", encoding="utf-8", errors="replace", newline="\n", opener=only_regular
             )
-        self._writer = jsonlines.Writer(self._file, dumps=_JSON.encode, flush=True)
+        self._writer = jsonlines.Writer(self._file, dumps=_as_json, flush=True)
 
     def write(self, record: Mapping[str, Any]) -> None:
         event, *rest = finite(record).items()

@@ -44,6 +44,7 @@ _STYLE = {
     "ytick.color": _GREY,
     "legend.frameon": False,
     "agg.path.chunksize": 10_000,
+    "text.parse_math": False,
 }
 
 Points = tuple[list[int], list[float]]

@@ -26,6 +26,7 @@ from convo_cli.runs.atomic import file_sha256, write_file
 from convo_cli.runs.execution import Change, Execution
 from convo_cli.runs.git import GitState
 from convo_cli.runs.layout import RunDirectory
+from convo_cli.unseen import escape_unseen
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "sentencepiece", "numpy", "jinja2")
 NUMERIC = ("torch", "transformers", "tokenizers", "numpy", "jinja2")
@@ -182,7 +183,7 @@ def write_provenance(run: RunDirectory, info: RunInfo) -> None:
     seal = f"# SHA-256 of what follows: {hashlib.sha256(text).hexdigest()}\n"
     seal += "# To change it: convo resume RUN_DIR --set KEY=VALUE\n"
     write_file(run.config, seal.encode() + text)
-    write_file(run.info, info.sealed().model_dump_json(indent=2) + "\n")
+    write_file(run.info, escape_unseen(info.sealed().model_dump_json(indent=2)) + "\n")
 
 
 def read_config(run: RunDirectory, overrides: Sequence[str] = ()) -> RunConfig:

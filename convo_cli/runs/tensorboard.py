@@ -10,6 +10,7 @@ from typing import BinaryIO
 from convo_cli.events import CheckpointSaved, EvaluationDone, Event, SampleReply, StepDone
 from convo_cli.files import Folder, opened
 from convo_cli.runs.atomic import disk_errors
+from convo_cli.unseen import escape_unseen
 
 _FLUSH_SECONDS = 15.0
 _OPENS = "convo"
@@ -92,5 +93,5 @@ def _as_code_block(sample: SampleReply) -> str:
     """The dialogue as indented lines, which TensorBoard's Markdown shows as they are."""
     ending = "" if sample.stopped else "  [token limit]"
     turns = [*sample.history, ("reply", sample.reply + ending), ("reference", sample.reference)]
-    text = "\n".join(f"{role}: {content}" for role, content in turns)
+    text = escape_unseen("\n".join(f"{role}: {content}" for role, content in turns))
     return "\n".join("    " + line for line in text.splitlines())

@@ -21,11 +21,13 @@ import pytest
 from tests.commands import EXECUTABLE, TINY, environment, run_here, run_process, settings
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="file names of any bytes")
-CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u200b\u2028-\u202e\u2060-\u206f\u3164\ufeff\U000e0000-\U000e007f]"
+)
 MARKUP = "[bold]:smile:[link=a]"
 EVIL = (
     "\x1b]0;evil\x07\x1b[666mX\x1b[2J\x9b666m\x9d0;evil\x9c\x1bP1$r\x1b\\\x90q\x9c\x1b_apc\x1b\\\x1b^pm\x1b\\\x1bXsos\x1b\\"
-    f"\x1bc\x1b(0\x0e\x08\r\x7f\x85\u202e\u2066{MARKUP}"
+    f"\x1bc\x1b(0\x0e\x08\r\x7f\x85\u202e\u2066\u200b\u2060\u3164\u00ad\U000e0041{MARKUP}"
 )
 NAME = EVIL.replace("/", "")
 TRAIN = ["train", "config.yaml"]

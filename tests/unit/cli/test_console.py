@@ -22,7 +22,10 @@ from convo_cli.cli.console import (
 )
 from convo_cli.errors import ConfigError
 
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+CONTROL = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u115f\u1160\u200b\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb]"
+    "|[\U0001d173-\U0001d17a\U000e0000-\U000e007f]"
+)
 PIECES = st.sampled_from(
     [
         "\x1b",
@@ -73,6 +76,7 @@ def test_text_without_control_characters_stays_as_it_is(text):
         "\x9d52;c;AAAA\x9c", "\x1bP1$r\x1b\\", "\x90q\x9c", "\x1bXsos\x1b\\", "\x1b^pm\x1b\\", "\x1b_apc\x1b\\",
         "\x1bc", "\x1b(B", "\x1b7", "\x07", "\x08", "\r", "\x7f", "\x85", "\x00",
         "\x1b]52;c;" + "A" * 4000 + "\x07", "\u202e", "\u2066", "\u2069",
+        "\u200b", "\u2060", "\ufeff", "\u00ad", "\u3164", "\u115f", "\ufff9", "\u2028", "\U000e0041\U000e007f",
     ],
 )  # fmt: skip
 def test_a_whole_sequence_goes_and_all_the_text_around_it_stays(sequence, before, after):
@@ -87,6 +91,20 @@ def test_a_sequence_that_never_ends_does_not_swallow_what_follows(opening):
 def test_marks_that_right_to_left_text_is_typed_with_stay():
     text = "\u200fשלום\u200e \u061cسلام می\u200cخواهم"
     assert printable(text) == text
+
+
+def test_emoji_and_scripts_that_need_joiners_and_selectors_stay():
+    text = "👩\u200d👩\u200d👧 ❤\ufe0f ☎\ufe0e क्\u200dष می\u200cروم 葛\U000e0100 ᠠ\u180b"
+    assert printable(text) == text
+
+
+def test_json_shows_what_is_unseen_as_escapes_of_the_same_value(capsys):
+    text = "a\x9b\u202e\u200b\u00ad\U000e0041\u2028\ufeffb é 안 👩\u200d👧"
+    print_json("train", {"text": text})
+    out = capsys.readouterr().out
+    assert not CONTROL.search(out)
+    assert "\\u009b\\u202e\\u200b\\u00ad\\udb40\\udc41\\u2028\\ufeffb é 안 👩\u200d👧" in out
+    assert json.loads(out)["text"] == text
 
 
 # The same for a text that arrives in pieces

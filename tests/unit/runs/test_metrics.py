@@ -8,6 +8,7 @@ import os
 import resource
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,6 +33,7 @@ from convo_cli.events import (
     TokenCounts,
 )
 from convo_cli.runs.metrics import MetricsLog, copy_log, read_metrics, truncate_after
+from convo_cli.unseen import has_unseen
 
 STARTED = RunStarted(
     run_dir=Path("/somewhere/runs/convo"),
@@ -191,6 +193,19 @@ def test_sample_replies_have_a_log_of_their_own(tmp_path: Path) -> None:
         for index in range(2)
     ]
     assert "안녕 \U0001f600" in (tmp_path / "samples.jsonl").read_text("utf-8")
+
+
+def test_a_log_shows_what_is_unseen_as_escapes_of_the_same_value(tmp_path: Path) -> None:
+    text = "a\x9b\u202e\u200b\u00ad\U000e0041\u2028\ufeff\x7fb é 👩\u200d👧"
+    sample = SampleReply((("user", text),), text, text, False)
+    write(tmp_path, [replace(evaluation(1), samples=(sample,)), Notice(text, is_warning=True)])
+    for name in ("metrics.jsonl", "samples.jsonl"):
+        raw = (tmp_path / name).read_text(encoding="utf-8")
+        assert not has_unseen(raw)
+        assert "é 👩\u200d👧" in raw
+    (record,) = strict_records(tmp_path / "samples.jsonl")
+    assert (record["reply"], record["reference"]) == (text, text)
+    assert strict_records(tmp_path / "metrics.jsonl")[-1]["message"] == text
 
 
 def test_a_warning_is_kept_with_the_step_it_came_after_and_other_notices_are_not(tmp_path: Path) -> None:

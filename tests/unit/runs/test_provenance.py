@@ -24,6 +24,7 @@ from convo_cli.runs.provenance import (
     read_run_info,
     write_provenance,
 )
+from convo_cli.unseen import has_unseen
 
 EXECUTION = Execution(
     device="cpu", device_name="a processor", precision="fp32", num_threads=2, cpu_capability="AVX2", environment={},
@@ -173,6 +174,16 @@ def test_what_convo_wrote_is_no_change_also_where_run_json_does_not_know_it_yet(
     write_provenance(run, info.model_copy(update={"config": longer}))
     run.info.write_bytes(old)
     assert changes_of_config(run, info, longer) == []
+
+
+def test_what_is_unseen_stands_as_escapes_in_run_json_and_config_yaml(run, info, config):
+    odd = apply_overrides(config, ['model.pretrained="/a\\u202e\\u200b\\U000e0041é/b"', "model.revision=x"])
+    write_provenance(run, info.model_copy(update={"config": odd}))
+    for file in (run.info, run.config):
+        assert not has_unseen(file.read_text(encoding="utf-8"))
+    assert read_run_info(run).config == odd == load_config(run.config)
+    assert read_run_info(run).is_intact
+    assert changes_of_config(run, read_run_info(run), odd) == []
 
 
 # run.json of earlier versions

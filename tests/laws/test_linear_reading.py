@@ -1,0 +1,119 @@
+"""What was rewritten to take linear time means what the plain, slow form of it means; and hostile lines are linear."""
+
+from __future__ import annotations
+
+import re
+import time
+import unicodedata
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from convo_cli.config.schema import DataConfig
+from convo_cli.data import mend, suspicions
+from convo_cli.data.fingerprint import normalised
+from convo_cli.data.reader import iter_lines
+from convo_cli.data.reasoning import _tag_fault, _without_blocks
+from convo_cli.data.repair import repair_files
+from convo_cli.data.validate import validate_files
+
+NUMBER = r"[-+]?[0-9]+(?:[.,][0-9]+)?"
+NUMBERS = re.compile(rf"{NUMBER}(?:[ \t,;|]+{NUMBER})*")
+BLOCKS = re.compile(r"(?<!\s)(\s*)(?:<think\s*>.*?</think\s*>(\s*))+", re.IGNORECASE | re.ASCII | re.DOTALL)
+STRING_OR_LAST_COMMA = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*")|,([ \t\r\n]*[\]}])', re.DOTALL)
+
+
+def texts(*pieces, size=14):
+    return st.lists(st.sampled_from(pieces), max_size=size).map("".join)
+
+
+@given(texts("1", "23", ".", ",", "-", "+", " ", ";", "x", "\n"))
+@example("1,2.3")
+@example("1.2,3")
+@example("1.2.3")
+@example("1,-2")
+@example("1,,2")
+def test_a_list_of_numbers_is_what_it_was(text):
+    assert bool(suspicions._NUMBERS.fullmatch(text)) == bool(NUMBERS.fullmatch(text))
+
+
+@given(texts("<think>", "</think>", "<THINK >", "</think\t>", " ", "\n", "a", "\u00a0", "<", size=12))
+@example("a <think>b</think>  <think>c</think> \n d")
+@example(" <think></think>")
+def test_reasoning_is_dropped_as_before(text):
+    if "<" in text and re.search(r"(?i)<think\s*>", text) and not _tag_fault(text):
+        assert _without_blocks(text) == BLOCKS.sub(lambda found: max(found[1], found[2], key=len), text)
+
+
+@given(texts('"', "\\", ",", "]", "}", " ", "a", "["))
+def test_a_last_comma_is_found_wherever_the_strings_of_a_line_end(text):
+    if _strings_end(text):
+        assert mend._STRING_OR_LAST_COMMA.sub(r"\1\2", text) == STRING_OR_LAST_COMMA.sub(r"\1\2", text)
+
+
+def _strings_end(text):
+    rest = STRING_OR_LAST_COMMA.sub(lambda found: "" if found[1] else found[0], text)
+    return '"' not in rest
+
+
+@given(st.lists(st.sampled_from("aé\u0301\u0316\u0344\u0f73\uff9e\u0f71\u05b0가\u1161"), max_size=200).map("".join))
+def test_marks_in_any_order_have_one_normal_form(text):
+    assert normalised(text) == " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def test_long_runs_of_marks_have_the_normal_form_of_unicode():
+    text = "a" + "\u0301\u0316\u0344\u0f73\uff9e" * 50 + "b" + "\u05b0\u0591" * 40
+    assert normalised(text) == unicodedata.normalize("NFKC", text).casefold()
+
+
+# Time
+
+
+def check(path):
+    validate_files([path], DataConfig(train=(path,)))
+
+
+def fix(path):
+    repair_files([path], lambda line: None, DataConfig(train=(path,)))
+
+
+def read(path):
+    list(iter_lines(path, lambda problem: None))
+
+
+LINES = {
+    "numbers": lambda n: '["hi","' + "7,14," * (n // 5) + 'and so on"]',
+    "cut off, escaped quotes": lambda n: '["hi","x' + '\\"' * (n // 2),
+    "cut off, escaped quotes, a backslash": lambda n: '["hi","x' + '\\"' * (n // 2) + "\\",
+    "carriage returns": lambda n: '["a",' + "\r" * n + '"b"]',
+    "marks in two orders": lambda n: '["hi","a' + "\u0301\u0316" * (n // 4) + '"]',
+    "tags that never close": lambda n: '["hi","' + "<think>" * (n // 7) + '"]',
+    "lists instead of turns": lambda n: "[" + "[]," * (n // 3) + '"a"]',
+    "turns without a role": lambda n: "[" + '{"text":"a"},' * (n // 13) + '{"text":"b"}]',
+    "values that each have a fault": lambda n: "[" + '{"turns":["a","b"],"x":1,"x":1},' * (n // 32) + '["a","b"]]',
+    "large values on many levels": lambda n: '{"a":' * 60 + '["' + "x" * n + '"]' + "}" * 60,
+    "unread texts": lambda n: (
+        '{"turns":[' + ",".join(f'"{"b" * 39} {i}"' for i in range(n // 100))
+        + "]," + ",".join(f'"k{i}":"{"b " * 20}"' for i in range(n // 100)) + "}"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LINES)
+@pytest.mark.parametrize("reader", [check, fix, read], ids=["validate", "fix", "read"])
+def test_a_hostile_line_takes_linear_time(tmp_path, name, reader):
+    def seconds(size):
+        path = tmp_path / f"{size}.jsonl"
+        path.write_bytes((LINES[name](size) + "\n").encode())
+        started = time.process_time()
+        reader(str(path))
+        return time.process_time() - started
+
+    seconds(1000)
+    small, large = 30_000, 240_000
+    for _ in range(3):
+        taken, longer = seconds(small), seconds(large)
+        if longer < 20 * max(taken, 0.02):  # linear: 8 times, quadratic: 64 times
+            return
+    pytest.fail(f"{taken:.2f} s for {small:,} bytes, {longer:.2f} s for {large:,}")
