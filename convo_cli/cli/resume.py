@@ -71,8 +71,15 @@ def resume(
     run_config = apply_overrides(before, overrides or ())
     if is_proof and run_config.name != before.name:
         raise UsageError("--verify creates no new run", hint="leave out --set name=…")
-    for path in (*run_config.data.train, *run_config.data.validation):
-        check_source(path, is_read_again=True)
+    for key in ("train", "validation"):
+        for path in getattr(run_config.data, key):
+            try:
+                check_source(path, is_read_again=True)
+            except UsageError as error:
+                if Path(path).exists():
+                    raise
+                hint = f"a run looks for its data relative to itself; say where it is: --set data.{key}=PATH"
+                raise UsageError(error.message, hint=hint) from None
 
     from convo_cli.training.signals import listening
 

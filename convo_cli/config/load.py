@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from convo_cli.config.yaml_source import MAX_BYTES, parse_config, parse_yaml, re
 from convo_cli.errors import ConfigError
 from convo_cli.unseen import has_unseen
 
+SEAL = "# SHA-256 of what follows: "
+"""Begins the config of a run directory, whose data paths are relative to it."""
+
 
 def load_config(
     path: Path, overrides: Sequence[str] = (), *, opener: Callable[[str, int], int] | None = None
@@ -26,7 +30,22 @@ def load_config(
 
     ``opener`` is that of `open`.
     """
-    return _resolve(parse_config(read_text(path, opener), str(path)), overrides)
+    text = read_text(path, opener)
+    source = parse_config(text, str(path))
+    if text.startswith(SEAL):
+        _locate(source.value.get("data"), path.parent)
+    return _resolve(source, overrides)
+
+
+def _locate(data: Any, folder: Path) -> None:
+    """Have relative data paths of a run's config begin at its folder."""
+    for key in ("train", "validation") if isinstance(data, dict) else ():
+        if isinstance(paths := data.get(key), list):
+            data[key] = [_located(path, folder) if isinstance(path, str) else path for path in paths]
+
+
+def _located(path: str, folder: Path) -> str:
+    return path if Path(path).is_absolute() else os.path.normpath(folder.resolve() / path)
 
 
 def apply_overrides(config: RunConfig, overrides: Sequence[str]) -> RunConfig:

@@ -17,7 +17,7 @@ from uuid import uuid4
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from convo_cli import __version__
-from convo_cli.config.load import dump_config, load_config
+from convo_cli.config.load import SEAL, dump_config, load_config
 from convo_cli.config.schema import DataConfig, RunConfig
 from convo_cli.errors import CheckpointError, FileChangedError, UsageError
 from convo_cli.events import Notice, Report
@@ -180,7 +180,7 @@ def make_run_info(
 def write_provenance(run: RunDirectory, info: RunInfo) -> None:
     """Write config.yaml, sealed, and then run.json."""
     text = dump_config(info.config).encode()
-    seal = f"# SHA-256 of what follows: {hashlib.sha256(text).hexdigest()}\n"
+    seal = f"{SEAL}{hashlib.sha256(text).hexdigest()}\n"
     seal += "# To change it: convo resume RUN_DIR --set KEY=VALUE\n"
     write_file(run.config, seal.encode() + text)
     write_file(run.info, escape_unseen(info.sealed().model_dump_json(indent=2)) + "\n")

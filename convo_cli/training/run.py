@@ -7,7 +7,7 @@ always there to resume from.
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from convo_cli.runs.fork import fill_fork, fork_of
 from convo_cli.runs.git import read_git
 from convo_cli.runs.layout import RunDirectory, existing_run, require_new
 from convo_cli.runs.lock import locked
+from convo_cli.runs.movable import movable_config, movable_files
 from convo_cli.runs.provenance import (
     BaseModelFiles,
     DataFiles,
@@ -87,8 +88,8 @@ def start_run(config: RunConfig, report: Report) -> RunResult:
             if base_folder is not None:
                 base_folder.require_unchanged()
             info = make_run_info(
-                _with_absolute_paths(config),
-                files,
+                movable_config(config, run),
+                DataFiles(*(movable_files(part, run) for part in files)),
                 execution=parts.execution,
                 git=read_git(Path()),
                 base_model=base_model,
@@ -211,7 +212,7 @@ def _load(
             hint=" ".join(f"--set {setting}" for setting in settings_to_continue(parts, state.progress)),
         )
     name = info.config.name if fork is None else fork.path.name
-    now = _with_absolute_paths(parts.config).model_copy(update={"name": name})
+    now = movable_config(parts.config, run).model_copy(update={"name": name})
     accepted = accepted.model_copy(update={"max_steps": parts.max_steps})
     if not reason:
         info = resumed_info(info, accepted, now, parts.execution, step=found.step, report=report)
@@ -319,7 +320,13 @@ def accept_changes(
     base = info.base_model
     if base is not None and base.commit is None and Path(base.source).is_dir():
         base = read_base_model(base.source, Path(base.source))
-    return info.model_copy(update={"train": files.train, "validation": files.validation, "base_model": base})
+    return info.model_copy(
+        update={
+            "train": movable_files(files.train, run),
+            "validation": movable_files(files.validation, run),
+            "base_model": base,
+        }
+    )
 
 
 def require_same_config(before: RunConfig, now: RunConfig) -> None:
@@ -331,15 +338,3 @@ def require_same_config(before: RunConfig, now: RunConfig) -> None:
                 f"{key} is {as_json(new.get(key))}, but the run was made with {as_json(old.get(key))} (by run.json)",
                 hint="start another run to change it",
             )
-
-
-def _with_absolute_paths(config: RunConfig) -> RunConfig:
-    """Data paths that still work when the run is resumed from another folder."""
-
-    def absolute(paths: Sequence[str]) -> tuple[str, ...]:
-        return tuple(str(Path(path).resolve()) for path in paths)
-
-    data = config.data.model_copy(
-        update={"train": absolute(config.data.train), "validation": absolute(config.data.validation)}
-    )
-    return config.model_copy(update={"data": data})

@@ -1,0 +1,62 @@
+"""A run directory names its data relative to itself: it moves together with its data, and names nobody's home."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+from tests.commands import run_here, settings
+
+MORE = settings("training.max_steps=8")
+
+
+def test_a_run_names_no_folder_above_its_data(convo, work):
+    for name in ("config.yaml", "run.json", "metrics.jsonl", "samples.jsonl"):
+        assert str(work) not in (work / "runs/tiny" / name).read_text(encoding="utf-8")
+    info = json.loads((work / "runs/tiny/run.json").read_bytes())
+    assert info["config"]["data"]["train"] == ["../../train.jsonl"]
+    assert [file["path"] for file in info["train"]] == ["../../train.jsonl"]
+    assert "../../valid.jsonl" in (work / "runs/tiny/config.yaml").read_text(encoding="utf-8")
+
+
+def test_a_run_moves_together_with_its_data(work, tmp_path):
+    moved = tmp_path / "elsewhere/deep"
+    moved.parent.mkdir()
+    work.rename(moved)
+    result = run_here(tmp_path, "resume", "elsewhere/deep/runs/tiny", "-q", *MORE)
+    assert (result.code, result.err) == (0, "")
+    info = json.loads((moved / "runs/tiny/run.json").read_bytes())
+    assert info["config"]["data"]["train"] == ["../../train.jsonl"]
+    assert run_here(moved, "resume", "runs/tiny", "--verify", "-q").code == 0
+    forked = run_here(moved, "resume", "runs/tiny", "-q", *settings("name=fork", "training.max_steps=9"))
+    assert (forked.code, forked.out) == (0, "runs/fork\n")
+    assert "../../train.jsonl" in (moved / "runs/fork/config.yaml").read_text(encoding="utf-8")
+    assert run_here(tmp_path, "evaluate", "elsewhere/deep/runs/tiny", moved / "valid.jsonl", "--replies", 0).code == 0
+
+
+def test_data_that_stayed_behind_is_named_with_the_key_to_set(work, tmp_path):
+    shutil.move(work / "runs/tiny", tmp_path / "tiny")
+    result = run_here(tmp_path, "resume", "tiny", "-q", *MORE)
+    assert result.code == 2
+    assert result.err.startswith(f"error: {tmp_path.parent / 'train.jsonl'} does not exist\nhint: ")
+    assert "--set data.train=PATH" in result.err
+    paths = settings(f"data.train={work / 'train.jsonl'}", f"data.validation={work / 'valid.jsonl'}")
+    result = run_here(tmp_path, "resume", "tiny", "-q", *MORE, *paths)
+    assert (result.code, result.err) == (0, "")
+    assert json.loads((tmp_path / "tiny/run.json").read_bytes())["config"]["data"]["train"] == ["../work/train.jsonl"]
+
+
+def test_the_config_of_a_run_starts_another_from_any_folder(work, tmp_path):
+    start = ["train", "work/runs/tiny/config.yaml", "-q", *settings("name=again", "training.max_steps=2")]
+    result = run_here(tmp_path, *start)
+    assert (result.code, result.err) == (0, "")
+    assert "../../work/train.jsonl" in (tmp_path / "runs/again/config.yaml").read_text(encoding="utf-8")
+
+
+def test_a_run_that_names_its_data_from_the_root_resumes_as_ever(convo, work):
+    config, info = work / "runs/tiny/config.yaml", work / "runs/tiny/run.json"
+    for file in (config, info):
+        text = file.read_text(encoding="utf-8")
+        file.write_text(text.replace("../../", f"{work}/"), encoding="utf-8")
+    assert convo("resume", "runs/tiny", "-q", *MORE).code == 0
+    assert str(work) not in config.read_text(encoding="utf-8")
