@@ -40,6 +40,7 @@ MAX_NUMBER_LENGTH = 100
 NOT_TEXT = re.compile("[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What does not stand in a text file: control characters but tab and line ends, and halves of surrogate pairs."""
 
+_HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair, as an escape spells it
 _YAML = YAML(typ="safe", pure=True)
 _TYPES = {
     "tag:yaml.org,2002:null": _YAML.constructor.construct_yaml_null,
@@ -186,7 +187,7 @@ class _Builder:
     def _mapping(self, path: KeyPath, depth: int) -> dict[str, Any]:
         mapping: dict[str, Any] = {}
         while not isinstance(event := self._next(), MappingEndEvent):
-            if not isinstance(event, ScalarEvent):
+            if not isinstance(event, ScalarEvent) or _HALF.search(event.value):
                 self._problem(event, path, "a key must be plain text")
                 self._value(event, (*path, "?"), depth + 1)
                 self._value(self._next(), (*path, "?"), depth + 1)

@@ -375,3 +375,10 @@ def test_a_config_is_loaded_without_torch_or_a_terminal_library(tmp_path: Path) 
         [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "[]"
+
+
+def test_half_of_a_surrogate_pair_in_a_key_is_refused_with_its_place(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text('data: {train: t.jsonl}\n"a\\ud83d\\ude00b": 1\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"c\.yaml:2:1: a key must be plain text"):
+        load_config(path)
