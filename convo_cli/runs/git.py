@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
-from convo_cli.files import special_kind
+from convo_cli.files import read_file
 
 _MAX_SMALL = 4096  # bytes of HEAD, a ref, or a file that names a folder
 _MAX_PACKED = 16 * 2**20  # bytes of packed-refs: some 200,000 refs
@@ -80,14 +80,4 @@ def _as_commit(text: str) -> str | None:
 
 
 def _read(path: Path, limit: int = _MAX_SMALL) -> str:
-    """The text of a regular file; ValueError where it is anything else, a link, or longer than the limit."""
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    if path.is_symlink():  # where there is no O_NOFOLLOW
-        raise ValueError("a link")
-    with os.fdopen(os.open(path, flags), "rb") as file:
-        if special_kind(os.fstat(file.fileno()).st_mode) is not None:
-            raise ValueError("not a regular file")
-        content = file.read(limit + 1)
-    if len(content) > limit:
-        raise ValueError("too long")
-    return content.decode().removesuffix("\n")
+    return read_file(path, limit).decode().removesuffix("\n")
