@@ -14,6 +14,7 @@ from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.errors import ModelError
 from convo_cli.model.generation import read_generation_config
 from convo_cli.runs.foreign_files import CODE, remove_foreign_entries, without
+from convo_cli.model.sizes import require_sizes
 from convo_cli.runs.model_folder import require_model_folder
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.hub import local_folder
@@ -33,6 +34,7 @@ def load_model(source: str, revision: str | None = None) -> PreTrainedModel:
     """
     folder = local_folder(source, revision)
     require_model_folder(folder)
+    require_sizes(folder, source)
     from transformers import AutoModelForCausalLM
 
     try:
@@ -47,7 +49,6 @@ def load_model(source: str, revision: str | None = None) -> PreTrainedModel:
                 ignore_mismatched_sizes=True,  # to be told which, below, instead of an error that does not say
             )
     except Exception as error:  # transformers raises half a dozen types for what is one mistake to the user
-        _require_readable_weights(folder)
         raise ModelError(
             f"{source}: not a readable causal language model ({first_line(error)})",
             hint="give a model that AutoModelForCausalLM of the installed transformers opens",
@@ -78,17 +79,6 @@ def _drop_code(config: Any) -> None:
             delattr(config, key)
         elif isinstance(value, (dict, list)) and (kept := without(value, CODE)) != value:
             setattr(config, key, kept)
-
-
-def _require_readable_weights(folder: Path) -> None:
-    from safetensors import SafetensorError, safe_open
-
-    for file in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(file, framework="pt"):
-                pass
-        except (OSError, SafetensorError) as error:
-            raise ModelError(f"{file}: damaged ({first_line(error)})", hint="copy the model again") from None
 
 
 def _require_every_weight(model: PreTrainedModel, loading: Mapping[str, Any], source: str) -> None:

@@ -13,19 +13,20 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tokenizers import AddedToken, Tokenizer
 
 from convo_cli.config.schema import LongTurns, TrainOn
-from convo_cli.data.dialogue import Dialogue, Turn, as_messages
+from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.data.problems import Problem, ProblemError
 from convo_cli.data.store import Encoded, Example
 from convo_cli.errors import DataError, ModelError
 from convo_cli.text.cutting import earliest_start, is_folded, num_system_turns, search
+from convo_cli.text.panics import no_panics
 from convo_cli.text.pieces import Piece, Rendering, Template, special_tokens
 from convo_cli.text.rendering import render_ids
-from convo_cli.text.vocabulary import without_spellings
+from convo_cli.text.vocabulary import TokenFinder, without_spellings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -53,6 +54,7 @@ class DialogueEncoder:
         marked = special_tokens(tokenizer)
         written = {piece.text for piece in template.render(_PROBE) if piece.is_special}
         self._special_ids = {token: (self._id_of(token),) for token in marked | written}
+        self._finder = TokenFinder(self._special_ids)
         self._hidden_ids = frozenset(chain.from_iterable(self._special_ids.values()))
         self._backend = _text_backend(tokenizer, written - marked, (marked | written) - {tokenizer.unk_token})
         self._space_eaters = {token.content for token in tokenizer.added_tokens_decoder.values() if token.rstrip}
@@ -130,12 +132,12 @@ class DialogueEncoder:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of a reply; special tokens are left out."""
         spoken = [token for token in ids if token not in self._hidden_ids]
-        return str(self.tokenizer.decode(spoken, clean_up_tokenization_spaces=False))
+        with no_panics(self.tokenizer):
+            return str(self.tokenizer.decode(spoken, clean_up_tokenization_spaces=False))
 
     def text_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text as a speaker's words, without anything of the template."""
-        encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
+        return self._encode_texts(list(texts))
 
     def reads_back(self, text: str) -> str:
         """What is left of a text once it was ids; most tokenizers keep it as it is."""
@@ -151,20 +153,14 @@ class DialogueEncoder:
         Dialogues whose text spells a special token are not compared: there transformers reads a token where convo
         reads text. Those that the template refuses are left to `encode`, which knows their line.
         """
-        if any(token in turn.text for turn in turns for token in self._special_ids):
+        if any(self._finder.find(turn.text) for turn in turns):
             return
         try:
             pieces = self.template.render(turns)
         except DataError:
             return
         ours = [token for ids in self._encode_pieces([pieces], {})[0] for token in ids]
-        if self.template.name == "native":
-            theirs = render_ids(self.tokenizer, self.template.chat_template, turns)
-        else:
-            own: Any = self.tokenizer.apply_chat_template(
-                as_messages(turns), chat_template=self.template.chat_template, tokenize=True, return_dict=False
-            )
-            theirs = list(own)
+        theirs = render_ids(self.tokenizer, self.template.chat_template, turns)
         if ours != theirs:
             where = next((k for k, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), len(ours))
             mine, other = (self.tokenizer.convert_ids_to_tokens(list(ids)[where : where + 4]) for ids in (ours, theirs))
@@ -195,8 +191,7 @@ class DialogueEncoder:
         """The ids of every piece of every dialogue, all encoded in one batch but those of texts that are known."""
         contexts = [self._contexts(pieces) for pieces in rendered]
         texts = [text for text in dict.fromkeys(chain.from_iterable(contexts)) if text not in known]
-        encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
-        known.update((text, encoding.ids) for text, encoding in zip(texts, encodings, strict=True))
+        known.update(zip(texts, self._encode_texts(texts), strict=True))
         return [self._piece_ids(*pair, known) for pair in zip(rendered, contexts, strict=True)]
 
     def _contexts(self, pieces: Sequence[Piece]) -> list[str]:
@@ -231,8 +226,13 @@ class DialogueEncoder:
             before = ids
         return results
 
+    def _encode_texts(self, texts: list[str]) -> list[list[int]]:
+        with no_panics(self.tokenizer):
+            return [encoding.ids for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
+
     def _encode_text(self, text: str) -> list[int]:
-        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        with no_panics(self.tokenizer):
+            ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
         return ids
 
     def _id_of(self, token: str) -> int:

@@ -25,6 +25,7 @@ from convo_cli.data.dialogue import Role, Turn
 from convo_cli.errors import DataError, ModelError
 from convo_cli.text.pieces import NO_TURN, Piece, special_tokens
 from convo_cli.text.rendering import Rendered, refusal, render_all
+from convo_cli.text.vocabulary import TokenFinder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -79,11 +80,11 @@ class NativeTemplate:
             question = self._between(("user", "assistant", "user"), False)[2]
             prompt = self._between(("user",), True)[-1]
             own_text = start + prompt + question + after_assistant
-            self._special = _any_of(special_tokens(tokenizer) | _written_tokens(tokenizer, own_text))
+            self._special = TokenFinder(special_tokens(tokenizer) | _written_tokens(tokenizer, own_text))
             question = question[self._same_start(question, after_assistant) :]
             asks = question[len(question) - self._same_end(question, start) :].rstrip(" ")
             answers = prompt[self._same_start(prompt, after_user) :]
-            if self._special.match(answers.lstrip()):
+            if self._special.first(answers.lstrip())[0] == 0:
                 answers = answers.lstrip()  # a line break before a header's token belongs to the turn before it
             bos = str(tokenizer.bos_token or "")
             if not answers.startswith(bos):
@@ -92,7 +93,7 @@ class NativeTemplate:
             probe = [Turn("user", "a"), Turn("assistant", "b")] * 2
             self.render(probe)
             gaps = self._find_gaps(tuple(turn.role for turn in probe), False)
-            ends = [self._special.findall(gap.rest)[0] for gap in gaps[2::2]]
+            ends = [gap.rest[slice(*self._special.first(gap.rest))] for gap in gaps[2::2]]
         except DataError as error:
             raise ModelError(
                 f"template native cannot be used: {error}", hint="set dialogue.template: turns or chatml"
@@ -132,7 +133,7 @@ class NativeTemplate:
         *gaps, last = self._find_gaps(roles, for_reply)
         pieces, slots = self._split(gaps[0].rest, NO_TURN), []
         for index, (role, gap, after) in enumerate(zip(roles, gaps, [*gaps[1:], last], strict=True)):
-            end = next((match.end() for match in self._special.finditer(after.rest)), 0)
+            _, end = self._special.first(after.rest)
             if role == "assistant" and end == 0:
                 raise refusal("ends an assistant turn without a special token, so the model would never learn to stop")
             pieces += self._split(gap.header, index)
@@ -215,9 +216,9 @@ class NativeTemplate:
         """Text of the template itself, cut at its special tokens."""
         pieces = []
         position = 0
-        for match in self._special.finditer(text):
-            pieces += [Piece(text[position : match.start()], turn), Piece(match.group(), turn, is_special=True)]
-            position = match.end()
+        for start, stop in self._special.find(text):
+            pieces += [Piece(text[position:start], turn), Piece(text[start:stop], turn, is_special=True)]
+            position = stop
         pieces.append(Piece(text[position:], turn))
         return [piece for piece in pieces if piece.text]
 
@@ -273,8 +274,4 @@ def _without_clock(chat_template: str) -> str:
 def _written_tokens(tokenizer: PreTrainedTokenizerBase, own_text: str) -> set[str]:
     """Added tokens that the template writes, also those that the tokenizer does not call special (some ChatML do)."""
     added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.content.strip()}
-    return set(_any_of(added).findall(own_text))
-
-
-def _any_of(tokens: Iterable[str]) -> re.Pattern[str]:
-    return re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))) or "(?!)")
+    return {own_text[start:stop] for start, stop in TokenFinder(added).find(own_text)}

@@ -83,7 +83,7 @@ def _lost_by_saving(
             shutil.copyfile(config, Path(folder, "config.json"))
         saved.save_pretrained(folder)
         try:
-            read = load_pretrained_tokenizer(folder)
+            read = load_pretrained_tokenizer(folder, is_own=True)
         except ModelError as error:
             return error.message
     one, other = (tokenizer.backend_tokenizer.to_str() for tokenizer in (original, read))

@@ -21,6 +21,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from convo_cli.config.schema import TokenizerConfig
 from convo_cli.errors import DataError, ModelError
+from convo_cli.text import bounded
+from convo_cli.text.bounded_process import TRY_TOKENIZER, trial_limits
 from convo_cli.text.hub import local_folder
 from convo_cli.text.pieces import special_tokens
 from convo_cli.text.probes import PROBES
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 SPIECE_FILE = "spiece.model"
 SPACE_MARK = "▁"  # U+2581: how SentencePiece writes a space inside a piece
+TEXT_SUFFIXES = {".json", ".jinja", ".model", ".txt", ".tiktoken"}
 MAX_ADDED_TOKENS = 2**16
 _NEVER_MATCHED = -1e6
 _ASCII = "".join(chr(code) for code in range(0x21, 0x7F))
@@ -102,9 +105,38 @@ def from_sentencepiece(model: bytes) -> PreTrainedTokenizerBase:
     return PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False)
 
 
-def load_pretrained_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer of a Hugging Face folder or hub id; ModelError where it cannot be read or has no fast form."""
+def load_pretrained_tokenizer(
+    source: str, revision: str | None = None, *, is_own: bool = False
+) -> PreTrainedTokenizerBase:
+    """The tokenizer of a Hugging Face folder or hub id; ModelError where it cannot be read or has no fast form.
+
+    It is loaded and tried in a process with limits before it is loaded here. Only what this process itself has just
+    written (``is_own``) is loaded at once; a run directory with its manifest may be a stranger's.
+    """
     folder = local_folder(source, revision)
+    if not is_own:
+        require_bearable(TRY_TOKENIZER, folder, source)
+    return open_tokenizer(folder, source)
+
+
+def require_bearable(work: bytes, folder: Path, source: str) -> None:
+    """Raise ModelError where the tokenizer or the config of the folder cannot be read within limits, or is refused."""
+    num_bytes = sum(file.stat().st_size for file in folder.iterdir() if file.is_file() and file.suffix in TEXT_SUFFIXES)
+    request = json.dumps([str(folder.absolute()), source, num_bytes]).encode()
+    what = "tokenizer" if work == TRY_TOKENIZER else "config.json"
+    try:
+        refused = json.loads(bounded.ask(work, request))
+    except bounded.EndedError as end:
+        raise ModelError(
+            f"{source}: its {what} {end.reason(trial_limits(num_bytes))}", hint="take the model from another source"
+        ) from None
+    if refused:
+        message, hint = refused
+        raise ModelError(message, hint=hint or None)
+
+
+def open_tokenizer(folder: Path, source: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder, without a trial; ModelError names it as ``source``."""
     from transformers import AutoTokenizer
 
     try:
@@ -129,6 +161,8 @@ def load_pretrained_tokenizer(source: str, revision: str | None = None) -> PreTr
             f"{source}: its tokenizer has {num_added:,} added tokens, and {MAX_ADDED_TOKENS:,} are more than any has",
             hint="tokens of an ordinary vocabulary belong into the tokenizer's model, not beside it",
         )
+    tokenizer.backend_tokenizer.no_padding()  # tokenizer.json may ask for a billion ids
+    tokenizer.backend_tokenizer.no_truncation()
     settle_ids(tokenizer, _stated_ids(folder / "tokenizer.json"), source)
     try:
         tokenizer.backend_tokenizer.encode_batch_fast(list(PROBES))

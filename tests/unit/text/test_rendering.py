@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from convo_cli.data.dialogue import Turn, as_messages
 from convo_cli.errors import DataError, ModelError
-from convo_cli.text import rendering
+from convo_cli.text import bounded
 from convo_cli.text.rendering import MAX_TEMPLATE_CHARACTERS, render_all, render_ids
 from tests.families import FAMILIES, family_tokenizer, native_encoder
 
@@ -123,7 +123,7 @@ def test_a_template_as_long_as_a_book_is_not_even_compiled(tokenizer):
 
 def test_a_process_that_somebody_else_ended_is_begun_again(tokenizer):
     assert render(tokenizer, EACH)
-    process = rendering._processes[0]
+    process = bounded._processes[0]
     os.kill(process._popen.pid, signal.SIGKILL)
     while process.is_ours:
         time.sleep(0.01)
@@ -132,27 +132,29 @@ def test_a_process_that_somebody_else_ended_is_begun_again(tokenizer):
 
 @pytest.mark.parametrize("size", [1, 10**7])
 def test_a_process_that_ends_while_it_is_asked_is_said_to_have_ended(size):
-    process = rendering._Process()
+    process = bounded._Process()
+    assert process.ask(b'render {"dialogues": [], "options": {}, "tokens": {}}\n') == b"[]\n"
     os.kill(process._popen.pid, signal.SIGKILL)
-    with pytest.raises(rendering._EndedError, match=r"breaks the process that renders it \(exit code -9\)"):
+    with pytest.raises(bounded.EndedError, match="exit code -9") as caught:
         process.ask(b" " * size)
+    assert caught.value.reason(bounded.Limits(1, 1)) == "breaks the process that reads it (exit code -9)"
 
 
 def test_signals_for_the_whole_group_do_not_reach_it(tokenizer):
     assert render(tokenizer, EACH)
-    pid = rendering._processes[0]._popen.pid
+    pid = bounded._processes[0]._popen.pid
     assert os.getsid(pid) != os.getsid(0)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         os.kill(pid, number)
     assert render(tokenizer, EACH)
-    assert rendering._processes[0]._popen.pid == pid
+    assert bounded._processes[0]._popen.pid == pid
 
 
 def test_it_ends_with_the_process_that_asks(tmp_path):
     """Also where that one is killed, and nothing that lies in the working folder is imported."""
     (tmp_path / "msgspec.py").write_text("open('imported', 'w')")
     code = (
-        "import sys, os; sys.path.remove(''); from convo_cli.text.rendering import _process;"
+        "import sys, os; sys.path.remove(''); from convo_cli.text.bounded import _process;"
         "print(_process()._popen.pid, flush=True); os.kill(os.getpid(), 9)"
     )
     pid = int(subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True).stdout)
@@ -165,7 +167,7 @@ def test_it_ends_with_the_process_that_asks(tmp_path):
 
 def test_a_fork_asks_a_process_of_its_own():
     code = (
-        "import os, sys; from convo_cli.text.rendering import _process; pid = _process()._popen.pid\n"
+        "import os, sys; from convo_cli.text.bounded import _process; pid = _process()._popen.pid\n"
         "if child := os.fork(): sys.exit(os.waitpid(child, 0)[1] or _process()._popen.pid != pid)\n"
         "sys.exit(_process()._popen.pid == pid)"
     )
@@ -220,7 +222,7 @@ def test_dialogues_rendered_together_are_those_rendered_alone_and_refusals_stay_
 
 
 def test_overlapping_marks_are_one():
-    from convo_cli.text.render_process import _merged
+    from convo_cli.text.bounded_process import _merged
 
     assert _merged([(0, 3), (9, 9), (2, 5), (1, 2), (5, 6)]) == [(0, 6), (9, 9)]
 

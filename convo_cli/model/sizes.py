@@ -1,0 +1,148 @@
+"""The sizes in config.json, compared with the tensors in the weights before any memory is allocated for them.
+
+transformers allocates what config.json asks for and compares afterwards. Here the model is built on the meta device,
+where a tensor has a shape and no memory, and while it is built its parts are counted: every layer has tensors of its
+own, so the weights bound how many parts there can be.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from convo_cli.errors import ModelError
+from convo_cli.text.bounded_process import TRY_CONFIG
+from convo_cli.text.tokenizer import first_line, require_bearable
+
+MAX_HEADER_BYTES = 2**25
+"""Of a safetensors file; 100,000 tensors take half of it."""
+_SLACK = 2**24
+"""Numbers that a model may need beside those in its weights: what is missing in them is reported by name later."""
+_MAX_BUFFER_BYTES = 2**31
+_NUM_LAYERS = re.compile(r"(?!.*per_)(.*_)?layers?")
+_HINT = "config.json and model.safetensors are not of one model"
+
+
+class TooManyError(Exception):
+    """The model has more parts than its weights can fill."""
+
+
+def require_sizes(folder: Path, source: str) -> None:
+    """Raise ModelError where the model that config.json describes is larger than its weights, with both values."""
+    stored = read_shapes(folder)
+    for key, value in _integers(json.loads((folder / "config.json").read_bytes())):
+        if _NUM_LAYERS.fullmatch(key) and value > len(stored):
+            raise ModelError(
+                f"{source}: {key} is {value:,} in config.json, but the weights are only {len(stored):,} tensors",
+                hint=_HINT,
+            )
+    require_bearable(TRY_CONFIG, folder, source)
+    num_stored = sum(map(prod, stored.values()))
+    try:
+        model = _on_meta(folder, len(stored))
+    except TooManyError as error:
+        raise ModelError(
+            f"{source}: config.json describes over {error} parts, but the weights are only {len(stored):,} tensors",
+            hint=_HINT,
+        ) from None
+    except Exception as error:  # transformers raises half a dozen types for what is one mistake to the user
+        raise ModelError(
+            f"{source}: not a readable causal language model ({first_line(error)})",
+            hint="give a model that AutoModelForCausalLM of the installed transformers opens",
+        ) from error
+    wanted = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    if (num_wanted := sum(map(prod, wanted.values()))) > 2 * num_stored + _SLACK:
+        name = max(wanted, key=lambda one: prod(wanted[one]))
+        there = next((shape for other, shape in stored.items() if f".{name}".endswith(f".{other}")), None)
+        raise ModelError(
+            f"{source}: config.json describes a model of {num_wanted:,} numbers, but the weights hold {num_stored:,} "
+            f"({name} is {wanted[name]} by config.json" + (f" and {there} in the weights)" if there else ")"),
+            hint=_HINT,
+        )
+    if (num_bytes := sum(buffer.nbytes for buffer in model.buffers())) > _MAX_BUFFER_BYTES:
+        raise ModelError(
+            f"{source}: the model of config.json needs {num_bytes:,} bytes of tables beside its weights "
+            f"({_MAX_BUFFER_BYTES:,} are allowed)",
+            hint="its number of positions may be wrong",
+        )
+
+
+def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor by the headers of the folder's safetensors files; ModelError names a damaged file."""
+    from safetensors import SafetensorError, safe_open
+
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in _weights(folder):
+        try:
+            with file.open("rb") as opened:
+                length = int.from_bytes(opened.read(8), "little")
+            if length > MAX_HEADER_BYTES:
+                raise ModelError(
+                    f"{file}: damaged (its header is {length:,} bytes, and {MAX_HEADER_BYTES:,} are allowed)",
+                    hint="copy the model again",
+                )
+            with safe_open(file, framework="pt") as tensors:
+                shapes |= {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise ModelError(f"{file}: damaged ({first_line(error)})", hint="copy the model again") from None
+    return shapes
+
+
+def _weights(folder: Path) -> list[Path]:
+    """What transformers reads: model.safetensors, or else the files that the index names."""
+    if (single := folder / "model.safetensors").is_file():
+        return [single]
+    return sorted(folder.glob("*.safetensors"))
+
+
+def _integers(values: Any) -> Iterator[tuple[str, int]]:
+    """Every integer at any depth of a JSON value, with its key."""
+    waiting = [values]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += value.values()
+            yield from ((key, one) for key, one in value.items() if isinstance(one, int))
+        elif isinstance(value, list):
+            waiting += value
+
+
+def _on_meta(folder: Path, num_tensors: int) -> Any:
+    """The model without memory; TooManyError once it has more parts than so many tensors can fill."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    with _counting(16 * num_tensors + 1024), torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+
+
+@contextmanager
+def _counting(most: int) -> Iterator[None]:
+    """Raise TooManyError in the block at the first parameter, buffer or module beyond ``most``."""
+    from torch.nn.modules import module
+
+    count = 0
+
+    def add(*_: object) -> None:
+        nonlocal count
+        count += 1
+        if count > most:
+            raise TooManyError(f"{most:,}")
+
+    hooks = [
+        module.register_module_parameter_registration_hook(add),
+        module.register_module_module_registration_hook(add),
+        module.register_module_buffer_registration_hook(add),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,121 @@
+"""The process in which foreign files may do their worst, seen from the process that asks it.
+
+`convo_cli.text.bounded_process` is what runs in it. It is started once, early, so that it imports transformers while
+this process imports torch, and again where a request ended it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from threading import Lock
+
+from convo_cli.text.bounded_process import OUT_OF_MEMORY, OUT_OF_TIME, REQUEST_SECONDS, Limits
+
+_SECONDS_TO_END = 5.0
+# The path of this process, so that the other finds the same convo, and nothing that merely lies in the working folder.
+_START = "import sys; sys.path[:] = sys.argv[1:]; from convo_cli.text.bounded_process import main; main()"
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}
+"""Threads reserve memory, and the limit of memory counts what is reserved."""
+
+
+class EndedError(Exception):
+    """The process is gone, and with it the answer."""
+
+    def __init__(self, returncode: int) -> None:
+        self.returncode = returncode
+        super().__init__(f"exit code {returncode}")
+
+    def reason(self, limits: Limits, unit: str = "") -> str:
+        """What the work did that had these limits for each ``unit``: words that continue a sentence."""
+        if self.returncode == -getattr(signal, "SIGPROF", 0):
+            return f"takes over {limits.cpu_seconds:.0f} s of CPU time{unit}"
+        if self.returncode == OUT_OF_TIME:
+            return f"takes over {REQUEST_SECONDS:.0f} s of CPU time for a few dialogues"
+        if self.returncode in (OUT_OF_MEMORY, -getattr(signal, "SIGABRT", 0)):  # native code aborts without memory
+            return f"takes over {limits.memory_bytes // 2**20} MiB of memory{unit}"
+        return f"breaks the process that reads it (exit code {self.returncode})"
+
+
+def start() -> None:
+    """Start the process, without waiting until it can be asked."""
+    _process()
+
+
+def ask(work: bytes, request: bytes) -> bytes:
+    """The answer, a line of JSON, to a request, a line of JSON; EndedError where the system ended the process."""
+    return _process().ask(work + b" " + request + b"\n")
+
+
+class _Process:
+    """The other process; it lives as long as this one, or until a request breaks it."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._asker = os.getpid()
+        self._is_ready = False
+        self._popen = subprocess.Popen(
+            [sys.executable, "-c", _START, *sys.path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **_ONE_THREAD},
+            start_new_session=True,  # Ctrl-C is meant for this process
+        )
+        atexit.register(self._kill)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it lives, and a fork of the process that began it does not ask in between."""
+        return self._asker == os.getpid() and self._popen.poll() is None
+
+    def ask(self, request: bytes) -> bytes:
+        with self._lock:
+            assert self._popen.stdin, "it was opened as a pipe"
+            try:
+                if not self._is_ready:
+                    self._is_ready = self._read() == b"ready\n"
+                    if not self._is_ready:
+                        raise RuntimeError(f"the process for foreign files ended with {self._end()} at its start")
+                self._popen.stdin.write(request)
+                self._popen.stdin.flush()
+                answer = self._read()
+            except BrokenPipeError:
+                answer = b""
+            except BaseException:  # a signal; the answer that is still to come is not that of the next request
+                self._kill()
+                raise
+            if not answer.endswith(b"\n"):
+                raise EndedError(self._end())
+        return answer
+
+    def _read(self) -> bytes:
+        assert self._popen.stdout, "it was opened as a pipe"
+        return self._popen.stdout.readline()
+
+    def _kill(self) -> None:
+        self._popen.kill()
+        self._end()
+
+    def _end(self) -> int:
+        atexit.unregister(self._kill)
+        with suppress(subprocess.TimeoutExpired):
+            self._popen.wait(_SECONDS_TO_END)  # it says by what it ended
+        self._popen.kill()
+        with suppress(BrokenPipeError), self._popen:  # closes the pipes, and waits
+            pass
+        return self._popen.returncode
+
+
+_processes: list[_Process] = []
+_starting = Lock()
+
+
+def _process() -> _Process:
+    with _starting:
+        if not _processes or not _processes[0].is_ours:
+            _processes[:] = [_Process()]
+        return _processes[0]

@@ -1,0 +1,81 @@
+"""How much a tokenizer can write for each character that it reads, by what its JSON states.
+
+Steps of a normalizer, splitter or decoder run one after the other, so what they write multiplies: forty replacements of
+one character by two make terabytes of one word. The bound holds for every text, also for those that no probe has.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from math import prod
+from typing import Any
+
+MAX_WRITTEN = 4096
+"""Characters that the model may get for one of the text. ALBERT's can be 3,888: Unicode's longest, several times."""
+MAX_DECODED = 16
+"""Characters of a reply for one of a token; known decoders write one, or two."""
+MAX_TOKEN_CHARACTERS = 4096
+"""In a token; the longest known are a few hundred spaces."""
+MAX_WORD_CHARACTERS = 4096
+"""That WordPiece may read as one word, in time that grows with their square; 100 everywhere."""
+_FIXED = {
+    "NFC": 3, "NFD": 4, "NFKC": 18, "NFKD": 18, "Lowercase": 3, "BertNormalizer": 4, "ByteLevel": 4, "Metaspace": 2,
+    "Nmt": 1, "Strip": 1, "StripAccents": 1,
+    "Split": 1, "Whitespace": 1, "WhitespaceSplit": 1, "BertPreTokenizer": 1, "CharDelimiterSplit": 1, "Punctuation": 1,
+    "Digits": 1, "UnicodeScripts": 1, "FixedLength": 1,
+    "ByteFallback": 1, "Fuse": 1,
+}  # fmt: skip
+"""What a step writes at most for a character, where nothing that it states changes that; 2 for all others."""
+
+
+def excess(spec: Mapping[str, Any]) -> str | None:
+    """What in a tokenizer's JSON is more than any tokenizer needs, as words that continue a sentence; else None."""
+    written = _written(spec.get("normalizer")) * _written(spec.get("pre_tokenizer"))
+    if written > MAX_WRITTEN:
+        return f"can write {written:,.0f} characters for each that it reads ({MAX_WRITTEN:,} are allowed)"
+    decoded = _written(spec.get("decoder"), num_bytes=1)
+    if decoded > MAX_DECODED:
+        return f"can decode a character of a token to {decoded:,.0f} ({MAX_DECODED} are allowed)"
+    model = spec.get("model") or {}
+    longest = max(map(len, model.get("vocab") or ())) if isinstance(model.get("vocab"), dict) else 0
+    if isinstance(model.get("vocab"), list):
+        longest = max((len(entry[0]) for entry in model["vocab"]), default=0)
+    longest = max(longest, *(len(token["content"]) for token in spec.get("added_tokens") or ()), 0)
+    if longest > MAX_TOKEN_CHARACTERS:
+        return f"has a token of {longest:,} characters ({MAX_TOKEN_CHARACTERS:,} are allowed)"
+    if (word := model.get("max_input_chars_per_word") or 0) > MAX_WORD_CHARACTERS:
+        return f"reads words of {word:,} characters ({MAX_WORD_CHARACTERS:,} are allowed)"
+    return None
+
+
+def _written(step: Any, *, num_bytes: int = 4) -> float:
+    """Characters at most for each that the step reads; ``num_bytes`` are those that ByteLevel makes of one."""
+    if not isinstance(step, dict):
+        return 1
+    kind = step.get("type")
+    if kind == "Sequence":
+        steps = next((value for value in step.values() if isinstance(value, list)), [])
+        return prod((_written(one, num_bytes=num_bytes) for one in steps), start=1.0)
+    if kind == "Replace":
+        pattern, content = step.get("pattern") or {}, len(step.get("content") or "")
+        literal = len(pattern.get("String") or "")
+        return max(1.0, content / literal) if literal else 1 + content  # an expression may match nothing, anywhere
+    if kind == "Prepend":
+        return 1 + len(step.get("prepend") or "")
+    if kind == "Precompiled":
+        return _longest_replacement(str(step.get("precompiled_charsmap") or ""))
+    if kind == "ByteLevel":
+        return num_bytes
+    return _FIXED.get(str(kind), 2)
+
+
+def _longest_replacement(charsmap: str) -> int:
+    """Of SentencePiece's table: a trie, whose size in bytes comes first, and texts that end in NUL."""
+    try:
+        table = base64.b64decode(charsmap)
+    except binascii.Error:
+        return 1  # which the library refuses
+    texts = table[4 + int.from_bytes(table[:4], "little") :].split(b"\0")
+    return max(1, *(len(text.decode(errors="replace")) for text in texts))

@@ -1,0 +1,99 @@
+"""The trial of a foreign tokenizer or config: it is loaded and used, in the process that the system ends beyond limits.
+
+The probes hold what bad patterns need: one character or one pair of them, over and over, and long mixtures. What no
+probe can find, because it takes a rare character, `convo_cli.text.expansion` bounds by what the tokenizer states.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tokenizers import Tokenizer
+
+from convo_cli.errors import ModelError
+from convo_cli.text.expansion import excess
+from convo_cli.text.panics import no_panics
+from convo_cli.text.probes import PROBES
+from convo_cli.text.tokenizer import open_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+MAX_IDS = 32
+"""For a character of a probe; byte fallback gives 4."""
+MAX_ADDED_IDS = 64
+"""That a post-processor puts around a text."""
+_PUMPED = 1000  # characters; a pattern whose time grows with their cube panics
+_ASCII = tuple(map(chr, range(128)))
+_COMMON = (" ", "\n", "a", "A", "1", ".", "'", "<", "▁", "é", "中", "🙂")
+_HINT = "take the model from another source"
+
+
+def try_tokenizer(folder: Path, source: str) -> Sequence[str]:
+    """The message and the hint of the error with which the folder's tokenizer is refused; nothing where it is not."""
+    try:
+        tokenizer = open_tokenizer(folder, source)
+        if found := _fault(tokenizer):
+            raise ModelError(f"{source}: its tokenizer {found}", hint=_HINT)
+    except MemoryError:
+        raise
+    except ModelError as error:
+        return error.message, error.hint or ""
+    except BaseException as error:  # noqa: BLE001  (a panic of Rust is no Exception)
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return f"{source}: its tokenizer fails ({reason})", _HINT
+    return ()
+
+
+def try_config(folder: Path, source: str) -> Sequence[str]:
+    """Read config.json as transformers does; only what it takes counts, for loading it says what is wrong with it."""
+    from transformers import AutoConfig
+
+    try:
+        AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001  (transformers raises many types)
+        return ()
+    return ()
+
+
+def _fault(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """What is wrong with what the tokenizer does, as words that continue a sentence."""
+    stated = tokenizer.backend_tokenizer.to_str()
+    if found := excess(json.loads(stated)):
+        return found
+    untyped: Any = tokenizer
+    with no_panics(tokenizer):
+        alone, around = (len(untyped("a", add_special_tokens=adds)["input_ids"]) for adds in (False, True))
+        if around - alone > MAX_ADDED_IDS:
+            return f"puts {around - alone:,} tokens around each text ({MAX_ADDED_IDS} are allowed)"
+        plain = Tokenizer.from_str(stated)
+        plain.encode_special_tokens = True
+        spelled = _spelled(sorted(token.content for token in tokenizer.added_tokens_decoder.values()))
+        for backend, texts in ((tokenizer.backend_tokenizer, (*_pumped(), *spelled)), (plain, (*PROBES, *spelled))):
+            for text in texts:
+                ids = backend.encode(text, add_special_tokens=False).ids
+                if len(ids) > MAX_IDS * len(text) + MAX_ADDED_IDS:
+                    return f"makes {len(ids):,} tokens of {len(text):,} characters ({MAX_IDS} for each are allowed)"
+                untyped.decode(ids, clean_up_tokenization_spaces=False)
+    return None
+
+
+def _pumped() -> Iterator[str]:
+    for character in _ASCII:
+        yield character * _PUMPED
+    for one, other in product(_COMMON, repeat=2):
+        yield (one + other) * (_PUMPED // 4)
+    mixture = "".join(PROBES)
+    yield from (mixture, mixture.replace(" ", ""), mixture[::-1])
+
+
+def _spelled(tokens: Sequence[str]) -> list[str]:
+    """Texts of some of the added tokens."""
+    chosen = [token for token in tokens[:: max(1, len(tokens) // 50)] if token]
+    return ["".join(chosen), " ".join(chosen)]
