@@ -25,7 +25,11 @@ MAX_HEADER_BYTES = 2**25
 """Of a safetensors file; 100,000 tensors take half of it."""
 _SLACK = 2**24
 """Numbers that a model may need beside those in its weights: what is missing in them is reported by name later."""
-_MAX_BUFFER_BYTES = 2**31
+_BUFFER_BYTES = 2**31
+"""That a model may need at least for what is computed when it is built: attention masks, rotations. More is allowed
+where the weights are larger."""
+_QUANTIZED = {"quantization_config", "compression_config"}
+"""Keys that make transformers load other packages, and kernels from a hub."""
 _NUM_LAYERS = re.compile(r"(?!.*per_)(.*_)?layers?")
 _HINT = "config.json and model.safetensors are not of one model"
 
@@ -37,8 +41,13 @@ class TooManyError(Exception):
 def require_sizes(folder: Path, source: str) -> None:
     """Raise ModelError where the model that config.json describes is larger than its weights, with both values."""
     stored = read_shapes(folder)
-    for key, value in _integers(json.loads((folder / "config.json").read_bytes())):
-        if _NUM_LAYERS.fullmatch(key) and value > len(stored):
+    for key, value in _entries(json.loads((folder / "config.json").read_bytes())):
+        if key in _QUANTIZED and value:
+            raise ModelError(
+                f"{source}: its weights are quantized ({key} in config.json), and convo computes with fp32",
+                hint="convert it first: AutoModelForCausalLM.from_pretrained(…).dequantize().save_pretrained(…)",
+            )
+        if isinstance(value, int) and _NUM_LAYERS.fullmatch(key) and value > len(stored):
             raise ModelError(
                 f"{source}: {key} is {value:,} in config.json, but the weights are only {len(stored):,} tensors",
                 hint=_HINT,
@@ -66,10 +75,11 @@ def require_sizes(folder: Path, source: str) -> None:
             f"({name} is {wanted[name]} by config.json" + (f" and {there} in the weights)" if there else ")"),
             hint=_HINT,
         )
-    if (num_bytes := sum(buffer.nbytes for buffer in model.buffers())) > _MAX_BUFFER_BYTES:
+    allowed = max(_BUFFER_BYTES, 4 * num_stored)
+    if (num_bytes := sum(buffer.nbytes for buffer in model.buffers())) > allowed:
         raise ModelError(
             f"{source}: the model of config.json needs {num_bytes:,} bytes of tables beside its weights "
-            f"({_MAX_BUFFER_BYTES:,} are allowed)",
+            f"({allowed:,} are allowed)",
             hint="its number of positions may be wrong",
         )
 
@@ -102,14 +112,14 @@ def _weights(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
 
 
-def _integers(values: Any) -> Iterator[tuple[str, int]]:
-    """Every integer at any depth of a JSON value, with its key."""
+def _entries(values: Any) -> Iterator[tuple[str, Any]]:
+    """Every key of a JSON value at any depth, with its value."""
     waiting = [values]
     while waiting:
         value = waiting.pop()
         if isinstance(value, dict):
             waiting += value.values()
-            yield from ((key, one) for key, one in value.items() if isinstance(one, int))
+            yield from value.items()
         elif isinstance(value, list):
             waiting += value
 
@@ -120,7 +130,7 @@ def _on_meta(folder: Path, num_tensors: int) -> Any:
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     with _counting(16 * num_tensors + 1024), torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
 
 
 @contextmanager
