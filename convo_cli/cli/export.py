@@ -33,8 +33,10 @@ def export(
             hint="give a run directory, such as runs/convo, or one of its checkpoints",
         )
     from convo_cli.runs.model_folder import require_writable
+    from convo_cli.text.bounded import start
 
     require_writable(out, force=force)
+    start()
 
     from convo_cli.cli.progress import make_progress
     from convo_cli.export.huggingface import export_huggingface

@@ -81,8 +81,10 @@ def resume(
                 hint = f"a run looks for its data relative to itself; say where it is: --set data.{key}=PATH"
                 raise UsageError(error.message, hint=hint) from None
 
+    from convo_cli.text.bounded import start
     from convo_cli.training.signals import listening
 
+    start()
     with listening():  # before torch is imported, which takes seconds
         if is_proof:
             _verify(run_dir, run_config, steps, allow_changed, as_json=as_json, is_quiet=is_quiet)

@@ -30,6 +30,8 @@ _BUFFER_BYTES = 2**31
 where the weights are larger."""
 _QUANTIZED = {"quantization_config", "compression_config"}
 """Keys that make transformers load other packages, and kernels from a hub."""
+_MAX_LAYERS = 1000
+"""No known model has 200."""
 _NUM_LAYERS = re.compile(r"(?!.*per_)(.*_)?layers?")
 _HINT = "config.json and model.safetensors are not of one model"
 
@@ -47,9 +49,10 @@ def require_sizes(folder: Path, source: str) -> None:
                 f"{source}: its weights are quantized ({key} in config.json), and convo computes with fp32",
                 hint="convert it first: AutoModelForCausalLM.from_pretrained(…).dequantize().save_pretrained(…)",
             )
-        if isinstance(value, int) and _NUM_LAYERS.fullmatch(key) and value > len(stored):
+        if isinstance(value, int) and _NUM_LAYERS.fullmatch(key) and value > min(len(stored), _MAX_LAYERS):
             raise ModelError(
-                f"{source}: {key} is {value:,} in config.json, but the weights are only {len(stored):,} tensors",
+                f"{source}: {key} is {value:,} in config.json, but the weights are {len(stored):,} tensors "
+                f"(and {_MAX_LAYERS:,} layers are allowed)",
                 hint=_HINT,
             )
     require_bearable(TRY_CONFIG, folder, source)
@@ -129,7 +132,7 @@ def _on_meta(folder: Path, num_tensors: int) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    with _counting(16 * num_tensors + 1024), torch.device("meta"):
+    with _counting(6 * num_tensors + 1024), torch.device("meta"):
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
 
 
