@@ -32,7 +32,7 @@ _QUANTIZED = {"quantization_config", "compression_config"}
 """Keys that make transformers load other packages, and kernels from a hub."""
 _MAX_LAYERS = 1000
 """No known model has 200."""
-_NUM_LAYERS = re.compile(r"(?!.*per_)(.*_)?layers?")
+_NUM_LAYERS = re.compile("(num_|n_)?((hidden|encoder|decoder)_)?layers?")
 _HINT = "config.json and model.safetensors are not of one model"
 
 

@@ -39,10 +39,9 @@ def excess(spec: Mapping[str, Any]) -> str | None:
     if decoded > MAX_DECODED:
         return f"can decode a character of a token to {decoded:,.0f} ({MAX_DECODED} are allowed)"
     model = spec.get("model") or {}
-    longest = max(map(len, model.get("vocab") or ())) if isinstance(model.get("vocab"), dict) else 0
-    if isinstance(model.get("vocab"), list):
-        longest = max((len(entry[0]) for entry in model["vocab"]), default=0)
-    longest = max(longest, *(len(token["content"]) for token in spec.get("added_tokens") or ()), 0)
+    words = [word if isinstance(word, str) else word[0] for word in model.get("vocab") or ()]  # Unigram: with scores
+    words += [token["content"] for token in spec.get("added_tokens") or ()]
+    longest = max(map(len, words), default=0)
     if longest > MAX_TOKEN_CHARACTERS:
         return f"has a token of {longest:,} characters ({MAX_TOKEN_CHARACTERS:,} are allowed)"
     if (word := model.get("max_input_chars_per_word") or 0) > MAX_WORD_CHARACTERS:

@@ -16,7 +16,6 @@ from tokenizers import Tokenizer
 
 from convo_cli.errors import ModelError
 from convo_cli.text.expansion import excess
-from convo_cli.text.panics import no_panics
 from convo_cli.text.probes import PROBES
 from convo_cli.text.tokenizer import open_tokenizer
 
@@ -68,19 +67,18 @@ def _fault(tokenizer: PreTrainedTokenizerBase) -> str | None:
     if found := excess(json.loads(stated)):
         return found
     untyped: Any = tokenizer
-    with no_panics(tokenizer):
-        alone, around = (len(untyped("a", add_special_tokens=adds)["input_ids"]) for adds in (False, True))
-        if around - alone > MAX_ADDED_IDS:
-            return f"puts {around - alone:,} tokens around each text ({MAX_ADDED_IDS} are allowed)"
-        plain = Tokenizer.from_str(stated)
-        plain.encode_special_tokens = True
-        spelled = _spelled(sorted(token.content for token in tokenizer.added_tokens_decoder.values()))
-        for backend, texts in ((tokenizer.backend_tokenizer, (*_pumped(), *spelled)), (plain, (*PROBES, *spelled))):
-            for text in texts:
-                ids = backend.encode(text, add_special_tokens=False).ids
-                if len(ids) > MAX_IDS * len(text) + MAX_ADDED_IDS:
-                    return f"makes {len(ids):,} tokens of {len(text):,} characters ({MAX_IDS} for each are allowed)"
-                untyped.decode(ids, clean_up_tokenization_spaces=False)
+    alone, around = (len(untyped("a", add_special_tokens=adds)["input_ids"]) for adds in (False, True))
+    if around - alone > MAX_ADDED_IDS:
+        return f"puts {around - alone:,} tokens around each text ({MAX_ADDED_IDS} are allowed)"
+    plain = Tokenizer.from_str(stated)
+    plain.encode_special_tokens = True
+    spelled = _spelled(sorted(token.content for token in tokenizer.added_tokens_decoder.values()))
+    for backend, texts in ((tokenizer.backend_tokenizer, (*_pumped(), *spelled)), (plain, (*PROBES, *spelled))):
+        for text in texts:
+            ids = backend.encode(text, add_special_tokens=False).ids
+            if len(ids) > MAX_IDS * len(text) + MAX_ADDED_IDS:
+                return f"makes {len(ids):,} tokens of {len(text):,} characters ({MAX_IDS} for each are allowed)"
+            untyped.decode(ids, clean_up_tokenization_spaces=False)
     return None
 
 

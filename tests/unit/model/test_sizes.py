@@ -1,0 +1,104 @@
+"""What config.json asks for is compared with the weights before it is allocated; every real kind of folder passes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from convo_cli.errors import ModelError
+from convo_cli.model import sizes
+from convo_cli.model.build import load_model
+from convo_cli.model.sizes import read_shapes, require_sizes
+from tests.foreign import SIZE, byte_pairs, fast, save_foreign
+from tests.hostile_folders import change, harmless
+
+GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64}
+KINDS = {
+    "gpt2": GPT2, "llama": SIZE, "qwen2": SIZE, "gpt_neox": SIZE,
+    "opt": {**SIZE, "ffn_dim": 64, "word_embed_proj_dim": 32},
+    "gemma": {**SIZE, "num_key_value_heads": 1, "head_dim": 16},
+    "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 2},
+    "mixtral": {**SIZE, "num_key_value_heads": 1, "num_local_experts": 4},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return fast(byte_pairs(), eos_token="<|endoftext|>")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_model_passes(tmp_path, tokenizer, kind, monkeypatch):
+    monkeypatch.setattr(sizes, "_SLACK", 0)
+    require_sizes(save_foreign(tmp_path, kind, tokenizer, KINDS[kind]), "model")
+
+
+@pytest.mark.parametrize("form", ["without prefix", "untied", "fp16", "sharded"])
+def test_every_form_of_weights_passes(tmp_path, tokenizer, form, monkeypatch):
+    monkeypatch.setattr(sizes, "_SLACK", 0)
+    save_foreign(tmp_path, "gpt2", tokenizer, GPT2)
+    file = tmp_path / "model.safetensors"
+    tensors = load_file(file)
+    assert "lm_head.weight" not in tensors, "it is tied"
+    if form == "without prefix":
+        tensors = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
+    if form == "untied":
+        tensors["lm_head.weight"] = tensors["transformer.wte.weight"].clone()
+        change(tmp_path / "config.json", tie_word_embeddings=False)
+    if form == "fp16":
+        tensors = {name: tensor.half() for name, tensor in tensors.items()}
+    if form == "sharded":
+        file.unlink()
+        names = sorted(tensors)
+        shards = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
+        for shard, inside in shards.items():
+            save_file({name: tensors[name] for name in inside}, tmp_path / shard, {"format": "pt"})
+        index = {"metadata": {}, "weight_map": {name: shard for shard, inside in shards.items() for name in inside}}
+        (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    else:
+        save_file(tensors, file, {"format": "pt"})
+    require_sizes(tmp_path, "model")
+    assert load_model(str(tmp_path)).dtype == torch.float32
+
+
+@pytest.fixture
+def model(tmp_path):
+    return harmless(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"vocab_size": 10**8}, r"3,200,\d+,\d+ numbers, but the weights hold 26,944 \(.*\(100000000, 32\) by config"),
+        ({"n_positions": 10**8}, r"transformer.wpe.weight is \(100000000, 32\) by config.json and \(128, 32\) in the"),
+        ({"n_layer": 17}, "n_layer is 17 in config.json, but the weights are 16 tensors"),
+        ({"text_config": {"num_hidden_layers": 10**12}}, "num_hidden_layers is 1,000,000,000,000 in config.json"),
+        ({"num_labels": 10**12}, "its config.json (takes over .* of memory|takes over .* CPU)"),
+        ({"quantization_config": {"quant_method": "fp8"}}, "its weights are quantized"),
+    ],
+)
+def test_what_the_weights_cannot_fill_is_refused_with_both_values(model, values, says):
+    change(model / "config.json", **values)
+    with pytest.raises(ModelError, match=says):
+        require_sizes(model, "model")
+
+
+def test_parts_without_numbers_are_counted_while_they_are_made():
+    with pytest.raises(sizes.TooManyError), sizes._counting(100):
+        torch.nn.ModuleList(torch.nn.Identity() for _ in range(10**9))
+    with sizes._counting(100):
+        torch.nn.Linear(1, 1)
+    torch.nn.ModuleList(torch.nn.Identity() for _ in range(200))
+
+
+def test_a_header_as_long_as_a_book_is_not_read(model):
+    shutil.copyfile(model / "model.safetensors", model / "copy")
+    (model / "model.safetensors").write_bytes((2**26).to_bytes(8, "little") + b" " * 100)
+    with pytest.raises(ModelError, match="its header is 67,108,864 bytes"):
+        read_shapes(model)
+    shutil.move(model / "copy", model / "model.safetensors")
+    assert len(read_shapes(model)) == 16
