@@ -71,8 +71,10 @@ def main() -> None:
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     sys.modules["torch"] = None  # type: ignore[assignment]  # nothing here needs it, and its import takes a second
+    from transformers import dynamic_module_utils
     from transformers.utils.chat_template_utils import render_jinja_template
 
+    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0  # nothing may ask on stdin, where the requests come from
     from convo_cli.text.trial import try_config, try_tokenizer
 
     work: dict[bytes, Callable[[bytes], bytes]] = {
