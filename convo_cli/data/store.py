@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from convo_cli.access import only_own
 from convo_cli.data.dialogue import Dialogue
 from convo_cli.data.fingerprint import fingerprint
 from convo_cli.errors import CheckpointError
@@ -74,11 +75,13 @@ class FileColumn:
 
     def __init__(self, path: Path, dtype: np.dtype[Any]) -> None:
         self._path, self._dtype = path, dtype
-        self._file = os.open(path, os.O_RDONLY)
+        self._file = only_own(os.fspath(path), os.O_RDONLY)
         weakref.finalize(self, os.close, self._file)
         self._state = self._read_state()
         self._num_reads = 0
-        self._length = self._state[0] // dtype.itemsize
+        self._length, rest = divmod(self._state[0], dtype.itemsize)
+        if rest:
+            raise self._error(f"not a row of {dtype.itemsize}-byte numbers ({self._state[0]:,} bytes)")
 
     def __len__(self) -> int:
         return self._length
@@ -150,9 +153,12 @@ class TokenStore:
 
     @classmethod
     def open(cls, folder: Path) -> TokenStore:
-        """Open the files that `write` made; reading an example reads its part of them."""
+        """Open the files that `write` made; reading an example reads its part of them.
+
+        What is in them may be anything: see `convo_cli.data.sound`. PermissionError for a file of another user.
+        """
         input_ids, targets = (FileColumn(folder / name, dtype) for name, dtype in _TOKENS.items())
-        return cls(input_ids, targets, *(np.fromfile(folder / name, dtype) for name, dtype in _COLUMNS.items()))
+        return cls(input_ids, targets, *(_read_column(folder / name, dtype) for name, dtype in _COLUMNS.items()))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -183,6 +189,11 @@ class TokenStore:
         """The file and line of dialogue ``index``; ``files`` as they were given to `build`."""
         dialogue = self.dialogues[index]
         return f"{files[dialogue['file']]}:{dialogue['line']}"
+
+
+def _read_column(path: Path, dtype: np.dtype[Any]) -> NDArray[Any]:
+    column = FileColumn(path, dtype)[:]
+    return np.array(column)
 
 
 def write(parts: Iterable[TokenStore], folder: Path) -> None:

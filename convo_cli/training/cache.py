@@ -2,7 +2,8 @@
 
 A folder is made under a lock of its own, so that of two processes the second waits and then reads what the first one
 made. A killed process leaves at most a hidden folder that the next one removes. Every file is verified before it is
-read, and a folder that does not verify is made again.
+read, and a folder that does not verify is made again. Only this user can enter the cache: what others may have written
+is not read, and what is derived from the data is not more readable than the data.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from filelock import FileLock, Timeout
 
-from convo_cli.errors import ChangedError, CheckpointError
+from convo_cli.access import find_intruder, only_own, take_directory
+from convo_cli.errors import ChangedError, CheckpointError, typeable
 from convo_cli.events import Notice, Report
 from convo_cli.runs.atomic import disk_errors, publish_directory, verify_directory
 from convo_cli.runs.snapshot import Snapshot
@@ -44,11 +46,7 @@ class Cache:
 
     def __init__(self, home: Path | None, report: Report) -> None:
         self._report = report
-        if home is not None and _is_writable(home / NAME):
-            self._root = home / NAME
-        else:
-            self._root = Path(tempfile.mkdtemp(prefix="convo-"))
-            atexit.register(shutil.rmtree, self._root, ignore_errors=True)
+        self._root = home / NAME if home is not None and _is_writable(home / NAME) else _temporary()
 
     def get(
         self,
@@ -60,19 +58,17 @@ class Cache:
     ) -> tuple[T, bool]:
         """What ``open_`` reads from the folder of this kind, key and variant, and whether it was there before.
 
-        ``make`` fills an empty folder where there is none. Whatever it raises leaves nothing behind.
+        ``make`` fills an empty folder where there is none, or ``open_`` raises CheckpointError or OSError for one that
+        was there. Whatever it raises leaves nothing behind.
         """
-        folder = self._folder(kind, key, variant or {})
-        with self._locked(folder):
-            verified = self._verified(folder)
-            if verified is None:
+        with self._locked(kind, key, variant or {}) as folder:
+            found = self._found(folder, open_)
+            if not found:
                 publish_directory(folder, partial(_fill, make, key, variant or {}))
             os.utime(folder)
-            opened = open_(folder)
-            if verified is not None:
-                verified.require_unchanged()
+            opened = found[0] if found else open_(folder)
         self._prune()
-        return opened, verified is not None
+        return opened, bool(found)
 
     def keep(self, kind: str, key: Mapping[str, Any], variant: Mapping[str, Any], made: Path) -> None:
         """Move the files of a folder that ``make`` has filled and then refused to where `related` finds them."""
@@ -81,53 +77,74 @@ class Cache:
             for file in made.iterdir():
                 os.replace(file, aside / file.name)
 
-        folder = self._folder(kind, key, variant)
-        with self._locked(folder):
+        with self._locked(kind, key, variant) as folder:
             publish_directory(folder, partial(_fill, move, key, variant))
 
     def related(
         self, kinds: Sequence[str], key: Mapping[str, Any], open_: Callable[[Path], T]
     ) -> list[tuple[Mapping[str, Any], T]]:
-        """The variants of this key that are there, of any of the kinds, and what ``open_`` reads from their folders."""
+        """The variants of this key that are there, of any of the kinds, and what ``open_`` reads from their folders.
+
+        Called while ``make`` fills a folder of the cache.
+        """
         found = []
         for kind in kinds:
-            family = self._folder(kind, key, {}).name.rpartition("-")[0]
+            family = _name(kind, key, {}).rpartition("-")[0]
             for folder in sorted(self._root.glob(f"{family}-*[0-9a-f]")):
                 # A locked folder is being filled, perhaps by this process; a damaged one is useless.
-                with suppress(Timeout, CheckpointError, ChangedError), FileLock(_lock_of(folder)).acquire(timeout=0):
-                    verified = verify_directory(folder)
-                    opened = json.loads((folder / _KEY_FILE).read_bytes())["variant"], open_(folder)
+                with (
+                    suppress(Timeout, CheckpointError, ChangedError, OSError),
+                    FileLock(_lock_of(folder)).acquire(timeout=0),
+                ):
+                    verified = _verified(folder)
+                    variant = _read_variant(folder, kind, key)
+                    opened = open_(folder)
                     verified.require_unchanged()
-                    found.append(opened)
+                    found.append((variant, opened))
         return found
 
-    def _folder(self, kind: str, key: Mapping[str, Any], variant: Mapping[str, Any]) -> Path:
-        return self._root / "-".join([kind, *(hashlib.sha256(_text(part)).hexdigest()[:16] for part in (key, variant))])
-
-    def _verified(self, folder: Path) -> Snapshot | None:
-        """The folder's files as they were before they were verified; None where it has to be made."""
-        if not folder.exists():
-            return None
+    def _found(self, folder: Path, open_: Callable[[Path], T]) -> list[T]:
+        """What ``open_`` reads from a folder that is there and whole; empty where it has to be made."""
+        if not os.path.lexists(folder):
+            return []
         try:
-            return verify_directory(folder)
-        except CheckpointError as error:
-            self._report(Notice(f"{error}; it is created again", is_warning=True))
-            return None
+            verified = _verified(folder)
+            opened = open_(folder)
+        except (CheckpointError, OSError) as error:
+            what = error if isinstance(error, CheckpointError) else f"{folder}: {error.strerror or error}"
+            self._report(Notice(f"{what}; it is created again", is_warning=True))
+            return []
+        verified.require_unchanged()
+        return [opened]
+
+    def _take_root(self) -> None:
+        """Make the cache, or close it to others; where they may have written into it, one of this process is used."""
+        self._root.parent.mkdir(parents=True, exist_ok=True)
+        if reason := take_directory(self._root):
+            self._report(
+                Notice(
+                    f"{self._root}: not used, because {reason}; the data is prepared for this command alone. To keep "
+                    f"prepared data, remove it (rm -r {typeable(self._root)}) or choose another output_dir",
+                    is_warning=True,
+                )
+            )
+            self._root = _temporary()
 
     @contextmanager
-    def _locked(self, folder: Path) -> Iterator[None]:
-        """Hold the folder's lock; where nothing came of it, nothing stays behind."""
+    def _locked(self, kind: str, key: Mapping[str, Any], variant: Mapping[str, Any]) -> Iterator[Path]:
+        """Hold the lock of a folder; where nothing came of it, nothing stays behind."""
         missing = [above for above in (self._root, *self._root.parents) if not above.exists()]
-        lock = FileLock(_lock_of(folder))
-        with disk_errors(folder):
-            self._root.mkdir(parents=True, exist_ok=True)
+        with disk_errors(self._root):
+            self._take_root()
+            folder = self._root / _name(kind, key, variant)
+            lock = FileLock(_lock_of(folder))
             try:
                 lock.acquire(timeout=0)
             except Timeout:
                 self._report(Notice("another convo prepares the same data; waiting for it"))
                 lock.acquire()
         try:
-            yield
+            yield folder
         except BaseException:
             with suppress(OSError):  # not empty: another process uses it
                 Path(lock.lock_file).unlink()
@@ -154,8 +171,39 @@ class Cache:
 
 
 def _fill(make: Callable[[Path], None], key: Mapping[str, Any], variant: Mapping[str, Any], aside: Path) -> None:
+    aside.chmod(0o700)
     make(aside)
     (aside / _KEY_FILE).write_bytes(_text({"key": key, "variant": variant}))
+
+
+def _verified(folder: Path) -> Snapshot:
+    """The folder's files as they were before they were verified; CheckpointError where others may have written them."""
+    if intruder := find_intruder(folder):
+        raise CheckpointError(intruder)
+    return verify_directory(folder)
+
+
+def _read_variant(folder: Path, kind: str, key: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The variant that the folder is of; CheckpointError where it is named after another one."""
+    try:
+        with open(folder / _KEY_FILE, "rb", opener=only_own) as file:
+            variant = json.load(file)["variant"]
+        if _name(kind, key, variant) == folder.name:
+            return cast("Mapping[str, Any]", variant)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{folder / _KEY_FILE}: {error}") from error
+    raise CheckpointError(f"{folder / _KEY_FILE}: of another folder")
+
+
+def _name(kind: str, key: Mapping[str, Any], variant: Mapping[str, Any]) -> str:
+    return "-".join([kind, *(hashlib.sha256(_text(part)).hexdigest()[:16] for part in (key, variant))])
+
+
+def _temporary() -> Path:
+    """A folder that goes with the process."""
+    folder = Path(tempfile.mkdtemp(prefix="convo-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _text(value: Mapping[str, Any]) -> bytes:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from convo_cli.data.dialogue import Dialogue
+from convo_cli.data.sound import require_sound
 from convo_cli.data.store import Encoded, TokenStore
+from convo_cli.errors import CheckpointError
 from convo_cli.training.cache import Cache
 
 TOKENS, REFUSED = "tokens", "refused"
@@ -28,6 +31,8 @@ class EarlierStore:
 
         A dialogue that fits under both is one example under both. Windows of whole turns depend on max_length alone.
         """
+        if number >= len(self.store.dialogues):
+            return None
         row = self.store.dialogues[number]
         num_tokens = int(row["num_tokens"])
         fits = num_tokens <= min(self.max_length, max_length)
@@ -39,10 +44,15 @@ class EarlierStore:
         return Encoded([self.store[index] for index in range(first, stop)], num_tokens)
 
 
-def find_earlier(cache: Cache, key: Mapping[str, Any]) -> list[EarlierStore]:
+def find_earlier(cache: Cache, key: Mapping[str, Any], *, num_ids: int, num_files: int) -> list[EarlierStore]:
     """Open the stores of this key, of any max_length and long_turns."""
-    found = cache.related((TOKENS, REFUSED), key, TokenStore.open)
-    return [EarlierStore(store, int(variant["max_length"])) for variant, store in found]
+    stores = list[EarlierStore]()
+    for variant, store in cache.related((TOKENS, REFUSED), key, TokenStore.open):
+        with suppress(CheckpointError):  # a forged one is useless, like a damaged one
+            max_length = int(variant["max_length"])
+            require_sound(store, num_ids=num_ids, max_length=max_length, num_files=num_files)
+            stores.append(EarlierStore(store, max_length))
+    return stores
 
 
 def find_encoded(earlier: Sequence[EarlierStore], number: int, dialogue: Dialogue, max_length: int) -> Encoded | None:

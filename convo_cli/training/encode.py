@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import chain, islice
-from typing import TypeVar
 
+from convo_cli.background import one_ahead
 from convo_cli.config.schema import RunConfig
 from convo_cli.data.dialogue import Dialogue
 from convo_cli.data.omissions import Omissions
@@ -20,8 +19,6 @@ from convo_cli.runs.provenance import DataFile
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.training.earlier import EarlierStore, find_encoded
 from convo_cli.training.preflight import check_targets
-
-_Item = TypeVar("_Item")
 
 _CHUNK = 256  # dialogues encoded at once: the tokenizer works on all cores
 _CHECKED_DIALOGUES = 64  # rendered by transformers as well, and read back
@@ -49,31 +46,22 @@ def encode_files(
     """
     paths = [file.path for file in files]
 
-    def chunks(stream: Iterator[Dialogue]) -> Iterator[list[tuple[Dialogue, Encoded | Problem]]]:
+    def works(stream: Iterator[Dialogue]) -> Iterator[Callable[[], list[tuple[Dialogue, Encoded | Problem]]]]:
         num_read = 0
         while chunk := list(islice(stream, _CHUNK)):
             if num_read == 0:
                 _check_template(chunk[:_CHECKED_DIALOGUES], encoder, report)
-            known = {
-                number: one
-                for number, dialogue in enumerate(chunk, num_read)
-                if (one := find_encoded(earlier, number, dialogue, encoder.max_length))
-            }
-            fresh = iter(
-                encode([one for number, one in enumerate(chunk, num_read) if number not in known], config, encoder)
-            )
-            yield [
-                (dialogue, known[number] if number in known else next(fresh))
+            known = [
+                find_encoded(earlier, number, dialogue, encoder.max_length)
                 for number, dialogue in enumerate(chunk, num_read)
             ]
+            yield partial(_encode_rest, chunk, known, config, encoder)
             num_read += len(chunk)
 
     done = 0
-    with (
-        read_unchanged(files, config.data, omissions) as dialogues,
-        closing(_one_ahead(chunks(islice(dialogues, max_dialogues)))) as ahead,
-    ):
-        for chunk in ahead:
+    with read_unchanged(files, config.data, omissions) as dialogues:
+        # Tokenizers work outside Python's lock: the next chunk is read, and the last one stored, while one is encoded.
+        for chunk in one_ahead(works(islice(dialogues, max_dialogues))):
             yield to_store(chunk, config, encoder, found, paths)
             done += len(chunk)
             report(Progress(stage, done, total))
@@ -82,6 +70,14 @@ def encode_files(
             "the data contains no dialogue to train on",
             hint='dialogues that say "train": false (or "weight": 0, "loss": false) are left out',
         )
+
+
+def _encode_rest(
+    chunk: Sequence[Dialogue], known: Sequence[Encoded | None], config: RunConfig, encoder: DialogueEncoder
+) -> list[tuple[Dialogue, Encoded | Problem]]:
+    """Each dialogue with what is known of it, or with what encoding it gives."""
+    fresh = iter(encode([dialogue for dialogue, one in zip(chunk, known, strict=True) if one is None], config, encoder))
+    return [(dialogue, one or next(fresh)) for dialogue, one in zip(chunk, known, strict=True)]
 
 
 def encode(dialogues: Sequence[Dialogue], config: RunConfig, encoder: DialogueEncoder) -> list[Encoded | Problem]:
@@ -112,15 +108,6 @@ def to_store(
     part = TokenStore.build(accepted, paths)
     check_targets([dialogue for dialogue, _ in accepted], part, config.dialogue.train_on, encoder.stop_ids, found)
     return part
-
-
-def _one_ahead(items: Iterator[_Item]) -> Generator[_Item, None, None]:
-    """The same items, each made in a thread while the one before it is used: tokenizers work outside Python's lock."""
-    with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = thread.submit(next, items, None)
-            yield item
 
 
 def _check_template(dialogues: Iterable[Dialogue], encoder: DialogueEncoder, report: Report) -> None:

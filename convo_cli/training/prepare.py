@@ -15,12 +15,15 @@ import msgspec
 import numpy as np
 
 from convo_cli import __version__
+from convo_cli.access import only_own
+from convo_cli.background import in_background
 from convo_cli.config.schema import RunConfig
 from convo_cli.data.omissions import Omissions, report_omissions
 from convo_cli.data.report import ProblemGroup
+from convo_cli.data.sound import require_sound
 from convo_cli.data.store import TokenStore, write
 from convo_cli.data.unchanged import read_unchanged
-from convo_cli.errors import DataError
+from convo_cli.errors import CheckpointError, DataError, ModelError
 from convo_cli.events import Notice, Progress, Report
 from convo_cli.runs.provenance import DataFile, DataFiles
 from convo_cli.text.contract import contract_of
@@ -36,6 +39,7 @@ from convo_cli.text.tokenizer import (
     load_pretrained_tokenizer,
     train_sentencepiece,
 )
+from convo_cli.text.vocabulary import num_ids
 from convo_cli.training.cache import Cache
 from convo_cli.training.earlier import REFUSED, TOKENS, find_earlier
 from convo_cli.training.encode import encode_files, trains_on_users
@@ -121,6 +125,7 @@ def prepare_data(
             "max_dialogues": max_dialogues,
         }
         variant = {"max_length": encoder.max_length, "long_turns": config.dialogue.long_turns}
+        size = num_ids(encoder.tokenizer)
 
         def make(folder: Path) -> None:
             refusals = Refusals(max_listed)
@@ -128,7 +133,7 @@ def prepare_data(
             chunks = encode_files(
                 files, config, encoder, refusals, report, omissions=omissions,
                 stage=f"encoding {what} data", max_dialogues=max_dialogues, total=_num_lines(files, max_dialogues),
-                earlier=find_earlier(cache, key),
+                earlier=find_earlier(cache, key, num_ids=size, num_files=len(files)),
             )  # fmt: skip
             write(chunks, folder)
             (folder / _OMISSIONS_FILE).write_bytes(msgspec.json.encode(omissions))
@@ -137,7 +142,15 @@ def prepare_data(
                     cache.keep(REFUSED, key, variant, folder)
                 raise PreflightError(groups, refusals.needed)
 
-        (opened, omissions), was_there = cache.get(TOKENS, key, make, _open, variant)
+        def open_(folder: Path) -> tuple[TokenStore, list[Omissions]]:
+            store = TokenStore.open(folder)
+            try:
+                require_sound(store, num_ids=size, max_length=encoder.max_length, num_files=len(files))
+                return store, _read_omissions(folder, len(files))
+            except CheckpointError as error:
+                raise CheckpointError(f"{folder}: not what encoding gives ({error})") from error
+
+        (opened, omissions), was_there = cache.get(TOKENS, key, make, open_, variant)
         if was_there:
             report(Notice(f"the {what} data was encoded by an earlier run; using its tokens"))
         report_omissions(omissions, [file.path for file in files], config.data.reasoning, report)
@@ -195,17 +208,31 @@ def _context(config: RunConfig) -> int | None:
 def _spiece(config: RunConfig, files: DataFiles, cache: Cache, report: Report) -> bytes:
     def make(folder: Path) -> None:
         report(Progress("training the tokenizer", 0))
+        (folder / SPIECE_FILE).write_bytes(in_background(train))
+
+    def train() -> bytes:
         with read_unchanged(files.train, config.data) as dialogues:
             texts = (turn.text for dialogue in dialogues for turn in dialogue.turns)
-            spiece = train_sentencepiece(texts, config.tokenizer)
-        (folder / SPIECE_FILE).write_bytes(spiece)
+            return train_sentencepiece(texts, config.tokenizer)
 
     key = {
         **_reading(config, files.train),
         "packages": {"sentencepiece": version("sentencepiece")},
         "tokenizer": config.tokenizer.model_dump(),
     }
-    return cache.get("tokenizer", key, make, lambda folder: (folder / SPIECE_FILE).read_bytes())[0]
+
+    def open_(folder: Path) -> bytes:
+        with open(folder / SPIECE_FILE, "rb", opener=only_own) as file:
+            spiece = file.read()
+        try:
+            size = len(from_sentencepiece(spiece))
+        except ModelError as error:
+            raise CheckpointError(f"{folder / SPIECE_FILE}: {error}") from error
+        if size > config.tokenizer.vocab_size:
+            raise CheckpointError(f"{folder / SPIECE_FILE}: {size:,} tokens, more than tokenizer.vocab_size")
+        return spiece
+
+    return cache.get("tokenizer", key, make, open_)[0]
 
 
 def _reading(config: RunConfig, files: Sequence[DataFile]) -> dict[str, object]:
@@ -219,8 +246,15 @@ def _reading(config: RunConfig, files: Sequence[DataFile]) -> dict[str, object]:
     }
 
 
-def _open(folder: Path) -> tuple[TokenStore, list[Omissions]]:
-    return TokenStore.open(folder), msgspec.json.decode((folder / _OMISSIONS_FILE).read_bytes(), type=list[Omissions])
+def _read_omissions(folder: Path, num_files: int) -> list[Omissions]:
+    with open(folder / _OMISSIONS_FILE, "rb", opener=only_own) as file:
+        try:
+            omissions = msgspec.json.decode(file.read(), type=list[Omissions])
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise CheckpointError(f"{_OMISSIONS_FILE}: {error}") from error
+    if len(omissions) != num_files:
+        raise CheckpointError(f"{_OMISSIONS_FILE} counts {len(omissions)} files")
+    return omissions
 
 
 def _num_lines(files: Sequence[DataFile], most: int | None) -> int | None:

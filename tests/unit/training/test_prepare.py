@@ -14,7 +14,6 @@ from convo_cli.errors import DataError, ModelError
 from convo_cli.events import Notice, Progress
 from convo_cli.runs.provenance import read_data_files
 from convo_cli.training.cache import Cache
-from convo_cli.training.encode import _one_ahead
 from convo_cli.training.preflight import PreflightError, advice_for_long_turns, count_tokens
 from convo_cli.training.prepare import build_encoder, prepare_data
 from tests.conftest import SAMPLE_DATA
@@ -440,28 +439,3 @@ def test_a_tokenizer_that_changes_texts_is_told(tiny_config, prepare, events, ma
     prepare(tiny_config(data=of(write(["Hello", "hi!"]))), encoder)
     (warning,) = [event.message for event in events if isinstance(event, Notice) and event.is_warning]
     assert "data.jsonl:1 says 'Hello', the model will read 'hello' (1 of the first turns differ)" in warning
-
-
-def test_chunks_made_ahead_are_the_same_and_an_error_among_them_comes_in_its_place():
-    def items():
-        yield from ([1], [2], [3])
-        raise DataError("the fourth")
-
-    taken = []
-    with pytest.raises(DataError, match="the fourth"):
-        taken.extend(_one_ahead(items()))
-    assert taken == [[1], [2], [3]]
-
-
-def test_chunks_are_made_no_more_than_one_ahead():
-    made = []
-
-    def items():
-        for number in range(1, 10):
-            made.append(number)
-            yield [number]
-
-    ahead = _one_ahead(items())
-    assert next(ahead) == [1]
-    ahead.close()  # waits for the one that is under way
-    assert made == [1, 2]

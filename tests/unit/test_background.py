@@ -1,0 +1,116 @@
+"""Work in a thread: results in order, errors in their place, and a main thread that can leave."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from threading import Event
+
+import pytest
+
+from convo_cli.background import in_background, one_ahead
+
+
+def test_results_come_in_order_and_an_error_in_its_place():
+    def fail():
+        raise ZeroDivisionError
+
+    taken = []
+    with pytest.raises(ZeroDivisionError):
+        taken.extend(one_ahead([lambda: 1, lambda: 2, fail, lambda: pytest.fail("began")]))
+    assert taken == [1, 2]
+    assert list(one_ahead([])) == []
+
+
+def test_one_piece_of_work_runs_while_the_result_before_it_is_used_and_the_next_one_is_not_begun():
+    begun, asked = [], []
+
+    def works():
+        for number in range(1, 10):
+            asked.append(number)
+            yield lambda number=number: begun.append(number) or number
+
+    ahead = one_ahead(works())
+    assert next(ahead) == 1
+    assert next(ahead) == 2
+    assert asked == [1, 2, 3]
+    assert set(begun) <= {1, 2, 3}
+
+
+def test_what_the_work_raises_is_raised_here():
+    with pytest.raises(ZeroDivisionError):
+        in_background(lambda: 1 // 0)
+    with pytest.raises(TimeoutError, match="of the work"):
+        in_background(lambda: (_ for _ in ()).throw(TimeoutError("of the work")))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
+@pytest.mark.parametrize("wait", [in_background, lambda work: list(one_ahead([lambda: None, work]))])
+def test_a_signal_ends_the_waiting_and_not_the_work(wait):
+    released, is_done = Event(), Event()
+
+    def work():
+        os.kill(os.getpid(), signal.SIGUSR1)
+        released.wait(60)
+        is_done.set()
+
+    def stop(number, frame):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGUSR1, stop)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            wait(work)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert not is_done.is_set()
+    released.set()
+    assert is_done.wait(60)
+
+
+LEAVING = """
+import atexit, io, sys, threading
+import sentencepiece
+from convo_cli.background import in_background, leave
+
+def lines():
+    while True:
+        yield "words that have no end"
+
+def train():
+    threading.Timer(0.5, lambda: __import__("os").kill(__import__("os").getpid(), 2)).start()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=lines(), model_writer=io.BytesIO(), vocab_size=50, minloglevel=2
+    )
+
+atexit.register(print, "cleaned up")
+try:
+    in_background(train)
+except KeyboardInterrupt:
+    print("interrupted")
+    leave(130)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
+def test_a_stopped_process_ends_at_once_with_its_exit_functions_and_without_an_abort_of_native_code():
+    began = time.monotonic()
+    ran = subprocess.run([sys.executable, "-c", LEAVING], capture_output=True, text=True, check=False, timeout=60)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, "interrupted\ncleaned up\n", "")
+    assert time.monotonic() - began < 30
+
+
+LEFT = """
+import time
+from convo_cli.background import _begin, leave
+_begin(lambda: (time.sleep(0.5), print("done", flush=True)))
+leave(3)
+"""
+
+
+def test_without_a_signal_the_process_ends_when_its_work_is_done():
+    ran = subprocess.run([sys.executable, "-c", LEFT], capture_output=True, text=True, check=False, timeout=60)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (3, "done\n", "")
