@@ -10,8 +10,8 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -73,17 +73,13 @@ def find_intruder(folder: Path) -> str | None:
     """The first of a folder and its files that other users may have written, and why, in words."""
     if not _HAS_OWNERS:
         return None
-    status = folder.lstat()
-    if reason := who_else_writes(status):
-        return f"{folder}: {reason}"
-    # Where the group's writing is the default (umask 0002), the folder keeps others from its files.
-    ignored = _OTHERS_WRITE if not status.st_mode & _OTHERS else 0
-    for file in sorted(folder.iterdir()):
-        status = file.lstat()
-        if not stat.S_ISREG(status.st_mode):
-            return f"{file}: it is not a regular file"
-        if status.st_mode & _OTHERS_WRITE & ~ignored or status.st_uid not in (os.geteuid(), 0):
-            return f"{file}: {who_else_writes(status)}"
+    for path in (folder, *sorted(folder.iterdir())):
+        status = path.lstat()
+        reason = who_else_writes(status)
+        if reason is None and path != folder and not stat.S_ISREG(status.st_mode):
+            reason = "it is not a regular file"
+        if reason is not None:
+            return f"{path}: {reason}"
     return None
 
 
@@ -118,6 +114,17 @@ def readable_by(sources: Iterable[str | Path], place: Path) -> int:
     return stat.S_IRWXU | bits
 
 
+@contextmanager
+def masked(allowed: int) -> Iterator[None]:
+    """Give what is created inside the block no other mode bits than these, beside those that the umask takes."""
+    before = os.umask(0o077)
+    os.umask(before | 0o777 & ~allowed)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
 def close_directory(path: Path, allowed: int) -> bool:
     """Take from a directory's mode what is not ``allowed``; whether it has no more than that now."""
     mode = stat.S_IMODE(path.stat().st_mode)
@@ -137,8 +144,8 @@ def _others_with(status: os.stat_result, group: int, for_group: int, for_others:
 
 
 def _group_at(place: Path) -> int:
-    """The group that a new file or directory there gets, or that what is there has."""
-    with suppress(OSError):
+    """The group of a directory that is there, or that a new file or directory there gets."""
+    if place.is_dir():
         return place.stat().st_gid
     above = next((folder for folder in place.absolute().parents if folder.exists()), Path())
     status = above.stat()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import zstandard
 from rich.text import Text
 
+from convo_cli.access import masked, readable_by
 from convo_cli.cli.console import printable
 from convo_cli.errors import DataError, UsageError, typeable
 from convo_cli.files import special_kind_at
@@ -57,7 +58,7 @@ def fix_files(
     report: Report,
     run_config: RunConfig | None = None,
 ) -> RepairReport:
-    """Repair the files into one, without what ``run_config`` refuses.
+    """Repair the files into one, without what ``run_config`` refuses; it is not more readable than they are.
 
     No file where not one line is left (DataError) or a file changed meanwhile (ChangedError).
     """
@@ -77,7 +78,8 @@ def fix_files(
         from convo_cli.training.screen import judge_of
 
         judge = judge_of(run_config, lambda write, judge: repair(write, judge).num_written)
-    with writing(out) as file, _packed(file, out.suffix.lower()) as write:
+    may_read = readable_by([*paths, out], out)  # out: a file that is replaced
+    with masked(may_read), writing(out) as file, _packed(file, out.suffix.lower()) as write:
         repaired = repair(write, judge)
         if not repaired.num_written:
             raise DataError(

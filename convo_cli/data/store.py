@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,13 +19,15 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from convo_cli.access import only_own
 from convo_cli.data.dialogue import Dialogue
 from convo_cli.data.fingerprint import fingerprint
 from convo_cli.errors import CheckpointError
 
 NO_TARGET, ASSISTANT_TARGET, USER_TARGET = 0, 1, 2
 """What a token is to the loss. User targets count while `dialogue.train_on` is all or the curriculum says so."""
+
+Opener: TypeAlias = Callable[[str, int], int]
+"""What `os.open` does with a path and flags."""
 
 _COUNTED = 1 << 20  # tokens counted at once
 _READS_PER_CHECK = 32
@@ -73,9 +75,9 @@ class FileColumn:
     An overwrite that sets the time of the last change back is not noticed.
     """
 
-    def __init__(self, path: Path, dtype: np.dtype[Any]) -> None:
+    def __init__(self, path: Path, dtype: np.dtype[Any], opener: Opener = os.open) -> None:
         self._path, self._dtype = path, dtype
-        self._file = only_own(os.fspath(path), os.O_RDONLY)
+        self._file = opener(str(path), os.O_RDONLY)
         weakref.finalize(self, os.close, self._file)
         self._state = self._read_state()
         self._num_reads = 0
@@ -152,13 +154,14 @@ class TokenStore:
         )
 
     @classmethod
-    def open(cls, folder: Path) -> TokenStore:
+    def open(cls, folder: Path, opener: Opener = os.open) -> TokenStore:
         """Open the files that `write` made; reading an example reads its part of them.
 
-        What is in them may be anything: see `convo_cli.data.sound`. PermissionError for a file of another user.
+        What is in them is not checked here: see `convo_cli.data.sound`.
         """
-        input_ids, targets = (FileColumn(folder / name, dtype) for name, dtype in _TOKENS.items())
-        return cls(input_ids, targets, *(_read_column(folder / name, dtype) for name, dtype in _COLUMNS.items()))
+        input_ids, targets = (FileColumn(folder / name, dtype, opener) for name, dtype in _TOKENS.items())
+        columns = (np.array(FileColumn(folder / name, dtype, opener)[:]) for name, dtype in _COLUMNS.items())
+        return cls(input_ids, targets, *columns)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -189,11 +192,6 @@ class TokenStore:
         """The file and line of dialogue ``index``; ``files`` as they were given to `build`."""
         dialogue = self.dialogues[index]
         return f"{files[dialogue['file']]}:{dialogue['line']}"
-
-
-def _read_column(path: Path, dtype: np.dtype[Any]) -> NDArray[Any]:
-    column = FileColumn(path, dtype)[:]
-    return np.array(column)
 
 
 def write(parts: Iterable[TokenStore], folder: Path) -> None:

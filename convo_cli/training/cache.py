@@ -23,7 +23,7 @@ from typing import Any, TypeVar, cast
 
 from filelock import FileLock, Timeout
 
-from convo_cli.access import find_intruder, only_own, take_directory
+from convo_cli.access import find_intruder, masked, only_own, take_directory
 from convo_cli.errors import ChangedError, CheckpointError, typeable
 from convo_cli.events import Notice, Report
 from convo_cli.runs.atomic import disk_errors, publish_directory, verify_directory
@@ -46,7 +46,15 @@ class Cache:
 
     def __init__(self, home: Path | None, report: Report) -> None:
         self._report = report
-        self._root = home / NAME if home is not None and _is_writable(home / NAME) else _temporary()
+        self._is_kept = home is not None and _is_writable(home / NAME)
+        self._root = home / NAME if home is not None and self._is_kept else _temporary()
+
+    def opener(self, path: str, flags: int) -> int:
+        """Open a file of the cache, for `open`; PermissionError where it is not this user's.
+
+        A folder that goes with the process may lie where files have other owners than those who made them.
+        """
+        return (only_own if self._is_kept else os.open)(path, flags)
 
     def get(
         self,
@@ -96,8 +104,8 @@ class Cache:
                     suppress(Timeout, CheckpointError, ChangedError, OSError),
                     FileLock(_lock_of(folder)).acquire(timeout=0),
                 ):
-                    verified = _verified(folder)
-                    variant = _read_variant(folder, kind, key)
+                    verified = self._verified(folder)
+                    variant = self._read_variant(folder, kind, key)
                     opened = open_(folder)
                     verified.require_unchanged()
                     found.append((variant, opened))
@@ -108,7 +116,7 @@ class Cache:
         if not os.path.lexists(folder):
             return []
         try:
-            verified = _verified(folder)
+            verified = self._verified(folder)
             opened = open_(folder)
         except (CheckpointError, OSError) as error:
             what = error if isinstance(error, CheckpointError) else f"{folder}: {error.strerror or error}"
@@ -117,10 +125,27 @@ class Cache:
         verified.require_unchanged()
         return [opened]
 
+    def _verified(self, folder: Path) -> Snapshot:
+        """The folder's files as they were before; CheckpointError where they are damaged or may be of others."""
+        if self._is_kept and (intruder := find_intruder(folder)):
+            raise CheckpointError(intruder)
+        return verify_directory(folder)
+
+    def _read_variant(self, folder: Path, kind: str, key: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The variant that the folder is of; CheckpointError where it is named after another one."""
+        try:
+            with open(folder / _KEY_FILE, "rb", opener=self.opener) as file:
+                variant = json.load(file)["variant"]
+            if _name(kind, key, variant) == folder.name:
+                return cast("Mapping[str, Any]", variant)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise CheckpointError(f"{folder / _KEY_FILE}: {error}") from error
+        raise CheckpointError(f"{folder / _KEY_FILE}: of another folder")
+
     def _take_root(self) -> None:
         """Make the cache, or close it to others; where they may have written into it, one of this process is used."""
         self._root.parent.mkdir(parents=True, exist_ok=True)
-        if reason := take_directory(self._root):
+        if self._is_kept and (reason := take_directory(self._root)):
             self._report(
                 Notice(
                     f"{self._root}: not used, because {reason}; the data is prepared for this command alone. To keep "
@@ -128,7 +153,7 @@ class Cache:
                     is_warning=True,
                 )
             )
-            self._root = _temporary()
+            self._root, self._is_kept = _temporary(), False
 
     @contextmanager
     def _locked(self, kind: str, key: Mapping[str, Any], variant: Mapping[str, Any]) -> Iterator[Path]:
@@ -139,12 +164,14 @@ class Cache:
             folder = self._root / _name(kind, key, variant)
             lock = FileLock(_lock_of(folder))
             try:
-                lock.acquire(timeout=0)
+                with masked(0o700):
+                    lock.acquire(timeout=0)
             except Timeout:
                 self._report(Notice("another convo prepares the same data; waiting for it"))
                 lock.acquire()
         try:
-            yield folder
+            with masked(0o700):
+                yield folder
         except BaseException:
             with suppress(OSError):  # not empty: another process uses it
                 Path(lock.lock_file).unlink()
@@ -171,28 +198,8 @@ class Cache:
 
 
 def _fill(make: Callable[[Path], None], key: Mapping[str, Any], variant: Mapping[str, Any], aside: Path) -> None:
-    aside.chmod(0o700)
     make(aside)
     (aside / _KEY_FILE).write_bytes(_text({"key": key, "variant": variant}))
-
-
-def _verified(folder: Path) -> Snapshot:
-    """The folder's files as they were before they were verified; CheckpointError where others may have written them."""
-    if intruder := find_intruder(folder):
-        raise CheckpointError(intruder)
-    return verify_directory(folder)
-
-
-def _read_variant(folder: Path, kind: str, key: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The variant that the folder is of; CheckpointError where it is named after another one."""
-    try:
-        with open(folder / _KEY_FILE, "rb", opener=only_own) as file:
-            variant = json.load(file)["variant"]
-        if _name(kind, key, variant) == folder.name:
-            return cast("Mapping[str, Any]", variant)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{folder / _KEY_FILE}: {error}") from error
-    raise CheckpointError(f"{folder / _KEY_FILE}: of another folder")
 
 
 def _name(kind: str, key: Mapping[str, Any], variant: Mapping[str, Any]) -> str:

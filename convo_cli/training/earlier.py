@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ class EarlierStore:
 def find_earlier(cache: Cache, key: Mapping[str, Any], *, num_ids: int, num_files: int) -> list[EarlierStore]:
     """Open the stores of this key, of any max_length and long_turns."""
     stores = list[EarlierStore]()
-    for variant, store in cache.related((TOKENS, REFUSED), key, TokenStore.open):
+    for variant, store in cache.related((TOKENS, REFUSED), key, partial(TokenStore.open, opener=cache.opener)):
         with suppress(CheckpointError):  # a forged one is useless, like a damaged one
             max_length = int(variant["max_length"])
             require_sound(store, num_ids=num_ids, max_length=max_length, num_files=num_files)

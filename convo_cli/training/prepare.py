@@ -8,19 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
 from convo_cli import __version__
-from convo_cli.access import only_own
 from convo_cli.background import in_background
 from convo_cli.config.schema import RunConfig
 from convo_cli.data.omissions import Omissions, report_omissions
 from convo_cli.data.report import ProblemGroup
-from convo_cli.data.sound import require_sound
 from convo_cli.data.store import TokenStore, write
 from convo_cli.data.unchanged import read_unchanged
 from convo_cli.errors import CheckpointError, DataError, ModelError
@@ -49,9 +47,9 @@ from convo_cli.training.preflight import (
     advice_for_long_turns,
     warn_of_leaks,
 )
+from convo_cli.training.stored import open_stored, write_omissions
 
 _FORMAT = 6  # of what is cached; a change to how text becomes ids and targets needs another number
-_OMISSIONS_FILE = "omissions.json"
 _NAMED = 5  # dialogues left out, in a notice
 
 
@@ -136,20 +134,13 @@ def prepare_data(
                 earlier=find_earlier(cache, key, num_ids=size, num_files=len(files)),
             )  # fmt: skip
             write(chunks, folder)
-            (folder / _OMISSIONS_FILE).write_bytes(msgspec.json.encode(omissions))
+            write_omissions(omissions, folder)
             if groups := refusals.groups():
                 if refusals.needed:
                     cache.keep(REFUSED, key, variant, folder)
                 raise PreflightError(groups, refusals.needed)
 
-        def open_(folder: Path) -> tuple[TokenStore, list[Omissions]]:
-            store = TokenStore.open(folder)
-            try:
-                require_sound(store, num_ids=size, max_length=encoder.max_length, num_files=len(files))
-                return store, _read_omissions(folder, len(files))
-            except CheckpointError as error:
-                raise CheckpointError(f"{folder}: not what encoding gives ({error})") from error
-
+        open_ = partial(open_stored, cache=cache, num_ids=size, max_length=encoder.max_length, num_files=len(files))
         (opened, omissions), was_there = cache.get(TOKENS, key, make, open_, variant)
         if was_there:
             report(Notice(f"the {what} data was encoded by an earlier run; using its tokens"))
@@ -222,7 +213,7 @@ def _spiece(config: RunConfig, files: DataFiles, cache: Cache, report: Report) -
     }
 
     def open_(folder: Path) -> bytes:
-        with open(folder / SPIECE_FILE, "rb", opener=only_own) as file:
+        with open(folder / SPIECE_FILE, "rb", opener=cache.opener) as file:
             spiece = file.read()
         try:
             size = len(from_sentencepiece(spiece))
@@ -244,17 +235,6 @@ def _reading(config: RunConfig, files: Sequence[DataFile]) -> dict[str, object]:
         "speakers": config.data.speakers.model_dump(),
         "reasoning": config.data.reasoning,
     }
-
-
-def _read_omissions(folder: Path, num_files: int) -> list[Omissions]:
-    with open(folder / _OMISSIONS_FILE, "rb", opener=only_own) as file:
-        try:
-            omissions = msgspec.json.decode(file.read(), type=list[Omissions])
-        except (msgspec.MsgspecError, RecursionError) as error:
-            raise CheckpointError(f"{_OMISSIONS_FILE}: {error}") from error
-    if len(omissions) != num_files:
-        raise CheckpointError(f"{_OMISSIONS_FILE} counts {len(omissions)} files")
-    return omissions
 
 
 def _num_lines(files: Sequence[DataFile], most: int | None) -> int | None:

@@ -12,10 +12,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from convo_cli.access import close_directory, masked, readable_by
 from convo_cli.config.schema import RunConfig
 from convo_cli.errors import ChangedError, CheckpointError, UsageError, typeable
 from convo_cli.events import EvaluationDone, Notice, Report
-from convo_cli.runs.atomic import remove_directory, remove_leftovers, set_aside
+from convo_cli.runs.atomic import disk_errors, remove_directory, remove_leftovers, set_aside
 from convo_cli.runs.begin import begun
 from convo_cli.runs.changes import as_json, changes_of_config, leaves
 from convo_cli.runs.checkpoint import Found, Which, find_checkpoint, point_and_prune
@@ -103,7 +104,9 @@ def start_run(config: RunConfig, report: Report) -> RunResult:
             save_all(aside, parts, state, {}, lambda event: None)
             require_readable(aside.checkpoint(0), parts)
 
-        with begun(run, fill):
+        allowed = readable_by(_sources(config), run.path)
+        with masked(allowed), begun(run, fill):
+            _keep_private(run, allowed, report)
             return train_and_record(run, parts, state, {}, stop, report)
 
 
@@ -137,18 +140,21 @@ def resume_run(
                 return _load(run, which, config, files, stop, report, is_horizon_set=HORIZON in keys_set, **options)
 
             start = with_hashed_data(config.data, load, report)
-        message = f"resuming from step {start.found.step} ({_NAMES[which]})"
-        if start.fork is None:
-            if start.reason:
-                return _already_over(run, start, start.reason, report)
-            _rewind(run, start, report)
-        else:
-            with held.pop_all():  # releases the run's lock once the fork has everything it needs
-                held.enter_context(_forked(run, start.fork, start))
-            message += f" in a new run, {start.fork.path}; {run.path} stays as it is"
-        for notice in (Notice(message), *start.notices):
-            report(notice)
-        return train_and_record(start.fork or run, start.parts, start.state, start.evaluations, stop, report)
+        allowed = readable_by(_sources(start.parts.config), (start.fork or run).path) & run.path.stat().st_mode
+        with masked(allowed):
+            message = f"resuming from step {start.found.step} ({_NAMES[which]})"
+            if start.fork is None:
+                if start.reason:
+                    return _already_over(run, start, start.reason, report)
+                _rewind(run, start, report)
+            else:
+                with held.pop_all():  # releases the run's lock once the fork has everything it needs
+                    held.enter_context(_forked(run, start.fork, start))
+                message += f" in a new run, {start.fork.path}; {run.path} stays as it is"
+            _keep_private(start.fork or run, allowed, report)
+            for notice in (Notice(message), *start.notices):
+                report(notice)
+            return train_and_record(start.fork or run, start.parts, start.state, start.evaluations, stop, report)
 
 
 @dataclass(frozen=True)
@@ -294,6 +300,24 @@ def _forked(parent: RunDirectory, fork: RunDirectory, start: _Start) -> Iterator
 
     with begun(fork, fill):
         yield
+
+
+def _sources(config: RunConfig) -> list[str | Path]:
+    """The files that a run is made of: its data, and the weights of a model folder."""
+    base = Path(config.model.pretrained or "")
+    weights = base.glob("*.safetensors") if config.model.pretrained is not None and base.is_dir() else ()
+    return [*config.data.train, *config.data.validation, *weights]
+
+
+def _keep_private(run: RunDirectory, allowed: int, report: Report) -> None:
+    """Keep those out of the run directory who cannot read its data; a warning where that cannot be."""
+    with disk_errors(run.path):
+        if not close_directory(run.path, allowed):
+            message = (
+                f"{run.path}: other users may read it, although they cannot read all of the data it is made of; its "
+                "mode cannot be changed"
+            )
+            report(Notice(message, is_warning=True))
 
 
 def accept_changes(

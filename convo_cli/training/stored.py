@@ -1,0 +1,37 @@
+"""The encoded data of a cache's folder, opened and checked: the files may hold anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from convo_cli.data.omissions import Omissions
+from convo_cli.data.sound import require_sound
+from convo_cli.data.store import TokenStore
+from convo_cli.errors import CheckpointError
+from convo_cli.training.cache import Cache
+
+_OMISSIONS_FILE = "omissions.json"
+
+
+def write_omissions(omissions: Sequence[Omissions], folder: Path) -> None:
+    """Keep what is not trained on beside the store, one entry for each file."""
+    (folder / _OMISSIONS_FILE).write_bytes(msgspec.json.encode(omissions))
+
+
+def open_stored(
+    folder: Path, cache: Cache, *, num_ids: int, max_length: int, num_files: int
+) -> tuple[TokenStore, list[Omissions]]:
+    """The store and the omissions; CheckpointError where they are not what encoding gives."""
+    store = TokenStore.open(folder, cache.opener)
+    try:
+        require_sound(store, num_ids=num_ids, max_length=max_length, num_files=num_files)
+        with open(folder / _OMISSIONS_FILE, "rb", opener=cache.opener) as file:
+            omissions = msgspec.json.decode(file.read(), type=list[Omissions])
+        if len(omissions) != num_files:
+            raise CheckpointError(f"{_OMISSIONS_FILE} counts {len(omissions)} files")
+    except (CheckpointError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise CheckpointError(f"{folder}: not what encoding gives ({error})") from error
+    return store, omissions
