@@ -51,8 +51,8 @@ def _require_order(store: TokenStore, max_length: int, num_files: int) -> None:
         raise _unsound("dialogues", "none, or one with negative numbers")
     if files.max() >= num_files or dialogues["is_split"].view(np.uint8).max() > 1:
         raise _unsound("dialogues", "one of a file that is not read")
-    if not num_tokens[dialogue_of].all() or (num_tokens.any() and not len(store)):
-        raise _unsound("dialogues", "examples of one that is left out, or none at all")
+    if not np.array_equal(np.bincount(dialogue_of, minlength=len(dialogues)) > 0, num_tokens > 0):
+        raise _unsound("dialogues", "one with examples that is left out, or one without that is not")
 
 
 def _unsound(name: str, what: str) -> CheckpointError:

@@ -21,7 +21,7 @@ from convo_cli.data.omissions import Omissions, report_omissions
 from convo_cli.data.report import ProblemGroup
 from convo_cli.data.store import TokenStore, write
 from convo_cli.data.unchanged import read_unchanged
-from convo_cli.errors import CheckpointError, DataError, ModelError
+from convo_cli.errors import CheckpointError, DataError
 from convo_cli.events import Notice, Progress, Report
 from convo_cli.runs.provenance import DataFile, DataFiles
 from convo_cli.text.contract import contract_of
@@ -217,7 +217,7 @@ def _spiece(config: RunConfig, files: DataFiles, cache: Cache, report: Report) -
             spiece = file.read()
         try:
             size = len(from_sentencepiece(spiece))
-        except ModelError as error:
+        except Exception as error:  # the libraries raise half a dozen types
             raise CheckpointError(f"{folder / SPIECE_FILE}: {error}") from error
         if size > config.tokenizer.vocab_size:
             raise CheckpointError(f"{folder / SPIECE_FILE}: {size:,} tokens, more than tokenizer.vocab_size")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import multiprocessing
 import os
 import signal
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from convo_cli.errors import ChangedError, DataError
+from convo_cli.errors import ChangedError, CheckpointError, DataError
 from convo_cli.events import Notice
 from convo_cli.training.cache import NAME, Cache
 
@@ -217,3 +219,152 @@ def test_a_folder_that_changes_after_it_was_verified_is_not_used(tmp_path, cache
 
     with pytest.raises(ChangedError, match=r"/data: changed while .* was read"):
         cache.get("tokens", {}, Maker(), change_and_read)
+
+
+# A folder that others can write to
+
+needs_root = pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can give files away")
+needs_modes = pytest.mark.skipif(os.name != "posix", reason="owners and modes of POSIX")
+STRANGER = 65534
+
+
+@pytest.fixture
+def told():
+    return []
+
+
+def warnings(told):
+    return [event.message for event in told if isinstance(event, Notice) and event.is_warning]
+
+
+def replaced_by_a_link(root):
+    elsewhere = root.parent.parent / "elsewhere"
+    root.rename(elsewhere)
+    root.symlink_to(elsewhere)
+
+
+@needs_modes
+@pytest.mark.parametrize(
+    ("forge", "reason"),
+    [
+        (lambda root: root.chmod(0o775), "other users may write to it"),
+        (lambda root: root.chmod(0o703), "other users may write to it"),
+        (replaced_by_a_link, "it is a symbolic link"),
+        pytest.param(lambda root: os.chown(root, STRANGER, 0), "belongs to another user", marks=needs_root),
+    ],
+)
+def test_a_cache_that_others_may_have_written_is_not_used_and_that_is_told_once(tmp_path, told, forge, reason):
+    Cache(tmp_path, told.append).get("tokens", {}, Maker("forged"), read)
+    forge(tmp_path / NAME)
+    before = sorted(path.name for path in (tmp_path / NAME).iterdir())
+    cache = Cache(tmp_path, told.append)
+    assert cache.get("tokens", {}, Maker("made"), read) == ("made", False)
+    assert cache.get("tokens", {}, Maker("again"), read) == ("made", True), "for this process there is another one"
+    (warning,) = warnings(told)
+    assert f"{tmp_path / NAME}: not used, because " in warning
+    assert reason in warning
+    assert f"rm -r {tmp_path / NAME}" in warning
+    assert sorted(path.name for path in (tmp_path / NAME).iterdir()) == before
+
+
+@needs_modes
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda folder: folder.chmod(0o722),
+        lambda folder: (folder / "data").chmod(0o620),
+        lambda folder: (folder.rename(folder.with_name("x")), folder.symlink_to(folder.with_name("x"))),
+        lambda folder: (
+            (folder / "data").rename(folder.parent / "y"),
+            (folder / "data").symlink_to(folder.parent / "y"),
+        ),
+        pytest.param(lambda folder: os.chown(folder, STRANGER, 0), marks=needs_root),
+        pytest.param(lambda folder: os.chown(folder / "data", STRANGER, 0), marks=needs_root),
+        pytest.param(lambda folder: os.chown(folder / "MANIFEST.json", STRANGER, 0), marks=needs_root),
+    ],
+)
+def test_a_folder_of_the_cache_that_others_may_have_written_is_made_again(tmp_path, told, forge):
+    cache = Cache(tmp_path, told.append)
+    cache.get("tokens", {"a": 1}, Maker("forged"), read, {"length": 8})
+    forge(folders(tmp_path)[0])
+    cache.get("tokens", {"a": 1}, lambda folder: assert_unrelated(cache, folder), read, {"length": 4})
+    assert cache.get("tokens", {"a": 1}, Maker("made"), read, {"length": 8}) == ("made", False)
+    assert "it is created again" in warnings(told)[0]
+    assert cache.get("tokens", {"a": 1}, Maker("again"), read, {"length": 8}) == ("made", True)
+    assert len(warnings(told)) == 1
+
+
+def assert_unrelated(cache, folder):
+    (folder / "data").write_text("of another variant")
+    assert cache.related(("tokens",), {"a": 1}, read) == []
+
+
+@needs_modes
+@pytest.mark.parametrize("umask", [0o000, 0o002, 0o022, 0o077])
+def test_what_the_cache_makes_is_its_users_alone_and_it_trusts_that_itself(tmp_path, told, umask):
+    before = os.umask(umask)
+    try:
+        assert Cache(tmp_path / "runs", told.append).get("tokens", {}, Maker(), read) == ("text", False)
+        assert Cache(tmp_path / "runs", told.append).get("tokens", {}, Maker(), read) == ("text", True)
+    finally:
+        os.umask(before)
+    made = [tmp_path / "runs" / NAME, *(tmp_path / "runs" / NAME).rglob("*")]
+    assert [path for path in made if path.stat().st_mode & 0o077] == []
+    assert (tmp_path / "runs").stat().st_mode & 0o777 == 0o777 & ~umask, "output_dir is the user's own"
+    assert told == []
+
+
+@needs_modes
+def test_a_cache_that_others_can_read_is_used_and_closed(tmp_path, told):
+    """As older versions of convo made it."""
+    Cache(tmp_path, told.append).get("tokens", {}, Maker(), read)
+    for path in [tmp_path / NAME, *(tmp_path / NAME).rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    assert Cache(tmp_path, told.append).get("tokens", {}, Maker(), read) == ("text", True)
+    assert (tmp_path / NAME).stat().st_mode & 0o777 == 0o700
+    assert told == []
+
+
+@needs_modes
+def test_where_owners_are_not_kept_a_run_prepares_for_itself_without_a_crash(tmp_path, told, monkeypatch):
+    """As on a network share, for output_dir and for temporary files alike."""
+    monkeypatch.setattr("convo_cli.access.os.geteuid", lambda: 1234)
+    monkeypatch.setattr("convo_cli.access.who_else_writes", lambda status: "it belongs to another user (uid 4321)")
+    monkeypatch.setattr("convo_cli.training.cache.only_own", lambda path, flags: pytest.fail("asked for the owner"))
+    cache = Cache(tmp_path / "runs", told.append)
+
+    def read_by_the_cache(folder):
+        with open(folder / "data", opener=cache.opener) as file:
+            return file.read()
+
+    assert cache.get("tokens", {}, Maker(), read_by_the_cache) == ("text", False)
+    assert cache.get("tokens", {}, Maker(), read_by_the_cache) == ("text", True)
+    assert len(warnings(told)) == 1
+
+
+def test_a_folder_that_cannot_be_what_was_made_is_made_again(tmp_path, told):
+    def require_good(folder):
+        if (content := read(folder)) != "good":
+            raise CheckpointError(f"{folder}: {content}")
+        return content
+
+    cache = Cache(tmp_path, told.append)
+    cache.get("tokens", {}, Maker("forged"), read)
+    assert cache.get("tokens", {}, Maker("good"), require_good) == ("good", False)
+    assert "forged; it is created again" in warnings(told)[0]
+    with pytest.raises(CheckpointError, match="bad"):
+        cache.get("tokens", {"another": "key"}, Maker("bad"), require_good)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"variant": 1}', b'{"variant": {"length": 9}}', b"[" * 10**5])
+def test_a_variant_that_is_not_the_folders_own_is_not_found(tmp_path, cache, content):
+    def write_key(folder):
+        (folder / "data").write_text("forged")
+
+    cache.get("tokens", {"a": 1}, write_key, read, {"length": 8})
+    (folder,) = folders(tmp_path)
+    (folder / "key.json").write_bytes(content)
+    manifest = json.loads((folder / "MANIFEST.json").read_text())
+    manifest["files"]["key.json"] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (folder / "MANIFEST.json").write_text(json.dumps(manifest))
+    cache.get("tokens", {"a": 1}, lambda folder: assert_unrelated(cache, folder), read, {"length": 4})
