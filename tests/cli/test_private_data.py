@@ -225,6 +225,7 @@ def test_a_cache_that_others_may_write_to_is_not_trained_on(place):
 # A signal while a chunk is encoded or a tokenizer is trained
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("phase", ["tokenizer", "tokens"])
 def test_a_signal_does_not_wait_for_native_code_in_a_thread(place, phase, number, code):
@@ -242,7 +243,7 @@ def test_a_signal_does_not_wait_for_native_code_in_a_thread(place, phase, number
             time.sleep(0.01)
             assert time.monotonic() < until
             assert process.poll() is None, process.communicate()
-        time.sleep(2)
+        time.sleep(1)
         process.send_signal(number)
         sent = time.monotonic()
         _, err = process.communicate(timeout=60)
