@@ -45,7 +45,18 @@ def _locate(data: Any, folder: Path) -> None:
 
 
 def _located(path: str, folder: Path) -> str:
-    return path if Path(path).is_absolute() else os.path.normpath(folder.resolve() / path)
+    """The path from the folder; where the run moved without its data, from the working folder or one above the run.
+
+    Whether it is the data that the run began with, its content tells.
+    """
+    home = folder.resolve()
+    below = Path(*(part for part in Path(path).parts if part != ".."))
+    places = [Path(os.path.normpath(home / path)), *(above / below for above in (Path.cwd(), *home.parents))]
+    return (
+        path
+        if Path(path).is_absolute()
+        else str(next((place for place in places if os.access(place, os.F_OK)), places[0]))
+    )
 
 
 def apply_overrides(config: RunConfig, overrides: Sequence[str]) -> RunConfig:

@@ -46,6 +46,18 @@ def test_data_that_stayed_behind_is_named_with_the_key_to_set(work, tmp_path):
     assert json.loads((tmp_path / "tiny/run.json").read_bytes())["config"]["data"]["train"] == ["../work/train.jsonl"]
 
 
+def test_a_run_that_moved_alone_finds_its_data_from_the_working_folder_and_above(work, tmp_path):
+    shutil.move(work / "runs/tiny", work / "tiny")
+    assert run_here(tmp_path, "resume", "work/tiny", "-q", *MORE).code == 0
+    shutil.move(work / "tiny", tmp_path / "tiny")
+    result = run_here(work, "resume", "../tiny", "-q", *settings("training.max_steps=9"))
+    assert (result.code, result.err) == (0, "")
+    (work / "train.jsonl").write_text('["another", "file"]\n')
+    result = run_here(work, "resume", "../tiny", "-q", *settings("training.max_steps=10"))
+    assert result.code == 6
+    assert "not the data that the run began with" in result.err
+
+
 def test_the_config_of_a_run_starts_another_from_any_folder(work, tmp_path):
     start = ["train", "work/runs/tiny/config.yaml", "-q", *settings("name=again", "training.max_steps=2")]
     result = run_here(tmp_path, *start)
