@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import random
 import shutil
 import signal
 import stat
@@ -230,11 +231,12 @@ def test_a_cache_that_others_may_write_to_is_not_trained_on(place):
 @pytest.mark.parametrize("phase", ["tokenizer", "tokens"])
 def test_a_signal_does_not_wait_for_native_code_in_a_thread(place, phase, number, code):
     """Dialogues of 400 kB: each is encoded, and all are learnt from, for seconds."""
-    if phase == "tokens":
-        convo(place, "train", "config.yaml", *FAST)
-    words = " ".join(f"word{number * 7919 % 5003}" for number in range(40_000))
-    lines = [json.dumps([words, f"{words} {index}"]) for index in range(80 if phase == "tokenizer" else 12)]
-    (place / "large.jsonl").write_text("\n".join(lines))
+    chosen = random.Random(0)
+    texts = [
+        " ".join("".join(chosen.choices("aeionrst", k=5)) for _ in range(70_000))
+        for _ in range(80 if phase == "tokenizer" else 12)
+    ]
+    (place / "large.jsonl").write_text("\n".join(json.dumps(["What is said?", text]) for text in texts))
     changes = settings("data.validation=[]", "data.train=large.jsonl", "dialogue.long_turns=split", "name=large")
     process = start(place, "train", "config.yaml", *FAST, *changes)
     try:
