@@ -226,7 +226,7 @@ class Folder:
     def pinned(self) -> Path:
         """Its path; where others may rename it, one that stays with it, for libraries that open files by name."""
         if self.descriptor is not None and _is_exposed(self.path.parent):
-            pinned = Path(f"/proc/self/fd/{self.descriptor}")
+            pinned = Path(f"/proc/{os.getpid()}/fd/{self.descriptor}")  # not self: processes of ours read there too
             if pinned.is_dir():
                 return pinned
         return self.path

@@ -178,6 +178,10 @@ ATTACKS: dict[str, tuple[Callable[[Place, Path], object], list[str], int]] = {
     "a checkpoint is a link": (lambda place, mine: place.plant_link(place.run / NEWEST, mine / "folder"), EXPORT, 5),
     "weights are a link": (
         lambda place, mine: place.plant_link(place.run / NEWEST / "model.safetensors", mine / "secret"), EXPORT, 0),
+    "the cache is a link": (
+        lambda place, mine: place.plant_link(place.runs / ".convo-cache", mine / "folder"), TRAIN, 0),
+    "the cache is a pipe": (lambda place, mine: place.plant_pipe(place.runs / ".convo-cache"), TRAIN, 0),
+    "the cache is another user's": (lambda place, mine: own(place.runs / ".convo-cache", ATTACKER), TRAIN, 0),
     "the exports are a link": (
         lambda place, mine: place.plant_link(place.shared / "exports", mine / "folder"), EXPORT, 7),
     "the export is a link": (
