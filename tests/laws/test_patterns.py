@@ -6,12 +6,9 @@ import re
 
 import pytest
 
-from convo_cli.text.native import _any_of
-from tests.patterns import Use, slowness, uses
+from tests.patterns import slowness, uses
 
-MADE_BY_CALLS = {("text/native.py", "'|'.join(map(re.escape, sorted(tokens, key=len, reverse=True))) or '(?!)'")}
 USES, UNKNOWN = uses()
-USES.append(Use("tokens", _any_of(["<a>", "<ab>", "aaa", "aa", "<|a|>", "a b", " "]), ("scan",)))
 
 BAD = {
     "exponential": (r"\0[-+]?[0-9]+(?:[.,][0-9]+)?(?:[ \t,;|]+[-+]?[0-9]+(?:[.,][0-9]+)?)*(?=\0)", "scan"),
@@ -27,7 +24,7 @@ BAD = {
 
 
 def test_every_pattern_of_the_source_is_found():
-    assert UNKNOWN == MADE_BY_CALLS
+    assert not UNKNOWN  # one that a call makes is tested by an example here
     assert len(USES) > 60
     assert {mode for use in USES for mode in use.modes} == {"scan", "match", "fullmatch"}
 
