@@ -46,7 +46,7 @@ def device_name(device: torch.device) -> str:
     except OSError:
         lines = []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())
+    return next(named, "") or platform.machine()  # platform.processor() starts a program
 
 
 def choose_precision(name: Precision, device: torch.device) -> ResolvedPrecision:

@@ -211,7 +211,7 @@ def verify_directory(
             raise _damage(f"{path / name}: not part of the checkpoint as it was saved")
         if name not in found:
             raise _damage(f"{path / name}: missing")
-        _verify((path / name).resolve() if may_hold_links else path / name, *expected[name])
+        _verify(path / name, *expected[name], may_be_link=may_hold_links)
     return before
 
 
@@ -264,15 +264,16 @@ def _sha256(file: Any) -> str:
     return digest.hexdigest()
 
 
-def _verify(file: Path, size: int, digest: str) -> None:
+def _verify(file: Path, size: int, digest: str, *, may_be_link: bool = False) -> None:
     with _read_errors(file):
-        require_regular(file)
-        actual = file.lstat().st_size
+        real = file.resolve() if may_be_link else file
+        require_regular(real)
+        actual = real.lstat().st_size
         if actual != size:
             raise _damage(f"{file}: damaged ({actual} bytes, saved with {size})")
         if file.suffix in _TEXTS and size > _MAX_TEXT_BYTES:
             raise _damage(f"{file}: {size:,} bytes, and such a file has at most {_MAX_TEXT_BYTES:,}")
-        if file_sha256(file) != digest:
+        if file_sha256(real) != digest:
             raise _damage(f"{file}: damaged (its content is not what was saved)")
 
 
