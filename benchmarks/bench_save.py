@@ -32,9 +32,9 @@ from safetensors.torch import save_file
 from convo_cli.config.schema import DataConfig, ScratchConfig, TokenizerConfig, TrainingConfig
 from convo_cli.data.reader import read_dialogues
 from convo_cli.model.build import build_scratch_model, save_model
-from convo_cli.runs.atomic import file_sha256, verify_directory
 from convo_cli.runs.checkpoint import point_and_prune
 from convo_cli.runs.layout import RunDirectory
+from convo_cli.runs.sealed import file_sha256, verify_directory
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.template import make_template
 from convo_cli.text.tokenizer import add_special_tokens, from_sentencepiece, train_sentencepiece

@@ -1,7 +1,8 @@
-"""Who may read and write a file, by its owner and mode; Windows, which has neither, lets everything pass.
+"""Owners and modes of files: which files another user could have written, and who may read files derived from others.
 
-What other users may have written is not trusted. What is derived from a file is not more readable than the file: the
-modes of files and of the directories that lead to them say who may read it. Access control lists are not looked at.
+convo trusts files that belong to this user or to root and that no other user may write to. It makes nothing more
+readable than the files it is derived from, and counts the directories that lead to them. Access control lists are
+ignored. Windows has neither owners nor modes, so every check passes there.
 """
 
 from __future__ import annotations
@@ -14,69 +15,102 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from convo_cli.files import SAFE_FLAGS, only_regular
+
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
-_SAFE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 _HAS_OWNERS = hasattr(os, "geteuid")
 
 
-def who_else_writes(status: os.stat_result) -> str | None:
-    """Why other users may have written what has this status, in words; None where they cannot.
+def is_of_another_user(status: os.stat_result) -> bool:
+    """Return whether a file belongs to neither this user nor root."""
+    return _HAS_OWNERS and status.st_uid not in (os.geteuid(), 0)
 
-    ``status`` is that of `lstat` or of an open file. The system's user is trusted.
+
+def is_exposed(directory: Path) -> bool:
+    """Return whether other users may rename the entries of a directory."""
+    status = directory.stat()
+    is_shared = status.st_mode & _OTHERS_WRITE and not status.st_mode & stat.S_ISVTX
+    return bool(is_shared) or is_of_another_user(status)
+
+
+def link_of_another_user(path: Path) -> Path | None:
+    """Return the first link on the way to a path that another user may have planted; None where there is none.
+
+    Such a link lies in a directory that others may write to, and belongs to neither this user, root, nor the owner of
+    that directory. Linux refuses to follow it in a sticky directory only (fs.protected_symlinks).
+    """
+    place = path.absolute()
+    for link in reversed([place, *place.parents]):
+        with suppress(OSError):
+            status, above = link.lstat(), link.parent.stat()
+            if (
+                stat.S_ISLNK(status.st_mode)
+                and above.st_mode & _OTHERS_WRITE
+                and is_of_another_user(status)
+                and status.st_uid != above.st_uid
+            ):
+                return link
+    return None
+
+
+def reason_to_distrust(status: os.stat_result) -> str | None:
+    """Say why another user could have written the file with this status; None where none could.
+
+    ``status`` is that of `lstat` or of an open file.
     """
     if not _HAS_OWNERS:
         return None
     if stat.S_ISLNK(status.st_mode):
         return "it is a symbolic link"
-    if status.st_uid not in (os.geteuid(), 0):
+    if is_of_another_user(status):
         return f"it belongs to another user (uid {status.st_uid})"
     if status.st_mode & _OTHERS_WRITE:
         return f"other users may write to it (mode {stat.S_IMODE(status.st_mode):04o})"
     return None
 
 
-def take_directory(path: Path) -> str | None:
-    """Make a directory that only this user can enter, or close one to the others.
+def make_private(directory: Path) -> str | None:
+    """Create a directory that only this user can enter, or take other users' access to an existing one away.
 
-    Returns why other users may have written into it nevertheless, in words; a new one is removed again then.
+    Returns why another user could have written into it nevertheless, and then removes a directory that it created.
     """
     try:
-        path.mkdir(mode=stat.S_IRWXU)
+        directory.mkdir(mode=stat.S_IRWXU)
         is_new = True
     except FileExistsError:
         is_new = False
     if not _HAS_OWNERS:
         return None
     try:
-        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _SAFE)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | SAFE_FLAGS)
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.ENOTDIR, errno.EMLINK):
             raise
-        return who_else_writes(path.lstat()) or "it is not a directory"
+        return reason_to_distrust(directory.lstat()) or "it is not a directory"
     try:
-        status = os.fstat(folder)
-        reason = who_else_writes(status)
+        status = os.fstat(descriptor)
+        reason = reason_to_distrust(status)
         if reason is None and status.st_mode & _OTHERS:
-            with suppress(PermissionError):  # it is the system's
-                os.fchmod(folder, stat.S_IMODE(status.st_mode) & ~_OTHERS)
+            with suppress(PermissionError):  # it belongs to root
+                os.fchmod(descriptor, stat.S_IMODE(status.st_mode) & ~_OTHERS)
     finally:
-        os.close(folder)
+        os.close(descriptor)
     if reason is not None and is_new:
         with suppress(OSError):
-            path.rmdir()
-        return f"its file system does not keep who may write there (of a new folder, {reason})"
+            directory.rmdir()
+        return f"its file system does not keep owners and modes (of a new directory, {reason})"
     return reason
 
 
-def find_intruder(folder: Path) -> str | None:
-    """The first of a folder and its files that other users may have written, and why, in words."""
+def find_untrusted(directory: Path) -> str | None:
+    """Name the first of a directory and its entries that another user could have written, with the reason."""
     if not _HAS_OWNERS:
         return None
-    for path in (folder, *sorted(folder.iterdir())):
+    for path in (directory, *sorted(directory.iterdir())):
         status = path.lstat()
-        reason = who_else_writes(status)
-        if reason is None and path != folder and not stat.S_ISREG(status.st_mode):
+        reason = reason_to_distrust(status)
+        if reason is None and path != directory and not stat.S_ISREG(status.st_mode):
             reason = "it is not a regular file"
         if reason is not None:
             return f"{path}: {reason}"
@@ -84,20 +118,20 @@ def find_intruder(folder: Path) -> str | None:
 
 
 def only_own(path: str, flags: int) -> int:
-    """An ``opener`` for `open`: a regular file of this user or the system, not through a link; else PermissionError."""
-    descriptor = os.open(path, flags | _SAFE)
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode) or (_HAS_OWNERS and status.st_uid not in (os.geteuid(), 0)):
+    """Open a regular file, not through a link; PermissionError where it is another user's. An ``opener`` for `open`."""
+    descriptor = only_regular(path, flags)
+    if is_of_another_user(os.fstat(descriptor)):
         os.close(descriptor)
-        raise PermissionError(errno.EPERM, "not a regular file of this user", path)
+        raise PermissionError(errno.EPERM, "belongs to another user", path)
     return descriptor
 
 
-def readable_by(sources: Iterable[str | Path], place: Path) -> int:
-    """Mode bits for what is derived from ``sources`` and lies at ``place``: none for those who cannot read a source.
+def derived_mode(sources: Iterable[str | Path], place: Path) -> int:
+    """Return the mode bits that a file or directory at ``place``, derived from ``sources``, may have at most.
 
-    The bits are those of a directory, to be taken from what the umask allows. ``-`` is stdin; of a pipe only its user
-    can read. A directory that leads to a source and to the place protects both, so it does not count.
+    Group and others get bits only where they can read every source. The bits are those of a directory, and the umask
+    still applies. ``-`` is stdin; a pipe counts as readable by this user alone. A directory that contains a source and
+    the place protects both, so its mode does not count.
     """
     if not _HAS_OWNERS:
         return stat.S_IRWXU | _OTHERS
@@ -105,18 +139,18 @@ def readable_by(sources: Iterable[str | Path], place: Path) -> int:
     bits = _OTHERS
     leads_there = {*place.absolute().parents, *place.resolve().parents}
     for source in sources:
-        with suppress(OSError):  # it cannot be read at all
+        with suppress(OSError):  # this user cannot read it either
             status = os.fstat(0) if source == "-" else Path(source).stat()
-            bits &= _others_with(status, group, stat.S_IRGRP, stat.S_IROTH)
+            bits &= _bits_with(status, group, stat.S_IRGRP, stat.S_IROTH)
         with suppress(OSError):
-            for folder in {*Path(source).absolute().parents, *Path(source).resolve().parents} - leads_there:
-                bits &= _others_with(folder.stat(), group, stat.S_IXGRP, stat.S_IXOTH)
+            for directory in {*Path(source).absolute().parents, *Path(source).resolve().parents} - leads_there:
+                bits &= _bits_with(directory.stat(), group, stat.S_IXGRP, stat.S_IXOTH)
     return stat.S_IRWXU | bits
 
 
 @contextmanager
 def masked(allowed: int) -> Iterator[None]:
-    """Give what is created inside the block no other mode bits than these, beside those that the umask takes."""
+    """Create files inside the block with no mode bits beyond ``allowed`` and the umask."""
     before = os.umask(0o077)
     os.umask(before | 0o777 & ~allowed)
     try:
@@ -125,18 +159,18 @@ def masked(allowed: int) -> Iterator[None]:
         os.umask(before)
 
 
-def close_directory(path: Path, allowed: int) -> bool:
-    """Take from a directory's mode what is not ``allowed``; whether it has no more than that now."""
+def restrict_directory(path: Path, allowed: int) -> bool:
+    """Clear the mode bits of a directory beyond ``allowed``; return whether none of them is left."""
     mode = stat.S_IMODE(path.stat().st_mode)
     if _HAS_OWNERS and mode & _OTHERS & ~allowed:
-        with suppress(PermissionError):  # of another user, or a file system without modes
+        with suppress(PermissionError):  # another user's directory, or a file system without modes
             path.chmod(mode & ~(_OTHERS & ~allowed))
         mode = path.stat().st_mode
     return not _HAS_OWNERS or not mode & _OTHERS & ~allowed
 
 
-def _others_with(status: os.stat_result, group: int, for_group: int, for_others: int) -> int:
-    """The bits of the others who have such a right: ``group`` is who is asked about, whatever the file's own group."""
+def _bits_with(status: os.stat_result, group: int, for_group: int, for_others: int) -> int:
+    """Return the bits of ``group`` and of others where they have a right, whatever group the file has."""
     all_have = bool(status.st_mode & for_others)
     members_have = bool(status.st_mode & for_group)
     is_for_group = members_have if status.st_gid == group else members_have and all_have
@@ -144,9 +178,9 @@ def _others_with(status: os.stat_result, group: int, for_group: int, for_others:
 
 
 def _group_at(place: Path) -> int:
-    """The group of a directory that is there, or that a new file or directory there gets."""
+    """Return the group of an existing directory, or the one that a new file or directory there gets."""
     if place.is_dir():
         return place.stat().st_gid
-    above = next((folder for folder in place.absolute().parents if folder.exists()), Path())
+    above = next((directory for directory in place.absolute().parents if directory.exists()), Path())
     status = above.stat()
     return status.st_gid if status.st_mode & stat.S_ISGID or sys.platform == "darwin" else os.getegid()

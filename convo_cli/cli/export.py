@@ -38,14 +38,14 @@ def export(
     require_writable(out, force=force)
     start()
 
-    from convo_cli.access import readable_by
+    from convo_cli.access import derived_mode
     from convo_cli.cli.progress import make_progress
     from convo_cli.events import Notice
     from convo_cli.export.huggingface import export_huggingface
 
     with make_progress(stderr_console(), is_quiet=is_quiet, log_every=1, show_samples=0) as report:
         exported = export_huggingface(source, out, force=force, report=report)
-        if out.stat().st_mode & 0o077 & ~readable_by([exported.source], out):
+        if out.stat().st_mode & 0o077 & ~derived_mode([exported.source], out):
             message = (
                 f"{out}: other users may read it, although they cannot read {source}; `chmod -R go= {typeable(out)}`"
             )

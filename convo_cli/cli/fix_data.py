@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import zstandard
 from rich.text import Text
 
-from convo_cli.access import masked, readable_by
+from convo_cli.access import derived_mode, masked
 from convo_cli.cli.console import printable
 from convo_cli.errors import DataError, UsageError, typeable
 from convo_cli.files import special_kind_at
@@ -78,7 +78,7 @@ def fix_files(
         from convo_cli.training.screen import judge_of
 
         judge = judge_of(run_config, lambda write, judge: repair(write, judge).num_written)
-    may_read = readable_by([*paths, out], out)  # out: a file that is replaced
+    may_read = derived_mode([*paths, out], out)  # out: a file that is replaced
     with masked(may_read), writing(out) as file, _packed(file, out.suffix.lower()) as write:
         repaired = repair(write, judge)
         if not repaired.num_written:

@@ -15,11 +15,12 @@ from convo_cli.export.verify import Receipt, verify_export
 from convo_cli.model.build import load_model
 from convo_cli.model.generation import Generator, set_generation_defaults
 from convo_cli.model.open import generation_defaults
-from convo_cli.runs.atomic import MANIFEST_FILE, make_directory, publish_directory, require_space
+from convo_cli.runs.atomic import make_directory, publish_directory, require_space
 from convo_cli.runs.checkpoint import STATE_FILE
 from convo_cli.runs.foreign_files import remove_foreign_entries
 from convo_cli.runs.model_folder import DIALOGUE_FILE, require_writable, weight_files
 from convo_cli.runs.opening import load_from
+from convo_cli.runs.sealed import MANIFEST_FILE
 from convo_cli.runs.snapshot import Snapshot
 from convo_cli.text.contract import load_encoder
 from convo_cli.text.tokenizer import SPIECE_FILE

@@ -13,9 +13,9 @@ from convo_cli.model.build import context_length, load_model, require_rows
 from convo_cli.model.causal import require_causal
 from convo_cli.model.device import choose_device, move
 from convo_cli.model.generation import Generator
-from convo_cli.runs.atomic import MANIFEST_FILE
 from convo_cli.runs.model_folder import DIALOGUE_FILE
 from convo_cli.runs.opening import load_from
+from convo_cli.runs.sealed import MANIFEST_FILE
 from convo_cli.text.contract import load_encoder
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.hub import local_folder

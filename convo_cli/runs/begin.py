@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from convo_cli.access import is_of_another_user
 from convo_cli.errors import CheckpointError
-from convo_cli.files import Folder, is_of_another_user, opened
+from convo_cli.folder import Folder, open_folder
 from convo_cli.runs.atomic import disk_errors, make_directory, sync_directory
 from convo_cli.runs.layout import RunDirectory, require_new
 from convo_cli.runs.lock import locked
@@ -28,7 +29,7 @@ def begun(run: RunDirectory, fill: Callable[[RunDirectory], None]) -> Iterator[N
         make_directory(run.path.parent)
     with ExitStack() as held:
         with disk_errors(aside.path):
-            home = held.enter_context(opened(run.path.parent))
+            home = held.enter_context(open_folder(run.path.parent))
             new = held.enter_context(home.inside(_make(home, aside.path)))
         # The lock is on the open file, so it goes with the directory when that is renamed.
         held.enter_context(locked(aside))

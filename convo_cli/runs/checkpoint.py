@@ -16,19 +16,10 @@ from convo_cli.config.phase import Phase
 from convo_cli.errors import CheckpointError, DiskError
 from convo_cli.events import EvaluationDone
 from convo_cli.files import UnsafeFileError, copy_file, only_regular, read_file
-from convo_cli.runs.atomic import (
-    disk_errors,
-    has_all_files,
-    publish_directory,
-    read_manifest,
-    remove_directory,
-    require_space,
-    verify_directory,
-    verify_file,
-    write_file,
-)
+from convo_cli.runs.atomic import disk_errors, publish_directory, remove_directory, require_space, write_file
 from convo_cli.runs.evaluations import evaluation_record, read_evaluations, weights_of
 from convo_cli.runs.layout import RunDirectory, require_own_checkpoints
+from convo_cli.runs.sealed import has_all_files, read_manifest, verify_directory, verify_file
 from convo_cli.runs.snapshot import Snapshot
 
 Which = Literal["last", "loss", "metric"]

@@ -22,8 +22,9 @@ import msgspec
 from convo_cli.errors import CheckpointError
 from convo_cli.events import EvaluationDone
 from convo_cli.files import only_regular, read_file, read_lines
-from convo_cli.runs.atomic import disk_errors, read_manifest
+from convo_cli.runs.atomic import disk_errors
 from convo_cli.runs.layout import RunDirectory
+from convo_cli.runs.sealed import read_manifest
 
 _NOT_SEALED = {"time", "seconds", "checksum"}
 _HEX_DIGITS = 16

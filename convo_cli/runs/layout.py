@@ -14,15 +14,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from convo_cli.access import link_of_another_user
 from convo_cli.errors import CheckpointError, DiskError, UsageError, typeable
-from convo_cli.files import (
-    UnsafeFileError,
-    is_directory,
-    is_regular,
-    link_of_another_user,
-    require_regular,
-    special_kind_at,
-)
+from convo_cli.files import UnsafeFileError, is_directory, is_regular, require_regular, special_kind_at
 
 LABELS = ("last", "best-loss", "best-metric")
 """Of the small files that name a checkpoint."""

@@ -9,10 +9,10 @@ from typing import TypeVar
 
 from convo_cli.errors import CheckpointError, DiskError, UsageError
 from convo_cli.events import Notice, Report
-from convo_cli.runs.atomic import MANIFEST_FILE, verify_directory
 from convo_cli.runs.checkpoint import STATE_FILE, newest_whole, read_state
 from convo_cli.runs.layout import RunDirectory, require_own_checkpoints
 from convo_cli.runs.provenance import RunInfo, read_run_info
+from convo_cli.runs.sealed import MANIFEST_FILE, verify_directory
 from convo_cli.runs.snapshot import Snapshot
 
 _MAX_TRIES = 5

@@ -22,10 +22,11 @@ from convo_cli.config.schema import DataConfig, RunConfig
 from convo_cli.errors import CheckpointError, FileChangedError, UsageError
 from convo_cli.events import Notice, Report
 from convo_cli.files import UnsafeFileError, only_regular, read_file, require_regular
-from convo_cli.runs.atomic import file_sha256, write_file
+from convo_cli.runs.atomic import write_file
 from convo_cli.runs.execution import Change, Execution
 from convo_cli.runs.git import GitState
 from convo_cli.runs.layout import RunDirectory
+from convo_cli.runs.sealed import file_sha256
 from convo_cli.unseen import escape_unseen
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "sentencepiece", "numpy", "jinja2")

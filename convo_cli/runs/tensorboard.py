@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from convo_cli.events import CheckpointSaved, EvaluationDone, Event, SampleReply, StepDone
-from convo_cli.files import Folder, opened
+from convo_cli.folder import Folder, open_folder
 from convo_cli.runs.atomic import disk_errors
 from convo_cli.unseen import escape_unseen
 
@@ -34,7 +34,7 @@ class TensorBoardLog:
         self._next_flush = 0.0
         with disk_errors(self._path):
             folder.mkdir(parents=True, exist_ok=True)
-            with opened(folder, below=folder.parent) as inside:
+            with open_folder(folder, below=folder.parent) as inside:
                 register_writer_factory(_OPENS, _Opener(inside))
                 self._writer = RecordWriter(f"{_OPENS}:{self._path.name}")
         self._write(0, file_version="brain.Event:2")

@@ -23,10 +23,11 @@ from typing import Any, TypeVar, cast
 
 from filelock import FileLock, Timeout
 
-from convo_cli.access import find_intruder, masked, only_own, take_directory
+from convo_cli.access import find_untrusted, make_private, masked, only_own
 from convo_cli.errors import ChangedError, CheckpointError, typeable
 from convo_cli.events import Notice, Report
-from convo_cli.runs.atomic import disk_errors, publish_directory, verify_directory
+from convo_cli.runs.atomic import disk_errors, publish_directory
+from convo_cli.runs.sealed import verify_directory
 from convo_cli.runs.snapshot import Snapshot
 
 T = TypeVar("T")
@@ -127,7 +128,7 @@ class Cache:
 
     def _verified(self, folder: Path) -> Snapshot:
         """The folder's files as they were before; CheckpointError where they are damaged or may be of others."""
-        if self._is_kept and (intruder := find_intruder(folder)):
+        if self._is_kept and (intruder := find_untrusted(folder)):
             raise CheckpointError(intruder)
         return verify_directory(folder)
 
@@ -145,7 +146,7 @@ class Cache:
     def _take_root(self) -> None:
         """Make the cache, or close it to others; where they may have written into it, one of this process is used."""
         self._root.parent.mkdir(parents=True, exist_ok=True)
-        if self._is_kept and (reason := take_directory(self._root)):
+        if self._is_kept and (reason := make_private(self._root)):
             self._report(
                 Notice(
                     f"{self._root}: not used, because {reason}; the data is prepared for this command alone. To keep "

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from convo_cli.errors import DiskError, DivergedError, StoppedError, typeable
 from convo_cli.events import EvaluationDone, Event, Notice, Report, RunFinished, RunStarted
-from convo_cli.files import opened
+from convo_cli.folder import open_folder
 from convo_cli.model.cost import peak_flops
 from convo_cli.runs.atomic import disk_errors
 from convo_cli.runs.checkpoint import is_saved, point_and_prune
@@ -98,7 +98,7 @@ def train_and_record(
 
 
 def remove_stop_file(run: RunDirectory) -> None:
-    with disk_errors(run.stop), opened(run.path) as inside:
+    with disk_errors(run.stop), open_folder(run.path) as inside:
         inside.delete(run.stop.name)
 
 

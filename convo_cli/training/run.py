@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from convo_cli.access import close_directory, masked, readable_by
+from convo_cli.access import derived_mode, masked, restrict_directory
 from convo_cli.config.schema import RunConfig
 from convo_cli.errors import ChangedError, CheckpointError, UsageError, typeable
 from convo_cli.events import EvaluationDone, Notice, Report
@@ -104,7 +104,7 @@ def start_run(config: RunConfig, report: Report) -> RunResult:
             save_all(aside, parts, state, {}, lambda event: None)
             require_readable(aside.checkpoint(0), parts)
 
-        allowed = readable_by(_sources(config), run.path)
+        allowed = derived_mode(_sources(config), run.path)
         with masked(allowed), begun(run, fill):
             _keep_private(run, allowed, report)
             return train_and_record(run, parts, state, {}, stop, report)
@@ -140,7 +140,7 @@ def resume_run(
                 return _load(run, which, config, files, stop, report, is_horizon_set=HORIZON in keys_set, **options)
 
             start = with_hashed_data(config.data, load, report)
-        allowed = readable_by(_sources(start.parts.config), (start.fork or run).path) & run.path.stat().st_mode
+        allowed = derived_mode(_sources(start.parts.config), (start.fork or run).path) & run.path.stat().st_mode
         with masked(allowed):
             message = f"resuming from step {start.found.step} ({_NAMES[which]})"
             if start.fork is None:
@@ -312,7 +312,7 @@ def _sources(config: RunConfig) -> list[str | Path]:
 def _keep_private(run: RunDirectory, allowed: int, report: Report) -> None:
     """Keep those out of the run directory who cannot read its data; a warning where that cannot be."""
     with disk_errors(run.path):
-        if not close_directory(run.path, allowed):
+        if not restrict_directory(run.path, allowed):
             message = (
                 f"{run.path}: other users may read it, although they cannot read all of the data it is made of; its "
                 "mode cannot be changed"

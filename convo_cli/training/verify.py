@@ -15,13 +15,14 @@ from pathlib import Path
 from convo_cli.config.schema import RunConfig
 from convo_cli.errors import ConvoError, typeable
 from convo_cli.events import Event, Notice, Progress, Report, StepDone
-from convo_cli.runs.atomic import make_directory, verify_directory
+from convo_cli.runs.atomic import make_directory
 from convo_cli.runs.checkpoint import read_state
 from convo_cli.runs.layout import RunDirectory, existing_run
 from convo_cli.runs.lock import locked
 from convo_cli.runs.metrics import MetricsLog
 from convo_cli.runs.opening import open_checkpoint
 from convo_cli.runs.provenance import DataFiles, RunInfo, read_data_files, read_run_info
+from convo_cli.runs.sealed import verify_directory
 from convo_cli.runs.snapshot import Snapshot
 from convo_cli.training.build import build_from
 from convo_cli.training.cache import Cache

@@ -84,7 +84,7 @@ def test_files_have_the_mode_that_the_umask_says(work, convo, mask):
 
 def test_an_export_that_would_answer_otherwise_is_not_written(work, convo):
     """A chat template that renders other ids than training did is found by the reload."""
-    from convo_cli.runs.atomic import MANIFEST_FILE
+    from convo_cli.runs.sealed import MANIFEST_FILE
 
     source = work / "exports/tiny"
     (source / MANIFEST_FILE).unlink()

@@ -9,10 +9,10 @@ import shutil
 
 import pytest
 
-from convo_cli.runs.atomic import file_sha256
 from convo_cli.runs.layout import RunDirectory
 from convo_cli.runs.lock import locked
 from convo_cli.runs.metrics import read_metrics
+from convo_cli.runs.sealed import file_sha256
 from tests.commands import environment, run_here, run_process, settings, snapshot
 
 RUN = "runs/tiny"

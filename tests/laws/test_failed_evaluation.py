@@ -13,9 +13,9 @@ from convo_cli.evaluation import evaluator
 from convo_cli.events import CheckpointSaved, EvaluationDone, Notice, StepDone
 from convo_cli.model.generation import Generator
 from convo_cli.runs import metrics
-from convo_cli.runs.atomic import file_sha256, verify_directory
 from convo_cli.runs.layout import RunDirectory
 from convo_cli.runs.metrics import read_metrics
+from convo_cli.runs.sealed import file_sha256, verify_directory
 from convo_cli.training.run import resume_run, start_run
 
 VOLATILE = {"time", "seconds", "waiting_seconds", "memory_bytes"}

@@ -16,8 +16,8 @@ from convo_cli.errors import DivergedError
 from convo_cli.model.build import build_scratch_model
 from convo_cli.model.layout import Layout
 from convo_cli.model.loss import nll_sum, pack
-from convo_cli.runs.atomic import file_sha256
 from convo_cli.runs.layout import RunDirectory
+from convo_cli.runs.sealed import file_sha256
 from convo_cli.training.loop import EarlyStopping, Plan, train_step
 from convo_cli.training.run import resume_run, start_run
 from convo_cli.training.state import TrainState

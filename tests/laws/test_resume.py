@@ -13,11 +13,11 @@ from convo_cli.config.load import apply_overrides, load_config
 from convo_cli.errors import CheckpointError, StoppedError, UsageError
 from convo_cli.events import EvaluationDone, Progress, RunStarted, StepDone
 from convo_cli.model.layout import Layout
-from convo_cli.runs.atomic import file_sha256
 from convo_cli.runs.checkpoint import read_state
 from convo_cli.runs.layout import RunDirectory
 from convo_cli.runs.metrics import read_metrics
 from convo_cli.runs.provenance import Parent, read_run_info
+from convo_cli.runs.sealed import file_sha256
 from convo_cli.training.run import resume_run, start_run
 from tests.commands import snapshot
 

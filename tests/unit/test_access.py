@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convo_cli.access import close_directory, find_intruder, masked, only_own, readable_by, take_directory
+from convo_cli.access import (
+    derived_mode,
+    find_untrusted,
+    link_of_another_user,
+    make_private,
+    masked,
+    only_own,
+    restrict_directory,
+)
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="owners and modes of POSIX")
 needs_root = pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can give files away")
@@ -31,8 +39,8 @@ def folder_status(*, owner, bits):
 def test_a_directory_that_is_taken_is_this_users_alone_and_is_trusted_again(tmp_path, umask):
     before = os.umask(umask)
     try:
-        assert take_directory(tmp_path / "cache") is None
-        assert take_directory(tmp_path / "cache") is None
+        assert make_private(tmp_path / "cache") is None
+        assert make_private(tmp_path / "cache") is None
     finally:
         os.umask(before)
     assert mode(tmp_path / "cache") == 0o700
@@ -43,7 +51,7 @@ def test_a_directory_is_taken_unless_others_may_write_to_it(tmp_path_factory, bi
     folder = tmp_path_factory.mktemp("there") / "cache"
     folder.mkdir()
     folder.chmod(bits | 0o700)
-    reason = take_directory(folder)
+    reason = make_private(folder)
     assert (reason is None) == (bits & 0o022 == 0)
     if reason is None:
         assert mode(folder) == 0o700
@@ -55,8 +63,8 @@ def test_a_link_and_a_file_are_not_taken(tmp_path):
     (tmp_path / "mine").mkdir(mode=0o755)
     (tmp_path / "link").symlink_to(tmp_path / "mine")
     (tmp_path / "file").write_text("")
-    assert take_directory(tmp_path / "link") == "it is a symbolic link"
-    assert take_directory(tmp_path / "file") == "it is not a directory"
+    assert make_private(tmp_path / "link") == "it is a symbolic link"
+    assert make_private(tmp_path / "file") == "it is not a directory"
     assert mode(tmp_path / "mine") == 0o755, "nothing is changed through a link"
 
 
@@ -65,7 +73,7 @@ def test_another_users_directory_is_not_taken(tmp_path):
     folder = tmp_path / "cache"
     folder.mkdir(mode=0o700)
     os.chown(folder, STRANGER, STRANGER)
-    assert take_directory(folder) == f"it belongs to another user (uid {STRANGER})"
+    assert make_private(folder) == f"it belongs to another user (uid {STRANGER})"
 
 
 def test_where_modes_or_owners_are_not_kept_a_new_directory_is_not_taken_and_not_left(tmp_path, monkeypatch):
@@ -74,8 +82,26 @@ def test_where_modes_or_owners_are_not_kept_a_new_directory_is_not_taken_and_not
         monkeypatch.setattr("convo_cli.access.os.fstat", lambda descriptor, shown=shown: shown)
         if shown.st_uid == 4321:
             monkeypatch.setattr("convo_cli.access.os.geteuid", lambda: 1234)
-        assert "its file system does not keep who may write there" in take_directory(tmp_path / "cache")
+        assert "its file system does not keep owners and modes" in make_private(tmp_path / "cache")
         assert not (tmp_path / "cache").exists()
+
+
+@needs_root
+def test_a_link_that_another_user_planted_is_named(tmp_path):
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    (shared / "link").symlink_to(tmp_path)
+    os.chown(shared / "link", STRANGER, STRANGER, follow_symlinks=False)
+    for mode in (0o777, 0o1777, 0o775):
+        shared.chmod(mode)
+        assert link_of_another_user(shared / "link" / "runs" / "new") == shared / "link"
+    shared.chmod(0o755)
+    assert link_of_another_user(shared / "link" / "runs") is None, "nobody else writes there"
+    shared.chmod(0o777)
+    os.chown(shared, STRANGER, STRANGER)
+    assert link_of_another_user(shared / "link" / "runs") is None, "the folder is that user's own"
+    os.chown(shared / "link", 0, 0, follow_symlinks=False)
+    assert link_of_another_user(shared / "link" / "runs") is None, "the link is mine"
 
 
 @pytest.mark.parametrize(
@@ -96,9 +122,9 @@ def test_a_folder_with_anything_that_others_may_have_written_has_an_intruder(tmp
     folder.chmod(0o755)
     (folder / "file").write_text("text")
     (folder / "file").chmod(0o644)
-    assert find_intruder(folder) is None
+    assert find_untrusted(folder) is None
     forge(folder)
-    assert str(folder) in find_intruder(folder)
+    assert str(folder) in find_untrusted(folder)
 
 
 def test_only_regular_files_that_are_no_links_are_opened_without_waiting_for_a_writer(tmp_path):
@@ -116,7 +142,7 @@ def test_only_regular_files_that_are_no_links_are_opened_without_waiting_for_a_w
 def test_another_users_file_is_not_opened(tmp_path):
     (tmp_path / "file").write_text("text")
     os.chown(tmp_path / "file", STRANGER, 0)
-    with pytest.raises(PermissionError, match="not a regular file of this user"):
+    with pytest.raises(PermissionError, match="belongs to another user"):
         only_own(str(tmp_path / "file"), os.O_RDONLY)
 
 
@@ -136,7 +162,7 @@ def place_with(tmp_path, bits, *, folder_bits=0o755):
 @given(bits=st.integers(0, 0o777), folder_bits=st.integers(0, 0o777))
 def test_nobody_may_read_what_is_derived_who_may_not_read_the_source(tmp_path_factory, bits, folder_bits):
     source, place = place_with(tmp_path_factory.mktemp("x"), bits | 0o600, folder_bits=folder_bits | 0o700)
-    allowed = readable_by([source], place)
+    allowed = derived_mode([source], place)
     assert allowed & 0o700 == 0o700
     group_reads = bool(bits & 0o040 and folder_bits & 0o010)
     others_read = group_reads and bool(bits & 0o004 and folder_bits & 0o001)
@@ -147,10 +173,10 @@ def test_nobody_may_read_what_is_derived_who_may_not_read_the_source(tmp_path_fa
 def test_a_private_directory_around_both_the_source_and_the_place_takes_nothing(tmp_path):
     source, place = place_with(tmp_path, 0o644)
     tmp_path.chmod(0o700)
-    assert readable_by([source], place) == 0o777
+    assert derived_mode([source], place) == 0o777
     source.parent.chmod(0o700)
-    assert readable_by([source], place) == 0o700
-    assert readable_by([source], source.parent / "runs") == 0o777, "it is in the private directory as well"
+    assert derived_mode([source], place) == 0o700
+    assert derived_mode([source], source.parent / "runs") == 0o777, "it is in the private directory as well"
 
 
 def test_the_most_private_source_decides_and_a_link_is_as_private_as_what_it_leads_to(tmp_path):
@@ -158,25 +184,25 @@ def test_the_most_private_source_decides_and_a_link_is_as_private_as_what_it_lea
     (tmp_path / "open").write_text("text")
     (tmp_path / "open").chmod(0o644)
     (tmp_path / "link").symlink_to(source)
-    assert readable_by([tmp_path / "open"], place) == 0o777
-    assert readable_by([tmp_path / "open", tmp_path / "link"], place) == 0o770
-    assert readable_by([tmp_path / "missing"], place) == 0o777
+    assert derived_mode([tmp_path / "open"], place) == 0o777
+    assert derived_mode([tmp_path / "open", tmp_path / "link"], place) == 0o770
+    assert derived_mode([tmp_path / "missing"], place) == 0o777
 
 
 @needs_root
 def test_the_group_of_the_source_is_not_the_group_of_what_is_derived(tmp_path):
     source, place = place_with(tmp_path, 0o640)
     os.chown(source, 0, 4321)
-    assert readable_by([source], place) == 0o700
+    assert derived_mode([source], place) == 0o700
     source.chmod(0o644)
-    assert readable_by([source], place) == 0o777
+    assert derived_mode([source], place) == 0o777
 
 
 def test_a_directory_is_closed_and_never_opened(tmp_path):
     tmp_path.chmod(0o750)
-    assert close_directory(tmp_path, 0o777)
+    assert restrict_directory(tmp_path, 0o777)
     assert mode(tmp_path) == 0o750
-    assert close_directory(tmp_path, 0o700)
+    assert restrict_directory(tmp_path, 0o700)
     assert mode(tmp_path) == 0o700
 
 

@@ -10,10 +10,11 @@ import pytest
 from convo_cli.errors import CheckpointError, ConvoError, ModelError, UsageError
 from convo_cli.export import huggingface as module
 from convo_cli.export.huggingface import export_huggingface
-from convo_cli.runs.atomic import publish_directory, remove_directory, verify_directory
+from convo_cli.runs.atomic import publish_directory, remove_directory
 from convo_cli.runs.checkpoint import read_state, write_state
 from convo_cli.runs.layout import RunDirectory
 from convo_cli.runs.opening import open_checkpoint
+from convo_cli.runs.sealed import verify_directory
 from tests.commands import make_workplace, settings, start
 
 FILES = {

@@ -19,21 +19,17 @@ import pytest
 
 from convo_cli.errors import CheckpointError, DataError, DiskError
 from convo_cli.runs.atomic import (
-    MANIFEST_FILE,
     disk_errors,
-    has_all_files,
     make_directory,
     publish_directory,
-    read_manifest,
     remove_directory,
     remove_leftovers,
     require_space,
     set_aside,
-    verify_directory,
-    verify_file,
     write_file,
     writing,
 )
+from convo_cli.runs.sealed import MANIFEST_FILE, has_all_files, read_manifest, verify_directory, verify_file
 from tests.special_files import SPECIAL_FILES
 
 
@@ -296,7 +292,8 @@ CRASHES = """
 import os, shutil, sys
 from pathlib import Path
 from convo_cli.errors import CheckpointError
-from convo_cli.runs.atomic import publish_directory, remove_directory, remove_leftovers, verify_directory
+from convo_cli.runs.atomic import publish_directory, remove_directory, remove_leftovers
+from convo_cli.runs.sealed import verify_directory
 
 root, action = Path(sys.argv[1]), sys.argv[2]
 target = root / "step-1"
@@ -543,8 +540,8 @@ def test_a_link_to_the_saved_file_is_refused_in_a_checkpoint_and_read_in_a_model
 
 def test_a_text_larger_than_any_is_refused_before_it_is_hashed(tmp_path, monkeypatch):
     publish_directory(tmp_path / "step-1", lambda folder: (folder / "tokenizer.json").write_text("1234"))
-    monkeypatch.setattr("convo_cli.runs.atomic._MAX_TEXT_BYTES", 3)
-    with pytest.raises(CheckpointError, match=r"tokenizer\.json: 4 bytes, and such a file has at most 3"):
+    monkeypatch.setattr("convo_cli.runs.sealed._MAX_TEXT_BYTES", 3)
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json: 4 bytes; a \.json file may have at most 3"):
         verify_directory(tmp_path / "step-1")
 
 
@@ -660,7 +657,7 @@ def test_what_one_may_not_read_is_no_damage(published, monkeypatch):
     def refuse(path):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("convo_cli.runs.atomic.file_sha256", refuse)
+    monkeypatch.setattr("convo_cli.runs.sealed.file_sha256", refuse)
     with pytest.raises(DiskError, match="state: Permission denied"):
         verify_directory(published)
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from convo_cli.errors import CheckpointError, DiskError
 from convo_cli.events import EvaluationDone
-from convo_cli.runs.atomic import MANIFEST_FILE, publish_directory, verify_directory
+from convo_cli.runs.atomic import publish_directory
 from convo_cli.runs.checkpoint import (
     Progress,
     SavedPointer,
@@ -28,6 +28,7 @@ from convo_cli.runs.checkpoint import (
 from convo_cli.runs.evaluations import read_evaluations, weights_of
 from convo_cli.runs.layout import RunDirectory, require_own_checkpoints
 from convo_cli.runs.metrics import MetricsLog
+from convo_cli.runs.sealed import MANIFEST_FILE, verify_directory
 
 METRIC = "bleu-4"
 
@@ -145,7 +146,7 @@ def test_what_one_may_not_read_is_not_damaged(scored, monkeypatch, which):
     def refuse(path):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("convo_cli.runs.atomic.file_sha256", refuse)
+    monkeypatch.setattr("convo_cli.runs.sealed.file_sha256", refuse)
     with pytest.raises(DiskError, match="Permission denied"):
         find(scored, which)
 

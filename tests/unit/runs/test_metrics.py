@@ -367,9 +367,9 @@ def test_a_log_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
 def test_a_log_that_is_a_file_of_something_else_too_is_neither_written_nor_copied(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("mine\n")
     os.link(tmp_path / "precious", tmp_path / "metrics.jsonl")
-    with pytest.raises(DiskError, match="has other names too"):
+    with pytest.raises(DiskError, match="has several names"):
         MetricsLog(tmp_path / "metrics.jsonl", tmp_path / "samples.jsonl")
-    with pytest.raises(DiskError, match="has other names too"):
+    with pytest.raises(DiskError, match="has several names"):
         copy_log(tmp_path / "metrics.jsonl", tmp_path / "copy", after_step=4, is_evaluated=True)
     assert (tmp_path / "precious").read_text() == "mine\n"
     assert not (tmp_path / "copy").exists()

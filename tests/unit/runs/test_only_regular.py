@@ -27,7 +27,8 @@ ALLOWED = {
     ("provenance", "open"),  # a data file, which the user names
     ("tensorboard", "open"),  # of a Folder
     ("atomic", "open"),  # of a Folder
-    ("atomic", "chmod"),  # of an open file
+    ("sealed", "open"),  # of a Folder
+    ("sealed", "chmod"),  # of an open file
 }
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from convo_cli.errors import CheckpointError, UsageError
-from convo_cli.runs.atomic import MANIFEST_FILE, publish_directory, remove_directory
+from convo_cli.runs.atomic import publish_directory, remove_directory
 from convo_cli.runs.checkpoint import Progress, SavedState
 from convo_cli.runs.layout import RunDirectory
 from convo_cli.runs.opening import load_from, open_checkpoint
+from convo_cli.runs.sealed import MANIFEST_FILE
 
 
 def save(run, step):

@@ -238,7 +238,7 @@ def warnings(told):
 
 
 def replaced_by_a_link(root):
-    elsewhere = root.parent.parent / "elsewhere"
+    elsewhere = root.with_name("elsewhere")
     root.rename(elsewhere)
     root.symlink_to(elsewhere)
 
@@ -329,7 +329,7 @@ def test_a_cache_that_others_can_read_is_used_and_closed(tmp_path, told):
 def test_where_owners_are_not_kept_a_run_prepares_for_itself_without_a_crash(tmp_path, told, monkeypatch):
     """As on a network share, for output_dir and for temporary files alike."""
     monkeypatch.setattr("convo_cli.access.os.geteuid", lambda: 1234)
-    monkeypatch.setattr("convo_cli.access.who_else_writes", lambda status: "it belongs to another user (uid 4321)")
+    monkeypatch.setattr("convo_cli.access.reason_to_distrust", lambda status: "it belongs to another user (uid 4321)")
     monkeypatch.setattr("convo_cli.training.cache.only_own", lambda path, flags: pytest.fail("asked for the owner"))
     cache = Cache(tmp_path / "runs", told.append)
 

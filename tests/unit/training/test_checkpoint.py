@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from convo_cli.errors import CheckpointError, DiskError, DivergedError
 from convo_cli.events import CheckpointSaved
 from convo_cli.model.build import load_model
-from convo_cli.runs.atomic import verify_directory
 from convo_cli.runs.layout import RunDirectory
+from convo_cli.runs.sealed import verify_directory
 from convo_cli.training.checkpoint import OPTIMIZER_FILE, load_checkpoint_model, restore_state, save_checkpoint
 from convo_cli.training.loop import train_step
 

@@ -14,11 +14,12 @@ import pytest
 from convo_cli.config.load import apply_overrides, load_config
 from convo_cli.errors import ChangedError, CheckpointError, DataError, ModelError, StoppedError
 from convo_cli.events import CheckpointSaved, EvaluationDone, Notice, Progress, RunFinished, RunStarted, StepDone
-from convo_cli.runs.atomic import file_sha256, publish_directory, verify_directory
+from convo_cli.runs.atomic import publish_directory
 from convo_cli.runs.checkpoint import read_state
 from convo_cli.runs.evaluations import read_evaluations, weights_of
 from convo_cli.runs.layout import RunDirectory
 from convo_cli.runs.provenance import read_run_info
+from convo_cli.runs.sealed import file_sha256, verify_directory
 from convo_cli.training import build
 from convo_cli.training.run import resume_run, start_run
 from tests.commands import snapshot

@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from convo_cli.config.load import apply_overrides, load_config
 from convo_cli.errors import DiskError
-from convo_cli.runs.atomic import MANIFEST_FILE, file_sha256
 from convo_cli.runs.execution import Change
 from convo_cli.runs.layout import RunDirectory
 from convo_cli.runs.provenance import read_run_info, write_provenance
+from convo_cli.runs.sealed import MANIFEST_FILE, file_sha256
 from convo_cli.training import verify
 from convo_cli.training.run import start_run
 from convo_cli.training.verify import verify_run
