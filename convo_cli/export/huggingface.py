@@ -26,11 +26,10 @@ from convo_cli.text.contract import load_encoder
 from convo_cli.text.tokenizer import SPIECE_FILE
 
 _CARD_FILE = "README.md"
-_COPIED = {
-    "config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", DIALOGUE_FILE, SPIECE_FILE,
-}  # fmt: skip
+_TEMPLATE_FILE = "chat_template.jinja"
+_COPIED = {"config.json", "tokenizer.json", "tokenizer_config.json", DIALOGUE_FILE, SPIECE_FILE}
 """Besides the weights, all that a checkpoint holds for those who open the model; the rest of an export is written."""
-_REPLACED = {"generation_config.json", _CARD_FILE, MANIFEST_FILE, STATE_FILE, "optimizer.safetensors"}
+_REPLACED = {"generation_config.json", _TEMPLATE_FILE, _CARD_FILE, MANIFEST_FILE, STATE_FILE, "optimizer.safetensors"}
 _MARGIN = 2**20  # bytes, for the card and the manifest
 _MAX_NAMES = 5
 _LONGEST_NAME = 80  # characters of a foreign text in the card or a notice
@@ -93,6 +92,8 @@ def _export(opened: Snapshot, out: Path, report: Report) -> Exported:
             shutil.copyfile(file, aside / file.name)
         original.model.generation_config.save_pretrained(aside)
         remove_foreign_entries(aside)
+        # What transformers renders with is what the encoder rendered with, not a program that came with the folder.
+        (aside / _TEMPLATE_FILE).write_text(encoder.template.chat_template, encoding="utf-8", newline="\n")
         opened.require_unchanged()
         card = _CARD.format(
             name=as_markdown(out.resolve().name),

@@ -77,7 +77,7 @@ def remove_foreign_entries(folder: Path) -> None:
     """Take entries that name code, and places on the machine of their maker, out of the configs that were written."""
     for file in (folder / name for name in _CONFIGS):
         values = _read(file)
-        kept = without(values, CODE | _PLACES)
+        kept = without(values, CODE | _PLACES | {"chat_template"})  # chat_template.jinja is the one that is written
         if kept != values:
             text = json.dumps(kept, indent=2, sort_keys=True, ensure_ascii=False)
             file.write_text(text + "\n", encoding="utf-8")

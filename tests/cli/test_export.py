@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 from pathlib import Path
 
 import pytest
-
-from tests.commands import snapshot
 
 RUN = "runs/tiny"
 FILES = {
@@ -82,16 +81,23 @@ def test_files_have_the_mode_that_the_umask_says(work, convo, mask):
     assert (work / "out").stat().st_mode & 0o777 == 0o777 & ~mask
 
 
-def test_an_export_that_would_answer_otherwise_is_not_written(work, convo):
-    """A chat template that renders other ids than training did is found by the reload."""
+@pytest.mark.parametrize("place", ["chat_template.jinja", "tokenizer_config.json"])
+def test_an_export_holds_the_template_of_training_and_no_other(work, convo, place):
+    """A folder's own may agree with it on every probe and say something else later."""
     from convo_cli.runs.sealed import MANIFEST_FILE
 
     source = work / "exports/tiny"
     (source / MANIFEST_FILE).unlink()
     template = source / "chat_template.jinja"
-    template.write_text(template.read_text(encoding="utf-8").replace("<|assistant|>", "<|user|>"), encoding="utf-8")
-    before = snapshot(work)
-    result = convo("export", "exports/tiny", "out")
-    assert (result.code, result.out) == (5, "")
-    assert "error: the export reads 'Hello!' otherwise than its checkpoint" in result.err
-    assert snapshot(work) == before
+    own = template.read_text(encoding="utf-8")
+    foreign = own + "{% if messages | length > 9 %}{% for a in range(99999) %}{% endfor %}{% endif %}"
+    if place == "chat_template.jinja":
+        template.write_text(foreign, encoding="utf-8")
+    else:
+        template.unlink()
+        config = source / place
+        values = json.loads(config.read_text(encoding="utf-8"))
+        config.write_text(json.dumps({**values, "chat_template": foreign}), encoding="utf-8")
+    assert convo("export", "exports/tiny", "out").code == 0
+    assert (work / "out/chat_template.jinja").read_text(encoding="utf-8") == own
+    assert "chat_template" not in json.loads((work / "out/tokenizer_config.json").read_text(encoding="utf-8"))

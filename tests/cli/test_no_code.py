@@ -222,15 +222,12 @@ def test_a_link_out_of_the_folder_is_not_followed(convo, work, model, name, comm
     assert not (work / "out").exists()
 
 
-@pytest.mark.parametrize("command", [["chat", "model"], ["evaluate", "model", "valid.jsonl"], "train", "export"])
+@pytest.mark.parametrize("command", [["chat", "model"], ["evaluate", "model", "valid.jsonl"], "train"])
 def test_a_chat_template_without_end_is_ended_in_every_command(convo, work, model, command):
     (model / "chat_template.jinja").write_text(ENDLESS)
     if command == "train":
         pairs = ("name=new", "model.scratch=null", "model.pretrained=model", "dialogue.template=native")
         command = ["train", "config.yaml", *settings(*pairs)]
-    if command == "export":
-        shutil.copyfile(work / EXPORT / "dialogue.json", model / "dialogue.json")
-        command = ["export", "model", "out"]
     result = convo(*command, stdin=b"hi\n")
     assert (result.code, result.out) == (2, "")
     assert re.search(r"error: .*: its chat template takes over 2 s of CPU time for one dialogue\nhint: ", result.err)
