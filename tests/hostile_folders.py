@@ -178,6 +178,14 @@ def merges_from_vocabulary(folder: Path) -> None:
     change(folder / "tokenizer_config.json", tokenizer_class="GPT2Tokenizer")
 
 
+def two_tokenizers(folder: Path) -> None:
+    """RAG's class is loaded as a tokenizer, and has nothing of one."""
+    of_config(folder, model_type="rag")
+    file = folder / "tokenizer_config.json"
+    spec = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps({key: spec[key] for key in spec if key != "tokenizer_class"}), encoding="utf-8")
+
+
 def garbage_spiece(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
     (folder / "tokenizer.model").write_bytes(b"\x0a\xff\xff\xff\xff\x7f" + b"\0" * 1000)
@@ -272,6 +280,11 @@ def overlapping_tensors(folder: Path) -> None:
     write_weights(folder, json.dumps(tensors).encode(), bytes(8))
 
 
+def huge_index(folder: Path) -> None:
+    names = {f"{number}{'x' * 100}": "model.safetensors" for number in range(300_000)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}), encoding="utf-8")
+
+
 def empty_tensors(folder: Path) -> None:
     tensors = {f"transformer.h.{k}.ln_1.weight": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
                for k in range(100_000)}  # fmt: skip
@@ -288,11 +301,11 @@ _ATTACKS: tuple[Callable[[Path], None], ...] = (
     replacement_chain, replacement_by_expression, rare_megabyte, prepended_megabyte, byte_level_chain,
     charsmap_megabyte, decoder_chain, rare_decoder, backtracking, cubic_pattern, pattern_of_gigabytes, nested_steps,
     many_added_tokens, too_many_added_tokens, padding, post_processor, affix_of_words, token_of_megabytes,
-    merges_from_vocabulary, garbage_spiece,
+    merges_from_vocabulary, two_tokenizers, garbage_spiece,
     endless_template, greedy_template, token_with_a_loop,
     huge_vocabulary, absurd_vocabulary, huge_positions, huge_inner, many_layers, many_labels, many_experts,
     quadratic_buffers, nested_config, quantized,
-    huge_header, overlapping_tensors, empty_tensors, unexpected_tensors,
+    huge_header, huge_index, overlapping_tensors, empty_tensors, unexpected_tensors,
 )  # fmt: skip
 HARMLESS = frozenset({"many_added_tokens", "padding", "token_with_a_loop", "pattern_of_gigabytes"})
 """Those that may be loaded, because what they do is made harmless: the model then works."""

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from convo_cli.errors import ModelError
+from convo_cli.errors import ModelError, is_out_of_memory
 from convo_cli.model.build import context_length
+from convo_cli.model.generation import CANNOT_COMPUTE
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.tokenizer import first_line
 
@@ -44,7 +45,9 @@ def require_causal(model: PreTrainedModel, encoder: DialogueEncoder) -> None:
     try:
         with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
             logits: Tensor = model(input_ids=rows, attention_mask=torch.ones_like(rows), use_cache=False).logits
-    except (AssertionError, AttributeError, LookupError, TypeError, ValueError, NotImplementedError) as error:
+    except CANNOT_COMPUTE as error:
+        if is_out_of_memory(error):
+            raise
         raise ModelError(
             f"{type(model).__name__} cannot be run on text alone ({first_line(error)})",
             hint="use a decoder model, such as GPT-2 or Llama",

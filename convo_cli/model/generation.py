@@ -15,11 +15,15 @@ from transformers.generation.streamers import BaseStreamer
 
 from convo_cli.config.schema import GenerationConfig
 from convo_cli.data.dialogue import Turn
+from convo_cli.errors import ModelError, is_out_of_memory
 from convo_cli.text.encoder import DialogueEncoder, StreamDecoder
+from convo_cli.text.tokenizer import first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+CANNOT_COMPUTE = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What torch and transformers raise where the numbers of a config do not fit each other."""
 _COLDEST = 1e-4
 """Temperatures below always take the likeliest token: scores divided by them would overflow."""
 _LARGEST = 2**31
@@ -59,7 +63,8 @@ class Generator:
     ) -> Reply:
         """Answer the history; ``on_text`` gets the text as it becomes certain, and its pieces join to ``Reply.text``.
 
-        Raises DataError where the last message does not fit. What ``on_text`` raises ends the reply and passes through.
+        Raises DataError where the last message does not fit, ModelError where the model fails to compute a reply. What
+        ``on_text`` raises ends the reply and passes through.
         """
         length = min(settings.max_new_tokens, self.longest_reply)
         prompt = self.encoder.prompt(history, max_new_tokens=length)
@@ -74,6 +79,13 @@ class Generator:
                 generation_config=self._generation_config(settings, length),
                 streamer=streamer,
             )
+        except CANNOT_COMPUTE as error:
+            if streamer.was_ended or is_out_of_memory(error):
+                raise
+            raise ModelError(
+                f"{type(self.model).__name__} cannot compute a reply ({first_line(error)})",
+                hint="a number in its config.json may be wrong; where scores are not finite, --temperature 0",
+            ) from error
         finally:
             self.model.train(was_training)
         ids = streamer.ids
@@ -153,6 +165,8 @@ class _Streamer(BaseStreamer):
         self._has_seen_prompt = False
         self.ids: list[int] = []
         self.text = ""
+        self.was_ended = False
+        """Whether what receives the text ended the reply."""
 
     def put(self, value: torch.Tensor) -> None:
         if not self._has_seen_prompt:
@@ -168,4 +182,8 @@ class _Streamer(BaseStreamer):
     def _emit(self, text: str) -> None:
         if text:
             self.text += text
-            self._on_text(text)
+            try:
+                self._on_text(text)
+            except BaseException:
+                self.was_ended = True
+                raise

@@ -25,9 +25,9 @@ MAX_HEADER_BYTES = 2**25
 """Of a safetensors file; 100,000 tensors take half of it."""
 _SLACK = 2**24
 """Numbers that a model may need beside those in its weights: what is missing in them is reported by name later."""
-_BUFFER_BYTES = 2**31
+_BUFFER_BYTES = 2**28
 """That a model may need at least for what is computed when it is built: attention masks, rotations. More is allowed
-where the weights are larger."""
+where the weights are larger. GPT-Neo's masks take 128 MiB, and computing a table takes three times its size."""
 _QUANTIZED = {"quantization_config", "compression_config"}
 """Keys that make transformers load other packages, and kernels from a hub."""
 _MAX_LAYERS = 1000

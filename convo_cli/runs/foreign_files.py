@@ -18,6 +18,8 @@ from convo_cli.errors import ModelError
 MAX_TEXT_BYTES = 2**28
 """Of a file that is read at once; the largest tokenizer.json known is an eighth of it."""
 MAX_CONFIG_BYTES = 2**24
+MAX_INDEX_BYTES = 2**25
+"""Of an index of weights; 100,000 tensors take a third of it."""
 _TEXTS = {".json", ".jinja", ".model", ".txt"}
 INDEX = "model.safetensors.index.json"
 _SHARD_OF_A_RANK = re.compile(r"shard-\d+-model-\d+-of-\d+\.safetensors")
@@ -25,6 +27,7 @@ _SHARD_OF_A_RANK = re.compile(r"shard-\d+-model-\d+-of-\d+\.safetensors")
 _TEMPLATES = "additional_chat_templates"
 
 _CONFIGS = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
+_LIMITS = {INDEX: MAX_INDEX_BYTES, **dict.fromkeys(_CONFIGS, MAX_CONFIG_BYTES)}
 _REPLACES_A_FILE = {"configuration_files", "transformers_weights", "fast_tokenizer_files", "gguf_file", "init_inputs"}
 """Keys with which transformers reads another file than the one of the usual name."""
 _CONTENT_OR_FILE = {"vocab", "merges", "entity_vocab"}
@@ -57,7 +60,7 @@ def require_harmless(folder: Path) -> None:
             continue
         if not file.is_file():
             raise ModelError(f"{file}: not a regular file", hint="copy the model again")
-        size, limit = file.stat().st_size, MAX_CONFIG_BYTES if file.name in _CONFIGS else MAX_TEXT_BYTES
+        size, limit = file.stat().st_size, _LIMITS.get(file.name, MAX_TEXT_BYTES)
         if file.suffix in _TEXTS and size > limit:
             raise _distrust(f"{file}: {size:,} bytes, and {limit:,} are more than any such file has")
         if _SHARD_OF_A_RANK.fullmatch(file.name):

@@ -191,5 +191,5 @@ def _literal(text: str) -> str:
 
 def _leading_bos(tokenizer: PreTrainedTokenizerBase) -> str:
     """The beginning-of-sequence token where the tokenizer itself starts every text with it, else ''."""
-    ids = tokenizer("a")["input_ids"]
-    return str(tokenizer.bos_token) if tokenizer.bos_token_id is not None and ids[0] == tokenizer.bos_token_id else ""
+    bos, ids = tokenizer.bos_token_id, tokenizer("a")["input_ids"]
+    return str(tokenizer.bos_token) if bos is not None and ids[:1] == [bos] else ""

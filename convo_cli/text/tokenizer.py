@@ -146,7 +146,7 @@ def open_tokenizer(folder: Path, source: str) -> PreTrainedTokenizerBase:
             f"{source}: no readable tokenizer ({_unreadable(folder, error)})",
             hint="the folder needs tokenizer.json (or the files of its slow tokenizer) beside config.json",
         ) from error
-    if not tokenizer.is_fast:
+    if not getattr(tokenizer, "is_fast", False):  # RAG's is two tokenizers, and says nothing of it
         raise ModelError(
             f"{source}: its tokenizer {type(tokenizer).__name__} has no fast form",
             hint="convo needs the character offsets that only fast tokenizers give",

@@ -92,6 +92,13 @@ def test_a_model_that_sees_later_tokens_is_refused_by_name(make, encoder, kind):
     assert "GPT-2" in str(caught.value.hint)
 
 
+def test_a_model_whose_config_fits_no_text_is_refused_by_name(make, encoder):
+    model = make("mpt", **CAUSAL["mpt"])
+    model.transformer.blocks[0].attn.n_heads = 10
+    with pytest.raises(ModelError, match="MptForCausalLM cannot be run on text alone"):
+        require_causal(model, encoder)
+
+
 def sees_the_next(logits):
     return logits.roll(-1, dims=1).index_fill(1, torch.tensor([logits.shape[1] - 1]), 0.0)
 

@@ -7,7 +7,7 @@ import torch
 
 from convo_cli.config.schema import GenerationConfig, ScratchConfig
 from convo_cli.data.dialogue import Turn
-from convo_cli.errors import DataError
+from convo_cli.errors import DataError, ModelError
 from convo_cli.model.build import build_scratch_model
 from convo_cli.model.generation import Generator, set_generation_defaults
 
@@ -72,6 +72,13 @@ def test_a_reply_never_takes_more_than_half_of_the_window(encoder, words):
     assert len(reply.ids) == 32
 
 
+def test_a_model_that_cannot_compute_a_reply_is_refused(encoder):
+    model = build_scratch_model(ScratchConfig(layers=1, width=16, heads=2, context=64), encoder, seed=0)
+    model.transformer.ln_f.eps = float("nan")
+    with pytest.raises(ModelError, match="GPT2LMHeadModel cannot compute a reply"):
+        Generator(model, encoder).reply(HELLO, GREEDY.model_copy(update={"temperature": 1.0}))
+
+
 def test_the_pieces_that_are_streamed_join_to_the_text_without_half_characters(encoder):
     ids = encoder.tokenizer.encode("ꙮ 안녕 🙂!", add_special_tokens=False)
     pieces = []
@@ -91,7 +98,7 @@ def test_a_reply_cut_inside_a_character_still_streams_all_of_its_text(encoder):
     assert "".join(pieces) == reply.text == encoder.decode(ids[:-1])
 
 
-@pytest.mark.parametrize("error", [ValueError("terminal gone"), KeyboardInterrupt()])
+@pytest.mark.parametrize("error", [ValueError("terminal gone"), RuntimeError("stopped"), KeyboardInterrupt()])
 @pytest.mark.parametrize("is_training", [True, False])
 def test_what_on_text_raises_ends_the_reply_and_leaves_the_model_usable(encoder, words, error, is_training):
     generator = scripted(encoder, [*words[:5], encoder.stop_ids[0]])

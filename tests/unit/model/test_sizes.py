@@ -87,6 +87,15 @@ def test_what_the_weights_cannot_fill_is_refused_with_both_values(model, values,
         require_sizes(model, "model")
 
 
+def test_tables_that_are_computed_are_bounded_too(tmp_path, tokenizer):
+    size = {"n_embd": 32, "n_layer": 1, "n_head": 2, "dff": 8, "n_positions": 64}
+    save_foreign(tmp_path, "ctrl", tokenizer, size)
+    require_sizes(tmp_path, "model")
+    change(tmp_path / "config.json", n_positions=10**7)
+    with pytest.raises(ModelError, match="needs 1,280,000,000 bytes of tables beside its weights"):
+        require_sizes(tmp_path, "model")
+
+
 def test_parts_without_numbers_are_counted_while_they_are_made():
     with pytest.raises(sizes.TooManyError), sizes._counting(100):
         torch.nn.ModuleList(torch.nn.Identity() for _ in range(10**9))

@@ -236,6 +236,13 @@ def test_a_file_that_would_be_read_at_once_has_a_largest_size(tmp_path, monkeypa
         require_harmless(tmp_path)
 
 
+def test_an_index_of_weights_is_not_read_where_it_is_larger_than_any(tmp_path):
+    with (folder(tmp_path) / INDEX).open("wb") as file:
+        file.truncate(2**25 + 1)
+    with pytest.raises(ModelError, match="33,554,433 bytes, and 33,554,432 are more than any such file has"):
+        require_harmless(tmp_path)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="named pipes")
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(folder(tmp_path) / "tokenizer.json")

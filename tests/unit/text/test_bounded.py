@@ -11,6 +11,7 @@ import pytest
 from convo_cli.data.dialogue import Turn
 from convo_cli.errors import ModelError
 from convo_cli.text import bounded
+from convo_cli.text.bounded_process import trial_limits
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.rendering import render_all
 from convo_cli.text.template import make_template
@@ -82,3 +83,9 @@ def test_padding_and_truncation_of_tokenizer_json_are_not_used(tmp_path):
     loaded = open_tokenizer(folder, "model")
     assert (loaded.backend_tokenizer.padding, loaded.backend_tokenizer.truncation) == (None, None)
     assert len(loaded("a")["input_ids"]) == 1
+
+
+def test_files_that_are_padded_with_holes_get_no_more_time_and_memory_than_large_tokenizers():
+    assert trial_limits(2**40) == trial_limits(2**26)
+    assert trial_limits(2**26).cpu_seconds < 90
+    assert trial_limits(2**26).memory_bytes < 2**32

@@ -66,3 +66,11 @@ def test_no_part_of_a_token_is_read_as_jinja(name, token):
 def test_an_ordinary_token_stands_in_the_source_as_it_is(token):
     """Runs of earlier versions compare the source with their dialogue.json."""
     assert make_template("turns", Tokenizer(token)).chat_template.startswith("{{- '" + token + "' }}{%- for")
+
+
+def test_a_tokenizer_that_drops_a_letter_has_no_beginning_token():
+    class Dropping(Tokenizer):
+        def __call__(self, text):
+            return {"input_ids": []}
+
+    assert make_template("turns", Dropping("<s>")).render(DIALOGUE[:1])[0].text == "<|user|>"
