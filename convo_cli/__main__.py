@@ -9,15 +9,15 @@ from convo_cli import __version__
 
 
 def main(*, is_module: bool = False) -> None:
-    """Run the command line; the version alone is answered before anything is imported.
+    """Run the command line; `--version` is answered without importing anything.
 
-    A module that lies in the working folder, beside the data, is never imported: ``is_module`` says that
-    ``python -m convo_cli`` put the folder on the path, as an empty part of PYTHONPATH does.
+    The working folder is removed from the import path, so that no module beside the data is imported. It is there
+    after `python -m convo_cli` (``is_module``), and with an empty entry in PYTHONPATH.
     """
     if is_module and not getattr(sys.flags, "safe_path", False):  # since Python 3.11
-        _leave_out_working_folder()
+        _remove_working_folder_from_path()
     if "" in os.environ.get("PYTHONPATH", "-").split(os.pathsep):
-        _leave_out_working_folder()
+        _remove_working_folder_from_path()
     if sys.argv[1:] == ["--version"]:
         sys.stdout.write(f"convo {__version__}\n")
         return
@@ -29,8 +29,8 @@ def main(*, is_module: bool = False) -> None:
         sys.exit(130)
 
 
-def _leave_out_working_folder() -> None:
-    # Not pathlib, which is not loaded yet and could come from that folder.
+def _remove_working_folder_from_path() -> None:
+    # Without pathlib, which is not loaded yet and could be imported from that folder.
     home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
     try:
         here = os.getcwd()

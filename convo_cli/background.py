@@ -1,6 +1,6 @@
-"""Long native work in a thread, so that the main thread hears signals meanwhile and can leave the work behind.
+"""Long native work in a background thread, so that the main thread reacts to signals at once.
 
-Nothing waits for a thread that was left behind: it ends with the process, or with its work.
+After a signal nothing waits for the thread: it ends with its task or with the process.
 """
 
 from __future__ import annotations
@@ -18,51 +18,51 @@ from typing import NoReturn, TypeVar, cast
 T = TypeVar("T")
 
 _NAME = "convo-background"
-_SECONDS = 0.1  # between looks at signals, where these do not interrupt waiting (Windows)
+_SECONDS = 0.1  # between checks for signals, where they do not interrupt a wait (Windows)
 _STOPPED = {128 + getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)}
 """Exit codes of a process that a signal ended."""
 
 
-def in_background(work: Callable[[], T]) -> T:
-    """What ``work`` returns or raises; an exception of a signal handler ends the waiting, not the work."""
-    return _result(_begin(work))
+def in_background(task: Callable[[], T]) -> T:
+    """Run a task in a thread and return its result; an exception from a signal handler ends the wait, not the task."""
+    return _wait_for(_start(task))
 
 
-def one_ahead(works: Iterable[Callable[[], T]]) -> Iterator[T]:
-    """What each of the works returns: one runs in a thread while the caller uses the result of the one before it."""
+def one_ahead(tasks: Iterable[Callable[[], T]]) -> Iterator[T]:
+    """Yield the result of each task; the next task runs in a thread while the caller uses a result."""
     running: Future[T] | None = None
-    for work in works:
-        done = [] if running is None else [_result(running)]
-        running = _begin(work)
+    for task in tasks:
+        done = [] if running is None else [_wait_for(running)]
+        running = _start(task)
         yield from done
     if running is not None:
-        yield _result(running)
+        yield _wait_for(running)
 
 
-def _begin(work: Callable[[], T]) -> Future[T]:
+def _start(task: Callable[[], T]) -> Future[T]:
     future = Future[T]()
 
     def run() -> None:
         try:
-            future.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - raised again where the result is asked for
+            future.set_result(task())
+        except BaseException as error:  # noqa: BLE001 - raised again by `future.result`
             future.set_exception(error)
 
     threading.Thread(target=run, name=_NAME, daemon=True).start()
     return future
 
 
-def _result(future: Future[T]) -> T:
+def _wait_for(future: Future[T]) -> T:
     while not wait([future], timeout=_SECONDS).done:
         pass
     return future.result()
 
 
-def leave(code: object) -> NoReturn:
-    """End the process with this exit code: after a signal at once, else when work that was left behind is done.
+def end_process(code: object) -> NoReturn:
+    """End the process with this exit code: at once after a signal, otherwise when all background tasks are done.
 
-    At once is without Python's own end, which takes a second with torch, and would unwind a thread in SentencePiece's
-    code: that aborts the process.
+    After a signal Python's own shutdown is skipped: it takes a second with torch, and unwinding a thread inside
+    SentencePiece would abort the process.
     """
     if code in _STOPPED:
         atexit._run_exitfuncs()

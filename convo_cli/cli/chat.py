@@ -28,13 +28,13 @@ def chat(
     Example: printf 'hello\n' | convo chat exports/convo
     """
     from convo_cli.cli.arguments import is_text, require_device, require_model
-    from convo_cli.text.bounded import start
+    from convo_cli.text.bounded import start_bounded_process
 
     require_device(device)
     if system is not None and not is_text(system):
         raise UsageError("--system: not UTF-8 text", hint="set a UTF-8 locale, or convert the text")
     require_model(model)
-    start()
+    start_bounded_process()
 
     from convo_cli.chat.session import ChatSession
     from convo_cli.cli.chat_view import hold_conversation

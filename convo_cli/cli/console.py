@@ -23,8 +23,8 @@ JSON_VERSION = 1
 
 # Whole sequences first (ECMA-48): CSI, then the string sequences OSC, DCS, SOS, PM, APC with their terminator, then
 # two-byte escapes; what is left of C0 and C1 after that goes one by one. Newline and tab stay. A string without a
-# terminator, or one that is longer than those in use, loses only its beginning: what follows it is text that somebody
-# wants to read. What is `UNSEEN` goes too: it would reorder what convo says after the text on its line, or hide in it.
+# terminator, or one that is longer than those in use, loses only its beginning: the rest is text to show. Characters of
+# `UNSEEN` are removed too: they would reorder or hide what convo prints after the text on its line.
 _STRING = r"(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x00-\x08\n-\x1f\x7f-\x9f]{0,4096}"
 _CSI = r"(?:\x1b\[|\x9b)[0-?]{0,256}[ -/]{0,16}"
 _ESCAPE = r"\x1b[ -/]{0,16}"
@@ -38,7 +38,7 @@ _LONGEST_MESSAGE = 20_000  # characters of one error or notice
 
 
 def printable(text: str) -> str:
-    """Remove terminal control sequences and what is unseen; newlines and tabs stay, half a surrogate becomes a ?."""
+    """Remove control sequences and invisible characters; newlines and tabs stay, a lone surrogate becomes a ?."""
     return _CONTROL.sub("", text).encode("utf-8", "replace").decode("utf-8")
 
 

@@ -33,7 +33,7 @@ def evaluate(
     from convo_cli.cli.arguments import require_device, require_model
     from convo_cli.data.reader import check_source
     from convo_cli.errors import UsageError
-    from convo_cli.text.bounded import start
+    from convo_cli.text.bounded import start_bounded_process
 
     require_device(device)
     require_model(model)
@@ -42,7 +42,7 @@ def evaluate(
             raise UsageError("evaluate reads its data twice, so it cannot come from a pipe", hint="give a file")
         check_source(path, is_read_again=True)
     data_config = _data_config(model, data, reasoning)
-    start()
+    start_bounded_process()
 
     from convo_cli.cli.console import print_json, stderr_console, stdout_console
     from convo_cli.cli.progress import make_progress

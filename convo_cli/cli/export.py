@@ -33,10 +33,10 @@ def export(
             hint="give a run directory, such as runs/convo, or one of its checkpoints",
         )
     from convo_cli.runs.model_folder import require_writable
-    from convo_cli.text.bounded import start
+    from convo_cli.text.bounded import start_bounded_process
 
     require_writable(out, force=force)
-    start()
+    start_bounded_process()
 
     from convo_cli.access import derived_mode
     from convo_cli.cli.progress import make_progress
@@ -47,9 +47,9 @@ def export(
         exported = export_huggingface(source, out, force=force, report=report)
         if out.stat().st_mode & 0o077 & ~derived_mode([exported.source], out):
             message = (
-                f"{out}: other users may read it, although they cannot read {source}; `chmod -R go= {typeable(out)}`"
+                f"{out}: other users can read it, although they cannot read {source}; `chmod -R go= {typeable(out)}`"
             )
-            report(Notice(f"{message} keeps them out", is_warning=True))
+            report(Notice(f"{message} makes it private", is_warning=True))
     receipt = exported.receipt
     if as_json:
         print_json(

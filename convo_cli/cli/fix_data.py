@@ -58,9 +58,9 @@ def fix_files(
     report: Report,
     run_config: RunConfig | None = None,
 ) -> RepairReport:
-    """Repair the files into one, without what ``run_config`` refuses; it is not more readable than they are.
+    """Repair the files into one, which is no more readable than they are, without what ``run_config`` refuses.
 
-    No file where not one line is left (DataError) or a file changed meanwhile (ChangedError).
+    No file is written where no line is left (DataError) or a file changed meanwhile (ChangedError).
     """
     from convo_cli.data.repair import Judge, repair_files
     from convo_cli.runs.atomic import writing
@@ -78,8 +78,8 @@ def fix_files(
         from convo_cli.training.screen import judge_of
 
         judge = judge_of(run_config, lambda write, judge: repair(write, judge).num_written)
-    may_read = derived_mode([*paths, out], out)  # out: a file that is replaced
-    with masked(may_read), writing(out) as file, _packed(file, out.suffix.lower()) as write:
+    allowed = derived_mode([*paths, out], out)  # out too, where it is replaced
+    with masked(allowed), writing(out) as file, _packed(file, out.suffix.lower()) as write:
         repaired = repair(write, judge)
         if not repaired.num_written:
             raise DataError(

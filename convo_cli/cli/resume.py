@@ -78,13 +78,13 @@ def resume(
             except UsageError as error:
                 if Path(path).exists():
                     raise
-                hint = f"a run looks for its data relative to itself; say where it is: --set data.{key}=PATH"
+                hint = f"a run stores its data paths relative to itself; to set another: --set data.{key}=PATH"
                 raise UsageError(error.message, hint=hint) from None
 
-    from convo_cli.text.bounded import start
+    from convo_cli.text.bounded import start_bounded_process
     from convo_cli.training.signals import listening
 
-    start()
+    start_bounded_process()
     with listening():  # before torch is imported, which takes seconds
         if is_proof:
             _verify(run_dir, run_config, steps, allow_changed, as_json=as_json, is_quiet=is_quiet)

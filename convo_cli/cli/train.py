@@ -37,10 +37,10 @@ def train(
     if run_config.model.pretrained is not None:
         require_pretrained(run_config.model.pretrained)
 
-    from convo_cli.text.bounded import start
+    from convo_cli.text.bounded import start_bounded_process
     from convo_cli.training.signals import listening
 
-    start()
+    start_bounded_process()
     with listening():  # before torch is imported, which takes seconds
         from convo_cli.cli.run_view import watched
         from convo_cli.training.run import start_run

@@ -20,7 +20,7 @@ from convo_cli.errors import ConfigError
 from convo_cli.unseen import has_unseen
 
 SEAL = "# SHA-256 of what follows: "
-"""Begins the config of a run directory, whose data paths are relative to it."""
+"""Begins the config in a run directory; data paths in it are relative to that directory."""
 
 
 def load_config(
@@ -38,16 +38,16 @@ def load_config(
 
 
 def _locate(data: Any, folder: Path) -> None:
-    """Have relative data paths of a run's config begin at its folder."""
+    """Resolve the data paths of a run's config from the run directory."""
     for key in ("train", "validation") if isinstance(data, dict) else ():
         if isinstance(paths := data.get(key), list):
             data[key] = [_located(path, folder) if isinstance(path, str) else path for path in paths]
 
 
 def _located(path: str, folder: Path) -> str:
-    """The path from the folder; where the run moved without its data, from the working folder or one above the run.
+    """Resolve a path from the run directory, or if nothing is there from the working folder or a folder above the run.
 
-    Whether it is the data that the run began with, its content tells.
+    So a run that was moved without its data can find it. Its hash shows whether it is the data that the run began with.
     """
     home = folder.resolve()
     below = Path(*(part for part in Path(path).parts if part != ".."))

@@ -40,7 +40,7 @@ MAX_NUMBER_LENGTH = 100
 NOT_TEXT = re.compile("[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What does not stand in a text file: control characters but tab and line ends, and halves of surrogate pairs."""
 
-_HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair, as an escape spells it
+_HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair, written as an escape
 _YAML = YAML(typ="safe", pure=True)
 _TYPES = {
     "tag:yaml.org,2002:null": _YAML.constructor.construct_yaml_null,

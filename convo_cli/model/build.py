@@ -14,7 +14,7 @@ from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.errors import ModelError
 from convo_cli.model.generation import read_generation_config
 from convo_cli.model.sizes import require_sizes
-from convo_cli.runs.foreign_files import CODE, remove_foreign_entries, without
+from convo_cli.runs.foreign_files import CODE, remove_foreign_entries, without_keys
 from convo_cli.runs.model_folder import require_model_folder
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.hub import local_folder
@@ -44,7 +44,7 @@ def load_model(source: str, revision: str | None = None) -> PreTrainedModel:
                 dtype=torch.float32,
                 use_safetensors=True,
                 trust_remote_code=False,
-                generation_config=read_generation_config(folder),  # instead of all that the folder's own one may hold
+                generation_config=read_generation_config(folder),  # the folder's own may hold anything
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # to be told which, below, instead of an error that does not say
             )
@@ -71,13 +71,13 @@ def save_model(model: PreTrainedModel, folder: Path) -> None:
 
 
 def _drop_code(config: Any) -> None:
-    """Take out what names code, so that nothing saved with this config asks other programs to run it."""
+    """Remove entries that name code, so that no program runs it from a model saved with this config."""
     for key, value in list(vars(config).items()):
         if hasattr(value, "to_dict"):
             _drop_code(value)
         elif key in CODE:
             delattr(config, key)
-        elif isinstance(value, (dict, list)) and (kept := without(value, CODE)) != value:
+        elif isinstance(value, (dict, list)) and (kept := without_keys(value, CODE)) != value:
             setattr(config, key, kept)
 
 

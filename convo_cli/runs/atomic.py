@@ -138,7 +138,7 @@ def publish_directory(path: Path, fill: Callable[[Path], None], *, below: Path |
                             home.rename(replaced, path.name)
                         raise
                     if not made.is_at(home, path.name):
-                        raise DiskError(f"{path}: another process put a directory there meanwhile", hint=_ELSEWHERE)
+                        raise DiskError(f"{path}: another process created a directory there meanwhile", hint=_ELSEWHERE)
             finally:
                 with suppress(OSError):
                     home.delete(aside)

@@ -14,7 +14,7 @@ from convo_cli.runs.layout import RunDirectory, require_new
 from convo_cli.runs.lock import locked
 
 _ASIDE = ".convo-new-"
-"""Begins no run's name; what a killed process left there, the next one of that name clears away."""
+"""No run name begins like this. The next run of the same name clears what a killed process left there."""
 _ELSEWHERE = "remove it, or choose another place with --set name=… or --set output_dir=…"
 
 
@@ -30,7 +30,7 @@ def begun(run: RunDirectory, fill: Callable[[RunDirectory], None]) -> Iterator[N
     with ExitStack() as held:
         with disk_errors(aside.path):
             home = held.enter_context(open_folder(run.path.parent))
-            new = held.enter_context(home.inside(_make(home, aside.path)))
+            new = held.enter_context(home.inside(_make_aside(home, aside.path)))
         # The lock is on the open file, so it goes with the directory when that is renamed.
         held.enter_context(locked(aside))
         try:
@@ -48,22 +48,24 @@ def begun(run: RunDirectory, fill: Callable[[RunDirectory], None]) -> Iterator[N
                 home.delete(aside.path.name)
             raise
         if not new.is_at(home, run.path.name):
-            raise CheckpointError(f"{run.path}: another process put a directory there meanwhile", hint=_ELSEWHERE)
+            raise CheckpointError(f"{run.path}: another process created a directory there meanwhile", hint=_ELSEWHERE)
         with disk_errors(run.path):
             sync_directory(run.path.parent)
         yield
 
 
-def _make(home: Folder, aside: Path) -> str:
-    """Make the directory beside the run's place, or take that of a process that was killed; its name."""
+def _make_aside(home: Folder, aside: Path) -> str:
+    """Create the temporary directory of a run, or take over that of a killed process; return its name."""
     try:
         home.make(aside.name)
     except FileExistsError:
         status = home.status(aside.name)
         if aside.is_symlink():
-            raise CheckpointError(f"{aside}: a symbolic link where a run begins", hint="remove the link") from None
+            raise CheckpointError(
+                f"{aside}: a symbolic link, so no run can be created there", hint="remove the link"
+            ) from None
         if status is not None and is_of_another_user(status):
             raise CheckpointError(
-                f"{aside}: belongs to another user, so no run begins there", hint=_ELSEWHERE
+                f"{aside}: belongs to another user, so no run can be created there", hint=_ELSEWHERE
             ) from None
     return aside.name

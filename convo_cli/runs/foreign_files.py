@@ -1,8 +1,8 @@
-"""What no file of a model folder may be, whoever made the folder: a pipe, absurdly large, or a way to other files.
+"""Checks of foreign model folders: no pipes, no oversized files, no code, and no way to files outside the folder.
 
-Weights are safetensors and all else is JSON, so nothing here is code. These ways around that are closed: a link or an
-entry that leads to a file outside of the folder, an index of weights that names a pickle, another file in the place of
-one that is looked at here, and a kernel, which is code on a hub.
+Weights are safetensors and everything else is JSON, so no file is code. The checks close the ways around that: links
+and entries that lead out of the folder, an index of weights that names a pickle, entries that replace a checked file
+with another one, and kernels, which are code from a hub.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from typing import Any
 from convo_cli.errors import ModelError
 
 MAX_TEXT_BYTES = 2**28
-"""Of a file that is read at once; the largest tokenizer.json known is an eighth of it."""
+"""Largest file that is read at once, 256 MiB; the largest known tokenizer.json has an eighth of this."""
 MAX_CONFIG_BYTES = 2**24
 MAX_INDEX_BYTES = 2**25
 """Of an index of weights; 100,000 tensors take a third of it."""
 _TEXTS = {".json", ".jinja", ".model", ".txt"}
 INDEX = "model.safetensors.index.json"
 _SHARD_OF_A_RANK = re.compile(r"shard-\d+-model-\d+-of-\d+\.safetensors")
-"""transformers prefers these to model.safetensors."""
+"""Names of files that transformers prefers to model.safetensors."""
 _TEMPLATES = "additional_chat_templates"
 
 _CONFIGS = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
 _LIMITS = {INDEX: MAX_INDEX_BYTES, **dict.fromkeys(_CONFIGS, MAX_CONFIG_BYTES)}
 _REPLACES_A_FILE = {"configuration_files", "transformers_weights", "fast_tokenizer_files", "gguf_file", "init_inputs"}
-"""Keys with which transformers reads another file than the one of the usual name."""
+"""Keys that make transformers read another file instead of the usual one."""
 _CONTENT_OR_FILE = {"vocab", "merges", "entity_vocab"}
-"""Keys whose value is the content itself, or as a string the path of a file."""
+"""Keys that hold content, or the path of a file where the value is a string."""
 _NEVER_OPENED = {
     "name_or_path",
     "_name_or_path",
@@ -40,13 +40,13 @@ _NEVER_OPENED = {
     "chat_template",
     "content",
 }
-"""Keys that transformers overwrites, renders or only keeps; older versions wrote paths of their maker into some."""
+"""Keys whose values transformers never opens; some versions of it wrote local paths into them."""
 _BUILT_IN = {"eager", "sdpa", "flex_attention", "grouped_mm", "batched_mm"}
 """Implementations of attention and experts that need no code from elsewhere."""
 
 CODE = {"auto_map", "custom_pipelines", "custom_generate"}
-"""Keys that name classes and functions in a folder or on a hub; convo does not import them, other programs may."""
-_PLACES = {"name_or_path", "_name_or_path", "tokenizer_file", "special_tokens_map_file"}
+"""Keys that name classes and functions in a folder or on a hub; convo never imports them, but other programs may."""
+_LOCAL_PATHS = {"name_or_path", "_name_or_path", "tokenizer_file", "special_tokens_map_file"}
 
 
 def require_harmless(folder: Path) -> None:
@@ -55,20 +55,22 @@ def require_harmless(folder: Path) -> None:
     entries = [*folder.iterdir(), *(templates.iterdir() if templates.is_dir() else ())]
     for file in sorted(entries):
         if not _is_within(folder, file):
-            raise ModelError(f"{file}: a link to something outside of the folder", hint="put the real file there")
+            raise ModelError(
+                f"{file}: a link to a file outside the folder", hint="replace the link with the file itself"
+            )
         if not file.exists() or file.is_dir():
             continue
         if not file.is_file():
             raise ModelError(f"{file}: not a regular file", hint="copy the model again")
         size, limit = file.stat().st_size, _LIMITS.get(file.name, MAX_TEXT_BYTES)
         if file.suffix in _TEXTS and size > limit:
-            raise _distrust(f"{file}: {size:,} bytes, and {limit:,} are more than any such file has")
+            raise _distrust(f"{file}: {size:,} bytes, but such a file may have at most {limit:,}")
         if _SHARD_OF_A_RANK.fullmatch(file.name):
             raise ModelError(f"{file}: a shard of a distributed checkpoint", hint="save the model as model.safetensors")
-    for name in shards(folder / INDEX):
+    for name in shard_names(folder / INDEX):
         if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
             raise _distrust(
-                f"{folder / INDEX}: names {_short(name)} as a file of weights, which is no safetensors file beside it"
+                f"{folder / INDEX}: names {_short(name)} as a weight file, but it is no safetensors file in the folder"
             )
     for file in (folder / name for name in _CONFIGS):
         entries_of_file = list(_entries(_read(file)))
@@ -77,10 +79,10 @@ def require_harmless(folder: Path) -> None:
 
 
 def remove_foreign_entries(folder: Path) -> None:
-    """Take entries that name code, and places on the machine of their maker, out of the configs that were written."""
+    """Remove entries that name code, or paths on the machine of the model's author, from the written configs."""
     for file in (folder / name for name in _CONFIGS):
         values = _read(file)
-        kept = without(values, CODE | _PLACES | {"chat_template"})  # chat_template.jinja is the one that is written
+        kept = without_keys(values, CODE | _LOCAL_PATHS | {"chat_template"})  # convo writes chat_template.jinja
         if kept != values:
             text = json.dumps(kept, indent=2, sort_keys=True, ensure_ascii=False)
             file.write_text(text + "\n", encoding="utf-8")
@@ -94,12 +96,12 @@ def _require_no_kernel(file: Path, entries: Iterable[tuple[str, object]]) -> Non
             if "/" in text or (("attn" in key or "experts" in key) and text not in _BUILT_IN):
                 raise ModelError(
                     f"{file}: {key[:100]} names {_short(text)}, which would be code from a hub",
-                    hint="remove that entry where you trust the model; convo chooses the implementation itself",
+                    hint="if you trust the model, remove that entry; convo chooses the implementation itself",
                 )
 
 
 def _require_no_other_file(file: Path, entries: Iterable[tuple[str, object]]) -> None:
-    # special_tokens_map.json is read after the paths were set, so there an entry takes the place of one of them.
+    # transformers reads special_tokens_map.json after it has set the paths, so an entry there replaces one of them.
     never_opened = _NEVER_OPENED - ({"tokenizer_file"} if file.name == "special_tokens_map.json" else set())
     for key, value in entries:
         is_named = (key in _REPLACES_A_FILE and bool(value)) or (key in _CONTENT_OR_FILE and isinstance(value, str))
@@ -109,12 +111,12 @@ def _require_no_other_file(file: Path, entries: Iterable[tuple[str, object]]) ->
         if is_named:
             raise ModelError(
                 f"{file}: {key[:100]} names {_short(value)}, and no entry may name another file",
-                hint="remove that entry where you trust the model",
+                hint="if you trust the model, remove that entry",
             )
 
 
 def _is_within(folder: Path, path: Path) -> bool:
-    """Whether a path, its links followed, is in the folder; the hub's cache keeps files as links to its blobs."""
+    """Return whether a path leads into the folder, or from a snapshot in the hub's cache to the blobs beside it."""
     try:
         real, target = folder.resolve(), path.resolve()
     except (OSError, RuntimeError):  # links in a circle
@@ -124,7 +126,7 @@ def _is_within(folder: Path, path: Path) -> bool:
 
 
 def _leads_outside(folder: Path, text: str) -> bool:
-    """Whether it is the path of a file outside of the folder, from there or from the working directory."""
+    """Return whether a text is the path of a file outside the folder, relative to it or to the working folder."""
     for path in (Path(text), folder / text):
         try:
             if path.exists() and not path.is_dir() and not _is_within(folder, path):
@@ -142,8 +144,8 @@ def _short(value: object) -> str:
     return repr(value if isinstance(value, str) else json.dumps(value))[:102]
 
 
-def shards(index: Path) -> list[object]:
-    """What an index of weights names as their files."""
+def shard_names(index: Path) -> list[object]:
+    """Return the file names in an index of weights."""
     values = _read(index)
     shards = values.get("weight_map") if isinstance(values, dict) else None
     return list(shards.values()) if isinstance(shards, dict) else []
@@ -162,7 +164,7 @@ def _entries(values: Any) -> Iterator[tuple[str, object]]:
 
 
 def _strings(value: object) -> Iterator[str]:
-    """Every string of a JSON value at any depth, keys left out."""
+    """Yield every string of a JSON value at any depth, but no keys."""
     waiting = [value]
     while waiting:
         value = waiting.pop()
@@ -172,15 +174,15 @@ def _strings(value: object) -> Iterator[str]:
             waiting += value.values() if isinstance(value, dict) else value
 
 
-def without(values: Any, keys: set[str]) -> Any:
-    """A JSON value without these keys, at any depth."""
+def without_keys(values: Any, keys: set[str]) -> Any:
+    """Return a JSON value without these keys, at any depth."""
     if isinstance(values, dict):
-        return {key: without(value, keys) for key, value in values.items() if key not in keys}
-    return [without(value, keys) for value in values] if isinstance(values, list) else values
+        return {key: without_keys(value, keys) for key, value in values.items() if key not in keys}
+    return [without_keys(value, keys) for value in values] if isinstance(values, list) else values
 
 
 def _read(file: Path) -> Any:
-    """The file's JSON; None where there is none, of which whoever needs it will complain."""
+    """The file's JSON; None where it cannot be read, which the code that needs it reports."""
     try:
         return json.loads(file.read_bytes())
     except RecursionError:

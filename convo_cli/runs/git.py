@@ -1,6 +1,6 @@
 """The commit that a working folder has checked out, read from its files.
 
-The program git is never started: in a repository that others can write, its configuration names programs that git runs.
+git itself is never started, because the configuration of a repository can name programs that git then runs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class GitState(BaseModel):
 
     commit: str
     is_dirty: bool | None = None
-    """In a run.json of a version that asked git: whether files were changed since. Absent where it is None."""
+    """Whether files had changed since that commit. Only run.json of earlier versions has it; left out where None."""
 
     @model_serializer(mode="wrap")
     def _without_none(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -35,7 +35,7 @@ class GitState(BaseModel):
 
 
 def read_git(folder: Path) -> GitState | None:
-    """The commit of the repository that holds the folder; None without a repository, a commit, or a way to tell.
+    """Return the commit of the repository that holds the folder; None where none can be read.
 
     Refs may be loose or packed, and the folder may be a worktree or a submodule. Refs in a reftable are not read.
     """
@@ -70,7 +70,7 @@ def _commit_of(git: Path) -> str | None:
 def _named_folder(file: Path, key: str = "") -> Path:
     """The folder that a file names, relative to its own."""
     text = _read(file)
-    if not text.startswith(key) or text.startswith((f"{key}//", f"{key}\\\\")):  # these connect to a host on Windows
+    if not text.startswith(key) or text.startswith((f"{key}//", f"{key}\\\\")):  # a network path on Windows
         raise ValueError("names no folder of this machine")
     return file.parent / text.removeprefix(key)
 

@@ -19,7 +19,7 @@ from convo_cli.errors import CheckpointError, DiskError, UsageError, typeable
 from convo_cli.files import UnsafeFileError, is_directory, is_regular, require_regular, special_kind_at
 
 LABELS = ("last", "best-loss", "best-metric")
-"""Of the small files that name a checkpoint."""
+"""Names of the pointers, small files that name a checkpoint."""
 PLOTS = ("learning_rate.png", "loss.png")
 _CHECKPOINT_NAME = re.compile(r"step-(\d{8,})")
 
@@ -69,7 +69,7 @@ class RunDirectory:
 
     @property
     def stop(self) -> Path:
-        """A file that the user makes to have the run saved and stopped; who obeys it removes it."""
+        """A file that the user creates to save and stop the run; convo removes it then."""
         return self.path / "stop"
 
     @property
@@ -95,7 +95,7 @@ class RunDirectory:
 def existing_run(path: Path) -> RunDirectory:
     """The run directory at this path; UsageError or CheckpointError where there is none."""
     run = RunDirectory(path)
-    require_own_way(path)
+    require_trusted_path(path)
     if not path.exists():
         raise UsageError(f"{path}: no such run directory", hint="give what `convo train` made, such as runs/convo")
     if not run.is_run:
@@ -106,19 +106,19 @@ def existing_run(path: Path) -> RunDirectory:
     return run
 
 
-def require_own_way(path: Path) -> None:
+def require_trusted_path(path: Path) -> None:
     """Raise DiskError where a link that another user may have planted leads to this path."""
     if (link := link_of_another_user(path)) is not None:
         raise DiskError(
-            f"{link}: a symbolic link of another user, in a folder that others write to",
-            hint="name the folder itself, or remove the link",
+            f"{link}: a symbolic link of another user, in a folder that others may write to",
+            hint="give the path of the folder itself, or remove the link",
         )
 
 
-def require_own(run: RunDirectory) -> None:
-    """Raise CheckpointError where a folder of the run is a link, DiskError where a file that is written is not regular.
+def require_own_files(run: RunDirectory) -> None:
+    """Raise CheckpointError where a folder of the run is a link, DiskError where a file to write is not regular.
 
-    This answers before any work is done; each file is checked again as it is opened.
+    This check comes before any work; each file is checked again when it is opened.
     """
     require_own_checkpoints(run)
     for folder in (run.plots, run.tensorboard):
@@ -132,7 +132,7 @@ def require_own(run: RunDirectory) -> None:
 
 
 def require_own_checkpoints(run: RunDirectory) -> None:
-    """Raise CheckpointError where checkpoints/, or a checkpoint, is a link: what is read and written is inside it."""
+    """Raise CheckpointError where checkpoints/ or a checkpoint in it is a link: convo stays inside the run."""
     _require_own_folder(run.checkpoints)
     if is_directory(run.checkpoints):
         for path in sorted(run.checkpoints.iterdir()):
@@ -141,17 +141,17 @@ def require_own_checkpoints(run: RunDirectory) -> None:
 
 
 def _require_own_folder(folder: Path) -> None:
-    """Raise CheckpointError where a folder of a run is a link, or no folder; a missing one is fine."""
+    """Raise CheckpointError where a folder of a run is a link or not a folder; a missing one is fine."""
     if os.path.lexists(folder) and not is_directory(folder):
         kind = special_kind_at(folder) or "a file"
         raise CheckpointError(
             f"{folder}: {kind}, but convo opens only real folders inside a run directory",
-            hint="put the folder itself in its place; the whole run directory may lie elsewhere, with a link to it",
+            hint="replace it with the folder itself; only the whole run directory may be a link",
         )
 
 
 def require_new(run: RunDirectory) -> None:
-    """Raise CheckpointError where the run directory is already in use, DiskError where it cannot be made."""
+    """Raise CheckpointError where the run directory is already in use, DiskError where it cannot be created."""
     if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
         has_checkpoint = bool(run.checkpoint_steps())
         raise CheckpointError(
@@ -162,19 +162,20 @@ def require_new(run: RunDirectory) -> None:
         )
     if run.path.is_symlink():
         raise CheckpointError(
-            f"{run.path}: a symbolic link where a run begins",
+            f"{run.path}: a symbolic link, so no run can be created there",
             hint="remove the link, or --set name=… starts another run",
         )
     require_place(run.path, hint="choose another place with --set output_dir=…")
 
 
 def require_place(path: Path, *, hint: str) -> None:
-    """Raise DiskError where a folder at this path could not be made, before work is done that would be lost.
+    """Raise DiskError where no folder can be created at this path, or another user's link leads to it.
 
-    Also where another user's link leads to it.
+    Call it before any work that would be lost.
     """
-    require_own_way(path)
+    require_trusted_path(path)
     above = next(parent for parent in path.absolute().parents if parent.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-        reason = "a folder that one may not write to" if above.is_dir() else "a file"
-        raise DiskError(f"{path}: cannot be made, because {above} is {reason}", hint=hint)
+    if not above.is_dir():
+        raise DiskError(f"{path}: cannot be created, because {above} is a file", hint=hint)
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise DiskError(f"{path}: cannot be created: you need write permission in {above}", hint=hint)

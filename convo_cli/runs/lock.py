@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from convo_cli.errors import CheckpointError, DiskError
 from convo_cli.files import only_regular, require_regular
 from convo_cli.runs.atomic import disk_errors
-from convo_cli.runs.layout import RunDirectory, require_own
+from convo_cli.runs.layout import RunDirectory, require_own_files
 
 _CANNOT_LOCK = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
 _HOLDER = re.compile(r"process \d{1,20} on [\w.-]{1,255}\n")
@@ -49,7 +49,7 @@ def locked(run: RunDirectory) -> Iterator[None]:
         with opened as file:
             _write(file, f"process {os.getpid()} on {socket.gethostname()}\n")
             try:
-                require_own(run)
+                require_own_files(run)
                 yield
             finally:
                 _write(file, "")

@@ -11,7 +11,7 @@ from pathlib import Path
 from convo_cli.errors import ModelError, UsageError
 from convo_cli.files import special_kind
 from convo_cli.runs.checkpoint import STATE_FILE
-from convo_cli.runs.foreign_files import INDEX, require_harmless, shards
+from convo_cli.runs.foreign_files import INDEX, require_harmless, shard_names
 from convo_cli.runs.layout import RunDirectory, require_place
 from convo_cli.runs.sealed import MANIFEST_FILE, read_manifest
 
@@ -51,7 +51,7 @@ def weight_files(folder: Path) -> set[str]:
     """Names of the files that transformers reads the weights from."""
     if (folder / _WEIGHTS).is_file():
         return {_WEIGHTS}
-    return {INDEX, *map(str, shards(folder / INDEX))}
+    return {INDEX, *map(str, shard_names(folder / INDEX))}
 
 
 def require_writable(out: Path, *, force: bool) -> None:

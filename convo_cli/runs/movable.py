@@ -1,4 +1,4 @@
-"""Paths of data as a run directory stores them: relative to it, so that run and data move together and name no home."""
+"""Data paths as a run directory stores them: relative to it, so that both can move together and no home is named."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from convo_cli.runs.provenance import DataFile
 
 
 def movable_config(config: RunConfig, run: RunDirectory) -> RunConfig:
-    """The config with its data paths relative to the run directory, as `convo_cli.config.load` reads them there."""
+    """Return the config with data paths relative to the run directory, as `convo_cli.config.load` reads them."""
     paths = {key: tuple(_relative(path, run) for path in getattr(config.data, key)) for key in ("train", "validation")}
     return config.model_copy(update={"data": config.data.model_copy(update=paths)})
 
 
 def movable_files(files: Iterable[DataFile], run: RunDirectory) -> tuple[DataFile, ...]:
-    """The data files with paths relative to the run directory."""
+    """Return the data files with paths relative to the run directory."""
     return tuple(file.model_copy(update={"path": _relative(file.path, run)}) for file in files)
 
 

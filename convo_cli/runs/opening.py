@@ -41,7 +41,7 @@ def open_checkpoint(path: Path, report: Report) -> Snapshot:
     if os.path.lexists(path / STATE_FILE) or _is_inside_a_run(path):
         return verify_directory(path)
     if os.path.lexists(path / MANIFEST_FILE):
-        # An export: its owner may write the card, and a hub adds files of its own; its cache holds links.
+        # An export: its owner may write the card, a hub adds files of its own, and the hub's cache holds links.
         return verify_directory(path, may_differ=frozenset({"README.md"}), may_hold_more=True, may_hold_links=True)
     return Snapshot.of(path)
 

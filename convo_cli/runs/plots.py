@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _SIZE = (12.0, 7.0)  # inches, at 100 dots each
 _MAX_POINTS = 4000
 _MAX_SCORE_PANELS = 2
-_SCORE = re.compile(r"[A-Za-z][\w.+-]{0,39}", re.ASCII)  # not any text that a log of somebody else may hold
+_SCORE = re.compile(r"[A-Za-z][\w.+-]{0,39}", re.ASCII)  # a log from elsewhere may hold any text as a name
 _BLUE, _ORANGE, _GREY = "#1f5fa8", "#d95f02", "#5b6470"
 _SERIES = (_BLUE, _ORANGE, "#2a8f6d", "#8a4fa3")
 

@@ -188,7 +188,7 @@ def write_provenance(run: RunDirectory, info: RunInfo) -> None:
 
 
 def read_config(run: RunDirectory, overrides: Sequence[str] = ()) -> RunConfig:
-    """config.yaml; CheckpointError where it is no regular file, ConfigError where its content is no configuration."""
+    """Read config.yaml; CheckpointError where it is not a regular file, ConfigError where it is not a valid config."""
     try:
         require_regular(run.config)
     except UnsafeFileError as error:

@@ -23,7 +23,7 @@ class Snapshot:
 
     path: Path
     stamps: Mapping[Path, tuple[int, ...]]
-    """Device, inode, size, and times of the last change of content and of status; of a link these, and its target's."""
+    """Device, inode, size, and times of the last change of content and of status; for a link, also its target's."""
 
     @classmethod
     def of(cls, path: Path) -> Snapshot:

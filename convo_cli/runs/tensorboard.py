@@ -13,7 +13,7 @@ from convo_cli.runs.atomic import disk_errors
 from convo_cli.unseen import escape_unseen
 
 _FLUSH_SECONDS = 15.0
-_OPENS = "convo"
+_SCHEME = "convo"
 _LARGEST = 3.4e38  # event files hold float32
 
 
@@ -35,8 +35,8 @@ class TensorBoardLog:
         with disk_errors(self._path):
             folder.mkdir(parents=True, exist_ok=True)
             with open_folder(folder, below=folder.parent) as inside:
-                register_writer_factory(_OPENS, _Opener(inside))
-                self._writer = RecordWriter(f"{_OPENS}:{self._path.name}")
+                register_writer_factory(_SCHEME, _Opener(inside))
+                self._writer = RecordWriter(f"{_SCHEME}:{self._path.name}")
         self._write(0, file_version="brain.Event:2")
         if after_step > 0:
             self._write(after_step + 1, session_log=SessionLog(status=SessionLog.START))
@@ -80,13 +80,13 @@ class TensorBoardLog:
 
 
 class _Opener:
-    """tensorboardX opens a path that begins with a registered word by an object like this, else by following links."""
+    """Opener of paths that begin with `convo:`, without following links; tensorboardX follows them in other paths."""
 
     def __init__(self, inside: Folder) -> None:
         self._inside = inside
 
     def open(self, path: str) -> BinaryIO:
-        return self._inside.open(path.removeprefix(f"{_OPENS}:"), "xb")
+        return self._inside.open(path.removeprefix(f"{_SCHEME}:"), "xb")
 
 
 def _as_code_block(sample: SampleReply) -> str:

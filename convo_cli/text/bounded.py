@@ -41,7 +41,7 @@ class EndedError(Exception):
         return f"breaks the process that reads it (exit code {self.returncode})"
 
 
-def start() -> None:
+def start_bounded_process() -> None:
     """Start the process, without waiting until it can be asked."""
     _process()
 

@@ -251,7 +251,7 @@ CASES = {
     "train: a run of that name": Case("train config.yaml", 5, "runs/tiny: already exists"),
     "train: a file of that name": Case(train(), 5, "runs/new: already exists", write("runs/new", "")),
     "train: a file as output_dir": Case(
-        train("output_dir=config.yaml"), 7, "config.yaml/new: cannot be made, because …is a file",
+        train("output_dir=config.yaml"), 7, "config.yaml/new: cannot be created, because …is a file",
     ),
     "train: a run as pretrained": Case(
         train(*PRETRAINED[:1], f"model.pretrained={RUN}"), 2, f"{RUN}/config.json: not found",
@@ -318,7 +318,7 @@ CASES = {
     "export: onto an export": Case(["export", RUN, EXPORT], 2, f"{EXPORT}: not empty"),
     "export: onto a file": Case(["export", RUN, "config.yaml"], 2, "config.yaml: a file is in the way"),
     "export: below a file": Case(
-        ["export", RUN, "config.yaml/out"], 7, "config.yaml/out: cannot be made, because …is a file",
+        ["export", RUN, "config.yaml/out"], 7, "config.yaml/out: cannot be created, because …is a file",
     ),
     "export: onto a symbolic link": Case(["export", RUN, "link"], 2, "link: a symbolic link", link),
     "export: onto a symbolic link by force": Case(["export", RUN, "link", "--force"], 2, "link: a symbolic link", link),

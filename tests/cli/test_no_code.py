@@ -79,7 +79,7 @@ def test_an_index_of_safetensors_brings_no_pickle_in(convo, model, trace):
     (model / "model.safetensors.index.json").write_text(json.dumps(index))
     result = convo("chat", "model", stdin=b"hi\n")
     assert (result.code, result.out) == (2, "")
-    assert "names 'weights.bin' as a file of weights" in result.err
+    assert "names 'weights.bin' as a weight file" in result.err
     assert not trace.exists()
 
 
@@ -218,7 +218,7 @@ def test_a_link_out_of_the_folder_is_not_followed(convo, work, model, name, comm
     (model / name).symlink_to(work / EXPORT / "README.md")
     result = convo(*command, stdin=b"hi\n")
     assert (result.code, result.out) == (2, "")
-    assert result.err.startswith(f"error: model/{name}: a link to something outside of the folder\nhint: ")
+    assert result.err.startswith(f"error: model/{name}: a link to a file outside the folder\nhint: ")
     assert not (work / "out").exists()
 
 

@@ -118,7 +118,7 @@ def test_an_export_of_a_private_run_is_public_and_that_is_told(place):
     convo(place, "train", "config.yaml", *FAST)
     told = run_here(place, "export", "runs/tiny", "export")
     assert mode(place / "export") == 0o755
-    assert "export: other users may read it, although they cannot read runs/tiny; `chmod -R go= export`" in told.err
+    assert "export: other users can read it, although they cannot read runs/tiny; `chmod -R go= export`" in told.err
 
 
 PACKERS = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.ZstdCompressor().compress}

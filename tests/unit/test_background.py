@@ -1,4 +1,4 @@
-"""Work in a thread: results in order, errors in their place, and a main thread that can leave."""
+"""Background tasks: results in order, errors in their place, and a main thread that a signal ends at once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_results_come_in_order_and_an_error_in_its_place():
     assert list(one_ahead([])) == []
 
 
-def test_one_piece_of_work_runs_while_the_result_before_it_is_used_and_the_next_one_is_not_begun():
+def test_one_task_runs_ahead_of_the_result_in_use_and_no_more():
     begun, asked = [], []
 
     def works():
@@ -40,16 +40,16 @@ def test_one_piece_of_work_runs_while_the_result_before_it_is_used_and_the_next_
     assert set(begun) <= {1, 2, 3}
 
 
-def test_what_the_work_raises_is_raised_here():
+def test_an_exception_of_a_task_is_raised_in_the_main_thread():
     with pytest.raises(ZeroDivisionError):
         in_background(lambda: 1 // 0)
-    with pytest.raises(TimeoutError, match="of the work"):
-        in_background(lambda: (_ for _ in ()).throw(TimeoutError("of the work")))
+    with pytest.raises(TimeoutError, match="of the task"):
+        in_background(lambda: (_ for _ in ()).throw(TimeoutError("of the task")))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
 @pytest.mark.parametrize("wait", [in_background, lambda work: list(one_ahead([lambda: None, work]))])
-def test_a_signal_ends_the_waiting_and_not_the_work(wait):
+def test_a_signal_ends_the_wait_and_not_the_task(wait):
     released, is_done = Event(), Event()
 
     def work():
@@ -74,7 +74,7 @@ def test_a_signal_ends_the_waiting_and_not_the_work(wait):
 LEAVING = """
 import atexit, io, sys, threading
 import sentencepiece
-from convo_cli.background import in_background, leave
+from convo_cli.background import end_process, in_background
 
 def lines():
     while True:
@@ -91,12 +91,12 @@ try:
     in_background(train)
 except KeyboardInterrupt:
     print("interrupted")
-    leave(130)
+    end_process(130)
 """
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
-def test_a_stopped_process_ends_at_once_with_its_exit_functions_and_without_an_abort_of_native_code():
+def test_a_stopped_process_ends_at_once_and_runs_its_exit_functions():
     began = time.monotonic()
     ran = subprocess.run([sys.executable, "-c", LEAVING], capture_output=True, text=True, check=False, timeout=60)
     assert (ran.returncode, ran.stdout, ran.stderr) == (130, "interrupted\ncleaned up\n", "")
@@ -105,12 +105,12 @@ def test_a_stopped_process_ends_at_once_with_its_exit_functions_and_without_an_a
 
 LEFT = """
 import time
-from convo_cli.background import _begin, leave
-_begin(lambda: (time.sleep(0.5), print("done", flush=True)))
-leave(3)
+from convo_cli.background import _start, end_process
+_start(lambda: (time.sleep(0.5), print("done", flush=True)))
+end_process(3)
 """
 
 
-def test_without_a_signal_the_process_ends_when_its_work_is_done():
+def test_without_a_signal_the_process_ends_when_its_tasks_are_done():
     ran = subprocess.run([sys.executable, "-c", LEFT], capture_output=True, text=True, check=False, timeout=60)
     assert (ran.returncode, ran.stdout, ran.stderr) == (3, "done\n", "")

@@ -262,7 +262,7 @@ def test_a_link_among_the_files_is_not_published(export, out, checkpoint, tmp_pa
     for name in ("MANIFEST.json", "state.json"):
         (source / name).unlink()
     (source / "notes.md").symlink_to(secret)
-    with pytest.raises(ModelError, match=r"notes\.md: a link to something outside of the folder"):
+    with pytest.raises(ModelError, match=r"notes\.md: a link to a file outside the folder"):
         export(out, source)
     (source / "notes.md").unlink()
     (source / "spiece.model").rename(source / "other")

@@ -485,7 +485,7 @@ def test_a_directory_that_takes_the_place_of_a_save_is_not_published_in_silence(
         aside.rename(tmp_path / "moved")
         aside.mkdir()
 
-    with pytest.raises(DiskError, match="step-1: another process put a directory there"):
+    with pytest.raises(DiskError, match="step-1: another process created a directory there"):
         publish_directory(tmp_path / "step-1", fill)
 
 

@@ -126,7 +126,7 @@ def test_nothing_is_cleared_through_a_link(run, tmp_path):
     (mine / "thesis.txt").write_text("years of work")
     run.path.parent.mkdir()
     (run.path.parent / NEW).symlink_to(mine)
-    with pytest.raises(CheckpointError, match="a symbolic link where a run begins"), begun(run, fill):
+    with pytest.raises(CheckpointError, match="a symbolic link, so no run can be created there"), begun(run, fill):
         pass
     (run.path.parent / NEW).unlink()
     (run.path.parent / NEW).mkdir()
@@ -141,7 +141,7 @@ def test_a_link_where_a_run_begins_is_refused_before_any_work(run, tmp_path):
     (tmp_path / "mine").mkdir()
     for target in (tmp_path / "nothing", tmp_path / "mine"):
         run.path.symlink_to(target)
-        with pytest.raises(CheckpointError, match="tiny: a symbolic link where a run begins"):
+        with pytest.raises(CheckpointError, match="tiny: a symbolic link, so no run can be created there"):
             require_new(run)
         run.path.unlink()
 
@@ -169,6 +169,6 @@ def test_a_run_that_begins_stays_where_it_began(run, tmp_path):
         (run.path.parent / NEW).symlink_to(mine)
         fill(aside)
 
-    with pytest.raises(CheckpointError, match="another process put a directory there"), begun(run, swap):
+    with pytest.raises(CheckpointError, match="another process created a directory there"), begun(run, swap):
         pass
     assert list(mine.iterdir()) == []

@@ -41,7 +41,7 @@ def test_an_ordinary_folder_is_harmless(tmp_path):
 )
 def test_an_index_names_safetensors_files_beside_it_and_nothing_else(tmp_path, name):
     index(folder(tmp_path), "model-00001-of-00002.safetensors", name)
-    with pytest.raises(ModelError, match=r"model\.safetensors\.index\.json: names .* which is no safetensors file"):
+    with pytest.raises(ModelError, match=r"model\.safetensors\.index\.json: names .* but it is no safetensors file"):
         require_harmless(tmp_path)
 
 
@@ -175,7 +175,7 @@ def test_a_link_that_leads_out_of_the_folder_is_refused(tmp_path, target):
     for name in ("tokenizer.model", "notes", "additional_chat_templates/a.jinja"):
         link = model / name
         link.symlink_to(target if link.parent == model or target.startswith("/") else f"../{target}")
-        with pytest.raises(ModelError, match="a link to something outside of the folder"):
+        with pytest.raises(ModelError, match="a link to a file outside the folder"):
             require_harmless(model)
         link.unlink()
     require_harmless(model)
@@ -192,7 +192,7 @@ def test_the_links_of_the_hubs_cache_lead_to_its_own_blobs_only(tmp_path):
     require_harmless(snapshot)
     (other / "2").write_text("{}")
     (snapshot / "config.json").symlink_to("../../../models--c--d/blobs/2")
-    with pytest.raises(ModelError, match=r"config\.json: a link to something outside"):
+    with pytest.raises(ModelError, match=r"config\.json: a link to a file outside"):
         require_harmless(snapshot)
 
 

@@ -83,5 +83,5 @@ def test_a_file_in_the_way_is_refused(tmp_path):
     (tmp_path / "convo").write_text("mine")
     with pytest.raises(CheckpointError, match="already exists"):
         require_new(RunDirectory(tmp_path / "convo"))
-    with pytest.raises(DiskError, match="cannot be made"):
+    with pytest.raises(DiskError, match="cannot be created"):
         require_new(RunDirectory(tmp_path / "convo" / "below"))
