@@ -9,7 +9,7 @@ from convo_cli import __version__
 
 
 def main(*, is_module: bool = False) -> None:
-    """Run the command line; `--version` is answered without importing anything.
+    """Run the command line and end the process; `--version` is answered without importing anything.
 
     The working folder is removed from the import path, so that no module beside the data is imported. It is there
     after `python -m convo_cli` (``is_module``), and with an empty entry in PYTHONPATH.
@@ -18,13 +18,23 @@ def main(*, is_module: bool = False) -> None:
         _remove_working_folder_from_path()
     if "" in os.environ.get("PYTHONPATH", "-").split(os.pathsep):
         _remove_working_folder_from_path()
+    try:
+        run()
+    except SystemExit as stop:
+        from convo_cli.background import end_process
+
+        end_process(stop.code)
+
+
+def run() -> None:
+    """Run the command line inside a process that goes on; SystemExit where the exit code is not 0."""
     if sys.argv[1:] == ["--version"]:
         sys.stdout.write(f"convo {__version__}\n")
         return
     try:
-        from convo_cli.cli.app import main as run
+        from convo_cli.cli.app import main as run_app
 
-        run()
+        run_app()
     except KeyboardInterrupt:  # before typer is there to notice
         sys.exit(130)
 

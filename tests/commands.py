@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from convo_cli.__main__ import main
+from convo_cli.__main__ import run
 
 EXECUTABLE = Path(sys.executable).with_name("convo")
 COLUMNS = "80"
@@ -38,7 +38,7 @@ def run_here(folder: Path, *arguments: object, stdin: bytes = b"") -> Result:
     code = 0
     with _replaced(folder, [str(argument) for argument in arguments], stdin, out, err):
         try:
-            main()
+            run()
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
         sys.stdout.flush()

@@ -16,7 +16,6 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from convo_cli import __version__
-from convo_cli.background import end_process
 from convo_cli.cli import chat, evaluate, export, init_config, resume, train, validate_data
 from convo_cli.errors import ConvoError, OutOfMemoryError, UsageError, is_out_of_memory
 
@@ -82,10 +81,10 @@ def main() -> None:
     except (BrokenPipeError, SystemExit) as stop:
         # The reader of our stdout went away (`convo … | head`), which typer answers with exit 1, our code for a bug.
         if not isinstance(stop, BrokenPipeError) and not isinstance(stop.__context__, BrokenPipeError):
-            end_process(stop.code)
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # keeps the interpreter from complaining at exit
         code = 128 + 13  # SIGPIPE, as the shell reports it
-    end_process(code)
+    sys.exit(code)
 
 
 def _outlive_reader_of(stream: TextIO) -> None:
