@@ -32,13 +32,9 @@ from convo_cli.data.dialogue import Dialogue, as_messages
 from convo_cli.data.reader import read_dialogues
 from convo_cli.data.store import Example
 from convo_cli.text.encoder import DialogueEncoder
+from convo_cli.text.pretrained import load_pretrained_tokenizer
 from convo_cli.text.template import make_template
-from convo_cli.text.tokenizer import (
-    add_special_tokens,
-    from_sentencepiece,
-    load_pretrained_tokenizer,
-    train_sentencepiece,
-)
+from convo_cli.text.tokenizer import add_special_tokens, from_sentencepiece, train_sentencepiece
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -98,6 +98,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of a library's error, without the pages that may follow, or the name of its type."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def typeable(path: Path | str) -> str:
     """A path as it is typed into a shell, for the commands in hints; what no terminal shows is written as escapes."""
     text = f"./{path}" if str(path).startswith("-") else str(path)

@@ -29,7 +29,7 @@ _BYTES_IN_A_ROW = re.compile(rb"[\x80-\xff]{2}")
 # So a UTF-8 character looks that was cut after its first byte, and so letters of other encodings look.
 _NOT_WINDOWS_1252 = re.compile("[a-z][À-Þ]|[A-Za-z][¡-¿×÷][a-z]")
 _SPACE_AND_COMMA = re.compile(r"[ \t\r\n]*(?:,[ \t\r\n]*)?")
-# A string that is cut off goes on to the end, so that nothing is sought in it again from each of its quotes.
+# A string that is cut off extends to the end, so that it is not searched again from each of its quotes.
 _STRING_OR_LAST_COMMA = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z))|,([ \t\r\n]*[\]}])', re.DOTALL)
 # Of a terminal's control sequences only the first character is a control character.
 _ESCAPE_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")

@@ -78,13 +78,13 @@ def _is_reasoning(value: Any) -> bool:
 
 
 def _parts(text: str) -> list[str]:
-    """What stands between the tags: in a text without `_tag_fault` the odd ones are reasoning."""
+    """Split a text at its tags; without a `_tag_fault` every second part is reasoning."""
     ends = [bound for tag in _TAG.finditer(text) for bound in tag.span()]
     return [text[start:end] for start, end in zip([0, *ends[1::2]], [*ends[0::2], len(text)], strict=True)]
 
 
 def _without_blocks(text: str) -> str:
-    """The text without its reasoning; of the white space before and after, the longer stays."""
+    """Remove reasoning; of the white space before and after a block, the longer one stays."""
     first, *between, last = _parts(text)[0::2]
     kept = [first.rstrip(_SPACE)]
     space = first[len(kept[0]) :]

@@ -233,7 +233,7 @@ class _Repair:
     def _mend(self, own: str | None, value: Any, counts: Counter[str], first: list[Problem]) -> _Mended:
         """Mend one dialogue of a line; ``own`` is its part of the line, where it has one.
 
-        The line has so many problems of each code, of which ``first`` holds the first.
+        ``counts`` are the line's problems by code, and ``first`` holds the first of each.
         """
         file, line = first[0].file, first[0].line
         strict, mended = dump(value), dump(mend_value(value, self._data_config))
@@ -247,7 +247,7 @@ class _Repair:
         return _Mended(mended.encode(), repaired, error and replace(error, column=1))
 
     def _check(self, raw: bytes, file: str, line: int) -> list[Problem]:
-        """All that validation would say about the line by itself; only the first of each code has its column."""
+        """Return all problems of the line by itself; only the first of each code has a column."""
         problems: list[Problem] = []
         value = decode(raw, problems.append)
         reading = None if value is msgspec.UNSET else read_value(value, self._data_config, problems.append)
@@ -282,7 +282,7 @@ def _groups(tally: ProblemTally, what: Callable[[ProblemGroup], str]) -> tuple[R
 
 
 def _first_of_each(problems: list[Problem]) -> list[Problem]:
-    """The first problem of each code, in their order; one of the whole line stands apart from those of its parts."""
+    """Return the first problem of each code, in order; one of the whole line counts apart from those of its parts."""
     first: dict[tuple[str, bool], Problem] = {}
     for problem in problems:
         first.setdefault((problem.code, problem.path == "$"), problem)

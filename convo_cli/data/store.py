@@ -157,7 +157,7 @@ class TokenStore:
     def open(cls, folder: Path, opener: Opener = os.open) -> TokenStore:
         """Open the files that `write` made; reading an example reads its part of them.
 
-        What is in them is not checked here: see `convo_cli.data.sound`.
+        Their content is not checked here: see `convo_cli.data.store_check`.
         """
         input_ids, targets = (FileColumn(folder / name, dtype, opener) for name, dtype in _TOKENS.items())
         columns = (np.array(FileColumn(folder / name, dtype, opener)[:]) for name, dtype in _COLUMNS.items())

@@ -29,7 +29,7 @@ HEADINGS = frozenset(form(name) for name in _HEADING_NAMES for form in (str.lowe
 """Texts that are the names of a table's columns."""
 
 _NUMBER = re.compile(r"[-+]?[0-9]+(?:[.,][0-9]+)?")
-# A decimal comma separates as well: "1,5" is a number and two of them.
+# A comma is also a separator: "1,5" is one number or two.
 _NUMBERS = re.compile(r"[-+]?[0-9]+(?:\.[0-9]+)?(?:[ \t,;|]+[-+]?[0-9]+(?:\.[0-9]+)?)*")
 _LETTER = re.compile("[A-Z]: ")
 _NUMBERS_OR_LETTER = re.compile(rf"\0(?:{_NUMBERS.pattern}(?=\0)|{_LETTER.pattern})")
@@ -78,7 +78,7 @@ def _suspect_dialogue(spoken: Sequence[tuple[str, str]]) -> Iterator[Problem]:
         if not _is_counting(texts):
             yield Problem("label-row", "the dialogue is nothing but numbers")
     else:
-        for path, text in [*spoken[:1], *spoken[1:][-1:]]:  # in the middle it is somebody's number
+        for path, text in [*spoken[:1], *spoken[1:][-1:]]:  # in the middle it may be an answer
             if _is_row_of(len(texts) - 1, text):
                 yield Problem("label-row", "the text is a row of labels, one for each of the other turns", path)
     if all(map(_LETTER.match, texts)) and len({text[0] for text in texts}) > 1:

@@ -1,4 +1,4 @@
-"""An export: what a checkpoint holds of the model and how it speaks, which plain transformers loads and talks to."""
+"""Exports: model, tokenizer and chat template of a checkpoint, in a folder that plain transformers loads."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from convo_cli.text.tokenizer import SPIECE_FILE
 _CARD_FILE = "README.md"
 _TEMPLATE_FILE = "chat_template.jinja"
 _COPIED = {"config.json", "tokenizer.json", "tokenizer_config.json", DIALOGUE_FILE, SPIECE_FILE}
-"""Besides the weights, all that a checkpoint holds for those who open the model; the rest of an export is written."""
+"""Files that are copied besides the weights; convo writes all other files of an export."""
 _REPLACED = {"generation_config.json", _TEMPLATE_FILE, _CARD_FILE, MANIFEST_FILE, STATE_FILE, "optimizer.safetensors"}
 _MARGIN = 2**20  # bytes, for the card and the manifest
 _MAX_NAMES = 5
@@ -79,12 +79,12 @@ def _export(opened: Snapshot, out: Path, report: Report) -> Exported:
     files = [file for file in present if file.name in copied]
     encoder = load_encoder(folder)
     for file in files:
-        if file.is_symlink():  # to whatever its maker would like to see published
+        if file.is_symlink():  # it could lead to any file of this user
             raise CheckpointError(f"{file}: a symbolic link, which is not exported", hint="put the real file there")
     original = Generator(load_model(str(folder)), encoder)
     set_generation_defaults(original.model, encoder, generation_defaults(original))
     if left_out := [file.name for file in present if file not in files and file.name not in _REPLACED]:
-        report(Notice(f"left out, as no part of an export: {_names(left_out)}"))
+        report(Notice(f"left out of the export: {_names(left_out)}"))
     receipts: list[Receipt] = []
 
     def fill(aside: Path) -> None:
@@ -121,18 +121,18 @@ def _names(names: Iterable[str]) -> str:
 
 
 def visible(text: str) -> str:
-    """One line of bounded length, in which control and invisible characters are spelled out."""
+    """Return one line of bounded length, with escapes for control and invisible characters."""
     shown = text if len(text) <= _LONGEST_NAME else text[: _LONGEST_NAME - 1] + "…"
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in shown)
 
 
 def as_markdown(text: str) -> str:
-    """The text itself, whatever it would mean in Markdown or HTML."""
+    """Escape a text, so that Markdown and HTML show it as it is."""
     return re.sub(r"([!-,./:-@\[-`{-~])", r"\\\1", visible(text))
 
 
 def as_code(text: str) -> str:
-    """A code span of it; the fence is longer than any run of backquotes inside."""
+    """Return a text as a code span; the fence is longer than any run of backquotes in it."""
     fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
     space = " " if text[:1] in ("`", " ") or text[-1:] in ("`", " ") else ""
     return f"{fence}{space}{visible(text)}{space}{fence}"

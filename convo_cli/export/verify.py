@@ -15,8 +15,8 @@ from convo_cli.errors import CheckpointError, DataError
 from convo_cli.model.build import load_model
 from convo_cli.model.generation import Generator
 from convo_cli.model.open import generation_defaults
+from convo_cli.text.pretrained import load_pretrained_tokenizer
 from convo_cli.text.rendering import render_ids
-from convo_cli.text.tokenizer import load_pretrained_tokenizer
 
 _PROBES: tuple[tuple[Turn, ...], ...] = (
     (Turn("user", "Hello!"),),

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from convo_cli.errors import ModelError, is_out_of_memory
+from convo_cli.errors import ModelError, first_line, is_out_of_memory
 from convo_cli.model.build import context_length
 from convo_cli.model.generation import CANNOT_COMPUTE
 from convo_cli.text.encoder import DialogueEncoder
-from convo_cli.text.tokenizer import first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -15,9 +15,8 @@ from transformers.generation.streamers import BaseStreamer
 
 from convo_cli.config.schema import GenerationConfig
 from convo_cli.data.dialogue import Turn
-from convo_cli.errors import ModelError, is_out_of_memory
+from convo_cli.errors import ModelError, first_line, is_out_of_memory
 from convo_cli.text.encoder import DialogueEncoder, StreamDecoder
-from convo_cli.text.tokenizer import first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 CANNOT_COMPUTE = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What torch and transformers raise where the numbers of a config do not fit each other."""
 _COLDEST = 1e-4
-"""Temperatures below always take the likeliest token: scores divided by them would overflow."""
+"""Below this temperature the likeliest token is always taken, because scores divided by it would overflow."""
 _LARGEST = 2**31
 
 
@@ -109,9 +108,9 @@ class Generator:
 
 
 def read_generation_config(folder: Path) -> HuggingFaceGenerationConfig:
-    """What a model's folder says of sampling, as far as convo has that setting and the value is within its range.
+    """Read the sampling settings of a model's folder: those that convo has, with values in their range.
 
-    Beams, penalties, caches, stop strings and all else that `generate` knows do not reach it.
+    Beams, caches, stop strings and all other settings of `generate` are ignored.
     """
     stated: object = None
     for name in ("generation_config.json", "config.json"):  # models older than the first state it in the second

@@ -19,8 +19,8 @@ from convo_cli.runs.sealed import MANIFEST_FILE
 from convo_cli.text.contract import load_encoder
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.hub import local_folder
+from convo_cli.text.pretrained import load_pretrained_tokenizer
 from convo_cli.text.template import make_template
-from convo_cli.text.tokenizer import load_pretrained_tokenizer
 
 _DEFAULT_WINDOW = 2048  # for a foreign model that states no limit of its own
 

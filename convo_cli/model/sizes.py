@@ -17,17 +17,17 @@ from typing import Any
 
 import torch
 
-from convo_cli.errors import ModelError
+from convo_cli.errors import ModelError, first_line
 from convo_cli.text.bounded_process import TRY_CONFIG
-from convo_cli.text.tokenizer import first_line, require_bearable
+from convo_cli.text.pretrained import require_within_limits
 
 MAX_HEADER_BYTES = 2**25
-"""Of a safetensors file; 100,000 tensors take half of it."""
+"""Longest header of a safetensors file; 100,000 tensors need half of it."""
 _SLACK = 2**24
-"""Numbers that a model may need beside those in its weights: what is missing in them is reported by name later."""
+"""Numbers that may be missing in the weights here, because loading reports missing weights by name."""
 _BUFFER_BYTES = 2**28
-"""That a model may need at least for what is computed when it is built: attention masks, rotations. More is allowed
-where the weights are larger. GPT-Neo's masks take 128 MiB, and computing a table takes three times its size."""
+"""Bytes of tables (attention masks, rotations) that any model may compute when it is built. Larger weights allow more.
+GPT-Neo's masks take 128 MiB, and computing a table takes three times its size."""
 _QUANTIZED = {"quantization_config", "compression_config"}
 """Keys that make transformers load other packages, and kernels from a hub."""
 _MAX_LAYERS = 1000
@@ -37,7 +37,7 @@ _HINT = "config.json and model.safetensors are not of one model"
 
 
 class TooManyError(Exception):
-    """The model has more parts than its weights can fill."""
+    """The model has more parts than its weights have tensors for."""
 
 
 def require_sizes(folder: Path, source: str) -> None:
@@ -55,13 +55,13 @@ def require_sizes(folder: Path, source: str) -> None:
                 f"(and {_MAX_LAYERS:,} layers are allowed)",
                 hint=_HINT,
             )
-    require_bearable(TRY_CONFIG, folder, source)
+    require_within_limits(TRY_CONFIG, folder, source)
     num_stored = sum(map(prod, stored.values()))
     try:
         model = _on_meta(folder, len(stored))
     except TooManyError as error:
         raise ModelError(
-            f"{source}: config.json describes over {error} parts, but the weights are only {len(stored):,} tensors",
+            f"{source}: config.json describes more than {error} parts, but the weights are {len(stored):,} tensors",
             hint=_HINT,
         ) from None
     except Exception as error:  # transformers raises half a dozen types for what is one mistake to the user
@@ -88,7 +88,7 @@ def require_sizes(folder: Path, source: str) -> None:
 
 
 def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """The shape of each tensor by the headers of the folder's safetensors files; ModelError names a damaged file."""
+    """Read the shape of each tensor from the headers of the safetensors files; ModelError names a damaged file."""
     from safetensors import SafetensorError, safe_open
 
     shapes: dict[str, tuple[int, ...]] = {}
@@ -109,7 +109,7 @@ def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _weights(folder: Path) -> list[Path]:
-    """What transformers reads: model.safetensors, or else the files that the index names."""
+    """Return the files that transformers reads: model.safetensors, or else those that the index names."""
     if (single := folder / "model.safetensors").is_file():
         return [single]
     return sorted(folder.glob("*.safetensors"))
@@ -128,7 +128,7 @@ def _entries(values: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _on_meta(folder: Path, num_tensors: int) -> Any:
-    """The model without memory; TooManyError once it has more parts than so many tensors can fill."""
+    """Build the model without memory; TooManyError once it has more parts than this many tensors can fill."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)

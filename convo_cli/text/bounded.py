@@ -1,7 +1,7 @@
-"""The process in which foreign files may do their worst, seen from the process that asks it.
+"""Requests to the bounded process, which renders chat templates and tries foreign files under limits.
 
-`convo_cli.text.bounded_process` is what runs in it. It is started once, early, so that it imports transformers while
-this process imports torch, and again where a request ended it.
+`convo_cli.text.bounded_process` runs in it. It is started early, so that it imports transformers while this process
+imports torch, and again after a request that ended it.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from threading import Lock
 from convo_cli.text.bounded_process import OUT_OF_MEMORY, OUT_OF_TIME, REQUEST_SECONDS, Limits
 
 _SECONDS_TO_END = 5.0
-# The path of this process, so that the other finds the same convo, and nothing that merely lies in the working folder.
+# With the import path of this process, so that the other one finds the same convo and nothing in the working folder.
 _START = "import sys; sys.path[:] = sys.argv[1:]; from convo_cli.text.bounded_process import main; main()"
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}
 """Threads reserve memory, and the limit of memory counts what is reserved."""
 
 
 class EndedError(Exception):
-    """The process is gone, and with it the answer."""
+    """The bounded process ended before it answered."""
 
     def __init__(self, returncode: int) -> None:
         self.returncode = returncode
         super().__init__(f"exit code {returncode}")
 
     def reason(self, limits: Limits, unit: str = "") -> str:
-        """What the work did that had these limits for each ``unit``: words that continue a sentence."""
+        """Say why the process ended, as words that continue a sentence; the limits held for each ``unit``."""
         if self.returncode == -getattr(signal, "SIGPROF", 0):
-            return f"takes over {limits.cpu_seconds:.0f} s of CPU time{unit}"
+            return f"takes more than {limits.cpu_seconds:.0f} s of CPU time{unit}"
         if self.returncode == OUT_OF_TIME:
-            return f"takes over {REQUEST_SECONDS:.0f} s of CPU time for a few dialogues"
+            return f"takes more than {REQUEST_SECONDS:.0f} s of CPU time for a few dialogues"
         if self.returncode in (OUT_OF_MEMORY, -getattr(signal, "SIGABRT", 0)):  # native code aborts without memory
-            return f"takes over {limits.memory_bytes // 2**20} MiB of memory{unit}"
+            return f"takes more than {limits.memory_bytes // 2**20} MiB of memory{unit}"
         return f"breaks the process that reads it (exit code {self.returncode})"
 
 
@@ -46,17 +46,17 @@ def start_bounded_process() -> None:
     _process()
 
 
-def ask(work: bytes, request: bytes) -> bytes:
-    """The answer, a line of JSON, to a request, a line of JSON; EndedError where the system ended the process."""
-    return _process().ask(work + b" " + request + b"\n")
+def ask(task: bytes, request: bytes) -> bytes:
+    """Return the answer to a request, both a line of JSON; EndedError where the process ended without one."""
+    return _process().ask(task + b" " + request + b"\n")
 
 
 class _Process:
-    """The other process; it lives as long as this one, or until a request breaks it."""
+    """The bounded process; it runs as long as this one, or until a request ends it."""
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._asker = os.getpid()
+        self._starter = os.getpid()
         self._is_ready = False
         self._popen = subprocess.Popen(
             [sys.executable, "-c", _START, *sys.path],
@@ -69,8 +69,8 @@ class _Process:
 
     @property
     def is_ours(self) -> bool:
-        """Whether it lives, and a fork of the process that began it does not ask in between."""
-        return self._asker == os.getpid() and self._popen.poll() is None
+        """Whether it runs and was started by this very process, not by the parent of a fork."""
+        return self._starter == os.getpid() and self._popen.poll() is None
 
     def ask(self, request: bytes) -> bytes:
         with self._lock:
@@ -85,7 +85,7 @@ class _Process:
                 answer = self._read()
             except BrokenPipeError:
                 answer = b""
-            except BaseException:  # a signal; the answer that is still to come is not that of the next request
+            except BaseException:  # a signal: the answer to this request must not be read as that of the next
                 self._kill()
                 raise
             if not answer.endswith(b"\n"):
@@ -103,7 +103,7 @@ class _Process:
     def _end(self) -> int:
         atexit.unregister(self._kill)
         with suppress(subprocess.TimeoutExpired):
-            self._popen.wait(_SECONDS_TO_END)  # it says by what it ended
+            self._popen.wait(_SECONDS_TO_END)  # then its exit code says why it ended
         self._popen.kill()
         with suppress(BrokenPipeError), self._popen:  # closes the pipes, and waits
             pass

@@ -1,9 +1,9 @@
-"""The process that renders foreign chat templates and tries foreign tokenizers, under limits of the system.
+"""The process that renders foreign chat templates and tries foreign tokenizers, under limits of the operating system.
 
-A chat template is a program from the maker of the model, and a tokenizer is nearly one: its patterns and its chains of
-replacements can keep any process busy for years or eat its memory. An exception can only be raised between two
-instructions of Python, so the system ends this process instead: a timer of CPU time and a limit of memory for each
-piece of work. `convo_cli.text.bounded` starts it and talks to it.
+A chat template is a program by the author of the model, and a tokenizer is nearly one: its patterns and chains of
+replacements can take unbounded time and memory. Python raises exceptions only between two of its instructions, so the
+operating system ends this process instead, by a timer of CPU time and a limit of memory for each request.
+`convo_cli.text.bounded` starts the process and sends it requests.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ OUT_OF_MEMORY = 77
 OUT_OF_TIME = 78
 """Exit code: all dialogues of a request together."""
 MAX_OWN_CHARACTERS = 2**20
-"""That a template may write around the texts of one dialogue, and sixteen times as much in a request."""
+"""Most characters that a template may add to the texts of one dialogue; sixteen times as many in a request."""
 _MAX_REASON = 300  # characters of what a template says about a dialogue
 _IGNORED_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 
 
 class Limits(NamedTuple):
-    """CPU time, and memory beside what the process has before it begins. Only Linux keeps a limit of memory."""
+    """CPU time, and memory beyond what the process uses already. Only Linux enforces the limit of memory."""
 
     cpu_seconds: float
     memory_bytes: int
@@ -52,7 +52,7 @@ _MAX_TRIED_BYTES = 3 * 2**24
 
 
 def trial_limits(num_bytes: int) -> Limits:
-    """For reading and trying files of so many bytes; docs/decisions.md has what real tokenizers take."""
+    """Return the limits for trying files of this many bytes; docs/decisions.md lists what real tokenizers need."""
     counted = min(num_bytes, _MAX_TRIED_BYTES)
     return Limits(
         _TRIAL_LIMITS.cpu_seconds + _TRIAL_SECONDS_PER_BYTE * counted,
@@ -61,7 +61,7 @@ def trial_limits(num_bytes: int) -> Limits:
 
 
 def main() -> None:
-    """Answer requests, a line each, until there are no more of them: the work's name, a space, and JSON."""
+    """Answer requests until stdin ends; each is a line with the name of a task, a space, and JSON."""
     for ignored in _IGNORED_SIGNALS:
         if hasattr(signal, ignored):
             signal.signal(getattr(signal, ignored), signal.SIG_IGN)  # they are for the process that asks
@@ -77,7 +77,7 @@ def main() -> None:
     from transformers import dynamic_module_utils
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0  # nothing may ask on stdin, where the requests come from
+    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0  # it must not ask on stdin, which carries the requests
     from convo_cli.text.trial import try_config, try_tokenizer
 
     work: dict[bytes, Callable[[bytes], bytes]] = {
@@ -97,7 +97,7 @@ def main() -> None:
 
 
 def _try(attempt: Callable[[Path, str], Sequence[str]], request: bytes) -> bytes:
-    """What is wrong with the files of a folder, as JSON: a message and a hint, or nothing."""
+    """Return the message and the hint of the error in a folder's files as JSON, or an empty list."""
     folder, source, num_bytes = json.loads(request)
     limits = trial_limits(num_bytes)
     _limit_memory(limits.memory_bytes)
@@ -109,7 +109,7 @@ def _try(attempt: Callable[[Path, str], Sequence[str]], request: bytes) -> bytes
 
 
 def _render(renderer: Callable[..., Any], request: bytes) -> bytes:
-    """For each dialogue of the request its text with the spans between generation marks, or why there is none."""
+    """Return for each dialogue its text with the spans between generation marks, or why it has none."""
     work = msgspec.json.decode(request)
     render = partial(renderer, **work["options"])
     _limit_memory(RENDER_LIMITS.memory_bytes)
@@ -126,7 +126,7 @@ def _render(renderer: Callable[..., Any], request: bytes) -> bytes:
 def _answer(
     render: Callable[..., Any], messages: Sequence[dict[str, str]], tokens: dict[str, Any], most: int
 ) -> tuple[bytes, int]:
-    """The answer, and how many characters of its own the template wrote, which may be ``most``."""
+    """Return the answer for one dialogue and how many characters the template added, at most ``most``."""
     _set_timer(RENDER_LIMITS.cpu_seconds)
     try:
         (text,), spans = render([messages], **tokens)
@@ -144,7 +144,7 @@ def _answer(
 
 
 def _merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The same characters without overlaps; a template can nest its marks as often as it likes."""
+    """Merge overlapping spans; a template can nest its marks to any depth."""
     merged: list[tuple[int, int]] = []
     for start, stop in sorted(spans):
         if merged and start <= merged[-1][1]:
@@ -155,13 +155,13 @@ def _merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _set_timer(seconds: float) -> None:
-    """End this process after so much CPU time; 0: no more. CPU time goes on neither under load nor after Ctrl-Z."""
+    """End this process after this much CPU time; 0 turns the timer off. Load and Ctrl-Z use up no CPU time."""
     if sys.platform != "win32":
         signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 def _limit_memory(num_bytes: int) -> None:
-    """Let this process have so many bytes more than it has now."""
+    """Allow this process this many bytes beyond what it uses now."""
     if sys.platform == "linux":
         import resource
 

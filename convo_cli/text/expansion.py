@@ -1,7 +1,7 @@
-"""How much a tokenizer can write for each character that it reads, by what its JSON states.
+"""Bounds on how much a tokenizer can expand a text, computed from its JSON.
 
 Steps of a normalizer, splitter or decoder run one after the other, so what they write multiplies: forty replacements of
-one character by two make terabytes of one word. The bound holds for every text, also for those that no probe has.
+one character by two make terabytes of one word. The bound holds for every text, including those that no probe has.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from math import prod
 from typing import Any
 
 MAX_WRITTEN = 4096
-"""Characters that the model may get for one of the text. ALBERT's can be 3,888: Unicode's longest, several times."""
+"""Most characters that the tokenizer's model may receive for one of the text; ALBERT's bound is 3,888."""
 MAX_DECODED = 16
-"""Characters of a reply for one of a token; known decoders write one, or two."""
+"""Most characters that a decoder may write for one of a token; known decoders write one or two."""
 MAX_TOKEN_CHARACTERS = 4096
-"""In a token; the longest known are a few hundred spaces."""
+"""Longest token; the longest known are a few hundred spaces."""
 MAX_WORD_CHARACTERS = 4096
-"""That WordPiece may read as one word, in time that grows with their square; 100 everywhere."""
+"""Longest word that WordPiece may read, which takes quadratic time; known tokenizers state 100."""
 _FIXED = {
     "NFC": 3, "NFD": 4, "NFKC": 18, "NFKD": 18, "Lowercase": 3, "BertNormalizer": 4, "ByteLevel": 4, "Metaspace": 2,
     "Nmt": 1, "Strip": 1, "StripAccents": 1,
@@ -27,11 +27,11 @@ _FIXED = {
     "Digits": 1, "UnicodeScripts": 1, "FixedLength": 1,
     "ByteFallback": 1, "Fuse": 1,
 }  # fmt: skip
-"""What a step writes at most for a character, where nothing that it states changes that; 2 for all others."""
+"""Most characters that a step writes for one, whatever its settings; steps that are not listed count as 2."""
 
 
 def excess(spec: Mapping[str, Any]) -> str | None:
-    """What in a tokenizer's JSON is more than any tokenizer needs, as words that continue a sentence; else None."""
+    """Say what in a tokenizer's JSON exceeds the limits, as words that continue a sentence; None where nothing does."""
     written = _written(spec.get("normalizer")) * _written(spec.get("pre_tokenizer"))
     if written > MAX_WRITTEN:
         return f"can write {written:,.0f} characters for each that it reads ({MAX_WRITTEN:,} are allowed)"
@@ -50,7 +50,7 @@ def excess(spec: Mapping[str, Any]) -> str | None:
 
 
 def _written(step: Any, *, num_bytes: int = 4) -> float:
-    """Characters at most for each that the step reads; ``num_bytes`` are those that ByteLevel makes of one."""
+    """Return the most characters that a step writes for each it reads; ByteLevel writes ``num_bytes``."""
     if not isinstance(step, dict):
         return 1
     kind = step.get("type")
@@ -71,7 +71,7 @@ def _written(step: Any, *, num_bytes: int = 4) -> float:
 
 
 def _longest_replacement(charsmap: str) -> int:
-    """Of SentencePiece's table: a trie, whose size in bytes comes first, and texts that end in NUL."""
+    """Return the longest text in SentencePiece's table: size of a trie in bytes, the trie, texts that end in NUL."""
     try:
         table = base64.b64decode(charsmap)
     except binascii.Error:

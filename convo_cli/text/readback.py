@@ -17,8 +17,8 @@ from convo_cli.errors import ChangedError, DataError, ModelError
 from convo_cli.events import Notice, Report
 from convo_cli.text.contract import load_encoder, tokenizer_sha256
 from convo_cli.text.encoder import DialogueEncoder
+from convo_cli.text.pretrained import load_pretrained_tokenizer
 from convo_cli.text.probes import PROBES
-from convo_cli.text.tokenizer import load_pretrained_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -1,4 +1,4 @@
-"""Rendering by chat templates, one's own and foreign ones: in a process bounded in time and memory."""
+"""Rendering with chat templates, convo's own and foreign ones, in the bounded process."""
 
 from __future__ import annotations
 

@@ -181,9 +181,9 @@ def _jinja(message: str, *, roles: Sequence[str], start: str, prompt: str, finis
 
 
 def _literal(text: str) -> str:
-    """A Jinja string literal of any text: tokens come from a model's folder, and no part of one may be read as Jinja.
+    """Write a text as a Jinja string literal, so that no part of a foreign token is read as Jinja.
 
-    Jinja decodes the escapes of Python, and those of JSON are among them. Letters stay as they are, also beyond ASCII.
+    Jinja decodes Python's escapes, which include those of JSON. Letters beyond ASCII are not escaped.
     """
     escaped = json.dumps(text, ensure_ascii=False)[1:-1].replace("'", "\\'")
     return f"'{escaped}'"

@@ -1,7 +1,7 @@
-"""The trial of a foreign tokenizer or config: it is loaded and used, in the process that the system ends beyond limits.
+"""The trial of a foreign tokenizer or config: the bounded process loads it and uses it on probes.
 
-The probes hold what bad patterns need: one character or one pair of them, over and over, and long mixtures. What no
-probe can find, because it takes a rare character, `convo_cli.text.expansion` bounds by what the tokenizer states.
+Probes repeat one character or a pair, or mix many, which is what bad patterns need. `convo_cli.text.expansion` covers
+attacks that need a rare character, which no probe has, by bounds from the tokenizer's JSON.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
 
-from convo_cli.errors import ModelError
+from convo_cli.errors import ModelError, first_line
 from convo_cli.text.expansion import excess
+from convo_cli.text.pretrained import open_tokenizer
 from convo_cli.text.probes import PROBES
-from convo_cli.text.tokenizer import open_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 MAX_IDS = 32
-"""For a character of a probe; byte fallback gives 4."""
+"""Most ids for one character of a probe; byte fallback gives 4."""
 MAX_ADDED_IDS = 64
-"""That a post-processor puts around a text."""
+"""Most ids that a post-processor may put around a text."""
 _PUMPED = 1000  # characters; a pattern whose time grows with their cube panics
 _ASCII = tuple(map(chr, range(128)))
 _COMMON = (" ", "\n", "a", "A", "1", ".", "'", "<", "▁", "é", "中", "🙂")
@@ -33,7 +33,7 @@ _HINT = "take the model from another source"
 
 
 def try_tokenizer(folder: Path, source: str) -> Sequence[str]:
-    """The message and the hint of the error with which the folder's tokenizer is refused; nothing where it is not."""
+    """Return message and hint of the error for which the folder's tokenizer is refused; nothing where it is fine."""
     try:
         tokenizer = open_tokenizer(folder, source)
         if found := _fault(tokenizer):
@@ -43,13 +43,13 @@ def try_tokenizer(folder: Path, source: str) -> Sequence[str]:
     except ModelError as error:
         return error.message, error.hint or ""
     except BaseException as error:  # noqa: BLE001  (a panic of Rust is no Exception)
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         return f"{source}: its tokenizer fails ({reason})", _HINT
     return ()
 
 
 def try_config(folder: Path, source: str) -> Sequence[str]:
-    """Read config.json as transformers does; only what it takes counts, for loading it says what is wrong with it."""
+    """Read config.json as transformers does, within the limits; errors are left to loading, which reports them."""
     from transformers import AutoConfig
 
     try:
@@ -62,7 +62,7 @@ def try_config(folder: Path, source: str) -> Sequence[str]:
 
 
 def _fault(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """What is wrong with what the tokenizer does, as words that continue a sentence."""
+    """Say what is wrong with a tokenizer, as words that continue a sentence."""
     stated = tokenizer.backend_tokenizer.to_str()
     if found := excess(json.loads(stated)):
         return found
@@ -92,6 +92,6 @@ def _pumped() -> Iterator[str]:
 
 
 def _spelled(tokens: Sequence[str]) -> list[str]:
-    """Texts of some of the added tokens."""
+    """Return two texts that spell some of the added tokens."""
     chosen = [token for token in tokens[:: max(1, len(tokens) // 50)] if token]
     return ["".join(chosen), " ".join(chosen)]

@@ -24,7 +24,7 @@ _HINT = "give each token in tokenizer.json an id of its own, without gaps"
 
 
 class TokenFinder:
-    """Finds tokens in texts, the longest where several begin at one place, in time independent of their number.
+    """Finds tokens in texts, the longest of those that begin at one place, in time independent of their number.
 
     A regular expression of 65,536 alternatives tries each of them at each character.
     """
@@ -34,12 +34,12 @@ class TokenFinder:
         self._backend.add_tokens([AddedToken(token, normalized=False) for token in sorted(set(tokens)) if token])
 
     def find(self, text: str) -> list[tuple[int, int]]:
-        """Where each of them begins and ends."""
+        """Return the start and end of each token in a text."""
         offsets: list[tuple[int, int]] = self._backend.encode(text, add_special_tokens=False).offsets
         return offsets
 
     def first(self, text: str) -> tuple[int, int]:
-        """Where the first of them begins and ends; (-1, 0) where there is none."""
+        """Return the start and end of the first token; (-1, 0) where there is none."""
         return next(iter(self.find(text)), (-1, 0))
 
 

@@ -2,8 +2,8 @@
 
 A folder is made under a lock of its own, so that of two processes the second waits and then reads what the first one
 made. A killed process leaves at most a hidden folder that the next one removes. Every file is verified before it is
-read, and a folder that does not verify is made again. Only this user can enter the cache: what others may have written
-is not read, and what is derived from the data is not more readable than the data.
+read, and a folder that does not verify is made again. Only this user can enter the cache: it is no more readable
+than the data, and a folder that another user could have written is not read.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ class Cache:
         self._root = home / NAME if home is not None and self._is_kept else _temporary()
 
     def opener(self, path: str, flags: int) -> int:
-        """Open a file of the cache, for `open`; PermissionError where it is not this user's.
+        """Open a file of the cache, as an ``opener`` for `open`; PermissionError where it belongs to another user.
 
-        A folder that goes with the process may lie where files have other owners than those who made them.
+        Owners are not checked in a temporary cache, because its file system may not keep them.
         """
         return (only_own if self._is_kept else os.open)(path, flags)
 
@@ -65,10 +65,10 @@ class Cache:
         open_: Callable[[Path], T],
         variant: Mapping[str, Any] | None = None,
     ) -> tuple[T, bool]:
-        """What ``open_`` reads from the folder of this kind, key and variant, and whether it was there before.
+        """Return what ``open_`` reads from the folder of this kind, key and variant, and whether the folder existed.
 
-        ``make`` fills an empty folder where there is none, or ``open_`` raises CheckpointError or OSError for one that
-        was there. Whatever it raises leaves nothing behind.
+        ``make`` fills an empty folder where none exists, or where ``open_`` raises CheckpointError or OSError for the
+        existing one. If ``make`` raises, it leaves nothing behind.
         """
         with self._locked(kind, key, variant or {}) as folder:
             found = self._found(folder, open_)
@@ -92,7 +92,7 @@ class Cache:
     def related(
         self, kinds: Sequence[str], key: Mapping[str, Any], open_: Callable[[Path], T]
     ) -> list[tuple[Mapping[str, Any], T]]:
-        """The variants of this key that are there, of any of the kinds, and what ``open_`` reads from their folders.
+        """Return the existing variants of this key, of any of the kinds, and what ``open_`` reads from their folders.
 
         Called while ``make`` fills a folder of the cache.
         """
@@ -113,7 +113,7 @@ class Cache:
         return found
 
     def _found(self, folder: Path, open_: Callable[[Path], T]) -> list[T]:
-        """What ``open_`` reads from a folder that is there and whole; empty where it has to be made."""
+        """Return what ``open_`` reads from an intact folder, in a list; empty where it has to be created."""
         if not os.path.lexists(folder):
             return []
         try:
@@ -127,13 +127,13 @@ class Cache:
         return [opened]
 
     def _verified(self, folder: Path) -> Snapshot:
-        """The folder's files as they were before; CheckpointError where they are damaged or may be of others."""
-        if self._is_kept and (intruder := find_untrusted(folder)):
-            raise CheckpointError(intruder)
+        """Return a snapshot from before the check; CheckpointError for damage, or files that others could write."""
+        if self._is_kept and (untrusted := find_untrusted(folder)):
+            raise CheckpointError(untrusted)
         return verify_directory(folder)
 
     def _read_variant(self, folder: Path, kind: str, key: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The variant that the folder is of; CheckpointError where it is named after another one."""
+        """Return the variant of a folder; CheckpointError where the folder is named after another one."""
         try:
             with open(folder / _KEY_FILE, "rb", opener=self.opener) as file:
                 variant = json.load(file)["variant"]
@@ -141,16 +141,16 @@ class Cache:
                 return cast("Mapping[str, Any]", variant)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise CheckpointError(f"{folder / _KEY_FILE}: {error}") from error
-        raise CheckpointError(f"{folder / _KEY_FILE}: of another folder")
+        raise CheckpointError(f"{folder / _KEY_FILE}: belongs to another folder")
 
-    def _take_root(self) -> None:
-        """Make the cache, or close it to others; where they may have written into it, one of this process is used."""
+    def _prepare_root(self) -> None:
+        """Create the cache, or close it to other users; use a temporary one where they could have written into it."""
         self._root.parent.mkdir(parents=True, exist_ok=True)
         if self._is_kept and (reason := make_private(self._root)):
             self._report(
                 Notice(
                     f"{self._root}: not used, because {reason}; the data is prepared for this command alone. To keep "
-                    f"prepared data, remove it (rm -r {typeable(self._root)}) or choose another output_dir",
+                    f"prepared data, remove the folder (rm -r {typeable(self._root)}) or choose another output_dir",
                     is_warning=True,
                 )
             )
@@ -158,10 +158,10 @@ class Cache:
 
     @contextmanager
     def _locked(self, kind: str, key: Mapping[str, Any], variant: Mapping[str, Any]) -> Iterator[Path]:
-        """Hold the lock of a folder; where nothing came of it, nothing stays behind."""
+        """Hold the lock of a folder; if the block raises, nothing is left behind."""
         missing = [above for above in (self._root, *self._root.parents) if not above.exists()]
         with disk_errors(self._root):
-            self._take_root()
+            self._prepare_root()
             folder = self._root / _name(kind, key, variant)
             lock = FileLock(_lock_of(folder))
             try:
@@ -208,7 +208,7 @@ def _name(kind: str, key: Mapping[str, Any], variant: Mapping[str, Any]) -> str:
 
 
 def _temporary() -> Path:
-    """A folder that goes with the process."""
+    """Create a folder that is removed when the process ends."""
     folder = Path(tempfile.mkdtemp(prefix="convo-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder

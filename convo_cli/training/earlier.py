@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from convo_cli.data.dialogue import Dialogue
-from convo_cli.data.sound import require_sound
 from convo_cli.data.store import Encoded, TokenStore
+from convo_cli.data.store_check import require_valid_store
 from convo_cli.errors import CheckpointError
 from convo_cli.training.cache import Cache
 
@@ -49,9 +49,9 @@ def find_earlier(cache: Cache, key: Mapping[str, Any], *, num_ids: int, num_file
     """Open the stores of this key, of any max_length and long_turns."""
     stores = list[EarlierStore]()
     for variant, store in cache.related((TOKENS, REFUSED), key, partial(TokenStore.open, opener=cache.opener)):
-        with suppress(CheckpointError):  # a forged one is useless, like a damaged one
+        with suppress(CheckpointError):  # a forged one is ignored, as a damaged one is
             max_length = int(variant["max_length"])
-            require_sound(store, num_ids=num_ids, max_length=max_length, num_files=num_files)
+            require_valid_store(store, num_ids=num_ids, max_length=max_length, num_files=num_files)
             stores.append(EarlierStore(store, max_length))
     return stores
 

@@ -46,7 +46,7 @@ def encode_files(
     """
     paths = [file.path for file in files]
 
-    def works(stream: Iterator[Dialogue]) -> Iterator[Callable[[], list[tuple[Dialogue, Encoded | Problem]]]]:
+    def tasks(stream: Iterator[Dialogue]) -> Iterator[Callable[[], list[tuple[Dialogue, Encoded | Problem]]]]:
         num_read = 0
         while chunk := list(islice(stream, _CHUNK)):
             if num_read == 0:
@@ -60,8 +60,8 @@ def encode_files(
 
     done = 0
     with read_unchanged(files, config.data, omissions) as dialogues:
-        # Tokenizers work outside Python's lock: the next chunk is read, and the last one stored, while one is encoded.
-        for chunk in one_ahead(works(islice(dialogues, max_dialogues))):
+        # Tokenizers release Python's lock: while a chunk is encoded, the next one is read and the one before it stored.
+        for chunk in one_ahead(tasks(islice(dialogues, max_dialogues))):
             yield to_store(chunk, config, encoder, found, paths)
             done += len(chunk)
             report(Progress(stage, done, total))
@@ -75,7 +75,7 @@ def encode_files(
 def _encode_rest(
     chunk: Sequence[Dialogue], known: Sequence[Encoded | None], config: RunConfig, encoder: DialogueEncoder
 ) -> list[tuple[Dialogue, Encoded | Problem]]:
-    """Each dialogue with what is known of it, or with what encoding it gives."""
+    """Return each dialogue with its known encoding, or else with a new one."""
     fresh = iter(encode([dialogue for dialogue, one in zip(chunk, known, strict=True) if one is None], config, encoder))
     return [(dialogue, one or next(fresh)) for dialogue, one in zip(chunk, known, strict=True)]
 

@@ -27,6 +27,7 @@ from convo_cli.runs.provenance import DataFile, DataFiles
 from convo_cli.text.contract import contract_of
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.hub import local_folder
+from convo_cli.text.pretrained import load_pretrained_tokenizer
 from convo_cli.text.readback import reloadable
 from convo_cli.text.template import make_template
 from convo_cli.text.tokenizer import (
@@ -34,7 +35,6 @@ from convo_cli.text.tokenizer import (
     add_special_tokens,
     from_sentencepiece,
     keep_special_tokens_whole,
-    load_pretrained_tokenizer,
     train_sentencepiece,
 )
 from convo_cli.text.vocabulary import num_ids

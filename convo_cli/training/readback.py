@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from safetensors import safe_open
 
-from convo_cli.errors import ModelError
+from convo_cli.errors import ModelError, first_line
 from convo_cli.text.readback import require_equal
-from convo_cli.text.tokenizer import first_line
 from convo_cli.training.plan import Parts
 
 if TYPE_CHECKING:

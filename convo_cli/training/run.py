@@ -303,19 +303,19 @@ def _forked(parent: RunDirectory, fork: RunDirectory, start: _Start) -> Iterator
 
 
 def _sources(config: RunConfig) -> list[str | Path]:
-    """The files that a run is made of: its data, and the weights of a model folder."""
+    """Return the files that a run is derived from: its data, and the weights of a model folder."""
     base = Path(config.model.pretrained or "")
     weights = base.glob("*.safetensors") if config.model.pretrained is not None and base.is_dir() else ()
     return [*config.data.train, *config.data.validation, *weights]
 
 
 def _keep_private(run: RunDirectory, allowed: int, report: Report) -> None:
-    """Keep those out of the run directory who cannot read its data; a warning where that cannot be."""
+    """Give users who cannot read the data no access to the run directory; warn where that fails."""
     with disk_errors(run.path):
         if not restrict_directory(run.path, allowed):
             message = (
-                f"{run.path}: other users may read it, although they cannot read all of the data it is made of; its "
-                "mode cannot be changed"
+                f"{run.path}: other users can read it, although they cannot read all of its data, and its mode cannot "
+                "be changed"
             )
             report(Notice(message, is_warning=True))
 

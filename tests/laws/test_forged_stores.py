@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from convo_cli.data.dialogue import Dialogue, Turn
-from convo_cli.data.sound import require_sound
 from convo_cli.data.store import LEFT_OUT, Encoded, Example, TokenStore, write
+from convo_cli.data.store_check import require_valid_store
 from convo_cli.errors import CheckpointError
 from convo_cli.events import Notice
 from convo_cli.runs.provenance import read_data_files
@@ -46,9 +46,9 @@ dialogue = st.builds(
 )
 
 
-def open_soundly(folder):
+def open_checked(folder):
     store = TokenStore.open(folder)
-    require_sound(store, num_ids=NUM_IDS, max_length=MAX_LENGTH, num_files=len(FILES))
+    require_valid_store(store, num_ids=NUM_IDS, max_length=MAX_LENGTH, num_files=len(FILES))
     return store
 
 
@@ -79,8 +79,8 @@ def written(dialogues, folder):
 
 @given(dialogues=st.lists(dialogue, min_size=1, max_size=4))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_what_encoding_writes_is_sound(dialogues, folder):
-    read_all(open_soundly(written(dialogues, folder)))
+def test_what_encoding_writes_is_accepted(dialogues, folder):
+    read_all(open_checked(written(dialogues, folder)))
 
 
 @given(
@@ -98,7 +98,7 @@ def test_a_forged_number_is_refused_or_one_that_encoding_might_have_written(dial
         numbers[index : index + 1] = np.array([value], np.int64).astype(numbers.dtype)
         numbers.tofile(file)
     try:
-        store = open_soundly(folder)
+        store = open_checked(folder)
     except CheckpointError as refusal:
         assert str(refusal)  # noqa: PT017
     else:
@@ -118,7 +118,7 @@ def test_a_file_of_any_bytes_or_another_length_is_refused_or_as_good_as_one_of_e
     before = file.read_bytes()
     file.write_bytes(content if isinstance(content, bytes) else before[:-content])
     try:
-        store = open_soundly(folder)
+        store = open_checked(folder)
     except CheckpointError:
         return
     read_all(store)
@@ -152,15 +152,15 @@ def test_each_kind_of_forgery_is_refused(folder, name, index, value):
     one = Example(np.arange(4, dtype=np.int32), np.array([0, 0, 0, 1], np.uint8))
     two = [(Dialogue((Turn("user", "a"),), line, FILES[0]), Encoded([one], 4)) for line in (1, 2)]
     file = written(two, folder) / name
-    open_soundly(folder)
+    open_checked(folder)
     numbers = np.fromfile(file, NUMBERS.get(name) or TokenStore.build([]).dialogues.dtype)
     if isinstance(index, str):
         numbers[index][0] = value
     else:
         numbers[index] = value
     numbers.tofile(file)
-    with pytest.raises(CheckpointError, match="^(dialogues|" + name + ") holds"):
-        open_soundly(folder)
+    with pytest.raises(CheckpointError, match="^(dialogues|" + name + "): "):
+        open_checked(folder)
 
 
 # A whole cache

@@ -10,12 +10,8 @@ from sentencepiece import SentencePieceProcessor
 from convo_cli.config.schema import TokenizerConfig
 from convo_cli.errors import DataError, ModelError
 from convo_cli.text import tokenizer as module
-from convo_cli.text.tokenizer import (
-    add_special_tokens,
-    from_sentencepiece,
-    load_pretrained_tokenizer,
-    train_sentencepiece,
-)
+from convo_cli.text.pretrained import load_pretrained_tokenizer
+from convo_cli.text.tokenizer import add_special_tokens, from_sentencepiece, train_sentencepiece
 from tests.strategies import texts
 
 KINDS = ["unigram", "bpe"]

@@ -12,8 +12,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from convo_cli.data.dialogue import Turn
 from convo_cli.errors import ModelError
 from convo_cli.text.encoder import DialogueEncoder
+from convo_cli.text.pretrained import load_pretrained_tokenizer
 from convo_cli.text.template import make_template
-from convo_cli.text.tokenizer import add_special_tokens, load_pretrained_tokenizer
+from convo_cli.text.tokenizer import add_special_tokens
 from convo_cli.text.vocabulary import num_ids, settle_ids
 from tests.strategies import texts
 
