@@ -81,7 +81,7 @@ def read_text(path: Path, opener: Callable[[str, int], int] | None = None) -> st
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"{path}: cannot be read: {reason}") from None
     if len(content) > MAX_BYTES:
-        raise ConfigError(f"{path}: larger than {MAX_BYTES:,} bytes; a config has some thousand")
+        raise ConfigError(f"{path}: larger than {MAX_BYTES:,} bytes; a config has some thousand", hint=SHOW_FORM)
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise ConfigError(
             f"{path}: UTF-16 text, as PowerShell's > writes it; a config is UTF-8",
