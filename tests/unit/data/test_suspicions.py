@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -117,3 +118,14 @@ def test_each_kind_is_told_once_a_text() -> None:
 def test_what_a_system_turn_says_is_no_label_of_the_others() -> None:
     turns = [("$.system", Turn("system", "0 1")), *located(["Hello", "Hi!"])]
     assert list(suspect_turns(turns)) == []
+
+
+def test_a_text_of_many_numbers_takes_little_memory():
+    text = "1 " * 2**18 + "1"
+    tracemalloc.start()
+    try:
+        assert not may_be_odd(text)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * 2**20
