@@ -29,7 +29,7 @@ HEADINGS = frozenset(form(name) for name in _HEADING_NAMES for form in (str.lowe
 """Texts that are the names of a table's columns."""
 
 _NUMBER = re.compile(r"[-+]?[0-9]+(?:[.,][0-9]+)?")
-# A comma is also a separator: "1,5" is one number or two. Each repeat takes memory, some 380 bytes, so they are limited.
+# A comma is also a separator: "1,5" is one number or two. A repeat takes 380 bytes of memory, so they are limited.
 _NUMBERS = re.compile(r"[-+]?[0-9]+(?:\.[0-9]+)?(?:[ \t,;|]+[-+]?[0-9]+(?:\.[0-9]+)?){0,999}")
 _LETTER = re.compile("[A-Z]: ")
 _NUMBERS_OR_LETTER = re.compile(rf"\0(?:{_NUMBERS.pattern}(?=\0)|{_LETTER.pattern})")
