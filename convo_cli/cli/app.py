@@ -6,6 +6,7 @@ command imports what it needs once its arguments are checked, so that help and m
 
 from __future__ import annotations
 
+import errno
 import inspect
 import io
 import os
@@ -18,6 +19,9 @@ import typer
 from convo_cli import __version__
 from convo_cli.cli import chat, evaluate, export, init_config, resume, train, validate_data
 from convo_cli.errors import ConvoError, OutOfMemoryError, UsageError, is_out_of_memory
+
+_NO_WAY = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
+"""What the system answers for a path that a user names and that convo cannot follow, not for a bug."""
 
 app = typer.Typer(
     name="convo",
@@ -113,6 +117,11 @@ def _run(arguments: list[str]) -> int:
         message = error.format_message().replace("Value error, ", "")  # pydantic's words in typer 0.29
         raise UsageError(message, hint=f"{command} --help") from None
     except (MemoryError, OSError, RuntimeError) as error:
+        if isinstance(error, OSError) and error.errno in _NO_WAY and error.filename is not None:
+            raise UsageError(
+                f"{error.filename}: {error.strerror}",
+                hint="ask for access (`ls -ld` shows who has it), or name another path",
+            ) from error
         if not is_out_of_memory(error):
             raise
         first_line = (str(error).splitlines() or [""])[0]

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from convo_cli.config.schema import RunConfig
+from convo_cli.config.yaml_source import NOT_TEXT
 from convo_cli.runs.layout import RunDirectory
 from convo_cli.runs.provenance import DataFile
 
@@ -23,8 +24,10 @@ def movable_files(files: Iterable[DataFile], run: RunDirectory) -> tuple[DataFil
 
 
 def _relative(path: str, run: RunDirectory) -> str:
+    """The path from the run directory, or one to look for where a folder between them has a name that is not text."""
     absolute = Path(path).resolve()
     try:
-        return Path(os.path.relpath(absolute, run.path.resolve())).as_posix()
+        relative = Path(os.path.relpath(absolute, run.path.resolve())).as_posix()
     except ValueError:  # another drive
         return str(absolute)
+    return next((way for way in (relative, path) if not NOT_TEXT.search(way)), Path(path).name)

@@ -6,6 +6,7 @@ always there to resume from.
 
 from __future__ import annotations
 
+import stat
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
@@ -140,7 +141,8 @@ def resume_run(
                 return _load(run, which, config, files, stop, report, is_horizon_set=HORIZON in keys_set, **options)
 
             start = with_hashed_data(config.data, load, report)
-        allowed = derived_mode(_sources(start.parts.config), (start.fork or run).path) & run.path.stat().st_mode
+        mode = stat.S_IRWXU | run.path.stat().st_mode  # a run directory that is kept from changes can be forked
+        allowed = derived_mode(_sources(start.parts.config), (start.fork or run).path) & mode
         with masked(allowed):
             message = f"resuming from step {start.found.step} ({_NAMES[which]})"
             if start.fork is None:

@@ -439,6 +439,15 @@ def test_the_executable_refuses_as_the_function_does(name, work, convo):
     assert result == convo(*case.words, stdin=case.stdin)
 
 
+@pytest.mark.parametrize(
+    "words", ["chat {}", "resume {}", "export {} out", "validate-data {}", "train config.yaml --set output_dir={}"]
+)
+def test_a_path_that_the_system_refuses_is_named(convo, work, words):
+    long = "n" * 300
+    result = convo(*words.format(long).split())
+    require_refusal(Case(words, 2, f"{long}…: File name too long"), result)
+
+
 def test_a_hub_that_does_not_answer_is_given_up_at_once(work):
     """Port 9 of this machine stands for a hub out of reach; transformers itself would try for half a minute."""
     env = environment(HF_HUB_OFFLINE="0", HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(work))

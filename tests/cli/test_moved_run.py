@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
+
+import pytest
 
 from tests.commands import run_here, settings
 
@@ -72,3 +75,15 @@ def test_a_run_that_names_its_data_from_the_root_resumes_as_ever(convo, work):
         file.write_text(text.replace("../../", f"{work}/"), encoding="utf-8")
     assert convo("resume", "runs/tiny", "-q", *MORE).code == 0
     assert str(work) not in config.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["red\x1b[31m", "next\x85line", b"\xff".decode("utf-8", "surrogateescape")])
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="no such names")
+def test_a_folder_whose_name_is_not_text_may_hold_the_data(work, tmp_path, name):
+    place = work.rename(tmp_path / name)
+    runs = tmp_path / "runs"
+    result = run_here(place, "train", "config.yaml", "-q", *settings(f"output_dir={runs}", "name=other"))
+    assert (result.code, result.err) == (0, "")
+    for steps in (8, 9):
+        result = run_here(place, "resume", runs / "other", "-q", *settings(f"training.max_steps={steps}"))
+        assert (result.code, result.err) == (0, "")

@@ -113,6 +113,14 @@ def test_a_fork_of_a_private_run_is_private(place):
     assert readable(place / "runs/fork") == []
 
 
+def test_a_fork_of_a_run_that_is_kept_from_changes_can_be_written(place):
+    convo(place, "train", "config.yaml", *FAST)
+    (place / "runs/tiny").chmod(0o555)
+    convo(place, "resume", "runs/tiny", *settings("name=fork", "training.max_steps=3"))
+    assert {mode(path) for path in (place / "runs/fork").rglob("*")} == {0o644, 0o755}
+    assert mode(place / "runs/fork") == 0o755
+
+
 def test_an_export_of_a_private_run_is_public_and_that_is_told(place):
     (place / "train.jsonl").chmod(0o600)
     convo(place, "train", "config.yaml", *FAST)
