@@ -33,12 +33,12 @@ MODES = ("match", "fullmatch", "scan")
 FUNCTIONS = SCANNING | {"compile", "match", "fullmatch"}
 SIZE = 4_000  # characters
 SECONDS = 0.4e-6 * SIZE
-"""Hardly a linear pattern takes longer; where one does, a text of four times the size tells."""
+"""Few linear patterns take longer; where one does, a text of four times the size decides."""
 LIMIT = 0.5  # CPU seconds for one text
 
 
 class Use(NamedTuple):
-    """A pattern, where it stands, and how it is asked."""
+    """A pattern, where it stands, and how it is used."""
 
     where: str
     pattern: re.Pattern[Any]
@@ -88,7 +88,7 @@ def _mode(method: str) -> str:
 
 
 def _modes(tree: ast.AST, call: ast.Call, file: Path, sources: dict[Path, str]) -> tuple[str, ...]:
-    """How a compiled pattern is asked; in every way where it is handed on."""
+    """Return how a compiled pattern is used; in every way where it is passed on."""
     names = [
         target.id
         for node in ast.walk(tree)
@@ -267,7 +267,7 @@ def _limited() -> Iterator[None]:
 
 def main() -> None:
     """Print the longest time that each pattern takes for a character of its texts, in CPU microseconds."""
-    print(f"| pattern | asked | µs a character, at most, of {4 * SIZE:,} |\n|---|---|---:|")
+    print(f"| pattern | use | µs a character, at most, of {4 * SIZE:,} |\n|---|---|---:|")
     for where, pattern, modes in uses()[0]:
         worst = max(_seconds(pattern, mode, text) for mode in modes for text in texts(pattern, 4 * SIZE))
         print(f"| `{where}` | {', '.join(modes)} | {worst / (4 * SIZE) * 1e6:.2f} |".replace("\n", " "), flush=True)

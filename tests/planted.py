@@ -1,4 +1,4 @@
-"""What a stranger may put under a name in a run directory, and what stays as it is whatever a command does with it."""
+"""Files that another user can plant in a run directory, and checks that nothing outside it changes."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def state_of(folder: Path) -> dict[str, tuple[object, ...]]:
 
 
 def holders_of_the_secret(folder: Path, outside: Path) -> list[Path]:
-    """Files that hold it without being it."""
+    """Return the other files that hold the secret."""
     status = (outside / "secret").stat()
     return [
         path

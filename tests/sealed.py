@@ -1,4 +1,4 @@
-"""Changes to published folders that keep their seal, as somebody makes them who may write there."""
+"""Forged changes to published folders, which are sealed again."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from convo_cli.errors import ModelError, first_line
+from convo_cli.runs.foreign_files import json_entries
 from convo_cli.text.bounded_process import TRY_CONFIG
 from convo_cli.text.pretrained import require_within_limits
 
@@ -43,7 +44,7 @@ class TooManyError(Exception):
 def require_sizes(folder: Path, source: str) -> None:
     """Raise ModelError where the model that config.json describes is larger than its weights, with both values."""
     stored = read_shapes(folder)
-    for key, value in _entries(json.loads((folder / "config.json").read_bytes())):
+    for key, value in json_entries(json.loads((folder / "config.json").read_bytes())):
         if key in _QUANTIZED and value:
             raise ModelError(
                 f"{source}: its weights are quantized ({key} in config.json), and convo computes with fp32",
@@ -113,18 +114,6 @@ def _weights(folder: Path) -> list[Path]:
     if (single := folder / "model.safetensors").is_file():
         return [single]
     return sorted(folder.glob("*.safetensors"))
-
-
-def _entries(values: Any) -> Iterator[tuple[str, Any]]:
-    """Every key of a JSON value at any depth, with its value."""
-    waiting = [values]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, dict):
-            waiting += value.values()
-            yield from value.items()
-        elif isinstance(value, list):
-            waiting += value
 
 
 def _on_meta(folder: Path, num_tensors: int) -> Any:

@@ -73,7 +73,7 @@ def require_harmless(folder: Path) -> None:
                 f"{folder / INDEX}: names {_short(name)} as a weight file, but it is no safetensors file in the folder"
             )
     for file in (folder / name for name in _CONFIGS):
-        entries_of_file = list(_entries(_read(file)))
+        entries_of_file = list(json_entries(_read(file)))
         _require_no_kernel(file, entries_of_file)
         _require_no_other_file(file, entries_of_file)
 
@@ -151,7 +151,7 @@ def shard_names(index: Path) -> list[object]:
     return list(shards.values()) if isinstance(shards, dict) else []
 
 
-def _entries(values: Any) -> Iterator[tuple[str, object]]:
+def json_entries(values: Any) -> Iterator[tuple[str, object]]:
     """Every key of a JSON value at any depth, with its value."""
     waiting = [values]
     while waiting:

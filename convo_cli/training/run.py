@@ -13,13 +13,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from convo_cli.access import derived_mode, masked, restrict_directory
+from convo_cli.access import derived_mode, masked
 from convo_cli.config.schema import RunConfig
-from convo_cli.errors import ChangedError, CheckpointError, UsageError, typeable
+from convo_cli.errors import CheckpointError, UsageError, typeable
 from convo_cli.events import EvaluationDone, Notice, Report
-from convo_cli.runs.atomic import disk_errors, remove_directory, remove_leftovers, set_aside
+from convo_cli.runs.atomic import remove_directory, remove_leftovers, set_aside
 from convo_cli.runs.begin import begun
-from convo_cli.runs.changes import as_json, changes_of_config, leaves
 from convo_cli.runs.checkpoint import Found, Which, find_checkpoint, point_and_prune
 from convo_cli.runs.evaluations import read_evaluations, weights_of
 from convo_cli.runs.fork import fill_fork, fork_of
@@ -32,45 +31,35 @@ from convo_cli.runs.provenance import (
     DataFiles,
     Parent,
     RunInfo,
-    changes_of_base_model,
-    changes_of_data,
     make_run_info,
     new_run_id,
     read_base_model,
-    read_config,
     read_run_info,
     with_hashed_data,
     write_provenance,
 )
 from convo_cli.runs.snapshot import Snapshot
 from convo_cli.text.hub import local_folder
+from convo_cli.training.accept import accept_changes, require_same_config
 from convo_cli.training.build import build_from, build_new
 from convo_cli.training.cache import Cache
 from convo_cli.training.execution import resumed_info
 from convo_cli.training.horizon import HORIZON, resume_schedule, settings_to_continue
 from convo_cli.training.loop import reason_it_is_over, take_scores
 from convo_cli.training.plan import Parts, make_plan
+from convo_cli.training.privacy import keep_private, run_sources
 from convo_cli.training.readback import require_readable
 from convo_cli.training.recorded import RunResult, remove_stop_file, result_of, save_all, train_and_record
 from convo_cli.training.signals import StopRequest, listening
 from convo_cli.training.state import TrainState
 
-_SETTLED = (
-    "output_dir",
-    "model",
-    "tokenizer",
-    "dialogue.template",
-    "dialogue.max_length",
-    "dialogue.long_turns",
-)
-"""Keys that are read only when a run starts."""
 _NAMES: dict[Which, str] = {
     "last": "last checkpoint",
     "loss": "best checkpoint by loss",
     "metric": "best checkpoint by metric",
 }
 _MAX_NAMED = 5
-"""Changes, or damaged lines, that messages name one by one."""
+"""Damaged lines that messages name one by one."""
 
 
 def start_run(config: RunConfig, report: Report) -> RunResult:
@@ -105,9 +94,9 @@ def start_run(config: RunConfig, report: Report) -> RunResult:
             save_all(aside, parts, state, {}, lambda event: None)
             require_readable(aside.checkpoint(0), parts)
 
-        allowed = derived_mode(_sources(config), run.path)
+        allowed = derived_mode(run_sources(config), run.path)
         with masked(allowed), begun(run, fill):
-            _keep_private(run, allowed, report)
+            keep_private(run, allowed, report)
             return train_and_record(run, parts, state, {}, stop, report)
 
 
@@ -142,7 +131,7 @@ def resume_run(
 
             start = with_hashed_data(config.data, load, report)
         mode = stat.S_IRWXU | run.path.stat().st_mode  # a run directory that is kept from changes can be forked
-        allowed = derived_mode(_sources(start.parts.config), (start.fork or run).path) & mode
+        allowed = derived_mode(run_sources(start.parts.config), (start.fork or run).path) & mode
         with masked(allowed):
             message = f"resuming from step {start.found.step} ({_NAMES[which]})"
             if start.fork is None:
@@ -153,7 +142,7 @@ def resume_run(
                 with held.pop_all():  # releases the run's lock once the fork has everything it needs
                     held.enter_context(_forked(run, start.fork, start))
                 message += f" in a new run, {start.fork.path}; {run.path} stays as it is"
-            _keep_private(start.fork or run, allowed, report)
+            keep_private(start.fork or run, allowed, report)
             for notice in (Notice(message), *start.notices):
                 report(notice)
             return train_and_record(start.fork or run, start.parts, start.state, start.evaluations, stop, report)
@@ -302,65 +291,3 @@ def _forked(parent: RunDirectory, fork: RunDirectory, start: _Start) -> Iterator
 
     with begun(fork, fill):
         yield
-
-
-def _sources(config: RunConfig) -> list[str | Path]:
-    """Return the files that a run is derived from: its data, and the weights of a model folder."""
-    base = Path(config.model.pretrained or "")
-    weights = base.glob("*.safetensors") if config.model.pretrained is not None and base.is_dir() else ()
-    return [*config.data.train, *config.data.validation, *weights]
-
-
-def _keep_private(run: RunDirectory, allowed: int, report: Report) -> None:
-    """Give users who cannot read the data no access to the run directory; warn where that fails."""
-    with disk_errors(run.path):
-        if not restrict_directory(run.path, allowed):
-            message = (
-                f"{run.path}: other users can read it, although they cannot read all of its data, and its mode cannot "
-                "be changed"
-            )
-            report(Notice(message, is_warning=True))
-
-
-def accept_changes(
-    run: RunDirectory, info: RunInfo, files: DataFiles, report: Report, *, allow_changed: bool
-) -> RunInfo:
-    """run.json with the data and base model of the resume; ChangedError where they changed and that is not allowed."""
-    if not info.is_intact:
-        report(Notice(f"{run.info}: changed since convo wrote it; continuing with its content", is_warning=True))
-    changes = [
-        *changes_of_config(run, info, read_config(run)),
-        *changes_of_data(info, files),
-        *changes_of_base_model(info),
-    ]
-    if not changes:
-        return info
-    if not allow_changed:
-        more = f"\nand {len(changes) - _MAX_NAMED} more" if len(changes) > _MAX_NAMED else ""
-        raise ChangedError(
-            "\n".join(changes[:_MAX_NAMED]) + more,
-            hint="restore it (--set KEY=VALUE changes a key); --allow-changed continues with what is there now",
-        )
-    for change in changes:
-        report(Notice(f"{change}; continuing with it (--allow-changed)", is_warning=True))
-    base = info.base_model
-    if base is not None and base.commit is None and Path(base.source).is_dir():
-        base = read_base_model(base.source, Path(base.source))
-    return info.model_copy(
-        update={
-            "train": movable_files(files.train, run),
-            "validation": movable_files(files.validation, run),
-            "base_model": base,
-        }
-    )
-
-
-def require_same_config(before: RunConfig, now: RunConfig) -> None:
-    """Raise ChangedError for a key that is settled in the checkpoints, so that changing it would do nothing."""
-    old, new = (dict(leaves(config.model_dump(mode="json"))) for config in (before, now))
-    for key in dict.fromkeys((*old, *new)):
-        if key.startswith(_SETTLED) and old.get(key) != new.get(key):
-            raise ChangedError(
-                f"{key} is {as_json(new.get(key))}, but the run was made with {as_json(old.get(key))} (by run.json)",
-                hint="start another run to change it",
-            )

@@ -24,6 +24,7 @@ from convo_cli.runs.opening import open_checkpoint
 from convo_cli.runs.provenance import DataFiles, RunInfo, read_data_files, read_run_info
 from convo_cli.runs.sealed import verify_directory
 from convo_cli.runs.snapshot import Snapshot
+from convo_cli.training.accept import accept_changes, require_same_config
 from convo_cli.training.build import build_from
 from convo_cli.training.cache import Cache
 from convo_cli.training.checkpoint import save_checkpoint
@@ -31,7 +32,6 @@ from convo_cli.training.compare import Check, Trace, compare, saved_trace
 from convo_cli.training.execution import resumed_info
 from convo_cli.training.loop import EarlyStopping, train
 from convo_cli.training.plan import Parts, make_plan
-from convo_cli.training.run import accept_changes, require_same_config
 from convo_cli.training.signals import StopRequest, listening
 from convo_cli.training.state import TrainState
 

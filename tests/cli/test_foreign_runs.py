@@ -1,4 +1,4 @@
-"""A run directory of a stranger: what is planted under any of its names is not followed, waited for, or read whole."""
+"""Foreign run directories: what is planted under any name is neither followed, waited for, nor read whole."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ NAMES = [*OF_THE_RUN, *PLOTS, EVENTS, *FOLDERS, *LEFT_OVER, *OF_A_CHECKPOINT]
 
 
 class Hung(BaseException):
-    """A command waits."""
+    """A command did not end."""
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def attacked(work, tmp_path):
 
 
 def attempt(work, outside, command):
-    """Run a command; nothing outside changes, nothing of it shows, and it ends soon."""
+    """Run a command; it must end soon, and neither change nor show anything outside the run."""
 
     def hang(number, frame):
         raise Hung(command)
@@ -94,7 +94,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("command", "kind", "name"), CASES)
-def test_a_planted_name_leads_nowhere(attacked, command, kind, name):
+def test_a_planted_file_changes_and_shows_nothing_outside(attacked, command, kind, name):
     work, outside = attacked
     planted(work, outside, name, kind)
     attempt(work, outside, command)

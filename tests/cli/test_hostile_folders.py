@@ -1,4 +1,4 @@
-"""A hostile model folder is refused with a message, in bounded time and memory, whatever part of it attacks."""
+"""Every hostile model folder is refused with a message, in bounded time and memory."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_the_folder_that_the_attacks_change_works(convo, work):
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_this_process_takes_little_time_and_memory_to_refuse_it(convo, work, name):
+def test_refusing_a_folder_takes_the_main_process_little_time_and_memory(convo, work, name):
     FOLDERS[name](work / "model")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.process_time()
@@ -74,8 +74,8 @@ def test_the_whole_command_is_bounded(work, name, command):
     assert used.ru_maxrss < MEMORY_KIB
 
 
-def test_a_run_directory_of_a_stranger_gets_no_exception(convo, work):
-    """It has a manifest, and the manifest proves nothing about its author."""
+def test_a_foreign_run_directory_is_tried_like_any_folder(convo, work):
+    """Its manifest proves nothing about its author."""
     from convo_cli.runs.atomic import publish_directory
 
     checkpoint = next((work / "runs/tiny/checkpoints").glob("step-*"))
@@ -94,7 +94,7 @@ def test_a_run_directory_of_a_stranger_gets_no_exception(convo, work):
     assert "hostile: its tokenizer can decode a character of a token to 1,099,511,627,776" in result.err
 
 
-def test_the_template_of_a_stranger_is_not_in_a_run_with_another(convo, work):
+def test_a_run_with_its_own_template_holds_no_foreign_template(convo, work):
     harmless(work / "model")
     (work / "model/additional_chat_templates").mkdir()
     (work / "model/additional_chat_templates/tools.jinja").write_text("STRANGER")

@@ -1,4 +1,4 @@
-"""A run directory names its data relative to itself: it moves together with its data, and names nobody's home."""
+"""A run directory names its data relative to itself: both can move together, and no home directory is named."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_the_config_of_a_run_starts_another_from_any_folder(work, tmp_path):
     assert "../../work/train.jsonl" in (tmp_path / "runs/again/config.yaml").read_text(encoding="utf-8")
 
 
-def test_a_run_that_names_its_data_from_the_root_resumes_as_ever(convo, work):
+def test_a_run_with_absolute_data_paths_resumes(convo, work):
     config, info = work / "runs/tiny/config.yaml", work / "runs/tiny/run.json"
     for file in (config, info):
         text = file.read_text(encoding="utf-8")

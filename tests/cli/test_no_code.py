@@ -147,7 +147,7 @@ def test_an_export_of_a_folder_with_code_holds_none(convo, work, model, trace):
     "entry",
     [{"": "somebody/kernel"}, {"text_config": {"": "somebody/kernel"}}, "somebody/kernel@main:f", "flash_attention_3"],
 )
-def test_no_entry_brings_a_kernel_of_a_hub_in(convo, model, command, entry):
+def test_no_entry_loads_a_kernel_from_a_hub(convo, model, command, entry):
     change(model / "config.json", attn_implementation=entry)
     pairs = ("name=new", "model.scratch=null", "model.pretrained=model")
     result = convo(*(["chat", "model"] if command == "chat" else ["train", "config.yaml", *settings(*pairs)]))
@@ -155,7 +155,7 @@ def test_no_entry_brings_a_kernel_of_a_hub_in(convo, model, command, entry):
     assert "which would be code from a hub" in result.err
 
 
-def test_an_adapter_does_not_bring_another_model_in(convo, model):
+def test_an_adapter_does_not_load_another_model(convo, model):
     """transformers follows its base_model_name_or_path where the package peft is installed."""
     (model / "adapter_config.json").write_text('{"base_model_name_or_path": "somebody/model", "peft_type": "LORA"}')
     result = convo("chat", "model")

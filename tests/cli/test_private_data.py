@@ -1,4 +1,4 @@
-"""What convo makes of data is not more readable than the data, and nobody else can put tokens into a run."""
+"""Files derived from data are no more readable than the data, and no other user can put tokens into a run."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def convo(place, *arguments):
 
 
 @pytest.mark.parametrize("private", ["train.jsonl", "valid.jsonl"])
-def test_nothing_that_a_run_leaves_can_be_read_by_others_where_its_data_cannot(place, private):
+def test_a_run_on_private_data_is_private(place, private):
     (place / private).chmod(0o600)
     convo(place, "train", "config.yaml", *FAST)
     assert readable(place / "runs/tiny") == readable(place / CACHE) == []
@@ -81,9 +81,9 @@ def test_a_run_on_readable_data_is_as_readable_as_the_umask_and_the_data_allow(p
     assert mode(place / "runs/tiny") == mode(place / "runs/tiny/checkpoints") == expected
     assert mode(place / "runs/tiny/samples.jsonl") == expected & 0o666
     assert readable(place / CACHE) == []
-    told = run_here(place, "train", "config.yaml", *FAST, *settings("name=again"))
-    assert "encoded by an earlier run; using its tokens" in told.err, "convo trusts its own cache"
-    assert "not used" not in told.err
+    result = run_here(place, "train", "config.yaml", *FAST, *settings("name=again"))
+    assert "encoded by an earlier run; using its tokens" in result.err, "convo trusts its own cache"
+    assert "not used" not in result.err
 
 
 def test_data_in_a_private_directory_is_private(place):
@@ -121,12 +121,12 @@ def test_a_fork_of_a_run_that_is_kept_from_changes_can_be_written(place):
     assert mode(place / "runs/fork") == 0o755
 
 
-def test_an_export_of_a_private_run_is_public_and_that_is_told(place):
+def test_an_export_of_a_private_run_is_public_with_a_warning(place):
     (place / "train.jsonl").chmod(0o600)
     convo(place, "train", "config.yaml", *FAST)
-    told = run_here(place, "export", "runs/tiny", "export")
+    result = run_here(place, "export", "runs/tiny", "export")
     assert mode(place / "export") == 0o755
-    assert "export: other users can read it, although they cannot read runs/tiny; `chmod -R go= export`" in told.err
+    assert "export: other users can read it, although they cannot read runs/tiny; `chmod -R go= export`" in result.err
 
 
 PACKERS = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.ZstdCompressor().compress}
@@ -155,7 +155,7 @@ def test_a_fixed_copy_keeps_the_privacy_of_the_file_that_it_replaces(place):
     ("command", "expected"),
     [("convo < private", 0o600), ("convo < train.jsonl", 0o644), ("cat train.jsonl | convo", 0o600)],
 )
-def test_a_fixed_copy_of_stdin_is_as_private_as_the_file_and_a_pipe_is_its_users_alone(place, command, expected):
+def test_a_fixed_copy_of_stdin_is_as_private_as_the_file_and_that_of_a_pipe_is_private(place, command, expected):
     shutil.copyfile(place / "train.jsonl", place / "private")
     (place / "private").chmod(0o600)
     arguments = "validate-data - --fix out.jsonl -q"
@@ -184,7 +184,7 @@ def give_away(folder):
 
 
 @needs_root
-def test_tokens_of_a_stranger_who_may_rename_the_cache_are_not_trained_on(place):
+def test_tokens_in_a_cache_that_another_user_replaced_are_not_trained_on(place):
     (place / "runs").mkdir()
     (place / "runs").chmod(0o777)
     convo(place, "train", "config.yaml", *FAST)
@@ -192,15 +192,15 @@ def test_tokens_of_a_stranger_who_may_rename_the_cache_are_not_trained_on(place)
     shutil.copytree(place / "runs/theirs", place / CACHE)
     forge(place / CACHE)
     give_away(place / CACHE)
-    told = run_here(place, "train", "config.yaml", *FAST, *settings("name=second"))
-    assert told.code == 0
-    assert told.err.count(f"{CACHE}: not used, because it belongs to another user (uid {STRANGER})") == 1
-    assert "using its tokens" not in told.err
+    result = run_here(place, "train", "config.yaml", *FAST, *settings("name=second"))
+    assert result.code == 0
+    assert result.err.count(f"{CACHE}: not used, because it belongs to another user (uid {STRANGER})") == 1
+    assert "using its tokens" not in result.err
     assert weights(place / "runs/second") == weights(place / "runs/tiny")
-    told = run_here(place, "resume", "runs/second", *settings("training.max_steps=3"))
-    assert (told.code, "not used" in told.err, "using its tokens" in told.err) == (0, True, False)
-    told = run_here(place, "validate-data", "--config", "config.yaml")
-    assert (told.code, "not used" in told.err) == (0, True)
+    result = run_here(place, "resume", "runs/second", *settings("training.max_steps=3"))
+    assert (result.code, "not used" in result.err, "using its tokens" in result.err) == (0, True, False)
+    result = run_here(place, "validate-data", "--config", "config.yaml")
+    assert (result.code, "not used" in result.err) == (0, True)
 
 
 @needs_root
@@ -218,16 +218,16 @@ def test_another_user_can_neither_read_nor_forge_a_cache_in_a_shared_folder(plac
     ):
         command = ["setpriv", f"--reuid={STRANGER}", f"--regid={STRANGER}", "--clear-groups", "sh", "-c", attack]
         assert subprocess.run(command, check=False, capture_output=True).returncode != 0, attack
-    told = run_here(place, "train", "config.yaml", *FAST, *settings("name=second"))
-    assert "using its tokens" in told.err
+    result = run_here(place, "train", "config.yaml", *FAST, *settings("name=second"))
+    assert "using its tokens" in result.err
 
 
 def test_a_cache_that_others_may_write_to_is_not_trained_on(place):
     convo(place, "train", "config.yaml", *FAST)
     forge(place / CACHE)
     (place / CACHE).chmod(0o777)
-    told = run_here(place, "train", "config.yaml", *FAST, *settings("name=second"))
-    assert f"{CACHE}: not used, because other users may write to it (mode 0777)" in told.err
+    result = run_here(place, "train", "config.yaml", *FAST, *settings("name=second"))
+    assert f"{CACHE}: not used, because other users may write to it (mode 0777)" in result.err
     assert weights(place / "runs/second") == weights(place / "runs/tiny")
 
 
@@ -238,7 +238,7 @@ def test_a_cache_that_others_may_write_to_is_not_trained_on(place):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("phase", ["tokenizer", "tokens"])
 def test_a_signal_does_not_wait_for_native_code_in_a_thread(place, phase, number, code):
-    """Dialogues of 400 kB: each is encoded, and all are learnt from, for seconds."""
+    """Dialogues of 400 kB: encoding one takes seconds, and so does training a tokenizer on all."""
     chosen = random.Random(0)
     texts = [
         " ".join("".join(chosen.choices("aeionrst", k=5)) for _ in range(70_000))
@@ -263,6 +263,6 @@ def test_a_signal_does_not_wait_for_native_code_in_a_thread(place, phase, number
     assert process.returncode == code, err
     assert b"stopped before the first step; no run was created" in err
     assert b"Traceback" not in err
-    assert seconds < 5, "0.3 s on an idle machine; it was as long as a chunk takes"
+    assert seconds < 5, "0.3 s on an idle machine; a chunk takes longer"
     assert list((place / CACHE).glob(".tmp-*")) == []
     assert not (place / "runs/large").exists()

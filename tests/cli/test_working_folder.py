@@ -22,7 +22,7 @@ PROGRAMS = ("git", "uname", "fc-list", "gcc", "cc", "c++", "ldconfig", "latex", 
 
 @pytest.fixture
 def hostile(tmp_path):
-    """A working folder of a stranger, whose every piece leaves a file in ``ran`` when it is run."""
+    """A foreign working folder; each program and module in it writes a file in ``ran`` when it is run."""
     folder = tmp_path / "work"
     folder.mkdir()
     make_workplace(folder)

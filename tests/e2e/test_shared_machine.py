@@ -1,7 +1,7 @@
-"""Another user plants links, pipes and folders where this user's commands read and write, in a folder that both share.
+"""Attacks in a shared folder: another user plants links, pipes and folders where this user's commands read and write.
 
-The commands run as the one user, what is planted belongs to the other. Nothing outside of the shared folder changes,
-nothing of the user's own files is shown or written there, and every command ends. Needs root, to act as both users.
+Nothing outside the shared folder changes, no content of the user's own files gets into it or on the screen, and every
+command ends. Needs root, to act as both users.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def own(path: Path, user: int) -> Path:
 
 
 class Place:
-    """The user's home, which nobody else may open, and the folder that both share."""
+    """The user's home, which no other user may open, and the folder that both share."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -89,7 +89,7 @@ class Place:
 
 @pytest.fixture(scope="module")
 def trained() -> Iterator[Path]:
-    """A place in which the user has trained a run, as nobody attacked."""
+    """A place in which the user has trained a run, without an attack."""
     folder = Path(tempfile.mkdtemp(dir="/tmp", prefix="convo-shared-"))  # pytest's own folders are root's alone
     try:
         folder.chmod(0o755)
@@ -201,7 +201,7 @@ QUICK = ("the samples are a link", "output_dir is a link", "the place where a ru
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in ATTACKS])
-def test_what_another_user_planted_leads_nowhere(place, name):
+def test_what_another_user_planted_changes_and_shows_nothing(place, name):
     plant, command, code = ATTACKS[name]
     private = place.home / "private"
     plant(place, private)

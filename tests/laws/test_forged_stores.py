@@ -1,6 +1,6 @@
-"""No number in a store from files leads out of its arrays: what encoding cannot have written is refused and made again.
+"""Every index in an opened store is valid: a store that encoding cannot have written is refused and created again.
 
-A forger who may write into the cache can seal it again, so the seal is whole in all of these.
+Anyone who can write into the cache can seal it again, so every forged store here has a valid seal.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def test_what_encoding_writes_is_accepted(dialogues, folder):
     data=st.data(),
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
-def test_a_forged_number_is_refused_or_one_that_encoding_might_have_written(dialogues, name, value, data, folder):
+def test_a_forged_number_is_refused_or_valid(dialogues, name, value, data, folder):
     file = written(dialogues, folder) / name
     numbers = np.fromfile(file, NUMBERS[name])
     if len(numbers):
@@ -111,9 +111,7 @@ def test_a_forged_number_is_refused_or_one_that_encoding_might_have_written(dial
     content=st.one_of(st.binary(max_size=80), st.integers(1, 60)),
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
-def test_a_file_of_any_bytes_or_another_length_is_refused_or_as_good_as_one_of_encoding(
-    dialogues, name, content, folder
-):
+def test_a_file_of_any_bytes_or_length_is_refused_or_valid(dialogues, name, content, folder):
     file = written(dialogues, folder) / name
     before = file.read_bytes()
     file.write_bytes(content if isinstance(content, bytes) else before[:-content])
@@ -191,9 +189,7 @@ FORGERIES = {
 
 
 @pytest.mark.parametrize("forge", FORGERIES.values(), ids=FORGERIES)
-def test_a_forged_store_is_made_again_with_a_warning_and_no_other_run_takes_dialogues_from_it(
-    tiny_config, tmp_path, forge
-):
+def test_a_forged_store_is_created_again_with_a_warning_and_not_used_by_other_runs(tiny_config, tmp_path, forge):
     told = []
     config = tiny_config()
     encoder, data = prepare(config, told.append)

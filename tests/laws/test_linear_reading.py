@@ -1,4 +1,4 @@
-"""What was rewritten to take linear time means what the plain, slow form of it means; and hostile lines are linear."""
+"""Code that takes linear time gives the results of a plain, slow form, and hostile lines are read in linear time."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def texts(*pieces, size=14):
 @example("1.2.3")
 @example("1,-2")
 @example("1,,2")
-def test_a_list_of_numbers_is_what_it_was(text):
+def test_a_list_of_numbers_is_recognised_as_by_the_plain_pattern(text):
     assert bool(suspicions._NUMBERS.fullmatch(text)) == bool(NUMBERS.fullmatch(text))
 
 
 @given(texts("<think>", "</think>", "<THINK >", "</think\t>", " ", "\n", "a", "\u00a0", "<", size=12))
 @example("a <think>b</think>  <think>c</think> \n d")
 @example(" <think></think>")
-def test_reasoning_is_dropped_as_before(text):
+def test_reasoning_is_dropped_as_by_the_plain_pattern(text):
     if "<" in text and re.search(r"(?i)<think\s*>", text) and not _tag_fault(text):
         assert _without_blocks(text) == BLOCKS.sub(lambda found: max(found[1], found[2], key=len), text)
 

@@ -30,7 +30,7 @@ def test_every_pattern_of_the_source_is_found():
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_the_pump_finds_what_is_not_linear(name):
+def test_pumped_texts_find_patterns_that_are_not_linear(name):
     pattern, mode = BAD[name]
     assert slowness(re.compile(pattern), mode)
 

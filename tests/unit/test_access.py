@@ -1,4 +1,4 @@
-"""Owners and modes: who is trusted to have written, and who may read what is derived."""
+"""Owners and modes: which files are trusted, and who may read files derived from others."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def folder_status(*, owner, bits):
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o002, 0o022, 0o077])
-def test_a_directory_that_is_taken_is_this_users_alone_and_is_trusted_again(tmp_path, umask):
+def test_a_directory_made_private_is_this_users_alone_and_is_trusted(tmp_path, umask):
     before = os.umask(umask)
     try:
         assert make_private(tmp_path / "cache") is None
@@ -47,7 +47,7 @@ def test_a_directory_that_is_taken_is_this_users_alone_and_is_trusted_again(tmp_
 
 
 @given(bits=st.integers(0, 0o777))
-def test_a_directory_is_taken_unless_others_may_write_to_it(tmp_path_factory, bits):
+def test_a_directory_is_made_private_unless_others_may_write_to_it(tmp_path_factory, bits):
     folder = tmp_path_factory.mktemp("there") / "cache"
     folder.mkdir()
     folder.chmod(bits | 0o700)
@@ -59,7 +59,7 @@ def test_a_directory_is_taken_unless_others_may_write_to_it(tmp_path_factory, bi
         assert f"other users may write to it (mode {bits | 0o700:04o})" in reason
 
 
-def test_a_link_and_a_file_are_not_taken(tmp_path):
+def test_a_link_and_a_file_are_refused(tmp_path):
     (tmp_path / "mine").mkdir(mode=0o755)
     (tmp_path / "link").symlink_to(tmp_path / "mine")
     (tmp_path / "file").write_text("")
@@ -69,14 +69,14 @@ def test_a_link_and_a_file_are_not_taken(tmp_path):
 
 
 @needs_root
-def test_another_users_directory_is_not_taken(tmp_path):
+def test_another_users_directory_is_refused(tmp_path):
     folder = tmp_path / "cache"
     folder.mkdir(mode=0o700)
     os.chown(folder, STRANGER, STRANGER)
     assert make_private(folder) == f"it belongs to another user (uid {STRANGER})"
 
 
-def test_where_modes_or_owners_are_not_kept_a_new_directory_is_not_taken_and_not_left(tmp_path, monkeypatch):
+def test_where_modes_or_owners_are_not_kept_a_new_directory_is_refused_and_removed(tmp_path, monkeypatch):
     """As on vfat, and on network shares."""
     for shown in (folder_status(owner=os.geteuid(), bits=0o777), folder_status(owner=4321, bits=0o700)):
         monkeypatch.setattr("convo_cli.access.os.fstat", lambda descriptor, shown=shown: shown)
@@ -96,7 +96,7 @@ def test_a_link_that_another_user_planted_is_named(tmp_path):
         shared.chmod(mode)
         assert link_of_another_user(shared / "link" / "runs" / "new") == shared / "link"
     shared.chmod(0o755)
-    assert link_of_another_user(shared / "link" / "runs") is None, "nobody else writes there"
+    assert link_of_another_user(shared / "link" / "runs") is None, "no other user writes there"
     shared.chmod(0o777)
     os.chown(shared, STRANGER, STRANGER)
     assert link_of_another_user(shared / "link" / "runs") is None, "the folder is that user's own"
@@ -116,7 +116,7 @@ def test_a_link_that_another_user_planted_is_named(tmp_path):
         pytest.param(lambda folder: os.chown(folder, STRANGER, 0), marks=needs_root),
     ],
 )
-def test_a_folder_with_anything_that_others_may_have_written_has_an_intruder(tmp_path, forge):
+def test_a_folder_with_anything_that_others_may_have_written_is_untrusted(tmp_path, forge):
     folder = tmp_path / "folder"
     folder.mkdir()
     folder.chmod(0o755)
@@ -146,7 +146,7 @@ def test_another_users_file_is_not_opened(tmp_path):
         only_own(str(tmp_path / "file"), os.O_RDONLY)
 
 
-# Who may read what is derived
+# Who may read derived files
 
 
 def place_with(tmp_path, bits, *, folder_bits=0o755):
@@ -160,7 +160,7 @@ def place_with(tmp_path, bits, *, folder_bits=0o755):
 
 
 @given(bits=st.integers(0, 0o777), folder_bits=st.integers(0, 0o777))
-def test_nobody_may_read_what_is_derived_who_may_not_read_the_source(tmp_path_factory, bits, folder_bits):
+def test_a_derived_file_is_readable_only_where_the_source_is(tmp_path_factory, bits, folder_bits):
     source, place = place_with(tmp_path_factory.mktemp("x"), bits | 0o600, folder_bits=folder_bits | 0o700)
     allowed = derived_mode([source], place)
     assert allowed & 0o700 == 0o700
@@ -170,7 +170,7 @@ def test_nobody_may_read_what_is_derived_who_may_not_read_the_source(tmp_path_fa
     assert bool(allowed & 0o007) == others_read
 
 
-def test_a_private_directory_around_both_the_source_and_the_place_takes_nothing(tmp_path):
+def test_a_private_directory_around_both_source_and_place_does_not_count(tmp_path):
     source, place = place_with(tmp_path, 0o644)
     tmp_path.chmod(0o700)
     assert derived_mode([source], place) == 0o777

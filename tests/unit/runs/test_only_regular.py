@@ -14,7 +14,10 @@ ELSEWHERE = {"foreign_files", "model_folder", "git"}
 """Modules that read model folders, where links are allowed, and a repository."""
 MODULES = [
     *sorted(path for path in (PACKAGE / "runs").glob("*.py") if path.stem not in ELSEWHERE),
-    *(PACKAGE / f"training/{name}.py" for name in ("checkpoint", "compare", "loop", "plan", "recorded", "run")),
+    *(
+        PACKAGE / f"training/{name}.py"
+        for name in ("accept", "checkpoint", "compare", "loop", "plan", "recorded", "run")
+    ),
     *(PACKAGE / f"cli/{name}.py" for name in ("evaluate", "resume")),
 ]
 """All that read or write in a run directory."""

@@ -1,4 +1,4 @@
-"""The process for foreign files: what it does when a signal comes, and to tokenizers that only use reveals."""
+"""The bounded process under signals and limits, and tokenizers that fail only when they are used."""
 
 from __future__ import annotations
 

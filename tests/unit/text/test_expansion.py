@@ -1,4 +1,4 @@
-"""No text becomes longer in a tokenizer than what its JSON says, and known tokenizers stay far below the limit."""
+"""A tokenizer expands no text beyond the bound from its JSON, and known tokenizers stay below the limit."""
 
 from __future__ import annotations
 

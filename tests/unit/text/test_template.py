@@ -1,4 +1,4 @@
-"""Whatever a token is called, the Jinja template renders what the pieces concatenate to."""
+"""With tokens of any name, the Jinja template renders what the pieces concatenate to."""
 
 from __future__ import annotations
 

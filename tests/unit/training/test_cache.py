@@ -253,7 +253,7 @@ def replaced_by_a_link(root):
         pytest.param(lambda root: os.chown(root, STRANGER, 0), "belongs to another user", marks=needs_root),
     ],
 )
-def test_a_cache_that_others_may_have_written_is_not_used_and_that_is_told_once(tmp_path, told, forge, reason):
+def test_a_cache_that_others_may_have_written_is_not_used_with_one_warning(tmp_path, told, forge, reason):
     Cache(tmp_path, told.append).get("tokens", {}, Maker("forged"), read)
     forge(tmp_path / NAME)
     before = sorted(path.name for path in (tmp_path / NAME).iterdir())
@@ -301,7 +301,7 @@ def assert_unrelated(cache, folder):
 
 @needs_modes
 @pytest.mark.parametrize("umask", [0o000, 0o002, 0o022, 0o077])
-def test_what_the_cache_makes_is_its_users_alone_and_it_trusts_that_itself(tmp_path, told, umask):
+def test_a_cache_is_its_users_alone_and_is_trusted_by_the_next_run(tmp_path, told, umask):
     before = os.umask(umask)
     try:
         assert Cache(tmp_path / "runs", told.append).get("tokens", {}, Maker(), read) == ("text", False)
@@ -326,7 +326,7 @@ def test_a_cache_that_others_can_read_is_used_and_closed(tmp_path, told):
 
 
 @needs_modes
-def test_where_owners_are_not_kept_a_run_prepares_for_itself_without_a_crash(tmp_path, told, monkeypatch):
+def test_where_owners_are_not_kept_a_run_prepares_its_own_data(tmp_path, told, monkeypatch):
     """As on a network share, for output_dir and for temporary files alike."""
     monkeypatch.setattr("convo_cli.access.os.geteuid", lambda: 1234)
     monkeypatch.setattr("convo_cli.access.reason_to_distrust", lambda status: "it belongs to another user (uid 4321)")
@@ -342,7 +342,7 @@ def test_where_owners_are_not_kept_a_run_prepares_for_itself_without_a_crash(tmp
     assert len(warnings(told)) == 1
 
 
-def test_a_folder_that_cannot_be_what_was_made_is_made_again(tmp_path, told):
+def test_a_folder_that_cannot_be_opened_as_its_content_is_created_again(tmp_path, told):
     def require_good(folder):
         if (content := read(folder)) != "good":
             raise CheckpointError(f"{folder}: {content}")
