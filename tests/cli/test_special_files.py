@@ -159,3 +159,13 @@ def test_waiting_for_the_writer_of_a_pipe_ends_with_the_first_signal(folder):
     finally:
         process.kill()
         process.communicate()
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(("command", "code"), [("validate-data data.jsonl --fix fixed.jsonl", 0), ("chat nowhere", 2)])
+def test_a_closed_standard_stream_is_as_good_as_the_null_device(folder, closed, command, code):
+    line = f"{CONVO} {command} {closed}"
+    process = subprocess.run(["sh", "-c", line], cwd=folder, env=environment(), capture_output=True, timeout=60)
+    assert (process.returncode, b"Traceback" in process.stderr) == (code, False), process.stderr
+    if code == 0:
+        assert (folder / "fixed.jsonl").read_bytes() == DATA
