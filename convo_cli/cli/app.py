@@ -21,7 +21,7 @@ from convo_cli.cli import chat, evaluate, export, init_config, resume, train, va
 from convo_cli.errors import ConvoError, OutOfMemoryError, UsageError, is_out_of_memory
 
 _NO_WAY = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
-"""What the system answers for a path that a user names and that convo cannot follow, not for a bug."""
+"""Errors of the operating system for a path that it cannot follow, which is a mistake of the user, not a bug."""
 
 app = typer.Typer(
     name="convo",

@@ -24,7 +24,10 @@ def movable_files(files: Iterable[DataFile], run: RunDirectory) -> tuple[DataFil
 
 
 def _relative(path: str, run: RunDirectory) -> str:
-    """The path from the run directory, or one to look for where a folder between them has a name that is not text."""
+    """Return the path from the run directory.
+
+    Where a folder on the way has a name that is not text, return the path as given, or else the file name alone.
+    """
     absolute = Path(path).resolve()
     try:
         relative = Path(os.path.relpath(absolute, run.path.resolve())).as_posix()
