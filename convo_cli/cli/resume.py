@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from convo_cli.cli.options import JsonOption, QuietOption, SetOption
-from convo_cli.errors import CheckpointError, UsageError
+from convo_cli.errors import CheckpointError, UsageError, typeable
 
 if TYPE_CHECKING:
     from convo_cli.config.schema import RunConfig
@@ -85,13 +85,15 @@ def resume(
     from convo_cli.training.signals import listening
 
     start_bounded_process()
-    with listening():  # before torch is imported, which takes seconds
+    with listening() as stop:
+        # Importing torch takes seconds.
+        resume = f"convo resume {typeable(run_dir)}"
+        with stop.interrupting("stopped before the first step; the run is as it was", hint=resume):
+            from convo_cli.cli.run_view import watched
+            from convo_cli.training.run import resume_run
         if is_proof:
             _verify(run_dir, run_config, steps, allow_changed, as_json=as_json, is_quiet=is_quiet)
             return
-        from convo_cli.cli.run_view import watched
-        from convo_cli.training.run import resume_run
-
         with watched(run_config, run_dir, is_quiet=is_quiet, as_json=as_json, command="resume") as (report, finish):
             finish(
                 resume_run(

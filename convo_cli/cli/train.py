@@ -41,9 +41,11 @@ def train(
     from convo_cli.training.signals import listening
 
     start_bounded_process()
-    with listening():  # before torch is imported, which takes seconds
-        from convo_cli.cli.run_view import watched
-        from convo_cli.training.run import start_run
+    with listening() as stop:
+        # Importing torch takes seconds.
+        with stop.interrupting("stopped before the first step; no run was created", hint="start it again"):
+            from convo_cli.cli.run_view import watched
+            from convo_cli.training.run import start_run
 
         with watched(run_config, run.path, is_quiet=is_quiet, as_json=as_json, command="train") as (report, finish):
             finish(start_run(run_config, report))

@@ -137,3 +137,19 @@ def test_a_signal_before_torch_is_imported_ends_with_a_message_and_leaves_nothin
 def catches(pid, number):
     caught = re.search(r"^SigCgt:\s*([0-9a-f]+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
     return bool(int(caught[1], 16) >> (number - 1) & 1)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="Linux says which libraries a process has opened")
+def test_a_signal_does_not_wait_until_torch_is_imported(tmp_path):
+    make_workplace(tmp_path)
+    process = start(tmp_path, "train", "config.yaml", *LONG)
+    try:
+        maps, deadline = Path(f"/proc/{process.pid}/maps"), time.monotonic() + 60
+        while "libtorch" not in maps.read_text(encoding="utf-8") and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    stopped = "error: stopped before the first step; no run was created\nhint: start it again\n"
+    assert (process.returncode, out, err.decode()) == (143, b"", stopped)
