@@ -92,13 +92,14 @@ def test_the_export_scores_as_the_run_did(place):
 
 @pytest.mark.parametrize("load", ["last", "loss", "metric"])
 def test_a_run_that_was_moved_goes_on_and_talks(copied, tmp_path, load):
-    moved = (copied / "runs/demo").rename(tmp_path / "moved")
-    shutil.rmtree(copied)
-    result = ok(tmp_path, "resume", "moved", "--load", load, "-q", *settings("training.max_steps=8"))
-    assert result.out == "moved\n"
+    """With its data: they stay where they are from each other."""
+    place = copied.rename(tmp_path / "elsewhere")
+    moved = (place / "runs/demo").rename(place / "runs/moved")
+    result = ok(tmp_path, "resume", "elsewhere/runs/moved", "--load", load, "-q", *settings("training.max_steps=8"))
+    assert result.out == "elsewhere/runs/moved\n"
     assert json.loads((moved / "last.json").read_text())["step"] == 8
-    assert len(talk(tmp_path, "moved", *LINES)) == len(LINES)
-    ok(tmp_path, "export", "moved", "out", "-q")
+    assert len(talk(tmp_path, "elsewhere/runs/moved", *LINES)) == len(LINES)
+    ok(tmp_path, "export", "elsewhere/runs/moved", "out", "-q")
 
 
 def test_everything_that_a_run_promises_is_in_its_directory(place):
@@ -133,10 +134,10 @@ def test_files_of_a_run_have_the_mode_that_the_umask_says(tmp_path):
         ok(tmp_path, "train", "config.yaml", "-q", *settings("training.max_steps=2"))
     finally:
         os.umask(before)
-    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in (tmp_path / "runs").rglob("*") if path.is_file()}
-    assert {name: mode for name, mode in modes.items() if mode != oct(0o660)} == {}
-    folders = {path.name: oct(path.stat().st_mode & 0o777) for path in (tmp_path / "runs").rglob("*") if path.is_dir()}
-    assert {name: mode for name, mode in folders.items() if mode != oct(0o770)} == {}
+    for folder, of_file, of_folder in (("runs/tiny", 0o660, 0o770), ("runs/.convo-cache", 0o600, 0o700)):
+        paths = list((tmp_path / folder).rglob("*"))
+        modes = {path: path.stat().st_mode & 0o777 for path in (tmp_path / folder, *paths)}
+        assert {path for path, mode in modes.items() if mode != (of_folder if path.is_dir() else of_file)} == set()
 
 
 def test_a_run_that_does_not_improve_stops_early(tmp_path):
