@@ -27,7 +27,7 @@ SAFE_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getat
 """Flags with which `os.open` follows no link and does not wait for the other end of a pipe."""
 ABSENT = (FileNotFoundError, NotADirectoryError)
 """Errors that mean that there is no file at a path."""
-MAX_TEXT_BYTES = 2**26
+MAX_READ_BYTES = 2**26
 """Largest text file that is read at once, 64 MiB; most of convo's own have a few thousand bytes."""
 
 
@@ -120,7 +120,7 @@ def only_regular(path: str, flags: int, *, dir_fd: int | None = None, shown: Pat
     return descriptor
 
 
-def read_file(path: Path, limit: int = MAX_TEXT_BYTES) -> bytes:
+def read_file(path: Path, limit: int = MAX_READ_BYTES) -> bytes:
     """Read a regular file that is not a link; UnsafeFileError also for one of more than ``limit`` bytes."""
     with open(path, "rb", opener=only_regular) as file:
         content = file.read(limit + 1)
@@ -129,7 +129,7 @@ def read_file(path: Path, limit: int = MAX_TEXT_BYTES) -> bytes:
     return content
 
 
-def read_lines(file: BinaryIO, limit: int = MAX_TEXT_BYTES) -> Iterator[bytes]:
+def read_lines(file: BinaryIO, limit: int = MAX_READ_BYTES) -> Iterator[bytes]:
     """Yield the lines of an open file; UnsafeFileError for a line of more than ``limit`` bytes."""
     while line := file.readline(limit + 1):
         if len(line) > limit:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,16 @@ def corpus(name: str) -> Path:
     if not folder.is_dir():
         pytest.skip(f"the corpus {name} is not at ../shared/data/{name}")
     return folder
+
+
+@pytest.fixture
+def never_waits() -> Iterator[None]:
+    """Fails a test that waits, as an open does for the other end of a pipe."""
+    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it waits"))
+    signal.alarm(20)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(scope="session")

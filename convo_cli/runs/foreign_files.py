@@ -20,7 +20,8 @@ MAX_TEXT_BYTES = 2**28
 MAX_CONFIG_BYTES = 2**24
 MAX_INDEX_BYTES = 2**25
 """Of an index of weights; 100,000 tensors take a third of it."""
-_TEXTS = {".json", ".jinja", ".model", ".txt"}
+TEXT_SUFFIXES = {".json", ".jinja", ".model", ".txt", ".tiktoken"}
+"""Of files that are read at once."""
 INDEX = "model.safetensors.index.json"
 _SHARD_OF_A_RANK = re.compile(r"shard-\d+-model-\d+-of-\d+\.safetensors")
 """Names of files that transformers prefers to model.safetensors."""
@@ -63,7 +64,7 @@ def require_harmless(folder: Path) -> None:
         if not file.is_file():
             raise ModelError(f"{file}: not a regular file", hint="copy the model again")
         size, limit = file.stat().st_size, _LIMITS.get(file.name, MAX_TEXT_BYTES)
-        if file.suffix in _TEXTS and size > limit:
+        if file.suffix in TEXT_SUFFIXES and size > limit:
             raise _distrust(f"{file}: {size:,} bytes, but such a file may have at most {limit:,}")
         if _SHARD_OF_A_RANK.fullmatch(file.name):
             raise ModelError(f"{file}: a shard of a distributed checkpoint", hint="save the model as model.safetensors")

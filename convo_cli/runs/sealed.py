@@ -17,14 +17,12 @@ from typing import Any
 from convo_cli.errors import CheckpointError, DiskError
 from convo_cli.files import UnsafeFileError, only_regular, read_file, require_regular
 from convo_cli.folder import Folder
+from convo_cli.runs.foreign_files import MAX_TEXT_BYTES, TEXT_SUFFIXES
 from convo_cli.runs.snapshot import Snapshot
 
 MANIFEST_FILE = "MANIFEST.json"
 _FORMAT = 1
 _HASHERS = 4
-_TEXTS = {".json", ".jinja", ".model", ".txt"}
-_MAX_TEXT_BYTES = 2**28
-"""Largest text file, which is read at once; the largest known tokenizer.json has an eighth of this."""
 
 
 def verify_directory(
@@ -111,8 +109,8 @@ def _verify(file: Path, size: int, digest: str, *, may_be_link: bool = False) ->
         actual = real.lstat().st_size
         if actual != size:
             raise _damage(f"{file}: damaged ({actual} bytes, saved with {size})")
-        if file.suffix in _TEXTS and size > _MAX_TEXT_BYTES:
-            raise _damage(f"{file}: {size:,} bytes; a {file.suffix} file may have at most {_MAX_TEXT_BYTES:,}")
+        if file.suffix in TEXT_SUFFIXES and size > MAX_TEXT_BYTES:
+            raise _damage(f"{file}: {size:,} bytes; a {file.suffix} file may have at most {MAX_TEXT_BYTES:,}")
         if file_sha256(real) != digest:
             raise _damage(f"{file}: damaged (its content is not what was saved)")
 

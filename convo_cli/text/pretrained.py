@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from convo_cli.errors import ModelError, first_line
+from convo_cli.runs.foreign_files import TEXT_SUFFIXES
 from convo_cli.text import bounded
 from convo_cli.text.bounded_process import TRY_TOKENIZER, trial_limits
 from convo_cli.text.hub import local_folder
@@ -18,7 +19,6 @@ from convo_cli.text.vocabulary import settle_ids
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-TEXT_SUFFIXES = {".json", ".jinja", ".model", ".txt", ".tiktoken"}
 MAX_ADDED_TOKENS = 2**16
 
 

@@ -57,7 +57,7 @@ def try_config(folder: Path, source: str) -> Sequence[str]:
     except MemoryError:
         raise
     except Exception:  # noqa: BLE001  (transformers raises many types)
-        return ()
+        pass
     return ()
 
 

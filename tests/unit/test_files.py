@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import stat
 
 import pytest
@@ -11,16 +10,9 @@ import pytest
 from convo_cli.files import UnsafeFileError, copy_file, only_regular, read_file, read_lines, require_regular
 from tests.special_files import SPECIAL_FILES
 
+pytestmark = pytest.mark.usefixtures("never_waits")
+
 MODES = ["rb", "r+b", "ab", "wb", "xb"]
-
-
-@pytest.fixture(autouse=True)
-def _ends():
-    """An open that waits for the other end of a pipe fails the test."""
-    signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it waits"))
-    signal.alarm(20)
-    yield
-    signal.alarm(0)
 
 
 @pytest.mark.parametrize("mode", MODES)

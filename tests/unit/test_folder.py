@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 
 import pytest
 
@@ -12,14 +11,7 @@ from convo_cli.files import UnsafeFileError
 from convo_cli.folder import open_folder
 from tests.special_files import SPECIAL_FILES
 
-
-@pytest.fixture(autouse=True)
-def _ends():
-    """An open that waits for the other end of a pipe fails the test."""
-    signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it waits"))
-    signal.alarm(20)
-    yield
-    signal.alarm(0)
+pytestmark = pytest.mark.usefixtures("never_waits")
 
 
 @pytest.fixture(params=[True, False], ids=["held folders", "paths alone"])

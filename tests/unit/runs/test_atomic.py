@@ -540,7 +540,7 @@ def test_a_link_to_the_saved_file_is_refused_in_a_checkpoint_and_read_in_a_model
 
 def test_a_text_larger_than_any_is_refused_before_it_is_hashed(tmp_path, monkeypatch):
     publish_directory(tmp_path / "step-1", lambda folder: (folder / "tokenizer.json").write_text("1234"))
-    monkeypatch.setattr("convo_cli.runs.sealed._MAX_TEXT_BYTES", 3)
+    monkeypatch.setattr("convo_cli.runs.sealed.MAX_TEXT_BYTES", 3)
     with pytest.raises(CheckpointError, match=r"tokenizer\.json: 4 bytes; a \.json file may have at most 3"):
         verify_directory(tmp_path / "step-1")
 

@@ -225,14 +225,15 @@ def test_what_names_code_or_a_place_is_taken_out_of_configs_at_any_depth(tmp_pat
     assert (tmp_path / "tokenizer_config.json").read_bytes() == untouched
 
 
-def test_a_file_that_would_be_read_at_once_has_a_largest_size(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer.model", "tokenizer.tiktoken", "merges.txt"])
+def test_a_file_that_would_be_read_at_once_has_a_largest_size(tmp_path, monkeypatch, name):
     monkeypatch.setattr(module, "MAX_TEXT_BYTES", 1000)
     folder(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(bytes(2000))
-    (tmp_path / "tokenizer.json").write_bytes(bytes(1000))
+    (tmp_path / name).write_bytes(bytes(1000))
     require_harmless(tmp_path)
-    (tmp_path / "tokenizer.json").write_bytes(bytes(1001))
-    with pytest.raises(ModelError, match=r"tokenizer\.json: 1,001 bytes"):
+    (tmp_path / name).write_bytes(bytes(1001))
+    with pytest.raises(ModelError, match=rf"{name}: 1,001 bytes"):
         require_harmless(tmp_path)
 
 
