@@ -72,7 +72,7 @@ def commands(verb: str, rest: Command) -> list[Command]:
         "test-slow": [[python, "-m", "pytest", "-n", "auto", "-m", "slow", *rest]],
         "bench": [[python, str(path), *rest] for path in sorted(Path("benchmarks").glob("bench_*.py"))],
         "docs": [
-            [python, "-m", "convo_cli.config.template", "docs/config.md"],
+            [python, "-m", "convo_cli.config.reference", "docs/config.md"],
             [python, "-m", "tests.docs.effects.page", "docs/effects.md"],
         ],
         "setup": [],

@@ -30,17 +30,17 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 from convo_cli.config.schema import DataConfig, TokenizerConfig
 from convo_cli.data.dialogue import Dialogue, as_messages
 from convo_cli.data.reader import read_dialogues
-from convo_cli.data.store import Example
 from convo_cli.text.encoder import DialogueEncoder
-from convo_cli.text.pretrained import load_pretrained_tokenizer
 from convo_cli.text.template import make_template
-from convo_cli.text.tokenizer import add_special_tokens, from_sentencepiece, train_sentencepiece
+from convo_cli.text.tokenizers.pretrained import load_pretrained_tokenizer
+from convo_cli.text.tokenizers.trained import add_special_tokens, from_sentencepiece, train_sentencepiece
+from convo_cli.tokens.store import Example
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ROOT = Path(__file__).resolve().parent.parent
-CHUNK = 256  # as training/encode
+CHUNK = 256  # as prepare/encode
 WHOLE = 1 << 20  # tokens: both sides render whole dialogues, so that their ids can be compared
 
 

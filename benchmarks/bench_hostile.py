@@ -115,14 +115,14 @@ LINES: dict[str, Callable[[int], str]] = {
 
 def check(path: str) -> None:
     from convo_cli.config.schema import DataConfig
-    from convo_cli.data.validate import validate_files
+    from convo_cli.data.checks.validate import validate_files
 
     validate_files([path], DataConfig(train=(path,)))
 
 
 def fix(path: str) -> None:
     from convo_cli.config.schema import DataConfig
-    from convo_cli.data.repair import repair_files
+    from convo_cli.data.repair.copies import repair_files
 
     repair_files([path], lambda line: None, DataConfig(train=(path,)))
 
@@ -157,9 +157,6 @@ def child(reader: str, path: str, limit: int) -> None:
     import resource
 
     import ftfy  # noqa: F401
-
-    import convo_cli.data.repair
-    import convo_cli.data.validate  # noqa: F401
 
     resource.setrlimit(resource.RLIMIT_CPU, (limit + int(time.process_time()) + 1, limit + 5))
     started = time.process_time()

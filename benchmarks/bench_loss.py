@@ -81,12 +81,12 @@ def train_convo(arguments: argparse.Namespace) -> PreTrainedModel:
     import numpy as np
     import torch
 
-    from convo_cli.config.phase import Phase
     from convo_cli.config.schema import TrainingConfig
-    from convo_cli.data.order import Order
-    from convo_cli.data.store import ASSISTANT_TARGET, Example
+    from convo_cli.model.batching import choose_batching
     from convo_cli.model.build import use_fast_activations
-    from convo_cli.model.layout import choose_layout
+    from convo_cli.tokens.order import Order
+    from convo_cli.tokens.phase import Phase
+    from convo_cli.tokens.store import ASSISTANT_TARGET, Example
     from convo_cli.training.loop import train_step
     from convo_cli.training.optim import make_optimizer
     from convo_cli.training.state import TrainState
@@ -100,8 +100,8 @@ def train_convo(arguments: argparse.Namespace) -> PreTrainedModel:
     torch.set_num_threads(2)
     model = work.make_model(work.SIZES[arguments.model], seed=arguments.seed)
     use_fast_activations(model)
-    layout = choose_layout(
-        model, examples[:3], kinds, pad_id=work.PAD, autocast=nullcontext, packing="on", report=lambda event: None
+    batching = choose_batching(
+        model, examples[:3], kinds, pad_id=work.PAD, autocast=nullcontext, packing="on", emit=lambda event: None
     )
     config = TrainingConfig(max_steps=1, learning_rate=LEARNING_RATE, weight_decay=0.0, betas=(0.9, 0.999))
     optimizer = make_optimizer(model, config)
@@ -111,10 +111,10 @@ def train_convo(arguments: argparse.Namespace) -> PreTrainedModel:
     order = Order(lengths, arguments.seed, [Phase(batch=arguments.batch)])
 
     def micro_batches(step: int) -> list[Batch]:
-        return [layout.batch([examples[index] for index in order.examples(step)], kinds)]
+        return [batching.batch([examples[index] for index in order.examples(step)], kinds)]
 
     plan = work.plan_of_steps(
-        model, layout, micro_batches, learning_rate=lambda step: LEARNING_RATE * (1 - step / arguments.steps),
+        model, batching, micro_batches, learning_rate=lambda step: LEARNING_RATE * (1 - step / arguments.steps),
         seed=arguments.seed,
     )  # fmt: skip
     for _ in range(arguments.steps):

@@ -36,10 +36,10 @@ from convo_cli.config.load import build_config
 from convo_cli.config.schema import DataConfig, RunConfig
 from convo_cli.data.dialogue import as_messages
 from convo_cli.data.reader import read_dialogues
-from convo_cli.runs.provenance import read_data_files
+from convo_cli.prepare.cache import Cache
+from convo_cli.prepare.prepare import build_encoder, prepare_data
+from convo_cli.runs.provenance.run_info import read_data_files
 from convo_cli.text.encoder import DialogueEncoder
-from convo_cli.training.cache import Cache
-from convo_cli.training.prepare import build_encoder, prepare_data
 
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parent.parent

@@ -32,14 +32,14 @@ from safetensors.torch import save_file
 from convo_cli.config.schema import DataConfig, ScratchConfig, TokenizerConfig, TrainingConfig
 from convo_cli.data.reader import read_dialogues
 from convo_cli.model.build import build_scratch_model, save_model
-from convo_cli.runs.checkpoint import point_and_prune
-from convo_cli.runs.layout import RunDirectory
-from convo_cli.runs.sealed import file_sha256, verify_directory
+from convo_cli.runs.checkpoints import point_and_prune
+from convo_cli.runs.directory import RunDirectory
+from convo_cli.storage.sealed import file_sha256, verify_directory
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.template import make_template
-from convo_cli.text.tokenizer import add_special_tokens, from_sentencepiece, train_sentencepiece
-from convo_cli.training.checkpoint import save_checkpoint
+from convo_cli.text.tokenizers.trained import add_special_tokens, from_sentencepiece, train_sentencepiece
 from convo_cli.training.optim import make_optimizer
+from convo_cli.training.saving import save_checkpoint
 from convo_cli.training.state import TrainState
 
 DATA = str(Path(__file__).resolve().parent.parent / "sample_data" / "train.jsonl")
@@ -80,7 +80,7 @@ def compare(folder: Path, arguments: argparse.Namespace) -> None:
 
     def save() -> None:
         state.progress.step += 1
-        save_checkpoint(run, state, encoder, spiece=spiece, report=lambda event: None)
+        save_checkpoint(run, state, encoder, spiece=spiece, emit=lambda event: None)
         point_and_prune(run, run.checkpoint(state.progress.step), keep=1, metric="bleu-4", evaluations={})
 
     def write() -> None:

@@ -63,9 +63,9 @@ def measure(shape: dict[str, int], steps: int, threads: int) -> dict[str, float]
     import work
 
     from convo_cli.config.schema import TrainingConfig
-    from convo_cli.data.store import ASSISTANT_TARGET, Example
+    from convo_cli.model.batching import choose_batching
     from convo_cli.model.build import use_fast_activations
-    from convo_cli.model.layout import choose_layout
+    from convo_cli.tokens.store import ASSISTANT_TARGET, Example
     from convo_cli.training.loop import train_step
     from convo_cli.training.optim import make_optimizer
     from convo_cli.training.state import TrainState
@@ -79,12 +79,12 @@ def measure(shape: dict[str, int], steps: int, threads: int) -> dict[str, float]
         Example(rng.integers(0, shape["vocabulary"], shape["length"]).astype(np.int32), targets)
         for _ in range(max(2, shape["tokens"] // shape["length"]))
     ]
-    layout = choose_layout(
+    batching = choose_batching(
         model, examples[:2], {ASSISTANT_TARGET}, pad_id=0, packing="on", autocast=nullcontext,
-        report=lambda event: None,
+        emit=lambda event: None,
     )  # fmt: skip
-    batch = layout.batch(examples, {ASSISTANT_TARGET})
-    plan = work.plan_of_steps(model, layout, lambda step: [batch], learning_rate=lambda step: 5e-4)
+    batch = batching.batch(examples, {ASSISTANT_TARGET})
+    plan = work.plan_of_steps(model, batching, lambda step: [batch], learning_rate=lambda step: 5e-4)
     state = TrainState(
         model,
         make_optimizer(model, TrainingConfig(max_steps=1)),

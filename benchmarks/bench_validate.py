@@ -149,7 +149,7 @@ def measure(python: str, reader: str, paths: list[str]) -> tuple[float, float]:
 def read_with_convo(paths: list[str]) -> None:
     sys.path.insert(0, str(ROOT))
     from convo_cli.config.schema import DataConfig
-    from convo_cli.data.validate import validate_files
+    from convo_cli.data.checks.validate import validate_files
 
     report = validate_files(paths, DataConfig(train=tuple(paths or ["none"])))
     assert report.is_trainable, "the file is good"

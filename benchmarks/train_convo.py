@@ -26,16 +26,16 @@ import numpy as np
 import torch
 import work
 
-from convo_cli.config.phase import Phase
 from convo_cli.config.schema import TrainingConfig
 from convo_cli.data.dialogue import Dialogue, Turn
-from convo_cli.data.order import Order
-from convo_cli.data.store import ASSISTANT_TARGET, NO_TARGET, Encoded, Example, TokenStore
 from convo_cli.model import loss
+from convo_cli.model.batching import choose_batching, proof_examples
 from convo_cli.model.build import use_fast_activations
 from convo_cli.model.cost import peak_flops, peak_memory
 from convo_cli.model.device import autocast_for, move
-from convo_cli.model.layout import choose_layout, proof_examples
+from convo_cli.tokens.order import Order
+from convo_cli.tokens.phase import Phase
+from convo_cli.tokens.store import ASSISTANT_TARGET, NO_TARGET, Encoded, Example, TokenStore
 from convo_cli.training.loop import train_step
 from convo_cli.training.optim import make_optimizer
 from convo_cli.training.state import TrainState
@@ -89,9 +89,9 @@ def train(arguments: argparse.Namespace, store: TokenStore) -> dict[str, object]
     if arguments.without != "fast-gelu":
         use_fast_activations(model)
     move(model, device)
-    layout = choose_layout(
+    batching = choose_batching(
         model, proof_examples(store, {ASSISTANT_TARGET}), {ASSISTANT_TARGET}, pad_id=work.PAD,
-        packing="off" if arguments.without == "packing" else "on", report=lambda event: None,
+        packing="off" if arguments.without == "packing" else "on", emit=lambda event: None,
         autocast=autocast_for(device, arguments.precision),
     )  # fmt: skip
     if arguments.compile:
@@ -108,14 +108,14 @@ def train(arguments: argparse.Namespace, store: TokenStore) -> dict[str, object]
         chosen = order.examples(step)
         chosen = chosen[np.argsort(store.lengths[chosen], kind="stable")]
         batches = [
-            layout.batch([store[int(index)] for index in chosen[part]], {ASSISTANT_TARGET})
-            for part in layout.split(store.lengths[chosen], len(chosen))
+            batching.batch([store[int(index)] for index in chosen[part]], {ASSISTANT_TARGET})
+            for part in batching.split(store.lengths[chosen], len(chosen))
         ]
         slots += sum(batch.input_ids.numel() for batch in batches)
         return batches
 
     plan = work.plan_of_steps(
-        model, layout, micro_batches, learning_rate=lambda step: 5e-4, seed=arguments.seed,
+        model, batching, micro_batches, learning_rate=lambda step: 5e-4, seed=arguments.seed,
         precision=arguments.precision,
     )  # fmt: skip
     if arguments.without == "target-loss":

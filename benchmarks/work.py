@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from convo_cli.model.layout import Layout
+    from convo_cli.model.batching import Batching
     from convo_cli.model.loss import Batch
     from convo_cli.training.loop import Plan
 
@@ -92,7 +92,7 @@ def make_model(shape: tuple[int, int, int, int, int], *, seed: int = 0, dropout:
 
 def plan_of_steps(
     model: PreTrainedModel,
-    layout: Layout,
+    batching: Batching,
     micro_batches: Callable[[int], Sequence[Batch]],
     *,
     learning_rate: Callable[[int], float],
@@ -109,7 +109,7 @@ def plan_of_steps(
 
     return Plan(
         max_steps=10**6, epoch=float, seed=seed, device=model.device, max_grad_norm=1.0, metric="bleu-4",
-        early_stopping=EarlyStopping(None, False, 0.0), micro_batches=micro_batches, nll_sum=layout.nll_sum,
+        early_stopping=EarlyStopping(None, False, 0.0), micro_batches=micro_batches, nll_sum=batching.nll_sum,
         flops_of=FlopCounter(model), peak_memory=lambda: 0, learning_rate=learning_rate,
         autocast=autocast_for(model.device, precision), is_evaluation_due=never, is_save_due=never, evaluate=never,
         save=never, is_stop_requested=never,

@@ -121,7 +121,7 @@ class EvaluationDone:
     best: tuple[str, ...] = ()
     """The scores, of loss and metric, that are the best of the run so far."""
     weights: str = ""
-    """Hash of the weights, see `convo_cli.runs.evaluations.weights_of`; empty for weights that are not on the disk."""
+    """Hash of the weights, `convo_cli.runs.logs.evaluations.weights_of`; empty for weights that are not on disk."""
     num_split: int = 0
     """Dialogues with a turn that is too long for any window; it is scored in consecutive ones."""
 
@@ -143,4 +143,4 @@ class RunFinished:
 
 
 Event = Notice | Progress | RunStarted | StepDone | EvaluationDone | CheckpointSaved | RunFinished
-Report = Callable[[Event], None]
+Emit = Callable[[Event], None]

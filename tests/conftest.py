@@ -59,7 +59,7 @@ def sample_dialogues() -> list[Any]:
 def spiece(sample_dialogues: list[Any]) -> bytes:
     """A SentencePiece model of 900 pieces, trained on the sample data."""
     from convo_cli.config.schema import TokenizerConfig
-    from convo_cli.text.tokenizer import train_sentencepiece
+    from convo_cli.text.tokenizers.trained import train_sentencepiece
 
     texts = [turn.text for dialogue in sample_dialogues for turn in dialogue.turns]
     return train_sentencepiece(texts, TokenizerConfig(vocab_size=900))
@@ -70,7 +70,7 @@ def make_encoder(spiece: bytes) -> Callable[..., Any]:
     """A maker of encoders over that SentencePiece model, by template name."""
     from convo_cli.text.encoder import DialogueEncoder
     from convo_cli.text.template import make_template
-    from convo_cli.text.tokenizer import add_special_tokens, from_sentencepiece
+    from convo_cli.text.tokenizers.trained import add_special_tokens, from_sentencepiece
 
     def make(name: str = "turns", max_length: int = 128) -> DialogueEncoder:
         tokenizer = from_sentencepiece(spiece)

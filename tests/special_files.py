@@ -36,4 +36,4 @@ SPECIAL_FILES: dict[str, Callable[[Path], None]] = {
     "a symbolic link": lambda path: path.symlink_to("/dev/null"),
     "a device": _make_device,
 }
-"""How to make each kind, by the words of `convo_cli.files`."""
+"""How to make each kind, by the words of `convo_cli.storage.files`."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from convo_cli.data.dialogue import Dialogue, Turn
-from convo_cli.data.store import Encoded, Example, TokenStore
 from convo_cli.text.encoder import DialogueEncoder
+from convo_cli.tokens.store import Encoded, Example, TokenStore
 
 
 def encoded(encoder: DialogueEncoder, dialogues: Sequence[Dialogue]) -> TokenStore:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from convo_cli.config.schema import GenerationConfig
+from convo_cli.config.schema import GenerationSettings
 from convo_cli.data.dialogue import Turn
 from convo_cli.errors import DataError
 from convo_cli.model.generation import Generator, Reply
@@ -19,7 +19,7 @@ MAX_REPLY_CHARACTERS = 2**20
 class ChatSession:
     """Holds the turns; the history that the model reads is fitted to its window by whole turns at every reply."""
 
-    def __init__(self, generator: Generator, settings: GenerationConfig, *, system: str | None = None) -> None:
+    def __init__(self, generator: Generator, settings: GenerationSettings, *, system: str | None = None) -> None:
         self.generator = generator
         self.settings = settings
         self._system = (Turn("system", system.strip()),) if system and system.strip() else ()

@@ -17,7 +17,7 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from convo_cli import __version__
-from convo_cli.cli import chat, evaluate, export, init_config, resume, train, validate_data
+from convo_cli.cli.commands import chat, evaluate, export, init_config, resume, train, validate_data
 from convo_cli.errors import ConvoError, OutOfMemoryError, UsageError, is_out_of_memory
 
 _NO_WAY = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)

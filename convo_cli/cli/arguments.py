@@ -25,8 +25,8 @@ def is_text(argument: str) -> bool:
 
 def require_model(source: str) -> None:
     """Raise what is wrong with a model to open, at first sight: a run or checkpoint is verified when it is opened."""
-    from convo_cli.runs.layout import RunDirectory
-    from convo_cli.runs.sealed import MANIFEST_FILE
+    from convo_cli.runs.directory import RunDirectory
+    from convo_cli.storage.sealed import MANIFEST_FILE
 
     path = Path(source)
     if not source or not (RunDirectory(path).is_run or (path / MANIFEST_FILE).exists()):

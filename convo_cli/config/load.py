@@ -11,9 +11,9 @@ from typing import Any
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
+from convo_cli.config.explain import problems_of, refusal, unknown_key
 from convo_cli.config.keys import config_keys
 from convo_cli.config.places import OPTION, KeyPath, Place, Problem, Source, clipped, dotted
-from convo_cli.config.problems import problems_of, refusal, unknown_key
 from convo_cli.config.schema import RunConfig
 from convo_cli.config.yaml_source import MAX_BYTES, parse_config, parse_yaml, read_text
 from convo_cli.errors import ConfigError

@@ -219,7 +219,7 @@ class CheckpointsConfig(Section):
     """How many of the newest checkpoints stay on disk, besides the best by loss and by metric."""
 
 
-class GenerationConfig(Section):
+class GenerationSettings(Section):
     max_new_tokens: int = Field(64, ge=1)
     """Longest reply in tokens."""
     temperature: float = Field(0.7, ge=0.0, le=10.0)
@@ -268,7 +268,7 @@ class RunConfig(Section):
     """Scores while training; needs data.validation."""
     checkpoints: CheckpointsConfig = CheckpointsConfig()
     """What is saved and how much of it stays."""
-    generation: GenerationConfig = GenerationConfig()
+    generation: GenerationSettings = GenerationSettings()
     """How replies are sampled in chat, and the default of the export; evaluation replies are always greedy."""
     logging: LoggingConfig = LoggingConfig()
     """What is written besides checkpoints."""

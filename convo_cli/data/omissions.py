@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from convo_cli.config.schema import Reasoning
-from convo_cli.data.unread import UnreadTexts, known_name, measured
-from convo_cli.events import Notice, Report
+from convo_cli.data.shapes.unread import UnreadTexts, known_name, measured
+from convo_cli.events import Emit, Notice
 
 if TYPE_CHECKING:
-    from convo_cli.data.formats import LineReading
+    from convo_cli.data.shapes.formats import LineReading
 
 _MAX_NAMED = 5
 
@@ -53,9 +53,9 @@ class Omissions(msgspec.Struct):
 
 
 def report_omissions(
-    omissions: Iterable[Omissions], files: Iterable[str], reasoning: Reasoning | None, report: Report
+    omissions: Iterable[Omissions], files: Iterable[str], reasoning: Reasoning | None, emit: Emit
 ) -> None:
     """Emit the notices of every file."""
     for left_out, file in zip(omissions, files, strict=True):
         for notice in left_out.notices(file, reasoning):
-            report(notice)
+            emit(notice)

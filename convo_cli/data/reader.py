@@ -20,15 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convo_cli.config.schema import DataConfig
+from convo_cli.data.decompress import BUFFER_BYTES, DAMAGED, STDIN, OpenRaw, open_unpacked
 from convo_cli.data.dialogue import Dialogue, is_excluded
-from convo_cli.data.formats import LineReading, read_value
 from convo_cli.data.omissions import Omissions
 from convo_cli.data.problems import Problem, ProblemSink, refuse
 from convo_cli.data.recognise import recognise_compression, recognise_content
+from convo_cli.data.shapes.formats import LineReading, read_value
 from convo_cli.data.strict_json import decode, place
-from convo_cli.data.unpack import BUFFER_BYTES, DAMAGED, STDIN, OpenRaw, open_unpacked
 from convo_cli.errors import UsageError, typeable
-from convo_cli.files import special_kind
+from convo_cli.storage.files import special_kind
 
 MAX_LINE_BYTES = 64 * 2**20
 """Longest line that is read, 64 MiB; a longer one is reported and skipped."""

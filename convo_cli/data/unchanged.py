@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from convo_cli.config.schema import DataConfig
+from convo_cli.data.decompress import BUFFER_BYTES
 from convo_cli.data.dialogue import Dialogue
 from convo_cli.data.omissions import Omissions
 from convo_cli.data.reader import read_dialogues
-from convo_cli.data.unpack import BUFFER_BYTES
 from convo_cli.errors import DataError, FileChangedError, UsageError
 
 

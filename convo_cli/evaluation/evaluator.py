@@ -15,21 +15,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from convo_cli.config.schema import DataConfig, GenerationConfig, TrainOn
+from convo_cli.config.schema import DataConfig, GenerationSettings, TrainOn
 from convo_cli.data.dialogue import Dialogue
 from convo_cli.data.omissions import Omissions, report_omissions
 from convo_cli.data.problems import ProblemError
-from convo_cli.data.store import ASSISTANT_TARGET, USER_TARGET, Encoded, TokenStore, write
 from convo_cli.data.unchanged import read_unchanged
 from convo_cli.errors import DataError, EvaluationDivergedError, is_out_of_memory
 from convo_cli.evaluation.likelihood import length_sorted_batches, mean_nll
 from convo_cli.evaluation.replies import choose_dialogues, reply_to_all, score_replies
-from convo_cli.events import EvaluationDone, Notice, Progress, Report, SampleReply
+from convo_cli.events import Emit, EvaluationDone, Notice, Progress, SampleReply
+from convo_cli.model.batching import Batching, choose_batching, proof_examples, stored_batching
 from convo_cli.model.generation import Generator
-from convo_cli.model.layout import Layout, choose_layout, proof_examples, stored_layout
 from convo_cli.runs.opening import run_of
-from convo_cli.runs.provenance import DataFile, DataFiles, with_hashed_data
+from convo_cli.runs.provenance.run_info import DataFile, DataFiles, with_hashed_data
 from convo_cli.text.encoder import DialogueEncoder
+from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET, Encoded, TokenStore, write
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -43,29 +43,29 @@ class Evaluator:
     """Scores any weights on the same data in the same way."""
 
     encoder: DialogueEncoder
-    layout: Layout
+    batching: Batching
     store: TokenStore
     dialogues: Sequence[Dialogue]
     """Those that get a generated reply."""
     train_on: TrainOn
-    generation: GenerationConfig
+    generation: GenerationSettings
     device: torch.device
     autocast: Callable[[], AbstractContextManager[None]]
-    report: Report
+    emit: Emit
 
     def __call__(self, model: PreTrainedModel, step: int) -> EvaluationDone:
         """Evaluate; the model is left in evaluation mode, and no random state is touched."""
         started = time.perf_counter()
         kinds = (ASSISTANT_TARGET, USER_TARGET) if self.train_on == "all" else (ASSISTANT_TARGET,)
-        batches = length_sorted_batches(self.store, kinds, self.layout, max_slots=_MAX_SLOTS)
+        batches = length_sorted_batches(self.store, kinds, self.batching, max_slots=_MAX_SLOTS)
         done = 0
 
         def count(num_examples: int) -> None:
             nonlocal done
             done += num_examples
-            self.report(Progress("evaluating", done, len(self.store)))
+            self.emit(Progress("evaluating", done, len(self.store)))
 
-        loss, num_targets = mean_nll(model, self.layout, batches, self.device, self.autocast, count)
+        loss, num_targets = mean_nll(model, self.batching, batches, self.device, self.autocast, count)
         if not math.isfinite(loss):
             raise EvaluationDivergedError(
                 f"the loss on the evaluation data is {loss} after step {step}",
@@ -92,7 +92,7 @@ class Evaluator:
                 Generator(model, self.encoder),
                 self.dialogues,
                 self.generation,
-                lambda n: self.report(Progress("replying", n, num)),
+                lambda n: self.emit(Progress("replying", n, num)),
             )
         except (MemoryError, OSError, RuntimeError) as error:
             if not is_out_of_memory(error):
@@ -101,16 +101,16 @@ class Evaluator:
                 f"not enough memory to generate replies ({type(error).__name__}), so this evaluation has no metrics; "
                 "a lower generation.max_new_tokens needs less memory"
             )
-            self.report(Notice(message, is_warning=True))
+            self.emit(Notice(message, is_warning=True))
             return []
         if left_out := num - len(replies):
             message = f"{left_out} of {num} replies are not scored: the turn to answer does not fit the model's window"
-            self.report(Notice(message, is_warning=True))
+            self.emit(Notice(message, is_warning=True))
         return replies
 
 
 def evaluate_files(
-    generator: Generator, data: DataConfig, *, num_replies: int, max_new_tokens: int, report: Report
+    generator: Generator, data: DataConfig, *, num_replies: int, max_new_tokens: int, emit: Emit
 ) -> tuple[EvaluationDone, tuple[DataFile, ...]]:
     """Score a finished model, in fp32, on the files that ``data.train`` names; also returns the files' hashes."""
     encoder = generator.encoder
@@ -124,10 +124,10 @@ def evaluate_files(
             with read_unchanged(files.train, data) as stream:
                 return files.train, choose_dialogues(stream, num_replies, seed=0), omissions
 
-        files, dialogues, omissions = with_hashed_data(data, read, report)
-        report_omissions(omissions, data.train, data.reasoning, report)
+        files, dialogues, omissions = with_hashed_data(data, read, emit)
+        report_omissions(omissions, data.train, data.reasoning, emit)
         store = TokenStore.open(Path(folder))
-        return _evaluate_store(generator, store, dialogues, data.train, max_new_tokens, report), files
+        return _evaluate_store(generator, store, dialogues, data.train, max_new_tokens, emit), files
 
 
 def _encode(dialogues: Sequence[Dialogue], encoder: DialogueEncoder) -> TokenStore:
@@ -146,7 +146,7 @@ def _evaluate_store(
     dialogues: Sequence[Dialogue],
     paths: Sequence[str],
     max_new_tokens: int,
-    report: Report,
+    emit: Emit,
 ) -> EvaluationDone:
     encoder = generator.encoder
     if not store.num_targets(ASSISTANT_TARGET):
@@ -155,37 +155,37 @@ def _evaluate_store(
             hint="name the speakers user and assistant; `convo validate-data` shows who speaks",
         )
     if num_split := int(np.count_nonzero(store.dialogues["is_split"])):
-        report(
+        emit(
             Notice(
                 f"{num_split:,} of {store.num_dialogues:,} dialogues have a turn too long for the model's window "
                 f"of {encoder.max_length} tokens: it is scored in consecutive windows (long_turns: split)"
             )
         )
-    layout = _layout(generator, store, report)
+    batching = _stored_or_chosen_batching(generator, store, emit)
     evaluator = Evaluator(
         encoder=encoder,
-        layout=layout,
+        batching=batching,
         store=store,
         dialogues=dialogues,
         train_on="assistant",
-        generation=GenerationConfig(max_new_tokens=max_new_tokens),
+        generation=GenerationSettings(max_new_tokens=max_new_tokens),
         device=generator.model.device,
         autocast=nullcontext,
-        report=report,
+        emit=emit,
     )
     return evaluator(generator.model, step=0)
 
 
-def _layout(generator: Generator, store: TokenStore, report: Report) -> Layout:
+def _stored_or_chosen_batching(generator: Generator, store: TokenStore, emit: Emit) -> Batching:
     """The batching of the run that the model is a checkpoint of, else one that is proved here."""
     pad_id = generator.encoder.pad_id
     run = None if generator.folder is None else run_of(generator.folder)
     if run is not None:
-        layout = stored_layout(generator.model, run, pad_id=pad_id, autocast=nullcontext)
-        if isinstance(layout, Layout):
-            return layout
-        report(Notice(f"the batching is chosen again: {layout}"))
-    return choose_layout(
+        batching = stored_batching(generator.model, run, pad_id=pad_id, autocast=nullcontext)
+        if isinstance(batching, Batching):
+            return batching
+        emit(Notice(f"the batching is chosen again: {batching}"))
+    return choose_batching(
         generator.model, proof_examples(store, (ASSISTANT_TARGET,)), (ASSISTANT_TARGET,),
-        packing="auto", pad_id=pad_id, autocast=nullcontext, report=report, is_trained=False,
+        packing="auto", pad_id=pad_id, autocast=nullcontext, emit=emit, is_trained=False,
     )  # fmt: skip

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from convo_cli.data.store import TokenStore
-from convo_cli.model.layout import Layout
+from convo_cli.model.batching import Batching
 from convo_cli.model.loss import Batch
+from convo_cli.tokens.store import TokenStore
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
 def length_sorted_batches(
-    store: TokenStore, target_kinds: Collection[int], layout: Layout, *, max_slots: int
+    store: TokenStore, target_kinds: Collection[int], batching: Batching, *, max_slots: int
 ) -> Iterator[Batch]:
     """All examples once, neighbours of like length together, at most ``max_slots`` tokens with padding a batch.
 
@@ -28,19 +28,19 @@ def length_sorted_batches(
     num_tokens = 0
     for index in np.argsort(store.lengths, kind="stable").tolist():
         length = int(store.lengths[index])
-        if rows and layout.num_slots(num_tokens + length, longest=length, count=len(rows) + 1) > max_slots:
-            yield layout.batch([store[row] for row in rows], target_kinds)
+        if rows and batching.num_slots(num_tokens + length, longest=length, count=len(rows) + 1) > max_slots:
+            yield batching.batch([store[row] for row in rows], target_kinds)
             rows, num_tokens = [], 0
         rows.append(index)
         num_tokens += length
     if rows:
-        yield layout.batch([store[row] for row in rows], target_kinds)
+        yield batching.batch([store[row] for row in rows], target_kinds)
 
 
 @torch.inference_mode()
 def mean_nll(
     model: PreTrainedModel,
-    layout: Layout,
+    batching: Batching,
     batches: Iterator[Batch],
     device: torch.device,
     autocast: Callable[[], AbstractContextManager[None]],
@@ -51,7 +51,7 @@ def mean_nll(
     total, num_targets = 0.0, 0
     for batch in batches:
         with autocast():
-            total += float(layout.nll_sum(model, batch.to(device)))
+            total += float(batching.nll_sum(model, batch.to(device)))
         num_targets += batch.num_targets
         on_batch(batch.num_examples)
     return total / max(1, num_targets), num_targets

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from convo_cli.config.schema import GenerationConfig
+from convo_cli.config.schema import GenerationSettings
 from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.errors import DataError
 from convo_cli.events import SampleReply
@@ -33,7 +33,7 @@ def choose_dialogues(dialogues: Iterable[Dialogue], count: int, seed: int) -> li
 def reply_to_all(
     generator: Generator,
     dialogues: Sequence[Dialogue],
-    settings: GenerationConfig,
+    settings: GenerationSettings,
     on_reply: Callable[[int], None] = lambda done: None,
 ) -> list[SampleReply]:
     """Answer the last assistant turn of each dialogue greedily, given everything said before it.

@@ -10,20 +10,20 @@ from pathlib import Path
 
 from convo_cli import __version__
 from convo_cli.errors import CheckpointError
-from convo_cli.events import Notice, Report
-from convo_cli.export.verify import Receipt, verify_export
+from convo_cli.events import Emit, Notice
+from convo_cli.export.proof import Receipt, verify_export
 from convo_cli.model.build import load_model
 from convo_cli.model.generation import Generator, set_generation_defaults
 from convo_cli.model.open import generation_defaults
-from convo_cli.runs.atomic import make_directory, publish_directory, require_space
-from convo_cli.runs.checkpoint import STATE_FILE
-from convo_cli.runs.foreign_files import remove_foreign_entries
+from convo_cli.runs.checkpoints import STATE_FILE
 from convo_cli.runs.model_folder import DIALOGUE_FILE, require_writable, weight_files
 from convo_cli.runs.opening import load_from
-from convo_cli.runs.sealed import MANIFEST_FILE
-from convo_cli.runs.snapshot import Snapshot
+from convo_cli.storage.atomic import make_directory, publish_directory, require_space
+from convo_cli.storage.foreign_files import remove_foreign_entries
+from convo_cli.storage.sealed import MANIFEST_FILE
+from convo_cli.storage.snapshot import Snapshot
 from convo_cli.text.contract import load_encoder
-from convo_cli.text.tokenizer import SPIECE_FILE
+from convo_cli.text.tokenizers.trained import SPIECE_FILE
 
 _CARD_FILE = "README.md"
 _TEMPLATE_FILE = "chat_template.jinja"
@@ -66,13 +66,13 @@ class Exported:
     receipt: Receipt
 
 
-def export_huggingface(source: Path, out: Path, *, force: bool, report: Report) -> Exported:
+def export_huggingface(source: Path, out: Path, *, force: bool, emit: Emit) -> Exported:
     """Write the folder whole or not at all, after reloading it with plain transformers and comparing its answers."""
     require_writable(out, force=force)
-    return load_from(source, report, lambda opened: _export(opened, out, report))
+    return load_from(source, emit, lambda opened: _export(opened, out, emit))
 
 
-def _export(opened: Snapshot, out: Path, report: Report) -> Exported:
+def _export(opened: Snapshot, out: Path, emit: Emit) -> Exported:
     folder = opened.path
     present = sorted(folder.iterdir())
     copied = _COPIED | weight_files(folder)
@@ -84,7 +84,7 @@ def _export(opened: Snapshot, out: Path, report: Report) -> Exported:
     original = Generator(load_model(str(folder)), encoder)
     set_generation_defaults(original.model, encoder, generation_defaults(original))
     if left_out := [file.name for file in present if file not in files and file.name not in _REPLACED]:
-        report(Notice(f"left out of the export: {_names(left_out)}"))
+        emit(Notice(f"left out of the export: {_names(left_out)}"))
     receipts: list[Receipt] = []
 
     def fill(aside: Path) -> None:
@@ -103,7 +103,7 @@ def _export(opened: Snapshot, out: Path, report: Report) -> Exported:
             max_length=encoder.max_length,
         )
         (aside / _CARD_FILE).write_text(card, encoding="utf-8")
-        report(Notice("reloading the export with plain transformers to compare its answers"))
+        emit(Notice("reloading the export with plain transformers to compare its answers"))
         receipts.append(verify_export(aside, original))
 
     if not out.parent.exists():

@@ -14,11 +14,11 @@ from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.errors import ModelError, first_line
 from convo_cli.model.generation import read_generation_config
 from convo_cli.model.sizes import require_sizes
-from convo_cli.runs.foreign_files import CODE, remove_foreign_entries, without_keys
 from convo_cli.runs.model_folder import require_model_folder
+from convo_cli.storage.foreign_files import CODE, remove_foreign_entries, without_keys
 from convo_cli.text.encoder import DialogueEncoder
-from convo_cli.text.hub import local_folder
-from convo_cli.text.vocabulary import num_ids
+from convo_cli.text.tokenizers.hub import local_folder
+from convo_cli.text.tokenizers.vocabulary import num_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from convo_cli.model.loss import Batch
-from convo_cli.runs.execution import ResolvedPrecision
+from convo_cli.runs.provenance.execution import ResolvedPrecision
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -13,7 +13,7 @@ import torch
 
 from convo_cli.config.schema import Precision
 from convo_cli.errors import UsageError
-from convo_cli.runs.execution import ResolvedPrecision
+from convo_cli.runs.provenance.execution import ResolvedPrecision
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

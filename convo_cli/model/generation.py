@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import ValidationError
-from transformers.generation.configuration_utils import GenerationConfig as HuggingFaceGenerationConfig
+from transformers.generation.configuration_utils import GenerationConfig
 from transformers.generation.streamers import BaseStreamer
 
-from convo_cli.config.schema import GenerationConfig
+from convo_cli.config.schema import GenerationSettings
 from convo_cli.data.dialogue import Turn
 from convo_cli.errors import ModelError, first_line, is_out_of_memory
 from convo_cli.text.encoder import DialogueEncoder, StreamDecoder
@@ -57,7 +57,7 @@ class Generator:
     def reply(
         self,
         history: Sequence[Turn],
-        settings: GenerationConfig,
+        settings: GenerationSettings,
         on_text: Callable[[str], None] = lambda text: None,
     ) -> Reply:
         """Answer the history; ``on_text`` gets the text as it becomes certain, and its pieces join to ``Reply.text``.
@@ -91,10 +91,10 @@ class Generator:
         stopped = bool(ids) and ids[-1] in self.encoder.stop_ids
         return Reply(streamer.text, tuple(ids), stopped, prompt.num_dropped)
 
-    def _generation_config(self, settings: GenerationConfig, length: int) -> HuggingFaceGenerationConfig:
+    def _generation_config(self, settings: GenerationSettings, length: int) -> GenerationConfig:
         # `generate` fills whatever is None here from the model's own defaults, so every setting is stated.
         is_sampling = settings.temperature >= _COLDEST
-        return HuggingFaceGenerationConfig(
+        return GenerationConfig(
             max_new_tokens=length,
             do_sample=is_sampling,
             temperature=settings.temperature if is_sampling else 1.0,
@@ -107,7 +107,7 @@ class Generator:
         )
 
 
-def read_generation_config(folder: Path) -> HuggingFaceGenerationConfig:
+def read_generation_config(folder: Path) -> GenerationConfig:
     """Read the sampling settings of a model's folder: those that convo has, with values in their range.
 
     Beams, caches, stop strings and all other settings of `generate` are ignored.
@@ -122,19 +122,19 @@ def read_generation_config(folder: Path) -> HuggingFaceGenerationConfig:
         except (OSError, ValueError, RecursionError):
             break
     values = stated if isinstance(stated, dict) else {}
-    kept = {key: values[key] for key in GenerationConfig.model_fields if _is_usable(key, values.get(key))}
+    kept = {key: values[key] for key in GenerationSettings.model_fields if _is_usable(key, values.get(key))}
     if isinstance(values.get("do_sample"), bool):
         kept["do_sample"] = values["do_sample"]
-    return HuggingFaceGenerationConfig(**kept)
+    return GenerationConfig(**kept)
 
 
-def set_generation_defaults(model: PreTrainedModel, encoder: DialogueEncoder, settings: GenerationConfig) -> None:
+def set_generation_defaults(model: PreTrainedModel, encoder: DialogueEncoder, settings: GenerationSettings) -> None:
     """Make the saved folder stop, pad and sample as configured, whichever program calls its `generate`."""
     is_sampling = settings.temperature >= _COLDEST
     sampling = settings.model_dump(include={"temperature", "top_p", "top_k"})
     if settings.min_p > 0:  # transformers warns of a 0 in every greedy generate
         sampling["min_p"] = settings.min_p
-    model.generation_config = HuggingFaceGenerationConfig(
+    model.generation_config = GenerationConfig(
         max_new_tokens=settings.max_new_tokens,
         do_sample=is_sampling,
         repetition_penalty=settings.repetition_penalty,
@@ -149,7 +149,7 @@ def _is_usable(key: str, value: object) -> bool:
     if not isinstance(value, (int, float)) or isinstance(value, bool) or value >= _LARGEST:
         return False
     try:
-        GenerationConfig.model_validate({key: value})
+        GenerationSettings.model_validate({key: value})
     except ValidationError:
         return False
     return True

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from convo_cli.data.store import Example
 from convo_cli.model.attention import Segments
 from convo_cli.model.target_loss import target_nll
+from convo_cli.tokens.store import Example
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

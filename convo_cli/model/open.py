@@ -6,41 +6,41 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from convo_cli.config.schema import GenerationConfig
+from convo_cli.config.schema import GenerationSettings
 from convo_cli.errors import ModelError
-from convo_cli.events import Notice, Report
+from convo_cli.events import Emit, Notice
 from convo_cli.model.build import context_length, load_model, require_rows
 from convo_cli.model.causal import require_causal
 from convo_cli.model.device import choose_device, move
 from convo_cli.model.generation import Generator
 from convo_cli.runs.model_folder import DIALOGUE_FILE
 from convo_cli.runs.opening import load_from
-from convo_cli.runs.sealed import MANIFEST_FILE
+from convo_cli.storage.sealed import MANIFEST_FILE
 from convo_cli.text.contract import load_encoder
 from convo_cli.text.encoder import DialogueEncoder
-from convo_cli.text.hub import local_folder
-from convo_cli.text.pretrained import load_pretrained_tokenizer
 from convo_cli.text.template import make_template
+from convo_cli.text.tokenizers.hub import local_folder
+from convo_cli.text.tokenizers.pretrained import load_pretrained_tokenizer
 
 _DEFAULT_WINDOW = 2048  # for a foreign model that states no limit of its own
 
 
-def open_generator(source: str, *, device: str, report: Report) -> Generator:
+def open_generator(source: str, *, device: str, emit: Emit) -> Generator:
     """Load the model and the encoder it was trained with.
 
     A folder without dialogue.json is a foreign Hugging Face model and speaks its own chat template.
     """
     where = choose_device(device)
-    generator = load_from(local_folder(source), report, lambda opened: _load(opened.path, source, report))
+    generator = load_from(local_folder(source), emit, lambda opened: _load(opened.path, source, emit))
     move(generator.model, where)
     return generator
 
 
-def _load(folder: Path, source: str, report: Report) -> Generator:
+def _load(folder: Path, source: str, emit: Emit) -> Generator:
     if (folder / DIALOGUE_FILE).exists():
         if not (folder / MANIFEST_FILE).exists():
             message = f"{folder}: has no {MANIFEST_FILE}, so convo cannot check that it is as it was exported"
-            report(Notice(message, is_warning=True))
+            emit(Notice(message, is_warning=True))
         encoder = load_encoder(folder)
         model = load_model(str(folder))
     else:
@@ -58,7 +58,7 @@ def _load(folder: Path, source: str, report: Report) -> Generator:
     return Generator(model, encoder, folder)
 
 
-def generation_defaults(generator: Generator) -> GenerationConfig:
+def generation_defaults(generator: Generator) -> GenerationSettings:
     """How the model's own folder says replies are sampled; convo's own where it says nothing usable."""
     stated = generator.model.generation_config
     values = {
@@ -69,11 +69,11 @@ def generation_defaults(generator: Generator) -> GenerationConfig:
         "min_p": stated.min_p,
         "repetition_penalty": stated.repetition_penalty,
     }
-    settings = GenerationConfig()
+    settings = GenerationSettings()
     for key, value in values.items():
         if value is not None:
             try:
-                settings = GenerationConfig.model_validate({**settings.model_dump(), key: value})
+                settings = GenerationSettings.model_validate({**settings.model_dump(), key: value})
             except ValidationError:
                 continue
     return settings

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 
 from convo_cli.errors import ModelError, first_line
-from convo_cli.runs.foreign_files import json_entries
-from convo_cli.text.bounded_process import TRY_CONFIG
-from convo_cli.text.pretrained import require_within_limits
+from convo_cli.storage.foreign_files import json_entries
+from convo_cli.text.bounded.process import TRY_CONFIG
+from convo_cli.text.tokenizers.pretrained import require_within_limits
 
 MAX_HEADER_BYTES = 2**25
 """Longest header of a safetensors file; 100,000 tensors need half of it."""

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from convo_cli.access import is_of_another_user
 from convo_cli.errors import CheckpointError
-from convo_cli.folder import Folder, open_folder
-from convo_cli.runs.atomic import disk_errors, make_directory, sync_directory
-from convo_cli.runs.layout import RunDirectory, require_new
+from convo_cli.runs.directory import RunDirectory, require_new
 from convo_cli.runs.lock import locked
+from convo_cli.storage.access import is_of_another_user
+from convo_cli.storage.atomic import disk_errors, make_directory, sync_directory
+from convo_cli.storage.folder import Folder, open_folder
 
 _ASIDE = ".convo-new-"
 """No run name begins like this. The next run of the same name clears what a killed process left there."""

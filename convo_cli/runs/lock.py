@@ -13,9 +13,9 @@ from io import RawIOBase
 from filelock import FileLock, Timeout
 
 from convo_cli.errors import CheckpointError, DiskError
-from convo_cli.files import only_regular, require_regular
-from convo_cli.runs.atomic import disk_errors
-from convo_cli.runs.layout import RunDirectory, require_own_files
+from convo_cli.runs.directory import RunDirectory, require_own_files
+from convo_cli.storage.atomic import disk_errors
+from convo_cli.storage.files import only_regular, require_regular
 
 _CANNOT_LOCK = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
 _HOLDER = re.compile(r"process \d{1,20} on [\w.-]{1,255}\n")

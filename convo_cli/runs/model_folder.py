@@ -9,11 +9,11 @@ import json
 from pathlib import Path
 
 from convo_cli.errors import ModelError, UsageError
-from convo_cli.files import special_kind
-from convo_cli.runs.checkpoint import STATE_FILE
-from convo_cli.runs.foreign_files import INDEX, require_harmless, shard_names
-from convo_cli.runs.layout import RunDirectory, require_place
-from convo_cli.runs.sealed import MANIFEST_FILE, read_manifest
+from convo_cli.runs.checkpoints import STATE_FILE
+from convo_cli.runs.directory import RunDirectory, require_place
+from convo_cli.storage.files import special_kind
+from convo_cli.storage.foreign_files import INDEX, require_harmless, shard_names
+from convo_cli.storage.sealed import MANIFEST_FILE, read_manifest
 
 DIALOGUE_FILE = "dialogue.json"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import TypeVar
 
 from convo_cli.errors import CheckpointError, DiskError, UsageError
-from convo_cli.events import Notice, Report
-from convo_cli.runs.checkpoint import STATE_FILE, newest_whole, read_state
-from convo_cli.runs.layout import RunDirectory, require_own_checkpoints
-from convo_cli.runs.provenance import RunInfo, read_run_info
-from convo_cli.runs.sealed import MANIFEST_FILE, verify_directory
-from convo_cli.runs.snapshot import Snapshot
+from convo_cli.events import Emit, Notice
+from convo_cli.runs.checkpoints import STATE_FILE, newest_whole, read_state
+from convo_cli.runs.directory import RunDirectory, require_own_checkpoints
+from convo_cli.runs.provenance.run_info import RunInfo, read_run_info
+from convo_cli.storage.sealed import MANIFEST_FILE, verify_directory
+from convo_cli.storage.snapshot import Snapshot
 
 _MAX_TRIES = 5
 T = TypeVar("T")
 
 
-def open_checkpoint(path: Path, report: Report) -> Snapshot:
+def open_checkpoint(path: Path, emit: Emit) -> Snapshot:
     """The folder to load a model from: the newest whole checkpoint of a run directory, else the folder itself.
 
     Folders with a manifest are verified; nothing is changed. `require_unchanged` of the result, called once the folder
@@ -36,7 +36,7 @@ def open_checkpoint(path: Path, report: Report) -> Snapshot:
     if run.is_run:
         chosen, damaged = newest_whole(run)
         for _, error in damaged:
-            report(Notice(f"{error.message}; {chosen.path.name} is opened instead", is_warning=True))
+            emit(Notice(f"{error.message}; {chosen.path.name} is opened instead", is_warning=True))
         return chosen.files
     if os.path.lexists(path / STATE_FILE) or _is_inside_a_run(path):
         return verify_directory(path)
@@ -46,14 +46,14 @@ def open_checkpoint(path: Path, report: Report) -> Snapshot:
     return Snapshot.of(path)
 
 
-def load_from(path: Path, report: Report, load: Callable[[Snapshot], T]) -> T:
+def load_from(path: Path, emit: Emit, load: Callable[[Snapshot], T]) -> T:
     """Open a folder as `open_checkpoint` does, and load it; ChangedError where it is written to meanwhile.
 
     A run that trains meanwhile may prune the checkpoint: then its newest one is loaded, unless ``path`` names the
     checkpoint itself.
     """
     for _ in range(_MAX_TRIES):
-        opened = open_checkpoint(path, report)
+        opened = open_checkpoint(path, emit)
         folder = opened.path
         try:
             loaded = load(opened)
@@ -67,7 +67,7 @@ def load_from(path: Path, report: Report, load: Callable[[Snapshot], T]) -> T:
                     f"{path}: was deleted while it was being read",
                     hint="training deletes old checkpoints; give the run directory instead",
                 ) from error
-        report(Notice(f"{folder.name} was deleted by its training run while it was being read; taking the newest one"))
+        emit(Notice(f"{folder.name} was deleted by its training run while it was being read; taking the newest one"))
     raise CheckpointError(
         f"{path}: its checkpoints are deleted faster than they can be read",
         hint="wait for the end of the run; for the next run raise checkpoints.keep",

@@ -14,13 +14,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from convo_cli.config.schema import TemplateName
 from convo_cli.errors import ChangedError, CheckpointError
-from convo_cli.runs.foreign_files import remove_foreign_entries, require_harmless
 from convo_cli.runs.model_folder import DIALOGUE_FILE
+from convo_cli.storage.foreign_files import remove_foreign_entries, require_harmless
 from convo_cli.text import windows
 from convo_cli.text.encoder import DialogueEncoder
-from convo_cli.text.pretrained import load_pretrained_tokenizer
 from convo_cli.text.template import make_template
-from convo_cli.text.tokenizer import SPIECE_FILE
+from convo_cli.text.tokenizers.pretrained import load_pretrained_tokenizer
+from convo_cli.text.tokenizers.trained import SPIECE_FILE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from convo_cli.config.schema import LongTurns, TrainOn
 from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.data.problems import LongTurn, Problem
-from convo_cli.data.store import ASSISTANT_TARGET, NO_TARGET, USER_TARGET, Encoded, Example
 from convo_cli.errors import DataError
 from convo_cli.text.pieces import Rendering
 from convo_cli.text.windows import Window, cut_turn, first_that_fits, next_window
+from convo_cli.tokens.store import ASSISTANT_TARGET, NO_TARGET, USER_TARGET, Encoded, Example
 
 Search: TypeAlias = Generator[Sequence[Turn], Rendering | DataError, Encoded | Problem]
 

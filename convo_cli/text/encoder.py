@@ -20,13 +20,13 @@ from tokenizers import AddedToken, Tokenizer
 from convo_cli.config.schema import LongTurns, TrainOn
 from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.data.problems import Problem, ProblemError
-from convo_cli.data.store import Encoded, Example
 from convo_cli.errors import DataError, ModelError
+from convo_cli.text.bounded.rendering import render_ids
 from convo_cli.text.cutting import earliest_start, is_folded, num_system_turns, search
-from convo_cli.text.panics import no_panics
 from convo_cli.text.pieces import Piece, Rendering, Template, special_tokens
-from convo_cli.text.rendering import render_ids
-from convo_cli.text.vocabulary import TokenFinder, without_spellings
+from convo_cli.text.tokenizers.panics import no_panics
+from convo_cli.text.tokenizers.vocabulary import TokenFinder, without_spellings
+from convo_cli.tokens.store import Encoded, Example
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from convo_cli.data.dialogue import Dialogue, Turn, as_messages
 from convo_cli.errors import ChangedError, DataError, ModelError
-from convo_cli.events import Notice, Report
+from convo_cli.events import Emit, Notice
 from convo_cli.text.contract import load_encoder, tokenizer_sha256
 from convo_cli.text.encoder import DialogueEncoder
-from convo_cli.text.pretrained import load_pretrained_tokenizer
-from convo_cli.text.probes import PROBES
+from convo_cli.text.tokenizers.pretrained import load_pretrained_tokenizer
+from convo_cli.text.tokenizers.probes import PROBES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -28,7 +28,7 @@ _CARRIED = ("model_max_length", "padding_side", "truncation_side", "model_input_
 _HINT = "save the model with a tokenizer that transformers loads as it was saved, such as a PreTrainedTokenizerFast"
 
 
-def reloadable(tokenizer: PreTrainedTokenizerBase, model_folder: Path, report: Report) -> PreTrainedTokenizerBase:
+def reloadable(tokenizer: PreTrainedTokenizerBase, model_folder: Path, emit: Emit) -> PreTrainedTokenizerBase:
     """The tokenizer if it reloads equal, else an equal one without its class; ModelError where neither reloads equal.
 
     ``model_folder`` holds the config.json that decides, with the tokenizer's own, which class transformers loads.
@@ -39,7 +39,7 @@ def reloadable(tokenizer: PreTrainedTokenizerBase, model_folder: Path, report: R
     if lost := _lost_by_saving(plain, tokenizer, model_folder):
         raise _refusal(lost)
     name = type(tokenizer).__name__
-    report(Notice(f"the tokenizer is saved without its class, because {name} loses settings when it is saved"))
+    emit(Notice(f"the tokenizer is saved without its class, because {name} loses settings when it is saved"))
     return plain
 
 

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from convo_cli.config.phase import Phase
 from convo_cli.config.schema import RunConfig
-from convo_cli.data.order import Order
-from convo_cli.data.store import ASSISTANT_TARGET, USER_TARGET, TokenStore
 from convo_cli.data.unchanged import read_unchanged
 from convo_cli.errors import ChangedError
 from convo_cli.evaluation.replies import choose_dialogues
-from convo_cli.events import Notice, Report
+from convo_cli.events import Emit, Notice
+from convo_cli.model.batching import Batching, choose_batching, proof_examples, stored_batching
 from convo_cli.model.build import (
     build_scratch_model,
     fit_vocabulary,
@@ -27,19 +25,21 @@ from convo_cli.model.build import (
 from convo_cli.model.causal import require_causal
 from convo_cli.model.device import autocast_for, move
 from convo_cli.model.generation import set_generation_defaults
-from convo_cli.model.layout import Layout, choose_layout, proof_examples, stored_layout
-from convo_cli.runs.checkpoint import Progress, read_state
-from convo_cli.runs.execution import Machine
-from convo_cli.runs.provenance import DataFiles, RunInfo
+from convo_cli.prepare.cache import Cache
+from convo_cli.prepare.prepare import PreparedData, build_encoder, prepare_data
+from convo_cli.runs.checkpoints import Progress, read_state
+from convo_cli.runs.provenance.execution import Machine
+from convo_cli.runs.provenance.run_info import DataFiles, RunInfo
 from convo_cli.text.contract import load_encoder, spiece_of
 from convo_cli.text.encoder import DialogueEncoder
-from convo_cli.text.vocabulary import num_ids
-from convo_cli.training.cache import Cache
-from convo_cli.training.checkpoint import load_checkpoint_model, restore_state
-from convo_cli.training.execution import execution_of, first_machine, resumed_machine
+from convo_cli.text.tokenizers.vocabulary import num_ids
+from convo_cli.tokens.order import Order
+from convo_cli.tokens.phase import Phase
+from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET, TokenStore
+from convo_cli.training.machine import execution_of, first_machine, resumed_machine
 from convo_cli.training.optim import make_optimizer
 from convo_cli.training.plan import Parts
-from convo_cli.training.prepare import PreparedData, build_encoder, prepare_data
+from convo_cli.training.saving import load_checkpoint_model, restore_state
 from convo_cli.training.state import TrainState
 
 if TYPE_CHECKING:
@@ -48,11 +48,11 @@ if TYPE_CHECKING:
 _ALL_TARGETS = (ASSISTANT_TARGET, USER_TARGET)
 
 
-def build_new(config: RunConfig, files: DataFiles, cache: Cache, report: Report) -> tuple[Parts, TrainState]:
+def build_new(config: RunConfig, files: DataFiles, cache: Cache, emit: Emit) -> tuple[Parts, TrainState]:
     """The parts and the state that a run begins with."""
     machine = first_machine(config)
-    text = build_encoder(config, files, cache, report)
-    data = prepare_data(config, files, text.encoder, cache, report)
+    text = build_encoder(config, files, cache, emit)
+    data = prepare_data(config, files, text.encoder, cache, emit)
     if config.model.scratch is not None:
         model = build_scratch_model(config.model.scratch, text.encoder, config.seed)
     else:
@@ -60,30 +60,30 @@ def build_new(config: RunConfig, files: DataFiles, cache: Cache, report: Report)
         model = load_model(config.model.pretrained, config.model.revision)
         added = fit_vocabulary(model, num_ids(text.encoder.tokenizer), config.seed)
         if added:
-            report(Notice(f"{added} rows were added to the model's embeddings for {text.num_new_tokens} new tokens"))
-    parts = _assemble(config, files, text.encoder, text.spiece, model, data, Progress(), machine, None, report)
+            emit(Notice(f"{added} rows were added to the model's embeddings for {text.num_new_tokens} new tokens"))
+    parts = _assemble(config, files, text.encoder, text.spiece, model, data, Progress(), machine, None, emit)
     return parts, _new_state(parts)
 
 
 def build_from(
-    checkpoint: Path, config: RunConfig, info: RunInfo, files: DataFiles, cache: Cache, report: Report
+    checkpoint: Path, config: RunConfig, info: RunInfo, files: DataFiles, cache: Cache, emit: Emit
 ) -> tuple[Parts, TrainState]:
     """The parts and the state of a checkpoint; what it is not made for raises ChangedError.
 
     What decides the bits is taken from ``info``, the run's run.json, unless ``config`` asks for something else or it
     cannot be used here.
     """
-    machine = resumed_machine(info, config, report)
+    machine = resumed_machine(info, config, emit)
     encoder = load_encoder(checkpoint)
     if encoder.max_length != config.dialogue.max_length:
         raise ChangedError(
             f"dialogue.max_length is {config.dialogue.max_length}, but the run was made with {encoder.max_length}",
             hint="start another run to change it",
         )
-    data = prepare_data(config, files, encoder, cache, report)
+    data = prepare_data(config, files, encoder, cache, emit)
     model = load_checkpoint_model(checkpoint)
     progress = read_state(checkpoint).progress
-    parts = _assemble(config, files, encoder, spiece_of(checkpoint), model, data, progress, machine, info, report)
+    parts = _assemble(config, files, encoder, spiece_of(checkpoint), model, data, progress, machine, info, emit)
     state = _new_state(parts)
     restore_state(checkpoint, state)
     state.progress.phases = parts.order.phases
@@ -100,7 +100,7 @@ def _assemble(
     progress: Progress,
     machine: Machine,
     info: RunInfo | None,
-    report: Report,
+    emit: Emit,
 ) -> Parts:
     device = torch.device(machine.device)
     require_context(model, encoder.max_length)
@@ -111,7 +111,7 @@ def _assemble(
         save_memory(model)
     move(model, device)
     require_causal(model, encoder)
-    layout = _choose_layout(config, encoder, model, data.train, machine, info, report)
+    batching = _choose_batching(config, encoder, model, data.train, machine, info, emit)
     if config.training.compile:
         model.base_model.compile(dynamic=True)  # in place: the module that is saved and generated with stays the same
     training = config.training
@@ -123,30 +123,30 @@ def _assemble(
         max_steps = order.num_steps(training.epochs)
     with read_unchanged(files.validation, config.data) as validation:
         reply_dialogues = tuple(choose_dialogues(validation, config.evaluation.reply_dialogues, config.seed))
-    execution = execution_of(machine, layout)
-    return Parts(config, encoder, spiece, model, data, reply_dialogues, layout, execution, device, order, max_steps)
+    execution = execution_of(machine, batching)
+    return Parts(config, encoder, spiece, model, data, reply_dialogues, batching, execution, device, order, max_steps)
 
 
-def _choose_layout(
+def _choose_batching(
     config: RunConfig,
     encoder: DialogueEncoder,
     model: PreTrainedModel,
     store: TokenStore,
     machine: Machine,
     info: RunInfo | None,
-    report: Report,
-) -> Layout:
+    emit: Emit,
+) -> Batching:
     """The batching that the run stored; a new one where there is none, or it cannot be used, or the user changed it."""
     autocast = autocast_for(model.device, machine.precision)
     packing = config.training.packing
     if info is not None and packing == info.config.training.packing:
-        layout = stored_layout(model, info, pad_id=encoder.pad_id, autocast=autocast)
-        if isinstance(layout, Layout):
-            return layout
-        report(Notice(f"the batching is chosen again: {layout}"))
-    return choose_layout(
+        batching = stored_batching(model, info, pad_id=encoder.pad_id, autocast=autocast)
+        if isinstance(batching, Batching):
+            return batching
+        emit(Notice(f"the batching is chosen again: {batching}"))
+    return choose_batching(
         model, proof_examples(store, _ALL_TARGETS), _ALL_TARGETS,
-        packing=packing, pad_id=encoder.pad_id, autocast=autocast, report=report,
+        packing=packing, pad_id=encoder.pad_id, autocast=autocast, emit=emit,
     )  # fmt: skip
 
 

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from convo_cli.errors import DivergedError
-from convo_cli.events import EvaluationDone, Report, StepDone
+from convo_cli.events import Emit, EvaluationDone, StepDone
 from convo_cli.model.loss import Batch
-from convo_cli.runs.checkpoint import Progress
+from convo_cli.runs.checkpoints import Progress
 from convo_cli.training.state import TrainState
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class StepOutcome:
     waiting_seconds: float = field(compare=False)
 
 
-def train(state: TrainState, plan: Plan, report: Report) -> str:
+def train(state: TrainState, plan: Plan, emit: Emit) -> str:
     """Advance the state until the run ends, and say why it ended.
 
     Raises StepDivergedError with the weights of the last good step in place.
@@ -98,7 +98,7 @@ def train(state: TrainState, plan: Plan, report: Report) -> str:
             result = None if plan.is_stop_requested() else plan.evaluate(state)
             if result is None:
                 return STOPPED  # at once; the resumed run begins with this evaluation
-            report(take_scores(state, result, plan))
+            emit(take_scores(state, result, plan))
             has_new_scores = True
         reason = reason_it_is_over(state, plan) or (STOPPED if plan.is_stop_requested() else None)
         if reason or has_new_scores or plan.is_save_due(progress.step):
@@ -113,7 +113,7 @@ def train(state: TrainState, plan: Plan, report: Report) -> str:
         progress.tokens_seen += outcome.num_tokens
         progress.elapsed_seconds += seconds
         state.is_evaluated = False
-        report(
+        emit(
             StepDone(
                 step=progress.step,
                 max_steps=plan.max_steps,

@@ -13,24 +13,24 @@ import torch
 
 from convo_cli.config.schema import RunConfig
 from convo_cli.data.dialogue import Dialogue
-from convo_cli.data.order import Order
-from convo_cli.data.store import ASSISTANT_TARGET, USER_TARGET
 from convo_cli.evaluation.evaluator import Evaluator
-from convo_cli.events import EvaluationDone, Event, Report
+from convo_cli.events import Emit, EvaluationDone, Event
+from convo_cli.model.batching import Batching
 from convo_cli.model.cost import FlopCounter, peak_memory
 from convo_cli.model.device import autocast_for
-from convo_cli.model.layout import Layout
 from convo_cli.model.loss import Batch
-from convo_cli.runs.checkpoint import is_saved, point_and_prune
-from convo_cli.runs.evaluations import weights_of
-from convo_cli.runs.execution import Execution
-from convo_cli.runs.layout import RunDirectory
+from convo_cli.prepare.prepare import PreparedData
+from convo_cli.runs.checkpoints import is_saved, point_and_prune
+from convo_cli.runs.directory import RunDirectory
+from convo_cli.runs.logs.evaluations import weights_of
+from convo_cli.runs.provenance.execution import Execution
+from convo_cli.signals import StopRequest
 from convo_cli.text.encoder import DialogueEncoder
-from convo_cli.training.checkpoint import save_checkpoint
+from convo_cli.tokens.order import Order
+from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET
 from convo_cli.training.loop import EarlyStopping, Plan
-from convo_cli.training.prepare import PreparedData
+from convo_cli.training.saving import save_checkpoint
 from convo_cli.training.schedule import has_user_targets, horizon_of, learning_rate_at
-from convo_cli.training.signals import StopRequest
 from convo_cli.training.state import TrainState
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Parts:
     data: PreparedData
     reply_dialogues: tuple[Dialogue, ...]
     """Validation dialogues that get a generated reply at each evaluation."""
-    layout: Layout
+    batching: Batching
     execution: Execution
     device: torch.device
     order: Order
@@ -64,7 +64,7 @@ def make_plan(
     run: RunDirectory,
     parts: Parts,
     stop: StopRequest,
-    report: Report,
+    emit: Emit,
     evaluations: Mapping[int, EvaluationDone] = MappingProxyType({}),
 ) -> Plan:
     """The loop's view of the run: functions of the step.
@@ -80,7 +80,7 @@ def make_plan(
         return stop.is_set or run.is_stop_requested
 
     def report_unless_stopped(event: Event) -> None:
-        report(event)
+        emit(event)
         if is_stop_requested():
             raise _StoppedError
 
@@ -101,7 +101,7 @@ def make_plan(
     def save(state: TrainState) -> None:
         step = state.progress.step
         if not is_saved(run, step):
-            save_checkpoint(run, state, parts.encoder, spiece=parts.spiece, report=report)
+            save_checkpoint(run, state, parts.encoder, spiece=parts.spiece, emit=emit)
         point_and_prune(
             run,
             run.checkpoint(step),
@@ -122,7 +122,7 @@ def make_plan(
             config.evaluation.early_stopping.min_delta,
         ),
         micro_batches=micro_batches(parts),
-        nll_sum=parts.layout.nll_sum,
+        nll_sum=parts.batching.nll_sum,
         flops_of=FlopCounter(parts.model),
         peak_memory=lambda: peak_memory(parts.device),
         learning_rate=lambda step: learning_rate_at(step, training, max_steps),
@@ -150,25 +150,25 @@ def micro_batches(parts: Parts) -> Callable[[int], list[Batch]]:
         if config.dialogue.train_on == "all" or has_user_targets(step, config.dialogue.user_turns_until, horizon):
             kinds.add(USER_TARGET)
         return [
-            parts.layout.batch([store[int(index)] for index in chosen[part]], kinds)
-            for part in parts.layout.split(store.lengths[chosen], training.micro_batch_size or len(chosen))
+            parts.batching.batch([store[int(index)] for index in chosen[part]], kinds)
+            for part in parts.batching.split(store.lengths[chosen], training.micro_batch_size or len(chosen))
         ]
 
     return at
 
 
-def _evaluator(parts: Parts, autocast: Callable[[], AbstractContextManager[None]], report: Report) -> Evaluator | None:
+def _evaluator(parts: Parts, autocast: Callable[[], AbstractContextManager[None]], emit: Emit) -> Evaluator | None:
     if parts.data.validation is None:
         return None
     config = parts.config
     return Evaluator(
         encoder=parts.encoder,
-        layout=parts.layout,
+        batching=parts.batching,
         store=parts.data.validation,
         dialogues=parts.reply_dialogues,
         train_on=config.dialogue.train_on,
         generation=config.generation,
         device=parts.device,
         autocast=autocast,
-        report=report,
+        emit=emit,
     )

@@ -10,21 +10,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from convo_cli.errors import DiskError, DivergedError, StoppedError, typeable
-from convo_cli.events import EvaluationDone, Event, Notice, Report, RunFinished, RunStarted
-from convo_cli.folder import open_folder
+from convo_cli.events import Emit, EvaluationDone, Event, Notice, RunFinished, RunStarted
 from convo_cli.model.cost import peak_flops
-from convo_cli.runs.atomic import disk_errors
-from convo_cli.runs.checkpoint import is_saved, point_and_prune
-from convo_cli.runs.layout import RunDirectory
-from convo_cli.runs.metrics import MetricsLog
-from convo_cli.runs.plots import plot_losses, plot_schedule
-from convo_cli.runs.tensorboard import TensorBoardLog
-from convo_cli.training.checkpoint import save_checkpoint
-from convo_cli.training.horizon import settings_to_continue, warm_up_notices
+from convo_cli.prepare.preflight import count_tokens
+from convo_cli.runs.checkpoints import is_saved, point_and_prune
+from convo_cli.runs.directory import RunDirectory
+from convo_cli.runs.logs.metrics import MetricsLog
+from convo_cli.runs.logs.plots import plot_losses, plot_schedule
+from convo_cli.runs.logs.tensorboard import TensorBoardLog
+from convo_cli.signals import StopRequest
+from convo_cli.storage.atomic import disk_errors
+from convo_cli.storage.folder import open_folder
 from convo_cli.training.loop import STOPPED, StepDivergedError, train
 from convo_cli.training.plan import Parts, make_plan
-from convo_cli.training.preflight import count_tokens
-from convo_cli.training.signals import StopRequest
+from convo_cli.training.resume.horizon import settings_to_continue, warm_up_notices
+from convo_cli.training.saving import save_checkpoint
 from convo_cli.training.state import TrainState
 
 _MAX_NAMED = 5
@@ -50,7 +50,7 @@ def train_and_record(
     state: TrainState,
     evaluations: dict[int, EvaluationDone],
     stop: StopRequest,
-    report: Report,
+    emit: Emit,
 ) -> RunResult:
     """Attach the run directory's own reporters, draw the schedule, and hand over to the loop.
 
@@ -60,11 +60,11 @@ def train_and_record(
     step = state.progress.step
     with ExitStack() as stack:
         log = MetricsLog(run.metrics, run.samples, after_step=step, is_evaluated=state.is_evaluated)
-        reporters: list[Report] = [stack.enter_context(closing(log))]
+        reporters: list[Emit] = [stack.enter_context(closing(log))]
         if config.logging.tensorboard:
             board = TensorBoardLog(run.tensorboard, after_step=step)
             reporters.append(stack.enter_context(closing(board)))
-        reporters.append(report)
+        reporters.append(emit)
 
         def tell(event: Event) -> None:
             if isinstance(event, EvaluationDone):
@@ -93,7 +93,7 @@ def train_and_record(
         resume = f"convo resume {typeable(run.path)}"
         if stop.signal_number is not None:
             raise StoppedError(stop.signal_number, message, hint=resume)
-        report(Notice(message))
+        emit(Notice(message))
     return result_of(run, parts, state, reason)
 
 
@@ -103,10 +103,10 @@ def remove_stop_file(run: RunDirectory) -> None:
 
 
 def save_all(
-    run: RunDirectory, parts: Parts, state: TrainState, evaluations: Mapping[int, EvaluationDone], report: Report
+    run: RunDirectory, parts: Parts, state: TrainState, evaluations: Mapping[int, EvaluationDone], emit: Emit
 ) -> None:
     """Save the state and delete nothing."""
-    save_checkpoint(run, state, parts.encoder, spiece=parts.spiece, report=report)
+    save_checkpoint(run, state, parts.encoder, spiece=parts.spiece, emit=emit)
     newest, metric = run.checkpoint(state.progress.step), parts.config.evaluation.metric
     point_and_prune(run, newest, keep=sys.maxsize, metric=metric, evaluations=evaluations)
 
@@ -117,13 +117,13 @@ def _explained(
     parts: Parts,
     state: TrainState,
     evaluations: Mapping[int, EvaluationDone],
-    report: Report,
+    emit: Emit,
 ) -> DivergedError:
     """The same error with the dialogues of the step; the state before the step is saved, and nothing is deleted."""
     step, store, files = state.progress.step, parts.data.train, parts.config.data.train
     try:
         if not is_saved(run, step):
-            save_all(run, parts, state, evaluations, report)
+            save_all(run, parts, state, evaluations, emit)
         saved = f"saved as {run.checkpoint(step).name}"
     except (DivergedError, DiskError) as refusal:
         saved = f"not saved ({refusal.message}); the last checkpoint is of step {run.checkpoint_steps()[-1]}"

@@ -13,20 +13,20 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from convo_cli.access import derived_mode, masked
 from convo_cli.config.schema import RunConfig
 from convo_cli.errors import CheckpointError, UsageError, typeable
-from convo_cli.events import EvaluationDone, Notice, Report
-from convo_cli.runs.atomic import remove_directory, remove_leftovers, set_aside
+from convo_cli.events import Emit, EvaluationDone, Notice
+from convo_cli.prepare.cache import Cache
 from convo_cli.runs.begin import begun
-from convo_cli.runs.checkpoint import Found, Which, find_checkpoint, point_and_prune
-from convo_cli.runs.evaluations import read_evaluations, weights_of
+from convo_cli.runs.checkpoints import Found, Which, find_checkpoint, point_and_prune
+from convo_cli.runs.directory import RunDirectory, existing_run, require_new
 from convo_cli.runs.fork import fill_fork, fork_of
-from convo_cli.runs.git import read_git
-from convo_cli.runs.layout import RunDirectory, existing_run, require_new
 from convo_cli.runs.lock import locked
-from convo_cli.runs.movable import movable_config, movable_files
-from convo_cli.runs.provenance import (
+from convo_cli.runs.logs.evaluations import read_evaluations, weights_of
+from convo_cli.runs.privacy import keep_private, run_sources
+from convo_cli.runs.provenance.git import read_git
+from convo_cli.runs.provenance.movable import movable_config, movable_files
+from convo_cli.runs.provenance.run_info import (
     BaseModelFiles,
     DataFiles,
     Parent,
@@ -38,19 +38,19 @@ from convo_cli.runs.provenance import (
     with_hashed_data,
     write_provenance,
 )
-from convo_cli.runs.snapshot import Snapshot
-from convo_cli.text.hub import local_folder
-from convo_cli.training.accept import accept_changes, require_same_config
+from convo_cli.signals import StopRequest, listening
+from convo_cli.storage.access import derived_mode, masked
+from convo_cli.storage.atomic import remove_directory, remove_leftovers, set_aside
+from convo_cli.storage.snapshot import Snapshot
+from convo_cli.text.tokenizers.hub import local_folder
 from convo_cli.training.build import build_from, build_new
-from convo_cli.training.cache import Cache
-from convo_cli.training.execution import resumed_info
-from convo_cli.training.horizon import HORIZON, resume_schedule, settings_to_continue
+from convo_cli.training.checkpoint_check import require_readable
 from convo_cli.training.loop import reason_it_is_over, take_scores
+from convo_cli.training.machine import resumed_info
 from convo_cli.training.plan import Parts, make_plan
-from convo_cli.training.privacy import keep_private, run_sources
-from convo_cli.training.readback import require_readable
 from convo_cli.training.recorded import RunResult, remove_stop_file, result_of, save_all, train_and_record
-from convo_cli.training.signals import StopRequest, listening
+from convo_cli.training.resume.accept import accept_changes, require_same_config
+from convo_cli.training.resume.horizon import HORIZON, resume_schedule, settings_to_continue
 from convo_cli.training.state import TrainState
 
 _NAMES: dict[Which, str] = {
@@ -62,7 +62,7 @@ _MAX_NAMED = 5
 """Damaged lines that messages name one by one."""
 
 
-def start_run(config: RunConfig, report: Report) -> RunResult:
+def start_run(config: RunConfig, emit: Emit) -> RunResult:
     """Train from the beginning into a new run directory. See `convo_cli.training.loop.train` for what is raised."""
     run = RunDirectory(Path(config.output_dir) / config.name)
     require_new(run)
@@ -70,12 +70,12 @@ def start_run(config: RunConfig, report: Report) -> RunResult:
     with listening() as stop:
         with stop.interrupting(nothing, hint="start it again; the data prepared so far is kept"):
             config, base_model, base_folder = _settle_base_model(config)
-            cache = Cache(run.path.parent, report)
+            cache = Cache(run.path.parent, emit)
 
             def prepare(files: DataFiles) -> tuple[DataFiles, Parts, TrainState]:
-                return files, *build_new(config, files, cache, report)
+                return files, *build_new(config, files, cache, emit)
 
-            files, parts, state = with_hashed_data(config.data, prepare, report)
+            files, parts, state = with_hashed_data(config.data, prepare, emit)
             if base_folder is not None:
                 base_folder.require_unchanged()
             info = make_run_info(
@@ -96,15 +96,15 @@ def start_run(config: RunConfig, report: Report) -> RunResult:
 
         allowed = derived_mode(run_sources(config), run.path)
         with masked(allowed), begun(run, fill):
-            keep_private(run, allowed, report)
-            return train_and_record(run, parts, state, {}, stop, report)
+            keep_private(run, allowed, emit)
+            return train_and_record(run, parts, state, {}, stop, emit)
 
 
 def resume_run(
     run_dir: Path,
     which: Which,
     config: RunConfig,
-    report: Report,
+    emit: Emit,
     *,
     allow_changed: bool = False,
     discard_later: bool = False,
@@ -127,25 +127,25 @@ def resume_run(
 
             def load(files: DataFiles) -> _Start:
                 options = {"allow_changed": allow_changed, "discard_later": discard_later}
-                return _load(run, which, config, files, stop, report, is_horizon_set=HORIZON in keys_set, **options)
+                return _load(run, which, config, files, stop, emit, is_horizon_set=HORIZON in keys_set, **options)
 
-            start = with_hashed_data(config.data, load, report)
+            start = with_hashed_data(config.data, load, emit)
         mode = stat.S_IRWXU | run.path.stat().st_mode  # a run directory that is kept from changes can be forked
         allowed = derived_mode(run_sources(start.parts.config), (start.fork or run).path) & mode
         with masked(allowed):
             message = f"resuming from step {start.found.step} ({_NAMES[which]})"
             if start.fork is None:
                 if start.reason:
-                    return _already_over(run, start, start.reason, report)
-                _rewind(run, start, report)
+                    return _already_over(run, start, start.reason, emit)
+                _rewind(run, start, emit)
             else:
                 with held.pop_all():  # releases the run's lock once the fork has everything it needs
                     held.enter_context(_forked(run, start.fork, start))
                 message += f" in a new run, {start.fork.path}; {run.path} stays as it is"
-            keep_private(start.fork or run, allowed, report)
+            keep_private(start.fork or run, allowed, emit)
             for notice in (Notice(message), *start.notices):
-                report(notice)
-            return train_and_record(start.fork or run, start.parts, start.state, start.evaluations, stop, report)
+                emit(notice)
+            return train_and_record(start.fork or run, start.parts, start.state, start.evaluations, stop, emit)
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def _load(
     config: RunConfig,
     files: DataFiles,
     stop: StopRequest,
-    report: Report,
+    emit: Emit,
     *,
     allow_changed: bool,
     discard_later: bool,
@@ -179,16 +179,16 @@ def _load(
     """Check config, data and checkpoint of a resume, and load them. A fork never changes the run, even if it fails."""
     info = read_run_info(run)
     require_same_config(info.config, config)
-    accepted = accept_changes(run, info, files, report, allow_changed=allow_changed)
+    accepted = accept_changes(run, info, files, emit, allow_changed=allow_changed)
     found = find_checkpoint(run, which, config.evaluation.metric)
     fork = fork_of(run, found, info.config.name, config.name, discard_later=discard_later)
     if fork is not None:
         require_new(fork)
-    _pass_over_damaged(run, found, fork, report)
+    _pass_over_damaged(run, found, fork, emit)
     if fork is None:
         remove_leftovers(run.path)
         remove_leftovers(run.checkpoints, below=run.path)
-    parts, state = build_from(found.path, config, info, files, Cache(run.path.resolve().parent, report), report)
+    parts, state = build_from(found.path, config, info, files, Cache(run.path.resolve().parent, emit), emit)
     found.files.require_unchanged()
     if state.run_id != info.run_id:
         raise CheckpointError(
@@ -196,9 +196,9 @@ def _load(
             hint="take it out of this run's checkpoints",
         )
 
-    evaluations = _evaluations_until(run, found, report)
+    evaluations = _evaluations_until(run, found, emit)
     parts, notices = resume_schedule(info, parts, found.step, is_set=is_horizon_set)
-    plan = make_plan(run, parts, stop, report)
+    plan = make_plan(run, parts, stop, emit)
     if found.step in evaluations:
         take_scores(state, evaluations[found.step], plan)
     is_evaluation_left = not state.is_evaluated and plan.is_evaluation_due(found.step)
@@ -212,7 +212,7 @@ def _load(
     now = movable_config(parts.config, run).model_copy(update={"name": name})
     accepted = accepted.model_copy(update={"max_steps": parts.max_steps})
     if not reason:
-        info = resumed_info(info, accepted, now, parts.execution, step=found.step, report=report)
+        info = resumed_info(info, accepted, now, parts.execution, step=found.step, emit=emit)
     return _Start(found, fork, info, parts, state, evaluations, notices, reason)
 
 
@@ -230,18 +230,18 @@ def _settle_base_model(config: RunConfig) -> tuple[RunConfig, BaseModelFiles | N
     return config, files, before
 
 
-def _pass_over_damaged(run: RunDirectory, found: Found, fork: RunDirectory | None, report: Report) -> None:
+def _pass_over_damaged(run: RunDirectory, found: Found, fork: RunDirectory | None, emit: Emit) -> None:
     """Warn of newer checkpoints that are damaged; where the run continues in place, give them another name."""
     for path, error in found.damaged:
         moved = f"set aside as {set_aside(path, below=run.path).name}, " if fork is None else ""
-        report(Notice(f"{error.message}; {moved}resuming from {found.path.name}", is_warning=True))
+        emit(Notice(f"{error.message}; {moved}resuming from {found.path.name}", is_warning=True))
 
 
-def _evaluations_until(run: RunDirectory, found: Found, report: Report) -> dict[int, EvaluationDone]:
+def _evaluations_until(run: RunDirectory, found: Found, emit: Emit) -> dict[int, EvaluationDone]:
     """The evaluations of earlier steps, and that of the checkpoint if it scored the same weights."""
     known = read_evaluations(run)
     for line in known.damaged[:_MAX_NAMED]:
-        report(Notice(f"{line}: damaged, so this line is ignored", is_warning=True))
+        emit(Notice(f"{line}: damaged, so this line is ignored", is_warning=True))
     weights = weights_of(found.path)
     return {
         step: evaluation
@@ -250,29 +250,29 @@ def _evaluations_until(run: RunDirectory, found: Found, report: Report) -> dict[
     }
 
 
-def _already_over(run: RunDirectory, start: _Start, reason: str, report: Report) -> RunResult:
+def _already_over(run: RunDirectory, start: _Start, reason: str, emit: Emit) -> RunResult:
     config = start.parts.config
     # The checkpoint is there; the pointers that name it may have been lost.
     point_and_prune(
         run, start.found.path, keep=sys.maxsize, metric=config.evaluation.metric, evaluations=start.evaluations
     )
-    report(Notice(f"nothing to do: this run already finished ({reason})"))
+    emit(Notice(f"nothing to do: this run already finished ({reason})"))
     # The settings of this resume are not stored, so the next one begins with those of the run.
     stored = replace(start.parts, config=start.info.config, max_steps=start.info.max_steps)
     to_continue = settings_to_continue(stored, start.state.progress)
     return replace(result_of(run, start.parts, start.state, reason), to_continue=to_continue)
 
 
-def _rewind(run: RunDirectory, start: _Start, report: Report) -> None:
+def _rewind(run: RunDirectory, start: _Start, emit: Emit) -> None:
     """Delete the checkpoints after the one that is resumed, and write config.yaml and run.json of the resumed run."""
     if start.found.later:
         names = ", ".join(run.checkpoint(step).name for step in start.found.later)
-        report(Notice(f"discarded after step {start.found.step}: {names} and their log lines", is_warning=True))
+        emit(Notice(f"discarded after step {start.found.step}: {names} and their log lines", is_warning=True))
     for step in start.found.later:
         remove_directory(run.checkpoint(step), below=run.path)
     write_provenance(run, start.info)
     if run.is_stop_requested:
-        report(Notice(f"{run.stop}: removed; it asked an earlier training to stop"))
+        emit(Notice(f"{run.stop}: removed; it asked an earlier training to stop"))
         remove_stop_file(run)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from convo_cli.runs.checkpoint import Progress
+from convo_cli.runs.checkpoints import Progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -113,7 +113,7 @@ def test_evaluate_scores_one_content_and_names_it(work, convo, at_dialogue, numb
 
 @pytest.mark.parametrize("config", [["train.jsonl"], ["--config", "config.yaml"]])
 def test_validate_data_does_not_report_on_a_file_that_changed_meanwhile(work, convo, monkeypatch, config):
-    from convo_cli.data import validate
+    from convo_cli.data.checks import validate
 
     read = validate._read
 
@@ -129,15 +129,15 @@ def test_validate_data_does_not_report_on_a_file_that_changed_meanwhile(work, co
 
 
 def test_fix_writes_nothing_from_a_file_that_changed_meanwhile(work, convo, monkeypatch):
-    from convo_cli.data import repair
+    from convo_cli.data.repair import copies
 
-    repair_file = repair._repair_file
+    repair_file = copies._repair_file
 
     def repair_then_change(*arguments):
         repair_file(*arguments)
         add_dialogue(work / "train.jsonl")
 
-    monkeypatch.setattr(repair, "_repair_file", repair_then_change)
+    monkeypatch.setattr(copies, "_repair_file", repair_then_change)
     result = convo("validate-data", "train.jsonl", "--fix", "out.jsonl")
     assert result.code == 6
     assert not (work / "out.jsonl").exists()
@@ -229,10 +229,10 @@ def test_a_hub_models_branch_that_moves_meanwhile_does_not_mix_two_commits(work,
 
 def test_a_loaded_model_and_optimizer_do_not_change_with_their_files(work):
     from convo_cli.config.load import load_config
-    from convo_cli.runs.layout import RunDirectory
-    from convo_cli.runs.provenance import read_data_files, read_run_info
+    from convo_cli.prepare.cache import Cache
+    from convo_cli.runs.directory import RunDirectory
+    from convo_cli.runs.provenance.run_info import read_data_files, read_run_info
     from convo_cli.training.build import build_from
-    from convo_cli.training.cache import Cache
 
     run = RunDirectory(work / "runs/tiny")
     folder, config = run.path / STEP_6, load_config(run.config)

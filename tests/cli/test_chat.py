@@ -16,8 +16,8 @@ from types import SimpleNamespace
 import pytest
 
 from convo_cli.chat.session import ChatSession
-from convo_cli.cli.chat_view import hold_conversation
-from convo_cli.config.schema import GenerationConfig
+from convo_cli.cli.views.chat_view import hold_conversation
+from convo_cli.config.schema import GenerationSettings
 from convo_cli.data.dialogue import Turn
 from convo_cli.errors import DataError
 from convo_cli.model.generation import Reply
@@ -148,7 +148,7 @@ def test_lines_without_end_end_with_the_conversation(monkeypatch, capsys, as_jso
     endless = Endless(b"hello\n")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(endless)))
     with pytest.raises(DataError, match=r"^<stdin>:\d+: the conversation is over 5,000 characters long"):
-        hold_conversation(ChatSession(generator, GenerationConfig()), as_json=as_json, is_quiet=True)
+        hold_conversation(ChatSession(generator, GenerationSettings()), as_json=as_json, is_quiet=True)
     assert endless.num_read < 100_000
     assert len(capsys.readouterr().out) < 5000
 

@@ -84,7 +84,7 @@ def test_files_have_the_mode_that_the_umask_says(work, convo, mask):
 @pytest.mark.parametrize("place", ["chat_template.jinja", "tokenizer_config.json"])
 def test_an_export_holds_the_template_of_training_and_no_other(work, convo, place):
     """A folder's own may agree with it on every probe and say something else later."""
-    from convo_cli.runs.sealed import MANIFEST_FILE
+    from convo_cli.storage.sealed import MANIFEST_FILE
 
     source = work / "exports/tiny"
     (source / MANIFEST_FILE).unlink()

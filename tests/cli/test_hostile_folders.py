@@ -76,7 +76,7 @@ def test_the_whole_command_is_bounded(work, name, command):
 
 def test_a_foreign_run_directory_is_tried_like_any_folder(convo, work):
     """Its manifest proves nothing about its author."""
-    from convo_cli.runs.atomic import publish_directory
+    from convo_cli.storage.atomic import publish_directory
 
     checkpoint = next((work / "runs/tiny/checkpoints").glob("step-*"))
     hostile = work / "hostile"

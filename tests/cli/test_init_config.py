@@ -14,7 +14,7 @@ import pytest
 from convo_cli.cli.app import main
 from convo_cli.config.load import load_config
 from convo_cli.config.presets import PRESETS, SCRATCH
-from convo_cli.config.template import commented_yaml, json_schema
+from convo_cli.config.reference import commented_yaml, json_schema
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = "evaluation.early_stopping.patience needs data.validation"

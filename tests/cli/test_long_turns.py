@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from convo_cli.config.presets import PRESETS
-from convo_cli.config.template import commented_yaml
-from convo_cli.runs.metrics import read_metrics
+from convo_cli.config.reference import commented_yaml
+from convo_cli.runs.logs.metrics import read_metrics
 from tests.commands import settings
 from tests.conftest import corpus
 from tests.families import FAMILIES, family_tokenizer

@@ -240,7 +240,7 @@ def test_a_config_nested_without_end_is_one_message(convo, model):
 
 
 def test_an_absurd_number_of_added_tokens_is_refused(convo, model, monkeypatch):
-    monkeypatch.setattr("convo_cli.text.pretrained.MAX_ADDED_TOKENS", 3)
+    monkeypatch.setattr("convo_cli.text.tokenizers.pretrained.MAX_ADDED_TOKENS", 3)
     result = convo("chat", "model", stdin=b"hi\n")
     assert result.code == 2
     assert "its tokenizer has 4 added tokens" in result.err
@@ -271,7 +271,7 @@ def test_nothing_in_convo_reads_a_pickle_or_runs_a_text():
 
 def test_everything_that_is_loaded_by_transformers_is_loaded_without_code():
     loads = [(file, node) for file, name, node in calls() if name.endswith(".from_pretrained")]
-    assert {file for file, _ in loads} >= {"model/build.py", "text/pretrained.py"}
+    assert {file for file, _ in loads} >= {"model/build.py", "text/tokenizers/pretrained.py"}
     for file, node in loads:
         options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
         assert options["trust_remote_code"] == "False", file
@@ -289,7 +289,7 @@ def test_transformers_itself_renders_in_the_immutable_sandbox():
 def test_only_safetensors_and_text_is_downloaded_and_nothing_whose_name_controls_a_terminal():
     from huggingface_hub.utils import filter_repo_objects
 
-    from convo_cli.text.hub import _FILES, _NO_FILES
+    from convo_cli.text.tokenizers.hub import _FILES, _NO_FILES
 
     good = ["config.json", "model-00001-of-00002.safetensors", "spiece.model", "README.md", "chat_template.jinja"]
     code = ["evil.py", "pytorch_model.bin", "a.pt", "a.pth", "a.ckpt", "a.pkl", "a.so", "a.safetensors.bin", "a/b.json"]

@@ -16,7 +16,7 @@ import time
 import pytest
 import zstandard
 
-from convo_cli.runs.sealed import file_sha256
+from convo_cli.storage.sealed import file_sha256
 from tests.commands import make_workplace, run_here, settings, start
 from tests.sealed import seal_again
 

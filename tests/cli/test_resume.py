@@ -9,10 +9,10 @@ import shutil
 
 import pytest
 
-from convo_cli.runs.layout import RunDirectory
+from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.lock import locked
-from convo_cli.runs.metrics import read_metrics
-from convo_cli.runs.sealed import file_sha256
+from convo_cli.runs.logs.metrics import read_metrics
+from convo_cli.storage.sealed import file_sha256
 from tests.commands import environment, run_here, run_process, settings, snapshot
 
 RUN = "runs/tiny"
@@ -105,11 +105,13 @@ def test_a_fork_lies_beside_the_run_that_a_link_names_and_is_named_after_its_dir
 
 
 def test_a_diverged_fork_is_resumed_by_its_own_name(work, convo, monkeypatch):
-    from convo_cli.model.layout import Layout
+    from convo_cli.model.batching import Batching
 
-    nll_sum = Layout.nll_sum
+    nll_sum = Batching.nll_sum
     monkeypatch.setattr(
-        Layout, "nll_sum", lambda self, model, batch: nll_sum(self, model, batch) * (math.nan if model.training else 1)
+        Batching,
+        "nll_sum",
+        lambda self, model, batch: nll_sum(self, model, batch) * (math.nan if model.training else 1),
     )
     result = convo("resume", RUN, "-q", *LONGER, *settings("name=other", "training.packing=off"))
     assert result.code == 4

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from convo_cli.config.keys import config_keys
-from convo_cli.config.template import config_reference
+from convo_cli.config.reference import config_reference
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "config.md"
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from convo_cli.runs.layout import RunDirectory
-from convo_cli.runs.sealed import file_sha256
+from convo_cli.runs.directory import RunDirectory
+from convo_cli.storage.sealed import file_sha256
 from tests.commands import make_workplace, run_here, settings, snapshot, start
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="POSIX signals")

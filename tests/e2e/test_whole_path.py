@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from convo_cli.runs.metrics import read_metrics
+from convo_cli.runs.logs.metrics import read_metrics
 from tests.commands import make_workplace, run_here, settings
 
 SMALL = settings(

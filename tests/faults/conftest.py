@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from convo_cli.runs.layout import RunDirectory
+from convo_cli.runs.directory import RunDirectory
 from tests.faults.harness import RUN, STEPS, Outcome, Zygote, copy_of, fault, operations, outcome, prepare
 
 if sys.platform != "linux":

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from convo_cli.runs.layout import RunDirectory
-from convo_cli.runs.metrics import read_metrics
-from convo_cli.runs.sealed import file_sha256
+from convo_cli.runs.directory import RunDirectory
+from convo_cli.runs.logs.metrics import read_metrics
+from convo_cli.storage.sealed import file_sha256
 from tests.commands import TINY, environment, make_workplace
 
 RUN = "runs/tiny"

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import pytest
 
-from convo_cli.runs.layout import RunDirectory
-from convo_cli.runs.metrics import read_metrics
+from convo_cli.runs.directory import RunDirectory
+from convo_cli.runs.logs.metrics import read_metrics
 from tests.commands import settings
 from tests.faults.harness import (
     RUN,

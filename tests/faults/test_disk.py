@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from convo_cli.runs.layout import RunDirectory
-from convo_cli.runs.sealed import verify_directory
+from convo_cli.runs.directory import RunDirectory
+from convo_cli.storage.sealed import verify_directory
 from tests.commands import EXECUTABLE, environment
 from tests.faults.harness import (
     RUN,

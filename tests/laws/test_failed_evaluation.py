@@ -12,10 +12,10 @@ from convo_cli.errors import DiskError
 from convo_cli.evaluation import evaluator
 from convo_cli.events import CheckpointSaved, EvaluationDone, Notice, StepDone
 from convo_cli.model.generation import Generator
-from convo_cli.runs import metrics
-from convo_cli.runs.layout import RunDirectory
-from convo_cli.runs.metrics import read_metrics
-from convo_cli.runs.sealed import file_sha256, verify_directory
+from convo_cli.runs.directory import RunDirectory
+from convo_cli.runs.logs import metrics
+from convo_cli.runs.logs.metrics import read_metrics
+from convo_cli.storage.sealed import file_sha256, verify_directory
 from convo_cli.training.run import resume_run, start_run
 
 VOLATILE = {"time", "seconds", "waiting_seconds", "memory_bytes"}

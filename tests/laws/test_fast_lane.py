@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convo_cli.config.schema import DataConfig, SpeakersConfig, TrainOn
-from convo_cli.data.fast_lane import FastLane, GoodLines
+from convo_cli.data.checks.fast_lane import FastLane, GoodLines
+from convo_cli.data.checks.report import DataReport
+from convo_cli.data.checks.slow_lane import LineRules
+from convo_cli.data.checks.validate import validate_files
 from convo_cli.data.reader import iter_blocks
-from convo_cli.data.report import DataReport
-from convo_cli.data.slow_lane import LineRules
-from convo_cli.data.validate import validate_files
 from tests.conftest import CORPORA, SAMPLE_DATA
 from tests.odd_files import CASES
 

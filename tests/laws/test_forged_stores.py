@@ -14,13 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from convo_cli.data.dialogue import Dialogue, Turn
-from convo_cli.data.store import LEFT_OUT, Encoded, Example, TokenStore, write
-from convo_cli.data.store_check import require_valid_store
 from convo_cli.errors import CheckpointError
 from convo_cli.events import Notice
-from convo_cli.runs.provenance import read_data_files
-from convo_cli.training.cache import NAME, Cache
-from convo_cli.training.prepare import build_encoder, prepare_data
+from convo_cli.prepare.cache import NAME, Cache
+from convo_cli.prepare.prepare import build_encoder, prepare_data
+from convo_cli.runs.provenance.run_info import read_data_files
+from convo_cli.tokens.store import LEFT_OUT, Encoded, Example, TokenStore, write
+from convo_cli.tokens.store_check import require_valid_store
 from tests.sealed import seal_again
 
 NUM_IDS, MAX_LENGTH, FILES = 50, 6, ("a.jsonl", "b.jsonl")
@@ -164,11 +164,11 @@ def test_each_kind_of_forgery_is_refused(folder, name, index, value):
 # A whole cache
 
 
-def prepare(config, report):
-    cache = Cache(Path(config.output_dir), report)
+def prepare(config, emit):
+    cache = Cache(Path(config.output_dir), emit)
     files = read_data_files(config.data)
-    text = build_encoder(config, files, cache, report)
-    return text.encoder, prepare_data(config, files, text.encoder, cache, report)
+    text = build_encoder(config, files, cache, emit)
+    return text.encoder, prepare_data(config, files, text.encoder, cache, emit)
 
 
 def content(data):

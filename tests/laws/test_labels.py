@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convo_cli.data.dialogue import Dialogue, Turn, as_messages
-from convo_cli.data.store import ASSISTANT_TARGET, NO_TARGET, USER_TARGET
+from convo_cli.tokens.store import ASSISTANT_TARGET, NO_TARGET, USER_TARGET
 from tests.families import FAMILIES, family_dialogues, family_tokenizer, native_encoder
 from tests.strategies import EMPTY_LOOKING, dialogues, texts
 

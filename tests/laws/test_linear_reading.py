@@ -11,12 +11,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from convo_cli.config.schema import DataConfig
-from convo_cli.data import mend, suspicions
+from convo_cli.data.checks import suspicions
+from convo_cli.data.checks.validate import validate_files
 from convo_cli.data.fingerprint import normalised
 from convo_cli.data.reader import iter_lines
-from convo_cli.data.reasoning import _tag_fault, _without_blocks
-from convo_cli.data.repair import repair_files
-from convo_cli.data.validate import validate_files
+from convo_cli.data.repair import lines
+from convo_cli.data.repair.copies import repair_files
+from convo_cli.data.shapes.reasoning import _tag_fault, _without_blocks
 
 NUMBER = r"[-+]?[0-9]+(?:[.,][0-9]+)?"
 NUMBERS = re.compile(rf"{NUMBER}(?:[ \t,;|]+{NUMBER})*")
@@ -49,7 +50,7 @@ def test_reasoning_is_dropped_as_by_the_plain_pattern(text):
 @given(texts('"', "\\", ",", "]", "}", " ", "a", "["))
 def test_a_last_comma_is_found_wherever_the_strings_of_a_line_end(text):
     if _strings_end(text):
-        assert mend._STRING_OR_LAST_COMMA.sub(r"\1\2", text) == STRING_OR_LAST_COMMA.sub(r"\1\2", text)
+        assert lines._STRING_OR_LAST_COMMA.sub(r"\1\2", text) == STRING_OR_LAST_COMMA.sub(r"\1\2", text)
 
 
 def _strings_end(text):

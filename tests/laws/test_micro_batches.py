@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from convo_cli.data.store import ASSISTANT_TARGET, Example
 from convo_cli.model.loss import nll_sum, pad
+from convo_cli.tokens.store import ASSISTANT_TARGET, Example
 from convo_cli.training.loop import EarlyStopping, Plan, accumulate_gradients
 from convo_cli.training.state import TrainState
 

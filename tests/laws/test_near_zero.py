@@ -9,10 +9,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, CohereConfig, GPT2Config, LlamaConfig
 
-from convo_cli.data.store import ASSISTANT_TARGET, NO_TARGET, Example
 from convo_cli.model import attention
-from convo_cli.model.layout import choose_layout
+from convo_cli.model.batching import choose_batching
 from convo_cli.model.loss import pad, plain_nll_sum
+from convo_cli.tokens.store import ASSISTANT_TARGET, NO_TARGET, Example
 
 VOCABULARY, PAD, KINDS = 50, 0, (ASSISTANT_TARGET,)
 _SIZE = {
@@ -83,8 +83,8 @@ def near_zero(fitted):
 def choose(model, precision="fp32", *, packing="auto", is_trained=True):
     dtype = PRECISIONS[precision]
     autocast = nullcontext if dtype is None else lambda: torch.autocast("cpu", dtype=dtype)
-    return choose_layout(
-        model, some_examples(), KINDS, packing=packing, pad_id=PAD, autocast=autocast, report=lambda event: None,
+    return choose_batching(
+        model, some_examples(), KINDS, packing=packing, pad_id=PAD, autocast=autocast, emit=lambda event: None,
         is_trained=is_trained,
     )  # fmt: skip
 
@@ -96,15 +96,15 @@ def test_the_choice_is_that_of_an_untrained_model(near_zero, name, precision, lo
     """Packed, padded, and with all logits where they are more than a product."""
     model = near_zero(name, loss)
     for packing in ("auto", "off"):
-        layout = choose(model, precision, packing=packing)
-        assert (layout.is_packed, layout.has_plain_head) == (packing == "auto", name != "cohere")
+        batching = choose(model, precision, packing=packing)
+        assert (batching.is_packed, batching.has_plain_head) == (packing == "auto", name != "cohere")
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_evaluation_chooses_the_same(near_zero, loss):
     for name in CONFIGS:
-        layout = choose(near_zero(name, loss), is_trained=False)
-        assert (layout.is_packed, layout.has_plain_head) == (True, name != "cohere")
+        batching = choose(near_zero(name, loss), is_trained=False)
+        assert (batching.is_packed, batching.has_plain_head) == (True, name != "cohere")
 
 
 @pytest.mark.parametrize("is_trained", [True, False], ids=["trained", "evaluated"])
@@ -123,6 +123,6 @@ def test_a_packing_in_which_one_example_sees_its_neighbour_is_refused(near_zero,
 
     monkeypatch.setattr(attention, "packed_attention", leaky)
     for precision in PRECISIONS if is_trained else ["fp32"]:
-        layout = choose(near_zero(name, loss), precision, is_trained=is_trained)
-        assert not layout.is_packed
-        assert "one dialogue at a time" in layout.why_padded
+        batching = choose(near_zero(name, loss), precision, is_trained=is_trained)
+        assert not batching.is_packed
+        assert "one dialogue at a time" in batching.why_padded

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from convo_cli.config.schema import ScratchConfig
-from convo_cli.data.store import ASSISTANT_TARGET
 from convo_cli.errors import DivergedError
+from convo_cli.model.batching import Batching
 from convo_cli.model.build import build_scratch_model
-from convo_cli.model.layout import Layout
 from convo_cli.model.loss import nll_sum, pack
-from convo_cli.runs.layout import RunDirectory
-from convo_cli.runs.sealed import file_sha256
+from convo_cli.runs.directory import RunDirectory
+from convo_cli.storage.sealed import file_sha256
+from convo_cli.tokens.store import ASSISTANT_TARGET
 from convo_cli.training.loop import EarlyStopping, Plan, train_step
 from convo_cli.training.run import resume_run, start_run
 from convo_cli.training.state import TrainState
@@ -109,13 +109,13 @@ def test_a_run_that_diverges_names_step_and_dialogues_and_saves_what_came_before
     """Step 5 meets a NaN that is gone when the run is resumed, which then ends as if nothing had been."""
     config = tiny_config(data={"validation": []}, training={"batch_size": 8}, checkpoints={"every_steps": 9})
     start_run(config.model_copy(update={"name": "straight"}), ignore)
-    genuine, calls = Layout.nll_sum, []
+    genuine, calls = Batching.nll_sum, []
 
     def poisoned(self, model, batch):
         calls.append(batch)
         return genuine(self, model, batch) * (math.nan if len(calls) == 5 else 1.0)
 
-    monkeypatch.setattr(Layout, "nll_sum", poisoned)
+    monkeypatch.setattr(Batching, "nll_sum", poisoned)
     with pytest.raises(DivergedError) as caught:
         start_run(config, ignore)
     message = caught.value.message

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from convo_cli.config.schema import DataConfig
+from convo_cli.data.checks.validate import validate_files
 from convo_cli.data.problems import KINDS, Problem, ProblemError
 from convo_cli.data.reader import read_dialogues
-from convo_cli.data.validate import validate_files
 from tests.odd_files import CASES, Case, Finding, write
 
 CONFIG = DataConfig(train=("unused",))

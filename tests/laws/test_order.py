@@ -8,9 +8,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convo_cli.config.phase import Phase
 from convo_cli.config.schema import TrainingConfig
-from convo_cli.data.order import Order
+from convo_cli.tokens.order import Order
+from convo_cli.tokens.phase import Phase
 
 SEEDS = st.integers(0, 2**63 - 1)
 LENGTHS = st.lists(st.integers(2, 30), min_size=1, max_size=40)

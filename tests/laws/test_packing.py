@@ -23,14 +23,15 @@ from transformers import (
     Qwen3Config,
 )
 
-from convo_cli.data.store import ASSISTANT_TARGET, NO_TARGET, USER_TARGET, Example
 from convo_cli.errors import ModelError
 from convo_cli.events import Notice
-from convo_cli.model import attention, layout
+from convo_cli.model import attention
+from convo_cli.model import batching as module
 from convo_cli.model.attention import use_packed_attention, why_not_packed
+from convo_cli.model.batching import choose_batching, proof_examples
 from convo_cli.model.build import save_memory, use_fast_activations
-from convo_cli.model.layout import choose_layout, proof_examples
 from convo_cli.model.loss import nll_sum, pack, pad, plain_nll_sum
+from convo_cli.tokens.store import ASSISTANT_TARGET, NO_TARGET, USER_TARGET, Example
 from tests.stores import laid_out
 
 VOCABULARY, PAD = 50, 0
@@ -53,9 +54,9 @@ CONFIGS = {
 def make_model(config):
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config).double().eval()
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Dropout):
+            layer.p = 0.0
     for parameter in model.parameters():  # far from the flat start, where every context looks the same
         parameter.data += 0.2 * torch.randn_like(parameter)
     return model
@@ -148,19 +149,19 @@ def test_the_fast_and_the_slow_path_of_lengths_agree(models, name):
 # The proof
 
 
-def choose(model, packing="auto", report=lambda event: None, lengths=(12, 4, 9, 30, 4), *, is_trained=True):
+def choose(model, packing="auto", emit=lambda event: None, lengths=(12, 4, 9, 30, 4), *, is_trained=True):
     store = laid_out(examples(lengths))
-    return choose_layout(
+    return choose_batching(
         model, proof_examples(store, KINDS), KINDS,
-        packing=packing, pad_id=PAD, autocast=nullcontext, report=report, is_trained=is_trained,
+        packing=packing, pad_id=PAD, autocast=nullcontext, emit=emit, is_trained=is_trained,
     )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_shape_that_can_be_packed_is(name):
     events = []
-    layout = choose(make_model(CONFIGS[name]).float(), report=events.append)
-    assert (layout.is_packed, layout.has_plain_head) == (True, True)
+    batching = choose(make_model(CONFIGS[name]).float(), emit=events.append)
+    assert (batching.is_packed, batching.has_plain_head) == (True, True)
     how = "checked against one dialogue at a time (attention: one example length at a time)"
     assert [event.message for event in events] == [f"batching: packed without padding, {how}"]
 
@@ -178,11 +179,11 @@ def test_a_model_that_cannot_is_padded_with_the_reason_and_computes_what_it_alwa
     model, events = make_model(config).float(), []
     some = examples([3, 9, 14])
     expected = gradient(make_model(config).float(), [pad([one], KINDS, PAD) for one in some], plain_nll_sum)
-    layout = choose(model, report=events.append)
-    assert not layout.is_packed
+    batching = choose(model, emit=events.append)
+    assert not batching.is_packed
     assert reason in events[-1].message
     assert all(isinstance(event, Notice) for event in events)
-    assert same(gradient(model, [layout.batch(some, KINDS)], layout.nll_sum), expected, 1e-4)
+    assert same(gradient(model, [batching.batch(some, KINDS)], batching.nll_sum), expected, 1e-4)
     with pytest.raises(ModelError, match=r"training\.packing is on, but") as caught:
         choose(make_model(config).float(), "on")
     assert caught.value.exit_code == 2
@@ -191,8 +192,8 @@ def test_a_model_that_cannot_is_padded_with_the_reason_and_computes_what_it_alwa
 def test_logits_that_are_more_than_a_product_are_computed_whole():
     config = CohereConfig(**_SIZE, num_key_value_heads=2, logit_scale=0.25)
     events = []
-    layout = choose(make_model(config).float(), report=events.append)
-    assert (layout.is_packed, layout.has_plain_head) == (True, False)
+    batching = choose(make_model(config).float(), emit=events.append)
+    assert (batching.is_packed, batching.has_plain_head) == (True, False)
     assert "more than a matrix product" in events[0].message
 
 
@@ -209,7 +210,7 @@ def test_a_model_that_lets_dialogues_see_each_other_is_found_out(monkeypatch, le
     honest = attention.packed_attention
     monkeypatch.setattr(attention, "packed_attention", lambda *args, segments=None, **kwargs: honest(*args, **kwargs))
     events = []
-    monkeypatch.setattr(layout, "_LONGEST_PROOF", 32)
+    monkeypatch.setattr(module, "_LONGEST_PROOF", 32)
     chosen = choose(make_model(CONFIGS["llama"]).float(), "auto", events.append, lengths, is_trained=is_trained)
     assert not chosen.is_packed
     assert "one dialogue at a time" in events[-1].message

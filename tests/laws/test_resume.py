@@ -12,12 +12,12 @@ import pytest
 from convo_cli.config.load import apply_overrides, load_config
 from convo_cli.errors import CheckpointError, StoppedError, UsageError
 from convo_cli.events import EvaluationDone, Progress, RunStarted, StepDone
-from convo_cli.model.layout import Layout
-from convo_cli.runs.checkpoint import read_state
-from convo_cli.runs.layout import RunDirectory
-from convo_cli.runs.metrics import read_metrics
-from convo_cli.runs.provenance import Parent, read_run_info
-from convo_cli.runs.sealed import file_sha256
+from convo_cli.model.batching import Batching
+from convo_cli.runs.checkpoints import read_state
+from convo_cli.runs.directory import RunDirectory
+from convo_cli.runs.logs.metrics import read_metrics
+from convo_cli.runs.provenance.run_info import Parent, read_run_info
+from convo_cli.storage.sealed import file_sha256
 from convo_cli.training.run import resume_run, start_run
 from tests.commands import snapshot
 
@@ -25,16 +25,16 @@ VOLATILE = {"time", "seconds", "waiting_seconds", "memory_bytes", "run_dir"}
 
 
 def _stop_after(step):
-    def report(event):
+    def emit(event):
         if isinstance(event, StepDone) and event.step == step:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    return report
+    return emit
 
 
-def _resume(run_dir, ignore, which="last", overrides=(), report=None, **options):
+def _resume(run_dir, ignore, which="last", overrides=(), emit=None, **options):
     config = apply_overrides(load_config(RunDirectory(run_dir).config), overrides)
-    return resume_run(run_dir, which, config, report or ignore, **options)
+    return resume_run(run_dir, which, config, emit or ignore, **options)
 
 
 def _weights(run_dir: Path, step: int) -> list[str]:
@@ -73,18 +73,18 @@ def test_a_resumed_run_is_the_run_that_was_never_stopped(tiny_config, tmp_path, 
     assert caught.value.exit_code == 128 + signal.SIGTERM
     for stop in stops[1:]:
         with pytest.raises(StoppedError):
-            _resume(stopped, ignore, report=_stop_after(stop))
+            _resume(stopped, ignore, emit=_stop_after(stop))
     _resume(stopped, ignore)
     assert _weights(stopped, 6) == _weights(straight, 6)
     assert _log(stopped) == _log(straight)
 
 
-def _straight_and_stopped(config, tmp_path, ignore, report):
+def _straight_and_stopped(config, tmp_path, ignore, emit):
     """A run that never stopped, and one that was stopped by this reporter and resumed."""
     start_run(config.model_copy(update={"name": "straight"}), ignore)
     straight, stopped = tmp_path / "runs" / "straight", tmp_path / "runs" / "tiny"
     with pytest.raises(StoppedError):
-        start_run(config, report)
+        start_run(config, emit)
     at = RunDirectory(stopped).checkpoint_steps()[-1]
     _resume(stopped, ignore)
     assert (_weights(stopped, 6), _log(stopped)) == (_weights(straight, 6), _log(straight))
@@ -115,7 +115,7 @@ def test_a_stop_inside_an_evaluation_throws_it_away(tiny_config, tmp_path, ignor
 
 
 def test_a_stop_inside_accumulation_waits_for_the_step(tiny_config, tmp_path, ignore, monkeypatch):
-    nll_sum, calls = Layout.nll_sum, []
+    nll_sum, calls = Batching.nll_sum, []
 
     def stop_in_the_third(self, model, batch):
         calls.append(batch)
@@ -123,7 +123,7 @@ def test_a_stop_inside_accumulation_waits_for_the_step(tiny_config, tmp_path, ig
             os.kill(os.getpid(), signal.SIGTERM)
         return nll_sum(self, model, batch)
 
-    monkeypatch.setattr(Layout, "nll_sum", stop_in_the_third)
+    monkeypatch.setattr(Batching, "nll_sum", stop_in_the_third)
     config = tiny_config(training={"micro_batch_size": 2}, data={"validation": []})
     assert _straight_and_stopped(config, tmp_path, ignore, ignore) == 2
 
@@ -168,7 +168,7 @@ def test_the_best_checkpoint_is_continued_in_place_where_the_later_ones_may_be_d
     before, notices = _weights(run_dir, best), []
     result = _resume(
         run_dir, ignore, "loss", _shorter(best), discard_later=True,
-        report=lambda event: notices.append(getattr(event, "message", "")),
+        emit=lambda event: notices.append(getattr(event, "message", "")),
     )  # fmt: skip
     assert (result.step, result.run_dir) == (best + 1, run_dir)
     assert any(f"discarded after step {best}: step-" in notice for notice in notices)
@@ -235,7 +235,7 @@ def test_a_fork_from_before_a_damaged_newest_checkpoint_leaves_that_where_it_is(
     newest = RunDirectory(parent).checkpoint(8) / "model.safetensors"
     newest.write_bytes(b"x" + newest.read_bytes()[1:])
     before, notices = _unlocked(parent), []
-    result = _resume(parent, ignore, "last", ["name=other", "training.max_steps=9"], report=notices.append)
+    result = _resume(parent, ignore, "last", ["name=other", "training.max_steps=9"], emit=notices.append)
     assert result.run_dir.name == "other"
     assert _unlocked(parent) == before
     assert any("step-00000008/model.safetensors: damaged" in getattr(notice, "message", "") for notice in notices)
@@ -259,11 +259,11 @@ def test_the_parent_can_be_resumed_while_its_fork_trains(ruined_copy, ignore):
     parent, best = ruined_copy
     steps = []
 
-    def report(event):
+    def emit(event):
         if isinstance(event, StepDone) and not steps:
             steps.append(_resume(parent, ignore, overrides=["training.max_steps=9"]).step)
 
-    _resume(parent, ignore, "loss", _shorter(best), report=report)
+    _resume(parent, ignore, "loss", _shorter(best), emit=emit)
     assert steps == [9]
 
 

@@ -12,11 +12,11 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from convo_cli.data import reader, unpack
+from convo_cli.data import decompress, reader
 from convo_cli.errors import DataError
-from convo_cli.runs.provenance import with_hashed_data
-from convo_cli.training.cache import Cache
-from convo_cli.training.prepare import build_encoder, prepare_data
+from convo_cli.prepare.cache import Cache
+from convo_cli.prepare.prepare import build_encoder, prepare_data
+from convo_cli.runs.provenance.run_info import with_hashed_data
 from tests.conftest import SAMPLE_DATA
 
 _LINES = (SAMPLE_DATA / "train.jsonl").read_bytes().splitlines(keepends=True)
@@ -65,7 +65,7 @@ PACKINGS = {
 @pytest.fixture
 def small_buffers(monkeypatch):
     """A read from the disk is a few lines, as of a file that is much larger than the buffer."""
-    for module in (unpack, reader):
+    for module in (decompress, reader):
         monkeypatch.setattr(module, "BUFFER_BYTES", 2048)
 
 

@@ -12,11 +12,11 @@ from jinja2 import TemplateError
 
 from convo_cli.data.dialogue import Dialogue, as_messages
 from convo_cli.data.problems import LongTurn
-from convo_cli.data.store import ASSISTANT_TARGET, USER_TARGET, Encoded
 from convo_cli.errors import DataError
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.pieces import Rendering
 from convo_cli.text.windows import Window, cut_turn, first_that_fits
+from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET, Encoded
 from tests.families import FAMILIES, family_dialogues, family_tokenizer, native_encoder
 from tests.strategies import dialogues
 from tests.windows import plan

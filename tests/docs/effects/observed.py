@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
-from convo_cli.runs.layout import RunDirectory
-from convo_cli.runs.metrics import read_metrics
+from convo_cli.runs.directory import RunDirectory
+from convo_cli.runs.logs.metrics import read_metrics
 from tests.commands import Result, run_here
 
 

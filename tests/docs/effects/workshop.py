@@ -14,7 +14,7 @@ from unittest import mock
 
 import torch
 
-from convo_cli.runs.layout import RunDirectory
+from convo_cli.runs.directory import RunDirectory
 from tests.commands import make_workplace, run_here, settings
 from tests.docs.effects.observed import Observed, Passes
 

@@ -8,12 +8,12 @@ import pytest
 
 from convo_cli.chat import session as module
 from convo_cli.chat.session import ChatSession
-from convo_cli.config.schema import GenerationConfig
+from convo_cli.config.schema import GenerationSettings
 from convo_cli.data.dialogue import Turn
 from convo_cli.errors import DataError
 from convo_cli.model.generation import Reply
 
-SETTINGS = GenerationConfig(max_new_tokens=5)
+SETTINGS = GenerationSettings(max_new_tokens=5)
 
 
 class Echo:

@@ -18,8 +18,8 @@ from ruamel.yaml import YAML
 from convo_cli.config.keys import Key, config_keys
 from convo_cli.config.load import apply_overrides, dump_config, load_config
 from convo_cli.config.presets import PRESETS, SCRATCH
+from convo_cli.config.reference import commented_yaml
 from convo_cli.config.schema import RunConfig
-from convo_cli.config.template import commented_yaml
 from convo_cli.config.yaml_source import NOT_TEXT
 from convo_cli.errors import ConfigError
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from convo_cli.data.checks.literals import Literals, find_strings, fold, plain, restore
+from convo_cli.data.checks.sieve import Alphabet, begin_oddly, odd_ascii
+from convo_cli.data.checks.suspicions import may_be_odd
 from convo_cli.data.fingerprint import normalised
-from convo_cli.data.literals import Literals, find_strings, fold, plain, restore
-from convo_cli.data.sieve import Alphabet, begin_oddly, odd_ascii
-from convo_cli.data.suspicions import may_be_odd
 
 TEXTS = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters=[chr(i) for i in range(32) if i not in (9, 10)])

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convo_cli.config.schema import DataConfig
+from convo_cli.data.checks.validate import validate_files
 from convo_cli.data.dialogue import Turn
 from convo_cli.data.fingerprint import fingerprint
-from convo_cli.data.validate import validate_files
 
 WORDS = st.sampled_from(
     ["Hi", "hi", "ＨＩ", "Straße", "STRASSE", "é", "e\u0301", "\u00a0", "\u3000", " ", "\n", '"', "&amp;"]

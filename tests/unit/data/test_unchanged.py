@@ -13,9 +13,9 @@ import pytest
 import zstandard
 
 from convo_cli.config.schema import DataConfig
+from convo_cli.data.decompress import BUFFER_BYTES
 from convo_cli.data.reader import read_dialogues
 from convo_cli.data.unchanged import HashingFile, read_unchanged
-from convo_cli.data.unpack import BUFFER_BYTES
 from convo_cli.errors import DataError, FileChangedError, UsageError
 
 CONFIG = DataConfig(train=("unused",))

@@ -9,14 +9,14 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from convo_cli.config.schema import DataConfig, GenerationConfig, ScratchConfig
+from convo_cli.config.schema import DataConfig, GenerationSettings, ScratchConfig
 from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.errors import DataError, DivergedError
 from convo_cli.evaluation.evaluator import Evaluator, evaluate_files
 from convo_cli.events import Notice, Progress
+from convo_cli.model.batching import Batching
 from convo_cli.model.build import build_scratch_model
 from convo_cli.model.generation import Generator
-from convo_cli.model.layout import Layout
 from tests.stores import encoded
 
 
@@ -33,13 +33,13 @@ def model(encoder):
 
 @pytest.fixture
 def make_evaluator(encoder, sample_dialogues):
-    def make(report=lambda event: None, **changes):
+    def make(emit=lambda event: None, **changes):
         values = {
-            "encoder": encoder, "layout": Layout(False, True, encoder.pad_id),
+            "encoder": encoder, "layout": Batching(False, True, encoder.pad_id),
             "store": encoded(encoder, sample_dialogues[:8]),
             "dialogues": sample_dialogues[:2], "train_on": "assistant",
-            "generation": GenerationConfig(max_new_tokens=4, temperature=2.0), "device": torch.device("cpu"),
-            "autocast": nullcontext, "report": report,
+            "generation": GenerationSettings(max_new_tokens=4, temperature=2.0), "device": torch.device("cpu"),
+            "autocast": nullcontext, "report": emit,
         }  # fmt: skip
         return Evaluator(**{**values, **changes})
 
@@ -113,7 +113,7 @@ def test_files_are_scored_as_one_whole(model, encoder, tmp_path, ignore):
     def score(*numbers):
         paths = [str(tmp_path / f"{number}.jsonl") for number in numbers]
         data = DataConfig(train=tuple(paths))
-        return evaluate_files(generator, data, num_replies=5, max_new_tokens=3, report=ignore)[0]
+        return evaluate_files(generator, data, num_replies=5, max_new_tokens=3, emit=ignore)[0]
 
     first, second, both = score(0), score(1), score(0, 1)
     assert both.num_targets == first.num_targets + second.num_targets
@@ -128,4 +128,4 @@ def test_files_in_which_no_turn_of_the_assistant_counts_are_refused(model, encod
     path.write_text(json.dumps({"messages": [{"content": "Hello?", **turn}]}) + "\n")
     data = DataConfig(train=(str(path),))
     with pytest.raises(DataError, match=r"test\.jsonl"):
-        evaluate_files(Generator(model, encoder), data, num_replies=1, max_new_tokens=3, report=ignore)
+        evaluate_files(Generator(model, encoder), data, num_replies=1, max_new_tokens=3, emit=ignore)

@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convo_cli.config.schema import ScratchConfig
-from convo_cli.data.store import ASSISTANT_TARGET, Example
 from convo_cli.evaluation.likelihood import length_sorted_batches, mean_nll
+from convo_cli.model.batching import Batching
 from convo_cli.model.build import build_scratch_model
-from convo_cli.model.layout import Layout
 from convo_cli.model.loss import nll_sum, pad
+from convo_cli.tokens.store import ASSISTANT_TARGET, Example
 from tests.stores import encoded, laid_out
 
 CPU = torch.device("cpu")
-PADDED = Layout(is_packed=False, has_plain_head=True, pad_id=0)
-PACKED = Layout(is_packed=True, has_plain_head=True, pad_id=0)
+PADDED = Batching(is_packed=False, has_plain_head=True, pad_id=0)
+PACKED = Batching(is_packed=True, has_plain_head=True, pad_id=0)
 
 
 def store_of(lengths):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convo_cli.config.schema import GenerationConfig, MetricName
+from convo_cli.config.schema import GenerationSettings, MetricName
 from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.errors import DataError
 from convo_cli.evaluation.replies import choose_dialogues, reply_to_all, score_replies
@@ -165,7 +165,7 @@ def test_a_turn_that_the_data_excludes_is_no_reference():
     excluded = Dialogue((Turn("user", "q"), Turn("assistant", "rude", is_trained=False)))
     earlier = Dialogue((*talk("q", "a", "r").turns, Turn("assistant", "rude", is_trained=False)))
     assert choose_dialogues([excluded, earlier], 5, seed=0) == [earlier]
-    (reply,) = reply_to_all(Parrot(), [earlier], GenerationConfig())
+    (reply,) = reply_to_all(Parrot(), [earlier], GenerationSettings())
     assert reply.reference == "a"
 
 
@@ -191,17 +191,17 @@ def test_the_last_answer_of_each_dialogue_is_asked_for_given_all_that_was_said_b
         talk("q1", "a1", "q2", "a2", "thanks"),
         Dialogue((Turn("system", "s"), Turn("user", "cut"), Turn("assistant", "a"))),
     ]
-    replies = reply_to_all(parrot, dialogues, GenerationConfig(temperature=1.5, top_k=7), done.append)
+    replies = reply_to_all(parrot, dialogues, GenerationSettings(temperature=1.5, top_k=7), done.append)
     assert replies == [
         SampleReply((("user", "q1"), ("assistant", "a1"), ("user", "q2")), "a2", "q2", True),
         SampleReply((("system", "s"), ("user", "cut")), "a", "cut", False),
     ]
-    assert [settings for _, settings in parrot.calls] == [GenerationConfig(temperature=0.0, top_k=7)] * 2
+    assert [settings for _, settings in parrot.calls] == [GenerationSettings(temperature=0.0, top_k=7)] * 2
     assert done == [1, 2]
 
 
 def test_a_message_that_does_not_fit_is_left_out_and_the_progress_goes_on():
     done = []
-    replies = reply_to_all(Parrot(), [talk("too long", "a"), talk("q", "a")], GenerationConfig(), done.append)
+    replies = reply_to_all(Parrot(), [talk("too long", "a"), talk("q", "a")], GenerationSettings(), done.append)
     assert [reply.reply for reply in replies] == ["q"]
     assert done == [1, 2]

@@ -10,11 +10,11 @@ import pytest
 from convo_cli.errors import CheckpointError, ConvoError, ModelError, UsageError
 from convo_cli.export import huggingface as module
 from convo_cli.export.huggingface import export_huggingface
-from convo_cli.runs.atomic import publish_directory, remove_directory
-from convo_cli.runs.checkpoint import read_state, write_state
-from convo_cli.runs.layout import RunDirectory
+from convo_cli.runs.checkpoints import read_state, write_state
+from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.opening import open_checkpoint
-from convo_cli.runs.sealed import verify_directory
+from convo_cli.storage.atomic import publish_directory, remove_directory
+from convo_cli.storage.sealed import verify_directory
 from tests.commands import make_workplace, settings, start
 
 FILES = {
@@ -31,7 +31,7 @@ def out(tmp_path):
 @pytest.fixture
 def export(checkpoint, ignore):
     def make(out, source=checkpoint, *, force=False):
-        return export_huggingface(source, out, force=force, report=ignore)
+        return export_huggingface(source, out, force=force, emit=ignore)
 
     return make
 
@@ -40,7 +40,7 @@ def export(checkpoint, ignore):
 def finished(checkpoint, tmp_path_factory):
     """An export, to be copied."""
     out = tmp_path_factory.mktemp("finished") / "talker"
-    export_huggingface(checkpoint, out, force=False, report=lambda event: None)
+    export_huggingface(checkpoint, out, force=False, emit=lambda event: None)
     return out
 
 
@@ -95,7 +95,7 @@ def test_a_run_that_deletes_the_checkpoint_meanwhile_exports_its_next_one(
 
     monkeypatch.setattr(owner, name, prune_first)
     notices = []
-    result = export_huggingface(run.path, out, force=False, report=notices.append)
+    result = export_huggingface(run.path, out, force=False, emit=notices.append)
     assert result.source == run.checkpoint(5)
     verify_directory(out)
     assert any("step-00000000 was deleted by its training run" in notice.message for notice in notices)
@@ -130,7 +130,7 @@ def test_a_run_that_trains_and_deletes_can_be_exported_all_the_time(tmp_path):
         while process.poll() is None:
             if (tmp_path / "runs/tiny").exists():
                 out = tmp_path / f"exports/{num_exports}"
-                result = export_huggingface(tmp_path / "runs/tiny", out, force=False, report=notices.append)
+                result = export_huggingface(tmp_path / "runs/tiny", out, force=False, emit=notices.append)
                 assert result.receipt.num_prompts > 0
                 verify_directory(out)
                 num_exports += 1
@@ -301,7 +301,7 @@ def test_the_card_shows_foreign_text_as_text(text):
 def test_the_card_of_a_model_whose_tokens_are_markup(make_checkpoint, tmp_path, ignore):
     checkpoint = make_checkpoint(tmp_path / "run", template="cls-sep")
     out = tmp_path / "<img src=x>\x1b[2J `a`"
-    export_huggingface(checkpoint, out, force=False, report=ignore)
+    export_huggingface(checkpoint, out, force=False, emit=ignore)
     card = (out / "README.md").read_text(encoding="utf-8")
     assert "\\<img src\\=x\\>" in card
     assert "\x1b" not in card

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from convo_cli.config.schema import GenerationConfig, ScratchConfig
+from convo_cli.config.schema import GenerationSettings, ScratchConfig
 from convo_cli.errors import ModelError
 from convo_cli.model.build import (
     build_scratch_model,
@@ -155,7 +155,7 @@ def test_the_padding_tokens_row_is_trained_also_where_config_json_names_it(paddi
 
 def test_the_padding_token_in_config_json_stays_because_roberta_counts_positions_from_it(model, encoder):
     model.config.pad_token_id = 7
-    set_generation_defaults(model, encoder, GenerationConfig())
+    set_generation_defaults(model, encoder, GenerationSettings())
     assert (model.config.pad_token_id, model.generation_config.pad_token_id) == (7, encoder.pad_id)
 
 
@@ -204,10 +204,10 @@ def test_the_stated_limit_is_one_that_the_model_can_read(kind, limit):
 @pytest.mark.parametrize(
     "settings",
     [
-        GenerationConfig(),
-        GenerationConfig(max_new_tokens=7, temperature=1.5, top_k=5, top_p=0.5, min_p=0.1, repetition_penalty=1.3),
-        GenerationConfig(temperature=0.0, repetition_penalty=1.2),
-        GenerationConfig(top_k=0, top_p=1.0, min_p=0.0),
+        GenerationSettings(),
+        GenerationSettings(max_new_tokens=7, temperature=1.5, top_k=5, top_p=0.5, min_p=0.1, repetition_penalty=1.3),
+        GenerationSettings(temperature=0.0, repetition_penalty=1.2),
+        GenerationSettings(top_k=0, top_p=1.0, min_p=0.0),
     ],
     ids=["default", "all", "greedy", "off"],
 )
@@ -224,10 +224,10 @@ def test_generation_settings_are_saved_and_read_back(model, encoder, tmp_path, s
 
 
 def test_a_foreign_model_that_says_nothing_is_sampled_as_convo_does(model, encoder):
-    from transformers import GenerationConfig as HuggingFaceGenerationConfig
+    from transformers import GenerationConfig
 
-    model.generation_config = HuggingFaceGenerationConfig()
-    assert generation_defaults(Generator(model, encoder)) == GenerationConfig()
+    model.generation_config = GenerationConfig()
+    assert generation_defaults(Generator(model, encoder)) == GenerationSettings()
 
 
 def test_a_foreign_default_outside_of_convos_range_is_left_out_and_the_others_count(model, encoder):

@@ -189,5 +189,5 @@ def test_a_foreign_model_that_sees_later_tokens_is_not_opened_to_talk_to(make, e
         encoder.tokenizer.chat_template = encoder.template.chat_template
         encoder.tokenizer.save_pretrained(tmp_path / folder)
     with pytest.raises(ModelError, match="BertLMHeadModel is not a causal language model"):
-        open_generator(str(tmp_path / "encoder"), device="cpu", report=ignore)
-    assert open_generator(str(tmp_path / "decoder"), device="cpu", report=ignore).encoder.template.name == "native"
+        open_generator(str(tmp_path / "encoder"), device="cpu", emit=ignore)
+    assert open_generator(str(tmp_path / "decoder"), device="cpu", emit=ignore).encoder.template.name == "native"

@@ -8,10 +8,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
-from convo_cli.data.store import Example
 from convo_cli.model.attention import use_packed_attention
 from convo_cli.model.cost import FlopCounter, peak_flops, peak_memory
 from convo_cli.model.loss import nll_sum, pack, pad
+from convo_cli.tokens.store import Example
 
 CONFIGS = {
     "gpt2": GPT2Config(vocab_size=97, n_positions=64, n_embd=32, n_layer=2, n_head=4),

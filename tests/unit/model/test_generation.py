@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from convo_cli.config.schema import GenerationConfig, ScratchConfig
+from convo_cli.config.schema import GenerationSettings, ScratchConfig
 from convo_cli.data.dialogue import Turn
 from convo_cli.errors import DataError, ModelError
 from convo_cli.model.build import build_scratch_model
 from convo_cli.model.generation import Generator, set_generation_defaults
 
-GREEDY = GenerationConfig(temperature=0.0, max_new_tokens=12)
+GREEDY = GenerationSettings(temperature=0.0, max_new_tokens=12)
 HELLO = (Turn("user", "Hello there"),)
 
 
@@ -136,7 +136,7 @@ def random_generator(encoder):
 
 
 def replies(generator, **settings):
-    chosen = GenerationConfig(max_new_tokens=6).model_copy(update=settings)
+    chosen = GenerationSettings(max_new_tokens=6).model_copy(update=settings)
     made = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
@@ -166,7 +166,7 @@ def test_a_repetition_penalty_changes_what_is_likeliest(random_generator):
 def test_the_defaults_of_the_models_own_folder_do_not_leak_into_a_reply(encoder):
     model = build_scratch_model(ScratchConfig(layers=1, width=16, heads=2, context=64), encoder, seed=0)
     plain = Generator(model, encoder).reply(HELLO, GREEDY)
-    set_generation_defaults(model, encoder, GenerationConfig(repetition_penalty=5.0, top_k=1, max_new_tokens=2))
+    set_generation_defaults(model, encoder, GenerationSettings(repetition_penalty=5.0, top_k=1, max_new_tokens=2))
     assert Generator(model, encoder).reply(HELLO, GREEDY) == plain
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from convo_cli.data.store import ASSISTANT_TARGET, NO_TARGET, USER_TARGET, Example
 from convo_cli.model.loss import Batch, nll_sum, pack, pad, plain_nll_sum
+from convo_cli.tokens.store import ASSISTANT_TARGET, NO_TARGET, USER_TARGET, Example
 
 PAD = 9
 BOTH = {ASSISTANT_TARGET, USER_TARGET}

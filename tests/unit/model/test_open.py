@@ -7,19 +7,19 @@ import shutil
 
 import pytest
 
-from convo_cli.config.schema import GenerationConfig, ScratchConfig
+from convo_cli.config.schema import GenerationSettings, ScratchConfig
 from convo_cli.data.dialogue import Turn
 from convo_cli.errors import ChangedError, CheckpointError, ModelError, UsageError
 from convo_cli.model import open as open_module
 from convo_cli.model.build import build_scratch_model, save_model
 from convo_cli.model.open import open_generator
-from convo_cli.runs.atomic import publish_directory, remove_directory
-from convo_cli.runs.checkpoint import Progress, SavedState, write_state
-from convo_cli.runs.layout import RunDirectory
+from convo_cli.runs.checkpoints import Progress, SavedState, write_state
+from convo_cli.runs.directory import RunDirectory
+from convo_cli.storage.atomic import publish_directory, remove_directory
 from convo_cli.text.contract import save_encoder
 
 HELLO = (Turn("user", "Hello"),)
-GREEDY = GenerationConfig(temperature=0.0, max_new_tokens=4)
+GREEDY = GenerationSettings(temperature=0.0, max_new_tokens=4)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def foreign(export):
 
 
 def opened(path, ignore, device="cpu"):
-    return open_generator(str(path), device=device, report=ignore)
+    return open_generator(str(path), device=device, emit=ignore)
 
 
 def test_an_export_opens_with_the_encoder_it_was_trained_with(export, encoder, ignore):
@@ -89,14 +89,14 @@ def test_damage_to_an_export_is_seen_before_it_is_loaded(export, ignore):
 
 def test_an_export_without_its_seal_is_opened_with_a_warning_and_a_foreign_model_without_one(export):
     events = []
-    open_generator(str(export), device="cpu", report=events.append)
+    open_generator(str(export), device="cpu", emit=events.append)
     assert events == []
     (export / "MANIFEST.json").unlink()
-    open_generator(str(export), device="cpu", report=events.append)
+    open_generator(str(export), device="cpu", emit=events.append)
     assert [event.is_warning for event in events] == [True]
     assert f"{export}: has no MANIFEST.json" in events[0].message
     (export / "dialogue.json").unlink()
-    open_generator(str(export), device="cpu", report=events.append)
+    open_generator(str(export), device="cpu", emit=events.append)
     assert len(events) == 1
 
 

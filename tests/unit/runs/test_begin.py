@@ -11,7 +11,7 @@ import pytest
 
 from convo_cli.errors import CheckpointError
 from convo_cli.runs.begin import begun
-from convo_cli.runs.layout import RunDirectory, require_new
+from convo_cli.runs.directory import RunDirectory, require_new
 from convo_cli.runs.lock import locked
 
 NEW = ".convo-new-tiny"
@@ -19,7 +19,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from convo_cli.runs import begin
-from convo_cli.runs.layout import RunDirectory, require_new
+from convo_cli.runs.directory import RunDirectory, require_new
 
 def die(*arguments, **folders):
     os.kill(os.getpid(), signal.SIGKILL)

@@ -14,13 +14,13 @@ from contextlib import contextmanager
 import pytest
 
 from convo_cli.errors import CheckpointError, DiskError
-from convo_cli.runs.layout import RunDirectory
+from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.lock import locked
 
 HOLD = """
 import sys
 from pathlib import Path
-from convo_cli.runs.layout import RunDirectory
+from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.lock import locked
 with locked(RunDirectory(Path(sys.argv[1]))):
     print("held", flush=True)

@@ -10,15 +10,16 @@ import pytest
 import convo_cli
 
 PACKAGE = Path(convo_cli.__file__).parent
-ELSEWHERE = {"foreign_files", "model_folder", "git"}
-"""Modules that read model folders, where links are allowed, and a repository."""
+ELSEWHERE = {"foreign_files", "model_folder", "git", "files", "folder", "access"}
+"""Modules that read model folders or a repository, where links are allowed, and those that open safely for the others."""
 MODULES = [
-    *sorted(path for path in (PACKAGE / "runs").glob("*.py") if path.stem not in ELSEWHERE),
-    *(
-        PACKAGE / f"training/{name}.py"
-        for name in ("accept", "checkpoint", "compare", "loop", "plan", "recorded", "run")
+    *sorted(
+        path
+        for room in ("runs", "storage", "training")
+        for path in (PACKAGE / room).rglob("*.py")
+        if path.stem not in ELSEWHERE
     ),
-    *(PACKAGE / f"cli/{name}.py" for name in ("evaluate", "resume")),
+    *(PACKAGE / f"cli/commands/{name}.py" for name in ("evaluate", "resume")),
 ]
 """All that read or write in a run directory."""
 FOLLOWING = {
@@ -26,12 +27,13 @@ FOLLOWING = {
     "rmtree", "chmod", "fromfile", "load_config",
 }  # fmt: skip
 ALLOWED = {
-    ("provenance", "load_config"),  # with an opener
-    ("provenance", "open"),  # a data file, which the user names
+    ("run_info", "load_config"),  # with an opener
+    ("run_info", "open"),  # a data file, which the user names
     ("tensorboard", "open"),  # of a Folder
     ("atomic", "open"),  # of a Folder
     ("sealed", "open"),  # of a Folder
     ("sealed", "chmod"),  # of an open file
+    ("build", "move"),  # of a model to its device
 }
 
 

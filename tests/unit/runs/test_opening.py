@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from convo_cli.errors import CheckpointError, UsageError
-from convo_cli.runs.atomic import publish_directory, remove_directory
-from convo_cli.runs.checkpoint import Progress, SavedState
-from convo_cli.runs.layout import RunDirectory
+from convo_cli.runs.checkpoints import Progress, SavedState
+from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.opening import load_from, open_checkpoint
-from convo_cli.runs.sealed import MANIFEST_FILE
+from convo_cli.storage.atomic import publish_directory, remove_directory
+from convo_cli.storage.sealed import MANIFEST_FILE
 
 
 def save(run, step):
@@ -93,7 +93,7 @@ def test_a_path_that_is_missing_or_a_file_is_a_usage_error(run, notices):
 
 
 def prune(run, old, new):
-    """What a save does that keeps one checkpoint."""
+    """What a save does that keeps one checkpoints."""
     save(run, new)
     for step in old:
         remove_directory(run.checkpoint(step))
@@ -113,16 +113,16 @@ def test_a_checkpoint_that_is_deleted_while_it_loads_gives_way_to_the_newest_the
 
 
 def test_a_checkpoint_that_is_deleted_while_it_is_verified_is_no_damaged_one(run, notices, monkeypatch):
-    from convo_cli.runs import checkpoint
+    from convo_cli.runs import checkpoints
 
-    verify = checkpoint.verify_directory
+    verify = checkpoints.verify_directory
 
     def verify_late(path):
         if path == run.checkpoint(40):
             prune(run, (10, 30, 40), 50)
         return verify(path)
 
-    monkeypatch.setattr(checkpoint, "verify_directory", verify_late)
+    monkeypatch.setattr(checkpoints, "verify_directory", verify_late)
     assert open_checkpoint(run.path, notices.append).path == run.checkpoint(50)
     assert notices == []
 

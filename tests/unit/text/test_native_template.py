@@ -14,12 +14,12 @@ import pytest
 from tokenizers import normalizers
 
 from convo_cli.data.dialogue import Dialogue, Turn, as_messages
-from convo_cli.data.store import ASSISTANT_TARGET, NO_TARGET, USER_TARGET
 from convo_cli.errors import DataError, ModelError
-from convo_cli.text import native
+from convo_cli.text import native_template
 from convo_cli.text.contract import load_encoder, save_encoder
-from convo_cli.text.native import NativeTemplate
+from convo_cli.text.native_template import NativeTemplate
 from convo_cli.text.template import make_template
+from convo_cli.tokens.store import ASSISTANT_TARGET, NO_TARGET, USER_TARGET
 from tests.families import FAMILIES, REFUSED, family_tokenizer, native_encoder
 
 every_family = pytest.mark.parametrize("name", FAMILIES)
@@ -420,14 +420,14 @@ def test_the_default_one_of_several_chat_templates_is_used(make_tokenizer):
 
 
 def test_the_date_in_a_template_stays_that_of_the_first_day(make_tokenizer, tmp_path, monkeypatch):
-    class Calendar(native.datetime):
+    class Calendar(native_template.datetime):
         day = 1
 
         @classmethod
         def now(cls, tz=None):
             return cls(2031, 5, cls.day)
 
-    monkeypatch.setattr(native, "datetime", Calendar)
+    monkeypatch.setattr(native_template, "datetime", Calendar)
     encoder = native_encoder(make_tokenizer(FAMILIES["llama3"]))
     turns = [Turn("user", "Hi")]
     first = encoder.prompt(turns, max_new_tokens=1).ids

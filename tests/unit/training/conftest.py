@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from convo_cli.config.schema import ScratchConfig, TrainingConfig
-from convo_cli.data.store import ASSISTANT_TARGET
 from convo_cli.model.build import build_scratch_model
 from convo_cli.model.loss import nll_sum, pad
+from convo_cli.tokens.store import ASSISTANT_TARGET
 from convo_cli.training.loop import EarlyStopping, Plan
 from convo_cli.training.optim import make_optimizer
 from convo_cli.training.state import TrainState

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from convo_cli.data.store import ASSISTANT_TARGET
 from convo_cli.events import EvaluationDone, StepDone
 from convo_cli.model.loss import pad
-from convo_cli.runs.checkpoint import Progress
+from convo_cli.runs.checkpoints import Progress
+from convo_cli.tokens.store import ASSISTANT_TARGET
 from convo_cli.training.loop import EarlyStopping, reason_it_is_over, step_seed, take_scores, train, train_step
 
 

@@ -14,12 +14,12 @@ import pytest
 from convo_cli.config.load import apply_overrides, load_config
 from convo_cli.errors import ChangedError, CheckpointError, DataError, ModelError, StoppedError
 from convo_cli.events import CheckpointSaved, EvaluationDone, Notice, Progress, RunFinished, RunStarted, StepDone
-from convo_cli.runs.atomic import publish_directory
-from convo_cli.runs.checkpoint import read_state
-from convo_cli.runs.evaluations import read_evaluations, weights_of
-from convo_cli.runs.layout import RunDirectory
-from convo_cli.runs.provenance import read_run_info
-from convo_cli.runs.sealed import file_sha256, verify_directory
+from convo_cli.runs.checkpoints import read_state
+from convo_cli.runs.directory import RunDirectory
+from convo_cli.runs.logs.evaluations import read_evaluations, weights_of
+from convo_cli.runs.provenance.run_info import read_run_info
+from convo_cli.storage.atomic import publish_directory
+from convo_cli.storage.sealed import file_sha256, verify_directory
 from convo_cli.training import build
 from convo_cli.training.run import resume_run, start_run
 from tests.commands import snapshot
@@ -45,8 +45,8 @@ def run(finished, tmp_path):
     return RunDirectory(tmp_path / "moved")
 
 
-def resume(run, ignore, *overrides, report=None):
-    return resume_run(run.path, "last", apply_overrides(load_config(run.config), overrides), report or ignore)
+def resume(run, ignore, *overrides, emit=None):
+    return resume_run(run.path, "last", apply_overrides(load_config(run.config), overrides), emit or ignore)
 
 
 def test_events_come_in_order_and_tell_the_sizes(finished):
@@ -223,13 +223,13 @@ def test_a_resume_that_was_killed_between_its_two_files_is_no_change(run, ignore
 def test_another_version_is_a_warning_and_recorded_and_the_batching_is_proved_again(run, ignore):
     run.info.write_text(re.sub(r'"torch": "[^"]+"', '"torch": "1.0"', run.info.read_text()))
     notices = []
-    resume(run, ignore, "training.max_steps=5", report=notices.append)
+    resume(run, ignore, "training.max_steps=5", emit=notices.append)
     messages = [notice.message for notice in notices if isinstance(notice, Notice)]
     assert any(message.startswith("torch: the run had 1.0 and continues with ") for message in messages)
     assert any("the batching is chosen again: it was made with torch 1.0" in message for message in messages)
     assert {change.step for change in read_run_info(run).changes} == {4}
     again = []
-    resume(run, ignore, "training.max_steps=6", report=again.append)
+    resume(run, ignore, "training.max_steps=6", emit=again.append)
     assert not any("torch" in getattr(event, "message", "") for event in again)
 
 
@@ -248,7 +248,7 @@ def test_a_moved_run_goes_on_and_keeps_absolute_data_paths_and_cleans_up(run, ig
 
 def test_a_run_that_is_over_says_so_and_nothing_of_it_changes(run):
     before, events = _but_the_lock(run), []
-    assert resume(run, None, report=events.append).reason == "all 4 steps done"
+    assert resume(run, None, emit=events.append).reason == "all 4 steps done"
     assert _but_the_lock(run) == before
     expected = "nothing to do: this run already finished (all 4 steps done)"
     assert expected in [getattr(event, "message", "") for event in events]
@@ -262,18 +262,18 @@ def _but_the_lock(run):
 def test_a_damaged_newest_checkpoint_falls_back_with_a_warning_and_is_replaced(run, ignore):
     (run.checkpoint(4) / "model.safetensors").unlink()
     notices = []
-    resume(run, ignore, report=lambda event: notices.append(event) if isinstance(event, Notice) else None)
+    resume(run, ignore, emit=lambda event: notices.append(event) if isinstance(event, Notice) else None)
     warnings = [notice.message for notice in notices if notice.is_warning]
     assert any("step-00000004/model.safetensors: missing" in warning for warning in warnings)
     assert (run.checkpoint(4) / "model.safetensors").is_file()
 
 
 def _stop_in(stage):
-    def report(event):
+    def emit(event):
         if isinstance(event, Progress) and event.stage == stage:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    return report
+    return emit
 
 
 @pytest.mark.parametrize("stage", ["training the tokenizer", "encoding training data"])
@@ -303,7 +303,7 @@ def test_a_signal_while_a_resume_prepares_leaves_the_run_as_it_is(run):
     shutil.rmtree(run.path.parent / ".convo-cache", ignore_errors=True)
     before = _but_the_lock(run)
     with pytest.raises(StoppedError, match="the run is as it was"):
-        resume(run, None, "training.max_steps=5", report=_stop_in("encoding training data"))
+        resume(run, None, "training.max_steps=5", emit=_stop_in("encoding training data"))
     assert _but_the_lock(run) == before
 
 
@@ -313,7 +313,7 @@ def test_a_stop_file_saves_and_stops_and_is_gone(run, ignore):
             run.stop.touch()
 
     notices = []
-    result = resume(run, ignore, "training.max_steps=7", report=lambda e: (touch(e), notices.append(e)))
+    result = resume(run, ignore, "training.max_steps=7", emit=lambda e: (touch(e), notices.append(e)))
     assert (result.step, result.reason) == (5, "stopped on request")
     assert any("the run is saved" in getattr(notice, "message", "") for notice in notices)
     assert not run.stop.exists()
@@ -335,7 +335,7 @@ def notices_of(events):
 
 def test_an_extended_run_keeps_its_schedule_says_so_and_stores_it(run):
     events = []
-    resume(run, None, "training.max_steps=6", report=events.append)
+    resume(run, None, "training.max_steps=6", emit=events.append)
     assert rates_of(events) == pytest.approx({5: 1e-4, 6: 1e-4})
     assert (
         "the run is extended from 4 to 6 steps; from step 5 on the learning rate is 0.0001 "
@@ -344,7 +344,7 @@ def test_an_extended_run_keeps_its_schedule_says_so_and_stores_it(run):
     ) in notices_of(events)
     assert load_config(run.config).training.schedule_steps == 4
     events.clear()
-    resume(run, None, "training.max_steps=8", report=events.append)
+    resume(run, None, "training.max_steps=8", emit=events.append)
     assert rates_of(events) == pytest.approx({7: 1e-4, 8: 1e-4})
 
 
@@ -375,7 +375,7 @@ def test_a_stated_horizon_stretches_the_schedule_and_the_rate_is_told_before_and
 )
 def test_another_rate_of_the_next_step_is_told_whatever_changed_it(run, override):
     events = []
-    resume(run, None, "training.max_steps=6", override, report=events.append)
+    resume(run, None, "training.max_steps=6", override, emit=events.append)
     told = [notice for notice in notices_of(events) if notice.startswith("the learning rate of step 5 is ")]
     assert len(told) == 1, notices_of(events)
     assert told[0].endswith(" now, 0.0001 before")
@@ -383,9 +383,9 @@ def test_another_rate_of_the_next_step_is_told_whatever_changed_it(run, override
 
 def test_a_resume_that_changes_nothing_says_nothing_about_the_rate(run):
     with pytest.raises(StoppedError):
-        resume(run, None, "training.max_steps=6", report=_stop_at_five)
+        resume(run, None, "training.max_steps=6", emit=_stop_at_five)
     events, before = [], run.config.read_bytes()
-    resume(run, None, report=events.append)
+    resume(run, None, emit=events.append)
     assert not [notice for notice in notices_of(events) if "rate" in notice or "extended" in notice]
     assert run.config.read_bytes() == before
 
@@ -396,7 +396,7 @@ def test_a_shortened_run_ends_with_its_schedule_and_the_lower_rate_is_told(tiny_
     with pytest.raises(StoppedError):
         start_run(config, _stop_at_five)
     events = []
-    resume(run, None, "training.max_steps=7", report=events.append)
+    resume(run, None, "training.max_steps=7", emit=events.append)
     assert rates_of(events) == pytest.approx({6: 0.000232, 7: 1e-4}, rel=0.01)
     assert "the run is shortened from 9 to 7 steps" in notices_of(events)
     assert any(notice.startswith("the learning rate of step 6 is ") for notice in notices_of(events))
@@ -408,7 +408,7 @@ def test_the_curriculum_of_an_extended_run_ends_where_it_did(tiny_config, ignore
     start_run(tiny_config(dialogue=curriculum, data={"validation": []}, name="straight"), straight.append)
     start_run(tiny_config(dialogue=curriculum, data={"validation": []}, training={"max_steps": 4}), ignore)
     run = RunDirectory(tmp_path / "runs" / "tiny")
-    resume(run, None, "training.max_steps=6", report=events.append)
+    resume(run, None, "training.max_steps=6", emit=events.append)
     targets = {event.step: event.num_targets for event in events if isinstance(event, StepDone)}
     assert targets == {e.step: e.num_targets for e in straight if isinstance(e, StepDone) and e.step in (5, 6)}
     assert any(notice.endswith("; user turns are targets up to step 2") for notice in notices_of(events))
@@ -417,13 +417,13 @@ def test_the_curriculum_of_an_extended_run_ends_where_it_did(tiny_config, ignore
 def _stop_after_another(num_steps):
     steps = []
 
-    def report(event):
+    def emit(event):
         if isinstance(event, StepDone):
             steps.append(event)
             if len(steps) == num_steps:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    return report
+    return emit
 
 
 def test_an_epoch_is_finished_exactly_whatever_the_batches_of_each_resume(tiny_config, ignore, tmp_path):
@@ -437,12 +437,12 @@ def test_an_epoch_is_finished_exactly_whatever_the_batches_of_each_resume(tiny_c
     with pytest.raises(StoppedError):
         start_run(config, _stop_after_another(2))
     with pytest.raises(StoppedError, match=r"stopped after step 3 of 8;"):
-        resume(run, ignore, "training.batch_size=3", report=_stop_after_another(1))
+        resume(run, ignore, "training.batch_size=3", emit=_stop_after_another(1))
     tokens = ("training.batch_size=null", "training.batch_tokens=150")
     with pytest.raises(StoppedError):
-        resume(run, ignore, *tokens, report=_stop_after_another(1))
+        resume(run, ignore, *tokens, emit=_stop_after_another(1))
     events = []
-    resume(run, None, "training.batch_size=1", "training.batch_tokens=null", report=events.append)
+    resume(run, None, "training.batch_size=1", "training.batch_tokens=null", emit=events.append)
     last = run.checkpoint_steps()[-1]
     done = read_state(run.checkpoint(last)).progress
     assert [phase.batch for phase in done.phases] == [4, 3, 150, 1]
@@ -494,11 +494,11 @@ def test_a_signal_before_an_evaluation_saves_at_once_and_the_resumed_run_begins_
         _stop_at_five(event)
 
     with pytest.raises(StoppedError, match="stopped after step 5 of 5"):
-        resume(run, ignore, "training.max_steps=5", report=stop)
+        resume(run, ignore, "training.max_steps=5", emit=stop)
     assert not any(isinstance(event, EvaluationDone) and event.step == 5 for event in seen)
     saved = snapshot(run.checkpoint(5))
     again = []
-    assert resume(run, ignore, report=again.append).reason == "all 5 steps done"
+    assert resume(run, ignore, emit=again.append).reason == "all 5 steps done"
     assert [event.step for event in again if isinstance(event, EvaluationDone)] == [5]
     assert not any(isinstance(event, StepDone) for event in again)
     assert snapshot(run.checkpoint(5)) == saved, "a published checkpoint is never rewritten"
@@ -510,7 +510,7 @@ def test_a_signal_before_it_saves_and_says_how_to_go_on(run, ignore):
             os.kill(os.getpid(), signal.SIGUSR1)
 
     with pytest.raises(StoppedError, match="stopped after step 5 of 6; the run is saved") as caught:
-        resume(run, ignore, "training.max_steps=6", report=stop)
+        resume(run, ignore, "training.max_steps=6", emit=stop)
     assert caught.value.exit_code == 128 + signal.SIGUSR1
     assert str(run.path) in str(caught.value.hint)
     assert run.checkpoint(5).is_dir()

@@ -1,0 +1,88 @@
+"""`convo evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from convo_cli.cli.options import DeviceOption, JsonOption, QuietOption, ReasoningOption
+from convo_cli.events import Notice
+
+if TYPE_CHECKING:
+    from convo_cli.config.schema import DataConfig
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="An export, a run directory, a checkpoint, or a hub id.")],
+    data: Annotated[list[str], typer.Argument(metavar="DATA...", help="JSONL files of dialogues.")],
+    replies: Annotated[int, typer.Option(min=0, help="Dialogues that get a generated reply; 0: none.")] = 100,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest reply in tokens.")] = 64,
+    reasoning: ReasoningOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+    is_quiet: QuietOption = False,
+) -> None:
+    """Score a model: loss and perplexity of the assistant's turns, and its own replies against the real ones.
+
+    The data is read as the config of the model's run says, or by the defaults where the model is not of a run.
+
+    Example: convo evaluate exports/convo test.jsonl
+    """
+    from convo_cli.cli.arguments import require_device, require_model
+    from convo_cli.data.reader import check_source
+    from convo_cli.errors import UsageError
+    from convo_cli.text.bounded.client import start_bounded_process
+
+    require_device(device)
+    require_model(model)
+    for path in data:
+        if path == "-":
+            raise UsageError("evaluate reads its data twice, so it cannot come from a pipe", hint="give a file")
+        check_source(path, is_read_again=True)
+    data_config = _data_config(model, data, reasoning)
+    start_bounded_process()
+
+    from convo_cli.cli.console import print_json, stderr_console, stdout_console
+    from convo_cli.cli.views.progress import make_progress
+    from convo_cli.evaluation.evaluator import evaluate_files
+    from convo_cli.model.open import open_generator
+
+    with make_progress(stderr_console(), is_quiet=is_quiet, log_every=1, show_samples=0) as emit:
+        generator = open_generator(model, device=device, emit=emit)
+        if replies and max_new_tokens > generator.longest_reply:
+            emit(Notice(f"replies are at most {generator.longest_reply} tokens long here, half of the model's window"))
+        result, files = evaluate_files(
+            generator, data_config, num_replies=replies, max_new_tokens=max_new_tokens, emit=emit
+        )
+    scores = {"loss": result.loss, "perplexity": result.perplexity, **result.metrics}
+    counts = {"targets": result.num_targets, "replies": len(result.samples), "split dialogues": result.num_split}
+    if as_json:
+        source = {"model": model, "source": str(generator.folder)}
+        hashes = [file.model_dump(include={"path", "sha256"}) for file in files]
+        print_json("evaluate", {**source, "data": hashes, "scores": scores, "counts": counts})
+        return
+    from rich.table import Table
+
+    table = Table("score", "value")
+    table.columns[1].justify = "right"
+    for name, value in scores.items():
+        table.add_row(name, f"{value:.4g}")
+    for name, count in counts.items():
+        table.add_row(name, f"{count:,}")
+    stdout_console().print(table)
+
+
+def _data_config(model: str, files: list[str], reasoning: Literal["keep", "drop"] | None) -> DataConfig:
+    """How the files are read: as the model's run reads its data, else by the defaults."""
+    from convo_cli.config.schema import DataConfig
+    from convo_cli.runs.directory import RunDirectory
+    from convo_cli.runs.provenance.run_info import read_config
+
+    path = Path(model)
+    runs = (RunDirectory(folder) for folder in (path, path.absolute().parent.parent))
+    run = next((run for run in runs if run.is_run), None)
+    read_as = DataConfig(train=tuple(files)) if run is None else read_config(run).data
+    changes = {"train": tuple(files), "validation": (), "reasoning": reasoning or read_as.reasoning}
+    return read_as.model_copy(update=changes)

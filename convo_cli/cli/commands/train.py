@@ -1,0 +1,51 @@
+"""`convo train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from convo_cli.cli.options import JsonOption, QuietOption, SetOption
+
+
+def train(
+    config: Annotated[Path, typer.Argument(help="YAML made by `convo init-config`.")],
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+    is_quiet: QuietOption = False,
+) -> None:
+    """Train a model and leave a run directory.
+
+    Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 save and stop; a second one leaves at once and tears nothing. The command
+    `touch RUN_DIR/stop` saves and stops too, with exit code 0.
+
+    Example: convo train config.yaml --set training.max_steps=500
+    """
+    from convo_cli.config.load import load_config
+
+    run_config = load_config(config, overrides or ())
+    from convo_cli.cli.arguments import require_pretrained
+    from convo_cli.data.reader import check_source
+    from convo_cli.runs.directory import RunDirectory, require_new
+
+    for path in (*run_config.data.train, *run_config.data.validation):
+        check_source(path, is_read_again=True)
+    run = RunDirectory(Path(run_config.output_dir) / run_config.name)
+    require_new(run)
+    if run_config.model.pretrained is not None:
+        require_pretrained(run_config.model.pretrained)
+
+    from convo_cli.signals import listening
+    from convo_cli.text.bounded.client import start_bounded_process
+
+    start_bounded_process()
+    with listening() as stop:
+        # Importing torch takes seconds.
+        with stop.interrupting("stopped before the first step; no run was created", hint="start it again"):
+            from convo_cli.cli.views.run_view import watched
+            from convo_cli.training.run import start_run
+
+        with watched(run_config, run.path, is_quiet=is_quiet, as_json=as_json, command="train") as (emit, finish):
+            finish(start_run(run_config, emit))

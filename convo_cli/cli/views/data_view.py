@@ -1,0 +1,239 @@
+"""What `validate-data` shows: what is in each file, leaks between them, every problem, and the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from math import ceil
+from typing import TYPE_CHECKING, Any
+
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from convo_cli.cli.console import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from convo_cli.data.checks.report import DataReport, FileReport, ProblemGroup, Spread
+    from convo_cli.data.repair.copies import RepairReport
+    from convo_cli.prepare.preview import Preview, ShownExample
+
+_BAR_WIDTH = 14
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+_MAX_NAMES = 4
+_STYLES = {"error": "bold red", "warning": "yellow"}
+_TARGET_STYLES = {"none": "dim", "assistant": "green", "user": "cyan"}
+
+
+def as_record(
+    report: DataReport, preview: Preview | None, refused: Sequence[ProblemGroup], repaired: RepairReport | None
+) -> dict[str, Any]:
+    """The report as the object of `--json`; ``refused`` is what only the pre-flight found."""
+    return {
+        "is_trainable": report.is_trainable and not refused,
+        "num_errors": report.num_errors + _num_problems(refused),
+        "num_warnings": report.num_warnings,
+        **asdict(report),
+        "preflight": None if preview is None else asdict(preview),
+        "preflight_problem_groups": [asdict(group) for group in refused],
+        "fix": None if repaired is None else asdict(repaired),
+    }
+
+
+def show_report(
+    console: Console, report: DataReport, preview: Preview | None, refused: Sequence[ProblemGroup], *, is_quiet: bool
+) -> None:
+    """Print the whole report; a quiet one has only problems and the verdict."""
+    if not is_quiet:
+        for file in report.files:
+            _show_file(console, file)
+        for leak in report.leaks:
+            share = _share(leak.num_dialogues, _num_dialogues(report, leak.file))
+            _show(
+                console, f"{leak.file}: {_plural(leak.num_dialogues, 'dialogue')} ({share}) also in {leak.earlier_file}"
+            )
+        if report.leaks:
+            console.print()
+        if preview is not None:
+            _show_preview(console, preview)
+    groups = [(file.file, group) for file in report.files for group in file.problem_groups]
+    _show_problems(console, [*groups, *(("the pre-flight", group) for group in refused)])
+    _show_verdict(console, report, refused)
+
+
+def _show_preview(console: Console, preview: Preview) -> None:
+    from convo_cli.cli.views.progress import show_counts
+
+    show_counts(console, preview)
+    console.print()
+    is_unicode = console.encoding.startswith("utf")
+    _show_indented(console, _histogram("tokens per dialogue", preview.tokens_per_dialogue, is_unicode=is_unicode))
+    for shown in preview.shown:
+        _show_example(console, shown)
+
+
+def _show_example(console: Console, shown: ShownExample) -> None:
+    """What the model reads, a row for each stretch of targets or context."""
+    num_tokens = sum(len(stretch.ids) for stretch in shown.stretches)
+    num_targets = sum(len(stretch.ids) for stretch in shown.stretches if stretch.target != "none")
+    _show(console, f"{shown.where}  {_plural(num_tokens, 'token')}, {_plural(num_targets, 'target')}", "bold")
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(ratio=3, overflow="fold")
+    table.add_column(ratio=2, overflow="fold")
+    for stretch in shown.stretches:
+        target = "context" if stretch.target == "none" else stretch.target
+        ids = " ".join(map(str, stretch.ids))
+        table.add_row(target, Text(printable(stretch.text)), ids, style=_TARGET_STYLES[stretch.target])
+    console.print(Padding(table, (0, 0, 0, 2)))
+    console.print()
+
+
+def _show_file(console: Console, file: FileReport) -> None:
+    _show(console, file.file, "bold")
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column()
+    facts.add_column(justify="right", no_wrap=True)
+    facts.add_column(style="dim", overflow="fold")
+    for name, number, note in _facts(file):
+        facts.add_row(name, f"{number:,}", Text(_clean(note)))
+    _show_indented(console, facts)
+    if file.turns_per_dialogue and file.characters_per_dialogue:
+        sides = Table.grid(padding=(0, 4))
+        is_unicode = console.encoding.startswith("utf")
+        sides.add_row(
+            _histogram("turns per dialogue", file.turns_per_dialogue, is_unicode=is_unicode),
+            _histogram("characters per dialogue", file.characters_per_dialogue, is_unicode=is_unicode),
+        )
+        _show_indented(console, sides)
+
+
+def _facts(file: FileReport) -> Iterator[tuple[str, int, str]]:
+    """Name, number and note of every row; what is usually zero is left out where it is."""
+    total = file.num_dialogues
+    yield "dialogues", total, _names(file.shapes) if len(file.shapes) > 1 else "".join(file.shapes)
+    yield "turns", file.num_turns, _names({role: count for role, count in file.num_turns_by_role.items() if count})
+    yield "characters", file.num_characters, ", ".join(_shares(file.scripts))
+    yield "end on a user turn", file.num_ending_on_user, _share(file.num_ending_on_user, total)
+    seldom = (
+        ("two turns of one role", file.num_with_same_role_in_a_row),
+        ("one turn only", file.num_one_turn),
+        ("no assistant turn", file.num_without_assistant),
+        ("repeat an earlier one", file.num_duplicates),
+    )
+    for name, number in seldom:
+        if number:
+            yield name, number, _share(number, total)
+    if file.num_excluded:
+        yield "dialogues left out", file.num_excluded, '"train": false'
+    if file.num_untrained_turns:
+        yield 'turns "train": false', file.num_untrained_turns, _share(file.num_untrained_turns, file.num_turns)
+    if file.num_reasoning_turns:
+        yield "turns with reasoning", file.num_reasoning_turns, "kept" if file.reasoning == "keep" else "dropped"
+    if file.unread_keys:
+        yield "keys not read", sum(file.unread_keys.values()), _names(file.unread_keys)
+
+
+def _histogram(title: str, spread: Spread, *, is_unicode: bool) -> Table:
+    table = Table.grid(padding=(0, 1))
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(no_wrap=True, style="cyan")
+    largest = max(bucket.count for bucket in spread.histogram)
+    for bucket in spread.histogram:
+        between = f"{bucket.low:,}" if bucket.low == bucket.high else f"{bucket.low:,}-{bucket.high:,}"
+        table.add_row(between, f"{bucket.count:,}", _bar(bucket.count / largest, is_unicode=is_unicode))
+    column = Table.grid()
+    column.add_row(Text(title, style="bold"))
+    column.add_row(
+        Text(f"{spread.min:,} to {spread.max:,}, median {_number(spread.median)}, mean {_number(spread.mean)}")
+    )
+    column.add_row(table)
+    return column
+
+
+def _show_problems(console: Console, groups: Iterable[tuple[str, ProblemGroup]]) -> None:
+    by_code: dict[str, list[tuple[str, ProblemGroup]]] = {}
+    for origin, group in groups:
+        by_code.setdefault(group.code, []).append((origin, group))
+    for code, parts in sorted(by_code.items(), key=lambda item: item[1][0][1].severity != "error"):
+        first = parts[0][1]
+        head = Text(f"{first.severity} ", style=_STYLES[first.severity])
+        count = _num_problems(group for _, group in parts)
+        console.print(head.append(code, style="bold").append(f"  {count:,}", style="default"), soft_wrap=True)
+        for origin, group in parts:
+            for problem in group.problems:
+                place = f"{problem.file}:{problem.line}:{problem.column} {problem.path}"
+                _show(console, f"  {place}  {problem.message}")
+            if left := group.count - len(group.problems):
+                _show(console, f"  {left:,} {'more ' if group.problems else ''}in {origin}", "dim")
+        _show(console, f"  hint: {first.hint}", "dim")
+        console.print()
+
+
+def _show_verdict(console: Console, report: DataReport, refused: Sequence[ProblemGroup]) -> None:
+    num_dialogues = sum(file.num_dialogues for file in report.files)
+    num_errors = report.num_errors + _num_problems(refused)
+    warnings = f", {_plural(report.num_warnings, 'warning')}" if report.num_warnings else ""
+    if num_errors:
+        _show(console, f"not trainable: {_plural(num_errors, 'error')}{warnings}", "bold red")
+    else:
+        _show(console, f"ok: {_plural(num_dialogues, 'dialogue')} can be trained on{warnings}", "green")
+
+
+def _num_problems(groups: Iterable[ProblemGroup]) -> int:
+    return sum(group.count for group in groups)
+
+
+def _show_indented(console: Console, table: Table) -> None:
+    console.print(Padding(table, (0, 0, 0, 2), expand=False))
+    console.print()
+
+
+def _show(console: Console, line: str, style: str = "") -> None:
+    """Print one line as it is, however long: wrapped places could not be copied."""
+    console.print(Text(_clean(line), style=style), soft_wrap=True)
+
+
+def _clean(text: str) -> str:
+    return printable(text).replace("\n", " ")
+
+
+def _num_dialogues(report: DataReport, name: str) -> int:
+    return next(file.num_dialogues for file in report.files if file.file == name)
+
+
+def _names(counts: Mapping[str, int]) -> str:
+    shown = [f"{name} {count:,}" for name, count in list(counts.items())[:_MAX_NAMES]]
+    more = len(counts) - len(shown)
+    return ", ".join(shown) + (f", {more} more" if more else "")
+
+
+def _shares(shares: Mapping[str, float]) -> list[str]:
+    return [f"{name} {_percent(share)}" for name, share in list(shares.items())[:_MAX_NAMES]]
+
+
+def _share(number: int, total: int) -> str:
+    return _percent(number / total) if total else ""
+
+
+def _percent(share: float) -> str:
+    return "<1%" if 0 < share < 0.01 else f"{share:.0%}"
+
+
+def _number(number: float) -> str:
+    return f"{number:,.1f}".removesuffix(".0")
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _bar(share: float, *, is_unicode: bool) -> str:
+    """A bar for a share of the longest one; whatever is not zero shows."""
+    if not is_unicode:
+        return "#" * ceil(share * _BAR_WIDTH)
+    eighths = ceil(share * _BAR_WIDTH * 8)
+    return "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()

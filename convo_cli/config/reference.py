@@ -1,0 +1,143 @@
+"""The schema as people and editors read it: a commented config.yaml, the JSON Schema, and docs/config.md.
+
+`python -m convo_cli.config.reference` prints docs/config.md.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import sys
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.representer import RoundTripRepresenter
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
+
+from convo_cli.config.keys import Key, config_keys, in_words, keys_in
+from convo_cli.config.presets import Preset
+from convo_cli.config.schema import RunConfig
+from convo_cli.config.yaml_source import MAX_BYTES
+
+SCHEMA_FILE = "convo.schema.json"
+WIDTH = 100
+LIMITS_COLUMN = 32
+
+_MAKE_SCHEMA = f"convo init-config --schema -o {SCHEMA_FILE}"
+_REFERENCE_INTRODUCTION = f"""# Configuration
+
+Every key of a convo config, generated from `convo_cli/config/schema.py` by
+`make docs`. A file to start from, with all of this as comments, comes from
+`convo init-config`; for completion in an editor run `{_MAKE_SCHEMA}` beside it.
+
+- The file is YAML 1.2 in UTF-8: `1e-4` is a number, `no` is text. Anchors, aliases, tags and duplicate keys are
+  refused.
+- An unknown key, a wrong type or a value out of range is an error with its line and column, never ignored.
+- `--set KEY=VALUE` changes one key for one command: `--set training.learning_rate=3e-4`, or for a list
+  `--set "data.train=[a.jsonl, b.jsonl]"`. A whole section is switched off by null: `--set model.scratch=null`.
+- The resolved config, every default written out, is kept as `config.yaml` in the run directory."""
+
+
+class _Representer(RoundTripRepresenter):
+    """Writes null as a word; ruamel.yaml would leave the value out."""
+
+
+_Representer.add_representer(
+    type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
+)
+
+
+def commented_yaml(preset: Preset) -> str:
+    """Every key with the preset's value and its documentation; `load_config` reads it as `preset.config()`."""
+    yaml = YAML()
+    yaml.Representer = _Representer
+    yaml.width = MAX_BYTES
+    stream = io.StringIO()
+    yaml.dump(_section("", preset.config().model_dump(mode="json"), indent=0), stream)
+    return _header(preset) + stream.getvalue()
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a config file, for editors and other programs."""
+    schema = RunConfig.model_json_schema()
+    for section in (schema, *schema["$defs"].values()):
+        for prop in section["properties"].values():
+            if prop.get("items") == {"type": "string"}:  # A single text stands for a list of one.
+                prop["type"] = ["array", "string"]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "convo config"}
+
+
+def config_reference() -> str:
+    """docs/config.md: every key with its type, range, default and meaning."""
+    parts = [_REFERENCE_INTRODUCTION]
+    for section in ("", *(key.path for key in config_keys().values() if key.is_section)):
+        title = f"## `{section}`\n\n{config_keys()[section].doc}" if section else "## Top level"
+        rows = [_reference_row(key) for key in keys_in(section) if not key.is_section]
+        table = "\n".join(("| key | value | default | meaning |", "|---|---|---|---|", *rows))
+        parts.append(f"{title}\n\n{table}" if rows else title)
+    return "\n\n".join(parts) + "\n"
+
+
+def _header(preset: Preset) -> str:
+    about = " ".join(part for part in (preset.description, preset.note, preset.data_note) if part)
+    return "".join(
+        (
+            f"# yaml-language-server: $schema=./{SCHEMA_FILE}\n",
+            "# With the line above, an editor completes and checks this file. To make the schema:\n",
+            f"#   {_MAKE_SCHEMA}\n#\n",
+            textwrap.indent(textwrap.fill(f"Preset {preset.name}: {about}", WIDTH - 2), "# "),
+            "\n# A key that is left out has its default (docs/config.md).\n\n",
+        )
+    )
+
+
+def _section(name: str, values: Mapping[str, Any], indent: int) -> CommentedMap:
+    section = CommentedMap()
+    for key in keys_in(name):
+        value = values[key.name]
+        comment = textwrap.fill(_comment(key, value), WIDTH - indent - 2)
+        if isinstance(value, dict):
+            value = _section(key.path, value, indent + 2)
+        elif isinstance(value, list):
+            value = CommentedSeq(map(_item, value))
+            value.fa.set_flow_style()
+        section[key.name] = value
+        blank = "\n" if key.is_section and not indent else ""
+        section.yaml_set_comment_before_after_key(key.name, before=blank + comment, indent=indent)
+        if limits := _limits(key):
+            section.yaml_add_eol_comment(limits, key.name, column=LIMITS_COLUMN)
+    return section
+
+
+def _item(value: Any) -> Any:
+    # In a flow list, ruamel.yaml 0.19 leaves quotes off that a text like "?a" needs.
+    is_odd = isinstance(value, str) and not re.fullmatch(r"[\w./-]+", value)
+    return DoubleQuotedScalarString(value) if is_odd else value
+
+
+def _comment(key: Key, value: Any) -> str:
+    if key.is_section and value is None:
+        return f"{key.doc} Its keys: {', '.join(inner.name for inner in keys_in(key.path))}."
+    return key.doc
+
+
+def _limits(key: Key) -> str:
+    """The range or choices, where the documentation does not already say them."""
+    if key.types & {"string", "array"}:
+        return "" if all(choice in key.doc for choice in key.choices) else in_words(key.choices)
+    return key.limits
+
+
+def _reference_row(key: Key) -> str:
+    default = "required" if key.is_required else f"`{json.dumps(key.default)}`"
+    cells = (f"`{key.path}`", key.allowed, default, key.doc)
+    return "| " + " | ".join(re.sub(r"([<|])", r"\\\1", cell) for cell in cells) + " |"
+
+
+if __name__ == "__main__":  # python -m convo_cli.config.reference docs/config.md
+    Path(sys.argv[1]).write_text(config_reference(), encoding="utf-8", newline="\n")

@@ -1,0 +1,72 @@
+"""The exact reading of one line, which finds all that is wrong or odd in it: the slow lane of validation.
+
+It reads the lines about which the fast lane has a doubt, and one line of each kind for the fast lane.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import msgspec
+
+from convo_cli.config.schema import DataConfig, TrainOn
+from convo_cli.data.checks.suspicions import suspect_turns
+from convo_cli.data.dialogue import Role, has_target, is_excluded
+from convo_cli.data.problems import Problem, ProblemSink, quoted
+from convo_cli.data.shapes.formats import LineReading, read_value, shape_of
+from convo_cli.data.shapes.known_keys import misspelt
+from convo_cli.data.strict_json import decode
+
+
+class LineRules(NamedTuple):
+    """What a line is judged by."""
+
+    data_config: DataConfig
+    train_on: TrainOn
+
+
+@dataclass(frozen=True, slots=True)
+class Skeleton:
+    """What a dialogue is apart from what is said in it."""
+
+    shape: str
+    roles: tuple[Role, ...]
+    num_untrained: int
+    """Turns with ``"train": false``."""
+    num_reasoning: int
+    is_excluded: bool
+    has_target: bool
+    unread_keys: tuple[tuple[str, str], ...]
+    """The path and name of each key that is not read."""
+
+
+def read_line(raw: bytes, rules: LineRules, found: ProblemSink) -> tuple[Skeleton, LineReading] | None:
+    """Read one line and report everything in it that is wrong or suspicious; None where it is no dialogue.
+
+    For a dialogue that the data excludes from training nothing else is reported.
+    """
+    value = decode(raw, found)
+    reading = None if value is msgspec.UNSET else read_value(value, rules.data_config, found)
+    if reading is None:
+        return None
+    spoken = [turn for _, turn in reading.turns]
+    skeleton = Skeleton(
+        shape=shape_of(value) or "",
+        roles=tuple(turn.role for turn in spoken),
+        num_untrained=sum(not turn.is_trained for turn in spoken),
+        num_reasoning=sum(turn.has_reasoning for turn in spoken),
+        is_excluded=is_excluded(spoken),
+        has_target=has_target(spoken, rules.train_on),
+        unread_keys=tuple((path, key) for path, key, _ in reading.unread),
+    )
+    if skeleton.is_excluded:
+        return skeleton, reading
+    for path, key in skeleton.unread_keys:
+        if (meant := misspelt(key)) is not None:
+            found(Problem("misspelt-key", f"the key {quoted(key)} is not read; did you mean {meant}?", path))
+    if not skeleton.has_target:
+        found(Problem("no-target", f"no turn of the dialogue is trained on (train_on: {rules.train_on})"))
+    for problem in suspect_turns(reading.turns):
+        found(problem)
+    return skeleton, reading

@@ -1,0 +1,104 @@
+"""What is odd about one dialogue: the warnings, about what is legal and seldom meant. The slow lane asks last."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import compress, islice, pairwise
+from operator import eq
+
+from convo_cli.data.checks.suspicious_text import may_hold_odd_text, odd_spots
+from convo_cli.data.dialogue import SEPARATOR
+from convo_cli.data.problems import Problem, quoted
+from convo_cli.data.shapes.formats import LocatedTurn
+
+LONG_UTTERANCE_BYTES = 100_000
+LONG_DIALOGUE_TURNS = 1_000
+LONG_REPEAT_CHARACTERS = 40
+"""People do say "How do you do?" twice in a row; from this length on it is a copy."""
+
+_HEADING_NAMES = frozenset(
+    {"act", "acts", "conversation_id", "dialog_act", "dialog_id", "dialogue_act", "dialogue_id", "emotion", "emotions"}
+    | {"from", "id", "index", "intent", "label", "labels", "role", "source", "speaker", "speaker_id", "target"}
+    | {"timestamp", "turn", "turn_id", "user_id", "assistant", "bot", "human", "system", "user", "answer", "completion"}
+    | {"content", "context", "conversation", "conversations", "dialog", "dialogue", "input", "instruction", "message"}
+    | {"messages", "output", "prompt", "question", "response", "sentence", "text", "turns", "utterance", "utterances"}
+    | {"value"}
+)
+HEADINGS = frozenset(form(name) for name in _HEADING_NAMES for form in (str.lower, str.capitalize, str.upper))
+"""Texts that are the names of a table's columns."""
+
+_NUMBER = re.compile(r"[-+]?[0-9]+(?:[.,][0-9]+)?")
+# A comma is also a separator: "1,5" is one number or two. A repeat takes 380 bytes of memory, so they are limited.
+_NUMBERS = re.compile(r"[-+]?[0-9]+(?:\.[0-9]+)?(?:[ \t,;|]+[-+]?[0-9]+(?:\.[0-9]+)?){0,999}")
+_LETTER = re.compile("[A-Z]: ")
+_NUMBERS_OR_LETTER = re.compile(rf"\0(?:{_NUMBERS.pattern}(?=\0)|{_LETTER.pattern})")
+_BETWEEN_LABELS = re.compile(r"[ \t,;|]+")
+_LABEL = re.compile("[0-9]")
+
+
+def may_be_odd(texts: str) -> bool:
+    """Whether `suspect_turns` may find something in dialogues whose texts are joined by NULs, as turns hold them.
+
+    Never False where it would, but for what counting tells: dialogues of one turn or of more than
+    `LONG_DIALOGUE_TURNS`, and texts of more than `LONG_UTTERANCE_BYTES`.
+    """
+    each = texts.split(SEPARATOR)
+    repeated = compress(each, map(eq, each, islice(each, 1, None)))
+    return (
+        any(len(text) >= LONG_REPEAT_CHARACTERS for text in repeated)
+        or not HEADINGS.isdisjoint(each)
+        or _NUMBERS_OR_LETTER.search(f"\0{texts}\0") is not None
+        or may_hold_odd_text(texts, each)
+    )
+
+
+def suspect_turns(turns: Sequence[LocatedTurn]) -> Iterator[Problem]:
+    """Yield what looks odd about a dialogue: first each text, then the whole."""
+    for path, turn in turns:
+        if len(turn.text) * 4 > LONG_UTTERANCE_BYTES and (size := len(turn.text.encode())) > LONG_UTTERANCE_BYTES:
+            yield Problem("long-utterance", f"the text has {size // 1000:,} kB", path)
+    spoken = [(path, turn.text) for path, turn in turns if turn.role != "system"]
+    if may_be_odd(SEPARATOR.join(turn.text for _, turn in turns)):
+        for path, turn in turns:
+            for code, message in odd_spots(turn.text):
+                yield Problem(code, message, path)
+        yield from _suspect_dialogue(spoken)
+    if len(spoken) < 2:
+        yield Problem("one-turn", "the dialogue has no reply")
+    if len(turns) > LONG_DIALOGUE_TURNS:
+        yield Problem("long-dialogue", f"the dialogue has {len(turns):,} turns")
+
+
+def _suspect_dialogue(spoken: Sequence[tuple[str, str]]) -> Iterator[Problem]:
+    texts = [text for _, text in spoken]
+    if texts and HEADINGS.issuperset(texts):
+        yield Problem("label-row", f"the texts are headings of a table, such as {quoted(texts[0])}")
+    elif texts and all(map(_NUMBERS.fullmatch, texts)):
+        if not _is_counting(texts):
+            yield Problem("label-row", "the dialogue is nothing but numbers")
+    else:
+        for path, text in [*spoken[:1], *spoken[1:][-1:]]:  # in the middle it may be an answer
+            if _is_row_of(len(texts) - 1, text):
+                yield Problem("label-row", "the text is a row of labels, one for each of the other turns", path)
+    if all(map(_LETTER.match, texts)) and len({text[0] for text in texts}) > 1:
+        yield Problem("speaker-prefix", f"every text begins with a speaker, the first with {quoted(texts[0][:2])}")
+    for (_, before), (path, text) in pairwise(spoken):
+        if before == text and len(text) >= LONG_REPEAT_CHARACTERS:
+            yield Problem("repeated-turn", "the same text as that of the turn before", path)
+
+
+def _is_row_of(number: int, text: str) -> bool:
+    """Whether the text is so many digits, such as the acts or the emotions of the other turns, and no counting."""
+    labels = _BETWEEN_LABELS.split(text)
+    is_row = len(labels) == number > 1 and all(map(_LABEL.fullmatch, labels))
+    return is_row and not _is_counting(labels)
+
+
+def _is_counting(texts: Sequence[str]) -> bool:
+    """Whether each text is a number, one away from the one before, or all equally far from it: 10, 8, 6."""
+    if not all(map(_NUMBER.fullmatch, texts)):
+        return False
+    numbers = [float(text.replace(",", ".")) for text in texts]
+    steps = {after - before for before, after in pairwise(numbers)}
+    return len(steps) == 1 and (not steps.isdisjoint({1.0, -1.0}) or (len(texts) > 2 and steps != {0.0}))

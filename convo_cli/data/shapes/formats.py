@@ -1,0 +1,266 @@
+"""Every JSON shape of a dialogue that convo reads, turned into the one form that the rest of convo sees.
+
+    ["Hello", "Hi!"]                                       alternating, data.first_speaker first
+    [{"role": "user", "content": "Hello"}, …]              also from/value and speaker/text
+    {"messages": …} {"turns": …} {"conversations": …}      either kind of list; "system" may stand beside it
+    {"prompt": …, "completion": …}                         texts, or lists of turns with roles
+    {"instruction": …, "input": …, "output": …}            input is optional
+
+The last two may have "history": [[question, answer], …], the turns before. A turn with a role, and a dialogue that is
+an object, may state whether they are trained on (see `masks`). An assistant turn may have reasoning beside its text
+(see `reasoning`). Other keys are not read, but listed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from convo_cli.config.schema import DataConfig
+from convo_cli.data.dialogue import Dialogue, Role, Turn
+from convo_cli.data.problems import Problem, ProblemSink, kind_of, member, quoted, refuse
+from convo_cli.data.shapes.known_keys import (
+    SHAPES,
+    SPEAKER_KEYS,
+    TEXT_KEYS,
+    TRAIN_KEYS,
+    is_reasoning_key,
+    says_training,
+)
+from convo_cli.data.shapes.masks import stated_training
+from convo_cli.data.shapes.reasoning import reasoning_keys, with_reasoning
+from convo_cli.data.shapes.speakers import roles_by_name
+from convo_cli.data.shapes.unread import UnreadItem
+
+_BESIDE = {"instruction + output": ("input", "history"), "prompt + completion": ("history",)}
+"""Keys that are read beside a question and its answer."""
+_NOTHING: Mapping[str, Any] = {}
+
+LocatedTurn = tuple[str, Turn]
+"""The path of a turn's text in its line, and the turn."""
+
+
+class LineReading(NamedTuple):
+    """What one line holds: the turns, and the keys that are not read."""
+
+    turns: list[LocatedTurn]
+    unread: list[UnreadItem]
+
+
+def to_dialogue(value: Any, line: int, data_config: DataConfig, found: ProblemSink = refuse) -> Dialogue | None:
+    """The dialogue in one decoded line; None once all that is wrong with it went to ``found``."""
+    reading = read_value(value, data_config, found)
+    return None if reading is None else Dialogue(tuple(turn for _, turn in reading.turns), line)
+
+
+def read_value(value: Any, data_config: DataConfig, found: ProblemSink = refuse) -> LineReading | None:
+    """Like `to_dialogue`, with the path of each text, and with the keys that are not read."""
+    reader = _TurnReader(data_config, found)
+    reader.read(value)
+    return None if reader.is_refused else LineReading(reader.turns, reader.unread)
+
+
+def shape_of(value: Any) -> str | None:
+    """The name of the shape that a decoded line has, None where convo knows none like it."""
+    if isinstance(value, dict):
+        return next((name for name, keys in SHAPES.items() if all(key in value for key in keys)), None)
+    if isinstance(value, list):
+        return "list of turns" if any(isinstance(item, dict) for item in value) else "list of texts"
+    return None
+
+
+def is_array_of_dialogues(value: Any) -> bool:
+    """Whether a decoded line is several dialogues instead of one."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and (_all(value, list) or all(isinstance(item, dict) and shape_of(item) for item in value))
+    )
+
+
+class _TurnReader:
+    """Collects the turns of one line."""
+
+    def __init__(self, data_config: DataConfig, found: ProblemSink) -> None:
+        self.turns: list[LocatedTurn] = []
+        self.unread: list[UnreadItem] = []
+        self.is_refused = False
+        self._says_trained = ""  # path of the first turn that says it is trained on
+        self._found = found
+        self._reasoning = data_config.reasoning
+        self._speakers = data_config.speakers
+        self._roles = roles_by_name(data_config.speakers)
+        self._alternating: tuple[Role, Role] = (
+            ("user", "assistant") if data_config.first_speaker == "user" else ("assistant", "user")
+        )
+
+    def read(self, value: Any) -> None:
+        shape = shape_of(value)
+        if isinstance(value, list):
+            if is_array_of_dialogues(value):
+                self._refuse("array-of-dialogues", "$", f"one array of {len(value)} dialogues")
+            else:
+                self._list(value, "$")
+        elif shape is None:
+            self._refuse("unknown-shape", "$", _strange(value))
+        else:
+            self._object(value, shape)
+
+    def _object(self, value: dict[str, Any], shape: str) -> None:
+        is_trained = stated_training(value, "$", self._refuse)
+        has_one_reply = shape in _BESIDE and isinstance(value[SHAPES[shape][1]], str)
+        read = (*SHAPES[shape], "system", *_BESIDE.get(shape, ()))
+        self._note_unread(value, "$", read, is_reply=has_one_reply)
+        if not has_one_reply and self._reasoning != "drop" and (keys := reasoning_keys(value)):
+            message = f"the key {quoted(keys[0])} is reasoning beside a list of turns"
+            self._refuse("reasoning-place" if self._reasoning else "reasoning", member("$", keys[0]), message)
+        system = value.get("system")
+        if system is not None and (not isinstance(system, str) or system.strip()):
+            self._add("system", system, "$.system", index=0)
+        self._history(value.get("history"), is_read=shape in _BESIDE)
+        if shape == "instruction + output":
+            self._add("user", self._instruction(value), "$.instruction")
+            self._add("assistant", value["output"], "$.output", beside=value)
+        elif shape == "prompt + completion":
+            self._text_or_turns("user", value["prompt"], "$.prompt", value)
+            self._text_or_turns("assistant", value["completion"], "$.completion", value)
+        elif isinstance(turns := value[shape], list):
+            self._list(turns, member("$", shape))
+        else:
+            self._refuse("unknown-shape", member("$", shape), f"{shape} is {kind_of(turns)}, not a list of turns")
+        if is_trained is False:
+            if self._says_trained:
+                message = "the turn says that it is trained on, but the dialogue says that it is not"
+                self._refuse("train-conflict", self._says_trained, message)
+            self.turns = [(path, replace(turn, is_trained=False)) for path, turn in self.turns]
+
+    def _history(self, pairs: Any, *, is_read: bool) -> None:
+        """Read the questions and answers before a single one."""
+        if not pairs or not (is_read or isinstance(pairs, (list, dict))):
+            return
+        if not is_read:
+            self._refuse("history", "$.history", "the dialogue has a list of turns and a history beside it")
+        elif not isinstance(pairs, list):
+            self._refuse("history", "$.history", f"the history is {kind_of(pairs)}, not a list of pairs")
+        else:
+            for index, pair in enumerate(pairs):
+                path = f"$.history[{index}]"
+                if not isinstance(pair, list) or len(pair) != 2:
+                    what = f"a list of {len(pair)}" if isinstance(pair, list) else kind_of(pair)
+                    self._refuse("history", path, f"{what} is not a pair of a question and its answer")
+                else:
+                    self._add("user", pair[0], f"{path}[0]")
+                    self._add("assistant", pair[1], f"{path}[1]")
+
+    def _note_unread(self, value: dict[str, Any], path: str, read: Collection[str | None], *, is_reply: bool) -> None:
+        for key, item in value.items():
+            if key in read or key in TRAIN_KEYS or says_training(key):
+                continue
+            if not (is_reply and is_reasoning_key(key)):
+                self.unread.append(UnreadItem(member(path, key), key, item))
+
+    def _instruction(self, value: dict[str, Any]) -> Any:
+        instruction, extra = value["instruction"], value.get("input")
+        if extra is None or not isinstance(instruction, str):
+            return instruction
+        if not isinstance(extra, str):
+            self._refuse("text-not-string", "$.input", f"the input is {kind_of(extra)}")
+            return instruction
+        return "\n\n".join(part for part in (instruction.strip(), extra.strip()) if part)
+
+    def _text_or_turns(self, role: Role, value: Any, path: str, beside: dict[str, Any]) -> None:
+        if isinstance(value, list):
+            self._list(value, path, is_named=True)
+        else:
+            self._add(role, value, path, beside=beside)
+
+    def _list(self, items: list[Any], path: str, *, is_named: bool = False) -> None:
+        """Read a list of turns; ``is_named``: a list of plain texts is refused, because it names no speakers."""
+        if not items:
+            self._refuse("empty-dialogue", path, "there is no turn in the list")
+        first = dict if is_named else next((type(item) for item in items if isinstance(item, (str, dict))), str)
+        for index, item in enumerate(items):
+            at = f"{path}[{index}]"
+            if not isinstance(item, (str, dict)):
+                self._refuse("not-a-turn", at, f"the turn is {kind_of(item)}")
+            elif not isinstance(item, first):
+                self._refuse("mixed-turns", at, f"the turn is {kind_of(item)} among turns of another kind")
+            elif isinstance(item, str):
+                self._add(self._alternating[index % 2], item, at, index=index)
+            else:
+                self._named(item, at, index)
+
+    def _named(self, turn: dict[str, Any], path: str, index: int) -> None:
+        speaker_key = next((key for key in SPEAKER_KEYS if key in turn), None)
+        text_key = next((key for key in TEXT_KEYS if key in turn), None)
+        for key, what, known in ((speaker_key, "speaker", SPEAKER_KEYS), (text_key, "text", TEXT_KEYS)):
+            if key is None:
+                keys = ", ".join(quoted(key) for key in list(turn)[:8]) or "no keys"
+                self._refuse("missing-key", path, f"the turn has no {what} ({', '.join(known)}); it has {keys}")
+        # A good turn of two keys has nothing but its speaker and its text.
+        is_trained = stated_training(turn, path, self._refuse) if len(turn) > 2 else None
+        if speaker_key is None or text_key is None:
+            return
+        role = self._role(turn[speaker_key], f"{path}.{speaker_key}")
+        if len(turn) > 2:
+            self._note_unread(turn, path, (speaker_key, text_key), is_reply=role == "assistant")
+        if role is not None:
+            if is_trained:
+                self._says_trained = self._says_trained or path
+            beside = turn if len(turn) > 2 else {}
+            self._add(
+                role, turn[text_key], f"{path}.{text_key}", index=index, is_trained=is_trained, beside=beside, at=path
+            )
+
+    def _role(self, name: Any, path: str) -> Role | None:
+        if not isinstance(name, str):
+            self._refuse("unknown-speaker", path, f"the speaker is {kind_of(name)}, not a name")
+            return None
+        role = self._roles.get(name.casefold())
+        if role is None:
+            users = ", ".join([*self._speakers.user, quoted(name)])
+            message = f"the speaker {quoted(name)} has no role; a person is named in data.speakers.user: [{users}]"
+            self._refuse("unknown-speaker", path, message)
+        return role
+
+    def _add(
+        self,
+        role: Role,
+        text: Any,
+        path: str,
+        *,
+        index: int = -1,
+        is_trained: bool | None = None,
+        beside: Mapping[str, Any] = _NOTHING,
+        at: str = "$",
+    ) -> None:
+        """Add a turn; ``beside`` is the object at path ``at`` that may hold its reasoning."""
+        if not isinstance(text, str):
+            self._refuse("text-not-string", path, f"the text is {kind_of(text)}")
+            return
+        has_reasoning = False
+        if role == "assistant" and (beside or "<" in text):
+            text, has_reasoning = with_reasoning(text, path, beside, at, self._reasoning, self._refuse)
+        text = text.strip()
+        if not text:
+            self._refuse("empty-utterance", path, "the text is empty" + " without its reasoning" * has_reasoning)
+        elif role == "system" and (index > 0 or self.turns):
+            self._refuse("system-not-first", path, "a system turn after another turn")
+        else:
+            self.turns.append((path, Turn(role, text, is_trained is not False, has_reasoning)))
+
+    def _refuse(self, code: str, path: str, message: str) -> None:
+        self.is_refused = True
+        self._found(Problem(code, message, path))
+
+
+def _all(items: list[Any], kind: type) -> bool:
+    return all(isinstance(item, kind) for item in items)
+
+
+def _strange(value: Any) -> str:
+    if not isinstance(value, dict):
+        return f"{kind_of(value)} is no dialogue"
+    keys = ", ".join(quoted(key) for key in list(value)[:8])
+    return f"an object with the keys {keys} is no dialogue" if keys else "an empty object is no dialogue"

@@ -1,0 +1,47 @@
+"""Training masks in the data, on a turn or a whole dialogue, in the spellings of different tools.
+
+    "train": false      "weight": 0 (OpenAI, Mistral, Together)      "loss": false (ms-swift, ChatGLM3)
+
+all mean "not trained on"; true, 1 and null are the default. Any other weight is refused, never rounded. So is a name
+whose meaning differs between tools: ``"mask": 1`` is "trained on" in some of them and "hidden" in others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from convo_cli.data.problems import kind_of, member, quoted
+from convo_cli.data.shapes.known_keys import TRAIN_KEYS, may_say_training, misspelt, says_training
+
+Refuse = Callable[[str, str, str], None]
+"""Takes the code, path and message of a problem."""
+
+
+def stated_training(value: Mapping[str, Any], path: str, refuse: Refuse) -> bool | None:
+    """Whether the object states that it is trained on; None where it states nothing."""
+    stated: dict[str, bool] = {}
+    for key, item in value.items():
+        if item is None:
+            continue
+        if key in TRAIN_KEYS:
+            if isinstance(item, (bool, int, float)) and item in (0, 1):
+                stated[key] = item == 1
+            else:
+                refuse("train-value", member(path, key), f'"{key}" is {_shown(item)}')
+        elif says_training(key) or (isinstance(item, bool) and may_say_training(key)):
+            meant = misspelt(key)
+            why = f"did you mean {meant}?" if meant in TRAIN_KEYS else "tools disagree on what it means"
+            refuse("train-key", member(path, key), f"the key {quoted(key)} is not read; {why}")
+    if len(set(stated.values())) > 1:
+        said = (
+            f'"{key}" says {"trained on" if is_trained else "not trained on"}' for key, is_trained in stated.items()
+        )
+        refuse("train-conflict", path, ", ".join(said))
+    return next(iter(stated.values()), None)
+
+
+def _shown(item: Any) -> str:
+    if isinstance(item, str):
+        return quoted(item)
+    return str(item) if isinstance(item, (int, float)) else kind_of(item)

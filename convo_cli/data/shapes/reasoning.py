@@ -1,0 +1,105 @@
+r"""The assistant's reasoning: kept in the text of its turn or dropped, as `data.reasoning` says.
+
+Reasoning stands in a key of the turn (``reasoning_content``, ``thinking``, ``reasoning``) or between tags in its text.
+When it is kept, it has one form: ``<think>\n…\n</think>\n\n`` before the answer. A text that already has the tags stays
+as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from convo_cli.config.schema import Reasoning
+from convo_cli.data.problems import kind_of, member, quoted
+from convo_cli.data.shapes.known_keys import is_reasoning_key
+from convo_cli.data.shapes.masks import Refuse
+
+_TAG = re.compile(r"<(/?)think\s*>", re.IGNORECASE | re.ASCII)
+_SPACE = " \t\n\r\f\v"
+
+
+def has_tag(text: str) -> bool:
+    """Whether the text has a tag that begins or ends reasoning."""
+    return "<" in text and _TAG.search(text) is not None
+
+
+def reasoning_keys(value: Mapping[str, Any]) -> list[str]:
+    """The keys of the object that hold reasoning."""
+    return [key for key, item in value.items() if is_reasoning_key(key) and _is_reasoning(item)]
+
+
+def with_reasoning(
+    text: str, path: str, beside: Mapping[str, Any], at: str, choice: Reasoning | None, refuse: Refuse
+) -> tuple[str, bool]:
+    """The text as it is trained on, and whether there was reasoning.
+
+    ``beside`` is the object at path ``at`` that the text, whose own path is ``path``, stands in.
+    """
+    keys = reasoning_keys(beside)
+    is_tagged = has_tag(text)
+    if is_tagged and (fault := _tag_fault(text)):
+        refuse("reasoning-tags", path, f"the text has {fault}")
+    elif not keys and not is_tagged:
+        return text, False
+    elif choice is None:
+        where = member(at, keys[0]) if keys else path
+        refuse("reasoning", where, f"the key {quoted(keys[0])} holds reasoning" if keys else "the text holds reasoning")
+    elif choice == "drop":
+        return _without_blocks(text) if is_tagged else text, True
+    elif keys and text.strip():
+        return _joined(text, path, {key: beside[key] for key in keys}, at, refuse), True
+    return text, True
+
+
+def _joined(text: str, path: str, thoughts: Mapping[str, Any], at: str, refuse: Refuse) -> str:
+    """The text with the reasoning of the keys before it, unless the text holds it already."""
+    known = {block.strip() for block in _parts(text)[1::2]}
+    for key, thought in thoughts.items():
+        if not isinstance(thought, str):
+            refuse("text-not-string", member(at, key), f"the reasoning is {kind_of(thought)}")
+            return text
+        inner = thought
+        if not _tag_fault(thought) and len(parts := _parts(thought.strip())) == 3 and not parts[0] + parts[2]:
+            inner = parts[1]
+        if has_tag(inner):
+            refuse("reasoning-tags", member(at, key), "the reasoning contains a <think> or </think> tag")
+            return text
+        known.add(inner.strip())
+    if len(known) > 1:
+        refuse("reasoning-twice", member(at, next(iter(thoughts))), "the turn has two different reasonings")
+    return text if has_tag(text) else f"<think>\n{known.pop()}\n</think>\n\n{text.strip()}"
+
+
+def _is_reasoning(value: Any) -> bool:
+    """Whether the value of a key is reasoning; true, false and numbers are settings."""
+    return bool(value.strip() if isinstance(value, str) else isinstance(value, (list, dict)) and value)
+
+
+def _parts(text: str) -> list[str]:
+    """Split a text at its tags; without a `_tag_fault` every second part is reasoning."""
+    ends = [bound for tag in _TAG.finditer(text) for bound in tag.span()]
+    return [text[start:end] for start, end in zip([0, *ends[1::2]], [*ends[0::2], len(text)], strict=True)]
+
+
+def _without_blocks(text: str) -> str:
+    """Remove reasoning; of the white space before and after a block, the longer one stays."""
+    first, *between, last = _parts(text)[0::2]
+    kept = [first.rstrip(_SPACE)]
+    space = first[len(kept[0]) :]
+    for part in (*(part for part in between if part.strip(_SPACE)), last):
+        said = part.lstrip(_SPACE)
+        kept += (max(space, part[: len(part) - len(said)], key=len), said.rstrip(_SPACE))
+        space = said[len(kept[-1]) :]
+    return "".join(kept) + space
+
+
+def _tag_fault(text: str) -> str | None:
+    """What is wrong with the order of the tags."""
+    is_open = False
+    for tag in _TAG.finditer(text):
+        if is_open != bool(tag[1]):
+            return "a <think> inside another" if is_open else "a </think> without a <think> before it"
+        is_open = not is_open
+    return "a <think> that is never closed" if is_open else None

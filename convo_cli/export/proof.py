@@ -1,0 +1,87 @@
+"""The proof that an exported folder, opened by plain transformers, answers as its checkpoint does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from convo_cli.data.dialogue import Turn
+from convo_cli.errors import CheckpointError, DataError
+from convo_cli.model.build import load_model
+from convo_cli.model.generation import Generator
+from convo_cli.model.open import generation_defaults
+from convo_cli.text.bounded.rendering import render_ids
+from convo_cli.text.tokenizers.pretrained import load_pretrained_tokenizer
+
+_PROBES: tuple[tuple[Turn, ...], ...] = (
+    (Turn("user", "Hello!"),),
+    (Turn("user", "Hi, how are you?"), Turn("assistant", "Fine, thank you."), Turn("user", "What shall we do today?")),
+    (Turn("user", "¿Qué tal? 안녕하세요 こんにちは 🙂"),),
+)
+_NUM_TOKENS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """How much was compared; a receipt exists only where all of it was equal."""
+
+    num_prompts: int
+    num_tokens: int
+
+
+def verify_export(folder: Path, original: Generator, probes: Sequence[Sequence[Turn]] = _PROBES) -> Receipt:
+    """Compare prompts and greedy replies, id by id; CheckpointError with the first difference.
+
+    Probes that do not fit the model's window are left out, and one has to be left.
+    """
+    tokenizer = load_pretrained_tokenizer(str(folder))
+    model: Any = load_model(str(folder)).eval()
+    stated = json.loads((folder / "generation_config.json").read_bytes())
+    model.generation_config = type(model.generation_config).from_dict(stated)  # all of it, as other programs read it
+    length = min(_NUM_TOKENS, original.encoder.max_length // 4)
+    # The folder's own defaults (a repetition penalty) act in its `generate`, so they have to act here too.
+    greedy = generation_defaults(original).model_copy(update={"temperature": 0.0, "max_new_tokens": length})
+    num_prompts = num_tokens = 0
+    for turns in probes:
+        try:
+            expected_prompt = original.encoder.prompt(turns, max_new_tokens=length)
+        except DataError:
+            continue
+        if expected_prompt.num_dropped:
+            continue
+        try:
+            ids = render_ids(tokenizer, str(tokenizer.chat_template or ""), turns, for_reply=True)
+        except DataError as error:
+            raise _difference("reads", turns, [], expected_prompt.ids) from error
+        if ids != expected_prompt.ids:
+            raise _difference("reads", turns, ids, expected_prompt.ids)
+        with torch.inference_mode():
+            prompt = torch.tensor([ids])  # (1, T)
+            output = model.generate(
+                prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=length
+            )
+        answer = output[0, len(ids) :].tolist()
+        expected = list(original.reply(turns, greedy).ids)
+        if answer != expected:
+            raise _difference("answers", turns, answer, expected)
+        num_prompts += 1
+        num_tokens += len(ids) + len(answer)
+    if num_prompts == 0:
+        raise CheckpointError(
+            f"the export cannot be compared with its checkpoint: no probe fits {original.encoder.max_length} tokens",
+            hint="train with a larger dialogue.max_length",
+        )
+    return Receipt(num_prompts, num_tokens)
+
+
+def _difference(verb: str, turns: Sequence[Turn], actual: list[int], expected: list[int]) -> CheckpointError:
+    return CheckpointError(
+        f"the export {verb} {turns[-1].text!r} otherwise than its checkpoint: ids {actual[:8]}… instead of "
+        f"{expected[:8]}…; nothing was written",
+        hint="this is a defect of convo or of the model's transformers code: please report it",
+    )

@@ -1,0 +1,227 @@
+"""Work that is done once for equal inputs: folders named by what went into them, whole or not there at all.
+
+A folder is made under a lock of its own, so that of two processes the second waits and then reads what the first one
+made. A killed process leaves at most a hidden folder that the next one removes. Every file is verified before it is
+read, and a folder that does not verify is made again. Only this user can enter the cache: it is no more readable
+than the data, and a folder that another user could have written is not read.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from filelock import FileLock, Timeout
+
+from convo_cli.errors import ChangedError, CheckpointError, typeable
+from convo_cli.events import Emit, Notice
+from convo_cli.storage.access import find_untrusted, make_private, masked, only_own
+from convo_cli.storage.atomic import disk_errors, publish_directory
+from convo_cli.storage.sealed import verify_directory
+from convo_cli.storage.snapshot import Snapshot
+
+T = TypeVar("T")
+
+NAME = ".convo-cache"
+"""The cache's folder inside output_dir: what is deleted with the runs is deleted with it."""
+
+_KEEP = 8
+"""Folders kept, the last used first; a run uses three at most."""
+_KEY_FILE = "key.json"
+_OURS = re.compile(r"(?P<aside>\.tmp-)?(?P<folder>(?:tokens|refused|tokenizer)-[0-9a-f]{16}-[0-9a-f]{16})(?(aside)-.*)")
+_LOCK = ".lock"
+
+
+class Cache:
+    """A folder of such folders, inside ``home`` where one may write there, else one that goes with the process."""
+
+    def __init__(self, home: Path | None, emit: Emit) -> None:
+        self._emit = emit
+        self._is_kept = home is not None and _is_writable(home / NAME)
+        self._root = home / NAME if home is not None and self._is_kept else _temporary()
+
+    def opener(self, path: str, flags: int) -> int:
+        """Open a file of the cache, as an ``opener`` for `open`; PermissionError where it belongs to another user.
+
+        Owners are not checked in a temporary cache, because its file system may not keep them.
+        """
+        return (only_own if self._is_kept else os.open)(path, flags)
+
+    def get(
+        self,
+        kind: str,
+        key: Mapping[str, Any],
+        make: Callable[[Path], None],
+        open_: Callable[[Path], T],
+        variant: Mapping[str, Any] | None = None,
+    ) -> tuple[T, bool]:
+        """Return what ``open_`` reads from the folder of this kind, key and variant, and whether the folder existed.
+
+        ``make`` fills an empty folder where none exists, or where ``open_`` raises CheckpointError or OSError for the
+        existing one. If ``make`` raises, it leaves nothing behind.
+        """
+        with self._locked(kind, key, variant or {}) as folder:
+            found = self._found(folder, open_)
+            if not found:
+                publish_directory(folder, partial(_fill, make, key, variant or {}))
+            os.utime(folder)
+            opened = found[0] if found else open_(folder)
+        self._prune()
+        return opened, bool(found)
+
+    def keep(self, kind: str, key: Mapping[str, Any], variant: Mapping[str, Any], made: Path) -> None:
+        """Move the files of a folder that ``make`` has filled and then refused to where `related` finds them."""
+
+        def move(aside: Path) -> None:
+            for file in made.iterdir():
+                os.replace(file, aside / file.name)
+
+        with self._locked(kind, key, variant) as folder:
+            publish_directory(folder, partial(_fill, move, key, variant))
+
+    def related(
+        self, kinds: Sequence[str], key: Mapping[str, Any], open_: Callable[[Path], T]
+    ) -> list[tuple[Mapping[str, Any], T]]:
+        """Return the existing variants of this key, of any of the kinds, and what ``open_`` reads from their folders.
+
+        Called while ``make`` fills a folder of the cache.
+        """
+        found = []
+        for kind in kinds:
+            family = _name(kind, key, {}).rpartition("-")[0]
+            for folder in sorted(self._root.glob(f"{family}-*[0-9a-f]")):
+                # A locked folder is being filled, perhaps by this process; a damaged one is useless.
+                with (
+                    suppress(Timeout, CheckpointError, ChangedError, OSError),
+                    FileLock(_lock_of(folder)).acquire(timeout=0),
+                ):
+                    verified = self._verified(folder)
+                    variant = self._read_variant(folder, kind, key)
+                    opened = open_(folder)
+                    verified.require_unchanged()
+                    found.append((variant, opened))
+        return found
+
+    def _found(self, folder: Path, open_: Callable[[Path], T]) -> list[T]:
+        """Return what ``open_`` reads from an intact folder, in a list; empty where it has to be created."""
+        if not os.path.lexists(folder):
+            return []
+        try:
+            verified = self._verified(folder)
+            opened = open_(folder)
+        except (CheckpointError, OSError) as error:
+            what = error if isinstance(error, CheckpointError) else f"{folder}: {error.strerror or error}"
+            self._emit(Notice(f"{what}; it is created again", is_warning=True))
+            return []
+        verified.require_unchanged()
+        return [opened]
+
+    def _verified(self, folder: Path) -> Snapshot:
+        """Return a snapshot from before the check; CheckpointError for damage, or files that others could write."""
+        if self._is_kept and (untrusted := find_untrusted(folder)):
+            raise CheckpointError(untrusted)
+        return verify_directory(folder)
+
+    def _read_variant(self, folder: Path, kind: str, key: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the variant of a folder; CheckpointError where the folder is named after another one."""
+        try:
+            with open(folder / _KEY_FILE, "rb", opener=self.opener) as file:
+                variant = json.load(file)["variant"]
+            if _name(kind, key, variant) == folder.name:
+                return cast("Mapping[str, Any]", variant)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise CheckpointError(f"{folder / _KEY_FILE}: {error}") from error
+        raise CheckpointError(f"{folder / _KEY_FILE}: belongs to another folder")
+
+    def _prepare_root(self) -> None:
+        """Create the cache, or close it to other users; use a temporary one where they could have written into it."""
+        self._root.parent.mkdir(parents=True, exist_ok=True)
+        if self._is_kept and (reason := make_private(self._root)):
+            self._emit(
+                Notice(
+                    f"{self._root}: not used, because {reason}; the data is prepared for this command alone. To keep "
+                    f"prepared data, remove the folder (rm -r {typeable(self._root)}) or choose another output_dir",
+                    is_warning=True,
+                )
+            )
+            self._root, self._is_kept = _temporary(), False
+
+    @contextmanager
+    def _locked(self, kind: str, key: Mapping[str, Any], variant: Mapping[str, Any]) -> Iterator[Path]:
+        """Hold the lock of a folder; if the block raises, nothing is left behind."""
+        missing = [above for above in (self._root, *self._root.parents) if not above.exists()]
+        with disk_errors(self._root):
+            self._prepare_root()
+            folder = self._root / _name(kind, key, variant)
+            lock = FileLock(_lock_of(folder))
+            try:
+                with masked(0o700):
+                    lock.acquire(timeout=0)
+            except Timeout:
+                self._emit(Notice("another convo prepares the same data; waiting for it"))
+                lock.acquire()
+        try:
+            with masked(0o700):
+                yield folder
+        except BaseException:
+            with suppress(OSError):  # not empty: another process uses it
+                Path(lock.lock_file).unlink()
+                for above in missing:
+                    above.rmdir()
+            raise
+        finally:
+            lock.release()
+
+    def _prune(self) -> None:
+        """Remove the folders not used for longest and what killed processes left, but nothing that one is at."""
+        with suppress(OSError):  # another process prunes at the same time; the next run removes the rest
+            ours = [(path, match) for path in self._root.iterdir() if (match := _OURS.fullmatch(path.name))]
+            folders = [path for path, match in ours if not match["aside"]]
+            folders.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+            for doomed in [*(path for path, match in ours if match["aside"]), *folders[_KEEP:]]:
+                home = _OURS.fullmatch(doomed.name)
+                assert home is not None, "it is one of ours"
+                lock = FileLock(self._root / f"{home['folder']}{_LOCK}")
+                with suppress(Timeout), lock.acquire(timeout=0):
+                    shutil.rmtree(doomed)
+                    if doomed in folders:
+                        Path(lock.lock_file).unlink()
+
+
+def _fill(make: Callable[[Path], None], key: Mapping[str, Any], variant: Mapping[str, Any], aside: Path) -> None:
+    make(aside)
+    (aside / _KEY_FILE).write_bytes(_text({"key": key, "variant": variant}))
+
+
+def _name(kind: str, key: Mapping[str, Any], variant: Mapping[str, Any]) -> str:
+    return "-".join([kind, *(hashlib.sha256(_text(part)).hexdigest()[:16] for part in (key, variant))])
+
+
+def _temporary() -> Path:
+    """Create a folder that is removed when the process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="convo-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _text(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, sort_keys=True, indent=1).encode()
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}{_LOCK}")
+
+
+def _is_writable(folder: Path) -> bool:
+    above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return above.is_dir() and os.access(above, os.W_OK | os.X_OK)

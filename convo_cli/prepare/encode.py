@@ -1,0 +1,132 @@
+"""Dialogue files to parts of a token store: read, encoded and checked a chunk at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import chain, islice
+
+from convo_cli.background import one_ahead
+from convo_cli.config.schema import RunConfig
+from convo_cli.data.dialogue import Dialogue
+from convo_cli.data.omissions import Omissions
+from convo_cli.data.problems import LongTurn, Problem, ProblemSink
+from convo_cli.data.unchanged import read_unchanged
+from convo_cli.errors import DataError
+from convo_cli.events import Emit, Notice, Progress
+from convo_cli.prepare.earlier import EarlierStore, find_encoded
+from convo_cli.prepare.preflight import check_targets
+from convo_cli.runs.provenance.run_info import DataFile
+from convo_cli.text.encoder import DialogueEncoder
+from convo_cli.tokens.store import LEFT_OUT, NO_TARGET, USER_TARGET, Encoded, TokenStore
+
+_CHUNK = 256  # dialogues encoded at once: the tokenizer works on all cores
+_CHECKED_DIALOGUES = 64  # rendered by transformers as well, and read back
+
+
+def encode_files(
+    files: Sequence[DataFile],
+    config: RunConfig,
+    encoder: DialogueEncoder,
+    found: ProblemSink,
+    emit: Emit,
+    *,
+    omissions: Sequence[Omissions] | None = None,
+    stage: str,
+    max_dialogues: int | None = None,
+    total: int | None = None,
+    earlier: Sequence[EarlierStore] = (),
+) -> Iterator[TokenStore]:
+    """Encode every dialogue of the files, or the first ``max_dialogues``, a chunk at a time.
+
+    ``omissions``, one for each file, count what is not trained on (see `read_dialogues`). What keeps a dialogue from
+    being trained on goes to ``found``. Dialogues are taken from ``earlier`` stores where encoding them would give the
+    same. ModelError where transformers would render the first dialogues otherwise than training does, FileChangedError
+    where a file is no longer the one that was hashed.
+    """
+    paths = [file.path for file in files]
+
+    def tasks(stream: Iterator[Dialogue]) -> Iterator[Callable[[], list[tuple[Dialogue, Encoded | Problem]]]]:
+        num_read = 0
+        while chunk := list(islice(stream, _CHUNK)):
+            if num_read == 0:
+                _check_template(chunk[:_CHECKED_DIALOGUES], encoder, emit)
+            known = [
+                find_encoded(earlier, number, dialogue, encoder.max_length)
+                for number, dialogue in enumerate(chunk, num_read)
+            ]
+            yield partial(_encode_rest, chunk, known, config, encoder)
+            num_read += len(chunk)
+
+    done = 0
+    with read_unchanged(files, config.data, omissions) as dialogues:
+        # Tokenizers release Python's lock: while a chunk is encoded, the next one is read and the one before it stored.
+        for chunk in one_ahead(tasks(islice(dialogues, max_dialogues))):
+            yield to_store(chunk, config, encoder, found, paths)
+            done += len(chunk)
+            emit(Progress(stage, done, total))
+    if done == 0:
+        raise DataError(
+            "the data contains no dialogue to train on",
+            hint='dialogues that say "train": false (or "weight": 0, "loss": false) are left out',
+        )
+
+
+def _encode_rest(
+    chunk: Sequence[Dialogue], known: Sequence[Encoded | None], config: RunConfig, encoder: DialogueEncoder
+) -> list[tuple[Dialogue, Encoded | Problem]]:
+    """Return each dialogue with its known encoding, or else with a new one."""
+    fresh = iter(encode([dialogue for dialogue, one in zip(chunk, known, strict=True) if one is None], config, encoder))
+    return [(dialogue, one or next(fresh)) for dialogue, one in zip(chunk, known, strict=True)]
+
+
+def encode(dialogues: Sequence[Dialogue], config: RunConfig, encoder: DialogueEncoder) -> list[Encoded | Problem]:
+    """The examples of each dialogue, with user targets only where a step of the run is trained on them."""
+    found = encoder.encode_all(dialogues, config.dialogue.train_on, config.dialogue.long_turns)
+    if not trains_on_users(config):
+        for example in chain.from_iterable(one.examples for one in found if isinstance(one, Encoded)):
+            example.targets[example.targets == USER_TARGET] = NO_TARGET
+    return found
+
+
+def to_store(
+    encoded: Sequence[tuple[Dialogue, Encoded | Problem]],
+    config: RunConfig,
+    encoder: DialogueEncoder,
+    found: ProblemSink,
+    paths: Sequence[str] = (),
+) -> TokenStore:
+    """The dialogues as training reads them; what keeps one from being trained on goes to ``found``."""
+    accepted = list[tuple[Dialogue, Encoded]]()
+    for dialogue, one in encoded:
+        if isinstance(one, Encoded):
+            accepted.append((dialogue, one))
+            continue
+        accepted.append((dialogue, LEFT_OUT))
+        if not (isinstance(one, LongTurn) and config.dialogue.long_turns == "drop"):
+            found(one)
+    part = TokenStore.build(accepted, paths)
+    check_targets([dialogue for dialogue, _ in accepted], part, config.dialogue.train_on, encoder.stop_ids, found)
+    return part
+
+
+def _check_template(dialogues: Iterable[Dialogue], encoder: DialogueEncoder, emit: Emit) -> None:
+    """Prove that transformers renders these dialogues alike, and warn where ids do not give the text back."""
+    changed = []
+    for dialogue in dialogues:
+        encoder.require_parity(dialogue.turns)
+        changed += [(dialogue, turn.text) for turn in dialogue.turns if encoder.reads_back(turn.text) != turn.text]
+    if changed:
+        dialogue, text = changed[0]
+        emit(
+            Notice(
+                f"the tokenizer does not keep every text as it is: {dialogue.where} says {text[:80]!r}, the model "
+                f"will read {encoder.reads_back(text)[:80]!r} ({len(changed)} of the first turns differ)",
+                is_warning=True,
+            )
+        )
+
+
+def trains_on_users(config: RunConfig) -> bool:
+    """Whether a step of the run is trained on user turns."""
+    return config.dialogue.train_on == "all" or config.dialogue.user_turns_until > 0

@@ -1,0 +1,145 @@
+"""The checks of encoded data before step 1: every dialogue has targets, end tokens among them, and fits its windows.
+
+Problems are gathered over the whole data and refused together; the counts are what the tables of `train` and
+`validate-data` show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from convo_cli.config.schema import LongTurns, TrainOn
+from convo_cli.data.checks.report import ProblemGroup, Spread, spread
+from convo_cli.data.checks.statistics import ProblemTally
+from convo_cli.data.dialogue import Dialogue, has_target
+from convo_cli.data.problems import LongTurn, Problem, ProblemSink
+from convo_cli.errors import DataError
+from convo_cli.events import Emit, Notice, TokenCounts
+from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET, TokenStore
+
+_MAX_NAMED = 5
+MAX_LENGTH_LIMIT = 1_048_576  # of dialogue.max_length
+
+
+class PreflightError(DataError):
+    """The data cannot be trained on; ``groups`` has every kind of reason.
+
+    ``needed`` is the smallest dialogue.max_length that would hold all turns that are too long; 0 where there is none.
+    """
+
+    def __init__(self, groups: Sequence[ProblemGroup], needed: int = 0) -> None:
+        lines = []
+        for group in groups:
+            lines += [str(problem) for problem in group.problems[:_MAX_NAMED]]
+            if more := group.count - len(group.problems[:_MAX_NAMED]):
+                lines.append(f"{more:,} more like this")
+        number = sum(group.count for group in groups)
+        message = f"the data cannot be trained on: {number:,} {'error' if number == 1 else 'errors'}"
+        hints = "\n      ".join(dict.fromkeys(group.hint for group in groups))
+        super().__init__("\n  ".join([message, *lines]), hint=hints)
+        self.groups = tuple(groups)
+        self.needed = needed
+
+
+class Refusals(ProblemTally):
+    """Problems as a tally keeps them, and the smallest max_length that would hold all turns that are too long."""
+
+    needed = 0
+
+    def __call__(self, problem: Problem) -> None:
+        super().__call__(problem)
+        if isinstance(problem, LongTurn):
+            self.needed = max(self.needed, problem.needed)
+
+
+def advice_for_long_turns(needed: int, context: int | None, long_turns: LongTurns) -> str:
+    """What to do where turns are too long for any window; ``context`` is what the model can read, where known."""
+    is_split = long_turns == "split"  # then only what stands before every turn is too long
+    instead = "dialogue.long_turns: drop" if is_split else "dialogue.long_turns: split (or drop)"
+    if needed > MAX_LENGTH_LIMIT:
+        return f"set {instead}"
+    fit = "all turns could be split at" if is_split else "all turns would fit into"
+    if context is not None and needed > context:
+        return f"{fit} a dialogue.max_length of {needed}, but the model reads at most {context}: set {instead}"
+    reason = "at which all turns can be split" if is_split else "into which all turns fit"
+    return f"set dialogue.max_length: {needed}, {reason}, or {instead}"
+
+
+def check_targets(
+    dialogues: Sequence[Dialogue], part: TokenStore, train_on: TrainOn, stop_ids: Sequence[int], found: ProblemSink
+) -> None:
+    """Find the dialogues of ``part`` without a target, or with a trained reply whose end token is no target."""
+    is_end = np.isin(part.input_ids[:], stop_ids) & (part.targets[:] == ASSISTANT_TARGET)
+    before = np.concatenate([[0], np.cumsum(is_end)])
+    ends = np.bincount(part.dialogue_of, np.diff(before[part.offsets]), minlength=len(dialogues))
+    for dialogue, num_ends, num_tokens in zip(dialogues, ends, part.dialogues["num_tokens"], strict=True):
+        if not num_tokens:  # left out, for another reason
+            continue
+        if not has_target(dialogue.turns, train_on):
+            message = f"no turn of the dialogue is trained on (train_on: {train_on})"
+            found(_problem("no-target", message, dialogue))
+        elif num_ends < (expected := _num_trained_replies(dialogue, train_on)):
+            message = f"only {num_ends:.0f} of {expected} replies have an end token that is trained on"
+            found(_problem("end-not-learnt", message, dialogue))
+
+
+def count_tokens(store: TokenStore, max_length: int) -> TokenCounts:
+    """The numbers of the table."""
+    whole = store.dialogues["num_tokens"]
+    whole = whole[whole > 0]
+    return TokenCounts(
+        num_dialogues=store.num_dialogues,
+        num_examples=len(store),
+        num_over_length=int(np.count_nonzero(whole > max_length)),
+        num_tokens=store.num_tokens,
+        num_targets_by_role={
+            "assistant": store.num_targets(ASSISTANT_TARGET),
+            "user": store.num_targets(USER_TARGET),
+        },
+        median_tokens=float(np.median(whole)),
+        max_tokens=int(whole.max()),
+        num_split=int(np.count_nonzero(store.dialogues["is_split"])),
+        num_left_out=len(store.dialogues) - len(whole),
+    )
+
+
+def tokens_per_dialogue(store: TokenStore) -> Spread:
+    """How long the dialogues are, before they are cut into windows."""
+    whole = store.dialogues["num_tokens"]
+    values, counts = np.unique(whole[whole > 0], return_counts=True)
+    result = spread(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+    assert result is not None, "a store that passed has at least one dialogue"
+    return result
+
+
+def warn_of_leaks(
+    train: TokenStore, validation: TokenStore, files: tuple[Sequence[str], Sequence[str]], emit: Emit
+) -> None:
+    """Warn of validation dialogues that are also in the training data: how many, and where the first ones are."""
+    seen, asked = train.dialogues["fingerprint"], validation.dialogues["fingerprint"]
+    is_kept, is_asked = train.dialogues["num_tokens"] > 0, validation.dialogues["num_tokens"] > 0
+    shared = np.flatnonzero(np.isin(asked, seen[is_kept]) & is_asked)
+    if not len(shared):
+        return
+    pairs = []
+    for index in shared[:3]:
+        first = int(np.argmax((seen == asked[index]) & is_kept))
+        pairs.append(f"{validation.where(index, files[1])} is {train.where(first, files[0])}")
+    emit(
+        Notice(
+            f"{len(shared):,} of {validation.num_dialogues:,} validation dialogues are also in the training data, so "
+            f"scores look better than they are ({'; '.join(pairs)}{' …' if len(shared) > 3 else ''})",
+            is_warning=True,
+        )
+    )
+
+
+def _problem(code: str, message: str, dialogue: Dialogue) -> Problem:
+    return Problem(code, message, column=1, line=dialogue.line, file=dialogue.file)
+
+
+def _num_trained_replies(dialogue: Dialogue, train_on: TrainOn) -> int:
+    replies = [turn for turn in dialogue.turns if turn.role == "assistant"]
+    return sum(turn.is_trained for turn in (replies[-1:] if train_on == "last" else replies))

@@ -1,0 +1,245 @@
+"""From dialogue files to an encoder and token stores: all that happens to the data before step 1, done once.
+
+The tokenizer of a from-scratch run and the encoded data are cached by content (see `cache`), so a second run on the
+same data, or a resumed one, opens what the first one wrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from convo_cli import __version__
+from convo_cli.background import in_background
+from convo_cli.config.schema import RunConfig
+from convo_cli.data.checks.report import ProblemGroup
+from convo_cli.data.omissions import Omissions, report_omissions
+from convo_cli.data.unchanged import read_unchanged
+from convo_cli.errors import CheckpointError, DataError
+from convo_cli.events import Emit, Notice, Progress
+from convo_cli.prepare.cache import Cache
+from convo_cli.prepare.earlier import REFUSED, TOKENS, find_earlier
+from convo_cli.prepare.encode import encode_files, trains_on_users
+from convo_cli.prepare.preflight import (
+    PreflightError,
+    Refusals,
+    advice_for_long_turns,
+    warn_of_leaks,
+)
+from convo_cli.prepare.stored import open_stored, write_omissions
+from convo_cli.runs.provenance.run_info import DataFile, DataFiles
+from convo_cli.text.contract import contract_of
+from convo_cli.text.encoder import DialogueEncoder
+from convo_cli.text.readback import reloadable
+from convo_cli.text.template import make_template
+from convo_cli.text.tokenizers.hub import local_folder
+from convo_cli.text.tokenizers.pretrained import load_pretrained_tokenizer
+from convo_cli.text.tokenizers.trained import (
+    SPIECE_FILE,
+    add_special_tokens,
+    from_sentencepiece,
+    keep_special_tokens_whole,
+    train_sentencepiece,
+)
+from convo_cli.text.tokenizers.vocabulary import num_ids
+from convo_cli.tokens.store import TokenStore, write
+
+_FORMAT = 6  # of what is cached; a change to how text becomes ids and targets needs another number
+_NAMED = 5  # dialogues left out, in a notice
+
+
+@dataclass(frozen=True)
+class PreparedText:
+    """The encoder of a new run; ``spiece`` is the SentencePiece model it was made from, if it was."""
+
+    encoder: DialogueEncoder
+    spiece: bytes | None
+    num_new_tokens: int
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """What a run learns from and is evaluated on."""
+
+    train: TokenStore
+    validation: TokenStore | None
+
+
+def build_encoder(config: RunConfig, files: DataFiles, cache: Cache, emit: Emit) -> PreparedText:
+    """The pretrained model's tokenizer, or one trained on the training dialogues, with the template's tokens added."""
+    spiece = None
+    if config.model.pretrained is not None:
+        tokenizer = load_pretrained_tokenizer(config.model.pretrained, config.model.revision)
+        keep_special_tokens_whole(tokenizer)
+    else:
+        spiece = _spiece(config, files, cache, emit)
+        tokenizer = from_sentencepiece(spiece)
+        if len(tokenizer) < config.tokenizer.vocab_size:
+            emit(
+                Notice(
+                    f"the vocabulary has {len(tokenizer)} tokens, not {config.tokenizer.vocab_size} "
+                    "(tokenizer.vocab_size): there is not enough training text for more"
+                )
+            )
+    template = make_template(config.dialogue.template, tokenizer)
+    if template.name != config.dialogue.template:
+        emit(Notice(f"dialogue.template: auto chooses {template.name}"))
+    new = add_special_tokens(tokenizer, template.special_tokens)
+    if tokenizer.eos_token is None:
+        tokenizer.eos_token = template.stop_tokens[-1]
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if config.model.pretrained is not None:
+        source = local_folder(config.model.pretrained, config.model.revision)
+        saved_as = reloadable(tokenizer, source, emit)
+        if saved_as is not tokenizer:
+            tokenizer, template = saved_as, make_template(template.name, saved_as)
+    encoder = DialogueEncoder(tokenizer, template, max_length=config.dialogue.max_length)
+    return PreparedText(encoder, spiece, len(new))
+
+
+def prepare_data(
+    config: RunConfig, files: DataFiles, encoder: DialogueEncoder, cache: Cache, emit: Emit, *, max_listed: int = 5
+) -> PreparedData:
+    """The pre-flight: encode the training and validation data, or map what was encoded before.
+
+    Raises PreflightError where dialogues cannot be trained on, with the first ``max_listed`` of each kind, and
+    ModelError where transformers would render the first dialogues otherwise than training does.
+    """
+
+    def store(files: Sequence[DataFile], what: str, max_dialogues: int | None) -> TokenStore:
+        contract = contract_of(encoder).model_dump(exclude={"max_length"})
+        key = {
+            **_reading(config, files),
+            "packages": {"convo": __version__, **{name: version(name) for name in ("tokenizers", "transformers")}},
+            "contract": contract,
+            "train_on": config.dialogue.train_on,
+            "learns_from_users": trains_on_users(config),
+            "max_dialogues": max_dialogues,
+        }
+        variant = {"max_length": encoder.max_length, "long_turns": config.dialogue.long_turns}
+        size = num_ids(encoder.tokenizer)
+
+        def make(folder: Path) -> None:
+            refusals = Refusals(max_listed)
+            omissions = [Omissions() for _ in files]
+            chunks = encode_files(
+                files, config, encoder, refusals, emit, omissions=omissions,
+                stage=f"encoding {what} data", max_dialogues=max_dialogues, total=_num_lines(files, max_dialogues),
+                earlier=find_earlier(cache, key, num_ids=size, num_files=len(files)),
+            )  # fmt: skip
+            write(chunks, folder)
+            write_omissions(omissions, folder)
+            if groups := refusals.groups():
+                if refusals.needed:
+                    cache.keep(REFUSED, key, variant, folder)
+                raise PreflightError(groups, refusals.needed)
+
+        open_ = partial(open_stored, cache=cache, num_ids=size, max_length=encoder.max_length, num_files=len(files))
+        (opened, omissions), was_there = cache.get(TOKENS, key, make, open_, variant)
+        if was_there:
+            emit(Notice(f"the {what} data was encoded by an earlier run; using its tokens"))
+        report_omissions(omissions, [file.path for file in files], config.data.reasoning, emit)
+        _report_left_out(opened, what, files, encoder.max_length, emit)
+        return opened
+
+    train = validation = None
+    refused: list[ProblemGroup] = []
+    needed = 0
+    try:
+        train = store(files.train, "training", None)
+    except PreflightError as error:
+        refused, needed = [*error.groups], error.needed
+    try:
+        if files.validation:
+            validation = store(files.validation, "validation", config.evaluation.max_dialogues)
+    except PreflightError as error:
+        refused, needed = [*refused, *error.groups], max(needed, error.needed)
+    if train is None or refused:
+        if needed:
+            hint = advice_for_long_turns(needed, _context(config), config.dialogue.long_turns)
+            refused = [replace(group, hint=hint) if group.code == "turn-too-long" else group for group in refused]
+        raise PreflightError(refused, needed)
+    if validation is not None:
+        warn_of_leaks(train, validation, (config.data.train, config.data.validation), emit)
+    return PreparedData(train, validation)
+
+
+def _report_left_out(store: TokenStore, what: str, files: Sequence[DataFile], max_length: int, emit: Emit) -> None:
+    """Name the dialogues that `dialogue.long_turns: drop` left out; DataError where none is left."""
+    left_out = np.flatnonzero(store.dialogues["num_tokens"] == 0)
+    if not len(left_out):
+        return
+    paths = [file.path for file in files]
+    named = ", ".join(store.where(int(index), paths) for index in left_out[:_NAMED])
+    message = (
+        f"{len(left_out):,} of {len(store.dialogues):,} {what} dialogues are left out, because a turn is too long for "
+        f"dialogue.max_length {max_length}: {named}{', …' if len(left_out) > _NAMED else ''}"
+    )
+    if not store.num_dialogues:
+        raise DataError(message, hint="raise dialogue.max_length, or set dialogue.long_turns: split")
+    emit(Notice(message, is_warning=True))
+
+
+def _context(config: RunConfig) -> int | None:
+    """Longest sequence of the model, where that can be known before it is loaded."""
+    if config.model.scratch is not None:
+        return config.model.scratch.context
+    from convo_cli.model.build import read_context_length
+
+    assert config.model.pretrained is not None, "the schema allows exactly one origin"
+    return read_context_length(config.model.pretrained, config.model.revision)
+
+
+def _spiece(config: RunConfig, files: DataFiles, cache: Cache, emit: Emit) -> bytes:
+    def make(folder: Path) -> None:
+        emit(Progress("training the tokenizer", 0))
+        (folder / SPIECE_FILE).write_bytes(in_background(train))
+
+    def train() -> bytes:
+        with read_unchanged(files.train, config.data) as dialogues:
+            texts = (turn.text for dialogue in dialogues for turn in dialogue.turns)
+            return train_sentencepiece(texts, config.tokenizer)
+
+    key = {
+        **_reading(config, files.train),
+        "packages": {"sentencepiece": version("sentencepiece")},
+        "tokenizer": config.tokenizer.model_dump(),
+    }
+
+    def open_(folder: Path) -> bytes:
+        with open(folder / SPIECE_FILE, "rb", opener=cache.opener) as file:
+            spiece = file.read()
+        try:
+            size = len(from_sentencepiece(spiece))
+        except Exception as error:  # the libraries raise half a dozen types
+            raise CheckpointError(f"{folder / SPIECE_FILE}: {error}") from error
+        if size > config.tokenizer.vocab_size:
+            raise CheckpointError(f"{folder / SPIECE_FILE}: {size:,} tokens, more than tokenizer.vocab_size")
+        return spiece
+
+    return cache.get("tokenizer", key, make, open_)[0]
+
+
+def _reading(config: RunConfig, files: Sequence[DataFile]) -> dict[str, object]:
+    """What decides which dialogues are read from the files."""
+    return {
+        "format": _FORMAT,
+        "files": [file.sha256 for file in files],
+        "first_speaker": config.data.first_speaker,
+        "speakers": config.data.speakers.model_dump(),
+        "reasoning": config.data.reasoning,
+    }
+
+
+def _num_lines(files: Sequence[DataFile], most: int | None) -> int | None:
+    """How many dialogues there are about; None where a packed file does not tell."""
+    if not all(file.num_lines for file in files):
+        return None
+    total = sum(file.num_lines for file in files)
+    return total if most is None else min(total, most)

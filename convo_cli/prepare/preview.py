@@ -1,0 +1,66 @@
+"""What `train` would do with data and a config, without a model: the same preparation and checks, and their result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from convo_cli.config.schema import RunConfig
+from convo_cli.data.checks.report import Spread
+from convo_cli.events import Emit, TokenCounts
+from convo_cli.prepare.cache import Cache
+from convo_cli.prepare.preflight import count_tokens, tokens_per_dialogue
+from convo_cli.prepare.prepare import PreparedData, build_encoder, prepare_data
+from convo_cli.runs.provenance.run_info import DataFiles, with_hashed_data
+from convo_cli.text.encoder import DialogueEncoder
+from convo_cli.text.readable import Stretch, stretches
+
+
+@dataclass(frozen=True)
+class ShownExample:
+    """An example of the training data, and where its dialogue stands."""
+
+    where: str
+    stretches: tuple[Stretch, ...]
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What `validate-data` tells of data and a config that `train` would accept."""
+
+    template: str
+    max_length: int
+    training: TokenCounts
+    validation: TokenCounts | None
+    tokens_per_dialogue: Spread
+    """Of the training data, before windows are cut."""
+    shown: tuple[ShownExample, ...]
+
+
+def preview(config: RunConfig, emit: Emit, *, home: Path | None, max_listed: int, num_shown: int) -> Preview:
+    """Do all that `train` does before it builds a model; ``home`` is where its cache is, None for none.
+
+    Raises what `build_encoder` and `prepare_data` raise.
+    """
+    cache = Cache(home, emit)
+
+    def prepare(files: DataFiles) -> tuple[DialogueEncoder, PreparedData]:
+        encoder = build_encoder(config, files, cache, emit).encoder
+        return encoder, prepare_data(config, files, encoder, cache, emit, max_listed=max_listed)
+
+    encoder, data = with_hashed_data(config.data, prepare, emit)
+    train = data.train
+    return Preview(
+        template=encoder.template.name,
+        max_length=encoder.max_length,
+        training=count_tokens(train, encoder.max_length),
+        validation=None if data.validation is None else count_tokens(data.validation, encoder.max_length),
+        tokens_per_dialogue=tokens_per_dialogue(train),
+        shown=tuple(
+            ShownExample(
+                train.where(int(train.dialogue_of[index]), config.data.train),
+                tuple(stretches(encoder, train[index])),
+            )
+            for index in range(min(num_shown, len(train)))
+        ),
+    )

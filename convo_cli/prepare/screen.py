@@ -1,0 +1,66 @@
+"""The judge of `validate-data --fix --config`: which repaired dialogues a config refuses, one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeAlias
+
+from convo_cli.config.schema import RunConfig
+from convo_cli.data.dialogue import Dialogue, Turn
+from convo_cli.data.problems import Problem
+from convo_cli.data.repair.copies import Judge
+from convo_cli.prepare.cache import Cache
+from convo_cli.prepare.encode import encode, to_store
+from convo_cli.prepare.prepare import build_encoder
+from convo_cli.runs.provenance.run_info import DataFiles, read_data_files
+
+Repair: TypeAlias = Callable[[Callable[[bytes], object], Judge | None], int]
+"""Hands the lines that a judge accepts to a writer, and returns how many."""
+
+
+def judge_of(config: RunConfig, repair: Repair) -> Judge | None:
+    """A judge that refuses each line that the pre-flight of the accepted lines would refuse; None if no line is left.
+
+    A new tokenizer is trained on the accepted lines, and also decides which lines are accepted. So it is trained again
+    until it refuses no further line.
+    """
+    refused: dict[tuple[Turn, ...], Problem] = {}
+    if config.model.pretrained is not None:
+        return _judge(config, DataFiles((), ()), refused)
+    with TemporaryDirectory(prefix="convo-fix-") as folder:
+        lines = Path(folder) / "accepted.jsonl"
+        data = config.data.model_copy(update={"train": (str(lines),), "validation": ()})
+        config = config.model_copy(update={"data": data})
+
+        def write_lines(judge: Judge | None) -> int:
+            with lines.open("wb") as file:
+                return repair(file.write, judge)
+
+        judge, num_before = None, 0
+        while (num_lines := write_lines(judge)) not in (0, num_before):
+            judge, num_before = _judge(config, read_data_files(data), refused), num_lines
+        return judge
+
+
+def _judge(config: RunConfig, files: DataFiles, refused: dict[tuple[Turn, ...], Problem]) -> Judge:
+    """A judge with the encoder of a run on these files, which also refuses what is ``refused`` already."""
+    encoder = build_encoder(config, files, Cache(None, _ignore), _ignore).encoder
+
+    def judge(turns: Sequence[Turn]) -> Problem | None:
+        dialogue = Dialogue(tuple(turns))
+        if dialogue.turns not in refused:
+            found: list[Problem] = []
+            encoded = zip([dialogue], encode([dialogue], config, encoder), strict=True)
+            to_store(list(encoded), config, encoder, found.append)
+            if not found:
+                return None
+            refused[dialogue.turns] = found[0]
+        return refused[dialogue.turns]
+
+    return judge
+
+
+def _ignore(event: object) -> None:
+    """The pre-flight of the fixed file reports the same again."""

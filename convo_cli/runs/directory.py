@@ -1,0 +1,181 @@
+"""The names inside a run directory; everything is relative to it, so it can be moved.
+
+runs/<name>/
+  config.yaml  run.json  metrics.jsonl  samples.jsonl  plots/  tensorboard/
+  checkpoints/step-00001200/
+  last.json  best-loss.json  best-metric.json     for people and scripts; convo itself reads the checkpoints
+  stop                                            made by the user: save and stop
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from convo_cli.errors import CheckpointError, DiskError, UsageError, typeable
+from convo_cli.storage.access import link_of_another_user
+from convo_cli.storage.files import UnsafeFileError, is_directory, is_regular, require_regular, special_kind_at
+
+LABELS = ("last", "best-loss", "best-metric")
+"""Names of the pointers, small files that name a checkpoint."""
+PLOTS = ("learning_rate.png", "loss.png")
+_CHECKPOINT_NAME = re.compile(r"step-(\d{8,})")
+
+
+@dataclass(frozen=True, slots=True)
+class RunDirectory:
+    """Paths of one run."""
+
+    path: Path
+
+    @property
+    def is_run(self) -> bool:
+        """Whether `convo train` made it, as far as its names tell."""
+        return os.path.lexists(self.config) and os.path.lexists(self.checkpoints)
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def info(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples.jsonl"
+
+    @property
+    def plots(self) -> Path:
+        return self.path / "plots"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / ".lock"
+
+    @property
+    def stop(self) -> Path:
+        """A file that the user creates to save and stop the run; convo removes it then."""
+        return self.path / "stop"
+
+    @property
+    def is_stop_requested(self) -> bool:
+        return is_regular(self.stop)
+
+    def checkpoint(self, step: int) -> Path:
+        """Where the checkpoint after ``step`` updates lies."""
+        return self.checkpoints / f"step-{step:08d}"
+
+    def pointer(self, label: str) -> Path:
+        """The small file that names a checkpoint: label is last, best-loss or best-metric."""
+        return self.path / f"{label}.json"
+
+    def checkpoint_steps(self) -> list[int]:
+        """Steps of the published checkpoints, ascending; left-overs of a broken save are not among them."""
+        if not is_directory(self.checkpoints):
+            return []
+        matches = (_CHECKPOINT_NAME.fullmatch(path.name) for path in self.checkpoints.iterdir() if is_directory(path))
+        return sorted(int(match.group(1)) for match in matches if match)
+
+
+def existing_run(path: Path) -> RunDirectory:
+    """The run directory at this path; UsageError or CheckpointError where there is none."""
+    run = RunDirectory(path)
+    require_trusted_path(path)
+    if not path.exists():
+        raise UsageError(f"{path}: no such run directory", hint="give what `convo train` made, such as runs/convo")
+    if not run.is_run:
+        raise CheckpointError(
+            f"{path}: not a run directory (it has no config.yaml and checkpoints/)",
+            hint="give what `convo train` made, such as runs/convo",
+        )
+    return run
+
+
+def require_trusted_path(path: Path) -> None:
+    """Raise DiskError where a link that another user may have planted leads to this path."""
+    if (link := link_of_another_user(path)) is not None:
+        raise DiskError(
+            f"{link}: a symbolic link of another user, in a folder that others may write to",
+            hint="give the path of the folder itself, or remove the link",
+        )
+
+
+def require_own_files(run: RunDirectory) -> None:
+    """Raise CheckpointError where a folder of the run is a link, DiskError where a file to write is not regular.
+
+    This check comes before any work; each file is checked again when it is opened.
+    """
+    require_own_checkpoints(run)
+    for folder in (run.plots, run.tensorboard):
+        _require_own_folder(folder)
+    files = (run.metrics, run.samples, run.stop, *(run.plots / name for name in PLOTS))
+    for file in (*files, *(run.pointer(label) for label in LABELS)):
+        try:
+            require_regular(file)
+        except UnsafeFileError as error:
+            raise DiskError(f"{file}: {error.strerror}", hint=error.hint) from error
+
+
+def require_own_checkpoints(run: RunDirectory) -> None:
+    """Raise CheckpointError where checkpoints/ or a checkpoint in it is a link: convo stays inside the run."""
+    _require_own_folder(run.checkpoints)
+    if is_directory(run.checkpoints):
+        for path in sorted(run.checkpoints.iterdir()):
+            if _CHECKPOINT_NAME.fullmatch(path.name) and path.is_symlink():
+                _require_own_folder(path)
+
+
+def _require_own_folder(folder: Path) -> None:
+    """Raise CheckpointError where a folder of a run is a link or not a folder; a missing one is fine."""
+    if os.path.lexists(folder) and not is_directory(folder):
+        kind = special_kind_at(folder) or "a file"
+        raise CheckpointError(
+            f"{folder}: {kind}, but convo opens only real folders inside a run directory",
+            hint="replace it with the folder itself; only the whole run directory may be a link",
+        )
+
+
+def require_new(run: RunDirectory) -> None:
+    """Raise CheckpointError where the run directory is already in use, DiskError where it cannot be created."""
+    if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
+        has_checkpoint = bool(run.checkpoint_steps())
+        raise CheckpointError(
+            f"{run.path}: already exists",
+            hint=f"`convo resume {typeable(run.path)}` continues it; --set name=… starts another run"
+            if has_checkpoint
+            else "--set name=… starts another run",
+        )
+    if run.path.is_symlink():
+        raise CheckpointError(
+            f"{run.path}: a symbolic link, so no run can be created there",
+            hint="remove the link, or --set name=… starts another run",
+        )
+    require_place(run.path, hint="choose another place with --set output_dir=…")
+
+
+def require_place(path: Path, *, hint: str) -> None:
+    """Raise DiskError where no folder can be created at this path, or another user's link leads to it.
+
+    Call it before any work that would be lost.
+    """
+    require_trusted_path(path)
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    if not above.is_dir():
+        raise DiskError(f"{path}: cannot be created, because {above} is a file", hint=hint)
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise DiskError(f"{path}: cannot be created: you need write permission in {above}", hint=hint)

@@ -1,0 +1,145 @@
+"""The evaluations of a run, as records of metrics.jsonl: which weights they scored, and whether a record is intact.
+
+A published checkpoint is never rewritten, so the scores of its weights are not in it. No manifest covers the log, so
+each record names the weights that it scored, by their hashes in the checkpoint's manifest, and carries a checksum of
+its values. best-loss.json and best-metric.json hold a copy of the record they stand for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from math import isfinite
+from operator import index
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from convo_cli.errors import CheckpointError
+from convo_cli.events import EvaluationDone
+from convo_cli.runs.directory import RunDirectory
+from convo_cli.storage.atomic import disk_errors
+from convo_cli.storage.files import only_regular, read_file, read_lines
+from convo_cli.storage.sealed import read_manifest
+
+_NOT_SEALED = {"time", "seconds", "checksum"}
+_HEX_DIGITS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluations:
+    """The intact evaluations of a run, and the places of its damaged records."""
+
+    by_step: dict[int, EvaluationDone]
+    damaged: tuple[str, ...]
+    """Lines of metrics.jsonl that are not as convo wrote them, such as ``metrics.jsonl:17``."""
+
+
+def read_evaluations(run: RunDirectory) -> Evaluations:
+    """The last intact record of each step. An unfinished last line is not damage: a kill leaves one."""
+    found: dict[int, EvaluationDone] = {}
+    damaged: list[str] = []
+    for label in ("best-loss", "best-metric"):
+        evaluation = _of_pointer(run.pointer(label))
+        if evaluation and evaluation.weights == weights_of(run.checkpoint(evaluation.step)):
+            found[evaluation.step] = evaluation  # with other weights it would be of a discarded checkpoint
+    for number, record in enumerate(read_records(run.metrics), 1):
+        if record is None:
+            damaged.append(f"{run.metrics}:{number}")
+        elif record.get("event") == "evaluation" or "checksum" in record:
+            if evaluation := evaluation_of(record):
+                found[evaluation.step] = evaluation
+            else:
+                damaged.append(f"{run.metrics}:{number}")
+    return Evaluations(found, tuple(damaged))
+
+
+def read_records(log: Path) -> Iterator[dict[str, Any] | None]:
+    """Yield each finished line of a log, None for one that is not a JSON object. A missing log has none."""
+    decoder = msgspec.json.Decoder(dict[str, Any])
+    with disk_errors(log), suppress(FileNotFoundError), open(log, "rb", opener=only_regular) as file:
+        for line in read_lines(file):
+            if line.endswith(b"\n"):
+                try:
+                    yield decoder.decode(line)
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                    yield None
+
+
+def evaluation_record(event: EvaluationDone) -> dict[str, Any]:
+    """What metrics.jsonl keeps of an evaluation, but for the time."""
+    record = finite(
+        {
+            "event": "evaluation",
+            "step": event.step,
+            "loss": event.loss,
+            "perplexity": event.perplexity,
+            "num_targets": event.num_targets,
+            "metrics": dict(event.metrics),
+            "best": list(event.best),
+            "weights": event.weights,
+            "seconds": event.seconds,
+        }
+    )
+    return {**record, "checksum": _checksum(record)}
+
+
+def evaluation_of(record: Mapping[str, Any]) -> EvaluationDone | None:
+    """The evaluation that a record was made of, without its samples; None where the record has changed since."""
+    if record.get("checksum") != _checksum(record):
+        return None
+    try:
+        return EvaluationDone(
+            step=index(record["step"]),
+            loss=float(record["loss"]),
+            perplexity=record["perplexity"],
+            num_targets=record["num_targets"],
+            seconds=record["seconds"],
+            metrics={name: float(value) for name, value in record["metrics"].items() if value is not None},
+            best=tuple(record["best"]),
+            weights=record["weights"],
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def weights_of(checkpoint: Path) -> str:
+    """A hash of the checkpoint's weights, taken from its manifest; empty where the manifest is missing or damaged."""
+    try:
+        manifest = read_manifest(checkpoint)
+    except CheckpointError:
+        return ""
+    files = sorted((name, digest) for name, (_, digest) in manifest.items() if Path(name).match("model*.safetensors"))
+    return _short_hash(files) if files else ""
+
+
+def finite(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record with null for every number that JSON cannot hold."""
+    values: dict[str, Any] = {}
+    for key, value in record.items():
+        if isinstance(value, Mapping):
+            value = finite(value)
+        elif isinstance(value, float) and not isfinite(value):
+            value = None
+        values[key] = value
+    return values
+
+
+def _checksum(record: Mapping[str, Any]) -> str:
+    return _short_hash({key: value for key, value in record.items() if key not in _NOT_SEALED})
+
+
+def _short_hash(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:_HEX_DIGITS]
+
+
+def _of_pointer(file: Path) -> EvaluationDone | None:
+    try:
+        record = json.loads(read_file(file))["evaluation"]
+        return evaluation_of(record) if isinstance(record, dict) else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None

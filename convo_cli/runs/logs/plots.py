@@ -1,0 +1,222 @@
+"""The pictures in a run directory: the learning-rate schedule before the first step, the curves afterwards."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from convo_cli.runs.logs.metrics import read_metrics
+from convo_cli.storage.atomic import disk_errors, write_file
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_SIZE = (12.0, 7.0)  # inches, at 100 dots each
+_MAX_POINTS = 4000
+_MAX_SCORE_PANELS = 2
+_SCORE = re.compile(r"[A-Za-z][\w.+-]{0,39}", re.ASCII)  # a log from elsewhere may hold any text as a name
+_BLUE, _ORANGE, _GREY = "#1f5fa8", "#d95f02", "#5b6470"
+_SERIES = (_BLUE, _ORANGE, "#2a8f6d", "#8a4fa3")
+
+_STYLE = {
+    "font.family": ["DejaVu Sans"],
+    "font.size": 11.0,
+    "axes.titlesize": 14.0,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 12.0,
+    "axes.titleweight": "bold",
+    "axes.labelcolor": _GREY,
+    "axes.edgecolor": "#b8bec6",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
+    "grid.color": "#e3e6ea",
+    "xtick.color": _GREY,
+    "ytick.color": _GREY,
+    "legend.frameon": False,
+    "agg.path.chunksize": 10_000,
+    "text.parse_math": False,
+}
+
+Points = tuple[list[int], list[float]]
+"""Steps and values."""
+
+
+def plot_schedule(path: Path, learning_rates: Sequence[float]) -> None:
+    """Draw the learning rate of every step, the first being step 1, as a PNG."""
+    chosen = _subsample(learning_rates)
+    with _drawing(path) as figure:
+        axes = figure.subplots()
+        axes.set_title("Learning rate of every step")
+        _draw_learning_rate(axes, ([i + 1 for i in chosen], [learning_rates[i] for i in chosen]))
+        _finish(axes, num_steps=len(learning_rates))
+
+
+def plot_losses(path: Path, metrics_path: Path) -> None:
+    """Draw what a metrics log says: both losses, the learning rate, and the scores of the replies if there are any."""
+    curves = _Curves(metrics_path)
+    families = curves.score_families()[:_MAX_SCORE_PANELS]
+    with _drawing(path) as figure:
+        bottom = ["learning rate", *families]
+        rows: list[Any] = [["loss"] * len(bottom), bottom]
+        panels: dict[str, Axes] = figure.subplot_mosaic(rows, height_ratios=[2, 1])
+        _draw_losses(panels["loss"], curves)
+        _draw_learning_rate(panels["learning rate"], curves.learning_rate)
+        for family in families:
+            panels[family].set_ylabel(f"{family} of the replies")
+            for color, (name, points) in zip(_SERIES, curves.scores_of(family), strict=False):
+                _draw_line(panels[family], points, color=color, label=name, marker="o")
+            _start_at_zero(panels[family])
+            _draw_legend(panels[family])
+        for axes in panels.values():
+            _finish(axes, num_steps=curves.num_steps)
+
+
+def _draw_losses(axes: Axes, curves: _Curves) -> None:
+    axes.set_title("Training and validation loss")
+    axes.set_ylabel("loss (nats per target token)")
+    steps, losses = curves.train_loss
+    if len(steps) < 10:
+        _draw_line(axes, (steps, losses), color=_BLUE, label="training")
+    else:
+        _draw_line(axes, (steps, losses), color=_BLUE, label="training, each step", linewidth=0.8, alpha=0.35)
+        _draw_line(axes, (steps, _smoothed(losses)), color=_BLUE, label="training, smoothed")
+    _draw_line(axes, curves.validation_loss, color=_ORANGE, label="validation", marker="o")
+    if axes.lines:
+        _draw_legend(axes)
+
+
+def _draw_learning_rate(axes: Axes, points: Points) -> None:
+    axes.set_ylabel("learning rate")
+    _draw_line(axes, points, color=_BLUE)
+    _start_at_zero(axes)
+    axes.yaxis.set_major_formatter(lambda rate, _: _scientific(rate))
+
+
+def _scientific(value: float) -> str:
+    """5e-4, the way people write learning rates."""
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}" if value else "0"
+
+
+class _Curves:
+    """The numbers of a metrics log, nulls left out; where a step was logged twice, its last record counts."""
+
+    def __init__(self, metrics_path: Path) -> None:
+        train: dict[int, float] = {}
+        rates: dict[int, float] = {}
+        validation: dict[int, float] = {}
+        scores: dict[str, dict[int, float]] = {}
+        for record in read_metrics(metrics_path):
+            step = record.get("step")
+            if record.get("event") == "step":
+                _put(train, step, record.get("loss"))
+                _put(rates, step, record.get("learning_rate"))
+            elif record.get("event") == "evaluation":
+                _put(validation, step, record.get("loss"))
+                metrics = record.get("metrics")
+                for name, value in metrics.items() if isinstance(metrics, dict) else ():
+                    if _SCORE.fullmatch(name):
+                        _put(scores.setdefault(name, {}), step, value)
+        self.train_loss = _sorted(train)
+        self.learning_rate = _sorted(rates)
+        self.validation_loss = _sorted(validation)
+        self.num_steps = max([1, *train, *validation])
+        self._scores = {name: _sorted(values) for name, values in scores.items() if values}
+
+    def score_families(self) -> list[str]:
+        """What stands before the dash in bleu-2, bleu-4, nist-2: scores of one scale, in the order of the log."""
+        return list(dict.fromkeys(name.split("-")[0] for name in self._scores))
+
+    def scores_of(self, family: str) -> list[tuple[str, Points]]:
+        return [(name, points) for name, points in self._scores.items() if name.split("-")[0] == family]
+
+
+def _put(curve: dict[int, float], step: Any, value: Any) -> None:
+    if isinstance(step, int) and isinstance(value, (int, float)):
+        curve[step] = value
+
+
+def _sorted(curve: dict[int, float]) -> Points:
+    steps = sorted(curve)
+    return steps, [curve[step] for step in steps]
+
+
+def _smoothed(values: Sequence[float]) -> list[float]:
+    """Means over a window around each step, a fiftieth of the run wide; unlike an average of the past, without lag."""
+    half = max(2, len(values) // 100)
+    sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+    index = np.arange(len(values))
+    left, right = np.maximum(index - half, 0), np.minimum(index + half + 1, len(values))
+    means: list[float] = ((sums[right] - sums[left]) / (right - left)).tolist()
+    return means
+
+
+def _subsample(values: Sequence[float]) -> list[int]:
+    """Indices of at most about ``_MAX_POINTS`` values: evenly spread, and the first, the last and the largest."""
+    if len(values) <= _MAX_POINTS:
+        return list(range(len(values)))
+    stride = -(-len(values) // _MAX_POINTS)
+    peak = max(range(len(values)), key=values.__getitem__)
+    return sorted({*range(0, len(values), stride), len(values) - 1, peak})
+
+
+def _draw_line(axes: Axes, points: Points, *, color: str, marker: str = "", **style: Any) -> None:
+    """Draw a curve; a single point, which has no line, gets a dot."""
+    steps, values = points
+    if steps:
+        axes.plot(steps, values, color=color, marker="o" if len(steps) == 1 else marker, markersize=4, **style)
+
+
+def _start_at_zero(axes: Axes) -> None:
+    axes.update_datalim([(1, 0)])
+    axes.autoscale_view()
+    axes.set_ylim(bottom=0)
+
+
+def _draw_legend(axes: Axes) -> None:
+    """Name the curves above the panel, where they hide none of it."""
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderaxespad=0.2, columnspacing=1.4)
+
+
+def _finish(axes: Axes, *, num_steps: int) -> None:
+    """Give every panel of a picture the same axis of steps."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("step")
+    if axes.lines:
+        axes.set_xlim(0, 1.02 * num_steps)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True))
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+    else:
+        axes.set(xticks=[], yticks=[])
+        axes.text(0.5, 0.5, "no steps yet", transform=axes.transAxes, ha="center", va="center", color=_GREY)
+
+
+@contextmanager
+def _drawing(path: Path) -> Iterator[Figure]:
+    """A figure that becomes the PNG ``path``, whole or not at all, when the block ends without an error."""
+    import matplotlib.style
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    # The user's matplotlibrc is for the user's plots: it could ask for LaTeX.
+    with matplotlib.style.context(_STYLE, after_reset=True):
+        figure = Figure(figsize=_SIZE, dpi=100, facecolor="white")
+        figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.12)
+        FigureCanvasAgg(figure)
+        yield figure
+        png = BytesIO()
+        figure.savefig(png, format="png")
+    with disk_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, png.getvalue(), below=path.parent.parent)

@@ -1,0 +1,97 @@
+"""TensorBoard events of a run, written without TensorBoard."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+from convo_cli.events import CheckpointSaved, EvaluationDone, Event, SampleReply, StepDone
+from convo_cli.storage.atomic import disk_errors
+from convo_cli.storage.folder import Folder, open_folder
+from convo_cli.unseen import escape_unseen
+
+_FLUSH_SECONDS = 15.0
+_SCHEME = "convo"
+_LARGEST = 3.4e38  # event files hold float32
+
+
+class TensorBoardLog:
+    """Write an event file into ``folder``; what earlier files say about steps after ``after_step`` is hidden."""
+
+    def __init__(self, folder: Path, *, after_step: int = 0) -> None:
+        # Not tensorboardX's SummaryWriter: it hands events to a thread, and when that thread meets a full disk
+        # (tensorboardX 2.6.5) the next add_scalar waits for ever. The writer below it fails where it is called.
+        from tensorboardX.proto.event_pb2 import Event as Record
+        from tensorboardX.proto.event_pb2 import SessionLog
+        from tensorboardX.proto.summary_pb2 import Summary
+        from tensorboardX.record_writer import RecordWriter, register_writer_factory
+        from tensorboardX.summary import text
+
+        self._path = folder / f"events.out.tfevents.{time.time_ns()}"
+        self._record, self._summary, self._text = Record, Summary, text
+        self._next_flush = 0.0
+        with disk_errors(self._path):
+            folder.mkdir(parents=True, exist_ok=True)
+            with open_folder(folder, below=folder.parent) as inside:
+                register_writer_factory(_SCHEME, _Opener(inside))
+                self._writer = RecordWriter(f"{_SCHEME}:{self._path.name}")
+        self._write(0, file_version="brain.Event:2")
+        if after_step > 0:
+            self._write(after_step + 1, session_log=SessionLog(status=SessionLog.START))
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case StepDone():
+                scalars = {
+                    "train/loss": event.loss,
+                    "train/learning_rate": event.learning_rate,
+                    "train/grad_norm": event.grad_norm,
+                }
+                if event.seconds > 0:
+                    scalars["train/tokens_per_second"] = event.num_tokens / event.seconds
+                self._write_scalars(event.step, scalars)
+            case EvaluationDone():
+                scores = {"loss": event.loss, "perplexity": event.perplexity, **event.metrics}
+                self._write_scalars(event.step, {f"validation/{name}": value for name, value in scores.items()})
+                for index, sample in enumerate(event.samples):
+                    self._write(event.step, summary=self._text(f"samples/{index:02d}", _as_code_block(sample)))
+            case _:
+                pass
+        if isinstance(event, (EvaluationDone, CheckpointSaved)) or time.monotonic() >= self._next_flush:
+            with disk_errors(self._path):
+                self._writer.flush()
+            self._next_flush = time.monotonic() + _FLUSH_SECONDS
+
+    def close(self) -> None:
+        with disk_errors(self._path):
+            self._writer.close()
+
+    def _write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        finite = {tag: value for tag, value in scalars.items() if abs(value) < _LARGEST}
+        values = [self._summary.Value(tag=tag, simple_value=value) for tag, value in finite.items()]
+        self._write(step, summary=self._summary(value=values))
+
+    def _write(self, step: int, **content: object) -> None:
+        with disk_errors(self._path):
+            record = self._record(step=step, wall_time=time.time(), **content)
+            self._writer.write(record.SerializeToString())
+
+
+class _Opener:
+    """Opener of paths that begin with `convo:`, without following links; tensorboardX follows them in other paths."""
+
+    def __init__(self, inside: Folder) -> None:
+        self._inside = inside
+
+    def open(self, path: str) -> BinaryIO:
+        return self._inside.open(path.removeprefix(f"{_SCHEME}:"), "xb")
+
+
+def _as_code_block(sample: SampleReply) -> str:
+    """The dialogue as indented lines, which TensorBoard's Markdown shows as they are."""
+    ending = "" if sample.stopped else "  [token limit]"
+    turns = [*sample.history, ("reply", sample.reply + ending), ("reference", sample.reference)]
+    text = escape_unseen("\n".join(f"{role}: {content}" for role, content in turns))
+    return "\n".join("    " + line for line in text.splitlines())

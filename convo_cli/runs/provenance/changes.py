@@ -1,0 +1,113 @@
+"""What a resume changes in a run: compared with run.json, reported, and recorded in its ``changes``."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from convo_cli.config.schema import RunConfig
+from convo_cli.events import Emit, Notice
+from convo_cli.runs.directory import RunDirectory
+from convo_cli.runs.provenance.execution import Change, Execution
+from convo_cli.runs.provenance.run_info import NUMERIC, RunInfo
+from convo_cli.storage.files import read_file
+
+_CHECKED_BY_CONTENT = ("data.train", "data.validation")
+_SEAL = re.compile(
+    rb"# SHA-256 of what follows: ([0-9a-f]{64})\n# To change it: convo resume RUN_DIR --set KEY=VALUE\n"
+)
+_NO_CHANGE = ("name", "output_dir", *_CHECKED_BY_CONTENT)
+"""Keys that change no bits: where the run is, and where its data is (its content is compared)."""
+_ASKED_BY = {"device": "training.device", "precision": "training.precision", "batching": "training.packing"}
+"""Keys by which the user asks for a change."""
+_CPU_ONLY = ("CPU threads", "CPU instructions")
+"""Without effect where a GPU computes."""
+
+
+def recorded(before: RunInfo, now: RunInfo, *, step: int, emit: Emit) -> RunInfo:
+    """``now`` with the changes since ``before`` recorded at ``step``, the step that the run continues from.
+
+    A change of what decides the bits is a warning unless the user asked for it; settings and data are recorded only.
+    Changes after ``step`` belong to checkpoints that the run no longer continues from, but what they changed is in
+    effect from here on.
+    """
+    execution, settings = changes_of_execution(before, now), changes_of_settings(before, now)
+    for what, change in execution.items():
+        is_asked_for = what in _ASKED_BY and any(line.startswith(f"{_ASKED_BY[what]}: ") for line in settings)
+        message = f"{change}, so numbers may differ in the last digits from step {step + 1} on"
+        emit(Notice(message, is_warning=not is_asked_for))
+    earlier = [change.model_copy(update={"step": min(change.step, step)}) for change in before.changes]
+    new = [Change(step=step, message=message) for message in (*execution.values(), *settings)]
+    return now.model_copy(update={"changes": (*earlier, *new)})
+
+
+def changes_of_execution(before: RunInfo, now: RunInfo) -> dict[str, str]:
+    """What decides the bits and has changed since the last start or resume: its name to a clause with both values."""
+    old, new = dict(_decisive(before)), dict(_decisive(now))
+    is_on_cpu = {before.execution.device, now.execution.device} == {"cpu"}
+    return {
+        what: f"{what}: the run had {old.get(what, 'none')} and continues with {new.get(what, 'none')}"
+        for what in dict.fromkeys((*old, *new))
+        if old.get(what) != new.get(what) and (is_on_cpu or what not in _CPU_ONLY)
+    }
+
+
+def changes_of_settings(before: RunInfo, now: RunInfo) -> list[str]:
+    """Keys of the config, data and base model that have changed since the last start or resume; a clause each."""
+    old, new = (dict(leaves(info.config.model_dump(mode="json"))) for info in (before, now))
+    keys = [key for key in dict.fromkeys((*old, *new)) if not key.startswith(_NO_CHANGE)]
+    changed = [
+        f"{key}: {as_json(old.get(key))} -> {as_json(new.get(key))}" for key in keys if old.get(key) != new.get(key)
+    ]
+    for what in ("train", "validation"):
+        if [file.sha256 for file in getattr(before, what)] != [file.sha256 for file in getattr(now, what)]:
+            changed.append(f"data.{what}: other content")
+    if before.base_model != now.base_model:
+        changed.append("the base model's files: other content")
+    return changed
+
+
+def changes_of_config(run: RunDirectory, info: RunInfo, config: RunConfig) -> list[str]:
+    """The keys of config.yaml, read as ``config``, that were changed by another program than convo.
+
+    Paths of data are not among them: data is known by its content.
+    """
+    text = read_file(run.config)
+    seal = _SEAL.match(text)
+    if seal and hashlib.sha256(text[seal.end() :]).hexdigest().encode() == seal.group(1):
+        return []
+    before, now = dict(leaves(info.config.model_dump(mode="json"))), dict(leaves(config.model_dump(mode="json")))
+    return [
+        f"{run.config}: {key} is {now.get(key)!r}, but {before.get(key)!r} in {run.info.name}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and not key.startswith(_CHECKED_BY_CONTENT)
+    ]
+
+
+def _decisive(info: RunInfo) -> Iterable[tuple[str, str]]:
+    execution: Execution = info.execution
+    yield "device", execution.device
+    yield "processor", execution.device_name
+    yield "precision", execution.precision
+    yield "CPU threads", str(execution.num_threads)
+    yield "CPU instructions", execution.cpu_capability
+    yield "batching", execution.batching
+    yield from execution.environment.items()
+    yield "convo", info.convo
+    yield from ((name, info.packages[name]) for name in NUMERIC if name in info.packages)
+
+
+def as_json(value: Any) -> str:
+    """A value as a config file would have it."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def leaves(values: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, Any]]:
+    """Every key that is not a section: its dotted name, and its value."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value

@@ -1,0 +1,36 @@
+"""Data paths as a run directory stores them: relative to it, so that both can move together and no home is named."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from convo_cli.config.schema import RunConfig
+from convo_cli.config.yaml_source import NOT_TEXT
+from convo_cli.runs.directory import RunDirectory
+from convo_cli.runs.provenance.run_info import DataFile
+
+
+def movable_config(config: RunConfig, run: RunDirectory) -> RunConfig:
+    """Return the config with data paths relative to the run directory, as `convo_cli.config.load` reads them."""
+    paths = {key: tuple(_relative(path, run) for path in getattr(config.data, key)) for key in ("train", "validation")}
+    return config.model_copy(update={"data": config.data.model_copy(update=paths)})
+
+
+def movable_files(files: Iterable[DataFile], run: RunDirectory) -> tuple[DataFile, ...]:
+    """Return the data files with paths relative to the run directory."""
+    return tuple(file.model_copy(update={"path": _relative(file.path, run)}) for file in files)
+
+
+def _relative(path: str, run: RunDirectory) -> str:
+    """Return the path from the run directory.
+
+    Where a folder on the way has a name that is not text, return the path as given, or else the file name alone.
+    """
+    absolute = Path(path).resolve()
+    try:
+        relative = Path(os.path.relpath(absolute, run.path.resolve())).as_posix()
+    except ValueError:  # another drive
+        return str(absolute)
+    return next((way for way in (relative, path) if not NOT_TEXT.search(way)), Path(path).name)

@@ -1,0 +1,262 @@
+"""The data, base model, versions and config that a run began with, so that a resume with others is noticed.
+
+run.json holds versions, hashes and the configuration; config.yaml is the one that is read, and carries a seal, so that
+a change by anybody but `convo resume --set` shows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeVar
+from uuid import uuid4
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from convo_cli import __version__
+from convo_cli.config.load import SEAL, dump_config, load_config
+from convo_cli.config.schema import DataConfig, RunConfig
+from convo_cli.errors import CheckpointError, FileChangedError, UsageError
+from convo_cli.events import Emit, Notice
+from convo_cli.runs.directory import RunDirectory
+from convo_cli.runs.provenance.execution import Change, Execution
+from convo_cli.runs.provenance.git import GitState
+from convo_cli.storage.atomic import write_file
+from convo_cli.storage.files import UnsafeFileError, only_regular, read_file, require_regular
+from convo_cli.storage.sealed import file_sha256
+from convo_cli.unseen import escape_unseen
+
+_PACKAGES = ("torch", "transformers", "tokenizers", "sentencepiece", "numpy", "jinja2")
+NUMERIC = ("torch", "transformers", "tokenizers", "numpy", "jinja2")
+"""Packages that decide the bits: arithmetic, ids, the order of the examples, and how chat templates render."""
+_MODEL_FILES = ("*.safetensors", "*.json")
+_ATTEMPTS = 3
+T = TypeVar("T")
+
+
+class DataFile(BaseModel):
+    """A data file as it was when the run began."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str
+    sha256: str
+    num_lines: int
+    """Lines of a plain file, 0 of a packed one."""
+
+
+class DataFiles(NamedTuple):
+    """The data of a run as it is on the disk."""
+
+    train: tuple[DataFile, ...]
+    validation: tuple[DataFile, ...]
+
+
+class BaseModelFiles(BaseModel):
+    """The pretrained model that a run began from: SHA-256 of its weights and configuration by file name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: str
+    commit: str | None
+    """Of a hub id."""
+    sha256: dict[str, str]
+
+
+def new_run_id() -> str:
+    """An id that no other run has."""
+    return uuid4().hex
+
+
+class Parent(BaseModel):
+    """The run that a fork continues, and the checkpoint of it that the fork began from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    run_id: str
+    name: str
+    step: int
+
+
+class RunInfo(BaseModel):
+    """The content of run.json."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    run_id: str = Field(default_factory=new_run_id)
+    """In every checkpoint of the run too, so that one of another run is not taken for its own."""
+    parent: Parent | None = None
+    """Of a fork; else null."""
+    convo: str
+    python: str
+    packages: dict[str, str]
+    execution: Execution
+    git: GitState | None
+    base_model: BaseModelFiles | None
+    train: tuple[DataFile, ...]
+    validation: tuple[DataFile, ...]
+    config: RunConfig
+    max_steps: int
+    """Length of the run in steps. This, the config, the versions and the execution are those of the last start or
+    resume."""
+    changes: tuple[Change, ...] = ()
+    """What resumes changed, and at which step."""
+    checksum: str = ""
+    """Of all other fields, as convo wrote them."""
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether this is what convo wrote; no manifest covers run.json."""
+        return self.checksum == self._sum()
+
+    def sealed(self) -> RunInfo:
+        """The same with the checksum that fits it."""
+        return self.model_copy(update={"checksum": self._sum()})
+
+    def _sum(self) -> str:
+        return hashlib.sha256(self.model_dump_json(exclude={"checksum"}).encode()).hexdigest()
+
+
+def read_data_files(data: DataConfig) -> DataFiles:
+    """Hash every data file; UsageError where one cannot be read."""
+    return DataFiles(*(tuple(_data_file(Path(path)) for path in paths) for paths in (data.train, data.validation)))
+
+
+def with_hashed_data(data: DataConfig, use: Callable[[DataFiles], T], emit: Emit) -> T:
+    """Hash every data file and call ``use``; do both again where ``use`` finds that a file changed in between.
+
+    ``use`` reads the files with `convo_cli.data.unchanged.read_unchanged`, so that its result comes from the bytes that
+    were hashed. FileChangedError where a file changes in each of three attempts.
+    """
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return use(read_data_files(data))
+        except FileChangedError as error:
+            emit(Notice(f"{error.message}; hashing and reading the data again", is_warning=True))
+    return use(read_data_files(data))
+
+
+def read_base_model(source: str, folder: Path) -> BaseModelFiles:
+    """Hash the files of a pretrained model; ``folder`` is where those of a hub id lie."""
+    files = sorted(file for pattern in _MODEL_FILES for file in folder.glob(pattern))
+    commit = folder.name if folder.parent.name == "snapshots" else None
+    return BaseModelFiles(
+        source=source, commit=commit, sha256={file.name: file_sha256(file.resolve()) for file in files}
+    )
+
+
+def installed_packages() -> dict[str, str]:
+    """Versions of the packages that a run depends on."""
+    return {name: version(name) for name in _PACKAGES}
+
+
+def make_run_info(
+    config: RunConfig,
+    data: DataFiles,
+    *,
+    execution: Execution,
+    git: GitState | None,
+    base_model: BaseModelFiles | None,
+    max_steps: int,
+) -> RunInfo:
+    """What a run begins with, here and now."""
+    return RunInfo(
+        convo=__version__,
+        python=platform.python_version(),
+        packages=installed_packages(),
+        execution=execution,
+        git=git,
+        base_model=base_model,
+        train=data.train,
+        validation=data.validation,
+        config=config,
+        max_steps=max_steps,
+    )
+
+
+def write_provenance(run: RunDirectory, info: RunInfo) -> None:
+    """Write config.yaml, sealed, and then run.json."""
+    text = dump_config(info.config).encode()
+    seal = f"{SEAL}{hashlib.sha256(text).hexdigest()}\n"
+    seal += "# To change it: convo resume RUN_DIR --set KEY=VALUE\n"
+    write_file(run.config, seal.encode() + text)
+    write_file(run.info, escape_unseen(info.sealed().model_dump_json(indent=2)) + "\n")
+
+
+def read_config(run: RunDirectory, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read config.yaml; CheckpointError where it is not a regular file, ConfigError where it is not a valid config."""
+    try:
+        require_regular(run.config)
+    except UnsafeFileError as error:
+        raise CheckpointError(f"{run.config}: {error.strerror}", hint=error.hint) from error
+    return load_config(run.config, overrides, opener=only_regular)
+
+
+def read_run_info(run: RunDirectory) -> RunInfo:
+    """run.json; CheckpointError where it is missing or not what convo writes."""
+    try:
+        return RunInfo.model_validate_json(read_file(run.info))
+    except (OSError, ValidationError) as error:
+        if isinstance(error, UnsafeFileError):
+            reason = f"it is {error.kind}"
+        else:
+            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error.strerror)
+        raise CheckpointError(
+            f"{run.info}: cannot be read ({reason}), so convo cannot check whether the data is the same",
+            hint="copy it again from where the run is whole",
+        ) from error
+
+
+def changes_of_data(info: RunInfo, data: DataFiles) -> list[str]:
+    """What is not, byte for byte and in its place, the data that the run began with; a sentence each."""
+    changes = []
+    for key, before, after in (("train", info.train, data.train), ("validation", info.validation, data.validation)):
+        if len(before) != len(after):
+            changes.append(f"data.{key} names {len(after)} files, but the run began with {len(before)}")
+            continue
+        changes += [
+            f"{new.path}: not the data that the run began with (by run.json {old.path} with SHA-256 {old.sha256}, "
+            f"now {new.sha256})"
+            for old, new in zip(before, after, strict=True)
+            if old.sha256 != new.sha256
+        ]
+    return changes
+
+
+def changes_of_base_model(info: RunInfo) -> list[str]:
+    """What is another file in the folder that the run began from, where it is still there."""
+    before = info.base_model
+    if before is None or before.commit is not None or not Path(before.source).is_dir():
+        return []
+    now = read_base_model(before.source, Path(before.source)).sha256
+    return [
+        f"{Path(before.source, name)}: not the base model that the run began from "
+        f"(SHA-256 {_short(before.sha256.get(name))}, now {_short(now.get(name))})"
+        for name in sorted(before.sha256.keys() | now.keys())
+        if before.sha256.get(name) != now.get(name)
+    ]
+
+
+def _short(digest: str | None) -> str:
+    return f"{digest[:12]}…" if digest else "none"
+
+
+def _data_file(path: Path) -> DataFile:
+    digest = hashlib.sha256()
+    num_lines, last = 0, b"\n"
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+                num_lines += block.count(b"\n")
+                last = block[-1:]
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}", hint="put the file back, or name where it is now") from error
+    is_packed = path.suffix.lower() in (".gz", ".zst")
+    return DataFile(
+        path=str(path), sha256=digest.hexdigest(), num_lines=0 if is_packed else num_lines + (last != b"\n")
+    )

@@ -1,0 +1,171 @@
+"""The seal of a published directory: MANIFEST.json with the size and SHA-256 of every file, and its verification.
+
+A seal shows that a directory is whole. It does not show who made it: anyone who may write there can seal it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from convo_cli.errors import CheckpointError, DiskError
+from convo_cli.storage.files import UnsafeFileError, only_regular, read_file, require_regular
+from convo_cli.storage.folder import Folder
+from convo_cli.storage.foreign_files import MAX_TEXT_BYTES, TEXT_SUFFIXES
+from convo_cli.storage.snapshot import Snapshot
+
+MANIFEST_FILE = "MANIFEST.json"
+_FORMAT = 1
+_HASHERS = 4
+
+
+def verify_directory(
+    path: Path,
+    *,
+    may_differ: frozenset[str] = frozenset(),
+    may_hold_more: bool = False,
+    may_hold_links: bool = False,
+) -> Snapshot:
+    """Raise CheckpointError naming the first file that is missing, changed or not in the manifest.
+
+    Returns a snapshot from before the files were hashed.
+
+    Files named in ``may_differ`` may be changed or missing. With ``may_hold_more`` files may have been added, and with
+    ``may_hold_links`` files may be links, as in the hub's cache.
+    """
+    before = Snapshot.of(path)
+    manifest = read_manifest(path, may_be_link=may_hold_links)
+    expected = {name: seal for name, seal in manifest.items() if name not in may_differ}
+    with _read_errors(path):
+        found = {file.name for file in path.iterdir()} - {MANIFEST_FILE} - may_differ
+    for name in sorted(expected.keys() if may_hold_more else expected.keys() | found):
+        if name not in expected:
+            raise _damage(f"{path / name}: not part of the checkpoint as it was saved")
+        if name not in found:
+            raise _damage(f"{path / name}: missing")
+        _verify(path / name, *expected[name], may_be_link=may_hold_links)
+    return before
+
+
+def has_all_files(path: Path) -> bool:
+    """Return whether every file of the manifest exists with its size; the files are not read."""
+    try:
+        return all((path / name).lstat().st_size == size for name, (size, _) in read_manifest(path).items())
+    except (CheckpointError, OSError):
+        return False
+
+
+def verify_file(file: Path) -> None:
+    """Verify one file of a published directory, as `verify_directory` does for all."""
+    expected = read_manifest(file.parent)
+    if file.name not in expected:
+        raise _damage(f"{file}: not part of the checkpoint as it was saved")
+    _verify(file, *expected[file.name])
+
+
+def read_manifest(path: Path, *, may_be_link: bool = False) -> dict[str, tuple[int, str]]:
+    """Return size and SHA-256 of each file of a published directory by name; CheckpointError without a whole seal."""
+    file = path / MANIFEST_FILE
+    try:
+        with _read_errors(file):
+            manifest = json.loads(read_file(file.resolve() if may_be_link else file))
+        version = manifest.get("format")
+        files = {str(name): (int(entry["size"]), str(entry["sha256"])) for name, entry in manifest["files"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _damage(f"{file}: not a readable manifest ({error})") from error
+    if outside := [name for name in files if not name or Path(name).name != name]:
+        raise _damage(f"{file}: not a readable manifest ({outside[0]!r:.100} is not the name of a file beside it)")
+    if version != _FORMAT:
+        raise CheckpointError(
+            f"{file}: format {version!r}, but this convo reads format {_FORMAT}",
+            hint="open it with the convo that wrote it",
+        )
+    return files
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal; UnsafeFileError unless it is a regular file and not a link."""
+    with open(path, "rb", buffering=0, opener=only_regular) as file:
+        return _sha256(file)
+
+
+def _sha256(file: Any) -> str:
+    digest, block = hashlib.sha256(), memoryview(bytearray(1 << 18))
+    while size := file.readinto(block):
+        digest.update(block[:size])
+    return digest.hexdigest()
+
+
+def _verify(file: Path, size: int, digest: str, *, may_be_link: bool = False) -> None:
+    with _read_errors(file):
+        real = file.resolve() if may_be_link else file
+        require_regular(real)
+        actual = real.lstat().st_size
+        if actual != size:
+            raise _damage(f"{file}: damaged ({actual} bytes, saved with {size})")
+        if file.suffix in TEXT_SUFFIXES and size > MAX_TEXT_BYTES:
+            raise _damage(f"{file}: {size:,} bytes; a {file.suffix} file may have at most {MAX_TEXT_BYTES:,}")
+        if file_sha256(real) != digest:
+            raise _damage(f"{file}: damaged (its content is not what was saved)")
+
+
+@contextmanager
+def _read_errors(file: Path) -> Iterator[None]:
+    """Raise CheckpointError for damage and DiskError for missing permission, which is no reason to load another."""
+    try:
+        yield
+    except UnsafeFileError as error:
+        raise CheckpointError(f"{file}: cannot be read ({error.strerror})", hint=error.hint) from error
+    except FileNotFoundError:
+        raise _damage(f"{file}: missing, so the folder is not whole") from None
+    except PermissionError as error:
+        raise DiskError(
+            f"{file}: {error.strerror}", hint="ask for the right to read it (`ls -l` shows who has it)"
+        ) from error
+    except OSError as error:
+        raise _damage(f"{file}: cannot be read ({error.strerror})") from error
+
+
+def _damage(message: str) -> CheckpointError:
+    return CheckpointError(message, hint="copy the folder again from an intact copy, or use another checkpoint")
+
+
+def sealed_manifest(folder: Folder) -> bytes:
+    """Flush and hash every file of a directory, and return the content of its MANIFEST.json.
+
+    Files are hashed from the page cache while the disk writes them; one fsync that fails ends all of it.
+    """
+    mode = 0o666 & ~_umask()
+    names = folder.names()
+
+    def hashed(name: str) -> str:
+        with folder.open(name, "rb") as file:
+            return _sha256(file)
+
+    # Flushing has a thread to itself: small files wait in fsync for the large ones, and would keep hashing waiting too.
+    with ThreadPoolExecutor(_HASHERS) as pool:
+        digests = pool.map(hashed, names)
+        sizes = [_flush(folder, name, mode) for name in names]
+        seals = zip(sizes, digests, strict=True)
+        entries = {name: {"size": size, "sha256": digest} for name, (size, digest) in zip(names, seals, strict=True)}
+    return json.dumps({"format": _FORMAT, "files": entries}, indent=2).encode()
+
+
+def _flush(folder: Folder, name: str, mode: int) -> int:
+    """Set a file's mode, wait until it is on the disk, and return its size."""
+    with folder.open(name, "r+b") as file:
+        os.chmod(file.fileno() if os.chmod in os.supports_fd else folder.path / name, mode)  # safetensors writes 0600
+        os.fsync(file.fileno())
+        return os.fstat(file.fileno()).st_size
+
+
+def _umask() -> int:
+    current = os.umask(0o077)
+    os.umask(current)
+    return current

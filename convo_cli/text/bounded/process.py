@@ -1,0 +1,170 @@
+"""The process that renders foreign chat templates and tries foreign tokenizers, under limits of the operating system.
+
+A chat template is a program by the author of the model, and a tokenizer is nearly one: its patterns and chains of
+replacements can take unbounded time and memory. Python raises exceptions only between two of its instructions, so the
+operating system ends this process instead, by a timer of CPU time and a limit of memory for each request.
+`convo_cli.text.bounded.client` starts the process and sends it requests.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+RENDER = b"render"
+TRY_TOKENIZER = b"tokenizer"
+TRY_CONFIG = b"config"
+OUT_OF_MEMORY = 77
+"""Exit code."""
+OUT_OF_TIME = 78
+"""Exit code: all dialogues of a request together."""
+MAX_OWN_CHARACTERS = 2**20
+"""Most characters that a template may add to the texts of one dialogue; sixteen times as many in a request."""
+_MAX_REASON = 300  # characters of what a template says about a dialogue
+_IGNORED_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+
+
+class Limits(NamedTuple):
+    """CPU time, and memory beyond what the process uses already. Only Linux enforces the limit of memory."""
+
+    cpu_seconds: float
+    memory_bytes: int
+
+
+RENDER_LIMITS = Limits(2.0, 512 * 2**20)
+"""For one dialogue; an ordinary template takes a ten-thousandth of it."""
+REQUEST_SECONDS = 20.0
+"""For all dialogues of a request."""
+_TRIAL_LIMITS = Limits(10.0, 768 * 2**20)
+_TRIAL_SECONDS_PER_BYTE = 1e-6
+_TRIAL_BYTES_PER_BYTE = 48
+_MAX_TRIED_BYTES = 3 * 2**24
+"""Files that are padded have no more time and memory than these; Gemma's tokenizer is four fifths of it."""
+
+
+def trial_limits(num_bytes: int) -> Limits:
+    """Return the limits for trying files of this many bytes; docs/decisions.md lists what real tokenizers need."""
+    counted = min(num_bytes, _MAX_TRIED_BYTES)
+    return Limits(
+        _TRIAL_LIMITS.cpu_seconds + _TRIAL_SECONDS_PER_BYTE * counted,
+        _TRIAL_LIMITS.memory_bytes + _TRIAL_BYTES_PER_BYTE * counted,
+    )
+
+
+def main() -> None:
+    """Answer requests until stdin ends; each is a line with the name of a task, a space, and JSON."""
+    for ignored in _IGNORED_SIGNALS:
+        if hasattr(signal, ignored):
+            signal.signal(getattr(signal, ignored), signal.SIG_IGN)  # they are for the process that asks
+    if sys.platform != "win32":
+        import resource
+
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    requests, answers = sys.stdin.buffer, sys.stdout.buffer
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    sys.modules["torch"] = None  # type: ignore[assignment]  # nothing here needs it, and its import takes a second
+    from transformers import dynamic_module_utils
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0  # it must not ask on stdin, which carries the requests
+    from convo_cli.text.bounded.trial import try_config, try_tokenizer
+
+    work: dict[bytes, Callable[[bytes], bytes]] = {
+        RENDER: partial(_render, render_jinja_template),
+        TRY_TOKENIZER: partial(_try, try_tokenizer),
+        TRY_CONFIG: partial(_try, try_config),
+    }
+    answers.write(b"ready\n")
+    answers.flush()
+    try:
+        for line in requests:
+            name, _, request = line.partition(b" ")
+            answers.write(work[name](request) + b"\n")
+            answers.flush()
+    except MemoryError:
+        os._exit(OUT_OF_MEMORY)
+
+
+def _try(attempt: Callable[[Path, str], Sequence[str]], request: bytes) -> bytes:
+    """Return the message and the hint of the error in a folder's files as JSON, or an empty list."""
+    folder, source, num_bytes = json.loads(request)
+    limits = trial_limits(num_bytes)
+    _limit_memory(limits.memory_bytes)
+    _set_timer(limits.cpu_seconds)
+    try:
+        return json.dumps(attempt(Path(folder), source)).encode()
+    finally:
+        _set_timer(0)
+
+
+def _render(renderer: Callable[..., Any], request: bytes) -> bytes:
+    """Return for each dialogue its text with the spans between generation marks, or why it has none."""
+    work = msgspec.json.decode(request)
+    render = partial(renderer, **work["options"])
+    _limit_memory(RENDER_LIMITS.memory_bytes)
+    begun, left, answers = time.process_time(), 16 * MAX_OWN_CHARACTERS, list[bytes]()
+    for messages in work["dialogues"]:
+        if time.process_time() - begun > REQUEST_SECONDS:
+            os._exit(OUT_OF_TIME)
+        answer, num_written = _answer(render, messages, work["tokens"], min(left, MAX_OWN_CHARACTERS))
+        answers.append(answer)
+        left -= num_written
+    return b"[" + b",".join(answers) + b"]"
+
+
+def _answer(
+    render: Callable[..., Any], messages: Sequence[dict[str, str]], tokens: dict[str, Any], most: int
+) -> tuple[bytes, int]:
+    """Return the answer for one dialogue and how many characters the template added, at most ``most``."""
+    _set_timer(RENDER_LIMITS.cpu_seconds)
+    try:
+        (text,), spans = render([messages], **tokens)
+        num_written = len(text) - sum(len(message["content"]) for message in messages)
+        if num_written > most:
+            raise ValueError(f"it writes over {most:,} characters of its own")
+        return msgspec.json.encode((text, _merged(spans[0]) if spans else ())), max(0, num_written)
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001  (whatever Jinja, or an expression inside the template, raises)
+        reason = str(error)[:_MAX_REASON] or type(error).__name__
+        return msgspec.json.encode(reason.encode(errors="replace").decode()), 0
+    finally:
+        _set_timer(0)
+
+
+def _merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Merge overlapping spans; a template can nest its marks to any depth."""
+    merged: list[tuple[int, int]] = []
+    for start, stop in sorted(spans):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
+        else:
+            merged.append((start, stop))
+    return merged
+
+
+def _set_timer(seconds: float) -> None:
+    """End this process after this much CPU time; 0 turns the timer off. Load and Ctrl-Z use up no CPU time."""
+    if sys.platform != "win32":
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+def _limit_memory(num_bytes: int) -> None:
+    """Allow this process this many bytes beyond what it uses now."""
+    if sys.platform == "linux":
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        limit, most = pages * resource.getpagesize() + num_bytes, resource.getrlimit(resource.RLIMIT_AS)[1]
+        resource.setrlimit(resource.RLIMIT_AS, (limit if most == resource.RLIM_INFINITY else min(limit, most), most))

@@ -1,0 +1,88 @@
+"""Rendering with chat templates, convo's own and foreign ones, in the bounded process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from convo_cli.data.dialogue import Turn, as_messages
+from convo_cli.errors import DataError, ModelError
+from convo_cli.text.bounded import client
+from convo_cli.text.bounded.process import RENDER, RENDER_LIMITS
+from convo_cli.text.tokenizers.panics import no_panics
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+MAX_TEMPLATE_CHARACTERS = 2**18
+"""The longest templates known, with tools and thoughts, are a tenth of it."""
+
+
+class Rendered(NamedTuple):
+    """A dialogue as text, and the characters of it that stand between generation marks."""
+
+    text: str
+    spans: list[tuple[int, int]]
+
+
+def render_all(
+    tokenizer: PreTrainedTokenizerBase,
+    chat_template: str,
+    dialogues: Sequence[Sequence[Turn]],
+    *,
+    for_reply: bool = False,
+    has_marks: bool = False,
+) -> list[Rendered | DataError]:
+    """What transformers' renderer makes of each dialogue, or what the template says against it.
+
+    Raises ModelError for a template that is too long, or takes too much time or memory for one of them.
+    """
+    if len(chat_template) > MAX_TEMPLATE_CHARACTERS:
+        raise _unbearable(tokenizer, f"is {len(chat_template):,} characters long")
+    request = {
+        "dialogues": [as_messages(turns) for turns in dialogues],
+        "tokens": tokenizer.special_tokens_map,
+        "options": {
+            "chat_template": chat_template,
+            "add_generation_prompt": for_reply,
+            "return_assistant_tokens_mask": has_marks,
+        },
+    }
+    try:
+        answers = msgspec.json.decode(client.ask(RENDER, msgspec.json.encode(request, enc_hook=str)), type=list[Any])
+    except UnicodeEncodeError:
+        raise _unbearable(tokenizer, "or a text to render holds half of a surrogate pair") from None
+    except client.EndedError as end:
+        raise _unbearable(tokenizer, end.reason(RENDER_LIMITS, " for one dialogue")) from None
+    return [
+        refusal(f"refuses such a dialogue: {answer}") if isinstance(answer, str) else Rendered(*answer)
+        for answer in answers
+    ]
+
+
+def render_ids(
+    tokenizer: PreTrainedTokenizerBase, chat_template: str, turns: Sequence[Turn], *, for_reply: bool = False
+) -> list[int]:
+    """The ids of transformers' `apply_chat_template`, bounded; DataError where the template refuses the dialogue."""
+    (rendered,) = render_all(tokenizer, chat_template, [turns], for_reply=for_reply)
+    if isinstance(rendered, DataError):
+        raise rendered
+    with no_panics(tokenizer):
+        ids: list[int] = tokenizer(rendered.text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def refusal(reason: str) -> DataError:
+    """An error that says what the chat template does to a dialogue."""
+    return DataError(
+        f"the chat template {reason}", hint="set dialogue.template: turns or chatml, or change the dialogue"
+    )
+
+
+def _unbearable(tokenizer: PreTrainedTokenizerBase, reason: str) -> ModelError:
+    return ModelError(
+        f"{tokenizer.name_or_path or 'the tokenizer'}: its chat template {reason}",
+        hint="do not trust this model's files; to train it all the same, set dialogue.template: turns or chatml",
+    )

@@ -1,0 +1,97 @@
+"""The trial of a foreign tokenizer or config: the bounded process loads it and uses it on probes.
+
+Probes repeat one character or a pair, or mix many, which is what bad patterns need. Attacks that need a rare
+character, which no probe has, are covered by the bounds that `convo_cli.text.tokenizers.expansion` computes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tokenizers import Tokenizer
+
+from convo_cli.errors import ModelError, first_line
+from convo_cli.text.tokenizers.expansion import excess
+from convo_cli.text.tokenizers.pretrained import open_tokenizer
+from convo_cli.text.tokenizers.probes import PROBES
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+MAX_IDS = 32
+"""Most ids for one character of a probe; byte fallback gives 4."""
+MAX_ADDED_IDS = 64
+"""Most ids that a post-processor may put around a text."""
+_PUMPED = 1000  # characters; a pattern whose time grows with their cube panics
+_ASCII = tuple(map(chr, range(128)))
+_COMMON = (" ", "\n", "a", "A", "1", ".", "'", "<", "▁", "é", "中", "🙂")
+_HINT = "take the model from another source"
+
+
+def try_tokenizer(folder: Path, source: str) -> Sequence[str]:
+    """Return message and hint of the error for which the folder's tokenizer is refused; nothing where it is fine."""
+    try:
+        tokenizer = open_tokenizer(folder, source)
+        if found := _fault(tokenizer):
+            raise ModelError(f"{source}: its tokenizer {found}", hint=_HINT)
+    except MemoryError:
+        raise
+    except ModelError as error:
+        return error.message, error.hint or ""
+    except BaseException as error:  # noqa: BLE001  (a panic of Rust is no Exception)
+        reason = first_line(error)
+        return f"{source}: its tokenizer fails ({reason})", _HINT
+    return ()
+
+
+def try_config(folder: Path, source: str) -> Sequence[str]:
+    """Read config.json as transformers does, within the limits; errors are left to loading, which reports them."""
+    from transformers import AutoConfig
+
+    try:
+        AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001  (transformers raises many types)
+        pass
+    return ()
+
+
+def _fault(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Say what is wrong with a tokenizer, as words that continue a sentence."""
+    stated = tokenizer.backend_tokenizer.to_str()
+    if found := excess(json.loads(stated)):
+        return found
+    untyped: Any = tokenizer
+    alone, around = (len(untyped("a", add_special_tokens=adds)["input_ids"]) for adds in (False, True))
+    if around - alone > MAX_ADDED_IDS:
+        return f"puts {around - alone:,} tokens around each text ({MAX_ADDED_IDS} are allowed)"
+    plain = Tokenizer.from_str(stated)
+    plain.encode_special_tokens = True
+    spelled = _spelled(sorted(token.content for token in tokenizer.added_tokens_decoder.values()))
+    for backend, texts in ((tokenizer.backend_tokenizer, (*_pumped(), *spelled)), (plain, (*PROBES, *spelled))):
+        for text in texts:
+            ids = backend.encode(text, add_special_tokens=False).ids
+            if len(ids) > MAX_IDS * len(text) + MAX_ADDED_IDS:
+                return f"makes {len(ids):,} tokens of {len(text):,} characters ({MAX_IDS} for each are allowed)"
+            untyped.decode(ids, clean_up_tokenization_spaces=False)
+    return None
+
+
+def _pumped() -> Iterator[str]:
+    for character in _ASCII:
+        yield character * _PUMPED
+    for one, other in product(_COMMON, repeat=2):
+        yield (one + other) * (_PUMPED // 4)
+    mixture = "".join(PROBES)
+    yield from (mixture, mixture.replace(" ", ""), mixture[::-1])
+
+
+def _spelled(tokens: Sequence[str]) -> list[str]:
+    """Return two texts that spell some of the added tokens."""
+    chosen = [token for token in tokens[:: max(1, len(tokens) // 50)] if token]
+    return ["".join(chosen), " ".join(chosen)]

@@ -1,0 +1,277 @@
+"""The tokenizer's own chat template, taken apart into pieces.
+
+Chat templates are programs: they put in a system prompt of their own, call the assistant "model", strip texts, raise
+on roles they do not like. So nothing is read out of their source; everything is learnt from what they render, and
+what cannot be shown is refused.
+
+Some say themselves what the assistant is to learn, between ``{% generation %}`` and ``{% endgeneration %}``. Then that
+is what it learns, also where it is more than the reply and its end token (some enclose the assistant's header). Marks
+that leave out a part of a reply or its end token, or that enclose what somebody else says, are refused.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from itertools import groupby, takewhile
+from typing import TYPE_CHECKING, Any
+
+from convo_cli.config.schema import TemplateName
+from convo_cli.data.dialogue import Role, Turn
+from convo_cli.errors import DataError, ModelError
+from convo_cli.text.bounded.rendering import Rendered, refusal, render_all
+from convo_cli.text.pieces import NO_TURN, Piece, special_tokens
+from convo_cli.text.tokenizers.vocabulary import TokenFinder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_MARK = "\ufdd0{}\ufdd0"  # stands for a turn's text; a Unicode noncharacter, which no template writes
+_CLOCK = re.compile(r"""strftime_now\(\s*(?P<quote>["'])(?P<format>.{0,100}?)(?P=quote)\s*\)""")
+_GENERATION = re.compile(r"\{%[-+]?\s*generation\b")
+_MAX_SHOWN = 100  # characters of a template's own text in an error
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """What a template writes between two texts: the rest of one turn, and the next turn's header.
+
+    ``lead`` is what the next speaker says before its text: mostly nothing, or the space of its first word.
+    """
+
+    rest: str
+    header: str = ""
+    lead: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """The pieces of all dialogues with the same sequence of roles, before their texts are put in."""
+
+    pieces: tuple[Piece, ...]
+    slots: tuple[int, ...]
+    """For each turn the number of the piece that its text is added to."""
+
+
+class NativeTemplate:
+    """The tokenizer's own chat template, taken apart by proof instead of by reading its Jinja.
+
+    Marks are rendered in place of texts, once for every sequence of roles; what stands between the marks is the
+    template's own. What the assistant says begins where the generation prompt ends and goes up to the next special
+    token. A template or dialogue for which any of this cannot be shown is refused.
+    """
+
+    name: TemplateName = "native"
+    special_tokens: tuple[str, ...] = ()
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.chat_template = _without_clock(_default_chat_template(tokenizer))
+        self._tokenizer = tokenizer
+        self._has_generation_marks = _GENERATION.search(self.chat_template) is not None
+        self._between = lru_cache(maxsize=512)(self._render_marks)
+        self._form = lru_cache(maxsize=512)(self._find_form)
+        try:
+            start, after_user = self._between(("user",), False)
+            after_assistant = self._between(("user", "assistant"), False)[-1]
+            question = self._between(("user", "assistant", "user"), False)[2]
+            prompt = self._between(("user",), True)[-1]
+            own_text = start + prompt + question + after_assistant
+            self._special = TokenFinder(special_tokens(tokenizer) | _written_tokens(tokenizer, own_text))
+            question = question[self._same_start(question, after_assistant) :]
+            asks = question[len(question) - self._same_end(question, start) :].rstrip(" ")
+            answers = prompt[self._same_start(prompt, after_user) :]
+            if self._special.first(answers.lstrip())[0] == 0:
+                answers = answers.lstrip()  # a line break before a header's token belongs to the turn before it
+            bos = str(tokenizer.bos_token or "")
+            if not answers.startswith(bos):
+                asks = asks.removeprefix(bos)  # it begins every window, whoever speaks first there
+            self._headers = {"user": asks, "assistant": answers}
+            probe = [Turn("user", "a"), Turn("assistant", "b")] * 2
+            self.render(probe)
+            gaps = self._find_gaps(tuple(turn.role for turn in probe), False)
+            ends = [gap.rest[slice(*self._special.first(gap.rest))] for gap in gaps[2::2]]
+        except DataError as error:
+            raise ModelError(
+                f"template native cannot be used: {error}", hint="set dialogue.template: turns or chatml"
+            ) from error
+        eos = tokenizer.eos_token
+        self.stop_tokens = tuple(dict.fromkeys([*ends, *([str(eos)] if eos else [])]))
+
+    def render(self, turns: Sequence[Turn], *, for_reply: bool = False) -> list[Piece]:
+        (rendered,) = self._ask([turns], for_reply=for_reply)
+        return self._pieces(turns, rendered, for_reply=for_reply)
+
+    def render_all(self, dialogues: Sequence[Sequence[Turn]]) -> list[list[Piece] | DataError]:
+        """What `render` returns or raises for each of them, several times as fast."""
+        results = list[list[Piece] | DataError]()
+        for turns, rendered in zip(dialogues, self._ask(dialogues), strict=True):
+            try:
+                results.append(self._pieces(turns, rendered))
+            except DataError as error:
+                results.append(error)
+        return results
+
+    def _pieces(self, turns: Sequence[Turn], rendered: Rendered | DataError, *, for_reply: bool = False) -> list[Piece]:
+        """The pieces of a dialogue of which it is known what the template makes of it."""
+        if isinstance(rendered, DataError):
+            raise rendered
+        form = self._form(tuple([turn.role for turn in turns]), for_reply)
+        pieces = list(form.pieces)
+        for slot, turn in zip(form.slots, turns, strict=True):
+            lead, index, _, is_learnable = pieces[slot]
+            pieces[slot] = Piece(lead + turn.text, index, False, is_learnable)
+        if "".join([piece.text for piece in pieces]) != rendered.text:
+            raise refusal("changes the text of a turn")
+        marked = self._has_generation_marks and not for_reply
+        return self._apply_marks(pieces, rendered.spans, turns) if marked else pieces
+
+    def _find_form(self, roles: tuple[Role, ...], for_reply: bool) -> Form:
+        *gaps, last = self._find_gaps(roles, for_reply)
+        pieces, slots = self._split(gaps[0].rest, NO_TURN), []
+        for index, (role, gap, after) in enumerate(zip(roles, gaps, [*gaps[1:], last], strict=True)):
+            _, end = self._special.first(after.rest)
+            if role == "assistant" and end == 0:
+                raise refusal("ends an assistant turn without a special token, so the model would never learn to stop")
+            pieces += self._split(gap.header, index)
+            slots.append(len(pieces))
+            said = [Piece(gap.lead, index), *self._split(after.rest[:end], index)]
+            pieces += [piece._replace(is_learnable=role != "system") for piece in said]
+            pieces += self._split(after.rest[end:], index)
+        return Form((*pieces, *self._split(last.header, len(roles))), tuple(slots))
+
+    def _apply_marks(
+        self, pieces: Sequence[Piece], spans: Iterable[tuple[int, int]], turns: Sequence[Turn]
+    ) -> list[Piece]:
+        """The pieces with the generation marks' word on what the assistant learns; ``spans`` are in characters."""
+        is_marked = bytearray(sum(len(piece.text) for piece in pieces))
+        for start, stop in spans:
+            is_marked[start:stop] = bytes([True]) * (stop - start)
+        result, position = [], 0
+        for piece in pieces:
+            marked = is_marked[position : position + len(piece.text)]
+            position += len(piece.text)
+            role = turns[piece.turn].role if piece.turn >= 0 else None
+            if role != "assistant":
+                if any(marked):
+                    raise refusal(f"marks for generation what {f'the {role}' if role else 'nobody'} says")
+                result.append(piece)
+            elif piece.is_learnable:
+                # A space before a text is part of its first word, and the generation prompt ends before it.
+                if not all(marked[len(piece.text) - len(piece.text.lstrip()) :]):
+                    what = f"the end token {piece.text}" if piece.is_special else "a part of what the assistant says"
+                    raise refusal(f"leaves {what} out of its generation marks, so the model would never learn it")
+                result.append(piece)
+            else:
+                result += _cut(piece, marked)
+        return result
+
+    def _find_gaps(self, roles: tuple[Role, ...], for_reply: bool) -> list[Gap]:
+        """The gap before each turn, and the one after the last."""
+        between = self._between(roles, for_reply)
+        gaps = []
+        for index, (role, text) in enumerate(zip(roles, between, strict=False)):
+            end = len(text.rstrip(" "))  # spaces before a text are part of its first word in most tokenizers
+            if role == "assistant" and "user" in roles[:index]:
+                *before, prompt = self._between(roles[:index], True)
+                end = len(prompt)
+                if before != between[:index] or not text.startswith(prompt):
+                    raise refusal("renders a reply otherwise than after its generation prompt")
+                if text[end:].strip():
+                    raise refusal(f"makes the model say {text[end:][:_MAX_SHOWN]!r} before its reply")
+            gaps.append(self._gap(text, end, role))
+        return [*gaps, self._gap(between[-1], len(between[-1]), "assistant") if for_reply else Gap(between[-1])]
+
+    def _gap(self, text: str, end: int, role: Role) -> Gap:
+        """The header is what ends at ``end`` and stands before every turn of the role, with the spaces before it."""
+        header = self._headers.get(role, "")
+        begin = len(text[: end - len(header)].rstrip(" ")) if header and text[:end].endswith(header) else end
+        return Gap(text[:begin], text[begin:end], text[end:])
+
+    def _render_marks(self, roles: tuple[Role, ...], for_reply: bool) -> list[str]:
+        """What the template writes before, between and after the texts of such turns."""
+        marks = [_MARK.format(index) for index in range(len(roles))]
+        turns = [Turn(role, mark) for role, mark in zip(roles, marks, strict=True)]
+        (rendered,) = self._ask([turns], for_reply=for_reply)
+        if isinstance(rendered, DataError):
+            raise rendered
+        parts = re.split(f"({_MARK.format('[0-9]+')})", rendered.text)
+        if parts[1::2] != marks:
+            raise refusal("does not render every turn once and in order")
+        return parts[::2]
+
+    def _ask(self, dialogues: Sequence[Sequence[Turn]], *, for_reply: bool = False) -> list[Rendered | DataError]:
+        return render_all(
+            self._tokenizer,
+            self.chat_template,
+            dialogues,
+            for_reply=for_reply,
+            has_marks=self._has_generation_marks,
+        )
+
+    def _split(self, text: str, turn: int) -> list[Piece]:
+        """Text of the template itself, cut at its special tokens."""
+        pieces = []
+        position = 0
+        for start, stop in self._special.find(text):
+            pieces += [Piece(text[position:start], turn), Piece(text[start:stop], turn, is_special=True)]
+            position = stop
+        pieces.append(Piece(text[position:], turn))
+        return [piece for piece in pieces if piece.text]
+
+    def _same_start(self, one: str, other: str) -> int:
+        return _num_same(self._units(one), self._units(other))
+
+    def _same_end(self, one: str, other: str) -> int:
+        return _num_same(self._units(one)[::-1], self._units(other)[::-1])
+
+    def _units(self, text: str) -> list[str]:
+        """Special tokens whole, all else as characters."""
+        return [unit for piece in self._split(text, 0) for unit in ([piece.text] if piece.is_special else piece.text)]
+
+
+def _cut(piece: Piece, marked: Sequence[int]) -> list[Piece]:
+    """A piece outside of what the assistant says, cut where generation marks begin and end."""
+    if piece.is_special and len(set(marked)) > 1:
+        raise refusal(f"cuts the token {piece.text} with its generation marks")
+    runs = groupby(zip(piece.text, marked, strict=True), key=lambda pair: bool(pair[1]))
+    return [
+        piece._replace(text="".join(character for character, _ in run), is_learnable=is_marked)
+        for is_marked, run in runs
+    ]
+
+
+def _num_same(one: Sequence[str], other: Sequence[str]) -> int:
+    """Length in characters of what two sequences of strings have in common at their start."""
+    return sum(len(unit) for unit, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
+def _default_chat_template(tokenizer: PreTrainedTokenizerBase) -> str:
+    templates: Any = tokenizer.chat_template
+    template = templates.get("default") if isinstance(templates, dict) else templates
+    if not isinstance(template, str):
+        raise ModelError(
+            "dialogue.template is native, but this tokenizer has no chat template", hint="set dialogue.template: turns"
+        )
+    return template
+
+
+def _without_clock(chat_template: str) -> str:
+    """The template with today's date written into it, so that a run resumed tomorrow reads the same ids."""
+    now = datetime.now()
+    dated = _CLOCK.sub(lambda call: json.dumps(now.strftime(call["format"])), chat_template)
+    if re.search(r"strftime_now\s*\(", dated):
+        raise ModelError(
+            "template native cannot be used: the chat template asks for the time in a form that convo cannot fix",
+            hint="set dialogue.template: turns or chatml",
+        )
+    return dated
+
+
+def _written_tokens(tokenizer: PreTrainedTokenizerBase, own_text: str) -> set[str]:
+    """Added tokens that the template writes, also those that the tokenizer does not call special (some ChatML do)."""
+    added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.content.strip()}
+    return {own_text[start:stop] for start, stop in TokenFinder(added).find(own_text)}

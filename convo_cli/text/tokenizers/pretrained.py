@@ -1,0 +1,121 @@
+"""Loading of pretrained tokenizers, which are tried in the bounded process first."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from convo_cli.errors import ModelError, first_line
+from convo_cli.storage.foreign_files import TEXT_SUFFIXES
+from convo_cli.text.bounded import client
+from convo_cli.text.bounded.process import TRY_TOKENIZER, trial_limits
+from convo_cli.text.tokenizers.hub import local_folder
+from convo_cli.text.tokenizers.probes import PROBES
+from convo_cli.text.tokenizers.vocabulary import settle_ids
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+MAX_ADDED_TOKENS = 2**16
+
+
+def load_pretrained_tokenizer(
+    source: str, revision: str | None = None, *, is_own: bool = False
+) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a Hugging Face folder or hub id; ModelError where it cannot be read or has no fast form.
+
+    The bounded process tries it before it is loaded here. Only a folder that this process has just written
+    (``is_own``) is loaded at once, because a run directory may come from anyone, whatever its manifest says.
+    """
+    folder = local_folder(source, revision)
+    if not is_own:
+        require_within_limits(TRY_TOKENIZER, folder, source)
+    return open_tokenizer(folder, source)
+
+
+def require_within_limits(task: bytes, folder: Path, source: str) -> None:
+    """Raise ModelError where the bounded process refuses a folder's tokenizer or config, or exceeds its limits."""
+    num_bytes = sum(file.stat().st_size for file in folder.iterdir() if file.is_file() and file.suffix in TEXT_SUFFIXES)
+    request = json.dumps([str(folder.absolute()), source, num_bytes]).encode()
+    what = "tokenizer" if task == TRY_TOKENIZER else "config.json"
+    try:
+        refused = json.loads(client.ask(task, request))
+    except client.EndedError as end:
+        raise ModelError(
+            f"{source}: its {what} {end.reason(trial_limits(num_bytes))}", hint="take the model from another source"
+        ) from None
+    if refused:
+        message, hint = refused
+        raise ModelError(message, hint=hint or None)
+
+
+def open_tokenizer(folder: Path, source: str) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a folder without a trial; ModelError names it as ``source``."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # transformers raises half a dozen types for what is one mistake to the user
+        raise ModelError(
+            f"{source}: no readable tokenizer ({_unreadable(folder, error)})",
+            hint="the folder needs tokenizer.json (or the files of its slow tokenizer) beside config.json",
+        ) from error
+    if not getattr(tokenizer, "is_fast", False):  # RAG's is two tokenizers, and says nothing of it
+        raise ModelError(
+            f"{source}: its tokenizer {type(tokenizer).__name__} has no fast form",
+            hint="convo needs the character offsets that only fast tokenizers give",
+        )
+    if len(tokenizer) < 256:
+        raise ModelError(
+            f"{source}: its tokenizer has only {len(tokenizer)} tokens, so its vocabulary was not found",
+            hint="the folder needs tokenizer.json; transformers falls back to an empty vocabulary without a word",
+        )
+    if (num_added := len(tokenizer.added_tokens_decoder)) > MAX_ADDED_TOKENS:
+        raise ModelError(
+            f"{source}: its tokenizer has {num_added:,} added tokens, but at most {MAX_ADDED_TOKENS:,} are allowed",
+            hint="tokens of an ordinary vocabulary belong in the tokenizer's model, not beside it",
+        )
+    tokenizer.backend_tokenizer.no_padding()  # tokenizer.json may ask for a billion ids
+    tokenizer.backend_tokenizer.no_truncation()
+    settle_ids(tokenizer, _stated_ids(folder / "tokenizer.json"), source)
+    try:
+        tokenizer.backend_tokenizer.encode_batch_fast(list(PROBES))
+    except Exception as error:  # the tokenizers library has no type of its own for it
+        raise ModelError(
+            f"{source}: its tokenizer fails on text outside its vocabulary ({first_line(error)})",
+            hint="the model in tokenizer.json needs an unk_token that is in its vocabulary",
+        ) from error
+    return tokenizer
+
+
+class _AddedToken(msgspec.Struct):
+    id: int
+    content: str
+
+
+class _TokenizerFile(msgspec.Struct):
+    added_tokens: list[_AddedToken] = []
+
+
+def _stated_ids(file: Path) -> dict[str, int]:
+    """The ids that tokenizer.json gives to its added tokens; none where there is no such file."""
+    try:
+        stated = msgspec.json.decode(file.read_bytes(), type=_TokenizerFile)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return {}
+    return {token.content: token.id for token in stated.added_tokens}
+
+
+def _unreadable(folder: Path, error: Exception) -> str:
+    """Why a tokenizer cannot be loaded; names its file where that is the reason."""
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        return "there is no tokenizer.json"
+    try:
+        json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as damage:
+        return f"tokenizer.json is damaged: {first_line(damage)}"
+    return first_line(error)

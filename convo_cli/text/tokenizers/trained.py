@@ -1,0 +1,170 @@
+"""Tokenizers trained on the dialogues with SentencePiece, and the special tokens that are added to any tokenizer.
+
+A trained one is kept twice: `spiece.model`, which SentencePiece reads, and `tokenizer.json`, which transformers reads
+without protobuf. Both give the same ids, because the model is trained without normalisation, without a dummy prefix
+and with byte fallback, and because the pieces that stand for no text (`<unk>`, the bytes) get a score that keeps them
+from matching text that merely looks like them. (One exception: of two unigram cuts that are exactly as likely, such as
+e+ee and ee+e, SentencePiece's 32-bit sums may choose the other one.)
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+from convo_cli.config.schema import TokenizerConfig
+from convo_cli.errors import DataError, ModelError, first_line
+from convo_cli.text.pieces import special_tokens
+from convo_cli.text.tokenizers.vocabulary import close_gaps, settle_ids
+
+if TYPE_CHECKING:
+    from sentencepiece import SentencePieceProcessor
+    from transformers import PreTrainedTokenizerBase
+
+SPIECE_FILE = "spiece.model"
+SPACE_MARK = "▁"  # U+2581: how SentencePiece writes a space inside a piece
+_NEVER_MATCHED = -1e6
+_ASCII = "".join(chr(code) for code in range(0x21, 0x7F))
+_NUM_THREADS = 16  # a constant: the scores of a unigram model depend on it, and so would the ids on the machine
+_MAX_TRAINING_CHARACTERS = 50_000_000  # about 100 MB of text; SentencePiece holds its corpus in memory
+
+
+def train_sentencepiece(texts: Iterable[str], config: TokenizerConfig) -> bytes:
+    """Train a SentencePiece model and return it in SentencePiece's own format.
+
+    Raises DataError where the texts are too few for any vocabulary of this kind.
+    """
+    import sentencepiece
+
+    model = io.BytesIO()
+    lines = _Lines(texts)
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines),
+            model_writer=model,
+            model_type=config.kind,
+            vocab_size=config.vocab_size,
+            character_coverage=config.character_coverage,
+            hard_vocab_limit=False,
+            byte_fallback=True,
+            normalization_rule_name="identity",
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            split_digits=True,
+            required_chars=_ASCII,
+            max_sentence_length=1 << 24,
+            unk_id=0,
+            bos_id=-1,
+            eos_id=-1,
+            pad_id=-1,
+            num_threads=_NUM_THREADS,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        if lines.error is not None:  # the text could not be read on, which SentencePiece wraps into an error of its own
+            raise lines.error from None
+        if needed := re.search(r"smaller than required_chars\. \d+ vs (\d+)", str(error)):
+            raise DataError(
+                f"tokenizer.vocab_size is {config.vocab_size}, but the characters of the training text and the bytes "
+                f"need {needed[1]} pieces",
+                hint="raise tokenizer.vocab_size, or lower tokenizer.character_coverage",
+            ) from error
+        raise DataError(
+            f"SentencePiece could not train a {config.kind} tokenizer of {config.vocab_size} pieces "
+            f"({first_line(error)})",
+            hint="the training text may be too small: lower tokenizer.vocab_size, or set tokenizer.kind: unigram",
+        ) from error
+    return model.getvalue()
+
+
+def from_sentencepiece(model: bytes) -> PreTrainedTokenizerBase:
+    """A transformers tokenizer that gives the same ids as the SentencePiece model."""
+    from sentencepiece import SentencePieceProcessor
+    from transformers import PreTrainedTokenizerFast
+
+    try:
+        processor = SentencePieceProcessor(model_proto=model)
+    except RuntimeError as error:
+        raise ModelError(f"not a SentencePiece model: {error}") from error
+    backend = Tokenizer(_backend_model(processor))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE_MARK, prepend_scheme="never", split=False)
+    backend.decoder = decoders.Sequence([decoders.Replace(SPACE_MARK, " "), decoders.ByteFallback(), decoders.Fuse()])
+    return PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False)
+
+
+def keep_special_tokens_whole(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Undo ``split_special_tokens``, with which transformers' apply_chat_template spells role tokens as text.
+
+    Texts of turns are encoded without special tokens in any case.
+    """
+    if tokenizer.split_special_tokens:
+        tokenizer.split_special_tokens = tokenizer.init_kwargs["split_special_tokens"] = False
+        tokenizer.backend_tokenizer.encode_special_tokens = False
+
+
+def add_special_tokens(tokenizer: PreTrainedTokenizerBase, tokens: Iterable[str]) -> tuple[str, ...]:
+    """Add the tokens the tokenizer lacks, as special tokens; return those that were new."""
+    vocabulary = tokenizer.get_vocab()
+    special = special_tokens(tokenizer)
+    new = tuple(token for token in tokens if token not in vocabulary)
+    plain = [token for token in tokens if token not in special]
+    if plain:
+        close_gaps(tokenizer, "the model")
+        added = [AddedToken(token, special=True, normalized=False) for token in plain]
+        tokenizer.add_special_tokens({"extra_special_tokens": added}, replace_extra_special_tokens=False)
+        settle_ids(tokenizer, {}, "the model")
+    return new
+
+
+class _Lines:
+    """Texts cut at newlines (SentencePiece's sentences) up to a bounded total; NUL and the space mark never come in."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._texts = texts
+        self.error: BaseException | None = None
+        """What ended the texts early."""
+
+    def __iter__(self) -> Iterator[str]:
+        total = 0
+        try:
+            for text in self._texts:
+                for line in text.splitlines():
+                    total += len(line)
+                    if total > _MAX_TRAINING_CHARACTERS:
+                        return
+                    yield line
+        except BaseException as error:
+            self.error = error
+            raise
+
+
+def _backend_model(processor: SentencePieceProcessor) -> models.Model:
+    """The pieces as a model of the tokenizers library: Unigram from scores, BPE from the merges they imply."""
+    size = processor.get_piece_size()
+    pieces = [processor.id_to_piece(index) for index in range(size)]
+    scores = [processor.get_score(index) for index in range(size)]
+    is_text = [not (processor.is_unknown(i) or processor.is_control(i) or processor.is_byte(i)) for i in range(size)]
+    if _is_unigram(scores, is_text):
+        entries = [
+            (piece, score if text else _NEVER_MATCHED)
+            for piece, score, text in zip(pieces, scores, is_text, strict=True)
+        ]
+        return models.Unigram(entries, unk_id=processor.unk_id(), byte_fallback=True)
+    ids = {piece: index for index, piece in enumerate(pieces)}
+    textual = {piece for piece, text in zip(pieces, is_text, strict=True) if text}
+    merges = [
+        (piece[:cut], piece[cut:])
+        for piece in sorted((p for p in textual if len(p) > 1), key=lambda p: ids[p])
+        for cut in range(1, len(piece))
+        if piece[:cut] in textual and piece[cut:] in textual
+    ]
+    return models.BPE(ids, merges, unk_token=pieces[processor.unk_id()], fuse_unk=True, byte_fallback=True)
+
+
+def _is_unigram(scores: list[float], is_text: list[bool]) -> bool:
+    """Unigram scores are log-probabilities; BPE scores are the whole numbers 0, -1, -2 … of the merge order."""
+    return any(score != int(score) for score, text in zip(scores, is_text, strict=True) if text)

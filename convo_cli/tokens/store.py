@@ -1,0 +1,210 @@
+"""Encoded examples, side by side in flat arrays: what training reads instead of dialogues.
+
+Arrays are built in memory for a few dialogues, and appended to files for many. A store that is opened from files keeps
+only the numbers per example and per dialogue in memory; tokens are read when they are needed. They are not mapped:
+reading a mapped file that was cut short ends the process with SIGBUS.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convo_cli.data.dialogue import Dialogue
+from convo_cli.data.fingerprint import fingerprint
+from convo_cli.errors import CheckpointError
+
+NO_TARGET, ASSISTANT_TARGET, USER_TARGET = 0, 1, 2
+"""What a token is to the loss. User targets count while `dialogue.train_on` is all or the curriculum says so."""
+
+Opener: TypeAlias = Callable[[str, int], int]
+"""What `os.open` does with a path and flags."""
+
+_COUNTED = 1 << 20  # tokens counted at once
+_READS_PER_CHECK = 32
+"""Reads for each check whether the file was written to in place, which costs as much as a read. A file that was cut
+short is noticed by every read."""
+_DIALOGUE = np.dtype(
+    [("file", "<i4"), ("line", "<i8"), ("fingerprint", "<u8"), ("num_tokens", "<i8"), ("is_split", "?")]
+)
+_TOKENS: dict[str, np.dtype[Any]] = {"input_ids": np.dtype("<i4"), "targets": np.dtype("u1")}
+"""Columns with a number for each token: those that may be larger than memory."""
+_COLUMNS: dict[str, np.dtype[Any]] = {
+    "offsets": np.dtype("<i8"),
+    "dialogue_of": np.dtype("<i8"),
+    "dialogues": _DIALOGUE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One sequence to train on: a dialogue, or a window of a long one."""
+
+    input_ids: NDArray[np.int32]  # (T,)
+    targets: NDArray[np.uint8]  # (T,) one of the three kinds above; position 0 is never a target
+    num_repeated: int = 0
+    """Tokens at its start that an earlier window of the dialogue has too: the system turn and the context."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A dialogue as examples."""
+
+    examples: Sequence[Example]
+    num_tokens: int
+    """Of the whole dialogue, before it was cut into windows; 0 where it is left out."""
+    is_split: bool = False
+    """Whether a turn was too long for any window and was cut."""
+
+
+LEFT_OUT = Encoded((), 0)
+
+
+class FileColumn:
+    """The numbers of a file, read a slice at a time; CheckpointError where the file was written to since it was opened.
+
+    An overwrite that sets the time of the last change back is not noticed.
+    """
+
+    def __init__(self, path: Path, dtype: np.dtype[Any], opener: Opener = os.open) -> None:
+        self._path, self._dtype = path, dtype
+        self._file = opener(str(path), os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
+        self._state = self._read_state()
+        self._num_reads = 0
+        self._length, rest = divmod(self._state[0], dtype.itemsize)
+        if rest:
+            raise self._error(f"not a row of {dtype.itemsize}-byte numbers ({self._state[0]:,} bytes)")
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, part: slice) -> NDArray[Any]:
+        begin, end, _ = part.indices(self._length)
+        size = (end - begin) * self._dtype.itemsize
+        self._num_reads += 1
+        try:
+            data = os.pread(self._file, size, begin * self._dtype.itemsize)
+            if len(data) != size or (self._num_reads % _READS_PER_CHECK == 0 and self._read_state() != self._state):
+                sizes = f"{self._state[0]:,} bytes before, now {self._read_state()[0]:,}"
+                raise self._error(f"written to while it was in use ({sizes})")
+        except OSError as error:
+            raise self._error(f"cannot be read ({error.strerror})") from error
+        return np.frombuffer(data, self._dtype)
+
+    def _read_state(self) -> tuple[int, int]:
+        status = os.fstat(self._file)
+        return status.st_size, status.st_mtime_ns
+
+    def _error(self, what: str) -> CheckpointError:
+        return CheckpointError(
+            f"{self._path}: {what}",
+            hint="start again (`convo resume RUN_DIR` if the run has begun): the file is checked and created again",
+        )
+
+
+_Tokens: TypeAlias = NDArray[Any] | FileColumn
+
+
+@dataclass(frozen=True)
+class TokenStore:
+    """N examples of D dialogues; example i is the slice ``offsets[i]:offsets[i + 1]`` of both flat arrays."""
+
+    input_ids: _Tokens
+    targets: _Tokens
+    offsets: NDArray[np.int64]  # (N + 1,)
+    dialogue_of: NDArray[np.int64]  # (N,) which dialogue an example is from
+    dialogues: NDArray[np.void]
+    """(D,) for each dialogue: its file (a number among those read), line, fingerprint, num_tokens and is_split."""
+
+    @classmethod
+    def build(cls, encoded: Iterable[tuple[Dialogue, Encoded]], files: Sequence[str] = ()) -> TokenStore:
+        """Lay the examples of each dialogue side by side; one without any target is left out.
+
+        ``files`` are those that the dialogues may come from.
+        """
+        ids: list[NDArray[np.int32]] = [np.empty(0, np.int32)]
+        targets: list[NDArray[np.uint8]] = [np.empty(0, np.uint8)]
+        lengths, dialogue_of, dialogues = [0], list[int](), list[tuple[int, int, int, int, bool]]()
+        number_of = {file: number for number, file in enumerate(files)}
+        for dialogue, one in encoded:
+            for example in one.examples:
+                if example.targets.any():
+                    ids.append(example.input_ids)
+                    targets.append(example.targets)
+                    lengths.append(len(example.input_ids))
+                    dialogue_of.append(len(dialogues))
+            place = (number_of.get(dialogue.file, -1), dialogue.line)
+            dialogues.append((*place, fingerprint(dialogue.turns), one.num_tokens, one.is_split))
+        return cls(
+            np.concatenate(ids),
+            np.concatenate(targets),
+            np.cumsum(lengths, dtype=np.int64),
+            np.array(dialogue_of, np.int64),
+            np.array(dialogues, _DIALOGUE),
+        )
+
+    @classmethod
+    def open(cls, folder: Path, opener: Opener = os.open) -> TokenStore:
+        """Open the files that `write` made; reading an example reads its part of them.
+
+        Their content is not checked here: see `convo_cli.tokens.store_check`.
+        """
+        input_ids, targets = (FileColumn(folder / name, dtype, opener) for name, dtype in _TOKENS.items())
+        columns = (np.array(FileColumn(folder / name, dtype, opener)[:]) for name, dtype in _COLUMNS.items())
+        return cls(input_ids, targets, *columns)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> Example:
+        part = slice(self.offsets[index], self.offsets[index + 1])
+        return Example(self.input_ids[part], self.targets[part])
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.input_ids)
+
+    @property
+    def num_dialogues(self) -> int:
+        """Dialogues that are not left out."""
+        return int(np.count_nonzero(self.dialogues["num_tokens"]))
+
+    @cached_property
+    def lengths(self) -> NDArray[np.int64]:  # (N,)
+        return np.diff(self.offsets)
+
+    def num_targets(self, kind: int) -> int:
+        """How many tokens are targets of this kind; a part of a store in files at a time."""
+        parts = (self.targets[begin : begin + _COUNTED] for begin in range(0, len(self.targets), _COUNTED))
+        return sum(int(np.count_nonzero(part == kind)) for part in parts)
+
+    def where(self, index: int, files: Sequence[str]) -> str:
+        """The file and line of dialogue ``index``; ``files`` as they were given to `build`."""
+        dialogue = self.dialogues[index]
+        return f"{files[dialogue['file']]}:{dialogue['line']}"
+
+
+def write(parts: Iterable[TokenStore], folder: Path) -> None:
+    """Append one small store after the other to the files of ``folder``, so that only one is in memory."""
+    num_tokens = num_dialogues = 0
+    with ExitStack() as stack:
+        files = {name: stack.enter_context((folder / name).open("wb")) for name in (*_TOKENS, *_COLUMNS)}
+        files["offsets"].write(np.zeros(1, np.int64).tobytes())
+        for part in parts:
+            files["input_ids"].write(part.input_ids[:].tobytes())
+            files["targets"].write(part.targets[:].tobytes())
+            files["offsets"].write((part.offsets[1:] + num_tokens).tobytes())
+            files["dialogue_of"].write((part.dialogue_of + num_dialogues).tobytes())
+            files["dialogues"].write(part.dialogues.tobytes())
+            num_tokens += part.num_tokens
+            num_dialogues += len(part.dialogues)

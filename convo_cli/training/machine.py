@@ -1,0 +1,113 @@
+"""The execution of a run (device, precision, CPU threads, batching): chosen at its start, kept by every resume.
+
+A resume that cannot keep it, or is asked for another, reports the change.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import torch
+
+from convo_cli import __version__
+from convo_cli.config.schema import RunConfig, TrainingConfig
+from convo_cli.errors import UsageError
+from convo_cli.events import Emit, Notice
+from convo_cli.model.batching import Batching
+from convo_cli.model.device import choose_device, choose_precision, device_name, make_deterministic
+from convo_cli.runs.provenance.changes import recorded
+from convo_cli.runs.provenance.execution import Execution, Machine, ResolvedPrecision
+from convo_cli.runs.provenance.run_info import RunInfo, installed_packages
+
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+_VARIABLES = (
+    "CUBLAS_WORKSPACE_CONFIG", "DNNL_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "NVIDIA_TF32_OVERRIDE",
+    "ONEDNN_MAX_CPU_ISA", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+)  # fmt: skip
+"""Variables by which the math libraries choose other kernels."""
+
+
+def first_machine(config: RunConfig) -> Machine:
+    """The machine of a new run, as its config says; ``auto`` is the best device here."""
+    device = choose_device(config.training.device)
+    return _machine(config, device, choose_precision(config.training.precision, device))
+
+
+def resumed_machine(info: RunInfo, config: RunConfig, emit: Emit) -> Machine:
+    """The machine of a resumed run: the one it began with, unless the user asks for another or it is not here.
+
+    Sets the number of CPU threads. Raises UsageError where the device that the config names is not here.
+    """
+    stored, before, now = info.execution, info.config.training, config.training
+    device = choose_device(now.device) if now.device != before.device else _stored_device(stored, now, emit)
+    precision = stored.precision
+    if now.precision != before.precision or device.type != torch.device(stored.device).type:
+        precision = choose_precision(now.precision, device)
+    _set_threads(stored.num_threads, os.environ, emit)
+    return _machine(config, device, precision)
+
+
+def execution_of(machine: Machine, batching: Batching) -> Execution:
+    """The machine and the batching that was chosen for the model on it."""
+    return Execution(
+        **machine.model_dump(),
+        is_packed=batching.is_packed,
+        why_padded=batching.why_padded,
+        has_plain_head=batching.has_plain_head,
+        attention=batching.attention,
+    )
+
+
+def resumed_info(
+    before: RunInfo, accepted: RunInfo, config: RunConfig, execution: Execution, *, step: int, emit: Emit
+) -> RunInfo:
+    """run.json of a run that continues from ``step``: every change of what decides the bits reported and recorded.
+
+    ``accepted`` is ``before`` with the data and the base model that the run continues with.
+    """
+    now = {"config": config, "execution": execution, "packages": installed_packages(), "convo": __version__}
+    return recorded(before, accepted.model_copy(update=now), step=step, emit=emit)
+
+
+def _machine(config: RunConfig, device: torch.device, precision: ResolvedPrecision) -> Machine:
+    if device.type == "cuda":
+        device = torch.device("cuda", device.index or 0)
+    if config.deterministic:
+        make_deterministic(device)
+    return Machine(
+        device=str(device),
+        device_name=device_name(device),
+        precision=precision,
+        num_threads=torch.get_num_threads(),
+        cpu_capability=torch.backends.cpu.get_cpu_capability(),
+        environment={name: os.environ[name] for name in _VARIABLES if name in os.environ},
+    )
+
+
+def _stored_device(stored: Execution, training: TrainingConfig, emit: Emit) -> torch.device:
+    try:
+        device = choose_device(stored.device)
+    except UsageError:
+        return choose_device(training.device)  # raises for a named device; auto is the best one here
+    if training.device == "auto" and (best := choose_device("auto")).type != device.type:
+        emit(
+            Notice(
+                f"the run continues on {device}, where it began; --set training.device={best} continues on "
+                f"{device_name(best)}, with other last digits"
+            )
+        )
+    return device
+
+
+def _set_threads(stored: int, environment: Mapping[str, str], emit: Emit) -> None:
+    here = torch.get_num_threads()
+    if here == stored or any(environment.get(name) for name in _THREADS):
+        return  # a number that the user sets is used; where it is another one, that is reported as a change
+    torch.set_num_threads(stored)
+    emit(
+        Notice(
+            f"the run continues with {stored} CPU thread{'s' * (stored > 1)}, as it began; {_THREADS[0]}={here} before "
+            f"the command uses this machine's {here}, with other last digits"
+        )
+    )

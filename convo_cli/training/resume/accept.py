@@ -1,0 +1,74 @@
+"""What may differ between a run and its resume: changes that are refused, and changes that --allow-changed accepts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from convo_cli.config.schema import RunConfig
+from convo_cli.errors import ChangedError
+from convo_cli.events import Emit, Notice
+from convo_cli.runs.directory import RunDirectory
+from convo_cli.runs.provenance.changes import as_json, changes_of_config, leaves
+from convo_cli.runs.provenance.movable import movable_files
+from convo_cli.runs.provenance.run_info import (
+    DataFiles,
+    RunInfo,
+    changes_of_base_model,
+    changes_of_data,
+    read_base_model,
+    read_config,
+)
+
+_SETTLED = (
+    "output_dir",
+    "model",
+    "tokenizer",
+    "dialogue.template",
+    "dialogue.max_length",
+    "dialogue.long_turns",
+)
+"""Keys that are read only when a run starts."""
+_MAX_NAMED = 5
+"""Changes that messages name one by one."""
+
+
+def accept_changes(run: RunDirectory, info: RunInfo, files: DataFiles, emit: Emit, *, allow_changed: bool) -> RunInfo:
+    """run.json with the data and base model of the resume; ChangedError where they changed and that is not allowed."""
+    if not info.is_intact:
+        emit(Notice(f"{run.info}: changed since convo wrote it; continuing with its content", is_warning=True))
+    changes = [
+        *changes_of_config(run, info, read_config(run)),
+        *changes_of_data(info, files),
+        *changes_of_base_model(info),
+    ]
+    if not changes:
+        return info
+    if not allow_changed:
+        more = f"\nand {len(changes) - _MAX_NAMED} more" if len(changes) > _MAX_NAMED else ""
+        raise ChangedError(
+            "\n".join(changes[:_MAX_NAMED]) + more,
+            hint="restore it (--set KEY=VALUE changes a key); --allow-changed continues with what is there now",
+        )
+    for change in changes:
+        emit(Notice(f"{change}; continuing with it (--allow-changed)", is_warning=True))
+    base = info.base_model
+    if base is not None and base.commit is None and Path(base.source).is_dir():
+        base = read_base_model(base.source, Path(base.source))
+    return info.model_copy(
+        update={
+            "train": movable_files(files.train, run),
+            "validation": movable_files(files.validation, run),
+            "base_model": base,
+        }
+    )
+
+
+def require_same_config(before: RunConfig, now: RunConfig) -> None:
+    """Raise ChangedError for a key that is settled in the checkpoints, so that changing it would do nothing."""
+    old, new = (dict(leaves(config.model_dump(mode="json"))) for config in (before, now))
+    for key in dict.fromkeys((*old, *new)):
+        if key.startswith(_SETTLED) and old.get(key) != new.get(key):
+            raise ChangedError(
+                f"{key} is {as_json(new.get(key))}, but the run was made with {as_json(old.get(key))} (by run.json)",
+                hint="start another run to change it",
+            )

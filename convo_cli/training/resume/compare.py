@@ -1,0 +1,144 @@
+"""Comparison of the same steps computed in two ways: tensors by their SHA-256, logged values as they are."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from torch import Tensor
+
+from convo_cli.events import Emit, EvaluationDone, Event, StepDone
+from convo_cli.model.loss import Batch
+from convo_cli.runs.checkpoints import read_state
+from convo_cli.runs.directory import RunDirectory
+from convo_cli.runs.logs.metrics import read_metrics
+from convo_cli.storage.files import require_regular
+from convo_cli.training.saving import OPTIMIZER_FILE
+from convo_cli.training.state import TrainState
+
+_NOT_COMPARED = {
+    "time", "seconds", "waiting_seconds", "memory_bytes", "max_steps", "elapsed_seconds", "best", "weights", "checksum",
+}  # fmt: skip
+"""Measurements, the length of the proof, and what an evaluation says about other evaluations and about files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One kind of thing that was compared, how many of it, and the first that is not the same."""
+
+    what: str
+    count: int
+    difference: str | None
+
+
+@dataclass
+class Trace:
+    """What some steps did, by name; one model is in memory at a time."""
+
+    examples: dict[str, str] = field(default_factory=dict)
+    logged: dict[str, Any] = field(default_factory=dict)
+    optimizer: dict[str, str] = field(default_factory=dict)
+    weights: dict[str, str] = field(default_factory=dict)
+
+    def finish(self, state: TrainState) -> None:
+        """Take the state at the end."""
+        names = {id(parameter): name for name, parameter in state.model.named_parameters()}
+        self.weights = {name: _digest(tensor) for name, tensor in state.model.state_dict().items()}
+        self.optimizer = {
+            f"{kind} of {names[id(parameter)]}": _digest(torch.as_tensor(value))
+            for parameter, moments in state.optimizer.state.items()
+            for kind, value in moments.items()
+        }
+        self.logged["progress at the end"] = _compared(state.progress.model_dump())
+        self.logged["gradient scale"] = state.scaler.get_scale()
+
+    def listening(self, emit: Emit) -> Emit:
+        """A reporter that writes steps and evaluations down and passes every event on."""
+
+        def listen(event: Event) -> None:
+            emit(event)
+            if isinstance(event, (StepDone, EvaluationDone)):
+                self.logged[f"{type(event).__name__} {event.step}"] = _compared(asdict(event))
+
+        return listen
+
+    def watching(
+        self, micro_batches: Callable[[int], Sequence[Batch]], examples_of: Callable[[int], NDArray[np.int64]]
+    ) -> Callable[[int], Sequence[Batch]]:
+        """The same batches of a step, written down."""
+
+        def watched(step: int) -> Sequence[Batch]:
+            batches = list(micro_batches(step))
+            contents = [
+                _digest(tensor) for batch in batches for tensor in (batch.input_ids, batch.predictors, batch.labels)
+            ]
+            self.examples[f"step {step + 1}"] = f"{examples_of(step).tolist()} {contents}"
+            return batches
+
+        return watched
+
+
+def saved_trace(run: RunDirectory, first: int, last: int) -> Trace:
+    """What a run's own files say about the steps after ``first``, up to the checkpoint of step ``last``."""
+    checkpoint, trace = run.checkpoint(last), Trace()
+    trace.weights = dict(_tensors(sorted(checkpoint.glob("model*.safetensors"))))
+    for name, found in _tensors([checkpoint / OPTIMIZER_FILE]):
+        parameter, _, kind = name.rpartition("|")
+        trace.optimizer[f"{kind} of {parameter}"] = found
+    trace.logged["gradient scale"] = read_state(checkpoint).scaler
+    for file in (run.metrics, run.samples):
+        for record in read_metrics(file):
+            step = record.get("step")
+            if (
+                record.get("event") in ("step", "evaluation", "sample")
+                and isinstance(step, int)
+                and first < step <= last
+            ):
+                index = f" number {record['index']}" if "index" in record else ""
+                trace.logged[f"{record['event']} {step}{index}"] = _compared(record)
+    return trace
+
+
+def compare(one: Trace, other: Trace, *, ways: tuple[str, str]) -> tuple[Check, ...]:
+    """Compare kind by kind and name by name; ``ways`` say in a message where each value comes from."""
+    kinds = (
+        ("examples of a step", one.examples, other.examples),
+        ("logged values", one.logged, other.logged),
+        ("optimizer tensors", one.optimizer, other.optimizer),
+        ("weight tensors", one.weights, other.weights),
+    )
+    return tuple(Check(what, len(a.keys() | b.keys()), _difference(a, b, ways)) for what, a, b in kinds if a or b)
+
+
+def _difference(one: Mapping[str, Any], other: Mapping[str, Any], ways: tuple[str, str]) -> str | None:
+    names = (*one, *(name for name in other if name not in one))
+    different = next((name for name in names if one.get(name) != other.get(name)), None)
+    if different is None:
+        return None
+    a, b = one.get(different), other.get(different)
+    if not isinstance(a, dict) or not isinstance(b, dict):
+        return f"{different} is not the same {ways[0]} and {ways[1]}"
+    key = next(key for key in {**a, **b} if a.get(key) != b.get(key))
+    return f"{different}: {key} is {a.get(key)} {ways[0]}, {b.get(key)} {ways[1]}"
+
+
+def _compared(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in _NOT_COMPARED}
+
+
+def _digest(tensor: Tensor) -> str:
+    return hashlib.sha256(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().data).hexdigest()
+
+
+def _tensors(files: list[Path]) -> Iterator[tuple[str, str]]:
+    for file in files:
+        require_regular(file)
+        with safe_open(file, framework="pt") as opened:
+            yield from ((name, _digest(opened.get_tensor(name))) for name in opened.keys())  # noqa: SIM118

@@ -1,0 +1,217 @@
+"""The proof that resuming a run changes nothing, on the user's own run, data and device.
+
+Where the run has an earlier checkpoint, the steps from it to the newest one are taken again, with a save and a resume
+halfway, and compared with the run's own files. Otherwise some steps from the newest checkpoint are taken straight, and
+once more with a save and a resume. Everything has to come out the same, bit for bit.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from convo_cli.config.schema import RunConfig
+from convo_cli.errors import ConvoError, typeable
+from convo_cli.events import Emit, Event, Notice, Progress, StepDone
+from convo_cli.prepare.cache import Cache
+from convo_cli.runs.checkpoints import read_state
+from convo_cli.runs.directory import RunDirectory, existing_run
+from convo_cli.runs.lock import locked
+from convo_cli.runs.logs.metrics import MetricsLog
+from convo_cli.runs.opening import open_checkpoint
+from convo_cli.runs.provenance.run_info import DataFiles, RunInfo, read_data_files, read_run_info
+from convo_cli.signals import StopRequest, listening
+from convo_cli.storage.atomic import make_directory
+from convo_cli.storage.sealed import verify_directory
+from convo_cli.storage.snapshot import Snapshot
+from convo_cli.training.build import build_from
+from convo_cli.training.loop import EarlyStopping, train
+from convo_cli.training.machine import resumed_info
+from convo_cli.training.plan import Parts, make_plan
+from convo_cli.training.resume.accept import accept_changes, require_same_config
+from convo_cli.training.resume.compare import Check, Trace, compare, saved_trace
+from convo_cli.training.saving import save_checkpoint
+from convo_cli.training.state import TrainState
+
+_DEFAULT_STEPS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the proof found."""
+
+    checkpoint: str
+    """The one that both ways begin with."""
+    num_steps: int
+    resumed_after: int
+    """Steps before the save and the resume."""
+    compared_with: str | None
+    """The run's own checkpoint at the end of the steps; None where the steps were taken twice."""
+    reason: str
+    """Why the steps were taken again, or twice."""
+    checks: tuple[Check, ...]
+
+    @property
+    def difference(self) -> str | None:
+        """The first one; None where everything is equal."""
+        return next((check.difference for check in self.checks if check.difference), None)
+
+
+def verify_run(
+    run_dir: Path, config: RunConfig, emit: Emit, *, num_steps: int | None = None, allow_changed: bool = False
+) -> Verdict:
+    """Compare the run with itself, resumed; ``num_steps`` (at least 2): that many steps from the newest checkpoint.
+
+    The run stays as it is. Raises what `convo_cli.training.run.resume_run` raises.
+    """
+    run = existing_run(run_dir)
+    stopped = "stopped before there was a verdict; the run is as it was"
+    again = f"convo resume {typeable(run.path)} --verify"
+    with (
+        listening() as stop,
+        stop.interrupting(stopped, hint=again),
+        locked(run),
+        tempfile.TemporaryDirectory(prefix="convo-verify-") as folder,
+    ):
+        info = read_run_info(run)
+        require_same_config(info.config, config)
+        files = read_data_files(config.data)
+        accepted = accept_changes(run, info, files, emit, allow_changed=allow_changed)
+        newest = open_checkpoint(run.path, emit)
+        aside = RunDirectory(Path(folder))
+        make_directory(aside.checkpoints)
+        proof = _Proof(run, aside, newest, config, info, accepted, files, stop, emit, hearing=emit)
+        verdict = "--steps was given" if num_steps else proof.take_again()
+        return verdict if isinstance(verdict, Verdict) else proof.take_twice(num_steps or _DEFAULT_STEPS, verdict)
+
+
+@dataclass
+class _Proof:
+    """Steps of a run taken again, in a folder beside it."""
+
+    run: RunDirectory
+    aside: RunDirectory
+    newest: Snapshot
+    config: RunConfig
+    info: RunInfo
+    accepted: RunInfo
+    files: DataFiles
+    stop: StopRequest
+    emit: Emit
+    hearing: Emit
+    """``emit`` until the first parts are built; what the others report is the same."""
+
+    def take_again(self) -> Verdict | str:
+        """Take the steps before the newest checkpoint again and compare with the run; or why that is impossible."""
+        newest, last = self.newest.path.name, read_state(self.newest.path).progress.step
+        earlier = self._earlier_checkpoint(last)
+        if earlier is None:
+            return f"the run has no whole checkpoint before {newest}"
+        first = read_state(earlier.path).progress.step
+        if change := self._change_between(first, last):
+            return change
+        parts, state = self._build(earlier.path)
+        earlier.require_unchanged()
+        if change := self._change_between(first, last):  # another machine, or --set
+            return change
+        half, name = first + (last - first) // 2, earlier.path.name
+        self.emit(Notice(f"taking steps {first + 1:,} to {last:,} again, from {name}; --steps 4 takes fewer"))
+        count = _counted(self.emit, "taking the steps again", first, last - first)
+        with closing(MetricsLog(self.aside.metrics, self.aside.samples, after_step=first)) as log:
+
+            def listen(event: Event) -> None:
+                count(event)
+                log(event)
+
+            self._advance(parts, state, half, listen)
+            self._save(parts, state)
+            del parts, state
+            parts, state = self._build(self.aside.checkpoint(half))
+            self._advance(parts, state, last, listen)
+            self._save(parts, state)
+        own, again = saved_trace(self.run, first, last), saved_trace(self.aside, first, last)
+        self.newest.require_unchanged()
+        again.logged = {key: again.logged.get(key) for key in own.logged}  # a power cut may have cost log lines
+        reason = f"the run has a checkpoint before {newest}, and nothing changed between them"
+        checks = compare(own, again, ways=("in the run", "taken again"))
+        return Verdict(name, last - first, half - first, newest, reason, checks)
+
+    def take_twice(self, num_steps: int, reason: str) -> Verdict:
+        """Take some steps from the newest checkpoint straight, and with a save and a resume halfway."""
+        parts, state = self._build(self.newest.path)
+        first = state.progress.step
+        half, last = first + num_steps // 2, first + num_steps
+        straight, resumed = Trace(), Trace()
+        count = _counted(self.emit, "straight", first, num_steps)
+        self._advance(parts, state, last, straight.listening(count), straight)
+        straight.finish(state)
+
+        count = _counted(self.emit, "with a resume", first, num_steps)
+        del parts, state
+        parts, state = self._build(self.newest.path)
+        self.newest.require_unchanged()
+        self._advance(parts, state, half, resumed.listening(count), resumed)
+        self._save(parts, state)
+        del parts, state
+        parts, state = self._build(self.aside.checkpoint(half))
+        self._advance(parts, state, last, resumed.listening(count), resumed)
+        resumed.finish(state)
+        checks = compare(straight, resumed, ways=("straight", "after a resume"))
+        return Verdict(self.newest.path.name, num_steps, half - first, None, reason, checks)
+
+    def _earlier_checkpoint(self, last: int) -> Snapshot | None:
+        """The newest whole checkpoint before a step, verified."""
+        for step in reversed([step for step in self.run.checkpoint_steps() if step < last]):
+            try:
+                files = verify_directory(self.run.checkpoint(step))
+                if read_state(files.path).run_id == self.info.run_id:
+                    return files
+            except ConvoError:
+                continue
+        return None
+
+    def _change_between(self, first: int, last: int) -> str | None:
+        """The first recorded change between two steps, which some of the steps between were computed without."""
+        changes = (change for change in self.info.changes if first < change.step <= last)
+        return next((f"the run changes at step {change.step} ({change.message})" for change in changes), None)
+
+    def _build(self, checkpoint: Path) -> tuple[Parts, TrainState]:
+        """The parts and the state of a checkpoint; changes are recorded in ``info``."""
+        emit, self.hearing = self.hearing, _mute
+        cache, step = Cache(self.run.path.resolve().parent, emit), read_state(self.newest.path).progress.step
+        parts, state = build_from(checkpoint, self.config, self.info, self.files, cache, emit)
+        state.is_evaluated = True  # the evaluation of these weights is no step, and is counted before they are saved
+        self.info = resumed_info(self.info, self.accepted, self.config, parts.execution, step=step, emit=emit)
+        return parts, state
+
+    def _save(self, parts: Parts, state: TrainState) -> None:
+        save_checkpoint(self.aside, state, parts.encoder, spiece=parts.spiece, emit=_mute)
+
+    def _advance(self, parts: Parts, state: TrainState, until: int, listen: Emit, trace: Trace | None = None) -> None:
+        """Let the run's own loop go to a step, without saving; ``trace`` gets the batches."""
+        plan = make_plan(self.aside, parts, self.stop, listen)
+        train(
+            state,
+            replace(
+                plan, max_steps=until, early_stopping=EarlyStopping(None, False, 0.0),
+                micro_batches=trace.watching(plan.micro_batches, parts.order.examples) if trace else plan.micro_batches,
+                is_save_due=lambda step: False, save=lambda state: None, is_stop_requested=lambda: False,
+            ),
+            listen,
+        )  # fmt: skip
+
+
+def _counted(emit: Emit, stage: str, first: int, num_steps: int) -> Emit:
+    def count(event: Event) -> None:
+        if isinstance(event, StepDone):
+            emit(Progress(stage, event.step - first, num_steps))
+        elif isinstance(event, Progress):
+            emit(event)
+
+    return count
+
+
+def _mute(event: Event) -> None:
+    pass

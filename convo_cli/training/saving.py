@@ -1,0 +1,168 @@
+"""A checkpoint: a complete Hugging Face folder, plus the optimizer and the run's progress.
+
+It opens in `convo chat` and in plain transformers as it is, and holds all that `resume` needs. Nothing in it can run
+code: weights and optimizer are safetensors, the rest is JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from convo_cli.errors import CheckpointError, DiskError, DivergedError, ModelError
+from convo_cli.events import CheckpointSaved, Emit
+from convo_cli.model.build import load_model, save_model
+from convo_cli.runs.checkpoints import STATE_FILE, SavedState, read_state, write_state
+from convo_cli.runs.directory import RunDirectory, require_own_checkpoints
+from convo_cli.storage.atomic import publish_directory, require_space, sync_file
+from convo_cli.storage.files import require_regular
+from convo_cli.text.contract import save_encoder
+from convo_cli.text.encoder import DialogueEncoder
+from convo_cli.text.tokenizers.vocabulary import num_ids
+from convo_cli.training.state import TrainState
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+OPTIMIZER_FILE = "optimizer.safetensors"
+_MOMENTS = {"step", "exp_avg", "exp_avg_sq"}
+_ROUNDED = {"F16", "BF16", "F8_E4M3", "F8_E5M2"}
+_BYTES_PER_TOKEN = 160  # of tokenizer.json, generously
+_MARGIN = 2**18
+
+
+def save_checkpoint(
+    run: RunDirectory, state: TrainState, encoder: DialogueEncoder, *, spiece: bytes | None, emit: Emit
+) -> None:
+    """Publish the state as a checkpoint, once the logs of its steps are on the disk.
+
+    Before anything is written raises DivergedError where a number is not finite, DiskError where the space is short.
+    """
+    moments = _optimizer_tensors(state)
+    tensors = {**state.model.state_dict(), **moments}
+    _require_finite(tensors, state.progress.step)
+    path = run.checkpoint(state.progress.step)
+    require_own_checkpoints(run)
+    require_space(path, _size(tensors) + _BYTES_PER_TOKEN * num_ids(encoder.tokenizer) + len(spiece or b"") + _MARGIN)
+
+    def fill(folder: Path) -> None:
+        save_model(state.model, folder)
+        save_encoder(encoder, folder, spiece=spiece)
+        save_file(moments, folder / OPTIMIZER_FILE)
+        saved = SavedState(run_id=state.run_id, progress=state.progress, scaler=state.scaler.state_dict())
+        write_state(folder, saved)
+
+    for log in (run.metrics, run.samples):
+        sync_file(log)
+    publish_directory(path, fill, below=run.path)
+    emit(CheckpointSaved(state.progress.step, path))
+
+
+def load_checkpoint_model(path: Path) -> PreTrainedModel:
+    """The model of a checkpoint, as it was saved; CheckpointError names the tensor that does not fit."""
+    for file in sorted(path.glob("model*.safetensors")):
+        with _reading(file), safe_open(file, framework="pt") as opened:
+            for name in opened.keys():  # noqa: SIM118  # not a mapping
+                dtype = opened.get_slice(name).get_dtype()
+                if dtype in _ROUNDED:
+                    raise CheckpointError(f"{file}: {name} is {dtype}, but the run trains in F32")
+    try:
+        return load_model(str(path))
+    except ModelError as error:
+        raise CheckpointError(error.message, hint="go back to an earlier checkpoint") from error
+
+
+def restore_state(path: Path, state: TrainState) -> None:
+    """Put optimizer, scaler and progress of a checkpoint into a state whose model was loaded from it.
+
+    CheckpointError names what does not fit, and then the state is as it was.
+    """
+    saved = read_state(path)
+    file = path / OPTIMIZER_FILE
+    with _reading(file):
+        tensors = {name: tensor.clone() for name, tensor in load_file(file).items()}  # it leaves them mapped
+    _require_fitting(state, tensors, saved.progress.step, file)
+    if state.scaler.is_enabled() and saved.scaler:
+        found, wanted = sorted(saved.scaler), sorted(state.scaler.state_dict())
+        if found != wanted:
+            raise CheckpointError(f"{path / STATE_FILE}: the scaler has {found}, but torch's has {wanted}")
+        state.scaler.load_state_dict(dict(saved.scaler))
+    _load_optimizer(state, tensors)
+    state.progress, state.run_id = saved.progress, saved.run_id
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    try:
+        require_regular(file)
+        yield
+    except PermissionError as error:
+        raise DiskError(f"{file}: {error.strerror}") from error
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{file}: cannot be read ({error})") from error
+
+
+def _require_finite(tensors: Mapping[str, torch.Tensor], step: int) -> None:
+    for name, tensor in tensors.items():
+        # The sum is finite only where all numbers are, at a tenth of the cost. It can overflow too: then look closely.
+        if not tensor.sum().isfinite() and not tensor.isfinite().all():
+            raise DivergedError(
+                f"step {step}: {name} is not finite any more, so this step is not saved",
+                hint="resume from the checkpoint before it with a lower training.learning_rate",
+            )
+
+
+def _size(tensors: Mapping[str, torch.Tensor]) -> int:
+    """Bytes on disk: a tensor that has two names is written once."""
+    return sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors.values()}.values())
+
+
+def _optimizer_tensors(state: TrainState) -> dict[str, torch.Tensor]:
+    """AdamW's moments by parameter name and kind, such as ``transformer.wte.weight|exp_avg``."""
+    names = {id(parameter): name for name, parameter in state.model.named_parameters()}
+    tensors = {}
+    for parameter, moments in state.optimizer.state.items():
+        for kind, value in moments.items():
+            tensors[f"{names[id(parameter)]}|{kind}"] = torch.as_tensor(value).detach().cpu().contiguous()
+    return tensors
+
+
+def _require_fitting(state: TrainState, tensors: Mapping[str, torch.Tensor], step: int, file: Path) -> None:
+    """Names, shapes and types are those of AdamW's moments for the parameters that are trained."""
+    trained = {name: parameter for name, parameter in state.model.named_parameters() if parameter.requires_grad}
+    found: dict[str, set[str]] = {}
+    for key, tensor in tensors.items():
+        name, _, kind = key.rpartition("|")
+        if name not in trained or kind not in _MOMENTS:
+            raise CheckpointError(f"{file}: holds {key} {_form(tensor)}, which does not fit the model")
+        wanted = torch.zeros(()) if kind == "step" else trained[name]
+        if (tensor.shape, tensor.dtype) != (wanted.shape, wanted.dtype):
+            raise CheckpointError(f"{file}: {key} is {_form(tensor)}, but the model has {_form(wanted)}")
+        found.setdefault(name, set()).add(kind)
+    for name, kinds in found.items():
+        if missing := _MOMENTS - kinds:
+            raise CheckpointError(f"{file}: {name}|{min(missing)} is missing")
+    if step and not found:
+        raise CheckpointError(f"{file}: is empty, but the checkpoint is that of step {step}")
+
+
+def _form(tensor: torch.Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+
+
+def _load_optimizer(state: TrainState, tensors: Mapping[str, torch.Tensor]) -> None:
+    names = {id(parameter): name for name, parameter in state.model.named_parameters()}
+    groups = state.optimizer.param_groups
+    order = [names[id(parameter)] for group in groups for parameter in group["params"]]
+    index = {name: position for position, name in enumerate(order)}
+    loaded: dict[int, dict[str, torch.Tensor]] = {}
+    for key, tensor in tensors.items():
+        name, _, kind = key.rpartition("|")
+        loaded.setdefault(index[name], {})[kind] = tensor
+    state.optimizer.load_state_dict({"state": loaded, "param_groups": state.optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import json
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from convo_cli.data.checks import suspicions
+from convo_cli.data.checks.suspicions import may_be_odd, suspect_turns
+from convo_cli.data.dialogue import Role, Turn
+from convo_cli.data.problems import KINDS, Problem
+from tests.conftest import corpus
+from tests.odd_files import CASES, INNOCENT_TEXTS
+
+TOLD_BY_COUNTING = {"one-turn", "long-dialogue", "long-utterance"}
+PIECES = st.sampled_from(
+    [
+        "NULL", "None", "text", "Speaker", "label", "A: ", "B:: ", "User: ", "HUMAN:", "Person 1 : ", "x" * 40,
+        "3 2 1", "0", "1", "42", "3,5", "-1", " ", "\n", "\n\n", "`", "```", ".", "a", "Z", "é", "안녕", "한", "👨",
+        "🏴", "Ã", "Â", "â", "&amp;", "&#39", ";", "&", "<|", "|>", "<s>", "</s>", "[INST]", "[", "]", "__eou__", "__",
+        "## ", "##ing", "a ##b", "### Response:", "\\n", "\\n\\n", "\\'", "\\u00e9", "\\", '{"role": "user"',
+        "[{'from': 'gpt'", "array([", "b'", "'", "\u200b", "\u200c", "\u200d", "\u2060", "\u00ad", "\ufeff", "\u2581",
+        "\u0120", "\x7f", "\x85", "\u2028", "\u202e", "\ufffd", "\ue000", "\uffff", "\U000e0041", "\U000f0000", "€",
+        "™", "\x80", "ï»¿", "ðŸ", "Ð", "Ñ", "Р", "С", "°", "±", "縺", "繧", "ì", "•", "ˆ", "ø", "þ", "×", "ß", "ÿ",
+        "Submit-Deal", "[deleted]", "#N/A", "\u3164", "\uffa0",
+    ]
+)  # fmt: skip
+TEXTS = st.lists(PIECES | st.text(max_size=3), min_size=1, max_size=6).map(lambda pieces: "".join(pieces).strip())
+DIALOGUES = st.lists(
+    TEXTS.filter(lambda text: text and "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)),
+    min_size=1,
+    max_size=4,
+)
+
+
+def located(texts: list[str]) -> list[tuple[str, Turn]]:
+    roles: tuple[Role, Role] = ("user", "assistant")
+    return [(f"$[{index}]", Turn(roles[index % 2], text)) for index, text in enumerate(texts)]
+
+
+def found_without_asking_first(texts: list[str]) -> list[Problem]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(suspicions, "may_be_odd", lambda texts: True)
+        return list(suspect_turns(located(texts)))
+
+
+def odd_codes(texts: list[str]) -> set[str]:
+    return {problem.code for problem in found_without_asking_first(texts)} - TOLD_BY_COUNTING
+
+
+@given(st.lists(DIALOGUES, min_size=1, max_size=4))
+@example([["Hello", "\u200d"]])
+@example([["é", "\u200dHi"]])
+@example([["Ã", "©"]])
+@example([["x" * 40, "x" * 40]])
+@example([["A: a", "B: b"], ["c", "d"]])
+def test_the_sieve_never_misses_what_is_found_in_any_of_the_dialogues(dialogues: list[list[str]]) -> None:
+    odd = [texts for texts in dialogues if odd_codes(texts)]
+    if odd:
+        assert may_be_odd("\0".join(text for texts in dialogues for text in texts))
+        assert all(may_be_odd("\0".join(texts)) for texts in odd)
+
+
+@given(DIALOGUES)
+def test_the_sieve_changes_nothing_of_what_is_found(texts: list[str]) -> None:
+    problems = list(suspect_turns(located(texts)))
+    assert problems == found_without_asking_first(texts)
+    assert all(KINDS[problem.code].severity == "warning" for problem in problems)
+    assert all(problem.message.isprintable() for problem in problems)
+
+
+@given(st.lists(st.sampled_from(sorted(INNOCENT_TEXTS)), min_size=2, max_size=5, unique=True))
+def test_innocent_texts_are_innocent_in_any_company(names: list[str]) -> None:
+    assert odd_codes(["So?", *(INNOCENT_TEXTS[name] for name in names), "Well, well."]) == set()
+
+
+@pytest.mark.parametrize("name", ["dailydialog", "casino"])
+def test_clean_dialogues_pass_the_sieve(name: str) -> None:
+    lines = [line for path in sorted(corpus(name).glob("*.jsonl")) for line in path.read_text().splitlines()]
+    dialogues = [[text.strip() for text in json.loads(line)] for line in lines]
+    caught = sum(may_be_odd("\0".join(texts)) for texts in dialogues)
+    assert caught <= 0.002 * len(dialogues)
+
+
+def test_every_warning_of_the_odd_files_says_what_it_found_and_where(tmp_path: Path) -> None:
+    shown = {finding.code for case in CASES for finding in case.findings}
+    assert {code for code, kind in KINDS.items() if kind.severity == "warning"} - shown <= {"leakage"}
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["a", "NULL"], 'the text is "NULL"'),
+        (["a", "b\u200bc"], "an invisible character (U+200B) inside the text"),
+        (["a", "Tom &amp; Jerry"], 'the HTML entity "&amp;" inside the text'),
+        (["a", "It’s cafÃ© time"], '"It’s cafÃ© time" looks like text read in a wrong encoding'),
+        (["a", "User: hi"], 'the text begins with the name of a speaker, "User:"'),
+        (["a", "Deal!", "Submit-Deal"], 'the text is "Submit-Deal", the name of an action'),
+        (["speaker", "text"], 'the texts are headings of a table, such as "speaker"'),
+    ],
+)
+def test_a_message_shows_what_was_found(texts: list[str], message: str) -> None:
+    assert [problem.message for problem in suspect_turns(located(texts))] == [message]
+
+
+def test_each_kind_is_told_once_a_text() -> None:
+    problems = suspect_turns(located(["a\u200bb\u200bc", "d\u200b &amp; &lt;"]))
+    assert [(problem.code, problem.path) for problem in problems] == [
+        ("zero-width", "$[0]"),
+        ("html-entity", "$[1]"),
+        ("zero-width", "$[1]"),
+    ]
+
+
+def test_what_a_system_turn_says_is_no_label_of_the_others() -> None:
+    turns = [("$.system", Turn("system", "0 1")), *located(["Hello", "Hi!"])]
+    assert list(suspect_turns(turns)) == []
+
+
+def test_a_text_of_many_numbers_takes_little_memory():
+    text = "1 " * 2**18 + "1"
+    tracemalloc.start()
+    try:
+        assert not may_be_odd(text)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * 2**20

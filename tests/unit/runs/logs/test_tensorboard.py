@@ -1,0 +1,168 @@
+"""The TensorBoard events, read back from their files."""
+
+from __future__ import annotations
+
+import math
+import resource
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convo_cli.errors import DiskError
+from convo_cli.events import CheckpointSaved, EvaluationDone, Notice, RunFinished, SampleReply, StepDone
+from convo_cli.runs.logs.tensorboard import TensorBoardLog
+
+
+def step(number: int, *, loss: float = 2.5, seconds: float = 0.5) -> StepDone:
+    return StepDone(number, 10, number / 5, loss, 3e-4, 1.25, 64, 32, seconds, 64 * number)
+
+
+def records(folder: Path) -> list[Any]:
+    """Every event of every file, oldest file first. A record is its length, a checksum, the bytes, a checksum."""
+    from tensorboardX.proto.event_pb2 import Event as Record
+
+    found = []
+    for path in sorted(folder.iterdir()):
+        content = path.read_bytes()
+        while content:
+            (length,) = struct.unpack_from("<Q", content)
+            found.append(Record.FromString(content[12 : 12 + length]))
+            content = content[12 + length + 4 :]
+    return found
+
+
+def scalars(folder: Path) -> dict[tuple[str, int], float]:
+    return {
+        (value.tag, record.step): value.simple_value
+        for record in records(folder)
+        for value in record.summary.value
+        if value.HasField("simple_value")
+    }
+
+
+def texts(folder: Path) -> dict[tuple[str, int], str]:
+    return {
+        (value.tag, record.step): value.tensor.string_val[0].decode()
+        for record in records(folder)
+        for value in record.summary.value
+        if value.metadata.plugin_data.plugin_name == "text"
+    }
+
+
+@contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """Make every write beyond ``size`` bytes of a file fail, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_training_numbers_are_scalars_by_step(tmp_path: Path) -> None:
+    log = TensorBoardLog(tmp_path / "runs" / "tensorboard")
+    log(step(1))
+    log(step(2, loss=2.25))
+    log.close()
+    assert scalars(tmp_path / "runs" / "tensorboard") == {
+        ("train/loss", 1): 2.5,
+        ("train/learning_rate", 1): pytest.approx(3e-4),
+        ("train/grad_norm", 1): 1.25,
+        ("train/tokens_per_second", 1): 128.0,
+        ("train/loss", 2): 2.25,
+        ("train/learning_rate", 2): pytest.approx(3e-4),
+        ("train/grad_norm", 2): 1.25,
+        ("train/tokens_per_second", 2): 128.0,
+    }
+
+
+def test_scores_are_scalars_and_can_be_read_while_the_run_goes_on(tmp_path: Path) -> None:
+    log = TensorBoardLog(tmp_path)
+    log(step(6))
+    log(EvaluationDone(6, 1.5, 4.5, 99, 1.0, {"bleu-2": 3.5}))
+    assert scalars(tmp_path) | {("validation/loss", 6): 1.5} == scalars(tmp_path)
+    assert scalars(tmp_path)["validation/perplexity", 6] == 4.5
+    assert scalars(tmp_path)["validation/bleu-2", 6] == 3.5
+    log(step(7))
+    log(CheckpointSaved(7, Path("step-00000007")))
+    assert ("train/loss", 7) in scalars(tmp_path)
+    log.close()
+
+
+def test_sample_replies_are_code_blocks_so_that_markdown_changes_nothing(tmp_path: Path) -> None:
+    samples = (
+        SampleReply((("system", "be *kind*"), ("user", "안녕\n# hi")), "a\n\nb", "<b>well</b>", True),
+        SampleReply((), "ok", "and and", False),
+    )
+    log = TensorBoardLog(tmp_path)
+    log(EvaluationDone(4, 1.0, 2.7, 99, 1.0, {}, samples))
+    log.close()
+    assert texts(tmp_path) == {
+        ("samples/00/text_summary", 4): "    system: be *kind*\n    user: 안녕\n    # hi\n    reply: <b>well</b>\n"
+        "    reference: a\n    \n    b",
+        ("samples/01/text_summary", 4): "    reply: and and  [token limit]\n    reference: ok",
+    }
+
+
+def test_a_resume_hides_the_steps_after_its_checkpoint(tmp_path: Path) -> None:
+    from tensorboardX.proto.event_pb2 import SessionLog
+
+    first = TensorBoardLog(tmp_path)
+    for number in range(1, 6):
+        first(step(number, loss=number))
+    first.close()
+    second = TensorBoardLog(tmp_path, after_step=3)
+    second(step(4, loss=40))
+    second.close()
+    assert len(list(tmp_path.iterdir())) == 2, "the second file must not overwrite the first, even in the same second"
+    purges = [record.step for record in records(tmp_path) if record.session_log.status == SessionLog.START]
+    assert purges == [4]
+    assert scalars(tmp_path)["train/loss", 3] == 3
+    assert scalars(tmp_path)["train/loss", 4] == 40
+
+
+def test_a_fresh_run_hides_nothing(tmp_path: Path) -> None:
+    log = TensorBoardLog(tmp_path)
+    log(step(1))
+    log.close()
+    assert not any(record.HasField("session_log") for record in records(tmp_path))
+
+
+def test_a_number_that_is_not_finite_in_float32_is_left_out(tmp_path: Path) -> None:
+    log = TensorBoardLog(tmp_path)
+    log(step(1, loss=math.nan, seconds=0.0))
+    log(EvaluationDone(1, 200.0, math.exp(200.0), 99, 1.0, {"nist-2": -math.inf}))
+    log.close()
+    assert {tag for tag, _ in scalars(tmp_path)} == {"train/learning_rate", "train/grad_norm", "validation/loss"}
+
+
+def test_events_without_numbers_write_nothing(tmp_path: Path) -> None:
+    log = TensorBoardLog(tmp_path)
+    log(Notice("beware", is_warning=True))
+    log(RunFinished(3, "all 3 steps done"))
+    log.close()
+    assert [record.file_version for record in records(tmp_path)] == ["brain.Event:2"]
+
+
+def test_a_disk_that_takes_no_more_is_named_and_never_waited_for(tmp_path: Path) -> None:
+    log = TensorBoardLog(tmp_path / "tensorboard")
+    with file_size_limit(100):
+        with pytest.raises(DiskError, match="tensorboard"):
+            log(EvaluationDone(1, 1.0, 2.7, 99, 1.0, {}, (SampleReply((), "ok", "and " * 1000, True),)))
+        with pytest.raises(DiskError, match="tensorboard"):
+            log.close()
+
+
+def test_importing_the_module_imports_no_tensorboard_and_no_torch() -> None:
+    code = (
+        "import sys, convo_cli.runs.logs.tensorboard;"
+        "sys.exit(bool({'torch', 'tensorboardX', 'rich'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

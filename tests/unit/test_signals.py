@@ -1,0 +1,147 @@
+"""The first signal asks, the second one leaves, and afterwards everything is as it was."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from convo_cli.errors import StoppedError
+from convo_cli.signals import listening
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
+
+TWICE = """
+import os, signal, sys, time
+from convo_cli.signals import listening
+with listening() as request:
+    os.kill(os.getpid(), signal.SIGTERM)
+    print("still here", request.signal_number, flush=True)
+    os.kill(os.getpid(), int(sys.argv[1]))
+    time.sleep(60)
+    print("never reached", flush=True)
+"""
+
+
+@pytest.fixture(autouse=True)
+def hangups_arrive():
+    """As in a terminal; whoever runs these tests may have ignored them (nohup), and children inherit that."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+def send(number):
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_first_signal_is_remembered_and_nothing_else_happens(number):
+    with listening() as request:
+        assert not request.is_set
+        send(number)
+        assert request.is_set
+        assert request.signal_number == number
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_second_signal_leaves_at_once_with_its_own_exit_code(number):
+    ran = subprocess.run(
+        [sys.executable, "-c", TWICE, str(int(number))], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert ran.stdout == f"still here {int(signal.SIGTERM)}\n"
+    assert ran.returncode == 128 + number
+    assert ran.stderr == ""
+
+
+WAITING = """
+from convo_cli.signals import listening
+with listening():
+    print("ready", flush=True)
+    import sqlite3
+    sqlite3.connect(":memory:").execute(
+        "with recursive n(i) as (select 1 union all select i + 1 from n) select count(*) from n"
+    ).fetchone()  # never comes back, and no handler of Python's runs meanwhile
+"""
+
+
+def test_a_second_signal_leaves_also_while_native_code_keeps_the_first_from_being_handled():
+    with subprocess.Popen([sys.executable, "-c", WAITING], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout.readline() == b"ready\n"
+            time.sleep(0.5)
+            process.send_signal(signal.SIGTERM)
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(timeout=1)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=30) == 128 + signal.SIGINT
+        finally:
+            process.kill()
+
+
+def test_the_handlers_of_before_are_restored_also_where_the_block_raises():
+    def mine(number, frame):
+        pass
+
+    before = signal.signal(signal.SIGUSR1, mine)
+    try:
+        others = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        with listening():
+            assert signal.getsignal(signal.SIGUSR1) is not mine
+        assert signal.getsignal(signal.SIGUSR1) is mine
+        with pytest.raises(ZeroDivisionError), listening():
+            raise ZeroDivisionError
+        assert signal.getsignal(signal.SIGUSR1) is mine
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == others
+        assert signal.set_wakeup_fd(-1) == -1
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_requests_of_one_block_do_not_reach_the_next():
+    with listening():
+        send(signal.SIGINT)
+    with listening() as request:
+        assert not request.is_set
+
+
+def test_a_block_inside_another_shares_its_request_and_leaves_its_handlers():
+    with listening() as outer:
+        with listening() as inner:
+            assert inner is outer
+        send(signal.SIGTERM)
+        assert outer.signal_number == signal.SIGTERM
+
+
+def test_work_that_may_be_torn_ends_where_it_is():
+    with (
+        pytest.raises(StoppedError, match="nothing was begun") as caught,
+        listening() as request,
+        request.interrupting("nothing was begun", hint="begin again"),
+    ):
+        pytest.fail(f"went on after {send(signal.SIGTERM)}")
+    assert (caught.value.exit_code, caught.value.hint) == (143, "begin again")
+
+
+def test_a_request_from_before_keeps_such_work_from_beginning_and_one_after_it_does_not_interrupt():
+    with listening() as request:
+        with request.interrupting("too late", hint=""):
+            pass
+        send(signal.SIGUSR1)
+        with pytest.raises(StoppedError) as caught, request.interrupting("early", hint=""):
+            pytest.fail("began")
+    assert caught.value.exit_code == 128 + signal.SIGUSR1
+
+
+def test_a_hangup_that_nohup_ignores_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with listening() as stop:
+            send(signal.SIGHUP)
+            assert not stop.is_set
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -1,0 +1,74 @@
+"""From a name to a folder: a folder is itself, a hub id is its copy in the cache, and anything else one sentence."""
+
+from __future__ import annotations
+
+import huggingface_hub
+import pytest
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+from convo_cli.errors import ModelError
+from convo_cli.text.tokenizers.hub import local_folder
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def cached(tmp_path, monkeypatch):
+    """The hub's cache with one model in it, and no network."""
+    snapshot = tmp_path / "models--somebody--something/snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    refs = tmp_path / "models--somebody--something/refs"
+    refs.mkdir()
+    (refs / "main").write_text(COMMIT)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    return snapshot
+
+
+def test_a_folder_is_itself(tmp_path):
+    assert local_folder(str(tmp_path)) == tmp_path
+
+
+def test_a_hub_id_in_the_cache_needs_no_network(cached):
+    assert local_folder("somebody/something") == cached
+    assert local_folder("somebody/something", COMMIT) == cached
+
+
+def test_a_hub_id_or_revision_that_is_not_in_the_cache_is_one_sentence(cached):
+    for name, revision in (("somebody/else", None), ("somebody/something", "v2")):
+        with pytest.raises(
+            ModelError, match=r"^[\w/]+: not a folder here, and as a hub id it is not in the local cache"
+        ):
+            local_folder(name, revision)
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (HFValidationError("bad id"), "nor a model on the hub"),
+        (LocalEntryNotFoundError("offline"), "nor can the hub be reached"),
+        (OSError("the first line\nthe second"), r"cannot be downloaded \(the first line\)"),
+        (TimeoutError(), r"cannot be downloaded \(TimeoutError\)"),
+    ],
+)
+def test_whatever_the_hub_raises_is_one_sentence(monkeypatch, error, says):
+    def fail(*args, **settings):
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(ModelError, match=says) as caught:
+        local_folder("a/b")
+    assert "\n" not in caught.value.message
+
+
+def test_neither_pickles_nor_code_are_downloaded(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **settings: asked.update(settings) or ".")
+    local_folder("a/b")
+    from huggingface_hub.utils import filter_repo_objects
+
+    names = ["config.json", "model.safetensors", "spiece.model", "chat_template.jinja", "merges.txt", "README.md"]
+    unwanted = ["pytorch_model.bin", "modeling.py", "onnx/model.onnx", "original/weights.safetensors", "tf_model.h5"]
+    patterns = {key: asked[key] for key in ("allow_patterns", "ignore_patterns")}
+    assert list(filter_repo_objects(names + unwanted, **patterns)) == names
