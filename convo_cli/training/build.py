@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from convo_cli.config.schema import RunConfig
+from convo_cli.data.dialogue import Dialogue
 from convo_cli.data.unchanged import read_unchanged
 from convo_cli.errors import ChangedError
 from convo_cli.evaluation.replies import choose_dialogues
@@ -28,7 +30,7 @@ from convo_cli.model.generation import set_generation_defaults
 from convo_cli.prepare.cache import Cache
 from convo_cli.prepare.prepare import PreparedData, build_encoder, prepare_data
 from convo_cli.runs.checkpoints import Progress, read_state
-from convo_cli.runs.provenance.execution import Machine
+from convo_cli.runs.provenance.execution import Execution, Machine
 from convo_cli.runs.provenance.run_info import DataFiles, RunInfo
 from convo_cli.text.contract import load_encoder, spiece_of
 from convo_cli.text.encoder import DialogueEncoder
@@ -38,7 +40,6 @@ from convo_cli.tokens.phase import Phase
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET, TokenStore
 from convo_cli.training.machine import execution_of, first_machine, resumed_machine
 from convo_cli.training.optim import make_optimizer
-from convo_cli.training.plan import Parts
 from convo_cli.training.saving import load_checkpoint_model, restore_state
 from convo_cli.training.state import TrainState
 
@@ -46,6 +47,25 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _ALL_TARGETS = (ASSISTANT_TARGET, USER_TARGET)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What is built from a config before the first step."""
+
+    config: RunConfig
+    encoder: DialogueEncoder
+    spiece: bytes | None
+    model: PreTrainedModel
+    data: PreparedData
+    reply_dialogues: tuple[Dialogue, ...]
+    """Validation dialogues that get a generated reply at each evaluation."""
+    batching: Batching
+    execution: Execution
+    device: torch.device
+    order: Order
+    """Which examples a step trains on."""
+    max_steps: int
 
 
 def build_new(config: RunConfig, files: DataFiles, cache: Cache, emit: Emit) -> tuple[Parts, TrainState]:

@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 from convo_cli.errors import ModelError, first_line
 from convo_cli.text.readback import require_equal
-from convo_cli.training.plan import Parts
+from convo_cli.training.build import Parts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

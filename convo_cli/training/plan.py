@@ -4,56 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from convo_cli.config.schema import RunConfig
-from convo_cli.data.dialogue import Dialogue
 from convo_cli.evaluation.evaluator import Evaluator
 from convo_cli.events import Emit, EvaluationDone, Event
-from convo_cli.model.batching import Batching
 from convo_cli.model.cost import FlopCounter, peak_memory
 from convo_cli.model.device import autocast_for
 from convo_cli.model.loss import Batch
-from convo_cli.prepare.prepare import PreparedData
 from convo_cli.runs.checkpoints import is_saved, point_and_prune
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.logs.evaluations import weights_of
-from convo_cli.runs.provenance.execution import Execution
 from convo_cli.signals import StopRequest
-from convo_cli.text.encoder import DialogueEncoder
-from convo_cli.tokens.order import Order
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET
+from convo_cli.training.build import Parts
 from convo_cli.training.loop import EarlyStopping, Plan
 from convo_cli.training.saving import save_checkpoint
 from convo_cli.training.schedule import has_user_targets, horizon_of, learning_rate_at
 from convo_cli.training.state import TrainState
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What is built from a config before the first step."""
-
-    config: RunConfig
-    encoder: DialogueEncoder
-    spiece: bytes | None
-    model: PreTrainedModel
-    data: PreparedData
-    reply_dialogues: tuple[Dialogue, ...]
-    """Validation dialogues that get a generated reply at each evaluation."""
-    batching: Batching
-    execution: Execution
-    device: torch.device
-    order: Order
-    """Which examples a step trains on."""
-    max_steps: int
 
 
 class _StoppedError(Exception):

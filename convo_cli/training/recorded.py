@@ -21,8 +21,9 @@ from convo_cli.runs.logs.tensorboard import TensorBoardLog
 from convo_cli.signals import StopRequest
 from convo_cli.storage.atomic import disk_errors
 from convo_cli.storage.folder import open_folder
+from convo_cli.training.build import Parts
 from convo_cli.training.loop import STOPPED, StepDivergedError, train
-from convo_cli.training.plan import Parts, make_plan
+from convo_cli.training.plan import make_plan
 from convo_cli.training.resume.horizon import settings_to_continue, warm_up_notices
 from convo_cli.training.saving import save_checkpoint
 from convo_cli.training.state import TrainState

@@ -43,11 +43,11 @@ from convo_cli.storage.access import derived_mode, masked
 from convo_cli.storage.atomic import remove_directory, remove_leftovers, set_aside
 from convo_cli.storage.snapshot import Snapshot
 from convo_cli.text.tokenizers.hub import local_folder
-from convo_cli.training.build import build_from, build_new
+from convo_cli.training.build import Parts, build_from, build_new
 from convo_cli.training.checkpoint_check import require_readable
 from convo_cli.training.loop import reason_it_is_over, take_scores
 from convo_cli.training.machine import resumed_info
-from convo_cli.training.plan import Parts, make_plan
+from convo_cli.training.plan import make_plan
 from convo_cli.training.recorded import RunResult, remove_stop_file, result_of, save_all, train_and_record
 from convo_cli.training.resume.accept import accept_changes, require_same_config
 from convo_cli.training.resume.horizon import HORIZON, resume_schedule, settings_to_continue

@@ -26,10 +26,10 @@ from convo_cli.signals import StopRequest, listening
 from convo_cli.storage.atomic import make_directory
 from convo_cli.storage.sealed import verify_directory
 from convo_cli.storage.snapshot import Snapshot
-from convo_cli.training.build import build_from
+from convo_cli.training.build import Parts, build_from
 from convo_cli.training.loop import EarlyStopping, train
 from convo_cli.training.machine import resumed_info
-from convo_cli.training.plan import Parts, make_plan
+from convo_cli.training.plan import make_plan
 from convo_cli.training.resume.accept import accept_changes, require_same_config
 from convo_cli.training.resume.compare import Check, Trace, compare, saved_trace
 from convo_cli.training.saving import save_checkpoint
