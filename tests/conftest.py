@@ -68,11 +68,12 @@ def spiece(sample_dialogues: list[Any]) -> bytes:
 @pytest.fixture(scope="session")
 def make_encoder(spiece: bytes) -> Callable[..., Any]:
     """A maker of encoders over that SentencePiece model, by template name."""
+    from convo_cli.config.schema import TemplateName
     from convo_cli.text.encoder import DialogueEncoder
     from convo_cli.text.template import make_template
     from convo_cli.text.tokenizers.trained import add_special_tokens, from_sentencepiece
 
-    def make(name: str = "turns", max_length: int = 128) -> DialogueEncoder:
+    def make(name: TemplateName = "turns", max_length: int = 128) -> DialogueEncoder:
         tokenizer = from_sentencepiece(spiece)
         template = make_template(name, tokenizer)
         add_special_tokens(tokenizer, template.special_tokens)

@@ -10,12 +10,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from convo_cli.data.dialogue import Dialogue, Turn
+from convo_cli.data.dialogue import Dialogue, Role, Turn
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.template import make_template
 from tests.strategies import texts
@@ -292,11 +292,12 @@ def family_dialogues(draw: st.DrawFn, family: Family, *, look_alikes: bool = Fal
         spoken = st.one_of(spoken, st.sampled_from(tokens), st.sampled_from(tokens).map("a{} b".format))
     else:  # hypothesis also tries the strings that it finds in the code
         spoken = spoken.filter(lambda text: not any(token in text for token in tokens))
+    roles: list[Role]
     if family.is_alternating:
         roles = ["user", "assistant"] * draw(st.integers(1, 4))
         roles = roles[: draw(st.integers(1, len(roles)))]
     else:
-        roles = draw(st.lists(st.sampled_from(["user", "assistant"]), min_size=1, max_size=7))
+        roles = draw(st.lists(st.sampled_from(get_args(Role)[1:]), min_size=1, max_size=7))
     if family.has_system and draw(st.booleans()):
         roles = ["system", *roles]
     turns = tuple(Turn(role, draw(spoken), role == "system" or draw(st.booleans())) for role in roles)

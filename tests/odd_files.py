@@ -446,13 +446,14 @@ def wrong_values() -> Iterator[Case]:
             Finding("missing-key", 2, path="$[3]"),
         ),
     )
-    for name, keys in {
+    values: dict[str, dict[str, Any]] = {
         "weight of a half": {"weight": 0.5},
         "weight of minus one": {"weight": -1},
         "weight as a text": {"weight": "0"},
         "loss as a number above one": {"loss": 2},
         "train as a list": {"train": [True]},
-    }.items():
+    }
+    for name, keys in values.items():
         (key,) = keys
         yield _in_line_2(name, [user, reply | keys], "train-value", path=f"$[1].{key}")
         yield _in_line_2(f"{name} of a dialogue", {"messages": [user, reply], **keys}, "train-value", path=f"$.{key}")

@@ -25,7 +25,7 @@ import convo_cli
 try:
     from re import _parser as parser  # since Python 3.11
 except ImportError:
-    import sre_parse as parser  # type: ignore[no-redef]
+    import sre_parse as parser
 
 SOURCE = Path(convo_cli.__file__).parent
 SCANNING = {"search", "sub", "subn", "split", "finditer", "findall"}
@@ -54,8 +54,9 @@ def uses() -> tuple[list[Use], set[tuple[str, str]]]:
         name = file.relative_to(SOURCE).as_posix()
         tree = ast.parse(source)
         for node in ast.walk(tree):
-            is_call = isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[0] == "re"
-            if not is_call or node.func.attr not in FUNCTIONS:
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            if ast.unparse(node.func.value) != "re" or node.func.attr not in FUNCTIONS:
                 continue
             expression = ast.unparse(node.args[0])
             module = vars(importlib.import_module(_module_name(file)))
@@ -125,8 +126,8 @@ def _pumps(pattern: re.Pattern[Any]) -> Iterator[tuple[str, str, str]]:
     pieces = {text[:end] for text in whole for end in range(1, len(text) + 1)}
     pieces |= {piece for _, piece in _repeats(tree, "")}
     pieces |= {"".join(pair) for length in (1, 2) for pair in itertools.product(alphabet, repeat=length)}
-    befores = {"", *(before for before, _ in _repeats(tree, ""))}
-    befores = sorted(befores, key=len)[:: -(-len(befores) // 4)]
+    befores = sorted({"", *(before for before, _ in _repeats(tree, ""))}, key=len)
+    befores = befores[:: -(-len(befores) // 4)]
     yield from itertools.product(befores, sorted(filter(None, pieces)), ("", "\x01", "x\n"))
 
 

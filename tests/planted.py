@@ -79,7 +79,7 @@ def make_outside(folder: Path) -> Path:
 
 def state_of(folder: Path) -> dict[str, tuple[object, ...]]:
     """Everything below a folder: kind, permissions and content."""
-    found = {}
+    found: dict[str, tuple[object, ...]] = {}
     for path in sorted(folder.rglob("*")):
         status = path.lstat()
         content = path.read_bytes() if stat.S_ISREG(status.st_mode) and status.st_size < 2**30 else b""

@@ -11,7 +11,8 @@ from convo_cli.tokens.store import Encoded, Example, TokenStore
 
 def encoded(encoder: DialogueEncoder, dialogues: Sequence[Dialogue]) -> TokenStore:
     """The dialogues as training would see them."""
-    return TokenStore.build(zip(dialogues, encoder.encode_all(dialogues), strict=True))
+    examples = [one for one in encoder.encode_all(dialogues) if isinstance(one, Encoded)]
+    return TokenStore.build(zip(dialogues, examples, strict=True))
 
 
 def laid_out(examples: Sequence[Example]) -> TokenStore:

@@ -24,7 +24,7 @@ EMPTY_LOOKING = ("\u200b", "\u200d\ufe0f", "\u3164", "\u2800", "\u2060", "\ufeff
 """Texts that show nothing, and are no white space to Python either: zero-width, Hangul filler, blank Braille."""
 
 # U+2581 is SentencePiece's own mark for a space, so text cannot hold it apart from one; surrogates are no text.
-_CHARACTERS = st.characters(exclude_categories=("Cs",), exclude_characters="\u2581\x00")
+_CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\u2581\x00")
 _WORDS = st.sampled_from(
     [
         "hello",

@@ -108,7 +108,7 @@ def _writing(home: Folder, name: str) -> Iterator[BinaryIO]:
     home.sync()
 
 
-def publish_directory(path: Path, fill: Callable[[Path], None], *, below: Path | None = None) -> None:
+def publish_directory(path: Path, fill: Callable[[Path], object], *, below: Path | None = None) -> None:
     """Create a directory whole or not at all: ``fill`` writes into one beside it, which is sealed and renamed.
 
     The seal is MANIFEST.json (`convo_cli.storage.sealed`). A directory of that name is replaced: the old one is renamed

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -131,10 +132,10 @@ class Endless(io.RawIOBase):
 
 
 def test_of_a_line_without_end_only_so_much_is_read_as_shows_it(monkeypatch, capsys):
-    endless = Endless(b"a")
+    endless, parrot = Endless(b"a"), cast(Any, Parrot("ok"))
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(endless)))
     with pytest.raises(DataError, match=r"^<stdin>:1: over 1,048,576 bytes$"):
-        hold_conversation(Parrot("ok"), as_json=False, is_quiet=False)
+        hold_conversation(parrot, as_json=False, is_quiet=False)
     assert endless.num_read < 2**21
     assert capsys.readouterr().out == ""
 
@@ -142,7 +143,7 @@ def test_of_a_line_without_end_only_so_much_is_read_as_shows_it(monkeypatch, cap
 @pytest.mark.parametrize("as_json", [False, True])
 def test_lines_without_end_end_with_the_conversation(monkeypatch, capsys, as_json):
     monkeypatch.setattr("convo_cli.chat.session.MAX_CHARACTERS", 5000)
-    generator = SimpleNamespace(
+    generator: Any = SimpleNamespace(
         encoder=SimpleNamespace(max_length=8), reply=lambda history, settings, on_text: Reply("yes", (1,), True, 0)
     )
     endless = Endless(b"hello\n")

@@ -91,9 +91,9 @@ def test_the_users_files_take_the_place_of_both_files_of_the_preset(convo: Convo
 
 def envelope(result: Result) -> dict[str, Any]:
     assert result.out.count("\n") == 1
-    loaded = json.loads(result.out)
+    loaded: dict[str, Any] = json.loads(result.out)
     assert (loaded["json_version"], loaded["command"]) == (1, "init-config")
-    return loaded  # type: ignore[no-any-return]
+    return loaded
 
 
 def test_json_has_the_config_as_values_and_as_yaml(convo: Convo) -> None:

@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 import time
+from typing import Any
 
 import pytest
 import zstandard
@@ -129,7 +130,7 @@ def test_an_export_of_a_private_run_is_public_with_a_warning(place):
     assert "export: other users can read it, although they cannot read runs/tiny; `chmod -R go= export`" in result.err
 
 
-PACKERS = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.ZstdCompressor().compress}
+PACKERS: dict[str, Any] = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.ZstdCompressor().compress}
 
 
 @pytest.mark.parametrize("suffix", PACKERS)

@@ -65,7 +65,7 @@ def test_every_row_names_a_key_or_a_command_of_convo_or_says_that_there_is_none(
 
 
 def test_every_key_and_command_in_the_second_column_exists() -> None:
-    commands = {f"convo {name}" for name in typer.main.get_command(app).commands}  # type: ignore[attr-defined]
+    commands = {f"convo {name}" for name in typer.main.get_command(app).commands}
     named = {name for row in ROWS for name in CODE.findall(row[1])}
     assert sorted(named - commands - set(config_keys())) == []
 

@@ -47,7 +47,7 @@ def test_a_run_goes_on_to_its_end_when_its_reader_is_gone(tmp_path, is_stdout_cl
 def test_a_mistake_keeps_its_exit_code_when_nobody_reads_the_message(tmp_path):
     reading, writing = os.pipe()
     os.close(reading)
-    command = [EXECUTABLE, "train", "nowhere.yaml"]
+    command = [str(EXECUTABLE), "train", "nowhere.yaml"]
     ran = subprocess.run(command, cwd=tmp_path, env=environment(), stdout=writing, stderr=writing, check=False)
     os.close(writing)
     assert ran.returncode == 2

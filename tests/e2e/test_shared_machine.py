@@ -111,7 +111,7 @@ def trained() -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-@pytest.fixture(params=SHARED.values(), ids=SHARED)
+@pytest.fixture(params=list(SHARED.values()), ids=list(SHARED))
 def place(trained, request):
     """That place with a folder that both users write to; the run in it is one that the attacker may change."""
     before = Path(f"{trained}-before")

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -220,9 +221,11 @@ def test_a_pretrained_model_goes_the_whole_path(case, tmp_path, sample_dialogues
     make_workplace(tmp_path)
     texts = [turn.text for dialogue in sample_dialogues for turn in dialogue.turns]
     size = make_tokenizer(tmp_path / "base", texts, chat_template=chat_template)
-    common = {"vocab_size": size, "bos_token_id": 0, "eos_token_id": 0}
-    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
-             "num_key_value_heads": 1, "max_position_embeddings": 128}  # fmt: skip
+    common: dict[str, Any] = {"vocab_size": size, "bos_token_id": 0, "eos_token_id": 0}
+    small: dict[str, Any] = {
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "num_key_value_heads": 1, "max_position_embeddings": 128,
+    }  # fmt: skip
     model = {
         "llama": lambda: LlamaForCausalLM(LlamaConfig(**common, **small)),
         "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**common, **small, tie_word_embeddings=True)),

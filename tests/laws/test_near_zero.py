@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,12 +16,19 @@ from convo_cli.model.loss import pad, plain_nll_sum
 from convo_cli.tokens.store import ASSISTANT_TARGET, NO_TARGET, Example
 
 VOCABULARY, PAD, KINDS = 50, 0, (ASSISTANT_TARGET,)
-_SIZE = {
+_SIZE: dict[str, Any] = {
     "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
     "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64, "pad_token_id": PAD,
     "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
-_GPT2 = {"vocab_size": VOCABULARY, "n_positions": 64, "n_embd": 32, "n_layer": 2, "n_head": 4, "bos_token_id": 1}
+_GPT2: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "n_positions": 64,
+    "n_embd": 32,
+    "n_layer": 2,
+    "n_head": 4,
+    "bos_token_id": 1,
+}
 CONFIGS = {
     "gpt2": GPT2Config(**_GPT2, eos_token_id=2, embd_pdrop=0.0, resid_pdrop=0.0, attn_pdrop=0.0),
     "llama": LlamaConfig(**_SIZE),
@@ -113,13 +121,13 @@ def test_evaluation_chooses_the_same(near_zero, loss):
 def test_a_packing_in_which_one_example_sees_its_neighbour_is_refused(near_zero, monkeypatch, name, loss, is_trained):
     honest = attention.packed_attention
 
-    def leaky(*arguments, segments=None, **options):
+    def leaky(module, query, key, value, mask, *, segments=None, **options):
         if segments is not None:
             *lengths, one, other = segments.lengths
             lengths = (*lengths, one + other)
             boundaries = torch.tensor(np.cumsum([0, *lengths]), dtype=torch.int32)
             segments = attention.Segments(lengths, max(lengths), boundaries)
-        return honest(*arguments, segments=segments, **options)
+        return honest(module, query, key, value, mask, segments=segments, **options)
 
     monkeypatch.setattr(attention, "packed_attention", leaky)
     for precision in PRECISIONS if is_trained else ["fp32"]:

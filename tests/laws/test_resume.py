@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,7 +48,7 @@ def _log(run_dir: Path) -> list[dict]:
     return [{key: value for key, value in record.items() if key not in VOLATILE} for record in records]
 
 
-CASES = {
+CASES: dict[str, Any] = {
     "plain": {},
     "dropout": {"model": {"scratch": {"layers": 2, "width": 32, "heads": 2, "context": 128, "dropout": 0.3}}},
     "accumulation": {"training": {"micro_batch_size": 3, "batch_size": 4}},
@@ -144,7 +145,7 @@ def ruined(tmp_path_factory, make_config):
     )
     losses = {}
     start_run(config, lambda e: losses.update({e.step: e.loss}) if isinstance(e, EvaluationDone) else None)
-    best = min(losses, key=losses.get)
+    best = min(losses, key=lambda step: losses[step])
     assert best < 8, losses
     return Path(config.output_dir, "tiny"), best
 

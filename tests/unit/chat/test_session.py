@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,8 @@ class Echo:
 
 
 def start(system=None, max_length=128):
-    return ChatSession(Echo(max_length), SETTINGS, system=system)
+    echo: Any = Echo(max_length)
+    return ChatSession(echo, SETTINGS, system=system)
 
 
 def test_both_turns_belong_to_the_history_of_the_next_reply():

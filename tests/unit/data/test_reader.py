@@ -8,6 +8,7 @@ import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -28,7 +29,7 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-def lines_of(path: Path, **options: int) -> tuple[list[tuple[int, bytes]], list[Problem]]:
+def lines_of(path: Path, **options: Any) -> tuple[list[tuple[int, bytes]], list[Problem]]:
     problems: list[Problem] = []
     return list(iter_lines(str(path), problems.append, **options)), problems
 

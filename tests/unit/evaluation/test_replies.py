@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import tracemalloc
 from collections import Counter
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convo_cli.config.schema import GenerationSettings, MetricName
-from convo_cli.data.dialogue import Dialogue, Turn
+from convo_cli.data.dialogue import Dialogue, Role, Turn
 from convo_cli.errors import DataError
 from convo_cli.evaluation.replies import choose_dialogues, reply_to_all, score_replies
 from convo_cli.events import SampleReply
@@ -25,7 +25,7 @@ def said(*pairs):
 
 
 def talk(*texts, line=0):
-    roles = ("user", "assistant")
+    roles: tuple[Role, Role] = ("user", "assistant")
     return Dialogue(tuple(Turn(roles[index % 2], text) for index, text in enumerate(texts)), line)
 
 
@@ -165,7 +165,8 @@ def test_a_turn_that_the_data_excludes_is_no_reference():
     excluded = Dialogue((Turn("user", "q"), Turn("assistant", "rude", is_trained=False)))
     earlier = Dialogue((*talk("q", "a", "r").turns, Turn("assistant", "rude", is_trained=False)))
     assert choose_dialogues([excluded, earlier], 5, seed=0) == [earlier]
-    (reply,) = reply_to_all(Parrot(), [earlier], GenerationSettings())
+    parrot: Any = Parrot()
+    (reply,) = reply_to_all(parrot, [earlier], GenerationSettings())
     assert reply.reference == "a"
 
 
@@ -186,7 +187,8 @@ class Parrot:
 
 
 def test_the_last_answer_of_each_dialogue_is_asked_for_given_all_that_was_said_before():
-    parrot, done = Parrot(), []
+    parrot: Any = Parrot()
+    done: list[int] = []
     dialogues = [
         talk("q1", "a1", "q2", "a2", "thanks"),
         Dialogue((Turn("system", "s"), Turn("user", "cut"), Turn("assistant", "a"))),
@@ -202,6 +204,7 @@ def test_the_last_answer_of_each_dialogue_is_asked_for_given_all_that_was_said_b
 
 def test_a_message_that_does_not_fit_is_left_out_and_the_progress_goes_on():
     done = []
-    replies = reply_to_all(Parrot(), [talk("too long", "a"), talk("q", "a")], GenerationSettings(), done.append)
+    parrot: Any = Parrot()
+    replies = reply_to_all(parrot, [talk("too long", "a"), talk("q", "a")], GenerationSettings(), done.append)
     assert [reply.reply for reply in replies] == ["q"]
     assert done == [1, 2]

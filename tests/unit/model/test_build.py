@@ -45,10 +45,14 @@ def test_a_new_model_has_the_stated_size_and_a_row_for_every_token(model, encode
     assert (config.eos_token_id, config.pad_token_id) == (encoder.stop_ids[0], encoder.pad_id)
 
 
+def embeddings_of(model) -> torch.Tensor:
+    return model.get_input_embeddings().weight
+
+
 def test_the_weights_depend_on_the_seed_alone(model, encoder):
     torch.manual_seed(99)
     again, other = (build_scratch_model(SIZE, encoder, seed=seed) for seed in (1, 2))
-    weights, same, different = (one.get_input_embeddings().weight for one in (model, again, other))
+    weights, same, different = (embeddings_of(one) for one in (model, again, other))
     assert torch.equal(weights, same)
     assert not torch.equal(weights, different)
 
@@ -117,7 +121,7 @@ def test_new_tokens_get_rows_and_old_rows_stay_as_they_are(is_tied):
     with torch.no_grad():  # as in trained models, the mean is far from zero
         for one in {model.get_input_embeddings().weight, model.get_output_embeddings().weight}:
             one += 1.0
-    before = [model.get_input_embeddings().weight.clone(), model.get_output_embeddings().weight.clone()]
+    before = [embeddings_of(model).clone(), model.lm_head.weight.clone()]
     assert fit_vocabulary(model, 43, seed=5) == 3
     after = [model.get_input_embeddings().weight, model.get_output_embeddings().weight]
     for old, new in zip(before, after, strict=True):
@@ -136,7 +140,7 @@ def test_the_new_rows_depend_on_the_seed_alone(encoder):
         model = build_scratch_model(SIZE, encoder, seed=1)
         torch.manual_seed(noise)
         fit_vocabulary(model, len(encoder.tokenizer) + 2, seed=seed)
-        rows.append(model.get_input_embeddings().weight[-2:])
+        rows.append(embeddings_of(model)[-2:])
     assert torch.equal(rows[0], rows[1])
     assert not torch.equal(rows[0], rows[2])
 
@@ -145,11 +149,11 @@ def test_the_new_rows_depend_on_the_seed_alone(encoder):
 def test_the_padding_tokens_row_is_trained_also_where_config_json_names_it(padding):
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    size = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    size: dict[str, Any] = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
     model = LlamaForCausalLM(LlamaConfig(vocab_size=40, pad_token_id=padding, tie_word_embeddings=False, **size))
     train_every_row(model)
     model(input_ids=torch.tensor([[2, 39, 5]]), labels=torch.tensor([[2, 39, 5]])).loss.backward()
-    gradient = model.get_input_embeddings().weight.grad
+    gradient = embeddings_of(model).grad
     assert all(gradient[row].any() for row in (2, 39))
 
 

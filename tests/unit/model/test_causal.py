@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -15,7 +17,7 @@ SIZE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "in
 GPT = {"n_embd": 32, "n_layer": 2, "n_head": 2}
 DECODER = {**SIZE, "is_decoder": True}
 
-CAUSAL = {
+CAUSAL: dict[str, Any] = {
     "gpt2": GPT,
     "gptj": {**GPT, "rotary_dim": 4},
     "gpt_neo": {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
@@ -99,6 +100,6 @@ def test_deterministic_algorithms_are_switched_on():
 
 
 def test_a_model_is_moved_in_place():
-    model = torch.nn.Linear(2, 2)
+    model: Any = torch.nn.Linear(2, 2)
     move(model, torch.device("meta"))
     assert {parameter.device.type for parameter in model.parameters()} == {"meta"}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from convo_cli.data.checks.statistics import ProblemTally
-from convo_cli.data.dialogue import Dialogue, Turn
+from convo_cli.data.dialogue import Dialogue, Role, Turn
 from convo_cli.data.problems import Problem
 from convo_cli.events import Notice
 from convo_cli.prepare.preflight import (
@@ -22,7 +22,7 @@ FILE = "train.jsonl"
 
 
 def dialogue(line, *texts, is_trained=True):
-    roles = ("user", "assistant")
+    roles: tuple[Role, Role] = ("user", "assistant")
     return Dialogue(tuple(Turn(roles[k % 2], text, is_trained) for k, text in enumerate(texts)), line, FILE)
 
 

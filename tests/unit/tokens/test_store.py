@@ -32,7 +32,7 @@ FILES = ("a.jsonl", "b.jsonl")
 @st.composite
 def encoded(draw):
     """Dialogues of two files, each with up to three windows, some left out."""
-    said = st.text(st.characters(exclude_categories=("Cs",)), max_size=5)
+    said = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
     windows = st.builds(Encoded, st.lists(EXAMPLE, max_size=3), st.integers(1, 2**40), st.booleans())
     return [
         (

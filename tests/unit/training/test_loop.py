@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -26,7 +28,7 @@ def events():
 
 def test_a_run_saves_then_evaluates_then_saves_again_then_steps_and_ends_with_a_save(make_state, make_plan, events):
     """The second save finds its checkpoint and only points at the best."""
-    seen = []
+    seen: list[tuple[Any, ...]] = []
 
     def evaluate(state):
         seen.append(("evaluate", state.progress.step))

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from convo_cli.config.load import apply_overrides, load_config
+from convo_cli.config.schema import RunConfig
 from convo_cli.errors import UsageError
 from convo_cli.events import Notice, RunStarted
 from convo_cli.model import batching as batching_module
 from convo_cli.runs.directory import RunDirectory
-from convo_cli.runs.provenance.run_info import read_run_info, write_provenance
+from convo_cli.runs.provenance.run_info import RunInfo, read_run_info, write_provenance
 from convo_cli.training import build
 from convo_cli.training import machine as module
 from convo_cli.training.machine import resumed_machine
@@ -76,7 +77,7 @@ def resume(run, *overrides, steps=4):
     return read_run_info(run), [(event.message, event.is_warning) for event in events if isinstance(event, Notice)]
 
 
-def changed(info, *overrides, **stored):
+def changed(info, *overrides, **stored) -> tuple[RunInfo, RunConfig]:
     """The run's config with overrides, and its run.json with other stored values."""
     config = apply_overrides(info.config, overrides)
     return info.model_copy(update={"execution": info.execution.model_copy(update=stored)}), config

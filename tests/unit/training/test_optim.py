@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -14,7 +16,7 @@ CONFIG = TrainingConfig(max_steps=1, learning_rate=1e-3, weight_decay=0.25, beta
 def gpt2(*, is_tied=True):
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    size = {"vocab_size": 40, "n_positions": 16, "n_embd": 8, "n_layer": 2, "n_head": 2}
+    size: dict[str, Any] = {"vocab_size": 40, "n_positions": 16, "n_embd": 8, "n_layer": 2, "n_head": 2}
     return GPT2LMHeadModel(GPT2Config(**size, tie_word_embeddings=is_tied))
 
 

@@ -8,6 +8,8 @@ import pathlib
 import re
 import shutil
 import signal
+from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -528,6 +530,11 @@ def test_every_evaluation_has_a_checkpoint(tiny_config, tmp_path, ignore):
     assert all(evaluation.weights == weights_of(run.checkpoint(step)) for step, evaluation in known.items())
 
 
+def _write_all(files: dict[str, bytes], folder: Path) -> None:
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+
+
 def test_a_run_directory_of_an_older_version_is_refused_with_a_message(run, ignore):
     """Its state.json held the scores."""
     for step in run.checkpoint_steps():
@@ -538,7 +545,7 @@ def test_a_run_directory_of_an_older_version_is_refused_with_a_message(run, igno
         del files["MANIFEST.json"]
         publish_directory(
             run.checkpoint(step),
-            lambda folder, files=files: [(folder / name).write_bytes(content) for name, content in files.items()],
+            partial(_write_all, files),
         )
     with pytest.raises(CheckpointError, match=r"state\.json: format 1, but this convo reads format 2"):
         resume(run, ignore)

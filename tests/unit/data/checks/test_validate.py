@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convo_cli.config.schema import DataConfig
+from convo_cli.config.schema import DataConfig, TrainOn
 from convo_cli.data.checks.report import DataReport, FileReport, spread
 from convo_cli.data.checks.validate import validate_files
 from convo_cli.data.problems import KINDS, ProblemError
@@ -152,7 +152,8 @@ def test_what_is_learnt_decides_whether_a_dialogue_has_a_target(tmp_path: Path) 
         '[{"role": "assistant", "content": "a"}, {"role": "assistant", "content": "b", "train": false}]'
     )
     path.write_text(f'["a", "b"]\n["only the user"]\n{assistant_then_untrained}\n')
-    for train_on, lines in (("assistant", [2]), ("all", []), ("last", [2, 3])):
+    expected: dict[TrainOn, list[int]] = {"assistant": [2], "all": [], "last": [2, 3]}
+    for train_on, lines in expected.items():
         (file,) = validate_files([str(path)], CONFIG, train_on=train_on).files
         groups = [group for group in file.problem_groups if group.code == "no-target"]
         assert [problem.line for group in groups for problem in group.problems] == lines
@@ -425,7 +426,7 @@ def test_progress_of_a_packed_file_is_that_of_the_file_on_disk(tmp_path: Path) -
 
 PEAK = """
 import re, sys
-from convo_cli.config.schema import DataConfig
+from convo_cli.config.schema import DataConfig, TrainOn
 from convo_cli.data.checks.validate import validate_files
 (file,) = validate_files(sys.argv[1:], DataConfig(train=("unused",))).files
 print(file.num_dialogues, *(group.code for group in file.problem_groups))

@@ -39,7 +39,7 @@ def data(tmp_path):
         path = tmp_path / f"{name}.jsonl"
         path.write_text(f'["{name}", "yes"]\n')
         paths[name] = str(path)
-    return DataConfig(train=(paths["train"], paths["more"]), validation=paths["valid"])
+    return DataConfig(train=(paths["train"], paths["more"]), validation=(paths["valid"],))
 
 
 @pytest.fixture

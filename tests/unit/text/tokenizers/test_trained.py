@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -14,7 +16,7 @@ from convo_cli.text.tokenizers.pretrained import load_pretrained_tokenizer
 from convo_cli.text.tokenizers.trained import add_special_tokens, from_sentencepiece, train_sentencepiece
 from tests.strategies import texts
 
-KINDS = ["unigram", "bpe"]
+KINDS: list[Literal["unigram", "bpe"]] = ["unigram", "bpe"]
 
 
 @pytest.fixture(scope="module")

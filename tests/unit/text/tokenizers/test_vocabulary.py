@@ -116,7 +116,7 @@ def test_added_tokens_keep_the_ids_that_tokenizer_json_states(tmp_path, unused, 
     assert tokenizer.get_vocab().items() >= {**words, **added}.items()
     add_special_tokens(tokenizer, NEW)
     assert are_distinct(tokenizer)
-    assert min(tokenizer.convert_tokens_to_ids(list(NEW))) > max(added.values())
+    assert min(map(tokenizer.convert_tokens_to_ids, NEW)) > max(added.values())
 
 
 def test_a_stated_id_that_is_a_words_is_refused_with_both(tmp_path):

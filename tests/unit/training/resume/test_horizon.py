@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,7 +55,8 @@ def ended(step, *, max_steps, epochs=None, batch=4, out_of_patience=False):
         training=training, evaluation=EvaluationConfig(early_stopping=EarlyStoppingConfig(patience=2))
     )
     progress = Progress(step=step, evaluations_without_improvement=2 * out_of_patience)
-    return settings_to_continue(SimpleNamespace(config=config, max_steps=max_steps, order=order), progress)
+    parts: Any = SimpleNamespace(config=config, max_steps=max_steps, order=order)
+    return settings_to_continue(parts, progress)
 
 
 @pytest.mark.parametrize(
