@@ -35,11 +35,11 @@ def model(encoder):
 def make_evaluator(encoder, sample_dialogues):
     def make(emit=lambda event: None, **changes):
         values = {
-            "encoder": encoder, "layout": Batching(False, True, encoder.pad_id),
+            "encoder": encoder, "batching": Batching(False, True, encoder.pad_id),
             "store": encoded(encoder, sample_dialogues[:8]),
             "dialogues": sample_dialogues[:2], "train_on": "assistant",
             "generation": GenerationSettings(max_new_tokens=4, temperature=2.0), "device": torch.device("cpu"),
-            "autocast": nullcontext, "report": emit,
+            "autocast": nullcontext, "emit": emit,
         }  # fmt: skip
         return Evaluator(**{**values, **changes})
 
