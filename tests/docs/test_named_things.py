@@ -1,0 +1,84 @@
+"""What the docs and docstrings name exists: files, modules and what is in them, config keys."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+from convo_cli.config.keys import config_keys
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "convo_cli"
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+SOURCES = sorted(path for room in ("convo_cli", "tests", "benchmarks") for path in (ROOT / room).rglob("*.py"))
+FILES = {path.relative_to(ROOT).as_posix() for path in SOURCES} | {"bootstrap.py"}
+ROOMS = {path.name for path in PACKAGE.iterdir()}
+KEYS = set(config_keys())
+FOREIGN = {"torch.py", "runpy.py", "sitecustomize.py", "modeling_evil.py"}
+"""Files of others, which the docs name as attacks."""
+MODULE = re.compile(r"((?:[a-z_]+/)*[a-z_]+)(?:\.py)?((?:\.\w+)*)")
+
+
+def quoted(text: str) -> set[str]:
+    return set(re.findall(r"`([^`\s]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL)))
+
+
+def missing(name: str) -> bool:
+    """Whether a quoted name looks like one of convo's own things and is none."""
+    if name.endswith(".py"):
+        return name not in FOREIGN and not any(f"/{file}".endswith(f"/{name}") for file in FILES)
+    if name.split(".")[0] in KEYS and re.fullmatch(r"\w+(\.\w+)+", name):
+        return name not in KEYS and not name.endswith((".json", ".jsonl", ".safetensors"))
+    return missing_module(name)
+
+
+def missing_module(name: str) -> bool:
+    """Whether a name that begins with a room of convo (``room/module.attribute``) leads nowhere."""
+    match = MODULE.fullmatch(name)
+    if match is None or "/" not in name or name.split("/")[0] not in ROOMS:
+        return False
+    path, attributes = PACKAGE / match[1], match[2].split(".")[1:]
+    if not path.is_dir() and not path.with_suffix(".py").is_file():
+        return True
+    found: object = importlib.import_module("convo_cli." + match[1].replace("/", "."))
+    for attribute in attributes:
+        if not hasattr(found, attribute):
+            return True
+        found = getattr(found, attribute)
+    return False
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_what_a_page_names_exists(page):
+    assert sorted(filter(missing, quoted(page.read_text(encoding="utf-8")))) == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_what_a_docstring_names_exists(path):
+    names = {name for name in quoted(path.read_text(encoding="utf-8")) if name.startswith("convo_cli.")}
+    dotted = {name.removeprefix("convo_cli.") for name in names if re.fullmatch(r"[\w.]+", name)}
+    assert [name for name in sorted(dotted) if not _is_there(name)] == []
+
+
+def _is_there(dotted: str) -> bool:
+    parts = dotted.split(".")
+    for length in range(len(parts), 0, -1):
+        path = PACKAGE.joinpath(*parts[:length])
+        if path.is_dir() or path.with_suffix(".py").is_file():
+            return not missing_module("/".join(parts[:length]) + "".join(f".{part}" for part in parts[length:]))
+    return False
+
+
+@pytest.mark.parametrize(
+    "name", ["training/lop.py", "training/loop.trane", "data.trian", "cli/commands/export.Format", "test_nothing.py"]
+)
+def test_a_name_of_nothing_is_found(name):
+    assert missing(name)
+
+
+@pytest.mark.parametrize("name", ["training/loop.train", "data.train", "test_named_things.py", "os._exit", "a/b", "data"])
+def test_a_name_of_something_or_of_others_is_not(name):
+    assert not missing(name)
