@@ -22,7 +22,8 @@ from convo_cli.data.problems import ProblemError
 from convo_cli.data.unchanged import read_unchanged
 from convo_cli.errors import DataError, EvaluationDivergedError, is_out_of_memory
 from convo_cli.evaluation.likelihood import length_sorted_batches, mean_nll
-from convo_cli.evaluation.replies import choose_dialogues, reply_to_all, score_replies
+from convo_cli.evaluation.metrics import score_replies
+from convo_cli.evaluation.replies import choose_dialogues, reply_to_all
 from convo_cli.events import Emit, EvaluationDone, Notice, Progress, SampleReply
 from convo_cli.model.batching import Batching, choose_batching, proof_examples, stored_batching
 from convo_cli.model.generation import Generator

@@ -79,6 +79,8 @@ def test_a_name_of_nothing_is_found(name):
     assert missing(name)
 
 
-@pytest.mark.parametrize("name", ["training/loop.train", "data.train", "test_named_things.py", "os._exit", "a/b", "data"])
+@pytest.mark.parametrize(
+    "name", ["training/loop.train", "data.train", "test_named_things.py", "os._exit", "a/b", "data"]
+)
 def test_a_name_of_something_or_of_others_is_not(name):
     assert not missing(name)
