@@ -19,12 +19,12 @@ from convo_cli.data.shapes.formats import is_array_of_dialogues, shape_of
 from convo_cli.data.shapes.known_keys import (
     DIALOGUE_KEYS,
     REASONING_KEYS,
-    SHAPES,
     TEXT_KEYS,
     TRAIN_KEYS,
     TURN_KEYS,
     misspelt,
 )
+from convo_cli.data.shapes.table import SHAPES
 
 MAX_PYTHON_CHARACTERS = 2**20
 """Longest line that is tried as a Python value."""
@@ -44,7 +44,6 @@ _ESCAPE_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 _LINE_END = re.compile(r"\r\n?|[\x0b\x0c]")
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0e-\x1f\ud800-\udfff]")
 _TRUE_OR_FALSE = {"true": True, "false": False, "1": True, "0": False}
-_PLACES = frozenset({"prompt", "completion", "instruction", "input", "output", "system"})
 _KEYS_OF_DIALOGUE = DIALOGUE_KEYS | {*TRAIN_KEYS}
 _KEYS_OF_TURN = TURN_KEYS | {*TRAIN_KEYS, *REASONING_KEYS}
 
@@ -83,12 +82,12 @@ def mend_value(value: Any, data_config: DataConfig) -> Any:
     if not isinstance(value, dict):
         return value
     value = _with_true_or_false(_rename(value, _KEYS_OF_DIALOGUE))
-    keys = SHAPES.get(shape_of(value) or "", ())
-    for key in (*keys, "system", "input"):
-        if isinstance(value.get(key), str) and key in _PLACES:
-            value[key] = mend_text(value[key])
-        elif isinstance(value.get(key), list) and key in keys:
-            value[key] = _mend_turns(value[key], data_config)
+    shape = SHAPES.get(shape_of(value) or "")
+    for key in (*shape.keys, *shape.optional, "system") if shape else ():
+        if isinstance(text_or_turns := value.get(key), str):
+            value[key] = mend_text(text_or_turns)
+        elif isinstance(text_or_turns, list):
+            value[key] = _mend_turns(text_or_turns, data_config)
     return value
 
 

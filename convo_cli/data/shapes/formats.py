@@ -1,14 +1,9 @@
-"""Every JSON shape of a dialogue that convo reads, turned into the one form that the rest of convo sees.
+"""The turns of one decoded line, and the keys of the line that are not read.
 
-    ["Hello", "Hi!"]                                       alternating, data.first_speaker first
-    [{"role": "user", "content": "Hello"}, …]              also from/value and speaker/text
-    {"messages": …} {"turns": …} {"conversations": …}      either kind of list; "system" may stand beside it
-    {"prompt": …, "completion": …}                         texts, or lists of turns with roles
-    {"instruction": …, "input": …, "output": …}            input is optional
-
-The last two may have "history": [[question, answer], …], the turns before. A turn with a role, and a dialogue that is
-an object, may state whether they are trained on (see `masks`). An assistant turn may have reasoning beside its text
-(see `reasoning`). Other keys are not read, but listed.
+A line is an object of one of the `SHAPES`, or a list: ``["Hello", "Hi!"]`` alternates, data.first_speaker first;
+``[{"role": "user", "content": "Hello"}, …]`` (also from/value and speaker/text) names the speakers. An object may have
+the system turn beside its turns. A turn with a role, and a dialogue that is an object, may state whether they are
+trained on (see `masks`). An assistant turn may have reasoning beside its text (see `reasoning`).
 """
 
 from __future__ import annotations
@@ -20,21 +15,13 @@ from typing import Any, NamedTuple
 from convo_cli.config.schema import DataConfig
 from convo_cli.data.dialogue import Dialogue, Role, Turn
 from convo_cli.data.problems import Problem, ProblemSink, kind_of, member, quoted, refuse
-from convo_cli.data.shapes.known_keys import (
-    SHAPES,
-    SPEAKER_KEYS,
-    TEXT_KEYS,
-    TRAIN_KEYS,
-    is_reasoning_key,
-    says_training,
-)
+from convo_cli.data.shapes.known_keys import SPEAKER_KEYS, TEXT_KEYS, TRAIN_KEYS, is_reasoning_key, says_training
 from convo_cli.data.shapes.masks import stated_training
 from convo_cli.data.shapes.reasoning import reasoning_keys, with_reasoning
 from convo_cli.data.shapes.speakers import roles_by_name
+from convo_cli.data.shapes.table import SHAPES, Shape, Text, TurnList
 from convo_cli.data.shapes.unread import UnreadItem
 
-_BESIDE = {"instruction + output": ("input", "history"), "prompt + completion": ("history",)}
-"""Keys that are read beside a question and its answer."""
 _NOTHING: Mapping[str, Any] = {}
 
 LocatedTurn = tuple[str, Turn]
@@ -64,7 +51,7 @@ def read_value(value: Any, data_config: DataConfig, found: ProblemSink = refuse)
 def shape_of(value: Any) -> str | None:
     """The name of the shape that a decoded line has, None where convo knows none like it."""
     if isinstance(value, dict):
-        return next((name for name, keys in SHAPES.items() if all(key in value for key in keys)), None)
+        return next((name for name, shape in SHAPES.items() if all(key in value for key in shape.keys)), None)
     if isinstance(value, list):
         return "list of turns" if any(isinstance(item, dict) for item in value) else "list of texts"
     return None
@@ -96,62 +83,41 @@ class _TurnReader:
         )
 
     def read(self, value: Any) -> None:
-        shape = shape_of(value)
-        if isinstance(value, list):
-            if is_array_of_dialogues(value):
-                self._refuse("array-of-dialogues", "$", f"one array of {len(value)} dialogues")
-            else:
-                self._list(value, "$")
-        elif shape is None:
-            self._refuse("unknown-shape", "$", _strange(value))
+        name = shape_of(value)
+        if name is None:
+            self._refuse("unknown-shape", "$", _unknown(value))
+        elif not isinstance(value, list):
+            self._object(value, SHAPES[name])
+        elif is_array_of_dialogues(value):
+            self._refuse("array-of-dialogues", "$", f"one array of {len(value)} dialogues")
         else:
-            self._object(value, shape)
+            self._list(value, "$")
 
-    def _object(self, value: dict[str, Any], shape: str) -> None:
-        is_trained = stated_training(value, "$", self._refuse)
-        has_one_reply = shape in _BESIDE and isinstance(value[SHAPES[shape][1]], str)
-        read = (*SHAPES[shape], "system", *_BESIDE.get(shape, ()))
-        self._note_unread(value, "$", read, is_reply=has_one_reply)
-        if not has_one_reply and self._reasoning != "drop" and (keys := reasoning_keys(value)):
+    def _object(self, line: dict[str, Any], shape: Shape) -> None:
+        is_trained = stated_training(line, "$", self._refuse)
+        parts = list(shape.read(line))
+        has_one_reply = any(isinstance(part, Text) and part.is_reply and isinstance(part.value, str) for part in parts)
+        self._note_unread(line, "$", (*shape.keys, *shape.optional, "system"), is_reply=has_one_reply)
+        if not has_one_reply and self._reasoning != "drop" and (keys := reasoning_keys(line)):
             message = f"the key {quoted(keys[0])} is reasoning beside a list of turns"
             self._refuse("reasoning-place" if self._reasoning else "reasoning", member("$", keys[0]), message)
-        system = value.get("system")
+        system = line.get("system")
         if system is not None and (not isinstance(system, str) or system.strip()):
             self._add("system", system, "$.system", index=0)
-        self._history(value.get("history"), is_read=shape in _BESIDE)
-        if shape == "instruction + output":
-            self._add("user", self._instruction(value), "$.instruction")
-            self._add("assistant", value["output"], "$.output", beside=value)
-        elif shape == "prompt + completion":
-            self._text_or_turns("user", value["prompt"], "$.prompt", value)
-            self._text_or_turns("assistant", value["completion"], "$.completion", value)
-        elif isinstance(turns := value[shape], list):
-            self._list(turns, member("$", shape))
-        else:
-            self._refuse("unknown-shape", member("$", shape), f"{shape} is {kind_of(turns)}, not a list of turns")
+        if "history" not in shape.optional and isinstance(history := line.get("history"), (list, dict)) and history:
+            self._refuse("history", "$.history", "the dialogue has a list of turns and a history beside it")
+        for part in parts:
+            if isinstance(part, Text):
+                self._add(part.role, part.value, part.path, beside=line if part.is_reply else _NOTHING)
+            elif isinstance(part, TurnList):
+                self._list(part.value, part.path, needs_speakers=part.needs_speakers)
+            else:
+                self._refuse(part.code, part.path, part.message)
         if is_trained is False:
             if self._says_trained:
                 message = "the turn says that it is trained on, but the dialogue says that it is not"
                 self._refuse("train-conflict", self._says_trained, message)
             self.turns = [(path, replace(turn, is_trained=False)) for path, turn in self.turns]
-
-    def _history(self, pairs: Any, *, is_read: bool) -> None:
-        """Read the questions and answers before a single one."""
-        if not pairs or not (is_read or isinstance(pairs, (list, dict))):
-            return
-        if not is_read:
-            self._refuse("history", "$.history", "the dialogue has a list of turns and a history beside it")
-        elif not isinstance(pairs, list):
-            self._refuse("history", "$.history", f"the history is {kind_of(pairs)}, not a list of pairs")
-        else:
-            for index, pair in enumerate(pairs):
-                path = f"$.history[{index}]"
-                if not isinstance(pair, list) or len(pair) != 2:
-                    what = f"a list of {len(pair)}" if isinstance(pair, list) else kind_of(pair)
-                    self._refuse("history", path, f"{what} is not a pair of a question and its answer")
-                else:
-                    self._add("user", pair[0], f"{path}[0]")
-                    self._add("assistant", pair[1], f"{path}[1]")
 
     def _note_unread(self, value: dict[str, Any], path: str, read: Collection[str | None], *, is_reply: bool) -> None:
         for key, item in value.items():
@@ -160,26 +126,10 @@ class _TurnReader:
             if not (is_reply and is_reasoning_key(key)):
                 self.unread.append(UnreadItem(member(path, key), key, item))
 
-    def _instruction(self, value: dict[str, Any]) -> Any:
-        instruction, extra = value["instruction"], value.get("input")
-        if extra is None or not isinstance(instruction, str):
-            return instruction
-        if not isinstance(extra, str):
-            self._refuse("text-not-string", "$.input", f"the input is {kind_of(extra)}")
-            return instruction
-        return "\n\n".join(part for part in (instruction.strip(), extra.strip()) if part)
-
-    def _text_or_turns(self, role: Role, value: Any, path: str, beside: dict[str, Any]) -> None:
-        if isinstance(value, list):
-            self._list(value, path, is_named=True)
-        else:
-            self._add(role, value, path, beside=beside)
-
-    def _list(self, items: list[Any], path: str, *, is_named: bool = False) -> None:
-        """Read a list of turns; ``is_named``: a list of plain texts is refused, because it names no speakers."""
+    def _list(self, items: list[Any], path: str, *, needs_speakers: bool = False) -> None:
         if not items:
             self._refuse("empty-dialogue", path, "there is no turn in the list")
-        first = dict if is_named else next((type(item) for item in items if isinstance(item, (str, dict))), str)
+        first = dict if needs_speakers else next((type(item) for item in items if isinstance(item, (str, dict))), str)
         for index, item in enumerate(items):
             at = f"{path}[{index}]"
             if not isinstance(item, (str, dict)):
@@ -259,7 +209,7 @@ def _all(items: list[Any], kind: type) -> bool:
     return all(isinstance(item, kind) for item in items)
 
 
-def _strange(value: Any) -> str:
+def _unknown(value: Any) -> str:
     if not isinstance(value, dict):
         return f"{kind_of(value)} is no dialogue"
     keys = ", ".join(quoted(key) for key in list(value)[:8])

@@ -5,17 +5,9 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
-from collections.abc import Mapping
 from functools import lru_cache
 
-SHAPES: Mapping[str, tuple[str, ...]] = {
-    "messages": ("messages",),
-    "conversations": ("conversations",),
-    "turns": ("turns",),
-    "prompt + completion": ("prompt", "completion"),
-    "instruction + output": ("instruction", "output"),
-}
-"""The keys that an object must have to be read as each shape; where several fit, the first is taken."""
+from convo_cli.data.shapes.table import SHAPES
 
 SPEAKER_KEYS = ("role", "from", "speaker")
 TEXT_KEYS = ("content", "value", "text")
@@ -30,7 +22,7 @@ _REASONING_NAMES = frozenset(
 )
 """The letters of their other spellings."""
 
-DIALOGUE_KEYS = frozenset({key for keys in SHAPES.values() for key in keys} | {"input", "system", "history"})
+DIALOGUE_KEYS = frozenset({key for shape in SHAPES.values() for key in (*shape.keys, *shape.optional)} | {"system"})
 TURN_KEYS = frozenset({*SPEAKER_KEYS, *TEXT_KEYS})
 
 _KNOWN = DIALOGUE_KEYS | TURN_KEYS | {*TRAIN_KEYS, *REASONING_KEYS}

@@ -11,7 +11,7 @@ from convo_cli.config.schema import DataConfig, SpeakersConfig
 from convo_cli.data.dialogue import Dialogue, Role, Turn
 from convo_cli.data.problems import Problem, ProblemError, refuse
 from convo_cli.data.shapes.formats import read_value, shape_of, to_dialogue
-from convo_cli.data.shapes.known_keys import SHAPES
+from convo_cli.data.shapes.table import SHAPES
 from convo_cli.data.strict_json import decode, locate
 from convo_cli.errors import ConfigError
 

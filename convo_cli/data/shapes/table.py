@@ -1,0 +1,107 @@
+"""The JSON shapes of a line that is an object: one entry of `SHAPES` each, and the function that reads it.
+
+    {"messages": …} {"turns": …} {"conversations": …}      a list of turns
+    {"prompt": …, "completion": …}                         texts, or lists of turns with roles
+    {"instruction": …, "input": …, "output": …}            "input" is optional
+
+The last two may have "history": [[question, answer], …], the turns before. To add a shape, write its function and its
+entry here; masks, reasoning, unread keys, validation and repair follow from the entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+from convo_cli.data.dialogue import Role
+from convo_cli.data.problems import Problem, kind_of
+
+
+class Text(NamedTuple):
+    """One turn: its role, its text (any JSON value; only a string is accepted) and the path of the text."""
+
+    role: Role
+    value: Any
+    path: str
+    is_reply: bool = False
+    """Whether it is the only reply of the line: keys of the line may hold its reasoning."""
+
+
+class TurnList(NamedTuple):
+    """A list of turns: texts that alternate between the speakers, or objects with a speaker and a text."""
+
+    value: list[Any]
+    path: str
+    needs_speakers: bool = False
+    """Whether texts without a speaker are refused."""
+
+
+Part: TypeAlias = Text | TurnList | Problem
+ReadShape: TypeAlias = Callable[[Mapping[str, Any]], Iterator[Part]]
+"""Yields what a line says, in the order of the dialogue, and a Problem for each part that cannot be read."""
+
+
+class Shape(NamedTuple):
+    """A line that has all of ``keys`` is read by ``read``, which may read the keys of ``optional`` as well."""
+
+    keys: tuple[str, ...]
+    read: ReadShape
+    optional: tuple[str, ...] = ()
+
+
+def _turns_under(key: str) -> ReadShape:
+    def read(line: Mapping[str, Any]) -> Iterator[Part]:
+        turns = line[key]
+        if isinstance(turns, list):
+            yield TurnList(turns, f"$.{key}")
+        else:
+            yield Problem("unknown-shape", f"{key} is {kind_of(turns)}, not a list of turns", f"$.{key}")
+
+    return read
+
+
+def _prompt_and_completion(line: Mapping[str, Any]) -> Iterator[Part]:
+    yield from _history(line.get("history"))
+    prompt, completion = line["prompt"], line["completion"]
+    is_list = isinstance(prompt, list)
+    yield TurnList(prompt, "$.prompt", needs_speakers=True) if is_list else Text("user", prompt, "$.prompt")
+    if isinstance(completion, list):
+        yield TurnList(completion, "$.completion", needs_speakers=True)
+    else:
+        yield Text("assistant", completion, "$.completion", is_reply=True)
+
+
+def _instruction_and_output(line: Mapping[str, Any]) -> Iterator[Part]:
+    yield from _history(line.get("history"))
+    instruction, extra = line["instruction"], line.get("input")
+    if isinstance(instruction, str) and isinstance(extra, str):
+        instruction = "\n\n".join(part for part in (instruction.strip(), extra.strip()) if part)
+    elif isinstance(instruction, str) and extra is not None:
+        yield Problem("text-not-string", f"the input is {kind_of(extra)}", "$.input")
+    yield Text("user", instruction, "$.instruction")
+    yield Text("assistant", line["output"], "$.output", is_reply=True)
+
+
+def _history(pairs: Any) -> Iterator[Part]:
+    """The questions and answers before the last question."""
+    if pairs and not isinstance(pairs, list):
+        yield Problem("history", f"the history is {kind_of(pairs)}, not a list of pairs", "$.history")
+        return
+    for index, pair in enumerate(pairs or ()):
+        path = f"$.history[{index}]"
+        if isinstance(pair, list) and len(pair) == 2:
+            yield Text("user", pair[0], f"{path}[0]")
+            yield Text("assistant", pair[1], f"{path}[1]")
+        else:
+            what = f"a list of {len(pair)}" if isinstance(pair, list) else kind_of(pair)
+            yield Problem("history", f"{what} is not a pair of a question and its answer", path)
+
+
+SHAPES: Mapping[str, Shape] = {
+    "messages": Shape(("messages",), _turns_under("messages")),
+    "conversations": Shape(("conversations",), _turns_under("conversations")),
+    "turns": Shape(("turns",), _turns_under("turns")),
+    "prompt + completion": Shape(("prompt", "completion"), _prompt_and_completion, ("history",)),
+    "instruction + output": Shape(("instruction", "output"), _instruction_and_output, ("input", "history")),
+}
+"""Every shape under the name that reports give it. A line with the keys of several shapes has the first of them."""

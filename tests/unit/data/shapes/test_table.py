@@ -1,0 +1,120 @@
+"""What every shape of the table keeps to, whatever it is; a new shape needs a line in `EXAMPLES` and in README.md."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from convo_cli.config.schema import DataConfig
+from convo_cli.data.dialogue import Turn
+from convo_cli.data.problems import KINDS, Problem
+from convo_cli.data.repair.lines import mend_value
+from convo_cli.data.shapes.formats import read_value, shape_of
+from convo_cli.data.shapes.known_keys import misspelt
+from convo_cli.data.shapes.table import SHAPES
+
+CONFIG = DataConfig(train=("unused",))
+EARLIER = (Turn("user", "Who is there?"), Turn("assistant", "Ann."))
+TALK = (Turn("user", "Hello"), Turn("assistant", "Hi!"))
+MESSAGES = [{"role": turn.role, "content": turn.text} for turn in TALK]
+
+EXAMPLES: dict[str, tuple[dict[str, Any], tuple[Turn, ...]]] = {
+    "messages": ({"messages": MESSAGES}, TALK),
+    "conversations": (
+        {"conversations": [{"from": "human", "value": "Hello"}, {"from": "gpt", "value": "Hi!"}]},
+        TALK,
+    ),
+    "turns": ({"turns": ["Hello", "Hi!"]}, TALK),
+    "prompt + completion": (
+        {"prompt": "Hello", "completion": "Hi!", "history": [["Who is there?", "Ann."]]},
+        (*EARLIER, *TALK),
+    ),
+    "instruction + output": (
+        {"instruction": "Greet", "input": "me", "output": "Hi!", "history": [["Who is there?", "Ann."]]},
+        (*EARLIER, Turn("user", "Greet\n\nme"), Turn("assistant", "Hi!")),
+    ),
+}
+"""A line of each shape with all keys that the shape reads, and its turns."""
+
+each_shape = pytest.mark.parametrize("name", SHAPES)
+
+
+@each_shape
+def test_a_shape_reads_all_its_keys_as_the_turns_of_its_example(name: str) -> None:
+    line, turns = EXAMPLES[name]
+    shape = SHAPES[name]
+    assert set(line) == {*shape.keys, *shape.optional}
+    assert shape_of(line) == name
+    reading = read_value(line | {"id": 7}, CONFIG)
+    assert reading is not None
+    assert tuple(turn for _, turn in reading.turns) == turns
+    assert [item.key for item in reading.unread] == ["id"]
+
+
+@each_shape
+def test_optional_keys_may_be_missing_or_null_and_required_ones_may_not(name: str) -> None:
+    line, _ = EXAMPLES[name]
+    shape = SHAPES[name]
+    bare = {key: line[key] for key in shape.keys}
+    for value in (bare, bare | dict.fromkeys(shape.optional)):
+        assert read_value(value, CONFIG) is not None
+    for key in shape.keys:
+        assert shape_of({other: value for other, value in line.items() if other != key}) != name
+
+
+@each_shape
+def test_a_dialogue_of_any_shape_may_have_a_system_turn_and_a_mask(name: str) -> None:
+    line, turns = EXAMPLES[name]
+    reading = read_value({"train": False, **line, "system": "Be kind."}, CONFIG)
+    assert reading is not None
+    assert [turn.text for _, turn in reading.turns] == ["Be kind.", *(turn.text for turn in turns)]
+    assert not any(turn.is_trained for _, turn in reading.turns)
+
+
+@each_shape
+def test_every_key_of_a_shape_is_suggested_for_its_misspelling_and_repaired(name: str) -> None:
+    line, _ = EXAMPLES[name]
+    for key in SHAPES[name].keys:
+        assert misspelt(f"{key}x") == key
+        renamed = {f"{key}x" if other == key else other: value for other, value in line.items()}
+        assert mend_value(renamed, CONFIG) == line
+
+
+@each_shape
+def test_the_texts_of_a_shape_are_repaired(name: str) -> None:
+    line, _ = EXAMPLES[name]
+    required = {key: line[key] for key in SHAPES[name].keys}
+    damaged = json.loads(json.dumps(required).replace("Hi!", "Hi\u200b!"))
+    assert damaged != required
+    assert mend_value(damaged, CONFIG) == required
+
+
+ANY_VALUE = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@each_shape
+@given(data=st.data())
+def test_a_shape_reads_any_values_as_a_dialogue_or_as_problems_with_a_code_and_a_path(name: str, data: Any) -> None:
+    shape = SHAPES[name]
+    line = {key: data.draw(ANY_VALUE) for key in (*shape.keys, *shape.optional)}
+    problems: list[Problem] = []
+    assert (read_value(line, CONFIG, problems.append) is None) == bool(problems)
+    for problem in problems:
+        assert problem.code in KINDS
+        assert any(problem.path.startswith(f"$.{key}") for key in line)
+
+
+@each_shape
+def test_every_shape_is_named_in_the_hint_for_an_unknown_one_and_in_the_readme(name: str) -> None:
+    readme = (Path(__file__).parents[4] / "README.md").read_text(encoding="utf-8")
+    assert name in KINDS["unknown-shape"].hint
+    assert all(f'"{key}": ' in readme for key in SHAPES[name].keys)
