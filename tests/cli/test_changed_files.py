@@ -181,8 +181,8 @@ def before_loading(request, work, monkeypatch):
         ("model.open", "exports/tiny", ["chat", "exports/tiny"]),
         ("model.open", f"runs/tiny/{STEP_6}", ["evaluate", f"runs/tiny/{STEP_6}", "valid.jsonl"]),
         ("export.huggingface", f"runs/tiny/{STEP_6}", ["export", "runs/tiny", "exports/other"]),
-        ("training.checkpoint", f"runs/tiny/{STEP_6}", ["resume", "runs/tiny", "--set", "training.max_steps=8"]),
-        ("training.checkpoint", f"runs/tiny/{STEP_6}", ["resume", "runs/tiny", "--verify"]),
+        ("training.saving", f"runs/tiny/{STEP_6}", ["resume", "runs/tiny", "--set", "training.max_steps=8"]),
+        ("training.saving", f"runs/tiny/{STEP_6}", ["resume", "runs/tiny", "--verify"]),
     ],
 )
 def test_weights_that_are_not_those_that_were_verified_are_refused(work, convo, before_loading, room, folder, command):

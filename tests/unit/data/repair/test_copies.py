@@ -205,7 +205,10 @@ def test_mending_any_value_ends_and_a_second_time_changes_nothing(value: Any) ->
     assert dump(mend_value(mended, CONFIG)) == dump(mended)
 
 
-@given(st.lists(st.sampled_from(sorted(INNOCENT_TEXTS.values())) | st.text(max_size=4), max_size=4).map(" ".join))
+INNOCENT = sorted(text for text in INNOCENT_TEXTS.values() if len(text) < 1000)  # hypothesis shows its examples
+
+
+@given(st.lists(st.sampled_from(INNOCENT) | st.text(max_size=4), max_size=4).map(" ".join))
 def test_a_mended_text_is_at_rest_and_an_innocent_one_stays(text: str) -> None:
     mended = mend_text(text)
     assert mend_text(mended) == mended
