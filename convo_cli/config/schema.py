@@ -7,6 +7,7 @@ resolved once and never changed.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -40,6 +41,36 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+
+@dataclass(frozen=True)
+class PretrainedModel:
+    """A Hugging Face folder or hub id, and the revision of a hub id."""
+
+    source: str
+    revision: str | None
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The length of a run in optimizer updates."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """The length of a run in passes over the training data."""
+
+    number: float
+
+
+@dataclass(frozen=True)
+class BatchSize:
+    """What one step takes."""
+
+    number: int
+    unit: Literal["examples", "tokens"]
 
 
 class SpeakersConfig(Section):
@@ -104,11 +135,19 @@ class ModelConfig(Section):
     scratch: ScratchConfig | None = None
     """Size of a new GPT-2; null: start from model.pretrained."""
 
+    @property
+    def origin(self) -> PretrainedModel | ScratchConfig:
+        """Where the weights come from; ValueError where the keys exclude each other."""
+        if self.pretrained is not None and self.scratch is None:
+            return PretrainedModel(self.pretrained, self.revision)
+        if self.scratch is not None and self.pretrained is None:
+            return self.scratch
+        raise ValueError("set exactly one of model.pretrained and model.scratch")
+
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
-        if (self.pretrained is None) == (self.scratch is None):
-            raise ValueError("set exactly one of model.pretrained and model.scratch")
-        if self.revision is not None and self.pretrained is None:
+        origin = self.origin
+        if self.revision is not None and not isinstance(origin, PretrainedModel):
             raise ValueError("model.revision needs model.pretrained")
         return self
 
@@ -175,14 +214,29 @@ class TrainingConfig(Section):
     compile: bool = False
     """Compile the model with torch.compile; pays off on GPUs only."""
 
+    @property
+    def length(self) -> Steps | Epochs:
+        """How long the run is; ValueError where the keys exclude each other."""
+        if self.max_steps is not None and self.epochs is None:
+            return Steps(self.max_steps)
+        if self.epochs is not None and self.max_steps is None:
+            return Epochs(self.epochs)
+        raise ValueError("set exactly one of training.max_steps and training.epochs")
+
+    @property
+    def batch(self) -> BatchSize:
+        """How much one step takes; ValueError where the keys exclude each other."""
+        if self.batch_size is not None and self.batch_tokens is None:
+            return BatchSize(self.batch_size, "examples")
+        if self.batch_tokens is not None and self.batch_size is None:
+            return BatchSize(self.batch_tokens, "tokens")
+        raise ValueError("set exactly one of training.batch_size and training.batch_tokens (null for the other)")
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if (self.max_steps is None) == (self.epochs is None):
-            raise ValueError("set exactly one of training.max_steps and training.epochs")
-        if (self.batch_size is None) == (self.batch_tokens is None):
-            raise ValueError("set exactly one of training.batch_size and training.batch_tokens (null for the other)")
-        if self.micro_batch_size is not None and self.micro_batch_size > (self.batch_size or self.micro_batch_size):
-            raise ValueError(f"micro_batch_size {self.micro_batch_size} is more than batch_size {self.batch_size}")
+        _, batch = self.length, self.batch
+        if self.micro_batch_size is not None and batch.unit == "examples" and self.micro_batch_size > batch.number:
+            raise ValueError(f"micro_batch_size {self.micro_batch_size} is more than batch_size {batch.number}")
         if not all(0.0 <= beta < 1.0 for beta in self.betas):
             raise ValueError(f"betas {list(self.betas)} must each be at least 0 and below 1")
         return self
@@ -277,19 +331,17 @@ class RunConfig(Section):
     def _sections_agree(self) -> Self:
         if "-" in (*self.data.train, *self.data.validation):
             raise ValueError("training reads its data more than once, so data.train and data.validation must be files")
-        scratch, length = self.model.scratch, self.dialogue.max_length
-        if self.training.batch_tokens is not None and self.training.batch_tokens < length:
-            raise ValueError(
-                f"training.batch_tokens {self.training.batch_tokens} is less than dialogue.max_length {length}"
-            )
-        if scratch is not None and length > scratch.context:
-            raise ValueError(f"dialogue.max_length {length} is more than model.scratch.context {scratch.context}")
+        origin, batch, length = self.model.origin, self.training.batch, self.dialogue.max_length
+        if batch.unit == "tokens" and batch.number < length:
+            raise ValueError(f"training.batch_tokens {batch.number} is less than dialogue.max_length {length}")
+        if isinstance(origin, ScratchConfig) and length > origin.context:
+            raise ValueError(f"dialogue.max_length {length} is more than model.scratch.context {origin.context}")
         stopping = self.evaluation.early_stopping
         if stopping.patience is not None:
             if not self.data.validation:
                 raise ValueError("evaluation.early_stopping.patience needs data.validation")
             if stopping.monitor == "metric" and self.evaluation.reply_dialogues == 0:
                 raise ValueError("evaluation.early_stopping.monitor: metric needs evaluation.reply_dialogues above 0")
-        if self.model.scratch is not None and self.dialogue.template == "native":
+        if isinstance(origin, ScratchConfig) and self.dialogue.template == "native":
             raise ValueError("dialogue.template: native needs model.pretrained (a new tokenizer has no chat template)")
         return self

@@ -17,7 +17,7 @@ from convo_cli.model.sizes import require_sizes
 from convo_cli.runs.model_folder import require_model_folder
 from convo_cli.storage.foreign_files import CODE, remove_foreign_entries, without_keys
 from convo_cli.text.encoder import DialogueEncoder
-from convo_cli.text.tokenizers.hub import local_folder
+from convo_cli.text.tokenizers.hub import find_folder, local_folder
 from convo_cli.text.tokenizers.vocabulary import num_ids
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def load_model(source: str, revision: str | None = None) -> PreTrainedModel:
 
     ModelError names the file or tensor and what is wrong with it.
     """
-    folder = local_folder(source, revision)
+    folder = find_folder(source, revision)
     require_model_folder(folder)
     require_sizes(folder, source)
     from transformers import AutoModelForCausalLM

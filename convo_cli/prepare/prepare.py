@@ -16,7 +16,7 @@ import numpy as np
 
 from convo_cli import __version__
 from convo_cli.background import in_background
-from convo_cli.config.schema import RunConfig
+from convo_cli.config.schema import PretrainedModel, RunConfig, ScratchConfig
 from convo_cli.data.checks.report import ProblemGroup
 from convo_cli.data.omissions import Omissions, report_omissions
 from convo_cli.data.unchanged import read_unchanged
@@ -38,7 +38,7 @@ from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.readback import reloadable
 from convo_cli.text.template import make_template
 from convo_cli.text.tokenizers.hub import local_folder
-from convo_cli.text.tokenizers.pretrained import load_pretrained_tokenizer
+from convo_cli.text.tokenizers.pretrained import load_tokenizer
 from convo_cli.text.tokenizers.trained import (
     SPIECE_FILE,
     add_special_tokens,
@@ -72,9 +72,10 @@ class PreparedData:
 
 def build_encoder(config: RunConfig, files: DataFiles, cache: Cache, emit: Emit) -> PreparedText:
     """The pretrained model's tokenizer, or one trained on the training dialogues, with the template's tokens added."""
-    spiece = None
-    if config.model.pretrained is not None:
-        tokenizer = load_pretrained_tokenizer(config.model.pretrained, config.model.revision)
+    spiece, origin = None, config.model.origin
+    if isinstance(origin, PretrainedModel):
+        folder = local_folder(origin.source, origin.revision)
+        tokenizer = load_tokenizer(folder, origin.source)
         keep_special_tokens_whole(tokenizer)
     else:
         spiece = _spiece(config, files, cache, emit)
@@ -94,9 +95,8 @@ def build_encoder(config: RunConfig, files: DataFiles, cache: Cache, emit: Emit)
         tokenizer.eos_token = template.stop_tokens[-1]
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    if config.model.pretrained is not None:
-        source = local_folder(config.model.pretrained, config.model.revision)
-        saved_as = reloadable(tokenizer, source, emit)
+    if isinstance(origin, PretrainedModel):
+        saved_as = reloadable(tokenizer, folder, emit)
         if saved_as is not tokenizer:
             tokenizer, template = saved_as, make_template(template.name, saved_as)
     encoder = DialogueEncoder(tokenizer, template, max_length=config.dialogue.max_length)
@@ -188,12 +188,12 @@ def _report_left_out(store: TokenStore, what: str, files: Sequence[DataFile], ma
 
 def _context(config: RunConfig) -> int | None:
     """Longest sequence of the model, where that can be known before it is loaded."""
-    if config.model.scratch is not None:
-        return config.model.scratch.context
+    origin = config.model.origin
+    if isinstance(origin, ScratchConfig):
+        return origin.context
     from convo_cli.model.build import read_context_length
 
-    assert config.model.pretrained is not None, "the schema allows exactly one origin"
-    return read_context_length(config.model.pretrained, config.model.revision)
+    return read_context_length(origin.source, origin.revision)
 
 
 def _spiece(config: RunConfig, files: DataFiles, cache: Cache, emit: Emit) -> bytes:

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeAlias
 
-from convo_cli.config.schema import RunConfig
+from convo_cli.config.schema import PretrainedModel, RunConfig
 from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.data.problems import Problem
 from convo_cli.data.repair.copies import Judge
@@ -27,7 +27,7 @@ def judge_of(config: RunConfig, repair: Repair) -> Judge | None:
     until it refuses no further line.
     """
     refused: dict[tuple[Turn, ...], Problem] = {}
-    if config.model.pretrained is not None:
+    if isinstance(config.model.origin, PretrainedModel):
         return _judge(config, DataFiles((), ()), refused)
     with TemporaryDirectory(prefix="convo-fix-") as folder:
         lines = Path(folder) / "accepted.jsonl"

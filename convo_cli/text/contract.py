@@ -19,7 +19,7 @@ from convo_cli.storage.foreign_files import remove_foreign_entries, require_harm
 from convo_cli.text import windows
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.template import make_template
-from convo_cli.text.tokenizers.pretrained import load_pretrained_tokenizer
+from convo_cli.text.tokenizers.pretrained import load_tokenizer
 from convo_cli.text.tokenizers.trained import SPIECE_FILE
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def load_encoder(folder: Path) -> DialogueEncoder:
         raise CheckpointError(
             f"{path}: not a readable dialogue contract ({first})", hint="copy the folder again from where it is whole"
         ) from error
-    tokenizer = load_pretrained_tokenizer(str(folder))
+    tokenizer = load_tokenizer(folder, str(folder))
     if contract.template != "native":
         tokenizer.chat_template = None
     encoder = DialogueEncoder(tokenizer, make_template(contract.template, tokenizer), max_length=contract.max_length)

@@ -17,7 +17,8 @@ from convo_cli.errors import ChangedError, DataError, ModelError
 from convo_cli.events import Emit, Notice
 from convo_cli.text.contract import load_encoder, tokenizer_sha256
 from convo_cli.text.encoder import DialogueEncoder
-from convo_cli.text.tokenizers.pretrained import load_pretrained_tokenizer
+from convo_cli.text.tokenizers.hub import local_folder
+from convo_cli.text.tokenizers.pretrained import open_tokenizer
 from convo_cli.text.tokenizers.probes import PROBES
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def _lost_by_saving(
             shutil.copyfile(config, Path(folder, "config.json"))
         saved.save_pretrained(folder)
         try:
-            read = load_pretrained_tokenizer(folder, is_own=True)
+            read = open_tokenizer(local_folder(folder), folder)
         except ModelError as error:
             return error.message
     one, other = (tokenizer.backend_tokenizer.to_str() for tokenizer in (original, read))

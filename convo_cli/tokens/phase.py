@@ -26,9 +26,5 @@ class Phase(BaseModel):
     @classmethod
     def of(cls, training: TrainingConfig, first_step: int = 0, first_example: int = 0) -> Self:
         """The phase that begins there with the batch settings of the config."""
-        batch, unit = training.batch_size, "examples"
-        if training.batch_tokens is not None:
-            batch, unit = training.batch_tokens, "tokens"
-        return cls.model_validate(
-            {"first_step": first_step, "first_example": first_example, "batch": batch, "unit": unit}
-        )
+        batch = training.batch
+        return cls(first_step=first_step, first_example=first_example, batch=batch.number, unit=batch.unit)

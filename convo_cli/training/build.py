@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from convo_cli.config.schema import RunConfig
+from convo_cli.config.schema import RunConfig, ScratchConfig, Steps
 from convo_cli.data.dialogue import Dialogue
 from convo_cli.data.unchanged import read_unchanged
-from convo_cli.errors import ChangedError
 from convo_cli.evaluation.replies import choose_dialogues
 from convo_cli.events import Emit, Notice
 from convo_cli.model.batching import Batching, choose_batching, proof_examples, stored_batching
@@ -73,11 +72,11 @@ def build_new(config: RunConfig, files: DataFiles, cache: Cache, emit: Emit) -> 
     machine = first_machine(config)
     text = build_encoder(config, files, cache, emit)
     data = prepare_data(config, files, text.encoder, cache, emit)
-    if config.model.scratch is not None:
-        model = build_scratch_model(config.model.scratch, text.encoder, config.seed)
+    origin = config.model.origin
+    if isinstance(origin, ScratchConfig):
+        model = build_scratch_model(origin, text.encoder, config.seed)
     else:
-        assert config.model.pretrained is not None, "the schema allows exactly one origin"
-        model = load_model(config.model.pretrained, config.model.revision)
+        model = load_model(origin.source, origin.revision)
         added = fit_vocabulary(model, num_ids(text.encoder.tokenizer), config.seed)
         if added:
             emit(Notice(f"{added} rows were added to the model's embeddings for {text.num_new_tokens} new tokens"))
@@ -88,18 +87,13 @@ def build_new(config: RunConfig, files: DataFiles, cache: Cache, emit: Emit) -> 
 def build_from(
     checkpoint: Path, config: RunConfig, info: RunInfo, files: DataFiles, cache: Cache, emit: Emit
 ) -> tuple[Parts, TrainState]:
-    """The parts and the state of a checkpoint; what it is not made for raises ChangedError.
+    """The parts and the state of a checkpoint.
 
     What decides the bits is taken from ``info``, the run's run.json, unless ``config`` asks for something else or it
     cannot be used here.
     """
     machine = resumed_machine(info, config, emit)
     encoder = load_encoder(checkpoint)
-    if encoder.max_length != config.dialogue.max_length:
-        raise ChangedError(
-            f"dialogue.max_length is {config.dialogue.max_length}, but the run was made with {encoder.max_length}",
-            hint="start another run to change it",
-        )
     data = prepare_data(config, files, encoder, cache, emit)
     model = load_checkpoint_model(checkpoint)
     progress = read_state(checkpoint).progress
@@ -134,13 +128,10 @@ def _assemble(
     batching = _choose_batching(config, encoder, model, data.train, machine, info, emit)
     if config.training.compile:
         model.base_model.compile(dynamic=True)  # in place: the module that is saved and generated with stays the same
-    training = config.training
+    training, length = config.training, config.training.length
     order = Order(data.train.lengths, config.seed, progress.phases or (Phase.of(training),))
     order = order.resumed(progress.step, training)
-    max_steps = training.max_steps
-    if max_steps is None:
-        assert training.epochs is not None, "the schema asks for one of the two"
-        max_steps = order.num_steps(training.epochs)
+    max_steps = length.number if isinstance(length, Steps) else order.num_steps(length.number)
     with read_unchanged(files.validation, config.data) as validation:
         reply_dialogues = tuple(choose_dialogues(validation, config.evaluation.reply_dialogues, config.seed))
     execution = execution_of(machine, batching)

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from convo_cli.config.schema import RunConfig
+from convo_cli.config.schema import PretrainedModel, RunConfig
 from convo_cli.errors import CheckpointError, UsageError, typeable
 from convo_cli.events import Emit, EvaluationDone, Notice
 from convo_cli.prepare.cache import Cache
@@ -218,12 +218,12 @@ def _load(
 
 def _settle_base_model(config: RunConfig) -> tuple[RunConfig, BaseModelFiles | None, Snapshot | None]:
     """The config with the pretrained model's commit, the hashes of its files, and its folder before the hashing."""
-    source = config.model.pretrained
-    if source is None:
+    origin = config.model.origin
+    if not isinstance(origin, PretrainedModel):
         return config, None, None
-    folder = local_folder(source, config.model.revision)
+    folder = local_folder(origin.source, origin.revision)
     before = Snapshot.of(folder)
-    files = read_base_model(source, folder)
+    files = read_base_model(origin.source, folder)
     if files.commit is not None:  # the hub's branch may move before the model is loaded
         model = config.model.model_copy(update={"revision": files.commit})
         config = config.model_copy(update={"model": model})

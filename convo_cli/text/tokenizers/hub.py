@@ -14,17 +14,18 @@ _NO_FILES = ["*/*", "*[\x00-\x1f\x7f-\x9f]*"]
 
 
 def local_folder(source: str, revision: str | None = None) -> Path:
-    """The folder of this name, else the files of this hub id, downloaded where they are not in the cache yet.
-
-    Raises ModelError in one sentence where there is neither (without a network at once), or where the folder holds
-    what no model does.
-    """
-    folder = _find(source, revision)
+    """The folder that `find_folder` finds; ModelError where it holds what no model does."""
+    folder = find_folder(source, revision)
     require_harmless(folder)
     return folder
 
 
-def _find(source: str, revision: str | None) -> Path:
+def find_folder(source: str, revision: str | None = None) -> Path:
+    """The folder of this name, else the files of this hub id, downloaded where they are not in the cache yet.
+
+    Raises ModelError in one sentence where there is neither, without a network at once. The content of the folder is
+    not checked.
+    """
     if Path(source).is_dir():
         return Path(source)
     from huggingface_hub import snapshot_download

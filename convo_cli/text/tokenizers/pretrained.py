@@ -22,17 +22,18 @@ if TYPE_CHECKING:
 MAX_ADDED_TOKENS = 2**16
 
 
-def load_pretrained_tokenizer(
-    source: str, revision: str | None = None, *, is_own: bool = False
-) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a Hugging Face folder or hub id; ModelError where it cannot be read or has no fast form.
+def load_pretrained_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a Hugging Face folder or hub id; ModelError where it cannot be read or has no fast form."""
+    return load_tokenizer(local_folder(source, revision), source)
 
-    The bounded process tries it before it is loaded here. Only a folder that this process has just written
-    (``is_own``) is loaded at once, because a run directory may come from anyone, whatever its manifest says.
+
+def load_tokenizer(folder: Path, source: str) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a folder that `require_harmless` has accepted, tried in the bounded process before.
+
+    A run directory may come from anyone, whatever its manifest says; only a tokenizer that this process has just
+    written is loaded without a trial, by `open_tokenizer`.
     """
-    folder = local_folder(source, revision)
-    if not is_own:
-        require_within_limits(TRY_TOKENIZER, folder, source)
+    require_within_limits(TRY_TOKENIZER, folder, source)
     return open_tokenizer(folder, source)
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
-from convo_cli.config.schema import TrainingConfig
+from convo_cli.config.schema import Steps, TrainingConfig
 from convo_cli.events import Notice
 from convo_cli.runs.checkpoints import Progress
 from convo_cli.runs.provenance.run_info import RunInfo
@@ -105,9 +105,9 @@ def settings_to_continue(parts: Parts, progress: Progress) -> tuple[str, ...]:
     if is_out_of_patience(progress, parts.config.evaluation.early_stopping.patience):
         settings.append("evaluation.early_stopping.patience=null")
     if step >= parts.max_steps:
-        if training.epochs is None:
+        if isinstance(training.length, Steps):
             settings.append(f"training.max_steps={2 * step}")
         else:
-            done, doubled = parts.order.epoch(step), 2 * training.epochs
+            done, doubled = parts.order.epoch(step), 2 * training.length.number
             settings.append(f"training.epochs={doubled if doubled > done else math.floor(done) + 1:.12g}")
     return tuple(settings)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import huggingface_hub
 import pytest
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
+from convo_cli.config.schema import ScratchConfig
 from convo_cli.errors import ModelError
+from convo_cli.model.build import build_scratch_model, load_model, save_model
+from convo_cli.storage import foreign_files
+from convo_cli.text.contract import load_encoder, save_encoder
 from convo_cli.text.tokenizers.hub import local_folder
+from convo_cli.text.tokenizers.pretrained import load_pretrained_tokenizer
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -72,3 +79,19 @@ def test_neither_pickles_nor_code_are_downloaded(monkeypatch):
     unwanted = ["pytorch_model.bin", "modeling.py", "onnx/model.onnx", "original/weights.safetensors", "tf_model.h5"]
     patterns = {key: asked[key] for key in ("allow_patterns", "ignore_patterns")}
     assert list(filter_repo_objects(names + unwanted, **patterns)) == names
+
+
+@pytest.mark.parametrize("load", [load_model, load_pretrained_tokenizer, lambda name: load_encoder(Path(name))])
+def test_every_load_checks_its_folder_once_and_before_anything_else(load, tmp_path, make_encoder, monkeypatch):
+    encoder = make_encoder()
+    save_encoder(encoder, tmp_path, spiece=None)
+    save_model(build_scratch_model(ScratchConfig(layers=1, width=16, heads=2, context=32), encoder, seed=0), tmp_path)
+    checked = []
+    monkeypatch.setattr(foreign_files, "shard_names", lambda index: checked.append(index.parent) or ())
+    load(str(tmp_path))
+    assert checked == [tmp_path]
+    for file in tmp_path.iterdir():
+        file.write_text("no longer readable")
+    (tmp_path / "link").symlink_to(tmp_path.parent)
+    with pytest.raises(ModelError, match="link: a link to a file outside the folder"):
+        load(str(tmp_path))

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from convo_cli.config.load import apply_overrides, load_config
-from convo_cli.errors import DiskError
+from convo_cli.errors import ChangedError, DiskError
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.provenance.execution import Change
 from convo_cli.runs.provenance.run_info import read_run_info, write_provenance
@@ -51,6 +51,12 @@ def test_an_exact_resume_is_found_equal_with_its_evaluation_and_the_run_is_not_t
     assert {name: v for name, v in snapshot(run.path).items() if name != ".lock"} == {
         name: v for name, v in before.items() if name != ".lock"
     }
+
+
+def test_a_key_that_is_settled_in_the_checkpoints_is_refused(run, ignore):
+    config = load_config(run.config, ["dialogue.max_length=64"])
+    with pytest.raises(ChangedError, match=r"^dialogue\.max_length is 64, but the run was made with 128"):
+        verify_run(run.path, config, ignore)
 
 
 def _lose_moments(parts, state):
