@@ -7,30 +7,75 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import groupby
 
+import numpy as np
+
 from convo_cli.data.dialogue import SEPARATOR, Turn
 
+_FOLDED_ASCII = bytes(range(128)).lower().replace(b"\n", b" ").replace(b"\t", b" ") + bytes(range(128, 256))
+_BETWEEN_DIALOGUES = "\1"  # no text can hold it
+_JOINING_JAMO = range(0x1160, 0x1200)  # vowels and final consonants, which join the character before as marks do
+_SELECTORS = range(0xFE00, 0xFE10)  # marks that join nothing; every second emoji has one
+_MAX_FOLDED = 64  # characters that are looked for in all dialogues; Japanese has about 20
 _LONG_RUN = 32  # marks on one letter; words have up to four
 
 
 def fingerprint(turns: Iterable[Turn]) -> int:
     """64 bits that equal dialogues share, in every process."""
-    form = normal_form(turn.text for turn in turns)
-    return int.from_bytes(hashlib.blake2b(form, digest_size=8).digest(), "little")
+    return _hash(normalised(SEPARATOR.join(turn.text for turn in turns)).encode())
 
 
-def normal_form(texts: Iterable[str]) -> bytes:
-    """What equal dialogues have in common, given their texts: the same bytes for all of them, and for no other."""
-    return normalised(SEPARATOR.join(texts)).encode()
+def fingerprints(dialogues: Sequence[str], characters: str) -> list[int]:
+    """Return the `fingerprint` of each dialogue, faster than one by one.
+
+    A dialogue is its texts joined by separators, without white space around each. ``characters`` holds each character
+    beyond ASCII in them that is not its own `fold`.
+    """
+    folds = {char: form for char in characters if (form := fold(char)) != char}
+    if len(folds) > _MAX_FOLDED:
+        return [_hash(normalised(dialogue).encode()) for dialogue in dialogues]
+    together = _BETWEEN_DIALOGUES.join(dialogues)
+    for char, form in folds.items():
+        together = together.replace(char, form or char)
+    forms = _single_spaced(together.encode().translate(_FOLDED_ASCII)).split(_BETWEEN_DIALOGUES.encode())
+    if unknown := [char for char, form in folds.items() if form is None]:
+        for index, dialogue in enumerate(dialogues):
+            if any(map(dialogue.__contains__, unknown)):
+                forms[index] = normalised(dialogue).encode()
+    return list(map(_hash, forms[: len(dialogues)]))
 
 
 def normalised(text: str) -> str:
     """The text with one form of each character and single spaces."""
     folded = text.lower() if text.isascii() else unicodedata.normalize("NFKC", _in_order(text)).casefold()
     return " ".join(folded.split())
+
+
+def _single_spaced(text: bytes) -> bytes:
+    codes = np.frombuffer(text, np.uint8)
+    is_space = codes == ord(" ")
+    is_second = is_space[1:] & is_space[:-1]
+    return codes[np.append(True, ~is_second)].tobytes() if is_second.any() else text
+
+
+def _hash(form: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(form, digest_size=8).digest(), "little")
+
+
+@lru_cache(maxsize=2**16)
+def fold(char: str) -> str | None:
+    """What the character becomes in normalised text; None where that depends on the characters beside it."""
+    first = _decomposed(char)[0]
+    is_joining = unicodedata.category(first)[0] == "M" and ord(first) not in _SELECTORS
+    if is_joining or ord(first) in _JOINING_JAMO:
+        return None
+    form = unicodedata.normalize("NFKC", char).casefold()
+    if form.isspace():
+        return " "
+    return form if normalised(form) == form else None
 
 
 def _in_order(text: str) -> str:

@@ -1,4 +1,4 @@
-"""One line of JSON, read strictly: the first thing that training and the slow lane do with a line.
+"""One line of JSON, read strictly: the first thing that training and `exact` do with a line.
 
 `decode` lets msgspec read the line. msgspec keeps the last of two equal keys and takes control characters that were
 escaped, so its word is taken only where a cheap look at the bytes rules both out; every other line goes through
@@ -18,6 +18,9 @@ from convo_cli.data.problems import Problem, ProblemSink, member, quoted
 
 MAX_DEPTH = 64
 """Deepest nesting of arrays and objects in a line."""
+
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError)
+"""What `read` and `num_keys` raise."""
 
 _TEXTS = msgspec.json.Decoder(list[str])
 _ANYTHING = msgspec.json.Decoder()
@@ -50,10 +53,10 @@ def decode(raw: bytes, found: ProblemSink) -> Any:
     value: Any = msgspec.UNSET
     reason = ""
     try:
-        value = _read(raw)
-        if not _MAYBE_CONTROL.search(raw) and _num_keys(value) == len(_MAYBE_KEY.findall(raw)):
+        value = read(raw)
+        if not may_hold_control(raw) and not may_repeat_key(raw, num_keys(value)):
             return value
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError) as error:
+    except UNREADABLE as error:
         value, reason = msgspec.UNSET, str(error)
     scanner = _Scanner(raw, found)
     scanner.scan()
@@ -77,7 +80,8 @@ def place(problem: Problem, file: str, line: int, raw: bytes) -> Problem:
     return Problem(problem.code, problem.message, problem.path, column, line, file)
 
 
-def _read(raw: bytes) -> Any:
+def read(raw: bytes) -> Any:
+    """The value of a line by msgspec, which raises an error of several types where there is none."""
     if raw.startswith(b'["'):
         try:
             return _TEXTS.decode(raw)
@@ -86,13 +90,24 @@ def _read(raw: bytes) -> Any:
     return _ANYTHING.decode(raw)
 
 
-def _num_keys(value: Any, depth: int = 0) -> int:
+def may_hold_control(raw: bytes) -> bool:
+    """Whether a control character may be escaped in it."""
+    return _MAYBE_CONTROL.search(raw) is not None
+
+
+def may_repeat_key(raw: bytes, num_keys: int) -> bool:
+    """Whether a key may be repeated in a line whose value has so many keys."""
+    # Every key is followed by a colon, and most texts hold none.
+    return raw.count(b":") != num_keys and len(_MAYBE_KEY.findall(raw)) != num_keys
+
+
+def num_keys(value: Any, depth: int = 0) -> int:
     """How many keys the value holds on all levels; raises where a number or the nesting is more than is allowed."""
     if isinstance(value, (dict, list)):
         if depth == MAX_DEPTH:
             raise RecursionError
         children = value.values() if isinstance(value, dict) else value
-        inner = sum(_num_keys(child, depth + 1) for child in children if not isinstance(child, str))
+        inner = sum(num_keys(child, depth + 1) for child in children if not isinstance(child, str))
         return inner + (len(value) if isinstance(value, dict) else 0)
     if isinstance(value, int):
         float(value)

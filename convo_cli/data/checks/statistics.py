@@ -1,6 +1,6 @@
 """What is known about one data file so far, in counters, capped lists, and 16 bytes a dialogue to find it again.
 
-The good lines of a block come from the fast lane together; all others go through the slow lane here.
+The good lines of a block come from `bulk` together; all others are read exactly here.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from operator import itemgetter
 import numpy as np
 from numpy.typing import NDArray
 
-from convo_cli.data.checks.fast_lane import GoodLines
+from convo_cli.data.checks.bulk import GoodLines
+from convo_cli.data.checks.exact import LineRules, Skeleton, read_line
 from convo_cli.data.checks.report import FileReport, Leak, ProblemGroup, spread
-from convo_cli.data.checks.slow_lane import LineRules, Skeleton, read_line
 from convo_cli.data.dialogue import ROLES
-from convo_cli.data.fingerprint import normal_form
+from convo_cli.data.fingerprint import fingerprint
 from convo_cli.data.problems import KINDS, Problem
 from convo_cli.data.reader import Block
 from convo_cli.data.shapes.unread import UnreadTexts, known_name, measured
@@ -81,8 +81,8 @@ class FileTally:
         self._num_beyond_ascii = np.zeros(0x110000, np.int64)
         # Of each dialogue: its line and the hash of its texts. `finish` puts them in order.
         self._line_numbers = array("q")
-        self._text_hashes = array("q")
-        self._lines = self._hashes = np.empty(0, np.int64)
+        self._text_hashes = array("Q")
+        self._lines, self._hashes = np.empty(0, np.int64), np.empty(0, np.uint64)
         self._excluded_line = 0
 
     def note(self, problem: Problem, line: int = 0, raw: bytes = b"", *, is_last: bool = False) -> None:
@@ -101,7 +101,7 @@ class FileTally:
         ]
         if len(good.lines) < len(block.numbers):
             lines = block.lines()
-            for index in np.delete(np.arange(len(lines)), good.lines).tolist():
+            for index in sorted(set(range(len(lines))).difference(good.lines)):
                 number = int(block.numbers[index])
                 while new and new[-1][0] < number:
                     self._note_first(*new.pop())
@@ -111,10 +111,10 @@ class FileTally:
         self._counts["lines"] += len(good.lines)
         numbers = block.numbers[good.lines]
         self._line_numbers.frombytes(numbers.tobytes())
-        self._text_hashes.extend(good.measures.hashes)
-        self._characters_per_dialogue.update(good.measures.num_characters)
-        self._num_ascii_letters += good.measures.num_ascii_letters
-        num_beyond_ascii = good.measures.num_beyond_ascii
+        self._text_hashes.extend(good.fingerprints)
+        self._characters_per_dialogue.update(good.num_characters)
+        self._num_ascii_letters += good.num_ascii_letters
+        num_beyond_ascii = good.num_beyond_ascii
         self._num_beyond_ascii[: len(num_beyond_ascii)] += num_beyond_ascii
 
     def _add_line(self, raw: bytes, line: int) -> None:
@@ -133,7 +133,7 @@ class FileTally:
         for key, *numbers in measured(unread, texts):
             self.add_unread(key, *numbers)
         self._line_numbers.append(line)
-        self._text_hashes.append(hash(normal_form(texts)))
+        self._text_hashes.append(fingerprint([turn for _, turn in turns]))
         self._characters_per_dialogue[sum(map(len, texts))] += 1
         self._characters.update("".join(texts))
 
@@ -172,7 +172,7 @@ class FileTally:
         """Add what only the whole file can tell."""
         lines = np.frombuffer(self._line_numbers, np.int64)
         order = np.argsort(lines)
-        self._lines, self._hashes = lines[order], np.frombuffer(self._text_hashes, np.int64)[order]
+        self._lines, self._hashes = lines[order], np.frombuffer(self._text_hashes, np.uint64)[order]
         _, first, inverse = np.unique(self._hashes, return_index=True, return_inverse=True)
         original = first[inverse]
         repeats = np.flatnonzero(original != np.arange(len(self._hashes)))

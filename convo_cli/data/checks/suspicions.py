@@ -1,4 +1,4 @@
-"""What is odd about one dialogue: the warnings, about what is legal and seldom meant. The slow lane asks last."""
+"""What is odd about one dialogue: the warnings, about what is legal and seldom meant. `exact` asks last."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import compress, islice, pairwise
 from operator import eq
 
-from convo_cli.data.checks.suspicious_text import may_hold_odd_text, odd_spots
+from convo_cli.data.checks.suspicious_text import ODD_TEXTS, odd_places, odd_spots
 from convo_cli.data.dialogue import SEPARATOR
 from convo_cli.data.problems import Problem, quoted
 from convo_cli.data.shapes.formats import LocatedTurn
@@ -27,6 +27,7 @@ _HEADING_NAMES = frozenset(
 )
 HEADINGS = frozenset(form(name) for name in _HEADING_NAMES for form in (str.lower, str.capitalize, str.upper))
 """Texts that are the names of a table's columns."""
+_SUSPICIOUS_TEXTS = HEADINGS | ODD_TEXTS
 
 _NUMBER = re.compile(r"[-+]?[0-9]+(?:[.,][0-9]+)?")
 # A comma is also a separator: "1,5" is one number or two. A repeat takes 380 bytes of memory, so they are limited.
@@ -37,20 +38,24 @@ _BETWEEN_LABELS = re.compile(r"[ \t,;|]+")
 _LABEL = re.compile("[0-9]")
 
 
-def may_be_odd(texts: str) -> bool:
-    """Whether `suspect_turns` may find something in dialogues whose texts are joined by NULs, as turns hold them.
+def suspicious_places(texts: str, characters: str) -> Iterator[int]:
+    """Yield a place in every text in which `suspect_turns` may find something, in no order.
 
-    Never False where it would, but for what counting tells: dialogues of one turn or of more than
-    `LONG_DIALOGUE_TURNS`, and texts of more than `LONG_UTTERANCE_BYTES`.
+    ``texts`` are those of any number of dialogues, as turns hold them, joined by NULs; ``characters`` holds all their
+    characters beyond ASCII that `may_be_suspicious`. What counting tells is left out: dialogues of one turn or of more
+    than `LONG_DIALOGUE_TURNS`, and texts of more than `LONG_UTTERANCE_BYTES`.
     """
     each = texts.split(SEPARATOR)
     repeated = compress(each, map(eq, each, islice(each, 1, None)))
-    return (
-        any(len(text) >= LONG_REPEAT_CHARACTERS for text in repeated)
-        or not HEADINGS.isdisjoint(each)
-        or _NUMBERS_OR_LETTER.search(f"\0{texts}\0") is not None
-        or may_hold_odd_text(texts, each)
-    )
+    if any(len(text) >= LONG_REPEAT_CHARACTERS for text in repeated) or not _SUSPICIOUS_TEXTS.isdisjoint(each):
+        place, before = 0, ""
+        for text in each:
+            if text in _SUSPICIOUS_TEXTS or (text == before and len(text) >= LONG_REPEAT_CHARACTERS):
+                yield place
+            place, before = place + len(text) + 1, text
+    # A match begins at the NUL before a text, which is where the text begins without the first of the added NULs.
+    yield from (match.start() for match in _NUMBERS_OR_LETTER.finditer(f"\0{texts}\0"))
+    yield from odd_places(texts, characters)
 
 
 def suspect_turns(turns: Sequence[LocatedTurn]) -> Iterator[Problem]:
@@ -59,7 +64,8 @@ def suspect_turns(turns: Sequence[LocatedTurn]) -> Iterator[Problem]:
         if len(turn.text) * 4 > LONG_UTTERANCE_BYTES and (size := len(turn.text.encode())) > LONG_UTTERANCE_BYTES:
             yield Problem("long-utterance", f"the text has {size // 1000:,} kB", path)
     spoken = [(path, turn.text) for path, turn in turns if turn.role != "system"]
-    if may_be_odd(SEPARATOR.join(turn.text for _, turn in turns)):
+    texts = SEPARATOR.join([turn.text for _, turn in turns])
+    if next(suspicious_places(texts, texts), None) is not None:
         for path, turn in turns:
             for code, message in odd_spots(turn.text):
                 yield Problem(code, message, path)

@@ -1,6 +1,6 @@
 """What is odd inside one text (legal and seldom meant), as patterns that many texts can be searched with at once.
 
-`suspicions` asks here about each text, `mend` repairs what is found, `sieve` asks faster about a whole block.
+`suspicions` asks here about each text, `mend` repairs what is found.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ _ODD_CHARACTER = re.compile(
 
 # Where the three can match at all. They try every branch at every place; these find the few places worth it.
 _BEGINNINGS = re.compile(rf"\0(?:[A-Za-z](?:{'|'.join(sorted({form[1:] for form in _FORMS}))}|::)|[\[{{]|array|b[\"'])")
-_MARKUP_SIGNS = ("&", "<", "\\", "[", "##", "__eo", "\u2581", "\u0120")
-MARKUP_PLACES = re.compile(r"[&<\\[#_\u2581\u0120]")
+_MARKUP_SIGNS = "&<\\[#_\u2581\u0120"
+MARKUP_PLACES = re.compile(f"[{re.escape(_MARKUP_SIGNS)}]")
 """Where odd markup may begin."""
 
 _ODD_OR_LEAD = re.compile(
@@ -77,8 +77,6 @@ _ODD_OR_LEAD = re.compile(
 )
 CHARACTER_PLACES = re.compile(f"{_ODD_OR_LEAD.pattern}(?:(?<![{_LEADS}])|(?=[^\\x00-\\x7f]))")
 """Where odd characters may begin; a lead byte of mojibake is an honest letter where ASCII follows."""
-
-_HARMLESS = bytes(range(0x7F))
 
 _MESSAGES = {
     "null-text": "the text is {}",
@@ -98,14 +96,25 @@ _MESSAGES = {
 }
 
 
-def may_hold_odd_text(texts: str, each: list[str]) -> bool:
-    """Whether `odd_spots` may find something in one of ``each``, the parts of ``texts`` between its separators."""
-    return (
-        not ODD_TEXTS.isdisjoint(each)
-        or any(_matches_at(_BEGINNINGS, _ODD_BEGINNING, f"\0{texts}\0"))
-        or (any(sign in texts for sign in _MARKUP_SIGNS) and any(_matches_at(MARKUP_PLACES, _ODD_MARKUP, texts)))
-        or (_may_hold_odd_character(texts) and any(_matches_at(CHARACTER_PLACES, _ODD_CHARACTER, texts)))
-    )
+def may_be_suspicious(char: str) -> bool:
+    """Whether odd characters may begin with this one, which is beyond ASCII."""
+    return _ODD_OR_LEAD.match(char) is not None
+
+
+def odd_places(texts: str, characters: str) -> Iterator[int]:
+    """Yield a place in every text in which `odd_spots` finds something, but for `ODD_TEXTS`.
+
+    ``texts`` are joined by NULs; ``characters`` holds all their characters beyond ASCII that `may_be_suspicious`.
+    """
+    yield from (match.start() for match in _matches_at(_BEGINNINGS, _ODD_BEGINNING, f"\0{texts}\0"))
+    for sign in _MARKUP_SIGNS:
+        place = texts.find(sign)
+        while place >= 0:
+            if _ODD_MARKUP.match(texts, place):
+                yield place
+            place = texts.find(sign, place + 1)
+    if "\x7f" in texts or _ODD_OR_LEAD.search(characters):
+        yield from (match.start() for match in _matches_at(CHARACTER_PLACES, _ODD_CHARACTER, texts))
 
 
 def odd_spots(text: str) -> Iterator[tuple[str, str]]:
@@ -166,14 +175,6 @@ def _matches_at(places: re.Pattern[str], odd: re.Pattern[str], text: str) -> Ite
         if place.start() >= end and (match := odd.match(text, place.start())) is not None:
             end = match.end()
             yield match
-
-
-def _may_hold_odd_character(texts: str) -> bool:
-    if texts.isascii():
-        return "\x7f" in texts
-    # Most characters are ASCII, and it is faster to delete those from the bytes than to search among them.
-    rest = texts.encode("utf-8", "surrogatepass").translate(None, _HARMLESS)
-    return _ODD_OR_LEAD.search(rest.decode("utf-8", "surrogatepass")) is not None
 
 
 def _is_entity(reference: str) -> bool:

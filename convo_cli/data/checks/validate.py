@@ -1,7 +1,7 @@
 """Reads data files as training would and reports on all of them instead of stopping at the first problem.
 
-A block of lines at a time: `reader` cuts it, `fast_lane` takes the good lines, `tally` sends the others through
-`slow_lane` and adds everything up to a `report`.
+A block of lines at a time: `reader` cuts it, `bulk` reads the good lines together, `statistics` has `exact` read each of
+the others and adds everything up to a `report`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from convo_cli.config.schema import DataConfig, TrainOn
-from convo_cli.data.checks.fast_lane import FastLane
+from convo_cli.data.checks.bulk import BulkReader
+from convo_cli.data.checks.exact import LineRules
 from convo_cli.data.checks.report import DataReport
-from convo_cli.data.checks.slow_lane import LineRules
 from convo_cli.data.checks.statistics import FileTally
 from convo_cli.data.decompress import STDIN
 from convo_cli.data.reader import check_source, iter_blocks
@@ -59,15 +59,15 @@ def _read(file: str, rules: LineRules, max_problems: int, emit: Emit) -> FileTal
     num_bytes = 0 if file == STDIN else Path(file).stat().st_size
     told = 0
     tally = FileTally(file, rules, max_problems)
-    fast_lane = FastLane(rules)
+    bulk = BulkReader(rules)
     for block in iter_blocks(file, tally.note):
-        tally.add_block(block, fast_lane.read(block.data))
+        tally.add_block(block, bulk.read(block.data))
         if block.end - told >= _PROGRESS_BYTES:
             told = block.end
             emit(Progress(f"reading {file}", block.end, num_bytes or None, "bytes"))
-    for skeleton, count in fast_lane.skeletons():
+    for skeleton, count in bulk.skeletons():
         tally.add_skeleton(skeleton, count)
-    for key, texts in fast_lane.unread():
+    for key, texts in bulk.unread():
         tally.add_unread(key, texts.num_texts, texts.num_characters)
     tally.finish()
     return tally

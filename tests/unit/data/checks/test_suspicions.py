@@ -9,7 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from convo_cli.data.checks import suspicions
-from convo_cli.data.checks.suspicions import may_be_odd, suspect_turns
+from convo_cli.data.checks.suspicions import suspect_turns, suspicious_places
+from convo_cli.data.checks.suspicious_text import may_be_suspicious
 from convo_cli.data.dialogue import Role, Turn
 from convo_cli.data.problems import KINDS, Problem
 from tests.conftest import corpus
@@ -43,12 +44,16 @@ def located(texts: list[str]) -> list[tuple[str, Turn]]:
 
 def found_without_asking_first(texts: list[str]) -> list[Problem]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(suspicions, "may_be_odd", lambda texts: True)
+        patch.setattr(suspicions, "suspicious_places", lambda texts, characters: iter([0]))
         return list(suspect_turns(located(texts)))
 
 
 def odd_codes(texts: list[str]) -> set[str]:
     return {problem.code for problem in found_without_asking_first(texts)} - TOLD_BY_COUNTING
+
+
+def is_caught(texts: str) -> bool:
+    return next(suspicious_places(texts, texts), None) is not None
 
 
 @given(st.lists(DIALOGUES, min_size=1, max_size=4))
@@ -57,15 +62,20 @@ def odd_codes(texts: list[str]) -> set[str]:
 @example([["Ã", "©"]])
 @example([["x" * 40, "x" * 40]])
 @example([["A: a", "B: b"], ["c", "d"]])
-def test_the_sieve_never_misses_what_is_found_in_any_of_the_dialogues(dialogues: list[list[str]]) -> None:
-    odd = [texts for texts in dialogues if odd_codes(texts)]
-    if odd:
-        assert may_be_odd("\0".join(text for texts in dialogues for text in texts))
-        assert all(may_be_odd("\0".join(texts)) for texts in odd)
+def test_a_place_is_found_in_every_dialogue_with_a_suspicious_text(dialogues: list[list[str]]) -> None:
+    together = "\0".join(text for texts in dialogues for text in texts)
+    characters = "".join(char for char in set(together) if char > "\x7f" and may_be_suspicious(char))
+    places = list(suspicious_places(together, characters))
+    start = 0
+    for texts in dialogues:
+        end = start + len("\0".join(texts)) + 1
+        if odd_codes(texts):
+            assert any(start <= place < end for place in places)
+        start = end
 
 
 @given(DIALOGUES)
-def test_the_sieve_changes_nothing_of_what_is_found(texts: list[str]) -> None:
+def test_looking_for_places_first_changes_nothing_of_what_is_found(texts: list[str]) -> None:
     problems = list(suspect_turns(located(texts)))
     assert problems == found_without_asking_first(texts)
     assert all(KINDS[problem.code].severity == "warning" for problem in problems)
@@ -78,10 +88,10 @@ def test_innocent_texts_are_innocent_in_any_company(names: list[str]) -> None:
 
 
 @pytest.mark.parametrize("name", ["dailydialog", "casino"])
-def test_clean_dialogues_pass_the_sieve(name: str) -> None:
+def test_clean_dialogues_have_few_suspicious_places(name: str) -> None:
     lines = [line for path in sorted(corpus(name).glob("*.jsonl")) for line in path.read_text().splitlines()]
     dialogues = [[text.strip() for text in json.loads(line)] for line in lines]
-    caught = sum(may_be_odd("\0".join(texts)) for texts in dialogues)
+    caught = sum(is_caught("\0".join(texts)) for texts in dialogues)
     assert caught <= 0.002 * len(dialogues)
 
 
@@ -124,7 +134,7 @@ def test_a_text_of_many_numbers_takes_little_memory():
     text = "1 " * 2**18 + "1"
     tracemalloc.start()
     try:
-        assert not may_be_odd(text)
+        assert not is_caught(text)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convo_cli.config.schema import DataConfig, SpeakersConfig, TrainOn
-from convo_cli.data.checks.fast_lane import FastLane, GoodLines
+from convo_cli.data.checks.bulk import BulkReader, GoodLines
+from convo_cli.data.checks.exact import LineRules
 from convo_cli.data.checks.report import DataReport
-from convo_cli.data.checks.slow_lane import LineRules
 from convo_cli.data.checks.validate import validate_files
 from convo_cli.data.reader import iter_blocks
 from tests.conftest import CORPORA, SAMPLE_DATA
@@ -116,7 +116,7 @@ FAULTS = [
 
 @st.composite
 def files(draw: st.DrawFn) -> bytes:
-    """Mostly good lines of a few shapes, so that the fast lane has something to do, and odd ones of all kinds."""
+    """Mostly good lines of a few shapes, so that the bulk reader has something to do, and odd ones of all kinds."""
     writer = draw(st.sampled_from(WRITERS))
     made = [writer(value).encode() for value in draw(st.lists(values(GOOD_TEXTS), min_size=1, max_size=8))]
     made += [draw(st.sampled_from(WRITERS))(value).encode() for value in draw(st.lists(values(TEXTS), max_size=8))]
@@ -128,14 +128,14 @@ def both_reports(
     paths: Sequence[str], block_bytes: int, config: DataConfig = CONFIG, **options: Any
 ) -> list[DataReport]:
     with patch("convo_cli.data.reader.BUFFER_BYTES", block_bytes):
-        fast = validate_files(paths, config, **options)
-        with patch.object(FastLane, "read", lambda self, data: GoodLines()):
-            return [fast, validate_files(paths, config, **options)]
+        bulk = validate_files(paths, config, **options)
+        with patch.object(BulkReader, "read", lambda self, data: GoodLines()):
+            return [bulk, validate_files(paths, config, **options)]
 
 
-def assert_same(fast: DataReport, slow: DataReport) -> None:
-    assert fast == slow
-    for ours, theirs in zip(fast.files, slow.files, strict=True):
+def assert_same(bulk: DataReport, exact: DataReport) -> None:
+    assert bulk == exact
+    for ours, theirs in zip(bulk.files, exact.files, strict=True):
         for name in ("shapes", "unread_keys", "scripts"):
             assert list(getattr(ours, name)) == list(getattr(theirs, name)), name
 
@@ -184,9 +184,9 @@ def test_numbers_that_say_what_is_trained_on_are_told_apart(
     path = tmp_path / "a"
     for lines in (of_turn, of_dialogue):
         path.write_text("".join(WRITERS[writer](line) + "\n" for line in lines))
-        fast, slow = both_reports([str(path)], 2**18)
-        assert_same(fast, slow)
-        (file,) = fast.files
+        bulk, exact = both_reports([str(path)], 2**18)
+        assert_same(bulk, exact)
+        (file,) = bulk.files
         num_zero = sum(one == 0 for one in said)
         assert {group.code: group.count for group in file.problem_groups if group.severity == "error"} == {
             "train-value": sum(one not in (0, 1) for one in said)
@@ -218,11 +218,11 @@ def test_real_files_have_the_same_report(path: Path) -> None:
     assert_same(*both_reports([str(path)], 2**18))
 
 
-def test_most_lines_of_a_real_file_take_the_fast_lane() -> None:
-    """Otherwise the laws above would hold for a fast lane that reads nothing."""
-    lane = FastLane(LineRules(CONFIG, "assistant"))
+def test_most_lines_of_a_real_file_are_read_in_bulk() -> None:
+    """Otherwise the laws above would hold for a bulk reader that reads nothing."""
+    bulk = BulkReader(LineRules(CONFIG, "assistant"))
     blocks = list(iter_blocks(str(SAMPLE_DATA / "train.jsonl")))
-    assert sum(len(lane.read(block.data).lines) for block in blocks) > 0.9 * sum(len(block.numbers) for block in blocks)
+    assert sum(len(bulk.read(block.data).lines) for block in blocks) > 0.9 * sum(len(block.numbers) for block in blocks)
 
 
 def turns(speaker: str, text: str, *said: tuple[str, str], **extra: Any) -> list[dict[str, Any]]:
@@ -258,8 +258,8 @@ SHAPES: dict[str, Callable[[str, int], Any]] = {
 
 @pytest.mark.parametrize("writer", range(len(WRITERS) - 2))
 @pytest.mark.parametrize("shape", sorted(SHAPES))
-def test_plain_dialogues_of_every_shape_take_the_fast_lane(shape: str, writer: int) -> None:
-    lane = FastLane(LineRules(CONFIG, "assistant"))
+def test_plain_dialogues_of_every_shape_are_read_in_bulk(shape: str, writer: int) -> None:
+    bulk = BulkReader(LineRules(CONFIG, "assistant"))
     values = [SHAPES[shape](f'Hello "{number}"\n안녕', number) for number in range(100)]
     block = "".join(WRITERS[writer](value) + "\n" for value in values).encode()
-    assert len(lane.read(block).lines) == 100
+    assert len(bulk.read(block).lines) == 100

@@ -1,12 +1,12 @@
-"""The exact reading of one line, which finds all that is wrong or odd in it: the slow lane of validation.
+"""The exact reader of one line, which finds everything that is wrong or suspicious in it.
 
-It reads the lines about which the fast lane has a doubt, and one line of each kind for the fast lane.
+It reads the lines that `bulk` has a doubt about, and one line of each form for `bulk`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -47,7 +47,12 @@ def read_line(raw: bytes, rules: LineRules, found: ProblemSink) -> tuple[Skeleto
     For a dialogue that the data excludes from training nothing else is reported.
     """
     value = decode(raw, found)
-    reading = None if value is msgspec.UNSET else read_value(value, rules.data_config, found)
+    return None if value is msgspec.UNSET else read_decoded(value, rules, found)
+
+
+def read_decoded(value: Any, rules: LineRules, found: ProblemSink) -> tuple[Skeleton, LineReading] | None:
+    """Do the same for the value of a line."""
+    reading = read_value(value, rules.data_config, found)
     if reading is None:
         return None
     spoken = [turn for _, turn in reading.turns]

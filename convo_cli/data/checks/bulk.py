@@ -1,0 +1,239 @@
+"""The good lines of a block, read together: lines in which nothing is wrong or suspicious.
+
+The form of a line is its JSON without what its texts say. The exact reader judges one line of each form, with made-up
+texts; of all others only the texts are looked at. A line that raises any doubt is left to the exact reader, so nothing
+here reports a problem.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import accumulate, compress
+from typing import Any, NamedTuple, cast
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from convo_cli.data.checks.characters import count_ascii_letters, count_beyond_ascii
+from convo_cli.data.checks.exact import LineRules, Skeleton, read_decoded
+from convo_cli.data.checks.suspicions import LONG_UTTERANCE_BYTES, suspicious_places
+from convo_cli.data.checks.suspicious_text import may_be_suspicious
+from convo_cli.data.dialogue import SEPARATOR
+from convo_cli.data.fingerprint import fingerprints, fold
+from convo_cli.data.problems import Problem
+from convo_cli.data.shapes.known_keys import SPEAKER_KEYS, TRAIN_KEYS
+from convo_cli.data.shapes.reasoning import has_tag
+from convo_cli.data.shapes.unread import UnreadTexts, counted_length, texts_in
+from convo_cli.data.strict_json import UNREADABLE, may_hold_control, may_repeat_key, num_keys, read
+
+_SPEAKER_KEYS = frozenset(SPEAKER_KEYS)
+_UNKNOWN = cast(None, object())
+_MAX_FORM_BYTES = 2**23
+"""Length of all lines whose form is kept, which limits the memory."""
+
+
+@dataclass(slots=True)
+class GoodLines:
+    """The lines of a block in which nothing is wrong or suspicious."""
+
+    lines: list[int] = field(default_factory=list)
+    """Which they are, from 0, in no order."""
+    num_characters: list[int] = field(default_factory=list)
+    """Of the texts of each."""
+    fingerprints: list[int] = field(default_factory=list)
+    new: list[tuple[int, Skeleton]] = field(default_factory=list)
+    """Skeletons that no earlier block had, and the line of each; `BulkReader.skeletons` yields them all."""
+    num_ascii_letters: int = 0
+    num_beyond_ascii: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, np.intp))
+    """How often each code point beyond ASCII occurs."""
+
+
+class _Form(msgspec.Struct):
+    """What all lines of one form have in common."""
+
+    skeleton: Skeleton
+    num_keys: int
+    is_text: list[bool]
+    """Of each string: whether it is the text of a turn."""
+    unread: list[tuple[int, str]]
+    """Which of the strings stand under keys that are not read, and the key of each."""
+    num_lines: int = 0
+
+
+class _Line(NamedTuple):
+    number: int
+    """Which it is, from 0."""
+    form: _Form
+    texts: str
+    """Of its turns, joined by separators."""
+    strings: list[str]
+    """All of them, as `_take_strings` found them."""
+
+
+class BulkReader:
+    """Reads blocks of one file; the forms found in one block make the next faster."""
+
+    def __init__(self, rules: LineRules) -> None:
+        self._rules = rules
+        self._forms: dict[Any, _Form | None] = {}
+        """None for a form whose lines the exact reader has to read."""
+        self._num_form_bytes = 0
+        self._unread: dict[str, UnreadTexts] = {}
+        self._is_plain = np.zeros(0x110000, np.bool_)
+
+    def skeletons(self) -> Iterator[tuple[Skeleton, int]]:
+        """The skeletons of all good lines so far, and of how many lines."""
+        return ((form.skeleton, form.num_lines) for form in self._forms.values() if form and form.num_lines)
+
+    def unread(self) -> Iterator[tuple[str, UnreadTexts]]:
+        """Number and length of the texts under each key that is not read, in all good lines so far."""
+        yield from self._unread.items()
+
+    def read(self, data: bytes) -> GoodLines:
+        """Read the lines that are surely good; ``data`` is whole lines."""
+        good = GoodLines()
+        lines = list(self._readable(data))
+        # Apart, because one wide character would make every step on the texts of a whole block slower.
+        for is_ascii in (True, False):
+            self._add(good, [line for line in lines if line.texts.isascii() is is_ascii])
+        return good
+
+    def _readable(self, data: bytes) -> Iterator[_Line]:
+        """The lines of a form that is good."""
+        may_hold_controls = may_hold_control(data)
+        for number, line in enumerate(data.split(b"\n")[:-1]):
+            if len(line) > LONG_UTTERANCE_BYTES or (may_hold_controls and may_hold_control(line)):
+                continue
+            strings: list[str] = []
+            try:
+                value = read(line)
+                structure = _take_strings(value, strings)
+                if (form := self._forms.get(structure, _UNKNOWN)) is _UNKNOWN:
+                    form = self._judge(value, structure, len(line))
+            except UNREADABLE:
+                continue
+            if form is None or (form.num_keys and may_repeat_key(line, form.num_keys)):
+                continue
+            stripped = list(map(str.strip, strings))
+            if "" in stripped:
+                continue
+            texts = SEPARATOR.join(compress(stripped, form.is_text) if form.unread else stripped)
+            yield _Line(number, form, texts, strings)
+
+    def _add(self, good: GoodLines, lines: list[_Line]) -> None:
+        """Add the lines whose texts are surely not suspicious and hold no reasoning."""
+        together = SEPARATOR.join([line.texts for line in lines])
+        counts = count_beyond_ascii(together)
+        notable = self._notable(counts)
+        if doubtful := _doubtful(lines, together, notable):
+            removed = count_beyond_ascii("".join([lines[index].texts for index in doubtful]))
+            counts[: len(removed)] -= removed
+            lines = [line for index, line in enumerate(lines) if index not in doubtful]
+            together = SEPARATOR.join([line.texts for line in lines])
+        if len(counts):
+            good.num_beyond_ascii = counts
+        good.num_ascii_letters += count_ascii_letters(together)
+        good.fingerprints += fingerprints([line.texts for line in lines], notable)
+        for number, form, texts, strings in lines:
+            if not form.num_lines:
+                good.new.append((number, form.skeleton))
+            form.num_lines += 1
+            good.lines.append(number)
+            good.num_characters.append(len(texts) + 1 - len(form.skeleton.roles))
+            said = frozenset(texts.split(SEPARATOR)) if form.unread else frozenset()
+            for place, key in form.unread:
+                self._unread.setdefault(key, UnreadTexts()).add(1, counted_length(strings[place], said))
+
+    def _notable(self, counts: NDArray[np.intp]) -> str:
+        """The characters that may be suspicious or are not as in normalised text."""
+        codes = np.flatnonzero(counts)
+        unknown = list(map(chr, codes[~self._is_plain[codes]].tolist()))
+        notable = "".join(char for char in unknown if fold(char) != char or may_be_suspicious(char))
+        self._is_plain[codes] = True
+        self._is_plain[list(map(ord, notable))] = False
+        return notable
+
+    def _judge(self, value: Any, structure: Any, num_bytes: int) -> _Form | None:
+        """Have the exact reader read the value with made-up texts."""
+        self._num_form_bytes += num_bytes
+        if self._num_form_bytes > _MAX_FORM_BYTES:
+            return None
+        form = self._forms[structure] = self._form(value)
+        return form
+
+    def _form(self, value: Any) -> _Form | None:
+        made_up: list[str] = []
+        value = _with_made_up(value, made_up)
+        problems: list[Problem] = []
+        reading = read_decoded(value, self._rules, problems.append)
+        if reading is None or problems:
+            return None
+        skeleton, (turns, unread) = reading
+        texts = [turn.text for _, turn in turns]
+        # A text may be put together of several strings, and the system turn may be written last.
+        if [text for text in made_up if text in set(texts)] != texts or skeleton.is_excluded or skeleton.num_reasoning:
+            return None
+        key_of = {text: key for _, key, item in unread for text in texts_in(item)}
+        if {*texts, *key_of} != set(made_up):
+            return None
+        is_text = [text not in key_of for text in made_up]
+        unread_places = [(place, key_of[text]) for place, text in enumerate(made_up) if text in key_of]
+        return _Form(skeleton, num_keys(value), is_text, unread_places)
+
+
+def _doubtful(lines: list[_Line], together: str, characters: str) -> set[int]:
+    """Which lines hold reasoning, or may be suspicious."""
+    ends = list(accumulate(len(line.texts) + 1 for line in lines))
+    doubtful = {bisect_right(ends, place) for place in suspicious_places(together, characters)}
+    # A text may be suspicious only beside the dialogue before.
+    doubtful = {
+        index for index in doubtful if next(suspicious_places(lines[index].texts, characters), None) is not None
+    }
+    if has_tag(together):
+        doubtful.update(index for index, line in enumerate(lines) if has_tag(line.texts))
+    return doubtful
+
+
+def _take_strings(value: Any, strings: list[str], key: str = "") -> Any:
+    """Return the structure of a value, which is all that decides how it is read; append its other strings."""
+    kind: Any = type(value)
+    if kind is dict:
+        # All keys, then the names of speakers alone, and what else decides with its key.
+        parts: list[Any] = [*value]
+        for key, item in value.items():
+            if type(item) is not str:
+                parts.append((key, _take_strings(item, strings, key)))
+            elif key in _SPEAKER_KEYS:
+                parts.append(item)
+            elif item:
+                strings.append(item)
+            else:
+                parts.append((key, item))
+        return tuple(parts)
+    if kind is list:
+        if set(map(type, value)) == {str}:
+            strings += value
+            return list, len(value)
+        return list, *[_take_strings(item, strings) for item in value]
+    if kind is str:
+        strings.append(value)
+    if key in TRAIN_KEYS:
+        return value
+    if kind is int:
+        float(value)
+    return kind
+
+
+def _with_made_up(value: Any, made_up: list[str], key: str = "") -> Any:
+    """The value with each string that `_take_strings` takes replaced by one that says nothing."""
+    if isinstance(value, dict):
+        return {key: _with_made_up(item, made_up, key) if item != "" else "" for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_made_up(item, made_up) for item in value]
+    if isinstance(value, str) and key not in _SPEAKER_KEYS:
+        made_up.append(f"text {len(made_up)}")
+        return made_up[-1]
+    return value
