@@ -1,7 +1,7 @@
 """Reads data files as training would and reports on all of them instead of stopping at the first problem.
 
-A block of lines at a time: `reader` cuts it, `bulk` reads the good lines together, `statistics` has `exact` read each of
-the others and adds everything up to a `report`.
+A block of lines at a time: `reader` cuts it, `bulk` reads the good lines together, `statistics` has `exact` read each
+of the others and adds everything up to a `report`.
 """
 
 from __future__ import annotations
