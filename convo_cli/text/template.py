@@ -14,7 +14,7 @@ turns them into ids.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -78,21 +78,14 @@ def make_template(name: TemplateName, tokenizer: PreTrainedTokenizerBase) -> Tem
         name = "native" if tokenizer.chat_template else "turns"
     if name == "native":
         return NativeTemplate(tokenizer)
+    return TEMPLATES[name](tokenizer)
+
+
+def _turns(tokenizer: PreTrainedTokenizerBase) -> MarkedTemplate:
     bos = _leading_bos(tokenizer)
-    start = (Piece(bos, NO_TURN, is_special=True),) if bos else ()
-    if name == "turns":
-        return _turns(bos, start)
-    if name == "chatml":
-        return _chatml(bos, start)
-    if name == "convmodel":
-        return _convmodel()
-    return _cls_sep(str(tokenizer.eos_token or "<|endoftext|>"))
-
-
-def _turns(bos: str, start: tuple[Piece, ...]) -> MarkedTemplate:
     return MarkedTemplate(
         name="turns",
-        start=start,
+        start=_pieces(bos),
         openings={role: (Piece(f"<|{role}|>", 0, is_special=True),) for role in ROLES},
         end_token="<|end|>",
         after_turn="",
@@ -108,10 +101,11 @@ def _turns(bos: str, start: tuple[Piece, ...]) -> MarkedTemplate:
     )
 
 
-def _chatml(bos: str, start: tuple[Piece, ...]) -> MarkedTemplate:
+def _chatml(tokenizer: PreTrainedTokenizerBase) -> MarkedTemplate:
+    bos = _leading_bos(tokenizer)
     return MarkedTemplate(
         name="chatml",
-        start=start,
+        start=_pieces(bos),
         openings={role: (Piece("<|im_start|>", 0, is_special=True), Piece(f"{role}\n", 0)) for role in ROLES},
         end_token="<|im_end|>",
         after_turn="\n",
@@ -127,7 +121,7 @@ def _chatml(bos: str, start: tuple[Piece, ...]) -> MarkedTemplate:
     )
 
 
-def _convmodel() -> MarkedTemplate:
+def _convmodel(_: PreTrainedTokenizerBase) -> MarkedTemplate:
     return MarkedTemplate(
         name="convmodel",
         start=(Piece("<sep>", NO_TURN, is_special=True),),
@@ -143,7 +137,8 @@ def _convmodel() -> MarkedTemplate:
     )
 
 
-def _cls_sep(eos: str) -> MarkedTemplate:
+def _cls_sep(tokenizer: PreTrainedTokenizerBase) -> MarkedTemplate:
+    eos = str(tokenizer.eos_token or "<|endoftext|>")
     return MarkedTemplate(
         name="cls-sep",
         start=(Piece("[CLS]", NO_TURN, is_special=True),),
@@ -161,6 +156,15 @@ def _cls_sep(eos: str) -> MarkedTemplate:
             finish=eos,
         ),
     )
+
+
+TEMPLATES: Mapping[TemplateName, Callable[[PreTrainedTokenizerBase], MarkedTemplate]] = {
+    "turns": _turns,
+    "chatml": _chatml,
+    "convmodel": _convmodel,
+    "cls-sep": _cls_sep,
+}
+"""convo's own templates; the tests of `tests/laws` run over all of them."""
 
 
 def _jinja(message: str, *, roles: Sequence[str], start: str, prompt: str, finish: str = "") -> str:
@@ -187,6 +191,11 @@ def _literal(text: str) -> str:
     """
     escaped = json.dumps(text, ensure_ascii=False)[1:-1].replace("'", "\\'")
     return f"'{escaped}'"
+
+
+def _pieces(token: str) -> tuple[Piece, ...]:
+    """The token before the first turn, if there is one."""
+    return (Piece(token, NO_TURN, is_special=True),) if token else ()
 
 
 def _leading_bos(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 from convo_cli.data.dialogue import Dialogue, as_messages
 from convo_cli.text.contract import load_encoder, save_encoder
 from convo_cli.text.encoder import DialogueEncoder
+from convo_cli.text.template import TEMPLATES
 from tests.families import FAMILIES, family_dialogues, family_tokenizer, native_encoder
 from tests.strategies import dialogues
-
-TEMPLATES = ["turns", "chatml", "convmodel", "cls-sep"]
 
 every_template = pytest.mark.parametrize("name", [*TEMPLATES, *FAMILIES])
 
@@ -36,7 +35,7 @@ class Folder:
 def folders(make_encoder, sample_dialogues, tmp_path_factory):
     from transformers import AutoTokenizer
 
-    made = {name: make_encoder(name, max_length=4096) for name in TEMPLATES}
+    made: dict[str, DialogueEncoder] = {name: make_encoder(name, max_length=4096) for name in TEMPLATES}
     made |= {name: native_encoder(family_tokenizer(family, sample_dialogues)) for name, family in FAMILIES.items()}
     folders = {}
     for number, (name, encoder) in enumerate(made.items()):

@@ -15,6 +15,7 @@ from convo_cli.data.problems import LongTurn
 from convo_cli.errors import DataError
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.pieces import Rendering
+from convo_cli.text.template import TEMPLATES
 from convo_cli.text.windows import Window, cut_turn, first_that_fits
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET, Encoded
 from tests.families import FAMILIES, family_dialogues, family_tokenizer, native_encoder
@@ -22,7 +23,7 @@ from tests.strategies import dialogues
 from tests.windows import plan
 
 LENGTHS = st.lists(st.integers(1, 20), max_size=25)
-NAMES = ["turns", "chatml", "convmodel", "cls-sep", *FAMILIES]
+NAMES = [*TEMPLATES, *FAMILIES]
 FOLDING = ("llama2", "mistral", "mistral with [INST] as plain text", "gemma3")
 """Families that put the system text into the first user turn."""
 
@@ -264,7 +265,7 @@ def test_split_trains_every_target_once_in_windows_of_any_length(encoders, name,
         ]
 
 
-@pytest.mark.parametrize("name", ["turns", "chatml", "convmodel", "cls-sep", "llama3", "qwen", "gemma"])
+@pytest.mark.parametrize("name", [*TEMPLATES, "llama3", "qwen", "gemma"])
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_a_part_of_a_long_turn_repeats_the_head_and_the_tokens_right_before_it(encoders, name, data):

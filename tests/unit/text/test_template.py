@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from convo_cli.config.schema import TemplateName
 from convo_cli.data.dialogue import Turn, as_messages
-from convo_cli.text.template import make_template
+from convo_cli.text.template import TEMPLATES, make_template
 
 MARKUP = [
     "'", '"', "\\", "\\\\", "\n", "\r", "\r\n", "\t", "{", "}", "{{", "}}", "{%", "%}", "{#", "#}", "-%}", "{%- raw %}",
@@ -52,14 +53,14 @@ def check(name, token):
             assert rendered(template, DIALOGUE[:end], for_reply=for_reply) == "".join(piece.text for piece in pieces)
 
 
-@pytest.mark.parametrize("name", ["turns", "chatml", "cls-sep"])
+@pytest.mark.parametrize("name", TEMPLATES)
 @settings(max_examples=200, deadline=None)
 @given(TOKENS)
 def test_any_token_is_rendered_as_it_is(name, token):
     check(name, token)
 
 
-@pytest.mark.parametrize("name", ["turns", "chatml", "cls-sep"])
+@pytest.mark.parametrize("name", TEMPLATES)
 @pytest.mark.parametrize(
     "token", ["<it's>", "' }}" + LOOP + "{{ '", "\\", "'", "a\nb", "{# ", "\\' + messages|string + '"]
 )
@@ -79,3 +80,7 @@ def test_a_tokenizer_that_drops_a_letter_has_no_beginning_token():
             return {"input_ids": []}
 
     assert make_template("turns", cast(Any, Dropping("<s>"))).render(DIALOGUE[:1])[0].text == "<|user|>"
+
+
+def test_every_template_is_one_that_the_config_names():
+    assert {*TEMPLATES, "auto", "native"} == set(get_args(TemplateName))
