@@ -28,6 +28,8 @@ def quoted(text: str) -> set[str]:
 
 def missing(name: str) -> bool:
     """Whether a quoted name looks like one of convo's own things and is none."""
+    if "<" in name:  # a place for a name
+        return False
     if name.endswith(".py"):
         return name not in FOREIGN and not any(f"/{file}".endswith(f"/{name}") for file in FILES)
     if name.split(".")[0] in KEYS and re.fullmatch(r"\w+(\.\w+)+", name):
