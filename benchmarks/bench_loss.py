@@ -80,6 +80,7 @@ def train_convo(arguments: argparse.Namespace) -> PreTrainedModel:
     """Train with convo's loop, packed."""
     import numpy as np
     import torch
+    from steps import Steps
 
     from convo_cli.config.schema import TrainingConfig
     from convo_cli.model.batching import choose_batching
@@ -103,23 +104,22 @@ def train_convo(arguments: argparse.Namespace) -> PreTrainedModel:
     batching = choose_batching(
         model, examples[:3], kinds, pad_id=work.PAD, autocast=nullcontext, packing="on", emit=lambda event: None
     )
-    config = TrainingConfig(max_steps=1, learning_rate=LEARNING_RATE, weight_decay=0.0, betas=(0.9, 0.999))
+    config = TrainingConfig(max_steps=1, weight_decay=0.0, betas=(0.9, 0.999))
     optimizer = make_optimizer(model, config)
     state = TrainState(model, optimizer, torch.amp.GradScaler("cpu", enabled=False))
 
     lengths = np.array([len(example.input_ids) for example in examples])
     order = Order(lengths, arguments.seed, [Phase(batch=arguments.batch)])
 
-    def micro_batches(step: int) -> list[Batch]:
+    def batches_of(step: int) -> list[Batch]:
         return [batching.batch([examples[index] for index in order.examples(step)], kinds)]
 
-    plan = work.plan_of_steps(
-        model, batching, micro_batches, learning_rate=lambda step: LEARNING_RATE * (1 - step / arguments.steps),
-        seed=arguments.seed,
-    )  # fmt: skip
+    def learning_rate_of(step: int) -> float:
+        return LEARNING_RATE * (1 - step / arguments.steps)
+
+    job = Steps(model, batching, batches_of, learning_rate_of, seed=arguments.seed)
     for _ in range(arguments.steps):
-        train_step(state, plan)
-        state.progress.step += 1
+        train_step(state, job)
     return model
 
 

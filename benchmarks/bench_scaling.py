@@ -61,6 +61,7 @@ def measure(shape: dict[str, int], steps: int, threads: int) -> dict[str, float]
     import numpy as np
     import torch
     import work
+    from steps import Steps
 
     from convo_cli.config.schema import TrainingConfig
     from convo_cli.model.batching import choose_batching
@@ -84,23 +85,23 @@ def measure(shape: dict[str, int], steps: int, threads: int) -> dict[str, float]
         emit=lambda event: None,
     )  # fmt: skip
     batch = batching.batch(examples, {ASSISTANT_TARGET})
-    plan = work.plan_of_steps(model, batching, lambda step: [batch], learning_rate=lambda step: 5e-4)
+    job = Steps(model, batching, lambda step: [batch], lambda step: 5e-4)
     state = TrainState(
         model,
         make_optimizer(model, TrainingConfig(max_steps=1)),
         torch.amp.GradScaler("cpu", enabled=False),
     )
-    train_step(state, plan)
-    wall, cpu, flops = time.perf_counter(), time.process_time(), 0.0
+    train_step(state, job)
+    wall, cpu, job.flops = time.perf_counter(), time.process_time(), 0.0
     for _ in range(steps):
-        flops += train_step(state, plan).flops
+        train_step(state, job)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     tokens = steps * batch.num_tokens
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "tokens_per_s": tokens / wall,
         "tokens_per_cpu2_s": 2 * tokens / cpu,
-        "gflop_per_cpu2_s": 2 * flops / cpu / 1e9,
+        "gflop_per_cpu2_s": 2 * job.flops / cpu / 1e9,
         "gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     }
 

@@ -25,14 +25,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import numpy as np
 import torch
 import work
+from steps import Steps
 
 from convo_cli.config.schema import TrainingConfig
 from convo_cli.data.dialogue import Dialogue, Turn
-from convo_cli.model import loss
 from convo_cli.model.batching import choose_batching, proof_examples
 from convo_cli.model.build import use_fast_activations
 from convo_cli.model.cost import peak_flops, peak_memory
 from convo_cli.model.device import autocast_for, move
+from convo_cli.model.loss import Batch
 from convo_cli.tokens.order import Order
 from convo_cli.tokens.phase import Phase
 from convo_cli.tokens.store import ASSISTANT_TARGET, NO_TARGET, Encoded, Example, TokenStore
@@ -96,14 +97,17 @@ def train(arguments: argparse.Namespace, store: TokenStore) -> dict[str, object]
     )  # fmt: skip
     if arguments.compile:
         model.base_model.compile(dynamic=True)
-    optimizer = make_optimizer(model, TrainingConfig(max_steps=1, learning_rate=5e-4))
+    if arguments.without == "target-loss":
+        batching = replace(batching, has_plain_head=False)
+    optimizer = make_optimizer(model, TrainingConfig(max_steps=1))
     if arguments.without == "fused-adamw":
-        optimizer = torch.optim.AdamW(optimizer.param_groups, lr=5e-4)
+        for group in optimizer.param_groups:
+            group["fused"] = False
     scaler = torch.amp.GradScaler(device.type, enabled=arguments.precision == "fp16")
     state = TrainState(model, optimizer, scaler)
     order, slots = Order(store.lengths, arguments.seed, [Phase(batch=arguments.batch)]), 0
 
-    def micro_batches(step: int) -> list[loss.Batch]:
+    def batches_of(step: int) -> list[Batch]:
         nonlocal slots
         chosen = order.examples(step)
         chosen = chosen[np.argsort(store.lengths[chosen], kind="stable")]
@@ -114,21 +118,14 @@ def train(arguments: argparse.Namespace, store: TokenStore) -> dict[str, object]
         slots += sum(batch.input_ids.numel() for batch in batches)
         return batches
 
-    plan = work.plan_of_steps(
-        model, batching, micro_batches, learning_rate=lambda step: 5e-4, seed=arguments.seed,
-        precision=arguments.precision,
-    )  # fmt: skip
-    if arguments.without == "target-loss":
-        plan = replace(plan, nll_sum=loss.plain_nll_sum)
-    seconds, tokens, flops = [], 0, 0.0
+    job = Steps(model, batching, batches_of, lambda step: 5e-4, seed=arguments.seed, precision=arguments.precision)
+    seconds, tokens = [], 0
     for step in range(arguments.warmup + arguments.steps):
         if step == arguments.warmup:
-            slots, tokens, flops, wall, cpu = 0, 0, 0.0, time.perf_counter(), time.process_time()
-        begun = time.perf_counter()
-        outcome = train_step(state, plan)
-        seconds.append(time.perf_counter() - begun)
-        tokens, flops = tokens + outcome.num_tokens, flops + outcome.flops
-        state.progress.step += 1
+            slots, tokens, job.flops, wall, cpu = 0, 0, 0.0, time.perf_counter(), time.process_time()
+        done = train_step(state, job)
+        seconds.append(done.seconds)
+        tokens += done.num_tokens
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     peak = peak_flops(device, arguments.precision)
     return {
@@ -136,10 +133,10 @@ def train(arguments: argparse.Namespace, store: TokenStore) -> dict[str, object]
         "model": arguments.model,
         "real_tokens_per_s": tokens / wall,
         "real_tokens_per_cpu2_s": 2 * tokens / cpu,
-        "loss": outcome.loss,
+        "loss": done.loss,
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "peak_device_mb": peak_memory(device) / 2**20,
-        "model_flops_utilisation": flops / wall / peak if peak else None,
+        "model_flops_utilisation": job.flops / wall / peak if peak else None,
         "real_tokens": tokens,
         "slots": slots,
         "fill": tokens / slots,

@@ -1,4 +1,4 @@
-"""What benchmarks of training share: dialogues as tokens, a GPT-2 of a stated size, a plan of nothing but steps.
+"""What benchmarks of training share: dialogues as tokens, a GPT-2 of a stated size.
 
 Dialogues are <bos> t0 <sep> t1 <sep> …, cut at the context, as every peer's driver makes them. Nothing of convo is
 imported with this module, so a peer's own Python can use it too.
@@ -7,16 +7,11 @@ imported with this module, so a peer's own Python can use it too.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-    from convo_cli.model.batching import Batching
-    from convo_cli.model.loss import Batch
-    from convo_cli.training.loop import Plan
 
 ROOT = Path(__file__).resolve().parent.parent
 DAILYDIALOG = ROOT.parent / "shared" / "data" / "dailydialog"
@@ -87,30 +82,4 @@ def make_model(shape: tuple[int, int, int, int, int], *, seed: int = 0, dropout:
             bos_token_id=BOS, eos_token_id=EOS, pad_token_id=PAD, use_cache=False,
             resid_pdrop=dropout, embd_pdrop=dropout, attn_pdrop=dropout,
         )
-    )  # fmt: skip
-
-
-def plan_of_steps(
-    model: PreTrainedModel,
-    batching: Batching,
-    micro_batches: Callable[[int], Sequence[Batch]],
-    *,
-    learning_rate: Callable[[int], float],
-    seed: int = 0,
-    precision: Any = "fp32",
-) -> Plan:
-    """What convo's loop needs for steps alone: nothing is evaluated, saved or stopped."""
-    from convo_cli.model.cost import FlopCounter
-    from convo_cli.model.device import autocast_for
-    from convo_cli.training.loop import EarlyStopping, Plan
-
-    def never(*_: Any) -> Any:
-        return None
-
-    return Plan(
-        max_steps=10**6, epoch=float, seed=seed, device=model.device, max_grad_norm=1.0, metric="bleu-4",
-        early_stopping=EarlyStopping(None, False, 0.0), micro_batches=micro_batches, nll_sum=batching.nll_sum,
-        flops_of=FlopCounter(model), peak_memory=lambda: 0, learning_rate=learning_rate,
-        autocast=autocast_for(model.device, precision), is_evaluation_due=never, is_save_due=never, evaluate=never,
-        save=never, is_stop_requested=never,
     )  # fmt: skip

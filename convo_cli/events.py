@@ -81,7 +81,6 @@ class StepDone:
 
     step: int
     max_steps: int
-    epoch: float
     loss: float
     learning_rate: float
     grad_norm: float
@@ -89,6 +88,8 @@ class StepDone:
     num_targets: int
     seconds: float
     tokens_seen: int
+    epoch: float = 0.0
+    """Epochs that are over after the step."""
     waiting_seconds: float = 0.0
     """Part of ``seconds`` spent on choosing and laying out examples."""
     flops: float = 0.0

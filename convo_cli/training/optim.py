@@ -1,7 +1,8 @@
-"""AdamW over the model's parameters, decaying matrices only."""
+"""AdamW over the model's parameters, and its learning rate as a pure function of the step."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,7 +14,10 @@ if TYPE_CHECKING:
 
 
 def make_optimizer(model: PreTrainedModel, config: TrainingConfig) -> torch.optim.AdamW:
-    """Fused AdamW; biases, norms and embeddings are in a group without weight decay."""
+    """Fused AdamW; biases, norms and embeddings are in a group without weight decay.
+
+    Its learning rate is 0 until a step of the loop sets that of `learning_rate_at`.
+    """
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
     decayed: list[torch.nn.Parameter] = []
     kept: list[torch.nn.Parameter] = []
@@ -24,4 +28,32 @@ def make_optimizer(model: PreTrainedModel, config: TrainingConfig) -> torch.opti
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": kept, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, eps=config.epsilon, fused=True)
+    return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, eps=config.epsilon, fused=True)
+
+
+def learning_rate_at(step: int, training: TrainingConfig, max_steps: int) -> float:
+    """Learning rate of the update that follows ``step`` finished ones (0 for the first), in a run of ``max_steps``.
+
+    It climbs linearly over the warm-up, which ends with the horizon at the latest, and reaches the peak with its last
+    step. Then it falls to its floor with the last step of the horizon, and stays there.
+    """
+    horizon = horizon_of(training, max_steps)
+    warmup_steps = min(training.warmup_steps, horizon)
+    if step < warmup_steps:
+        return training.learning_rate * (step + 1) / warmup_steps
+    if training.schedule == "constant":
+        return training.learning_rate
+    remaining = horizon - 1 - warmup_steps
+    progress = min(1.0, (step - warmup_steps) / remaining) if remaining > 0 else 1.0
+    fall = 0.5 * (1.0 + math.cos(math.pi * progress)) if training.schedule == "cosine" else 1.0 - progress
+    return training.learning_rate * (training.min_lr_ratio + (1.0 - training.min_lr_ratio) * fall)
+
+
+def horizon_of(training: TrainingConfig, max_steps: int) -> int:
+    """Steps of the schedule in a run of ``max_steps``: the fraction of a run counts in them too."""
+    return training.schedule_steps or max_steps
+
+
+def has_user_targets(step: int, user_turns_until: float, horizon: int) -> bool:
+    """Whether the curriculum makes targets of user turns in the update that follows ``step`` finished ones."""
+    return user_turns_until >= 1.0 or step < user_turns_until * horizon

@@ -22,8 +22,8 @@ from convo_cli.signals import StopRequest
 from convo_cli.storage.atomic import disk_errors
 from convo_cli.storage.folder import open_folder
 from convo_cli.training.build import Parts
+from convo_cli.training.job import RunJob
 from convo_cli.training.loop import STOPPED, StepDivergedError, train
-from convo_cli.training.plan import make_plan
 from convo_cli.training.resume.horizon import settings_to_continue, warm_up_notices
 from convo_cli.training.saving import save_checkpoint
 from convo_cli.training.state import TrainState
@@ -73,16 +73,16 @@ def train_and_record(
             for reporter in reporters:
                 reporter(event)
 
-        plan = make_plan(run, parts, stop, tell, evaluations)
+        job = RunJob(run, parts, stop, tell, evaluations)
         if config.logging.plots:
             with disk_errors(run.plots):
                 run.plots.mkdir(exist_ok=True)
-            plot_schedule(run.plots / "learning_rate.png", [plan.learning_rate(k) for k in range(parts.max_steps)])
+            plot_schedule(run.plots / "learning_rate.png", [job.learning_rate(k) for k in range(parts.max_steps)])
         for notice in warm_up_notices(parts, step):
             tell(notice)
         tell(_started(run, parts, state))
         try:
-            reason = train(state, plan, tell)
+            reason = train(state, job)
         except StepDivergedError as error:
             raise _explained(error, run, parts, state, evaluations, tell) from error
         if config.logging.plots:

@@ -38,20 +38,19 @@ from convo_cli.runs.provenance.run_info import (
     with_hashed_data,
     write_provenance,
 )
-from convo_cli.signals import StopRequest, listening
+from convo_cli.signals import listening
 from convo_cli.storage.access import derived_mode, masked
 from convo_cli.storage.atomic import remove_directory, remove_leftovers, set_aside
 from convo_cli.storage.snapshot import Snapshot
 from convo_cli.text.tokenizers.hub import local_folder
 from convo_cli.training.build import Parts, build_from, build_new
 from convo_cli.training.checkpoint_check import require_readable
-from convo_cli.training.loop import reason_it_is_over, take_scores
+from convo_cli.training.job import early_stopping_of, is_evaluation_due
 from convo_cli.training.machine import resumed_info
-from convo_cli.training.plan import make_plan
 from convo_cli.training.recorded import RunResult, remove_stop_file, result_of, save_all, train_and_record
 from convo_cli.training.resume.accept import accept_changes, require_same_config
 from convo_cli.training.resume.horizon import HORIZON, resume_schedule, settings_to_continue
-from convo_cli.training.state import TrainState
+from convo_cli.training.state import TrainState, reason_it_is_over, take_scores
 
 _NAMES: dict[Which, str] = {
     "last": "last checkpoint",
@@ -127,7 +126,7 @@ def resume_run(
 
             def load(files: DataFiles) -> _Start:
                 options = {"allow_changed": allow_changed, "discard_later": discard_later}
-                return _load(run, which, config, files, stop, emit, is_horizon_set=HORIZON in keys_set, **options)
+                return _load(run, which, config, files, emit, is_horizon_set=HORIZON in keys_set, **options)
 
             start = with_hashed_data(config.data, load, emit)
         mode = stat.S_IRWXU | run.path.stat().st_mode  # a run directory that is kept from changes can be forked
@@ -169,7 +168,6 @@ def _load(
     which: Which,
     config: RunConfig,
     files: DataFiles,
-    stop: StopRequest,
     emit: Emit,
     *,
     allow_changed: bool,
@@ -198,11 +196,11 @@ def _load(
 
     evaluations = _evaluations_until(run, found, emit)
     parts, notices = resume_schedule(info, parts, found.step, is_set=is_horizon_set)
-    plan = make_plan(run, parts, stop, emit)
+    rule = early_stopping_of(parts.config.evaluation)
     if found.step in evaluations:
-        take_scores(state, evaluations[found.step], plan)
-    is_evaluation_left = not state.is_evaluated and plan.is_evaluation_due(found.step)
-    reason = None if is_evaluation_left else reason_it_is_over(state, plan)
+        take_scores(state, evaluations[found.step], rule)
+    is_evaluation_left = not state.is_evaluated and is_evaluation_due(parts, found.step)
+    reason = None if is_evaluation_left else reason_it_is_over(state.progress, rule, parts.max_steps)
     if fork is not None and reason:
         raise UsageError(
             f"{fork.path}: not created, because no step is left to take: {reason}",

@@ -1,12 +1,13 @@
-"""Everything that changes during a run, and so everything that a checkpoint holds."""
+"""Everything that changes during a run, and so everything that a checkpoint holds; what an evaluation changes in it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
 
+from convo_cli.events import EvaluationDone
 from convo_cli.runs.checkpoints import Progress
 
 if TYPE_CHECKING:
@@ -29,3 +30,55 @@ class TrainState:
     """Which run this is; the name of its directory may change."""
     is_evaluated: bool = False
     """Whether the scores of these weights are in `progress`. Not in a checkpoint: they stand in metrics.jsonl."""
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Stop after ``patience`` evaluations that did not better the monitored score by more than ``min_delta``."""
+
+    metric: str = ""
+    """The score that is compared beside the loss; higher is better."""
+    patience: int | None = None
+    min_delta: float = 0.0
+    monitors_metric: bool = False
+
+
+def take_scores(state: TrainState, result: EvaluationDone, rule: EarlyStopping) -> EvaluationDone:
+    """Count an evaluation: the best scores so far, and the evaluations since the monitored one improved.
+
+    Returns it with the scores by which these weights are the best so far. Without the monitored metric (there was too
+    little memory for replies) it neither uses patience up nor restores it.
+    """
+    progress = state.progress
+    loss, best_loss = result.loss, progress.best_loss
+    metric, best_metric = result.metrics.get(rule.metric), progress.best_metrics.get(rule.metric)
+    is_better: bool | None = None
+    if not rule.monitors_metric:
+        is_better = best_loss is None or loss < best_loss - rule.min_delta
+    elif metric is not None:
+        is_better = best_metric is None or metric > best_metric + rule.min_delta
+    if is_better is not None:
+        progress.evaluations_without_improvement = 0 if is_better else progress.evaluations_without_improvement + 1
+    best = []
+    if best_loss is None or loss < best_loss:
+        best.append("loss")
+        progress.best_loss = loss
+    if metric is not None and (best_metric is None or metric > best_metric):
+        best.append("metric")
+    highest = {name: max(value, progress.best_metrics.get(name, value)) for name, value in result.metrics.items()}
+    progress.best_metrics = {**progress.best_metrics, **highest}
+    state.is_evaluated = True
+    return replace(result, best=tuple(best))
+
+
+def reason_it_is_over(progress: Progress, rule: EarlyStopping, max_steps: int) -> str | None:
+    """Why there is no step left to take, or None while there is."""
+    if is_out_of_patience(progress, rule.patience):
+        monitored = rule.metric if rule.monitors_metric else "validation loss"
+        return f"{monitored} did not improve in {rule.patience} evaluations"
+    return f"all {max_steps} steps done" if progress.step >= max_steps else None
+
+
+def is_out_of_patience(progress: Progress, patience: int | None) -> bool:
+    """Whether early stopping ends the run here."""
+    return patience is not None and progress.evaluations_without_improvement >= patience

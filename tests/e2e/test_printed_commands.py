@@ -152,11 +152,11 @@ def test_a_command_that_a_signal_stopped_says_how_to_continue(convo, monkeypatch
         assert convo("train", "config.yaml", "-q", *short).code == 0
     step, taken = loop.train_step, []
 
-    def stop_after_two(state, plan):
+    def stop_after_two(state, job):
         taken.append(state)
         if len(taken) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        return step(state, plan)
+        return step(state, job)
 
     monkeypatch.setattr(loop, "train_step", stop_after_two)
     stopped = convo(*arguments, *(short if arguments[0] == "train" else ()))
@@ -168,9 +168,9 @@ def test_a_command_that_a_signal_stopped_says_how_to_continue(convo, monkeypatch
 def test_a_stop_file_leads_to_commands_that_work(work, convo, monkeypatch):
     step = loop.train_step
 
-    def touch(state, plan):
+    def touch(state, job):
         (work / "runs/tiny/stop").touch()
-        return step(state, plan)
+        return step(state, job)
 
     monkeypatch.setattr(loop, "train_step", touch)
     stopped = convo("train", "config.yaml", *settings(*QUICK))

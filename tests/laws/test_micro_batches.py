@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
 
-from convo_cli.model.loss import nll_sum, pad
+from convo_cli.model.loss import pad
 from convo_cli.tokens.store import ASSISTANT_TARGET, Example
-from convo_cli.training.loop import EarlyStopping, Plan, accumulate_gradients
+from convo_cli.training.loop import accumulate_gradients
 from convo_cli.training.state import TrainState
+from tests.jobs import StepsJob
 
 
 def _examples(encoder, sample_dialogues):
@@ -35,21 +35,10 @@ def _state(encoder):
     return TrainState(model, optimizer, torch.amp.GradScaler("cpu", enabled=False))
 
 
-def _plan():
-    return Plan(
-        max_steps=1, epoch=float, seed=0, device=torch.device("cpu"), max_grad_norm=None, metric="bleu-4",
-        early_stopping=EarlyStopping(None, False, 0.0), micro_batches=lambda step: [], nll_sum=nll_sum,
-        flops_of=lambda batch: 0.0, peak_memory=lambda: 0,
-        learning_rate=lambda step: 0.0,
-        autocast=nullcontext, is_evaluation_due=lambda step: False, is_save_due=lambda step: False,
-        evaluate=lambda state: None, save=lambda state: None, is_stop_requested=lambda: False,
-    )  # fmt: skip
-
-
 def _gradient(encoder, cut):
     state = _state(encoder)
     batches = [pad(part, {ASSISTANT_TARGET}, encoder.pad_id) for part in cut]
-    loss, norm = accumulate_gradients(state, _plan(), batches)
+    loss, norm = accumulate_gradients(state, StepsJob(max_grad_norm=None), batches)
     return loss, norm, torch.cat([p.grad.flatten() for p in state.model.parameters()])
 
 

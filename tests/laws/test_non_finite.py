@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from contextlib import nullcontext
-from dataclasses import replace
 
 import pytest
 import torch
@@ -18,9 +16,10 @@ from convo_cli.model.loss import nll_sum, pack
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.storage.sealed import file_sha256
 from convo_cli.tokens.store import ASSISTANT_TARGET
-from convo_cli.training.loop import EarlyStopping, Plan, train_step
+from convo_cli.training.loop import train_step
 from convo_cli.training.run import resume_run, start_run
 from convo_cli.training.state import TrainState
+from tests.jobs import StepsJob
 
 
 @pytest.fixture
@@ -32,17 +31,14 @@ def state(make_encoder):
 
 
 @pytest.fixture
-def plan(make_encoder, sample_dialogues):
-    encoder = make_encoder()
-    examples = [window for windows in encoder.encode(sample_dialogues[:4]) for window in windows]
-    return Plan(
-        max_steps=1, epoch=float, seed=0, device=torch.device("cpu"), max_grad_norm=1.0, metric="bleu-4",
-        early_stopping=EarlyStopping(None, False, 0.0), learning_rate=lambda step: 1e-3, autocast=nullcontext,
-        micro_batches=lambda step: [pack(examples, {ASSISTANT_TARGET})], nll_sum=nll_sum,
-        flops_of=lambda batch: 0.0, peak_memory=lambda: 0,
-        is_evaluation_due=lambda step: False, is_save_due=lambda step: False, evaluate=lambda state: None,
-        save=lambda state: None, is_stop_requested=lambda: False,
-    )  # fmt: skip
+def batch(make_encoder, sample_dialogues):
+    examples = [window for windows in make_encoder().encode(sample_dialogues[:4]) for window in windows]
+    return pack(examples, {ASSISTANT_TARGET})
+
+
+@pytest.fixture
+def job(batch):
+    return StepsJob(batch, learning_rate=lambda step: 1e-3)
 
 
 def _copy(model):
@@ -53,51 +49,51 @@ def _same(before, model):
     return all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
-def test_a_finite_step_does_change_the_weights(state, plan):
+def test_a_finite_step_does_change_the_weights(state, job):
     before = _copy(state.model)
-    train_step(state, plan)
+    train_step(state, job)
     assert not _same(before, state.model)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_is_refused_before_the_update(state, plan, bad):
-    plan = replace(plan, nll_sum=lambda model, batch: nll_sum(model, batch) * bad)
+def test_a_loss_that_is_not_finite_is_refused_before_the_update(state, job, bad):
+    job.nll_sum = lambda model, batch: nll_sum(model, batch) * bad
     before = _copy(state.model)
     with pytest.raises(DivergedError, match=f"step 1: the loss is {bad}"):
-        train_step(state, plan)
+        train_step(state, job)
     assert _same(before, state.model)
 
 
-def test_a_gradient_that_is_not_finite_is_refused_before_the_update(state, plan):
+def test_a_gradient_that_is_not_finite_is_refused_before_the_update(state, job):
     weight = next(state.model.parameters())
     weight.register_hook(lambda gradient: gradient * math.nan)
     before = _copy(state.model)
     with pytest.raises(DivergedError, match="step 1: the gradient is nan"):
-        train_step(state, plan)
+        train_step(state, job)
     assert _same(before, state.model)
 
 
-def test_an_fp16_overflow_halves_the_scale_and_repeats_the_step(state, plan):
+def test_an_fp16_overflow_halves_the_scale_and_repeats_the_step(state, job):
     state.scaler = torch.amp.GradScaler("cpu", enabled=True, init_scale=2.0**10)
     weight = next(state.model.parameters())
     # Overflows as fp16 would above a scale of 256: the gradient arrives multiplied by the scale.
     weight.register_hook(lambda gradient: gradient * (math.inf if state.scaler.get_scale() > 256 else 1.0))
     before = _copy(state.model)
-    outcome = train_step(state, plan)
+    outcome = train_step(state, job)
     assert state.scaler.get_scale() == 256.0
     assert math.isfinite(outcome.grad_norm)
     assert not _same(before, state.model)
 
 
-def test_a_scaled_step_is_the_step_without_a_scaler(make_encoder, state, plan):
-    outcome = train_step(state, plan)
+def test_a_scaled_step_is_the_step_without_a_scaler(make_encoder, state, job):
+    outcome = train_step(state, job)
     twin = TrainState(
         build_scratch_model(ScratchConfig(layers=1, width=16, heads=2, context=128), make_encoder(), seed=0),
         torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))]),
         torch.amp.GradScaler("cpu", enabled=True, init_scale=1024.0),
     )
     twin.optimizer = torch.optim.AdamW(twin.model.parameters(), lr=1e-3)
-    scaled = train_step(twin, plan)
+    scaled = train_step(twin, job)
     assert math.isclose(scaled.grad_norm, outcome.grad_norm, rel_tol=1e-4)
     for one, other in zip(state.model.parameters(), twin.model.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,20 +69,12 @@ class Trace:
 
         return listen
 
-    def watching(
-        self, micro_batches: Callable[[int], Sequence[Batch]], examples_of: Callable[[int], NDArray[np.int64]]
-    ) -> Callable[[int], Sequence[Batch]]:
-        """The same batches of a step, written down."""
-
-        def watched(step: int) -> Sequence[Batch]:
-            batches = list(micro_batches(step))
-            contents = [
-                _digest(tensor) for batch in batches for tensor in (batch.input_ids, batch.predictors, batch.labels)
-            ]
-            self.examples[f"step {step + 1}"] = f"{examples_of(step).tolist()} {contents}"
-            return batches
-
-        return watched
+    def take_batches(self, step: int, examples: NDArray[np.int64], batches: Sequence[Batch]) -> None:
+        """Take the examples of a step and what the model reads of them."""
+        contents = [
+            _digest(tensor) for batch in batches for tensor in (batch.input_ids, batch.predictors, batch.labels)
+        ]
+        self.examples[f"step {step + 1}"] = f"{examples.tolist()} {contents}"
 
 
 def saved_trace(run: RunDirectory, first: int, last: int) -> Trace:

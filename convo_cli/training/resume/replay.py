@@ -11,10 +11,12 @@ import tempfile
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from convo_cli.config.schema import RunConfig
 from convo_cli.errors import ConvoError, typeable
 from convo_cli.events import Emit, Event, Notice, Progress, StepDone
+from convo_cli.model.loss import Batch
 from convo_cli.prepare.cache import Cache
 from convo_cli.runs.checkpoints import read_state
 from convo_cli.runs.directory import RunDirectory, existing_run
@@ -27,9 +29,9 @@ from convo_cli.storage.atomic import make_directory
 from convo_cli.storage.sealed import verify_directory
 from convo_cli.storage.snapshot import Snapshot
 from convo_cli.training.build import Parts, build_from
-from convo_cli.training.loop import EarlyStopping, train
+from convo_cli.training.job import RunJob
+from convo_cli.training.loop import train
 from convo_cli.training.machine import resumed_info
-from convo_cli.training.plan import make_plan
 from convo_cli.training.resume.accept import accept_changes, require_same_config
 from convo_cli.training.resume.compare import Check, Trace, compare, saved_trace
 from convo_cli.training.saving import save_checkpoint
@@ -191,16 +193,31 @@ class _Proof:
 
     def _advance(self, parts: Parts, state: TrainState, until: int, listen: Emit, trace: Trace | None = None) -> None:
         """Let the run's own loop go to a step, without saving; ``trace`` gets the batches."""
-        plan = make_plan(self.aside, parts, self.stop, listen)
-        train(
-            state,
-            replace(
-                plan, max_steps=until, early_stopping=EarlyStopping(None, False, 0.0),
-                micro_batches=trace.watching(plan.micro_batches, parts.order.examples) if trace else plan.micro_batches,
-                is_save_due=lambda step: False, save=lambda state: None, is_stop_requested=lambda: False,
-            ),
-            listen,
-        )  # fmt: skip
+        train(state, _ReplayJob(self, parts, until, listen, trace))
+
+
+class _ReplayJob(RunJob):
+    """The run's own steps and evaluations up to a step; nothing is saved, and nothing else ends them."""
+
+    def __init__(self, proof: _Proof, parts: Parts, until: int, listen: Emit, trace: Trace | None) -> None:
+        super().__init__(proof.aside, parts, proof.stop, listen)
+        self.max_steps, self.early_stopping = until, replace(self.early_stopping, patience=None)
+        self._trace = trace
+
+    def batches(self, step: int) -> list[Batch]:
+        batches = super().batches(step)
+        if self._trace is not None:
+            self._trace.take_batches(step, self._parts.order.examples(step), batches)
+        return batches
+
+    def is_due(self, what: Literal["evaluation", "checkpoint"], step: int) -> bool:
+        return what == "evaluation" and super().is_due(what, step)
+
+    def save(self, state: TrainState) -> None:
+        pass
+
+    def is_stopped(self) -> bool:
+        return False  # a signal interrupts the steps at once
 
 
 def _counted(emit: Emit, stage: str, first: int, num_steps: int) -> Emit:

@@ -1,21 +1,19 @@
-"""A state and a plan small enough to take real steps in milliseconds."""
+"""A state and a job small enough to take real steps in milliseconds."""
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from functools import partial
 
 import pytest
 import torch
 
 from convo_cli.config.schema import ScratchConfig, TrainingConfig
 from convo_cli.model.build import build_scratch_model
-from convo_cli.model.loss import nll_sum, pad
+from convo_cli.model.loss import pad
 from convo_cli.tokens.store import ASSISTANT_TARGET
-from convo_cli.training.loop import EarlyStopping, Plan
 from convo_cli.training.optim import make_optimizer
 from convo_cli.training.state import TrainState
-
-CPU = torch.device("cpu")
+from tests.jobs import StepsJob
 
 
 @pytest.fixture(scope="session")
@@ -37,19 +35,7 @@ def make_state(encoder):
 
 
 @pytest.fixture
-def make_plan(encoder, sample_dialogues):
-    """A maker of plans that neither evaluate nor save unless they are told to."""
+def make_job(encoder, sample_dialogues):
+    """A maker of jobs that take three steps on the same batch; they neither evaluate nor save unless told to."""
     examples = [window for windows in encoder.encode(sample_dialogues[:4]) for window in windows]
-
-    def make(**changes):
-        values = {
-            "max_steps": 3, "seed": 0, "device": CPU, "max_grad_norm": 1.0, "metric": "bleu-4",
-            "early_stopping": EarlyStopping(None, False, 0.0), "learning_rate": lambda step: 1e-2,
-            "autocast": nullcontext, "is_evaluation_due": lambda step: False, "is_save_due": lambda step: False,
-            "micro_batches": lambda step: [pad(examples, {ASSISTANT_TARGET}, encoder.pad_id)], "nll_sum": nll_sum,
-            "epoch": lambda step: step / 2, "flops_of": lambda batch: 0.0, "peak_memory": lambda: 0,
-            "evaluate": lambda state: None, "save": lambda state: None, "is_stop_requested": lambda: False,
-        }  # fmt: skip
-        return Plan(**{**values, **changes})
-
-    return make
+    return partial(StepsJob, pad(examples, {ASSISTANT_TARGET}, encoder.pad_id))

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
-from convo_cli.events import EvaluationDone, StepDone
+from convo_cli.events import EvaluationDone
 from convo_cli.model.loss import pad
 from convo_cli.runs.checkpoints import Progress
 from convo_cli.tokens.store import ASSISTANT_TARGET
-from convo_cli.training.loop import EarlyStopping, reason_it_is_over, step_seed, take_scores, train, train_step
+from convo_cli.training.loop import step_seed, train, train_step
+from convo_cli.training.state import EarlyStopping
 
 
 def scores(step, loss, metric=None):
     return EvaluationDone(step, loss, 1.0, 1, 0.0, {} if metric is None else {"bleu-4": metric})
 
 
-@pytest.fixture
-def events():
-    return []
-
-
 # The order of things
 
 
-def test_a_run_saves_then_evaluates_then_saves_again_then_steps_and_ends_with_a_save(make_state, make_plan, events):
+def test_a_run_saves_then_evaluates_then_saves_again_then_steps_and_ends_with_a_save(make_state, make_job):
     """The second save finds its checkpoint and only points at the best."""
     seen: list[tuple[Any, ...]] = []
 
@@ -34,92 +31,90 @@ def test_a_run_saves_then_evaluates_then_saves_again_then_steps_and_ends_with_a_
         seen.append(("evaluate", state.progress.step))
         return scores(state.progress.step, 2.0)
 
-    plan = make_plan(
-        is_evaluation_due=lambda step: step in (2, 3),
-        is_save_due=lambda step: step in (0, 2),
+    job = make_job(
+        is_due=lambda what, step: step in {"evaluation": (2, 3), "checkpoint": (0, 2)}[what],
         evaluate=evaluate,
         save=lambda state: seen.append(("save", state.progress.step, state.progress.best_loss)),
     )
-    assert train(make_state(), plan, events.append) == "all 3 steps done"
+    assert train(make_state(), job) == "all 3 steps done"
     assert seen == [
         ("save", 0, None), ("save", 2, None), ("evaluate", 2), ("save", 2, 2.0), ("save", 3, 2.0), ("evaluate", 3),
         ("save", 3, 2.0),
     ]  # fmt: skip
-    assert [type(event).__name__ for event in events] == [
+    assert [type(event).__name__ for event in job.events] == [
         "StepDone",
         "StepDone",
         "EvaluationDone",
         "StepDone",
         "EvaluationDone",
     ]
-    assert [event.best for event in events if isinstance(event, EvaluationDone)] == [("loss",), ()]
+    assert [event.best for event in job.events if isinstance(event, EvaluationDone)] == [("loss",), ()]
 
 
-def test_an_evaluation_that_raises_comes_after_the_save_and_changes_no_progress(make_state, make_plan, events):
+def test_an_evaluation_that_raises_comes_after_the_save_and_changes_no_progress(make_state, make_job):
     saved, state = [], make_state()
-    plan = make_plan(
-        is_evaluation_due=lambda step: step == 2,
+    job = make_job(
+        is_due=lambda what, step: what == "evaluation" and step == 2,
         evaluate=lambda state: 1 // 0,
         save=lambda state: saved.append(state.progress.model_copy()),
     )
     with pytest.raises(ZeroDivisionError):
-        train(state, plan, events.append)
+        train(state, job)
     assert [progress.step for progress in saved] == [2]
     assert saved == [state.progress]
 
 
-def test_each_step_is_reported_with_its_number_rate_and_counts(make_state, make_plan, events):
-    state, plan = make_state(), make_plan(learning_rate=lambda step: 0.1 / (step + 1))
-    train(state, plan, events.append)
-    (batch,) = plan.micro_batches(0)
+def test_each_step_is_reported_with_its_number_rate_and_counts(make_state, make_job):
+    state, job = make_state(), make_job(learning_rate=lambda step: 0.1 / (step + 1))
+    train(state, job)
+    (batch,), events = job.batches(0), job.events
     assert [event.step for event in events] == [1, 2, 3]
-    assert [event.epoch for event in events] == [0.5, 1.0, 1.5]
     assert [event.learning_rate for event in events] == [0.1, 0.05, 0.1 / 3]
     assert [event.tokens_seen for event in events] == [batch.num_tokens * step for step in (1, 2, 3)]
     assert {event.num_targets for event in events} == {batch.num_targets}
-    assert all(isinstance(event, StepDone) and event.max_steps == 3 and event.seconds > 0 for event in events)
+    assert all(event.max_steps == 3 and event.seconds > 0 for event in events)
     assert events[0].loss > events[-1].loss
     assert (state.progress.step, state.progress.tokens_seen) == (3, 3 * batch.num_tokens)
     assert state.progress.elapsed_seconds == pytest.approx(sum(event.seconds for event in events))
 
 
-def test_scores_belong_to_the_weights_they_were_measured_on(make_state, make_plan, events):
+def test_scores_belong_to_the_weights_they_were_measured_on(make_state, make_job):
     state = make_state()
-    train(state, make_plan(is_evaluation_due=lambda step: step == 1, evaluate=lambda s: scores(1, 2.0)), events.append)
+    train(state, make_job(is_due=lambda what, step: step == 1, evaluate=lambda state: scores(1, 2.0)))
     assert not state.is_evaluated
     assert state.progress.best_loss == 2.0
 
 
-def test_weights_that_have_their_scores_are_not_evaluated_again(make_state, make_plan, events):
+def test_weights_that_have_their_scores_are_not_evaluated_again(make_state, make_job):
     state = make_state()
     state.progress, state.is_evaluated = Progress(step=3), True
-    plan = make_plan(is_evaluation_due=lambda step: True, evaluate=lambda state: pytest.fail("evaluated again"))
-    assert train(state, plan, events.append) == "all 3 steps done"
+    job = make_job(is_due=lambda what, step: True, evaluate=lambda state: pytest.fail("evaluated again"))
+    assert train(state, job) == "all 3 steps done"
 
 
-def test_a_stop_request_saves_once_at_the_next_boundary_and_ends(make_state, make_plan, events):
+def test_a_stop_request_saves_once_at_the_next_boundary_and_ends(make_state, make_job):
     saved, state = [], make_state()
-    plan = make_plan(is_stop_requested=lambda: state.progress.step == 2, save=lambda s: saved.append(s.progress.step))
-    assert train(state, plan, events.append) == "stopped on request"
+    job = make_job(is_stopped=lambda: state.progress.step == 2, save=lambda state: saved.append(state.progress.step))
+    assert train(state, job) == "stopped on request"
     assert saved == [2]
     assert state.progress.step == 2
 
 
 @pytest.mark.parametrize("is_begun", [False, True], ids=["before it", "while it goes on"])
 def test_a_stop_request_at_an_evaluation_saves_weights_without_scores_and_reports_nothing(
-    make_state, make_plan, events, is_begun
+    make_state, make_job, is_begun
 ):
     saved, state = [], make_state()
     state.progress = Progress(step=2, evaluations_without_improvement=1, best_loss=3.0)
-    plan = make_plan(
-        is_evaluation_due=lambda step: True,
+    job = make_job(
+        is_due=lambda what, step: True,
         evaluate=(lambda state: None) if is_begun else (lambda state: pytest.fail("evaluated")),
-        is_stop_requested=lambda: not is_begun,
+        is_stopped=lambda: not is_begun,
         save=lambda state: saved.append(state.progress.model_copy()),
     )
-    assert train(state, plan, events.append) == "stopped on request"
+    assert train(state, job) == "stopped on request"
     assert saved == [Progress(step=2, evaluations_without_improvement=1, best_loss=3.0)]
-    assert events == []
+    assert job.events == []
 
 
 @pytest.mark.parametrize(
@@ -130,82 +125,35 @@ def test_a_stop_request_at_an_evaluation_saves_weights_without_scores_and_report
         (Progress(step=2, evaluations_without_improvement=2), "validation loss did not improve in 2 evaluations"),
     ],
 )
-def test_a_request_is_the_reason_only_where_nothing_else_has_ended_the_run(
-    make_state, make_plan, events, progress, reason
-):
+def test_a_request_is_the_reason_only_where_nothing_else_has_ended_the_run(make_state, make_job, progress, reason):
     state = make_state()
     state.progress = progress
-    plan = make_plan(is_stop_requested=lambda: True, early_stopping=EarlyStopping(2, False, 0.0))
-    assert reason_it_is_over(state, plan) == reason
-    assert train(state, plan, events.append) == (reason or "stopped on request")
-
-
-# Scores and patience
-
-
-@pytest.mark.parametrize(
-    ("rule", "results", "without_improvement"),
-    [
-        (EarlyStopping(9, False, 0.0), [(3.0, 1.0), (2.0, 0.0), (2.0, 5.0), (2.5, 9.0)], [0, 0, 1, 2]),
-        (EarlyStopping(9, False, 0.5), [(3.0, 1.0), (2.6, 1.0), (2.0, 1.0)], [0, 1, 0]),
-        (EarlyStopping(9, True, 0.0), [(3.0, 1.0), (2.0, 0.0), (4.0, 2.0), (1.0, 2.0)], [0, 1, 0, 1]),
-        (EarlyStopping(9, True, 0.0), [(3.0, None), (2.0, 1.0), (1.0, 1.0), (1.0, None), (1.0, 0.5)], [0, 0, 1, 1, 2]),
-    ],
-    ids=["loss", "loss with a least change", "metric", "metric that is missing twice"],
-)  # fmt: skip
-def test_patience_counts_evaluations_without_a_better_score(make_state, make_plan, rule, results, without_improvement):
-    state, plan = make_state(), make_plan(early_stopping=rule)
-    counts = []
-    for loss, metric in results:
-        take_scores(state, scores(1, loss, metric), plan)
-        counts.append(state.progress.evaluations_without_improvement)
-        assert state.is_evaluated
-    assert counts == without_improvement
-    assert state.progress.best_loss == min(loss for loss, _ in results)
-    assert state.progress.best_metrics == {"bleu-4": max(metric for _, metric in results if metric is not None)}
-
-
-def test_an_evaluation_is_returned_with_what_it_is_the_best_by(make_state, make_plan):
-    state, plan = make_state(), make_plan()
-    results = [(3.0, None), (2.0, 1.0), (2.0, 2.0), (1.0, 2.0), (4.0, 1.0)]
-    taken = [take_scores(state, scores(1, *result), plan).best for result in results]
-    assert taken == [("loss",), ("loss", "metric"), ("metric",), ("loss",), ()]
-
-
-def test_the_best_of_every_metric_is_known_not_only_of_the_chosen_one(make_state, make_plan):
-    state, plan = make_state(), make_plan()
-    for values in ({"bleu-4": 1.0, "nist-2": 3.0}, {"bleu-4": 2.0, "nist-2": 1.0}):
-        take_scores(state, EvaluationDone(1, 2.0, 1.0, 1, 0.0, values), plan)
-    assert state.progress.best_metrics == {"bleu-4": 2.0, "nist-2": 3.0}
-
-
-def test_without_patience_a_run_never_stops_early(make_state, make_plan):
-    state = make_state()
-    state.progress = Progress(step=1, evaluations_without_improvement=1000)
-    assert reason_it_is_over(state, make_plan()) is None
+    job = make_job(is_stopped=lambda: True, early_stopping=EarlyStopping(patience=2))
+    assert train(state, job) == (reason or "stopped on request")
 
 
 # One step
 
 
-def test_a_step_is_a_function_of_its_number_and_the_weights(make_state, make_plan):
+def test_a_step_is_a_function_of_its_number_and_the_weights(make_state, make_job):
     """Dropout is on, and what the random generator did before does not matter."""
-    plan, outcomes = make_plan(), []
+    outcomes, weights = [], []
     for noise in (1, 2):
         state = make_state()
         state.progress = Progress(step=1)
         torch.manual_seed(noise)
-        outcomes.append((train_step(state, plan), state.model.lm_head.weight.detach().clone()))
-    assert outcomes[0][0] == outcomes[1][0]
-    assert torch.equal(outcomes[0][1], outcomes[1][1])
+        outcomes.append(replace(train_step(state, make_job()), seconds=0.0))
+        weights.append(state.model.lm_head.weight.detach().clone())
+    assert outcomes[0] == outcomes[1]
+    assert torch.equal(*weights)
 
 
-def test_steps_and_seeds_have_dropout_of_their_own(make_state, make_plan):
+def test_steps_and_seeds_have_dropout_of_their_own(make_state, make_job):
     losses = set()
     for seed, step in ((0, 0), (0, 1), (1, 0)):
         state = make_state()
         state.progress = Progress(step=step)
-        losses.add(train_step(state, make_plan(seed=seed)).loss)
+        losses.add(train_step(state, make_job(seed=seed)).loss)
     assert len(losses) == 3
 
 
@@ -215,39 +163,39 @@ def test_seeds_of_steps_are_valid_and_apart():
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
-def test_a_step_without_a_target_has_no_loss_and_is_no_error(make_state, make_plan, encoder, sample_dialogues):
+def test_a_step_without_a_target_has_no_loss_and_is_no_error(make_state, make_job, encoder, sample_dialogues):
     examples = [window for windows in encoder.encode(sample_dialogues[:1]) for window in windows]
-    outcome = train_step(make_state(), make_plan(micro_batches=lambda step: [pad(examples, (), encoder.pad_id)]))
+    outcome = train_step(make_state(), make_job(batches=lambda step: [pad(examples, (), encoder.pad_id)]))
     assert (outcome.loss, outcome.grad_norm, outcome.num_targets) == (0.0, 0.0, 0)
 
 
-def test_gradients_are_clipped_to_the_norm_and_not_without_one(make_state, make_plan, encoder, sample_dialogues):
+def test_gradients_are_clipped_to_the_norm_and_not_without_one(make_state, make_job, encoder, sample_dialogues):
     norms = {}
     for limit in (1e-3, None):
         state = make_state(weight_decay=0.0)
-        outcome = train_step(state, make_plan(max_grad_norm=limit))
+        outcome = train_step(state, make_job(max_grad_norm=limit))
         left = torch.stack([parameter.grad.norm() for parameter in state.model.parameters()]).norm()
         norms[limit] = (outcome.grad_norm, float(left))
     assert norms[1e-3][0] == norms[None][0] == pytest.approx(norms[None][1], rel=1e-5)
     assert norms[1e-3][1] == pytest.approx(1e-3, rel=1e-2)
 
 
-def test_the_model_is_in_training_mode_in_a_step_whatever_the_evaluation_left(make_state, make_plan):
+def test_the_model_is_in_training_mode_in_a_step_whatever_the_evaluation_left(make_state, make_job):
     state = make_state()
     state.model.eval()
-    train_step(state, make_plan())
+    train_step(state, make_job())
     assert state.model.training
 
 
-def test_the_learning_rate_of_the_plan_reaches_every_group(make_state, make_plan):
+def test_the_learning_rate_of_the_job_reaches_every_group(make_state, make_job):
     state = make_state()
     before = {name: value.clone() for name, value in state.model.state_dict().items()}
-    train_step(state, make_plan(learning_rate=lambda step: 0.0))
+    train_step(state, make_job(learning_rate=lambda step: 0.0))
     assert all(torch.equal(before[name], value) for name, value in state.model.state_dict().items())
     assert {group["lr"] for group in state.optimizer.param_groups} == {0.0}
 
 
-def test_targets_of_all_micro_batches_weigh_the_same(make_state, make_plan, encoder, sample_dialogues):
+def test_targets_of_all_micro_batches_weigh_the_same(make_state, make_job, encoder, sample_dialogues):
     """The loss of a step is the loss of all its examples in one batch, also where micro-batches differ in targets."""
     examples = sorted(
         (window for windows in encoder.encode(sample_dialogues[:6]) for window in windows),
@@ -262,5 +210,5 @@ def test_targets_of_all_micro_batches_weigh_the_same(make_state, make_plan, enco
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
         batches = [pad(part, {ASSISTANT_TARGET}, encoder.pad_id) for part in parts]
-        losses.append(train_step(state, make_plan(micro_batches=lambda step, batches=batches: batches)).loss)
+        losses.append(train_step(state, make_job(batches=lambda step, batches=batches: batches)).loss)
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)

@@ -41,13 +41,9 @@ def save(run, encoder, spiece, ignore):
     return save_state
 
 
-def steps(state, plan, number):
+def steps(state, job, number):
     """Losses of some steps."""
-    losses = []
-    for _ in range(number):
-        losses.append(train_step(state, plan).loss)
-        state.progress.step += 1
-    return losses
+    return [train_step(state, job).loss for _ in range(number)]
 
 
 def loaded(path, make_state, **options):
@@ -64,57 +60,57 @@ def test_a_checkpoint_is_a_whole_folder_with_these_files(make_state, save):
 
 
 @pytest.mark.parametrize("is_scaled", [False, True], ids=["fp32", "with the scaler of fp16"])
-def test_a_restored_state_takes_the_same_steps(make_state, make_plan, save, is_scaled):
-    state, plan = make_state(is_scaled=is_scaled), make_plan()
-    steps(state, plan, 2)
+def test_a_restored_state_takes_the_same_steps(make_state, make_job, save, is_scaled):
+    state, job = make_state(is_scaled=is_scaled), make_job()
+    steps(state, job, 2)
     state.progress.best_loss = 1.0
     restored = loaded(save(state), make_state, is_scaled=is_scaled)
     assert restored.progress == state.progress
     assert restored.scaler.state_dict() == state.scaler.state_dict()
-    assert steps(restored, plan, 3) == steps(state, plan, 3)
+    assert steps(restored, job, 3) == steps(state, job, 3)
     assert restored.scaler.get_scale() == state.scaler.get_scale()
     for one, other in zip(state.model.parameters(), restored.model.parameters(), strict=True):
         assert torch.equal(one, other)
 
 
-def test_without_the_optimizer_the_steps_would_be_others(make_state, make_plan, save):
+def test_without_the_optimizer_the_steps_would_be_others(make_state, make_job, save):
     """Shows that the test above can fail."""
-    state, plan = make_state(), make_plan()
-    steps(state, plan, 2)
+    state, job = make_state(), make_job()
+    steps(state, job, 2)
     path = save(state)
     fresh = make_state()
     fresh.model.load_state_dict(load_model(str(path)).state_dict())
     fresh.progress.step = 2
-    assert steps(fresh, plan, 3) != steps(state, plan, 3)
+    assert steps(fresh, job, 3) != steps(state, job, 3)
 
 
-def test_saving_a_restored_state_writes_the_same_tensors(make_state, make_plan, save):
+def test_saving_a_restored_state_writes_the_same_tensors(make_state, make_job, save):
     state = make_state()
-    steps(state, make_plan(), 2)
+    steps(state, make_job(), 2)
     path = save(state)
     before = {name: (path / name).read_bytes() for name in ("model.safetensors", OPTIMIZER_FILE, "state.json")}
     assert save(loaded(path, make_state)) == path
     assert {name: (path / name).read_bytes() for name in before} == before
 
 
-def test_the_first_checkpoint_has_no_moments_and_restores(make_state, make_plan, save):
+def test_the_first_checkpoint_has_no_moments_and_restores(make_state, make_job, save):
     path = save(make_state())
     assert load_file(path / OPTIMIZER_FILE) == {}
-    assert steps(loaded(path, make_state), make_plan(), 2) == steps(make_state(), make_plan(), 2)
+    assert steps(loaded(path, make_state), make_job(), 2) == steps(make_state(), make_job(), 2)
 
 
-def test_a_parameter_that_never_had_a_gradient_needs_no_moments(make_state, make_plan, save):
+def test_a_parameter_that_never_had_a_gradient_needs_no_moments(make_state, make_job, save):
     state = make_state()
     state.model.transformer.wpe.weight.requires_grad_(False)
-    steps(state, make_plan(), 1)
+    steps(state, make_job(), 1)
     path = save(state)
     assert not any("wpe" in name for name in load_file(path / OPTIMIZER_FILE))
     loaded(path, make_state)
 
 
-def test_a_run_that_drops_fp16_leaves_the_scaler_behind(make_state, make_plan, save):
+def test_a_run_that_drops_fp16_leaves_the_scaler_behind(make_state, make_job, save):
     state = make_state(is_scaled=True)
-    steps(state, make_plan(), 1)
+    steps(state, make_job(), 1)
     assert not loaded(save(state), make_state).scaler.is_enabled()
 
 
@@ -132,9 +128,9 @@ def test_a_save_is_reported_and_deletes_nothing(make_state, save, run):
 
 @pytest.mark.parametrize("where", ["weight", "moment", "buffer"])
 @pytest.mark.parametrize("values", [[torch.inf], [-torch.inf], [torch.nan], [torch.inf, -torch.inf]], ids=str)
-def test_nothing_that_is_not_finite_is_published(make_state, make_plan, save, run, where, values):
+def test_nothing_that_is_not_finite_is_published(make_state, make_job, save, run, where, values):
     state = make_state()
-    steps(state, make_plan(), 1)
+    steps(state, make_job(), 1)
     norm = state.model.transformer.ln_f
     norm.register_buffer("scale", torch.ones(16))
     tensor = {
@@ -158,9 +154,9 @@ def test_finite_numbers_whose_sum_is_not_are_published(make_state, save):
 
 
 @pytest.mark.parametrize("num_steps", [0, 2])
-def test_what_is_asked_of_the_disk_is_enough_and_not_much_more(make_state, make_plan, save, monkeypatch, num_steps):
+def test_what_is_asked_of_the_disk_is_enough_and_not_much_more(make_state, make_job, save, monkeypatch, num_steps):
     state = make_state()
-    steps(state, make_plan(), num_steps)
+    steps(state, make_job(), num_steps)
     asked = []
 
     def usage(path):
@@ -242,9 +238,9 @@ WTE = "transformer.wte.weight|exp_avg"
     ],
     ids=["shape", "dtype", "step", "name", "kind", "missing", "empty"],
 )  # fmt: skip
-def test_an_optimizer_of_another_model_is_refused_by_name(make_state, make_plan, save, change, message):
+def test_an_optimizer_of_another_model_is_refused_by_name(make_state, make_job, save, change, message):
     state = make_state()
-    steps(state, make_plan(), 1)
+    steps(state, make_job(), 1)
     path = save(state)
     save_file(change(load_file(path / OPTIMIZER_FILE)), path / OPTIMIZER_FILE)
     fresh = make_state()
@@ -254,9 +250,9 @@ def test_an_optimizer_of_another_model_is_refused_by_name(make_state, make_plan,
     assert not fresh.optimizer.state
 
 
-def test_moments_of_a_parameter_that_is_not_trained_are_refused(make_state, make_plan, save):
+def test_moments_of_a_parameter_that_is_not_trained_are_refused(make_state, make_job, save):
     state = make_state()
-    steps(state, make_plan(), 1)
+    steps(state, make_job(), 1)
     path = save(state)
     frozen = make_state()
     frozen.model.transformer.wte.weight.requires_grad_(False)
@@ -301,9 +297,9 @@ def test_weights_that_do_not_fit_are_refused_by_name(make_state, save, damage):
     assert caught.value.exit_code == 5
 
 
-def test_weights_come_back_as_they_were_saved(make_state, make_plan, save):
+def test_weights_come_back_as_they_were_saved(make_state, make_job, save):
     state = make_state()
-    steps(state, make_plan(), 2)
+    steps(state, make_job(), 2)
     saved = load_checkpoint_model(save(state)).state_dict()
     assert all(torch.equal(tensor, saved[name]) for name, tensor in state.model.state_dict().items())
 

@@ -46,7 +46,7 @@ def test_no_flipped_bit_gives_other_scores(place, bit):
     """It is noticed, or it is in what is no score: the time, the seconds, spaces."""
     with TemporaryDirectory() as folder:
         run = RunDirectory(Path(folder))
-        events = [StepDone(1, 10, 0.1, 2.5, 1e-3, 1.0, 64, 32, 0.5, 64), evaluation(1), evaluation(2, loss=1.0)]
+        events = [StepDone(1, 10, 2.5, 1e-3, 1.0, 64, 32, 0.5, 64, epoch=0.1), evaluation(1), evaluation(2, loss=1.0)]
         write(run, *events)
         before, content = read_evaluations(run).by_step, bytearray(run.metrics.read_bytes())
         first = content.index(b"\n") + 1  # a step's own line is no evaluation

@@ -57,7 +57,7 @@ CHECKSUM = "8c035b637545c5af"
 
 
 def step(number: int, loss: float = 2.5) -> StepDone:
-    return StepDone(number, 10, number / 5, loss, 3e-4, 1.25, 64, 32, 0.5, 64 * number)
+    return StepDone(number, 10, loss, 3e-4, 1.25, 64, 32, 0.5, 64 * number, epoch=number / 5)
 
 
 def evaluation(number: int) -> EvaluationDone:

@@ -20,7 +20,7 @@ from convo_cli.runs.logs.tensorboard import TensorBoardLog
 
 
 def step(number: int, *, loss: float = 2.5, seconds: float = 0.5) -> StepDone:
-    return StepDone(number, 10, number / 5, loss, 3e-4, 1.25, 64, 32, seconds, 64 * number)
+    return StepDone(number, 10, loss, 3e-4, 1.25, 64, 32, seconds, 64 * number, epoch=number / 5)
 
 
 def records(folder: Path) -> list[Any]:

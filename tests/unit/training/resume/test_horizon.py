@@ -15,8 +15,8 @@ from convo_cli.config.schema import EarlyStoppingConfig, EvaluationConfig, Train
 from convo_cli.runs.checkpoints import Progress
 from convo_cli.tokens.order import Order
 from convo_cli.tokens.phase import Phase
+from convo_cli.training.optim import learning_rate_at
 from convo_cli.training.resume.horizon import settings_to_continue, settle_horizon
-from convo_cli.training.schedule import learning_rate_at
 
 CONFIGS = st.builds(
     TrainingConfig,

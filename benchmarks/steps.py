@@ -1,0 +1,50 @@
+"""The job of benchmarks: convo's own steps, of stated batches, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from convo_cli.model.batching import Batching
+from convo_cli.model.cost import FlopCounter
+from convo_cli.model.device import autocast_for
+from convo_cli.model.loss import Batch
+from convo_cli.runs.provenance.execution import ResolvedPrecision
+from convo_cli.training.loop import Job
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class Steps(Job):
+    """Takes steps of the batches that ``batches_of`` gives for each; ``flops`` counts those of all steps."""
+
+    max_steps, max_grad_norm = 10**6, 1.0
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        batching: Batching,
+        batches_of: Callable[[int], Sequence[Batch]],
+        learning_rate_of: Callable[[int], float],
+        *,
+        seed: int = 0,
+        precision: ResolvedPrecision = "fp32",
+    ) -> None:
+        self.seed, self.flops = seed, 0.0
+        self._batching, self._batches_of, self._learning_rate_of = batching, batches_of, learning_rate_of
+        self._count_flops, self._autocast = FlopCounter(model), autocast_for(model.device, precision)
+
+    def batches(self, step: int) -> Sequence[Batch]:
+        batches = self._batches_of(step)
+        self.flops += sum(map(self._count_flops, batches))
+        return batches
+
+    def nll_sum(self, model: PreTrainedModel, batch: Batch) -> Tensor:
+        with self._autocast():
+            return self._batching.nll_sum(model, batch.to(model.device))
+
+    def learning_rate(self, step: int) -> float:
+        return self._learning_rate_of(step)

@@ -1,0 +1,162 @@
+"""The job of a run directory: its data, schedule, evaluations and checkpoints, as the loop asks for them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from torch import Tensor
+
+from convo_cli.config.schema import EvaluationConfig
+from convo_cli.evaluation.evaluator import Evaluator
+from convo_cli.events import Emit, EvaluationDone, Event, StepDone
+from convo_cli.model.cost import FlopCounter, peak_memory
+from convo_cli.model.device import autocast_for
+from convo_cli.model.loss import Batch
+from convo_cli.runs.checkpoints import is_saved, point_and_prune
+from convo_cli.runs.directory import RunDirectory
+from convo_cli.runs.logs.evaluations import weights_of
+from convo_cli.signals import StopRequest
+from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET
+from convo_cli.training.build import Parts
+from convo_cli.training.loop import Job
+from convo_cli.training.optim import has_user_targets, horizon_of, learning_rate_at
+from convo_cli.training.saving import save_checkpoint
+from convo_cli.training.state import EarlyStopping, TrainState
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class _StoppedError(Exception):
+    """A stop was asked for while an evaluation showed its progress."""
+
+
+class RunJob(Job):
+    """Train as the config of a run says, and keep evaluations and checkpoints in its directory.
+
+    ``evaluations`` are those of the run so far, by step; their owner adds those that are emitted.
+    """
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        parts: Parts,
+        stop: StopRequest,
+        emit: Emit,
+        evaluations: Mapping[int, EvaluationDone] = MappingProxyType({}),
+    ) -> None:
+        self.max_steps, self.seed = parts.max_steps, parts.config.seed
+        self.max_grad_norm = parts.config.training.max_grad_norm
+        self.early_stopping = early_stopping_of(parts.config.evaluation)
+        self._run, self._parts, self._stop, self._emit, self._evaluations = run, parts, stop, emit, evaluations
+        self._autocast = autocast_for(parts.device, parts.execution.precision)
+        self._count_flops = FlopCounter(parts.model)
+        self._waiting_seconds = self._flops = 0.0
+
+    def batches(self, step: int) -> list[Batch]:
+        """The examples of the step, neighbours of like length together, each micro-batch one forward pass."""
+        started = time.perf_counter()
+        parts, training, store = self._parts, self._parts.config.training, self._parts.data.train
+        chosen, kinds = parts.order.examples(step), self._target_kinds(step)
+        chosen = chosen[np.argsort(store.lengths[chosen], kind="stable")]
+        batches = [
+            parts.batching.batch([store[int(index)] for index in chosen[part]], kinds)
+            for part in parts.batching.split(store.lengths[chosen], training.micro_batch_size or len(chosen))
+        ]
+        self._flops = sum(map(self._count_flops, batches))
+        self._waiting_seconds = time.perf_counter() - started
+        return batches
+
+    def _target_kinds(self, step: int) -> set[int]:
+        """Whose tokens are targets: the assistant's, and the users' as long as the curriculum says so."""
+        dialogue, training = self._parts.config.dialogue, self._parts.config.training
+        horizon = horizon_of(training, self._parts.max_steps)
+        if dialogue.train_on == "all" or has_user_targets(step, dialogue.user_turns_until, horizon):
+            return {ASSISTANT_TARGET, USER_TARGET}
+        return {ASSISTANT_TARGET}
+
+    def nll_sum(self, model: PreTrainedModel, batch: Batch) -> Tensor:
+        """The batch's loss by the run's batching, in its precision."""
+        with self._autocast():
+            return self._parts.batching.nll_sum(model, batch.to(self._parts.device))
+
+    def learning_rate(self, step: int) -> float:
+        return learning_rate_at(step, self._parts.config.training, self._parts.max_steps)
+
+    def is_due(self, what: Literal["evaluation", "checkpoint"], step: int) -> bool:
+        if what == "evaluation":
+            return is_evaluation_due(self._parts, step)
+        config = self._parts.config
+        return _is_due(self._parts, step, config.checkpoints.every_steps or config.evaluation.every_steps)
+
+    def evaluate(self, state: TrainState) -> EvaluationDone | None:
+        """Score the weights; the result names them by the checkpoint that holds them."""
+        parts, config, step = self._parts, self._parts.config, state.progress.step
+        assert parts.data.validation is not None, "evaluations are due only where there is validation data"
+
+        def emit_unless_stopped(event: Event) -> None:
+            self.emit(event)
+            if self.is_stopped():
+                raise _StoppedError
+
+        evaluator = Evaluator(
+            encoder=parts.encoder,
+            batching=parts.batching,
+            store=parts.data.validation,
+            dialogues=parts.reply_dialogues,
+            train_on=config.dialogue.train_on,
+            generation=config.generation,
+            device=parts.device,
+            autocast=self._autocast,
+            emit=emit_unless_stopped,
+        )
+        try:
+            return replace(evaluator(state.model, step), weights=weights_of(self._run.checkpoint(step)))
+        except _StoppedError:
+            return None
+
+    def save(self, state: TrainState) -> None:
+        """Publish a checkpoint of the step unless there is one; then point at the best and delete what is not kept."""
+        run, config, step = self._run, self._parts.config, state.progress.step
+        if not is_saved(run, step):
+            save_checkpoint(run, state, self._parts.encoder, spiece=self._parts.spiece, emit=self.emit)
+        keep, metric = config.checkpoints.keep, config.evaluation.metric
+        point_and_prune(run, run.checkpoint(step), keep=keep, metric=metric, evaluations=self._evaluations)
+
+    def is_stopped(self) -> bool:
+        return self._stop.is_set or self._run.is_stop_requested
+
+    def emit(self, event: Event) -> None:
+        """Pass an event on; that of a step with what the loop does not know of it."""
+        if isinstance(event, StepDone):
+            event = replace(
+                event,
+                epoch=self._parts.order.epoch(event.step),
+                waiting_seconds=self._waiting_seconds,
+                flops=self._flops,
+                memory_bytes=peak_memory(self._parts.device),
+            )
+        self._emit(event)
+
+
+def early_stopping_of(config: EvaluationConfig) -> EarlyStopping:
+    """The rule that a config states."""
+    stopping = config.early_stopping
+    return EarlyStopping(config.metric, stopping.patience, stopping.min_delta, stopping.monitor == "metric")
+
+
+def is_evaluation_due(parts: Parts, step: int) -> bool:
+    """Whether the weights of a step are evaluated: where the config says so, and at the end."""
+    if parts.data.validation is None:
+        return False
+    return step == parts.max_steps or (step > 0 and _is_due(parts, step, parts.config.evaluation.every_steps))
+
+
+def _is_due(parts: Parts, step: int, every: int | None) -> bool:
+    """Every so many steps; None: with each epoch that ends."""
+    return parts.order.ends_epoch(step) if every is None else step % every == 0
