@@ -37,10 +37,9 @@ class StepDivergedError(DivergedError):
 
 
 class Job(Protocol):
-    """What the loop is to train on, for how long, and what happens between steps. A ``step`` counts from 0.
+    """What the loop asks of the run around it. ``step`` is the number of finished steps, 0 for the first one.
 
-    `training/job.py` is that of a run. One that defines the first three methods takes steps and does nothing else, as
-    benchmarks do.
+    `training/job.py` is the job of a run directory. The defaults take steps and do nothing else, as benchmarks do.
     """
 
     max_steps: int
@@ -67,13 +66,15 @@ class Job(Protocol):
 
     def save(self, state: TrainState) -> None:
         """Publish a checkpoint of the step unless there is one, and bring up to date which checkpoints are the best."""
+        return
 
     def is_stopped(self) -> bool:
         """Whether a stop was requested."""
         return False
 
     def emit(self, event: Event) -> None:
-        """Hand an event to progress display and logs."""
+        """Hand an event to the progress display and the logs."""
+        return
 
 
 def train(state: TrainState, job: Job) -> str:
