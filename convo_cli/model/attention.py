@@ -30,7 +30,7 @@ class Segments:
     """Where the examples of a pack lie."""
 
     lengths: tuple[int, ...]
-    longest: int
+    longest: int  # numbers of Python, like the lengths: read from a GPU they would stop it once in each layer
     boundaries: Tensor  # (N + 1,) int32: 0, the first length, the sum of the first two …
 
     def to(self, device: torch.device) -> Segments:
@@ -85,13 +85,14 @@ def packed_attention(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention within each segment; (1, T, H, D), as transformers wants it."""
-    if segments is None:
+    if segments is None:  # a padded batch, or generation with the model that is trained
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         output: Tensor = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )[0]
         return output, None
+    # The kernel for all lengths knows no dropout.
     if dropout == 0.0 and _has_varlen(query.device, query.dtype):
         return _varlen(query, key, value, scaling, segments), None
     return _by_length(query, key, value, dropout, scaling, segments), None
@@ -102,23 +103,26 @@ def _by_length(
     query: Tensor, key: Tensor, value: Tensor, dropout: float, scaling: float | None, segments: Segments
 ) -> Tensor:
     """One call for neighbours of equal length; a mask over the whole row would cost four times as much on a CPU."""
+    # A step's examples come sorted by length, so equal ones are neighbours.
     runs = [(length, len(list(group))) for length, group in groupby(segments.lengths)]
     sizes = [length * count for length, count in runs]
     outputs = []
     # `split` has one backward for all its parts; slicing would make a gradient as long as the row for each.
     for (length, count), *parts in zip(runs, *(x.split(sizes, dim=2) for x in (query, key, value)), strict=True):
         q, k, v = (part.unflatten(2, (count, length)).squeeze(0).transpose(0, 1) for part in parts)  # (N, H, L, D)
+        # Grouped-query attention, as in Llama: several heads of queries share one of keys and values.
         output = scaled_dot_product_attention(
             q, k, v, dropout_p=dropout, scale=scaling, is_causal=True, enable_gqa=k.shape[1] != q.shape[1]
         )
         outputs.append(output.transpose(1, 2).flatten(0, 1))  # (N * L, H, D)
-    return torch.cat(outputs).unsqueeze(0)
+    return torch.cat(outputs).unsqueeze(0)  # (1, T, H, D)
 
 
 def _varlen(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, segments: Segments) -> Tensor:
     """Flash attention over segments of any lengths in one kernel; on CUDA in 16 bits."""
     from torch.nn.attention.varlen import varlen_attn
 
+    # torch 2.10's kernel wants as many heads of keys as of queries, each token's heads side by side.
     heads = query.shape[1]
     q, k, v = (
         x.repeat_interleave(heads // x.shape[1], dim=1)[0].transpose(0, 1).contiguous()  # (T, H, D)
@@ -129,7 +133,7 @@ def _varlen(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, se
     causal: dict[str, Any] = {"is_causal": True} if is_old else {"window_size": (-1, 0)}
     longest, boundaries = segments.longest, segments.boundaries
     output: Any = varlen_attn(q, k, v, boundaries, boundaries, longest, longest, scale=scaling, **causal)
-    result: Tensor = output.unsqueeze(0)
+    result: Tensor = output.unsqueeze(0)  # (1, T, H, D)
     return result
 
 
@@ -141,4 +145,4 @@ def _has_varlen(device: torch.device, dtype: torch.dtype) -> bool:
         from torch.nn.attention import varlen  # noqa: F401
     except ImportError:
         return False
-    return torch.cuda.get_device_capability(device) >= (8, 0)
+    return torch.cuda.get_device_capability(device) >= (8, 0)  # flash attention needs an Ampere GPU (2020) or newer
