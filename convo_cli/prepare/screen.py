@@ -10,7 +10,7 @@ from typing import TypeAlias
 from convo_cli.config.schema import PretrainedModel, RunConfig
 from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.data.problems import Problem
-from convo_cli.data.repair.copies import Judge
+from convo_cli.data.repair.dialogues import Judge
 from convo_cli.prepare.cache import Cache
 from convo_cli.prepare.encode import encode, to_store
 from convo_cli.prepare.prepare import build_encoder

@@ -127,7 +127,7 @@ def files(draw: st.DrawFn) -> bytes:
 def both_reports(
     paths: Sequence[str], block_bytes: int, config: DataConfig = CONFIG, **options: Any
 ) -> list[DataReport]:
-    with patch("convo_cli.data.reader.BUFFER_BYTES", block_bytes):
+    with patch("convo_cli.data.blocks.BUFFER_BYTES", block_bytes):
         bulk = validate_files(paths, config, **options)
         with patch.object(BulkReader, "read", lambda self, data: GoodLines()):
             return [bulk, validate_files(paths, config, **options)]

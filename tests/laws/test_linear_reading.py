@@ -15,7 +15,7 @@ from convo_cli.data.checks import suspicions
 from convo_cli.data.checks.validate import validate_files
 from convo_cli.data.fingerprint import normalised
 from convo_cli.data.reader import iter_lines
-from convo_cli.data.repair import lines
+from convo_cli.data.repair import lenient_json
 from convo_cli.data.repair.copies import repair_files
 from convo_cli.data.shapes.reasoning import _tag_fault, _without_blocks
 
@@ -50,7 +50,7 @@ def test_reasoning_is_dropped_as_by_the_plain_pattern(text):
 @given(texts('"', "\\", ",", "]", "}", " ", "a", "["))
 def test_a_last_comma_is_found_wherever_the_strings_of_a_line_end(text):
     if _strings_end(text):
-        assert lines._STRING_OR_LAST_COMMA.sub(r"\1\2", text) == STRING_OR_LAST_COMMA.sub(r"\1\2", text)
+        assert lenient_json._STRING_OR_LAST_COMMA.sub(r"\1\2", text) == STRING_OR_LAST_COMMA.sub(r"\1\2", text)
 
 
 def _strings_end(text):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from convo_cli.config.schema import DataConfig, Reasoning, RunConfig, TrainOn
-    from convo_cli.data.repair.copies import RepairGroup, RepairReport
+    from convo_cli.data.repair.repairs import RepairGroup, RepairReport
     from convo_cli.events import Emit
 
 
@@ -62,7 +62,8 @@ def fix_files(
 
     No file is written where no line is left (DataError) or a file changed meanwhile (ChangedError).
     """
-    from convo_cli.data.repair.copies import Judge, repair_files
+    from convo_cli.data.repair.copies import repair_files
+    from convo_cli.data.repair.dialogues import Judge
     from convo_cli.storage.atomic import writing
     from convo_cli.storage.snapshot import Snapshot
 

@@ -16,7 +16,7 @@ from convo_cli.events import Emit
 if TYPE_CHECKING:
     from convo_cli.config.schema import DataConfig, RunConfig, TrainOn
     from convo_cli.data.checks.report import ProblemGroup
-    from convo_cli.data.repair.copies import RepairReport
+    from convo_cli.data.repair.repairs import RepairReport
     from convo_cli.prepare.preview import Preview
 
 _NO_LIMIT = 1_048_576

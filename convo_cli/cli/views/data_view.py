@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from convo_cli.data.checks.report import DataReport, FileReport, ProblemGroup, Spread
-    from convo_cli.data.repair.copies import RepairReport
+    from convo_cli.data.repair.repairs import RepairReport
     from convo_cli.prepare.preview import Preview, ShownExample
 
 _BAR_WIDTH = 14

@@ -17,13 +17,13 @@ from operator import itemgetter
 import numpy as np
 from numpy.typing import NDArray
 
+from convo_cli.data.blocks import Block
 from convo_cli.data.checks.bulk import GoodLines
 from convo_cli.data.checks.exact import LineRules, Skeleton, read_line
 from convo_cli.data.checks.report import FileReport, Leak, ProblemGroup, spread
 from convo_cli.data.dialogue import ROLES
 from convo_cli.data.fingerprint import fingerprint
 from convo_cli.data.problems import KINDS, Problem
-from convo_cli.data.reader import Block
 from convo_cli.data.shapes.unread import UnreadTexts, known_name, measured
 from convo_cli.data.strict_json import place
 

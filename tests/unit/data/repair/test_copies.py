@@ -15,8 +15,10 @@ from convo_cli.config.schema import DataConfig, SpeakersConfig
 from convo_cli.data.checks.suspicious_text import odd_spots
 from convo_cli.data.checks.validate import validate_files
 from convo_cli.data.problems import KINDS
-from convo_cli.data.repair.copies import REPAIRS, RepairReport, repair_files
-from convo_cli.data.repair.lines import MAX_ROUNDS, dump, mend_text, mend_value
+from convo_cli.data.repair.copies import repair_files
+from convo_cli.data.repair.lenient_json import dump
+from convo_cli.data.repair.repairs import REPAIRS, RepairReport
+from convo_cli.data.repair.values import MAX_ROUNDS, repair_text, repair_value
 from convo_cli.errors import UsageError
 from convo_cli.events import Event, Progress
 from tests.conftest import corpus
@@ -200,20 +202,20 @@ def test_every_good_line_is_written_as_it_is_and_in_order(
         max_leaves=20,
     )
 )
-def test_mending_any_value_ends_and_a_second_time_changes_nothing(value: Any) -> None:
-    mended = mend_value(value, CONFIG)
-    assert dump(mend_value(mended, CONFIG)) == dump(mended)
+def test_repairing_any_value_ends_and_a_second_time_changes_nothing(value: Any) -> None:
+    repaired = repair_value(value, CONFIG)
+    assert dump(repair_value(repaired, CONFIG)) == dump(repaired)
 
 
 INNOCENT = sorted(text for text in INNOCENT_TEXTS.values() if len(text) < 1000)  # hypothesis shows its examples
 
 
 @given(st.lists(st.sampled_from(INNOCENT) | st.text(max_size=4), max_size=4).map(" ".join))
-def test_a_mended_text_is_at_rest_and_an_innocent_one_stays(text: str) -> None:
-    mended = mend_text(text)
-    assert mend_text(mended) == mended
+def test_a_repaired_text_is_at_rest_and_an_innocent_one_stays(text: str) -> None:
+    repaired = repair_text(text)
+    assert repair_text(repaired) == repaired
     if not list(odd_spots(text)):
-        assert mended == text
+        assert repaired == text
 
 
 @pytest.mark.parametrize(
@@ -368,9 +370,9 @@ def test_a_value_spread_over_more_than_the_limit_is_named(tmp_path: Path, monkey
 
 
 def test_entities_hidden_in_entities_end_after_some_rounds() -> None:
-    assert mend_text("a &amp;amp;lt; b") == "a < b"
+    assert repair_text("a &amp;amp;lt; b") == "a < b"
     hidden = "&" + "amp;" * (MAX_ROUNDS + 5)
-    assert mend_text(hidden) == hidden
+    assert repair_text(hidden) == hidden
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:

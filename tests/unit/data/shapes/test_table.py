@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from convo_cli.config.schema import DataConfig
 from convo_cli.data.dialogue import Turn
 from convo_cli.data.problems import KINDS, Problem
-from convo_cli.data.repair.lines import mend_value
+from convo_cli.data.repair.values import repair_value
 from convo_cli.data.shapes.formats import read_value, shape_of
 from convo_cli.data.shapes.known_keys import misspelt
 from convo_cli.data.shapes.table import SHAPES
@@ -82,7 +82,7 @@ def test_every_key_of_a_shape_is_suggested_for_its_misspelling_and_repaired(name
     for key in SHAPES[name].keys:
         assert misspelt(f"{key}x") == key
         renamed = {f"{key}x" if other == key else other: value for other, value in line.items()}
-        assert mend_value(renamed, CONFIG) == line
+        assert repair_value(renamed, CONFIG) == line
 
 
 @each_shape
@@ -91,7 +91,7 @@ def test_the_texts_of_a_shape_are_repaired(name: str) -> None:
     required = {key: line[key] for key in SHAPES[name].keys}
     damaged = json.loads(json.dumps(required).replace("Hi!", "Hi\u200b!"))
     assert damaged != required
-    assert mend_value(damaged, CONFIG) == required
+    assert repair_value(damaged, CONFIG) == required
 
 
 ANY_VALUE = st.recursive(

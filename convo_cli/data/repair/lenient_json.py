@@ -1,4 +1,4 @@
-"""One line of a data file, mended as far as that needs no guess: what `repair` does with a line that is not good."""
+"""Values read from a line that is not strict JSON, as far as that needs no guess."""
 
 from __future__ import annotations
 
@@ -13,24 +13,10 @@ from typing import Any
 
 import jsonlines
 
-from convo_cli.config.schema import DataConfig
-from convo_cli.data.checks.suspicious_text import odd_spots, without_entities, without_invisible_characters
-from convo_cli.data.shapes.formats import is_array_of_dialogues, shape_of
-from convo_cli.data.shapes.known_keys import (
-    DIALOGUE_KEYS,
-    REASONING_KEYS,
-    TEXT_KEYS,
-    TRAIN_KEYS,
-    TURN_KEYS,
-    misspelt,
-)
-from convo_cli.data.shapes.table import SHAPES
+from convo_cli.data.shapes.formats import is_array_of_dialogues
 
 MAX_PYTHON_CHARACTERS = 2**20
 """Longest line that is tried as a Python value."""
-
-MAX_ROUNDS = 10
-"""An entity may hide an entity; data made to hide a million of them shall not take a million rounds."""
 
 _BOM = "\ufeff"
 _BYTES_IN_A_ROW = re.compile(rb"[\x80-\xff]{2}")
@@ -43,9 +29,6 @@ _STRING_OR_LAST_COMMA = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z))|,([ \t
 _ESCAPE_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 _LINE_END = re.compile(r"\r\n?|[\x0b\x0c]")
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0e-\x1f\ud800-\udfff]")
-_TRUE_OR_FALSE = {"true": True, "false": False, "1": True, "0": False}
-_KEYS_OF_DIALOGUE = DIALOGUE_KEYS | {*TRAIN_KEYS}
-_KEYS_OF_TURN = TURN_KEYS | {*TRAIN_KEYS, *REASONING_KEYS}
 
 
 class BeyondRepairError(ValueError):
@@ -73,41 +56,6 @@ def dump(value: Any) -> str:
     line = io.StringIO()
     jsonlines.Writer(line, dumps=partial(json.dumps, ensure_ascii=False, separators=(",", ":"))).write(value)
     return line.getvalue().rstrip("\n")
-
-
-def mend_value(value: Any, data_config: DataConfig) -> Any:
-    """The dialogue with texts mended, empty turns dropped, misspelt keys renamed and "train" made true or false."""
-    if isinstance(value, list):
-        return _mend_turns(value, data_config)
-    if not isinstance(value, dict):
-        return value
-    value = _with_true_or_false(_rename(value, _KEYS_OF_DIALOGUE))
-    shape = SHAPES.get(shape_of(value) or "")
-    for key in (*shape.keys, *shape.optional, "system") if shape else ():
-        if isinstance(text_or_turns := value.get(key), str):
-            value[key] = mend_text(text_or_turns)
-        elif isinstance(text_or_turns, list):
-            value[key] = _mend_turns(text_or_turns, data_config)
-    return value
-
-
-def mend_text(text: str) -> str:
-    """The text in its right encoding, without HTML entities and characters that nobody sees.
-
-    A text that is still not at rest after `MAX_ROUNDS` comes back as it was.
-    """
-    mended = text
-    for _ in range(MAX_ROUNDS):
-        before = mended
-        codes = {code for code, _ in odd_spots(mended)}
-        if "mojibake" in codes:
-            mended = _in_right_encoding(mended)
-        if "html-entity" in codes:
-            mended = _clean(without_entities(mended))
-        mended = without_invisible_characters(mended)
-        if mended == before:
-            return mended
-    return text
 
 
 def _decode(raw: bytes) -> str:
@@ -187,76 +135,14 @@ def _python_value(text: str) -> Any:
 def _strict(value: Any) -> Any:
     """The value with every key and text made fit for strict JSON."""
     if isinstance(value, str):
-        return _clean(value)
+        return without_forbidden(value)
     if isinstance(value, list):
         return [_strict(item) for item in value]
     if isinstance(value, dict):
-        return {_clean(key): _strict(item) for key, item in value.items()}
+        return {without_forbidden(key): _strict(item) for key, item in value.items()}
     return value
 
 
-def _clean(text: str) -> str:
+def without_forbidden(text: str) -> str:
+    """The text without the characters that strict JSON refuses; other line ends become a newline."""
     return _FORBIDDEN.sub("", _LINE_END.sub("\n", _ESCAPE_SEQUENCE.sub("", text)))
-
-
-def _rename(value: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
-    renamed: dict[str, Any] = {}
-    for key, item in value.items():
-        meant = misspelt(key)
-        renamed[meant if meant in known and meant not in value and meant not in renamed else key] = item
-    return renamed
-
-
-def _mend_turns(turns: list[Any], data_config: DataConfig) -> list[Any]:
-    mended = [_mend_turn(turn) for turn in turns]
-    if sum(not _is_empty(turn) for turn in mended) < 2:
-        return mended
-    if not all(isinstance(turn, str) for turn in mended):
-        return [turn for turn in mended if not _is_empty(turn)]
-    while _is_empty(mended[-1]):
-        mended.pop()
-    if not any(map(_is_empty, mended)):
-        return mended
-    # Left out of the middle it would make the other speaker say all that follows, so everybody gets a name.
-    speakers = [data_config.speakers.user[0], data_config.speakers.assistant[0]]
-    if data_config.first_speaker == "assistant":
-        speakers.reverse()
-    return [{"role": speakers[index % 2], "content": text} for index, text in enumerate(mended) if not _is_empty(text)]
-
-
-def _mend_turn(turn: Any) -> Any:
-    if isinstance(turn, str):
-        return mend_text(turn)
-    if not isinstance(turn, dict):
-        return turn
-    turn = _with_true_or_false(_rename(turn, _KEYS_OF_TURN))
-    key = _text_key(turn)
-    match turn.get(key):
-        case str(text) | [{"type": "text", "text": str(text)}]:
-            turn[key] = mend_text(text)
-    return turn
-
-
-def _with_true_or_false(value: dict[str, Any]) -> dict[str, Any]:
-    """The object with "train", "weight" and "loss" that are texts replaced by the value that the text spells."""
-    for key in TRAIN_KEYS:
-        if isinstance(said := value.get(key), str):
-            value[key] = _TRUE_OR_FALSE.get(said.lower(), said)
-    return value
-
-
-def _text_key(turn: dict[str, Any]) -> str:
-    return next((key for key in TEXT_KEYS if key in turn), "text")
-
-
-def _is_empty(turn: Any) -> bool:
-    text = turn.get(_text_key(turn)) if isinstance(turn, dict) else turn
-    return isinstance(text, str) and not text.strip()
-
-
-def _in_right_encoding(text: str) -> str:
-    import ftfy
-    from ftfy.badness import is_bad
-
-    mended = ftfy.fix_encoding(text)
-    return text if is_bad(mended) or mended.count("\ufffd") > text.count("\ufffd") else mended

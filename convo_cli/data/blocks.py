@@ -1,0 +1,140 @@
+"""Blocks of whole lines, cut from the bytes of a data file; blank and overlong lines are reported and left out."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convo_cli.data.decompress import BUFFER_BYTES
+from convo_cli.data.problems import Problem, ProblemSink
+
+_BOM = b"\xef\xbb\xbf"
+_LINE_END = re.compile(rb"(?<!\r)\r+\n")
+_NEWLINE, _SPACE = b"\n "
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Lines of a file, none of them blank."""
+
+    data: bytes
+    """The lines, each ended by a newline without carriage return."""
+    numbers: NDArray[np.int64]
+    """The 1-based number of each."""
+    end: int
+    """How many bytes of the file have been read for it; those on disk where the file is packed."""
+
+    def lines(self) -> list[bytes]:
+        """Each line without its end."""
+        return self.data.split(b"\n")[:-1]
+
+
+class LineCutter:
+    """Cuts the bytes of one file; ``found`` gets what is wrong with lines as such, and with a file that has none."""
+
+    def __init__(self, source: str, found: ProblemSink, max_line_bytes: int) -> None:
+        self._source = source
+        self._found = found
+        self._max_line_bytes = max_line_bytes
+        self._number = 1
+        self._num_blank = 0
+        self._is_empty = True
+
+    def blocks(self, stream: io.BufferedReader[Any], position: Callable[[], int] | None) -> Iterator[Block]:
+        """Yield the blocks; ``position`` returns how much of the file is read, None: as much as was cut."""
+        done = 0
+        for piece in self._pieces(stream):
+            done += len(piece)
+            data = piece.removeprefix(_BOM) if self._number == 1 else piece
+            if b"\r" in data:
+                data = _LINE_END.sub(b"\n", data)
+            end = position() if position else done
+            num_lines = _num_lines(data)
+            if not num_lines or len(data) > self._max_line_bytes:
+                yield from self._line_by_line(data, end)
+            else:
+                self._report_blank_lines()
+                numbers = np.arange(self._number, self._number + num_lines)
+                self._number += num_lines
+                yield Block(data, numbers, end)
+        if self._is_empty:
+            self._found(at_line(Problem("empty-file", "there is no dialogue in it"), self._source, 1))
+
+    def _pieces(self, stream: io.BufferedReader[Any]) -> Iterator[bytes]:
+        """Yield whole lines; of a line over the limit only its beginning, which is over the limit too."""
+        begun = b""
+        while piece := stream.read1(BUFFER_BYTES):
+            piece = begun + piece
+            end = piece.rfind(b"\n") + 1
+            if end:
+                yield piece[:end]
+            begun = piece[end:]
+            if len(begun) > min(BUFFER_BYTES // 4, self._max_line_bytes):
+                begun += stream.readline(max(0, self._max_line_bytes + 1 - len(begun)))
+                if not begun.endswith(b"\n") and len(begun) > self._max_line_bytes:
+                    while (rest := stream.readline(BUFFER_BYTES)) and not rest.endswith(b"\n"):
+                        pass
+                    begun += b"\n"
+                if begun.endswith(b"\n"):
+                    yield begun
+                    begun = b""
+        if begun:
+            yield begun + b"\n"
+
+    def _line_by_line(self, data: bytes, end: int) -> Iterator[Block]:
+        lines: list[tuple[int, bytes]] = []
+        for line in data.split(b"\n")[:-1]:
+            if len(line) > self._max_line_bytes:
+                yield from _block(lines, end)
+                lines = []
+                self._report_long_line(line)
+            elif line.strip():
+                self._report_blank_lines()
+                lines.append((self._number, line))
+            else:
+                self._num_blank += 1
+            self._number += 1
+        yield from _block(lines, end)
+
+    def _report_long_line(self, line: bytes) -> None:
+        self._is_empty = False
+        what = "; it looks like one array of all dialogues" if line[:100].lstrip()[:2] in (b"[[", b"[{") else ""
+        message = f"the line is over {_size(self._max_line_bytes)}{what}"
+        self._found(at_line(Problem("line-too-long", message), self._source, self._number))
+
+    def _report_blank_lines(self) -> None:
+        """Blank lines are a fault only before more data."""
+        self._is_empty = False
+        if self._num_blank:
+            what = "a blank line" if self._num_blank == 1 else f"{self._num_blank} blank lines"
+            problem = Problem("blank-line", f"{what} before more data")
+            self._found(at_line(problem, self._source, self._number - self._num_blank))
+            self._num_blank = 0
+
+
+def _num_lines(data: bytes) -> int:
+    """How many lines there are; 0 where one begins with white space, as every blank line does."""
+    codes = np.frombuffer(data, np.uint8)
+    ends = np.flatnonzero(codes == _NEWLINE)
+    may_be_blank = data[0] <= _SPACE or (codes[ends[:-1] + 1] <= _SPACE).any()
+    return 0 if may_be_blank else len(ends)
+
+
+def _block(lines: list[tuple[int, bytes]], end: int) -> Iterator[Block]:
+    if lines:
+        numbers, texts = zip(*lines, strict=True)
+        yield Block(b"\n".join(texts) + b"\n", np.array(numbers, np.int64), end)
+
+
+def at_line(problem: Problem, source: str, line: int) -> Problem:
+    return Problem(problem.code, problem.message, problem.path, column=1, line=line, file=source)
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes // 2**20} MiB" if num_bytes >= 2**20 else f"{num_bytes} bytes"

@@ -1,0 +1,95 @@
+"""One dialogue of a line, checked and repaired: its new line, the problems that are gone, and the error left in it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import msgspec
+
+from convo_cli.config.schema import DataConfig, TrainOn
+from convo_cli.data.checks.suspicions import suspect_turns
+from convo_cli.data.dialogue import Turn, has_target, is_excluded
+from convo_cli.data.problems import Problem, quoted
+from convo_cli.data.repair.lenient_json import dump
+from convo_cli.data.repair.repairs import REPAIRS
+from convo_cli.data.repair.values import repair_value
+from convo_cli.data.shapes.formats import read_value
+from convo_cli.data.shapes.known_keys import misspelt
+from convo_cli.data.strict_json import decode, place
+
+Judge: TypeAlias = Callable[[Sequence[Turn]], Problem | None]
+"""Returns the problem for which a config refuses a dialogue that has no error of its own; None where it accepts it."""
+
+_ALL_LABELS = ("label-row", "$")
+
+
+@dataclass(frozen=True, slots=True)
+class RepairedDialogue:
+    """A dialogue after its repair; ``repaired`` are problems that it had before, ``error`` is one that is left."""
+
+    line: bytes
+    repaired: tuple[Problem, ...]
+    error: Problem | None
+
+
+class DialogueRepair:
+    """Checks lines and repairs dialogues by the rules of one config."""
+
+    def __init__(self, data_config: DataConfig, train_on: TrainOn, judge: Judge | None) -> None:
+        self._data_config = data_config
+        self._train_on = train_on
+        self._judge = judge
+
+    def repair(self, own: str | None, value: Any, counts: Counter[str], first: list[Problem]) -> RepairedDialogue:
+        """Repair one dialogue of a line; ``own`` is its part of the line, where it has one.
+
+        ``counts`` are the line's problems by code, and ``first`` holds the first of each.
+        """
+        file, line = first[0].file, first[0].line
+        strict, repaired = dump(value), dump(repair_value(value, self._data_config))
+        if own is not None and repaired == strict and obstacle(self.problems(own.encode(), file, line)) is None:
+            repaired = own
+        later = [problem for problem in self.problems(strict.encode(), file, line) if problem.code not in counts]
+        after = self.problems(repaired.encode(), file, line)
+        error = obstacle(after)
+        gone = counts + Counter(problem.code for problem in later) - Counter(problem.code for problem in after)
+        repairs = tuple(problem for problem in (*first, *later) if problem.code in gone and problem.code in REPAIRS)
+        return RepairedDialogue(repaired.encode(), repairs, error and replace(error, column=1))
+
+    def problems(self, raw: bytes, file: str, line: int) -> list[Problem]:
+        """Return all problems of the line by itself; only the first of each code has a column."""
+        problems: list[Problem] = []
+        value = decode(raw, problems.append)
+        reading = None if value is msgspec.UNSET else read_value(value, self._data_config, problems.append)
+        if reading is not None:
+            problems += (Problem("misspelt-key", quoted(key), path) for path, key, _ in reading.unread if misspelt(key))
+            if not has_target([turn for _, turn in reading.turns], self._train_on):
+                what = f"no turn of the dialogue is trained on (train_on: {self._train_on})"
+                if is_excluded(turn for _, turn in reading.turns):
+                    what = 'the data says "train": false for the whole dialogue'
+                problems.append(Problem("no-target", what))
+            if self._judge is not None and obstacle(problems) is None:
+                refused = self._judge([turn for _, turn in reading.turns])
+                problems += [] if refused is None else [refused]
+            problems += suspect_turns(reading.turns)
+        first = set(map(id, first_of_each(problems)))  # placing one means reading the line again
+        return [
+            place(problem, file, line, raw) if id(problem) in first else replace(problem, file=file, line=line)
+            for problem in problems
+        ]
+
+
+def first_of_each(problems: list[Problem]) -> list[Problem]:
+    """Return the first problem of each code, in order; one of the whole line counts apart from those of its parts."""
+    first: dict[tuple[str, bool], Problem] = {}
+    for problem in problems:
+        first.setdefault((problem.code, problem.path == "$"), problem)
+    return list(first.values())
+
+
+def obstacle(problems: list[Problem]) -> Problem | None:
+    """The first problem with which the line cannot be written: an error, or that all of it is labels."""
+    return next((each for each in problems if each.severity == "error" or (each.code, each.path) == _ALL_LABELS), None)

@@ -1,0 +1,125 @@
+"""Repairs of a decoded dialogue that need no guess: texts, empty turns, misspelt keys, masks written as texts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from convo_cli.config.schema import DataConfig
+from convo_cli.data.checks.suspicious_text import odd_spots, without_entities, without_invisible_characters
+from convo_cli.data.repair.lenient_json import without_forbidden
+from convo_cli.data.shapes.formats import shape_of
+from convo_cli.data.shapes.known_keys import (
+    DIALOGUE_KEYS,
+    REASONING_KEYS,
+    TEXT_KEYS,
+    TRAIN_KEYS,
+    TURN_KEYS,
+    misspelt,
+)
+from convo_cli.data.shapes.table import SHAPES
+
+MAX_ROUNDS = 10
+"""An entity may hide an entity; this bounds the rounds for data that was made to hide a million of them."""
+
+_TRUE_OR_FALSE = {"true": True, "false": False, "1": True, "0": False}
+_KEYS_OF_DIALOGUE = DIALOGUE_KEYS | {*TRAIN_KEYS}
+_KEYS_OF_TURN = TURN_KEYS | {*TRAIN_KEYS, *REASONING_KEYS}
+
+
+def repair_value(value: Any, data_config: DataConfig) -> Any:
+    """The dialogue with repaired texts, empty turns dropped, misspelt keys renamed and "train" made true or false."""
+    if isinstance(value, list):
+        return _repair_turns(value, data_config)
+    if not isinstance(value, dict):
+        return value
+    value = _with_true_or_false(_rename(value, _KEYS_OF_DIALOGUE))
+    shape = SHAPES.get(shape_of(value) or "")
+    for key in (*shape.keys, *shape.optional, "system") if shape else ():
+        if isinstance(text_or_turns := value.get(key), str):
+            value[key] = repair_text(text_or_turns)
+        elif isinstance(text_or_turns, list):
+            value[key] = _repair_turns(text_or_turns, data_config)
+    return value
+
+
+def repair_text(text: str) -> str:
+    """The text in its right encoding, without HTML entities and invisible characters.
+
+    A text that still changes after `MAX_ROUNDS` comes back as it was.
+    """
+    repaired = text
+    for _ in range(MAX_ROUNDS):
+        before = repaired
+        codes = {code for code, _ in odd_spots(repaired)}
+        if "mojibake" in codes:
+            repaired = _in_right_encoding(repaired)
+        if "html-entity" in codes:
+            repaired = without_forbidden(without_entities(repaired))
+        repaired = without_invisible_characters(repaired)
+        if repaired == before:
+            return repaired
+    return text
+
+
+def _rename(value: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
+    renamed: dict[str, Any] = {}
+    for key, item in value.items():
+        meant = misspelt(key)
+        renamed[meant if meant in known and meant not in value and meant not in renamed else key] = item
+    return renamed
+
+
+def _repair_turns(turns: list[Any], data_config: DataConfig) -> list[Any]:
+    repaired = [_repair_turn(turn) for turn in turns]
+    if sum(not _is_empty(turn) for turn in repaired) < 2:
+        return repaired
+    if not all(isinstance(turn, str) for turn in repaired):
+        return [turn for turn in repaired if not _is_empty(turn)]
+    while _is_empty(repaired[-1]):
+        repaired.pop()
+    if not any(map(_is_empty, repaired)):
+        return repaired
+    # Dropped from the middle, it would give all later texts to the other speaker, so every turn gets a name.
+    speakers = [data_config.speakers.user[0], data_config.speakers.assistant[0]]
+    if data_config.first_speaker == "assistant":
+        speakers.reverse()
+    named = [{"role": speakers[index % 2], "content": text} for index, text in enumerate(repaired)]
+    return [turn for turn in named if not _is_empty(turn)]
+
+
+def _repair_turn(turn: Any) -> Any:
+    if isinstance(turn, str):
+        return repair_text(turn)
+    if not isinstance(turn, dict):
+        return turn
+    turn = _with_true_or_false(_rename(turn, _KEYS_OF_TURN))
+    key = _text_key(turn)
+    match turn.get(key):
+        case str(text) | [{"type": "text", "text": str(text)}]:
+            turn[key] = repair_text(text)
+    return turn
+
+
+def _with_true_or_false(value: dict[str, Any]) -> dict[str, Any]:
+    """The object with "train", "weight" and "loss" that are texts replaced by the value that the text spells."""
+    for key in TRAIN_KEYS:
+        if isinstance(said := value.get(key), str):
+            value[key] = _TRUE_OR_FALSE.get(said.lower(), said)
+    return value
+
+
+def _text_key(turn: dict[str, Any]) -> str:
+    return next((key for key in TEXT_KEYS if key in turn), "text")
+
+
+def _is_empty(turn: Any) -> bool:
+    text = turn.get(_text_key(turn)) if isinstance(turn, dict) else turn
+    return isinstance(text, str) and not text.strip()
+
+
+def _in_right_encoding(text: str) -> str:
+    import ftfy
+    from ftfy.badness import is_bad
+
+    repaired = ftfy.fix_encoding(text)
+    return text if is_bad(repaired) or repaired.count("\ufffd") > text.count("\ufffd") else repaired
