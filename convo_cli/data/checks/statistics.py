@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from convo_cli.data.blocks import Block
 from convo_cli.data.checks.bulk import GoodLines
+from convo_cli.data.checks.characters import count_ascii_letters, count_beyond_ascii
 from convo_cli.data.checks.exact import LineRules, Skeleton, read_line
 from convo_cli.data.checks.report import FileReport, Leak, ProblemGroup, spread
-from convo_cli.data.dialogue import ROLES
-from convo_cli.data.fingerprint import fingerprint
+from convo_cli.data.dialogue import ROLES, SEPARATOR
+from convo_cli.data.fingerprint import fingerprints
 from convo_cli.data.problems import KINDS, Problem
 from convo_cli.data.shapes.unread import UnreadTexts, known_name, measured
 from convo_cli.data.strict_json import place
@@ -76,7 +77,6 @@ class FileTally:
         self._unread_places: dict[str, tuple[int, str]] = {}
         self._turns_per_dialogue: Counter[int] = Counter()
         self._characters_per_dialogue: Counter[int] = Counter()
-        self._characters: Counter[str] = Counter()
         self._num_ascii_letters = 0
         self._num_beyond_ascii = np.zeros(0x110000, np.int64)
         # Of each dialogue: its line and the hash of its texts. `finish` puts them in order.
@@ -101,11 +101,13 @@ class FileTally:
         ]
         if len(good.lines) < len(block.numbers):
             lines = block.lines()
+            texts: list[str] = []
             for index in sorted(set(range(len(lines))).difference(good.lines)):
                 number = int(block.numbers[index])
                 while new and new[-1][0] < number:
                     self._note_first(*new.pop())
-                self._add_line(lines[index], number)
+                texts += self._add_line(lines[index], number)
+            self._add_texts(texts)
         while new:
             self._note_first(*new.pop())
         self._counts["lines"] += len(good.lines)
@@ -113,29 +115,39 @@ class FileTally:
         self._line_numbers.frombytes(numbers.tobytes())
         self._text_hashes.extend(good.fingerprints)
         self._characters_per_dialogue.update(good.num_characters)
-        self._num_ascii_letters += good.num_ascii_letters
-        num_beyond_ascii = good.num_beyond_ascii
+        self._add_characters(good.num_ascii_letters, good.num_beyond_ascii)
+
+    def _add_characters(self, num_ascii_letters: int, num_beyond_ascii: NDArray[np.intp]) -> None:
+        self._num_ascii_letters += num_ascii_letters
         self._num_beyond_ascii[: len(num_beyond_ascii)] += num_beyond_ascii
 
-    def _add_line(self, raw: bytes, line: int) -> None:
+    def _add_texts(self, texts: list[str]) -> None:
+        """Count the characters of dialogues together, and note the hash of each."""
+        together = SEPARATOR.join(texts)
+        num_beyond_ascii = count_beyond_ascii(together)
+        self._add_characters(count_ascii_letters(together), num_beyond_ascii)
+        beyond_ascii = map(chr, np.flatnonzero(num_beyond_ascii).tolist())
+        self._text_hashes.extend(fingerprints(texts, "".join(beyond_ascii)))
+
+    def _add_line(self, raw: bytes, line: int) -> list[str]:
+        """Read a line exactly; return the joined texts of its dialogue, where it has one."""
         self._counts["lines"] += 1
         reading = read_line(raw, self._rules, lambda problem: self.note(problem, line, raw))
         if reading is None:
-            return
+            return []
         skeleton, (turns, unread) = reading
         if skeleton.is_excluded:
             self._counts["excluded"] += 1
             self._excluded_line = self._excluded_line or line
-            return
+            return []
         texts = [turn.text for _, turn in turns]
         self._note_first(line, skeleton)
         self.add_skeleton(skeleton, 1)
         for key, *numbers in measured(unread, texts):
             self.add_unread(key, *numbers)
         self._line_numbers.append(line)
-        self._text_hashes.append(fingerprint([turn for _, turn in turns]))
         self._characters_per_dialogue[sum(map(len, texts))] += 1
-        self._characters.update("".join(texts))
+        return [SEPARATOR.join(texts)]
 
     def _note_first(self, line: int, skeleton: Skeleton) -> None:
         """Note a shape, and the keys that are not read, where they appear for the first time."""
@@ -247,12 +259,9 @@ class FileTally:
         scripts: Counter[str] = Counter()
         scripts["Latin"] = self._num_ascii_letters
         beyond_ascii = np.flatnonzero(self._num_beyond_ascii)
-        characters = self._characters + Counter(
-            dict(zip(map(chr, beyond_ascii.tolist()), self._num_beyond_ascii[beyond_ascii].tolist(), strict=True))
-        )
-        for char, count in characters.items():
-            if char.isalpha():
-                scripts[_script(char)] += count
+        for code, count in zip(beyond_ascii.tolist(), self._num_beyond_ascii[beyond_ascii].tolist(), strict=True):
+            if chr(code).isalpha():
+                scripts[_script(chr(code))] += count
         total = scripts.total()
         by_share = sorted(scripts.items(), key=lambda item: (-item[1], item[0]))
         return {script: count / total for script, count in by_share if count}
