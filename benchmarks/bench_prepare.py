@@ -37,6 +37,7 @@ from convo_cli.config.schema import DataConfig, RunConfig
 from convo_cli.data.dialogue import as_messages
 from convo_cli.data.reader import read_dialogues
 from convo_cli.prepare.cache import Cache
+from convo_cli.prepare.inputs import Inputs
 from convo_cli.prepare.prepare import build_encoder, prepare_data
 from convo_cli.runs.provenance.run_info import read_data_files
 from convo_cli.text.encoder import DialogueEncoder
@@ -139,9 +140,9 @@ def map_datasets(python: Path, words: Sequence[object]) -> tuple[int, tuple[floa
 def prepare(config: RunConfig, home: Path) -> tuple[DialogueEncoder, int]:
     """Do what `train` does before it builds a model."""
     files = read_data_files(config.data)
-    cache = Cache(home, lambda event: None)
-    encoder = build_encoder(config, files, cache, lambda event: None).encoder
-    return encoder, prepare_data(config, files, encoder, cache, lambda event: None).train.num_tokens
+    inputs = Inputs(config, files, Cache(home, lambda event: None), lambda event: None)
+    encoder = build_encoder(inputs).encoder
+    return encoder, prepare_data(inputs, encoder).train.num_tokens
 
 
 def loop(path: Path, encoder: DialogueEncoder) -> int:

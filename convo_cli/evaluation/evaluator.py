@@ -19,11 +19,12 @@ from convo_cli.config.schema import DataConfig, GenerationSettings, TrainOn
 from convo_cli.data.dialogue import Dialogue
 from convo_cli.data.omissions import Omissions, report_omissions
 from convo_cli.data.problems import ProblemError
+from convo_cli.data.references import choose_dialogues
 from convo_cli.data.unchanged import read_unchanged
 from convo_cli.errors import DataError, EvaluationDivergedError, is_out_of_memory
 from convo_cli.evaluation.likelihood import length_sorted_batches, mean_nll
 from convo_cli.evaluation.metrics import score_replies
-from convo_cli.evaluation.replies import choose_dialogues, reply_to_all
+from convo_cli.evaluation.replies import reply_to_all
 from convo_cli.events import Emit, EvaluationDone, Notice, Progress, SampleReply
 from convo_cli.model.batching import Batching, choose_batching, proof_examples, stored_batching
 from convo_cli.model.generation import Generator

@@ -36,9 +36,11 @@ NAME = ".convo-cache"
 """The cache's folder inside output_dir: what is deleted with the runs is deleted with it."""
 
 _KEEP = 8
-"""Folders kept, the last used first; a run uses three at most."""
+"""Folders kept, the last used first; a run uses four at most."""
 _KEY_FILE = "key.json"
-_OURS = re.compile(r"(?P<aside>\.tmp-)?(?P<folder>(?:tokens|refused|tokenizer)-[0-9a-f]{16}-[0-9a-f]{16})(?(aside)-.*)")
+_OURS = re.compile(
+    r"(?P<aside>\.tmp-)?(?P<folder>(?:tokens|refused|tokenizer|replies)-[0-9a-f]{16}-[0-9a-f]{16})(?(aside)-.*)"
+)
 _LOCK = ".lock"
 
 

@@ -15,6 +15,7 @@ from convo_cli.data.unchanged import read_unchanged
 from convo_cli.errors import DataError
 from convo_cli.events import Emit, Notice, Progress
 from convo_cli.prepare.earlier import EarlierStore, find_encoded
+from convo_cli.prepare.inputs import Inputs
 from convo_cli.prepare.preflight import check_targets
 from convo_cli.runs.provenance.run_info import DataFile
 from convo_cli.text.encoder import DialogueEncoder
@@ -25,11 +26,10 @@ _CHECKED_DIALOGUES = 64  # rendered by transformers as well, and read back
 
 
 def encode_files(
+    inputs: Inputs,
     files: Sequence[DataFile],
-    config: RunConfig,
     encoder: DialogueEncoder,
     found: ProblemSink,
-    emit: Emit,
     *,
     omissions: Sequence[Omissions] | None = None,
     stage: str,
@@ -44,6 +44,7 @@ def encode_files(
     same. ModelError where transformers would render the first dialogues otherwise than training does, FileChangedError
     where a file is no longer the one that was hashed.
     """
+    config, emit = inputs.config, inputs.emit
     paths = [file.path for file in files]
 
     def tasks(stream: Iterator[Dialogue]) -> Iterator[Callable[[], list[tuple[Dialogue, Encoded | Problem]]]]:

@@ -22,17 +22,12 @@ from convo_cli.data.omissions import Omissions, report_omissions
 from convo_cli.data.unchanged import read_unchanged
 from convo_cli.errors import CheckpointError, DataError
 from convo_cli.events import Emit, Notice, Progress
-from convo_cli.prepare.cache import Cache
 from convo_cli.prepare.earlier import REFUSED, TOKENS, find_earlier
 from convo_cli.prepare.encode import encode_files, trains_on_users
-from convo_cli.prepare.preflight import (
-    PreflightError,
-    Refusals,
-    advice_for_long_turns,
-    warn_of_leaks,
-)
+from convo_cli.prepare.inputs import Inputs
+from convo_cli.prepare.preflight import PreflightError, Refusals, advice_for_long_turns, warn_of_leaks
 from convo_cli.prepare.stored import open_stored, write_omissions
-from convo_cli.runs.provenance.run_info import DataFile, DataFiles
+from convo_cli.runs.provenance.run_info import DataFile
 from convo_cli.text.contract import contract_of
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.readback import reloadable
@@ -49,7 +44,6 @@ from convo_cli.text.tokenizers.trained import (
 from convo_cli.text.tokenizers.vocabulary import num_ids
 from convo_cli.tokens.store import TokenStore, write
 
-_FORMAT = 6  # of what is cached; a change to how text becomes ids and targets needs another number
 _NAMED = 5  # dialogues left out, in a notice
 
 
@@ -70,15 +64,16 @@ class PreparedData:
     validation: TokenStore | None
 
 
-def build_encoder(config: RunConfig, files: DataFiles, cache: Cache, emit: Emit) -> PreparedText:
+def build_encoder(inputs: Inputs) -> PreparedText:
     """The pretrained model's tokenizer, or one trained on the training dialogues, with the template's tokens added."""
+    config, emit = inputs.config, inputs.emit
     spiece, origin = None, config.model.origin
     if isinstance(origin, PretrainedModel):
         folder = local_folder(origin.source, origin.revision)
         tokenizer = load_tokenizer(folder, origin.source)
         keep_special_tokens_whole(tokenizer)
     else:
-        spiece = _spiece(config, files, cache, emit)
+        spiece = _spiece(inputs)
         tokenizer = from_sentencepiece(spiece)
         if len(tokenizer) < config.tokenizer.vocab_size:
             emit(
@@ -103,19 +98,18 @@ def build_encoder(config: RunConfig, files: DataFiles, cache: Cache, emit: Emit)
     return PreparedText(encoder, spiece, len(new))
 
 
-def prepare_data(
-    config: RunConfig, files: DataFiles, encoder: DialogueEncoder, cache: Cache, emit: Emit, *, max_listed: int = 5
-) -> PreparedData:
+def prepare_data(inputs: Inputs, encoder: DialogueEncoder, *, max_listed: int = 5) -> PreparedData:
     """The pre-flight: encode the training and validation data, or map what was encoded before.
 
     Raises PreflightError where dialogues cannot be trained on, with the first ``max_listed`` of each kind, and
     ModelError where transformers would render the first dialogues otherwise than training does.
     """
+    config, cache, emit = inputs.config, inputs.cache, inputs.emit
 
     def store(files: Sequence[DataFile], what: str, max_dialogues: int | None) -> TokenStore:
         contract = contract_of(encoder).model_dump(exclude={"max_length"})
         key = {
-            **_reading(config, files),
+            **inputs.reading(files),
             "packages": {"convo": __version__, **{name: version(name) for name in ("tokenizers", "transformers")}},
             "contract": contract,
             "train_on": config.dialogue.train_on,
@@ -129,7 +123,7 @@ def prepare_data(
             refusals = Refusals(max_listed)
             omissions = [Omissions() for _ in files]
             chunks = encode_files(
-                files, config, encoder, refusals, emit, omissions=omissions,
+                inputs, files, encoder, refusals, omissions=omissions,
                 stage=f"encoding {what} data", max_dialogues=max_dialogues, total=_num_lines(files, max_dialogues),
                 earlier=find_earlier(cache, key, num_ids=size, num_files=len(files)),
             )  # fmt: skip
@@ -152,12 +146,12 @@ def prepare_data(
     refused: list[ProblemGroup] = []
     needed = 0
     try:
-        train = store(files.train, "training", None)
+        train = store(inputs.files.train, "training", None)
     except PreflightError as error:
         refused, needed = [*error.groups], error.needed
     try:
-        if files.validation:
-            validation = store(files.validation, "validation", config.evaluation.max_dialogues)
+        if inputs.files.validation:
+            validation = store(inputs.files.validation, "validation", config.evaluation.max_dialogues)
     except PreflightError as error:
         refused, needed = [*refused, *error.groups], max(needed, error.needed)
     if train is None or refused:
@@ -196,18 +190,20 @@ def _context(config: RunConfig) -> int | None:
     return read_context_length(origin.source, origin.revision)
 
 
-def _spiece(config: RunConfig, files: DataFiles, cache: Cache, emit: Emit) -> bytes:
+def _spiece(inputs: Inputs) -> bytes:
+    config, files, cache = inputs.config, inputs.files.train, inputs.cache
+
     def make(folder: Path) -> None:
-        emit(Progress("training the tokenizer", 0))
+        inputs.emit(Progress("training the tokenizer", 0))
         (folder / SPIECE_FILE).write_bytes(in_background(train))
 
     def train() -> bytes:
-        with read_unchanged(files.train, config.data) as dialogues:
+        with read_unchanged(files, config.data) as dialogues:
             texts = (turn.text for dialogue in dialogues for turn in dialogue.turns)
             return train_sentencepiece(texts, config.tokenizer)
 
     key = {
-        **_reading(config, files.train),
+        **inputs.reading(files),
         "packages": {"sentencepiece": version("sentencepiece")},
         "tokenizer": config.tokenizer.model_dump(),
     }
@@ -224,17 +220,6 @@ def _spiece(config: RunConfig, files: DataFiles, cache: Cache, emit: Emit) -> by
         return spiece
 
     return cache.get("tokenizer", key, make, open_)[0]
-
-
-def _reading(config: RunConfig, files: Sequence[DataFile]) -> dict[str, object]:
-    """What decides which dialogues are read from the files."""
-    return {
-        "format": _FORMAT,
-        "files": [file.sha256 for file in files],
-        "first_speaker": config.data.first_speaker,
-        "speakers": config.data.speakers.model_dump(),
-        "reasoning": config.data.reasoning,
-    }
 
 
 def _num_lines(files: Sequence[DataFile], most: int | None) -> int | None:

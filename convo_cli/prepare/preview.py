@@ -9,6 +9,7 @@ from convo_cli.config.schema import RunConfig
 from convo_cli.data.checks.report import Spread
 from convo_cli.events import Emit, TokenCounts
 from convo_cli.prepare.cache import Cache
+from convo_cli.prepare.inputs import Inputs
 from convo_cli.prepare.preflight import count_tokens, tokens_per_dialogue
 from convo_cli.prepare.prepare import PreparedData, build_encoder, prepare_data
 from convo_cli.runs.provenance.run_info import DataFiles, with_hashed_data
@@ -45,8 +46,9 @@ def preview(config: RunConfig, emit: Emit, *, home: Path | None, max_listed: int
     cache = Cache(home, emit)
 
     def prepare(files: DataFiles) -> tuple[DialogueEncoder, PreparedData]:
-        encoder = build_encoder(config, files, cache, emit).encoder
-        return encoder, prepare_data(config, files, encoder, cache, emit, max_listed=max_listed)
+        inputs = Inputs(config, files, cache, emit)
+        encoder = build_encoder(inputs).encoder
+        return encoder, prepare_data(inputs, encoder, max_listed=max_listed)
 
     encoder, data = with_hashed_data(config.data, prepare, emit)
     train = data.train

@@ -13,6 +13,7 @@ from convo_cli.data.problems import Problem
 from convo_cli.data.repair.dialogues import Judge
 from convo_cli.prepare.cache import Cache
 from convo_cli.prepare.encode import encode, to_store
+from convo_cli.prepare.inputs import Inputs
 from convo_cli.prepare.prepare import build_encoder
 from convo_cli.runs.provenance.run_info import DataFiles, read_data_files
 
@@ -46,7 +47,7 @@ def judge_of(config: RunConfig, repair: Repair) -> Judge | None:
 
 def _judge(config: RunConfig, files: DataFiles, refused: dict[tuple[Turn, ...], Problem]) -> Judge:
     """A judge with the encoder of a run on these files, which also refuses what is ``refused`` already."""
-    encoder = build_encoder(config, files, Cache(None, _ignore), _ignore).encoder
+    encoder = build_encoder(Inputs(config, files, Cache(None, _ignore), _ignore)).encoder
 
     def judge(turns: Sequence[Turn]) -> Problem | None:
         dialogue = Dialogue(tuple(turns))

@@ -28,24 +28,23 @@ _VARIABLES = (
 """Variables by which the math libraries choose other kernels."""
 
 
-def first_machine(config: RunConfig) -> Machine:
-    """The machine of a new run, as its config says; ``auto`` is the best device here."""
-    device = choose_device(config.training.device)
-    return _machine(config, device, choose_precision(config.training.precision, device))
+def choose_machine(info: RunInfo | None, config: RunConfig, emit: Emit) -> Machine:
+    """Choose device and precision: those of the config in a new run, those that a resumed one began with.
 
-
-def resumed_machine(info: RunInfo, config: RunConfig, emit: Emit) -> Machine:
-    """The machine of a resumed run: the one it began with, unless the user asks for another or it is not here.
-
-    Sets the number of CPU threads. Raises UsageError where the device that the config names is not here.
+    ``info`` is run.json of a resumed run, whose number of CPU threads is set. A resumed run gets other ones where the
+    user asks for them or the device is not here. UsageError where the device that the config names is not here.
     """
-    stored, before, now = info.execution, info.config.training, config.training
-    device = choose_device(now.device) if now.device != before.device else _stored_device(stored, now, emit)
-    precision = stored.precision
-    if now.precision != before.precision or device.type != torch.device(stored.device).type:
-        precision = choose_precision(now.precision, device)
-    _set_threads(stored.num_threads, os.environ, emit)
-    return _machine(config, device, precision)
+    wanted, precision = config.training, None
+    if info is None or wanted.device != info.config.training.device:
+        device = choose_device(wanted.device)
+    else:
+        device = _stored_device(info.execution, wanted, emit)
+    if info is not None:
+        stored = info.execution
+        if wanted.precision == info.config.training.precision and device.type == torch.device(stored.device).type:
+            precision = stored.precision
+        _set_threads(stored.num_threads, os.environ, emit)
+    return _machine(config, device, precision or choose_precision(wanted.precision, device))
 
 
 def execution_of(machine: Machine, batching: Batching) -> Execution:

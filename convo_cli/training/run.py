@@ -17,6 +17,7 @@ from convo_cli.config.schema import PretrainedModel, RunConfig
 from convo_cli.errors import CheckpointError, UsageError, typeable
 from convo_cli.events import Emit, EvaluationDone, Notice
 from convo_cli.prepare.cache import Cache
+from convo_cli.prepare.inputs import Inputs
 from convo_cli.runs.begin import begun
 from convo_cli.runs.checkpoints import Found, Which, find_checkpoint, point_and_prune
 from convo_cli.runs.directory import RunDirectory, existing_run, require_new
@@ -72,7 +73,7 @@ def start_run(config: RunConfig, emit: Emit) -> RunResult:
             cache = Cache(run.path.parent, emit)
 
             def prepare(files: DataFiles) -> tuple[DataFiles, Parts, TrainState]:
-                return files, *build_new(config, files, cache, emit)
+                return files, *build_new(Inputs(config, files, cache, emit))
 
             files, parts, state = with_hashed_data(config.data, prepare, emit)
             if base_folder is not None:
@@ -186,7 +187,8 @@ def _load(
     if fork is None:
         remove_leftovers(run.path)
         remove_leftovers(run.checkpoints, below=run.path)
-    parts, state = build_from(found.path, config, info, files, Cache(run.path.resolve().parent, emit), emit)
+    cache = Cache(run.path.resolve().parent, emit)
+    parts, state = build_from(found.path, info, Inputs(config, files, cache, emit))
     found.files.require_unchanged()
     if state.run_id != info.run_id:
         raise CheckpointError(

@@ -230,14 +230,15 @@ def test_a_hub_models_branch_that_moves_meanwhile_does_not_mix_two_commits(work,
 def test_a_loaded_model_and_optimizer_do_not_change_with_their_files(work):
     from convo_cli.config.load import load_config
     from convo_cli.prepare.cache import Cache
+    from convo_cli.prepare.inputs import Inputs
     from convo_cli.runs.directory import RunDirectory
     from convo_cli.runs.provenance.run_info import read_data_files, read_run_info
     from convo_cli.training.build import build_from
 
     run = RunDirectory(work / "runs/tiny")
     folder, config = run.path / STEP_6, load_config(run.config)
-    files, cache = read_data_files(config.data), Cache(run.path.parent, print)
-    _, state = build_from(folder, config, read_run_info(run), files, cache, lambda event: None)
+    inputs = Inputs(config, read_data_files(config.data), Cache(run.path.parent, print), print)
+    _, state = build_from(folder, read_run_info(run), inputs)
     tensors = [
         *state.model.parameters(),
         *(value for each in state.optimizer.state.values() for value in each.values()),

@@ -5,6 +5,7 @@ Anyone who can write into the cache can seal it again, so every forged store her
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -14,10 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from convo_cli.data.dialogue import Dialogue, Turn
+from convo_cli.data.references import reference_index
 from convo_cli.errors import CheckpointError
 from convo_cli.events import Notice
 from convo_cli.prepare.cache import NAME, Cache
+from convo_cli.prepare.inputs import Inputs
 from convo_cli.prepare.prepare import build_encoder, prepare_data
+from convo_cli.prepare.reply_dialogues import find_reply_dialogues
 from convo_cli.runs.provenance.run_info import read_data_files
 from convo_cli.tokens.store import LEFT_OUT, Encoded, Example, TokenStore, write
 from convo_cli.tokens.store_check import require_valid_store
@@ -165,10 +169,9 @@ def test_each_kind_of_forgery_is_refused(folder, name, index, value):
 
 
 def prepare(config, emit):
-    cache = Cache(Path(config.output_dir), emit)
-    files = read_data_files(config.data)
-    text = build_encoder(config, files, cache, emit)
-    return text.encoder, prepare_data(config, files, text.encoder, cache, emit)
+    inputs = Inputs(config, read_data_files(config.data), Cache(Path(config.output_dir), emit), emit)
+    encoder = build_encoder(inputs).encoder
+    return encoder, prepare_data(inputs, encoder)
 
 
 def content(data):
@@ -246,3 +249,69 @@ def test_a_tokenizer_with_more_tokens_than_were_asked_for_is_made_again(tiny_con
     seal_again(folder)
     encoder, _ = prepare(config, told.append)
     assert len(encoder.tokenizer) < 720
+
+
+# The dialogues that get a reply
+
+
+def said(*turns):
+    return json.dumps([{"turns": [{"role": role, "text": text} for role, text in turns], "line": 1}]).encode()
+
+
+FORGED_DIALOGUES = {
+    "nothing": b"",
+    "no UTF-8": b'"\xff"',
+    "half of a surrogate pair": said(("user", "a"), ("assistant", "\ud800")),
+    "another type": b'{"turns": []}',
+    "an unknown role": said(("user", "a"), ("root", "b")),
+    "a text that is a number": b'[{"turns": [{"role": "user", "text": 1}]}]',
+    "no turn": said(),
+    "nothing to score": said(("user", "a"), ("user", "b")),
+    "a turn without text": said(("user", " "), ("assistant", "b")),
+    "a system turn in the middle": said(("user", "a"), ("system", "s"), ("user", "a"), ("assistant", "b")),
+    "more than were asked for": json.dumps(3 * json.loads(said(("user", "a"), ("assistant", "b")))).encode(),
+    "deep nesting": b"[" * 10**5,
+}
+
+
+@pytest.mark.parametrize("content", FORGED_DIALOGUES.values(), ids=FORGED_DIALOGUES)
+def test_forged_reply_dialogues_are_chosen_again_with_a_warning(tiny_config, tmp_path, content):
+    told = []
+    config = tiny_config(evaluation={"reply_dialogues": 2})
+    inputs = Inputs(config, read_data_files(config.data), Cache(tmp_path / "runs", told.append), told.append)
+    before = find_reply_dialogues(inputs)
+    assert len(before) == 2
+    (folder,) = (tmp_path / "runs" / NAME).glob("replies-*[0-9a-f]")
+    (folder / "dialogues.json").write_bytes(content)
+    seal_again(folder)
+    assert find_reply_dialogues(inputs) == before
+    (warning,) = [event.message for event in told if isinstance(event, Notice) and event.is_warning]
+    assert warning.endswith("it is created again")
+
+
+@given(
+    turns=st.lists(
+        st.tuples(st.sampled_from(["system", "user", "assistant"]), st.text(max_size=3), st.booleans()), max_size=4
+    ),
+    line=st.integers(-(2**63), 2**63 - 1),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+def test_reply_dialogues_that_are_accepted_can_be_answered(turns, line, tiny_config, tmp_path, make_encoder):
+    shutil.rmtree(tmp_path / "runs", ignore_errors=True)
+    config = tiny_config(evaluation={"reply_dialogues": 2})
+    inputs = Inputs(config, read_data_files(config.data), Cache(tmp_path / "runs", ignored), ignored)
+    before = find_reply_dialogues(inputs)
+    (folder,) = (tmp_path / "runs" / NAME).glob("replies-*[0-9a-f]")
+    forged = [{"role": role, "text": text, "is_trained": is_trained} for role, text, is_trained in turns]
+    (folder / "dialogues.json").write_text(json.dumps([{"turns": forged, "line": line}]))
+    seal_again(folder)
+    found = find_reply_dialogues(inputs)
+    if found != before:
+        (dialogue,) = found
+        index = reference_index(dialogue.turns)
+        assert index is not None
+        assert make_encoder().prompt(dialogue.turns[:index], max_new_tokens=8).ids
+
+
+def ignored(event):
+    pass

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from convo_cli.data import decompress, reader
 from convo_cli.errors import DataError
 from convo_cli.prepare.cache import Cache
+from convo_cli.prepare.inputs import Inputs
 from convo_cli.prepare.prepare import build_encoder, prepare_data
 from convo_cli.runs.provenance.run_info import with_hashed_data
 from tests.conftest import SAMPLE_DATA
@@ -81,8 +82,9 @@ def prepare(config, home, events):
     cache = Cache(home, events.append)
 
     def use(files):
-        text = build_encoder(config, files, cache, events.append)
-        data = prepare_data(config, files, text.encoder, cache, events.append)
+        inputs = Inputs(config, files, cache, events.append)
+        text = build_encoder(inputs)
+        data = prepare_data(inputs, text.encoder)
         return files.train[0].sha256, text.spiece, columns(data.train)
 
     return with_hashed_data(config.data, use, events.append)

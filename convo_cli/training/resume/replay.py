@@ -18,6 +18,7 @@ from convo_cli.errors import ConvoError, typeable
 from convo_cli.events import Emit, Event, Notice, Progress, StepDone
 from convo_cli.model.loss import Batch
 from convo_cli.prepare.cache import Cache
+from convo_cli.prepare.inputs import Inputs
 from convo_cli.runs.checkpoints import read_state
 from convo_cli.runs.directory import RunDirectory, existing_run
 from convo_cli.runs.lock import locked
@@ -183,7 +184,7 @@ class _Proof:
         """The parts and the state of a checkpoint; changes are recorded in ``info``."""
         emit, self.hearing = self.hearing, _mute
         cache, step = Cache(self.run.path.resolve().parent, emit), read_state(self.newest.path).progress.step
-        parts, state = build_from(checkpoint, self.config, self.info, self.files, cache, emit)
+        parts, state = build_from(checkpoint, self.info, Inputs(self.config, self.files, cache, emit))
         state.is_evaluated = True  # the evaluation of these weights is no step, and is counted before they are saved
         self.info = resumed_info(self.info, self.accepted, self.config, parts.execution, step=step, emit=emit)
         return parts, state

@@ -12,6 +12,7 @@ from convo_cli.data.reader import read_dialogues
 from convo_cli.errors import DataError, ModelError
 from convo_cli.events import Notice, Progress
 from convo_cli.prepare.cache import Cache
+from convo_cli.prepare.inputs import Inputs
 from convo_cli.prepare.preflight import PreflightError, advice_for_long_turns, count_tokens
 from convo_cli.prepare.prepare import build_encoder, prepare_data
 from convo_cli.runs.provenance.run_info import read_data_files
@@ -48,9 +49,8 @@ def notices(events):
 @pytest.fixture
 def build(tmp_path, events):
     def build_with_cache(config):
-        return build_encoder(
-            config, read_data_files(config.data), Cache(tmp_path / "runs", events.append), events.append
-        )
+        cache = Cache(tmp_path / "runs", events.append)
+        return build_encoder(Inputs(config, read_data_files(config.data), cache, events.append))
 
     return build_with_cache
 
@@ -104,7 +104,7 @@ def prepare(tmp_path, events):
 
     def prepare_with_cache(config, encoder):
         cache = Cache(tmp_path / "runs", events.append)
-        return prepare_data(config, read_data_files(config.data), encoder, cache, events.append)
+        return prepare_data(Inputs(config, read_data_files(config.data), cache, events.append), encoder)
 
     return prepare_with_cache
 
@@ -368,7 +368,8 @@ def test_only_what_another_setting_changes_is_encoded_again_and_the_store_is_the
         lines.clear()
         try:
             cache = Cache(tmp_path / home, ignore)
-            prepare_data(config, read_data_files(config.data), make_encoder(max_length=max_length), cache, ignore)
+            inputs = Inputs(config, read_data_files(config.data), cache, ignore)
+            prepare_data(inputs, make_encoder(max_length=max_length))
         except PreflightError as error:
             return str(error), [group.problems for group in error.groups]
         return {

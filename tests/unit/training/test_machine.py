@@ -16,7 +16,7 @@ from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.provenance.run_info import RunInfo, read_run_info, write_provenance
 from convo_cli.training import build
 from convo_cli.training import machine as module
-from convo_cli.training.machine import resumed_machine
+from convo_cli.training.machine import choose_machine
 from convo_cli.training.run import resume_run, start_run
 
 
@@ -145,25 +145,25 @@ def test_a_digit_of_run_json_that_changed_is_not_taken_in_silence(run):
 def test_a_run_that_began_on_the_cpu_stays_there_where_a_gpu_is_there_now(machine, info, ignore):
     machine(cuda=1)
     notices = []
-    found = resumed_machine(info, info.config, notices.append)
+    found = choose_machine(info, info.config, notices.append)
     assert (found.device, found.precision) == ("cpu", "fp32")
     (notice,) = notices
     assert "continues on cpu, where it began; --set training.device=cuda continues on GPU X" in notice.message
-    found = resumed_machine(*changed(info, "training.device=cuda"), ignore)
+    found = choose_machine(*changed(info, "training.device=cuda"), ignore)
     assert (found.device, found.device_name, found.precision) == ("cuda:0", "GPU X", "bf16")
 
 
 def test_the_precision_that_auto_meant_at_the_start_is_used_on_the_same_kind_of_device(machine, info, ignore):
     machine(cuda=2, capability=(9, 0))
     old, config = changed(info, device="cuda:1", device_name="GPU V", precision="fp32")
-    found = resumed_machine(old, config, ignore)
+    found = choose_machine(old, config, ignore)
     assert (found.device, found.precision) == ("cuda:1", "fp32")
-    assert resumed_machine(*changed(old, "training.precision=bf16"), ignore).precision == "bf16"
+    assert choose_machine(*changed(old, "training.precision=bf16"), ignore).precision == "bf16"
 
 
 def test_auto_takes_what_is_there_where_the_device_of_the_run_is_not(machine, info, ignore):
     machine(cuda=0)
-    found = resumed_machine(*changed(info, device="cuda:0", device_name="GPU V", precision="bf16"), ignore)
+    found = choose_machine(*changed(info, device="cuda:0", device_name="GPU V", precision="bf16"), ignore)
     assert (found.device, found.precision) == ("cpu", "fp32")
 
 
@@ -172,7 +172,7 @@ def test_a_device_that_the_config_names_is_never_replaced(machine, info, ignore)
     old, _ = changed(info, device="cuda:1", precision="fp32")
     old = old.model_copy(update={"config": apply_overrides(info.config, ["training.device=cuda:1"])})
     with pytest.raises(UsageError, match="device cuda:1: this machine has 1 CUDA devices"):
-        resumed_machine(old, old.config, ignore)
+        choose_machine(old, old.config, ignore)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -51,6 +52,18 @@ def test_an_exact_resume_is_found_equal_with_its_evaluation_and_the_run_is_not_t
     assert {name: v for name, v in snapshot(run.path).items() if name != ".lock"} == {
         name: v for name, v in before.items() if name != ".lock"
     }
+
+
+def test_the_validation_data_is_not_read_again(run, ignore, monkeypatch):
+    """Tokens and reply dialogues come from the cache, which stays where the run was trained."""
+    shutil.copytree(run.path, again := Path(load_config(run.config).output_dir) / "again")
+
+    def fail(*arguments):
+        raise AssertionError(arguments)
+
+    for module in ("prepare.reply_dialogues", "prepare.encode"):
+        monkeypatch.setattr(f"convo_cli.{module}.read_unchanged", fail)
+    assert proof(RunDirectory(again), ignore).difference is None
 
 
 def test_a_key_that_is_settled_in_the_checkpoints_is_refused(run, ignore):

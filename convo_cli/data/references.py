@@ -1,0 +1,33 @@
+"""References of generated replies: the turn of a dialogue that a reply is scored against, and a choice of dialogues."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+
+from convo_cli.data.dialogue import Dialogue, Turn
+
+
+def reference_index(turns: Sequence[Turn]) -> int | None:
+    """The last assistant turn that answers something and that the data does not exclude; None where there is none."""
+    candidates = [
+        k
+        for k in range(1, len(turns))
+        if turns[k].role == "assistant" and turns[k].is_trained and turns[k - 1].role != "system"
+    ]
+    return candidates[-1] if candidates else None
+
+
+def choose_dialogues(dialogues: Iterable[Dialogue], count: int, seed: int) -> list[Dialogue]:
+    """A fixed random choice of dialogues that have a reference, in one pass and bounded memory; 0 reads nothing."""
+    if not count:
+        return []
+    chosen: list[tuple[int, Dialogue]] = []
+    rng = random.Random(seed)
+    candidates = (dialogue for dialogue in dialogues if reference_index(dialogue.turns) is not None)
+    for position, dialogue in enumerate(candidates):  # reservoir sampling (Vitter 1985, algorithm R)
+        if position < count:
+            chosen.append((position, dialogue))
+        elif (slot := rng.randrange(position + 1)) < count:
+            chosen[slot] = (position, dialogue)
+    return [dialogue for _, dialogue in sorted(chosen, key=lambda pair: pair[0])]

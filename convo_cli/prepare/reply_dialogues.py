@@ -1,0 +1,60 @@
+"""The validation dialogues that get a generated reply, kept in the cache and checked when they are opened."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from convo_cli import __version__
+from convo_cli.data.dialogue import Dialogue
+from convo_cli.data.references import choose_dialogues, reference_index
+from convo_cli.data.unchanged import read_unchanged
+from convo_cli.errors import CheckpointError
+from convo_cli.prepare.inputs import Inputs
+
+REPLIES = "replies"
+"""Kind of the cache."""
+_FILE = "dialogues.json"
+
+
+def find_reply_dialogues(inputs: Inputs) -> tuple[Dialogue, ...]:
+    """Choose `evaluation.reply_dialogues` of the validation data, or open what an earlier run chose of the same data.
+
+    Their ``file`` is empty, because equal data may have another path. With none to choose, no file is read.
+    FileChangedError where a validation file is no longer the one that was hashed.
+    """
+    config, files, cache = inputs.config, inputs.files.validation, inputs.cache
+    count = config.evaluation.reply_dialogues
+    if not files or not count:
+        return ()
+
+    def make(folder: Path) -> None:
+        with read_unchanged(files, config.data) as dialogues:
+            chosen = choose_dialogues(dialogues, count, config.seed)
+        (folder / _FILE).write_bytes(msgspec.json.encode([replace(one, file="") for one in chosen]))
+
+    def open_(folder: Path) -> tuple[Dialogue, ...]:
+        with open(folder / _FILE, "rb", opener=cache.opener) as file:
+            return _read(file.read(), folder, count)
+
+    key = {**inputs.reading(files), "packages": {"convo": __version__}, "count": count, "seed": config.seed}
+    return cache.get(REPLIES, key, make, open_)[0]
+
+
+def _read(content: bytes, folder: Path, count: int) -> tuple[Dialogue, ...]:
+    """Decode the dialogues; CheckpointError where they cannot have been chosen."""
+    try:
+        dialogues = msgspec.json.decode(content, type=tuple[Dialogue, ...])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise CheckpointError(f"{folder / _FILE}: {error}") from error
+    if len(dialogues) > count or not all(map(_may_be_chosen, dialogues)):
+        raise CheckpointError(f"{folder / _FILE}: more than {count:,} dialogues, or one that the reader refuses")
+    return dialogues
+
+
+def _may_be_chosen(dialogue: Dialogue) -> bool:
+    has_text = all(turn.text.strip() for turn in dialogue.turns)
+    is_ordered = all(turn.role != "system" for turn in dialogue.turns[1:])
+    return has_text and is_ordered and reference_index(dialogue.turns) is not None
