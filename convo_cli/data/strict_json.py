@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -67,17 +68,30 @@ def decode(raw: bytes, found: ProblemSink) -> Any:
     return value
 
 
-def locate(raw: bytes, path: str) -> int:
-    """The column at which the value at ``path`` begins in a line that `decode` accepted; 1 where there is none."""
-    scanner = _Scanner(raw, lambda problem: None, wanted=path)
-    scanner.scan()
-    return scanner.column
+def locate(raw: bytes, paths: Iterable[str]) -> dict[str, int]:
+    """The columns at which the values at ``paths`` begin in a line that `decode` accepted, found in one scan.
+
+    A path that is not there has column 1.
+    """
+    columns = dict.fromkeys(paths, 1)
+    if columns:
+        scanner = _Scanner(raw, lambda problem: None, wanted=set(columns))
+        scanner.scan()
+        columns |= scanner.columns
+    return columns
 
 
 def place(problem: Problem, file: str, line: int, raw: bytes) -> Problem:
     """The problem with its file and line, and with its column looked up where only the path was known."""
-    column = problem.column or locate(raw, problem.path)
-    return Problem(problem.code, problem.message, problem.path, column, line, file)
+    return place_all([problem], file, line, raw)[0]
+
+
+def place_all(problems: Sequence[Problem], file: str, line: int, raw: bytes) -> list[Problem]:
+    """Do the same for all problems of a line: the time of one scan, and not of one scan for each."""
+    columns = locate(raw, (problem.path for problem in problems if not problem.column))
+    return [
+        Problem(each.code, each.message, each.path, each.column or columns[each.path], line, file) for each in problems
+    ]
 
 
 def read(raw: bytes) -> Any:
@@ -119,14 +133,14 @@ class _EndOfScanError(Exception):
 
 
 class _Scanner:
-    """Walks one line and reports its faults, or looks for the column of one path."""
+    """Walks one line and reports its faults, or looks for the columns of some paths."""
 
-    def __init__(self, raw: bytes, found: ProblemSink, wanted: str | None = None) -> None:
+    def __init__(self, raw: bytes, found: ProblemSink, wanted: set[str] | None = None) -> None:
         # Bytes that are not UTF-8 become U+DC80 to U+DCFF, which valid UTF-8 never gives: one column each.
         self.text = raw.decode("utf-8", "surrogateescape")
         self.found = found
         self.wanted = wanted
-        self.column = 1
+        self.columns: dict[str, int] = {}
         self.is_refused = False
 
     def scan(self) -> None:
@@ -145,9 +159,11 @@ class _Scanner:
 
     def _value(self, at: int, path: str, depth: int) -> int:
         """Check the value that begins at ``at`` and return where it ends."""
-        if path == self.wanted:
-            self.column = at + 1
-            raise _EndOfScanError
+        if self.wanted and path in self.wanted:
+            self.wanted.remove(path)
+            self.columns[path] = at + 1
+            if not self.wanted:
+                raise _EndOfScanError
         char = self.text[at : at + 1]
         if char in ("[", "{"):
             if depth == MAX_DEPTH:

@@ -18,7 +18,7 @@ from convo_cli.data.repair.repairs import REPAIRS
 from convo_cli.data.repair.values import repair_value
 from convo_cli.data.shapes.formats import read_value
 from convo_cli.data.shapes.known_keys import misspelt
-from convo_cli.data.strict_json import decode, place
+from convo_cli.data.strict_json import decode, place_all
 
 Judge: TypeAlias = Callable[[Sequence[Turn]], Problem | None]
 """Returns the problem for which a config refuses a dialogue that has no error of its own; None where it accepts it."""
@@ -60,7 +60,7 @@ class DialogueRepair:
         return RepairedDialogue(repaired.encode(), repairs, error and replace(error, column=1))
 
     def problems(self, raw: bytes, file: str, line: int) -> list[Problem]:
-        """Return all problems of the line by itself; only the first of each code has a column."""
+        """Return all problems of the line by itself."""
         problems: list[Problem] = []
         value = decode(raw, problems.append)
         reading = None if value is msgspec.UNSET else read_value(value, self._data_config, problems.append)
@@ -75,11 +75,7 @@ class DialogueRepair:
                 refused = self._judge([turn for _, turn in reading.turns])
                 problems += [] if refused is None else [refused]
             problems += suspect_turns(reading.turns)
-        first = set(map(id, first_of_each(problems)))  # placing one means reading the line again
-        return [
-            place(problem, file, line, raw) if id(problem) in first else replace(problem, file=file, line=line)
-            for problem in problems
-        ]
+        return place_all(problems, file, line, raw)
 
 
 def first_of_each(problems: list[Problem]) -> list[Problem]:

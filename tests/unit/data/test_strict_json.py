@@ -125,16 +125,20 @@ def test_any_bytes_are_a_value_or_a_problem_that_lies_in_the_line(raw: bytes) ->
 
 
 @given(VALUES, st.booleans())
-def test_locate_finds_the_column_of_every_path(value: Any, is_ascii: bool) -> None:
+def test_locate_finds_the_columns_of_all_paths_in_one_scan(value: Any, is_ascii: bool) -> None:
     line = "  " + json.dumps(value, ensure_ascii=is_ascii)
+    values: dict[str, Any] = {}
 
-    def check(value: Any, path: str) -> None:
-        found, _ = json.JSONDecoder().raw_decode(line, locate(line.encode(), path) - 1)
-        assert found == value
+    def collect(value: Any, path: str) -> None:
+        values[path] = value
         for index, child in enumerate(value if isinstance(value, list) else ()):
-            check(child, f"{path}[{index}]")
+            collect(child, f"{path}[{index}]")
 
-    check(value, "$")
+    collect(value, "$")
+    for paths in (list(values), [list(values)[-1]]):
+        for path, column in locate(line.encode(), paths).items():
+            found, _ = json.JSONDecoder().raw_decode(line, column - 1)
+            assert found == values[path]
 
 
 @pytest.mark.parametrize(
@@ -208,4 +212,4 @@ def test_newlines_and_tabs_may_stand_in_a_text() -> None:
 
 
 def test_a_path_that_is_not_there_is_located_at_the_start_of_the_line() -> None:
-    assert locate(b'["a"]', "$.b") == 1
+    assert locate(b'["a"]', ["$.b"]) == {"$.b": 1}

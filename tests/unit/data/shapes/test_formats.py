@@ -244,8 +244,8 @@ def test_any_value_is_a_dialogue_or_a_problem_whose_path_exists(value: Any) -> N
     assert (dialogue is None) == bool(problems)
     line = json.dumps({"wrapped": value})
     for problem in problems:
-        start = locate(line.encode(), problem.path.replace("$", "$.wrapped", 1)) - 1
-        assert start >= line.index(":")
+        path = problem.path.replace("$", "$.wrapped", 1)
+        assert locate(line.encode(), [path])[path] > line.index(":")
     if dialogue is not None:
         assert dialogue.turns
         assert all(turn.text and turn.text == turn.text.strip() for turn in dialogue.turns)
@@ -257,8 +257,9 @@ def test_the_path_of_a_turn_leads_to_its_text(turns: list[Turn]) -> None:
     line = json.dumps({"messages": [{"role": turn.role, "content": turn.text} for turn in turns]})
     reading = read_value(json.loads(line), CONFIG)
     assert reading is not None
+    columns = locate(line.encode(), (path for path, _ in reading.turns))
     for path, turn in reading.turns:
-        text, _ = json.JSONDecoder().raw_decode(line, locate(line.encode(), path) - 1)
+        text, _ = json.JSONDecoder().raw_decode(line, columns[path] - 1)
         assert text == turn.text
 
 
