@@ -16,7 +16,8 @@ from transformers.generation.streamers import BaseStreamer
 from convo_cli.config.schema import GenerationSettings
 from convo_cli.data.dialogue import Turn
 from convo_cli.errors import ModelError, first_line, is_out_of_memory
-from convo_cli.text.encoder import DialogueEncoder, StreamDecoder
+from convo_cli.text.encoder import DialogueEncoder
+from convo_cli.text.streaming import StreamDecoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -9,39 +9,30 @@ Shapes: an example is two arrays of length T.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain, pairwise
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
-
-from tokenizers import AddedToken, Tokenizer
 
 from convo_cli.config.schema import LongTurns, TrainOn
 from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.data.problems import Problem, ProblemError
 from convo_cli.errors import DataError, ModelError
 from convo_cli.text.bounded.rendering import render_ids
-from convo_cli.text.cutting import earliest_start, is_folded, num_system_turns, search
+from convo_cli.text.cutting import search
 from convo_cli.text.pieces import Piece, Rendering, Template, special_tokens
+from convo_cli.text.prompt import Prompt, fit_prompt
+from convo_cli.text.streaming import StreamDecoder
 from convo_cli.text.tokenizers.panics import no_panics
-from convo_cli.text.tokenizers.vocabulary import TokenFinder, without_spellings
+from convo_cli.text.tokenizers.plain_text import plain_text_backend
+from convo_cli.text.tokenizers.vocabulary import TokenFinder
 from convo_cli.tokens.store import Encoded, Example
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+# Rendered once: the special tokens of a template are those that it writes here.
 _PROBE = (Turn("user", "a"), Turn("assistant", "b"))
 _NO_IDS: Sequence[int] = ()
-_BYTE_PIECE = re.compile("<0x[0-9A-F]{2}>")  # SentencePiece's spelling of a byte
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """Ids that end where the reply begins; ``num_dropped`` turns at the start did not fit."""
-
-    ids: list[int]
-    num_dropped: int
 
 
 class DialogueEncoder:
@@ -56,9 +47,13 @@ class DialogueEncoder:
         self._special_ids = {token: (self._id_of(token),) for token in marked | written}
         self._finder = TokenFinder(self._special_ids)
         self._hidden_ids = frozenset(chain.from_iterable(self._special_ids.values()))
-        self._backend = _text_backend(tokenizer, written - marked, (marked | written) - {tokenizer.unk_token})
+        # A copy: the tokenizer itself must go on reading special tokens, as `require_parity` and exports need it. The
+        # unknown token is left to texts: it is the id of every text that the vocabulary cannot spell.
+        self._backend = plain_text_backend(tokenizer, written - marked, (marked | written) - {tokenizer.unk_token})
+        # Phi-3's role tokens take the white space after them, so training must not see that space either.
         self._space_eaters = {token.content for token in tokenizer.added_tokens_decoder.values() if token.rstrip}
         self.stop_ids = tuple(self._id_of(token) for token in template.stop_tokens)
+        # Any id may pad: attention masks it, and it is no target. GPT-2 and its like have no token for it.
         pad = tokenizer.pad_token_id
         self.pad_id: int = self.stop_ids[0] if pad is None else int(pad)
 
@@ -77,6 +72,7 @@ class DialogueEncoder:
         self, dialogues: Iterable[Dialogue], train_on: TrainOn = "assistant", long_turns: LongTurns = "refuse"
     ) -> list[Encoded | Problem]:
         """The examples of each dialogue, or the problem for which it is refused."""
+        # The windows of a long dialogue render the same texts again: each text is encoded once in a call.
         known: dict[str, Sequence[int]] = {}
         searches = [search(dialogue, train_on, self.max_length, long_turns) for dialogue in dialogues]
         found: dict[int, Encoded | Problem] = {}
@@ -97,33 +93,7 @@ class DialogueEncoder:
         The turns that stay are rendered as a dialogue of their own. System turns always stay. Raises DataError where
         the template refuses the turns, or the last turn alone does not fit.
         """
-        whole = self._render_prompt(turns)
-        if isinstance(whole, DataError):
-            raise whole
-        room, num_system = self.max_length - max_new_tokens, num_system_turns(turns)
-        system, spoken = turns[:num_system], turns[num_system:]
-        if len(whole.input_ids) <= room or not spoken:
-            return Prompt(whole.input_ids.tolist(), 0)
-        bounds = whole.bounds(num_system)
-        lengths = [stop - start for start, stop in pairwise(bounds)]
-        opening = sum(lengths[len(spoken) :])
-        alone = self._render_prompt(spoken[:1]) if num_system else whole
-        must_begin_with_user = is_folded(whole, alone, num_system)
-        earliest = earliest_start(lengths[: len(spoken)], room - bounds[0] - opening)
-        for first in range(min(earliest, len(spoken) - 1), len(spoken)):
-            if must_begin_with_user and spoken[first].role != "user":
-                continue
-            rendering = self._render_prompt([*system, *spoken[first:]])
-            if isinstance(rendering, Rendering) and len(rendering.input_ids) <= room:
-                return Prompt(rendering.input_ids.tolist(), first)
-        free = max(0, room - bounds[0] - opening)
-        what = "message" if free or not num_system else "system text"
-        raise DataError(
-            f"the last message is {lengths[len(spoken) - 1]} tokens, and only {free} of "
-            f"the model's {self.max_length} are free beside a reply of {max_new_tokens}"
-            + (f" and {bounds[0]} tokens of system text" if num_system else ""),
-            hint=f"shorten the {what}, or lower the reply length (max_new_tokens)",
-        )
+        return fit_prompt(turns, self._render_prompt, self.max_length, max_new_tokens)
 
     def is_special(self, token: int) -> bool:
         """Whether the id stands for no text."""
@@ -131,6 +101,8 @@ class DialogueEncoder:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of a reply; special tokens are left out."""
+        # By id, not by `skip_special_tokens`: templates also write tokens that the tokenizer does not call special. The
+        # clean-up would take the space before a full stop or "n't" out of what the model wrote.
         spoken = [token for token in ids if token not in self._hidden_ids]
         with no_panics(self.tokenizer):
             return str(self.tokenizer.decode(spoken, clean_up_tokenization_spaces=False))
@@ -159,6 +131,7 @@ class DialogueEncoder:
             pieces = self.template.render(turns)
         except DataError:
             return
+        # Nothing is shared: transformers renders the dialogue by Jinja and encodes it in one call.
         ours = [token for ids in self._encode_pieces([pieces], {})[0] for token in ids]
         theirs = render_ids(self.tokenizer, self.template.chat_template, turns)
         if ours != theirs:
@@ -196,6 +169,8 @@ class DialogueEncoder:
 
     def _contexts(self, pieces: Sequence[Piece]) -> list[str]:
         """For each piece the text from the last special token to the piece's end; '' for a special token."""
+        # A tokenizer cuts a text at its special tokens first, so the ids of what stands between two of them depend on
+        # nothing outside.
         contexts, context, eats_space = [], "", False
         for text, _, is_special, _ in pieces:
             if is_special:
@@ -228,6 +203,7 @@ class DialogueEncoder:
 
     def _encode_texts(self, texts: list[str]) -> list[list[int]]:
         with no_panics(self.tokenizer):
+            # The library spreads a batch over all cores; the fast form leaves out offsets, which nothing here reads.
             return [encoding.ids for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
 
     def _encode_text(self, text: str) -> list[int]:
@@ -236,6 +212,7 @@ class DialogueEncoder:
         return ids
 
     def _id_of(self, token: str) -> int:
+        # For a token that it lacks, a tokenizer returns the id of its unknown token: only the way back tells.
         index = self.tokenizer.convert_tokens_to_ids(token)
         if not isinstance(index, int) or self.tokenizer.convert_ids_to_tokens(index) != token:
             raise ModelError(
@@ -243,56 +220,3 @@ class DialogueEncoder:
                 hint="this folder was not made by convo, or its tokenizer was replaced",
             )
         return index
-
-
-class StreamDecoder:
-    """Turns ids that arrive one by one into text that never shows half a character.
-
-    The pieces of text concatenate to exactly what decoding all ids at once gives. (The tokenizers library's own
-    DecodeStream, as of 0.23, raises on ids that spell invalid UTF-8, which a model may well produce.)
-    """
-
-    def __init__(self, encoder: DialogueEncoder) -> None:
-        self._encoder = encoder
-        self._ids: list[int] = []
-        self._shown = ""
-
-    def push(self, token: int) -> str:
-        """The text that became certain with this id; often empty inside a character of several tokens."""
-        self._ids.append(token)
-        if self._encoder.is_special(token) or self._is_byte(token):
-            return ""  # one more byte can still turn a whole run of bytes into replacement characters
-        text = self._encoder.decode(self._ids)
-        return "" if text.endswith("\ufffd") else self._show(text)
-
-    def finish(self) -> str:
-        """What is left once no more ids come."""
-        return self._show(self._encoder.decode(self._ids))
-
-    def _show(self, text: str) -> str:
-        new = text[len(self._shown) :]
-        self._shown = text
-        return new
-
-    def _is_byte(self, token: int) -> bool:
-        return bool(_BYTE_PIECE.fullmatch(str(self._encoder.tokenizer.convert_ids_to_tokens(token))))
-
-
-def _text_backend(tokenizer: PreTrainedTokenizerBase, unmarked: Iterable[str], special: Collection[str]) -> Tokenizer:
-    """A copy of the tokenizer for plain text: it never yields a ``special`` token, and cuts and pads nothing.
-
-    ``unmarked`` are those that the template writes though the tokenizer does not call them special.
-    """
-    from tokenizers import pre_tokenizers
-
-    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    backend.no_truncation()
-    backend.no_padding()
-    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in unmarked])
-    backend.encode_special_tokens = True
-    splitter = backend.pre_tokenizer
-    if isinstance(splitter, pre_tokenizers.Metaspace) and splitter.prepend_scheme == "first":
-        # "first" means the start of the whole rendering, and a turn's text is never there: a special token is.
-        splitter.prepend_scheme = "never"
-        backend.pre_tokenizer = splitter
-    return without_spellings(backend, special)

@@ -8,7 +8,7 @@ the only form that holds all of it.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tokenizers import AddedToken, Tokenizer, models
@@ -111,31 +111,3 @@ def _fill(tokenizer: PreTrainedTokenizerBase, stated: Mapping[str, int], source:
     words.update({f"{_MARK}unused {index}{_MARK}": index for index in range(max(taken)) if index not in taken})
     untyped: Any = tokenizer
     untyped._tokenizer = Tokenizer.from_str(json.dumps(spec))  # transformers has no public way to set it
-
-
-def without_spellings(backend: Tokenizer, tokens: Collection[str]) -> Tokenizer:
-    """The tokenizer for plain text, in which a text that spells one of these special tokens never gets the token's id.
-
-    ``backend`` already encodes special tokens as text, but a word of the vocabulary may be spelled like one of them.
-    """
-    texts = [text for token in tokens for text in (token, f"a {token} {token}{token} a{token}b")]
-    encodings = iter(backend.encode_batch_fast(texts, add_special_tokens=False))
-    spelled = {token for token in tokens if backend.token_to_id(token) in [*next(encodings).ids, *next(encodings).ids]}
-    if not spelled:
-        return backend
-    spec = json.loads(backend.to_str())
-    model = spec["model"]
-    spelled.discard(model.get("unk_token"))
-    words = model["vocab"]
-    if isinstance(words, dict):
-        model["vocab"] = {_MARK + word if word in spelled else word: index for word, index in words.items()}
-    else:
-        model["vocab"] = [[_MARK + word if word in spelled else word, score] for word, score in words]
-    if "merges" in model:
-        pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
-        model["merges"] = [pair for pair in pairs if spelled.isdisjoint({*pair, "".join(pair)})]
-    spec["added_tokens"] = [token for token in spec["added_tokens"] if token["content"] not in spelled]
-    spec["post_processor"] = None
-    changed = Tokenizer.from_str(json.dumps(spec))
-    changed.encode_special_tokens = True
-    return changed

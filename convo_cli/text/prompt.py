@@ -1,0 +1,66 @@
+"""A conversation as a prompt that leaves room for the reply: whole where it fits, else without its first turns.
+
+Shapes: a prompt is a list of T ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from convo_cli.data.dialogue import Turn
+from convo_cli.errors import DataError
+from convo_cli.text.cutting import earliest_start, is_folded, num_system_turns
+from convo_cli.text.pieces import Rendering
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Ids that end where the reply begins; ``num_dropped`` turns at the start did not fit."""
+
+    ids: list[int]
+    num_dropped: int
+
+
+def fit_prompt(
+    turns: Sequence[Turn],
+    render: Callable[[Sequence[Turn]], Rendering | DataError],
+    max_length: int,
+    max_new_tokens: int,
+) -> Prompt:
+    """The prompt with as many of the last turns as ``max_length`` allows beside a reply of ``max_new_tokens``.
+
+    ``render`` renders turns up to where the reply begins. System turns always stay. Raises DataError where the
+    template refuses the turns, or the last turn alone does not fit.
+    """
+    whole = render(turns)
+    if isinstance(whole, DataError):
+        raise whole
+    room, num_system = max_length - max_new_tokens, num_system_turns(turns)
+    system, spoken = turns[:num_system], turns[num_system:]
+    if len(whole.input_ids) <= room or not spoken:
+        return Prompt(whole.input_ids.tolist(), 0)
+    bounds = whole.bounds(num_system)
+    lengths = [stop - start for start, stop in pairwise(bounds)]
+    opening = sum(lengths[len(spoken) :])
+    # Llama 2 and Mistral write the system text into the first user turn: without one it would be lost.
+    alone = render(spoken[:1]) if num_system else whole
+    must_begin_with_user = is_folded(whole, alone, num_system)
+    # Lengths within the whole are an estimate, for a template may write a first turn otherwise than a later one. The
+    # turns that stay are therefore rendered as a dialogue of their own, the form that training has seen.
+    earliest = earliest_start(lengths[: len(spoken)], room - bounds[0] - opening)
+    for first in range(min(earliest, len(spoken) - 1), len(spoken)):
+        if must_begin_with_user and spoken[first].role != "user":
+            continue
+        rendering = render([*system, *spoken[first:]])
+        if isinstance(rendering, Rendering) and len(rendering.input_ids) <= room:
+            return Prompt(rendering.input_ids.tolist(), first)
+    free = max(0, room - bounds[0] - opening)
+    what = "message" if free or not num_system else "system text"
+    raise DataError(
+        f"the last message is {lengths[len(spoken) - 1]} tokens, and only {free} of "
+        f"the model's {max_length} are free beside a reply of {max_new_tokens}"
+        + (f" and {bounds[0]} tokens of system text" if num_system else ""),
+        hint=f"shorten the {what}, or lower the reply length (max_new_tokens)",
+    )

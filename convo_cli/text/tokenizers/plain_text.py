@@ -1,0 +1,62 @@
+"""A tokenizer for the words of a speaker: what they spell is never read as a special token."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING
+
+from tokenizers import AddedToken, Tokenizer, pre_tokenizers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_MARK = "\ufdd0"  # a Unicode noncharacter, which no text has
+
+
+def plain_text_backend(
+    tokenizer: PreTrainedTokenizerBase, unmarked: Iterable[str], special: Collection[str]
+) -> Tokenizer:
+    """A copy of the tokenizer for plain text: it never yields a ``special`` token, and cuts and pads nothing.
+
+    ``unmarked`` are those that the template writes though the tokenizer does not call them special.
+    """
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in unmarked])
+    backend.encode_special_tokens = True
+    splitter = backend.pre_tokenizer
+    if isinstance(splitter, pre_tokenizers.Metaspace) and splitter.prepend_scheme == "first":
+        # "first" means the start of the whole rendering, and a turn's text is never there: a special token is.
+        splitter.prepend_scheme = "never"
+        backend.pre_tokenizer = splitter
+    return _without_spellings(backend, special)
+
+
+def _without_spellings(backend: Tokenizer, tokens: Collection[str]) -> Tokenizer:
+    """The tokenizer for plain text, in which a text that spells one of these special tokens never gets the token's id.
+
+    ``backend`` already encodes special tokens as text, but a word of the vocabulary may be spelled like one of them.
+    """
+    texts = [text for token in tokens for text in (token, f"a {token} {token}{token} a{token}b")]
+    encodings = iter(backend.encode_batch_fast(texts, add_special_tokens=False))
+    spelled = {token for token in tokens if backend.token_to_id(token) in [*next(encodings).ids, *next(encodings).ids]}
+    if not spelled:
+        return backend
+    spec = json.loads(backend.to_str())
+    model = spec["model"]
+    spelled.discard(model.get("unk_token"))
+    words = model["vocab"]
+    if isinstance(words, dict):
+        model["vocab"] = {_MARK + word if word in spelled else word: index for word, index in words.items()}
+    else:
+        model["vocab"] = [[_MARK + word if word in spelled else word, score] for word, score in words]
+    if "merges" in model:
+        pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
+        model["merges"] = [pair for pair in pairs if spelled.isdisjoint({*pair, "".join(pair)})]
+    spec["added_tokens"] = [token for token in spec["added_tokens"] if token["content"] not in spelled]
+    spec["post_processor"] = None
+    changed = Tokenizer.from_str(json.dumps(spec))
+    changed.encode_special_tokens = True
+    return changed
