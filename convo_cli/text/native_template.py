@@ -1,37 +1,36 @@
 """The tokenizer's own chat template, taken apart into pieces.
 
-Chat templates are programs: they put in a system prompt of their own, call the assistant "model", strip texts, raise
-on roles they do not like. So nothing is read out of their source; everything is learnt from what they render, and
-what cannot be shown is refused.
+Chat templates are programs: they insert a system prompt of their own, call the assistant "model", strip texts, raise
+on roles that they do not accept. So nothing is read out of their Jinja. Marks are rendered in place of texts, once for
+each sequence of roles, and what stands between the marks is the template's own. A template or dialogue for which this
+proves nothing is refused.
 
-Some say themselves what the assistant is to learn, between ``{% generation %}`` and ``{% endgeneration %}``. Then that
-is what it learns, also where it is more than the reply and its end token (some enclose the assistant's header). Marks
-that leave out a part of a reply or its end token, or that enclose what somebody else says, are refused.
+Some templates state what the assistant is trained on, between ``{% generation %}`` and ``{% endgeneration %}``. Then
+those are its targets, also where they are more than the reply and its end token (some enclose the assistant's header).
+Marks that leave out a part of a reply or its end token, or that enclose another speaker's text, are refused.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import lru_cache
 from itertools import groupby, takewhile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from convo_cli.config.schema import TemplateName
 from convo_cli.data.dialogue import Role, Turn
 from convo_cli.errors import DataError, ModelError
 from convo_cli.text.bounded.rendering import Rendered, refusal, render_all
 from convo_cli.text.pieces import NO_TURN, Piece, special_tokens
+from convo_cli.text.tokenizers.chat_template import own_chat_template
 from convo_cli.text.tokenizers.vocabulary import TokenFinder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _MARK = "\ufdd0{}\ufdd0"  # stands for a turn's text; a Unicode noncharacter, which no template writes
-_CLOCK = re.compile(r"""strftime_now\(\s*(?P<quote>["'])(?P<format>.{0,100}?)(?P=quote)\s*\)""")
 _GENERATION = re.compile(r"\{%[-+]?\s*generation\b")
 _MAX_SHOWN = 100  # characters of a template's own text in an error
 
@@ -58,18 +57,16 @@ class Form:
 
 
 class NativeTemplate:
-    """The tokenizer's own chat template, taken apart by proof instead of by reading its Jinja.
+    """The tokenizer's own chat template; ModelError where it cannot be taken apart.
 
-    Marks are rendered in place of texts, once for every sequence of roles; what stands between the marks is the
-    template's own. What the assistant says begins where the generation prompt ends and goes up to the next special
-    token. A template or dialogue for which any of this cannot be shown is refused.
+    What the assistant says begins where the generation prompt ends and goes up to the next special token.
     """
 
     name: TemplateName = "native"
     special_tokens: tuple[str, ...] = ()
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.chat_template = _without_clock(_default_chat_template(tokenizer))
+        self.chat_template = own_chat_template(tokenizer)
         self._tokenizer = tokenizer
         self._has_generation_marks = _GENERATION.search(self.chat_template) is not None
         self._between = lru_cache(maxsize=512)(self._render_marks)
@@ -116,7 +113,7 @@ class NativeTemplate:
         return results
 
     def _pieces(self, turns: Sequence[Turn], rendered: Rendered | DataError, *, for_reply: bool = False) -> list[Piece]:
-        """The pieces of a dialogue of which it is known what the template makes of it."""
+        """The pieces of a dialogue that the template has ``rendered``."""
         if isinstance(rendered, DataError):
             raise rendered
         form = self._form(tuple([turn.role for turn in turns]), for_reply)
@@ -146,7 +143,7 @@ class NativeTemplate:
     def _apply_marks(
         self, pieces: Sequence[Piece], spans: Iterable[tuple[int, int]], turns: Sequence[Turn]
     ) -> list[Piece]:
-        """The pieces with the generation marks' word on what the assistant learns; ``spans`` are in characters."""
+        """The pieces with the assistant's targets where the generation marks are; ``spans`` are in characters."""
         is_marked = bytearray(sum(len(piece.text) for piece in pieces))
         for start, stop in spans:
             is_marked[start:stop] = bytes([True]) * (stop - start)
@@ -214,8 +211,7 @@ class NativeTemplate:
 
     def _split(self, text: str, turn: int) -> list[Piece]:
         """Text of the template itself, cut at its special tokens."""
-        pieces = []
-        position = 0
+        pieces, position = list[Piece](), 0
         for start, stop in self._special.find(text):
             pieces += [Piece(text[position:start], turn), Piece(text[start:stop], turn, is_special=True)]
             position = stop
@@ -247,28 +243,6 @@ def _cut(piece: Piece, marked: Sequence[int]) -> list[Piece]:
 def _num_same(one: Sequence[str], other: Sequence[str]) -> int:
     """Length in characters of what two sequences of strings have in common at their start."""
     return sum(len(unit) for unit, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
-
-
-def _default_chat_template(tokenizer: PreTrainedTokenizerBase) -> str:
-    templates: Any = tokenizer.chat_template
-    template = templates.get("default") if isinstance(templates, dict) else templates
-    if not isinstance(template, str):
-        raise ModelError(
-            "dialogue.template is native, but this tokenizer has no chat template", hint="set dialogue.template: turns"
-        )
-    return template
-
-
-def _without_clock(chat_template: str) -> str:
-    """The template with today's date written into it, so that a run resumed tomorrow reads the same ids."""
-    now = datetime.now()
-    dated = _CLOCK.sub(lambda call: json.dumps(now.strftime(call["format"])), chat_template)
-    if re.search(r"strftime_now\s*\(", dated):
-        raise ModelError(
-            "template native cannot be used: the chat template asks for the time in a form that convo cannot fix",
-            hint="set dialogue.template: turns or chatml",
-        )
-    return dated
 
 
 def _written_tokens(tokenizer: PreTrainedTokenizerBase, own_text: str) -> set[str]:

@@ -7,7 +7,7 @@ has. The time is bounded by the number of ids that are decoded.
 from __future__ import annotations
 
 import json
-from functools import lru_cache
+from functools import cache
 
 import pytest
 from hypothesis import assume, example, given, settings
@@ -82,7 +82,7 @@ class Counted(DialogueEncoder):
         return super().decode(ids)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _encoder_of(decoder):
     """An encoder whose vocabulary is WORDS and the tokens of a template; ``decoder`` is JSON."""
     spec = json.loads(Tokenizer(models.WordLevel({word: k for k, word in enumerate(dict.fromkeys(WORDS))})).to_str())

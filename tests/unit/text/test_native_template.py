@@ -16,10 +16,10 @@ from tokenizers import normalizers
 
 from convo_cli.data.dialogue import Dialogue, Turn, as_messages
 from convo_cli.errors import DataError, ModelError
-from convo_cli.text import native_template
 from convo_cli.text.contract import load_encoder, save_encoder
 from convo_cli.text.native_template import NativeTemplate
 from convo_cli.text.template import make_template
+from convo_cli.text.tokenizers import chat_template as chat_template_source
 from convo_cli.tokens.store import ASSISTANT_TARGET, NO_TARGET, USER_TARGET
 from tests.families import FAMILIES, REFUSED, family_tokenizer, native_encoder
 
@@ -428,7 +428,7 @@ def test_the_date_in_a_template_stays_that_of_the_first_day(make_tokenizer, tmp_
         def now(cls, tz=None):
             return cls(2031, 5, cls.day)
 
-    monkeypatch.setattr(native_template, "datetime", Calendar)
+    monkeypatch.setattr(chat_template_source, "datetime", Calendar)
     encoder = native_encoder(make_tokenizer(FAMILIES["llama3"]))
     turns = [Turn("user", "Hi")]
     first = encoder.prompt(turns, max_new_tokens=1).ids
