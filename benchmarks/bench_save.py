@@ -32,8 +32,8 @@ from safetensors.torch import save_file
 from convo_cli.config.schema import DataConfig, ScratchConfig, TokenizerConfig, TrainingConfig
 from convo_cli.data.reader import read_dialogues
 from convo_cli.model.build import build_scratch_model, save_model
-from convo_cli.runs.checkpoints import point_and_prune
 from convo_cli.runs.directory import RunDirectory
+from convo_cli.runs.selection import point_and_prune
 from convo_cli.storage.sealed import file_sha256, verify_directory
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.template import make_template

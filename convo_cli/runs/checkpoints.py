@@ -1,30 +1,25 @@
-"""Which checkpoints a run has, what each one's state.json says, and which of them last, loss and metric mean.
+"""The checkpoints of a run on disk, and what the state.json of each says.
 
-Scores come from the evaluations in metrics.jsonl. Nothing here reads tensors; `convo_cli.training.saving` does.
+Nothing here reads tensors; `convo_cli.training.saving` does. `convo_cli.runs.selection` chooses among checkpoints.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from convo_cli.errors import CheckpointError, DiskError
-from convo_cli.events import EvaluationDone
 from convo_cli.runs.directory import RunDirectory, require_own_checkpoints
-from convo_cli.runs.logs.evaluations import evaluation_record, read_evaluations, weights_of
-from convo_cli.storage.atomic import disk_errors, publish_directory, remove_directory, require_space, write_file
+from convo_cli.storage.atomic import publish_directory, require_space
 from convo_cli.storage.files import UnsafeFileError, copy_file, only_regular, read_file
-from convo_cli.storage.sealed import has_all_files, read_manifest, verify_directory, verify_file
+from convo_cli.storage.sealed import read_manifest, verify_directory
 from convo_cli.storage.snapshot import Snapshot
 from convo_cli.tokens.phase import Phase
 
-Which = Literal["last", "loss", "metric"]
 STATE_FILE = "state.json"
-_LABELS: dict[Which, str] = {"last": "last", "loss": "best-loss", "metric": "best-metric"}
 
 
 class Progress(BaseModel):
@@ -55,14 +50,6 @@ class SavedState(BaseModel):
     scaler: dict[str, int | float]
 
 
-class SavedPointer(BaseModel):
-    """last.json, best-loss.json and best-metric.json: which checkpoint, and its record in metrics.jsonl."""
-
-    checkpoint: str
-    step: int
-    evaluation: dict[str, Any] | None
-
-
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A checkpoint on disk and what its state.json says."""
@@ -73,47 +60,15 @@ class Checkpoint:
     """The files as they were before any of them was hashed or read."""
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """The checkpoint to resume from, verified, and the newer ones that are not used."""
-
-    path: Path
-    step: int
-    files: Snapshot
-    """The files as they were before they were verified."""
-    damaged: tuple[tuple[Path, CheckpointError], ...]
-    """Newer ones that were passed over because they are damaged, each with the reason."""
-    later: tuple[int, ...]
-    """Steps of newer ones that were not chosen."""
-
-
 def list_checkpoints(run: RunDirectory) -> list[Checkpoint]:
     """The run's checkpoints with a readable state.json, oldest first."""
     found = []
     for step in run.checkpoint_steps():
         try:
-            found.append(_read_checkpoint(run, step))
+            found.append(read_checkpoint(run, step))
         except CheckpointError:
             continue
     return found
-
-
-def find_checkpoint(run: RunDirectory, which: Which, metric: str) -> Found:
-    """The whole, verified checkpoint that ``which`` means; nothing is changed. The caller holds the run's lock.
-
-    For last, damaged newest ones are passed over. A best one that is damaged, missing or uncertain raises
-    CheckpointError; another is never taken for it.
-    """
-    if which == "last":
-        chosen, damaged = newest_whole(run)
-        return Found(chosen.path, chosen.progress.step, chosen.files, tuple(damaged), ())
-    try:
-        best = _best_of_all(run, which, metric)
-        verify_directory(best.path)
-    except CheckpointError as error:
-        raise CheckpointError(error.message, hint="use --load last") from error
-    step = best.progress.step
-    return Found(best.path, step, best.files, (), tuple(later for later in run.checkpoint_steps() if later > step))
 
 
 def is_saved(run: RunDirectory, step: int) -> bool:
@@ -168,39 +123,6 @@ def write_state(folder: Path, saved: SavedState) -> None:
         file.write(saved.model_dump_json(indent=2) + "\n")
 
 
-def point_and_prune(
-    run: RunDirectory, newest: Path, *, keep: int, metric: str, evaluations: Mapping[int, EvaluationDone]
-) -> dict[str, Path]:
-    """Write last.json, best-loss.json and best-metric.json; keep the newest ``keep`` checkpoints and the best ones.
-
-    ``newest`` was sealed or verified before, so that one whole checkpoint always stays. A damaged one is neither
-    counted nor deleted.
-    """
-    checkpoints = list_checkpoints(run)
-    labels: dict[str, Path] = {}
-    for which, label in _LABELS.items():
-        chosen = _choose(checkpoints, which, metric, evaluations)
-        if chosen is None:
-            with disk_errors(run.pointer(label)):
-                run.pointer(label).unlink(missing_ok=True)
-            continue
-        labels[label] = chosen.path
-        evaluation = _evaluation_of(chosen, evaluations)
-        pointer = SavedPointer(
-            checkpoint=chosen.path.relative_to(run.path).as_posix(),
-            step=chosen.progress.step,
-            evaluation=None if evaluation is None else evaluation_record(evaluation),
-        )
-        text = pointer.model_dump_json(indent=2) + "\n"
-        if not _holds(run.pointer(label), text):  # most saves leave the best as they are, and a flush is not free
-            write_file(run.pointer(label), text)
-    whole = [checkpoint.path for checkpoint in checkpoints if has_all_files(checkpoint.path)]
-    for path in whole:
-        if path not in {newest, *whole[-keep:], *labels.values()}:
-            remove_directory(path, below=run.path)
-    return labels
-
-
 def newest_whole(run: RunDirectory) -> tuple[Checkpoint, list[tuple[Path, CheckpointError]]]:
     """The newest checkpoint that verifies, and the damaged newer ones, each with the reason.
 
@@ -214,7 +136,7 @@ def newest_whole(run: RunDirectory) -> tuple[Checkpoint, list[tuple[Path, Checkp
         tried.add(step)
         path = run.checkpoint(step)
         try:
-            chosen = _read_checkpoint(run, step, verify_directory(path))
+            chosen = read_checkpoint(run, step, verify_directory(path))
             return chosen, [damaged[newer] for newer in sorted(damaged, reverse=True) if newer > step]
         except CheckpointError as error:
             if path.exists():
@@ -225,84 +147,14 @@ def newest_whole(run: RunDirectory) -> tuple[Checkpoint, list[tuple[Path, Checkp
     )
 
 
-def _read_checkpoint(run: RunDirectory, step: int, files: Snapshot | None = None) -> Checkpoint:
+def read_checkpoint(run: RunDirectory, step: int, files: Snapshot | None = None) -> Checkpoint:
+    """The checkpoint of a step; CheckpointError where its state.json is not readable, or of another step.
+
+    ``files`` is the state of its files before they were hashed, where they were.
+    """
     path = run.checkpoint(step)
     files = files or Snapshot.of(path)
     progress = read_state(path).progress
     if progress.step != step:
         raise CheckpointError(f"{path / STATE_FILE}: the state of step {progress.step}, under the name of another")
     return Checkpoint(path, progress, files)
-
-
-def _trusted_checkpoints(run: RunDirectory) -> list[Checkpoint]:
-    """All of them, or CheckpointError: a state.json that is damaged would choose other weights in silence."""
-    steps = run.checkpoint_steps()
-    for step in steps:
-        verify_file(run.checkpoint(step) / STATE_FILE)
-    return [_read_checkpoint(run, step) for step in steps]
-
-
-def _best_of_all(run: RunDirectory, which: Literal["loss", "metric"], metric: str) -> Checkpoint:
-    """The best checkpoint, or CheckpointError where it is not certain that the run never had a better one."""
-    checkpoints = _trusted_checkpoints(run)
-    known = read_evaluations(run)
-    for checkpoint in checkpoints:
-        if checkpoint.progress.step in known.by_step and not _evaluation_of(checkpoint, known.by_step):
-            raise CheckpointError(f"{checkpoint.path}: its weights are not those that {run.metrics} has scores of")
-    best = _choose(checkpoints, which, metric, known.by_step)
-    newest = checkpoints[-1] if checkpoints else None
-    before = None
-    if newest is not None:  # what it knew when it was saved
-        before = newest.progress.best_loss if which == "loss" else newest.progress.best_metrics.get(metric)
-    score = None if best is None else _score(best, which, metric, known.by_step)
-    is_lost = before is not None and (score is None or (score > before if which == "loss" else score < before))
-    if known.damaged and (is_lost or newest is None or not _evaluation_of(newest, known.by_step)):
-        raise CheckpointError(
-            f"{known.damaged[0]}: damaged, so it is not certain which checkpoint has the best {which}"
-        )
-    if is_lost:
-        left = (
-            "none of those here has a score"
-            if best is None
-            else f"the best of those here is {best.path.name}, {score:g}"
-        )
-        raise CheckpointError(
-            f"{run.path}: the checkpoint with the best validation {which}, {before:g}, is not here; {left}"
-        )
-    if best is None:
-        raise CheckpointError(f"{run.path}: no checkpoint has a validation {which} yet")
-    return best
-
-
-def _holds(file: Path, text: str) -> bool:
-    try:
-        return read_file(file) == text.encode()
-    except OSError:
-        return False
-
-
-def _choose(
-    checkpoints: Sequence[Checkpoint], which: Which, metric: str, evaluations: Mapping[int, EvaluationDone]
-) -> Checkpoint | None:
-    """By the scores of each checkpoint's own weights; of equals the earlier."""
-    if which == "last":
-        return checkpoints[-1] if checkpoints else None
-    scores = [(_score(checkpoint, which, metric, evaluations), checkpoint) for checkpoint in checkpoints]
-    scored = [(score, checkpoint) for score, checkpoint in scores if score is not None]
-    best = min if which == "loss" else max
-    return best(scored, key=lambda pair: pair[0])[1] if scored else None
-
-
-def _score(
-    checkpoint: Checkpoint, which: Literal["loss", "metric"], metric: str, evaluations: Mapping[int, EvaluationDone]
-) -> float | None:
-    evaluation = _evaluation_of(checkpoint, evaluations)
-    if evaluation is None:
-        return None
-    return evaluation.loss if which == "loss" else evaluation.metrics.get(metric)
-
-
-def _evaluation_of(checkpoint: Checkpoint, evaluations: Mapping[int, EvaluationDone]) -> EvaluationDone | None:
-    """The evaluation of exactly these weights."""
-    evaluation = evaluations.get(checkpoint.progress.step)
-    return evaluation if evaluation and evaluation.weights == weights_of(checkpoint.path) != "" else None

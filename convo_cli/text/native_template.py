@@ -202,11 +202,7 @@ class NativeTemplate:
 
     def _ask(self, dialogues: Sequence[Sequence[Turn]], *, for_reply: bool = False) -> list[Rendered | DataError]:
         return render_all(
-            self._tokenizer,
-            self.chat_template,
-            dialogues,
-            for_reply=for_reply,
-            has_marks=self._has_generation_marks,
+            self._tokenizer, self.chat_template, dialogues, for_reply=for_reply, has_marks=self._has_generation_marks
         )
 
     def _split(self, text: str, turn: int) -> list[Piece]:

@@ -17,9 +17,10 @@ from convo_cli.events import Emit, EvaluationDone, Event, StepDone
 from convo_cli.model.cost import FlopCounter, peak_memory
 from convo_cli.model.device import autocast_for
 from convo_cli.model.loss import Batch
-from convo_cli.runs.checkpoints import is_saved, point_and_prune
+from convo_cli.runs.checkpoints import is_saved
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.logs.evaluations import weights_of
+from convo_cli.runs.selection import point_and_prune
 from convo_cli.signals import StopRequest
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET
 from convo_cli.training.build import Parts

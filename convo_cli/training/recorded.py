@@ -13,11 +13,12 @@ from convo_cli.errors import DiskError, DivergedError, StoppedError, typeable
 from convo_cli.events import Emit, EvaluationDone, Event, Notice, RunFinished, RunStarted
 from convo_cli.model.cost import peak_flops
 from convo_cli.prepare.preflight import count_tokens
-from convo_cli.runs.checkpoints import is_saved, point_and_prune
+from convo_cli.runs.checkpoints import is_saved
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.logs.metrics import MetricsLog
 from convo_cli.runs.logs.plots import plot_losses, plot_schedule
 from convo_cli.runs.logs.tensorboard import TensorBoardLog
+from convo_cli.runs.selection import point_and_prune
 from convo_cli.signals import StopRequest
 from convo_cli.storage.atomic import disk_errors
 from convo_cli.storage.folder import open_folder

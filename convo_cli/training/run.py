@@ -19,7 +19,6 @@ from convo_cli.events import Emit, EvaluationDone, Notice
 from convo_cli.prepare.cache import Cache
 from convo_cli.prepare.inputs import Inputs
 from convo_cli.runs.begin import begun
-from convo_cli.runs.checkpoints import Found, Which, find_checkpoint, point_and_prune
 from convo_cli.runs.directory import RunDirectory, existing_run, require_new
 from convo_cli.runs.fork import fill_fork, fork_of
 from convo_cli.runs.lock import locked
@@ -39,6 +38,7 @@ from convo_cli.runs.provenance.run_info import (
     with_hashed_data,
     write_provenance,
 )
+from convo_cli.runs.selection import Found, Which, find_checkpoint, point_and_prune
 from convo_cli.signals import listening
 from convo_cli.storage.access import derived_mode, masked
 from convo_cli.storage.atomic import remove_directory, remove_leftovers, set_aside

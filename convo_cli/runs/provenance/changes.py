@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from convo_cli.config.schema import RunConfig
 from convo_cli.events import Emit, Notice
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.provenance.execution import Change, Execution
-from convo_cli.runs.provenance.run_info import NUMERIC, RunInfo
+from convo_cli.runs.provenance.run_info import NUMERIC, DataFiles, RunInfo, read_base_model
 from convo_cli.storage.files import read_file
 
 _CHECKED_BY_CONTENT = ("data.train", "data.validation")
@@ -86,6 +87,36 @@ def changes_of_config(run: RunDirectory, info: RunInfo, config: RunConfig) -> li
     ]
 
 
+def changes_of_data(info: RunInfo, data: DataFiles) -> list[str]:
+    """What is not, byte for byte and in its place, the data that the run began with; a sentence each."""
+    changes = []
+    for key, before, after in (("train", info.train, data.train), ("validation", info.validation, data.validation)):
+        if len(before) != len(after):
+            changes.append(f"data.{key} names {len(after)} files, but the run began with {len(before)}")
+            continue
+        changes += [
+            f"{new.path}: not the data that the run began with (by run.json {old.path} with SHA-256 {old.sha256}, "
+            f"now {new.sha256})"
+            for old, new in zip(before, after, strict=True)
+            if old.sha256 != new.sha256
+        ]
+    return changes
+
+
+def changes_of_base_model(info: RunInfo) -> list[str]:
+    """What is another file in the folder that the run began from, where it is still there."""
+    before = info.base_model
+    if before is None or before.commit is not None or not Path(before.source).is_dir():
+        return []
+    now = read_base_model(before.source, Path(before.source)).sha256
+    return [
+        f"{Path(before.source, name)}: not the base model that the run began from "
+        f"(SHA-256 {_short(before.sha256.get(name))}, now {_short(now.get(name))})"
+        for name in sorted(before.sha256.keys() | now.keys())
+        if before.sha256.get(name) != now.get(name)
+    ]
+
+
 def _decisive(info: RunInfo) -> Iterable[tuple[str, str]]:
     execution: Execution = info.execution
     yield "device", execution.device
@@ -111,3 +142,7 @@ def leaves(values: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, An
             yield from leaves(value, f"{above}{key}.")
         else:
             yield f"{above}{key}", value
+
+
+def _short(digest: str | None) -> str:
+    return f"{digest[:12]}…" if digest else "none"

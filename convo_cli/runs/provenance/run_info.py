@@ -1,7 +1,7 @@
-"""The data, base model, versions and config that a run began with, so that a resume with others is noticed.
+"""config.yaml and run.json of a run: its data, base model, versions and config, so that a resume notices others.
 
-run.json holds versions, hashes and the configuration; config.yaml is the one that is read, and carries a seal, so that
-a change by anybody but `convo resume --set` shows.
+run.json holds versions, hashes and the configuration. config.yaml is the one that is read. It carries a seal, so that
+a change by anything but `convo resume --set` shows.
 """
 
 from __future__ import annotations
@@ -209,40 +209,6 @@ def read_run_info(run: RunDirectory) -> RunInfo:
             f"{run.info}: cannot be read ({reason}), so convo cannot check whether the data is the same",
             hint="copy it again from where the run is whole",
         ) from error
-
-
-def changes_of_data(info: RunInfo, data: DataFiles) -> list[str]:
-    """What is not, byte for byte and in its place, the data that the run began with; a sentence each."""
-    changes = []
-    for key, before, after in (("train", info.train, data.train), ("validation", info.validation, data.validation)):
-        if len(before) != len(after):
-            changes.append(f"data.{key} names {len(after)} files, but the run began with {len(before)}")
-            continue
-        changes += [
-            f"{new.path}: not the data that the run began with (by run.json {old.path} with SHA-256 {old.sha256}, "
-            f"now {new.sha256})"
-            for old, new in zip(before, after, strict=True)
-            if old.sha256 != new.sha256
-        ]
-    return changes
-
-
-def changes_of_base_model(info: RunInfo) -> list[str]:
-    """What is another file in the folder that the run began from, where it is still there."""
-    before = info.base_model
-    if before is None or before.commit is not None or not Path(before.source).is_dir():
-        return []
-    now = read_base_model(before.source, Path(before.source)).sha256
-    return [
-        f"{Path(before.source, name)}: not the base model that the run began from "
-        f"(SHA-256 {_short(before.sha256.get(name))}, now {_short(now.get(name))})"
-        for name in sorted(before.sha256.keys() | now.keys())
-        if before.sha256.get(name) != now.get(name)
-    ]
-
-
-def _short(digest: str | None) -> str:
-    return f"{digest[:12]}…" if digest else "none"
 
 
 def _data_file(path: Path) -> DataFile:

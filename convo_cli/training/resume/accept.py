@@ -8,13 +8,17 @@ from convo_cli.config.schema import RunConfig
 from convo_cli.errors import ChangedError
 from convo_cli.events import Emit, Notice
 from convo_cli.runs.directory import RunDirectory
-from convo_cli.runs.provenance.changes import as_json, changes_of_config, leaves
+from convo_cli.runs.provenance.changes import (
+    as_json,
+    changes_of_base_model,
+    changes_of_config,
+    changes_of_data,
+    leaves,
+)
 from convo_cli.runs.provenance.movable import movable_files
 from convo_cli.runs.provenance.run_info import (
     DataFiles,
     RunInfo,
-    changes_of_base_model,
-    changes_of_data,
     read_base_model,
     read_config,
 )

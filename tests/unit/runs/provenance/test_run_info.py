@@ -12,12 +12,10 @@ from convo_cli.config.load import apply_overrides, load_config
 from convo_cli.config.schema import DataConfig, RunConfig
 from convo_cli.errors import CheckpointError, UsageError
 from convo_cli.runs.directory import RunDirectory
-from convo_cli.runs.provenance.changes import changes_of_config
+from convo_cli.runs.provenance.changes import changes_of_base_model, changes_of_config, changes_of_data
 from convo_cli.runs.provenance.execution import Execution
 from convo_cli.runs.provenance.git import GitState
 from convo_cli.runs.provenance.run_info import (
-    changes_of_base_model,
-    changes_of_data,
     make_run_info,
     read_base_model,
     read_data_files,

@@ -1,0 +1,173 @@
+"""The checkpoints that last, loss and metric mean, and those that are deleted.
+
+Scores come from the evaluations in metrics.jsonl, each of which names the weights that it scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from convo_cli.errors import CheckpointError
+from convo_cli.events import EvaluationDone
+from convo_cli.runs.checkpoints import STATE_FILE, Checkpoint, list_checkpoints, newest_whole, read_checkpoint
+from convo_cli.runs.directory import RunDirectory
+from convo_cli.runs.logs.evaluations import evaluation_record, read_evaluations, weights_of
+from convo_cli.storage.atomic import disk_errors, remove_directory, write_file
+from convo_cli.storage.files import read_file
+from convo_cli.storage.sealed import has_all_files, verify_directory, verify_file
+from convo_cli.storage.snapshot import Snapshot
+
+Which = Literal["last", "loss", "metric"]
+_LABELS: dict[Which, str] = {"last": "last", "loss": "best-loss", "metric": "best-metric"}
+
+
+class SavedPointer(BaseModel):
+    """last.json, best-loss.json and best-metric.json: which checkpoint, and its record in metrics.jsonl."""
+
+    checkpoint: str
+    step: int
+    evaluation: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The checkpoint to resume from, verified, and the newer ones that are not used."""
+
+    path: Path
+    step: int
+    files: Snapshot
+    """The files as they were before they were verified."""
+    damaged: tuple[tuple[Path, CheckpointError], ...]
+    """Newer ones that were passed over because they are damaged, each with the reason."""
+    later: tuple[int, ...]
+    """Steps of newer ones that were not chosen."""
+
+
+def find_checkpoint(run: RunDirectory, which: Which, metric: str) -> Found:
+    """The whole, verified checkpoint that ``which`` means; nothing is changed. The caller holds the run's lock.
+
+    For last, damaged newest ones are passed over. A best one that is damaged, missing or uncertain raises
+    CheckpointError; another is never taken for it.
+    """
+    if which == "last":
+        chosen, damaged = newest_whole(run)
+        return Found(chosen.path, chosen.progress.step, chosen.files, tuple(damaged), ())
+    try:
+        best = _best_of_all(run, which, metric)
+        verify_directory(best.path)
+    except CheckpointError as error:
+        raise CheckpointError(error.message, hint="use --load last") from error
+    step = best.progress.step
+    return Found(best.path, step, best.files, (), tuple(later for later in run.checkpoint_steps() if later > step))
+
+
+def point_and_prune(
+    run: RunDirectory, newest: Path, *, keep: int, metric: str, evaluations: Mapping[int, EvaluationDone]
+) -> dict[str, Path]:
+    """Write last.json, best-loss.json and best-metric.json; keep the newest ``keep`` checkpoints and the best ones.
+
+    ``newest`` was sealed or verified before, so that one whole checkpoint always stays. A damaged one is neither
+    counted nor deleted.
+    """
+    checkpoints = list_checkpoints(run)
+    labels: dict[str, Path] = {}
+    for which, label in _LABELS.items():
+        chosen = _choose(checkpoints, which, metric, evaluations)
+        if chosen is None:
+            with disk_errors(run.pointer(label)):
+                run.pointer(label).unlink(missing_ok=True)
+            continue
+        labels[label] = chosen.path
+        evaluation = _evaluation_of(chosen, evaluations)
+        pointer = SavedPointer(
+            checkpoint=chosen.path.relative_to(run.path).as_posix(),
+            step=chosen.progress.step,
+            evaluation=None if evaluation is None else evaluation_record(evaluation),
+        )
+        text = pointer.model_dump_json(indent=2) + "\n"
+        if not _holds(run.pointer(label), text):  # most saves leave the best as they are, and a flush is not free
+            write_file(run.pointer(label), text)
+    whole = [checkpoint.path for checkpoint in checkpoints if has_all_files(checkpoint.path)]
+    for path in whole:
+        if path not in {newest, *whole[-keep:], *labels.values()}:
+            remove_directory(path, below=run.path)
+    return labels
+
+
+def _trusted_checkpoints(run: RunDirectory) -> list[Checkpoint]:
+    """All of them, or CheckpointError: a state.json that is damaged would choose other weights in silence."""
+    steps = run.checkpoint_steps()
+    for step in steps:
+        verify_file(run.checkpoint(step) / STATE_FILE)
+    return [read_checkpoint(run, step) for step in steps]
+
+
+def _best_of_all(run: RunDirectory, which: Literal["loss", "metric"], metric: str) -> Checkpoint:
+    """The best checkpoint, or CheckpointError where it is not certain that the run never had a better one."""
+    checkpoints = _trusted_checkpoints(run)
+    known = read_evaluations(run)
+    for checkpoint in checkpoints:
+        if checkpoint.progress.step in known.by_step and not _evaluation_of(checkpoint, known.by_step):
+            raise CheckpointError(f"{checkpoint.path}: its weights are not those that {run.metrics} has scores of")
+    best = _choose(checkpoints, which, metric, known.by_step)
+    newest = checkpoints[-1] if checkpoints else None
+    before = None
+    if newest is not None:  # what it knew when it was saved
+        before = newest.progress.best_loss if which == "loss" else newest.progress.best_metrics.get(metric)
+    score = None if best is None else _score(best, which, metric, known.by_step)
+    is_lost = before is not None and (score is None or (score > before if which == "loss" else score < before))
+    if known.damaged and (is_lost or newest is None or not _evaluation_of(newest, known.by_step)):
+        raise CheckpointError(
+            f"{known.damaged[0]}: damaged, so it is not certain which checkpoint has the best {which}"
+        )
+    if is_lost:
+        left = (
+            "none of those here has a score"
+            if best is None
+            else f"the best of those here is {best.path.name}, {score:g}"
+        )
+        raise CheckpointError(
+            f"{run.path}: the checkpoint with the best validation {which}, {before:g}, is not here; {left}"
+        )
+    if best is None:
+        raise CheckpointError(f"{run.path}: no checkpoint has a validation {which} yet")
+    return best
+
+
+def _holds(file: Path, text: str) -> bool:
+    try:
+        return read_file(file) == text.encode()
+    except OSError:
+        return False
+
+
+def _choose(
+    checkpoints: Sequence[Checkpoint], which: Which, metric: str, evaluations: Mapping[int, EvaluationDone]
+) -> Checkpoint | None:
+    """By the scores of each checkpoint's own weights; of equals the earlier."""
+    if which == "last":
+        return checkpoints[-1] if checkpoints else None
+    scores = [(_score(checkpoint, which, metric, evaluations), checkpoint) for checkpoint in checkpoints]
+    scored = [(score, checkpoint) for score, checkpoint in scores if score is not None]
+    best = min if which == "loss" else max
+    return best(scored, key=lambda pair: pair[0])[1] if scored else None
+
+
+def _score(
+    checkpoint: Checkpoint, which: Literal["loss", "metric"], metric: str, evaluations: Mapping[int, EvaluationDone]
+) -> float | None:
+    evaluation = _evaluation_of(checkpoint, evaluations)
+    if evaluation is None:
+        return None
+    return evaluation.loss if which == "loss" else evaluation.metrics.get(metric)
+
+
+def _evaluation_of(checkpoint: Checkpoint, evaluations: Mapping[int, EvaluationDone]) -> EvaluationDone | None:
+    """The evaluation of exactly these weights."""
+    evaluation = evaluations.get(checkpoint.progress.step)
+    return evaluation if evaluation and evaluation.weights == weights_of(checkpoint.path) != "" else None
