@@ -1,328 +1,55 @@
-"""Which checkpoint last, loss and metric mean, which stay on disk, and that damage never chooses another in silence."""
+"""The checkpoints of a run: what is written is read back, a copy is the same, and other content is named."""
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from convo_cli.errors import CheckpointError, DiskError
-from convo_cli.events import EvaluationDone
-from convo_cli.runs.checkpoints import Progress, SavedState, copy_checkpoint, is_saved, list_checkpoints, read_state
-from convo_cli.runs.directory import RunDirectory, require_own_checkpoints
-from convo_cli.runs.logs.evaluations import read_evaluations, weights_of
-from convo_cli.runs.logs.metrics import MetricsLog
-from convo_cli.runs.selection import SavedPointer, find_checkpoint, point_and_prune
+from convo_cli.errors import CheckpointError
+from convo_cli.runs.checkpoints import Progress, SavedState, copy_checkpoint, is_saved, read_state, write_state
+from convo_cli.runs.directory import RunDirectory
+from convo_cli.runs.logs.evaluations import weights_of
 from convo_cli.storage.atomic import publish_directory
-from convo_cli.storage.sealed import MANIFEST_FILE, verify_directory
+from convo_cli.storage.sealed import verify_directory
 
 METRIC = "bleu-4"
 
 
-def save(run, step, loss=None, metric=None, **progress):
-    """A checkpoint, and with a loss the record of its evaluation."""
-    state = SavedState(progress=Progress(step=step, **progress), scaler={})
-
-    def fill(folder):
-        (folder / "state.json").write_text(state.model_dump_json())
-        (folder / "model.safetensors").write_text(f"weights of {step}")
-
-    publish_directory(run.checkpoint(step), fill)
-    if loss is not None:
-        log = MetricsLog(run.metrics, run.samples, after_step=step)
-        metrics = {} if metric is None else {METRIC: metric}
-        log(EvaluationDone(step, loss, 1.0, 9, 0.5, metrics, weights=weights_of(run.checkpoint(step))))
-        log.close()
-
-
-def find(run, which):
-    return find_checkpoint(run, which, METRIC)
-
-
-def tidy(run, newest, keep=9):
-    return point_and_prune(
-        run, run.checkpoint(newest), keep=keep, metric=METRIC, evaluations=read_evaluations(run).by_step
-    )
-
-
 @pytest.fixture
 def run(tmp_path):
+    """A run with a checkpoint of step 10."""
     run = RunDirectory(tmp_path / "convo")
     run.checkpoints.mkdir(parents=True)
-    run.config.write_text("{}")
+
+    def fill(folder):
+        write_state(folder, SavedState(run_id="this", progress=Progress(step=10), scaler={}))
+        (folder / "model.safetensors").write_text("weights")
+
+    publish_directory(run.checkpoint(10), fill)
     return run
 
 
-@pytest.fixture
-def scored(run):
-    """Best by loss at 20, best by metric at 10."""
-    for step, loss, metric in ((0, None, None), (10, 3.0, 9.0), (20, 2.0, 5.0), (30, 2.5, 1.0), (40, None, None)):
-        save(run, step, loss, metric)
-    return run
-
-
-def change(path, old, new):
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
-
-
-# Which one
-
-
-@pytest.mark.parametrize(
-    ("which", "step", "later"), [("last", 40, ()), ("loss", 20, (30, 40)), ("metric", 10, (20, 30, 40))]
-)
-def test_each_name_means_the_checkpoint_whose_own_weights_have_that_score(scored, which, step, later):
-    found = find(scored, which)
-    assert (found.path, found.step, found.damaged, found.later) == (scored.checkpoint(step), step, (), later)
-
-
-@pytest.mark.parametrize("which", ["loss", "metric"])
-def test_of_equal_scores_the_earlier_checkpoint_is_the_best(run, which):
-    for step in (5, 6, 7):
-        save(run, step, 2.0, 3.0)
-    assert find(run, which).step == 5
-
-
-@pytest.mark.parametrize("which", ["loss", "metric"])
-def test_a_score_that_no_checkpoint_has_is_an_error_with_a_way_on(run, which):
-    save(run, 5)
-    with pytest.raises(CheckpointError, match=f"no checkpoint has a validation {which} yet") as caught:
-        find(run, which)
-    assert "--load last" in str(caught.value.hint)
-
-
-def test_a_loss_without_a_metric_counts_for_loss_only(run):
-    save(run, 5, 2.0)
-    save(run, 6, 3.0, 1.0)
-    assert find(run, "loss").step == 5
-    assert find(run, "metric").step == 6
-
-
-def test_another_metric_has_a_best_checkpoint_of_its_own(run):
-    save(run, 5, 2.0, 3.0, best_metrics={METRIC: 9.0})
-    with pytest.raises(CheckpointError, match="no checkpoint has a validation metric yet"):
-        find_checkpoint(run, "metric", "nist-2")
-
-
-def contents(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def test_a_damaged_newest_checkpoint_is_passed_over_and_nothing_is_changed(scored):
-    (scored.checkpoint(40) / "model.safetensors").unlink()
-    (scored.checkpoint(30) / "state.json").write_text("{}")
-    before = contents(scored.path)
-    found = find(scored, "last")
-    assert (found.step, found.later) == (20, ())
-    assert [path for path, _ in found.damaged] == [scored.checkpoint(40), scored.checkpoint(30)]
-    assert "step-00000040/model.safetensors: missing" in found.damaged[0][1].message
-    assert "step-00000030/state.json: damaged" in found.damaged[1][1].message
-    assert contents(scored.path) == before
-
-
-def test_a_damaged_checkpoint_that_is_not_the_newest_is_not_looked_at(scored):
-    (scored.checkpoint(20) / "model.safetensors").unlink()
-    assert (find(scored, "last").step, find(scored, "last").damaged) == (40, ())
-
-
-@pytest.mark.parametrize("which", ["last", "loss", "metric"])
-def test_what_one_may_not_read_is_not_damaged(scored, monkeypatch, which):
-    def refuse(path):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr("convo_cli.storage.sealed.file_sha256", refuse)
-    with pytest.raises(DiskError, match="Permission denied"):
-        find(scored, which)
-
-
-@pytest.mark.parametrize("which", ["last", "loss", "metric"])
-def test_checkpoints_that_swapped_their_names_are_refused(scored, which):
-    scored.checkpoint(20).rename(scored.path / "between")
-    scored.checkpoint(40).rename(scored.checkpoint(20))
-    (scored.path / "between").rename(scored.checkpoint(40))
-    if which == "last":
-        found = find(scored, which)
-        assert found.step == 30
-        assert (
-            "step-00000040/state.json: the state of step 20, under the name of another" in found.damaged[0][1].message
-        )
-    else:
-        with pytest.raises(CheckpointError, match="the state of step 40, under the name of another"):
-            find(scored, which)
-
-
-def test_a_run_without_a_whole_checkpoint_is_an_error(run):
-    with pytest.raises(CheckpointError, match="there is no whole checkpoint to load"):
-        find(run, "last")
-    save(run, 3)
-    (run.checkpoint(3) / MANIFEST_FILE).unlink()
-    with pytest.raises(CheckpointError, match=r"there is no whole checkpoint to load; .*step-00000003/MANIFEST\.json"):
-        find(run, "last")
-
-
-@pytest.mark.parametrize(("which", "step"), [("loss", 20), ("metric", 10)])
-def test_a_damaged_best_checkpoint_is_an_error_never_another_one(scored, which, step):
-    (scored.checkpoint(step) / "model.safetensors").write_text("weights of 99")
-    with pytest.raises(CheckpointError, match=rf"step-000000{step}/model\.safetensors: damaged"):
-        find(scored, which)
-
-
-@pytest.mark.parametrize("which", ["loss", "metric"])
-@pytest.mark.parametrize("damage", ["delete", "break", "forge"])
-def test_a_damaged_state_cannot_make_another_checkpoint_the_best(scored, which, damage):
-    state = scored.checkpoint({"loss": 20, "metric": 10}[which]) / "state.json"
-    if damage == "delete":
-        state.unlink()
-    elif damage == "break":
-        change(state, "{", "")
-    else:
-        change(state, '"best_loss":null', '"best_loss":9.0')
-    with pytest.raises(CheckpointError, match=r"state\.json: (missing|damaged)") as caught:
-        find(scored, which)
-    assert "--load last" in str(caught.value.hint)
-
-
-@pytest.mark.parametrize(("which", "step", "left"), [("loss", 20, "1.5"), ("metric", 10, "3")])
-def test_a_best_checkpoint_that_is_gone_is_an_error_never_the_next_best(run, which, step, left):
-    save(run, 10, 1.5, 9.0)
-    save(run, 20, 1.0, 3.0, best_loss=1.5, best_metrics={METRIC: 9.0})
-    save(run, 30, 2.0, 1.0, best_loss=1.0, best_metrics={METRIC: 9.0})
-    assert find(run, which).step == step
-    shutil.rmtree(run.checkpoint(step))
-    with pytest.raises(
-        CheckpointError, match=rf"the best validation {which}, \d, is not here; the best of those here is .*, {left}$"
-    ):
-        find(run, which)
-
-
-def test_damaged_weights_of_another_checkpoint_do_not_keep_the_best_from_loading(scored):
-    (scored.checkpoint(40) / "model.safetensors").unlink()
-    assert find(scored, "loss").step == 20
-
-
-# Scores that are lost or of other weights
-
-
-@pytest.fixture
-def evaluated(run):
-    """Best by loss at 20 and by metric at 10, and every later state.json knows it."""
-    save(run, 10, 1.5, 9.0)
-    save(run, 20, 1.0, 3.0, best_loss=1.5, best_metrics={METRIC: 9.0})
-    save(run, 30, 2.0, 1.0, best_loss=1.0, best_metrics={METRIC: 9.0})
-    return run
-
-
-def damage_line(run, number, old, new):
-    lines = run.metrics.read_bytes().split(b"\n")
-    assert old in lines[number - 1]
-    lines[number - 1] = lines[number - 1].replace(old, new, 1)
-    run.metrics.write_bytes(b"\n".join(lines))
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        (b'"loss": 1.0', b'"loss": 7.0'),
-        (b"{", b"["),
-        (b'"step": 20', b'"step": 60'),
-        (b"evaluation", b"evaluatioN"),
-        (b"checksum", b"checksun"),
-    ],
-)
-def test_a_damaged_record_of_the_best_is_named_by_its_line(evaluated, old, new):
-    damage_line(evaluated, 2, old, new)
-    with pytest.raises(CheckpointError, match=r"metrics\.jsonl:2: damaged, so it is not certain") as caught:
-        find(evaluated, "loss")
-    assert "--load last" in str(caught.value.hint)
-    assert find(evaluated, "metric").step == 10
-    assert find(evaluated, "last").step == 30
-
-
-def test_a_damaged_record_of_the_newest_might_have_been_the_best(evaluated):
-    damage_line(evaluated, 3, b'"loss": 2.0', b'"loss": 2.5')
-    for which in ("loss", "metric"):
-        with pytest.raises(CheckpointError, match=r"metrics\.jsonl:3: damaged"):
-            find(evaluated, which)
-
-
-def test_a_last_line_that_was_never_finished_is_no_damage(evaluated):
-    with evaluated.metrics.open("ab") as file:
-        file.write(b'{"event": "step", "ti')
-    save(evaluated, 40, best_loss=1.0, best_metrics={METRIC: 9.0})
-    assert find(evaluated, "loss").step == 20
-
-
-def test_without_the_log_the_pointers_know_the_best_and_without_both_it_is_an_error(evaluated):
-    tidy(evaluated, 30)
-    evaluated.metrics.unlink()
-    assert (find(evaluated, "loss").step, find(evaluated, "metric").step) == (20, 10)
-    for label in ("best-loss", "best-metric"):
-        change(evaluated.pointer(label), '"num_targets": 9', '"num_targets": 8')
-    for which in ("loss", "metric"):
-        with pytest.raises(
-            CheckpointError, match=f"the best validation {which}, .*, is not here; none of those here has a score"
-        ):
-            find(evaluated, which)
-    assert find(evaluated, "last").step == 30
-
-
-def test_scores_of_other_weights_are_not_those_of_the_checkpoint(evaluated, tmp_path):
-    other = RunDirectory(tmp_path / "other")
-    other.checkpoints.mkdir(parents=True)
-    shutil.copytree(evaluated.checkpoint(10), other.checkpoint(10))
-    (other.checkpoint(10) / "model.safetensors").write_text("other weights")
-    publish_directory(evaluated.checkpoint(10), lambda folder: shutil.copytree(
-        other.checkpoint(10), folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST_FILE)
-    ))  # fmt: skip
-    with pytest.raises(CheckpointError, match=r"step-00000010: its weights are not those that .* has scores of"):
-        find(evaluated, "metric")
-    assert tidy(evaluated, 30)["best-metric"] == evaluated.checkpoint(20), "of those whose own scores are known"
-
-
-def test_a_pointer_to_a_checkpoint_that_was_discarded_says_nothing_about_the_next_of_that_step(evaluated):
-    tidy(evaluated, 30)
-    for step in (20, 30):
-        shutil.rmtree(evaluated.checkpoint(step))
-    evaluated.metrics.write_bytes(evaluated.metrics.read_bytes().partition(b"\n")[0] + b"\n")
-    publish_directory(evaluated.checkpoint(20), lambda folder: [
-        (folder / "model.safetensors").write_text("weights of another way"),
-        (folder / "state.json").write_text(SavedState(progress=Progress(step=20), scaler={}).model_dump_json()),
-    ])  # fmt: skip
-    assert find(evaluated, "loss").step == 10
-
-
-# A copy for another run
-
-
-def test_a_copied_checkpoint_is_the_same_but_for_its_run(scored, tmp_path):
+def test_a_copied_checkpoint_is_the_same_but_for_its_run(run, tmp_path):
     to = tmp_path / "step-00000010"
-    copy_checkpoint(scored.checkpoint(10), to, "another")
+    copy_checkpoint(run.checkpoint(10), to, "another")
     verify_directory(to)
-    assert read_state(to) == read_state(scored.checkpoint(10)).model_copy(update={"run_id": "another"})
-    assert weights_of(to) == weights_of(scored.checkpoint(10))
+    assert read_state(to) == read_state(run.checkpoint(10)).model_copy(update={"run_id": "another"})
+    assert "" != weights_of(to) == weights_of(run.checkpoint(10))
 
 
-def test_a_file_that_changes_while_it_is_copied_is_named(scored, tmp_path):
-    (scored.checkpoint(10) / "model.safetensors").write_text("weights of 99")
+def test_a_file_that_changes_while_it_is_copied_is_named(run, tmp_path):
+    (run.checkpoint(10) / "model.safetensors").write_text("weights of 99")
     with pytest.raises(CheckpointError, match=r"model\.safetensors: changed while it was being copied"):
-        copy_checkpoint(scored.checkpoint(10), tmp_path / "fork", "another")
+        copy_checkpoint(run.checkpoint(10), tmp_path / "fork", "another")
 
 
-def test_a_step_is_saved_where_its_state_can_be_read(scored):
-    assert is_saved(scored, 10)
-    assert not is_saved(scored, 11)
-    (scored.checkpoint(10) / "state.json").write_text("{")
-    assert not is_saved(scored, 10)
-
-
-# state.json
+def test_a_step_is_saved_where_its_state_can_be_read(run):
+    assert is_saved(run, 10)
+    assert not is_saved(run, 11)
+    (run.checkpoint(10) / "state.json").write_text("{")
+    assert not is_saved(run, 10)
 
 
 def test_a_state_is_read_back_as_it_was_written(tmp_path):
@@ -368,111 +95,3 @@ def test_progress_holds_no_number_that_is_not_finite(bad):
         Progress().best_loss = bad
     with pytest.raises(ValidationError):
         Progress().best_metrics = {METRIC: bad}
-
-
-# Pointers and pruning
-
-
-def test_pointers_name_relative_paths_and_the_progress_there(scored):
-    labels = tidy(scored, 40, 9)
-    assert labels == {
-        "last": scored.checkpoint(40),
-        "best-loss": scored.checkpoint(20),
-        "best-metric": scored.checkpoint(10),
-    }
-    for label, path in labels.items():
-        pointer = SavedPointer.model_validate_json(scored.pointer(label).read_bytes())
-        assert scored.path / pointer.checkpoint == path
-        assert pointer.step == read_state(path).progress.step
-    best = json.loads(scored.pointer("best-loss").read_text())["evaluation"]
-    assert (best["loss"], best["metrics"]) == (2.0, {METRIC: 5.0})
-
-
-def test_a_pointer_is_written_again_only_where_it_would_change(scored):
-    tidy(scored, 40, 9)
-    save(scored, 50, 2.5, 9.5)
-    scored.pointer("best-loss").unlink()
-    scored.pointer("best-loss").mkdir()
-    with pytest.raises(DiskError, match=r"best-loss\.json: not a regular file, but a directory"):
-        tidy(scored, 50, 9)
-    scored.pointer("best-loss").rmdir()
-    tidy(scored, 50, 9)
-    pointers = [scored.pointer(label) for label in ("last", "best-loss", "best-metric")]
-    assert [json.loads(pointer.read_text())["step"] for pointer in pointers] == [50, 20, 50]
-    before = [pointer.stat().st_ino for pointer in pointers]
-    tidy(scored, 50, 9)
-    assert [pointer.stat().st_ino for pointer in pointers] == before
-
-
-def test_a_pointer_whose_score_is_gone_goes_too_and_wrong_ones_are_rewritten(scored):
-    tidy(scored, 40, 9)
-    for step in (10, 20, 30):
-        shutil.rmtree(scored.checkpoint(step))
-    scored.pointer("last").write_text("nonsense")
-    assert tidy(scored, 40, 9) == {"last": scored.checkpoint(40)}
-    assert json.loads(scored.pointer("last").read_text())["step"] == 40
-    assert not scored.pointer("best-loss").exists()
-    assert not scored.pointer("best-metric").exists()
-
-
-@pytest.mark.parametrize("damage", ["state", "cut", "gone", "manifest"])
-def test_a_damaged_checkpoint_is_neither_counted_nor_deleted(scored, damage):
-    folder = scored.checkpoint(30)
-    if damage == "state":
-        (folder / "state.json").write_text("{")
-    elif damage == "cut":
-        (folder / "model.safetensors").write_text("w")
-    else:
-        (folder / ("model.safetensors" if damage == "gone" else MANIFEST_FILE)).unlink()
-    save(scored, 35)
-    tidy(scored, 40, 2)
-    assert scored.checkpoint_steps() == [10, 20, 30, 35, 40]
-
-
-def test_what_was_just_sealed_stays_whatever_else_lies_there(run):
-    """So that a whole checkpoint is left where all others are damaged in a way that only reading them would tell."""
-    for step in (10, 20, 30):
-        save(run, step)
-        if step != 20:
-            (run.checkpoint(step) / "model.safetensors").write_text("weights of 99")
-    tidy(run, 20, 1)
-    assert run.checkpoint_steps() == [20, 30]
-    verify_directory(run.checkpoint(20))
-
-
-def test_a_link_among_the_checkpoints_is_pruned_without_what_it_leads_to(scored, tmp_path):
-    elsewhere = scored.checkpoint(0).rename(tmp_path / "elsewhere")
-    scored.checkpoint(0).symlink_to(elsewhere, target_is_directory=True)
-    tidy(scored, 40, 1)
-    assert scored.checkpoint_steps() == [10, 20, 40]
-    verify_directory(elsewhere)
-
-
-def test_checkpoints_that_are_a_link_out_of_the_run_are_refused(scored, tmp_path):
-    require_own_checkpoints(scored)
-    scored.checkpoints.rename(tmp_path / "elsewhere")
-    scored.checkpoints.symlink_to(tmp_path / "elsewhere", target_is_directory=True)
-    with pytest.raises(CheckpointError, match="checkpoints: a symbolic link"):
-        require_own_checkpoints(scored)
-
-
-SCORE = st.one_of(st.none(), st.tuples(st.integers(1, 4), st.one_of(st.none(), st.integers(1, 4))))
-
-
-@settings(max_examples=30, deadline=None)
-@given(scores=st.lists(SCORE, min_size=1, max_size=8), keep=st.integers(1, 4))
-def test_the_newest_and_both_best_stay_and_all_others_go(tmp_path_factory, scores, keep):
-    run = RunDirectory(tmp_path_factory.mktemp("run"))
-    for step, score in enumerate(scores):
-        save(run, step, *(score or ()))
-    tidy(run, len(scores) - 1, keep)
-    by_loss = [step for step, score in enumerate(scores) if score]
-    by_metric = [step for step in by_loss if scores[step][1] is not None]
-    expected = set(range(len(scores))[-keep:])
-    expected |= {min(by_loss, key=lambda step: scores[step][0])} if by_loss else set()
-    expected |= {max(by_metric, key=lambda step: scores[step][1])} if by_metric else set()
-    assert set(run.checkpoint_steps()) == expected
-    assert [checkpoint.progress.step for checkpoint in list_checkpoints(run)] == sorted(expected)
-    for step in expected:
-        verify_directory(run.checkpoint(step))
-    assert {path.name for path in run.checkpoints.iterdir()} == {run.checkpoint(step).name for step in expected}
