@@ -54,6 +54,13 @@ def horizon_of(training: TrainingConfig, max_steps: int) -> int:
     return training.schedule_steps or max_steps
 
 
+def schedule_corners(training: TrainingConfig, max_steps: int) -> tuple[int, int, int]:
+    """Steps between which the learning rate is smooth: the last of the warm-up, the next, the last of the horizon."""
+    horizon = horizon_of(training, max_steps)
+    warmup_steps = min(training.warmup_steps, horizon)
+    return warmup_steps - 1, warmup_steps, horizon - 1
+
+
 def has_user_targets(step: int, user_turns_until: float, horizon: int) -> bool:
     """Whether the curriculum makes targets of user turns in the update that follows ``step`` finished ones."""
     return user_turns_until >= 1.0 or step < user_turns_until * horizon

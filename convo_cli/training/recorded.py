@@ -25,6 +25,7 @@ from convo_cli.storage.folder import open_folder
 from convo_cli.training.build import Parts
 from convo_cli.training.job import RunJob
 from convo_cli.training.loop import STOPPED, StepDivergedError, train
+from convo_cli.training.optim import schedule_corners
 from convo_cli.training.resume.horizon import settings_to_continue, warm_up_notices
 from convo_cli.training.saving import save_checkpoint
 from convo_cli.training.state import TrainState
@@ -78,7 +79,8 @@ def train_and_record(
         if config.logging.plots:
             with disk_errors(run.plots):
                 run.plots.mkdir(exist_ok=True)
-            plot_schedule(run.plots / "learning_rate.png", [job.learning_rate(k) for k in range(parts.max_steps)])
+            bends = schedule_corners(config.training, parts.max_steps)
+            plot_schedule(run.plots / "learning_rate.png", job.learning_rate, parts.max_steps, bends)
         for notice in warm_up_notices(parts, step):
             tell(notice)
         tell(_started(run, parts, state))

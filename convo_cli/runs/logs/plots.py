@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SIZE = (12.0, 7.0)  # inches, at 100 dots each
-_MAX_POINTS = 4000
+_MAX_POINTS = 4000  # of a schedule, three in each of the picture's columns
 _MAX_SCORE_PANELS = 2
 _SCORE = re.compile(r"[A-Za-z][\w.+-]{0,39}", re.ASCII)  # a log from elsewhere may hold any text as a name
 _BLUE, _ORANGE, _GREY = "#1f5fa8", "#d95f02", "#5b6470"
@@ -51,14 +51,19 @@ Points = tuple[list[int], list[float]]
 """Steps and values."""
 
 
-def plot_schedule(path: Path, learning_rates: Sequence[float]) -> None:
-    """Draw the learning rate of every step, the first being step 1, as a PNG."""
-    chosen = _subsample(learning_rates)
+def plot_schedule(
+    path: Path, learning_rate: Callable[[int], float], num_steps: int, corners: Iterable[int] = ()
+) -> None:
+    """Draw the learning rate of a run as a PNG; ``learning_rate`` is a function of the finished steps.
+
+    It is exact at the first and last step and at ``corners``, where the function is not smooth, in the same count.
+    """
+    steps = _sampled_steps(num_steps, corners)
     with _drawing(path) as figure:
         axes = figure.subplots()
         axes.set_title("Learning rate of every step")
-        _draw_learning_rate(axes, ([i + 1 for i in chosen], [learning_rates[i] for i in chosen]))
-        _finish(axes, num_steps=len(learning_rates))
+        _draw_learning_rate(axes, ([step + 1 for step in steps], [learning_rate(step) for step in steps]))
+        _finish(axes, num_steps=num_steps)
 
 
 def plot_losses(path: Path, metrics_path: Path) -> None:
@@ -161,13 +166,11 @@ def _smoothed(values: Sequence[float]) -> list[float]:
     return means
 
 
-def _subsample(values: Sequence[float]) -> list[int]:
-    """Indices of at most about ``_MAX_POINTS`` values: evenly spread, and the first, the last and the largest."""
-    if len(values) <= _MAX_POINTS:
-        return list(range(len(values)))
-    stride = -(-len(values) // _MAX_POINTS)
-    peak = max(range(len(values)), key=values.__getitem__)
-    return sorted({*range(0, len(values), stride), len(values) - 1, peak})
+def _sampled_steps(num_steps: int, corners: Iterable[int]) -> list[int]:
+    """At most about ``_MAX_POINTS`` of the steps from 0 on: evenly spread, the last one, and the corners."""
+    stride = max(1, -(-num_steps // _MAX_POINTS))
+    special = {step for step in (*corners, num_steps - 1) if 0 <= step < num_steps}
+    return sorted(special.union(range(0, num_steps, stride)))
 
 
 def _draw_line(axes: Axes, points: Points, *, color: str, marker: str = "", **style: Any) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convo_cli.config.schema import TrainingConfig
-from convo_cli.training.optim import has_user_targets, learning_rate_at, make_optimizer
+from convo_cli.training.optim import has_user_targets, learning_rate_at, make_optimizer, schedule_corners
 
 CONFIG = TrainingConfig(max_steps=1, weight_decay=0.25, betas=(0.8, 0.99), epsilon=1e-6)
 
@@ -157,6 +157,22 @@ def test_it_rises_to_the_peak_once_then_falls_and_stays_between_floor_and_peak(
     assert all(math.isclose(rate, 2.0 * (step + 1) / warmup) for step, rate in enumerate(rising))
     assert falling == sorted(falling, reverse=True)
     assert all(2.0 * floor - 1e-12 <= rate <= 2.0 + 1e-12 for rate in falling)
+
+
+@given(
+    schedule=st.sampled_from(["constant", "linear"]),
+    max_steps=st.integers(1, 300),
+    horizon=st.none() | st.integers(1, 300),
+    warmup=st.integers(0, 400),
+    floor=st.floats(0, 1),
+)
+def test_between_its_corners_the_rate_is_a_straight_line(schedule, max_steps, horizon, warmup, floor):
+    training = {"warmup_steps": warmup, "schedule_steps": horizon, "min_lr_ratio": floor}
+    values = rates(schedule, max_steps, **training)
+    bends = schedule_corners(TrainingConfig(schedule=schedule, max_steps=max_steps, **training), max_steps)
+    for step in range(1, max_steps - 1):
+        if step not in bends:
+            assert math.isclose(values[step], (values[step - 1] + values[step + 1]) / 2, abs_tol=1e-12)
 
 
 @pytest.mark.parametrize(("fraction", "targets"), [(0.0, 0), (0.5, 5), (0.55, 6), (1.0, 14)])

@@ -17,7 +17,8 @@ import pytest
 from numpy.typing import NDArray
 
 from convo_cli.errors import DiskError
-from convo_cli.runs.logs.plots import _smoothed, _subsample, plot_losses, plot_schedule
+from convo_cli.runs.logs import plots
+from convo_cli.runs.logs.plots import _smoothed, plot_losses, plot_schedule
 
 BLUE, ORANGE = (0x1F, 0x5F, 0xA8), (0xD9, 0x5F, 0x02)
 
@@ -74,13 +75,13 @@ def test_losses_of_any_number_of_steps_are_a_picture(tmp_path: Path, num_steps: 
 
 @pytest.mark.parametrize("num_steps", [0, 1, 2, 300, 100_000])
 def test_a_schedule_of_any_number_of_steps_is_a_picture(tmp_path: Path, num_steps: int) -> None:
-    plot_schedule(tmp_path / "plots" / "schedule.png", [5e-4 * number for number in range(num_steps)])
+    plot_schedule(tmp_path / "plots" / "schedule.png", lambda step: 5e-4 * step, num_steps)
     assert size(tmp_path / "plots" / "schedule.png") == (1200, 700)
     assert (len(where(tmp_path / "plots" / "schedule.png", BLUE)) > 0) == (num_steps > 0)
 
 
 def test_a_falling_learning_rate_falls_from_left_to_right(tmp_path: Path) -> None:
-    plot_schedule(tmp_path / "schedule.png", [1e-3 * (1 - number / 100) for number in range(100)])
+    plot_schedule(tmp_path / "schedule.png", lambda step: 1e-3 * (1 - step / 100), 100)
     pixels = where(tmp_path / "schedule.png", BLUE)
     leftmost, rightmost = pixels[pixels[:, 1].argmin()], pixels[pixels[:, 1].argmax()]
     assert rightmost[1] - leftmost[1] > 900
@@ -140,10 +141,10 @@ def test_the_matplotlibrc_of_the_user_changes_nothing_and_is_left_as_it_was(tmp_
 
 
 def test_a_picture_that_cannot_be_written_leaves_the_old_one_whole(tmp_path: Path) -> None:
-    plot_schedule(tmp_path / "schedule.png", [1e-3])
+    plot_schedule(tmp_path / "schedule.png", lambda step: 1e-3, 1)
     old = (tmp_path / "schedule.png").read_bytes()
     with file_size_limit(1000), pytest.raises(DiskError, match=r"schedule\.png"):
-        plot_schedule(tmp_path / "schedule.png", [1e-3, 1e-4])
+        plot_schedule(tmp_path / "schedule.png", lambda step: 1e-3, 2)
     assert (tmp_path / "schedule.png").read_bytes() == old
     assert [path.name for path in tmp_path.iterdir()] == ["schedule.png"]
 
@@ -164,13 +165,38 @@ def test_a_score_whose_name_is_no_word_is_not_drawn(tmp_path: Path, name: str) -
     assert picture_of(tmp_path, [step(1), evaluation(1, **{name: 0.5})]).read_bytes() == plain
 
 
-@pytest.mark.parametrize("length", [0, 1, 4000, 4001, 123_457])
-def test_a_subsample_keeps_both_ends_and_the_peak(length: int) -> None:
-    rates = [float(number == length // 3) for number in range(length)]
-    chosen = _subsample(rates)
-    assert len(chosen) <= 4002
-    assert chosen == sorted(set(chosen))
-    assert {0, length // 3, length - 1} <= set(chosen) or length == 0
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[plots.Points]:
+    """The curves that are drawn."""
+    curves: list[plots.Points] = []
+    draw = plots._draw_learning_rate
+    monkeypatch.setattr(plots, "_draw_learning_rate", lambda axes, points: (curves.append(points), draw(axes, points)))
+    return curves
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 7, 4000])
+def test_a_short_schedule_is_drawn_at_every_step(tmp_path: Path, drawn: list[plots.Points], num_steps: int) -> None:
+    plot_schedule(tmp_path / "schedule.png", lambda step: 1 / (step + 1), num_steps, corners=(-1, 3, num_steps))
+    steps = list(range(1, num_steps + 1))
+    assert drawn == [(steps, [1 / step for step in steps])]
+
+
+@pytest.mark.parametrize("num_steps", [4001, 123_457, 10**9])
+def test_a_long_schedule_is_asked_at_a_few_thousand_steps_and_at_its_corners(
+    tmp_path: Path, drawn: list[plots.Points], num_steps: int
+) -> None:
+    asked: list[int] = []
+
+    def rate(step: int) -> float:
+        asked.append(step)
+        return min(step / 777, 1.0)
+
+    plot_schedule(tmp_path / "schedule.png", rate, num_steps, corners=(776, 777, num_steps, num_steps - 3))
+    assert len(asked) <= 4004
+    assert max(np.diff(asked)) <= num_steps / 2000
+    ((steps, rates),) = drawn
+    assert {1, 777, 778, num_steps - 2, num_steps} <= set(steps)
+    assert rates == [min((step - 1) / 777, 1.0) for step in steps]
 
 
 @pytest.mark.parametrize("length", [1, 5, 10, 1000])
@@ -190,7 +216,7 @@ def test_importing_the_module_imports_no_matplotlib_and_drawing_imports_no_pyplo
     code = (
         "import sys, pathlib; from convo_cli.runs.logs.plots import plot_schedule;"
         "assert 'matplotlib' not in sys.modules;"
-        f"plot_schedule(pathlib.Path({str(tmp_path / 'a.png')!r}), [1.0]);"
+        f"plot_schedule(pathlib.Path({str(tmp_path / 'a.png')!r}), lambda step: 1.0, 1);"
         "assert not {'matplotlib.pyplot', 'torch', 'rich'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
