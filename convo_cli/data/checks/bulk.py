@@ -27,7 +27,7 @@ from convo_cli.data.problems import Problem
 from convo_cli.data.shapes.known_keys import SPEAKER_KEYS, TRAIN_KEYS
 from convo_cli.data.shapes.reasoning import has_tag
 from convo_cli.data.shapes.unread import UnreadTexts, counted_length, texts_in
-from convo_cli.data.strict_json import UNREADABLE, may_hold_control, may_repeat_key, num_keys, read
+from convo_cli.data.strict_json.decoder import UNREADABLE, may_hold_control, may_repeat_key, num_keys, read
 
 _SPEAKER_KEYS = frozenset(SPEAKER_KEYS)
 _UNKNOWN = cast(None, object())

@@ -16,7 +16,7 @@ from convo_cli.data.dialogue import Role, has_target, is_excluded
 from convo_cli.data.problems import Problem, ProblemSink, quoted
 from convo_cli.data.shapes.formats import LineReading, read_value, shape_of
 from convo_cli.data.shapes.known_keys import misspelt
-from convo_cli.data.strict_json import decode
+from convo_cli.data.strict_json.decoder import decode
 
 
 class LineRules(NamedTuple):

@@ -26,7 +26,7 @@ from convo_cli.data.dialogue import ROLES, SEPARATOR
 from convo_cli.data.fingerprint import fingerprints
 from convo_cli.data.problems import KINDS, Problem
 from convo_cli.data.shapes.unread import UnreadTexts, known_name, measured
-from convo_cli.data.strict_json import place
+from convo_cli.data.strict_json.faults import place
 
 _SCRIPTS = {"HIRAGANA": "Kana", "KATAKANA": "Kana", "KATAKANA-HIRAGANA": "Kana", "CJK": "Han", "IDEOGRAPHIC": "Han"}
 

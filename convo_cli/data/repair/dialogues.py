@@ -18,7 +18,8 @@ from convo_cli.data.repair.repairs import REPAIRS
 from convo_cli.data.repair.values import repair_value
 from convo_cli.data.shapes.formats import read_value
 from convo_cli.data.shapes.known_keys import misspelt
-from convo_cli.data.strict_json import decode, place_all
+from convo_cli.data.strict_json.decoder import decode
+from convo_cli.data.strict_json.faults import place_all
 
 Judge: TypeAlias = Callable[[Sequence[Turn]], Problem | None]
 """Returns the problem for which a config refuses a dialogue that has no error of its own; None where it accepts it."""

@@ -10,7 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from convo_cli.data.problems import KINDS, Problem
-from convo_cli.data.strict_json import MAX_DEPTH, decode, locate
+from convo_cli.data.strict_json.decoder import decode
+from convo_cli.data.strict_json.faults import MAX_DEPTH, locate
 
 TEXTS = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters=[chr(i) for i in range(32) if i not in (9, 10)])

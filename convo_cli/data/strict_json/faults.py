@@ -1,9 +1,4 @@
-"""One line of JSON, read strictly: the first thing that training and `exact` do with a line.
-
-`decode` lets msgspec read the line. msgspec keeps the last of two equal keys and takes control characters that were
-escaped, so its word is taken only where a cheap look at the bytes rules both out; every other line goes through
-`_Scanner`, which walks the text and names each fault with its column and path.
-"""
+"""Faults of one line that is not strict JSON, each with its column and path, and the columns of other problems."""
 
 from __future__ import annotations
 
@@ -11,26 +6,11 @@ import json
 import math
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
-
-import msgspec
 
 from convo_cli.data.problems import Problem, ProblemSink, member, quoted
 
 MAX_DEPTH = 64
 """Deepest nesting of arrays and objects in a line."""
-
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError)
-"""What `read` and `num_keys` raise."""
-
-_TEXTS = msgspec.json.Decoder(list[str])
-_ANYTHING = msgspec.json.Decoder()
-
-# May match where nothing is wrong (an escaped backslash before an r), never misses a control character or NUL.
-_MAYBE_CONTROL = re.compile(rb"\\(?:[bfr]|u00[01])")
-# Every key ends in a match; a text that begins with a colon matches as well. So there are at least as many matches as
-# keys, and as many matches as *different* keys only where no key is repeated.
-_MAYBE_KEY = re.compile(rb'"[ \t\r\n]*:')
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
@@ -49,23 +29,11 @@ _NOTABLE = re.compile(
 _ESCAPES = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
 
-def decode(raw: bytes, found: ProblemSink) -> Any:
-    """The value of one line, or `msgspec.UNSET` once every fault of the line was reported."""
-    value: Any = msgspec.UNSET
-    reason = ""
-    try:
-        value = read(raw)
-        if not may_hold_control(raw) and not may_repeat_key(raw, num_keys(value)):
-            return value
-    except UNREADABLE as error:
-        value, reason = msgspec.UNSET, str(error)
+def report_faults(raw: bytes, found: ProblemSink) -> bool:
+    """Report every fault up to the first after which the line makes no sense; False where there is none."""
     scanner = _Scanner(raw, found)
     scanner.scan()
-    if scanner.is_refused:
-        return msgspec.UNSET
-    if value is msgspec.UNSET:
-        found(Problem("invalid-json", reason, column=1))
-    return value
+    return scanner.is_refused
 
 
 def locate(raw: bytes, paths: Iterable[str]) -> dict[str, int]:
@@ -94,46 +62,12 @@ def place_all(problems: Sequence[Problem], file: str, line: int, raw: bytes) -> 
     ]
 
 
-def read(raw: bytes) -> Any:
-    """The value of a line by msgspec, which raises an error of several types where there is none."""
-    if raw.startswith(b'["'):
-        try:
-            return _TEXTS.decode(raw)
-        except msgspec.ValidationError:
-            pass
-    return _ANYTHING.decode(raw)
-
-
-def may_hold_control(raw: bytes) -> bool:
-    """Whether a control character may be escaped in it."""
-    return _MAYBE_CONTROL.search(raw) is not None
-
-
-def may_repeat_key(raw: bytes, num_keys: int) -> bool:
-    """Whether a key may be repeated in a line whose value has so many keys."""
-    # Every key is followed by a colon, and most texts hold none.
-    return raw.count(b":") != num_keys and len(_MAYBE_KEY.findall(raw)) != num_keys
-
-
-def num_keys(value: Any, depth: int = 0) -> int:
-    """How many keys the value holds on all levels; raises where a number or the nesting is more than is allowed."""
-    if isinstance(value, (dict, list)):
-        if depth == MAX_DEPTH:
-            raise RecursionError
-        children = value.values() if isinstance(value, dict) else value
-        inner = sum(num_keys(child, depth + 1) for child in children if not isinstance(child, str))
-        return inner + (len(value) if isinstance(value, dict) else 0)
-    if isinstance(value, int):
-        float(value)
-    return 0
-
-
 class _EndOfScanError(Exception):
     """The rest of the line cannot be made sense of, or need not be."""
 
 
 class _Scanner:
-    """Walks one line and reports its faults, or looks for the columns of some paths."""
+    """Scans one line and reports its faults, or looks for the columns of some paths."""
 
     def __init__(self, raw: bytes, found: ProblemSink, wanted: set[str] | None = None) -> None:
         # Bytes that are not UTF-8 become U+DC80 to U+DCFF, which valid UTF-8 never gives: one column each.
