@@ -24,7 +24,7 @@ from convo_cli.runs.directory import RunDirectory, existing_run
 from convo_cli.runs.lock import locked
 from convo_cli.runs.logs.metrics import MetricsLog
 from convo_cli.runs.opening import open_checkpoint
-from convo_cli.runs.provenance.run_info import DataFiles, RunInfo, read_data_files, read_run_info
+from convo_cli.runs.provenance.run_info import RunInfo, read_data_files, read_run_info
 from convo_cli.signals import StopRequest, listening
 from convo_cli.storage.atomic import make_directory
 from convo_cli.storage.sealed import verify_directory
@@ -80,12 +80,12 @@ def verify_run(
     ):
         info = read_run_info(run)
         require_same_config(info.config, config)
-        files = read_data_files(config.data)
-        accepted = accept_changes(run, info, files, emit, allow_changed=allow_changed)
+        inputs = Inputs(config, read_data_files(config.data), Cache(run.path.resolve().parent, emit), emit)
+        accepted = accept_changes(run, info, inputs.files, emit, allow_changed=allow_changed)
         newest = open_checkpoint(run.path, emit)
         aside = RunDirectory(Path(folder))
         make_directory(aside.checkpoints)
-        proof = _Proof(run, aside, newest, config, info, accepted, files, stop, emit, hearing=emit)
+        proof = _Proof(run, aside, newest, info, accepted, inputs, stop, emit)
         verdict = "--steps was given" if num_steps else proof.take_again()
         return verdict if isinstance(verdict, Verdict) else proof.take_twice(num_steps or _DEFAULT_STEPS, verdict)
 
@@ -97,14 +97,12 @@ class _Proof:
     run: RunDirectory
     aside: RunDirectory
     newest: Snapshot
-    config: RunConfig
     info: RunInfo
     accepted: RunInfo
-    files: DataFiles
+    inputs: Inputs
+    """Their events are heard until the first parts are built; those of the others are the same."""
     stop: StopRequest
     emit: Emit
-    hearing: Emit
-    """``emit`` until the first parts are built; what the others report is the same."""
 
     def take_again(self) -> Verdict | str:
         """Take the steps before the newest checkpoint again and compare with the run; or why that is impossible."""
@@ -182,11 +180,12 @@ class _Proof:
 
     def _build(self, checkpoint: Path) -> tuple[Parts, TrainState]:
         """The parts and the state of a checkpoint; changes are recorded in ``info``."""
-        emit, self.hearing = self.hearing, _mute
-        cache, step = Cache(self.run.path.resolve().parent, emit), read_state(self.newest.path).progress.step
-        parts, state = build_from(checkpoint, self.info, Inputs(self.config, self.files, cache, emit))
+        inputs, self.inputs = self.inputs, replace(self.inputs, emit=_mute)
+        step = read_state(self.newest.path).progress.step
+        parts, state = build_from(checkpoint, self.info, inputs)
         state.is_evaluated = True  # the evaluation of these weights is no step, and is counted before they are saved
-        self.info = resumed_info(self.info, self.accepted, self.config, parts.execution, step=step, emit=emit)
+        config, emit = inputs.config, inputs.emit
+        self.info = resumed_info(self.info, self.accepted, config, parts.execution, step=step, emit=emit)
         return parts, state
 
     def _save(self, parts: Parts, state: TrainState) -> None:
