@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, one line each: where it is written, what was found, what may stand there."""
+"""Messages about a configuration: a line for each problem, with its place, the value found and those allowed."""
 
 from __future__ import annotations
 

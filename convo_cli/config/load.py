@@ -1,4 +1,4 @@
-"""A config file, and what `--set` changes in it, to a checked RunConfig; and back to YAML."""
+"""A checked RunConfig from a config file and `--set` overrides, and its YAML."""
 
 from __future__ import annotations
 

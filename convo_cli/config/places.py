@@ -1,4 +1,4 @@
-"""Where the keys and values of a configuration are written, so that every error can point at them."""
+"""Places of keys and values in a config file or an option, for the errors about them."""
 
 from __future__ import annotations
 

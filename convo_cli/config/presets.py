@@ -14,14 +14,14 @@ from convo_cli.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """A named set of values; the notes are what its user has to know, shown at the top of the YAML."""
+    """A named set of values; its notes are shown at the top of the YAML."""
 
     name: str
     description: str
     values: Mapping[str, Any]
     note: str = ""
     data_note: str = ""
-    """What has to be known about the preset's own data."""
+    """A note about the preset's own data."""
 
     def with_data(self, train: Sequence[str], validation: Sequence[str]) -> Preset:
         """The same preset on other files."""

@@ -116,8 +116,8 @@ def _section(name: str, values: Mapping[str, Any], indent: int) -> CommentedMap:
 
 def _item(value: Any) -> Any:
     # In a flow list, ruamel.yaml 0.19 leaves quotes off that a text like "?a" needs.
-    is_odd = isinstance(value, str) and not re.fullmatch(r"[\w./-]+", value)
-    return DoubleQuotedScalarString(value) if is_odd else value
+    needs_quotes = isinstance(value, str) and not re.fullmatch(r"[\w./-]+", value)
+    return DoubleQuotedScalarString(value) if needs_quotes else value
 
 
 def _comment(key: Key, value: Any) -> str:

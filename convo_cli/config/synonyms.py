@@ -1,4 +1,4 @@
-"""What other trainers call convo's keys, so that a config written from habit is answered with the right name."""
+"""Names that other trainers have for convo's keys, for the error about an unknown key."""
 
 from __future__ import annotations
 

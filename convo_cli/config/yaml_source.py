@@ -38,7 +38,7 @@ MAX_EVENTS = 20_000
 MAX_NUMBER_LENGTH = 100
 
 NOT_TEXT = re.compile("[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What does not stand in a text file: control characters but tab and line ends, and halves of surrogate pairs."""
+"""Characters that text files do not hold: control characters but tab and line ends, and halves of surrogate pairs."""
 
 _HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair, written as an escape
 _YAML = YAML(typ="safe", pure=True)
@@ -67,7 +67,7 @@ def plain_value(text: str) -> Any:
 
 
 def read_text(path: Path, opener: Callable[[str, int], int] | None = None) -> str:
-    """Read a small UTF-8 text file, naming whatever else it turns out to be."""
+    """Read a small UTF-8 text file, and name what it is if it is something else."""
     try:
         with open(path, "rb", opener=opener) as file:
             content = file.read(MAX_BYTES + 1)
@@ -93,9 +93,9 @@ def read_text(path: Path, opener: Callable[[str, int], int] | None = None) -> st
     except UnicodeDecodeError as error:
         line, column = _line_and_column(content[: error.start].decode("utf-8"))
         raise ConfigError(f"{path}:{line}:{column}: byte 0x{content[error.start]:02x} is not UTF-8 text") from None
-    if odd := NOT_TEXT.search(text):
-        line, column = _line_and_column(text[: odd.start()])
-        raise ConfigError(f"{path}:{line}:{column}: control character U+{ord(odd[0]):04X}; a config is plain text")
+    if found := NOT_TEXT.search(text):
+        line, column = _line_and_column(text[: found.start()])
+        raise ConfigError(f"{path}:{line}:{column}: control character U+{ord(found[0]):04X}; a config is plain text")
     return text
 
 
@@ -208,8 +208,8 @@ class _Builder:
 
     def _scalar(self, event: ScalarEvent, path: KeyPath, place: Place) -> Any:
         text: str = event.value
-        if odd := NOT_TEXT.search(text):
-            self._problem(event, path, f"holds U+{ord(odd[0]):04X}, which is not text")
+        if found := NOT_TEXT.search(text):
+            self._problem(event, path, f"holds U+{ord(found[0]):04X}, which is not text")
         if event.style is not None:
             self._result.values[path] = replace(place, text=json.dumps(text, ensure_ascii=False))
             return text

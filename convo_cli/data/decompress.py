@@ -1,4 +1,4 @@
-"""The bytes of a data file, plain, gzip or Zstandard, from a path or from stdin: what `reader` cuts into lines."""
+"""The bytes of a data file, plain, gzip or Zstandard, from a path or from stdin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one form of a dialogue that the rest of convo sees, whatever shape its line had on disk."""
+"""Turns and dialogues: the form that a line of any shape is read into."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Dialogue:
 
 
 def has_target(turns: Sequence[Turn], train_on: TrainOn) -> bool:
-    """Whether anything of the dialogue is learnt; `train` and `validate-data` refuse one where nothing is."""
+    """Whether the dialogue has a target; `train` and `validate-data` refuse one without."""
     if train_on == "all":
         return any(turn.is_trained and turn.role != "system" for turn in turns)
     spoken = [turn for turn in turns if turn.role == "assistant"]

@@ -12,7 +12,7 @@ from convo_cli.data.shapes.unread import UnreadTexts, known_name, measured
 from convo_cli.events import Emit, Notice
 
 if TYPE_CHECKING:
-    from convo_cli.data.shapes.formats import LineReading
+    from convo_cli.data.shapes.turns import LineReading
 
 _MAX_NAMED = 5
 

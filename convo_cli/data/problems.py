@@ -1,4 +1,4 @@
-"""What can be wrong with data: every problem has a stable code, a severity, a place and a hint.
+"""Problems of data: each has a stable code, a severity, a place and a hint.
 
 Every problem goes to a `ProblemSink`. The sink decides: training's `refuse` raises at the first error,
 validation's `tally.ProblemTally` counts them all.

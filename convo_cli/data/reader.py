@@ -19,7 +19,7 @@ from convo_cli.data.dialogue import Dialogue, is_excluded
 from convo_cli.data.omissions import Omissions
 from convo_cli.data.problems import Problem, ProblemSink, refuse
 from convo_cli.data.recognise import recognise_compression, recognise_content
-from convo_cli.data.shapes.formats import LineReading, read_value
+from convo_cli.data.shapes.turns import LineReading, read_value
 from convo_cli.data.strict_json.decoder import decode
 from convo_cli.data.strict_json.faults import place
 from convo_cli.errors import UsageError, typeable

@@ -1,4 +1,4 @@
-"""What a file is when it is not JSON Lines, told from its first bytes: what `reader` asks before it reads a line."""
+"""Files that are not JSON Lines, recognised by their first bytes before `reader` reads a line."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _JSON_LINE = re.compile(rb"(?:\xef\xbb\xbf)?(?:[\[{\"'(,\]}]|(?:-?[0-9.]+(?:[eE]
 
 
 def recognise_compression(head: bytes, suffix: str) -> Problem | None:
-    """Whether the first bytes of a file on disk contradict its name."""
+    """The problem where the first bytes of a file on disk contradict its name; None where they do not."""
     for magic, name, right_suffix in _COMPRESSED:
         if suffix == right_suffix and head and not head.startswith(magic):
             return Problem("wrong-compression", f"the name ends in {suffix}, the content is not {name}")
@@ -45,7 +45,7 @@ def recognise_compression(head: bytes, suffix: str) -> Problem | None:
 
 
 def recognise_content(head: bytes, suffix: str) -> Problem | None:
-    """Why the text that begins with ``head`` cannot be JSON Lines; None where each line should be judged by itself."""
+    """The problem where text that begins with ``head`` cannot be JSON Lines; None where each line is to be read."""
     for magic, name in _BINARY:
         if head.startswith(magic):
             return Problem("binary-file", f"this is {name}")

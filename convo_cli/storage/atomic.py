@@ -1,4 +1,4 @@
-"""Writing so that no reader and no power cut ever sees half of it: write aside, flush, rename, flush the name."""
+"""Atomic writes of files and directories: written aside, flushed, renamed, and the new name flushed."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def require_space(path: Path, num_bytes: int) -> None:
     """Raise DiskError where the file system that ``path`` will be made in has less than this free."""
     with disk_errors(path):
         total, _, free = shutil.disk_usage(path.parent)
-    if total and free < num_bytes:  # a total of 0: a file system that does not tell
+    if total and free < num_bytes:  # a total of 0: the file system reports no sizes
         raise DiskError(
             f"{path}: needs {_mebibytes(num_bytes)}, but only {_mebibytes(free)} are free in {path.parent}",
             hint=_HINTS[errno.ENOSPC] + _INTACT,
@@ -167,7 +167,7 @@ def set_aside(path: Path, *, below: Path | None = None) -> Path:
 
 
 def remove_leftovers(folder: Path, *, below: Path | None = None) -> None:
-    """Delete what interrupted saves and removals left behind, and restore what an interrupted replacement renamed.
+    """Delete the remains of interrupted saves and removals, and restore a directory whose replacement was interrupted.
 
     Only for the holder of the run's lock.
     """

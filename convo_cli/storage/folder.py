@@ -1,4 +1,4 @@
-"""Directories held open, so that another user cannot redirect what convo does in them.
+"""Directories held open, so that another user cannot redirect operations inside them.
 
 convo renames and deletes inside a run directory through a `Folder`: if another directory or a link takes its name
 meanwhile, nothing changes. A system without directory descriptors (Windows) checks each path just before its use.

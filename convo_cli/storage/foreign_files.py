@@ -83,9 +83,9 @@ def remove_foreign_entries(folder: Path) -> None:
     """Remove entries that name code, or paths on the machine of the model's author, from the written configs."""
     for file in (folder / name for name in _CONFIGS):
         values = _read(file)
-        kept = without_keys(values, CODE | _LOCAL_PATHS | {"chat_template"})  # convo writes chat_template.jinja
-        if kept != values:
-            text = json.dumps(kept, indent=2, sort_keys=True, ensure_ascii=False)
+        cleaned = without_keys(values, CODE | _LOCAL_PATHS | {"chat_template"})  # convo writes chat_template.jinja
+        if cleaned != values:
+            text = json.dumps(cleaned, indent=2, sort_keys=True, ensure_ascii=False)
             file.write_text(text + "\n", encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""Which examples a step trains on: a pure function of (seed, phases, step).
+"""The order of examples: those that a step trains on are a pure function of (seed, phases, step).
 
 Epochs, each a full shuffle of its own, follow each other without a gap as one stream of examples. A step takes the
 next part of that stream: so many examples, or those that begin within so many tokens. Where a run is resumed with

@@ -24,7 +24,7 @@ from convo_cli.data.fingerprint import fingerprint
 from convo_cli.errors import CheckpointError
 
 NO_TARGET, ASSISTANT_TARGET, USER_TARGET = 0, 1, 2
-"""What a token is to the loss. User targets count while `dialogue.train_on` is all or the curriculum says so."""
+"""Kinds of tokens. User targets count while `dialogue.train_on` is all or the curriculum says so."""
 
 Opener: TypeAlias = Callable[[str, int], int]
 """What `os.open` does with a path and flags."""

@@ -14,8 +14,8 @@ from convo_cli.config.schema import DataConfig, TrainOn
 from convo_cli.data.checks.suspicions import suspect_turns
 from convo_cli.data.dialogue import Role, has_target, is_excluded
 from convo_cli.data.problems import Problem, ProblemSink, quoted
-from convo_cli.data.shapes.formats import LineReading, read_value, shape_of
 from convo_cli.data.shapes.known_keys import misspelt
+from convo_cli.data.shapes.turns import LineReading, read_value, shape_of
 from convo_cli.data.strict_json.decoder import decode
 
 

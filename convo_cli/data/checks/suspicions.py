@@ -10,7 +10,7 @@ from operator import eq
 from convo_cli.data.checks.suspicious_text import ODD_TEXTS, odd_places, odd_spots
 from convo_cli.data.dialogue import SEPARATOR
 from convo_cli.data.problems import Problem, quoted
-from convo_cli.data.shapes.formats import LocatedTurn
+from convo_cli.data.shapes.turns import LocatedTurn
 
 LONG_UTTERANCE_BYTES = 100_000
 LONG_DIALOGUE_TURNS = 1_000

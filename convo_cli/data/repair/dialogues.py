@@ -16,8 +16,8 @@ from convo_cli.data.problems import Problem, quoted
 from convo_cli.data.repair.lenient_json import dump
 from convo_cli.data.repair.repairs import REPAIRS
 from convo_cli.data.repair.values import repair_value
-from convo_cli.data.shapes.formats import read_value
 from convo_cli.data.shapes.known_keys import misspelt
+from convo_cli.data.shapes.turns import read_value
 from convo_cli.data.strict_json.decoder import decode
 from convo_cli.data.strict_json.faults import place_all
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import jsonlines
 
-from convo_cli.data.shapes.formats import is_array_of_dialogues
+from convo_cli.data.shapes.turns import is_array_of_dialogues
 
 MAX_PYTHON_CHARACTERS = 2**20
 """Longest line that is tried as a Python value."""

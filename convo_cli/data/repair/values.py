@@ -7,7 +7,6 @@ from typing import Any
 from convo_cli.config.schema import DataConfig
 from convo_cli.data.checks.suspicious_text import odd_spots, without_entities, without_invisible_characters
 from convo_cli.data.repair.lenient_json import without_forbidden
-from convo_cli.data.shapes.formats import shape_of
 from convo_cli.data.shapes.known_keys import (
     DIALOGUE_KEYS,
     REASONING_KEYS,
@@ -17,6 +16,7 @@ from convo_cli.data.shapes.known_keys import (
     misspelt,
 )
 from convo_cli.data.shapes.table import SHAPES
+from convo_cli.data.shapes.turns import shape_of
 
 MAX_ROUNDS = 10
 """An entity may hide an entity; this bounds the rounds for data that was made to hide a million of them."""

@@ -55,7 +55,7 @@ _MAX_LENGTH = 40
 
 @lru_cache(maxsize=1024)
 def says_training(key: str) -> bool:
-    """Whether a key outside `TRAIN_KEYS` states by its name what is trained on."""
+    """Whether the name of a key outside `TRAIN_KEYS` states what is trained on."""
     if len(key) > _MAX_LENGTH or key in TRAIN_KEYS:
         return False
     plain = "".join(filter(str.isprintable, unicodedata.normalize("NFKC", key)))

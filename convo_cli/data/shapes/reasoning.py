@@ -86,13 +86,13 @@ def _parts(text: str) -> list[str]:
 def _without_blocks(text: str) -> str:
     """Remove reasoning; of the white space before and after a block, the longer one stays."""
     first, *between, last = _parts(text)[0::2]
-    kept = [first.rstrip(_SPACE)]
-    space = first[len(kept[0]) :]
+    pieces = [first.rstrip(_SPACE)]
+    space = first[len(pieces[0]) :]
     for part in (*(part for part in between if part.strip(_SPACE)), last):
         said = part.lstrip(_SPACE)
-        kept += (max(space, part[: len(part) - len(said)], key=len), said.rstrip(_SPACE))
-        space = said[len(kept[-1]) :]
-    return "".join(kept) + space
+        pieces += (max(space, part[: len(part) - len(said)], key=len), said.rstrip(_SPACE))
+        space = said[len(pieces[-1]) :]
+    return "".join(pieces) + space
 
 
 def _tag_fault(text: str) -> str | None:

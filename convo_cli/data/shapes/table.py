@@ -38,7 +38,10 @@ class TurnList(NamedTuple):
 
 Part: TypeAlias = Text | TurnList | Problem
 ReadShape: TypeAlias = Callable[[Mapping[str, Any]], Iterator[Part]]
-"""Yields what a line says, in the order of the dialogue, and a Problem for each part that cannot be read."""
+"""Yields the parts of a line in the order of the dialogue, and a Problem for each that cannot be read.
+
+It decides by keys and by the types of values, never by the words of a text: `checks.bulk` reads one line for all lines
+that differ in their texts alone. Texts may be empty or white space."""
 
 
 class Shape(NamedTuple):

@@ -14,8 +14,8 @@ from convo_cli.data.omissions import Omissions
 from convo_cli.data.problems import Problem
 from convo_cli.data.reader import read_dialogues
 from convo_cli.data.repair.lenient_json import dump
-from convo_cli.data.shapes.formats import read_value
 from convo_cli.data.shapes.known_keys import TRAIN_KEYS
+from convo_cli.data.shapes.turns import read_value
 
 CONFIG = DataConfig(train=("unused",))
 USER = {"role": "user", "content": "Hello"}

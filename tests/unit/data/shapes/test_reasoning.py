@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from convo_cli.config.schema import DataConfig, Reasoning
 from convo_cli.data.problems import Problem
-from convo_cli.data.shapes.formats import read_value
 from convo_cli.data.shapes.known_keys import REASONING_KEYS
+from convo_cli.data.shapes.turns import read_value
 
 USER = {"role": "user", "content": "2+2?"}
 THOUGHT = "Two and two."

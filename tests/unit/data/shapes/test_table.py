@@ -1,4 +1,4 @@
-"""What every shape of the table keeps to, whatever it is; a new shape needs a line in `EXAMPLES` and in README.md."""
+"""Laws that hold for every shape of the table; a new shape needs a line in `EXAMPLES` and in README.md."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convo_cli.config.schema import DataConfig
-from convo_cli.data.dialogue import Turn
+from convo_cli.data.checks.validate import validate_files
+from convo_cli.data.dialogue import ROLES, Turn
 from convo_cli.data.problems import KINDS, Problem
 from convo_cli.data.repair.values import repair_value
-from convo_cli.data.shapes.formats import read_value, shape_of
 from convo_cli.data.shapes.known_keys import misspelt
 from convo_cli.data.shapes.table import SHAPES
+from convo_cli.data.shapes.turns import read_value, shape_of
 
 CONFIG = DataConfig(train=("unused",))
 EARLIER = (Turn("user", "Who is there?"), Turn("assistant", "Ann."))
@@ -92,6 +93,25 @@ def test_the_texts_of_a_shape_are_repaired(name: str) -> None:
     damaged = json.loads(json.dumps(required).replace("Hi!", "Hi\u200b!"))
     assert damaged != required
     assert repair_value(damaged, CONFIG) == required
+
+
+@each_shape
+def test_lines_that_differ_in_their_texts_are_counted_together_as_they_are_read_one_by_one(
+    tmp_path: Path, name: str
+) -> None:
+    line, _ = EXAMPLES[name]
+    words = ["Hi", " Hi", "Hi ", "user", "assistant", "0", "{}", '"', "é"]
+    lines = [json.loads(json.dumps(line).replace("Hi!", json.dumps(word)[1:-1])) for word in words]
+    lines += [{key: value for key, value in one.items() if key not in SHAPES[name].optional} for one in lines]
+    path = tmp_path / "data.jsonl"
+    path.write_text("".join(json.dumps(one) + "\n" for one in lines), encoding="utf-8")
+    report = validate_files([str(path)], CONFIG).files[0]
+    readings = [read_value(one, CONFIG) for one in lines]
+    turns = [turn for reading in readings if reading for _, turn in reading.turns]
+    assert report.shapes == {name: len(lines)}
+    assert (report.num_errors, report.num_turns) == (0, len(turns))
+    assert report.num_characters == sum(len(turn.text) for turn in turns)
+    assert dict(report.num_turns_by_role) == {role: sum(turn.role == role for turn in turns) for role in ROLES}
 
 
 ANY_VALUE = st.recursive(

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from convo_cli.config.schema import DataConfig, SpeakersConfig
 from convo_cli.data.dialogue import Dialogue, Role, Turn
 from convo_cli.data.problems import Problem, ProblemError, refuse
-from convo_cli.data.shapes.formats import read_value, shape_of, to_dialogue
 from convo_cli.data.shapes.table import SHAPES
+from convo_cli.data.shapes.turns import read_value, shape_of, to_dialogue
 from convo_cli.data.strict_json.decoder import decode
 from convo_cli.data.strict_json.faults import locate
 from convo_cli.errors import ConfigError
