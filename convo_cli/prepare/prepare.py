@@ -104,54 +104,21 @@ def prepare_data(inputs: Inputs, encoder: DialogueEncoder, *, max_listed: int = 
     Raises PreflightError where dialogues cannot be trained on, with the first ``max_listed`` of each kind, and
     ModelError where transformers would render the first dialogues otherwise than training does.
     """
-    config, cache, emit = inputs.config, inputs.cache, inputs.emit
-
-    def store(files: Sequence[DataFile], what: str, max_dialogues: int | None) -> TokenStore:
-        contract = contract_of(encoder).model_dump(exclude={"max_length"})
-        key = {
-            **inputs.reading(files),
-            "packages": {"convo": __version__, **{name: version(name) for name in ("tokenizers", "transformers")}},
-            "contract": contract,
-            "train_on": config.dialogue.train_on,
-            "learns_from_users": trains_on_users(config),
-            "max_dialogues": max_dialogues,
-        }
-        variant = {"max_length": encoder.max_length, "long_turns": config.dialogue.long_turns}
-        size = num_ids(encoder.tokenizer)
-
-        def make(folder: Path) -> None:
-            refusals = Refusals(max_listed)
-            omissions = [Omissions() for _ in files]
-            chunks = encode_files(
-                inputs, files, encoder, refusals, omissions=omissions,
-                stage=f"encoding {what} data", max_dialogues=max_dialogues, total=_num_lines(files, max_dialogues),
-                earlier=find_earlier(cache, key, num_ids=size, num_files=len(files)),
-            )  # fmt: skip
-            write(chunks, folder)
-            write_omissions(omissions, folder)
-            if groups := refusals.groups():
-                if refusals.needed:
-                    cache.keep(REFUSED, key, variant, folder)
-                raise PreflightError(groups, refusals.needed)
-
-        open_ = partial(open_stored, cache=cache, num_ids=size, max_length=encoder.max_length, num_files=len(files))
-        (opened, omissions), was_there = cache.get(TOKENS, key, make, open_, variant)
-        if was_there:
-            emit(Notice(f"the {what} data was encoded by an earlier run; using its tokens"))
-        report_omissions(omissions, [file.path for file in files], config.data.reasoning, emit)
-        _report_left_out(opened, what, files, encoder.max_length, emit)
-        return opened
-
+    config = inputs.config
     train = validation = None
     refused: list[ProblemGroup] = []
     needed = 0
     try:
-        train = store(inputs.files.train, "training", None)
+        train = _store(inputs, encoder, inputs.files.train, "training", max_listed=max_listed)
     except PreflightError as error:
         refused, needed = [*error.groups], error.needed
     try:
         if inputs.files.validation:
-            validation = store(inputs.files.validation, "validation", config.evaluation.max_dialogues)
+            max_dialogues = config.evaluation.max_dialogues
+            validation = _store(
+                inputs, encoder, inputs.files.validation, "validation",
+                max_dialogues=max_dialogues, max_listed=max_listed,
+            )  # fmt: skip
     except PreflightError as error:
         refused, needed = [*refused, *error.groups], max(needed, error.needed)
     if train is None or refused:
@@ -160,8 +127,55 @@ def prepare_data(inputs: Inputs, encoder: DialogueEncoder, *, max_listed: int = 
             refused = [replace(group, hint=hint) if group.code == "turn-too-long" else group for group in refused]
         raise PreflightError(refused, needed)
     if validation is not None:
-        warn_of_leaks(train, validation, (config.data.train, config.data.validation), emit)
+        warn_of_leaks(train, validation, (config.data.train, config.data.validation), inputs.emit)
     return PreparedData(train, validation)
+
+
+def _store(
+    inputs: Inputs,
+    encoder: DialogueEncoder,
+    files: Sequence[DataFile],
+    what: str,
+    *,
+    max_dialogues: int | None = None,
+    max_listed: int,
+) -> TokenStore:
+    """Encode the files, or open what was encoded before; PreflightError where dialogues cannot be trained on."""
+    config, cache, emit = inputs.config, inputs.cache, inputs.emit
+    contract = contract_of(encoder).model_dump(exclude={"max_length"})
+    key = {
+        **inputs.reading(files),
+        "packages": {"convo": __version__, **{name: version(name) for name in ("tokenizers", "transformers")}},
+        "contract": contract,
+        "train_on": config.dialogue.train_on,
+        "learns_from_users": trains_on_users(config),
+        "max_dialogues": max_dialogues,
+    }
+    variant = {"max_length": encoder.max_length, "long_turns": config.dialogue.long_turns}
+    size = num_ids(encoder.tokenizer)
+
+    def make(folder: Path) -> None:
+        refusals = Refusals(max_listed)
+        omissions = [Omissions() for _ in files]
+        chunks = encode_files(
+            inputs, files, encoder, refusals, omissions=omissions,
+            stage=f"encoding {what} data", max_dialogues=max_dialogues, total=_num_lines(files, max_dialogues),
+            earlier=find_earlier(cache, key, num_ids=size, num_files=len(files)),
+        )  # fmt: skip
+        write(chunks, folder)
+        write_omissions(omissions, folder)
+        if groups := refusals.groups():
+            if refusals.needed:
+                cache.keep(REFUSED, key, variant, folder)
+            raise PreflightError(groups, refusals.needed)
+
+    open_ = partial(open_stored, cache=cache, num_ids=size, max_length=encoder.max_length, num_files=len(files))
+    (opened, omissions), was_there = cache.get(TOKENS, key, make, open_, variant)
+    if was_there:
+        emit(Notice(f"the {what} data was encoded by an earlier run; using its tokens"))
+    report_omissions(omissions, [file.path for file in files], config.data.reasoning, emit)
+    _report_left_out(opened, what, files, encoder.max_length, emit)
+    return opened
 
 
 def _report_left_out(store: TokenStore, what: str, files: Sequence[DataFile], max_length: int, emit: Emit) -> None:
