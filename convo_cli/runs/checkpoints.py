@@ -23,7 +23,7 @@ STATE_FILE = "state.json"
 
 
 class Progress(BaseModel):
-    """The numbers of a run so far. In a checkpoint: before the evaluation of its own weights."""
+    """The numbers of a run so far. A checkpoint holds them as they were before the evaluation of its weights."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, validate_assignment=True)
 
@@ -72,7 +72,7 @@ def list_checkpoints(run: RunDirectory) -> list[Checkpoint]:
 
 
 def is_saved(run: RunDirectory, step: int) -> bool:
-    """Whether the run has a checkpoint of this step."""
+    """True where the run has a checkpoint of this step with a readable state.json."""
     try:
         return read_state(run.checkpoint(step)).progress.step == step
     except CheckpointError:

@@ -100,7 +100,7 @@ def point_and_prune(
 
 
 def _trusted_checkpoints(run: RunDirectory) -> list[Checkpoint]:
-    """All of them, or CheckpointError: a state.json that is damaged would choose other weights in silence."""
+    """All checkpoints; CheckpointError where a state.json is damaged, for it would silently choose other weights."""
     steps = run.checkpoint_steps()
     for step in steps:
         verify_file(run.checkpoint(step) / STATE_FILE)
@@ -149,7 +149,7 @@ def _holds(file: Path, text: str) -> bool:
 def _choose(
     checkpoints: Sequence[Checkpoint], which: Which, metric: str, evaluations: Mapping[int, EvaluationDone]
 ) -> Checkpoint | None:
-    """By the scores of each checkpoint's own weights; of equals the earlier."""
+    """The checkpoint that ``which`` means by the scores of its own weights; of equals the earlier."""
     if which == "last":
         return checkpoints[-1] if checkpoints else None
     scores = [(_score(checkpoint, which, metric, evaluations), checkpoint) for checkpoint in checkpoints]

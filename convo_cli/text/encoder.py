@@ -1,6 +1,6 @@
 """Dialogue to ids and targets, and ids back to text: everything that touches a tokenizer after it is built.
 
-Special tokens come from the template alone. What a person typed is encoded as text, also where it spells
+Special tokens come from the template alone. The words of a turn are encoded as text, also where they spell
 ``<|end|>``. A text is encoded after the text before it, so that the ids are those of the whole rendering, but never
 changes what came before: the ids of a prompt are always the first ids of the training example.
 
@@ -96,7 +96,7 @@ class DialogueEncoder:
         return fit_prompt(turns, self._render_prompt, self.max_length, max_new_tokens)
 
     def is_special(self, token: int) -> bool:
-        """Whether the id stands for no text."""
+        """True for the ids of special tokens, which stand for no text."""
         return token in self._hidden_ids
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -112,7 +112,7 @@ class DialogueEncoder:
         return self._encode_texts(list(texts))
 
     def reads_back(self, text: str) -> str:
-        """What is left of a text once it was ids; most tokenizers keep it as it is."""
+        """The text as it is decoded from its ids; most tokenizers change nothing."""
         return self.decode(self._encode_text(text))
 
     def stream(self) -> StreamDecoder:
@@ -161,7 +161,7 @@ class DialogueEncoder:
     def _encode_pieces(
         self, rendered: Sequence[Sequence[Piece]], known: dict[str, Sequence[int]]
     ) -> list[list[Sequence[int]]]:
-        """The ids of every piece of every dialogue, all encoded in one batch but those of texts that are known."""
+        """The ids of every piece of every dialogue, encoded in one batch but for the texts that are known."""
         contexts = [self._contexts(pieces) for pieces in rendered]
         texts = [text for text in dict.fromkeys(chain.from_iterable(contexts)) if text not in known]
         known.update(zip(texts, self._encode_texts(texts), strict=True))
@@ -183,7 +183,7 @@ class DialogueEncoder:
     def _piece_ids(
         self, pieces: Sequence[Piece], contexts: Sequence[str], known: Mapping[str, Sequence[int]]
     ) -> list[Sequence[int]]:
-        """What each piece adds to the ids of its context."""
+        """The ids that each piece adds to those of its context."""
         results = list[Sequence[int]]()
         start, before = 0, _NO_IDS  # where in the context encoding begins, and the ids since then
         for piece, context in zip(pieces, contexts, strict=True):
@@ -193,8 +193,8 @@ class DialogueEncoder:
                 continue
             ids = known[context] if start == 0 else self._encode_text(context[start:])
             if before and ids[: len(before)] != before:
-                # The tokenizer joins this text with the one before it. What was said first must not depend on what
-                # comes next, so this text begins again; where transformers differs then, `require_parity` says so.
+                # The tokenizer joins this text with the one before it. The ids of a prompt must not depend on its
+                # reply, so this text begins again; `require_parity` refuses it where transformers then differs.
                 start, before = len(context) - len(piece.text), _NO_IDS
                 ids = self._encode_text(context[start:])
             results.append(ids[len(before) :] if before else ids)

@@ -37,7 +37,7 @@ _MAX_SHOWN = 100  # characters of a template's own text in an error
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """What a template writes between two texts: the rest of one turn, and the next turn's header.
+    """The text of a template between two turns' texts: the rest of one turn, and the next turn's header.
 
     ``lead`` is what the next speaker says before its text: mostly nothing, or the space of its first word.
     """
@@ -85,7 +85,7 @@ class NativeTemplate:
                 answers = answers.lstrip()  # a line break before a header's token belongs to the turn before it
             bos = str(tokenizer.bos_token or "")
             if not answers.startswith(bos):
-                asks = asks.removeprefix(bos)  # it begins every window, whoever speaks first there
+                asks = asks.removeprefix(bos)  # it begins every window, a user's or an assistant's
             self._headers = {"user": asks, "assistant": answers}
             probe = [Turn("user", "a"), Turn("assistant", "b")] * 2
             self.render(probe)
@@ -103,7 +103,7 @@ class NativeTemplate:
         return self._pieces(turns, rendered, for_reply=for_reply)
 
     def render_all(self, dialogues: Sequence[Sequence[Turn]]) -> list[list[Piece] | DataError]:
-        """What `render` returns or raises for each of them, several times as fast."""
+        """The result or error of `render` for each dialogue, several times as fast."""
         results = list[list[Piece] | DataError]()
         for turns, rendered in zip(dialogues, self._ask(dialogues), strict=True):
             try:
@@ -189,7 +189,7 @@ class NativeTemplate:
         return Gap(text[:begin], text[begin:end], text[end:])
 
     def _render_marks(self, roles: tuple[Role, ...], for_reply: bool) -> list[str]:
-        """What the template writes before, between and after the texts of such turns."""
+        """The text of the template before, between and after the texts of turns with these roles."""
         marks = [_MARK.format(index) for index in range(len(roles))]
         turns = [Turn(role, mark) for role, mark in zip(roles, marks, strict=True)]
         (rendered,) = self._ask([turns], for_reply=for_reply)

@@ -1,4 +1,4 @@
-"""A rendered dialogue: its pieces and their ids; and what every template can do.
+"""A rendered dialogue as pieces and their ids, and the interface of templates.
 
 Shapes: T tokens.
 """
@@ -26,7 +26,7 @@ NO_TURN = -1
 
 
 class Piece(NamedTuple):
-    """A stretch of the rendered dialogue. ``is_learnable`` marks what its speaker says: the text and its end token.
+    """A stretch of the rendered dialogue. ``is_learnable`` marks its speaker's words: the text and its end token.
 
     (A tuple, because there are three for every turn of the data, and tuples are made three times as fast.)
     """
@@ -66,7 +66,7 @@ class Rendering:
         ]
 
     def targets(self, kinds: Sequence[int]) -> NDArray[np.uint8]:  # (T,)
-        """What each token is to the loss, where ``kinds`` says what the words of each turn are."""
+        """The target kind of each token; ``kinds`` are those of the turns' words."""
         of_piece = [kinds[turn] if is_learnable else 0 for _, turn, _, is_learnable in self.pieces]
         return np.array(of_piece, np.uint8).repeat(list(map(len, self.ids)))
 
@@ -78,7 +78,7 @@ class Rendering:
         return [*(self.starts[first] for first, _, _ in self.spoken[num_system:]), self.starts[-1]]
 
     def opening(self, turn: int) -> list[str]:
-        """What the template writes of a turn before what its speaker says."""
+        """The pieces of a turn before its speaker's words, as texts."""
         first, said, _ = self.spoken[turn]
         return [piece.text for piece in self.pieces[first:said]]
 
@@ -95,7 +95,7 @@ class Rendering:
 
 
 class Template(Protocol):
-    """What the rest of convo needs of a template."""
+    """The interface of a template: rendering, and the tokens that it needs."""
 
     @property
     def name(self) -> TemplateName:
@@ -122,7 +122,7 @@ class Template(Protocol):
         ...
 
     def render_all(self, dialogues: Sequence[Sequence[Turn]]) -> list[list[Piece] | DataError]:
-        """What `render` returns or raises for each dialogue, all at once."""
+        """The result or error of `render` for each dialogue."""
         ...
 
 

@@ -78,7 +78,7 @@ def _refusal(difference: str) -> ModelError:
 def _lost_by_saving(
     saved: PreTrainedTokenizerBase, original: PreTrainedTokenizerBase, model_folder: Path
 ) -> str | None:
-    """What ``saved`` loses against ``original`` when it is saved and loaded; None where nothing is lost."""
+    """The first loss when ``saved`` is saved and loaded, compared with ``original``; None where there is none."""
     with TemporaryDirectory(prefix="convo-") as folder:
         if (config := model_folder / "config.json").is_file():
             shutil.copyfile(config, Path(folder, "config.json"))
@@ -94,7 +94,7 @@ def _lost_by_saving(
 
 
 def _difference(original: Any, read: Any, texts: Sequence[str]) -> str | None:
-    """What differs between two tokenizers that are used through transformers."""
+    """The first difference of two tokenizers that are used through transformers; None where there is none."""
     for text, before, after in zip(texts, *(one(list(texts))["input_ids"] for one in (original, read)), strict=True):
         if before != after:
             return f"{text!r} has the ids {before}, but {after} once reloaded"

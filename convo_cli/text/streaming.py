@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 _ALONE = {"ByteLevel", "Metaspace", "WordPiece", "BPEDecoder", "CTC"}
 _BEFORE_FUSE = {"Metaspace", "Replace", "ByteFallback"}
 _BYTE_PIECE = "<0x..>"  # SentencePiece's spelling of a byte
+_MAX_CONTEXT = 8
+"""Ids before a group that are decoded with it. One with text is enough; more would cost in runs of broken bytes."""
 _NEVER = 1 << 62
 
 
@@ -20,12 +22,12 @@ class StreamDecoder:
     """Turns ids that arrive one by one into text that never shows half a character.
 
     The pieces of text concatenate to exactly what decoding all ids at once gives. An id is decoded together with the
-    group before it, as TGI and vLLM do: the first token of a text may lose its space, the last its word's end. The ids
-    decoded are at most a constant times the ids of the reply. Where a decoder may change text long after it was
-    written, all text comes at the end.
+    group before it, as TGI and vLLM do, for the first token of a text may lose its space, and the last its word's end.
+    No more than 20 ids are decoded for each id of the reply. Where a later token may change any text before it, all
+    text comes at the end.
 
     The tokenizers library's own DecodeStream, as of 0.23, raises on ids that spell invalid UTF-8, which a model may
-    well produce, and loses what a last incomplete character leaves.
+    write, loses an incomplete character at the end, and takes quadratic time for bytes that are no character.
     """
 
     def __init__(self, encoder: DialogueEncoder) -> None:
@@ -33,7 +35,7 @@ class StreamDecoder:
         steps = _decoder_steps(encoder.tokenizer)
         self._is_open = _open_tokens(steps)
         self._context: list[int] = []
-        """The group of ids whose text was shown last."""
+        """The last ids whose text was shown."""
         self._context_length = 0
         """Characters that the context has where it is decoded alone."""
         self._waiting: list[int] = []
@@ -54,12 +56,15 @@ class StreamDecoder:
             # of them nine times; up to 8 ids, more than any character has, every id is tried.
             self._enough = len(self._waiting) + 1 + len(self._waiting) // 8
             return ""
-        self._context, self._waiting, self._enough = self._waiting, [], 1
-        self._context_length = len(self._encoder.decode(self._context))
+        for context in (self._waiting[-_MAX_CONTEXT:], self._waiting):
+            self._context, self._context_length = context, len(self._encoder.decode(context))
+            if self._context_length:
+                break  # the space that a decoder strips from the start of all text is then stripped from the context
+        self._waiting, self._enough = [], 1
         return text
 
     def finish(self) -> str:
-        """What is left once no more ids come."""
+        """The rest of the text, once no more ids come."""
         text, self._waiting = self._text() if self._waiting else "", []
         return text
 

@@ -35,7 +35,7 @@ class MarkedTemplate:
     name: TemplateName
     start: tuple[Piece, ...]
     openings: Mapping[Role, tuple[Piece, ...]]
-    """What stands before the text of each role that has a place here."""
+    """The pieces before a turn's text, for each role that the template accepts."""
     end_token: str
     after_turn: str
     finish: str | None

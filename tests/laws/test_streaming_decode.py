@@ -210,6 +210,8 @@ def test_a_decoder_that_may_change_earlier_text_shows_all_at_the_end(decoder):
         *((name, ["a", "▁a"]) for name in STREAMED),
         ("ByteLevel", ["Ĥ"]),
         ("ByteLevel", ["a", "ð", "Ł"]),
+        ("ByteLevel", ["Ĥ"] * 7 + ["a"]),
+        ("ByteLevel", ["Ĥ"] * 499 + ["a"]),
         ("Llama", ["<0x82>"]),
         ("Llama", ["a", "<0xE2>", "<0x82>", "<0xAC>"]),
         ("Metaspace", [""]),
@@ -226,4 +228,4 @@ def test_the_ids_decoded_are_linear_in_those_of_the_reply(name, words, length):
     text = "".join(_stream(encoder, ids))
     num_decoded = encoder.num_decoded - before
     assert text == encoder.decode(ids)
-    assert num_decoded <= 12 * length
+    assert num_decoded <= 20 * length

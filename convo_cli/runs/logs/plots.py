@@ -67,7 +67,7 @@ def plot_schedule(
 
 
 def plot_losses(path: Path, metrics_path: Path) -> None:
-    """Draw what a metrics log says: both losses, the learning rate, and the scores of the replies if there are any."""
+    """Draw a metrics log: both losses, the learning rate, and the scores of the replies if there are any."""
     curves = _Curves(metrics_path)
     families = curves.score_families()[:_MAX_SCORE_PANELS]
     with _drawing(path) as figure:
@@ -139,7 +139,7 @@ class _Curves:
         self._scores = {name: _sorted(values) for name, values in scores.items() if values}
 
     def score_families(self) -> list[str]:
-        """What stands before the dash in bleu-2, bleu-4, nist-2: scores of one scale, in the order of the log."""
+        """Names before the dash, as of bleu-2, bleu-4, nist-2: scores of one scale, in the order of the log."""
         return list(dict.fromkeys(name.split("-")[0] for name in self._scores))
 
     def scores_of(self, family: str) -> list[tuple[str, Points]]:

@@ -1,4 +1,4 @@
-"""What a resume changes in a run: compared with run.json, reported, and recorded in its ``changes``."""
+"""Changes of a run since run.json was written: found, reported, and recorded in its ``changes``."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _CPU_ONLY = ("CPU threads", "CPU instructions")
 def recorded(before: RunInfo, now: RunInfo, *, step: int, emit: Emit) -> RunInfo:
     """``now`` with the changes since ``before`` recorded at ``step``, the step that the run continues from.
 
-    A change of what decides the bits is a warning unless the user asked for it; settings and data are recorded only.
+    A change that may change bits is a warning unless the user asked for it; settings and data are recorded only.
     Changes after ``step`` belong to checkpoints that the run no longer continues from, but what they changed is in
     effect from here on.
     """
@@ -45,7 +45,7 @@ def recorded(before: RunInfo, now: RunInfo, *, step: int, emit: Emit) -> RunInfo
 
 
 def changes_of_execution(before: RunInfo, now: RunInfo) -> dict[str, str]:
-    """What decides the bits and has changed since the last start or resume: its name to a clause with both values."""
+    """Changes since the last start or resume that may change bits: a name for each, and a clause with both values."""
     old, new = dict(_decisive(before)), dict(_decisive(now))
     is_on_cpu = {before.execution.device, now.execution.device} == {"cpu"}
     return {
@@ -88,7 +88,7 @@ def changes_of_config(run: RunDirectory, info: RunInfo, config: RunConfig) -> li
 
 
 def changes_of_data(info: RunInfo, data: DataFiles) -> list[str]:
-    """What is not, byte for byte and in its place, the data that the run began with; a sentence each."""
+    """Data files that differ from those that the run began with, in content or order; a sentence each."""
     changes = []
     for key, before, after in (("train", info.train, data.train), ("validation", info.validation, data.validation)):
         if len(before) != len(after):
@@ -104,7 +104,7 @@ def changes_of_data(info: RunInfo, data: DataFiles) -> list[str]:
 
 
 def changes_of_base_model(info: RunInfo) -> list[str]:
-    """What is another file in the folder that the run began from, where it is still there."""
+    """Files of the base model that differ from those that the run began with; none where its folder is gone."""
     before = info.base_model
     if before is None or before.commit is not None or not Path(before.source).is_dir():
         return []

@@ -104,17 +104,17 @@ class RunInfo(BaseModel):
     """Length of the run in steps. This, the config, the versions and the execution are those of the last start or
     resume."""
     changes: tuple[Change, ...] = ()
-    """What resumes changed, and at which step."""
+    """Changes by resumes, each with its step."""
     checksum: str = ""
     """Of all other fields, as convo wrote them."""
 
     @property
     def is_intact(self) -> bool:
-        """Whether this is what convo wrote; no manifest covers run.json."""
+        """True where the content is as convo wrote it; no manifest covers run.json."""
         return self.checksum == self._sum()
 
     def sealed(self) -> RunInfo:
-        """The same with the checksum that fits it."""
+        """The same content with its checksum."""
         return self.model_copy(update={"checksum": self._sum()})
 
     def _sum(self) -> str:
@@ -163,7 +163,7 @@ def make_run_info(
     base_model: BaseModelFiles | None,
     max_steps: int,
 ) -> RunInfo:
-    """What a run begins with, here and now."""
+    """The run.json of a run that begins now, on this machine."""
     return RunInfo(
         convo=__version__,
         python=platform.python_version(),

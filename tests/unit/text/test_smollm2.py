@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from convo_cli.data.dialogue import Dialogue, Turn, as_messages
 from convo_cli.text.contract import load_encoder, save_encoder
@@ -89,3 +90,11 @@ def test_a_reply_ends_at_the_token_that_every_trained_turn_ends_with(encoder):
     (example,) = encoder.encode([Dialogue((Turn("user", "Hi"), Turn("assistant", "Hello")))])[0]
     end = example.input_ids.tolist().index(encoder.stop_ids[0], example.targets.tolist().index(ASSISTANT_TARGET))
     assert example.targets[end] == ASSISTANT_TARGET
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_any_ids_stream_to_what_they_decode_to(encoder, data):
+    ids = data.draw(st.lists(st.integers(0, len(encoder.tokenizer) - 1), max_size=60))
+    decoder = encoder.stream()
+    assert "".join([*map(decoder.push, ids), decoder.finish()]) == encoder.decode(ids)
