@@ -18,7 +18,9 @@ def main(*, is_module: bool = False) -> None:
         _remove_working_folder_from_path()
     if "" in os.environ.get("PYTHONPATH", "-").split(os.pathsep):
         _remove_working_folder_from_path()
-    _open_closed_streams()
+    from convo_cli.cli.streams import prepare_streams
+
+    prepare_streams()
     try:
         run()
     except SystemExit as stop:
@@ -38,18 +40,6 @@ def run() -> None:
         run_app()
     except KeyboardInterrupt:  # before typer is there to notice
         sys.exit(130)
-
-
-def _open_closed_streams() -> None:
-    """Let the null device stand for standard streams that were closed (``>&-``).
-
-    Otherwise the next file that is opened takes the stream's number, and what a library prints goes into that file.
-    """
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        if getattr(sys, name) is None:
-            descriptor = os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is that of the stream
-            os.set_inheritable(descriptor, True)
-            setattr(sys, name, open(descriptor, "w" if number else "r", encoding="utf-8"))  # noqa: SIM115
 
 
 def _remove_working_folder_from_path() -> None:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import errno
 import inspect
-import io
 import os
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any, TextIO
+from typing import Annotated
 
 import typer
 
 from convo_cli import __version__
 from convo_cli.cli.commands import chat, evaluate, export, init_config, resume, train, validate_data
+from convo_cli.cli.streams import discard_output
 from convo_cli.errors import ConvoError, OutOfMemoryError, UsageError, is_out_of_memory
 
 _NO_WAY = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
@@ -69,10 +69,6 @@ def main() -> None:
     # What transformers logs is meant for its programmers; convo says in its own words what a user has to know.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("USE_HUB_KERNELS", "0")  # with `kernels` installed transformers fetches code from the hub
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows ? instead
-    _outlive_reader_of(sys.stderr)
     try:
         try:
             code = _run(sys.argv[1:])
@@ -86,26 +82,9 @@ def main() -> None:
         # The reader of our stdout went away (`convo … | head`), which typer answers with exit 1, our code for a bug.
         if not isinstance(stop, BrokenPipeError) and not isinstance(stop.__context__, BrokenPipeError):
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # keeps the interpreter from complaining at exit
+        discard_output(1)  # keeps the interpreter from complaining at exit
         code = 128 + 13  # SIGPIPE, as the shell reports it
     sys.exit(code)
-
-
-def _outlive_reader_of(stream: TextIO) -> None:
-    """Discard output once its reader is gone: a closed terminal or pipe does not end a run."""
-
-    def outlive(call: Callable[..., Any]) -> Callable[..., Any]:
-        def outliving(*arguments: Any) -> Any:
-            try:
-                return call(*arguments)
-            except OSError:
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-                return len(arguments[0]) if arguments else None
-
-        return outliving
-
-    for name in ("write", "flush"):
-        setattr(stream, name, outlive(getattr(stream, name)))
 
 
 def _run(arguments: list[str]) -> int:

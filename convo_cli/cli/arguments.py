@@ -1,11 +1,16 @@
-"""Checks of arguments that need nothing heavy, so that a mistake is answered at once."""
+"""Checks of arguments that need neither torch nor transformers, so that a mistake is answered at once."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from convo_cli.errors import UsageError
+from convo_cli.errors import UsageError, typeable
+
+if TYPE_CHECKING:
+    from convo_cli.config.schema import RunConfig
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 _MODEL = "give the path of a folder that exists, or a hub id"
@@ -13,18 +18,18 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
 def require_device(name: str) -> None:
-    """Raise UsageError for what is no device name; whether the machine has it is seen later."""
+    """Raise UsageError for what is no device name; `choose_device` finds out whether the machine has the device."""
     if not _DEVICE.fullmatch(name):
         raise UsageError(f"--device {name}: unknown", hint="auto, cpu, cuda, cuda:0 or mps")
 
 
 def is_text(argument: str) -> bool:
-    """Whether an argument is Unicode text; Python takes other bytes in as halves of surrogate pairs."""
+    """Return whether an argument is Unicode text; Python decodes other bytes as halves of surrogate pairs."""
     return not any("\ud800" <= character <= "\udfff" for character in argument)
 
 
 def require_model(source: str) -> None:
-    """Raise what is wrong with a model to open, at first sight: a run or checkpoint is verified when it is opened."""
+    """Raise for a model that cannot be opened; the contents of a run or a checkpoint are verified as they load."""
     from convo_cli.runs.directory import RunDirectory
     from convo_cli.storage.sealed import MANIFEST_FILE
 
@@ -34,7 +39,7 @@ def require_model(source: str) -> None:
 
 
 def require_pretrained(source: str) -> None:
-    """Raise what is wrong with the folder of a transformers model, or with its name; a hub id is looked up later."""
+    """Raise for what is neither a folder of a transformers model nor a hub id; the hub itself is asked later."""
     path = Path(source)
     if source and path.is_dir():
         from convo_cli.runs.model_folder import require_model_folder
@@ -44,3 +49,54 @@ def require_pretrained(source: str) -> None:
         raise UsageError(f"{source}: not a directory", hint=_MODEL)
     elif not _HUB_ID.fullmatch(source):
         raise UsageError(f"{source or repr(source)}: no such directory", hint=_MODEL)
+
+
+def require_run_or_checkpoint(folder: Path) -> None:
+    """Raise UsageError for what is no folder; its contents are verified as they load."""
+    if not folder.is_dir():
+        raise UsageError(
+            f"{folder}: " + ("not a directory" if folder.exists() else "no such directory"),
+            hint="give a run directory, such as runs/convo, or one of its checkpoints",
+        )
+
+
+def require_new_file(out: Path, inputs: Sequence[str], *, is_forced: bool) -> None:
+    """Raise UsageError where `--fix` cannot write ``out``, or writing would replace a file that may be needed."""
+    try:
+        _require_new_file(out, inputs, is_forced=is_forced)
+    except OSError as error:
+        raise UsageError(f"--fix {out}: {error.strerror or error}", hint="name another file") from None
+
+
+def _require_new_file(out: Path, inputs: Sequence[str], *, is_forced: bool) -> None:
+    from convo_cli.storage.files import special_kind_at
+
+    if any(out.exists() and Path(path).exists() and out.samefile(path) for path in inputs):
+        raise UsageError(
+            f"--fix {out}: that is the file to be fixed", hint="name another file; the input stays as it is"
+        )
+    if out.is_dir():
+        raise UsageError(f"--fix {out}: a directory", hint=f"--fix {typeable(out / 'fixed.jsonl')}")
+    if (kind := special_kind_at(out)) is not None:
+        raise UsageError(f"--fix {out}: not a regular file, but {kind}", hint="name another file")
+    if out.parent.exists() and not out.parent.is_dir():
+        raise UsageError(f"--fix {out}: {out.parent} is not a folder", hint="name a file in a folder")
+    if not out.absolute().parent.is_dir():
+        raise UsageError(f"--fix {out}: there is no folder {out.parent}", hint=f"mkdir -p {typeable(out.parent)}")
+    if out.exists() and not is_forced:
+        raise UsageError(f"--fix {out}: already exists", hint="name another file, or add --force to replace it")
+
+
+def require_data_of_run(config: RunConfig) -> None:
+    """Raise UsageError for a data file of a run that cannot be read; the hint says how to name another."""
+    from convo_cli.data.reader import check_source
+
+    for key in ("train", "validation"):
+        for path in getattr(config.data, key):
+            try:
+                check_source(path, is_read_again=True)
+            except UsageError as error:
+                if Path(path).exists():
+                    raise
+                hint = f"a run stores its data paths relative to itself; to set another: --set data.{key}=PATH"
+                raise UsageError(error.message, hint=hint) from None

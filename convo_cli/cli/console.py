@@ -71,6 +71,13 @@ def shortened(message: str) -> str:
     return message if len(message) <= _LONGEST_MESSAGE else f"{message[:half]} […] {message[-half:]}"
 
 
+def print_line(console: Console, line: str, style: str = "") -> None:
+    """Print a line that may hold foreign text, without wrapping it: nobody could copy a wrapped place."""
+    from rich.text import Text
+
+    console.print(Text(printable(line).replace("\n", " "), style=style), soft_wrap=True)
+
+
 def stderr_console() -> Console:
     """A Rich console on stderr: colours and live views on a terminal only, plain lines elsewhere."""
     from rich.console import Console

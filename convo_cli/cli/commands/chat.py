@@ -39,10 +39,10 @@ def chat(
     from convo_cli.chat.session import ChatSession
     from convo_cli.cli.console import stderr_console
     from convo_cli.cli.views.chat_view import hold_conversation
-    from convo_cli.cli.views.progress import make_progress
+    from convo_cli.cli.views.progress.reporter import make_progress
     from convo_cli.model.open import generation_defaults, open_generator
 
-    with make_progress(stderr_console(), is_quiet=is_quiet, log_every=1, show_samples=0) as emit:
+    with make_progress(stderr_console(), is_quiet=is_quiet) as emit:
         generator = open_generator(model, device=device, emit=emit)
         if max_new_tokens is not None and max_new_tokens > generator.longest_reply:
             emit(Notice(f"replies are at most {generator.longest_reply} tokens long here, half of the model's window"))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from convo_cli.cli.options import DeviceOption, JsonOption, QuietOption, ReasoningOption
+from convo_cli.errors import UsageError
 from convo_cli.events import Notice
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ def evaluate(
     """
     from convo_cli.cli.arguments import require_device, require_model
     from convo_cli.data.reader import check_source
-    from convo_cli.errors import UsageError
     from convo_cli.text.bounded.client import start_bounded_process
 
     require_device(device)
@@ -45,37 +45,26 @@ def evaluate(
     start_bounded_process()
 
     from convo_cli.cli.console import print_json, stderr_console, stdout_console
-    from convo_cli.cli.views.progress import make_progress
+    from convo_cli.cli.views.evaluation_view import as_record, show_scores
+    from convo_cli.cli.views.progress.reporter import make_progress
     from convo_cli.evaluation.evaluator import evaluate_files
     from convo_cli.model.open import open_generator
 
-    with make_progress(stderr_console(), is_quiet=is_quiet, log_every=1, show_samples=0) as emit:
+    with make_progress(stderr_console(), is_quiet=is_quiet) as emit:
         generator = open_generator(model, device=device, emit=emit)
         if replies and max_new_tokens > generator.longest_reply:
             emit(Notice(f"replies are at most {generator.longest_reply} tokens long here, half of the model's window"))
         result, files = evaluate_files(
             generator, data_config, num_replies=replies, max_new_tokens=max_new_tokens, emit=emit
         )
-    scores = {"loss": result.loss, "perplexity": result.perplexity, **result.metrics}
-    counts = {"targets": result.num_targets, "replies": len(result.samples), "split dialogues": result.num_split}
     if as_json:
-        source = {"model": model, "source": str(generator.folder)}
-        hashes = [file.model_dump(include={"path", "sha256"}) for file in files]
-        print_json("evaluate", {**source, "data": hashes, "scores": scores, "counts": counts})
-        return
-    from rich.table import Table
-
-    table = Table("score", "value")
-    table.columns[1].justify = "right"
-    for name, value in scores.items():
-        table.add_row(name, f"{value:.4g}")
-    for name, count in counts.items():
-        table.add_row(name, f"{count:,}")
-    stdout_console().print(table)
+        print_json("evaluate", as_record(model, generator.folder, files, result))
+    else:
+        show_scores(stdout_console(), result)
 
 
 def _data_config(model: str, files: list[str], reasoning: Literal["keep", "drop"] | None) -> DataConfig:
-    """How the files are read: as the model's run reads its data, else by the defaults."""
+    """Return how the files are read: as the model's run reads its data, or by the defaults for other models."""
     from convo_cli.config.schema import DataConfig
     from convo_cli.runs.directory import RunDirectory
     from convo_cli.runs.provenance.run_info import read_config

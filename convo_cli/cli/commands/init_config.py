@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from convo_cli.cli.options import JsonOption, QuietOption
 from convo_cli.errors import ConfigError, DiskError, UsageError, typeable
+
+if TYPE_CHECKING:
+    from convo_cli.cli.views.config_view import Document
 
 
 def init_config(
@@ -45,34 +47,32 @@ def init_config(
         raise UsageError("--validation needs --train: both files of the preset are replaced", hint="add --train FILE")
 
     from convo_cli.cli.console import print_json, printable
+    from convo_cli.cli.views.config_view import preset_list, schema_document
     from convo_cli.config.presets import PRESETS
     from convo_cli.config.reference import json_schema
 
-    result: dict[str, object]
     if list_presets:
-        result = {"presets": [{"name": each.name, "description": each.description} for each in PRESETS.values()]}
-        text = "".join(f"{each.name:15} {each.description}\n" for each in PRESETS.values())
+        document = preset_list(PRESETS.values())
     elif schema:
-        result = {"schema": json_schema()}
-        text = json.dumps(json_schema(), indent=2) + "\n"
+        document = schema_document(json_schema())
     else:
-        config, text = _from_preset(preset, train or (), validation or ())
-        result = {"preset": preset, "config": config, "yaml": text}
+        document = _from_preset(preset, train or (), validation or ())
 
     if output is not None:
-        _write(output, text, may_replace=force)
+        _write(output, document.text, may_replace=force)
         if not is_quiet:
             typer.echo(printable(f"Wrote {output}"), err=True)
     if as_json:
-        print_json("init-config", {**result, "path": None if output is None else printable(str(output))})
+        print_json("init-config", {**document.record, "path": None if output is None else printable(str(output))})
     elif output is None:
         # Bytes, so that the encoding is UTF-8 and a line ends in LF on every system.
-        sys.stdout.buffer.write(text.encode("utf-8"))
+        sys.stdout.buffer.write(document.text.encode("utf-8"))
         sys.stdout.flush()
 
 
-def _from_preset(name: str, train: Sequence[str], validation: Sequence[str]) -> tuple[dict[str, object], str]:
-    """The values of a preset and its commented YAML, on other files where some are given."""
+def _from_preset(name: str, train: Sequence[str], validation: Sequence[str]) -> Document:
+    """Return the config of a preset, on other files where some are given."""
+    from convo_cli.cli.views.config_view import config_document
     from convo_cli.config.presets import find_preset
     from convo_cli.config.reference import commented_yaml
     from convo_cli.config.yaml_source import NOT_TEXT
@@ -83,7 +83,7 @@ def _from_preset(name: str, train: Sequence[str], validation: Sequence[str]) -> 
             raise UsageError("a config cannot hold a file name that is not UTF-8 text")
         preset = preset.with_data(train, validation)
     try:
-        return preset.config().model_dump(mode="json"), commented_yaml(preset)
+        return config_document(name, preset.config().model_dump(mode="json"), commented_yaml(preset))
     except ConfigError as error:
         raise UsageError(error.message, hint="add --validation FILE") from None
 

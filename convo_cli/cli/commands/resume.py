@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,7 +12,6 @@ from convo_cli.errors import CheckpointError, UsageError, typeable
 
 if TYPE_CHECKING:
     from convo_cli.config.schema import RunConfig
-    from convo_cli.training.resume.replay import Verdict
 
 
 def resume(
@@ -62,8 +60,8 @@ def resume(
         raise UsageError(
             "--discard-later is for --load loss and --load metric: nothing is later than the last checkpoint"
         )
+    from convo_cli.cli.arguments import require_data_of_run
     from convo_cli.config.load import apply_overrides, keys_set_by
-    from convo_cli.data.reader import check_source
     from convo_cli.runs.directory import existing_run
     from convo_cli.runs.provenance.run_info import read_config
 
@@ -71,80 +69,55 @@ def resume(
     run_config = apply_overrides(before, overrides or ())
     if is_proof and run_config.name != before.name:
         raise UsageError("--verify creates no new run", hint="leave out --set name=…")
-    for key in ("train", "validation"):
-        for path in getattr(run_config.data, key):
-            try:
-                check_source(path, is_read_again=True)
-            except UsageError as error:
-                if Path(path).exists():
-                    raise
-                hint = f"a run stores its data paths relative to itself; to set another: --set data.{key}=PATH"
-                raise UsageError(error.message, hint=hint) from None
+    require_data_of_run(run_config)
 
     from convo_cli.signals import listening
     from convo_cli.text.bounded.client import start_bounded_process
 
     start_bounded_process()
     with listening() as stop:
-        # Importing torch takes seconds.
-        resume = f"convo resume {typeable(run_dir)}"
-        with stop.interrupting("stopped before the first step; the run is as it was", hint=resume):
-            from convo_cli.cli.views.run_view import watched
+        # Importing torch takes seconds, in which a signal must be able to stop it.
+        again = f"convo resume {typeable(run_dir)}"
+        with stop.interrupting("stopped before the first step; the run is as it was", hint=again):
+            from convo_cli.cli.console import print_json
+            from convo_cli.cli.views.run_view import as_record, run_progress, show_result
             from convo_cli.training.run import resume_run
+
         if is_proof:
-            _verify(run_dir, run_config, steps, allow_changed, as_json=as_json, is_quiet=is_quiet)
+            _verify(run_dir, run_config, steps, allow_changed=allow_changed, as_json=as_json, is_quiet=is_quiet)
             return
-        with watched(run_config, run_dir, is_quiet=is_quiet, as_json=as_json, command="resume") as (emit, finish):
-            finish(
-                resume_run(
-                    run_dir,
-                    load,
-                    run_config,
-                    emit,
-                    allow_changed=allow_changed,
-                    discard_later=discard_later,
-                    keys_set=keys_set_by(overrides or ()),
-                )
+        with run_progress(run_config, run_dir, is_quiet=is_quiet) as emit:
+            result = resume_run(
+                run_dir,
+                load,
+                run_config,
+                emit,
+                allow_changed=allow_changed,
+                discard_later=discard_later,
+                keys_set=keys_set_by(overrides or ()),
             )
+        if as_json:
+            print_json("resume", as_record(result))
+        else:
+            show_result(result, is_quiet=is_quiet)
 
 
 def _verify(
-    run_dir: Path, config: RunConfig, steps: int | None, allow_changed: bool, *, as_json: bool, is_quiet: bool
+    run_dir: Path, config: RunConfig, steps: int | None, *, allow_changed: bool, as_json: bool, is_quiet: bool
 ) -> None:
-    from convo_cli.cli.console import print_json, stderr_console
-    from convo_cli.cli.views.progress import make_progress
+    from convo_cli.cli.console import print_json, stderr_console, stdout_console
+    from convo_cli.cli.views.progress.reporter import make_progress
+    from convo_cli.cli.views.verify_view import as_record, show_verdict
     from convo_cli.training.resume.replay import verify_run
 
-    progress = make_progress(stderr_console(), is_quiet=is_quiet, log_every=1, show_samples=0)
-    with progress as emit:
+    with make_progress(stderr_console(), is_quiet=is_quiet) as emit:
         verdict = verify_run(run_dir, config, emit, num_steps=steps, allow_changed=allow_changed)
     if not as_json:
-        _show(verdict)
+        show_verdict(stdout_console(), verdict)
     if verdict.difference is not None:
         raise CheckpointError(
             f"{run_dir}: resuming does not give the same run here: {verdict.difference}",
             hint="with deterministic: true, and nothing else wrong with the machine, this is a bug of convo's",
         )
     if as_json:
-        print_json("resume", {"run_dir": str(run_dir), "is_equal": True, **asdict(verdict)})
-
-
-def _show(verdict: Verdict) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    from convo_cli.cli.console import printable, stdout_console
-
-    table = Table("compared", "number", "verdict")
-    for check in verdict.checks:
-        table.add_row(check.what, f"{check.count:,}", Text(printable(check.difference or "equal")))
-    console = stdout_console()
-    console.print(table)
-    resume = f"a save and a resume after {verdict.resumed_after} of them"
-    if verdict.compared_with is None:
-        how = f"straight, and with {resume}"
-    else:
-        how = f"taken again with {resume}, compared with {verdict.compared_with}"
-    reason = printable(verdict.reason)
-    console.print(f"{verdict.num_steps} steps from {verdict.checkpoint}: {how}", soft_wrap=True, markup=False)
-    console.print(f"because {reason}", soft_wrap=True, markup=False)
+        print_json("resume", as_record(run_dir, verdict))

@@ -23,13 +23,12 @@ def train(
 
     Example: convo train config.yaml --set training.max_steps=500
     """
-    from convo_cli.config.load import load_config
-
-    run_config = load_config(config, overrides or ())
     from convo_cli.cli.arguments import require_pretrained
+    from convo_cli.config.load import load_config
     from convo_cli.data.reader import check_source
     from convo_cli.runs.directory import RunDirectory, require_new
 
+    run_config = load_config(config, overrides or ())
     for path in (*run_config.data.train, *run_config.data.validation):
         check_source(path, is_read_again=True)
     run = RunDirectory(Path(run_config.output_dir) / run_config.name)
@@ -42,10 +41,15 @@ def train(
 
     start_bounded_process()
     with listening() as stop:
-        # Importing torch takes seconds.
+        # Importing torch takes seconds, in which a signal must be able to stop it.
         with stop.interrupting("stopped before the first step; no run was created", hint="start it again"):
-            from convo_cli.cli.views.run_view import watched
+            from convo_cli.cli.console import print_json
+            from convo_cli.cli.views.run_view import as_record, run_progress, show_result
             from convo_cli.training.run import start_run
 
-        with watched(run_config, run.path, is_quiet=is_quiet, as_json=as_json, command="train") as (emit, finish):
-            finish(start_run(run_config, emit))
+        with run_progress(run_config, run.path, is_quiet=is_quiet) as emit:
+            result = start_run(run_config, emit)
+        if as_json:
+            print_json("train", as_record(result))
+        else:
+            show_result(result, is_quiet=is_quiet)

@@ -11,7 +11,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from convo_cli.cli.console import printable
+from convo_cli.cli.console import print_line, printable
+from convo_cli.cli.views.repair_view import show_repairs
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,15 +44,23 @@ def as_record(
 
 
 def show_report(
-    console: Console, report: DataReport, preview: Preview | None, refused: Sequence[ProblemGroup], *, is_quiet: bool
+    console: Console,
+    report: DataReport,
+    preview: Preview | None,
+    refused: Sequence[ProblemGroup],
+    repaired: RepairReport | None,
+    *,
+    is_quiet: bool,
 ) -> None:
-    """Print the whole report; a quiet one has only problems and the verdict."""
+    """Print the whole report; a quiet one has only repairs, problems and the verdict."""
+    if repaired is not None:
+        show_repairs(console, repaired, report.files[0])
     if not is_quiet:
         for file in report.files:
             _show_file(console, file)
         for leak in report.leaks:
             share = _share(leak.num_dialogues, _num_dialogues(report, leak.file))
-            _show(
+            print_line(
                 console, f"{leak.file}: {_plural(leak.num_dialogues, 'dialogue')} ({share}) also in {leak.earlier_file}"
             )
         if report.leaks:
@@ -64,7 +73,7 @@ def show_report(
 
 
 def _show_preview(console: Console, preview: Preview) -> None:
-    from convo_cli.cli.views.progress import show_counts
+    from convo_cli.cli.views.progress.counts_table import show_counts
 
     show_counts(console, preview)
     console.print()
@@ -78,7 +87,7 @@ def _show_example(console: Console, shown: ShownExample) -> None:
     """What the model reads, a row for each stretch of targets or context."""
     num_tokens = sum(len(stretch.ids) for stretch in shown.stretches)
     num_targets = sum(len(stretch.ids) for stretch in shown.stretches if stretch.target != "none")
-    _show(console, f"{shown.where}  {_plural(num_tokens, 'token')}, {_plural(num_targets, 'target')}", "bold")
+    print_line(console, f"{shown.where}  {_plural(num_tokens, 'token')}, {_plural(num_targets, 'target')}", "bold")
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(ratio=3, overflow="fold")
@@ -92,13 +101,13 @@ def _show_example(console: Console, shown: ShownExample) -> None:
 
 
 def _show_file(console: Console, file: FileReport) -> None:
-    _show(console, file.file, "bold")
+    print_line(console, file.file, "bold")
     facts = Table.grid(padding=(0, 2))
     facts.add_column()
     facts.add_column(justify="right", no_wrap=True)
     facts.add_column(style="dim", overflow="fold")
     for name, number, note in _facts(file):
-        facts.add_row(name, f"{number:,}", Text(_clean(note)))
+        facts.add_row(name, f"{number:,}", Text(printable(note).replace("\n", " ")))
     _show_indented(console, facts)
     if file.turns_per_dialogue and file.characters_per_dialogue:
         sides = Table.grid(padding=(0, 4))
@@ -166,10 +175,10 @@ def _show_problems(console: Console, groups: Iterable[tuple[str, ProblemGroup]])
         for origin, group in parts:
             for problem in group.problems:
                 place = f"{problem.file}:{problem.line}:{problem.column} {problem.path}"
-                _show(console, f"  {place}  {problem.message}")
+                print_line(console, f"  {place}  {problem.message}")
             if left := group.count - len(group.problems):
-                _show(console, f"  {left:,} {'more ' if group.problems else ''}in {origin}", "dim")
-        _show(console, f"  hint: {first.hint}", "dim")
+                print_line(console, f"  {left:,} {'more ' if group.problems else ''}in {origin}", "dim")
+        print_line(console, f"  hint: {first.hint}", "dim")
         console.print()
 
 
@@ -178,9 +187,9 @@ def _show_verdict(console: Console, report: DataReport, refused: Sequence[Proble
     num_errors = report.num_errors + _num_problems(refused)
     warnings = f", {_plural(report.num_warnings, 'warning')}" if report.num_warnings else ""
     if num_errors:
-        _show(console, f"not trainable: {_plural(num_errors, 'error')}{warnings}", "bold red")
+        print_line(console, f"not trainable: {_plural(num_errors, 'error')}{warnings}", "bold red")
     else:
-        _show(console, f"ok: {_plural(num_dialogues, 'dialogue')} can be trained on{warnings}", "green")
+        print_line(console, f"ok: {_plural(num_dialogues, 'dialogue')} can be trained on{warnings}", "green")
 
 
 def _num_problems(groups: Iterable[ProblemGroup]) -> int:
@@ -190,15 +199,6 @@ def _num_problems(groups: Iterable[ProblemGroup]) -> int:
 def _show_indented(console: Console, table: Table) -> None:
     console.print(Padding(table, (0, 0, 0, 2), expand=False))
     console.print()
-
-
-def _show(console: Console, line: str, style: str = "") -> None:
-    """Print one line as it is, however long: wrapped places could not be copied."""
-    console.print(Text(_clean(line), style=style), soft_wrap=True)
-
-
-def _clean(text: str) -> str:
-    return printable(text).replace("\n", " ")
 
 
 def _num_dialogues(report: DataReport, name: str) -> int:

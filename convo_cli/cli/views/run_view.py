@@ -1,17 +1,17 @@
-"""What `train` and `resume` show: progress on stderr, and at the end the result with what to try next."""
+"""What `train` and `resume` show: progress on stderr, and at the end the run directory and the next commands."""
 
 from __future__ import annotations
 
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convo_cli.cli.console import print_json, printable, stderr_console
-from convo_cli.cli.views.progress import make_progress
+from convo_cli.cli.console import printable, stderr_console
+from convo_cli.cli.views.progress.reporter import make_progress
 from convo_cli.config.schema import RunConfig
 from convo_cli.errors import DivergedError, EvaluationDivergedError, typeable
 from convo_cli.events import Emit, Event, RunStarted
@@ -22,16 +22,15 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def watched(
-    config: RunConfig, run_dir: Path, *, is_quiet: bool, as_json: bool, command: str
-) -> Iterator[tuple[Emit, Callable[[RunResult], None]]]:
-    """A reporter for the run, and a function that shows its result once the view is closed."""
-    results: list[RunResult] = []
-    console = stderr_console()
-    progress = make_progress(
-        console, is_quiet=is_quiet, log_every=config.logging.every_steps, show_samples=config.evaluation.show_samples
-    )
+def run_progress(config: RunConfig, run_dir: Path, *, is_quiet: bool) -> Iterator[Emit]:
+    """Yield the reporter of a run; where the loss diverges, the error names the command that continues the run."""
     begun_in = run_dir  # a fork has a directory of its own
+    progress = make_progress(
+        stderr_console(),
+        is_quiet=is_quiet,
+        log_every=config.logging.every_steps,
+        show_samples=config.evaluation.show_samples,
+    )
     try:
         with progress as show:
 
@@ -41,25 +40,25 @@ def watched(
                     begun_in = event.run_dir
                 show(event)
 
-            yield emit, results.append
+            yield emit
     except DivergedError as error:
-        hint = error.hint or ""
-        is_of_evaluation = isinstance(error, EvaluationDivergedError)
-        run = RunDirectory(begun_in)
-        if run.pointer("best-loss").exists() if is_of_evaluation else run.is_run:
-            older = " --load loss" if is_of_evaluation else ""
-            slower = f"training.learning_rate={config.training.learning_rate / 3:.2g}"
-            hint += f"\n      convo resume {typeable(begun_in)}{older} --set {slower}"
+        slower = f"training.learning_rate={config.training.learning_rate / 3:.2g}"
+        hint = (error.hint or "") + _how_to_continue(RunDirectory(begun_in), error, slower)
         raise DivergedError(error.message, hint=hint) from error
-    for result in results:
-        if as_json:
-            print_json(command, as_record(result))
-        else:
-            show_result(result, is_quiet=is_quiet)
+
+
+def _how_to_continue(run: RunDirectory, error: DivergedError, setting: str) -> str:
+    """Return the command that resumes before the divergence with another setting, as a line; empty if none can."""
+    is_of_evaluation = isinstance(error, EvaluationDivergedError)
+    if is_of_evaluation and run.pointer("best-loss").exists():
+        return f"\n      convo resume {typeable(run.path)} --load loss --set {setting}"
+    if not is_of_evaluation and run.is_run:
+        return f"\n      convo resume {typeable(run.path)} --set {setting}"
+    return ""
 
 
 def as_record(result: RunResult) -> dict[str, object]:
-    """The result as the object of `--json`."""
+    """Return the result as the object of `--json`."""
     return {
         "run_dir": str(result.run_dir),
         "step": result.step,
@@ -70,7 +69,7 @@ def as_record(result: RunResult) -> dict[str, object]:
 
 
 def show_result(result: RunResult, *, is_quiet: bool) -> None:
-    """The run directory on stdout; the next commands on stderr."""
+    """Print the run directory on stdout, and unless quiet the next commands on stderr."""
     sys.stdout.write(f"{printable(str(result.run_dir))}\n")
     if not is_quiet:
         run_dir, export = typeable(result.run_dir), typeable(_new_export(result))
@@ -81,7 +80,7 @@ def show_result(result: RunResult, *, is_quiet: bool) -> None:
 
 
 def _new_export(result: RunResult) -> Path:
-    """A folder for an export of the run that does not exist yet."""
+    """Return a folder for an export of the run; nothing of that name exists yet."""
     name = result.run_dir.resolve().name
     names = itertools.chain((name, f"{name}-{result.step}"), (f"{name}-{result.step}-{k}" for k in itertools.count(2)))
     return next(path for path in (Path("exports", name) for name in names) if not os.path.lexists(path))

@@ -1,0 +1,80 @@
+"""The files that `validate-data` checks: which they are, how they are read, and the config they are meant for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from convo_cli.cli.arguments import require_pretrained
+from convo_cli.config.load import build_config, load_config
+from convo_cli.config.schema import DataConfig, RunConfig, TrainOn
+from convo_cli.errors import UsageError
+
+_NO_LIMIT = 1_048_576
+"""Tokens of a window where only a tokenizer is given: its model's context may be anything."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Files to check; ``run_config`` is None without a config or a tokenizer, ``cache_home`` without a config."""
+
+    data_config: DataConfig
+    run_config: RunConfig | None
+    cache_home: Path | None
+    """The folder in which `train` caches what it makes of the files."""
+
+    @property
+    def paths(self) -> list[str]:
+        return [*self.data_config.train, *self.data_config.validation]
+
+    @property
+    def train_on(self) -> TrainOn:
+        return "assistant" if self.run_config is None else self.run_config.dialogue.train_on
+
+    def changed(self, changes: Mapping[str, object]) -> Inputs:
+        """Return the same with other values of the data config."""
+        data_config = self.data_config.model_copy(update=changes)
+        run_config = self.run_config and self.run_config.model_copy(update={"data": data_config})
+        return replace(self, data_config=data_config, run_config=run_config)
+
+    def of(self, files: Sequence[str]) -> Inputs:
+        """Return the same for other files."""
+        return self.changed({"train": tuple(files), "validation": ()})
+
+
+def choose_inputs(files: Sequence[str], config: Path | None, tokenizer: str | None) -> Inputs:
+    """Return the files given, else those of the config; raises UsageError for arguments that exclude each other."""
+    _require_consistent(files, config, tokenizer)
+    if config is not None:
+        run_config = load_config(config)
+        inputs = Inputs(run_config.data, run_config, Path(run_config.output_dir))
+        return inputs.of(files) if files else inputs
+    if tokenizer is not None:
+        run_config = _config_of(tokenizer, files)
+        return Inputs(run_config.data, run_config, None)
+    return Inputs(DataConfig(train=tuple(files)), None, None)
+
+
+def _require_consistent(files: Sequence[str], config: Path | None, tokenizer: str | None) -> None:
+    if config is None and not files:
+        raise UsageError("no file to check", hint="convo validate-data train.jsonl")
+    if config is not None and tokenizer is not None:
+        raise UsageError("--config and --tokenizer both name a tokenizer", hint="give one of them")
+    for pipe in (file for file in files if file == "-" or Path(file).is_fifo()):
+        if files.count(pipe) > 1:
+            raise UsageError(f"{pipe} is given twice, but {'stdin' if pipe == '-' else 'a pipe'} can be read only once")
+    if "-" in files and (config or tokenizer):
+        raise UsageError("stdin is read once, and tokens are counted in a second pass", hint="write it to a file first")
+
+
+def _config_of(tokenizer: str, files: Sequence[str]) -> RunConfig:
+    """Return a config that is only good for counting the tokens of the files."""
+    require_pretrained(tokenizer)
+    values = {
+        "data": {"train": list(files)},
+        "model": {"pretrained": tokenizer},
+        "dialogue": {"max_length": _NO_LIMIT},
+        "training": {"max_steps": 1},
+    }
+    return build_config(values, "--tokenizer")

@@ -1,0 +1,37 @@
+"""What `init-config` writes: a config, its JSON Schema or the list of presets, each as text and for `--json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from convo_cli.config.presets import Preset
+
+
+class Document(NamedTuple):
+    """One result in its two forms."""
+
+    text: str
+    """A whole file."""
+    record: Mapping[str, Any]
+    """Keys of the object of `--json`."""
+
+
+def preset_list(presets: Iterable[Preset]) -> Document:
+    """Return the presets, a line each."""
+    presets = list(presets)
+    return Document(
+        text="".join(f"{preset.name:15} {preset.description}\n" for preset in presets),
+        record={"presets": [{"name": preset.name, "description": preset.description} for preset in presets]},
+    )
+
+
+def schema_document(schema: Mapping[str, Any]) -> Document:
+    """Return the JSON Schema, indented."""
+    return Document(text=json.dumps(schema, indent=2) + "\n", record={"schema": schema})
+
+
+def config_document(preset: str, values: Mapping[str, Any], yaml: str) -> Document:
+    """Return a config; ``yaml`` explains every key of ``values``."""
+    return Document(text=yaml, record={"preset": preset, "config": values, "yaml": yaml})

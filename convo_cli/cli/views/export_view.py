@@ -1,0 +1,37 @@
+"""What `export` shows: the folder on stdout; the proof and the next command on stderr."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from convo_cli.cli.console import printable
+from convo_cli.errors import typeable
+
+if TYPE_CHECKING:
+    from convo_cli.export.huggingface import Exported
+
+
+def as_record(exported: Exported, format: str) -> dict[str, Any]:  # noqa: A002  (the option's name)
+    """Return the export as the object of `--json`."""
+    receipt = exported.receipt
+    return {
+        "source": str(exported.source),
+        "out": str(exported.out),
+        "format": format,
+        "files": list(exported.files),
+        "verified": {"prompts": receipt.num_prompts, "tokens": receipt.num_tokens},
+    }
+
+
+def show_export(exported: Exported, *, is_quiet: bool) -> None:
+    """Print the folder, and unless quiet what was compared and how to chat with the export."""
+    typer.echo(printable(str(exported.out)))
+    if not is_quiet:
+        receipt = exported.receipt
+        typer.echo(
+            f"verified: reloaded with plain transformers, {receipt.num_prompts} prompts, {receipt.num_tokens} tokens, "
+            f"all equal to {printable(exported.source.name)}\nnext:\n  convo chat {typeable(exported.out)}",
+            err=True,
+        )

@@ -1,0 +1,62 @@
+"""The table of the pre-flight: dialogues, examples, tokens and targets of the training and the validation data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from convo_cli.events import RunStarted, TokenCounts
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from convo_cli.prepare.preview import Preview
+
+
+def show_counts(console: Console, event: RunStarted | Preview) -> None:
+    """Print the table; rows that are usually zero are left out where they are."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column(f"template: {event.template}")
+    sets = [event.training]
+    table.add_column("training", justify="right")
+    if event.validation is not None:
+        sets.append(event.validation)
+        table.add_column("validation", justify="right")
+
+    def add_row(label: str, value: Callable[[TokenCounts], str]) -> None:
+        table.add_row(label, *map(value, sets))
+
+    add_row("dialogues", lambda counts: f"{counts.num_dialogues:,}")
+    add_row("tokens of a dialogue", lambda counts: f"median {counts.median_tokens:,.0f}, max {counts.max_tokens:,}")
+    add_row(f"over max_length {event.max_length:,}", _over_length)
+    if any(counts.num_split for counts in sets):
+        add_row("split for a long turn", lambda counts: _of_dialogues(counts.num_split, counts))
+    if any(counts.num_left_out for counts in sets):
+        add_row("left out for a long turn", lambda counts: f"{counts.num_left_out:,}")
+    add_row("examples", lambda counts: f"{counts.num_examples:,}")
+    add_row("tokens", lambda counts: f"{counts.num_tokens:,}")
+    for role in ("assistant", "user"):
+        if any(counts.num_targets_by_role[role] for counts in sets):
+            add_row(f"{role} targets", partial(_targets, role))
+    console.print(table)
+
+
+def _over_length(counts: TokenCounts) -> str:
+    return f"{_of_dialogues(counts.num_over_length, counts)}, in windows" if counts.num_over_length else "0"
+
+
+def _of_dialogues(number: int, counts: TokenCounts) -> str:
+    return f"{number:,} ({_share(number, counts.num_dialogues)})"
+
+
+def _targets(role: str, counts: TokenCounts) -> str:
+    number = counts.num_targets_by_role[role]
+    return f"{number:,} ({_share(number, counts.num_tokens)})"
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / max(1, whole):.3g}%"

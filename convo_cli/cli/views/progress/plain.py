@@ -1,0 +1,98 @@
+"""Plain lines for a log or a pipe: each event that lasts is a line, and a stage is a line every few seconds."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from convo_cli.cli.views.progress.event_lines import (
+    amount_done,
+    checkpoint_line,
+    finish_line,
+    numbers_of_step,
+    one_line,
+    reply_lines,
+    score_lines,
+    show,
+    show_notice,
+    show_start,
+)
+from convo_cli.cli.views.progress.meter import Clock, Meter, duration
+from convo_cli.events import (
+    CheckpointSaved,
+    EvaluationDone,
+    Event,
+    Notice,
+    Progress,
+    RunFinished,
+    RunStarted,
+    StepDone,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_REPLY_WIDTH = 120  # columns
+_STAGE_SECONDS = 5.0
+"""Least time between two lines about the same stage."""
+
+
+class PlainProgress:
+    """A reporter that prints a step every ``log_every``, every evaluation with its replies, and every checkpoint."""
+
+    def __init__(self, console: Console, *, log_every: int, show_samples: int, clock: Clock = time.monotonic) -> None:
+        self._console = console
+        self._log_every = log_every
+        self._show_samples = show_samples
+        self._clock = clock
+        self._meter = Meter(clock)
+        self._stage = ""
+        self._stage_began = self._stage_shown = 0.0
+        self._is_first_step = True
+        self._unshown: StepDone | None = None
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Notice():
+                show_notice(self._console, event)
+            case Progress():
+                self._show_stage(event)
+            case RunStarted():
+                self._meter.start()
+                show_start(self._console, event)
+            case StepDone():
+                self._stage = ""
+                self._show_step(event)
+            case EvaluationDone():
+                show(self._console, score_lines(event))
+                for sample in event.samples[: self._show_samples]:
+                    for line in reply_lines(sample, has_reference=True):
+                        line.truncate(_REPLY_WIDTH, overflow="ellipsis")
+                        show(self._console, line)
+            case CheckpointSaved():
+                show(self._console, checkpoint_line(event))
+            case RunFinished():
+                if self._unshown:
+                    show(self._console, self._step_line(self._unshown))
+                show(self._console, finish_line(event, self._meter.elapsed()))
+
+    def _show_stage(self, event: Progress) -> None:
+        now = self._clock()
+        if event.stage != self._stage:
+            self._stage, self._stage_began, self._stage_shown = event.stage, now, now
+        elif now - self._stage_shown >= _STAGE_SECONDS:
+            self._stage_shown = now
+            amount = amount_done(event, now - self._stage_began)
+            show(self._console, f"{one_line(event.stage)} {amount}".rstrip())
+
+    def _show_step(self, event: StepDone) -> None:
+        self._meter.add(event)
+        is_due = self._is_first_step or event.step % self._log_every == 0 or event.step == event.max_steps
+        self._is_first_step = False
+        self._unshown = None if is_due else event
+        if is_due:
+            show(self._console, self._step_line(event))
+
+    def _step_line(self, event: StepDone) -> str:
+        numbers = numbers_of_step(event, event.loss, self._meter.tokens_per_second)
+        return f"step {event.step}/{event.max_steps}  {numbers}  eta {duration(self._meter.seconds_left())}"

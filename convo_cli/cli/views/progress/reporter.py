@@ -1,0 +1,76 @@
+"""The reporter that suits a console: the live view on a terminal, plain lines elsewhere, warnings only with --quiet."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from convo_cli.cli.console import stderr_console
+from convo_cli.cli.views.progress.event_lines import show_notice
+from convo_cli.cli.views.progress.live import LiveProgress
+from convo_cli.cli.views.progress.meter import Clock
+from convo_cli.cli.views.progress.plain import PlainProgress
+from convo_cli.events import Emit, Event, Notice
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_LARGE_BYTES = 8 * 2**20
+"""Files that are smaller in all are read before anyone could look at a progress bar."""
+
+
+@contextmanager
+def make_progress(
+    console: Console, *, is_quiet: bool, log_every: int = 1, show_samples: int = 0, clock: Clock = time.monotonic
+) -> Iterator[Emit]:
+    """Yield the reporter for a console on stderr.
+
+    ``log_every`` counts steps between two plain lines; ``show_samples`` counts replies shown for an evaluation.
+    """
+    if is_quiet:
+        yield partial(_show_warning, console)
+    elif _is_redrawable(console):
+        with LiveProgress(console, show_samples=show_samples, clock=clock) as live:
+            yield live
+    else:
+        yield PlainProgress(console, log_every=log_every, show_samples=show_samples, clock=clock)
+
+
+@contextmanager
+def make_file_progress(paths: Sequence[str], *, is_quiet: bool) -> Iterator[Emit]:
+    """Yield a reporter that draws a bar while large files are read on a terminal, and otherwise shows nothing."""
+    console = stderr_console()
+    num_bytes = sum(Path(path).stat().st_size for path in paths if Path(path).is_file())
+    if is_quiet or num_bytes < _LARGE_BYTES or not console.is_terminal:
+        yield _ignore
+    else:
+        with make_progress(console, is_quiet=False) as emit:
+            yield emit
+
+
+def _is_redrawable(console: Console) -> bool:
+    """Return whether lines can be redrawn there: on a UTF-8 terminal with colours, outside CI.
+
+    FORCE_COLOR does not make a terminal of a pipe.
+    """
+    return (
+        console.file.isatty()
+        and console.is_interactive
+        and not console.no_color
+        and console.encoding.startswith("utf")
+        and not os.environ.get("CI")
+    )
+
+
+def _show_warning(console: Console, event: Event) -> None:
+    if isinstance(event, Notice) and event.is_warning:
+        show_notice(console, event)
+
+
+def _ignore(event: Event) -> None:
+    pass

@@ -1,0 +1,40 @@
+"""What `validate-data --fix` shows of the repaired copy: lines repaired and left out, the first of each kind."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from convo_cli.cli.console import print_line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from convo_cli.data.checks.report import FileReport
+    from convo_cli.data.repair.copies import RepairGroup, RepairReport
+
+
+def show_repairs(console: Console, repaired: RepairReport, written: FileReport) -> None:
+    """Print what was repaired and what was left out; ``written`` is about the copy."""
+    unchanged = f"{repaired.num_unchanged:,} of {repaired.num_lines:,} lines as they were"
+    counts = f"{unchanged}, {repaired.num_repaired:,} repaired, {repaired.num_left_out:,} left out"
+    print_line(console, f"{written.file}: {counts}", "bold")
+    for group in repaired.repaired:
+        _show_group(console, "repaired", "green", group)
+    for group in repaired.left_out:
+        _show_group(console, "left out", "bold red", group)
+    if written.num_reasoning_turns and written.reasoning is not None:
+        setting = f"data.reasoning: {written.reasoning}"
+        print_line(console, f"the lines keep their reasoning: set {setting} in the config that reads them")
+    console.print()
+
+
+def _show_group(console: Console, title: str, style: str, group: RepairGroup) -> None:
+    head = Text(f"{title} ", style=style).append(group.code, style="bold").append(f"  {group.count:,}", style="default")
+    console.print(head, soft_wrap=True)
+    for problem in group.problems:
+        print_line(console, f"  {problem}")
+    if more := group.count - len(group.problems):
+        print_line(console, f"  {more:,} more", "dim")
+    print_line(console, f"  {group.what}", "dim")

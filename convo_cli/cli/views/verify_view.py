@@ -1,0 +1,37 @@
+"""What `resume --verify` shows: what was compared, and whether a resume changes the run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convo_cli.cli.console import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from convo_cli.training.resume.replay import Verdict
+
+
+def as_record(run_dir: Path, verdict: Verdict) -> dict[str, Any]:
+    """Return the verdict as the object of `--json`."""
+    return {"run_dir": str(run_dir), "is_equal": verdict.difference is None, **asdict(verdict)}
+
+
+def show_verdict(console: Console, verdict: Verdict) -> None:
+    """Print a row for each thing compared, and which steps were taken."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("compared", "number", "verdict")
+    for check in verdict.checks:
+        table.add_row(check.what, f"{check.count:,}", Text(printable(check.difference or "equal")))
+    console.print(table)
+    resume = f"a save and a resume after {verdict.resumed_after} of them"
+    if verdict.compared_with is None:
+        how = f"straight, and with {resume}"
+    else:
+        how = f"taken again with {resume}, compared with {verdict.compared_with}"
+    console.print(f"{verdict.num_steps} steps from {verdict.checkpoint}: {how}", soft_wrap=True, markup=False)
+    console.print(f"because {printable(verdict.reason)}", soft_wrap=True, markup=False)

@@ -1,0 +1,69 @@
+"""The repaired copy that `validate-data --fix` writes: all that can be trained on, written whole or not at all."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import zstandard
+
+from convo_cli.config.schema import DataConfig, RunConfig, TrainOn
+from convo_cli.data.repair.copies import Judge, RepairReport, repair_files
+from convo_cli.errors import DataError
+from convo_cli.events import Emit
+from convo_cli.storage.access import derived_mode, masked
+from convo_cli.storage.atomic import writing
+from convo_cli.storage.snapshot import Snapshot
+
+
+def fix_files(
+    paths: Sequence[str],
+    out: Path,
+    data_config: DataConfig,
+    *,
+    train_on: TrainOn,
+    max_listed: int,
+    emit: Emit,
+    run_config: RunConfig | None = None,
+) -> RepairReport:
+    """Repair the files into one, which is no more readable than they are, without what ``run_config`` refuses.
+
+    No file is written where no line is left (DataError) or a file changed meanwhile (ChangedError).
+    """
+    before = [Snapshot.of(Path(path)) for path in paths]
+
+    def repair(write: Callable[[bytes], object], judge: Judge | None) -> RepairReport:
+        return repair_files(paths, write, data_config, train_on=train_on, max_listed=max_listed, emit=emit, judge=judge)
+
+    judge: Judge | None = None
+    if run_config is not None:
+        from convo_cli.prepare.screen import judge_of  # with torch, which a fix without a config does not need
+
+        judge = judge_of(run_config, lambda write, judge: repair(write, judge).num_written)
+    allowed = derived_mode([*paths, out], out)  # out too, where it is replaced
+    with masked(allowed), writing(out) as file, _packed(file, out.suffix.lower()) as write:
+        repaired = repair(write, judge)
+        if not repaired.num_written:
+            raise DataError(
+                f"{', '.join(paths)}: not one line can be trained on, so {out} was not written",
+                hint="`convo validate-data` without --fix names every problem",
+            )
+        for read in before:
+            read.require_unchanged()
+    return repaired
+
+
+@contextmanager
+def _packed(file: BinaryIO, suffix: str) -> Iterator[Callable[[bytes], object]]:
+    """Yield the function that writes a line, compressed as the suffix says."""
+    if suffix == ".gz":
+        with gzip.GzipFile(fileobj=file, mode="wb", mtime=0) as packed:
+            yield packed.write
+    elif suffix == ".zst":
+        with zstandard.ZstdCompressor().stream_writer(file, closefd=False) as packed:
+            yield packed.write
+    else:
+        yield file.write
