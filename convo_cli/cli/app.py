@@ -1,7 +1,7 @@
 """The `convo` command: its sub-commands, its version, and the one place where errors become messages and exit codes.
 
-Nothing here or in a command's module imports torch, transformers, rich or convo's inner rooms at module level; each
-command imports what it needs once its arguments are checked, so that help and mistakes answer at once.
+Neither this module nor that of a command imports torch, transformers, rich or convo's lower rooms at module level; a
+command imports what it needs after it has checked its arguments, so that help and mistakes are answered at once.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from convo_cli.cli.commands import chat, evaluate, export, init_config, resume, 
 from convo_cli.cli.streams import discard_output
 from convo_cli.errors import ConvoError, OutOfMemoryError, UsageError, is_out_of_memory
 
-_NO_WAY = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
-"""Errors of the operating system for a path that it cannot follow, which is a mistake of the user, not a bug."""
+_UNREACHABLE = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
+"""Errors of the operating system for a path that it cannot follow: the user's mistake, not a bug."""
 
 app = typer.Typer(
     name="convo",
@@ -50,7 +50,7 @@ def _root(
 
 
 def _add(name: str, command: Callable[..., None]) -> None:
-    """Add a command with one line a paragraph as its help: typer would keep the line breaks of the docstring."""
+    """Add a command; each paragraph of its docstring becomes one line of help, where typer would keep all lines."""
     paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
     app.command(name, help="\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs))(command)
 
@@ -66,7 +66,7 @@ _add("chat", chat.chat)
 
 def main() -> None:
     """Run the command line; the entry point of the `convo` executable."""
-    # What transformers logs is meant for its programmers; convo says in its own words what a user has to know.
+    # transformers logs for its programmers; convo itself says what a user has to know.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("USE_HUB_KERNELS", "0")  # with `kernels` installed transformers fetches code from the hub
     try:
@@ -79,7 +79,7 @@ def main() -> None:
             show_error(error, as_json="--json" in sys.argv)
         sys.stdout.flush()
     except (BrokenPipeError, SystemExit) as stop:
-        # The reader of our stdout went away (`convo … | head`), which typer answers with exit 1, our code for a bug.
+        # The reader of stdout is gone (`convo … | head`): typer exits with 1 here, which is convo's code for a bug.
         if not isinstance(stop, BrokenPipeError) and not isinstance(stop.__context__, BrokenPipeError):
             raise
         discard_output(1)  # keeps the interpreter from complaining at exit
@@ -96,7 +96,7 @@ def _run(arguments: list[str]) -> int:
         message = error.format_message().replace("Value error, ", "")  # pydantic's words in typer 0.29
         raise UsageError(message, hint=f"{command} --help") from None
     except (MemoryError, OSError, RuntimeError) as error:
-        if isinstance(error, OSError) and error.errno in _NO_WAY and error.filename is not None:
+        if isinstance(error, OSError) and error.errno in _UNREACHABLE and error.filename is not None:
             raise UsageError(
                 f"{error.filename}: {error.strerror}",
                 hint="ask for access (`ls -ld` shows who has it), or name another path",

@@ -1,7 +1,7 @@
-"""What reaches the terminal: stdout carries the result, stderr all else, and foreign text is never markup or control.
+"""Output to people and programs: stdout carries the result, stderr all else; foreign text never acts on a terminal.
 
-Rich passes ESC and C1 bytes of a string straight through, so text that came from data, config, file names or a model
-goes through `printable` first, and is printed as `rich.text.Text` or with ``markup=False``.
+Rich passes ESC and C1 bytes of a string straight through, so text from data, config, file names or a model goes through
+`printable` first, and is printed as `rich.text.Text` or with ``markup=False``.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 JSON_VERSION = 1
 
 # Whole sequences first (ECMA-48): CSI, then the string sequences OSC, DCS, SOS, PM, APC with their terminator, then
-# two-byte escapes; what is left of C0 and C1 after that goes one by one. Newline and tab stay. A string without a
-# terminator, or one that is longer than those in use, loses only its beginning: the rest is text to show. Characters of
-# `UNSEEN` are removed too: they would reorder or hide what convo prints after the text on its line.
+# two-byte escapes, then each C0 and C1 character that is left. Newline and tab stay. A string without a terminator, or
+# one that is longer than those in use, loses only its beginning: the rest is text to show. Characters of `UNSEEN` are
+# removed too: they would reorder or hide what convo prints after the text on its line.
 _STRING = r"(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x00-\x08\n-\x1f\x7f-\x9f]{0,4096}"
 _CSI = r"(?:\x1b\[|\x9b)[0-?]{0,256}[ -/]{0,16}"
 _ESCAPE = r"\x1b[ -/]{0,16}"
@@ -33,7 +33,7 @@ _CONTROL = re.compile(
     rf"|[\x00-\x08\x0b-\x1f{UNSEEN}]"
 )
 _UNFINISHED = re.compile(rf"(?:{_CSI}|{_STRING}\x1b?|{_ESCAPE})\Z")
-"""What the next character may still make a sequence of."""
+"""The beginning of a sequence, which the next characters may complete."""
 _LONGEST_MESSAGE = 20_000  # characters of one error or notice
 
 
@@ -43,16 +43,16 @@ def printable(text: str) -> str:
 
 
 class PrintableStream:
-    """`printable` for a text that arrives in pieces: what it returns joins to the same, wherever the pieces are cut.
+    """`printable` for a text that arrives in pieces: the results join to the same, wherever the pieces are cut.
 
-    Only the beginning of a sequence is held back, and not more of it than a sequence may be long.
+    Only the beginning of a sequence is held back, at most as many characters as a sequence may have.
     """
 
     def __init__(self) -> None:
         self._unfinished = ""
 
     def push(self, piece: str) -> str:
-        """What can be shown now."""
+        """Return the text that can be shown now."""
         text = self._unfinished + piece
         unfinished = _UNFINISHED.search(text)
         end = unfinished.start() if unfinished else len(text)
@@ -60,33 +60,33 @@ class PrintableStream:
         return printable(text[:end])
 
     def finish(self) -> str:
-        """What is left once nothing more comes."""
+        """Return the text that was held back; no piece comes after this."""
         text, self._unfinished = self._unfinished, ""
         return printable(text)
 
 
 def shortened(message: str) -> str:
-    """A message whose middle is left out where it is longer than anybody reads, whatever it quotes."""
+    """Leave out the middle of a message that is too long to read, for example because it quotes a file."""
     half = _LONGEST_MESSAGE // 2
     return message if len(message) <= _LONGEST_MESSAGE else f"{message[:half]} […] {message[-half:]}"
 
 
 def print_line(console: Console, line: str, style: str = "") -> None:
-    """Print a line that may hold foreign text, without wrapping it: nobody could copy a wrapped place."""
+    """Print a line that may hold foreign text, without wrapping it: a wrapped file name could not be copied."""
     from rich.text import Text
 
     console.print(Text(printable(line).replace("\n", " "), style=style), soft_wrap=True)
 
 
 def stderr_console() -> Console:
-    """A Rich console on stderr: colours and live views on a terminal only, plain lines elsewhere."""
+    """Return a Rich console on stderr: colours and live views on a terminal only, plain lines elsewhere."""
     from rich.console import Console
 
     return Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=not sys.stderr.isatty())
 
 
 def stdout_console() -> Console:
-    """A Rich console on stdout, for results that are tables or coloured text."""
+    """Return a Rich console on stdout, for results that are tables or coloured text."""
     from rich.console import Console
 
     return Console(highlight=False, markup=False, emoji=False, soft_wrap=not sys.stdout.isatty())
@@ -100,7 +100,7 @@ def print_json(command: str, result: Mapping[str, Any]) -> None:
 
 
 def show_error(error: ConvoError, *, as_json: bool = False) -> None:
-    """Show what went wrong on stderr, and as an object on stdout where `--json` was asked for."""
+    """Show an error on stderr, and with ``as_json`` as an object on stdout too."""
     hint = f"\nhint: {error.hint}" if error.hint else ""
     sys.stderr.write(printable(shortened(f"error: {error.message}{hint}")) + "\n")
     if as_json:

@@ -1,4 +1,4 @@
-"""The standard streams of the process: open, able to take any character, and on stderr not dependent on a reader."""
+"""The standard streams of the process: all open, able to show any text, and stderr independent of its reader."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def prepare_streams() -> None:
-    """Make stdin, stdout and stderr safe to use; called once, before the first output."""
+    """Make stdin, stdout and stderr safe to use; call it once, before the first output."""
     _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -21,9 +21,9 @@ def prepare_streams() -> None:
 
 
 class LastingStream:
-    """A text stream that outlives its reader: once the terminal or the pipe is closed, what is written is discarded.
+    """A text stream that outlives its reader: once the terminal or the pipe is closed, output is discarded.
 
-    Everything but writing is passed on to that stream.
+    A run does not end because its terminal does. All other methods and attributes are those of the wrapped stream.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -47,7 +47,7 @@ class LastingStream:
 
 
 def discard_output(descriptor: int) -> None:
-    """Send all further output of a descriptor to the null device, also what its stream still holds."""
+    """Send further output of a descriptor to the null device, and with it what its stream still buffers."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 

@@ -58,9 +58,12 @@ def fix_files(
 
 @contextmanager
 def _packed(file: BinaryIO, suffix: str) -> Iterator[Callable[[bytes], object]]:
-    """Yield the function that writes a line, compressed as the suffix says."""
+    """Yield the function that writes a line, compressed as the suffix says.
+
+    A .gz file holds neither a name nor a time, so that the same lines are the same bytes.
+    """
     if suffix == ".gz":
-        with gzip.GzipFile(fileobj=file, mode="wb", mtime=0) as packed:
+        with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
             yield packed.write
     elif suffix == ".zst":
         with zstandard.ZstdCompressor().stream_writer(file, closefd=False) as packed:

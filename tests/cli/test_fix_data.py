@@ -70,6 +70,12 @@ def test_several_files_become_one_packed_as_its_name_says(convo, files):
         assert packed.read() == GOOD
 
 
+def test_the_same_lines_are_the_same_packed_bytes(convo, files):
+    for name in ("out.jsonl.gz", "again.jsonl.gz"):
+        assert convo("validate-data", "good.jsonl", "--fix", name).code == 0
+    assert (files / "out.jsonl.gz").read_bytes() == (files / "again.jsonl.gz").read_bytes()
+
+
 def test_what_is_fixed_goes_through_the_preflight_of_a_config(convo, files):
     result = convo("validate-data", "repairable.jsonl", "--fix", "out.jsonl", "--config", "config.yaml", "--json")
     assert result.code == 0

@@ -1,4 +1,4 @@
-"""`convo init-config`: write a config that trains as it is, with every key explained."""
+"""`convo init-config`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The conversation on a terminal (line editing, history, commands) or through a pipe (one line in, one reply out)."""
+"""A conversation on a terminal (line editing, history, commands) or through a pipe (one line in, one reply out)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def hold_conversation(session: ChatSession, *, as_json: bool, is_quiet: bool) ->
 
 
 def _talk(session: ChatSession, *, is_quiet: bool) -> None:
-    """The conversation of a person at a terminal; a mistake or Ctrl-C costs one exchange, not the conversation."""
+    """Hold the conversation at a terminal, in which a mistake or Ctrl-C costs one exchange, not the conversation."""
     if not is_quiet:
         sys.stderr.write(_HELP + "\n")
     for line in _typed_lines():
@@ -60,7 +60,7 @@ def _answer(session: ChatSession, line: str, *, is_quiet: bool) -> None:
 
 
 def _answer_line(session: ChatSession, number: int, line: str, *, show: Callable[[str], None], is_quiet: bool) -> None:
-    """Answer a line of the pipe with one line, whatever line breaks the reply has."""
+    """Answer a line of the pipe with one line: line breaks of the reply become spaces."""
     shown = PrintableStream()
     try:
         reply = session.say(line, lambda text: show(shown.push(text).replace("\n", " ")))
@@ -102,7 +102,7 @@ def _typed_lines() -> Iterator[str]:
 
 
 def _piped_lines() -> Iterator[tuple[int, str]]:
-    """Number and text of every line of stdin that is not blank."""
+    """Yield number and text of every line of stdin that is not blank."""
     for number in itertools.count(1):
         raw = sys.stdin.buffer.readline(_MAX_LINE_BYTES + 1)
         if not raw:

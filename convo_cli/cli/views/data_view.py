@@ -1,4 +1,4 @@
-"""What `validate-data` shows: what is in each file, leaks between them, every problem, and the verdict."""
+"""What `validate-data` shows: the contents of each file, leaks between files, the problems, and the verdict."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _TARGET_STYLES = {"none": "dim", "assistant": "green", "user": "cyan"}
 def as_record(
     report: DataReport, preview: Preview | None, refused: Sequence[ProblemGroup], repaired: RepairReport | None
 ) -> dict[str, Any]:
-    """The report as the object of `--json`; ``refused`` is what only the pre-flight found."""
+    """Return the object of `--json`; ``refused`` holds the problems that only the pre-flight found."""
     return {
         "is_trainable": report.is_trainable and not refused,
         "num_errors": report.num_errors + _num_problems(refused),
@@ -84,7 +84,7 @@ def _show_preview(console: Console, preview: Preview) -> None:
 
 
 def _show_example(console: Console, shown: ShownExample) -> None:
-    """What the model reads, a row for each stretch of targets or context."""
+    """Print what the model reads, a row for each stretch of targets or context."""
     num_tokens = sum(len(stretch.ids) for stretch in shown.stretches)
     num_targets = sum(len(stretch.ids) for stretch in shown.stretches if stretch.target != "none")
     print_line(console, f"{shown.where}  {_plural(num_tokens, 'token')}, {_plural(num_targets, 'target')}", "bold")
@@ -120,7 +120,7 @@ def _show_file(console: Console, file: FileReport) -> None:
 
 
 def _facts(file: FileReport) -> Iterator[tuple[str, int, str]]:
-    """Name, number and note of every row; what is usually zero is left out where it is."""
+    """Yield name, number and note of every row; rows that are usually zero are left out where they are."""
     total = file.num_dialogues
     yield "dialogues", total, _names(file.shapes) if len(file.shapes) > 1 else "".join(file.shapes)
     yield "turns", file.num_turns, _names({role: count for role, count in file.num_turns_by_role.items() if count})
@@ -232,7 +232,7 @@ def _plural(number: int, noun: str) -> str:
 
 
 def _bar(share: float, *, is_unicode: bool) -> str:
-    """A bar for a share of the longest one; whatever is not zero shows."""
+    """Return a bar for a share of the longest bar; a share that is not zero is visible."""
     if not is_unicode:
         return "#" * ceil(share * _BAR_WIDTH)
     eighths = ceil(share * _BAR_WIDTH * 8)

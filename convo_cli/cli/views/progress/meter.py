@@ -1,4 +1,4 @@
-"""The numbers of a run as it goes: smoothed loss, speed, time left, and how they are written."""
+"""Numbers of a run in progress: smoothed loss, speed and time left, and the short forms in which they are shown."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 class Meter:
-    """Smoothed loss and speed, the course of the loss, and the time left, from step events and a clock."""
+    """Smoothed loss and speed, the loss curve, and the time left, from step events and a clock."""
 
     _HORIZON = 10
     """Steps over which loss and speed are averaged."""
@@ -63,21 +63,21 @@ class Meter:
 
     @property
     def share_of_waiting(self) -> float:
-        """Part of the time in which nothing was computed because the next examples were not there yet."""
+        """The share of the time in which the device waited for the next examples."""
         return self._waiting / self._seconds if self._seconds > 0 else 0.0
 
     def elapsed(self) -> float:
         return self._clock() - self._began
 
     def seconds_left(self) -> float:
-        """Steps left times the mean time of a step, with the pauses for evaluation, without the slow first step."""
+        """Return steps left times the mean time of a step, with pauses for evaluation, without the slow first step."""
         if self._num_steps < 2:
             return self._num_left * self._first_step_seconds
         return self._num_left * (self._last_step_at - self._first_step_at) / (self._num_steps - 1)
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
-    """Draw finite values as at most ``width`` blocks, each the mean of its share of them."""
+    """Draw the finite values as at most ``width`` blocks, each the mean of consecutive values."""
     finite = [value for value in values if isfinite(value)]
     width = min(width, len(finite))
     if width < 1:
@@ -90,7 +90,7 @@ def sparkline(values: Sequence[float], width: int) -> str:
 
 
 def short_number(number: float) -> str:
-    """Three digits: 24.8, 1.23k, 12.3M."""
+    """Write a number with three digits: 24.8, 1.23k, 12.3M."""
     for unit in ("", "k", "M", "B"):
         if number < 999.5 or not isfinite(number):
             return f"{number:.3g}{unit}"
@@ -99,7 +99,7 @@ def short_number(number: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """1:23, 1:02:03 or 2d 3:04:05."""
+    """Write a duration as 1:23, 1:02:03 or 2d 3:04:05."""
     minutes, second = divmod(max(0, round(seconds)), 60)
     hours, minute = divmod(minutes, 60)
     days, hour = divmod(hours, 24)

@@ -1,0 +1,56 @@
+"""Events of a run as the views get them, and a clock and a terminal to show them on."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from convo_cli.events import EvaluationDone, RunStarted, SampleReply, StepDone, TokenCounts
+
+STARTED = RunStarted(
+    run_dir=Path("runs/convo"),
+    device="cpu",
+    precision="fp32",
+    num_threads=2,
+    num_parameters=12_345_678,
+    template="turns",
+    max_length=512,
+    training=TokenCounts(11_118, 11_500, 382, 1_363_000, {"assistant": 450_000, "user": 150_000}, 104.0, 1_790),
+    validation=TokenCounts(852, 852, 0, 104_000, {"assistant": 35_000, "user": 0}, 99.5, 480),
+    first_step=1,
+    max_steps=300,
+    steps_per_epoch=43,
+)
+HOSTILE = "\x1b[2J\x1b]0;title\x07[/bold] [red]ok[/red]\x9b31m\r\nand\x08 more"
+HARMLESS = "[/bold] [red]ok[/red] and more"
+SCORES = {"bleu-2": 4.125, "bleu-4": 1.5, "nist-2": 0.4, "nist-4": 0.41}
+
+
+class FakeClock:
+    """Time that passes only when told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class FakeTerminal(io.StringIO):
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+def step(number: int, *, loss: float = 5.1234, max_steps: int = 300, seconds: float = 0.5) -> StepDone:
+    numbers = (loss, 3.3e-4, 1.234, 600, 300, seconds, 600 * number, seconds / 100, seconds * 6e10, 3 * 2**29)
+    return StepDone(number, max_steps, number / 43, *numbers)
+
+
+def evaluation(number: int, samples: tuple[SampleReply, ...] = ()) -> EvaluationDone:
+    return EvaluationDone(number, 3.21, 24.779, 100, 2.0, SCORES, samples)
+
+
+def sample(reply: str, *, stopped: bool = True) -> SampleReply:
+    return SampleReply((("user", "hi"), ("assistant", "hello"), ("user", "how are you ?")), "fine", reply, stopped)

@@ -1,0 +1,138 @@
+"""A small live view on a terminal, with nothing foreign in it that acts."""
+
+from __future__ import annotations
+
+import io
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from convo_cli.cli.views.progress.live import LiveProgress
+from convo_cli.events import CheckpointSaved, Event, Notice, Progress, RunFinished, SampleReply
+from tests.run_events import HARMLESS, HOSTILE, STARTED, FakeClock, FakeTerminal, evaluation, sample, step
+
+
+def frame_lines(*events: Event | float, show_samples: int = 3, width: int = 80, height: int = 24) -> list[str]:
+    """The live view after the events, without colours; what scrolled by above it is not part of it."""
+    clock = FakeClock()
+    silent = Console(file=io.StringIO(), width=width, height=height)
+    live = LiveProgress(silent, show_samples=show_samples, clock=clock)
+    for event in events:
+        if isinstance(event, (int, float)):
+            clock.now += event
+        else:
+            live(event)
+    console = Console(file=io.StringIO(), width=width, height=height, record=True, color_system=None)
+    console.print(live.frame())
+    return [line.rstrip() for line in console.export_text().splitlines()]
+
+
+def test_the_live_view_at_eighty_columns() -> None:
+    saved = CheckpointSaved(100, Path("runs/convo/checkpoints/step-00000100"))
+    steps = [event for number in range(1, 121) for event in (0.5, step(number, loss=10 - number / 40))]
+    samples = (sample("i am fine ."), sample("and " * 99, stopped=False), sample("unseen"))
+    lines = frame_lines(STARTED, *steps, evaluation(100, samples), saved, Progress("evaluating", 3, 12), show_samples=2)
+    assert lines == [
+        f"step 120/300  ━━━━━━━━━━━━━━━━━╸{' ' * 26}  40%  1:00  1:30 left",
+        "loss 7.225  lr 3.3e-04  grad 1.23  1.2k tok/s  epoch 2.79",
+        "████████▇▇▇▇▇▇▇▇▆▆▆▆▆▆▆▆▅▅▅▅▅▅▅▅▄▄▄▄▄▄▄▄▃▃▃▃▃▃▃▃▂▂▂▂▂▂▂▂▁▁▁▁  7.22 to 9.97",
+        "60 GFLOP/s  1.5 GiB  waiting 1.0%",
+        "eval step 100  loss 3.210  ppl 24.8",
+        "  bleu-2 4.12  bleu-4 1.50  nist-2 0.40  nist-4 0.41",
+        "saved step 100  runs/convo/checkpoints/step-00000100",
+        "  user      how are you ?",
+        "  reply     i am fine .",
+        "  user      how are you ?",
+        "  reply     [token limit] and and and and and and and and and and and and and a…",
+        f"evaluating  {'━' * 15}╸{' ' * 46}  3/12",
+    ]
+
+
+def test_speed_is_beside_what_the_device_is_made_for_where_that_is_known() -> None:
+    fast = replace(step(1), flops=200e12)
+    assert "400 TFLOP/s (40% of the device's peak)  1.5 GiB" in " ".join(
+        frame_lines(replace(STARTED, peak_flops=989e12), fast)
+    )
+
+
+def test_before_the_first_step_the_bar_waits_where_the_run_goes_on() -> None:
+    (line,) = frame_lines(STARTED, 3)
+    assert line.startswith("step 0/300  ")
+    assert line.endswith("0%  0:03  first step")
+
+
+def test_scores_stay_on_one_line_where_there_is_room() -> None:
+    assert frame_lines(evaluation(100), width=100)[0].startswith("eval step 100  loss 3.210  ppl 24.8  bleu-2 4.12")
+
+
+@pytest.mark.parametrize("ended", [Progress("encoding", 9, 9), STARTED, step(1), evaluation(1)])
+def test_a_stage_is_shown_until_it_ends(ended: Event) -> None:
+    assert frame_lines(Progress("encoding", 3, 9))[0].startswith("encoding  ━")
+    assert not any(line.startswith("encoding") for line in frame_lines(Progress("encoding", 3, 9), ended))
+
+
+def test_a_stage_without_an_end_counts() -> None:
+    assert frame_lines(Progress("reading", 1234))[0].endswith("1,234")
+
+
+def test_the_live_view_shows_bytes_and_the_time_left() -> None:
+    halves = (Progress("reading", 0, 3 * 10**9, "bytes"), 20, Progress("reading", 10**9, 3 * 10**9, "bytes"))
+    assert frame_lines(*halves)[0].endswith("1.0/3.0 GB  0:40 left")
+
+
+def test_a_stage_that_cannot_count_shows_no_number() -> None:
+    assert frame_lines(Progress("training the tokenizer", 0))[0].endswith("━")
+
+
+@given(width=st.integers(20, 200), height=st.integers(3, 60), show_samples=st.integers(0, 40))
+def test_the_live_view_fits_any_terminal(width: int, height: int, show_samples: int) -> None:
+    saved = CheckpointSaved(1, Path("x" * 300))
+    samples = tuple(sample("널 " * 300) for _ in range(40))
+    events = (STARTED, step(1), evaluation(1, samples), saved, Progress("evaluating", 1, 9))
+    lines = frame_lines(*events, width=width, height=height, show_samples=show_samples)
+    assert len(lines) <= max(height - 1, 7)
+    assert all(Console(width=999).measure(line).maximum <= width for line in lines)
+
+
+def test_foreign_text_in_the_live_view_is_harmless() -> None:
+    event = evaluation(1, (SampleReply((("user", HOSTILE),), "x", HOSTILE, True),))
+    lines = frame_lines(event, CheckpointSaved(1, Path(HOSTILE)), Progress(HOSTILE, 1))
+    assert f"  user      {HARMLESS}" in lines
+    assert f"  reply     {HARMLESS}" in lines
+    assert not set("\x1b\x07\x08\x9b\r") & set("\n".join(lines))
+
+
+def test_a_session_on_a_terminal_leaves_its_history_and_last_frame_and_shows_the_cursor_again() -> None:
+    terminal = FakeTerminal()
+    console = Console(file=terminal, force_terminal=True, width=80, height=24, color_system=None, _environ={})
+    with LiveProgress(console, show_samples=1, clock=FakeClock()) as live:
+        live(STARTED)
+        live(Notice("3 duplicates", is_warning=True))
+        live(step(1))
+        live(evaluation(1, (sample(HOSTILE),)))
+        live(evaluation(2, (sample(HOSTILE),)))
+        live(RunFinished(2, "all 2 steps done"))
+    written = terminal.getvalue()
+    assert "warning: 3 duplicates\n" in written
+    assert written.index("eval step 1  loss") < written.index("eval step 2  loss")
+    assert written.rindex("step 1/300") < written.index("finished at step 2 after 0:00: all 2 steps done\n")
+    assert HARMLESS in written
+    assert "\x1b[2J" not in written
+    assert "title" not in written
+    assert written.rindex("\x1b[?25h") > written.rindex("\x1b[?25l")
+
+
+def test_an_error_on_the_way_gives_the_terminal_back() -> None:
+    terminal = FakeTerminal()
+    console = Console(file=terminal, force_terminal=True, width=80, height=24, color_system=None, _environ={})
+    stderr = sys.stderr
+    live = LiveProgress(console, show_samples=1, clock=FakeClock())
+    with pytest.raises(KeyError), live:
+        raise KeyError
+    assert terminal.getvalue().rindex("\x1b[?25h") > terminal.getvalue().rindex("\x1b[?25l")
+    assert sys.stderr is stderr
