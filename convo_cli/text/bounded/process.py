@@ -70,14 +70,13 @@ def main() -> None:
 
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    requests, answers = sys.stdin.buffer, sys.stdout.buffer
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    with open(os.devnull, "r+b") as nowhere:
+        for standard in (0, 1, 2):  # a library that asks or prints must not touch requests and answers
+            os.dup2(nowhere.fileno(), standard)
     sys.modules["torch"] = None  # type: ignore[assignment]  # nothing here needs it, and its import takes a second
-    from transformers import dynamic_module_utils
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0  # it must not ask on stdin, which carries the requests
     from convo_cli.text.bounded.trial import try_config, try_tokenizer
 
     work: dict[bytes, Callable[[bytes], bytes]] = {

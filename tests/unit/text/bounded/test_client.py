@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -61,6 +63,17 @@ def test_a_started_process_that_nothing_was_asked_is_ended_with_this_one():
     process = client._Process()
     process._kill()
     assert process._popen.returncode == -signal.SIGKILL
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_a_library_that_asks_or_prints_touches_neither_requests_nor_answers():
+    process = client._Process()
+    try:
+        assert process.ask(b'render {"dialogues": [], "options": {}, "tokens": {}}\n') == b"[]\n"
+        standard = [Path(f"/proc/{process._popen.pid}/fd/{number}").readlink() for number in (0, 1, 2)]
+    finally:
+        process._kill()
+    assert standard == [Path(os.devnull)] * 3
 
 
 @pytest.mark.parametrize("says", ["retry-limit-in-match over"])
