@@ -93,10 +93,10 @@ def stdout_console() -> Console:
 
 
 def print_json(command: str, result: Mapping[str, Any]) -> None:
-    """Write the one versioned object that `--json` promises on stdout."""
+    """Write the one versioned object that `--json` promises on stdout; a lone surrogate becomes a ?."""
     envelope = {"convo": __version__, "json_version": JSON_VERSION, "command": command, **result}
-    text = json.dumps(envelope, ensure_ascii=False, allow_nan=False)
-    sys.stdout.write(escape_unseen(text) + "\n")
+    text = escape_unseen(json.dumps(envelope, ensure_ascii=False, allow_nan=False))
+    sys.stdout.write(text.encode("utf-8", "replace").decode("utf-8") + "\n")
 
 
 def show_error(error: ConvoError, *, as_json: bool = False) -> None:

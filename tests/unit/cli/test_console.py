@@ -188,6 +188,11 @@ def test_json_is_one_versioned_line_that_reads_back(capsys):
     assert err == ""
 
 
+def test_a_lone_surrogate_is_a_question_mark_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json("chat", {"text": "a\udcffb"})
+    assert json.loads(capsys.readouterr().out)["text"] == "a?b"
+
+
 def test_json_has_no_number_that_json_has_not():
     with pytest.raises(ValueError, match="JSON"):
         print_json("evaluate", {"loss": float("nan")})
