@@ -44,8 +44,8 @@ class FakeTerminal(io.StringIO):
 
 
 def step(number: int, *, loss: float = 5.1234, max_steps: int = 300, seconds: float = 0.5) -> StepDone:
-    numbers = (loss, 3.3e-4, 1.234, 600, 300, seconds, 600 * number, seconds / 100, seconds * 6e10, 3 * 2**29)
-    return StepDone(number, max_steps, number / 43, *numbers)
+    numbers = (loss, 3.3e-4, 1.234, 600, 300, seconds, 600 * number)
+    return StepDone(number, max_steps, *numbers, number / 43, seconds / 100, seconds * 6e10, 3 * 2**29)
 
 
 def evaluation(number: int, samples: tuple[SampleReply, ...] = ()) -> EvaluationDone:

@@ -11,7 +11,9 @@ from typing import BinaryIO
 import zstandard
 
 from convo_cli.config.schema import DataConfig, RunConfig, TrainOn
-from convo_cli.data.repair.copies import Judge, RepairReport, repair_files
+from convo_cli.data.repair.copies import repair_files
+from convo_cli.data.repair.dialogues import Judge
+from convo_cli.data.repair.repairs import RepairReport
 from convo_cli.errors import DataError
 from convo_cli.events import Emit
 from convo_cli.storage.access import derived_mode, masked

@@ -11,7 +11,7 @@ from convo_cli.cli.options import JsonOption, QuietOption, ReasoningOption
 from convo_cli.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from convo_cli.cli.inputs import Inputs
+    from convo_cli.cli.chosen_data import ChosenData
     from convo_cli.config.schema import RunConfig
     from convo_cli.data.checks.report import ProblemGroup
     from convo_cli.data.repair.repairs import RepairReport
@@ -58,19 +58,19 @@ def validate_data(
     line could be repaired, and the report is about the written file.
     """
     from convo_cli.cli.arguments import require_new_file
-    from convo_cli.cli.inputs import choose_inputs
+    from convo_cli.cli.chosen_data import choose_data
     from convo_cli.data.reader import check_source
 
     choices = {"first_speaker": first_speaker, "reasoning": reasoning}
-    inputs = choose_inputs(files or [], config, tokenizer)
-    inputs = inputs.changed({key: choice for key, choice in choices.items() if choice is not None})
-    if show_tokens and inputs.run_config is None:
+    chosen = choose_data(files or [], config, tokenizer)
+    chosen = chosen.changed({key: choice for key, choice in choices.items() if choice is not None})
+    if show_tokens and chosen.run_config is None:
         raise UsageError("--show-tokens needs a tokenizer", hint="add --config config.yaml or --tokenizer MODEL")
-    is_read_again = inputs.run_config is not None or fix is not None
-    for path in inputs.paths:
+    is_read_again = chosen.run_config is not None or fix is not None
+    for path in chosen.paths:
         check_source(path, is_read_again=is_read_again)
     if fix is not None:
-        require_new_file(fix, inputs.paths, is_forced=is_forced)
+        require_new_file(fix, chosen.paths, is_forced=is_forced)
 
     from convo_cli.cli.console import print_json, stdout_console
     from convo_cli.cli.views.data_view import as_record, show_report
@@ -80,17 +80,17 @@ def validate_data(
 
     repaired: RepairReport | None = None
     if fix is not None:
-        repaired = _fix(inputs, fix, max_problems, is_quiet=is_quiet)
-        inputs = inputs.of([str(fix)])
-    before = [Snapshot.of(Path(path)) for path in inputs.paths]
-    with make_file_progress(inputs.paths, is_quiet=is_quiet) as emit:
+        repaired = _fix(chosen, fix, max_problems, is_quiet=is_quiet)
+        chosen = chosen.of([str(fix)])
+    before = [Snapshot.of(Path(path)) for path in chosen.paths]
+    with make_file_progress(chosen.paths, is_quiet=is_quiet) as emit:
         report = validate_files(
-            inputs.paths, inputs.data_config, train_on=inputs.train_on, max_problems=max_problems, emit=emit
+            chosen.paths, chosen.data_config, train_on=chosen.train_on, max_problems=max_problems, emit=emit
         )
     preview: Preview | None = None
     refused: tuple[ProblemGroup, ...] = ()
-    if report.is_trainable and inputs.run_config is not None:
-        preview, refused = _preview(inputs.run_config, inputs.cache_home, show_tokens, max_problems, is_quiet=is_quiet)
+    if report.is_trainable and chosen.run_config is not None:
+        preview, refused = _preview(chosen.run_config, chosen.cache_home, show_tokens, max_problems, is_quiet=is_quiet)
     for read in before:
         read.require_unchanged()
 
@@ -102,19 +102,19 @@ def validate_data(
         raise typer.Exit(DataError.exit_code)
 
 
-def _fix(inputs: Inputs, out: Path, max_problems: int, *, is_quiet: bool) -> RepairReport:
+def _fix(chosen: ChosenData, out: Path, max_problems: int, *, is_quiet: bool) -> RepairReport:
     from convo_cli.cli.views.progress.reporter import make_file_progress
     from convo_cli.prepare.fix import fix_files
 
-    with make_file_progress(inputs.paths, is_quiet=is_quiet) as emit:
+    with make_file_progress(chosen.paths, is_quiet=is_quiet) as emit:
         return fix_files(
-            inputs.paths,
+            chosen.paths,
             out,
-            inputs.data_config,
-            train_on=inputs.train_on,
+            chosen.data_config,
+            train_on=chosen.train_on,
             max_listed=max_problems,
             emit=emit,
-            run_config=inputs.run_config,
+            run_config=chosen.run_config,
         )
 
 

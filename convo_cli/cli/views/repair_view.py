@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from convo_cli.data.checks.report import FileReport
-    from convo_cli.data.repair.copies import RepairGroup, RepairReport
+    from convo_cli.data.repair.repairs import RepairGroup, RepairReport
 
 
 def show_repairs(console: Console, repaired: RepairReport, written: FileReport) -> None:

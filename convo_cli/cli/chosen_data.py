@@ -1,4 +1,4 @@
-"""The files that `validate-data` checks: which they are, how they are read, and the config they are meant for."""
+"""The data that the arguments of `validate-data` choose: which files, how they are read, and for which config."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NO_LIMIT = 1_048_576
 
 
 @dataclass(frozen=True)
-class Inputs:
+class ChosenData:
     """Files to check; ``run_config`` is None without a config or a tokenizer, ``cache_home`` without a config."""
 
     data_config: DataConfig
@@ -32,28 +32,28 @@ class Inputs:
     def train_on(self) -> TrainOn:
         return "assistant" if self.run_config is None else self.run_config.dialogue.train_on
 
-    def changed(self, changes: Mapping[str, object]) -> Inputs:
+    def changed(self, changes: Mapping[str, object]) -> ChosenData:
         """Return the same with other values of the data config."""
         data_config = self.data_config.model_copy(update=changes)
         run_config = self.run_config and self.run_config.model_copy(update={"data": data_config})
         return replace(self, data_config=data_config, run_config=run_config)
 
-    def of(self, files: Sequence[str]) -> Inputs:
+    def of(self, files: Sequence[str]) -> ChosenData:
         """Return the same for other files."""
         return self.changed({"train": tuple(files), "validation": ()})
 
 
-def choose_inputs(files: Sequence[str], config: Path | None, tokenizer: str | None) -> Inputs:
+def choose_data(files: Sequence[str], config: Path | None, tokenizer: str | None) -> ChosenData:
     """Return the files given, else those of the config; raises UsageError for arguments that exclude each other."""
     _require_consistent(files, config, tokenizer)
     if config is not None:
         run_config = load_config(config)
-        inputs = Inputs(run_config.data, run_config, Path(run_config.output_dir))
-        return inputs.of(files) if files else inputs
+        chosen = ChosenData(run_config.data, run_config, Path(run_config.output_dir))
+        return chosen.of(files) if files else chosen
     if tokenizer is not None:
         run_config = _config_of(tokenizer, files)
-        return Inputs(run_config.data, run_config, None)
-    return Inputs(DataConfig(train=tuple(files)), None, None)
+        return ChosenData(run_config.data, run_config, None)
+    return ChosenData(DataConfig(train=tuple(files)), None, None)
 
 
 def _require_consistent(files: Sequence[str], config: Path | None, tokenizer: str | None) -> None:
