@@ -63,7 +63,7 @@ def test_each_thing_that_decides_the_choice_makes_another_one(make_inputs, passe
     variants = [
         make_inputs(),
         make_inputs(seed=1),
-        make_inputs(evaluation={"reply_dialogues": 4}),
+        make_inputs(evaluation={"reply_dialogues": 6}),
         make_inputs(other),
         make_inputs(data={"first_speaker": "assistant"}),
         make_inputs(data={"reasoning": "drop"}),
