@@ -42,7 +42,11 @@ EXAMPLES: dict[str, tuple[dict[str, Any], tuple[Turn, ...]]] = {
 }
 """A line of each shape with all keys that the shape reads, and its turns."""
 
-each_shape = pytest.mark.parametrize("name", SHAPES)
+each_shape = pytest.mark.parametrize("name", EXAMPLES)
+
+
+def test_every_shape_has_an_example() -> None:
+    assert EXAMPLES.keys() == SHAPES.keys()
 
 
 @each_shape
