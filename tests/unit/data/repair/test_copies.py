@@ -12,17 +12,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from convo_cli.config.schema import DataConfig, SpeakersConfig
-from convo_cli.data.checks.suspicious_text import odd_spots
 from convo_cli.data.checks.validate import validate_files
 from convo_cli.data.problems import KINDS
 from convo_cli.data.repair.copies import repair_files
-from convo_cli.data.repair.lenient_json import dump
 from convo_cli.data.repair.repairs import REPAIRS, RepairReport
-from convo_cli.data.repair.values import MAX_ROUNDS, repair_text, repair_value
 from convo_cli.errors import UsageError
 from convo_cli.events import Event, Progress
 from tests.conftest import corpus
-from tests.odd_files import BOM, CASES, GOOD, INNOCENT_TEXTS, Case, amid
+from tests.odd_files import BOM, CASES, GOOD, Case, amid
 
 CONFIG = DataConfig(train=("unused",))
 BY_NAME = {case.name: case for case in CASES}
@@ -169,55 +166,6 @@ def test_every_good_line_is_written_as_it_is_and_in_order(
     assert [lines[:3], lines[-3:]] == [GOOD.splitlines(keepends=True)] * 2
 
 
-@given(
-    st.recursive(
-        st.none()
-        | st.booleans()
-        | st.integers()
-        | st.floats(allow_nan=False, allow_infinity=False)
-        | st.text(max_size=5),
-        lambda inner: (
-            st.lists(inner, max_size=4)
-            | st.dictionaries(
-                st.sampled_from(
-                    [
-                        "role",
-                        "content",
-                        "messages",
-                        "turns",
-                        "train",
-                        "text",
-                        "prompt",
-                        "completion",
-                        "input",
-                        "system",
-                        "sytem",
-                        "",
-                    ]
-                ),
-                inner,
-                max_size=4,
-            )
-        ),
-        max_leaves=20,
-    )
-)
-def test_repairing_any_value_ends_and_a_second_time_changes_nothing(value: Any) -> None:
-    repaired = repair_value(value, CONFIG)
-    assert dump(repair_value(repaired, CONFIG)) == dump(repaired)
-
-
-INNOCENT = sorted(text for text in INNOCENT_TEXTS.values() if len(text) < 1000)  # hypothesis shows its examples
-
-
-@given(st.lists(st.sampled_from(INNOCENT) | st.text(max_size=4), max_size=4).map(" ".join))
-def test_a_repaired_text_is_at_rest_and_an_innocent_one_stays(text: str) -> None:
-    repaired = repair_text(text)
-    assert repair_text(repaired) == repaired
-    if not list(odd_spots(text)):
-        assert repaired == text
-
-
 @pytest.mark.parametrize(
     ("line", "fixed"),
     [
@@ -325,7 +273,7 @@ def test_names_given_to_alternating_texts_are_those_of_the_config(tmp_path: Path
     ]
 
 
-def test_what_is_learnt_decides_what_is_left_out(tmp_path: Path) -> None:
+def test_what_is_trained_on_decides_what_is_left_out(tmp_path: Path) -> None:
     assert fix_line(tmp_path, '["Anyone?"]', train_on="all") == [["Anyone?"]]
 
 
@@ -347,7 +295,7 @@ def test_several_files_become_one(tmp_path: Path) -> None:
     assert [(group.code, group.count) for group in report.repaired] == [("blank-line", 1)]
 
 
-def test_a_missing_file_is_told_before_anything_is_written(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error_before_anything_is_written(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(GOOD)
     out: list[bytes] = []
     with pytest.raises(UsageError, match="does not exist"):
@@ -367,12 +315,6 @@ def test_a_value_spread_over_more_than_the_limit_is_named(tmp_path: Path, monkey
     fixed, report = fix_bytes(tmp_path, b'[\n  "Hello",\n  "Hi!"\n]\n')
     assert fixed == b""
     assert [group.code for group in report.left_out] == ["pretty-printed-json"]
-
-
-def test_entities_hidden_in_entities_end_after_some_rounds() -> None:
-    assert repair_text("a &amp;amp;lt; b") == "a < b"
-    hidden = "&" + "amp;" * (MAX_ROUNDS + 5)
-    assert repair_text(hidden) == hidden
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
