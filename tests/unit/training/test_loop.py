@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -146,6 +147,20 @@ def test_a_step_is_a_function_of_its_number_and_the_weights(make_state, make_job
         weights.append(state.model.lm_head.weight.detach().clone())
     assert outcomes[0] == outcomes[1]
     assert torch.equal(*weights)
+
+
+def test_a_step_that_fp16_repeats_has_its_own_dropout_again(make_state, make_job):
+    """The first time a gradient overflows; the second time the loss is that of a step that did not overflow."""
+    straight, repeated, calls = make_state(), make_state(is_scaled=True), []
+
+    def overflow_once(gradient):
+        calls.append(gradient)
+        return gradient * (math.inf if len(calls) == 1 else 1.0)
+
+    repeated.model.transformer.ln_f.bias.register_hook(overflow_once)
+    losses = [train_step(state, make_job()).loss for state in (straight, repeated)]
+    assert len(calls) == 2
+    assert losses[0] == losses[1]
 
 
 def test_steps_and_seeds_have_dropout_of_their_own(make_state, make_job):

@@ -72,6 +72,28 @@ def test_a_key_that_is_settled_in_the_checkpoints_is_refused(run, ignore):
         verify_run(run.path, config, ignore)
 
 
+def test_a_curriculum_ends_where_it_ended_in_the_run_and_not_by_the_steps_that_are_taken_again(
+    tmp_path, make_config, ignore
+):
+    """User turns are targets up to step 4.2 of 6; of the 4 steps up to the resume they would be up to step 2.8."""
+    config = make_config(tmp_path, dialogue={"user_turns_until": 0.7})
+    verdict = verify_run(start_run(config, ignore).run_dir, config, ignore)
+    assert (verdict.compared_with, verdict.difference) == ("step-00000006", None)
+
+
+def test_early_stopping_does_not_end_the_steps_that_are_taken_again(tmp_path, make_config, ignore):
+    """The evaluation at step 9, the third of the four steps, uses up the patience."""
+    stopping = {"patience": 1, "min_delta": 9.0}
+    config = make_config(
+        tmp_path, training={"max_steps": 12}, evaluation={"every_steps": 3, "early_stopping": stopping}
+    )
+    result = start_run(config, ignore)
+    assert result.reason == "validation loss did not improve in 1 evaluations"
+    verdict = verify_run(result.run_dir, config, ignore, num_steps=4)
+    assert (verdict.checkpoint, verdict.difference) == ("step-00000006", None)
+    assert {check.what: check.count for check in verdict.checks}["examples of a step"] == 4
+
+
 def _lose_moments(parts, state):
     state.optimizer.state.clear()
 
