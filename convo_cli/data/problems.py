@@ -1,7 +1,7 @@
 """Problems of data: each has a stable code, a severity, a place and a hint.
 
 Every problem goes to a `ProblemSink`. The sink decides: training's `refuse` raises at the first error,
-validation's `tally.ProblemTally` counts them all.
+validation's `problem_tally.ProblemTally` counts them all.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from convo_cli.config.schema import LongTurns, TrainOn
-from convo_cli.data.checks.report import ProblemGroup, Spread, spread
-from convo_cli.data.checks.statistics import ProblemTally
+from convo_cli.data.checks.problem_tally import ProblemGroup, ProblemTally
+from convo_cli.data.checks.report import Spread, spread
 from convo_cli.data.dialogue import Dialogue, has_target
 from convo_cli.data.problems import LongTurn, Problem, ProblemSink
 from convo_cli.errors import DataError

@@ -17,7 +17,7 @@ import numpy as np
 from convo_cli import __version__
 from convo_cli.background import in_background
 from convo_cli.config.schema import PretrainedModel, RunConfig, ScratchConfig
-from convo_cli.data.checks.report import ProblemGroup
+from convo_cli.data.checks.problem_tally import ProblemGroup
 from convo_cli.data.omissions import Omissions, report_omissions
 from convo_cli.data.unchanged import read_unchanged
 from convo_cli.errors import CheckpointError, DataError

@@ -1,8 +1,12 @@
-"""Reading many good lines at once tells the same, to the last field, as reading every line by itself."""
+"""The report is the same, to the last field, however the lines of a file are read.
+
+Many good lines together or every line by itself, in blocks of any size, in one process or in many.
+"""
 
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convo_cli.config.schema import DataConfig, SpeakersConfig, TrainOn
-from convo_cli.data.checks.bulk import BulkReader, GoodLines
+from convo_cli.data.checks.block_reader import BlockReader
+from convo_cli.data.checks.bulk import BulkReader
 from convo_cli.data.checks.exact import LineRules
 from convo_cli.data.checks.report import DataReport
+from convo_cli.data.checks.statistics import BlockStatistics
 from convo_cli.data.checks.validate import validate_files
 from convo_cli.data.reader import iter_blocks
 from tests.conftest import CORPORA, SAMPLE_DATA
@@ -124,20 +130,28 @@ def files(draw: st.DrawFn) -> bytes:
     return b"\n".join(draw(st.permutations(made * draw(st.integers(1, 3)))))
 
 
-def both_reports(
-    paths: Sequence[str], block_bytes: int, config: DataConfig = CONFIG, **options: Any
-) -> list[DataReport]:
+def reports(paths: Sequence[str], block_bytes: int, config: DataConfig = CONFIG, **options: Any) -> list[DataReport]:
+    """The report, that of reading every line by itself, and that of reading every block in a process of its own."""
+    read = BlockReader.read
+
+    def read_apart(self: BlockReader, data: bytes) -> BlockStatistics:
+        return pickle.loads(pickle.dumps(read(BlockReader(self._rules, self._max_kept), data)))
+
     with patch("convo_cli.data.blocks.BUFFER_BYTES", block_bytes):
-        bulk = validate_files(paths, config, **options)
-        with patch.object(BulkReader, "read", lambda self, data: GoodLines()):
-            return [bulk, validate_files(paths, config, **options)]
+        made = [validate_files(paths, config, **options)]
+        with patch.object(BulkReader, "read", lambda self, data: BlockStatistics()):
+            made.append(validate_files(paths, config, **options))
+        with patch.object(BlockReader, "read", read_apart):
+            made.append(validate_files(paths, config, **options))
+    return made
 
 
-def assert_same(bulk: DataReport, exact: DataReport) -> None:
-    assert bulk == exact
-    for ours, theirs in zip(bulk.files, exact.files, strict=True):
-        for name in ("shapes", "unread_keys", "scripts"):
-            assert list(getattr(ours, name)) == list(getattr(theirs, name)), name
+def assert_same(report: DataReport, *others: DataReport) -> None:
+    for other in others:
+        assert report == other
+        for ours, theirs in zip(report.files, other.files, strict=True):
+            for name in ("shapes", "unread_keys", "scripts"):
+                assert list(getattr(ours, name)) == list(getattr(theirs, name)), name
 
 
 @settings(max_examples=300, deadline=None)
@@ -164,7 +178,9 @@ def test_the_report_is_that_of_reading_line_by_line(
         (folder / name).write_bytes(content)
         paths.append(str(folder / name))
     config = CONFIG.model_copy(update={"first_speaker": first_speaker, "reasoning": reasoning})
-    assert_same(*both_reports(paths, block_bytes, config, train_on=train_on, max_problems=max_problems))
+    options: Any = {"train_on": train_on, "max_problems": max_problems}
+    whole = validate_files(paths, config, **options)
+    assert_same(whole, *reports(paths, block_bytes, config, **options))
 
 
 @pytest.mark.parametrize("writer", range(len(WRITERS)))
@@ -184,9 +200,9 @@ def test_numbers_that_say_what_is_trained_on_are_told_apart(
     path = tmp_path / "a"
     for lines in (of_turn, of_dialogue):
         path.write_text("".join(WRITERS[writer](line) + "\n" for line in lines))
-        bulk, exact = both_reports([str(path)], 2**18)
-        assert_same(bulk, exact)
-        (file,) = bulk.files
+        report, *others = reports([str(path)], 2**18)
+        assert_same(report, *others)
+        (file,) = report.files
         num_zero = sum(one == 0 for one in said)
         assert {group.code: group.count for group in file.problem_groups if group.severity == "error"} == {
             "train-value": sum(one not in (0, 1) for one in said)
@@ -202,12 +218,12 @@ def test_odd_files_have_the_same_report(tmp_path: Path, block_bytes: int) -> Non
         path = tmp_path / case.file_name
         path.write_bytes(case.content)
         paths.append(str(path))
-        assert_same(*both_reports([str(path)], block_bytes))
+        assert_same(*reports([str(path)], block_bytes))
     lines = [line for case in CASES if case.suffix == ".jsonl" for line in case.content.split(b"\n")]
     good = [json.dumps([f"Hello {number}", "Hi!"]).encode() for number in range(len(lines))]
     mixed = tmp_path / "mixed"
     mixed.write_bytes(b"\n".join(line for pair in zip(good, lines, good, strict=True) for line in pair))
-    assert_same(*both_reports([str(mixed)], block_bytes, max_problems=10_000))
+    assert_same(*reports([str(mixed)], block_bytes, max_problems=10_000))
 
 
 CORPUS_FILES = [*sorted(SAMPLE_DATA.glob("*.jsonl")), *sorted(CORPORA.glob("*/*.jsonl"))]
@@ -215,14 +231,16 @@ CORPUS_FILES = [*sorted(SAMPLE_DATA.glob("*.jsonl")), *sorted(CORPORA.glob("*/*.
 
 @pytest.mark.parametrize("path", CORPUS_FILES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_real_files_have_the_same_report(path: Path) -> None:
-    assert_same(*both_reports([str(path)], 2**18))
+    assert_same(*reports([str(path)], 2**18))
 
 
 def test_most_lines_of_a_real_file_are_read_in_bulk() -> None:
     """Otherwise the laws above would hold for a bulk reader that reads nothing."""
     bulk = BulkReader(LineRules(CONFIG, "assistant"))
     blocks = list(iter_blocks(str(SAMPLE_DATA / "train.jsonl")))
-    assert sum(len(bulk.read(block.data).lines) for block in blocks) > 0.9 * sum(len(block.numbers) for block in blocks)
+    assert sum(len(bulk.read(block.data).dialogues) for block in blocks) > 0.9 * sum(
+        len(block.numbers) for block in blocks
+    )
 
 
 def turns(speaker: str, text: str, *said: tuple[str, str], **extra: Any) -> list[dict[str, Any]]:
@@ -262,4 +280,4 @@ def test_plain_dialogues_of_every_shape_are_read_in_bulk(shape: str, writer: int
     bulk = BulkReader(LineRules(CONFIG, "assistant"))
     values = [SHAPES[shape](f'Hello "{number}"\n안녕', number) for number in range(100)]
     block = "".join(WRITERS[writer](value) + "\n" for value in values).encode()
-    assert len(bulk.read(block).lines) == 100
+    assert len(bulk.read(block).dialogues) == 100

@@ -13,7 +13,7 @@ from convo_cli.errors import DataError, UsageError
 if TYPE_CHECKING:
     from convo_cli.cli.chosen_data import ChosenData
     from convo_cli.config.schema import RunConfig
-    from convo_cli.data.checks.report import ProblemGroup
+    from convo_cli.data.checks.problem_tally import ProblemGroup
     from convo_cli.data.repair.repairs import RepairReport
     from convo_cli.prepare.preview import Preview
 

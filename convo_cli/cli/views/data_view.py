@@ -17,7 +17,8 @@ from convo_cli.cli.views.repair_view import show_repairs
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from convo_cli.data.checks.report import DataReport, FileReport, ProblemGroup, Spread
+    from convo_cli.data.checks.problem_tally import ProblemGroup
+    from convo_cli.data.checks.report import DataReport, FileReport, Spread
     from convo_cli.data.repair.repairs import RepairReport
     from convo_cli.prepare.preview import Preview, ShownExample
 

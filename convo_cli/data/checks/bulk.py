@@ -8,8 +8,8 @@ here reports a problem.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import accumulate, compress
 from typing import Any, NamedTuple, cast
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from convo_cli.data.checks.characters import count_ascii_letters, count_beyond_ascii
 from convo_cli.data.checks.exact import LineRules, Skeleton, read_decoded
+from convo_cli.data.checks.statistics import BlockStatistics
 from convo_cli.data.checks.suspicions import LONG_UTTERANCE_BYTES, suspicious_places
 from convo_cli.data.checks.suspicious_text import may_be_suspicious
 from convo_cli.data.dialogue import SEPARATOR
@@ -26,7 +27,7 @@ from convo_cli.data.fingerprint import fingerprints, fold
 from convo_cli.data.problems import Problem
 from convo_cli.data.shapes.known_keys import SPEAKER_KEYS, TRAIN_KEYS
 from convo_cli.data.shapes.reasoning import has_tag
-from convo_cli.data.shapes.unread import UnreadTexts, counted_length, texts_in
+from convo_cli.data.shapes.unread import counted_length, texts_in
 from convo_cli.data.strict_json.decoder import UNREADABLE, may_hold_control, may_repeat_key, num_keys, read
 
 _SPEAKER_KEYS = frozenset(SPEAKER_KEYS)
@@ -35,23 +36,7 @@ _MAX_FORM_BYTES = 2**23
 """Length of all lines whose form is kept, which limits the memory."""
 
 
-@dataclass(slots=True)
-class GoodLines:
-    """The lines of a block in which nothing is wrong or suspicious."""
-
-    lines: list[int] = field(default_factory=list)
-    """Which they are, from 0, in no order."""
-    num_characters: list[int] = field(default_factory=list)
-    """Of the texts of each."""
-    fingerprints: list[int] = field(default_factory=list)
-    new: list[tuple[int, Skeleton]] = field(default_factory=list)
-    """Skeletons that no earlier block had, and the line of each; `BulkReader.skeletons` yields them all."""
-    num_ascii_letters: int = 0
-    num_beyond_ascii: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, np.intp))
-    """How often each code point beyond ASCII occurs."""
-
-
-class _Form(msgspec.Struct):
+class _Form(msgspec.Struct, eq=False):
     """What all lines of one form have in common."""
 
     skeleton: Skeleton
@@ -60,7 +45,6 @@ class _Form(msgspec.Struct):
     """Of each string: whether it is the text of a turn."""
     unread: list[tuple[int, str]]
     """Which of the strings stand under keys that are not read, and the key of each."""
-    num_lines: int = 0
 
 
 class _Line(NamedTuple):
@@ -74,27 +58,18 @@ class _Line(NamedTuple):
 
 
 class BulkReader:
-    """Reads blocks of one file; the forms found in one block make the next faster."""
+    """Reads blocks of lines; the forms found in one block make the next faster."""
 
     def __init__(self, rules: LineRules) -> None:
         self._rules = rules
         self._forms: dict[Any, _Form | None] = {}
         """None for a form whose lines the exact reader has to read."""
         self._num_form_bytes = 0
-        self._unread: dict[str, UnreadTexts] = {}
         self._is_plain = np.zeros(0x110000, np.bool_)
 
-    def skeletons(self) -> Iterator[tuple[Skeleton, int]]:
-        """The skeletons of all good lines so far, and of how many lines."""
-        return ((form.skeleton, form.num_lines) for form in self._forms.values() if form and form.num_lines)
-
-    def unread(self) -> Iterator[tuple[str, UnreadTexts]]:
-        """Number and length of the texts under each key that is not read, in all good lines so far."""
-        yield from self._unread.items()
-
-    def read(self, data: bytes) -> GoodLines:
-        """Read the lines that are surely good; ``data`` is whole lines."""
-        good = GoodLines()
+    def read(self, data: bytes) -> BlockStatistics:
+        """Return the statistics of the lines that are surely good; ``data`` is whole lines."""
+        good = BlockStatistics()
         lines = list(self._readable(data))
         # Apart, because one wide character would make every step on the texts of a whole block slower.
         for is_ascii in (True, False):
@@ -123,7 +98,7 @@ class BulkReader:
             texts = SEPARATOR.join(compress(stripped, form.is_text) if form.unread else stripped)
             yield _Line(number, form, texts, strings)
 
-    def _add(self, good: GoodLines, lines: list[_Line]) -> None:
+    def _add(self, good: BlockStatistics, lines: list[_Line]) -> None:
         """Add the lines whose texts are surely not suspicious and hold no reasoning."""
         together = SEPARATOR.join([line.texts for line in lines])
         counts = count_beyond_ascii(together)
@@ -133,19 +108,19 @@ class BulkReader:
             counts[: len(removed)] -= removed
             lines = [line for index, line in enumerate(lines) if index not in doubtful]
             together = SEPARATOR.join([line.texts for line in lines])
-        if len(counts):
-            good.num_beyond_ascii = counts
+        codes = np.flatnonzero(counts)
+        good.beyond_ascii.append((codes, counts[codes]))
         good.num_ascii_letters += count_ascii_letters(together)
         good.fingerprints += fingerprints([line.texts for line in lines], notable)
+        first = {line.form: line.number for line in reversed(lines)}
+        for form, count in Counter(line.form for line in lines).items():
+            good.add_skeleton(form.skeleton, first[form], count)
         for number, form, texts, strings in lines:
-            if not form.num_lines:
-                good.new.append((number, form.skeleton))
-            form.num_lines += 1
-            good.lines.append(number)
+            good.dialogues.append(number)
             good.num_characters.append(len(texts) + 1 - len(form.skeleton.roles))
             said = frozenset(texts.split(SEPARATOR)) if form.unread else frozenset()
             for place, key in form.unread:
-                self._unread.setdefault(key, UnreadTexts()).add(1, counted_length(strings[place], said))
+                good.add_unread(key, 1, counted_length(strings[place], said))
 
     def _notable(self, counts: NDArray[np.intp]) -> str:
         """The characters that may be suspicious or are not as in normalised text."""

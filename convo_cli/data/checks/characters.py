@@ -1,11 +1,15 @@
-"""The characters of many texts at once: which of them are beyond ASCII, and how often."""
+"""Characters of many texts at once: how often each occurs, and the share of each writing system."""
 
 from __future__ import annotations
+
+import unicodedata
+from collections import Counter
 
 import numpy as np
 from numpy.typing import NDArray
 
 _ASCII = bytes(range(128))
+_SCRIPTS = {"HIRAGANA": "Kana", "KATAKANA": "Kana", "KATAKANA-HIRAGANA": "Kana", "CJK": "Han", "IDEOGRAPHIC": "Han"}
 
 
 def count_ascii_letters(text: str) -> int:
@@ -20,3 +24,22 @@ def count_beyond_ascii(text: str) -> NDArray[np.intp]:
     # Most characters are ASCII, and deleting those from the bytes is faster than anything that is done with each.
     beyond = text.encode().translate(None, _ASCII).decode()
     return np.bincount(np.frombuffer(beyond.encode("utf-32-le"), "<u4"))
+
+
+def scripts(num_ascii_letters: int, num_beyond_ascii: NDArray[np.int64]) -> dict[str, float]:
+    """Return the share of each writing system in the letters, the largest first; code points index the array."""
+    counts: Counter[str] = Counter(Latin=num_ascii_letters)
+    beyond_ascii = np.flatnonzero(num_beyond_ascii)
+    for code, count in zip(beyond_ascii.tolist(), num_beyond_ascii[beyond_ascii].tolist(), strict=True):
+        if chr(code).isalpha():
+            counts[_script(chr(code))] += count
+    total = counts.total()
+    by_share = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return {script: count / total for script, count in by_share if count}
+
+
+def _script(letter: str) -> str:
+    """The writing system of a letter, from its Unicode name: LATIN SMALL LETTER A, HALFWIDTH KATAKANA LETTER A."""
+    words = unicodedata.name(letter, "OTHER").split()
+    first = words[1] if words[0] in ("FULLWIDTH", "HALFWIDTH") and len(words) > 1 else words[0]
+    return _SCRIPTS.get(first, first.capitalize())

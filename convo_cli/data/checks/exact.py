@@ -6,17 +6,19 @@ It reads the lines that `bulk` has a doubt about, and one line of each form for 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from convo_cli.config.schema import DataConfig, TrainOn
 from convo_cli.data.checks.suspicions import suspect_turns
 from convo_cli.data.dialogue import Role, has_target, is_excluded
 from convo_cli.data.problems import Problem, ProblemSink, quoted
 from convo_cli.data.shapes.known_keys import misspelt
 from convo_cli.data.shapes.turns import LineReading, read_value, shape_of
 from convo_cli.data.strict_json.decoder import decode
+
+if TYPE_CHECKING:
+    from convo_cli.config.schema import DataConfig, TrainOn
 
 
 class LineRules(NamedTuple):

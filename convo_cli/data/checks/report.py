@@ -1,4 +1,4 @@
-"""What validation found out, as values: made by `tally`, rendered by `convo_cli.cli`."""
+"""The report of a validation, as values: `statistics` makes them, `convo_cli.cli` renders them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import bisect
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from convo_cli.config.schema import Reasoning
-from convo_cli.data.problems import Problem, Severity
+from convo_cli.data.checks.problem_tally import ProblemGroup
+
+if TYPE_CHECKING:
+    from convo_cli.config.schema import Reasoning
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +32,6 @@ class Spread:
     mean: float
     max: int
     histogram: tuple[Bucket, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ProblemGroup:
-    """All problems of one code in one file: how many there are, and the first of them."""
-
-    code: str
-    severity: Severity
-    hint: str
-    count: int
-    problems: tuple[Problem, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,71 +1,79 @@
-"""What is known about one data file so far, in counters, capped lists, and 16 bytes a dialogue to find it again.
+"""Statistics of one data file: counters, the first few problems of each code, and 16 bytes for each dialogue.
 
-The good lines of a block come from `bulk` together; all others are read exactly here.
+The blocks of a file are added in their order; only a whole file has duplicates, leaks and texts that are not read.
 """
 
 from __future__ import annotations
 
 import math
-import unicodedata
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
-from itertools import pairwise
+from dataclasses import dataclass, field, replace
+from itertools import groupby, pairwise
 from operator import itemgetter
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convo_cli.data.blocks import Block
-from convo_cli.data.checks.bulk import GoodLines
-from convo_cli.data.checks.characters import count_ascii_letters, count_beyond_ascii
-from convo_cli.data.checks.exact import LineRules, Skeleton, read_line
-from convo_cli.data.checks.report import FileReport, Leak, ProblemGroup, spread
-from convo_cli.data.dialogue import ROLES, SEPARATOR
-from convo_cli.data.fingerprint import fingerprints
-from convo_cli.data.problems import KINDS, Problem
-from convo_cli.data.shapes.unread import UnreadTexts, known_name, measured
-from convo_cli.data.strict_json.faults import place
+from convo_cli.data.checks.characters import scripts
+from convo_cli.data.checks.exact import Skeleton
+from convo_cli.data.checks.problem_tally import ProblemGroup, ProblemTally
+from convo_cli.data.checks.report import FileReport, Leak, spread
+from convo_cli.data.dialogue import ROLES
+from convo_cli.data.problems import Problem
+from convo_cli.data.shapes.unread import UnreadTexts, known_name
+from convo_cli.data.strict_json.faults import place_all
 
-_SCRIPTS = {"HIRAGANA": "Kana", "KATAKANA": "Kana", "KATAKANA-HIRAGANA": "Kana", "CJK": "Han", "IDEOGRAPHIC": "Han"}
-
-
-class ProblemTally:
-    """A `ProblemSink` that counts all problems, and lists the first few of each code."""
-
-    def __init__(self, max_listed: int = 5) -> None:
-        self._max_listed = max_listed
-        self._counts: Counter[str] = Counter()
-        self._listed: dict[str, list[Problem]] = {}
-
-    def __call__(self, problem: Problem) -> None:
-        if self.is_listing(problem.code):
-            self._listed.setdefault(problem.code, []).append(problem)
-        self.count(problem.code)
-
-    def is_listing(self, code: str) -> bool:
-        """Whether the next problem of the code will be listed."""
-        return len(self._listed.get(code, ())) < self._max_listed
-
-    def count(self, code: str, number: int = 1) -> None:
-        """Count problems without listing them."""
-        self._counts[code] += number
-
-    def groups(self) -> list[ProblemGroup]:
-        """The problems of each code, in the order in which the codes were first met."""
-        return [
-            ProblemGroup(code, KINDS[code].severity, KINDS[code].hint, count, tuple(self._listed.get(code, ())))
-            for code, count in self._counts.items()
-        ]
+if TYPE_CHECKING:
+    from convo_cli.config.schema import Reasoning
 
 
-class FileTally:
+@dataclass(slots=True)
+class BlockStatistics:
+    """What a block of lines adds, told without what other blocks hold, so that any process can read it.
+
+    Lines are counted from 0, the first of the block.
+    """
+
+    dialogues: list[int] = field(default_factory=list)
+    """Lines that are a dialogue to train on, in no order."""
+    fingerprints: list[int] = field(default_factory=list)
+    """Of each dialogue."""
+    num_characters: list[int] = field(default_factory=list)
+    """Of the texts of each dialogue."""
+    skeletons: dict[Skeleton, tuple[int, int]] = field(default_factory=dict)
+    """The first line and the number of dialogues with each."""
+    unread: dict[str, UnreadTexts] = field(default_factory=dict)
+    """The texts under each key that is not read."""
+    excluded: list[int] = field(default_factory=list)
+    """Lines that the data excludes from training."""
+    num_ascii_letters: int = 0
+    beyond_ascii: list[tuple[NDArray[np.intp], NDArray[np.intp]]] = field(default_factory=list)
+    """Code points, each once, and how often each occurs; the pairs add up."""
+    problems: list[tuple[int, Problem]] = field(default_factory=list)
+    """The first few of each code, with their lines, which the problems themselves do not name."""
+    num_more_problems: Counter[str] = field(default_factory=Counter)
+    """Problems of each code that are not among these."""
+
+    def add_skeleton(self, skeleton: Skeleton, line: int, count: int = 1) -> None:
+        """Add dialogues with this skeleton, the first of which is on the line."""
+        first, before = self.skeletons.get(skeleton, (line, 0))
+        self.skeletons[skeleton] = min(first, line), before + count
+
+    def add_unread(self, key: str, num_texts: int, num_characters: int) -> None:
+        """Add texts under a key that is not read."""
+        self.unread.setdefault(key, UnreadTexts()).add(num_texts, num_characters)
+
+
+class FileStatistics:
     """Adds up what the lines of one file are, and what is wrong with them."""
 
-    def __init__(self, file: str, rules: LineRules, max_problems: int) -> None:
+    def __init__(self, file: str, reasoning: Reasoning | None, max_problems: int) -> None:
         self.file = file
-        self._rules = rules
+        self._reasoning = reasoning
         self._max_problems = max_problems
         self._problems = ProblemTally(max_problems)
         self._first_lines: dict[str, float] = {}
@@ -85,91 +93,55 @@ class FileTally:
         self._lines, self._hashes = np.empty(0, np.int64), np.empty(0, np.uint64)
         self._excluded_line = 0
 
-    def note(self, problem: Problem, line: int = 0, raw: bytes = b"", *, is_last: bool = False) -> None:
-        """Count a problem, and list it among the first; ``line`` and ``raw`` place one that has no line yet."""
-        self._first_lines.setdefault(problem.code, math.inf if is_last else problem.line or line)
-        # Placing means reading the line again, so it is done for the few that are listed.
-        is_placed = problem.line or not self._problems.is_listing(problem.code)
-        self._problems(problem if is_placed else place(problem, self.file, line, raw))
+    def note(self, problem: Problem, *, is_last: bool = False) -> None:
+        """Count a problem, and list it among the first of its code."""
+        self._first_lines.setdefault(problem.code, math.inf if is_last else problem.line)
+        self._problems(problem)
 
-    def add_block(self, block: Block, good: GoodLines) -> None:
-        """Add the good lines of a block together, and read each of the others exactly."""
+    def add_block(self, block: Block, found: BlockStatistics) -> None:
+        """Add the next block of the file."""
+        numbers = block.numbers
+        self._counts.update(lines=len(numbers), excluded=len(found.excluded))
+        if found.excluded and not self._excluded_line:
+            self._excluded_line = int(numbers[found.excluded[0]])
+        self._add_problems(block, found)
         # The report lists shapes and keys in the order in which they first appear.
-        new = [
-            (int(block.numbers[index]), skeleton)
-            for index, skeleton in sorted(good.new, key=itemgetter(0), reverse=True)
-        ]
-        if len(good.lines) < len(block.numbers):
-            lines = block.lines()
-            texts: list[str] = []
-            for index in sorted(set(range(len(lines))).difference(good.lines)):
-                number = int(block.numbers[index])
-                while new and new[-1][0] < number:
-                    self._note_first(*new.pop())
-                texts += self._add_line(lines[index], number)
-            self._add_texts(texts)
-        while new:
-            self._note_first(*new.pop())
-        self._counts["lines"] += len(good.lines)
-        numbers = block.numbers[good.lines]
-        self._line_numbers.frombytes(numbers.tobytes())
-        self._text_hashes.extend(good.fingerprints)
-        self._characters_per_dialogue.update(good.num_characters)
-        self._add_characters(good.num_ascii_letters, good.num_beyond_ascii)
-
-    def _add_characters(self, num_ascii_letters: int, num_beyond_ascii: NDArray[np.intp]) -> None:
-        self._num_ascii_letters += num_ascii_letters
-        self._num_beyond_ascii[: len(num_beyond_ascii)] += num_beyond_ascii
-
-    def _add_texts(self, texts: list[str]) -> None:
-        """Count the characters of dialogues together, and note the hash of each."""
-        together = SEPARATOR.join(texts)
-        num_beyond_ascii = count_beyond_ascii(together)
-        self._add_characters(count_ascii_letters(together), num_beyond_ascii)
-        beyond_ascii = map(chr, np.flatnonzero(num_beyond_ascii).tolist())
-        self._text_hashes.extend(fingerprints(texts, "".join(beyond_ascii)))
-
-    def _add_line(self, raw: bytes, line: int) -> list[str]:
-        """Read a line exactly; return the joined texts of its dialogue, where it has one."""
-        self._counts["lines"] += 1
-        reading = read_line(raw, self._rules, lambda problem: self.note(problem, line, raw))
-        if reading is None:
-            return []
-        skeleton, (turns, unread) = reading
-        if skeleton.is_excluded:
-            self._counts["excluded"] += 1
-            self._excluded_line = self._excluded_line or line
-            return []
-        texts = [turn.text for _, turn in turns]
-        self._note_first(line, skeleton)
-        self.add_skeleton(skeleton, 1)
-        for key, *numbers in measured(unread, texts):
-            self.add_unread(key, *numbers)
-        self._line_numbers.append(line)
-        self._characters_per_dialogue[sum(map(len, texts))] += 1
-        return [SEPARATOR.join(texts)]
-
-    def _note_first(self, line: int, skeleton: Skeleton) -> None:
-        """Note a shape, and the keys that are not read, where they appear for the first time."""
-        self._shapes[skeleton.shape] += 0
-        for path, key in skeleton.unread_keys:
+        for skeleton, (line, count) in sorted(found.skeletons.items(), key=lambda item: item[1]):
+            self._add_skeleton(skeleton, int(numbers[line]), count)
+        for key, texts in found.unread.items():
             name = known_name(key, self._unread_keys)
-            self._unread_keys[name] += 0
-            self._unread_places.setdefault(name, (line, path))
+            self._unread_texts[name].add(texts.num_texts, texts.num_characters)
+        self._line_numbers.frombytes(numbers[found.dialogues].tobytes())
+        self._text_hashes.extend(found.fingerprints)
+        self._characters_per_dialogue.update(found.num_characters)
+        self._num_ascii_letters += found.num_ascii_letters
+        for codes, counts in found.beyond_ascii:
+            self._num_beyond_ascii[codes] += counts
 
-    def add_unread(self, key: str, num_texts: int, num_characters: int) -> None:
-        """Add the texts of a key that is not read."""
-        self._unread_texts[known_name(key, self._unread_keys)].add(num_texts, num_characters)
+    def _add_problems(self, block: Block, found: BlockStatistics) -> None:
+        lines = block.lines() if found.problems else []
+        for index, group in groupby(found.problems, key=itemgetter(0)):
+            line, problems = int(block.numbers[index]), [problem for _, problem in group]
+            # Placing means reading the line again, so it is done where one of them will be listed.
+            if any(self._problems.is_listing(problem.code) for problem in problems):
+                problems = place_all(problems, self.file, line, lines[index])
+            for problem in problems:
+                self._first_lines.setdefault(problem.code, line)
+                self._problems(problem)
+        for code, count in found.num_more_problems.items():
+            self._problems.count(code, count)
 
-    def add_skeleton(self, skeleton: Skeleton, count: int) -> None:
-        """Add so many dialogues."""
+    def _add_skeleton(self, skeleton: Skeleton, line: int, count: int) -> None:
+        """Add so many dialogues, the first of them on the line."""
         roles = skeleton.roles
         self._shapes[skeleton.shape] += count
         self._turns_per_dialogue[len(roles)] += count
         for role, number in Counter(roles).items():
             self._roles[role] += number * count
-        for _, key in skeleton.unread_keys:
-            self._unread_keys[known_name(key, self._unread_keys)] += count
+        for path, key in skeleton.unread_keys:
+            name = known_name(key, self._unread_keys)
+            self._unread_keys[name] += count
+            self._unread_places.setdefault(name, (line, path))
         self._counts.update(
             with_target=skeleton.has_target * count,
             untrained=skeleton.num_untrained * count,
@@ -196,12 +168,13 @@ class FileTally:
         elif self._excluded_line and not len(self._lines):
             message = 'the data says "train": false for every dialogue of the file'
             self._note_at(self._excluded_line, Problem("nothing-to-train", message))
-        for key, texts in self._unread_texts.items():
+        for key in self._unread_keys:
+            texts = self._unread_texts[key]
             if texts.is_content(key):
                 line, path = self._unread_places[key]
                 self._note_at(line, Problem("unread-text", texts.describe(key), path))
 
-    def find_leak(self, earlier: FileTally) -> Leak | None:
+    def find_leak(self, earlier: FileStatistics) -> Leak | None:
         """Note every dialogue that the earlier file has as well."""
         shared = np.flatnonzero(np.isin(self._hashes, earlier._hashes))
         if not len(shared):
@@ -235,13 +208,13 @@ class FileTally:
             num_excluded=self._counts["excluded"],
             num_untrained_turns=self._counts["untrained"],
             num_reasoning_turns=self._counts["reasoning"],
-            reasoning=self._rules.data_config.reasoning,
+            reasoning=self._reasoning,
             num_characters=num_characters,
             shapes=dict(self._shapes.most_common()),
             unread_keys=dict(self._unread_keys.most_common()),
             turns_per_dialogue=spread(self._turns_per_dialogue),
             characters_per_dialogue=spread(self._characters_per_dialogue),
-            scripts=self._scripts(),
+            scripts=scripts(self._num_ascii_letters, self._num_beyond_ascii),
             num_ending_on_user=self._counts["ending_on_user"],
             num_with_same_role_in_a_row=self._counts["same_role"],
             num_one_turn=self._counts["one_turn"],
@@ -254,21 +227,3 @@ class FileTally:
         return sorted(
             self._problems.groups(), key=lambda group: (group.severity != "error", self._first_lines[group.code])
         )
-
-    def _scripts(self) -> dict[str, float]:
-        scripts: Counter[str] = Counter()
-        scripts["Latin"] = self._num_ascii_letters
-        beyond_ascii = np.flatnonzero(self._num_beyond_ascii)
-        for code, count in zip(beyond_ascii.tolist(), self._num_beyond_ascii[beyond_ascii].tolist(), strict=True):
-            if chr(code).isalpha():
-                scripts[_script(chr(code))] += count
-        total = scripts.total()
-        by_share = sorted(scripts.items(), key=lambda item: (-item[1], item[0]))
-        return {script: count / total for script, count in by_share if count}
-
-
-def _script(letter: str) -> str:
-    """The writing system of a letter, from its Unicode name: LATIN SMALL LETTER A, HALFWIDTH KATAKANA LETTER A."""
-    words = unicodedata.name(letter, "OTHER").split()
-    first = words[1] if words[0] in ("FULLWIDTH", "HALFWIDTH") and len(words) > 1 else words[0]
-    return _SCRIPTS.get(first, first.capitalize())

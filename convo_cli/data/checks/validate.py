@@ -1,26 +1,35 @@
 """Reads data files as training would and reports on all of them instead of stopping at the first problem.
 
-A block of lines at a time: `reader` cuts it, `bulk` reads the good lines together, `statistics` has `exact` read each
-of the others and adds everything up to a `report`.
+A block of lines at a time: `reader` cuts it, `block_reader` reads it, in this process or in one of the `workers`,
+`statistics` adds it to those before it, in the order of the file, and makes a `report` of all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 
 from convo_cli.config.schema import DataConfig, TrainOn
-from convo_cli.data.checks.bulk import BulkReader
+from convo_cli.data.blocks import Block
+from convo_cli.data.checks.block_reader import BlockReader
 from convo_cli.data.checks.exact import LineRules
 from convo_cli.data.checks.report import DataReport
-from convo_cli.data.checks.statistics import FileTally
+from convo_cli.data.checks.statistics import BlockStatistics, FileStatistics
+from convo_cli.data.checks.workers import MAX_WORKERS, Workers, num_cpus
 from convo_cli.data.decompress import STDIN
+from convo_cli.data.problems import Problem
 from convo_cli.data.reader import check_source, iter_blocks
 from convo_cli.events import Emit, Event, Progress
 
 MAX_PROBLEMS = 5
 """Problems listed of each code and file; all are counted."""
+PARALLEL_BYTES = 32 * 2**20
+"""Workers start for a file of this size, or once so much has been read: below it they take longer than they save."""
 
+_MAX_SENT_BYTES = 2**20
+"""A longer block is one long line: read in this process, it takes its memory once."""
 _PROGRESS_BYTES = 2**20
 
 
@@ -43,31 +52,83 @@ def validate_files(
     """
     for path in paths:
         check_source(path)
-    rules = LineRules(data_config, train_on)
-    tallies = [_read(path, rules, max_problems, emit) for path in paths]
+    readers = _Readers(LineRules(data_config, train_on), max_problems)
+    files = [FileStatistics(path, data_config.reasoning, max_problems) for path in paths]
+    try:
+        for statistics in files:
+            _read(statistics, readers, emit)
+    finally:
+        readers.close()
     leaks = [
         leak
-        for index, tally in enumerate(tallies)
-        for earlier in tallies[:index]
-        if (leak := tally.find_leak(earlier)) is not None
+        for index, statistics in enumerate(files)
+        for earlier in files[:index]
+        if (leak := statistics.find_leak(earlier)) is not None
     ]
-    return DataReport(tuple(tally.as_report() for tally in tallies), tuple(leaks))
+    return DataReport(tuple(statistics.as_report() for statistics in files), tuple(leaks))
 
 
-def _read(file: str, rules: LineRules, max_problems: int, emit: Emit) -> FileTally:
-    """Read a block of lines at a time: the good ones together, each of the others by itself."""
+def _read(statistics: FileStatistics, readers: _Readers, emit: Emit) -> None:
+    file = statistics.file
     num_bytes = 0 if file == STDIN else Path(file).stat().st_size
     told = 0
-    tally = FileTally(file, rules, max_problems)
-    bulk = BulkReader(rules)
-    for block in iter_blocks(file, tally.note):
-        tally.add_block(block, bulk.read(block.data))
+    for item in readers.read(file, num_bytes):
+        if isinstance(item, Problem):
+            statistics.note(item)
+            continue
+        block, found = item
+        statistics.add_block(block, found)
         if block.end - told >= _PROGRESS_BYTES:
             told = block.end
             emit(Progress(f"reading {file}", block.end, num_bytes or None, "bytes"))
-    for skeleton, count in bulk.skeletons():
-        tally.add_skeleton(skeleton, count)
-    for key, texts in bulk.unread():
-        tally.add_unread(key, texts.num_texts, texts.num_characters)
-    tally.finish()
-    return tally
+    statistics.finish()
+
+
+class _Readers:
+    """Reads the blocks of files, of large ones by workers; what they find comes in the order of the file."""
+
+    def __init__(self, rules: LineRules, max_problems: int) -> None:
+        self._rules = rules
+        self._max_problems = max_problems
+        self._here = BlockReader(rules, max_problems)
+        self._num_workers = min(num_cpus(), MAX_WORKERS)
+        self._workers: Workers | None = None
+        self._num_read = 0
+
+    def read(self, file: str, num_bytes: int) -> Iterator[Problem | tuple[Block, BlockStatistics]]:
+        """Yield each block with its statistics, and what is wrong with the lines as such."""
+        if num_bytes >= PARALLEL_BYTES:
+            self._start()
+        waiting = deque[Problem | tuple[Block, BlockStatistics | Future[BlockStatistics | None]]]()
+        for block in iter_blocks(file, waiting.append):
+            waiting.append((block, self._begin(block.data)))
+            # So many blocks are in memory that no worker has to wait for the next.
+            while waiting and (self._workers is None or len(waiting) > 2 * self._num_workers + 2):
+                yield self._finished(waiting.popleft())
+        yield from map(self._finished, waiting)
+
+    def close(self) -> None:
+        if self._workers is not None:
+            self._workers.close()
+
+    def _start(self) -> None:
+        if self._workers is None and self._num_workers > 1:
+            self._workers = Workers(self._rules, self._max_problems, self._num_workers)
+
+    def _begin(self, data: bytes) -> BlockStatistics | Future[BlockStatistics | None]:
+        self._num_read += len(data)
+        if self._num_read >= PARALLEL_BYTES:
+            self._start()
+        if self._workers is not None and self._workers.is_ready and len(data) <= _MAX_SENT_BYTES:
+            return self._workers.read(data)
+        return self._here.read(data)
+
+    def _finished(
+        self, item: Problem | tuple[Block, BlockStatistics | Future[BlockStatistics | None]]
+    ) -> Problem | tuple[Block, BlockStatistics]:
+        if isinstance(item, Problem):
+            return item
+        block, found = item
+        if isinstance(found, Future):
+            found = found.result() or self._here.read(block.data)
+        return block, found

@@ -10,8 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from convo_cli.config.schema import DataConfig, TrainOn
-from convo_cli.data.checks.report import ProblemGroup
-from convo_cli.data.checks.statistics import ProblemTally
+from convo_cli.data.checks.problem_tally import ProblemGroup, ProblemTally
 from convo_cli.data.decompress import DAMAGED, STDIN, open_unpacked
 from convo_cli.data.problems import Problem
 from convo_cli.data.reader import MAX_LINE_BYTES, check_source, iter_lines

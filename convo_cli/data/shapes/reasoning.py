@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from convo_cli.config.schema import Reasoning
 from convo_cli.data.problems import kind_of, member, quoted
 from convo_cli.data.shapes.known_keys import is_reasoning_key
 from convo_cli.data.shapes.masks import Refuse
+
+if TYPE_CHECKING:
+    from convo_cli.config.schema import Reasoning
 
 _TAG = re.compile(r"<(/?)think\s*>", re.IGNORECASE | re.ASCII)
 _SPACE = " \t\n\r\f\v"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-from convo_cli.config.schema import SpeakersConfig
 from convo_cli.data.dialogue import Role
 from convo_cli.data.problems import quoted
 from convo_cli.errors import ConfigError
+
+if TYPE_CHECKING:
+    from convo_cli.config.schema import SpeakersConfig
 
 
 @lru_cache(maxsize=16)

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from convo_cli.config.schema import DataConfig
 from convo_cli.data.dialogue import Dialogue, Role, Turn
 from convo_cli.data.problems import Problem, ProblemSink, kind_of, member, quoted, refuse
 from convo_cli.data.shapes.known_keys import SPEAKER_KEYS, TEXT_KEYS, TRAIN_KEYS, is_reasoning_key, says_training
@@ -21,6 +20,9 @@ from convo_cli.data.shapes.reasoning import reasoning_keys, with_reasoning
 from convo_cli.data.shapes.speakers import roles_by_name
 from convo_cli.data.shapes.table import SHAPES, Shape, Text, TurnList
 from convo_cli.data.shapes.unread import UnreadItem
+
+if TYPE_CHECKING:
+    from convo_cli.config.schema import DataConfig
 
 _NOTHING: Mapping[str, Any] = {}
 

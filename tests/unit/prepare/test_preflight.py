@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from convo_cli.data.checks.statistics import ProblemTally
+from convo_cli.data.checks.problem_tally import ProblemTally
 from convo_cli.data.dialogue import Dialogue, Role, Turn
 from convo_cli.data.problems import Problem
 from convo_cli.events import Notice

@@ -82,7 +82,7 @@ def test_made_up_texts_keep_the_structure_and_their_order(line: str) -> None:
 )  # fmt: skip
 def test_a_line_with_any_doubt_is_left_to_the_exact_reader(line: str) -> None:
     good = '["Hello", "Hi!"]'
-    assert reader().read(f"{good}\n{line}\n{good}\n".encode()).lines == [0, 2]
+    assert reader().read(f"{good}\n{line}\n{good}\n".encode()).dialogues == [0, 2]
 
 
 def test_forms_take_a_limited_amount_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +91,7 @@ def test_forms_take_a_limited_amount_of_memory(monkeypatch: pytest.MonkeyPatch) 
     bulk_reader = reader()
     for _ in range(2):
         good = bulk_reader.read("".join(line + "\n" for line in lines).encode())
-        assert 10 < len(good.lines) < 40
+        assert 10 < len(good.dialogues) < 40
         assert sum(len(line) for line, _ in zip(lines, bulk_reader._forms, strict=False)) <= 1000
 
 
@@ -101,8 +101,8 @@ def test_blocks_do_not_depend_on_each_other() -> None:
     together = reader()
     for block in blocks:
         alone, good = reader().read(block), together.read(block)
-        assert (good.lines, good.fingerprints, good.num_characters) == (
-            alone.lines,
+        assert (good.dialogues, good.fingerprints, good.num_characters) == (
+            alone.dialogues,
             alone.fingerprints,
             alone.num_characters,
         )

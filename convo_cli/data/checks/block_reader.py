@@ -1,0 +1,66 @@
+"""Reader of a block of lines: `bulk` reads the good lines together, `exact` each of the others."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from convo_cli.data.checks.bulk import BulkReader
+from convo_cli.data.checks.characters import count_ascii_letters, count_beyond_ascii
+from convo_cli.data.checks.exact import LineRules, read_line
+from convo_cli.data.checks.statistics import BlockStatistics
+from convo_cli.data.dialogue import SEPARATOR
+from convo_cli.data.fingerprint import fingerprints
+from convo_cli.data.problems import Problem
+from convo_cli.data.shapes.unread import measured
+
+
+class BlockReader:
+    """Reads blocks of any files; what it finds in one depends on no other."""
+
+    def __init__(self, rules: LineRules, max_problems: int) -> None:
+        self._rules = rules
+        self._max_kept = max(1, max_problems)  # the first of each code says where the report lists it
+        self._bulk = BulkReader(rules)
+
+    def read(self, data: bytes) -> BlockStatistics:
+        """Read whole lines, none of them blank."""
+        found = self._bulk.read(data)
+        lines = data.split(b"\n")[:-1]
+        if len(found.dialogues) < len(lines):
+            self._read_others(lines, found)
+        return found
+
+    def _read_others(self, lines: list[bytes], found: BlockStatistics) -> None:
+        """Read each line exactly that is not among the dialogues yet."""
+        num_found: Counter[str] = Counter()
+        joined: list[str] = []
+
+        def note(problem: Problem) -> None:
+            num_found[problem.code] += 1
+            if num_found[problem.code] <= self._max_kept:
+                found.problems.append((number, problem))
+
+        for number in sorted(set(range(len(lines))).difference(found.dialogues)):
+            reading = read_line(lines[number], self._rules, note)
+            if reading is None:
+                continue
+            skeleton, (turns, unread) = reading
+            if skeleton.is_excluded:
+                found.excluded.append(number)
+                continue
+            texts = [turn.text for _, turn in turns]
+            found.add_skeleton(skeleton, number)
+            for key, *numbers in measured(unread, texts):
+                found.add_unread(key, *numbers)
+            found.dialogues.append(number)
+            found.num_characters.append(sum(map(len, texts)))
+            joined.append(SEPARATOR.join(texts))
+        found.num_more_problems = num_found - Counter(problem.code for _, problem in found.problems)
+        together = SEPARATOR.join(joined)
+        counts = count_beyond_ascii(together)
+        codes = np.flatnonzero(counts)
+        found.beyond_ascii.append((codes, counts[codes]))
+        found.num_ascii_letters += count_ascii_letters(together)
+        found.fingerprints += fingerprints(joined, "".join(map(chr, codes.tolist())))

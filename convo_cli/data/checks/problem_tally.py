@@ -1,0 +1,48 @@
+"""Problems of each code: how many there are, and the first few of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from convo_cli.data.problems import KINDS, Problem, Severity
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemGroup:
+    """All problems of one code in one file: how many there are, and the first of them."""
+
+    code: str
+    severity: Severity
+    hint: str
+    count: int
+    problems: tuple[Problem, ...]
+
+
+class ProblemTally:
+    """A `ProblemSink` that counts all problems, and lists the first few of each code."""
+
+    def __init__(self, max_listed: int = 5) -> None:
+        self._max_listed = max_listed
+        self._counts: Counter[str] = Counter()
+        self._listed: dict[str, list[Problem]] = {}
+
+    def __call__(self, problem: Problem) -> None:
+        if self.is_listing(problem.code):
+            self._listed.setdefault(problem.code, []).append(problem)
+        self.count(problem.code)
+
+    def is_listing(self, code: str) -> bool:
+        """Whether the next problem of the code will be listed."""
+        return len(self._listed.get(code, ())) < self._max_listed
+
+    def count(self, code: str, number: int = 1) -> None:
+        """Count problems without listing them."""
+        self._counts[code] += number
+
+    def groups(self) -> list[ProblemGroup]:
+        """The problems of each code, in the order in which the codes were first met."""
+        return [
+            ProblemGroup(code, KINDS[code].severity, KINDS[code].hint, count, tuple(self._listed.get(code, ())))
+            for code, count in self._counts.items()
+        ]

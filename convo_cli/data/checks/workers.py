@@ -1,0 +1,130 @@
+"""Processes that read blocks of large files, so that all CPUs work.
+
+No result depends on them: a block whose worker fails is read in this process, which then meets the same error. A
+worker ends when its stdin does, so it never outlives the command.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from queue import SimpleQueue
+from typing import IO, Any, NamedTuple, cast
+
+from convo_cli.data.checks.block_reader import BlockReader
+from convo_cli.data.checks.exact import LineRules
+from convo_cli.data.checks.statistics import BlockStatistics
+
+MAX_WORKERS = 8
+"""One process can cut and add up the blocks of about so many."""
+# With the import path of this process, so that a worker finds the same convo and nothing in the working folder.
+_START = "import sys; sys.path[:] = sys.argv[1:]; from convo_cli.data.checks.workers import work; work()"
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
+
+class _Speakers(NamedTuple):
+    user: tuple[str, ...]
+    assistant: tuple[str, ...]
+    system: tuple[str, ...]
+
+
+class _Config(NamedTuple):
+    """The part of a `DataConfig` that reading a line needs; unpickling the whole would import pydantic (0.2 s)."""
+
+    speakers: _Speakers
+    first_speaker: str
+    reasoning: str | None
+
+
+class Workers:
+    """A worker for each CPU; this process talks to each in a thread, for a pipe blocks until the other end reads."""
+
+    def __init__(self, rules: LineRules, max_problems: int, number: int) -> None:
+        """Start them; where the system allows no more processes or threads, `has_failed` is set."""
+        self.has_failed = False
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._free = SimpleQueue[subprocess.Popen[bytes]]()
+        self._is_ready = False
+        self._threads = ThreadPoolExecutor(number)
+        data, names = rules.data_config, rules.data_config.speakers
+        speakers = _Speakers(names.user, names.assistant, names.system)
+        config = _Config(speakers, data.first_speaker, data.reasoning)
+        try:
+            for _ in range(number):
+                process = _start()
+                self._processes.append(process)
+                self._threads.submit(self._ask, process, ((config, rules.train_on), max_problems))
+        except (OSError, RuntimeError):
+            self.has_failed = True
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a worker has started, which takes about 0.2 s, and none has failed."""
+        self._is_ready = self._is_ready or not self._free.empty()
+        return self._is_ready and not self.has_failed
+
+    def read(self, data: bytes) -> Future[BlockStatistics | None]:
+        """Read whole lines once a worker is free; None where the worker fails."""
+        return self._threads.submit(lambda: self._ask(self._free.get(), data))
+
+    def _ask(self, process: subprocess.Popen[bytes], request: Any) -> Any:
+        """Return the answer of a worker, and mark it as free."""
+        requests, answers = cast(IO[bytes], process.stdin), cast(IO[bytes], process.stdout)
+        try:
+            pickle.dump(request, requests, protocol=5)
+            requests.flush()
+            return pickle.load(answers)
+        except Exception:  # noqa: BLE001  (whatever happens, the block is read in this process)
+            self.has_failed = True
+            return None
+        finally:
+            self._free.put(process)
+
+    def close(self) -> None:
+        """End all workers at once, whatever they are doing."""
+        for process in self._processes:
+            process.kill()
+        self._threads.shutdown(cancel_futures=True)
+        for process in self._processes:
+            with suppress(OSError), process:  # closes the pipes, and waits
+                pass
+
+
+def _start() -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-c", _START, *sys.path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, **_ONE_THREAD},
+        start_new_session=True,  # Ctrl-C is meant for this process
+    )
+
+
+def work() -> None:
+    """Answer requests on stdin until it ends: first the rules, then blocks."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Windows a new session does not keep it away
+    requests, answers = sys.stdin.buffer, sys.stdout.buffer
+    with suppress(EOFError):
+        rules, max_problems = pickle.load(requests)
+        reader = BlockReader(LineRules(*rules), max_problems)
+        answer = None
+        while True:
+            pickle.dump(answer, answers, protocol=5)
+            answers.flush()
+            answer = reader.read(pickle.load(requests))
+
+
+def num_cpus() -> int:
+    """How many CPUs this process may use: its affinity, and the quota of the container."""
+    number = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    with suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        number = min(number, -(-int(quota) // int(period)))  # "max" is no number
+    return number
