@@ -75,6 +75,10 @@ def check(path):
     validate_files([path], DataConfig(train=(path,)))
 
 
+def check_and_list_all(path):
+    validate_files([path], DataConfig(train=(path,)), max_problems=10**6)
+
+
 def fix(path):
     repair_files([path], lambda line: None, DataConfig(train=(path,)))
 
@@ -102,7 +106,7 @@ LINES = {
 
 
 @pytest.mark.parametrize("name", LINES)
-@pytest.mark.parametrize("reader", [check, fix, read], ids=["validate", "fix", "read"])
+@pytest.mark.parametrize("reader", [check, check_and_list_all, fix, read], ids=lambda reader: reader.__name__)
 def test_a_hostile_line_takes_linear_time(tmp_path, name, reader):
     def seconds(size):
         path = tmp_path / f"{size}.jsonl"
