@@ -1,6 +1,6 @@
-"""When two dialogues count as the same: equal words, whatever their case, width and white space, whoever speaks.
+"""Fingerprints of dialogues: equal where the words are, whatever their case, width, white space and speakers.
 
-The one definition: validation finds duplicates and leaks by it, training the validation dialogues that it has seen.
+Validation finds duplicates and leaks by them, training the validation dialogues that it has seen.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class LineRules(NamedTuple):
-    """What a line is judged by."""
+    """Settings by which a line is judged."""
 
     data_config: DataConfig
     train_on: TrainOn
@@ -30,7 +30,7 @@ class LineRules(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Skeleton:
-    """What a dialogue is apart from what is said in it."""
+    """Description of a dialogue without its texts."""
 
     shape: str
     roles: tuple[Role, ...]
@@ -44,7 +44,7 @@ class Skeleton:
 
 
 def read_line(raw: bytes, rules: LineRules, found: ProblemSink) -> tuple[Skeleton, LineReading] | None:
-    """Read one line and report everything in it that is wrong or suspicious; None where it is no dialogue.
+    """Read one line and report everything wrong or suspicious in it; None where it is not a dialogue.
 
     For a dialogue that the data excludes from training nothing else is reported.
     """

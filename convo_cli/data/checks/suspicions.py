@@ -1,4 +1,4 @@
-"""What is odd about one dialogue: the warnings, about what is legal and seldom meant. `exact` asks last."""
+"""Suspicions about one dialogue: warnings about what is legal but probably a mistake."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import compress, islice, pairwise
 from operator import eq
 
-from convo_cli.data.checks.suspicious_text import ODD_TEXTS, odd_places, odd_spots
+from convo_cli.data.checks.suspicious_text import SUSPICIOUS_TEXTS, spot_places, suspicious_spots
 from convo_cli.data.dialogue import SEPARATOR
 from convo_cli.data.problems import Problem, quoted
 from convo_cli.data.shapes.turns import LocatedTurn
@@ -27,7 +27,7 @@ _HEADING_NAMES = frozenset(
 )
 HEADINGS = frozenset(form(name) for name in _HEADING_NAMES for form in (str.lower, str.capitalize, str.upper))
 """Texts that are the names of a table's columns."""
-_SUSPICIOUS_TEXTS = HEADINGS | ODD_TEXTS
+_WHOLE_TEXTS = HEADINGS | SUSPICIOUS_TEXTS
 
 _NUMBER = re.compile(r"[-+]?[0-9]+(?:[.,][0-9]+)?")
 # A comma is also a separator: "1,5" is one number or two. A repeat takes 380 bytes of memory, so they are limited.
@@ -47,19 +47,19 @@ def suspicious_places(texts: str, characters: str) -> Iterator[int]:
     """
     each = texts.split(SEPARATOR)
     repeated = compress(each, map(eq, each, islice(each, 1, None)))
-    if any(len(text) >= LONG_REPEAT_CHARACTERS for text in repeated) or not _SUSPICIOUS_TEXTS.isdisjoint(each):
+    if any(len(text) >= LONG_REPEAT_CHARACTERS for text in repeated) or not _WHOLE_TEXTS.isdisjoint(each):
         place, before = 0, ""
         for text in each:
-            if text in _SUSPICIOUS_TEXTS or (text == before and len(text) >= LONG_REPEAT_CHARACTERS):
+            if text in _WHOLE_TEXTS or (text == before and len(text) >= LONG_REPEAT_CHARACTERS):
                 yield place
             place, before = place + len(text) + 1, text
     # A match begins at the NUL before a text, which is where the text begins without the first of the added NULs.
     yield from (match.start() for match in _NUMBERS_OR_LETTER.finditer(f"\0{texts}\0"))
-    yield from odd_places(texts, characters)
+    yield from spot_places(texts, characters)
 
 
 def suspect_turns(turns: Sequence[LocatedTurn]) -> Iterator[Problem]:
-    """Yield what looks odd about a dialogue: first each text, then the whole."""
+    """Yield what is suspicious in a dialogue: first in each text, then in the whole."""
     for path, turn in turns:
         if len(turn.text) * 4 > LONG_UTTERANCE_BYTES and (size := len(turn.text.encode())) > LONG_UTTERANCE_BYTES:
             yield Problem("long-utterance", f"the text has {size // 1000:,} kB", path)
@@ -67,7 +67,7 @@ def suspect_turns(turns: Sequence[LocatedTurn]) -> Iterator[Problem]:
     texts = SEPARATOR.join([turn.text for _, turn in turns])
     if next(suspicious_places(texts, texts), None) is not None:
         for path, turn in turns:
-            for code, message in odd_spots(turn.text):
+            for code, message in suspicious_spots(turn.text):
                 yield Problem(code, message, path)
         yield from _suspect_dialogue(spoken)
     if len(spoken) < 2:

@@ -1,6 +1,6 @@
-"""What is odd inside one text (legal and seldom meant), as patterns that many texts can be searched with at once.
+"""Suspicious spots inside one text, as patterns that search many texts at once: legal, but probably a mistake.
 
-`suspicions` asks here about each text, `mend` repairs what is found.
+`suspicions` reports what they find, `repair` removes some of it.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ _MISSING = frozenset(
     | {"[deleted]", "[removed]", "#N/A", "#NAME?", "#REF!", "#VALUE!", "#DIV/0!"}
 )
 _ACTIONS = frozenset({"Submit-Deal", "Accept-Deal", "Reject-Deal", "Walk-Away"})
-ODD_TEXTS = _MISSING | _ACTIONS
-"""What is odd as a whole text."""
+SUSPICIOUS_TEXTS = _MISSING | _ACTIONS
+"""Suspicious as the whole of a text."""
 
 SPEAKERS = ("user", "human", "assistant", "chatbot", "bot", "customer", "agent", "speaker", "person")
-"""Names that odd texts begin with, in small letters."""
+"""Names that suspicious texts begin with, in small letters."""
 
 _FORMS = [form(name) for name in SPEAKERS for form in (str.lower, str.capitalize, str.upper)]
 # The groups of every pattern are named after the codes.
-_ODD_BEGINNING = re.compile(
+_SUSPICIOUS_BEGINNING = re.compile(
     # Where more lines begin with a name and a colon, the text is a form or a scene that somebody wrote.
     rf"\0(?:(?P<speaker_prefix>(?:[AB]::|(?:{'|'.join(_FORMS)})(?: ?[0-9A-Z])? ?:(?=\s))"
     r"(?![^\0]*\n[ \t]*[A-Za-z][A-Za-z0-9 ]{0,20}:))"
@@ -35,7 +35,7 @@ _ODD_BEGINNING = re.compile(
     r"|array\(\[|b(?P<quote>[\"'])[^\0]*(?P=quote)(?=\0)))"
 )
 _ENTITY = re.compile(r"&(?:[A-Za-z]{2,8}[0-9]{0,2}|#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6});")
-_ODD_MARKUP = re.compile(
+_SUSPICIOUS_MARKUP = re.compile(
     rf"(?P<html_entity>{_ENTITY.pattern})"
     r"|(?P<special_token><\|[^|<>\s]{1,40}\|>|</?s>|<(?:unk|pad|bos|eos|sep|cls|mask|(?:start|end)_of_turn)>|<</?SYS>>"
     r"|\[/?INST\]|\[(?:CLS|SEP|PAD|UNK|MASK|BOS|EOS)\]|__eo[ut]__|### (?:Instruction|Response):)"
@@ -45,15 +45,16 @@ _ODD_MARKUP = re.compile(
 # What stands between backticks is talked about.
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
 
-# Joiners (U+200C, U+200D) belong into emoji and into Persian and Indic words, so they are odd only at the start or
-# after ASCII; tag characters spell flags (U+1F3F4). Mojibake is UTF-8 read as Windows-1252 or Latin-1: a lead byte of
-# two and its trail byte (alone only where the pair is nothing that stands together), of three twice in a row, a curly
-# quote, a byte order mark, an emoji; UTF-8 read as Windows-1251 or Shift-JIS; CP949 or Windows-1251 read as Latin-1.
+# Joiners (U+200C, U+200D) belong into emoji and into Persian and Indic words, so they are suspicious only at the start
+# or after ASCII; tag characters spell flags (U+1F3F4). Mojibake is UTF-8 read as Windows-1252 or Latin-1: a lead byte
+# of two and its trail byte (alone only where the pair is nothing that stands together), of three twice in a row, a
+# curly quote, a byte order mark, an emoji; UTF-8 read as Windows-1251 or Shift-JIS; CP949 or Windows-1251 read as
+# Latin-1.
 _TRAIL_BYTES = bytes(range(0x80, 0xC0))
 _TRAIL = re.escape(_TRAIL_BYTES.decode("latin-1") + _TRAIL_BYTES.decode("cp1252", "ignore"))
 _TRAIL_1251 = re.escape("".join(char for char in _TRAIL_BYTES.decode("cp1251", "ignore") if char not in "…“”‘’–—"))
 _LEADS = "°-ÿРС縺繧繝"
-_ODD_CHARACTER = re.compile(
+_SUSPICIOUS_CHARACTER = re.compile(
     "(?P<mojibake>[ÂÃ][\x80-\xba\xbc-\xbfƒ„†‡ˆ‰Š‹ŒŽ™š›œžŸ]|Ã[»€‘’“”–](?=[a-z])|â€|â\x80|ï»¿|ðŸ|ð\x9f"
     f"|(?:[Â-ß][{_TRAIL}]){{2}}|(?:[à-ï][{_TRAIL}]{{2}}){{2}}|(?:[РС][{_TRAIL_1251}]){{2}}|[縺繧繝].{{1,2}}[縺繧繝]"
     r"|(?!(.)\2)(?:[°-È][¡-þ]){4}|(?!(.)\3)[à-ÿ]{5,})"
@@ -69,14 +70,14 @@ _ODD_CHARACTER = re.compile(
 _BEGINNINGS = re.compile(rf"\0(?:[A-Za-z](?:{'|'.join(sorted({form[1:] for form in _FORMS}))}|::)|[\[{{]|array|b[\"'])")
 _MARKUP_SIGNS = "&<\\[#_\u2581\u0120"
 MARKUP_PLACES = re.compile(f"[{re.escape(_MARKUP_SIGNS)}]")
-"""Where odd markup may begin."""
+"""Where suspicious markup may begin."""
 
-_ODD_OR_LEAD = re.compile(
+_SUSPICIOUS_OR_LEAD = re.compile(
     f"[{_LEADS}\x7f-\x9f\u00ad\u200b-\u200d\u2028\u2029\u202d\u202e\u2060-\u2064\u3164\ue000-\uf8ff\ufdd0-\ufdef\ufeff"
     "\uffa0\ufffd-\uffff\U000e0000-\U000e007f\U000f0000-\U0010ffff]"
 )
-CHARACTER_PLACES = re.compile(f"{_ODD_OR_LEAD.pattern}(?:(?<![{_LEADS}])|(?=[^\\x00-\\x7f]))")
-"""Where odd characters may begin; a lead byte of mojibake is an honest letter where ASCII follows."""
+CHARACTER_PLACES = re.compile(f"{_SUSPICIOUS_OR_LEAD.pattern}(?:(?<![{_LEADS}])|(?=[^\\x00-\\x7f]))")
+"""Where suspicious characters may begin; a lead byte of mojibake is an honest letter where ASCII follows."""
 
 _MESSAGES = {
     "null-text": "the text is {}",
@@ -97,29 +98,29 @@ _MESSAGES = {
 
 
 def may_be_suspicious(char: str) -> bool:
-    """Whether odd characters may begin with this one, which is beyond ASCII."""
-    return _ODD_OR_LEAD.match(char) is not None
+    """Whether suspicious characters may begin with this one, which is beyond ASCII."""
+    return _SUSPICIOUS_OR_LEAD.match(char) is not None
 
 
-def odd_places(texts: str, characters: str) -> Iterator[int]:
-    """Yield a place in every text in which `odd_spots` finds something, but for `ODD_TEXTS`.
+def spot_places(texts: str, characters: str) -> Iterator[int]:
+    """Yield a place in every text in which `suspicious_spots` finds something, but for `SUSPICIOUS_TEXTS`.
 
     ``texts`` are joined by NULs; ``characters`` holds all their characters beyond ASCII that `may_be_suspicious`.
     """
-    yield from (match.start() for match in _matches_at(_BEGINNINGS, _ODD_BEGINNING, f"\0{texts}\0"))
+    yield from (match.start() for match in _matches_at(_BEGINNINGS, _SUSPICIOUS_BEGINNING, f"\0{texts}\0"))
     for sign in _MARKUP_SIGNS:
         place = texts.find(sign)
         while place >= 0:
-            if _ODD_MARKUP.match(texts, place):
+            if _SUSPICIOUS_MARKUP.match(texts, place):
                 yield place
             place = texts.find(sign, place + 1)
-    if "\x7f" in texts or _ODD_OR_LEAD.search(characters):
-        yield from (match.start() for match in _matches_at(CHARACTER_PLACES, _ODD_CHARACTER, texts))
+    if "\x7f" in texts or _SUSPICIOUS_OR_LEAD.search(characters):
+        yield from (match.start() for match in _matches_at(CHARACTER_PLACES, _SUSPICIOUS_CHARACTER, texts))
 
 
-def odd_spots(text: str) -> Iterator[tuple[str, str]]:
-    """Yield the code and message of the first odd spot of each kind."""
-    if text in ODD_TEXTS:
+def suspicious_spots(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the code and message of the first suspicious spot of each kind."""
+    if text in SUSPICIOUS_TEXTS:
         code = "null-text" if text in _MISSING else "label-row"
         yield code, _MESSAGES[code].format(quoted(text))
     first: dict[str, re.Match[str]] = {}
@@ -134,11 +135,11 @@ def odd_spots(text: str) -> Iterator[tuple[str, str]]:
 
 
 def without_invisible_characters(text: str) -> str:
-    """The text without what `odd_spots` calls invisible, turned in direction, or a control character.
+    """The text without what `suspicious_spots` calls invisible, turned in direction, or a control character.
 
     Controls between U+0080 and U+009F become what they stand for in Windows-1252, U+2028 and U+2029 a newline.
     """
-    return _ODD_CHARACTER.sub(_visible, text)
+    return _SUSPICIOUS_CHARACTER.sub(_visible, text)
 
 
 def without_entities(text: str) -> str:
@@ -162,17 +163,17 @@ def _visible(match: re.Match[str]) -> str:
 
 
 def _matches(text: str) -> Iterator[re.Match[str]]:
-    if (beginning := _ODD_BEGINNING.match(f"\0{text}\0")) is not None:
+    if (beginning := _SUSPICIOUS_BEGINNING.match(f"\0{text}\0")) is not None:
         yield beginning
-    yield from _matches_at(MARKUP_PLACES, _ODD_MARKUP, _CODE.sub(" ", text))
-    yield from _matches_at(CHARACTER_PLACES, _ODD_CHARACTER, text)
+    yield from _matches_at(MARKUP_PLACES, _SUSPICIOUS_MARKUP, _CODE.sub(" ", text))
+    yield from _matches_at(CHARACTER_PLACES, _SUSPICIOUS_CHARACTER, text)
 
 
-def _matches_at(places: re.Pattern[str], odd: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
-    """Yield the matches of ``odd`` that begin where ``places`` match."""
+def _matches_at(places: re.Pattern[str], pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+    """Yield the matches of ``pattern`` that begin where ``places`` match."""
     end = 0
     for place in places.finditer(text):
-        if place.start() >= end and (match := odd.match(text, place.start())) is not None:
+        if place.start() >= end and (match := pattern.match(text, place.start())) is not None:
             end = match.end()
             yield match
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from convo_cli.config.schema import DataConfig
-from convo_cli.data.checks.suspicious_text import odd_spots, without_entities, without_invisible_characters
+from convo_cli.data.checks.suspicious_text import suspicious_spots, without_entities, without_invisible_characters
 from convo_cli.data.repair.lenient_json import without_forbidden
 from convo_cli.data.shapes.known_keys import (
     DIALOGUE_KEYS,
@@ -50,7 +50,7 @@ def repair_text(text: str) -> str:
     repaired = text
     for _ in range(MAX_ROUNDS):
         before = repaired
-        codes = {code for code, _ in odd_spots(repaired)}
+        codes = {code for code, _ in suspicious_spots(repaired)}
         if "mojibake" in codes:
             repaired = _in_right_encoding(repaired)
         if "html-entity" in codes:

@@ -343,7 +343,7 @@ def test_metadata_is_not_taken_for_a_misspelt_key(tmp_path: Path, key: str) -> N
         ),
     ],
 )
-def test_odd_text_is_a_warning(tmp_path: Path, text: str, code: str) -> None:
+def test_suspicious_text_is_a_warning(tmp_path: Path, text: str, code: str) -> None:
     assert code in codes(check_one(tmp_path, [["Hello", text]]))
 
 

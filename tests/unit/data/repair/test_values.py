@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convo_cli.config.schema import DataConfig
-from convo_cli.data.checks.suspicious_text import odd_spots
+from convo_cli.data.checks.suspicious_text import suspicious_spots
 from convo_cli.data.repair.lenient_json import dump
 from convo_cli.data.repair.values import MAX_ROUNDS, repair_text, repair_value
 from tests.odd_files import INNOCENT_TEXTS
@@ -61,7 +61,7 @@ INNOCENT = sorted(text for text in INNOCENT_TEXTS.values() if len(text) < 1000) 
 def test_a_repaired_text_is_at_rest_and_an_innocent_one_stays(text: str) -> None:
     repaired = repair_text(text)
     assert repair_text(repaired) == repaired
-    if not list(odd_spots(text)):
+    if not list(suspicious_spots(text)):
         assert repaired == text
 
 
