@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 import time
 import unicodedata
 
@@ -68,7 +70,7 @@ def test_long_runs_of_marks_have_the_normal_form_of_unicode():
     assert normalised(text) == unicodedata.normalize("NFKC", text).casefold()
 
 
-# Time
+# Readers
 
 
 def check(path):
@@ -85,6 +87,61 @@ def fix(path):
 
 def read(path):
     list(iter_lines(path, lambda problem: None))
+
+
+# Work
+
+
+def line(turn):
+    return lambda n: json.dumps({"messages": [turn(i) for i in range(n)]}, ensure_ascii=False)
+
+
+def parts(text):
+    return lambda n: "[" + ",".join([text] * n) + "]"
+
+
+PROBLEMS = {
+    "not-a-turn": parts("5"),
+    "empty-utterance": parts('" "'),
+    "not-a-number": parts("NaN"),
+    "control-character": parts('"a\\u0007"'),
+    "duplicate-key": lambda n: '{"turns":["a","b"],' + ",".join(['"x":1'] * n) + "}",
+    "unread keys": lambda n: '{"turns":["a","b"],' + ",".join(f'"k{i}":"{"b " * 20}"' for i in range(n)) + "}",
+    "missing-key": line(lambda i: {"a": "b"}),
+    "unknown-speaker, text-not-string": line(lambda i: {"content": i, "role": "narrator"}),
+    "train-value": line(lambda i: {"train": "x", "role": "user", "content": "a"}),
+    "misspelt-key": line(lambda i: {"contnt": 1, "role": "user", "content": "a", "tran": True}),
+    "reasoning": line(lambda i: {"role": "assistant", "content": "<think>", "thinking": "hm"}),
+    "history": lambda n: json.dumps({"prompt": 1, "completion": 2, "history": [["a", 1]] * n}),
+    "suspicious texts": parts('"a\u200b &amp; <|end|> \ufffd"'),
+    "kinds that alternate": line(lambda i: [{"content": i, "role": 5}, 5, "a", {"role": "user", "tran": 1}][i % 4]),
+}
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("reader", [check_and_list_all, fix], ids=lambda reader: reader.__name__)
+def test_the_work_grows_with_the_number_of_problems_in_a_line_and_not_with_its_square(tmp_path, name, reader):
+    def num_calls(num_problems):
+        path = tmp_path / f"{num_problems}.jsonl"
+        path.write_text(PROBLEMS[name](num_problems) + "\n", encoding="utf-8")
+        calls = 0
+
+        def count(frame, event, arg):
+            nonlocal calls
+            calls += event in ("call", "c_call")
+
+        sys.setprofile(count)
+        try:
+            reader(str(path))
+        finally:
+            sys.setprofile(None)
+        return calls
+
+    num_calls(800)  # fills the caches
+    assert num_calls(800) < 5 * num_calls(200)  # linear: 4 times, quadratic: 16 times
+
+
+# Time
 
 
 LINES = {
