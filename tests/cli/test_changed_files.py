@@ -17,6 +17,7 @@ from tests.commands import run_here, settings, start
 
 SCRATCH = "scratch: {layers: 2, width: 32, heads: 2, context: 128}"
 ONE_STEP = settings("name=other", "training.max_steps=2")
+OTHER_REPLIES = settings("evaluation.reply_dialogues=3")  # not in the cache of the first run
 STEP_3, STEP_6 = "checkpoints/step-00000003", "checkpoints/step-00000006"
 NUM_DIALOGUES = 25  # of train.jsonl and of valid.jsonl
 
@@ -75,8 +76,9 @@ def test_train_begins_again_with_the_new_file_and_says_so(work, convo, at_dialog
 def test_validation_data_that_changes_while_replies_are_chosen_is_read_again(work, convo, at_dialogue):
     data = work / "valid.jsonl"
     at_dialogue(3, lambda: add_dialogue(data))  # everything else is in the cache of the first run
-    result = convo("train", "config.yaml", *ONE_STEP)
+    result = convo("train", "config.yaml", *ONE_STEP, *OTHER_REPLIES)
     assert result.code == 0
+    assert result.err.count("changed while it was read") == 1
     (file,) = json.loads((work / "runs/other/run.json").read_text())["validation"]
     assert file["sha256"] == sha256(data)
 
@@ -95,8 +97,9 @@ def test_data_that_keeps_changing_is_refused_and_nothing_is_kept_of_it(work, con
 def test_a_file_that_changes_while_resume_reads_it_is_not_what_the_run_began_with(work, convo, at_dialogue):
     data = work / "valid.jsonl"
     at_dialogue(3, lambda: add_dialogue(data))
-    result = convo("resume", "runs/tiny", "--set", "training.max_steps=8")
+    result = convo("resume", "runs/tiny", "--set", "training.max_steps=8", *OTHER_REPLIES)
     assert result.code == 6
+    assert result.err.count("changed while it was read") == 1
     assert "not the data that the run began with" in result.err
 
 
