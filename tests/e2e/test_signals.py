@@ -153,3 +153,15 @@ def test_a_signal_does_not_wait_until_torch_is_imported(tmp_path):
         process.kill()
     stopped = "error: stopped before the first step; no run was created\nhint: start it again\n"
     assert (process.returncode, out, err.decode()) == (143, b"", stopped)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
+def test_validation_by_several_processes_ends_at_once_and_in_silence(tmp_path, number, code):
+    """The data comes through a pipe that stays open, so the command is at work when the signal comes."""
+    process = start(tmp_path, "validate-data", "-")
+    line = b'["Hello there, how are you today?", "Fine, and you?"]\n'
+    process.stdin.write(line * (40 * 2**20 // len(line)))
+    process.stdin.flush()
+    process.send_signal(number)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (code, b"", b"")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from convo_cli.config.schema import DataConfig, TrainOn
 from convo_cli.data.blocks import Block
@@ -17,11 +17,15 @@ from convo_cli.data.checks.block_reader import BlockReader
 from convo_cli.data.checks.exact import LineRules
 from convo_cli.data.checks.report import DataReport
 from convo_cli.data.checks.statistics import BlockStatistics, FileStatistics
-from convo_cli.data.checks.workers import MAX_WORKERS, Workers, num_cpus
 from convo_cli.data.decompress import STDIN
 from convo_cli.data.problems import Problem
 from convo_cli.data.reader import check_source, iter_blocks
 from convo_cli.events import Emit, Event, Progress
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from convo_cli.data.checks.workers import Workers
 
 MAX_PROBLEMS = 5
 """Problems listed of each code and file; all are counted."""
@@ -91,19 +95,18 @@ class _Readers:
         self._rules = rules
         self._max_problems = max_problems
         self._here = BlockReader(rules, max_problems)
-        self._num_workers = min(num_cpus(), MAX_WORKERS)
         self._workers: Workers | None = None
+        self._max_waiting = 0
         self._num_read = 0
 
     def read(self, file: str, num_bytes: int) -> Iterator[Problem | tuple[Block, BlockStatistics]]:
         """Yield each block with its statistics, and what is wrong with the lines as such."""
         if num_bytes >= PARALLEL_BYTES:
             self._start()
-        waiting = deque[Problem | tuple[Block, BlockStatistics | Future[BlockStatistics | None]]]()
+        waiting: deque[Problem | tuple[Block, BlockStatistics | Future[BlockStatistics | None]]] = deque()
         for block in iter_blocks(file, waiting.append):
             waiting.append((block, self._begin(block.data)))
-            # So many blocks are in memory that no worker has to wait for the next.
-            while waiting and (self._workers is None or len(waiting) > 2 * self._num_workers + 2):
+            while len(waiting) > self._max_waiting:
                 yield self._finished(waiting.popleft())
         yield from map(self._finished, waiting)
 
@@ -112,8 +115,12 @@ class _Readers:
             self._workers.close()
 
     def _start(self) -> None:
-        if self._workers is None and self._num_workers > 1:
-            self._workers = Workers(self._rules, self._max_problems, self._num_workers)
+        if self._workers is None:
+            from convo_cli.data.checks.workers import MAX_WORKERS, Workers, num_cpus
+
+            if (number := min(num_cpus(), MAX_WORKERS)) > 1:
+                self._workers = Workers(self._rules, self._max_problems, number)
+                self._max_waiting = 2 * number + 2  # so that no worker has to wait for its next block
 
     def _begin(self, data: bytes) -> BlockStatistics | Future[BlockStatistics | None]:
         self._num_read += len(data)
@@ -129,6 +136,6 @@ class _Readers:
         if isinstance(item, Problem):
             return item
         block, found = item
-        if isinstance(found, Future):
+        if not isinstance(found, BlockStatistics):
             found = found.result() or self._here.read(block.data)
         return block, found

@@ -75,8 +75,8 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> type[Counting]:
     """Every file is large, there are two CPUs, and blocks are small."""
     Counting.made = []
     monkeypatch.setattr(validate, "PARALLEL_BYTES", 0)
-    monkeypatch.setattr(validate, "num_cpus", lambda: 2)
-    monkeypatch.setattr(validate, "Workers", Counting)
+    monkeypatch.setattr(workers, "num_cpus", lambda: 2)
+    monkeypatch.setattr(workers, "Workers", Counting)
     monkeypatch.setattr("convo_cli.data.blocks.BUFFER_BYTES", 4000)
     return Counting
 
@@ -110,7 +110,7 @@ def test_the_report_and_the_progress_are_those_of_one_process(
     paths += [str(tmp_path / name) for name in ("c.jsonl.gz", "d.jsonl")]
     by_workers = report(paths, max_problems=max_problems)
     assert counting.made[0].num_answers > 20
-    monkeypatch.setattr(validate, "num_cpus", lambda: 1)
+    monkeypatch.setattr(workers, "num_cpus", lambda: 1)
     alone = report(paths, max_problems=max_problems)
     assert len(counting.made) == 1
     assert by_workers == alone
@@ -122,7 +122,7 @@ def test_the_report_and_the_progress_are_those_of_one_process(
 
 def test_a_small_file_starts_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "Popen", None)
-    monkeypatch.setattr(validate, "num_cpus", lambda: 8)
+    monkeypatch.setattr(workers, "num_cpus", lambda: 8)
     report([write(tmp_path / "a.jsonl", 100)] * 3)
 
 
@@ -176,7 +176,7 @@ def test_the_blocks_of_a_killed_worker_are_read_here(
     monkeypatch.setattr(counting, "read", read_and_kill)
     found, _ = report([path])
     assert counting.made[0].has_failed
-    monkeypatch.setattr(validate, "num_cpus", lambda: 1)
+    monkeypatch.setattr(workers, "num_cpus", lambda: 1)
     assert found == report([path])[0]
 
 
@@ -186,7 +186,7 @@ def test_an_error_in_a_worker_is_the_same_error_here(
     path = write(tmp_path / "a.jsonl", 3000)
     monkeypatch.setattr(workers, "_START", FAILING)
     expected = validate_alone(path, monkeypatch)
-    monkeypatch.setattr(validate, "num_cpus", lambda: 2)
+    monkeypatch.setattr(workers, "num_cpus", lambda: 2)
     assert report([path])[0] == expected
     assert counting.made[0].has_failed
     monkeypatch.setattr(BlockReader, "read", fail)
@@ -208,7 +208,7 @@ def fail(self: BlockReader, data: bytes) -> BlockStatistics:
 
 
 def validate_alone(path: str, monkeypatch: pytest.MonkeyPatch) -> DataReport:
-    monkeypatch.setattr(validate, "num_cpus", lambda: 1)
+    monkeypatch.setattr(workers, "num_cpus", lambda: 1)
     return report([path])[0]
 
 
@@ -258,9 +258,9 @@ def test_cpus_are_those_that_may_be_used(monkeypatch: pytest.MonkeyPatch) -> Non
 IN_A_SCRIPT = """
 import sys
 from convo_cli.config.schema import DataConfig
-from convo_cli.data.checks import validate
+from convo_cli.data.checks import validate, workers
 validate.PARALLEL_BYTES = 0
-validate.num_cpus = lambda: 2
+workers.num_cpus = lambda: 2
 print(len(validate.validate_files(sys.argv[1:], DataConfig(train=("a",))).files))  # at the top level of the script
 """
 
