@@ -134,4 +134,4 @@ def test_a_second_train_on_the_same_data_encodes_nothing(convo, work):
     assert "the training data was encoded" not in first or "the training data was encoded" in again
     assert "the training data was encoded by an earlier run; using its tokens" in again
     caches = [name for name in os.listdir(work / "runs/.convo-cache") if not name.endswith(".lock")]
-    assert sorted(name.split("-")[0] for name in caches) == ["tokenizer", "tokens", "tokens"]
+    assert sorted(name.split("-")[0] for name in caches) == ["replies", "replies", "tokenizer", "tokens", "tokens"]
