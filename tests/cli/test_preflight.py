@@ -134,4 +134,6 @@ def test_a_second_train_on_the_same_data_encodes_nothing(convo, work):
     assert "the training data was encoded" not in first or "the training data was encoded" in again
     assert "the training data was encoded by an earlier run; using its tokens" in again
     caches = [name for name in os.listdir(work / "runs/.convo-cache") if not name.endswith(".lock")]
-    assert sorted(name.split("-")[0] for name in caches) == ["replies", "replies", "tokenizer", "tokens", "tokens"]
+    kinds = sorted(name.split("-")[0] for name in caches)
+    assert [kind for kind in kinds if kind != "replies"] == ["tokenizer", "tokens", "tokens"]
+    assert "replies" in kinds, "the dialogues that get a reply depend on the seed, and the tokens do not"
