@@ -84,7 +84,7 @@ def train_convo(arguments: argparse.Namespace) -> PreTrainedModel:
 
     from convo_cli.config.schema import TrainingConfig
     from convo_cli.model.batching import choose_batching
-    from convo_cli.model.build import use_fast_activations
+    from convo_cli.model.create import use_fast_activations
     from convo_cli.tokens.order import Order
     from convo_cli.tokens.phase import Phase
     from convo_cli.tokens.store import ASSISTANT_TARGET, Example

@@ -31,7 +31,7 @@ from safetensors.torch import save_file
 
 from convo_cli.config.schema import DataConfig, ScratchConfig, TokenizerConfig, TrainingConfig
 from convo_cli.data.reader import read_dialogues
-from convo_cli.model.build import build_scratch_model, save_model
+from convo_cli.model.create import build_scratch_model, save_model
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.selection import point_and_prune
 from convo_cli.storage.sealed import file_sha256, verify_directory

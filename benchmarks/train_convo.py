@@ -30,8 +30,8 @@ from steps import Steps
 from convo_cli.config.schema import TrainingConfig
 from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.model.batching import choose_batching, proof_examples
-from convo_cli.model.build import use_fast_activations
 from convo_cli.model.cost import peak_flops, peak_memory
+from convo_cli.model.create import use_fast_activations
 from convo_cli.model.device import autocast_for, move
 from convo_cli.model.loss import Batch
 from convo_cli.tokens.order import Order

@@ -12,7 +12,7 @@ import torch
 
 from convo_cli.data.dialogue import Turn
 from convo_cli.errors import CheckpointError, DataError
-from convo_cli.model.build import load_model
+from convo_cli.model.create import load_model
 from convo_cli.model.generation import Generator
 from convo_cli.model.open import generation_defaults
 from convo_cli.text.bounded.rendering import render_ids

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from convo_cli.errors import ModelError, first_line, is_out_of_memory
-from convo_cli.model.build import context_length
+from convo_cli.model.create import context_length
 from convo_cli.model.generation import CANNOT_COMPUTE
 from convo_cli.text.encoder import DialogueEncoder
 

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from convo_cli.config.schema import GenerationSettings
 from convo_cli.errors import ModelError
 from convo_cli.events import Emit, Notice
-from convo_cli.model.build import context_length, load_model, require_rows
 from convo_cli.model.causal import require_causal
+from convo_cli.model.create import context_length, load_model, require_rows
 from convo_cli.model.device import choose_device, move
 from convo_cli.model.generation import Generator
 from convo_cli.runs.model_folder import DIALOGUE_FILE

@@ -199,7 +199,7 @@ def _context(config: RunConfig) -> int | None:
     origin = config.model.origin
     if isinstance(origin, ScratchConfig):
         return origin.context
-    from convo_cli.model.build import read_context_length
+    from convo_cli.model.create import read_context_length
 
     return read_context_length(origin.source, origin.revision)
 

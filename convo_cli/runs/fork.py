@@ -11,7 +11,7 @@ from convo_cli.errors import UsageError
 from convo_cli.events import EvaluationDone
 from convo_cli.runs.checkpoints import copy_checkpoint
 from convo_cli.runs.directory import RunDirectory
-from convo_cli.runs.logs.metrics import copy_log
+from convo_cli.runs.logs.event_log import copy_log
 from convo_cli.runs.provenance.run_info import RunInfo, write_provenance
 from convo_cli.runs.selection import Found, point_and_prune
 from convo_cli.storage.atomic import disk_errors, require_space

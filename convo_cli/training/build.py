@@ -12,7 +12,8 @@ from convo_cli.config.schema import RunConfig, ScratchConfig, Steps
 from convo_cli.data.dialogue import Dialogue
 from convo_cli.events import Notice
 from convo_cli.model.batching import Batching, choose_batching, proof_examples, stored_batching
-from convo_cli.model.build import (
+from convo_cli.model.causal import require_causal
+from convo_cli.model.create import (
     build_scratch_model,
     fit_vocabulary,
     load_model,
@@ -21,7 +22,6 @@ from convo_cli.model.build import (
     train_every_row,
     use_fast_activations,
 )
-from convo_cli.model.causal import require_causal
 from convo_cli.model.device import autocast_for, move
 from convo_cli.model.generation import set_generation_defaults
 from convo_cli.prepare.inputs import Inputs

@@ -15,7 +15,7 @@ from convo_cli.model.cost import peak_flops
 from convo_cli.prepare.preflight import count_tokens
 from convo_cli.runs.checkpoints import is_saved
 from convo_cli.runs.directory import RunDirectory
-from convo_cli.runs.logs.metrics import MetricsLog
+from convo_cli.runs.logs.event_log import MetricsLog
 from convo_cli.runs.logs.plots import plot_losses, plot_schedule
 from convo_cli.runs.logs.tensorboard import TensorBoardLog
 from convo_cli.runs.selection import point_and_prune

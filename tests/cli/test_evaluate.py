@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from convo_cli.runs.logs.metrics import read_metrics
+from convo_cli.runs.logs.event_log import read_metrics
 
 MODEL = "exports/tiny"
 

@@ -10,7 +10,7 @@ import pytest
 
 from convo_cli.config.presets import PRESETS
 from convo_cli.config.reference import commented_yaml
-from convo_cli.runs.logs.metrics import read_metrics
+from convo_cli.runs.logs.event_log import read_metrics
 from tests.commands import settings
 from tests.conftest import corpus
 from tests.families import FAMILIES, family_tokenizer

@@ -11,7 +11,7 @@ import pytest
 
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.lock import locked
-from convo_cli.runs.logs.metrics import read_metrics
+from convo_cli.runs.logs.event_log import read_metrics
 from convo_cli.storage.sealed import file_sha256
 from tests.commands import environment, run_here, run_process, settings, snapshot
 

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from convo_cli.runs.directory import RunDirectory
-from convo_cli.runs.logs.metrics import read_metrics
+from convo_cli.runs.logs.event_log import read_metrics
 from tests.commands import EXECUTABLE, environment, make_workplace, settings
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="POSIX pipes")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from convo_cli.runs.logs.metrics import read_metrics
+from convo_cli.runs.logs.event_log import read_metrics
 from tests.commands import make_workplace, run_here, settings
 
 SMALL = settings(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from convo_cli.runs.directory import RunDirectory
-from convo_cli.runs.logs.metrics import read_metrics
+from convo_cli.runs.logs.event_log import read_metrics
 from tests.commands import settings
 from tests.faults.harness import (
     RUN,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from convo_cli.runs.directory import RunDirectory
-from convo_cli.runs.logs.metrics import read_metrics
+from convo_cli.runs.logs.event_log import read_metrics
 from convo_cli.storage.sealed import verify_directory
 from tests.commands import settings
 from tests.faults.harness import (

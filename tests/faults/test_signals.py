@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from convo_cli.runs.logs.metrics import read_metrics
+from convo_cli.runs.logs.event_log import read_metrics
 from convo_cli.storage.sealed import verify_directory
 from tests.commands import settings, start
 from tests.faults.harness import RUN, STEPS, Outcome, Zygote, copy_of, fault, finish, operations, outcome

@@ -14,7 +14,7 @@ from convo_cli.events import CheckpointSaved, EvaluationDone, Notice, StepDone
 from convo_cli.model.generation import Generator
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.logs import metrics
-from convo_cli.runs.logs.metrics import read_metrics
+from convo_cli.runs.logs.event_log import read_metrics
 from convo_cli.storage.sealed import file_sha256, verify_directory
 from convo_cli.training.run import resume_run, start_run
 

@@ -11,7 +11,7 @@ from transformers import CohereConfig, CohereForCausalLM
 
 from convo_cli.config.load import load_config
 from convo_cli.runs.directory import RunDirectory
-from convo_cli.runs.logs.metrics import read_metrics
+from convo_cli.runs.logs.event_log import read_metrics
 from convo_cli.runs.provenance.run_info import read_run_info
 from convo_cli.storage.sealed import file_sha256
 from convo_cli.training.run import resume_run, start_run

@@ -16,7 +16,7 @@ from convo_cli.events import EvaluationDone, Progress, RunStarted, StepDone
 from convo_cli.model.batching import Batching
 from convo_cli.runs.checkpoints import read_state
 from convo_cli.runs.directory import RunDirectory
-from convo_cli.runs.logs.metrics import read_metrics
+from convo_cli.runs.logs.event_log import read_metrics
 from convo_cli.runs.provenance.run_info import Parent, read_run_info
 from convo_cli.storage.sealed import file_sha256
 from convo_cli.training.run import resume_run, start_run

@@ -18,7 +18,7 @@ from convo_cli.events import Emit, EvaluationDone, Event, StepDone
 from convo_cli.model.loss import Batch
 from convo_cli.runs.checkpoints import read_state
 from convo_cli.runs.directory import RunDirectory
-from convo_cli.runs.logs.metrics import read_metrics
+from convo_cli.runs.logs.event_log import read_metrics
 from convo_cli.storage.files import require_regular
 from convo_cli.training.saving import OPTIMIZER_FILE
 from convo_cli.training.state import TrainState

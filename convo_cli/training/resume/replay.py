@@ -22,7 +22,7 @@ from convo_cli.prepare.inputs import Inputs
 from convo_cli.runs.checkpoints import read_state
 from convo_cli.runs.directory import RunDirectory, existing_run
 from convo_cli.runs.lock import locked
-from convo_cli.runs.logs.metrics import MetricsLog
+from convo_cli.runs.logs.event_log import MetricsLog
 from convo_cli.runs.opening import open_checkpoint
 from convo_cli.runs.provenance.run_info import RunInfo, read_data_files, read_run_info
 from convo_cli.signals import StopRequest, listening

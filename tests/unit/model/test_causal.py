@@ -9,8 +9,8 @@ import torch
 
 from convo_cli.config.schema import ScratchConfig
 from convo_cli.errors import ModelError
-from convo_cli.model.build import build_scratch_model, save_model
 from convo_cli.model.causal import require_causal
+from convo_cli.model.create import build_scratch_model, save_model
 from convo_cli.model.open import open_generator
 
 SIZE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}

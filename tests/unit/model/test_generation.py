@@ -8,7 +8,7 @@ import torch
 from convo_cli.config.schema import GenerationSettings, ScratchConfig
 from convo_cli.data.dialogue import Turn
 from convo_cli.errors import DataError, ModelError
-from convo_cli.model.build import build_scratch_model
+from convo_cli.model.create import build_scratch_model
 from convo_cli.model.generation import Generator, set_generation_defaults
 
 GREEDY = GenerationSettings(temperature=0.0, max_new_tokens=12)

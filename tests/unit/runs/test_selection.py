@@ -14,7 +14,7 @@ from convo_cli.events import EvaluationDone
 from convo_cli.runs.checkpoints import Progress, SavedState, list_checkpoints, read_state
 from convo_cli.runs.directory import RunDirectory, require_own_checkpoints
 from convo_cli.runs.logs.evaluations import read_evaluations, weights_of
-from convo_cli.runs.logs.metrics import MetricsLog
+from convo_cli.runs.logs.event_log import MetricsLog
 from convo_cli.runs.selection import SavedPointer, find_checkpoint, point_and_prune
 from convo_cli.storage.atomic import publish_directory
 from convo_cli.storage.sealed import MANIFEST_FILE, verify_directory

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from convo_cli.events import EvaluationDone, StepDone
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.logs.evaluations import _checksum, evaluation_of, evaluation_record, read_evaluations
-from convo_cli.runs.logs.metrics import MetricsLog
+from convo_cli.runs.logs.event_log import MetricsLog
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 

@@ -32,7 +32,7 @@ from convo_cli.events import (
     StepDone,
     TokenCounts,
 )
-from convo_cli.runs.logs.metrics import MetricsLog, copy_log, read_metrics, truncate_after
+from convo_cli.runs.logs.event_log import MetricsLog, copy_log, read_metrics, truncate_after
 from convo_cli.unseen import has_unseen
 
 STARTED = RunStarted(

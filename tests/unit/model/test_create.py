@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from convo_cli.config.schema import GenerationSettings, ScratchConfig
 from convo_cli.errors import ModelError
-from convo_cli.model.build import (
+from convo_cli.model.create import (
     build_scratch_model,
     context_length,
     fit_vocabulary,
