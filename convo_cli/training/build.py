@@ -1,4 +1,4 @@
-"""From a config and data to the parts of a run: model, batching, optimizer; new ones, or those of a checkpoint."""
+"""Assembly of the parts of a run (model, data, batching, optimizer) from a config, or from a checkpoint."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _ALL_TARGETS = (ASSISTANT_TARGET, USER_TARGET)
 
 @dataclass(frozen=True)
 class Parts:
-    """What is built from a config before the first step."""
+    """Everything that is built from a config before the first step."""
 
     config: RunConfig
     encoder: DialogueEncoder
@@ -62,12 +62,12 @@ class Parts:
     execution: Execution
     device: torch.device
     order: Order
-    """Which examples a step trains on."""
+    """The examples that each step is trained on."""
     max_steps: int
 
 
 def build_new(inputs: Inputs) -> tuple[Parts, TrainState]:
-    """The parts and the state that a run begins with."""
+    """Build the parts and the state of a new run."""
     config, emit = inputs.config, inputs.emit
     machine = choose_machine(None, config, emit)
     text = build_encoder(inputs)
@@ -85,10 +85,10 @@ def build_new(inputs: Inputs) -> tuple[Parts, TrainState]:
 
 
 def build_from(checkpoint: Path, info: RunInfo, inputs: Inputs) -> tuple[Parts, TrainState]:
-    """The parts and the state of a checkpoint.
+    """Build the parts and the state of a checkpoint.
 
-    What decides the bits is taken from ``info``, the run's run.json, unless the config asks for something else or it
-    cannot be used here.
+    Device, precision and batching come from ``info``, the run's run.json, unless the config asks for others or they
+    cannot be used on this machine.
     """
     machine = choose_machine(info, inputs.config, inputs.emit)
     encoder = load_encoder(checkpoint)
@@ -104,7 +104,7 @@ def build_from(checkpoint: Path, info: RunInfo, inputs: Inputs) -> tuple[Parts, 
 
 @dataclass(frozen=True)
 class _Beginning:
-    """What is new in a new run, and comes from the checkpoint in a resumed one."""
+    """The parts that a new run creates and a resumed run loads from its checkpoint."""
 
     encoder: DialogueEncoder
     spiece: bytes | None
@@ -117,7 +117,7 @@ class _Beginning:
 
 
 def _assemble(inputs: Inputs, beginning: _Beginning) -> Parts:
-    """Make the model ready to train, choose its batching, and lay out the steps."""
+    """Prepare the model for training, choose its batching, and compute the order and number of steps."""
     config, training = inputs.config, inputs.config.training
     encoder, model, data, machine = beginning.encoder, beginning.model, beginning.data, beginning.machine
     device = torch.device(machine.device)
@@ -131,7 +131,7 @@ def _assemble(inputs: Inputs, beginning: _Beginning) -> Parts:
     require_causal(model, encoder)
     batching = _choose_batching(inputs, beginning)
     if training.compile:
-        model.base_model.compile(dynamic=True)  # in place: the module that is saved and generated with stays the same
+        model.base_model.compile(dynamic=True)  # in place: saving and generation keep using the same module
     progress, length = beginning.progress, training.length
     order = Order(data.train.lengths, config.seed, progress.phases or (Phase.of(training),))
     order = order.resumed(progress.step, training)
@@ -151,7 +151,7 @@ def _assemble(inputs: Inputs, beginning: _Beginning) -> Parts:
 
 
 def _choose_batching(inputs: Inputs, beginning: _Beginning) -> Batching:
-    """The batching that the run stored; a new one where there is none, or it cannot be used, or the user changed it."""
+    """Return the stored batching; choose again if none is stored, it cannot be used, or the user changed it."""
     model, info, pad_id = beginning.model, beginning.info, beginning.encoder.pad_id
     autocast = autocast_for(model.device, beginning.machine.precision)
     packing = inputs.config.training.packing

@@ -1,4 +1,4 @@
-"""The check that chat, evaluation, export and resume will read from a checkpoint what was saved in it."""
+"""The check that a checkpoint reads back as it was saved, before anything relies on it."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Form: TypeAlias = "tuple[tuple[int, ...], str]"
-"""The shape and the type of a tensor, this as safetensors names it."""
+"""The shape and the type of a tensor; the type by its name in safetensors."""
 
 _TYPES = {torch.float32: "F32", torch.int64: "I64", torch.int32: "I32", torch.bool: "BOOL", torch.uint8: "U8"}
 _NUM_EXAMPLES = 20  # of the training data, read back as texts
 _HINT = "the installed transformers cannot save this model: use another version of it, or another model"
 _PASSING = {"transformers_version", "architectures", "dtype", "torch_dtype"}
-"""Keys of config.json that may change in passing: they do not affect what the model computes."""
+"""Keys of config.json that may differ, because they do not affect what the model computes."""
 
 
 def require_readable(folder: Path, parts: Parts) -> None:
-    """Raise ModelError unless a checkpoint's tokenizer, template, config and tensors are those of the run.
+    """Raise ModelError unless the tokenizer, template, config and tensors of a checkpoint are those of the run.
 
-    Of the tensors only names, shapes and types are read.
+    Only the names, shapes and types of the tensors are read.
     """
     _require_config(folder, parts.model)
     _require_tensors(folder, parts.model)
@@ -40,7 +40,7 @@ def require_readable(folder: Path, parts: Parts) -> None:
 
 
 def _require_config(folder: Path, model: PreTrainedModel) -> None:
-    """config.json makes a model of the same class, whose settings and tensors are the same."""
+    """Check that config.json builds a model of the same class with the same settings and tensors."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
@@ -70,7 +70,7 @@ def _require_config(folder: Path, model: PreTrainedModel) -> None:
 
 
 def _settings(values: dict[str, Any]) -> dict[str, Any]:
-    """A config as JSON, without keys that are private, not set or in `_PASSING`."""
+    """Return a config as JSON, without keys that are private, unset or in `_PASSING`."""
 
     def cleaned(value: Any) -> Any:
         if isinstance(value, dict):
@@ -83,7 +83,7 @@ def _settings(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _require_tensors(folder: Path, model: PreTrainedModel) -> None:
-    """The file's tensors are the model's, each once; those that transformers saves under other names, by their size."""
+    """Check that the file holds each tensor of the model once; tensors saved under other names are compared by size."""
     found = dict(_saved_tensors(folder))
     state = model.state_dict()
     for name, form in found.items():

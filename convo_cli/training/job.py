@@ -1,4 +1,4 @@
-"""The job of a run directory: its data, schedule, evaluations and checkpoints, as the loop asks for them."""
+"""The `Job` of a run directory: it supplies the data and the schedule, evaluates, and saves checkpoints."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 
 
 class _StoppedError(Exception):
-    """A stop was asked for while an evaluation showed its progress."""
+    """A stop was requested during an evaluation."""
 
 
 class RunJob(Job):
-    """Train as the config of a run says, and keep evaluations and checkpoints in its directory.
+    """Train by the config of a run; write evaluations and checkpoints into its directory.
 
-    ``evaluations`` are those of the run so far, by step; their owner adds those that are emitted.
+    ``evaluations`` holds those of the run so far, by step; the caller adds the ones that are emitted.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class RunJob(Job):
         self._waiting_seconds = self._flops = 0.0
 
     def batches(self, step: int) -> list[Batch]:
-        """The examples of the step, neighbours of like length together, each micro-batch one forward pass."""
+        """Return the examples of the step, sorted by length and cut into micro-batches; each is one forward pass."""
         started = time.perf_counter()
         parts, training, store = self._parts, self._parts.config.training, self._parts.data.train
         chosen, kinds = parts.order.examples(step), self._target_kinds(step)
@@ -74,7 +74,7 @@ class RunJob(Job):
         return batches
 
     def _target_kinds(self, step: int) -> set[int]:
-        """Whose tokens are targets: the assistant's, and the users' as long as the curriculum says so."""
+        """Return the target kinds of a step: the assistant's, and the user's while the curriculum includes them."""
         dialogue, training = self._parts.config.dialogue, self._parts.config.training
         horizon = horizon_of(training, self._parts.max_steps)
         if dialogue.train_on == "all" or has_user_targets(step, dialogue.user_turns_until, horizon):
@@ -82,7 +82,7 @@ class RunJob(Job):
         return {ASSISTANT_TARGET}
 
     def nll_sum(self, model: PreTrainedModel, batch: Batch) -> Tensor:
-        """The batch's loss by the run's batching, in its precision."""
+        """Compute the loss of a batch with the batching and the precision of the run."""
         with self._autocast():
             return self._parts.batching.nll_sum(model, batch.to(self._parts.device))
 
@@ -96,7 +96,7 @@ class RunJob(Job):
         return _is_due(self._parts, step, config.checkpoints.every_steps or config.evaluation.every_steps)
 
     def evaluate(self, state: TrainState) -> EvaluationDone | None:
-        """Score the weights; the result names them by the checkpoint that holds them."""
+        """Score the weights; the result names them by the hash in their checkpoint's manifest."""
         parts, config, step = self._parts, self._parts.config, state.progress.step
         assert parts.data.validation is not None, "evaluations are due only where there is validation data"
 
@@ -122,7 +122,7 @@ class RunJob(Job):
             return None
 
     def save(self, state: TrainState) -> None:
-        """Publish a checkpoint of the step unless there is one; then point at the best and delete what is not kept."""
+        """Publish a checkpoint of the step unless it exists; then update the pointers and prune older checkpoints."""
         run, config, step = self._run, self._parts.config, state.progress.step
         if not is_saved(run, step):
             save_checkpoint(run, state, self._parts.encoder, spiece=self._parts.spiece, emit=self.emit)
@@ -133,7 +133,7 @@ class RunJob(Job):
         return self._stop.is_set or self._run.is_stop_requested
 
     def emit(self, event: Event) -> None:
-        """Pass an event on; that of a step with what the loop does not know of it."""
+        """Pass an event on; add epoch, waiting time, FLOPs and memory to that of a step."""
         if isinstance(event, StepDone):
             event = replace(
                 event,
@@ -146,18 +146,18 @@ class RunJob(Job):
 
 
 def early_stopping_of(config: EvaluationConfig) -> EarlyStopping:
-    """The rule that a config states."""
+    """Return the early-stopping rule of a config."""
     stopping = config.early_stopping
     return EarlyStopping(config.metric, stopping.patience, stopping.min_delta, stopping.monitor == "metric")
 
 
 def is_evaluation_due(parts: Parts, step: int) -> bool:
-    """Whether the weights of a step are evaluated: where the config says so, and at the end."""
+    """Return whether the weights of a step are evaluated: at the intervals of the config, and at the last step."""
     if parts.data.validation is None:
         return False
     return step == parts.max_steps or (step > 0 and _is_due(parts, step, parts.config.evaluation.every_steps))
 
 
 def _is_due(parts: Parts, step: int, every: int | None) -> bool:
-    """Every so many steps; None: with each epoch that ends."""
+    """Return whether an interval ends at the step: ``every`` steps, or an epoch if it is None."""
     return parts.order.ends_epoch(step) if every is None else step % every == 0

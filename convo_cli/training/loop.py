@@ -1,14 +1,14 @@
 """What `convo train` does to the weights. Read this file first.
 
-A step is one optimizer update over a fixed number of examples, in as many micro-batches as memory asks for:
+A step is one optimizer update over a fixed number of examples, in as many micro-batches as memory requires:
 
     loss of a step = summed nll of all its target tokens / their number
 
-over the whole step, so that cutting it into other micro-batches changes nothing but rounding. The learning rate, the
-examples and the dropout of a step are functions of its number alone: a resumed run repeats them exactly.
+Both are taken over the whole step, so the way it is cut into micro-batches changes nothing but rounding. The learning
+rate, the examples and the dropout of a step are functions of its number alone, so a resumed run repeats them exactly.
 
-`train` is the run, `train_step` one update, `accumulate_gradients` its forward and backward passes. A `Job` supplies
-what they work on and does all else: nothing here prints, opens a file or knows a config.
+`train` runs all steps, `train_step` makes one update, `accumulate_gradients` its forward and backward passes. A `Job`
+supplies data and schedule, evaluates and saves; nothing here prints, opens a file or reads a config.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ STOPPED = "stopped on request"
 
 
 class StepDivergedError(DivergedError):
-    """A step's own loss or gradient is not finite; weights and progress are those of the step before it."""
+    """The loss or gradient of a step is not finite; weights and progress are those of the step before."""
 
 
 class Job(Protocol):
-    """What the loop asks of the run around it. ``step`` is the number of finished steps, 0 for the first one.
+    """The interface between the loop and the run around it. ``step`` counts finished steps: 0 before the first.
 
-    `training/job.py` is the job of a run directory. The defaults take steps and do nothing else, as benchmarks do.
+    `training/job.py` implements it for a run directory. With the defaults the loop only takes steps, as in benchmarks.
     """
 
     max_steps: int
@@ -48,28 +48,28 @@ class Job(Protocol):
     early_stopping: EarlyStopping = EarlyStopping()
 
     def batches(self, step: int) -> Sequence[Batch]:
-        """The micro-batches of a step: which tokens the model reads, and which of them are targets."""
+        """Return the micro-batches of a step: the tokens that the model reads, and which of them are targets."""
 
     def nll_sum(self, model: PreTrainedModel, batch: Batch) -> Tensor:
-        """Forward: the sum of nll over the batch's targets in nats, a scalar in fp32 on the model's device."""
+        """Run the forward pass; return the summed nll of the targets in nats, an fp32 scalar on the model's device."""
 
     def learning_rate(self, step: int) -> float:
-        """The learning rate of a step."""
+        """Return the learning rate of a step."""
 
     def is_due(self, what: Literal["evaluation", "checkpoint"], step: int) -> bool:
-        """Whether the weights are to be evaluated, or saved, before this step."""
+        """Return whether the weights must be evaluated, or saved, before this step."""
         return False
 
     def evaluate(self, state: TrainState) -> EvaluationDone | None:
-        """Score the weights; None where a stop was requested before that was done."""
+        """Score the weights; None if a stop was requested before the end."""
         return None
 
     def save(self, state: TrainState) -> None:
-        """Publish a checkpoint of the step unless there is one, and bring up to date which checkpoints are the best."""
+        """Publish a checkpoint of the step unless it exists, and update which checkpoints are the best."""
         return
 
     def is_stopped(self) -> bool:
-        """Whether a stop was requested."""
+        """Return whether a stop was requested."""
         return False
 
     def emit(self, event: Event) -> None:
@@ -78,7 +78,7 @@ class Job(Protocol):
 
 
 def train(state: TrainState, job: Job) -> str:
-    """Advance the state until the run ends, and say why it ended.
+    """Advance the state until the run ends, and return the reason.
 
     Raises StepDivergedError with the weights of the last good step in place.
     """
@@ -95,7 +95,7 @@ def train(state: TrainState, job: Job) -> str:
         reason = reason_it_is_over(progress, job.early_stopping, job.max_steps)
         if reason is None and job.is_stopped():
             reason = STOPPED
-        # New scores may make this checkpoint the best one, which is kept when older ones are deleted.
+        # New scores may make this checkpoint the best one, and the best is kept when older ones are deleted.
         if reason or has_new_scores or job.is_due("checkpoint", progress.step):
             job.save(state)
         if reason:
@@ -134,13 +134,13 @@ def train_step(state: TrainState, job: Job) -> StepDone:
     state.scaler.step(state.optimizer)
     state.scaler.update()
 
-    # On a GPU the update may still be running: waiting for it here would only move its time from the next step's.
+    # On a GPU the update may still be running. Waiting for it here would only move its time out of the next step.
     seconds = time.perf_counter() - started
     num_tokens = sum(batch.num_tokens for batch in batches)
     progress.step += 1
     progress.tokens_seen += num_tokens
     progress.elapsed_seconds += seconds
-    state.is_evaluated = False  # any scores are those of other weights now
+    state.is_evaluated = False  # the last scores belong to the old weights
     return StepDone(
         step=progress.step,
         max_steps=job.max_steps,
@@ -157,23 +157,23 @@ def train_step(state: TrainState, job: Job) -> StepDone:
 def accumulate_gradients(state: TrainState, job: Job, batches: Sequence[Batch]) -> tuple[float, float]:
     """Leave the clipped gradient of the whole step in the parameters; return its loss and the norm before clipping."""
     state.model.train()
-    # None, not zero: AdamW moves a parameter whose gradient is zero by its old moments.
+    # None, not zero: AdamW would still move a parameter with a zero gradient, by its old moments.
     state.optimizer.zero_grad(set_to_none=True)
-    # The targets of the whole step, counted before its first forward pass. The mean of the micro-batches' means would
-    # be another gradient: 0.22 of its size away where they have unequally many (tests/laws/test_micro_batches.py). A
-    # step without targets (a window of user turns, once a curriculum is over) has the loss 0 and no gradient.
+    # Targets are counted over the whole step before its first forward pass. The mean of the micro-batch means would be
+    # a different gradient if micro-batches differ in targets: 0.22 relative error in tests/laws/test_micro_batches.py.
+    # A step without targets (a window of user turns, after the curriculum) has loss 0 and no gradient.
     num_targets = max(1, sum(batch.num_targets for batch in batches))
     total = torch.zeros((), device=state.model.device)
     for batch in batches:
         nll = job.nll_sum(state.model, batch)
-        state.scaler.scale(nll / num_targets).backward()  # adds to the gradients; the scale is 1 but for fp16
+        state.scaler.scale(nll / num_targets).backward()  # adds to the gradients; the scale is 1 except in fp16
         total += nll.detach()  # stays on the device: reading it would wait for the GPU at each micro-batch
-    state.scaler.unscale_(state.optimizer)  # or the limit would apply to the gradient times the scale
+    state.scaler.unscale_(state.optimizer)  # otherwise clipping would apply to the scaled gradient
     # An infinite limit clips nothing; the norm is measured all the same.
     grad_norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), job.max_grad_norm or math.inf)
     return float(total) / num_targets, float(grad_norm)
 
 
 def step_seed(seed: int, step: int) -> int:
-    """Seed of a step's dropout. Runs with neighbouring seeds share none before step 1,000,003."""
+    """Return the seed of a step's dropout. Runs with neighbouring seeds share none before step 1,000,003."""
     return (seed * 1_000_003 + step) % 2**63

@@ -1,6 +1,6 @@
-"""The execution of a run (device, precision, CPU threads, batching): chosen at its start, kept by every resume.
+"""The execution of a run (device, precision, CPU threads, batching): chosen at the start and kept by every resume.
 
-A resume that cannot keep it, or is asked for another, reports the change.
+A resume that cannot keep it, or is asked to change it, reports the change.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _VARIABLES = (
     "CUBLAS_WORKSPACE_CONFIG", "DNNL_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "NVIDIA_TF32_OVERRIDE",
     "ONEDNN_MAX_CPU_ISA", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
 )  # fmt: skip
-"""Variables by which the math libraries choose other kernels."""
+"""Environment variables that change which kernels the math libraries use."""
 
 
 def choose_machine(info: RunInfo | None, config: RunConfig, emit: Emit) -> Machine:
-    """Choose device and precision: those of the config in a new run, those that a resumed one began with.
+    """Choose device and precision: from the config for a new run, from ``info`` (run.json) for a resumed one.
 
-    ``info`` is run.json of a resumed run, whose number of CPU threads is set. A resumed run gets other ones where the
-    user asks for them or the device is not here. UsageError where the device that the config names is not here.
+    A resume also sets the stored number of CPU threads. It uses another device or precision if the user asks for it or
+    the stored device is not available. UsageError if the device that the config names is not available.
     """
     wanted, precision = config.training, None
     if info is None or wanted.device != info.config.training.device:
@@ -48,7 +48,7 @@ def choose_machine(info: RunInfo | None, config: RunConfig, emit: Emit) -> Machi
 
 
 def execution_of(machine: Machine, batching: Batching) -> Execution:
-    """The machine and the batching that was chosen for the model on it."""
+    """Combine the machine with the batching that was chosen on it."""
     return Execution(
         **machine.model_dump(),
         is_packed=batching.is_packed,
@@ -61,7 +61,7 @@ def execution_of(machine: Machine, batching: Batching) -> Execution:
 def resumed_info(
     before: RunInfo, accepted: RunInfo, config: RunConfig, execution: Execution, *, step: int, emit: Emit
 ) -> RunInfo:
-    """run.json of a run that continues from ``step``: every change of what decides the bits reported and recorded.
+    """Return run.json of a run that continues from ``step``; report and record every change that may affect the bits.
 
     ``accepted`` is ``before`` with the data and the base model that the run continues with.
     """
@@ -102,7 +102,7 @@ def _stored_device(stored: Execution, training: TrainingConfig, emit: Emit) -> t
 def _set_threads(stored: int, environment: Mapping[str, str], emit: Emit) -> None:
     here = torch.get_num_threads()
     if here == stored or any(environment.get(name) for name in _THREADS):
-        return  # a number that the user sets is used; where it is another one, that is reported as a change
+        return  # the number that the user set is used; if it differs, it is reported as a change
     torch.set_num_threads(stored)
     emit(
         Notice(

@@ -1,4 +1,4 @@
-"""AdamW over the model's parameters, and its learning rate as a pure function of the step."""
+"""The AdamW optimizer, and the learning rate as a pure function of the step."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def make_optimizer(model: PreTrainedModel, config: TrainingConfig) -> torch.optim.AdamW:
     """Fused AdamW; biases, norms and embeddings are in a group without weight decay.
 
-    Its learning rate is 0 until a step of the loop sets that of `learning_rate_at`.
+    Its learning rate is 0 until the loop sets it, at every step.
     """
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
     decayed: list[torch.nn.Parameter] = []
@@ -34,8 +34,8 @@ def make_optimizer(model: PreTrainedModel, config: TrainingConfig) -> torch.opti
 def learning_rate_at(step: int, training: TrainingConfig, max_steps: int) -> float:
     """Learning rate of the update that follows ``step`` finished ones (0 for the first), in a run of ``max_steps``.
 
-    It climbs linearly over the warm-up, which ends with the horizon at the latest, and reaches the peak with its last
-    step. Then it falls to its floor with the last step of the horizon, and stays there.
+    It rises linearly and reaches its peak at the last warm-up step; the warm-up ends no later than the horizon. Then it
+    falls, reaches its floor at the last step of the horizon, and stays there.
     """
     horizon = horizon_of(training, max_steps)
     warmup_steps = min(training.warmup_steps, horizon)
@@ -50,17 +50,17 @@ def learning_rate_at(step: int, training: TrainingConfig, max_steps: int) -> flo
 
 
 def horizon_of(training: TrainingConfig, max_steps: int) -> int:
-    """Steps of the schedule in a run of ``max_steps``: the fraction of a run counts in them too."""
+    """Return the length of the schedule in steps; `dialogue.user_turns_until` is a fraction of it too."""
     return training.schedule_steps or max_steps
 
 
 def schedule_corners(training: TrainingConfig, max_steps: int) -> tuple[int, int, int]:
-    """Steps between which the learning rate is smooth: the last of the warm-up, the next, the last of the horizon."""
+    """Return the steps between which the rate is smooth: the last of the warm-up, the next, the last of the horizon."""
     horizon = horizon_of(training, max_steps)
     warmup_steps = min(training.warmup_steps, horizon)
     return warmup_steps - 1, warmup_steps, horizon - 1
 
 
 def has_user_targets(step: int, user_turns_until: float, horizon: int) -> bool:
-    """Whether the curriculum makes targets of user turns in the update that follows ``step`` finished ones."""
+    """Return whether the curriculum includes user turns in the update that follows ``step`` finished ones."""
     return user_turns_until >= 1.0 or step < user_turns_until * horizon

@@ -1,4 +1,4 @@
-"""The training loop with the logs and plots of a run directory, and its end as a result or an error."""
+"""Training with the logs and plots of a run directory; the outcome is a result or an error."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from convo_cli.training.saving import save_checkpoint
 from convo_cli.training.state import TrainState
 
 _MAX_NAMED = 5
-"""Dialogues that a message names one by one."""
+"""Maximum number of dialogues that an error lists."""
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended."""
+    """The outcome of a run."""
 
     run_dir: Path
     step: int
@@ -44,7 +44,7 @@ class RunResult:
     best_loss: float | None
     best_metric: float | None
     to_continue: tuple[str, ...]
-    """What `convo resume --set` has to change so that there is a step to take."""
+    """Settings for `convo resume --set` with which the run has steps left."""
 
 
 def train_and_record(
@@ -55,9 +55,9 @@ def train_and_record(
     stop: StopRequest,
     emit: Emit,
 ) -> RunResult:
-    """Attach the run directory's own reporters, draw the schedule, and hand over to the loop.
+    """Attach the reporters of the run directory, plot the schedule, and run the training loop.
 
-    ``evaluations`` are those of the steps so far; new ones are added.
+    ``evaluations`` holds those of earlier steps, by step; new ones are added to it.
     """
     config = parts.config
     step = state.progress.step
@@ -109,7 +109,7 @@ def remove_stop_file(run: RunDirectory) -> None:
 def save_all(
     run: RunDirectory, parts: Parts, state: TrainState, evaluations: Mapping[int, EvaluationDone], emit: Emit
 ) -> None:
-    """Save the state and delete nothing."""
+    """Save a checkpoint of the state without deleting any other."""
     save_checkpoint(run, state, parts.encoder, spiece=parts.spiece, emit=emit)
     newest, metric = run.checkpoint(state.progress.step), parts.config.evaluation.metric
     point_and_prune(run, newest, keep=sys.maxsize, metric=metric, evaluations=evaluations)
@@ -123,7 +123,7 @@ def _explained(
     evaluations: Mapping[int, EvaluationDone],
     emit: Emit,
 ) -> DivergedError:
-    """The same error with the dialogues of the step; the state before the step is saved, and nothing is deleted."""
+    """Save the state from before the step, and return the error with the dialogues of the step."""
     step, store, files = state.progress.step, parts.data.train, parts.config.data.train
     try:
         if not is_saved(run, step):

@@ -1,7 +1,6 @@
-"""The composition root: builds the parts of a run from its config, starts it, resumes it, or forks it.
+"""The composition root: start, resume or fork a run.
 
-Everything is checked before the run directory appears, and it appears with a checkpoint in it; from then on one is
-always there to resume from.
+Everything is checked before the run directory appears. It appears with checkpoint 0, so every run can be resumed.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ _NAMES: dict[Which, str] = {
 
 
 def start_run(config: RunConfig, emit: Emit) -> RunResult:
-    """Train from the beginning into a new run directory. See `convo_cli.training.loop.train` for what is raised."""
+    """Train from step 0 in a new run directory. Raises what `convo_cli.training.loop.train` raises."""
     run = RunDirectory(Path(config.output_dir) / config.name)
     require_new(run)
     nothing = "stopped before the first step; no run was created"
@@ -105,12 +104,12 @@ def resume_run(
 ) -> RunResult:
     """Continue exactly from a checkpoint; ``config`` is the run's own, with the user's changes of ``keys_set``.
 
-    From the newest one the run continues in its directory. From an older one, or under another name, it forks: a new
-    run directory beside it continues, and this one stays as it is. With ``discard_later`` an older one is continued in
-    place, and what came after it is deleted. A run that is over stays as it is.
+    From the newest checkpoint, the run continues in its directory. From an older one, or under another name, it forks:
+    training continues in a new run directory, and this one stays as it is. With ``discard_later``, an older checkpoint
+    continues in place, and later checkpoints are deleted. A finished run stays as it is.
 
-    Raises CheckpointError where there is nothing whole to load or the fork exists already, ChangedError where data,
-    base model or config.yaml are not what the run began with, unless that is allowed.
+    Raises CheckpointError if no intact checkpoint is found or the fork exists already, ChangedError if data, base model
+    or config.yaml differ from those that the run began with, unless that is allowed.
     """
     run = existing_run(run_dir)
     with listening() as stop, ExitStack() as held:
@@ -126,7 +125,7 @@ def resume_run(
                 )  # fmt: skip
 
             point = with_hashed_data(config.data, load, emit)
-        mode = stat.S_IRWXU | run.path.stat().st_mode  # a run directory that is kept from changes can be forked
+        mode = stat.S_IRWXU | run.path.stat().st_mode  # a read-only run directory can still be forked
         allowed = derived_mode(run_sources(point.parts.config), (point.fork or run).path) & mode
         with masked(allowed):
             message = f"resuming from step {point.found.step} ({_NAMES[which]})"
@@ -145,14 +144,14 @@ def resume_run(
 
 
 def _settle_base_model(config: RunConfig) -> tuple[RunConfig, BaseModelFiles | None, Snapshot | None]:
-    """The config with the pretrained model's commit, the hashes of its files, and its folder before the hashing."""
+    """Return the config with the pretrained model's commit, the hashes of its files, and a snapshot from before."""
     origin = config.model.origin
     if not isinstance(origin, PretrainedModel):
         return config, None, None
     folder = local_folder(origin.source, origin.revision)
     before = Snapshot.of(folder)
     files = read_base_model(origin.source, folder)
-    if files.commit is not None:  # the hub's branch may move before the model is loaded
+    if files.commit is not None:  # the branch on the hub may move before the model is loaded
         model = config.model.model_copy(update={"revision": files.commit})
         config = config.model_copy(update={"model": model})
     return config, files, before
@@ -160,7 +159,7 @@ def _settle_base_model(config: RunConfig) -> tuple[RunConfig, BaseModelFiles | N
 
 def _already_over(run: RunDirectory, point: ResumePoint, reason: str, emit: Emit) -> RunResult:
     config = point.parts.config
-    # The checkpoint is there; the pointers that name it may have been lost.
+    # The checkpoint exists, but the pointers to it may have been lost.
     point_and_prune(
         run, point.found.path, keep=sys.maxsize, metric=config.evaluation.metric, evaluations=point.evaluations
     )
@@ -172,7 +171,7 @@ def _already_over(run: RunDirectory, point: ResumePoint, reason: str, emit: Emit
 
 
 def _rewind(run: RunDirectory, point: ResumePoint, emit: Emit) -> None:
-    """Delete the checkpoints after the one that is resumed, and write config.yaml and run.json of the resumed run."""
+    """Delete the checkpoints after the resumed one, and write config.yaml and run.json of the resumed run."""
     if point.found.later:
         names = ", ".join(run.checkpoint(step).name for step in point.found.later)
         emit(Notice(f"discarded after step {point.found.step}: {names} and their log lines", is_warning=True))

@@ -1,7 +1,7 @@
-"""A checkpoint: a complete Hugging Face folder, plus the optimizer and the run's progress.
+"""Saving and loading of checkpoints: a complete Hugging Face folder, plus the optimizer and the progress of the run.
 
-It opens in `convo chat` and in plain transformers as it is, and holds all that `resume` needs. Nothing in it can run
-code: weights and optimizer are safetensors, the rest is JSON.
+`convo chat` and plain transformers open it as it is, and it holds everything that `resume` needs. Nothing in it can
+run code: weights and optimizer are safetensors, the rest is JSON.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ if TYPE_CHECKING:
 OPTIMIZER_FILE = "optimizer.safetensors"
 _MOMENTS = {"step", "exp_avg", "exp_avg_sq"}
 _ROUNDED = {"F16", "BF16", "F8_E4M3", "F8_E5M2"}
-_BYTES_PER_TOKEN = 160  # of tokenizer.json, generously
+_BYTES_PER_TOKEN = 160  # of tokenizer.json, a generous estimate
 _MARGIN = 2**18
 
 
 def save_checkpoint(
     run: RunDirectory, state: TrainState, encoder: DialogueEncoder, *, spiece: bytes | None, emit: Emit
 ) -> None:
-    """Publish the state as a checkpoint, once the logs of its steps are on the disk.
+    """Publish the state as a checkpoint, after the logs of its steps have reached the disk.
 
-    Before anything is written raises DivergedError where a number is not finite, DiskError where the space is short.
+    Before writing anything, raises DivergedError if a number is not finite and DiskError if there is not enough space.
     """
     moments = _optimizer_tensors(state)
     tensors = {**state.model.state_dict(), **moments}
@@ -65,7 +65,7 @@ def save_checkpoint(
 
 
 def load_checkpoint_model(path: Path) -> PreTrainedModel:
-    """The model of a checkpoint, as it was saved; CheckpointError names the tensor that does not fit."""
+    """Load the model of a checkpoint as it was saved; CheckpointError names a tensor that does not fit."""
     for file in sorted(path.glob("model*.safetensors")):
         with _reading(file), safe_open(file, framework="pt") as opened:
             for name in opened.keys():  # noqa: SIM118  # not a mapping
@@ -79,14 +79,14 @@ def load_checkpoint_model(path: Path) -> PreTrainedModel:
 
 
 def restore_state(path: Path, state: TrainState) -> None:
-    """Put optimizer, scaler and progress of a checkpoint into a state whose model was loaded from it.
+    """Load optimizer, scaler and progress of a checkpoint into a state whose model was loaded from it.
 
-    CheckpointError names what does not fit, and then the state is as it was.
+    CheckpointError names what does not fit, and leaves the state unchanged.
     """
     saved = read_state(path)
     file = path / OPTIMIZER_FILE
     with _reading(file):
-        tensors = {name: tensor.clone() for name, tensor in load_file(file).items()}  # it leaves them mapped
+        tensors = {name: tensor.clone() for name, tensor in load_file(file).items()}  # load_file maps the file
     _require_fitting(state, tensors, saved.progress.step, file)
     if state.scaler.is_enabled() and saved.scaler:
         found, wanted = sorted(saved.scaler), sorted(state.scaler.state_dict())
@@ -110,7 +110,7 @@ def _reading(file: Path) -> Iterator[None]:
 
 def _require_finite(tensors: Mapping[str, torch.Tensor], step: int) -> None:
     for name, tensor in tensors.items():
-        # The sum is finite only where all numbers are, at a tenth of the cost. It can overflow too: then look closely.
+        # A finite sum proves that all numbers are, at a tenth of the cost. It can overflow, so then check each number.
         if not tensor.sum().isfinite() and not tensor.isfinite().all():
             raise DivergedError(
                 f"step {step}: {name} is not finite any more, so this step is not saved",
@@ -119,12 +119,12 @@ def _require_finite(tensors: Mapping[str, torch.Tensor], step: int) -> None:
 
 
 def _size(tensors: Mapping[str, torch.Tensor]) -> int:
-    """Bytes on disk: a tensor that has two names is written once."""
+    """Return the size on disk in bytes; a tensor with two names is written once."""
     return sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors.values()}.values())
 
 
 def _optimizer_tensors(state: TrainState) -> dict[str, torch.Tensor]:
-    """AdamW's moments by parameter name and kind, such as ``transformer.wte.weight|exp_avg``."""
+    """Return AdamW's moments by parameter name and kind, such as ``transformer.wte.weight|exp_avg``."""
     names = {id(parameter): name for name, parameter in state.model.named_parameters()}
     tensors = {}
     for parameter, moments in state.optimizer.state.items():
@@ -134,7 +134,7 @@ def _optimizer_tensors(state: TrainState) -> dict[str, torch.Tensor]:
 
 
 def _require_fitting(state: TrainState, tensors: Mapping[str, torch.Tensor], step: int, file: Path) -> None:
-    """Names, shapes and types are those of AdamW's moments for the parameters that are trained."""
+    """Check names, shapes and types against AdamW's moments for the trained parameters."""
     trained = {name: parameter for name, parameter in state.model.named_parameters() if parameter.requires_grad}
     found: dict[str, set[str]] = {}
     for key, tensor in tensors.items():

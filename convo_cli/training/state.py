@@ -1,4 +1,4 @@
-"""Everything that changes during a run, and so everything that a checkpoint holds; what an evaluation changes in it."""
+"""The state of a run: everything that changes during training and that a checkpoint holds."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 @dataclass
 class TrainState:
-    """Model, optimizer and gradient scaler, and how far the run has come. The loop advances it in place.
+    """Model, optimizer, gradient scaler and progress. The loop advances it in place.
 
-    There is no random state in it: dropout is seeded by the step, the order of examples and the learning rate are
+    It holds no random state: dropout is seeded by the step, and the order of examples and the learning rate are
     functions of the step.
     """
 
@@ -27,27 +27,27 @@ class TrainState:
     scaler: torch.amp.GradScaler
     progress: Progress = field(default_factory=Progress)
     run_id: str = ""
-    """Which run this is; the name of its directory may change."""
+    """Identifies the run even if its directory is renamed."""
     is_evaluated: bool = False
-    """Whether the scores of these weights are in `progress`. Not in a checkpoint: they stand in metrics.jsonl."""
+    """True if `progress` includes the scores of these weights. Not saved: a resume reads them from metrics.jsonl."""
 
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Stop after ``patience`` evaluations that did not better the monitored score by more than ``min_delta``."""
+    """Stop after ``patience`` evaluations without an improvement of the monitored score by more than ``min_delta``."""
 
     metric: str = ""
-    """The score that is compared beside the loss; higher is better."""
+    """The metric by which the best checkpoint is chosen, besides the loss; higher is better."""
     patience: int | None = None
     min_delta: float = 0.0
     monitors_metric: bool = False
 
 
 def take_scores(state: TrainState, result: EvaluationDone, rule: EarlyStopping) -> EvaluationDone:
-    """Count an evaluation: the best scores so far, and the evaluations since the monitored one improved.
+    """Update the progress with an evaluation: the best scores, and the evaluations since the monitored one improved.
 
-    Returns it with the scores by which these weights are the best so far. Without the monitored metric (there was too
-    little memory for replies) it neither uses patience up nor restores it.
+    Returns the evaluation with the names of the scores in which these weights are the best so far. If the monitored
+    metric is missing (there was too little memory for replies), the patience neither shrinks nor is restored.
     """
     progress = state.progress
     loss, best_loss = result.loss, progress.best_loss
@@ -72,7 +72,7 @@ def take_scores(state: TrainState, result: EvaluationDone, rule: EarlyStopping) 
 
 
 def reason_it_is_over(progress: Progress, rule: EarlyStopping, max_steps: int) -> str | None:
-    """Why there is no step left to take, or None while there is."""
+    """Return the reason why no step is left, or None while there is one."""
     if is_out_of_patience(progress, rule.patience):
         monitored = rule.metric if rule.monitors_metric else "validation loss"
         return f"{monitored} did not improve in {rule.patience} evaluations"
@@ -80,5 +80,5 @@ def reason_it_is_over(progress: Progress, rule: EarlyStopping, max_steps: int) -
 
 
 def is_out_of_patience(progress: Progress, patience: int | None) -> bool:
-    """Whether early stopping ends the run here."""
+    """Return whether early stopping ends the run."""
     return patience is not None and progress.evaluations_without_improvement >= patience

@@ -1,4 +1,4 @@
-"""What may differ between a run and its resume: changes that are refused, and changes that --allow-changed accepts."""
+"""Differences between a run and its resume: those that are refused, and those that --allow-changed accepts."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ _SETTLED = (
 )
 """Keys that are read only when a run starts."""
 _MAX_NAMED = 5
-"""Changes that messages name one by one."""
+"""Maximum number of changes that a message lists."""
 
 
 def accept_changes(run: RunDirectory, info: RunInfo, files: DataFiles, emit: Emit, *, allow_changed: bool) -> RunInfo:
-    """run.json with the data and base model of the resume; ChangedError where they changed and that is not allowed."""
+    """Return run.json with the data and base model of the resume; ChangedError if they changed without permission."""
     if not info.is_intact:
         emit(Notice(f"{run.info}: changed since convo wrote it; continuing with its content", is_warning=True))
     changes = [
@@ -68,7 +68,7 @@ def accept_changes(run: RunDirectory, info: RunInfo, files: DataFiles, emit: Emi
 
 
 def require_same_config(before: RunConfig, now: RunConfig) -> None:
-    """Raise ChangedError for a key that is settled in the checkpoints, so that changing it would do nothing."""
+    """Raise ChangedError for a changed key that the checkpoints fix, because the change would have no effect."""
     old, new = (dict(leaves(config.model_dump(mode="json"))) for config in (before, now))
     for key in dict.fromkeys((*old, *new)):
         if key.startswith(_SETTLED) and old.get(key) != new.get(key):

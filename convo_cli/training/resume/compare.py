@@ -1,4 +1,4 @@
-"""Comparison of the same steps computed in two ways: tensors by their SHA-256, logged values as they are."""
+"""Comparison of the same steps computed in two ways: tensors by SHA-256, logged values exactly."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from convo_cli.training.state import TrainState
 _NOT_COMPARED = {
     "time", "seconds", "waiting_seconds", "memory_bytes", "max_steps", "elapsed_seconds", "best", "weights", "checksum",
 }  # fmt: skip
-"""Measurements, the length of the proof, and what an evaluation says about other evaluations and about files."""
+"""Fields that are not compared: measurements, the length of the run, and references to other evaluations and files."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One kind of thing that was compared, how many of it, and the first that is not the same."""
+    """The comparison of one kind of value: how many were compared, and the first difference."""
 
     what: str
     count: int
@@ -40,7 +40,7 @@ class Check:
 
 @dataclass
 class Trace:
-    """What some steps did, by name; one model is in memory at a time."""
+    """The results of some steps by name, as hashes, so that only one model is in memory at a time."""
 
     examples: dict[str, str] = field(default_factory=dict)
     logged: dict[str, Any] = field(default_factory=dict)
@@ -48,7 +48,7 @@ class Trace:
     weights: dict[str, str] = field(default_factory=dict)
 
     def finish(self, state: TrainState) -> None:
-        """Take the state at the end."""
+        """Record the state after the last step."""
         names = {id(parameter): name for name, parameter in state.model.named_parameters()}
         self.weights = {name: _digest(tensor) for name, tensor in state.model.state_dict().items()}
         self.optimizer = {
@@ -60,7 +60,7 @@ class Trace:
         self.logged["gradient scale"] = state.scaler.get_scale()
 
     def listening(self, emit: Emit) -> Emit:
-        """A reporter that writes steps and evaluations down and passes every event on."""
+        """Return a reporter that records steps and evaluations and passes every event on."""
 
         def listen(event: Event) -> None:
             emit(event)
@@ -70,7 +70,7 @@ class Trace:
         return listen
 
     def take_batches(self, step: int, examples: NDArray[np.int64], batches: Sequence[Batch]) -> None:
-        """Take the examples of a step and what the model reads of them."""
+        """Record the examples of a step and the tensors that the model reads."""
         contents = [
             _digest(tensor) for batch in batches for tensor in (batch.input_ids, batch.predictors, batch.labels)
         ]
@@ -78,7 +78,7 @@ class Trace:
 
 
 def saved_trace(run: RunDirectory, first: int, last: int) -> Trace:
-    """What a run's own files say about the steps after ``first``, up to the checkpoint of step ``last``."""
+    """Read the results of the steps after ``first``, up to the checkpoint of ``last``, from the files of the run."""
     checkpoint, trace = run.checkpoint(last), Trace()
     trace.weights = dict(_tensors(sorted(checkpoint.glob("model*.safetensors"))))
     for name, found in _tensors([checkpoint / OPTIMIZER_FILE]):
@@ -99,7 +99,7 @@ def saved_trace(run: RunDirectory, first: int, last: int) -> Trace:
 
 
 def compare(one: Trace, other: Trace, *, ways: tuple[str, str]) -> tuple[Check, ...]:
-    """Compare kind by kind and name by name; ``ways`` say in a message where each value comes from."""
+    """Compare each kind of value by name; ``ways`` are the origins of the two values in messages."""
     kinds = (
         ("examples of a step", one.examples, other.examples),
         ("logged values", one.logged, other.logged),

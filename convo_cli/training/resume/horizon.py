@@ -1,4 +1,4 @@
-"""The length of a resumed run and the horizon of its learning rate: no other length raises the learning rate."""
+"""The length of a resumed run and the horizon of its schedule: another length never raises the learning rate."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ HORIZON = "training.schedule_steps"
 
 
 def settle_horizon(before: TrainingConfig, old_steps: int, now: TrainingConfig, max_steps: int, *, is_set: bool) -> int:
-    """The horizon of a run of ``old_steps`` that is resumed as one of ``max_steps``.
+    """Return the horizon of a run of ``old_steps`` that is resumed as one of ``max_steps``.
 
-    ``is_set`` says that the user states it with this resume; then None is the new length. Otherwise an extended run
-    keeps its horizon, and a shortened one ends with its schedule, unless its warm-up would be steeper then.
+    ``is_set``: the user sets `training.schedule_steps` in this resume; None then means the new length. Otherwise an
+    extended run keeps its horizon, and a shortened one gets the new length as its horizon, unless that would make the
+    warm-up steeper.
     """
     if is_set or now.schedule_steps is not None:
         return horizon_of(now, max_steps)
@@ -30,10 +31,10 @@ def settle_horizon(before: TrainingConfig, old_steps: int, now: TrainingConfig, 
 
 
 def resume_schedule(info: RunInfo, parts: Parts, step: int, *, is_set: bool) -> tuple[Parts, tuple[Notice, ...]]:
-    """The parts with the horizon of the resumed run in their config, and what the user should know about it.
+    """Return the parts with the horizon of the resumed run in their config, and the notices about it.
 
-    ``info`` says how the run was last started or resumed, ``step`` is the number of finished steps. ``is_set``: the
-    user states `training.schedule_steps` with this resume.
+    ``info`` describes the last start or resume of the run, ``step`` is the number of finished steps. ``is_set``: the
+    user sets `training.schedule_steps` in this resume.
     """
     before, now, length = info.config.training, parts.config.training, parts.max_steps
     is_set = is_set or now.schedule_steps != before.schedule_steps
@@ -46,7 +47,7 @@ def resume_schedule(info: RunInfo, parts: Parts, step: int, *, is_set: bool) -> 
 
 
 def warm_up_notices(parts: Parts, step: int) -> tuple[Notice, ...]:
-    """What the user should know where the warm-up is longer than the run or its schedule."""
+    """Return the notices about a warm-up that is longer than the run or its schedule."""
     training, length = parts.config.training, parts.max_steps
     warmup_steps, horizon = training.warmup_steps, horizon_of(training, length)
     if step >= horizon or warmup_steps <= min(horizon, length):
@@ -93,14 +94,14 @@ def _of_next_step(
 
 
 def _text(rate: float, other: float) -> str:
-    """The rate with as many digits as tell it from the other one."""
+    """Format the rate with enough digits to tell it from the other one."""
     return next(
         (text for digits in range(2, 17) if (text := f"{rate:.{digits}g}") != f"{other:.{digits}g}"), repr(rate)
     )
 
 
 def settings_to_continue(parts: Parts, progress: Progress) -> tuple[str, ...]:
-    """What `convo resume --set` has to change so that a run that ended here has steps to take."""
+    """Return the settings for `convo resume --set` with which a run that ended here has steps left."""
     settings, training, step = [], parts.config.training, progress.step
     if is_out_of_patience(progress, parts.config.evaluation.early_stopping.patience):
         settings.append("evaluation.early_stopping.patience=null")

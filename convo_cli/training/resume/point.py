@@ -22,12 +22,12 @@ from convo_cli.training.resume.horizon import resume_schedule, settings_to_conti
 from convo_cli.training.state import TrainState, reason_it_is_over, take_scores
 
 _MAX_NAMED = 5
-"""Damaged lines that messages name one by one."""
+"""Maximum number of damaged lines that a message lists."""
 
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """A checkpoint, verified and loaded, and what the run says about the steps up to it."""
+    """A checkpoint, verified and loaded, with the evaluations and changes of the run up to it."""
 
     found: Found
     fork: RunDirectory | None
@@ -37,9 +37,9 @@ class ResumePoint:
     state: TrainState
     evaluations: dict[int, EvaluationDone]
     notices: tuple[Notice, ...]
-    """What changes for the learning rate."""
+    """Notices about changes of the learning rate."""
     reason: str | None
-    """Why no step is left to take."""
+    """The reason why no step is left, if so."""
 
 
 def load_resume_point(
@@ -51,7 +51,7 @@ def load_resume_point(
     discard_later: bool,
     is_horizon_set: bool,
 ) -> ResumePoint:
-    """Check config, data and checkpoint of a resume, and load them. A fork never changes the run, even if it fails."""
+    """Check and load config, data and checkpoint of a resume. A fork never changes its parent run, even if it fails."""
     config, emit = inputs.config, inputs.emit
     info = read_run_info(run)
     require_same_config(info.config, config)
@@ -93,14 +93,14 @@ def load_resume_point(
 
 
 def _pass_over_damaged(run: RunDirectory, found: Found, fork: RunDirectory | None, emit: Emit) -> None:
-    """Warn of newer checkpoints that are damaged; where the run continues in place, give them another name."""
+    """Warn about damaged newer checkpoints, and rename them if the run continues in place."""
     for path, error in found.damaged:
         moved = f"set aside as {set_aside(path, below=run.path).name}, " if fork is None else ""
         emit(Notice(f"{error.message}; {moved}resuming from {found.path.name}", is_warning=True))
 
 
 def _evaluations_until(run: RunDirectory, found: Found, emit: Emit) -> dict[int, EvaluationDone]:
-    """The evaluations of earlier steps, and that of the checkpoint if it scored the same weights."""
+    """Return the evaluations of earlier steps, and that of the checkpoint if it scored the same weights."""
     known = read_evaluations(run)
     for line in known.damaged[:_MAX_NAMED]:
         emit(Notice(f"{line}: damaged, so this line is ignored", is_warning=True))

@@ -1,8 +1,8 @@
 """The proof that resuming a run changes nothing, on the user's own run, data and device.
 
-Where the run has an earlier checkpoint, the steps from it to the newest one are taken again, with a save and a resume
-halfway, and compared with the run's own files. Otherwise some steps from the newest checkpoint are taken straight, and
-once more with a save and a resume. Everything has to come out the same, bit for bit.
+If the run has an earlier checkpoint, the steps from it to the newest one are taken again, with a save and a resume
+halfway, and compared with the files of the run. Otherwise some steps from the newest checkpoint are taken twice:
+without a break, and with a save and a resume. The results must be equal, bit for bit.
 """
 
 from __future__ import annotations
@@ -43,31 +43,31 @@ _DEFAULT_STEPS = 4
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the proof found."""
+    """The result of the proof."""
 
     checkpoint: str
-    """The one that both ways begin with."""
+    """The checkpoint that both ways start from."""
     num_steps: int
     resumed_after: int
     """Steps before the save and the resume."""
     compared_with: str | None
     """The run's own checkpoint at the end of the steps; None where the steps were taken twice."""
     reason: str
-    """Why the steps were taken again, or twice."""
+    """The reason why the steps were taken again, or twice."""
     checks: tuple[Check, ...]
 
     @property
     def difference(self) -> str | None:
-        """The first one; None where everything is equal."""
+        """The first difference; None if everything is equal."""
         return next((check.difference for check in self.checks if check.difference), None)
 
 
 def verify_run(
     run_dir: Path, config: RunConfig, emit: Emit, *, num_steps: int | None = None, allow_changed: bool = False
 ) -> Verdict:
-    """Compare the run with itself, resumed; ``num_steps`` (at least 2): that many steps from the newest checkpoint.
+    """Prove that a resume changes nothing; ``num_steps`` (at least 2) are taken from the newest checkpoint, if given.
 
-    The run stays as it is. Raises what `convo_cli.training.run.resume_run` raises.
+    The run stays unchanged. Raises what `convo_cli.training.run.resume_run` raises.
     """
     run = existing_run(run_dir)
     stopped = "stopped before there was a verdict; the run is as it was"
@@ -92,7 +92,7 @@ def verify_run(
 
 @dataclass
 class _Proof:
-    """Steps of a run taken again, in a folder beside it."""
+    """Takes steps of a run again, in a temporary folder."""
 
     run: RunDirectory
     aside: RunDirectory
@@ -100,12 +100,12 @@ class _Proof:
     info: RunInfo
     accepted: RunInfo
     inputs: Inputs
-    """Their events are heard until the first parts are built; those of the others are the same."""
+    """Emits events only while the first parts are built; later builds would repeat them."""
     stop: StopRequest
     emit: Emit
 
     def take_again(self) -> Verdict | str:
-        """Take the steps before the newest checkpoint again and compare with the run; or why that is impossible."""
+        """Take the steps before the newest checkpoint again and compare; return the reason if that is impossible."""
         newest, last = self.newest.path.name, read_state(self.newest.path).progress.step
         earlier = self._earlier_checkpoint(last)
         if earlier is None:
@@ -140,7 +140,7 @@ class _Proof:
         return Verdict(name, last - first, half - first, newest, reason, checks)
 
     def take_twice(self, num_steps: int, reason: str) -> Verdict:
-        """Take some steps from the newest checkpoint straight, and with a save and a resume halfway."""
+        """Take some steps after the newest checkpoint without a break, and again with a save and a resume halfway."""
         parts, state = self._build(self.newest.path)
         first = state.progress.step
         half, last = first + num_steps // 2, first + num_steps
@@ -163,7 +163,7 @@ class _Proof:
         return Verdict(self.newest.path.name, num_steps, half - first, None, reason, checks)
 
     def _earlier_checkpoint(self, last: int) -> Snapshot | None:
-        """The newest whole checkpoint before a step, verified."""
+        """Return the newest intact checkpoint before a step, verified."""
         for step in reversed([step for step in self.run.checkpoint_steps() if step < last]):
             try:
                 files = verify_directory(self.run.checkpoint(step))
@@ -174,16 +174,16 @@ class _Proof:
         return None
 
     def _change_between(self, first: int, last: int) -> str | None:
-        """The first recorded change between two steps, which some of the steps between were computed without."""
+        """Return the first change recorded between two steps: it applies to only some of the steps in between."""
         changes = (change for change in self.info.changes if first < change.step <= last)
         return next((f"the run changes at step {change.step} ({change.message})" for change in changes), None)
 
     def _build(self, checkpoint: Path) -> tuple[Parts, TrainState]:
-        """The parts and the state of a checkpoint; changes are recorded in ``info``."""
+        """Build the parts and the state of a checkpoint, and record changes in ``info``."""
         inputs, self.inputs = self.inputs, replace(self.inputs, emit=_mute)
         step = read_state(self.newest.path).progress.step
         parts, state = build_from(checkpoint, self.info, inputs)
-        state.is_evaluated = True  # the evaluation of these weights is no step, and is counted before they are saved
+        state.is_evaluated = True  # the evaluation of these weights is not part of the steps that are compared
         config, emit = inputs.config, inputs.emit
         self.info = resumed_info(self.info, self.accepted, config, parts.execution, step=step, emit=emit)
         return parts, state
@@ -192,12 +192,12 @@ class _Proof:
         save_checkpoint(self.aside, state, parts.encoder, spiece=parts.spiece, emit=_mute)
 
     def _advance(self, parts: Parts, state: TrainState, until: int, listen: Emit, trace: Trace | None = None) -> None:
-        """Let the run's own loop go to a step, without saving; ``trace`` gets the batches."""
+        """Run the training loop up to a step without saving; ``trace`` records the batches."""
         train(state, _ReplayJob(self, parts, until, listen, trace))
 
 
 class _ReplayJob(RunJob):
-    """The run's own steps and evaluations up to a step; nothing is saved, and nothing else ends them."""
+    """Take the steps and evaluations of the run up to a step; save nothing, and stop for nothing else."""
 
     def __init__(self, proof: _Proof, parts: Parts, until: int, listen: Emit, trace: Trace | None) -> None:
         super().__init__(proof.aside, parts, proof.stop, listen)
