@@ -21,14 +21,14 @@ _NEWLINE, _SPACE = b"\n "
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Lines of a file, none of them blank."""
+    """Consecutive lines of a file without the blank ones."""
 
     data: bytes
     """The lines, each ended by a newline without carriage return."""
     numbers: NDArray[np.int64]
-    """The 1-based number of each."""
+    """The 1-based number of each line."""
     end: int
-    """How many bytes of the file have been read for it; those on disk where the file is packed."""
+    """Bytes of the file that were read up to here; for a compressed file, its bytes on disk."""
 
     def lines(self) -> list[bytes]:
         """Each line without its end."""
@@ -36,7 +36,7 @@ class Block:
 
 
 class LineCutter:
-    """Cuts the bytes of one file; ``found`` gets what is wrong with lines as such, and with a file that has none."""
+    """Cuts one file into blocks; ``found`` gets problems of blank and overlong lines, and of a file without lines."""
 
     def __init__(self, source: str, found: ProblemSink, max_line_bytes: int) -> None:
         self._source = source
@@ -47,7 +47,7 @@ class LineCutter:
         self._is_empty = True
 
     def blocks(self, stream: io.BufferedReader[Any], position: Callable[[], int] | None) -> Iterator[Block]:
-        """Yield the blocks; ``position`` returns how much of the file is read, None: as much as was cut."""
+        """Yield the blocks; ``position`` returns how many bytes of the file were read (None: as many as were cut)."""
         done = 0
         for piece in self._pieces(stream):
             done += len(piece)
@@ -67,7 +67,7 @@ class LineCutter:
             self._found(at_line(Problem("empty-file", "there is no dialogue in it"), self._source, 1))
 
     def _pieces(self, stream: io.BufferedReader[Any]) -> Iterator[bytes]:
-        """Yield whole lines; of a line over the limit only its beginning, which is over the limit too."""
+        """Yield whole lines; of an overlong line only its beginning, which is over the limit too."""
         begun = b""
         while piece := stream.read1(BUFFER_BYTES):
             piece = begun + piece
@@ -109,7 +109,7 @@ class LineCutter:
         self._found(at_line(Problem("line-too-long", message), self._source, self._number))
 
     def _report_blank_lines(self) -> None:
-        """Blank lines are a fault only before more data."""
+        """Report blank lines that are followed by data; others are fine."""
         self._is_empty = False
         if self._num_blank:
             what = "a blank line" if self._num_blank == 1 else f"{self._num_blank} blank lines"
@@ -119,7 +119,7 @@ class LineCutter:
 
 
 def _num_lines(data: bytes) -> int:
-    """How many lines there are; 0 where one begins with white space, as every blank line does."""
+    """Return the number of lines; 0 if one begins with white space, as every blank line does."""
     codes = np.frombuffer(data, np.uint8)
     ends = np.flatnonzero(codes == _NEWLINE)
     may_be_blank = data[0] <= _SPACE or (codes[ends[:-1] + 1] <= _SPACE).any()

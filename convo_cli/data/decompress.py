@@ -1,4 +1,4 @@
-"""The bytes of a data file, plain, gzip or Zstandard, from a path or from stdin."""
+"""Reader of the bytes of a data file: plain, gzip or Zstandard, from a path or from stdin."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import zstandard
 STDIN = "-"
 BUFFER_BYTES = 2**18
 DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError)
-"""What reading raises where compressed data is cut short or broken."""
+"""Exceptions for compressed data that is truncated or damaged."""
 
 # A Zstandard block of 4 bytes can hold 128 KiB, so at most 8 MiB are unpacked at once.
 _ZSTD_READ_BYTES = 2**8
@@ -28,7 +28,7 @@ OpenRaw: TypeAlias = Callable[[str], io.FileIO]
 def open_unpacked(
     source: str, open_raw: OpenRaw | None = None
 ) -> Iterator[tuple[io.BufferedReader[Any], io.BufferedReader[Any]]]:
-    """The bytes as they lie on disk (only to be peeked at where they are packed) and the text in them.
+    """Open the raw bytes and the unpacked text of a file; the raw bytes of a packed file may only be peeked at.
 
     A file opened by ``open_raw`` stays open at the end.
     """
@@ -56,7 +56,7 @@ def open_unpacked(
 
 
 class _ZstdReader(io.RawIOBase):
-    """Unpacks Zstandard frames; python-zstandard's own reader takes a file that was cut short for a whole one."""
+    """Unpacks Zstandard frames; python-zstandard's own reader accepts a truncated file as whole."""
 
     def __init__(self, packed: io.BufferedReader[Any]) -> None:
         self._packed = packed

@@ -1,4 +1,4 @@
-"""Turns and dialogues: the form that a line of any shape is read into."""
+"""Turns and dialogues: the common form of all data shapes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Role = Literal["system", "user", "assistant"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant")
 
 SEPARATOR = "\0"
-"""Stands between the texts of turns where they are looked at together; no text can hold it."""
+"""Separates the texts of turns that are processed together; no text can contain it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Turn:
     text: str
     is_trained: bool = True
     has_reasoning: bool = field(default=False, compare=False)
-    """Whether the data has reasoning here, kept in the text or dropped."""
+    """True if the data has reasoning here, kept in the text or dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +37,12 @@ class Dialogue:
 
     @property
     def where(self) -> str:
-        """Its place, as errors name it."""
+        """Return its place for error messages."""
         return f"{self.file}:{self.line}" if self.file else f"line {self.line}"
 
 
 def has_target(turns: Sequence[Turn], train_on: TrainOn) -> bool:
-    """Whether the dialogue has a target; `train` and `validate-data` refuse one without."""
+    """Return whether the dialogue has a target; `train` and `validate-data` refuse one without."""
     if train_on == "all":
         return any(turn.is_trained and turn.role != "system" for turn in turns)
     spoken = [turn for turn in turns if turn.role == "assistant"]
@@ -50,10 +50,10 @@ def has_target(turns: Sequence[Turn], train_on: TrainOn) -> bool:
 
 
 def is_excluded(turns: Iterable[Turn]) -> bool:
-    """Whether the data says that no turn is trained on: such a dialogue is left out."""
+    """Return whether the data excludes every turn from training; such a dialogue is left out."""
     return not any(turn.is_trained for turn in turns)
 
 
 def as_messages(turns: Iterable[Turn]) -> list[dict[str, str]]:
-    """The turns as the ``messages`` form that chat templates read."""
+    """Return the turns in the ``messages`` form that chat templates read."""
     return [{"role": turn.role, "content": turn.text} for turn in turns]

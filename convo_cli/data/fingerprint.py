@@ -1,6 +1,6 @@
-"""Fingerprints of dialogues: equal where the words are, whatever their case, width, white space and speakers.
+"""Fingerprints of dialogues, equal for equal words; case, width, white space and speakers are ignored.
 
-Validation finds duplicates and leaks by them, training the validation dialogues that it has seen.
+Validation uses them to find duplicates and leaks, training to find validation dialogues in the training data.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from convo_cli.data.dialogue import SEPARATOR, Turn
 
 _FOLDED_ASCII = bytes(range(128)).lower().replace(b"\n", b" ").replace(b"\t", b" ") + bytes(range(128, 256))
 _BETWEEN_DIALOGUES = "\1"  # no text can hold it
-_JOINING_JAMO = range(0x1160, 0x1200)  # vowels and final consonants, which join the character before as marks do
-_SELECTORS = range(0xFE00, 0xFE10)  # marks that join nothing; every second emoji has one
-_MAX_FOLDED = 64  # characters that are looked for in all dialogues; Japanese has about 20
+_JOINING_JAMO = range(0x1160, 0x1200)  # vowels and final consonants, which combine with the one before, like marks
+_SELECTORS = range(0xFE00, 0xFE10)  # marks that combine with nothing; every second emoji has one
+_MAX_FOLDED = 64  # characters replaced in a whole block; Japanese has about 20
 _LONG_RUN = 32  # marks on one letter; words have up to four
 
 
 def fingerprint(turns: Iterable[Turn]) -> int:
-    """64 bits that equal dialogues share, in every process."""
+    """Return 64 bits that are the same for equal dialogues, in every process."""
     return _hash(normalised(SEPARATOR.join(turn.text for turn in turns)).encode())
 
 
 def fingerprints(dialogues: Sequence[str], characters: str) -> list[int]:
     """Return the `fingerprint` of each dialogue, faster than one by one.
 
-    A dialogue is its texts joined by separators, without white space around each. ``characters`` holds each character
-    beyond ASCII in them that is not its own `fold`.
+    A dialogue is its stripped texts, joined by separators. ``characters`` holds the characters beyond ASCII in them
+    that `fold` changes.
     """
     folds = {char: form for char in characters if (form := fold(char)) != char}
     if len(folds) > _MAX_FOLDED:
@@ -49,7 +49,7 @@ def fingerprints(dialogues: Sequence[str], characters: str) -> list[int]:
 
 
 def normalised(text: str) -> str:
-    """The text with one form of each character and single spaces."""
+    """Return the text with one form of each character and single spaces."""
     folded = text.lower() if text.isascii() else unicodedata.normalize("NFKC", _in_order(text)).casefold()
     return " ".join(folded.split())
 
@@ -67,7 +67,7 @@ def _hash(form: bytes) -> int:
 
 @lru_cache(maxsize=2**16)
 def fold(char: str) -> str | None:
-    """What the character becomes in normalised text; None where that depends on the characters beside it."""
+    """Return what the character becomes in normalised text; None if that depends on its neighbours."""
     first = _decomposed(char)[0]
     is_joining = unicodedata.category(first)[0] == "M" and ord(first) not in _SELECTORS
     if is_joining or ord(first) in _JOINING_JAMO:

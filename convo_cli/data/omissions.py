@@ -1,4 +1,4 @@
-"""Counts of what a data file holds that is not trained on, taken while it is read, and the notices about them."""
+"""Counts of everything in a data file that is not trained on, and the notices about it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Omissions(msgspec.Struct):
                 self.unread.setdefault(known_name(key, self.unread), UnreadTexts()).add(*numbers)
 
     def notices(self, file: str, reasoning: Reasoning | None) -> Iterator[Notice]:
-        """The notices that a run emits about ``file``."""
+        """Yield the notices that a run emits about ``file``."""
         if self.num_excluded:
             dialogues = "1 dialogue is" if self.num_excluded == 1 else f"{self.num_excluded:,} dialogues are"
             yield Notice(f'{file}: {dialogues} left out, because the data says "train": false')

@@ -19,7 +19,7 @@ _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,39}")
 
 
 class Kind(NamedTuple):
-    """What all problems of one code have in common."""
+    """The severity and hint that all problems of one code share."""
 
     severity: Severity
     hint: str
@@ -68,7 +68,7 @@ KINDS: dict[str, Kind] = {
     "nul-character": _error("remove U+0000 from the text"),
     "control-character": _error("remove it; only newline (\\n) and tab (\\t) may stand in a text"),
     "nesting-too-deep": _error("leave out the nested value; a dialogue needs no more than four levels"),
-    # The value is no dialogue.
+    # The value is not a dialogue.
     "unknown-shape": _error(
         'write ["Hello", "Hi!"] or {"messages": [{"role": "user", "content": "Hello"}, …]}; turns, conversations, '
         "prompt + completion and instruction + output are read too"
@@ -104,12 +104,12 @@ KINDS: dict[str, Kind] = {
     "reasoning-tags": _error("write <think> before the reasoning and </think> after it, or remove the tag"),
     "reasoning-twice": _error("keep one of the two"),
     "no-target": _error("remove the dialogue, or train on both sides with dialogue.train_on: all (and --config)"),
-    # The dialogue cannot be made into tokens: found by the pre-flight, which knows the tokenizer.
+    # The dialogue cannot be encoded: found by the pre-flight, which knows the tokenizer.
     "not-renderable": _error("set dialogue.template: turns or chatml, or change the dialogue"),
     "turn-too-long": _error("raise dialogue.max_length, or set dialogue.long_turns: split or drop"),
     "end-not-learnt": _error("a model that never learns to stop never stops; set dialogue.template: turns or chatml"),
     "nothing-to-train": _error("set --first-speaker or data.speakers so that the data has an assistant"),
-    # Legal, and seldom meant.
+    # Legal, but rarely intended.
     "blank-line": _warning("remove it; some tools stop or fail at a blank line"),
     "unread-text": _warning("put the text into a turn if it is to be trained on; remove the key if not"),
     "misspelt-key": _warning("rename the key; convo does not read it as it is"),
@@ -182,13 +182,13 @@ class ProblemError(DataError):
 
 
 def refuse(problem: Problem) -> None:
-    """Raise at an error, let a warning pass: the sink of everything that trains."""
+    """Raise at an error and ignore a warning: the sink of training."""
     if problem.severity == "error":
         raise ProblemError(problem)
 
 
 def kind_of(value: Any) -> str:
-    """What a JSON value is, in words."""
+    """Describe the kind of a JSON value in words."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -201,11 +201,11 @@ def kind_of(value: Any) -> str:
 
 
 def member(path: str, key: str) -> str:
-    """The path of ``key`` inside the object at ``path``."""
+    """Return the path of ``key`` inside the object at ``path``."""
     return f"{path}.{key}" if _PLAIN_KEY.fullmatch(key) else f"{path}[{quoted(key)}]"
 
 
 def quoted(text: str, limit: int = 40) -> str:
-    """The text in quotes for a message: shortened, with escapes for what a terminal cannot show."""
+    """Quote a text for a message: shortened, with escapes for characters that a terminal cannot show."""
     shown = text if len(text) <= limit else text[: limit - 1] + "…"
     return '"' + "".join(char if char.isprintable() else ascii(char)[1:-1] for char in shown) + '"'

@@ -1,6 +1,6 @@
-"""Data files, read as blocks of lines for validation, lines for repair, and dialogues for everything else.
+"""Reader of data files: blocks of lines for validation, lines for repair, dialogues for everything else.
 
-Never more than a block of lines is in memory.
+At most one block of lines is in memory.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MAX_LINE_BYTES = 64 * 2**20
 
 
 def check_source(source: str, *, is_read_again: bool = False) -> None:
-    """Raise `UsageError` where ``source`` cannot be opened, or can be read only once though it ``is_read_again``."""
+    """Raise `UsageError` if ``source`` cannot be opened, or can be read only once although it ``is_read_again``."""
     if source == STDIN:
         return
     path = Path(source)
@@ -51,7 +51,7 @@ def check_source(source: str, *, is_read_again: bool = False) -> None:
             f"{source} is {kind}, and this data is read more than once",
             hint=f"write it to a file first: {command} > data.jsonl",
         )
-    # Not by opening it: the writer of a named pipe would take that for its reader.
+    # Not by opening it: the writer of a named pipe would mistake that for its reader.
     if not os.access(path, os.R_OK):
         raise UsageError(f"{source} cannot be read: permission denied", hint=f"chmod +r {typeable(source)}")
 
@@ -62,10 +62,10 @@ def read_dialogues(
     omissions: Sequence[Omissions] | None = None,
     open_raw: OpenRaw | None = None,
 ) -> Generator[Dialogue, None, None]:
-    """Yield every dialogue of the files in order; raises `DataError` at the first line that is not one.
+    """Yield every dialogue of the files in order; raises `DataError` at the first line that is not a dialogue.
 
-    A dialogue that the data itself excludes from training is left out. ``omissions``, one for each file, count such
-    dialogues and everything else that is not trained on.
+    Dialogues that the data excludes from training are left out. ``omissions``, one for each file, count them and
+    everything else that is not trained on.
     """
     for path, left_out in zip(paths, omissions or [Omissions() for _ in paths], strict=True):
         for number, raw in iter_lines(path, open_raw=open_raw):
@@ -101,8 +101,8 @@ def iter_blocks(
 ) -> Iterator[Block]:
     """Yield the lines that are not blank, about `BUFFER_BYTES` at a time.
 
-    ``source`` is a path (.gz and .zst are unpacked) or ``-``. What makes a line or the rest of the file unreadable
-    goes to ``found``; a file that cannot be opened raises `UsageError`.
+    ``source`` is a path (.gz and .zst are unpacked) or ``-``. Problems that make a line or the rest of the file
+    unreadable go to ``found``; a file that cannot be opened raises `UsageError`.
     """
     check_source(source)
     number = 0
@@ -132,7 +132,7 @@ def _read_line(raw: bytes, file: str, line: int, data_config: DataConfig) -> Lin
 
 
 def _inner_suffix(source: str) -> str:
-    """The suffix of the text itself: .jsonl of train.jsonl.gz."""
+    """Return the suffix of the unpacked text: .jsonl of train.jsonl.gz."""
     suffixes = [suffix.lower() for suffix in Path(source).suffixes]
     return next((suffix for suffix in reversed(suffixes) if suffix not in (".gz", ".zst")), "")
 

@@ -1,4 +1,4 @@
-"""Files that are not JSON Lines, recognised by their first bytes before `reader` reads a line."""
+"""Recognition of files that are not JSON Lines, by their first bytes."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _OPEN_ENDS = (b",", b"[", b"{", b":")
 _NUM_LINES = 5
 _DELIMITERS = (("\t", "tab"), (",", "comma"), (";", "semicolon"), ("|", "bar"))
-# What a line of JSON begins with, or is. Single quotes and round brackets are Python's, and named so line by line.
+# The start of a line of JSON, or a whole one. Single quotes and round brackets are Python's; lines report them.
 _JSON_LINE = re.compile(rb"(?:\xef\xbb\xbf)?(?:[\[{\"'(,\]}]|(?:-?[0-9.]+(?:[eE][-+]?[0-9]+)?|[A-Za-z]+|-Infinity)\Z)")
 
 
 def recognise_compression(head: bytes, suffix: str) -> Problem | None:
-    """The problem where the first bytes of a file on disk contradict its name; None where they do not."""
+    """Return the problem if the first bytes of a file on disk contradict its name; None if they do not."""
     for magic, name, right_suffix in _COMPRESSED:
         if suffix == right_suffix and head and not head.startswith(magic):
             return Problem("wrong-compression", f"the name ends in {suffix}, the content is not {name}")
@@ -45,7 +45,7 @@ def recognise_compression(head: bytes, suffix: str) -> Problem | None:
 
 
 def recognise_content(head: bytes, suffix: str) -> Problem | None:
-    """The problem where text that begins with ``head`` cannot be JSON Lines; None where each line is to be read."""
+    """Return the problem if text that begins with ``head`` cannot be JSON Lines; None if it may be."""
     for magic, name in _BINARY:
         if head.startswith(magic):
             return Problem("binary-file", f"this is {name}")
@@ -66,7 +66,7 @@ def recognise_content(head: bytes, suffix: str) -> Problem | None:
 
 
 def _recognise_spread_json(lines: list[bytes]) -> Problem | None:
-    """One JSON value over several lines: no line of JSON Lines ends in a comma, a colon or an opening bracket."""
+    """Recognise a JSON value over several lines: no line of JSON Lines ends in a comma, colon or opening bracket."""
     if len(lines) < 2 or not lines[0].startswith((b"[", b"{")) or not lines[0].endswith(_OPEN_ENDS):
         return None
     if lines[0] not in (b"[", b"{") and not lines[1].startswith((b" ", b"\t")) and not lines[1].endswith(_OPEN_ENDS):
@@ -96,7 +96,7 @@ def _table(what: str, header: bytes) -> Problem:
 
 
 def _recognise_text(lines: list[bytes]) -> Problem | None:
-    """Sentences, XML, YAML, the answer of a server: no line looks like JSON."""
+    """Recognise sentences, XML, YAML or the error page of a server: no line looks like JSON."""
     if not lines or any(_JSON_LINE.match(line) for line in lines) or not _is_utf8(lines[0]):
         return None
     what = "XML" if lines[0].startswith(b"<?xml") else "plain text"

@@ -1,4 +1,4 @@
-"""References of generated replies: the turn of a dialogue that a reply is scored against, and a choice of dialogues."""
+"""Reference replies: the turn of a dialogue that a reply is scored against, and a random choice of dialogues."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from convo_cli.data.dialogue import Dialogue, Turn
 
 
 def reference_index(turns: Sequence[Turn]) -> int | None:
-    """The last assistant turn that answers something and that the data does not exclude; None where there is none."""
+    """Return the index of the last assistant turn that answers a turn and that is not excluded; None without one."""
     candidates = [
         k
         for k in range(1, len(turns))
@@ -19,7 +19,7 @@ def reference_index(turns: Sequence[Turn]) -> int | None:
 
 
 def choose_dialogues(dialogues: Iterable[Dialogue], count: int, seed: int) -> list[Dialogue]:
-    """A fixed random choice of dialogues that have a reference, in one pass and bounded memory; 0 reads nothing."""
+    """Choose dialogues with a reference at random, in one pass and bounded memory; a count of 0 reads nothing."""
     if not count:
         return []
     chosen: list[tuple[int, Dialogue]] = []

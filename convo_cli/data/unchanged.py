@@ -1,4 +1,4 @@
-"""Dialogues of files that were hashed before: what is read is hashed again, and a file that differs is refused."""
+"""Reader of dialogues from hashed files: each file is hashed again while it is read, and refused if it changed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from convo_cli.errors import DataError, FileChangedError, UsageError
 
 
 class HashedFile(Protocol):
-    """A file and the hash that it had."""
+    """A file and its earlier hash."""
 
     @property
     def path(self) -> str: ...
@@ -29,10 +29,10 @@ class HashedFile(Protocol):
 def read_unchanged(
     files: Iterable[HashedFile], data_config: DataConfig, omissions: Sequence[Omissions] | None = None
 ) -> Iterator[Iterator[Dialogue]]:
-    """The dialogues of the files; FileChangedError at the end of the block where a file that was read has another hash.
+    """Read the dialogues of the files; FileChangedError at the end of the block if a file that was read has changed.
 
-    ``omissions`` are those of `read_dialogues`. A file that was not read to its end is hashed to its end. A DataError
-    or UsageError in the block gives way to FileChangedError: it may come from a file that was half written.
+    ``omissions`` are those of `read_dialogues`. A file that was not read to its end is still hashed to its end. The
+    FileChangedError replaces a DataError or UsageError of the block, which may come from a half-written file.
     """
     files = tuple(files)
     opened: list[HashingFile] = []
@@ -56,7 +56,7 @@ def read_unchanged(
 
 
 class HashingFile(io.FileIO):
-    """A file that hashes its bytes as they are read, from the first one on."""
+    """A file that hashes its bytes while they are read."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
@@ -70,7 +70,7 @@ class HashingFile(io.FileIO):
         return size
 
     def sha256(self) -> str:
-        """SHA-256 of what was read, and of the rest of the file where its end was not reached."""
+        """Return the SHA-256 of the whole file; the rest of it is read first if the end was not reached."""
         block = bytearray(BUFFER_BYTES)
         while not self._is_at_end:
             self.readinto(block)
@@ -78,7 +78,7 @@ class HashingFile(io.FileIO):
 
 
 def _require_unchanged(files: Iterable[HashedFile], opened: Iterable[HashingFile]) -> None:
-    """Raise FileChangedError for the first of the opened files, which are the first of ``files``, that differs."""
+    """Raise FileChangedError for the first opened file that differs; the opened files are the first of ``files``."""
     for file, raw in zip(files, opened, strict=False):
         try:
             read = raw.sha256()

@@ -1,4 +1,4 @@
-"""Reader of a block of lines: `bulk` reads the good lines together, `exact` each of the others."""
+"""Reader of a block of lines: `bulk` reads the good lines together, `exact` reads each of the others."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from convo_cli.data.shapes.unread import measured
 
 
 class BlockReader:
-    """Reads blocks of any files; what it finds in one depends on no other."""
+    """Reads blocks of any file; the result for a block does not depend on other blocks."""
 
     def __init__(self, rules: LineRules, max_problems: int) -> None:
         self._rules = rules
-        self._max_kept = max(1, max_problems)  # the first of each code says where the report lists it
+        self._max_kept = max(1, max_problems)  # at least one, because the report is ordered by the first of each code
         self._bulk = BulkReader(rules)
 
     def read(self, data: bytes) -> BlockStatistics:
@@ -33,7 +33,7 @@ class BlockReader:
         return found
 
     def _read_others(self, lines: list[bytes], found: BlockStatistics) -> None:
-        """Read each line exactly that is not among the dialogues yet."""
+        """Read each line that the bulk reader left out with the exact reader."""
         num_found: Counter[str] = Counter()
         joined: list[str] = []
 

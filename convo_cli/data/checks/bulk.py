@@ -1,8 +1,8 @@
-"""The good lines of a block, read together: lines in which nothing is wrong or suspicious.
+"""Bulk reader of the good lines of a block: those in which nothing is wrong or suspicious.
 
-The form of a line is its JSON without what its texts say. The exact reader judges one line of each form, with made-up
-texts; of all others only the texts are looked at. A line that raises any doubt is left to the exact reader, so nothing
-here reports a problem.
+The form of a line is its JSON without the content of its texts. The exact reader judges one line of each form, with
+placeholder texts; for all other lines of a good form only the texts are searched. Every doubtful line is left to the
+exact reader, so this module reports no problems.
 """
 
 from __future__ import annotations
@@ -33,51 +33,51 @@ from convo_cli.data.strict_json.decoder import UNREADABLE, may_hold_control, may
 _SPEAKER_KEYS = frozenset(SPEAKER_KEYS)
 _UNKNOWN = cast(None, object())
 _MAX_FORM_BYTES = 2**23
-"""Length of all lines whose form is kept, which limits the memory."""
+"""Total length of the lines whose forms are kept; it bounds the memory."""
 
 
 class _Form(msgspec.Struct, eq=False):
-    """What all lines of one form have in common."""
+    """Properties that all lines of one form share."""
 
     skeleton: Skeleton
     num_keys: int
     is_text: list[bool]
-    """Of each string: whether it is the text of a turn."""
+    """For each string: True if it is the text of a turn."""
     unread: list[tuple[int, str]]
-    """Which of the strings stand under keys that are not read, and the key of each."""
+    """Strings under keys that are not read: the index of each string, and its key."""
 
 
 class _Line(NamedTuple):
     number: int
-    """Which it is, from 0."""
+    """Index of the line in its block, from 0."""
     form: _Form
     texts: str
-    """Of its turns, joined by separators."""
+    """The texts of its turns, joined by separators."""
     strings: list[str]
-    """All of them, as `_take_strings` found them."""
+    """All strings of the line, in the order of `_take_strings`."""
 
 
 class BulkReader:
-    """Reads blocks of lines; the forms found in one block make the next faster."""
+    """Reads blocks of lines; forms found in one block speed up the next."""
 
     def __init__(self, rules: LineRules) -> None:
         self._rules = rules
         self._forms: dict[Any, _Form | None] = {}
-        """None for a form whose lines the exact reader has to read."""
+        """None for a form whose lines need the exact reader."""
         self._num_form_bytes = 0
         self._is_plain = np.zeros(0x110000, np.bool_)
 
     def read(self, data: bytes) -> BlockStatistics:
-        """Return the statistics of the lines that are surely good; ``data`` is whole lines."""
+        """Return the statistics of the lines that are certainly good; ``data`` consists of whole lines."""
         good = BlockStatistics()
         lines = list(self._readable(data))
-        # Apart, because one wide character would make every step on the texts of a whole block slower.
+        # Separately, because a single wide character would slow down every operation on the texts of the whole block.
         for is_ascii in (True, False):
             self._add(good, [line for line in lines if line.texts.isascii() is is_ascii])
         return good
 
     def _readable(self, data: bytes) -> Iterator[_Line]:
-        """The lines of a form that is good."""
+        """Yield the lines with a good form."""
         may_hold_controls = may_hold_control(data)
         for number, line in enumerate(data.split(b"\n")[:-1]):
             if len(line) > LONG_UTTERANCE_BYTES or (may_hold_controls and may_hold_control(line)):
@@ -99,7 +99,7 @@ class BulkReader:
             yield _Line(number, form, texts, strings)
 
     def _add(self, good: BlockStatistics, lines: list[_Line]) -> None:
-        """Add the lines whose texts are surely not suspicious and hold no reasoning."""
+        """Add the lines whose texts are certainly not suspicious and hold no reasoning."""
         together = SEPARATOR.join([line.texts for line in lines])
         counts = count_beyond_ascii(together)
         notable = self._notable(counts)
@@ -123,7 +123,7 @@ class BulkReader:
                 good.add_unread(key, 1, counted_length(strings[place], said))
 
     def _notable(self, counts: NDArray[np.intp]) -> str:
-        """The characters that may be suspicious or are not as in normalised text."""
+        """Return the characters that may be suspicious or that normalisation changes."""
         codes = np.flatnonzero(counts)
         unknown = list(map(chr, codes[~self._is_plain[codes]].tolist()))
         notable = "".join(char for char in unknown if fold(char) != char or may_be_suspicious(char))
@@ -132,7 +132,7 @@ class BulkReader:
         return notable
 
     def _judge(self, value: Any, structure: Any, num_bytes: int) -> _Form | None:
-        """Have the exact reader read the value with made-up texts."""
+        """Have the exact reader judge the form of a value, and remember the result while memory allows."""
         self._num_form_bytes += num_bytes
         if self._num_form_bytes > _MAX_FORM_BYTES:
             return None
@@ -148,7 +148,7 @@ class BulkReader:
             return None
         skeleton, (turns, unread) = reading
         texts = [turn.text for _, turn in turns]
-        # A text may be put together of several strings, and the system turn may be written last.
+        # A turn's text may combine several strings, and the system turn may come last: both need the exact reader.
         if [text for text in made_up if text in set(texts)] != texts or skeleton.is_excluded or skeleton.num_reasoning:
             return None
         key_of = {text: key for _, key, item in unread for text in texts_in(item)}
@@ -160,10 +160,10 @@ class BulkReader:
 
 
 def _doubtful(lines: list[_Line], together: str, characters: str) -> set[int]:
-    """Which lines hold reasoning, or may be suspicious."""
+    """Return the indices of the lines that hold reasoning or may be suspicious."""
     ends = list(accumulate(len(line.texts) + 1 for line in lines))
     doubtful = {bisect_right(ends, place) for place in suspicious_places(together, characters)}
-    # A text may be suspicious only beside the dialogue before.
+    # Some texts look suspicious only next to the previous dialogue, so each of these lines is searched alone.
     doubtful = {
         index for index in doubtful if next(suspicious_places(lines[index].texts, characters), None) is not None
     }
@@ -173,10 +173,10 @@ def _doubtful(lines: list[_Line], together: str, characters: str) -> set[int]:
 
 
 def _take_strings(value: Any, strings: list[str], key: str = "") -> Any:
-    """Return the structure of a value, which is all that decides how it is read; append its other strings."""
+    """Return the structure of a value: everything that affects how it is read. Append its other strings."""
     kind: Any = type(value)
     if kind is dict:
-        # All keys, then the names of speakers alone, and what else decides with its key.
+        # All keys, then speaker names without their keys, and everything else that matters with its key.
         parts: list[Any] = [*value]
         for key, item in value.items():
             if type(item) is not str:
@@ -203,7 +203,7 @@ def _take_strings(value: Any, strings: list[str], key: str = "") -> Any:
 
 
 def _with_made_up(value: Any, made_up: list[str], key: str = "") -> Any:
-    """The value with each string that `_take_strings` takes replaced by one that says nothing."""
+    """Return the value with each string that `_take_strings` takes replaced by a placeholder."""
     if isinstance(value, dict):
         return {key: _with_made_up(item, made_up, key) if item != "" else "" for key, item in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Characters of many texts at once: how often each occurs, and the share of each writing system."""
+"""Character counts of many texts at once, and the share of each writing system."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def count_ascii_letters(text: str) -> int:
 
 
 def count_beyond_ascii(text: str) -> NDArray[np.intp]:
-    """How often each code point beyond ASCII occurs, up to the largest one that does."""
+    """Return how often each code point beyond ASCII occurs, up to the largest one that does."""
     if text.isascii():
         return np.empty(0, np.intp)
-    # Most characters are ASCII, and deleting those from the bytes is faster than anything that is done with each.
+    # Most characters are ASCII, and deleting their bytes is faster than any operation on each character.
     beyond = text.encode().translate(None, _ASCII).decode()
     return np.bincount(np.frombuffer(beyond.encode("utf-32-le"), "<u4"))
 
@@ -39,7 +39,7 @@ def scripts(num_ascii_letters: int, num_beyond_ascii: NDArray[np.int64]) -> dict
 
 
 def _script(letter: str) -> str:
-    """The writing system of a letter, from its Unicode name: LATIN SMALL LETTER A, HALFWIDTH KATAKANA LETTER A."""
+    """Return the script of a letter from its Unicode name: LATIN SMALL LETTER A, HALFWIDTH KATAKANA LETTER A."""
     words = unicodedata.name(letter, "OTHER").split()
     first = words[1] if words[0] in ("FULLWIDTH", "HALFWIDTH") and len(words) > 1 else words[0]
     return _SCRIPTS.get(first, first.capitalize())

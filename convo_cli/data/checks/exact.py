@@ -1,6 +1,6 @@
-"""The exact reader of one line, which finds everything that is wrong or suspicious in it.
+"""Exact reader of one line: it reports everything that is wrong or suspicious.
 
-It reads the lines that `bulk` has a doubt about, and one line of each form for `bulk`.
+It reads the lines that `bulk` leaves out, and judges one line of each form for `bulk`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class LineRules(NamedTuple):
-    """Settings by which a line is judged."""
+    """The settings that decide which problems a line has."""
 
     data_config: DataConfig
     train_on: TrainOn
@@ -30,7 +30,7 @@ class LineRules(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Skeleton:
-    """Description of a dialogue without its texts."""
+    """A dialogue without its texts: what the statistics count."""
 
     shape: str
     roles: tuple[Role, ...]
@@ -44,16 +44,16 @@ class Skeleton:
 
 
 def read_line(raw: bytes, rules: LineRules, found: ProblemSink) -> tuple[Skeleton, LineReading] | None:
-    """Read one line and report everything wrong or suspicious in it; None where it is not a dialogue.
+    """Read one line and report everything wrong or suspicious in it; None if it is not a dialogue.
 
-    For a dialogue that the data excludes from training nothing else is reported.
+    A dialogue that the data excludes from training is only read; its other problems are not reported.
     """
     value = decode(raw, found)
     return None if value is msgspec.UNSET else read_decoded(value, rules, found)
 
 
 def read_decoded(value: Any, rules: LineRules, found: ProblemSink) -> tuple[Skeleton, LineReading] | None:
-    """Do the same for the value of a line."""
+    """Do the same for the decoded value of a line."""
     reading = read_value(value, rules.data_config, found)
     if reading is None:
         return None

@@ -1,4 +1,4 @@
-"""Problems of each code: how many there are, and the first few of them."""
+"""A tally of problems by code: the number of each, and the first few."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from convo_cli.data.problems import KINDS, Problem, Severity
 
 @dataclass(frozen=True, slots=True)
 class ProblemGroup:
-    """All problems of one code in one file: how many there are, and the first of them."""
+    """All problems of one code in one file: their number, and the first few."""
 
     code: str
     severity: Severity
@@ -41,7 +41,7 @@ class ProblemTally:
         self._counts[code] += number
 
     def groups(self) -> list[ProblemGroup]:
-        """The problems of each code, in the order in which the codes were first met."""
+        """Return the problems of each code, in the order in which the codes first occurred."""
         return [
             ProblemGroup(code, KINDS[code].severity, KINDS[code].hint, count, tuple(self._listed.get(code, ())))
             for code, count in self._counts.items()

@@ -1,4 +1,4 @@
-"""The report of a validation, as values: `statistics` makes them, `convo_cli.cli` renders them."""
+"""The report of a validation as dataclasses: `statistics` fills them, `cli/views` renders them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """How many values lie between ``low`` and ``high``, both included."""
+    """The number of values from ``low`` to ``high``, both included."""
 
     low: int
     high: int
@@ -25,7 +25,7 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """How a number differs from dialogue to dialogue; the buckets double in width and leave no gap."""
+    """The distribution of a number over dialogues; the buckets double in width and leave no gap."""
 
     min: int
     median: float
@@ -36,7 +36,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class FileReport:
-    """One file. Characters are those of the texts, without the JSON around them."""
+    """The report of one file. Characters are those of the texts, without the JSON around them."""
 
     file: str
     num_lines: int
@@ -52,7 +52,7 @@ class FileReport:
     num_reasoning_turns: int
     """Turns with reasoning."""
     reasoning: Reasoning | None
-    """Whether the reasoning is kept or dropped."""
+    """The setting that keeps or drops reasoning; None if it is not set."""
     num_characters: int
     shapes: Mapping[str, int]
     """Dialogues by the JSON shape of their line."""
@@ -64,11 +64,11 @@ class FileReport:
     """Share of the letters that are Latin, Hangul, Kana, Han and so on; the largest first."""
     num_ending_on_user: int
     num_with_same_role_in_a_row: int
-    """Dialogues in which somebody has two turns in a row."""
+    """Dialogues in which one speaker has two turns in a row."""
     num_one_turn: int
     num_without_assistant: int
     num_duplicates: int
-    """Dialogues that repeat an earlier one of the file but for case, width and white space, whoever speaks."""
+    """Dialogues that repeat an earlier one of the file, ignoring case, width, white space and speakers."""
     problem_groups: tuple[ProblemGroup, ...]
     """Errors first, then warnings."""
 
@@ -107,7 +107,7 @@ class DataReport:
 
     @property
     def is_trainable(self) -> bool:
-        """Whether there is no error; a file in which nobody is the assistant counts as one."""
+        """Return whether there is no error; a file without an assistant turn counts as an error."""
         return self.num_errors == 0
 
 

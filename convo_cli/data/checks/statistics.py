@@ -1,6 +1,6 @@
 """Statistics of one data file: counters, the first few problems of each code, and 16 bytes for each dialogue.
 
-The blocks of a file are added in their order; only a whole file has duplicates, leaks and texts that are not read.
+Blocks are added in file order. Duplicates, leaks and texts that are not read are known only at the end of the file.
 """
 
 from __future__ import annotations
@@ -33,33 +33,33 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class BlockStatistics:
-    """What a block of lines adds, told without what other blocks hold, so that any process can read it.
+    """The statistics of one block, independent of other blocks, so that any process can compute them.
 
-    Lines are counted from 0, the first of the block.
+    Lines are counted from 0 within the block.
     """
 
     dialogues: list[int] = field(default_factory=list)
-    """Lines that are a dialogue to train on, in no order."""
+    """Lines that hold a dialogue to train on, in no particular order."""
     fingerprints: list[int] = field(default_factory=list)
-    """Of each dialogue."""
+    """The fingerprint of each dialogue."""
     num_characters: list[int] = field(default_factory=list)
-    """Of the texts of each dialogue."""
+    """Characters in the texts of each dialogue."""
     skeletons: dict[Skeleton, tuple[int, int]] = field(default_factory=dict)
-    """The first line and the number of dialogues with each."""
+    """The first line and the number of dialogues with each skeleton."""
     unread: dict[str, UnreadTexts] = field(default_factory=dict)
     """The texts under each key that is not read."""
     excluded: list[int] = field(default_factory=list)
     """Lines that the data excludes from training."""
     num_ascii_letters: int = 0
     beyond_ascii: list[tuple[NDArray[np.intp], NDArray[np.intp]]] = field(default_factory=list)
-    """Code points, each once, and how often each occurs; the pairs add up."""
+    """Pairs of code points and their counts; each code point occurs once in a pair, and the pairs are summed."""
     problems: list[tuple[int, Problem]] = field(default_factory=list)
-    """The first few of each code, with their lines, which the problems themselves do not name."""
+    """The first few problems of each code, each with its line (the problem itself has none yet)."""
     num_more_problems: Counter[str] = field(default_factory=Counter)
-    """Problems of each code that are not among these."""
+    """Number of further problems of each code."""
 
     def add_skeleton(self, skeleton: Skeleton, line: int, count: int = 1) -> None:
-        """Add dialogues with this skeleton, the first of which is on the line."""
+        """Add dialogues with this skeleton; ``line`` is that of the first."""
         first, before = self.skeletons.get(skeleton, (line, 0))
         self.skeletons[skeleton] = min(first, line), before + count
 
@@ -69,7 +69,7 @@ class BlockStatistics:
 
 
 class FileStatistics:
-    """Adds up what the lines of one file are, and what is wrong with them."""
+    """Accumulates the counters and problems of one file."""
 
     def __init__(self, file: str, reasoning: Reasoning | None, max_problems: int) -> None:
         self.file = file
@@ -87,14 +87,14 @@ class FileStatistics:
         self._characters_per_dialogue: Counter[int] = Counter()
         self._num_ascii_letters = 0
         self._num_beyond_ascii = np.zeros(0x110000, np.int64)
-        # Of each dialogue: its line and the hash of its texts. `finish` puts them in order.
+        # The line and the text hash of each dialogue; `finish` sorts them.
         self._line_numbers = array("q")
         self._text_hashes = array("Q")
         self._lines, self._hashes = np.empty(0, np.int64), np.empty(0, np.uint64)
         self._excluded_line = 0
 
     def note(self, problem: Problem, *, is_last: bool = False) -> None:
-        """Count a problem, and list it among the first of its code."""
+        """Count a problem, and list it if it is among the first of its code."""
         self._first_lines.setdefault(problem.code, math.inf if is_last else problem.line)
         self._problems(problem)
 
@@ -122,7 +122,7 @@ class FileStatistics:
         lines = block.lines() if found.problems else []
         for index, group in groupby(found.problems, key=itemgetter(0)):
             line, problems = int(block.numbers[index]), [problem for _, problem in group]
-            # Placing means reading the line again, so it is done where one of them will be listed.
+            # Locating a problem means scanning the line again, so it is done only if one of them will be listed.
             if any(self._problems.is_listing(problem.code) for problem in problems):
                 problems = place_all(problems, self.file, line, lines[index])
             for problem in problems:
@@ -132,7 +132,7 @@ class FileStatistics:
             self._problems.count(code, count)
 
     def _add_skeleton(self, skeleton: Skeleton, line: int, count: int) -> None:
-        """Add so many dialogues, the first of them on the line."""
+        """Add dialogues with this skeleton; ``line`` is that of the first."""
         roles = skeleton.roles
         self._shapes[skeleton.shape] += count
         self._turns_per_dialogue[len(roles)] += count
@@ -153,7 +153,7 @@ class FileStatistics:
         )
 
     def finish(self) -> None:
-        """Add what only the whole file can tell."""
+        """Add the problems and counters that need the whole file."""
         lines = np.frombuffer(self._line_numbers, np.int64)
         order = np.argsort(lines)
         self._lines, self._hashes = lines[order], np.frombuffer(self._text_hashes, np.uint64)[order]
@@ -175,7 +175,7 @@ class FileStatistics:
                 self._note_at(line, Problem("unread-text", texts.describe(key), path))
 
     def find_leak(self, earlier: FileStatistics) -> Leak | None:
-        """Note every dialogue that the earlier file has as well."""
+        """Note every dialogue that is also in the earlier file."""
         shared = np.flatnonzero(np.isin(self._hashes, earlier._hashes))
         if not len(shared):
             return None
@@ -187,7 +187,7 @@ class FileStatistics:
         return Leak(earlier.file, self.file, len(shared), tuple(zip(theirs, ours, strict=True)))
 
     def _note_last(self, code: str, indices: Sequence[int] | NDArray[np.intp], messages: list[str]) -> None:
-        """Count a problem of so many dialogues, the first of which have messages."""
+        """Count a problem at the dialogues of ``indices``; the first of them have messages."""
         for index, message in zip(indices, messages, strict=False):
             self._note_at(int(self._lines[index]), Problem(code, message))
         if len(indices) > len(messages):

@@ -1,4 +1,4 @@
-"""Suspicions about one dialogue: warnings about what is legal but probably a mistake."""
+"""Warnings about one dialogue: suspicious texts and turns, which are legal but probably a mistake."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HEADINGS = frozenset(form(name) for name in _HEADING_NAMES for form in (str.lowe
 _WHOLE_TEXTS = HEADINGS | SUSPICIOUS_TEXTS
 
 _NUMBER = re.compile(r"[-+]?[0-9]+(?:[.,][0-9]+)?")
-# A comma is also a separator: "1,5" is one number or two. A repeat takes 380 bytes of memory, so they are limited.
+# A comma is also a separator: "1,5" is one number or two. Each repeat takes 380 bytes of memory, so they are limited.
 _NUMBERS = re.compile(r"[-+]?[0-9]+(?:\.[0-9]+)?(?:[ \t,;|]+[-+]?[0-9]+(?:\.[0-9]+)?){0,999}")
 _LETTER = re.compile("[A-Z]: ")
 _NUMBERS_OR_LETTER = re.compile(rf"\0(?:{_NUMBERS.pattern}(?=\0)|{_LETTER.pattern})")
@@ -39,11 +39,11 @@ _LABEL = re.compile("[0-9]")
 
 
 def suspicious_places(texts: str, characters: str) -> Iterator[int]:
-    """Yield a place in every text in which `suspect_turns` may find something, in no order.
+    """Yield a place in every text in which `suspect_turns` may find something, in no particular order.
 
-    ``texts`` are those of any number of dialogues, as turns hold them, joined by NULs; ``characters`` holds all their
-    characters beyond ASCII that `may_be_suspicious`. What counting tells is left out: dialogues of one turn or of more
-    than `LONG_DIALOGUE_TURNS`, and texts of more than `LONG_UTTERANCE_BYTES`.
+    ``texts`` are the texts of any number of dialogues, joined by NULs; ``characters`` holds their characters beyond
+    ASCII for which `may_be_suspicious` is true. Problems of size are left out: dialogues of one turn or of more than
+    `LONG_DIALOGUE_TURNS`, and texts of more than `LONG_UTTERANCE_BYTES`.
     """
     each = texts.split(SEPARATOR)
     repeated = compress(each, map(eq, each, islice(each, 1, None)))
@@ -53,7 +53,7 @@ def suspicious_places(texts: str, characters: str) -> Iterator[int]:
             if text in _WHOLE_TEXTS or (text == before and len(text) >= LONG_REPEAT_CHARACTERS):
                 yield place
             place, before = place + len(text) + 1, text
-    # A match begins at the NUL before a text, which is where the text begins without the first of the added NULs.
+    # A match begins at the NUL before a text. One NUL is added in front, so that is the index of the text in ``texts``.
     yield from (match.start() for match in _NUMBERS_OR_LETTER.finditer(f"\0{texts}\0"))
     yield from spot_places(texts, characters)
 
@@ -84,7 +84,7 @@ def _suspect_dialogue(spoken: Sequence[tuple[str, str]]) -> Iterator[Problem]:
         if not _is_counting(texts):
             yield Problem("label-row", "the dialogue is nothing but numbers")
     else:
-        for path, text in [*spoken[:1], *spoken[1:][-1:]]:  # in the middle it may be an answer
+        for path, text in [*spoken[:1], *spoken[1:][-1:]]:  # in the middle, the name may be an answer
             if _is_row_of(len(texts) - 1, text):
                 yield Problem("label-row", "the text is a row of labels, one for each of the other turns", path)
     if all(map(_LETTER.match, texts)) and len({text[0] for text in texts}) > 1:
@@ -95,14 +95,14 @@ def _suspect_dialogue(spoken: Sequence[tuple[str, str]]) -> Iterator[Problem]:
 
 
 def _is_row_of(number: int, text: str) -> bool:
-    """Whether the text is so many digits, such as the acts or the emotions of the other turns, and no counting."""
+    """Return whether the text is a row of ``number`` labels, such as dialogue acts, and does not merely count."""
     labels = _BETWEEN_LABELS.split(text)
     is_row = len(labels) == number > 1 and all(map(_LABEL.fullmatch, labels))
     return is_row and not _is_counting(labels)
 
 
 def _is_counting(texts: Sequence[str]) -> bool:
-    """Whether each text is a number, one away from the one before, or all equally far from it: 10, 8, 6."""
+    """Return whether the texts are numbers with a step of 1, or with a constant step: 10, 8, 6."""
     if not all(map(_NUMBER.fullmatch, texts)):
         return False
     numbers = [float(text.replace(",", ".")) for text in texts]

@@ -1,6 +1,6 @@
-"""Suspicious spots inside one text, as patterns that search many texts at once: legal, but probably a mistake.
+"""Patterns of suspicious spots inside texts, which can search many texts at once.
 
-`suspicions` reports what they find, `repair` removes some of it.
+`suspicions` reports what they find; `repair` removes some of it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MISSING = frozenset(
 )
 _ACTIONS = frozenset({"Submit-Deal", "Accept-Deal", "Reject-Deal", "Walk-Away"})
 SUSPICIOUS_TEXTS = _MISSING | _ACTIONS
-"""Suspicious as the whole of a text."""
+"""Texts that are suspicious if nothing else is in the turn."""
 
 SPEAKERS = ("user", "human", "assistant", "chatbot", "bot", "customer", "agent", "speaker", "person")
 """Names that suspicious texts begin with, in small letters."""
@@ -27,7 +27,7 @@ SPEAKERS = ("user", "human", "assistant", "chatbot", "bot", "customer", "agent",
 _FORMS = [form(name) for name in SPEAKERS for form in (str.lower, str.capitalize, str.upper)]
 # The groups of every pattern are named after the codes.
 _SUSPICIOUS_BEGINNING = re.compile(
-    # Where more lines begin with a name and a colon, the text is a form or a scene that somebody wrote.
+    # If more lines begin with a name and a colon, the text is a form or a scene, so it is fine.
     rf"\0(?:(?P<speaker_prefix>(?:[AB]::|(?:{'|'.join(_FORMS)})(?: ?[0-9A-Z])? ?:(?=\s))"
     r"(?![^\0]*\n[ \t]*[A-Za-z][A-Za-z0-9 ]{0,20}:))"
     r"|(?P<encoded_value>[\[\s]*\{\s*[\"'](?:role|from|speaker)[\"']\s*:\s*[\"'](?i:user|human|assistant|gpt|bot|system)"
@@ -42,10 +42,10 @@ _SUSPICIOUS_MARKUP = re.compile(
     r"|(?P<escape_sequence>\\u[0-9A-Fa-f]{4}|\\(?:[\"']|n\\n|r\\n)|\\n(?<=[\w.!?,;)]\\n)(?=[A-Z0-9*-]))"
     r"|(?P<subword_mark>\u2581|\u0120(?<=[a-z.,!?]\u0120)|##(?<=\w ##)[a-z])"
 )
-# What stands between backticks is talked about.
+# Text between backticks is quoted on purpose.
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
 
-# Joiners (U+200C, U+200D) belong into emoji and into Persian and Indic words, so they are suspicious only at the start
+# Joiners (U+200C, U+200D) belong in emoji and in Persian and Indic words, so they are suspicious only at the start
 # or after ASCII; tag characters spell flags (U+1F3F4). Mojibake is UTF-8 read as Windows-1252 or Latin-1: a lead byte
 # of two and its trail byte (alone only where the pair is nothing that stands together), of three twice in a row, a
 # curly quote, a byte order mark, an emoji; UTF-8 read as Windows-1251 or Shift-JIS; CP949 or Windows-1251 read as
@@ -66,7 +66,7 @@ _SUSPICIOUS_CHARACTER = re.compile(
     "|(?P<private_use>[\ue000-\uf8ff\ufdd0-\ufdef\ufffe\uffff\U000f0000-\U0010ffff])"
 )
 
-# Where the three can match at all. They try every branch at every place; these find the few places worth it.
+# Places where the three patterns above can match at all: trying every branch at every character would be slow.
 _BEGINNINGS = re.compile(rf"\0(?:[A-Za-z](?:{'|'.join(sorted({form[1:] for form in _FORMS}))}|::)|[\[{{]|array|b[\"'])")
 _MARKUP_SIGNS = "&<\\[#_\u2581\u0120"
 MARKUP_PLACES = re.compile(f"[{re.escape(_MARKUP_SIGNS)}]")
@@ -77,7 +77,7 @@ _SUSPICIOUS_OR_LEAD = re.compile(
     "\uffa0\ufffd-\uffff\U000e0000-\U000e007f\U000f0000-\U0010ffff]"
 )
 CHARACTER_PLACES = re.compile(f"{_SUSPICIOUS_OR_LEAD.pattern}(?:(?<![{_LEADS}])|(?=[^\\x00-\\x7f]))")
-"""Where suspicious characters may begin; a lead byte of mojibake is an honest letter where ASCII follows."""
+"""Where suspicious characters may begin; a lead byte of mojibake is an ordinary letter if ASCII follows."""
 
 _MESSAGES = {
     "null-text": "the text is {}",
@@ -98,14 +98,14 @@ _MESSAGES = {
 
 
 def may_be_suspicious(char: str) -> bool:
-    """Whether suspicious characters may begin with this one, which is beyond ASCII."""
+    """Return whether a suspicious sequence may begin with this character, which is beyond ASCII."""
     return _SUSPICIOUS_OR_LEAD.match(char) is not None
 
 
 def spot_places(texts: str, characters: str) -> Iterator[int]:
-    """Yield a place in every text in which `suspicious_spots` finds something, but for `SUSPICIOUS_TEXTS`.
+    """Yield a place in every text in which `suspicious_spots` finds something, except for `SUSPICIOUS_TEXTS`.
 
-    ``texts`` are joined by NULs; ``characters`` holds all their characters beyond ASCII that `may_be_suspicious`.
+    ``texts`` are joined by NULs; ``characters`` holds their characters beyond ASCII for which `may_be_suspicious`.
     """
     yield from (match.start() for match in _matches_at(_BEGINNINGS, _SUSPICIOUS_BEGINNING, f"\0{texts}\0"))
     for sign in _MARKUP_SIGNS:
@@ -135,15 +135,15 @@ def suspicious_spots(text: str) -> Iterator[tuple[str, str]]:
 
 
 def without_invisible_characters(text: str) -> str:
-    """The text without what `suspicious_spots` calls invisible, turned in direction, or a control character.
+    """Remove invisible characters, changes of direction and control characters, as `suspicious_spots` finds them.
 
-    Controls between U+0080 and U+009F become what they stand for in Windows-1252, U+2028 and U+2029 a newline.
+    Controls from U+0080 to U+009F become their Windows-1252 characters; U+2028 and U+2029 become a newline.
     """
     return _SUSPICIOUS_CHARACTER.sub(_visible, text)
 
 
 def without_entities(text: str) -> str:
-    """The text with its HTML entities decoded, but for those between backticks."""
+    """Decode the HTML entities of a text, except those between backticks."""
     parts = re.split(f"({_CODE.pattern})", text, flags=_CODE.flags)
     parts[::2] = [_ENTITY.sub(_decoded, part) for part in parts[::2]]
     return "".join(parts)

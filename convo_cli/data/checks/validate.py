@@ -1,7 +1,7 @@
-"""Reads data files as training would and reports on all of them instead of stopping at the first problem.
+"""Validation of data files: they are read as in training, and all problems are reported instead of the first.
 
-A block of lines at a time: `reader` cuts it, `block_reader` reads it, in this process or in one of the `workers`,
-`statistics` adds it to those before it, in the order of the file, and makes a `report` of all.
+`reader` cuts a file into blocks of lines, `block_reader` reads each block in this process or in one of the `workers`,
+and `statistics` adds up the blocks in file order and makes the `report`.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from convo_cli.data.checks.workers import Workers
 
 MAX_PROBLEMS = 5
-"""Problems listed of each code and file; all are counted."""
+"""Problems listed for each code and file; all are counted."""
 PARALLEL_BYTES = 32 * 2**20
-"""Workers start for a file of this size, or once so much has been read: below it they take longer than they save."""
+"""Workers start for a file of this size, or once this much has been read; below it they cost more than they save."""
 
 _MAX_SENT_BYTES = 2**20
-"""A longer block is one long line: read in this process, it takes its memory once."""
+"""A longer block is one long line; it is read in this process, so that it is in memory only once."""
 _PROGRESS_BYTES = 2**20
 
 
@@ -51,7 +51,7 @@ def validate_files(
 ) -> DataReport:
     """Check every line of every file, and the files against each other.
 
-    A dialogue with nothing to learn under ``train_on`` is an error. ``max_problems`` limits the problems listed of
+    A dialogue without a target under ``train_on`` is an error. ``max_problems`` limits the problems listed for
     each code and file. A file that cannot be opened raises `UsageError` before anything is read.
     """
     for path in paths:
@@ -89,7 +89,7 @@ def _read(statistics: FileStatistics, readers: _Readers, emit: Emit) -> None:
 
 
 class _Readers:
-    """Reads the blocks of files, of large ones by workers; what they find comes in the order of the file."""
+    """Reads blocks, those of large files in workers; the results come in file order."""
 
     def __init__(self, rules: LineRules, max_problems: int) -> None:
         self._rules = rules
@@ -100,7 +100,7 @@ class _Readers:
         self._num_read = 0
 
     def read(self, file: str, num_bytes: int) -> Iterator[Problem | tuple[Block, BlockStatistics]]:
-        """Yield each block with its statistics, and what is wrong with the lines as such."""
+        """Yield each block with its statistics, and the problems of lines that are in no block (too long, blank)."""
         if num_bytes >= PARALLEL_BYTES:
             self._start()
         waiting: deque[Problem | tuple[Block, BlockStatistics | Future[BlockStatistics | None]]] = deque()
@@ -120,7 +120,7 @@ class _Readers:
 
             if (number := min(num_cpus(), MAX_WORKERS)) > 1:
                 self._workers = Workers(self._rules, self._max_problems, number)
-                self._max_waiting = 2 * number + 2  # so that no worker has to wait for its next block
+                self._max_waiting = 2 * number + 2  # so that no worker waits for its next block
 
     def _begin(self, data: bytes) -> BlockStatistics | Future[BlockStatistics | None]:
         self._num_read += len(data)

@@ -1,6 +1,6 @@
-"""Processes that read blocks of large files, so that all CPUs work.
+"""Worker processes that read blocks of large files on all CPUs.
 
-No result depends on them: a block whose worker fails is read in this process, which then meets the same error. A
+Results do not depend on them: a block whose worker fails is read in this process, which then raises the same error. A
 worker ends when its stdin does, so it never outlives the command.
 """
 
@@ -22,8 +22,8 @@ from convo_cli.data.checks.exact import LineRules
 from convo_cli.data.checks.statistics import BlockStatistics
 
 MAX_WORKERS = 8
-"""One process can cut and add up the blocks of about so many."""
-# With the import path of this process, so that a worker finds the same convo and nothing in the working folder.
+"""One process can cut blocks and add up results for about this many workers."""
+# With the import path of this process, so that a worker imports the same convo and nothing from the working folder.
 _START = "import sys; sys.path[:] = sys.argv[1:]; from convo_cli.data.checks.workers import work; work()"
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
@@ -43,10 +43,10 @@ class _Config(NamedTuple):
 
 
 class Workers:
-    """A worker for each CPU; this process talks to each in a thread, for a pipe blocks until the other end reads."""
+    """One worker per CPU; each has a thread here, because writing to a pipe blocks until the other end reads."""
 
     def __init__(self, rules: LineRules, max_problems: int, number: int) -> None:
-        """Start them; where the system allows no more processes or threads, `has_failed` is set."""
+        """Start the workers; if the system allows no more processes or threads, `has_failed` is set."""
         self.has_failed = False
         self._processes: list[subprocess.Popen[bytes]] = []
         self._free = SimpleQueue[subprocess.Popen[bytes]]()
@@ -65,22 +65,22 @@ class Workers:
 
     @property
     def is_ready(self) -> bool:
-        """Whether a worker has started, which takes about 0.2 s, and none has failed."""
+        """Return whether a worker is ready (starting takes about 0.2 s) and none has failed."""
         self._is_ready = self._is_ready or not self._free.empty()
         return self._is_ready and not self.has_failed
 
     def read(self, data: bytes) -> Future[BlockStatistics | None]:
-        """Read whole lines once a worker is free; None where the worker fails."""
+        """Read whole lines as soon as a worker is free; the result is None if the worker fails."""
         return self._threads.submit(lambda: self._ask(self._free.get(), data))
 
     def _ask(self, process: subprocess.Popen[bytes], request: Any) -> Any:
-        """Return the answer of a worker, and mark it as free."""
+        """Send a request to a worker and return its answer; then mark the worker as free."""
         requests, answers = cast(IO[bytes], process.stdin), cast(IO[bytes], process.stdout)
         try:
             pickle.dump(request, requests, protocol=5)
             requests.flush()
             return pickle.load(answers)
-        except Exception:  # noqa: BLE001  (whatever happens, the block is read in this process)
+        except Exception:  # noqa: BLE001  (after any failure the block is read in this process)
             self.has_failed = True
             return None
         finally:
@@ -109,7 +109,7 @@ def _start() -> subprocess.Popen[bytes]:
 
 def work() -> None:
     """Answer requests on stdin until it ends: first the rules, then blocks."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Windows a new session does not keep it away
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Windows a new session does not block Ctrl-C
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
     with suppress(EOFError):
         rules, max_problems = pickle.load(requests)
@@ -122,9 +122,9 @@ def work() -> None:
 
 
 def num_cpus() -> int:
-    """How many CPUs this process may use: its affinity, and the quota of the container."""
+    """Return how many CPUs this process may use, by its affinity and the quota of its container."""
     number = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     with suppress(OSError, ValueError):
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        number = min(number, -(-int(quota) // int(period)))  # "max" is no number
+        number = min(number, -(-int(quota) // int(period)))  # "max" is not a number
     return number

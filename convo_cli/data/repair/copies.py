@@ -1,6 +1,6 @@
-"""Repaired copies of data files: good lines byte for byte, others repaired, and those beyond repair left out.
+"""Repaired copies of data files: good lines are copied byte for byte, others repaired, hopeless ones left out.
 
-One line is in memory at a time; of a file that is one pretty-printed value all of it, up to the limit of a line.
+One line is in memory at a time; a file that is one pretty-printed value counts as one line and its length limit.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ def repair_files(
     emit: Emit = _discard,
     judge: Judge | None = None,
 ) -> RepairReport:
-    """Hand every line that can be trained on to ``write``, each with its line end, whatever file it comes from.
+    """Pass every line that can be trained on to ``write``, with its line end.
 
-    No written line has an error, or is refused by ``judge``. A file that cannot be opened raises `UsageError` before
+    No written line has an error or is refused by ``judge``. A file that cannot be opened raises `UsageError` before
     anything is read.
     """
     for path in paths:
@@ -73,7 +73,7 @@ def _repair_file(path: str, repair: _Repair, emit: Emit) -> None:
 
 
 class _Repair:
-    """Writes lines and counts what was done about each."""
+    """Writes lines and counts what was done with each."""
 
     def __init__(self, write: Callable[[bytes], object], dialogues: DialogueRepair, max_listed: int) -> None:
         self._write = write
@@ -83,7 +83,7 @@ class _Repair:
         self._left_out = ProblemTally(max_listed)
 
     def add_line(self, raw: bytes, file: str, line: int) -> None:
-        """Write the line, or what can be made of it."""
+        """Write the line, as it is or repaired; leave it out if neither is possible."""
         self._counts["lines"] += 1
         problems = self._dialogues.problems(raw, file, line)
         if obstacle(problems) is not None or any(problem.code in REPAIRS for problem in problems):
@@ -92,7 +92,7 @@ class _Repair:
             self._write_unchanged(raw)
 
     def add_spread_value(self, file: str, problem: Problem) -> None:
-        """Write the dialogues of a file that is JSON, but not a value a line; it counts as one line."""
+        """Write the dialogues of a JSON file that does not have one value a line; the file counts as one line."""
         try:
             with open_unpacked(file) as (_, stream):
                 content = stream.read(MAX_LINE_BYTES + 1)
@@ -102,7 +102,7 @@ class _Repair:
         self._add_repaired(content if len(content) <= MAX_LINE_BYTES else b"", [problem])
 
     def add_problem(self, problem: Problem) -> None:
-        """Note what is wrong between the lines or with the whole file."""
+        """Note a problem between lines or of the whole file."""
         (self._repaired if problem.code == "blank-line" else self._left_out)(problem)
 
     def as_report(self) -> RepairReport:
@@ -129,7 +129,7 @@ class _Repair:
         self._write_good(dialogues, next(found_later, None) or obstacle(problems) or problems[0])
 
     def _write_good(self, dialogues: list[RepairedDialogue], problem: Problem) -> None:
-        """Write what is good among the dialogues of a line; ``problem`` is named if none is."""
+        """Write the good dialogues of a line; report ``problem`` if there are none."""
         good = [each for each in dialogues if each.error is None]
         repaired: dict[str, Problem] = {}
         for gone in (gone for each in good for gone in each.repaired):

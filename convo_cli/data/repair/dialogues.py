@@ -1,4 +1,4 @@
-"""One dialogue of a line, checked and repaired: its new line, the problems that are gone, and the error left in it."""
+"""Check and repair of one dialogue: the new line, the repaired problems, and the remaining error."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from convo_cli.data.strict_json.decoder import decode
 from convo_cli.data.strict_json.faults import place_all
 
 Judge: TypeAlias = Callable[[Sequence[Turn]], Problem | None]
-"""Returns the problem for which a config refuses a dialogue that has no error of its own; None where it accepts it."""
+"""Returns the reason why a config refuses an otherwise good dialogue; None if it accepts it."""
 
 _ALL_LABELS = ("label-row", "$")
 
 
 @dataclass(frozen=True, slots=True)
 class RepairedDialogue:
-    """A dialogue after its repair; ``repaired`` are problems that it had before, ``error`` is one that is left."""
+    """A dialogue after its repair; ``repaired`` are the problems that are gone, ``error`` is one that remains."""
 
     line: bytes
     repaired: tuple[Problem, ...]
@@ -45,7 +45,7 @@ class DialogueRepair:
         self._judge = judge
 
     def repair(self, own: str | None, value: Any, counts: Counter[str], first: list[Problem]) -> RepairedDialogue:
-        """Repair one dialogue of a line; ``own`` is its part of the line, where it has one.
+        """Repair one dialogue of a line; ``own`` is its own part of the line, if it has one.
 
         ``counts`` are the line's problems by code, and ``first`` holds the first of each.
         """
@@ -61,7 +61,7 @@ class DialogueRepair:
         return RepairedDialogue(repaired.encode(), repairs, error and replace(error, column=1))
 
     def problems(self, raw: bytes, file: str, line: int) -> list[Problem]:
-        """Return all problems of the line by itself."""
+        """Return all problems of one line alone."""
         problems: list[Problem] = []
         value = decode(raw, problems.append)
         reading = None if value is msgspec.UNSET else read_value(value, self._data_config, problems.append)
@@ -88,5 +88,5 @@ def first_of_each(problems: list[Problem]) -> list[Problem]:
 
 
 def obstacle(problems: list[Problem]) -> Problem | None:
-    """The first problem with which the line cannot be written: an error, or that all of it is labels."""
+    """Return the first problem that keeps the line from being written: an error, or a line of labels alone."""
     return next((each for each in problems if each.severity == "error" or (each.code, each.path) == _ALL_LABELS), None)

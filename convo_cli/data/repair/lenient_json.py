@@ -1,4 +1,4 @@
-"""Values read from a line that is not strict JSON, as far as that needs no guess."""
+"""Lenient reader of lines that are not strict JSON; it accepts only what needs no guess."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ import jsonlines
 from convo_cli.data.shapes.turns import is_array_of_dialogues
 
 MAX_PYTHON_CHARACTERS = 2**20
-"""Longest line that is tried as a Python value."""
+"""Longest line that is read as a Python value."""
 
 _BOM = "\ufeff"
 _BYTES_IN_A_ROW = re.compile(rb"[\x80-\xff]{2}")
-# So a UTF-8 character looks that was cut after its first byte, and so letters of other encodings look.
+# Text like this is a UTF-8 character cut after its first byte, or letters of another encoding.
 _NOT_WINDOWS_1252 = re.compile("[a-z][À-Þ]|[A-Za-z][¡-¿×÷][a-z]")
 _SPACE_AND_COMMA = re.compile(r"[ \t\r\n]*(?:,[ \t\r\n]*)?")
 # A string that is cut off extends to the end, so that it is not searched again from each of its quotes.
 _STRING_OR_LAST_COMMA = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z))|,([ \t\r\n]*[\]}])', re.DOTALL)
-# Of a terminal's control sequences only the first character is a control character.
+# Only the first character of a terminal control sequence is a control character.
 _ESCAPE_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 _LINE_END = re.compile(r"\r\n?|[\x0b\x0c]")
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0e-\x1f\ud800-\udfff]")
@@ -36,9 +36,9 @@ class BeyondRepairError(ValueError):
 
 
 def read_values(raw: bytes) -> list[tuple[str | None, Any]]:
-    """Every dialogue on the line, fit for strict JSON, with its part of the line where it has one to itself.
+    """Return every dialogue on the line, fit for strict JSON, with its own part of the line if it has one.
 
-    Raises `BeyondRepairError`; then there is nothing to be had from the line.
+    Raises `BeyondRepairError` if no value can be read from the line.
     """
     text = _decode(raw).lstrip(_BOM).strip(" \t\r\n")
     values: list[tuple[str | None, Any]] = []
@@ -52,7 +52,7 @@ def read_values(raw: bytes) -> list[tuple[str | None, Any]]:
 
 
 def dump(value: Any) -> str:
-    """The value as one line of JSON, without a line end."""
+    """Return the value as one line of JSON, without a line end."""
     line = io.StringIO()
     jsonlines.Writer(line, dumps=partial(json.dumps, ensure_ascii=False, separators=(",", ":"))).write(value)
     return line.getvalue().rstrip("\n")
@@ -63,7 +63,7 @@ def _decode(raw: bytes) -> str:
         return raw.decode()
     except UnicodeDecodeError:
         pass
-    # Two such bytes in a row may be half of what was a Korean, Japanese or Chinese character.
+    # Two such bytes in a row may come from a Korean, Japanese or Chinese character.
     if not _BYTES_IN_A_ROW.search(raw):
         try:
             text = raw.decode("cp1252")
@@ -115,7 +115,7 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _python_value(text: str) -> Any:
-    """What Python wrote with repr, and nothing that merely looks like it."""
+    """Read a value that Python wrote with repr, and nothing that merely looks like one."""
     if len(text) > MAX_PYTHON_CHARACTERS:
         raise BeyondRepairError("too long")
     try:
@@ -133,7 +133,7 @@ def _python_value(text: str) -> Any:
 
 
 def _strict(value: Any) -> Any:
-    """The value with every key and text made fit for strict JSON."""
+    """Return the value with every key and text made fit for strict JSON."""
     if isinstance(value, str):
         return without_forbidden(value)
     if isinstance(value, list):
@@ -144,5 +144,5 @@ def _strict(value: Any) -> Any:
 
 
 def without_forbidden(text: str) -> str:
-    """The text without the characters that strict JSON refuses; other line ends become a newline."""
+    """Return the text without the characters that strict JSON refuses; other line ends become a newline."""
     return _FORBIDDEN.sub("", _LINE_END.sub("\n", _ESCAPE_SEQUENCE.sub("", text)))

@@ -1,4 +1,4 @@
-"""Problems that can be repaired, what is done about each, and the report of a repair."""
+"""Repairable problems, the action for each, and the report of a repair."""
 
 from __future__ import annotations
 
@@ -33,31 +33,31 @@ REPAIRS = {
     "html-entity": "decoded",
     "mojibake": "read in the right encoding",
 }
-"""What is done about each kind of problem. Where another is an error, or nothing but labels, the
-line is left out; any other warning stays with its line."""
+"""The action for each kind of problem. A line with another error, or a line of labels alone, is left out; lines with
+other warnings stay as they are."""
 
 
 @dataclass(frozen=True, slots=True)
 class RepairGroup:
-    """All lines that were repaired, or left out, for one code: how many, and the first of them."""
+    """All lines that were repaired or left out for one code: their number, and the first few."""
 
     code: str
     what: str
-    """What was done; for lines left out, the hint."""
+    """The action; for lines left out, the hint."""
     count: int
     problems: tuple[Problem, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class RepairReport:
-    """Lines are those that are not blank. A line can be repaired in several ways, and become several lines."""
+    """Counts of lines that are not blank. A line can be repaired in several ways, and can become several lines."""
 
     num_lines: int
     num_unchanged: int
     """Lines written byte for byte."""
     num_repaired: int
     num_left_out: int
-    """Lines from which at least one dialogue was left out; whole files that are no JSON Lines are not counted."""
+    """Lines from which at least one dialogue was left out; files that are not JSON Lines are not counted."""
     num_written: int
     repaired: tuple[RepairGroup, ...]
     left_out: tuple[RepairGroup, ...]

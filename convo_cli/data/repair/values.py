@@ -19,7 +19,7 @@ from convo_cli.data.shapes.table import SHAPES
 from convo_cli.data.shapes.turns import shape_of
 
 MAX_ROUNDS = 10
-"""An entity may hide an entity; this bounds the rounds for data that was made to hide a million of them."""
+"""An entity may hide another; this bounds the rounds for data that was made to nest a million of them."""
 
 _TRUE_OR_FALSE = {"true": True, "false": False, "1": True, "0": False}
 _KEYS_OF_DIALOGUE = DIALOGUE_KEYS | {*TRAIN_KEYS}
@@ -27,7 +27,7 @@ _KEYS_OF_TURN = TURN_KEYS | {*TRAIN_KEYS, *REASONING_KEYS}
 
 
 def repair_value(value: Any, data_config: DataConfig) -> Any:
-    """The dialogue with repaired texts, empty turns dropped, misspelt keys renamed and "train" made true or false."""
+    """Repair texts, drop empty turns, rename misspelt keys, and turn "train" into true or false."""
     if isinstance(value, list):
         return _repair_turns(value, data_config)
     if not isinstance(value, dict):
@@ -43,9 +43,9 @@ def repair_value(value: Any, data_config: DataConfig) -> Any:
 
 
 def repair_text(text: str) -> str:
-    """The text in its right encoding, without HTML entities and invisible characters.
+    """Return the text in its right encoding, without HTML entities and invisible characters.
 
-    A text that still changes after `MAX_ROUNDS` comes back as it was.
+    A text that still changes after `MAX_ROUNDS` is returned unchanged.
     """
     repaired = text
     for _ in range(MAX_ROUNDS):
@@ -79,7 +79,7 @@ def _repair_turns(turns: list[Any], data_config: DataConfig) -> list[Any]:
         repaired.pop()
     if not any(map(_is_empty, repaired)):
         return repaired
-    # Dropped from the middle, it would give all later texts to the other speaker, so every turn gets a name.
+    # A turn dropped from the middle would swap the speakers of all later texts, so every turn gets a name.
     speakers = [data_config.speakers.user[0], data_config.speakers.assistant[0]]
     if data_config.first_speaker == "assistant":
         speakers.reverse()
@@ -101,7 +101,7 @@ def _repair_turn(turn: Any) -> Any:
 
 
 def _with_true_or_false(value: dict[str, Any]) -> dict[str, Any]:
-    """The object with "train", "weight" and "loss" that are texts replaced by the value that the text spells."""
+    """Replace texts under "train", "weight" and "loss" by the values that they spell."""
     for key in TRAIN_KEYS:
         if isinstance(said := value.get(key), str):
             value[key] = _TRUE_OR_FALSE.get(said.lower(), said)

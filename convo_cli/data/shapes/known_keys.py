@@ -1,4 +1,4 @@
-"""The keys of lines and turns: those that are read, likely misspellings, and names that say what is trained on."""
+"""Keys of lines and turns: those that are read, likely misspellings, and names that state what is trained on."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from convo_cli.data.shapes.table import SHAPES
 SPEAKER_KEYS = ("role", "from", "speaker")
 TEXT_KEYS = ("content", "value", "text")
 TRAIN_KEYS = ("train", "weight", "loss")
-"""On a turn or a dialogue: whether it is trained on."""
+"""Keys of a turn or a dialogue that state whether it is trained on."""
 REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
-"""On an assistant turn, or beside the only reply of a line: the reasoning before the answer."""
+"""Keys with the reasoning before an answer, on an assistant turn or beside the only reply of a line."""
 
 _REASONING_NAMES = frozenset(
     {"reasoning", "reasoningcontent", "reasoningtext", "thinking", "thinkingcontent", "think", "thought", "thoughts"}
     | {"chainofthought"}
 )
-"""The letters of their other spellings."""
+"""Other spellings of these keys, letters only."""
 
 DIALOGUE_KEYS = frozenset({key for shape in SHAPES.values() for key in (*shape.keys, *shape.optional)} | {"system"})
 TURN_KEYS = frozenset({*SPEAKER_KEYS, *TEXT_KEYS})
@@ -55,7 +55,7 @@ _MAX_LENGTH = 40
 
 @lru_cache(maxsize=1024)
 def says_training(key: str) -> bool:
-    """Whether the name of a key outside `TRAIN_KEYS` states what is trained on."""
+    """Return whether a key outside `TRAIN_KEYS` states by its name what is trained on."""
     if len(key) > _MAX_LENGTH or key in TRAIN_KEYS:
         return False
     plain = "".join(filter(str.isprintable, unicodedata.normalize("NFKC", key)))
@@ -66,19 +66,19 @@ def says_training(key: str) -> bool:
 
 @lru_cache(maxsize=1024)
 def is_reasoning_key(key: str) -> bool:
-    """Whether the key is one of `REASONING_KEYS`, in any spelling: reasoningContent, Thinking, thoughts."""
+    """Return whether the key is one of `REASONING_KEYS` in any spelling: reasoningContent, Thinking, thoughts."""
     return len(key) <= _MAX_LENGTH and _NO_LETTER.sub("", key.lower()) in _REASONING_NAMES
 
 
 @lru_cache(maxsize=1024)
 def may_say_training(key: str) -> bool:
-    """Whether the key states what is trained on if its value is true or false: used_in_training, ignore, is_target."""
+    """Return whether the key states what is trained on, given a value of true or false: used_in_training, is_target."""
     return len(key) <= _MAX_LENGTH and not _FLAG_WORDS.isdisjoint(map(str.lower, _WORD.findall(key)))
 
 
 def _is_about_training(name: str) -> bool:
-    """Whether the name consists of `_WORDS` alone, at least one of them about training."""
-    reached = {0: False}  # end of a word -> whether a word up to there is about training
+    """Return whether the name consists of `_WORDS` alone, at least one of them about training."""
+    reached = {0: False}  # end of a word -> True if a word up to there is about training
     for start in range(len(name)):
         if start in reached:
             for word, is_about in _WORDS.items():
@@ -90,7 +90,7 @@ def _is_about_training(name: str) -> bool:
 
 @lru_cache(maxsize=1024)
 def misspelt(key: str) -> str | None:
-    """The key of a dialogue or turn that ``key`` was probably meant to be."""
+    """Return the key of a dialogue or turn that ``key`` probably misspells."""
     if len(key) > 20 or key in _KNOWN or key in _OTHER_WORDS:
         return None
     matches = difflib.get_close_matches(key.lower(), _KNOWN, n=1, cutoff=0.8)

@@ -2,8 +2,8 @@
 
     "train": false      "weight": 0 (OpenAI, Mistral, Together)      "loss": false (ms-swift, ChatGLM3)
 
-all mean "not trained on"; true, 1 and null are the default. Any other weight is refused, never rounded. So is a name
-whose meaning differs between tools: ``"mask": 1`` is "trained on" in some of them and "hidden" in others.
+all mean "not trained on"; true, 1 and null are the default. Any other weight is refused, never rounded. Names whose
+meaning differs between tools are refused too: ``"mask": 1`` is "trained on" in some and "hidden" in others.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from convo_cli.data.problems import kind_of, member, quoted
 from convo_cli.data.shapes.known_keys import TRAIN_KEYS, may_say_training, misspelt, says_training
 
 Refuse = Callable[[str, str, str], None]
-"""Takes the code, path and message of a problem."""
+"""Reports a problem, given its code, path and message."""
 
 
 def stated_training(value: Mapping[str, Any], path: str, refuse: Refuse) -> bool | None:
-    """Whether the object states that it is trained on; None where it states nothing."""
+    """Return whether the object states that it is trained on; None if it states nothing."""
     stated: dict[str, bool] = {}
     for key, item in value.items():
         if item is None:

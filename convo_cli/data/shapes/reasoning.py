@@ -1,8 +1,7 @@
 r"""The assistant's reasoning: kept in the text of its turn or dropped, as `data.reasoning` says.
 
-Reasoning stands in a key of the turn (``reasoning_content``, ``thinking``, ``reasoning``) or between tags in its text.
-When it is kept, it has one form: ``<think>\n…\n</think>\n\n`` before the answer. A text that already has the tags stays
-as it is.
+Reasoning is in a key of the turn (``reasoning_content``, ``thinking``, ``reasoning``) or between tags in its text. Kept
+reasoning has one form: ``<think>\n…\n</think>\n\n`` before the answer. A text that already has the tags is unchanged.
 """
 
 from __future__ import annotations
@@ -23,21 +22,21 @@ _SPACE = " \t\n\r\f\v"
 
 
 def has_tag(text: str) -> bool:
-    """Whether the text has a tag that begins or ends reasoning."""
+    """Return whether the text has a tag that begins or ends reasoning."""
     return "<" in text and _TAG.search(text) is not None
 
 
 def reasoning_keys(value: Mapping[str, Any]) -> list[str]:
-    """The keys of the object that hold reasoning."""
+    """Return the keys of the object that hold reasoning."""
     return [key for key, item in value.items() if is_reasoning_key(key) and _is_reasoning(item)]
 
 
 def with_reasoning(
     text: str, path: str, beside: Mapping[str, Any], at: str, choice: Reasoning | None, refuse: Refuse
 ) -> tuple[str, bool]:
-    """The text as it is trained on, and whether there was reasoning.
+    """Return the text that is trained on, and whether there was reasoning.
 
-    ``beside`` is the object at path ``at`` that the text, whose own path is ``path``, stands in.
+    ``beside`` is the object at path ``at`` that may hold the reasoning; ``path`` is the path of the text.
     """
     keys = reasoning_keys(beside)
     is_tagged = has_tag(text)
@@ -56,7 +55,7 @@ def with_reasoning(
 
 
 def _joined(text: str, path: str, thoughts: Mapping[str, Any], at: str, refuse: Refuse) -> str:
-    """The text with the reasoning of the keys before it, unless the text holds it already."""
+    """Return the text after the reasoning of the keys, unless the text already holds it."""
     known = {block.strip() for block in _parts(text)[1::2]}
     for key, thought in thoughts.items():
         if not isinstance(thought, str):
@@ -75,18 +74,18 @@ def _joined(text: str, path: str, thoughts: Mapping[str, Any], at: str, refuse: 
 
 
 def _is_reasoning(value: Any) -> bool:
-    """Whether the value of a key is reasoning; true, false and numbers are settings."""
+    """Return whether the value of a key is reasoning; true, false and numbers are settings."""
     return bool(value.strip() if isinstance(value, str) else isinstance(value, (list, dict)) and value)
 
 
 def _parts(text: str) -> list[str]:
-    """Split a text at its tags; without a `_tag_fault` every second part is reasoning."""
+    """Split a text at its tags; if there is no `_tag_fault`, every second part is reasoning."""
     ends = [bound for tag in _TAG.finditer(text) for bound in tag.span()]
     return [text[start:end] for start, end in zip([0, *ends[1::2]], [*ends[0::2], len(text)], strict=True)]
 
 
 def _without_blocks(text: str) -> str:
-    """Remove reasoning; of the white space before and after a block, the longer one stays."""
+    """Remove reasoning; of the white space before and after a block, the longer one is kept."""
     first, *between, last = _parts(text)[0::2]
     pieces = [first.rstrip(_SPACE)]
     space = first[len(pieces[0]) :]
@@ -98,7 +97,7 @@ def _without_blocks(text: str) -> str:
 
 
 def _tag_fault(text: str) -> str | None:
-    """What is wrong with the order of the tags."""
+    """Describe what is wrong with the order of the tags; None if nothing is."""
     is_open = False
     for tag in _TAG.finditer(text):
         if is_open != bool(tag[1]):

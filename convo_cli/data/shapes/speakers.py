@@ -1,4 +1,4 @@
-"""The names of speakers in the data, and the role that each stands for."""
+"""Speaker names in the data and their roles."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @lru_cache(maxsize=16)
 def roles_by_name(speakers: SpeakersConfig) -> dict[str, Role]:
-    """The role of each name, in lower case; ConfigError where a name has two roles."""
+    """Return the role of each lower-case name; ConfigError if a name has two roles."""
     names: tuple[tuple[Role, tuple[str, ...]], ...] = (
         ("user", speakers.user),
         ("assistant", speakers.assistant),

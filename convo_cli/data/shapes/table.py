@@ -1,11 +1,11 @@
-"""The JSON shapes of a line that is an object: one entry of `SHAPES` each, and the function that reads it.
+"""Table of the shapes of a line that is a JSON object: each has an entry in `SHAPES` and a function that reads it.
 
     {"messages": …} {"turns": …} {"conversations": …}      a list of turns
     {"prompt": …, "completion": …}                         texts, or lists of turns with roles
     {"instruction": …, "input": …, "output": …}            "input" is optional
 
-The last two may have "history": [[question, answer], …], the turns before. To add a shape, write its function and its
-entry here; masks, reasoning, unread keys, validation and repair follow from the entry.
+The last two may have "history": [[question, answer], …], the earlier turns. To add a shape, write its function and its
+entry here; masks, reasoning, unread keys, validation and repair need no other change.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Text(NamedTuple):
     value: Any
     path: str
     is_reply: bool = False
-    """Whether it is the only reply of the line: keys of the line may hold its reasoning."""
+    """True for the only reply of a line: keys of the line may hold its reasoning."""
 
 
 class TurnList(NamedTuple):
@@ -33,19 +33,19 @@ class TurnList(NamedTuple):
     value: list[Any]
     path: str
     needs_speakers: bool = False
-    """Whether texts without a speaker are refused."""
+    """True if texts without a speaker are refused."""
 
 
 Part: TypeAlias = Text | TurnList | Problem
 ReadShape: TypeAlias = Callable[[Mapping[str, Any]], Iterator[Part]]
-"""Yields the parts of a line in the order of the dialogue, and a Problem for each that cannot be read.
+"""Yields the parts of a line in the order of the dialogue, and a Problem for each part that cannot be read.
 
-It decides by keys and by the types of values, never by the words of a text: `checks.bulk` reads one line for all lines
-that differ in their texts alone. Texts may be empty or white space."""
+It decides by keys and by types of values, never by the content of a text, because `checks.bulk` judges all lines that
+differ only in their texts by one of them. Texts may be empty or white space."""
 
 
 class Shape(NamedTuple):
-    """A line that has all of ``keys`` is read by ``read``, which may read the keys of ``optional`` as well."""
+    """A shape: ``read`` reads lines that have all of ``keys``, and may also read the keys of ``optional``."""
 
     keys: tuple[str, ...]
     read: ReadShape
@@ -86,7 +86,7 @@ def _instruction_and_output(line: Mapping[str, Any]) -> Iterator[Part]:
 
 
 def _history(pairs: Any) -> Iterator[Part]:
-    """The questions and answers before the last question."""
+    """Yield the questions and answers before the last question."""
     if pairs and not isinstance(pairs, list):
         yield Problem("history", f"the history is {kind_of(pairs)}, not a list of pairs", "$.history")
         return
@@ -107,4 +107,4 @@ SHAPES: Mapping[str, Shape] = {
     "prompt + completion": Shape(("prompt", "completion"), _prompt_and_completion, ("history",)),
     "instruction + output": Shape(("instruction", "output"), _instruction_and_output, ("input", "history")),
 }
-"""Every shape under the name that reports give it. A line with the keys of several shapes has the first of them."""
+"""Every shape by its name in reports. A line with the keys of several shapes has the first of them."""

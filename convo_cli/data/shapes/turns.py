@@ -1,8 +1,8 @@
-"""The turns of one decoded line, and the keys of the line that are not read.
+"""Reader of one decoded line: its turns, and the keys that are not read.
 
 A line is an object of one of the `SHAPES`, or a list: ``["Hello", "Hi!"]`` alternates, data.first_speaker first;
 ``[{"role": "user", "content": "Hello"}, …]`` (also from/value and speaker/text) names the speakers. An object may have
-the system turn beside its turns. A turn with a role, and a dialogue that is an object, may state whether they are
+its system turn in a key of its own. A turn with a role, or a dialogue that is an object, may state whether it is
 trained on (see `masks`). An assistant turn may have reasoning beside its text (see `reasoning`).
 """
 
@@ -27,31 +27,31 @@ if TYPE_CHECKING:
 _NOTHING: Mapping[str, Any] = {}
 
 LocatedTurn = tuple[str, Turn]
-"""The path of a turn's text in its line, and the turn."""
+"""The path of a text in its line, and the turn."""
 
 
 class LineReading(NamedTuple):
-    """What one line holds: the turns, and the keys that are not read."""
+    """The content of one line: the turns, and the keys that are not read."""
 
     turns: list[LocatedTurn]
     unread: list[UnreadItem]
 
 
 def to_dialogue(value: Any, line: int, data_config: DataConfig, found: ProblemSink = refuse) -> Dialogue | None:
-    """The dialogue in one decoded line; None once all that is wrong with it went to ``found``."""
+    """Return the dialogue of one decoded line; None if it has an error. Problems go to ``found``."""
     reading = read_value(value, data_config, found)
     return None if reading is None else Dialogue(tuple(turn for _, turn in reading.turns), line)
 
 
 def read_value(value: Any, data_config: DataConfig, found: ProblemSink = refuse) -> LineReading | None:
-    """Like `to_dialogue`, with the path of each text, and with the keys that are not read."""
+    """Do the same, but return the path of each text and the keys that are not read too."""
     reader = _TurnReader(data_config, found)
     reader.read(value)
     return None if reader.is_refused else LineReading(reader.turns, reader.unread)
 
 
 def shape_of(value: Any) -> str | None:
-    """The name of the shape that a decoded line has, None where convo knows none like it."""
+    """Return the name of the shape of a decoded line; None for an unknown shape."""
     if isinstance(value, dict):
         return next((name for name, shape in SHAPES.items() if all(key in value for key in shape.keys)), None)
     if isinstance(value, list):
@@ -60,7 +60,7 @@ def shape_of(value: Any) -> str | None:
 
 
 def is_array_of_dialogues(value: Any) -> bool:
-    """Whether a decoded line is several dialogues instead of one."""
+    """Return whether a decoded line holds several dialogues instead of one."""
     return (
         isinstance(value, list)
         and bool(value)
@@ -150,7 +150,7 @@ class _TurnReader:
             if key is None:
                 keys = ", ".join(quoted(key) for key in list(turn)[:8]) or "no keys"
                 self._refuse("missing-key", path, f"the turn has no {what} ({', '.join(known)}); it has {keys}")
-        # A good turn of two keys has nothing but its speaker and its text.
+        # A good turn with two keys has only a speaker and a text.
         is_trained = stated_training(turn, path, self._refuse) if len(turn) > 2 else None
         if speaker_key is None or text_key is None:
             return

@@ -1,7 +1,7 @@
-"""Texts in keys that are not read: a key whose texts are long on average is named in a warning.
+"""Texts in keys that are not read: a warning names each key whose texts are long on average.
 
-Metadata such as ids, hashes and dates is short on average. An identifier, or a text that a turn repeats, counts as a
-short text however long it is.
+Metadata such as ids, hashes and dates is short on average. Identifiers, and texts that a turn repeats, count as short
+whatever their length.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import msgspec
 from convo_cli.data.problems import quoted
 
 SHORT_TEXT_CHARACTERS = 30
-"""Texts of at most this length on average are metadata."""
+"""Texts with at most this average length are metadata."""
 
 _CONTENT_KEYS = frozenset(
     {"tool_calls", "function_call", "tools", "functions", "image", "images", "audio", "audios", "video", "videos"}
 )
-"""Keys that hold a part of the conversation, however short."""
+"""Keys that hold a part of the conversation, even if short."""
 MAX_KEYS = 100
-"""Different keys counted in one file; all others are counted together."""
+"""Most keys counted separately in one file; all others are counted together."""
 OTHER_KEYS = "(other keys)"
 _MAX_KEY_LENGTH = 40
 _EMPTY_CHARACTERS = 2  # [] or {} written as a text
@@ -48,20 +48,20 @@ class UnreadTexts(msgspec.Struct):
         self.num_characters += num_characters
 
     def is_content(self, key: str) -> bool:
-        """Whether the texts are so long that they are probably meant to be read."""
+        """Return whether the texts are so long that the key is probably meant to be read."""
         is_said = key in _CONTENT_KEYS or "history" in key.lower()
         limit = _EMPTY_CHARACTERS if is_said else SHORT_TEXT_CHARACTERS
         return self.num_characters > limit * self.num_texts
 
     def describe(self, key: str) -> str:
-        """The message of the warning."""
+        """Return the message of the warning."""
         many = f"{self.num_texts:,} text" if self.num_texts == 1 else f"{self.num_texts:,} texts"
         mean = self.num_characters / max(1, self.num_texts)
         return f"the key {quoted(key)} is not read ({many} of {mean:,.0f} characters on average)"
 
 
 def texts_in(value: Any) -> Iterator[str]:
-    """Yield every text in a value, at any depth, that is not empty."""
+    """Yield every non-empty text in a value, at any depth."""
     if isinstance(value, str):
         if value:
             yield value
@@ -71,12 +71,12 @@ def texts_in(value: Any) -> Iterator[str]:
 
 
 def is_identifier(text: str) -> bool:
-    """Whether the text is one word with a digit: an id, a hash, a date."""
+    """Return whether the text is one word with a digit: an id, a hash, a date."""
     return _IDENTIFIER.fullmatch(text) is not None
 
 
 def counted_length(text: str, turns: Collection[str]) -> int:
-    """The length with which an unread text counts, on a line with these turns."""
+    """Return the length that counts for an unread text on a line with these turns."""
     if len(text) <= SHORT_TEXT_CHARACTERS:
         return len(text)
     if is_identifier(text) or text.strip() in turns:
@@ -94,6 +94,6 @@ def measured(items: Iterable[UnreadItem], turns: Iterable[str]) -> Iterator[tupl
 
 
 def known_name(key: str, known: Collection[str]) -> str:
-    """The name under which a key is counted; their number and length are bounded, and so is the memory."""
+    """Return the name under which a key is counted; number and length of names are bounded to bound the memory."""
     name = key[:_MAX_KEY_LENGTH]
     return name if name in known or len(known) < MAX_KEYS else OTHER_KEYS

@@ -1,7 +1,7 @@
-"""Decoder of one line of JSON, read strictly: the first step of training and validation with a line.
+"""Strict decoder of one line of JSON, for training and validation.
 
-msgspec reads the line. It keeps the last of two equal keys and accepts control characters that are escaped, so its
-value counts only where a cheap look at the bytes rules both out; `faults` scans every other line.
+msgspec reads the line. It keeps the last of two equal keys and accepts escaped control characters, so its value is used
+only if a cheap check of the bytes rules out both; `faults` scans every other line.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from convo_cli.data.problems import Problem, ProblemSink
 from convo_cli.data.strict_json.faults import MAX_DEPTH, report_faults
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError)
-"""What `read` and `num_keys` raise."""
+"""Exceptions of `read` and `num_keys`."""
 
 _TEXTS = msgspec.json.Decoder(list[str])
 _ANYTHING = msgspec.json.Decoder()
 
-# May match where nothing is wrong (an escaped backslash before an r), never misses a control character or NUL.
+# May match where nothing is wrong (an escaped backslash before an r), but never misses a control character or NUL.
 _MAYBE_CONTROL = re.compile(rb"\\(?:[bfr]|u00[01])")
 # Every key ends in a match; a text that begins with a colon matches as well. So there are at least as many matches as
-# keys, and as many matches as *different* keys only where no key is repeated.
+# keys, and as many matches as *different* keys only if no key is repeated.
 _MAYBE_KEY = re.compile(rb'"[ \t\r\n]*:')
 
 
 def decode(raw: bytes, found: ProblemSink) -> Any:
-    """The value of one line, or `msgspec.UNSET` once every fault of the line was reported."""
+    """Decode one line; report every fault and return `msgspec.UNSET` if it is not strict JSON."""
     value: Any = msgspec.UNSET
     reason = ""
     try:
@@ -45,7 +45,7 @@ def decode(raw: bytes, found: ProblemSink) -> Any:
 
 
 def read(raw: bytes) -> Any:
-    """The value of a line by msgspec, which raises an error of several types where there is none."""
+    """Decode a line with msgspec, which raises one of `UNREADABLE` if that fails."""
     if raw.startswith(b'["'):
         try:
             return _TEXTS.decode(raw)
@@ -55,18 +55,18 @@ def read(raw: bytes) -> Any:
 
 
 def may_hold_control(raw: bytes) -> bool:
-    """Whether a control character may be escaped in it."""
+    """Return whether the line may hold an escaped control character."""
     return _MAYBE_CONTROL.search(raw) is not None
 
 
 def may_repeat_key(raw: bytes, num_keys: int) -> bool:
-    """Whether a key may be repeated in a line whose value has so many keys."""
-    # Every key is followed by a colon, and most texts hold none.
+    """Return whether a key may be repeated in a line whose value has ``num_keys`` keys."""
+    # Every key is followed by a colon, and most texts contain none, so counting colons usually suffices.
     return raw.count(b":") != num_keys and len(_MAYBE_KEY.findall(raw)) != num_keys
 
 
 def num_keys(value: Any, depth: int = 0) -> int:
-    """How many keys the value holds on all levels; raises where a number or the nesting is more than is allowed."""
+    """Count the keys of a value on all levels; raises if a number is too large or the nesting is too deep."""
     if isinstance(value, (dict, list)):
         if depth == MAX_DEPTH:
             raise RecursionError

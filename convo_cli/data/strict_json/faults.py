@@ -1,4 +1,4 @@
-"""Faults of one line that is not strict JSON, each with its column and path, and the columns of other problems."""
+"""Scanner of one line: faults against strict JSON with column and path, and the columns of other problems."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _WORD = re.compile(r"-?[A-Za-z]+")
 _CONSTANTS = {"true", "false", "null"}
 _NOT_NUMBERS = {"nan", "inf", "infinity"}
-# What may need a look inside a string: a surrogate pair (fine), an escape, or a character that cannot stand as it is.
+# Places inside a string to check: a surrogate pair (fine), an escape, or a character that must be escaped.
 _NOTABLE = re.compile(
     r"(?P<pair>\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"
     r"|\\u(?P<hex>[0-9a-fA-F]{4})"
@@ -30,16 +30,16 @@ _ESCAPES = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r"
 
 
 def report_faults(raw: bytes, found: ProblemSink) -> bool:
-    """Report every fault up to the first after which the line makes no sense; False where there is none."""
+    """Report every fault up to the first after which the line makes no sense; return False if there is none."""
     scanner = _Scanner(raw, found)
     scanner.scan()
     return scanner.is_refused
 
 
 def locate(raw: bytes, paths: Iterable[str]) -> dict[str, int]:
-    """The columns at which the values at ``paths`` begin in a line that `decode` accepted, found in one scan.
+    """Return the columns at which the values at ``paths`` begin in a line that `decode` accepted, in one scan.
 
-    A path that is not there has column 1.
+    A path that does not exist has column 1.
     """
     columns = dict.fromkeys(paths, 1)
     if columns:
@@ -50,12 +50,12 @@ def locate(raw: bytes, paths: Iterable[str]) -> dict[str, int]:
 
 
 def place(problem: Problem, file: str, line: int, raw: bytes) -> Problem:
-    """The problem with its file and line, and with its column looked up where only the path was known."""
+    """Return the problem with its file and line, and with its column if only the path was known."""
     return place_all([problem], file, line, raw)[0]
 
 
 def place_all(problems: Sequence[Problem], file: str, line: int, raw: bytes) -> list[Problem]:
-    """Do the same for all problems of a line: the time of one scan, and not of one scan for each."""
+    """Do the same for all problems of a line with a single scan."""
     columns = locate(raw, (problem.path for problem in problems if not problem.column))
     return [
         Problem(each.code, each.message, each.path, each.column or columns[each.path], line, file) for each in problems
@@ -63,14 +63,14 @@ def place_all(problems: Sequence[Problem], file: str, line: int, raw: bytes) -> 
 
 
 class _EndOfScanError(Exception):
-    """The rest of the line cannot be made sense of, or need not be."""
+    """The rest of the line makes no sense, or need not be scanned."""
 
 
 class _Scanner:
     """Scans one line and reports its faults, or looks for the columns of some paths."""
 
     def __init__(self, raw: bytes, found: ProblemSink, wanted: set[str] | None = None) -> None:
-        # Bytes that are not UTF-8 become U+DC80 to U+DCFF, which valid UTF-8 never gives: one column each.
+        # Bytes that are not UTF-8 become U+DC80 to U+DCFF, which valid UTF-8 never yields; each is one column.
         self.text = raw.decode("utf-8", "surrogateescape")
         self.found = found
         self.wanted = wanted
@@ -92,7 +92,7 @@ class _Scanner:
             pass
 
     def _value(self, at: int, path: str, depth: int) -> int:
-        """Check the value that begins at ``at`` and return where it ends."""
+        """Check the value that begins at ``at``, and return its end."""
         if self.wanted and path in self.wanted:
             self.wanted.remove(path)
             self.columns[path] = at + 1
@@ -208,7 +208,7 @@ class _Scanner:
 
 
 def _fault(match: re.Match[str]) -> tuple[str, str] | None:
-    """The code and message of what is wrong with one notable thing inside a string, None where it is fine."""
+    """Return the code and message of a fault at a notable place inside a string; None if it is fine."""
     if match["pair"]:
         return None
     if match["raw"]:
