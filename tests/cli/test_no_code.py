@@ -248,6 +248,9 @@ def test_an_absurd_number_of_added_tokens_is_refused(convo, model, monkeypatch):
 
 # The source
 
+OWN_PROCESSES = "data/checks/workers.py"
+"""Exchanges pickles with processes that it has started itself, over pipes that no other process holds."""
+
 
 def calls():
     for file in SOURCE.rglob("*.py"):
@@ -262,8 +265,12 @@ def test_nothing_in_convo_reads_a_pickle_or_runs_a_text():
         r"|joblib\..*|dill\..*|torch\.hub\..*|importlib\.import_module|__import__|os\.(system|popen)"
     )
     found = [(file, name) for file, name, node in calls() if banned.fullmatch(name) and node.args]
-    assert found == []
-    sources = [file.read_text(encoding="utf-8") for file in SOURCE.rglob("*.py")]
+    assert {file for file, _ in found} == {OWN_PROCESSES}
+    sources = [
+        file.read_text(encoding="utf-8")
+        for file in SOURCE.rglob("*.py")
+        if file.relative_to(SOURCE).as_posix() != OWN_PROCESSES
+    ]
     imported = re.compile(r"^\s*(import|from) (pickle|marshal|shelve|dill|joblib|cloudpickle|multiprocessing)\b", re.M)
     assert not [match[0] for source in sources for match in imported.finditer(source)]
     assert not any("allow_pickle" in source or "shell=True" in source for source in sources)
