@@ -1,9 +1,9 @@
-"""Work that is done once for equal inputs: folders named by what went into them, whole or not there at all.
+"""Cache of prepared data: folders named after a hash of their inputs, each whole or absent.
 
-A folder is made under a lock of its own, so that of two processes the second waits and then reads what the first one
-made. A killed process leaves at most a hidden folder that the next one removes. Every file is verified before it is
-read, and a folder that does not verify is made again. Only this user can enter the cache: it is no more readable
-than the data, and a folder that another user could have written is not read.
+A folder is filled under a lock of its own, so a second process waits and then reads the result of the first. A killed
+process leaves at most a hidden folder, which the next one removes. Every file is verified before it is read, and a
+folder that fails is created again. Only this user can enter the cache, so it is no more readable than the data, and a
+folder that another user could have written is not read.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from convo_cli.storage.snapshot import Snapshot
 T = TypeVar("T")
 
 NAME = ".convo-cache"
-"""The cache's folder inside output_dir: what is deleted with the runs is deleted with it."""
+"""Name of the cache inside output_dir, so that it is deleted together with the runs."""
 
 _KEEP = 8
-"""Folders kept, the last used first; a run uses four at most."""
+"""Number of folders kept, those used last; a run uses at most four."""
 _KEY_FILE = "key.json"
 _OURS = re.compile(
     r"(?P<aside>\.tmp-)?(?P<folder>(?:tokens|refused|tokenizer|replies)-[0-9a-f]{16}-[0-9a-f]{16})(?(aside)-.*)"
@@ -45,7 +45,7 @@ _LOCK = ".lock"
 
 
 class Cache:
-    """A folder of such folders, inside ``home`` where one may write there, else one that goes with the process."""
+    """A cache inside ``home``; without ``home``, or if it is not writable, a temporary one for this process."""
 
     def __init__(self, home: Path | None, emit: Emit) -> None:
         self._emit = emit
@@ -53,9 +53,9 @@ class Cache:
         self._root = home / NAME if home is not None and self._is_kept else _temporary()
 
     def opener(self, path: str, flags: int) -> int:
-        """Open a file of the cache, as an ``opener`` for `open`; PermissionError where it belongs to another user.
+        """Open a file of the cache, as an ``opener`` for `open`; PermissionError if it belongs to another user.
 
-        Owners are not checked in a temporary cache, because its file system may not keep them.
+        Owners are not checked in a temporary cache, because its file system may not store them.
         """
         return (only_own if self._is_kept else os.open)(path, flags)
 
@@ -69,8 +69,8 @@ class Cache:
     ) -> tuple[T, bool]:
         """Return what ``open_`` reads from the folder of this kind, key and variant, and whether the folder existed.
 
-        ``make`` fills an empty folder where none exists, or where ``open_`` raises CheckpointError or OSError for the
-        existing one. If ``make`` raises, it leaves nothing behind.
+        ``make`` fills an empty folder if none exists, or if ``open_`` raises CheckpointError or OSError for it. If
+        ``make`` raises, no folder is left behind.
         """
         with self._locked(kind, key, variant or {}) as folder:
             found = self._found(folder, open_)
@@ -82,7 +82,7 @@ class Cache:
         return opened, bool(found)
 
     def keep(self, kind: str, key: Mapping[str, Any], variant: Mapping[str, Any], made: Path) -> None:
-        """Move the files of a folder that ``make`` has filled and then refused to where `related` finds them."""
+        """Move files that ``make`` wrote before it refused the data to a folder where `related` finds them."""
 
         def move(aside: Path) -> None:
             for file in made.iterdir():
@@ -94,15 +94,15 @@ class Cache:
     def related(
         self, kinds: Sequence[str], key: Mapping[str, Any], open_: Callable[[Path], T]
     ) -> list[tuple[Mapping[str, Any], T]]:
-        """Return the existing variants of this key, of any of the kinds, and what ``open_`` reads from their folders.
+        """Return the existing variants of this key, of any of the kinds, with the result of ``open_`` for each.
 
-        Called while ``make`` fills a folder of the cache.
+        To be called while ``make`` fills a folder of the cache.
         """
         found = []
         for kind in kinds:
             family = _name(kind, key, {}).rpartition("-")[0]
             for folder in sorted(self._root.glob(f"{family}-*[0-9a-f]")):
-                # A locked folder is being filled, perhaps by this process; a damaged one is useless.
+                # Skipped: a locked folder, which is being filled (perhaps by this process), and a damaged one.
                 with (
                     suppress(Timeout, CheckpointError, ChangedError, OSError),
                     FileLock(_lock_of(folder)).acquire(timeout=0),
@@ -115,7 +115,7 @@ class Cache:
         return found
 
     def _found(self, folder: Path, open_: Callable[[Path], T]) -> list[T]:
-        """Return what ``open_`` reads from an intact folder, in a list; empty where it has to be created."""
+        """Return a list with the result of ``open_`` for an intact folder; empty if the folder must be created."""
         if not os.path.lexists(folder):
             return []
         try:
@@ -129,13 +129,13 @@ class Cache:
         return [opened]
 
     def _verified(self, folder: Path) -> Snapshot:
-        """Return a snapshot from before the check; CheckpointError for damage, or files that others could write."""
+        """Verify a folder and return a snapshot from before; CheckpointError for damage or files others could write."""
         if self._is_kept and (untrusted := find_untrusted(folder)):
             raise CheckpointError(untrusted)
         return verify_directory(folder)
 
     def _read_variant(self, folder: Path, kind: str, key: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the variant of a folder; CheckpointError where the folder is named after another one."""
+        """Return the variant of a folder; CheckpointError if the name of the folder does not match it."""
         try:
             with open(folder / _KEY_FILE, "rb", opener=self.opener) as file:
                 variant = json.load(file)["variant"]
@@ -146,7 +146,7 @@ class Cache:
         raise CheckpointError(f"{folder / _KEY_FILE}: belongs to another folder")
 
     def _prepare_root(self) -> None:
-        """Create the cache, or close it to other users; use a temporary one where they could have written into it."""
+        """Create the cache or close it to other users; use a temporary one if they could have written into it."""
         self._root.parent.mkdir(parents=True, exist_ok=True)
         if self._is_kept and (reason := make_private(self._root)):
             self._emit(
@@ -185,7 +185,7 @@ class Cache:
             lock.release()
 
     def _prune(self) -> None:
-        """Remove the folders not used for longest and what killed processes left, but nothing that one is at."""
+        """Remove the least recently used folders and leftovers of killed processes, but no folder that is in use."""
         with suppress(OSError):  # another process prunes at the same time; the next run removes the rest
             ours = [(path, match) for path in self._root.iterdir() if (match := _OURS.fullmatch(path.name))]
             folders = [path for path, match in ours if not match["aside"]]

@@ -1,4 +1,4 @@
-"""Dialogues that were encoded before under another dialogue.max_length or long_turns, and need not be encoded again."""
+"""Reuse of dialogues that were encoded under another dialogue.max_length or long_turns."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from convo_cli.tokens.store import Encoded, TokenStore
 from convo_cli.tokens.store_check import require_valid_store
 
 TOKENS, REFUSED = "tokens", "refused"
-"""Kinds of the cache: stores that are trained on, and what was encoded of data that was refused for its long turns."""
+"""Cache kinds: stores that are trained on, and the encoded part of data that was refused for its long turns."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class EarlierStore:
     max_length: int
 
     def find(self, number: int, dialogue: Dialogue, max_length: int) -> Encoded | None:
-        """What encoding this dialogue under ``max_length`` would give; None where that is not known.
+        """Return what encoding this dialogue under ``max_length`` would give; None if that is not known.
 
         A dialogue that fits under both is one example under both. Windows of whole turns depend on max_length alone.
         """
@@ -49,7 +49,7 @@ def find_earlier(cache: Cache, key: Mapping[str, Any], *, num_ids: int, num_file
     """Open the stores of this key, of any max_length and long_turns."""
     stores = list[EarlierStore]()
     for variant, store in cache.related((TOKENS, REFUSED), key, partial(TokenStore.open, opener=cache.opener)):
-        with suppress(CheckpointError):  # a forged one is ignored, as a damaged one is
+        with suppress(CheckpointError):  # a forged store is ignored like a damaged one
             max_length = int(variant["max_length"])
             require_valid_store(store, num_ids=num_ids, max_length=max_length, num_files=num_files)
             stores.append(EarlierStore(store, max_length))
@@ -57,5 +57,5 @@ def find_earlier(cache: Cache, key: Mapping[str, Any], *, num_ids: int, num_file
 
 
 def find_encoded(earlier: Sequence[EarlierStore], number: int, dialogue: Dialogue, max_length: int) -> Encoded | None:
-    """The dialogue from the first store that knows it; ``number`` counts the dialogues as they are read."""
+    """Return the dialogue from the first store that has it; ``number`` counts dialogues in reading order."""
     return next((one for store in earlier if (one := store.find(number, dialogue, max_length))), None)

@@ -1,4 +1,4 @@
-"""Dialogue files to parts of a token store: read, encoded and checked a chunk at a time."""
+"""Encoding of dialogue files into parts of a token store, read and checked a chunk at a time."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def encode_files(
 ) -> Iterator[TokenStore]:
     """Encode every dialogue of the files, or the first ``max_dialogues``, a chunk at a time.
 
-    ``omissions``, one for each file, count what is not trained on (see `read_dialogues`). What keeps a dialogue from
-    being trained on goes to ``found``. Dialogues are taken from ``earlier`` stores where encoding them would give the
-    same. ModelError where transformers would render the first dialogues otherwise than training does, FileChangedError
-    where a file is no longer the one that was hashed.
+    ``omissions``, one for each file, count what is not trained on (see `read_dialogues`). Problems that keep a dialogue
+    from being trained on go to ``found``. Dialogues are taken from ``earlier`` stores if encoding them would give the
+    same. ModelError if transformers renders the first dialogues differently from training, FileChangedError if a file
+    changed since it was hashed.
     """
     config, emit = inputs.config, inputs.emit
     paths = [file.path for file in files]
@@ -76,13 +76,13 @@ def encode_files(
 def _encode_rest(
     chunk: Sequence[Dialogue], known: Sequence[Encoded | None], config: RunConfig, encoder: DialogueEncoder
 ) -> list[tuple[Dialogue, Encoded | Problem]]:
-    """Return each dialogue with its known encoding, or else with a new one."""
+    """Return each dialogue with its known encoding, or with a new one."""
     fresh = iter(encode([dialogue for dialogue, one in zip(chunk, known, strict=True) if one is None], config, encoder))
     return [(dialogue, one or next(fresh)) for dialogue, one in zip(chunk, known, strict=True)]
 
 
 def encode(dialogues: Sequence[Dialogue], config: RunConfig, encoder: DialogueEncoder) -> list[Encoded | Problem]:
-    """The examples of each dialogue, with user targets only where a step of the run is trained on them."""
+    """Encode dialogues; user turns become targets only if a step of the run is trained on them."""
     found = encoder.encode_all(dialogues, config.dialogue.train_on, config.dialogue.long_turns)
     if not trains_on_users(config):
         for example in chain.from_iterable(one.examples for one in found if isinstance(one, Encoded)):
@@ -97,7 +97,7 @@ def to_store(
     found: ProblemSink,
     paths: Sequence[str] = (),
 ) -> TokenStore:
-    """The dialogues as training reads them; what keeps one from being trained on goes to ``found``."""
+    """Build a store of the dialogues; problems that keep one from being trained on go to ``found``."""
     accepted = list[tuple[Dialogue, Encoded]]()
     for dialogue, one in encoded:
         if isinstance(one, Encoded):
@@ -112,7 +112,7 @@ def to_store(
 
 
 def _check_template(dialogues: Iterable[Dialogue], encoder: DialogueEncoder, emit: Emit) -> None:
-    """Prove that transformers renders these dialogues alike, and warn where ids do not give the text back."""
+    """Prove that transformers renders these dialogues in the same way; warn if their ids do not decode to the text."""
     changed = []
     for dialogue in dialogues:
         encoder.require_parity(dialogue.turns)
@@ -129,5 +129,5 @@ def _check_template(dialogues: Iterable[Dialogue], encoder: DialogueEncoder, emi
 
 
 def trains_on_users(config: RunConfig) -> bool:
-    """Whether a step of the run is trained on user turns."""
+    """Return whether a step of the run is trained on user turns."""
     return config.dialogue.train_on == "all" or config.dialogue.user_turns_until > 0

@@ -1,4 +1,4 @@
-"""The repaired copy that `validate-data --fix` writes: all that can be trained on, written whole or not at all."""
+"""The repaired copy of `validate-data --fix`: every line that can be trained on, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def fix_files(
     emit: Emit,
     run_config: RunConfig | None = None,
 ) -> RepairReport:
-    """Repair the files into one, which is no more readable than they are, without what ``run_config`` refuses.
+    """Write the repaired lines of all files that ``run_config`` accepts into one file, no more readable than they are.
 
-    No file is written where no line is left (DataError) or a file changed meanwhile (ChangedError).
+    No file is written if no line is left (DataError) or a file changed meanwhile (ChangedError).
     """
     before = [Snapshot.of(Path(path)) for path in paths]
 
@@ -42,10 +42,10 @@ def fix_files(
 
     judge: Judge | None = None
     if run_config is not None:
-        from convo_cli.prepare.screen import judge_of  # with torch, which a fix without a config does not need
+        from convo_cli.prepare.screen import judge_of  # imports torch, which a fix without a config does not need
 
         judge = judge_of(run_config, lambda write, judge: repair(write, judge).num_written)
-    allowed = derived_mode([*paths, out], out)  # out too, where it is replaced
+    allowed = derived_mode([*paths, out], out)  # including out, in case it is replaced
     with masked(allowed), writing(out) as file, _packed(file, out.suffix.lower()) as write:
         repaired = repair(write, judge)
         if not repaired.num_written:
@@ -60,9 +60,9 @@ def fix_files(
 
 @contextmanager
 def _packed(file: BinaryIO, suffix: str) -> Iterator[Callable[[bytes], object]]:
-    """Yield the function that writes a line, compressed as the suffix says.
+    """Yield a function that writes a line, compressed by the suffix of the file.
 
-    A .gz file holds neither a name nor a time, so that the same lines are the same bytes.
+    A .gz file contains no name and no time, so equal lines give equal bytes.
     """
     if suffix == ".gz":
         with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:

@@ -1,4 +1,4 @@
-"""What preparation begins with, in one value: config, hashed data files, cache and event sink."""
+"""The inputs of preparation as one value: config, hashed data files, cache and emit."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _FORMAT = 6  # of what is cached; a change to how text becomes ids and targets n
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything that decides what is prepared, where it is kept, and where events go."""
+    """Config, data files, cache and emit: they decide what is prepared, where it is kept, and where events go."""
 
     config: RunConfig
     files: DataFiles
-    """The data files of the config as they were hashed."""
+    """The data files of the config, with their hashes."""
     cache: Cache
     emit: Emit
 
     def reading(self, files: Sequence[DataFile]) -> dict[str, object]:
-        """The part of a cache key that decides which dialogues are read from the files."""
+        """Return the part of a cache key that decides which dialogues are read from the files."""
         data = self.config.data
         return {
             "format": _FORMAT,

@@ -1,7 +1,7 @@
-"""The checks of encoded data before step 1: every dialogue has targets, end tokens among them, and fits its windows.
+"""Checks of encoded data before step 1: every dialogue has targets, including end tokens, and fits its windows.
 
-Problems are gathered over the whole data and refused together; the counts are what the tables of `train` and
-`validate-data` show.
+All problems of the data are collected and refused together. The tables of `train` and `validate-data` show the
+counts.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ MAX_LENGTH_LIMIT = 1_048_576  # of dialogue.max_length
 
 
 class PreflightError(DataError):
-    """The data cannot be trained on; ``groups`` has every kind of reason.
+    """The data cannot be trained on; ``groups`` holds the problems by code.
 
-    ``needed`` is the smallest dialogue.max_length that would hold all turns that are too long; 0 where there is none.
+    ``needed`` is the smallest dialogue.max_length that would fit all turns that are too long; 0 if there is none.
     """
 
     def __init__(self, groups: Sequence[ProblemGroup], needed: int = 0) -> None:
@@ -44,7 +44,7 @@ class PreflightError(DataError):
 
 
 class Refusals(ProblemTally):
-    """Problems as a tally keeps them, and the smallest max_length that would hold all turns that are too long."""
+    """A tally of problems with the smallest max_length that would fit all turns that are too long."""
 
     needed = 0
 
@@ -55,8 +55,8 @@ class Refusals(ProblemTally):
 
 
 def advice_for_long_turns(needed: int, context: int | None, long_turns: LongTurns) -> str:
-    """What to do where turns are too long for any window; ``context`` is what the model can read, where known."""
-    is_split = long_turns == "split"  # then only what stands before every turn is too long
+    """Return the hint for turns that are too long; ``context`` is the longest sequence of the model, if known."""
+    is_split = long_turns == "split"  # then only the tokens repeated before every turn can be too long
     instead = "dialogue.long_turns: drop" if is_split else "dialogue.long_turns: split (or drop)"
     if needed > MAX_LENGTH_LIMIT:
         return f"set {instead}"
@@ -70,12 +70,12 @@ def advice_for_long_turns(needed: int, context: int | None, long_turns: LongTurn
 def check_targets(
     dialogues: Sequence[Dialogue], part: TokenStore, train_on: TrainOn, stop_ids: Sequence[int], found: ProblemSink
 ) -> None:
-    """Find the dialogues of ``part`` without a target, or with a trained reply whose end token is no target."""
+    """Find the dialogues of ``part`` without a target, or with a trained reply whose end token is not a target."""
     is_end = np.isin(part.input_ids[:], stop_ids) & (part.targets[:] == ASSISTANT_TARGET)
     before = np.concatenate([[0], np.cumsum(is_end)])
     ends = np.bincount(part.dialogue_of, np.diff(before[part.offsets]), minlength=len(dialogues))
     for dialogue, num_ends, num_tokens in zip(dialogues, ends, part.dialogues["num_tokens"], strict=True):
-        if not num_tokens:  # left out, for another reason
+        if not num_tokens:  # left out for another reason
             continue
         if not has_target(dialogue.turns, train_on):
             message = f"no turn of the dialogue is trained on (train_on: {train_on})"
@@ -86,7 +86,7 @@ def check_targets(
 
 
 def count_tokens(store: TokenStore, max_length: int) -> TokenCounts:
-    """The numbers of the table."""
+    """Return the counts for the table."""
     whole = store.dialogues["num_tokens"]
     whole = whole[whole > 0]
     return TokenCounts(
@@ -106,7 +106,7 @@ def count_tokens(store: TokenStore, max_length: int) -> TokenCounts:
 
 
 def tokens_per_dialogue(store: TokenStore) -> Spread:
-    """How long the dialogues are, before they are cut into windows."""
+    """Return the distribution of dialogue lengths, before they are cut into windows."""
     whole = store.dialogues["num_tokens"]
     values, counts = np.unique(whole[whole > 0], return_counts=True)
     result = spread(dict(zip(values.tolist(), counts.tolist(), strict=True)))

@@ -1,7 +1,7 @@
-"""From dialogue files to an encoder and token stores: all that happens to the data before step 1, done once.
+"""Preparation of the data before step 1: dialogue files become an encoder and token stores.
 
-The tokenizer of a from-scratch run and the encoded data are cached by content (see `cache`), so a second run on the
-same data, or a resumed one, opens what the first one wrote.
+The tokenizer of a from-scratch run and the encoded data are cached by content (see `cache`): a second run on the same
+data, or a resumed run, opens the files of the first.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _NAMED = 5  # dialogues left out, in a notice
 
 @dataclass(frozen=True)
 class PreparedText:
-    """The encoder of a new run; ``spiece`` is the SentencePiece model it was made from, if it was."""
+    """The encoder of a new run; ``spiece`` is the SentencePiece model of its tokenizer, if it has one."""
 
     encoder: DialogueEncoder
     spiece: bytes | None
@@ -58,14 +58,14 @@ class PreparedText:
 
 @dataclass(frozen=True)
 class PreparedData:
-    """What a run learns from and is evaluated on."""
+    """The token stores that a run is trained and evaluated on."""
 
     train: TokenStore
     validation: TokenStore | None
 
 
 def build_encoder(inputs: Inputs) -> PreparedText:
-    """The pretrained model's tokenizer, or one trained on the training dialogues, with the template's tokens added."""
+    """Load the pretrained model's tokenizer or train one on the training dialogues, and add the template's tokens."""
     config, emit = inputs.config, inputs.emit
     spiece, origin = None, config.model.origin
     if isinstance(origin, PretrainedModel):
@@ -99,10 +99,10 @@ def build_encoder(inputs: Inputs) -> PreparedText:
 
 
 def prepare_data(inputs: Inputs, encoder: DialogueEncoder, *, max_listed: int = 5) -> PreparedData:
-    """The pre-flight: encode the training and validation data, or map what was encoded before.
+    """Run the pre-flight: encode the training and validation data, or open earlier stores of the same data.
 
-    Raises PreflightError where dialogues cannot be trained on, with the first ``max_listed`` of each kind, and
-    ModelError where transformers would render the first dialogues otherwise than training does.
+    Raises PreflightError if dialogues cannot be trained on, with the first ``max_listed`` problems of each code, and
+    ModelError if transformers renders the first dialogues differently from training.
     """
     config = inputs.config
     train = validation = None
@@ -140,7 +140,7 @@ def _store(
     max_dialogues: int | None = None,
     max_listed: int,
 ) -> TokenStore:
-    """Encode the files, or open what was encoded before; PreflightError where dialogues cannot be trained on."""
+    """Encode the files or open an earlier store of them; PreflightError if dialogues cannot be trained on."""
     config, cache, emit = inputs.config, inputs.cache, inputs.emit
     contract = contract_of(encoder).model_dump(exclude={"max_length"})
     key = {
@@ -195,7 +195,7 @@ def _report_left_out(store: TokenStore, what: str, files: Sequence[DataFile], ma
 
 
 def _context(config: RunConfig) -> int | None:
-    """Longest sequence of the model, where that can be known before it is loaded."""
+    """Return the longest sequence of the model, if it is known before the model is loaded."""
     origin = config.model.origin
     if isinstance(origin, ScratchConfig):
         return origin.context
@@ -237,7 +237,7 @@ def _spiece(inputs: Inputs) -> bytes:
 
 
 def _num_lines(files: Sequence[DataFile], most: int | None) -> int | None:
-    """How many dialogues there are about; None where a packed file does not tell."""
+    """Estimate the number of dialogues; None for compressed files."""
     if not all(file.num_lines for file in files):
         return None
     total = sum(file.num_lines for file in files)

@@ -1,4 +1,4 @@
-"""What `train` would do with data and a config, without a model: the same preparation and checks, and their result."""
+"""Preview of training for `validate-data`: the preparation and checks of `train`, without a model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from convo_cli.text.readable import Stretch, stretches
 
 @dataclass(frozen=True)
 class ShownExample:
-    """An example of the training data, and where its dialogue stands."""
+    """An example of the training data, with the file and line of its dialogue."""
 
     where: str
     stretches: tuple[Stretch, ...]
@@ -27,19 +27,19 @@ class ShownExample:
 
 @dataclass(frozen=True)
 class Preview:
-    """What `validate-data` tells of data and a config that `train` would accept."""
+    """The result for data and a config that `train` would accept."""
 
     template: str
     max_length: int
     training: TokenCounts
     validation: TokenCounts | None
     tokens_per_dialogue: Spread
-    """Of the training data, before windows are cut."""
+    """Lengths of the training dialogues before windows are cut."""
     shown: tuple[ShownExample, ...]
 
 
 def preview(config: RunConfig, emit: Emit, *, home: Path | None, max_listed: int, num_shown: int) -> Preview:
-    """Do all that `train` does before it builds a model; ``home`` is where its cache is, None for none.
+    """Do everything that `train` does before it builds a model; ``home`` holds the cache (None: a temporary one).
 
     Raises what `build_encoder` and `prepare_data` raise.
     """

@@ -1,4 +1,4 @@
-"""The validation dialogues that get a generated reply, kept in the cache and checked when they are opened."""
+"""Validation dialogues that get a generated reply, kept in the cache and checked when they are opened."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from convo_cli.errors import CheckpointError
 from convo_cli.prepare.inputs import Inputs
 
 REPLIES = "replies"
-"""Kind of the cache."""
+"""The cache kind."""
 _FILE = "dialogues.json"
 
 
 def find_reply_dialogues(inputs: Inputs) -> tuple[Dialogue, ...]:
-    """Choose `evaluation.reply_dialogues` of the validation data, or open what an earlier run chose of the same data.
+    """Choose `evaluation.reply_dialogues` of the validation data, or open an earlier run's choice from the same data.
 
-    Their ``file`` is empty, because equal data may have another path. With none to choose, no file is read.
-    FileChangedError where a validation file is no longer the one that was hashed.
+    Their ``file`` is empty, because equal data may have another path. No file is read if none are to be chosen.
+    FileChangedError if a validation file changed since it was hashed.
     """
     config, files, cache = inputs.config, inputs.files.validation, inputs.cache
     count = config.evaluation.reply_dialogues
@@ -44,7 +44,7 @@ def find_reply_dialogues(inputs: Inputs) -> tuple[Dialogue, ...]:
 
 
 def _read(content: bytes, folder: Path, count: int) -> tuple[Dialogue, ...]:
-    """Decode the dialogues; CheckpointError where they cannot have been chosen."""
+    """Decode the dialogues; CheckpointError if convo cannot have chosen them."""
     try:
         dialogues = msgspec.json.decode(content, type=tuple[Dialogue, ...])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""The judge of `validate-data --fix --config`: which repaired dialogues a config refuses, one at a time."""
+"""The judge of `validate-data --fix --config`, which refuses repaired dialogues that the config does not accept."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from convo_cli.prepare.prepare import build_encoder
 from convo_cli.runs.provenance.run_info import DataFiles, read_data_files
 
 Repair: TypeAlias = Callable[[Callable[[bytes], object], Judge | None], int]
-"""Hands the lines that a judge accepts to a writer, and returns how many."""
+"""Passes the lines that a judge accepts to a writer, and returns their number."""
 
 
 def judge_of(config: RunConfig, repair: Repair) -> Judge | None:
-    """A judge that refuses each line that the pre-flight of the accepted lines would refuse; None if no line is left.
+    """Return a judge that accepts only lines that pass the pre-flight together; None if no line is left.
 
     A new tokenizer is trained on the accepted lines, and also decides which lines are accepted. So it is trained again
     until it refuses no further line.
@@ -46,7 +46,7 @@ def judge_of(config: RunConfig, repair: Repair) -> Judge | None:
 
 
 def _judge(config: RunConfig, files: DataFiles, refused: dict[tuple[Turn, ...], Problem]) -> Judge:
-    """A judge with the encoder of a run on these files, which also refuses what is ``refused`` already."""
+    """Return a judge with the encoder of a run on these files; it also refuses everything in ``refused``."""
     encoder = build_encoder(Inputs(config, files, Cache(None, _ignore), _ignore)).encoder
 
     def judge(turns: Sequence[Turn]) -> Problem | None:
@@ -64,4 +64,4 @@ def _judge(config: RunConfig, files: DataFiles, refused: dict[tuple[Turn, ...], 
 
 
 def _ignore(event: object) -> None:
-    """The pre-flight of the fixed file reports the same again."""
+    """Drop an event: the pre-flight of the fixed file emits it again."""

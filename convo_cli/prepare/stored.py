@@ -1,4 +1,4 @@
-"""Encoded data in a folder of the cache, checked when it is opened, because its files could be forged."""
+"""Encoded data in a cache folder, checked when it is opened because its files could be forged."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _OMISSIONS_FILE = "omissions.json"
 
 
 def write_omissions(omissions: Sequence[Omissions], folder: Path) -> None:
-    """Write what is not trained on beside the store, one entry for each file."""
+    """Write the counts of what is not trained on next to the store, one entry for each file."""
     (folder / _OMISSIONS_FILE).write_bytes(msgspec.json.encode(omissions))
 
 
 def open_stored(
     folder: Path, cache: Cache, *, num_ids: int, max_length: int, num_files: int
 ) -> tuple[TokenStore, list[Omissions]]:
-    """Open the store and the omissions; CheckpointError where encoding cannot have written them."""
+    """Open the store and the omissions; CheckpointError if encoding cannot have written them."""
     store = TokenStore.open(folder, cache.opener)
     try:
         require_valid_store(store, num_ids=num_ids, max_length=max_length, num_files=num_files)

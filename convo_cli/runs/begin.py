@@ -1,4 +1,4 @@
-"""A run directory that appears whole, with everything that `resume` needs, or not at all."""
+"""Creation of a run directory: it appears whole, with everything that `resume` needs, or not at all."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from convo_cli.storage.atomic import disk_errors, make_directory, sync_directory
 from convo_cli.storage.folder import Folder, open_folder
 
 _ASIDE = ".convo-new-"
-"""No run name begins like this. The next run of the same name clears what a killed process left there."""
+"""No run name begins with this. The next run of the same name removes the remains of a killed process."""
 _ELSEWHERE = "remove it, or choose another place with --set name=… or --set output_dir=…"
 
 
 @contextmanager
 def begun(run: RunDirectory, fill: Callable[[RunDirectory], None]) -> Iterator[None]:
-    """Have ``fill`` write into a run directory beside its place, put it there, and hold its lock inside the block.
+    """Have ``fill`` write into a temporary run directory, rename it to ``run``, and hold its lock inside the block.
 
-    CheckpointError where a run of this name is there already, or begins at the same time.
+    CheckpointError if a run of this name exists already or begins at the same time.
     """
     aside = RunDirectory(run.path.with_name(f"{_ASIDE}{run.path.name}"))
     if not run.path.parent.exists():
@@ -31,7 +31,7 @@ def begun(run: RunDirectory, fill: Callable[[RunDirectory], None]) -> Iterator[N
         with disk_errors(aside.path):
             home = held.enter_context(open_folder(run.path.parent))
             new = held.enter_context(home.inside(_make_aside(home, aside.path)))
-        # The lock is on the open file, so it goes with the directory when that is renamed.
+        # The lock is on the open file, so it stays with the directory when that is renamed.
         held.enter_context(locked(aside))
         try:
             with disk_errors(aside.path):
@@ -40,7 +40,7 @@ def begun(run: RunDirectory, fill: Callable[[RunDirectory], None]) -> Iterator[N
                         new.delete(name)
                 new.make(aside.checkpoints.name)
             fill(RunDirectory(new.pinned))
-            require_new(run)  # again: preparing may have taken minutes
+            require_new(run)  # again: the preparation may have taken minutes
             with disk_errors(run.path):
                 home.rename(aside.path.name, run.path.name)
         except BaseException:

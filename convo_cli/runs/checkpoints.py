@@ -1,6 +1,6 @@
-"""The checkpoints of a run on disk, and what the state.json of each says.
+"""Checkpoints of a run on disk, and the state.json of each.
 
-Nothing here reads tensors; `convo_cli.training.saving` does. `convo_cli.runs.selection` chooses among checkpoints.
+This module reads no tensors; `convo_cli.training.saving` does. `convo_cli.runs.selection` chooses among checkpoints.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ STATE_FILE = "state.json"
 
 
 class Progress(BaseModel):
-    """The numbers of a run so far. A checkpoint holds them as they were before the evaluation of its weights."""
+    """Progress of a run in numbers. A checkpoint stores it as of before the evaluation of its weights."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, validate_assignment=True)
 
@@ -36,7 +36,7 @@ class Progress(BaseModel):
     """The best value of each metric, by its name."""
     evaluations_without_improvement: int = Field(0, ge=0)
     phases: tuple[Phase, ...] = ()
-    """The batch settings of the steps so far: where in the data the next step begins follows from them."""
+    """Batch settings of the steps so far, from which the start of the next step in the data follows."""
 
 
 class SavedState(BaseModel):
@@ -52,16 +52,16 @@ class SavedState(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint on disk and what its state.json says."""
+    """A checkpoint on disk, with the content of its state.json."""
 
     path: Path
     progress: Progress
     files: Snapshot
-    """The files as they were before any of them was hashed or read."""
+    """A snapshot of the files from before any of them was hashed or read."""
 
 
 def list_checkpoints(run: RunDirectory) -> list[Checkpoint]:
-    """The run's checkpoints with a readable state.json, oldest first."""
+    """Return the run's checkpoints with a readable state.json, oldest first."""
     found = []
     for step in run.checkpoint_steps():
         try:
@@ -72,7 +72,7 @@ def list_checkpoints(run: RunDirectory) -> list[Checkpoint]:
 
 
 def is_saved(run: RunDirectory, step: int) -> bool:
-    """True where the run has a checkpoint of this step with a readable state.json."""
+    """Return whether the run has a checkpoint of this step with a readable state.json."""
     try:
         return read_state(run.checkpoint(step)).progress.step == step
     except CheckpointError:
@@ -80,7 +80,7 @@ def is_saved(run: RunDirectory, step: int) -> bool:
 
 
 def read_state(path: Path) -> SavedState:
-    """state.json of a checkpoint; CheckpointError where it is missing or not what convo writes."""
+    """Read state.json of a checkpoint; CheckpointError if it is missing or not in convo's form."""
     file = path / STATE_FILE
     try:
         return SavedState.model_validate_json(read_file(file))
@@ -101,7 +101,7 @@ def read_state(path: Path) -> SavedState:
 
 
 def copy_checkpoint(source: Path, to: Path, run_id: str) -> None:
-    """Publish the same checkpoint as one of another run; CheckpointError where a file changed meanwhile."""
+    """Publish a copy of a checkpoint in another run; CheckpointError if a file changed meanwhile."""
     saved = read_state(source).model_copy(update={"run_id": run_id})
     copied = {name: seal for name, seal in read_manifest(source).items() if name != STATE_FILE}
     require_space(to, sum(size for size, _ in copied.values()) + len(saved.model_dump_json()))
@@ -118,15 +118,15 @@ def copy_checkpoint(source: Path, to: Path, run_id: str) -> None:
 
 
 def write_state(folder: Path, saved: SavedState) -> None:
-    """Write state.json into a checkpoint that is being made."""
+    """Write state.json into a checkpoint that is being created."""
     with open(folder / STATE_FILE, "w", encoding="utf-8", newline="\n", opener=only_regular) as file:
         file.write(saved.model_dump_json(indent=2) + "\n")
 
 
 def newest_whole(run: RunDirectory) -> tuple[Checkpoint, list[tuple[Path, CheckpointError]]]:
-    """The newest checkpoint that verifies, and the damaged newer ones, each with the reason.
+    """Return the newest intact checkpoint, and the damaged newer ones, each with the reason.
 
-    A run that trains meanwhile may add and delete checkpoints.
+    A run that is being trained may add and delete checkpoints meanwhile.
     """
     require_own_checkpoints(run)
     damaged: dict[int, tuple[Path, CheckpointError]] = {}
@@ -148,9 +148,9 @@ def newest_whole(run: RunDirectory) -> tuple[Checkpoint, list[tuple[Path, Checkp
 
 
 def read_checkpoint(run: RunDirectory, step: int, files: Snapshot | None = None) -> Checkpoint:
-    """The checkpoint of a step; CheckpointError where its state.json is not readable, or of another step.
+    """Read the checkpoint of a step; CheckpointError if its state.json is unreadable or of another step.
 
-    ``files`` is the state of its files before they were hashed, where they were.
+    ``files`` is a snapshot from before its files were hashed, if they were.
     """
     path = run.checkpoint(step)
     files = files or Snapshot.of(path)

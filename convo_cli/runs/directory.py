@@ -1,4 +1,4 @@
-"""The names inside a run directory; everything is relative to it, so it can be moved.
+"""Names inside a run directory. All are relative to it, so it can be moved.
 
 runs/<name>/
   config.yaml  run.json  metrics.jsonl  samples.jsonl  plots/  tensorboard/
@@ -19,7 +19,7 @@ from convo_cli.storage.access import link_of_another_user
 from convo_cli.storage.files import UnsafeFileError, is_directory, is_regular, require_regular, special_kind_at
 
 LABELS = ("last", "best-loss", "best-metric")
-"""Names of the pointers, small files that name a checkpoint."""
+"""Names of the pointers: small files that name a checkpoint."""
 PLOTS = ("learning_rate.png", "loss.png")
 _CHECKPOINT_NAME = re.compile(r"step-(\d{8,})")
 
@@ -32,7 +32,7 @@ class RunDirectory:
 
     @property
     def is_run(self) -> bool:
-        """Whether `convo train` made it, as far as its names tell."""
+        """Return whether this looks like a run directory of `convo train`, by the names in it."""
         return os.path.lexists(self.config) and os.path.lexists(self.checkpoints)
 
     @property
@@ -69,7 +69,7 @@ class RunDirectory:
 
     @property
     def stop(self) -> Path:
-        """A file that the user creates to save and stop the run; convo removes it then."""
+        """A file that the user creates to save and stop the run; convo then removes it."""
         return self.path / "stop"
 
     @property
@@ -77,15 +77,15 @@ class RunDirectory:
         return is_regular(self.stop)
 
     def checkpoint(self, step: int) -> Path:
-        """Where the checkpoint after ``step`` updates lies."""
+        """Return the path of the checkpoint after ``step`` updates."""
         return self.checkpoints / f"step-{step:08d}"
 
     def pointer(self, label: str) -> Path:
-        """The small file that names a checkpoint: label is last, best-loss or best-metric."""
+        """Return the path of a pointer; the label is last, best-loss or best-metric."""
         return self.path / f"{label}.json"
 
     def checkpoint_steps(self) -> list[int]:
-        """Steps of the published checkpoints, ascending; left-overs of a broken save are not among them."""
+        """Return the steps of the published checkpoints, ascending, without the remains of interrupted saves."""
         if not is_directory(self.checkpoints):
             return []
         matches = (_CHECKPOINT_NAME.fullmatch(path.name) for path in self.checkpoints.iterdir() if is_directory(path))
@@ -93,7 +93,7 @@ class RunDirectory:
 
 
 def existing_run(path: Path) -> RunDirectory:
-    """The run directory at this path; UsageError or CheckpointError where there is none."""
+    """Return the run directory at this path; UsageError or CheckpointError if there is none."""
     run = RunDirectory(path)
     require_trusted_path(path)
     if not path.exists():
@@ -107,7 +107,7 @@ def existing_run(path: Path) -> RunDirectory:
 
 
 def require_trusted_path(path: Path) -> None:
-    """Raise DiskError where a link that another user may have planted leads to this path."""
+    """Raise DiskError if a link that another user may have planted leads to this path."""
     if (link := link_of_another_user(path)) is not None:
         raise DiskError(
             f"{link}: a symbolic link of another user, in a folder that others may write to",
@@ -169,9 +169,9 @@ def require_new(run: RunDirectory) -> None:
 
 
 def require_place(path: Path, *, hint: str) -> None:
-    """Raise DiskError where no folder can be created at this path, or another user's link leads to it.
+    """Raise DiskError if no folder can be created at this path or another user's link leads to it.
 
-    Call it before any work that would be lost.
+    To be called before any work that would be lost.
     """
     require_trusted_path(path)
     above = next(parent for parent in path.absolute().parents if parent.exists())

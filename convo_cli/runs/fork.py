@@ -1,4 +1,4 @@
-"""A fork: a run that continues a checkpoint of another run in a directory of its own; nothing of the other changes."""
+"""Forks: a fork continues a checkpoint of another run in its own directory, and leaves the other run unchanged."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _LONGEST_NAME = 100
 def fork_of(
     run: RunDirectory, found: Found, old_name: str, new_name: str, *, discard_later: bool
 ) -> RunDirectory | None:
-    """The new run directory that continues this checkpoint; None where the run continues in its own.
+    """Return the new run directory for this checkpoint; None if the run continues in its own.
 
-    Another name makes a fork. So does a checkpoint that is not the newest, unless the later ones may be discarded.
-    UsageError where the user asks for another name and for discarding.
-    A fork lies beside the run itself, not beside a link to it, and is named after its directory, which may have been
-    renamed.
+    Another name makes a fork, and so does a checkpoint that is not the newest, unless later ones may be discarded.
+    UsageError if the user asks for both another name and discarding.
+    A fork is created next to the run itself, not next to a link to it, and is named after the run's directory, which
+    may have been renamed.
     """
     place = run.path.resolve()
     if new_name != old_name:
@@ -56,9 +56,9 @@ def fill_fork(
     is_evaluated: bool,
     evaluations: Mapping[int, EvaluationDone],
 ) -> None:
-    """Write the new run's provenance, its checkpoint, and the logs up to that.
+    """Write the provenance of the new run, its checkpoint, and the logs up to the checkpoint.
 
-    The logs include the evaluation of the checkpoint where it ``is_evaluated``.
+    The logs include the evaluation of the checkpoint if it ``is_evaluated``.
     """
     write_provenance(fork, info)
     for old, new in ((parent.metrics, fork.metrics), (parent.samples, fork.samples)):
@@ -72,7 +72,7 @@ def fill_fork(
 
 
 def _copy_tensorboard(old: Path, new: Path) -> None:
-    """All events; those of later steps are hidden when the fork's own file begins."""
+    """Copy all events; the start of the fork's own file hides those of later steps."""
     files = sorted(old.glob("events.out.tfevents.*"))
     require_space(new, sum(file.lstat().st_size for file in files))
     with disk_errors(new):

@@ -1,4 +1,4 @@
-"""One process at a time on a run directory; the kernel frees the lock when the process ends, however it ends."""
+"""Lock of a run directory for one process at a time; the kernel frees it when the process ends, in any way."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _HOLDER = re.compile(r"process \d{1,20} on [\w.-]{1,255}\n")
 
 @contextmanager
 def locked(run: RunDirectory) -> Iterator[None]:
-    """Hold the run directory; CheckpointError where another process does, DiskError where no process can."""
+    """Hold the lock of a run directory; CheckpointError if another process holds it, DiskError if none can."""
     lock = FileLock(run.lock, fallback_to_soft=False)
     with disk_errors(run.lock):
         try:
@@ -58,7 +58,7 @@ def locked(run: RunDirectory) -> Iterator[None]:
 
 
 def _write(file: RawIOBase, holder: str) -> None:
-    """Say in the lock file who holds it. The lock itself is the kernel's: a stale or missing text changes nothing."""
+    """Write the holder into the lock file. The lock itself is the kernel's, so stale or missing text does no harm."""
     with suppress(OSError):
         file.seek(0)
         file.truncate()

@@ -1,6 +1,6 @@
-"""Folders of models, looked at from outside: whether one can be opened, and whether one may be written there.
+"""Checks of model folders by file names alone: one that is to be opened, and one that is to be written.
 
-Nothing here loads a model, so that most mistakes are answered at once.
+No model is loaded, so most mistakes are reported at once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _WEIGHTS = "model.safetensors"
 
 
 def require_model_folder(folder: Path) -> None:
-    """Raise ModelError naming what a Hugging Face folder lacks: its config, or its weights as safetensors."""
+    """Raise ModelError that names what a Hugging Face folder lacks: its config, or its weights as safetensors."""
     require_harmless(folder)
     if (adapter := folder / "adapter_config.json").is_file():  # with peft installed transformers would open it too
         raise ModelError(
@@ -48,16 +48,16 @@ def require_model_folder(folder: Path) -> None:
 
 
 def weight_files(folder: Path) -> set[str]:
-    """Names of the files that transformers reads the weights from."""
+    """Return the names of the files from which transformers reads the weights."""
     if (folder / _WEIGHTS).is_file():
         return {_WEIGHTS}
     return {INDEX, *map(str, shard_names(folder / INDEX))}
 
 
 def require_writable(out: Path, *, force: bool) -> None:
-    """Raise UsageError where exporting there would overwrite or change something that is not an earlier export.
+    """Raise UsageError if an export there would overwrite or change anything that is not an earlier export.
 
-    DiskError where no folder can be made there.
+    DiskError if no folder can be created there.
     """
     if out.is_symlink():
         raise UsageError(f"{out}: a symbolic link", hint="name the real folder")

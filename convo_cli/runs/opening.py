@@ -1,4 +1,4 @@
-"""From a path that the user names to the folder of a model: a run's newest checkpoint, a checkpoint, or an export."""
+"""Resolution of the user's path to a model folder: the newest checkpoint of a run, a checkpoint, or an export."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ T = TypeVar("T")
 
 
 def open_checkpoint(path: Path, emit: Emit) -> Snapshot:
-    """The folder to load a model from: the newest whole checkpoint of a run directory, else the folder itself.
+    """Return the folder to load a model from: the newest intact checkpoint of a run, else the folder itself.
 
-    Folders with a manifest are verified; nothing is changed. `require_unchanged` of the result, called once the folder
-    is loaded, says that what was verified is what was loaded. UsageError where there is no such folder, CheckpointError
-    where it is damaged.
+    Folders with a manifest are verified; nothing is changed. After loading, call `require_unchanged` of the result: it
+    proves that the verified files are those that were loaded. UsageError if there is no such folder, CheckpointError if
+    it is damaged.
     """
     if not path.exists():
         raise UsageError(f"{path}: no such file or directory")
@@ -41,15 +41,15 @@ def open_checkpoint(path: Path, emit: Emit) -> Snapshot:
     if os.path.lexists(path / STATE_FILE) or _is_inside_a_run(path):
         return verify_directory(path)
     if os.path.lexists(path / MANIFEST_FILE):
-        # An export: its owner may write the card, a hub adds files of its own, and the hub's cache holds links.
+        # An export: its owner may edit the model card, a hub adds files of its own, and the hub's cache contains links.
         return verify_directory(path, may_differ=frozenset({"README.md"}), may_hold_more=True, may_hold_links=True)
     return Snapshot.of(path)
 
 
 def load_from(path: Path, emit: Emit, load: Callable[[Snapshot], T]) -> T:
-    """Open a folder as `open_checkpoint` does, and load it; ChangedError where it is written to meanwhile.
+    """Open a folder as `open_checkpoint` does, and load it; ChangedError if it changes meanwhile.
 
-    A run that trains meanwhile may prune the checkpoint: then its newest one is loaded, unless ``path`` names the
+    A run that is being trained may prune the checkpoint; then the newest one is loaded, unless ``path`` names the
     checkpoint itself.
     """
     for _ in range(_MAX_TRIES):
@@ -75,7 +75,7 @@ def load_from(path: Path, emit: Emit, load: Callable[[Snapshot], T]) -> T:
 
 
 def run_of(checkpoint: Path) -> RunInfo | None:
-    """run.json of the run that a checkpoint belongs to; None where there is none beside it that can be read."""
+    """Return run.json of the run that a checkpoint belongs to; None if there is no readable one."""
     real = checkpoint.resolve()
     try:
         info = read_run_info(RunDirectory(real.parent.parent))

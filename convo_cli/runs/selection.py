@@ -1,4 +1,4 @@
-"""The checkpoints that last, loss and metric mean, and those that are deleted.
+"""Selection of checkpoints: last, best by loss, best by metric, and those to delete.
 
 Scores come from the evaluations in metrics.jsonl, each of which names the weights that it scored.
 """
@@ -27,7 +27,7 @@ _LABELS: dict[Which, str] = {"last": "last", "loss": "best-loss", "metric": "bes
 
 
 class SavedPointer(BaseModel):
-    """last.json, best-loss.json and best-metric.json: which checkpoint, and its record in metrics.jsonl."""
+    """Content of last.json, best-loss.json and best-metric.json: a checkpoint, and its record in metrics.jsonl."""
 
     checkpoint: str
     step: int
@@ -41,18 +41,18 @@ class Found:
     path: Path
     step: int
     files: Snapshot
-    """The files as they were before they were verified."""
+    """A snapshot of the files from before they were verified."""
     damaged: tuple[tuple[Path, CheckpointError], ...]
-    """Newer ones that were passed over because they are damaged, each with the reason."""
+    """Newer checkpoints that were skipped because they are damaged, each with the reason."""
     later: tuple[int, ...]
-    """Steps of newer ones that were not chosen."""
+    """Steps of newer checkpoints that were not chosen."""
 
 
 def find_checkpoint(run: RunDirectory, which: Which, metric: str) -> Found:
-    """The whole, verified checkpoint that ``which`` means; nothing is changed. The caller holds the run's lock.
+    """Find and verify the checkpoint that ``which`` selects; nothing is changed. The caller holds the run's lock.
 
-    For last, damaged newest ones are passed over. A best one that is damaged, missing or uncertain raises
-    CheckpointError; another is never taken for it.
+    For last, damaged newer checkpoints are skipped. A best one that is damaged, missing or uncertain raises
+    CheckpointError; no other takes its place.
     """
     if which == "last":
         chosen, damaged = newest_whole(run)
@@ -71,8 +71,8 @@ def point_and_prune(
 ) -> dict[str, Path]:
     """Write last.json, best-loss.json and best-metric.json; keep the newest ``keep`` checkpoints and the best ones.
 
-    ``newest`` was sealed or verified before, so that one whole checkpoint always stays. A damaged one is neither
-    counted nor deleted.
+    ``newest`` was sealed or verified before, so at least one intact checkpoint always remains. Damaged ones are
+    neither counted nor deleted.
     """
     checkpoints = list_checkpoints(run)
     labels: dict[str, Path] = {}
@@ -90,7 +90,7 @@ def point_and_prune(
             evaluation=None if evaluation is None else evaluation_record(evaluation),
         )
         text = pointer.model_dump_json(indent=2) + "\n"
-        if not _holds(run.pointer(label), text):  # most saves leave the best as they are, and a flush is not free
+        if not _holds(run.pointer(label), text):  # most saves leave the best unchanged, and a flush is not free
             write_file(run.pointer(label), text)
     whole = [checkpoint.path for checkpoint in checkpoints if has_all_files(checkpoint.path)]
     for path in whole:
@@ -100,7 +100,7 @@ def point_and_prune(
 
 
 def _trusted_checkpoints(run: RunDirectory) -> list[Checkpoint]:
-    """All checkpoints; CheckpointError where a state.json is damaged, for it would silently choose other weights."""
+    """Return all checkpoints; CheckpointError for a damaged state.json, which could select other weights unnoticed."""
     steps = run.checkpoint_steps()
     for step in steps:
         verify_file(run.checkpoint(step) / STATE_FILE)
@@ -108,7 +108,7 @@ def _trusted_checkpoints(run: RunDirectory) -> list[Checkpoint]:
 
 
 def _best_of_all(run: RunDirectory, which: Literal["loss", "metric"], metric: str) -> Checkpoint:
-    """The best checkpoint, or CheckpointError where it is not certain that the run never had a better one."""
+    """Return the best checkpoint; CheckpointError unless it is certain that the run never had a better one."""
     checkpoints = _trusted_checkpoints(run)
     known = read_evaluations(run)
     for checkpoint in checkpoints:
@@ -117,7 +117,7 @@ def _best_of_all(run: RunDirectory, which: Literal["loss", "metric"], metric: st
     best = _choose(checkpoints, which, metric, known.by_step)
     newest = checkpoints[-1] if checkpoints else None
     before = None
-    if newest is not None:  # what it knew when it was saved
+    if newest is not None:  # the best score known when it was saved
         before = newest.progress.best_loss if which == "loss" else newest.progress.best_metrics.get(metric)
     score = None if best is None else _score(best, which, metric, known.by_step)
     is_lost = before is not None and (score is None or (score > before if which == "loss" else score < before))
@@ -149,7 +149,7 @@ def _holds(file: Path, text: str) -> bool:
 def _choose(
     checkpoints: Sequence[Checkpoint], which: Which, metric: str, evaluations: Mapping[int, EvaluationDone]
 ) -> Checkpoint | None:
-    """The checkpoint that ``which`` means by the scores of its own weights; of equals the earlier."""
+    """Return the checkpoint that ``which`` selects by the scores of its own weights; of equals, the earlier one."""
     if which == "last":
         return checkpoints[-1] if checkpoints else None
     scores = [(_score(checkpoint, which, metric, evaluations), checkpoint) for checkpoint in checkpoints]
@@ -168,6 +168,6 @@ def _score(
 
 
 def _evaluation_of(checkpoint: Checkpoint, evaluations: Mapping[int, EvaluationDone]) -> EvaluationDone | None:
-    """The evaluation of exactly these weights."""
+    """Return the evaluation of exactly these weights."""
     evaluation = evaluations.get(checkpoint.progress.step)
     return evaluation if evaluation and evaluation.weights == weights_of(checkpoint.path) != "" else None

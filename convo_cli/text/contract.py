@@ -1,7 +1,7 @@
-"""dialogue.json: the written form of how dialogues are rendered, beside the tokenizer in every checkpoint and export.
+"""dialogue.json: the contract that fixes how dialogues are rendered, stored in every checkpoint and export.
 
-What opens such a folder (resume, chat, evaluate, export) rebuilds the encoder from it and compares; a tokenizer or
-template that no longer gives the same ids is refused, naming what differs.
+resume, chat, evaluate and export rebuild the encoder from it and compare. A tokenizer or template that no longer gives
+the same ids is refused with the fields that differ.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class DialogueContract(BaseModel):
-    """What has to be equal for two folders to render dialogues alike."""
+    """Everything that must be equal for two folders to render dialogues in the same way."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -44,7 +44,7 @@ class DialogueContract(BaseModel):
 
 
 def contract_of(encoder: DialogueEncoder) -> DialogueContract:
-    """Write down what the encoder does."""
+    """Return the contract of an encoder."""
     template = encoder.template
     return DialogueContract(
         template=template.name,
@@ -60,7 +60,7 @@ def contract_of(encoder: DialogueEncoder) -> DialogueContract:
 
 
 def save_encoder(encoder: DialogueEncoder, folder: Path, *, spiece: bytes | None) -> None:
-    """Write the tokenizer files, the chat template, dialogue.json and, where there is one, spiece.model."""
+    """Write the tokenizer files, the chat template, dialogue.json and, if there is one, spiece.model."""
     encoder.tokenizer.chat_template = encoder.template.chat_template
     encoder.tokenizer.save_pretrained(folder)
     remove_foreign_entries(folder)
@@ -71,10 +71,10 @@ def save_encoder(encoder: DialogueEncoder, folder: Path, *, spiece: bytes | None
 
 
 def load_encoder(folder: Path) -> DialogueEncoder:
-    """Rebuild the encoder of a checkpoint or export, and prove that it is the one that was written down.
+    """Rebuild the encoder of a checkpoint or export, and prove that it fits the contract.
 
-    Raises CheckpointError where dialogue.json is missing or unreadable, ChangedError where the folder no longer fits
-    it, ModelError where it holds what no model does.
+    Raises CheckpointError if dialogue.json is missing or unreadable, ChangedError if the folder no longer fits it,
+    ModelError if the folder contains something that no model has.
     """
     require_harmless(folder)
     path = folder / DIALOGUE_FILE
@@ -99,13 +99,13 @@ def load_encoder(folder: Path) -> DialogueEncoder:
 
 
 def spiece_of(folder: Path) -> bytes | None:
-    """The folder's SentencePiece model, where it has one."""
+    """Return the SentencePiece model of the folder, if it has one."""
     path = folder / SPIECE_FILE
     return path.read_bytes() if path.is_file() else None
 
 
 def require_same(written: DialogueContract, actual: DialogueContract, where: str) -> None:
-    """Raise ChangedError naming every field in which the two differ."""
+    """Raise ChangedError that names every field in which the two differ."""
     differences = [
         f"{field}: {getattr(written, field)!r} in {DIALOGUE_FILE}, {getattr(actual, field)!r} in fact"
         for field in type(written).model_fields
@@ -119,7 +119,7 @@ def require_same(written: DialogueContract, actual: DialogueContract, where: str
 
 
 def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Hash of everything that decides ids: vocabulary, merges or scores, added tokens, normalizer, splitter."""
+    """Hash everything that decides ids: vocabulary, merges or scores, added tokens, normalizer, splitter."""
     backend = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
     backend.no_truncation()
     backend.no_padding()

@@ -1,12 +1,12 @@
-"""One dialogue to examples: whole where it fits, else windows, each rendered as the dialogue that its turns are.
+"""Cutting of a dialogue into examples: whole if it fits, else windows, each rendered as a dialogue of its own.
 
-The search for the windows of a dialogue is a generator: it yields turns, is sent their rendering, and returns what it
-found. So `encoder` renders and encodes together what the searches of many dialogues ask for.
+The search for the windows of a dialogue is a generator: it yields turns, receives their rendering, and returns the
+examples. This lets `encoder` render and encode the turns of many dialogues in one batch.
 
-A window holds the system turn and whole turns, and its ids are those of the template's own rendering of them, up to
-the end of the last one. Where the template refuses such a dialogue, or needs more tokens for it than were planned, the
-window begins one turn later. Where no window works for a turn, the turn is too long. With `long_turns: split` it is cut
-within: each part repeats the system turn and the tokens right before it.
+A window holds the system turn and whole turns; its ids are the template's own rendering of them, up to the end of the
+last one. If the template refuses such a dialogue, or needs more tokens for it than planned, the window begins one turn
+later. If no window works for a turn, the turn is too long. With `long_turns: split` it is cut into parts, each of which
+repeats the system turn and the tokens right before it.
 
 Shapes: an example is two arrays of length T.
 """
@@ -32,13 +32,13 @@ from convo_cli.tokens.store import ASSISTANT_TARGET, NO_TARGET, USER_TARGET, Enc
 Search: TypeAlias = Generator[Sequence[Turn], Rendering | DataError, Encoded | Problem]
 
 _TOLERANCE = 8
-"""Tokens by which a window may be shorter than the same turns within the dialogue; its own rendering decides."""
+"""Tokens by which a window may be shorter than the same turns in the whole dialogue; its own rendering decides."""
 _NO_PREDECESSOR = "the first token of the turn has none before it"
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """Examples that hold the turns up to ``stop`` (exclusive)."""
+    """Examples with the turns up to ``stop`` (exclusive)."""
 
     examples: Sequence[Example]
     stop: int
@@ -54,7 +54,7 @@ class _TooLong:
 
 
 def search(dialogue: Dialogue, train_on: TrainOn, max_length: int, long_turns: LongTurns) -> Search:
-    """Find the examples of a dialogue, or the problem for which it is refused."""
+    """Find the examples of a dialogue, or the problem that refuses it."""
     whole = yield dialogue.turns
     if isinstance(whole, DataError):
         return Problem("not-renderable", str(whole), "$", 1, dialogue.line, dialogue.file)
@@ -67,7 +67,7 @@ def search(dialogue: Dialogue, train_on: TrainOn, max_length: int, long_turns: L
     cutter = _Cutter(dialogue.turns, whole, kinds, max_length, num_system, is_folded(whole, alone, num_system))
     examples, refused, fresh, is_split = list[Example](), list[_TooLong](), 0, False
     while fresh < len(cutter.turns):
-        # The end of a long question is the context of its reply; no window of whole turns has it.
+        # A reply to a split question gets the end of the question as context, which no window of whole turns contains.
         follows_long_question = is_split and cutter.is_long_question(fresh - 1)
         found = None if follows_long_question else (yield from cutter.window(fresh))
         if not isinstance(found, _Found) and long_turns == "split":
@@ -91,12 +91,12 @@ def num_system_turns(turns: Sequence[Turn]) -> int:
 
 
 def is_folded(whole: Rendering, alone: Rendering | DataError, num_system: int) -> bool:
-    """Whether the template writes the system text into the turn after it, which is rendered ``alone`` too."""
+    """Return whether the template writes the system text into the next turn; ``alone`` is that turn without it."""
     return not isinstance(alone, DataError) and whole.opening(num_system) != alone.opening(0)
 
 
 def earliest_start(turn_lengths: Sequence[int], room: int) -> int:
-    """The first turn with which a rendering up to the last one may fit."""
+    """Return the earliest turn from which all turns up to the last may fit."""
     return first_that_fits(turn_lengths, room + _TOLERANCE)
 
 
@@ -131,7 +131,7 @@ class _Cutter:
         return next_window(self._lengths, fresh, self._room)
 
     def window(self, fresh: int) -> Generator[Sequence[Turn], Rendering | DataError, _Found | _TooLong]:
-        """The example that begins with this turn, with as much before it as fits."""
+        """Find the example whose first new turn is ``fresh``, with as much context before it as fits."""
         needed, reason, earliest = 0, "", fresh
         for stop in dict.fromkeys((self.plan(fresh).stop, fresh + 1)):
             num_fresh = self._bounds[stop] - self._bounds[fresh]
@@ -144,7 +144,7 @@ class _Cutter:
                     return _Found([made], stop)
                 elif stop == fresh + 1:
                     needed = len(made.input_ids)
-        for first in reversed(range(0 if needed else earliest)):  # the template wants more before the turn
+        for first in reversed(range(0 if needed else earliest)):  # the template needs an earlier turn first
             made = yield from self._render(first, fresh, fresh + 1)
             if isinstance(made, Example):
                 if len(made.input_ids) <= self._max_length:
@@ -154,7 +154,7 @@ class _Cutter:
         return _TooLong(needed or self._bounds[-1], self._lengths[fresh], self._explain(self._lengths[fresh], reason))
 
     def parts(self, turn: int, stop: int) -> _Found | _TooLong:
-        """The turns from ``turn`` to ``stop``, cut wherever a window is full; each part repeats what is before it."""
+        """Cut the turns from ``turn`` to ``stop`` wherever a window is full; each part repeats tokens before it."""
         lead, origin = self._lead(turn, self._bounds[stop])
         room = self._max_length - len(lead)
         if room < 2:
@@ -175,7 +175,7 @@ class _Cutter:
     def _render(
         self, first: int, fresh: int, stop: int
     ) -> Generator[Sequence[Turn], Rendering | DataError, Example | str]:
-        """The turns as a dialogue of their own, those from ``fresh`` on with targets; or why there is none."""
+        """Render turns as a dialogue of their own, with targets from ``fresh`` on; return the reason if that fails."""
         if self._is_folded and self.turns[first].role != "user":
             return "the chat template writes the system text into a user turn"
         rendering = yield (*self._system, *self.turns[first:stop])
@@ -192,11 +192,11 @@ class _Cutter:
         return _example(rendering.input_ids, targets, num_repeated=num_before)
 
     def _lead(self, turn: int, end: int) -> tuple[NDArray[np.int32], int]:
-        """The tokens that each part of a turn repeats, and the position of the first token that is its own or context.
+        """Return the tokens that each part of a turn repeats, and the position where context or the turn may begin.
 
-        The repeated tokens are those that the template writes before the first turn. Where the template folds the
-        system text into a user turn, they end inside that turn: the words of a user turn follow them at once, and those
-        of a reply follow the last words of its question, as many as leave room for the tokens up to ``end``.
+        The repeated tokens are those that the template writes before the first turn. If the template folds the system
+        text into a user turn, they end inside that turn: the words of a user turn follow directly, and those of a reply
+        follow the last words of its question, as many as leave room for the tokens up to ``end``.
         """
         ids, head = self._whole.input_ids, self._head
         if not self._is_folded:
@@ -213,7 +213,7 @@ class _Cutter:
         return np.concatenate([ids[:head], words, between]), said
 
     def _words(self, turn: int) -> tuple[int, int]:
-        """Where the text of a turn begins and ends."""
+        """Return the positions at which the text of a turn begins and ends."""
         _, said, _ = self._whole.spoken[len(self._system) + turn]
         return self._whole.starts[said], self._whole.starts[said + 1]
 
@@ -232,7 +232,7 @@ class _Cutter:
 
 
 def _target_kinds(turns: Sequence[Turn], train_on: TrainOn) -> list[int]:
-    """For each turn what its text and end token are to the loss."""
+    """Return the target kind of each turn's text and end token."""
     last = max((k for k, turn in enumerate(turns) if turn.role == "assistant"), default=-1)
     kinds = []
     for index, turn in enumerate(turns):
@@ -246,5 +246,5 @@ def _target_kinds(turns: Sequence[Turn], train_on: TrainOn) -> list[int]:
 
 
 def _example(input_ids: NDArray[np.int32], targets: NDArray[np.uint8], *, num_repeated: int = 0) -> Example:
-    targets[:1] = NO_TARGET  # nothing comes before the first token that could predict it
+    targets[:1] = NO_TARGET  # no token comes before the first one to predict it from
     return Example(input_ids, targets, num_repeated)

@@ -1,13 +1,13 @@
 """The tokenizer's own chat template, taken apart into pieces.
 
-Chat templates are programs: they insert a system prompt of their own, call the assistant "model", strip texts, raise
-on roles that they do not accept. So nothing is read out of their Jinja. Marks are rendered in place of texts, once for
-each sequence of roles, and what stands between the marks is the template's own. A template or dialogue for which this
-proves nothing is refused.
+Chat templates are programs: they insert a system prompt of their own, call the assistant "model", strip texts, or raise
+on roles that they do not accept. So their Jinja is not parsed. Instead, marks are rendered in place of texts, once for
+each sequence of roles; everything between the marks is the template's own text. A template or dialogue whose rendering
+is not reproduced in this way is refused.
 
-Some templates state what the assistant is trained on, between ``{% generation %}`` and ``{% endgeneration %}``. Then
-those are its targets, also where they are more than the reply and its end token (some enclose the assistant's header).
-Marks that leave out a part of a reply or its end token, or that enclose another speaker's text, are refused.
+Some templates mark what is trained on with ``{% generation %}`` and ``{% endgeneration %}``. Then the marked tokens are
+the targets, even if they are more than the reply and its end token (some enclose the assistant's header). Marks that
+leave out a part of a reply or its end token, or that enclose another speaker's text, are refused.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from convo_cli.text.tokenizers.vocabulary import TokenFinder
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_MARK = "\ufdd0{}\ufdd0"  # stands for a turn's text; a Unicode noncharacter, which no template writes
+_MARK = "\ufdd0{}\ufdd0"  # stands for a turn's text; a Unicode noncharacter, which no template contains
 _GENERATION = re.compile(r"\{%[-+]?\s*generation\b")
 _MAX_SHOWN = 100  # characters of a template's own text in an error
 
@@ -39,7 +39,7 @@ _MAX_SHOWN = 100  # characters of a template's own text in an error
 class Gap:
     """The text of a template between two turns' texts: the rest of one turn, and the next turn's header.
 
-    ``lead`` is what the next speaker says before its text: mostly nothing, or the space of its first word.
+    ``lead`` is the part that belongs to the next speaker's words: usually empty, or the space before the first word.
     """
 
     rest: str
@@ -49,17 +49,17 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """The pieces of all dialogues with the same sequence of roles, before their texts are put in."""
+    """The pieces of all dialogues with the same sequence of roles, without their texts."""
 
     pieces: tuple[Piece, ...]
     slots: tuple[int, ...]
-    """For each turn the number of the piece that its text is added to."""
+    """For each turn, the index of the piece that receives its text."""
 
 
 class NativeTemplate:
-    """The tokenizer's own chat template; ModelError where it cannot be taken apart.
+    """The tokenizer's own chat template; ModelError if it cannot be taken apart.
 
-    What the assistant says begins where the generation prompt ends and goes up to the next special token.
+    The assistant's words begin where the generation prompt ends and extend to the next special token, inclusive.
     """
 
     name: TemplateName = "native"
@@ -85,7 +85,7 @@ class NativeTemplate:
                 answers = answers.lstrip()  # a line break before a header's token belongs to the turn before it
             bos = str(tokenizer.bos_token or "")
             if not answers.startswith(bos):
-                asks = asks.removeprefix(bos)  # it begins every window, a user's or an assistant's
+                asks = asks.removeprefix(bos)  # every window begins with it, whichever role comes first
             self._headers = {"user": asks, "assistant": answers}
             probe = [Turn("user", "a"), Turn("assistant", "b")] * 2
             self.render(probe)
@@ -103,7 +103,7 @@ class NativeTemplate:
         return self._pieces(turns, rendered, for_reply=for_reply)
 
     def render_all(self, dialogues: Sequence[Sequence[Turn]]) -> list[list[Piece] | DataError]:
-        """The result or error of `render` for each dialogue, several times as fast."""
+        """Return the result or error of `render` for each dialogue, several times faster than one by one."""
         results = list[list[Piece] | DataError]()
         for turns, rendered in zip(dialogues, self._ask(dialogues), strict=True):
             try:
@@ -113,7 +113,7 @@ class NativeTemplate:
         return results
 
     def _pieces(self, turns: Sequence[Turn], rendered: Rendered | DataError, *, for_reply: bool = False) -> list[Piece]:
-        """The pieces of a dialogue that the template has ``rendered``."""
+        """Return the pieces of a dialogue from the template's rendering of it."""
         if isinstance(rendered, DataError):
             raise rendered
         form = self._form(tuple([turn.role for turn in turns]), for_reply)
@@ -143,7 +143,7 @@ class NativeTemplate:
     def _apply_marks(
         self, pieces: Sequence[Piece], spans: Iterable[tuple[int, int]], turns: Sequence[Turn]
     ) -> list[Piece]:
-        """The pieces with the assistant's targets where the generation marks are; ``spans`` are in characters."""
+        """Return the pieces with the targets that the generation marks enclose; ``spans`` are in characters."""
         is_marked = bytearray(sum(len(piece.text) for piece in pieces))
         for start, stop in spans:
             is_marked[start:stop] = bytes([True]) * (stop - start)
@@ -167,7 +167,7 @@ class NativeTemplate:
         return result
 
     def _find_gaps(self, roles: tuple[Role, ...], for_reply: bool) -> list[Gap]:
-        """The gap before each turn, and the one after the last."""
+        """Return the gap before each turn, and the one after the last."""
         between = self._between(roles, for_reply)
         gaps = []
         for index, (role, text) in enumerate(zip(roles, between, strict=False)):
@@ -183,13 +183,13 @@ class NativeTemplate:
         return [*gaps, self._gap(between[-1], len(between[-1]), "assistant") if for_reply else Gap(between[-1])]
 
     def _gap(self, text: str, end: int, role: Role) -> Gap:
-        """The header is what ends at ``end`` and stands before every turn of the role, with the spaces before it."""
+        """Split a gap; the header is the text up to ``end`` that comes before every turn of the role."""
         header = self._headers.get(role, "")
         begin = len(text[: end - len(header)].rstrip(" ")) if header and text[:end].endswith(header) else end
         return Gap(text[:begin], text[begin:end], text[end:])
 
     def _render_marks(self, roles: tuple[Role, ...], for_reply: bool) -> list[str]:
-        """The text of the template before, between and after the texts of turns with these roles."""
+        """Return the template's text before, between and after the texts of turns with these roles."""
         marks = [_MARK.format(index) for index in range(len(roles))]
         turns = [Turn(role, mark) for role, mark in zip(roles, marks, strict=True)]
         (rendered,) = self._ask([turns], for_reply=for_reply)
@@ -206,7 +206,7 @@ class NativeTemplate:
         )
 
     def _split(self, text: str, turn: int) -> list[Piece]:
-        """Text of the template itself, cut at its special tokens."""
+        """Cut the template's own text at its special tokens."""
         pieces, position = list[Piece](), 0
         for start, stop in self._special.find(text):
             pieces += [Piece(text[position:start], turn), Piece(text[start:stop], turn, is_special=True)]
@@ -221,12 +221,12 @@ class NativeTemplate:
         return _num_same(self._units(one)[::-1], self._units(other)[::-1])
 
     def _units(self, text: str) -> list[str]:
-        """Special tokens whole, all else as characters."""
+        """Split a text into special tokens and single characters."""
         return [unit for piece in self._split(text, 0) for unit in ([piece.text] if piece.is_special else piece.text)]
 
 
 def _cut(piece: Piece, marked: Sequence[int]) -> list[Piece]:
-    """A piece outside of what the assistant says, cut where generation marks begin and end."""
+    """Cut a piece outside the assistant's words where generation marks begin and end."""
     if piece.is_special and len(set(marked)) > 1:
         raise refusal(f"cuts the token {piece.text} with its generation marks")
     runs = groupby(zip(piece.text, marked, strict=True), key=lambda pair: bool(pair[1]))
@@ -237,11 +237,11 @@ def _cut(piece: Piece, marked: Sequence[int]) -> list[Piece]:
 
 
 def _num_same(one: Sequence[str], other: Sequence[str]) -> int:
-    """Length in characters of what two sequences of strings have in common at their start."""
+    """Return the length of the common start of two sequences of strings, in characters."""
     return sum(len(unit) for unit, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def _written_tokens(tokenizer: PreTrainedTokenizerBase, own_text: str) -> set[str]:
-    """Added tokens that the template writes, also those that the tokenizer does not call special (some ChatML do)."""
+    """Return the added tokens that the template writes, including those not called special (as in some ChatML)."""
     added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.content.strip()}
     return {own_text[start:stop] for start, stop in TokenFinder(added).find(own_text)}

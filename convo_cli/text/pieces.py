@@ -1,4 +1,4 @@
-"""A rendered dialogue as pieces and their ids, and the interface of templates.
+"""Pieces of a rendered dialogue, their ids, and the interface of templates.
 
 Shapes: T tokens.
 """
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 NO_TURN = -1
-"""The turn index of pieces before the first turn: they start every window."""
+"""Turn index of the pieces before the first turn, which begin every window."""
 
 
 class Piece(NamedTuple):
-    """A stretch of the rendered dialogue. ``is_learnable`` marks its speaker's words: the text and its end token.
+    """A span of the rendered dialogue. ``is_learnable`` marks the speaker's words: the text and its end token.
 
-    (A tuple, because there are three for every turn of the data, and tuples are made three times as fast.)
+    (A tuple, because every turn has three, and tuples are created three times as fast as dataclasses.)
     """
 
     text: str
@@ -39,7 +39,7 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class Rendering:
-    """A dialogue as its template renders it: pieces, and the ids of each."""
+    """A rendered dialogue: its pieces, and the ids of each."""
 
     pieces: Sequence[Piece]
     ids: Sequence[Sequence[int]]
@@ -50,12 +50,12 @@ class Rendering:
 
     @cached_property
     def starts(self) -> list[int]:
-        """Where each piece begins, in tokens, and where the last one ends."""
+        """The token position at which each piece begins, and the end of the last one."""
         return [0, *accumulate(map(len, self.ids))]
 
     @cached_property
     def spoken(self) -> list[tuple[int, int, int]]:
-        """The pieces of each turn: its first, the first of what its speaker says, and the one after its last."""
+        """Piece indices of each turn: its first piece, the first of its speaker's words, and the end (exclusive)."""
         turns: dict[int, list[int]] = {}
         for index, piece in enumerate(self.pieces):
             if piece.turn != NO_TURN:
@@ -71,21 +71,21 @@ class Rendering:
         return np.array(of_piece, np.uint8).repeat(list(map(len, self.ids)))
 
     def bounds(self, num_system: int) -> list[int]:
-        """Where each turn after the system turn begins, in tokens, and where the last one ends.
+        """Return the token position at which each turn after the system turn begins, and the end of the last one.
 
-        What comes before the first is the head. The opening of a reply counts as one more turn.
+        Tokens before the first position are the head. The opening of a reply counts as one more turn.
         """
         return [*(self.starts[first] for first, _, _ in self.spoken[num_system:]), self.starts[-1]]
 
     def opening(self, turn: int) -> list[str]:
-        """The pieces of a turn before its speaker's words, as texts."""
+        """Return the texts of the pieces of a turn before its speaker's words."""
         first, said, _ = self.spoken[turn]
         return [piece.text for piece in self.pieces[first:said]]
 
     def ended_like(self, turn: int, whole: Rendering, of_whole: int) -> Rendering:
-        """The rendering without what the template writes only at the end of a dialogue.
+        """Return the rendering without the text that the template writes only at the end of a dialogue.
 
-        That is what the last turn has after its words, but the same turn in ``whole`` has not.
+        That is the text after the words of the last turn which the same turn in ``whole`` does not have.
         """
         _, said, stop = self.spoken[turn]
         _, said_there, stop_there = whole.spoken[of_whole]
@@ -95,7 +95,7 @@ class Rendering:
 
 
 class Template(Protocol):
-    """The interface of a template: rendering, and the tokens that it needs."""
+    """Interface of a template: rendering, and the tokens that it needs."""
 
     @property
     def name(self) -> TemplateName:
@@ -114,19 +114,19 @@ class Template(Protocol):
 
     @property
     def chat_template(self) -> str:
-        """The same rendering as Jinja, for transformers and other readers of its folders."""
+        """The same rendering as Jinja, for transformers and other programs that read its folders."""
         ...
 
     def render(self, turns: Sequence[Turn], *, for_reply: bool = False) -> list[Piece]:
-        """The pieces of a dialogue; ``for_reply``: ending where the assistant's next text begins."""
+        """Return the pieces of a dialogue; with ``for_reply`` they end where the assistant's next text begins."""
         ...
 
     def render_all(self, dialogues: Sequence[Sequence[Turn]]) -> list[list[Piece] | DataError]:
-        """The result or error of `render` for each dialogue."""
+        """Return the result or error of `render` for each dialogue."""
         ...
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
-    """Every string that the tokenizer turns into one special id."""
+    """Return every string that the tokenizer turns into one special id."""
     added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     return added | {str(token) for token in tokenizer.all_special_tokens}

@@ -1,4 +1,4 @@
-"""A conversation as a prompt that leaves room for the reply: whole where it fits, else without its first turns.
+"""Prompts that leave room for the reply: the whole conversation if it fits, else without its first turns.
 
 Shapes: a prompt is a list of T ids.
 """
@@ -17,7 +17,7 @@ from convo_cli.text.pieces import Rendering
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Ids that end where the reply begins; ``num_dropped`` turns at the start did not fit."""
+    """Ids up to where the reply begins; ``num_dropped`` turns at the start did not fit."""
 
     ids: list[int]
     num_dropped: int
@@ -29,10 +29,10 @@ def fit_prompt(
     max_length: int,
     max_new_tokens: int,
 ) -> Prompt:
-    """The prompt with as many of the last turns as ``max_length`` allows beside a reply of ``max_new_tokens``.
+    """Return the prompt with as many of the last turns as fit into ``max_length`` with a reply of ``max_new_tokens``.
 
-    ``render`` renders turns up to where the reply begins. System turns always stay. Raises DataError where the
-    template refuses the turns, or the last turn alone does not fit.
+    ``render`` renders turns up to where the reply begins. System turns are always kept. Raises DataError if the
+    template refuses the turns or the last turn alone does not fit.
     """
     whole = render(turns)
     if isinstance(whole, DataError):
@@ -44,11 +44,11 @@ def fit_prompt(
     bounds = whole.bounds(num_system)
     lengths = [stop - start for start, stop in pairwise(bounds)]
     opening = sum(lengths[len(spoken) :])
-    # Llama 2 and Mistral write the system text into the first user turn: without one it would be lost.
+    # Llama 2 and Mistral write the system text into the first user turn; without a user turn it would be lost.
     alone = render(spoken[:1]) if num_system else whole
     must_begin_with_user = is_folded(whole, alone, num_system)
-    # Lengths within the whole are an estimate, for a template may write a first turn otherwise than a later one. The
-    # turns that stay are therefore rendered as a dialogue of their own, the form that training has seen.
+    # Lengths in the whole conversation are an estimate, because a template may render a first turn differently from a
+    # later one. So the remaining turns are rendered as a dialogue of their own, as in training.
     earliest = earliest_start(lengths[: len(spoken)], room - bounds[0] - opening)
     for first in range(min(earliest, len(spoken) - 1), len(spoken)):
         if must_begin_with_user and spoken[first].role != "user":

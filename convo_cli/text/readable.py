@@ -1,4 +1,4 @@
-"""An example as a person can read it: its text in stretches that are all targets, or all context."""
+"""Readable form of an example: its text in stretches of targets and stretches of context."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NAMES: dict[int, Literal["none", "assistant", "user"]] = {
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Neighbouring tokens of one kind; in ``text`` special tokens stand as they are spelled."""
+    """Neighbouring tokens of one kind; ``text`` spells special tokens out."""
 
     target: Literal["none", "assistant", "user"]
     text: str

@@ -1,7 +1,7 @@
-"""The check that a saved encoder reloads equal, and the choice of a form of the tokenizer that does.
+"""Check that a saved encoder reloads equal, and choice of a tokenizer form that does.
 
-transformers rebuilds many tokenizers from their vocabulary and their flags, but does not save all of the flags:
-LlamaTokenizer loses ``legacy``. A tokenizer that is saved without its class is loaded as tokenizer.json states it.
+transformers rebuilds many tokenizers from their vocabulary and flags, but does not save all flags: LlamaTokenizer loses
+``legacy``. A tokenizer that is saved without its class is loaded exactly as tokenizer.json describes it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _HINT = "save the model with a tokenizer that transformers loads as it was saved
 
 
 def reloadable(tokenizer: PreTrainedTokenizerBase, model_folder: Path, emit: Emit) -> PreTrainedTokenizerBase:
-    """The tokenizer if it reloads equal, else an equal one without its class; ModelError where neither reloads equal.
+    """Return the tokenizer if it reloads equal, else an equal one without its class; ModelError if neither does.
 
     ``model_folder`` holds the config.json that decides, with the tokenizer's own, which class transformers loads.
     """
@@ -78,7 +78,7 @@ def _refusal(difference: str) -> ModelError:
 def _lost_by_saving(
     saved: PreTrainedTokenizerBase, original: PreTrainedTokenizerBase, model_folder: Path
 ) -> str | None:
-    """The first loss when ``saved`` is saved and loaded, compared with ``original``; None where there is none."""
+    """Return the first difference from ``original`` after ``saved`` is saved and loaded; None if there is none."""
     with TemporaryDirectory(prefix="convo-") as folder:
         if (config := model_folder / "config.json").is_file():
             shutil.copyfile(config, Path(folder, "config.json"))
@@ -94,7 +94,7 @@ def _lost_by_saving(
 
 
 def _difference(original: Any, read: Any, texts: Sequence[str]) -> str | None:
-    """The first difference of two tokenizers that are used through transformers; None where there is none."""
+    """Return the first difference between two tokenizers used through transformers; None if there is none."""
     for text, before, after in zip(texts, *(one(list(texts))["input_ids"] for one in (original, read)), strict=True):
         if before != after:
             return f"{text!r} has the ids {before}, but {after} once reloaded"
@@ -106,7 +106,7 @@ def _difference(original: Any, read: Any, texts: Sequence[str]) -> str | None:
 
 
 def _without_class(tokenizer: Any) -> PreTrainedTokenizerBase:
-    """The same tokenizer as a PreTrainedTokenizerFast, which transformers loads from tokenizer.json unchanged."""
+    """Return the tokenizer as a PreTrainedTokenizerFast, which transformers loads from tokenizer.json unchanged."""
     from transformers import PreTrainedTokenizerFast
 
     return PreTrainedTokenizerFast(
@@ -119,7 +119,7 @@ def _without_class(tokenizer: Any) -> PreTrainedTokenizerBase:
 
 
 def _examples(encoder: DialogueEncoder, dialogues: Iterable[Dialogue]) -> list[object]:
-    """For each dialogue the ids and targets of its windows, or None where the template refuses it."""
+    """Return for each dialogue the ids and targets of its windows, or None if the template refuses it."""
     results = list[object]()
     for dialogue in dialogues:
         try:

@@ -1,4 +1,4 @@
-"""The text of a reply while its ids arrive one by one."""
+"""Streaming decoder: the text of a reply while its ids arrive one by one."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ _ALONE = {"ByteLevel", "Metaspace", "WordPiece", "BPEDecoder", "CTC"}
 _BEFORE_FUSE = {"Metaspace", "Replace", "ByteFallback"}
 _BYTE_PIECE = "<0x..>"  # SentencePiece's spelling of a byte
 _MAX_CONTEXT = 8
-"""Ids before a group that are decoded with it. One with text is enough; more would cost in runs of broken bytes."""
+"""Ids before a group that are decoded with it. One with text is enough; more would slow down runs of invalid bytes."""
 _NEVER = 1 << 62
 
 
 class StreamDecoder:
     """Turns ids that arrive one by one into text that never shows half a character.
 
-    The pieces of text concatenate to exactly what decoding all ids at once gives. An id is decoded together with the
-    group before it, as TGI and vLLM do, for the first token of a text may lose its space, and the last its word's end.
-    No more than 20 ids are decoded for each id of the reply. Where a later token may change any text before it, all
-    text comes at the end.
+    The pieces of text concatenate to exactly the text of all ids decoded at once. An id is decoded together with the
+    group before it, as in TGI and vLLM, because decoders may drop the space of the first token of a text and the word
+    end of the last. At most 20 ids are decoded for each id of the reply. If a later token may change any earlier text,
+    all text comes at the end.
 
-    The tokenizers library's own DecodeStream, as of 0.23, raises on ids that spell invalid UTF-8, which a model may
-    write, loses an incomplete character at the end, and takes quadratic time for bytes that are no character.
+    The tokenizers library's own DecodeStream (0.23) raises on ids that spell invalid UTF-8, which a model may write,
+    loses an incomplete character at the end, and takes quadratic time for bytes that are not a character.
     """
 
     def __init__(self, encoder: DialogueEncoder) -> None:
@@ -35,15 +35,15 @@ class StreamDecoder:
         steps = _decoder_steps(encoder.tokenizer)
         self._is_open = _open_tokens(steps)
         self._context: list[int] = []
-        """The last ids whose text was shown."""
+        """The last ids whose text was returned."""
         self._context_length = 0
-        """Characters that the context has where it is decoded alone."""
+        """Length of the context when it is decoded alone, in characters."""
         self._waiting: list[int] = []
         self._enough = 1 if _is_local(steps) else _NEVER
-        """Number of waiting ids that are worth decoding."""
+        """Number of waiting ids at which decoding is tried again."""
 
     def push(self, token: int) -> str:
-        """The text that became certain with this id; often empty inside a character of several tokens."""
+        """Return the text that became certain with this id; often empty inside a character of several tokens."""
         name = self._encoder.tokenizer.convert_ids_to_tokens(token)
         if name is None or self._encoder.is_special(token):
             return ""
@@ -52,41 +52,41 @@ class StreamDecoder:
             return ""
         text = self._text()
         if not text or text.endswith("\ufffd"):
-            # A reply may end in thousands of bytes that are no character. Waits that grow by an eighth decode each id
-            # of them nine times; up to 8 ids, more than any character has, every id is tried.
+            # A reply may end in thousands of bytes that are not a character. With waits that grow by an eighth, each
+            # of these ids is decoded nine times; up to 8 ids, more than any character has, every id is tried.
             self._enough = len(self._waiting) + 1 + len(self._waiting) // 8
             return ""
         for context in (self._waiting[-_MAX_CONTEXT:], self._waiting):
             self._context, self._context_length = context, len(self._encoder.decode(context))
             if self._context_length:
-                break  # the space that a decoder strips from the start of all text is then stripped from the context
+                break  # a decoder that strips the first space of a text now strips that of the context
         self._waiting, self._enough = [], 1
         return text
 
     def finish(self) -> str:
-        """The rest of the text, once no more ids come."""
+        """Return the rest of the text after the last id."""
         text, self._waiting = self._text() if self._waiting else "", []
         return text
 
     def _text(self) -> str:
-        """The text of the waiting ids behind their context."""
+        """Decode the waiting ids in their context."""
         return self._encoder.decode([*self._context, *self._waiting])[self._context_length :]
 
 
 def _decoder_steps(tokenizer: Any) -> list[dict[str, Any]]:
-    """The steps of the tokenizer's decoder as its JSON states them; none where it joins tokens with spaces."""
+    """Return the steps of the tokenizer's decoder from its JSON; none if it joins tokens with spaces."""
     decoder = tokenizer.backend_tokenizer.decoder
     if decoder is None:
         return []
-    spec = json.loads(decoder.__getstate__())  # what pickle reads; Tokenizer.to_str writes the vocabulary too
+    spec = json.loads(decoder.__getstate__())  # the state for pickle; Tokenizer.to_str would write the vocabulary too
     return list(spec["decoders"]) if spec["type"] == "Sequence" else [spec]
 
 
 def _is_local(steps: Sequence[dict[str, Any]]) -> bool:
-    """Whether a token's text depends on the tokens right before it and on nothing else.
+    """Return whether the text of a token depends only on the tokens right before it.
 
-    Before tokens are fused, a step sees each of them, so it may do anything but join them or make bytes of text. What
-    comes after sees the whole text: there only its first space may go.
+    Before tokens are fused, a step sees one token at a time, so it may do anything but join them or turn text into
+    bytes. A step after that sees the whole text, so it may only strip the first space.
     """
     kinds = [step["type"] for step in steps]
     if len(kinds) <= 1 and _ALONE.issuperset(kinds):
@@ -100,9 +100,9 @@ def _is_local(steps: Sequence[dict[str, Any]]) -> bool:
 
 
 def _open_tokens(steps: Sequence[dict[str, Any]]) -> re.Pattern[str]:
-    """Finds the tokens whose text the next token may still change.
+    """Return a pattern for tokens whose text the next token may still change.
 
-    A run of bytes is text only if all of it is UTF-8, and a word's end is no space at the end of a reply.
+    A run of bytes is text only if all of it is UTF-8, and a word end at the end of a reply is not a space.
     """
     ends = [re.escape(step["suffix"]) + "(?s:.)" for step in steps if step["type"] == "BPEDecoder"]
     return re.compile("|".join([_BYTE_PIECE, *ends]))

@@ -1,14 +1,14 @@
-"""How a dialogue becomes pieces of text: the one definition behind training, evaluation, chat and export.
+"""Templates, which render a dialogue to pieces of text for training, evaluation, chat and export alike.
 
 A template renders turns to `Piece`s: special tokens, and text between them. Concatenated they are exactly what the
-exported Jinja chat template renders; piece by piece they say which characters are targets. `convo_cli.text.encoder`
+exported Jinja chat template renders; each piece states whether its characters are targets. `convo_cli.text.encoder`
 turns them into ids.
 
     turns      <|user|>Hi<|end|><|assistant|>Hello!<|end|>
     chatml     <|im_start|>user⏎Hi<|im_end|>⏎<|im_start|>assistant⏎Hello!<|im_end|>⏎
     convmodel  <sep>Hi<sep>Hello!<sep>
     cls-sep    [CLS]Hi[SEP]Hello![SEP]eos
-    native     whatever the tokenizer's own chat template renders
+    native     the rendering of the tokenizer's own chat template
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class MarkedTemplate:
 
 
 def make_template(name: TemplateName, tokenizer: PreTrainedTokenizerBase) -> Template:
-    """Build the template; ``auto`` is native where the tokenizer has a chat template, else turns."""
+    """Build the template; ``auto`` is native if the tokenizer has a chat template, else turns."""
     if name == "auto":
         name = "native" if tokenizer.chat_template else "turns"
     if name == "native":
@@ -168,7 +168,7 @@ TEMPLATES: Mapping[TemplateName, Callable[[PreTrainedTokenizerBase], MarkedTempl
 
 
 def _jinja(message: str, *, roles: Sequence[str], start: str, prompt: str, finish: str = "") -> str:
-    """The Jinja source that renders what the pieces concatenate to."""
+    """Return Jinja source that renders the same text as the pieces."""
     allowed = ", ".join(_literal(role) for role in roles)
     lines = [
         f"{{{{- {_literal(start)} }}}}" if start else "",
@@ -194,11 +194,11 @@ def _literal(text: str) -> str:
 
 
 def _pieces(token: str) -> tuple[Piece, ...]:
-    """The token before the first turn, if there is one."""
+    """Return the token before the first turn as a piece, if there is one."""
     return (Piece(token, NO_TURN, is_special=True),) if token else ()
 
 
 def _leading_bos(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The beginning-of-sequence token where the tokenizer itself starts every text with it, else ''."""
+    """Return the beginning-of-sequence token if the tokenizer starts every text with it, else ''."""
     bos, ids = tokenizer.bos_token_id, tokenizer("a")["input_ids"]
     return str(tokenizer.bos_token) if bos is not None and ids[:1] == [bos] else ""

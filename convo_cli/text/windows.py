@@ -1,4 +1,4 @@
-"""Where a dialogue longer than the model's window is cut: between turns, or within a turn that fits no window."""
+"""Positions at which a dialogue longer than a window is cut: between turns, or within a turn that fits no window."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ RULE = "rendered-whole-turns-half-context/2"
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Turns ``first`` to ``stop`` (exclusive); those before ``fresh`` are context only."""
+    """Turns ``first`` to ``stop`` (exclusive); those before ``fresh`` are only context."""
 
     first: int
     fresh: int
@@ -20,7 +20,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Tokens ``fresh`` to ``stop`` (exclusive) of a turn; those from ``start`` to ``fresh`` are context only."""
+    """Tokens ``fresh`` to ``stop`` (exclusive) of a turn; those from ``start`` to ``fresh`` are only context."""
 
     start: int
     fresh: int
@@ -28,7 +28,7 @@ class Part:
 
 
 def next_window(turn_lengths: Sequence[int], fresh: int, budget: int) -> Window:
-    """The window that begins with the fresh turn, of at most ``budget`` tokens unless that turn alone is longer.
+    """Return the window whose first new turn is ``fresh``; at most ``budget`` tokens unless that turn alone is longer.
 
     The first window of a dialogue is filled. A later one takes as many fresh turns as fit into half of the budget (at
     least one), then as much context from the left as fits, by whole turns.
@@ -42,7 +42,7 @@ def next_window(turn_lengths: Sequence[int], fresh: int, budget: int) -> Window:
 
 
 def first_that_fits(turn_lengths: Sequence[int], budget: int) -> int:
-    """Index of the earliest turn from which all the rest fits into the budget, counted back from the end."""
+    """Return the index of the earliest turn from which all turns up to the end fit into the budget."""
     first = len(turn_lengths)
     while first > 0 and turn_lengths[first - 1] <= budget:
         first -= 1

@@ -1,8 +1,8 @@
-"""The evaluations of a run, as records of metrics.jsonl: which weights they scored, and whether a record is intact.
+"""Evaluations of a run as records of metrics.jsonl, each with a checksum and the hash of the scored weights.
 
-A published checkpoint is never rewritten, so the scores of its weights are not in it. No manifest covers the log, so
-each record names the weights that it scored, by their hashes in the checkpoint's manifest, and carries a checksum of
-its values. best-loss.json and best-metric.json hold a copy of the record they stand for.
+A published checkpoint is never rewritten, so it does not contain the scores of its weights. No manifest covers the log,
+so each record names its weights by their hashes in the checkpoint's manifest and has a checksum of its values.
+best-loss.json and best-metric.json hold a copy of the record that they point to.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ class Evaluations:
 
     by_step: dict[int, EvaluationDone]
     damaged: tuple[str, ...]
-    """Lines of metrics.jsonl that are not as convo wrote them, such as ``metrics.jsonl:17``."""
+    """Places of lines that are not as convo wrote them, such as ``metrics.jsonl:17``."""
 
 
 def read_evaluations(run: RunDirectory) -> Evaluations:
-    """The last intact record of each step. An unfinished last line is not damage: a kill leaves one."""
+    """Read the last intact record of each step. An unfinished last line is not damage: a kill leaves one."""
     found: dict[int, EvaluationDone] = {}
     damaged: list[str] = []
     for label in ("best-loss", "best-metric"):
         evaluation = _of_pointer(run.pointer(label))
         if evaluation and evaluation.weights == weights_of(run.checkpoint(evaluation.step)):
-            found[evaluation.step] = evaluation  # with other weights it would be of a discarded checkpoint
+            found[evaluation.step] = evaluation  # an earlier record with other weights is of a discarded checkpoint
     for number, record in enumerate(read_records(run.metrics), 1):
         if record is None:
             damaged.append(f"{run.metrics}:{number}")
@@ -71,7 +71,7 @@ def read_records(log: Path) -> Iterator[dict[str, Any] | None]:
 
 
 def evaluation_record(event: EvaluationDone) -> dict[str, Any]:
-    """What metrics.jsonl keeps of an evaluation, but for the time."""
+    """Return the record of an evaluation for metrics.jsonl, without the time."""
     record = finite(
         {
             "event": "evaluation",
@@ -89,7 +89,7 @@ def evaluation_record(event: EvaluationDone) -> dict[str, Any]:
 
 
 def evaluation_of(record: Mapping[str, Any]) -> EvaluationDone | None:
-    """The evaluation that a record was made of, without its samples; None where the record has changed since."""
+    """Return the evaluation of a record, without its samples; None if the record was changed."""
     if record.get("checksum") != _checksum(record):
         return None
     try:
@@ -108,7 +108,7 @@ def evaluation_of(record: Mapping[str, Any]) -> EvaluationDone | None:
 
 
 def weights_of(checkpoint: Path) -> str:
-    """A hash of the checkpoint's weights, taken from its manifest; empty where the manifest is missing or damaged."""
+    """Return a hash of the checkpoint's weights from its manifest; empty if the manifest is missing or damaged."""
     try:
         manifest = read_manifest(checkpoint)
     except CheckpointError:
@@ -118,7 +118,7 @@ def weights_of(checkpoint: Path) -> str:
 
 
 def finite(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The record with null for every number that JSON cannot hold."""
+    """Return the record with null for every number that JSON cannot represent."""
     values: dict[str, Any] = {}
     for key, value in record.items():
         if isinstance(value, Mapping):

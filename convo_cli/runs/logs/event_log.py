@@ -1,7 +1,7 @@
-"""metrics.jsonl and samples.jsonl: the events of a run, one JSON object a line, readable during training.
+"""metrics.jsonl and samples.jsonl: the events of a run, one JSON object per line, readable during training.
 
-Every record begins with ``event``, ``time`` (UTC) and ``step``, the number of updates the weights had then, so that a
-resumed run keeps exactly the records up to its checkpoint. Numbers that are not finite are written as null.
+Every record begins with ``event``, ``time`` (UTC) and ``step``, the number of finished updates, so that a resumed run
+keeps exactly the records up to its checkpoint. Numbers that are not finite are written as null.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ def _as_json(record: Mapping[str, Any]) -> str:
 
 
 class MetricsLog:
-    """Append events to ``metrics`` and sample replies to ``samples``; each line reaches the system at once.
+    """Append events to ``metrics`` and sample replies to ``samples``; each line is handed to the system at once.
 
-    Records after step ``after_step``, from the run that is being resumed, are dropped from both files first, and those
-    of an evaluation at that step unless it ``is_evaluated``. An evaluation is on the disk when the call returns.
+    Records after step ``after_step`` are first dropped from both files, and so are those of an evaluation at that step
+    unless it ``is_evaluated``. An evaluation has reached the disk when the call returns.
     """
 
     def __init__(self, metrics: Path, samples: Path, *, after_step: int = 0, is_evaluated: bool = True) -> None:
@@ -59,7 +59,7 @@ class MetricsLog:
     def __call__(self, event: Event) -> None:
         if isinstance(event, StepDone):
             self._step = event.step
-        if isinstance(event, EvaluationDone):  # its record comes last: where there is one, the samples are whole
+        if isinstance(event, EvaluationDone):  # its record comes last, so a record means that its samples are complete
             for index, sample in enumerate(event.samples):
                 self._samples.write(_sample_record(event.step, index, sample))
             self._samples.sync()
@@ -81,7 +81,7 @@ class _Lines:
     def __init__(self, path: Path) -> None:
         self._path = path
         with disk_errors(path):
-            # A path in a warning may hold undecodable bytes; the log is strict UTF-8 all the same.
+            # A path in a warning may hold undecodable bytes, but the log must be strict UTF-8.
             self._file = open(  # noqa: SIM115  # `close` closes it
                 path, "a", encoding="utf-8", errors="replace", newline="\n", opener=only_regular
             )
@@ -104,7 +104,7 @@ class _Lines:
 
 
 def _record(event: Event, step: int) -> dict[str, Any] | None:
-    """What metrics.jsonl keeps of an event; None: nothing."""
+    """Return the record of an event for metrics.jsonl; None if it has none."""
     match event:
         case RunStarted():
             return {
@@ -141,7 +141,7 @@ def _record(event: Event, step: int) -> dict[str, Any] | None:
         case EvaluationDone():
             return evaluation_record(event)
         case CheckpointSaved():
-            # The name alone: a run directory may be moved.
+            # Only the name, because a run directory may be moved.
             return {"event": "checkpoint", "step": event.step, "name": event.path.name}
         case RunFinished():
             return {"event": "run_finished", "step": event.step, "reason": event.reason}
@@ -169,17 +169,17 @@ class _Head(msgspec.Struct):
 
 
 def truncate_after(path: Path, step: int, *, is_evaluated: bool = True) -> None:
-    """Cut a log in place at its first record of a larger step, and drop a last line that was never finished.
+    """Cut a log in place before its first record of a later step, and drop an unfinished last line.
 
     Unless the step ``is_evaluated``, the cut is before its evaluation. A missing file is fine. A damaged line before
-    the cut stays where it is.
+    the cut is kept.
     """
     with disk_errors(path), suppress(FileNotFoundError), open(path, "r+b", opener=only_regular) as file:
         file.truncate(sum(map(len, _until(file, step, is_evaluated))))
 
 
 def copy_log(log: Path, to: Path, *, after_step: int, is_evaluated: bool) -> None:
-    """Copy a log up to a step, as `truncate_after` says, and wait until it is on the disk. A missing one is fine."""
+    """Copy a log up to the cut of `truncate_after`, and wait until it is on the disk. A missing log is fine."""
     with disk_errors(log), suppress(FileNotFoundError), open(log, "rb", opener=only_regular) as file:
         require_one_name(file)
         with disk_errors(to), open(to, "xb", opener=only_regular) as copy:
@@ -188,7 +188,7 @@ def copy_log(log: Path, to: Path, *, after_step: int, is_evaluated: bool) -> Non
 
 
 def _until(file: BinaryIO, step: int, is_evaluated: bool) -> Iterator[bytes]:
-    """The finished lines of a log up to the first one after a step."""
+    """Yield the finished lines of a log up to the first one after a step."""
     decoder = msgspec.json.Decoder(_Head)
     for line in read_lines(file):
         if not line.endswith(b"\n") or _is_after(decoder, line, step, is_evaluated):
@@ -205,5 +205,5 @@ def _is_after(decoder: msgspec.json.Decoder[_Head], line: bytes, step: int, is_e
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the records of a log; a line that is damaged or still being written costs only itself."""
+    """Yield the records of a log; lines that are damaged or still being written are skipped."""
     return (record for record in read_records(path) if record is not None)

@@ -1,4 +1,4 @@
-"""The pictures in a run directory: the learning-rate schedule before the first step, the curves afterwards."""
+"""Plots in a run directory: the learning-rate schedule before the first step, the curves afterwards."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SIZE = (12.0, 7.0)  # inches, at 100 dots each
-_MAX_POINTS = 4000  # of a schedule, three in each of the picture's columns
+_MAX_POINTS = 4000  # of a schedule: three per pixel column
 _MAX_SCORE_PANELS = 2
-_SCORE = re.compile(r"[A-Za-z][\w.+-]{0,39}", re.ASCII)  # a log from elsewhere may hold any text as a name
+_SCORE = re.compile(r"[A-Za-z][\w.+-]{0,39}", re.ASCII)  # a foreign log may have any text as a name
 _BLUE, _ORANGE, _GREY = "#1f5fa8", "#d95f02", "#5b6470"
 _SERIES = (_BLUE, _ORANGE, "#2a8f6d", "#8a4fa3")
 
@@ -56,7 +56,7 @@ def plot_schedule(
 ) -> None:
     """Draw the learning rate of a run as a PNG; ``learning_rate`` is a function of the finished steps.
 
-    It is exact at the first and last step and at ``corners``, where the function is not smooth, in the same count.
+    It is exact at the first step, the last step and the ``corners``, steps at which the function is not smooth.
     """
     steps = _sampled_steps(num_steps, corners)
     with _drawing(path) as figure:
@@ -67,7 +67,7 @@ def plot_schedule(
 
 
 def plot_losses(path: Path, metrics_path: Path) -> None:
-    """Draw a metrics log: both losses, the learning rate, and the scores of the replies if there are any."""
+    """Plot a metrics log: both losses, the learning rate, and the scores of the replies if there are any."""
     curves = _Curves(metrics_path)
     families = curves.score_families()[:_MAX_SCORE_PANELS]
     with _drawing(path) as figure:
@@ -108,13 +108,13 @@ def _draw_learning_rate(axes: Axes, points: Points) -> None:
 
 
 def _scientific(value: float) -> str:
-    """5e-4, the way people write learning rates."""
+    """Format a number as people write learning rates: 5e-4."""
     mantissa, exponent = f"{value:.2e}".split("e")
     return f"{float(mantissa):g}e{int(exponent)}" if value else "0"
 
 
 class _Curves:
-    """The numbers of a metrics log, nulls left out; where a step was logged twice, its last record counts."""
+    """The numbers of a metrics log, without nulls; if a step was logged twice, its last record counts."""
 
     def __init__(self, metrics_path: Path) -> None:
         train: dict[int, float] = {}
@@ -139,7 +139,7 @@ class _Curves:
         self._scores = {name: _sorted(values) for name, values in scores.items() if values}
 
     def score_families(self) -> list[str]:
-        """Names before the dash, as of bleu-2, bleu-4, nist-2: scores of one scale, in the order of the log."""
+        """Return the names before the dash (bleu of bleu-2 and bleu-4), whose scores share a scale, in log order."""
         return list(dict.fromkeys(name.split("-")[0] for name in self._scores))
 
     def scores_of(self, family: str) -> list[tuple[str, Points]]:
@@ -157,7 +157,7 @@ def _sorted(curve: dict[int, float]) -> Points:
 
 
 def _smoothed(values: Sequence[float]) -> list[float]:
-    """Means over a window around each step, a fiftieth of the run wide; unlike an average of the past, without lag."""
+    """Return means over a centred window, a fiftieth of the run wide, which has no lag, unlike a running average."""
     half = max(2, len(values) // 100)
     sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
     index = np.arange(len(values))
@@ -167,14 +167,14 @@ def _smoothed(values: Sequence[float]) -> list[float]:
 
 
 def _sampled_steps(num_steps: int, corners: Iterable[int]) -> list[int]:
-    """At most about ``_MAX_POINTS`` of the steps from 0 on: evenly spread, the last one, and the corners."""
+    """Return about ``_MAX_POINTS`` steps at most: evenly spread from 0, the last one, and the corners."""
     stride = max(1, -(-num_steps // _MAX_POINTS))
     special = {step for step in (*corners, num_steps - 1) if 0 <= step < num_steps}
     return sorted(special.union(range(0, num_steps, stride)))
 
 
 def _draw_line(axes: Axes, points: Points, *, color: str, marker: str = "", **style: Any) -> None:
-    """Draw a curve; a single point, which has no line, gets a dot."""
+    """Draw a curve; a single point is drawn as a dot."""
     steps, values = points
     if steps:
         axes.plot(steps, values, color=color, marker="o" if len(steps) == 1 else marker, markersize=4, **style)
@@ -187,7 +187,7 @@ def _start_at_zero(axes: Axes) -> None:
 
 
 def _draw_legend(axes: Axes) -> None:
-    """Name the curves above the panel, where they hide none of it."""
+    """Put the legend above the panel, where it hides no curve."""
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderaxespad=0.2, columnspacing=1.4)
 
 
@@ -207,12 +207,12 @@ def _finish(axes: Axes, *, num_steps: int) -> None:
 
 @contextmanager
 def _drawing(path: Path) -> Iterator[Figure]:
-    """A figure that becomes the PNG ``path``, whole or not at all, when the block ends without an error."""
+    """Yield a figure; write it to the PNG ``path``, whole or not at all, when the block ends without an error."""
     import matplotlib.style
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    # The user's matplotlibrc is for the user's plots: it could ask for LaTeX.
+    # The user's matplotlibrc is ignored, because it could ask for LaTeX.
     with matplotlib.style.context(_STYLE, after_reset=True):
         figure = Figure(figsize=_SIZE, dpi=100, facecolor="white")
         figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.12)

@@ -18,11 +18,11 @@ _LARGEST = 3.4e38  # event files hold float32
 
 
 class TensorBoardLog:
-    """Write an event file into ``folder``; what earlier files say about steps after ``after_step`` is hidden."""
+    """Write an event file into ``folder``; events of earlier files after step ``after_step`` are hidden."""
 
     def __init__(self, folder: Path, *, after_step: int = 0) -> None:
-        # Not tensorboardX's SummaryWriter: it hands events to a thread, and when that thread meets a full disk
-        # (tensorboardX 2.6.5) the next add_scalar waits for ever. The writer below it fails where it is called.
+        # Not tensorboardX's SummaryWriter: it passes events to a thread, and after a full disk ends that thread
+        # (tensorboardX 2.6.5), the next add_scalar waits forever. The writer below it fails in the call itself.
         from tensorboardX.proto.event_pb2 import Event as Record
         from tensorboardX.proto.event_pb2 import SessionLog
         from tensorboardX.proto.summary_pb2 import Summary

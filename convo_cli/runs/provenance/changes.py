@@ -1,4 +1,4 @@
-"""Changes of a run since run.json was written: found, reported, and recorded in its ``changes``."""
+"""Changes of a run since run.json was written, reported and recorded in its ``changes``."""
 
 from __future__ import annotations
 
@@ -20,19 +20,18 @@ _SEAL = re.compile(
     rb"# SHA-256 of what follows: ([0-9a-f]{64})\n# To change it: convo resume RUN_DIR --set KEY=VALUE\n"
 )
 _NO_CHANGE = ("name", "output_dir", *_CHECKED_BY_CONTENT)
-"""Keys that change no bits: where the run is, and where its data is (its content is compared)."""
+"""Keys that do not affect the bits: the place of the run and of its data (the content is compared)."""
 _ASKED_BY = {"device": "training.device", "precision": "training.precision", "batching": "training.packing"}
-"""Keys by which the user asks for a change."""
+"""Config keys with which the user asks for a change."""
 _CPU_ONLY = ("CPU threads", "CPU instructions")
-"""Without effect where a GPU computes."""
+"""Properties without effect on a GPU."""
 
 
 def recorded(before: RunInfo, now: RunInfo, *, step: int, emit: Emit) -> RunInfo:
-    """``now`` with the changes since ``before`` recorded at ``step``, the step that the run continues from.
+    """Return ``now`` with the changes since ``before`` recorded at ``step``, from which the run continues.
 
-    A change that may change bits is a warning unless the user asked for it; settings and data are recorded only.
-    Changes after ``step`` belong to checkpoints that the run no longer continues from, but what they changed is in
-    effect from here on.
+    A change that may affect the bits is a warning unless the user asked for it; settings and data are only recorded.
+    Changes after ``step`` belong to discarded checkpoints, but their effect lasts, so they are recorded at ``step``.
     """
     execution, settings = changes_of_execution(before, now), changes_of_settings(before, now)
     for what, change in execution.items():
@@ -45,7 +44,7 @@ def recorded(before: RunInfo, now: RunInfo, *, step: int, emit: Emit) -> RunInfo
 
 
 def changes_of_execution(before: RunInfo, now: RunInfo) -> dict[str, str]:
-    """Changes since the last start or resume that may change bits: a name for each, and a clause with both values."""
+    """Return changes since the last start or resume that may affect the bits: name and clause with both values."""
     old, new = dict(_decisive(before)), dict(_decisive(now))
     is_on_cpu = {before.execution.device, now.execution.device} == {"cpu"}
     return {
@@ -56,7 +55,7 @@ def changes_of_execution(before: RunInfo, now: RunInfo) -> dict[str, str]:
 
 
 def changes_of_settings(before: RunInfo, now: RunInfo) -> list[str]:
-    """Keys of the config, data and base model that have changed since the last start or resume; a clause each."""
+    """Return a clause for each change of config, data and base model since the last start or resume."""
     old, new = (dict(leaves(info.config.model_dump(mode="json"))) for info in (before, now))
     keys = [key for key in dict.fromkeys((*old, *new)) if not key.startswith(_NO_CHANGE)]
     changed = [
@@ -71,9 +70,9 @@ def changes_of_settings(before: RunInfo, now: RunInfo) -> list[str]:
 
 
 def changes_of_config(run: RunDirectory, info: RunInfo, config: RunConfig) -> list[str]:
-    """The keys of config.yaml, read as ``config``, that were changed by another program than convo.
+    """Return the keys of config.yaml, read as ``config``, that were changed outside convo.
 
-    Paths of data are not among them: data is known by its content.
+    Data paths are not among them, because data is identified by its content.
     """
     text = read_file(run.config)
     seal = _SEAL.match(text)
@@ -88,7 +87,7 @@ def changes_of_config(run: RunDirectory, info: RunInfo, config: RunConfig) -> li
 
 
 def changes_of_data(info: RunInfo, data: DataFiles) -> list[str]:
-    """Data files that differ from those that the run began with, in content or order; a sentence each."""
+    """Return a sentence for each data file whose content or position differs from the start of the run."""
     changes = []
     for key, before, after in (("train", info.train, data.train), ("validation", info.validation, data.validation)):
         if len(before) != len(after):
@@ -104,7 +103,7 @@ def changes_of_data(info: RunInfo, data: DataFiles) -> list[str]:
 
 
 def changes_of_base_model(info: RunInfo) -> list[str]:
-    """Files of the base model that differ from those that the run began with; none where its folder is gone."""
+    """Return the base model files that differ from the start of the run; none if the folder no longer exists."""
     before = info.base_model
     if before is None or before.commit is not None or not Path(before.source).is_dir():
         return []
@@ -131,12 +130,12 @@ def _decisive(info: RunInfo) -> Iterable[tuple[str, str]]:
 
 
 def as_json(value: Any) -> str:
-    """A value as a config file would have it."""
+    """Format a value as in a config file."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def leaves(values: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, Any]]:
-    """Every key that is not a section: its dotted name, and its value."""
+    """Yield the dotted name and value of every key that is not a section."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from leaves(value, f"{above}{key}.")

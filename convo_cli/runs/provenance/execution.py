@@ -1,4 +1,4 @@
-"""The execution of a run: device, precision, CPU threads and batching, which decide its bits with data and config.
+"""The execution of a run: device, precision, CPU threads and batching, which affect its bits like data and config.
 
 run.json stores it, and every resume uses it again.
 """
@@ -13,7 +13,7 @@ ResolvedPrecision = Literal["fp32", "bf16", "fp16"]
 
 
 class Machine(BaseModel):
-    """The part that is chosen before the model is built: where it computes, and in which arithmetic."""
+    """The part that is chosen before the model is built: device, threads and arithmetic."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -25,9 +25,9 @@ class Machine(BaseModel):
     num_threads: int = Field(ge=1)
     """CPU threads of one operation; sums are split among them, so their number changes the last bits."""
     cpu_capability: str
-    """The instructions that torch's CPU kernels use, such as AVX2."""
+    """The instruction set of torch's CPU kernels, such as AVX2."""
     environment: dict[str, str]
-    """Variables that choose the kernels of the math libraries, as far as they are set."""
+    """Environment variables that are set and choose kernels of the math libraries."""
 
 
 class Execution(Machine):
@@ -35,9 +35,9 @@ class Execution(Machine):
 
     is_packed: bool
     why_padded: str | None
-    """Why batches are padded; None for packed ones."""
+    """The reason why batches are padded; None if they are packed."""
     has_plain_head: bool
-    """The logits are the last hidden states times the output embeddings, so the loss needs them at targets only."""
+    """True if logits are the last hidden states times the output embeddings; the loss then needs only targets."""
     attention: str
     """The attention kernel."""
 
@@ -49,7 +49,7 @@ class Execution(Machine):
 
 
 class Change(BaseModel):
-    """A resume changed what decides the bits: the updates after ``step`` are computed in another way."""
+    """A change by a resume that affects the bits: updates after ``step`` are computed differently."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

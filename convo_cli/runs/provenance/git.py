@@ -1,6 +1,6 @@
-"""The commit that a working folder has checked out, read from its files.
+"""The checked-out commit of a working folder, read from its files.
 
-git itself is never started, because the configuration of a repository can name programs that git then runs.
+git itself is never started, because the configuration of a repository can name programs that git runs.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _REF = re.compile(r"refs(?:/[^/\0-\x20\x7f~^:?*\[\\]+)+")
 
 
 class GitState(BaseModel):
-    """The commit that was checked out where `convo train` was called."""
+    """The commit that was checked out in the working folder of `convo train`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     commit: str
     is_dirty: bool | None = None
-    """Whether files had changed since that commit. Only run.json of earlier versions has it; left out where None."""
+    """True if files had changed since that commit. Only earlier versions of run.json have it; omitted if None."""
 
     @model_serializer(mode="wrap")
     def _without_none(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def read_git(folder: Path) -> GitState | None:
         places = (parent / ".git" for parent in (inside, *inside.parents))
         git = next((place for place in places if os.path.lexists(place)), None)
         commit = None if git is None else _commit_of(git)
-    except (OSError, ValueError, RuntimeError):  # the last: links in a circle, before Python 3.13
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: a cycle of links, before Python 3.13
         return None
     return None if commit is None else GitState(commit=commit)
 
@@ -68,7 +68,7 @@ def _commit_of(git: Path) -> str | None:
 
 
 def _named_folder(file: Path, key: str = "") -> Path:
-    """The folder that a file names, relative to its own."""
+    """Return the folder that a file names, relative to the file's folder."""
     text = _read(file)
     if not text.startswith(key) or text.startswith((f"{key}//", f"{key}\\\\")):  # a network path on Windows
         raise ValueError("names no folder of this machine")

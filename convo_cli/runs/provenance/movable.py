@@ -1,4 +1,4 @@
-"""Data paths as a run directory stores them: relative to it, so that both can move together and no home is named."""
+"""Data paths relative to the run directory, so that both can move together and no home folder is named."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def movable_files(files: Iterable[DataFile], run: RunDirectory) -> tuple[DataFil
 def _relative(path: str, run: RunDirectory) -> str:
     """Return the path from the run directory.
 
-    Where a folder on the way has a name that is not text, return the path as given, or else the file name alone.
+    If a folder on the way has a name that is not text, return the path as given, or else the file name alone.
     """
     absolute = Path(path).resolve()
     try:

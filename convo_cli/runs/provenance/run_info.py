@@ -1,7 +1,7 @@
-"""config.yaml and run.json of a run: its data, base model, versions and config, so that a resume notices others.
+"""config.yaml and run.json of a run: its config, data, base model and versions, so that a resume notices changes.
 
-run.json holds versions, hashes and the configuration. config.yaml is the one that is read. It carries a seal, so that
-a change by anything but `convo resume --set` shows.
+run.json holds versions, hashes and the config, but the config is read from config.yaml. That file has a seal, which
+shows changes by anything but `convo resume --set`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from convo_cli.unseen import escape_unseen
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "sentencepiece", "numpy", "jinja2")
 NUMERIC = ("torch", "transformers", "tokenizers", "numpy", "jinja2")
-"""Packages that decide the bits: arithmetic, ids, the order of the examples, and how chat templates render."""
+"""Packages that affect the bits: arithmetic, ids, the order of examples, and the rendering of chat templates."""
 _MODEL_FILES = ("*.safetensors", "*.json")
 _ATTEMPTS = 3
 T = TypeVar("T")
@@ -45,34 +45,34 @@ class DataFile(BaseModel):
     path: str
     sha256: str
     num_lines: int
-    """Lines of a plain file, 0 of a packed one."""
+    """Lines of a plain file; 0 for a compressed one."""
 
 
 class DataFiles(NamedTuple):
-    """The data of a run as it is on the disk."""
+    """The data files of a run as they are on the disk."""
 
     train: tuple[DataFile, ...]
     validation: tuple[DataFile, ...]
 
 
 class BaseModelFiles(BaseModel):
-    """The pretrained model that a run began from: SHA-256 of its weights and configuration by file name."""
+    """The pretrained model that a run started from: SHA-256 of its weights and config files by name."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     source: str
     commit: str | None
-    """Of a hub id."""
+    """The commit of a hub id."""
     sha256: dict[str, str]
 
 
 def new_run_id() -> str:
-    """An id that no other run has."""
+    """Return an id that no other run has."""
     return uuid4().hex
 
 
 class Parent(BaseModel):
-    """The run that a fork continues, and the checkpoint of it that the fork began from."""
+    """The run that a fork continues, and the checkpoint that the fork started from."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -88,9 +88,9 @@ class RunInfo(BaseModel):
 
     format: Literal[1] = 1
     run_id: str = Field(default_factory=new_run_id)
-    """In every checkpoint of the run too, so that one of another run is not taken for its own."""
+    """Also stored in every checkpoint, so that a checkpoint of another run is recognised."""
     parent: Parent | None = None
-    """Of a fork; else null."""
+    """The parent of a fork; else null."""
     convo: str
     python: str
     packages: dict[str, str]
@@ -101,20 +101,19 @@ class RunInfo(BaseModel):
     validation: tuple[DataFile, ...]
     config: RunConfig
     max_steps: int
-    """Length of the run in steps. This, the config, the versions and the execution are those of the last start or
-    resume."""
+    """Length of the run in steps. Like config, versions and execution, it is that of the last start or resume."""
     changes: tuple[Change, ...] = ()
     """Changes by resumes, each with its step."""
     checksum: str = ""
-    """Of all other fields, as convo wrote them."""
+    """Checksum of all other fields, as convo wrote them."""
 
     @property
     def is_intact(self) -> bool:
-        """True where the content is as convo wrote it; no manifest covers run.json."""
+        """Return whether the content is as convo wrote it; no manifest covers run.json."""
         return self.checksum == self._sum()
 
     def sealed(self) -> RunInfo:
-        """The same content with its checksum."""
+        """Return the same content with its checksum."""
         return self.model_copy(update={"checksum": self._sum()})
 
     def _sum(self) -> str:
@@ -122,15 +121,15 @@ class RunInfo(BaseModel):
 
 
 def read_data_files(data: DataConfig) -> DataFiles:
-    """Hash every data file; UsageError where one cannot be read."""
+    """Hash every data file; UsageError if one cannot be read."""
     return DataFiles(*(tuple(_data_file(Path(path)) for path in paths) for paths in (data.train, data.validation)))
 
 
 def with_hashed_data(data: DataConfig, use: Callable[[DataFiles], T], emit: Emit) -> T:
-    """Hash every data file and call ``use``; do both again where ``use`` finds that a file changed in between.
+    """Hash every data file and call ``use``; repeat both if ``use`` finds that a file changed in between.
 
     ``use`` reads the files with `convo_cli.data.unchanged.read_unchanged`, so that its result comes from the bytes that
-    were hashed. FileChangedError where a file changes in each of three attempts.
+    were hashed. FileChangedError if a file changes in each of three attempts.
     """
     for _ in range(_ATTEMPTS - 1):
         try:
@@ -141,7 +140,7 @@ def with_hashed_data(data: DataConfig, use: Callable[[DataFiles], T], emit: Emit
 
 
 def read_base_model(source: str, folder: Path) -> BaseModelFiles:
-    """Hash the files of a pretrained model; ``folder`` is where those of a hub id lie."""
+    """Hash the files of a pretrained model; ``folder`` is the local folder of a hub id."""
     files = sorted(file for pattern in _MODEL_FILES for file in folder.glob(pattern))
     commit = folder.name if folder.parent.name == "snapshots" else None
     return BaseModelFiles(
@@ -150,7 +149,7 @@ def read_base_model(source: str, folder: Path) -> BaseModelFiles:
 
 
 def installed_packages() -> dict[str, str]:
-    """Versions of the packages that a run depends on."""
+    """Return the versions of the packages that a run depends on."""
     return {name: version(name) for name in _PACKAGES}
 
 
@@ -163,7 +162,7 @@ def make_run_info(
     base_model: BaseModelFiles | None,
     max_steps: int,
 ) -> RunInfo:
-    """The run.json of a run that begins now, on this machine."""
+    """Return run.json for a run that begins now, on this machine."""
     return RunInfo(
         convo=__version__,
         python=platform.python_version(),
@@ -188,7 +187,7 @@ def write_provenance(run: RunDirectory, info: RunInfo) -> None:
 
 
 def read_config(run: RunDirectory, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read config.yaml; CheckpointError where it is not a regular file, ConfigError where it is not a valid config."""
+    """Read config.yaml; CheckpointError if it is not a regular file, ConfigError if it is not a valid config."""
     try:
         require_regular(run.config)
     except UnsafeFileError as error:
@@ -197,7 +196,7 @@ def read_config(run: RunDirectory, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def read_run_info(run: RunDirectory) -> RunInfo:
-    """run.json; CheckpointError where it is missing or not what convo writes."""
+    """Read run.json; CheckpointError if it is missing or not in convo's form."""
     try:
         return RunInfo.model_validate_json(read_file(run.info))
     except (OSError, ValidationError) as error:

@@ -1,4 +1,4 @@
-"""The source of a tokenizer's own chat template, with today's date written into it."""
+"""Source of a tokenizer's own chat template, in which today's date replaces calls for it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _CLOCK = re.compile(r"""strftime_now\(\s*(?P<quote>["'])(?P<format>.{0,100}?)(?P
 
 
 def own_chat_template(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The Jinja of the tokenizer's default template, in which a call for the date is its text.
+    """Return the Jinja of the tokenizer's default template, with today's date as text in place of calls for it.
 
-    A run that is resumed tomorrow then reads the same ids. ModelError where there is no template, or it asks for the
-    time in another form.
+    A run that is resumed tomorrow then reads the same ids. ModelError if there is no template, or if it reads the time
+    in another form.
     """
     templates: Any = tokenizer.chat_template
     template = templates.get("default") if isinstance(templates, dict) else templates

@@ -1,4 +1,4 @@
-"""From the name of a model to a folder with its files: the folder itself, or a hub id's copy in the local cache."""
+"""Lookup of a model's folder: the folder that the user names, or the local copy of a hub id."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from convo_cli.errors import ModelError
 from convo_cli.storage.foreign_files import require_harmless
 
 _FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.md"]
-"""What a model, its tokenizer and an export of convo are made of; no pickle, no code."""
+"""Files of a model, its tokenizer and an export of convo; no pickle, no code."""
 _NO_FILES = ["*/*", "*[\x00-\x1f\x7f-\x9f]*"]
 """Folders, and names that would control the terminal on which huggingface_hub draws its bars."""
 
 
 def local_folder(source: str, revision: str | None = None) -> Path:
-    """The folder that `find_folder` finds; ModelError where it holds what no model does."""
+    """Return the folder that `find_folder` finds; ModelError if it contains something that no model has."""
     folder = find_folder(source, revision)
     require_harmless(folder)
     return folder
 
 
 def find_folder(source: str, revision: str | None = None) -> Path:
-    """The folder of this name, else the files of this hub id, downloaded where they are not in the cache yet.
+    """Return the folder of this name, else that of the hub id, downloaded if it is not in the cache yet.
 
-    Raises ModelError in one sentence where there is neither, without a network at once. The content of the folder is
+    Raises ModelError if there is neither; without a network, at once. The content of the folder is
     not checked.
     """
     if Path(source).is_dir():

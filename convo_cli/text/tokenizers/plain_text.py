@@ -1,4 +1,4 @@
-"""A tokenizer for the words of a speaker: what they spell is never read as a special token."""
+"""Tokenizer for a speaker's words, which are never read as special tokens."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _MARK = "\ufdd0"  # a Unicode noncharacter, which no text has
 def plain_text_backend(
     tokenizer: PreTrainedTokenizerBase, unmarked: Iterable[str], special: Collection[str]
 ) -> Tokenizer:
-    """A copy of the tokenizer for plain text: it never yields a ``special`` token, and cuts and pads nothing.
+    """Return a copy of the tokenizer for plain text: it never yields a ``special`` token, and never cuts or pads.
 
-    ``unmarked`` are those that the template writes though the tokenizer does not call them special.
+    ``unmarked`` are tokens that the template writes although the tokenizer does not call them special.
     """
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     backend.no_truncation()
@@ -28,14 +28,14 @@ def plain_text_backend(
     backend.encode_special_tokens = True
     splitter = backend.pre_tokenizer
     if isinstance(splitter, pre_tokenizers.Metaspace) and splitter.prepend_scheme == "first":
-        # "first" means the start of the whole rendering, and a turn's text is never there: a special token is.
+        # "first" means the start of the whole rendering, where a special token stands, never the text of a turn.
         splitter.prepend_scheme = "never"
         backend.pre_tokenizer = splitter
     return _without_spellings(backend, special)
 
 
 def _without_spellings(backend: Tokenizer, tokens: Collection[str]) -> Tokenizer:
-    """The tokenizer for plain text, in which a text that spells one of these special tokens never gets the token's id.
+    """Return a tokenizer in which a text that spells one of these special tokens never gets the id of the token.
 
     ``backend`` already encodes special tokens as text, but a word of the vocabulary may be spelled like one of them.
     """

@@ -1,4 +1,4 @@
-"""Loading of pretrained tokenizers, which are tried in the bounded process first."""
+"""Loading of pretrained tokenizers; each is first tried in the bounded process."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ MAX_ADDED_TOKENS = 2**16
 
 
 def load_pretrained_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a Hugging Face folder or hub id; ModelError where it cannot be read or has no fast form."""
+    """Load the tokenizer of a Hugging Face folder or hub id; ModelError if it cannot be read or has no fast form."""
     return load_tokenizer(local_folder(source, revision), source)
 
 
 def load_tokenizer(folder: Path, source: str) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a folder that `require_harmless` has accepted, tried in the bounded process before.
+    """Load the tokenizer of a folder that `require_harmless` has accepted, after a trial in the bounded process.
 
-    A run directory may come from anyone, whatever its manifest says; only a tokenizer that this process has just
+    A run directory may come from anyone, even with a valid manifest. Only a tokenizer that this process has just
     written is loaded without a trial, by `open_tokenizer`.
     """
     require_within_limits(TRY_TOKENIZER, folder, source)
@@ -64,7 +64,7 @@ def open_tokenizer(folder: Path, source: str) -> PreTrainedTokenizerBase:
             f"{source}: no readable tokenizer ({_unreadable(folder, error)})",
             hint="the folder needs tokenizer.json (or the files of its slow tokenizer) beside config.json",
         ) from error
-    if not getattr(tokenizer, "is_fast", False):  # RAG's is two tokenizers, and says nothing of it
+    if not getattr(tokenizer, "is_fast", False):  # RAG has two tokenizers and lacks this attribute
         raise ModelError(
             f"{source}: its tokenizer {type(tokenizer).__name__} has no fast form",
             hint="convo needs the character offsets that only fast tokenizers give",
@@ -84,7 +84,7 @@ def open_tokenizer(folder: Path, source: str) -> PreTrainedTokenizerBase:
     settle_ids(tokenizer, _stated_ids(folder / "tokenizer.json"), source)
     try:
         tokenizer.backend_tokenizer.encode_batch_fast(list(PROBES))
-    except Exception as error:  # the tokenizers library has no type of its own for it
+    except Exception as error:  # the tokenizers library has no exception type for it
         raise ModelError(
             f"{source}: its tokenizer fails on text outside its vocabulary ({first_line(error)})",
             hint="the model in tokenizer.json needs an unk_token that is in its vocabulary",
@@ -102,7 +102,7 @@ class _TokenizerFile(msgspec.Struct):
 
 
 def _stated_ids(file: Path) -> dict[str, int]:
-    """The ids that tokenizer.json gives to its added tokens; none where there is no such file."""
+    """Return the ids that tokenizer.json gives to its added tokens; none if there is no such file."""
     try:
         stated = msgspec.json.decode(file.read_bytes(), type=_TokenizerFile)
     except (FileNotFoundError, msgspec.DecodeError):
@@ -111,7 +111,7 @@ def _stated_ids(file: Path) -> dict[str, int]:
 
 
 def _unreadable(folder: Path, error: Exception) -> str:
-    """Why a tokenizer cannot be loaded; names its file where that is the reason."""
+    """Describe why a tokenizer cannot be loaded; the text names its file if that is the reason."""
     file = folder / "tokenizer.json"
     if not file.is_file():
         return "there is no tokenizer.json"

@@ -1,10 +1,10 @@
-"""Tokenizers trained on the dialogues with SentencePiece, and the special tokens that are added to any tokenizer.
+"""Tokenizers trained on the dialogues with SentencePiece, and special tokens added to any tokenizer.
 
-A trained one is kept twice: `spiece.model`, which SentencePiece reads, and `tokenizer.json`, which transformers reads
-without protobuf. Both give the same ids, because the model is trained without normalisation, without a dummy prefix
-and with byte fallback, and because the pieces that stand for no text (`<unk>`, the bytes) get a score that keeps them
-from matching text that merely looks like them. (One exception: of two unigram cuts that are exactly as likely, such as
-e+ee and ee+e, SentencePiece's 32-bit sums may choose the other one.)
+A trained tokenizer is stored twice: as `spiece.model` for SentencePiece, and as `tokenizer.json`, which transformers
+reads without protobuf. Both give the same ids: the model is trained without normalisation, without a dummy prefix and
+with byte fallback, and the pieces that stand for no text (`<unk>`, the bytes) get a score that keeps them from matching
+text that merely looks like them. (One exception: of two unigram segmentations with the same probability, such as e+ee
+and ee+e, SentencePiece's 32-bit sums may choose the other one.)
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SPIECE_FILE = "spiece.model"
-SPACE_MARK = "▁"  # U+2581: how SentencePiece writes a space inside a piece
+SPACE_MARK = "▁"  # U+2581: SentencePiece's form of a space inside a piece
 _NEVER_MATCHED = -1e6
 _ASCII = "".join(chr(code) for code in range(0x21, 0x7F))
-_NUM_THREADS = 16  # a constant: the scores of a unigram model depend on it, and so would the ids on the machine
+_NUM_THREADS = 16  # constant, because the scores of a unigram model depend on it; ids would depend on the machine
 _MAX_TRAINING_CHARACTERS = 50_000_000  # about 100 MB of text; SentencePiece holds its corpus in memory
 
 
 def train_sentencepiece(texts: Iterable[str], config: TokenizerConfig) -> bytes:
     """Train a SentencePiece model and return it in SentencePiece's own format.
 
-    Raises DataError where the texts are too few for any vocabulary of this kind.
+    Raises DataError if there is too little text for a vocabulary of this kind.
     """
     import sentencepiece
 
@@ -65,7 +65,7 @@ def train_sentencepiece(texts: Iterable[str], config: TokenizerConfig) -> bytes:
             minloglevel=2,
         )
     except RuntimeError as error:
-        if lines.error is not None:  # the text could not be read on, which SentencePiece wraps into an error of its own
+        if lines.error is not None:  # reading the text failed, which SentencePiece hides behind an error of its own
             raise lines.error from None
         if needed := re.search(r"smaller than required_chars\. \d+ vs (\d+)", str(error)):
             raise DataError(
@@ -82,7 +82,7 @@ def train_sentencepiece(texts: Iterable[str], config: TokenizerConfig) -> bytes:
 
 
 def from_sentencepiece(model: bytes) -> PreTrainedTokenizerBase:
-    """A transformers tokenizer that gives the same ids as the SentencePiece model."""
+    """Return a transformers tokenizer that gives the same ids as the SentencePiece model."""
     from sentencepiece import SentencePieceProcessor
     from transformers import PreTrainedTokenizerFast
 
@@ -97,9 +97,9 @@ def from_sentencepiece(model: bytes) -> PreTrainedTokenizerBase:
 
 
 def keep_special_tokens_whole(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Undo ``split_special_tokens``, with which transformers' apply_chat_template spells role tokens as text.
+    """Reset ``split_special_tokens``, which makes transformers' apply_chat_template encode role tokens as text.
 
-    Texts of turns are encoded without special tokens in any case.
+    Texts of turns are encoded without special tokens anyway.
     """
     if tokenizer.split_special_tokens:
         tokenizer.split_special_tokens = tokenizer.init_kwargs["split_special_tokens"] = False
@@ -121,12 +121,12 @@ def add_special_tokens(tokenizer: PreTrainedTokenizerBase, tokens: Iterable[str]
 
 
 class _Lines:
-    """Texts cut at newlines (SentencePiece's sentences) up to a bounded total; NUL and the space mark never come in."""
+    """Texts cut at newlines (SentencePiece's sentences) up to a bounded total, without NUL and the space mark."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         self._texts = texts
         self.error: BaseException | None = None
-        """What ended the texts early."""
+        """The exception that ended the texts early."""
 
     def __iter__(self) -> Iterator[str]:
         total = 0
@@ -143,7 +143,7 @@ class _Lines:
 
 
 def _backend_model(processor: SentencePieceProcessor) -> models.Model:
-    """The pieces as a model of the tokenizers library: Unigram from scores, BPE from the merges they imply."""
+    """Convert the pieces to a model of the tokenizers library: Unigram from scores, BPE from the merges they imply."""
     size = processor.get_piece_size()
     pieces = [processor.id_to_piece(index) for index in range(size)]
     scores = [processor.get_score(index) for index in range(size)]
@@ -166,5 +166,5 @@ def _backend_model(processor: SentencePieceProcessor) -> models.Model:
 
 
 def _is_unigram(scores: list[float], is_text: list[bool]) -> bool:
-    """Unigram scores are log-probabilities; BPE scores are the whole numbers 0, -1, -2 … of the merge order."""
+    """Return whether the scores are those of a Unigram model; BPE scores are the merge order 0, -1, -2 …"""
     return any(score != int(score) for score, text in zip(scores, is_text, strict=True) if text)

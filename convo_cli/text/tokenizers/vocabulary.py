@@ -1,4 +1,4 @@
-"""The ids of a tokenizer: each token has one, and no other token has it.
+"""Unique ids for the tokens of a tokenizer.
 
 The tokenizers library numbers added tokens from the size of the vocabulary on. Where an id is unused, the size is
 smaller than the largest id, and a new token gets the id of a word. This module changes the JSON form of a tokenizer,
@@ -24,9 +24,9 @@ _HINT = "give each token in tokenizer.json an id of its own, without gaps"
 
 
 class TokenFinder:
-    """Finds tokens in texts, the longest of those that begin at one place, in time independent of their number.
+    """Finds tokens in texts, the longest at each place, in time independent of their number.
 
-    A regular expression of 65,536 alternatives tries each of them at each character.
+    A regular expression with 65,536 alternatives would try each of them at every character.
     """
 
     def __init__(self, tokens: Iterable[str]) -> None:
@@ -44,14 +44,14 @@ class TokenFinder:
 
 
 def num_ids(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The largest id + 1: how many rows the embeddings need. (`len` counts tokens, which are fewer with unused ids.)"""
+    """Return the largest id + 1, the rows that embeddings need. (`len` counts tokens, fewer if ids are unused.)"""
     return max(len(tokenizer), 1 + max(tokenizer.get_vocab().values()))
 
 
 def settle_ids(tokenizer: PreTrainedTokenizerBase, stated: Mapping[str, int], source: str) -> None:
     """Give added tokens the ids that tokenizer.json states for them.
 
-    Raises ModelError where that cannot be, where two tokens share an id, or where far too many ids are unused.
+    Raises ModelError if that is impossible, if two tokens share an id, or if far too many ids are unused.
     """
     vocabulary = tokenizer.get_vocab()
     ids = set(vocabulary.values())
@@ -72,7 +72,7 @@ def settle_ids(tokenizer: PreTrainedTokenizerBase, stated: Mapping[str, int], so
 
 
 def close_gaps(tokenizer: PreTrainedTokenizerBase, source: str) -> None:
-    """Leave no id unused, so that the next token that is added gets one that no other has."""
+    """Fill all unused ids, so that the next added token gets an id that no other token has."""
     if num_ids(tokenizer) != len(tokenizer):
         _fill(tokenizer, {}, source)
 
@@ -83,7 +83,7 @@ def _require_few_unused(end: int, num_tokens: int, source: str) -> None:
 
 
 def _require_distinct(vocabulary: Mapping[str, int], source: str) -> dict[int, str]:
-    """The token of each id; ModelError where there are two."""
+    """Return the token of each id; ModelError if there are two."""
     owners = dict[int, str]()
     for token, index in vocabulary.items():
         if (other := owners.setdefault(index, token)) != token:
@@ -95,14 +95,14 @@ def _require_distinct(vocabulary: Mapping[str, int], source: str) -> dict[int, s
 
 
 def _fill(tokenizer: PreTrainedTokenizerBase, stated: Mapping[str, int], source: str) -> None:
-    """Put added tokens into the vocabulary, with the stated ids, and into ids still unused what no text matches.
+    """Put added tokens into the vocabulary with their stated ids; fill unused ids with tokens that no text matches.
 
     Tokens whose id is a word's are left out, so that they get new ones.
     """
     spec = json.loads(tokenizer.backend_tokenizer.to_str())
     words = spec["model"]["vocab"]
     if not isinstance(words, dict):
-        return  # a list, as Unigram has, leaves no id unused
+        return  # a vocabulary that is a list, as in Unigram, has no unused ids
     taken = set(words.values())
     added = {token.content: index for index, token in tokenizer.added_tokens_decoder.items()} | dict(stated)
     words.update({token: index for token, index in added.items() if token not in words and index not in taken})
