@@ -13,7 +13,7 @@ from convo_cli.evaluation import evaluator
 from convo_cli.events import CheckpointSaved, EvaluationDone, Notice, StepDone
 from convo_cli.model.generation import Generator
 from convo_cli.runs.directory import RunDirectory
-from convo_cli.runs.logs import metrics
+from convo_cli.runs.logs import event_log
 from convo_cli.runs.logs.event_log import read_metrics
 from convo_cli.storage.sealed import file_sha256, verify_directory
 from convo_cli.training.run import resume_run, start_run
@@ -41,7 +41,7 @@ def raising(error):
     return fail
 
 
-def no_space_for_samples(self, record, write=metrics._Lines.write):
+def no_space_for_samples(self, record, write=event_log._Lines.write):
     if record["event"] == "sample":
         raise DiskError("samples.jsonl: No space left on device")
     write(self, record)
@@ -52,7 +52,7 @@ FAILURES = {
     "out of memory in the likelihood": (evaluator, "mean_nll", raising(torch.OutOfMemoryError("CUDA out of memory."))),
     "in a reply": (Generator, "reply", raising(ValueError("a bug"))),
     "in the scoring": (evaluator, "score_replies", raising(ZeroDivisionError("division by zero"))),
-    "when samples are written": (metrics._Lines, "write", no_space_for_samples),
+    "when samples are written": (event_log._Lines, "write", no_space_for_samples),
     "by Ctrl-C where nothing listens": (evaluator, "score_replies", raising(KeyboardInterrupt())),
 }
 
