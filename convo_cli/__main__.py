@@ -30,7 +30,7 @@ def main(*, is_module: bool = False) -> None:
 
 
 def run() -> None:
-    """Run the command line inside a process that goes on; SystemExit where the exit code is not 0."""
+    """Run the command line inside a process that continues; SystemExit if the exit code is not 0."""
     if sys.argv[1:] == ["--version"]:
         sys.stdout.write(f"convo {__version__}\n")
         return
@@ -38,7 +38,7 @@ def run() -> None:
         from convo_cli.cli.app import main as run_app
 
         run_app()
-    except KeyboardInterrupt:  # before typer is there to notice
+    except KeyboardInterrupt:  # before typer can handle it
         sys.exit(130)
 
 

@@ -1,7 +1,7 @@
-"""What happens during a run, as values. The loop emits them; reporters show or keep them.
+"""Events of a run as dataclasses. The loop emits them; reporters show or store them.
 
-A progress bar, a plain log line, metrics.jsonl, TensorBoard, a plot and a test's ``list.append`` are all reporters
-of the same events, so the loop prints nothing and opens no file.
+A progress bar, a plain log line, metrics.jsonl, TensorBoard, a plot and a test's ``list.append`` are all reporters of
+the same events, so the loop prints nothing and opens no file.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class TokenCounts:
-    """What the pre-flight found in the training or the validation data."""
+    """Counts of the pre-flight for the training or the validation data."""
 
     num_dialogues: int
     num_examples: int
     """Dialogues, and windows of those that are longer than `dialogue.max_length`."""
     num_over_length: int
-    """Dialogues that are cut into windows; no target of theirs is lost."""
+    """Dialogues that are cut into windows without losing targets."""
     num_tokens: int
-    """Tokens of all examples; what windows repeat as context counts each time."""
+    """Tokens of all examples; tokens that windows repeat as context count each time."""
     num_targets_by_role: Mapping[str, int]
     median_tokens: float
-    """Of a whole dialogue."""
+    """Median tokens of a whole dialogue."""
     max_tokens: int
     num_split: int = 0
     """Dialogues with a turn that was too long for any window and was cut within (`dialogue.long_turns: split`)."""
@@ -53,7 +53,7 @@ class TokenCounts:
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """Everything is built and checked; the next thing that happens is step ``first_step``."""
+    """Everything is built and checked; step ``first_step`` comes next."""
 
     run_dir: Path
     device: str
@@ -69,7 +69,7 @@ class RunStarted:
     max_steps: int
     steps_per_epoch: int
     peak_flops: float | None = None
-    """Operations a second that the device is made for; None where that is not known."""
+    """Peak operations per second of the device; None if not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,28 +89,28 @@ class StepDone:
     seconds: float
     tokens_seen: int
     epoch: float = 0.0
-    """Epochs that are over after the step."""
+    """Epochs finished after the step."""
     waiting_seconds: float = 0.0
-    """Part of ``seconds`` spent on choosing and laying out examples."""
+    """Part of ``seconds`` spent on choosing and batching examples."""
     flops: float = 0.0
     memory_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class SampleReply:
-    """A reply generated from the gold history of a validation dialogue, beside what was really said."""
+    """A reply generated from the gold history of a validation dialogue, next to the real one."""
 
     history: tuple[tuple[str, str], ...]
     """(role, text) of every turn before the reply."""
     reference: str
     reply: str
     stopped: bool
-    """False where the reply ended at the token limit instead of a stop token."""
+    """False if the reply ended at the token limit instead of a stop token."""
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationDone:
-    """Scores of the weights after ``step`` updates. ``metrics`` holds what was asked for: bleu-2, nist-4 and so on."""
+    """Scores of the weights after ``step`` updates. ``metrics`` holds the configured ones: bleu-2, nist-4 and so on."""
 
     step: int
     loss: float
@@ -120,11 +120,11 @@ class EvaluationDone:
     metrics: Mapping[str, float] = field(default_factory=dict)
     samples: tuple[SampleReply, ...] = ()
     best: tuple[str, ...] = ()
-    """The scores, of loss and metric, that are the best of the run so far."""
+    """The scores (loss, metric) that are the best of the run so far."""
     weights: str = ""
     """Hash of the weights, `convo_cli.runs.logs.evaluations.weights_of`; empty for weights that are not on disk."""
     num_split: int = 0
-    """Dialogues with a turn that is too long for any window; it is scored in consecutive ones."""
+    """Dialogues with a turn that is too long for any window and is scored in consecutive windows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """SIGINT, SIGTERM, SIGHUP and SIGUSR1 ask a run to save and stop at the next safe point; a second one leaves at once.
 
-Nothing heavy is imported here: a command listens from before torch is imported.
+This module imports nothing heavy, because a command listens before torch is imported.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 
 
 class StopRequest:
-    """Whether and by which signal a stop was asked for."""
+    """A request to stop, and the signal that made it."""
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
@@ -31,9 +31,9 @@ class StopRequest:
 
     @contextmanager
     def interrupting(self, message: str, *, hint: str) -> Iterator[None]:
-        """Inside the block a stop request interrupts the work at once, with a StoppedError of this message.
+        """Interrupt the block at once on a stop request, with a StoppedError of this message.
 
-        For work of which a torn end is harmless: reading, downloading, waiting, filling a cache.
+        Only for work that may be interrupted anywhere: reading, downloading, waiting, filling a cache.
         """
         try:
             self._may_interrupt = True
@@ -47,7 +47,7 @@ class StopRequest:
 
     def _handle(self, signal_number: int, frame: FrameType | None) -> None:
         if self.signal_number is not None:
-            _leave(signal_number)  # where the thread was kept from it
+            _leave(signal_number)  # if the thread could not
         self.signal_number = signal_number
         if self._may_interrupt:
             raise KeyboardInterrupt
@@ -69,7 +69,7 @@ def listening() -> Iterator[StopRequest]:
     request = StopRequest()
     numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-        numbers.remove(signal.SIGHUP)  # as nohup wants it
+        numbers.remove(signal.SIGHUP)  # as nohup requires
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     threading.Thread(target=_leave_at_the_second, args=(ours, frozenset(numbers)), daemon=True).start()

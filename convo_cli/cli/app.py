@@ -1,7 +1,7 @@
-"""The `convo` command: its sub-commands, its version, and the one place where errors become messages and exit codes.
+"""The `convo` command: sub-commands, version, and the one place where errors become messages and exit codes.
 
-Neither this module nor that of a command imports torch, transformers, rich or convo's lower rooms at module level; a
-command imports what it needs after it has checked its arguments, so that help and mistakes are answered at once.
+Neither this module nor those of the commands import torch, transformers, rich or convo's lower rooms at module level. A
+command imports what it needs after it has checked its arguments, so that help and errors appear at once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from convo_cli.cli.streams import discard_output
 from convo_cli.errors import ConvoError, OutOfMemoryError, UsageError, is_out_of_memory
 
 _UNREACHABLE = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
-"""Errors of the operating system for a path that it cannot follow: the user's mistake, not a bug."""
+"""Errors of the operating system for an unreachable path: a user's mistake, not a bug."""
 
 app = typer.Typer(
     name="convo",
@@ -50,7 +50,7 @@ def _root(
 
 
 def _add(name: str, command: Callable[..., None]) -> None:
-    """Add a command; each paragraph of its docstring becomes one line of help, where typer would keep all lines."""
+    """Add a command; each paragraph of its docstring becomes one line of help, without its line breaks."""
     paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
     app.command(name, help="\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs))(command)
 
@@ -66,7 +66,7 @@ _add("chat", chat.chat)
 
 def main() -> None:
     """Run the command line; the entry point of the `convo` executable."""
-    # transformers logs for its programmers; convo itself says what a user has to know.
+    # transformers logs for developers; convo itself reports everything that a user has to know.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("USE_HUB_KERNELS", "0")  # with `kernels` installed transformers fetches code from the hub
     try:
@@ -82,7 +82,7 @@ def main() -> None:
         # The reader of stdout is gone (`convo … | head`): typer exits with 1 here, which is convo's code for a bug.
         if not isinstance(stop, BrokenPipeError) and not isinstance(stop.__context__, BrokenPipeError):
             raise
-        discard_output(1)  # keeps the interpreter from complaining at exit
+        discard_output(1)  # prevents an error message of the interpreter at exit
         code = 128 + 13  # SIGPIPE, as the shell reports it
     sys.exit(code)
 
@@ -93,7 +93,7 @@ def _run(arguments: list[str]) -> int:
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "convo"
-        message = error.format_message().replace("Value error, ", "")  # pydantic's words in typer 0.29
+        message = error.format_message().replace("Value error, ", "")  # pydantic's prefix in typer 0.29
         raise UsageError(message, hint=f"{command} --help") from None
     except (MemoryError, OSError, RuntimeError) as error:
         if isinstance(error, OSError) and error.errno in _UNREACHABLE and error.filename is not None:

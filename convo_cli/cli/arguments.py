@@ -1,4 +1,4 @@
-"""Checks of arguments that need neither torch nor transformers, so that a mistake is answered at once."""
+"""Checks of arguments without torch and transformers, so that mistakes are reported at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
 def require_device(name: str) -> None:
-    """Raise UsageError for what is no device name; `choose_device` finds out whether the machine has the device."""
+    """Raise UsageError for an invalid device name; `choose_device` checks that the machine has the device."""
     if not _DEVICE.fullmatch(name):
         raise UsageError(f"--device {name}: unknown", hint="auto, cpu, cuda, cuda:0 or mps")
 
@@ -29,7 +29,7 @@ def is_text(argument: str) -> bool:
 
 
 def require_model(source: str) -> None:
-    """Raise for a model that cannot be opened; the contents of a run or a checkpoint are verified as they load."""
+    """Raise for a model that cannot be opened; the contents of a run or checkpoint are verified on loading."""
     from convo_cli.runs.directory import RunDirectory
     from convo_cli.storage.sealed import MANIFEST_FILE
 
@@ -39,7 +39,7 @@ def require_model(source: str) -> None:
 
 
 def require_pretrained(source: str) -> None:
-    """Raise for what is neither a folder of a transformers model nor a hub id; the hub itself is asked later."""
+    """Raise unless this is the folder of a transformers model or a hub id; the hub itself is asked later."""
     path = Path(source)
     if source and path.is_dir():
         from convo_cli.runs.model_folder import require_model_folder
@@ -52,7 +52,7 @@ def require_pretrained(source: str) -> None:
 
 
 def require_run_or_checkpoint(folder: Path) -> None:
-    """Raise UsageError for what is no folder; its contents are verified as they load."""
+    """Raise UsageError unless this is a folder; its contents are verified when they are loaded."""
     if not folder.is_dir():
         raise UsageError(
             f"{folder}: " + ("not a directory" if folder.exists() else "no such directory"),
@@ -61,7 +61,7 @@ def require_run_or_checkpoint(folder: Path) -> None:
 
 
 def require_new_file(out: Path, inputs: Sequence[str], *, is_forced: bool) -> None:
-    """Raise UsageError where `--fix` cannot write ``out``, or writing would replace a file that may be needed."""
+    """Raise UsageError if `--fix` cannot write ``out`` or would replace a file that may be needed."""
     try:
         _require_new_file(out, inputs, is_forced=is_forced)
     except OSError as error:
@@ -88,7 +88,7 @@ def _require_new_file(out: Path, inputs: Sequence[str], *, is_forced: bool) -> N
 
 
 def require_data_of_run(config: RunConfig) -> None:
-    """Raise UsageError for a data file of a run that cannot be read; the hint says how to name another."""
+    """Raise UsageError for an unreadable data file of a run; the hint shows how to name another."""
     from convo_cli.data.reader import check_source
 
     for key in ("train", "validation"):

@@ -1,4 +1,4 @@
-"""The data that the arguments of `validate-data` choose: which files, how they are read, and for which config."""
+"""The data that `validate-data` checks, by its arguments: the files, their data config, and the run config."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from convo_cli.config.schema import DataConfig, RunConfig, TrainOn
 from convo_cli.errors import UsageError
 
 _NO_LIMIT = 1_048_576
-"""Tokens of a window where only a tokenizer is given: its model's context may be anything."""
+"""Window in tokens if only a tokenizer is given, because the context of its model is not known."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class ChosenData:
     data_config: DataConfig
     run_config: RunConfig | None
     cache_home: Path | None
-    """The folder in which `train` caches what it makes of the files."""
+    """The folder with the cache of `train` for these files."""
 
     @property
     def paths(self) -> list[str]:
@@ -33,13 +33,13 @@ class ChosenData:
         return "assistant" if self.run_config is None else self.run_config.dialogue.train_on
 
     def changed(self, changes: Mapping[str, object]) -> ChosenData:
-        """Return the same with other values of the data config."""
+        """Return a copy with other values in the data config."""
         data_config = self.data_config.model_copy(update=changes)
         run_config = self.run_config and self.run_config.model_copy(update={"data": data_config})
         return replace(self, data_config=data_config, run_config=run_config)
 
     def of(self, files: Sequence[str]) -> ChosenData:
-        """Return the same for other files."""
+        """Return a copy for other files."""
         return self.changed({"train": tuple(files), "validation": ()})
 
 
@@ -69,7 +69,7 @@ def _require_consistent(files: Sequence[str], config: Path | None, tokenizer: st
 
 
 def _config_of(tokenizer: str, files: Sequence[str]) -> RunConfig:
-    """Return a config that is only good for counting the tokens of the files."""
+    """Return a config that only serves to count the tokens of the files."""
     require_pretrained(tokenizer)
     values = {
         "data": {"train": list(files)},

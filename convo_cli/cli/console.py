@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 JSON_VERSION = 1
 
 # Whole sequences first (ECMA-48): CSI, then the string sequences OSC, DCS, SOS, PM, APC with their terminator, then
-# two-byte escapes, then each C0 and C1 character that is left. Newline and tab stay. A string without a terminator, or
-# one that is longer than those in use, loses only its beginning: the rest is text to show. Characters of `UNSEEN` are
-# removed too: they would reorder or hide what convo prints after the text on its line.
+# two-byte escapes, then each remaining C0 and C1 character. Newline and tab stay. A string without a terminator, or one
+# longer than those in use, loses only its beginning: the rest is shown as text. Characters of `UNSEEN` are removed too,
+# because they would reorder or hide the text that convo prints after them on the same line.
 _STRING = r"(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x00-\x08\n-\x1f\x7f-\x9f]{0,4096}"
 _CSI = r"(?:\x1b\[|\x9b)[0-?]{0,256}[ -/]{0,16}"
 _ESCAPE = r"\x1b[ -/]{0,16}"
@@ -43,7 +43,7 @@ def printable(text: str) -> str:
 
 
 class PrintableStream:
-    """`printable` for a text that arrives in pieces: the results join to the same, wherever the pieces are cut.
+    """`printable` for a text that arrives in pieces: the joined result does not depend on the cuts.
 
     Only the beginning of a sequence is held back, at most as many characters as a sequence may have.
     """
@@ -66,13 +66,13 @@ class PrintableStream:
 
 
 def shortened(message: str) -> str:
-    """Leave out the middle of a message that is too long to read, for example because it quotes a file."""
+    """Shorten a message in the middle if it is too long to read, for example because it quotes a file."""
     half = _LONGEST_MESSAGE // 2
     return message if len(message) <= _LONGEST_MESSAGE else f"{message[:half]} […] {message[-half:]}"
 
 
 def print_line(console: Console, line: str, style: str = "") -> None:
-    """Print a line that may hold foreign text, without wrapping it: a wrapped file name could not be copied."""
+    """Print a line that may hold foreign text, without wrapping, because a wrapped file name cannot be copied."""
     from rich.text import Text
 
     console.print(Text(printable(line).replace("\n", " "), style=style), soft_wrap=True)
@@ -93,7 +93,7 @@ def stdout_console() -> Console:
 
 
 def print_json(command: str, result: Mapping[str, Any]) -> None:
-    """Write the one versioned object that `--json` promises on stdout; a lone surrogate becomes a ?."""
+    """Write the versioned `--json` object to stdout; a lone surrogate becomes a ?."""
     envelope = {"convo": __version__, "json_version": JSON_VERSION, "command": command, **result}
     text = escape_unseen(json.dumps(envelope, ensure_ascii=False, allow_nan=False))
     sys.stdout.write(text.encode("utf-8", "replace").decode("utf-8") + "\n")

@@ -1,4 +1,4 @@
-"""Options that several commands share, declared once so that they read and behave the same everywhere."""
+"""Options that several commands share, declared once so that they look and behave the same everywhere."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """Attention inside a pack: each example attends to itself alone, without padding and without a mask.
 
-The examples of a pack lie side by side in one row. transformers lets a model's attention be replaced by a function
-(its `AttentionInterface`); ours gets the lengths of the examples through the model's keyword arguments. Without them,
-as in generation, it is transformers' own scaled-dot-product attention.
+The examples of a pack follow each other in one row. transformers' `AttentionInterface` lets a function replace the
+attention of a model; ours receives the lengths of the examples through the model's keyword arguments. Without lengths,
+as in generation, it calls transformers' own scaled-dot-product attention.
 
-Shapes: B = 1 rows, T tokens, H heads (of keys and values there may be fewer), D the width of a head.
+Shapes: B = 1 row, T tokens, H heads (keys and values may have fewer), D width of a head.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ NAME = "convo_packed"
 
 @dataclass(frozen=True)
 class Segments:
-    """Where the examples of a pack lie."""
+    """Positions of the examples in a pack."""
 
     lengths: tuple[int, ...]
-    longest: int  # numbers of Python, like the lengths: read from a GPU they would stop it once in each layer
+    longest: int  # a Python number, like the lengths: reading it from a GPU would stall every layer
     boundaries: Tensor  # (N + 1,) int32: 0, the first length, the sum of the first two …
 
     def to(self, device: torch.device) -> Segments:
-        """The same on a device."""
+        """Return the same on a device."""
         return Segments(self.lengths, self.longest, self.boundaries.to(device))
 
 
 def use_packed_attention(model: PreTrainedModel) -> str:
-    """Give the model the attention below, which computes the same without segments; return what it had."""
+    """Give the model the attention below, which changes nothing without segments; return the name of the old one."""
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     before = attention_of(model)
@@ -49,12 +49,12 @@ def use_packed_attention(model: PreTrainedModel) -> str:
 
 
 def attention_of(model: PreTrainedModel) -> str:
-    """The attention that the model computes with, by transformers' name."""
+    """Return the model's attention implementation, by transformers' name."""
     return str(getattr(model.config, "_attn_implementation", None) or "eager")
 
 
 def why_not_packed(model: PreTrainedModel) -> str | None:
-    """Why a model's attention cannot be replaced, as far as its config tells; None where it may be tried."""
+    """Return why a model's attention cannot be replaced, by its config; None if packing may be tried."""
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ())
     if kinds - {"full_attention"}:
@@ -69,7 +69,7 @@ def why_not_packed(model: PreTrainedModel) -> str | None:
 
 
 def kernel(device: torch.device, dtype: torch.dtype) -> str:
-    """The name of what computes packed attention, for the log."""
+    """Return the name of the kernel for packed attention, for the log."""
     return "varlen_attn" if _has_varlen(device, dtype) else "one example length at a time"
 
 
@@ -84,30 +84,30 @@ def packed_attention(
     segments: Segments | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention within each segment; (1, T, H, D), as transformers wants it."""
-    if segments is None:  # a padded batch, or generation with the model that is trained
+    """Compute causal attention within each segment; returns (1, T, H, D), as transformers expects."""
+    if segments is None:  # a padded batch, or generation during training
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         output: Tensor = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )[0]
         return output, None
-    # The kernel for all lengths knows no dropout.
+    # The kernel for variable lengths has no dropout.
     if dropout == 0.0 and _has_varlen(query.device, query.dtype):
         return _varlen(query, key, value, scaling, segments), None
     return _by_length(query, key, value, dropout, scaling, segments), None
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # or every step's lengths would be compiled again
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # otherwise each step's lengths would compile again
 def _by_length(
     query: Tensor, key: Tensor, value: Tensor, dropout: float, scaling: float | None, segments: Segments
 ) -> Tensor:
-    """One call for neighbours of equal length; a mask over the whole row would cost four times as much on a CPU."""
-    # A step's examples come sorted by length, so equal ones are neighbours.
+    """Call attention once for each run of equal lengths; a mask over the row would cost four times as much on a CPU."""
+    # The examples of a step are sorted by length, so equal lengths are neighbours.
     runs = [(length, len(list(group))) for length, group in groupby(segments.lengths)]
     sizes = [length * count for length, count in runs]
     outputs = []
-    # `split` has one backward for all its parts; slicing would make a gradient as long as the row for each.
+    # `split` has one backward for all parts; slicing would create a gradient of the whole row for each part.
     for (length, count), *parts in zip(runs, *(x.split(sizes, dim=2) for x in (query, key, value)), strict=True):
         q, k, v = (part.unflatten(2, (count, length)).squeeze(0).transpose(0, 1) for part in parts)  # (N, H, L, D)
         # Grouped-query attention, as in Llama: several heads of queries share one of keys and values.
@@ -119,16 +119,16 @@ def _by_length(
 
 
 def _varlen(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, segments: Segments) -> Tensor:
-    """Flash attention over segments of any lengths in one kernel; on CUDA in 16 bits."""
+    """Compute flash attention over segments of any lengths in one kernel; CUDA in 16 bits only."""
     from torch.nn.attention.varlen import varlen_attn
 
-    # torch 2.10's kernel wants as many heads of keys as of queries, each token's heads side by side.
+    # torch 2.10's kernel requires as many heads of keys as of queries, with the heads of a token side by side.
     heads = query.shape[1]
     q, k, v = (
         x.repeat_interleave(heads // x.shape[1], dim=1)[0].transpose(0, 1).contiguous()  # (T, H, D)
         for x in (query, key, value)
     )
-    # torch 2.10 says is_causal where 2.11 says window_size.
+    # torch 2.10 has is_causal, 2.11 window_size.
     is_old = "is_causal" in inspect.signature(varlen_attn).parameters
     causal: dict[str, Any] = {"is_causal": True} if is_old else {"window_size": (-1, 0)}
     longest, boundaries = segments.longest, segments.boundaries

@@ -1,9 +1,9 @@
-"""How examples become batches for one model, and the proof on real dialogues that it changes nothing.
+"""Batching: how examples become batches for one model, and the proof on real dialogues that it changes nothing.
 
-A pack needs no padding, and its loss needs no logits of tokens that are not targets. Both depend on internals of a
-model that transformers exposes but does not promise. So they are used only after this model, in this arithmetic, has
-given the loss and the gradient that it gives for one dialogue at a time. A run makes this choice once: the proof allows
-for rounding, and the size of rounding depends on the weights.
+A pack needs no padding, and the loss at targets needs no logits of other tokens. Both depend on internals of a model
+that transformers exposes but does not guarantee. So they are used only if this model, in this arithmetic, gives the
+same loss and gradient as for one dialogue at a time. A run makes this choice once, because the proof must allow for
+rounding, whose size depends on the weights.
 """
 
 from __future__ import annotations
@@ -34,61 +34,61 @@ if TYPE_CHECKING:
 
 Autocast = Callable[[], AbstractContextManager[None]]
 
-_LONGEST_PROOF = 128  # tokens of a dialogue: the proof has to be done within seconds on a CPU too
-# What a forward and backward pass costs beside its tokens, in tokens: 14 M and 124 M parameters on a CPU, where 32 to
-# 256 were alike.
+_LONGEST_PROOF = 128  # tokens of a dialogue: the proof must take only seconds on a CPU too
+# Fixed cost of a forward and backward pass, in tokens. Measured on a CPU with 14 M and 124 M parameters: 32 to 256 made
+# no difference.
 _PASS_COST = 64
-# Largest difference of two losses and of two gradients, relative to their size; rounding alone stays a tenth of it.
+# Largest relative difference of two losses and of two gradients; rounding alone reaches a tenth of it.
 _TOLERANCES = {torch.float32: (2e-5, 1e-3), torch.bfloat16: (1e-2, 5e-2), torch.float16: (2e-3, 1e-2)}
-# The absolute part of the tolerance, in nats a target: near a loss of 0 rounding is not small against the loss. The
-# gradient of a target's loss with respect to its logits (softmax minus one-hot) is about as large as that loss near 0
-# and has an absolute error of rounding too: 2e-7 measured in fp32, 1e-6 in fp16. So the gradients may differ by as much
-# as losses that differ by this would, their size times this over the loss. A model that sees a neighbour differs by
-# 1e-3 nats a target at a loss of 1e-5 (tests/laws/test_near_zero.py).
+# Absolute part of the tolerance, in nats per target: near a loss of 0, rounding is not small relative to the loss. The
+# gradient of a target's loss with respect to its logits (softmax minus one-hot) is about as large as the loss there and
+# has an absolute rounding error too: 2e-7 measured in fp32, 1e-6 in fp16. So gradients may differ in proportion: by
+# their size times this value over the loss. A model that sees a neighbour differs by 1e-3 nats per target at a loss of
+# 1e-5 (tests/laws/test_near_zero.py).
 _ABSOLUTE = 1e-5
 
 
 @dataclass(frozen=True)
 class Batching:
-    """How examples become batches, and how their loss is computed: the choice of `choose_batching`."""
+    """The choice of `choose_batching`: packed or padded batches, and the way to compute their loss."""
 
     is_packed: bool
     has_plain_head: bool
-    """Whether the logits are the last hidden states times the output embeddings, and nothing more."""
+    """True if the logits are the last hidden states times the output embeddings, and nothing more."""
     pad_id: int
     why_padded: str | None = None
     attention: str = "sdpa"
     """The name of the attention kernel."""
 
     def batch(self, examples: Sequence[Example], target_kinds: Collection[int]) -> Batch:
-        """The examples as the model takes them."""
+        """Return the examples as a batch for the model."""
         if self.is_packed:
             return loss.pack(examples, target_kinds)
         return loss.pad(examples, target_kinds, self.pad_id)
 
     def split(self, lengths: NDArray[np.int64], most: int) -> list[slice]:
-        """Examples of these lengths, ascending, as forward passes of at most ``most``.
+        """Cut examples of these ascending lengths into forward passes of at most ``most`` examples.
 
-        Padded ones are cut where padding them to one width would cost more than another pass does.
+        Padded passes are also cut where padding to one width would cost more than another pass.
         """
         slices, end = [], len(lengths)
         while end:
             begin = max(0, end - most)
             if not self.is_packed:
-                # Padded to its longest dialogue alone, a step of DailyDialog is 0.45 full; cut here it is 0.91 full, at
-                # 1.7 times the speed (6 layers of width 384 on a CPU).
-                padding = np.cumsum(lengths[end - 1] - lengths[begin:end][::-1])  # (n,) if one, two … more are in it
+                # A step of DailyDialog that is padded to its longest dialogue holds 45 % tokens; with these cuts it
+                # holds 91 % and is 1.7 times as fast (6 layers of width 384 on a CPU).
+                padding = np.cumsum(lengths[end - 1] - lengths[begin:end][::-1])  # (n,) for 1, 2, … examples
                 begin = end - int(np.searchsorted(padding, _PASS_COST, side="right"))
             slices.append(slice(begin, end))
             end = begin
         return slices[::-1]
 
     def num_slots(self, num_tokens: int, *, longest: int, count: int) -> int:
-        """How many tokens, with padding, a batch of ``count`` examples takes."""
+        """Return the tokens of a batch of ``count`` examples, including padding."""
         return num_tokens if self.is_packed else longest * count
 
     def nll_sum(self, model: PreTrainedModel, batch: Batch) -> Tensor:
-        """Sum of nll over the batch's targets in nats, a scalar in fp32."""
+        """Return the summed nll of the batch's targets in nats, an fp32 scalar."""
         return loss.nll_sum(model, batch) if self.has_plain_head else loss.plain_nll_sum(model, batch)
 
 
@@ -103,19 +103,19 @@ def choose_batching(
     emit: Emit,
     is_trained: bool = True,
 ) -> Batching:
-    """Pack where the model can and the config lets it; ``examples`` are a few that the proof is made with.
+    """Choose packing if model and config allow it; ``examples`` are a few real ones for the proof.
 
-    Leaves the model in evaluation mode, without gradients; one that is not trained is proved by the loss alone.
-    Raises ModelError where packing is ``on`` and cannot be.
+    Leaves the model in evaluation mode, without gradients. A model that is not trained is proved by the loss alone.
+    Raises ModelError if packing is ``on`` but impossible.
     """
-    model.eval()  # dropout would make equal computations differ
+    model.eval()  # dropout would make the two computations differ
     padded = loss.pad(examples, target_kinds, pad_id)
     proof = _Proof(model, [loss.pad([one], target_kinds, pad_id) for one in examples], autocast, is_trained=is_trained)
-    # The head first: packing is then proved with the loss that the run will use.
+    # The head comes first, so that packing is proved with the loss that the run will use.
     has_plain_head = proof.is_matrix_product(padded) and proof.difference_of(padded, loss.nll_sum) is None
     if not has_plain_head:
         emit(Notice("batching: logits are computed for all tokens, because they are more than a matrix product"))
-    # What the config of the model says is only a first look: a model that swallows the segments shows in the proof.
+    # The model's config gives only a first answer: the proof exposes a model that ignores the segments.
     reason = "training.packing is off" if packing == "off" else why_not_packed(model)
     if reason is None:
         plain = use_packed_attention(model)
@@ -135,13 +135,13 @@ def choose_batching(
 
 
 def stored_batching(model: PreTrainedModel, info: RunInfo, *, pad_id: int, autocast: Autocast) -> Batching | str:
-    """The choice that a run stored, without a proof, or why it cannot be used for this model here.
+    """Return the stored choice of a run without another proof, or the reason why it cannot be used here.
 
-    The proof holds for the code that it was made with: the type of device, the kernel, torch and transformers.
+    A proof holds only for the same type of device, kernel, torch and transformers.
     Leaves the model in evaluation mode.
     """
-    # A second proof could end otherwise, because rounding depends on the weights. At a loss of 5e-4 it did: training
-    # took the other loss path, and 28 of 28 tensors differed from those of the run that was never stopped.
+    # A second proof could end differently, because rounding depends on the weights. At a loss of 5e-4 it did: training
+    # took the other loss path, and 28 of 28 tensors differed from those of the uninterrupted run.
     stored, packages = info.execution, installed_packages()
     if model.device.type != torch.device(stored.device).type:
         return f"it was made on {stored.device}, and the model is on {model.device}"
@@ -172,9 +172,9 @@ def _arithmetic(model: PreTrainedModel, autocast: Autocast) -> torch.dtype:
 
 
 def proof_examples(store: TokenStore, target_kinds: Collection[int], among: int = 64) -> list[Example]:
-    """The shortest, the middle and the longest of the first examples that have targets and are not long; at least two.
+    """Return the shortest, middle and longest of the first examples with targets that are not too long; at least two.
 
-    One example alone would prove nothing: it has no neighbour to see.
+    One example alone would prove nothing, because it has no neighbour to attend to.
     """
     kinds = sorted(target_kinds)
     trained = [index for index in range(min(among, len(store))) if np.isin(store[index].targets, kinds).any()]
@@ -186,7 +186,7 @@ def proof_examples(store: TokenStore, target_kinds: Collection[int], among: int 
 
 
 class _Proof:
-    """Loss and gradient of a few examples, one at a time by transformers' own code, against any other way."""
+    """Compares another computation with loss and gradient of examples one at a time, by transformers' own code."""
 
     def __init__(self, model: PreTrainedModel, alone: Sequence[Batch], autocast: Autocast, *, is_trained: bool) -> None:
         self._model, self._autocast, self._is_trained = model, autocast, is_trained
@@ -196,9 +196,9 @@ class _Proof:
         self._expected = self._gradient(alone, loss.plain_nll_sum)
 
     def is_matrix_product(self, batch: Batch) -> bool:
-        """Whether there is a body and a linear head, and the logits are their product.
+        """Return whether the model has a body and a linear head, and the logits are their product.
 
-        Equal losses do not prove that near a loss of 0, where any large logit of the target gives the same loss.
+        Near a loss of 0 equal losses do not prove this, because any large logit of the target gives the same loss.
         """
         model = self._model
         if model.base_model is model or not isinstance(model.get_output_embeddings(), torch.nn.Linear):
@@ -207,15 +207,15 @@ class _Proof:
             return loss.head_error(model, batch.to(model.device)) <= self._tolerance
 
     def difference_of(self, batch: Batch, nll_sum: LossOf) -> str | None:
-        """What is not equal when all examples are this one batch; None where everything is."""
+        """Return what differs if all examples are computed as this one batch; None if nothing does."""
         expected_loss, expected = self._expected
         actual_loss, actual = self._gradient([batch], nll_sum)
-        # `not … <=` and not `>`: a loss that is NaN is a difference.
+        # `not … <=` instead of `>`, so that a NaN loss counts as a difference.
         if not abs(actual_loss - expected_loss) <= self._loss_tolerance * expected_loss + self._absolute:
             return f"the loss is {actual_loss:.6g} when packed, but {expected_loss:.6g} for one dialogue at a time"
         if not self._is_trained:
             return None
-        # One norm over all parameters: the gradient of a single one may be all rounding, as that of a key's bias is.
+        # One norm over all parameters: the gradient of a single one may be pure rounding, such as that of a key bias.
         size = torch.stack([gradient.norm() for gradient in expected]).norm()
         error = torch.stack([(a - b).norm() for a, b in zip(actual, expected, strict=True)]).norm()
         if not error <= (self._tolerance + self._absolute / max(expected_loss, 1e-12)) * size:

@@ -1,7 +1,7 @@
 """The proof that a model predicts every token from the tokens before it alone.
 
 `AutoModelForCausalLM` also opens encoders: BERT and RoBERTa with ``is_decoder: false``, XLM, XLNet. They see the token
-that they are to predict, so their loss means nothing and their replies are nonsense.
+that they should predict, so their loss is meaningless and their replies are nonsense.
 
 Shapes: R rows, T tokens, V vocabulary.
 """
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
 
 _LENGTH = 24
 _TOLERANCE = 1e-4
-"""Largest move of a logit that is rounding, in standard deviations of all logits. With random weights in fp32 the 130
-causal architectures of transformers 5.23 move by at most 6e-5 (128 of them by nothing at all), the 18 that see later
-tokens by at least 2e-3."""
+"""Largest change of a logit that counts as rounding, in standard deviations of all logits. With random weights in fp32,
+the logits of the 130 causal architectures of transformers 5.23 change by at most 6e-5 (those of 128 not at all), those
+of the 18 that see later tokens by at least 2e-3."""
 
 
 def require_causal(model: PreTrainedModel, encoder: DialogueEncoder) -> None:
-    """Raise ModelError, by name, where a change of the last tokens of a text moves earlier logits.
+    """Raise ModelError with the model's name if a change of the last tokens changes earlier logits.
 
     Leaves the model in evaluation mode. Computes in the model's own type, without autocast.
     """
     model.eval()
     length = min(_LENGTH, context_length(model) or _LENGTH)
-    # Of two neighbouring cuts, one lies inside a block of tokens that see each other. The cut after the first token
-    # finds a prefix that sees later tokens.
+    # Of two neighbouring cuts, at least one is inside a block of tokens that see each other. The cut after the first
+    # token finds a prefix that sees later tokens.
     cuts = sorted({1, length // 2, length - 2, length - 1} & set(range(1, length)))
     rows = _rows(model, encoder, length, cuts).to(model.device)
     try:
@@ -60,7 +60,7 @@ def require_causal(model: PreTrainedModel, encoder: DialogueEncoder) -> None:
 
 
 def _rows(model: PreTrainedModel, encoder: DialogueEncoder, length: int, cuts: Sequence[int]) -> Tensor:
-    """(R, T) a row of ordinary tokens, and for each cut the same row with other tokens from there on."""
+    """Return (R, T): a row of ordinary tokens, and for each cut the same row with other tokens from there on."""
     embeddings: Any = model.get_input_embeddings()
     num_embeddings: int = embeddings.weight.shape[0]
     ids = sorted(set(encoder.tokenizer.get_vocab().values()))

@@ -1,4 +1,4 @@
-"""What a step costs: the operations of its matrix products, against what the device can do, and memory."""
+"""Cost of a step: operations of its matrix products, peak operations of the device, and memory."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 
 
 
 class FlopCounter:
-    """Floating-point operations of forward and backward, as model FLOPs utilisation counts them.
+    """Counts floating-point operations of forward and backward, as in model FLOPs utilisation.
 
-    Six for each weight of the body and token, six for each element of the vocabulary matrix and target, and attention
-    over the half of its square that is causal. What padding costs does not count: it is waste.
+    Six per weight of the body and token, six per element of the vocabulary matrix and target, and attention over the
+    causal half of its square. Operations on padding are waste and do not count.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -35,14 +35,14 @@ class FlopCounter:
         self._attention: int = 6 * config.num_hidden_layers * config.hidden_size
 
     def __call__(self, batch: Batch) -> float:
-        """Operations for one batch."""
+        """Return the operations for one batch."""
         squares = float((batch.lengths**2).sum())
         matrices = self._body * batch.num_tokens + self._head * batch.num_targets
         return float(6 * matrices + self._attention * squares)
 
 
 def peak_flops(device: torch.device, precision: ResolvedPrecision) -> float | None:
-    """Dense operations a second that the device's maker states; None where convo does not know."""
+    """Return the dense operations per second that the maker of the device states; None if convo does not know them."""
     if device.type != "cuda" or precision == "fp32":
         return None
     name = torch.cuda.get_device_name(device)
@@ -50,7 +50,7 @@ def peak_flops(device: torch.device, precision: ResolvedPrecision) -> float | No
 
 
 def peak_memory(device: torch.device) -> int:
-    """Most bytes in use so far: of the GPU's memory where there is one, else of the process."""
+    """Return the peak memory so far in bytes: of the GPU if there is one, else of the process."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,4 +1,4 @@
-"""The causal language model: loaded from a Hugging Face folder or hub id, or a new GPT-2 of a stated size."""
+"""Creation of the causal language model: loaded from a folder or hub id, or a new GPT-2 of a stated size."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _PROBE = (Turn("user", "a"), Turn("assistant", "b"))
 
 
 def load_model(source: str, revision: str | None = None) -> PreTrainedModel:
-    """A causal LM in fp32 from safetensors, every weight of it from the file and finite.
+    """Load a causal LM in fp32 from safetensors; every weight comes from the files and is finite.
 
-    ModelError names the file or tensor and what is wrong with it.
+    ModelError names the file or tensor and the problem.
     """
     folder = find_folder(source, revision)
     require_model_folder(folder)
@@ -43,9 +43,9 @@ def load_model(source: str, revision: str | None = None) -> PreTrainedModel:
                 dtype=torch.float32,
                 use_safetensors=True,
                 trust_remote_code=False,
-                generation_config=read_generation_config(folder),  # the folder's own may hold anything
+                generation_config=read_generation_config(folder),  # the one in the folder may hold anything
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # to be told which, below, instead of an error that does not say
+                ignore_mismatched_sizes=True,  # so that the check below can name them; the error would not
             )
     except Exception as error:  # transformers raises half a dozen types for what is one mistake to the user
         raise ModelError(
@@ -56,9 +56,9 @@ def load_model(source: str, revision: str | None = None) -> PreTrainedModel:
     _require_every_weight(model, loaded[1], source)
     _drop_code(model.config)
     for config in {id(one): one for one in (model.config, model.config.get_text_config())}.values():
-        config.output_attentions, config.return_dict = False, True  # what convo reads; attention kernels give no maps
+        config.output_attentions, config.return_dict = False, True  # what convo reads; kernels return no maps
     for tensor in (*model.parameters(), *model.buffers()):
-        tensor.data = tensor.data.clone()  # transformers leaves it mapped: a change to the file would change the model
+        tensor.data = tensor.data.clone()  # a mapped tensor would change with its file
     return model
 
 
@@ -70,7 +70,7 @@ def save_model(model: PreTrainedModel, folder: Path) -> None:
 
 
 def _drop_code(config: Any) -> None:
-    """Remove entries that name code, so that no program runs it from a model saved with this config."""
+    """Remove entries that name code, so that no program runs code from a model saved with this config."""
     for key, value in list(vars(config).items()):
         if hasattr(value, "to_dict"):
             _drop_code(value)
@@ -81,7 +81,7 @@ def _drop_code(config: Any) -> None:
 
 
 def _require_every_weight(model: PreTrainedModel, loading: Mapping[str, Any], source: str) -> None:
-    """Refuse what transformers would replace by random numbers, and numbers that nothing can be computed with."""
+    """Refuse missing weights, which transformers would fill with random numbers, and weights that are not finite."""
     if misfits := sorted(loading["mismatched_keys"]):
         name, stored, wanted = misfits[0]
         raise ModelError(
@@ -104,7 +104,7 @@ def _require_every_weight(model: PreTrainedModel, loading: Mapping[str, Any], so
 
 
 def build_scratch_model(size: ScratchConfig, encoder: DialogueEncoder, seed: int) -> PreTrainedModel:
-    """A GPT-2 with random weights that depend on the seed alone."""
+    """Build a GPT-2 with random weights that depend only on the seed."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(seed)
@@ -130,7 +130,7 @@ def build_scratch_model(size: ScratchConfig, encoder: DialogueEncoder, seed: int
 def fit_vocabulary(model: PreTrainedModel, vocab_size: int, seed: int) -> int:
     """Give every token of the tokenizer a row of the embeddings; return how many rows were added.
 
-    New rows are drawn around the mean of the old ones, so that a new token starts as an unremarkable one.
+    New rows are drawn around the mean of the old ones, so that a new token starts as an average one.
     """
     embeddings: Any = model.get_input_embeddings()
     rows: int = embeddings.weight.shape[0]
@@ -142,7 +142,7 @@ def fit_vocabulary(model: PreTrainedModel, vocab_size: int, seed: int) -> int:
 
 
 def require_rows(model: PreTrainedModel, encoder: DialogueEncoder, source: str) -> None:
-    """Raise ModelError where the model has no embedding of a token that its chat template writes."""
+    """Raise ModelError if the model has no embedding for a token that its chat template writes."""
     embeddings: Any = model.get_input_embeddings()
     rows: int = embeddings.weight.shape[0]
     (example,) = encoder.encode([Dialogue(_PROBE, line=1)])[0]
@@ -155,7 +155,7 @@ def require_rows(model: PreTrainedModel, encoder: DialogueEncoder, source: str) 
 
 
 def context_length(model: PreTrainedModel) -> int | None:
-    """Longest sequence the model's positions allow; None where it states no limit."""
+    """Return the longest sequence that the model's positions allow; None if it states no limit."""
     limit = _num_positions(model.config)
     if limit is None:
         return None
@@ -165,12 +165,12 @@ def context_length(model: PreTrainedModel) -> int | None:
 
 
 def read_context_length(source: str, revision: str | None = None) -> int | None:
-    """Longest sequence by the config of a folder or hub id alone; None also where the config cannot be read."""
+    """Return the longest sequence by the config of a folder or hub id; None also if the config cannot be read."""
     from transformers import AutoConfig
 
     try:
         return _num_positions(AutoConfig.from_pretrained(local_folder(source, revision), trust_remote_code=False))
-    except Exception:  # noqa: BLE001  (transformers raises many types; loading the model says what is wrong)
+    except Exception:  # noqa: BLE001  (transformers raises many types; loading the model reports the problem)
         return None
 
 
@@ -181,7 +181,7 @@ def _num_positions(config: Any) -> int | None:
 
 
 def require_context(model: PreTrainedModel, max_length: int) -> None:
-    """Raise ModelError where training sequences would be longer than the model can read."""
+    """Raise ModelError if training sequences are longer than the model can read."""
     limit = context_length(model)
     if limit is not None and max_length > limit:
         raise ModelError(
@@ -191,9 +191,9 @@ def require_context(model: PreTrainedModel, max_length: int) -> None:
 
 
 def use_fast_activations(model: PreTrainedModel) -> int:
-    """Let torch's fused kernel compute GELU's tanh form where transformers spells it out; return how often.
+    """Replace transformers' GELU in its tanh form by torch's fused kernel; return the number of replacements.
 
-    The same function, in less than half the time and memory. The saved config keeps the old name.
+    It is the same function in less than half the time and memory. The saved config keeps the old name.
     """
     from transformers import activations
 
@@ -210,18 +210,18 @@ def use_fast_activations(model: PreTrainedModel) -> int:
 
 
 def train_every_row(model: PreTrainedModel) -> None:
-    """Let the padding token's embedding be trained like any other; often that is the end token.
+    """Train the embedding of the padding token like any other; it is often the end token too.
 
-    transformers stops the gradient of the row that config.json names when the model is built. A resize of the
-    vocabulary changes which row that is (LLaMA's -1 is the last one), so a resumed run would train other rows.
+    When a model is built, transformers stops the gradient of the row that config.json names. Resizing the vocabulary
+    changes which row that is (LLaMA's -1 is the last one), so a resumed run would train other rows.
     """
     embeddings: Any = model.get_input_embeddings()
     embeddings.padding_idx = None
 
 
 def save_memory(model: PreTrainedModel) -> None:
-    """Compute activations again in the backward pass instead of keeping them."""
-    # transformers 5.23 renames it and warns of the old name; 5.17 knows only that.
+    """Recompute activations in the backward pass instead of keeping them."""
+    # transformers 5.23 renames the method and warns about the old name; 5.17 has only the old one.
     getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
 
 

@@ -1,4 +1,4 @@
-"""Where the model runs and in what arithmetic."""
+"""Device and precision of the model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DTYPES: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16
 
 
 def choose_device(name: str) -> torch.device:
-    """The named device, or the best there is for ``auto``. UsageError where it is not there."""
+    """Return the named device, or the best available one for ``auto``. UsageError if it is not available."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -38,7 +38,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def device_name(device: torch.device) -> str:
-    """The model of the GPU or of the processor, as the system calls it."""
+    """Return the model name of the GPU or of the processor."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:
@@ -46,18 +46,18 @@ def device_name(device: torch.device) -> str:
     except OSError:
         lines = []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, "") or platform.machine()  # platform.processor() starts a program
+    return next(named, "") or platform.machine()  # platform.processor() would start a program
 
 
 def choose_precision(name: Precision, device: torch.device) -> ResolvedPrecision:
-    """The named precision; ``auto`` is bf16 on a GPU that has it natively, else fp32."""
+    """Return the named precision; ``auto`` is bf16 on a GPU with native support, else fp32."""
     if name != "auto":
         return name
     return "bf16" if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
 
 
 def autocast_for(device: torch.device, precision: ResolvedPrecision) -> Callable[[], AbstractContextManager[None]]:
-    """A maker of contexts for the forward pass; weights and the loss stay in fp32."""
+    """Return a function that creates autocast contexts for the forward pass; weights and loss stay in fp32."""
     if precision == "fp32":
         return nullcontext
     dtype = _DTYPES[precision]
@@ -65,12 +65,12 @@ def autocast_for(device: torch.device, precision: ResolvedPrecision) -> Callable
 
 
 def make_deterministic(device: torch.device) -> None:
-    """Allow only algorithms that give the same bits every time; torch raises where an operation has none."""
+    """Allow only deterministic algorithms; torch raises for an operation that has none."""
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
 
 
 def move(model: PreTrainedModel, device: torch.device) -> None:
-    """Put the model's weights on the device."""
+    """Move the model's weights to the device."""
     torch.nn.Module.to(model, device)

@@ -1,4 +1,4 @@
-"""A reply to a history, token by token; the same for chat, for evaluation and for the proof of an export."""
+"""Generation of replies, token by token, for chat, evaluation and the proof of an export."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 CANNOT_COMPUTE = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""What torch and transformers raise where the numbers of a config do not fit each other."""
+"""Exceptions of torch and transformers for a config whose numbers do not fit each other."""
 _COLDEST = 1e-4
-"""Below this temperature the likeliest token is always taken, because scores divided by it would overflow."""
+"""Below this temperature the most likely token is taken, because scores divided by it would overflow."""
 _LARGEST = 2**31
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the model said. ``stopped`` is False where it was cut at ``max_new_tokens``."""
+    """A reply of the model. ``stopped`` is False if it was cut at ``max_new_tokens``."""
 
     text: str
     ids: tuple[int, ...]
@@ -47,11 +47,11 @@ class Generator:
         self.model = model
         self.encoder = encoder
         self.folder = folder
-        """Where the model was loaded from, if it was."""
+        """The folder from which the model was loaded, if any."""
 
     @property
     def longest_reply(self) -> int:
-        """Tokens that a reply may take at most, so that half of the window is left to what it answers."""
+        """Return the most tokens of a reply, so that half of the window is left for the history."""
         return max(1, self.encoder.max_length // 2)
 
     @torch.inference_mode()
@@ -61,10 +61,10 @@ class Generator:
         settings: GenerationSettings,
         on_text: Callable[[str], None] = lambda text: None,
     ) -> Reply:
-        """Answer the history; ``on_text`` gets the text as it becomes certain, and its pieces join to ``Reply.text``.
+        """Answer the history; ``on_text`` gets the text as it becomes certain, in pieces that join to ``Reply.text``.
 
-        Raises DataError where the last message does not fit, ModelError where the model fails to compute a reply. What
-        ``on_text`` raises ends the reply and passes through.
+        Raises DataError if the last message does not fit, ModelError if the model fails to compute a reply. An
+        exception of ``on_text`` ends the reply and is passed on.
         """
         length = min(settings.max_new_tokens, self.longest_reply)
         prompt = self.encoder.prompt(history, max_new_tokens=length)
@@ -93,7 +93,7 @@ class Generator:
         return Reply(streamer.text, tuple(ids), stopped, prompt.num_dropped)
 
     def _generation_config(self, settings: GenerationSettings, length: int) -> GenerationConfig:
-        # `generate` fills whatever is None here from the model's own defaults, so every setting is stated.
+        # `generate` fills settings that are None from the model's own defaults, so every setting is stated.
         is_sampling = settings.temperature >= _COLDEST
         return GenerationConfig(
             max_new_tokens=length,
@@ -114,7 +114,7 @@ def read_generation_config(folder: Path) -> GenerationConfig:
     Beams, caches, stop strings and all other settings of `generate` are ignored.
     """
     stated: object = None
-    for name in ("generation_config.json", "config.json"):  # models older than the first state it in the second
+    for name in ("generation_config.json", "config.json"):  # old models have only the second
         try:
             stated = json.loads((folder / name).read_bytes())
             break
@@ -130,10 +130,10 @@ def read_generation_config(folder: Path) -> GenerationConfig:
 
 
 def set_generation_defaults(model: PreTrainedModel, encoder: DialogueEncoder, settings: GenerationSettings) -> None:
-    """Make the saved folder stop, pad and sample as configured, whichever program calls its `generate`."""
+    """Make `generate` of the saved folder stop, pad and sample as configured, in any program."""
     is_sampling = settings.temperature >= _COLDEST
     sampling = settings.model_dump(include={"temperature", "top_p", "top_k"})
-    if settings.min_p > 0:  # transformers warns of a 0 in every greedy generate
+    if settings.min_p > 0:  # with a 0 transformers warns at every greedy generate
         sampling["min_p"] = settings.min_p
     model.generation_config = GenerationConfig(
         max_new_tokens=settings.max_new_tokens,
@@ -166,7 +166,7 @@ class _Streamer(BaseStreamer):
         self.ids: list[int] = []
         self.text = ""
         self.was_ended = False
-        """Whether what receives the text ended the reply."""
+        """True if an exception of ``on_text`` ended the reply."""
 
     def put(self, value: torch.Tensor) -> None:
         if not self._has_seen_prompt:

@@ -1,7 +1,7 @@
-"""Batches, and the one loss of training and evaluation: summed negative log-likelihood at the targets.
+"""Batches, and the loss of training and evaluation: the summed negative log-likelihood of the targets.
 
-A batch is a pack (one row, the examples side by side) or a table (a row for each, padded); what is computed from both
-is the same.
+A batch is a pack (one row, the examples side by side) or a table (a padded row for each example); both give the same
+results.
 
 Shapes: B rows, T tokens of a row, N targets, D width, V vocabulary.
 """
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some examples, and which of their tokens are targets."""
+    """Examples as tensors, with their targets."""
 
     input_ids: Tensor  # (B, T)
-    predictors: Tensor  # (N,) the token before each target, counted through all rows
+    predictors: Tensor  # (N,) index of the token before each target, in the flattened rows
     labels: Tensor  # (N,) the targets themselves
     num_tokens: int
     attention_mask: Tensor | None = None
@@ -46,7 +46,7 @@ class Batch:
 
     @property
     def lengths(self) -> Tensor:
-        """(number of examples,) their tokens, without padding."""
+        """Tokens of each example without padding; (number of examples,)."""
         if self.segments is not None:
             return torch.tensor(self.segments.lengths)
         assert self.attention_mask is not None, "a batch is a pack or is padded"
@@ -57,7 +57,7 @@ class Batch:
         return len(self.input_ids) if self.segments is None else len(self.segments.lengths)
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on a device."""
+        """Return the same batch on a device."""
         moved: dict[str, Any] = {
             field.name: value.to(device)
             for field in fields(self)
@@ -67,12 +67,12 @@ class Batch:
 
 
 def pack(examples: Sequence[Example], target_kinds: Collection[int]) -> Batch:
-    """One row without padding, positions counted from 0 for each example; only the given kinds are trained on."""
+    """Return one row without padding, with positions from 0 for each example; only the given kinds are targets."""
     lengths = [len(example.input_ids) for example in examples]
     flat = np.concatenate([example.input_ids for example in examples]).astype(np.int64)  # (T,)
     boundaries = np.concatenate([[0], np.cumsum(lengths)])
     is_target = np.isin(np.concatenate([example.targets for example in examples]), sorted(target_kinds))
-    is_target[boundaries[:-1]] = False  # nothing of its own comes before the first token
+    is_target[boundaries[:-1]] = False  # its first token has no predecessor in the same example
     targets = np.flatnonzero(is_target)
     positions = np.arange(len(flat)) - np.repeat(boundaries[:-1], lengths)
     return Batch(
@@ -86,7 +86,7 @@ def pack(examples: Sequence[Example], target_kinds: Collection[int]) -> Batch:
 
 
 def pad(examples: Sequence[Example], target_kinds: Collection[int], pad_id: int) -> Batch:
-    """A row for each example, padded on the right to the longest; targets are the given kinds, never padding."""
+    """Return a row for each example, padded on the right to the longest; targets are the given kinds, never padding."""
     lengths = np.array([len(example.input_ids) for example in examples])
     width = int(lengths.max())
     rows = np.full((len(examples), width), pad_id, np.int64)  # (B, T)
@@ -105,7 +105,7 @@ def pad(examples: Sequence[Example], target_kinds: Collection[int], pad_id: int)
 
 
 def nll_sum(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """Sum of -log p(target | tokens before it) in nats over the batch's targets; a scalar in fp32."""
+    """Return the sum of -log p(target | tokens before it) in nats over the batch's targets; an fp32 scalar."""
     body: Any = model.base_model
     head: Any = model.get_output_embeddings()
     hidden = body(**_inputs(batch), use_cache=False).last_hidden_state  # (B, T, D)
@@ -113,7 +113,7 @@ def nll_sum(model: PreTrainedModel, batch: Batch) -> Tensor:
 
 
 def plain_nll_sum(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """The same by the model's own logits of every token, for models whose logits are more than a matrix product."""
+    """Compute the same from the model's logits of all tokens, for models whose logits are not just a matrix product."""
     logits = model(**_inputs(batch), use_cache=False).logits  # (B, T, V)
     chosen = logits.flatten(0, 1)[batch.predictors].float()  # (N, V)
     return functional.cross_entropy(chosen, batch.labels, reduction="sum")
@@ -121,7 +121,7 @@ def plain_nll_sum(model: PreTrainedModel, batch: Batch) -> Tensor:
 
 @torch.no_grad()
 def head_error(model: PreTrainedModel, batch: Batch) -> float:
-    """How far the logits at the targets are from hidden states times output embeddings, relative to their size."""
+    """Return the relative difference between the logits at targets and hidden states times output embeddings."""
     body: Any = model.base_model
     head: Any = model.get_output_embeddings()
     hidden = body(**_inputs(batch), use_cache=False).last_hidden_state.flatten(0, 1)[batch.predictors]  # (N, D)
@@ -133,7 +133,7 @@ def head_error(model: PreTrainedModel, batch: Batch) -> float:
 def _inputs(batch: Batch) -> dict[str, Any]:
     if batch.segments is None:
         return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-    # The mask says that nothing is padding, or transformers would warn: the end token is often the padding token.
+    # The mask states that nothing is padding; otherwise transformers warns, as the end token is often used as padding.
     return {
         "input_ids": batch.input_ids,
         "attention_mask": torch.ones_like(batch.input_ids),

@@ -1,4 +1,4 @@
-"""From what the user names to a model that answers: a run directory, a checkpoint, an export, or a hub id."""
+"""Opening of a model for replies: from a run directory, a checkpoint, an export, or a hub id."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _DEFAULT_WINDOW = 2048  # for a foreign model that states no limit of its own
 
 
 def open_generator(source: str, *, device: str, emit: Emit) -> Generator:
-    """Load the model and the encoder it was trained with.
+    """Load a model with the encoder that it was trained with.
 
-    A folder without dialogue.json is a foreign Hugging Face model and speaks its own chat template.
+    A folder without dialogue.json is a foreign Hugging Face model and uses its own chat template.
     """
     where = choose_device(device)
     generator = load_from(local_folder(source), emit, lambda opened: _load(opened.path, source, emit))
@@ -59,7 +59,7 @@ def _load(folder: Path, source: str, emit: Emit) -> Generator:
 
 
 def generation_defaults(generator: Generator) -> GenerationSettings:
-    """How the model's own folder says replies are sampled; convo's own where it says nothing usable."""
+    """Return the sampling settings of the model's folder, or convo's own if it has no usable ones."""
     stated = generator.model.generation_config
     values = {
         "max_new_tokens": stated.max_new_tokens,

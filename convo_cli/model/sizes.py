@@ -1,8 +1,8 @@
-"""The sizes in config.json, compared with the tensors in the weights before any memory is allocated for them.
+"""Comparison of the sizes in config.json with the tensors of the weights, before memory is allocated.
 
-transformers allocates what config.json asks for and compares afterwards. Here the model is built on the meta device,
-where a tensor has a shape and no memory, and while it is built its parts are counted: every layer has tensors of its
-own, so the weights bound how many parts there can be.
+transformers allocates what config.json states and compares afterwards. Here the model is built on the meta device, on
+which tensors have a shape but no memory, and its parts are counted meanwhile: every layer has tensors of its own, so
+the weights bound the number of parts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from convo_cli.text.tokenizers.pretrained import require_within_limits
 MAX_HEADER_BYTES = 2**25
 """Longest header of a safetensors file; 100,000 tensors need half of it."""
 _SLACK = 2**24
-"""Numbers that may be missing in the weights here, because loading reports missing weights by name."""
+"""Numbers that may be missing from the weights here, because loading reports missing weights by name."""
 _BUFFER_BYTES = 2**28
 """Bytes of tables (attention masks, rotations) that any model may compute when it is built. Larger weights allow more.
 GPT-Neo's masks take 128 MiB, and computing a table takes three times its size."""
@@ -42,7 +42,7 @@ class TooManyError(Exception):
 
 
 def require_sizes(folder: Path, source: str) -> None:
-    """Raise ModelError where the model that config.json describes is larger than its weights, with both values."""
+    """Raise ModelError, with both values, if config.json describes a larger model than the weights hold."""
     stored = read_shapes(folder)
     for key, value in json_entries(json.loads((folder / "config.json").read_bytes())):
         if key in _QUANTIZED and value:
@@ -117,7 +117,7 @@ def _weights(folder: Path) -> list[Path]:
 
 
 def _on_meta(folder: Path, num_tensors: int) -> Any:
-    """Build the model without memory; TooManyError once it has more parts than this many tensors can fill."""
+    """Build the model without memory; TooManyError once it has more parts than ``num_tensors`` can fill."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)

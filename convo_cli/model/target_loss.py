@@ -1,7 +1,7 @@
-"""The loss at the targets alone, a few at a time: no logits for tokens that are not targets, and never all at once.
+"""Chunked loss at targets: no logits for other tokens, and never all logits at once.
 
-Logits are the largest tensor of training (tokens x vocabulary). Here a chunk of them is made, turned into its loss and
-gradient, and dropped; what stays is as large as the hidden states and the vocabulary matrix.
+Logits are the largest tensor of training (tokens x vocabulary). Here each chunk of them is computed, turned into loss
+and gradient, and dropped. The results that remain are as large as the hidden states and the vocabulary matrix.
 
 Shapes: N targets, D width, V vocabulary.
 """
@@ -13,15 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Logits computed at once: 32 MiB in fp32, which is 1,048 targets of a vocabulary of 8,000; more is slower on a CPU …
+# Logits computed at once: 32 MiB in fp32, or 1,048 targets for a vocabulary of 8,000. More is slower on a CPU …
 _CHUNK_ELEMENTS = 1 << 23
-# … but not of so few targets that most time goes into adding to the gradient of a large vocabulary matrix: 50,257
-# pieces would have chunks of 166 targets, and have 98 MiB of logits instead.
+# … but with too few targets, most time goes into adding to the gradient of a large vocabulary matrix. With 50,257
+# pieces chunks would have 166 targets; with this minimum they have 98 MiB of logits instead.
 _MIN_CHUNK_ROWS = 512
 
 
 def target_nll(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
-    """Sum of -log softmax(hidden @ weight.T + bias)[labels] in nats; a scalar in fp32.
+    """Return the sum of -log softmax(hidden @ weight.T + bias)[labels] in nats; an fp32 scalar.
 
     ``hidden`` (N, D), ``weight`` (V, D), ``bias`` (V,) and ``labels`` (N,) are on one device.
     """
@@ -34,14 +34,14 @@ def target_nll(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tens
 
 
 class _ChunkedNll(torch.autograd.Function):
-    """Computes the gradient in the forward pass, where the logits are at hand."""
+    """Computes the gradient in the forward pass, while the logits are in memory."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
         rows = max(_MIN_CHUNK_ROWS, _CHUNK_ELEMENTS // len(weight))
         learns_hidden, learns_weight, learns_bias, _ = ctx.needs_input_grad
         total = torch.zeros((), device=hidden.device)
-        # Halves of 16 bits end at 65504, which a sum over many targets of one token passes: such sums are made smaller.
+        # fp16 ends at 65504, and a gradient summed over many targets of one token exceeds it, so it is scaled down.
         smaller = 1 / 64 if hidden.dtype == torch.float16 else 1.0
         grad_hidden = torch.empty_like(hidden) if learns_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if learns_weight else None
@@ -50,7 +50,7 @@ class _ChunkedNll(torch.autograd.Function):
             part = slice(begin, begin + rows)
             chosen = labels[part].unsqueeze(1)  # (n, 1)
             logits = torch.nn.functional.linear(hidden[part], weight, bias).float()  # (n, V)
-            # In place from here on: a second array of this size costs as much time as the arithmetic.
+            # In place from here on: allocating a second array of this size takes as long as the arithmetic.
             logits.sub_(logits.amax(dim=1, keepdim=True))
             shifted = logits.gather(1, chosen)  # (n, 1)
             sums = logits.exp_().sum(dim=1, keepdim=True)  # (n, 1)
@@ -74,7 +74,7 @@ class _ChunkedNll(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradients in the arithmetic of the forward pass, after the scale of the loss, as autocast has them."""
-        gradients, ctx.gradients = ctx.gradients, None  # scaled in place, so they are good for one backward pass
+        """Return the gradients in the dtype of the forward pass, scaled by that of the loss, as under autocast."""
+        gradients, ctx.gradients = ctx.gradients, None  # scaled in place, so they are valid for only one backward pass
         scaled = (None if grad is None else grad.float().mul_(grad_output).to(ctx.dtype) for grad in gradients)
         return (*scaled, None)

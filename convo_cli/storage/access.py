@@ -1,8 +1,8 @@
-"""Owners and modes of files: which files another user could have written, and who may read files derived from others.
+"""Owners and modes of files: checks of who could have written a file, and limits on who may read derived files.
 
-convo trusts files that belong to this user or to root and that no other user may write to. It makes nothing more
-readable than the files it is derived from, and counts the directories that lead to them. Access control lists are
-ignored. Windows has neither owners nor modes, so every check passes there.
+convo trusts files that belong to this user or to root and that no other user may write to. Derived files are no more
+readable than their sources, including the directories that lead to them. Access control lists are ignored. Windows has
+neither owners nor modes, so every check passes there.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def is_exposed(directory: Path) -> bool:
 
 
 def link_of_another_user(path: Path) -> Path | None:
-    """Return the first link on the way to a path that another user may have planted; None where there is none.
+    """Return the first link on the way to a path that another user may have planted; None if there is none.
 
-    Such a link lies in a directory that others may write to, and belongs to neither this user, root, nor the owner of
-    that directory. Linux refuses to follow it in a sticky directory only (fs.protected_symlinks).
+    Such a link is in a directory that others may write to, and belongs to neither this user, root, nor the owner of
+    that directory. Linux refuses to follow it only in a sticky directory (fs.protected_symlinks).
     """
     place = path.absolute()
     for link in reversed([place, *place.parents]):
@@ -55,7 +55,7 @@ def link_of_another_user(path: Path) -> Path | None:
 
 
 def reason_to_distrust(status: os.stat_result) -> str | None:
-    """Say why another user could have written the file with this status; None where none could.
+    """Return why another user could have written the file with this status; None if none could.
 
     ``status`` is that of `lstat` or of an open file.
     """
@@ -71,9 +71,9 @@ def reason_to_distrust(status: os.stat_result) -> str | None:
 
 
 def make_private(directory: Path) -> str | None:
-    """Create a directory that only this user can enter, or take other users' access to an existing one away.
+    """Create a directory that only this user can enter, or remove other users' access to an existing one.
 
-    Returns why another user could have written into it nevertheless, and then removes a directory that it created.
+    Returns the reason if another user could still have written into it; a directory created here is then removed.
     """
     try:
         directory.mkdir(mode=stat.S_IRWXU)
@@ -104,7 +104,7 @@ def make_private(directory: Path) -> str | None:
 
 
 def find_untrusted(directory: Path) -> str | None:
-    """Name the first of a directory and its entries that another user could have written, with the reason."""
+    """Name the first path, of a directory and its entries, that another user could have written, with the reason."""
     if not _HAS_OWNERS:
         return None
     for path in (directory, *sorted(directory.iterdir())):
@@ -118,7 +118,7 @@ def find_untrusted(directory: Path) -> str | None:
 
 
 def only_own(path: str, flags: int) -> int:
-    """Open a regular file, not through a link; PermissionError where it is another user's. An ``opener`` for `open`."""
+    """Open a regular file, not through a link; PermissionError if it is another user's. An ``opener`` for `open`."""
     descriptor = only_regular(path, flags)
     if is_of_another_user(os.fstat(descriptor)):
         os.close(descriptor)
@@ -129,9 +129,9 @@ def only_own(path: str, flags: int) -> int:
 def derived_mode(sources: Iterable[str | Path], place: Path) -> int:
     """Return the mode bits that a file or directory at ``place``, derived from ``sources``, may have at most.
 
-    Group and others get bits only where they can read every source. The bits are those of a directory, and the umask
-    still applies. ``-`` is stdin; a pipe counts as readable by this user alone. A directory that contains a source and
-    the place protects both, so its mode does not count.
+    Group and others get bits only if they can read every source. The bits are those of a directory, and the umask
+    still applies. ``-`` is stdin; a pipe counts as readable only by this user. A directory that contains both a source
+    and the place protects both, so its mode does not count.
     """
     if not _HAS_OWNERS:
         return stat.S_IRWXU | _OTHERS
@@ -150,7 +150,7 @@ def derived_mode(sources: Iterable[str | Path], place: Path) -> int:
 
 @contextmanager
 def masked(allowed: int) -> Iterator[None]:
-    """Create files inside the block with no mode bits beyond ``allowed`` and the umask."""
+    """Create files inside the block with mode bits limited by ``allowed`` and the umask."""
     before = os.umask(0o077)
     os.umask(before | 0o777 & ~allowed)
     try:
@@ -160,7 +160,7 @@ def masked(allowed: int) -> Iterator[None]:
 
 
 def restrict_directory(path: Path, allowed: int) -> bool:
-    """Clear the mode bits of a directory beyond ``allowed``; return whether none of them is left."""
+    """Clear the mode bits of a directory beyond ``allowed``; return whether that succeeded."""
     mode = stat.S_IMODE(path.stat().st_mode)
     if _HAS_OWNERS and mode & _OTHERS & ~allowed:
         with suppress(PermissionError):  # another user's directory, or a file system without modes
@@ -170,7 +170,7 @@ def restrict_directory(path: Path, allowed: int) -> bool:
 
 
 def _bits_with(status: os.stat_result, group: int, for_group: int, for_others: int) -> int:
-    """Return the bits of ``group`` and of others where they have a right, whatever group the file has."""
+    """Return the bits of ``group`` and of others if they have the right, for any group of the file."""
     all_have = bool(status.st_mode & for_others)
     members_have = bool(status.st_mode & for_group)
     is_for_group = members_have if status.st_gid == group else members_have and all_have

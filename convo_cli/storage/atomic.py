@@ -1,4 +1,4 @@
-"""Atomic writes of files and directories: written aside, flushed, renamed, and the new name flushed."""
+"""Atomic writes of files and directories: written under a temporary name, flushed, renamed, and flushed again."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _HINTS = {
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals to write into a DiskError that names the path."""
+    """Turn write errors of the operating system into a DiskError that names the path."""
     try:
         yield
     except ConvoError:
@@ -55,7 +55,7 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def require_space(path: Path, num_bytes: int) -> None:
-    """Raise DiskError where the file system that ``path`` will be made in has less than this free."""
+    """Raise DiskError if the file system of the future ``path`` has less free space than this."""
     with disk_errors(path):
         total, _, free = shutil.disk_usage(path.parent)
     if total and free < num_bytes:  # a total of 0: the file system reports no sizes
@@ -66,7 +66,7 @@ def require_space(path: Path, num_bytes: int) -> None:
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory, and those above it that are missing, so that a power cut does not lose their names."""
+    """Create a directory and its missing parents, so that a power cut does not lose their names."""
     with disk_errors(path):
         missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True)
@@ -84,8 +84,8 @@ def write_file(path: Path, content: str | bytes, *, below: Path | None = None) -
 def writing(path: Path, *, below: Path | None = None) -> Iterator[BinaryIO]:
     """Open a file that gets its name when the block ends, and is removed if the block raises.
 
-    Raises DiskError where a device, a pipe, a link or a directory has that name, or where a directory between ``below``
-    (the run directory) and the file is a link.
+    Raises DiskError if a device, a pipe, a link or a directory has that name, or if a directory between ``below`` (the
+    run directory) and the file is a link.
     """
     with disk_errors(path), open_folder(path.parent, below=below) as home, _writing(home, path.name) as file:
         yield file
@@ -109,10 +109,10 @@ def _writing(home: Folder, name: str) -> Iterator[BinaryIO]:
 
 
 def publish_directory(path: Path, fill: Callable[[Path], object], *, below: Path | None = None) -> None:
-    """Create a directory whole or not at all: ``fill`` writes into one beside it, which is sealed and renamed.
+    """Create a directory whole or not at all: ``fill`` writes into a temporary one, which is sealed and renamed.
 
-    The seal is MANIFEST.json (`convo_cli.storage.sealed`). A directory of that name is replaced: the old one is renamed
-    first, and `remove_leftovers` undoes that after a crash. ``below``: see `writing`.
+    The seal is MANIFEST.json (`convo_cli.storage.sealed`). An existing directory is replaced: it is first renamed,
+    and `remove_leftovers` undoes that after a crash. ``below``: see `writing`.
     """
     aside = f"{_ASIDE}{path.name}-{os.getpid()}"
     replaced = f"{_ASIDE}{path.name}{_REPLACED}"
@@ -147,7 +147,7 @@ def publish_directory(path: Path, fill: Callable[[Path], object], *, below: Path
 
 
 def remove_directory(path: Path, *, below: Path | None = None) -> None:
-    """Delete a published directory without a moment in which half of it looks published."""
+    """Delete a published directory so that it never looks published while it is incomplete."""
     doomed = f"{_ASIDE}{path.name}-{os.getpid()}"
     with disk_errors(path), open_folder(path.parent, below=below) as home:
         home.delete(doomed)
@@ -157,7 +157,7 @@ def remove_directory(path: Path, *, below: Path | None = None) -> None:
 
 
 def set_aside(path: Path, *, below: Path | None = None) -> Path:
-    """Give a damaged directory a name that nothing looks for, and return where it is now."""
+    """Rename a damaged directory to a name that nothing looks for, and return the new path."""
     with disk_errors(path), open_folder(path.parent, below=below) as home:
         names = (f"{path.name}.damaged{number}" for number in chain([""], (f"-{n}" for n in count(2))))
         aside = next(name for name in names if home.status(name) is None)
@@ -187,7 +187,7 @@ def _mebibytes(num_bytes: int) -> str:
 
 def sync_file(path: Path) -> None:
     """Wait until the content of a file is on the disk; a missing file is fine."""
-    mode = "rb" if os.name == "posix" else "r+b"  # Windows flushes only what may be written
+    mode = "rb" if os.name == "posix" else "r+b"  # Windows flushes only files that are open for writing
     with disk_errors(path), suppress(FileNotFoundError), open(path, mode, opener=only_regular) as file:
         os.fsync(file.fileno())
 

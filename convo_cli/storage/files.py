@@ -1,4 +1,4 @@
-"""Opening files that another user may have planted: only regular files are opened, and never through a link.
+"""Opening of files that another user may have planted: only regular files, and never through a link.
 
 Every file inside a run directory is opened with `only_regular`; `convo_cli.storage.folder` does the same for
 directories.
@@ -33,7 +33,7 @@ MAX_READ_BYTES = 2**26
 
 
 class UnsafeFileError(OSError):
-    """A file was refused: a link, not a regular file, one to write that has several names, or one that is too large."""
+    """A file was refused: it is a link, not regular, too large, or to be written although it has several names."""
 
     def __init__(self, path: Path | str, kind: str, reason: str, hint: str) -> None:
         super().__init__(errno.EINVAL, reason, str(path))
@@ -96,8 +96,8 @@ def require_directory(path: Path) -> None:
 def only_regular(path: str, flags: int, *, dir_fd: int | None = None, shown: Path | None = None) -> int:
     """Open a regular file, not through a link, without waiting: an ``opener`` for `open`.
 
-    UnsafeFileError names ``shown`` (by default the path) where it is anything else. A file that is opened to be written
-    in place must have only one name, because another hard link could make it any other file.
+    UnsafeFileError names ``shown`` (by default the path) if it is anything else. A file that is opened to be written in
+    place must have only one name, because a hard link could make it any other file.
     """
     named = shown or path
     try:
@@ -113,7 +113,7 @@ def only_regular(path: str, flags: int, *, dir_fd: int | None = None, shown: Pat
             require_regular_mode(named, stat.S_IFLNK)
         if flags & (os.O_WRONLY | os.O_RDWR) and status.st_nlink > 1:
             raise _several_names(named)
-        if flags & os.O_TRUNC:  # only now: the checks above come before any change
+        if flags & os.O_TRUNC:  # only after the checks above
             os.ftruncate(descriptor, 0)
     except BaseException:
         os.close(descriptor)
@@ -150,7 +150,7 @@ def copy_file(source: Path, to: Path, *, is_proven: bool = False) -> None:
 
 
 def require_one_name(file: BinaryIO) -> None:
-    """Raise UnsafeFileError where an open file has other hard links: it could be any file of this user."""
+    """Raise UnsafeFileError if an open file has other hard links: it could be any file of this user."""
     if os.fstat(file.fileno()).st_nlink > 1:
         raise _several_names(file.name)
 

@@ -1,7 +1,7 @@
-"""Directories held open, so that another user cannot redirect operations inside them.
+"""Directories that are held open, so that another user cannot redirect operations inside them.
 
-convo renames and deletes inside a run directory through a `Folder`: if another directory or a link takes its name
-meanwhile, nothing changes. A system without directory descriptors (Windows) checks each path just before its use.
+convo renames and deletes inside a run directory through a `Folder`, so it does not matter if another directory or a
+link takes its name meanwhile. Without directory descriptors (Windows), each path is checked just before its use.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Folder:
             require_regular_mode(self.path / name, status.st_mode)
 
     def status(self, name: str) -> os.stat_result | None:
-        """Return the status of an entry, of a link itself; None where there is none."""
+        """Return the status of an entry, without following a link; None if there is none."""
         with suppress(*ABSENT):
             return os.stat(self._at(name), dir_fd=self.descriptor, follow_symlinks=False)
         return None
@@ -71,13 +71,13 @@ class Folder:
                 os.unlink(self._at(name), dir_fd=self.descriptor)
 
     def sync(self) -> None:
-        """Wait until the names in it are on the disk."""
+        """Wait until the names in the directory are on the disk."""
         if self.descriptor is not None:
             os.fsync(self.descriptor)
 
     @contextmanager
     def inside(self, name: str) -> Iterator[Folder]:
-        """Hold a directory of this one open; UnsafeFileError where it is a link or not a directory."""
+        """Hold a directory of this one open; UnsafeFileError if it is a link or not a directory."""
         path = self.path / name
         if self.descriptor is None:
             require_directory(path)
@@ -100,7 +100,7 @@ class Folder:
 
     @property
     def pinned(self) -> Path:
-        """A path for libraries that open files by name; it stays valid where others may rename the directory."""
+        """Return a path for libraries that open files by name; it stays valid if others rename the directory."""
         if self.descriptor is not None and is_exposed(self.path.parent):
             pinned = Path(f"/proc/{os.getpid()}/fd/{self.descriptor}")  # not /proc/self: child processes read it too
             if pinned.is_dir():
@@ -113,7 +113,7 @@ class Folder:
 
 @contextmanager
 def open_folder(path: Path, *, below: Path | None = None) -> Iterator[Folder]:
-    """Hold a directory open; UnsafeFileError where a directory on the way from ``below`` to it is a link.
+    """Hold a directory open; UnsafeFileError if a directory on the way from ``below`` to it is a link.
 
     The user names ``below``, so it may be reached through a link; without it, ``path`` itself may be a link.
     """

@@ -16,12 +16,12 @@ from typing import Any
 from convo_cli.errors import ModelError
 
 MAX_TEXT_BYTES = 2**28
-"""Largest file that is read at once, 256 MiB; the largest known tokenizer.json has an eighth of this."""
+"""Largest file that is read at once, 256 MiB; the largest known tokenizer.json has an eighth of this size."""
 MAX_CONFIG_BYTES = 2**24
 MAX_INDEX_BYTES = 2**25
-"""Of an index of weights; 100,000 tensors take a third of it."""
+"""Largest index of weights; 100,000 tensors take a third of it."""
 TEXT_SUFFIXES = {".json", ".jinja", ".model", ".txt", ".tiktoken"}
-"""Of files that are read at once."""
+"""Suffixes of files that are read at once."""
 INDEX = "model.safetensors.index.json"
 _SHARD_OF_A_RANK = re.compile(r"shard-\d+-model-\d+-of-\d+\.safetensors")
 """Names of files that transformers prefers to model.safetensors."""
@@ -32,7 +32,7 @@ _LIMITS = {INDEX: MAX_INDEX_BYTES, **dict.fromkeys(_CONFIGS, MAX_CONFIG_BYTES)}
 _REPLACES_A_FILE = {"configuration_files", "transformers_weights", "fast_tokenizer_files", "gguf_file", "init_inputs"}
 """Keys that make transformers read another file instead of the usual one."""
 _CONTENT_OR_FILE = {"vocab", "merges", "entity_vocab"}
-"""Keys that hold content, or the path of a file where the value is a string."""
+"""Keys that hold content, or the path of a file if the value is a string."""
 _NEVER_OPENED = {
     "name_or_path",
     "_name_or_path",
@@ -120,7 +120,7 @@ def _is_within(folder: Path, path: Path) -> bool:
     """Return whether a path leads into the folder, or from a snapshot in the hub's cache to the blobs beside it."""
     try:
         real, target = folder.resolve(), path.resolve()
-    except (OSError, RuntimeError):  # links in a circle
+    except (OSError, RuntimeError):  # a cycle of links
         return False
     blobs = real.parent.parent / "blobs"
     return target.is_relative_to(real) or (real.parent.name == "snapshots" and target.is_relative_to(blobs))
@@ -153,7 +153,7 @@ def shard_names(index: Path) -> list[object]:
 
 
 def json_entries(values: Any) -> Iterator[tuple[str, object]]:
-    """Every key of a JSON value at any depth, with its value."""
+    """Yield every key of a JSON value at any depth, with its value."""
     waiting = [values]
     while waiting:
         value = waiting.pop()
@@ -183,7 +183,7 @@ def without_keys(values: Any, keys: set[str]) -> Any:
 
 
 def _read(file: Path) -> Any:
-    """The file's JSON; None where it cannot be read, which the code that needs it reports."""
+    """Return the JSON of a file; None if it cannot be read, which its user reports."""
     try:
         return json.loads(file.read_bytes())
     except RecursionError:

@@ -1,6 +1,6 @@
-"""The seal of a published directory: MANIFEST.json with the size and SHA-256 of every file, and its verification.
+"""Seal of a published directory, MANIFEST.json with the size and SHA-256 of every file, and its verification.
 
-A seal shows that a directory is whole. It does not show who made it: anyone who may write there can seal it again.
+A seal proves that a directory is whole. It does not prove its origin: anyone who may write there can seal it again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def verify_directory(
     may_hold_more: bool = False,
     may_hold_links: bool = False,
 ) -> Snapshot:
-    """Raise CheckpointError naming the first file that is missing, changed or not in the manifest.
+    """Raise CheckpointError that names the first file that is missing, changed or not in the manifest.
 
     Returns a snapshot from before the files were hashed.
 
@@ -117,7 +117,7 @@ def _verify(file: Path, size: int, digest: str, *, may_be_link: bool = False) ->
 
 @contextmanager
 def _read_errors(file: Path) -> Iterator[None]:
-    """Raise CheckpointError for damage and DiskError for missing permission, which is no reason to load another."""
+    """Raise CheckpointError for damage, but DiskError for missing permission, so that no other checkpoint is loaded."""
     try:
         yield
     except UnsafeFileError as error:
@@ -139,7 +139,7 @@ def _damage(message: str) -> CheckpointError:
 def sealed_manifest(folder: Folder) -> bytes:
     """Flush and hash every file of a directory, and return the content of its MANIFEST.json.
 
-    Files are hashed from the page cache while the disk writes them; one fsync that fails ends all of it.
+    Files are hashed from the page cache while the disk writes them; the first failed fsync ends everything.
     """
     mode = 0o666 & ~_umask()
     names = folder.names()
@@ -148,7 +148,7 @@ def sealed_manifest(folder: Folder) -> bytes:
         with folder.open(name, "rb") as file:
             return _sha256(file)
 
-    # Flushing has a thread to itself: small files wait in fsync for the large ones, and would keep hashing waiting too.
+    # Flushing has its own thread: small files wait in fsync for large ones and would delay hashing.
     with ThreadPoolExecutor(_HASHERS) as pool:
         digests = pool.map(hashed, names)
         sizes = [_flush(folder, name, mode) for name in names]

@@ -1,6 +1,7 @@
-"""A record of files before they are hashed or loaded, compared afterwards: what was verified is what was loaded.
+"""Snapshots of files from before they are hashed or loaded, compared afterwards: the verified files were loaded.
 
-It shows a file that was replaced, written to, added or removed in between, even if its modification time was set back.
+A snapshot detects files that were replaced, written, added or removed meanwhile, even if the modification time was
+reset.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from pathlib import Path
 from convo_cli.errors import ChangedError
 
 _ENDINGS = {".json", ".safetensors", ".model", ".txt", ".jinja", ""}
-"""Of files that models, tokenizers and caches are read from; a log that grows beside them changes nothing."""
+"""Suffixes of files from which models, tokenizers and caches are read; a log that grows next to them is ignored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A file, or the files of a folder that something is loaded from."""
+    """The state of a file, or of the files in a folder, from which something is loaded."""
 
     path: Path
     stamps: Mapping[Path, tuple[int, ...]]
@@ -30,7 +31,7 @@ class Snapshot:
         return cls(path, dict(_stamps(path)))
 
     def require_unchanged(self) -> None:
-        """Raise ChangedError naming the first file that is another one now."""
+        """Raise ChangedError that names the first file that differs now."""
         now = dict(_stamps(self.path))
         for file in sorted(self.stamps.keys() | now.keys()):
             if self.stamps.get(file) != now.get(file):
@@ -42,7 +43,7 @@ class Snapshot:
 
 
 def _stamps(path: Path) -> Iterator[tuple[Path, tuple[int, ...]]]:
-    with suppress(OSError):  # removed at this moment: the comparison finds what is missing
+    with suppress(OSError):  # removed meanwhile: the comparison finds missing files
         for file in path.iterdir() if path.is_dir() else [path]:
             if file.is_file() and (file == path or file.suffix in _ENDINGS):
                 yield file, (*_stamp(file.lstat()), *(_stamp(file.stat()) if file.is_symlink() else ()))

@@ -1,8 +1,8 @@
-"""The order of examples: those that a step trains on are a pure function of (seed, phases, step).
+"""Order of examples: those of each step are a pure function of (seed, phases, step).
 
-Epochs, each a full shuffle of its own, follow each other without a gap as one stream of examples. A step takes the
-next part of that stream: so many examples, or those that begin within so many tokens. Where a run is resumed with
-another batch size, a new phase begins with the next example, so that none is skipped or repeated.
+Epochs, each with its own shuffle, follow each other without a gap as one stream of examples. A step takes the next part
+of the stream: a number of examples, or those that begin within a number of tokens. If a run is resumed with another
+batch size, a new phase begins with the next example, so that none is skipped or repeated.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from convo_cli.tokens.phase import Phase
 
 
 class Order:
-    """The stream of N examples with these ``lengths`` (N,) in tokens, and where each step begins in it.
+    """The stream of N examples with ``lengths`` (N,) in tokens, and the start of each step in it.
 
-    An example longer than ``batch_tokens`` would leave steps empty, so none may be.
+    No example may be longer than ``batch_tokens``, because it would leave steps empty.
     """
 
     def __init__(self, lengths: NDArray[np.int64], seed: int, phases: Sequence[Phase]) -> None:
@@ -30,10 +30,10 @@ class Order:
         self._lengths, self._seed = lengths, seed
         self._num_tokens = int(lengths.sum())
         self._starts = lru_cache(maxsize=2)(self._epoch_starts)
-        self._first_token = lru_cache(maxsize=None)(self._token_of)  # of a phase, which may be many epochs ago
+        self._first_token = lru_cache(maxsize=None)(self._token_of)  # of a phase, which may have begun many epochs ago
 
     def resumed(self, step: int, training: TrainingConfig) -> Order:
-        """The same order up to ``step``, and from there on with the batch settings of the config."""
+        """Return the same order up to ``step``, continued with the batch settings of the config."""
         last, phase = self.phases[-1], Phase.of(training, first_step=step, first_example=self.num_before(step))
         if (last.batch, last.unit) == (phase.batch, phase.unit):
             return self
@@ -41,7 +41,7 @@ class Order:
         return Order(self._lengths, self._seed, (*earlier, phase))
 
     def examples(self, step: int) -> NDArray[np.int64]:
-        """The example numbers of a step (counted from 0), in the order of the stream."""
+        """Return the example indices of a step (counted from 0), in the order of the stream."""
         begin, end = self.num_before(step), self.num_before(step + 1)
         size = len(self._lengths)
         parts = [
@@ -51,7 +51,7 @@ class Order:
         return np.concatenate(parts)
 
     def num_before(self, step: int) -> int:
-        """Examples of the stream before a step."""
+        """Return the number of examples in the stream before a step."""
         phase = next((phase for phase in reversed(self.phases) if phase.first_step <= step), self.phases[0])
         taken = (step - phase.first_step) * phase.batch
         if phase.unit == "examples":
@@ -59,22 +59,22 @@ class Order:
         return self._example_at(self._first_token(phase.first_example) + taken)
 
     def epoch(self, step: int) -> float:
-        """Epochs finished before a step."""
+        """Return the epochs finished before a step."""
         return self.num_before(step) / len(self._lengths)
 
     def ends_epoch(self, step: int) -> bool:
-        """Whether the last of ``step`` steps completes an epoch."""
+        """Return whether the last of ``step`` steps completes an epoch."""
         size = len(self._lengths)
         return step > 0 and self.num_before(step) // size > self.num_before(step - 1) // size
 
     @property
     def steps_per_epoch(self) -> float:
-        """In the newest phase."""
+        """Return the steps of an epoch in the newest phase."""
         phase = self.phases[-1]
         return (len(self._lengths) if phase.unit == "examples" else self._num_tokens) / phase.batch
 
     def num_steps(self, epochs: float) -> int:
-        """Length of a run of so many epochs in steps, at least 1: the newest phase takes what is left of them."""
+        """Return the length of a run in steps, at least 1; the newest phase covers the rest of the epochs."""
         phase = self.phases[-1]
         last = math.ceil(Fraction(str(epochs)) * len(self._lengths)) - 1  # exactly: 1.1 epochs of 10 examples are 11
         begin, end = phase.first_example, last
@@ -83,17 +83,17 @@ class Order:
         return max(1, phase.first_step + max(0, (end - begin) // phase.batch + 1))
 
     def _token_of(self, example: int) -> int:
-        """Tokens of the stream before one of its examples."""
+        """Return the number of tokens in the stream before one of its examples."""
         epoch, place = divmod(example, len(self._lengths))
         return epoch * self._num_tokens + (int(self._starts(epoch)[place]) if place else 0)
 
     def _example_at(self, token: int) -> int:
-        """The first example of the stream that has at least so many tokens before it."""
+        """Return the first example of the stream with at least ``token`` tokens before it."""
         epoch, offset = divmod(token, self._num_tokens)
         return epoch * len(self._lengths) + int(np.searchsorted(self._starts(epoch), offset))
 
     def _epoch_starts(self, epoch: int) -> NDArray[np.int64]:
-        """Where in the epoch's tokens each of its examples begins, in the order of the epoch."""
+        """Return the token position in the epoch at which each of its examples begins, in its order."""
         lengths = self._lengths[_epoch_order(len(self._lengths), self._seed, epoch)]
         return np.cumsum(lengths) - lengths
 

@@ -1,8 +1,8 @@
-"""Encoded examples, side by side in flat arrays: what training reads instead of dialogues.
+"""Token store: encoded examples in flat arrays, which training reads instead of dialogues.
 
-Arrays are built in memory for a few dialogues, and appended to files for many. A store that is opened from files keeps
-only the numbers per example and per dialogue in memory; tokens are read when they are needed. They are not mapped:
-reading a mapped file that was cut short ends the process with SIGBUS.
+Arrays are built in memory for a few dialogues and appended to files for many. A store that is opened from files keeps
+only the numbers per example and per dialogue in memory; tokens are read when needed. Files are not mapped, because
+reading a truncated mapped file ends the process with SIGBUS.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from convo_cli.data.fingerprint import fingerprint
 from convo_cli.errors import CheckpointError
 
 NO_TARGET, ASSISTANT_TARGET, USER_TARGET = 0, 1, 2
-"""Kinds of tokens. User targets count while `dialogue.train_on` is all or the curriculum says so."""
+"""Target kinds of tokens. User targets count if `dialogue.train_on` is all or the curriculum includes them."""
 
 Opener: TypeAlias = Callable[[str, int], int]
-"""What `os.open` does with a path and flags."""
+"""Opens a path with flags, like `os.open`."""
 
 _COUNTED = 1 << 20  # tokens counted at once
 _READS_PER_CHECK = 32
-"""Reads for each check whether the file was written to in place, which costs as much as a read. A file that was cut
-short is noticed by every read."""
+"""Number of reads per check for writes in place, because a check costs as much as a read. Every read notices a
+truncated file."""
 _DIALOGUE = np.dtype(
     [("file", "<i4"), ("line", "<i8"), ("fingerprint", "<u8"), ("num_tokens", "<i8"), ("is_split", "?")]
 )
 _TOKENS: dict[str, np.dtype[Any]] = {"input_ids": np.dtype("<i4"), "targets": np.dtype("u1")}
-"""Columns with a number for each token: those that may be larger than memory."""
+"""Columns with a number for each token, which may be larger than memory."""
 _COLUMNS: dict[str, np.dtype[Any]] = {
     "offsets": np.dtype("<i8"),
     "dialogue_of": np.dtype("<i8"),
@@ -47,12 +47,12 @@ _COLUMNS: dict[str, np.dtype[Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One sequence to train on: a dialogue, or a window of a long one."""
+    """A sequence to train on: a dialogue, or a window of a long one."""
 
     input_ids: NDArray[np.int32]  # (T,)
     targets: NDArray[np.uint8]  # (T,) one of the three kinds above; position 0 is never a target
     num_repeated: int = 0
-    """Tokens at its start that an earlier window of the dialogue has too: the system turn and the context."""
+    """Tokens at the start that an earlier window of the dialogue contains too: the system turn and the context."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +61,18 @@ class Encoded:
 
     examples: Sequence[Example]
     num_tokens: int
-    """Of the whole dialogue, before it was cut into windows; 0 where it is left out."""
+    """Tokens of the whole dialogue before it was cut into windows; 0 if it is left out."""
     is_split: bool = False
-    """Whether a turn was too long for any window and was cut."""
+    """True if a turn was too long for any window and was cut."""
 
 
 LEFT_OUT = Encoded((), 0)
 
 
 class FileColumn:
-    """The numbers of a file, read a slice at a time; CheckpointError where the file was written to since it was opened.
+    """The numbers in a file, read by slices; CheckpointError if the file was written to since it was opened.
 
-    An overwrite that sets the time of the last change back is not noticed.
+    An overwrite that resets the time of the last change is not noticed.
     """
 
     def __init__(self, path: Path, dtype: np.dtype[Any], opener: Opener = os.open) -> None:
@@ -122,15 +122,15 @@ class TokenStore:
     input_ids: _Tokens
     targets: _Tokens
     offsets: NDArray[np.int64]  # (N + 1,)
-    dialogue_of: NDArray[np.int64]  # (N,) which dialogue an example is from
+    dialogue_of: NDArray[np.int64]  # (N,) the dialogue of each example
     dialogues: NDArray[np.void]
-    """(D,) for each dialogue: its file (a number among those read), line, fingerprint, num_tokens and is_split."""
+    """(D,) for each dialogue: file (its index among those read), line, fingerprint, num_tokens and is_split."""
 
     @classmethod
     def build(cls, encoded: Iterable[tuple[Dialogue, Encoded]], files: Sequence[str] = ()) -> TokenStore:
-        """Lay the examples of each dialogue side by side; one without any target is left out.
+        """Build a store from the examples of each dialogue; examples without a target are left out.
 
-        ``files`` are those that the dialogues may come from.
+        ``files`` are all files that the dialogues may come from.
         """
         ids: list[NDArray[np.int32]] = [np.empty(0, np.int32)]
         targets: list[NDArray[np.uint8]] = [np.empty(0, np.uint8)]
@@ -176,7 +176,7 @@ class TokenStore:
 
     @property
     def num_dialogues(self) -> int:
-        """Dialogues that are not left out."""
+        """Return the number of dialogues that are not left out."""
         return int(np.count_nonzero(self.dialogues["num_tokens"]))
 
     @cached_property
@@ -184,18 +184,18 @@ class TokenStore:
         return np.diff(self.offsets)
 
     def num_targets(self, kind: int) -> int:
-        """How many tokens are targets of this kind; a part of a store in files at a time."""
+        """Return the number of targets of this kind; a store in files is read in parts."""
         parts = (self.targets[begin : begin + _COUNTED] for begin in range(0, len(self.targets), _COUNTED))
         return sum(int(np.count_nonzero(part == kind)) for part in parts)
 
     def where(self, index: int, files: Sequence[str]) -> str:
-        """The file and line of dialogue ``index``; ``files`` as they were given to `build`."""
+        """Return the file and line of dialogue ``index``; ``files`` are those given to `build`."""
         dialogue = self.dialogues[index]
         return f"{files[dialogue['file']]}:{dialogue['line']}"
 
 
 def write(parts: Iterable[TokenStore], folder: Path) -> None:
-    """Append one small store after the other to the files of ``folder``, so that only one is in memory."""
+    """Append small stores to the files of ``folder`` one by one, so that only one is in memory."""
     num_tokens = num_dialogues = 0
     with ExitStack() as stack:
         files = {name: stack.enter_context((folder / name).open("wb")) for name in (*_TOKENS, *_COLUMNS)}

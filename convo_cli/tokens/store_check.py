@@ -1,4 +1,4 @@
-"""Checks of a token store read from files: every index lies in its array, and every id is one of the tokenizer."""
+"""Checks of a token store read from files: every index is in range, and every id is one of the tokenizer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _BLOCK = 1 << 20  # tokens checked at once
 
 
 def require_valid_store(store: TokenStore, *, num_ids: int, max_length: int, num_files: int) -> None:
-    """Raise CheckpointError naming the first column that encoding cannot have written.
+    """Raise CheckpointError that names the first column that encoding cannot have written.
 
     Ids must be below ``num_ids``, examples at most ``max_length`` long and with a target, and file numbers below
     ``num_files``.

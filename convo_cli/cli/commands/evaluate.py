@@ -64,7 +64,7 @@ def evaluate(
 
 
 def _data_config(model: str, files: list[str], reasoning: Literal["keep", "drop"] | None) -> DataConfig:
-    """Return how the files are read: as the model's run reads its data, or by the defaults for other models."""
+    """Return the data config for the files: that of the model's run, or the defaults for other models."""
     from convo_cli.config.schema import DataConfig
     from convo_cli.runs.directory import RunDirectory
     from convo_cli.runs.provenance.run_info import read_config

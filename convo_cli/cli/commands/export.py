@@ -52,7 +52,7 @@ def export(
 
 
 def _warn_if_less_private(exported: Exported, source: Path, emit: Emit) -> None:
-    """Warn where other users can read the export but not its checkpoint, which is or is in ``source``."""
+    """Warn if other users can read the export but not its checkpoint (``source``, or one inside it)."""
     from convo_cli.storage.access import derived_mode
 
     out = exported.out

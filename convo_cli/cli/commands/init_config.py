@@ -65,13 +65,13 @@ def init_config(
     if as_json:
         print_json("init-config", {**document.record, "path": None if output is None else printable(str(output))})
     elif output is None:
-        # Bytes, so that the encoding is UTF-8 and a line ends in LF on every system.
+        # Bytes, so that the encoding is UTF-8 and lines end in LF on every system.
         sys.stdout.buffer.write(document.text.encode("utf-8"))
         sys.stdout.flush()
 
 
 def _from_preset(name: str, train: Sequence[str], validation: Sequence[str]) -> Document:
-    """Return the config of a preset, on other files where some are given."""
+    """Return the config of a preset, with other data files if some are given."""
     from convo_cli.cli.views.config_view import config_document
     from convo_cli.config.presets import find_preset
     from convo_cli.config.reference import commented_yaml

@@ -76,7 +76,7 @@ def resume(
 
     start_bounded_process()
     with listening() as stop:
-        # Importing torch takes seconds, in which a signal must be able to stop it.
+        # Importing torch takes seconds, and a signal must be able to interrupt it.
         again = f"convo resume {typeable(run_dir)}"
         with stop.interrupting("stopped before the first step; the run is as it was", hint=again):
             from convo_cli.cli.console import print_json

@@ -41,7 +41,7 @@ def train(
 
     start_bounded_process()
     with listening() as stop:
-        # Importing torch takes seconds, in which a signal must be able to stop it.
+        # Importing torch takes seconds, and a signal must be able to interrupt it.
         with stop.interrupting("stopped before the first step; no run was created", hint="start it again"):
             from convo_cli.cli.console import print_json
             from convo_cli.cli.views.run_view import as_record, run_progress, show_result

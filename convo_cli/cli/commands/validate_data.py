@@ -121,7 +121,7 @@ def _fix(chosen: ChosenData, out: Path, max_problems: int, *, is_quiet: bool) ->
 def _preview(
     config: RunConfig, cache_home: Path | None, num_shown: int, max_problems: int, *, is_quiet: bool
 ) -> tuple[Preview | None, tuple[ProblemGroup, ...]]:
-    """Return what `train` would make of the data, or the problems for which it would refuse the data."""
+    """Return the preview of training on the data, or the problems for which `train` would refuse it."""
     from convo_cli.cli.console import stderr_console
     from convo_cli.cli.views.progress.reporter import make_progress
     from convo_cli.prepare.preflight import PreflightError

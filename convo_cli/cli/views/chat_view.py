@@ -1,4 +1,4 @@
-"""A conversation on a terminal (line editing, history, commands) or through a pipe (one line in, one reply out)."""
+"""View of a conversation: on a terminal (line editing, history, commands) or through a pipe (a reply per line)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from convo_cli.errors import DataError
 from convo_cli.model.generation import Reply
 
 _HELP = "/reset forgets what was said, /quit leaves, Ctrl-C stops a reply, Alt-Enter breaks a line"
-_MAX_LINE_BYTES = 2**20  # of stdin: far over any model's window, far under any machine's memory
+_MAX_LINE_BYTES = 2**20  # of stdin: far above any model's window, far below any machine's memory
 
 
 def hold_conversation(session: ChatSession, *, as_json: bool, is_quiet: bool) -> None:
-    """Talk until the input ends. Replies go to stdout; with ``as_json`` one object with all turns, at the end."""
+    """Talk until the input ends. Replies go to stdout; with ``as_json``, one object with all turns at the end."""
     if sys.stdin.isatty() and sys.stdout.isatty() and not as_json:
         _talk(session, is_quiet=is_quiet)
         return
@@ -28,7 +28,7 @@ def hold_conversation(session: ChatSession, *, as_json: bool, is_quiet: bool) ->
 
 
 def _talk(session: ChatSession, *, is_quiet: bool) -> None:
-    """Hold the conversation at a terminal, in which a mistake or Ctrl-C costs one exchange, not the conversation."""
+    """Hold a conversation on a terminal; an error or Ctrl-C ends the exchange, not the conversation."""
     if not is_quiet:
         sys.stderr.write(_HELP + "\n")
     for line in _typed_lines():
@@ -60,7 +60,7 @@ def _answer(session: ChatSession, line: str, *, is_quiet: bool) -> None:
 
 
 def _answer_line(session: ChatSession, number: int, line: str, *, show: Callable[[str], None], is_quiet: bool) -> None:
-    """Answer a line of the pipe with one line: line breaks of the reply become spaces."""
+    """Answer an input line with one line; line breaks in the reply become spaces."""
     shown = PrintableStream()
     try:
         reply = session.say(line, lambda text: show(shown.push(text).replace("\n", " ")))
@@ -94,7 +94,7 @@ def _typed_lines() -> Iterator[str]:
     prompt: PromptSession[str] = PromptSession(key_bindings=bindings)
     while True:
         try:
-            yield prompt.prompt("> ").encode("utf-8", "replace").decode("utf-8")  # what was pasted may be no text
+            yield prompt.prompt("> ").encode("utf-8", "replace").decode("utf-8")  # pasted input may not be valid text
         except KeyboardInterrupt:
             continue
         except EOFError:
@@ -102,7 +102,7 @@ def _typed_lines() -> Iterator[str]:
 
 
 def _piped_lines() -> Iterator[tuple[int, str]]:
-    """Yield number and text of every line of stdin that is not blank."""
+    """Yield number and text of every non-blank line of stdin."""
     for number in itertools.count(1):
         raw = sys.stdin.buffer.readline(_MAX_LINE_BYTES + 1)
         if not raw:

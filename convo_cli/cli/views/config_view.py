@@ -1,4 +1,4 @@
-"""What `init-config` writes: a config, its JSON Schema or the list of presets, each as text and for `--json`."""
+"""View of `init-config`: a config, the JSON Schema or the list of presets, each as text and for `--json`."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from convo_cli.config.presets import Preset
 
 
 class Document(NamedTuple):
-    """One result in its two forms."""
+    """A result as text and as values for `--json`."""
 
     text: str
     """A whole file."""
     record: Mapping[str, Any]
-    """Keys of the object of `--json`."""
+    """The keys of the `--json` object."""
 
 
 def preset_list(presets: Iterable[Preset]) -> Document:
-    """Return the presets, a line each."""
+    """Return the presets, one per line."""
     presets = list(presets)
     return Document(
         text="".join(f"{preset.name:15} {preset.description}\n" for preset in presets),

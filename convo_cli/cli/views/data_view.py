@@ -1,4 +1,4 @@
-"""What `validate-data` shows: the contents of each file, leaks between files, the problems, and the verdict."""
+"""View of `validate-data`: the contents of each file, leaks between files, the problems, and the verdict."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _TARGET_STYLES = {"none": "dim", "assistant": "green", "user": "cyan"}
 def as_record(
     report: DataReport, preview: Preview | None, refused: Sequence[ProblemGroup], repaired: RepairReport | None
 ) -> dict[str, Any]:
-    """Return the object of `--json`; ``refused`` holds the problems that only the pre-flight found."""
+    """Return the `--json` object; ``refused`` holds the problems that only the pre-flight found."""
     return {
         "is_trainable": report.is_trainable and not refused,
         "num_errors": report.num_errors + _num_problems(refused),
@@ -53,7 +53,7 @@ def show_report(
     *,
     is_quiet: bool,
 ) -> None:
-    """Print the whole report; a quiet one has only repairs, problems and the verdict."""
+    """Print the whole report; if quiet, only repairs, problems and the verdict."""
     if repaired is not None:
         show_repairs(console, repaired, report.files[0])
     if not is_quiet:
@@ -85,7 +85,7 @@ def _show_preview(console: Console, preview: Preview) -> None:
 
 
 def _show_example(console: Console, shown: ShownExample) -> None:
-    """Print what the model reads, a row for each stretch of targets or context."""
+    """Print the text that the model reads, one row for each stretch of targets or context."""
     num_tokens = sum(len(stretch.ids) for stretch in shown.stretches)
     num_targets = sum(len(stretch.ids) for stretch in shown.stretches if stretch.target != "none")
     print_line(console, f"{shown.where}  {_plural(num_tokens, 'token')}, {_plural(num_targets, 'target')}", "bold")
@@ -121,7 +121,7 @@ def _show_file(console: Console, file: FileReport) -> None:
 
 
 def _facts(file: FileReport) -> Iterator[tuple[str, int, str]]:
-    """Yield name, number and note of every row; rows that are usually zero are left out where they are."""
+    """Yield name, number and note of every row; rows that are usually zero are omitted if they are."""
     total = file.num_dialogues
     yield "dialogues", total, _names(file.shapes) if len(file.shapes) > 1 else "".join(file.shapes)
     yield "turns", file.num_turns, _names({role: count for role, count in file.num_turns_by_role.items() if count})
@@ -233,7 +233,7 @@ def _plural(number: int, noun: str) -> str:
 
 
 def _bar(share: float, *, is_unicode: bool) -> str:
-    """Return a bar for a share of the longest bar; a share that is not zero is visible."""
+    """Return a bar with this share of the longest bar; any share above zero is visible."""
     if not is_unicode:
         return "#" * ceil(share * _BAR_WIDTH)
     eighths = ceil(share * _BAR_WIDTH * 8)

@@ -1,4 +1,4 @@
-"""What `evaluate` shows: the scores of a model, and how much they rest on."""
+"""View of `evaluate`: the scores of a model, and the counts behind them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def as_record(model: str, folder: Path | None, files: Sequence[DataFile], result: EvaluationDone) -> dict[str, Any]:
-    """Return the object of `--json`; ``model`` is what the user named, ``folder`` where it was found."""
+    """Return the `--json` object; ``model`` is the user's name for the model, ``folder`` its place."""
     return {
         "model": model,
         "source": str(folder),

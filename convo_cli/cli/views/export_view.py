@@ -1,4 +1,4 @@
-"""What `export` shows: the folder on stdout; the proof and the next command on stderr."""
+"""View of `export`: the folder on stdout; the proof and the next command on stderr."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def as_record(exported: Exported, format: str) -> dict[str, Any]:  # noqa: A002  (the option's name)
-    """Return the export as the object of `--json`."""
+    """Return the export as the `--json` object."""
     receipt = exported.receipt
     return {
         "source": str(exported.source),
@@ -26,7 +26,7 @@ def as_record(exported: Exported, format: str) -> dict[str, Any]:  # noqa: A002 
 
 
 def show_export(exported: Exported, *, is_quiet: bool) -> None:
-    """Print the folder, and unless quiet what was compared and how to chat with the export."""
+    """Print the folder and, unless quiet, the comparison and the command to chat with the export."""
     typer.echo(printable(str(exported.out)))
     if not is_quiet:
         receipt = exported.receipt

@@ -1,4 +1,4 @@
-"""What `validate-data --fix` shows of the repaired copy: lines repaired and left out, the first of each kind."""
+"""View of the repaired copy of `validate-data --fix`: lines repaired and left out, and the first of each kind."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def show_repairs(console: Console, repaired: RepairReport, written: FileReport) -> None:
-    """Print what was repaired and what was left out; ``written`` is about the copy."""
+    """Print the lines that were repaired and left out; ``written`` is the report of the copy."""
     unchanged = f"{repaired.num_unchanged:,} of {repaired.num_lines:,} lines as they were"
     counts = f"{unchanged}, {repaired.num_repaired:,} repaired, {repaired.num_left_out:,} left out"
     print_line(console, f"{written.file}: {counts}", "bold")

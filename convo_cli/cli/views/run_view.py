@@ -1,4 +1,4 @@
-"""What `train` and `resume` show: progress on stderr, and at the end the run directory and the next commands."""
+"""View of `train` and `resume`: progress on stderr, and at the end the run directory and the next commands."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def run_progress(config: RunConfig, run_dir: Path, *, is_quiet: bool) -> Iterator[Emit]:
-    """Yield the reporter of a run; where the loss diverges, the error names the command that continues the run."""
+    """Yield the reporter of a run; if the loss diverges, the error names the command that continues the run."""
     begun_in = run_dir  # a fork has a directory of its own
     progress = make_progress(
         stderr_console(),
@@ -48,7 +48,7 @@ def run_progress(config: RunConfig, run_dir: Path, *, is_quiet: bool) -> Iterato
 
 
 def _how_to_continue(run: RunDirectory, error: DivergedError, setting: str) -> str:
-    """Return the command that resumes before the divergence with another setting, as a line; empty if none can."""
+    """Return a line with the command that resumes before the divergence with another setting; empty if none can."""
     is_of_evaluation = isinstance(error, EvaluationDivergedError)
     if is_of_evaluation and run.pointer("best-loss").exists():
         return f"\n      convo resume {typeable(run.path)} --load loss --set {setting}"
@@ -58,7 +58,7 @@ def _how_to_continue(run: RunDirectory, error: DivergedError, setting: str) -> s
 
 
 def as_record(result: RunResult) -> dict[str, object]:
-    """Return the result as the object of `--json`."""
+    """Return the result as the `--json` object."""
     return {
         "run_dir": str(result.run_dir),
         "step": result.step,
@@ -69,7 +69,7 @@ def as_record(result: RunResult) -> dict[str, object]:
 
 
 def show_result(result: RunResult, *, is_quiet: bool) -> None:
-    """Print the run directory on stdout, and unless quiet the next commands on stderr."""
+    """Print the run directory on stdout and, unless quiet, the next commands on stderr."""
     sys.stdout.write(f"{printable(str(result.run_dir))}\n")
     if not is_quiet:
         run_dir, export = typeable(result.run_dir), typeable(_new_export(result))
@@ -80,7 +80,7 @@ def show_result(result: RunResult, *, is_quiet: bool) -> None:
 
 
 def _new_export(result: RunResult) -> Path:
-    """Return a folder for an export of the run; nothing of that name exists yet."""
+    """Return a folder name for an export of the run that does not exist yet."""
     name = result.run_dir.resolve().name
     names = itertools.chain((name, f"{name}-{result.step}"), (f"{name}-{result.step}-{k}" for k in itertools.count(2)))
     return next(path for path in (Path("exports", name) for name in names) if not os.path.lexists(path))

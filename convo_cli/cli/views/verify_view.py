@@ -1,4 +1,4 @@
-"""What `resume --verify` shows: what was compared, and whether a resume changes the run."""
+"""View of `resume --verify`: the comparisons, and the verdict about a resume."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 def as_record(run_dir: Path, verdict: Verdict) -> dict[str, Any]:
-    """Return the verdict as the object of `--json`."""
+    """Return the verdict as the `--json` object."""
     return {"run_dir": str(run_dir), "is_equal": verdict.difference is None, **asdict(verdict)}
 
 
 def show_verdict(console: Console, verdict: Verdict) -> None:
-    """Print a row for each thing compared, and which steps were taken."""
+    """Print one row for each comparison, and the steps that were taken."""
     from rich.table import Table
     from rich.text import Text
 

@@ -31,7 +31,8 @@ def recorded(before: RunInfo, now: RunInfo, *, step: int, emit: Emit) -> RunInfo
     """Return ``now`` with the changes since ``before`` recorded at ``step``, from which the run continues.
 
     A change that may affect the bits is a warning unless the user asked for it; settings and data are only recorded.
-    Changes after ``step`` belong to discarded checkpoints, but their effect lasts, so they are recorded at ``step``.
+    Earlier changes after ``step`` belong to checkpoints that are not continued, but their effect lasts: they move to
+    ``step``.
     """
     execution, settings = changes_of_execution(before, now), changes_of_settings(before, now)
     for what, change in execution.items():
