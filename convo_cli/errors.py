@@ -26,7 +26,7 @@ from pathlib import Path
 
 
 class ConvoError(Exception):
-    """What went wrong (and where, and both values where two disagree), with a hint that the user can act on."""
+    """An error with its place, both values if two disagree, and a hint that the user can act on."""
 
     exit_code = 1
 
@@ -89,7 +89,7 @@ class StoppedError(ConvoError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the system, numpy or torch raised this for want of memory; torch's errors have no type of their own."""
+    """Return whether the system, numpy or torch ran out of memory; torch has no exception type for it."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     words = ("out of memory", "allocate memory", "bad_alloc")

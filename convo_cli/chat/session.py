@@ -1,4 +1,4 @@
-"""One conversation: what was said so far, and the next reply; both bounded, whatever the user and the model say."""
+"""A conversation with a model: its history and the next reply, both of bounded size."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from convo_cli.errors import DataError
 from convo_cli.model.generation import Generator, Reply
 
 MAX_CHARACTERS = 2**25
-"""Of a conversation: weeks of talk, and far under any machine's memory."""
+"""Limit of a conversation: weeks of chat, but far below any machine's memory."""
 MAX_REPLY_CHARACTERS = 2**20
-"""Of a reply: its number of tokens is bounded, but a foreign tokenizer's tokens may be of any length."""
+"""Limit of a reply: its number of tokens is bounded, but a token of a foreign tokenizer may have any length."""
 
 
 class ChatSession:
@@ -27,9 +27,9 @@ class ChatSession:
         self._num_characters = 0
 
     def say(self, text: str, on_text: Callable[[str], None]) -> Reply:
-        """Answer what the user said, streaming the reply; both turns then belong to the history.
+        """Answer the user and stream the reply; then add both turns to the history.
 
-        Where ``on_text`` raises, or the text does not fit (DataError), the history is as it was before.
+        If ``on_text`` raises or the text does not fit (DataError), the history stays unchanged.
         """
         text = text.strip()
         if not text:
@@ -58,11 +58,11 @@ class ChatSession:
         return replace(reply, num_dropped=reply.num_dropped + num_skipped)
 
     def _num_beyond(self, turns: Sequence[Turn]) -> int:
-        """Of turns at the start, in pairs, that cannot fit the window, because each of those after them is a token."""
+        """Return how many first turns, in pairs, cannot fit the window even if each later turn is one token."""
         num_spoken = len(turns) - len(self._system)
         return max(0, num_spoken - self.generator.encoder.max_length) // 2 * 2
 
     def reset(self) -> None:
-        """Forget everything but the system turn."""
+        """Discard everything but the system turn."""
         self.turns = list(self._system)
         self._num_characters = 0

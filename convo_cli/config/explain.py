@@ -1,4 +1,4 @@
-"""Messages about a configuration: a line for each problem, with its place, the value found and those allowed."""
+"""Messages about a config: one line for each problem, with its place, the value found and the allowed values."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _YAML_1_1_BOOLS = {"yes": "true", "on": "true", "y": "true", "no": "false", "off
 
 
 def refusal(problems: Sequence[Problem]) -> ConfigError:
-    """All problems as one error: a line each, in the order of the file, options last."""
+    """Combine all problems into one error: one line each, in the order of the file, options last."""
     ordered = sorted(problems, key=lambda problem: (problem.place.is_option, problem.place.line, problem.place.column))
     lines = list(dict.fromkeys(map(str, ordered)))
     shown = lines[:MAX_SHOWN_PROBLEMS]
@@ -35,7 +35,7 @@ def refusal(problems: Sequence[Problem]) -> ConfigError:
 
 
 def problems_of(error: ValidationError, source: Source) -> list[Problem]:
-    """Every finding of the schema, at the place where its value is written."""
+    """Return every finding of the schema with the place of its value."""
     return [_problem(detail, source) for detail in error.errors(include_url=False)]
 
 
@@ -81,7 +81,7 @@ def _problem(detail: ErrorDetails, source: Source) -> Problem:
 
 
 def _advice(key: Key, value: Any) -> str:
-    """What to write instead, where the intention is plain."""
+    """Return a suggestion, if the intention is clear."""
     if value is None and not key.is_required:
         default = "its defaults" if key.is_section else f"the default, {json.dumps(key.default)}"
         return f"; leave it out for {default}"
@@ -100,7 +100,7 @@ def _advice(key: Key, value: Any) -> str:
 
 
 def _disagreement(message: str, section: KeyPath, source: Source) -> Problem:
-    """A finding about several keys, at the written one (an option first), saying where the others are."""
+    """Return a finding about several keys, at one that is written (an option first), with the places of the others."""
     prefix = dotted(section)
     words = re.findall(r"[a-z_]+(?:\.[a-z_]+)*", message)
     names = dict.fromkeys(f"{prefix}.{word}" if prefix and "." not in word else word for word in words)
@@ -121,5 +121,5 @@ def _disagreement(message: str, section: KeyPath, source: Source) -> Problem:
 
 
 def _shown(value: Any, place: Place) -> str:
-    """The value as it was written, on one line and not too long."""
+    """Return the value as written, on one line and shortened."""
     return clipped(place.text or ("nothing" if value is None else json.dumps(value, ensure_ascii=False)))

@@ -1,6 +1,6 @@
-"""Every key of the configuration as a flat table, read from the schema.
+"""Flat table of all config keys, read from the schema.
 
-What error messages, the commented YAML and docs/config.md say about a key all comes from here.
+Error messages, the commented YAML and docs/config.md take their descriptions of keys from here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Key:
     """JSON type names: integer, number, string, boolean, array (of texts), null, object (a section); and pair."""
     choices: tuple[str, ...]
     limits: str
-    """The range in words, such as 'at least 1'; empty where there is none."""
+    """The range in words, such as 'at least 1'; empty if there is none."""
     default: Any
     is_required: bool
 
@@ -42,7 +42,7 @@ class Key:
 
     @property
     def allowed(self) -> str:
-        """What may stand there, in words."""
+        """The allowed values in words."""
         kind = in_words(self.choices) or next(words for name, words in _KINDS.items() if name in self.types)
         limited = f"{kind}, {self.limits}" if self.limits else kind
         return f"{limited}, or null" if "null" in self.types else limited

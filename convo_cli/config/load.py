@@ -1,4 +1,4 @@
-"""A checked RunConfig from a config file and `--set` overrides, and its YAML."""
+"""Loading of a config file with `--set` overrides into a checked RunConfig, and its YAML."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from convo_cli.errors import ConfigError
 from convo_cli.unseen import has_unseen
 
 SEAL = "# SHA-256 of what follows: "
-"""Begins the config in a run directory; data paths in it are relative to that directory."""
+"""First line of the config in a run directory, whose data paths are relative to that directory."""
 
 
 def load_config(
     path: Path, overrides: Sequence[str] = (), *, opener: Callable[[str, int], int] | None = None
 ) -> RunConfig:
-    """Read a config file with `KEY=VALUE` overrides; every problem of both is in the one ConfigError it raises.
+    """Read a config file with `KEY=VALUE` overrides; a single ConfigError lists all problems of both.
 
     ``opener`` is that of `open`.
     """
@@ -45,9 +45,9 @@ def _locate(data: Any, folder: Path) -> None:
 
 
 def _located(path: str, folder: Path) -> str:
-    """Resolve a path from the run directory, or if nothing is there from the working folder or a folder above the run.
+    """Resolve a path from the run directory or, if nothing is there, from the working folder or a parent of the run.
 
-    So a run that was moved without its data can find it. Its hash shows whether it is the data that the run began with.
+    So a run that was moved without its data can find it. The hash shows whether it is the original data.
     """
     home = folder.resolve()
     below = Path(*(part for part in Path(path).parts if part != ".."))
@@ -72,12 +72,12 @@ def keys_set_by(overrides: Sequence[str]) -> frozenset[str]:
 
 
 def build_config(values: Mapping[str, Any], origin: str) -> RunConfig:
-    """A configuration from values that stand in no file; `origin` is what errors call them."""
+    """Build a config from values that are not in a file; `origin` is their name in errors."""
     return _resolve(Source(values, values={(): Place(origin)}), ())
 
 
 def dump_config(config: RunConfig) -> str:
-    """The whole configuration as plain YAML that `load_config` reads back to an equal one."""
+    """Return the whole config as plain YAML, which `load_config` reads back to an equal one."""
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # typed by its initial None
@@ -102,7 +102,7 @@ def _resolve(source: Source, overrides: Sequence[str]) -> RunConfig:
 
 
 def _override(text: str, source: Source) -> Problem | None:
-    """Put one `KEY=VALUE` into the source, or say what is wrong with it."""
+    """Put one `KEY=VALUE` into the source, or return its problem."""
     name, equals, written = (part.strip() for part in text.partition("="))
     if not name or not equals:
         return Problem(Place(f"{OPTION}{clipped(text)}"), (), "not KEY=VALUE; an example is training.max_steps=500")
@@ -130,7 +130,7 @@ def _override(text: str, source: Source) -> Problem | None:
             source.keys[path[:length]] = place
         section = section[path[length - 1]]
         if not isinstance(section, dict):
-            return None  # What the file has there is refused anyway.
+            return None  # The value in the file is refused anyway.
     section[path[-1]] = parsed.value
     source.values = {at: where for at, where in source.values.items() if at[: len(path)] != path}
     source.keys[path] = source.values[path] = place

@@ -1,4 +1,4 @@
-"""Places of keys and values in a config file or an option, for the errors about them."""
+"""Places of keys and values in a config file or an option, for error messages."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 KeyPath = tuple[str | int, ...]
-"""Where a value stands: ("training", "learning_rate"), or ("data", "train", 0) in a list."""
+"""The path of a value: ("training", "learning_rate"), or ("data", "train", 0) in a list."""
 
 OPTION = "--set "
-"""How the source of an override begins."""
+"""Prefix of the source of an override."""
 
 SHOW_FORM = "`convo init-config` writes a config with every key explained"
 MAX_SHOWN = 60
@@ -19,11 +19,11 @@ MAX_SHOWN = 60
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where something is written; ``text`` is a scalar's source, quotes included, and None for anything else."""
+    """The place of a key or value; ``text`` is the source of a scalar, with quotes, and None for anything else."""
 
     source: str
     line: int = 0
-    """1-based; 0 where there are no lines, as in an option."""
+    """1-based; 0 if there are no lines, as in an option."""
     column: int = 0
     text: str | None = None
 
@@ -58,18 +58,18 @@ class Source:
     problems: list[Problem] = field(default_factory=list)
 
     def has(self, path: KeyPath) -> bool:
-        """Whether the key is written down with a value other than null."""
+        """Return whether the key is written with a value other than null."""
         value = self.value
         for part in path:
             value = value.get(part) if isinstance(value, dict) else None
         return value is not None and path in self.keys
 
     def place_of_key(self, path: KeyPath) -> Place:
-        """Where the key is, or the innermost section around it that is written down."""
+        """Return the place of the key, or of the innermost written section around it."""
         return _innermost(path, self.keys) or self.values[()]
 
     def place_of_value(self, path: KeyPath) -> Place:
-        """Where the value is, or the innermost list or section around it that is written down."""
+        """Return the place of the value, or of the innermost written list or section around it."""
         return _innermost(path, self.values) or self.values[()]
 
 

@@ -1,4 +1,4 @@
-"""Complete configurations to start from; what a preset leaves out has the schema's default."""
+"""Presets: complete configs to start from. Keys that a preset omits have the defaults of the schema."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Preset:
     """A note about the preset's own data."""
 
     def with_data(self, train: Sequence[str], validation: Sequence[str]) -> Preset:
-        """The same preset on other files."""
+        """Return the same preset with other data files."""
         data = {"train": list(train), "validation": list(validation)}
         return replace(self, values={**self.values, "data": data}, data_note="")
 
@@ -181,7 +181,7 @@ PRESETS = {preset.name: preset for preset in (SCRATCH, GPT2, CHAT_MODEL, CONVMOD
 
 
 def find_preset(name: str) -> Preset:
-    """The preset of that name; UsageError names the nearest otherwise."""
+    """Return the preset of that name; UsageError names the nearest one."""
     if name in PRESETS:
         return PRESETS[name]
     close = difflib.get_close_matches(name.lower(), PRESETS, n=1, cutoff=0.4)

@@ -1,4 +1,4 @@
-"""The schema as people and editors read it: a commented config.yaml, the JSON Schema, and docs/config.md.
+"""Renderings of the schema for people and editors: a commented config.yaml, the JSON Schema, and docs/config.md.
 
 `python -m convo_cli.config.reference` prints docs/config.md.
 """
@@ -67,7 +67,7 @@ def json_schema() -> dict[str, Any]:
     schema = RunConfig.model_json_schema()
     for section in (schema, *schema["$defs"].values()):
         for prop in section["properties"].values():
-            if prop.get("items") == {"type": "string"}:  # A single text stands for a list of one.
+            if prop.get("items") == {"type": "string"}:  # A single text means a list of one.
                 prop["type"] = ["array", "string"]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "convo config"}
 
@@ -115,7 +115,7 @@ def _section(name: str, values: Mapping[str, Any], indent: int) -> CommentedMap:
 
 
 def _item(value: Any) -> Any:
-    # In a flow list, ruamel.yaml 0.19 leaves quotes off that a text like "?a" needs.
+    # In a flow list, ruamel.yaml 0.19 omits quotes that a text like "?a" needs.
     needs_quotes = isinstance(value, str) and not re.fullmatch(r"[\w./-]+", value)
     return DoubleQuotedScalarString(value) if needs_quotes else value
 
@@ -127,7 +127,7 @@ def _comment(key: Key, value: Any) -> str:
 
 
 def _limits(key: Key) -> str:
-    """The range or choices, where the documentation does not already say them."""
+    """Return the range or choices, unless the documentation already states them."""
     if key.types & {"string", "array"}:
         return "" if all(choice in key.doc for choice in key.choices) else in_words(key.choices)
     return key.limits

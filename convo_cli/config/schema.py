@@ -137,7 +137,7 @@ class ModelConfig(Section):
 
     @property
     def origin(self) -> PretrainedModel | ScratchConfig:
-        """Where the weights come from; ValueError where the keys exclude each other."""
+        """Return the source of the weights; ValueError if the keys exclude each other."""
         if self.pretrained is not None and self.scratch is None:
             return PretrainedModel(self.pretrained, self.revision)
         if self.scratch is not None and self.pretrained is None:
@@ -216,7 +216,7 @@ class TrainingConfig(Section):
 
     @property
     def length(self) -> Steps | Epochs:
-        """How long the run is; ValueError where the keys exclude each other."""
+        """Return the length of the run; ValueError if the keys exclude each other."""
         if self.max_steps is not None and self.epochs is None:
             return Steps(self.max_steps)
         if self.epochs is not None and self.max_steps is None:
@@ -225,7 +225,7 @@ class TrainingConfig(Section):
 
     @property
     def batch(self) -> BatchSize:
-        """How much one step takes; ValueError where the keys exclude each other."""
+        """Return the size of a step; ValueError if the keys exclude each other."""
         if self.batch_size is not None and self.batch_tokens is None:
             return BatchSize(self.batch_size, "examples")
         if self.batch_tokens is not None and self.batch_size is None:

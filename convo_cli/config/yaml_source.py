@@ -1,6 +1,6 @@
-"""Strict YAML 1.2 with the place of every key and value: plain mappings, lists and scalars, nothing that expands.
+"""Strict reader of YAML 1.2 with the place of every key and value: only plain mappings, lists and scalars.
 
-Built from the parser's events in one pass, so that depth and size are refused before anything is built.
+It builds values from the parser's events in one pass, so that excessive depth and size are refused before that.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MAX_EVENTS = 20_000
 MAX_NUMBER_LENGTH = 100
 
 NOT_TEXT = re.compile("[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""Characters that text files do not hold: control characters but tab and line ends, and halves of surrogate pairs."""
+"""Characters that text files do not contain: controls except tab and line ends, and halves of surrogate pairs."""
 
 _HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair, written as an escape
 _YAML = YAML(typ="safe", pure=True)
@@ -61,13 +61,13 @@ _TOML = re.compile(r"\[[\w.-]+\]|[\w.-]+\s*=")
 
 
 def plain_value(text: str) -> Any:
-    """What YAML 1.2 makes of a text without quotes: None, a bool, a number, or the text itself."""
+    """Return the YAML 1.2 value of a text without quotes: None, a bool, a number, or the text itself."""
     tag = str(_YAML.resolver.resolve(ScalarNode, text, (True, False)))
     return _TYPES[tag](ScalarNode(tag, text)) if tag in _TYPES and len(text) <= MAX_NUMBER_LENGTH else text
 
 
 def read_text(path: Path, opener: Callable[[str, int], int] | None = None) -> str:
-    """Read a small UTF-8 text file, and name what it is if it is something else."""
+    """Read a small UTF-8 text file; the error for any other file names its kind."""
     try:
         with open(path, "rb", opener=opener) as file:
             content = file.read(MAX_BYTES + 1)
@@ -126,7 +126,7 @@ def parse_yaml(text: str, source: str) -> Source:
 
 
 def _syntax_error(error: MarkedYAMLError, text: str, source: str) -> ConfigError:
-    """The parser's finding in plain words where it is a common one; a thing never closed is shown where it begins."""
+    """Return the parser's finding, in plain words if it is common; an unclosed item is located at its start."""
     problem = f"{error.context}: {error.problem}" if error.context else str(error.problem)
     mark = error.problem_mark or error.context_mark
     for pattern, words, at_start in _IN_PLAIN_WORDS:
@@ -213,7 +213,7 @@ class _Builder:
         if event.style is not None:
             self._result.values[path] = replace(place, text=json.dumps(text, ensure_ascii=False))
             return text
-        # A value left out has the place of whatever comes next; its key is the better one to point at.
+        # The parser places a missing value at the next item; the place of its key is more helpful.
         self._result.values[path] = replace(place, text=text) if text else self._result.keys.get(path, place)
         return plain_value(text)
 

@@ -1,4 +1,4 @@
-"""One evaluation: how likely the model finds the validation dialogues, and what it says itself."""
+"""Evaluation of a model: the likelihood of the validation dialogues, and generated replies."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Evaluator:
     batching: Batching
     store: TokenStore
     dialogues: Sequence[Dialogue]
-    """Those that get a generated reply."""
+    """Dialogues that get a generated reply."""
     train_on: TrainOn
     generation: GenerationSettings
     device: torch.device
@@ -87,7 +87,7 @@ class Evaluator:
         )
 
     def _replies(self, model: PreTrainedModel) -> list[SampleReply]:
-        """Replies to all dialogues; none at all where the memory does not suffice for one of them."""
+        """Generate replies to all dialogues; return none at all if there is too little memory for one of them."""
         num = len(self.dialogues)
         try:
             replies = reply_to_all(
@@ -133,7 +133,7 @@ def evaluate_files(
 
 
 def _encode(dialogues: Sequence[Dialogue], encoder: DialogueEncoder) -> TokenStore:
-    """The dialogues as examples; a turn too long for any window is scored in parts, however the model was trained."""
+    """Encode the dialogues; turns too long for a window are scored in parts, regardless of the training config."""
     encoded = []
     for dialogue, one in zip(dialogues, encoder.encode_all(dialogues, long_turns="split"), strict=True):
         if not isinstance(one, Encoded):
@@ -179,7 +179,7 @@ def _evaluate_store(
 
 
 def _stored_or_chosen_batching(generator: Generator, store: TokenStore, emit: Emit) -> Batching:
-    """The batching of the run that the model is a checkpoint of, else one that is proved here."""
+    """Return the batching of the model's run, or for other models one that is proved here."""
     pad_id = generator.encoder.pad_id
     run = None if generator.folder is None else run_of(generator.folder)
     if run is not None:

@@ -1,4 +1,4 @@
-"""How likely a model finds what was really said: token-weighted, so that short batches do not count more."""
+"""Likelihood of dialogues under a model, averaged over tokens, so that short batches do not count more."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 def length_sorted_batches(
     store: TokenStore, target_kinds: Collection[int], batching: Batching, *, max_slots: int
 ) -> Iterator[Batch]:
-    """All examples once, neighbours of like length together, at most ``max_slots`` tokens with padding a batch.
+    """Yield all examples once, sorted by length, in batches of at most ``max_slots`` tokens with padding.
 
-    An example that is longer by itself is a batch of its own.
+    A longer example is a batch of its own.
     """
     rows: list[int] = []
     num_tokens = 0
@@ -46,7 +46,7 @@ def mean_nll(
     autocast: Callable[[], AbstractContextManager[None]],
     on_batch: Callable[[int], None] = lambda num_examples: None,
 ) -> tuple[float, int]:
-    """Mean nll in nats over all targets of all batches, and their number. The model is left in evaluation mode."""
+    """Return the mean nll in nats over all targets, and their number. Leaves the model in evaluation mode."""
     model.eval()
     total, num_targets = 0.0, 0
     for batch in batches:

@@ -1,7 +1,7 @@
-"""Metrics of generated replies: each compares all replies of an evaluation with the references, words with words.
+"""Metrics of generated replies; each compares the words of all replies of an evaluation with the references.
 
 A metric is a function of two lists of texts whose words are separated by spaces, and an entry in `METRICS`; its name
-stands in `MetricName`, from which the config takes it. Higher is better.
+is in `MetricName`, the type of the config key. Higher is better.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from convo_cli.events import SampleReply
 
 
 def score_replies(replies: Sequence[SampleReply]) -> dict[str, float]:
-    """Every metric of the replies; empty where there are none.
+    """Compute every metric of the replies; empty if there are none.
 
     Words are those of sacrebleu's "intl" tokenization; kana and Chinese characters, which are written without
     spaces, count one by one.
@@ -56,7 +56,7 @@ METRICS: Mapping[MetricName, Callable[[Sequence[str], Sequence[str]], float]] = 
 
 
 def _words(text: str) -> str:
-    """Space-separated words: letters of scripts written without spaces stand alone."""
+    """Split a text into space-separated words; letters of scripts without spaces become single words."""
     from sacrebleu.tokenizers.tokenizer_intl import TokenizerV14International
 
     spaced = "".join(f" {char} " if _is_unspaced(char) else char for char in text)

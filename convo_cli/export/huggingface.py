@@ -58,7 +58,7 @@ Template `{template}`; a reply ends with {stop}; trained on sequences of at most
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written where, and the proof that it answers like its checkpoint."""
+    """The result of an export: its folder and files, and the proof that it answers like its checkpoint."""
 
     source: Path
     out: Path
@@ -92,7 +92,7 @@ def _export(opened: Snapshot, out: Path, emit: Emit) -> Exported:
             shutil.copyfile(file, aside / file.name)
         original.model.generation_config.save_pretrained(aside)
         remove_foreign_entries(aside)
-        # What transformers renders with is what the encoder rendered with, not a program that came with the folder.
+        # transformers gets the template of the encoder, not a program that came with the folder.
         (aside / _TEMPLATE_FILE).write_text(encoder.template.chat_template, encoding="utf-8", newline="\n")
         opened.require_unchanged()
         card = _CARD.format(

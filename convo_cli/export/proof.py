@@ -1,4 +1,4 @@
-"""The proof that an exported folder, opened by plain transformers, answers as its checkpoint does."""
+"""The proof that an exported folder, opened by plain transformers, answers like its checkpoint."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NUM_TOKENS = 24
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """How much was compared; a receipt exists only where all of it was equal."""
+    """Counts of what was compared; a receipt exists only if everything was equal."""
 
     num_prompts: int
     num_tokens: int
@@ -37,14 +37,14 @@ class Receipt:
 def verify_export(folder: Path, original: Generator, probes: Sequence[Sequence[Turn]] = _PROBES) -> Receipt:
     """Compare prompts and greedy replies, id by id; CheckpointError with the first difference.
 
-    Probes that do not fit the model's window are left out, and one has to be left.
+    Probes that do not fit the model's window are left out; at least one must fit.
     """
     tokenizer = load_pretrained_tokenizer(str(folder))
     model: Any = load_model(str(folder)).eval()
     stated = json.loads((folder / "generation_config.json").read_bytes())
     model.generation_config = type(model.generation_config).from_dict(stated)  # all of it, as other programs read it
     length = min(_NUM_TOKENS, original.encoder.max_length // 4)
-    # The folder's own defaults (a repetition penalty) act in its `generate`, so they have to act here too.
+    # The folder's defaults (such as a repetition penalty) apply to its `generate`, so they must apply here too.
     greedy = generation_defaults(original).model_copy(update={"temperature": 0.0, "max_new_tokens": length})
     num_prompts = num_tokens = 0
     for turns in probes:

@@ -55,7 +55,7 @@ def require_causal(model: PreTrainedModel, encoder: DialogueEncoder) -> None:
     spread = logits[0].std()
     for cut, changed in zip(cuts, logits[1:], strict=True):
         moved = (changed[:cut] - logits[0, :cut]).abs().max()
-        if moved > _TOLERANCE * spread:  # False where a logit is NaN: the first step reports that
+        if moved > _TOLERANCE * spread:  # False if a logit is NaN: the first step reports that
             raise _refusal(model, cut, float(moved / spread))
 
 

@@ -179,7 +179,7 @@ def _store(
 
 
 def _report_left_out(store: TokenStore, what: str, files: Sequence[DataFile], max_length: int, emit: Emit) -> None:
-    """Name the dialogues that `dialogue.long_turns: drop` left out; DataError where none is left."""
+    """Name the dialogues that `dialogue.long_turns: drop` left out; DataError if none is left."""
     left_out = np.flatnonzero(store.dialogues["num_tokens"] == 0)
     if not len(left_out):
         return

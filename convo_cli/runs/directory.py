@@ -116,7 +116,7 @@ def require_trusted_path(path: Path) -> None:
 
 
 def require_own_files(run: RunDirectory) -> None:
-    """Raise CheckpointError where a folder of the run is a link, DiskError where a file to write is not regular.
+    """Raise CheckpointError if a folder of the run is a link, DiskError if a file to write is not regular.
 
     This check comes before any work; each file is checked again when it is opened.
     """
@@ -132,7 +132,7 @@ def require_own_files(run: RunDirectory) -> None:
 
 
 def require_own_checkpoints(run: RunDirectory) -> None:
-    """Raise CheckpointError where checkpoints/ or a checkpoint in it is a link: convo stays inside the run."""
+    """Raise CheckpointError if checkpoints/ or a checkpoint in it is a link: convo stays inside the run."""
     _require_own_folder(run.checkpoints)
     if is_directory(run.checkpoints):
         for path in sorted(run.checkpoints.iterdir()):
@@ -141,7 +141,7 @@ def require_own_checkpoints(run: RunDirectory) -> None:
 
 
 def _require_own_folder(folder: Path) -> None:
-    """Raise CheckpointError where a folder of a run is a link or not a folder; a missing one is fine."""
+    """Raise CheckpointError if a folder of a run is a link or not a folder; a missing one is fine."""
     if os.path.lexists(folder) and not is_directory(folder):
         kind = special_kind_at(folder) or "a file"
         raise CheckpointError(
@@ -151,7 +151,7 @@ def _require_own_folder(folder: Path) -> None:
 
 
 def require_new(run: RunDirectory) -> None:
-    """Raise CheckpointError where the run directory is already in use, DiskError where it cannot be created."""
+    """Raise CheckpointError if the run directory is already in use, DiskError if it cannot be created."""
     if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
         has_checkpoint = bool(run.checkpoint_steps())
         raise CheckpointError(

@@ -1,4 +1,4 @@
-"""What `convo train` does to the weights. Read this file first.
+"""The training loop: everything that `convo train` does to the weights. Read this file first.
 
 A step is one optimizer update over a fixed number of examples, in as many micro-batches as memory requires:
 

@@ -33,7 +33,7 @@ class ProblemTally:
         self.count(problem.code)
 
     def is_listing(self, code: str) -> bool:
-        """Whether the next problem of the code will be listed."""
+        """Return whether the next problem of the code will be listed."""
         return len(self._listed.get(code, ())) < self._max_listed
 
     def count(self, code: str, number: int = 1) -> None:

@@ -112,7 +112,7 @@ class DataReport:
 
 
 def spread(counts: Mapping[int, int]) -> Spread | None:
-    """Summarise positive values, given how often each occurs; None where there is none."""
+    """Summarise positive values, given how often each occurs; None if there is none."""
     if not counts:
         return None
     values = sorted(counts)

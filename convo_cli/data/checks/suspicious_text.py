@@ -47,7 +47,7 @@ _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
 
 # Joiners (U+200C, U+200D) belong in emoji and in Persian and Indic words, so they are suspicious only at the start
 # or after ASCII; tag characters spell flags (U+1F3F4). Mojibake is UTF-8 read as Windows-1252 or Latin-1: a lead byte
-# of two and its trail byte (alone only where the pair is nothing that stands together), of three twice in a row, a
+# of two and its trail byte (alone only if the pair never occurs in real text), of three twice in a row, a
 # curly quote, a byte order mark, an emoji; UTF-8 read as Windows-1251 or Shift-JIS; CP949 or Windows-1251 read as
 # Latin-1.
 _TRAIL_BYTES = bytes(range(0x80, 0xC0))
@@ -70,14 +70,14 @@ _SUSPICIOUS_CHARACTER = re.compile(
 _BEGINNINGS = re.compile(rf"\0(?:[A-Za-z](?:{'|'.join(sorted({form[1:] for form in _FORMS}))}|::)|[\[{{]|array|b[\"'])")
 _MARKUP_SIGNS = "&<\\[#_\u2581\u0120"
 MARKUP_PLACES = re.compile(f"[{re.escape(_MARKUP_SIGNS)}]")
-"""Where suspicious markup may begin."""
+"""Places where suspicious markup may begin."""
 
 _SUSPICIOUS_OR_LEAD = re.compile(
     f"[{_LEADS}\x7f-\x9f\u00ad\u200b-\u200d\u2028\u2029\u202d\u202e\u2060-\u2064\u3164\ue000-\uf8ff\ufdd0-\ufdef\ufeff"
     "\uffa0\ufffd-\uffff\U000e0000-\U000e007f\U000f0000-\U0010ffff]"
 )
 CHARACTER_PLACES = re.compile(f"{_SUSPICIOUS_OR_LEAD.pattern}(?:(?<![{_LEADS}])|(?=[^\\x00-\\x7f]))")
-"""Where suspicious characters may begin; a lead byte of mojibake is an ordinary letter if ASCII follows."""
+"""Places where suspicious characters may begin; a lead byte of mojibake is an ordinary letter if ASCII follows."""
 
 _MESSAGES = {
     "null-text": "the text is {}",

@@ -35,7 +35,7 @@ class GitState(BaseModel):
 
 
 def read_git(folder: Path) -> GitState | None:
-    """Return the commit of the repository that holds the folder; None where none can be read.
+    """Return the commit of the repository that holds the folder; None if none can be read.
 
     Refs may be loose or packed, and the folder may be a worktree or a submodule. Refs in a reftable are not read.
     """

@@ -1,7 +1,7 @@
-"""Requests to the bounded process, which renders chat templates and tries foreign files under limits.
+"""Client of the bounded process, which renders chat templates and tries foreign files under limits.
 
-`convo_cli.text.bounded.process` runs in it. It is started early, so that it imports transformers while this process
-imports torch, and again after a request that ended it.
+The process runs `convo_cli.text.bounded.process`. It is started early, so that it imports transformers while this
+process imports torch, and again after a request has ended it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from threading import Lock
 from convo_cli.text.bounded.process import OUT_OF_MEMORY, OUT_OF_TIME, REQUEST_SECONDS, Limits
 
 _SECONDS_TO_END = 5.0
-# With the import path of this process, so that the other one finds the same convo and nothing in the working folder.
+# With the import path of this process, so that the other imports the same convo and nothing from the working folder.
 _START = "import sys; sys.path[:] = sys.argv[1:]; from convo_cli.text.bounded.process import main; main()"
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}
 """Threads reserve memory, and the limit of memory counts what is reserved."""
@@ -47,7 +47,7 @@ def start_bounded_process() -> None:
 
 
 def ask(task: bytes, request: bytes) -> bytes:
-    """Return the answer to a request, both a line of JSON; EndedError where the process ended without one."""
+    """Return the answer to a request, both a line of JSON; EndedError if the process ended without one."""
     return _process().ask(task + b" " + request + b"\n")
 
 
@@ -63,13 +63,13 @@ class _Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, **_ONE_THREAD},
-            start_new_session=True,  # Ctrl-C is meant for this process
+            start_new_session=True,  # Ctrl-C must reach only this process
         )
         atexit.register(self._kill)
 
     @property
     def is_ours(self) -> bool:
-        """Whether it runs and was started by this very process, not by the parent of a fork."""
+        """Return whether the process runs and was started by this process, not by the parent of a fork."""
         return self._starter == os.getpid() and self._popen.poll() is None
 
     def ask(self, request: bytes) -> bytes:
@@ -85,7 +85,7 @@ class _Process:
                 answer = self._read()
             except BrokenPipeError:
                 answer = b""
-            except BaseException:  # a signal: the answer to this request must not be read as that of the next
+            except BaseException:  # after a signal, the answer to this request must not be read as that of the next
                 self._kill()
                 raise
             if not answer.endswith(b"\n"):

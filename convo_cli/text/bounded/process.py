@@ -24,9 +24,9 @@ RENDER = b"render"
 TRY_TOKENIZER = b"tokenizer"
 TRY_CONFIG = b"config"
 OUT_OF_MEMORY = 77
-"""Exit code."""
+"""Exit code for a request that ran out of memory."""
 OUT_OF_TIME = 78
-"""Exit code: all dialogues of a request together."""
+"""Exit code for a request that ran out of time, over all its dialogues."""
 MAX_OWN_CHARACTERS = 2**20
 """Most characters that a template may add to the texts of one dialogue; sixteen times as many in a request."""
 _MAX_REASON = 300  # characters of what a template says about a dialogue
@@ -41,14 +41,14 @@ class Limits(NamedTuple):
 
 
 RENDER_LIMITS = Limits(2.0, 512 * 2**20)
-"""For one dialogue; an ordinary template takes a ten-thousandth of it."""
+"""Limits for one dialogue; an ordinary template takes a ten-thousandth of the time."""
 REQUEST_SECONDS = 20.0
-"""For all dialogues of a request."""
+"""CPU time for all dialogues of a request."""
 _TRIAL_LIMITS = Limits(10.0, 768 * 2**20)
 _TRIAL_SECONDS_PER_BYTE = 1e-6
 _TRIAL_BYTES_PER_BYTE = 48
 _MAX_TRIED_BYTES = 3 * 2**24
-"""Files that are padded have no more time and memory than these; Gemma's tokenizer is four fifths of it."""
+"""Size from which larger files get no more time and memory; Gemma's tokenizer has four fifths of it."""
 
 
 def trial_limits(num_bytes: int) -> Limits:
@@ -64,7 +64,7 @@ def main() -> None:
     """Answer requests until stdin ends; each is a line with the name of a task, a space, and JSON."""
     for ignored in _IGNORED_SIGNALS:
         if hasattr(signal, ignored):
-            signal.signal(getattr(signal, ignored), signal.SIG_IGN)  # they are for the process that asks
+            signal.signal(getattr(signal, ignored), signal.SIG_IGN)  # the asking process handles them
     if sys.platform != "win32":
         import resource
 
@@ -72,7 +72,7 @@ def main() -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     with open(os.devnull, "r+b") as nowhere:
-        for standard in (0, 1, 2):  # a library that asks or prints must not touch requests and answers
+        for standard in (0, 1, 2):  # a library that reads or prints must not touch requests and answers
             os.dup2(nowhere.fileno(), standard)
     sys.modules["torch"] = None  # type: ignore[assignment]  # nothing here needs it, and its import takes a second
     from transformers.utils.chat_template_utils import render_jinja_template
@@ -135,7 +135,7 @@ def _answer(
         return msgspec.json.encode((text, _merged(spans[0]) if spans else ())), max(0, num_written)
     except MemoryError:
         raise
-    except Exception as error:  # noqa: BLE001  (whatever Jinja, or an expression inside the template, raises)
+    except Exception as error:  # noqa: BLE001  (Jinja and expressions in a template may raise anything)
         reason = str(error)[:_MAX_REASON] or type(error).__name__
         return msgspec.json.encode(reason.encode(errors="replace").decode()), 0
     finally:

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 MAX_TEMPLATE_CHARACTERS = 2**18
-"""The longest templates known, with tools and thoughts, are a tenth of it."""
+"""Longest template; the longest known ones, with tools and reasoning, have a tenth of it."""
 
 
 class Rendered(NamedTuple):
-    """A dialogue as text, and the characters of it that stand between generation marks."""
+    """A dialogue as text, and the spans of characters between generation marks."""
 
     text: str
     spans: list[tuple[int, int]]
@@ -35,9 +35,9 @@ def render_all(
     for_reply: bool = False,
     has_marks: bool = False,
 ) -> list[Rendered | DataError]:
-    """What transformers' renderer makes of each dialogue, or what the template says against it.
+    """Render each dialogue with transformers' renderer; DataError for those that the template refuses.
 
-    Raises ModelError for a template that is too long, or takes too much time or memory for one of them.
+    Raises ModelError for a template that is too long or takes too much time or memory for a dialogue.
     """
     if len(chat_template) > MAX_TEMPLATE_CHARACTERS:
         raise _unbearable(tokenizer, f"is {len(chat_template):,} characters long")
@@ -65,7 +65,7 @@ def render_all(
 def render_ids(
     tokenizer: PreTrainedTokenizerBase, chat_template: str, turns: Sequence[Turn], *, for_reply: bool = False
 ) -> list[int]:
-    """The ids of transformers' `apply_chat_template`, bounded; DataError where the template refuses the dialogue."""
+    """Return the ids of `apply_chat_template`, under limits; DataError if the template refuses the dialogue."""
     (rendered,) = render_all(tokenizer, chat_template, [turns], for_reply=for_reply)
     if isinstance(rendered, DataError):
         raise rendered
@@ -75,7 +75,7 @@ def render_ids(
 
 
 def refusal(reason: str) -> DataError:
-    """An error that says what the chat template does to a dialogue."""
+    """Return an error about the effect of the chat template on a dialogue."""
     return DataError(
         f"the chat template {reason}", hint="set dialogue.template: turns or chatml, or change the dialogue"
     )

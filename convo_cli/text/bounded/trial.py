@@ -1,7 +1,7 @@
 """The trial of a foreign tokenizer or config: the bounded process loads it and uses it on probes.
 
-Probes repeat one character or a pair, or mix many, which is what bad patterns need. Attacks that need a rare
-character, which no probe has, are covered by the bounds that `convo_cli.text.tokenizers.expansion` computes.
+Probes repeat one character or a pair, or mix many, which exposes slow patterns. Attacks with a rare character that no
+probe contains are covered by the bounds of `convo_cli.text.tokenizers.expansion`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _HINT = "take the model from another source"
 
 
 def try_tokenizer(folder: Path, source: str) -> Sequence[str]:
-    """Return message and hint of the error for which the folder's tokenizer is refused; nothing where it is fine."""
+    """Return message and hint of the error that refuses the folder's tokenizer; nothing if it is fine."""
     try:
         tokenizer = open_tokenizer(folder, source)
         if found := _fault(tokenizer):
@@ -42,7 +42,7 @@ def try_tokenizer(folder: Path, source: str) -> Sequence[str]:
         raise
     except ModelError as error:
         return error.message, error.hint or ""
-    except BaseException as error:  # noqa: BLE001  (a panic of Rust is no Exception)
+    except BaseException as error:  # noqa: BLE001  (a panic of Rust is not an Exception)
         reason = first_line(error)
         return f"{source}: its tokenizer fails ({reason})", _HINT
     return ()

@@ -31,7 +31,7 @@ _FIXED = {
 
 
 def excess(spec: Mapping[str, Any]) -> str | None:
-    """Say what in a tokenizer's JSON exceeds the limits, as words that continue a sentence; None where nothing does."""
+    """Say what in a tokenizer's JSON exceeds the limits, as words that continue a sentence; None if nothing does."""
     written = _written(spec.get("normalizer")) * _written(spec.get("pre_tokenizer"))
     if written > MAX_WRITTEN:
         return f"can write {written:,.0f} characters for each that it reads ({MAX_WRITTEN:,} are allowed)"

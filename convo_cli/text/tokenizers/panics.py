@@ -9,12 +9,12 @@ from typing import Any
 from convo_cli.errors import ModelError, first_line
 
 _PANIC = "PanicException"
-"""What a panic of Rust is in Python: a BaseException, of a type that nothing exports."""
+"""Name of the exception for a panic of Rust: a BaseException whose type is not exported."""
 
 
 @contextmanager
 def no_panics(tokenizer: Any) -> Iterator[None]:
-    """Raise ModelError where the block, which only encodes or decodes, panics or fails.
+    """Raise ModelError if the block, which only encodes or decodes, panics or fails.
 
     A pattern that backtracks too much panics. An unknown word fails with a bare Exception if there is no unknown token.
     """

@@ -38,7 +38,7 @@ def load_tokenizer(folder: Path, source: str) -> PreTrainedTokenizerBase:
 
 
 def require_within_limits(task: bytes, folder: Path, source: str) -> None:
-    """Raise ModelError where the bounded process refuses a folder's tokenizer or config, or exceeds its limits."""
+    """Raise ModelError if the bounded process refuses a folder's tokenizer or config, or exceeds its limits."""
     num_bytes = sum(file.stat().st_size for file in folder.iterdir() if file.is_file() and file.suffix in TEXT_SUFFIXES)
     request = json.dumps([str(folder.absolute()), source, num_bytes]).encode()
     what = "tokenizer" if task == TRY_TOKENIZER else "config.json"

@@ -31,7 +31,7 @@ class ResumePoint:
 
     found: Found
     fork: RunDirectory | None
-    """The new run that continues; None where the run continues in its own directory."""
+    """The new run that continues; None if the run continues in its own directory."""
     info: RunInfo
     parts: Parts
     state: TrainState

@@ -51,7 +51,7 @@ class Verdict:
     resumed_after: int
     """Steps before the save and the resume."""
     compared_with: str | None
-    """The run's own checkpoint at the end of the steps; None where the steps were taken twice."""
+    """The run's own checkpoint at the end of the steps; None if the steps were taken twice."""
     reason: str
     """The reason why the steps were taken again, or twice."""
     checks: tuple[Check, ...]

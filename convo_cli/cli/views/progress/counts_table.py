@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def show_counts(console: Console, event: RunStarted | Preview) -> None:
-    """Print the table; rows that are usually zero are left out where they are."""
+    """Print the table; rows that are usually zero are omitted if they are."""
     from rich import box
     from rich.table import Table
 

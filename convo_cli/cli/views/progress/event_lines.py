@@ -1,4 +1,4 @@
-"""What the live view and the plain lines both print for an event, in one or two lines.
+"""Lines for events that the live view and the plain log share.
 
 Text from data, models and paths goes through `printable` here and is printed as `rich.text.Text`, so that nothing in it
 acts as markup or as a control sequence.
@@ -37,13 +37,13 @@ def show(console: Console, line: str | Text, style: str = "") -> None:
 
 
 def show_notice(console: Console, event: Notice) -> None:
-    """Print a notice; a warning says that it is one."""
+    """Print a notice; a warning is marked as one."""
     message = printable(shortened(event.message))
     show(console, f"warning: {message}" if event.is_warning else message, "yellow" if event.is_warning else "")
 
 
 def show_start(console: Console, event: RunStarted) -> None:
-    """Print what the run is and the table of its data."""
+    """Print the description of the run and the table of its data."""
     facts = {
         "run": one_line(str(event.run_dir)),
         "device": f"{one_line(event.device)}, {event.precision}",
@@ -56,7 +56,7 @@ def show_start(console: Console, event: RunStarted) -> None:
 
 
 def score_lines(event: EvaluationDone, width: int | None = None) -> str:
-    """Return the scores as one line, or as two where one would be longer than ``width`` columns."""
+    """Return the scores as one line, or as two if one would be longer than ``width`` columns."""
     loss = f"eval step {event.step}  loss {event.loss:.3f}  ppl {short_number(event.perplexity)}"
     metrics = "".join(f"  {one_line(name)} {value:.2f}" for name, value in event.metrics.items())
     best = f"  best {' and '.join(event.best)} so far" if event.best else ""
@@ -90,7 +90,7 @@ def reply_lines(sample: SampleReply, *, has_reference: bool) -> list[Text]:
 
 
 def amount_done(event: Progress, seconds: float) -> str:
-    """Return how much of a stage is done; for bytes also the time left, if the stage began ``seconds`` ago."""
+    """Return the progress of a stage that began ``seconds`` ago; for bytes also the time left."""
     if event.total is None and event.done == 0:
         return ""
     if event.unit == "bytes":
@@ -103,7 +103,7 @@ def amount_done(event: Progress, seconds: float) -> str:
 
 
 def cut_line(text: str) -> Text:
-    """Return a line that ends in … where the terminal is too narrow for it."""
+    """Return a line, cut with … if the terminal is too narrow for it."""
     from rich.text import Text
 
     return Text(text, no_wrap=True, overflow="ellipsis")

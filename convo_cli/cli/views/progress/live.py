@@ -1,4 +1,4 @@
-"""The live view of a run on a terminal: a few lines at the bottom, redrawn; lasting lines scroll by above them."""
+"""The live view of a run on a terminal: a few redrawn lines at the bottom, with permanent lines scrolling above."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ class LiveProgress:
         if stage:
             parts.append(_stage_bar(stage, self._clock() - self._stage_began))
         if self._is_open:
-            parts.append("")  # where the terminal echoes ^C, which would wrap and tear a full line
+            parts.append("")  # the terminal echoes ^C here; on a full line it would wrap and break the view
         return Group(*parts)
 
     def _bar(self, started: RunStarted, step: StepDone | None) -> RenderableType:
@@ -170,7 +170,7 @@ def _stage_bar(event: Progress, seconds: float) -> RenderableType:
 
 
 def _row(*cells: RenderableType) -> RenderableType:
-    """Return the cells in one line, in which the bar takes all the width that the texts leave."""
+    """Return the cells in one line; the bar takes the width that the texts leave."""
     from rich.table import Table
 
     row = Table.grid(padding=(0, 2, 0, 0), expand=True)

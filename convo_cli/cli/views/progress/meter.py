@@ -1,4 +1,4 @@
-"""Numbers of a run in progress: smoothed loss, speed and time left, and the short forms in which they are shown."""
+"""Numbers of a run in progress: smoothed loss, speed and time left, and their short forms for display."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Meter:
 
     @property
     def share_of_waiting(self) -> float:
-        """The share of the time in which the device waited for the next examples."""
+        """Return the share of time in which the device waited for the next examples."""
         return self._waiting / self._seconds if self._seconds > 0 else 0.0
 
     def elapsed(self) -> float:

@@ -1,4 +1,4 @@
-"""Plain lines for a log or a pipe: each event that lasts is a line, and a stage is a line every few seconds."""
+"""Plain lines for a log or a pipe: one for each permanent event, and one every few seconds during a stage."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _REPLY_WIDTH = 120  # columns
 _STAGE_SECONDS = 5.0
-"""Least time between two lines about the same stage."""
+"""Minimum time between two lines about the same stage."""
 
 
 class PlainProgress:

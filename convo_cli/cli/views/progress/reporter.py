@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _LARGE_BYTES = 8 * 2**20
-"""Files that are smaller in all are read before anyone could look at a progress bar."""
+"""Files with a smaller total size are read too fast for a progress bar."""
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def make_progress(
 
 @contextmanager
 def make_file_progress(paths: Sequence[str], *, is_quiet: bool) -> Iterator[Emit]:
-    """Yield a reporter that draws a bar while large files are read on a terminal, and otherwise shows nothing."""
+    """Yield a reporter that draws a bar on a terminal while large files are read, and otherwise shows nothing."""
     console = stderr_console()
     num_bytes = sum(Path(path).stat().st_size for path in paths if Path(path).is_file())
     if is_quiet or num_bytes < _LARGE_BYTES or not console.is_terminal:
@@ -54,9 +54,9 @@ def make_file_progress(paths: Sequence[str], *, is_quiet: bool) -> Iterator[Emit
 
 
 def _is_redrawable(console: Console) -> bool:
-    """Return whether lines can be redrawn there: on a UTF-8 terminal with colours, outside CI.
+    """Return whether the console can redraw lines: a UTF-8 terminal with colours, outside CI.
 
-    FORCE_COLOR does not make a terminal of a pipe.
+    FORCE_COLOR does not turn a pipe into a terminal.
     """
     return (
         console.file.isatty()
