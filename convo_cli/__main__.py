@@ -11,7 +11,7 @@ from convo_cli import __version__
 def main(*, is_module: bool = False) -> None:
     """Run the command line and end the process; `--version` is answered without importing anything.
 
-    The working folder is removed from the import path, so that no module beside the data is imported. It is there
+    The working folder is removed from the import path, so that no module next to the data is imported. It is there
     after `python -m convo_cli` (``is_module``), and with an empty entry in PYTHONPATH.
     """
     if is_module and not getattr(sys.flags, "safe_path", False):  # since Python 3.11

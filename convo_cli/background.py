@@ -18,7 +18,7 @@ from typing import NoReturn, TypeVar, cast
 T = TypeVar("T")
 
 _NAME = "convo-background"
-_SECONDS = 0.1  # between checks for signals, where they do not interrupt a wait (Windows)
+_SECONDS = 0.1  # between checks for signals, if they do not interrupt a wait (Windows)
 _STOPPED = {128 + getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)}
 """Exit codes of a process that a signal ended."""
 

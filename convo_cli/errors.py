@@ -104,7 +104,7 @@ def first_line(error: BaseException) -> str:
 
 
 def typeable(path: Path | str) -> str:
-    """A path as it is typed into a shell, for the commands in hints; what no terminal shows is written as escapes."""
+    """Return a path as typed into a shell, for the commands in hints; invisible characters become escapes."""
     text = f"./{path}" if str(path).startswith("-") else str(path)
     quoted = shlex.quote(text)
     if quoted.isprintable():

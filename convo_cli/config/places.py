@@ -79,7 +79,7 @@ def dotted(path: Iterable[str | int]) -> str:
 
 
 def clipped(text: str) -> str:
-    """The text on one line and not too long, for a message."""
+    """Return the text on one line and shortened, for a message."""
     text = text if text.isprintable() else json.dumps(text)
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 

@@ -1,4 +1,4 @@
-"""Names that other trainers have for convo's keys, for the error about an unknown key."""
+"""Names of convo's keys in other trainers, for the error about an unknown key."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """Turns in order. ``line`` is the 1-based line of its file, 0 where there is none (a chat)."""
+    """Turns in order. ``line`` is the 1-based line of its file, 0 if there is none (a chat)."""
 
     turns: tuple[Turn, ...]
     line: int = 0

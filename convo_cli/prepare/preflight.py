@@ -117,7 +117,7 @@ def tokens_per_dialogue(store: TokenStore) -> Spread:
 def warn_of_leaks(
     train: TokenStore, validation: TokenStore, files: tuple[Sequence[str], Sequence[str]], emit: Emit
 ) -> None:
-    """Warn of validation dialogues that are also in the training data: how many, and where the first ones are."""
+    """Warn about validation dialogues that are also in the training data: their number, and the first places."""
     seen, asked = train.dialogues["fingerprint"], validation.dialogues["fingerprint"]
     is_kept, is_asked = train.dialogues["num_tokens"] > 0, validation.dialogues["num_tokens"] > 0
     shared = np.flatnonzero(np.isin(asked, seen[is_kept]) & is_asked)

@@ -19,7 +19,7 @@ def run_sources(config: RunConfig) -> list[str | Path]:
 
 
 def keep_private(run: RunDirectory, allowed: int, emit: Emit) -> None:
-    """Give users who cannot read the data no access to the run directory; warn where that fails."""
+    """Give users who cannot read the data no access to the run directory; warn if that fails."""
     with disk_errors(run.path):
         if not restrict_directory(run.path, allowed):
             message = (

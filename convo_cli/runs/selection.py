@@ -149,7 +149,7 @@ def _holds(file: Path, text: str) -> bool:
 def _choose(
     checkpoints: Sequence[Checkpoint], which: Which, metric: str, evaluations: Mapping[int, EvaluationDone]
 ) -> Checkpoint | None:
-    """Return the checkpoint that ``which`` selects by the scores of its own weights; of equals, the earlier one."""
+    """Return the checkpoint that ``which`` selects by the scores of its own weights; the earlier one of equals."""
     if which == "last":
         return checkpoints[-1] if checkpoints else None
     scores = [(_score(checkpoint, which, metric, evaluations), checkpoint) for checkpoint in checkpoints]

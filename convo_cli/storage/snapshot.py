@@ -1,4 +1,4 @@
-"""Snapshots of files from before they are hashed or loaded, compared afterwards: the verified files were loaded.
+"""Snapshots of files, which prove that the files that were verified are those that were loaded.
 
 A snapshot detects files that were replaced, written, added or removed meanwhile, even if the modification time was
 reset.

@@ -1,4 +1,4 @@
-"""Encoder of dialogues into ids and targets, and decoder of ids into text: the only user of a finished tokenizer.
+"""Encoder of dialogues into ids and targets, and decoder of ids into text.
 
 Special tokens come only from the template. The words of a turn are encoded as text, even if they spell ``<|end|>``. A
 text is encoded in the context of the text before it, so that the ids are those of the whole rendering, but it never

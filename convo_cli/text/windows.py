@@ -53,8 +53,8 @@ def first_that_fits(turn_lengths: Sequence[int], budget: int) -> int:
 def cut_turn(begin: int, end: int, budget: int, context: int) -> list[Part]:
     """Cover the tokens ``begin`` to ``end`` of a dialogue with parts of at most ``budget`` tokens, each fresh once.
 
-    Each part repeats up to ``context`` tokens before its first fresh one; a turn that fits beside at least one such
-    token is one part with as many as fit. The budget must be larger than the context.
+    Each part repeats up to ``context`` tokens before its first fresh one; a turn that fits together with at least one
+    such token is one part with as many as fit. The budget must be larger than the context.
     """
     if end - begin < budget and begin > 0:
         return [Part(max(0, end - budget), begin, end)]

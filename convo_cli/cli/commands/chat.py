@@ -1,4 +1,4 @@
-"""`convo chat`."""
+"""The `convo chat` command."""
 
 from __future__ import annotations
 

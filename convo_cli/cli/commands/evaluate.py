@@ -1,4 +1,4 @@
-"""`convo evaluate`."""
+"""The `convo evaluate` command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`convo export`."""
+"""The `convo export` command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`convo init-config`."""
+"""The `convo init-config` command."""
 
 from __future__ import annotations
 

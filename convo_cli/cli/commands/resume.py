@@ -1,4 +1,4 @@
-"""`convo resume`."""
+"""The `convo resume` command."""
 
 from __future__ import annotations
 

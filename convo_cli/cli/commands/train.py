@@ -1,4 +1,4 @@
-"""`convo train`."""
+"""The `convo train` command."""
 
 from __future__ import annotations
 

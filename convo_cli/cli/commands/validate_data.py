@@ -1,4 +1,4 @@
-"""`convo validate-data`."""
+"""The `convo validate-data` command."""
 
 from __future__ import annotations
 

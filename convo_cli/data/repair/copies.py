@@ -1,4 +1,4 @@
-"""Repaired copies of data files: good lines are copied byte for byte, others repaired, hopeless ones left out.
+"""Repaired copies of data files: good lines are copied byte for byte, others repaired or left out.
 
 One line is in memory at a time; a file that is one pretty-printed value counts as one line and its length limit.
 """

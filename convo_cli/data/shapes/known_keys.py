@@ -47,7 +47,7 @@ _FLAG_WORDS = frozenset(
     {*_TRAINING_WORDS.split(), "learning", "weighting", "finetune", "grad", "gradient", "backprop", "target", "targets"}
     | {"ignore", "ignored", "skip", "skipped", "exclude", "excluded"}
 )
-"""Words that state what is trained on where the value of the key is true or false."""
+"""Words that state what is trained on if the value of the key is true or false."""
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 _NO_LETTER = re.compile(r"[^a-z]+")
 _MAX_LENGTH = 40

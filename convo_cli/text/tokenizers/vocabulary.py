@@ -39,7 +39,7 @@ class TokenFinder:
         return offsets
 
     def first(self, text: str) -> tuple[int, int]:
-        """Return the start and end of the first token; (-1, 0) where there is none."""
+        """Return the start and end of the first token; (-1, 0) if there is none."""
         return next(iter(self.find(text)), (-1, 0))
 
 
