@@ -30,7 +30,7 @@ _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _OPEN_ENDS = (b",", b"[", b"{", b":")
 _NUM_LINES = 5
 _DELIMITERS = (("\t", "tab"), (",", "comma"), (";", "semicolon"), ("|", "bar"))
-# The start of a line of JSON, or a whole one. Single quotes and round brackets are Python's; lines report them.
+# The start of a line of JSON, or a whole one. Single quotes and round brackets are Python's.
 _JSON_LINE = re.compile(rb"(?:\xef\xbb\xbf)?(?:[\[{\"'(,\]}]|(?:-?[0-9.]+(?:[eE][-+]?[0-9]+)?|[A-Za-z]+|-Infinity)\Z)")
 
 

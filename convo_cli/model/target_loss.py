@@ -74,7 +74,7 @@ class _ChunkedNll(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients in the dtype of the forward pass, scaled by that of the loss, as under autocast."""
+        """Return the gradients, scaled by the gradient of the loss, in the dtype of the forward pass, like autocast."""
         gradients, ctx.gradients = ctx.gradients, None  # scaled in place, so they are valid for only one backward pass
         scaled = (None if grad is None else grad.float().mul_(grad_output).to(ctx.dtype) for grad in gradients)
         return (*scaled, None)

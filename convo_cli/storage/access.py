@@ -104,7 +104,7 @@ def make_private(directory: Path) -> str | None:
 
 
 def find_untrusted(directory: Path) -> str | None:
-    """Name the first path, of a directory and its entries, that another user could have written, with the reason."""
+    """Return path and reason for the first entry, or the directory itself, that another user could have written."""
     if not _HAS_OWNERS:
         return None
     for path in (directory, *sorted(directory.iterdir())):

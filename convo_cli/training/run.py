@@ -1,4 +1,4 @@
-"""The composition root: start, resume or fork a run.
+"""Composition root of training, which starts, resumes or forks a run.
 
 Everything is checked before the run directory appears. It appears with checkpoint 0, so every run can be resumed.
 """

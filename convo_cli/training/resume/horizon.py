@@ -21,8 +21,8 @@ def settle_horizon(before: TrainingConfig, old_steps: int, now: TrainingConfig, 
     """Return the horizon of a run of ``old_steps`` that is resumed as one of ``max_steps``.
 
     ``is_set``: the user sets `training.schedule_steps` in this resume; None then means the new length. Otherwise an
-    extended run keeps its horizon, and a shortened one gets the new length as its horizon, unless that would make the
-    warm-up steeper.
+    extended run keeps its horizon. A run that becomes shorter than its horizon gets the new length as its horizon, or
+    the warm-up if that is longer, so that the warm-up does not become steeper.
     """
     if is_set or now.schedule_steps is not None:
         return horizon_of(now, max_steps)
