@@ -18,10 +18,12 @@ import typer
 from convo_cli import __version__
 from convo_cli.cli.commands import chat, evaluate, export, init_config, resume, train, validate_data
 from convo_cli.cli.streams import discard_output
-from convo_cli.errors import ConvoError, OutOfMemoryError, UsageError, is_out_of_memory
+from convo_cli.errors import ConvoError, DiskError, OutOfMemoryError, UsageError, is_out_of_memory
 
 _UNREACHABLE = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
 """Errors of the operating system for an unreachable path: a user's mistake, not a bug."""
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of a write to a full disk. Writes to files raise DiskError, so without a file name they are of stdout."""
 
 app = typer.Typer(
     name="convo",
@@ -66,6 +68,8 @@ _add("chat", chat.chat)
 
 def main() -> None:
     """Run the command line; the entry point of the `convo` executable."""
+    from convo_cli.cli.console import show_error
+
     # transformers logs for developers; convo itself reports everything that a user has to know.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("USE_HUB_KERNELS", "0")  # with `kernels` installed transformers fetches code from the hub
@@ -73,8 +77,6 @@ def main() -> None:
         try:
             code = _run(sys.argv[1:])
         except ConvoError as error:
-            from convo_cli.cli.console import show_error
-
             code = error.exit_code
             show_error(error, as_json="--json" in sys.argv)
         sys.stdout.flush()
@@ -84,6 +86,12 @@ def main() -> None:
             raise
         discard_output(1)  # prevents an error message of the interpreter at exit
         code = 128 + 13  # SIGPIPE, as the shell reports it
+    except OSError as error:
+        if error.errno not in _FULL or error.filename is not None:
+            raise
+        discard_output(1)
+        code = DiskError.exit_code
+        show_error(DiskError(f"stdout: {error.strerror}", hint="free some space, or write the output elsewhere"))
     sys.exit(code)
 
 

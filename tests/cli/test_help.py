@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import typer
@@ -133,3 +134,17 @@ def test_a_reader_that_goes_away_is_no_mistake(tmp_path, arguments):
     run = subprocess.run(["bash", "-c", pipe], env=environment(), capture_output=True, text=True, check=False)
     assert run.stderr == ""
     assert run.returncode in (0, 141)  # 0: all was written before the reader left
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has it")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", ["--help", "init-config", "validate-data missing.jsonl --json"])
+def test_a_full_disk_behind_stdout_is_an_error_message(tmp_path, arguments, unbuffered):
+    line = f"{shlex.quote(str(EXECUTABLE))} {arguments} >/dev/full"
+    changed = environment(PYTHONUNBUFFERED=unbuffered)
+    run = subprocess.run(["sh", "-c", line], env=changed, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 7
+    assert run.stderr.endswith(
+        "error: stdout: No space left on device\nhint: free some space, or write the output elsewhere\n"
+    )
+    assert "Traceback" not in run.stderr
