@@ -36,7 +36,10 @@ NAME = ".convo-cache"
 """Name of the cache inside output_dir, so that it is deleted together with the runs."""
 
 _KEEP = 8
-"""Number of folders kept, those used last; a run uses at most four."""
+"""Number of folders kept, those used last; a run uses at most three, and one of reply dialogues.
+
+Reply dialogues are counted apart: each seed has its own, and many small folders would displace few large ones.
+"""
 _KEY_FILE = "key.json"
 _OURS = re.compile(
     r"(?P<aside>\.tmp-)?(?P<folder>(?:tokens|refused|tokenizer|replies)-[0-9a-f]{16}-[0-9a-f]{16})(?(aside)-.*)"
@@ -190,7 +193,10 @@ class Cache:
             ours = [(path, match) for path in self._root.iterdir() if (match := _OURS.fullmatch(path.name))]
             folders = [path for path, match in ours if not match["aside"]]
             folders.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-            for doomed in [*(path for path, match in ours if match["aside"]), *folders[_KEEP:]]:
+            replies = [path for path in folders if path.name.startswith("replies-")]
+            others = [path for path in folders if path not in replies]
+            aside = [path for path, match in ours if match["aside"]]
+            for doomed in [*aside, *replies[_KEEP:], *others[_KEEP:]]:
                 home = _OURS.fullmatch(doomed.name)
                 assert home is not None, "it is one of ours"
                 lock = FileLock(self._root / f"{home['folder']}{_LOCK}")

@@ -96,6 +96,17 @@ def test_the_least_used_folders_go(tmp_path, cache):
     assert len(list((tmp_path / NAME).glob("*.lock"))) == 8
 
 
+def test_the_reply_dialogues_of_many_seeds_displace_no_tokens(tmp_path, cache):
+    cache.get("tokens", {"of": "another run"}, Maker(), read)
+    for seed in range(12):
+        for folder in folders(tmp_path):
+            os.utime(folder, (folder.stat().st_mtime - 60,) * 2)
+        cache.get("replies", {"seed": seed}, Maker(str(seed)), read)
+    assert cache.get("tokens", {"of": "another run"}, Maker(), read) == ("text", True)
+    assert len(folders(tmp_path)) == 1 + 8
+    assert cache.get("replies", {"seed": 11}, Maker(), read) == ("11", True)
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_where_one_may_not_write_the_cache_is_of_this_process_only(tmp_path, ignore):
     tmp_path.chmod(0o500)
