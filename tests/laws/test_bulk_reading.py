@@ -73,7 +73,9 @@ REASONING = st.dictionaries(
     st.sampled_from(["reasoning_content", "thinking", "reasoning"]),
     st.sampled_from([None, "", "  ", False, 3, "Two and two.", "<think>Two</think>", ["a"]]), min_size=1, max_size=2,
 )  # fmt: skip
-HISTORY = st.sampled_from([[], None, [["a", "b"]], [["a", "b"], ["c", "d"]], [["a"]], "before", {"a": "b"}])
+HISTORY = st.sampled_from(
+    [[], None, 0, 5, False, True, 0.0, 0.5, [["a", "b"]], [["a", "b"], ["c", "d"]], [["a"]], "before", {"a": "b"}]
+)
 
 
 @st.composite
@@ -128,6 +130,10 @@ def files(draw: st.DrawFn) -> bytes:
     made += [draw(st.sampled_from(WRITERS))(value).encode() for value in draw(st.lists(values(TEXTS), max_size=8))]
     made += draw(st.lists(st.sampled_from(FAULTS), max_size=4))
     return b"\n".join(draw(st.permutations(made * draw(st.integers(1, 3)))))
+
+
+def turns_of(*texts: str) -> list[dict[str, str]]:
+    return [{"role": role, "content": text} for role, text in zip(("user", "assistant"), texts, strict=True)]
 
 
 def reports(paths: Sequence[str], block_bytes: int, config: DataConfig = CONFIG, **options: Any) -> list[DataReport]:
@@ -208,6 +214,23 @@ def test_numbers_that_say_what_is_trained_on_are_told_apart(
             "train-value": sum(one not in (0, 1) for one in said)
         }
         assert (file.num_untrained_turns, file.num_excluded) == ((num_zero, 0) if lines is of_turn else (0, num_zero))
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [{"prompt": "a", "completion": "b", "history": 0}, {"prompt": "c", "completion": "d", "history": 5}],
+        [{"messages": turns_of("Hello there", "Hi!"), "from": "text 0"}],
+        [{"messages": [{"role": "user", "content": "Hello there", "speaker": "text 0"}, *turns_of("a", "b")]}],
+        [["Hello", "ok 縺é"], ["縺éé縺 b", "fine"]],
+    ],
+    ids=["zero as history", "a name like a placeholder", "a second name", "mojibake at both ends"],
+)
+def test_lines_that_are_easily_mistaken_for_each_other_are_told_apart(tmp_path: Path, lines: list[Any]) -> None:
+    path = tmp_path / "a"
+    for given_lines in (lines, lines[::-1]):
+        path.write_text("".join(json.dumps(line) + "\n" for line in given_lines))
+        assert_same(*reports([str(path)], 2**18))
 
 
 @pytest.mark.parametrize("block_bytes", [500, 2**18])

@@ -31,6 +31,8 @@ from convo_cli.data.shapes.unread import counted_length, texts_in
 from convo_cli.data.strict_json.decoder import UNREADABLE, may_hold_control, may_repeat_key, num_keys, read
 
 _SPEAKER_KEYS = frozenset(SPEAKER_KEYS)
+_VALUE_KEYS = frozenset({*TRAIN_KEYS, "history"})
+"""Keys whose numbers affect how a line is read; elsewhere only the type of a number does."""
 _UNKNOWN = cast(None, object())
 _MAX_FORM_BYTES = 2**23
 """Total length of the lines whose forms are kept; it bounds the memory."""
@@ -195,7 +197,7 @@ def _take_strings(value: Any, strings: list[str], key: str = "") -> Any:
         return list, *[_take_strings(item, strings) for item in value]
     if kind is str:
         strings.append(value)
-    if key in TRAIN_KEYS:
+    if key in _VALUE_KEYS:
         return value
     if kind is int:
         float(value)
@@ -209,6 +211,6 @@ def _with_made_up(value: Any, made_up: list[str], key: str = "") -> Any:
     if isinstance(value, list):
         return [_with_made_up(item, made_up) for item in value]
     if isinstance(value, str) and key not in _SPEAKER_KEYS:
-        made_up.append(f"text {len(made_up)}")
+        made_up.append(f"text \1{len(made_up)}")  # U+0001 is refused in a line, so no speaker has this name
         return made_up[-1]
     return value

@@ -40,8 +40,8 @@ Part: TypeAlias = Text | TurnList | Problem
 ReadShape: TypeAlias = Callable[[Mapping[str, Any]], Iterator[Part]]
 """Yields the parts of a line in the order of the dialogue, and a Problem for each part that cannot be read.
 
-It decides by keys and by types of values, never by the content of a text, because `checks.bulk` judges all lines that
-differ only in their texts by one of them. Texts may be empty or white space."""
+It decides by keys and by types of values, never by the content of a text or by a number, because `checks.bulk` judges
+all lines that differ only in them by one of them (``history`` may be 0). Texts may be empty or white space."""
 
 
 class Shape(NamedTuple):

@@ -48,6 +48,7 @@ def reader() -> BulkReader:
         ('{"ok": true, "turns": ["a"]}', '{"ok": 1, "turns": ["a"]}', False),
         ('{"train": 1, "turns": ["a"]}', '{"train": 0, "turns": ["a"]}', False),
         ('{"weight": 0.5, "turns": ["a"]}', '{"weight": 1, "turns": ["a"]}', False),
+        ('{"history": 0, "prompt": "a"}', '{"history": 5, "prompt": "a"}', False),
     ],
 )
 def test_lines_of_one_structure_are_the_same_but_for_texts_and_numbers(first: str, second: str, is_same: bool) -> None:
@@ -66,7 +67,7 @@ def test_made_up_texts_keep_the_structure_and_their_order(line: str) -> None:
     value = bulk._with_made_up(json.loads(line), made_up)
     form, strings = structure(json.dumps(value))
     assert form == structure(line)[0]
-    assert strings == made_up == [f"text {number}" for number in range(len(strings))]
+    assert strings == made_up == [f"text \1{number}" for number in range(len(strings))]
     assert len(strings) == len(structure(line)[1])
 
 
