@@ -74,6 +74,7 @@ def validate_files(
 
 def _read(statistics: FileStatistics, readers: _Readers, emit: Emit) -> None:
     file = statistics.file
+    check_source(file)  # again, because the files before it may take minutes
     num_bytes = 0 if file == STDIN else Path(file).stat().st_size
     told = 0
     for item in readers.read(file, num_bytes):

@@ -98,7 +98,7 @@ class Workers:
 
 def _start() -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-c", _START, *sys.path],
+        [sys.executable or "", "-c", _START, *sys.path],  # None where Python does not know its own path
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

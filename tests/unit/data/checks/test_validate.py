@@ -20,10 +20,10 @@ from convo_cli.data.problems import KINDS, ProblemError
 from convo_cli.data.reader import MAX_LINE_BYTES, read_dialogues
 from convo_cli.errors import UsageError
 from convo_cli.events import Event, Progress
+from tests.conftest import CORPORA
 
 CONFIG = DataConfig(train=("unused",))
 GOOD = b'["Hello", "Hi!"]\n'
-SHARED_DATA = Path(__file__).parents[3].parent / "shared" / "data"
 
 
 def check(folder: Path, *contents: bytes | list[Any], **options: Any) -> DataReport:
@@ -34,6 +34,12 @@ def check(folder: Path, *contents: bytes | list[Any], **options: Any) -> DataRep
         path.write_bytes(content if isinstance(content, bytes) else as_lines(content))
         paths.append(str(path))
     return validate_files(paths, CONFIG, **options)
+
+
+def test_a_file_that_disappears_while_another_is_read_is_a_usage_error(tmp_path: Path) -> None:
+    second = tmp_path / "b.jsonl"
+    with pytest.raises(UsageError, match=r"b\.jsonl does not exist"):
+        check(tmp_path, GOOD * 70_000, GOOD, emit=lambda event: second.unlink(missing_ok=True))
 
 
 def as_lines(values: list[Any]) -> bytes:
@@ -468,11 +474,11 @@ def test_any_file_gives_a_report(tmp_path_factory: pytest.TempPathFactory, lines
     assert file.num_dialogues or file.num_errors
 
 
-@pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="the corpora are not in ../shared/data")
+@pytest.mark.skipif(not CORPORA.is_dir(), reason="the corpora are not in ../shared/data")
 @pytest.mark.parametrize("corpus", ["dailydialog", "casino", "hg_tods_ko"])
 def test_a_published_corpus_is_trainable_with_the_counts_of_its_source(corpus: str) -> None:
-    splits = json.loads((SHARED_DATA / corpus / "SOURCE.json").read_text())["splits"]
-    report = validate_files([str(SHARED_DATA / corpus / f"{split}.jsonl") for split in splits], CONFIG)
+    splits = json.loads((CORPORA / corpus / "SOURCE.json").read_text())["splits"]
+    report = validate_files([str(CORPORA / corpus / f"{split}.jsonl") for split in splits], CONFIG)
     errors = [
         str(p)
         for file in report.files
@@ -497,9 +503,9 @@ def test_a_published_corpus_is_trainable_with_the_counts_of_its_source(corpus: s
         assert file.num_duplicates >= expected["exact_dups"]
 
 
-@pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="the corpora are not in ../shared/data")
+@pytest.mark.skipif(not CORPORA.is_dir(), reason="the corpora are not in ../shared/data")
 def test_the_known_leak_of_dailydialog_is_found_and_its_cure_confirmed() -> None:
-    folder = SHARED_DATA / "dailydialog"
+    folder = CORPORA / "dailydialog"
     paths = [str(folder / name) for name in ("train.jsonl", "test.jsonl", "test_noleak.jsonl")]
     leaks = {(Path(leak.earlier_file).name, Path(leak.file).name) for leak in validate_files(paths, CONFIG).leaks}
     assert ("train.jsonl", "test.jsonl") in leaks

@@ -233,6 +233,17 @@ def test_where_nothing_can_be_started_this_process_reads_all(
     assert found == validate_alone(path, monkeypatch)
 
 
+@pytest.mark.parametrize("executable", [None, "", "no such file"])
+def test_without_a_python_to_start_this_process_reads_all(
+    tmp_path: Path, counting: type[Counting], monkeypatch: pytest.MonkeyPatch, executable: str | None
+) -> None:
+    monkeypatch.setattr(sys, "executable", executable)
+    path = write(tmp_path / "a.jsonl", 1000)
+    found, _ = report([path])
+    assert counting.made[0].has_failed
+    assert found == validate_alone(path, monkeypatch)
+
+
 def test_no_worker_is_left_when_the_report_is_made(tmp_path: Path, counting: type[Counting]) -> None:
     report([write(tmp_path / "a.jsonl", 1000)])
     assert [process.returncode is None for process in counting.made[0]._processes] == [False, False]
