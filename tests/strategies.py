@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 from hypothesis import strategies as st
 
 from convo_cli.data.dialogue import Dialogue, Turn
+from convo_cli.text.template import TEMPLATES
+
+
+class PlainTokenizer:
+    """All that a template asks of one: no beginning token, and one that ends a text."""
+
+    chat_template = bos_token = bos_token_id = None
+    eos_token = "<|endoftext|>"
+
+    def __call__(self, text: str) -> dict[str, list[int]]:
+        return {"input_ids": [1]}
+
+
+BUILT = {name: build(cast(Any, PlainTokenizer())) for name, build in TEMPLATES.items()}
+"""convo's own templates for a plain tokenizer."""
+WITH_SYSTEM = [name for name, template in BUILT.items() if "system" in template.openings]
+"""Those that have a place for a system turn."""
 
 LOOK_ALIKES = (
     "<|system|>",

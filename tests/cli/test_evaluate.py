@@ -6,6 +6,7 @@ import hashlib
 
 import pytest
 
+from convo_cli.evaluation.metrics import METRICS
 from convo_cli.runs.logs.event_log import read_metrics
 
 MODEL = "exports/tiny"
@@ -29,7 +30,7 @@ def test_json_has_every_score_and_what_it_was_counted_over(work, convo):
         {"path": name, "sha256": hashlib.sha256((work / name).read_bytes()).hexdigest()}
         for name in ("valid.jsonl", "train.jsonl")
     ]
-    assert {"loss", "perplexity", "bleu-2", "bleu-4", "nist-2", "nist-4"} <= set(answer["scores"])
+    assert {"loss", "perplexity", *METRICS} <= set(answer["scores"])
     assert answer["counts"]["replies"] == 3
 
 

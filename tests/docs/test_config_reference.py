@@ -19,8 +19,8 @@ def test_every_key_has_its_row_and_every_section_its_heading() -> None:
     rows = re.findall(r"^\| `([a-z_.]+)` \|", written, flags=re.MULTILINE)
     headings = re.findall(r"^## `([a-z_.]+)`$", written, flags=re.MULTILINE)
     keys = config_keys().values()
-    assert sorted(rows) == sorted(key.path for key in keys if not key.is_section)
-    assert headings == [key.path for key in keys if key.is_section]
+    assert sorted(rows) == sorted(key.path for key in keys if not key.is_section), "run: make docs"
+    assert headings == [key.path for key in keys if key.is_section], "run: make docs"
 
 
 def test_every_row_has_as_many_cells_as_its_head_and_no_html() -> None:

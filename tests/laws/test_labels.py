@@ -10,7 +10,7 @@ from convo_cli.data.dialogue import Dialogue, Turn, as_messages
 from convo_cli.text.template import TEMPLATES
 from convo_cli.tokens.store import ASSISTANT_TARGET, NO_TARGET, USER_TARGET
 from tests.families import FAMILIES, family_dialogues, family_tokenizer, native_encoder
-from tests.strategies import EMPTY_LOOKING, dialogues, texts
+from tests.strategies import EMPTY_LOOKING, WITH_SYSTEM, dialogues, texts
 
 MARKED = [name for name, family in FAMILIES.items() if "endgeneration" in family.source]
 
@@ -28,7 +28,7 @@ def encoders(make_encoder, sample_dialogues):
 def _dialogues(name, *, look_alikes=True):
     if name in FAMILIES:
         return family_dialogues(FAMILIES[name], look_alikes=look_alikes)
-    return dialogues(look_alikes=look_alikes, system=name in ("turns", "chatml"))
+    return dialogues(look_alikes=look_alikes, system=name in WITH_SYSTEM)
 
 
 def _text_ids(encoder, text):

@@ -17,7 +17,7 @@ from convo_cli.text.contract import load_encoder, save_encoder
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.template import TEMPLATES
 from tests.families import FAMILIES, family_dialogues, family_tokenizer, native_encoder
-from tests.strategies import dialogues
+from tests.strategies import WITH_SYSTEM, dialogues
 
 every_template = pytest.mark.parametrize("name", [*TEMPLATES, *FAMILIES])
 
@@ -48,7 +48,7 @@ def folders(make_encoder, sample_dialogues, tmp_path_factory):
 def _dialogues(name, *, look_alikes=False):
     if name in FAMILIES:
         return family_dialogues(FAMILIES[name], look_alikes=look_alikes)
-    return dialogues(look_alikes=look_alikes, system=name in ("turns", "chatml"))
+    return dialogues(look_alikes=look_alikes, system=name in WITH_SYSTEM)
 
 
 def _theirs(plain, turns, *, prompt=False):

@@ -19,7 +19,7 @@ from convo_cli.text.template import TEMPLATES
 from convo_cli.text.windows import Window, cut_turn, first_that_fits
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET, Encoded
 from tests.families import FAMILIES, family_dialogues, family_tokenizer, native_encoder
-from tests.strategies import dialogues
+from tests.strategies import WITH_SYSTEM, dialogues
 from tests.windows import plan
 
 LENGTHS = st.lists(st.integers(1, 20), max_size=25)
@@ -115,7 +115,7 @@ def _with(encoder, max_length):
 def _draw(data, name, *, look_alikes=True):
     if name in FAMILIES:
         return data.draw(family_dialogues(FAMILIES[name], look_alikes=look_alikes))
-    return data.draw(dialogues(look_alikes=look_alikes, system=name in ("turns", "chatml")))
+    return data.draw(dialogues(look_alikes=look_alikes, system=name in WITH_SYSTEM))
 
 
 def _whole(encoder, dialogue):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from convo_cli.evaluation.metrics import METRICS
 from tests.docs.effects.entry import effect
 from tests.docs.effects.workshop import STEPS, VALIDATION
 
@@ -45,7 +46,7 @@ def _(none, two):
     assert [sample["step"] for sample in two.samples] == [3, 3, 6, 6]
     assert [set(run.events("evaluation")[0]["metrics"]) for run in (none, two)] == [
         set(),
-        {"bleu-2", "bleu-4", "nist-2", "nist-4"},
+        set(METRICS),
     ]
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from convo_cli.config.keys import config_keys
 from convo_cli.config.schema import MetricName
-from convo_cli.evaluation.metrics import score_replies
+from convo_cli.evaluation.metrics import METRICS, score_replies
 from convo_cli.events import SampleReply
+
+COMING_FROM = (Path(__file__).parents[3] / "docs" / "coming-from.md").read_text(encoding="utf-8")
 
 
 def said(*pairs):
@@ -75,13 +79,20 @@ def test_kana_and_chinese_characters_count_one_by_one_and_punctuation_is_a_word(
 )  # fmt: skip
 def test_empty_and_one_word_replies_have_finite_scores(pairs):
     scores = score_replies(said(*pairs))
-    assert tuple(scores) == get_args(MetricName)
+    assert scores.keys() == METRICS.keys()
     assert all(math.isfinite(score) and 0 <= score <= 100 for score in scores.values())
 
 
 def test_one_right_word_has_a_nist_and_silence_has_none():
     assert score_replies(said(("hello", "hello you")))["nist-2"] > 0
     assert score_replies(said(("", "hello you")))["nist-2"] == 0
+
+
+def test_the_config_and_its_docs_name_every_metric():
+    assert tuple(METRICS) == get_args(MetricName), "METRICS and MetricName in config/schema.py differ"
+    described = config_keys()["evaluation.metric"].doc
+    assert [name for name in METRICS if name not in described] == [], "missing in the docstring of evaluation.metric"
+    assert [name for name in METRICS if name not in COMING_FROM] == [], "missing in the row `metrics` of coming-from.md"
 
 
 def test_no_replies_have_no_scores():

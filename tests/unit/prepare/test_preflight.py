@@ -16,6 +16,7 @@ from convo_cli.prepare.preflight import (
     tokens_per_dialogue,
     warn_of_leaks,
 )
+from convo_cli.text.template import TEMPLATES
 from convo_cli.tokens.store import ASSISTANT_TARGET, NO_TARGET, Encoded, Example, TokenStore
 
 FILE = "train.jsonl"
@@ -36,7 +37,7 @@ def check(encoder, dialogues, store, train_on="assistant"):
     return [(problem.code, problem.line) for group in tally.groups() for problem in group.problems]
 
 
-@pytest.mark.parametrize("name", ["turns", "chatml", "convmodel", "cls-sep"])
+@pytest.mark.parametrize("name", TEMPLATES)
 @pytest.mark.parametrize("train_on", ["assistant", "all", "last"])
 def test_good_dialogues_pass_under_every_template(make_encoder, sample_dialogues, name, train_on):
     encoder = make_encoder(name)

@@ -12,6 +12,7 @@ from convo_cli.errors import CheckpointError, ModelError
 from convo_cli.text import readback
 from convo_cli.text.contract import load_encoder, save_encoder
 from convo_cli.text.readback import reloadable, require_equal
+from convo_cli.text.template import TEMPLATES
 from convo_cli.text.tokenizers.pretrained import load_pretrained_tokenizer
 from convo_cli.text.tokenizers.probes import PROBES
 from tests.foreign import byte_pairs, fast, llama_legacy, sentence_pieces
@@ -23,7 +24,7 @@ def test_there_are_two_hundred_different_probes_of_many_scripts():
     assert any(text != text.strip() for text in PROBES)
 
 
-@pytest.mark.parametrize("name", ["turns", "chatml", "convmodel", "cls-sep"])
+@pytest.mark.parametrize("name", TEMPLATES)
 def test_a_folder_gives_back_the_encoder_that_was_saved(make_encoder, tmp_path, name):
     encoder = make_encoder(name)
     save_encoder(encoder, tmp_path, spiece=None)

@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from convo_cli.config.keys import config_keys
 from convo_cli.config.schema import TemplateName
 from convo_cli.data.dialogue import Turn, as_messages
+from convo_cli.text import template as module
 from convo_cli.text.template import TEMPLATES, make_template
+from tests.strategies import BUILT, LOOK_ALIKES
 
 MARKUP = [
     "'", '"', "\\", "\\\\", "\n", "\r", "\r\n", "\t", "{", "}", "{{", "}}", "{%", "%}", "{#", "#}", "-%}", "{%- raw %}",
@@ -82,5 +85,17 @@ def test_a_tokenizer_that_drops_a_letter_has_no_beginning_token():
     assert make_template("turns", cast(Any, Dropping("<s>"))).render(DIALOGUE[:1])[0].text == "<|user|>"
 
 
-def test_every_template_is_one_that_the_config_names():
-    assert {*TEMPLATES, "auto", "native"} == set(get_args(TemplateName))
+def test_every_template_is_named_by_the_config_and_described():
+    assert {*TEMPLATES, "auto", "native"} == set(get_args(TemplateName)), "TEMPLATES and TemplateName differ"
+    described = config_keys()["dialogue.template"].doc
+    assert [name for name in TEMPLATES if name not in described] == [], "missing in the docstring of dialogue.template"
+    drawn = [name for name in TEMPLATES if f"\n    {name} " in str(module.__doc__)]
+    assert drawn == list(TEMPLATES), "missing in the docstring of text/template.py"
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_the_laws_put_the_special_tokens_of_every_template_into_texts(name):
+    """A text that spells a special token stays text."""
+    assert [token for token in BUILT[name].special_tokens if token not in LOOK_ALIKES] == [], (
+        "missing in LOOK_ALIKES of tests/strategies.py"
+    )

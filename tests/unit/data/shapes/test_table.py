@@ -1,4 +1,4 @@
-"""Laws that hold for every shape of the table; a new shape needs a line in `EXAMPLES` and in README.md."""
+"""Laws that hold for every shape of the table; a new shape begins with an entry of `EXAMPLES`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convo_cli.config.schema import DataConfig
+from convo_cli.data.checks.suspicions import HEADINGS
 from convo_cli.data.checks.validate import validate_files
 from convo_cli.data.dialogue import ROLES, Turn
 from convo_cli.data.problems import KINDS, Problem
 from convo_cli.data.repair.values import repair_value
+from convo_cli.data.shapes import table
 from convo_cli.data.shapes.known_keys import misspelt
 from convo_cli.data.shapes.table import SHAPES
 from convo_cli.data.shapes.turns import read_value, shape_of
@@ -46,7 +48,7 @@ each_shape = pytest.mark.parametrize("name", EXAMPLES)
 
 
 def test_every_shape_has_an_example() -> None:
-    assert EXAMPLES.keys() == SHAPES.keys()
+    assert EXAMPLES.keys() == SHAPES.keys(), "EXAMPLES and SHAPES in data/shapes/table.py name other shapes"
 
 
 @each_shape
@@ -140,5 +142,13 @@ def test_a_shape_reads_any_values_as_a_dialogue_or_as_problems_with_a_code_and_a
 @each_shape
 def test_every_shape_is_named_in_the_hint_for_an_unknown_one_and_in_the_readme(name: str) -> None:
     readme = (Path(__file__).parents[4] / "README.md").read_text(encoding="utf-8")
-    assert name in KINDS["unknown-shape"].hint
-    assert all(f'"{key}": ' in readme for key in SHAPES[name].keys)
+    assert name in KINDS["unknown-shape"].hint, "missing in the hint of unknown-shape in data/problems.py"
+    for key in SHAPES[name].keys:
+        assert f'"{key}": ' in readme, "missing in the block of shapes in README.md"
+        assert f'"{key}": ' in str(table.__doc__), "missing in the docstring of data/shapes/table.py"
+
+
+@each_shape
+def test_a_text_that_is_a_key_of_a_shape_is_a_label_row(name: str) -> None:
+    """As the header of a table is whose rows were written as dialogues."""
+    assert [key for key in SHAPES[name].keys if key not in HEADINGS] == [], "missing in data/checks/suspicions.py"
