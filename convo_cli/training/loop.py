@@ -57,15 +57,15 @@ class Job(Protocol):
         """Return the learning rate of a step."""
 
     def is_due(self, what: Literal["evaluation", "checkpoint"], step: int) -> bool:
-        """Return whether the weights must be evaluated, or saved, before this step."""
+        """Return whether the weights after ``step`` steps must be evaluated, or saved."""
         return False
 
     def evaluate(self, state: TrainState) -> EvaluationDone | None:
-        """Score the weights; None if a stop was requested before the end."""
+        """Score the weights; None if a stop was requested before the evaluation was complete."""
         return None
 
     def save(self, state: TrainState) -> None:
-        """Publish a checkpoint of the step unless it exists, and update which checkpoints are the best."""
+        """Publish a checkpoint of the step unless it exists; then record which checkpoints are the best."""
         return
 
     def is_stopped(self) -> bool:
@@ -113,7 +113,7 @@ def train_step(state: TrainState, job: Job) -> StepDone:
         group["lr"] = learning_rate
     batches = job.batches(step)
     while True:
-        torch.manual_seed(step_seed(job.seed, step))  # of dropout, the only random numbers of a step
+        torch.manual_seed(step_seed(job.seed, step))  # seeds dropout, the only randomness of a step
         loss, grad_norm = accumulate_gradients(state, job, batches)
         if not math.isfinite(loss):
             raise StepDivergedError(
@@ -128,8 +128,8 @@ def train_step(state: TrainState, job: Job) -> StepDone:
                 f"step {step + 1}: the gradient is {grad_norm} (loss {loss:.4g}); the weights are those of step {step}",
                 hint="lower training.learning_rate, or set training.precision to bf16 or fp32",
             )
-        # fp16 overflowed (its largest number is 65,504): halve the scale and repeat the step. Skipping it, as scalers
-        # usually do, would leave a run of N steps with fewer than N updates, and the schedule ahead of them.
+        # fp16 overflowed (its largest number is 65,504): `update` halves the scale, and the step is repeated. Skipping
+        # it, as is usual with scalers, would leave a run of N steps with fewer than N updates.
         state.scaler.update()
     state.scaler.step(state.optimizer)
     state.scaler.update()
@@ -175,5 +175,5 @@ def accumulate_gradients(state: TrainState, job: Job, batches: Sequence[Batch]) 
 
 
 def step_seed(seed: int, step: int) -> int:
-    """Return the seed of a step's dropout. Runs with neighbouring seeds share none before step 1,000,003."""
+    """Return the seed of a step's dropout. Runs with seeds 0 and 1 first share one at step 1,000,003."""
     return (seed * 1_000_003 + step) % 2**63

@@ -69,28 +69,28 @@ def train_and_record(
             reporters.append(stack.enter_context(closing(board)))
         reporters.append(emit)
 
-        def tell(event: Event) -> None:
+        def emit_to_all(event: Event) -> None:
             if isinstance(event, EvaluationDone):
                 evaluations[event.step] = replace(event, samples=())
             for reporter in reporters:
                 reporter(event)
 
-        job = RunJob(run, parts, stop, tell, evaluations)
+        job = RunJob(run, parts, stop, emit_to_all, evaluations)
         if config.logging.plots:
             with disk_errors(run.plots):
                 run.plots.mkdir(exist_ok=True)
             bends = schedule_corners(config.training, parts.max_steps)
             plot_schedule(run.plots / "learning_rate.png", job.learning_rate, parts.max_steps, bends)
         for notice in warm_up_notices(parts, step):
-            tell(notice)
-        tell(_started(run, parts, state))
+            emit_to_all(notice)
+        emit_to_all(_started(run, parts, state))
         try:
             reason = train(state, job)
         except StepDivergedError as error:
-            raise _explained(error, run, parts, state, evaluations, tell) from error
+            raise _explained(error, run, parts, state, evaluations, emit_to_all) from error
         if config.logging.plots:
             plot_losses(run.plots / "loss.png", run.metrics)
-        tell(RunFinished(state.progress.step, reason))
+        emit_to_all(RunFinished(state.progress.step, reason))
     if reason == STOPPED:
         remove_stop_file(run)
         message = f"stopped after step {state.progress.step} of {parts.max_steps}; the run is saved"

@@ -37,7 +37,7 @@ _MAX_SENT_BYTES = 2**20
 _PROGRESS_BYTES = 2**20
 
 
-def _tell_nobody(event: Event) -> None:
+def _ignore(event: Event) -> None:
     pass
 
 
@@ -47,7 +47,7 @@ def validate_files(
     *,
     train_on: TrainOn = "assistant",
     max_problems: int = MAX_PROBLEMS,
-    emit: Emit = _tell_nobody,
+    emit: Emit = _ignore,
 ) -> DataReport:
     """Check every line of every file, and the files against each other.
 
@@ -76,15 +76,15 @@ def _read(statistics: FileStatistics, readers: _Readers, emit: Emit) -> None:
     file = statistics.file
     check_source(file)  # again, because the files before it may take minutes
     num_bytes = 0 if file == STDIN else Path(file).stat().st_size
-    told = 0
+    last_emitted = 0
     for item in readers.read(file, num_bytes):
         if isinstance(item, Problem):
             statistics.note(item)
             continue
         block, found = item
         statistics.add_block(block, found)
-        if block.end - told >= _PROGRESS_BYTES:
-            told = block.end
+        if block.end - last_emitted >= _PROGRESS_BYTES:
+            last_emitted = block.end
             emit(Progress(f"reading {file}", block.end, num_bytes or None, "bytes"))
     statistics.finish()
 
