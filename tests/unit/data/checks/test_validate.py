@@ -42,6 +42,13 @@ def test_a_file_that_disappears_while_another_is_read_is_a_usage_error(tmp_path:
         check(tmp_path, GOOD * 70_000, GOOD, emit=lambda event: second.unlink(missing_ok=True))
 
 
+@pytest.mark.parametrize("max_problems", [0, 1, 5, 8, 100])
+def test_max_problems_limits_the_problems_listed_but_not_those_counted(tmp_path: Path, max_problems: int) -> None:
+    (group,) = check_one(tmp_path, [[1]] * 12, max_problems=max_problems).problem_groups
+    assert group.count == 12
+    assert [problem.line for problem in group.problems] == list(range(1, 13))[:max_problems]
+
+
 def as_lines(values: list[Any]) -> bytes:
     return b"".join(json.dumps(value, ensure_ascii=False).encode() + b"\n" for value in values)
 
