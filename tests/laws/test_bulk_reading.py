@@ -51,6 +51,7 @@ LONG_TEXTS = st.sampled_from(
         "안녕하세요 " * 5, '"quoted" and\nbroken, but long enough', "[]", " " * 40, "https://example.org/a/long/path/1.png",
     ]
 )  # fmt: skip
+LONG = "A note that nobody reads, long enough to be named."
 EXTRAS = st.dictionaries(
     st.sampled_from(
         [
@@ -231,6 +232,24 @@ def test_lines_that_are_easily_mistaken_for_each_other_are_told_apart(tmp_path: 
     for given_lines in (lines, lines[::-1]):
         path.write_text("".join(json.dumps(line) + "\n" for line in given_lines))
         assert_same(*reports([str(path)], 2**18))
+
+
+@pytest.mark.parametrize("text", ["NULL", "é", "plain"])
+def test_the_order_of_shapes_and_keys_is_that_of_their_first_lines(tmp_path: Path, text: str) -> None:
+    """Even if the first line of a shape is read after the others: suspicious lines are, and those beyond ASCII."""
+    path = tmp_path / "a"
+    first, second = {"turns": [text, "b"], "note": LONG}, {"messages": turns_of("c", "d"), "memo": LONG}
+    last = {"turns": ["e", "f"], "note": LONG}
+    path.write_text("".join(json.dumps(line) + "\n" for line in (first, second, second | {"id": 1}, last)))
+    report, *others = reports([str(path)], 2**18)
+    assert_same(report, *others)
+    (file,) = report.files
+    assert list(file.shapes) == ["turns", "messages"]
+    assert list(file.unread_keys)[:2] == ["note", "memo"]
+    unread = [
+        problem.line for group in file.problem_groups for problem in group.problems if "not read" in problem.message
+    ]
+    assert unread == [1, 2]
 
 
 @pytest.mark.parametrize("block_bytes", [500, 2**18])
