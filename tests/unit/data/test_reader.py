@@ -41,7 +41,7 @@ def codes_of(path: Path, content: bytes) -> list[str]:
 
 @given(
     st.lists(st.sampled_from([b"", b"  ", GOOD, '["é", "안녕"]'.encode()]), min_size=1, max_size=12),
-    st.sampled_from([b"\n", b"\r\n"]),
+    st.sampled_from([b"\n", b"\r\n", b"\r\r\n"]),
     st.sampled_from([b"", b"\xef\xbb\xbf"]),
     st.booleans(),
     st.sampled_from(sorted(PACKERS)),

@@ -49,6 +49,18 @@ def test_max_problems_limits_the_problems_listed_but_not_those_counted(tmp_path:
     assert [problem.line for problem in group.problems] == list(range(1, 13))[:max_problems]
 
 
+def test_a_byte_order_mark_is_stray_at_the_beginning_of_a_block_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("convo_cli.data.blocks.BUFFER_BYTES", len(GOOD))
+    file = check_one(tmp_path, GOOD * 3 + b"\xef\xbb\xbf" + GOOD)
+    assert codes(file) == {"stray-bom": 1, "duplicate": 2}
+
+
+def test_signs_are_no_letters(tmp_path: Path) -> None:
+    assert check_one(tmp_path, [["{ [ | ~ @ ` ^ 1 안녕", "네!"]]).scripts == {"Hangul": 1}
+
+
 def as_lines(values: list[Any]) -> bytes:
     return b"".join(json.dumps(value, ensure_ascii=False).encode() + b"\n" for value in values)
 
