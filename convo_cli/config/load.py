@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,15 @@ def load_config(
     """
     text = read_text(path, opener)
     source = parse_config(text, str(path))
-    if text.startswith(SEAL):
+    if _has_seal(text):
         _locate(source.value.get("data"), path.parent)
     return _resolve(source, overrides)
+
+
+def _has_seal(text: str) -> bool:
+    """Return whether the seal of a run's config is among the comments at the top, where users add their own."""
+    comments = takewhile(lambda line: line.startswith("#") or not line.strip(), text.splitlines())
+    return any(line.startswith(SEAL) for line in comments)
 
 
 def _locate(data: Any, folder: Path) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 _ALONE = {"ByteLevel", "Metaspace", "WordPiece", "BPEDecoder", "CTC"}
 _BEFORE_FUSE = {"Metaspace", "Replace", "ByteFallback"}
-_BYTE_PIECE = "<0x..>"  # SentencePiece's spelling of a byte
+_BYTE_PIECE = re.compile("<0x..>")  # SentencePiece's spelling of a byte
 _MAX_CONTEXT = 8
 """Ids before a group that are decoded with it. One with text is enough; more would slow down runs of invalid bytes."""
 _NEVER = 1 << 62
@@ -33,7 +33,7 @@ class StreamDecoder:
     def __init__(self, encoder: DialogueEncoder) -> None:
         self._encoder = encoder
         steps = _decoder_steps(encoder.tokenizer)
-        self._is_open = _open_tokens(steps)
+        self._word_ends = [str(step["suffix"]) for step in steps if step["type"] == "BPEDecoder"]
         self._context: list[int] = []
         """The last ids whose text was returned."""
         self._context_length = 0
@@ -48,7 +48,7 @@ class StreamDecoder:
         if name is None or self._encoder.is_special(token):
             return ""
         self._waiting.append(token)
-        if len(self._waiting) < self._enough or self._is_open.search(str(name)):
+        if len(self._waiting) < self._enough or self._is_open(str(name)):
             return ""
         text = self._text()
         if not text or text.endswith("\ufffd"):
@@ -62,6 +62,13 @@ class StreamDecoder:
                 break  # a decoder that strips the first space of a text now strips that of the context
         self._waiting, self._enough = [], 1
         return text
+
+    def _is_open(self, name: str) -> bool:
+        """Return whether the next token may still change the text of a token.
+
+        A run of bytes is text only if all of it is UTF-8, and a word end at the end of a reply is not a space.
+        """
+        return bool(_BYTE_PIECE.search(name)) or any(end in name[:-1] for end in self._word_ends)
 
     def finish(self) -> str:
         """Return the rest of the text after the last id."""
@@ -97,12 +104,3 @@ def _is_local(steps: Sequence[dict[str, Any]]) -> bool:
         and all(step["content"] == " " for step in steps if step["type"] == "Replace")
         and all(step["type"] == "Strip" and step["start"] < 2 and not step["stop"] for step in steps[num_before + 1 :])
     )
-
-
-def _open_tokens(steps: Sequence[dict[str, Any]]) -> re.Pattern[str]:
-    """Return a pattern for tokens whose text the next token may still change.
-
-    A run of bytes is text only if all of it is UTF-8, and a word end at the end of a reply is not a space.
-    """
-    ends = [re.escape(step["suffix"]) + "(?s:.)" for step in steps if step["type"] == "BPEDecoder"]
-    return re.compile("|".join([_BYTE_PIECE, *ends]))

@@ -209,7 +209,9 @@ def test_a_config_that_somebody_else_changed_is_refused_with_both_values(run, ig
         resume(run, ignore, "training.max_steps=5")
 
 
-def test_a_comment_in_the_config_changes_nothing(run, ignore):
+def test_a_comment_in_the_config_changes_nothing(run, ignore, monkeypatch, tmp_path):
+    """Neither the sealed values nor the folder that data paths are relative to."""
+    monkeypatch.chdir(tmp_path)
     run.config.write_text("# my best run\n" + run.config.read_text())
     assert resume(run, ignore, "training.max_steps=5").step == 5
 
