@@ -145,3 +145,7 @@ class RunFinished:
 
 Event = Notice | Progress | RunStarted | StepDone | EvaluationDone | CheckpointSaved | RunFinished
 Emit = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """Drop an event."""

@@ -31,11 +31,11 @@ def encode_files(
     encoder: DialogueEncoder,
     found: ProblemSink,
     *,
-    omissions: Sequence[Omissions] | None = None,
+    omissions: Sequence[Omissions],
     stage: str,
-    max_dialogues: int | None = None,
-    total: int | None = None,
-    earlier: Sequence[EarlierStore] = (),
+    max_dialogues: int | None,
+    total: int | None,
+    earlier: Sequence[EarlierStore],
 ) -> Iterator[TokenStore]:
     """Encode every dialogue of the files, or the first ``max_dialogues``, a chunk at a time.
 

@@ -11,6 +11,7 @@ from convo_cli.config.schema import PretrainedModel, RunConfig
 from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.data.problems import Problem
 from convo_cli.data.repair.dialogues import Judge
+from convo_cli.events import ignore
 from convo_cli.prepare.cache import Cache
 from convo_cli.prepare.encode import encode, to_store
 from convo_cli.prepare.inputs import Inputs
@@ -47,7 +48,8 @@ def judge_of(config: RunConfig, repair: Repair) -> Judge | None:
 
 def _judge(config: RunConfig, files: DataFiles, refused: dict[tuple[Turn, ...], Problem]) -> Judge:
     """Return a judge with the encoder of a run on these files; it also refuses everything in ``refused``."""
-    encoder = build_encoder(Inputs(config, files, Cache(None, _ignore), _ignore)).encoder
+    # The pre-flight of the fixed file emits these events again.
+    encoder = build_encoder(Inputs(config, files, Cache(None, ignore), ignore)).encoder
 
     def judge(turns: Sequence[Turn]) -> Problem | None:
         dialogue = Dialogue(tuple(turns))
@@ -61,7 +63,3 @@ def _judge(config: RunConfig, files: DataFiles, refused: dict[tuple[Turn, ...], 
         return refused[dialogue.turns]
 
     return judge
-
-
-def _ignore(event: object) -> None:
-    """Drop an event: the pre-flight of the fixed file emits it again."""

@@ -109,7 +109,9 @@ class DialogueEncoder:
 
     def text_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text as a speaker's words, without the template."""
-        return self._encode_texts(list(texts))
+        with no_panics(self.tokenizer):
+            # The library spreads a batch over all cores; the fast method skips offsets, which are not used here.
+            return [encoding.ids for encoding in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def reads_back(self, text: str) -> str:
         """Encode and decode a text; most tokenizers return it unchanged."""
@@ -164,7 +166,7 @@ class DialogueEncoder:
         """Return the ids of every piece of every dialogue; texts that are not known are encoded in one batch."""
         contexts = [self._contexts(pieces) for pieces in rendered]
         texts = [text for text in dict.fromkeys(chain.from_iterable(contexts)) if text not in known]
-        known.update(zip(texts, self._encode_texts(texts), strict=True))
+        known.update(zip(texts, self.text_ids(texts), strict=True))
         return [self._piece_ids(*pair, known) for pair in zip(rendered, contexts, strict=True)]
 
     def _contexts(self, pieces: Sequence[Piece]) -> list[str]:
@@ -199,11 +201,6 @@ class DialogueEncoder:
             results.append(ids[len(before) :] if before else ids)
             before = ids
         return results
-
-    def _encode_texts(self, texts: list[str]) -> list[list[int]]:
-        with no_panics(self.tokenizer):
-            # The library spreads a batch over all cores; the fast method skips offsets, which are not used here.
-            return [encoding.ids for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
 
     def _encode_text(self, text: str) -> list[int]:
         with no_panics(self.tokenizer):

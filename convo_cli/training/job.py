@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from torch import Tensor
 
-from convo_cli.config.schema import EvaluationConfig
 from convo_cli.evaluation.evaluator import Evaluator
 from convo_cli.events import Emit, EvaluationDone, Event, StepDone
 from convo_cli.model.cost import FlopCounter, peak_memory
@@ -53,7 +53,7 @@ class RunJob(Job):
     ) -> None:
         self.max_steps, self.seed = parts.max_steps, parts.config.seed
         self.max_grad_norm = parts.config.training.max_grad_norm
-        self.early_stopping = early_stopping_of(parts.config.evaluation)
+        self.early_stopping = EarlyStopping.of(parts.config.evaluation)
         self._run, self._parts, self._stop, self._emit, self._evaluations = run, parts, stop, emit, evaluations
         self._autocast = autocast_for(parts.device, parts.execution.precision)
         self._count_flops = FlopCounter(parts.model)
@@ -122,12 +122,8 @@ class RunJob(Job):
             return None
 
     def save(self, state: TrainState) -> None:
-        """Publish a checkpoint of the step unless it exists; then update the pointers and prune older checkpoints."""
-        run, config, step = self._run, self._parts.config, state.progress.step
-        if not is_saved(run, step):
-            save_checkpoint(run, state, self._parts.encoder, spiece=self._parts.spiece, emit=self.emit)
-        keep, metric = config.checkpoints.keep, config.evaluation.metric
-        point_and_prune(run, run.checkpoint(step), keep=keep, metric=metric, evaluations=self._evaluations)
+        keep = self._parts.config.checkpoints.keep
+        save_and_prune(self._run, self._parts, state, self._evaluations, self.emit, keep=keep)
 
     def is_stopped(self) -> bool:
         return self._stop.is_set or self._run.is_stop_requested
@@ -145,10 +141,20 @@ class RunJob(Job):
         self._emit(event)
 
 
-def early_stopping_of(config: EvaluationConfig) -> EarlyStopping:
-    """Return the early-stopping rule of a config."""
-    stopping = config.early_stopping
-    return EarlyStopping(config.metric, stopping.patience, stopping.min_delta, stopping.monitor == "metric")
+def save_and_prune(
+    run: RunDirectory,
+    parts: Parts,
+    state: TrainState,
+    evaluations: Mapping[int, EvaluationDone],
+    emit: Emit,
+    *,
+    keep: int = sys.maxsize,
+) -> None:
+    """Publish a checkpoint of the step unless it exists; update the pointers; keep the newest ``keep`` and the best."""
+    step, metric = state.progress.step, parts.config.evaluation.metric
+    if not is_saved(run, step):
+        save_checkpoint(run, state, parts.encoder, spiece=parts.spiece, emit=emit)
+    point_and_prune(run, run.checkpoint(step), keep=keep, metric=metric, evaluations=evaluations)
 
 
 def is_evaluation_due(parts: Parts, step: int) -> bool:

@@ -1,7 +1,4 @@
-"""The execution of a run (device, precision, CPU threads, batching): chosen at the start and kept by every resume.
-
-A resume that cannot keep it, or is asked to change it, reports the change.
-"""
+"""Execution of a run (device, precision, CPU threads, batching): chosen at the start, kept by a resume if it can."""
 
 from __future__ import annotations
 
@@ -10,15 +7,13 @@ from collections.abc import Mapping
 
 import torch
 
-from convo_cli import __version__
 from convo_cli.config.schema import RunConfig, TrainingConfig
 from convo_cli.errors import UsageError
 from convo_cli.events import Emit, Notice
 from convo_cli.model.batching import Batching
 from convo_cli.model.device import choose_device, choose_precision, device_name, make_deterministic
-from convo_cli.runs.provenance.changes import recorded
 from convo_cli.runs.provenance.execution import Execution, Machine, ResolvedPrecision
-from convo_cli.runs.provenance.run_info import RunInfo, installed_packages
+from convo_cli.runs.provenance.run_info import RunInfo
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _VARIABLES = (
@@ -56,17 +51,6 @@ def execution_of(machine: Machine, batching: Batching) -> Execution:
         has_plain_head=batching.has_plain_head,
         attention=batching.attention,
     )
-
-
-def resumed_info(
-    before: RunInfo, accepted: RunInfo, config: RunConfig, execution: Execution, *, step: int, emit: Emit
-) -> RunInfo:
-    """Return run.json of a run that continues from ``step``; report and record every change that may affect the bits.
-
-    ``accepted`` is ``before`` with the data and the base model that the run continues with.
-    """
-    now = {"config": config, "execution": execution, "packages": installed_packages(), "convo": __version__}
-    return recorded(before, accepted.model_copy(update=now), step=step, emit=emit)
 
 
 def _machine(config: RunConfig, device: torch.device, precision: ResolvedPrecision) -> Machine:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
@@ -13,21 +12,18 @@ from convo_cli.errors import DiskError, DivergedError, StoppedError, typeable
 from convo_cli.events import Emit, EvaluationDone, Event, Notice, RunFinished, RunStarted
 from convo_cli.model.cost import peak_flops
 from convo_cli.prepare.preflight import count_tokens
-from convo_cli.runs.checkpoints import is_saved
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.logs.event_log import MetricsLog
 from convo_cli.runs.logs.plots import plot_losses, plot_schedule
 from convo_cli.runs.logs.tensorboard import TensorBoardLog
-from convo_cli.runs.selection import point_and_prune
 from convo_cli.signals import StopRequest
 from convo_cli.storage.atomic import disk_errors
 from convo_cli.storage.folder import open_folder
 from convo_cli.training.build import Parts
-from convo_cli.training.job import RunJob
+from convo_cli.training.job import RunJob, save_and_prune
 from convo_cli.training.loop import STOPPED, StepDivergedError, train
 from convo_cli.training.optim import schedule_corners
 from convo_cli.training.resume.horizon import settings_to_continue, warm_up_notices
-from convo_cli.training.saving import save_checkpoint
 from convo_cli.training.state import TrainState
 
 _MAX_NAMED = 5
@@ -106,15 +102,6 @@ def remove_stop_file(run: RunDirectory) -> None:
         inside.delete(run.stop.name)
 
 
-def save_all(
-    run: RunDirectory, parts: Parts, state: TrainState, evaluations: Mapping[int, EvaluationDone], emit: Emit
-) -> None:
-    """Save a checkpoint of the state without deleting any other."""
-    save_checkpoint(run, state, parts.encoder, spiece=parts.spiece, emit=emit)
-    newest, metric = run.checkpoint(state.progress.step), parts.config.evaluation.metric
-    point_and_prune(run, newest, keep=sys.maxsize, metric=metric, evaluations=evaluations)
-
-
 def _explained(
     error: StepDivergedError,
     run: RunDirectory,
@@ -126,8 +113,7 @@ def _explained(
     """Save the state from before the step, and return the error with the dialogues of the step."""
     step, store, files = state.progress.step, parts.data.train, parts.config.data.train
     try:
-        if not is_saved(run, step):
-            save_all(run, parts, state, evaluations, emit)
+        save_and_prune(run, parts, state, evaluations, emit)
         saved = f"saved as {run.checkpoint(step).name}"
     except (DivergedError, DiskError) as refusal:
         saved = f"not saved ({refusal.message}); the last checkpoint is of step {run.checkpoint_steps()[-1]}"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from convo_cli.config.schema import PretrainedModel, RunConfig
 from convo_cli.errors import typeable
-from convo_cli.events import Emit, Notice
+from convo_cli.events import Emit, Notice, ignore
 from convo_cli.prepare.cache import Cache
 from convo_cli.prepare.inputs import Inputs
 from convo_cli.runs.begin import begun
@@ -42,7 +42,8 @@ from convo_cli.storage.snapshot import Snapshot
 from convo_cli.text.tokenizers.hub import local_folder
 from convo_cli.training.build import Parts, build_new
 from convo_cli.training.checkpoint_check import require_readable
-from convo_cli.training.recorded import RunResult, remove_stop_file, result_of, save_all, train_and_record
+from convo_cli.training.job import save_and_prune
+from convo_cli.training.recorded import RunResult, remove_stop_file, result_of, train_and_record
 from convo_cli.training.resume.horizon import HORIZON, settings_to_continue
 from convo_cli.training.resume.point import ResumePoint, load_resume_point
 from convo_cli.training.state import TrainState
@@ -83,7 +84,7 @@ def start_run(config: RunConfig, emit: Emit) -> RunResult:
 
         def fill(aside: RunDirectory) -> None:
             write_provenance(aside, info)
-            save_all(aside, parts, state, {}, lambda event: None)
+            save_and_prune(aside, parts, state, {}, ignore)
             require_readable(aside.checkpoint(0), parts)
 
         allowed = derived_mode(run_sources(config), run.path)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from convo_cli.config.schema import EvaluationConfig
 from convo_cli.events import EvaluationDone
 from convo_cli.runs.checkpoints import Progress
 
@@ -41,6 +42,12 @@ class EarlyStopping:
     patience: int | None = None
     min_delta: float = 0.0
     monitors_metric: bool = False
+
+    @classmethod
+    def of(cls, config: EvaluationConfig) -> EarlyStopping:
+        """Return the rule of a config."""
+        stopping = config.early_stopping
+        return cls(config.metric, stopping.patience, stopping.min_delta, stopping.monitor == "metric")
 
 
 def take_scores(state: TrainState, result: EvaluationDone, rule: EarlyStopping) -> EvaluationDone:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 
@@ -19,7 +19,8 @@ ROOMS = {path.name for path in PACKAGE.iterdir()}
 KEYS = set(config_keys())
 FOREIGN = {"torch.py", "runpy.py", "sitecustomize.py", "modeling_evil.py"}
 """Files of others, which the docs name as attacks."""
-MODULE = re.compile(r"((?:[a-z_]+/)*[a-z_]+)(?:\.py)?((?:\.\w+)*)")
+MODULE = re.compile(r"([a-z_]+/)+[a-z_]+(\.\w+)*")
+"""A module by its path in the package, or something in it: room/module.attribute."""
 
 
 def quoted(text: str) -> set[str]:
@@ -27,30 +28,24 @@ def quoted(text: str) -> set[str]:
 
 
 def missing(name: str) -> bool:
-    """Whether a quoted name looks like one of convo's own things and is none."""
+    """Return whether a quoted name looks like one of convo's own things and is none."""
     if "<" in name:  # a place for a name
         return False
     if name.endswith(".py"):
         return name not in FOREIGN and not any(f"/{file}".endswith(f"/{name}") for file in FILES)
     if name.split(".")[0] in KEYS and re.fullmatch(r"\w+(\.\w+)+", name):
         return name not in KEYS and not name.endswith((".json", ".jsonl", ".safetensors"))
-    return missing_module(name)
+    is_ours = MODULE.fullmatch(name) and name.split("/")[0] in ROOMS
+    return bool(is_ours) and not exists("convo_cli." + name.replace("/", "."))
 
 
-def missing_module(name: str) -> bool:
-    """Whether a name that begins with a room of convo (``room/module.attribute``) leads nowhere."""
-    match = MODULE.fullmatch(name)
-    if match is None or "/" not in name or name.split("/")[0] not in ROOMS:
+def exists(dotted: str) -> bool:
+    """Return whether a dotted name leads to a module or to something in one."""
+    try:
+        resolve_name(dotted)
+    except (ImportError, AttributeError):
         return False
-    path, attributes = PACKAGE / match[1], match[2].split(".")[1:]
-    if not path.is_dir() and not path.with_suffix(".py").is_file():
-        return True
-    found: object = importlib.import_module("convo_cli." + match[1].replace("/", "."))
-    for attribute in attributes:
-        if not hasattr(found, attribute):
-            return True
-        found = getattr(found, attribute)
-    return False
+    return True
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
@@ -60,18 +55,8 @@ def test_what_a_page_names_exists(page):
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_what_a_docstring_names_exists(path):
-    names = {name for name in quoted(path.read_text(encoding="utf-8")) if name.startswith("convo_cli.")}
-    dotted = {name.removeprefix("convo_cli.") for name in names if re.fullmatch(r"[\w.]+", name)}
-    assert [name for name in sorted(dotted) if not _is_there(name)] == []
-
-
-def _is_there(dotted: str) -> bool:
-    parts = dotted.split(".")
-    for length in range(len(parts), 0, -1):
-        path = PACKAGE.joinpath(*parts[:length])
-        if path.is_dir() or path.with_suffix(".py").is_file():
-            return not missing_module("/".join(parts[:length]) + "".join(f".{part}" for part in parts[length:]))
-    return False
+    names = {name for name in quoted(path.read_text(encoding="utf-8")) if re.fullmatch(r"convo_cli\.[\w.]+", name)}
+    assert [name for name in sorted(names) if not exists(name)] == []
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from convo_cli.data.checks.statistics import BlockStatistics, FileStatistics
 from convo_cli.data.decompress import STDIN
 from convo_cli.data.problems import Problem
 from convo_cli.data.reader import check_source, iter_blocks
-from convo_cli.events import Emit, Event, Progress
+from convo_cli.events import Emit, Progress, ignore
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -37,17 +37,13 @@ _MAX_SENT_BYTES = 2**20
 _PROGRESS_BYTES = 2**20
 
 
-def _ignore(event: Event) -> None:
-    pass
-
-
 def validate_files(
     paths: Sequence[str],
     data_config: DataConfig,
     *,
     train_on: TrainOn = "assistant",
     max_problems: int = MAX_PROBLEMS,
-    emit: Emit = _ignore,
+    emit: Emit = ignore,
 ) -> DataReport:
     """Check every line of every file, and the files against each other.
 

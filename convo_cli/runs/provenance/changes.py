@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,13 +10,10 @@ from convo_cli.config.schema import RunConfig
 from convo_cli.events import Emit, Notice
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.provenance.execution import Change, Execution
-from convo_cli.runs.provenance.run_info import NUMERIC, DataFiles, RunInfo, read_base_model
+from convo_cli.runs.provenance.run_info import NUMERIC, DataFiles, RunInfo, read_base_model, sealed_config
 from convo_cli.storage.files import read_file
 
 _CHECKED_BY_CONTENT = ("data.train", "data.validation")
-_SEAL = re.compile(
-    rb"# SHA-256 of what follows: ([0-9a-f]{64})\n# To change it: convo resume RUN_DIR --set KEY=VALUE\n"
-)
 _NO_CHANGE = ("name", "output_dir", *_CHECKED_BY_CONTENT)
 """Keys that do not affect the bits: the place of the run and of its data (the content is compared)."""
 _ASKED_BY = {"device": "training.device", "precision": "training.precision", "batching": "training.packing"}
@@ -76,8 +71,8 @@ def changes_of_config(run: RunDirectory, info: RunInfo, config: RunConfig) -> li
     Data paths are not among them, because data is identified by its content.
     """
     text = read_file(run.config)
-    seal = _SEAL.match(text)
-    if seal and hashlib.sha256(text[seal.end() :]).hexdigest().encode() == seal.group(1):
+    *_, below_seal = text.split(b"\n", 2)
+    if text == sealed_config(below_seal):
         return []
     before, now = dict(leaves(info.config.model_dump(mode="json"))), dict(leaves(config.model_dump(mode="json")))
     return [

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
@@ -179,20 +179,23 @@ def make_run_info(
 
 def write_provenance(run: RunDirectory, info: RunInfo) -> None:
     """Write config.yaml, sealed, and then run.json."""
-    text = dump_config(info.config).encode()
-    seal = f"{SEAL}{hashlib.sha256(text).hexdigest()}\n"
-    seal += "# To change it: convo resume RUN_DIR --set KEY=VALUE\n"
-    write_file(run.config, seal.encode() + text)
+    write_file(run.config, sealed_config(dump_config(info.config).encode()))
     write_file(run.info, escape_unseen(info.sealed().model_dump_json(indent=2)) + "\n")
 
 
-def read_config(run: RunDirectory, overrides: Sequence[str] = ()) -> RunConfig:
+def sealed_config(text: bytes) -> bytes:
+    """Return config.yaml of a run: the text of the config, below two lines with its SHA-256."""
+    seal = f"{SEAL}{hashlib.sha256(text).hexdigest()}\n# To change it: convo resume RUN_DIR --set KEY=VALUE\n"
+    return seal.encode() + text
+
+
+def read_config(run: RunDirectory) -> RunConfig:
     """Read config.yaml; CheckpointError if it is not a regular file, ConfigError if it is not a valid config."""
     try:
         require_regular(run.config)
     except UnsafeFileError as error:
         raise CheckpointError(f"{run.config}: {error.strerror}", hint=error.hint) from error
-    return load_config(run.config, overrides, opener=only_regular)
+    return load_config(run.config, opener=only_regular)
 
 
 def read_run_info(run: RunDirectory) -> RunInfo:

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 MAX_ADDED_TOKENS = 2**16
 
 
-def load_pretrained_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+def load_pretrained_tokenizer(source: str) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a Hugging Face folder or hub id; ModelError if it cannot be read or has no fast form."""
-    return load_tokenizer(local_folder(source, revision), source)
+    return load_tokenizer(local_folder(source), source)
 
 
 def load_tokenizer(folder: Path, source: str) -> PreTrainedTokenizerBase:

@@ -1,9 +1,10 @@
-"""Differences between a run and its resume: those that are refused, and those that --allow-changed accepts."""
+"""Differences between a run and its resume: refused, accepted with --allow-changed, and recorded in run.json."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from convo_cli import __version__
 from convo_cli.config.schema import RunConfig
 from convo_cli.errors import ChangedError
 from convo_cli.events import Emit, Notice
@@ -14,11 +15,14 @@ from convo_cli.runs.provenance.changes import (
     changes_of_config,
     changes_of_data,
     leaves,
+    recorded,
 )
+from convo_cli.runs.provenance.execution import Execution
 from convo_cli.runs.provenance.movable import movable_files
 from convo_cli.runs.provenance.run_info import (
     DataFiles,
     RunInfo,
+    installed_packages,
     read_base_model,
     read_config,
 )
@@ -65,6 +69,17 @@ def accept_changes(run: RunDirectory, info: RunInfo, files: DataFiles, emit: Emi
             "base_model": base,
         }
     )
+
+
+def resumed_info(
+    before: RunInfo, accepted: RunInfo, config: RunConfig, execution: Execution, *, step: int, emit: Emit
+) -> RunInfo:
+    """Return run.json of a run that continues from ``step``; report and record every change that may affect the bits.
+
+    ``accepted`` is ``before`` with the data and the base model that the run continues with.
+    """
+    now = {"config": config, "execution": execution, "packages": installed_packages(), "convo": __version__}
+    return recorded(before, accepted.model_copy(update=now), step=step, emit=emit)
 
 
 def require_same_config(before: RunConfig, now: RunConfig) -> None:

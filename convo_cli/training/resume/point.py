@@ -15,11 +15,10 @@ from convo_cli.runs.provenance.run_info import RunInfo, read_run_info
 from convo_cli.runs.selection import Found, Which, find_checkpoint
 from convo_cli.storage.atomic import remove_leftovers, set_aside
 from convo_cli.training.build import Parts, build_from
-from convo_cli.training.job import early_stopping_of, is_evaluation_due
-from convo_cli.training.machine import resumed_info
-from convo_cli.training.resume.accept import accept_changes, require_same_config
+from convo_cli.training.job import is_evaluation_due
+from convo_cli.training.resume.accept import accept_changes, require_same_config, resumed_info
 from convo_cli.training.resume.horizon import resume_schedule, settings_to_continue
-from convo_cli.training.state import TrainState, reason_it_is_over, take_scores
+from convo_cli.training.state import EarlyStopping, TrainState, reason_it_is_over, take_scores
 
 _MAX_NAMED = 5
 """Maximum number of damaged lines that a message lists."""
@@ -74,7 +73,7 @@ def load_resume_point(
 
     evaluations = _evaluations_until(run, found, emit)
     parts, notices = resume_schedule(info, parts, found.step, is_set=is_horizon_set)
-    rule = early_stopping_of(parts.config.evaluation)
+    rule = EarlyStopping.of(parts.config.evaluation)
     if found.step in evaluations:
         take_scores(state, evaluations[found.step], rule)
     is_evaluation_left = not state.is_evaluated and is_evaluation_due(parts, found.step)

@@ -15,7 +15,7 @@ from typing import Literal
 
 from convo_cli.config.schema import RunConfig
 from convo_cli.errors import ConvoError, typeable
-from convo_cli.events import Emit, Event, Notice, Progress, StepDone
+from convo_cli.events import Emit, Event, Notice, Progress, StepDone, ignore
 from convo_cli.model.loss import Batch
 from convo_cli.prepare.cache import Cache
 from convo_cli.prepare.inputs import Inputs
@@ -32,8 +32,7 @@ from convo_cli.storage.snapshot import Snapshot
 from convo_cli.training.build import Parts, build_from
 from convo_cli.training.job import RunJob
 from convo_cli.training.loop import train
-from convo_cli.training.machine import resumed_info
-from convo_cli.training.resume.accept import accept_changes, require_same_config
+from convo_cli.training.resume.accept import accept_changes, require_same_config, resumed_info
 from convo_cli.training.resume.compare import Check, Trace, compare, saved_trace
 from convo_cli.training.saving import save_checkpoint
 from convo_cli.training.state import TrainState
@@ -180,7 +179,7 @@ class _Proof:
 
     def _build(self, checkpoint: Path) -> tuple[Parts, TrainState]:
         """Build the parts and the state of a checkpoint, and record changes in ``info``."""
-        inputs, self.inputs = self.inputs, replace(self.inputs, emit=_mute)
+        inputs, self.inputs = self.inputs, replace(self.inputs, emit=ignore)
         step = read_state(self.newest.path).progress.step
         parts, state = build_from(checkpoint, self.info, inputs)
         state.is_evaluated = True  # the evaluation of these weights is not part of the steps that are compared
@@ -189,7 +188,7 @@ class _Proof:
         return parts, state
 
     def _save(self, parts: Parts, state: TrainState) -> None:
-        save_checkpoint(self.aside, state, parts.encoder, spiece=parts.spiece, emit=_mute)
+        save_checkpoint(self.aside, state, parts.encoder, spiece=parts.spiece, emit=ignore)
 
     def _advance(self, parts: Parts, state: TrainState, until: int, listen: Emit, trace: Trace | None = None) -> None:
         """Run the training loop up to a step without saving; ``trace`` records the batches."""
@@ -228,7 +227,3 @@ def _counted(emit: Emit, stage: str, first: int, num_steps: int) -> Emit:
             emit(event)
 
     return count
-
-
-def _mute(event: Event) -> None:
-    pass

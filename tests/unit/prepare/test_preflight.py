@@ -1,4 +1,4 @@
-"""What would be learnt wrongly or not at all is found before step 1, all of it, and named by its line."""
+"""All dialogues with wrong or missing targets are found before step 1 and named by their line."""
 
 from __future__ import annotations
 

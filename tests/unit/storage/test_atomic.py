@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import re
-import resource
 import shutil
 import stat
 import subprocess
@@ -30,6 +29,7 @@ from convo_cli.storage.atomic import (
     writing,
 )
 from convo_cli.storage.sealed import MANIFEST_FILE, has_all_files, read_manifest, verify_directory, verify_file
+from tests.full_disk import file_size_limit
 from tests.special_files import SPECIAL_FILES
 
 
@@ -50,17 +50,6 @@ def published(tmp_path: Path) -> Path:
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
-
-
-@contextmanager
-def files_of_at_most(num_bytes: int) -> Iterator[None]:
-    """A disk that is full: the kernel refuses to let any file grow beyond this."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @contextmanager
@@ -86,7 +75,7 @@ def test_a_file_is_written_and_replaced(tmp_path):
 def test_a_file_that_does_not_fit_on_the_disk_leaves_the_old_one(tmp_path):
     path = tmp_path / "last.json"
     write_file(path, "old")
-    with files_of_at_most(1000), pytest.raises(DiskError, match=r"last\.json: File too large"):
+    with file_size_limit(1000), pytest.raises(DiskError, match=r"last\.json: File too large"):
         write_file(path, "x" * 5000)
     assert path.read_text() == "old"
     assert names(tmp_path) == ["last.json"]
@@ -205,7 +194,7 @@ def test_a_fill_that_fails_leaves_nothing_of_the_new_and_all_of_the_old(publishe
 
 
 def test_a_full_disk_is_named_and_leaves_the_old(published):
-    with files_of_at_most(1000), pytest.raises(DiskError, match=r"step-1: File too large") as caught:
+    with file_size_limit(1000), pytest.raises(DiskError, match=r"step-1: File too large") as caught:
         publish_directory(published, fill_with(weights="x" * 5000))
     assert caught.value.exit_code == 7
     assert "what was saved before is intact" in str(caught.value.hint)

@@ -35,7 +35,7 @@ def llama():
 
 
 def groups_by_name(model):
-    """Whether each parameter is decayed, by its name."""
+    """The names of the parameters that are decayed, and of those that are not."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     decayed, kept = make_optimizer(model, CONFIG).param_groups
     assert (decayed["weight_decay"], kept["weight_decay"]) == (0.25, 0.0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import shutil
 
 import pytest
@@ -17,6 +16,7 @@ from convo_cli.runs.directory import RunDirectory
 from convo_cli.storage.sealed import verify_directory
 from convo_cli.training.loop import train_step
 from convo_cli.training.saving import OPTIMIZER_FILE, load_checkpoint_model, restore_state, save_checkpoint
+from tests.full_disk import file_size_limit
 
 FILES = {
     "MANIFEST.json", "chat_template.jinja", "config.json", "dialogue.json", "generation_config.json",
@@ -202,13 +202,8 @@ def test_a_full_disk_is_named_whichever_library_writes_and_the_last_checkpoint_s
     state = make_state()
     path = save(state)
     state.progress.step = 1
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-    try:
-        with pytest.raises(DiskError, match="step-00000001: File too large"):
-            save(state)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with file_size_limit(limit), pytest.raises(DiskError, match="step-00000001: File too large"):
+        save(state)
     verify_directory(path)
     assert [entry.name for entry in run.checkpoints.iterdir()] == [path.name]
 

@@ -15,7 +15,7 @@ from convo_cli.cli.views.progress.event_lines import show_notice
 from convo_cli.cli.views.progress.live import LiveProgress
 from convo_cli.cli.views.progress.meter import Clock
 from convo_cli.cli.views.progress.plain import PlainProgress
-from convo_cli.events import Emit, Event, Notice
+from convo_cli.events import Emit, Event, Notice, ignore
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,7 +47,7 @@ def make_file_progress(paths: Sequence[str], *, is_quiet: bool) -> Iterator[Emit
     console = stderr_console()
     num_bytes = sum(Path(path).stat().st_size for path in paths if Path(path).is_file())
     if is_quiet or num_bytes < _LARGE_BYTES or not console.is_terminal:
-        yield _ignore
+        yield ignore
     else:
         with make_progress(console, is_quiet=False) as emit:
             yield emit
@@ -70,7 +70,3 @@ def _is_redrawable(console: Console) -> bool:
 def _show_warning(console: Console, event: Event) -> None:
     if isinstance(event, Notice) and event.is_warning:
         show_notice(console, event)
-
-
-def _ignore(event: Event) -> None:
-    pass

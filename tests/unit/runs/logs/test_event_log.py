@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-import resource
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -34,6 +32,7 @@ from convo_cli.events import (
 )
 from convo_cli.runs.logs.event_log import MetricsLog, copy_log, read_metrics, truncate_after
 from convo_cli.unseen import has_unseen
+from tests.full_disk import file_size_limit
 
 STARTED = RunStarted(
     run_dir=Path("/somewhere/runs/convo"),
@@ -100,17 +99,6 @@ def strict_records(path: Path) -> list[dict[str, Any]]:
     for record in records:
         assert datetime.fromisoformat(record.pop("time")).utcoffset() == timedelta(0)
     return records
-
-
-@contextmanager
-def file_size_limit(size: int) -> Iterator[None]:
-    """Make every write beyond ``size`` bytes of a file fail, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_every_kept_event_is_one_record_with_stable_names(tmp_path: Path) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import resource
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 from convo_cli.errors import DiskError
 from convo_cli.runs.logs import plots
 from convo_cli.runs.logs.plots import _smoothed, plot_losses, plot_schedule
+from tests.full_disk import file_size_limit
 
 BLUE, ORANGE = (0x1F, 0x5F, 0xA8), (0xD9, 0x5F, 0x02)
 
@@ -51,17 +50,6 @@ def where(path: Path, color: tuple[int, int, int]) -> NDArray[np.intp]:
 
     pixels = (imread(path)[45:, :, :3] * 255).round().astype(int)
     return np.argwhere((np.abs(pixels - np.array(color)) < 12).all(axis=2))
-
-
-@contextmanager
-def file_size_limit(limit: int) -> Iterator[None]:
-    """Make every write beyond ``limit`` bytes of a file fail, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("num_steps", [0, 1, 2, 9, 10, 300])

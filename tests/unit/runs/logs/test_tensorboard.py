@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-import resource
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ import pytest
 from convo_cli.errors import DiskError
 from convo_cli.events import CheckpointSaved, EvaluationDone, Notice, RunFinished, SampleReply, StepDone
 from convo_cli.runs.logs.tensorboard import TensorBoardLog
+from tests.full_disk import file_size_limit
 
 
 def step(number: int, *, loss: float = 2.5, seconds: float = 0.5) -> StepDone:
@@ -53,17 +51,6 @@ def texts(folder: Path) -> dict[tuple[str, int], str]:
         for value in record.summary.value
         if value.metadata.plugin_data.plugin_name == "text"
     }
-
-
-@contextmanager
-def file_size_limit(size: int) -> Iterator[None]:
-    """Make every write beyond ``size`` bytes of a file fail, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_training_numbers_are_scalars_by_step(tmp_path: Path) -> None:
