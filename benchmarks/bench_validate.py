@@ -1,12 +1,12 @@
-"""What `convo validate-data` costs beside readers that check less, on the same files in the same run.
+"""Benchmark of `convo validate-data` against readers that check less, on the same files in the same run.
 
     python benchmarks/bench_validate.py [--megabytes 100] [--rounds 5] [--file data.jsonl] [--datasets-python PYTHON]
 
 The readers take turns (A B C A B C …), each in a process of its own, and the median of the rounds is shown with the
-smallest and largest, because the machine may be busy. The CPU seconds of convo on all cores are those of its workers
-too. Starting Python and importing is measured by the same reader on an empty list of files, and taken off. The
-dialogues are made up, with a fixed seed: about 600 bytes each, of English texts or of Korean ones; or they are those
-of a file.
+smallest and largest, because the machine may be busy. The CPU seconds of convo on all cores include those of its
+workers. The start of Python and its imports are measured by the same reader on an empty list of files, and subtracted.
+The dialogues are made up, with a fixed seed: about 600 bytes each, of English or Korean texts; or they come from a
+file.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def made_up(folder: Path, num_bytes: int) -> Iterator[str]:
 
 
 def vocabulary(language: str) -> list[str]:
-    """Words of the lengths that they have in the language, short ones oftener."""
+    """Return made-up words as long as those of the language."""
     first, number, longest = ("a", 26, 9) if language == "english" else ("가", 11172, 4)
     return [
         "".join(chr(ord(first) + random.randrange(number)) for _ in range(random.randint(1, longest)))
@@ -90,7 +90,7 @@ def vocabulary(language: str) -> list[str]:
 
 
 def sentence(words: list[str]) -> str:
-    """Text with a comma, an apostrophe or a quotation here and there."""
+    """Return a text with a comma, and sometimes an apostrophe or a quotation."""
     said = random.choices(words, k=random.randint(3, 24))
     if random.random() < 0.02:
         said[-1] = f'"{said[-1]}"'
@@ -135,13 +135,13 @@ def compare(file: str, rounds: int, datasets_python: str | None) -> None:
 
 
 def is_read(python: str, file: str) -> bool:
-    """Whether `datasets` takes the shape at all; its JSON reader wants an object on each line."""
+    """Return whether `datasets` can read the file; its JSON reader needs an object on each line."""
     command = [python, __file__, "--reader", DATASETS, file]
     return subprocess.run(command, check=False, capture_output=True, cwd=ROOT).returncode == 0
 
 
 def measure(python: str, reader: str, paths: list[str]) -> tuple[float, float]:
-    """CPU and wall seconds of one process."""
+    """Return the CPU and wall seconds of one process."""
     before, began = os.times(), time.perf_counter()
     subprocess.run([python, __file__, "--reader", reader, *paths], check=True, capture_output=True, cwd=ROOT)
     after, ended = os.times(), time.perf_counter()
@@ -150,7 +150,7 @@ def measure(python: str, reader: str, paths: list[str]) -> tuple[float, float]:
 
 
 def read_with_convo(paths: list[str], num_cpus: int | None = None) -> None:
-    """Validate the files; all CPUs where no number is given."""
+    """Validate the files, by default on all CPUs."""
     sys.path.insert(0, str(ROOT))
     from convo_cli.config.schema import DataConfig
     from convo_cli.data.checks import workers
@@ -163,7 +163,7 @@ def read_with_convo(paths: list[str], num_cpus: int | None = None) -> None:
 
 
 def read_with_pydantic(paths: list[str]) -> None:
-    """One strict model for the shape of the file's first line; texts may not be empty."""
+    """Read with a strict model for the shape of the file's first line; texts may not be empty."""
     import jsonlines
     from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 

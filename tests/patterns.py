@@ -38,7 +38,7 @@ LIMIT = 0.5  # CPU seconds for one text
 
 
 class Use(NamedTuple):
-    """A pattern, where it stands, and how it is used."""
+    """A pattern, its place in the source, and the methods that use it."""
 
     where: str
     pattern: re.Pattern[Any]
@@ -46,7 +46,7 @@ class Use(NamedTuple):
 
 
 def uses() -> tuple[list[Use], set[tuple[str, str]]]:
-    """All patterns of the source, and those that only a call can make: the file and the expression of each."""
+    """Return all patterns of the source, and the file and expression of each that is built inside a call."""
     found: dict[tuple[str, str], Use] = {}
     unknown = set()
     sources = {file: file.read_text(encoding="utf-8") for file in sorted(SOURCE.rglob("*.py"))}

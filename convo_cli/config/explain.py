@@ -110,9 +110,8 @@ def _disagreement(message: str, section: KeyPath, source: Source) -> Problem:
         return Problem(source.place_of_key(section), section, message)
     first, *others = written
     place = source.keys[first]
-    message = (
-        message.removeprefix(dotted(first)).removeprefix(str(first[-1])).lstrip(": ")
-    )  # The line names it already.
+    # The line already begins with the name of the first key.
+    message = message.removeprefix(dotted(first)).removeprefix(str(first[-1])).lstrip(": ")
     if others:
         message += f" (see {', '.join(f'{dotted(path)}, {source.keys[path]}' for path in others)})"
         if place.is_option and not source.keys[others[0]].is_option and "exactly one of" in message:

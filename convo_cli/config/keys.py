@@ -61,13 +61,13 @@ _KINDS = {
 
 @cache
 def config_keys() -> Mapping[str, Key]:
-    """Every section and key by its dotted name, in the order of the schema."""
+    """Return every section and key by its dotted name, in the order of the schema."""
     schema = RunConfig.model_json_schema()
     return {key.path: key for key in _walk(schema, "", schema["$defs"])}
 
 
 def keys_in(section: str) -> tuple[Key, ...]:
-    """The keys and sections directly inside a section; the top of the file is the empty name."""
+    """Return the keys and sections directly inside a section; the empty name is the top of the file."""
     return tuple(key for key in config_keys().values() if key.section == section)
 
 

@@ -56,25 +56,23 @@ def _located(path: str, folder: Path) -> str:
 
     So a run that was moved without its data can find it. The hash shows whether it is the original data.
     """
+    if Path(path).is_absolute():
+        return path
     home = folder.resolve()
     below = Path(*(part for part in Path(path).parts if part != ".."))
     places = [Path(os.path.normpath(home / path)), *(above / below for above in (Path.cwd(), *home.parents))]
-    return (
-        path
-        if Path(path).is_absolute()
-        else str(next((place for place in places if os.access(place, os.F_OK)), places[0]))
-    )
+    return str(next((place for place in places if os.access(place, os.F_OK)), places[0]))
 
 
 def apply_overrides(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
-    """The configuration with some keys changed, checked as a whole again."""
+    """Return the config with some keys changed, checked again as a whole."""
     place = Place("the run's config")
     keys: dict[KeyPath, Place] = {tuple(name.split(".")): place for name in config_keys()}
     return _resolve(Source(config.model_dump(mode="json"), keys=keys, values={(): place}), overrides)
 
 
 def keys_set_by(overrides: Sequence[str]) -> frozenset[str]:
-    """The dotted keys that such overrides name."""
+    """Return the dotted keys that the overrides name."""
     return frozenset(text.partition("=")[0].strip() for text in overrides)
 
 

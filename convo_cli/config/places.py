@@ -74,7 +74,7 @@ class Source:
 
 
 def dotted(path: Iterable[str | int]) -> str:
-    """The name of a key as people write it."""
+    """Return the name of a key as people write it."""
     return ".".join(map(str, path))
 
 

@@ -1,6 +1,6 @@
 """Renderings of the schema for people and editors: a commented config.yaml, the JSON Schema, and docs/config.md.
 
-`python -m convo_cli.config.reference` prints docs/config.md.
+`python -m convo_cli.config.reference docs/config.md` writes that page.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _Representer.add_representer(
 
 
 def commented_yaml(preset: Preset) -> str:
-    """Every key with the preset's value and its documentation; `load_config` reads it as `preset.config()`."""
+    """Return every key with the preset's value and its documentation; `load_config` reads it as `preset.config()`."""
     yaml = YAML()
     yaml.Representer = _Representer
     yaml.width = MAX_BYTES
@@ -63,7 +63,7 @@ def commented_yaml(preset: Preset) -> str:
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema of a config file, for editors and other programs."""
+    """Return the JSON Schema of a config file, for editors and other programs."""
     schema = RunConfig.model_json_schema()
     for section in (schema, *schema["$defs"].values()):
         for prop in section["properties"].values():
@@ -73,7 +73,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def config_reference() -> str:
-    """docs/config.md: every key with its type, range, default and meaning."""
+    """Return docs/config.md: every key with its type, range, default and meaning."""
     parts = [_REFERENCE_INTRODUCTION]
     for section in ("", *(key.path for key in config_keys().values() if key.is_section)):
         title = f"## `{section}`\n\n{config_keys()[section].doc}" if section else "## Top level"
@@ -139,5 +139,5 @@ def _reference_row(key: Key) -> str:
     return "| " + " | ".join(re.sub(r"([<|])", r"\\\1", cell) for cell in cells) + " |"
 
 
-if __name__ == "__main__":  # python -m convo_cli.config.reference docs/config.md
+if __name__ == "__main__":
     Path(sys.argv[1]).write_text(config_reference(), encoding="utf-8", newline="\n")

@@ -25,14 +25,13 @@ MetricName = Literal["bleu-2", "bleu-4", "nist-2", "nist-4"]
 
 
 def _one_or_many(value: Any) -> Any:
-    """Let a single path stand for a list of one."""
+    """Let a single text stand for a list of one."""
     if isinstance(value, str):
         return (value,)
     return tuple(value) if isinstance(value, list) else value
 
 
-Paths = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
-Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
 
 
 class Section(BaseModel):
@@ -74,18 +73,18 @@ class BatchSize:
 
 
 class SpeakersConfig(Section):
-    user: Names = ("user", "human", "customer", "prompter")
+    user: Texts = ("user", "human", "customer", "prompter")
     """Names in the data that mean the person (compared without case)."""
-    assistant: Names = ("assistant", "gpt", "bot", "model", "chatbot")
+    assistant: Texts = ("assistant", "gpt", "bot", "model", "chatbot")
     """Names in the data that mean the model."""
-    system: Names = ("system",)
+    system: Texts = ("system",)
     """Names in the data that mean instructions to the model."""
 
 
 class DataConfig(Section):
-    train: Paths = Field(min_length=1)
+    train: Texts = Field(min_length=1)
     """JSONL file or list of files to train on (.jsonl, .jsonl.gz, .jsonl.zst), one dialogue a line."""
-    validation: Paths = ()
+    validation: Texts = ()
     """JSONL file or list of files to evaluate on; empty: no evaluation, and the best checkpoint is the last."""
     first_speaker: Literal["user", "assistant"] = "user"
     """Who speaks first in a dialogue that is a plain list of utterances."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convo_cli.data.decompress import BUFFER_BYTES
-from convo_cli.data.problems import Problem, ProblemSink
+from convo_cli.data.problems import Problem, ProblemSink, at_line
 
 _BOM = b"\xef\xbb\xbf"
 _LINE_END = re.compile(rb"(?<!\r)\r+\n")
@@ -130,10 +130,6 @@ def _block(lines: list[tuple[int, bytes]], end: int) -> Iterator[Block]:
     if lines:
         numbers, texts = zip(*lines, strict=True)
         yield Block(b"\n".join(texts) + b"\n", np.array(numbers, np.int64), end)
-
-
-def at_line(problem: Problem, source: str, line: int) -> Problem:
-    return Problem(problem.code, problem.message, problem.path, column=1, line=line, file=source)
 
 
 def _size(num_bytes: int) -> str:

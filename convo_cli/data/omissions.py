@@ -29,7 +29,7 @@ class Omissions(msgspec.Struct):
 
     def add(self, reading: LineReading) -> None:
         """Count the reasoning and the unread texts of a line."""
-        self.num_reasoning += len([None for _, turn in reading.turns if turn.has_reasoning])
+        self.num_reasoning += sum(turn.has_reasoning for _, turn in reading.turns)
         if reading.unread:
             texts = [turn.text for _, turn in reading.turns]
             for key, *numbers in measured(reading.unread, texts):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from convo_cli.errors import DataError, typeable
@@ -185,6 +185,16 @@ def refuse(problem: Problem) -> None:
     """Raise at an error and ignore a warning: the sink of training."""
     if problem.severity == "error":
         raise ProblemError(problem)
+
+
+def at_line(problem: Problem, file: str, line: int) -> Problem:
+    """Return the problem of a whole line with its place."""
+    return replace(problem, column=1, line=line, file=file)
+
+
+def no_target(train_on: str) -> Problem:
+    """Return the problem of a dialogue without a target."""
+    return Problem("no-target", f"no turn of the dialogue is trained on (train_on: {train_on})")
 
 
 def kind_of(value: Any) -> str:

@@ -13,11 +13,11 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 from convo_cli.config.schema import DataConfig
-from convo_cli.data.blocks import Block, LineCutter, at_line
+from convo_cli.data.blocks import Block, LineCutter
 from convo_cli.data.decompress import BUFFER_BYTES, DAMAGED, STDIN, OpenRaw, open_unpacked
 from convo_cli.data.dialogue import Dialogue, is_excluded
 from convo_cli.data.omissions import Omissions
-from convo_cli.data.problems import Problem, ProblemSink, refuse
+from convo_cli.data.problems import Problem, ProblemSink, at_line, refuse
 from convo_cli.data.recognise import recognise_compression, recognise_content
 from convo_cli.data.shapes.turns import LineReading, read_value
 from convo_cli.data.strict_json.decoder import decode

@@ -43,11 +43,11 @@ def read_unchanged(
 
     dialogues = read_dialogues([file.path for file in files], data_config, omissions, open_raw)
     try:
-        try:
-            yield dialogues
-        except (DataError, UsageError):
-            _require_unchanged(files, opened)
-            raise
+        yield dialogues
+    except (DataError, UsageError):
+        _require_unchanged(files, opened)
+        raise
+    else:
         _require_unchanged(files, opened)
     finally:
         dialogues.close()

@@ -14,7 +14,7 @@ from convo_cli.config.schema import LongTurns, TrainOn
 from convo_cli.data.checks.problem_tally import ProblemGroup, ProblemTally
 from convo_cli.data.checks.report import Spread, spread
 from convo_cli.data.dialogue import Dialogue, has_target
-from convo_cli.data.problems import LongTurn, Problem, ProblemSink
+from convo_cli.data.problems import LongTurn, Problem, ProblemSink, at_line, no_target
 from convo_cli.errors import DataError
 from convo_cli.events import Emit, Notice, TokenCounts
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET, TokenStore
@@ -78,11 +78,10 @@ def check_targets(
         if not num_tokens:  # left out for another reason
             continue
         if not has_target(dialogue.turns, train_on):
-            message = f"no turn of the dialogue is trained on (train_on: {train_on})"
-            found(_problem("no-target", message, dialogue))
+            found(at_line(no_target(train_on), dialogue.file, dialogue.line))
         elif num_ends < (expected := _num_trained_replies(dialogue, train_on)):
             message = f"only {num_ends:.0f} of {expected} replies have an end token that is trained on"
-            found(_problem("end-not-learnt", message, dialogue))
+            found(at_line(Problem("end-not-learnt", message), dialogue.file, dialogue.line))
 
 
 def count_tokens(store: TokenStore, max_length: int) -> TokenCounts:
@@ -134,10 +133,6 @@ def warn_of_leaks(
             is_warning=True,
         )
     )
-
-
-def _problem(code: str, message: str, dialogue: Dialogue) -> Problem:
-    return Problem(code, message, column=1, line=dialogue.line, file=dialogue.file)
 
 
 def _num_trained_replies(dialogue: Dialogue, train_on: TrainOn) -> int:

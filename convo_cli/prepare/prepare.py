@@ -17,7 +17,7 @@ import numpy as np
 from convo_cli import __version__
 from convo_cli.background import in_background
 from convo_cli.config.schema import PretrainedModel, RunConfig, ScratchConfig
-from convo_cli.data.checks.problem_tally import ProblemGroup
+from convo_cli.data.checks.problem_tally import MAX_LISTED, ProblemGroup
 from convo_cli.data.omissions import Omissions, report_omissions
 from convo_cli.data.unchanged import read_unchanged
 from convo_cli.errors import CheckpointError, DataError
@@ -98,7 +98,7 @@ def build_encoder(inputs: Inputs) -> PreparedText:
     return PreparedText(encoder, spiece, len(new))
 
 
-def prepare_data(inputs: Inputs, encoder: DialogueEncoder, *, max_listed: int = 5) -> PreparedData:
+def prepare_data(inputs: Inputs, encoder: DialogueEncoder, *, max_listed: int = MAX_LISTED) -> PreparedData:
     """Run the pre-flight: encode the training and validation data, or open earlier stores of the same data.
 
     Raises PreflightError if dialogues cannot be trained on, with the first ``max_listed`` problems of each code, and

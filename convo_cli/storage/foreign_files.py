@@ -33,21 +33,15 @@ _REPLACES_A_FILE = {"configuration_files", "transformers_weights", "fast_tokeniz
 """Keys that make transformers read another file instead of the usual one."""
 _CONTENT_OR_FILE = {"vocab", "merges", "entity_vocab"}
 """Keys that hold content, or the path of a file if the value is a string."""
-_NEVER_OPENED = {
-    "name_or_path",
-    "_name_or_path",
-    "tokenizer_file",
-    "special_tokens_map_file",
-    "chat_template",
-    "content",
-}
-"""Keys whose values transformers never opens; some versions of it wrote local paths into them."""
+_LOCAL_PATHS = {"name_or_path", "_name_or_path", "tokenizer_file", "special_tokens_map_file"}
+"""Keys into which some versions of transformers wrote local paths."""
+_NEVER_OPENED = _LOCAL_PATHS | {"chat_template", "content"}
+"""Keys whose values transformers never opens."""
 _BUILT_IN = {"eager", "sdpa", "flex_attention", "grouped_mm", "batched_mm"}
 """Implementations of attention and experts that need no code from elsewhere."""
 
 CODE = {"auto_map", "custom_pipelines", "custom_generate"}
 """Keys that name classes and functions in a folder or on a hub; convo never imports them, but other programs may."""
-_LOCAL_PATHS = {"name_or_path", "_name_or_path", "tokenizer_file", "special_tokens_map_file"}
 
 
 def require_harmless(folder: Path) -> None:

@@ -152,8 +152,8 @@ def sealed_manifest(folder: Folder) -> bytes:
     with ThreadPoolExecutor(_HASHERS) as pool:
         digests = pool.map(hashed, names)
         sizes = [_flush(folder, name, mode) for name in names]
-        seals = zip(sizes, digests, strict=True)
-        entries = {name: {"size": size, "sha256": digest} for name, (size, digest) in zip(names, seals, strict=True)}
+        seals = zip(names, sizes, digests, strict=True)
+        entries = {name: {"size": size, "sha256": digest} for name, size, digest in seals}
     return json.dumps({"format": _FORMAT, "files": entries}, indent=2).encode()
 
 

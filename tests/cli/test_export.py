@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.umask import umask
+
 RUN = "runs/tiny"
 FILES = {
     "MANIFEST.json", "README.md", "chat_template.jinja", "config.json", "dialogue.json", "generation_config.json",
@@ -72,11 +74,8 @@ def test_the_next_command_can_be_typed_as_it_stands(convo):
 @pytest.mark.skipif(os.name != "posix", reason="umask")
 @pytest.mark.parametrize("mask", [0o022, 0o077])
 def test_files_have_the_mode_that_the_umask_says(work, convo, mask):
-    before = os.umask(mask)
-    try:
+    with umask(mask):
         assert convo("export", RUN, "out", "-q").code == 0
-    finally:
-        os.umask(before)
     assert {oct(path.stat().st_mode & 0o777) for path in (work / "out").iterdir()} == {oct(0o666 & ~mask)}
     assert (work / "out").stat().st_mode & 0o777 == 0o777 & ~mask
 

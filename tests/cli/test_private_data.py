@@ -20,6 +20,7 @@ import zstandard
 from convo_cli.storage.sealed import file_sha256
 from tests.commands import make_workplace, run_here, settings, start
 from tests.sealed import seal_again
+from tests.umask import umask
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="owners and modes of POSIX")
 needs_root = pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can be two users")
@@ -30,9 +31,8 @@ FAST = settings("training.max_steps=2", "evaluation.every_steps=2", "logging.plo
 
 @pytest.fixture(autouse=True)
 def ordinary_umask():
-    before = os.umask(0o022)
-    yield
-    os.umask(before)
+    with umask(0o022):
+        yield
 
 
 @pytest.fixture
@@ -72,12 +72,12 @@ def test_a_run_on_private_data_is_private(place, private):
 
 
 @pytest.mark.parametrize(
-    ("umask", "bits", "expected"), [(0o022, 0o644, 0o755), (0o002, 0o664, 0o775), (0, 0o640, 0o770)]
+    ("mask", "bits", "expected"), [(0o022, 0o644, 0o755), (0o002, 0o664, 0o775), (0, 0o640, 0o770)]
 )
-def test_a_run_on_readable_data_is_as_readable_as_the_umask_and_the_data_allow(place, umask, bits, expected):
+def test_a_run_on_readable_data_is_as_readable_as_the_umask_and_the_data_allow(place, mask, bits, expected):
     for name in ("train.jsonl", "valid.jsonl"):
         (place / name).chmod(bits)
-    os.umask(umask)
+    os.umask(mask)
     convo(place, "train", "config.yaml", *FAST)
     assert mode(place / "runs/tiny") == mode(place / "runs/tiny/checkpoints") == expected
     assert mode(place / "runs/tiny/samples.jsonl") == expected & 0o666

@@ -12,6 +12,7 @@ import pytest
 
 from convo_cli.runs.logs.event_log import read_metrics
 from tests.commands import make_workplace, run_here, settings
+from tests.umask import umask
 
 SMALL = settings(
     "tokenizer.vocab_size=700", "model.scratch.layers=2", "model.scratch.width=32", "model.scratch.heads=2",
@@ -130,11 +131,8 @@ def test_what_sentencepiece_reads_is_what_transformers_reads(place):
 @pytest.mark.skipif(os.name != "posix", reason="umask")
 def test_files_of_a_run_have_the_mode_that_the_umask_says(tmp_path):
     make_workplace(tmp_path)
-    before = os.umask(0o007)
-    try:
+    with umask(0o007):
         ok(tmp_path, "train", "config.yaml", "-q", *settings("training.max_steps=2"))
-    finally:
-        os.umask(before)
     for folder, of_file, of_folder in (("runs/tiny", 0o660, 0o770), ("runs/.convo-cache", 0o600, 0o700)):
         paths = list((tmp_path / folder).rglob("*"))
         modes = {path: path.stat().st_mode & 0o777 for path in (tmp_path / folder, *paths)}

@@ -133,12 +133,17 @@ def files(draw: st.DrawFn) -> bytes:
     return b"\n".join(draw(st.permutations(made * draw(st.integers(1, 3)))))
 
 
-def turns_of(*texts: str) -> list[dict[str, str]]:
-    return [{"role": role, "content": text} for role, text in zip(("user", "assistant"), texts, strict=True)]
+def turns(speaker: str, text: str, *said: tuple[str, str], **extra: Any) -> list[dict[str, Any]]:
+    """Turns of the same keys, the extra ones in the first alone."""
+    return [{speaker: name, text: one} | (extra if index == 0 else {}) for index, (name, one) in enumerate(said)]
+
+
+def turns_of(*texts: str) -> list[dict[str, Any]]:
+    return turns("role", "content", *zip(("user", "assistant"), texts, strict=True))
 
 
 def reports(paths: Sequence[str], block_bytes: int, config: DataConfig = CONFIG, **options: Any) -> list[DataReport]:
-    """The report, that of reading every line by itself, and that of reading every block in a process of its own."""
+    """The report, that of reading every line by itself, and that of reading every block as a worker would."""
     read = BlockReader.read
 
     def read_apart(self: BlockReader, data: bytes) -> BlockStatistics:
@@ -283,11 +288,6 @@ def test_most_lines_of_a_real_file_are_read_in_bulk() -> None:
     assert sum(len(bulk.read(block.data).dialogues) for block in blocks) > 0.9 * sum(
         len(block.numbers) for block in blocks
     )
-
-
-def turns(speaker: str, text: str, *said: tuple[str, str], **extra: Any) -> list[dict[str, Any]]:
-    """Turns of the same keys, the extra ones in the first alone."""
-    return [{speaker: name, text: one} | (extra if index == 0 else {}) for index, (name, one) in enumerate(said)]
 
 
 TALK = (("assistant", "Hello?"), ("user", "Hi!"), ("assistant", "Tea?"))

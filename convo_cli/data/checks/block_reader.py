@@ -27,9 +27,8 @@ class BlockReader:
     def read(self, data: bytes) -> BlockStatistics:
         """Read whole lines, none of them blank."""
         found = self._bulk.read(data)
-        lines = data.split(b"\n")[:-1]
-        if len(found.dialogues) < len(lines):
-            self._read_others(lines, found)
+        if len(found.dialogues) < data.count(b"\n"):
+            self._read_others(data.split(b"\n")[:-1], found)
         return found
 
     def _read_others(self, lines: list[bytes], found: BlockStatistics) -> None:

@@ -12,7 +12,7 @@ import msgspec
 
 from convo_cli.data.checks.suspicions import suspect_turns
 from convo_cli.data.dialogue import Role, has_target, is_excluded
-from convo_cli.data.problems import Problem, ProblemSink, quoted
+from convo_cli.data.problems import Problem, ProblemSink, no_target, quoted
 from convo_cli.data.shapes.known_keys import misspelt
 from convo_cli.data.shapes.turns import LineReading, read_value, shape_of
 from convo_cli.data.strict_json.decoder import decode
@@ -73,7 +73,7 @@ def read_decoded(value: Any, rules: LineRules, found: ProblemSink) -> tuple[Skel
         if (meant := misspelt(key)) is not None:
             found(Problem("misspelt-key", f"the key {quoted(key)} is not read; did you mean {meant}?", path))
     if not skeleton.has_target:
-        found(Problem("no-target", f"no turn of the dialogue is trained on (train_on: {rules.train_on})"))
+        found(no_target(rules.train_on))
     for problem in suspect_turns(reading.turns):
         found(problem)
     return skeleton, reading

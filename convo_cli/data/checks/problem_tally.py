@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from convo_cli.data.problems import KINDS, Problem, Severity
 
+MAX_LISTED = 5
+"""Problems listed for each code and file by default; all are counted."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProblemGroup:
@@ -22,7 +25,7 @@ class ProblemGroup:
 class ProblemTally:
     """A `ProblemSink` that counts all problems, and lists the first few of each code."""
 
-    def __init__(self, max_listed: int = 5) -> None:
+    def __init__(self, max_listed: int = MAX_LISTED) -> None:
         self._max_listed = max_listed
         self._counts: Counter[str] = Counter()
         self._listed: dict[str, list[Problem]] = {}

@@ -9,7 +9,7 @@ import math
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import groupby, pairwise
 from operator import itemgetter
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ from convo_cli.data.checks.exact import Skeleton
 from convo_cli.data.checks.problem_tally import ProblemGroup, ProblemTally
 from convo_cli.data.checks.report import FileReport, Leak, spread
 from convo_cli.data.dialogue import ROLES
-from convo_cli.data.problems import Problem
+from convo_cli.data.problems import Problem, at_line
 from convo_cli.data.shapes.unread import UnreadTexts, known_name
 from convo_cli.data.strict_json.faults import place_all
 
@@ -195,7 +195,7 @@ class FileStatistics:
             self._problems.count(code, len(indices) - len(messages))
 
     def _note_at(self, line: int, problem: Problem) -> None:
-        self.note(replace(problem, column=1, line=line, file=self.file), is_last=True)
+        self.note(at_line(problem, self.file, line), is_last=True)
 
     def as_report(self) -> FileReport:
         num_characters = sum(length * count for length, count in self._characters_per_dialogue.items())

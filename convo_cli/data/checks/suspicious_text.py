@@ -21,10 +21,10 @@ _ACTIONS = frozenset({"Submit-Deal", "Accept-Deal", "Reject-Deal", "Walk-Away"})
 SUSPICIOUS_TEXTS = _MISSING | _ACTIONS
 """Texts that are suspicious if nothing else is in the turn."""
 
-SPEAKERS = ("user", "human", "assistant", "chatbot", "bot", "customer", "agent", "speaker", "person")
+_SPEAKERS = ("user", "human", "assistant", "chatbot", "bot", "customer", "agent", "speaker", "person")
 """Names that suspicious texts begin with, in small letters."""
 
-_FORMS = [form(name) for name in SPEAKERS for form in (str.lower, str.capitalize, str.upper)]
+_FORMS = [form(name) for name in _SPEAKERS for form in (str.lower, str.capitalize, str.upper)]
 # The groups of every pattern are named after the codes.
 _SUSPICIOUS_BEGINNING = re.compile(
     # If more lines begin with a name and a colon, the text is a form or a scene, so it is fine.
@@ -69,14 +69,14 @@ _SUSPICIOUS_CHARACTER = re.compile(
 # Places where the three patterns above can match at all: trying every branch at every character would be slow.
 _BEGINNINGS = re.compile(rf"\0(?:[A-Za-z](?:{'|'.join(sorted({form[1:] for form in _FORMS}))}|::)|[\[{{]|array|b[\"'])")
 _MARKUP_SIGNS = "&<\\[#_\u2581\u0120"
-MARKUP_PLACES = re.compile(f"[{re.escape(_MARKUP_SIGNS)}]")
+_MARKUP_PLACES = re.compile(f"[{re.escape(_MARKUP_SIGNS)}]")
 """Places where suspicious markup may begin."""
 
 _SUSPICIOUS_OR_LEAD = re.compile(
     f"[{_LEADS}\x7f-\x9f\u00ad\u200b-\u200d\u2028\u2029\u202d\u202e\u2060-\u2064\u3164\ue000-\uf8ff\ufdd0-\ufdef\ufeff"
     "\uffa0\ufffd-\uffff\U000e0000-\U000e007f\U000f0000-\U0010ffff]"
 )
-CHARACTER_PLACES = re.compile(f"{_SUSPICIOUS_OR_LEAD.pattern}(?:(?<![{_LEADS}])|(?=[^\\x00-\\x7f]))")
+_CHARACTER_PLACES = re.compile(f"{_SUSPICIOUS_OR_LEAD.pattern}(?:(?<![{_LEADS}])|(?=[^\\x00-\\x7f]))")
 """Places where suspicious characters may begin; a lead byte of mojibake is an ordinary letter if ASCII follows."""
 
 _MESSAGES = {
@@ -115,7 +115,7 @@ def spot_places(texts: str, characters: str) -> Iterator[int]:
                 yield place
             place = texts.find(sign, place + 1)
     if "\x7f" in texts or _SUSPICIOUS_OR_LEAD.search(characters):
-        yield from (match.start() for match in _matches_at(CHARACTER_PLACES, _SUSPICIOUS_CHARACTER, texts))
+        yield from (match.start() for match in _matches_at(_CHARACTER_PLACES, _SUSPICIOUS_CHARACTER, texts))
 
 
 def suspicious_spots(text: str) -> Iterator[tuple[str, str]]:
@@ -165,8 +165,8 @@ def _visible(match: re.Match[str]) -> str:
 def _matches(text: str) -> Iterator[re.Match[str]]:
     if (beginning := _SUSPICIOUS_BEGINNING.match(f"\0{text}\0")) is not None:
         yield beginning
-    yield from _matches_at(MARKUP_PLACES, _SUSPICIOUS_MARKUP, _CODE.sub(" ", text))
-    yield from _matches_at(CHARACTER_PLACES, _SUSPICIOUS_CHARACTER, text)
+    yield from _matches_at(_MARKUP_PLACES, _SUSPICIOUS_MARKUP, _CODE.sub(" ", text))
+    yield from _matches_at(_CHARACTER_PLACES, _SUSPICIOUS_CHARACTER, text)
 
 
 def _matches_at(places: re.Pattern[str], pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:

@@ -15,6 +15,7 @@ from convo_cli.config.schema import DataConfig, TrainOn
 from convo_cli.data.blocks import Block
 from convo_cli.data.checks.block_reader import BlockReader
 from convo_cli.data.checks.exact import LineRules
+from convo_cli.data.checks.problem_tally import MAX_LISTED
 from convo_cli.data.checks.report import DataReport
 from convo_cli.data.checks.statistics import BlockStatistics, FileStatistics
 from convo_cli.data.decompress import STDIN
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
     from convo_cli.data.checks.workers import Workers
 
-MAX_PROBLEMS = 5
-"""Problems listed for each code and file; all are counted."""
 PARALLEL_BYTES = 32 * 2**20
 """Workers start for a file of this size, or once this much has been read; below it they cost more than they save."""
 
@@ -42,7 +41,7 @@ def validate_files(
     data_config: DataConfig,
     *,
     train_on: TrainOn = "assistant",
-    max_problems: int = MAX_PROBLEMS,
+    max_problems: int = MAX_LISTED,
     emit: Emit = ignore,
 ) -> DataReport:
     """Check every line of every file, and the files against each other.

@@ -10,20 +10,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from convo_cli.config.schema import DataConfig, TrainOn
-from convo_cli.data.checks.problem_tally import ProblemGroup, ProblemTally
+from convo_cli.data.checks.problem_tally import MAX_LISTED, ProblemGroup, ProblemTally
 from convo_cli.data.decompress import DAMAGED, STDIN, open_unpacked
 from convo_cli.data.problems import Problem
 from convo_cli.data.reader import MAX_LINE_BYTES, check_source, iter_lines
 from convo_cli.data.repair.dialogues import DialogueRepair, Judge, RepairedDialogue, first_of_each, obstacle
 from convo_cli.data.repair.lenient_json import BeyondRepairError, read_values
 from convo_cli.data.repair.repairs import REPAIRS, RepairGroup, RepairReport
-from convo_cli.events import Emit, Event, Progress
+from convo_cli.events import Emit, Progress, ignore
 
 _PROGRESS_BYTES = 2**20
-
-
-def _discard(event: Event) -> None:
-    pass
 
 
 def repair_files(
@@ -32,8 +28,8 @@ def repair_files(
     data_config: DataConfig,
     *,
     train_on: TrainOn = "assistant",
-    max_listed: int = 5,
-    emit: Emit = _discard,
+    max_listed: int = MAX_LISTED,
+    emit: Emit = ignore,
     judge: Judge | None = None,
 ) -> RepairReport:
     """Pass every line that can be trained on to ``write``, with its line end.

@@ -12,7 +12,7 @@ import msgspec
 from convo_cli.config.schema import DataConfig, TrainOn
 from convo_cli.data.checks.suspicions import suspect_turns
 from convo_cli.data.dialogue import Turn, has_target, is_excluded
-from convo_cli.data.problems import Problem, quoted
+from convo_cli.data.problems import Problem, no_target, quoted
 from convo_cli.data.repair.lenient_json import dump
 from convo_cli.data.repair.repairs import REPAIRS
 from convo_cli.data.repair.values import repair_value
@@ -67,13 +67,13 @@ class DialogueRepair:
         reading = None if value is msgspec.UNSET else read_value(value, self._data_config, problems.append)
         if reading is not None:
             problems += (Problem("misspelt-key", quoted(key), path) for path, key, _ in reading.unread if misspelt(key))
-            if not has_target([turn for _, turn in reading.turns], self._train_on):
-                what = f"no turn of the dialogue is trained on (train_on: {self._train_on})"
-                if is_excluded(turn for _, turn in reading.turns):
-                    what = 'the data says "train": false for the whole dialogue'
-                problems.append(Problem("no-target", what))
+            turns = [turn for _, turn in reading.turns]
+            if is_excluded(turns):
+                problems.append(Problem("no-target", 'the data says "train": false for the whole dialogue'))
+            elif not has_target(turns, self._train_on):
+                problems.append(no_target(self._train_on))
             if self._judge is not None and obstacle(problems) is None:
-                refused = self._judge([turn for _, turn in reading.turns])
+                refused = self._judge(turns)
                 problems += [] if refused is None else [refused]
             problems += suspect_turns(reading.turns)
         return place_all(problems, file, line, raw)

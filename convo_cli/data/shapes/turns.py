@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from convo_cli.data.dialogue import Dialogue, Role, Turn
+from convo_cli.data.dialogue import Role, Turn
 from convo_cli.data.problems import Problem, ProblemSink, kind_of, member, quoted, refuse
 from convo_cli.data.shapes.known_keys import SPEAKER_KEYS, TEXT_KEYS, TRAIN_KEYS, is_reasoning_key, says_training
 from convo_cli.data.shapes.masks import stated_training
@@ -37,14 +37,8 @@ class LineReading(NamedTuple):
     unread: list[UnreadItem]
 
 
-def to_dialogue(value: Any, line: int, data_config: DataConfig, found: ProblemSink = refuse) -> Dialogue | None:
-    """Return the dialogue of one decoded line; None if it has an error. Problems go to ``found``."""
-    reading = read_value(value, data_config, found)
-    return None if reading is None else Dialogue(tuple(turn for _, turn in reading.turns), line)
-
-
 def read_value(value: Any, data_config: DataConfig, found: ProblemSink = refuse) -> LineReading | None:
-    """Do the same, but return the path of each text and the keys that are not read too."""
+    """Read one decoded line; None if it has an error. Problems go to ``found``."""
     reader = _TurnReader(data_config, found)
     reader.read(value)
     return None if reader.is_refused else LineReading(reader.turns, reader.unread)

@@ -70,7 +70,7 @@ def texts_in(value: Any) -> Iterator[str]:
             yield from texts_in(item)
 
 
-def is_identifier(text: str) -> bool:
+def _is_identifier(text: str) -> bool:
     """Return whether the text is one word with a digit: an id, a hash, a date."""
     return _IDENTIFIER.fullmatch(text) is not None
 
@@ -79,7 +79,7 @@ def counted_length(text: str, turns: Collection[str]) -> int:
     """Return the length that counts for an unread text on a line with these turns."""
     if len(text) <= SHORT_TEXT_CHARACTERS:
         return len(text)
-    if is_identifier(text) or text.strip() in turns:
+    if _is_identifier(text) or text.strip() in turns:
         return SHORT_TEXT_CHARACTERS
     return len(text)
 

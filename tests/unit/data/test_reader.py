@@ -5,7 +5,6 @@ import io
 import json
 import os
 import sys
-import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.data.problems import Problem, ProblemError
 from convo_cli.data.reader import check_source, iter_blocks, iter_lines, read_dialogues
 from convo_cli.errors import DataError, UsageError
+from tests.memory import with_peak
 
 GOOD = b'["Hello", "Hi!"]'
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
@@ -144,12 +144,7 @@ def test_an_array_on_one_endless_line_is_named_as_that(tmp_path: Path) -> None:
 def test_memory_is_bounded_by_the_limit_whatever_the_line(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"data.jsonl{suffix}"
     path.write_bytes(PACKERS[suffix](b"[" + b"a" * 2**26))
-    tracemalloc.start()
-    try:
-        found, problems = lines_of(path, max_line_bytes=2**20)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    (found, problems), peak = with_peak(lambda: lines_of(path, max_line_bytes=2**20))
     assert (found, [problem.code for problem in problems]) == ([], ["line-too-long"])
     assert peak < 2**25
 

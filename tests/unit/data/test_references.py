@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tracemalloc
 from collections import Counter
 
 import pytest
 
 from convo_cli.data.dialogue import Dialogue, Role, Turn
 from convo_cli.data.references import choose_dialogues, reference_index
+from tests.memory import with_peak
 
 
 def talk(*texts, line=0):
@@ -38,12 +38,8 @@ def test_every_dialogue_is_as_likely_as_any_other():
 
 
 def test_the_choice_holds_no_more_than_it_chose_in_memory():
-    tracemalloc.start()
-    try:
-        chosen = choose_dialogues((talk("q" * 50_000, f"a{n}") for n in range(1000)), 4, seed=0)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    dialogues = (talk("q" * 50_000, f"a{n}") for n in range(1000))
+    chosen, peak = with_peak(lambda: choose_dialogues(dialogues, 4, seed=0))
     assert len(chosen) == 4
     assert peak < 1_000_000  # the whole would be 50 MB
 

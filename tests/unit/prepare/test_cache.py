@@ -15,6 +15,7 @@ import pytest
 from convo_cli.errors import ChangedError, CheckpointError, DataError
 from convo_cli.events import Notice
 from convo_cli.prepare.cache import NAME, Cache
+from tests.umask import umask
 
 
 class Maker:
@@ -311,17 +312,14 @@ def assert_unrelated(cache, folder):
 
 
 @needs_modes
-@pytest.mark.parametrize("umask", [0o000, 0o002, 0o022, 0o077])
-def test_a_cache_is_its_users_alone_and_is_trusted_by_the_next_run(tmp_path, told, umask):
-    before = os.umask(umask)
-    try:
+@pytest.mark.parametrize("mask", [0o000, 0o002, 0o022, 0o077])
+def test_a_cache_is_its_users_alone_and_is_trusted_by_the_next_run(tmp_path, told, mask):
+    with umask(mask):
         assert Cache(tmp_path / "runs", told.append).get("tokens", {}, Maker(), read) == ("text", False)
         assert Cache(tmp_path / "runs", told.append).get("tokens", {}, Maker(), read) == ("text", True)
-    finally:
-        os.umask(before)
     made = [tmp_path / "runs" / NAME, *(tmp_path / "runs" / NAME).rglob("*")]
     assert [path for path in made if path.stat().st_mode & 0o077] == []
-    assert (tmp_path / "runs").stat().st_mode & 0o777 == 0o777 & ~umask, "output_dir is the user's own"
+    assert (tmp_path / "runs").stat().st_mode & 0o777 == 0o777 & ~mask, "output_dir is the user's own"
     assert told == []
 
 

@@ -18,6 +18,7 @@ from convo_cli.storage.access import (
     only_own,
     restrict_directory,
 )
+from tests.umask import umask
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="owners and modes of POSIX")
 needs_root = pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can give files away")
@@ -35,14 +36,11 @@ def folder_status(*, owner, bits):
 # What other users may have written
 
 
-@pytest.mark.parametrize("umask", [0o000, 0o002, 0o022, 0o077])
-def test_a_directory_made_private_is_this_users_alone_and_is_trusted(tmp_path, umask):
-    before = os.umask(umask)
-    try:
+@pytest.mark.parametrize("mask", [0o000, 0o002, 0o022, 0o077])
+def test_a_directory_made_private_is_this_users_alone_and_is_trusted(tmp_path, mask):
+    with umask(mask):
         assert make_private(tmp_path / "cache") is None
         assert make_private(tmp_path / "cache") is None
-    finally:
-        os.umask(before)
     assert mode(tmp_path / "cache") == 0o700
 
 
@@ -207,12 +205,9 @@ def test_a_directory_is_closed_and_never_opened(tmp_path):
 
 
 def test_what_is_created_in_a_masked_block_has_no_other_bits_and_the_umask_comes_back(tmp_path):
-    before = os.umask(0o022)
-    try:
+    with umask(0o022):
         with masked(0o750):
             (tmp_path / "a").mkdir()
             (tmp_path / "b").write_text("")
         (tmp_path / "c").mkdir()
-    finally:
-        os.umask(before)
     assert [mode(tmp_path / name) for name in "abc"] == [0o750, 0o640, 0o755]

@@ -10,8 +10,6 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -31,6 +29,7 @@ from convo_cli.storage.atomic import (
 from convo_cli.storage.sealed import MANIFEST_FILE, has_all_files, read_manifest, verify_directory, verify_file
 from tests.full_disk import file_size_limit
 from tests.special_files import SPECIAL_FILES
+from tests.umask import umask
 
 
 def fill_with(**files: str):
@@ -50,15 +49,6 @@ def published(tmp_path: Path) -> Path:
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
-
-
-@contextmanager
-def umask(mask: int) -> Iterator[None]:
-    before = os.umask(mask)
-    try:
-        yield
-    finally:
-        os.umask(before)
 
 
 # A small file
@@ -666,13 +656,4 @@ def test_without_a_manifest_nothing_is_known_to_be_there(published):
 def test_a_missing_manifest_says_that_the_checkpoint_is_not_whole(published):
     (published / MANIFEST_FILE).unlink()
     with pytest.raises(CheckpointError, match=r"MANIFEST\.json: missing, so the folder is not whole"):
-        verify_directory(published)
-
-
-def test_a_manifest_cannot_send_the_reader_outside_its_folder(published):
-    (published.parent / "secret").write_text("0123456789")
-    manifest = json.loads((published / MANIFEST_FILE).read_text())
-    manifest["files"]["../secret"] = manifest["files"]["weights"]
-    (published / MANIFEST_FILE).write_text(json.dumps(manifest))
-    with pytest.raises(CheckpointError, match="secret"):
         verify_directory(published)

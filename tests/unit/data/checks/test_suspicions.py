@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from convo_cli.data.checks.suspicious_text import may_be_suspicious
 from convo_cli.data.dialogue import Role, Turn
 from convo_cli.data.problems import KINDS, Problem
 from tests.conftest import corpus
+from tests.memory import with_peak
 from tests.odd_files import CASES, INNOCENT_TEXTS
 
 TOLD_BY_COUNTING = {"one-turn", "long-dialogue", "long-utterance"}
@@ -132,10 +132,6 @@ def test_what_a_system_turn_says_is_no_label_of_the_others() -> None:
 
 def test_a_text_of_many_numbers_takes_little_memory():
     text = "1 " * 2**18 + "1"
-    tracemalloc.start()
-    try:
-        assert not is_caught(text)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    caught, peak = with_peak(lambda: is_caught(text))
+    assert not caught
     assert peak < 8 * 2**20

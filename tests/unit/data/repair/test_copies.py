@@ -3,7 +3,6 @@ from __future__ import annotations
 import io
 import json
 import sys
-import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from convo_cli.data.repair.repairs import REPAIRS, RepairReport
 from convo_cli.errors import UsageError
 from convo_cli.events import Event, Progress
 from tests.conftest import corpus
+from tests.memory import with_peak
 from tests.odd_files import BOM, CASES, GOOD, Case, amid
 
 CONFIG = DataConfig(train=("unused",))
@@ -322,12 +322,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     with open(path, "wb") as file:
         for number in range(3000):
             file.write(json.dumps([f"Hello {number}", "x" * 2000 + "\u200b" * (number % 10 == 0)]).encode() + b"\n")
-    tracemalloc.start()
-    try:
-        report = repair_files([str(path)], lambda line: None, CONFIG)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    report, peak = with_peak(lambda: repair_files([str(path)], lambda line: None, CONFIG))
     assert (report.num_unchanged, report.num_repaired) == (2700, 300)
     assert peak < path.stat().st_size / 2
 

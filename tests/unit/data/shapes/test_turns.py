@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convo_cli.config.schema import DataConfig, SpeakersConfig
-from convo_cli.data.dialogue import Dialogue, Role, Turn
+from convo_cli.data.dialogue import Role, Turn
 from convo_cli.data.problems import Problem, ProblemError, refuse
 from convo_cli.data.shapes.table import SHAPES
-from convo_cli.data.shapes.turns import read_value, shape_of, to_dialogue
+from convo_cli.data.shapes.turns import read_value, shape_of
 from convo_cli.data.strict_json.decoder import decode
 from convo_cli.data.strict_json.faults import locate
 from convo_cli.errors import ConfigError
@@ -47,15 +47,14 @@ def alternating(texts: list[str], first: Role = "user") -> tuple[Turn, ...]:
 
 def read(value: Any, config: DataConfig = CONFIG) -> tuple[Turn, ...]:
     """The turns of a value, by way of its line."""
-    dialogue = to_dialogue(decode(json.dumps(value).encode(), refuse), 7, config)
-    assert dialogue is not None
-    assert dialogue.line == 7
-    return dialogue.turns
+    reading = read_value(decode(json.dumps(value).encode(), refuse), config)
+    assert reading is not None
+    return tuple(turn for _, turn in reading.turns)
 
 
 def problems_of(value: Any, config: DataConfig = CONFIG) -> list[tuple[str, str]]:
     problems: list[Problem] = []
-    assert to_dialogue(value, 7, config, problems.append) is None
+    assert read_value(value, config, problems.append) is None
     return [(problem.code, problem.path) for problem in problems]
 
 
@@ -127,13 +126,13 @@ def test_speaker_names_come_from_the_config_and_are_compared_without_case() -> N
 
 def test_an_unknown_speaker_is_answered_with_the_config_key_to_extend() -> None:
     with pytest.raises(ProblemError, match=r'"narrator".*data\.speakers\.user: \[user, human, .*"narrator"\]'):
-        to_dialogue([{"role": "narrator", "content": "Once"}], 1, CONFIG)
+        read_value([{"role": "narrator", "content": "Once"}], CONFIG)
 
 
 def test_a_name_with_two_roles_is_a_config_error() -> None:
     config = DataConfig(train=("unused",), speakers=SpeakersConfig(user=("user", "Bot")))
     with pytest.raises(ConfigError, match=r'data\.speakers: "bot" is both user and assistant'):
-        to_dialogue(["Hi"], 1, config)
+        read_value(["Hi"], config)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +202,7 @@ def test_what_is_no_dialogue_is_refused_by_code_and_path(value: Any, expected: l
 )
 def test_content_that_is_no_text_is_called_what_it_is(content: Any, words: str) -> None:
     with pytest.raises(ProblemError, match=f"the text is {words}"):
-        to_dialogue([{"role": "user", "content": content}], 1, CONFIG)
+        read_value([{"role": "user", "content": content}], CONFIG)
 
 
 @given(
@@ -241,16 +240,16 @@ def test_content_that_is_no_text_is_called_what_it_is(content: Any, words: str) 
 )
 def test_any_value_is_a_dialogue_or_a_problem_whose_path_exists(value: Any) -> None:
     problems: list[Problem] = []
-    dialogue = to_dialogue(value, 1, CONFIG, problems.append)
-    assert (dialogue is None) == bool(problems)
+    reading = read_value(value, CONFIG, problems.append)
+    assert (reading is None) == bool(problems)
     line = json.dumps({"wrapped": value})
     for problem in problems:
         path = problem.path.replace("$", "$.wrapped", 1)
         assert locate(line.encode(), [path])[path] > line.index(":")
-    if dialogue is not None:
-        assert dialogue.turns
-        assert all(turn.text and turn.text == turn.text.strip() for turn in dialogue.turns)
-        assert all(turn.role != "system" for turn in dialogue.turns[1:])
+    if reading is not None:
+        assert reading.turns
+        assert all(turn.text and turn.text == turn.text.strip() for _, turn in reading.turns)
+        assert all(turn.role != "system" for _, turn in reading.turns[1:])
 
 
 @given(DIALOGUES)
@@ -334,7 +333,3 @@ def test_a_history_is_the_turns_before(pairs: list[tuple[str, str]], system: str
 def test_an_empty_history_is_none(nothing: Any) -> None:
     assert read({"instruction": "Hi", "output": "Hello", "history": nothing}) == alternating(["Hi", "Hello"])
     assert read({"turns": ["Hi", "Hello"], "history": nothing}) == alternating(["Hi", "Hello"])
-
-
-def test_a_dialogue_is_one_value_whatever_its_line() -> None:
-    assert to_dialogue(["Hi"], 3, CONFIG) == Dialogue((Turn("user", "Hi"),), 3)
