@@ -12,7 +12,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from convo_cli.config.schema import DataConfig, GenerationSettings, TrainOn
@@ -83,7 +82,7 @@ class Evaluator:
             seconds=time.perf_counter() - started,
             metrics=score_replies(replies),
             samples=tuple(replies),
-            num_split=int(np.count_nonzero(self.store.dialogues["is_split"])),
+            num_split=self.store.num_split,
         )
 
     def _replies(self, model: PreTrainedModel) -> list[SampleReply]:
@@ -156,10 +155,10 @@ def _evaluate_store(
             f"{', '.join(paths)}: there is nothing to score, no dialogue has an assistant turn",
             hint="name the speakers user and assistant; `convo validate-data` shows who speaks",
         )
-    if num_split := int(np.count_nonzero(store.dialogues["is_split"])):
+    if store.num_split:
         emit(
             Notice(
-                f"{num_split:,} of {store.num_dialogues:,} dialogues have a turn too long for the model's window "
+                f"{store.num_split:,} of {store.num_dialogues:,} dialogues have a turn too long for the model's window "
                 f"of {encoder.max_length} tokens: it is scored in consecutive windows (long_turns: split)"
             )
         )

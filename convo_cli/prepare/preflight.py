@@ -99,7 +99,7 @@ def count_tokens(store: TokenStore, max_length: int) -> TokenCounts:
         },
         median_tokens=float(np.median(whole)),
         max_tokens=int(whole.max()),
-        num_split=int(np.count_nonzero(store.dialogues["is_split"])),
+        num_split=store.num_split,
         num_left_out=len(store.dialogues) - len(whole),
     )
 

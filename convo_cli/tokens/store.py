@@ -179,6 +179,11 @@ class TokenStore:
         """Return the number of dialogues that are not left out."""
         return int(np.count_nonzero(self.dialogues["num_tokens"]))
 
+    @property
+    def num_split(self) -> int:
+        """Return the number of dialogues with a turn that was too long for any window and was cut."""
+        return int(np.count_nonzero(self.dialogues["is_split"]))
+
     @cached_property
     def lengths(self) -> NDArray[np.int64]:  # (N,)
         return np.diff(self.offsets)

@@ -44,7 +44,7 @@ def save_checkpoint(
 
     Before writing anything, raises DivergedError if a number is not finite and DiskError if there is not enough space.
     """
-    moments = _optimizer_tensors(state)
+    moments = optimizer_tensors(state)
     tensors = {**state.model.state_dict(), **moments}
     _require_finite(tensors, state.progress.step)
     path = run.checkpoint(state.progress.step)
@@ -123,7 +123,7 @@ def _size(tensors: Mapping[str, torch.Tensor]) -> int:
     return sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors.values()}.values())
 
 
-def _optimizer_tensors(state: TrainState) -> dict[str, torch.Tensor]:
+def optimizer_tensors(state: TrainState) -> dict[str, torch.Tensor]:
     """Return AdamW's moments by parameter name and kind, such as ``transformer.wte.weight|exp_avg``."""
     names = {id(parameter): name for name, parameter in state.model.named_parameters()}
     tensors = {}

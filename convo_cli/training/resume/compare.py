@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from convo_cli.runs.checkpoints import read_state
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.logs.event_log import read_metrics
 from convo_cli.storage.files import require_regular
-from convo_cli.training.saving import OPTIMIZER_FILE
+from convo_cli.training.saving import OPTIMIZER_FILE, optimizer_tensors
 from convo_cli.training.state import TrainState
 
 _NOT_COMPARED = {
@@ -49,13 +49,8 @@ class Trace:
 
     def finish(self, state: TrainState) -> None:
         """Record the state after the last step."""
-        names = {id(parameter): name for name, parameter in state.model.named_parameters()}
         self.weights = {name: _digest(tensor) for name, tensor in state.model.state_dict().items()}
-        self.optimizer = {
-            f"{kind} of {names[id(parameter)]}": _digest(torch.as_tensor(value))
-            for parameter, moments in state.optimizer.state.items()
-            for kind, value in moments.items()
-        }
+        self.optimizer = _moments((name, _digest(tensor)) for name, tensor in optimizer_tensors(state).items())
         self.logged["progress at the end"] = _compared(state.progress.model_dump())
         self.logged["gradient scale"] = state.scaler.get_scale()
 
@@ -81,9 +76,7 @@ def saved_trace(run: RunDirectory, first: int, last: int) -> Trace:
     """Read the results of the steps after ``first``, up to the checkpoint of ``last``, from the files of the run."""
     checkpoint, trace = run.checkpoint(last), Trace()
     trace.weights = dict(_tensors(sorted(checkpoint.glob("model*.safetensors"))))
-    for name, found in _tensors([checkpoint / OPTIMIZER_FILE]):
-        parameter, _, kind = name.rpartition("|")
-        trace.optimizer[f"{kind} of {parameter}"] = found
+    trace.optimizer = _moments(_tensors([checkpoint / OPTIMIZER_FILE]))
     trace.logged["gradient scale"] = read_state(checkpoint).scaler
     for file in (run.metrics, run.samples):
         for record in read_metrics(file):
@@ -123,6 +116,12 @@ def _difference(one: Mapping[str, Any], other: Mapping[str, Any], ways: tuple[st
 
 def _compared(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in _NOT_COMPARED}
+
+
+def _moments(digests: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return the digests of AdamW's moments by readable names, such as ``exp_avg of transformer.wte.weight``."""
+    split = ((name.rpartition("|"), digest) for name, digest in digests)
+    return {f"{kind} of {parameter}": digest for (parameter, _, kind), digest in split}
 
 
 def _digest(tensor: Tensor) -> str:
