@@ -89,7 +89,7 @@ def _mode(method: str) -> str:
 
 
 def _modes(tree: ast.AST, call: ast.Call, file: Path, sources: dict[Path, str]) -> tuple[str, ...]:
-    """Return how a compiled pattern is used; in every way where it is passed on."""
+    """Return how a compiled pattern is used: in every way if it is passed on."""
     names = [
         target.id
         for node in ast.walk(tree)
@@ -111,7 +111,7 @@ def _modes(tree: ast.AST, call: ast.Call, file: Path, sources: dict[Path, str]) 
 
 
 def texts(pattern: re.Pattern[Any], size: int = SIZE) -> Iterator[Any]:
-    """Texts of this size that repeat a piece, between a beginning and an end."""
+    """Yield texts of this size that repeat a piece, between a beginning and an end."""
     for before, piece, after in _pumps(pattern):
         text = before + piece * (size // len(piece)) + after
         yield text if isinstance(pattern.pattern, str) else text.encode("latin-1", "ignore")
@@ -132,7 +132,7 @@ def _pumps(pattern: re.Pattern[Any]) -> Iterator[tuple[str, str, str]]:
 
 
 def _samples(tree: Any, limit: int = 12) -> list[str]:
-    """Some texts that the pattern reads, or nearly: looking around is left out."""
+    """Return some texts that the pattern matches but for its lookarounds."""
     joined = [""]
     for item in tree:
         options = _options(item)
@@ -179,7 +179,7 @@ def _characters(item: Any) -> list[str]:
 
 
 def _members(tree: Any) -> Iterator[str]:
-    """Every character that the pattern names, at any depth."""
+    """Yield every character that the pattern names, at any depth."""
     for item in tree:
         if str(item[0]) in ("LITERAL", "IN", "NOT_LITERAL"):
             yield from _characters(item)
@@ -207,7 +207,7 @@ def _inside(item: Any) -> list[Any]:
 
 
 def _repeats(tree: Any, before: str) -> Iterator[tuple[str, str]]:
-    """What may be repeated, and what stands before it."""
+    """Yield the text before each repeat, and the text that is repeated."""
     for item in tree:
         if str(item[0]).endswith("_REPEAT"):
             yield from ((before, text) for text in _samples(item[1][2]) if text)
@@ -220,7 +220,7 @@ def _repeats(tree: Any, before: str) -> Iterator[tuple[str, str]]:
 
 
 def slowness(pattern: re.Pattern[Any], mode: str) -> str:
-    """A text on which the pattern is not linear; empty where there is none."""
+    """Return a text on which the pattern is not linear; empty if there is none."""
     for text, longer in zip(texts(pattern), texts(pattern, 4 * SIZE), strict=True):
         taken = _seconds(pattern, mode, text)
         if taken < SECONDS:
@@ -234,7 +234,7 @@ def slowness(pattern: re.Pattern[Any], mode: str) -> str:
 
 
 def _seconds(pattern: re.Pattern[Any], mode: str, text: Any) -> float:
-    """CPU seconds; infinite where they are more than the limit."""
+    """Return the CPU seconds; infinite if they are more than the limit."""
     started = time.process_time()
     try:
         with _limited():
@@ -249,7 +249,7 @@ def _seconds(pattern: re.Pattern[Any], mode: str, text: Any) -> float:
 
 @contextmanager
 def _limited() -> Iterator[None]:
-    """TimeoutError where the block takes longer than the limit; a system without such a timer has no limit."""
+    """Raise TimeoutError if the block takes longer than the limit; a system without such a timer has no limit."""
     if not hasattr(signal, "setitimer"):
         yield
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,6 @@ from numpy.typing import NDArray
 from convo_cli.data.decompress import BUFFER_BYTES
 from convo_cli.data.problems import Problem, ProblemSink, at_line
 
-_BOM = b"\xef\xbb\xbf"
 _LINE_END = re.compile(rb"(?<!\r)\r+\n")
 _NEWLINE, _SPACE = b"\n "
 
@@ -51,7 +51,7 @@ class LineCutter:
         done = 0
         for piece in self._pieces(stream):
             done += len(piece)
-            data = piece.removeprefix(_BOM) if self._number == 1 else piece
+            data = piece.removeprefix(BOM_UTF8) if self._number == 1 else piece
             if b"\r" in data:
                 data = _LINE_END.sub(b"\n", data)
             end = position() if position else done

@@ -6,6 +6,7 @@ import csv
 import io
 import itertools
 import re
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 
 from convo_cli.data.problems import Problem, quoted
 
@@ -26,7 +27,6 @@ _BINARY = (
     (b"SQLite format 3\0", "an SQLite database"),
     (b"%PDF-", "a PDF"),
 )
-_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _OPEN_ENDS = (b",", b"[", b"{", b":")
 _NUM_LINES = 5
 _DELIMITERS = (("\t", "tab"), (",", "comma"), (";", "semicolon"), ("|", "bar"))
@@ -52,11 +52,11 @@ def recognise_content(head: bytes, suffix: str) -> Problem | None:
     if head[257:262] == b"ustar":
         return Problem("binary-file", "this is a tar archive")
     # The first two characters of any JSON text are ASCII, so a zero byte there is half of a wider character.
-    if head.startswith(_UTF16_MARKS) or b"\0" in head[:4]:
+    if head.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or b"\0" in head[:4]:
         if head[:4] == bytes(4):
             return Problem("damaged-file", "the file begins with zero bytes, as after a crash or a full disk")
         return Problem("utf-16", "the file is UTF-16 or UTF-32, JSON Lines are UTF-8")
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    text = head.removeprefix(BOM_UTF8).lstrip()
     if text.startswith(b"version https://git-lfs.github.com/spec/"):
         return Problem("git-lfs-pointer", "this is a git-LFS pointer, the data itself was not fetched")
     if text[:64].lower().startswith((b"<!doctype html", b"<html")):
