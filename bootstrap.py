@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Sets up convo's own environment in .venv and runs one of the project's verbs in it; needs Python 3.10 and no more.
+"""Sets up convo's own environment in .venv and runs one of the project's verbs in it; needs Python
+3.10 and no more.
 
     python3 bootstrap.py demo     from sample dialogues to a conversation, in a few minutes
     python3 bootstrap.py test     the tests (test-slow: the long ones)
@@ -45,7 +46,9 @@ def main() -> int:
             print(f"  {name:<10} {meaning}")
         return 0 if verb == "help" else 2
     if sys.version_info < (3, 10):
-        print(f"convo needs Python 3.10 or newer; this is {sys.version.split()[0]}", file=sys.stderr)
+        print(
+            f"convo needs Python 3.10 or newer; this is {sys.version.split()[0]}", file=sys.stderr
+        )
         return 2
     os.chdir(ROOT)
     set_up(with_tools=verb != "demo")
@@ -70,7 +73,9 @@ def commands(verb: str, rest: Command) -> list[Command]:
         "format": [["ruff", "check", "--fix", "."], ["ruff", "format", "."]],
         "test": [[python, "-m", "pytest", "-n", "auto", *rest]],
         "test-slow": [[python, "-m", "pytest", "-n", "auto", "-m", "slow", *rest]],
-        "bench": [[python, str(path), *rest] for path in sorted(Path("benchmarks").glob("bench_*.py"))],
+        "bench": [
+            [python, str(path), *rest] for path in sorted(Path("benchmarks").glob("bench_*.py"))
+        ],
         "docs": [
             [python, "-m", "convo_cli.config.reference", "docs/config.md"],
             [python, "-m", "tests.docs.effects.page", "docs/effects.md"],
@@ -82,7 +87,11 @@ def commands(verb: str, rest: Command) -> list[Command]:
 def demo() -> int:
     """The whole path, into directories that no earlier demo used."""
     started = time.monotonic()
-    number = next(n for n in range(1, 10_000) if not any(Path(d, f"demo-{n}").exists() for d in ("runs", "exports")))
+    number = next(
+        n
+        for n in range(1, 10_000)
+        if not any(Path(d, f"demo-{n}").exists() for d in ("runs", "exports"))
+    )
     name = f"demo-{number}"
     config, export = f"runs/{name}.yaml", f"exports/{name}"
     Path("runs").mkdir(exist_ok=True)
@@ -99,7 +108,8 @@ def demo() -> int:
     if code == 0:
         print(
             f"\nDone in {time.monotonic() - started:.0f} s.\n"
-            f"  config  {config}\n  run     runs/{name}   (metrics.jsonl, samples.jsonl, plots/, checkpoints/)\n"
+            f"  config  {config}\n  run     runs/{name}   (metrics.jsonl, samples.jsonl, plots/, "
+            "checkpoints/)\n"
             f"  model   {export}\n\n"
             "What to try next:\n"
             f"  {_shell(SCRIPTS / 'convo')} chat {export}\n"
@@ -111,20 +121,26 @@ def demo() -> int:
 
 
 def run_all(steps: list[Command], last_input: str | None = None) -> int:
-    """Run the commands in order and stop at the first that fails; the last one may be given its input."""
+    """Run the commands in order and stop at the first that fails; the last one may be given its
+    input.
+    """
     for position, step in enumerate(steps):
         text = last_input if position == len(steps) - 1 else None
         print(f"\n$ {' '.join(step)}" + (f"   <<< {text.strip()}" if text else ""), flush=True)
         executable = SCRIPTS / (step[0] + (".exe" if os.name == "nt" else ""))
         command = [str(executable) if executable.exists() else step[0], *step[1:]]
-        code = subprocess.run(command, input=text, text=True, encoding="utf-8", check=False).returncode
+        code = subprocess.run(
+            command, input=text, text=True, encoding="utf-8", check=False
+        ).returncode
         if code != 0:
             return code
     return 0
 
 
 def set_up(*, with_tools: bool) -> None:
-    """Make or update .venv; nothing happens where it is already what pyproject.toml and constraints.txt ask for."""
+    """Make or update .venv; nothing happens where it is already what pyproject.toml and
+    constraints.txt ask for.
+    """
     content = b"".join((ROOT / name).read_bytes() for name in ("pyproject.toml", "constraints.txt"))
     wanted = hashlib.sha256(content + str(ROOT).encode() + sys.version.encode()).hexdigest()
     stamp = ENVIRONMENT / "convo-installed"
@@ -135,10 +151,15 @@ def set_up(*, with_tools: bool) -> None:
     is_there = (ENVIRONMENT / "pyvenv.cfg").exists()
     is_outdated = bool(have) and have[:1] != [wanted]
     try:
-        if Path(sys.prefix) != ENVIRONMENT and (is_outdated or not is_there):  # not while running inside it
+        if Path(sys.prefix) != ENVIRONMENT and (
+            is_outdated or not is_there
+        ):  # not while running inside it
             venv.create(ENVIRONMENT, with_pip=True, clear=is_there)
     except subprocess.CalledProcessError:
-        sys.exit("Python's venv module cannot install pip here; on Debian and Ubuntu: apt install python3-venv")
+        sys.exit(
+            "Python's venv module cannot install pip here; on Debian and Ubuntu: apt install "
+            "python3-venv"
+        )
     target = ".[dev]" if with_tools or "tools" in have else "."
     install = [str(SCRIPTS / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
     subprocess.run([*install, "-c", "constraints.txt", "-e", target], check=True)

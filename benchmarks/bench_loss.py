@@ -2,10 +2,11 @@
 
     python benchmarks/bench_loss.py --peers-python PYTHON
 
-Both train the same random GPT-2 on the same dialogues for the same steps: AdamW without weight decay, a rate that falls
-linearly to zero, clipping, no dropout. Each draws its own order. The loss in nats a token on the same validation
-dialogues is computed one dialogue at a time by transformers alone. PYTHON needs torch, transformers, accelerate and
-datasets. The two are as good as each other where their means differ by less than the spread between seeds.
+Both train the same random GPT-2 on the same dialogues for the same steps: AdamW without weight
+decay, a rate that falls linearly to zero, clipping, no dropout. Each draws its own order. The loss
+in nats a token on the same validation dialogues is computed one dialogue at a time by transformers
+alone. PYTHON needs torch, transformers, accelerate and datasets. The two are as good as each other
+where their means differ by less than the spread between seeds.
 """
 
 from __future__ import annotations
@@ -36,8 +37,12 @@ LEARNING_RATE = 1e-3
 
 def main() -> None:
     """Run both for every seed, or one of them as a child."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=work.FOLDER, help="folder with train.jsonl and valid.jsonl")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=Path, default=work.FOLDER, help="folder with train.jsonl and valid.jsonl"
+    )
     parser.add_argument("--tokenizer", type=Path, help="left out: one is trained")
     parser.add_argument("--model", default="tiny", choices=work.SIZES)
     parser.add_argument("--steps", type=int, default=150)
@@ -52,22 +57,45 @@ def main() -> None:
         print(json.dumps(validation_loss(model, encode(arguments, "valid.jsonl")[:400])))
         return
     with tempfile.TemporaryDirectory() as folder:
-        tokenizer = arguments.tokenizer or work.make_tokenizer(arguments.data / "train.jsonl", Path(folder, "bpe.json"))
+        tokenizer = arguments.tokenizer or work.make_tokenizer(
+            arguments.data / "train.jsonl", Path(folder, "bpe.json")
+        )
         compare(arguments, tokenizer)
 
 
 def compare(arguments: argparse.Namespace, tokenizer: Path) -> None:
     """Train each with every seed, in turns, and print the losses."""
-    pythons = {"convo": sys.executable} | ({"trainer": arguments.peers_python} if arguments.peers_python else {})
+    pythons = {"convo": sys.executable} | (
+        {"trainer": arguments.peers_python} if arguments.peers_python else {}
+    )
     losses: dict[str, list[float]] = {child: [] for child in pythons}
     for seed in range(arguments.seeds):
         for child, python in pythons.items():
-            command = [python, __file__, *sys.argv[1:], "--tokenizer", tokenizer, "--child", child, "--seed", seed]
-            done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=True)
+            command = [
+                python,
+                __file__,
+                *sys.argv[1:],
+                "--tokenizer",
+                tokenizer,
+                "--child",
+                child,
+                "--seed",
+                seed,
+            ]
+            done = subprocess.run(
+                [str(word) for word in command], capture_output=True, text=True, check=True
+            )
             losses[child].append(json.loads(done.stdout.splitlines()[-1]))
-        print(f"seed {seed}: " + ", ".join(f"{child} {values[-1]:.4f}" for child, values in losses.items()), flush=True)
+        print(
+            f"seed {seed}: "
+            + ", ".join(f"{child} {values[-1]:.4f}" for child, values in losses.items()),
+            flush=True,
+        )
     for child, values in losses.items():
-        print(f"{child:8} mean {statistics.mean(values):.4f}, standard deviation {statistics.stdev(values):.4f}")
+        print(
+            f"{child:8} mean {statistics.mean(values):.4f}, standard deviation "
+            f"{statistics.stdev(values):.4f}"
+        )
 
 
 def encode(arguments: argparse.Namespace, name: str) -> list[list[int]]:
@@ -102,7 +130,13 @@ def train_convo(arguments: argparse.Namespace) -> PreTrainedModel:
     model = work.make_model(work.SIZES[arguments.model], seed=arguments.seed)
     use_fast_activations(model)
     batching = choose_batching(
-        model, examples[:3], kinds, pad_id=work.PAD, autocast=nullcontext, packing="on", emit=lambda event: None
+        model,
+        examples[:3],
+        kinds,
+        pad_id=work.PAD,
+        autocast=nullcontext,
+        packing="on",
+        emit=lambda event: None,
     )
     config = TrainingConfig(max_steps=1, weight_decay=0.0, betas=(0.9, 0.999))
     optimizer = make_optimizer(model, config)

@@ -1,16 +1,20 @@
-"""What comes before step 1: preparing data the first time and the second, beside a plain `apply_chat_template` loop.
+"""What comes before step 1: preparing data the first time and the second, beside a plain
+`apply_chat_template` loop.
 
     python benchmarks/bench_prepare.py
     python benchmarks/bench_prepare.py --file ../shared/data/dailydialog/train.jsonl --dialogues 100000
 
-`first` hashes, reads, checks, encodes and writes the data and, from scratch, trains its SentencePiece tokenizer;
-`encode` is the first time with that tokenizer there already; `again` is what a second run on the same data does. `loop`
-is json.loads and `tokenizer.apply_chat_template` for one line after the other: ids alone, kept in a list. `map` and
-`map batched` are `datasets.map` with the same tokenizer (`map_datasets.py`), where --datasets-python names a Python
-that has the library. Every round runs all of them in turn; the table has the median of the rounds with the smallest and
-largest. `--alone` leaves out the others, for the growth with the number of dialogues; peak memory is of the process.
+`first` hashes, reads, checks, encodes and writes the data and, from scratch, trains its
+SentencePiece tokenizer; `encode` is the first time with that tokenizer there already; `again` is
+what a second run on the same data does. `loop` is json.loads and `tokenizer.apply_chat_template`
+for one line after the other: ids alone, kept in a list. `map` and `map batched` are `datasets.map`
+with the same tokenizer (`map_datasets.py`), where --datasets-python names a Python that has the
+library. Every round runs all of them in turn; the table has the median of the rounds with the
+smallest and largest. `--alone` leaves out the others, for the growth with the number of dialogues;
+peak memory is of the process.
 
-The file is repeated with a number in its first turn until there are enough dialogues, so that none is like another.
+The file is repeated with a number in its first turn until there are enough dialogues, so that none
+is like another.
 """
 
 from __future__ import annotations
@@ -48,7 +52,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def main() -> None:
     """Measure as the command line says and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--file", type=Path, default=ROOT / "sample_data" / "train.jsonl")
     parser.add_argument("--dialogues", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=3)
@@ -57,7 +63,11 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="bench-"))
     try:
-        compare(make_data(arguments.file, arguments.dialogues, folder / "train.jsonl"), folder, arguments)
+        compare(
+            make_data(arguments.file, arguments.dialogues, folder / "train.jsonl"),
+            folder,
+            arguments,
+        )
     finally:
         shutil.rmtree(folder)
 
@@ -104,11 +114,18 @@ def compare(path: Path, folder: Path, arguments: argparse.Namespace) -> None:
         if arguments.datasets_python:
             encoder.tokenizer.save_pretrained(folder / "tokenizer")
             for name, mode in (("map", []), ("map batched", ["--batched"])):
-                mapped, took = map_datasets(arguments.datasets_python, [folder / "tokenizer", path, *mode])
+                mapped, took = map_datasets(
+                    arguments.datasets_python, [folder / "tokenizer", path, *mode]
+                )
                 seconds[name].append(took)
-                assert mapped == num_tokens, f"datasets.map made {mapped} tokens, convo {num_tokens}"
+                assert mapped == num_tokens, (
+                    f"datasets.map made {mapped} tokens, convo {num_tokens}"
+                )
     megabytes = path.stat().st_size / 1e6
-    print(f"{arguments.dialogues:,} dialogues of {arguments.file}: {megabytes:.0f} MB, {num_tokens:,} tokens")
+    print(
+        f"{arguments.dialogues:,} dialogues of {arguments.file}: {megabytes:.0f} MB, "
+        f"{num_tokens:,} tokens"
+    )
     print(f"{'':12}{'wall s':>24}{'CPU s':>24}{'dialogues/s':>14}{'tokens/s':>12}")
     for name, pairs in seconds.items():
         wall, cpu = ([pair[index] for pair in pairs] for index in range(2))
@@ -124,13 +141,17 @@ def compare(path: Path, folder: Path, arguments: argparse.Namespace) -> None:
     for name in ("loop", "map", "map batched"):
         both = list(zip(seconds[name], seconds["encode"], strict=False))
         if both:
-            in_wall, in_cpu = [statistics.median(theirs[k] / ours[k] for theirs, ours in both) for k in range(2)]
+            in_wall, in_cpu = [
+                statistics.median(theirs[k] / ours[k] for theirs, ours in both) for k in range(2)
+            ]
             print(f"{name} / encode: {in_wall:.2f} (wall), {in_cpu:.2f} (CPU)")
     print(f"peak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
 
 
 def map_datasets(python: Path, words: Sequence[object]) -> tuple[int, tuple[float, float]]:
-    """The number of tokens that `datasets.map` makes in a process of its own, and the seconds it took."""
+    """The number of tokens that `datasets.map` makes in a process of its own, and the seconds it
+    took.
+    """
     command = [str(python), str(ROOT / "benchmarks" / "map_datasets.py"), *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     result = json.loads(done.stdout.splitlines()[-1])
@@ -152,7 +173,9 @@ def loop(path: Path, encoder: DialogueEncoder) -> int:
     with path.open(encoding="utf-8") as file:
         for line in file:
             rendered.append(
-                tokenizer.apply_chat_template(json.loads(line)["messages"], tokenize=True, return_dict=False)
+                tokenizer.apply_chat_template(
+                    json.loads(line)["messages"], tokenize=True, return_dict=False
+                )
             )
     return sum(map(len, rendered))
 

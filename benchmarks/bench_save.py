@@ -3,13 +3,14 @@
     python benchmarks/bench_save.py
     python benchmarks/bench_save.py --layers 26 --rounds 9 --folder /mnt/disk
 
-`save` is what `convo train` does: check that every number is finite and that there is space, write, flush and hash
-every file, rename, point, prune. `torch.save` writes model and optimizer into one file and leaves it to the kernel to
-reach the disk; `+ fsync` waits for that. Every round runs all of them in turn and lets the disk come to rest before
-each. The table has the median of the rounds with the smallest and largest, in seconds per GB of tensors: by the wall,
-and of CPU in all threads, which says more where the machine is busy with other things. Below are the parts of a save,
-each alone (flushing and hashing happen side by side), and a copy of the tensors in memory: the least that training
-would wait for if a save were written while it goes on.
+`save` is what `convo train` does: check that every number is finite and that there is space, write,
+flush and hash every file, rename, point, prune. `torch.save` writes model and optimizer into one
+file and leaves it to the kernel to reach the disk; `+ fsync` waits for that. Every round runs all
+of them in turn and lets the disk come to rest before each. The table has the median of the rounds
+with the smallest and largest, in seconds per GB of tensors: by the wall, and of CPU in all threads,
+which says more where the machine is busy with other things. Below are the parts of a save, each
+alone (flushing and hashing happen side by side), and a copy of the tensors in memory: the least
+that training would wait for if a save were written while it goes on.
 """
 
 from __future__ import annotations
@@ -37,7 +38,11 @@ from convo_cli.runs.selection import point_and_prune
 from convo_cli.storage.sealed import file_sha256, verify_directory
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.template import make_template
-from convo_cli.text.tokenizers.trained import add_special_tokens, from_sentencepiece, train_sentencepiece
+from convo_cli.text.tokenizers.trained import (
+    add_special_tokens,
+    from_sentencepiece,
+    train_sentencepiece,
+)
 from convo_cli.training.optim import make_optimizer
 from convo_cli.training.saving import save_checkpoint
 from convo_cli.training.state import TrainState
@@ -48,10 +53,16 @@ COMPARED = ("torch.save", "torch.save + fsync", "save")
 
 def main() -> None:
     """Measure as the command line says and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--layers", type=int, default=13, help="of width 512: 13 are half a GB with AdamW's moments")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--layers", type=int, default=13, help="of width 512: 13 are half a GB with AdamW's moments"
+    )
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="on the disk to measure")
+    parser.add_argument(
+        "--folder", type=Path, default=Path(tempfile.gettempdir()), help="on the disk to measure"
+    )
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="bench-", dir=arguments.folder))
     try:
@@ -72,7 +83,10 @@ def compare(folder: Path, arguments: argparse.Namespace) -> None:
     parts.mkdir()
 
     def plain() -> None:
-        torch.save({"model": state.model.state_dict(), "optimizer": state.optimizer.state_dict()}, folder / "plain.pt")
+        torch.save(
+            {"model": state.model.state_dict(), "optimizer": state.optimizer.state_dict()},
+            folder / "plain.pt",
+        )
 
     def plain_flushed() -> None:
         plain()
@@ -81,11 +95,16 @@ def compare(folder: Path, arguments: argparse.Namespace) -> None:
     def save() -> None:
         state.progress.step += 1
         save_checkpoint(run, state, encoder, spiece=spiece, emit=lambda event: None)
-        point_and_prune(run, run.checkpoint(state.progress.step), keep=1, metric="bleu-4", evaluations={})
+        point_and_prune(
+            run, run.checkpoint(state.progress.step), keep=1, metric="bleu-4", evaluations={}
+        )
 
     def write() -> None:
         save_model(state.model, parts)
-        save_file({name: tensor for name, tensor in tensors.items() if "|" in name}, parts / "optimizer.safetensors")
+        save_file(
+            {name: tensor for name, tensor in tensors.items() if "|" in name},
+            parts / "optimizer.safetensors",
+        )
 
     ways: dict[str, Callable[[], Any]] = {
         "torch.save": plain,
@@ -113,7 +132,10 @@ def compare(folder: Path, arguments: argparse.Namespace) -> None:
             if number:  # the first round warms up
                 walls[name].append((time.perf_counter() - wall) / gigabytes)
                 cpus[name].append((time.process_time() - cpu) / gigabytes)
-    print(f"{len(tensors)} tensors, {gigabytes:.2f} GB, {arguments.rounds} rounds in {arguments.folder}")
+    print(
+        f"{len(tensors)} tensors, {gigabytes:.2f} GB, {arguments.rounds} rounds in "
+        f"{arguments.folder}"
+    )
     print(f"{'':20}{'wall s per GB':>22}{'CPU s per GB':>22}{'/ torch.save':>14}{'/ + fsync':>11}")
     for name, taken in walls.items():
         line = f"{name:20}{spread(taken):>22}{spread(cpus[name]):>22}"

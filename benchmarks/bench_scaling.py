@@ -1,10 +1,12 @@
-"""How speed and memory change with the length of dialogues, the size of the model and of its vocabulary.
+"""How speed and memory change with the length of dialogues, the size of the model and of its
+vocabulary.
 
     python benchmarks/bench_scaling.py
     python benchmarks/bench_scaling.py --axis vocabulary --steps 5
 
-Every row is a process of its own: random tokens, a GPT-2 of the stated shape, packed, every token a target, AdamW,
-fp32. Where nothing else is said: 6 layers, width 384, vocabulary 8,000, dialogues of 128 tokens, 2,048 tokens a step.
+Every row is a process of its own: random tokens, a GPT-2 of the stated shape, packed, every token a
+target, AdamW, fp32. Where nothing else is said: 6 layers, width 384, vocabulary 8,000, dialogues of
+128 tokens, 2,048 tokens a step.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ AXES: dict[str, list[dict[str, int]]] = {
 
 def main() -> None:
     """Run each row and print the tables, or be one row."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--axis", choices=AXES, nargs="*", default=list(AXES))
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
@@ -43,11 +47,22 @@ def main() -> None:
         print(json.dumps(measure(json.loads(arguments.row), arguments.steps, arguments.threads)))
         return
     for axis in arguments.axis:
-        print(f"\n{axis:>12}{'parameters':>12}{'tokens/s':>10}{'tokens/2 CPU s':>16}{'GFLOP/2 CPU s':>15}{'GB':>6}")
+        print(
+            f"\n{axis:>12}{'parameters':>12}{'tokens/s':>10}{'tokens/2 CPU s':>16}{'GFLOP/2 CPU s':>15}{'GB':>6}"
+        )
         for row in AXES[axis]:
-            command = [sys.executable, __file__, "--row", json.dumps(BASE | row), "--steps", str(arguments.steps)]
+            command = [
+                sys.executable,
+                __file__,
+                "--row",
+                json.dumps(BASE | row),
+                "--steps",
+                str(arguments.steps),
+            ]
             command += ["--threads", str(arguments.threads)]
-            result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            result = json.loads(
+                subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            )
             label = f"{row['layers']}x{row['width']}" if axis == "model" else f"{row[axis]:,}"
             print(
                 f"{label:>12}{result['parameters'] / 1e6:>11.1f}M{result['tokens_per_s']:>10,.0f}"
@@ -72,7 +87,9 @@ def measure(shape: dict[str, int], steps: int, threads: int) -> dict[str, float]
     from convo_cli.training.state import TrainState
 
     torch.set_num_threads(threads)
-    model = work.make_model((shape["vocabulary"], 1024, shape["layers"], shape["width"], shape["width"] // 64))
+    model = work.make_model(
+        (shape["vocabulary"], 1024, shape["layers"], shape["width"], shape["width"] // 64)
+    )
     use_fast_activations(model)
     rng = np.random.default_rng(0)
     targets = np.full(shape["length"], ASSISTANT_TARGET, np.uint8)

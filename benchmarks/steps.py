@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 
 class Steps(Job):
-    """Takes steps of the batches that ``batches_of`` gives for each; ``flops`` counts those of all steps."""
+    """Takes steps of the batches that ``batches_of`` gives for each; ``flops`` counts those of all
+    steps.
+    """
 
     max_steps, max_grad_norm = 10**6, 1.0
 
@@ -34,8 +36,15 @@ class Steps(Job):
         precision: ResolvedPrecision = "fp32",
     ) -> None:
         self.seed, self.flops = seed, 0.0
-        self._batching, self._batches_of, self._learning_rate_of = batching, batches_of, learning_rate_of
-        self._count_flops, self._autocast = FlopCounter(model), autocast_for(model.device, precision)
+        self._batching, self._batches_of, self._learning_rate_of = (
+            batching,
+            batches_of,
+            learning_rate_of,
+        )
+        self._count_flops, self._autocast = (
+            FlopCounter(model),
+            autocast_for(model.device, precision),
+        )
 
     def batches(self, step: int) -> Sequence[Batch]:
         batches = self._batches_of(step)

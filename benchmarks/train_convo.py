@@ -1,11 +1,13 @@
-"""Trains a GPT-2 of a stated size for a few steps with convo's own loop and prints one JSON line of what it cost.
+"""Trains a GPT-2 of a stated size for a few steps with convo's own loop and prints one JSON line of
+what it cost.
 
     python benchmarks/train_convo.py --data ../shared/data/dailydialog/train.jsonl --tokenizer bpe8000.json
 
-The work is that of the peers' drivers that `bench_train.py` alternates it with: the same dialogues as
-<bos> t0 <sep> t1 <sep> …, cut at the context, the same random model, AdamW with clipping, fp32, every token but <bos> a
-target (`--labels assistant`: the odd turns only). `--without` turns one technique off; `--gemm` measures instead how
-long the matrix products of a step alone take, which nothing can be faster than.
+The work is that of the peers' drivers that `bench_train.py` alternates it with: the same dialogues
+as <bos> t0 <sep> t1 <sep> …, cut at the context, the same random model, AdamW with clipping, fp32,
+every token but <bos> a target (`--labels assistant`: the odd turns only). `--without` turns one
+technique off; `--gemm` measures instead how long the matrix products of a step alone take, which
+nothing can be faster than.
 """
 
 from __future__ import annotations
@@ -46,14 +48,28 @@ TECHNIQUES = ("packing", "target-loss", "fused-adamw", "fast-gelu", "none")
 
 def main() -> None:
     """Train as the command line says."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=work.FOLDER / "train.jsonl", help="JSONL: a list of texts a line")
-    parser.add_argument("--tokenizer", required=True, type=Path, help="a tokenizer.json with 0 pad 1 bos 2 eos 3 sep")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=work.FOLDER / "train.jsonl",
+        help="JSONL: a list of texts a line",
+    )
+    parser.add_argument(
+        "--tokenizer",
+        required=True,
+        type=Path,
+        help="a tokenizer.json with 0 pad 1 bos 2 eos 3 sep",
+    )
     parser.add_argument("--model", default="mini", choices=work.SIZES)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--batch", type=int, default=16, help="dialogues per step")
-    parser.add_argument("--dropout", type=float, default=0.0, help="of embeddings, residuals and attention")
+    parser.add_argument(
+        "--dropout", type=float, default=0.0, help="of embeddings, residuals and attention"
+    )
     parser.add_argument("--labels", default="all", choices=["all", "assistant"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
@@ -61,7 +77,9 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "fp16"])
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--without", default="none", choices=TECHNIQUES)
-    parser.add_argument("--gemm", action="store_true", help="measure the matrix products of the same steps alone")
+    parser.add_argument(
+        "--gemm", action="store_true", help="measure the matrix products of the same steps alone"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     store = load(arguments)
@@ -78,7 +96,10 @@ def load(arguments: argparse.Namespace) -> TokenStore:
         is_learnt = [turn >= 0 and (arguments.labels == "all" or turn % 2 == 1) for turn in turns]
         targets = np.where(is_learnt, ASSISTANT_TARGET, NO_TARGET).astype(np.uint8)
         pairs.append(
-            (Dialogue((Turn("user", ""),), number), Encoded([Example(np.array(ids, np.int32), targets)], len(ids)))
+            (
+                Dialogue((Turn("user", ""),), number),
+                Encoded([Example(np.array(ids, np.int32), targets)], len(ids)),
+            )
         )
     return TokenStore.build(pairs)
 
@@ -86,7 +107,9 @@ def load(arguments: argparse.Namespace) -> TokenStore:
 def train(arguments: argparse.Namespace, store: TokenStore) -> dict[str, object]:
     """Take the steps with `convo_cli.training.loop` and count."""
     device = torch.device(arguments.device)
-    model = work.make_model(work.SIZES[arguments.model], seed=arguments.seed, dropout=arguments.dropout)
+    model = work.make_model(
+        work.SIZES[arguments.model], seed=arguments.seed, dropout=arguments.dropout
+    )
     if arguments.without != "fast-gelu":
         use_fast_activations(model)
     move(model, device)
@@ -118,11 +141,24 @@ def train(arguments: argparse.Namespace, store: TokenStore) -> dict[str, object]
         slots += sum(batch.input_ids.numel() for batch in batches)
         return batches
 
-    job = Steps(model, batching, batches_of, lambda step: 5e-4, seed=arguments.seed, precision=arguments.precision)
+    job = Steps(
+        model,
+        batching,
+        batches_of,
+        lambda step: 5e-4,
+        seed=arguments.seed,
+        precision=arguments.precision,
+    )
     seconds, tokens = [], 0
     for step in range(arguments.warmup + arguments.steps):
         if step == arguments.warmup:
-            slots, tokens, job.flops, wall, cpu = 0, 0, 0.0, time.perf_counter(), time.process_time()
+            slots, tokens, job.flops, wall, cpu = (
+                0,
+                0,
+                0.0,
+                time.perf_counter(),
+                time.process_time(),
+            )
         done = train_step(state, job)
         seconds.append(done.seconds)
         tokens += done.num_tokens
@@ -147,7 +183,9 @@ def train(arguments: argparse.Namespace, store: TokenStore) -> dict[str, object]
 
 
 def gemm_limit(arguments: argparse.Namespace, store: TokenStore) -> dict[str, object]:
-    """Tokens a second if a step were its matrix products and nothing else: forward, and twice as much backward."""
+    """Tokens a second if a step were its matrix products and nothing else: forward, and twice as
+    much backward.
+    """
     vocabulary, _, layers, width, _ = work.SIZES[arguments.model]
     order = Order(store.lengths, arguments.seed, [Phase(batch=arguments.batch)])
     tokens = targets = 0
@@ -156,11 +194,20 @@ def gemm_limit(arguments: argparse.Namespace, store: TokenStore) -> dict[str, ob
         examples = [store[int(index)] for index in order.examples(step)]
         rows = sum(len(example.input_ids) for example in examples)
         learnt = sum(int((example.targets != NO_TARGET).sum()) for example in examples)
-        products = [(rows, width, 3 * width), (rows, width, width), (rows, width, 4 * width), (rows, 4 * width, width)]
+        products = [
+            (rows, width, 3 * width),
+            (rows, width, width),
+            (rows, width, 4 * width),
+            (rows, 4 * width, width),
+        ]
         for (count, inner, outer), times in [(product, layers) for product in products] + [
             ((learnt, width, vocabulary), 1)
         ]:
-            x, w, y = torch.randn(count, inner), torch.randn(inner, outer), torch.randn(count, outer)
+            x, w, y = (
+                torch.randn(count, inner),
+                torch.randn(inner, outer),
+                torch.randn(count, outer),
+            )
             for _ in range(2):  # the first one warms the caches
                 begun, used = time.perf_counter(), time.process_time()
                 for _ in range(times):

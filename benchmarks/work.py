@@ -1,7 +1,7 @@
 """What benchmarks of training share: dialogues as tokens, a GPT-2 of a stated size.
 
-Dialogues are <bos> t0 <sep> t1 <sep> …, cut at the context, as every peer's driver makes them. Nothing of convo is
-imported with this module, so a peer's own Python can use it too.
+Dialogues are <bos> t0 <sep> t1 <sep> …, cut at the context, as every peer's driver makes them.
+Nothing of convo is imported with this module, so a peer's own Python can use it too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 DAILYDIALOG = ROOT.parent / "shared" / "data" / "dailydialog"
 FOLDER = DAILYDIALOG if DAILYDIALOG.is_dir() else ROOT / "sample_data"
-"""Where the dialogues are from unless the command line says otherwise: train.jsonl and valid.jsonl."""
+"""Where the dialogues are from unless the command line says otherwise: train.jsonl and
+valid.jsonl.
+"""
 
 PAD, BOS, EOS, SEP = 0, 1, 2, 3
 SIZES = {  # vocabulary, context, layers, width, heads
@@ -57,7 +59,11 @@ def encode(data: Path, tokenizer: Path, context: int) -> list[tuple[list[int], l
     from tokenizers import Tokenizer
 
     dialogues = read(data)
-    encoded = iter(Tokenizer.from_file(str(tokenizer)).encode_batch([text for texts in dialogues for text in texts]))
+    encoded = iter(
+        Tokenizer.from_file(str(tokenizer)).encode_batch(
+            [text for texts in dialogues for text in texts]
+        )
+    )
     rows = []
     for texts in dialogues:
         ids, turns = [BOS], [-1]
@@ -69,7 +75,9 @@ def encode(data: Path, tokenizer: Path, context: int) -> list[tuple[list[int], l
     return rows
 
 
-def make_model(shape: tuple[int, int, int, int, int], *, seed: int = 0, dropout: float = 0.0) -> PreTrainedModel:
+def make_model(
+    shape: tuple[int, int, int, int, int], *, seed: int = 0, dropout: float = 0.0
+) -> PreTrainedModel:
     """A random GPT-2, the same for the same seed."""
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel

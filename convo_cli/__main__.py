@@ -11,8 +11,9 @@ from convo_cli import __version__
 def main(*, is_module: bool = False) -> None:
     """Run the command line and end the process; `--version` is answered without importing anything.
 
-    The working folder is removed from the import path, so that no module next to the data is imported. It is there
-    after `python -m convo_cli` (``is_module``), and with an empty entry in PYTHONPATH.
+    The working folder is removed from the import path, so that no module next to the data is
+    imported. It is there after `python -m convo_cli` (``is_module``), and with an empty entry in
+    PYTHONPATH.
     """
     if is_module and not getattr(sys.flags, "safe_path", False):  # since Python 3.11
         _remove_working_folder_from_path()
@@ -30,7 +31,9 @@ def main(*, is_module: bool = False) -> None:
 
 
 def run() -> None:
-    """Run the command line inside a process that continues; SystemExit if the exit code is not 0."""
+    """Run the command line inside a process that continues; SystemExit if the exit code is not
+    0.
+    """
     if sys.argv[1:] == ["--version"]:
         sys.stdout.write(f"convo {__version__}\n")
         return

@@ -19,17 +19,25 @@ T = TypeVar("T")
 
 _NAME = "convo-background"
 _SECONDS = 0.1  # between checks for signals, if they do not interrupt a wait (Windows)
-_STOPPED = {128 + getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)}
+_STOPPED = {
+    128 + getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+    if hasattr(signal, name)
+}
 """Exit codes of a process that a signal ended."""
 
 
 def in_background(task: Callable[[], T]) -> T:
-    """Run a task in a thread and return its result; an exception from a signal handler ends the wait, not the task."""
+    """Run a task in a thread and return its result; an exception from a signal handler ends the
+    wait, not the task.
+    """
     return _wait_for(_start(task))
 
 
 def one_ahead(tasks: Iterable[Callable[[], T]]) -> Iterator[T]:
-    """Yield the result of each task; the next task runs in a thread while the caller uses a result."""
+    """Yield the result of each task; the next task runs in a thread while the caller uses a
+    result.
+    """
     running: Future[T] | None = None
     for task in tasks:
         done = [] if running is None else [_wait_for(running)]
@@ -59,10 +67,11 @@ def _wait_for(future: Future[T]) -> T:
 
 
 def end_process(code: object) -> NoReturn:
-    """End the process with this exit code: at once after a signal, otherwise when all background tasks are done.
+    """End the process with this exit code: at once after a signal, otherwise when all background
+    tasks are done.
 
-    After a signal Python's own shutdown is skipped: it takes a second with torch, and unwinding a thread inside
-    SentencePiece would abort the process.
+    After a signal Python's own shutdown is skipped: it takes a second with torch, and unwinding a
+    thread inside SentencePiece would abort the process.
     """
     if code in _STOPPED:
         atexit._run_exitfuncs()

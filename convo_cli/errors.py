@@ -14,7 +14,8 @@
     ├── DiskError                 7  no space, no permission, read-only
     └── StoppedError        130/143  SIGINT / SIGTERM; what was done is saved
 
-Anything else that reaches the error boundary in `convo_cli.cli.app` is a bug: it shows a traceback and exits 1.
+Anything else that reaches the error boundary in `convo_cli.cli.app` is a bug: it shows a traceback
+and exits 1.
 """
 
 from __future__ import annotations
@@ -61,7 +62,9 @@ class DivergedError(ConvoError):
 
 
 class EvaluationDivergedError(DivergedError):
-    """The weights of a checkpoint have no finite validation loss, so a resume from it would fail here again."""
+    """The weights of a checkpoint have no finite validation loss, so a resume from it would fail
+    here again.
+    """
 
 
 class CheckpointError(ConvoError):
@@ -89,7 +92,9 @@ class StoppedError(ConvoError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether the system, numpy or torch ran out of memory; torch has no exception type for it."""
+    """Return whether the system, numpy or torch ran out of memory; torch has no exception type for
+    it.
+    """
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     words = ("out of memory", "allocate memory", "bad_alloc")
@@ -99,15 +104,23 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of a library's error, without the pages that may follow, or the name of its type."""
+    """Return the first line of a library's error, without the pages that may follow, or the name of
+    its type.
+    """
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def typeable(path: Path | str) -> str:
-    """Return a path as typed into a shell, for the commands in hints; invisible characters become escapes."""
+    """Return a path as typed into a shell, for the commands in hints; invisible characters become
+    escapes.
+    """
     text = f"./{path}" if str(path).startswith("-") else str(path)
     quoted = shlex.quote(text)
     if quoted.isprintable():
         return quoted
     plain = set(range(32, 127)) - set(b"\\'")
-    return "$'" + "".join(chr(byte) if byte in plain else f"\\{byte:03o}" for byte in os.fsencode(text)) + "'"
+    return (
+        "$'"
+        + "".join(chr(byte) if byte in plain else f"\\{byte:03o}" for byte in os.fsencode(text))
+        + "'"
+    )

@@ -1,7 +1,7 @@
 """Events of a run as dataclasses. The loop emits them; reporters show or store them.
 
-A progress bar, a plain log line, metrics.jsonl, TensorBoard, a plot and a test's ``list.append`` are all reporters of
-the same events, so the loop prints nothing and opens no file.
+A progress bar, a plain log line, metrics.jsonl, TensorBoard, a plot and a test's ``list.append``
+are all reporters of the same events, so the loop prints nothing and opens no file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Work before or between steps (reading, encoding, evaluating); ``total`` is None while unknown."""
+    """Work before or between steps (reading, encoding, evaluating); ``total`` is None while
+    unknown.
+    """
 
     stage: str
     done: int
@@ -46,9 +48,13 @@ class TokenCounts:
     """Median tokens of a whole dialogue."""
     max_tokens: int
     num_split: int = 0
-    """Dialogues with a turn that was too long for any window and was cut within (`dialogue.long_turns: split`)."""
+    """Dialogues with a turn that was too long for any window and was cut within
+    (`dialogue.long_turns: split`).
+    """
     num_left_out: int = 0
-    """Dialogues left out for such a turn (`dialogue.long_turns: drop`); no other number counts them."""
+    """Dialogues left out for such a turn (`dialogue.long_turns: drop`); no other number counts
+    them.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +80,11 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True)
 class StepDone:
-    """One optimizer update. ``loss`` is in nats per target token over the whole step, before the update.
+    """One optimizer update. ``loss`` is in nats per target token over the whole step, before the
+    update.
 
-    ``flops`` are the operations of the step's matrix products, ``memory_bytes`` the most in use so far.
+    ``flops`` are the operations of the step's matrix products, ``memory_bytes`` the most in use so
+    far.
     """
 
     step: int
@@ -110,7 +118,9 @@ class SampleReply:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationDone:
-    """Scores of the weights after ``step`` updates. ``metrics`` holds the configured ones: bleu-2, nist-4 and so on."""
+    """Scores of the weights after ``step`` updates. ``metrics`` holds the configured ones: bleu-2,
+    nist-4 and so on.
+    """
 
     step: int
     loss: float
@@ -122,9 +132,13 @@ class EvaluationDone:
     best: tuple[str, ...] = ()
     """The scores (loss, metric) that are the best of the run so far."""
     weights: str = ""
-    """Hash of the weights, `convo_cli.runs.logs.evaluations.weights_of`; empty for weights that are not on disk."""
+    """Hash of the weights, `convo_cli.runs.logs.evaluations.weights_of`; empty for weights that are
+    not on disk.
+    """
     num_split: int = 0
-    """Dialogues with a turn that is too long for any window and is scored in consecutive windows."""
+    """Dialogues with a turn that is too long for any window and is scored in consecutive
+    windows.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,5 @@
-"""SIGINT, SIGTERM, SIGHUP and SIGUSR1 ask a run to save and stop at the next safe point; a second one leaves at once.
+"""SIGINT, SIGTERM, SIGHUP and SIGUSR1 ask a run to save and stop at the next safe point; a second
+one leaves at once.
 
 This module imports nothing heavy, because a command listens before torch is imported.
 """
@@ -33,7 +34,8 @@ class StopRequest:
     def interrupting(self, message: str, *, hint: str) -> Iterator[None]:
         """Interrupt the block at once on a stop request, with a StoppedError of this message.
 
-        Only for work that may be interrupted anywhere: reading, downloading, waiting, filling a cache.
+        Only for work that may be interrupted anywhere: reading, downloading, waiting, filling a
+        cache.
         """
         try:
             self._may_interrupt = True
@@ -72,7 +74,9 @@ def listening() -> Iterator[StopRequest]:
         numbers.remove(signal.SIGHUP)  # as nohup requires
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
-    threading.Thread(target=_leave_at_the_second, args=(ours, frozenset(numbers)), daemon=True).start()
+    threading.Thread(
+        target=_leave_at_the_second, args=(ours, frozenset(numbers)), daemon=True
+    ).start()
     before = {number: signal.signal(number, request._handle) for number in numbers}
     wakeup_before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
     _current = request
@@ -87,7 +91,9 @@ def listening() -> Iterator[StopRequest]:
 
 
 def _leave_at_the_second(arrived: socket.socket, numbers: frozenset[int]) -> None:
-    """End the process at the second signal; a thread, because a handler has to wait for native code to return."""
+    """End the process at the second signal; a thread, because a handler has to wait for native code
+    to return.
+    """
     count = 0
     with arrived:
         while received := arrived.recv(1):

@@ -1,8 +1,9 @@
 """Characters that a terminal does not show, or that change how it shows the text around them.
 
-Control characters beyond ASCII, line separators, embeddings and isolates of the bidirectional algorithm, and characters
-without width. Joiners, variation selectors and the marks of right-to-left scripts are not among them, because
-emoji, Persian and Indian scripts need them. Tag characters are, although some flag emoji use them.
+Control characters beyond ASCII, line separators, embeddings and isolates of the bidirectional
+algorithm, and characters without width. Joiners, variation selectors and the marks of right-to-left
+scripts are not among them, because emoji, Persian and Indian scripts need them. Tag characters are,
+although some flag emoji use them.
 """
 
 from __future__ import annotations

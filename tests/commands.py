@@ -1,4 +1,6 @@
-"""Runs `convo` for tests: in this process, which spares three seconds of imports, or as the real executable."""
+"""Runs `convo` for tests: in this process, which spares three seconds of imports, or as the real
+executable.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ class Result(NamedTuple):
 
 
 def run_here(folder: Path, *arguments: object, stdin: bytes = b"") -> Result:
-    """Run a command in this process, in a folder, on 80 columns; what is no clean exit is raised."""
+    """Run a command in this process, in a folder, on 80 columns; what is no clean exit is
+    raised.
+    """
     out, err = _Kept(), _Kept()
     code = 0
     with _replaced(folder, [str(argument) for argument in arguments], stdin, out, err):
@@ -53,7 +57,9 @@ class _Kept(io.BytesIO):
 
 
 @contextmanager
-def _replaced(folder: Path, arguments: list[str], stdin: bytes, out: io.BytesIO, err: io.BytesIO) -> Iterator[None]:
+def _replaced(
+    folder: Path, arguments: list[str], stdin: bytes, out: io.BytesIO, err: io.BytesIO
+) -> Iterator[None]:
     before = sys.argv, sys.stdin, sys.stdout, sys.stderr, Path.cwd(), os.environ.get("COLUMNS")
     sys.argv = ["convo", *arguments]
     sys.stdin = io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8")
@@ -73,11 +79,17 @@ def _replaced(folder: Path, arguments: list[str], stdin: bytes, out: io.BytesIO,
 
 def environment(**changes: str) -> dict[str, str]:
     """The environment of a real process: no colour, 80 columns, nothing of a terminal or of CI."""
-    kept = {key: value for key, value in os.environ.items() if key not in ("CI", "FORCE_COLOR", "PYTHONWARNINGS")}
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in ("CI", "FORCE_COLOR", "PYTHONWARNINGS")
+    }
     return {**kept, "COLUMNS": COLUMNS, "NO_COLOR": "1", **changes}
 
 
-def start(folder: Path, *arguments: object, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+def start(
+    folder: Path, *arguments: object, env: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
     """Start the real executable with pipes for stdin, stdout and stderr."""
     return subprocess.Popen(
         [EXECUTABLE, *map(str, arguments)],
@@ -90,7 +102,11 @@ def start(folder: Path, *arguments: object, env: Mapping[str, str] | None = None
 
 
 def run_process(
-    folder: Path, *arguments: object, stdin: bytes = b"", env: Mapping[str, str] | None = None, timeout: float = 120
+    folder: Path,
+    *arguments: object,
+    stdin: bytes = b"",
+    env: Mapping[str, str] | None = None,
+    timeout: float = 120,
 ) -> Result:
     """Run the real executable to its end."""
     process = start(folder, *arguments, env=env)
@@ -102,7 +118,9 @@ def run_process(
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
-    """Every path below a folder, hidden ones too, with size and time of change: equal means nothing was written."""
+    """Every path below a folder, hidden ones too, with size and time of change: equal means nothing
+    was written.
+    """
     return {
         path.relative_to(folder).as_posix(): (
             (status := path.lstat()).st_size if path.is_file() else 0,

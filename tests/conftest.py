@@ -22,14 +22,17 @@ CORPORA = ROOT.parent / "shared" / "data"
 
 def pytest_configure() -> None:
     pytest.register_assert_rewrite("tests.docs.effects")  # a failing check then shows both values
-    # SentencePiece's SWIG classes have no __module__ (sentencepiece 0.2.3, Python 3.11); importing it warns once.
+    # SentencePiece's SWIG classes have no __module__ (sentencepiece 0.2.3, Python 3.11); importing
+    # it warns once.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import sentencepiece  # noqa: F401
 
 
 def corpus(name: str) -> Path:
-    """A folder of real dialogues beside the checkout; the test is skipped, and says so, where it is absent."""
+    """A folder of real dialogues beside the checkout; the test is skipped, and says so, where it is
+    absent.
+    """
     folder = CORPORA / name
     if not folder.is_dir():
         pytest.skip(f"the corpus {name} is not at ../shared/data/{name}")
@@ -85,7 +88,9 @@ def make_encoder(spiece: bytes) -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def make_config() -> Callable[..., Any]:
-    """A maker of configs of a tiny run in a folder; keyword arguments change single keys, section by section."""
+    """A maker of configs of a tiny run in a folder; keyword arguments change single keys, section
+    by section.
+    """
     from convo_cli.config.schema import RunConfig
 
     def make(folder: Path, **changes: Any) -> RunConfig:
@@ -105,7 +110,9 @@ def make_config() -> Callable[..., Any]:
             "logging": {"tensorboard": False, "plots": False},
         }
         for section, value in changes.items():
-            values[section] = {**values.get(section, {}), **value} if isinstance(value, dict) else value
+            values[section] = (
+                {**values.get(section, {}), **value} if isinstance(value, dict) else value
+            )
         return RunConfig.model_validate(values)
 
     return make

@@ -1,7 +1,9 @@
-"""Chat templates in the shapes of the known model families, each with a tokenizer that has the family's tokens.
+"""Chat templates in the shapes of the known model families, each with a tokenizer that has the
+family's tokens.
 
-The Jinja in tests/fixtures/chat_templates is convo's own; what it renders is what the family's template renders: its
-tokens and role names, where the system text goes, what is stripped, which orders of roles are refused.
+The Jinja in tests/fixtures/chat_templates is convo's own; what it renders is what the family's
+template renders: its tokens and role names, where the system text goes, what is stripped, which
+orders of roles are refused.
 """
 
 from __future__ import annotations
@@ -21,12 +23,19 @@ from convo_cli.text.template import make_template
 from tests.strategies import texts
 
 TEMPLATES = Path(__file__).parent / "fixtures" / "chat_templates"
-DEEPSEEK_TOKENS = ("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>")
+DEEPSEEK_TOKENS = (
+    "<｜begin▁of▁sentence｜>",
+    "<｜end▁of▁sentence｜>",
+    "<｜User｜>",
+    "<｜Assistant｜>",
+)
 
 
 @dataclass(frozen=True)
 class Family:
-    """A chat template, the tokens of its tokenizer, and what its speakers are to learn to say around their text."""
+    """A chat template, the tokens of its tokenizer, and what its speakers are to learn to say
+    around their text.
+    """
 
     template: str
     tokens: tuple[str, ...]
@@ -51,7 +60,11 @@ class Family:
     @property
     def end_token(self) -> str:
         """What ends a reply."""
-        return next(token for token in (*self.tokens, *self.unmarked) if self.answer.rstrip().endswith(token))
+        return next(
+            token
+            for token in (*self.tokens, *self.unmarked)
+            if self.answer.rstrip().endswith(token)
+        )
 
 
 FAMILIES = {
@@ -166,7 +179,12 @@ FAMILIES = {
         eats_spaces=True,
     ),
     "zephyr": Family(
-        template="zephyr", tokens=("<s>", "</s>"), bos="<s>", eos="</s>", answer="{}</s>", question="{}</s>"
+        template="zephyr",
+        tokens=("<s>", "</s>"),
+        bos="<s>",
+        eos="</s>",
+        answer="{}</s>",
+        question="{}</s>",
     ),
     "tulu": Family(
         template="tulu",
@@ -177,7 +195,12 @@ FAMILIES = {
         is_alternating=True,
     ),
     "vicuna": Family(
-        template="vicuna", tokens=("<s>", "</s>"), bos="<s>", eos="</s>", answer=" {}</s>", question=" {}"
+        template="vicuna",
+        tokens=("<s>", "</s>"),
+        bos="<s>",
+        eos="</s>",
+        answer=" {}</s>",
+        question=" {}",
     ),
     "deepseek": Family(
         template="deepseek",
@@ -235,19 +258,22 @@ REFUSED = {
         tokens=("<s>", "</s>", "<extra_id_0>", "<extra_id_1>"),
         bos="<s>",
         eos="</s>",
-        says="ends an assistant turn without a special token, so the model would never learn to stop",
+        says="ends an assistant turn without a special token, so the model would never learn to "
+        "stop",
     ),
     "glm4, where the next header ends a turn": Family(
         template="glm4",
         tokens=("<|endoftext|>", "[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>"),
         eos="<|endoftext|>",
-        says="ends an assistant turn without a special token, so the model would never learn to stop",
+        says="ends an assistant turn without a special token, so the model would never learn to "
+        "stop",
     ),
     "falcon, which has no tokens for turns": Family(
         template="falcon",
         tokens=("<|endoftext|>",),
         eos="<|endoftext|>",
-        says="ends an assistant turn without a special token, so the model would never learn to stop",
+        says="ends an assistant turn without a special token, so the model would never learn to "
+        "stop",
     ),
 }
 
@@ -258,19 +284,32 @@ def _byte_pairs(corpus: tuple[str, ...]) -> str:
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    backend.train_from_iterator(corpus, trainers.BpeTrainer(vocab_size=600, initial_alphabet=alphabet))
+    backend.train_from_iterator(
+        corpus, trainers.BpeTrainer(vocab_size=600, initial_alphabet=alphabet)
+    )
     return backend.to_str()
 
 
-def family_tokenizer(family: Family, corpus: Iterable[Dialogue], chat_template: str | None = None) -> Any:
-    """A byte-level BPE tokenizer in the way of GPT-2, with the tokens and the template of a family."""
+def family_tokenizer(
+    family: Family, corpus: Iterable[Dialogue], chat_template: str | None = None
+) -> Any:
+    """A byte-level BPE tokenizer in the way of GPT-2, with the tokens and the template of a
+    family.
+    """
     from transformers import PreTrainedTokenizerFast
 
-    backend = Tokenizer.from_str(_byte_pairs(tuple(turn.text for dialogue in corpus for turn in dialogue.turns)))
-    backend.add_special_tokens(
-        [AddedToken(token, special=True, rstrip=family.eats_spaces, normalized=False) for token in family.tokens]
+    backend = Tokenizer.from_str(
+        _byte_pairs(tuple(turn.text for dialogue in corpus for turn in dialogue.turns))
     )
-    backend.add_tokens([AddedToken(token, special=False, normalized=False) for token in family.unmarked])
+    backend.add_special_tokens(
+        [
+            AddedToken(token, special=True, rstrip=family.eats_spaces, normalized=False)
+            for token in family.tokens
+        ]
+    )
+    backend.add_tokens(
+        [AddedToken(token, special=False, normalized=False) for token in family.unmarked]
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         bos_token=family.bos,
@@ -289,7 +328,9 @@ def family_dialogues(draw: st.DrawFn, family: Family, *, look_alikes: bool = Fal
     """Dialogues that the family's template allows."""
     spoken, tokens = texts(look_alikes=look_alikes), (*family.tokens, *family.unmarked)
     if look_alikes:
-        spoken = st.one_of(spoken, st.sampled_from(tokens), st.sampled_from(tokens).map("a{} b".format))
+        spoken = st.one_of(
+            spoken, st.sampled_from(tokens), st.sampled_from(tokens).map("a{} b".format)
+        )
     else:  # hypothesis also tries the strings that it finds in the code
         spoken = spoken.filter(lambda text: not any(token in text for token in tokens))
     roles: list[Role]
@@ -300,5 +341,7 @@ def family_dialogues(draw: st.DrawFn, family: Family, *, look_alikes: bool = Fal
         roles = draw(st.lists(st.sampled_from(get_args(Role)[1:]), min_size=1, max_size=7))
     if family.has_system and draw(st.booleans()):
         roles = ["system", *roles]
-    turns = tuple(Turn(role, draw(spoken), role == "system" or draw(st.booleans())) for role in roles)
+    turns = tuple(
+        Turn(role, draw(spoken), role == "system" or draw(st.booleans())) for role in roles
+    )
     return Dialogue(turns, 1)

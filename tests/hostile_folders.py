@@ -1,6 +1,8 @@
-"""Model folders that attack the program that loads them, each a small change to a tiny model that works.
+"""Model folders that attack the program that loads them, each a small change to a tiny model that
+works.
 
-`FOLDERS` maps the name of an attack to what makes the folder. Used by tests and by benchmarks/bench_hostile_folders.py.
+`FOLDERS` maps the name of an attack to what makes the folder. Used by tests and by
+benchmarks/bench_hostile_folders.py.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from tests.foreign import byte_pairs, fast, save_foreign, sentence_pieces
 
 SIZE = {"n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 128}
 TEMPLATE = (
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' "
+    "}}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
@@ -59,21 +62,36 @@ def normalizers(*steps: dict[str, Any]) -> dict[str, Any]:
     return {"type": "Sequence", "normalizers": list(steps)}
 
 
-def add_tokens(folder: Path, number: int, text: str = "<|added{}|>", *, special: bool = False) -> None:
+def add_tokens(
+    folder: Path, number: int, text: str = "<|added{}|>", *, special: bool = False
+) -> None:
     spec = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     first = 1 + max(token["id"] for token in spec["added_tokens"])
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": special}
+    flags = {
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+        "special": special,
+    }
     new = [{"id": first + k, "content": text.format(k), **flags} for k in range(number)]
     of_tokenizer(folder, added_tokens=[*spec["added_tokens"], *new])
 
 
 def split(pattern: str) -> dict[str, Any]:
     step = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    byte_level = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": False,
+    }
     return {"type": "Sequence", "pretokenizers": [step, byte_level]}
 
 
-def write_weights(folder: Path, header: bytes, data: bytes = b"", *, length: int | None = None) -> None:
+def write_weights(
+    folder: Path, header: bytes, data: bytes = b"", *, length: int | None = None
+) -> None:
     packed = struct.pack("<Q", len(header) if length is None else length)
     (folder / "model.safetensors").write_bytes(packed + header + data)
 
@@ -98,23 +116,43 @@ def prepended_megabyte(folder: Path) -> None:
 
 
 def byte_level_chain(folder: Path) -> None:
-    step = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    step = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": False,
+    }
     of_tokenizer(folder, pre_tokenizer={"type": "Sequence", "pretokenizers": [step] * 40})
 
 
 def charsmap_megabyte(folder: Path) -> None:
     table = struct.pack("<I", 1024) + bytes(1024) + MEGABYTE.encode() + b"\0"
-    of_tokenizer(folder, normalizer={"type": "Precompiled", "precompiled_charsmap": base64.b64encode(table).decode()})
+    of_tokenizer(
+        folder,
+        normalizer={
+            "type": "Precompiled",
+            "precompiled_charsmap": base64.b64encode(table).decode(),
+        },
+    )
 
 
 def decoder_chain(folder: Path) -> None:
-    steps = [{"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}]
-    of_tokenizer(folder, decoder={"type": "Sequence", "decoders": [*steps, *[replace("e", "ee")] * 40]})
+    steps = [
+        {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+    ]
+    of_tokenizer(
+        folder, decoder={"type": "Sequence", "decoders": [*steps, *[replace("e", "ee")] * 40]}
+    )
 
 
 def rare_decoder(folder: Path) -> None:
-    steps = [{"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}]
-    of_tokenizer(folder, decoder={"type": "Sequence", "decoders": [*steps, replace("\u4f60\u597d", MEGABYTE)]})
+    steps = [
+        {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+    ]
+    of_tokenizer(
+        folder,
+        decoder={"type": "Sequence", "decoders": [*steps, replace("\u4f60\u597d", MEGABYTE)]},
+    )
 
 
 def backtracking(folder: Path) -> None:
@@ -148,7 +186,9 @@ def too_many_added_tokens(folder: Path) -> None:
 
 def padding(folder: Path) -> None:
     fixed = {"strategy": {"Fixed": 10**9}, "direction": "Right", "pad_to_multiple_of": None}
-    of_tokenizer(folder, padding={**fixed, "pad_id": 0, "pad_type_id": 0, "pad_token": "<|endoftext|>"})
+    of_tokenizer(
+        folder, padding={**fixed, "pad_id": 0, "pad_type_id": 0, "pad_token": "<|endoftext|>"}
+    )
 
 
 def post_processor(folder: Path) -> None:
@@ -158,7 +198,12 @@ def post_processor(folder: Path) -> None:
     pair = [*single, {"Sequence": {"id": "B", "type_id": 1}}]
     of_tokenizer(
         folder,
-        post_processor={"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": {"x": token}},
+        post_processor={
+            "type": "TemplateProcessing",
+            "single": single,
+            "pair": pair,
+            "special_tokens": {"x": token},
+        },
     )
 
 
@@ -171,7 +216,9 @@ def token_of_megabytes(folder: Path) -> None:
 
 
 def merges_from_vocabulary(folder: Path) -> None:
-    """Files of a slow tokenizer whose merges transformers works out by itself, in every cut of every word."""
+    """Files of a slow tokenizer whose merges transformers works out by itself, in every cut of
+    every word.
+    """
     (folder / "tokenizer.json").unlink()
     words = {"a" * length: length for length in range(1, 6_000)}
     (folder / "vocab.json").write_text(json.dumps(words), encoding="utf-8")
@@ -183,7 +230,9 @@ def two_tokenizers(folder: Path) -> None:
     of_config(folder, model_type="rag")
     file = folder / "tokenizer_config.json"
     spec = json.loads(file.read_text(encoding="utf-8"))
-    file.write_text(json.dumps({key: spec[key] for key in spec if key != "tokenizer_class"}), encoding="utf-8")
+    file.write_text(
+        json.dumps({key: spec[key] for key in spec if key != "tokenizer_class"}), encoding="utf-8"
+    )
 
 
 def garbage_spiece(folder: Path) -> None:
@@ -204,11 +253,19 @@ def greedy_template(folder: Path) -> None:
 
 
 def token_with_a_loop(folder: Path) -> None:
-    """A beginning-of-sequence token that ends convo's own string of Jinja and goes on as a program."""
+    """A beginning-of-sequence token that ends convo's own string of Jinja and goes on as a
+    program.
+    """
     token = "' }}" + ENDLESS + "{{ '"
     spec = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     index = 1 + max(one["id"] for one in spec["added_tokens"])
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    flags = {
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+        "special": True,
+    }
     piece = {"SpecialToken": {"id": token, "type_id": 0}}
     text = {"Sequence": {"id": "A", "type_id": 0}}
     of_tokenizer(
@@ -251,17 +308,29 @@ def many_labels(folder: Path) -> None:
 
 
 def many_experts(folder: Path) -> None:
-    size = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    size = {
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+    }
     of_config(folder, model_type="mixtral", **size, num_key_value_heads=1, num_local_experts=10**9)
 
 
 def quadratic_buffers(folder: Path) -> None:
-    size = {"hidden_size": 32, "num_layers": 1, "num_heads": 2, "attention_types": [[["global"], 1]]}
+    size = {
+        "hidden_size": 32,
+        "num_layers": 1,
+        "num_heads": 2,
+        "attention_types": [[["global"], 1]],
+    }
     of_config(folder, model_type="gpt_neo", **size, max_position_embeddings=300_000)
 
 
 def nested_config(folder: Path) -> None:
-    of_config(folder, model_type="gemma3", text_config={"num_hidden_layers": 10**9, "hidden_size": 8})
+    of_config(
+        folder, model_type="gemma3", text_config={"num_hidden_layers": 10**9, "hidden_size": 8}
+    )
 
 
 def quantized(folder: Path) -> None:
@@ -276,13 +345,17 @@ def huge_header(folder: Path) -> None:
 
 
 def overlapping_tensors(folder: Path) -> None:
-    tensors = {f"t{k}": {"dtype": "F32", "shape": [2**28], "data_offsets": [0, 2**30]} for k in range(64)}
+    tensors = {
+        f"t{k}": {"dtype": "F32", "shape": [2**28], "data_offsets": [0, 2**30]} for k in range(64)
+    }
     write_weights(folder, json.dumps(tensors).encode(), bytes(8))
 
 
 def huge_index(folder: Path) -> None:
     names = {f"{number}{'x' * 100}": "model.safetensors" for number in range(300_000)}
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}), encoding="utf-8")
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": names}), encoding="utf-8"
+    )
 
 
 def empty_tensors(folder: Path) -> None:
@@ -293,7 +366,9 @@ def empty_tensors(folder: Path) -> None:
 
 
 def unexpected_tensors(folder: Path) -> None:
-    tensors = {f"t.{k}": {"dtype": "U8", "shape": [1], "data_offsets": [k, k + 1]} for k in range(200_000)}
+    tensors = {
+        f"t.{k}": {"dtype": "U8", "shape": [1], "data_offsets": [k, k + 1]} for k in range(200_000)
+    }
     write_weights(folder, json.dumps(tensors).encode(), bytes(len(tensors)))
 
 
@@ -317,6 +392,8 @@ def _make(attack: Callable[[Path], None], folder: Path) -> Path:
     return folder
 
 
-FOLDERS: dict[str, Callable[[Path], Path]] = {attack.__name__: partial(_make, attack) for attack in _ATTACKS}
+FOLDERS: dict[str, Callable[[Path], Path]] = {
+    attack.__name__: partial(_make, attack) for attack in _ATTACKS
+}
 """What makes the folder of each attack."""
 __all__ = ["FOLDERS", "HARMLESS", "harmless", "sentence_pieces"]

@@ -1,4 +1,5 @@
-"""Odd data files, each with exactly what validation has to say about it; most are broken, the others only look so.
+"""Odd data files, each with exactly what validation has to say about it; most are broken, the
+others only look so.
 
 python -m tests.odd_files FOLDER     writes them all, and index.json with what is to be found in each
 """
@@ -57,7 +58,9 @@ def dumped(value: Any, *, is_ascii: bool = False) -> bytes:
 
 def as_lines(*values: Any) -> bytes:
     """Each value on a line; bytes stand for themselves."""
-    return b"".join((value if isinstance(value, bytes) else dumped(value)) + b"\n" for value in values)
+    return b"".join(
+        (value if isinstance(value, bytes) else dumped(value)) + b"\n" for value in values
+    )
 
 
 def amid(line: Any) -> bytes:
@@ -69,7 +72,9 @@ GOOD = amid(["How was your weekend?", "Quiet, I read a book."])
 
 
 def misread(text: str, encoding: str) -> str:
-    """UTF-8 read in another encoding, as lenient programs do it: a byte without a meaning is the control character."""
+    """UTF-8 read in another encoding, as lenient programs do it: a byte without a meaning is the
+    control character.
+    """
     return "".join(_misread_byte(byte, encoding) for byte in text.encode())
 
 
@@ -103,7 +108,9 @@ def _tarred() -> bytes:
 
 
 DIALOGUES = [["Hello", "Hi!"], ["Where to?", "To the station."], ["One ticket", "Two pounds"]]
-MESSAGES = [{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}]
+MESSAGES = [
+    {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}
+]
 
 
 def whole_files() -> Iterator[Case]:
@@ -120,13 +127,15 @@ def whole_files() -> Iterator[Case]:
     )
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345678\n"
     yield from _whole_file(
-        "git-lfs-pointer", {"git lfs pointer": pointer, "git lfs pointer with crlf": pointer.replace(b"\n", b"\r\n")}
+        "git-lfs-pointer",
+        {"git lfs pointer": pointer, "git lfs pointer with crlf": pointer.replace(b"\n", b"\r\n")},
     )
     yield from _whole_file(
         "html-page",
         {
             "html error page": b"<!DOCTYPE html>\n<html><head><title>404</title></head></html>\n",
-            "html login page after a blank line": b"\n<html lang='en'>\n<body>Sign in</body></html>",
+            "html login page after a blank line": b"\n<html lang='en'>\n<body>Sign "
+            b"in</body></html>",
         },
     )
     yield from _whole_file(
@@ -134,9 +143,13 @@ def whole_files() -> Iterator[Case]:
         {
             "csv": (b"question,answer\nHi,Hello\nBye,Bye bye\n", ".csv"),
             "csv named jsonl": b"question,answer\nHi,Hello\nBye,Bye bye\n",
-            "csv quoted": b'"question","answer"\n"Hello, you","Hi"\n"Well, well, well","Yes, indeed"\n',
+            "csv quoted": b'"question","answer"\n"Hello, you","Hi"\n"Well, well, well","Yes, '
+            b'indeed"\n',
             "csv with line ends in quotes": b'id,text\n1,"Hello\nyou"\n2,"a, b"\n',
-            "csv with semicolons": (b"frage;antwort\nHallo;Guten Tag, Sie\nTsch\xc3\xbcss;Ade\n", ".csv"),
+            "csv with semicolons": (
+                b"frage;antwort\nHallo;Guten Tag, Sie\nTsch\xc3\xbcss;Ade\n",
+                ".csv",
+            ),
             "csv with bars": b"speaker|text\nA|Hello\nB|Hi\n",
             "csv after a byte order mark": BOM + b"question,answer\r\nHi,Hello\r\n",
             "tsv": (b"speaker\ttext\nA\tHello, you\nB\tHi\n", ".tsv"),
@@ -149,7 +162,8 @@ def whole_files() -> Iterator[Case]:
         "plain-text",
         {
             "plain text": b"Hello there!\nHi, how are you?\nFine.\n",
-            "original dailydialog": b"The kitchen stinks . __eou__ I'll clean it . __eou__\nSo Dick , __eou__\n",
+            "original dailydialog": b"The kitchen stinks . __eou__ I'll clean it . __eou__\nSo "
+            b"Dick , __eou__\n",
             "original dailydialog labels": b"3 4 2 2 2 3\n2 1 2 1\n",
             "yaml": b"- role: user\n  content: Hello\n- role: assistant\n  content: Hi\n",
             "xml": b'<?xml version="1.0"?>\n<dialogues><turn>Hello</turn></dialogues>\n',
@@ -165,8 +179,12 @@ def whole_files() -> Iterator[Case]:
             "pretty printed objects": json.dumps(MESSAGES, indent=4).encode(),
             "pretty printed object with tabs": json.dumps(MESSAGES[0], indent="\t").encode(),
             "array over several lines": b"[\n" + b",\n".join(map(dumped, DIALOGUES)) + b"\n]\n",
-            "array that begins on the first line": b"[" + b",\n".join(map(dumped, DIALOGUES)) + b"]\n",
-            "pretty printed with crlf": json.dumps(DIALOGUES, indent=2).encode().replace(b"\n", b"\r\n"),
+            "array that begins on the first line": b"["
+            + b",\n".join(map(dumped, DIALOGUES))
+            + b"]\n",
+            "pretty printed with crlf": json.dumps(DIALOGUES, indent=2)
+            .encode()
+            .replace(b"\n", b"\r\n"),
         },
     )
     yield from _whole_file(
@@ -218,7 +236,9 @@ def whole_files() -> Iterator[Case]:
     yield Case("gzip without its end", packed[:-4], (Finding("damaged-file", 1, 1),), ".jsonl.gz")
     broken = bytearray(packed)
     broken[-6] ^= 0xFF
-    yield Case("gzip with a wrong checksum", bytes(broken), (Finding("damaged-file", 1, 1),), ".jsonl.gz")
+    yield Case(
+        "gzip with a wrong checksum", bytes(broken), (Finding("damaged-file", 1, 1),), ".jsonl.gz"
+    )
 
 
 def _in_line_2(name: str, line: Any, code: str, column: int = 0, path: str = "") -> Case:
@@ -230,9 +250,21 @@ def broken_lines() -> Iterator[Case]:
     rows: list[tuple[str, bytes | str, str, int, str]] = [
         ("truncated in a text", '["Hello", "Hi the', "truncated-json", 11, "$[1]"),
         ("truncated after a comma", '["Hello",', "truncated-json", 10, "$[1]"),
-        ("truncated in an object", '{"messages": [{"role": "user"', "truncated-json", 30, "$.messages[0]"),
+        (
+            "truncated in an object",
+            '{"messages": [{"role": "user"',
+            "truncated-json",
+            30,
+            "$.messages[0]",
+        ),
         ("two values on a line", '["Hello", "Hi!"]["Bye", "Bye!"]', "extra-data", 17, "$"),
-        ("two objects on a line", '{"turns": ["a", "b"]} {"turns": ["c", "d"]}', "extra-data", 23, "$"),
+        (
+            "two objects on a line",
+            '{"turns": ["a", "b"]} {"turns": ["c", "d"]}',
+            "extra-data",
+            23,
+            "$",
+        ),
         ("comma after the line", '["Hello", "Hi!"],', "extra-data", 17, "$"),
         ("comma before the bracket", '["Hello", "Hi!",]', "invalid-json", 16, "$"),
         ("comma before the brace", '{"turns": ["a", "b"],}', "invalid-json", 21, "$"),
@@ -252,15 +284,36 @@ def broken_lines() -> Iterator[Case]:
         ("curly quotes as quotes", "[“Hello”, “Hi!”]", "invalid-json", 2, "$[0]"),
         ("conflict mark of git", "<<<<<<< HEAD", "invalid-json", 1, "$"),
         ("leading zero", '{"turns": ["a", "b"], "id": 007}', "invalid-json", 30, "$"),
-        ("nan in a key that is not read", '{"turns": ["a", "b"], "score": NaN}', "not-a-number", 32, "$.score"),
+        (
+            "nan in a key that is not read",
+            '{"turns": ["a", "b"], "score": NaN}',
+            "not-a-number",
+            32,
+            "$.score",
+        ),
         ("infinity", '{"turns": ["a", "b"], "score": -Infinity}', "not-a-number", 32, "$.score"),
         ("nan as a turn", '["Hello", NaN]', "not-a-number", 11, "$[1]"),
         ("number too large", '{"turns": ["a", "b"], "id": 1e999}', "number-too-large", 29, "$.id"),
-        ("duplicate keys", '{"turns": ["a", "b"], "turns": ["c", "d"]}', "duplicate-key", 23, "$.turns"),
-        ("equal duplicate keys", '{"id": 1, "turns": ["a", "b"], "id": 1}', "duplicate-key", 32, "$.id"),
+        (
+            "duplicate keys",
+            '{"turns": ["a", "b"], "turns": ["c", "d"]}',
+            "duplicate-key",
+            23,
+            "$.turns",
+        ),
+        (
+            "equal duplicate keys",
+            '{"id": 1, "turns": ["a", "b"], "id": 1}',
+            "duplicate-key",
+            32,
+            "$.id",
+        ),
         (
             "duplicate keys in a turn",
-            '[{"role": "user", "content": "a", "role": "user"}, {"role": "assistant", "content": "b"}]',
+            (
+                '[{"role": "user", "content": "a", "role": "user"}, {"role": "assistant", "content": '
+                '"b"}]'
+            ),
             "duplicate-key",
             35,
             "$[0].role",
@@ -278,7 +331,13 @@ def broken_lines() -> Iterator[Case]:
         ("windows 1252", b'["caf\xe9", "Hi!"]', "not-utf8", 6, "$[0]"),
         ("windows 1252 quotes", b'["It\x92s me", "Hi!"]', "not-utf8", 5, "$[0]"),
         ("cp949", '["안녕", "Hi!"]'.encode("cp949"), "not-utf8", 3, "$[0]"),
-        ("cut character", '["Hello", "caf\u00e9"]'.encode().replace(b"\xa9", b""), "not-utf8", 15, "$[1]"),
+        (
+            "cut character",
+            '["Hello", "caf\u00e9"]'.encode().replace(b"\xa9", b""),
+            "not-utf8",
+            15,
+            "$[1]",
+        ),
         ("surrogate in utf 8", b'["Hello", "\xed\xa0\xbd"]', "not-utf8", 12, "$[1]"),
         ("byte order mark inside", BOM + dumped(["Hello", "Hi!"]), "stray-bom", 1, "$"),
     ]
@@ -293,8 +352,12 @@ def broken_lines() -> Iterator[Case]:
             Finding("not-a-number", 2, 44, "$.y"),
         ),
     )
-    yield Case("cut last line", GOOD + b'["And then", "we', (Finding("truncated-json", 4, 14, "$[1]"),))
-    yield Case("label row line among dialogues", amid(b"3 4 2 2"), (Finding("extra-data", 2, 3, "$"),))
+    yield Case(
+        "cut last line", GOOD + b'["And then", "we', (Finding("truncated-json", 4, 14, "$[1]"),)
+    )
+    yield Case(
+        "label row line among dialogues", amid(b"3 4 2 2"), (Finding("extra-data", 2, 3, "$"),)
+    )
     yield Case(
         "joined files with marks and blank lines",
         GOOD + b"\n" + BOM + as_lines(["Is it late?", "Not yet."]),
@@ -308,7 +371,9 @@ def broken_lines() -> Iterator[Case]:
         )
 
 
-def _turns(first: Any, second: Any, speaker: str = "role", text: str = "content") -> list[dict[str, Any]]:
+def _turns(
+    first: Any, second: Any, speaker: str = "role", text: str = "content"
+) -> list[dict[str, Any]]:
     names = ("human", "gpt") if speaker == "from" else ("user", "assistant")
     return [{speaker: names[0], text: first}, {speaker: names[1], text: second}]
 
@@ -322,15 +387,24 @@ SHAPES: dict[str, tuple[Callable[[Any], Any], str]] = {
         lambda text: {"conversations": _turns("Hello", text, "from", "value")},
         "$.conversations[1].value",
     ),
-    "speaker and text": (lambda text: {"turns": _turns("Hello", text, "speaker", "text")}, "$.turns[1].text"),
+    "speaker and text": (
+        lambda text: {"turns": _turns("Hello", text, "speaker", "text")},
+        "$.turns[1].text",
+    ),
     "prompt": (lambda text: {"prompt": text, "completion": "Hello"}, "$.prompt"),
     "completion": (lambda text: {"prompt": "Hello", "completion": text}, "$.completion"),
     "completion of turns": (
         lambda text: {"prompt": "Hello", "completion": [{"role": "assistant", "content": text}]},
         "$.completion[0].content",
     ),
-    "instruction": (lambda text: {"instruction": text, "input": "", "output": "Hello"}, "$.instruction"),
-    "output": (lambda text: {"instruction": "Say hello", "input": "to me", "output": text}, "$.output"),
+    "instruction": (
+        lambda text: {"instruction": text, "input": "", "output": "Hello"},
+        "$.instruction",
+    ),
+    "output": (
+        lambda text: {"instruction": "Say hello", "input": "to me", "output": text},
+        "$.output",
+    ),
     "system": (lambda text: {"system": f"Be kind. {text}", "turns": ["Hello", "Hi!"]}, "$.system"),
 }
 TEXT_FAULTS: dict[str, Any] = {
@@ -344,7 +418,9 @@ TEXT_FAULTS: dict[str, Any] = {
 
 
 def faults_in_every_shape() -> Iterator[Case]:
-    """One fault in the text of each shape, in the middle line, at its own path and column; some packed."""
+    """One fault in the text of each shape, in the middle line, at its own path and column; some
+    packed.
+    """
     suffixes = ("", ".gz", ".zst")
     for number, (code, fault) in enumerate(TEXT_FAULTS.items()):
         for index, (shape, (make, path)) in enumerate(SHAPES.items()):
@@ -352,7 +428,11 @@ def faults_in_every_shape() -> Iterator[Case]:
                 continue
             line = make(fault)
             needle = dumped(f"Be kind. {fault}" if shape == "system" else fault).decode()
-            column = dumped(line).decode().rindex(needle) + 1 if fault != 5 else dumped(line).decode().rindex(" 5") + 2
+            column = (
+                dumped(line).decode().rindex(needle) + 1
+                if fault != 5
+                else dumped(line).decode().rindex(" 5") + 2
+            )
             packing = suffixes[(number + index) % 3]
             content = amid(line)
             named = "not-a-turn" if fault == 5 and path.endswith("]") else code
@@ -391,17 +471,42 @@ def wrong_values() -> Iterator[Case]:
             "missing-key",
             "$.messages[1]",
         ),
-        ("null as text", [user, {"role": "assistant", "content": None}], "text-not-string", "$[1].content"),
+        (
+            "null as text",
+            [user, {"role": "assistant", "content": None}],
+            "text-not-string",
+            "$[1].content",
+        ),
         (
             "parts as text",
             [{"role": "user", "content": [{"type": "text", "text": "Hello"}]}, reply],
             "text-not-string",
             "$[0].content",
         ),
-        ("input not a text", {"instruction": "Add", "input": [1, 2], "output": "3"}, "text-not-string", "$.input"),
-        ("unknown speaker", [user, {"role": "narrator", "content": "Hi!"}], "unknown-speaker", "$[1].role"),
-        ("speaker is a number", [{"speaker": 0, "text": "Hi!"}, reply], "unknown-speaker", "$[0].speaker"),
-        ("tool call", [user, {"role": "tool", "content": "42"}, reply], "unknown-speaker", "$[1].role"),
+        (
+            "input not a text",
+            {"instruction": "Add", "input": [1, 2], "output": "3"},
+            "text-not-string",
+            "$.input",
+        ),
+        (
+            "unknown speaker",
+            [user, {"role": "narrator", "content": "Hi!"}],
+            "unknown-speaker",
+            "$[1].role",
+        ),
+        (
+            "speaker is a number",
+            [{"speaker": 0, "text": "Hi!"}, reply],
+            "unknown-speaker",
+            "$[0].speaker",
+        ),
+        (
+            "tool call",
+            [user, {"role": "tool", "content": "42"}, reply],
+            "unknown-speaker",
+            "$[1].role",
+        ),
         (
             "system in the middle",
             [user, {"role": "system", "content": "Be kind"}, reply],
@@ -410,13 +515,21 @@ def wrong_values() -> Iterator[Case]:
         ),
         (
             "two systems",
-            {"system": "Be kind", "messages": [{"role": "system", "content": "Be terse"}, user, reply]},
+            {
+                "system": "Be kind",
+                "messages": [{"role": "system", "content": "Be terse"}, user, reply],
+            },
             "system-not-first",
             "$.messages[0].content",
         ),
         ("train is a text", [user, {**reply, "train": "true"}], "train-value", "$[1].train"),
         ("train is a number", [user, {**reply, "train": 2}], "train-value", "$[1].train"),
-        ("prompt as a list of texts", {"prompt": ["Hello"], "completion": "Hi!"}, "mixed-turns", "$.prompt[0]"),
+        (
+            "prompt as a list of texts",
+            {"prompt": ["Hello"], "completion": "Hi!"},
+            "mixed-turns",
+            "$.prompt[0]",
+        ),
         (
             "no target",
             [{"role": "user", "content": "Anyone here?"}, {"role": "user", "content": "Hello?"}],
@@ -425,7 +538,12 @@ def wrong_values() -> Iterator[Case]:
         ),
         ("nothing trained", [user, {**reply, "train": False}], "no-target", "$"),
         ("misspelt train", [user, {**reply, "trian": False}], "train-key", "$[1].trian"),
-        ("misspelt system", {"systm": "Be kind", "messages": [user, reply]}, "misspelt-key", "$.systm"),
+        (
+            "misspelt system",
+            {"systm": "Be kind", "messages": [user, reply]},
+            "misspelt-key",
+            "$.systm",
+        ),
     ]
     for name, value, code, path in rows:
         yield _in_line_2(f"value {name}", value, code, path=path)
@@ -439,7 +557,14 @@ def wrong_values() -> Iterator[Case]:
     )
     yield Case(
         "several faults in one dialogue",
-        amid([user, {"role": "narrator", "content": ""}, {"role": "assistant", "content": 3}, {"content": "x"}]),
+        amid(
+            [
+                user,
+                {"role": "narrator", "content": ""},
+                {"role": "assistant", "content": 3},
+                {"content": "x"},
+            ]
+        ),
         (
             Finding("unknown-speaker", 2, path="$[1].role"),
             Finding("text-not-string", 2, path="$[2].content"),
@@ -456,37 +581,96 @@ def wrong_values() -> Iterator[Case]:
     for name, keys in values.items():
         (key,) = keys
         yield _in_line_2(name, [user, reply | keys], "train-value", path=f"$[1].{key}")
-        yield _in_line_2(f"{name} of a dialogue", {"messages": [user, reply], **keys}, "train-value", path=f"$.{key}")
-    for key in ("mask", "masked", "loss_mask", "trainable", "training", "train_on_turn", "Weight", "output_with_loss"):
-        yield _in_line_2(f"{key} on a turn", [user, {**reply, key: 1}], "train-key", path=f"$[1].{key}")
-        yield _in_line_2(f"{key} on a dialogue", {key: True, "turns": ["Hello", "Hi!"]}, "train-key", path=f"$.{key}")
+        yield _in_line_2(
+            f"{name} of a dialogue",
+            {"messages": [user, reply], **keys},
+            "train-value",
+            path=f"$.{key}",
+        )
+    for key in (
+        "mask",
+        "masked",
+        "loss_mask",
+        "trainable",
+        "training",
+        "train_on_turn",
+        "Weight",
+        "output_with_loss",
+    ):
+        yield _in_line_2(
+            f"{key} on a turn", [user, {**reply, key: 1}], "train-key", path=f"$[1].{key}"
+        )
+        yield _in_line_2(
+            f"{key} on a dialogue",
+            {key: True, "turns": ["Hello", "Hi!"]},
+            "train-key",
+            path=f"$.{key}",
+        )
     conflict = {"messages": [user, {**reply, "weight": 1}], "train": False}
     yield _in_line_2(
-        "weight against train", [user, {**reply, "weight": 1, "train": False}], "train-conflict", path="$[1]"
+        "weight against train",
+        [user, {**reply, "weight": 1, "train": False}],
+        "train-conflict",
+        path="$[1]",
     )
-    yield _in_line_2("a turn against its dialogue", conflict, "train-conflict", path="$.messages[1]")
+    yield _in_line_2(
+        "a turn against its dialogue", conflict, "train-conflict", path="$.messages[1]"
+    )
     for name, value, path in (
-        ("of one text", {"instruction": "Hi", "output": "Yes.", "history": [["a"]]}, "$.history[0]"),
-        ("of three texts", {"prompt": "Hi", "completion": "Yes.", "history": [["a", "b", "c"]]}, "$.history[0]"),
+        (
+            "of one text",
+            {"instruction": "Hi", "output": "Yes.", "history": [["a"]]},
+            "$.history[0]",
+        ),
+        (
+            "of three texts",
+            {"prompt": "Hi", "completion": "Yes.", "history": [["a", "b", "c"]]},
+            "$.history[0]",
+        ),
         ("beside messages", {"messages": [user, reply], "history": [["a", "b"]]}, "$.history"),
     ):
         yield _in_line_2(f"history {name}", value, "history", path=path)
     thinking = {**reply, "reasoning_content": "A greeting needs a greeting."}
-    yield _in_line_2("reasoning in a key", [user, thinking], "reasoning", path="$[1].reasoning_content")
     yield _in_line_2(
-        "reasoning in a text", ["Hello", "<think>\nA greeting.\n</think>\n\nHi!"], "reasoning", path="$[1]"
+        "reasoning in a key", [user, thinking], "reasoning", path="$[1].reasoning_content"
     )
-    yield _in_line_2("reasoning that never ends", ["Hello", "<think>A greeting."], "reasoning-tags", path="$[1]")
-    yield _in_line_2("reasoning that never began", ["Hello", "A greeting.</think>Hi!"], "reasoning-tags", path="$[1]")
-    unread = {"messages": [user, reply], "summary": "The user says hello, and the assistant answers it."}
+    yield _in_line_2(
+        "reasoning in a text",
+        ["Hello", "<think>\nA greeting.\n</think>\n\nHi!"],
+        "reasoning",
+        path="$[1]",
+    )
+    yield _in_line_2(
+        "reasoning that never ends", ["Hello", "<think>A greeting."], "reasoning-tags", path="$[1]"
+    )
+    yield _in_line_2(
+        "reasoning that never began",
+        ["Hello", "A greeting.</think>Hi!"],
+        "reasoning-tags",
+        path="$[1]",
+    )
+    unread = {
+        "messages": [user, reply],
+        "summary": "The user says hello, and the assistant answers it.",
+    }
     yield _in_line_2("text that is not read", unread, "unread-text", column=1, path="$.summary")
     call = {"function": {"name": "wave", "arguments": "{}"}}
     yield _in_line_2(
-        "calls that are not read", [user, {**reply, "tool_calls": [call]}], "unread-text", 1, "$[1].tool_calls"
+        "calls that are not read",
+        [user, {**reply, "tool_calls": [call]}],
+        "unread-text",
+        1,
+        "$[1].tool_calls",
     )
     yield Case(
         "mixed shapes with faults in two of them",
-        as_lines(["Hello", "Hi!"], {"messages": []}, {"prompt": "a", "completion": "b"}, ["x", ""], MESSAGES[0]),
+        as_lines(
+            ["Hello", "Hi!"],
+            {"messages": []},
+            {"prompt": "a", "completion": "b"},
+            ["x", ""],
+            MESSAGES[0],
+        ),
         (Finding("empty-dialogue", 2, 14), Finding("empty-utterance", 4, 7)),
     )
 
@@ -501,11 +685,27 @@ def odd_dialogues() -> Iterator[Case]:
         as_lines(["Hello", "Hi!"], ["Tea?", "Please."], ["Hello", "Hi!"], ["HELLO ", "hi!"]),
         (Finding("duplicate", 3, 1), Finding("duplicate", 4, 1)),
     )
-    yield Case("one turn", amid({"messages": _turns("Hello", "Hi!")[1:]}), (Finding("one-turn", 2, 1),))
-    yield Case("one turn of the user", amid(["Hello?"]), (Finding("one-turn", 2, 1), Finding("no-target", 2, 1)))
-    yield _in_line_2("long dialogue", [f"This is turn {number}." for number in range(1001)], "long-dialogue", 1, "$")
-    yield _in_line_2("long utterance", ["Tell me your story.", LONG_TEXT], "long-utterance", 25, "$[1]")
-    yield _in_line_2("long korean utterance", ["말해 줘", "옛날 옛적에 " * 6000], "long-utterance", 10, "$[1]")
+    yield Case(
+        "one turn", amid({"messages": _turns("Hello", "Hi!")[1:]}), (Finding("one-turn", 2, 1),)
+    )
+    yield Case(
+        "one turn of the user",
+        amid(["Hello?"]),
+        (Finding("one-turn", 2, 1), Finding("no-target", 2, 1)),
+    )
+    yield _in_line_2(
+        "long dialogue",
+        [f"This is turn {number}." for number in range(1001)],
+        "long-dialogue",
+        1,
+        "$",
+    )
+    yield _in_line_2(
+        "long utterance", ["Tell me your story.", LONG_TEXT], "long-utterance", 25, "$[1]"
+    )
+    yield _in_line_2(
+        "long korean utterance", ["말해 줘", "옛날 옛적에 " * 6000], "long-utterance", 10, "$[1]"
+    )
     copy = "Your order was shipped on Monday and will arrive on Thursday."
     yield _in_line_2("turn saved twice", ["Where is it?", copy, copy], "repeated-turn", 83, "$[2]")
     for name, texts in {
@@ -526,11 +726,25 @@ def odd_dialogues() -> Iterator[Case]:
                 (Finding("label-row", 2, 1), Finding("one-turn", 2, 1)),
             )
         )
-    yield _in_line_2("label row of a header in messages", _turns("content", "content"), "label-row", 1, "$")
-    yield _in_line_2("label row after the turns", ["Say, Jim?", "You know.", "What?", "3 4 3"], "label-row", 37, "$[3]")
-    yield _in_line_2("label row before the turns", ["4 1", "Say, Jim?", "You know."], "label-row", 2, "$[0]")
-    yield _in_line_2("label row of casino", ["Two of each?", "Deal!", "Submit-Deal"], "label-row", 27, "$[2]")
-    yield _in_line_2("every text with a letter", ["A: Hello", "B: Hi!", "A: Tea?"], "speaker-prefix", 1, "$")
+    yield _in_line_2(
+        "label row of a header in messages", _turns("content", "content"), "label-row", 1, "$"
+    )
+    yield _in_line_2(
+        "label row after the turns",
+        ["Say, Jim?", "You know.", "What?", "3 4 3"],
+        "label-row",
+        37,
+        "$[3]",
+    )
+    yield _in_line_2(
+        "label row before the turns", ["4 1", "Say, Jim?", "You know."], "label-row", 2, "$[0]"
+    )
+    yield _in_line_2(
+        "label row of casino", ["Two of each?", "Deal!", "Submit-Deal"], "label-row", 27, "$[2]"
+    )
+    yield _in_line_2(
+        "every text with a letter", ["A: Hello", "B: Hi!", "A: Tea?"], "speaker-prefix", 1, "$"
+    )
 
 
 def odd_texts() -> Iterator[Case]:
@@ -538,7 +752,17 @@ def odd_texts() -> Iterator[Case]:
     texts: dict[str, dict[str, str]] = {
         "null-text": {
             text: text
-            for text in ("NULL", "null", "None", "nan", "NaN", "undefined", "[object Object]", "[deleted]", "#N/A")
+            for text in (
+                "NULL",
+                "null",
+                "None",
+                "nan",
+                "NaN",
+                "undefined",
+                "[object Object]",
+                "[deleted]",
+                "#N/A",
+            )
         },
         "zero-width": {
             "space": "Hello\u200bthere",
@@ -559,7 +783,11 @@ def odd_texts() -> Iterator[Case]:
         },
         "bidi-override": {"right to left": "the file is \u202egnp.exe"},
         "replacement-character": {"": "caf\ufffd", "korean": "안\ufffd하세요"},
-        "private-use": {"symbol": "\ue001 Call us", "noncharacter": "Hello\uffff", "supplementary": "Hello \U000f0001"},
+        "private-use": {
+            "symbol": "\ue001 Call us",
+            "noncharacter": "Hello\uffff",
+            "supplementary": "Hello \U000f0001",
+        },
         "mojibake": {
             "french": misread("Déjà vu, mon été à Paris", "cp1252"),
             "german": misread("Größe und Österreich", "cp1252"),
@@ -634,7 +862,9 @@ def odd_texts() -> Iterator[Case]:
         for name, text in named.items():
             before = "What did it say?"
             column = len(json.dumps(before)) + 4
-            yield _in_line_2(f"{code} {name}".strip().replace("/", "-"), [before, text], code, column, "$[1]")
+            yield _in_line_2(
+                f"{code} {name}".strip().replace("/", "-"), [before, text], code, column, "$[1]"
+            )
 
 
 INNOCENT_TEXTS = {
@@ -729,30 +959,56 @@ def innocents() -> Iterator[Case]:
     for name, text in INNOCENT_TEXTS.items():
         yield Case(f"fine {name}", amid(["What did it say?", text]))
     yield Case(
-        "fine everything escaped", as_lines(*(dumped(value, is_ascii=True) for value in (["“é”", "😀"], ["안", "녕"])))
+        "fine everything escaped",
+        as_lines(*(dumped(value, is_ascii=True) for value in (["“é”", "😀"], ["안", "녕"]))),
     )
     yield Case("fine crlf", GOOD.replace(b"\n", b"\r\n"))
     yield Case("fine byte order mark at the start", BOM + GOOD)
     yield Case(
-        "fine byte order mark and crlf in gzip", PACKERS[".gz"](BOM + GOOD.replace(b"\n", b"\r\n")), (), ".jsonl.gz"
+        "fine byte order mark and crlf in gzip",
+        PACKERS[".gz"](BOM + GOOD.replace(b"\n", b"\r\n")),
+        (),
+        ".jsonl.gz",
     )
     yield Case("fine blank last lines", GOOD + b"\n\n  \n")
     yield Case("fine without a last line end", GOOD.rstrip())
     yield Case("fine spaces around", GOOD.replace(b"[", b"  [ ").replace(b"]", b" ] "))
-    yield Case("fine joined gzip files", PACKERS[".gz"](GOOD) + PACKERS[".gz"](as_lines(["x?", "y."])), (), ".jsonl.gz")
+    yield Case(
+        "fine joined gzip files",
+        PACKERS[".gz"](GOOD) + PACKERS[".gz"](as_lines(["x?", "y."])),
+        (),
+        ".jsonl.gz",
+    )
     user, reply = _turns("Hello", "Hi!")
     for key in ("train", "weight", "loss"):
         for said in (False, 0, 0.0, None, True, 1, 1.0):
             yield Case(f"fine {key} {said!r}", amid([{**reply, key: said}, user, reply]))
             if said in (None, 1):
-                yield Case(f"fine {key} {said!r} of a dialogue", amid({"messages": [user, reply], key: said}))
-    yield Case("fine masks that say nothing", amid({"mask": None, "messages": [user, {**reply, "masked": None}]}))
-    yield Case("fine history", amid({"instruction": "And?", "output": "So.", "history": [["a", "b"], ["c", "d"]]}))
+                yield Case(
+                    f"fine {key} {said!r} of a dialogue",
+                    amid({"messages": [user, reply], key: said}),
+                )
+    yield Case(
+        "fine masks that say nothing",
+        amid({"mask": None, "messages": [user, {**reply, "masked": None}]}),
+    )
+    yield Case(
+        "fine history",
+        amid({"instruction": "And?", "output": "So.", "history": [["a", "b"], ["c", "d"]]}),
+    )
     yield Case("fine empty history", amid({"messages": [user, reply], "history": []}))
-    yield Case("fine empty reasoning", amid([user, {**reply, "reasoning_content": None, "thinking": " "}]))
+    yield Case(
+        "fine empty reasoning", amid([user, {**reply, "reasoning_content": None, "thinking": " "}])
+    )
     yield Case("fine reasoning of a user", amid(["What does <think> mean?", "It is a tag."]))
-    yield Case("fine ids", amid({"conversation_hash": "3f2a" * 16, "turns": ["Hello", "Hi!"], "tools": "[]"}))
-    yield Case("fine prompt twice", amid({"prompt": "x " * 40, "messages": [{**user, "content": "x " * 40}, reply]}))
+    yield Case(
+        "fine ids",
+        amid({"conversation_hash": "3f2a" * 16, "turns": ["Hello", "Hi!"], "tools": "[]"}),
+    )
+    yield Case(
+        "fine prompt twice",
+        amid({"prompt": "x " * 40, "messages": [{**user, "content": "x " * 40}, reply]}),
+    )
     yield Case("fine named txt", GOOD, (), ".txt")
     yield Case("fine named csv", GOOD, (), ".csv")
     yield Case("fine named json", GOOD, (), ".json")
@@ -763,31 +1019,52 @@ def innocents() -> Iterator[Case]:
     yield Case("fine short repeat", amid(["How do you do?", "How do you do?"]))
     yield Case("fine repeat later", amid(["x" * 50, "No.", "x" * 50]))
     yield Case("fine a thousand turns", amid([f"This is turn {number}." for number in range(1000)]))
-    yield Case("fine one speaker twice", amid([{"role": "user", "content": "Hi"}, *_turns("you", "Hello")]))
+    yield Case(
+        "fine one speaker twice", amid([{"role": "user", "content": "Hi"}, *_turns("you", "Hello")])
+    )
     yield Case("fine ends on the user", amid(["Hello", "Hi!", "Bye"]))
-    yield Case("fine metadata", amid({"id": 7, "lang": "en", "score": 0.5, "tags": [], "turns": ["a", "b"]}))
+    yield Case(
+        "fine metadata",
+        amid({"id": 7, "lang": "en", "score": 0.5, "tags": [], "turns": ["a", "b"]}),
+    )
     ultrachat = {"prompt": "Hi", "prompt_id": "f0e3", "messages": _turns("Hi", "Hello")}
     yield Case("fine messages beside their prompt", amid(ultrachat))
     yield Case(
-        "fine number of turns", amid({"turn": 1, "model": "x", "language": "en", "conversations": _turns("a", "b")})
+        "fine number of turns",
+        amid({"turn": 1, "model": "x", "language": "en", "conversations": _turns("a", "b")}),
     )
     yield Case("fine multiple choice", amid(["A: Paris or B: Rome?", "A: Paris"]))
     yield Case("fine texts with braces", amid(["}{][", ',":']))
     yield Case(
         "fine empty system and input",
-        as_lines({"system": " ", "turns": ["a", "b"]}, {"instruction": "Say hi", "input": "", "output": "Hi"}),
+        as_lines(
+            {"system": " ", "turns": ["a", "b"]},
+            {"instruction": "Say hi", "input": "", "output": "Hi"},
+        ),
     )
-    yield Case("fine names in capitals", amid([{"from": "Human", "value": "a"}, {"from": "GPT", "value": "b"}]))
+    yield Case(
+        "fine names in capitals",
+        amid([{"from": "Human", "value": "a"}, {"from": "GPT", "value": "b"}]),
+    )
     for shape, (make, _) in SHAPES.items():
         yield Case(f"fine {shape}", amid(make("Good day to you!")))
     yield Case(
-        "fine every shape in one file", as_lines(*(make(f"Good day, {shape}!") for shape, (make, _) in SHAPES.items()))
+        "fine every shape in one file",
+        as_lines(*(make(f"Good day, {shape}!") for shape, (make, _) in SHAPES.items())),
     )
 
 
 CASES: tuple[Case, ...] = tuple(
     case
-    for make in (whole_files, broken_lines, faults_in_every_shape, wrong_values, odd_dialogues, odd_texts, innocents)
+    for make in (
+        whole_files,
+        broken_lines,
+        faults_in_every_shape,
+        wrong_values,
+        odd_dialogues,
+        odd_texts,
+        innocents,
+    )
     for case in make()
 )
 
@@ -797,8 +1074,12 @@ def write(folder: Path) -> None:
     index = []
     for case in CASES:
         (folder / case.file_name).write_bytes(case.content)
-        index.append({"file": case.file_name, "findings": [asdict(finding) for finding in case.findings]})
-    (folder / "index.json").write_text(json.dumps(index, indent=1, ensure_ascii=False), encoding="utf-8")
+        index.append(
+            {"file": case.file_name, "findings": [asdict(finding) for finding in case.findings]}
+        )
+    (folder / "index.json").write_text(
+        json.dumps(index, indent=1, ensure_ascii=False), encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""Every regular expression of the source with the way in which it is used, and texts that show whether it is linear.
+"""Every regular expression of the source with the way in which it is used, and texts that show
+whether it is linear.
 
-A pattern that can read a character in two ways, or look for its end again from each of many beginnings, takes
-quadratic or exponential time on some text that repeats a piece. The pieces are made of what the pattern itself names.
+A pattern that can read a character in two ways, or look for its end again from each of many
+beginnings, takes quadratic or exponential time on some text that repeats a piece. The pieces are
+made of what the pattern itself names.
 """
 
 from __future__ import annotations
@@ -46,7 +48,9 @@ class Use(NamedTuple):
 
 
 def uses() -> tuple[list[Use], set[tuple[str, str]]]:
-    """Return all patterns of the source, and the file and expression of each that is built inside a call."""
+    """Return all patterns of the source, and the file and expression of each that is built inside a
+    call.
+    """
     found: dict[tuple[str, str], Use] = {}
     unknown = set()
     sources = {file: file.read_text(encoding="utf-8") for file in sorted(SOURCE.rglob("*.py"))}
@@ -68,20 +72,28 @@ def uses() -> tuple[list[Use], set[tuple[str, str]]]:
             except NameError:
                 unknown.add((name, expression))
                 continue
-            modes = (_mode(node.func.attr),) if node.func.attr != "compile" else _modes(tree, node, file, sources)
+            modes = (
+                (_mode(node.func.attr),)
+                if node.func.attr != "compile"
+                else _modes(tree, node, file, sources)
+            )
             found[name, expression] = Use(f"{name}: {pattern.pattern!r}"[:100], pattern, modes)
     known = {use.pattern for use in found.values()}
     for info in pkgutil.walk_packages(convo_cli.__path__, "convo_cli."):
         if info.name.endswith("__main__"):
             continue
         for name, value in vars(importlib.import_module(info.name)).items():
-            if isinstance(value, re.Pattern) and value not in known:  # made in a way that the source does not show
+            if (
+                isinstance(value, re.Pattern) and value not in known
+            ):  # made in a way that the source does not show
                 found[info.name, name] = Use(f"{info.name}.{name}", value, MODES)
     return list(found.values()), unknown
 
 
 def _module_name(file: Path) -> str:
-    return ".".join(("convo_cli", *file.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__")
+    return ".".join(("convo_cli", *file.relative_to(SOURCE).with_suffix("").parts)).removesuffix(
+        ".__init__"
+    )
 
 
 def _mode(method: str) -> str:
@@ -118,14 +130,18 @@ def texts(pattern: re.Pattern[Any], size: int = SIZE) -> Iterator[Any]:
 
 
 def _pumps(pattern: re.Pattern[Any]) -> Iterator[tuple[str, str, str]]:
-    tree = parser.parse(pattern.pattern, pattern.flags & ~re.UNICODE if isinstance(pattern.pattern, str) else 0)
+    tree = parser.parse(
+        pattern.pattern, pattern.flags & ~re.UNICODE if isinstance(pattern.pattern, str) else 0
+    )
     whole = _samples(tree)
     # What names many characters is sampled evenly.
     alphabet = sorted({char for text in whole for char in text} | set(_members(tree)))
     alphabet = alphabet[:: -(-len(alphabet) // 14)]
     pieces = {text[:end] for text in whole for end in range(1, len(text) + 1)}
     pieces |= {piece for _, piece in _repeats(tree, "")}
-    pieces |= {"".join(pair) for length in (1, 2) for pair in itertools.product(alphabet, repeat=length)}
+    pieces |= {
+        "".join(pair) for length in (1, 2) for pair in itertools.product(alphabet, repeat=length)
+    }
     befores = sorted({"", *(before for before, _ in _repeats(tree, ""))}, key=len)
     befores = befores[:: -(-len(befores) // 4)]
     yield from itertools.product(befores, sorted(filter(None, pieces)), ("", "\x01", "x\n"))
@@ -171,7 +187,9 @@ def _characters(item: Any) -> list[str]:
     if kind == "RANGE":
         return [chr(value[0]), chr(value[1])]
     if kind == "CATEGORY":
-        return {"DIGIT": ["7"], "SPACE": [" ", "\n"], "WORD": ["a", "_"]}.get(str(value).rpartition("_")[2], ["-"])
+        return {"DIGIT": ["7"], "SPACE": [" ", "\n"], "WORD": ["a", "_"]}.get(
+            str(value).rpartition("_")[2], ["-"]
+        )
     if str(value[0][0]) == "NEGATE":
         out = {char for each in value[1:] for char in _characters(each)}
         return [char for char in 'ab7" \\<' if char not in out][:3]
@@ -184,7 +202,12 @@ def _members(tree: Any) -> Iterator[str]:
         if str(item[0]) in ("LITERAL", "IN", "NOT_LITERAL"):
             yield from _characters(item)
             if str(item[0]) == "IN":
-                yield from (char for each in item[1] if str(each[0]) == "LITERAL" for char in _characters(each))
+                yield from (
+                    char
+                    for each in item[1]
+                    if str(each[0]) == "LITERAL"
+                    for char in _characters(each)
+                )
         for inner in _inside(item):
             yield from _members(inner)
 
@@ -249,7 +272,9 @@ def _seconds(pattern: re.Pattern[Any], mode: str, text: Any) -> float:
 
 @contextmanager
 def _limited() -> Iterator[None]:
-    """Raise TimeoutError if the block takes longer than the limit; a system without such a timer has no limit."""
+    """Raise TimeoutError if the block takes longer than the limit; a system without such a timer
+    has no limit.
+    """
     if not hasattr(signal, "setitimer"):
         yield
         return
@@ -267,11 +292,20 @@ def _limited() -> Iterator[None]:
 
 
 def main() -> None:
-    """Print the longest time that each pattern takes for a character of its texts, in CPU microseconds."""
+    """Print the longest time that each pattern takes for a character of its texts, in CPU
+    microseconds.
+    """
     print(f"| pattern | use | µs a character, at most, of {4 * SIZE:,} |\n|---|---|---:|")
     for where, pattern, modes in uses()[0]:
-        worst = max(_seconds(pattern, mode, text) for mode in modes for text in texts(pattern, 4 * SIZE))
-        print(f"| `{where}` | {', '.join(modes)} | {worst / (4 * SIZE) * 1e6:.2f} |".replace("\n", " "), flush=True)
+        worst = max(
+            _seconds(pattern, mode, text) for mode in modes for text in texts(pattern, 4 * SIZE)
+        )
+        print(
+            f"| `{where}` | {', '.join(modes)} | {worst / (4 * SIZE) * 1e6:.2f} |".replace(
+                "\n", " "
+            ),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Files that another user can plant in a run directory, and checks that nothing outside it changes."""
+"""Files that another user can plant in a run directory, and checks that nothing outside it
+changes.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +84,9 @@ def state_of(folder: Path) -> dict[str, tuple[object, ...]]:
     found: dict[str, tuple[object, ...]] = {}
     for path in sorted(folder.rglob("*")):
         status = path.lstat()
-        content = path.read_bytes() if stat.S_ISREG(status.st_mode) and status.st_size < 2**30 else b""
+        content = (
+            path.read_bytes() if stat.S_ISREG(status.st_mode) and status.st_size < 2**30 else b""
+        )
         found[path.relative_to(folder).as_posix()] = (status.st_mode, status.st_mtime_ns, content)
     return found
 

@@ -15,7 +15,9 @@ STARTED = RunStarted(
     num_parameters=12_345_678,
     template="turns",
     max_length=512,
-    training=TokenCounts(11_118, 11_500, 382, 1_363_000, {"assistant": 450_000, "user": 150_000}, 104.0, 1_790),
+    training=TokenCounts(
+        11_118, 11_500, 382, 1_363_000, {"assistant": 450_000, "user": 150_000}, 104.0, 1_790
+    ),
     validation=TokenCounts(852, 852, 0, 104_000, {"assistant": 35_000, "user": 0}, 99.5, 480),
     first_step=1,
     max_steps=300,
@@ -43,9 +45,13 @@ class FakeTerminal(io.StringIO):
         return True
 
 
-def step(number: int, *, loss: float = 5.1234, max_steps: int = 300, seconds: float = 0.5) -> StepDone:
+def step(
+    number: int, *, loss: float = 5.1234, max_steps: int = 300, seconds: float = 0.5
+) -> StepDone:
     numbers = (loss, 3.3e-4, 1.234, 600, 300, seconds, 600 * number)
-    return StepDone(number, max_steps, *numbers, number / 43, seconds / 100, seconds * 6e10, 3 * 2**29)
+    return StepDone(
+        number, max_steps, *numbers, number / 43, seconds / 100, seconds * 6e10, 3 * 2**29
+    )
 
 
 def evaluation(number: int, samples: tuple[SampleReply, ...] = ()) -> EvaluationDone:
@@ -53,4 +59,6 @@ def evaluation(number: int, samples: tuple[SampleReply, ...] = ()) -> Evaluation
 
 
 def sample(reply: str, *, stopped: bool = True) -> SampleReply:
-    return SampleReply((("user", "hi"), ("assistant", "hello"), ("user", "how are you ?")), "fine", reply, stopped)
+    return SampleReply(
+        (("user", "hi"), ("assistant", "hello"), ("user", "how are you ?")), "fine", reply, stopped
+    )

@@ -12,7 +12,10 @@ def seal_again(folder: Path) -> None:
     manifest = folder / "MANIFEST.json"
     content = json.loads(manifest.read_bytes())
     content["files"] = {
-        file.name: {"size": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+        file.name: {
+            "size": file.stat().st_size,
+            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        }
         for file in folder.iterdir()
         if file != manifest
     }

@@ -18,4 +18,6 @@ def encoded(encoder: DialogueEncoder, dialogues: Sequence[Dialogue]) -> TokenSto
 def laid_out(examples: Sequence[Example]) -> TokenStore:
     """Examples that come from no real dialogue."""
     nobody = Dialogue((Turn("user", "-"),))
-    return TokenStore.build((nobody, Encoded([example], len(example.input_ids))) for example in examples)
+    return TokenStore.build(
+        (nobody, Encoded([example], len(example.input_ids))) for example in examples
+    )

@@ -1,4 +1,6 @@
-"""Random dialogues for property tests: roles, scripts, emoji, and texts that look like special tokens."""
+"""Random dialogues for property tests: roles, scripts, emoji, and texts that look like special
+tokens.
+"""
 
 from __future__ import annotations
 
@@ -40,9 +42,12 @@ LOOK_ALIKES = (
     "<|endoftext|>",
 )
 EMPTY_LOOKING = ("\u200b", "\u200d\ufe0f", "\u3164", "\u2800", "\u2060", "\ufeff")
-"""Texts that show nothing, and are no white space to Python either: zero-width, Hangul filler, blank Braille."""
+"""Texts that show nothing, and are no white space to Python either: zero-width, Hangul filler,
+blank Braille.
+"""
 
-# U+2581 is SentencePiece's own mark for a space, so text cannot hold it apart from one; surrogates are no text.
+# U+2581 is SentencePiece's own mark for a space, so text cannot hold it apart from one; surrogates
+# are no text.
 _CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\u2581\x00")
 _WORDS = st.sampled_from(
     [
@@ -63,12 +68,18 @@ _WORDS = st.sampled_from(
         *EMPTY_LOOKING,
     ]
 )
-PLAIN = st.lists(st.one_of(_WORDS, st.text(_CHARACTERS, max_size=12)), min_size=1, max_size=4).map(" ".join)
+PLAIN = st.lists(st.one_of(_WORDS, st.text(_CHARACTERS, max_size=12)), min_size=1, max_size=4).map(
+    " ".join
+)
 
 
 def texts(*, look_alikes: bool = True) -> st.SearchStrategy[str]:
     """What a turn may hold: never blank, no outer whitespace."""
-    source = st.one_of(PLAIN, st.tuples(PLAIN, st.sampled_from(LOOK_ALIKES)).map(" ".join)) if look_alikes else PLAIN
+    source = (
+        st.one_of(PLAIN, st.tuples(PLAIN, st.sampled_from(LOOK_ALIKES)).map(" ".join))
+        if look_alikes
+        else PLAIN
+    )
     plain = source.map(str.strip).filter(bool)
     if look_alikes:
         return plain
@@ -77,17 +88,30 @@ def texts(*, look_alikes: bool = True) -> st.SearchStrategy[str]:
 
 @st.composite
 def dialogues(
-    draw: st.DrawFn, *, look_alikes: bool = True, roles: tuple[str, ...] = ("user", "assistant"), system: bool = True
+    draw: st.DrawFn,
+    *,
+    look_alikes: bool = True,
+    roles: tuple[str, ...] = ("user", "assistant"),
+    system: bool = True,
 ) -> Dialogue:
-    """One to six turns of any order of roles, at times a system turn first, at times turns that are not trained."""
+    """One to six turns of any order of roles, at times a system turn first, at times turns that are
+    not trained.
+    """
     body = draw(
         st.lists(
             st.builds(
-                Turn, st.sampled_from(roles), texts(look_alikes=look_alikes), st.sampled_from([True, True, False])
+                Turn,
+                st.sampled_from(roles),
+                texts(look_alikes=look_alikes),
+                st.sampled_from([True, True, False]),
             ),
             min_size=1,
             max_size=6,
         )
     )
-    first = [Turn("system", draw(texts(look_alikes=look_alikes)))] if system and draw(st.booleans()) else []
+    first = (
+        [Turn("system", draw(texts(look_alikes=look_alikes)))]
+        if system and draw(st.booleans())
+        else []
+    )
     return Dialogue(tuple(first + body), 1)

@@ -13,13 +13,19 @@ from convo_cli.model.generation import Generator, Reply
 MAX_CHARACTERS = 2**25
 """Limit of a conversation: weeks of chat, but far below any machine's memory."""
 MAX_REPLY_CHARACTERS = 2**20
-"""Limit of a reply: its number of tokens is bounded, but a token of a foreign tokenizer may have any length."""
+"""Limit of a reply: its number of tokens is bounded, but a token of a foreign tokenizer may have
+any length.
+"""
 
 
 class ChatSession:
-    """Holds the turns; the history that the model reads is fitted to its window by whole turns at every reply."""
+    """Holds the turns; the history that the model reads is fitted to its window by whole turns at
+    every reply.
+    """
 
-    def __init__(self, generator: Generator, settings: GenerationSettings, *, system: str | None = None) -> None:
+    def __init__(
+        self, generator: Generator, settings: GenerationSettings, *, system: str | None = None
+    ) -> None:
         self.generator = generator
         self.settings = settings
         self._system = (Turn("system", system.strip()),) if system and system.strip() else ()
@@ -36,7 +42,8 @@ class ChatSession:
             raise DataError("an empty message says nothing", hint="type something")
         if self._num_characters + len(text) > MAX_CHARACTERS:
             raise DataError(
-                f"the conversation is over {MAX_CHARACTERS:,} characters long", hint="begin another, or /reset this one"
+                f"the conversation is over {MAX_CHARACTERS:,} characters long",
+                hint="begin another, or /reset this one",
             )
         turns = [*self.turns, Turn("user", text)]
         num_skipped = self._num_beyond(turns)
@@ -47,7 +54,8 @@ class ChatSession:
             num_shown += len(piece)
             if num_shown > MAX_REPLY_CHARACTERS:
                 raise DataError(
-                    f"the reply is over {MAX_REPLY_CHARACTERS:,} characters long", hint="lower --max-new-tokens"
+                    f"the reply is over {MAX_REPLY_CHARACTERS:,} characters long",
+                    hint="lower --max-new-tokens",
                 )
             on_text(piece)
 
@@ -58,7 +66,9 @@ class ChatSession:
         return replace(reply, num_dropped=reply.num_dropped + num_skipped)
 
     def _num_beyond(self, turns: Sequence[Turn]) -> int:
-        """Return how many first turns, in pairs, cannot fit the window even if each later turn is one token."""
+        """Return how many first turns, in pairs, cannot fit the window even if each later turn is
+        one token.
+        """
         num_spoken = len(turns) - len(self._system)
         return max(0, num_spoken - self.generator.encoder.max_length) // 2 * 2
 

@@ -1,7 +1,9 @@
-"""The `convo` command: sub-commands, version, and the one place where errors become messages and exit codes.
+"""The `convo` command: sub-commands, version, and the one place where errors become messages and
+exit codes.
 
-Neither this module nor those of the commands import torch, transformers, rich or convo's lower rooms at module level. A
-command imports what it needs after it has checked its arguments, so that help and errors appear at once.
+Neither this module nor those of the commands import torch, transformers, rich or convo's lower
+rooms at module level. A command imports what it needs after it has checked its arguments, so that
+help and errors appear at once.
 """
 
 from __future__ import annotations
@@ -23,11 +25,14 @@ from convo_cli.errors import ConvoError, DiskError, OutOfMemoryError, UsageError
 _UNREACHABLE = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
 """Errors of the operating system for an unreachable path: a user's mistake, not a bug."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""Errors of a write to a full disk. Writes to files raise DiskError, so without a file name they are of stdout."""
+"""Errors of a write to a full disk. Writes to files raise DiskError, so without a file name they
+are of stdout.
+"""
 
 app = typer.Typer(
     name="convo",
-    help="Train multi-turn conversation models from JSONL files of dialogues, and talk to the result.",
+    help="Train multi-turn conversation models from JSONL files of dialogues, and talk to the "
+    "result.",
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -45,16 +50,23 @@ def _show_version(is_wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", is_eager=True, callback=_show_version
+        ),
     ] = False,
 ) -> None:
     pass
 
 
 def _add(name: str, command: Callable[..., None]) -> None:
-    """Add a command; each paragraph of its docstring becomes one line of help, without its line breaks."""
+    """Add a command; each paragraph of its docstring becomes one line of help, without its line
+    breaks.
+    """
     paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
-    app.command(name, help="\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs))(command)
+    app.command(name, help="\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs))(
+        command
+    )
 
 
 _add("init-config", init_config.init_config)
@@ -72,7 +84,9 @@ def main() -> None:
 
     # transformers logs for developers; convo itself reports everything that a user has to know.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("USE_HUB_KERNELS", "0")  # with `kernels` installed transformers fetches code from the hub
+    os.environ.setdefault(
+        "USE_HUB_KERNELS", "0"
+    )  # with `kernels` installed transformers fetches code from the hub
     try:
         try:
             code = _run(sys.argv[1:])
@@ -81,8 +95,11 @@ def main() -> None:
             show_error(error, as_json="--json" in sys.argv)
         sys.stdout.flush()
     except (BrokenPipeError, SystemExit) as stop:
-        # The reader of stdout is gone (`convo … | head`): typer exits with 1 here, which is convo's code for a bug.
-        if not isinstance(stop, BrokenPipeError) and not isinstance(stop.__context__, BrokenPipeError):
+        # The reader of stdout is gone (`convo … | head`): typer exits with 1 here, which is convo's
+        # code for a bug.
+        if not isinstance(stop, BrokenPipeError) and not isinstance(
+            stop.__context__, BrokenPipeError
+        ):
             raise
         discard_output(1)  # prevents an error message of the interpreter at exit
         code = 128 + 13  # SIGPIPE, as the shell reports it
@@ -91,7 +108,11 @@ def main() -> None:
             raise
         discard_output(1)
         code = DiskError.exit_code
-        show_error(DiskError(f"stdout: {error.strerror}", hint="free some space, or write the output elsewhere"))
+        show_error(
+            DiskError(
+                f"stdout: {error.strerror}", hint="free some space, or write the output elsewhere"
+            )
+        )
     sys.exit(code)
 
 
@@ -101,10 +122,16 @@ def _run(arguments: list[str]) -> int:
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "convo"
-        message = error.format_message().replace("Value error, ", "")  # pydantic's prefix in typer 0.29
+        message = error.format_message().replace(
+            "Value error, ", ""
+        )  # pydantic's prefix in typer 0.29
         raise UsageError(message, hint=f"{command} --help") from None
     except (MemoryError, OSError, RuntimeError) as error:
-        if isinstance(error, OSError) and error.errno in _UNREACHABLE and error.filename is not None:
+        if (
+            isinstance(error, OSError)
+            and error.errno in _UNREACHABLE
+            and error.filename is not None
+        ):
             raise UsageError(
                 f"{error.filename}: {error.strerror}",
                 hint="ask for access (`ls -ld` shows who has it), or name another path",
@@ -114,7 +141,8 @@ def _run(arguments: list[str]) -> int:
         first_line = (str(error).splitlines() or [""])[0]
         raise OutOfMemoryError(
             f"there is not enough memory for this ({first_line or type(error).__name__})",
-            hint="a smaller model, training.micro_batch_size: 1, training.gradient_checkpointing: true, a shorter "
+            hint="a smaller model, training.micro_batch_size: 1, training.gradient_checkpointing: "
+            "true, a shorter "
             "dialogue.max_length, or more memory; what was saved is intact",
         ) from error
     if not arguments:

@@ -18,18 +18,24 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
 def require_device(name: str) -> None:
-    """Raise UsageError for an invalid device name; `choose_device` checks that the machine has the device."""
+    """Raise UsageError for an invalid device name; `choose_device` checks that the machine has the
+    device.
+    """
     if not _DEVICE.fullmatch(name):
         raise UsageError(f"--device {name}: unknown", hint="auto, cpu, cuda, cuda:0 or mps")
 
 
 def is_text(argument: str) -> bool:
-    """Return whether an argument is Unicode text; Python decodes other bytes as halves of surrogate pairs."""
+    """Return whether an argument is Unicode text; Python decodes other bytes as halves of surrogate
+    pairs.
+    """
     return not any("\ud800" <= character <= "\udfff" for character in argument)
 
 
 def require_model(source: str) -> None:
-    """Raise for a model that cannot be opened; the contents of a run or checkpoint are verified on loading."""
+    """Raise for a model that cannot be opened; the contents of a run or checkpoint are verified on
+    loading.
+    """
     from convo_cli.runs.directory import RunDirectory
     from convo_cli.storage.sealed import MANIFEST_FILE
 
@@ -39,7 +45,9 @@ def require_model(source: str) -> None:
 
 
 def require_pretrained(source: str) -> None:
-    """Raise unless this is the folder of a transformers model or a hub id; the hub itself is asked later."""
+    """Raise unless this is the folder of a transformers model or a hub id; the hub itself is asked
+    later.
+    """
     path = Path(source)
     if source and path.is_dir():
         from convo_cli.runs.model_folder import require_model_folder
@@ -61,11 +69,15 @@ def require_run_or_checkpoint(folder: Path) -> None:
 
 
 def require_new_file(out: Path, inputs: Sequence[str], *, is_forced: bool) -> None:
-    """Raise UsageError if `--fix` cannot write ``out`` or would replace a file that may be needed."""
+    """Raise UsageError if `--fix` cannot write ``out`` or would replace a file that may be
+    needed.
+    """
     try:
         _require_new_file(out, inputs, is_forced=is_forced)
     except OSError as error:
-        raise UsageError(f"--fix {out}: {error.strerror or error}", hint="name another file") from None
+        raise UsageError(
+            f"--fix {out}: {error.strerror or error}", hint="name another file"
+        ) from None
 
 
 def _require_new_file(out: Path, inputs: Sequence[str], *, is_forced: bool) -> None:
@@ -73,18 +85,25 @@ def _require_new_file(out: Path, inputs: Sequence[str], *, is_forced: bool) -> N
 
     if any(out.exists() and Path(path).exists() and out.samefile(path) for path in inputs):
         raise UsageError(
-            f"--fix {out}: that is the file to be fixed", hint="name another file; the input stays as it is"
+            f"--fix {out}: that is the file to be fixed",
+            hint="name another file; the input stays as it is",
         )
     if out.is_dir():
         raise UsageError(f"--fix {out}: a directory", hint=f"--fix {typeable(out / 'fixed.jsonl')}")
     if (kind := special_kind_at(out)) is not None:
         raise UsageError(f"--fix {out}: not a regular file, but {kind}", hint="name another file")
     if out.parent.exists() and not out.parent.is_dir():
-        raise UsageError(f"--fix {out}: {out.parent} is not a folder", hint="name a file in a folder")
+        raise UsageError(
+            f"--fix {out}: {out.parent} is not a folder", hint="name a file in a folder"
+        )
     if not out.absolute().parent.is_dir():
-        raise UsageError(f"--fix {out}: there is no folder {out.parent}", hint=f"mkdir -p {typeable(out.parent)}")
+        raise UsageError(
+            f"--fix {out}: there is no folder {out.parent}", hint=f"mkdir -p {typeable(out.parent)}"
+        )
     if out.exists() and not is_forced:
-        raise UsageError(f"--fix {out}: already exists", hint="name another file, or add --force to replace it")
+        raise UsageError(
+            f"--fix {out}: already exists", hint="name another file, or add --force to replace it"
+        )
 
 
 def require_data_of_run(config: RunConfig) -> None:
@@ -98,5 +117,8 @@ def require_data_of_run(config: RunConfig) -> None:
             except UsageError as error:
                 if Path(path).exists():
                     raise
-                hint = f"a run stores its data paths relative to itself; to set another: --set data.{key}=PATH"
+                hint = (
+                    "a run stores its data paths relative to itself; to set another: --set "
+                    f"data.{key}=PATH"
+                )
                 raise UsageError(error.message, hint=hint) from None

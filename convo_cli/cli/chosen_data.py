@@ -1,4 +1,6 @@
-"""The data that `validate-data` checks, by its arguments: the files, their data config, and the run config."""
+"""The data that `validate-data` checks, by its arguments: the files, their data config, and the run
+config.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ _NO_LIMIT = 1_048_576
 
 @dataclass(frozen=True)
 class ChosenData:
-    """Files to check; ``run_config`` is None without a config or a tokenizer, ``cache_home`` without a config."""
+    """Files to check; ``run_config`` is None without a config or a tokenizer, ``cache_home``
+    without a config.
+    """
 
     data_config: DataConfig
     run_config: RunConfig | None
@@ -44,7 +48,9 @@ class ChosenData:
 
 
 def choose_data(files: Sequence[str], config: Path | None, tokenizer: str | None) -> ChosenData:
-    """Return the files given, else those of the config; raises UsageError for arguments that exclude each other."""
+    """Return the files given, else those of the config; raises UsageError for arguments that
+    exclude each other.
+    """
     _require_consistent(files, config, tokenizer)
     if config is not None:
         run_config = load_config(config)
@@ -63,9 +69,15 @@ def _require_consistent(files: Sequence[str], config: Path | None, tokenizer: st
         raise UsageError("--config and --tokenizer both name a tokenizer", hint="give one of them")
     for pipe in (file for file in files if file == "-" or Path(file).is_fifo()):
         if files.count(pipe) > 1:
-            raise UsageError(f"{pipe} is given twice, but {'stdin' if pipe == '-' else 'a pipe'} can be read only once")
+            raise UsageError(
+                f"{pipe} is given twice, but {'stdin' if pipe == '-' else 'a pipe'} can be read "
+                "only once"
+            )
     if "-" in files and (config or tokenizer):
-        raise UsageError("stdin is read once, and tokens are counted in a second pass", hint="write it to a file first")
+        raise UsageError(
+            "stdin is read once, and tokens are counted in a second pass",
+            hint="write it to a file first",
+        )
 
 
 def _config_of(tokenizer: str, files: Sequence[str]) -> RunConfig:

@@ -1,7 +1,8 @@
-"""Output to people and programs: stdout carries the result, stderr all else; foreign text never acts on a terminal.
+"""Output to people and programs: stdout carries the result, stderr all else; foreign text never
+acts on a terminal.
 
-Rich passes ESC and C1 bytes of a string straight through, so text from data, config, file names or a model goes through
-`printable` first, and is printed as `rich.text.Text` or with ``markup=False``.
+Rich passes ESC and C1 bytes of a string straight through, so text from data, config, file names or
+a model goes through `printable` first, and is printed as `rich.text.Text` or with ``markup=False``.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ if TYPE_CHECKING:
 
 JSON_VERSION = 1
 
-# Whole sequences first (ECMA-48): CSI, then the string sequences OSC, DCS, SOS, PM, APC with their terminator, then
-# two-byte escapes, then each remaining C0 and C1 character. Newline and tab stay. A string without a terminator, or one
-# longer than those in use, loses only its beginning: the rest is shown as text. Characters of `UNSEEN` are removed too,
-# because they would reorder or hide the text that convo prints after them on the same line.
+# Whole sequences first (ECMA-48): CSI, then the string sequences OSC, DCS, SOS, PM, APC with their
+# terminator, then two-byte escapes, then each remaining C0 and C1 character. Newline and tab stay.
+# A string without a terminator, or one longer than those in use, loses only its beginning: the rest
+# is shown as text. Characters of `UNSEEN` are removed too, because they would reorder or hide the
+# text that convo prints after them on the same line.
 _STRING = r"(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x00-\x08\n-\x1f\x7f-\x9f]{0,4096}"
 _CSI = r"(?:\x1b\[|\x9b)[0-?]{0,256}[ -/]{0,16}"
 _ESCAPE = r"\x1b[ -/]{0,16}"
@@ -38,14 +40,17 @@ _LONGEST_MESSAGE = 20_000  # characters of one error or notice
 
 
 def printable(text: str) -> str:
-    """Remove control sequences and invisible characters; newlines and tabs stay, a lone surrogate becomes a ?."""
+    """Remove control sequences and invisible characters; newlines and tabs stay, a lone surrogate
+    becomes a ?.
+    """
     return _CONTROL.sub("", text).encode("utf-8", "replace").decode("utf-8")
 
 
 class PrintableStream:
     """`printable` for a text that arrives in pieces: the joined result does not depend on the cuts.
 
-    Only the beginning of a sequence is held back, at most as many characters as a sequence may have.
+    Only the beginning of a sequence is held back, at most as many characters as a sequence may
+    have.
     """
 
     def __init__(self) -> None:
@@ -66,23 +71,33 @@ class PrintableStream:
 
 
 def shortened(message: str) -> str:
-    """Shorten a message in the middle if it is too long to read, for example because it quotes a file."""
+    """Shorten a message in the middle if it is too long to read, for example because it quotes a
+    file.
+    """
     half = _LONGEST_MESSAGE // 2
-    return message if len(message) <= _LONGEST_MESSAGE else f"{message[:half]} […] {message[-half:]}"
+    return (
+        message if len(message) <= _LONGEST_MESSAGE else f"{message[:half]} […] {message[-half:]}"
+    )
 
 
 def print_line(console: Console, line: str, style: str = "") -> None:
-    """Print a line that may hold foreign text, without wrapping, because a wrapped file name cannot be copied."""
+    """Print a line that may hold foreign text, without wrapping, because a wrapped file name cannot
+    be copied.
+    """
     from rich.text import Text
 
     console.print(Text(printable(line).replace("\n", " "), style=style), soft_wrap=True)
 
 
 def stderr_console() -> Console:
-    """Return a Rich console on stderr: colours and live views on a terminal only, plain lines elsewhere."""
+    """Return a Rich console on stderr: colours and live views on a terminal only, plain lines
+    elsewhere.
+    """
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=not sys.stderr.isatty())
+    return Console(
+        stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=not sys.stderr.isatty()
+    )
 
 
 def stdout_console() -> Console:

@@ -1,4 +1,6 @@
-"""Messages about a config: one line for each problem, with its place, the value found and the allowed values."""
+"""Messages about a config: one line for each problem, with its place, the value found and the
+allowed values.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +21,24 @@ from convo_cli.errors import ConfigError
 
 MAX_SHOWN_PROBLEMS = 25
 
-_YAML_1_1_BOOLS = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
+_YAML_1_1_BOOLS = {
+    "yes": "true",
+    "on": "true",
+    "y": "true",
+    "no": "false",
+    "off": "false",
+    "n": "false",
+}
 
 
 def refusal(problems: Sequence[Problem]) -> ConfigError:
-    """Combine all problems into one error: one line each, in the order of the file, options last."""
-    ordered = sorted(problems, key=lambda problem: (problem.place.is_option, problem.place.line, problem.place.column))
+    """Combine all problems into one error: one line each, in the order of the file, options
+    last.
+    """
+    ordered = sorted(
+        problems,
+        key=lambda problem: (problem.place.is_option, problem.place.line, problem.place.column),
+    )
     lines = list(dict.fromkeys(map(str, ordered)))
     shown = lines[:MAX_SHOWN_PROBLEMS]
     if len(lines) > 1:
@@ -88,11 +102,17 @@ def _advice(key: Key, value: Any) -> str:
     if isinstance(value, str):
         if "boolean" in key.types and value.lower() in _YAML_1_1_BOOLS:
             return f"; YAML 1.2 reads {value} as text, write {_YAML_1_1_BOOLS[value.lower()]}"
-        if key.types & {"integer", "number", "boolean", "pair"} and isinstance(plain_value(value), bool | int | float):
+        if key.types & {"integer", "number", "boolean", "pair"} and isinstance(
+            plain_value(value), bool | int | float
+        ):
             return f"; drop the quotes: {value}"
         if close := difflib.get_close_matches(value.lower(), key.choices, n=1):
             return f"; did you mean {close[0]}?"
-    elif isinstance(value, bool | int | float) and key.types & {"string", "array"} and not key.choices:
+    elif (
+        isinstance(value, bool | int | float)
+        and key.types & {"string", "array"}
+        and not key.choices
+    ):
         return "; put it in quotes to make it text"
     elif isinstance(value, float) and "integer" in key.types and value.is_integer():
         return f"; write {int(value)}"
@@ -100,12 +120,21 @@ def _advice(key: Key, value: Any) -> str:
 
 
 def _disagreement(message: str, section: KeyPath, source: Source) -> Problem:
-    """Return a finding about several keys, at one that is written (an option first), with the places of the others."""
+    """Return a finding about several keys, at one that is written (an option first), with the
+    places of the others.
+    """
     prefix = dotted(section)
     words = re.findall(r"[a-z_]+(?:\.[a-z_]+)*", message)
-    names = dict.fromkeys(f"{prefix}.{word}" if prefix and "." not in word else word for word in words)
-    paths: list[KeyPath] = [tuple(name.split(".")) for name in names if "." in name and name in config_keys()]
-    written = sorted((path for path in paths if source.has(path)), key=lambda path: not source.keys[path].is_option)
+    names = dict.fromkeys(
+        f"{prefix}.{word}" if prefix and "." not in word else word for word in words
+    )
+    paths: list[KeyPath] = [
+        tuple(name.split(".")) for name in names if "." in name and name in config_keys()
+    ]
+    written = sorted(
+        (path for path in paths if source.has(path)),
+        key=lambda path: not source.keys[path].is_option,
+    )
     if not written:
         return Problem(source.place_of_key(section), section, message)
     first, *others = written
@@ -121,4 +150,6 @@ def _disagreement(message: str, section: KeyPath, source: Source) -> Problem:
 
 def _shown(value: Any, place: Place) -> str:
     """Return the value as written, on one line and shortened."""
-    return clipped(place.text or ("nothing" if value is None else json.dumps(value, ensure_ascii=False)))
+    return clipped(
+        place.text or ("nothing" if value is None else json.dumps(value, ensure_ascii=False))
+    )

@@ -20,7 +20,9 @@ class Key:
     path: str
     doc: str
     types: frozenset[str]
-    """JSON type names: integer, number, string, boolean, array (of texts), null, object (a section); and pair."""
+    """JSON type names: integer, number, string, boolean, array (of texts), null, object (a
+    section); and pair.
+    """
     choices: tuple[str, ...]
     limits: str
     """The range in words, such as 'at least 1'; empty if there is none."""
@@ -43,7 +45,9 @@ class Key:
     @property
     def allowed(self) -> str:
         """The allowed values in words."""
-        kind = in_words(self.choices) or next(words for name, words in _KINDS.items() if name in self.types)
+        kind = in_words(self.choices) or next(
+            words for name, words in _KINDS.items() if name in self.types
+        )
         limited = f"{kind}, {self.limits}" if self.limits else kind
         return f"{limited}, or null" if "null" in self.types else limited
 
@@ -67,7 +71,9 @@ def config_keys() -> Mapping[str, Key]:
 
 
 def keys_in(section: str) -> tuple[Key, ...]:
-    """Return the keys and sections directly inside a section; the empty name is the top of the file."""
+    """Return the keys and sections directly inside a section; the empty name is the top of the
+    file.
+    """
     return tuple(key for key in config_keys().values() if key.section == section)
 
 
@@ -85,7 +91,9 @@ def _walk(section: Mapping[str, Any], prefix: str, definitions: Mapping[str, Any
         key = Key(
             path=prefix + name,
             doc=" ".join(prop.get("description", "").split()),
-            types=frozenset("pair" if "prefixItems" in variant else variant["type"] for variant in variants),
+            types=frozenset(
+                "pair" if "prefixItems" in variant else variant["type"] for variant in variants
+            ),
             choices=tuple(facts.get("enum", ())),
             limits=_limits(facts),
             default=prop.get("default"),

@@ -27,7 +27,8 @@ SEAL = "# SHA-256 of what follows: "
 def load_config(
     path: Path, overrides: Sequence[str] = (), *, opener: Callable[[str, int], int] | None = None
 ) -> RunConfig:
-    """Read a config file with `KEY=VALUE` overrides; a single ConfigError lists all problems of both.
+    """Read a config file with `KEY=VALUE` overrides; a single ConfigError lists all problems of
+    both.
 
     ``opener`` is that of `open`.
     """
@@ -39,7 +40,9 @@ def load_config(
 
 
 def _has_seal(text: str) -> bool:
-    """Return whether the seal of a run's config is among the comments at the top, where users add their own."""
+    """Return whether the seal of a run's config is among the comments at the top, where users add
+    their own.
+    """
     comments = takewhile(lambda line: line.startswith("#") or not line.strip(), text.splitlines())
     return any(line.startswith(SEAL) for line in comments)
 
@@ -48,19 +51,26 @@ def _locate(data: Any, folder: Path) -> None:
     """Resolve the data paths of a run's config from the run directory."""
     for key in ("train", "validation") if isinstance(data, dict) else ():
         if isinstance(paths := data.get(key), list):
-            data[key] = [_located(path, folder) if isinstance(path, str) else path for path in paths]
+            data[key] = [
+                _located(path, folder) if isinstance(path, str) else path for path in paths
+            ]
 
 
 def _located(path: str, folder: Path) -> str:
-    """Resolve a path from the run directory or, if nothing is there, from the working folder or a parent of the run.
+    """Resolve a path from the run directory or, if nothing is there, from the working folder or a
+    parent of the run.
 
-    So a run that was moved without its data can find it. The hash shows whether it is the original data.
+    So a run that was moved without its data can find it. The hash shows whether it is the original
+    data.
     """
     if Path(path).is_absolute():
         return path
     home = folder.resolve()
     below = Path(*(part for part in Path(path).parts if part != ".."))
-    places = [Path(os.path.normpath(home / path)), *(above / below for above in (Path.cwd(), *home.parents))]
+    places = [
+        Path(os.path.normpath(home / path)),
+        *(above / below for above in (Path.cwd(), *home.parents)),
+    ]
     return str(next((place for place in places if os.access(place, os.F_OK)), places[0]))
 
 
@@ -68,7 +78,9 @@ def apply_overrides(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
     """Return the config with some keys changed, checked again as a whole."""
     place = Place("the run's config")
     keys: dict[KeyPath, Place] = {tuple(name.split(".")): place for name in config_keys()}
-    return _resolve(Source(config.model_dump(mode="json"), keys=keys, values={(): place}), overrides)
+    return _resolve(
+        Source(config.model_dump(mode="json"), keys=keys, values={(): place}), overrides
+    )
 
 
 def keys_set_by(overrides: Sequence[str]) -> frozenset[str]:
@@ -99,7 +111,9 @@ def _resolve(source: Source, overrides: Sequence[str]) -> RunConfig:
     try:
         config = RunConfig.model_validate(source.value)
     except ValidationError as error:
-        problems += [problem for problem in problems_of(error, source) if problem.path not in refused]
+        problems += [
+            problem for problem in problems_of(error, source) if problem.path not in refused
+        ]
         raise refusal(problems) from None
     if problems:
         raise refusal(problems)
@@ -110,11 +124,18 @@ def _override(text: str, source: Source) -> Problem | None:
     """Put one `KEY=VALUE` into the source, or return its problem."""
     name, equals, written = (part.strip() for part in text.partition("="))
     if not name or not equals:
-        return Problem(Place(f"{OPTION}{clipped(text)}"), (), "not KEY=VALUE; an example is training.max_steps=500")
+        return Problem(
+            Place(f"{OPTION}{clipped(text)}"),
+            (),
+            "not KEY=VALUE; an example is training.max_steps=500",
+        )
     path: KeyPath = tuple(name.split("."))
     place = Place(f"{OPTION}{clipped(name)}", text=written)
     if name not in config_keys():
-        known = max((length for length in range(len(path)) if dotted(path[:length]) in config_keys()), default=0)
+        known = max(
+            (length for length in range(len(path)) if dotted(path[:length]) in config_keys()),
+            default=0,
+        )
         return Problem(place, (), unknown_key(path[: known + 1]))
     if not written:
         return Problem(place, (), 'nothing after the =; write null or ""')

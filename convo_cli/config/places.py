@@ -19,7 +19,9 @@ MAX_SHOWN = 60
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The place of a key or value; ``text`` is the source of a scalar, with quotes, and None for anything else."""
+    """The place of a key or value; ``text`` is the source of a scalar, with quotes, and None for
+    anything else.
+    """
 
     source: str
     line: int = 0
@@ -44,7 +46,9 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        key = "" if self.place.is_option else f" {clipped(dotted(self.path))}"  # An option names its key itself.
+        key = (
+            "" if self.place.is_option else f" {clipped(dotted(self.path))}"
+        )  # An option names its key itself.
         return f"{self.place}{key.rstrip()}: {self.message}"
 
 

@@ -1,4 +1,6 @@
-"""Presets: complete configs to start from. Keys that a preset omits have the defaults of the schema."""
+"""Presets: complete configs to start from. Keys that a preset omits have the defaults of the
+schema.
+"""
 
 from __future__ import annotations
 
@@ -33,20 +35,28 @@ class Preset:
 
 
 _SAMPLE = {"train": ["sample_data/train.jsonl"], "validation": ["sample_data/valid.jsonl"]}
-_DAILYDIALOG = {"train": ["data/dailydialog/train.jsonl"], "validation": ["data/dailydialog/valid.jsonl"]}
+_DAILYDIALOG = {
+    "train": ["data/dailydialog/train.jsonl"],
+    "validation": ["data/dailydialog/valid.jsonl"],
+}
 _DAILYDIALOG_LICENCE = (
-    "DailyDialog is licensed CC BY-NC-SA 4.0: no commercial use of the dialogues or, to be safe, of a model trained on "
-    "them. It does not come with convo: put its splits at data/dailydialog/, one JSON list of utterances a line."
+    "DailyDialog is licensed CC BY-NC-SA 4.0: no commercial use of the dialogues or, to be safe, "
+    "of a model trained on "
+    "them. It does not come with convo: put its splits at data/dailydialog/, one JSON list of "
+    "utterances a line."
 )
 
 SCRATCH = Preset(
     name="scratch",
-    description="A small new GPT-2 and tokenizer, trained on the sample dialogues in minutes on a laptop CPU.",
+    description="A small new GPT-2 and tokenizer, trained on the sample dialogues in minutes on a "
+    "laptop CPU.",
     values={
         "name": "demo",
         "data": _SAMPLE,
         "tokenizer": {"kind": "unigram", "vocab_size": 2000},
-        "model": {"scratch": {"layers": 4, "width": 256, "heads": 4, "context": 256, "dropout": 0.1}},
+        "model": {
+            "scratch": {"layers": 4, "width": 256, "heads": 4, "context": 256, "dropout": 0.1}
+        },
         "dialogue": {"max_length": 256},
         "training": {
             "max_steps": 300,
@@ -67,7 +77,13 @@ GPT2 = Preset(
         "data": _SAMPLE,
         "model": {"pretrained": "gpt2"},
         "dialogue": {"template": "turns", "max_length": 512},
-        "training": {"epochs": 3, "batch_size": 16, "learning_rate": 5e-5, "schedule": "linear", "warmup_steps": 20},
+        "training": {
+            "epochs": 3,
+            "batch_size": 16,
+            "learning_rate": 5e-5,
+            "schedule": "linear",
+            "warmup_steps": 20,
+        },
     },
 )
 
@@ -95,7 +111,8 @@ CONVMODEL = Preset(
     name="convmodel",
     description="The defaults of convmodel: GPT-2, <sep> between turns, every turn trained on.",
     note=(
-        "These are convmodel's documented defaults. Its warm-up of 10000 steps at one dialogue a step is meant for "
+        "These are convmodel's documented defaults. Its warm-up of 10000 steps at one dialogue a "
+        "step is meant for "
         "corpora of 100000 dialogues and more: on less, lower warmup_steps and raise batch_size."
     ),
     values={
@@ -103,7 +120,12 @@ CONVMODEL = Preset(
         "deterministic": False,
         "data": _SAMPLE,
         "model": {"pretrained": "gpt2"},
-        "dialogue": {"template": "convmodel", "train_on": "all", "max_length": 1024, "long_turns": "split"},
+        "dialogue": {
+            "template": "convmodel",
+            "train_on": "all",
+            "max_length": 1024,
+            "long_turns": "split",
+        },
         "training": {
             "epochs": 1,
             "batch_size": 1,
@@ -143,7 +165,8 @@ DAILYDIALOG = Preset(
 
 MULTI_TURN_GPT2 = Preset(
     name="multi-turn-gpt2",
-    description="The defaults of multi-turn-chatbot-GPT2: DailyDialog, user turns are targets for half of the run.",
+    description="The defaults of multi-turn-chatbot-GPT2: DailyDialog, user turns are targets for "
+    "half of the run.",
     note="30000 steps of 60 dialogues want a GPU.",
     data_note=_DAILYDIALOG_LICENCE,
     values={
@@ -172,12 +195,19 @@ MULTI_TURN_GPT2 = Preset(
             "max_grad_norm": None,
             "precision": "fp32",
         },
-        "evaluation": {"reply_dialogues": 200, "show_samples": 10, "early_stopping": {"patience": 5}},
+        "evaluation": {
+            "reply_dialogues": 200,
+            "show_samples": 10,
+            "early_stopping": {"patience": 5},
+        },
         "generation": {"max_new_tokens": 128, "temperature": 0.0},
     },
 )
 
-PRESETS = {preset.name: preset for preset in (SCRATCH, GPT2, CHAT_MODEL, CONVMODEL, DAILYDIALOG, MULTI_TURN_GPT2)}
+PRESETS = {
+    preset.name: preset
+    for preset in (SCRATCH, GPT2, CHAT_MODEL, CONVMODEL, DAILYDIALOG, MULTI_TURN_GPT2)
+}
 
 
 def find_preset(name: str) -> Preset:

@@ -1,4 +1,5 @@
-"""Renderings of the schema for people and editors: a commented config.yaml, the JSON Schema, and docs/config.md.
+"""Renderings of the schema for people and editors: a commented config.yaml, the JSON Schema, and
+docs/config.md.
 
 `python -m convo_cli.config.reference docs/config.md` writes that page.
 """
@@ -48,12 +49,15 @@ class _Representer(RoundTripRepresenter):
 
 
 _Representer.add_representer(
-    type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
+    type(None),
+    lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null"),
 )
 
 
 def commented_yaml(preset: Preset) -> str:
-    """Return every key with the preset's value and its documentation; `load_config` reads it as `preset.config()`."""
+    """Return every key with the preset's value and its documentation; `load_config` reads it as
+    `preset.config()`.
+    """
     yaml = YAML()
     yaml.Representer = _Representer
     yaml.width = MAX_BYTES
@@ -69,7 +73,11 @@ def json_schema() -> dict[str, Any]:
         for prop in section["properties"].values():
             if prop.get("items") == {"type": "string"}:  # A single text means a list of one.
                 prop["type"] = ["array", "string"]
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "convo config"}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": "convo config",
+    }
 
 
 def config_reference() -> str:
@@ -88,7 +96,10 @@ def _header(preset: Preset) -> str:
     return "".join(
         (
             f"# yaml-language-server: $schema=./{SCHEMA_FILE}\n",
-            "# With the line above, an editor completes and checks this file. To make the schema:\n",
+            (
+                "# With the line above, an editor completes and checks this file. To make the "
+                "schema:\n"
+            ),
             f"#   {_MAKE_SCHEMA}\n#\n",
             textwrap.indent(textwrap.fill(f"Preset {preset.name}: {about}", WIDTH - 2), "# "),
             "\n# A key that is left out has its default (docs/config.md).\n\n",

@@ -1,8 +1,9 @@
-"""The whole configuration as pydantic models: the one place where a key, its default, its range and its meaning live.
+"""The whole configuration as pydantic models: the one place where a key, its default, its range and
+its meaning live.
 
-The string below each field is its documentation: `init-config` writes it as a comment, the JSON Schema and
-docs/config.md carry it, and error messages quote the limits. Every model is strict and frozen: a run's config is
-resolved once and never changed.
+The string below each field is its documentation: `init-config` writes it as a comment, the JSON
+Schema and docs/config.md carry it, and error messages quote the limits. Every model is strict and
+frozen: a run's config is resolved once and never changed.
 """
 
 from __future__ import annotations
@@ -83,26 +84,34 @@ class SpeakersConfig(Section):
 
 class DataConfig(Section):
     train: Texts = Field(min_length=1)
-    """JSONL file or list of files to train on (.jsonl, .jsonl.gz, .jsonl.zst), one dialogue a line."""
+    """JSONL file or list of files to train on (.jsonl, .jsonl.gz, .jsonl.zst), one dialogue a
+    line.
+    """
     validation: Texts = ()
-    """JSONL file or list of files to evaluate on; empty: no evaluation, and the best checkpoint is the last."""
+    """JSONL file or list of files to evaluate on; empty: no evaluation, and the best checkpoint is
+    the last.
+    """
     first_speaker: Literal["user", "assistant"] = "user"
     """Who speaks first in a dialogue that is a plain list of utterances."""
     speakers: SpeakersConfig = SpeakersConfig()
     """Which speaker names in the data stand for which role."""
     reasoning: Reasoning | None = None
-    """What to do with the assistant's reasoning (reasoning_content, thinking or reasoning beside a turn's text, or
-    <think>...</think> in it): keep (trained on, between these tags before the answer) or drop; null: data with
-    reasoning is refused."""
+    """What to do with the assistant's reasoning (reasoning_content, thinking or reasoning beside a
+    turn's text, or <think>...</think> in it): keep (trained on, between these tags before the
+    answer) or drop; null: data with reasoning is refused."""
 
 
 class TokenizerConfig(Section):
     kind: Literal["unigram", "bpe"] = "unigram"
-    """SentencePiece model type; used only with model.scratch (a pretrained model brings its own tokenizer)."""
+    """SentencePiece model type; used only with model.scratch (a pretrained model brings its own
+    tokenizer).
+    """
     vocab_size: int = Field(8000, ge=300, le=1_000_000)
     """Largest number of pieces, the 256 byte pieces included; a small corpus may give fewer."""
     character_coverage: float = Field(0.9995, ge=0.98, le=1.0)
-    """Share of the corpus's characters that get a piece of their own; the rest are spelled in bytes."""
+    """Share of the corpus's characters that get a piece of their own; the rest are spelled in
+    bytes.
+    """
 
 
 class ScratchConfig(Section):
@@ -153,20 +162,25 @@ class ModelConfig(Section):
 
 class DialogueConfig(Section):
     template: TemplateName = "auto"
-    """How turns become tokens: turns (role token, text, end token), chatml, convmodel (<sep>t0<sep>t1<sep>), cls-sep
-    ([CLS] t0 [SEP] t1 [SEP] eos), native (the tokenizer's own chat template); auto: native where the tokenizer has a
-    chat template, else turns."""
+    """How turns become tokens: turns (role token, text, end token), chatml, convmodel
+    (<sep>t0<sep>t1<sep>), cls-sep ([CLS] t0 [SEP] t1 [SEP] eos), native (the tokenizer's own chat
+    template); auto: native where the tokenizer has a chat template, else turns."""
     train_on: TrainOn = "assistant"
-    """Whose tokens are targets: assistant, all (both sides), or last (the last assistant turn of each dialogue)."""
+    """Whose tokens are targets: assistant, all (both sides), or last (the last assistant turn of
+    each dialogue).
+    """
     user_turns_until: float = Field(0.0, ge=0.0, le=1.0)
-    """Fraction of the run (of training.schedule_steps where that is set) during which user turns are targets too;
-    afterwards only what train_on says. 1: always."""
+    """Fraction of the run (of training.schedule_steps where that is set) during which user turns
+    are targets too; afterwards only what train_on says. 1: always."""
     max_length: int = Field(512, ge=16, le=1_048_576)
-    """Longest training sequence in tokens; a longer dialogue becomes several windows, no target is lost."""
+    """Longest training sequence in tokens; a longer dialogue becomes several windows, no target is
+    lost.
+    """
     long_turns: LongTurns = "refuse"
-    """What happens to a dialogue with a turn that fits no window: refuse (the run does not start), split (the turn is
-    trained in consecutive windows; each repeats the system turn and the tokens before it, up to half of max_length; of
-    a long user turn the last tokens that fit are context), drop (the dialogue is left out)."""
+    """What happens to a dialogue with a turn that fits no window: refuse (the run does not start),
+    split (the turn is trained in consecutive windows; each repeats the system turn and the tokens
+    before it, up to half of max_length; of a long user turn the last tokens that fit are context),
+    drop (the dialogue is left out)."""
 
 
 class TrainingConfig(Section):
@@ -177,21 +191,28 @@ class TrainingConfig(Section):
     batch_size: int | None = Field(16, ge=1)
     """Dialogues (or windows of long ones) per step; null: use batch_tokens."""
     batch_tokens: int | None = Field(None, ge=16)
-    """Tokens per step: as many dialogues, drawn at random, as begin within so many tokens; null: use batch_size."""
+    """Tokens per step: as many dialogues, drawn at random, as begin within so many tokens; null:
+    use batch_size.
+    """
     micro_batch_size: int | None = Field(None, ge=1)
-    """Dialogues per forward pass, for less memory; the gradients do not depend on it. null: the whole step."""
+    """Dialogues per forward pass, for less memory; the gradients do not depend on it. null: the
+    whole step.
+    """
     packing: Packing = "auto"
-    """Lay dialogues side by side without padding, each attending to itself alone: auto (where the model can, and a
-    proof before step 1 finds loss and gradient equal), on (an error where it cannot), off (padded batches)."""
+    """Lay dialogues side by side without padding, each attending to itself alone: auto (where the
+    model can, and a proof before step 1 finds loss and gradient equal), on (an error where it
+    cannot), off (padded batches)."""
     learning_rate: float = Field(5e-4, gt=0, le=10)
     """Peak learning rate of AdamW."""
     schedule: Schedule = "cosine"
     """Shape of the learning rate after warm-up."""
     schedule_steps: int | None = Field(None, ge=1)
-    """Steps over which the learning rate follows its schedule, down to its floor; null: the run's length. A run that is
-    extended keeps them, so that its learning rate never rises again."""
+    """Steps over which the learning rate follows its schedule, down to its floor; null: the run's
+    length. A run that is extended keeps them, so that its learning rate never rises again."""
     warmup_steps: int = Field(0, ge=0)
-    """Steps during which the learning rate climbs linearly from 0 to its peak, at most those of the whole schedule."""
+    """Steps during which the learning rate climbs linearly from 0 to its peak, at most those of the
+    whole schedule.
+    """
     min_lr_ratio: float = Field(0.1, ge=0.0, le=1.0)
     """Floor of the schedule as a fraction of learning_rate."""
     weight_decay: float = Field(0.01, ge=0.0, le=1.0)
@@ -203,11 +224,11 @@ class TrainingConfig(Section):
     max_grad_norm: float | None = Field(1.0, gt=0)
     """Gradients are scaled down to this norm; null: not clipped."""
     precision: Precision = "auto"
-    """Arithmetic of forward and backward: fp32, bf16, fp16 (with a gradient scaler); auto: bf16 on a GPU that has it,
-    else fp32. A resume keeps what auto chose."""
+    """Arithmetic of forward and backward: fp32, bf16, fp16 (with a gradient scaler); auto: bf16 on
+    a GPU that has it, else fp32. A resume keeps what auto chose."""
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
-    """Where the model computes: auto (the best device at the start of the run, kept by a resume), cpu, cuda, cuda:N or
-    mps."""
+    """Where the model computes: auto (the best device at the start of the run, kept by a resume),
+    cpu, cuda, cuda:N or mps."""
     gradient_checkpointing: bool = False
     """Trade about a third more time for much less memory."""
     compile: bool = False
@@ -229,13 +250,21 @@ class TrainingConfig(Section):
             return BatchSize(self.batch_size, "examples")
         if self.batch_tokens is not None and self.batch_size is None:
             return BatchSize(self.batch_tokens, "tokens")
-        raise ValueError("set exactly one of training.batch_size and training.batch_tokens (null for the other)")
+        raise ValueError(
+            "set exactly one of training.batch_size and training.batch_tokens (null for the other)"
+        )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         _, batch = self.length, self.batch
-        if self.micro_batch_size is not None and batch.unit == "examples" and self.micro_batch_size > batch.number:
-            raise ValueError(f"micro_batch_size {self.micro_batch_size} is more than batch_size {batch.number}")
+        if (
+            self.micro_batch_size is not None
+            and batch.unit == "examples"
+            and self.micro_batch_size > batch.number
+        ):
+            raise ValueError(
+                f"micro_batch_size {self.micro_batch_size} is more than batch_size {batch.number}"
+            )
         if not all(0.0 <= beta < 1.0 for beta in self.betas):
             raise ValueError(f"betas {list(self.betas)} must each be at least 0 and below 1")
         return self
@@ -260,14 +289,18 @@ class EvaluationConfig(Section):
     show_samples: int = Field(3, ge=0)
     """How many of those replies are shown on screen (all are kept in samples.jsonl)."""
     metric: MetricName = "bleu-4"
-    """The score behind the best-metric checkpoint; bleu-2, bleu-4, nist-2 and nist-4 are all reported."""
+    """The score behind the best-metric checkpoint; bleu-2, bleu-4, nist-2 and nist-4 are all
+    reported.
+    """
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
     """When to stop before the last step."""
 
 
 class CheckpointsConfig(Section):
     every_steps: int | None = Field(None, ge=1)
-    """Steps between checkpoints; null: as many as between evaluations. Every evaluation and the end also save one."""
+    """Steps between checkpoints; null: as many as between evaluations. Every evaluation and the end
+    also save one.
+    """
     keep: int = Field(2, ge=1)
     """How many of the newest checkpoints stay on disk, besides the best by loss and by metric."""
 
@@ -300,11 +333,15 @@ class RunConfig(Section):
     """One training run, completely described."""
 
     name: str = Field("convo", pattern=RUN_NAME)
-    """Name of the run directory inside output_dir: up to 100 letters, digits, dots, dashes and underscores."""
+    """Name of the run directory inside output_dir: up to 100 letters, digits, dots, dashes and
+    underscores.
+    """
     output_dir: str = Field("runs", min_length=1)
     """Folder that holds the run directories."""
     seed: int = Field(42, ge=0, lt=2**63)
-    """Decides new weights, the order of dialogues, dropout, and which validation dialogues get a reply."""
+    """Decides new weights, the order of dialogues, dropout, and which validation dialogues get a
+    reply.
+    """
     deterministic: bool = True
     """Use only algorithms that give the same bits every time."""
     data: DataConfig
@@ -322,25 +359,40 @@ class RunConfig(Section):
     checkpoints: CheckpointsConfig = CheckpointsConfig()
     """What is saved and how much of it stays."""
     generation: GenerationSettings = GenerationSettings()
-    """How replies are sampled in chat, and the default of the export; evaluation replies are always greedy."""
+    """How replies are sampled in chat, and the default of the export; evaluation replies are always
+    greedy.
+    """
     logging: LoggingConfig = LoggingConfig()
     """What is written besides checkpoints."""
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
         if "-" in (*self.data.train, *self.data.validation):
-            raise ValueError("training reads its data more than once, so data.train and data.validation must be files")
+            raise ValueError(
+                "training reads its data more than once, so data.train and data.validation must be "
+                "files"
+            )
         origin, batch, length = self.model.origin, self.training.batch, self.dialogue.max_length
         if batch.unit == "tokens" and batch.number < length:
-            raise ValueError(f"training.batch_tokens {batch.number} is less than dialogue.max_length {length}")
+            raise ValueError(
+                f"training.batch_tokens {batch.number} is less than dialogue.max_length {length}"
+            )
         if isinstance(origin, ScratchConfig) and length > origin.context:
-            raise ValueError(f"dialogue.max_length {length} is more than model.scratch.context {origin.context}")
+            raise ValueError(
+                f"dialogue.max_length {length} is more than model.scratch.context {origin.context}"
+            )
         stopping = self.evaluation.early_stopping
         if stopping.patience is not None:
             if not self.data.validation:
                 raise ValueError("evaluation.early_stopping.patience needs data.validation")
             if stopping.monitor == "metric" and self.evaluation.reply_dialogues == 0:
-                raise ValueError("evaluation.early_stopping.monitor: metric needs evaluation.reply_dialogues above 0")
+                raise ValueError(
+                    "evaluation.early_stopping.monitor: metric needs evaluation.reply_dialogues "
+                    "above 0"
+                )
         if isinstance(origin, ScratchConfig) and self.dialogue.template == "native":
-            raise ValueError("dialogue.template: native needs model.pretrained (a new tokenizer has no chat template)")
+            raise ValueError(
+                "dialogue.template: native needs model.pretrained (a new tokenizer has no chat "
+                "template)"
+            )
         return self

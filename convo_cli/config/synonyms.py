@@ -6,17 +6,21 @@ _OTHER_NAMES = {
     "name": "run_name experiment experiment_name",
     "output_dir": "output_path project save_dir run_dir out_dir",
     "seed": "random_seed",
-    "data.train": "train_file train_files train_data train_path train_data_path dataset dataset_path",
-    "data.validation": "valid valid_file val val_file eval_file validation_file valid_data validation_data_path dev",
+    "data.train": "train_file train_files train_data train_path train_data_path dataset "
+    "dataset_path",
+    "data.validation": "valid valid_file val val_file eval_file validation_file valid_data "
+    "validation_data_path dev",
     "tokenizer.kind": "tokenizer_type",
-    "model.pretrained": "pretrained_model pretrained_model_or_path model_name_or_path model_name base_model model_path",
+    "model.pretrained": "pretrained_model pretrained_model_or_path model_name_or_path model_name "
+    "base_model model_path",
     "model.scratch.layers": "n_layer n_layers num_layers num_hidden_layers",
     "model.scratch.width": "n_embd hidden_size d_model dim embed_dim",
     "model.scratch.heads": "n_head n_heads num_heads num_attention_heads",
     "model.scratch.context": "n_positions n_ctx context_length max_position_embeddings",
     "dialogue.template": "chat_template prompt_template",
     "dialogue.user_turns_until": "train_user_turn_mask_step",
-    "dialogue.max_length": "max_len max_seq_length max_seq_len seq_len seq_length block_size cutoff_len",
+    "dialogue.max_length": "max_len max_seq_length max_seq_len seq_len seq_length block_size "
+    "cutoff_len",
     "training.max_steps": "steps num_steps total_steps train_steps max_iters",
     "training.epochs": "num_epochs num_train_epochs max_epochs",
     "training.batch_size": "train_batch_size global_batch_size",

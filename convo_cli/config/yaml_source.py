@@ -1,6 +1,8 @@
-"""Strict reader of YAML 1.2 with the place of every key and value: only plain mappings, lists and scalars.
+"""Strict reader of YAML 1.2 with the place of every key and value: only plain mappings, lists and
+scalars.
 
-It builds values from the parser's events in one pass, so that excessive depth and size are refused before that.
+It builds values from the parser's events in one pass, so that excessive depth and size are refused
+before that.
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ MAX_EVENTS = 20_000
 MAX_NUMBER_LENGTH = 100
 
 NOT_TEXT = re.compile("[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""Characters that text files do not contain: controls except tab and line ends, and halves of surrogate pairs."""
+"""Characters that text files do not contain: controls except tab and line ends, and halves of
+surrogate pairs.
+"""
 
 _HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair, written as an escape
 _YAML = YAML(typ="safe", pure=True)
@@ -49,7 +53,11 @@ _TYPES = {
     "tag:yaml.org,2002:float": _YAML.constructor.construct_yaml_float,
 }
 _IN_PLAIN_WORDS = (
-    ("mapping values are not", "unexpected colon; wrong indentation, or text with a colon lacks quotes", False),
+    (
+        "mapping values are not",
+        "unexpected colon; wrong indentation, or text with a colon lacks quotes",
+        False,
+    ),
     ("could not find expected ':'", "a key needs a colon and a space after it", True),
     ("expected <block end>", "the indentation fits no line above", False),
     ("cannot start any token", "text that begins with this character needs quotes", False),
@@ -61,9 +69,15 @@ _TOML = re.compile(r"\[[\w.-]+\]|[\w.-]+\s*=")
 
 
 def plain_value(text: str) -> Any:
-    """Return the YAML 1.2 value of a text without quotes: None, a bool, a number, or the text itself."""
+    """Return the YAML 1.2 value of a text without quotes: None, a bool, a number, or the text
+    itself.
+    """
     tag = str(_YAML.resolver.resolve(ScalarNode, text, (True, False)))
-    return _TYPES[tag](ScalarNode(tag, text)) if tag in _TYPES and len(text) <= MAX_NUMBER_LENGTH else text
+    return (
+        _TYPES[tag](ScalarNode(tag, text))
+        if tag in _TYPES and len(text) <= MAX_NUMBER_LENGTH
+        else text
+    )
 
 
 def read_text(path: Path, opener: Callable[[str, int], int] | None = None) -> str:
@@ -72,7 +86,9 @@ def read_text(path: Path, opener: Callable[[str, int], int] | None = None) -> st
         with open(path, "rb", opener=opener) as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file", hint=f"convo init-config -o {typeable(path)}") from None
+        raise ConfigError(
+            f"{path}: no such file", hint=f"convo init-config -o {typeable(path)}"
+        ) from None
     except IsADirectoryError:
         inside = path / "config.yaml"
         hint = f"try {inside}" if inside.is_file() else SHOW_FORM
@@ -81,7 +97,9 @@ def read_text(path: Path, opener: Callable[[str, int], int] | None = None) -> st
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"{path}: cannot be read: {reason}") from None
     if len(content) > MAX_BYTES:
-        raise ConfigError(f"{path}: larger than {MAX_BYTES:,} bytes; a config has some thousand", hint=SHOW_FORM)
+        raise ConfigError(
+            f"{path}: larger than {MAX_BYTES:,} bytes; a config has some thousand", hint=SHOW_FORM
+        )
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise ConfigError(
             f"{path}: UTF-16 text, as PowerShell's > writes it; a config is UTF-8",
@@ -92,10 +110,15 @@ def read_text(path: Path, opener: Callable[[str, int], int] | None = None) -> st
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         line, column = _line_and_column(content[: error.start].decode("utf-8"))
-        raise ConfigError(f"{path}:{line}:{column}: byte 0x{content[error.start]:02x} is not UTF-8 text") from None
+        raise ConfigError(
+            f"{path}:{line}:{column}: byte 0x{content[error.start]:02x} is not UTF-8 text"
+        ) from None
     if found := NOT_TEXT.search(text):
         line, column = _line_and_column(text[: found.start()])
-        raise ConfigError(f"{path}:{line}:{column}: control character U+{ord(found[0]):04X}; a config is plain text")
+        raise ConfigError(
+            f"{path}:{line}:{column}: control character U+{ord(found[0]):04X}; a config is plain "
+            "text"
+        )
     return text
 
 
@@ -116,17 +139,25 @@ def parse_config(text: str, source: str) -> Source:
 
 
 def parse_yaml(text: str, source: str) -> Source:
-    """Parse one YAML document; a duplicate key, alias, anchor or tag becomes a problem, bad syntax is raised."""
+    """Parse one YAML document; a duplicate key, alias, anchor or tag becomes a problem, bad syntax
+    is raised.
+    """
     try:
         return _Builder(text, source).build()
     except MarkedYAMLError as error:
         raise _syntax_error(error, text, source) from None
-    except (YAMLError, ValueError, OverflowError) as error:  # The last two: an escape above U+10FFFF.
+    except (
+        YAMLError,
+        ValueError,
+        OverflowError,
+    ) as error:  # The last two: an escape above U+10FFFF.
         raise ConfigError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def _syntax_error(error: MarkedYAMLError, text: str, source: str) -> ConfigError:
-    """Return the parser's finding, in plain words if it is common; an unclosed item is located at its start."""
+    """Return the parser's finding, in plain words if it is common; an unclosed item is located at
+    its start.
+    """
     problem = f"{error.context}: {error.problem}" if error.context else str(error.problem)
     mark = error.problem_mark or error.context_mark
     for pattern, words, at_start in _IN_PLAIN_WORDS:
@@ -161,13 +192,18 @@ class _Builder:
         self._next()
         end = self._next()
         if not isinstance(end, StreamEndEvent):
-            raise ConfigError(f"{_place(end.start_mark, self._source)}: a second document starts here; a config is one")
+            raise ConfigError(
+                f"{_place(end.start_mark, self._source)}: a second document starts here; a config "
+                "is one"
+            )
         return self._result
 
     def _next(self) -> Event:
         self._num_events += 1
         if self._num_events > MAX_EVENTS:
-            raise ConfigError(f"{self._source}: more than {MAX_EVENTS:,} keys and values; this is no config")
+            raise ConfigError(
+                f"{self._source}: more than {MAX_EVENTS:,} keys and values; this is no config"
+            )
         return next(self._events)
 
     def _value(self, event: Event, path: KeyPath, depth: int) -> Any:
@@ -175,14 +211,22 @@ class _Builder:
         if depth > MAX_DEPTH:
             raise ConfigError(f"{place}: nested more than {MAX_DEPTH} deep; this is no config")
         if isinstance(event, AliasEvent):
-            self._problem(event, path, f"an alias (*{clipped(event.anchor)}) is not allowed; write the value out")
+            self._problem(
+                event,
+                path,
+                f"an alias (*{clipped(event.anchor)}) is not allowed; write the value out",
+            )
             return None
         assert isinstance(event, ScalarEvent | CollectionStartEvent)
         self._refuse_decoration(event, path)
         if isinstance(event, ScalarEvent):
             return self._scalar(event, path, place)
         self._result.values[path] = place
-        return self._mapping(path, depth) if isinstance(event, MappingStartEvent) else self._list(path, depth)
+        return (
+            self._mapping(path, depth)
+            if isinstance(event, MappingStartEvent)
+            else self._list(path, depth)
+        )
 
     def _mapping(self, path: KeyPath, depth: int) -> dict[str, Any]:
         mapping: dict[str, Any] = {}
@@ -195,7 +239,9 @@ class _Builder:
             key = (*path, event.value)
             self._refuse_decoration(event, key)
             if key in self._result.keys:
-                self._problem(event, key, f"given twice, first on line {self._result.keys[key].line}")
+                self._problem(
+                    event, key, f"given twice, first on line {self._result.keys[key].line}"
+                )
             self._result.keys[key] = _place(event.start_mark, self._source)
             mapping[event.value] = self._value(self._next(), key, depth + 1)
         return mapping
@@ -214,15 +260,23 @@ class _Builder:
             self._result.values[path] = replace(place, text=json.dumps(text, ensure_ascii=False))
             return text
         # The parser places a missing value at the next item; the place of its key is more helpful.
-        self._result.values[path] = replace(place, text=text) if text else self._result.keys.get(path, place)
+        self._result.values[path] = (
+            replace(place, text=text) if text else self._result.keys.get(path, place)
+        )
         return plain_value(text)
 
     def _refuse_decoration(self, event: ScalarEvent | CollectionStartEvent, path: KeyPath) -> None:
         if event.anchor is not None:
-            self._problem(event, path, f"an anchor (&{clipped(event.anchor)}) is not allowed; write the value out")
+            self._problem(
+                event,
+                path,
+                f"an anchor (&{clipped(event.anchor)}) is not allowed; write the value out",
+            )
         if event.tag is not None:
             tag = event.tag.replace("tag:yaml.org,2002:", "!!")
-            self._problem(event, path, f"a tag ({clipped(tag)}) is not allowed; write the plain value")
+            self._problem(
+                event, path, f"a tag ({clipped(tag)}) is not allowed; write the plain value"
+            )
 
     def _problem(self, event: Event, path: KeyPath, message: str) -> None:
         self._result.problems.append(Problem(_place(event.start_mark, self._source), path, message))

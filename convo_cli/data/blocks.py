@@ -1,4 +1,6 @@
-"""Blocks of whole lines, cut from the bytes of a data file; blank and overlong lines are reported and left out."""
+"""Blocks of whole lines, cut from the bytes of a data file; blank and overlong lines are reported
+and left out.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ class Block:
 
 
 class LineCutter:
-    """Cuts one file into blocks; ``found`` gets problems of blank and overlong lines, and of a file without lines."""
+    """Cuts one file into blocks; ``found`` gets problems of blank and overlong lines, and of a file
+    without lines.
+    """
 
     def __init__(self, source: str, found: ProblemSink, max_line_bytes: int) -> None:
         self._source = source
@@ -46,8 +50,12 @@ class LineCutter:
         self._num_blank = 0
         self._is_empty = True
 
-    def blocks(self, stream: io.BufferedReader[Any], position: Callable[[], int] | None) -> Iterator[Block]:
-        """Yield the blocks; ``position`` returns how many bytes of the file were read (None: as many as were cut)."""
+    def blocks(
+        self, stream: io.BufferedReader[Any], position: Callable[[], int] | None
+    ) -> Iterator[Block]:
+        """Yield the blocks; ``position`` returns how many bytes of the file were read (None: as
+        many as were cut).
+        """
         done = 0
         for piece in self._pieces(stream):
             done += len(piece)
@@ -64,10 +72,14 @@ class LineCutter:
                 self._number += num_lines
                 yield Block(data, numbers, end)
         if self._is_empty:
-            self._found(at_line(Problem("empty-file", "there is no dialogue in it"), self._source, 1))
+            self._found(
+                at_line(Problem("empty-file", "there is no dialogue in it"), self._source, 1)
+            )
 
     def _pieces(self, stream: io.BufferedReader[Any]) -> Iterator[bytes]:
-        """Yield whole lines; of an overlong line only its beginning, which is over the limit too."""
+        """Yield whole lines; of an overlong line only its beginning, which is over the limit
+        too.
+        """
         begun = b""
         while piece := stream.read1(BUFFER_BYTES):
             piece = begun + piece
@@ -104,7 +116,11 @@ class LineCutter:
 
     def _report_long_line(self, line: bytes) -> None:
         self._is_empty = False
-        what = "; it looks like one array of all dialogues" if line[:100].lstrip()[:2] in (b"[[", b"[{") else ""
+        what = (
+            "; it looks like one array of all dialogues"
+            if line[:100].lstrip()[:2] in (b"[[", b"[{")
+            else ""
+        )
         message = f"the line is over {_size(self._max_line_bytes)}{what}"
         self._found(at_line(Problem("line-too-long", message), self._source, self._number))
 

@@ -28,7 +28,8 @@ OpenRaw: TypeAlias = Callable[[str], io.FileIO]
 def open_unpacked(
     source: str, open_raw: OpenRaw | None = None
 ) -> Iterator[tuple[io.BufferedReader[Any], io.BufferedReader[Any]]]:
-    """Open the raw bytes and the unpacked text of a file; the raw bytes of a packed file may only be peeked at.
+    """Open the raw bytes and the unpacked text of a file; the raw bytes of a packed file may only
+    be peeked at.
 
     A file opened by ``open_raw`` stays open at the end.
     """

@@ -18,7 +18,9 @@ SEPARATOR = "\0"
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One utterance; ``is_trained`` is False if the data says ``"train": false``, on the turn or the dialogue."""
+    """One utterance; ``is_trained`` is False if the data says ``"train": false``, on the turn or
+    the dialogue.
+    """
 
     role: Role
     text: str

@@ -1,6 +1,8 @@
-"""Fingerprints of dialogues, equal for equal words; case, width, white space and speakers are ignored.
+"""Fingerprints of dialogues, equal for equal words; case, width, white space and speakers are
+ignored.
 
-Validation uses them to find duplicates and leaks, training to find validation dialogues in the training data.
+Validation uses them to find duplicates and leaks, training to find validation dialogues in the
+training data.
 """
 
 from __future__ import annotations
@@ -15,9 +17,13 @@ import numpy as np
 
 from convo_cli.data.dialogue import SEPARATOR, Turn
 
-_FOLDED_ASCII = bytes(range(128)).lower().replace(b"\n", b" ").replace(b"\t", b" ") + bytes(range(128, 256))
+_FOLDED_ASCII = bytes(range(128)).lower().replace(b"\n", b" ").replace(b"\t", b" ") + bytes(
+    range(128, 256)
+)
 _BETWEEN_DIALOGUES = "\1"  # no text can hold it
-_JOINING_JAMO = range(0x1160, 0x1200)  # vowels and final consonants, which combine with the one before, like marks
+_JOINING_JAMO = range(
+    0x1160, 0x1200
+)  # vowels and final consonants, which combine with the one before, like marks
 _SELECTORS = range(0xFE00, 0xFE10)  # marks that combine with nothing; every second emoji has one
 _MAX_FOLDED = 64  # characters replaced in a whole block; Japanese has about 20
 _LONG_RUN = 32  # marks on one letter; words have up to four
@@ -31,8 +37,8 @@ def fingerprint(turns: Iterable[Turn]) -> int:
 def fingerprints(dialogues: Sequence[str], characters: str) -> list[int]:
     """Return the `fingerprint` of each dialogue, faster than one by one.
 
-    A dialogue is its stripped texts, joined by separators. ``characters`` holds the characters beyond ASCII in them
-    that `fold` changes.
+    A dialogue is its stripped texts, joined by separators. ``characters`` holds the characters
+    beyond ASCII in them that `fold` changes.
     """
     folds = {char: form for char in characters if (form := fold(char)) != char}
     if len(folds) > _MAX_FOLDED:
@@ -40,7 +46,9 @@ def fingerprints(dialogues: Sequence[str], characters: str) -> list[int]:
     together = _BETWEEN_DIALOGUES.join(dialogues)
     for char, form in folds.items():
         together = together.replace(char, form or char)
-    forms = _single_spaced(together.encode().translate(_FOLDED_ASCII)).split(_BETWEEN_DIALOGUES.encode())
+    forms = _single_spaced(together.encode().translate(_FOLDED_ASCII)).split(
+        _BETWEEN_DIALOGUES.encode()
+    )
     if unknown := [char for char, form in folds.items() if form is None]:
         for index, dialogue in enumerate(dialogues):
             if any(map(dialogue.__contains__, unknown)):
@@ -50,7 +58,11 @@ def fingerprints(dialogues: Sequence[str], characters: str) -> list[int]:
 
 def normalised(text: str) -> str:
     """Return the text with one form of each character and single spaces."""
-    folded = text.lower() if text.isascii() else unicodedata.normalize("NFKC", _in_order(text)).casefold()
+    folded = (
+        text.lower()
+        if text.isascii()
+        else unicodedata.normalize("NFKC", _in_order(text)).casefold()
+    )
     return " ".join(folded.split())
 
 
@@ -67,7 +79,9 @@ def _hash(form: bytes) -> int:
 
 @lru_cache(maxsize=2**16)
 def fold(char: str) -> str | None:
-    """Return what the character becomes in normalised text; None if that depends on its neighbours."""
+    """Return what the character becomes in normalised text; None if that depends on its
+    neighbours.
+    """
     first = _decomposed(char)[0]
     is_joining = unicodedata.category(first)[0] == "M" and ord(first) not in _SELECTORS
     if is_joining or ord(first) in _JOINING_JAMO:
@@ -86,7 +100,9 @@ def _in_order(text: str) -> str:
     if not any(map(_is_mark, text[::_LONG_RUN])):
         return text
     runs = ((is_mark, "".join(run)) for is_mark, run in groupby(text, _is_mark))
-    return "".join(_ordered(run) if is_mark and len(run) >= _LONG_RUN else run for is_mark, run in runs)
+    return "".join(
+        _ordered(run) if is_mark and len(run) >= _LONG_RUN else run for is_mark, run in runs
+    )
 
 
 def _ordered(marks: str) -> str:

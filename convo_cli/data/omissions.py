@@ -38,12 +38,18 @@ class Omissions(msgspec.Struct):
     def notices(self, file: str, reasoning: Reasoning | None) -> Iterator[Notice]:
         """Yield the notices that a run emits about ``file``."""
         if self.num_excluded:
-            dialogues = "1 dialogue is" if self.num_excluded == 1 else f"{self.num_excluded:,} dialogues are"
+            dialogues = (
+                "1 dialogue is"
+                if self.num_excluded == 1
+                else f"{self.num_excluded:,} dialogues are"
+            )
             yield Notice(f'{file}: {dialogues} left out, because the data says "train": false')
         if self.num_reasoning:
             turns = "1 turn" if self.num_reasoning == 1 else f"{self.num_reasoning:,} turns"
             done = "kept, and trained on" if reasoning == "keep" else "dropped"
-            yield Notice(f"{file}: the reasoning of {turns} is {done} (data.reasoning: {reasoning})")
+            yield Notice(
+                f"{file}: the reasoning of {turns} is {done} (data.reasoning: {reasoning})"
+            )
         keys = [key for key, texts in self.unread.items() if texts.is_content(key)]
         keys.sort(key=lambda key: -self.unread[key].num_characters)
         named = "; ".join(self.unread[key].describe(key) for key in keys[:_MAX_NAMED])

@@ -1,4 +1,5 @@
-"""Reader of data files: blocks of lines for validation, lines for repair, dialogues for everything else.
+"""Reader of data files: blocks of lines for validation, lines for repair, dialogues for everything
+else.
 
 At most one block of lines is in memory.
 """
@@ -30,7 +31,9 @@ MAX_LINE_BYTES = 64 * 2**20
 
 
 def check_source(source: str, *, is_read_again: bool = False) -> None:
-    """Raise `UsageError` if ``source`` cannot be opened, or can be read only once although it ``is_read_again``."""
+    """Raise `UsageError` if ``source`` cannot be opened, or can be read only once although it
+    ``is_read_again``.
+    """
     if source == STDIN:
         return
     path = Path(source)
@@ -41,7 +44,10 @@ def check_source(source: str, *, is_read_again: bool = False) -> None:
     except (OSError, ValueError) as error:
         raise UsageError(f"{source} cannot be read: {_reason(error)}") from None
     if stat.S_ISDIR(mode):
-        raise UsageError(f"{source} is a directory", hint=f"name the files in it, for example {path / 'train.jsonl'}")
+        raise UsageError(
+            f"{source} is a directory",
+            hint=f"name the files in it, for example {path / 'train.jsonl'}",
+        )
     kind = special_kind(mode)
     if kind is not None and not stat.S_ISFIFO(mode):
         raise UsageError(f"{source} is {kind}, not a file of dialogues", hint="name a JSONL file")
@@ -53,7 +59,9 @@ def check_source(source: str, *, is_read_again: bool = False) -> None:
         )
     # Not by opening it: the writer of a named pipe would mistake that for its reader.
     if not os.access(path, os.R_OK):
-        raise UsageError(f"{source} cannot be read: permission denied", hint=f"chmod +r {typeable(source)}")
+        raise UsageError(
+            f"{source} cannot be read: permission denied", hint=f"chmod +r {typeable(source)}"
+        )
 
 
 def read_dialogues(
@@ -62,10 +70,11 @@ def read_dialogues(
     omissions: Sequence[Omissions] | None = None,
     open_raw: OpenRaw | None = None,
 ) -> Generator[Dialogue, None, None]:
-    """Yield every dialogue of the files in order; raises `DataError` at the first line that is not a dialogue.
+    """Yield every dialogue of the files in order; raises `DataError` at the first line that is not
+    a dialogue.
 
-    Dialogues that the data excludes from training are left out. ``omissions``, one for each file, count them and
-    everything else that is not trained on.
+    Dialogues that the data excludes from training are left out. ``omissions``, one for each file,
+    count them and everything else that is not trained on.
     """
     for path, left_out in zip(paths, omissions or [Omissions() for _ in paths], strict=True):
         for number, raw in iter_lines(path, open_raw=open_raw):
@@ -87,7 +96,9 @@ def iter_lines(
     max_line_bytes: int = MAX_LINE_BYTES,
     open_raw: OpenRaw | None = None,
 ) -> Iterator[tuple[int, bytes]]:
-    """Yield the 1-based number and the bytes, without their line end, of every line that is not blank."""
+    """Yield the 1-based number and the bytes, without their line end, of every line that is not
+    blank.
+    """
     for block in iter_blocks(source, found, max_line_bytes=max_line_bytes, open_raw=open_raw):
         yield from zip(block.numbers.tolist(), block.lines(), strict=True)
 
@@ -101,8 +112,8 @@ def iter_blocks(
 ) -> Iterator[Block]:
     """Yield the lines that are not blank, about `BUFFER_BYTES` at a time.
 
-    ``source`` is a path (.gz and .zst are unpacked) or ``-``. Problems that make a line or the rest of the file
-    unreadable go to ``found``; a file that cannot be opened raises `UsageError`.
+    ``source`` is a path (.gz and .zst are unpacked) or ``-``. Problems that make a line or the rest
+    of the file unreadable go to ``found``; a file that cannot be opened raises `UsageError`.
     """
     check_source(source)
     number = 0
@@ -121,7 +132,9 @@ def iter_blocks(
         message = f"the compressed data cannot be unpacked: {_reason(error)}"
         found(at_line(Problem("damaged-file", message), source, number + 1))
     except OSError as error:
-        raise UsageError(f"{source} cannot be read: {_reason(error)} (after line {number})") from None
+        raise UsageError(
+            f"{source} cannot be read: {_reason(error)} (after line {number})"
+        ) from None
 
 
 def _read_line(raw: bytes, file: str, line: int, data_config: DataConfig) -> LineReading | None:
@@ -142,8 +155,16 @@ def _similar(path: Path) -> str:
         return f"there is no folder {path.parent}"
     names = [entry.name for entry in itertools.islice(path.parent.iterdir(), 1000)]
     matches = difflib.get_close_matches(path.name, names, n=1)
-    return f"did you mean {path.parent / matches[0]}?" if matches else f"look in {path.parent.absolute()}"
+    return (
+        f"did you mean {path.parent / matches[0]}?"
+        if matches
+        else f"look in {path.parent.absolute()}"
+    )
 
 
 def _reason(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    return (
+        (error.strerror if isinstance(error, OSError) else None)
+        or str(error)
+        or type(error).__name__
+    )

@@ -31,45 +31,71 @@ _OPEN_ENDS = (b",", b"[", b"{", b":")
 _NUM_LINES = 5
 _DELIMITERS = (("\t", "tab"), (",", "comma"), (";", "semicolon"), ("|", "bar"))
 # The start of a line of JSON, or a whole one. Single quotes and round brackets are Python's.
-_JSON_LINE = re.compile(rb"(?:\xef\xbb\xbf)?(?:[\[{\"'(,\]}]|(?:-?[0-9.]+(?:[eE][-+]?[0-9]+)?|[A-Za-z]+|-Infinity)\Z)")
+_JSON_LINE = re.compile(
+    rb"(?:\xef\xbb\xbf)?(?:[\[{\"'(,\]}]|(?:-?[0-9.]+(?:[eE][-+]?[0-9]+)?|[A-Za-z]+|-Infinity)\Z)"
+)
 
 
 def recognise_compression(head: bytes, suffix: str) -> Problem | None:
-    """Return the problem if the first bytes of a file on disk contradict its name; None if they do not."""
+    """Return the problem if the first bytes of a file on disk contradict its name; None if they do
+    not.
+    """
     for magic, name, right_suffix in _COMPRESSED:
         if suffix == right_suffix and head and not head.startswith(magic):
-            return Problem("wrong-compression", f"the name ends in {suffix}, the content is not {name}")
+            return Problem(
+                "wrong-compression", f"the name ends in {suffix}, the content is not {name}"
+            )
         if suffix != right_suffix and head.startswith(magic):
-            return Problem("wrong-compression", f"the content is {name}, the name does not end in {right_suffix}")
+            return Problem(
+                "wrong-compression",
+                f"the content is {name}, the name does not end in {right_suffix}",
+            )
     return None
 
 
 def recognise_content(head: bytes, suffix: str) -> Problem | None:
-    """Return the problem if text that begins with ``head`` cannot be JSON Lines; None if it may be."""
+    """Return the problem if text that begins with ``head`` cannot be JSON Lines; None if it may
+    be.
+    """
     for magic, name in _BINARY:
         if head.startswith(magic):
             return Problem("binary-file", f"this is {name}")
     if head[257:262] == b"ustar":
         return Problem("binary-file", "this is a tar archive")
-    # The first two characters of any JSON text are ASCII, so a zero byte there is half of a wider character.
+    # The first two characters of any JSON text are ASCII, so a zero byte there is half of a wider
+    # character.
     if head.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or b"\0" in head[:4]:
         if head[:4] == bytes(4):
-            return Problem("damaged-file", "the file begins with zero bytes, as after a crash or a full disk")
+            return Problem(
+                "damaged-file", "the file begins with zero bytes, as after a crash or a full disk"
+            )
         return Problem("utf-16", "the file is UTF-16 or UTF-32, JSON Lines are UTF-8")
     text = head.removeprefix(BOM_UTF8).lstrip()
     if text.startswith(b"version https://git-lfs.github.com/spec/"):
-        return Problem("git-lfs-pointer", "this is a git-LFS pointer, the data itself was not fetched")
+        return Problem(
+            "git-lfs-pointer", "this is a git-LFS pointer, the data itself was not fetched"
+        )
     if text[:64].lower().startswith((b"<!doctype html", b"<html")):
         return Problem("html-page", "this is an HTML page")
     lines = [line.rstrip() for line in text.split(b"\n") if line.strip()][:_NUM_LINES]
-    return _recognise_spread_json(lines) or _recognise_table(text, lines, suffix) or _recognise_text(lines)
+    return (
+        _recognise_spread_json(lines)
+        or _recognise_table(text, lines, suffix)
+        or _recognise_text(lines)
+    )
 
 
 def _recognise_spread_json(lines: list[bytes]) -> Problem | None:
-    """Recognise a JSON value over several lines: no line of JSON Lines ends in a comma, colon or opening bracket."""
+    """Recognise a JSON value over several lines: no line of JSON Lines ends in a comma, colon or
+    opening bracket.
+    """
     if len(lines) < 2 or not lines[0].startswith((b"[", b"{")) or not lines[0].endswith(_OPEN_ENDS):
         return None
-    if lines[0] not in (b"[", b"{") and not lines[1].startswith((b" ", b"\t")) and not lines[1].endswith(_OPEN_ENDS):
+    if (
+        lines[0] not in (b"[", b"{")
+        and not lines[1].startswith((b" ", b"\t"))
+        and not lines[1].endswith(_OPEN_ENDS)
+    ):
         return None
     what = "array" if lines[0].startswith(b"[") else "object"
     return Problem("pretty-printed-json", f"one JSON {what} is spread over several lines")
@@ -77,11 +103,15 @@ def _recognise_spread_json(lines: list[bytes]) -> Problem | None:
 
 def _recognise_table(text: bytes, lines: list[bytes], suffix: str) -> Problem | None:
     is_named_table = suffix in (".csv", ".tsv")
-    if any(line.startswith((b"[", b"{")) for line in lines) or not (is_named_table or len(lines) > 1):
+    if any(line.startswith((b"[", b"{")) for line in lines) or not (
+        is_named_table or len(lines) > 1
+    ):
         return None
     decoded = text.decode("utf-8", "replace")
     for delimiter, name in _DELIMITERS:
-        rows = itertools.islice(csv.reader(io.StringIO(decoded, newline=""), delimiter=delimiter), _NUM_LINES)
+        rows = itertools.islice(
+            csv.reader(io.StringIO(decoded, newline=""), delimiter=delimiter), _NUM_LINES
+        )
         try:
             widths = {len(row) for row in rows if row}
         except csv.Error:

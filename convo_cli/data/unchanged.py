@@ -1,4 +1,6 @@
-"""Reader of dialogues from hashed files: each file is hashed again while it is read, and refused if it changed."""
+"""Reader of dialogues from hashed files: each file is hashed again while it is read, and refused if
+it changed.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +29,16 @@ class HashedFile(Protocol):
 
 @contextmanager
 def read_unchanged(
-    files: Iterable[HashedFile], data_config: DataConfig, omissions: Sequence[Omissions] | None = None
+    files: Iterable[HashedFile],
+    data_config: DataConfig,
+    omissions: Sequence[Omissions] | None = None,
 ) -> Iterator[Iterator[Dialogue]]:
-    """Read the dialogues of the files; FileChangedError at the end of the block if a file that was read has changed.
+    """Read the dialogues of the files; FileChangedError at the end of the block if a file that was
+    read has changed.
 
-    ``omissions`` are those of `read_dialogues`. A file that was not read to its end is still hashed to its end. The
-    FileChangedError replaces a DataError or UsageError of the block, which may come from a half-written file.
+    ``omissions`` are those of `read_dialogues`. A file that was not read to its end is still hashed
+    to its end. The FileChangedError replaces a DataError or UsageError of the block, which may come
+    from a half-written file.
     """
     files = tuple(files)
     opened: list[HashingFile] = []
@@ -70,7 +76,9 @@ class HashingFile(io.FileIO):
         return size
 
     def sha256(self) -> str:
-        """Return the SHA-256 of the whole file; the rest of it is read first if the end was not reached."""
+        """Return the SHA-256 of the whole file; the rest of it is read first if the end was not
+        reached.
+        """
         block = bytearray(BUFFER_BYTES)
         while not self._is_at_end:
             self.readinto(block)
@@ -78,7 +86,9 @@ class HashingFile(io.FileIO):
 
 
 def _require_unchanged(files: Iterable[HashedFile], opened: Iterable[HashingFile]) -> None:
-    """Raise FileChangedError for the first opened file that differs; the opened files are the first of ``files``."""
+    """Raise FileChangedError for the first opened file that differs; the opened files are the first
+    of ``files``.
+    """
     for file, raw in zip(files, opened, strict=False):
         try:
             read = raw.sha256()
@@ -86,6 +96,7 @@ def _require_unchanged(files: Iterable[HashedFile], opened: Iterable[HashingFile
             raise UsageError(f"{file.path} cannot be read: {error.strerror}") from error
         if read != file.sha256:
             raise FileChangedError(
-                f"{file.path}: changed while it was read (SHA-256 {file.sha256} before, now {read})",
+                f"{file.path}: changed while it was read (SHA-256 {file.sha256} before, now "
+                f"{read})",
                 hint="wait until nothing writes to the file, or use a copy of it",
             )

@@ -66,11 +66,14 @@ class Evaluator:
             done += num_examples
             self.emit(Progress("evaluating", done, len(self.store)))
 
-        loss, num_targets = mean_nll(model, self.batching, batches, self.device, self.autocast, count)
+        loss, num_targets = mean_nll(
+            model, self.batching, batches, self.device, self.autocast, count
+        )
         if not math.isfinite(loss):
             raise EvaluationDivergedError(
                 f"the loss on the evaluation data is {loss} after step {step}",
-                hint="set training.precision to bf16 or fp32, or continue from the best checkpoint with a lower "
+                hint="set training.precision to bf16 or fp32, or continue from the best checkpoint "
+                "with a lower "
                 "training.learning_rate",
             )
         replies = self._replies(model)
@@ -86,7 +89,9 @@ class Evaluator:
         )
 
     def _replies(self, model: PreTrainedModel) -> list[SampleReply]:
-        """Generate replies to all dialogues; return none at all if there is too little memory for one of them."""
+        """Generate replies to all dialogues; return none at all if there is too little memory for
+        one of them.
+        """
         num = len(self.dialogues)
         try:
             replies = reply_to_all(
@@ -99,13 +104,17 @@ class Evaluator:
             if not is_out_of_memory(error):
                 raise
             message = (
-                f"not enough memory to generate replies ({type(error).__name__}), so this evaluation has no metrics; "
+                f"not enough memory to generate replies ({type(error).__name__}), so this "
+                "evaluation has no metrics; "
                 "a lower generation.max_new_tokens needs less memory"
             )
             self.emit(Notice(message, is_warning=True))
             return []
         if left_out := num - len(replies):
-            message = f"{left_out} of {num} replies are not scored: the turn to answer does not fit the model's window"
+            message = (
+                f"{left_out} of {num} replies are not scored: the turn to answer does not "
+                "fit the model's window"
+            )
             self.emit(Notice(message, is_warning=True))
         return replies
 
@@ -113,7 +122,9 @@ class Evaluator:
 def evaluate_files(
     generator: Generator, data: DataConfig, *, num_replies: int, max_new_tokens: int, emit: Emit
 ) -> tuple[EvaluationDone, tuple[DataFile, ...]]:
-    """Score a finished model, in fp32, on the files that ``data.train`` names; also returns the files' hashes."""
+    """Score a finished model, in fp32, on the files that ``data.train`` names; also returns the
+    files' hashes.
+    """
     encoder = generator.encoder
     with TemporaryDirectory(prefix="convo-evaluate-") as folder:
 
@@ -132,9 +143,13 @@ def evaluate_files(
 
 
 def _encode(dialogues: Sequence[Dialogue], encoder: DialogueEncoder) -> TokenStore:
-    """Encode the dialogues; turns too long for a window are scored in parts, regardless of the training config."""
+    """Encode the dialogues; turns too long for a window are scored in parts, regardless of the
+    training config.
+    """
     encoded = []
-    for dialogue, one in zip(dialogues, encoder.encode_all(dialogues, long_turns="split"), strict=True):
+    for dialogue, one in zip(
+        dialogues, encoder.encode_all(dialogues, long_turns="split"), strict=True
+    ):
         if not isinstance(one, Encoded):
             raise ProblemError(one)
         encoded.append((dialogue, one))
@@ -158,8 +173,10 @@ def _evaluate_store(
     if store.num_split:
         emit(
             Notice(
-                f"{store.num_split:,} of {store.num_dialogues:,} dialogues have a turn too long for the model's window "
-                f"of {encoder.max_length} tokens: it is scored in consecutive windows (long_turns: split)"
+                f"{store.num_split:,} of {store.num_dialogues:,} dialogues have a turn too long "
+                "for the model's window "
+                f"of {encoder.max_length} tokens: it is scored in consecutive windows (long_turns: "
+                "split)"
             )
         )
     batching = _stored_or_chosen_batching(generator, store, emit)

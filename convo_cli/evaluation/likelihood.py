@@ -1,4 +1,6 @@
-"""Likelihood of dialogues under a model, averaged over tokens, so that short batches do not count more."""
+"""Likelihood of dialogues under a model, averaged over tokens, so that short batches do not count
+more.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
 def length_sorted_batches(
     store: TokenStore, target_kinds: Collection[int], batching: Batching, *, max_slots: int
 ) -> Iterator[Batch]:
-    """Yield all examples once, sorted by length, in batches of at most ``max_slots`` tokens with padding.
+    """Yield all examples once, sorted by length, in batches of at most ``max_slots`` tokens with
+    padding.
 
     A longer example is a batch of its own.
     """
@@ -28,7 +31,11 @@ def length_sorted_batches(
     num_tokens = 0
     for index in np.argsort(store.lengths, kind="stable").tolist():
         length = int(store.lengths[index])
-        if rows and batching.num_slots(num_tokens + length, longest=length, count=len(rows) + 1) > max_slots:
+        if (
+            rows
+            and batching.num_slots(num_tokens + length, longest=length, count=len(rows) + 1)
+            > max_slots
+        ):
             yield batching.batch([store[row] for row in rows], target_kinds)
             rows, num_tokens = [], 0
         rows.append(index)
@@ -46,7 +53,9 @@ def mean_nll(
     autocast: Callable[[], AbstractContextManager[None]],
     on_batch: Callable[[int], None] = lambda num_examples: None,
 ) -> tuple[float, int]:
-    """Return the mean nll in nats over all targets, and their number. Leaves the model in evaluation mode."""
+    """Return the mean nll in nats over all targets, and their number. Leaves the model in
+    evaluation mode.
+    """
     model.eval()
     total, num_targets = 0.0, 0
     for batch in batches:

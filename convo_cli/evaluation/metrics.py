@@ -1,7 +1,8 @@
-"""Metrics of generated replies; each compares the words of all replies of an evaluation with the references.
+"""Metrics of generated replies; each compares the words of all replies of an evaluation with the
+references.
 
-A metric is a function of two lists of texts whose words are separated by spaces, and an entry in `METRICS`; its name
-is in `MetricName`, the type of the config key. Higher is better.
+A metric is a function of two lists of texts whose words are separated by spaces, and an entry in
+`METRICS`; its name is in `MetricName`, the type of the config key. Higher is better.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from convo_cli.events import SampleReply
 def score_replies(replies: Sequence[SampleReply]) -> dict[str, float]:
     """Compute every metric of the replies; empty if there are none.
 
-    Words are those of sacrebleu's "intl" tokenization; kana and Chinese characters, which are written without
-    spaces, count one by one.
+    Words are those of sacrebleu's "intl" tokenization; kana and Chinese characters, which are
+    written without spaces, count one by one.
     """
     if not replies:
         return {}
@@ -35,15 +36,20 @@ def _bleu(hypotheses: Sequence[str], references: Sequence[str], *, order: int) -
 
 
 def _nist(hypotheses: Sequence[str], references: Sequence[str], *, order: int) -> float:
-    """Corpus NIST (Doddington 2002): n-grams weighted by their information in the references, from 0 upwards."""
+    """Corpus NIST (Doddington 2002): n-grams weighted by their information in the references, from
+    0 upwards.
+    """
     from nltk.translate.nist_score import corpus_nist
 
     pairs = [(ref.split(), hyp.split()) for ref, hyp in zip(references, hypotheses, strict=True)]
     longest = max((len(hyp) for _, hyp in pairs), default=0)
     if longest == 0 or not any(ref for ref, _ in pairs):
         return 0.0
-    # nltk 3.10 divides by the number of n-grams, which is 0 for an order that no reply is long enough for.
-    return float(corpus_nist([[ref] for ref, _ in pairs], [hyp for _, hyp in pairs], n=min(order, longest)))
+    # nltk 3.10 divides by the number of n-grams, which is 0 for an order that no reply is long
+    # enough for.
+    return float(
+        corpus_nist([[ref] for ref, _ in pairs], [hyp for _, hyp in pairs], n=min(order, longest))
+    )
 
 
 METRICS: Mapping[MetricName, Callable[[Sequence[str], Sequence[str]], float]] = {
@@ -56,7 +62,9 @@ METRICS: Mapping[MetricName, Callable[[Sequence[str], Sequence[str]], float]] = 
 
 
 def _words(text: str) -> str:
-    """Split a text into space-separated words; letters of scripts without spaces become single words."""
+    """Split a text into space-separated words; letters of scripts without spaces become single
+    words.
+    """
     from sacrebleu.tokenizers.tokenizer_intl import TokenizerV14International
 
     spaced = "".join(f" {char} " if _is_unspaced(char) else char for char in text)

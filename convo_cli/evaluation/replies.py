@@ -32,6 +32,8 @@ def reply_to_all(
         with suppress(DataError):
             reply = generator.reply(history, greedy)
             spoken = tuple((turn.role, turn.text) for turn in history)
-            replies.append(SampleReply(spoken, dialogue.turns[index].text, reply.text, reply.stopped))
+            replies.append(
+                SampleReply(spoken, dialogue.turns[index].text, reply.text, reply.stopped)
+            )
         on_reply(done)
     return replies

@@ -1,4 +1,6 @@
-"""Exports: model, tokenizer and chat template of a checkpoint, in a folder that plain transformers loads."""
+"""Exports: model, tokenizer and chat template of a checkpoint, in a folder that plain transformers
+loads.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,14 @@ _CARD_FILE = "README.md"
 _TEMPLATE_FILE = "chat_template.jinja"
 _COPIED = {"config.json", "tokenizer.json", "tokenizer_config.json", DIALOGUE_FILE, SPIECE_FILE}
 """Files that are copied besides the weights; convo writes all other files of an export."""
-_REPLACED = {"generation_config.json", _TEMPLATE_FILE, _CARD_FILE, MANIFEST_FILE, STATE_FILE, "optimizer.safetensors"}
+_REPLACED = {
+    "generation_config.json",
+    _TEMPLATE_FILE,
+    _CARD_FILE,
+    MANIFEST_FILE,
+    STATE_FILE,
+    "optimizer.safetensors",
+}
 _MARGIN = 2**20  # bytes, for the card and the manifest
 _MAX_NAMES = 5
 _LONGEST_NAME = 80  # characters of a foreign text in the card or a notice
@@ -58,7 +67,9 @@ Template `{template}`; a reply ends with {stop}; trained on sequences of at most
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """The result of an export: its folder and files, and the proof that it answers like its checkpoint."""
+    """The result of an export: its folder and files, and the proof that it answers like its
+    checkpoint.
+    """
 
     source: Path
     out: Path
@@ -67,7 +78,9 @@ class Exported:
 
 
 def export_huggingface(source: Path, out: Path, *, force: bool, emit: Emit) -> Exported:
-    """Write the folder whole or not at all, after reloading it with plain transformers and comparing its answers."""
+    """Write the folder whole or not at all, after reloading it with plain transformers and
+    comparing its answers.
+    """
     require_writable(out, force=force)
     return load_from(source, emit, lambda opened: _export(opened, out, emit))
 
@@ -80,10 +93,14 @@ def _export(opened: Snapshot, out: Path, emit: Emit) -> Exported:
     encoder = load_encoder(folder)
     for file in files:
         if file.is_symlink():  # it could lead to any file of this user
-            raise CheckpointError(f"{file}: a symbolic link, which is not exported", hint="put the real file there")
+            raise CheckpointError(
+                f"{file}: a symbolic link, which is not exported", hint="put the real file there"
+            )
     original = Generator(load_model(str(folder)), encoder)
     set_generation_defaults(original.model, encoder, generation_defaults(original))
-    if left_out := [file.name for file in present if file not in files and file.name not in _REPLACED]:
+    if left_out := [
+        file.name for file in present if file not in files and file.name not in _REPLACED
+    ]:
         emit(Notice(f"left out of the export: {_names(left_out)}"))
     receipts: list[Receipt] = []
 
@@ -93,7 +110,9 @@ def _export(opened: Snapshot, out: Path, emit: Emit) -> Exported:
         original.model.generation_config.save_pretrained(aside)
         remove_foreign_entries(aside)
         # transformers gets the template of the encoder, not a program that came with the folder.
-        (aside / _TEMPLATE_FILE).write_text(encoder.template.chat_template, encoding="utf-8", newline="\n")
+        (aside / _TEMPLATE_FILE).write_text(
+            encoder.template.chat_template, encoding="utf-8", newline="\n"
+        )
         opened.require_unchanged()
         card = _CARD.format(
             name=as_markdown(out.resolve().name),

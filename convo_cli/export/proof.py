@@ -20,7 +20,11 @@ from convo_cli.text.tokenizers.pretrained import load_pretrained_tokenizer
 
 _PROBES: tuple[tuple[Turn, ...], ...] = (
     (Turn("user", "Hello!"),),
-    (Turn("user", "Hi, how are you?"), Turn("assistant", "Fine, thank you."), Turn("user", "What shall we do today?")),
+    (
+        Turn("user", "Hi, how are you?"),
+        Turn("assistant", "Fine, thank you."),
+        Turn("user", "What shall we do today?"),
+    ),
     (Turn("user", "¿Qué tal? 안녕하세요 こんにちは 🙂"),),
 )
 _NUM_TOKENS = 24
@@ -34,7 +38,9 @@ class Receipt:
     num_tokens: int
 
 
-def verify_export(folder: Path, original: Generator, probes: Sequence[Sequence[Turn]] = _PROBES) -> Receipt:
+def verify_export(
+    folder: Path, original: Generator, probes: Sequence[Sequence[Turn]] = _PROBES
+) -> Receipt:
     """Compare prompts and greedy replies, id by id; CheckpointError with the first difference.
 
     Probes that do not fit the model's window are left out; at least one must fit.
@@ -42,10 +48,15 @@ def verify_export(folder: Path, original: Generator, probes: Sequence[Sequence[T
     tokenizer = load_pretrained_tokenizer(str(folder))
     model: Any = load_model(str(folder)).eval()
     stated = json.loads((folder / "generation_config.json").read_bytes())
-    model.generation_config = type(model.generation_config).from_dict(stated)  # all of it, as other programs read it
+    model.generation_config = type(model.generation_config).from_dict(
+        stated
+    )  # all of it, as other programs read it
     length = min(_NUM_TOKENS, original.encoder.max_length // 4)
-    # The folder's defaults (such as a repetition penalty) apply to its `generate`, so they must apply here too.
-    greedy = generation_defaults(original).model_copy(update={"temperature": 0.0, "max_new_tokens": length})
+    # The folder's defaults (such as a repetition penalty) apply to its `generate`, so they must
+    # apply here too.
+    greedy = generation_defaults(original).model_copy(
+        update={"temperature": 0.0, "max_new_tokens": length}
+    )
     num_prompts = num_tokens = 0
     for turns in probes:
         try:
@@ -63,7 +74,10 @@ def verify_export(folder: Path, original: Generator, probes: Sequence[Sequence[T
         with torch.inference_mode():
             prompt = torch.tensor([ids])  # (1, T)
             output = model.generate(
-                prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=length
+                prompt,
+                attention_mask=torch.ones_like(prompt),
+                do_sample=False,
+                max_new_tokens=length,
             )
         answer = output[0, len(ids) :].tolist()
         expected = list(original.reply(turns, greedy).ids)
@@ -73,15 +87,19 @@ def verify_export(folder: Path, original: Generator, probes: Sequence[Sequence[T
         num_tokens += len(ids) + len(answer)
     if num_prompts == 0:
         raise CheckpointError(
-            f"the export cannot be compared with its checkpoint: no probe fits {original.encoder.max_length} tokens",
+            "the export cannot be compared with its checkpoint: no probe fits "
+            f"{original.encoder.max_length} tokens",
             hint="train with a larger dialogue.max_length",
         )
     return Receipt(num_prompts, num_tokens)
 
 
-def _difference(verb: str, turns: Sequence[Turn], actual: list[int], expected: list[int]) -> CheckpointError:
+def _difference(
+    verb: str, turns: Sequence[Turn], actual: list[int], expected: list[int]
+) -> CheckpointError:
     return CheckpointError(
-        f"the export {verb} {turns[-1].text!r} otherwise than its checkpoint: ids {actual[:8]}… instead of "
+        f"the export {verb} {turns[-1].text!r} otherwise than its checkpoint: ids {actual[:8]}… "
+        "instead of "
         f"{expected[:8]}…; nothing was written",
         hint="this is a defect of convo or of the model's transformers code: please report it",
     )

@@ -1,8 +1,10 @@
-"""Attention inside a pack: each example attends to itself alone, without padding and without a mask.
+"""Attention inside a pack: each example attends to itself alone, without padding and without a
+mask.
 
-The examples of a pack follow each other in one row. transformers' `AttentionInterface` lets a function replace the
-attention of a model; ours receives the lengths of the examples through the model's keyword arguments. Without lengths,
-as in generation, it calls transformers' own scaled-dot-product attention.
+The examples of a pack follow each other in one row. transformers' `AttentionInterface` lets a
+function replace the attention of a model; ours receives the lengths of the examples through the
+model's keyword arguments. Without lengths, as in generation, it calls transformers' own
+scaled-dot-product attention.
 
 Shapes: B = 1 row, T tokens, H heads (keys and values may have fewer), D width of a head.
 """
@@ -39,7 +41,9 @@ class Segments:
 
 
 def use_packed_attention(model: PreTrainedModel) -> str:
-    """Give the model the attention below, which changes nothing without segments; return the name of the old one."""
+    """Give the model the attention below, which changes nothing without segments; return the name
+    of the old one.
+    """
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     before = attention_of(model)
@@ -54,14 +58,19 @@ def attention_of(model: PreTrainedModel) -> str:
 
 
 def why_not_packed(model: PreTrainedModel) -> str | None:
-    """Return why a model's attention cannot be replaced, by its config; None if packing may be tried."""
+    """Return why a model's attention cannot be replaced, by its config; None if packing may be
+    tried.
+    """
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ())
     if kinds - {"full_attention"}:
         return f"it has layers of {', '.join(sorted(kinds - {'full_attention'}))}"
     if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
         return "its attention is a sliding window"
-    if getattr(config, "alibi", False) or getattr(config, "position_embedding_type", "absolute") == "alibi":
+    if (
+        getattr(config, "alibi", False)
+        or getattr(config, "position_embedding_type", "absolute") == "alibi"
+    ):
         return "its attention adds ALiBi biases"
     if not getattr(type(model), "_supports_attention_backend", False):
         return f"transformers cannot replace the attention of {type(model).__name__}"
@@ -84,7 +93,9 @@ def packed_attention(
     segments: Segments | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Compute causal attention within each segment; returns (1, T, H, D), as transformers expects."""
+    """Compute causal attention within each segment; returns (1, T, H, D), as transformers
+    expects.
+    """
     if segments is None:  # a padded batch, or generation during training
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -100,29 +111,51 @@ def packed_attention(
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # otherwise each step's lengths would compile again
 def _by_length(
-    query: Tensor, key: Tensor, value: Tensor, dropout: float, scaling: float | None, segments: Segments
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    dropout: float,
+    scaling: float | None,
+    segments: Segments,
 ) -> Tensor:
-    """Call attention once for each run of equal lengths; a mask over the row would cost four times as much on a CPU."""
+    """Call attention once for each run of equal lengths; a mask over the row would cost four times
+    as much on a CPU.
+    """
     # The examples of a step are sorted by length, so equal lengths are neighbours.
     runs = [(length, len(list(group))) for length, group in groupby(segments.lengths)]
     sizes = [length * count for length, count in runs]
     outputs = []
-    # `split` has one backward for all parts; slicing would create a gradient of the whole row for each part.
-    for (length, count), *parts in zip(runs, *(x.split(sizes, dim=2) for x in (query, key, value)), strict=True):
-        q, k, v = (part.unflatten(2, (count, length)).squeeze(0).transpose(0, 1) for part in parts)  # (N, H, L, D)
-        # Grouped-query attention, as in Llama: several heads of queries share one of keys and values.
+    # `split` has one backward for all parts; slicing would create a gradient of the whole row for
+    # each part.
+    for (length, count), *parts in zip(
+        runs, *(x.split(sizes, dim=2) for x in (query, key, value)), strict=True
+    ):
+        q, k, v = (
+            part.unflatten(2, (count, length)).squeeze(0).transpose(0, 1) for part in parts
+        )  # (N, H, L, D)
+        # Grouped-query attention, as in Llama: several heads of queries share one of keys and
+        # values.
         output = scaled_dot_product_attention(
-            q, k, v, dropout_p=dropout, scale=scaling, is_causal=True, enable_gqa=k.shape[1] != q.shape[1]
+            q,
+            k,
+            v,
+            dropout_p=dropout,
+            scale=scaling,
+            is_causal=True,
+            enable_gqa=k.shape[1] != q.shape[1],
         )
         outputs.append(output.transpose(1, 2).flatten(0, 1))  # (N * L, H, D)
     return torch.cat(outputs).unsqueeze(0)  # (1, T, H, D)
 
 
-def _varlen(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, segments: Segments) -> Tensor:
+def _varlen(
+    query: Tensor, key: Tensor, value: Tensor, scaling: float | None, segments: Segments
+) -> Tensor:
     """Compute flash attention over segments of any lengths in one kernel; CUDA in 16 bits only."""
     from torch.nn.attention.varlen import varlen_attn
 
-    # torch 2.10's kernel requires as many heads of keys as of queries, with the heads of a token side by side.
+    # torch 2.10's kernel requires as many heads of keys as of queries, with the heads of a token
+    # side by side.
     heads = query.shape[1]
     q, k, v = (
         x.repeat_interleave(heads // x.shape[1], dim=1)[0].transpose(0, 1).contiguous()  # (T, H, D)
@@ -132,7 +165,9 @@ def _varlen(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, se
     is_old = "is_causal" in inspect.signature(varlen_attn).parameters
     causal: dict[str, Any] = {"is_causal": True} if is_old else {"window_size": (-1, 0)}
     longest, boundaries = segments.longest, segments.boundaries
-    output: Any = varlen_attn(q, k, v, boundaries, boundaries, longest, longest, scale=scaling, **causal)
+    output: Any = varlen_attn(
+        q, k, v, boundaries, boundaries, longest, longest, scale=scaling, **causal
+    )
     result: Tensor = output.unsqueeze(0)  # (1, T, H, D)
     return result
 
@@ -145,4 +180,7 @@ def _has_varlen(device: torch.device, dtype: torch.dtype) -> bool:
         from torch.nn.attention import varlen  # noqa: F401
     except ImportError:
         return False
-    return torch.cuda.get_device_capability(device) >= (8, 0)  # flash attention needs an Ampere GPU (2020) or newer
+    return torch.cuda.get_device_capability(device) >= (
+        8,
+        0,
+    )  # flash attention needs an Ampere GPU (2020) or newer

@@ -1,9 +1,11 @@
-"""Batching: how examples become batches for one model, and the proof on real dialogues that it changes nothing.
+"""Batching: how examples become batches for one model, and the proof on real dialogues that it
+changes nothing.
 
-A pack needs no padding, and the loss at targets needs no logits of other tokens. Both depend on internals of a model
-that transformers exposes but does not guarantee. So they are used only if this model, in this arithmetic, gives the
-same loss and gradient as for one dialogue at a time. A run makes this choice once, because the proof must allow for
-rounding, whose size depends on the weights.
+A pack needs no padding, and the loss at targets needs no logits of other tokens. Both depend on
+internals of a model that transformers exposes but does not guarantee. So they are used only if this
+model, in this arithmetic, gives the same loss and gradient as for one dialogue at a time. A run
+makes this choice once, because the proof must allow for rounding, whose size depends on the
+weights.
 """
 
 from __future__ import annotations
@@ -35,26 +37,36 @@ if TYPE_CHECKING:
 Autocast = Callable[[], AbstractContextManager[None]]
 
 _LONGEST_PROOF = 128  # tokens of a dialogue: the proof must take only seconds on a CPU too
-# Fixed cost of a forward and backward pass, in tokens. Measured on a CPU with 14 M and 124 M parameters: 32 to 256 made
-# no difference.
+# Fixed cost of a forward and backward pass, in tokens. Measured on a CPU with 14 M and 124 M
+# parameters: 32 to 256 made no difference.
 _PASS_COST = 64
-# Largest relative difference of two losses and of two gradients; rounding alone reaches a tenth of it.
-_TOLERANCES = {torch.float32: (2e-5, 1e-3), torch.bfloat16: (1e-2, 5e-2), torch.float16: (2e-3, 1e-2)}
-# Absolute part of the tolerance, in nats per target: near a loss of 0, rounding is not small relative to the loss. The
-# gradient of a target's loss with respect to its logits (softmax minus one-hot) is about as large as the loss there and
-# has an absolute rounding error too: 2e-7 measured in fp32, 1e-6 in fp16. So gradients may differ in proportion: by
-# their size times this value over the loss. A model that sees a neighbour differs by 1e-3 nats per target at a loss of
-# 1e-5 (tests/laws/test_near_zero.py).
+# Largest relative difference of two losses and of two gradients; rounding alone reaches a tenth of
+# it.
+_TOLERANCES = {
+    torch.float32: (2e-5, 1e-3),
+    torch.bfloat16: (1e-2, 5e-2),
+    torch.float16: (2e-3, 1e-2),
+}
+# Absolute part of the tolerance, in nats per target: near a loss of 0, rounding is not small
+# relative to the loss. The gradient of a target's loss with respect to its logits (softmax minus
+# one-hot) is about as large as the loss there and has an absolute rounding error too: 2e-7 measured
+# in fp32, 1e-6 in fp16. So gradients may differ in proportion: by their size times this value over
+# the loss. A model that sees a neighbour differs by 1e-3 nats per target at a loss of 1e-5
+# (tests/laws/test_near_zero.py).
 _ABSOLUTE = 1e-5
 
 
 @dataclass(frozen=True)
 class Batching:
-    """The choice of `choose_batching`: packed or padded batches, and the way to compute their loss."""
+    """The choice of `choose_batching`: packed or padded batches, and the way to compute their
+    loss.
+    """
 
     is_packed: bool
     has_plain_head: bool
-    """True if the logits are the last hidden states times the output embeddings, and nothing more."""
+    """True if the logits are the last hidden states times the output embeddings, and nothing
+    more.
+    """
     pad_id: int
     why_padded: str | None = None
     attention: str = "sdpa"
@@ -75,9 +87,12 @@ class Batching:
         while end:
             begin = max(0, end - most)
             if not self.is_packed:
-                # A step of DailyDialog that is padded to its longest dialogue holds 45 % tokens; with these cuts it
-                # holds 91 % and is 1.7 times as fast (6 layers of width 384 on a CPU).
-                padding = np.cumsum(lengths[end - 1] - lengths[begin:end][::-1])  # (n,) for 1, 2, … examples
+                # A step of DailyDialog that is padded to its longest dialogue holds 45 % tokens;
+                # with these cuts it holds 91 % and is 1.7 times as fast (6 layers of width 384 on a
+                # CPU).
+                padding = np.cumsum(
+                    lengths[end - 1] - lengths[begin:end][::-1]
+                )  # (n,) for 1, 2, … examples
                 begin = end - int(np.searchsorted(padding, _PASS_COST, side="right"))
             slices.append(slice(begin, end))
             end = begin
@@ -89,7 +104,9 @@ class Batching:
 
     def nll_sum(self, model: PreTrainedModel, batch: Batch) -> Tensor:
         """Return the summed nll of the batch's targets in nats, an fp32 scalar."""
-        return loss.nll_sum(model, batch) if self.has_plain_head else loss.plain_nll_sum(model, batch)
+        return (
+            loss.nll_sum(model, batch) if self.has_plain_head else loss.plain_nll_sum(model, batch)
+        )
 
 
 def choose_batching(
@@ -105,17 +122,30 @@ def choose_batching(
 ) -> Batching:
     """Choose packing if model and config allow it; ``examples`` are a few real ones for the proof.
 
-    Leaves the model in evaluation mode, without gradients. A model that is not trained is proved by the loss alone.
-    Raises ModelError if packing is ``on`` but impossible.
+    Leaves the model in evaluation mode, without gradients. A model that is not trained is proved by
+    the loss alone. Raises ModelError if packing is ``on`` but impossible.
     """
     model.eval()  # dropout would make the two computations differ
     padded = loss.pad(examples, target_kinds, pad_id)
-    proof = _Proof(model, [loss.pad([one], target_kinds, pad_id) for one in examples], autocast, is_trained=is_trained)
+    proof = _Proof(
+        model,
+        [loss.pad([one], target_kinds, pad_id) for one in examples],
+        autocast,
+        is_trained=is_trained,
+    )
     # The head comes first, so that packing is proved with the loss that the run will use.
-    has_plain_head = proof.is_matrix_product(padded) and proof.difference_of(padded, loss.nll_sum) is None
+    has_plain_head = (
+        proof.is_matrix_product(padded) and proof.difference_of(padded, loss.nll_sum) is None
+    )
     if not has_plain_head:
-        emit(Notice("batching: logits are computed for all tokens, because they are more than a matrix product"))
-    # The model's config gives only a first answer: the proof exposes a model that ignores the segments.
+        emit(
+            Notice(
+                "batching: logits are computed for all tokens, because they are more than a matrix "
+                "product"
+            )
+        )
+    # The model's config gives only a first answer: the proof exposes a model that ignores the
+    # segments.
     reason = "training.packing is off" if packing == "off" else why_not_packed(model)
     if reason is None:
         plain = use_packed_attention(model)
@@ -124,7 +154,9 @@ def choose_batching(
         if reason is not None:
             model.set_attn_implementation(plain)
     if reason is not None and packing == "on":
-        raise ModelError(f"training.packing is on, but {reason}", hint="--set training.packing=auto")
+        raise ModelError(
+            f"training.packing is on, but {reason}", hint="--set training.packing=auto"
+        )
     attention = _attention(model, autocast, is_packed=reason is None)
     if reason is None:
         how = f"checked against one dialogue at a time (attention: {attention})"
@@ -134,20 +166,27 @@ def choose_batching(
     return Batching(reason is None, has_plain_head, pad_id, reason, attention)
 
 
-def stored_batching(model: PreTrainedModel, info: RunInfo, *, pad_id: int, autocast: Autocast) -> Batching | str:
-    """Return the stored choice of a run without another proof, or the reason why it cannot be used here.
+def stored_batching(
+    model: PreTrainedModel, info: RunInfo, *, pad_id: int, autocast: Autocast
+) -> Batching | str:
+    """Return the stored choice of a run without another proof, or the reason why it cannot be used
+    here.
 
     A proof holds only for the same type of device, kernel, torch and transformers.
     Leaves the model in evaluation mode.
     """
-    # A second proof could end differently, because rounding depends on the weights. At a loss of 5e-4 it did: training
-    # took the other loss path, and 28 of 28 tensors differed from those of the uninterrupted run.
+    # A second proof could end differently, because rounding depends on the weights. At a loss of
+    # 5e-4 it did: training took the other loss path, and 28 of 28 tensors differed from those of
+    # the uninterrupted run.
     stored, packages = info.execution, installed_packages()
     if model.device.type != torch.device(stored.device).type:
         return f"it was made on {stored.device}, and the model is on {model.device}"
     for name in ("torch", "transformers"):
         if packages[name] != info.packages.get(name):
-            return f"it was made with {name} {info.packages.get(name)}, and {packages[name]} is installed"
+            return (
+                f"it was made with {name} {info.packages.get(name)}, and {packages[name]} is "
+                "installed"
+            )
     if stored.is_packed and (reason := why_not_packed(model)):
         return reason
     attention = _attention(model, autocast, is_packed=stored.is_packed)
@@ -171,24 +210,41 @@ def _arithmetic(model: PreTrainedModel, autocast: Autocast) -> torch.dtype:
         return torch.get_autocast_dtype(model.device.type) if is_autocast else model.dtype
 
 
-def proof_examples(store: TokenStore, target_kinds: Collection[int], among: int = 64) -> list[Example]:
-    """Return the shortest, middle and longest of the first examples with targets that are not too long; at least two.
+def proof_examples(
+    store: TokenStore, target_kinds: Collection[int], among: int = 64
+) -> list[Example]:
+    """Return the shortest, middle and longest of the first examples with targets that are not too
+    long; at least two.
 
     One example alone would prove nothing, because it has no neighbour to attend to.
     """
     kinds = sorted(target_kinds)
-    trained = [index for index in range(min(among, len(store))) if np.isin(store[index].targets, kinds).any()]
+    trained = [
+        index
+        for index in range(min(among, len(store)))
+        if np.isin(store[index].targets, kinds).any()
+    ]
     order = sorted(trained, key=lambda index: int(store.lengths[index])) or [0]
     short = [index for index in order if store.lengths[index] <= _LONGEST_PROOF]
-    # Of different lengths, so that a pack needs several calls of attention (`attention._by_length`).
+    # Of different lengths, so that a pack needs several calls of attention
+    # (`attention._by_length`).
     chosen = sorted({short[0], short[len(short) // 2], short[-1]}) if len(short) > 1 else order[:2]
     return [store[index] for index in (chosen if len(chosen) > 1 else chosen * 2)]
 
 
 class _Proof:
-    """Compares another computation with loss and gradient of examples one at a time, by transformers' own code."""
+    """Compares another computation with loss and gradient of examples one at a time, by
+    transformers' own code.
+    """
 
-    def __init__(self, model: PreTrainedModel, alone: Sequence[Batch], autocast: Autocast, *, is_trained: bool) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        alone: Sequence[Batch],
+        autocast: Autocast,
+        *,
+        is_trained: bool,
+    ) -> None:
         self._model, self._autocast, self._is_trained = model, autocast, is_trained
         dtype = _arithmetic(model, autocast)
         self._loss_tolerance, self._tolerance = _TOLERANCES.get(dtype, _TOLERANCES[torch.float32])
@@ -198,32 +254,49 @@ class _Proof:
     def is_matrix_product(self, batch: Batch) -> bool:
         """Return whether the model has a body and a linear head, and the logits are their product.
 
-        Near a loss of 0 equal losses do not prove this, because any large logit of the target gives the same loss.
+        Near a loss of 0 equal losses do not prove this, because any large logit of the target gives
+        the same loss.
         """
         model = self._model
-        if model.base_model is model or not isinstance(model.get_output_embeddings(), torch.nn.Linear):
+        if model.base_model is model or not isinstance(
+            model.get_output_embeddings(), torch.nn.Linear
+        ):
             return False
         with self._autocast():
             return loss.head_error(model, batch.to(model.device)) <= self._tolerance
 
     def difference_of(self, batch: Batch, nll_sum: LossOf) -> str | None:
-        """Return what differs if all examples are computed as this one batch; None if nothing does."""
+        """Return what differs if all examples are computed as this one batch; None if nothing
+        does.
+        """
         expected_loss, expected = self._expected
         actual_loss, actual = self._gradient([batch], nll_sum)
         # `not … <=` instead of `>`, so that a NaN loss counts as a difference.
-        if not abs(actual_loss - expected_loss) <= self._loss_tolerance * expected_loss + self._absolute:
-            return f"the loss is {actual_loss:.6g} when packed, but {expected_loss:.6g} for one dialogue at a time"
+        if (
+            not abs(actual_loss - expected_loss)
+            <= self._loss_tolerance * expected_loss + self._absolute
+        ):
+            return (
+                f"the loss is {actual_loss:.6g} when packed, but {expected_loss:.6g} for one "
+                "dialogue at a time"
+            )
         if not self._is_trained:
             return None
-        # One norm over all parameters: the gradient of a single one may be pure rounding, such as that of a key bias.
+        # One norm over all parameters: the gradient of a single one may be pure rounding, such as
+        # that of a key bias.
         size = torch.stack([gradient.norm() for gradient in expected]).norm()
         error = torch.stack([(a - b).norm() for a, b in zip(actual, expected, strict=True)]).norm()
         if not error <= (self._tolerance + self._absolute / max(expected_loss, 1e-12)) * size:
-            return f"the gradient differs by {float(error / size):.2g} of its size from one dialogue at a time"
+            return (
+                f"the gradient differs by {float(error / size):.2g} of its size from one "
+                "dialogue at a time"
+            )
         return None
 
     def _gradient(self, batches: Sequence[Batch], nll_sum: LossOf) -> tuple[float, list[Tensor]]:
-        parameters = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
+        parameters = [
+            parameter for parameter in self._model.parameters() if parameter.requires_grad
+        ]
         total = 0.0
         for batch in batches:
             with self._autocast(), torch.set_grad_enabled(self._is_trained):

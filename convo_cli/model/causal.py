@@ -1,7 +1,8 @@
 """The proof that a model predicts every token from the tokens before it alone.
 
-`AutoModelForCausalLM` also opens encoders: BERT and RoBERTa with ``is_decoder: false``, XLM, XLNet. They see the token
-that they should predict, so their loss is meaningless and their replies are nonsense.
+`AutoModelForCausalLM` also opens encoders: BERT and RoBERTa with ``is_decoder: false``, XLM, XLNet.
+They see the token that they should predict, so their loss is meaningless and their replies are
+nonsense.
 
 Shapes: R rows, T tokens, V vocabulary.
 """
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
 
 _LENGTH = 24
 _TOLERANCE = 1e-4
-"""Largest change of a logit that counts as rounding, in standard deviations of all logits. With random weights in fp32,
-the logits of the 130 causal architectures of transformers 5.23 change by at most 6e-5 (those of 128 not at all), those
-of the 18 that see later tokens by at least 2e-3."""
+"""Largest change of a logit that counts as rounding, in standard deviations of all logits. With
+random weights in fp32, the logits of the 130 causal architectures of transformers 5.23 change by at
+most 6e-5 (those of 128 not at all), those of the 18 that see later tokens by at least 2e-3."""
 
 
 def require_causal(model: PreTrainedModel, encoder: DialogueEncoder) -> None:
@@ -37,13 +38,15 @@ def require_causal(model: PreTrainedModel, encoder: DialogueEncoder) -> None:
     """
     model.eval()
     length = min(_LENGTH, context_length(model) or _LENGTH)
-    # Of two neighbouring cuts, at least one is inside a block of tokens that see each other. The cut after the first
-    # token finds a prefix that sees later tokens.
+    # Of two neighbouring cuts, at least one is inside a block of tokens that see each other. The
+    # cut after the first token finds a prefix that sees later tokens.
     cuts = sorted({1, length // 2, length - 2, length - 1} & set(range(1, length)))
     rows = _rows(model, encoder, length, cuts).to(model.device)
     try:
         with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
-            logits: Tensor = model(input_ids=rows, attention_mask=torch.ones_like(rows), use_cache=False).logits
+            logits: Tensor = model(
+                input_ids=rows, attention_mask=torch.ones_like(rows), use_cache=False
+            ).logits
     except CANNOT_COMPUTE as error:
         if is_out_of_memory(error):
             raise
@@ -59,8 +62,12 @@ def require_causal(model: PreTrainedModel, encoder: DialogueEncoder) -> None:
             raise _refusal(model, cut, float(moved / spread))
 
 
-def _rows(model: PreTrainedModel, encoder: DialogueEncoder, length: int, cuts: Sequence[int]) -> Tensor:
-    """Return (R, T): a row of ordinary tokens, and for each cut the same row with other tokens from there on."""
+def _rows(
+    model: PreTrainedModel, encoder: DialogueEncoder, length: int, cuts: Sequence[int]
+) -> Tensor:
+    """Return (R, T): a row of ordinary tokens, and for each cut the same row with other tokens from
+    there on.
+    """
     embeddings: Any = model.get_input_embeddings()
     num_embeddings: int = embeddings.weight.shape[0]
     ids = sorted(set(encoder.tokenizer.get_vocab().values()))
@@ -73,7 +80,8 @@ def _refusal(model: PreTrainedModel, cut: int, moved: float) -> ModelError:
     name = type(model).__name__
     is_encoder = getattr(model.config.get_text_config(), "is_decoder", None) is False
     return ModelError(
-        f"{name} is not a causal language model: a change of token {cut + 1} changes its prediction of earlier tokens "
+        f"{name} is not a causal language model: a change of token {cut + 1} changes its "
+        "prediction of earlier tokens "
         f"(by {moved:.2g} of the logits' spread), so it sees the tokens that it is to predict"
         + ("; its config.json says is_decoder: false" if is_encoder else ""),
         hint=("set is_decoder to true in its config.json, or " if is_encoder else "")

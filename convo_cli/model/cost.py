@@ -14,23 +14,38 @@ from convo_cli.runs.provenance.execution import ResolvedPrecision
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Dense operations a second in 16 bits, from the makers' data sheets; fp32 through tensor cores is not used.
-_PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10": 125e12, "T4": 65e12}
+# Dense operations a second in 16 bits, from the makers' data sheets; fp32 through tensor cores is
+# not used.
+_PEAKS = {
+    "H200": 989e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+    "A10": 125e12,
+    "T4": 65e12,
+}
 
 
 class FlopCounter:
     """Counts floating-point operations of forward and backward, as in model FLOPs utilisation.
 
-    Six per weight of the body and token, six per element of the vocabulary matrix and target, and attention over the
-    causal half of its square. Operations on padding are waste and do not count.
+    Six per weight of the body and token, six per element of the vocabulary matrix and target, and
+    attention over the causal half of its square. Operations on padding are waste and do not count.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
-        embeddings = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
+        embeddings = {
+            id(module.weight)
+            for module in model.modules()
+            if isinstance(module, torch.nn.Embedding)
+        }
         head = model.get_output_embeddings()
         self._head = head.weight.numel() if isinstance(head, torch.nn.Linear) else 0
         apart = embeddings | ({id(head.weight)} if self._head else set())
-        self._body = sum(p.numel() for p in model.parameters() if p.ndim >= 2 and id(p) not in apart)
+        self._body = sum(
+            p.numel() for p in model.parameters() if p.ndim >= 2 and id(p) not in apart
+        )
         config = model.config.get_text_config()
         self._attention: int = 6 * config.num_hidden_layers * config.hidden_size
 
@@ -42,7 +57,9 @@ class FlopCounter:
 
 
 def peak_flops(device: torch.device, precision: ResolvedPrecision) -> float | None:
-    """Return the dense operations per second that the maker of the device states; None if convo does not know them."""
+    """Return the dense operations per second that the maker of the device states; None if convo
+    does not know them.
+    """
     if device.type != "cuda" or precision == "fp32":
         return None
     name = torch.cuda.get_device_name(device)

@@ -1,4 +1,6 @@
-"""Creation of the causal language model: loaded from a folder or hub id, or a new GPT-2 of a stated size."""
+"""Creation of the causal language model: loaded from a folder or hub id, or a new GPT-2 of a stated
+size.
+"""
 
 from __future__ import annotations
 
@@ -43,11 +45,16 @@ def load_model(source: str, revision: str | None = None) -> PreTrainedModel:
                 dtype=torch.float32,
                 use_safetensors=True,
                 trust_remote_code=False,
-                generation_config=read_generation_config(folder),  # the one in the folder may hold anything
+                generation_config=read_generation_config(
+                    folder
+                ),  # the one in the folder may hold anything
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # so that the check below can name them; the error would not
+                # so that the check below can name them; the error would not
+                ignore_mismatched_sizes=True,
             )
-    except Exception as error:  # transformers raises half a dozen types for what is one mistake to the user
+    except (
+        Exception
+    ) as error:  # transformers raises half a dozen types for what is one mistake to the user
         raise ModelError(
             f"{source}: not a readable causal language model ({first_line(error)})",
             hint="give a model that AutoModelForCausalLM of the installed transformers opens",
@@ -56,7 +63,10 @@ def load_model(source: str, revision: str | None = None) -> PreTrainedModel:
     _require_every_weight(model, loaded[1], source)
     _drop_code(model.config)
     for config in {id(one): one for one in (model.config, model.config.get_text_config())}.values():
-        config.output_attentions, config.return_dict = False, True  # what convo reads; kernels return no maps
+        config.output_attentions, config.return_dict = (
+            False,
+            True,
+        )  # what convo reads; kernels return no maps
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()  # a mapped tensor would change with its file
     return model
@@ -70,7 +80,9 @@ def save_model(model: PreTrainedModel, folder: Path) -> None:
 
 
 def _drop_code(config: Any) -> None:
-    """Remove entries that name code, so that no program runs code from a model saved with this config."""
+    """Remove entries that name code, so that no program runs code from a model saved with this
+    config.
+    """
     for key, value in list(vars(config).items()):
         if hasattr(value, "to_dict"):
             _drop_code(value)
@@ -81,12 +93,14 @@ def _drop_code(config: Any) -> None:
 
 
 def _require_every_weight(model: PreTrainedModel, loading: Mapping[str, Any], source: str) -> None:
-    """Refuse missing weights, which transformers would fill with random numbers, and weights that are not finite."""
+    """Refuse missing weights, which transformers would fill with random numbers, and weights that
+    are not finite.
+    """
     if misfits := sorted(loading["mismatched_keys"]):
         name, stored, wanted = misfits[0]
         raise ModelError(
-            f"{source}: {name} is {tuple(stored)} in the weights, but {tuple(wanted)} by config.json"
-            + (f" ({len(misfits)} tensors differ)" if len(misfits) > 1 else ""),
+            f"{source}: {name} is {tuple(stored)} in the weights, but {tuple(wanted)} by "
+            "config.json" + (f" ({len(misfits)} tensors differ)" if len(misfits) > 1 else ""),
             hint="config.json and model.safetensors are not of one model",
         )
     if missing := sorted(loading["missing_keys"]):
@@ -103,7 +117,9 @@ def _require_every_weight(model: PreTrainedModel, loading: Mapping[str, Any], so
             )
 
 
-def build_scratch_model(size: ScratchConfig, encoder: DialogueEncoder, seed: int) -> PreTrainedModel:
+def build_scratch_model(
+    size: ScratchConfig, encoder: DialogueEncoder, seed: int
+) -> PreTrainedModel:
     """Build a GPT-2 with random weights that depend only on the seed."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -118,7 +134,8 @@ def build_scratch_model(size: ScratchConfig, encoder: DialogueEncoder, seed: int
             embd_pdrop=size.dropout,
             resid_pdrop=size.dropout,
             attn_pdrop=size.attention_dropout,
-            # The tanh form of GELU, as in GPT-2, in torch's fused kernel: half the time of "gelu_new".
+            # The tanh form of GELU, as in GPT-2, in torch's fused kernel: half the time of
+            # "gelu_new".
             activation_function="gelu_pytorch_tanh",
             bos_token_id=encoder.stop_ids[0],
             eos_token_id=encoder.stop_ids[0],
@@ -130,7 +147,8 @@ def build_scratch_model(size: ScratchConfig, encoder: DialogueEncoder, seed: int
 def fit_vocabulary(model: PreTrainedModel, vocab_size: int, seed: int) -> int:
     """Give every token of the tokenizer a row of the embeddings; return how many rows were added.
 
-    New rows are drawn around the mean of the old ones, so that a new token starts as an average one.
+    New rows are drawn around the mean of the old ones, so that a new token starts as an average
+    one.
     """
     embeddings: Any = model.get_input_embeddings()
     rows: int = embeddings.weight.shape[0]
@@ -149,7 +167,8 @@ def require_rows(model: PreTrainedModel, encoder: DialogueEncoder, source: str) 
     if unknown := [index for index in example.input_ids.tolist() if index >= rows]:
         token = encoder.tokenizer.convert_ids_to_tokens(unknown[0])
         raise ModelError(
-            f"{source}: its chat template writes {token} (id {unknown[0]}), but the model has {rows} embeddings",
+            f"{source}: its chat template writes {token} (id {unknown[0]}), but the model has "
+            f"{rows} embeddings",
             hint="train it on dialogues first: model.pretrained in a config for `convo train`",
         )
 
@@ -159,17 +178,25 @@ def context_length(model: PreTrainedModel) -> int | None:
     limit = _num_positions(model.config)
     if limit is None:
         return None
-    table = getattr(getattr(getattr(model, "base_model", None), "embeddings", None), "position_embeddings", None)
-    before_first = getattr(table, "padding_idx", None)  # RoBERTa counts positions from the padding token's id on
+    table = getattr(
+        getattr(getattr(model, "base_model", None), "embeddings", None), "position_embeddings", None
+    )
+    before_first = getattr(
+        table, "padding_idx", None
+    )  # RoBERTa counts positions from the padding token's id on
     return limit - (0 if before_first is None else before_first + 1)
 
 
 def read_context_length(source: str, revision: str | None = None) -> int | None:
-    """Return the longest sequence by the config of a folder or hub id; None also if the config cannot be read."""
+    """Return the longest sequence by the config of a folder or hub id; None also if the config
+    cannot be read.
+    """
     from transformers import AutoConfig
 
     try:
-        return _num_positions(AutoConfig.from_pretrained(local_folder(source, revision), trust_remote_code=False))
+        return _num_positions(
+            AutoConfig.from_pretrained(local_folder(source, revision), trust_remote_code=False)
+        )
     except Exception:  # noqa: BLE001  (transformers raises many types; loading the model reports the problem)
         return None
 
@@ -191,13 +218,19 @@ def require_context(model: PreTrainedModel, max_length: int) -> None:
 
 
 def use_fast_activations(model: PreTrainedModel) -> int:
-    """Replace transformers' GELU in its tanh form by torch's fused kernel; return the number of replacements.
+    """Replace transformers' GELU in its tanh form by torch's fused kernel; return the number of
+    replacements.
 
-    It is the same function in less than half the time and memory. The saved config keeps the old name.
+    It is the same function in less than half the time and memory. The saved config keeps the old
+    name.
     """
     from transformers import activations
 
-    spelled_out = (activations.NewGELUActivation, activations.FastGELUActivation, activations.AccurateGELUActivation)
+    spelled_out = (
+        activations.NewGELUActivation,
+        activations.FastGELUActivation,
+        activations.AccurateGELUActivation,
+    )
     places = [
         (module, name)
         for module in model.modules()
@@ -212,8 +245,9 @@ def use_fast_activations(model: PreTrainedModel) -> int:
 def train_every_row(model: PreTrainedModel) -> None:
     """Train the embedding of the padding token like any other; it is often the end token too.
 
-    When a model is built, transformers stops the gradient of the row that config.json names. Resizing the vocabulary
-    changes which row that is (LLaMA's -1 is the last one), so a resumed run would train other rows.
+    When a model is built, transformers stops the gradient of the row that config.json names.
+    Resizing the vocabulary changes which row that is (LLaMA's -1 is the last one), so a resumed run
+    would train other rows.
     """
     embeddings: Any = model.get_input_embeddings()
     embeddings.padding_idx = None
@@ -227,7 +261,9 @@ def save_memory(model: PreTrainedModel) -> None:
 
 @contextmanager
 def _no_bars() -> Iterator[None]:
-    """Keep transformers from drawing progress bars over ours while it reads and writes local files."""
+    """Keep transformers from drawing progress bars over ours while it reads and writes local
+    files.
+    """
     from transformers.utils import logging
 
     was_enabled = logging.is_progress_bar_enabled()

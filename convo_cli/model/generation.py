@@ -22,10 +22,20 @@ from convo_cli.text.streaming import StreamDecoder
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-CANNOT_COMPUTE = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+CANNOT_COMPUTE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 """Exceptions of torch and transformers for a config whose numbers do not fit each other."""
 _COLDEST = 1e-4
-"""Below this temperature the most likely token is taken, because scores divided by it would overflow."""
+"""Below this temperature the most likely token is taken, because scores divided by it would
+overflow.
+"""
 _LARGEST = 2**31
 
 
@@ -43,7 +53,9 @@ class Reply:
 class Generator:
     """A model that answers histories rendered by its own encoder."""
 
-    def __init__(self, model: PreTrainedModel, encoder: DialogueEncoder, folder: Path | None = None) -> None:
+    def __init__(
+        self, model: PreTrainedModel, encoder: DialogueEncoder, folder: Path | None = None
+    ) -> None:
         self.model = model
         self.encoder = encoder
         self.folder = folder
@@ -61,10 +73,11 @@ class Generator:
         settings: GenerationSettings,
         on_text: Callable[[str], None] = lambda text: None,
     ) -> Reply:
-        """Answer the history; ``on_text`` gets the text as it becomes certain, in pieces that join to ``Reply.text``.
+        """Answer the history; ``on_text`` gets the text as it becomes certain, in pieces that join
+        to ``Reply.text``.
 
-        Raises DataError if the last message does not fit, ModelError if the model fails to compute a reply. An
-        exception of ``on_text`` ends the reply and is passed on.
+        Raises DataError if the last message does not fit, ModelError if the model fails to compute
+        a reply. An exception of ``on_text`` ends the reply and is passed on.
         """
         length = min(settings.max_new_tokens, self.longest_reply)
         prompt = self.encoder.prompt(history, max_new_tokens=length)
@@ -75,7 +88,9 @@ class Generator:
             generate: Any = self.model.generate
             generate(
                 torch.tensor([prompt.ids], device=self.model.device),  # (1, T)
-                attention_mask=torch.ones((1, len(prompt.ids)), dtype=torch.long, device=self.model.device),
+                attention_mask=torch.ones(
+                    (1, len(prompt.ids)), dtype=torch.long, device=self.model.device
+                ),
                 generation_config=self._generation_config(settings, length),
                 streamer=streamer,
             )
@@ -84,7 +99,8 @@ class Generator:
                 raise
             raise ModelError(
                 f"{type(self.model).__name__} cannot compute a reply ({first_line(error)})",
-                hint="a number in its config.json may be wrong; where scores are not finite, --temperature 0",
+                hint="a number in its config.json may be wrong; where scores are not finite, "
+                "--temperature 0",
             ) from error
         finally:
             self.model.train(was_training)
@@ -93,7 +109,8 @@ class Generator:
         return Reply(streamer.text, tuple(ids), stopped, prompt.num_dropped)
 
     def _generation_config(self, settings: GenerationSettings, length: int) -> GenerationConfig:
-        # `generate` fills settings that are None from the model's own defaults, so every setting is stated.
+        # `generate` fills settings that are None from the model's own defaults, so every setting is
+        # stated.
         is_sampling = settings.temperature >= _COLDEST
         return GenerationConfig(
             max_new_tokens=length,
@@ -109,7 +126,8 @@ class Generator:
 
 
 def read_generation_config(folder: Path) -> GenerationConfig:
-    """Read the sampling settings of a model's folder: those that convo has, with values in their range.
+    """Read the sampling settings of a model's folder: those that convo has, with values in their
+    range.
 
     Beams, caches, stop strings and all other settings of `generate` are ignored.
     """
@@ -123,13 +141,19 @@ def read_generation_config(folder: Path) -> GenerationConfig:
         except (OSError, ValueError, RecursionError):
             break
     values = stated if isinstance(stated, dict) else {}
-    kept = {key: values[key] for key in GenerationSettings.model_fields if _is_usable(key, values.get(key))}
+    kept = {
+        key: values[key]
+        for key in GenerationSettings.model_fields
+        if _is_usable(key, values.get(key))
+    }
     if isinstance(values.get("do_sample"), bool):
         kept["do_sample"] = values["do_sample"]
     return GenerationConfig(**kept)
 
 
-def set_generation_defaults(model: PreTrainedModel, encoder: DialogueEncoder, settings: GenerationSettings) -> None:
+def set_generation_defaults(
+    model: PreTrainedModel, encoder: DialogueEncoder, settings: GenerationSettings
+) -> None:
     """Make `generate` of the saved folder stop, pad and sample as configured, in any program."""
     is_sampling = settings.temperature >= _COLDEST
     sampling = settings.model_dump(include={"temperature", "top_p", "top_k"})
@@ -143,7 +167,8 @@ def set_generation_defaults(model: PreTrainedModel, encoder: DialogueEncoder, se
         pad_token_id=encoder.pad_id,
         **(sampling if is_sampling else {}),
     )
-    # config.pad_token_id stays: RoBERTa counts positions from it, so another one would change the saved model.
+    # config.pad_token_id stays: RoBERTa counts positions from it, so another one would change the
+    # saved model.
 
 
 def _is_usable(key: str, value: object) -> bool:

@@ -1,7 +1,8 @@
 """Chunked loss at targets: no logits for other tokens, and never all logits at once.
 
-Logits are the largest tensor of training (tokens x vocabulary). Here each chunk of them is computed, turned into loss
-and gradient, and dropped. The results that remain are as large as the hidden states and the vocabulary matrix.
+Logits are the largest tensor of training (tokens x vocabulary). Here each chunk of them is
+computed, turned into loss and gradient, and dropped. The results that remain are as large as the
+hidden states and the vocabulary matrix.
 
 Shapes: N targets, D width, V vocabulary.
 """
@@ -13,10 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Logits computed at once: 32 MiB in fp32, or 1,048 targets for a vocabulary of 8,000. More is slower on a CPU …
+# Logits computed at once: 32 MiB in fp32, or 1,048 targets for a vocabulary of 8,000. More is
+# slower on a CPU …
 _CHUNK_ELEMENTS = 1 << 23
-# … but with too few targets, most time goes into adding to the gradient of a large vocabulary matrix. With 50,257
-# pieces chunks would have 166 targets; with this minimum they have 98 MiB of logits instead.
+# … but with too few targets, most time goes into adding to the gradient of a large vocabulary
+# matrix. With 50,257 pieces chunks would have 166 targets; with this minimum they have 98 MiB of
+# logits instead.
 _MIN_CHUNK_ROWS = 512
 
 
@@ -27,7 +30,11 @@ def target_nll(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tens
     """
     if torch.is_autocast_enabled(hidden.device.type):
         dtype = torch.get_autocast_dtype(hidden.device.type)
-        hidden, weight, bias = hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+        hidden, weight, bias = (
+            hidden.to(dtype),
+            weight.to(dtype),
+            None if bias is None else bias.to(dtype),
+        )
     with torch.autocast(hidden.device.type, enabled=False):
         result: Tensor = _ChunkedNll.apply(hidden, weight, bias, labels)  # type: ignore[no-untyped-call]
     return result
@@ -37,11 +44,14 @@ class _ChunkedNll(torch.autograd.Function):
     """Computes the gradient in the forward pass, while the logits are in memory."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor
+    ) -> Tensor:
         rows = max(_MIN_CHUNK_ROWS, _CHUNK_ELEMENTS // len(weight))
         learns_hidden, learns_weight, learns_bias, _ = ctx.needs_input_grad
         total = torch.zeros((), device=hidden.device)
-        # fp16 ends at 65504, and a gradient summed over many targets of one token exceeds it, so it is scaled down.
+        # fp16 ends at 65504, and a gradient summed over many targets of one token exceeds it, so it
+        # is scaled down.
         smaller = 1 / 64 if hidden.dtype == torch.float16 else 1.0
         grad_hidden = torch.empty_like(hidden) if learns_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if learns_weight else None
@@ -50,7 +60,8 @@ class _ChunkedNll(torch.autograd.Function):
             part = slice(begin, begin + rows)
             chosen = labels[part].unsqueeze(1)  # (n, 1)
             logits = torch.nn.functional.linear(hidden[part], weight, bias).float()  # (n, V)
-            # In place from here on: allocating a second array of this size takes as long as the arithmetic.
+            # In place from here on: allocating a second array of this size takes as long as the
+            # arithmetic.
             logits.sub_(logits.amax(dim=1, keepdim=True))
             shifted = logits.gather(1, chosen)  # (n, 1)
             sums = logits.exp_().sum(dim=1, keepdim=True)  # (n, 1)
@@ -58,7 +69,9 @@ class _ChunkedNll(torch.autograd.Function):
             if not any(ctx.needs_input_grad):
                 continue
             grad = logits.div_(sums)  # (n, V): softmax …
-            grad.scatter_add_(1, chosen, torch.full_like(chosen, -1, dtype=grad.dtype))  # … minus one at the label
+            grad.scatter_add_(
+                1, chosen, torch.full_like(chosen, -1, dtype=grad.dtype)
+            )  # … minus one at the label
             if grad_bias is not None:
                 grad_bias += grad.sum(dim=0)
             grad = grad.to(hidden.dtype)
@@ -74,7 +87,15 @@ class _ChunkedNll(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients, scaled by the gradient of the loss, in the dtype of the forward pass, like autocast."""
-        gradients, ctx.gradients = ctx.gradients, None  # scaled in place, so they are valid for only one backward pass
-        scaled = (None if grad is None else grad.float().mul_(grad_output).to(ctx.dtype) for grad in gradients)
+        """Return the gradients, scaled by the gradient of the loss, in the dtype of the forward
+        pass, like autocast.
+        """
+        gradients, ctx.gradients = (
+            ctx.gradients,
+            None,
+        )  # scaled in place, so they are valid for only one backward pass
+        scaled = (
+            None if grad is None else grad.float().mul_(grad_output).to(ctx.dtype)
+            for grad in gradients
+        )
         return (*scaled, None)

@@ -1,9 +1,10 @@
 """Cache of prepared data: folders named after a hash of their inputs, each whole or absent.
 
-A folder is filled under a lock of its own, so a second process waits and then reads the result of the first. A killed
-process leaves at most a hidden folder, which the next one removes. Every file is verified before it is read, and a
-folder that fails is created again. Only this user can enter the cache, so it is no more readable than the data, and a
-folder that another user could have written is not read.
+A folder is filled under a lock of its own, so a second process waits and then reads the result of
+the first. A killed process leaves at most a hidden folder, which the next one removes. Every file
+is verified before it is read, and a folder that fails is created again. Only this user can enter
+the cache, so it is no more readable than the data, and a folder that another user could have
+written is not read.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ NAME = ".convo-cache"
 _KEEP = 8
 """Number of folders kept, those used last; a run uses at most three, and one of reply dialogues.
 
-Reply dialogues are counted apart: each seed has its own, and many small folders would displace few large ones.
+Reply dialogues are counted apart: each seed has its own, and many small folders would displace few
+large ones.
 """
 _KEY_FILE = "key.json"
 _OURS = re.compile(
@@ -48,7 +50,9 @@ _LOCK = ".lock"
 
 
 class Cache:
-    """A cache inside ``home``; without ``home``, or if it is not writable, a temporary one for this process."""
+    """A cache inside ``home``; without ``home``, or if it is not writable, a temporary one for this
+    process.
+    """
 
     def __init__(self, home: Path | None, emit: Emit) -> None:
         self._emit = emit
@@ -56,7 +60,8 @@ class Cache:
         self._root = home / NAME if home is not None and self._is_kept else _temporary()
 
     def opener(self, path: str, flags: int) -> int:
-        """Open a file of the cache, as an ``opener`` for `open`; PermissionError if it belongs to another user.
+        """Open a file of the cache, as an ``opener`` for `open`; PermissionError if it belongs to
+        another user.
 
         Owners are not checked in a temporary cache, because its file system may not store them.
         """
@@ -70,10 +75,11 @@ class Cache:
         open_: Callable[[Path], T],
         variant: Mapping[str, Any] | None = None,
     ) -> tuple[T, bool]:
-        """Return what ``open_`` reads from the folder of this kind, key and variant, and whether the folder existed.
+        """Return what ``open_`` reads from the folder of this kind, key and variant, and whether
+        the folder existed.
 
-        ``make`` fills an empty folder if none exists, or if ``open_`` raises CheckpointError or OSError for it. If
-        ``make`` raises, no folder is left behind.
+        ``make`` fills an empty folder if none exists, or if ``open_`` raises CheckpointError or
+        OSError for it. If ``make`` raises, no folder is left behind.
         """
         with self._locked(kind, key, variant or {}) as folder:
             found = self._found(folder, open_)
@@ -84,8 +90,12 @@ class Cache:
         self._prune()
         return opened, bool(found)
 
-    def keep(self, kind: str, key: Mapping[str, Any], variant: Mapping[str, Any], made: Path) -> None:
-        """Move files that ``make`` wrote before it refused the data to a folder where `related` finds them."""
+    def keep(
+        self, kind: str, key: Mapping[str, Any], variant: Mapping[str, Any], made: Path
+    ) -> None:
+        """Move files that ``make`` wrote before it refused the data to a folder where `related`
+        finds them.
+        """
 
         def move(aside: Path) -> None:
             for file in made.iterdir():
@@ -97,7 +107,8 @@ class Cache:
     def related(
         self, kinds: Sequence[str], key: Mapping[str, Any], open_: Callable[[Path], T]
     ) -> list[tuple[Mapping[str, Any], T]]:
-        """Return the existing variants of this key, of any of the kinds, with the result of ``open_`` for each.
+        """Return the existing variants of this key, of any of the kinds, with the result of
+        ``open_`` for each.
 
         To be called while ``make`` fills a folder of the cache.
         """
@@ -105,7 +116,8 @@ class Cache:
         for kind in kinds:
             family = _name(kind, key, {}).rpartition("-")[0]
             for folder in sorted(self._root.glob(f"{family}-*[0-9a-f]")):
-                # Skipped: a locked folder, which is being filled (perhaps by this process), and a damaged one.
+                # Skipped: a locked folder, which is being filled (perhaps by this process), and a
+                # damaged one.
                 with (
                     suppress(Timeout, CheckpointError, ChangedError, OSError),
                     FileLock(_lock_of(folder)).acquire(timeout=0),
@@ -118,27 +130,37 @@ class Cache:
         return found
 
     def _found(self, folder: Path, open_: Callable[[Path], T]) -> list[T]:
-        """Return a list with the result of ``open_`` for an intact folder; empty if the folder must be created."""
+        """Return a list with the result of ``open_`` for an intact folder; empty if the folder must
+        be created.
+        """
         if not os.path.lexists(folder):
             return []
         try:
             verified = self._verified(folder)
             opened = open_(folder)
         except (CheckpointError, OSError) as error:
-            what = error if isinstance(error, CheckpointError) else f"{folder}: {error.strerror or error}"
+            what = (
+                error
+                if isinstance(error, CheckpointError)
+                else f"{folder}: {error.strerror or error}"
+            )
             self._emit(Notice(f"{what}; it is created again", is_warning=True))
             return []
         verified.require_unchanged()
         return [opened]
 
     def _verified(self, folder: Path) -> Snapshot:
-        """Verify a folder and return a snapshot from before; CheckpointError for damage or files others could write."""
+        """Verify a folder and return a snapshot from before; CheckpointError for damage or files
+        others could write.
+        """
         if self._is_kept and (untrusted := find_untrusted(folder)):
             raise CheckpointError(untrusted)
         return verify_directory(folder)
 
     def _read_variant(self, folder: Path, kind: str, key: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the variant of a folder; CheckpointError if the name of the folder does not match it."""
+        """Return the variant of a folder; CheckpointError if the name of the folder does not match
+        it.
+        """
         try:
             with open(folder / _KEY_FILE, "rb", opener=self.opener) as file:
                 variant = json.load(file)["variant"]
@@ -149,20 +171,26 @@ class Cache:
         raise CheckpointError(f"{folder / _KEY_FILE}: belongs to another folder")
 
     def _prepare_root(self) -> None:
-        """Create the cache or close it to other users; use a temporary one if they could have written into it."""
+        """Create the cache or close it to other users; use a temporary one if they could have
+        written into it.
+        """
         self._root.parent.mkdir(parents=True, exist_ok=True)
         if self._is_kept and (reason := make_private(self._root)):
             self._emit(
                 Notice(
-                    f"{self._root}: not used, because {reason}; the data is prepared for this command alone. To keep "
-                    f"prepared data, remove the folder (rm -r {typeable(self._root)}) or choose another output_dir",
+                    f"{self._root}: not used, because {reason}; the data is prepared for this "
+                    "command alone. To keep "
+                    f"prepared data, remove the folder (rm -r {typeable(self._root)}) or choose "
+                    "another output_dir",
                     is_warning=True,
                 )
             )
             self._root, self._is_kept = _temporary(), False
 
     @contextmanager
-    def _locked(self, kind: str, key: Mapping[str, Any], variant: Mapping[str, Any]) -> Iterator[Path]:
+    def _locked(
+        self, kind: str, key: Mapping[str, Any], variant: Mapping[str, Any]
+    ) -> Iterator[Path]:
         """Hold the lock of a folder; if the block raises, nothing is left behind."""
         missing = [above for above in (self._root, *self._root.parents) if not above.exists()]
         with disk_errors(self._root):
@@ -188,9 +216,17 @@ class Cache:
             lock.release()
 
     def _prune(self) -> None:
-        """Remove the least recently used folders and leftovers of killed processes, but no folder that is in use."""
-        with suppress(OSError):  # another process prunes at the same time; the next run removes the rest
-            ours = [(path, match) for path in self._root.iterdir() if (match := _OURS.fullmatch(path.name))]
+        """Remove the least recently used folders and leftovers of killed processes, but no folder
+        that is in use.
+        """
+        with suppress(
+            OSError
+        ):  # another process prunes at the same time; the next run removes the rest
+            ours = [
+                (path, match)
+                for path in self._root.iterdir()
+                if (match := _OURS.fullmatch(path.name))
+            ]
             folders = [path for path, match in ours if not match["aside"]]
             folders.sort(key=lambda path: path.stat().st_mtime, reverse=True)
             replies = [path for path in folders if path.name.startswith("replies-")]
@@ -206,13 +242,17 @@ class Cache:
                         Path(lock.lock_file).unlink()
 
 
-def _fill(make: Callable[[Path], None], key: Mapping[str, Any], variant: Mapping[str, Any], aside: Path) -> None:
+def _fill(
+    make: Callable[[Path], None], key: Mapping[str, Any], variant: Mapping[str, Any], aside: Path
+) -> None:
     make(aside)
     (aside / _KEY_FILE).write_bytes(_text({"key": key, "variant": variant}))
 
 
 def _name(kind: str, key: Mapping[str, Any], variant: Mapping[str, Any]) -> str:
-    return "-".join([kind, *(hashlib.sha256(_text(part)).hexdigest()[:16] for part in (key, variant))])
+    return "-".join(
+        [kind, *(hashlib.sha256(_text(part)).hexdigest()[:16] for part in (key, variant))]
+    )
 
 
 def _temporary() -> Path:

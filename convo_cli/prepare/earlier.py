@@ -17,7 +17,9 @@ from convo_cli.tokens.store import Encoded, TokenStore
 from convo_cli.tokens.store_check import require_valid_store
 
 TOKENS, REFUSED = "tokens", "refused"
-"""Cache kinds: stores that are trained on, and the encoded part of data that was refused for its long turns."""
+"""Cache kinds: stores that are trained on, and the encoded part of data that was refused for its
+long turns.
+"""
 
 
 @dataclass(frozen=True)
@@ -28,9 +30,11 @@ class EarlierStore:
     max_length: int
 
     def find(self, number: int, dialogue: Dialogue, max_length: int) -> Encoded | None:
-        """Return what encoding this dialogue under ``max_length`` would give; None if that is not known.
+        """Return what encoding this dialogue under ``max_length`` would give; None if that is not
+        known.
 
-        A dialogue that fits under both is one example under both. Windows of whole turns depend on max_length alone.
+        A dialogue that fits under both is one example under both. Windows of whole turns depend on
+        max_length alone.
         """
         if number >= len(self.store.dialogues):
             return None
@@ -45,10 +49,14 @@ class EarlierStore:
         return Encoded([self.store[index] for index in range(first, stop)], num_tokens)
 
 
-def find_earlier(cache: Cache, key: Mapping[str, Any], *, num_ids: int, num_files: int) -> list[EarlierStore]:
+def find_earlier(
+    cache: Cache, key: Mapping[str, Any], *, num_ids: int, num_files: int
+) -> list[EarlierStore]:
     """Open the stores of this key, of any max_length and long_turns."""
     stores = list[EarlierStore]()
-    for variant, store in cache.related((TOKENS, REFUSED), key, partial(TokenStore.open, opener=cache.opener)):
+    for variant, store in cache.related(
+        (TOKENS, REFUSED), key, partial(TokenStore.open, opener=cache.opener)
+    ):
         with suppress(CheckpointError):  # a forged store is ignored like a damaged one
             max_length = int(variant["max_length"])
             require_valid_store(store, num_ids=num_ids, max_length=max_length, num_files=num_files)
@@ -56,6 +64,12 @@ def find_earlier(cache: Cache, key: Mapping[str, Any], *, num_ids: int, num_file
     return stores
 
 
-def find_encoded(earlier: Sequence[EarlierStore], number: int, dialogue: Dialogue, max_length: int) -> Encoded | None:
-    """Return the dialogue from the first store that has it; ``number`` counts dialogues in reading order."""
-    return next((one for store in earlier if (one := store.find(number, dialogue, max_length))), None)
+def find_encoded(
+    earlier: Sequence[EarlierStore], number: int, dialogue: Dialogue, max_length: int
+) -> Encoded | None:
+    """Return the dialogue from the first store that has it; ``number`` counts dialogues in reading
+    order.
+    """
+    return next(
+        (one for store in earlier if (one := store.find(number, dialogue, max_length))), None
+    )

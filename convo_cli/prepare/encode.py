@@ -39,15 +39,17 @@ def encode_files(
 ) -> Iterator[TokenStore]:
     """Encode every dialogue of the files, or the first ``max_dialogues``, a chunk at a time.
 
-    ``omissions``, one for each file, count what is not trained on (see `read_dialogues`). Problems that keep a dialogue
-    from being trained on go to ``found``. Dialogues are taken from ``earlier`` stores if encoding them would give the
-    same. ModelError if transformers renders the first dialogues differently from training, FileChangedError if a file
-    changed since it was hashed.
+    ``omissions``, one for each file, count what is not trained on (see `read_dialogues`). Problems
+    that keep a dialogue from being trained on go to ``found``. Dialogues are taken from ``earlier``
+    stores if encoding them would give the same. ModelError if transformers renders the first
+    dialogues differently from training, FileChangedError if a file changed since it was hashed.
     """
     config, emit = inputs.config, inputs.emit
     paths = [file.path for file in files]
 
-    def tasks(stream: Iterator[Dialogue]) -> Iterator[Callable[[], list[tuple[Dialogue, Encoded | Problem]]]]:
+    def tasks(
+        stream: Iterator[Dialogue],
+    ) -> Iterator[Callable[[], list[tuple[Dialogue, Encoded | Problem]]]]:
         num_read = 0
         while chunk := list(islice(stream, _CHUNK)):
             if num_read == 0:
@@ -61,7 +63,8 @@ def encode_files(
 
     done = 0
     with read_unchanged(files, config.data, omissions) as dialogues:
-        # Tokenizers release Python's lock: while a chunk is encoded, the next one is read and the one before it stored.
+        # Tokenizers release Python's lock: while a chunk is encoded, the next one is read and the
+        # one before it stored.
         for chunk in one_ahead(tasks(islice(dialogues, max_dialogues))):
             yield to_store(chunk, config, encoder, found, paths)
             done += len(chunk)
@@ -74,18 +77,31 @@ def encode_files(
 
 
 def _encode_rest(
-    chunk: Sequence[Dialogue], known: Sequence[Encoded | None], config: RunConfig, encoder: DialogueEncoder
+    chunk: Sequence[Dialogue],
+    known: Sequence[Encoded | None],
+    config: RunConfig,
+    encoder: DialogueEncoder,
 ) -> list[tuple[Dialogue, Encoded | Problem]]:
     """Return each dialogue with its known encoding, or with a new one."""
-    fresh = iter(encode([dialogue for dialogue, one in zip(chunk, known, strict=True) if one is None], config, encoder))
+    fresh = iter(
+        encode(
+            [dialogue for dialogue, one in zip(chunk, known, strict=True) if one is None],
+            config,
+            encoder,
+        )
+    )
     return [(dialogue, one or next(fresh)) for dialogue, one in zip(chunk, known, strict=True)]
 
 
-def encode(dialogues: Sequence[Dialogue], config: RunConfig, encoder: DialogueEncoder) -> list[Encoded | Problem]:
+def encode(
+    dialogues: Sequence[Dialogue], config: RunConfig, encoder: DialogueEncoder
+) -> list[Encoded | Problem]:
     """Encode dialogues; user turns become targets only if a step of the run is trained on them."""
     found = encoder.encode_all(dialogues, config.dialogue.train_on, config.dialogue.long_turns)
     if not trains_on_users(config):
-        for example in chain.from_iterable(one.examples for one in found if isinstance(one, Encoded)):
+        for example in chain.from_iterable(
+            one.examples for one in found if isinstance(one, Encoded)
+        ):
             example.targets[example.targets == USER_TARGET] = NO_TARGET
     return found
 
@@ -97,7 +113,9 @@ def to_store(
     found: ProblemSink,
     paths: Sequence[str] = (),
 ) -> TokenStore:
-    """Build a store of the dialogues; problems that keep one from being trained on go to ``found``."""
+    """Build a store of the dialogues; problems that keep one from being trained on go to
+    ``found``.
+    """
     accepted = list[tuple[Dialogue, Encoded]]()
     for dialogue, one in encoded:
         if isinstance(one, Encoded):
@@ -107,22 +125,36 @@ def to_store(
         if not (isinstance(one, LongTurn) and config.dialogue.long_turns == "drop"):
             found(one)
     part = TokenStore.build(accepted, paths)
-    check_targets([dialogue for dialogue, _ in accepted], part, config.dialogue.train_on, encoder.stop_ids, found)
+    check_targets(
+        [dialogue for dialogue, _ in accepted],
+        part,
+        config.dialogue.train_on,
+        encoder.stop_ids,
+        found,
+    )
     return part
 
 
 def _check_template(dialogues: Iterable[Dialogue], encoder: DialogueEncoder, emit: Emit) -> None:
-    """Prove that transformers renders these dialogues in the same way; warn if their ids do not decode to the text."""
+    """Prove that transformers renders these dialogues in the same way; warn if their ids do not
+    decode to the text.
+    """
     changed = []
     for dialogue in dialogues:
         encoder.require_parity(dialogue.turns)
-        changed += [(dialogue, turn.text) for turn in dialogue.turns if encoder.reads_back(turn.text) != turn.text]
+        changed += [
+            (dialogue, turn.text)
+            for turn in dialogue.turns
+            if encoder.reads_back(turn.text) != turn.text
+        ]
     if changed:
         dialogue, text = changed[0]
         emit(
             Notice(
-                f"the tokenizer does not keep every text as it is: {dialogue.where} says {text[:80]!r}, the model "
-                f"will read {encoder.reads_back(text)[:80]!r} ({len(changed)} of the first turns differ)",
+                f"the tokenizer does not keep every text as it is: {dialogue.where} says "
+                f"{text[:80]!r}, the model "
+                f"will read {encoder.reads_back(text)[:80]!r} ({len(changed)} of the first turns "
+                "differ)",
                 is_warning=True,
             )
         )

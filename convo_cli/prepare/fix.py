@@ -1,4 +1,6 @@
-"""The repaired copy of `validate-data --fix`: every line that can be trained on, written whole or not at all."""
+"""The repaired copy of `validate-data --fix`: every line that can be trained on, written whole or
+not at all.
+"""
 
 from __future__ import annotations
 
@@ -31,18 +33,29 @@ def fix_files(
     emit: Emit,
     run_config: RunConfig | None = None,
 ) -> RepairReport:
-    """Write the repaired lines of all files that ``run_config`` accepts into one file, no more readable than they are.
+    """Write the repaired lines of all files that ``run_config`` accepts into one file, no more
+    readable than they are.
 
     No file is written if no line is left (DataError) or a file changed meanwhile (ChangedError).
     """
     before = [Snapshot.of(Path(path)) for path in paths]
 
     def repair(write: Callable[[bytes], object], judge: Judge | None) -> RepairReport:
-        return repair_files(paths, write, data_config, train_on=train_on, max_listed=max_listed, emit=emit, judge=judge)
+        return repair_files(
+            paths,
+            write,
+            data_config,
+            train_on=train_on,
+            max_listed=max_listed,
+            emit=emit,
+            judge=judge,
+        )
 
     judge: Judge | None = None
     if run_config is not None:
-        from convo_cli.prepare.screen import judge_of  # imports torch, which a fix without a config does not need
+        from convo_cli.prepare.screen import (
+            judge_of,
+        )  # imports torch, which a fix without a config does not need
 
         judge = judge_of(run_config, lambda write, judge: repair(write, judge).num_written)
     allowed = derived_mode([*paths, out], out)  # including out, in case it is replaced

@@ -1,7 +1,8 @@
-"""Checks of encoded data before step 1: every dialogue has targets, including end tokens, and fits its windows.
+"""Checks of encoded data before step 1: every dialogue has targets, including end tokens, and fits
+its windows.
 
-All problems of the data are collected and refused together. The tables of `train` and `validate-data` show the
-counts.
+All problems of the data are collected and refused together. The tables of `train` and
+`validate-data` show the counts.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ MAX_LENGTH_LIMIT = 1_048_576  # of dialogue.max_length
 class PreflightError(DataError):
     """The data cannot be trained on; ``groups`` holds the problems by code.
 
-    ``needed`` is the smallest dialogue.max_length that would fit all turns that are too long; 0 if there is none.
+    ``needed`` is the smallest dialogue.max_length that would fit all turns that are too long; 0 if
+    there is none.
     """
 
     def __init__(self, groups: Sequence[ProblemGroup], needed: int = 0) -> None:
@@ -36,7 +38,9 @@ class PreflightError(DataError):
             if more := group.count - len(group.problems[:_MAX_NAMED]):
                 lines.append(f"{more:,} more like this")
         number = sum(group.count for group in groups)
-        message = f"the data cannot be trained on: {number:,} {'error' if number == 1 else 'errors'}"
+        message = (
+            f"the data cannot be trained on: {number:,} {'error' if number == 1 else 'errors'}"
+        )
         hints = "\n      ".join(dict.fromkeys(group.hint for group in groups))
         super().__init__("\n  ".join([message, *lines]), hint=hints)
         self.groups = tuple(groups)
@@ -44,7 +48,9 @@ class PreflightError(DataError):
 
 
 class Refusals(ProblemTally):
-    """A tally of problems with the smallest max_length that would fit all turns that are too long."""
+    """A tally of problems with the smallest max_length that would fit all turns that are too
+    long.
+    """
 
     needed = 0
 
@@ -55,32 +61,49 @@ class Refusals(ProblemTally):
 
 
 def advice_for_long_turns(needed: int, context: int | None, long_turns: LongTurns) -> str:
-    """Return the hint for turns that are too long; ``context`` is the longest sequence of the model, if known."""
-    is_split = long_turns == "split"  # then only the tokens repeated before every turn can be too long
+    """Return the hint for turns that are too long; ``context`` is the longest sequence of the
+    model, if known.
+    """
+    is_split = (
+        long_turns == "split"
+    )  # then only the tokens repeated before every turn can be too long
     instead = "dialogue.long_turns: drop" if is_split else "dialogue.long_turns: split (or drop)"
     if needed > MAX_LENGTH_LIMIT:
         return f"set {instead}"
     fit = "all turns could be split at" if is_split else "all turns would fit into"
     if context is not None and needed > context:
-        return f"{fit} a dialogue.max_length of {needed}, but the model reads at most {context}: set {instead}"
+        return (
+            f"{fit} a dialogue.max_length of {needed}, but the model reads at most {context}: "
+            f"set {instead}"
+        )
     reason = "at which all turns can be split" if is_split else "into which all turns fit"
     return f"set dialogue.max_length: {needed}, {reason}, or {instead}"
 
 
 def check_targets(
-    dialogues: Sequence[Dialogue], part: TokenStore, train_on: TrainOn, stop_ids: Sequence[int], found: ProblemSink
+    dialogues: Sequence[Dialogue],
+    part: TokenStore,
+    train_on: TrainOn,
+    stop_ids: Sequence[int],
+    found: ProblemSink,
 ) -> None:
-    """Find the dialogues of ``part`` without a target, or with a trained reply whose end token is not a target."""
+    """Find the dialogues of ``part`` without a target, or with a trained reply whose end token is
+    not a target.
+    """
     is_end = np.isin(part.input_ids[:], stop_ids) & (part.targets[:] == ASSISTANT_TARGET)
     before = np.concatenate([[0], np.cumsum(is_end)])
     ends = np.bincount(part.dialogue_of, np.diff(before[part.offsets]), minlength=len(dialogues))
-    for dialogue, num_ends, num_tokens in zip(dialogues, ends, part.dialogues["num_tokens"], strict=True):
+    for dialogue, num_ends, num_tokens in zip(
+        dialogues, ends, part.dialogues["num_tokens"], strict=True
+    ):
         if not num_tokens:  # left out for another reason
             continue
         if not has_target(dialogue.turns, train_on):
             found(at_line(no_target(train_on), dialogue.file, dialogue.line))
         elif num_ends < (expected := _num_trained_replies(dialogue, train_on)):
-            message = f"only {num_ends:.0f} of {expected} replies have an end token that is trained on"
+            message = (
+                f"only {num_ends:.0f} of {expected} replies have an end token that is trained on"
+            )
             found(at_line(Problem("end-not-learnt", message), dialogue.file, dialogue.line))
 
 
@@ -114,9 +137,14 @@ def tokens_per_dialogue(store: TokenStore) -> Spread:
 
 
 def warn_of_leaks(
-    train: TokenStore, validation: TokenStore, files: tuple[Sequence[str], Sequence[str]], emit: Emit
+    train: TokenStore,
+    validation: TokenStore,
+    files: tuple[Sequence[str], Sequence[str]],
+    emit: Emit,
 ) -> None:
-    """Warn about validation dialogues that are also in the training data: their number, and the first places."""
+    """Warn about validation dialogues that are also in the training data: their number, and the
+    first places.
+    """
     seen, asked = train.dialogues["fingerprint"], validation.dialogues["fingerprint"]
     is_kept, is_asked = train.dialogues["num_tokens"] > 0, validation.dialogues["num_tokens"] > 0
     shared = np.flatnonzero(np.isin(asked, seen[is_kept]) & is_asked)
@@ -128,8 +156,10 @@ def warn_of_leaks(
         pairs.append(f"{validation.where(index, files[1])} is {train.where(first, files[0])}")
     emit(
         Notice(
-            f"{len(shared):,} of {validation.num_dialogues:,} validation dialogues are also in the training data, so "
-            f"scores look better than they are ({'; '.join(pairs)}{' …' if len(shared) > 3 else ''})",
+            f"{len(shared):,} of {validation.num_dialogues:,} validation dialogues are also in the "
+            "training data, so "
+            "scores look better than they are "
+            f"({'; '.join(pairs)}{' …' if len(shared) > 3 else ''})",
             is_warning=True,
         )
     )

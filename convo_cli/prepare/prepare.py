@@ -1,7 +1,7 @@
 """Preparation of the data before step 1: dialogue files become an encoder and token stores.
 
-The tokenizer of a from-scratch run and the encoded data are cached by content (see `cache`): a second run on the same
-data, or a resumed run, opens the files of the first.
+The tokenizer of a from-scratch run and the encoded data are cached by content (see `cache`): a
+second run on the same data, or a resumed run, opens the files of the first.
 """
 
 from __future__ import annotations
@@ -25,7 +25,12 @@ from convo_cli.events import Emit, Notice, Progress
 from convo_cli.prepare.earlier import REFUSED, TOKENS, find_earlier
 from convo_cli.prepare.encode import encode_files, trains_on_users
 from convo_cli.prepare.inputs import Inputs
-from convo_cli.prepare.preflight import PreflightError, Refusals, advice_for_long_turns, warn_of_leaks
+from convo_cli.prepare.preflight import (
+    PreflightError,
+    Refusals,
+    advice_for_long_turns,
+    warn_of_leaks,
+)
 from convo_cli.prepare.stored import open_stored, write_omissions
 from convo_cli.runs.provenance.run_info import DataFile
 from convo_cli.text.contract import contract_of
@@ -49,7 +54,9 @@ _NAMED = 5  # dialogues left out, in a notice
 
 @dataclass(frozen=True)
 class PreparedText:
-    """The encoder of a new run; ``spiece`` is the SentencePiece model of its tokenizer, if it has one."""
+    """The encoder of a new run; ``spiece`` is the SentencePiece model of its tokenizer, if it has
+    one.
+    """
 
     encoder: DialogueEncoder
     spiece: bytes | None
@@ -65,7 +72,9 @@ class PreparedData:
 
 
 def build_encoder(inputs: Inputs) -> PreparedText:
-    """Load the pretrained model's tokenizer or train one on the training dialogues, and add the template's tokens."""
+    """Load the pretrained model's tokenizer or train one on the training dialogues, and add the
+    template's tokens.
+    """
     config, emit = inputs.config, inputs.emit
     spiece, origin = None, config.model.origin
     if isinstance(origin, PretrainedModel):
@@ -78,7 +87,8 @@ def build_encoder(inputs: Inputs) -> PreparedText:
         if len(tokenizer) < config.tokenizer.vocab_size:
             emit(
                 Notice(
-                    f"the vocabulary has {len(tokenizer)} tokens, not {config.tokenizer.vocab_size} "
+                    f"the vocabulary has {len(tokenizer)} tokens, not "
+                    f"{config.tokenizer.vocab_size} "
                     "(tokenizer.vocab_size): there is not enough training text for more"
                 )
             )
@@ -98,11 +108,15 @@ def build_encoder(inputs: Inputs) -> PreparedText:
     return PreparedText(encoder, spiece, len(new))
 
 
-def prepare_data(inputs: Inputs, encoder: DialogueEncoder, *, max_listed: int = MAX_LISTED) -> PreparedData:
-    """Run the pre-flight: encode the training and validation data, or open earlier stores of the same data.
+def prepare_data(
+    inputs: Inputs, encoder: DialogueEncoder, *, max_listed: int = MAX_LISTED
+) -> PreparedData:
+    """Run the pre-flight: encode the training and validation data, or open earlier stores of the
+    same data.
 
-    Raises PreflightError if dialogues cannot be trained on, with the first ``max_listed`` problems of each code, and
-    ModelError if transformers renders the first dialogues differently from training.
+    Raises PreflightError if dialogues cannot be trained on, with the first ``max_listed`` problems
+    of each code, and ModelError if transformers renders the first dialogues differently from
+    training.
     """
     config = inputs.config
     train = validation = None
@@ -124,7 +138,10 @@ def prepare_data(inputs: Inputs, encoder: DialogueEncoder, *, max_listed: int = 
     if train is None or refused:
         if needed:
             hint = advice_for_long_turns(needed, _context(config), config.dialogue.long_turns)
-            refused = [replace(group, hint=hint) if group.code == "turn-too-long" else group for group in refused]
+            refused = [
+                replace(group, hint=hint) if group.code == "turn-too-long" else group
+                for group in refused
+            ]
         raise PreflightError(refused, needed)
     if validation is not None:
         warn_of_leaks(train, validation, (config.data.train, config.data.validation), inputs.emit)
@@ -140,12 +157,17 @@ def _store(
     max_dialogues: int | None = None,
     max_listed: int,
 ) -> TokenStore:
-    """Encode the files or open an earlier store of them; PreflightError if dialogues cannot be trained on."""
+    """Encode the files or open an earlier store of them; PreflightError if dialogues cannot be
+    trained on.
+    """
     config, cache, emit = inputs.config, inputs.cache, inputs.emit
     contract = contract_of(encoder).model_dump(exclude={"max_length"})
     key = {
         **inputs.reading(files),
-        "packages": {"convo": __version__, **{name: version(name) for name in ("tokenizers", "transformers")}},
+        "packages": {
+            "convo": __version__,
+            **{name: version(name) for name in ("tokenizers", "transformers")},
+        },
         "contract": contract,
         "train_on": config.dialogue.train_on,
         "learns_from_users": trains_on_users(config),
@@ -169,7 +191,9 @@ def _store(
                 cache.keep(REFUSED, key, variant, folder)
             raise PreflightError(groups, refusals.needed)
 
-    open_ = partial(open_stored, cache=cache, num_ids=size, max_length=encoder.max_length, num_files=len(files))
+    open_ = partial(
+        open_stored, cache=cache, num_ids=size, max_length=encoder.max_length, num_files=len(files)
+    )
     (opened, omissions), was_there = cache.get(TOKENS, key, make, open_, variant)
     if was_there:
         emit(Notice(f"the {what} data was encoded by an earlier run; using its tokens"))
@@ -178,7 +202,9 @@ def _store(
     return opened
 
 
-def _report_left_out(store: TokenStore, what: str, files: Sequence[DataFile], max_length: int, emit: Emit) -> None:
+def _report_left_out(
+    store: TokenStore, what: str, files: Sequence[DataFile], max_length: int, emit: Emit
+) -> None:
     """Name the dialogues that `dialogue.long_turns: drop` left out; DataError if none is left."""
     left_out = np.flatnonzero(store.dialogues["num_tokens"] == 0)
     if not len(left_out):
@@ -186,11 +212,14 @@ def _report_left_out(store: TokenStore, what: str, files: Sequence[DataFile], ma
     paths = [file.path for file in files]
     named = ", ".join(store.where(int(index), paths) for index in left_out[:_NAMED])
     message = (
-        f"{len(left_out):,} of {len(store.dialogues):,} {what} dialogues are left out, because a turn is too long for "
+        f"{len(left_out):,} of {len(store.dialogues):,} {what} dialogues are left out, because a "
+        "turn is too long for "
         f"dialogue.max_length {max_length}: {named}{', …' if len(left_out) > _NAMED else ''}"
     )
     if not store.num_dialogues:
-        raise DataError(message, hint="raise dialogue.max_length, or set dialogue.long_turns: split")
+        raise DataError(
+            message, hint="raise dialogue.max_length, or set dialogue.long_turns: split"
+        )
     emit(Notice(message, is_warning=True))
 
 
@@ -230,7 +259,9 @@ def _spiece(inputs: Inputs) -> bytes:
         except Exception as error:  # the libraries raise half a dozen types
             raise CheckpointError(f"{folder / SPIECE_FILE}: {error}") from error
         if size > config.tokenizer.vocab_size:
-            raise CheckpointError(f"{folder / SPIECE_FILE}: {size:,} tokens, more than tokenizer.vocab_size")
+            raise CheckpointError(
+                f"{folder / SPIECE_FILE}: {size:,} tokens, more than tokenizer.vocab_size"
+            )
         return spiece
 
     return cache.get("tokenizer", key, make, open_)[0]

@@ -1,4 +1,6 @@
-"""Preview of training for `validate-data`: the preparation and checks of `train`, without a model."""
+"""Preview of training for `validate-data`: the preparation and checks of `train`, without a
+model.
+"""
 
 from __future__ import annotations
 
@@ -38,8 +40,11 @@ class Preview:
     shown: tuple[ShownExample, ...]
 
 
-def preview(config: RunConfig, emit: Emit, *, home: Path | None, max_listed: int, num_shown: int) -> Preview:
-    """Do everything that `train` does before it builds a model; ``home`` holds the cache (None: a temporary one).
+def preview(
+    config: RunConfig, emit: Emit, *, home: Path | None, max_listed: int, num_shown: int
+) -> Preview:
+    """Do everything that `train` does before it builds a model; ``home`` holds the cache (None: a
+    temporary one).
 
     Raises what `build_encoder` and `prepare_data` raise.
     """
@@ -56,7 +61,9 @@ def preview(config: RunConfig, emit: Emit, *, home: Path | None, max_listed: int
         template=encoder.template.name,
         max_length=encoder.max_length,
         training=count_tokens(train, encoder.max_length),
-        validation=None if data.validation is None else count_tokens(data.validation, encoder.max_length),
+        validation=None
+        if data.validation is None
+        else count_tokens(data.validation, encoder.max_length),
         tokens_per_dialogue=tokens_per_dialogue(train),
         shown=tuple(
             ShownExample(

@@ -1,4 +1,6 @@
-"""Validation dialogues that get a generated reply, kept in the cache and checked when they are opened."""
+"""Validation dialogues that get a generated reply, kept in the cache and checked when they are
+opened.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +22,11 @@ _FILE = "dialogues.json"
 
 
 def find_reply_dialogues(inputs: Inputs) -> tuple[Dialogue, ...]:
-    """Choose `evaluation.reply_dialogues` of the validation data, or open an earlier run's choice from the same data.
+    """Choose `evaluation.reply_dialogues` of the validation data, or open an earlier run's choice
+    from the same data.
 
-    Their ``file`` is empty, because equal data may have another path. No file is read if none are to be chosen.
-    FileChangedError if a validation file changed since it was hashed.
+    Their ``file`` is empty, because equal data may have another path. No file is read if none are
+    to be chosen. FileChangedError if a validation file changed since it was hashed.
     """
     config, files, cache = inputs.config, inputs.files.validation, inputs.cache
     count = config.evaluation.reply_dialogues
@@ -39,7 +42,12 @@ def find_reply_dialogues(inputs: Inputs) -> tuple[Dialogue, ...]:
         with open(folder / _FILE, "rb", opener=cache.opener) as file:
             return _read(file.read(), folder, count)
 
-    key = {**inputs.reading(files), "packages": {"convo": __version__}, "count": count, "seed": config.seed}
+    key = {
+        **inputs.reading(files),
+        "packages": {"convo": __version__},
+        "count": count,
+        "seed": config.seed,
+    }
     return cache.get(REPLIES, key, make, open_)[0]
 
 
@@ -50,7 +58,9 @@ def _read(content: bytes, folder: Path, count: int) -> tuple[Dialogue, ...]:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CheckpointError(f"{folder / _FILE}: {error}") from error
     if len(dialogues) > count or not all(map(_may_be_chosen, dialogues)):
-        raise CheckpointError(f"{folder / _FILE}: more than {count:,} dialogues, or one that the reader refuses")
+        raise CheckpointError(
+            f"{folder / _FILE}: more than {count:,} dialogues, or one that the reader refuses"
+        )
     return dialogues
 
 

@@ -33,5 +33,7 @@ def open_stored(
         if len(omissions) != num_files:
             raise CheckpointError(f"{_OMISSIONS_FILE} counts {len(omissions)} files")
     except (CheckpointError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise CheckpointError(f"{folder}: cannot have been written by encoding ({error})") from error
+        raise CheckpointError(
+            f"{folder}: cannot have been written by encoding ({error})"
+        ) from error
     return store, omissions

@@ -1,4 +1,6 @@
-"""Creation of a run directory: it appears whole, with everything that `resume` needs, or not at all."""
+"""Creation of a run directory: it appears whole, with everything that `resume` needs, or not at
+all.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +16,16 @@ from convo_cli.storage.atomic import disk_errors, make_directory, sync_directory
 from convo_cli.storage.folder import Folder, open_folder
 
 _ASIDE = ".convo-new-"
-"""No run name begins with this. The next run of the same name removes the remains of a killed process."""
+"""No run name begins with this. The next run of the same name removes the remains of a killed
+process.
+"""
 _ELSEWHERE = "remove it, or choose another place with --set name=… or --set output_dir=…"
 
 
 @contextmanager
 def begun(run: RunDirectory, fill: Callable[[RunDirectory], None]) -> Iterator[None]:
-    """Have ``fill`` write into a temporary run directory, rename it to ``run``, and hold its lock inside the block.
+    """Have ``fill`` write into a temporary run directory, rename it to ``run``, and hold its lock
+    inside the block.
 
     CheckpointError if a run of this name exists already or begins at the same time.
     """
@@ -48,14 +53,18 @@ def begun(run: RunDirectory, fill: Callable[[RunDirectory], None]) -> Iterator[N
                 home.delete(aside.path.name)
             raise
         if not new.is_at(home, run.path.name):
-            raise CheckpointError(f"{run.path}: another process created a directory there meanwhile", hint=_ELSEWHERE)
+            raise CheckpointError(
+                f"{run.path}: another process created a directory there meanwhile", hint=_ELSEWHERE
+            )
         with disk_errors(run.path):
             sync_directory(run.path.parent)
         yield
 
 
 def _make_aside(home: Folder, aside: Path) -> str:
-    """Create the temporary directory of a run, or take over that of a killed process; return its name."""
+    """Create the temporary directory of a run, or take over that of a killed process; return its
+    name.
+    """
     try:
         home.make(aside.name)
     except FileExistsError:

@@ -1,6 +1,7 @@
 """Checkpoints of a run on disk, and the state.json of each.
 
-This module reads no tensors; `convo_cli.training.saving` does. `convo_cli.runs.selection` chooses among checkpoints.
+This module reads no tensors; `convo_cli.training.saving` does. `convo_cli.runs.selection` chooses
+among checkpoints.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ STATE_FILE = "state.json"
 
 
 class Progress(BaseModel):
-    """Progress of a run in numbers. A checkpoint stores it as of before the evaluation of its weights."""
+    """Progress of a run in numbers. A checkpoint stores it as of before the evaluation of its
+    weights.
+    """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, validate_assignment=True)
 
@@ -36,7 +39,9 @@ class Progress(BaseModel):
     """The best value of each metric, by its name."""
     evaluations_without_improvement: int = Field(0, ge=0)
     phases: tuple[Phase, ...] = ()
-    """Batch settings of the steps so far, from which the start of the next step in the data follows."""
+    """Batch settings of the steps so far, from which the start of the next step in the data
+    follows.
+    """
 
 
 class SavedState(BaseModel):
@@ -101,7 +106,9 @@ def read_state(path: Path) -> SavedState:
 
 
 def copy_checkpoint(source: Path, to: Path, run_id: str) -> None:
-    """Publish a copy of a checkpoint in another run; CheckpointError if a file changed meanwhile."""
+    """Publish a copy of a checkpoint in another run; CheckpointError if a file changed
+    meanwhile.
+    """
     saved = read_state(source).model_copy(update={"run_id": run_id})
     copied = {name: seal for name, seal in read_manifest(source).items() if name != STATE_FILE}
     require_space(to, sum(size for size, _ in copied.values()) + len(saved.model_dump_json()))
@@ -119,7 +126,9 @@ def copy_checkpoint(source: Path, to: Path, run_id: str) -> None:
 
 def write_state(folder: Path, saved: SavedState) -> None:
     """Write state.json into a checkpoint that is being created."""
-    with open(folder / STATE_FILE, "w", encoding="utf-8", newline="\n", opener=only_regular) as file:
+    with open(
+        folder / STATE_FILE, "w", encoding="utf-8", newline="\n", opener=only_regular
+    ) as file:
         file.write(saved.model_dump_json(indent=2) + "\n")
 
 
@@ -137,18 +146,23 @@ def newest_whole(run: RunDirectory) -> tuple[Checkpoint, list[tuple[Path, Checkp
         path = run.checkpoint(step)
         try:
             chosen = read_checkpoint(run, step, verify_directory(path))
-            return chosen, [damaged[newer] for newer in sorted(damaged, reverse=True) if newer > step]
+            return chosen, [
+                damaged[newer] for newer in sorted(damaged, reverse=True) if newer > step
+            ]
         except CheckpointError as error:
             if path.exists():
                 damaged[step] = path, error
     raise CheckpointError(
-        f"{run.path}: there is no whole checkpoint to load" + "".join(f"; {e.message}" for _, e in damaged.values()),
-        hint="copy the checkpoints again from where they are whole, or train again under another --set name=…",
+        f"{run.path}: there is no whole checkpoint to load"
+        + "".join(f"; {e.message}" for _, e in damaged.values()),
+        hint="copy the checkpoints again from where they are whole, or train again under another "
+        "--set name=…",
     )
 
 
 def read_checkpoint(run: RunDirectory, step: int, files: Snapshot | None = None) -> Checkpoint:
-    """Read the checkpoint of a step; CheckpointError if its state.json is unreadable or of another step.
+    """Read the checkpoint of a step; CheckpointError if its state.json is unreadable or of another
+    step.
 
     ``files`` is a snapshot from before its files were hashed, if they were.
     """
@@ -156,5 +170,7 @@ def read_checkpoint(run: RunDirectory, step: int, files: Snapshot | None = None)
     files = files or Snapshot.of(path)
     progress = read_state(path).progress
     if progress.step != step:
-        raise CheckpointError(f"{path / STATE_FILE}: the state of step {progress.step}, under the name of another")
+        raise CheckpointError(
+            f"{path / STATE_FILE}: the state of step {progress.step}, under the name of another"
+        )
     return Checkpoint(path, progress, files)

@@ -16,7 +16,13 @@ from pathlib import Path
 
 from convo_cli.errors import CheckpointError, DiskError, UsageError, typeable
 from convo_cli.storage.access import link_of_another_user
-from convo_cli.storage.files import UnsafeFileError, is_directory, is_regular, require_regular, special_kind_at
+from convo_cli.storage.files import (
+    UnsafeFileError,
+    is_directory,
+    is_regular,
+    require_regular,
+    special_kind_at,
+)
 
 LABELS = ("last", "best-loss", "best-metric")
 """Names of the pointers: small files that name a checkpoint."""
@@ -85,10 +91,16 @@ class RunDirectory:
         return self.path / f"{label}.json"
 
     def checkpoint_steps(self) -> list[int]:
-        """Return the steps of the published checkpoints, ascending, without the remains of interrupted saves."""
+        """Return the steps of the published checkpoints, ascending, without the remains of
+        interrupted saves.
+        """
         if not is_directory(self.checkpoints):
             return []
-        matches = (_CHECKPOINT_NAME.fullmatch(path.name) for path in self.checkpoints.iterdir() if is_directory(path))
+        matches = (
+            _CHECKPOINT_NAME.fullmatch(path.name)
+            for path in self.checkpoints.iterdir()
+            if is_directory(path)
+        )
         return sorted(int(match.group(1)) for match in matches if match)
 
 
@@ -97,7 +109,10 @@ def existing_run(path: Path) -> RunDirectory:
     run = RunDirectory(path)
     require_trusted_path(path)
     if not path.exists():
-        raise UsageError(f"{path}: no such run directory", hint="give what `convo train` made, such as runs/convo")
+        raise UsageError(
+            f"{path}: no such run directory",
+            hint="give what `convo train` made, such as runs/convo",
+        )
     if not run.is_run:
         raise CheckpointError(
             f"{path}: not a run directory (it has no config.yaml and checkpoints/)",
@@ -116,7 +131,8 @@ def require_trusted_path(path: Path) -> None:
 
 
 def require_own_files(run: RunDirectory) -> None:
-    """Raise CheckpointError if a folder of the run is a link, DiskError if a file to write is not regular.
+    """Raise CheckpointError if a folder of the run is a link, DiskError if a file to write is not
+    regular.
 
     This check comes before any work; each file is checked again when it is opened.
     """
@@ -132,7 +148,9 @@ def require_own_files(run: RunDirectory) -> None:
 
 
 def require_own_checkpoints(run: RunDirectory) -> None:
-    """Raise CheckpointError if checkpoints/ or a checkpoint in it is a link: convo stays inside the run."""
+    """Raise CheckpointError if checkpoints/ or a checkpoint in it is a link: convo stays inside the
+    run.
+    """
     _require_own_folder(run.checkpoints)
     if is_directory(run.checkpoints):
         for path in sorted(run.checkpoints.iterdir()):
@@ -141,7 +159,9 @@ def require_own_checkpoints(run: RunDirectory) -> None:
 
 
 def _require_own_folder(folder: Path) -> None:
-    """Raise CheckpointError if a folder of a run is a link or not a folder; a missing one is fine."""
+    """Raise CheckpointError if a folder of a run is a link or not a folder; a missing one is
+    fine.
+    """
     if os.path.lexists(folder) and not is_directory(folder):
         kind = special_kind_at(folder) or "a file"
         raise CheckpointError(
@@ -151,12 +171,15 @@ def _require_own_folder(folder: Path) -> None:
 
 
 def require_new(run: RunDirectory) -> None:
-    """Raise CheckpointError if the run directory is already in use, DiskError if it cannot be created."""
+    """Raise CheckpointError if the run directory is already in use, DiskError if it cannot be
+    created.
+    """
     if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
         has_checkpoint = bool(run.checkpoint_steps())
         raise CheckpointError(
             f"{run.path}: already exists",
-            hint=f"`convo resume {typeable(run.path)}` continues it; --set name=… starts another run"
+            hint=f"`convo resume {typeable(run.path)}` continues it; --set name=… starts another "
+            "run"
             if has_checkpoint
             else "--set name=… starts another run",
         )
@@ -178,4 +201,6 @@ def require_place(path: Path, *, hint: str) -> None:
     if not above.is_dir():
         raise DiskError(f"{path}: cannot be created, because {above} is a file", hint=hint)
     if not os.access(above, os.W_OK | os.X_OK):
-        raise DiskError(f"{path}: cannot be created: you need write permission in {above}", hint=hint)
+        raise DiskError(
+            f"{path}: cannot be created: you need write permission in {above}", hint=hint
+        )

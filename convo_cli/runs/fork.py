@@ -1,4 +1,6 @@
-"""Forks: a fork continues a checkpoint of another run in its own directory, and leaves the other run unchanged."""
+"""Forks: a fork continues a checkpoint of another run in its own directory, and leaves the other
+run unchanged.
+"""
 
 from __future__ import annotations
 
@@ -25,16 +27,17 @@ def fork_of(
 ) -> RunDirectory | None:
     """Return the new run directory for this checkpoint; None if the run continues in its own.
 
-    Another name makes a fork, and so does a checkpoint that is not the newest, unless later ones may be discarded.
-    UsageError if the user asks for both another name and discarding.
-    A fork is created next to the run itself, not next to a link to it, and is named after the run's directory, which
-    may have been renamed.
+    Another name makes a fork, and so does a checkpoint that is not the newest, unless later ones
+    may be discarded. UsageError if the user asks for both another name and discarding. A fork is
+    created next to the run itself, not next to a link to it, and is named after the run's
+    directory, which may have been renamed.
     """
     place = run.path.resolve()
     if new_name != old_name:
         if discard_later:
             raise UsageError(
-                f"--discard-later continues {run.path} in place, but --set name={new_name} asks for a new run",
+                f"--discard-later continues {run.path} in place, but --set name={new_name} asks "
+                "for a new run",
                 hint="leave out one of the two",
             )
     elif found.later and not discard_later:
@@ -68,7 +71,9 @@ def fill_fork(
     checkpoint = fork.checkpoint(found.step)
     copy_checkpoint(found.path, checkpoint, info.run_id)
     found.files.require_unchanged()
-    point_and_prune(fork, checkpoint, keep=1, metric=info.config.evaluation.metric, evaluations=evaluations)
+    point_and_prune(
+        fork, checkpoint, keep=1, metric=info.config.evaluation.metric, evaluations=evaluations
+    )
 
 
 def _copy_tensorboard(old: Path, new: Path) -> None:

@@ -1,4 +1,6 @@
-"""Lock of a run directory for one process at a time; the kernel frees it when the process ends, in any way."""
+"""Lock of a run directory for one process at a time; the kernel frees it when the process ends, in
+any way.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ _HOLDER = re.compile(r"process \d{1,20} on [\w.-]{1,255}\n")
 
 @contextmanager
 def locked(run: RunDirectory) -> Iterator[None]:
-    """Hold the lock of a run directory; CheckpointError if another process holds it, DiskError if none can."""
+    """Hold the lock of a run directory; CheckpointError if another process holds it, DiskError if
+    none can.
+    """
     lock = FileLock(run.lock, fallback_to_soft=False)
     with disk_errors(run.lock):
         try:
@@ -39,9 +43,11 @@ def locked(run: RunDirectory) -> Iterator[None]:
             if error.errno not in _CANNOT_LOCK:
                 raise
             raise DiskError(
-                f"{run.lock}: this file system cannot lock files ({error.strerror}), so a second process that writes "
+                f"{run.lock}: this file system cannot lock files ({error.strerror}), so a second "
+                "process that writes "
                 "into the same run could not be kept out",
-                hint="choose a place on another file system with --set output_dir=…, or mount this one with locks",
+                hint="choose a place on another file system with --set output_dir=…, or mount this "
+                "one with locks",
             ) from error
     try:
         with disk_errors(run.lock):
@@ -58,7 +64,9 @@ def locked(run: RunDirectory) -> Iterator[None]:
 
 
 def _write(file: RawIOBase, holder: str) -> None:
-    """Write the holder into the lock file. The lock itself is the kernel's, so stale or missing text does no harm."""
+    """Write the holder into the lock file. The lock itself is the kernel's, so stale or missing
+    text does no harm.
+    """
     with suppress(OSError):
         file.seek(0)
         file.truncate()

@@ -1,4 +1,5 @@
-"""Checks of model folders by file names alone: one that is to be opened, and one that is to be written.
+"""Checks of model folders by file names alone: one that is to be opened, and one that is to be
+written.
 
 No model is loaded, so most mistakes are reported at once.
 """
@@ -21,28 +22,41 @@ _WEIGHTS = "model.safetensors"
 
 
 def require_model_folder(folder: Path) -> None:
-    """Raise ModelError that names what a Hugging Face folder lacks: its config, or its weights as safetensors."""
+    """Raise ModelError that names what a Hugging Face folder lacks: its config, or its weights as
+    safetensors.
+    """
     require_harmless(folder)
-    if (adapter := folder / "adapter_config.json").is_file():  # with peft installed transformers would open it too
+    if (
+        adapter := folder / "adapter_config.json"
+    ).is_file():  # with peft installed transformers would open it too
         raise ModelError(
             f"{adapter}: an adapter, and convo opens whole models",
-            hint="merge it into its model first: PeftModel.from_pretrained(…).merge_and_unload().save_pretrained(…)",
+            hint="merge it into its model first: "
+            "PeftModel.from_pretrained(…).merge_and_unload().save_pretrained(…)",
         )
     config = folder / "config.json"
     try:
         values = json.loads(config.read_bytes())
     except FileNotFoundError:
-        raise ModelError(f"{config}: not found, so {folder} holds no model", hint=_instead_of(folder)) from None
+        raise ModelError(
+            f"{config}: not found, so {folder} holds no model", hint=_instead_of(folder)
+        ) from None
     except (OSError, ValueError) as error:
-        raise ModelError(f"{config}: not readable as JSON ({error})", hint="copy the model again") from None
+        raise ModelError(
+            f"{config}: not readable as JSON ({error})", hint="copy the model again"
+        ) from None
     if not isinstance(values, dict) or "model_type" not in values:
-        raise ModelError(f"{config}: has no model_type", hint="give the folder of a transformers model")
+        raise ModelError(
+            f"{config}: has no model_type", hint="give the folder of a transformers model"
+        )
     if any((folder / name).is_file() for name in (_WEIGHTS, INDEX)):
         return
     if pickled := sorted(file for pattern in _PICKLES for file in folder.glob(pattern)):
         raise ModelError(
-            f"{folder}: its weights are in {pickled[0].name}, a format that can run code when it is opened",
-            hint="convert it where you trust it: AutoModelForCausalLM.from_pretrained(…).save_pretrained(…)",
+            f"{folder}: its weights are in {pickled[0].name}, a format that can run code when it "
+            "is opened",
+            hint="convert it where you trust it: "
+            "AutoModelForCausalLM.from_pretrained(…).save_pretrained(…)",
         )
     raise ModelError(f"{folder}: there is no model.safetensors", hint="copy the model again")
 
@@ -55,15 +69,21 @@ def weight_files(folder: Path) -> set[str]:
 
 
 def require_writable(out: Path, *, force: bool) -> None:
-    """Raise UsageError if an export there would overwrite or change anything that is not an earlier export.
+    """Raise UsageError if an export there would overwrite or change anything that is not an earlier
+    export.
 
     DiskError if no folder can be created there.
     """
     if out.is_symlink():
         raise UsageError(f"{out}: a symbolic link", hint="name the real folder")
     for parent in out.resolve().parents:
-        if (parent / MANIFEST_FILE).is_file() or (parent.name == "checkpoints" and RunDirectory(parent.parent).is_run):
-            raise UsageError(f"{out}: inside {parent}, which must stay as it was saved", hint="choose another folder")
+        if (parent / MANIFEST_FILE).is_file() or (
+            parent.name == "checkpoints" and RunDirectory(parent.parent).is_run
+        ):
+            raise UsageError(
+                f"{out}: inside {parent}, which must stay as it was saved",
+                hint="choose another folder",
+            )
     if not out.exists():
         require_place(out, hint="choose another folder")
         return
@@ -74,9 +94,15 @@ def require_writable(out: Path, *, force: bool) -> None:
     if not content:
         return
     if not force:
-        raise UsageError(f"{out}: not empty", hint="choose another folder, or --force to replace an earlier export")
+        raise UsageError(
+            f"{out}: not empty",
+            hint="choose another folder, or --force to replace an earlier export",
+        )
     if not {DIALOGUE_FILE, MANIFEST_FILE} <= content or STATE_FILE in content:
-        raise UsageError(f"{out}: not an earlier export, so --force does not replace it", hint="choose another folder")
+        raise UsageError(
+            f"{out}: not an earlier export, so --force does not replace it",
+            hint="choose another folder",
+        )
     if foreign := content - {MANIFEST_FILE} - read_manifest(out).keys():
         raise UsageError(
             f"{out}: {min(foreign)} is no part of the export, so --force does not replace it",

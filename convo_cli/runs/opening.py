@@ -1,4 +1,6 @@
-"""Resolution of the user's path to a model folder: the newest checkpoint of a run, a checkpoint, or an export."""
+"""Resolution of the user's path to a model folder: the newest checkpoint of a run, a checkpoint, or
+an export.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +22,20 @@ T = TypeVar("T")
 
 
 def open_checkpoint(path: Path, emit: Emit) -> Snapshot:
-    """Return the folder to load a model from: the newest intact checkpoint of a run, else the folder itself.
+    """Return the folder to load a model from: the newest intact checkpoint of a run, else the
+    folder itself.
 
-    Folders with a manifest are verified; nothing is changed. After loading, call `require_unchanged` of the result: it
-    proves that the verified files are those that were loaded. UsageError if there is no such folder, CheckpointError if
-    it is damaged.
+    Folders with a manifest are verified; nothing is changed. After loading, call
+    `require_unchanged` of the result: it proves that the verified files are those that were loaded.
+    UsageError if there is no such folder, CheckpointError if it is damaged.
     """
     if not path.exists():
         raise UsageError(f"{path}: no such file or directory")
     if not path.is_dir():
-        raise UsageError(f"{path}: not a directory", hint="give a run directory, a checkpoint or an exported model")
+        raise UsageError(
+            f"{path}: not a directory",
+            hint="give a run directory, a checkpoint or an exported model",
+        )
     run = RunDirectory(path)
     if path.parent.name == run.checkpoints.name and RunDirectory(path.parent.parent).is_run:
         require_own_checkpoints(RunDirectory(path.parent.parent))
@@ -41,16 +47,19 @@ def open_checkpoint(path: Path, emit: Emit) -> Snapshot:
     if os.path.lexists(path / STATE_FILE) or _is_inside_a_run(path):
         return verify_directory(path)
     if os.path.lexists(path / MANIFEST_FILE):
-        # An export: its owner may edit the model card, a hub adds files of its own, and the hub's cache contains links.
-        return verify_directory(path, may_differ=frozenset({"README.md"}), may_hold_more=True, may_hold_links=True)
+        # An export: its owner may edit the model card, a hub adds files of its own, and the hub's
+        # cache contains links.
+        return verify_directory(
+            path, may_differ=frozenset({"README.md"}), may_hold_more=True, may_hold_links=True
+        )
     return Snapshot.of(path)
 
 
 def load_from(path: Path, emit: Emit, load: Callable[[Snapshot], T]) -> T:
     """Open a folder as `open_checkpoint` does, and load it; ChangedError if it changes meanwhile.
 
-    A run that is being trained may prune the checkpoint; then the newest one is loaded, unless ``path`` names the
-    checkpoint itself.
+    A run that is being trained may prune the checkpoint; then the newest one is loaded, unless
+    ``path`` names the checkpoint itself.
     """
     for _ in range(_MAX_TRIES):
         opened = open_checkpoint(path, emit)
@@ -67,7 +76,12 @@ def load_from(path: Path, emit: Emit, load: Callable[[Snapshot], T]) -> T:
                     f"{path}: was deleted while it was being read",
                     hint="training deletes old checkpoints; give the run directory instead",
                 ) from error
-        emit(Notice(f"{folder.name} was deleted by its training run while it was being read; taking the newest one"))
+        emit(
+            Notice(
+                f"{folder.name} was deleted by its training run while it was being read; taking "
+                "the newest one"
+            )
+        )
     raise CheckpointError(
         f"{path}: its checkpoints are deleted faster than they can be read",
         hint="wait for the end of the run; for the next run raise checkpoints.keep",
@@ -79,7 +93,11 @@ def run_of(checkpoint: Path) -> RunInfo | None:
     real = checkpoint.resolve()
     try:
         info = read_run_info(RunDirectory(real.parent.parent))
-        return info if real.parent.name == "checkpoints" and read_state(real).run_id == info.run_id else None
+        return (
+            info
+            if real.parent.name == "checkpoints" and read_state(real).run_id == info.run_id
+            else None
+        )
     except (CheckpointError, DiskError):
         return None
 

@@ -1,4 +1,6 @@
-"""Privacy of a run directory: it is no more readable than the files that the run is derived from."""
+"""Privacy of a run directory: it is no more readable than the files that the run is derived
+from.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from convo_cli.storage.atomic import disk_errors
 def run_sources(config: RunConfig) -> list[str | Path]:
     """Return the files that a run is derived from: its data, and the weights of a model folder."""
     base = Path(config.model.pretrained or "")
-    weights = base.glob("*.safetensors") if config.model.pretrained is not None and base.is_dir() else ()
+    weights = (
+        base.glob("*.safetensors") if config.model.pretrained is not None and base.is_dir() else ()
+    )
     return [*config.data.train, *config.data.validation, *weights]
 
 
@@ -23,7 +27,8 @@ def keep_private(run: RunDirectory, allowed: int, emit: Emit) -> None:
     with disk_errors(run.path):
         if not restrict_directory(run.path, allowed):
             message = (
-                f"{run.path}: other users can read it, although they cannot read all of its data, and its mode cannot "
+                f"{run.path}: other users can read it, although they cannot read all of its data, "
+                "and its mode cannot "
                 "be changed"
             )
             emit(Notice(message, is_warning=True))

@@ -14,7 +14,13 @@ from pydantic import BaseModel
 
 from convo_cli.errors import CheckpointError
 from convo_cli.events import EvaluationDone
-from convo_cli.runs.checkpoints import STATE_FILE, Checkpoint, list_checkpoints, newest_whole, read_checkpoint
+from convo_cli.runs.checkpoints import (
+    STATE_FILE,
+    Checkpoint,
+    list_checkpoints,
+    newest_whole,
+    read_checkpoint,
+)
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.logs.evaluations import evaluation_record, read_evaluations, weights_of
 from convo_cli.storage.atomic import disk_errors, remove_directory, write_file
@@ -27,7 +33,9 @@ _LABELS: dict[Which, str] = {"last": "last", "loss": "best-loss", "metric": "bes
 
 
 class SavedPointer(BaseModel):
-    """Content of last.json, best-loss.json and best-metric.json: a checkpoint, and its record in metrics.jsonl."""
+    """Content of last.json, best-loss.json and best-metric.json: a checkpoint, and its record in
+    metrics.jsonl.
+    """
 
     checkpoint: str
     step: int
@@ -49,10 +57,11 @@ class Found:
 
 
 def find_checkpoint(run: RunDirectory, which: Which, metric: str) -> Found:
-    """Find and verify the checkpoint that ``which`` selects; nothing is changed. The caller holds the run's lock.
+    """Find and verify the checkpoint that ``which`` selects; nothing is changed. The caller holds
+    the run's lock.
 
-    For last, damaged newer checkpoints are skipped. A best one that is damaged, missing or uncertain raises
-    CheckpointError; no other takes its place.
+    For last, damaged newer checkpoints are skipped. A best one that is damaged, missing or
+    uncertain raises CheckpointError; no other takes its place.
     """
     if which == "last":
         chosen, damaged = newest_whole(run)
@@ -63,16 +72,28 @@ def find_checkpoint(run: RunDirectory, which: Which, metric: str) -> Found:
     except CheckpointError as error:
         raise CheckpointError(error.message, hint="use --load last") from error
     step = best.progress.step
-    return Found(best.path, step, best.files, (), tuple(later for later in run.checkpoint_steps() if later > step))
+    return Found(
+        best.path,
+        step,
+        best.files,
+        (),
+        tuple(later for later in run.checkpoint_steps() if later > step),
+    )
 
 
 def point_and_prune(
-    run: RunDirectory, newest: Path, *, keep: int, metric: str, evaluations: Mapping[int, EvaluationDone]
+    run: RunDirectory,
+    newest: Path,
+    *,
+    keep: int,
+    metric: str,
+    evaluations: Mapping[int, EvaluationDone],
 ) -> dict[str, Path]:
-    """Write last.json, best-loss.json and best-metric.json; keep the newest ``keep`` checkpoints and the best ones.
+    """Write last.json, best-loss.json and best-metric.json; keep the newest ``keep`` checkpoints
+    and the best ones.
 
-    ``newest`` was sealed or verified before, so at least one intact checkpoint always remains. Damaged ones are
-    neither counted nor deleted.
+    ``newest`` was sealed or verified before, so at least one intact checkpoint always remains.
+    Damaged ones are neither counted nor deleted.
     """
     checkpoints = list_checkpoints(run)
     labels: dict[str, Path] = {}
@@ -90,7 +111,9 @@ def point_and_prune(
             evaluation=None if evaluation is None else evaluation_record(evaluation),
         )
         text = pointer.model_dump_json(indent=2) + "\n"
-        if not _holds(run.pointer(label), text):  # most saves leave the best unchanged, and a flush is not free
+        if not _holds(
+            run.pointer(label), text
+        ):  # most saves leave the best unchanged, and a flush is not free
             write_file(run.pointer(label), text)
     whole = [checkpoint.path for checkpoint in checkpoints if has_all_files(checkpoint.path)]
     for path in whole:
@@ -100,7 +123,9 @@ def point_and_prune(
 
 
 def _trusted_checkpoints(run: RunDirectory) -> list[Checkpoint]:
-    """Return all checkpoints; CheckpointError for a damaged state.json, which could select other weights unnoticed."""
+    """Return all checkpoints; CheckpointError for a damaged state.json, which could select other
+    weights unnoticed.
+    """
     steps = run.checkpoint_steps()
     for step in steps:
         verify_file(run.checkpoint(step) / STATE_FILE)
@@ -108,22 +133,35 @@ def _trusted_checkpoints(run: RunDirectory) -> list[Checkpoint]:
 
 
 def _best_of_all(run: RunDirectory, which: Literal["loss", "metric"], metric: str) -> Checkpoint:
-    """Return the best checkpoint; CheckpointError unless it is certain that the run never had a better one."""
+    """Return the best checkpoint; CheckpointError unless it is certain that the run never had a
+    better one.
+    """
     checkpoints = _trusted_checkpoints(run)
     known = read_evaluations(run)
     for checkpoint in checkpoints:
-        if checkpoint.progress.step in known.by_step and not _evaluation_of(checkpoint, known.by_step):
-            raise CheckpointError(f"{checkpoint.path}: its weights are not those that {run.metrics} has scores of")
+        if checkpoint.progress.step in known.by_step and not _evaluation_of(
+            checkpoint, known.by_step
+        ):
+            raise CheckpointError(
+                f"{checkpoint.path}: its weights are not those that {run.metrics} has scores of"
+            )
     best = _choose(checkpoints, which, metric, known.by_step)
     newest = checkpoints[-1] if checkpoints else None
     before = None
     if newest is not None:  # the best score known when it was saved
-        before = newest.progress.best_loss if which == "loss" else newest.progress.best_metrics.get(metric)
+        before = (
+            newest.progress.best_loss
+            if which == "loss"
+            else newest.progress.best_metrics.get(metric)
+        )
     score = None if best is None else _score(best, which, metric, known.by_step)
-    is_lost = before is not None and (score is None or (score > before if which == "loss" else score < before))
+    is_lost = before is not None and (
+        score is None or (score > before if which == "loss" else score < before)
+    )
     if known.damaged and (is_lost or newest is None or not _evaluation_of(newest, known.by_step)):
         raise CheckpointError(
-            f"{known.damaged[0]}: damaged, so it is not certain which checkpoint has the best {which}"
+            f"{known.damaged[0]}: damaged, so it is not certain which checkpoint has the best "
+            f"{which}"
         )
     if is_lost:
         left = (
@@ -132,7 +170,8 @@ def _best_of_all(run: RunDirectory, which: Literal["loss", "metric"], metric: st
             else f"the best of those here is {best.path.name}, {score:g}"
         )
         raise CheckpointError(
-            f"{run.path}: the checkpoint with the best validation {which}, {before:g}, is not here; {left}"
+            f"{run.path}: the checkpoint with the best validation {which}, {before:g}, is not "
+            f"here; {left}"
         )
     if best is None:
         raise CheckpointError(f"{run.path}: no checkpoint has a validation {which} yet")
@@ -147,19 +186,29 @@ def _holds(file: Path, text: str) -> bool:
 
 
 def _choose(
-    checkpoints: Sequence[Checkpoint], which: Which, metric: str, evaluations: Mapping[int, EvaluationDone]
+    checkpoints: Sequence[Checkpoint],
+    which: Which,
+    metric: str,
+    evaluations: Mapping[int, EvaluationDone],
 ) -> Checkpoint | None:
-    """Return the checkpoint that ``which`` selects by the scores of its own weights; the earlier one of equals."""
+    """Return the checkpoint that ``which`` selects by the scores of its own weights; the earlier
+    one of equals.
+    """
     if which == "last":
         return checkpoints[-1] if checkpoints else None
-    scores = [(_score(checkpoint, which, metric, evaluations), checkpoint) for checkpoint in checkpoints]
+    scores = [
+        (_score(checkpoint, which, metric, evaluations), checkpoint) for checkpoint in checkpoints
+    ]
     scored = [(score, checkpoint) for score, checkpoint in scores if score is not None]
     best = min if which == "loss" else max
     return best(scored, key=lambda pair: pair[0])[1] if scored else None
 
 
 def _score(
-    checkpoint: Checkpoint, which: Literal["loss", "metric"], metric: str, evaluations: Mapping[int, EvaluationDone]
+    checkpoint: Checkpoint,
+    which: Literal["loss", "metric"],
+    metric: str,
+    evaluations: Mapping[int, EvaluationDone],
 ) -> float | None:
     evaluation = _evaluation_of(checkpoint, evaluations)
     if evaluation is None:
@@ -167,7 +216,13 @@ def _score(
     return evaluation.loss if which == "loss" else evaluation.metrics.get(metric)
 
 
-def _evaluation_of(checkpoint: Checkpoint, evaluations: Mapping[int, EvaluationDone]) -> EvaluationDone | None:
+def _evaluation_of(
+    checkpoint: Checkpoint, evaluations: Mapping[int, EvaluationDone]
+) -> EvaluationDone | None:
     """Return the evaluation of exactly these weights."""
     evaluation = evaluations.get(checkpoint.progress.step)
-    return evaluation if evaluation and evaluation.weights == weights_of(checkpoint.path) != "" else None
+    return (
+        evaluation
+        if evaluation and evaluation.weights == weights_of(checkpoint.path) != ""
+        else None
+    )

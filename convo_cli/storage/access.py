@@ -1,8 +1,9 @@
-"""Owners and modes of files: checks of who could have written a file, and limits on who may read derived files.
+"""Owners and modes of files: checks of who could have written a file, and limits on who may read
+derived files.
 
-convo trusts files that belong to this user or to root and that no other user may write to. Derived files are no more
-readable than their sources, including the directories that lead to them. Access control lists are ignored. Windows has
-neither owners nor modes, so every check passes there.
+convo trusts files that belong to this user or to root and that no other user may write to. Derived
+files are no more readable than their sources, including the directories that lead to them. Access
+control lists are ignored. Windows has neither owners nor modes, so every check passes there.
 """
 
 from __future__ import annotations
@@ -35,10 +36,12 @@ def is_exposed(directory: Path) -> bool:
 
 
 def link_of_another_user(path: Path) -> Path | None:
-    """Return the first link on the way to a path that another user may have planted; None if there is none.
+    """Return the first link on the way to a path that another user may have planted; None if there
+    is none.
 
-    Such a link is in a directory that others may write to, and belongs to neither this user, root, nor the owner of
-    that directory. Linux refuses to follow it only in a sticky directory (fs.protected_symlinks).
+    Such a link is in a directory that others may write to, and belongs to neither this user, root,
+    nor the owner of that directory. Linux refuses to follow it only in a sticky directory
+    (fs.protected_symlinks).
     """
     place = path.absolute()
     for link in reversed([place, *place.parents]):
@@ -71,9 +74,11 @@ def reason_to_distrust(status: os.stat_result) -> str | None:
 
 
 def make_private(directory: Path) -> str | None:
-    """Create a directory that only this user can enter, or remove other users' access to an existing one.
+    """Create a directory that only this user can enter, or remove other users' access to an
+    existing one.
 
-    Returns the reason if another user could still have written into it; a directory created here is then removed.
+    Returns the reason if another user could still have written into it; a directory created here is
+    then removed.
     """
     try:
         directory.mkdir(mode=stat.S_IRWXU)
@@ -104,7 +109,9 @@ def make_private(directory: Path) -> str | None:
 
 
 def find_untrusted(directory: Path) -> str | None:
-    """Return path and reason for the first entry, or the directory itself, that another user could have written."""
+    """Return path and reason for the first entry, or the directory itself, that another user could
+    have written.
+    """
     if not _HAS_OWNERS:
         return None
     for path in (directory, *sorted(directory.iterdir())):
@@ -118,7 +125,9 @@ def find_untrusted(directory: Path) -> str | None:
 
 
 def only_own(path: str, flags: int) -> int:
-    """Open a regular file, not through a link; PermissionError if it is another user's. An ``opener`` for `open`."""
+    """Open a regular file, not through a link; PermissionError if it is another user's. An
+    ``opener`` for `open`.
+    """
     descriptor = only_regular(path, flags)
     if is_of_another_user(os.fstat(descriptor)):
         os.close(descriptor)
@@ -127,11 +136,12 @@ def only_own(path: str, flags: int) -> int:
 
 
 def derived_mode(sources: Iterable[str | Path], place: Path) -> int:
-    """Return the mode bits that a file or directory at ``place``, derived from ``sources``, may have at most.
+    """Return the mode bits that a file or directory at ``place``, derived from ``sources``, may
+    have at most.
 
-    Group and others get bits only if they can read every source. The bits are those of a directory, and the umask
-    still applies. ``-`` is stdin; a pipe counts as readable only by this user. A directory that contains both a source
-    and the place protects both, so its mode does not count.
+    Group and others get bits only if they can read every source. The bits are those of a directory,
+    and the umask still applies. ``-`` is stdin; a pipe counts as readable only by this user. A
+    directory that contains both a source and the place protects both, so its mode does not count.
     """
     if not _HAS_OWNERS:
         return stat.S_IRWXU | _OTHERS
@@ -143,7 +153,10 @@ def derived_mode(sources: Iterable[str | Path], place: Path) -> int:
             status = os.fstat(0) if source == "-" else Path(source).stat()
             bits &= _bits_with(status, group, stat.S_IRGRP, stat.S_IROTH)
         with suppress(OSError):
-            for directory in {*Path(source).absolute().parents, *Path(source).resolve().parents} - leads_there:
+            for directory in {
+                *Path(source).absolute().parents,
+                *Path(source).resolve().parents,
+            } - leads_there:
                 bits &= _bits_with(directory.stat(), group, stat.S_IXGRP, stat.S_IXOTH)
     return stat.S_IRWXU | bits
 
@@ -170,17 +183,27 @@ def restrict_directory(path: Path, allowed: int) -> bool:
 
 
 def _bits_with(status: os.stat_result, group: int, for_group: int, for_others: int) -> int:
-    """Return the bits of ``group`` and of others if they have the right, for any group of the file."""
+    """Return the bits of ``group`` and of others if they have the right, for any group of the
+    file.
+    """
     all_have = bool(status.st_mode & for_others)
     members_have = bool(status.st_mode & for_group)
     is_for_group = members_have if status.st_gid == group else members_have and all_have
-    return (stat.S_IRWXG if is_for_group else 0) | (stat.S_IRWXO if members_have and all_have else 0)
+    return (stat.S_IRWXG if is_for_group else 0) | (
+        stat.S_IRWXO if members_have and all_have else 0
+    )
 
 
 def _group_at(place: Path) -> int:
-    """Return the group of an existing directory, or the one that a new file or directory there gets."""
+    """Return the group of an existing directory, or the one that a new file or directory there
+    gets.
+    """
     if place.is_dir():
         return place.stat().st_gid
-    above = next((directory for directory in place.absolute().parents if directory.exists()), Path())
+    above = next(
+        (directory for directory in place.absolute().parents if directory.exists()), Path()
+    )
     status = above.stat()
-    return status.st_gid if status.st_mode & stat.S_ISGID or sys.platform == "darwin" else os.getegid()
+    return (
+        status.st_gid if status.st_mode & stat.S_ISGID or sys.platform == "darwin" else os.getegid()
+    )

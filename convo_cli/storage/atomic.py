@@ -1,4 +1,6 @@
-"""Atomic writes of files and directories: written under a temporary name, flushed, renamed, and flushed again."""
+"""Atomic writes of files and directories: written under a temporary name, flushed, renamed, and
+flushed again.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,8 @@ _HINTS = {
     errno.EDQUOT: f"your quota there is used up: delete files of yours, or {_ELSEWHERE}",
     errno.EROFS: f"mount it for writing, or {_ELSEWHERE}",
     errno.EACCES: f"ask for the right to write there (`ls -ld` shows who has it), or {_ELSEWHERE}",
-    errno.EPERM: f"ask for the right to write there (`ls -ld` and `lsattr -d` show who has it), or {_ELSEWHERE}",
+    errno.EPERM: "ask for the right to write there (`ls -ld` and `lsattr -d` show who has it), or "
+    f"{_ELSEWHERE}",
     errno.EIO: f"the disk reported an error: look at the kernel's log (dmesg), and {_ELSEWHERE}",
 }
 
@@ -45,7 +48,9 @@ def disk_errors(path: Path) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError):
             number, reason = error.errno, error.strerror or str(error)
-        elif match := _RUST_ERROR.search(str(error)):  # safetensors and tokenizers raise types of their own
+        elif match := _RUST_ERROR.search(
+            str(error)
+        ):  # safetensors and tokenizers raise types of their own
             number = int(match.group(1))
             reason = os.strerror(number)
         else:
@@ -60,7 +65,8 @@ def require_space(path: Path, num_bytes: int) -> None:
         total, _, free = shutil.disk_usage(path.parent)
     if total and free < num_bytes:  # a total of 0: the file system reports no sizes
         raise DiskError(
-            f"{path}: needs {_mebibytes(num_bytes)}, but only {_mebibytes(free)} are free in {path.parent}",
+            f"{path}: needs {_mebibytes(num_bytes)}, but only {_mebibytes(free)} are free in "
+            f"{path.parent}",
             hint=_HINTS[errno.ENOSPC] + _INTACT,
         )
 
@@ -84,10 +90,14 @@ def write_file(path: Path, content: str | bytes, *, below: Path | None = None) -
 def writing(path: Path, *, below: Path | None = None) -> Iterator[BinaryIO]:
     """Open a file that gets its name when the block ends, and is removed if the block raises.
 
-    Raises DiskError if a device, a pipe, a link or a directory has that name, or if a directory between ``below`` (the
-    run directory) and the file is a link.
+    Raises DiskError if a device, a pipe, a link or a directory has that name, or if a directory
+    between ``below`` (the run directory) and the file is a link.
     """
-    with disk_errors(path), open_folder(path.parent, below=below) as home, _writing(home, path.name) as file:
+    with (
+        disk_errors(path),
+        open_folder(path.parent, below=below) as home,
+        _writing(home, path.name) as file,
+    ):
         yield file
 
 
@@ -108,11 +118,14 @@ def _writing(home: Folder, name: str) -> Iterator[BinaryIO]:
     home.sync()
 
 
-def publish_directory(path: Path, fill: Callable[[Path], object], *, below: Path | None = None) -> None:
-    """Create a directory whole or not at all: ``fill`` writes into a temporary one, which is sealed and renamed.
+def publish_directory(
+    path: Path, fill: Callable[[Path], object], *, below: Path | None = None
+) -> None:
+    """Create a directory whole or not at all: ``fill`` writes into a temporary one, which is sealed
+    and renamed.
 
-    The seal is MANIFEST.json (`convo_cli.storage.sealed`). An existing directory is replaced: it is first renamed,
-    and `remove_leftovers` undoes that after a crash. ``below``: see `writing`.
+    The seal is MANIFEST.json (`convo_cli.storage.sealed`). An existing directory is replaced: it is
+    first renamed, and `remove_leftovers` undoes that after a crash. ``below``: see `writing`.
     """
     aside = f"{_ASIDE}{path.name}-{os.getpid()}"
     replaced = f"{_ASIDE}{path.name}{_REPLACED}"
@@ -138,7 +151,10 @@ def publish_directory(path: Path, fill: Callable[[Path], object], *, below: Path
                             home.rename(replaced, path.name)
                         raise
                     if not made.is_at(home, path.name):
-                        raise DiskError(f"{path}: another process created a directory there meanwhile", hint=_ELSEWHERE)
+                        raise DiskError(
+                            f"{path}: another process created a directory there meanwhile",
+                            hint=_ELSEWHERE,
+                        )
             finally:
                 with suppress(OSError):
                     home.delete(aside)
@@ -159,7 +175,9 @@ def remove_directory(path: Path, *, below: Path | None = None) -> None:
 def set_aside(path: Path, *, below: Path | None = None) -> Path:
     """Rename a damaged directory to a name that nothing looks for, and return the new path."""
     with disk_errors(path), open_folder(path.parent, below=below) as home:
-        names = (f"{path.name}.damaged{number}" for number in chain([""], (f"-{n}" for n in count(2))))
+        names = (
+            f"{path.name}.damaged{number}" for number in chain([""], (f"-{n}" for n in count(2)))
+        )
         aside = next(name for name in names if home.status(name) is None)
         home.rename(path.name, aside)
         home.sync()
@@ -167,7 +185,8 @@ def set_aside(path: Path, *, below: Path | None = None) -> Path:
 
 
 def remove_leftovers(folder: Path, *, below: Path | None = None) -> None:
-    """Delete the remains of interrupted saves and removals, and restore a directory whose replacement was interrupted.
+    """Delete the remains of interrupted saves and removals, and restore a directory whose
+    replacement was interrupted.
 
     Only for the holder of the run's lock.
     """
@@ -187,8 +206,14 @@ def _mebibytes(num_bytes: int) -> str:
 
 def sync_file(path: Path) -> None:
     """Wait until the content of a file is on the disk; a missing file is fine."""
-    mode = "rb" if os.name == "posix" else "r+b"  # Windows flushes only files that are open for writing
-    with disk_errors(path), suppress(FileNotFoundError), open(path, mode, opener=only_regular) as file:
+    mode = (
+        "rb" if os.name == "posix" else "r+b"
+    )  # Windows flushes only files that are open for writing
+    with (
+        disk_errors(path),
+        suppress(FileNotFoundError),
+        open(path, mode, opener=only_regular) as file,
+    ):
         os.fsync(file.fileno())
 
 

@@ -1,7 +1,8 @@
-"""Opening of files that another user may have planted: only regular files, and never through a link.
+"""Opening of files that another user may have planted: only regular files, and never through a
+link.
 
-Every file inside a run directory is opened with `only_regular`; `convo_cli.storage.folder` does the same for
-directories.
+Every file inside a run directory is opened with `only_regular`; `convo_cli.storage.folder` does the
+same for directories.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ _KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFLNK: _LINK,
 }
-SAFE_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+SAFE_FLAGS = (
+    getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+)
 """Flags with which `os.open` follows no link and does not wait for the other end of a pipe."""
 ABSENT = (FileNotFoundError, NotADirectoryError)
 """Errors that mean that there is no file at a path."""
@@ -33,7 +36,9 @@ MAX_READ_BYTES = 2**26
 
 
 class UnsafeFileError(OSError):
-    """A file was refused: it is a link, not regular, too large, or to be written although it has several names."""
+    """A file was refused: it is a link, not regular, too large, or to be written although it has
+    several names.
+    """
 
     def __init__(self, path: Path | str, kind: str, reason: str, hint: str) -> None:
         super().__init__(errno.EINVAL, reason, str(path))
@@ -47,7 +52,9 @@ def special_kind(mode: int) -> str | None:
 
 
 def special_kind_at(path: Path) -> str | None:
-    """Name the kind of file at this path, without following a link; None for a regular file or no file."""
+    """Name the kind of file at this path, without following a link; None for a regular file or no
+    file.
+    """
     try:
         return special_kind(path.lstat().st_mode)
     except ABSENT:
@@ -71,7 +78,8 @@ def is_directory(path: Path) -> bool:
 
 
 def require_regular(path: Path) -> None:
-    """Raise UnsafeFileError for a link and for anything else that is not a regular file; a missing file is fine.
+    """Raise UnsafeFileError for a link and for anything else that is not a regular file; a missing
+    file is fine.
 
     Call it just before a library opens the file by name.
     """
@@ -93,11 +101,14 @@ def require_directory(path: Path) -> None:
         raise UnsafeFileError(path, kind, f"not a directory, but {kind}", _hint(kind))
 
 
-def only_regular(path: str, flags: int, *, dir_fd: int | None = None, shown: Path | None = None) -> int:
+def only_regular(
+    path: str, flags: int, *, dir_fd: int | None = None, shown: Path | None = None
+) -> int:
     """Open a regular file, not through a link, without waiting: an ``opener`` for `open`.
 
-    UnsafeFileError names ``shown`` (by default the path) if it is anything else. A file that is opened to be written in
-    place must have only one name, because a hard link could make it any other file.
+    UnsafeFileError names ``shown`` (by default the path) if it is anything else. A file that is
+    opened to be written in place must have only one name, because a hard link could make it any
+    other file.
     """
     named = shown or path
     try:
@@ -122,7 +133,9 @@ def only_regular(path: str, flags: int, *, dir_fd: int | None = None, shown: Pat
 
 
 def read_file(path: Path, limit: int = MAX_READ_BYTES) -> bytes:
-    """Read a regular file that is not a link; UnsafeFileError also for one of more than ``limit`` bytes."""
+    """Read a regular file that is not a link; UnsafeFileError also for one of more than ``limit``
+    bytes.
+    """
     with open(path, "rb", opener=only_regular) as file:
         content = file.read(limit + 1)
     if len(content) > limit:
@@ -150,22 +163,31 @@ def copy_file(source: Path, to: Path, *, is_proven: bool = False) -> None:
 
 
 def require_one_name(file: BinaryIO) -> None:
-    """Raise UnsafeFileError if an open file has other hard links: it could be any file of this user."""
+    """Raise UnsafeFileError if an open file has other hard links: it could be any file of this
+    user.
+    """
     if os.fstat(file.fileno()).st_nlink > 1:
         raise _several_names(file.name)
 
 
 def _several_names(path: Path | str) -> UnsafeFileError:
     reason = "has several names (hard links), so it may also be a file outside the run"
-    return UnsafeFileError(path, "a file with several names", reason, "replace it with a copy: cp -p, then mv")
+    return UnsafeFileError(
+        path, "a file with several names", reason, "replace it with a copy: cp -p, then mv"
+    )
 
 
 def _too_large(path: Path | str, reason: str) -> UnsafeFileError:
     reason_and_why = f"{reason}, and convo writes no such file there"
-    return UnsafeFileError(path, reason, reason_and_why, "remove the file, or restore it from a copy")
+    return UnsafeFileError(
+        path, reason, reason_and_why, "remove the file, or restore it from a copy"
+    )
 
 
 def _hint(kind: str) -> str:
     if kind == _LINK:
-        return "convo follows no links inside a run directory: replace the link with its target, or remove it"
+        return (
+            "convo follows no links inside a run directory: replace the link with its target, "
+            "or remove it"
+        )
     return "choose another name, or remove it"

@@ -1,7 +1,8 @@
 """Directories that are held open, so that another user cannot redirect operations inside them.
 
-convo renames and deletes inside a run directory through a `Folder`, so it does not matter if another directory or a
-link takes its name meanwhile. Without directory descriptors (Windows), each path is checked just before its use.
+convo renames and deletes inside a run directory through a `Folder`, so it does not matter if
+another directory or a link takes its name meanwhile. Without directory descriptors (Windows), each
+path is checked just before its use.
 """
 
 from __future__ import annotations
@@ -17,13 +18,23 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from convo_cli.storage.access import is_exposed
-from convo_cli.storage.files import ABSENT, SAFE_FLAGS, only_regular, require_directory, require_regular_mode
+from convo_cli.storage.files import (
+    ABSENT,
+    SAFE_FLAGS,
+    only_regular,
+    require_directory,
+    require_regular_mode,
+)
 
-_HAS_DESCRIPTORS = os.open in os.supports_dir_fd and hasattr(os, "O_DIRECTORY") and hasattr(os, "O_NOFOLLOW")
+_HAS_DESCRIPTORS = (
+    os.open in os.supports_dir_fd and hasattr(os, "O_DIRECTORY") and hasattr(os, "O_NOFOLLOW")
+)
 
 
 class Folder:
-    """A directory that is held open: its methods act in it, even if something else takes its name."""
+    """A directory that is held open: its methods act in it, even if something else takes its
+    name.
+    """
 
     def __init__(self, path: Path, descriptor: int | None) -> None:
         self.path = path
@@ -53,13 +64,19 @@ class Folder:
         os.mkdir(self._at(name), dir_fd=self.descriptor)
 
     def rename(self, old: str, new: str) -> None:
-        os.rename(self._at(old), self._at(new), src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
+        os.rename(
+            self._at(old), self._at(new), src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor
+        )
 
     def replace(self, old: str, new: str) -> None:
-        os.replace(self._at(old), self._at(new), src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
+        os.replace(
+            self._at(old), self._at(new), src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor
+        )
 
     def delete(self, name: str) -> None:
-        """Remove a file, a directory or a link, but never the target of a link; a missing entry is fine."""
+        """Remove a file, a directory or a link, but never the target of a link; a missing entry is
+        fine.
+        """
         status = self.status(name)
         if status is not None and stat.S_ISDIR(status.st_mode):
             if sys.version_info >= (3, 11):
@@ -84,7 +101,9 @@ class Folder:
             yield Folder(path, None)
             return
         try:
-            descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | SAFE_FLAGS, dir_fd=self.descriptor)
+            descriptor = os.open(
+                name, os.O_RDONLY | os.O_DIRECTORY | SAFE_FLAGS, dir_fd=self.descriptor
+            )
         except OSError:
             require_directory(path)
             raise
@@ -96,13 +115,19 @@ class Folder:
     def is_at(self, home: Folder, name: str) -> bool:
         """Return whether this directory is the entry of that name in another one."""
         status = home.status(name)
-        return status is not None and (self.descriptor is None or os.path.samestat(status, os.fstat(self.descriptor)))
+        return status is not None and (
+            self.descriptor is None or os.path.samestat(status, os.fstat(self.descriptor))
+        )
 
     @property
     def pinned(self) -> Path:
-        """Return a path for libraries that open files by name; it stays valid if others rename the directory."""
+        """Return a path for libraries that open files by name; it stays valid if others rename the
+        directory.
+        """
         if self.descriptor is not None and is_exposed(self.path.parent):
-            pinned = Path(f"/proc/{os.getpid()}/fd/{self.descriptor}")  # not /proc/self: child processes read it too
+            pinned = Path(
+                f"/proc/{os.getpid()}/fd/{self.descriptor}"
+            )  # not /proc/self: child processes read it too
             if pinned.is_dir():
                 return pinned
         return self.path
@@ -113,9 +138,11 @@ class Folder:
 
 @contextmanager
 def open_folder(path: Path, *, below: Path | None = None) -> Iterator[Folder]:
-    """Hold a directory open; UnsafeFileError if a directory on the way from ``below`` to it is a link.
+    """Hold a directory open; UnsafeFileError if a directory on the way from ``below`` to it is a
+    link.
 
-    The user names ``below``, so it may be reached through a link; without it, ``path`` itself may be a link.
+    The user names ``below``, so it may be reached through a link; without it, ``path`` itself may
+    be a link.
     """
     start = below or path
     with ExitStack() as stack:

@@ -1,8 +1,9 @@
-"""Checks of foreign model folders: no pipes, no oversized files, no code, and no way to files outside the folder.
+"""Checks of foreign model folders: no pipes, no oversized files, no code, and no way to files
+outside the folder.
 
-Weights are safetensors and everything else is JSON, so no file is code. The checks close the ways around that: links
-and entries that lead out of the folder, an index of weights that names a pickle, entries that replace a checked file
-with another one, and kernels, which are code from a hub.
+Weights are safetensors and everything else is JSON, so no file is code. The checks close the ways
+around that: links and entries that lead out of the folder, an index of weights that names a pickle,
+entries that replace a checked file with another one, and kernels, which are code from a hub.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from typing import Any
 from convo_cli.errors import ModelError
 
 MAX_TEXT_BYTES = 2**28
-"""Largest file that is read at once, 256 MiB; the largest known tokenizer.json has an eighth of this size."""
+"""Largest file that is read at once, 256 MiB; the largest known tokenizer.json has an eighth of
+this size.
+"""
 MAX_CONFIG_BYTES = 2**24
 MAX_INDEX_BYTES = 2**25
 """Largest index of weights; 100,000 tensors take a third of it."""
@@ -27,9 +30,20 @@ _SHARD_OF_A_RANK = re.compile(r"shard-\d+-model-\d+-of-\d+\.safetensors")
 """Names of files that transformers prefers to model.safetensors."""
 _TEMPLATES = "additional_chat_templates"
 
-_CONFIGS = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
+_CONFIGS = (
+    "config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+)
 _LIMITS = {INDEX: MAX_INDEX_BYTES, **dict.fromkeys(_CONFIGS, MAX_CONFIG_BYTES)}
-_REPLACES_A_FILE = {"configuration_files", "transformers_weights", "fast_tokenizer_files", "gguf_file", "init_inputs"}
+_REPLACES_A_FILE = {
+    "configuration_files",
+    "transformers_weights",
+    "fast_tokenizer_files",
+    "gguf_file",
+    "init_inputs",
+}
 """Keys that make transformers read another file instead of the usual one."""
 _CONTENT_OR_FILE = {"vocab", "merges", "entity_vocab"}
 """Keys that hold content, or the path of a file if the value is a string."""
@@ -41,7 +55,9 @@ _BUILT_IN = {"eager", "sdpa", "flex_attention", "grouped_mm", "batched_mm"}
 """Implementations of attention and experts that need no code from elsewhere."""
 
 CODE = {"auto_map", "custom_pipelines", "custom_generate"}
-"""Keys that name classes and functions in a folder or on a hub; convo never imports them, but other programs may."""
+"""Keys that name classes and functions in a folder or on a hub; convo never imports them, but other
+programs may.
+"""
 
 
 def require_harmless(folder: Path) -> None:
@@ -51,7 +67,8 @@ def require_harmless(folder: Path) -> None:
     for file in sorted(entries):
         if not _is_within(folder, file):
             raise ModelError(
-                f"{file}: a link to a file outside the folder", hint="replace the link with the file itself"
+                f"{file}: a link to a file outside the folder",
+                hint="replace the link with the file itself",
             )
         if not file.exists() or file.is_dir():
             continue
@@ -61,11 +78,19 @@ def require_harmless(folder: Path) -> None:
         if file.suffix in TEXT_SUFFIXES and size > limit:
             raise _distrust(f"{file}: {size:,} bytes, but such a file may have at most {limit:,}")
         if _SHARD_OF_A_RANK.fullmatch(file.name):
-            raise ModelError(f"{file}: a shard of a distributed checkpoint", hint="save the model as model.safetensors")
+            raise ModelError(
+                f"{file}: a shard of a distributed checkpoint",
+                hint="save the model as model.safetensors",
+            )
     for name in shard_names(folder / INDEX):
-        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
+        if (
+            not isinstance(name, str)
+            or Path(name).name != name
+            or not name.endswith(".safetensors")
+        ):
             raise _distrust(
-                f"{folder / INDEX}: names {_short(name)} as a weight file, but it is no safetensors file in the folder"
+                f"{folder / INDEX}: names {_short(name)} as a weight file, but it is no "
+                "safetensors file in the folder"
             )
     for file in (folder / name for name in _CONFIGS):
         entries_of_file = list(json_entries(_read(file)))
@@ -74,10 +99,14 @@ def require_harmless(folder: Path) -> None:
 
 
 def remove_foreign_entries(folder: Path) -> None:
-    """Remove entries that name code, or paths on the machine of the model's author, from the written configs."""
+    """Remove entries that name code, or paths on the machine of the model's author, from the
+    written configs.
+    """
     for file in (folder / name for name in _CONFIGS):
         values = _read(file)
-        cleaned = without_keys(values, CODE | _LOCAL_PATHS | {"chat_template"})  # convo writes chat_template.jinja
+        cleaned = without_keys(
+            values, CODE | _LOCAL_PATHS | {"chat_template"}
+        )  # convo writes chat_template.jinja
         if cleaned != values:
             text = json.dumps(cleaned, indent=2, sort_keys=True, ensure_ascii=False)
             file.write_text(text + "\n", encoding="utf-8")
@@ -91,18 +120,26 @@ def _require_no_kernel(file: Path, entries: Iterable[tuple[str, object]]) -> Non
             if "/" in text or (("attn" in key or "experts" in key) and text not in _BUILT_IN):
                 raise ModelError(
                     f"{file}: {key[:100]} names {_short(text)}, which would be code from a hub",
-                    hint="if you trust the model, remove that entry; convo chooses the implementation itself",
+                    hint="if you trust the model, remove that entry; convo chooses the "
+                    "implementation itself",
                 )
 
 
 def _require_no_other_file(file: Path, entries: Iterable[tuple[str, object]]) -> None:
-    # transformers reads special_tokens_map.json after it has set the paths, so an entry there replaces one of them.
-    never_opened = _NEVER_OPENED - ({"tokenizer_file"} if file.name == "special_tokens_map.json" else set())
+    # transformers reads special_tokens_map.json after it has set the paths, so an entry there
+    # replaces one of them.
+    never_opened = _NEVER_OPENED - (
+        {"tokenizer_file"} if file.name == "special_tokens_map.json" else set()
+    )
     for key, value in entries:
-        is_named = (key in _REPLACES_A_FILE and bool(value)) or (key in _CONTENT_OR_FILE and isinstance(value, str))
+        is_named = (key in _REPLACES_A_FILE and bool(value)) or (
+            key in _CONTENT_OR_FILE and isinstance(value, str)
+        )
         texts = (value,) if isinstance(value, str) else value if isinstance(value, list) else ()
         if key not in never_opened and not key.endswith(("_token", "_tokens")):
-            is_named = is_named or any(isinstance(text, str) and _leads_outside(file.parent, text) for text in texts)
+            is_named = is_named or any(
+                isinstance(text, str) and _leads_outside(file.parent, text) for text in texts
+            )
         if is_named:
             raise ModelError(
                 f"{file}: {key[:100]} names {_short(value)}, and no entry may name another file",
@@ -111,17 +148,23 @@ def _require_no_other_file(file: Path, entries: Iterable[tuple[str, object]]) ->
 
 
 def _is_within(folder: Path, path: Path) -> bool:
-    """Return whether a path leads into the folder, or from a snapshot in the hub's cache to the blobs beside it."""
+    """Return whether a path leads into the folder, or from a snapshot in the hub's cache to the
+    blobs beside it.
+    """
     try:
         real, target = folder.resolve(), path.resolve()
     except (OSError, RuntimeError):  # a cycle of links
         return False
     blobs = real.parent.parent / "blobs"
-    return target.is_relative_to(real) or (real.parent.name == "snapshots" and target.is_relative_to(blobs))
+    return target.is_relative_to(real) or (
+        real.parent.name == "snapshots" and target.is_relative_to(blobs)
+    )
 
 
 def _leads_outside(folder: Path, text: str) -> bool:
-    """Return whether a text is the path of a file outside the folder, relative to it or to the working folder."""
+    """Return whether a text is the path of a file outside the folder, relative to it or to the
+    working folder.
+    """
     for path in (Path(text), folder / text):
         try:
             if path.exists() and not path.is_dir() and not _is_within(folder, path):

@@ -1,6 +1,8 @@
-"""Seal of a published directory, MANIFEST.json with the size and SHA-256 of every file, and its verification.
+"""Seal of a published directory, MANIFEST.json with the size and SHA-256 of every file, and its
+verification.
 
-A seal proves that a directory is whole. It does not prove its origin: anyone who may write there can seal it again.
+A seal proves that a directory is whole. It does not prove its origin: anyone who may write there
+can seal it again.
 """
 
 from __future__ import annotations
@@ -32,12 +34,13 @@ def verify_directory(
     may_hold_more: bool = False,
     may_hold_links: bool = False,
 ) -> Snapshot:
-    """Raise CheckpointError that names the first file that is missing, changed or not in the manifest.
+    """Raise CheckpointError that names the first file that is missing, changed or not in the
+    manifest.
 
     Returns a snapshot from before the files were hashed.
 
-    Files named in ``may_differ`` may be changed or missing. With ``may_hold_more`` files may have been added, and with
-    ``may_hold_links`` files may be links, as in the hub's cache.
+    Files named in ``may_differ`` may be changed or missing. With ``may_hold_more`` files may have
+    been added, and with ``may_hold_links`` files may be links, as in the hub's cache.
     """
     before = Snapshot.of(path)
     manifest = read_manifest(path, may_be_link=may_hold_links)
@@ -56,7 +59,9 @@ def verify_directory(
 def has_all_files(path: Path) -> bool:
     """Return whether every file of the manifest exists with its size; the files are not read."""
     try:
-        return all((path / name).lstat().st_size == size for name, (size, _) in read_manifest(path).items())
+        return all(
+            (path / name).lstat().st_size == size for name, (size, _) in read_manifest(path).items()
+        )
     except (CheckpointError, OSError):
         return False
 
@@ -70,17 +75,25 @@ def verify_file(file: Path) -> None:
 
 
 def read_manifest(path: Path, *, may_be_link: bool = False) -> dict[str, tuple[int, str]]:
-    """Return size and SHA-256 of each file of a published directory by name; CheckpointError without a whole seal."""
+    """Return size and SHA-256 of each file of a published directory by name; CheckpointError
+    without a whole seal.
+    """
     file = path / MANIFEST_FILE
     try:
         with _read_errors(file):
             manifest = json.loads(read_file(file.resolve() if may_be_link else file))
         version = manifest.get("format")
-        files = {str(name): (int(entry["size"]), str(entry["sha256"])) for name, entry in manifest["files"].items()}
+        files = {
+            str(name): (int(entry["size"]), str(entry["sha256"]))
+            for name, entry in manifest["files"].items()
+        }
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damage(f"{file}: not a readable manifest ({error})") from error
     if outside := [name for name in files if not name or Path(name).name != name]:
-        raise _damage(f"{file}: not a readable manifest ({outside[0]!r:.100} is not the name of a file beside it)")
+        raise _damage(
+            f"{file}: not a readable manifest ({outside[0]!r:.100} is not the name of a file "
+            "beside it)"
+        )
     if version != _FORMAT:
         raise CheckpointError(
             f"{file}: format {version!r}, but this convo reads format {_FORMAT}",
@@ -90,7 +103,9 @@ def read_manifest(path: Path, *, may_be_link: bool = False) -> dict[str, tuple[i
 
 
 def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal; UnsafeFileError unless it is a regular file and not a link."""
+    """Return the SHA-256 of a file in hexadecimal; UnsafeFileError unless it is a regular file and
+    not a link.
+    """
     with open(path, "rb", buffering=0, opener=only_regular) as file:
         return _sha256(file)
 
@@ -110,36 +125,46 @@ def _verify(file: Path, size: int, digest: str, *, may_be_link: bool = False) ->
         if actual != size:
             raise _damage(f"{file}: damaged ({actual} bytes, saved with {size})")
         if file.suffix in TEXT_SUFFIXES and size > MAX_TEXT_BYTES:
-            raise _damage(f"{file}: {size:,} bytes; a {file.suffix} file may have at most {MAX_TEXT_BYTES:,}")
+            raise _damage(
+                f"{file}: {size:,} bytes; a {file.suffix} file may have at most {MAX_TEXT_BYTES:,}"
+            )
         if file_sha256(real) != digest:
             raise _damage(f"{file}: damaged (its content is not what was saved)")
 
 
 @contextmanager
 def _read_errors(file: Path) -> Iterator[None]:
-    """Raise CheckpointError for damage, but DiskError for missing permission, so that no other checkpoint is loaded."""
+    """Raise CheckpointError for damage, but DiskError for missing permission, so that no other
+    checkpoint is loaded.
+    """
     try:
         yield
     except UnsafeFileError as error:
-        raise CheckpointError(f"{file}: cannot be read ({error.strerror})", hint=error.hint) from error
+        raise CheckpointError(
+            f"{file}: cannot be read ({error.strerror})", hint=error.hint
+        ) from error
     except FileNotFoundError:
         raise _damage(f"{file}: missing, so the folder is not whole") from None
     except PermissionError as error:
         raise DiskError(
-            f"{file}: {error.strerror}", hint="ask for the right to read it (`ls -l` shows who has it)"
+            f"{file}: {error.strerror}",
+            hint="ask for the right to read it (`ls -l` shows who has it)",
         ) from error
     except OSError as error:
         raise _damage(f"{file}: cannot be read ({error.strerror})") from error
 
 
 def _damage(message: str) -> CheckpointError:
-    return CheckpointError(message, hint="copy the folder again from an intact copy, or use another checkpoint")
+    return CheckpointError(
+        message, hint="copy the folder again from an intact copy, or use another checkpoint"
+    )
 
 
 def sealed_manifest(folder: Folder) -> bytes:
     """Flush and hash every file of a directory, and return the content of its MANIFEST.json.
 
-    Files are hashed from the page cache while the disk writes them; the first failed fsync ends everything.
+    Files are hashed from the page cache while the disk writes them; the first failed fsync ends
+    everything.
     """
     mode = 0o666 & ~_umask()
     names = folder.names()
@@ -160,7 +185,9 @@ def sealed_manifest(folder: Folder) -> bytes:
 def _flush(folder: Folder, name: str, mode: int) -> int:
     """Set a file's mode, wait until it is on the disk, and return its size."""
     with folder.open(name, "r+b") as file:
-        os.chmod(file.fileno() if os.chmod in os.supports_fd else folder.path / name, mode)  # safetensors writes 0600
+        os.chmod(
+            file.fileno() if os.chmod in os.supports_fd else folder.path / name, mode
+        )  # safetensors writes 0600
         os.fsync(file.fileno())
         return os.fstat(file.fileno()).st_size
 

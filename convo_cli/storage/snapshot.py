@@ -1,7 +1,7 @@
 """Snapshots of files, which prove that the files that were verified are those that were loaded.
 
-A snapshot detects files that were replaced, written, added or removed meanwhile, even if the modification time was
-reset.
+A snapshot detects files that were replaced, written, added or removed meanwhile, even if the
+modification time was reset.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from pathlib import Path
 from convo_cli.errors import ChangedError
 
 _ENDINGS = {".json", ".safetensors", ".model", ".txt", ".jinja", ""}
-"""Suffixes of files from which models, tokenizers and caches are read; a log that grows next to them is ignored."""
+"""Suffixes of files from which models, tokenizers and caches are read; a log that grows next to
+them is ignored.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,9 @@ class Snapshot:
 
     path: Path
     stamps: Mapping[Path, tuple[int, ...]]
-    """Device, inode, size, and times of the last change of content and of status; for a link, also its target's."""
+    """Device, inode, size, and times of the last change of content and of status; for a link, also
+    its target's.
+    """
 
     @classmethod
     def of(cls, path: Path) -> Snapshot:
@@ -35,7 +39,13 @@ class Snapshot:
         now = dict(_stamps(self.path))
         for file in sorted(self.stamps.keys() | now.keys()):
             if self.stamps.get(file) != now.get(file):
-                what = "removed" if file not in now else "added" if file not in self.stamps else "changed"
+                what = (
+                    "removed"
+                    if file not in now
+                    else "added"
+                    if file not in self.stamps
+                    else "changed"
+                )
                 raise ChangedError(
                     f"{file}: {what} while {'it' if file == self.path else self.path} was read",
                     hint="wait until nothing writes there, then start again",
@@ -46,7 +56,10 @@ def _stamps(path: Path) -> Iterator[tuple[Path, tuple[int, ...]]]:
     with suppress(OSError):  # removed meanwhile: the comparison finds missing files
         for file in path.iterdir() if path.is_dir() else [path]:
             if file.is_file() and (file == path or file.suffix in _ENDINGS):
-                yield file, (*_stamp(file.lstat()), *(_stamp(file.stat()) if file.is_symlink() else ()))
+                yield (
+                    file,
+                    (*_stamp(file.lstat()), *(_stamp(file.stat()) if file.is_symlink() else ())),
+                )
 
 
 def _stamp(status: os.stat_result) -> tuple[int, ...]:

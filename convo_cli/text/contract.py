@@ -1,7 +1,8 @@
-"""dialogue.json: the contract that fixes how dialogues are rendered, stored in every checkpoint and export.
+"""dialogue.json: the contract that fixes how dialogues are rendered, stored in every checkpoint and
+export.
 
-resume, chat, evaluate and export rebuild the encoder from it and compare. A tokenizer or template that no longer gives
-the same ids is refused with the fields that differ.
+resume, chat, evaluate and export rebuild the encoder from it and compare. A tokenizer or template
+that no longer gives the same ids is refused with the fields that differ.
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ def contract_of(encoder: DialogueEncoder) -> DialogueContract:
 
 
 def save_encoder(encoder: DialogueEncoder, folder: Path, *, spiece: bytes | None) -> None:
-    """Write the tokenizer files, the chat template, dialogue.json and, if there is one, spiece.model."""
+    """Write the tokenizer files, the chat template, dialogue.json and, if there is one,
+    spiece.model.
+    """
     encoder.tokenizer.chat_template = encoder.template.chat_template
     encoder.tokenizer.save_pretrained(folder)
     remove_foreign_entries(folder)
@@ -73,8 +76,8 @@ def save_encoder(encoder: DialogueEncoder, folder: Path, *, spiece: bytes | None
 def load_encoder(folder: Path) -> DialogueEncoder:
     """Rebuild the encoder of a checkpoint or export, and prove that it fits the contract.
 
-    Raises CheckpointError if dialogue.json is missing or unreadable, ChangedError if the folder no longer fits it,
-    ModelError if the folder contains something that no model has.
+    Raises CheckpointError if dialogue.json is missing or unreadable, ChangedError if the folder no
+    longer fits it, ModelError if the folder contains something that no model has.
     """
     require_harmless(folder)
     path = folder / DIALOGUE_FILE
@@ -88,12 +91,15 @@ def load_encoder(folder: Path) -> DialogueEncoder:
     except (ValidationError, OSError) as error:
         first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
         raise CheckpointError(
-            f"{path}: not a readable dialogue contract ({first})", hint="copy the folder again from where it is whole"
+            f"{path}: not a readable dialogue contract ({first})",
+            hint="copy the folder again from where it is whole",
         ) from error
     tokenizer = load_tokenizer(folder, str(folder))
     if contract.template != "native":
         tokenizer.chat_template = None
-    encoder = DialogueEncoder(tokenizer, make_template(contract.template, tokenizer), max_length=contract.max_length)
+    encoder = DialogueEncoder(
+        tokenizer, make_template(contract.template, tokenizer), max_length=contract.max_length
+    )
     require_same(contract, contract_of(encoder), str(folder))
     return encoder
 
@@ -107,19 +113,23 @@ def spiece_of(folder: Path) -> bytes | None:
 def require_same(written: DialogueContract, actual: DialogueContract, where: str) -> None:
     """Raise ChangedError that names every field in which the two differ."""
     differences = [
-        f"{field}: {getattr(written, field)!r} in {DIALOGUE_FILE}, {getattr(actual, field)!r} in fact"
+        f"{field}: {getattr(written, field)!r} in {DIALOGUE_FILE}, {getattr(actual, field)!r} in "
+        "fact"
         for field in type(written).model_fields
         if getattr(written, field) != getattr(actual, field)
     ]
     if differences:
         raise ChangedError(
-            f"{where}: the tokenizer or template is not the one of the training run; " + "; ".join(differences),
+            f"{where}: the tokenizer or template is not the one of the training run; "
+            + "; ".join(differences),
             hint="restore the folder's tokenizer files, or export it again from the run",
         )
 
 
 def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Hash everything that decides ids: vocabulary, merges or scores, added tokens, normalizer, splitter."""
+    """Hash everything that decides ids: vocabulary, merges or scores, added tokens, normalizer,
+    splitter.
+    """
     backend = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
     backend.no_truncation()
     backend.no_padding()

@@ -1,12 +1,15 @@
-"""Cutting of a dialogue into examples: whole if it fits, else windows, each rendered as a dialogue of its own.
+"""Cutting of a dialogue into examples: whole if it fits, else windows, each rendered as a dialogue
+of its own.
 
-The search for the windows of a dialogue is a generator: it yields turns, receives their rendering, and returns the
-examples. This lets `encoder` render and encode the turns of many dialogues in one batch.
+The search for the windows of a dialogue is a generator: it yields turns, receives their rendering,
+and returns the examples. This lets `encoder` render and encode the turns of many dialogues in one
+batch.
 
-A window holds the system turn and whole turns; its ids are the template's own rendering of them, up to the end of the
-last one. If the template refuses such a dialogue, or needs more tokens for it than planned, the window begins one turn
-later. If no window works for a turn, the turn is too long. With `long_turns: split` it is cut into parts, each of which
-repeats the system turn and the tokens right before it.
+A window holds the system turn and whole turns; its ids are the template's own rendering of them, up
+to the end of the last one. If the template refuses such a dialogue, or needs more tokens for it
+than planned, the window begins one turn later. If no window works for a turn, the turn is too long.
+With `long_turns: split` it is cut into parts, each of which repeats the system turn and the tokens
+right before it.
 
 Shapes: an example is two arrays of length T.
 """
@@ -32,7 +35,9 @@ from convo_cli.tokens.store import ASSISTANT_TARGET, NO_TARGET, USER_TARGET, Enc
 Search: TypeAlias = Generator[Sequence[Turn], Rendering | DataError, Encoded | Problem]
 
 _TOLERANCE = 8
-"""Tokens by which a window may be shorter than the same turns in the whole dialogue; its own rendering decides."""
+"""Tokens by which a window may be shorter than the same turns in the whole dialogue; its own
+rendering decides.
+"""
 _NO_PREDECESSOR = "the first token of the turn has none before it"
 
 
@@ -46,7 +51,9 @@ class _Found:
 
 @dataclass(frozen=True, slots=True)
 class _TooLong:
-    """A turn of ``length`` tokens fits no window; ``needed`` is the smallest max_length at which it fits."""
+    """A turn of ``length`` tokens fits no window; ``needed`` is the smallest max_length at which it
+    fits.
+    """
 
     needed: int
     length: int
@@ -64,14 +71,19 @@ def search(dialogue: Dialogue, train_on: TrainOn, max_length: int, long_turns: L
         return Encoded([_example(whole.input_ids, whole.targets(kinds))], num_tokens)
     num_system = num_system_turns(dialogue.turns)
     alone = (yield dialogue.turns[num_system : num_system + 1]) if num_system else whole
-    cutter = _Cutter(dialogue.turns, whole, kinds, max_length, num_system, is_folded(whole, alone, num_system))
+    cutter = _Cutter(
+        dialogue.turns, whole, kinds, max_length, num_system, is_folded(whole, alone, num_system)
+    )
     examples, refused, fresh, is_split = list[Example](), list[_TooLong](), 0, False
     while fresh < len(cutter.turns):
-        # A reply to a split question gets the end of the question as context, which no window of whole turns contains.
+        # A reply to a split question gets the end of the question as context, which no window of
+        # whole turns contains.
         follows_long_question = is_split and cutter.is_long_question(fresh - 1)
         found = None if follows_long_question else (yield from cutter.window(fresh))
         if not isinstance(found, _Found) and long_turns == "split":
-            found = cutter.parts(fresh, cutter.plan(fresh).stop if follows_long_question else fresh + 1)
+            found = cutter.parts(
+                fresh, cutter.plan(fresh).stop if follows_long_question else fresh + 1
+            )
             is_split = True
         if isinstance(found, _Found):
             examples += found.examples
@@ -91,7 +103,9 @@ def num_system_turns(turns: Sequence[Turn]) -> int:
 
 
 def is_folded(whole: Rendering, alone: Rendering | DataError, num_system: int) -> bool:
-    """Return whether the template writes the system text into the next turn; ``alone`` is that turn without it."""
+    """Return whether the template writes the system text into the next turn; ``alone`` is that turn
+    without it.
+    """
     return not isinstance(alone, DataError) and whole.opening(num_system) != alone.opening(0)
 
 
@@ -101,7 +115,9 @@ def earliest_start(turn_lengths: Sequence[int], room: int) -> int:
 
 
 class _Cutter:
-    """A dialogue that is longer than a window. Turns are counted without the system turn, positions in tokens."""
+    """A dialogue that is longer than a window. Turns are counted without the system turn, positions
+    in tokens.
+    """
 
     def __init__(
         self,
@@ -130,8 +146,12 @@ class _Cutter:
     def plan(self, fresh: int) -> Window:
         return next_window(self._lengths, fresh, self._room)
 
-    def window(self, fresh: int) -> Generator[Sequence[Turn], Rendering | DataError, _Found | _TooLong]:
-        """Find the example whose first new turn is ``fresh``, with as much context before it as fits."""
+    def window(
+        self, fresh: int
+    ) -> Generator[Sequence[Turn], Rendering | DataError, _Found | _TooLong]:
+        """Find the example whose first new turn is ``fresh``, with as much context before it as
+        fits.
+        """
         needed, reason, earliest = 0, "", fresh
         for stop in dict.fromkeys((self.plan(fresh).stop, fresh + 1)):
             num_fresh = self._bounds[stop] - self._bounds[fresh]
@@ -144,38 +164,55 @@ class _Cutter:
                     return _Found([made], stop)
                 elif stop == fresh + 1:
                     needed = len(made.input_ids)
-        for first in reversed(range(0 if needed else earliest)):  # the template needs an earlier turn first
+        for first in reversed(
+            range(0 if needed else earliest)
+        ):  # the template needs an earlier turn first
             made = yield from self._render(first, fresh, fresh + 1)
             if isinstance(made, Example):
                 if len(made.input_ids) <= self._max_length:
                     return _Found([made], fresh + 1)
                 needed = len(made.input_ids)
                 break
-        return _TooLong(needed or self._bounds[-1], self._lengths[fresh], self._explain(self._lengths[fresh], reason))
+        return _TooLong(
+            needed or self._bounds[-1],
+            self._lengths[fresh],
+            self._explain(self._lengths[fresh], reason),
+        )
 
     def parts(self, turn: int, stop: int) -> _Found | _TooLong:
-        """Cut the turns from ``turn`` to ``stop`` wherever a window is full; each part repeats tokens before it."""
+        """Cut the turns from ``turn`` to ``stop`` wherever a window is full; each part repeats
+        tokens before it.
+        """
         lead, origin = self._lead(turn, self._bounds[stop])
         room = self._max_length - len(lead)
         if room < 2:
-            message = f"dialogue.max_length {self._max_length} leaves no room beside {len(lead)} tokens of system text"
+            message = (
+                f"dialogue.max_length {self._max_length} leaves no room beside {len(lead)} "
+                "tokens of system text"
+            )
             return _TooLong(len(lead) + 2, self._lengths[turn], message)
         begin, end = max(self._bounds[turn], origin), self._bounds[stop]
         examples = []
-        for part in cut_turn(begin - origin, end - origin, room, max(1, self._max_length // 2 - len(lead))):
+        for part in cut_turn(
+            begin - origin, end - origin, room, max(1, self._max_length // 2 - len(lead))
+        ):
             tokens = self._whole.input_ids[origin + part.start : origin + part.stop]
             fresh = self._targets[origin + part.fresh : origin + part.stop]
             before = np.zeros(len(lead) + part.fresh - part.start, np.uint8)
             is_first = origin + part.fresh == self._head
             targets = np.concatenate([before, fresh])
             num_repeated = 0 if is_first else len(before)
-            examples.append(_example(np.concatenate([lead, tokens]), targets, num_repeated=num_repeated))
+            examples.append(
+                _example(np.concatenate([lead, tokens]), targets, num_repeated=num_repeated)
+            )
         return _Found(examples, stop)
 
     def _render(
         self, first: int, fresh: int, stop: int
     ) -> Generator[Sequence[Turn], Rendering | DataError, Example | str]:
-        """Render turns as a dialogue of their own, with targets from ``fresh`` on; return the reason if that fails."""
+        """Render turns as a dialogue of their own, with targets from ``fresh`` on; return the
+        reason if that fails.
+        """
         if self._is_folded and self.turns[first].role != "user":
             return "the chat template writes the system text into a user turn"
         rendering = yield (*self._system, *self.turns[first:stop])
@@ -183,8 +220,12 @@ class _Cutter:
             return str(rendering)
         num_system = len(self._system)
         if stop < len(self.turns):
-            rendering = rendering.ended_like(num_system + stop - first - 1, self._whole, num_system + stop - 1)
-        kinds = [NO_TARGET] * (num_system + fresh - first) + [*self._kinds[num_system + fresh : num_system + stop]]
+            rendering = rendering.ended_like(
+                num_system + stop - first - 1, self._whole, num_system + stop - 1
+            )
+        kinds = [NO_TARGET] * (num_system + fresh - first) + [
+            *self._kinds[num_system + fresh : num_system + stop]
+        ]
         targets = rendering.targets(kinds)
         num_before = rendering.bounds(num_system)[fresh - first] if fresh else 0
         if fresh and targets[0] != NO_TARGET:
@@ -192,11 +233,13 @@ class _Cutter:
         return _example(rendering.input_ids, targets, num_repeated=num_before)
 
     def _lead(self, turn: int, end: int) -> tuple[NDArray[np.int32], int]:
-        """Return the tokens that each part of a turn repeats, and the position where context or the turn may begin.
+        """Return the tokens that each part of a turn repeats, and the position where context or the
+        turn may begin.
 
-        The repeated tokens are those that the template writes before the first turn. If the template folds the system
-        text into a user turn, they end inside that turn: the words of a user turn follow directly, and those of a reply
-        follow the last words of its question, as many as leave room for the tokens up to ``end``.
+        The repeated tokens are those that the template writes before the first turn. If the
+        template folds the system text into a user turn, they end inside that turn: the words of a
+        user turn follow directly, and those of a reply follow the last words of its question, as
+        many as leave room for the tokens up to ``end``.
         """
         ids, head = self._whole.input_ids, self._head
         if not self._is_folded:
@@ -206,7 +249,9 @@ class _Cutter:
         if self.turns[turn].role == "user" or question is None:
             return ids[:head], said
         first_word, after_words = self._words(question)
-        between = np.concatenate([ids[after_words : self._bounds[question + 1]], ids[self._bounds[turn] : said]])
+        between = np.concatenate(
+            [ids[after_words : self._bounds[question + 1]], ids[self._bounds[turn] : said]]
+        )
         room = self._max_length - head - len(between) - (end - said)
         num_words = room if room > 0 else max(1, (self._max_length // 2 - head - len(between)) // 2)
         words = ids[max(first_word, after_words - num_words) : after_words]
@@ -220,10 +265,13 @@ class _Cutter:
     def _explain(self, length: int, reason: str) -> str:
         if reason == _NO_PREDECESSOR:
             return (
-                f"dialogue.max_length {self._max_length} leaves no room for a token before a turn of {length} tokens, "
+                f"dialogue.max_length {self._max_length} leaves no room for a token before a turn "
+                f"of {length} tokens, "
                 "so the first token of the turn could not be trained on"
             )
-        message = f"a turn of {length} tokens does not fit into dialogue.max_length {self._max_length}"
+        message = (
+            f"a turn of {length} tokens does not fit into dialogue.max_length {self._max_length}"
+        )
         if length <= self._room:
             message += f" with the turn before it, and cannot stand without that turn: {reason}"
         elif self._system:
@@ -245,6 +293,8 @@ def _target_kinds(turns: Sequence[Turn], train_on: TrainOn) -> list[int]:
     return kinds
 
 
-def _example(input_ids: NDArray[np.int32], targets: NDArray[np.uint8], *, num_repeated: int = 0) -> Example:
+def _example(
+    input_ids: NDArray[np.int32], targets: NDArray[np.uint8], *, num_repeated: int = 0
+) -> Example:
     targets[:1] = NO_TARGET  # no token comes before the first one to predict it from
     return Example(input_ids, targets, num_repeated)

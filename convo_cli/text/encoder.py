@@ -1,8 +1,9 @@
 """Encoder of dialogues into ids and targets, and decoder of ids into text.
 
-Special tokens come only from the template. The words of a turn are encoded as text, even if they spell ``<|end|>``. A
-text is encoded in the context of the text before it, so that the ids are those of the whole rendering, but it never
-changes earlier ids: the ids of a prompt are always the first ids of the training example.
+Special tokens come only from the template. The words of a turn are encoded as text, even if they
+spell ``<|end|>``. A text is encoded in the context of the text before it, so that the ids are those
+of the whole rendering, but it never changes earlier ids: the ids of a prompt are always the first
+ids of the training example.
 
 Shapes: an example is two arrays of length T.
 """
@@ -38,7 +39,9 @@ _NO_IDS: Sequence[int] = ()
 class DialogueEncoder:
     """Encodes dialogues under one template; `max_length` is the window in tokens."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: Template, *, max_length: int) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, template: Template, *, max_length: int
+    ) -> None:
         self.tokenizer = tokenizer
         self.template = template
         self.max_length = max_length
@@ -47,20 +50,30 @@ class DialogueEncoder:
         self._special_ids = {token: (self._id_of(token),) for token in marked | written}
         self._finder = TokenFinder(self._special_ids)
         self._hidden_ids = frozenset(chain.from_iterable(self._special_ids.values()))
-        # A copy: the tokenizer itself must keep reading special tokens for `require_parity` and exports. Texts may
-        # still yield the unknown token: it is the id of every text that the vocabulary cannot spell.
-        self._backend = plain_text_backend(tokenizer, written - marked, (marked | written) - {tokenizer.unk_token})
-        # Phi-3's role tokens absorb the white space after them, so training must not see that space either.
-        self._space_eaters = {token.content for token in tokenizer.added_tokens_decoder.values() if token.rstrip}
+        # A copy: the tokenizer itself must keep reading special tokens for `require_parity` and
+        # exports. Texts may still yield the unknown token: it is the id of every text that the
+        # vocabulary cannot spell.
+        self._backend = plain_text_backend(
+            tokenizer, written - marked, (marked | written) - {tokenizer.unk_token}
+        )
+        # Phi-3's role tokens absorb the white space after them, so training must not see that space
+        # either.
+        self._space_eaters = {
+            token.content for token in tokenizer.added_tokens_decoder.values() if token.rstrip
+        }
         self.stop_ids = tuple(self._id_of(token) for token in template.stop_tokens)
-        # Any id may pad, because attention masks it and it is never a target. GPT-2 has no padding token.
+        # Any id may pad, because attention masks it and it is never a target. GPT-2 has no padding
+        # token.
         pad = tokenizer.pad_token_id
         self.pad_id: int = self.stop_ids[0] if pad is None else int(pad)
 
-    def encode(self, dialogues: Sequence[Dialogue], train_on: TrainOn = "assistant") -> list[list[Example]]:
+    def encode(
+        self, dialogues: Sequence[Dialogue], train_on: TrainOn = "assistant"
+    ) -> list[list[Example]]:
         """Return the windows of each dialogue.
 
-        DataError names the line of a dialogue that the template refuses or that has a turn longer than the window.
+        DataError names the line of a dialogue that the template refuses or that has a turn longer
+        than the window.
         """
         found = self.encode_all(dialogues, train_on)
         for one in found:
@@ -69,12 +82,17 @@ class DialogueEncoder:
         return [list(one.examples) for one in found if isinstance(one, Encoded)]
 
     def encode_all(
-        self, dialogues: Iterable[Dialogue], train_on: TrainOn = "assistant", long_turns: LongTurns = "refuse"
+        self,
+        dialogues: Iterable[Dialogue],
+        train_on: TrainOn = "assistant",
+        long_turns: LongTurns = "refuse",
     ) -> list[Encoded | Problem]:
         """Return the examples of each dialogue, or the problem that refuses it."""
         # The windows of a long dialogue repeat texts, so each text is encoded once per call.
         known: dict[str, Sequence[int]] = {}
-        searches = [search(dialogue, train_on, self.max_length, long_turns) for dialogue in dialogues]
+        searches = [
+            search(dialogue, train_on, self.max_length, long_turns) for dialogue in dialogues
+        ]
         found: dict[int, Encoded | Problem] = {}
         asked = {number: next(one) for number, one in enumerate(searches)}
         while asked:
@@ -88,10 +106,11 @@ class DialogueEncoder:
         return [found[number] for number in range(len(searches))]
 
     def prompt(self, turns: Sequence[Turn], *, max_new_tokens: int) -> Prompt:
-        """Return the turns as a prompt that leaves room for the reply; drop whole turns from the left if necessary.
+        """Return the turns as a prompt that leaves room for the reply; drop whole turns from the
+        left if necessary.
 
-        The remaining turns are rendered as a dialogue of their own. System turns are always kept. Raises DataError if
-        the template refuses the turns or the last turn alone does not fit.
+        The remaining turns are rendered as a dialogue of their own. System turns are always kept.
+        Raises DataError if the template refuses the turns or the last turn alone does not fit.
         """
         return fit_prompt(turns, self._render_prompt, self.max_length, max_new_tokens)
 
@@ -101,8 +120,9 @@ class DialogueEncoder:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of a reply; special tokens are left out."""
-        # By id, not by `skip_special_tokens`: templates also write tokens that the tokenizer does not call special.
-        # Without clean-up, which would remove spaces that the model wrote before a full stop or "n't".
+        # By id, not by `skip_special_tokens`: templates also write tokens that the tokenizer does
+        # not call special. Without clean-up, which would remove spaces that the model wrote before
+        # a full stop or "n't".
         spoken = [token for token in ids if token not in self._hidden_ids]
         with no_panics(self.tokenizer):
             return str(self.tokenizer.decode(spoken, clean_up_tokenization_spaces=False))
@@ -110,8 +130,14 @@ class DialogueEncoder:
     def text_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text as a speaker's words, without the template."""
         with no_panics(self.tokenizer):
-            # The library spreads a batch over all cores; the fast method skips offsets, which are not used here.
-            return [encoding.ids for encoding in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+            # The library spreads a batch over all cores; the fast method skips offsets, which are
+            # not used here.
+            return [
+                encoding.ids
+                for encoding in self._backend.encode_batch_fast(
+                    list(texts), add_special_tokens=False
+                )
+            ]
 
     def reads_back(self, text: str) -> str:
         """Encode and decode a text; most tokenizers return it unchanged."""
@@ -122,10 +148,12 @@ class DialogueEncoder:
         return StreamDecoder(self)
 
     def require_parity(self, turns: Sequence[Turn]) -> None:
-        """Prove that plain transformers renders the same ids; ModelError names the first difference.
+        """Prove that plain transformers renders the same ids; ModelError names the first
+        difference.
 
-        Dialogues whose text spells a special token are not compared, because transformers reads it as a token and convo
-        as text. Dialogues that the template refuses are left to `encode`, which knows their line.
+        Dialogues whose text spells a special token are not compared, because transformers reads it
+        as a token and convo as text. Dialogues that the template refuses are left to `encode`,
+        which knows their line.
         """
         if any(self._finder.find(turn.text) for turn in turns):
             return
@@ -133,14 +161,21 @@ class DialogueEncoder:
             pieces = self.template.render(turns)
         except DataError:
             return
-        # An independent path: transformers renders the dialogue with Jinja and encodes it in one call.
+        # An independent path: transformers renders the dialogue with Jinja and encodes it in one
+        # call.
         ours = [token for ids in self._encode_pieces([pieces], {})[0] for token in ids]
         theirs = render_ids(self.tokenizer, self.template.chat_template, turns)
         if ours != theirs:
-            where = next((k for k, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), len(ours))
-            mine, other = (self.tokenizer.convert_ids_to_tokens(list(ids)[where : where + 4]) for ids in (ours, theirs))
+            where = next(
+                (k for k, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), len(ours)
+            )
+            mine, other = (
+                self.tokenizer.convert_ids_to_tokens(list(ids)[where : where + 4])
+                for ids in (ours, theirs)
+            )
             raise ModelError(
-                f"template {self.template.name} does not fit this tokenizer: at token {where} training would see "
+                f"template {self.template.name} does not fit this tokenizer: at token {where} "
+                "training would see "
                 f"{mine}, but transformers' apply_chat_template gives {other}",
                 hint="set dialogue.template: turns",
             )
@@ -148,10 +183,17 @@ class DialogueEncoder:
     def _render_all(
         self, dialogues: Sequence[Sequence[Turn]], known: dict[str, Sequence[int]]
     ) -> list[Rendering | DataError]:
-        """Render and encode each dialogue; ``known`` holds the ids of texts that are already encoded."""
+        """Render and encode each dialogue; ``known`` holds the ids of texts that are already
+        encoded.
+        """
         rendered = self.template.render_all(dialogues)
-        accepted = iter(self._encode_pieces([pieces for pieces in rendered if isinstance(pieces, list)], known))
-        return [Rendering(pieces, next(accepted)) if isinstance(pieces, list) else pieces for pieces in rendered]
+        accepted = iter(
+            self._encode_pieces([pieces for pieces in rendered if isinstance(pieces, list)], known)
+        )
+        return [
+            Rendering(pieces, next(accepted)) if isinstance(pieces, list) else pieces
+            for pieces in rendered
+        ]
 
     def _render_prompt(self, turns: Sequence[Turn]) -> Rendering | DataError:
         try:
@@ -163,15 +205,20 @@ class DialogueEncoder:
     def _encode_pieces(
         self, rendered: Sequence[Sequence[Piece]], known: dict[str, Sequence[int]]
     ) -> list[list[Sequence[int]]]:
-        """Return the ids of every piece of every dialogue; texts that are not known are encoded in one batch."""
+        """Return the ids of every piece of every dialogue; texts that are not known are encoded in
+        one batch.
+        """
         contexts = [self._contexts(pieces) for pieces in rendered]
         texts = [text for text in dict.fromkeys(chain.from_iterable(contexts)) if text not in known]
         known.update(zip(texts, self.text_ids(texts), strict=True))
         return [self._piece_ids(*pair, known) for pair in zip(rendered, contexts, strict=True)]
 
     def _contexts(self, pieces: Sequence[Piece]) -> list[str]:
-        """Return for each piece the text from the last special token to its end; '' for a special token."""
-        # A tokenizer first cuts a text at its special tokens, so ids between two of them depend on nothing else.
+        """Return for each piece the text from the last special token to its end; '' for a special
+        token.
+        """
+        # A tokenizer first cuts a text at its special tokens, so ids between two of them depend on
+        # nothing else.
         contexts, context, eats_space = [], "", False
         for text, _, is_special, _ in pieces:
             if is_special:
@@ -194,8 +241,9 @@ class DialogueEncoder:
                 continue
             ids = known[context] if start == 0 else self._encode_text(context[start:])
             if before and ids[: len(before)] != before:
-                # The tokenizer merges this text with the one before it. The ids of a prompt must not depend on its
-                # reply, so encoding restarts here; `require_parity` refuses the template if transformers then differs.
+                # The tokenizer merges this text with the one before it. The ids of a prompt must
+                # not depend on its reply, so encoding restarts here; `require_parity` refuses the
+                # template if transformers then differs.
                 start, before = len(context) - len(piece.text), _NO_IDS
                 ids = self._encode_text(context[start:])
             results.append(ids[len(before) :] if before else ids)
@@ -208,7 +256,8 @@ class DialogueEncoder:
         return ids
 
     def _id_of(self, token: str) -> int:
-        # For a missing token a tokenizer returns the id of its unknown token; only converting back shows that.
+        # For a missing token a tokenizer returns the id of its unknown token; only converting back
+        # shows that.
         index = self.tokenizer.convert_tokens_to_ids(token)
         if not isinstance(index, int) or self.tokenizer.convert_ids_to_tokens(index) != token:
             raise ModelError(

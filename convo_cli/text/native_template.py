@@ -1,13 +1,15 @@
 """The tokenizer's own chat template, taken apart into pieces.
 
-Chat templates are programs: they insert a system prompt of their own, call the assistant "model", strip texts, or raise
-on roles that they do not accept. So their Jinja is not parsed. Instead, marks are rendered in place of texts, once for
-each sequence of roles; everything between the marks is the template's own text. A template or dialogue whose rendering
-is not reproduced in this way is refused.
+Chat templates are programs: they insert a system prompt of their own, call the assistant "model",
+strip texts, or raise on roles that they do not accept. So their Jinja is not parsed. Instead, marks
+are rendered in place of texts, once for each sequence of roles; everything between the marks is the
+template's own text. A template or dialogue whose rendering is not reproduced in this way is
+refused.
 
-Some templates mark what is trained on with ``{% generation %}`` and ``{% endgeneration %}``. Then the marked tokens are
-the targets, even if they are more than the reply and its end token (some enclose the assistant's header). Marks that
-leave out a part of a reply or its end token, or that enclose another speaker's text, are refused.
+Some templates mark what is trained on with ``{% generation %}`` and ``{% endgeneration %}``. Then
+the marked tokens are the targets, even if they are more than the reply and its end token (some
+enclose the assistant's header). Marks that leave out a part of a reply or its end token, or that
+enclose another speaker's text, are refused.
 """
 
 from __future__ import annotations
@@ -30,16 +32,20 @@ from convo_cli.text.tokenizers.vocabulary import TokenFinder
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_MARK = "\ufdd0{}\ufdd0"  # stands for a turn's text; a Unicode noncharacter, which no template contains
+_MARK = (
+    "\ufdd0{}\ufdd0"  # stands for a turn's text; a Unicode noncharacter, which no template contains
+)
 _GENERATION = re.compile(r"\{%[-+]?\s*generation\b")
 _MAX_SHOWN = 100  # characters of a template's own text in an error
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """The text of a template between two turns' texts: the rest of one turn, and the next turn's header.
+    """The text of a template between two turns' texts: the rest of one turn, and the next turn's
+    header.
 
-    ``lead`` is the part that belongs to the next speaker's words: usually empty, or the space before the first word.
+    ``lead`` is the part that belongs to the next speaker's words: usually empty, or the space
+    before the first word.
     """
 
     rest: str
@@ -59,7 +65,8 @@ class Form:
 class NativeTemplate:
     """The tokenizer's own chat template; ModelError if it cannot be taken apart.
 
-    The assistant's words begin where the generation prompt ends and extend to the next special token, inclusive.
+    The assistant's words begin where the generation prompt ends and extend to the next special
+    token, inclusive.
     """
 
     name: TemplateName = "native"
@@ -77,15 +84,21 @@ class NativeTemplate:
             question = self._between(("user", "assistant", "user"), False)[2]
             prompt = self._between(("user",), True)[-1]
             own_text = start + prompt + question + after_assistant
-            self._special = TokenFinder(special_tokens(tokenizer) | _written_tokens(tokenizer, own_text))
+            self._special = TokenFinder(
+                special_tokens(tokenizer) | _written_tokens(tokenizer, own_text)
+            )
             question = question[self._same_start(question, after_assistant) :]
             asks = question[len(question) - self._same_end(question, start) :].rstrip(" ")
             answers = prompt[self._same_start(prompt, after_user) :]
             if self._special.first(answers.lstrip())[0] == 0:
-                answers = answers.lstrip()  # a line break before a header's token belongs to the turn before it
+                answers = (
+                    answers.lstrip()
+                )  # a line break before a header's token belongs to the turn before it
             bos = str(tokenizer.bos_token or "")
             if not answers.startswith(bos):
-                asks = asks.removeprefix(bos)  # every window begins with it, whichever role comes first
+                asks = asks.removeprefix(
+                    bos
+                )  # every window begins with it, whichever role comes first
             self._headers = {"user": asks, "assistant": answers}
             probe = [Turn("user", "a"), Turn("assistant", "b")] * 2
             self.render(probe)
@@ -93,7 +106,8 @@ class NativeTemplate:
             ends = [gap.rest[slice(*self._special.first(gap.rest))] for gap in gaps[2::2]]
         except DataError as error:
             raise ModelError(
-                f"template native cannot be used: {error}", hint="set dialogue.template: turns or chatml"
+                f"template native cannot be used: {error}",
+                hint="set dialogue.template: turns or chatml",
             ) from error
         eos = tokenizer.eos_token
         self.stop_tokens = tuple(dict.fromkeys([*ends, *([str(eos)] if eos else [])]))
@@ -103,7 +117,9 @@ class NativeTemplate:
         return self._pieces(turns, rendered, for_reply=for_reply)
 
     def render_all(self, dialogues: Sequence[Sequence[Turn]]) -> list[list[Piece] | DataError]:
-        """Return the result or error of `render` for each dialogue, several times faster than one by one."""
+        """Return the result or error of `render` for each dialogue, several times faster than one
+        by one.
+        """
         results = list[list[Piece] | DataError]()
         for turns, rendered in zip(dialogues, self._ask(dialogues), strict=True):
             try:
@@ -112,7 +128,9 @@ class NativeTemplate:
                 results.append(error)
         return results
 
-    def _pieces(self, turns: Sequence[Turn], rendered: Rendered | DataError, *, for_reply: bool = False) -> list[Piece]:
+    def _pieces(
+        self, turns: Sequence[Turn], rendered: Rendered | DataError, *, for_reply: bool = False
+    ) -> list[Piece]:
         """Return the pieces of a dialogue from the template's rendering of it."""
         if isinstance(rendered, DataError):
             raise rendered
@@ -129,10 +147,15 @@ class NativeTemplate:
     def _find_form(self, roles: tuple[Role, ...], for_reply: bool) -> Form:
         *gaps, last = self._find_gaps(roles, for_reply)
         pieces, slots = self._split(gaps[0].rest, NO_TURN), []
-        for index, (role, gap, after) in enumerate(zip(roles, gaps, [*gaps[1:], last], strict=True)):
+        for index, (role, gap, after) in enumerate(
+            zip(roles, gaps, [*gaps[1:], last], strict=True)
+        ):
             _, end = self._special.first(after.rest)
             if role == "assistant" and end == 0:
-                raise refusal("ends an assistant turn without a special token, so the model would never learn to stop")
+                raise refusal(
+                    "ends an assistant turn without a special token, so the model would never "
+                    "learn to stop"
+                )
             pieces += self._split(gap.header, index)
             slots.append(len(pieces))
             said = [Piece(gap.lead, index), *self._split(after.rest[:end], index)]
@@ -143,7 +166,9 @@ class NativeTemplate:
     def _apply_marks(
         self, pieces: Sequence[Piece], spans: Iterable[tuple[int, int]], turns: Sequence[Turn]
     ) -> list[Piece]:
-        """Return the pieces with the targets that the generation marks enclose; ``spans`` are in characters."""
+        """Return the pieces with the targets that the generation marks enclose; ``spans`` are in
+        characters.
+        """
         is_marked = bytearray(sum(len(piece.text) for piece in pieces))
         for start, stop in spans:
             is_marked[start:stop] = bytes([True]) * (stop - start)
@@ -154,13 +179,23 @@ class NativeTemplate:
             role = turns[piece.turn].role if piece.turn >= 0 else None
             if role != "assistant":
                 if any(marked):
-                    raise refusal(f"marks for generation what {f'the {role}' if role else 'nobody'} says")
+                    raise refusal(
+                        f"marks for generation what {f'the {role}' if role else 'nobody'} says"
+                    )
                 result.append(piece)
             elif piece.is_learnable:
-                # A space before a text is part of its first word, and the generation prompt ends before it.
+                # A space before a text is part of its first word, and the generation prompt ends
+                # before it.
                 if not all(marked[len(piece.text) - len(piece.text.lstrip()) :]):
-                    what = f"the end token {piece.text}" if piece.is_special else "a part of what the assistant says"
-                    raise refusal(f"leaves {what} out of its generation marks, so the model would never learn it")
+                    what = (
+                        f"the end token {piece.text}"
+                        if piece.is_special
+                        else "a part of what the assistant says"
+                    )
+                    raise refusal(
+                        f"leaves {what} out of its generation marks, so the model would never "
+                        "learn it"
+                    )
                 result.append(piece)
             else:
                 result += _cut(piece, marked)
@@ -171,25 +206,42 @@ class NativeTemplate:
         between = self._between(roles, for_reply)
         gaps = []
         for index, (role, text) in enumerate(zip(roles, between, strict=False)):
-            end = len(text.rstrip(" "))  # spaces before a text are part of its first word in most tokenizers
+            end = len(
+                text.rstrip(" ")
+            )  # spaces before a text are part of its first word in most tokenizers
             if role == "assistant" and "user" in roles[:index]:
                 *before, prompt = self._between(roles[:index], True)
                 end = len(prompt)
                 if before != between[:index] or not text.startswith(prompt):
                     raise refusal("renders a reply otherwise than after its generation prompt")
                 if text[end:].strip():
-                    raise refusal(f"makes the model say {text[end:][:_MAX_SHOWN]!r} before its reply")
+                    raise refusal(
+                        f"makes the model say {text[end:][:_MAX_SHOWN]!r} before its reply"
+                    )
             gaps.append(self._gap(text, end, role))
-        return [*gaps, self._gap(between[-1], len(between[-1]), "assistant") if for_reply else Gap(between[-1])]
+        return [
+            *gaps,
+            self._gap(between[-1], len(between[-1]), "assistant")
+            if for_reply
+            else Gap(between[-1]),
+        ]
 
     def _gap(self, text: str, end: int, role: Role) -> Gap:
-        """Split a gap; the header is the text up to ``end`` that comes before every turn of the role."""
+        """Split a gap; the header is the text up to ``end`` that comes before every turn of the
+        role.
+        """
         header = self._headers.get(role, "")
-        begin = len(text[: end - len(header)].rstrip(" ")) if header and text[:end].endswith(header) else end
+        begin = (
+            len(text[: end - len(header)].rstrip(" "))
+            if header and text[:end].endswith(header)
+            else end
+        )
         return Gap(text[:begin], text[begin:end], text[end:])
 
     def _render_marks(self, roles: tuple[Role, ...], for_reply: bool) -> list[str]:
-        """Return the template's text before, between and after the texts of turns with these roles."""
+        """Return the template's text before, between and after the texts of turns with these
+        roles.
+        """
         marks = [_MARK.format(index) for index in range(len(roles))]
         turns = [Turn(role, mark) for role, mark in zip(roles, marks, strict=True)]
         (rendered,) = self._ask([turns], for_reply=for_reply)
@@ -200,16 +252,25 @@ class NativeTemplate:
             raise refusal("does not render every turn once and in order")
         return parts[::2]
 
-    def _ask(self, dialogues: Sequence[Sequence[Turn]], *, for_reply: bool = False) -> list[Rendered | DataError]:
+    def _ask(
+        self, dialogues: Sequence[Sequence[Turn]], *, for_reply: bool = False
+    ) -> list[Rendered | DataError]:
         return render_all(
-            self._tokenizer, self.chat_template, dialogues, for_reply=for_reply, has_marks=self._has_generation_marks
+            self._tokenizer,
+            self.chat_template,
+            dialogues,
+            for_reply=for_reply,
+            has_marks=self._has_generation_marks,
         )
 
     def _split(self, text: str, turn: int) -> list[Piece]:
         """Cut the template's own text at its special tokens."""
         pieces, position = list[Piece](), 0
         for start, stop in self._special.find(text):
-            pieces += [Piece(text[position:start], turn), Piece(text[start:stop], turn, is_special=True)]
+            pieces += [
+                Piece(text[position:start], turn),
+                Piece(text[start:stop], turn, is_special=True),
+            ]
             position = stop
         pieces.append(Piece(text[position:], turn))
         return [piece for piece in pieces if piece.text]
@@ -222,7 +283,11 @@ class NativeTemplate:
 
     def _units(self, text: str) -> list[str]:
         """Split a text into special tokens and single characters."""
-        return [unit for piece in self._split(text, 0) for unit in ([piece.text] if piece.is_special else piece.text)]
+        return [
+            unit
+            for piece in self._split(text, 0)
+            for unit in ([piece.text] if piece.is_special else piece.text)
+        ]
 
 
 def _cut(piece: Piece, marked: Sequence[int]) -> list[Piece]:
@@ -238,10 +303,17 @@ def _cut(piece: Piece, marked: Sequence[int]) -> list[Piece]:
 
 def _num_same(one: Sequence[str], other: Sequence[str]) -> int:
     """Return the length of the common start of two sequences of strings, in characters."""
-    return sum(len(unit) for unit, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+    return sum(
+        len(unit)
+        for unit, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
+    )
 
 
 def _written_tokens(tokenizer: PreTrainedTokenizerBase, own_text: str) -> set[str]:
-    """Return the added tokens that the template writes, including those not called special (as in some ChatML)."""
-    added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.content.strip()}
+    """Return the added tokens that the template writes, including those not called special (as in
+    some ChatML).
+    """
+    added = {
+        token.content for token in tokenizer.added_tokens_decoder.values() if token.content.strip()
+    }
     return {own_text[start:stop] for start, stop in TokenFinder(added).find(own_text)}

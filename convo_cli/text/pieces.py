@@ -26,9 +26,11 @@ NO_TURN = -1
 
 
 class Piece(NamedTuple):
-    """A span of the rendered dialogue. ``is_learnable`` marks the speaker's words: the text and its end token.
+    """A span of the rendered dialogue. ``is_learnable`` marks the speaker's words: the text and its
+    end token.
 
-    (A tuple, because every turn has three, and tuples are created three times as fast as dataclasses.)
+    (A tuple, because every turn has three, and tuples are created three times as fast as
+    dataclasses.)
     """
 
     text: str
@@ -55,13 +57,19 @@ class Rendering:
 
     @cached_property
     def spoken(self) -> list[tuple[int, int, int]]:
-        """Piece indices of each turn: its first piece, the first of its speaker's words, and the end (exclusive)."""
+        """Piece indices of each turn: its first piece, the first of its speaker's words, and the
+        end (exclusive).
+        """
         turns: dict[int, list[int]] = {}
         for index, piece in enumerate(self.pieces):
             if piece.turn != NO_TURN:
                 turns.setdefault(piece.turn, []).append(index)
         return [
-            (of_turn[0], next((k for k in of_turn if self.pieces[k].is_learnable), of_turn[0]), of_turn[-1] + 1)
+            (
+                of_turn[0],
+                next((k for k in of_turn if self.pieces[k].is_learnable), of_turn[0]),
+                of_turn[-1] + 1,
+            )
             for of_turn in turns.values()
         ]
 
@@ -71,9 +79,11 @@ class Rendering:
         return np.array(of_piece, np.uint8).repeat(list(map(len, self.ids)))
 
     def bounds(self, num_system: int) -> list[int]:
-        """Return the token position at which each turn after the system turn begins, and the end of the last one.
+        """Return the token position at which each turn after the system turn begins, and the end of
+        the last one.
 
-        Tokens before the first position are the head. The opening of a reply counts as one more turn.
+        Tokens before the first position are the head. The opening of a reply counts as one more
+        turn.
         """
         return [*(self.starts[first] for first, _, _ in self.spoken[num_system:]), self.starts[-1]]
 
@@ -83,14 +93,20 @@ class Rendering:
         return [piece.text for piece in self.pieces[first:said]]
 
     def ended_like(self, turn: int, whole: Rendering, of_whole: int) -> Rendering:
-        """Return the rendering without the text that the template writes only at the end of a dialogue.
+        """Return the rendering without the text that the template writes only at the end of a
+        dialogue.
 
-        That is the text after the words of the last turn which the same turn in ``whole`` does not have.
+        That is the text after the words of the last turn which the same turn in ``whole`` does not
+        have.
         """
         _, said, stop = self.spoken[turn]
         _, said_there, stop_there = whole.spoken[of_whole]
-        pairs = zip(self.pieces[said + 1 : stop], whole.pieces[said_there + 1 : stop_there], strict=False)
-        stop = said + 1 + sum(1 for _ in takewhile(lambda pair: pair[0].text == pair[1].text, pairs))
+        pairs = zip(
+            self.pieces[said + 1 : stop], whole.pieces[said_there + 1 : stop_there], strict=False
+        )
+        stop = (
+            said + 1 + sum(1 for _ in takewhile(lambda pair: pair[0].text == pair[1].text, pairs))
+        )
         return Rendering(self.pieces[:stop], self.ids[:stop])
 
 
@@ -114,11 +130,15 @@ class Template(Protocol):
 
     @property
     def chat_template(self) -> str:
-        """The same rendering as Jinja, for transformers and other programs that read its folders."""
+        """The same rendering as Jinja, for transformers and other programs that read its
+        folders.
+        """
         ...
 
     def render(self, turns: Sequence[Turn], *, for_reply: bool = False) -> list[Piece]:
-        """Return the pieces of a dialogue; with ``for_reply`` they end where the assistant's next text begins."""
+        """Return the pieces of a dialogue; with ``for_reply`` they end where the assistant's next
+        text begins.
+        """
         ...
 
     def render_all(self, dialogues: Sequence[Sequence[Turn]]) -> list[list[Piece] | DataError]:

@@ -1,7 +1,8 @@
 """Check that a saved encoder reloads equal, and choice of a tokenizer form that does.
 
-transformers rebuilds many tokenizers from their vocabulary and flags, but does not save all flags: LlamaTokenizer loses
-``legacy``. A tokenizer that is saved without its class is loaded exactly as tokenizer.json describes it.
+transformers rebuilds many tokenizers from their vocabulary and flags, but does not save all flags:
+LlamaTokenizer loses ``legacy``. A tokenizer that is saved without its class is loaded exactly as
+tokenizer.json describes it.
 """
 
 from __future__ import annotations
@@ -26,13 +27,20 @@ if TYPE_CHECKING:
 
 _CARRIED = ("model_max_length", "padding_side", "truncation_side", "model_input_names",
             "clean_up_tokenization_spaces", "split_special_tokens")  # fmt: skip
-_HINT = "save the model with a tokenizer that transformers loads as it was saved, such as a PreTrainedTokenizerFast"
+_HINT = (
+    "save the model with a tokenizer that transformers loads as it was saved, such as a "
+    "PreTrainedTokenizerFast"
+)
 
 
-def reloadable(tokenizer: PreTrainedTokenizerBase, model_folder: Path, emit: Emit) -> PreTrainedTokenizerBase:
-    """Return the tokenizer if it reloads equal, else an equal one without its class; ModelError if neither does.
+def reloadable(
+    tokenizer: PreTrainedTokenizerBase, model_folder: Path, emit: Emit
+) -> PreTrainedTokenizerBase:
+    """Return the tokenizer if it reloads equal, else an equal one without its class; ModelError if
+    neither does.
 
-    ``model_folder`` holds the config.json that decides, with the tokenizer's own, which class transformers loads.
+    ``model_folder`` holds the config.json that decides, with the tokenizer's own, which class
+    transformers loads.
     """
     if _lost_by_saving(tokenizer, tokenizer, model_folder) is None:
         return tokenizer
@@ -40,23 +48,35 @@ def reloadable(tokenizer: PreTrainedTokenizerBase, model_folder: Path, emit: Emi
     if lost := _lost_by_saving(plain, tokenizer, model_folder):
         raise _refusal(lost)
     name = type(tokenizer).__name__
-    emit(Notice(f"the tokenizer is saved without its class, because {name} loses settings when it is saved"))
+    emit(
+        Notice(
+            f"the tokenizer is saved without its class, because {name} loses settings when it is "
+            "saved"
+        )
+    )
     return plain
 
 
 def require_equal(
-    encoder: DialogueEncoder, folder: Path, texts: Iterable[str] = (), dialogues: Iterable[Dialogue] = ()
+    encoder: DialogueEncoder,
+    folder: Path,
+    texts: Iterable[str] = (),
+    dialogues: Iterable[Dialogue] = (),
 ) -> None:
-    """Raise ModelError unless the encoder that chat loads from the folder gives the same ids and texts.
+    """Raise ModelError unless the encoder that chat loads from the folder gives the same ids and
+    texts.
 
-    It is compared on the probe texts, on ``texts``, on dialogues made of the probe texts, and on ``dialogues``.
+    It is compared on the probe texts, on ``texts``, on dialogues made of the probe texts, and on
+    ``dialogues``.
     """
     try:
         read = load_encoder(folder)
     except ChangedError as error:
         raise _refusal(error.message) from error
     spoken = [*PROBES, *texts]
-    for text, before, after in zip(spoken, encoder.text_ids(spoken), read.text_ids(spoken), strict=True):
+    for text, before, after in zip(
+        spoken, encoder.text_ids(spoken), read.text_ids(spoken), strict=True
+    ):
         if before != after:
             raise _refusal(f"{text!r} in a turn has the ids {before}, but {after} once reloaded")
         if (old := encoder.decode(before)) != (new := read.decode(before)):
@@ -64,21 +84,30 @@ def require_equal(
     halves = zip(PROBES[::2], PROBES[1::2], strict=True)
     whole = [Dialogue((Turn("user", one), Turn("assistant", two))) for one, two in halves]
     whole += dialogues
-    for dialogue, mine, other in zip(whole, _examples(encoder, whole), _examples(read, whole), strict=True):
+    for dialogue, mine, other in zip(
+        whole, _examples(encoder, whole), _examples(read, whole), strict=True
+    ):
         if mine != other:
-            raise _refusal(f"the dialogue {as_messages(dialogue.turns)} has the ids {mine}, but {other} once reloaded")
+            raise _refusal(
+                f"the dialogue {as_messages(dialogue.turns)} has the ids {mine}, but {other} once "
+                "reloaded"
+            )
     if difference := _difference(encoder.tokenizer, read.tokenizer, spoken):
         raise _refusal(difference)
 
 
 def _refusal(difference: str) -> ModelError:
-    return ModelError(f"the tokenizer changes when it is saved and loaded: {difference}", hint=_HINT)
+    return ModelError(
+        f"the tokenizer changes when it is saved and loaded: {difference}", hint=_HINT
+    )
 
 
 def _lost_by_saving(
     saved: PreTrainedTokenizerBase, original: PreTrainedTokenizerBase, model_folder: Path
 ) -> str | None:
-    """Return the first difference from ``original`` after ``saved`` is saved and loaded; None if there is none."""
+    """Return the first difference from ``original`` after ``saved`` is saved and loaded; None if
+    there is none.
+    """
     with TemporaryDirectory(prefix="convo-") as folder:
         if (config := model_folder / "config.json").is_file():
             shutil.copyfile(config, Path(folder, "config.json"))
@@ -94,8 +123,12 @@ def _lost_by_saving(
 
 
 def _difference(original: Any, read: Any, texts: Sequence[str]) -> str | None:
-    """Return the first difference between two tokenizers used through transformers; None if there is none."""
-    for text, before, after in zip(texts, *(one(list(texts))["input_ids"] for one in (original, read)), strict=True):
+    """Return the first difference between two tokenizers used through transformers; None if there
+    is none.
+    """
+    for text, before, after in zip(
+        texts, *(one(list(texts))["input_ids"] for one in (original, read)), strict=True
+    ):
         if before != after:
             return f"{text!r} has the ids {before}, but {after} once reloaded"
         if (old := original.decode(before)) != (new := read.decode(before)):
@@ -106,7 +139,9 @@ def _difference(original: Any, read: Any, texts: Sequence[str]) -> str | None:
 
 
 def _without_class(tokenizer: Any) -> PreTrainedTokenizerBase:
-    """Return the tokenizer as a PreTrainedTokenizerFast, which transformers loads from tokenizer.json unchanged."""
+    """Return the tokenizer as a PreTrainedTokenizerFast, which transformers loads from
+    tokenizer.json unchanged.
+    """
     from transformers import PreTrainedTokenizerFast
 
     return PreTrainedTokenizerFast(
@@ -114,17 +149,25 @@ def _without_class(tokenizer: Any) -> PreTrainedTokenizerBase:
         chat_template=tokenizer.chat_template,
         extra_special_tokens=list(tokenizer.extra_special_tokens),
         **{name: getattr(tokenizer, name) for name in _CARRIED},
-        **{name: value for name, value in tokenizer.special_tokens_map.items() if isinstance(value, str)},
+        **{
+            name: value
+            for name, value in tokenizer.special_tokens_map.items()
+            if isinstance(value, str)
+        },
     )
 
 
 def _examples(encoder: DialogueEncoder, dialogues: Iterable[Dialogue]) -> list[object]:
-    """Return for each dialogue the ids and targets of its windows, or None if the template refuses it."""
+    """Return for each dialogue the ids and targets of its windows, or None if the template refuses
+    it.
+    """
     results = list[object]()
     for dialogue in dialogues:
         try:
             (windows,) = encoder.encode([dialogue])
-            results.append([(window.input_ids.tolist(), window.targets.tolist()) for window in windows])
+            results.append(
+                [(window.input_ids.tolist(), window.targets.tolist()) for window in windows]
+            )
         except DataError:
             results.append(None)
     return results

@@ -1,8 +1,9 @@
-"""Templates, which render a dialogue to pieces of text for training, evaluation, chat and export alike.
+"""Templates, which render a dialogue to pieces of text for training, evaluation, chat and export
+alike.
 
-A template renders turns to `Piece`s: special tokens, and text between them. Concatenated they are exactly what the
-exported Jinja chat template renders; each piece states whether its characters are targets. `convo_cli.text.encoder`
-turns them into ids.
+A template renders turns to `Piece`s: special tokens, and text between them. Concatenated they are
+exactly what the exported Jinja chat template renders; each piece states whether its characters are
+targets. `convo_cli.text.encoder` turns them into ids.
 
     turns      <|user|>Hi<|end|><|assistant|>Hello!<|end|>
     chatml     <|im_start|>user⏎Hi<|im_end|>⏎<|im_start|>assistant⏎Hello!<|im_end|>⏎
@@ -51,7 +52,10 @@ class MarkedTemplate:
                     f"template {self.name} has no place for a {turn.role} turn",
                     hint="set dialogue.template: turns, or remove these turns from the data",
                 )
-            pieces += [Piece(text, index, is_special) for text, _, is_special, _ in self.openings[turn.role]]
+            pieces += [
+                Piece(text, index, is_special)
+                for text, _, is_special, _ in self.openings[turn.role]
+            ]
             pieces.append(Piece(turn.text, index, False, True))
             pieces.append(Piece(self.end_token, index, True, True))
             if self.after_turn:
@@ -106,14 +110,18 @@ def _chatml(tokenizer: PreTrainedTokenizerBase) -> MarkedTemplate:
     return MarkedTemplate(
         name="chatml",
         start=_pieces(bos),
-        openings={role: (Piece("<|im_start|>", 0, is_special=True), Piece(f"{role}\n", 0)) for role in ROLES},
+        openings={
+            role: (Piece("<|im_start|>", 0, is_special=True), Piece(f"{role}\n", 0))
+            for role in ROLES
+        },
         end_token="<|im_end|>",
         after_turn="\n",
         finish=None,
         special_tokens=("<|im_start|>", "<|im_end|>"),
         stop_tokens=("<|im_end|>",),
         chat_template=_jinja(
-            "{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] | trim + '<|im_end|>\\n' }}",
+            "{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] | trim + "
+            "'<|im_end|>\\n' }}",
             roles=ROLES,
             start=bos,
             prompt="<|im_start|>assistant\n",
@@ -132,7 +140,10 @@ def _convmodel(_: PreTrainedTokenizerBase) -> MarkedTemplate:
         special_tokens=("<sep>",),
         stop_tokens=("<sep>",),
         chat_template=_jinja(
-            "{{- message['content'] | trim + '<sep>' }}", roles=("user", "assistant"), start="<sep>", prompt=""
+            "{{- message['content'] | trim + '<sep>' }}",
+            roles=("user", "assistant"),
+            start="<sep>",
+            prompt="",
         ),
     )
 
@@ -187,7 +198,8 @@ def _jinja(message: str, *, roles: Sequence[str], start: str, prompt: str, finis
 def _literal(text: str) -> str:
     """Write a text as a Jinja string literal, so that no part of a foreign token is read as Jinja.
 
-    Jinja decodes Python's escapes, which include those of JSON. Letters beyond ASCII are not escaped.
+    Jinja decodes Python's escapes, which include those of JSON. Letters beyond ASCII are not
+    escaped.
     """
     escaped = json.dumps(text, ensure_ascii=False)[1:-1].replace("'", "\\'")
     return f"'{escaped}'"
@@ -199,6 +211,8 @@ def _pieces(token: str) -> tuple[Piece, ...]:
 
 
 def _leading_bos(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return the beginning-of-sequence token if the tokenizer starts every text with it, else ''."""
+    """Return the beginning-of-sequence token if the tokenizer starts every text with it, else
+    ''.
+    """
     bos, ids = tokenizer.bos_token_id, tokenizer("a")["input_ids"]
     return str(tokenizer.bos_token) if bos is not None and ids[:1] == [bos] else ""

@@ -1,4 +1,6 @@
-"""Phases of a run: consecutive steps with the same batch settings, and their start in the stream of examples."""
+"""Phases of a run: consecutive steps with the same batch settings, and their start in the stream of
+examples.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from convo_cli.config.schema import TrainingConfig
 
 
 class Phase(BaseModel):
-    """A phase. Checkpoints store the phases, so that a resume with another batch size continues at the next example."""
+    """A phase. Checkpoints store the phases, so that a resume with another batch size continues at
+    the next example.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -27,4 +31,6 @@ class Phase(BaseModel):
     def of(cls, training: TrainingConfig, first_step: int = 0, first_example: int = 0) -> Self:
         """Return the phase that begins there with the batch settings of the config."""
         batch = training.batch
-        return cls(first_step=first_step, first_example=first_example, batch=batch.number, unit=batch.unit)
+        return cls(
+            first_step=first_step, first_example=first_example, batch=batch.number, unit=batch.unit
+        )

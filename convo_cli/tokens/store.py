@@ -1,8 +1,9 @@
 """Token store: encoded examples in flat arrays, which training reads instead of dialogues.
 
-Arrays are built in memory for a few dialogues and appended to files for many. A store that is opened from files keeps
-only the numbers per example and per dialogue in memory; tokens are read when needed. Files are not mapped, because
-reading a truncated mapped file ends the process with SIGBUS.
+Arrays are built in memory for a few dialogues and appended to files for many. A store that is
+opened from files keeps only the numbers per example and per dialogue in memory; tokens are read
+when needed. Files are not mapped, because reading a truncated mapped file ends the process with
+SIGBUS.
 """
 
 from __future__ import annotations
@@ -24,17 +25,25 @@ from convo_cli.data.fingerprint import fingerprint
 from convo_cli.errors import CheckpointError
 
 NO_TARGET, ASSISTANT_TARGET, USER_TARGET = 0, 1, 2
-"""Target kinds of tokens. User targets count if `dialogue.train_on` is all or the curriculum includes them."""
+"""Target kinds of tokens. User targets count if `dialogue.train_on` is all or the curriculum
+includes them.
+"""
 
 Opener: TypeAlias = Callable[[str, int], int]
 """Opens a path with flags, like `os.open`."""
 
 _COUNTED = 1 << 20  # tokens counted at once
 _READS_PER_CHECK = 32
-"""Number of reads per check for writes in place, because a check costs as much as a read. Every read notices a
-truncated file."""
+"""Number of reads per check for writes in place, because a check costs as much as a read. Every
+read notices a truncated file."""
 _DIALOGUE = np.dtype(
-    [("file", "<i4"), ("line", "<i8"), ("fingerprint", "<u8"), ("num_tokens", "<i8"), ("is_split", "?")]
+    [
+        ("file", "<i4"),
+        ("line", "<i8"),
+        ("fingerprint", "<u8"),
+        ("num_tokens", "<i8"),
+        ("is_split", "?"),
+    ]
 )
 _TOKENS: dict[str, np.dtype[Any]] = {"input_ids": np.dtype("<i4"), "targets": np.dtype("u1")}
 """Columns with a number for each token, which may be larger than memory."""
@@ -52,7 +61,9 @@ class Example:
     input_ids: NDArray[np.int32]  # (T,)
     targets: NDArray[np.uint8]  # (T,) one of the three kinds above; position 0 is never a target
     num_repeated: int = 0
-    """Tokens at the start that an earlier window of the dialogue contains too: the system turn and the context."""
+    """Tokens at the start that an earlier window of the dialogue contains too: the system turn and
+    the context.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +81,8 @@ LEFT_OUT = Encoded((), 0)
 
 
 class FileColumn:
-    """The numbers in a file, read by slices; CheckpointError if the file was written to since it was opened.
+    """The numbers in a file, read by slices; CheckpointError if the file was written to since it
+    was opened.
 
     An overwrite that resets the time of the last change is not noticed.
     """
@@ -83,7 +95,9 @@ class FileColumn:
         self._num_reads = 0
         self._length, rest = divmod(self._state[0], dtype.itemsize)
         if rest:
-            raise self._error(f"not a row of {dtype.itemsize}-byte numbers ({self._state[0]:,} bytes)")
+            raise self._error(
+                f"not a row of {dtype.itemsize}-byte numbers ({self._state[0]:,} bytes)"
+            )
 
     def __len__(self) -> int:
         return self._length
@@ -94,7 +108,9 @@ class FileColumn:
         self._num_reads += 1
         try:
             data = os.pread(self._file, size, begin * self._dtype.itemsize)
-            if len(data) != size or (self._num_reads % _READS_PER_CHECK == 0 and self._read_state() != self._state):
+            if len(data) != size or (
+                self._num_reads % _READS_PER_CHECK == 0 and self._read_state() != self._state
+            ):
                 sizes = f"{self._state[0]:,} bytes before, now {self._read_state()[0]:,}"
                 raise self._error(f"written to while it was in use ({sizes})")
         except OSError as error:
@@ -108,7 +124,8 @@ class FileColumn:
     def _error(self, what: str) -> CheckpointError:
         return CheckpointError(
             f"{self._path}: {what}",
-            hint="start again (`convo resume RUN_DIR` if the run has begun): the file is checked and created again",
+            hint="start again (`convo resume RUN_DIR` if the run has begun): the file is checked "
+            "and created again",
         )
 
 
@@ -117,17 +134,23 @@ _Tokens: TypeAlias = NDArray[Any] | FileColumn
 
 @dataclass(frozen=True)
 class TokenStore:
-    """N examples of D dialogues; example i is the slice ``offsets[i]:offsets[i + 1]`` of both flat arrays."""
+    """N examples of D dialogues; example i is the slice ``offsets[i]:offsets[i + 1]`` of both flat
+    arrays.
+    """
 
     input_ids: _Tokens
     targets: _Tokens
     offsets: NDArray[np.int64]  # (N + 1,)
     dialogue_of: NDArray[np.int64]  # (N,) the dialogue of each example
     dialogues: NDArray[np.void]
-    """(D,) for each dialogue: file (its index among those read), line, fingerprint, num_tokens and is_split."""
+    """(D,) for each dialogue: file (its index among those read), line, fingerprint, num_tokens and
+    is_split.
+    """
 
     @classmethod
-    def build(cls, encoded: Iterable[tuple[Dialogue, Encoded]], files: Sequence[str] = ()) -> TokenStore:
+    def build(
+        cls, encoded: Iterable[tuple[Dialogue, Encoded]], files: Sequence[str] = ()
+    ) -> TokenStore:
         """Build a store from the examples of each dialogue; examples without a target are left out.
 
         ``files`` are all files that the dialogues may come from.
@@ -159,8 +182,13 @@ class TokenStore:
 
         Their content is not checked here: see `convo_cli.tokens.store_check`.
         """
-        input_ids, targets = (FileColumn(folder / name, dtype, opener) for name, dtype in _TOKENS.items())
-        columns = (np.array(FileColumn(folder / name, dtype, opener)[:]) for name, dtype in _COLUMNS.items())
+        input_ids, targets = (
+            FileColumn(folder / name, dtype, opener) for name, dtype in _TOKENS.items()
+        )
+        columns = (
+            np.array(FileColumn(folder / name, dtype, opener)[:])
+            for name, dtype in _COLUMNS.items()
+        )
         return cls(input_ids, targets, *columns)
 
     def __len__(self) -> int:
@@ -181,7 +209,9 @@ class TokenStore:
 
     @property
     def num_split(self) -> int:
-        """Return the number of dialogues with a turn that was too long for any window and was cut."""
+        """Return the number of dialogues with a turn that was too long for any window and was
+        cut.
+        """
         return int(np.count_nonzero(self.dialogues["is_split"]))
 
     @cached_property
@@ -190,7 +220,10 @@ class TokenStore:
 
     def num_targets(self, kind: int) -> int:
         """Return the number of targets of this kind; a store in files is read in parts."""
-        parts = (self.targets[begin : begin + _COUNTED] for begin in range(0, len(self.targets), _COUNTED))
+        parts = (
+            self.targets[begin : begin + _COUNTED]
+            for begin in range(0, len(self.targets), _COUNTED)
+        )
         return sum(int(np.count_nonzero(part == kind)) for part in parts)
 
     def where(self, index: int, files: Sequence[str]) -> str:
@@ -203,7 +236,9 @@ def write(parts: Iterable[TokenStore], folder: Path) -> None:
     """Append small stores to the files of ``folder`` one by one, so that only one is in memory."""
     num_tokens = num_dialogues = 0
     with ExitStack() as stack:
-        files = {name: stack.enter_context((folder / name).open("wb")) for name in (*_TOKENS, *_COLUMNS)}
+        files = {
+            name: stack.enter_context((folder / name).open("wb")) for name in (*_TOKENS, *_COLUMNS)
+        }
         files["offsets"].write(np.zeros(1, np.int64).tobytes())
         for part in parts:
             files["input_ids"].write(part.input_ids[:].tobytes())

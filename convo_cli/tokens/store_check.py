@@ -1,4 +1,6 @@
-"""Checks of a token store read from files: every index is in range, and every id is one of the tokenizer."""
+"""Checks of a token store read from files: every index is in range, and every id is one of the
+tokenizer.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,13 @@ from convo_cli.tokens.store import USER_TARGET, TokenStore
 _BLOCK = 1 << 20  # tokens checked at once
 
 
-def require_valid_store(store: TokenStore, *, num_ids: int, max_length: int, num_files: int) -> None:
+def require_valid_store(
+    store: TokenStore, *, num_ids: int, max_length: int, num_files: int
+) -> None:
     """Raise CheckpointError that names the first column that encoding cannot have written.
 
-    Ids must be below ``num_ids``, examples at most ``max_length`` long and with a target, and file numbers below
-    ``num_files``.
+    Ids must be below ``num_ids``, examples at most ``max_length`` long and with a target, and file
+    numbers below ``num_files``.
     """
     _require_order(store, max_length, num_files)
     begin = 0
@@ -38,7 +42,12 @@ def _require_order(store: TokenStore, max_length: int, num_files: int) -> None:
     offsets, dialogue_of, dialogues = store.offsets, store.dialogue_of, store.dialogues
     if len(store.targets) != store.num_tokens:
         raise _invalid("targets", f"{len(store.targets):,} numbers for {store.num_tokens:,} tokens")
-    if not len(offsets) or offsets[0] != 0 or offsets[-1] != store.num_tokens or not (offsets[1:] > offsets[:-1]).all():
+    if (
+        not len(offsets)
+        or offsets[0] != 0
+        or offsets[-1] != store.num_tokens
+        or not (offsets[1:] > offsets[:-1]).all()
+    ):
         raise _invalid("offsets", "do not ascend from 0 to the number of tokens")
     if len(store) and store.lengths.max() > max_length:
         raise _invalid("offsets", f"an example longer than {max_length:,} tokens")

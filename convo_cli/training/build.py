@@ -1,4 +1,6 @@
-"""Assembly of the parts of a run (model, data, batching, optimizer) from a config, or from a checkpoint."""
+"""Assembly of the parts of a run (model, data, batching, optimizer) from a config, or from a
+checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +81,12 @@ def build_new(inputs: Inputs) -> tuple[Parts, TrainState]:
         model = load_model(origin.source, origin.revision)
         added = fit_vocabulary(model, num_ids(text.encoder.tokenizer), config.seed)
         if added:
-            emit(Notice(f"{added} rows were added to the model's embeddings for {text.num_new_tokens} new tokens"))
+            emit(
+                Notice(
+                    f"{added} rows were added to the model's embeddings for {text.num_new_tokens} "
+                    "new tokens"
+                )
+            )
     parts = _assemble(inputs, _Beginning(text.encoder, text.spiece, data, model, machine))
     return parts, _new_state(parts)
 
@@ -87,15 +94,17 @@ def build_new(inputs: Inputs) -> tuple[Parts, TrainState]:
 def build_from(checkpoint: Path, info: RunInfo, inputs: Inputs) -> tuple[Parts, TrainState]:
     """Build the parts and the state of a checkpoint.
 
-    Device, precision and batching come from ``info``, the run's run.json, unless the config asks for others or they
-    cannot be used on this machine.
+    Device, precision and batching come from ``info``, the run's run.json, unless the config asks
+    for others or they cannot be used on this machine.
     """
     machine = choose_machine(info, inputs.config, inputs.emit)
     encoder = load_encoder(checkpoint)
     data = prepare_data(inputs, encoder)
     model = load_checkpoint_model(checkpoint)
     progress = read_state(checkpoint).progress
-    parts = _assemble(inputs, _Beginning(encoder, spiece_of(checkpoint), data, model, machine, progress, info))
+    parts = _assemble(
+        inputs, _Beginning(encoder, spiece_of(checkpoint), data, model, machine, progress, info)
+    )
     state = _new_state(parts)
     restore_state(checkpoint, state)
     state.progress.phases = parts.order.phases
@@ -117,9 +126,16 @@ class _Beginning:
 
 
 def _assemble(inputs: Inputs, beginning: _Beginning) -> Parts:
-    """Prepare the model for training, choose its batching, and compute the order and number of steps."""
+    """Prepare the model for training, choose its batching, and compute the order and number of
+    steps.
+    """
     config, training = inputs.config, inputs.config.training
-    encoder, model, data, machine = beginning.encoder, beginning.model, beginning.data, beginning.machine
+    encoder, model, data, machine = (
+        beginning.encoder,
+        beginning.model,
+        beginning.data,
+        beginning.machine,
+    )
     device = torch.device(machine.device)
     require_context(model, encoder.max_length)
     set_generation_defaults(model, encoder, config.generation)
@@ -131,7 +147,9 @@ def _assemble(inputs: Inputs, beginning: _Beginning) -> Parts:
     require_causal(model, encoder)
     batching = _choose_batching(inputs, beginning)
     if training.compile:
-        model.base_model.compile(dynamic=True)  # in place: saving and generation keep using the same module
+        model.base_model.compile(
+            dynamic=True
+        )  # in place: saving and generation keep using the same module
     progress, length = beginning.progress, training.length
     order = Order(data.train.lengths, config.seed, progress.phases or (Phase.of(training),))
     order = order.resumed(progress.step, training)
@@ -151,7 +169,9 @@ def _assemble(inputs: Inputs, beginning: _Beginning) -> Parts:
 
 
 def _choose_batching(inputs: Inputs, beginning: _Beginning) -> Batching:
-    """Return the stored batching; choose again if none is stored, it cannot be used, or the user changed it."""
+    """Return the stored batching; choose again if none is stored, it cannot be used, or the user
+    changed it.
+    """
     model, info, pad_id = beginning.model, beginning.info, beginning.encoder.pad_id
     autocast = autocast_for(model.device, beginning.machine.precision)
     packing = inputs.config.training.packing

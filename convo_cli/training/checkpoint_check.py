@@ -20,52 +20,78 @@ if TYPE_CHECKING:
 Form: TypeAlias = "tuple[tuple[int, ...], str]"
 """The shape and the type of a tensor; the type by its name in safetensors."""
 
-_TYPES = {torch.float32: "F32", torch.int64: "I64", torch.int32: "I32", torch.bool: "BOOL", torch.uint8: "U8"}
+_TYPES = {
+    torch.float32: "F32",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.bool: "BOOL",
+    torch.uint8: "U8",
+}
 _NUM_EXAMPLES = 20  # of the training data, read back as texts
-_HINT = "the installed transformers cannot save this model: use another version of it, or another model"
+_HINT = (
+    "the installed transformers cannot save this model: use another version of it, or another model"
+)
 _PASSING = {"transformers_version", "architectures", "dtype", "torch_dtype"}
 """Keys of config.json that may differ, because they do not affect what the model computes."""
 
 
 def require_readable(folder: Path, parts: Parts) -> None:
-    """Raise ModelError unless the tokenizer, template, config and tensors of a checkpoint are those of the run.
+    """Raise ModelError unless the tokenizer, template, config and tensors of a checkpoint are those
+    of the run.
 
     Only the names, shapes and types of the tensors are read.
     """
     _require_config(folder, parts.model)
     _require_tensors(folder, parts.model)
     train = parts.data.train
-    texts = [parts.encoder.decode(train[index].input_ids.tolist()) for index in range(min(_NUM_EXAMPLES, len(train)))]
+    texts = [
+        parts.encoder.decode(train[index].input_ids.tolist())
+        for index in range(min(_NUM_EXAMPLES, len(train)))
+    ]
     require_equal(parts.encoder, folder, texts, parts.reply_dialogues)
 
 
 def _require_config(folder: Path, model: PreTrainedModel) -> None:
-    """Check that config.json builds a model of the same class with the same settings and tensors."""
+    """Check that config.json builds a model of the same class with the same settings and
+    tensors.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         with torch.device("meta"):
-            read: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+            read: PreTrainedModel = AutoModelForCausalLM.from_config(
+                config, trust_remote_code=False
+            )
     except Exception as error:  # transformers raises half a dozen types
-        raise ModelError(f"the saved config.json cannot be read ({first_line(error)})", hint=_HINT) from error
+        raise ModelError(
+            f"the saved config.json cannot be read ({first_line(error)})", hint=_HINT
+        ) from error
     if type(read) is not type(model):
         raise ModelError(
-            f"the model is a {type(model).__name__}, but a {type(read).__name__} once it is saved and read", hint=_HINT
+            f"the model is a {type(model).__name__}, but a {type(read).__name__} once it is saved "
+            "and read",
+            hint=_HINT,
         )
     before, after = _settings(model.config.to_dict()), _settings(config.to_dict())
     for key in sorted(before.keys() | after.keys()):
         if before.get(key) != after.get(key):
             raise ModelError(
-                f"{key} is {before.get(key)!r:.200} in the model, but {after.get(key)!r:.200} once config.json is "
+                f"{key} is {before.get(key)!r:.200} in the model, but {after.get(key)!r:.200} once "
+                "config.json is "
                 "saved and read",
                 hint=_HINT,
             )
-    old, new = ({name: tuple(tensor.shape) for name, tensor in one.state_dict().items()} for one in (model, read))
+    old, new = (
+        {name: tuple(tensor.shape) for name, tensor in one.state_dict().items()}
+        for one in (model, read)
+    )
     for name in sorted(old.keys() | new.keys()):
         if old.get(name) != new.get(name):
             raise ModelError(
-                f"{name} is {old.get(name)} in the model, but {new.get(name)} by the saved config.json", hint=_HINT
+                f"{name} is {old.get(name)} in the model, but {new.get(name)} by the saved "
+                "config.json",
+                hint=_HINT,
             )
 
 
@@ -74,7 +100,11 @@ def _settings(values: dict[str, Any]) -> dict[str, Any]:
 
     def cleaned(value: Any) -> Any:
         if isinstance(value, dict):
-            kept = {key: cleaned(one) for key, one in value.items() if key[:1] != "_" and key not in _PASSING}
+            kept = {
+                key: cleaned(one)
+                for key, one in value.items()
+                if key[:1] != "_" and key not in _PASSING
+            }
             return {key: one for key, one in kept.items() if one is not None}
         return [cleaned(one) for one in value] if isinstance(value, list) else value
 
@@ -83,19 +113,26 @@ def _settings(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _require_tensors(folder: Path, model: PreTrainedModel) -> None:
-    """Check that the file holds each tensor of the model once; tensors saved under other names are compared by size."""
+    """Check that the file holds each tensor of the model once; tensors saved under other names are
+    compared by size.
+    """
     found = dict(_saved_tensors(folder))
     state = model.state_dict()
     for name, form in found.items():
         if name in state and form != (wanted := _form(state[name])):
             raise ModelError(f"{name} is saved as {form}, but is {wanted} in the model", hint=_HINT)
     owners = {tensor.data_ptr(): name for name, tensor in state.items() if name in found}
-    missing = {tensor.data_ptr(): tensor for tensor in state.values() if tensor.data_ptr() not in owners}
+    missing = {
+        tensor.data_ptr(): tensor for tensor in state.values() if tensor.data_ptr() not in owners
+    }
     num_missing = sum(tensor.numel() for tensor in missing.values())
-    num_other = sum(torch.Size(shape).numel() for name, (shape, _) in found.items() if name not in state)
+    num_other = sum(
+        torch.Size(shape).numel() for name, (shape, _) in found.items() if name not in state
+    )
     if num_missing != num_other:
         raise ModelError(
-            f"{num_missing:,} of the model's numbers are not in its saved tensors, which hold {num_other:,} others",
+            f"{num_missing:,} of the model's numbers are not in its saved tensors, which hold "
+            f"{num_other:,} others",
             hint=_HINT,
         )
 

@@ -1,4 +1,6 @@
-"""The `Job` of a run directory: it supplies the data and the schedule, evaluates, and saves checkpoints."""
+"""The `Job` of a run directory: it supplies the data and the schedule, evaluates, and saves
+checkpoints.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,8 @@ class _StoppedError(Exception):
 class RunJob(Job):
     """Train by the config of a run; write evaluations and checkpoints into its directory.
 
-    ``evaluations`` holds those of the run so far, by step; the caller adds the ones that are emitted.
+    ``evaluations`` holds those of the run so far, by step; the caller adds the ones that are
+    emitted.
     """
 
     def __init__(
@@ -54,27 +57,39 @@ class RunJob(Job):
         self.max_steps, self.seed = parts.max_steps, parts.config.seed
         self.max_grad_norm = parts.config.training.max_grad_norm
         self.early_stopping = EarlyStopping.of(parts.config.evaluation)
-        self._run, self._parts, self._stop, self._emit, self._evaluations = run, parts, stop, emit, evaluations
+        self._run, self._parts, self._stop, self._emit, self._evaluations = (
+            run,
+            parts,
+            stop,
+            emit,
+            evaluations,
+        )
         self._autocast = autocast_for(parts.device, parts.execution.precision)
         self._count_flops = FlopCounter(parts.model)
         self._waiting_seconds = self._flops = 0.0
 
     def batches(self, step: int) -> list[Batch]:
-        """Return the examples of the step, sorted by length and cut into micro-batches; each is one forward pass."""
+        """Return the examples of the step, sorted by length and cut into micro-batches; each is one
+        forward pass.
+        """
         started = time.perf_counter()
         parts, training, store = self._parts, self._parts.config.training, self._parts.data.train
         chosen, kinds = parts.order.examples(step), self._target_kinds(step)
         chosen = chosen[np.argsort(store.lengths[chosen], kind="stable")]
         batches = [
             parts.batching.batch([store[int(index)] for index in chosen[part]], kinds)
-            for part in parts.batching.split(store.lengths[chosen], training.micro_batch_size or len(chosen))
+            for part in parts.batching.split(
+                store.lengths[chosen], training.micro_batch_size or len(chosen)
+            )
         ]
         self._flops = sum(map(self._count_flops, batches))
         self._waiting_seconds = time.perf_counter() - started
         return batches
 
     def _target_kinds(self, step: int) -> set[int]:
-        """Return the target kinds of a step: the assistant's, and the user's while the curriculum includes them."""
+        """Return the target kinds of a step: the assistant's, and the user's while the curriculum
+        includes them.
+        """
         dialogue, training = self._parts.config.dialogue, self._parts.config.training
         horizon = horizon_of(training, self._parts.max_steps)
         if dialogue.train_on == "all" or has_user_targets(step, dialogue.user_turns_until, horizon):
@@ -93,12 +108,16 @@ class RunJob(Job):
         if what == "evaluation":
             return is_evaluation_due(self._parts, step)
         config = self._parts.config
-        return _is_due(self._parts, step, config.checkpoints.every_steps or config.evaluation.every_steps)
+        return _is_due(
+            self._parts, step, config.checkpoints.every_steps or config.evaluation.every_steps
+        )
 
     def evaluate(self, state: TrainState) -> EvaluationDone | None:
         """Score the weights; the result names them by the hash in their checkpoint's manifest."""
         parts, config, step = self._parts, self._parts.config, state.progress.step
-        assert parts.data.validation is not None, "evaluations are due only where there is validation data"
+        assert parts.data.validation is not None, (
+            "evaluations are due only where there is validation data"
+        )
 
         def emit_unless_stopped(event: Event) -> None:
             self.emit(event)
@@ -117,7 +136,9 @@ class RunJob(Job):
             emit=emit_unless_stopped,
         )
         try:
-            return replace(evaluator(state.model, step), weights=weights_of(self._run.checkpoint(step)))
+            return replace(
+                evaluator(state.model, step), weights=weights_of(self._run.checkpoint(step))
+            )
         except _StoppedError:
             return None
 
@@ -150,7 +171,9 @@ def save_and_prune(
     *,
     keep: int = sys.maxsize,
 ) -> None:
-    """Publish a checkpoint of the step unless it exists; update the pointers; keep the newest ``keep`` and the best."""
+    """Publish a checkpoint of the step unless it exists; update the pointers; keep the newest
+    ``keep`` and the best.
+    """
     step, metric = state.progress.step, parts.config.evaluation.metric
     if not is_saved(run, step):
         save_checkpoint(run, state, parts.encoder, spiece=parts.spiece, emit=emit)
@@ -158,10 +181,14 @@ def save_and_prune(
 
 
 def is_evaluation_due(parts: Parts, step: int) -> bool:
-    """Return whether the weights of a step are evaluated: at the intervals of the config, and at the last step."""
+    """Return whether the weights of a step are evaluated: at the intervals of the config, and at
+    the last step.
+    """
     if parts.data.validation is None:
         return False
-    return step == parts.max_steps or (step > 0 and _is_due(parts, step, parts.config.evaluation.every_steps))
+    return step == parts.max_steps or (
+        step > 0 and _is_due(parts, step, parts.config.evaluation.every_steps)
+    )
 
 
 def _is_due(parts: Parts, step: int, every: int | None) -> bool:

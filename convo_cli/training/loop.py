@@ -1,14 +1,17 @@
 """The training loop: everything that `convo train` does to the weights. Read this file first.
 
-A step is one optimizer update over a fixed number of examples, in as many micro-batches as memory requires:
+A step is one optimizer update over a fixed number of examples, in as many micro-batches as memory
+requires:
 
     loss of a step = summed nll of all its target tokens / their number
 
-Both are taken over the whole step, so the way it is cut into micro-batches changes nothing but rounding. The learning
-rate, the examples and the dropout of a step are functions of its number alone, so a resumed run repeats them exactly.
+Both are taken over the whole step, so the way it is cut into micro-batches changes nothing but
+rounding. The learning rate, the examples and the dropout of a step are functions of its number
+alone, so a resumed run repeats them exactly.
 
-`train` runs all steps, `train_step` makes one update, `accumulate_gradients` its forward and backward passes. A `Job`
-supplies data and schedule, evaluates and saves; nothing here prints, opens a file or reads a config.
+`train` runs all steps, `train_step` makes one update, `accumulate_gradients` its forward and
+backward passes. A `Job` supplies data and schedule, evaluates and saves; nothing here prints, opens
+a file or reads a config.
 """
 
 from __future__ import annotations
@@ -33,13 +36,17 @@ STOPPED = "stopped on request"
 
 
 class StepDivergedError(DivergedError):
-    """The loss or gradient of a step is not finite; weights and progress are those of the step before."""
+    """The loss or gradient of a step is not finite; weights and progress are those of the step
+    before.
+    """
 
 
 class Job(Protocol):
-    """The interface between the loop and the run around it. ``step`` counts finished steps: 0 before the first.
+    """The interface between the loop and the run around it. ``step`` counts finished steps: 0
+    before the first.
 
-    `training/job.py` implements it for a run directory. With the defaults the loop only takes steps, as in benchmarks.
+    `training/job.py` implements it for a run directory. With the defaults the loop only takes
+    steps, as in benchmarks.
     """
 
     max_steps: int
@@ -48,10 +55,14 @@ class Job(Protocol):
     early_stopping: EarlyStopping = EarlyStopping()
 
     def batches(self, step: int) -> Sequence[Batch]:
-        """Return the micro-batches of a step: the tokens that the model reads, and which of them are targets."""
+        """Return the micro-batches of a step: the tokens that the model reads, and which of them
+        are targets.
+        """
 
     def nll_sum(self, model: PreTrainedModel, batch: Batch) -> Tensor:
-        """Run the forward pass; return the summed nll of the targets in nats, an fp32 scalar on the model's device."""
+        """Run the forward pass; return the summed nll of the targets in nats, an fp32 scalar on the
+        model's device.
+        """
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of a step."""
@@ -65,7 +76,9 @@ class Job(Protocol):
         return None
 
     def save(self, state: TrainState) -> None:
-        """Publish a checkpoint of the step unless it exists; then record which checkpoints are the best."""
+        """Publish a checkpoint of the step unless it exists; then record which checkpoints are the
+        best.
+        """
         return
 
     def is_stopped(self) -> bool:
@@ -95,7 +108,8 @@ def train(state: TrainState, job: Job) -> str:
         reason = reason_it_is_over(progress, job.early_stopping, job.max_steps)
         if reason is None and job.is_stopped():
             reason = STOPPED
-        # New scores may make this checkpoint the best one, and the best is kept when older ones are deleted.
+        # New scores may make this checkpoint the best one, and the best is kept when older ones are
+        # deleted.
         if reason or has_new_scores or job.is_due("checkpoint", progress.step):
             job.save(state)
         if reason:
@@ -104,10 +118,13 @@ def train(state: TrainState, job: Job) -> str:
 
 
 def train_step(state: TrainState, job: Job) -> StepDone:
-    """Take one step and count it. A loss or gradient that is not finite raises before any weight is touched."""
+    """Take one step and count it. A loss or gradient that is not finite raises before any weight is
+    touched.
+    """
     started = time.perf_counter()
     progress, step = state.progress, state.progress.step
-    # The rate of every step is computed, never updated, so there is no scheduler whose state a resume could lose.
+    # The rate of every step is computed, never updated, so there is no scheduler whose state a
+    # resume could lose.
     learning_rate = job.learning_rate(step)
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate
@@ -122,19 +139,23 @@ def train_step(state: TrainState, job: Job) -> StepDone:
             )
         if math.isfinite(grad_norm):
             break
-        # Without a scaler, or at a scale of 1, no smaller scale can help: the gradient itself is too large.
+        # Without a scaler, or at a scale of 1, no smaller scale can help: the gradient itself is
+        # too large.
         if not state.scaler.is_enabled() or state.scaler.get_scale() <= 1.0:
             raise StepDivergedError(
-                f"step {step + 1}: the gradient is {grad_norm} (loss {loss:.4g}); the weights are those of step {step}",
+                f"step {step + 1}: the gradient is {grad_norm} (loss {loss:.4g}); the weights are "
+                f"those of step {step}",
                 hint="lower training.learning_rate, or set training.precision to bf16 or fp32",
             )
-        # fp16 overflowed (its largest number is 65,504): `update` halves the scale, and the step is repeated. Skipping
-        # it, as is usual with scalers, would leave a run of N steps with fewer than N updates.
+        # fp16 overflowed (its largest number is 65,504): `update` halves the scale, and the step is
+        # repeated. Skipping it, as is usual with scalers, would leave a run of N steps with fewer
+        # than N updates.
         state.scaler.update()
     state.scaler.step(state.optimizer)
     state.scaler.update()
 
-    # On a GPU the update may still be running. Waiting for it here would only move its time out of the next step.
+    # On a GPU the update may still be running. Waiting for it here would only move its time out of
+    # the next step.
     seconds = time.perf_counter() - started
     num_tokens = sum(batch.num_tokens for batch in batches)
     progress.step += 1
@@ -154,26 +175,39 @@ def train_step(state: TrainState, job: Job) -> StepDone:
     )
 
 
-def accumulate_gradients(state: TrainState, job: Job, batches: Sequence[Batch]) -> tuple[float, float]:
-    """Leave the clipped gradient of the whole step in the parameters; return its loss and the norm before clipping."""
+def accumulate_gradients(
+    state: TrainState, job: Job, batches: Sequence[Batch]
+) -> tuple[float, float]:
+    """Leave the clipped gradient of the whole step in the parameters; return its loss and the norm
+    before clipping.
+    """
     state.model.train()
     # None, not zero: AdamW would still move a parameter with a zero gradient, by its old moments.
     state.optimizer.zero_grad(set_to_none=True)
-    # Targets are counted over the whole step before its first forward pass. The mean of the micro-batch means would be
-    # a different gradient if micro-batches differ in targets: 0.22 relative error in tests/laws/test_micro_batches.py.
-    # A step without targets (a window of user turns, after the curriculum) has loss 0 and no gradient.
+    # Targets are counted over the whole step before its first forward pass. The mean of the
+    # micro-batch means would be a different gradient if micro-batches differ in targets: 0.22
+    # relative error in tests/laws/test_micro_batches.py. A step without targets (a window of user
+    # turns, after the curriculum) has loss 0 and no gradient.
     num_targets = max(1, sum(batch.num_targets for batch in batches))
     total = torch.zeros((), device=state.model.device)
     for batch in batches:
         nll = job.nll_sum(state.model, batch)
-        state.scaler.scale(nll / num_targets).backward()  # adds to the gradients; the scale is 1 except in fp16
-        total += nll.detach()  # stays on the device: reading it would wait for the GPU at each micro-batch
+        state.scaler.scale(
+            nll / num_targets
+        ).backward()  # adds to the gradients; the scale is 1 except in fp16
+        total += (
+            nll.detach()
+        )  # stays on the device: reading it would wait for the GPU at each micro-batch
     state.scaler.unscale_(state.optimizer)  # otherwise clipping would apply to the scaled gradient
     # An infinite limit clips nothing; the norm is measured all the same.
-    grad_norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), job.max_grad_norm or math.inf)
+    grad_norm = torch.nn.utils.clip_grad_norm_(
+        state.model.parameters(), job.max_grad_norm or math.inf
+    )
     return float(total) / num_targets, float(grad_norm)
 
 
 def step_seed(seed: int, step: int) -> int:
-    """Return the seed of a step's dropout. Runs with seeds 0 and 1 first share one at step 1,000,003."""
+    """Return the seed of a step's dropout. Runs with seeds 0 and 1 first share one at step
+    1,000,003.
+    """
     return (seed * 1_000_003 + step) % 2**63

@@ -1,4 +1,6 @@
-"""Execution of a run (device, precision, CPU threads, batching): chosen at the start, kept by a resume if it can."""
+"""Execution of a run (device, precision, CPU threads, batching): chosen at the start, kept by a
+resume if it can.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +26,12 @@ _VARIABLES = (
 
 
 def choose_machine(info: RunInfo | None, config: RunConfig, emit: Emit) -> Machine:
-    """Choose device and precision: from the config for a new run, from ``info`` (run.json) for a resumed one.
+    """Choose device and precision: from the config for a new run, from ``info`` (run.json) for a
+    resumed one.
 
-    A resume also sets the stored number of CPU threads. It uses another device or precision if the user asks for it or
-    the stored device is not available. UsageError if the device that the config names is not available.
+    A resume also sets the stored number of CPU threads. It uses another device or precision if the
+    user asks for it or the stored device is not available. UsageError if the device that the config
+    names is not available.
     """
     wanted, precision = config.training, None
     if info is None or wanted.device != info.config.training.device:
@@ -36,7 +40,10 @@ def choose_machine(info: RunInfo | None, config: RunConfig, emit: Emit) -> Machi
         device = _stored_device(info.execution, wanted, emit)
     if info is not None:
         stored = info.execution
-        if wanted.precision == info.config.training.precision and device.type == torch.device(stored.device).type:
+        if (
+            wanted.precision == info.config.training.precision
+            and device.type == torch.device(stored.device).type
+        ):
             precision = stored.precision
         _set_threads(stored.num_threads, os.environ, emit)
     return _machine(config, device, precision or choose_precision(wanted.precision, device))
@@ -72,11 +79,14 @@ def _stored_device(stored: Execution, training: TrainingConfig, emit: Emit) -> t
     try:
         device = choose_device(stored.device)
     except UsageError:
-        return choose_device(training.device)  # raises for a named device; auto is the best one here
+        return choose_device(
+            training.device
+        )  # raises for a named device; auto is the best one here
     if training.device == "auto" and (best := choose_device("auto")).type != device.type:
         emit(
             Notice(
-                f"the run continues on {device}, where it began; --set training.device={best} continues on "
+                f"the run continues on {device}, where it began; --set training.device={best} "
+                "continues on "
                 f"{device_name(best)}, with other last digits"
             )
         )
@@ -90,7 +100,8 @@ def _set_threads(stored: int, environment: Mapping[str, str], emit: Emit) -> Non
     torch.set_num_threads(stored)
     emit(
         Notice(
-            f"the run continues with {stored} CPU thread{'s' * (stored > 1)}, as it began; {_THREADS[0]}={here} before "
+            f"the run continues with {stored} CPU thread{'s' * (stored > 1)}, as it began; "
+            f"{_THREADS[0]}={here} before "
             f"the command uses this machine's {here}, with other last digits"
         )
     )

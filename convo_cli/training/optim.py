@@ -18,12 +18,16 @@ def make_optimizer(model: PreTrainedModel, config: TrainingConfig) -> torch.opti
 
     Its learning rate is 0 until the loop sets it, at every step.
     """
-    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
+    embeddings = {
+        id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)
+    }
     decayed: list[torch.nn.Parameter] = []
     kept: list[torch.nn.Parameter] = []
     for parameter in model.parameters():
         if parameter.requires_grad:
-            (decayed if parameter.ndim >= 2 and id(parameter) not in embeddings else kept).append(parameter)
+            (decayed if parameter.ndim >= 2 and id(parameter) not in embeddings else kept).append(
+                parameter
+            )
     groups = [
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": kept, "weight_decay": 0.0},
@@ -32,10 +36,11 @@ def make_optimizer(model: PreTrainedModel, config: TrainingConfig) -> torch.opti
 
 
 def learning_rate_at(step: int, training: TrainingConfig, max_steps: int) -> float:
-    """Learning rate of the update that follows ``step`` finished ones (0 for the first), in a run of ``max_steps``.
+    """Learning rate of the update that follows ``step`` finished ones (0 for the first), in a run
+    of ``max_steps``.
 
-    It rises linearly and reaches its peak at the last warm-up step; the warm-up ends no later than the horizon. Then it
-    falls, reaches its floor at the last step of the horizon, and stays there.
+    It rises linearly and reaches its peak at the last warm-up step; the warm-up ends no later than
+    the horizon. Then it falls, reaches its floor at the last step of the horizon, and stays there.
     """
     horizon = horizon_of(training, max_steps)
     warmup_steps = min(training.warmup_steps, horizon)
@@ -45,22 +50,32 @@ def learning_rate_at(step: int, training: TrainingConfig, max_steps: int) -> flo
         return training.learning_rate
     remaining = horizon - 1 - warmup_steps
     progress = min(1.0, (step - warmup_steps) / remaining) if remaining > 0 else 1.0
-    fall = 0.5 * (1.0 + math.cos(math.pi * progress)) if training.schedule == "cosine" else 1.0 - progress
+    fall = (
+        0.5 * (1.0 + math.cos(math.pi * progress))
+        if training.schedule == "cosine"
+        else 1.0 - progress
+    )
     return training.learning_rate * (training.min_lr_ratio + (1.0 - training.min_lr_ratio) * fall)
 
 
 def horizon_of(training: TrainingConfig, max_steps: int) -> int:
-    """Return the length of the schedule in steps; `dialogue.user_turns_until` is a fraction of it too."""
+    """Return the length of the schedule in steps; `dialogue.user_turns_until` is a fraction of it
+    too.
+    """
     return training.schedule_steps or max_steps
 
 
 def schedule_corners(training: TrainingConfig, max_steps: int) -> tuple[int, int, int]:
-    """Return the steps between which the rate is smooth: the last of the warm-up, the next, the last of the horizon."""
+    """Return the steps between which the rate is smooth: the last of the warm-up, the next, the
+    last of the horizon.
+    """
     horizon = horizon_of(training, max_steps)
     warmup_steps = min(training.warmup_steps, horizon)
     return warmup_steps - 1, warmup_steps, horizon - 1
 
 
 def has_user_targets(step: int, user_turns_until: float, horizon: int) -> bool:
-    """Return whether the curriculum includes user turns in the update that follows ``step`` finished ones."""
+    """Return whether the curriculum includes user turns in the update that follows ``step``
+    finished ones.
+    """
     return user_turns_until >= 1.0 or step < user_turns_until * horizon

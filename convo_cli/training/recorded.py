@@ -76,7 +76,9 @@ def train_and_record(
             with disk_errors(run.plots):
                 run.plots.mkdir(exist_ok=True)
             bends = schedule_corners(config.training, parts.max_steps)
-            plot_schedule(run.plots / "learning_rate.png", job.learning_rate, parts.max_steps, bends)
+            plot_schedule(
+                run.plots / "learning_rate.png", job.learning_rate, parts.max_steps, bends
+            )
         for notice in warm_up_notices(parts, step):
             emit_to_all(notice)
         emit_to_all(_started(run, parts, state))
@@ -116,12 +118,16 @@ def _explained(
         save_and_prune(run, parts, state, evaluations, emit)
         saved = f"saved as {run.checkpoint(step).name}"
     except (DivergedError, DiskError) as refusal:
-        saved = f"not saved ({refusal.message}); the last checkpoint is of step {run.checkpoint_steps()[-1]}"
+        saved = (
+            f"not saved ({refusal.message}); the last checkpoint is of step "
+            f"{run.checkpoint_steps()[-1]}"
+        )
     dialogues = sorted({int(store.dialogue_of[index]) for index in parts.order.examples(step)})
     named = "".join(f"\n  {store.where(dialogue, files)}" for dialogue in dialogues[:_MAX_NAMED])
     more = f"\n  and {len(dialogues) - _MAX_NAMED} more" if len(dialogues) > _MAX_NAMED else ""
     return DivergedError(
-        f"{error.message}, {saved}; step {step + 1} trains on these dialogues:{named}{more}", hint=error.hint
+        f"{error.message}, {saved}; step {step + 1} trains on these dialogues:{named}{more}",
+        hint=error.hint,
     )
 
 
@@ -143,7 +149,9 @@ def _started(run: RunDirectory, parts: Parts, state: TrainState) -> RunStarted:
         template=encoder.template.name,
         max_length=encoder.max_length,
         training=count_tokens(data.train, encoder.max_length),
-        validation=None if data.validation is None else count_tokens(data.validation, encoder.max_length),
+        validation=None
+        if data.validation is None
+        else count_tokens(data.validation, encoder.max_length),
         first_step=state.progress.step + 1,
         max_steps=parts.max_steps,
         steps_per_epoch=math.ceil(parts.order.steps_per_epoch),

@@ -1,6 +1,7 @@
 """Composition root of training, which starts, resumes or forks a run.
 
-Everything is checked before the run directory appears. It appears with checkpoint 0, so every run can be resumed.
+Everything is checked before the run directory appears. It appears with checkpoint 0, so every run
+can be resumed.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ _NAMES: dict[Which, str] = {
 
 
 def start_run(config: RunConfig, emit: Emit) -> RunResult:
-    """Train from step 0 in a new run directory. Raises what `convo_cli.training.loop.train` raises."""
+    """Train from step 0 in a new run directory. Raises what `convo_cli.training.loop.train`
+    raises.
+    """
     run = RunDirectory(Path(config.output_dir) / config.name)
     require_new(run)
     nothing = "stopped before the first step; no run was created"
@@ -103,14 +106,17 @@ def resume_run(
     discard_later: bool = False,
     keys_set: Collection[str] = (),
 ) -> RunResult:
-    """Continue exactly from a checkpoint; ``config`` is the run's own, with the user's changes of ``keys_set``.
+    """Continue exactly from a checkpoint; ``config`` is the run's own, with the user's changes of
+    ``keys_set``.
 
-    From the newest checkpoint, the run continues in its directory. From an older one, or under another name, it forks:
-    training continues in a new run directory, and this one stays as it is. With ``discard_later``, an older checkpoint
-    continues in place, and later checkpoints are deleted. A finished run stays as it is.
+    From the newest checkpoint, the run continues in its directory. From an older one, or under
+    another name, it forks: training continues in a new run directory, and this one stays as it is.
+    With ``discard_later``, an older checkpoint continues in place, and later checkpoints are
+    deleted. A finished run stays as it is.
 
-    Raises CheckpointError if no intact checkpoint is found or the fork exists already, ChangedError if data, base model
-    or config.yaml differ from those that the run began with, unless that is allowed.
+    Raises CheckpointError if no intact checkpoint is found or the fork exists already, ChangedError
+    if data, base model or config.yaml differ from those that the run began with, unless that is
+    allowed.
     """
     run = existing_run(run_dir)
     with listening() as stop, ExitStack() as held:
@@ -126,7 +132,9 @@ def resume_run(
                 )  # fmt: skip
 
             point = with_hashed_data(config.data, load, emit)
-        mode = stat.S_IRWXU | run.path.stat().st_mode  # a read-only run directory can still be forked
+        mode = (
+            stat.S_IRWXU | run.path.stat().st_mode
+        )  # a read-only run directory can still be forked
         allowed = derived_mode(run_sources(point.parts.config), (point.fork or run).path) & mode
         with masked(allowed):
             message = f"resuming from step {point.found.step} ({_NAMES[which]})"
@@ -135,17 +143,25 @@ def resume_run(
                     return _already_over(run, point, point.reason, emit)
                 _rewind(run, point, emit)
             else:
-                with held.pop_all():  # releases the run's lock once the fork has everything it needs
+                with (
+                    held.pop_all()
+                ):  # releases the run's lock once the fork has everything it needs
                     held.enter_context(_forked(run, point.fork, point))
                 message += f" in a new run, {point.fork.path}; {run.path} stays as it is"
             keep_private(point.fork or run, allowed, emit)
             for notice in (Notice(message), *point.notices):
                 emit(notice)
-            return train_and_record(point.fork or run, point.parts, point.state, point.evaluations, stop, emit)
+            return train_and_record(
+                point.fork or run, point.parts, point.state, point.evaluations, stop, emit
+            )
 
 
-def _settle_base_model(config: RunConfig) -> tuple[RunConfig, BaseModelFiles | None, Snapshot | None]:
-    """Return the config with the pretrained model's commit, the hashes of its files, and a snapshot from before."""
+def _settle_base_model(
+    config: RunConfig,
+) -> tuple[RunConfig, BaseModelFiles | None, Snapshot | None]:
+    """Return the config with the pretrained model's commit, the hashes of its files, and a snapshot
+    from before.
+    """
     origin = config.model.origin
     if not isinstance(origin, PretrainedModel):
         return config, None, None
@@ -162,7 +178,11 @@ def _already_over(run: RunDirectory, point: ResumePoint, reason: str, emit: Emit
     config = point.parts.config
     # The checkpoint exists, but the pointers to it may have been lost.
     point_and_prune(
-        run, point.found.path, keep=sys.maxsize, metric=config.evaluation.metric, evaluations=point.evaluations
+        run,
+        point.found.path,
+        keep=sys.maxsize,
+        metric=config.evaluation.metric,
+        evaluations=point.evaluations,
     )
     emit(Notice(f"nothing to do: this run already finished ({reason})"))
     # The settings of this resume are not stored, so the next one begins with those of the run.
@@ -172,10 +192,17 @@ def _already_over(run: RunDirectory, point: ResumePoint, reason: str, emit: Emit
 
 
 def _rewind(run: RunDirectory, point: ResumePoint, emit: Emit) -> None:
-    """Delete the checkpoints after the resumed one, and write config.yaml and run.json of the resumed run."""
+    """Delete the checkpoints after the resumed one, and write config.yaml and run.json of the
+    resumed run.
+    """
     if point.found.later:
         names = ", ".join(run.checkpoint(step).name for step in point.found.later)
-        emit(Notice(f"discarded after step {point.found.step}: {names} and their log lines", is_warning=True))
+        emit(
+            Notice(
+                f"discarded after step {point.found.step}: {names} and their log lines",
+                is_warning=True,
+            )
+        )
     for step in point.found.later:
         remove_directory(run.checkpoint(step), below=run.path)
     write_provenance(run, point.info)
@@ -194,7 +221,12 @@ def _forked(parent: RunDirectory, fork: RunDirectory, point: ResumePoint) -> Ite
 
     def fill(aside: RunDirectory) -> None:
         fill_fork(
-            aside, parent, point.found, info, is_evaluated=point.state.is_evaluated, evaluations=point.evaluations
+            aside,
+            parent,
+            point.found,
+            info,
+            is_evaluated=point.state.is_evaluated,
+            evaluations=point.evaluations,
         )
 
     with begun(fork, fill):

@@ -1,7 +1,8 @@
-"""Saving and loading of checkpoints: a complete Hugging Face folder, plus the optimizer and the progress of the run.
+"""Saving and loading of checkpoints: a complete Hugging Face folder, plus the optimizer and the
+progress of the run.
 
-`convo chat` and plain transformers open it as it is, and it holds everything that `resume` needs. Nothing in it can
-run code: weights and optimizer are safetensors, the rest is JSON.
+`convo chat` and plain transformers open it as it is, and it holds everything that `resume` needs.
+Nothing in it can run code: weights and optimizer are safetensors, the rest is JSON.
 """
 
 from __future__ import annotations
@@ -38,24 +39,38 @@ _MARGIN = 2**18
 
 
 def save_checkpoint(
-    run: RunDirectory, state: TrainState, encoder: DialogueEncoder, *, spiece: bytes | None, emit: Emit
+    run: RunDirectory,
+    state: TrainState,
+    encoder: DialogueEncoder,
+    *,
+    spiece: bytes | None,
+    emit: Emit,
 ) -> None:
     """Publish the state as a checkpoint, after the logs of its steps have reached the disk.
 
-    Before writing anything, raises DivergedError if a number is not finite and DiskError if there is not enough space.
+    Before writing anything, raises DivergedError if a number is not finite and DiskError if there
+    is not enough space.
     """
     moments = optimizer_tensors(state)
     tensors = {**state.model.state_dict(), **moments}
     _require_finite(tensors, state.progress.step)
     path = run.checkpoint(state.progress.step)
     require_own_checkpoints(run)
-    require_space(path, _size(tensors) + _BYTES_PER_TOKEN * num_ids(encoder.tokenizer) + len(spiece or b"") + _MARGIN)
+    require_space(
+        path,
+        _size(tensors)
+        + _BYTES_PER_TOKEN * num_ids(encoder.tokenizer)
+        + len(spiece or b"")
+        + _MARGIN,
+    )
 
     def fill(folder: Path) -> None:
         save_model(state.model, folder)
         save_encoder(encoder, folder, spiece=spiece)
         save_file(moments, folder / OPTIMIZER_FILE)
-        saved = SavedState(run_id=state.run_id, progress=state.progress, scaler=state.scaler.state_dict())
+        saved = SavedState(
+            run_id=state.run_id, progress=state.progress, scaler=state.scaler.state_dict()
+        )
         write_state(folder, saved)
 
     for log in (run.metrics, run.samples):
@@ -65,7 +80,9 @@ def save_checkpoint(
 
 
 def load_checkpoint_model(path: Path) -> PreTrainedModel:
-    """Load the model of a checkpoint as it was saved; CheckpointError names a tensor that does not fit."""
+    """Load the model of a checkpoint as it was saved; CheckpointError names a tensor that does not
+    fit.
+    """
     for file in sorted(path.glob("model*.safetensors")):
         with _reading(file), safe_open(file, framework="pt") as opened:
             for name in opened.keys():  # noqa: SIM118  # not a mapping
@@ -79,19 +96,24 @@ def load_checkpoint_model(path: Path) -> PreTrainedModel:
 
 
 def restore_state(path: Path, state: TrainState) -> None:
-    """Load optimizer, scaler and progress of a checkpoint into a state whose model was loaded from it.
+    """Load optimizer, scaler and progress of a checkpoint into a state whose model was loaded from
+    it.
 
     CheckpointError names what does not fit, and leaves the state unchanged.
     """
     saved = read_state(path)
     file = path / OPTIMIZER_FILE
     with _reading(file):
-        tensors = {name: tensor.clone() for name, tensor in load_file(file).items()}  # load_file maps the file
+        tensors = {
+            name: tensor.clone() for name, tensor in load_file(file).items()
+        }  # load_file maps the file
     _require_fitting(state, tensors, saved.progress.step, file)
     if state.scaler.is_enabled() and saved.scaler:
         found, wanted = sorted(saved.scaler), sorted(state.scaler.state_dict())
         if found != wanted:
-            raise CheckpointError(f"{path / STATE_FILE}: the scaler has {found}, but torch's has {wanted}")
+            raise CheckpointError(
+                f"{path / STATE_FILE}: the scaler has {found}, but torch's has {wanted}"
+            )
         state.scaler.load_state_dict(dict(saved.scaler))
     _load_optimizer(state, tensors)
     state.progress, state.run_id = saved.progress, saved.run_id
@@ -110,7 +132,8 @@ def _reading(file: Path) -> Iterator[None]:
 
 def _require_finite(tensors: Mapping[str, torch.Tensor], step: int) -> None:
     for name, tensor in tensors.items():
-        # A finite sum proves that all numbers are, at a tenth of the cost. It can overflow, so then check each number.
+        # A finite sum proves that all numbers are, at a tenth of the cost. It can overflow, so then
+        # check each number.
         if not tensor.sum().isfinite() and not tensor.isfinite().all():
             raise DivergedError(
                 f"step {step}: {name} is not finite any more, so this step is not saved",
@@ -124,26 +147,40 @@ def _size(tensors: Mapping[str, torch.Tensor]) -> int:
 
 
 def optimizer_tensors(state: TrainState) -> dict[str, torch.Tensor]:
-    """Return AdamW's moments by parameter name and kind, such as ``transformer.wte.weight|exp_avg``."""
+    """Return AdamW's moments by parameter name and kind, such as
+    ``transformer.wte.weight|exp_avg``.
+    """
     names = {id(parameter): name for name, parameter in state.model.named_parameters()}
     tensors = {}
     for parameter, moments in state.optimizer.state.items():
         for kind, value in moments.items():
-            tensors[f"{names[id(parameter)]}|{kind}"] = torch.as_tensor(value).detach().cpu().contiguous()
+            tensors[f"{names[id(parameter)]}|{kind}"] = (
+                torch.as_tensor(value).detach().cpu().contiguous()
+            )
     return tensors
 
 
-def _require_fitting(state: TrainState, tensors: Mapping[str, torch.Tensor], step: int, file: Path) -> None:
+def _require_fitting(
+    state: TrainState, tensors: Mapping[str, torch.Tensor], step: int, file: Path
+) -> None:
     """Check names, shapes and types against AdamW's moments for the trained parameters."""
-    trained = {name: parameter for name, parameter in state.model.named_parameters() if parameter.requires_grad}
+    trained = {
+        name: parameter
+        for name, parameter in state.model.named_parameters()
+        if parameter.requires_grad
+    }
     found: dict[str, set[str]] = {}
     for key, tensor in tensors.items():
         name, _, kind = key.rpartition("|")
         if name not in trained or kind not in _MOMENTS:
-            raise CheckpointError(f"{file}: holds {key} {_form(tensor)}, which does not fit the model")
+            raise CheckpointError(
+                f"{file}: holds {key} {_form(tensor)}, which does not fit the model"
+            )
         wanted = torch.zeros(()) if kind == "step" else trained[name]
         if (tensor.shape, tensor.dtype) != (wanted.shape, wanted.dtype):
-            raise CheckpointError(f"{file}: {key} is {_form(tensor)}, but the model has {_form(wanted)}")
+            raise CheckpointError(
+                f"{file}: {key} is {_form(tensor)}, but the model has {_form(wanted)}"
+            )
         found.setdefault(name, set()).add(kind)
     for name, kinds in found.items():
         if missing := _MOMENTS - kinds:
@@ -165,4 +202,6 @@ def _load_optimizer(state: TrainState, tensors: Mapping[str, torch.Tensor]) -> N
     for key, tensor in tensors.items():
         name, _, kind = key.rpartition("|")
         loaded.setdefault(index[name], {})[kind] = tensor
-    state.optimizer.load_state_dict({"state": loaded, "param_groups": state.optimizer.state_dict()["param_groups"]})
+    state.optimizer.load_state_dict(
+        {"state": loaded, "param_groups": state.optimizer.state_dict()["param_groups"]}
+    )

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class TrainState:
     """Model, optimizer, gradient scaler and progress. The loop advances it in place.
 
-    It holds no random state: dropout is seeded by the step, and the order of examples and the learning rate are
-    functions of the step.
+    It holds no random state: dropout is seeded by the step, and the order of examples and the
+    learning rate are functions of the step.
     """
 
     model: PreTrainedModel
@@ -30,12 +30,16 @@ class TrainState:
     run_id: str = ""
     """Identifies the run even if its directory is renamed."""
     is_evaluated: bool = False
-    """True if `progress` includes the scores of these weights. Not saved: a resume reads them from metrics.jsonl."""
+    """True if `progress` includes the scores of these weights. Not saved: a resume reads them from
+    metrics.jsonl.
+    """
 
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Stop after ``patience`` evaluations without an improvement of the monitored score by more than ``min_delta``."""
+    """Stop after ``patience`` evaluations without an improvement of the monitored score by more
+    than ``min_delta``.
+    """
 
     metric: str = ""
     """The metric by which the best checkpoint is chosen, besides the loss; higher is better."""
@@ -47,14 +51,18 @@ class EarlyStopping:
     def of(cls, config: EvaluationConfig) -> EarlyStopping:
         """Return the rule of a config."""
         stopping = config.early_stopping
-        return cls(config.metric, stopping.patience, stopping.min_delta, stopping.monitor == "metric")
+        return cls(
+            config.metric, stopping.patience, stopping.min_delta, stopping.monitor == "metric"
+        )
 
 
 def take_scores(state: TrainState, result: EvaluationDone, rule: EarlyStopping) -> EvaluationDone:
-    """Update the progress with an evaluation: the best scores, and the evaluations since the monitored one improved.
+    """Update the progress with an evaluation: the best scores, and the evaluations since the
+    monitored one improved.
 
-    Returns the evaluation with the names of the scores in which these weights are the best so far. If the monitored
-    metric is missing (there was too little memory for replies), the patience neither shrinks nor is restored.
+    Returns the evaluation with the names of the scores in which these weights are the best so far.
+    If the monitored metric is missing (there was too little memory for replies), the patience
+    neither shrinks nor is restored.
     """
     progress = state.progress
     loss, best_loss = result.loss, progress.best_loss
@@ -65,14 +73,19 @@ def take_scores(state: TrainState, result: EvaluationDone, rule: EarlyStopping) 
     elif metric is not None:
         is_better = best_metric is None or metric > best_metric + rule.min_delta
     if is_better is not None:
-        progress.evaluations_without_improvement = 0 if is_better else progress.evaluations_without_improvement + 1
+        progress.evaluations_without_improvement = (
+            0 if is_better else progress.evaluations_without_improvement + 1
+        )
     best = []
     if best_loss is None or loss < best_loss:
         best.append("loss")
         progress.best_loss = loss
     if metric is not None and (best_metric is None or metric > best_metric):
         best.append("metric")
-    highest = {name: max(value, progress.best_metrics.get(name, value)) for name, value in result.metrics.items()}
+    highest = {
+        name: max(value, progress.best_metrics.get(name, value))
+        for name, value in result.metrics.items()
+    }
     progress.best_metrics = {**progress.best_metrics, **highest}
     state.is_evaluated = True
     return replace(result, best=tuple(best))

@@ -16,10 +16,14 @@ Convo = Callable[..., Result]
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a config, data, a finished run in runs/tiny and its export in exports/tiny. Leave it as it is."""
+    """A folder with a config, data, a finished run in runs/tiny and its export in exports/tiny.
+    Leave it as it is.
+    """
     folder = make_workplace(tmp_path_factory.mktemp("trained"))
     assert run_here(folder, "train", "config.yaml", "-q") == Result(0, "runs/tiny\n", "")
-    assert run_here(folder, "export", "runs/tiny", "exports/tiny", "-q") == Result(0, "exports/tiny\n", "")
+    assert run_here(folder, "export", "runs/tiny", "exports/tiny", "-q") == Result(
+        0, "exports/tiny\n", ""
+    )
     return folder
 
 
@@ -29,7 +33,9 @@ def work(trained: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "work"
     shutil.copytree(trained, folder)
     config = folder / "runs/tiny/config.yaml"
-    config.write_text(config.read_text(encoding="utf-8").replace(str(trained), str(folder)), encoding="utf-8")
+    config.write_text(
+        config.read_text(encoding="utf-8").replace(str(trained), str(folder)), encoding="utf-8"
+    )
     return folder
 
 

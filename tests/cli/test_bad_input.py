@@ -1,4 +1,6 @@
-"""Whatever is wrong with what a command is given: one message, the right exit code, and nothing written."""
+"""Whatever is wrong with what a command is given: one message, the right exit code, and nothing
+written.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,10 @@ from tests.commands import Result, environment, run_process, settings, snapshot
 RUN, EXPORT = "runs/tiny", "exports/tiny"
 LAST = f"{RUN}/checkpoints/step-00000006"
 PRETRAINED = ["model.scratch=null", "model.pretrained=model"]
-LEAKS = re.compile(r"Traceback|Errno|INTERNAL|site-packages|\.py\b|huggingface\.co|ignore_mismatched|\x1b|Value error")
+LEAKS = re.compile(
+    r"Traceback|Errno|INTERNAL|site-packages|\.py\b|huggingface\.co|ignore_mismatched|\x1b|Value "
+    r"error"
+)
 """Signs that a library speaks to its programmers instead of convo to its users."""
 
 
@@ -42,7 +47,9 @@ def write(name: str, content: str | bytes) -> Callable[[Path], object]:
 
 
 def remove(*names: str) -> Callable[[Path], object]:
-    return lambda work: [path.unlink() if (path := work / name).is_file() else shutil.rmtree(path) for name in names]
+    return lambda work: [
+        path.unlink() if (path := work / name).is_file() else shutil.rmtree(path) for name in names
+    ]
 
 
 def flip(*names: str) -> Callable[[Path], object]:
@@ -118,41 +125,50 @@ MODELS = {
     ),
     "has no name": ("", lambda work: None, 2, "'': no such directory"),
     "is a file": ("config.yaml", lambda work: None, 2, "config.yaml: not a directory"),
-    "is an empty folder": ("model", lambda work: (work / "model").mkdir(), 2, "model/config.json: not found"),
+    "is an empty folder": ("model", lambda work: (work / "model").mkdir(), 2, ("model/config.json: "
+                                                                              "not found")),
     "has no config": (
-        "model", model(remove("config.json")), 2, "model/config.json: not found, so model holds no model",
+        "model", model(remove("config.json")), 2, ("model/config.json: not found, so model holds no "
+                                                  "model"),
     ),
-    "has a torn config": ("model", model(write("config.json", "{")), 2, "model/config.json: not readable as JSON"),
-    "has a list as config": ("model", model(write("config.json", "[]")), 2, "model/config.json: has no model_type"),
+    "has a torn config": ("model", model(write("config.json", "{")), 2, ("model/config.json: not "
+                                                                        "readable as JSON")),
+    "has a list as config": ("model", model(write("config.json", "[]")), 2, ("model/config.json: "
+                                                                            "has no model_type")),
     "is of an unknown kind": (
         "model", model(config_json(model_type="frobnicate")), 2,
         "model: not a readable causal language model (…frobnicate",
     ),
-    "has no weights": ("model", model(remove("model.safetensors")), 2, "model: there is no model.safetensors"),
+    "has no weights": ("model", model(remove("model.safetensors")), 2, ("model: there is no "
+                                                                       "model.safetensors")),
     "has only a pickle": (
         "model", model(lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin")), 2,
         "model: its weights are in pytorch_model.bin, a format that can run code",
     ),
     "has empty weights": ("model", model(write("model.safetensors", "")), 2, "model/model.safetensors: damaged ("),
     "has garbage as weights": (
-        "model", model(write("model.safetensors", "?" * 99)), 2, "model/model.safetensors: damaged (",
+        "model", model(write("model.safetensors", "?" * 99)), 2, ("model/model.safetensors: damaged "
+                                                                 "("),
     ),
     "has half of its weights": (
-        "model", model(truncate("model.safetensors", 9999)), 2, "model/model.safetensors: damaged (…not fully covered",
+        "model", model(truncate("model.safetensors", 9999)), 2, ("model/model.safetensors: damaged "
+                                                                "(…not fully covered"),
     ),
     "has weights of another size": (
         "model", model(config_json(n_embd=64)), 2,
         "model: transformer.h.0.attn.c_attn.bias is (96,) in the weights, but (192,)",
     ),
     "lacks a tensor": (
-        "model", model(tensors(lambda weights: weights.pop(WEIGHT))), 2, f"model: {WEIGHT} is missing in the weights",
+        "model", model(tensors(lambda weights: weights.pop(WEIGHT))), 2, (f"model: {WEIGHT} is "
+                                                                         "missing in the weights"),
     ),
     "holds NaN": (
         "model", model(tensors(lambda weights: weights[WEIGHT].fill_(float("nan")))), 2,
         f"model: {WEIGHT} holds values that are not finite",
     ),
     "has no tokenizer": (
-        "model", model(remove("tokenizer.json")), 2, "model: no readable tokenizer (there is no tokenizer.json)",
+        "model", model(remove("tokenizer.json")), 2, ("model: no readable tokenizer (there is no "
+                                                     "tokenizer.json)"),
     ),
     "has a torn tokenizer": (
         "model", model(truncate("tokenizer.json", 500)), 2,
@@ -162,7 +178,8 @@ MODELS = {
 """What may be wrong with a foreign model: its name, how it came to be, exit code, message."""
 OPENED = {
     "is a run without checkpoints": (
-        RUN, remove(f"{RUN}/checkpoints/step-00000003", LAST), 5, f"{RUN}: there is no whole checkpoint to load",
+        RUN, remove(f"{RUN}/checkpoints/step-00000003", LAST), 5, (f"{RUN}: there is no whole "
+                                                                  "checkpoint to load"),
     ),
     "is a damaged checkpoint": (LAST, flip(f"{LAST}/model.safetensors"), 5, f"{LAST}/model.safetensors: damaged"),
     "is a checkpoint with a file too many": (
@@ -173,7 +190,8 @@ OPENED = {
         EXPORT, flip(f"{EXPORT}/model.safetensors"), 5, f"{EXPORT}/model.safetensors: damaged",
     ),
     "is an export with a torn manifest": (
-        EXPORT, write(f"{EXPORT}/MANIFEST.json", "{"), 5, f"{EXPORT}/MANIFEST.json: not a readable manifest",
+        EXPORT, write(f"{EXPORT}/MANIFEST.json", "{"), 5, (f"{EXPORT}/MANIFEST.json: not a readable "
+                                                          "manifest"),
     ),
     "has a garbled dialogue.json": (
         "model", model(write("dialogue.json", "\x00")), 5,
@@ -194,7 +212,8 @@ OPENED = {
 CASES = {
     # What a command is given at all.
     "init-config: unknown preset": Case("init-config --preset gtp2", 2, "…gtp2…gpt2"),
-    "init-config: the file exists": Case("init-config -o config.yaml", 2, "config.yaml: exists already"),
+    "init-config: the file exists": Case("init-config -o config.yaml", 2, "config.yaml: exists "
+                                                                          "already"),
     "init-config: a folder": Case("init-config -o runs", 2, "runs: not a regular file"),
     "init-config: into no folder": Case(
         "init-config -o nowhere/config.yaml", 2, "nowhere/config.yaml: there is no folder",
@@ -202,25 +221,34 @@ CASES = {
     "validate-data: nothing": Case("validate-data", 2, "no file to check"),
     "validate-data: missing": Case("validate-data trian.jsonl", 2, "trian.jsonl does not exist"),
     "validate-data: a folder": Case("validate-data runs", 2, "runs is a directory"),
-    "validate-data: no config": Case("validate-data --config nope.yaml", 2, "nope.yaml: no such file"),
+    "validate-data: no config": Case("validate-data --config nope.yaml", 2, "nope.yaml: no such "
+                                                                            "file"),
     # The config.
     "train: no config": Case("train nope.yaml", 2, "nope.yaml: no such file"),
-    "train: a folder as config": Case("train runs", 2, "runs: this is a directory, not a config file"),
+    "train: a folder as config": Case("train runs", 2, "runs: this is a directory, not a config "
+                                                       "file"),
     "train: an empty config": Case("train c.yaml", 2, "c.yaml: the file is empty", write("c.yaml", "")),
     "train: data as config": Case("train train.jsonl", 2, "train.jsonl:…"),
     "train: broken YAML": Case(
         "train c.yaml", 2, "c.yaml:3:1: not valid YAML", write("c.yaml", "model:\n  scratch: [\n"),
     ),
     "train: a wrong key": Case(
-        train("training.lr=1"), 2, "--set training.lr: unknown key; convo calls it training.learning_rate",
+        train("training.lr=1"), 2, "--set training.lr: unknown key; convo calls it "
+                                   "training.learning_rate",
     ),
-    "train: a wrong value": Case(train("training.max_steps=many"), 2, "--set training.max_steps: …many…"),
-    "train: no key=value": Case(train("training.max_steps"), 2, "--set training.max_steps: not KEY=VALUE"),
+    "train: a wrong value": Case(train("training.max_steps=many"), 2, "--set training.max_steps: "
+                                                                      "…many…"),
+    "train: no key=value": Case(train("training.max_steps"), 2, "--set training.max_steps: not "
+                                                                "KEY=VALUE"),
     "train: keys that disagree": Case(
-        train("training.micro_batch_size=9"), 2, "--set training.micro_batch_size: 9 is more than batch_size 4",
+        train("training.micro_batch_size=9"), 2, "--set training.micro_batch_size: 9 is more than "
+                                                 "batch_size 4",
     ),
-    "train: an unknown device": Case(train("training.device=gpu"), 2, "--set training.device: found gpu"),
-    "train: a GPU that is not there": Case(train("training.device=cuda:7"), 2, "device cuda:7: this machine has …"),
+    "train: an unknown device": Case(train("training.device=gpu"), 2, "--set training.device: "
+                                                                      "found gpu"),
+    "train: a GPU that is not there": Case(train("training.device=cuda:7"), 2, "device cuda:7: "
+                                                                               "this machine has "
+                                                                               "…"),
     # Its data.
     "train: missing data": Case(train("data.train=nope.jsonl"), 2, "nope.jsonl does not exist"),
     "train: a folder as data": Case(train("data.train=runs"), 2, "runs is a directory"),
@@ -236,7 +264,8 @@ CASES = {
     ),
     "train: nothing to learn": Case(
         train("data.train=d.jsonl"), 3,
-        "the data cannot be trained on: 2 errors\n  d.jsonl:1:1 $ no turn of the dialogue is trained on",
+        "the data cannot be trained on: 2 errors\n  d.jsonl:1:1 $ no turn of the dialogue is "
+        "trained on",
         write("d.jsonl", USERS),
     ),
     "train: a turn longer than the window": Case(
@@ -245,13 +274,15 @@ CASES = {
         write("d.jsonl", LONG),
     ),
     "train: fewer pieces than characters": Case(
-        train("tokenizer.kind=bpe", "tokenizer.vocab_size=300"), 3, "tokenizer.vocab_size is 300, but …need 455 pieces"
+        train("tokenizer.kind=bpe", "tokenizer.vocab_size=300"), 3, "tokenizer.vocab_size is 300, "
+                                                                    "but …need 455 pieces"
     ),
     # Its place.
     "train: a run of that name": Case("train config.yaml", 5, "runs/tiny: already exists"),
     "train: a file of that name": Case(train(), 5, "runs/new: already exists", write("runs/new", "")),
     "train: a file as output_dir": Case(
-        train("output_dir=config.yaml"), 7, "config.yaml/new: cannot be created, because …is a file",
+        train("output_dir=config.yaml"), 7, "config.yaml/new: cannot be created, because …is a "
+                                            "file",
     ),
     "train: a run as pretrained": Case(
         train(*PRETRAINED[:1], f"model.pretrained={RUN}"), 2, f"{RUN}/config.json: not found",
@@ -299,13 +330,15 @@ CASES = {
         ["resume", RUN], 6, "…/valid.jsonl: not the data that the run began with", write("valid.jsonl", OTHER)
     ),
     "resume: fewer data files": Case(
-        ["resume", RUN, *settings("data.validation=[]")], 6, "data.validation names 0 files, but …1",
+        ["resume", RUN, *settings("data.validation=[]")], 6, "data.validation names 0 files, but "
+                                                             "…1",
     ),
     "resume: another size": Case(["resume", RUN, *settings("model.scratch.layers=3")], 6, "model.scratch.layers …"),
     "resume: another template": Case(["resume", RUN, *settings("dialogue.template=chatml")], 6, "dialogue.template …"),
     "resume: a fork without a step to take": Case(
         ["resume", RUN, *settings("name=other")], 2,
-        "runs/other: not created, because no step is left to take: all 6 steps done\nhint: --set training.max_steps=12",
+        "runs/other: not created, because no step is left to take: all 6 steps done\nhint: --set "
+        "training.max_steps=12",
     ),
     "resume: a wrong key": Case(["resume", RUN, *settings("training.step=9")], 2, "--set training.step: unknown key"),
     # Export.
@@ -316,13 +349,16 @@ CASES = {
     ),
     "export: a foreign folder": Case("export runs out", 5, "runs/dialogue.json: not found"),
     "export: onto an export": Case(["export", RUN, EXPORT], 2, f"{EXPORT}: not empty"),
-    "export: onto a file": Case(["export", RUN, "config.yaml"], 2, "config.yaml: a file is in the way"),
+    "export: onto a file": Case(["export", RUN, "config.yaml"], 2, "config.yaml: a file is in the "
+                                                                   "way"),
     "export: below a file": Case(
-        ["export", RUN, "config.yaml/out"], 7, "config.yaml/out: cannot be created, because …is a file",
+        ["export", RUN, "config.yaml/out"], 7, "config.yaml/out: cannot be created, because …is a "
+                                               "file",
     ),
     "export: onto a symbolic link": Case(["export", RUN, "link"], 2, "link: a symbolic link", link),
     "export: onto a symbolic link by force": Case(["export", RUN, "link", "--force"], 2, "link: a symbolic link", link),
-    "export: through a symbolic link": Case(["export", RUN, "link/out"], 2, "link/out: inside …/exports/tiny", link),
+    "export: through a symbolic link": Case(["export", RUN, "link/out"], 2, "link/out: inside "
+                                                                            "…/exports/tiny", link),
     "export: onto its checkpoint": Case(
         ["export", RUN, LAST], 2, f"{LAST}: inside …/checkpoints, which must stay as it was saved",
     ),
@@ -333,29 +369,35 @@ CASES = {
     "export: among the checkpoints": Case(
         ["export", RUN, f"{RUN}/checkpoints/out"], 2, f"{RUN}/checkpoints/out: inside …",
     ),
-    "export: onto a full folder by force": Case(["export", RUN, "runs", "--force"], 2, "runs: not an earlier export"),
+    "export: onto a full folder by force": Case(["export", RUN, "runs", "--force"], 2, "runs: not "
+                                                                                       "an earlier "
+                                                                                       "export"),
     # Chat.
-    "chat: an unknown device": Case(["chat", EXPORT, "--device", "gpu"], 2, "--device gpu: unknown"),
+    "chat: an unknown device": Case(["chat", EXPORT, "--device", "gpu"], 2, "--device gpu: "
+                                                                            "unknown"),
     "chat: a GPU that is not there": Case(
         ["chat", EXPORT, "--device", "cuda:7"], 2, "device cuda:7: this machine has …",
     ),
     "chat: no UTF-8": Case(["chat", EXPORT], 3, "<stdin>:1:4: byte 0xFF is not UTF-8", stdin=b"hi \xff\n"),
     "chat: a message too long": Case(
-        ["chat", EXPORT], 3, "<stdin>:1: the last message is …and only 119 of the model's 128 are free",
+        ["chat", EXPORT], 3, "<stdin>:1: the last message is …and only 119 of the model's 128 are "
+                             "free",
         stdin=b"word " * 400,
     ),
     "chat: a line too long to be read": Case(
         ["chat", EXPORT], 3, "<stdin>:2: over 1,048,576 bytes", stdin=b"\n" + b"a" * 2**21,
     ),
     "chat: a system text too long": Case(
-        ["chat", EXPORT, "--system", "word " * 400], 3, "<stdin>:1: the last message is …tokens of system text",
+        ["chat", EXPORT, "--system", "word " * 400], 3, "<stdin>:1: the last message is …tokens of "
+                                                        "system text",
         stdin=b"hi\n",
     ),
     "chat: a model that nobody knows how to talk to": Case(
         "chat model", 2, "model: has neither a dialogue.json nor a chat template", model(remove("chat_template.jinja"))
     ),
     # Evaluate.
-    "evaluate: missing data": Case(["evaluate", EXPORT, "nope.jsonl"], 2, "nope.jsonl does not exist"),
+    "evaluate: missing data": Case(["evaluate", EXPORT, "nope.jsonl"], 2, "nope.jsonl does not "
+                                                                          "exist"),
     "evaluate: stdin": Case(["evaluate", EXPORT, "-"], 2, "evaluate reads its data twice"),
     "evaluate: a torn line": Case(["evaluate", EXPORT, "d.jsonl"], 3, "d.jsonl:2:11 $", write("d.jsonl", TORN)),
     "evaluate: no dialogue": Case(
@@ -389,12 +431,16 @@ CASES = {
 
 
 def require_refusal(case: Case, result: Result) -> str:
-    """What a refusal looks like in text: notices, then one error with its hint; nothing on stdout."""
+    """What a refusal looks like in text: notices, then one error with its hint; nothing on
+    stdout.
+    """
     assert (result.code, result.out) == (case.code, ""), result
     assert not LEAKS.search(result.err), result.err
     _notices, *messages = re.split(r"^error: ", result.err, flags=re.MULTILINE)
     (message,) = messages
-    assert "\nhint: " in message or re.match(r"[\w/.]+:\d+:\d+: ", message), f"says not what to do: {message}"
+    assert "\nhint: " in message or re.match(r"[\w/.]+:\d+:\d+: ", message), (
+        f"says not what to do: {message}"
+    )
     pattern = re.escape(case.says).replace("…", r"[^\n]*")
     assert re.match(pattern, message), message
     assert len(result.err) < 2000
@@ -409,13 +455,21 @@ def test_bad_input_gets_one_clear_message_and_changes_nothing(name, work, convo)
     message = require_refusal(case, convo(*case.words, stdin=case.stdin))
     answer = convo(*case.words, "--json", stdin=case.stdin)
     error = answer.json["error"]
-    assert (answer.code, error["exit_code"], answer.json["command"]) == (case.code, case.code, "error")
-    assert message == f"{error['message']}\n" + (f"hint: {error['hint']}\n" if error["hint"] else "")
+    assert (answer.code, error["exit_code"], answer.json["command"]) == (
+        case.code,
+        case.code,
+        "error",
+    )
+    assert message == f"{error['message']}\n" + (
+        f"hint: {error['hint']}\n" if error["hint"] else ""
+    )
     after = snapshot(work.parent)
     # What was prepared before the refusal stays for the next try; nothing refers to it.
     # A lock file says who holds it, and nobody does any more.
     changed = {path for path in after if after[path] != before.get(path)}
-    assert {path for path in changed if "runs/.convo-cache" not in path and not path.endswith("/.lock")} == set()
+    assert {
+        path for path in changed if "runs/.convo-cache" not in path and not path.endswith("/.lock")
+    } == set()
     assert before.keys() <= after.keys()
 
 
@@ -440,7 +494,14 @@ def test_the_executable_refuses_as_the_function_does(name, work, convo):
 
 
 @pytest.mark.parametrize(
-    "words", ["chat {}", "resume {}", "export {} out", "validate-data {}", "train config.yaml --set output_dir={}"]
+    "words",
+    [
+        "chat {}",
+        "resume {}",
+        "export {} out",
+        "validate-data {}",
+        "train config.yaml --set output_dir={}",
+    ],
 )
 def test_a_path_that_the_system_refuses_is_named(convo, work, words):
     long = "n" * 300
@@ -449,14 +510,17 @@ def test_a_path_that_the_system_refuses_is_named(convo, work, words):
 
 
 def test_a_hub_that_does_not_answer_is_given_up_at_once(work):
-    """Port 9 of this machine stands for a hub out of reach; transformers itself would try for half a minute."""
+    """Port 9 of this machine stands for a hub out of reach; transformers itself would try for half
+    a minute.
+    """
     env = environment(HF_HUB_OFFLINE="0", HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(work))
     result = run_process(work, "chat", "nobody/nothing", env=env, timeout=20)
     assert result == (
         2,
         "",
         (
-            "error: nobody/nothing: not a folder here, and as a hub id it is not in the local cache, nor can the hub "
+            "error: nobody/nothing: not a folder here, and as a hub id it is not in the local "
+            "cache, nor can the hub "
             "be reached\nhint: give the path of a folder, or another hub id\n"
         ),
     )

@@ -1,4 +1,6 @@
-"""Files that change while a command reads them: it begins again with what is there, or refuses by name with exit 6."""
+"""Files that change while a command reads them: it begins again with what is there, or refuses by
+name with exit 6.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,9 @@ def add_dialogue(path):
 
 @pytest.fixture
 def fresh(work):
-    """Nothing is in the cache: the data is read for the tokenizer, for its tokens, and for replies."""
+    """Nothing is in the cache: the data is read for the tokenizer, for its tokens, and for
+    replies.
+    """
     shutil.rmtree(work / "runs")
 
 
@@ -73,7 +77,9 @@ def test_train_begins_again_with_the_new_file_and_says_so(work, convo, at_dialog
     assert (file["sha256"], file["num_lines"]) == (sha256(data), NUM_DIALOGUES + 1)
 
 
-def test_validation_data_that_changes_while_replies_are_chosen_is_read_again(work, convo, at_dialogue):
+def test_validation_data_that_changes_while_replies_are_chosen_is_read_again(
+    work, convo, at_dialogue
+):
     data = work / "valid.jsonl"
     at_dialogue(3, lambda: add_dialogue(data))  # everything else is in the cache of the first run
     result = convo("train", "config.yaml", *ONE_STEP, *OTHER_REPLIES)
@@ -94,7 +100,9 @@ def test_data_that_keeps_changing_is_refused_and_nothing_is_kept_of_it(work, con
     assert not (work / "runs").exists()
 
 
-def test_a_file_that_changes_while_resume_reads_it_is_not_what_the_run_began_with(work, convo, at_dialogue):
+def test_a_file_that_changes_while_resume_reads_it_is_not_what_the_run_began_with(
+    work, convo, at_dialogue
+):
     data = work / "valid.jsonl"
     at_dialogue(3, lambda: add_dialogue(data))
     result = convo("resume", "runs/tiny", "--set", "training.max_steps=8", *OTHER_REPLIES)
@@ -115,7 +123,9 @@ def test_evaluate_scores_one_content_and_names_it(work, convo, at_dialogue, numb
 
 
 @pytest.mark.parametrize("config", [["train.jsonl"], ["--config", "config.yaml"]])
-def test_validate_data_does_not_report_on_a_file_that_changed_meanwhile(work, convo, monkeypatch, config):
+def test_validate_data_does_not_report_on_a_file_that_changed_meanwhile(
+    work, convo, monkeypatch, config
+):
     from convo_cli.data.checks import validate
 
     read = validate._read
@@ -164,7 +174,9 @@ def in_place(path, content):
 
 @pytest.fixture(params=[renamed, in_place])
 def before_loading(request, work, monkeypatch):
-    """Put other weights of the same size into a folder once it was verified, just before a room loads them."""
+    """Put other weights of the same size into a folder once it was verified, just before a room
+    loads them.
+    """
     other = (work / "runs/tiny" / STEP_3 / "model.safetensors").read_bytes()
 
     def arrange(room, folder):
@@ -184,11 +196,17 @@ def before_loading(request, work, monkeypatch):
         ("model.open", "exports/tiny", ["chat", "exports/tiny"]),
         ("model.open", f"runs/tiny/{STEP_6}", ["evaluate", f"runs/tiny/{STEP_6}", "valid.jsonl"]),
         ("export.huggingface", f"runs/tiny/{STEP_6}", ["export", "runs/tiny", "exports/other"]),
-        ("training.saving", f"runs/tiny/{STEP_6}", ["resume", "runs/tiny", "--set", "training.max_steps=8"]),
+        (
+            "training.saving",
+            f"runs/tiny/{STEP_6}",
+            ["resume", "runs/tiny", "--set", "training.max_steps=8"],
+        ),
         ("training.saving", f"runs/tiny/{STEP_6}", ["resume", "runs/tiny", "--verify"]),
     ],
 )
-def test_weights_that_are_not_those_that_were_verified_are_refused(work, convo, before_loading, room, folder, command):
+def test_weights_that_are_not_those_that_were_verified_are_refused(
+    work, convo, before_loading, room, folder, command
+):
     before_loading(room, folder)
     result = convo(*command)
     assert (result.code, result.out) == (6, "")
@@ -196,16 +214,24 @@ def test_weights_that_are_not_those_that_were_verified_are_refused(work, convo, 
     assert not (work / "exports/other").exists()
 
 
-def test_a_base_model_that_changes_between_its_hash_and_its_loading_is_refused(work, convo, before_loading):
+def test_a_base_model_that_changes_between_its_hash_and_its_loading_is_refused(
+    work, convo, before_loading
+):
     before_loading("training.build", "exports/tiny")
-    (work / "base.yaml").write_text((work / "config.yaml").read_text().replace(SCRATCH, "pretrained: exports/tiny"))
+    (work / "base.yaml").write_text(
+        (work / "config.yaml").read_text().replace(SCRATCH, "pretrained: exports/tiny")
+    )
     result = convo("train", "base.yaml", *ONE_STEP)
     assert (result.code, result.out) == (6, "")
-    assert "exports/tiny/model.safetensors: changed while exports/tiny was read" in " ".join(result.err.split())
+    assert "exports/tiny/model.safetensors: changed while exports/tiny was read" in " ".join(
+        result.err.split()
+    )
     assert not (work / "runs/other").exists()
 
 
-def test_a_hub_models_branch_that_moves_meanwhile_does_not_mix_two_commits(work, convo, monkeypatch):
+def test_a_hub_models_branch_that_moves_meanwhile_does_not_mix_two_commits(
+    work, convo, monkeypatch
+):
     commits = ["0" * 40, "1" * 40]
     cache = work / "hub/models--somebody--tiny"
     (cache / "refs").mkdir(parents=True)
@@ -222,7 +248,9 @@ def test_a_hub_models_branch_that_moves_meanwhile_does_not_mix_two_commits(work,
         return load_model(*arguments)
 
     monkeypatch.setattr("convo_cli.training.build.load_model", move_and_load)
-    (work / "hub.yaml").write_text((work / "config.yaml").read_text().replace(SCRATCH, "pretrained: somebody/tiny"))
+    (work / "hub.yaml").write_text(
+        (work / "config.yaml").read_text().replace(SCRATCH, "pretrained: somebody/tiny")
+    )
     result = convo("train", "hub.yaml", *ONE_STEP)
     assert result.code == 0
     assert loaded == [("somebody/tiny", commits[0])]
@@ -259,11 +287,17 @@ def test_a_loaded_model_and_optimizer_do_not_change_with_their_files(work):
 def test_a_cache_that_is_cut_short_while_a_run_is_going_is_an_error_and_resume_makes_it_again(work):
     run = work / "runs/long"
     process = start(
-        work, "train", "config.yaml", *settings("name=long", "training.max_steps=100", "evaluation.every_steps=100")
+        work,
+        "train",
+        "config.yaml",
+        *settings("name=long", "training.max_steps=100", "evaluation.every_steps=100"),
     )
     try:
         deadline = time.monotonic() + 120
-        while not (run / "metrics.jsonl").exists() or '"step": 3,' not in (run / "metrics.jsonl").read_text():
+        while (
+            not (run / "metrics.jsonl").exists()
+            or '"step": 3,' not in (run / "metrics.jsonl").read_text()
+        ):
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.01)

@@ -32,13 +32,23 @@ def test_a_pipe_gets_one_line_for_each_line_that_is_not_blank(convo):
     result = convo("chat", MODEL, *GREEDY, stdin=b"\xef\xbb\xbfHello!\r\n\n   \nHow are you?\nBye")
     assert result.code == 0
     assert len(result.out.splitlines()) == 3
-    assert all(re.match(r"note: line [145]: (no longer|cut at)", line) for line in result.err.splitlines())
+    assert all(
+        re.match(r"note: line [145]: (no longer|cut at)", line) for line in result.err.splitlines()
+    )
 
 
 def test_json_is_the_whole_conversation(convo):
-    result = convo("chat", MODEL, "--json", *GREEDY, "--system", "Be brief.", stdin=b"Hello!\nBye\n")
+    result = convo(
+        "chat", MODEL, "--json", *GREEDY, "--system", "Be brief.", stdin=b"Hello!\nBye\n"
+    )
     messages = result.json["messages"]
-    assert [message["role"] for message in messages] == ["system", "user", "assistant", "user", "assistant"]
+    assert [message["role"] for message in messages] == [
+        "system",
+        "user",
+        "assistant",
+        "user",
+        "assistant",
+    ]
     assert [messages[k]["content"] for k in (0, 1, 3)] == ["Be brief.", "Hello!", "Bye"]
     assert result.json["command"] == "chat"
 
@@ -50,7 +60,9 @@ def test_nothing_said_is_nothing_answered(convo):
 
 def test_a_seed_repeats_a_sampled_conversation(convo):
     def talk(seed):
-        return convo("chat", MODEL, "-q", "--temperature", 1.5, "--seed", seed, stdin=b"Hello!\nGood\n").out
+        return convo(
+            "chat", MODEL, "-q", "--temperature", 1.5, "--seed", seed, stdin=b"Hello!\nGood\n"
+        ).out
 
     assert talk(1) == talk(1)
     assert len({talk(seed) for seed in range(4)}) > 1
@@ -63,7 +75,9 @@ def test_quiet_leaves_the_replies(convo):
 
 
 def test_turns_that_no_longer_fit_are_said_to_be_gone(convo):
-    result = convo("chat", MODEL, *GREEDY, stdin=("I like to sing and to dance. " * 3 + "\n").encode() * 4)
+    result = convo(
+        "chat", MODEL, *GREEDY, stdin=("I like to sing and to dance. " * 3 + "\n").encode() * 4
+    )
     assert "no longer in the model's window: the first 2 turns" in result.err
 
 
@@ -82,7 +96,10 @@ def test_a_hub_id_in_the_cache_is_a_model_like_any_other(work, convo, monkeypatc
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(work / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     result = convo("chat", "somebody/tiny", "-q", *GREEDY, stdin=b"Hello!\n")
-    assert (result.code, result.out) == (0, convo("chat", "runs/tiny", "-q", *GREEDY, stdin=b"Hello!\n").out)
+    assert (result.code, result.out) == (
+        0,
+        convo("chat", "runs/tiny", "-q", *GREEDY, stdin=b"Hello!\n").out,
+    )
 
 
 class Parrot:
@@ -112,7 +129,10 @@ def test_what_a_model_says_cannot_control_the_terminal(monkeypatch, capsys):
 
 
 def test_line_breaks_of_a_reply_do_not_break_the_pipe(monkeypatch, capsys):
-    assert pipe(monkeypatch, capsys, Parrot("one\n", "two\n\nthree"), b"hi\nyou\n") == "one two  three\n" * 2
+    assert (
+        pipe(monkeypatch, capsys, Parrot("one\n", "two\n\nthree"), b"hi\nyou\n")
+        == "one two  three\n" * 2
+    )
 
 
 class Endless(io.RawIOBase):
@@ -144,12 +164,17 @@ def test_of_a_line_without_end_only_so_much_is_read_as_shows_it(monkeypatch, cap
 def test_lines_without_end_end_with_the_conversation(monkeypatch, capsys, as_json):
     monkeypatch.setattr("convo_cli.chat.session.MAX_CHARACTERS", 5000)
     generator: Any = SimpleNamespace(
-        encoder=SimpleNamespace(max_length=8), reply=lambda history, settings, on_text: Reply("yes", (1,), True, 0)
+        encoder=SimpleNamespace(max_length=8),
+        reply=lambda history, settings, on_text: Reply("yes", (1,), True, 0),
     )
     endless = Endless(b"hello\n")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(endless)))
-    with pytest.raises(DataError, match=r"^<stdin>:\d+: the conversation is over 5,000 characters long"):
-        hold_conversation(ChatSession(generator, GenerationSettings()), as_json=as_json, is_quiet=True)
+    with pytest.raises(
+        DataError, match=r"^<stdin>:\d+: the conversation is over 5,000 characters long"
+    ):
+        hold_conversation(
+            ChatSession(generator, GenerationSettings()), as_json=as_json, is_quiet=True
+        )
     assert endless.num_read < 100_000
     assert len(capsys.readouterr().out) < 5000
 
@@ -181,7 +206,9 @@ class TestProcess:
         finally:
             process.kill()
         assert (process.returncode, out) == (130, b"")
-        assert err.decode().splitlines() == [line for line in err.decode().splitlines() if line.startswith("note: ")]
+        assert err.decode().splitlines() == [
+            line for line in err.decode().splitlines() if line.startswith("note: ")
+        ]
 
     def test_a_terminal_talks_until_ctrl_d(self, trained):
         import pty

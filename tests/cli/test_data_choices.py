@@ -1,4 +1,6 @@
-"""What the data says of itself, from the file to what a run is trained on: masks, history, reasoning, unread text."""
+"""What the data says of itself, from the file to what a run is trained on: masks, history,
+reasoning, unread text.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ import pytest
 
 from tests.commands import settings
 
-SHORT_RUN = settings("training.max_steps=1", "training.warmup_steps=0", "data.validation=[]", "logging.plots=false")
+SHORT_RUN = settings(
+    "training.max_steps=1", "training.warmup_steps=0", "data.validation=[]", "logging.plots=false"
+)
 USER = {"role": "user", "content": "Where is the bread?"}
 REPLY = {"role": "assistant", "content": "On the second shelf."}
 THOUGHT = {**REPLY, "reasoning_content": "The bread moved last week."}
@@ -19,18 +23,24 @@ NOTE = "Nobody said this, but it was written down all the same."
 
 
 def write(path: Path, *dialogues: Any) -> None:
-    path.write_text("".join(json.dumps(dialogue) + "\n" for dialogue in dialogues), encoding="utf-8")
+    path.write_text(
+        "".join(json.dumps(dialogue) + "\n" for dialogue in dialogues), encoding="utf-8"
+    )
 
 
 def counts(convo, *arguments: object) -> tuple[int, int]:
     """The assistant's targets and the dialogues that a run would be trained on."""
-    result = convo("validate-data", "data.jsonl", "--tokenizer", "exports/tiny", "--json", *arguments)
+    result = convo(
+        "validate-data", "data.jsonl", "--tokenizer", "exports/tiny", "--json", *arguments
+    )
     assert result.code == 0, result.err
     training = result.json["preflight"]["training"]
     return training["num_targets_by_role"]["assistant"], training["num_dialogues"]
 
 
-@pytest.mark.parametrize("mask", [{"weight": 0}, {"weight": 0.0}, {"loss": False}, {"train": False}])
+@pytest.mark.parametrize(
+    "mask", [{"weight": 0}, {"weight": 0.0}, {"loss": False}, {"train": False}]
+)
 def test_masks_of_every_spelling_take_the_same_targets_away(convo, work, mask):
     write(work / "data.jsonl", [USER, REPLY, USER, REPLY])
     whole = counts(convo)
@@ -38,7 +48,9 @@ def test_masks_of_every_spelling_take_the_same_targets_away(convo, work, mask):
     assert counts(convo) == (whole[0] / 2, 1)
     write(work / "data.jsonl", [USER, REPLY, USER, REPLY], {"messages": [USER, REPLY], **mask})
     assert counts(convo) == whole
-    result = convo("train", "config.yaml", *SHORT_RUN, *settings("data.train=data.jsonl", "name=masked"))
+    result = convo(
+        "train", "config.yaml", *SHORT_RUN, *settings("data.train=data.jsonl", "name=masked")
+    )
     assert result.code == 0
     assert 'data.jsonl: 1 dialogue is left out, because the data says "train": false' in result.err
     started = json.loads((work / "runs/masked/metrics.jsonl").read_text().splitlines()[0])
@@ -51,8 +63,13 @@ def test_where_every_dialogue_is_left_out_nothing_is_trained(convo, work):
     assert result.code == 3
     assert "error nothing-to-train" in result.out
     assert re.search(r'dialogues left out +1 +"train": false', result.out)
-    for config in (["model.scratch.layers=1"], ["model.scratch=null", "model.pretrained=exports/tiny"]):
-        result = convo("train", "config.yaml", *settings("data.train=data.jsonl", "name=none", *config))
+    for config in (
+        ["model.scratch.layers=1"],
+        ["model.scratch=null", "model.pretrained=exports/tiny"],
+    ):
+        result = convo(
+            "train", "config.yaml", *settings("data.train=data.jsonl", "name=none", *config)
+        )
         assert (result.code, "Traceback" in result.err) == (3, False)
     result = convo("evaluate", "runs/tiny", "data.jsonl", "-q")
     assert (result.code, "there is nothing to score" in result.err) == (3, True)
@@ -60,7 +77,9 @@ def test_where_every_dialogue_is_left_out_nothing_is_trained(convo, work):
 
 def test_a_mask_that_tools_disagree_on_is_refused_by_line_wherever_data_is_read(convo, work):
     write(work / "data.jsonl", ["Hello", "Hi!"], [USER, {**REPLY, "mask": 1}])
-    message = 'data.jsonl:2:119 $[1].mask the key "mask" is not read; tools disagree on what it means'
+    message = (
+        'data.jsonl:2:119 $[1].mask the key "mask" is not read; tools disagree on what it means'
+    )
     for command in (
         ["train", "config.yaml", *settings("data.train=data.jsonl", "name=masked")],
         ["evaluate", "runs/tiny", "data.jsonl", "-q"],
@@ -80,21 +99,38 @@ def test_a_history_is_trained_on(convo, work):
     before, _ = counts(convo)
     write(work / "data.jsonl", {**alone, "history": [[USER["content"], REPLY["content"]]]})
     with_history, _ = counts(convo)
-    write(work / "data.jsonl", [USER, REPLY, {"role": "user", "content": "Thanks!"}, {**REPLY, "train": False}])
+    write(
+        work / "data.jsonl",
+        [USER, REPLY, {"role": "user", "content": "Thanks!"}, {**REPLY, "train": False}],
+    )
     assert with_history == before + counts(convo)[0]
 
 
 def test_reasoning_needs_a_choice_and_the_message_names_both(convo, work):
     write(work / "data.jsonl", ["Hello", "Hi!"], [USER, THOUGHT])
-    train = ["train", "config.yaml", *SHORT_RUN, *settings("data.train=data.jsonl", "name=thinking")]
-    for command in (train, ["validate-data", "data.jsonl"], ["evaluate", "exports/tiny", "data.jsonl", "-q"]):
+    train = [
+        "train",
+        "config.yaml",
+        *SHORT_RUN,
+        *settings("data.train=data.jsonl", "name=thinking"),
+    ]
+    for command in (
+        train,
+        ["validate-data", "data.jsonl"],
+        ["evaluate", "exports/tiny", "data.jsonl", "-q"],
+    ):
         result = convo(*command)
         said = " ".join((result.out + result.err).split())
         assert result.code == 3
         assert re.search(
-            r'data\.jsonl:2:\d+ \$\[1\]\.reasoning_content the key "reasoning_content" holds reasoning', said
+            r'data\.jsonl:2:\d+ \$\[1\]\.reasoning_content the key "reasoning_content" holds '
+            r"reasoning",
+            said,
         )
-        assert "--set data.reasoning=drop for train, --reasoning drop for validate-data and evaluate" in said
+        assert (
+            "--set data.reasoning=drop for train, --reasoning drop for validate-data and evaluate"
+            in said
+        )
         assert "keep it (trained on as <think>…</think> before the answer) or drop it" in said
 
 
@@ -108,26 +144,50 @@ def test_reasoning_is_kept_or_dropped_and_counted(convo, work):
         result = convo("validate-data", "data.jsonl", "--reasoning", choice)
         assert result.code == 0
         assert re.search(rf"turns with reasoning +1 +{done.split(',')[0]}", result.out)
-        record = convo("validate-data", "data.jsonl", "--reasoning", choice, "--json").json["files"][0]
+        record = convo("validate-data", "data.jsonl", "--reasoning", choice, "--json").json[
+            "files"
+        ][0]
         assert (record["num_reasoning_turns"], record["reasoning"]) == (1, choice)
         # The second run takes the encoded data of the first from the cache.
         for name in ("first", "second"):
-            change = settings("data.train=data.jsonl", f"name={choice}-{name}", f"data.reasoning={choice}")
+            change = settings(
+                "data.train=data.jsonl", f"name={choice}-{name}", f"data.reasoning={choice}"
+            )
             result = convo("train", "config.yaml", *SHORT_RUN, *change)
             assert result.code == 0
-            assert f"data.jsonl: the reasoning of 1 turn is {done} (data.reasoning: {choice})" in result.err
+            assert (
+                f"data.jsonl: the reasoning of 1 turn is {done} (data.reasoning: {choice})"
+                in result.err
+            )
 
 
 def test_a_model_of_a_run_is_evaluated_on_data_as_the_run_reads_it(convo, work):
-    write(work / "data.jsonl", ["Hello", "Hi!"], [USER, THOUGHT], [{"role": "Ann", "content": "Bye"}, REPLY])
-    change = settings("data.train=data.jsonl", "name=dropped", "data.reasoning=drop", "data.speakers.user=[user, ann]")
+    write(
+        work / "data.jsonl",
+        ["Hello", "Hi!"],
+        [USER, THOUGHT],
+        [{"role": "Ann", "content": "Bye"}, REPLY],
+    )
+    change = settings(
+        "data.train=data.jsonl",
+        "name=dropped",
+        "data.reasoning=drop",
+        "data.speakers.user=[user, ann]",
+    )
     assert convo("train", "config.yaml", *SHORT_RUN, *change).code == 0
     checkpoint = next((work / "runs/dropped/checkpoints").glob("step-*"))
     dropped = convo("evaluate", "runs/dropped", "data.jsonl", "--json", "-q").json
-    assert convo("evaluate", checkpoint, "data.jsonl", "--json", "-q").json["counts"] == dropped["counts"]
-    kept = convo("evaluate", "runs/dropped", "data.jsonl", "--reasoning", "keep", "--json", "-q").json
+    assert (
+        convo("evaluate", checkpoint, "data.jsonl", "--json", "-q").json["counts"]
+        == dropped["counts"]
+    )
+    kept = convo(
+        "evaluate", "runs/dropped", "data.jsonl", "--reasoning", "keep", "--json", "-q"
+    ).json
     assert kept["counts"]["targets"] > dropped["counts"]["targets"]
-    assert convo("evaluate", "exports/tiny", "data.jsonl", "--reasoning", "drop", "-q").code == 3  # who is Ann?
+    assert (
+        convo("evaluate", "exports/tiny", "data.jsonl", "--reasoning", "drop", "-q").code == 3
+    )  # who is Ann?
     write(work / "data.jsonl", ["Hello", "Hi!"], [USER, THOUGHT])
     assert convo("evaluate", "exports/tiny", "data.jsonl", "--reasoning", "drop", "-q").code == 0
 
@@ -139,14 +199,23 @@ def test_fix_obeys_the_choice(convo, work):
     assert (result.code, "left out reasoning  1\n  data.jsonl:2:" in result.out) == (3, True)
     assert (work / "out.jsonl").read_text() == lines[0]
     assert "keep their reasoning" not in result.out
-    result = convo("validate-data", "data.jsonl", "--fix", "out.jsonl", "--force", "--reasoning", "drop")
+    result = convo(
+        "validate-data", "data.jsonl", "--fix", "out.jsonl", "--force", "--reasoning", "drop"
+    )
     assert result.code == 0
     assert (work / "out.jsonl").read_text() == "".join(lines)
-    assert "the lines keep their reasoning: set data.reasoning: drop in the config that reads them" in result.out
+    assert (
+        "the lines keep their reasoning: set data.reasoning: drop in the config that reads them"
+        in result.out
+    )
 
 
 def test_text_in_a_key_that_is_not_read_is_a_warning_in_every_run(convo, work):
-    write(work / "data.jsonl", {"turns": ["Hello", "Hi!"], "note": NOTE}, {"turns": ["a", "b"], "note": NOTE})
+    write(
+        work / "data.jsonl",
+        {"turns": ["Hello", "Hi!"], "note": NOTE},
+        {"turns": ["a", "b"], "note": NOTE},
+    )
     warning = f'the key "note" is not read (2 texts of {len(NOTE)} characters on average)'
     result = convo("validate-data", "data.jsonl", "--json")
     (group,) = result.json["files"][0]["problem_groups"]

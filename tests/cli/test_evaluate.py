@@ -13,13 +13,19 @@ MODEL = "exports/tiny"
 
 
 def test_a_model_scores_as_it_did_at_the_end_of_its_training(work, convo):
-    last = [record for record in read_metrics(work / "runs/tiny/metrics.jsonl") if record["event"] == "evaluation"][-1]
+    last = [
+        record
+        for record in read_metrics(work / "runs/tiny/metrics.jsonl")
+        if record["event"] == "evaluation"
+    ][-1]
     for model in (MODEL, "runs/tiny", "runs/tiny/checkpoints/step-00000006"):
         answer = convo("evaluate", model, "valid.jsonl", "--replies", 0, "--json", "-q").json
         assert answer["scores"]["loss"] == pytest.approx(last["loss"], rel=1e-5)
         assert answer["scores"]["perplexity"] == pytest.approx(last["perplexity"], rel=1e-5)
         assert answer["counts"]["targets"] == last["num_targets"]
-        assert answer["source"] == (MODEL if model == MODEL else "runs/tiny/checkpoints/step-00000006")
+        assert answer["source"] == (
+            MODEL if model == MODEL else "runs/tiny/checkpoints/step-00000006"
+        )
 
 
 def test_json_has_every_score_and_what_it_was_counted_over(work, convo):

@@ -1,4 +1,6 @@
-"""`convo export`: a folder that is whole or not there, and the receipt that it answers like its checkpoint."""
+"""`convo export`: a folder that is whole or not there, and the receipt that it answers like its
+checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +78,9 @@ def test_the_next_command_can_be_typed_as_it_stands(convo):
 def test_files_have_the_mode_that_the_umask_says(work, convo, mask):
     with umask(mask):
         assert convo("export", RUN, "out", "-q").code == 0
-    assert {oct(path.stat().st_mode & 0o777) for path in (work / "out").iterdir()} == {oct(0o666 & ~mask)}
+    assert {oct(path.stat().st_mode & 0o777) for path in (work / "out").iterdir()} == {
+        oct(0o666 & ~mask)
+    }
     assert (work / "out").stat().st_mode & 0o777 == 0o777 & ~mask
 
 
@@ -89,7 +93,9 @@ def test_an_export_holds_the_template_of_training_and_no_other(work, convo, plac
     (source / MANIFEST_FILE).unlink()
     template = source / "chat_template.jinja"
     own = template.read_text(encoding="utf-8")
-    foreign = own + "{% if messages | length > 9 %}{% for a in range(99999) %}{% endfor %}{% endif %}"
+    foreign = (
+        own + "{% if messages | length > 9 %}{% for a in range(99999) %}{% endfor %}{% endif %}"
+    )
     if place == "chat_template.jinja":
         template.write_text(foreign, encoding="utf-8")
     else:
@@ -99,4 +105,6 @@ def test_an_export_holds_the_template_of_training_and_no_other(work, convo, plac
         config.write_text(json.dumps({**values, "chat_template": foreign}), encoding="utf-8")
     assert convo("export", "exports/tiny", "out").code == 0
     assert (work / "out/chat_template.jinja").read_text(encoding="utf-8") == own
-    assert "chat_template" not in json.loads((work / "out/tokenizer_config.json").read_text(encoding="utf-8"))
+    assert "chat_template" not in json.loads(
+        (work / "out/tokenizer_config.json").read_text(encoding="utf-8")
+    )

@@ -10,7 +10,8 @@ import zstandard
 
 GOOD = b'["Hello", "Hi!"]\n'
 REPAIRABLE = (
-    GOOD + b'\n{"messages": [{"role": "user", "contents": "Tea &amp; milk?"}, {"role": "bot", "content": "Yes."}]}\n'
+    GOOD + b'\n{"messages": [{"role": "user", "contents": "Tea &amp; milk?"}, {"role": "bot", '
+    b'"content": "Yes."}]}\n'
 )
 BROKEN = REPAIRABLE + b'{"messages": [{"role": "narrator", "content": "Once"}]}\n["Hello"'
 
@@ -56,14 +57,23 @@ def test_a_good_file_comes_out_as_it_is(convo, files):
 
 def test_as_json(convo, files):
     record = convo("validate-data", "broken.jsonl", "--fix", "out.jsonl", "--json").json
-    assert (record["fix"]["num_lines"], record["fix"]["num_left_out"], record["is_trainable"]) == (4, 2, True)
-    assert {group["code"] for group in record["fix"]["left_out"]} == {"unknown-speaker", "truncated-json"}
+    assert (record["fix"]["num_lines"], record["fix"]["num_left_out"], record["is_trainable"]) == (
+        4,
+        2,
+        True,
+    )
+    assert {group["code"] for group in record["fix"]["left_out"]} == {
+        "unknown-speaker",
+        "truncated-json",
+    }
     assert [file["file"] for file in record["files"]] == ["out.jsonl"]
     assert convo("validate-data", "good.jsonl", "--json").json["fix"] is None
 
 
 def test_several_files_become_one_packed_as_its_name_says(convo, files):
-    assert convo("validate-data", "good.jsonl", "repairable.jsonl", "--fix", "out.jsonl.gz").code == 0
+    assert (
+        convo("validate-data", "good.jsonl", "repairable.jsonl", "--fix", "out.jsonl.gz").code == 0
+    )
     assert gzip.decompress((files / "out.jsonl.gz").read_bytes()).count(b"\n") == 3
     assert convo("validate-data", "good.jsonl", "--fix", "out.jsonl.zst").code == 0
     with zstandard.open(files / "out.jsonl.zst") as packed:
@@ -77,7 +87,15 @@ def test_the_same_lines_are_the_same_packed_bytes(convo, files):
 
 
 def test_what_is_fixed_goes_through_the_preflight_of_a_config(convo, files):
-    result = convo("validate-data", "repairable.jsonl", "--fix", "out.jsonl", "--config", "config.yaml", "--json")
+    result = convo(
+        "validate-data",
+        "repairable.jsonl",
+        "--fix",
+        "out.jsonl",
+        "--config",
+        "config.yaml",
+        "--json",
+    )
     assert result.code == 0
     assert result.json["preflight"]["training"]["num_dialogues"] == 2
 
@@ -104,7 +122,9 @@ def test_no_file_that_is_there_is_taken_away(convo, files, out, message):
 def test_force_replaces_a_file_but_never_the_input(convo, files):
     assert convo("validate-data", "repairable.jsonl", "--fix", "good.jsonl", "--force").code == 0
     assert (files / "good.jsonl").read_bytes().count(b"\n") == 2
-    assert convo("validate-data", "repairable.jsonl", "--fix", "repairable.jsonl", "--force").code == 2
+    assert (
+        convo("validate-data", "repairable.jsonl", "--fix", "repairable.jsonl", "--force").code == 2
+    )
 
 
 def test_where_nothing_is_left_nothing_is_written(convo, files):
@@ -126,11 +146,16 @@ def test_a_file_in_place_of_the_folder_is_named(convo, files):
     result = convo("validate-data", "good.jsonl", "--fix", "good.jsonl/out.jsonl")
     assert result.code == 2
     assert (
-        result.err == "error: --fix good.jsonl/out.jsonl: good.jsonl is not a folder\nhint: name a file in a folder\n"
+        result.err
+        == "error: --fix good.jsonl/out.jsonl: good.jsonl is not a folder\nhint: name a file in a "
+        "folder\n"
     )
 
 
 def test_a_folder_that_is_not_there_is_named(convo, files):
     result = convo("validate-data", "good.jsonl", "--fix", "nowhere/out.jsonl")
     assert result.code == 2
-    assert result.err == "error: --fix nowhere/out.jsonl: there is no folder nowhere\nhint: mkdir -p nowhere\n"
+    assert (
+        result.err
+        == "error: --fix nowhere/out.jsonl: there is no folder nowhere\nhint: mkdir -p nowhere\n"
+    )

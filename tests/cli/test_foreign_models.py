@@ -1,4 +1,6 @@
-"""Models as other tools leave them: trained, exported and resumed, or refused by name before the first step."""
+"""Models as other tools leave them: trained, exported and resumed, or refused by name before the
+first step.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,15 @@ import json
 import pytest
 
 from tests.commands import settings
-from tests.foreign import SIZE, byte_pairs, fast, llama_legacy, save_foreign, with_tokens, with_unused_id
+from tests.foreign import (
+    SIZE,
+    byte_pairs,
+    fast,
+    llama_legacy,
+    save_foreign,
+    with_tokens,
+    with_unused_id,
+)
 
 PRETRAINED = settings(
     "name=new", "model.scratch=null", "model.pretrained=base", "training.max_steps=1", "training.warmup_steps=0",
@@ -16,12 +26,18 @@ PRETRAINED = settings(
 
 
 def splitting(folder):
-    """A GPT-2 whose tokenizer spells special tokens as text, and whose config asks for tuples and attention maps."""
+    """A GPT-2 whose tokenizer spells special tokens as text, and whose config asks for tuples and
+    attention maps.
+    """
     size = {"n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 128}
     tokenizer = fast(byte_pairs(), eos_token="<|endoftext|>")
     save_foreign(folder, "gpt2", tokenizer, size, split_special_tokens=True)
     config = folder / "config.json"
-    config.write_text(json.dumps({**json.loads(config.read_text()), "output_attentions": True, "return_dict": False}))
+    config.write_text(
+        json.dumps(
+            {**json.loads(config.read_text()), "output_attentions": True, "return_dict": False}
+        )
+    )
 
 
 @pytest.mark.parametrize("make", [llama_legacy, with_unused_id, splitting])
@@ -43,7 +59,10 @@ def test_no_two_tokens_of_an_export_share_an_id_and_words_keep_theirs(work, conv
     vocabulary = AutoTokenizer.from_pretrained(work / "exports/new").get_vocab()
     assert len(set(vocabulary.values())) == len(vocabulary)
     assert vocabulary.items() >= words.items()
-    assert json.loads((work / "exports/new/config.json").read_text())["vocab_size"] == max(vocabulary.values()) + 1
+    assert (
+        json.loads((work / "exports/new/config.json").read_text())["vocab_size"]
+        == max(vocabulary.values()) + 1
+    )
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
@@ -67,7 +86,8 @@ def test_a_chat_template_of_tokens_that_the_model_does_not_know_is_refused(work,
     save_foreign(work / "base", "gpt2", tokenizer, size)
     tokenizer.add_special_tokens({"extra_special_tokens": ["<|turn|>"]})
     tokenizer.chat_template = (
-        "{% for m in messages %}{{ '<|turn|>' + m['role'] + ' ' + m['content'] + '<|endoftext|>' }}{% endfor %}"
+        "{% for m in messages %}{{ '<|turn|>' + m['role'] + ' ' + m['content'] + '<|endoftext|>' "
+        "}}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|turn|>assistant ' }}{% endif %}"
     )
     tokenizer.save_pretrained(work / "base")
@@ -85,8 +105,15 @@ def test_a_token_of_any_name_works_from_training_to_chat(work, convo, template, 
     with_tokens(work / "base", token)
     data = work / "train.jsonl"
     lines = data.read_text(encoding="utf-8").splitlines(keepends=True)
-    data.write_text("".join(line for line in lines if '"system"' not in line), encoding="utf-8")  # cls-sep has no place
-    assert convo("train", "config.yaml", "-q", *PRETRAINED, *settings(f"dialogue.template={template}")).code == 0
+    data.write_text(
+        "".join(line for line in lines if '"system"' not in line), encoding="utf-8"
+    )  # cls-sep has no place
+    assert (
+        convo(
+            "train", "config.yaml", "-q", *PRETRAINED, *settings(f"dialogue.template={template}")
+        ).code
+        == 0
+    )
     assert convo("export", "runs/new", "exports/new", "-q").code == 0
     assert convo("chat", "exports/new", "--temperature", "0", stdin=b"Hello there!\n").code == 0
 
@@ -116,12 +143,22 @@ def test_only_settings_that_convo_has_reach_generate(work, convo, foreign):
     assert said.code == 0
     assert said.out.strip()
     for key, value in HOSTILE_GENERATION.items():
-        (foreign / "generation_config.json").write_text(json.dumps({key: value, "max_new_tokens": 8}))
-        assert convo("chat", "exports/tiny", "--temperature", "0", stdin=b"Hello there!\n").out == said.out, key
+        (foreign / "generation_config.json").write_text(
+            json.dumps({key: value, "max_new_tokens": 8})
+        )
+        assert (
+            convo("chat", "exports/tiny", "--temperature", "0", stdin=b"Hello there!\n").out
+            == said.out
+        ), key
     (foreign / "generation_config.json").write_text(json.dumps(HOSTILE_GENERATION))
     for command in (["chat", "exports/tiny"], ["evaluate", "exports/tiny", "valid.jsonl"]):
         assert convo(*command, "-q", stdin=b"Hello there!\n").code == 0
-    assert convo("train", "config.yaml", "-q", *PRETRAINED, "--set", "model.pretrained=exports/tiny").code == 0
+    assert (
+        convo(
+            "train", "config.yaml", "-q", *PRETRAINED, "--set", "model.pretrained=exports/tiny"
+        ).code
+        == 0
+    )
     assert convo("export", "runs/new", "exports/new", "-q").code == 0
     own = {
         "do_sample", "eos_token_id", "max_new_tokens", "pad_token_id", "repetition_penalty", "temperature", "top_k",
@@ -143,11 +180,21 @@ def test_generation_settings_in_config_json_are_read_in_the_same_way(work, convo
     """As the first versions of transformers wrote them."""
     (foreign / "generation_config.json").unlink()
     path = foreign / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), key: ["a"] if key == "stop_strings" else 4}))
+    path.write_text(
+        json.dumps({**json.loads(path.read_text()), key: ["a"] if key == "stop_strings" else 4})
+    )
     assert convo("chat", "exports/tiny", stdin=b"Hello there!\n").code == 0
-    assert convo("train", "config.yaml", "-q", *PRETRAINED, "--set", "model.pretrained=exports/tiny").code == 0
+    assert (
+        convo(
+            "train", "config.yaml", "-q", *PRETRAINED, "--set", "model.pretrained=exports/tiny"
+        ).code
+        == 0
+    )
 
 
 def test_a_temperature_close_to_zero_takes_the_likeliest_token(convo):
     greedy = convo("chat", "exports/tiny", "--temperature", "0", stdin=b"Hello there!\n")
-    assert convo("chat", "exports/tiny", "--temperature", "1e-40", stdin=b"Hello there!\n").out == greedy.out
+    assert (
+        convo("chat", "exports/tiny", "--temperature", "1e-40", stdin=b"Hello there!\n").out
+        == greedy.out
+    )

@@ -1,4 +1,6 @@
-"""Foreign run directories: what is planted under any name is neither followed, waited for, nor read whole."""
+"""Foreign run directories: what is planted under any name is neither followed, waited for, nor read
+whole.
+"""
 
 from __future__ import annotations
 
@@ -85,7 +87,9 @@ def planted(work, outside, name, kind):
 
 
 CASES = [
-    pytest.param(command, kind, name, marks=[pytest.mark.slow] * ((row + column) % len(PLANTED) != 0))
+    pytest.param(
+        command, kind, name, marks=[pytest.mark.slow] * ((row + column) % len(PLANTED) != 0)
+    )
     for row, name in enumerate(NAMES)
     for column, kind in enumerate(PLANTED)
     for command in dict.fromkeys(("resume", list(COMMANDS)[(row + column) % len(COMMANDS)]))
@@ -101,7 +105,9 @@ def test_a_planted_file_changes_and_shows_nothing_outside(attacked, command, kin
 
 
 @pytest.mark.parametrize("kind", LINKS)
-@pytest.mark.parametrize("name", [name for name in (*OF_THE_RUN, *PLOTS, *FOLDERS) if name != "stop"])
+@pytest.mark.parametrize(
+    "name", [name for name in (*OF_THE_RUN, *PLOTS, *FOLDERS) if name != "stop"]
+)
 def test_a_run_with_a_link_in_it_is_not_continued(attacked, name, kind):
     work, outside = attacked
     path = planted(work, outside, name, kind)

@@ -27,7 +27,9 @@ def convo(tmp_path):
 def test_the_commands_are_listed_in_the_order_in_which_they_are_used(convo):
     result = convo("--help")
     assert (result.code, result.err) == (0, "")
-    assert tuple(re.findall(r"^│ ([a-z]+(?:-[a-z]+)?)  ", result.out, flags=re.MULTILINE)) == COMMANDS
+    assert (
+        tuple(re.findall(r"^│ ([a-z]+(?:-[a-z]+)?)  ", result.out, flags=re.MULTILINE)) == COMMANDS
+    )
     assert "convo init-config > config.yaml && convo train config.yaml" in result.out
 
 
@@ -79,7 +81,9 @@ def test_the_version_is_one_line(convo, tmp_path):
 def test_python_m_convo_cli_is_the_same_command(tmp_path):
     def run(*words):
         command = [sys.executable, "-m", "convo_cli", *words]
-        done = subprocess.run(command, env=environment(), cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, env=environment(), cwd=tmp_path, capture_output=True, text=True, check=False
+        )
         return done.returncode, done.stdout, done.stderr
 
     assert run("--version") == (0, f"convo {__version__}\n", "")
@@ -87,8 +91,16 @@ def test_python_m_convo_cli_is_the_same_command(tmp_path):
 
 
 UNKNOWN = {
-    "a command": ("trian config.yaml", "No such command 'trian'. Did you mean 'train'?", "convo --help"),
-    "an option": ("train c.yaml --quite", "No such option: --quite (Possible options: --quiet)", "convo train --help"),
+    "a command": (
+        "trian config.yaml",
+        "No such command 'trian'. Did you mean 'train'?",
+        "convo --help",
+    ),
+    "an option": (
+        "train c.yaml --quite",
+        "No such option: --quite (Possible options: --quiet)",
+        "convo train --help",
+    ),
     "a choice": (
         "resume runs/x --load best",
         "Invalid value for '--load': 'best' is not one of 'last', 'loss', 'metric'.",
@@ -100,7 +112,11 @@ UNKNOWN = {
         "convo export --help",
     ),
     "a missing argument": ("export runs/x", "Missing argument 'out'.", "convo export --help"),
-    "a surplus argument": ("train a.yaml b.yaml", "Got unexpected extra argument(s) (b.yaml)", "convo train --help"),
+    "a surplus argument": (
+        "train a.yaml b.yaml",
+        "Got unexpected extra argument(s) (b.yaml)",
+        "convo train --help",
+    ),
     "a number out of range": (
         "chat x --top-p 2",
         "Invalid value for '--top-p': Input should be less than or equal to 1",
@@ -108,7 +124,10 @@ UNKNOWN = {
     ),
     "no number": (
         "evaluate x y --replies many",
-        "Invalid value for '--replies': Input should be a valid integer, unable to parse string as an integer",
+        (
+            "Invalid value for '--replies': Input should be a valid integer, unable to parse string as "
+            "an integer"
+        ),
         "convo evaluate --help",
     ),
 }
@@ -131,20 +150,27 @@ def test_what_was_typed_cannot_control_the_terminal(convo):
 @pytest.mark.parametrize("arguments", ["--help", "init-config --schema", "chat --help"])
 def test_a_reader_that_goes_away_is_no_mistake(tmp_path, arguments):
     pipe = f"{shlex.quote(str(EXECUTABLE))} {arguments} | true; exit ${{PIPESTATUS[0]}}"
-    run = subprocess.run(["bash", "-c", pipe], env=environment(), capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        ["bash", "-c", pipe], env=environment(), capture_output=True, text=True, check=False
+    )
     assert run.stderr == ""
     assert run.returncode in (0, 141)  # 0: all was written before the reader left
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has it")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize("arguments", ["--help", "init-config", "validate-data missing.jsonl --json"])
+@pytest.mark.parametrize(
+    "arguments", ["--help", "init-config", "validate-data missing.jsonl --json"]
+)
 def test_a_full_disk_behind_stdout_is_an_error_message(tmp_path, arguments, unbuffered):
     line = f"{shlex.quote(str(EXECUTABLE))} {arguments} >/dev/full"
     changed = environment(PYTHONUNBUFFERED=unbuffered)
-    run = subprocess.run(["sh", "-c", line], env=changed, cwd=tmp_path, capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        ["sh", "-c", line], env=changed, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert run.returncode == 7
     assert run.stderr.endswith(
-        "error: stdout: No space left on device\nhint: free some space, or write the output elsewhere\n"
+        "error: stdout: No space left on device\nhint: free some space, or write the output "
+        "elsewhere\n"
     )
     assert "Traceback" not in run.stderr

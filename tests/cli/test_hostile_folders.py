@@ -52,10 +52,14 @@ def test_refusing_a_folder_takes_the_main_process_little_time_and_memory(convo, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [["chat", "model"], ["train", "config.yaml", "-q", *PRETRAINED, *OWN]])
+@pytest.mark.parametrize(
+    "command", [["chat", "model"], ["train", "config.yaml", "-q", *PRETRAINED, *OWN]]
+)
 @pytest.mark.parametrize("name", FOLDERS)
 def test_the_whole_command_is_bounded(work, name, command):
-    """The limit of CPU time holds for each process of the command; memory is that of the largest of them."""
+    """The limit of CPU time holds for each process of the command; memory is that of the largest of
+    them.
+    """
     FOLDERS[name](work / "model")
 
     def limit():
@@ -91,7 +95,10 @@ def test_a_foreign_run_directory_is_tried_like_any_folder(convo, work):
     publish_directory(hostile, fill)
     result = convo("chat", "hostile", stdin=b"hi\n")
     assert result.code == 2
-    assert "hostile: its tokenizer can decode a character of a token to 1,099,511,627,776" in result.err
+    assert (
+        "hostile: its tokenizer can decode a character of a token to 1,099,511,627,776"
+        in result.err
+    )
 
 
 def test_a_run_with_its_own_template_holds_no_foreign_template(convo, work):

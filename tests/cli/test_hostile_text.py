@@ -1,6 +1,8 @@
-"""No text from arguments, file names, configs, data, model folders or a model controls the terminal, in any command.
+"""No text from arguments, file names, configs, data, model folders or a model controls the
+terminal, in any command.
 
-What is checked is what the executable writes: into a pipe not one control character, on a terminal only convo's own.
+What is checked is what the executable writes: into a pipe not one control character, on a terminal
+only convo's own.
 """
 
 from __future__ import annotations
@@ -76,7 +78,8 @@ REFUSED = {
         "validate-data", "d.jsonl", code=3,
         **{"d.jsonl": json.dumps([{"role": EVIL, "content": "a"}, {"role": f"a{MARKUP}", "content": "b"}]) + "\n"},
     ),
-    "data that is no JSON": case("validate-data", "d.jsonl", code=3, **{"d.jsonl": f'["a{EVIL}", {EVIL}\n'}),
+    "data that is no JSON": case("validate-data", "d.jsonl", code=3, **{"d.jsonl": f'["a{EVIL}", '
+                                                                                   f'{EVIL}\n'}),
     "a config.json": case(
         "chat", "m",
         **{"m/config.json": json.dumps({"model_type": EVIL, "attn_implementation": f"a/{EVIL}"})},
@@ -121,10 +124,17 @@ def test_what_is_refused_is_quoted_harmlessly(tmp_path, trained, name):
     require_harmless(run_here(tmp_path, *arguments, "--json"), code)
 
 
-ONE_OF_EACH = ("a command", "bytes that are no text", "a file to validate", "a text in a file of that name")
+ONE_OF_EACH = (
+    "a command",
+    "bytes that are no text",
+    "a file to validate",
+    "a text in a file of that name",
+)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in ONE_OF_EACH)) for n in REFUSED])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in ONE_OF_EACH)) for n in REFUSED]
+)
 def test_the_executable_quotes_as_harmlessly(tmp_path, trained, name):
     arguments, code = prepared(tmp_path, trained, name)
     require_harmless(run_process(tmp_path, *arguments), code)
@@ -140,7 +150,20 @@ def evil_model(work):
     file = folder / "tokenizer.json"
     content = json.loads(file.read_text())
     kept = {token["content"] for token in content["added_tokens"]}
-    pieces = (EVIL, "\x1b", "[666m", "\x1b]0;ev", "il\x07", "\x9b66", "6m", "\x1bP", "\x9d", MARKUP, "\u202e", "a\rb")
+    pieces = (
+        EVIL,
+        "\x1b",
+        "[666m",
+        "\x1b]0;ev",
+        "il\x07",
+        "\x9b66",
+        "6m",
+        "\x1bP",
+        "\x9d",
+        MARKUP,
+        "\u202e",
+        "a\rb",
+    )
     for index, entry in enumerate(content["model"]["vocab"]):
         if entry[0] not in kept and not re.fullmatch("<0x..>", entry[0]) and entry[0] != "<unk>":
             entry[0] = pieces[index % len(pieces)] + f"{index}"
@@ -149,7 +172,9 @@ def evil_model(work):
 
 
 def test_what_a_model_says_reaches_a_pipe_as_text(work, evil_model):
-    result = run_process(work, "chat", "evil", "--temperature", "5", "--seed", "1", stdin=b"hi\nyou\n")
+    result = run_process(
+        work, "chat", "evil", "--temperature", "5", "--seed", "1", stdin=b"hi\nyou\n"
+    )
     require_harmless(result, 0)
     assert "[bold]:smile:" in result.out
     assert len(result.out.splitlines()) == 2
@@ -193,7 +218,9 @@ def test_runs_and_exports_and_data_of_any_name_are_shown_harmlessly(work):
     ):
         shown = require_harmless(run_here(work, *arguments, stdin=b"hi\n"), 0)
         assert MARKUP in shown.out + shown.err or arguments[0] in ("evaluate", "chat")
-        require_harmless(run_here(work, *arguments, "--json", stdin=b"hi\n"), 2 if arguments[0] in ONCE else 0)
+        require_harmless(
+            run_here(work, *arguments, "--json", stdin=b"hi\n"), 2 if arguments[0] in ONCE else 0
+        )
     weights = sorted(work.glob("*-run/checkpoints/*/model.safetensors"))[-1]
     weights.write_bytes(weights.read_bytes()[:-1])
     shown = require_harmless(run_here(work, "chat", run, stdin=b"hi\n"), 0)
@@ -202,13 +229,17 @@ def test_runs_and_exports_and_data_of_any_name_are_shown_harmlessly(work):
 
 def test_what_is_said_in_training_data_is_text_in_the_log(work):
     dialogues = [[f"Hi {MARKUP} \u202e\u2066", f"{MARKUP} yes \u202e"], ["שלום \u200f", "bye"]]
-    (work / "d.jsonl").write_text("".join(json.dumps(dialogue) + "\n" for dialogue in dialogues * 3))
+    (work / "d.jsonl").write_text(
+        "".join(json.dumps(dialogue) + "\n" for dialogue in dialogues * 3)
+    )
     pairs = ("name=new", f"output_dir={yaml(MARKUP)}", "data.validation=d.jsonl")
     assert MARKUP in require_harmless(run_here(work, *TRAIN, *settings(*pairs)), 0).err
 
 
 def on_terminal(folder: Path, *arguments: str, talk: Sequence[tuple[bytes, bytes]] = ()) -> str:
-    """Everything that a command writes to a terminal of its own; ``talk``: what to wait for, and then to type."""
+    """Everything that a command writes to a terminal of its own; ``talk``: what to wait for, and
+    then to type.
+    """
     import pty
 
     main_end, far_end = pty.openpty()

@@ -9,7 +9,15 @@ import pytest
 
 from tests.commands import environment, make_workplace
 
-HEAVY = ("torch", "transformers", "tokenizers", "sentencepiece", "safetensors", "matplotlib", "huggingface_hub")
+HEAVY = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "sentencepiece",
+    "safetensors",
+    "matplotlib",
+    "huggingface_hub",
+)
 PROGRAM = """\
 import sys
 from convo_cli.__main__ import main
@@ -36,7 +44,10 @@ CASES = {
     "a wrong value": ("train config.yaml --set training.max_steps=x", 2),
     "a missing config": ("train nope.yaml", 2),
     "missing data": ("train config.yaml --set data.train=nope.jsonl", 2),
-    "a missing pretrained model": ("train config.yaml --set model.scratch=null --set model.pretrained=./nope", 2),
+    "a missing pretrained model": (
+        "train config.yaml --set model.scratch=null --set model.pretrained=./nope",
+        2,
+    ),
     "a missing run": ("resume runs/nope", 2),
     "no run": ("resume .", 5),
     "a missing model to export": ("export runs/nope out", 2),
@@ -65,5 +76,7 @@ def test_nothing_heavy_is_imported_for(case, tmp_path):
 
 def test_the_probe_does_see_what_is_loaded(tmp_path):
     program = "import huggingface_hub\n" + PROGRAM.replace("{heavy}", repr(HEAVY))
-    run = subprocess.run([sys.executable, "-c", program, "--version"], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", program, "--version"], capture_output=True, text=True, check=True
+    )
     assert run.stderr.splitlines()[-1] == "LOADED huggingface_hub"

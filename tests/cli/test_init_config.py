@@ -30,7 +30,9 @@ Convo = Callable[..., Result]
 
 
 @pytest.fixture
-def convo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]) -> Convo:
+def convo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> Convo:
     """Runs `convo init-config` in a folder of its own, on 80 columns."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
@@ -78,11 +80,15 @@ def test_the_schema_lies_where_the_yaml_looks_for_it(convo: Convo) -> None:
 def test_the_presets_are_listed_one_a_line(convo: Convo) -> None:
     lines = convo("--list-presets").out.splitlines()
     assert [line.split()[0] for line in lines] == list(PRESETS)
-    assert all(preset.description in line for preset, line in zip(PRESETS.values(), lines, strict=True))
+    assert all(
+        preset.description in line for preset, line in zip(PRESETS.values(), lines, strict=True)
+    )
 
 
 def test_the_users_files_take_the_place_of_both_files_of_the_preset(convo: Convo) -> None:
-    convo("--train", "a.jsonl", "--train", "é, b.jsonl", "--validation", "c.jsonl", "-o", "both.yaml")
+    convo(
+        "--train", "a.jsonl", "--train", "é, b.jsonl", "--validation", "c.jsonl", "-o", "both.yaml"
+    )
     data = load_config(Path("both.yaml")).data
     assert (data.train, data.validation) == (("a.jsonl", "é, b.jsonl"), ("c.jsonl",))
     convo("--train", "a.jsonl", "-o", "one.yaml")
@@ -118,9 +124,15 @@ def test_json_has_the_presets_and_the_schema(convo: Convo) -> None:
     [
         (
             ["--preset", "gpt"],
-            f"error: --preset gpt: no such preset; there are {', '.join(PRESETS)}\nhint: did you mean --preset gpt2?\n",
+            (
+                f"error: --preset gpt: no such preset; there are {', '.join(PRESETS)}\nhint: did you "
+                "mean --preset gpt2?\n"
+            ),
         ),
-        (["--schema", "--list-presets"], "error: --schema and --list-presets: only one at a time\n"),
+        (
+            ["--schema", "--list-presets"],
+            "error: --schema and --list-presets: only one at a time\n",
+        ),
         (
             ["--schema", "--preset", "gpt2"],
             "error: --schema and --list-presets take no --preset, --train or --validation\n",
@@ -128,16 +140,31 @@ def test_json_has_the_presets_and_the_schema(convo: Convo) -> None:
         (["--force"], "error: --force needs a file to replace\nhint: add -o FILE\n"),
         (
             ["--validation", "b.jsonl"],
-            "error: --validation needs --train: both files of the preset are replaced\nhint: add --train FILE\n",
+            (
+                "error: --validation needs --train: both files of the preset are replaced\nhint: add "
+                "--train FILE\n"
+            ),
         ),
         (
             ["--preset", "multi-turn-gpt2", "--train", "a.jsonl"],
             f"error: preset multi-turn-gpt2: {PATIENCE}\nhint: add --validation FILE\n",
         ),
-        (["--train", "\udcff.jsonl"], "error: a config cannot hold a file name that is not UTF-8 text\n"),
-        (["--train", "a\x1b[31m"], "error: a config cannot hold a file name that is not UTF-8 text\n"),
-        (["-o", "no/config.yaml"], "error: no/config.yaml: there is no folder no\nhint: mkdir -p no\n"),
-        (["-o", "."], "error: .: not a regular file, but a directory\nhint: choose another name with -o\n"),
+        (
+            ["--train", "\udcff.jsonl"],
+            "error: a config cannot hold a file name that is not UTF-8 text\n",
+        ),
+        (
+            ["--train", "a\x1b[31m"],
+            "error: a config cannot hold a file name that is not UTF-8 text\n",
+        ),
+        (
+            ["-o", "no/config.yaml"],
+            "error: no/config.yaml: there is no folder no\nhint: mkdir -p no\n",
+        ),
+        (
+            ["-o", "."],
+            "error: .: not a regular file, but a directory\nhint: choose another name with -o\n",
+        ),
     ],
 )
 def test_a_wrong_use_exits_2_with_these_words(convo: Convo, arguments: list[str], err: str) -> None:
@@ -148,7 +175,9 @@ def test_an_existing_file_is_replaced_only_by_force(convo: Convo) -> None:
     Path("config.yaml").write_text("mine")
     refused = convo("-o", "config.yaml")
     assert refused == Result(
-        2, "", "error: config.yaml: exists already\nhint: choose another name with -o, or add --force\n"
+        2,
+        "",
+        "error: config.yaml: exists already\nhint: choose another name with -o, or add --force\n",
     )
     assert Path("config.yaml").read_text() == "mine"
     assert convo("-o", "config.yaml", "--force").code == 0
@@ -157,11 +186,16 @@ def test_an_existing_file_is_replaced_only_by_force(convo: Convo) -> None:
 
 @pytest.mark.parametrize("force", [[], ["--force"]])
 @pytest.mark.parametrize("target", ["theirs.yaml", "missing.yaml"])
-def test_nothing_is_written_through_a_symbolic_link(convo: Convo, force: list[str], target: str) -> None:
+def test_nothing_is_written_through_a_symbolic_link(
+    convo: Convo, force: list[str], target: str
+) -> None:
     Path("theirs.yaml").write_text("theirs")
     Path("config.yaml").symlink_to(target)
     assert convo("-o", "config.yaml", *force) == Result(
-        2, "", "error: config.yaml: not a regular file, but a symbolic link\nhint: choose another name with -o\n"
+        2,
+        "",
+        "error: config.yaml: not a regular file, but a symbolic link\nhint: choose another name "
+        "with -o\n",
     )
     assert Path("theirs.yaml").read_text() == "theirs"
     assert not Path("missing.yaml").exists()
@@ -171,7 +205,9 @@ def test_a_disk_that_refuses_exits_7_and_leaves_what_was_there(convo: Convo) -> 
     name = f"{'n' * 300}.yaml"
     result = convo("-o", name)
     assert (result.code, result.out) == (7, "")
-    assert result.err.startswith(f"error: {name}: File name too long\nhint: choose another place with -o\n")
+    assert result.err.startswith(
+        f"error: {name}: File name too long\nhint: choose another place with -o\n"
+    )
     assert list(Path().iterdir()) == []
 
 
@@ -193,7 +229,15 @@ def run_convo(*arguments: str, **environment: str) -> subprocess.CompletedProces
 
 def test_the_bytes_are_utf_8_whatever_the_locale() -> None:
     train = "é.jsonl"
-    result = run_convo("-m", "convo_cli", "init-config", "--train", train, PYTHONIOENCODING="latin-1", PYTHONUTF8="1")
+    result = run_convo(
+        "-m",
+        "convo_cli",
+        "init-config",
+        "--train",
+        train,
+        PYTHONIOENCODING="latin-1",
+        PYTHONUTF8="1",
+    )
     assert f"train: [{train}]" in result.stdout.decode("utf-8")
     assert b"\r" not in result.stdout
 
@@ -204,7 +248,8 @@ def test_no_model_library_is_imported() -> None:
         "from convo_cli.cli.app import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "print(sorted({'torch', 'transformers', 'sentencepiece', 'numpy'} & set(sys.modules)), file=sys.stderr)"
+        "print(sorted({'torch', 'transformers', 'sentencepiece', 'numpy'} & set(sys.modules)), "
+        "file=sys.stderr)"
     )
     assert run_convo("-c", script).stderr.decode().strip() == "[]"
 
@@ -214,7 +259,12 @@ def test_it_costs_less_than_a_second_of_cpu() -> None:
         before = os.times()
         run_convo("-m", "convo_cli", "init-config")
         after = os.times()
-        return after.children_user + after.children_system - before.children_user - before.children_system
+        return (
+            after.children_user
+            + after.children_system
+            - before.children_user
+            - before.children_system
+        )
 
     start = time.monotonic()
     best = min(cpu_seconds() for _ in range(3))

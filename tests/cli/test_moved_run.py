@@ -1,4 +1,6 @@
-"""A run directory names its data relative to itself: both can move together, and no home directory is named."""
+"""A run directory names its data relative to itself: both can move together, and no home directory
+is named.
+"""
 
 from __future__ import annotations
 
@@ -31,10 +33,17 @@ def test_a_run_moves_together_with_its_data(work, tmp_path):
     info = json.loads((moved / "runs/tiny/run.json").read_bytes())
     assert info["config"]["data"]["train"] == ["../../train.jsonl"]
     assert run_here(moved, "resume", "runs/tiny", "--verify", "-q").code == 0
-    forked = run_here(moved, "resume", "runs/tiny", "-q", *settings("name=fork", "training.max_steps=9"))
+    forked = run_here(
+        moved, "resume", "runs/tiny", "-q", *settings("name=fork", "training.max_steps=9")
+    )
     assert (forked.code, forked.out) == (0, "runs/fork\n")
     assert "../../train.jsonl" in (moved / "runs/fork/config.yaml").read_text(encoding="utf-8")
-    assert run_here(tmp_path, "evaluate", "elsewhere/deep/runs/tiny", moved / "valid.jsonl", "--replies", 0).code == 0
+    assert (
+        run_here(
+            tmp_path, "evaluate", "elsewhere/deep/runs/tiny", moved / "valid.jsonl", "--replies", 0
+        ).code
+        == 0
+    )
 
 
 def test_data_that_stayed_behind_is_named_with_the_key_to_set(work, tmp_path):
@@ -43,10 +52,14 @@ def test_data_that_stayed_behind_is_named_with_the_key_to_set(work, tmp_path):
     assert result.code == 2
     assert result.err.startswith(f"error: {tmp_path.parent / 'train.jsonl'} does not exist\nhint: ")
     assert "--set data.train=PATH" in result.err
-    paths = settings(f"data.train={work / 'train.jsonl'}", f"data.validation={work / 'valid.jsonl'}")
+    paths = settings(
+        f"data.train={work / 'train.jsonl'}", f"data.validation={work / 'valid.jsonl'}"
+    )
     result = run_here(tmp_path, "resume", "tiny", "-q", *MORE, *paths)
     assert (result.code, result.err) == (0, "")
-    assert json.loads((tmp_path / "tiny/run.json").read_bytes())["config"]["data"]["train"] == ["../work/train.jsonl"]
+    assert json.loads((tmp_path / "tiny/run.json").read_bytes())["config"]["data"]["train"] == [
+        "../work/train.jsonl"
+    ]
 
 
 def test_a_run_that_moved_alone_finds_its_data_from_the_working_folder_and_above(work, tmp_path):
@@ -62,10 +75,17 @@ def test_a_run_that_moved_alone_finds_its_data_from_the_working_folder_and_above
 
 
 def test_the_config_of_a_run_starts_another_from_any_folder(work, tmp_path):
-    start = ["train", "work/runs/tiny/config.yaml", "-q", *settings("name=again", "training.max_steps=2")]
+    start = [
+        "train",
+        "work/runs/tiny/config.yaml",
+        "-q",
+        *settings("name=again", "training.max_steps=2"),
+    ]
     result = run_here(tmp_path, *start)
     assert (result.code, result.err) == (0, "")
-    assert "../../work/train.jsonl" in (tmp_path / "runs/again/config.yaml").read_text(encoding="utf-8")
+    assert "../../work/train.jsonl" in (tmp_path / "runs/again/config.yaml").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_a_run_with_absolute_data_paths_resumes(convo, work):
@@ -77,13 +97,19 @@ def test_a_run_with_absolute_data_paths_resumes(convo, work):
     assert str(work) not in config.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["red\x1b[31m", "next\x85line", b"\xff".decode("utf-8", "surrogateescape")])
+@pytest.mark.parametrize(
+    "name", ["red\x1b[31m", "next\x85line", b"\xff".decode("utf-8", "surrogateescape")]
+)
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="no such names")
 def test_a_folder_whose_name_is_not_text_may_hold_the_data(work, tmp_path, name):
     place = work.rename(tmp_path / name)
     runs = tmp_path / "runs"
-    result = run_here(place, "train", "config.yaml", "-q", *settings(f"output_dir={runs}", "name=other"))
+    result = run_here(
+        place, "train", "config.yaml", "-q", *settings(f"output_dir={runs}", "name=other")
+    )
     assert (result.code, result.err) == (0, "")
     for steps in (8, 9):
-        result = run_here(place, "resume", runs / "other", "-q", *settings(f"training.max_steps={steps}"))
+        result = run_here(
+            place, "resume", runs / "other", "-q", *settings(f"training.max_steps={steps}")
+        )
         assert (result.code, result.err) == (0, "")

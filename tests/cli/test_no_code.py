@@ -1,4 +1,6 @@
-"""No file can run code: pickles, custom classes and hostile chat templates are refused or ignored in every command."""
+"""No file can run code: pickles, custom classes and hostile chat templates are refused or ignored
+in every command.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ def test_the_bomb_would_go_off(trace):
     assert trace.exists()
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.ckpt", "model.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["pytorch_model.bin", "model.pt", "model.ckpt", "model.safetensors"]
+)
 @pytest.mark.parametrize("has_torch_form", [False, True])
 def test_a_pickle_is_never_opened_as_weights(convo, model, trace, name, has_torch_form):
     (model / "model.safetensors").unlink()
@@ -83,11 +87,20 @@ def test_an_index_of_safetensors_brings_no_pickle_in(convo, model, trace):
     assert not trace.exists()
 
 
-@pytest.mark.parametrize("command", [["chat", "model"], ["evaluate", "model", "valid.jsonl", "--replies", 0], "train"])
+@pytest.mark.parametrize(
+    "command", [["chat", "model"], ["evaluate", "model", "valid.jsonl", "--replies", 0], "train"]
+)
 @pytest.mark.parametrize("is_known", [True, False])
-def test_classes_that_a_folder_brings_along_are_not_imported(convo, model, trace, command, is_known):
+def test_classes_that_a_folder_brings_along_are_not_imported(
+    convo, model, trace, command, is_known
+):
     (model / "evil.py").write_text(f"open({str(trace)!r}, 'w')\nclass Evil: pass\n")
-    for name in ("__init__.py", "modeling_gpt2.py", "configuration_gpt2.py", "tokenization_gpt2.py"):
+    for name in (
+        "__init__.py",
+        "modeling_gpt2.py",
+        "configuration_gpt2.py",
+        "tokenization_gpt2.py",
+    ):
         shutil.copyfile(model / "evil.py", model / name)
     mapped = dict.fromkeys(["AutoConfig", "AutoModel", "AutoModelForCausalLM"], "evil.Evil")
     change(model / "config.json", auto_map=mapped, **({} if is_known else {"model_type": "evil"}))
@@ -106,13 +119,24 @@ def test_classes_that_a_folder_brings_along_are_not_imported(convo, model, trace
 
 def test_a_run_from_such_a_folder_holds_nothing_that_names_code(convo, work, model):
     """Other programs would import it."""
-    code = {"auto_map": {"AutoModelForCausalLM": "evil.Evil"}, "custom_pipelines": {"a": {"impl": "evil.Evil"}}}
+    code = {
+        "auto_map": {"AutoModelForCausalLM": "evil.Evil"},
+        "custom_pipelines": {"a": {"impl": "evil.Evil"}},
+    }
     change(model / "config.json", **code, custom_generate="evil", nested={"a": [code]})
-    change(model / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Evil", None]}, name_or_path="/home/a")
+    change(
+        model / "tokenizer_config.json",
+        auto_map={"AutoTokenizer": ["evil.Evil", None]},
+        name_or_path="/home/a",
+    )
     pairs = ("name=new", "model.scratch=null", "model.pretrained=model", "training.max_steps=2")
     assert convo("train", "config.yaml", "-q", *settings(*pairs)).code == 0
     assert convo("export", "runs/new", "out", "-q").code == 0
-    for folder in ("runs/new/checkpoints/step-00000000", "runs/new/checkpoints/step-00000002", "out"):
+    for folder in (
+        "runs/new/checkpoints/step-00000000",
+        "runs/new/checkpoints/step-00000002",
+        "out",
+    ):
         for file in (work / folder).glob("*.json"):
             content = file.read_text(encoding="utf-8")
             assert not re.search("evil|auto_map|custom_|/home/a", content), file
@@ -137,7 +161,9 @@ def test_an_export_of_a_folder_with_code_holds_none(convo, work, model, trace):
     assert "left out of the export: .env, .gitattributes, a.txt, b\\x1b[2J.so, " in result.err
     assert " and 4 more" in result.err
     assert not [
-        path for path in (work / "out").glob("*.json") if re.search("auto_map|evil|num_beams", path.read_text())
+        path
+        for path in (work / "out").glob("*.json")
+        if re.search("auto_map|evil|num_beams", path.read_text())
     ]
     assert not trace.exists()
 
@@ -145,32 +171,47 @@ def test_an_export_of_a_folder_with_code_holds_none(convo, work, model, trace):
 @pytest.mark.parametrize("command", ["chat", "train"])
 @pytest.mark.parametrize(
     "entry",
-    [{"": "somebody/kernel"}, {"text_config": {"": "somebody/kernel"}}, "somebody/kernel@main:f", "flash_attention_3"],
+    [
+        {"": "somebody/kernel"},
+        {"text_config": {"": "somebody/kernel"}},
+        "somebody/kernel@main:f",
+        "flash_attention_3",
+    ],
 )
 def test_no_entry_loads_a_kernel_from_a_hub(convo, model, command, entry):
     change(model / "config.json", attn_implementation=entry)
     pairs = ("name=new", "model.scratch=null", "model.pretrained=model")
-    result = convo(*(["chat", "model"] if command == "chat" else ["train", "config.yaml", *settings(*pairs)]))
+    result = convo(
+        *(["chat", "model"] if command == "chat" else ["train", "config.yaml", *settings(*pairs)])
+    )
     assert (result.code, result.out) == (2, "")
     assert "which would be code from a hub" in result.err
 
 
 def test_an_adapter_does_not_load_another_model(convo, model):
     """transformers follows its base_model_name_or_path where the package peft is installed."""
-    (model / "adapter_config.json").write_text('{"base_model_name_or_path": "somebody/model", "peft_type": "LORA"}')
+    (model / "adapter_config.json").write_text(
+        '{"base_model_name_or_path": "somebody/model", "peft_type": "LORA"}'
+    )
     result = convo("chat", "model")
-    assert result.err.startswith("error: model/adapter_config.json: an adapter, and convo opens whole models\nhint: ")
+    assert result.err.startswith(
+        "error: model/adapter_config.json: an adapter, and convo opens whole models\nhint: "
+    )
     assert result.code == 2
 
 
 def test_config_json_puts_no_other_file_in_the_place_of_the_weights(convo, model, trace):
     (model / "adapter_model.bin").write_bytes(pickle.dumps(Bomb(trace)))
-    (model / "other.safetensors.index.json").write_text('{"metadata": {}, "weight_map": {"a": "adapter_model.bin"}}')
+    (model / "other.safetensors.index.json").write_text(
+        '{"metadata": {}, "weight_map": {"a": "adapter_model.bin"}}'
+    )
     for name in ("adapter_model.bin", "other.safetensors.index.json"):
         change(model / "config.json", transformers_weights=name)
         result = convo("chat", "model", stdin=b"hi\n")
         assert (result.code, result.out) == (2, "")
-        assert f"transformers_weights names '{name}', and no entry may name another file" in result.err
+        assert (
+            f"transformers_weights names '{name}', and no entry may name another file" in result.err
+        )
     assert not trace.exists()
 
 
@@ -189,9 +230,13 @@ BERT = {"tokenizer_class": "BertTokenizer"}
         ("special_tokens_map.json", {"vocab": "SECRET"}),
     ],
 )
-def test_no_file_outside_of_the_folder_comes_into_a_tokenizer(convo, work, model, file, entries, has_tokenizer):
+def test_no_file_outside_of_the_folder_comes_into_a_tokenizer(
+    convo, work, model, file, entries, has_tokenizer
+):
     words = [f"secret{index}" for index in range(300)]
-    (work / "secret.txt").write_text("\n".join(["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]", *words]))
+    (work / "secret.txt").write_text(
+        "\n".join(["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]", *words])
+    )
     spec = json.loads((model / "tokenizer.json").read_text(encoding="utf-8"))
     spec["added_tokens"].append({**spec["added_tokens"][-1], "content": "secret0", "id": 5000})
     (work / "tokenizer.4.0.0.json").write_text(json.dumps(spec))
@@ -199,7 +244,9 @@ def test_no_file_outside_of_the_folder_comes_into_a_tokenizer(convo, work, model
     (model / file).touch()
     old = json.loads((model / file).read_text() or "{}")
     (model / file).write_text(
-        json.dumps({**old, **json.loads(text.replace("TOKENIZER", str(work / "tokenizer.4.0.0.json")))})
+        json.dumps(
+            {**old, **json.loads(text.replace("TOKENIZER", str(work / "tokenizer.4.0.0.json")))}
+        )
     )
     if not has_tokenizer:
         (model / "tokenizer.json").unlink()
@@ -210,7 +257,9 @@ def test_no_file_outside_of_the_folder_comes_into_a_tokenizer(convo, work, model
     assert not (work / "runs/new").exists()
 
 
-@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer.model", "model.safetensors", "dialogue.json", "notes"])
+@pytest.mark.parametrize(
+    "name", ["tokenizer.json", "tokenizer.model", "model.safetensors", "dialogue.json", "notes"]
+)
 @pytest.mark.parametrize("command", [["chat", "model"], ["export", "model", "out"]])
 def test_a_link_out_of_the_folder_is_not_followed(convo, work, model, name, command):
     shutil.copyfile(work / EXPORT / "dialogue.json", model / "dialogue.json")
@@ -218,19 +267,31 @@ def test_a_link_out_of_the_folder_is_not_followed(convo, work, model, name, comm
     (model / name).symlink_to(work / EXPORT / "README.md")
     result = convo(*command, stdin=b"hi\n")
     assert (result.code, result.out) == (2, "")
-    assert result.err.startswith(f"error: model/{name}: a link to a file outside the folder\nhint: ")
+    assert result.err.startswith(
+        f"error: model/{name}: a link to a file outside the folder\nhint: "
+    )
     assert not (work / "out").exists()
 
 
-@pytest.mark.parametrize("command", [["chat", "model"], ["evaluate", "model", "valid.jsonl"], "train"])
+@pytest.mark.parametrize(
+    "command", [["chat", "model"], ["evaluate", "model", "valid.jsonl"], "train"]
+)
 def test_a_chat_template_without_end_is_ended_in_every_command(convo, work, model, command):
     (model / "chat_template.jinja").write_text(ENDLESS)
     if command == "train":
-        pairs = ("name=new", "model.scratch=null", "model.pretrained=model", "dialogue.template=native")
+        pairs = (
+            "name=new",
+            "model.scratch=null",
+            "model.pretrained=model",
+            "dialogue.template=native",
+        )
         command = ["train", "config.yaml", *settings(*pairs)]
     result = convo(*command, stdin=b"hi\n")
     assert (result.code, result.out) == (2, "")
-    assert re.search(r"error: .*: its chat template takes more than 2 s of CPU time for one dialogue\nhint", result.err)
+    assert re.search(
+        r"error: .*: its chat template takes more than 2 s of CPU time for one dialogue\nhint",
+        result.err,
+    )
     assert not (work / "out").exists()
 
 
@@ -249,7 +310,9 @@ def test_an_absurd_number_of_added_tokens_is_refused(convo, model, monkeypatch):
 # The source
 
 OWN_PROCESSES = "data/checks/workers.py"
-"""Exchanges pickles with processes that it has started itself, over pipes that no other process holds."""
+"""Exchanges pickles with processes that it has started itself, over pipes that no other process
+holds.
+"""
 
 
 def calls():
@@ -271,7 +334,9 @@ def test_nothing_in_convo_reads_a_pickle_or_runs_a_text():
         for file in SOURCE.rglob("*.py")
         if file.relative_to(SOURCE).as_posix() != OWN_PROCESSES
     ]
-    imported = re.compile(r"^\s*(import|from) (pickle|marshal|shelve|dill|joblib|cloudpickle|multiprocessing)\b", re.M)
+    imported = re.compile(
+        r"^\s*(import|from) (pickle|marshal|shelve|dill|joblib|cloudpickle|multiprocessing)\b", re.M
+    )
     assert not [match[0] for source in sources for match in imported.finditer(source)]
     assert not any("allow_pickle" in source or "shell=True" in source for source in sources)
 
@@ -298,10 +363,28 @@ def test_only_safetensors_and_text_is_downloaded_and_nothing_whose_name_controls
 
     from convo_cli.text.tokenizers.hub import _FILES, _NO_FILES
 
-    good = ["config.json", "model-00001-of-00002.safetensors", "spiece.model", "README.md", "chat_template.jinja"]
-    code = ["evil.py", "pytorch_model.bin", "a.pt", "a.pth", "a.ckpt", "a.pkl", "a.so", "a.safetensors.bin", "a/b.json"]
+    good = [
+        "config.json",
+        "model-00001-of-00002.safetensors",
+        "spiece.model",
+        "README.md",
+        "chat_template.jinja",
+    ]
+    code = [
+        "evil.py",
+        "pytorch_model.bin",
+        "a.pt",
+        "a.pth",
+        "a.ckpt",
+        "a.pkl",
+        "a.so",
+        "a.safetensors.bin",
+        "a/b.json",
+    ]
     evil = ["\x1b]0;evil\x07.json", "a\x9b666m.json", "a\rb.json", "a\nb.md"]
-    kept = filter_repo_objects([*good, *code, *evil], allow_patterns=_FILES, ignore_patterns=_NO_FILES)
+    kept = filter_repo_objects(
+        [*good, *code, *evil], allow_patterns=_FILES, ignore_patterns=_NO_FILES
+    )
     assert list(kept) == good
 
 

@@ -1,4 +1,6 @@
-"""`validate-data` with a tokenizer: what `train` would make of the data, and what it would refuse."""
+"""`validate-data` with a tokenizer: what `train` would make of the data, and what it would
+refuse.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from tests.commands import snapshot
 
 
 def write(path: Path, *dialogues: object) -> None:
-    path.write_text("".join(json.dumps(dialogue) + "\n" for dialogue in dialogues), encoding="utf-8")
+    path.write_text(
+        "".join(json.dumps(dialogue) + "\n" for dialogue in dialogues), encoding="utf-8"
+    )
 
 
 def test_the_config_gives_the_tables_of_train(convo):
@@ -48,7 +52,9 @@ def test_a_model_folder_counts_tokens_and_writes_nothing(convo, work):
 
 def test_files_given_take_the_place_of_the_configs(convo, work):
     write(work / "other.jsonl", ["Hello", "Hi!"])
-    preflight = convo("validate-data", "other.jsonl", "--config", "config.yaml", "--json").json["preflight"]
+    preflight = convo("validate-data", "other.jsonl", "--config", "config.yaml", "--json").json[
+        "preflight"
+    ]
     assert preflight["training"]["num_dialogues"] == 1
     assert preflight["validation"] is None
 
@@ -57,7 +63,10 @@ def test_what_only_tokens_tell_is_refused_by_line_with_exit_3(convo, work):
     write(work / "other.jsonl", ["Hello", "Hi!"], ["Hello", "so " * 400], ["Hello", "very " * 400])
     result = convo("validate-data", "other.jsonl", "--config", "config.yaml")
     assert result.code == 3
-    assert re.search(r"error turn-too-long +2\n +other\.jsonl:2:1 \$ +a turn of \d+ tokens does not fit", result.out)
+    assert re.search(
+        r"error turn-too-long +2\n +other\.jsonl:2:1 \$ +a turn of \d+ tokens does not fit",
+        result.out,
+    )
     assert result.out.endswith("not trainable: 2 errors\n")
     record = convo("validate-data", "other.jsonl", "--config", "config.yaml", "--json").json
     assert (record["is_trainable"], record["num_errors"], record["preflight"]) == (False, 2, None)
@@ -66,12 +75,14 @@ def test_what_only_tokens_tell_is_refused_by_line_with_exit_3(convo, work):
 
 def test_train_refuses_the_same_with_the_same_exit_code(convo, work):
     write(work / "other.jsonl", ["Hello", "Hi!"], ["Hello", "so " * 400])
-    result = convo("train", "config.yaml", "--set", "data.train=other.jsonl", "--set", "name=other", "-q")
+    result = convo(
+        "train", "config.yaml", "--set", "data.train=other.jsonl", "--set", "name=other", "-q"
+    )
     assert result.code == 3
     assert "other.jsonl:2:1 $ a turn of" in result.err
     assert (
-        "hint: all turns would fit into a dialogue.max_length of 402, but the model reads at most 128: set "
-        in result.err
+        "hint: all turns would fit into a dialogue.max_length of 402, but the model reads at most "
+        "128: set " in result.err
     )
     assert not (work / "runs/other").exists()
 
@@ -90,7 +101,11 @@ def test_data_with_errors_is_not_encoded(convo, work):
 
 
 def test_tokens_are_shown_with_their_text_ids_and_targets(convo, work):
-    write(work / "other.jsonl", ["Hello <|end|>", "Hi \x1b[31m!".replace("\x1b", "")], ["How are you?", "Fine."])
+    write(
+        work / "other.jsonl",
+        ["Hello <|end|>", "Hi \x1b[31m!".replace("\x1b", "")],
+        ["How are you?", "Fine."],
+    )
     arguments = ("validate-data", "other.jsonl", "--config", "config.yaml", "--show-tokens", "1")
     shown = convo(*arguments).out
     assert re.search(r"other\.jsonl:1  \d+ tokens, \d+ targets\n +context +<\|user\|>Hello", shown)
@@ -107,7 +122,9 @@ def test_tokens_are_shown_with_their_text_ids_and_targets(convo, work):
 
 def test_targets_have_a_colour_on_a_terminal(convo, work, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
-    shown = convo("validate-data", "train.jsonl", "--config", "config.yaml", "--show-tokens", "1").out
+    shown = convo(
+        "validate-data", "train.jsonl", "--config", "config.yaml", "--show-tokens", "1"
+    ).out
     assert "\x1b[32m" in shown, "the assistant's words are green"
 
 
@@ -116,7 +133,10 @@ def test_targets_have_a_colour_on_a_terminal(convo, work, monkeypatch):
     [
         (("train.jsonl", "--show-tokens", "2"), "--show-tokens needs a tokenizer"),
         (("train.jsonl", "--tokenizer", "exports/nothing"), "exports/nothing"),
-        (("train.jsonl", "--tokenizer", "exports/tiny", "--config", "config.yaml"), "both name a tokenizer"),
+        (
+            ("train.jsonl", "--tokenizer", "exports/tiny", "--config", "config.yaml"),
+            "both name a tokenizer",
+        ),
         (("-", "--tokenizer", "exports/tiny"), "stdin is read once"),
     ],
 )
@@ -136,4 +156,6 @@ def test_a_second_train_on_the_same_data_encodes_nothing(convo, work):
     caches = [name for name in os.listdir(work / "runs/.convo-cache") if not name.endswith(".lock")]
     kinds = sorted(name.split("-")[0] for name in caches)
     assert [kind for kind in kinds if kind != "replies"] == ["tokenizer", "tokens", "tokens"]
-    assert "replies" in kinds, "the dialogues that get a reply depend on the seed, and the tokens do not"
+    assert "replies" in kinds, (
+        "the dialogues that get a reply depend on the seed, and the tokens do not"
+    )

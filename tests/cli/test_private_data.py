@@ -1,4 +1,6 @@
-"""Files derived from data are no more readable than the data, and no other user can put tokens into a run."""
+"""Files derived from data are no more readable than the data, and no other user can put tokens into
+a run.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ from tests.sealed import seal_again
 from tests.umask import umask
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="owners and modes of POSIX")
-needs_root = pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can be two users")
+needs_root = pytest.mark.skipif(
+    os.name != "posix" or os.geteuid() != 0, reason="only root can be two users"
+)
 STRANGER = 65534
 CACHE = "runs/.convo-cache"
 FAST = settings("training.max_steps=2", "evaluation.every_steps=2", "logging.plots=false")
@@ -74,7 +78,9 @@ def test_a_run_on_private_data_is_private(place, private):
 @pytest.mark.parametrize(
     ("mask", "bits", "expected"), [(0o022, 0o644, 0o755), (0o002, 0o664, 0o775), (0, 0o640, 0o770)]
 )
-def test_a_run_on_readable_data_is_as_readable_as_the_umask_and_the_data_allow(place, mask, bits, expected):
+def test_a_run_on_readable_data_is_as_readable_as_the_umask_and_the_data_allow(
+    place, mask, bits, expected
+):
     for name in ("train.jsonl", "valid.jsonl"):
         (place / name).chmod(bits)
     os.umask(mask)
@@ -127,14 +133,23 @@ def test_an_export_of_a_private_run_is_public_with_a_warning(place):
     convo(place, "train", "config.yaml", *FAST)
     result = run_here(place, "export", "runs/tiny", "export")
     assert mode(place / "export") == 0o755
-    assert "export: other users can read it, although they cannot read runs/tiny; `chmod -R go= export`" in result.err
+    assert (
+        "export: other users can read it, although they cannot read runs/tiny; `chmod -R go= "
+        "export`" in result.err
+    )
 
 
-PACKERS: dict[str, Any] = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.ZstdCompressor().compress}
+PACKERS: dict[str, Any] = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".zst": zstandard.ZstdCompressor().compress,
+}
 
 
 @pytest.mark.parametrize("suffix", PACKERS)
-@pytest.mark.parametrize(("bits", "expected"), [(0o600, 0o600), (0o640, 0o640), (0o644, 0o644), (0o444, 0o644)])
+@pytest.mark.parametrize(
+    ("bits", "expected"), [(0o600, 0o600), (0o640, 0o640), (0o644, 0o644), (0o444, 0o644)]
+)
 def test_a_fixed_copy_is_not_more_readable_than_the_data(place, suffix, bits, expected):
     source = place / f"data.jsonl{suffix}"
     source.write_bytes(PACKERS[suffix]((place / "train.jsonl").read_bytes()))
@@ -154,9 +169,15 @@ def test_a_fixed_copy_keeps_the_privacy_of_the_file_that_it_replaces(place):
 
 @pytest.mark.parametrize(
     ("command", "expected"),
-    [("convo < private", 0o600), ("convo < train.jsonl", 0o644), ("cat train.jsonl | convo", 0o600)],
+    [
+        ("convo < private", 0o600),
+        ("convo < train.jsonl", 0o644),
+        ("cat train.jsonl | convo", 0o600),
+    ],
 )
-def test_a_fixed_copy_of_stdin_is_as_private_as_the_file_and_that_of_a_pipe_is_private(place, command, expected):
+def test_a_fixed_copy_of_stdin_is_as_private_as_the_file_and_that_of_a_pipe_is_private(
+    place, command, expected
+):
     shutil.copyfile(place / "train.jsonl", place / "private")
     (place / "private").chmod(0o600)
     arguments = "validate-data - --fix out.jsonl -q"
@@ -175,7 +196,9 @@ def weights(run):
 def forge(cache):
     """Give every token of the training data the id 5, and seal it again."""
     for folder in cache.glob("tokens-*[0-9a-f]"):
-        (folder / "input_ids").write_bytes((5).to_bytes(4, "little") * ((folder / "input_ids").stat().st_size // 4))
+        (folder / "input_ids").write_bytes(
+            (5).to_bytes(4, "little") * ((folder / "input_ids").stat().st_size // 4)
+        )
         seal_again(folder)
 
 
@@ -195,11 +218,18 @@ def test_tokens_in_a_cache_that_another_user_replaced_are_not_trained_on(place):
     give_away(place / CACHE)
     result = run_here(place, "train", "config.yaml", *FAST, *settings("name=second"))
     assert result.code == 0
-    assert result.err.count(f"{CACHE}: not used, because it belongs to another user (uid {STRANGER})") == 1
+    assert (
+        result.err.count(f"{CACHE}: not used, because it belongs to another user (uid {STRANGER})")
+        == 1
+    )
     assert "using its tokens" not in result.err
     assert weights(place / "runs/second") == weights(place / "runs/tiny")
     result = run_here(place, "resume", "runs/second", *settings("training.max_steps=3"))
-    assert (result.code, "not used" in result.err, "using its tokens" in result.err) == (0, True, False)
+    assert (result.code, "not used" in result.err, "using its tokens" in result.err) == (
+        0,
+        True,
+        False,
+    )
     result = run_here(place, "validate-data", "--config", "config.yaml")
     assert (result.code, "not used" in result.err) == (0, True)
 
@@ -210,14 +240,24 @@ def test_another_user_can_neither_read_nor_forge_a_cache_in_a_shared_folder(plac
     (place / "runs").mkdir()
     (place / "runs").chmod(0o777)
     convo(place, "train", "config.yaml", *FAST)
-    (folder,) = [one for one in (place / CACHE).glob("tokens-*[0-9a-f]") if "validation" not in one.name][:1]
+    (folder,) = [
+        one for one in (place / CACHE).glob("tokens-*[0-9a-f]") if "validation" not in one.name
+    ][:1]
     for attack in (
         f"cat {folder}/input_ids",
         f"echo forged > {folder}/input_ids",
         f"ls {place / CACHE}",
         f"chmod 777 {place / CACHE}",
     ):
-        command = ["setpriv", f"--reuid={STRANGER}", f"--regid={STRANGER}", "--clear-groups", "sh", "-c", attack]
+        command = [
+            "setpriv",
+            f"--reuid={STRANGER}",
+            f"--regid={STRANGER}",
+            "--clear-groups",
+            "sh",
+            "-c",
+            attack,
+        ]
         assert subprocess.run(command, check=False, capture_output=True).returncode != 0, attack
     result = run_here(place, "train", "config.yaml", *FAST, *settings("name=second"))
     assert "using its tokens" in result.err
@@ -245,8 +285,12 @@ def test_a_signal_does_not_wait_for_native_code_in_a_thread(place, phase, number
         " ".join("".join(chosen.choices("aeionrst", k=5)) for _ in range(70_000))
         for _ in range(80 if phase == "tokenizer" else 12)
     ]
-    (place / "large.jsonl").write_text("\n".join(json.dumps(["What is said?", text]) for text in texts))
-    changes = settings("data.validation=[]", "data.train=large.jsonl", "dialogue.long_turns=split", "name=large")
+    (place / "large.jsonl").write_text(
+        "\n".join(json.dumps(["What is said?", text]) for text in texts)
+    )
+    changes = settings(
+        "data.validation=[]", "data.train=large.jsonl", "dialogue.long_turns=split", "name=large"
+    )
     process = start(place, "train", "config.yaml", *FAST, *changes)
     try:
         until = time.monotonic() + 120

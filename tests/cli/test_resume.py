@@ -35,11 +35,21 @@ def test_an_extended_run_keeps_its_learning_rate_until_a_longer_schedule_is_stat
         return [record["learning_rate"] for record in records if record["event"] == "step"]
 
     result = convo("resume", RUN, *LONGER)
-    assert "the run is extended from 6 to 8 steps; from step 7 on the learning rate is 0.0001" in result.err
-    assert "--set training.schedule_steps=8 stretches the schedule: step 7 then has 0.00019" in result.err
+    assert (
+        "the run is extended from 6 to 8 steps; from step 7 on the learning rate is 0.0001"
+        in result.err
+    )
+    assert (
+        "--set training.schedule_steps=8 stretches the schedule: step 7 then has 0.00019"
+        in result.err
+    )
     assert rates()[5:] == pytest.approx([1e-4] * 3)
-    result = convo("resume", RUN, *settings("training.max_steps=12", "training.schedule_steps=null"))
-    assert re.search(r"^the learning rate of step 9 is 0\.0003\d* now, 0\.0001 before$", result.err, re.MULTILINE)
+    result = convo(
+        "resume", RUN, *settings("training.max_steps=12", "training.schedule_steps=null")
+    )
+    assert re.search(
+        r"^the learning rate of step 9 is 0\.0003\d* now, 0\.0001 before$", result.err, re.MULTILINE
+    )
     assert (rates()[8], rates()[-1]) == pytest.approx((3.25e-4, 1e-4))
 
 
@@ -51,13 +61,16 @@ def test_json_names_the_command(convo):
 def test_the_best_checkpoint_is_continued_in_place_or_in_a_new_run(work, convo):
     best = json.loads((work / RUN / "best-loss.json").read_text())["step"]
     assert convo("resume", RUN, "-q", *LONGER, *settings("training.learning_rate=1")).code == 0
-    assert json.loads((work / RUN / "best-loss.json").read_text())["step"] == best, "what came after is worse"
+    assert json.loads((work / RUN / "best-loss.json").read_text())["step"] == best, (
+        "what came after is worse"
+    )
     before = snapshot(work / RUN)
     result = convo("resume", RUN, "--load", "loss", *LONGER)
     fork = f"{RUN}-from-{best}"
     assert (result.code, result.out) == (0, f"{fork}\n")
     assert (
-        f"resuming from step {best} (best checkpoint by loss) in a new run, {fork}; {RUN} stays as it is" in result.err
+        f"resuming from step {best} (best checkpoint by loss) in a new run, {fork}; {RUN} stays as "
+        "it is" in result.err
     )
     assert f"convo chat {fork}\n" in result.err
     assert {path: state for path, state in snapshot(work / RUN).items() if path != ".lock"} == {
@@ -77,7 +90,8 @@ def test_the_best_checkpoint_is_continued_in_place_or_in_a_new_run(work, convo):
     assert f"warning: discarded after step {best}: step-00000008 and their log lines" in result.err
     assert f"resuming from step {best} (best checkpoint by loss)\n" in result.err
     ends = [
-        file_sha256(work / run / "checkpoints/step-00000008/model.safetensors") for run in (RUN, fork, "runs/other")
+        file_sha256(work / run / "checkpoints/step-00000008/model.safetensors")
+        for run in (RUN, fork, "runs/other")
     ]
     assert len(set(ends)) == 1
 
@@ -87,7 +101,9 @@ def test_the_best_checkpoint_that_is_the_newest_continues_in_place(work, convo):
     result = convo("resume", RUN, "--load", "loss", *LONGER)
     assert (result.code, result.out) == (0, f"{RUN}\n")
     assert "resuming from step 6 (best checkpoint by loss)\n" in result.err
-    assert [path.name for path in (work / "runs").iterdir() if not path.name.startswith(".")] == ["tiny"]
+    assert [path.name for path in (work / "runs").iterdir() if not path.name.startswith(".")] == [
+        "tiny"
+    ]
 
 
 def test_a_run_that_is_given_as_the_current_folder_forks_beside_it(work, monkeypatch):
@@ -111,7 +127,9 @@ def test_a_diverged_fork_is_resumed_by_its_own_name(work, convo, monkeypatch):
     monkeypatch.setattr(
         Batching,
         "nll_sum",
-        lambda self, model, batch: nll_sum(self, model, batch) * (math.nan if model.training else 1),
+        lambda self, model, batch: (
+            nll_sum(self, model, batch) * (math.nan if model.training else 1)
+        ),
     )
     result = convo("resume", RUN, "-q", *LONGER, *settings("name=other", "training.packing=off"))
     assert result.code == 4
@@ -124,10 +142,16 @@ def test_a_score_that_no_checkpoint_has_is_an_error_and_never_another_checkpoint
     for load in ("loss", "metric"):
         result = convo("resume", "runs/new", "--load", load, *LONGER)
         assert (result.code, result.out) == (5, "")
-        assert result.err == f"error: runs/new: no checkpoint has a validation {load} yet\nhint: use --load last\n"
+        assert (
+            result.err
+            == f"error: runs/new: no checkpoint has a validation {load} yet\nhint: use --load "
+            "last\n"
+        )
 
 
-def test_a_damaged_newest_checkpoint_is_passed_over_with_a_warning_and_the_run_ends_the_same(work, convo):
+def test_a_damaged_newest_checkpoint_is_passed_over_with_a_warning_and_the_run_ends_the_same(
+    work, convo
+):
     run = RunDirectory(work / RUN)
     assert convo("resume", RUN, "-q", *LONGER) == (0, f"{RUN}\n", "")
     whole = file_sha256(run.checkpoint(8) / "model.safetensors")
@@ -135,7 +159,9 @@ def test_a_damaged_newest_checkpoint_is_passed_over_with_a_warning_and_the_run_e
     newest.write_bytes(newest.read_bytes()[:-1] + b"\0")
     result = convo("resume", RUN, "-q", *LONGER)
     assert (result.code, result.out) == (0, f"{RUN}\n")
-    assert result.err.startswith(f"warning: {RUN}/checkpoints/step-00000008/model.safetensors: damaged")
+    assert result.err.startswith(
+        f"warning: {RUN}/checkpoints/step-00000008/model.safetensors: damaged"
+    )
     assert file_sha256(newest) == whole
 
 
@@ -143,7 +169,10 @@ def test_a_run_directory_that_another_process_works_in_is_left_alone(work, convo
     with locked(RunDirectory(work / RUN)):
         result = convo("resume", RUN, *LONGER)
     assert (result.code, result.out) == (5, "")
-    assert re.match(rf"error: {RUN}: process \d+ on \S+ is working in this run directory\nhint: wait", result.err)
+    assert re.match(
+        rf"error: {RUN}: process \d+ on \S+ is working in this run directory\nhint: wait",
+        result.err,
+    )
     assert not RunDirectory(work / RUN).checkpoint(8).exists()
 
 
@@ -173,7 +202,10 @@ def test_the_proof_of_a_resume_is_a_table_on_stdout_and_leaves_the_run_alone(wor
     assert (result.code, result.err) == (0, "")
     for what in ("examples of a step", "logged values", "optimizer tensors", "weight tensors"):
         assert any(what in line and "equal" in line for line in result.out.splitlines())
-    assert "2 steps from step-00000006: straight, and with a save and a resume after 1 of them" in result.out
+    assert (
+        "2 steps from step-00000006: straight, and with a save and a resume after 1 of them"
+        in result.out
+    )
     assert {path: state for path, state in snapshot(work / RUN).items() if path != ".lock"} == {
         path: state for path, state in before.items() if path != ".lock"
     }
@@ -182,9 +214,15 @@ def test_the_proof_of_a_resume_is_a_table_on_stdout_and_leaves_the_run_alone(wor
 def test_without_a_number_of_steps_the_runs_own_files_are_the_other_way(convo):
     result = convo("resume", RUN, "--verify", "-q")
     assert (result.code, result.err) == (0, "")
-    assert "3 steps from step-00000003: taken again with a save and a resume after 1 of them" in result.out
+    assert (
+        "3 steps from step-00000003: taken again with a save and a resume after 1 of them"
+        in result.out
+    )
     assert "compared with step-00000006" in result.out
-    assert "because the run has a checkpoint before step-00000006, and nothing changed between them" in result.out
+    assert (
+        "because the run has a checkpoint before step-00000006, and nothing changed between them"
+        in result.out
+    )
 
 
 def test_the_proof_as_json(convo):
@@ -206,7 +244,9 @@ def test_a_resume_that_changes_something_fails_with_the_first_difference(convo, 
     monkeypatch.setattr(build, "restore_state", forgetful)
     result = convo("resume", RUN, "--verify", "--steps", "2", "-q")
     assert result.code == 5
-    assert result.err.startswith(f"error: {RUN}: resuming does not give the same run here: exp_avg of ")
+    assert result.err.startswith(
+        f"error: {RUN}: resuming does not give the same run here: exp_avg of "
+    )
     assert "equal" in result.out
     as_json = convo("resume", RUN, "--verify", "--steps", "2", "-q", "--json")
     assert (as_json.code, as_json.json["error"]["exit_code"]) == (5, 5)
@@ -241,10 +281,17 @@ def test_a_whole_checkpoint_of_another_run_is_refused(work, convo):
 
 def test_another_number_of_threads_is_used_only_where_the_user_sets_it(work):
     """By the real executable: torch takes the number from the environment."""
-    plain = {key: value for key, value in environment().items() if key not in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    plain = {
+        key: value
+        for key, value in environment().items()
+        if key not in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    }
     one, two = ({**plain, "OMP_NUM_THREADS": number} for number in "12")
     light = settings(
-        "data.validation=[]", "logging.tensorboard=false", "logging.plots=false", "checkpoints.every_steps=3"
+        "data.validation=[]",
+        "logging.tensorboard=false",
+        "logging.plots=false",
+        "checkpoints.every_steps=3",
     )
     assert run_process(work, "train", "config.yaml", "--set", "name=one", *light, env=one).code == 0
     info = json.loads((work / "runs/one/run.json").read_text())
@@ -257,13 +304,25 @@ def test_another_number_of_threads_is_used_only_where_the_user_sets_it(work):
         assert result.code == 0
         errors[name] = result.err
     message = "CPU threads: the run had 1 and continues with 2"
-    assert f"warning: {message}, so numbers may differ in the last digits from step 4 on" in errors["two"]
+    assert (
+        f"warning: {message}, so numbers may differ in the last digits from step 4 on"
+        in errors["two"]
+    )
     info = json.loads((work / "runs/two/run.json").read_text())
-    assert (info["execution"]["num_threads"], info["changes"]) == (2, [{"step": 3, "message": message}])
+    assert (info["execution"]["num_threads"], info["changes"]) == (
+        2,
+        [{"step": 3, "message": message}],
+    )
     records = list(read_metrics(work / "runs/two/metrics.jsonl"))
-    assert [record["num_threads"] for record in records if record["event"] == "run_started"] == [1, 2]
+    assert [record["num_threads"] for record in records if record["event"] == "run_started"] == [
+        1,
+        2,
+    ]
     assert "warning" not in errors["unset"]
-    same, straight = (work / f"runs/{name}/checkpoints/step-00000006/model.safetensors" for name in ("unset", "one"))
+    same, straight = (
+        work / f"runs/{name}/checkpoints/step-00000006/model.safetensors"
+        for name in ("unset", "one")
+    )
     assert file_sha256(same) == file_sha256(straight)
 
 
@@ -275,7 +334,9 @@ def test_the_stored_batching_is_used_by_evaluate_too(work, convo):
         assert "batching" not in result.err
     file.write_text(json.dumps({**info, "execution": {**info["execution"], "device": "cuda:0"}}))
     result = convo("evaluate", RUN, "valid.jsonl", "--replies", 0)
-    assert "the batching is chosen again: it was made on cuda:0, and the model is on cpu" in result.err
+    assert (
+        "the batching is chosen again: it was made on cuda:0, and the model is on cpu" in result.err
+    )
     proved = "checked against one dialogue at a time"
     assert proved in result.err
     file.write_text(json.dumps({**info, "run_id": "another"}))

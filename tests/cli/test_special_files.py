@@ -1,4 +1,6 @@
-"""What is no regular file is never replaced, never read twice, and never waited for: by the real executable."""
+"""What is no regular file is never replaced, never read twice, and never waited for: by the real
+executable.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,15 @@ import threading
 
 import pytest
 
-from tests.commands import EXECUTABLE, environment, make_workplace, run_here, run_process, settings, start
+from tests.commands import (
+    EXECUTABLE,
+    environment,
+    make_workplace,
+    run_here,
+    run_process,
+    settings,
+    start,
+)
 from tests.special_files import SPECIAL_FILES
 
 CONVO = shlex.quote(str(EXECUTABLE))
@@ -46,7 +56,11 @@ def test_a_writer_replaces_nothing_but_a_regular_file(work, kind, command):
     after = (work / "special").lstat()
     assert result.code == 2
     assert kind.removesuffix(" (FIFO)") in result.err
-    assert (before.st_mode, before.st_ino, before.st_rdev) == (after.st_mode, after.st_ino, after.st_rdev)
+    assert (before.st_mode, before.st_ino, before.st_rdev) == (
+        after.st_mode,
+        after.st_ino,
+        after.st_rdev,
+    )
     assert not list(work.glob(".tmp-*"))
 
 
@@ -74,7 +88,11 @@ def test_a_run_is_not_resumed_from_a_pipe(convo, work):
 
 READERS = {
     "train": ["train", "config.yaml", *settings("data.train=special", "name=other")],
-    "train, validation": ["train", "config.yaml", *settings("data.validation=special", "name=other")],
+    "train, validation": [
+        "train",
+        "config.yaml",
+        *settings("data.validation=special", "name=other"),
+    ],
     "validate-data --config": ["validate-data", "special", "--config", "config.yaml"],
     "validate-data --fix": ["validate-data", "special", "--fix", "out.jsonl"],
     "validate-data --tokenizer": ["validate-data", "special", "--tokenizer", "exports/tiny"],
@@ -122,11 +140,15 @@ def test_validation_reads_a_pipe_once(folder):
 )
 def test_validation_reads_what_another_command_writes(folder, arguments, code):
     command = arguments.format(CONVO) if "{}" in arguments else f"{CONVO} {arguments}"
-    process = subprocess.run(["bash", "-c", command], cwd=folder, env=environment(), capture_output=True, timeout=60)
+    process = subprocess.run(
+        ["bash", "-c", command], cwd=folder, env=environment(), capture_output=True, timeout=60
+    )
     assert process.returncode == code, process.stderr
     report = json.loads(process.stdout)["files"][0]
     assert report["num_dialogues"] == (2 if code == 0 else 0)
-    assert [group["code"] for group in report["problem_groups"]] == (["wrong-compression"] if code else [])
+    assert [group["code"] for group in report["problem_groups"]] == (
+        ["wrong-compression"] if code else []
+    )
 
 
 @pytest.mark.parametrize("device", ["/dev/zero", "/dev/null", "/dev/urandom"])
@@ -141,9 +163,13 @@ def test_a_device_is_refused_at_once(folder, device):
 
 
 def test_a_config_may_come_from_another_command(folder):
-    (folder / "config.yaml").write_text((folder / "config.yaml").read_text().replace("data:", "data:\n  nonsense: 1"))
+    (folder / "config.yaml").write_text(
+        (folder / "config.yaml").read_text().replace("data:", "data:\n  nonsense: 1")
+    )
     command = f"{CONVO} train <(cat config.yaml)"
-    process = subprocess.run(["bash", "-c", command], cwd=folder, env=environment(), capture_output=True, timeout=60)
+    process = subprocess.run(
+        ["bash", "-c", command], cwd=folder, env=environment(), capture_output=True, timeout=60
+    )
     assert process.returncode == 2
     assert b"data.nonsense: unknown key" in process.stderr
 
@@ -162,10 +188,14 @@ def test_waiting_for_the_writer_of_a_pipe_ends_with_the_first_signal(folder):
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-@pytest.mark.parametrize(("command", "code"), [("validate-data data.jsonl --fix fixed.jsonl", 0), ("chat nowhere", 2)])
+@pytest.mark.parametrize(
+    ("command", "code"), [("validate-data data.jsonl --fix fixed.jsonl", 0), ("chat nowhere", 2)]
+)
 def test_a_closed_standard_stream_is_as_good_as_the_null_device(folder, closed, command, code):
     line = f"{CONVO} {command} {closed}"
-    process = subprocess.run(["sh", "-c", line], cwd=folder, env=environment(), capture_output=True, timeout=60)
+    process = subprocess.run(
+        ["sh", "-c", line], cwd=folder, env=environment(), capture_output=True, timeout=60
+    )
     assert (process.returncode, b"Traceback" in process.stderr) == (code, False), process.stderr
     if code == 0:
         assert (folder / "fixed.jsonl").read_bytes() == DATA

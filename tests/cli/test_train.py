@@ -39,7 +39,9 @@ def test_quiet_says_nothing_but_the_result(convo):
 
 
 def test_json_is_one_versioned_object(work, convo):
-    result = convo("train", "config.yaml", "--json", "-q", *settings("name=new", "training.max_steps=3"))
+    result = convo(
+        "train", "config.yaml", "--json", "-q", *settings("name=new", "training.max_steps=3")
+    )
     assert result.err == ""
     answer = result.json
     assert answer.pop("best_loss") == pytest.approx(
@@ -72,14 +74,20 @@ def test_a_run_that_diverges_stops_and_can_be_gone_on_with_as_the_message_says(w
 def test_text_of_the_data_does_not_reach_the_terminal_as_control(work, convo):
     line = json.dumps(["\x9b31mred", "\x9b2J[bold]Hi[/INST]"]) + "\n"
     (work / "train.jsonl").write_text(line * 8, encoding="utf-8")
-    result = convo("train", "config.yaml", *settings("name=new", "training.max_steps=2", "data.validation=train.jsonl"))
+    result = convo(
+        "train",
+        "config.yaml",
+        *settings("name=new", "training.max_steps=2", "data.validation=train.jsonl"),
+    )
     assert result.code == 0
     assert "reference [bold]Hi[/INST]" in result.err
     assert not set(result.err) & {"\x1b", "\x9b"}
 
 
 def test_a_validation_loss_that_is_not_finite_is_no_end_of_the_run(work, convo, monkeypatch):
-    """The checkpoint is saved before it; a resume from that would end there again, so the hint names an older one."""
+    """The checkpoint is saved before it; a resume from that would end there again, so the hint
+    names an older one.
+    """
     from convo_cli.evaluation import evaluator
 
     mean_nll, losses = evaluator.mean_nll, []

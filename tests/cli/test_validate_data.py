@@ -28,7 +28,9 @@ Convo = Callable[..., Result]
 
 
 @pytest.fixture
-def convo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Convo:
+def convo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Convo:
     """Runs `convo validate-data` in a folder of its own, on 80 columns."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
@@ -66,7 +68,9 @@ def test_errors_exit_3_with_their_places_and_one_hint_each(convo: Convo) -> None
     assert "  train.jsonl:2:11 $[1]  the text is empty" in lines
     assert "  valid.jsonl:2:11 $[1]  the text is empty" in lines
     assert sum(line.startswith("  hint: remove the turn") for line in lines) == 1
-    assert any(line.startswith("  train.jsonl:3:24 $.messages[0].role  the speaker") for line in lines)
+    assert any(
+        line.startswith("  train.jsonl:3:24 $.messages[0].role  the speaker") for line in lines
+    )
     assert lines[-1] == "not trainable: 4 errors, 1 warning"
 
 
@@ -79,7 +83,10 @@ def test_warnings_do_not_fail(convo: Convo) -> None:
 
 
 def test_the_report_fits_80_columns_and_is_plain_in_a_pipe(convo: Convo) -> None:
-    write("train.jsonl", "".join(json.dumps([f"{number} 안녕", "Hi!" * number]) + "\n" for number in range(1, 3000)))
+    write(
+        "train.jsonl",
+        "".join(json.dumps([f"{number} 안녕", "Hi!" * number]) + "\n" for number in range(1, 3000)),
+    )
     write("valid.jsonl", json.dumps(["2 안녕", "Hi!Hi!"]) + "\n")
     result = convo("train.jsonl", "valid.jsonl")
     assert result.code == 0
@@ -113,7 +120,11 @@ def test_json_is_one_object_with_the_whole_report(convo: Convo) -> None:
     result = convo("--json", "train.jsonl", "valid.jsonl")
     assert (result.code, result.err) == (3, "")
     report = json.loads(result.out)
-    assert (report["command"], report["json_version"], report["is_trainable"]) == ("validate-data", 1, False)
+    assert (report["command"], report["json_version"], report["is_trainable"]) == (
+        "validate-data",
+        1,
+        False,
+    )
     assert (report["num_errors"], report["num_warnings"]) == (2, 1)
     assert [file["file"] for file in report["files"]] == ["train.jsonl", "valid.jsonl"]
     assert report["leaks"][0]["examples"] == [[1, 1]]
@@ -161,9 +172,14 @@ def test_packed_files_are_read(convo: Convo) -> None:
 
 
 def test_a_config_gives_the_files_and_the_speakers(convo: Convo) -> None:
-    write("config.yaml", CONFIG + "  validation: valid.jsonl\n  speakers: {user: [user, narrator]}\n")
+    write(
+        "config.yaml", CONFIG + "  validation: valid.jsonl\n  speakers: {user: [user, narrator]}\n"
+    )
     write("train.jsonl", GOOD)
-    write("valid.jsonl", '[{"role": "narrator", "content": "Once"}, {"role": "bot", "content": "Go on"}]\n')
+    write(
+        "valid.jsonl",
+        '[{"role": "narrator", "content": "Once"}, {"role": "bot", "content": "Go on"}]\n',
+    )
     report = json.loads(convo("--json", "--config", "config.yaml").out)
     assert [file["file"] for file in report["files"]] == ["train.jsonl", "valid.jsonl"]
     assert report["is_trainable"]
@@ -185,13 +201,19 @@ def test_the_first_speaker_can_be_named_on_the_command_line(convo: Convo) -> Non
         json.loads(convo("--json", *options, "train.jsonl").out)["files"][0]["num_turns_by_role"]
         for options in ([], ["--first-speaker", "assistant"])
     ]
-    assert roles == [{"system": 0, "user": 2, "assistant": 1}, {"system": 0, "user": 1, "assistant": 2}]
+    assert roles == [
+        {"system": 0, "user": 2, "assistant": 1},
+        {"system": 0, "user": 1, "assistant": 2},
+    ]
     assert convo("--first-speaker", "narrator", "train.jsonl").code == 2
 
 
 def test_nothing_of_the_data_controls_the_terminal_or_the_markup(convo: Convo) -> None:
     name = "\x1b[31mred\x9b1m[bold].jsonl"
-    write(name, '[{"role": "\x9b31m[/INST]\\u202e", "content": "\x9b31m"}, {"\x9b2J": 1, "role": "bot"}]\n')
+    write(
+        name,
+        '[{"role": "\x9b31m[/INST]\\u202e", "content": "\x9b31m"}, {"\x9b2J": 1, "role": "bot"}]\n',
+    )
     result = convo(name)
     assert result.code == 3
     assert not any(char in result.out for char in "\x1b\x9b\u202e")
@@ -213,7 +235,8 @@ def test_neither_torch_nor_transformers_is_imported(tmp_path: Path) -> None:
         "from convo_cli.cli.app import main\n"
         f"sys.argv = ['convo', 'validate-data', '-q', {str(path)!r}]\n"
         "try:\n    main()\nfinally:\n"
-        "    print(*({'torch', 'transformers', 'tokenizers', 'sentencepiece'} & set(sys.modules)))\n"
+        "    print(*({'torch', 'transformers', 'tokenizers', 'sentencepiece'} & "
+        "set(sys.modules)))\n"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "ok: 1 dialogue can be trained on\n\n"

@@ -1,4 +1,6 @@
-"""docs/coming-from.md names every setting of both forerunners, and only keys and commands that convo has."""
+"""docs/coming-from.md names every setting of both forerunners, and only keys and commands that
+convo has.
+"""
 
 from __future__ import annotations
 
@@ -34,10 +36,34 @@ MULTI_TURN = """
     scheduler_type patience prediction_print_n train_user_turn_mask_step common metrics
 """
 COMMANDS = [
-    *("fit --config", "fit --print_config", "eval --config", "try", "try --server.port", "--server.address"),
-    *("train.py --config", "-c", "train.py --mode", "-m", "train.py --resume_model_dir", "train.py --load_model_type"),
-    *("train.py --port", "-p", "validation.py --resume_model_dir", "validation.py --load_model_type"),
-    *("validation.py --dataset_type", "-d", "chatting.py --resume_model_dir", "chatting.py --load_model_type"),
+    *(
+        "fit --config",
+        "fit --print_config",
+        "eval --config",
+        "try",
+        "try --server.port",
+        "--server.address",
+    ),
+    *(
+        "train.py --config",
+        "-c",
+        "train.py --mode",
+        "-m",
+        "train.py --resume_model_dir",
+        "train.py --load_model_type",
+    ),
+    *(
+        "train.py --port",
+        "-p",
+        "validation.py --resume_model_dir",
+        "validation.py --load_model_type",
+    ),
+    *(
+        "validation.py --dataset_type",
+        "-d",
+        "chatting.py --resume_model_dir",
+        "chatting.py --load_model_type",
+    ),
 ]
 
 
@@ -49,7 +75,10 @@ def names_in_section(heading: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("heading", "documented"),
-    [("convmodel: `fit` config", CONVMODEL), ("multi-turn-chatbot-GPT2: `config.yaml`", MULTI_TURN)],
+    [
+        ("convmodel: `fit` config", CONVMODEL),
+        ("multi-turn-chatbot-GPT2: `config.yaml`", MULTI_TURN),
+    ],
 )
 def test_every_documented_key_of_the_forerunner_has_one_row(heading: str, documented: str) -> None:
     assert sorted(names_in_section(heading)) == sorted(documented.split())
@@ -72,7 +101,9 @@ def test_every_key_and_command_in_the_second_column_exists() -> None:
 
 def test_every_dotted_key_anywhere_exists_and_takes_the_value_beside_it() -> None:
     sections = {key.path for key in config_keys().values() if key.is_section}
-    dotted = [code for code in CODE.findall(PROSE) if code.split(".")[0] in sections and "." in code]
+    dotted = [
+        code for code in CODE.findall(PROSE) if code.split(".")[0] in sections and "." in code
+    ]
     assert len(dotted) > 30
     for code in dotted:
         name, _, value = code.partition(": ")
@@ -95,7 +126,9 @@ def test_the_error_for_an_old_name_points_where_the_table_does() -> None:
 
 
 def test_the_example_of_an_error_is_what_convo_says() -> None:
-    with pytest.raises(Exception, match=r"unknown key; convo calls it training\.learning_rate") as caught:
+    with pytest.raises(
+        Exception, match=r"unknown key; convo calls it training\.learning_rate"
+    ) as caught:
         apply_overrides(PRESETS["gpt2"].config(), ["training.lr0=1e-4"])
     assert f"`{str(caught.value).removeprefix('--set ')}`" in " ".join(TEXT.split())
 

@@ -24,6 +24,8 @@ def test_every_key_has_its_row_and_every_section_its_heading() -> None:
 
 
 def test_every_row_has_as_many_cells_as_its_head_and_no_html() -> None:
-    rows = [line for line in REFERENCE.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    rows = [
+        line for line in REFERENCE.read_text(encoding="utf-8").splitlines() if line.startswith("|")
+    ]
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {5}
     assert [row for row in rows if re.search(r"(?<!\\)<\w", row)] == []

@@ -1,4 +1,6 @@
-"""No setting validates and does nothing: for each key, runs that differ in it alone differ in the stated way."""
+"""No setting validates and does nothing: for each key, runs that differ in it alone differ in the
+stated way.
+"""
 
 from __future__ import annotations
 
@@ -34,10 +36,15 @@ def test_the_check_fails_where_the_key_is_ignored(entry, workshop):
 
 
 def test_every_key_has_an_entry_with_its_effect_in_words():
-    keys, tested = {path for path, key in config_keys().items() if not key.is_section}, {entry.key for entry in EFFECTS}
+    keys, tested = (
+        {path for path, key in config_keys().items() if not key.is_section},
+        {entry.key for entry in EFFECTS},
+    )
     assert keys - tested == set(), "keys without an entry: add it to a module of tests/docs/effects"
     assert tested - keys == set(), "entries without a key: remove them from tests/docs/effects"
-    assert [entry.key for entry in EFFECTS if not entry.says.endswith(".") or not entry.seen_in] == []
+    assert [
+        entry.key for entry in EFFECTS if not entry.says.endswith(".") or not entry.seen_in
+    ] == []
 
 
 def test_the_page_is_current():

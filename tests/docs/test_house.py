@@ -11,7 +11,9 @@ import pytest
 import convo_cli
 
 PACKAGE = Path(convo_cli.__file__).parent
-MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name not in ("__init__.py", "__main__.py"))
+MODULES = sorted(
+    path for path in PACKAGE.rglob("*.py") if path.name not in ("__init__.py", "__main__.py")
+)
 ROOMS = sorted({path.parent for path in MODULES})
 SCHEMA = PACKAGE / "config" / "schema.py"
 
@@ -31,7 +33,9 @@ def test_a_file_has_at_most_250_lines(path):
 
 
 def test_no_two_modules_have_one_name():
-    """A command may be called as the room that it opens: `convo export` is cli/commands/export.py."""
+    """A command may be called as the room that it opens: `convo export` is
+    cli/commands/export.py.
+    """
     others = [path.stem for path in MODULES if path.parent != PACKAGE / "cli" / "commands"]
     assert [stem for stem, count in Counter(others).items() if count > 1] == []
 

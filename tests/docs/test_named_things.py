@@ -13,7 +13,9 @@ from convo_cli.config.keys import config_keys
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "convo_cli"
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
-SOURCES = sorted(path for room in ("convo_cli", "tests", "benchmarks") for path in (ROOT / room).rglob("*.py"))
+SOURCES = sorted(
+    path for room in ("convo_cli", "tests", "benchmarks") for path in (ROOT / room).rglob("*.py")
+)
 FILES = {path.relative_to(ROOT).as_posix() for path in SOURCES} | {"bootstrap.py"}
 ROOMS = {path.name for path in PACKAGE.iterdir()}
 KEYS = set(config_keys())
@@ -55,12 +57,23 @@ def test_what_a_page_names_exists(page):
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_what_a_docstring_names_exists(path):
-    names = {name for name in quoted(path.read_text(encoding="utf-8")) if re.fullmatch(r"convo_cli\.[\w.]+", name)}
+    names = {
+        name
+        for name in quoted(path.read_text(encoding="utf-8"))
+        if re.fullmatch(r"convo_cli\.[\w.]+", name)
+    }
     assert [name for name in sorted(names) if not exists(name)] == []
 
 
 @pytest.mark.parametrize(
-    "name", ["training/lop.py", "training/loop.trane", "data.trian", "cli/commands/export.Format", "test_nothing.py"]
+    "name",
+    [
+        "training/lop.py",
+        "training/loop.trane",
+        "data.trian",
+        "cli/commands/export.Format",
+        "test_nothing.py",
+    ],
 )
 def test_a_name_of_nothing_is_found(name):
     assert missing(name)

@@ -31,7 +31,11 @@ def _convo_lines() -> list[tuple[str, str]]:
         for block in _blocks(page.read_text("utf-8"), "sh")
         for line in block.splitlines()
     ]
-    quoted = [(page.name, code) for page in PAGES for code in re.findall(r"`(convo [^`…]*)`", page.read_text("utf-8"))]
+    quoted = [
+        (page.name, code)
+        for page in PAGES
+        for code in re.findall(r"`(convo [^`…]*)`", page.read_text("utf-8"))
+    ]
     return [(page, line) for page, line in lines + quoted if line.startswith("convo ")]
 
 
@@ -46,7 +50,9 @@ def test_every_command_is_in_the_readme_and_in_the_changelog():
 @pytest.mark.parametrize(("page", "line"), _convo_lines(), ids=lambda value: value[:60])
 def test_every_command_line_in_the_docs_is_one_that_convo_understands(page, line):
     words = shlex.split(line, comments=True)
-    words = words[1 : next((k for k, word in enumerate(words) if word in (">", "|", "<")), len(words))]
+    words = words[
+        1 : next((k for k, word in enumerate(words) if word in (">", "|", "<")), len(words))
+    ]
     if not words or words == ["--help"]:
         return
     group = typer.main.get_command(app)
@@ -66,8 +72,14 @@ def test_every_data_shape_in_the_readme_is_read(tmp_path):
 
 def test_the_tree_in_the_readme_is_the_tree():
     block = README.split("```\nconvo_cli/\n")[1].split("```")[0]
-    named = {name for line in block.splitlines() for name in re.findall(r"[a-z]+(?:/|\.py)(?= )", line[:24])}
-    actual = {f"{path.name}/" if path.is_dir() else path.name for path in (ROOT / "convo_cli").iterdir()}
+    named = {
+        name
+        for line in block.splitlines()
+        for name in re.findall(r"[a-z]+(?:/|\.py)(?= )", line[:24])
+    }
+    actual = {
+        f"{path.name}/" if path.is_dir() else path.name for path in (ROOT / "convo_cli").iterdir()
+    }
     assert named == actual - {"__pycache__/", "__init__.py", "__main__.py"}
 
 
@@ -83,5 +95,6 @@ def test_the_readmes_two_commands_are_verbs_of_the_bootstrap_script():
     source = (ROOT / "bootstrap.py").read_text(encoding="utf-8")
     assert all(f'"{verb}":' in source for verb in verbs)
     assert all(
-        f"bootstrap.py {verb}" in (ROOT / ".ci" / "run").read_text(encoding="utf-8") for verb in ("demo", "test")
+        f"bootstrap.py {verb}" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+        for verb in ("demo", "test")
     )

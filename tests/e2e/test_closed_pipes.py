@@ -16,7 +16,9 @@ SHORT = settings("training.max_steps=2", "data.validation=[]", "logging.plots=fa
 
 
 def run_in_pipes(folder, *arguments, is_stdout_closed):
-    """Run the executable with a stderr that nobody reads after its first line; stdout may be the same pipe."""
+    """Run the executable with a stderr that nobody reads after its first line; stdout may be the
+    same pipe.
+    """
     reading, writing = os.pipe()
     with subprocess.Popen(
         [EXECUTABLE, *arguments],
@@ -35,10 +37,15 @@ def run_in_pipes(folder, *arguments, is_stdout_closed):
     return process.returncode, out
 
 
-@pytest.mark.parametrize(("is_stdout_closed", "expected"), [(False, (0, b"runs/tiny\n")), (True, (141, None))])
+@pytest.mark.parametrize(
+    ("is_stdout_closed", "expected"), [(False, (0, b"runs/tiny\n")), (True, (141, None))]
+)
 def test_a_run_goes_on_to_its_end_when_its_reader_is_gone(tmp_path, is_stdout_closed, expected):
     make_workplace(tmp_path)
-    assert run_in_pipes(tmp_path, "train", "config.yaml", *SHORT, is_stdout_closed=is_stdout_closed) == expected
+    assert (
+        run_in_pipes(tmp_path, "train", "config.yaml", *SHORT, is_stdout_closed=is_stdout_closed)
+        == expected
+    )
     run = RunDirectory(tmp_path / "runs/tiny")
     assert run.checkpoint_steps()[-1] == 2
     assert [record["event"] for record in read_metrics(run.metrics)][-1] == "run_finished"
@@ -48,6 +55,8 @@ def test_a_mistake_keeps_its_exit_code_when_nobody_reads_the_message(tmp_path):
     reading, writing = os.pipe()
     os.close(reading)
     command = [str(EXECUTABLE), "train", "nowhere.yaml"]
-    ran = subprocess.run(command, cwd=tmp_path, env=environment(), stdout=writing, stderr=writing, check=False)
+    ran = subprocess.run(
+        command, cwd=tmp_path, env=environment(), stdout=writing, stderr=writing, check=False
+    )
     os.close(writing)
     assert ran.returncode == 2

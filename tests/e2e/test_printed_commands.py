@@ -1,4 +1,6 @@
-"""Every command that convo prints works when it is typed as it stands: for every preset, and however a run ended."""
+"""Every command that convo prints works when it is typed as it stands: for every preset, and
+however a run ended.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ from convo_cli.training import loop
 from tests.commands import make_workplace, run_here, settings
 
 _COMMAND = re.compile(
-    r"`(convo [a-z-]+ [^`\n]+)`|^ *(?:#|hint:|see every problem:)? *(convo [a-z-]+ [^`\n]+)$", re.MULTILINE
+    r"`(convo [a-z-]+ [^`\n]+)`|^ *(?:#|hint:|see every problem:)? *(convo [a-z-]+ [^`\n]+)$",
+    re.MULTILINE,
 )
 RUNS = "it's my runs"
 QUICK = (
@@ -28,7 +31,12 @@ QUICK = (
     "logging.tensorboard=false", "logging.plots=false",
 )  # fmt: skip
 TINY = (f'output_dir="{RUNS}"', "dialogue.max_length=128", "training.device=cpu", *QUICK)
-SCRATCH = ("model.scratch.layers=1", "model.scratch.width=32", "model.scratch.heads=2", "tokenizer.vocab_size=700")
+SCRATCH = (
+    "model.scratch.layers=1",
+    "model.scratch.width=32",
+    "model.scratch.heads=2",
+    "tokenizer.vocab_size=700",
+)
 
 
 def printed(text: str) -> list[str]:
@@ -40,7 +48,9 @@ def printed(text: str) -> list[str]:
 def pretrained(tmp_path_factory):
     """A tiny pretrained model: the export of a tiny run."""
     folder = make_workplace(tmp_path_factory.mktemp("pretrained"))
-    assert run_here(folder, "train", "config.yaml", "-q", *settings("training.max_steps=1")).code == 0
+    assert (
+        run_here(folder, "train", "config.yaml", "-q", *settings("training.max_steps=1")).code == 0
+    )
     assert run_here(folder, "export", "runs/tiny", "model", "-q").code == 0
     return folder / "model"
 
@@ -88,9 +98,15 @@ def test_what_a_preset_leads_to_can_be_typed(work, convo, pretrained, name):
     tiny = [*TINY, *(SCRATCH if config.model.scratch else [f"model.pretrained={pretrained}"])]
     for file, count in (("train.jsonl", 20), ("valid.jsonl", 2)):
         lines = (work / file).read_text(encoding="utf-8").splitlines(keepends=True)
-        lines = [line for line in lines if '"system"' not in line]  # two of the templates have no place for it
+        lines = [
+            line for line in lines if '"system"' not in line
+        ]  # two of the templates have no place for it
         (work / file).write_text("".join(lines[:count]), encoding="utf-8")
-    tiny += ["training.max_steps=2"] if config.training.max_steps else ["training.epochs=1", "training.batch_size=10"]
+    tiny += (
+        ["training.max_steps=2"]
+        if config.training.max_steps
+        else ["training.epochs=1", "training.batch_size=10"]
+    )
     (work / "config.yaml").write_text(dump_config(apply_overrides(config, tiny)), encoding="utf-8")
     trained = convo("train", "config.yaml")
     assert trained.code == 0, trained.err
@@ -100,7 +116,9 @@ def test_what_a_preset_leads_to_can_be_typed(work, convo, pretrained, name):
         f"convo chat {shlex.quote(run)}",
         f"convo export {shlex.quote(run)} exports/{config.name}",
     ]
-    assert any("convo resume" in command and " --set training." in command for command in typed.done)
+    assert any(
+        "convo resume" in command and " --set training." in command for command in typed.done
+    )
     typed(convo("train", "config.yaml").err, depth=1)
     assert typed.done[-1] == f"convo resume {shlex.quote(run)}"
     assert convo("evaluate", run, "valid.jsonl").code == 0
@@ -112,7 +130,11 @@ def test_a_run_that_stopped_early_and_one_that_did_so_with_its_last_step_continu
         "evaluation.early_stopping.patience=2", "evaluation.early_stopping.min_delta=0.5",
     )  # fmt: skip
     for name, max_steps in (("early", 4), ("last", 3)):
-        ended = convo("train", "config.yaml", *settings(f"name={name}", f"training.max_steps={max_steps}", *stopping))
+        ended = convo(
+            "train",
+            "config.yaml",
+            *settings(f"name={name}", f"training.max_steps={max_steps}", *stopping),
+        )
         assert "validation loss did not improve in 2 evaluations" in ended.err
         typed = Typed(convo)
         typed(ended.err, depth=1)
@@ -120,7 +142,9 @@ def test_a_run_that_stopped_early_and_one_that_did_so_with_its_last_step_continu
 
 
 def test_a_run_of_epochs_of_which_a_step_is_more_continues(convo):
-    epochs = settings("training.max_steps=null", "training.epochs=0.1", "training.batch_size=20", *QUICK)
+    epochs = settings(
+        "training.max_steps=null", "training.epochs=0.1", "training.batch_size=20", *QUICK
+    )
     ended = convo("train", "config.yaml", *epochs)
     typed = Typed(convo)
     typed(ended.err, depth=1)
@@ -131,13 +155,18 @@ def test_a_run_of_epochs_of_which_a_step_is_more_continues(convo):
     ("trained", "resumed"),
     [
         (("training.max_steps=2",), ("training.max_steps=null", "training.epochs=0.1")),
-        (("training.max_steps=null", "training.epochs=0.3"), ("training.epochs=null", "training.max_steps=1")),
+        (
+            ("training.max_steps=null", "training.epochs=0.3"),
+            ("training.epochs=null", "training.max_steps=1"),
+        ),
         (("training.max_steps=null", "training.epochs=0.3"), ("training.epochs=0.1",)),
     ],
 )
 def test_a_run_that_is_over_by_the_settings_of_a_resume_continues(convo, trained, resumed):
     """They are not stored, so the next command must not build on them."""
-    assert convo("train", "config.yaml", *settings(*trained, *QUICK, "data.validation=[]")).code == 0
+    assert (
+        convo("train", "config.yaml", *settings(*trained, *QUICK, "data.validation=[]")).code == 0
+    )
     over = convo("resume", "runs/tiny", *settings(*resumed))
     assert "nothing to do" in over.err
     typed = Typed(convo)
@@ -145,7 +174,9 @@ def test_a_run_that_is_over_by_the_settings_of_a_resume_continues(convo, trained
     assert "convo resume runs/tiny --set training." in typed.done[-1]
 
 
-@pytest.mark.parametrize("arguments", [("train", "config.yaml"), ("resume", "runs/tiny", "--verify", "--steps", "3")])
+@pytest.mark.parametrize(
+    "arguments", [("train", "config.yaml"), ("resume", "runs/tiny", "--verify", "--steps", "3")]
+)
 def test_a_command_that_a_signal_stopped_says_how_to_continue(convo, monkeypatch, arguments):
     short = settings("training.max_steps=3", "data.validation=[]", *QUICK)
     if arguments[0] == "resume":
@@ -187,7 +218,9 @@ def test_a_config_that_is_missing_is_made_by_the_command_in_the_hint(work, convo
     (command,) = printed(missing.err)
     no_folder = convo(*shlex.split(command)[1:])
     assert no_folder.code == 2
-    subprocess.run(shlex.split(no_folder.err.splitlines()[-1].removeprefix("hint: ")), cwd=work, check=True)
+    subprocess.run(
+        shlex.split(no_folder.err.splitlines()[-1].removeprefix("hint: ")), cwd=work, check=True
+    )
     Typed(convo)(missing.err, depth=1)
     assert (work / "my configs/ü's.yaml").is_file()
     Typed(convo)(convo("init-config", "--preset", "nonsense").err, depth=1)
@@ -226,5 +259,7 @@ def test_a_path_in_a_hint_is_typed_as_it_stands(tmp_path, name):
     shell = shutil.which("bash") or pytest.skip("there is no bash")
     text = typeable(Path(name))
     assert text.isprintable()
-    output = subprocess.run([shell, "-c", f"printf %s {text}"], capture_output=True, check=True).stdout
+    output = subprocess.run(
+        [shell, "-c", f"printf %s {text}"], capture_output=True, check=True
+    ).stdout
     assert Path(os.fsdecode(output)) == Path(name)

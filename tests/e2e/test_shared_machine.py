@@ -1,7 +1,8 @@
-"""Attacks in a shared folder: another user plants links, pipes and folders where this user's commands read and write.
+"""Attacks in a shared folder: another user plants links, pipes and folders where this user's
+commands read and write.
 
-Nothing outside the shared folder changes, no content of the user's own files gets into it or on the screen, and every
-command ends. Needs root, to act as both users.
+Nothing outside the shared folder changes, no content of the user's own files gets into it or on the
+screen, and every command ends. Needs root, to act as both users.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ SHARED = {"a folder that all write to": 0o777, "a sticky folder": 0o1777}
 SECONDS = 120
 
 pytestmark = pytest.mark.skipif(
-    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="acts as two users, for which it has to be root"
+    not hasattr(os, "geteuid") or os.geteuid() != 0,
+    reason="acts as two users, for which it has to be root",
 )
 
 
@@ -50,7 +52,9 @@ class Place:
         process = subprocess.run(
             [EXECUTABLE, *map(str, arguments)],
             cwd=self.home / "work",
-            env=environment(HOME=str(self.home), OMP_NUM_THREADS="1", TMPDIR=str(self.folder / "tmp")),
+            env=environment(
+                HOME=str(self.home), OMP_NUM_THREADS="1", TMPDIR=str(self.folder / "tmp")
+            ),
             user=VICTIM,
             group=VICTIM,
             extra_groups=[],
@@ -90,7 +94,9 @@ class Place:
 @pytest.fixture(scope="module")
 def trained() -> Iterator[Path]:
     """A place in which the user has trained a run, without an attack."""
-    folder = Path(tempfile.mkdtemp(dir="/tmp", prefix="convo-shared-"))  # pytest's own folders are root's alone
+    folder = Path(
+        tempfile.mkdtemp(dir="/tmp", prefix="convo-shared-")
+    )  # pytest's own folders are root's alone
     try:
         folder.chmod(0o755)
         place = Place(folder)
@@ -98,7 +104,9 @@ def trained() -> Iterator[Path]:
             path.mkdir(parents=True)
         make_outside(place.home / "private")
         make_workplace(place.home / "work")
-        config = TINY.replace("output_dir: runs", f"output_dir: {place.runs}").replace("steps: 6", "steps: 3")
+        config = TINY.replace("output_dir: runs", f"output_dir: {place.runs}").replace(
+            "steps: 6", "steps: 3"
+        )
         config = config.replace("logging: {", "logging: {tensorboard: true, ")
         (place.home / "work/config.yaml").write_text(config)
         place.home.chmod(0o700)
@@ -113,7 +121,9 @@ def trained() -> Iterator[Path]:
 
 @pytest.fixture(params=list(SHARED.values()), ids=list(SHARED))
 def place(trained, request):
-    """That place with a folder that both users write to; the run in it is one that the attacker may change."""
+    """That place with a folder that both users write to; the run in it is one that the attacker may
+    change.
+    """
     before = Path(f"{trained}-before")
     shutil.copytree(trained, before, symlinks=True, copy_function=shutil.copy2)
     place = Place(trained)
@@ -195,12 +205,20 @@ ATTACKS: dict[str, tuple[Callable[[Place, Path], object], list[str], int]] = {
             place.plant_link(place.shared / "exports/.tmp-new.replaced", mine / "folder"),
         ), EXPORT, 0),
 }  # fmt: skip
-"""What is planted, the command of the user, and its exit code; 0 where an intact checkpoint is taken instead."""
+"""What is planted, the command of the user, and its exit code; 0 where an intact checkpoint is
+taken instead.
+"""
 
-QUICK = ("the samples are a link", "output_dir is a link", "the place where a run begins is another user's")
+QUICK = (
+    "the samples are a link",
+    "output_dir is a link",
+    "the place where a run begins is another user's",
+)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in ATTACKS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in ATTACKS]
+)
 def test_what_another_user_planted_changes_and_shows_nothing(place, name):
     plant, command, code = ATTACKS[name]
     private = place.home / "private"

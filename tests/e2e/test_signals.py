@@ -28,7 +28,9 @@ LONG = settings(
 def straight(tmp_path_factory):
     """The weights of a run that nobody stopped."""
     folder = make_workplace(tmp_path_factory.mktemp("signals"))
-    assert run_here(folder, "train", "config.yaml", "-q", *settings("name=straight"), *LONG).code == 0
+    assert (
+        run_here(folder, "train", "config.yaml", "-q", *settings("name=straight"), *LONG).code == 0
+    )
     return weights(folder / "my runs/straight")
 
 
@@ -52,7 +54,9 @@ def until(process, pattern):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_run_is_saved_and_ends_as_if_it_had_not_been_stopped(straight, tmp_path, number, code):
+def test_a_stopped_run_is_saved_and_ends_as_if_it_had_not_been_stopped(
+    straight, tmp_path, number, code
+):
     make_workplace(tmp_path)
     process = start(tmp_path, "train", "config.yaml", *LONG)
     try:
@@ -72,7 +76,9 @@ def test_a_stopped_run_is_saved_and_ends_as_if_it_had_not_been_stopped(straight,
     assert "Traceback" not in err
     assert "[transformers]" not in err
     stopped = re.search(
-        rf"^error: stopped after step (\d+) of {STEPS}; the run is saved\nhint: (.*)\n\Z", err, re.MULTILINE
+        rf"^error: stopped after step (\d+) of {STEPS}; the run is saved\nhint: (.*)\n\Z",
+        err,
+        re.MULTILINE,
     )
     assert stopped, err
     assert RunDirectory(tmp_path / RUN).checkpoint_steps()[-1] == int(stopped[1]) < STEPS
@@ -98,7 +104,9 @@ def test_a_second_signal_leaves_at_once_and_tears_nothing(straight, tmp_path):
     assert weights(tmp_path / RUN) == straight
 
 
-def test_a_signal_while_the_data_is_prepared_begins_no_run_and_the_next_one_uses_what_is_there(tmp_path):
+def test_a_signal_while_the_data_is_prepared_begins_no_run_and_the_next_one_uses_what_is_there(
+    tmp_path,
+):
     make_workplace(tmp_path)
     process = start(tmp_path, "train", "config.yaml", *LONG)
     try:
@@ -113,7 +121,12 @@ def test_a_signal_while_the_data_is_prepared_begins_no_run_and_the_next_one_uses
     assert b"Traceback" not in err
     assert b"no run was created" in err
     assert [path.name for path in (tmp_path / RUN).parent.iterdir()] == [".convo-cache"]
-    assert run_here(tmp_path, "train", "config.yaml", "-q", *LONG, *settings("training.max_steps=2")).code == 0
+    assert (
+        run_here(
+            tmp_path, "train", "config.yaml", "-q", *LONG, *settings("training.max_steps=2")
+        ).code
+        == 0
+    )
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc to see the handler")
@@ -135,11 +148,15 @@ def test_a_signal_before_torch_is_imported_ends_with_a_message_and_leaves_nothin
 
 
 def catches(pid, number):
-    caught = re.search(r"^SigCgt:\s*([0-9a-f]+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    caught = re.search(
+        r"^SigCgt:\s*([0-9a-f]+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE
+    )
     return bool(int(caught[1], 16) >> (number - 1) & 1)
 
 
-@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="Linux says which libraries a process has opened")
+@pytest.mark.skipif(
+    not Path("/proc/self/maps").exists(), reason="Linux says which libraries a process has opened"
+)
 def test_a_signal_does_not_wait_until_torch_is_imported(tmp_path):
     make_workplace(tmp_path)
     process = start(tmp_path, "train", "config.yaml", *LONG)
@@ -155,9 +172,13 @@ def test_a_signal_does_not_wait_until_torch_is_imported(tmp_path):
     assert (process.returncode, out, err.decode()) == (143, b"", stopped)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)]
+)
 def test_validation_by_several_processes_ends_at_once_and_in_silence(tmp_path, number, code):
-    """The data comes through a pipe that stays open, so the command is at work when the signal comes."""
+    """The data comes through a pipe that stays open, so the command is at work when the signal
+    comes.
+    """
     process = start(tmp_path, "validate-data", "-")
     line = b'["Hello there, how are you today?", "Fine, and you?"]\n'
     process.stdin.write(line * (40 * 2**20 // len(line)))

@@ -1,4 +1,6 @@
-"""The user's whole path, from an empty folder to a conversation, and every kind of model that can be on it."""
+"""The user's whole path, from an empty folder to a conversation, and every kind of model that can
+be on it.
+"""
 
 from __future__ import annotations
 
@@ -53,12 +55,24 @@ def talk_in_plain_transformers(folder, *lines):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A finished run and its export in a folder whose name has a space and letters outside ASCII."""
+    """A finished run and its export in a folder whose name has a space and letters outside
+    ASCII.
+    """
     folder = tmp_path_factory.mktemp("whole") / "mein Gespräch 대화"
     folder.mkdir()
     make_workplace(folder)
     (folder / "config.yaml").unlink()
-    ok(folder, "init-config", "--train", "train.jsonl", "--validation", "valid.jsonl", "-o", "config.yaml", "-q")
+    ok(
+        folder,
+        "init-config",
+        "--train",
+        "train.jsonl",
+        "--validation",
+        "valid.jsonl",
+        "-o",
+        "config.yaml",
+        "-q",
+    )
     ok(folder, "validate-data", "--config", "config.yaml")
     assert ok(folder, "train", "config.yaml", "-q", *SMALL).out == "runs/demo\n"
     assert ok(folder, "export", "runs/demo", "mein Modell", "-q").out == "mein Modell\n"
@@ -67,7 +81,9 @@ def place(tmp_path_factory):
 
 @pytest.fixture
 def copied(place, tmp_path):
-    """That folder to do anything with, at another place; the data it was trained on stays where it was."""
+    """That folder to do anything with, at another place; the data it was trained on stays where it
+    was.
+    """
     return shutil.copytree(place, tmp_path / "another place")
 
 
@@ -79,15 +95,21 @@ def test_plain_transformers_answers_as_convo_does_and_history_matters(place):
 
 
 def test_a_pipe_gets_the_same_replies_line_by_line(place):
-    result = ok(place, "chat", "mein Modell", "-q", "--temperature", 0, stdin="\n".join(LINES).encode())
+    result = ok(
+        place, "chat", "mein Modell", "-q", "--temperature", 0, stdin="\n".join(LINES).encode()
+    )
     lines = [line.strip() for line in result.out.splitlines()]
     assert lines == [reply.replace("\n", " ") for reply in talk(place, "mein Modell", *LINES)]
 
 
 def test_the_export_scores_as_the_run_did(place):
-    scores = ok(place, "evaluate", "mein Modell", "valid.jsonl", "--replies", 2, "--json").json["scores"]
+    scores = ok(place, "evaluate", "mein Modell", "valid.jsonl", "--replies", 2, "--json").json[
+        "scores"
+    ]
     (*_, last) = (
-        record for record in read_metrics(place / "runs/demo/metrics.jsonl") if record["event"] == "evaluation"
+        record
+        for record in read_metrics(place / "runs/demo/metrics.jsonl")
+        if record["event"] == "evaluation"
     )
     assert scores["loss"] == pytest.approx(last["loss"], rel=1e-5)
 
@@ -97,7 +119,15 @@ def test_a_run_that_was_moved_goes_on_and_talks(copied, tmp_path, load):
     """With its data: they stay where they are from each other."""
     place = copied.rename(tmp_path / "elsewhere")
     moved = (place / "runs/demo").rename(place / "runs/moved")
-    result = ok(tmp_path, "resume", "elsewhere/runs/moved", "--load", load, "-q", *settings("training.max_steps=8"))
+    result = ok(
+        tmp_path,
+        "resume",
+        "elsewhere/runs/moved",
+        "--load",
+        load,
+        "-q",
+        *settings("training.max_steps=8"),
+    )
     assert result.out == "elsewhere/runs/moved\n"
     assert json.loads((moved / "last.json").read_text())["step"] == 8
     assert len(talk(tmp_path, "elsewhere/runs/moved", *LINES)) == len(LINES)
@@ -114,7 +144,10 @@ def test_everything_that_a_run_promises_is_in_its_directory(place):
         assert (run / "plots" / plot).read_bytes().startswith(b"\x89PNG")
     (events,) = (run / "tensorboard").iterdir()
     assert b"loss" in events.read_bytes()
-    assert len([record for record in read_metrics(run / "metrics.jsonl") if record["event"] == "step"]) == 6
+    assert (
+        len([record for record in read_metrics(run / "metrics.jsonl") if record["event"] == "step"])
+        == 6
+    )
     assert "vocab_size: 700" in (run / "config.yaml").read_text(encoding="utf-8")
 
 
@@ -133,10 +166,17 @@ def test_files_of_a_run_have_the_mode_that_the_umask_says(tmp_path):
     make_workplace(tmp_path)
     with umask(0o007):
         ok(tmp_path, "train", "config.yaml", "-q", *settings("training.max_steps=2"))
-    for folder, of_file, of_folder in (("runs/tiny", 0o660, 0o770), ("runs/.convo-cache", 0o600, 0o700)):
+    for folder, of_file, of_folder in (
+        ("runs/tiny", 0o660, 0o770),
+        ("runs/.convo-cache", 0o600, 0o700),
+    ):
         paths = list((tmp_path / folder).rglob("*"))
         modes = {path: path.stat().st_mode & 0o777 for path in (tmp_path / folder, *paths)}
-        assert {path for path, mode in modes.items() if mode != (of_folder if path.is_dir() else of_file)} == set()
+        assert {
+            path
+            for path, mode in modes.items()
+            if mode != (of_folder if path.is_dir() else of_file)
+        } == set()
 
 
 def test_a_run_that_does_not_improve_stops_early(tmp_path):
@@ -146,7 +186,13 @@ def test_a_run_that_does_not_improve_stops_early(tmp_path):
         "evaluation.early_stopping.min_delta=0.5",
         "evaluation.every_steps=1",
     )
-    answer = ok(tmp_path, "train", "config.yaml", "--json", *settings("training.learning_rate=1e-9", *stopping)).json
+    answer = ok(
+        tmp_path,
+        "train",
+        "config.yaml",
+        "--json",
+        *settings("training.learning_rate=1e-9", *stopping),
+    ).json
     assert answer["reason"] == "validation loss did not improve in 2 evaluations"
     assert answer["step"] < 6
     again = ok(tmp_path, "resume", "runs/tiny", "--json").json
@@ -168,9 +214,15 @@ def test_every_template_and_tokenizer_goes_the_whole_path(case, tmp_path):
     make_workplace(tmp_path)
     if template in ("convmodel", "cls-sep"):  # which have no place for a system turn
         for path in tmp_path.glob("*.jsonl"):
-            lines = [line for line in path.read_text(encoding="utf-8").splitlines() if '"system"' not in line]
+            lines = [
+                line
+                for line in path.read_text(encoding="utf-8").splitlines()
+                if '"system"' not in line
+            ]
             path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    chosen = settings(f"dialogue.template={template}", f"tokenizer.kind={kind}", f"dialogue.train_on={train_on}")
+    chosen = settings(
+        f"dialogue.template={template}", f"tokenizer.kind={kind}", f"dialogue.train_on={train_on}"
+    )
     ok(tmp_path, "train", "config.yaml", "-q", *chosen)
     result = ok(tmp_path, "resume", "runs/tiny", "-q", *settings("training.max_steps=7"))
     assert result.err == ""
@@ -188,7 +240,8 @@ def make_tokenizer(folder: Path, texts, *, chat_template=None):
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     backend.train_from_iterator(
-        texts, trainers.BpeTrainer(vocab_size=500, special_tokens=special, initial_alphabet=alphabet)
+        texts,
+        trainers.BpeTrainer(vocab_size=500, special_tokens=special, initial_alphabet=alphabet),
     )
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend, eos_token="<|endoftext|>", clean_up_tokenization_spaces=False
@@ -200,7 +253,8 @@ def make_tokenizer(folder: Path, texts, *, chat_template=None):
 
 
 CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] "
+    "+ '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 PRETRAINED = {
@@ -213,7 +267,14 @@ PRETRAINED = {
 
 @pytest.mark.parametrize("case", PRETRAINED)
 def test_a_pretrained_model_goes_the_whole_path(case, tmp_path, sample_dialogues):
-    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+    from transformers import (
+        GPT2Config,
+        GPT2LMHeadModel,
+        LlamaConfig,
+        LlamaForCausalLM,
+        Qwen2Config,
+        Qwen2ForCausalLM,
+    )
 
     family, chat_template, template = PRETRAINED[case]
     make_workplace(tmp_path)
@@ -227,7 +288,9 @@ def test_a_pretrained_model_goes_the_whole_path(case, tmp_path, sample_dialogues
     model = {
         "llama": lambda: LlamaForCausalLM(LlamaConfig(**common, **small)),
         "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**common, **small, tie_word_embeddings=True)),
-        "gpt2": lambda: GPT2LMHeadModel(GPT2Config(**common, n_embd=32, n_layer=2, n_head=2, n_positions=128)),
+        "gpt2": lambda: GPT2LMHeadModel(
+            GPT2Config(**common, n_embd=32, n_layer=2, n_head=2, n_positions=128)
+        ),
     }[family]()
     model.save_pretrained(tmp_path / "base")
     chosen = settings("model.scratch=null", "model.pretrained=base")
@@ -239,12 +302,28 @@ def test_a_pretrained_model_goes_the_whole_path(case, tmp_path, sample_dialogues
 
 
 def require_same_answers(folder):
-    """The export of runs/tiny answers in convo and in transformers as the run does, and its scores are its own."""
+    """The export of runs/tiny answers in convo and in transformers as the run does, and its scores
+    are its own.
+    """
     ok(folder, "export", "runs/tiny", "out", "-q")
     replies = talk(folder, "out", *LINES[:3])
-    assert replies == talk(folder, "runs/tiny", *LINES[:3]) == talk_in_plain_transformers(folder / "out", *LINES[:3])
+    assert (
+        replies
+        == talk(folder, "runs/tiny", *LINES[:3])
+        == talk_in_plain_transformers(folder / "out", *LINES[:3])
+    )
     scores = [
-        ok(folder, "evaluate", model, "valid.jsonl", "--replies", 1, "--max-new-tokens", 8, "--json").json["scores"]
+        ok(
+            folder,
+            "evaluate",
+            model,
+            "valid.jsonl",
+            "--replies",
+            1,
+            "--max-new-tokens",
+            8,
+            "--json",
+        ).json["scores"]
         for model in ("out", "runs/tiny")
     ]
     assert scores[0] == scores[1]

@@ -1,4 +1,6 @@
-"""The fault layer, compiled once; the process that forks the children; runs that were never disturbed."""
+"""The fault layer, compiled once; the process that forks the children; runs that were never
+disturbed.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,17 @@ from pathlib import Path
 import pytest
 
 from convo_cli.runs.directory import RunDirectory
-from tests.faults.harness import RUN, STEPS, Outcome, Zygote, copy_of, fault, operations, outcome, prepare
+from tests.faults.harness import (
+    RUN,
+    STEPS,
+    Outcome,
+    Zygote,
+    copy_of,
+    fault,
+    operations,
+    outcome,
+    prepare,
+)
 
 if sys.platform != "linux":
     collect_ignore_glob = ["test_*.py"]

@@ -1,4 +1,6 @@
-"""What the tests of this folder share: runs with a fault in them, and what has to be the same in the end."""
+"""What the tests of this folder share: runs with a fault in them, and what has to be the same in
+the end.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ CONFIG = (
     .replace("logging: {every_steps: 1}", "logging: {every_steps: 1, plots: false}")
     + "checkpoints: {every_steps: 1, keep: 2}\n"
 )
-"""Four steps, five checkpoints of which up to four are kept, two evaluations: every path of a save is taken."""
+"""Four steps, five checkpoints of which up to four are kept, two evaluations: every path of a save
+is taken.
+"""
 
 _VOLATILE = {"time", "seconds", "waiting_seconds", "memory_bytes", "run_dir"}
 
@@ -48,7 +52,9 @@ class Operation(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What must be equal, bit for bit: weights, optimizer, and every logged value that is no measure of time."""
+    """What must be equal, bit for bit: weights, optimizer, and every logged value that is no
+    measure of time.
+    """
 
     weights: str
     optimizer: str
@@ -59,15 +65,28 @@ def outcome(run_dir: Path, step: int = STEPS) -> Outcome:
     """Of a finished run."""
     folder = RunDirectory(run_dir).checkpoint(step)
     log = [
-        json.dumps({key: value for key, value in record.items() if key not in _VOLATILE}, sort_keys=True)
-        for record in (*read_metrics(run_dir / "metrics.jsonl"), *read_metrics(run_dir / "samples.jsonl"))
+        json.dumps(
+            {key: value for key, value in record.items() if key not in _VOLATILE}, sort_keys=True
+        )
+        for record in (
+            *read_metrics(run_dir / "metrics.jsonl"),
+            *read_metrics(run_dir / "samples.jsonl"),
+        )
         if record["event"] in ("step", "evaluation", "sample")
     ]
-    return Outcome(file_sha256(folder / "model.safetensors"), file_sha256(folder / "optimizer.safetensors"), tuple(log))
+    return Outcome(
+        file_sha256(folder / "model.safetensors"),
+        file_sha256(folder / "optimizer.safetensors"),
+        tuple(log),
+    )
 
 
-def fault(folder: Path, action: str = "", at: int = 0, *, kinds: str = "", number: int = 0) -> dict[str, str]:
-    """The fault layer's settings: watch ``folder``, log to ``operations.log`` beside it. See layer.c."""
+def fault(
+    folder: Path, action: str = "", at: int = 0, *, kinds: str = "", number: int = 0
+) -> dict[str, str]:
+    """The fault layer's settings: watch ``folder``, log to ``operations.log`` beside it. See
+    layer.c.
+    """
     log = folder.with_name("operations.log")
     log.unlink(missing_ok=True)
     return {
@@ -84,17 +103,23 @@ def operations(folder: Path) -> list[Operation]:
     """What the last command with `fault` did below a folder."""
     lines = folder.with_name("operations.log").read_text(encoding="utf-8").splitlines()
     fields = [line.split("\t") for line in lines]
-    return [Operation(int(number), kind, path, target, int(size)) for number, kind, path, target, size in fields]
+    return [
+        Operation(int(number), kind, path, target, int(size))
+        for number, kind, path, target, size in fields
+    ]
 
 
 class Zygote:
-    """Runs commands in children of a process that has imported everything: 0.3 s each instead of 4."""
+    """Runs commands in children of a process that has imported everything: 0.3 s each instead of
+    4.
+    """
 
     def __init__(self, layer: Path, home: Path) -> None:
         self._home = home
         prepare(home / "warm")
         request = self._request(home / "warm", ["train", "config.yaml", "-q"], {}, {}, None)
-        # FAULT_… of the children is read when they arm the layer; the zygote itself is watched by nobody.
+        # FAULT_… of the children is read when they arm the layer; the zygote itself is watched by
+        # nobody.
         self._process = subprocess.Popen(
             [sys.executable, Path(__file__).with_name("zygote.py"), json.dumps(request)],
             env={**environment(), "LD_PRELOAD": str(layer), "OMP_NUM_THREADS": "1"},
@@ -114,14 +139,21 @@ class Zygote:
         limits: Mapping[str, int] | None = None,
         kill_after: float | None = None,
     ) -> Ended:
-        """Run a command in a folder; ``limits`` are of `resource`, RLIMIT_AS on top of what is mapped at the start."""
+        """Run a command in a folder; ``limits`` are of `resource`, RLIMIT_AS on top of what is
+        mapped at the start.
+        """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        request = self._request(folder, [str(argument) for argument in arguments], env or {}, limits or {}, kill_after)
+        request = self._request(
+            folder, [str(argument) for argument in arguments], env or {}, limits or {}, kill_after
+        )
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         code = int(self._process.stdout.readline())
-        out, err = (Path(request[name]).read_text(encoding="utf-8", errors="replace") for name in ("out", "err"))
+        out, err = (
+            Path(request[name]).read_text(encoding="utf-8", errors="replace")
+            for name in ("out", "err")
+        )
         return Ended(code, out, err)
 
     def _request(
@@ -163,7 +195,9 @@ def copy_of(folder: Path, to: Path) -> Path:
     """A workplace at another place; the runs in it name the copied data."""
     shutil.copytree(folder, to, symlinks=True)
     for config in to.glob("runs/*/config.yaml"):
-        config.write_text(config.read_text(encoding="utf-8").replace(str(folder), str(to)), encoding="utf-8")
+        config.write_text(
+            config.read_text(encoding="utf-8").replace(str(folder), str(to)), encoding="utf-8"
+        )
     return to
 
 
@@ -190,11 +224,15 @@ def finish(convo: Zygote, folder: Path) -> Ended:
 
 def sample(chosen: Sequence[Operation], num: int) -> list[Operation]:
     """So many operations, evenly spread."""
-    return [chosen[(2 * index + 1) * len(chosen) // (2 * num)] for index in range(min(num, len(chosen)))]
+    return [
+        chosen[(2 * index + 1) * len(chosen) // (2 * num)] for index in range(min(num, len(chosen)))
+    ]
 
 
 def report_on(failures: Mapping[str, str], num_cases: int) -> None:
     """Fail with all the failures of a test that goes through many cases."""
     print(f"{num_cases} cases, {len(failures)} failures")
     assert num_cases > 0
-    assert not failures, f"{len(failures)} of {num_cases}:\n" + "\n".join(f"{k}: {v}" for k, v in failures.items())
+    assert not failures, f"{len(failures)} of {num_cases}:\n" + "\n".join(
+        f"{k}: {v}" for k, v in failures.items()
+    )

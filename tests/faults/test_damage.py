@@ -1,4 +1,6 @@
-"""Any damage to any file of a run directory: refused by name, or the same end; never other weights in silence."""
+"""Any damage to any file of a run directory: refused by name, or the same end; never other weights
+in silence.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ DAMAGES: dict[str, Damage] = {
     "a bit flipped in the first quarter": lambda file, other: flip(file, other, 0.2),
     "a bit flipped in the middle": lambda file, other: flip(file, other, 0.5),
     "a bit flipped at the end": lambda file, other: flip(file, other, 1.0),
-    "half of it gone": lambda file, other: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
+    "half of it gone": lambda file, other: file.write_bytes(
+        file.read_bytes()[: file.stat().st_size // 2]
+    ),
     "empty": lambda file, other: file.write_bytes(b""),
     "deleted": lambda file, other: file.unlink(),
     "a byte too many": lambda file, other: file.write_bytes(file.read_bytes() + b"}"),
@@ -66,13 +70,18 @@ class Case(NamedTuple):
 
 def cases(run: Path) -> Iterator[Case]:
     """Every damage to every file that a resume reads, writes or finds."""
-    first, *_, newest = (RunDirectory(run).checkpoint(step) for step in RunDirectory(run).checkpoint_steps())
+    first, *_, newest = (
+        RunDirectory(run).checkpoint(step) for step in RunDirectory(run).checkpoint_steps()
+    )
     pairs = [
         *(
             (f"checkpoints/{newest.name}/{file.name}", f"checkpoints/{first.name}/{file.name}")
             for file in files(newest)
         ),
-        *((f"checkpoints/{first.name}/{file.name}", f"checkpoints/{newest.name}/{file.name}") for file in files(first)),
+        *(
+            (f"checkpoints/{first.name}/{file.name}", f"checkpoints/{newest.name}/{file.name}")
+            for file in files(first)
+        ),
         *((name, "run.json") for name in ("config.yaml", "metrics.jsonl", "samples.jsonl")),
         ("run.json", "last.json"),
         ("last.json", "best-loss.json"),
@@ -96,26 +105,39 @@ def check(ended: Ended, case: Case, run: Path, expected: Outcome) -> None:
         assert any(name in ended.err for name in names(case)), ended.err
         return
     actual = outcome(run)
-    assert (actual.weights, actual.optimizer) == (expected.weights, expected.optimizer), f"other weights: {ended}"
+    assert (actual.weights, actual.optimizer) == (expected.weights, expected.optimizer), (
+        f"other weights: {ended}"
+    )
     if not case.file.endswith(".jsonl"):
         assert actual.log == expected.log
     if case.file.startswith("checkpoints/") and f"{NEWEST:08}" in case.file:
-        assert any(re.search(rf"warning: .*{re.escape(name)}", ended.err) for name in names(case)), ended
+        assert any(
+            re.search(rf"warning: .*{re.escape(name)}", ended.err) for name in names(case)
+        ), ended
 
 
 def names(case: Case) -> list[str]:
     """What a message about the damage may name."""
     if case.file.endswith("MANIFEST.json"):
-        return [str(Path(case.file).parent)]  # nobody can tell whether the file or its hash has changed
+        return [
+            str(Path(case.file).parent)
+        ]  # nobody can tell whether the file or its hash has changed
     if case.file == "run.json":
-        return [case.file, "not the data that the run began with"]  # nor whether the data or its hash has
+        return [
+            case.file,
+            "not the data that the run began with",
+        ]  # nor whether the data or its hash has
     if case.file == "config.yaml":
         return [case.file, "does not exist"]  # a letter of a path is another path
     return [case.file, case.other] if case.damage == "swapped" else [case.file]
 
 
 def damage_each(
-    convo: Zygote, half: Path, expected: Outcome, tmp_path: Path, chosen: Callable[[list[Case]], list[Case]]
+    convo: Zygote,
+    half: Path,
+    expected: Outcome,
+    tmp_path: Path,
+    chosen: Callable[[list[Case]], list[Case]],
 ) -> None:
     failures: dict[str, str] = {}
     num_cases = 0
@@ -126,7 +148,9 @@ def damage_each(
         before = file.read_bytes()
         DAMAGES[case.damage](file, other)
         try:
-            if not file.exists() or file.read_bytes() != before:  # what was equal is no damage when it is swapped
+            if (
+                not file.exists() or file.read_bytes() != before
+            ):  # what was equal is no damage when it is swapped
                 num_cases += 1
                 check(convo(folder, "resume", RUN, "-q"), case, run, expected)
         except AssertionError as error:
@@ -135,19 +159,24 @@ def damage_each(
     report_on(failures, num_cases)
 
 
-def test_a_damaged_file_is_refused_by_name_or_the_run_ends_the_same(convo, half, expected, tmp_path):
+def test_a_damaged_file_is_refused_by_name_or_the_run_ends_the_same(
+    convo, half, expected, tmp_path
+):
     """Every file with one damage each, the damages taking turns."""
     num = len(DAMAGES)
     damage_each(convo, half, expected, tmp_path, lambda found: found[:: num + 1])
 
 
 @pytest.mark.slow
-def test_every_damage_to_every_file_is_refused_by_name_or_the_run_ends_the_same(convo, half, expected, tmp_path):
+def test_every_damage_to_every_file_is_refused_by_name_or_the_run_ends_the_same(
+    convo, half, expected, tmp_path
+):
     damage_each(convo, half, expected, tmp_path, lambda found: found)
 
 
 @pytest.mark.parametrize(
-    ("old", "new"), [("seed: 42", "seed: 43"), ("learning_rate: 0.001", "learning_rate: 0.003"), ("0.95", "0.94")]
+    ("old", "new"),
+    [("seed: 42", "seed: 43"), ("learning_rate: 0.001", "learning_rate: 0.003"), ("0.95", "0.94")],
 )
 def test_a_config_that_was_changed_by_hand_is_refused(convo, half, expected, tmp_path, old, new):
     """One flipped bit makes another valid number; `--set` is how one changes a run."""
@@ -165,7 +194,12 @@ def test_what_only_people_read_may_be_damaged_or_gone(convo, tmp_path, expected)
     folder = prepare(tmp_path / "work")
     assert convo(folder, "train", "config.yaml", "-q", *settings("logging.plots=true")).code == 0
     run = folder / RUN
-    readable = [*run.glob("plots/*"), *run.glob("tensorboard/*"), *run.glob("*.lock"), *run.glob(".lock")]
+    readable = [
+        *run.glob("plots/*"),
+        *run.glob("tensorboard/*"),
+        *run.glob("*.lock"),
+        *run.glob(".lock"),
+    ]
     assert len(readable) >= 3
     for file in readable:
         file.write_bytes(b"\0")
@@ -193,10 +227,14 @@ def test_a_damaged_score_never_makes_another_checkpoint_the_best(convo, finished
     """One digit of the best loss in the log, with best-loss.json damaged as well."""
     folder = copy_of(finished, tmp_path / "work")
     run = RunDirectory(folder / RUN)
-    record = next(one for one in reversed(list(read_metrics(run.metrics))) if one["event"] == "evaluation")
+    record = next(
+        one for one in reversed(list(read_metrics(run.metrics))) if one["event"] == "evaluation"
+    )
     log = run.metrics.read_text(encoding="utf-8")
     line = log[: log.index(f'"loss": {record["loss"]}')].count("\n") + 1
-    run.metrics.write_text(log.replace(f'"loss": {record["loss"]}', '"loss": 99.0'), encoding="utf-8")
+    run.metrics.write_text(
+        log.replace(f'"loss": {record["loss"]}', '"loss": 99.0'), encoding="utf-8"
+    )
     run.pointer("best-loss").unlink()
     longer = settings(f"training.max_steps={STEPS + 1}")
     ended = convo(folder, "resume", RUN, "-q", "--load", "loss", *longer)
@@ -226,8 +264,12 @@ COMMANDS = {
         pytest.param(1, len(DAMAGES), id="every damage to every file", marks=pytest.mark.slow),
     ],
 )
-def test_a_damaged_checkpoint_is_not_opened_by_other_commands(convo, half, tmp_path, command, stride, num_damages):
-    """Named itself, it is refused; of a run directory the one before is opened, and the damage is told by file."""
+def test_a_damaged_checkpoint_is_not_opened_by_other_commands(
+    convo, half, tmp_path, command, stride, num_damages
+):
+    """Named itself, it is refused; of a run directory the one before is opened, and the damage is
+    told by file.
+    """
     name = f"checkpoints/step-{NEWEST:08}"
     failures: dict[str, str] = {}
     num_cases = 0
@@ -242,11 +284,15 @@ def test_a_damaged_checkpoint_is_not_opened_by_other_commands(convo, half, tmp_p
                 try:
                     refused = convo(folder, *COMMANDS[command](f"{RUN}/{name}"))
                     assert_refused(refused, 2, 5)
-                    assert (name if file.name == "MANIFEST.json" else f"{name}/{file.name}") in refused.err, refused
+                    assert (
+                        name if file.name == "MANIFEST.json" else f"{name}/{file.name}"
+                    ) in refused.err, refused
                     warned = convo(folder, *COMMANDS[command](RUN))
                     assert "Traceback" not in warned.err, warned
                     assert warned.code in (0, 5), warned
-                    assert (name if file.name == "MANIFEST.json" else f"{name}/{file.name}") in warned.err, warned
+                    assert (
+                        name if file.name == "MANIFEST.json" else f"{name}/{file.name}"
+                    ) in warned.err, warned
                 except AssertionError as error:
                     failures[f"{command}: {file.name} {damage}"] = str(error)
             shutil.rmtree(folder)

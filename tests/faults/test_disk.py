@@ -1,4 +1,6 @@
-"""No space, a quota, a broken or read-only disk, too little memory: said by name, and nothing saved is lost."""
+"""No space, a quota, a broken or read-only disk, too little memory: said by name, and nothing saved
+is lost.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ FULL = {"ENOSPC": errno.ENOSPC, "EDQUOT": errno.EDQUOT, "EIO": errno.EIO, "EROFS
 
 
 def check(convo: Zygote, folder: Path, ended: Ended, number: int, expected: Outcome) -> None:
-    """Exit 7 and the system's reason, or no failure where it did not matter; what was saved is whole; resume works."""
+    """Exit 7 and the system's reason, or no failure where it did not matter; what was saved is
+    whole; resume works.
+    """
     assert "Traceback" not in ended.err, ended
     if ended.code != 0:
         assert_refused(ended, DISK)
@@ -57,11 +61,17 @@ def fail_at_each(convo, base, expected, tmp_path, arguments, action, number, cho
     for operation in chosen:
         folder = copy_of(base, tmp_path / "work")
         try:
-            ended = convo(folder, *arguments, env=fault(folder / "runs", action, operation.number, number=number))
+            ended = convo(
+                folder,
+                *arguments,
+                env=fault(folder / "runs", action, operation.number, number=number),
+            )
             num_refused += ended.code == DISK
             check(convo, folder, ended, number, expected)
         except Exception as error:  # noqa: BLE001 - all of them are told together
-            failures[f"{operation.number} {operation.kind} {operation.path.removeprefix(str(whole))}"] = repr(error)
+            failures[
+                f"{operation.number} {operation.kind} {operation.path.removeprefix(str(whole))}"
+            ] = repr(error)
         shutil.rmtree(folder)
     report_on(failures, len(chosen))
     assert num_refused > len(chosen) / 2
@@ -70,12 +80,20 @@ def fail_at_each(convo, base, expected, tmp_path, arguments, action, number, cho
 def case(name: str, num: int | None, *, slow: bool = True) -> object:
     choose = list if num is None else lambda found: sample(found, num)
     where = "every operation" if num is None else f"{num} operations"
-    return pytest.param(name, choose, id=f"{name} at {where}", marks=[pytest.mark.slow] if slow else [])
+    return pytest.param(
+        name, choose, id=f"{name} at {where}", marks=[pytest.mark.slow] if slow else []
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "choose"),
-    [case("ENOSPC", 4, slow=False), case("ENOSPC", None), case("EDQUOT", 40), case("EIO", 40), case("EROFS", 40)],
+    [
+        case("ENOSPC", 4, slow=False),
+        case("ENOSPC", None),
+        case("EDQUOT", 40),
+        case("EIO", 40),
+        case("EROFS", 40),
+    ],
 )
 def test_a_disk_that_takes_nothing_more_from_an_operation_on_is_named_and_resume_works_once_it_does(
     convo, fresh, expected, tmp_path, name, choose
@@ -85,14 +103,20 @@ def test_a_disk_that_takes_nothing_more_from_an_operation_on_is_named_and_resume
 
 
 @pytest.mark.parametrize(("name", "choose"), [case("EIO", 4, slow=False), case("EIO", None)])
-def test_one_operation_that_fails_once_is_never_passed_over(convo, fresh, expected, tmp_path, name, choose):
-    """An fsync that failed is not tried again: the next one would say all is well, and the data is lost."""
+def test_one_operation_that_fails_once_is_never_passed_over(
+    convo, fresh, expected, tmp_path, name, choose
+):
+    """An fsync that failed is not tried again: the next one would say all is well, and the data is
+    lost.
+    """
     train = ["train", "config.yaml", "-q"]
     fail_at_each(convo, fresh, expected, tmp_path, train, "fail", FULL[name], choose)
 
 
 @pytest.mark.parametrize(("name", "choose"), [case("EIO", 3, slow=False), case("EIO", None)])
-def test_an_operation_of_a_resume_that_fails_is_never_passed_over(convo, half, expected, tmp_path, name, choose):
+def test_an_operation_of_a_resume_that_fails_is_never_passed_over(
+    convo, half, expected, tmp_path, name, choose
+):
     fail_at_each(convo, half, expected, tmp_path, ["resume", RUN, "-q"], "fail", FULL[name], choose)
 
 
@@ -105,23 +129,33 @@ def test_a_limit_on_the_size_of_files_is_named(convo, fresh, expected, tmp_path)
     assert outcome(folder / RUN) == expected
 
 
-@pytest.mark.parametrize("megabytes", [200, *(pytest.param(one, marks=pytest.mark.slow) for one in (20, 400, 600))])
+@pytest.mark.parametrize(
+    "megabytes", [200, *(pytest.param(one, marks=pytest.mark.slow) for one in (20, 400, 600))]
+)
 def test_too_little_memory_is_said_in_words(convo, fresh, tmp_path, megabytes):
-    """While the model is built, in the first backward, or for the optimizer, as much as the limit allows."""
+    """While the model is built, in the first backward, or for the optimizer, as much as the limit
+    allows.
+    """
     folder = copy_of(fresh, tmp_path / "work")
     config = folder / "config.yaml"
-    config.write_text(config.read_text(encoding="utf-8").replace("width: 32", "width: 1024"), encoding="utf-8")
+    config.write_text(
+        config.read_text(encoding="utf-8").replace("width: 32", "width: 1024"), encoding="utf-8"
+    )
     ended = convo(folder, "train", "config.yaml", "-q", limits={"RLIMIT_AS": megabytes * 1_000_000})
     assert_refused(ended, 2, 7)
     assert "memory" in ended.err.lower()
 
 
 def in_namespace(folder: Path, *script: str) -> str:
-    """Run shell lines in a mount namespace of their own, so that nothing that is mounted outlives them."""
+    """Run shell lines in a mount namespace of their own, so that nothing that is mounted outlives
+    them.
+    """
     unshare = shutil.which("unshare")
     if unshare is None or os.geteuid() != 0:
         pytest.skip("mounting a file system takes root and unshare")
-    if subprocess.run([unshare, "-m", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True).returncode:
+    if subprocess.run(
+        [unshare, "-m", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True
+    ).returncode:
         pytest.skip("mounting is not allowed here")
     convo = f'convo() {{ "{EXECUTABLE}" "$@" 2>&1; echo "exit $?"; }}'
     done = subprocess.run(
@@ -133,7 +167,9 @@ def in_namespace(folder: Path, *script: str) -> str:
 
 
 @pytest.mark.slow
-def test_a_full_file_system_is_named_and_resume_works_once_there_is_space(fresh, expected, tmp_path):
+def test_a_full_file_system_is_named_and_resume_works_once_there_is_space(
+    fresh, expected, tmp_path
+):
     folder = copy_of(fresh, tmp_path / "work")
     said = in_namespace(
         folder,
@@ -163,5 +199,10 @@ def test_a_read_only_file_system_is_named_and_nothing_is_touched(finished, expec
         f"convo evaluate {RUN} valid.jsonl -q",
     )
     assert "Traceback" not in said
-    assert [line for line in said.splitlines() if line.startswith("exit")] == ["exit 7", "exit 7", "exit 7", "exit 0"]
+    assert [line for line in said.splitlines() if line.startswith("exit")] == [
+        "exit 7",
+        "exit 7",
+        "exit 7",
+        "exit 0",
+    ]
     assert outcome(folder / RUN) == expected

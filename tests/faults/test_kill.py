@@ -1,4 +1,6 @@
-"""`kill -9` anywhere in training, in a save, in a resume: the run ends as if nothing had happened."""
+"""`kill -9` anywhere in training, in a save, in a resume: the run ends as if nothing had
+happened.
+"""
 
 from __future__ import annotations
 
@@ -48,9 +50,16 @@ def killed(ended: Ended) -> bool:
 
 
 def kill_at_each(
-    convo: Zygote, base: Path, tmp_path: Path, arguments: Sequence[str], choose: Choose, check: Callable[[Path], None]
+    convo: Zygote,
+    base: Path,
+    tmp_path: Path,
+    arguments: Sequence[str],
+    choose: Choose,
+    check: Callable[[Path], None],
 ) -> None:
-    """Run a command in copies of ``base``, killed before an operation, or in the middle of a write; then check."""
+    """Run a command in copies of ``base``, killed before an operation, or in the middle of a write;
+    then check.
+    """
     whole = copy_of(base, tmp_path / "whole")
     assert convo(whole, *arguments, env=fault(whole / "runs")).code == 0
     found = operations(whole / "runs")
@@ -74,20 +83,36 @@ def torn(convo: Zygote, fresh: Path, tmp_path_factory: pytest.TempPathFactory) -
     """A run that was killed in the save of its third step, half of the checkpoint written."""
     whole = copy_of(fresh, tmp_path_factory.mktemp("torn") / "whole")
     assert convo(whole, "train", "config.yaml", "-q", env=fault(whole / "runs")).code == 0
-    at = next(one for one in operations(whole / "runs") if ".tmp-step-00000003" in one.path and one.kind == "fsync")
+    at = next(
+        one
+        for one in operations(whole / "runs")
+        if ".tmp-step-00000003" in one.path and one.kind == "fsync"
+    )
     folder = copy_of(fresh, whole.with_name("work"))
-    assert killed(convo(folder, "train", "config.yaml", "-q", env=fault(folder / "runs", "kill", at.number)))
-    assert list((folder / RUN / "checkpoints").glob(".tmp-step-00000003*")), "there are left-overs to get rid of"
+    assert killed(
+        convo(folder, "train", "config.yaml", "-q", env=fault(folder / "runs", "kill", at.number))
+    )
+    assert list((folder / RUN / "checkpoints").glob(".tmp-step-00000003*")), (
+        "there are left-overs to get rid of"
+    )
     return folder
 
 
 @pytest.mark.parametrize("choose", [some(6), ALL])
-def test_training_killed_at_a_file_operation_ends_the_same(convo, fresh, expected, tmp_path, choose):
+def test_training_killed_at_a_file_operation_ends_the_same(
+    convo, fresh, expected, tmp_path, choose
+):
     def check(folder: Path) -> None:
         run = RunDirectory(folder / RUN)
-        records = [*read_metrics(run.metrics), *read_metrics(run.samples)] if run.samples.exists() else []
-        evaluated = [record["step"] for record in records if record["event"] in ("evaluation", "sample")]
-        assert {*evaluated[-1:]} <= {*run.checkpoint_steps()}, "nothing is evaluated before it is saved"
+        records = (
+            [*read_metrics(run.metrics), *read_metrics(run.samples)] if run.samples.exists() else []
+        )
+        evaluated = [
+            record["step"] for record in records if record["event"] in ("evaluation", "sample")
+        ]
+        assert {*evaluated[-1:]} <= {*run.checkpoint_steps()}, (
+            "nothing is evaluated before it is saved"
+        )
         ended = finish(convo, folder)
         assert ended.code == 0, ended
         assert outcome(folder / RUN) == expected
@@ -96,7 +121,9 @@ def test_training_killed_at_a_file_operation_ends_the_same(convo, fresh, expecte
 
 
 @pytest.mark.parametrize("choose", [some(3), ALL])
-def test_a_resume_after_a_kill_that_is_itself_killed_ends_the_same(convo, torn, expected, tmp_path, choose):
+def test_a_resume_after_a_kill_that_is_itself_killed_ends_the_same(
+    convo, torn, expected, tmp_path, choose
+):
     def check(folder: Path) -> None:
         ended = convo(folder, "resume", RUN, "-q")
         assert ended.code == 0, ended
@@ -112,7 +139,9 @@ def worsened(convo: Zygote, finished: Path, tmp_path_factory: pytest.TempPathFac
     longer = settings(f"training.max_steps={STEPS + 2}", "training.learning_rate=10")
     assert convo(folder, "resume", RUN, "-q", *longer).code == 0
     assert RunDirectory(folder / RUN).checkpoint_steps()[-1] == STEPS + 2
-    assert f"step-{STEPS + 2:08}" not in (folder / RUN / "best-loss.json").read_text(encoding="utf-8")
+    assert f"step-{STEPS + 2:08}" not in (folder / RUN / "best-loss.json").read_text(
+        encoding="utf-8"
+    )
     return folder
 
 
@@ -135,7 +164,9 @@ def test_going_back_to_the_best_and_killed_in_it_ends_the_same(convo, worsened, 
 
 
 @pytest.mark.parametrize("choose", [some(4), ALL])
-def test_a_fork_that_is_killed_is_whole_or_absent_and_its_parent_is_as_it_was(convo, worsened, tmp_path, choose):
+def test_a_fork_that_is_killed_is_whole_or_absent_and_its_parent_is_as_it_was(
+    convo, worsened, tmp_path, choose
+):
     """It ends as the run that is continued in place."""
     straight = copy_of(worsened, tmp_path / "straight")
     assert convo(straight, *BACK, "--discard-later").code == 0
@@ -161,7 +192,9 @@ def contents(run: Path, folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("choose", [some(1), ALL])
-def test_the_first_preparation_of_the_data_killed_leaves_nothing_in_the_way(convo, fresh, expected, tmp_path, choose):
+def test_the_first_preparation_of_the_data_killed_leaves_nothing_in_the_way(
+    convo, fresh, expected, tmp_path, choose
+):
     cold = copy_of(fresh, tmp_path / "cold")
     shutil.rmtree(cold / "runs")
 
@@ -177,7 +210,9 @@ def test_the_first_preparation_of_the_data_killed_leaves_nothing_in_the_way(conv
 
 @pytest.mark.parametrize("choose", [some(1), ALL])
 def test_an_export_killed_at_a_file_operation_can_be_made_again(convo, finished, tmp_path, choose):
-    """Into a folder below runs/, which the layer watches. What a kill leaves is whole, or hidden."""
+    """Into a folder below runs/, which the layer watches. What a kill leaves is whole, or
+    hidden.
+    """
     arguments = ["export", RUN, "runs/out", "-q"]
 
     def check(folder: Path) -> None:

@@ -1,7 +1,9 @@
-"""After a power cut a file holds what was flushed to it and no more: published checkpoints are whole all the same.
+"""After a power cut a file holds what was flushed to it and no more: published checkpoints are
+whole all the same.
 
-The worst case that is simulated: the machine stops at a file operation, every name is on the disk already, and every
-file has lost what was written after its last fsync, a file that never had one everything.
+The worst case that is simulated: the machine stops at a file operation, every name is on the disk
+already, and every file has lost what was written after its last fsync, a file that never had one
+everything.
 """
 
 from __future__ import annotations
@@ -16,12 +18,24 @@ import pytest
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.logs.event_log import read_metrics
 from convo_cli.storage.sealed import verify_directory
-from tests.faults.harness import RUN, Operation, copy_of, fault, finish, operations, outcome, report_on, sample
+from tests.faults.harness import (
+    RUN,
+    Operation,
+    copy_of,
+    fault,
+    finish,
+    operations,
+    outcome,
+    report_on,
+    sample,
+)
 
 ASIDE = ".tmp-"
 TENSORS = ("model.safetensors", "optimizer.safetensors")
 _OF_SAFETENSORS = re.compile(r"/\.tmp\w{6}$")
-"""Written by safetensors, which renames it by a system call of its own that the layer does not see."""
+"""Written by safetensors, which renames it by a system call of its own that the layer does not
+see.
+"""
 
 
 def is_published(path: str) -> bool:
@@ -53,9 +67,15 @@ def lose_what_was_not_flushed(folder: Path, done: Sequence[Operation]) -> int:
     return num_lost
 
 
-@pytest.mark.parametrize("choose", [lambda found: sample(found, 6), pytest.param(list, marks=pytest.mark.slow)])
-def test_after_a_power_cut_at_a_file_operation_the_run_ends_the_same(convo, fresh, expected, tmp_path, choose):
-    """The log has at least the steps of the newest checkpoint: it is flushed before a checkpoint is published."""
+@pytest.mark.parametrize(
+    "choose", [lambda found: sample(found, 6), pytest.param(list, marks=pytest.mark.slow)]
+)
+def test_after_a_power_cut_at_a_file_operation_the_run_ends_the_same(
+    convo, fresh, expected, tmp_path, choose
+):
+    """The log has at least the steps of the newest checkpoint: it is flushed before a checkpoint is
+    published.
+    """
     whole = copy_of(fresh, tmp_path / "whole")
     assert convo(whole, "train", "config.yaml", "-q", env=fault(whole / "runs")).code == 0
     chosen = choose(operations(whole / "runs"))
@@ -64,7 +84,13 @@ def test_after_a_power_cut_at_a_file_operation_the_run_ends_the_same(convo, fres
     for operation in chosen:
         folder = copy_of(fresh, tmp_path / "work")
         try:
-            convo(folder, "train", "config.yaml", "-q", env=fault(folder / "runs", "kill", operation.number))
+            convo(
+                folder,
+                "train",
+                "config.yaml",
+                "-q",
+                env=fault(folder / "runs", "kill", operation.number),
+            )
             done = operations(folder / "runs")[:-1]
             if (folder / RUN).exists():
                 num_lost += lose_what_was_not_flushed(folder / RUN, done)
@@ -76,12 +102,16 @@ def test_after_a_power_cut_at_a_file_operation_the_run_ends_the_same(convo, fres
                     if run.metrics.exists()
                     else []
                 )
-                assert steps[: run.checkpoint_steps()[-1]] == list(range(1, run.checkpoint_steps()[-1] + 1))
+                assert steps[: run.checkpoint_steps()[-1]] == list(
+                    range(1, run.checkpoint_steps()[-1] + 1)
+                )
             ended = finish(convo, folder)
             assert ended.code == 0, ended
             assert outcome(folder / RUN) == expected
         except Exception as error:  # noqa: BLE001 - all of them are told together
-            failures[f"{operation.number} {operation.kind} {operation.path.removeprefix(str(whole))}"] = repr(error)
+            failures[
+                f"{operation.number} {operation.kind} {operation.path.removeprefix(str(whole))}"
+            ] = repr(error)
         shutil.rmtree(folder)
     assert num_lost > 0, "something was at stake"
     report_on(failures, len(chosen))

@@ -15,7 +15,9 @@ from safetensors.torch import load_file, save_file
 from tests.commands import run_process, settings, start
 from tests.faults.harness import RUN, STEPS, assert_refused, copy_of, finish, outcome
 
-LONG = settings("training.max_steps=400", "evaluation.every_steps=400", "checkpoints.every_steps=100")
+LONG = settings(
+    "training.max_steps=400", "evaluation.every_steps=400", "checkpoints.every_steps=100"
+)
 
 
 def until(process: subprocess.Popen[bytes], pattern: str) -> str:
@@ -32,9 +34,14 @@ def until(process: subprocess.Popen[bytes], pattern: str) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
-    [pytest.param(["train", "config.yaml", *LONG], id="train"), pytest.param(["resume", RUN, *LONG], id="resume")],
+    [
+        pytest.param(["train", "config.yaml", *LONG], id="train"),
+        pytest.param(["resume", RUN, *LONG], id="resume"),
+    ],
 )
-def test_a_second_process_on_the_same_run_is_refused_and_the_first_goes_on(convo, finished, tmp_path, command):
+def test_a_second_process_on_the_same_run_is_refused_and_the_first_goes_on(
+    convo, finished, tmp_path, command
+):
     folder = copy_of(finished, tmp_path / "work")
     if command[0] == "train":
         shutil.rmtree(folder / RUN)
@@ -78,9 +85,13 @@ def change_a_byte(lines: list[str]) -> list[str]:
     return [lines[0].replace("e", "E", 1), *lines[1:]]
 
 
-@pytest.mark.parametrize("change", [reorder, change_a_byte, lambda lines: lines[:-1], lambda lines: [*lines, lines[0]]])
+@pytest.mark.parametrize(
+    "change", [reorder, change_a_byte, lambda lines: lines[:-1], lambda lines: [*lines, lines[0]]]
+)
 @pytest.mark.parametrize("name", ["train.jsonl", "valid.jsonl"])
-def test_data_that_was_changed_is_refused_by_name_and_the_run_is_left_alone(convo, finished, tmp_path, change, name):
+def test_data_that_was_changed_is_refused_by_name_and_the_run_is_left_alone(
+    convo, finished, tmp_path, change, name
+):
     folder = copy_of(finished, tmp_path / "work")
     file = folder / name
     lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -102,7 +113,9 @@ def published_tensors(run: Path) -> dict[str, torch.Tensor]:
 
 def assert_all_finite(run: Path) -> None:
     """Of what is published; a temporary folder is no checkpoint."""
-    broken = [name for name, tensor in published_tensors(run).items() if not tensor.isfinite().all()]
+    broken = [
+        name for name, tensor in published_tensors(run).items() if not tensor.isfinite().all()
+    ]
     assert not broken, broken
 
 
@@ -116,7 +129,9 @@ def test_a_model_with_a_weight_that_is_not_finite_is_not_trained(convo, finished
     save_file(weights, folder / "model/model.safetensors", metadata={"format": "pt"})
     config = folder / "config.yaml"
     text = re.sub(r"model:\n  scratch: .*|tokenizer: .*", "", config.read_text(encoding="utf-8"))
-    config.write_text(text.replace("name: tiny", "name: broken\nmodel: {pretrained: model}"), encoding="utf-8")
+    config.write_text(
+        text.replace("name: tiny", "name: broken\nmodel: {pretrained: model}"), encoding="utf-8"
+    )
     ended = convo(folder, "train", "config.yaml", "-q")
     assert_refused(ended, 2, 4)
     assert "not finite" in ended.err
@@ -126,14 +141,20 @@ def test_a_model_with_a_weight_that_is_not_finite_is_not_trained(convo, finished
 def test_a_learning_rate_beyond_reason_stops_the_run_and_no_file_has_a_nan(convo, fresh, tmp_path):
     folder = copy_of(fresh, tmp_path / "work")
     absurd = settings(
-        "training.learning_rate=10", "training.warmup_steps=0", "training.max_grad_norm=null", "training.precision=fp16"
+        "training.learning_rate=10",
+        "training.warmup_steps=0",
+        "training.max_grad_norm=null",
+        "training.precision=fp16",
     )
     ended = convo(folder, "train", "config.yaml", "-q", *absurd)
     assert_refused(ended, 4)
     assert re.search(r"step \d+", ended.err)
     assert_all_finite(folder / RUN)
     assert published_tensors(folder / RUN)
-    assert convo(folder, "resume", RUN, "-q", *settings("training.learning_rate=1e-4")).code in (0, 4)
+    assert convo(folder, "resume", RUN, "-q", *settings("training.learning_rate=1e-4")).code in (
+        0,
+        4,
+    )
     assert_all_finite(folder / RUN)
 
 

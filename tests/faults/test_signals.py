@@ -1,4 +1,6 @@
-"""SIGINT, SIGTERM and SIGUSR1 in each phase: the run is saved, resume ends the same; a second one leaves at once."""
+"""SIGINT, SIGTERM and SIGUSR1 in each phase: the run is saved, resume ends the same; a second one
+leaves at once.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,17 @@ import pytest
 from convo_cli.runs.logs.event_log import read_metrics
 from convo_cli.storage.sealed import verify_directory
 from tests.commands import settings, start
-from tests.faults.harness import RUN, STEPS, Outcome, Zygote, copy_of, fault, finish, operations, outcome
+from tests.faults.harness import (
+    RUN,
+    STEPS,
+    Outcome,
+    Zygote,
+    copy_of,
+    fault,
+    finish,
+    operations,
+    outcome,
+)
 from tests.faults.test_processes import until
 
 NUMBERS = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
@@ -32,7 +44,10 @@ def one_of(chosen: int) -> pytest.MarkDecorator:
     """All signals, those but the one chosen only where tests may be slow."""
     return pytest.mark.parametrize(
         "number",
-        [pytest.param(one, id=one.name, marks=[] if one == chosen else pytest.mark.slow) for one in NUMBERS],
+        [
+            pytest.param(one, id=one.name, marks=[] if one == chosen else pytest.mark.slow)
+            for one in NUMBERS
+        ],
     )
 
 
@@ -44,7 +59,12 @@ def assert_stopped(code: int, err: str, number: int) -> None:
 @pytest.mark.parametrize(
     ("place", "number"),
     [
-        pytest.param(place, number, id=f"{number.name} in {place}", marks=[] if turn % 3 == rest else pytest.mark.slow)
+        pytest.param(
+            place,
+            number,
+            id=f"{number.name} in {place}",
+            marks=[] if turn % 3 == rest else pytest.mark.slow,
+        )
         for turn, place in enumerate(PLACES)
         for rest, number in enumerate(NUMBERS)
     ],
@@ -88,7 +108,9 @@ def test_two_signals_in_a_save_tear_nothing(convo, fresh, expected, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tenths", [1, 3, 8, 14, 20])
-def test_a_signal_while_it_starts_is_answered_without_a_traceback(convo, fresh, expected, tmp_path, tenths):
+def test_a_signal_while_it_starts_is_answered_without_a_traceback(
+    convo, fresh, expected, tmp_path, tenths
+):
     """The real executable, whose imports take seconds."""
     folder = copy_of(fresh, tmp_path / "work")
     number = NUMBERS[tenths % len(NUMBERS)]
@@ -107,7 +129,9 @@ def test_a_signal_while_it_starts_is_answered_without_a_traceback(convo, fresh, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", NUMBERS, ids=lambda number: number.name)
-def test_a_signal_in_a_step_stops_the_run_which_then_ends_the_same(convo, fresh, expected, tmp_path, number):
+def test_a_signal_in_a_step_stops_the_run_which_then_ends_the_same(
+    convo, fresh, expected, tmp_path, number
+):
     folder = copy_of(fresh, tmp_path / "work")
     process = start(folder, "train", "config.yaml")
     try:
@@ -124,15 +148,25 @@ def test_a_signal_in_a_step_stops_the_run_which_then_ends_the_same(convo, fresh,
 
 @pytest.fixture(scope="module")
 def slow_straight(convo, fresh, tmp_path_factory) -> tuple[Outcome, float]:
-    """A run with long evaluations, most of their time spent on replies; and how long one of them takes."""
+    """A run with long evaluations, most of their time spent on replies; and how long one of them
+    takes.
+    """
     folder = copy_of(fresh, tmp_path_factory.mktemp("slow") / "work")
     assert convo(folder, "train", "config.yaml", "-q", *SLOW_EVALUATION).code == 0
-    seconds = [one["seconds"] for one in read_metrics(folder / RUN / "metrics.jsonl") if one["event"] == "evaluation"]
+    seconds = [
+        one["seconds"]
+        for one in read_metrics(folder / RUN / "metrics.jsonl")
+        if one["event"] == "evaluation"
+    ]
     return outcome(folder / RUN), min(seconds)
 
 
 @pytest.mark.parametrize(
-    "part", [pytest.param(0.1, id="early", marks=pytest.mark.slow), pytest.param(0.7, id="while it writes replies")]
+    "part",
+    [
+        pytest.param(0.1, id="early", marks=pytest.mark.slow),
+        pytest.param(0.7, id="while it writes replies"),
+    ],
 )
 def test_a_signal_in_an_evaluation_stops_at_once_and_the_evaluation_is_made_again(
     convo, fresh, slow_straight, tmp_path, part
@@ -148,7 +182,11 @@ def test_a_signal_in_an_evaluation_stops_at_once_and_the_evaluation_is_made_agai
     finally:
         process.kill()
     assert_stopped(process.returncode, said + rest.decode(), signal.SIGTERM)
-    logged = [one["step"] for one in read_metrics(folder / RUN / "metrics.jsonl") if one["event"] == "evaluation"]
+    logged = [
+        one["step"]
+        for one in read_metrics(folder / RUN / "metrics.jsonl")
+        if one["event"] == "evaluation"
+    ]
     assert logged == [], "what was interrupted is not logged"
     assert finish(convo, folder).code == 0
     assert outcome(folder / RUN) == expected
@@ -161,7 +199,11 @@ def test_a_signal_in_an_export_leaves_a_whole_export_or_none(convo, finished, tm
     assert convo(whole, *arguments, env=fault(whole / "runs")).code == 0
     inside = [one.number for one in operations(whole / "runs") if ".tmp-out" in one.path]
     folder = copy_of(finished, tmp_path / "work")
-    ended = convo(folder, *arguments, env=fault(folder / "runs", "signal", inside[len(inside) // 2], number=number))
+    ended = convo(
+        folder,
+        *arguments,
+        env=fault(folder / "runs", "signal", inside[len(inside) // 2], number=number),
+    )
     assert ended.code in (0, 128 + number, -number), ended
     assert "Traceback" not in ended.err
     out = folder / "runs/out"

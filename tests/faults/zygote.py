@@ -1,7 +1,9 @@
-"""A process that has imported everything and then forks one child for each `convo` command it is asked for.
+"""A process that has imported everything and then forks one child for each `convo` command it is
+asked for.
 
-Started with the fault layer preloaded. Reads a JSON request a line from stdin, answers each with a line on stdout. The
-modules to import are those that a first command, given as JSON in the arguments, turns out to need.
+Started with the fault layer preloaded. Reads a JSON request a line from stdin, answers each with a
+line on stdout. The modules to import are those that a first command, given as JSON in the
+arguments, turns out to need.
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ def warm_up(request: dict[str, Any]) -> None:
 
 
 def run(request: dict[str, Any], tell: int | None = None) -> None:
-    """Become the command of the request; with ``tell``, write the names of the modules it needed there."""
+    """Become the command of the request; with ``tell``, write the names of the modules it needed
+    there.
+    """
     code = 1
     try:
         signal.alarm(request["seconds"])
@@ -63,7 +67,9 @@ def run(request: dict[str, Any], tell: int | None = None) -> None:
             os.dup2(file, number)
         for name, limit in request["limits"].items():
             if name == "RLIMIT_AS":  # above what the zygote has mapped
-                limit += int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+                limit += int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf(
+                    "SC_PAGE_SIZE"
+                )
             resource.setrlimit(getattr(resource, name), (limit, limit))
         if request["kill_after"] is not None:
             kill_later(request["kill_after"])

@@ -40,11 +40,17 @@ WORDS = st.sampled_from(
         "<think>", "</think>", "<THINK>a</think>", "a < b",
     ]
 )  # fmt: skip
-TEXTS = st.lists(WORDS, min_size=0, max_size=4).map(" ".join) | st.sampled_from([" a ", "\tb\n", "", " "])
+TEXTS = st.lists(WORDS, min_size=0, max_size=4).map(" ".join) | st.sampled_from(
+    [" a ", "\tb\n", "", " "]
+)
 GOOD_TEXTS = st.lists(
-    st.sampled_from(["Hello", "there,", "how", "안녕", "été", "you", "’s", "fine"]), min_size=1, max_size=4
+    st.sampled_from(["Hello", "there,", "how", "안녕", "été", "you", "’s", "fine"]),
+    min_size=1,
+    max_size=4,
 ).map(" ".join)
-NAMES = st.sampled_from(["user", "assistant", "human", "GPT", "bot", "system", "Ärztin", "narrator"])
+NAMES = st.sampled_from(
+    ["user", "assistant", "human", "GPT", "bot", "system", "Ärztin", "narrator"]
+)
 LONG_TEXTS = st.sampled_from(
     [
         "A note that nobody reads, é and all, in full.", "3f2a" * 9, "2024-01-02T10:00:00.000000+00:00", "x" * 31,
@@ -65,7 +71,9 @@ EXTRAS = st.dictionaries(
     ),
     max_size=2,
 )  # fmt: skip
-SAID = st.sampled_from([True, False, None, 0, 1, 0.0, 1.0, 2, 0.5, -1, -0.0, 10, "0", "false", [0, 1], {}])
+SAID = st.sampled_from(
+    [True, False, None, 0, 1, 0.0, 1.0, 2, 0.5, -1, -0.0, 10, "0", "false", [0, 1], {}]
+)
 MASKS = st.dictionaries(
     st.sampled_from(["train", "weight", "loss", "weight", "mask", "loss_mask", "Weight", "trian", "height"]),
     SAID, min_size=1, max_size=2,
@@ -75,7 +83,21 @@ REASONING = st.dictionaries(
     st.sampled_from([None, "", "  ", False, 3, "Two and two.", "<think>Two</think>", ["a"]]), min_size=1, max_size=2,
 )  # fmt: skip
 HISTORY = st.sampled_from(
-    [[], None, 0, 5, False, True, 0.0, 0.5, [["a", "b"]], [["a", "b"], ["c", "d"]], [["a"]], "before", {"a": "b"}]
+    [
+        [],
+        None,
+        0,
+        5,
+        False,
+        True,
+        0.0,
+        0.5,
+        [["a", "b"]],
+        [["a", "b"], ["c", "d"]],
+        [["a"]],
+        "before",
+        {"a": "b"},
+    ]
 )
 
 
@@ -87,13 +109,27 @@ def values(draw: st.DrawFn, texts: st.SearchStrategy[str]) -> Any:
         case 0 | 1:
             return said
         case 2:
-            beside = draw(st.just({}) | MASKS | REASONING | st.builds(lambda pairs: {"history": pairs}, HISTORY))
-            return {"instruction": "a", "input": draw(texts), **beside, "output": "b"} | draw(EXTRAS)
+            beside = draw(
+                st.just({})
+                | MASKS
+                | REASONING
+                | st.builds(lambda pairs: {"history": pairs}, HISTORY)
+            )
+            return {"instruction": "a", "input": draw(texts), **beside, "output": "b"} | draw(
+                EXTRAS
+            )
         case 3:
-            beside = draw(st.just({}) | MASKS | REASONING | st.builds(lambda pairs: {"history": pairs}, HISTORY))
+            beside = draw(
+                st.just({})
+                | MASKS
+                | REASONING
+                | st.builds(lambda pairs: {"history": pairs}, HISTORY)
+            )
             return {"completion": "a", **draw(EXTRAS), **beside, "prompt": draw(texts)}
         case _:
-            speaker, text = draw(st.sampled_from([("role", "content"), ("from", "value"), ("speaker", "text")]))
+            speaker, text = draw(
+                st.sampled_from([("role", "content"), ("from", "value"), ("speaker", "text")])
+            )
             turns: list[Any] = [{speaker: draw(NAMES), text: one} for one in said]
             for turn in turns:
                 if draw(st.integers(0, 3)) == 0:
@@ -114,9 +150,11 @@ WRITERS: list[Callable[[Any], str]] = [
 ]
 FAULTS = [
     b"", b"  ", b' ["a", "b"] ', b'["a"', b'["a", "b"', b'"', b"\xff", b'["caf\xe9"]', b'["a\\u0000"]',
-    b'["a\x07b", "c"]', b'["\\ud800", "b"]', b'["\\ud83d\\ude42", "\\u00e9"]', b'["\\u0022", "\\u005c"]',
+    b'["a\x07b", "c"]', b'["\\ud800", "b"]', b'["\\ud83d\\ude42", "\\u00e9"]', (b'["\\u0022", '
+                                                                               b'"\\u005c"]'),
     b'["a\\r\\n", "b"]', b"[]", b"{}", b'["a", "b"]\r', b'{"turns": ["a", "b"], "turns": ["c"]}',
-    b'{"b": "x", "b": 2, "turns": ["a", "b"]}', b"5", b'["a", NaN]', b'{"turns": ["a", "b"], "id": 1e999}',
+    b'{"b": "x", "b": 2, "turns": ["a", "b"]}', b"5", b'["a", NaN]', (b'{"turns": ["a", "b"], "id": '
+                                                                     b'1e999}'),
     b'{"turns": ["a", "b"], "id": 01}', b"x" * 3000, b'{"turns" : ["a", "b"], "turns": "x"}',
     b'["a", "b"] ["c", "d"]', b'\xef\xbb\xbf["a", "b"]', b"[" * 70 + b"]" * 70, b'["\\x", "b"]',
     b'["\\U0001F600", "b"]', b'["a\\\\", "b"]', b'["\\\\u0041", "\\\\\\"b"]', b'["a",\\u0020"b"]',
@@ -125,25 +163,40 @@ FAULTS = [
 
 @st.composite
 def files(draw: st.DrawFn) -> bytes:
-    """Mostly good lines of a few shapes, so that the bulk reader has something to do, and odd ones of all kinds."""
+    """Mostly good lines of a few shapes, so that the bulk reader has something to do, and odd ones
+    of all kinds.
+    """
     writer = draw(st.sampled_from(WRITERS))
-    made = [writer(value).encode() for value in draw(st.lists(values(GOOD_TEXTS), min_size=1, max_size=8))]
-    made += [draw(st.sampled_from(WRITERS))(value).encode() for value in draw(st.lists(values(TEXTS), max_size=8))]
+    made = [
+        writer(value).encode()
+        for value in draw(st.lists(values(GOOD_TEXTS), min_size=1, max_size=8))
+    ]
+    made += [
+        draw(st.sampled_from(WRITERS))(value).encode()
+        for value in draw(st.lists(values(TEXTS), max_size=8))
+    ]
     made += draw(st.lists(st.sampled_from(FAULTS), max_size=4))
     return b"\n".join(draw(st.permutations(made * draw(st.integers(1, 3)))))
 
 
 def turns(speaker: str, text: str, *said: tuple[str, str], **extra: Any) -> list[dict[str, Any]]:
     """Turns of the same keys, the extra ones in the first alone."""
-    return [{speaker: name, text: one} | (extra if index == 0 else {}) for index, (name, one) in enumerate(said)]
+    return [
+        {speaker: name, text: one} | (extra if index == 0 else {})
+        for index, (name, one) in enumerate(said)
+    ]
 
 
 def turns_of(*texts: str) -> list[dict[str, Any]]:
     return turns("role", "content", *zip(("user", "assistant"), texts, strict=True))
 
 
-def reports(paths: Sequence[str], block_bytes: int, config: DataConfig = CONFIG, **options: Any) -> list[DataReport]:
-    """The report, that of reading every line by itself, and that of reading every block as a worker would."""
+def reports(
+    paths: Sequence[str], block_bytes: int, config: DataConfig = CONFIG, **options: Any
+) -> list[DataReport]:
+    """The report, that of reading every line by itself, and that of reading every block as a worker
+    would.
+    """
     read = BlockReader.read
 
     def read_apart(self: BlockReader, data: bytes) -> BlockStatistics:
@@ -216,23 +269,37 @@ def test_numbers_that_say_what_is_trained_on_are_told_apart(
         assert_same(report, *others)
         (file,) = report.files
         num_zero = sum(one == 0 for one in said)
-        assert {group.code: group.count for group in file.problem_groups if group.severity == "error"} == {
-            "train-value": sum(one not in (0, 1) for one in said)
-        }
-        assert (file.num_untrained_turns, file.num_excluded) == ((num_zero, 0) if lines is of_turn else (0, num_zero))
+        assert {
+            group.code: group.count for group in file.problem_groups if group.severity == "error"
+        } == {"train-value": sum(one not in (0, 1) for one in said)}
+        assert (file.num_untrained_turns, file.num_excluded) == (
+            (num_zero, 0) if lines is of_turn else (0, num_zero)
+        )
 
 
 @pytest.mark.parametrize(
     "lines",
     [
-        [{"prompt": "a", "completion": "b", "history": 0}, {"prompt": "c", "completion": "d", "history": 5}],
+        [
+            {"prompt": "a", "completion": "b", "history": 0},
+            {"prompt": "c", "completion": "d", "history": 5},
+        ],
         [{"messages": turns_of("Hello there", "Hi!"), "from": "text 0"}],
-        [{"messages": [{"role": "user", "content": "Hello there", "speaker": "text 0"}, *turns_of("a", "b")]}],
+        [
+            {
+                "messages": [
+                    {"role": "user", "content": "Hello there", "speaker": "text 0"},
+                    *turns_of("a", "b"),
+                ]
+            }
+        ],
         [["Hello", "ok 縺é"], ["縺éé縺 b", "fine"]],
     ],
     ids=["zero as history", "a name like a placeholder", "a second name", "mojibake at both ends"],
 )
-def test_lines_that_are_easily_mistaken_for_each_other_are_told_apart(tmp_path: Path, lines: list[Any]) -> None:
+def test_lines_that_are_easily_mistaken_for_each_other_are_told_apart(
+    tmp_path: Path, lines: list[Any]
+) -> None:
     path = tmp_path / "a"
     for given_lines in (lines, lines[::-1]):
         path.write_text("".join(json.dumps(line) + "\n" for line in given_lines))
@@ -240,19 +307,31 @@ def test_lines_that_are_easily_mistaken_for_each_other_are_told_apart(tmp_path: 
 
 
 @pytest.mark.parametrize("text", ["NULL", "é", "plain"])
-def test_the_order_of_shapes_and_keys_is_that_of_their_first_lines(tmp_path: Path, text: str) -> None:
-    """Even if the first line of a shape is read after the others: suspicious lines are, and those beyond ASCII."""
+def test_the_order_of_shapes_and_keys_is_that_of_their_first_lines(
+    tmp_path: Path, text: str
+) -> None:
+    """Even if the first line of a shape is read after the others: suspicious lines are, and those
+    beyond ASCII.
+    """
     path = tmp_path / "a"
-    first, second = {"turns": [text, "b"], "note": LONG}, {"messages": turns_of("c", "d"), "memo": LONG}
+    first, second = (
+        {"turns": [text, "b"], "note": LONG},
+        {"messages": turns_of("c", "d"), "memo": LONG},
+    )
     last = {"turns": ["e", "f"], "note": LONG}
-    path.write_text("".join(json.dumps(line) + "\n" for line in (first, second, second | {"id": 1}, last)))
+    path.write_text(
+        "".join(json.dumps(line) + "\n" for line in (first, second, second | {"id": 1}, last))
+    )
     report, *others = reports([str(path)], 2**18)
     assert_same(report, *others)
     (file,) = report.files
     assert list(file.shapes) == ["turns", "messages"]
     assert list(file.unread_keys)[:2] == ["note", "memo"]
     unread = [
-        problem.line for group in file.problem_groups for problem in group.problems if "not read" in problem.message
+        problem.line
+        for group in file.problem_groups
+        for problem in group.problems
+        if "not read" in problem.message
     ]
     assert unread == [1, 2]
 
@@ -266,10 +345,14 @@ def test_odd_files_have_the_same_report(tmp_path: Path, block_bytes: int) -> Non
         path.write_bytes(case.content)
         paths.append(str(path))
         assert_same(*reports([str(path)], block_bytes))
-    lines = [line for case in CASES if case.suffix == ".jsonl" for line in case.content.split(b"\n")]
+    lines = [
+        line for case in CASES if case.suffix == ".jsonl" for line in case.content.split(b"\n")
+    ]
     good = [json.dumps([f"Hello {number}", "Hi!"]).encode() for number in range(len(lines))]
     mixed = tmp_path / "mixed"
-    mixed.write_bytes(b"\n".join(line for pair in zip(good, lines, good, strict=True) for line in pair))
+    mixed.write_bytes(
+        b"\n".join(line for pair in zip(good, lines, good, strict=True) for line in pair)
+    )
     assert_same(*reports([str(mixed)], block_bytes, max_problems=10_000))
 
 
@@ -297,7 +380,12 @@ SHAPES: dict[str, Callable[[str, int], Any]] = {
     "messages": lambda text, number: {
         "id": number,
         "messages": turns(
-            "role", "content", ("system", "a"), ("user", text), ("assistant", text), train=number % 2 == 0
+            "role",
+            "content",
+            ("system", "a"),
+            ("user", text),
+            ("assistant", text),
+            train=number % 2 == 0,
         ),
     },
     "sharegpt": lambda text, number: {
@@ -307,9 +395,13 @@ SHAPES: dict[str, Callable[[str, int], Any]] = {
     },
     "masks": lambda text, number: {
         "weight": 1,
-        "messages": turns("role", "content", ("user", text), ("assistant", text), weight=number % 2, note="é" * 40),
+        "messages": turns(
+            "role", "content", ("user", text), ("assistant", text), weight=number % 2, note="é" * 40
+        ),
     },
-    "speakers": lambda text, number: turns("speaker", "text", ("user", text), ("assistant", " a "), id=text),
+    "speakers": lambda text, number: turns(
+        "speaker", "text", ("user", text), ("assistant", " a "), id=text
+    ),
     "system": lambda text, number: {"system": "Be kind", "turns": [text, "b"]},
     "prompt": lambda text, number: {"prompt": text, "completion": text},
     "instruction": lambda text, number: {"instruction": text, "input": "", "output": text},

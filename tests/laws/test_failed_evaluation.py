@@ -1,4 +1,6 @@
-"""Whatever ends an evaluation, the checkpoint of its step is on the disk, and a resume repeats the evaluation alone."""
+"""Whatever ends an evaluation, the checkpoint of its step is on the disk, and a resume repeats the
+evaluation alone.
+"""
 
 from __future__ import annotations
 
@@ -23,15 +25,24 @@ VOLATILE = {"time", "seconds", "waiting_seconds", "memory_bytes"}
 
 def outcome(run):
     """Weights, optimizer and every logged value that is no measure of time."""
-    weights = [file_sha256(run.checkpoint(6) / name) for name in ("model.safetensors", "optimizer.safetensors")]
+    weights = [
+        file_sha256(run.checkpoint(6) / name)
+        for name in ("model.safetensors", "optimizer.safetensors")
+    ]
     records = [*read_metrics(run.metrics), *read_metrics(run.samples)]
     kept = [one for one in records if one["event"] in ("step", "evaluation", "sample")]
-    return weights, [{key: value for key, value in one.items() if key not in VOLATILE} for one in kept]
+    return weights, [
+        {key: value for key, value in one.items() if key not in VOLATILE} for one in kept
+    ]
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, make_config):
-    return outcome(RunDirectory(start_run(make_config(tmp_path_factory.mktemp("whole")), lambda event: None).run_dir))
+    return outcome(
+        RunDirectory(
+            start_run(make_config(tmp_path_factory.mktemp("whole")), lambda event: None).run_dir
+        )
+    )
 
 
 def raising(error):
@@ -48,8 +59,16 @@ def no_space_for_samples(self, record, write=event_log._Lines.write):
 
 
 FAILURES = {
-    "in the likelihood": (evaluator, "mean_nll", raising(RuntimeError("CUDA error: an illegal memory access"))),
-    "out of memory in the likelihood": (evaluator, "mean_nll", raising(torch.OutOfMemoryError("CUDA out of memory."))),
+    "in the likelihood": (
+        evaluator,
+        "mean_nll",
+        raising(RuntimeError("CUDA error: an illegal memory access")),
+    ),
+    "out of memory in the likelihood": (
+        evaluator,
+        "mean_nll",
+        raising(torch.OutOfMemoryError("CUDA out of memory.")),
+    ),
     "in a reply": (Generator, "reply", raising(ValueError("a bug"))),
     "in the scoring": (evaluator, "score_replies", raising(ZeroDivisionError("division by zero"))),
     "when samples are written": (event_log._Lines, "write", no_space_for_samples),
@@ -74,12 +93,16 @@ def test_an_evaluation_that_fails_loses_no_step_and_is_repeated_alone(
 
     events = []
     resume_run(run.path, "last", load_config(run.config), events.append)
-    done = [event for event in events if isinstance(event, (EvaluationDone, StepDone, CheckpointSaved))]
+    done = [
+        event for event in events if isinstance(event, (EvaluationDone, StepDone, CheckpointSaved))
+    ]
     assert [(type(event).__name__, event.step) for event in done] == [
         ("EvaluationDone", 3), ("StepDone", 4), ("StepDone", 5), ("StepDone", 6), ("CheckpointSaved", 6),
         ("EvaluationDone", 6),
     ]  # fmt: skip
-    assert file_sha256(run.checkpoint(3) / "MANIFEST.json") == saved, "a published checkpoint is never rewritten"
+    assert file_sha256(run.checkpoint(3) / "MANIFEST.json") == saved, (
+        "a published checkpoint is never rewritten"
+    )
     assert outcome(run) == undisturbed
 
 
@@ -88,23 +111,37 @@ def test_an_evaluation_that_fails_loses_no_step_and_is_repeated_alone(
     [
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
         MemoryError(),
-        RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory"
+        ),
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_too_little_memory_for_replies_skips_them_with_a_warning(tiny_config, ignore, monkeypatch, error):
+def test_too_little_memory_for_replies_skips_them_with_a_warning(
+    tiny_config, ignore, monkeypatch, error
+):
     """The weights, the losses and what is saved are those of a run with replies."""
     with monkeypatch.context() as broken:
         broken.setattr(Generator, "reply", raising(error))
         warnings = []
         result = start_run(
             tiny_config(checkpoints={"keep": 9}),
-            lambda event: warnings.append(event.message) if isinstance(event, Notice) and event.is_warning else None,
+            lambda event: (
+                warnings.append(event.message)
+                if isinstance(event, Notice) and event.is_warning
+                else None
+            ),
         )
     run = RunDirectory(result.run_dir)
     assert (result.step, result.best_metric, run.checkpoint_steps()) == (6, None, [0, 3, 6])
-    expected = f"not enough memory to generate replies ({type(error).__name__}), so this evaluation has no metrics; "
-    assert [message.startswith(expected) for message in warnings if "memory" in message] == [True, True]
+    expected = (
+        f"not enough memory to generate replies ({type(error).__name__}), so this "
+        "evaluation has no metrics; "
+    )
+    assert [message.startswith(expected) for message in warnings if "memory" in message] == [
+        True,
+        True,
+    ]
     logged = [one for one in read_metrics(run.metrics) if one["event"] in ("evaluation", "warning")]
     assert [one["metrics"] for one in logged if one["event"] == "evaluation"] == [{}, {}]
     assert len(logged) == 4
@@ -115,7 +152,9 @@ def test_too_little_memory_for_replies_skips_them_with_a_warning(tiny_config, ig
 def test_early_stopping_by_a_metric_neither_counts_nor_forgets_an_evaluation_without_one(
     tiny_config, ignore, monkeypatch
 ):
-    """Patience 2, five evaluations that never improve, the second and third without replies: over at the fifth."""
+    """Patience 2, five evaluations that never improve, the second and third without replies: over
+    at the fifth.
+    """
     reply, num_evaluations = evaluator.reply_to_all, []
 
     def sometimes(*arguments):
@@ -125,7 +164,11 @@ def test_early_stopping_by_a_metric_neither_counts_nor_forgets_an_evaluation_wit
         return reply(*arguments)
 
     monkeypatch.setattr(evaluator, "reply_to_all", sometimes)
-    monkeypatch.setattr(evaluator, "score_replies", lambda replies: {"bleu-4": 1.0} if replies else {})
+    monkeypatch.setattr(
+        evaluator, "score_replies", lambda replies: {"bleu-4": 1.0} if replies else {}
+    )
     stopping = {"patience": 2, "monitor": "metric"}
-    result = start_run(tiny_config(evaluation={"every_steps": 1, "early_stopping": stopping}), ignore)
+    result = start_run(
+        tiny_config(evaluation={"every_steps": 1, "early_stopping": stopping}), ignore
+    )
     assert (result.step, result.reason) == (5, "bleu-4 did not improve in 2 evaluations")

@@ -1,4 +1,5 @@
-"""Every index in an opened store is valid: a store that encoding cannot have written is refused and created again.
+"""Every index in an opened store is valid: a store that encoding cannot have written is refused and
+created again.
 
 Anyone who can write into the cache can seal it again, so every forged store here has a valid seal.
 """
@@ -30,12 +31,17 @@ from tests.sealed import seal_again
 NUM_IDS, MAX_LENGTH, FILES = 50, 6, ("a.jsonl", "b.jsonl")
 NUMBERS = {"input_ids": "<i4", "targets": "u1", "offsets": "<i8", "dialogue_of": "<i8"}
 WIDE = st.one_of(
-    st.integers(-(2**63), 2**63 - 1), st.integers(-8, 64), st.sampled_from([2**31, 2**32, 2**62, -(2**31), -(2**63)])
+    st.integers(-(2**63), 2**63 - 1),
+    st.integers(-8, 64),
+    st.sampled_from([2**31, 2**32, 2**62, -(2**31), -(2**63)]),
 )
 
-example = st.lists(st.tuples(st.integers(0, NUM_IDS - 1), st.sampled_from([0, 1, 2])), min_size=1, max_size=5).map(
+example = st.lists(
+    st.tuples(st.integers(0, NUM_IDS - 1), st.sampled_from([0, 1, 2])), min_size=1, max_size=5
+).map(
     lambda pairs: Example(
-        np.array([0, *(i for i, _ in pairs)], np.int32), np.array([0, *(t for _, t in pairs[1:]), 1], np.uint8)
+        np.array([0, *(i for i, _ in pairs)], np.int32),
+        np.array([0, *(t for _, t in pairs[1:]), 1], np.uint8),
     )
 )
 dialogue = st.builds(
@@ -169,7 +175,9 @@ def test_each_kind_of_forgery_is_refused(folder, name, index, value):
 
 
 def prepare(config, emit):
-    inputs = Inputs(config, read_data_files(config.data), Cache(Path(config.output_dir), emit), emit)
+    inputs = Inputs(
+        config, read_data_files(config.data), Cache(Path(config.output_dir), emit), emit
+    )
     encoder = build_encoder(inputs).encoder
     return encoder, prepare_data(inputs, encoder)
 
@@ -177,13 +185,23 @@ def prepare(config, emit):
 def content(data):
     """All that is in both stores, in memory."""
     names = ("input_ids", "targets", "offsets", "dialogue_of", "dialogues")
-    return [getattr(store, name)[:].tolist() for store in (data.train, data.validation) for name in names]
+    return [
+        getattr(store, name)[:].tolist()
+        for store in (data.train, data.validation)
+        for name in names
+    ]
 
 
 FORGERIES = {
-    "an id that no token has": lambda folder: np.full(10**5, 10**6, "<i4").tofile(folder / "input_ids"),
-    "no example": lambda folder: [(folder / name).write_bytes(b"") for name in ("input_ids", "targets", "dialogue_of")],
-    "nothing": lambda folder: [file.write_bytes(b"") for file in folder.iterdir() if file.suffix == ""],
+    "an id that no token has": lambda folder: np.full(10**5, 10**6, "<i4").tofile(
+        folder / "input_ids"
+    ),
+    "no example": lambda folder: [
+        (folder / name).write_bytes(b"") for name in ("input_ids", "targets", "dialogue_of")
+    ],
+    "nothing": lambda folder: [
+        file.write_bytes(b"") for file in folder.iterdir() if file.suffix == ""
+    ],
     "a missing file": lambda folder: (folder / "offsets").unlink(),
     "omissions that are no JSON": lambda folder: (folder / "omissions.json").write_bytes(b"\xff{"),
     "omissions of other files": lambda folder: (folder / "omissions.json").write_bytes(b"[]"),
@@ -192,7 +210,9 @@ FORGERIES = {
 
 
 @pytest.mark.parametrize("forge", FORGERIES.values(), ids=FORGERIES)
-def test_a_forged_store_is_created_again_with_a_warning_and_not_used_by_other_runs(tiny_config, tmp_path, forge):
+def test_a_forged_store_is_created_again_with_a_warning_and_not_used_by_other_runs(
+    tiny_config, tmp_path, forge
+):
     told = []
     config = tiny_config()
     encoder, data = prepare(config, told.append)
@@ -214,7 +234,9 @@ def test_a_forged_store_is_created_again_with_a_warning_and_not_used_by_other_ru
     assert content(after) == before
 
 
-def test_a_store_that_is_shorter_than_the_data_gives_no_dialogue_beyond_its_end(tiny_config, tmp_path):
+def test_a_store_that_is_shorter_than_the_data_gives_no_dialogue_beyond_its_end(
+    tiny_config, tmp_path
+):
     told = []
     prepare(tiny_config(), told.append)
     example = Example(np.arange(4, dtype=np.int32), np.array([0, 0, 0, 1], np.uint8))
@@ -237,10 +259,16 @@ def test_a_forged_tokenizer_is_made_again(tiny_config, tmp_path, content):
     told.clear()
     again, _ = prepare(config, told.append)
     assert again.tokenizer.get_vocab() == encoder.tokenizer.get_vocab()
-    assert ["it is created again" in event.message for event in told if getattr(event, "is_warning", False)] == [True]
+    assert [
+        "it is created again" in event.message
+        for event in told
+        if getattr(event, "is_warning", False)
+    ] == [True]
 
 
-def test_a_tokenizer_with_more_tokens_than_were_asked_for_is_made_again(tiny_config, tmp_path, spiece):
+def test_a_tokenizer_with_more_tokens_than_were_asked_for_is_made_again(
+    tiny_config, tmp_path, spiece
+):
     told = []
     config = tiny_config()
     prepare(config, told.append)
@@ -255,7 +283,9 @@ def test_a_tokenizer_with_more_tokens_than_were_asked_for_is_made_again(tiny_con
 
 
 def said(*turns):
-    return json.dumps([{"turns": [{"role": role, "text": text} for role, text in turns], "line": 1}]).encode()
+    return json.dumps(
+        [{"turns": [{"role": role, "text": text} for role, text in turns], "line": 1}]
+    ).encode()
 
 
 FORGED_DIALOGUES = {
@@ -268,8 +298,12 @@ FORGED_DIALOGUES = {
     "no turn": said(),
     "nothing to score": said(("user", "a"), ("user", "b")),
     "a turn without text": said(("user", " "), ("assistant", "b")),
-    "a system turn in the middle": said(("user", "a"), ("system", "s"), ("user", "a"), ("assistant", "b")),
-    "more than were asked for": json.dumps(3 * json.loads(said(("user", "a"), ("assistant", "b")))).encode(),
+    "a system turn in the middle": said(
+        ("user", "a"), ("system", "s"), ("user", "a"), ("assistant", "b")
+    ),
+    "more than were asked for": json.dumps(
+        3 * json.loads(said(("user", "a"), ("assistant", "b")))
+    ).encode(),
     "deep nesting": b"[" * 10**5,
 }
 
@@ -278,7 +312,9 @@ FORGED_DIALOGUES = {
 def test_forged_reply_dialogues_are_chosen_again_with_a_warning(tiny_config, tmp_path, content):
     told = []
     config = tiny_config(evaluation={"reply_dialogues": 2})
-    inputs = Inputs(config, read_data_files(config.data), Cache(tmp_path / "runs", told.append), told.append)
+    inputs = Inputs(
+        config, read_data_files(config.data), Cache(tmp_path / "runs", told.append), told.append
+    )
     before = find_reply_dialogues(inputs)
     assert len(before) == 2
     (folder,) = (tmp_path / "runs" / NAME).glob("replies-*[0-9a-f]")
@@ -291,18 +327,29 @@ def test_forged_reply_dialogues_are_chosen_again_with_a_warning(tiny_config, tmp
 
 @given(
     turns=st.lists(
-        st.tuples(st.sampled_from(["system", "user", "assistant"]), st.text(max_size=3), st.booleans()), max_size=4
+        st.tuples(
+            st.sampled_from(["system", "user", "assistant"]), st.text(max_size=3), st.booleans()
+        ),
+        max_size=4,
     ),
     line=st.integers(-(2**63), 2**63 - 1),
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
-def test_reply_dialogues_that_are_accepted_can_be_answered(turns, line, tiny_config, tmp_path, make_encoder):
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None
+)
+def test_reply_dialogues_that_are_accepted_can_be_answered(
+    turns, line, tiny_config, tmp_path, make_encoder
+):
     shutil.rmtree(tmp_path / "runs", ignore_errors=True)
     config = tiny_config(evaluation={"reply_dialogues": 2})
-    inputs = Inputs(config, read_data_files(config.data), Cache(tmp_path / "runs", ignored), ignored)
+    inputs = Inputs(
+        config, read_data_files(config.data), Cache(tmp_path / "runs", ignored), ignored
+    )
     before = find_reply_dialogues(inputs)
     (folder,) = (tmp_path / "runs" / NAME).glob("replies-*[0-9a-f]")
-    forged = [{"role": role, "text": text, "is_trained": is_trained} for role, text, is_trained in turns]
+    forged = [
+        {"role": role, "text": text, "is_trained": is_trained} for role, text, is_trained in turns
+    ]
     (folder / "dialogues.json").write_text(json.dumps([{"turns": forged, "line": line}]))
     seal_again(folder)
     found = find_reply_dialogues(inputs)

@@ -1,4 +1,6 @@
-"""Labels mark exactly the intended tokens: what the trained speakers say, and the token that ends it."""
+"""Labels mark exactly the intended tokens: what the trained speakers say, and the token that ends
+it.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ every_template = pytest.mark.parametrize("name", [*TEMPLATES, *FAMILIES])
 def encoders(make_encoder, sample_dialogues):
     made = {name: make_encoder(name, max_length=4096) for name in TEMPLATES}
     return made | {
-        name: native_encoder(family_tokenizer(family, sample_dialogues)) for name, family in FAMILIES.items()
+        name: native_encoder(family_tokenizer(family, sample_dialogues))
+        for name, family in FAMILIES.items()
     }
 
 
@@ -49,7 +52,11 @@ def test_targets_are_each_trained_turns_text_and_its_end_token(encoders, name, d
         expected = []
         for turn in trained:
             expected += [*_text_ids(encoder, turn.text), encoder.stop_ids[0]]
-        if encoder.template.name == "cls-sep" and dialogue.turns[-1] in trained and dialogue.turns[-1].role == role:
+        if (
+            encoder.template.name == "cls-sep"
+            and dialogue.turns[-1] in trained
+            and dialogue.turns[-1].role == role
+        ):
             expected.append(encoder.stop_ids[1])
         assert chosen == expected
 
@@ -61,19 +68,29 @@ def test_targets_are_what_the_familys_speakers_say(encoders, name, data):
     family, encoder = FAMILIES[name], encoders[name]
     dialogue = data.draw(_dialogues(name, look_alikes=False))
     (example,) = encoder.encode([dialogue])[0]
-    for role, kind, says in (("assistant", ASSISTANT_TARGET, family.answer), ("user", USER_TARGET, family.question)):
+    for role, kind, says in (
+        ("assistant", ASSISTANT_TARGET, family.answer),
+        ("user", USER_TARGET, family.question),
+    ):
         said = [
-            # Where the template puts the system text into the question, the question's own text follows two newlines.
+            # Where the template puts the system text into the question, the question's own text
+            # follows two newlines.
             says.format(turn.text).lstrip(" " if _is_after_merged_system(family, before) else "")
             for before, turn in zip([None, *dialogue.turns], dialogue.turns, strict=False)
             if turn.role == role and turn.is_trained
         ]
-        expected = [token for text in said for token in encoder.tokenizer.encode(text, add_special_tokens=False)]
+        expected = [
+            token
+            for text in said
+            for token in encoder.tokenizer.encode(text, add_special_tokens=False)
+        ]
         assert example.input_ids[example.targets == kind].tolist() == expected
 
 
 def _is_after_merged_system(family, before):
-    return family.template in ("mistral", "llama2") and before is not None and before.role == "system"
+    return (
+        family.template in ("mistral", "llama2") and before is not None and before.role == "system"
+    )
 
 
 @every_template
@@ -86,7 +103,9 @@ def test_the_end_token_of_every_trained_reply_is_a_target_and_of_no_other(encode
     ends = example.targets[example.input_ids == encoder.stop_ids[0]].tolist()
     trained = [turn for turn in dialogue.turns if turn.role == "assistant" and turn.is_trained]
     assert ends.count(ASSISTANT_TARGET) == len(trained)
-    for turn in trained:  # each alone, so that one end too many cannot stand for one that is missing
+    for (
+        turn
+    ) in trained:  # each alone, so that one end too many cannot stand for one that is missing
         (alone,) = encoder.encode([Dialogue((Turn("user", "Hi"), turn))])[0]
         ends = alone.targets[alone.input_ids == encoder.stop_ids[0]].tolist()
         assert ends.count(ASSISTANT_TARGET) == 1
@@ -95,9 +114,13 @@ def test_the_end_token_of_every_trained_reply_is_a_target_and_of_no_other(encode
 @pytest.mark.parametrize("name", MARKED)
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
-def test_generation_marks_say_what_the_assistant_learns_as_they_do_in_transformers(encoders, name, data):
+def test_generation_marks_say_what_the_assistant_learns_as_they_do_in_transformers(
+    encoders, name, data
+):
     encoder = encoders[name]
-    turns = tuple(Turn(turn.role, turn.text) for turn in data.draw(_dialogues(name, look_alikes=False)).turns)
+    turns = tuple(
+        Turn(turn.role, turn.text) for turn in data.draw(_dialogues(name, look_alikes=False)).turns
+    )
     (example,) = encoder.encode([Dialogue(turns)])[0]
     theirs = encoder.tokenizer.apply_chat_template(
         as_messages(turns),
@@ -106,7 +129,9 @@ def test_generation_marks_say_what_the_assistant_learns_as_they_do_in_transforme
         return_assistant_tokens_mask=True,
     )
     assert example.input_ids.tolist() == theirs["input_ids"]
-    assert (example.targets == ASSISTANT_TARGET).tolist() == list(map(bool, theirs["assistant_masks"]))
+    assert (example.targets == ASSISTANT_TARGET).tolist() == list(
+        map(bool, theirs["assistant_masks"])
+    )
 
 
 @every_template
@@ -117,7 +142,11 @@ def test_train_on_last_keeps_only_the_last_assistant_turn(encoders, name, data):
     dialogue = data.draw(_dialogues(name))
     spoken = [index for index, turn in enumerate(dialogue.turns) if turn.role == "assistant"]
     only_last = tuple(
-        Turn(turn.role, turn.text, turn.is_trained and (turn.role != "assistant" or index == spoken[-1]))
+        Turn(
+            turn.role,
+            turn.text,
+            turn.is_trained and (turn.role != "assistant" or index == spoken[-1]),
+        )
         for index, turn in enumerate(dialogue.turns)
     )
     (last,) = encoder.encode([dialogue], "last")[0]
@@ -134,14 +163,20 @@ def test_text_that_spells_a_special_token_is_text(encoders, name, data):
     dialogue = data.draw(_dialogues(name))
     (example,) = encoder.encode([dialogue])[0]
     pieces = encoder.template.render(dialogue.turns)
-    assert sum(encoder.is_special(int(token)) for token in example.input_ids) == sum(p.is_special for p in pieces)
+    assert sum(encoder.is_special(int(token)) for token in example.input_ids) == sum(
+        p.is_special for p in pieces
+    )
 
 
 @every_template
 def test_a_user_who_types_the_tokens_of_the_template_types_text(encoders, name):
-    """The look-alikes that the parity check leaves out, one by one: none of them ever is the token."""
+    """The look-alikes that the parity check leaves out, one by one: none of them ever is the
+    token.
+    """
     encoder = encoders[name]
-    tokens = sorted({piece.text for piece in encoder.template.render([Turn("user", "a")]) if piece.is_special})
+    tokens = sorted(
+        {piece.text for piece in encoder.template.render([Turn("user", "a")]) if piece.is_special}
+    )
     tokens += [*encoder.template.special_tokens, *encoder.template.stop_tokens]
     plain = (Turn("user", "a"), Turn("assistant", "b"))
     (without,) = encoder.encode([Dialogue(plain)])[0]
@@ -162,7 +197,9 @@ def test_decoding_what_is_learnt_of_a_reply_gives_its_text_back(encoders, name, 
     encoder = encoders[name]
     (example,) = encoder.encode([Dialogue((Turn("user", "Hi"), Turn("assistant", text)))])[0]
     spoken = encoder.decode(example.input_ids[example.targets == ASSISTANT_TARGET].tolist())
-    around = FAMILIES[name].answer if name in FAMILIES else "{}"  # with the special tokens that decoding leaves out
+    around = (
+        FAMILIES[name].answer if name in FAMILIES else "{}"
+    )  # with the special tokens that decoding leaves out
     around = encoder.decode(encoder.tokenizer.encode(around, add_special_tokens=False))
     assert spoken == around.replace("{}", text)
 

@@ -1,4 +1,6 @@
-"""Code that takes linear time gives the results of a plain, slow form, and hostile lines are read in linear time."""
+"""Code that takes linear time gives the results of a plain, slow form, and hostile lines are read
+in linear time.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ from convo_cli.data.shapes.reasoning import _tag_fault, _without_blocks
 
 NUMBER = r"[-+]?[0-9]+(?:[.,][0-9]+)?"
 NUMBERS = re.compile(rf"{NUMBER}(?:[ \t,;|]+{NUMBER})*")
-BLOCKS = re.compile(r"(?<!\s)(\s*)(?:<think\s*>.*?</think\s*>(\s*))+", re.IGNORECASE | re.ASCII | re.DOTALL)
+BLOCKS = re.compile(
+    r"(?<!\s)(\s*)(?:<think\s*>.*?</think\s*>(\s*))+", re.IGNORECASE | re.ASCII | re.DOTALL
+)
 STRING_OR_LAST_COMMA = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*")|,([ \t\r\n]*[\]}])', re.DOTALL)
 
 
@@ -41,18 +45,24 @@ def test_a_list_of_numbers_is_recognised_as_by_the_plain_pattern(text):
     assert bool(suspicions._NUMBERS.fullmatch(text)) == bool(NUMBERS.fullmatch(text))
 
 
-@given(texts("<think>", "</think>", "<THINK >", "</think\t>", " ", "\n", "a", "\u00a0", "<", size=12))
+@given(
+    texts("<think>", "</think>", "<THINK >", "</think\t>", " ", "\n", "a", "\u00a0", "<", size=12)
+)
 @example("a <think>b</think>  <think>c</think> \n d")
 @example(" <think></think>")
 def test_reasoning_is_dropped_as_by_the_plain_pattern(text):
     if "<" in text and re.search(r"(?i)<think\s*>", text) and not _tag_fault(text):
-        assert _without_blocks(text) == BLOCKS.sub(lambda found: max(found[1], found[2], key=len), text)
+        assert _without_blocks(text) == BLOCKS.sub(
+            lambda found: max(found[1], found[2], key=len), text
+        )
 
 
 @given(texts('"', "\\", ",", "]", "}", " ", "a", "["))
 def test_a_last_comma_is_found_wherever_the_strings_of_a_line_end(text):
     if _strings_end(text):
-        assert lenient_json._STRING_OR_LAST_COMMA.sub(r"\1\2", text) == STRING_OR_LAST_COMMA.sub(r"\1\2", text)
+        assert lenient_json._STRING_OR_LAST_COMMA.sub(r"\1\2", text) == STRING_OR_LAST_COMMA.sub(
+            r"\1\2", text
+        )
 
 
 def _strings_end(text):
@@ -60,7 +70,11 @@ def _strings_end(text):
     return '"' not in rest
 
 
-@given(st.lists(st.sampled_from("aé\u0301\u0316\u0344\u0f73\uff9e\u0f71\u05b0가\u1161"), max_size=200).map("".join))
+@given(
+    st.lists(
+        st.sampled_from("aé\u0301\u0316\u0344\u0f73\uff9e\u0f71\u05b0가\u1161"), max_size=200
+    ).map("".join)
+)
 def test_marks_in_any_order_have_one_normal_form(text):
     assert normalised(text) == " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
@@ -106,7 +120,9 @@ PROBLEMS = {
     "not-a-number": parts("NaN"),
     "control-character": parts('"a\\u0007"'),
     "duplicate-key": lambda n: '{"turns":["a","b"],' + ",".join(['"x":1'] * n) + "}",
-    "unread keys": lambda n: '{"turns":["a","b"],' + ",".join(f'"k{i}":"{"b " * 20}"' for i in range(n)) + "}",
+    "unread keys": lambda n: (
+        '{"turns":["a","b"],' + ",".join(f'"k{i}":"{"b " * 20}"' for i in range(n)) + "}"
+    ),
     "missing-key": line(lambda i: {"a": "b"}),
     "unknown-speaker, text-not-string": line(lambda i: {"content": i, "role": "narrator"}),
     "train-value": line(lambda i: {"train": "x", "role": "user", "content": "a"}),
@@ -114,13 +130,17 @@ PROBLEMS = {
     "reasoning": line(lambda i: {"role": "assistant", "content": "<think>", "thinking": "hm"}),
     "history": lambda n: json.dumps({"prompt": 1, "completion": 2, "history": [["a", 1]] * n}),
     "suspicious texts": parts('"a\u200b &amp; <|end|> \ufffd"'),
-    "kinds that alternate": line(lambda i: [{"content": i, "role": 5}, 5, "a", {"role": "user", "tran": 1}][i % 4]),
+    "kinds that alternate": line(
+        lambda i: [{"content": i, "role": 5}, 5, "a", {"role": "user", "tran": 1}][i % 4]
+    ),
 }
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
 @pytest.mark.parametrize("reader", [check_and_list_all, fix], ids=lambda reader: reader.__name__)
-def test_the_work_grows_with_the_number_of_problems_in_a_line_and_not_with_its_square(tmp_path, name, reader):
+def test_the_work_grows_with_the_number_of_problems_in_a_line_and_not_with_its_square(
+    tmp_path, name, reader
+):
     def num_calls(num_problems):
         path = tmp_path / f"{num_problems}.jsonl"
         path.write_text(PROBLEMS[name](num_problems) + "\n", encoding="utf-8")
@@ -163,7 +183,9 @@ LINES = {
 
 
 @pytest.mark.parametrize("name", LINES)
-@pytest.mark.parametrize("reader", [check, check_and_list_all, fix, read], ids=lambda reader: reader.__name__)
+@pytest.mark.parametrize(
+    "reader", [check, check_and_list_all, fix, read], ids=lambda reader: reader.__name__
+)
 def test_a_hostile_line_takes_linear_time(tmp_path, name, reader):
     def seconds(size):
         path = tmp_path / f"{size}.jsonl"

@@ -1,4 +1,6 @@
-"""Cutting a step into micro-batches changes nothing but rounding: not the loss, not the gradient."""
+"""Cutting a step into micro-batches changes nothing but rounding: not the loss, not the
+gradient.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ def _gradient(encoder, cut):
 
 
 @pytest.mark.parametrize("size", [1, 5, 7])
-def test_the_gradient_of_a_step_does_not_depend_on_the_micro_batch_size(make_encoder, sample_dialogues, size):
+def test_the_gradient_of_a_step_does_not_depend_on_the_micro_batch_size(
+    make_encoder, sample_dialogues, size
+):
     encoder = make_encoder()
     examples = _examples(encoder, sample_dialogues)
     loss, norm, gradient = _gradient(encoder, [examples])
@@ -56,9 +60,13 @@ def test_the_gradient_of_a_step_does_not_depend_on_the_micro_batch_size(make_enc
 
 
 def test_the_mean_of_micro_batch_means_would_be_another_gradient(make_encoder, sample_dialogues):
-    """Shows that the law above can fail: what several trainers do differs by far more than rounding."""
+    """Shows that the law above can fail: what several trainers do differs by far more than
+    rounding.
+    """
     encoder = make_encoder()
-    examples = sorted(_examples(encoder, sample_dialogues), key=lambda example: len(example.input_ids))
+    examples = sorted(
+        _examples(encoder, sample_dialogues), key=lambda example: len(example.input_ids)
+    )
     halves = [examples[:4], examples[-4:]]
     _, norm, gradient = _gradient(encoder, halves)
     means = [_gradient(encoder, [half])[2] for half in halves]
@@ -67,7 +75,9 @@ def test_the_mean_of_micro_batch_means_would_be_another_gradient(make_encoder, s
 
 def test_padding_changes_neither_loss_nor_gradient(make_encoder, sample_dialogues):
     encoder = make_encoder()
-    long, short = sorted(_examples(encoder, sample_dialogues), key=lambda example: -len(example.input_ids))[:24:23]
+    long, short = sorted(
+        _examples(encoder, sample_dialogues), key=lambda example: -len(example.input_ids)
+    )[:24:23]
     together = _gradient(encoder, [[long, short]])
     apart = _gradient(encoder, [[long], [short]])
     assert math.isclose(together[0], apart[0], rel_tol=1e-5)
@@ -81,5 +91,7 @@ def test_padding_is_never_a_target_even_where_the_end_token_is_the_padding_token
     long = Example(np.arange(9, dtype=np.int32), np.ones(9, np.uint8))
     batch = pad([short, long], {ASSISTANT_TARGET}, encoder.pad_id)
     assert batch.labels.tolist() == [2, encoder.pad_id, *range(1, 9)]
-    assert batch.predictors.tolist() == [0, 1, *range(9, 17)], "the first token of a row is given, never a target"
+    assert batch.predictors.tolist() == [0, 1, *range(9, 17)], (
+        "the first token of a row is given, never a target"
+    )
     assert batch.num_tokens == 12

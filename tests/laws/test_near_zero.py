@@ -1,4 +1,6 @@
-"""Near a loss of 0, where rounding is no longer small against the loss, the choice of the batching stays right."""
+"""Near a loss of 0, where rounding is no longer small against the loss, the choice of the batching
+stays right.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,10 @@ def some_examples():
     rng, examples = np.random.default_rng(0), []
     for number, length in enumerate((12, 4, 9, 30, 20)):
         ids = rng.integers(3, VOCABULARY, length).astype(np.int32)
-        ids[:2] = 3 + number, 20 + number  # the examples differ before their first target, so they can be learned
+        ids[:2] = (
+            3 + number,
+            20 + number,
+        )  # the examples differ before their first target, so they can be learned
         targets = np.full(length, ASSISTANT_TARGET, np.uint8)
         targets[:2] = NO_TARGET
         examples.append(Example(ids, targets))
@@ -57,7 +62,9 @@ def mean_loss(model, examples):
 
 @pytest.fixture(scope="module")
 def fitted():
-    """Models by name that know the examples by heart, with a loss of less than 0.01 nats a target."""
+    """Models by name that know the examples by heart, with a loss of less than 0.01 nats a
+    target.
+    """
     models, examples = {}, some_examples()
     for name, config in CONFIGS.items():
         torch.manual_seed(0)
@@ -73,7 +80,9 @@ def fitted():
 
 @pytest.fixture
 def near_zero(fitted):
-    """A maker of models with a given loss: their logits are made larger until the loss is that small."""
+    """A maker of models with a given loss: their logits are made larger until the loss is that
+    small.
+    """
 
     def make(name, loss):
         model = AutoModelForCausalLM.from_config(CONFIGS[name]).float().eval()
@@ -105,7 +114,10 @@ def test_the_choice_is_that_of_an_untrained_model(near_zero, name, precision, lo
     model = near_zero(name, loss)
     for packing in ("auto", "off"):
         batching = choose(model, precision, packing=packing)
-        assert (batching.is_packed, batching.has_plain_head) == (packing == "auto", name != "cohere")
+        assert (batching.is_packed, batching.has_plain_head) == (
+            packing == "auto",
+            name != "cohere",
+        )
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -118,7 +130,9 @@ def test_evaluation_chooses_the_same(near_zero, loss):
 @pytest.mark.parametrize("is_trained", [True, False], ids=["trained", "evaluated"])
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
-def test_a_packing_in_which_one_example_sees_its_neighbour_is_refused(near_zero, monkeypatch, name, loss, is_trained):
+def test_a_packing_in_which_one_example_sees_its_neighbour_is_refused(
+    near_zero, monkeypatch, name, loss, is_trained
+):
     honest = attention.packed_attention
 
     def leaky(module, query, key, value, mask, *, segments=None, **options):

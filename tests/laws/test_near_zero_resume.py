@@ -1,4 +1,6 @@
-"""A run whose loss is near 0, cut back to an earlier checkpoint and resumed, ends with the bits of the straight run."""
+"""A run whose loss is near 0, cut back to an earlier checkpoint and resumed, ends with the bits of
+the straight run.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ DIALOGUES = [
 def folder(tmp_path_factory, make_encoder):
     """Four dialogues, and a model whose logits are more than a matrix product."""
     folder = tmp_path_factory.mktemp("near-zero")
-    (folder / "train.jsonl").write_text("".join(json.dumps(dialogue) + "\n" for dialogue in DIALOGUES))
+    (folder / "train.jsonl").write_text(
+        "".join(json.dumps(dialogue) + "\n" for dialogue in DIALOGUES)
+    )
     tokenizer = make_encoder().tokenizer
     torch.manual_seed(0)
     config = CohereConfig(

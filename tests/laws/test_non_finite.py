@@ -32,7 +32,9 @@ def state(make_encoder):
 
 @pytest.fixture
 def batch(make_encoder, sample_dialogues):
-    examples = [window for windows in make_encoder().encode(sample_dialogues[:4]) for window in windows]
+    examples = [
+        window for windows in make_encoder().encode(sample_dialogues[:4]) for window in windows
+    ]
     return pack(examples, {ASSISTANT_TARGET})
 
 
@@ -77,7 +79,9 @@ def test_an_fp16_overflow_halves_the_scale_and_repeats_the_step(state, job):
     state.scaler = torch.amp.GradScaler("cpu", enabled=True, init_scale=2.0**10)
     weight = next(state.model.parameters())
     # Overflows as fp16 would above a scale of 256: the gradient arrives multiplied by the scale.
-    weight.register_hook(lambda gradient: gradient * (math.inf if state.scaler.get_scale() > 256 else 1.0))
+    weight.register_hook(
+        lambda gradient: gradient * (math.inf if state.scaler.get_scale() > 256 else 1.0)
+    )
     before = _copy(state.model)
     outcome = train_step(state, job)
     assert state.scaler.get_scale() == 256.0
@@ -88,7 +92,9 @@ def test_an_fp16_overflow_halves_the_scale_and_repeats_the_step(state, job):
 def test_a_scaled_step_is_the_step_without_a_scaler(make_encoder, state, job):
     outcome = train_step(state, job)
     twin = TrainState(
-        build_scratch_model(ScratchConfig(layers=1, width=16, heads=2, context=128), make_encoder(), seed=0),
+        build_scratch_model(
+            ScratchConfig(layers=1, width=16, heads=2, context=128), make_encoder(), seed=0
+        ),
         torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))]),
         torch.amp.GradScaler("cpu", enabled=True, init_scale=1024.0),
     )
@@ -102,8 +108,12 @@ def test_a_scaled_step_is_the_step_without_a_scaler(make_encoder, state, job):
 def test_a_run_that_diverges_names_step_and_dialogues_and_saves_what_came_before(
     tiny_config, tmp_path, ignore, monkeypatch
 ):
-    """Step 5 meets a NaN that is gone when the run is resumed, which then ends as if nothing had been."""
-    config = tiny_config(data={"validation": []}, training={"batch_size": 8}, checkpoints={"every_steps": 9})
+    """Step 5 meets a NaN that is gone when the run is resumed, which then ends as if nothing had
+    been.
+    """
+    config = tiny_config(
+        data={"validation": []}, training={"batch_size": 8}, checkpoints={"every_steps": 9}
+    )
     start_run(config.model_copy(update={"name": "straight"}), ignore)
     genuine, calls = Batching.nll_sum, []
 
@@ -115,7 +125,9 @@ def test_a_run_that_diverges_names_step_and_dialogues_and_saves_what_came_before
     with pytest.raises(DivergedError) as caught:
         start_run(config, ignore)
     message = caught.value.message
-    assert message.startswith("step 5: the loss is nan; the weights are those of step 4, saved as step-00000004; ")
+    assert message.startswith(
+        "step 5: the loss is nan; the weights are those of step 4, saved as step-00000004; "
+    )
     named = re.findall(r"^  (.+):(\d+)$", message, re.MULTILINE)
     assert {path for path, _ in named} == set(config.data.train)
     assert len({line for _, line in named}) == 5

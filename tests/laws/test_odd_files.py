@@ -1,4 +1,6 @@
-"""Validation says exactly what is wrong with many odd files, nothing about as many that only look odd."""
+"""Validation says exactly what is wrong with many odd files, nothing about as many that only look
+odd.
+"""
 
 from __future__ import annotations
 
@@ -58,17 +60,24 @@ def test_precision_and_recall_over_all_files_are_one(tmp_path: Path) -> None:
     for case in CASES:
         problems = problems_of(case, tmp_path)
         missed, false = unmatched(case, problems)
-        counts.update(expected=len(case.findings), found=len(problems), missed=len(missed), false=len(false))
+        counts.update(
+            expected=len(case.findings), found=len(problems), missed=len(missed), false=len(false)
+        )
     precision = 1 - counts["false"] / counts["found"]
     recall = 1 - counts["missed"] / counts["expected"]
     odd = sum(bool(case.findings) for case in CASES)
-    print(f"{len(CASES)} files, {odd} of them odd, {counts}: precision {precision:.3f}, recall {recall:.3f}")
+    print(
+        f"{len(CASES)} files, {odd} of them odd, {counts}: precision {precision:.3f}, recall "
+        f"{recall:.3f}"
+    )
     assert (precision, recall) == (1, 1)
     assert odd >= 120
     assert len(CASES) - odd >= 100
 
 
-def test_every_case_has_its_own_name_and_every_kind_that_one_small_file_can_show_is_among_them(tmp_path: Path) -> None:
+def test_every_case_has_its_own_name_and_every_kind_that_one_small_file_can_show_is_among_them(
+    tmp_path: Path,
+) -> None:
     assert len(BY_NAME) == len({case.file_name for case in CASES}) == len(CASES)
     shown = {finding.code for case in CASES for finding in case.findings}
     assert shown <= set(KINDS)
@@ -80,7 +89,9 @@ def test_every_case_has_its_own_name_and_every_kind_that_one_small_file_can_show
 
 
 @pytest.mark.parametrize("name", list(BY_NAME))
-def test_training_refuses_a_file_at_its_first_error_and_reads_any_other_to_its_end(tmp_path: Path, name: str) -> None:
+def test_training_refuses_a_file_at_its_first_error_and_reads_any_other_to_its_end(
+    tmp_path: Path, name: str
+) -> None:
     case = BY_NAME[name]
     path = tmp_path / case.file_name
     path.write_bytes(case.content)

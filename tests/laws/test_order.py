@@ -1,4 +1,6 @@
-"""The order of examples is a pure function of (seed, phases, step) and a full shuffle of every epoch."""
+"""The order of examples is a pure function of (seed, phases, step) and a full shuffle of every
+epoch.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def by_tokens(lengths, batch_tokens, seed=0):
 
 def require_whole_epochs(stream, num_examples):
     for epoch in range(len(stream) // num_examples):
-        assert sorted(stream[epoch * num_examples : (epoch + 1) * num_examples]) == list(range(num_examples))
+        assert sorted(stream[epoch * num_examples : (epoch + 1) * num_examples]) == list(
+            range(num_examples)
+        )
 
 
 @given(num=st.integers(1, 60), batch=st.integers(1, 20), seed=SEEDS)
@@ -58,7 +62,9 @@ def test_a_step_is_the_same_whatever_was_asked_before():
 
 
 @given(lengths=LENGTHS, batch_tokens=st.integers(30, 100), seed=SEEDS)
-def test_steps_of_tokens_are_one_stream_of_whole_epochs_and_never_empty(lengths, batch_tokens, seed):
+def test_steps_of_tokens_are_one_stream_of_whole_epochs_and_never_empty(
+    lengths, batch_tokens, seed
+):
     order = by_tokens(lengths, batch_tokens, seed)
     steps = [order.examples(step).tolist() for step in range(3 * sum(lengths) // batch_tokens + 2)]
     assert all(steps)
@@ -77,7 +83,12 @@ def test_a_step_of_tokens_is_the_same_whatever_was_asked_before(lengths, batch_t
 
 BATCHES = st.one_of(
     st.builds(TrainingConfig, max_steps=st.just(1), batch_size=st.integers(1, 50)),
-    st.builds(TrainingConfig, max_steps=st.just(1), batch_size=st.none(), batch_tokens=st.integers(30, 300)),
+    st.builds(
+        TrainingConfig,
+        max_steps=st.just(1),
+        batch_size=st.none(),
+        batch_tokens=st.integers(30, 300),
+    ),
 )
 
 
@@ -87,11 +98,15 @@ BATCHES = st.one_of(
     sessions=st.lists(st.tuples(BATCHES, st.integers(0, 6)), min_size=1, max_size=5),
     epochs=st.floats(0.1, 5, allow_subnormal=False),
 )
-def test_batch_settings_may_change_at_any_resume_and_no_example_is_skipped_or_repeated(lengths, seed, sessions, epochs):
+def test_batch_settings_may_change_at_any_resume_and_no_example_is_skipped_or_repeated(
+    lengths, seed, sessions, epochs
+):
     step, stream = 0, []
     order = Order(np.array(lengths), seed, [Phase.of(sessions[0][0])])
     for training, num_steps in sessions:
-        order = Order(np.array(lengths), seed, order.phases).resumed(step, training)  # as from a checkpoint
+        order = Order(np.array(lengths), seed, order.phases).resumed(
+            step, training
+        )  # as from a checkpoint
         for _ in range(num_steps):
             examples = order.examples(step).tolist()
             assert len(examples) == training.batch_size or training.batch_tokens
@@ -101,13 +116,21 @@ def test_batch_settings_may_change_at_any_resume_and_no_example_is_skipped_or_re
     end = order.num_steps(epochs)
     stream += [int(index) for later in range(step, end) for index in order.examples(later)]
     require_whole_epochs(stream, len(lengths))
-    assert stream == [int(index) for step in range(max(step, end)) for index in order.examples(step)]
+    assert stream == [
+        int(index) for step in range(max(step, end)) for index in order.examples(step)
+    ]
     if end > step:  # the run continues until its epochs are done, and no step longer
-        assert order.num_before(end - 1) < Fraction(str(epochs)) * len(lengths) <= order.num_before(end)
+        assert (
+            order.num_before(end - 1)
+            < Fraction(str(epochs)) * len(lengths)
+            <= order.num_before(end)
+        )
 
 
 @given(lengths=LENGTHS, training=BATCHES, epochs=st.integers(1, 3))
-def test_a_run_of_whole_epochs_ends_with_the_step_that_completes_the_last(lengths, training, epochs):
+def test_a_run_of_whole_epochs_ends_with_the_step_that_completes_the_last(
+    lengths, training, epochs
+):
     order = Order(np.array(lengths), 0, [Phase.of(training)])
     end = order.num_steps(epochs)
     assert order.epoch(end - 1) < epochs <= order.epoch(end)

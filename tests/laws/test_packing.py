@@ -1,4 +1,6 @@
-"""Packing changes nothing but rounding: each dialogue attends to itself alone, whatever lies beside it."""
+"""Packing changes nothing but rounding: each dialogue attends to itself alone, whatever lies beside
+it.
+"""
 
 from __future__ import annotations
 
@@ -42,14 +44,18 @@ _SIZE: dict[str, Any] = {
     "num_attention_heads": 4, "max_position_embeddings": 64, "pad_token_id": PAD, "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
 CONFIGS = {
-    "gpt2": GPT2Config(vocab_size=VOCABULARY, n_positions=64, n_embd=32, n_layer=2, n_head=4, eos_token_id=2),
+    "gpt2": GPT2Config(
+        vocab_size=VOCABULARY, n_positions=64, n_embd=32, n_layer=2, n_head=4, eos_token_id=2
+    ),
     "llama": LlamaConfig(**_SIZE, num_key_value_heads=2),
     "qwen2": Qwen2Config(**_SIZE, num_key_value_heads=2, tie_word_embeddings=True),
     "qwen3": Qwen3Config(**_SIZE, num_key_value_heads=1, head_dim=8),
     "gpt-neox": GPTNeoXConfig(**_SIZE),
     "phi": PhiConfig(**_SIZE),
 }
-"""Learned positions and tied embeddings, rotary ones with grouped heads, a wide head, a parallel block, a bias."""
+"""Learned positions and tied embeddings, rotary ones with grouped heads, a wide head, a parallel
+block, a bias.
+"""
 
 
 def make_model(config):
@@ -58,7 +64,9 @@ def make_model(config):
     for layer in model.modules():
         if isinstance(layer, torch.nn.Dropout):
             layer.p = 0.0
-    for parameter in model.parameters():  # far from the flat start, where every context looks the same
+    for (
+        parameter
+    ) in model.parameters():  # far from the flat start, where every context looks the same
         parameter.data += 0.2 * torch.randn_like(parameter)
     return model
 
@@ -104,7 +112,9 @@ def models():
 @pytest.mark.parametrize("name", CONFIGS)
 @settings(max_examples=15, deadline=None)
 @given(lengths=st.lists(st.integers(1, 20), min_size=1, max_size=6), seed=st.integers(0, 99))
-def test_a_pack_has_the_loss_and_gradient_of_its_dialogues_one_at_a_time(models, name, lengths, seed):
+def test_a_pack_has_the_loss_and_gradient_of_its_dialogues_one_at_a_time(
+    models, name, lengths, seed
+):
     plain, packed = models[name]
     some = examples([*lengths, 5], seed)
     alone = gradient(plain, [pad([one], KINDS, PAD) for one in some], plain_nll_sum)
@@ -119,7 +129,9 @@ def test_without_segments_it_is_the_models_own_attention(models, name):
     ids = torch.randint(3, VOCABULARY, (2, 12))
     torch.testing.assert_close(packed(ids).logits, plain(ids).logits)
     generated = [
-        model.generate(ids[:1], max_new_tokens=8, do_sample=False, attention_mask=torch.ones_like(ids[:1])).tolist()
+        model.generate(
+            ids[:1], max_new_tokens=8, do_sample=False, attention_mask=torch.ones_like(ids[:1])
+        ).tolist()
         for model in (plain, packed)
     ]
     assert generated[0] == generated[1]
@@ -140,17 +152,24 @@ def test_gradient_checkpointing_computes_the_same(models, name):
 
 @pytest.mark.parametrize("name", ["gpt2", "gpt-neox"])
 def test_the_fast_and_the_slow_path_of_lengths_agree(models, name):
-    """Neighbours of one length share a call; in another order every dialogue has a call of its own."""
+    """Neighbours of one length share a call; in another order every dialogue has a call of its
+    own.
+    """
     packed = models[name][1]
     some = examples([7, 7, 7, 4, 4])
     apart = [some[k] for k in (0, 3, 1, 4, 2)]
-    assert same(gradient(packed, [pack(some, KINDS)], nll_sum), gradient(packed, [pack(apart, KINDS)], nll_sum))
+    assert same(
+        gradient(packed, [pack(some, KINDS)], nll_sum),
+        gradient(packed, [pack(apart, KINDS)], nll_sum),
+    )
 
 
 # The proof
 
 
-def choose(model, packing="auto", emit=lambda event: None, lengths=(12, 4, 9, 30, 4), *, is_trained=True):
+def choose(
+    model, packing="auto", emit=lambda event: None, lengths=(12, 4, 9, 30, 4), *, is_trained=True
+):
     store = laid_out(examples(lengths))
     return choose_batching(
         model, proof_examples(store, KINDS), KINDS,
@@ -169,8 +188,14 @@ def test_every_shape_that_can_be_packed_is(name):
 
 CANNOT = {
     "mistral": (MistralConfig(**_SIZE, num_key_value_heads=2, sliding_window=4), "sliding"),
-    "bloom": (BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4), "cannot replace the attention"),
-    "gemma2": (Gemma2Config(**_SIZE, num_key_value_heads=2, head_dim=8, sliding_window=8), "sliding_attention"),
+    "bloom": (
+        BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4),
+        "cannot replace the attention",
+    ),
+    "gemma2": (
+        Gemma2Config(**_SIZE, num_key_value_heads=2, head_dim=8, sliding_window=8),
+        "sliding_attention",
+    ),
 }
 
 
@@ -179,7 +204,9 @@ def test_a_model_that_cannot_is_padded_with_the_reason_and_computes_what_it_alwa
     config, reason = CANNOT[name]
     model, events = make_model(config).float(), []
     some = examples([3, 9, 14])
-    expected = gradient(make_model(config).float(), [pad([one], KINDS, PAD) for one in some], plain_nll_sum)
+    expected = gradient(
+        make_model(config).float(), [pad([one], KINDS, PAD) for one in some], plain_nll_sum
+    )
     batching = choose(model, emit=events.append)
     assert not batching.is_packed
     assert reason in events[-1].message
@@ -209,10 +236,16 @@ def test_off_is_off():
 def test_a_model_that_lets_dialogues_see_each_other_is_found_out(monkeypatch, lengths, is_trained):
     """What the proof is for: attention that silently ignores where a dialogue begins."""
     honest = attention.packed_attention
-    monkeypatch.setattr(attention, "packed_attention", lambda *args, segments=None, **kwargs: honest(*args, **kwargs))
+    monkeypatch.setattr(
+        attention,
+        "packed_attention",
+        lambda *args, segments=None, **kwargs: honest(*args, **kwargs),
+    )
     events = []
     monkeypatch.setattr(module, "_LONGEST_PROOF", 32)
-    chosen = choose(make_model(CONFIGS["llama"]).float(), "auto", events.append, lengths, is_trained=is_trained)
+    chosen = choose(
+        make_model(CONFIGS["llama"]).float(), "auto", events.append, lengths, is_trained=is_trained
+    )
     assert not chosen.is_packed
     assert "one dialogue at a time" in events[-1].message
 

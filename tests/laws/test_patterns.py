@@ -11,7 +11,10 @@ from tests.patterns import slowness, uses
 USES, UNKNOWN = uses()
 
 BAD = {
-    "exponential": (r"\0[-+]?[0-9]+(?:[.,][0-9]+)?(?:[ \t,;|]+[-+]?[0-9]+(?:[.,][0-9]+)?)*(?=\0)", "scan"),
+    "exponential": (
+        r"\0[-+]?[0-9]+(?:[.,][0-9]+)?(?:[ \t,;|]+[-+]?[0-9]+(?:[.,][0-9]+)?)*(?=\0)",
+        "scan",
+    ),
     "nested": (r"(?:a+)+b", "fullmatch"),
     "alternatives": (r"(?:a|ab|b)*c", "match"),
     "beside each other": (r"[ab]*[bc]*x", "match"),

@@ -1,4 +1,6 @@
-"""The losses of five steps, written down: a change to numerics shows itself here and has to be explained."""
+"""The losses of five steps, written down: a change to numerics shows itself here and has to be
+explained.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +14,21 @@ from convo_cli.training.run import start_run
 # `pytest tests/laws/test_reference_losses.py` prints the new ones where they differ.
 REFERENCE = {
     "off": [6.456133, 6.414939, 6.321566, 6.322111, 6.300727],
-    "on": [6.448233, 6.419538, 6.320972, 6.317869, 6.302104],  # dropout meets other tokens in another layout
+    "on": [
+        6.448233,
+        6.419538,
+        6.320972,
+        6.317869,
+        6.302104,
+    ],  # dropout meets other tokens in another layout
 }
 
 
 def losses_of(config):
     losses = []
-    start_run(config, lambda event: losses.append(event.loss) if isinstance(event, StepDone) else None)
+    start_run(
+        config, lambda event: losses.append(event.loss) if isinstance(event, StepDone) else None
+    )
     return losses
 
 
@@ -27,7 +37,9 @@ def test_the_first_five_losses_are_the_reference_losses(tiny_config, packing):
     training = {"max_steps": 5, "warmup_steps": 0, "learning_rate": 3e-3, "packing": packing}
     losses = losses_of(tiny_config(training=training))
     known = REFERENCE[packing]
-    assert all(math.isclose(loss, then, abs_tol=2e-4) for loss, then in zip(losses, known, strict=True)), losses
+    assert all(
+        math.isclose(loss, then, abs_tol=2e-4) for loss, then in zip(losses, known, strict=True)
+    ), losses
 
 
 def test_without_dropout_packing_does_not_show_in_the_losses(tiny_config):
@@ -37,12 +49,19 @@ def test_without_dropout_packing_does_not_show_in_the_losses(tiny_config):
             tiny_config(
                 name=packing,
                 model={"scratch": size},
-                training={"max_steps": 5, "warmup_steps": 0, "learning_rate": 3e-3, "packing": packing},
+                training={
+                    "max_steps": 5,
+                    "warmup_steps": 0,
+                    "learning_rate": 3e-3,
+                    "packing": packing,
+                },
             )
         )
         for packing in ("on", "off")
     ]
-    assert all(math.isclose(one, other, abs_tol=1e-4) for one, other in zip(*runs, strict=True)), runs
+    assert all(math.isclose(one, other, abs_tol=1e-4) for one, other in zip(*runs, strict=True)), (
+        runs
+    )
 
 
 def test_a_new_model_starts_at_the_loss_of_guessing(tiny_config):

@@ -1,4 +1,6 @@
-"""A stopped and resumed run ends with the weights, optimizer and log of one that never stopped, bit for bit."""
+"""A stopped and resumed run ends with the weights, optimizer and log of one that never stopped, bit
+for bit.
+"""
 
 from __future__ import annotations
 
@@ -44,13 +46,19 @@ def _weights(run_dir: Path, step: int) -> list[str]:
 
 
 def _log(run_dir: Path) -> list[dict]:
-    records = [r for r in read_metrics(run_dir / "metrics.jsonl") if r["event"] in ("step", "evaluation")]
-    return [{key: value for key, value in record.items() if key not in VOLATILE} for record in records]
+    records = [
+        r for r in read_metrics(run_dir / "metrics.jsonl") if r["event"] in ("step", "evaluation")
+    ]
+    return [
+        {key: value for key, value in record.items() if key not in VOLATILE} for record in records
+    ]
 
 
 CASES: dict[str, Any] = {
     "plain": {},
-    "dropout": {"model": {"scratch": {"layers": 2, "width": 32, "heads": 2, "context": 128, "dropout": 0.3}}},
+    "dropout": {
+        "model": {"scratch": {"layers": 2, "width": 32, "heads": 2, "context": 128, "dropout": 0.3}}
+    },
     "accumulation": {"training": {"micro_batch_size": 3, "batch_size": 4}},
     "curriculum": {"dialogue": {"user_turns_until": 0.5}},
     "bf16": {"training": {"precision": "bf16"}},
@@ -59,13 +67,19 @@ CASES: dict[str, Any] = {
     "windows": {"dialogue": {"max_length": 64}},
     "padded batches": {"training": {"packing": "off"}},
     "batches of tokens": {"training": {"batch_size": None, "batch_tokens": 600}},
-    "metric patience": {"evaluation": {"every_steps": 2, "early_stopping": {"patience": 9, "monitor": "metric"}}},
+    "metric patience": {
+        "evaluation": {"every_steps": 2, "early_stopping": {"patience": 9, "monitor": "metric"}}
+    },
 }
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("stops", [[3], [2, 5]], ids=["stopped at an evaluation", "stopped twice between"])
-def test_a_resumed_run_is_the_run_that_was_never_stopped(tiny_config, tmp_path, ignore, case, stops):
+@pytest.mark.parametrize(
+    "stops", [[3], [2, 5]], ids=["stopped at an evaluation", "stopped twice between"]
+)
+def test_a_resumed_run_is_the_run_that_was_never_stopped(
+    tiny_config, tmp_path, ignore, case, stops
+):
     config = tiny_config(**CASES[case])
     start_run(config.model_copy(update={"name": "straight"}), ignore)
     straight, stopped = tmp_path / "runs" / "straight", tmp_path / "runs" / "tiny"
@@ -136,7 +150,9 @@ def test_weights_change_at_all(tiny_config, tmp_path, ignore):
 
 @pytest.fixture(scope="module")
 def ruined(tmp_path_factory, make_config):
-    """A run that a high learning rate has ruined, and the step of its best checkpoint, which is not the newest."""
+    """A run that a high learning rate has ruined, and the step of its best checkpoint, which is not
+    the newest.
+    """
     config = make_config(
         tmp_path_factory.mktemp("ruined"),
         training={"learning_rate": 0.3, "warmup_steps": 6, "max_steps": 8},
@@ -144,7 +160,9 @@ def ruined(tmp_path_factory, make_config):
         logging={"tensorboard": True, "plots": False},
     )
     losses = {}
-    start_run(config, lambda e: losses.update({e.step: e.loss}) if isinstance(e, EvaluationDone) else None)
+    start_run(
+        config, lambda e: losses.update({e.step: e.loss}) if isinstance(e, EvaluationDone) else None
+    )
     best = min(losses, key=lambda step: losses[step])
     assert best < 8, losses
     return Path(config.output_dir, "tiny"), best
@@ -164,7 +182,9 @@ def _unlocked(folder):
     return {name: state for name, state in snapshot(folder).items() if name != ".lock"}
 
 
-def test_the_best_checkpoint_is_continued_in_place_where_the_later_ones_may_be_discarded(ruined_copy, ignore):
+def test_the_best_checkpoint_is_continued_in_place_where_the_later_ones_may_be_discarded(
+    ruined_copy, ignore
+):
     run_dir, best = ruined_copy
     before, notices = _weights(run_dir, best), []
     result = _resume(
@@ -193,7 +213,10 @@ def test_a_fork_ends_as_the_run_that_is_continued_in_place_and_leaves_its_parent
     for step in (best, best + 1):
         assert _weights(fork, step) == _weights(in_place, step)
     assert _log(fork) == _log(in_place)
-    samples = [[{**one, "time": 0} for one in read_metrics(run / "samples.jsonl")] for run in (fork, in_place)]
+    samples = [
+        [{**one, "time": 0} for one in read_metrics(run / "samples.jsonl")]
+        for run in (fork, in_place)
+    ]
     assert samples[0] == samples[1]
     assert list((fork / "tensorboard").iterdir())
 
@@ -211,10 +234,20 @@ def test_a_fork_is_a_run_like_any_other(ruined_copy, ignore):
     assert _resume(fork, ignore, overrides=[f"training.max_steps={best + 2}"]).step == best + 2
     again = _resume(parent, ignore, "loss", ["name=again", *_shorter(best)]).run_dir
     assert again == parent.with_name("again")
-    assert _resume(again, ignore, "last", ["name=third", f"training.max_steps={best + 3}"]).run_dir.name == "third"
-    parents = {name: read_run_info(RunDirectory(parent.with_name(name))).parent for name in ("again", "third")}
+    assert (
+        _resume(
+            again, ignore, "last", ["name=third", f"training.max_steps={best + 3}"]
+        ).run_dir.name
+        == "third"
+    )
+    parents = {
+        name: read_run_info(RunDirectory(parent.with_name(name))).parent
+        for name in ("again", "third")
+    }
     assert (parents["again"].name, parents["third"].name) == ("tiny", "again")
-    assert RunDirectory(again).checkpoint_steps()[-1] == best + 1, "a fork of the newest leaves it as it is"
+    assert RunDirectory(again).checkpoint_steps()[-1] == best + 1, (
+        "a fork of the newest leaves it as it is"
+    )
 
 
 @pytest.mark.parametrize("name", [None, "other"])
@@ -226,32 +259,44 @@ def test_a_fork_never_takes_the_place_of_what_is_there(ruined_copy, ignore, name
     before = _unlocked(parent.parent)
     with pytest.raises(CheckpointError, match=f"{there.name}: already exists"):
         _resume(parent, ignore, "loss", _shorter(best) + ([f"name={name}"] if name else []))
-    assert {name: state for name, state in _unlocked(parent.parent).items() if name != "tiny/.lock"} == {
-        name: state for name, state in before.items() if name != "tiny/.lock"
-    }
+    assert {
+        name: state for name, state in _unlocked(parent.parent).items() if name != "tiny/.lock"
+    } == {name: state for name, state in before.items() if name != "tiny/.lock"}
 
 
-def test_a_fork_from_before_a_damaged_newest_checkpoint_leaves_that_where_it_is(ruined_copy, ignore):
+def test_a_fork_from_before_a_damaged_newest_checkpoint_leaves_that_where_it_is(
+    ruined_copy, ignore
+):
     parent, _ = ruined_copy
     newest = RunDirectory(parent).checkpoint(8) / "model.safetensors"
     newest.write_bytes(b"x" + newest.read_bytes()[1:])
     before, notices = _unlocked(parent), []
-    result = _resume(parent, ignore, "last", ["name=other", "training.max_steps=9"], emit=notices.append)
+    result = _resume(
+        parent, ignore, "last", ["name=other", "training.max_steps=9"], emit=notices.append
+    )
     assert result.run_dir.name == "other"
     assert _unlocked(parent) == before
-    assert any("step-00000008/model.safetensors: damaged" in getattr(notice, "message", "") for notice in notices)
+    assert any(
+        "step-00000008/model.safetensors: damaged" in getattr(notice, "message", "")
+        for notice in notices
+    )
 
 
 def test_a_fork_that_has_no_step_to_take_is_not_made(ruined_copy, ignore):
     parent, _ = ruined_copy
-    with pytest.raises(UsageError, match="other: not created, because no step is left to take: all 8 steps done"):
+    with pytest.raises(
+        UsageError, match="other: not created, because no step is left to take: all 8 steps done"
+    ):
         _resume(parent, ignore, "last", ["name=other"])
-    assert [path.name for path in parent.parent.iterdir() if path.is_dir() and "cache" not in path.name] == ["tiny"]
+    assert [
+        path.name for path in parent.parent.iterdir() if path.is_dir() and "cache" not in path.name
+    ] == ["tiny"]
 
 
 def test_a_new_name_and_discarding_in_place_do_not_go_together(ruined_copy, ignore):
     with pytest.raises(
-        UsageError, match=r"--discard-later continues .* in place, but --set name=other asks for a new run"
+        UsageError,
+        match=r"--discard-later continues .* in place, but --set name=other asks for a new run",
     ):
         _resume(ruined_copy[0], ignore, "loss", ["name=other"], discard_later=True)
 
@@ -283,7 +328,9 @@ def test_a_finished_run_can_be_extended(tiny_config, tmp_path, ignore):
 def test_early_stopping_survives_a_resume(tiny_config, tmp_path, ignore):
     """Patience that is used up stays used up: resuming a run that stopped early ends at once."""
     stopping = {"patience": 2, "min_delta": 0.5}
-    config = tiny_config(training={"learning_rate": 1e-9}, evaluation={"every_steps": 1, "early_stopping": stopping})
+    config = tiny_config(
+        training={"learning_rate": 1e-9}, evaluation={"every_steps": 1, "early_stopping": stopping}
+    )
     first = start_run(config, ignore)
     assert first.reason == "validation loss did not improve in 2 evaluations"
     before = _log(tmp_path / "runs" / "tiny")

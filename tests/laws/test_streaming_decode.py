@@ -1,7 +1,8 @@
-"""What a reply shows token by token joins to exactly what decoding it at once gives, and never half a character.
+"""What a reply shows token by token joins to exactly what decoding it at once gives, and never half
+a character.
 
-Ids are drawn at random, because a model may write any: bytes that are no text, words out of place, ids that no token
-has. The time is bounded by the number of ids that are decoded.
+Ids are drawn at random, because a model may write any: bytes that are no text, words out of place,
+ids that no token has. The time is bounded by the number of ids that are decoded.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ STREAMED = {
     "one Replace": d.Sequence([d.Replace("▁", " ")]),
     "none": None,
 }
-"""Decoders of known tokenizers: those that transformers 5.17 to 5.23 set, the library's own, and no decoder."""
+"""Decoders of known tokenizers: those that transformers 5.17 to 5.23 set, the library's own, and no
+decoder.
+"""
 STEPS = st.sampled_from(
     [
         d.ByteLevel(),
@@ -61,13 +64,69 @@ STEPS = st.sampled_from(
         d.Replace(Regex("a+"), "c"),
     ]
 )
-DECODERS = st.one_of(st.sampled_from([*STREAMED.values()]), STEPS, st.lists(STEPS, max_size=4).map(d.Sequence))
+DECODERS = st.one_of(
+    st.sampled_from([*STREAMED.values()]), STEPS, st.lists(STEPS, max_size=4).map(d.Sequence)
+)
 WORDS = [
-    *("<unk>", "a", "b", "ab", "é", "한", ".", " ", "  ", "�", "a�", "|", "<pad>", "'", "n't", " n't", ""),
-    *("▁", "▁▁", "▁a", "a▁", "▁.", "##", "##b", "##.", "</w>", "a</w>", "b</w></w>", "a</w>b", "</w>b"),
-    *(f"<0x{byte}>" for byte in ("41", "20", "C3", "A9", "E2", "82", "AC", "F0", "9F", "99", "82", "ff")),
+    *(
+        "<unk>",
+        "a",
+        "b",
+        "ab",
+        "é",
+        "한",
+        ".",
+        " ",
+        "  ",
+        "�",
+        "a�",
+        "|",
+        "<pad>",
+        "'",
+        "n't",
+        " n't",
+        "",
+    ),
+    *(
+        "▁",
+        "▁▁",
+        "▁a",
+        "a▁",
+        "▁.",
+        "##",
+        "##b",
+        "##.",
+        "</w>",
+        "a</w>",
+        "b</w></w>",
+        "a</w>b",
+        "</w>b",
+    ),
+    *(
+        f"<0x{byte}>"
+        for byte in ("41", "20", "C3", "A9", "E2", "82", "AC", "F0", "9F", "99", "82", "ff")
+    ),
     *("x<0x41>", "▁<0x41>", "<0x4▁1>"),
-    *("Ġ", "Ġa", "Ã", "©", "ÃĢ", "â", "Ĥ", "¬", "âĤ", "Ĥ¬", "ð", "Ł", "Ļ", "ĻĤ", "ðŁ", "\u200d", "👍", "🏽"),
+    *(
+        "Ġ",
+        "Ġa",
+        "Ã",
+        "©",
+        "ÃĢ",
+        "â",
+        "Ĥ",
+        "¬",
+        "âĤ",
+        "Ĥ¬",
+        "ð",
+        "Ł",
+        "Ļ",
+        "ĻĤ",
+        "ðŁ",
+        "\u200d",
+        "👍",
+        "🏽",
+    ),
 ]
 NUM_WORDS = len(dict.fromkeys(WORDS))
 
@@ -85,7 +144,11 @@ class Counted(DialogueEncoder):
 @cache
 def _encoder_of(decoder):
     """An encoder whose vocabulary is WORDS and the tokens of a template; ``decoder`` is JSON."""
-    spec = json.loads(Tokenizer(models.WordLevel({word: k for k, word in enumerate(dict.fromkeys(WORDS))})).to_str())
+    spec = json.loads(
+        Tokenizer(
+            models.WordLevel({word: k for k, word in enumerate(dict.fromkeys(WORDS))})
+        ).to_str()
+    )
     return _counted(Tokenizer.from_str(json.dumps({**spec, "decoder": json.loads(decoder)})))
 
 
@@ -161,7 +224,9 @@ def test_any_ids_stream_to_what_they_decode_to_under_any_decoder(decoder, ids):
 @pytest.mark.parametrize("name", STREAMED)
 def test_text_is_shown_with_the_token_that_completes_it(name):
     encoder = _with(STREAMED[name])
-    space = {"ByteLevel": "Ġa", "WordPiece": "b", "BPEDecoder": "a</w>", "none": "b"}.get(name, "▁a")
+    space = {"ByteLevel": "Ġa", "WordPiece": "b", "BPEDecoder": "a</w>", "none": "b"}.get(
+        name, "▁a"
+    )
     decoder, shown, ids = encoder.stream(), "", []
     for word in [space, ".", "ab", space, "é", "<|end|>", space, "▁", "한", "a"]:
         ids.append(_id(encoder, word))

@@ -1,4 +1,5 @@
-"""Training, chat and the exported folder opened by plain transformers see the same ids for the same dialogue.
+"""Training, chat and the exported folder opened by plain transformers see the same ids for the same
+dialogue.
 
 For convo's own templates and for the chat templates of the model families.
 """
@@ -24,7 +25,9 @@ every_template = pytest.mark.parametrize("name", [*TEMPLATES, *FAMILIES])
 
 @dataclass(frozen=True)
 class Folder:
-    """An encoder, the one that is read from the folder it was saved to, and what plain transformers opens there."""
+    """An encoder, the one that is read from the folder it was saved to, and what plain transformers
+    opens there.
+    """
 
     encoder: DialogueEncoder
     reloaded: DialogueEncoder
@@ -35,8 +38,13 @@ class Folder:
 def folders(make_encoder, sample_dialogues, tmp_path_factory):
     from transformers import AutoTokenizer
 
-    made: dict[str, DialogueEncoder] = {name: make_encoder(name, max_length=4096) for name in TEMPLATES}
-    made |= {name: native_encoder(family_tokenizer(family, sample_dialogues)) for name, family in FAMILIES.items()}
+    made: dict[str, DialogueEncoder] = {
+        name: make_encoder(name, max_length=4096) for name in TEMPLATES
+    }
+    made |= {
+        name: native_encoder(family_tokenizer(family, sample_dialogues))
+        for name, family in FAMILIES.items()
+    }
     folders = {}
     for number, (name, encoder) in enumerate(made.items()):
         folder = tmp_path_factory.mktemp(str(number))
@@ -52,7 +60,9 @@ def _dialogues(name, *, look_alikes=False):
 
 
 def _theirs(plain, turns, *, prompt=False):
-    return plain.apply_chat_template(as_messages(turns), return_dict=False, add_generation_prompt=prompt)
+    return plain.apply_chat_template(
+        as_messages(turns), return_dict=False, add_generation_prompt=prompt
+    )
 
 
 @every_template
@@ -76,20 +86,30 @@ def test_the_prompt_of_every_reply_is_how_its_training_example_begins(folders, n
 def test_plain_transformers_renders_the_training_ids(folders, name, data):
     folder = folders[name]
     turns = data.draw(_dialogues(name)).turns
-    (ours,), (again,) = (each.encode([Dialogue(turns)])[0] for each in (folder.encoder, folder.reloaded))
+    (ours,), (again,) = (
+        each.encode([Dialogue(turns)])[0] for each in (folder.encoder, folder.reloaded)
+    )
     assert ours.input_ids.tolist() == again.input_ids.tolist() == _theirs(folder.plain, turns)
     assert ours.targets.tolist() == again.targets.tolist()
     if turns[-1].role == "user" or name in TEMPLATES:
         ids = folder.encoder.prompt(turns, max_new_tokens=1).ids
-        assert ids == folder.reloaded.prompt(turns, max_new_tokens=1).ids == _theirs(folder.plain, turns, prompt=True)
+        assert (
+            ids
+            == folder.reloaded.prompt(turns, max_new_tokens=1).ids
+            == _theirs(folder.plain, turns, prompt=True)
+        )
     folder.encoder.require_parity(turns)
 
 
 @every_template
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
-def test_the_whole_text_is_that_of_plain_transformers_also_where_a_text_spells_a_token(folders, name, data):
-    """There transformers reads a token where convo reads text, so only the texts can be compared."""
+def test_the_whole_text_is_that_of_plain_transformers_also_where_a_text_spells_a_token(
+    folders, name, data
+):
+    """There transformers reads a token where convo reads text, so only the texts can be
+    compared.
+    """
     folder = folders[name]
     turns = data.draw(_dialogues(name, look_alikes=True)).turns
     rendered = folder.plain.apply_chat_template(as_messages(turns), tokenize=False)
@@ -108,7 +128,9 @@ def test_the_folder_stops_where_the_encoder_does(folders, name):
 @pytest.mark.parametrize("name", ["turns", "chatml"])
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
-def test_the_native_template_of_an_export_gives_the_ids_and_targets_it_was_made_from(folders, name, data):
+def test_the_native_template_of_an_export_gives_the_ids_and_targets_it_was_made_from(
+    folders, name, data
+):
     folder = folders[name]
     native = native_encoder(folder.plain)
     dialogue = data.draw(_dialogues(name, look_alikes=True))
@@ -119,6 +141,8 @@ def test_the_native_template_of_an_export_gives_the_ids_and_targets_it_was_made_
 
 
 @every_template
-def test_a_template_that_fits_the_tokenizer_passes_the_parity_check(folders, name, sample_dialogues):
+def test_a_template_that_fits_the_tokenizer_passes_the_parity_check(
+    folders, name, sample_dialogues
+):
     for dialogue in sample_dialogues[:20]:
         folders[name].encoder.require_parity(dialogue.turns[:2])

@@ -1,4 +1,6 @@
-"""What was hashed is what was trained on, wherever in the preparation a data file changes, and however."""
+"""What was hashed is what was trained on, wherever in the preparation a data file changes, and
+however.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ from tests.conftest import SAMPLE_DATA
 _LINES = (SAMPLE_DATA / "train.jsonl").read_bytes().splitlines(keepends=True)
 A, B = b"".join(_LINES[:60]), b"".join(_LINES[60:100])
 assert len(A) > len(B)
-_NUM_READ = 2 * 60 + 25  # dialogues that preparing A reads: for the tokenizer, for training, and for validation
+_NUM_READ = (
+    2 * 60 + 25
+)  # dialogues that preparing A reads: for the tokenizer, for training, and for validation
 
 
 def in_place(path, content):
@@ -46,7 +50,9 @@ def rewrite(path, content):
 
 
 def half_written(path, content):
-    """What a reader sees while another program writes: the beginning, up to the middle of a line; the rest follows."""
+    """What a reader sees while another program writes: the beginning, up to the middle of a line;
+    the rest follows.
+    """
     path.write_bytes(content[: len(content) // 2])
 
 
@@ -75,7 +81,10 @@ def sha256(data):
 
 
 def columns(store):
-    return [getattr(store, name)[:].tolist() for name in ("input_ids", "targets", "offsets", "dialogue_of")]
+    return [
+        getattr(store, name)[:].tolist()
+        for name in ("input_ids", "targets", "offsets", "dialogue_of")
+    ]
 
 
 def prepare(config, home, events):
@@ -92,7 +101,9 @@ def prepare(config, home, events):
 
 @pytest.fixture(scope="module")
 def expected(make_config, tmp_path_factory):
-    """What is prepared of a content that does not change, by its SHA-256; of each content made once."""
+    """What is prepared of a content that does not change, by its SHA-256; of each content made
+    once.
+    """
     made = {}
 
     def of(content, suffix):
@@ -117,7 +128,9 @@ def config_of(make_config, folder, path):
 @pytest.mark.usefixtures("small_buffers")
 @pytest.mark.parametrize("change", CHANGES)
 @given(suffix=st.sampled_from(sorted(PACKINGS)), number=st.integers(0, _NUM_READ))
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_a_run_has_the_hash_of_the_data_it_is_trained_on(
     change, suffix, number, expected, make_config, tmp_path_factory, monkeypatch
 ):
@@ -149,4 +162,6 @@ def test_a_run_has_the_hash_of_the_data_it_is_trained_on(
         assert found[0] in (sha256(before), sha256(now))
         assert found == expected(before if found[0] == sha256(before) else now, suffix)
     path.write_bytes(before)
-    assert prepare(config, folder / "runs", []) == expected(before, suffix), "nothing else was kept as made of it"
+    assert prepare(config, folder / "runs", []) == expected(before, suffix), (
+        "nothing else was kept as made of it"
+    )

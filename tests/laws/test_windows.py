@@ -1,4 +1,6 @@
-"""Windows against brute force: nothing cut, nothing twice, nothing lost, as much context as fits; and so in chat."""
+"""Windows against brute force: nothing cut, nothing twice, nothing lost, as much context as fits;
+and so in chat.
+"""
 
 from __future__ import annotations
 
@@ -52,13 +54,18 @@ def test_a_dialogue_that_fits_is_one_window(lengths, budget):
 
 @given(lengths=LENGTHS, budget=st.integers(0, 100))
 def test_the_earliest_turn_that_fits_is_found(lengths, budget):
-    expected = min((first for first in range(len(lengths) + 1) if sum(lengths[first:]) <= budget), default=len(lengths))
+    expected = min(
+        (first for first in range(len(lengths) + 1) if sum(lengths[first:]) <= budget),
+        default=len(lengths),
+    )
     assert first_that_fits(lengths, budget) == expected
 
 
 @settings(max_examples=200)
 @given(lengths=st.lists(st.integers(1, 6), min_size=1, max_size=9), budget=st.integers(6, 16))
-def test_among_all_ways_to_cut_the_plan_has_the_fewest_windows_and_fills_the_earliest(lengths, budget):
+def test_among_all_ways_to_cut_the_plan_has_the_fewest_windows_and_fills_the_earliest(
+    lengths, budget
+):
     allowed = [
         cuts
         for count in range(len(lengths))
@@ -71,29 +78,47 @@ def test_among_all_ways_to_cut_the_plan_has_the_fewest_windows_and_fills_the_ear
     assert len(cuts) == min(map(len, allowed))
     assert cuts == max(other for other in allowed if len(other) == len(cuts))
     for window in windows:
-        fits = [first for first in range(window.fresh + 1) if sum(lengths[first : window.stop]) <= budget]
+        fits = [
+            first
+            for first in range(window.fresh + 1)
+            if sum(lengths[first : window.stop]) <= budget
+        ]
         assert window.first == min(fits)
 
 
 def _is_allowed(lengths, budget, bounds):
-    """Whole turns; the first window is full at most, the others keep half for context unless a turn needs more."""
+    """Whole turns; the first window is full at most, the others keep half for context unless a turn
+    needs more.
+    """
     sizes = [sum(lengths[start:stop]) for start, stop in pairwise(bounds)]
     counts = [stop - start for start, stop in pairwise(bounds)]
     later = zip(sizes[1:], counts[1:], strict=True)
-    return sizes[0] <= budget and all(size <= (budget if count == 1 else budget // 2) for size, count in later)
+    return sizes[0] <= budget and all(
+        size <= (budget if count == 1 else budget // 2) for size, count in later
+    )
 
 
-@given(begin=st.integers(0, 60), length=st.integers(1, 100), budget=st.integers(2, 40), data=st.data())
-def test_the_parts_of_a_turn_are_fresh_once_and_repeat_what_comes_right_before(begin, length, budget, data):
+@given(
+    begin=st.integers(0, 60), length=st.integers(1, 100), budget=st.integers(2, 40), data=st.data()
+)
+def test_the_parts_of_a_turn_are_fresh_once_and_repeat_what_comes_right_before(
+    begin, length, budget, data
+):
     context = data.draw(st.integers(1, budget - 1))
     parts = cut_turn(begin, begin + length, budget, context)
-    assert [token for part in parts for token in range(part.fresh, part.stop)] == list(range(begin, begin + length))
+    assert [token for part in parts for token in range(part.fresh, part.stop)] == list(
+        range(begin, begin + length)
+    )
     assert all(part.stop - part.start <= budget for part in parts)
     if begin and length < budget:
-        assert [(part.start, part.stop) for part in parts] == [(max(0, begin + length - budget), begin + length)]
+        assert [(part.start, part.stop) for part in parts] == [
+            (max(0, begin + length - budget), begin + length)
+        ]
     else:
         assert all(part.start == max(0, part.fresh - context) for part in parts)
-        assert all(part.stop - part.start == budget for part in parts[:-1]), "every part but the last is full"
+        assert all(part.stop - part.start == budget for part in parts[:-1]), (
+            "every part but the last is full"
+        )
 
 
 # The whole way: dialogues through the encoder.
@@ -102,7 +127,10 @@ def test_the_parts_of_a_turn_are_fresh_once_and_repeat_what_comes_right_before(b
 @pytest.fixture(scope="module")
 def encoders(make_encoder, sample_dialogues):
     made = {name: make_encoder(name, max_length=4096) for name in NAMES if name not in FAMILIES}
-    made |= {name: native_encoder(family_tokenizer(family, sample_dialogues)) for name, family in FAMILIES.items()}
+    made |= {
+        name: native_encoder(family_tokenizer(family, sample_dialogues))
+        for name, family in FAMILIES.items()
+    }
     for encoder in made.values():
         encoder.tokenizer.chat_template = encoder.template.chat_template
     return made
@@ -124,7 +152,9 @@ def _whole(encoder, dialogue):
 
 
 def _cut(data, encoders, name, *, look_alikes=True):
-    """A dialogue, it as one example, the encoder that cuts it and the windows; None where a turn does not fit."""
+    """A dialogue, it as one example, the encoder that cuts it and the windows; None where a turn
+    does not fit.
+    """
     dialogue = _draw(data, name, look_alikes=look_alikes)
     whole = _whole(encoders[name], dialogue)
     longest = len(whole.input_ids)
@@ -138,11 +168,15 @@ def _cut(data, encoders, name, *, look_alikes=True):
 
 
 def _theirs(encoder, turns, *, prompt=False):
-    return encoder.tokenizer.apply_chat_template(as_messages(turns), return_dict=False, add_generation_prompt=prompt)
+    return encoder.tokenizer.apply_chat_template(
+        as_messages(turns), return_dict=False, add_generation_prompt=prompt
+    )
 
 
 def _kept(encoder, turns, first, stop, *, prompt=False):
-    """What plain transformers renders for the system turn and such other turns; None where it refuses them."""
+    """What plain transformers renders for the system turn and such other turns; None where it
+    refuses them.
+    """
     num_system = turns[0].role == "system"
     chosen = [*turns[:num_system], *turns[num_system + first : num_system + stop]]
     try:
@@ -180,7 +214,9 @@ def test_a_window_is_what_transformers_renders_of_the_turns_it_holds(encoders, n
 
 
 def _assert_equal_targets(examples, whole, dialogue, name):
-    """Every target once, in order. What is right after a folded system text is another token there than elsewhere."""
+    """Every target once, in order. What is right after a folded system text is another token there
+    than elsewhere.
+    """
     is_folded = name in FOLDING and dialogue.turns[0].role == "system"
     for kind in (ASSISTANT_TARGET,) if is_folded else (ASSISTANT_TARGET, USER_TARGET):
         trained = [example.input_ids[example.targets == kind].tolist() for example in examples]
@@ -190,7 +226,9 @@ def _assert_equal_targets(examples, whole, dialogue, name):
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
-def test_a_trimmed_prompt_is_what_transformers_renders_of_the_turns_that_are_left(encoders, name, data):
+def test_a_trimmed_prompt_is_what_transformers_renders_of_the_turns_that_are_left(
+    encoders, name, data
+):
     turns = _draw(data, name, look_alikes=False).turns
     questions = [index for index, turn in enumerate(turns) if turn.role == "user"]
     if not questions:
@@ -199,10 +237,14 @@ def test_a_trimmed_prompt_is_what_transformers_renders_of_the_turns_that_are_lef
     whole = encoders[name].prompt(turns, max_new_tokens=1)
     num_system = turns[0].role == "system"
     num_turns = len(turns) - num_system
-    all_kept = [_kept(encoders[name], turns, first, num_turns, prompt=True) for first in range(num_turns)]
+    all_kept = [
+        _kept(encoders[name], turns, first, num_turns, prompt=True) for first in range(num_turns)
+    ]
     for room in {data.draw(st.integers(1, len(whole.ids))), len(whole.ids) - 1}:
         cut = _with(encoders[name], room + 1)
-        fitting = [first for first, ids in enumerate(all_kept) if ids is not None and len(ids) <= room]
+        fitting = [
+            first for first, ids in enumerate(all_kept) if ids is not None and len(ids) <= room
+        ]
         if name in FOLDING and num_system:
             fitting = [first for first in fitting if turns[first + 1].role == "user"]
         if not fitting:
@@ -217,7 +259,8 @@ def test_a_trimmed_prompt_is_what_transformers_renders_of_the_turns_that_are_lef
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_a_reply_in_a_window_follows_the_prompt_that_chat_would_make(encoders, name, data):
-    """The same rule: with exactly as much room as the window had, chat drops the turns that the window dropped.
+    """The same rule: with exactly as much room as the window had, chat drops the turns that the
+    window dropped.
 
     (smollm3 trains on the header too, so its targets do not begin where the prompt ends.)
     """
@@ -225,15 +268,24 @@ def test_a_reply_in_a_window_follows_the_prompt_that_chat_would_make(encoders, n
         return
     dialogue, _, cut, _ = case
     for index, turn in enumerate(dialogue.turns):
-        if turn.role != "assistant" or not any(earlier.role == "user" for earlier in dialogue.turns[:index]):
+        if turn.role != "assistant" or not any(
+            earlier.role == "user" for earlier in dialogue.turns[:index]
+        ):
             continue
-        only = tuple(replace(each, is_trained=number == index) for number, each in enumerate(dialogue.turns))
+        only = tuple(
+            replace(each, is_trained=number == index) for number, each in enumerate(dialogue.turns)
+        )
         (window,) = [one for one in cut.encode([Dialogue(only)])[0] if one.targets.any()]
         ids = window.input_ids[: int(window.targets.argmax())].tolist()
         try:
             prompt = cut.prompt(dialogue.turns[:index], max_new_tokens=cut.max_length - len(ids))
-        except DataError:  # a window may have no room for context; chat does not answer without the last message
-            assert dialogue.turns[index - 1].text not in cut.decode(ids) or "system" in dialogue.turns[0].role
+        except (
+            DataError
+        ):  # a window may have no room for context; chat does not answer without the last message
+            assert (
+                dialogue.turns[index - 1].text not in cut.decode(ids)
+                or "system" in dialogue.turns[0].role
+            )
         else:
             assert prompt.ids == ids
 
@@ -268,7 +320,9 @@ def test_split_trains_every_target_once_in_windows_of_any_length(encoders, name,
 @pytest.mark.parametrize("name", [*TEMPLATES, "llama3", "qwen", "gemma"])
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
-def test_a_part_of_a_long_turn_repeats_the_head_and_the_tokens_right_before_it(encoders, name, data):
+def test_a_part_of_a_long_turn_repeats_the_head_and_the_tokens_right_before_it(
+    encoders, name, data
+):
     dialogue = _draw(data, name)
     whole = _whole(encoders[name], dialogue).input_ids.tolist()
     head = _head(encoders[name], dialogue)

@@ -1,4 +1,6 @@
-"""Background tasks: results in order, errors in their place, and a main thread that a signal ends at once."""
+"""Background tasks: results in order, errors in their place, and a main thread that a signal ends
+at once.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ def test_an_exception_of_a_task_is_raised_in_the_main_thread():
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
-@pytest.mark.parametrize("wait", [in_background, lambda work: list(one_ahead([lambda: None, work]))])
+@pytest.mark.parametrize(
+    "wait", [in_background, lambda work: list(one_ahead([lambda: None, work]))]
+)
 def test_a_signal_ends_the_wait_and_not_the_task(wait):
     released, is_done = Event(), Event()
 
@@ -98,7 +102,9 @@ except KeyboardInterrupt:
 @pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
 def test_a_stopped_process_ends_at_once_and_runs_its_exit_functions():
     began = time.monotonic()
-    ran = subprocess.run([sys.executable, "-c", LEAVING], capture_output=True, text=True, check=False, timeout=60)
+    ran = subprocess.run(
+        [sys.executable, "-c", LEAVING], capture_output=True, text=True, check=False, timeout=60
+    )
     assert (ran.returncode, ran.stdout, ran.stderr) == (130, "interrupted\ncleaned up\n", "")
     assert time.monotonic() - began < 30
 
@@ -112,5 +118,7 @@ end_process(3)
 
 
 def test_without_a_signal_the_process_ends_when_its_tasks_are_done():
-    ran = subprocess.run([sys.executable, "-c", LEFT], capture_output=True, text=True, check=False, timeout=60)
+    ran = subprocess.run(
+        [sys.executable, "-c", LEFT], capture_output=True, text=True, check=False, timeout=60
+    )
     assert (ran.returncode, ran.stdout, ran.stderr) == (3, "done\n", "")

@@ -29,7 +29,9 @@ with listening() as request:
 
 @pytest.fixture(autouse=True)
 def hangups_arrive():
-    """As in a terminal; whoever runs these tests may have ignored them (nohup), and children inherit that."""
+    """As in a terminal; whoever runs these tests may have ignored them (nohup), and children
+    inherit that.
+    """
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)
@@ -51,7 +53,11 @@ def test_the_first_signal_is_remembered_and_nothing_else_happens(number):
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_second_signal_leaves_at_once_with_its_own_exit_code(number):
     ran = subprocess.run(
-        [sys.executable, "-c", TWICE, str(int(number))], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", TWICE, str(int(number))],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert ran.stdout == f"still here {int(signal.SIGTERM)}\n"
     assert ran.returncode == 128 + number

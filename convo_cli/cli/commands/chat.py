@@ -12,13 +12,27 @@ from convo_cli.events import Notice
 
 
 def chat(
-    model: Annotated[str, typer.Argument(help="An export, a run directory, a checkpoint, or a hub id.")],
-    system: Annotated[str | None, typer.Option(help="What the model is told before the conversation.")] = None,
-    temperature: Annotated[float | None, typer.Option(min=0.0, max=10.0, help="0 takes the likeliest token.")] = None,
-    top_k: Annotated[int | None, typer.Option(min=0, help="Sample among the k likeliest tokens; 0: all.")] = None,
-    top_p: Annotated[float | None, typer.Option(min=0.01, max=1.0, help="Sample within this probability.")] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest reply in tokens.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Makes sampled replies repeatable.")] = None,
+    model: Annotated[
+        str, typer.Argument(help="An export, a run directory, a checkpoint, or a hub id.")
+    ],
+    system: Annotated[
+        str | None, typer.Option(help="What the model is told before the conversation.")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0.0, max=10.0, help="0 takes the likeliest token.")
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option(min=0, help="Sample among the k likeliest tokens; 0: all.")
+    ] = None,
+    top_p: Annotated[
+        float | None, typer.Option(min=0.01, max=1.0, help="Sample within this probability.")
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Longest reply in tokens.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**63 - 1, help="Makes sampled replies repeatable.")
+    ] = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
     is_quiet: QuietOption = False,
@@ -45,8 +59,18 @@ def chat(
     with make_progress(stderr_console(), is_quiet=is_quiet) as emit:
         generator = open_generator(model, device=device, emit=emit)
         if max_new_tokens is not None and max_new_tokens > generator.longest_reply:
-            emit(Notice(f"replies are at most {generator.longest_reply} tokens long here, half of the model's window"))
-    chosen = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "max_new_tokens": max_new_tokens}
+            emit(
+                Notice(
+                    f"replies are at most {generator.longest_reply} tokens long here, half of the "
+                    "model's window"
+                )
+            )
+    chosen = {
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "max_new_tokens": max_new_tokens,
+    }
     settings = generation_defaults(generator).model_copy(
         update={key: value for key, value in chosen.items() if value is not None}
     )
@@ -54,4 +78,6 @@ def chat(
         import torch
 
         torch.manual_seed(seed)
-    hold_conversation(ChatSession(generator, settings, system=system), as_json=as_json, is_quiet=is_quiet)
+    hold_conversation(
+        ChatSession(generator, settings, system=system), as_json=as_json, is_quiet=is_quiet
+    )

@@ -16,18 +16,24 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="An export, a run directory, a checkpoint, or a hub id.")],
+    model: Annotated[
+        str, typer.Argument(help="An export, a run directory, a checkpoint, or a hub id.")
+    ],
     data: Annotated[list[str], typer.Argument(metavar="DATA...", help="JSONL files of dialogues.")],
-    replies: Annotated[int, typer.Option(min=0, help="Dialogues that get a generated reply; 0: none.")] = 100,
+    replies: Annotated[
+        int, typer.Option(min=0, help="Dialogues that get a generated reply; 0: none.")
+    ] = 100,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest reply in tokens.")] = 64,
     reasoning: ReasoningOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
     is_quiet: QuietOption = False,
 ) -> None:
-    """Score a model: loss and perplexity of the assistant's turns, and its own replies against the real ones.
+    """Score a model: loss and perplexity of the assistant's turns, and its own replies against the
+    real ones.
 
-    The data is read as the config of the model's run says, or by the defaults where the model is not of a run.
+    The data is read as the config of the model's run says, or by the defaults where the model is
+    not of a run.
 
     Example: convo evaluate exports/convo test.jsonl
     """
@@ -39,7 +45,9 @@ def evaluate(
     require_model(model)
     for path in data:
         if path == "-":
-            raise UsageError("evaluate reads its data twice, so it cannot come from a pipe", hint="give a file")
+            raise UsageError(
+                "evaluate reads its data twice, so it cannot come from a pipe", hint="give a file"
+            )
         check_source(path, is_read_again=True)
     data_config = _data_config(model, data, reasoning)
     start_bounded_process()
@@ -53,7 +61,12 @@ def evaluate(
     with make_progress(stderr_console(), is_quiet=is_quiet) as emit:
         generator = open_generator(model, device=device, emit=emit)
         if replies and max_new_tokens > generator.longest_reply:
-            emit(Notice(f"replies are at most {generator.longest_reply} tokens long here, half of the model's window"))
+            emit(
+                Notice(
+                    f"replies are at most {generator.longest_reply} tokens long here, half of the "
+                    "model's window"
+                )
+            )
         result, files = evaluate_files(
             generator, data_config, num_replies=replies, max_new_tokens=max_new_tokens, emit=emit
         )
@@ -63,8 +76,12 @@ def evaluate(
         show_scores(stdout_console(), result)
 
 
-def _data_config(model: str, files: list[str], reasoning: Literal["keep", "drop"] | None) -> DataConfig:
-    """Return the data config for the files: that of the model's run, or the defaults for other models."""
+def _data_config(
+    model: str, files: list[str], reasoning: Literal["keep", "drop"] | None
+) -> DataConfig:
+    """Return the data config for the files: that of the model's run, or the defaults for other
+    models.
+    """
     from convo_cli.config.schema import DataConfig
     from convo_cli.runs.directory import RunDirectory
     from convo_cli.runs.provenance.run_info import read_config

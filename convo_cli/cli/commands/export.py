@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 def export(
-    source: Annotated[Path, typer.Argument(help="A run directory (its last checkpoint) or a checkpoint.")],
+    source: Annotated[
+        Path, typer.Argument(help="A run directory (its last checkpoint) or a checkpoint.")
+    ],
     out: Annotated[Path, typer.Argument(help="The folder to make.")],
     format: Annotated[  # noqa: A002  (the option's name)
         Literal["huggingface"], typer.Option(help="What to write.")
@@ -52,7 +54,9 @@ def export(
 
 
 def _warn_if_less_private(exported: Exported, source: Path, emit: Emit) -> None:
-    """Warn if other users can read the export but not its checkpoint (``source``, or one inside it)."""
+    """Warn if other users can read the export but not its checkpoint (``source``, or one inside
+    it).
+    """
     from convo_cli.storage.access import derived_mode
 
     out = exported.out

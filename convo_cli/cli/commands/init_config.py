@@ -18,17 +18,23 @@ if TYPE_CHECKING:
 
 def init_config(
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write here instead of to stdout.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write here instead of to stdout."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE where it exists.")] = False,
-    preset: Annotated[str, typer.Option(metavar="NAME", help="What to start from; see --list-presets.")] = "scratch",
+    preset: Annotated[
+        str, typer.Option(metavar="NAME", help="What to start from; see --list-presets.")
+    ] = "scratch",
     train: Annotated[
         list[str] | None, typer.Option(metavar="FILE", help="Train on this JSONL file. Repeatable.")
     ] = None,
     validation: Annotated[
-        list[str] | None, typer.Option(metavar="FILE", help="Evaluate on this JSONL file. Repeatable.")
+        list[str] | None,
+        typer.Option(metavar="FILE", help="Evaluate on this JSONL file. Repeatable."),
     ] = None,
-    schema: Annotated[bool, typer.Option("--schema", help="Write the JSON Schema of a config, for editors.")] = False,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Write the JSON Schema of a config, for editors.")
+    ] = False,
     list_presets: Annotated[bool, typer.Option("--list-presets", help="List the presets.")] = False,
     as_json: JsonOption = False,
     is_quiet: QuietOption = False,
@@ -44,7 +50,10 @@ def init_config(
     if force and output is None:
         raise UsageError("--force needs a file to replace", hint="add -o FILE")
     if validation and not train:
-        raise UsageError("--validation needs --train: both files of the preset are replaced", hint="add --train FILE")
+        raise UsageError(
+            "--validation needs --train: both files of the preset are replaced",
+            hint="add --train FILE",
+        )
 
     from convo_cli.cli.console import print_json, printable
     from convo_cli.cli.views.config_view import preset_list, schema_document
@@ -63,7 +72,10 @@ def init_config(
         if not is_quiet:
             typer.echo(printable(f"Wrote {output}"), err=True)
     if as_json:
-        print_json("init-config", {**document.record, "path": None if output is None else printable(str(output))})
+        print_json(
+            "init-config",
+            {**document.record, "path": None if output is None else printable(str(output))},
+        )
     elif output is None:
         # Bytes, so that the encoding is UTF-8 and lines end in LF on every system.
         sys.stdout.buffer.write(document.text.encode("utf-8"))
@@ -83,7 +95,9 @@ def _from_preset(name: str, train: Sequence[str], validation: Sequence[str]) -> 
             raise UsageError("a config cannot hold a file name that is not UTF-8 text")
         preset = preset.with_data(train, validation)
     try:
-        return config_document(name, preset.config().model_dump(mode="json"), commented_yaml(preset))
+        return config_document(
+            name, preset.config().model_dump(mode="json"), commented_yaml(preset)
+        )
     except ConfigError as error:
         raise UsageError(error.message, hint="add --validation FILE") from None
 
@@ -96,11 +110,18 @@ def _write(path: Path, text: str, *, may_replace: bool) -> None:
     try:
         with disk_errors(path):
             if (kind := special_kind_at(path)) is not None:
-                raise UsageError(f"{path}: not a regular file, but {kind}", hint="choose another name with -o")
+                raise UsageError(
+                    f"{path}: not a regular file, but {kind}", hint="choose another name with -o"
+                )
             if path.exists() and not may_replace:
-                raise UsageError(f"{path}: exists already", hint="choose another name with -o, or add --force")
+                raise UsageError(
+                    f"{path}: exists already", hint="choose another name with -o, or add --force"
+                )
             if not path.parent.is_dir():
-                raise UsageError(f"{path}: there is no folder {path.parent}", hint=f"mkdir -p {typeable(path.parent)}")
+                raise UsageError(
+                    f"{path}: there is no folder {path.parent}",
+                    hint=f"mkdir -p {typeable(path.parent)}",
+                )
         write_file(path, text)
     except DiskError as error:
         raise DiskError(error.message, hint="choose another place with -o") from error

@@ -23,42 +23,56 @@ def resume(
     overrides: SetOption = None,
     allow_changed: Annotated[
         bool,
-        typer.Option("--allow-changed", help="Continue although data, base model or config.yaml have changed."),
+        typer.Option(
+            "--allow-changed",
+            help="Continue although data, base model or config.yaml have changed.",
+        ),
     ] = False,
     discard_later: Annotated[
         bool,
         typer.Option(
             "--discard-later",
-            help="With --load loss or metric: continue in place and delete the later checkpoints and log lines.",
+            help="With --load loss or metric: continue in place and delete the later checkpoints "
+            "and log lines.",
         ),
     ] = False,
     is_proof: Annotated[
-        bool, typer.Option("--verify", help="Prove that resuming changes nothing; the run stays as it is.")
+        bool,
+        typer.Option(
+            "--verify", help="Prove that resuming changes nothing; the run stays as it is."
+        ),
     ] = False,
     steps: Annotated[
-        int | None, typer.Option(min=2, help="With --verify: take this many steps from the newest checkpoint, twice.")
+        int | None,
+        typer.Option(
+            min=2, help="With --verify: take this many steps from the newest checkpoint, twice."
+        ),
     ] = None,
     as_json: JsonOption = False,
     is_quiet: QuietOption = False,
 ) -> None:
     """Continue a run exactly from a checkpoint.
 
-    From a checkpoint that is not the newest, or with --set name=…, the run forks: a new run directory beside it
-    continues (default: NAME-from-STEP), and this run stays as it is.
+    From a checkpoint that is not the newest, or with --set name=…, the run forks: a new run
+    directory beside it continues (default: NAME-from-STEP), and this run stays as it is.
 
-    With --verify: takes the steps before the newest checkpoint again, with a save and a resume halfway, and compares
-    weights, optimizer and log with the run's own, bit for bit. Where the run has no earlier checkpoint, or changed in
-    between, it takes 4 steps from the newest one twice, straight and with a resume. Exit code 5 where they differ.
+    With --verify: takes the steps before the newest checkpoint again, with a save and a resume
+    halfway, and compares weights, optimizer and log with the run's own, bit for bit. Where the run
+    has no earlier checkpoint, or changed in between, it takes 4 steps from the newest one twice,
+    straight and with a resume. Exit code 5 where they differ.
 
     Example: convo resume runs/convo --load last --set training.max_steps=1000
     """
     if steps is not None and not is_proof:
-        raise UsageError("--steps is for --verify", hint="--set training.max_steps=… says how long the run is")
+        raise UsageError(
+            "--steps is for --verify", hint="--set training.max_steps=… says how long the run is"
+        )
     if is_proof and load != "last":
         raise UsageError("--verify looks at the newest checkpoint", hint="leave out --load")
     if discard_later and (is_proof or load == "last"):
         raise UsageError(
-            "--discard-later is for --load loss and --load metric: nothing is later than the last checkpoint"
+            "--discard-later is for --load loss and --load metric: nothing is later than the last "
+            "checkpoint"
         )
     from convo_cli.cli.arguments import require_data_of_run
     from convo_cli.config.load import apply_overrides, keys_set_by
@@ -84,7 +98,14 @@ def resume(
             from convo_cli.training.run import resume_run
 
         if is_proof:
-            _verify(run_dir, run_config, steps, allow_changed=allow_changed, as_json=as_json, is_quiet=is_quiet)
+            _verify(
+                run_dir,
+                run_config,
+                steps,
+                allow_changed=allow_changed,
+                as_json=as_json,
+                is_quiet=is_quiet,
+            )
             return
         with run_progress(run_config, run_dir, is_quiet=is_quiet) as emit:
             result = resume_run(
@@ -103,7 +124,13 @@ def resume(
 
 
 def _verify(
-    run_dir: Path, config: RunConfig, steps: int | None, *, allow_changed: bool, as_json: bool, is_quiet: bool
+    run_dir: Path,
+    config: RunConfig,
+    steps: int | None,
+    *,
+    allow_changed: bool,
+    as_json: bool,
+    is_quiet: bool,
 ) -> None:
     from convo_cli.cli.console import print_json, stderr_console, stdout_console
     from convo_cli.cli.views.progress.reporter import make_progress
@@ -117,7 +144,8 @@ def _verify(
     if verdict.difference is not None:
         raise CheckpointError(
             f"{run_dir}: resuming does not give the same run here: {verdict.difference}",
-            hint="with deterministic: true, and nothing else wrong with the machine, this is a bug of convo's",
+            hint="with deterministic: true, and nothing else wrong with the machine, this is a bug "
+            "of convo's",
         )
     if as_json:
         print_json("resume", as_record(run_dir, verdict))

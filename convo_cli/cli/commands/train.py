@@ -18,8 +18,8 @@ def train(
 ) -> None:
     """Train a model and leave a run directory.
 
-    Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 save and stop; a second one leaves at once and tears nothing. The command
-    `touch RUN_DIR/stop` saves and stops too, with exit code 0.
+    Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 save and stop; a second one leaves at once and tears
+    nothing. The command `touch RUN_DIR/stop` saves and stops too, with exit code 0.
 
     Example: convo train config.yaml --set training.max_steps=500
     """
@@ -42,7 +42,9 @@ def train(
     start_bounded_process()
     with listening() as stop:
         # Importing torch takes seconds, and a signal must be able to interrupt it.
-        with stop.interrupting("stopped before the first step; no run was created", hint="start it again"):
+        with stop.interrupting(
+            "stopped before the first step; no run was created", hint="start it again"
+        ):
             from convo_cli.cli.console import print_json
             from convo_cli.cli.views.run_view import as_record, run_progress, show_result
             from convo_cli.training.run import start_run

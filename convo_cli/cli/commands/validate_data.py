@@ -20,32 +20,52 @@ if TYPE_CHECKING:
 
 def validate_data(
     files: Annotated[
-        list[str] | None, typer.Argument(metavar="FILE...", help="JSONL files (.jsonl, .gz, .zst), or - for stdin.")
+        list[str] | None,
+        typer.Argument(metavar="FILE...", help="JSONL files (.jsonl, .gz, .zst), or - for stdin."),
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option("--config", help="Run this config's pre-flight too, on its own files where none is given."),
+        typer.Option(
+            "--config",
+            help="Run this config's pre-flight too, on its own files where none is given.",
+        ),
     ] = None,
     tokenizer: Annotated[
         str | None,
-        typer.Option("--tokenizer", metavar="MODEL", help="Count the tokens of this model folder or hub id."),
+        typer.Option(
+            "--tokenizer", metavar="MODEL", help="Count the tokens of this model folder or hub id."
+        ),
     ] = None,
     show_tokens: Annotated[
         int,
-        typer.Option("--show-tokens", min=0, metavar="N", help="Show text, ids and targets of the first N examples."),
+        typer.Option(
+            "--show-tokens",
+            min=0,
+            metavar="N",
+            help="Show text, ids and targets of the first N examples.",
+        ),
     ] = 0,
     fix: Annotated[
         Path | None,
-        typer.Option("--fix", metavar="OUT", help="Write what can be trained on, repaired, to this file and check it."),
+        typer.Option(
+            "--fix",
+            metavar="OUT",
+            help="Write what can be trained on, repaired, to this file and check it.",
+        ),
     ] = None,
     is_forced: Annotated[bool, typer.Option("--force", help="Let --fix replace a file.")] = False,
     first_speaker: Annotated[
         Literal["user", "assistant"] | None,
-        typer.Option("--first-speaker", help="Who begins a dialogue that is a plain list of texts."),
+        typer.Option(
+            "--first-speaker", help="Who begins a dialogue that is a plain list of texts."
+        ),
     ] = None,
     reasoning: ReasoningOption = None,
     max_problems: Annotated[
-        int, typer.Option("--max-problems", min=0, help="Problems listed per kind and file; all are counted.")
+        int,
+        typer.Option(
+            "--max-problems", min=0, help="Problems listed per kind and file; all are counted."
+        ),
     ] = 5,
     as_json: JsonOption = False,
     is_quiet: QuietOption = False,
@@ -54,8 +74,8 @@ def validate_data(
 
     Example: convo validate-data train.jsonl valid.jsonl
 
-    The exit code is 0 if the files can be trained on (warnings do not count), 3 if not. With --fix it is 0 if every
-    line could be repaired, and the report is about the written file.
+    The exit code is 0 if the files can be trained on (warnings do not count), 3 if not. With --fix
+    it is 0 if every line could be repaired, and the report is about the written file.
     """
     from convo_cli.cli.arguments import require_new_file
     from convo_cli.cli.chosen_data import choose_data
@@ -65,7 +85,9 @@ def validate_data(
     chosen = choose_data(files or [], config, tokenizer)
     chosen = chosen.changed({key: choice for key, choice in choices.items() if choice is not None})
     if show_tokens and chosen.run_config is None:
-        raise UsageError("--show-tokens needs a tokenizer", hint="add --config config.yaml or --tokenizer MODEL")
+        raise UsageError(
+            "--show-tokens needs a tokenizer", hint="add --config config.yaml or --tokenizer MODEL"
+        )
     is_read_again = chosen.run_config is not None or fix is not None
     for path in chosen.paths:
         check_source(path, is_read_again=is_read_again)
@@ -85,12 +107,18 @@ def validate_data(
     before = [Snapshot.of(Path(path)) for path in chosen.paths]
     with make_file_progress(chosen.paths, is_quiet=is_quiet) as emit:
         report = validate_files(
-            chosen.paths, chosen.data_config, train_on=chosen.train_on, max_problems=max_problems, emit=emit
+            chosen.paths,
+            chosen.data_config,
+            train_on=chosen.train_on,
+            max_problems=max_problems,
+            emit=emit,
         )
     preview: Preview | None = None
     refused: tuple[ProblemGroup, ...] = ()
     if report.is_trainable and chosen.run_config is not None:
-        preview, refused = _preview(chosen.run_config, chosen.cache_home, show_tokens, max_problems, is_quiet=is_quiet)
+        preview, refused = _preview(
+            chosen.run_config, chosen.cache_home, show_tokens, max_problems, is_quiet=is_quiet
+        )
     for read in before:
         read.require_unchanged()
 
@@ -121,7 +149,9 @@ def _fix(chosen: ChosenData, out: Path, max_problems: int, *, is_quiet: bool) ->
 def _preview(
     config: RunConfig, cache_home: Path | None, num_shown: int, max_problems: int, *, is_quiet: bool
 ) -> tuple[Preview | None, tuple[ProblemGroup, ...]]:
-    """Return the preview of training on the data, or the problems for which `train` would refuse it."""
+    """Return the preview of training on the data, or the problems for which `train` would refuse
+    it.
+    """
     from convo_cli.cli.console import stderr_console
     from convo_cli.cli.views.progress.reporter import make_progress
     from convo_cli.prepare.preflight import PreflightError
@@ -129,6 +159,8 @@ def _preview(
 
     try:
         with make_progress(stderr_console(), is_quiet=is_quiet) as emit:
-            return preview(config, emit, home=cache_home, max_listed=max_problems, num_shown=num_shown), ()
+            return preview(
+                config, emit, home=cache_home, max_listed=max_problems, num_shown=num_shown
+            ), ()
     except PreflightError as error:
         return None, error.groups

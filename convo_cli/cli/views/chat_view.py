@@ -1,4 +1,6 @@
-"""View of a conversation: on a terminal (line editing, history, commands) or through a pipe (a reply per line)."""
+"""View of a conversation: on a terminal (line editing, history, commands) or through a pipe (a
+reply per line).
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ _MAX_LINE_BYTES = 2**20  # of stdin: far above any model's window, far below any
 
 
 def hold_conversation(session: ChatSession, *, as_json: bool, is_quiet: bool) -> None:
-    """Talk until the input ends. Replies go to stdout; with ``as_json``, one object with all turns at the end."""
+    """Talk until the input ends. Replies go to stdout; with ``as_json``, one object with all turns
+    at the end.
+    """
     if sys.stdin.isatty() and sys.stdout.isatty() and not as_json:
         _talk(session, is_quiet=is_quiet)
         return
@@ -28,7 +32,9 @@ def hold_conversation(session: ChatSession, *, as_json: bool, is_quiet: bool) ->
 
 
 def _talk(session: ChatSession, *, is_quiet: bool) -> None:
-    """Hold a conversation on a terminal; an error or Ctrl-C ends the exchange, not the conversation."""
+    """Hold a conversation on a terminal; an error or Ctrl-C ends the exchange, not the
+    conversation.
+    """
     if not is_quiet:
         sys.stderr.write(_HELP + "\n")
     for line in _typed_lines():
@@ -52,14 +58,18 @@ def _answer(session: ChatSession, line: str, *, is_quiet: bool) -> None:
         _write("\n")
         sys.stderr.write("[stopped; this exchange is forgotten]\n")
     except DataError as error:
-        sys.stderr.write(printable(f"[{error.message}" + (f"; {error.hint}" if error.hint else "")) + "]\n")
+        sys.stderr.write(
+            printable(f"[{error.message}" + (f"; {error.hint}" if error.hint else "")) + "]\n"
+        )
     else:
         _write(shown.finish() + "\n")
         if (note := _note(reply)) and not is_quiet:
             sys.stderr.write(f"[{note}]\n")
 
 
-def _answer_line(session: ChatSession, number: int, line: str, *, show: Callable[[str], None], is_quiet: bool) -> None:
+def _answer_line(
+    session: ChatSession, number: int, line: str, *, show: Callable[[str], None], is_quiet: bool
+) -> None:
     """Answer an input line with one line; line breaks in the reply become spaces."""
     shown = PrintableStream()
     try:
@@ -94,7 +104,9 @@ def _typed_lines() -> Iterator[str]:
     prompt: PromptSession[str] = PromptSession(key_bindings=bindings)
     while True:
         try:
-            yield prompt.prompt("> ").encode("utf-8", "replace").decode("utf-8")  # pasted input may not be valid text
+            yield (
+                prompt.prompt("> ").encode("utf-8", "replace").decode("utf-8")
+            )  # pasted input may not be valid text
         except KeyboardInterrupt:
             continue
         except EOFError:
@@ -108,7 +120,9 @@ def _piped_lines() -> Iterator[tuple[int, str]]:
         if not raw:
             return
         if len(raw) > _MAX_LINE_BYTES:
-            raise DataError(f"<stdin>:{number}: over {_MAX_LINE_BYTES:,} bytes", hint="one message a line")
+            raise DataError(
+                f"<stdin>:{number}: over {_MAX_LINE_BYTES:,} bytes", hint="one message a line"
+            )
         try:
             line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:

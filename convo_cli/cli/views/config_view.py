@@ -1,4 +1,6 @@
-"""View of `init-config`: a config, the JSON Schema or the list of presets, each as text and for `--json`."""
+"""View of `init-config`: a config, the JSON Schema or the list of presets, each as text and for
+`--json`.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,11 @@ def preset_list(presets: Iterable[Preset]) -> Document:
     presets = list(presets)
     return Document(
         text="".join(f"{preset.name:15} {preset.description}\n" for preset in presets),
-        record={"presets": [{"name": preset.name, "description": preset.description} for preset in presets]},
+        record={
+            "presets": [
+                {"name": preset.name, "description": preset.description} for preset in presets
+            ]
+        },
     )
 
 

@@ -1,4 +1,6 @@
-"""View of `validate-data`: the contents of each file, leaks between files, the problems, and the verdict."""
+"""View of `validate-data`: the contents of each file, leaks between files, the problems, and the
+verdict.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,10 @@ _TARGET_STYLES = {"none": "dim", "assistant": "green", "user": "cyan"}
 
 
 def as_record(
-    report: DataReport, preview: Preview | None, refused: Sequence[ProblemGroup], repaired: RepairReport | None
+    report: DataReport,
+    preview: Preview | None,
+    refused: Sequence[ProblemGroup],
+    repaired: RepairReport | None,
 ) -> dict[str, Any]:
     """Return the `--json` object; ``refused`` holds the problems that only the pre-flight found."""
     return {
@@ -62,7 +67,9 @@ def show_report(
         for leak in report.leaks:
             share = _share(leak.num_dialogues, _num_dialogues(report, leak.file))
             print_line(
-                console, f"{leak.file}: {_plural(leak.num_dialogues, 'dialogue')} ({share}) also in {leak.earlier_file}"
+                console,
+                f"{leak.file}: {_plural(leak.num_dialogues, 'dialogue')} ({share}) also in "
+                f"{leak.earlier_file}",
             )
         if report.leaks:
             console.print()
@@ -79,7 +86,10 @@ def _show_preview(console: Console, preview: Preview) -> None:
     show_counts(console, preview)
     console.print()
     is_unicode = console.encoding.startswith("utf")
-    _show_indented(console, _histogram("tokens per dialogue", preview.tokens_per_dialogue, is_unicode=is_unicode))
+    _show_indented(
+        console,
+        _histogram("tokens per dialogue", preview.tokens_per_dialogue, is_unicode=is_unicode),
+    )
     for shown in preview.shown:
         _show_example(console, shown)
 
@@ -88,7 +98,11 @@ def _show_example(console: Console, shown: ShownExample) -> None:
     """Print the text that the model reads, one row for each stretch of targets or context."""
     num_tokens = sum(len(stretch.ids) for stretch in shown.stretches)
     num_targets = sum(len(stretch.ids) for stretch in shown.stretches if stretch.target != "none")
-    print_line(console, f"{shown.where}  {_plural(num_tokens, 'token')}, {_plural(num_targets, 'target')}", "bold")
+    print_line(
+        console,
+        f"{shown.where}  {_plural(num_tokens, 'token')}, {_plural(num_targets, 'target')}",
+        "bold",
+    )
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(ratio=3, overflow="fold")
@@ -96,7 +110,9 @@ def _show_example(console: Console, shown: ShownExample) -> None:
     for stretch in shown.stretches:
         target = "context" if stretch.target == "none" else stretch.target
         ids = " ".join(map(str, stretch.ids))
-        table.add_row(target, Text(printable(stretch.text)), ids, style=_TARGET_STYLES[stretch.target])
+        table.add_row(
+            target, Text(printable(stretch.text)), ids, style=_TARGET_STYLES[stretch.target]
+        )
     console.print(Padding(table, (0, 0, 0, 2)))
     console.print()
 
@@ -115,16 +131,24 @@ def _show_file(console: Console, file: FileReport) -> None:
         is_unicode = console.encoding.startswith("utf")
         sides.add_row(
             _histogram("turns per dialogue", file.turns_per_dialogue, is_unicode=is_unicode),
-            _histogram("characters per dialogue", file.characters_per_dialogue, is_unicode=is_unicode),
+            _histogram(
+                "characters per dialogue", file.characters_per_dialogue, is_unicode=is_unicode
+            ),
         )
         _show_indented(console, sides)
 
 
 def _facts(file: FileReport) -> Iterator[tuple[str, int, str]]:
-    """Yield name, number and note of every row; rows that are usually zero are omitted if they are."""
+    """Yield name, number and note of every row; rows that are usually zero are omitted if they
+    are.
+    """
     total = file.num_dialogues
     yield "dialogues", total, _names(file.shapes) if len(file.shapes) > 1 else "".join(file.shapes)
-    yield "turns", file.num_turns, _names({role: count for role, count in file.num_turns_by_role.items() if count})
+    yield (
+        "turns",
+        file.num_turns,
+        _names({role: count for role, count in file.num_turns_by_role.items() if count}),
+    )
     yield "characters", file.num_characters, ", ".join(_shares(file.scripts))
     yield "end on a user turn", file.num_ending_on_user, _share(file.num_ending_on_user, total)
     seldom = (
@@ -139,9 +163,17 @@ def _facts(file: FileReport) -> Iterator[tuple[str, int, str]]:
     if file.num_excluded:
         yield "dialogues left out", file.num_excluded, '"train": false'
     if file.num_untrained_turns:
-        yield 'turns "train": false', file.num_untrained_turns, _share(file.num_untrained_turns, file.num_turns)
+        yield (
+            'turns "train": false',
+            file.num_untrained_turns,
+            _share(file.num_untrained_turns, file.num_turns),
+        )
     if file.num_reasoning_turns:
-        yield "turns with reasoning", file.num_reasoning_turns, "kept" if file.reasoning == "keep" else "dropped"
+        yield (
+            "turns with reasoning",
+            file.num_reasoning_turns,
+            "kept" if file.reasoning == "keep" else "dropped",
+        )
     if file.unread_keys:
         yield "keys not read", sum(file.unread_keys.values()), _names(file.unread_keys)
 
@@ -153,12 +185,19 @@ def _histogram(title: str, spread: Spread, *, is_unicode: bool) -> Table:
     table.add_column(no_wrap=True, style="cyan")
     largest = max(bucket.count for bucket in spread.histogram)
     for bucket in spread.histogram:
-        between = f"{bucket.low:,}" if bucket.low == bucket.high else f"{bucket.low:,}-{bucket.high:,}"
-        table.add_row(between, f"{bucket.count:,}", _bar(bucket.count / largest, is_unicode=is_unicode))
+        between = (
+            f"{bucket.low:,}" if bucket.low == bucket.high else f"{bucket.low:,}-{bucket.high:,}"
+        )
+        table.add_row(
+            between, f"{bucket.count:,}", _bar(bucket.count / largest, is_unicode=is_unicode)
+        )
     column = Table.grid()
     column.add_row(Text(title, style="bold"))
     column.add_row(
-        Text(f"{spread.min:,} to {spread.max:,}, median {_number(spread.median)}, mean {_number(spread.mean)}")
+        Text(
+            f"{spread.min:,} to {spread.max:,}, median {_number(spread.median)}, mean "
+            f"{_number(spread.mean)}"
+        )
     )
     column.add_row(table)
     return column
@@ -172,13 +211,17 @@ def _show_problems(console: Console, groups: Iterable[tuple[str, ProblemGroup]])
         first = parts[0][1]
         head = Text(f"{first.severity} ", style=_STYLES[first.severity])
         count = _num_problems(group for _, group in parts)
-        console.print(head.append(code, style="bold").append(f"  {count:,}", style="default"), soft_wrap=True)
+        console.print(
+            head.append(code, style="bold").append(f"  {count:,}", style="default"), soft_wrap=True
+        )
         for origin, group in parts:
             for problem in group.problems:
                 place = f"{problem.file}:{problem.line}:{problem.column} {problem.path}"
                 print_line(console, f"  {place}  {problem.message}")
             if left := group.count - len(group.problems):
-                print_line(console, f"  {left:,} {'more ' if group.problems else ''}in {origin}", "dim")
+                print_line(
+                    console, f"  {left:,} {'more ' if group.problems else ''}in {origin}", "dim"
+                )
         print_line(console, f"  hint: {first.hint}", "dim")
         console.print()
 
@@ -190,7 +233,11 @@ def _show_verdict(console: Console, report: DataReport, refused: Sequence[Proble
     if num_errors:
         print_line(console, f"not trainable: {_plural(num_errors, 'error')}{warnings}", "bold red")
     else:
-        print_line(console, f"ok: {_plural(num_dialogues, 'dialogue')} can be trained on{warnings}", "green")
+        print_line(
+            console,
+            f"ok: {_plural(num_dialogues, 'dialogue')} can be trained on{warnings}",
+            "green",
+        )
 
 
 def _num_problems(groups: Iterable[ProblemGroup]) -> int:

@@ -14,8 +14,12 @@ if TYPE_CHECKING:
     from convo_cli.runs.provenance.run_info import DataFile
 
 
-def as_record(model: str, folder: Path | None, files: Sequence[DataFile], result: EvaluationDone) -> dict[str, Any]:
-    """Return the `--json` object; ``model`` is the user's name for the model, ``folder`` its place."""
+def as_record(
+    model: str, folder: Path | None, files: Sequence[DataFile], result: EvaluationDone
+) -> dict[str, Any]:
+    """Return the `--json` object; ``model`` is the user's name for the model, ``folder`` its
+    place.
+    """
     return {
         "model": model,
         "source": str(folder),
@@ -43,4 +47,8 @@ def _scores(result: EvaluationDone) -> Mapping[str, float]:
 
 
 def _counts(result: EvaluationDone) -> Mapping[str, int]:
-    return {"targets": result.num_targets, "replies": len(result.samples), "split dialogues": result.num_split}
+    return {
+        "targets": result.num_targets,
+        "replies": len(result.samples),
+        "split dialogues": result.num_split,
+    }

@@ -26,12 +26,16 @@ def as_record(exported: Exported, format: str) -> dict[str, Any]:  # noqa: A002 
 
 
 def show_export(exported: Exported, *, is_quiet: bool) -> None:
-    """Print the folder and, unless quiet, the comparison and the command to chat with the export."""
+    """Print the folder and, unless quiet, the comparison and the command to chat with the
+    export.
+    """
     typer.echo(printable(str(exported.out)))
     if not is_quiet:
         receipt = exported.receipt
         typer.echo(
-            f"verified: reloaded with plain transformers, {receipt.num_prompts} prompts, {receipt.num_tokens} tokens, "
-            f"all equal to {printable(exported.source.name)}\nnext:\n  convo chat {typeable(exported.out)}",
+            f"verified: reloaded with plain transformers, {receipt.num_prompts} prompts, "
+            f"{receipt.num_tokens} tokens, "
+            f"all equal to {printable(exported.source.name)}\nnext:\n  convo chat "
+            f"{typeable(exported.out)}",
             err=True,
         )

@@ -1,4 +1,6 @@
-"""View of the repaired copy of `validate-data --fix`: lines repaired and left out, and the first of each kind."""
+"""View of the repaired copy of `validate-data --fix`: lines repaired and left out, and the first of
+each kind.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +28,18 @@ def show_repairs(console: Console, repaired: RepairReport, written: FileReport) 
         _show_group(console, "left out", "bold red", group)
     if written.num_reasoning_turns and written.reasoning is not None:
         setting = f"data.reasoning: {written.reasoning}"
-        print_line(console, f"the lines keep their reasoning: set {setting} in the config that reads them")
+        print_line(
+            console, f"the lines keep their reasoning: set {setting} in the config that reads them"
+        )
     console.print()
 
 
 def _show_group(console: Console, title: str, style: str, group: RepairGroup) -> None:
-    head = Text(f"{title} ", style=style).append(group.code, style="bold").append(f"  {group.count:,}", style="default")
+    head = (
+        Text(f"{title} ", style=style)
+        .append(group.code, style="bold")
+        .append(f"  {group.count:,}", style="default")
+    )
     console.print(head, soft_wrap=True)
     for problem in group.problems:
         print_line(console, f"  {problem}")

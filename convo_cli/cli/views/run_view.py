@@ -1,4 +1,6 @@
-"""View of `train` and `resume`: progress on stderr, and at the end the run directory and the next commands."""
+"""View of `train` and `resume`: progress on stderr, and at the end the run directory and the next
+commands.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def run_progress(config: RunConfig, run_dir: Path, *, is_quiet: bool) -> Iterator[Emit]:
-    """Yield the reporter of a run; if the loss diverges, the error names the command that continues the run."""
+    """Yield the reporter of a run; if the loss diverges, the error names the command that continues
+    the run.
+    """
     begun_in = run_dir  # a fork has a directory of its own
     progress = make_progress(
         stderr_console(),
@@ -48,7 +52,9 @@ def run_progress(config: RunConfig, run_dir: Path, *, is_quiet: bool) -> Iterato
 
 
 def _how_to_continue(run: RunDirectory, error: DivergedError, setting: str) -> str:
-    """Return a line with the command that resumes before the divergence with another setting; empty if none can."""
+    """Return a line with the command that resumes before the divergence with another setting; empty
+    if none can.
+    """
     is_of_evaluation = isinstance(error, EvaluationDivergedError)
     if is_of_evaluation and run.pointer("best-loss").exists():
         return f"\n      convo resume {typeable(run.path)} --load loss --set {setting}"
@@ -75,12 +81,17 @@ def show_result(result: RunResult, *, is_quiet: bool) -> None:
         run_dir, export = typeable(result.run_dir), typeable(_new_export(result))
         further = "".join(f" --set {setting}" for setting in result.to_continue)
         sys.stderr.write(
-            f"next:\n  convo chat {run_dir}\n  convo export {run_dir} {export}\n  convo resume {run_dir}{further}\n"
+            f"next:\n  convo chat {run_dir}\n  convo export {run_dir} {export}\n  convo resume "
+            f"{run_dir}{further}\n"
         )
 
 
 def _new_export(result: RunResult) -> Path:
     """Return a folder name for an export of the run that does not exist yet."""
     name = result.run_dir.resolve().name
-    names = itertools.chain((name, f"{name}-{result.step}"), (f"{name}-{result.step}-{k}" for k in itertools.count(2)))
-    return next(path for path in (Path("exports", name) for name in names) if not os.path.lexists(path))
+    names = itertools.chain(
+        (name, f"{name}-{result.step}"), (f"{name}-{result.step}-{k}" for k in itertools.count(2))
+    )
+    return next(
+        path for path in (Path("exports", name) for name in names) if not os.path.lexists(path)
+    )

@@ -33,5 +33,7 @@ def show_verdict(console: Console, verdict: Verdict) -> None:
         how = f"straight, and with {resume}"
     else:
         how = f"taken again with {resume}, compared with {verdict.compared_with}"
-    console.print(f"{verdict.num_steps} steps from {verdict.checkpoint}: {how}", soft_wrap=True, markup=False)
+    console.print(
+        f"{verdict.num_steps} steps from {verdict.checkpoint}: {how}", soft_wrap=True, markup=False
+    )
     console.print(f"because {printable(verdict.reason)}", soft_wrap=True, markup=False)

@@ -1,4 +1,6 @@
-"""Reader of a block of lines: `bulk` reads the good lines together, `exact` reads each of the others."""
+"""Reader of a block of lines: `bulk` reads the good lines together, `exact` reads each of the
+others.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ class BlockReader:
 
     def __init__(self, rules: LineRules, max_problems: int) -> None:
         self._rules = rules
-        self._max_kept = max(1, max_problems)  # at least one, because the report is ordered by the first of each code
+        self._max_kept = max(
+            1, max_problems
+        )  # at least one, because the report is ordered by the first of each code
         self._bulk = BulkReader(rules)
 
     def read(self, data: bytes) -> BlockStatistics:

@@ -1,8 +1,8 @@
 """Bulk reader of the good lines of a block: those in which nothing is wrong or suspicious.
 
-The form of a line is its JSON without the content of its texts. The exact reader judges one line of each form, with
-placeholder texts; for all other lines of a good form only the texts are searched. Every doubtful line is left to the
-exact reader, so this module reports no problems.
+The form of a line is its JSON without the content of its texts. The exact reader judges one line of
+each form, with placeholder texts; for all other lines of a good form only the texts are searched.
+Every doubtful line is left to the exact reader, so this module reports no problems.
 """
 
 from __future__ import annotations
@@ -28,7 +28,13 @@ from convo_cli.data.problems import Problem
 from convo_cli.data.shapes.known_keys import SPEAKER_KEYS, TRAIN_KEYS
 from convo_cli.data.shapes.reasoning import has_tag
 from convo_cli.data.shapes.unread import counted_length, texts_in
-from convo_cli.data.strict_json.decoder import UNREADABLE, may_hold_control, may_repeat_key, num_keys, read
+from convo_cli.data.strict_json.decoder import (
+    UNREADABLE,
+    may_hold_control,
+    may_repeat_key,
+    num_keys,
+    read,
+)
 
 _SPEAKER_KEYS = frozenset(SPEAKER_KEYS)
 _VALUE_KEYS = frozenset({*TRAIN_KEYS, "history"})
@@ -70,10 +76,13 @@ class BulkReader:
         self._is_plain = np.zeros(0x110000, np.bool_)
 
     def read(self, data: bytes) -> BlockStatistics:
-        """Return the statistics of the lines that are certainly good; ``data`` consists of whole lines."""
+        """Return the statistics of the lines that are certainly good; ``data`` consists of whole
+        lines.
+        """
         good = BlockStatistics()
         lines = list(self._readable(data))
-        # Separately, because a single wide character would slow down every operation on the texts of the whole block.
+        # Separately, because a single wide character would slow down every operation on the texts
+        # of the whole block.
         for is_ascii in (True, False):
             self._add(good, [line for line in lines if line.texts.isascii() is is_ascii])
         return good
@@ -134,7 +143,9 @@ class BulkReader:
         return notable
 
     def _judge(self, value: Any, structure: Any, num_bytes: int) -> _Form | None:
-        """Have the exact reader judge the form of a value, and remember the result while memory allows."""
+        """Have the exact reader judge the form of a value, and remember the result while memory
+        allows.
+        """
         self._num_form_bytes += num_bytes
         if self._num_form_bytes > _MAX_FORM_BYTES:
             return None
@@ -150,14 +161,21 @@ class BulkReader:
             return None
         skeleton, (turns, unread) = reading
         texts = [turn.text for _, turn in turns]
-        # A turn's text may combine several strings, and the system turn may come last: both need the exact reader.
-        if [text for text in made_up if text in set(texts)] != texts or skeleton.is_excluded or skeleton.num_reasoning:
+        # A turn's text may combine several strings, and the system turn may come last: both need
+        # the exact reader.
+        if (
+            [text for text in made_up if text in set(texts)] != texts
+            or skeleton.is_excluded
+            or skeleton.num_reasoning
+        ):
             return None
         key_of = {text: key for _, key, item in unread for text in texts_in(item)}
         if {*texts, *key_of} != set(made_up):
             return None
         is_text = [text not in key_of for text in made_up]
-        unread_places = [(place, key_of[text]) for place, text in enumerate(made_up) if text in key_of]
+        unread_places = [
+            (place, key_of[text]) for place, text in enumerate(made_up) if text in key_of
+        ]
         return _Form(skeleton, num_keys(value), is_text, unread_places)
 
 
@@ -165,9 +183,12 @@ def _doubtful(lines: list[_Line], together: str, characters: str) -> set[int]:
     """Return the indices of the lines that hold reasoning or may be suspicious."""
     ends = list(accumulate(len(line.texts) + 1 for line in lines))
     doubtful = {bisect_right(ends, place) for place in suspicious_places(together, characters)}
-    # Some texts look suspicious only next to the previous dialogue, so each of these lines is searched alone.
+    # Some texts look suspicious only next to the previous dialogue, so each of these lines is
+    # searched alone.
     doubtful = {
-        index for index in doubtful if next(suspicious_places(lines[index].texts, characters), None) is not None
+        index
+        for index in doubtful
+        if next(suspicious_places(lines[index].texts, characters), None) is not None
     }
     if has_tag(together):
         doubtful.update(index for index, line in enumerate(lines) if has_tag(line.texts))
@@ -175,10 +196,13 @@ def _doubtful(lines: list[_Line], together: str, characters: str) -> set[int]:
 
 
 def _take_strings(value: Any, strings: list[str], key: str = "") -> Any:
-    """Return the structure of a value: everything that affects how it is read. Append its other strings."""
+    """Return the structure of a value: everything that affects how it is read. Append its other
+    strings.
+    """
     kind: Any = type(value)
     if kind is dict:
-        # All keys, then speaker names without their keys, and everything else that matters with its key.
+        # All keys, then speaker names without their keys, and everything else that matters with its
+        # key.
         parts: list[Any] = [*value]
         for key, item in value.items():
             if type(item) is not str:
@@ -207,10 +231,15 @@ def _take_strings(value: Any, strings: list[str], key: str = "") -> Any:
 def _with_made_up(value: Any, made_up: list[str], key: str = "") -> Any:
     """Return the value with each string that `_take_strings` takes replaced by a placeholder."""
     if isinstance(value, dict):
-        return {key: _with_made_up(item, made_up, key) if item != "" else "" for key, item in value.items()}
+        return {
+            key: _with_made_up(item, made_up, key) if item != "" else ""
+            for key, item in value.items()
+        }
     if isinstance(value, list):
         return [_with_made_up(item, made_up) for item in value]
     if isinstance(value, str) and key not in _SPEAKER_KEYS:
-        made_up.append(f"text \1{len(made_up)}")  # U+0001 is refused in a line, so no speaker has this name
+        made_up.append(
+            f"text \1{len(made_up)}"
+        )  # U+0001 is refused in a line, so no speaker has this name
         return made_up[-1]
     return value

@@ -9,7 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 _ASCII = bytes(range(128))
-_SCRIPTS = {"HIRAGANA": "Kana", "KATAKANA": "Kana", "KATAKANA-HIRAGANA": "Kana", "CJK": "Han", "IDEOGRAPHIC": "Han"}
+_SCRIPTS = {
+    "HIRAGANA": "Kana",
+    "KATAKANA": "Kana",
+    "KATAKANA-HIRAGANA": "Kana",
+    "CJK": "Han",
+    "IDEOGRAPHIC": "Han",
+}
 
 
 def count_ascii_letters(text: str) -> int:
@@ -21,16 +27,21 @@ def count_beyond_ascii(text: str) -> NDArray[np.intp]:
     """Return how often each code point beyond ASCII occurs, up to the largest one that does."""
     if text.isascii():
         return np.empty(0, np.intp)
-    # Most characters are ASCII, and deleting their bytes is faster than any operation on each character.
+    # Most characters are ASCII, and deleting their bytes is faster than any operation on each
+    # character.
     beyond = text.encode().translate(None, _ASCII).decode()
     return np.bincount(np.frombuffer(beyond.encode("utf-32-le"), "<u4"))
 
 
 def scripts(num_ascii_letters: int, num_beyond_ascii: NDArray[np.int64]) -> dict[str, float]:
-    """Return the share of each writing system in the letters, the largest first; code points index the array."""
+    """Return the share of each writing system in the letters, the largest first; code points index
+    the array.
+    """
     counts: Counter[str] = Counter(Latin=num_ascii_letters)
     beyond_ascii = np.flatnonzero(num_beyond_ascii)
-    for code, count in zip(beyond_ascii.tolist(), num_beyond_ascii[beyond_ascii].tolist(), strict=True):
+    for code, count in zip(
+        beyond_ascii.tolist(), num_beyond_ascii[beyond_ascii].tolist(), strict=True
+    ):
         if chr(code).isalpha():
             counts[_script(chr(code))] += count
     total = counts.total()
@@ -39,7 +50,9 @@ def scripts(num_ascii_letters: int, num_beyond_ascii: NDArray[np.int64]) -> dict
 
 
 def _script(letter: str) -> str:
-    """Return the script of a letter from its Unicode name: LATIN SMALL LETTER A, HALFWIDTH KATAKANA LETTER A."""
+    """Return the script of a letter from its Unicode name: LATIN SMALL LETTER A, HALFWIDTH KATAKANA
+    LETTER A.
+    """
     words = unicodedata.name(letter, "OTHER").split()
     first = words[1] if words[0] in ("FULLWIDTH", "HALFWIDTH") and len(words) > 1 else words[0]
     return _SCRIPTS.get(first, first.capitalize())

@@ -43,16 +43,21 @@ class Skeleton:
     """The path and name of each key that is not read."""
 
 
-def read_line(raw: bytes, rules: LineRules, found: ProblemSink) -> tuple[Skeleton, LineReading] | None:
+def read_line(
+    raw: bytes, rules: LineRules, found: ProblemSink
+) -> tuple[Skeleton, LineReading] | None:
     """Read one line and report everything wrong or suspicious in it; None if it is not a dialogue.
 
-    A dialogue that the data excludes from training is only read; its other problems are not reported.
+    A dialogue that the data excludes from training is only read; its other problems are not
+    reported.
     """
     value = decode(raw, found)
     return None if value is msgspec.UNSET else read_decoded(value, rules, found)
 
 
-def read_decoded(value: Any, rules: LineRules, found: ProblemSink) -> tuple[Skeleton, LineReading] | None:
+def read_decoded(
+    value: Any, rules: LineRules, found: ProblemSink
+) -> tuple[Skeleton, LineReading] | None:
     """Do the same for the decoded value of a line."""
     reading = read_value(value, rules.data_config, found)
     if reading is None:
@@ -71,7 +76,13 @@ def read_decoded(value: Any, rules: LineRules, found: ProblemSink) -> tuple[Skel
         return skeleton, reading
     for path, key in skeleton.unread_keys:
         if (meant := misspelt(key)) is not None:
-            found(Problem("misspelt-key", f"the key {quoted(key)} is not read; did you mean {meant}?", path))
+            found(
+                Problem(
+                    "misspelt-key",
+                    f"the key {quoted(key)} is not read; did you mean {meant}?",
+                    path,
+                )
+            )
     if not skeleton.has_target:
         found(no_target(rules.train_on))
     for problem in suspect_turns(reading.turns):

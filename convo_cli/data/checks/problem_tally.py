@@ -46,6 +46,12 @@ class ProblemTally:
     def groups(self) -> list[ProblemGroup]:
         """Return the problems of each code, in the order in which the codes first occurred."""
         return [
-            ProblemGroup(code, KINDS[code].severity, KINDS[code].hint, count, tuple(self._listed.get(code, ())))
+            ProblemGroup(
+                code,
+                KINDS[code].severity,
+                KINDS[code].hint,
+                count,
+                tuple(self._listed.get(code, ())),
+            )
             for code, count in self._counts.items()
         ]

@@ -57,7 +57,9 @@ class FileReport:
     shapes: Mapping[str, int]
     """Dialogues by the JSON shape of their line."""
     unread_keys: Mapping[str, int]
-    """Keys that are not read, such as ids, and how often each occurs; at most 100 different ones."""
+    """Keys that are not read, such as ids, and how often each occurs; at most 100 different
+    ones.
+    """
     turns_per_dialogue: Spread | None
     characters_per_dialogue: Spread | None
     scripts: Mapping[str, float]
@@ -68,7 +70,9 @@ class FileReport:
     num_one_turn: int
     num_without_assistant: int
     num_duplicates: int
-    """Dialogues that repeat an earlier one of the file, ignoring case, width, white space and speakers."""
+    """Dialogues that repeat an earlier one of the file, ignoring case, width, white space and
+    speakers.
+    """
     problem_groups: tuple[ProblemGroup, ...]
     """Errors first, then warnings."""
 

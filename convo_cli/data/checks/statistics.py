@@ -1,6 +1,8 @@
-"""Statistics of one data file: counters, the first few problems of each code, and 16 bytes for each dialogue.
+"""Statistics of one data file: counters, the first few problems of each code, and 16 bytes for each
+dialogue.
 
-Blocks are added in file order. Duplicates, leaks and texts that are not read are known only at the end of the file.
+Blocks are added in file order. Duplicates, leaks and texts that are not read are known only at the
+end of the file.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class BlockStatistics:
-    """The statistics of one block, independent of other blocks, so that any process can compute them.
+    """The statistics of one block, independent of other blocks, so that any process can compute
+    them.
 
     Lines are counted from 0 within the block.
     """
@@ -52,7 +55,9 @@ class BlockStatistics:
     """Lines that the data excludes from training."""
     num_ascii_letters: int = 0
     beyond_ascii: list[tuple[NDArray[np.intp], NDArray[np.intp]]] = field(default_factory=list)
-    """Pairs of code points and their counts; each code point occurs once in a pair, and the pairs are summed."""
+    """Pairs of code points and their counts; each code point occurs once in a pair, and the pairs
+    are summed.
+    """
     problems: list[tuple[int, Problem]] = field(default_factory=list)
     """The first few problems of each code, each with its line (the problem itself has none yet)."""
     num_more_problems: Counter[str] = field(default_factory=Counter)
@@ -122,7 +127,8 @@ class FileStatistics:
         lines = block.lines() if found.problems else []
         for index, group in groupby(found.problems, key=itemgetter(0)):
             line, problems = int(block.numbers[index]), [problem for _, problem in group]
-            # Locating a problem means scanning the line again, so it is done only if one of them will be listed.
+            # Locating a problem means scanning the line again, so it is done only if one of them
+            # will be listed.
             if any(self._problems.is_listing(problem.code) for problem in problems):
                 problems = place_all(problems, self.file, line, lines[index])
             for problem in problems:
@@ -162,9 +168,13 @@ class FileStatistics:
         repeats = np.flatnonzero(original != np.arange(len(self._hashes)))
         self._counts["duplicates"] = len(repeats)
         firsts = self._lines[original[repeats[: self._max_problems]]]
-        self._note_last("duplicate", repeats, [f"the same dialogue as line {line}" for line in firsts])
+        self._note_last(
+            "duplicate", repeats, [f"the same dialogue as line {line}" for line in firsts]
+        )
         if len(self._lines) and not self._counts["with_target"]:
-            self._note_last("nothing-to-train", [0], ["no dialogue of the file has a turn that is trained on"])
+            self._note_last(
+                "nothing-to-train", [0], ["no dialogue of the file has a turn that is trained on"]
+            )
         elif self._excluded_line and not len(self._lines):
             message = 'the data says "train": false for every dialogue of the file'
             self._note_at(self._excluded_line, Problem("nothing-to-train", message))
@@ -180,13 +190,18 @@ class FileStatistics:
         if not len(shared):
             return None
         listed = shared[: self._max_problems]
-        theirs = [int(earlier._lines[np.argmax(earlier._hashes == self._hashes[index])]) for index in listed]
+        theirs = [
+            int(earlier._lines[np.argmax(earlier._hashes == self._hashes[index])])
+            for index in listed
+        ]
         messages = [f"the dialogue is also in {earlier.file}, line {line}" for line in theirs]
         self._note_last("leakage", shared, messages)
         ours = self._lines[listed].tolist()
         return Leak(earlier.file, self.file, len(shared), tuple(zip(theirs, ours, strict=True)))
 
-    def _note_last(self, code: str, indices: Sequence[int] | NDArray[np.intp], messages: list[str]) -> None:
+    def _note_last(
+        self, code: str, indices: Sequence[int] | NDArray[np.intp], messages: list[str]
+    ) -> None:
         """Count a problem at the dialogues of ``indices``; the first of them have messages."""
         for index, message in zip(indices, messages, strict=False):
             self._note_at(int(self._lines[index]), Problem(code, message))
@@ -198,7 +213,9 @@ class FileStatistics:
         self.note(at_line(problem, self.file, line), is_last=True)
 
     def as_report(self) -> FileReport:
-        num_characters = sum(length * count for length, count in self._characters_per_dialogue.items())
+        num_characters = sum(
+            length * count for length, count in self._characters_per_dialogue.items()
+        )
         return FileReport(
             file=self.file,
             num_lines=self._counts["lines"],
@@ -225,5 +242,6 @@ class FileStatistics:
 
     def _problem_groups(self) -> list[ProblemGroup]:
         return sorted(
-            self._problems.groups(), key=lambda group: (group.severity != "error", self._first_lines[group.code])
+            self._problems.groups(),
+            key=lambda group: (group.severity != "error", self._first_lines[group.code]),
         )

@@ -1,4 +1,6 @@
-"""Warnings about one dialogue: suspicious texts and turns, which are legal but probably a mistake."""
+"""Warnings about one dialogue: suspicious texts and turns, which are legal but probably a
+mistake.
+"""
 
 from __future__ import annotations
 
@@ -18,19 +20,77 @@ LONG_REPEAT_CHARACTERS = 40
 """People do say "How do you do?" twice in a row; from this length on it is a copy."""
 
 _HEADING_NAMES = frozenset(
-    {"act", "acts", "conversation_id", "dialog_act", "dialog_id", "dialogue_act", "dialogue_id", "emotion", "emotions"}
-    | {"from", "id", "index", "intent", "label", "labels", "role", "source", "speaker", "speaker_id", "target"}
-    | {"timestamp", "turn", "turn_id", "user_id", "assistant", "bot", "human", "system", "user", "answer", "completion"}
-    | {"content", "context", "conversation", "conversations", "dialog", "dialogue", "input", "instruction", "message"}
-    | {"messages", "output", "prompt", "question", "response", "sentence", "text", "turns", "utterance", "utterances"}
+    {
+        "act",
+        "acts",
+        "conversation_id",
+        "dialog_act",
+        "dialog_id",
+        "dialogue_act",
+        "dialogue_id",
+        "emotion",
+        "emotions",
+    }
+    | {
+        "from",
+        "id",
+        "index",
+        "intent",
+        "label",
+        "labels",
+        "role",
+        "source",
+        "speaker",
+        "speaker_id",
+        "target",
+    }
+    | {
+        "timestamp",
+        "turn",
+        "turn_id",
+        "user_id",
+        "assistant",
+        "bot",
+        "human",
+        "system",
+        "user",
+        "answer",
+        "completion",
+    }
+    | {
+        "content",
+        "context",
+        "conversation",
+        "conversations",
+        "dialog",
+        "dialogue",
+        "input",
+        "instruction",
+        "message",
+    }
+    | {
+        "messages",
+        "output",
+        "prompt",
+        "question",
+        "response",
+        "sentence",
+        "text",
+        "turns",
+        "utterance",
+        "utterances",
+    }
     | {"value"}
 )
-HEADINGS = frozenset(form(name) for name in _HEADING_NAMES for form in (str.lower, str.capitalize, str.upper))
+HEADINGS = frozenset(
+    form(name) for name in _HEADING_NAMES for form in (str.lower, str.capitalize, str.upper)
+)
 """Texts that are the names of a table's columns."""
 _WHOLE_TEXTS = HEADINGS | SUSPICIOUS_TEXTS
 
 _NUMBER = re.compile(r"[-+]?[0-9]+(?:[.,][0-9]+)?")
-# A comma is also a separator: "1,5" is one number or two. Each repeat takes 380 bytes of memory, so they are limited.
+# A comma is also a separator: "1,5" is one number or two. Each repeat takes 380 bytes of memory, so
+# they are limited.
 _NUMBERS = re.compile(r"[-+]?[0-9]+(?:\.[0-9]+)?(?:[ \t,;|]+[-+]?[0-9]+(?:\.[0-9]+)?){0,999}")
 _LETTER = re.compile("[A-Z]: ")
 _NUMBERS_OR_LETTER = re.compile(rf"\0(?:{_NUMBERS.pattern}(?=\0)|{_LETTER.pattern})")
@@ -39,21 +99,26 @@ _LABEL = re.compile("[0-9]")
 
 
 def suspicious_places(texts: str, characters: str) -> Iterator[int]:
-    """Yield a place in every text in which `suspect_turns` may find something, in no particular order.
+    """Yield a place in every text in which `suspect_turns` may find something, in no particular
+    order.
 
-    ``texts`` are the texts of any number of dialogues, joined by NULs; ``characters`` holds their characters beyond
-    ASCII for which `may_be_suspicious` is true. Problems of size are left out: dialogues of one turn or of more than
-    `LONG_DIALOGUE_TURNS`, and texts of more than `LONG_UTTERANCE_BYTES`.
+    ``texts`` are the texts of any number of dialogues, joined by NULs; ``characters`` holds their
+    characters beyond ASCII for which `may_be_suspicious` is true. Problems of size are left out:
+    dialogues of one turn or of more than `LONG_DIALOGUE_TURNS`, and texts of more than
+    `LONG_UTTERANCE_BYTES`.
     """
     each = texts.split(SEPARATOR)
     repeated = compress(each, map(eq, each, islice(each, 1, None)))
-    if any(len(text) >= LONG_REPEAT_CHARACTERS for text in repeated) or not _WHOLE_TEXTS.isdisjoint(each):
+    if any(len(text) >= LONG_REPEAT_CHARACTERS for text in repeated) or not _WHOLE_TEXTS.isdisjoint(
+        each
+    ):
         place, before = 0, ""
         for text in each:
             if text in _WHOLE_TEXTS or (text == before and len(text) >= LONG_REPEAT_CHARACTERS):
                 yield place
             place, before = place + len(text) + 1, text
-    # A match begins at the NUL before a text. One NUL is added in front, so that is the index of the text in ``texts``.
+    # A match begins at the NUL before a text. One NUL is added in front, so that is the index of
+    # the text in ``texts``.
     yield from (match.start() for match in _NUMBERS_OR_LETTER.finditer(f"\0{texts}\0"))
     yield from spot_places(texts, characters)
 
@@ -61,7 +126,10 @@ def suspicious_places(texts: str, characters: str) -> Iterator[int]:
 def suspect_turns(turns: Sequence[LocatedTurn]) -> Iterator[Problem]:
     """Yield what is suspicious in a dialogue: first in each text, then in the whole."""
     for path, turn in turns:
-        if len(turn.text) * 4 > LONG_UTTERANCE_BYTES and (size := len(turn.text.encode())) > LONG_UTTERANCE_BYTES:
+        if (
+            len(turn.text) * 4 > LONG_UTTERANCE_BYTES
+            and (size := len(turn.text.encode())) > LONG_UTTERANCE_BYTES
+        ):
             yield Problem("long-utterance", f"the text has {size // 1000:,} kB", path)
     spoken = [(path, turn.text) for path, turn in turns if turn.role != "system"]
     texts = SEPARATOR.join([turn.text for _, turn in turns])
@@ -84,18 +152,30 @@ def _suspect_dialogue(spoken: Sequence[tuple[str, str]]) -> Iterator[Problem]:
         if not _is_counting(texts):
             yield Problem("label-row", "the dialogue is nothing but numbers")
     else:
-        for path, text in [*spoken[:1], *spoken[1:][-1:]]:  # in the middle, the name may be an answer
+        for path, text in [
+            *spoken[:1],
+            *spoken[1:][-1:],
+        ]:  # in the middle, the name may be an answer
             if _is_row_of(len(texts) - 1, text):
-                yield Problem("label-row", "the text is a row of labels, one for each of the other turns", path)
+                yield Problem(
+                    "label-row",
+                    "the text is a row of labels, one for each of the other turns",
+                    path,
+                )
     if all(map(_LETTER.match, texts)) and len({text[0] for text in texts}) > 1:
-        yield Problem("speaker-prefix", f"every text begins with a speaker, the first with {quoted(texts[0][:2])}")
+        yield Problem(
+            "speaker-prefix",
+            f"every text begins with a speaker, the first with {quoted(texts[0][:2])}",
+        )
     for (_, before), (path, text) in pairwise(spoken):
         if before == text and len(text) >= LONG_REPEAT_CHARACTERS:
             yield Problem("repeated-turn", "the same text as that of the turn before", path)
 
 
 def _is_row_of(number: int, text: str) -> bool:
-    """Return whether the text is a row of ``number`` labels, such as dialogue acts, and does not merely count."""
+    """Return whether the text is a row of ``number`` labels, such as dialogue acts, and does not
+    merely count.
+    """
     labels = _BETWEEN_LABELS.split(text)
     is_row = len(labels) == number > 1 and all(map(_LABEL.fullmatch, labels))
     return is_row and not _is_counting(labels)
@@ -107,4 +187,6 @@ def _is_counting(texts: Sequence[str]) -> bool:
         return False
     numbers = [float(text.replace(",", ".")) for text in texts]
     steps = {after - before for before, after in pairwise(numbers)}
-    return len(steps) == 1 and (not steps.isdisjoint({1.0, -1.0}) or (len(texts) > 2 and steps != {0.0}))
+    return len(steps) == 1 and (
+        not steps.isdisjoint({1.0, -1.0}) or (len(texts) > 2 and steps != {0.0})
+    )

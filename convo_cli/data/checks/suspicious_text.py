@@ -21,7 +21,17 @@ _ACTIONS = frozenset({"Submit-Deal", "Accept-Deal", "Reject-Deal", "Walk-Away"})
 SUSPICIOUS_TEXTS = _MISSING | _ACTIONS
 """Texts that are suspicious if nothing else is in the turn."""
 
-_SPEAKERS = ("user", "human", "assistant", "chatbot", "bot", "customer", "agent", "speaker", "person")
+_SPEAKERS = (
+    "user",
+    "human",
+    "assistant",
+    "chatbot",
+    "bot",
+    "customer",
+    "agent",
+    "speaker",
+    "person",
+)
 """Names that suspicious texts begin with, in small letters."""
 
 _FORMS = [form(name) for name in _SPEAKERS for form in (str.lower, str.capitalize, str.upper)]
@@ -45,14 +55,16 @@ _SUSPICIOUS_MARKUP = re.compile(
 # Text between backticks is quoted on purpose.
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
 
-# Joiners (U+200C, U+200D) belong in emoji and in Persian and Indic words, so they are suspicious only at the start
-# or after ASCII; tag characters spell flags (U+1F3F4). Mojibake is UTF-8 read as Windows-1252 or Latin-1: a lead byte
-# of two and its trail byte (alone only if the pair never occurs in real text), of three twice in a row, a
-# curly quote, a byte order mark, an emoji; UTF-8 read as Windows-1251 or Shift-JIS; CP949 or Windows-1251 read as
-# Latin-1.
+# Joiners (U+200C, U+200D) belong in emoji and in Persian and Indic words, so they are suspicious
+# only at the start or after ASCII; tag characters spell flags (U+1F3F4). Mojibake is UTF-8 read as
+# Windows-1252 or Latin-1: a lead byte of two and its trail byte (alone only if the pair never
+# occurs in real text), of three twice in a row, a curly quote, a byte order mark, an emoji; UTF-8
+# read as Windows-1251 or Shift-JIS; CP949 or Windows-1251 read as Latin-1.
 _TRAIL_BYTES = bytes(range(0x80, 0xC0))
 _TRAIL = re.escape(_TRAIL_BYTES.decode("latin-1") + _TRAIL_BYTES.decode("cp1252", "ignore"))
-_TRAIL_1251 = re.escape("".join(char for char in _TRAIL_BYTES.decode("cp1251", "ignore") if char not in "…“”‘’–—"))
+_TRAIL_1251 = re.escape(
+    "".join(char for char in _TRAIL_BYTES.decode("cp1251", "ignore") if char not in "…“”‘’–—")
+)
 _LEADS = "°-ÿРС縺繧繝"
 _SUSPICIOUS_CHARACTER = re.compile(
     "(?P<mojibake>[ÂÃ][\x80-\xba\xbc-\xbfƒ„†‡ˆ‰Š‹ŒŽ™š›œžŸ]|Ã[»€‘’“”–](?=[a-z])|â€|â\x80|ï»¿|ðŸ|ð\x9f"
@@ -66,8 +78,11 @@ _SUSPICIOUS_CHARACTER = re.compile(
     "|(?P<private_use>[\ue000-\uf8ff\ufdd0-\ufdef\ufffe\uffff\U000f0000-\U0010ffff])"
 )
 
-# Places where the three patterns above can match at all: trying every branch at every character would be slow.
-_BEGINNINGS = re.compile(rf"\0(?:[A-Za-z](?:{'|'.join(sorted({form[1:] for form in _FORMS}))}|::)|[\[{{]|array|b[\"'])")
+# Places where the three patterns above can match at all: trying every branch at every character
+# would be slow.
+_BEGINNINGS = re.compile(
+    rf"\0(?:[A-Za-z](?:{'|'.join(sorted({form[1:] for form in _FORMS}))}|::)|[\[{{]|array|b[\"'])"
+)
 _MARKUP_SIGNS = "&<\\[#_\u2581\u0120"
 _MARKUP_PLACES = re.compile(f"[{re.escape(_MARKUP_SIGNS)}]")
 """Places where suspicious markup may begin."""
@@ -76,8 +91,12 @@ _SUSPICIOUS_OR_LEAD = re.compile(
     f"[{_LEADS}\x7f-\x9f\u00ad\u200b-\u200d\u2028\u2029\u202d\u202e\u2060-\u2064\u3164\ue000-\uf8ff\ufdd0-\ufdef\ufeff"
     "\uffa0\ufffd-\uffff\U000e0000-\U000e007f\U000f0000-\U0010ffff]"
 )
-_CHARACTER_PLACES = re.compile(f"{_SUSPICIOUS_OR_LEAD.pattern}(?:(?<![{_LEADS}])|(?=[^\\x00-\\x7f]))")
-"""Places where suspicious characters may begin; a lead byte of mojibake is an ordinary letter if ASCII follows."""
+_CHARACTER_PLACES = re.compile(
+    f"{_SUSPICIOUS_OR_LEAD.pattern}(?:(?<![{_LEADS}])|(?=[^\\x00-\\x7f]))"
+)
+"""Places where suspicious characters may begin; a lead byte of mojibake is an ordinary letter if
+ASCII follows.
+"""
 
 _MESSAGES = {
     "null-text": "the text is {}",
@@ -103,11 +122,15 @@ def may_be_suspicious(char: str) -> bool:
 
 
 def spot_places(texts: str, characters: str) -> Iterator[int]:
-    """Yield a place in every text in which `suspicious_spots` finds something, except for `SUSPICIOUS_TEXTS`.
+    """Yield a place in every text in which `suspicious_spots` finds something, except for
+    `SUSPICIOUS_TEXTS`.
 
-    ``texts`` are joined by NULs; ``characters`` holds their characters beyond ASCII for which `may_be_suspicious`.
+    ``texts`` are joined by NULs; ``characters`` holds their characters beyond ASCII for which
+    `may_be_suspicious`.
     """
-    yield from (match.start() for match in _matches_at(_BEGINNINGS, _SUSPICIOUS_BEGINNING, f"\0{texts}\0"))
+    yield from (
+        match.start() for match in _matches_at(_BEGINNINGS, _SUSPICIOUS_BEGINNING, f"\0{texts}\0")
+    )
     for sign in _MARKUP_SIGNS:
         place = texts.find(sign)
         while place >= 0:
@@ -115,7 +138,9 @@ def spot_places(texts: str, characters: str) -> Iterator[int]:
                 yield place
             place = texts.find(sign, place + 1)
     if "\x7f" in texts or _SUSPICIOUS_OR_LEAD.search(characters):
-        yield from (match.start() for match in _matches_at(_CHARACTER_PLACES, _SUSPICIOUS_CHARACTER, texts))
+        yield from (
+            match.start() for match in _matches_at(_CHARACTER_PLACES, _SUSPICIOUS_CHARACTER, texts)
+        )
 
 
 def suspicious_spots(text: str) -> Iterator[tuple[str, str]]:
@@ -135,9 +160,11 @@ def suspicious_spots(text: str) -> Iterator[tuple[str, str]]:
 
 
 def without_invisible_characters(text: str) -> str:
-    """Remove invisible characters, changes of direction and control characters, as `suspicious_spots` finds them.
+    """Remove invisible characters, changes of direction and control characters, as
+    `suspicious_spots` finds them.
 
-    Controls from U+0080 to U+009F become their Windows-1252 characters; U+2028 and U+2029 become a newline.
+    Controls from U+0080 to U+009F become their Windows-1252 characters; U+2028 and U+2029 become a
+    newline.
     """
     return _SUSPICIOUS_CHARACTER.sub(_visible, text)
 
@@ -159,7 +186,11 @@ def _visible(match: re.Match[str]) -> str:
     if match.lastgroup != "stray_control":
         return match.group()
     char = match.group()
-    return "\n" if char in "\u2028\u2029" else bytes([ord(char)]).decode("cp1252", "ignore").replace("\x7f", "")
+    return (
+        "\n"
+        if char in "\u2028\u2029"
+        else bytes([ord(char)]).decode("cp1252", "ignore").replace("\x7f", "")
+    )
 
 
 def _matches(text: str) -> Iterator[re.Match[str]]:
@@ -169,7 +200,9 @@ def _matches(text: str) -> Iterator[re.Match[str]]:
     yield from _matches_at(_CHARACTER_PLACES, _SUSPICIOUS_CHARACTER, text)
 
 
-def _matches_at(places: re.Pattern[str], pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+def _matches_at(
+    places: re.Pattern[str], pattern: re.Pattern[str], text: str
+) -> Iterator[re.Match[str]]:
     """Yield the matches of ``pattern`` that begin where ``places`` match."""
     end = 0
     for place in places.finditer(text):

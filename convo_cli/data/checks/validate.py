@@ -1,7 +1,8 @@
-"""Validation of data files: they are read as in training, and all problems are reported instead of the first.
+"""Validation of data files: they are read as in training, and all problems are reported instead of
+the first.
 
-`reader` cuts a file into blocks of lines, `block_reader` reads each block in this process or in one of the `workers`,
-and `statistics` adds up the blocks in file order and makes the `report`.
+`reader` cuts a file into blocks of lines, `block_reader` reads each block in this process or in one
+of the `workers`, and `statistics` adds up the blocks in file order and makes the `report`.
 """
 
 from __future__ import annotations
@@ -29,10 +30,14 @@ if TYPE_CHECKING:
     from convo_cli.data.checks.workers import Workers
 
 PARALLEL_BYTES = 32 * 2**20
-"""Workers start for a file of this size, or once this much has been read; below it they cost more than they save."""
+"""Workers start for a file of this size, or once this much has been read; below it they cost more
+than they save.
+"""
 
 _MAX_SENT_BYTES = 2**20
-"""A longer block is one long line; it is read in this process, so that it is in memory only once."""
+"""A longer block is one long line; it is read in this process, so that it is in memory only
+once.
+"""
 _PROGRESS_BYTES = 2**20
 
 
@@ -46,8 +51,9 @@ def validate_files(
 ) -> DataReport:
     """Check every line of every file, and the files against each other.
 
-    A dialogue without a target under ``train_on`` is an error. ``max_problems`` limits the problems listed for
-    each code and file. A file that cannot be opened raises `UsageError` before anything is read.
+    A dialogue without a target under ``train_on`` is an error. ``max_problems`` limits the problems
+    listed for each code and file. A file that cannot be opened raises `UsageError` before anything
+    is read.
     """
     for path in paths:
         check_source(path)
@@ -96,10 +102,14 @@ class _Readers:
         self._num_read = 0
 
     def read(self, file: str, num_bytes: int) -> Iterator[Problem | tuple[Block, BlockStatistics]]:
-        """Yield each block with its statistics, and the problems of lines that are in no block (too long, blank)."""
+        """Yield each block with its statistics, and the problems of lines that are in no block (too
+        long, blank).
+        """
         if num_bytes >= PARALLEL_BYTES:
             self._start()
-        waiting: deque[Problem | tuple[Block, BlockStatistics | Future[BlockStatistics | None]]] = deque()
+        waiting: deque[Problem | tuple[Block, BlockStatistics | Future[BlockStatistics | None]]] = (
+            deque()
+        )
         for block in iter_blocks(file, waiting.append):
             waiting.append((block, self._begin(block.data)))
             while len(waiting) > self._max_waiting:

@@ -1,7 +1,7 @@
 """Worker processes that read blocks of large files on all CPUs.
 
-Results do not depend on them: a block whose worker fails is read in this process, which then raises the same error. A
-worker ends when its stdin does, so it never outlives the command.
+Results do not depend on them: a block whose worker fails is read in this process, which then raises
+the same error. A worker ends when its stdin does, so it never outlives the command.
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ from convo_cli.data.checks.statistics import BlockStatistics
 
 MAX_WORKERS = 8
 """One process can cut blocks and add up results for about this many workers."""
-# With the import path of this process, so that a worker imports the same convo and nothing from the working folder.
-_START = "import sys; sys.path[:] = sys.argv[1:]; from convo_cli.data.checks.workers import work; work()"
+# With the import path of this process, so that a worker imports the same convo and nothing from the
+# working folder.
+_START = (
+    "import sys; sys.path[:] = sys.argv[1:]; from convo_cli.data.checks.workers import work; work()"
+)
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
@@ -35,7 +38,9 @@ class _Speakers(NamedTuple):
 
 
 class _Config(NamedTuple):
-    """The part of a `DataConfig` that reading a line needs; unpickling the whole would import pydantic (0.2 s)."""
+    """The part of a `DataConfig` that reading a line needs; unpickling the whole would import
+    pydantic (0.2 s).
+    """
 
     speakers: _Speakers
     first_speaker: str
@@ -43,10 +48,14 @@ class _Config(NamedTuple):
 
 
 class Workers:
-    """One worker per CPU; each has a thread here, because writing to a pipe blocks until the other end reads."""
+    """One worker per CPU; each has a thread here, because writing to a pipe blocks until the other
+    end reads.
+    """
 
     def __init__(self, rules: LineRules, max_problems: int, number: int) -> None:
-        """Start the workers; if the system allows no more processes or threads, `has_failed` is set."""
+        """Start the workers; if the system allows no more processes or threads, `has_failed` is
+        set.
+        """
         self.has_failed = False
         self._processes: list[subprocess.Popen[bytes]] = []
         self._free = SimpleQueue[subprocess.Popen[bytes]]()
@@ -98,7 +107,12 @@ class Workers:
 
 def _start() -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable or "", "-c", _START, *sys.path],  # None where Python does not know its own path
+        [
+            sys.executable or "",
+            "-c",
+            _START,
+            *sys.path,
+        ],  # None where Python does not know its own path
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

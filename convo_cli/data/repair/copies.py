@@ -1,6 +1,7 @@
 """Repaired copies of data files: good lines are copied byte for byte, others repaired or left out.
 
-One line is in memory at a time; a file that is one pretty-printed value counts as one line and its length limit.
+One line is in memory at a time; a file that is one pretty-printed value counts as one line and its
+length limit.
 """
 
 from __future__ import annotations
@@ -14,7 +15,13 @@ from convo_cli.data.checks.problem_tally import MAX_LISTED, ProblemGroup, Proble
 from convo_cli.data.decompress import DAMAGED, STDIN, open_unpacked
 from convo_cli.data.problems import Problem
 from convo_cli.data.reader import MAX_LINE_BYTES, check_source, iter_lines
-from convo_cli.data.repair.dialogues import DialogueRepair, Judge, RepairedDialogue, first_of_each, obstacle
+from convo_cli.data.repair.dialogues import (
+    DialogueRepair,
+    Judge,
+    RepairedDialogue,
+    first_of_each,
+    obstacle,
+)
 from convo_cli.data.repair.lenient_json import BeyondRepairError, read_values
 from convo_cli.data.repair.repairs import REPAIRS, RepairGroup, RepairReport
 from convo_cli.events import Emit, Progress, ignore
@@ -34,8 +41,8 @@ def repair_files(
 ) -> RepairReport:
     """Pass every line that can be trained on to ``write``, with its line end.
 
-    No written line has an error or is refused by ``judge``. A file that cannot be opened raises `UsageError` before
-    anything is read.
+    No written line has an error or is refused by ``judge``. A file that cannot be opened raises
+    `UsageError` before anything is read.
     """
     for path in paths:
         check_source(path)
@@ -71,7 +78,9 @@ def _repair_file(path: str, repair: _Repair, emit: Emit) -> None:
 class _Repair:
     """Writes lines and counts what was done with each."""
 
-    def __init__(self, write: Callable[[bytes], object], dialogues: DialogueRepair, max_listed: int) -> None:
+    def __init__(
+        self, write: Callable[[bytes], object], dialogues: DialogueRepair, max_listed: int
+    ) -> None:
         self._write = write
         self._dialogues = dialogues
         self._counts: Counter[str] = Counter()
@@ -88,7 +97,9 @@ class _Repair:
             self._write_unchanged(raw)
 
     def add_spread_value(self, file: str, problem: Problem) -> None:
-        """Write the dialogues of a JSON file that does not have one value a line; the file counts as one line."""
+        """Write the dialogues of a JSON file that does not have one value a line; the file counts
+        as one line.
+        """
         try:
             with open_unpacked(file) as (_, stream):
                 content = stream.read(MAX_LINE_BYTES + 1)
@@ -115,13 +126,23 @@ class _Repair:
     def _add_repaired(self, raw: bytes, problems: list[Problem]) -> None:
         try:
             counts, first = Counter(problem.code for problem in problems), first_of_each(problems)
-            dialogues = [self._dialogues.repair(own, value, counts, first) for own, value in read_values(raw)]
+            dialogues = [
+                self._dialogues.repair(own, value, counts, first) for own, value in read_values(raw)
+            ]
         except BeyondRepairError:
             dialogues = []
-        if len(dialogues) == 1 and obstacle(problems) is None and (dialogues[0].error or not dialogues[0].repaired):
+        if (
+            len(dialogues) == 1
+            and obstacle(problems) is None
+            and (dialogues[0].error or not dialogues[0].repaired)
+        ):
             self._write_unchanged(raw)
             return
-        found_later = (each.error for each in dialogues if each.error is not None and each.error.code not in counts)
+        found_later = (
+            each.error
+            for each in dialogues
+            if each.error is not None and each.error.code not in counts
+        )
         self._write_good(dialogues, next(found_later, None) or obstacle(problems) or problems[0])
 
     def _write_good(self, dialogues: list[RepairedDialogue], problem: Problem) -> None:
@@ -150,4 +171,7 @@ class _Repair:
 
 
 def _groups(tally: ProblemTally, what: Callable[[ProblemGroup], str]) -> tuple[RepairGroup, ...]:
-    return tuple(RepairGroup(group.code, what(group), group.count, group.problems) for group in tally.groups())
+    return tuple(
+        RepairGroup(group.code, what(group), group.count, group.problems)
+        for group in tally.groups()
+    )

@@ -23,8 +23,11 @@ _BYTES_IN_A_ROW = re.compile(rb"[\x80-\xff]{2}")
 # Text like this is a UTF-8 character cut after its first byte, or letters of another encoding.
 _NOT_WINDOWS_1252 = re.compile("[a-z][À-Þ]|[A-Za-z][¡-¿×÷][a-z]")
 _SPACE_AND_COMMA = re.compile(r"[ \t\r\n]*(?:,[ \t\r\n]*)?")
-# A string that is cut off extends to the end, so that it is not searched again from each of its quotes.
-_STRING_OR_LAST_COMMA = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z))|,([ \t\r\n]*[\]}])', re.DOTALL)
+# A string that is cut off extends to the end, so that it is not searched again from each of its
+# quotes.
+_STRING_OR_LAST_COMMA = re.compile(
+    r'("[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z))|,([ \t\r\n]*[\]}])', re.DOTALL
+)
 # Only the first character of a terminal control sequence is a control character.
 _ESCAPE_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 _LINE_END = re.compile(r"\r\n?|[\x0b\x0c]")
@@ -36,7 +39,8 @@ class BeyondRepairError(ValueError):
 
 
 def read_values(raw: bytes) -> list[tuple[str | None, Any]]:
-    """Return every dialogue on the line, fit for strict JSON, with its own part of the line if it has one.
+    """Return every dialogue on the line, fit for strict JSON, with its own part of the line if it
+    has one.
 
     Raises `BeyondRepairError` if no value can be read from the line.
     """
@@ -45,7 +49,11 @@ def read_values(raw: bytes) -> list[tuple[str | None, Any]]:
     try:
         for own, value in _each_value(text):
             strict = _strict(value)
-            values += [(None, item) for item in strict] if is_array_of_dialogues(strict) else [(own, strict)]
+            values += (
+                [(None, item) for item in strict]
+                if is_array_of_dialogues(strict)
+                else [(own, strict)]
+            )
     except RecursionError:
         raise BeyondRepairError("nested too deep") from None
     return values
@@ -54,7 +62,9 @@ def read_values(raw: bytes) -> list[tuple[str | None, Any]]:
 def dump(value: Any) -> str:
     """Return the value as one line of JSON, without a line end."""
     line = io.StringIO()
-    jsonlines.Writer(line, dumps=partial(json.dumps, ensure_ascii=False, separators=(",", ":"))).write(value)
+    jsonlines.Writer(
+        line, dumps=partial(json.dumps, ensure_ascii=False, separators=(",", ":"))
+    ).write(value)
     return line.getvalue().rstrip("\n")
 
 
@@ -144,5 +154,7 @@ def _strict(value: Any) -> Any:
 
 
 def without_forbidden(text: str) -> str:
-    """Return the text without the characters that strict JSON refuses; other line ends become a newline."""
+    """Return the text without the characters that strict JSON refuses; other line ends become a
+    newline.
+    """
     return _FORBIDDEN.sub("", _LINE_END.sub("\n", _ESCAPE_SEQUENCE.sub("", text)))

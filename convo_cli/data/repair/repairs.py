@@ -33,8 +33,8 @@ REPAIRS = {
     "html-entity": "decoded",
     "mojibake": "read in the right encoding",
 }
-"""The action for each kind of problem. A line with another error, or a line of labels alone, is left out; lines with
-other warnings stay as they are."""
+"""The action for each kind of problem. A line with another error, or a line of labels alone, is
+left out; lines with other warnings stay as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +50,18 @@ class RepairGroup:
 
 @dataclass(frozen=True, slots=True)
 class RepairReport:
-    """Counts of lines that are not blank. A line can be repaired in several ways, and can become several lines."""
+    """Counts of lines that are not blank. A line can be repaired in several ways, and can become
+    several lines.
+    """
 
     num_lines: int
     num_unchanged: int
     """Lines written byte for byte."""
     num_repaired: int
     num_left_out: int
-    """Lines from which at least one dialogue was left out; files that are not JSON Lines are not counted."""
+    """Lines from which at least one dialogue was left out; files that are not JSON Lines are not
+    counted.
+    """
     num_written: int
     repaired: tuple[RepairGroup, ...]
     left_out: tuple[RepairGroup, ...]

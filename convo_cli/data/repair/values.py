@@ -1,11 +1,17 @@
-"""Repairs of a decoded dialogue that need no guess: texts, empty turns, misspelt keys, masks written as texts."""
+"""Repairs of a decoded dialogue that need no guess: texts, empty turns, misspelt keys, masks
+written as texts.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 from convo_cli.config.schema import DataConfig
-from convo_cli.data.checks.suspicious_text import suspicious_spots, without_entities, without_invisible_characters
+from convo_cli.data.checks.suspicious_text import (
+    suspicious_spots,
+    without_entities,
+    without_invisible_characters,
+)
 from convo_cli.data.repair.lenient_json import without_forbidden
 from convo_cli.data.shapes.known_keys import (
     DIALOGUE_KEYS,
@@ -19,7 +25,9 @@ from convo_cli.data.shapes.table import SHAPES
 from convo_cli.data.shapes.turns import shape_of
 
 MAX_ROUNDS = 10
-"""An entity may hide another; this bounds the rounds for data that was made to nest a million of them."""
+"""An entity may hide another; this bounds the rounds for data that was made to nest a million of
+them.
+"""
 
 _TRUE_OR_FALSE = {"true": True, "false": False, "1": True, "0": False}
 _KEYS_OF_DIALOGUE = DIALOGUE_KEYS | {*TRAIN_KEYS}
@@ -65,7 +73,9 @@ def _rename(value: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
     renamed: dict[str, Any] = {}
     for key, item in value.items():
         meant = misspelt(key)
-        renamed[meant if meant in known and meant not in value and meant not in renamed else key] = item
+        renamed[
+            meant if meant in known and meant not in value and meant not in renamed else key
+        ] = item
     return renamed
 
 
@@ -79,7 +89,8 @@ def _repair_turns(turns: list[Any], data_config: DataConfig) -> list[Any]:
         repaired.pop()
     if not any(map(_is_empty, repaired)):
         return repaired
-    # A turn dropped from the middle would swap the speakers of all later texts, so every turn gets a name.
+    # A turn dropped from the middle would swap the speakers of all later texts, so every turn gets
+    # a name.
     speakers = [data_config.speakers.user[0], data_config.speakers.assistant[0]]
     if data_config.first_speaker == "assistant":
         speakers.reverse()

@@ -1,4 +1,6 @@
-"""Keys of lines and turns: those that are read, likely misspellings, and names that state what is trained on."""
+"""Keys of lines and turns: those that are read, likely misspellings, and names that state what is
+trained on.
+"""
 
 from __future__ import annotations
 
@@ -14,22 +16,40 @@ TEXT_KEYS = ("content", "value", "text")
 TRAIN_KEYS = ("train", "weight", "loss")
 """Keys of a turn or a dialogue that state whether it is trained on."""
 REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
-"""Keys with the reasoning before an answer, on an assistant turn or beside the only reply of a line."""
+"""Keys with the reasoning before an answer, on an assistant turn or beside the only reply of a
+line.
+"""
 
 _REASONING_NAMES = frozenset(
-    {"reasoning", "reasoningcontent", "reasoningtext", "thinking", "thinkingcontent", "think", "thought", "thoughts"}
+    {
+        "reasoning",
+        "reasoningcontent",
+        "reasoningtext",
+        "thinking",
+        "thinkingcontent",
+        "think",
+        "thought",
+        "thoughts",
+    }
     | {"chainofthought"}
 )
 """Other spellings of these keys, letters only."""
 
-DIALOGUE_KEYS = frozenset({key for shape in SHAPES.values() for key in (*shape.keys, *shape.optional)} | {"system"})
+DIALOGUE_KEYS = frozenset(
+    {key for shape in SHAPES.values() for key in (*shape.keys, *shape.optional)} | {"system"}
+)
 TURN_KEYS = frozenset({*SPEAKER_KEYS, *TEXT_KEYS})
 
 _KNOWN = DIALOGUE_KEYS | TURN_KEYS | {*TRAIN_KEYS, *REASONING_KEYS}
-_OTHER_WORDS = frozenset({"turn", "trainer", "height", "eight", "trait", "terrain", "brain", "story"})
-"""Words that resemble a known key by chance; LMSYS-Chat and WildChat count their turns in "turn"."""
+_OTHER_WORDS = frozenset(
+    {"turn", "trainer", "height", "eight", "trait", "terrain", "brain", "story"}
+)
+"""Words that resemble a known key by chance; LMSYS-Chat and WildChat count their turns in
+"turn".
+"""
 
-# Names such as mask, loss_mask, trainOnTurn, masked, sample_weight, trainable and output_with_loss consist of these.
+# Names such as mask, loss_mask, trainOnTurn, masked, sample_weight, trainable and output_with_loss
+# consist of these.
 _TRAINING_WORDS = """
     train trained training trainable untrained loss losses weight weights weighted mask masks masked masking unmask
     unmasked supervise supervised unsupervised learn learned learnt learnable
@@ -42,9 +62,22 @@ _FILLER_WORDS = """
     label labels detail details scale factor value flag history eos role per use should must enable enabled disable
     disabled off out multiplier
 """
-_WORDS = {**dict.fromkeys(_FILLER_WORDS.split(), False), **dict.fromkeys(_TRAINING_WORDS.split(), True)}
+_WORDS = {
+    **dict.fromkeys(_FILLER_WORDS.split(), False),
+    **dict.fromkeys(_TRAINING_WORDS.split(), True),
+}
 _FLAG_WORDS = frozenset(
-    {*_TRAINING_WORDS.split(), "learning", "weighting", "finetune", "grad", "gradient", "backprop", "target", "targets"}
+    {
+        *_TRAINING_WORDS.split(),
+        "learning",
+        "weighting",
+        "finetune",
+        "grad",
+        "gradient",
+        "backprop",
+        "target",
+        "targets",
+    }
     | {"ignore", "ignored", "skip", "skipped", "exclude", "excluded"}
 )
 """Words that state what is trained on if the value of the key is true or false."""
@@ -61,19 +94,29 @@ def says_training(key: str) -> bool:
     plain = "".join(filter(str.isprintable, unicodedata.normalize("NFKC", key)))
     if not plain.isascii():
         return False
-    return plain in TRAIN_KEYS or misspelt(plain) in TRAIN_KEYS or _is_about_training(_NO_LETTER.sub("", plain.lower()))
+    return (
+        plain in TRAIN_KEYS
+        or misspelt(plain) in TRAIN_KEYS
+        or _is_about_training(_NO_LETTER.sub("", plain.lower()))
+    )
 
 
 @lru_cache(maxsize=1024)
 def is_reasoning_key(key: str) -> bool:
-    """Return whether the key is one of `REASONING_KEYS` in any spelling: reasoningContent, Thinking, thoughts."""
+    """Return whether the key is one of `REASONING_KEYS` in any spelling: reasoningContent,
+    Thinking, thoughts.
+    """
     return len(key) <= _MAX_LENGTH and _NO_LETTER.sub("", key.lower()) in _REASONING_NAMES
 
 
 @lru_cache(maxsize=1024)
 def may_say_training(key: str) -> bool:
-    """Return whether the key states what is trained on, given a value of true or false: used_in_training, is_target."""
-    return len(key) <= _MAX_LENGTH and not _FLAG_WORDS.isdisjoint(map(str.lower, _WORD.findall(key)))
+    """Return whether the key states what is trained on, given a value of true or false:
+    used_in_training, is_target.
+    """
+    return len(key) <= _MAX_LENGTH and not _FLAG_WORDS.isdisjoint(
+        map(str.lower, _WORD.findall(key))
+    )
 
 
 def _is_about_training(name: str) -> bool:

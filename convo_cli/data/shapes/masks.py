@@ -2,8 +2,9 @@
 
     "train": false      "weight": 0 (OpenAI, Mistral, Together)      "loss": false (ms-swift, ChatGLM3)
 
-all mean "not trained on"; true, 1 and null are the default. Any other weight is refused, never rounded. Names whose
-meaning differs between tools are refused too: ``"mask": 1`` is "trained on" in some and "hidden" in others.
+all mean "not trained on"; true, 1 and null are the default. Any other weight is refused, never
+rounded. Names whose meaning differs between tools are refused too: ``"mask": 1`` is "trained on" in
+some and "hidden" in others.
 """
 
 from __future__ import annotations
@@ -31,11 +32,16 @@ def stated_training(value: Mapping[str, Any], path: str, refuse: Refuse) -> bool
                 refuse("train-value", member(path, key), f'"{key}" is {_shown(item)}')
         elif says_training(key) or (isinstance(item, bool) and may_say_training(key)):
             meant = misspelt(key)
-            why = f"did you mean {meant}?" if meant in TRAIN_KEYS else "tools disagree on what it means"
+            why = (
+                f"did you mean {meant}?"
+                if meant in TRAIN_KEYS
+                else "tools disagree on what it means"
+            )
             refuse("train-key", member(path, key), f"the key {quoted(key)} is not read; {why}")
     if len(set(stated.values())) > 1:
         said = (
-            f'"{key}" says {"trained on" if is_trained else "not trained on"}' for key, is_trained in stated.items()
+            f'"{key}" says {"trained on" if is_trained else "not trained on"}'
+            for key, is_trained in stated.items()
         )
         refuse("train-conflict", path, ", ".join(said))
     return next(iter(stated.values()), None)

@@ -1,7 +1,8 @@
 r"""The assistant's reasoning: kept in the text of its turn or dropped, as `data.reasoning` says.
 
-Reasoning is in a key of the turn (``reasoning_content``, ``thinking``, ``reasoning``) or between tags in its text. Kept
-reasoning has one form: ``<think>\n…\n</think>\n\n`` before the answer. A text that already has the tags is unchanged.
+Reasoning is in a key of the turn (``reasoning_content``, ``thinking``, ``reasoning``) or between
+tags in its text. Kept reasoning has one form: ``<think>\n…\n</think>\n\n`` before the answer. A
+text that already has the tags is unchanged.
 """
 
 from __future__ import annotations
@@ -32,11 +33,17 @@ def reasoning_keys(value: Mapping[str, Any]) -> list[str]:
 
 
 def with_reasoning(
-    text: str, path: str, beside: Mapping[str, Any], at: str, choice: Reasoning | None, refuse: Refuse
+    text: str,
+    path: str,
+    beside: Mapping[str, Any],
+    at: str,
+    choice: Reasoning | None,
+    refuse: Refuse,
 ) -> tuple[str, bool]:
     """Return the text that is trained on, and whether there was reasoning.
 
-    ``beside`` is the object at path ``at`` that may hold the reasoning; ``path`` is the path of the text.
+    ``beside`` is the object at path ``at`` that may hold the reasoning; ``path`` is the path of the
+    text.
     """
     keys = reasoning_keys(beside)
     is_tagged = has_tag(text)
@@ -46,7 +53,11 @@ def with_reasoning(
         return text, False
     elif choice is None:
         where = member(at, keys[0]) if keys else path
-        refuse("reasoning", where, f"the key {quoted(keys[0])} holds reasoning" if keys else "the text holds reasoning")
+        refuse(
+            "reasoning",
+            where,
+            f"the key {quoted(keys[0])} holds reasoning" if keys else "the text holds reasoning",
+        )
     elif choice == "drop":
         return _without_blocks(text) if is_tagged else text, True
     elif keys and text.strip():
@@ -62,26 +73,43 @@ def _joined(text: str, path: str, thoughts: Mapping[str, Any], at: str, refuse: 
             refuse("text-not-string", member(at, key), f"the reasoning is {kind_of(thought)}")
             return text
         inner = thought
-        if not _tag_fault(thought) and len(parts := _parts(thought.strip())) == 3 and not parts[0] + parts[2]:
+        if (
+            not _tag_fault(thought)
+            and len(parts := _parts(thought.strip())) == 3
+            and not parts[0] + parts[2]
+        ):
             inner = parts[1]
         if has_tag(inner):
-            refuse("reasoning-tags", member(at, key), "the reasoning contains a <think> or </think> tag")
+            refuse(
+                "reasoning-tags",
+                member(at, key),
+                "the reasoning contains a <think> or </think> tag",
+            )
             return text
         known.add(inner.strip())
     if len(known) > 1:
-        refuse("reasoning-twice", member(at, next(iter(thoughts))), "the turn has two different reasonings")
+        refuse(
+            "reasoning-twice",
+            member(at, next(iter(thoughts))),
+            "the turn has two different reasonings",
+        )
     return text if has_tag(text) else f"<think>\n{known.pop()}\n</think>\n\n{text.strip()}"
 
 
 def _is_reasoning(value: Any) -> bool:
     """Return whether the value of a key is reasoning; true, false and numbers are settings."""
-    return bool(value.strip() if isinstance(value, str) else isinstance(value, (list, dict)) and value)
+    return bool(
+        value.strip() if isinstance(value, str) else isinstance(value, (list, dict)) and value
+    )
 
 
 def _parts(text: str) -> list[str]:
     """Split a text at its tags; if there is no `_tag_fault`, every second part is reasoning."""
     ends = [bound for tag in _TAG.finditer(text) for bound in tag.span()]
-    return [text[start:end] for start, end in zip([0, *ends[1::2]], [*ends[0::2], len(text)], strict=True)]
+    return [
+        text[start:end]
+        for start, end in zip([0, *ends[1::2]], [*ends[0::2], len(text)], strict=True)
+    ]
 
 
 def _without_blocks(text: str) -> str:
@@ -101,6 +129,8 @@ def _tag_fault(text: str) -> str | None:
     is_open = False
     for tag in _TAG.finditer(text):
         if is_open != bool(tag[1]):
-            return "a <think> inside another" if is_open else "a </think> without a <think> before it"
+            return (
+                "a <think> inside another" if is_open else "a </think> without a <think> before it"
+            )
         is_open = not is_open
     return "a <think> that is never closed" if is_open else None

@@ -1,11 +1,13 @@
-"""Table of the shapes of a line that is a JSON object: each has an entry in `SHAPES` and a function that reads it.
+"""Table of the shapes of a line that is a JSON object: each has an entry in `SHAPES` and a function
+that reads it.
 
     {"messages": …} {"turns": …} {"conversations": …}      a list of turns
     {"prompt": …, "completion": …}                         texts, or lists of turns with roles
     {"instruction": …, "input": …, "output": …}            "input" is optional
 
-The last two may have "history": [[question, answer], …], the earlier turns. To add a shape, write its function and its
-entry here; masks, reasoning, unread keys, validation and repair need no other change.
+The last two may have "history": [[question, answer], …], the earlier turns. To add a shape, write
+its function and its entry here; masks, reasoning, unread keys, validation and repair need no other
+change.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ from convo_cli.data.problems import Problem, kind_of
 
 
 class Text(NamedTuple):
-    """One turn: its role, its text (any JSON value; only a string is accepted) and the path of the text."""
+    """One turn: its role, its text (any JSON value; only a string is accepted) and the path of the
+    text.
+    """
 
     role: Role
     value: Any
@@ -28,7 +32,9 @@ class Text(NamedTuple):
 
 
 class TurnList(NamedTuple):
-    """A list of turns: texts that alternate between the speakers, or objects with a speaker and a text."""
+    """A list of turns: texts that alternate between the speakers, or objects with a speaker and a
+    text.
+    """
 
     value: list[Any]
     path: str
@@ -38,14 +44,18 @@ class TurnList(NamedTuple):
 
 Part: TypeAlias = Text | TurnList | Problem
 ReadShape: TypeAlias = Callable[[Mapping[str, Any]], Iterator[Part]]
-"""Yields the parts of a line in the order of the dialogue, and a Problem for each part that cannot be read.
+"""Yields the parts of a line in the order of the dialogue, and a Problem for each part that cannot
+be read.
 
-It decides by keys and by types of values, never by the content of a text or by a number, because `checks.bulk` judges
-all lines that differ only in them by one of them (``history`` may be 0). Texts may be empty or white space."""
+It decides by keys and by types of values, never by the content of a text or by a number, because
+`checks.bulk` judges all lines that differ only in them by one of them (``history`` may be 0). Texts
+may be empty or white space."""
 
 
 class Shape(NamedTuple):
-    """A shape: ``read`` reads lines that have all of ``keys``, and may also read the keys of ``optional``."""
+    """A shape: ``read`` reads lines that have all of ``keys``, and may also read the keys of
+    ``optional``.
+    """
 
     keys: tuple[str, ...]
     read: ReadShape
@@ -58,7 +68,9 @@ def _turns_under(key: str) -> ReadShape:
         if isinstance(turns, list):
             yield TurnList(turns, f"$.{key}")
         else:
-            yield Problem("unknown-shape", f"{key} is {kind_of(turns)}, not a list of turns", f"$.{key}")
+            yield Problem(
+                "unknown-shape", f"{key} is {kind_of(turns)}, not a list of turns", f"$.{key}"
+            )
 
     return read
 
@@ -67,7 +79,11 @@ def _prompt_and_completion(line: Mapping[str, Any]) -> Iterator[Part]:
     yield from _history(line.get("history"))
     prompt, completion = line["prompt"], line["completion"]
     is_list = isinstance(prompt, list)
-    yield TurnList(prompt, "$.prompt", needs_speakers=True) if is_list else Text("user", prompt, "$.prompt")
+    yield (
+        TurnList(prompt, "$.prompt", needs_speakers=True)
+        if is_list
+        else Text("user", prompt, "$.prompt")
+    )
     if isinstance(completion, list):
         yield TurnList(completion, "$.completion", needs_speakers=True)
     else:
@@ -88,7 +104,9 @@ def _instruction_and_output(line: Mapping[str, Any]) -> Iterator[Part]:
 def _history(pairs: Any) -> Iterator[Part]:
     """Yield the questions and answers before the last question."""
     if pairs and not isinstance(pairs, list):
-        yield Problem("history", f"the history is {kind_of(pairs)}, not a list of pairs", "$.history")
+        yield Problem(
+            "history", f"the history is {kind_of(pairs)}, not a list of pairs", "$.history"
+        )
         return
     for index, pair in enumerate(pairs or ()):
         path = f"$.history[{index}]"
@@ -105,6 +123,10 @@ SHAPES: Mapping[str, Shape] = {
     "conversations": Shape(("conversations",), _turns_under("conversations")),
     "turns": Shape(("turns",), _turns_under("turns")),
     "prompt + completion": Shape(("prompt", "completion"), _prompt_and_completion, ("history",)),
-    "instruction + output": Shape(("instruction", "output"), _instruction_and_output, ("input", "history")),
+    "instruction + output": Shape(
+        ("instruction", "output"), _instruction_and_output, ("input", "history")
+    ),
 }
-"""Every shape by its name in reports. A line with the keys of several shapes has the first of them."""
+"""Every shape by its name in reports. A line with the keys of several shapes has the first of
+them.
+"""

@@ -1,7 +1,7 @@
 """Texts in keys that are not read: a warning names each key whose texts are long on average.
 
-Metadata such as ids, hashes and dates is short on average. Identifiers, and texts that a turn repeats, count as short
-whatever their length.
+Metadata such as ids, hashes and dates is short on average. Identifiers, and texts that a turn
+repeats, count as short whatever their length.
 """
 
 from __future__ import annotations
@@ -18,7 +18,18 @@ SHORT_TEXT_CHARACTERS = 30
 """Texts with at most this average length are metadata."""
 
 _CONTENT_KEYS = frozenset(
-    {"tool_calls", "function_call", "tools", "functions", "image", "images", "audio", "audios", "video", "videos"}
+    {
+        "tool_calls",
+        "function_call",
+        "tools",
+        "functions",
+        "image",
+        "images",
+        "audio",
+        "audios",
+        "video",
+        "videos",
+    }
 )
 """Keys that hold a part of the conversation, even if short."""
 MAX_KEYS = 100
@@ -94,6 +105,8 @@ def measured(items: Iterable[UnreadItem], turns: Iterable[str]) -> Iterator[tupl
 
 
 def known_name(key: str, known: Collection[str]) -> str:
-    """Return the name under which a key is counted; number and length of names are bounded to bound the memory."""
+    """Return the name under which a key is counted; number and length of names are bounded to bound
+    the memory.
+    """
     name = key[:_MAX_KEY_LENGTH]
     return name if name in known or len(known) < MAX_KEYS else OTHER_KEYS

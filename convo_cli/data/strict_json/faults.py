@@ -1,4 +1,6 @@
-"""Scanner of one line: faults against strict JSON with column and path, and the columns of other problems."""
+"""Scanner of one line: faults against strict JSON with column and path, and the columns of other
+problems.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _WORD = re.compile(r"-?[A-Za-z]+")
 _CONSTANTS = {"true", "false", "null"}
 _NOT_NUMBERS = {"nan", "inf", "infinity"}
-# Places inside a string to check: a surrogate pair (fine), an escape, or a character that must be escaped.
+# Places inside a string to check: a surrogate pair (fine), an escape, or a character that must be
+# escaped.
 _NOTABLE = re.compile(
     r"(?P<pair>\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"
     r"|\\u(?P<hex>[0-9a-fA-F]{4})"
@@ -30,14 +33,17 @@ _ESCAPES = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r"
 
 
 def report_faults(raw: bytes, found: ProblemSink) -> bool:
-    """Report every fault up to the first after which the line makes no sense; return False if there is none."""
+    """Report every fault up to the first after which the line makes no sense; return False if there
+    is none.
+    """
     scanner = _Scanner(raw, found)
     scanner.scan()
     return scanner.is_refused
 
 
 def locate(raw: bytes, paths: Iterable[str]) -> dict[str, int]:
-    """Return the columns at which the values at ``paths`` begin in a line that `decode` accepted, in one scan.
+    """Return the columns at which the values at ``paths`` begin in a line that `decode` accepted,
+    in one scan.
 
     A path that does not exist has column 1.
     """
@@ -58,7 +64,8 @@ def place_all(problems: Sequence[Problem], file: str, line: int, raw: bytes) -> 
     """Do the same for all problems of a line with a single scan."""
     columns = locate(raw, (problem.path for problem in problems if not problem.column))
     return [
-        Problem(each.code, each.message, each.path, each.column or columns[each.path], line, file) for each in problems
+        Problem(each.code, each.message, each.path, each.column or columns[each.path], line, file)
+        for each in problems
     ]
 
 
@@ -70,7 +77,8 @@ class _Scanner:
     """Scans one line and reports its faults, or looks for the columns of some paths."""
 
     def __init__(self, raw: bytes, found: ProblemSink, wanted: set[str] | None = None) -> None:
-        # Bytes that are not UTF-8 become U+DC80 to U+DCFF, which valid UTF-8 never yields; each is one column.
+        # Bytes that are not UTF-8 become U+DC80 to U+DCFF, which valid UTF-8 never yields; each is
+        # one column.
         self.text = raw.decode("utf-8", "surrogateescape")
         self.found = found
         self.wanted = wanted
@@ -86,7 +94,9 @@ class _Scanner:
             end = self._skip_space(self._value(self._skip_space(start), "$", 0))
             if end < len(self.text):
                 is_value = self.text[end] in '[{"'
-                what = "a second JSON value" if is_value else f"{self._seen(end)} after the JSON value"
+                what = (
+                    "a second JSON value" if is_value else f"{self._seen(end)} after the JSON value"
+                )
                 self._report("extra-data", end, "$", f"{what} on the line")
         except _EndOfScanError:
             pass
@@ -101,13 +111,20 @@ class _Scanner:
         char = self.text[at : at + 1]
         if char in ("[", "{"):
             if depth == MAX_DEPTH:
-                raise self._failure("nesting-too-deep", at, path, f"nested more than {MAX_DEPTH} levels deep")
+                raise self._failure(
+                    "nesting-too-deep", at, path, f"nested more than {MAX_DEPTH} levels deep"
+                )
             return self._array(at, path, depth) if char == "[" else self._object(at, path, depth)
         if char == '"':
             return self._string(at, path)
         if number := _NUMBER.match(self.text, at):
             if math.isinf(float(number.group())):
-                self._report("number-too-large", at, path, f"the number {number.group()[:20]}… is out of range")
+                self._report(
+                    "number-too-large",
+                    at,
+                    path,
+                    f"the number {number.group()[:20]}… is out of range",
+                )
             return number.end()
         return self._word(at, path)
 
@@ -134,12 +151,16 @@ class _Scanner:
             end = self._string(at, path)
             key = self._key(at, end)
             if key in keys:
-                self._report("duplicate-key", at, member(path, key), f"the key {quoted(key)} is there twice")
+                self._report(
+                    "duplicate-key", at, member(path, key), f"the key {quoted(key)} is there twice"
+                )
             keys.add(key)
             colon = self._skip_space(end)
             if self.text[colon : colon + 1] != ":":
                 raise self._unexpected(colon, path, f'":" after the key {quoted(key)}')
-            at = self._skip_space(self._value(self._skip_space(colon + 1), member(path, key), depth + 1))
+            at = self._skip_space(
+                self._value(self._skip_space(colon + 1), member(path, key), depth + 1)
+            )
             if self.text[at : at + 1] == "}":
                 return at + 1
             at = self._after_comma(at, path, "}")
@@ -155,7 +176,9 @@ class _Scanner:
     def _string(self, at: int, path: str) -> int:
         string = _STRING.match(self.text, at)
         if string is None:
-            raise self._failure("truncated-json", at, path, "the text that starts here has no closing quote")
+            raise self._failure(
+                "truncated-json", at, path, "the text that starts here has no closing quote"
+            )
         seen: set[str] = set()
         for match in _NOTABLE.finditer(self.text, at + 1, string.end() - 1):
             fault = _fault(match)
@@ -180,7 +203,9 @@ class _Scanner:
             return at + len(word)
         if word in ("None", "True", "False") or self.text[at : at + 1] == "'":
             shown = word or "a single quote"
-            raise self._failure("invalid-json", at, path, f"{shown} is Python's spelling, not JSON's")
+            raise self._failure(
+                "invalid-json", at, path, f"{shown} is Python's spelling, not JSON's"
+            )
         raise self._unexpected(at, path, "a value")
 
     def _skip_space(self, at: int) -> int:
@@ -193,10 +218,14 @@ class _Scanner:
 
     def _unexpected(self, at: int, path: str, expected: str) -> _EndOfScanError:
         if at >= len(self.text):
-            return self._failure("truncated-json", at, path, f"the line ends where {expected} must follow")
+            return self._failure(
+                "truncated-json", at, path, f"the line ends where {expected} must follow"
+            )
         if "\udc80" <= self.text[at] <= "\udcff":
             return self._failure("not-utf8", at, path, f"{_byte_name(self.text[at])} is not UTF-8")
-        return self._failure("invalid-json", at, path, f"expected {expected}, found {self._seen(at)}")
+        return self._failure(
+            "invalid-json", at, path, f"expected {expected}, found {self._seen(at)}"
+        )
 
     def _failure(self, code: str, at: int, path: str, message: str) -> _EndOfScanError:
         self._report(code, at, path, message)
@@ -208,7 +237,9 @@ class _Scanner:
 
 
 def _fault(match: re.Match[str]) -> tuple[str, str] | None:
-    """Return the code and message of a fault at a notable place inside a string; None if it is fine."""
+    """Return the code and message of a fault at a notable place inside a string; None if it is
+    fine.
+    """
     if match["pair"]:
         return None
     if match["raw"]:
@@ -216,7 +247,10 @@ def _fault(match: re.Match[str]) -> tuple[str, str] | None:
         if "\udc80" <= char <= "\udcff":
             return "not-utf8", f"{_byte_name(char)} is not UTF-8"
         if char in "\n\t":
-            return "invalid-json", f"an unescaped {'tab' if char == chr(9) else 'newline'} inside a text"
+            return (
+                "invalid-json",
+                f"an unescaped {'tab' if char == chr(9) else 'newline'} inside a text",
+            )
     elif match["hex"]:
         char = chr(int(match["hex"], 16))
     elif match["escape"] in _ESCAPES:

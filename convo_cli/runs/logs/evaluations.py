@@ -1,8 +1,10 @@
-"""Evaluations of a run as records of metrics.jsonl, each with a checksum and the hash of the scored weights.
+"""Evaluations of a run as records of metrics.jsonl, each with a checksum and the hash of the scored
+weights.
 
-A published checkpoint is never rewritten, so it does not contain the scores of its weights. No manifest covers the log,
-so each record names its weights by their hashes in the checkpoint's manifest and has a checksum of its values.
-best-loss.json and best-metric.json hold a copy of the record that they point to.
+A published checkpoint is never rewritten, so it does not contain the scores of its weights. No
+manifest covers the log, so each record names its weights by their hashes in the checkpoint's
+manifest and has a checksum of its values. best-loss.json and best-metric.json hold a copy of the
+record that they point to.
 """
 
 from __future__ import annotations
@@ -40,13 +42,17 @@ class Evaluations:
 
 
 def read_evaluations(run: RunDirectory) -> Evaluations:
-    """Read the last intact record of each step. An unfinished last line is not damage: a kill leaves one."""
+    """Read the last intact record of each step. An unfinished last line is not damage: a kill
+    leaves one.
+    """
     found: dict[int, EvaluationDone] = {}
     damaged: list[str] = []
     for label in ("best-loss", "best-metric"):
         evaluation = _of_pointer(run.pointer(label))
         if evaluation and evaluation.weights == weights_of(run.checkpoint(evaluation.step)):
-            found[evaluation.step] = evaluation  # an earlier record with other weights is of a discarded checkpoint
+            found[evaluation.step] = (
+                evaluation  # an earlier record with other weights is of a discarded checkpoint
+            )
     for number, record in enumerate(read_records(run.metrics), 1):
         if record is None:
             damaged.append(f"{run.metrics}:{number}")
@@ -59,9 +65,15 @@ def read_evaluations(run: RunDirectory) -> Evaluations:
 
 
 def read_records(log: Path) -> Iterator[dict[str, Any] | None]:
-    """Yield each finished line of a log, None for one that is not a JSON object. A missing log has none."""
+    """Yield each finished line of a log, None for one that is not a JSON object. A missing log has
+    none.
+    """
     decoder = msgspec.json.Decoder(dict[str, Any])
-    with disk_errors(log), suppress(FileNotFoundError), open(log, "rb", opener=only_regular) as file:
+    with (
+        disk_errors(log),
+        suppress(FileNotFoundError),
+        open(log, "rb", opener=only_regular) as file,
+    ):
         for line in read_lines(file):
             if line.endswith(b"\n"):
                 try:
@@ -99,7 +111,9 @@ def evaluation_of(record: Mapping[str, Any]) -> EvaluationDone | None:
             perplexity=record["perplexity"],
             num_targets=record["num_targets"],
             seconds=record["seconds"],
-            metrics={name: float(value) for name, value in record["metrics"].items() if value is not None},
+            metrics={
+                name: float(value) for name, value in record["metrics"].items() if value is not None
+            },
             best=tuple(record["best"]),
             weights=record["weights"],
         )
@@ -108,12 +122,18 @@ def evaluation_of(record: Mapping[str, Any]) -> EvaluationDone | None:
 
 
 def weights_of(checkpoint: Path) -> str:
-    """Return a hash of the checkpoint's weights from its manifest; empty if the manifest is missing or damaged."""
+    """Return a hash of the checkpoint's weights from its manifest; empty if the manifest is missing
+    or damaged.
+    """
     try:
         manifest = read_manifest(checkpoint)
     except CheckpointError:
         return ""
-    files = sorted((name, digest) for name, (_, digest) in manifest.items() if Path(name).match("model*.safetensors"))
+    files = sorted(
+        (name, digest)
+        for name, (_, digest) in manifest.items()
+        if Path(name).match("model*.safetensors")
+    )
     return _short_hash(files) if files else ""
 
 

@@ -1,7 +1,9 @@
-"""metrics.jsonl and samples.jsonl: the events of a run, one JSON object per line, readable during training.
+"""metrics.jsonl and samples.jsonl: the events of a run, one JSON object per line, readable during
+training.
 
-Every record begins with ``event``, ``time`` (UTC) and ``step``, the number of finished updates, so that a resumed run
-keeps exactly the records up to its checkpoint. Numbers that are not finite are written as null.
+Every record begins with ``event``, ``time`` (UTC) and ``step``, the number of finished updates, so
+that a resumed run keeps exactly the records up to its checkpoint. Numbers that are not finite are
+written as null.
 """
 
 from __future__ import annotations
@@ -41,13 +43,17 @@ def _as_json(record: Mapping[str, Any]) -> str:
 
 
 class MetricsLog:
-    """Append events to ``metrics`` and sample replies to ``samples``; each line is handed to the system at once.
+    """Append events to ``metrics`` and sample replies to ``samples``; each line is handed to the
+    system at once.
 
-    Records after step ``after_step`` are first dropped from both files, and so are those of an evaluation at that step
-    unless it ``is_evaluated``. An evaluation has reached the disk when the call returns.
+    Records after step ``after_step`` are first dropped from both files, and so are those of an
+    evaluation at that step unless it ``is_evaluated``. An evaluation has reached the disk when the
+    call returns.
     """
 
-    def __init__(self, metrics: Path, samples: Path, *, after_step: int = 0, is_evaluated: bool = True) -> None:
+    def __init__(
+        self, metrics: Path, samples: Path, *, after_step: int = 0, is_evaluated: bool = True
+    ) -> None:
         self._step = after_step
         truncate_after(metrics, after_step, is_evaluated=is_evaluated)
         truncate_after(samples, after_step, is_evaluated=is_evaluated)
@@ -59,7 +65,9 @@ class MetricsLog:
     def __call__(self, event: Event) -> None:
         if isinstance(event, StepDone):
             self._step = event.step
-        if isinstance(event, EvaluationDone):  # its record comes last, so a record means that its samples are complete
+        if isinstance(
+            event, EvaluationDone
+        ):  # its record comes last, so a record means that its samples are complete
             for index, sample in enumerate(event.samples):
                 self._samples.write(_sample_record(event.step, index, sample))
             self._samples.sync()
@@ -171,16 +179,26 @@ class _Head(msgspec.Struct):
 def truncate_after(path: Path, step: int, *, is_evaluated: bool = True) -> None:
     """Cut a log in place before its first record of a later step, and drop an unfinished last line.
 
-    Unless the step ``is_evaluated``, the cut is before its evaluation. A missing file is fine. A damaged line before
-    the cut is kept.
+    Unless the step ``is_evaluated``, the cut is before its evaluation. A missing file is fine. A
+    damaged line before the cut is kept.
     """
-    with disk_errors(path), suppress(FileNotFoundError), open(path, "r+b", opener=only_regular) as file:
+    with (
+        disk_errors(path),
+        suppress(FileNotFoundError),
+        open(path, "r+b", opener=only_regular) as file,
+    ):
         file.truncate(sum(map(len, _until(file, step, is_evaluated))))
 
 
 def copy_log(log: Path, to: Path, *, after_step: int, is_evaluated: bool) -> None:
-    """Copy a log up to the cut of `truncate_after`, and wait until it is on the disk. A missing log is fine."""
-    with disk_errors(log), suppress(FileNotFoundError), open(log, "rb", opener=only_regular) as file:
+    """Copy a log up to the cut of `truncate_after`, and wait until it is on the disk. A missing log
+    is fine.
+    """
+    with (
+        disk_errors(log),
+        suppress(FileNotFoundError),
+        open(log, "rb", opener=only_regular) as file,
+    ):
         require_one_name(file)
         with disk_errors(to), open(to, "xb", opener=only_regular) as copy:
             copy.writelines(_until(file, after_step, is_evaluated))
@@ -196,12 +214,16 @@ def _until(file: BinaryIO, step: int, is_evaluated: bool) -> Iterator[bytes]:
         yield line
 
 
-def _is_after(decoder: msgspec.json.Decoder[_Head], line: bytes, step: int, is_evaluated: bool) -> bool:
+def _is_after(
+    decoder: msgspec.json.Decoder[_Head], line: bytes, step: int, is_evaluated: bool
+) -> bool:
     try:
         head = decoder.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
-    return head.step > step or (head.step == step and not is_evaluated and head.event in ("evaluation", "sample"))
+    return head.step > step or (
+        head.step == step and not is_evaluated and head.event in ("evaluation", "sample")
+    )
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,6 @@
-"""Plots in a run directory: the learning-rate schedule before the first step, the curves afterwards."""
+"""Plots in a run directory: the learning-rate schedule before the first step, the curves
+afterwards.
+"""
 
 from __future__ import annotations
 
@@ -54,20 +56,26 @@ Points = tuple[list[int], list[float]]
 def plot_schedule(
     path: Path, learning_rate: Callable[[int], float], num_steps: int, corners: Iterable[int] = ()
 ) -> None:
-    """Draw the learning rate of a run as a PNG; ``learning_rate`` is a function of the finished steps.
+    """Draw the learning rate of a run as a PNG; ``learning_rate`` is a function of the finished
+    steps.
 
-    It is exact at the first step, the last step and the ``corners``, steps at which the function is not smooth.
+    It is exact at the first step, the last step and the ``corners``, steps at which the function is
+    not smooth.
     """
     steps = _sampled_steps(num_steps, corners)
     with _drawing(path) as figure:
         axes = figure.subplots()
         axes.set_title("Learning rate of every step")
-        _draw_learning_rate(axes, ([step + 1 for step in steps], [learning_rate(step) for step in steps]))
+        _draw_learning_rate(
+            axes, ([step + 1 for step in steps], [learning_rate(step) for step in steps])
+        )
         _finish(axes, num_steps=num_steps)
 
 
 def plot_losses(path: Path, metrics_path: Path) -> None:
-    """Plot a metrics log: both losses, the learning rate, and the scores of the replies if there are any."""
+    """Plot a metrics log: both losses, the learning rate, and the scores of the replies if there
+    are any.
+    """
     curves = _Curves(metrics_path)
     families = curves.score_families()[:_MAX_SCORE_PANELS]
     with _drawing(path) as figure:
@@ -93,7 +101,14 @@ def _draw_losses(axes: Axes, curves: _Curves) -> None:
     if len(steps) < 10:
         _draw_line(axes, (steps, losses), color=_BLUE, label="training")
     else:
-        _draw_line(axes, (steps, losses), color=_BLUE, label="training, each step", linewidth=0.8, alpha=0.35)
+        _draw_line(
+            axes,
+            (steps, losses),
+            color=_BLUE,
+            label="training, each step",
+            linewidth=0.8,
+            alpha=0.35,
+        )
         _draw_line(axes, (steps, _smoothed(losses)), color=_BLUE, label="training, smoothed")
     _draw_line(axes, curves.validation_loss, color=_ORANGE, label="validation", marker="o")
     if axes.lines:
@@ -114,7 +129,9 @@ def _scientific(value: float) -> str:
 
 
 class _Curves:
-    """The numbers of a metrics log, without nulls; if a step was logged twice, its last record counts."""
+    """The numbers of a metrics log, without nulls; if a step was logged twice, its last record
+    counts.
+    """
 
     def __init__(self, metrics_path: Path) -> None:
         train: dict[int, float] = {}
@@ -139,11 +156,15 @@ class _Curves:
         self._scores = {name: _sorted(values) for name, values in scores.items() if values}
 
     def score_families(self) -> list[str]:
-        """Return the names before the dash (bleu of bleu-2 and bleu-4), whose scores share a scale, in log order."""
+        """Return the names before the dash (bleu of bleu-2 and bleu-4), whose scores share a scale,
+        in log order.
+        """
         return list(dict.fromkeys(name.split("-")[0] for name in self._scores))
 
     def scores_of(self, family: str) -> list[tuple[str, Points]]:
-        return [(name, points) for name, points in self._scores.items() if name.split("-")[0] == family]
+        return [
+            (name, points) for name, points in self._scores.items() if name.split("-")[0] == family
+        ]
 
 
 def _put(curve: dict[int, float], step: Any, value: Any) -> None:
@@ -157,7 +178,9 @@ def _sorted(curve: dict[int, float]) -> Points:
 
 
 def _smoothed(values: Sequence[float]) -> list[float]:
-    """Return means over a centred window, a fiftieth of the run wide, which has no lag, unlike a running average."""
+    """Return means over a centred window, a fiftieth of the run wide, which has no lag, unlike a
+    running average.
+    """
     half = max(2, len(values) // 100)
     sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
     index = np.arange(len(values))
@@ -167,7 +190,9 @@ def _smoothed(values: Sequence[float]) -> list[float]:
 
 
 def _sampled_steps(num_steps: int, corners: Iterable[int]) -> list[int]:
-    """Return about ``_MAX_POINTS`` steps at most: evenly spread from 0, the last one, and the corners."""
+    """Return about ``_MAX_POINTS`` steps at most: evenly spread from 0, the last one, and the
+    corners.
+    """
     stride = max(1, -(-num_steps // _MAX_POINTS))
     special = {step for step in (*corners, num_steps - 1) if 0 <= step < num_steps}
     return sorted(special.union(range(0, num_steps, stride)))
@@ -177,7 +202,14 @@ def _draw_line(axes: Axes, points: Points, *, color: str, marker: str = "", **st
     """Draw a curve; a single point is drawn as a dot."""
     steps, values = points
     if steps:
-        axes.plot(steps, values, color=color, marker="o" if len(steps) == 1 else marker, markersize=4, **style)
+        axes.plot(
+            steps,
+            values,
+            color=color,
+            marker="o" if len(steps) == 1 else marker,
+            markersize=4,
+            **style,
+        )
 
 
 def _start_at_zero(axes: Axes) -> None:
@@ -188,7 +220,9 @@ def _start_at_zero(axes: Axes) -> None:
 
 def _draw_legend(axes: Axes) -> None:
     """Put the legend above the panel, where it hides no curve."""
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderaxespad=0.2, columnspacing=1.4)
+    axes.legend(
+        loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderaxespad=0.2, columnspacing=1.4
+    )
 
 
 def _finish(axes: Axes, *, num_steps: int) -> None:
@@ -202,12 +236,22 @@ def _finish(axes: Axes, *, num_steps: int) -> None:
         axes.xaxis.set_major_formatter("{x:,.0f}")
     else:
         axes.set(xticks=[], yticks=[])
-        axes.text(0.5, 0.5, "no steps yet", transform=axes.transAxes, ha="center", va="center", color=_GREY)
+        axes.text(
+            0.5,
+            0.5,
+            "no steps yet",
+            transform=axes.transAxes,
+            ha="center",
+            va="center",
+            color=_GREY,
+        )
 
 
 @contextmanager
 def _drawing(path: Path) -> Iterator[Figure]:
-    """Yield a figure; write it to the PNG ``path``, whole or not at all, when the block ends without an error."""
+    """Yield a figure; write it to the PNG ``path``, whole or not at all, when the block ends
+    without an error.
+    """
     import matplotlib.style
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

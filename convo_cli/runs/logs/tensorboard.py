@@ -18,11 +18,14 @@ _LARGEST = 3.4e38  # event files hold float32
 
 
 class TensorBoardLog:
-    """Write an event file into ``folder``; events of earlier files after step ``after_step`` are hidden."""
+    """Write an event file into ``folder``; events of earlier files after step ``after_step`` are
+    hidden.
+    """
 
     def __init__(self, folder: Path, *, after_step: int = 0) -> None:
-        # Not tensorboardX's SummaryWriter: it passes events to a thread, and after a full disk ends that thread
-        # (tensorboardX 2.6.5), the next add_scalar waits forever. The writer below it fails in the call itself.
+        # Not tensorboardX's SummaryWriter: it passes events to a thread, and after a full disk ends
+        # that thread (tensorboardX 2.6.5), the next add_scalar waits forever. The writer below it
+        # fails in the call itself.
         from tensorboardX.proto.event_pb2 import Event as Record
         from tensorboardX.proto.event_pb2 import SessionLog
         from tensorboardX.proto.summary_pb2 import Summary
@@ -54,12 +57,20 @@ class TensorBoardLog:
                 self._write_scalars(event.step, scalars)
             case EvaluationDone():
                 scores = {"loss": event.loss, "perplexity": event.perplexity, **event.metrics}
-                self._write_scalars(event.step, {f"validation/{name}": value for name, value in scores.items()})
+                self._write_scalars(
+                    event.step, {f"validation/{name}": value for name, value in scores.items()}
+                )
                 for index, sample in enumerate(event.samples):
-                    self._write(event.step, summary=self._text(f"samples/{index:02d}", _as_code_block(sample)))
+                    self._write(
+                        event.step,
+                        summary=self._text(f"samples/{index:02d}", _as_code_block(sample)),
+                    )
             case _:
                 pass
-        if isinstance(event, (EvaluationDone, CheckpointSaved)) or time.monotonic() >= self._next_flush:
+        if (
+            isinstance(event, (EvaluationDone, CheckpointSaved))
+            or time.monotonic() >= self._next_flush
+        ):
             with disk_errors(self._path):
                 self._writer.flush()
             self._next_flush = time.monotonic() + _FLUSH_SECONDS
@@ -80,7 +91,9 @@ class TensorBoardLog:
 
 
 class _Opener:
-    """Opener of paths that begin with `convo:`, without following links; tensorboardX follows them in other paths."""
+    """Opener of paths that begin with `convo:`, without following links; tensorboardX follows them
+    in other paths.
+    """
 
     def __init__(self, inside: Folder) -> None:
         self._inside = inside

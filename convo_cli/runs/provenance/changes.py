@@ -10,55 +10,81 @@ from convo_cli.config.schema import RunConfig
 from convo_cli.events import Emit, Notice
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.provenance.execution import Change, Execution
-from convo_cli.runs.provenance.run_info import NUMERIC, DataFiles, RunInfo, read_base_model, sealed_config
+from convo_cli.runs.provenance.run_info import (
+    NUMERIC,
+    DataFiles,
+    RunInfo,
+    read_base_model,
+    sealed_config,
+)
 from convo_cli.storage.files import read_file
 
 _CHECKED_BY_CONTENT = ("data.train", "data.validation")
 _NO_CHANGE = ("name", "output_dir", *_CHECKED_BY_CONTENT)
-"""Keys that do not affect the bits: the place of the run and of its data (the content is compared)."""
-_ASKED_BY = {"device": "training.device", "precision": "training.precision", "batching": "training.packing"}
+"""Keys that do not affect the bits: the place of the run and of its data (the content is
+compared).
+"""
+_ASKED_BY = {
+    "device": "training.device",
+    "precision": "training.precision",
+    "batching": "training.packing",
+}
 """Config keys with which the user asks for a change."""
 _CPU_ONLY = ("CPU threads", "CPU instructions")
 """Properties without effect on a GPU."""
 
 
 def recorded(before: RunInfo, now: RunInfo, *, step: int, emit: Emit) -> RunInfo:
-    """Return ``now`` with the changes since ``before`` recorded at ``step``, from which the run continues.
+    """Return ``now`` with the changes since ``before`` recorded at ``step``, from which the run
+    continues.
 
-    A change that may affect the bits is a warning unless the user asked for it; settings and data are only recorded.
-    Earlier changes after ``step`` belong to checkpoints that are not continued, but their effect lasts: they move to
-    ``step``.
+    A change that may affect the bits is a warning unless the user asked for it; settings and data
+    are only recorded. Earlier changes after ``step`` belong to checkpoints that are not continued,
+    but their effect lasts: they move to ``step``.
     """
     execution, settings = changes_of_execution(before, now), changes_of_settings(before, now)
     for what, change in execution.items():
-        is_asked_for = what in _ASKED_BY and any(line.startswith(f"{_ASKED_BY[what]}: ") for line in settings)
+        is_asked_for = what in _ASKED_BY and any(
+            line.startswith(f"{_ASKED_BY[what]}: ") for line in settings
+        )
         message = f"{change}, so numbers may differ in the last digits from step {step + 1} on"
         emit(Notice(message, is_warning=not is_asked_for))
-    earlier = [change.model_copy(update={"step": min(change.step, step)}) for change in before.changes]
+    earlier = [
+        change.model_copy(update={"step": min(change.step, step)}) for change in before.changes
+    ]
     new = [Change(step=step, message=message) for message in (*execution.values(), *settings)]
     return now.model_copy(update={"changes": (*earlier, *new)})
 
 
 def changes_of_execution(before: RunInfo, now: RunInfo) -> dict[str, str]:
-    """Return changes since the last start or resume that may affect the bits: name and clause with both values."""
+    """Return changes since the last start or resume that may affect the bits: name and clause with
+    both values.
+    """
     old, new = dict(_decisive(before)), dict(_decisive(now))
     is_on_cpu = {before.execution.device, now.execution.device} == {"cpu"}
     return {
-        what: f"{what}: the run had {old.get(what, 'none')} and continues with {new.get(what, 'none')}"
+        what: f"{what}: the run had {old.get(what, 'none')} and continues with "
+        f"{new.get(what, 'none')}"
         for what in dict.fromkeys((*old, *new))
         if old.get(what) != new.get(what) and (is_on_cpu or what not in _CPU_ONLY)
     }
 
 
 def changes_of_settings(before: RunInfo, now: RunInfo) -> list[str]:
-    """Return a clause for each change of config, data and base model since the last start or resume."""
+    """Return a clause for each change of config, data and base model since the last start or
+    resume.
+    """
     old, new = (dict(leaves(info.config.model_dump(mode="json"))) for info in (before, now))
     keys = [key for key in dict.fromkeys((*old, *new)) if not key.startswith(_NO_CHANGE)]
     changed = [
-        f"{key}: {as_json(old.get(key))} -> {as_json(new.get(key))}" for key in keys if old.get(key) != new.get(key)
+        f"{key}: {as_json(old.get(key))} -> {as_json(new.get(key))}"
+        for key in keys
+        if old.get(key) != new.get(key)
     ]
     for what in ("train", "validation"):
-        if [file.sha256 for file in getattr(before, what)] != [file.sha256 for file in getattr(now, what)]:
+        if [file.sha256 for file in getattr(before, what)] != [
+            file.sha256 for file in getattr(now, what)
+        ]:
             changed.append(f"data.{what}: other content")
     if before.base_model != now.base_model:
         changed.append("the base model's files: other content")
@@ -74,7 +100,10 @@ def changes_of_config(run: RunDirectory, info: RunInfo, config: RunConfig) -> li
     *_, below_seal = text.split(b"\n", 2)
     if text == sealed_config(below_seal):
         return []
-    before, now = dict(leaves(info.config.model_dump(mode="json"))), dict(leaves(config.model_dump(mode="json")))
+    before, now = (
+        dict(leaves(info.config.model_dump(mode="json"))),
+        dict(leaves(config.model_dump(mode="json"))),
+    )
     return [
         f"{run.config}: {key} is {now.get(key)!r}, but {before.get(key)!r} in {run.info.name}"
         for key in sorted(before.keys() | now.keys())
@@ -83,14 +112,22 @@ def changes_of_config(run: RunDirectory, info: RunInfo, config: RunConfig) -> li
 
 
 def changes_of_data(info: RunInfo, data: DataFiles) -> list[str]:
-    """Return a sentence for each data file whose content or position differs from the start of the run."""
+    """Return a sentence for each data file whose content or position differs from the start of the
+    run.
+    """
     changes = []
-    for key, before, after in (("train", info.train, data.train), ("validation", info.validation, data.validation)):
+    for key, before, after in (
+        ("train", info.train, data.train),
+        ("validation", info.validation, data.validation),
+    ):
         if len(before) != len(after):
-            changes.append(f"data.{key} names {len(after)} files, but the run began with {len(before)}")
+            changes.append(
+                f"data.{key} names {len(after)} files, but the run began with {len(before)}"
+            )
             continue
         changes += [
-            f"{new.path}: not the data that the run began with (by run.json {old.path} with SHA-256 {old.sha256}, "
+            f"{new.path}: not the data that the run began with (by run.json {old.path} with "
+            f"SHA-256 {old.sha256}, "
             f"now {new.sha256})"
             for old, new in zip(before, after, strict=True)
             if old.sha256 != new.sha256
@@ -99,7 +136,9 @@ def changes_of_data(info: RunInfo, data: DataFiles) -> list[str]:
 
 
 def changes_of_base_model(info: RunInfo) -> list[str]:
-    """Return the base model files that differ from the start of the run; none if the folder no longer exists."""
+    """Return the base model files that differ from the start of the run; none if the folder no
+    longer exists.
+    """
     before = info.base_model
     if before is None or before.commit is not None or not Path(before.source).is_dir():
         return []
@@ -127,7 +166,9 @@ def _decisive(info: RunInfo) -> Iterable[tuple[str, str]]:
 
 def as_json(value: Any) -> str:
     """Format a value as in a config file."""
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return (
+        "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    )
 
 
 def leaves(values: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, Any]]:

@@ -1,6 +1,7 @@
 """The checked-out commit of a working folder, read from its files.
 
-git itself is never started, because the configuration of a repository can name programs that git runs.
+git itself is never started, because the configuration of a repository can name programs that git
+runs.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ class GitState(BaseModel):
 
     commit: str
     is_dirty: bool | None = None
-    """True if files had changed since that commit. Only earlier versions of run.json have it; omitted if None."""
+    """True if files had changed since that commit. Only earlier versions of run.json have it;
+    omitted if None.
+    """
 
     @model_serializer(mode="wrap")
     def _without_none(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -37,14 +40,19 @@ class GitState(BaseModel):
 def read_git(folder: Path) -> GitState | None:
     """Return the commit of the repository that holds the folder; None if none can be read.
 
-    Refs may be loose or packed, and the folder may be a worktree or a submodule. Refs in a reftable are not read.
+    Refs may be loose or packed, and the folder may be a worktree or a submodule. Refs in a reftable
+    are not read.
     """
     try:
         inside = folder.resolve(strict=True)
         places = (parent / ".git" for parent in (inside, *inside.parents))
         git = next((place for place in places if os.path.lexists(place)), None)
         commit = None if git is None else _commit_of(git)
-    except (OSError, ValueError, RuntimeError):  # RuntimeError: a cycle of links, before Python 3.13
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+    ):  # RuntimeError: a cycle of links, before Python 3.13
         return None
     return None if commit is None else GitState(commit=commit)
 
@@ -53,7 +61,9 @@ def _commit_of(git: Path) -> str | None:
     if not git.is_dir():
         git = _named_folder(git, "gitdir: ")
     common = git
-    if os.path.lexists(git / "commondir"):  # a worktree has a HEAD of its own and shares the branches
+    if os.path.lexists(
+        git / "commondir"
+    ):  # a worktree has a HEAD of its own and shares the branches
         common = _named_folder(git / "commondir")
     head = _read(git / "HEAD")
     name = head.removeprefix("ref: ")
@@ -64,13 +74,18 @@ def _commit_of(git: Path) -> str | None:
     if os.path.lexists(common / name):
         return _as_commit(_read(common / name))
     packed = _read(common / "packed-refs", _MAX_PACKED).split("\n")
-    return next((_as_commit(line.removesuffix(f" {name}")) for line in packed if line.endswith(f" {name}")), None)
+    return next(
+        (_as_commit(line.removesuffix(f" {name}")) for line in packed if line.endswith(f" {name}")),
+        None,
+    )
 
 
 def _named_folder(file: Path, key: str = "") -> Path:
     """Return the folder that a file names, relative to the file's folder."""
     text = _read(file)
-    if not text.startswith(key) or text.startswith((f"{key}//", f"{key}\\\\")):  # a network path on Windows
+    if not text.startswith(key) or text.startswith(
+        (f"{key}//", f"{key}\\\\")
+    ):  # a network path on Windows
         raise ValueError("names no folder of this machine")
     return file.parent / text.removeprefix(key)
 

@@ -1,4 +1,6 @@
-"""Data paths relative to the run directory, so that both can move together and no home folder is named."""
+"""Data paths relative to the run directory, so that both can move together and no home folder is
+named.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,13 @@ from convo_cli.runs.provenance.run_info import DataFile
 
 
 def movable_config(config: RunConfig, run: RunDirectory) -> RunConfig:
-    """Return the config with data paths relative to the run directory, as `convo_cli.config.load` reads them."""
-    paths = {key: tuple(_relative(path, run) for path in getattr(config.data, key)) for key in ("train", "validation")}
+    """Return the config with data paths relative to the run directory, as `convo_cli.config.load`
+    reads them.
+    """
+    paths = {
+        key: tuple(_relative(path, run) for path in getattr(config.data, key))
+        for key in ("train", "validation")
+    }
     return config.model_copy(update={"data": config.data.model_copy(update=paths)})
 
 
@@ -26,7 +33,8 @@ def movable_files(files: Iterable[DataFile], run: RunDirectory) -> tuple[DataFil
 def _relative(path: str, run: RunDirectory) -> str:
     """Return the path from the run directory.
 
-    If a folder on the way has a name that is not text, return the path as given, or else the file name alone.
+    If a folder on the way has a name that is not text, return the path as given, or else the file
+    name alone.
     """
     absolute = Path(path).resolve()
     try:

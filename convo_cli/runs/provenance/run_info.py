@@ -1,7 +1,8 @@
-"""config.yaml and run.json of a run: its config, data, base model and versions, so that a resume notices changes.
+"""config.yaml and run.json of a run: its config, data, base model and versions, so that a resume
+notices changes.
 
-run.json holds versions, hashes and the config, but the config is read from config.yaml. That file has a seal, which
-shows changes by anything but `convo resume --set`.
+run.json holds versions, hashes and the config, but the config is read from config.yaml. That file
+has a seal, which shows changes by anything but `convo resume --set`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ from convo_cli.unseen import escape_unseen
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "sentencepiece", "numpy", "jinja2")
 NUMERIC = ("torch", "transformers", "tokenizers", "numpy", "jinja2")
-"""Packages that affect the bits: arithmetic, ids, the order of examples, and the rendering of chat templates."""
+"""Packages that affect the bits: arithmetic, ids, the order of examples, and the rendering of chat
+templates.
+"""
 _MODEL_FILES = ("*.safetensors", "*.json")
 _ATTEMPTS = 3
 T = TypeVar("T")
@@ -56,7 +59,9 @@ class DataFiles(NamedTuple):
 
 
 class BaseModelFiles(BaseModel):
-    """The pretrained model that a run started from: SHA-256 of its weights and config files by name."""
+    """The pretrained model that a run started from: SHA-256 of its weights and config files by
+    name.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -101,7 +106,9 @@ class RunInfo(BaseModel):
     validation: tuple[DataFile, ...]
     config: RunConfig
     max_steps: int
-    """Length of the run in steps. Like config, versions and execution, it is that of the last start or resume."""
+    """Length of the run in steps. Like config, versions and execution, it is that of the last start
+    or resume.
+    """
     changes: tuple[Change, ...] = ()
     """Changes by resumes, each with its step."""
     checksum: str = ""
@@ -122,14 +129,20 @@ class RunInfo(BaseModel):
 
 def read_data_files(data: DataConfig) -> DataFiles:
     """Hash every data file; UsageError if one cannot be read."""
-    return DataFiles(*(tuple(_data_file(Path(path)) for path in paths) for paths in (data.train, data.validation)))
+    return DataFiles(
+        *(
+            tuple(_data_file(Path(path)) for path in paths)
+            for paths in (data.train, data.validation)
+        )
+    )
 
 
 def with_hashed_data(data: DataConfig, use: Callable[[DataFiles], T], emit: Emit) -> T:
-    """Hash every data file and call ``use``; repeat both if ``use`` finds that a file changed in between.
+    """Hash every data file and call ``use``; repeat both if ``use`` finds that a file changed in
+    between.
 
-    ``use`` reads the files with `convo_cli.data.unchanged.read_unchanged`, so that its result comes from the bytes that
-    were hashed. FileChangedError if a file changes in each of three attempts.
+    ``use`` reads the files with `convo_cli.data.unchanged.read_unchanged`, so that its result comes
+    from the bytes that were hashed. FileChangedError if a file changes in each of three attempts.
     """
     for _ in range(_ATTEMPTS - 1):
         try:
@@ -144,7 +157,9 @@ def read_base_model(source: str, folder: Path) -> BaseModelFiles:
     files = sorted(file for pattern in _MODEL_FILES for file in folder.glob(pattern))
     commit = folder.name if folder.parent.name == "snapshots" else None
     return BaseModelFiles(
-        source=source, commit=commit, sha256={file.name: file_sha256(file.resolve()) for file in files}
+        source=source,
+        commit=commit,
+        sha256={file.name: file_sha256(file.resolve()) for file in files},
     )
 
 
@@ -185,12 +200,17 @@ def write_provenance(run: RunDirectory, info: RunInfo) -> None:
 
 def sealed_config(text: bytes) -> bytes:
     """Return config.yaml of a run: the text of the config, below two lines with its SHA-256."""
-    seal = f"{SEAL}{hashlib.sha256(text).hexdigest()}\n# To change it: convo resume RUN_DIR --set KEY=VALUE\n"
+    seal = (
+        f"{SEAL}{hashlib.sha256(text).hexdigest()}\n# To change it: convo resume RUN_DIR --set "
+        "KEY=VALUE\n"
+    )
     return seal.encode() + text
 
 
 def read_config(run: RunDirectory) -> RunConfig:
-    """Read config.yaml; CheckpointError if it is not a regular file, ConfigError if it is not a valid config."""
+    """Read config.yaml; CheckpointError if it is not a regular file, ConfigError if it is not a
+    valid config.
+    """
     try:
         require_regular(run.config)
     except UnsafeFileError as error:
@@ -206,9 +226,14 @@ def read_run_info(run: RunDirectory) -> RunInfo:
         if isinstance(error, UnsafeFileError):
             reason = f"it is {error.kind}"
         else:
-            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error.strerror)
+            reason = (
+                error.errors()[0]["msg"]
+                if isinstance(error, ValidationError)
+                else str(error.strerror)
+            )
         raise CheckpointError(
-            f"{run.info}: cannot be read ({reason}), so convo cannot check whether the data is the same",
+            f"{run.info}: cannot be read ({reason}), so convo cannot check whether the data is the "
+            "same",
             hint="copy it again from where the run is whole",
         ) from error
 
@@ -223,8 +248,12 @@ def _data_file(path: Path) -> DataFile:
                 num_lines += block.count(b"\n")
                 last = block[-1:]
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}", hint="put the file back, or name where it is now") from error
+        raise UsageError(
+            f"{path}: {error.strerror}", hint="put the file back, or name where it is now"
+        ) from error
     is_packed = path.suffix.lower() in (".gz", ".zst")
     return DataFile(
-        path=str(path), sha256=digest.hexdigest(), num_lines=0 if is_packed else num_lines + (last != b"\n")
+        path=str(path),
+        sha256=digest.hexdigest(),
+        num_lines=0 if is_packed else num_lines + (last != b"\n"),
     )

@@ -1,7 +1,7 @@
 """Client of the bounded process, which renders chat templates and tries foreign files under limits.
 
-The process runs `convo_cli.text.bounded.process`. It is started early, so that it imports transformers while this
-process imports torch, and again after a request has ended it.
+The process runs `convo_cli.text.bounded.process`. It is started early, so that it imports
+transformers while this process imports torch, and again after a request has ended it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,13 @@ from threading import Lock
 from convo_cli.text.bounded.process import OUT_OF_MEMORY, OUT_OF_TIME, REQUEST_SECONDS, Limits
 
 _SECONDS_TO_END = 5.0
-# With the import path of this process, so that the other imports the same convo and nothing from the working folder.
-_START = "import sys; sys.path[:] = sys.argv[1:]; from convo_cli.text.bounded.process import main; main()"
+# With the import path of this process, so that the other imports the same convo and nothing from
+# the working folder.
+_START = (
+    "import sys; sys.path[:] = sys.argv[1:]; from convo_cli.text.bounded.process import "
+    "main; "
+    "main()"
+)
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}
 """Threads reserve memory, and the limit of memory counts what is reserved."""
 
@@ -31,12 +36,17 @@ class EndedError(Exception):
         super().__init__(f"exit code {returncode}")
 
     def reason(self, limits: Limits, unit: str = "") -> str:
-        """Say why the process ended, as words that continue a sentence; the limits held for each ``unit``."""
+        """Say why the process ended, as words that continue a sentence; the limits held for each
+        ``unit``.
+        """
         if self.returncode == -getattr(signal, "SIGPROF", 0):
             return f"takes more than {limits.cpu_seconds:.0f} s of CPU time{unit}"
         if self.returncode == OUT_OF_TIME:
             return f"takes more than {REQUEST_SECONDS:.0f} s of CPU time for a few dialogues"
-        if self.returncode in (OUT_OF_MEMORY, -getattr(signal, "SIGABRT", 0)):  # native code aborts without memory
+        if self.returncode in (
+            OUT_OF_MEMORY,
+            -getattr(signal, "SIGABRT", 0),
+        ):  # native code aborts without memory
             return f"takes more than {limits.memory_bytes // 2**20} MiB of memory{unit}"
         return f"breaks the process that reads it (exit code {self.returncode})"
 
@@ -47,7 +57,9 @@ def start_bounded_process() -> None:
 
 
 def ask(task: bytes, request: bytes) -> bytes:
-    """Return the answer to a request, both a line of JSON; EndedError if the process ended without one."""
+    """Return the answer to a request, both a line of JSON; EndedError if the process ended without
+    one.
+    """
     return _process().ask(task + b" " + request + b"\n")
 
 
@@ -69,7 +81,9 @@ class _Process:
 
     @property
     def is_ours(self) -> bool:
-        """Return whether the process runs and was started by this process, not by the parent of a fork."""
+        """Return whether the process runs and was started by this process, not by the parent of a
+        fork.
+        """
         return self._starter == os.getpid() and self._popen.poll() is None
 
     def ask(self, request: bytes) -> bytes:
@@ -79,13 +93,17 @@ class _Process:
                 if not self._is_ready:
                     self._is_ready = self._read() == b"ready\n"
                     if not self._is_ready:
-                        raise RuntimeError(f"the process for foreign files ended with {self._end()} at its start")
+                        raise RuntimeError(
+                            f"the process for foreign files ended with {self._end()} at its start"
+                        )
                 self._popen.stdin.write(request)
                 self._popen.stdin.flush()
                 answer = self._read()
             except BrokenPipeError:
                 answer = b""
-            except BaseException:  # after a signal, the answer to this request must not be read as that of the next
+            except (
+                BaseException
+            ):  # after a signal, the answer to this request must not be read as that of the next
                 self._kill()
                 raise
             if not answer.endswith(b"\n"):

@@ -1,9 +1,11 @@
-"""The process that renders foreign chat templates and tries foreign tokenizers, under limits of the operating system.
+"""The process that renders foreign chat templates and tries foreign tokenizers, under limits of the
+operating system.
 
-A chat template is a program by the author of the model, and a tokenizer is nearly one: its patterns and chains of
-replacements can take unbounded time and memory. Python raises exceptions only between two of its instructions, so the
-operating system ends this process instead, by a timer of CPU time and a limit of memory for each request.
-`convo_cli.text.bounded.client` starts the process and sends it requests.
+A chat template is a program by the author of the model, and a tokenizer is nearly one: its patterns
+and chains of replacements can take unbounded time and memory. Python raises exceptions only between
+two of its instructions, so the operating system ends this process instead, by a timer of CPU time
+and a limit of memory for each request. `convo_cli.text.bounded.client` starts the process and sends
+it requests.
 """
 
 from __future__ import annotations
@@ -28,13 +30,17 @@ OUT_OF_MEMORY = 77
 OUT_OF_TIME = 78
 """Exit code for a request that ran out of time, over all its dialogues."""
 MAX_OWN_CHARACTERS = 2**20
-"""Most characters that a template may add to the texts of one dialogue; sixteen times as many in a request."""
+"""Most characters that a template may add to the texts of one dialogue; sixteen times as many in a
+request.
+"""
 _MAX_REASON = 300  # characters of what a template says about a dialogue
 _IGNORED_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 
 
 class Limits(NamedTuple):
-    """CPU time, and memory beyond what the process uses already. Only Linux enforces the limit of memory."""
+    """CPU time, and memory beyond what the process uses already. Only Linux enforces the limit of
+    memory.
+    """
 
     cpu_seconds: float
     memory_bytes: int
@@ -48,11 +54,15 @@ _TRIAL_LIMITS = Limits(10.0, 768 * 2**20)
 _TRIAL_SECONDS_PER_BYTE = 1e-6
 _TRIAL_BYTES_PER_BYTE = 48
 _MAX_TRIED_BYTES = 3 * 2**24
-"""Size from which larger files get no more time and memory; Gemma's tokenizer has four fifths of it."""
+"""Size from which larger files get no more time and memory; Gemma's tokenizer has four fifths of
+it.
+"""
 
 
 def trial_limits(num_bytes: int) -> Limits:
-    """Return the limits for trying files of this many bytes; docs/decisions.md lists what real tokenizers need."""
+    """Return the limits for trying files of this many bytes; docs/decisions.md lists what real
+    tokenizers need.
+    """
     counted = min(num_bytes, _MAX_TRIED_BYTES)
     return Limits(
         _TRIAL_LIMITS.cpu_seconds + _TRIAL_SECONDS_PER_BYTE * counted,
@@ -61,10 +71,14 @@ def trial_limits(num_bytes: int) -> Limits:
 
 
 def main() -> None:
-    """Answer requests until stdin ends; each is a line with the name of a task, a space, and JSON."""
+    """Answer requests until stdin ends; each is a line with the name of a task, a space, and
+    JSON.
+    """
     for ignored in _IGNORED_SIGNALS:
         if hasattr(signal, ignored):
-            signal.signal(getattr(signal, ignored), signal.SIG_IGN)  # the asking process handles them
+            signal.signal(
+                getattr(signal, ignored), signal.SIG_IGN
+            )  # the asking process handles them
     if sys.platform != "win32":
         import resource
 
@@ -72,7 +86,11 @@ def main() -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     with open(os.devnull, "r+b") as nowhere:
-        for standard in (0, 1, 2):  # a library that reads or prints must not touch requests and answers
+        for standard in (
+            0,
+            1,
+            2,
+        ):  # a library that reads or prints must not touch requests and answers
             os.dup2(nowhere.fileno(), standard)
     sys.modules["torch"] = None  # type: ignore[assignment]  # nothing here needs it, and its import takes a second
     from transformers.utils.chat_template_utils import render_jinja_template
@@ -96,7 +114,9 @@ def main() -> None:
 
 
 def _try(attempt: Callable[[Path, str], Sequence[str]], request: bytes) -> bytes:
-    """Return the message and the hint of the error in a folder's files as JSON, or an empty list."""
+    """Return the message and the hint of the error in a folder's files as JSON, or an empty
+    list.
+    """
     folder, source, num_bytes = json.loads(request)
     limits = trial_limits(num_bytes)
     _limit_memory(limits.memory_bytes)
@@ -108,7 +128,9 @@ def _try(attempt: Callable[[Path, str], Sequence[str]], request: bytes) -> bytes
 
 
 def _render(renderer: Callable[..., Any], request: bytes) -> bytes:
-    """Return for each dialogue its text with the spans between generation marks, or why it has none."""
+    """Return for each dialogue its text with the spans between generation marks, or why it has
+    none.
+    """
     work = msgspec.json.decode(request)
     render = partial(renderer, **work["options"])
     _limit_memory(RENDER_LIMITS.memory_bytes)
@@ -116,16 +138,23 @@ def _render(renderer: Callable[..., Any], request: bytes) -> bytes:
     for messages in work["dialogues"]:
         if time.process_time() - begun > REQUEST_SECONDS:
             os._exit(OUT_OF_TIME)
-        answer, num_written = _answer(render, messages, work["tokens"], min(left, MAX_OWN_CHARACTERS))
+        answer, num_written = _answer(
+            render, messages, work["tokens"], min(left, MAX_OWN_CHARACTERS)
+        )
         answers.append(answer)
         left -= num_written
     return b"[" + b",".join(answers) + b"]"
 
 
 def _answer(
-    render: Callable[..., Any], messages: Sequence[dict[str, str]], tokens: dict[str, Any], most: int
+    render: Callable[..., Any],
+    messages: Sequence[dict[str, str]],
+    tokens: dict[str, Any],
+    most: int,
 ) -> tuple[bytes, int]:
-    """Return the answer for one dialogue and how many characters the template added, at most ``most``."""
+    """Return the answer for one dialogue and how many characters the template added, at most
+    ``most``.
+    """
     _set_timer(RENDER_LIMITS.cpu_seconds)
     try:
         (text,), spans = render([messages], **tokens)
@@ -154,7 +183,9 @@ def _merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _set_timer(seconds: float) -> None:
-    """End this process after this much CPU time; 0 turns the timer off. Load and Ctrl-Z use up no CPU time."""
+    """End this process after this much CPU time; 0 turns the timer off. Load and Ctrl-Z use up no
+    CPU time.
+    """
     if sys.platform != "win32":
         signal.setitimer(signal.ITIMER_PROF, seconds)
 
@@ -165,5 +196,11 @@ def _limit_memory(num_bytes: int) -> None:
         import resource
 
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-        limit, most = pages * resource.getpagesize() + num_bytes, resource.getrlimit(resource.RLIMIT_AS)[1]
-        resource.setrlimit(resource.RLIMIT_AS, (limit if most == resource.RLIM_INFINITY else min(limit, most), most))
+        limit, most = (
+            pages * resource.getpagesize() + num_bytes,
+            resource.getrlimit(resource.RLIMIT_AS)[1],
+        )
+        resource.setrlimit(
+            resource.RLIMIT_AS,
+            (limit if most == resource.RLIM_INFINITY else min(limit, most), most),
+        )

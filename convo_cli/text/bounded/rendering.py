@@ -35,9 +35,11 @@ def render_all(
     for_reply: bool = False,
     has_marks: bool = False,
 ) -> list[Rendered | DataError]:
-    """Render each dialogue with transformers' renderer; DataError for those that the template refuses.
+    """Render each dialogue with transformers' renderer; DataError for those that the template
+    refuses.
 
-    Raises ModelError for a template that is too long or takes too much time or memory for a dialogue.
+    Raises ModelError for a template that is too long or takes too much time or memory for a
+    dialogue.
     """
     if len(chat_template) > MAX_TEMPLATE_CHARACTERS:
         raise _unbearable(tokenizer, f"is {len(chat_template):,} characters long")
@@ -51,21 +53,31 @@ def render_all(
         },
     }
     try:
-        answers = msgspec.json.decode(client.ask(RENDER, msgspec.json.encode(request, enc_hook=str)), type=list[Any])
+        answers = msgspec.json.decode(
+            client.ask(RENDER, msgspec.json.encode(request, enc_hook=str)), type=list[Any]
+        )
     except UnicodeEncodeError:
         raise _unbearable(tokenizer, "or a text to render holds half of a surrogate pair") from None
     except client.EndedError as end:
         raise _unbearable(tokenizer, end.reason(RENDER_LIMITS, " for one dialogue")) from None
     return [
-        refusal(f"refuses such a dialogue: {answer}") if isinstance(answer, str) else Rendered(*answer)
+        refusal(f"refuses such a dialogue: {answer}")
+        if isinstance(answer, str)
+        else Rendered(*answer)
         for answer in answers
     ]
 
 
 def render_ids(
-    tokenizer: PreTrainedTokenizerBase, chat_template: str, turns: Sequence[Turn], *, for_reply: bool = False
+    tokenizer: PreTrainedTokenizerBase,
+    chat_template: str,
+    turns: Sequence[Turn],
+    *,
+    for_reply: bool = False,
 ) -> list[int]:
-    """Return the ids of `apply_chat_template`, under limits; DataError if the template refuses the dialogue."""
+    """Return the ids of `apply_chat_template`, under limits; DataError if the template refuses the
+    dialogue.
+    """
     (rendered,) = render_all(tokenizer, chat_template, [turns], for_reply=for_reply)
     if isinstance(rendered, DataError):
         raise rendered
@@ -77,12 +89,14 @@ def render_ids(
 def refusal(reason: str) -> DataError:
     """Return an error about the effect of the chat template on a dialogue."""
     return DataError(
-        f"the chat template {reason}", hint="set dialogue.template: turns or chatml, or change the dialogue"
+        f"the chat template {reason}",
+        hint="set dialogue.template: turns or chatml, or change the dialogue",
     )
 
 
 def _unbearable(tokenizer: PreTrainedTokenizerBase, reason: str) -> ModelError:
     return ModelError(
         f"{tokenizer.name_or_path or 'the tokenizer'}: its chat template {reason}",
-        hint="do not trust this model's files; to train it all the same, set dialogue.template: turns or chatml",
+        hint="do not trust this model's files; to train it all the same, set dialogue.template: "
+        "turns or chatml",
     )

@@ -1,7 +1,7 @@
 """The trial of a foreign tokenizer or config: the bounded process loads it and uses it on probes.
 
-Probes repeat one character or a pair, or mix many, which exposes slow patterns. Attacks with a rare character that no
-probe contains are covered by the bounds of `convo_cli.text.tokenizers.expansion`.
+Probes repeat one character or a pair, or mix many, which exposes slow patterns. Attacks with a rare
+character that no probe contains are covered by the bounds of `convo_cli.text.tokenizers.expansion`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ _HINT = "take the model from another source"
 
 
 def try_tokenizer(folder: Path, source: str) -> Sequence[str]:
-    """Return message and hint of the error that refuses the folder's tokenizer; nothing if it is fine."""
+    """Return message and hint of the error that refuses the folder's tokenizer; nothing if it is
+    fine.
+    """
     try:
         tokenizer = open_tokenizer(folder, source)
         if found := _fault(tokenizer):
@@ -49,7 +51,9 @@ def try_tokenizer(folder: Path, source: str) -> Sequence[str]:
 
 
 def try_config(folder: Path, source: str) -> Sequence[str]:
-    """Read config.json as transformers does, within the limits; errors are left to loading, which reports them."""
+    """Read config.json as transformers does, within the limits; errors are left to loading, which
+    reports them.
+    """
     from transformers import AutoConfig
 
     try:
@@ -67,17 +71,26 @@ def _fault(tokenizer: PreTrainedTokenizerBase) -> str | None:
     if found := excess(json.loads(stated)):
         return found
     untyped: Any = tokenizer
-    alone, around = (len(untyped("a", add_special_tokens=adds)["input_ids"]) for adds in (False, True))
+    alone, around = (
+        len(untyped("a", add_special_tokens=adds)["input_ids"]) for adds in (False, True)
+    )
     if around - alone > MAX_ADDED_IDS:
         return f"puts {around - alone:,} tokens around each text ({MAX_ADDED_IDS} are allowed)"
     plain = Tokenizer.from_str(stated)
     plain.encode_special_tokens = True
     spelled = _spelled(sorted(token.content for token in tokenizer.added_tokens_decoder.values()))
-    for backend, texts in ((tokenizer.backend_tokenizer, (*_pumped(), *spelled)), (plain, (*PROBES, *spelled))):
+    for backend, texts in (
+        (tokenizer.backend_tokenizer, (*_pumped(), *spelled)),
+        (plain, (*PROBES, *spelled)),
+    ):
         for text in texts:
             ids = backend.encode(text, add_special_tokens=False).ids
             if len(ids) > MAX_IDS * len(text) + MAX_ADDED_IDS:
-                return f"makes {len(ids):,} tokens of {len(text):,} characters ({MAX_IDS} for each are allowed)"
+                return (
+                    f"makes {len(ids):,} tokens of {len(text):,} characters ({MAX_IDS} for "
+                    "each "
+                    "are allowed)"
+                )
             untyped.decode(ids, clean_up_tokenization_spaces=False)
     return None
 

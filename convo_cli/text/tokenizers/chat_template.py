@@ -16,22 +16,25 @@ _CLOCK = re.compile(r"""strftime_now\(\s*(?P<quote>["'])(?P<format>.{0,100}?)(?P
 
 
 def own_chat_template(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return the Jinja of the tokenizer's default template, with today's date as text in place of calls for it.
+    """Return the Jinja of the tokenizer's default template, with today's date as text in place of
+    calls for it.
 
-    A run that is resumed tomorrow then reads the same ids. ModelError if there is no template, or if it reads the time
-    in another form.
+    A run that is resumed tomorrow then reads the same ids. ModelError if there is no template, or
+    if it reads the time in another form.
     """
     templates: Any = tokenizer.chat_template
     template = templates.get("default") if isinstance(templates, dict) else templates
     if not isinstance(template, str):
         raise ModelError(
-            "dialogue.template is native, but this tokenizer has no chat template", hint="set dialogue.template: turns"
+            "dialogue.template is native, but this tokenizer has no chat template",
+            hint="set dialogue.template: turns",
         )
     now = datetime.now()
     dated = _CLOCK.sub(lambda call: json.dumps(now.strftime(call["format"])), template)
     if re.search(r"strftime_now\s*\(", dated):
         raise ModelError(
-            "template native cannot be used: the chat template asks for the time in a form that convo cannot fix",
+            "template native cannot be used: the chat template asks for the time in a form that "
+            "convo cannot fix",
             hint="set dialogue.template: turns or chatml",
         )
     return dated

@@ -1,7 +1,8 @@
 """Bounds on how much a tokenizer can expand a text, computed from its JSON.
 
-Steps of a normalizer, splitter or decoder run one after the other, so what they write multiplies: forty replacements of
-one character by two make terabytes of one word. The bound holds for every text, including those that no probe has.
+Steps of a normalizer, splitter or decoder run one after the other, so what they write multiplies:
+forty replacements of one character by two make terabytes of one word. The bound holds for every
+text, including those that no probe has.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from math import prod
 from typing import Any
 
 MAX_WRITTEN = 4096
-"""Most characters that the tokenizer's model may receive for one of the text; ALBERT's bound is 3,888."""
+"""Most characters that the tokenizer's model may receive for one of the text; ALBERT's bound is
+3,888.
+"""
 MAX_DECODED = 16
 """Most characters that a decoder may write for one of a token; known decoders write one or two."""
 MAX_TOKEN_CHARACTERS = 4096
@@ -27,19 +30,28 @@ _FIXED = {
     "Digits": 1, "UnicodeScripts": 1, "FixedLength": 1,
     "ByteFallback": 1, "Fuse": 1,
 }  # fmt: skip
-"""Most characters that a step writes for one, whatever its settings; steps that are not listed count as 2."""
+"""Most characters that a step writes for one, whatever its settings; steps that are not listed
+count as 2.
+"""
 
 
 def excess(spec: Mapping[str, Any]) -> str | None:
-    """Say what in a tokenizer's JSON exceeds the limits, as words that continue a sentence; None if nothing does."""
+    """Say what in a tokenizer's JSON exceeds the limits, as words that continue a sentence; None if
+    nothing does.
+    """
     written = _written(spec.get("normalizer")) * _written(spec.get("pre_tokenizer"))
     if written > MAX_WRITTEN:
-        return f"can write {written:,.0f} characters for each that it reads ({MAX_WRITTEN:,} are allowed)"
+        return (
+            f"can write {written:,.0f} characters for each that it reads ({MAX_WRITTEN:,} are "
+            "allowed)"
+        )
     decoded = _written(spec.get("decoder"), num_bytes=1)
     if decoded > MAX_DECODED:
         return f"can decode a character of a token to {decoded:,.0f} ({MAX_DECODED} are allowed)"
     model = spec.get("model") or {}
-    words = [word if isinstance(word, str) else word[0] for word in model.get("vocab") or ()]  # Unigram: with scores
+    words = [
+        word if isinstance(word, str) else word[0] for word in model.get("vocab") or ()
+    ]  # Unigram: with scores
     words += [token["content"] for token in spec.get("added_tokens") or ()]
     longest = max(map(len, words), default=0)
     if longest > MAX_TOKEN_CHARACTERS:
@@ -50,7 +62,9 @@ def excess(spec: Mapping[str, Any]) -> str | None:
 
 
 def _written(step: Any, *, num_bytes: int = 4) -> float:
-    """Return the most characters that a step writes for each it reads; ByteLevel writes ``num_bytes``."""
+    """Return the most characters that a step writes for each it reads; ByteLevel writes
+    ``num_bytes``.
+    """
     if not isinstance(step, dict):
         return 1
     kind = step.get("type")
@@ -60,7 +74,9 @@ def _written(step: Any, *, num_bytes: int = 4) -> float:
     if kind == "Replace":
         pattern, content = step.get("pattern") or {}, len(step.get("content") or "")
         literal = len(pattern.get("String") or "")
-        return max(1.0, content / literal) if literal else 1 + content  # an expression may match nothing, anywhere
+        return (
+            max(1.0, content / literal) if literal else 1 + content
+        )  # an expression may match nothing, anywhere
     if kind == "Prepend":
         return 1 + len(step.get("prepend") or "")
     if kind == "Precompiled":
@@ -71,7 +87,9 @@ def _written(step: Any, *, num_bytes: int = 4) -> float:
 
 
 def _longest_replacement(charsmap: str) -> int:
-    """Return the longest text in SentencePiece's table: size of a trie in bytes, the trie, texts that end in NUL."""
+    """Return the longest text in SentencePiece's table: size of a trie in bytes, the trie, texts
+    that end in NUL.
+    """
     try:
         table = base64.b64decode(charsmap)
     except binascii.Error:

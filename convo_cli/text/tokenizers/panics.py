@@ -16,7 +16,8 @@ _PANIC = "PanicException"
 def no_panics(tokenizer: Any) -> Iterator[None]:
     """Raise ModelError if the block, which only encodes or decodes, panics or fails.
 
-    A pattern that backtracks too much panics. An unknown word fails with a bare Exception if there is no unknown token.
+    A pattern that backtracks too much panics. An unknown word fails with a bare Exception if there
+    is no unknown token.
     """
     try:
         yield
@@ -25,6 +26,7 @@ def no_panics(tokenizer: Any) -> Iterator[None]:
             raise
         reason = first_line(error)
         raise ModelError(
-            f"{tokenizer.name_or_path or 'the tokenizer'}: its tokenizer fails on a text ({reason})",
+            f"{tokenizer.name_or_path or 'the tokenizer'}: its tokenizer fails on a text "
+            f"({reason})",
             hint="take the model from another source, or remove that text",
         ) from error

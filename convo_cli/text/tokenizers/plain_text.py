@@ -17,31 +17,42 @@ _MARK = "\ufdd0"  # a Unicode noncharacter, which no text has
 def plain_text_backend(
     tokenizer: PreTrainedTokenizerBase, unmarked: Iterable[str], special: Collection[str]
 ) -> Tokenizer:
-    """Return a copy of the tokenizer for plain text: it never yields a ``special`` token, and never cuts or pads.
+    """Return a copy of the tokenizer for plain text: it never yields a ``special`` token, and never
+    cuts or pads.
 
-    ``unmarked`` are tokens that the template writes although the tokenizer does not call them special.
+    ``unmarked`` are tokens that the template writes although the tokenizer does not call them
+    special.
     """
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     backend.no_truncation()
     backend.no_padding()
-    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in unmarked])
+    backend.add_special_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in unmarked]
+    )
     backend.encode_special_tokens = True
     splitter = backend.pre_tokenizer
     if isinstance(splitter, pre_tokenizers.Metaspace) and splitter.prepend_scheme == "first":
-        # "first" means the start of the whole rendering, where a special token stands, never the text of a turn.
+        # "first" means the start of the whole rendering, where a special token stands, never the
+        # text of a turn.
         splitter.prepend_scheme = "never"
         backend.pre_tokenizer = splitter
     return _without_spellings(backend, special)
 
 
 def _without_spellings(backend: Tokenizer, tokens: Collection[str]) -> Tokenizer:
-    """Return a tokenizer in which a text that spells one of these special tokens never gets the id of the token.
+    """Return a tokenizer in which a text that spells one of these special tokens never gets the id
+    of the token.
 
-    ``backend`` already encodes special tokens as text, but a word of the vocabulary may be spelled like one of them.
+    ``backend`` already encodes special tokens as text, but a word of the vocabulary may be spelled
+    like one of them.
     """
     texts = [text for token in tokens for text in (token, f"a {token} {token}{token} a{token}b")]
     encodings = iter(backend.encode_batch_fast(texts, add_special_tokens=False))
-    spelled = {token for token in tokens if backend.token_to_id(token) in [*next(encodings).ids, *next(encodings).ids]}
+    spelled = {
+        token
+        for token in tokens
+        if backend.token_to_id(token) in [*next(encodings).ids, *next(encodings).ids]
+    }
     if not spelled:
         return backend
     spec = json.loads(backend.to_str())
@@ -49,13 +60,19 @@ def _without_spellings(backend: Tokenizer, tokens: Collection[str]) -> Tokenizer
     spelled.discard(model.get("unk_token"))
     words = model["vocab"]
     if isinstance(words, dict):
-        model["vocab"] = {_MARK + word if word in spelled else word: index for word, index in words.items()}
+        model["vocab"] = {
+            _MARK + word if word in spelled else word: index for word, index in words.items()
+        }
     else:
-        model["vocab"] = [[_MARK + word if word in spelled else word, score] for word, score in words]
+        model["vocab"] = [
+            [_MARK + word if word in spelled else word, score] for word, score in words
+        ]
     if "merges" in model:
         pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
         model["merges"] = [pair for pair in pairs if spelled.isdisjoint({*pair, "".join(pair)})]
-    spec["added_tokens"] = [token for token in spec["added_tokens"] if token["content"] not in spelled]
+    spec["added_tokens"] = [
+        token for token in spec["added_tokens"] if token["content"] not in spelled
+    ]
     spec["post_processor"] = None
     changed = Tokenizer.from_str(json.dumps(spec))
     changed.encode_special_tokens = True

@@ -23,30 +23,40 @@ MAX_ADDED_TOKENS = 2**16
 
 
 def load_pretrained_tokenizer(source: str) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a Hugging Face folder or hub id; ModelError if it cannot be read or has no fast form."""
+    """Load the tokenizer of a Hugging Face folder or hub id; ModelError if it cannot be read or has
+    no fast form.
+    """
     return load_tokenizer(local_folder(source), source)
 
 
 def load_tokenizer(folder: Path, source: str) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a folder that `require_harmless` has accepted, after a trial in the bounded process.
+    """Load the tokenizer of a folder that `require_harmless` has accepted, after a trial in the
+    bounded process.
 
-    A run directory may come from anyone, even with a valid manifest. Only a tokenizer that this process has just
-    written is loaded without a trial, by `open_tokenizer`.
+    A run directory may come from anyone, even with a valid manifest. Only a tokenizer that this
+    process has just written is loaded without a trial, by `open_tokenizer`.
     """
     require_within_limits(TRY_TOKENIZER, folder, source)
     return open_tokenizer(folder, source)
 
 
 def require_within_limits(task: bytes, folder: Path, source: str) -> None:
-    """Raise ModelError if the bounded process refuses a folder's tokenizer or config, or exceeds its limits."""
-    num_bytes = sum(file.stat().st_size for file in folder.iterdir() if file.is_file() and file.suffix in TEXT_SUFFIXES)
+    """Raise ModelError if the bounded process refuses a folder's tokenizer or config, or exceeds
+    its limits.
+    """
+    num_bytes = sum(
+        file.stat().st_size
+        for file in folder.iterdir()
+        if file.is_file() and file.suffix in TEXT_SUFFIXES
+    )
     request = json.dumps([str(folder.absolute()), source, num_bytes]).encode()
     what = "tokenizer" if task == TRY_TOKENIZER else "config.json"
     try:
         refused = json.loads(client.ask(task, request))
     except client.EndedError as end:
         raise ModelError(
-            f"{source}: its {what} {end.reason(trial_limits(num_bytes))}", hint="take the model from another source"
+            f"{source}: its {what} {end.reason(trial_limits(num_bytes))}",
+            hint="take the model from another source",
         ) from None
     if refused:
         message, hint = refused
@@ -59,10 +69,13 @@ def open_tokenizer(folder: Path, source: str) -> PreTrainedTokenizerBase:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # transformers raises half a dozen types for what is one mistake to the user
+    except (
+        Exception
+    ) as error:  # transformers raises half a dozen types for what is one mistake to the user
         raise ModelError(
             f"{source}: no readable tokenizer ({_unreadable(folder, error)})",
-            hint="the folder needs tokenizer.json (or the files of its slow tokenizer) beside config.json",
+            hint="the folder needs tokenizer.json (or the files of its slow tokenizer) beside "
+            "config.json",
         ) from error
     if not getattr(tokenizer, "is_fast", False):  # RAG has two tokenizers and lacks this attribute
         raise ModelError(
@@ -71,12 +84,15 @@ def open_tokenizer(folder: Path, source: str) -> PreTrainedTokenizerBase:
         )
     if len(tokenizer) < 256:
         raise ModelError(
-            f"{source}: its tokenizer has only {len(tokenizer)} tokens, so its vocabulary was not found",
-            hint="the folder needs tokenizer.json; transformers falls back to an empty vocabulary without a word",
+            f"{source}: its tokenizer has only {len(tokenizer)} tokens, so its vocabulary was not "
+            "found",
+            hint="the folder needs tokenizer.json; transformers falls back to an empty vocabulary "
+            "without a word",
         )
     if (num_added := len(tokenizer.added_tokens_decoder)) > MAX_ADDED_TOKENS:
         raise ModelError(
-            f"{source}: its tokenizer has {num_added:,} added tokens, but at most {MAX_ADDED_TOKENS:,} are allowed",
+            f"{source}: its tokenizer has {num_added:,} added tokens, but at most "
+            f"{MAX_ADDED_TOKENS:,} are allowed",
             hint="tokens of an ordinary vocabulary belong in the tokenizer's model, not beside it",
         )
     tokenizer.backend_tokenizer.no_padding()  # tokenizer.json may ask for a billion ids
@@ -102,7 +118,9 @@ class _TokenizerFile(msgspec.Struct):
 
 
 def _stated_ids(file: Path) -> dict[str, int]:
-    """Return the ids that tokenizer.json gives to its added tokens; none if there is no such file."""
+    """Return the ids that tokenizer.json gives to its added tokens; none if there is no such
+    file.
+    """
     try:
         stated = msgspec.json.decode(file.read_bytes(), type=_TokenizerFile)
     except (FileNotFoundError, msgspec.DecodeError):

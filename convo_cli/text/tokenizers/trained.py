@@ -1,10 +1,12 @@
-"""Tokenizers trained on the dialogues with SentencePiece, and special tokens added to any tokenizer.
+"""Tokenizers trained on the dialogues with SentencePiece, and special tokens added to any
+tokenizer.
 
-A trained tokenizer is stored twice: as `spiece.model` for SentencePiece, and as `tokenizer.json`, which transformers
-reads without protobuf. Both give the same ids: the model is trained without normalisation, without a dummy prefix and
-with byte fallback, and the pieces that stand for no text (`<unk>`, the bytes) get a score that keeps them from matching
-text that merely looks like them. (One exception: of two unigram segmentations with the same probability, such as e+ee
-and ee+e, SentencePiece's 32-bit sums may choose the other one.)
+A trained tokenizer is stored twice: as `spiece.model` for SentencePiece, and as `tokenizer.json`,
+which transformers reads without protobuf. Both give the same ids: the model is trained without
+normalisation, without a dummy prefix and with byte fallback, and the pieces that stand for no text
+(`<unk>`, the bytes) get a score that keeps them from matching text that merely looks like them.
+(One exception: of two unigram segmentations with the same probability, such as e+ee and ee+e,
+SentencePiece's 32-bit sums may choose the other one.)
 """
 
 from __future__ import annotations
@@ -29,8 +31,11 @@ SPIECE_FILE = "spiece.model"
 SPACE_MARK = "▁"  # U+2581: SentencePiece's form of a space inside a piece
 _NEVER_MATCHED = -1e6
 _ASCII = "".join(chr(code) for code in range(0x21, 0x7F))
-_NUM_THREADS = 16  # constant, because the scores of a unigram model depend on it; ids would depend on the machine
-_MAX_TRAINING_CHARACTERS = 50_000_000  # about 100 MB of text; SentencePiece holds its corpus in memory
+# constant, because the scores of a unigram model depend on it; ids would depend on the machine
+_NUM_THREADS = 16
+_MAX_TRAINING_CHARACTERS = (
+    50_000_000  # about 100 MB of text; SentencePiece holds its corpus in memory
+)
 
 
 def train_sentencepiece(texts: Iterable[str], config: TokenizerConfig) -> bytes:
@@ -65,18 +70,23 @@ def train_sentencepiece(texts: Iterable[str], config: TokenizerConfig) -> bytes:
             minloglevel=2,
         )
     except RuntimeError as error:
-        if lines.error is not None:  # reading the text failed, which SentencePiece hides behind an error of its own
+        if (
+            lines.error is not None
+        ):  # reading the text failed, which SentencePiece hides behind an error of its own
             raise lines.error from None
         if needed := re.search(r"smaller than required_chars\. \d+ vs (\d+)", str(error)):
             raise DataError(
-                f"tokenizer.vocab_size is {config.vocab_size}, but the characters of the training text and the bytes "
+                f"tokenizer.vocab_size is {config.vocab_size}, but the characters of the training "
+                "text and the bytes "
                 f"need {needed[1]} pieces",
                 hint="raise tokenizer.vocab_size, or lower tokenizer.character_coverage",
             ) from error
         raise DataError(
-            f"SentencePiece could not train a {config.kind} tokenizer of {config.vocab_size} pieces "
+            f"SentencePiece could not train a {config.kind} tokenizer of {config.vocab_size} "
+            "pieces "
             f"({first_line(error)})",
-            hint="the training text may be too small: lower tokenizer.vocab_size, or set tokenizer.kind: unigram",
+            hint="the training text may be too small: lower tokenizer.vocab_size, or set "
+            "tokenizer.kind: unigram",
         ) from error
     return model.getvalue()
 
@@ -91,13 +101,18 @@ def from_sentencepiece(model: bytes) -> PreTrainedTokenizerBase:
     except RuntimeError as error:
         raise ModelError(f"not a SentencePiece model: {error}") from error
     backend = Tokenizer(_backend_model(processor))
-    backend.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE_MARK, prepend_scheme="never", split=False)
-    backend.decoder = decoders.Sequence([decoders.Replace(SPACE_MARK, " "), decoders.ByteFallback(), decoders.Fuse()])
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(
+        replacement=SPACE_MARK, prepend_scheme="never", split=False
+    )
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace(SPACE_MARK, " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
     return PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False)
 
 
 def keep_special_tokens_whole(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Reset ``split_special_tokens``, which makes transformers' apply_chat_template encode role tokens as text.
+    """Reset ``split_special_tokens``, which makes transformers' apply_chat_template encode role
+    tokens as text.
 
     Texts of turns are encoded without special tokens anyway.
     """
@@ -106,7 +121,9 @@ def keep_special_tokens_whole(tokenizer: PreTrainedTokenizerBase) -> None:
         tokenizer.backend_tokenizer.encode_special_tokens = False
 
 
-def add_special_tokens(tokenizer: PreTrainedTokenizerBase, tokens: Iterable[str]) -> tuple[str, ...]:
+def add_special_tokens(
+    tokenizer: PreTrainedTokenizerBase, tokens: Iterable[str]
+) -> tuple[str, ...]:
     """Add the tokens the tokenizer lacks, as special tokens; return those that were new."""
     vocabulary = tokenizer.get_vocab()
     special = special_tokens(tokenizer)
@@ -115,13 +132,17 @@ def add_special_tokens(tokenizer: PreTrainedTokenizerBase, tokens: Iterable[str]
     if plain:
         close_gaps(tokenizer, "the model")
         added = [AddedToken(token, special=True, normalized=False) for token in plain]
-        tokenizer.add_special_tokens({"extra_special_tokens": added}, replace_extra_special_tokens=False)
+        tokenizer.add_special_tokens(
+            {"extra_special_tokens": added}, replace_extra_special_tokens=False
+        )
         settle_ids(tokenizer, {}, "the model")
     return new
 
 
 class _Lines:
-    """Texts cut at newlines (SentencePiece's sentences) up to a bounded total, without NUL and the space mark."""
+    """Texts cut at newlines (SentencePiece's sentences) up to a bounded total, without NUL and the
+    space mark.
+    """
 
     def __init__(self, texts: Iterable[str]) -> None:
         self._texts = texts
@@ -143,11 +164,16 @@ class _Lines:
 
 
 def _backend_model(processor: SentencePieceProcessor) -> models.Model:
-    """Convert the pieces to a model of the tokenizers library: Unigram from scores, BPE from the merges they imply."""
+    """Convert the pieces to a model of the tokenizers library: Unigram from scores, BPE from the
+    merges they imply.
+    """
     size = processor.get_piece_size()
     pieces = [processor.id_to_piece(index) for index in range(size)]
     scores = [processor.get_score(index) for index in range(size)]
-    is_text = [not (processor.is_unknown(i) or processor.is_control(i) or processor.is_byte(i)) for i in range(size)]
+    is_text = [
+        not (processor.is_unknown(i) or processor.is_control(i) or processor.is_byte(i))
+        for i in range(size)
+    ]
     if _is_unigram(scores, is_text):
         entries = [
             (piece, score if text else _NEVER_MATCHED)
@@ -162,9 +188,13 @@ def _backend_model(processor: SentencePieceProcessor) -> models.Model:
         for cut in range(1, len(piece))
         if piece[:cut] in textual and piece[cut:] in textual
     ]
-    return models.BPE(ids, merges, unk_token=pieces[processor.unk_id()], fuse_unk=True, byte_fallback=True)
+    return models.BPE(
+        ids, merges, unk_token=pieces[processor.unk_id()], fuse_unk=True, byte_fallback=True
+    )
 
 
 def _is_unigram(scores: list[float], is_text: list[bool]) -> bool:
-    """Return whether the scores are those of a Unigram model; BPE scores are the merge order 0, -1, -2 …"""
+    """Return whether the scores are those of a Unigram model; BPE scores are the merge order 0, -1,
+    -2 …
+    """
     return any(score != int(score) for score, text in zip(scores, is_text, strict=True) if text)

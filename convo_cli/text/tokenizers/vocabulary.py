@@ -1,8 +1,8 @@
 """Unique ids for the tokens of a tokenizer.
 
-The tokenizers library numbers added tokens from the size of the vocabulary on. Where an id is unused, the size is
-smaller than the largest id, and a new token gets the id of a word. This module changes the JSON form of a tokenizer,
-the only form that holds all of it.
+The tokenizers library numbers added tokens from the size of the vocabulary on. Where an id is
+unused, the size is smaller than the largest id, and a new token gets the id of a word. This module
+changes the JSON form of a tokenizer, the only form that holds all of it.
 """
 
 from __future__ import annotations
@@ -31,11 +31,15 @@ class TokenFinder:
 
     def __init__(self, tokens: Iterable[str]) -> None:
         self._backend = Tokenizer(models.BPE())  # a model without a vocabulary drops all other text
-        self._backend.add_tokens([AddedToken(token, normalized=False) for token in sorted(set(tokens)) if token])
+        self._backend.add_tokens(
+            [AddedToken(token, normalized=False) for token in sorted(set(tokens)) if token]
+        )
 
     def find(self, text: str) -> list[tuple[int, int]]:
         """Return the start and end of each token in a text."""
-        offsets: list[tuple[int, int]] = self._backend.encode(text, add_special_tokens=False).offsets
+        offsets: list[tuple[int, int]] = self._backend.encode(
+            text, add_special_tokens=False
+        ).offsets
         return offsets
 
     def first(self, text: str) -> tuple[int, int]:
@@ -44,14 +48,17 @@ class TokenFinder:
 
 
 def num_ids(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return the largest id + 1, the rows that embeddings need. (`len` counts tokens, fewer if ids are unused.)"""
+    """Return the largest id + 1, the rows that embeddings need. (`len` counts tokens, fewer if ids
+    are unused.)
+    """
     return max(len(tokenizer), 1 + max(tokenizer.get_vocab().values()))
 
 
 def settle_ids(tokenizer: PreTrainedTokenizerBase, stated: Mapping[str, int], source: str) -> None:
     """Give added tokens the ids that tokenizer.json states for them.
 
-    Raises ModelError if that is impossible, if two tokens share an id, or if far too many ids are unused.
+    Raises ModelError if that is impossible, if two tokens share an id, or if far too many ids are
+    unused.
     """
     vocabulary = tokenizer.get_vocab()
     ids = set(vocabulary.values())
@@ -66,7 +73,11 @@ def settle_ids(tokenizer: PreTrainedTokenizerBase, stated: Mapping[str, int], so
     for token, index in sorted(stated.items() - vocabulary.items()):
         raise ModelError(
             f"{source}: tokenizer.json gives {token!r} the id {index}"
-            + (f", the id of {owners[index]!r}" if index in owners else f", but transformers {vocabulary.get(token)}"),
+            + (
+                f", the id of {owners[index]!r}"
+                if index in owners
+                else f", but transformers {vocabulary.get(token)}"
+            ),
             hint=_HINT,
         )
 
@@ -79,7 +90,10 @@ def close_gaps(tokenizer: PreTrainedTokenizerBase, source: str) -> None:
 
 def _require_few_unused(end: int, num_tokens: int, source: str) -> None:
     if end - num_tokens > _MAX_UNUSED:
-        raise ModelError(f"{source}: its tokenizer has the id {end - 1:,}, but only {num_tokens:,} tokens", hint=_HINT)
+        raise ModelError(
+            f"{source}: its tokenizer has the id {end - 1:,}, but only {num_tokens:,} tokens",
+            hint=_HINT,
+        )
 
 
 def _require_distinct(vocabulary: Mapping[str, int], source: str) -> dict[int, str]:
@@ -89,13 +103,15 @@ def _require_distinct(vocabulary: Mapping[str, int], source: str) -> dict[int, s
         if (other := owners.setdefault(index, token)) != token:
             one, two = sorted((token, other))
             raise ModelError(
-                f"{source}: its tokenizer gives the id {index} to two tokens, {one!r} and {two!r}", hint=_HINT
+                f"{source}: its tokenizer gives the id {index} to two tokens, {one!r} and {two!r}",
+                hint=_HINT,
             )
     return owners
 
 
 def _fill(tokenizer: PreTrainedTokenizerBase, stated: Mapping[str, int], source: str) -> None:
-    """Put added tokens into the vocabulary with their stated ids; fill unused ids with tokens that no text matches.
+    """Put added tokens into the vocabulary with their stated ids; fill unused ids with tokens that
+    no text matches.
 
     Tokens whose id is a word's are left out, so that they get new ones.
     """
@@ -104,10 +120,26 @@ def _fill(tokenizer: PreTrainedTokenizerBase, stated: Mapping[str, int], source:
     if not isinstance(words, dict):
         return  # a vocabulary that is a list, as in Unigram, has no unused ids
     taken = set(words.values())
-    added = {token.content: index for index, token in tokenizer.added_tokens_decoder.items()} | dict(stated)
-    words.update({token: index for token, index in added.items() if token not in words and index not in taken})
+    added = {
+        token.content: index for index, token in tokenizer.added_tokens_decoder.items()
+    } | dict(stated)
+    words.update(
+        {
+            token: index
+            for token, index in added.items()
+            if token not in words and index not in taken
+        }
+    )
     taken.update(words.values())
     _require_few_unused(max(taken) + 1, len(taken), source)
-    words.update({f"{_MARK}unused {index}{_MARK}": index for index in range(max(taken)) if index not in taken})
+    words.update(
+        {
+            f"{_MARK}unused {index}{_MARK}": index
+            for index in range(max(taken))
+            if index not in taken
+        }
+    )
     untyped: Any = tokenizer
-    untyped._tokenizer = Tokenizer.from_str(json.dumps(spec))  # transformers has no public way to set it
+    untyped._tokenizer = Tokenizer.from_str(
+        json.dumps(spec)
+    )  # transformers has no public way to set it

@@ -1,4 +1,6 @@
-"""Differences between a run and its resume: refused, accepted with --allow-changed, and recorded in run.json."""
+"""Differences between a run and its resume: refused, accepted with --allow-changed, and recorded in
+run.json.
+"""
 
 from __future__ import annotations
 
@@ -40,10 +42,19 @@ _MAX_NAMED = 5
 """Maximum number of changes that a message lists."""
 
 
-def accept_changes(run: RunDirectory, info: RunInfo, files: DataFiles, emit: Emit, *, allow_changed: bool) -> RunInfo:
-    """Return run.json with the data and base model of the resume; ChangedError if they changed without permission."""
+def accept_changes(
+    run: RunDirectory, info: RunInfo, files: DataFiles, emit: Emit, *, allow_changed: bool
+) -> RunInfo:
+    """Return run.json with the data and base model of the resume; ChangedError if they changed
+    without permission.
+    """
     if not info.is_intact:
-        emit(Notice(f"{run.info}: changed since convo wrote it; continuing with its content", is_warning=True))
+        emit(
+            Notice(
+                f"{run.info}: changed since convo wrote it; continuing with its content",
+                is_warning=True,
+            )
+        )
     changes = [
         *changes_of_config(run, info, read_config(run)),
         *changes_of_data(info, files),
@@ -55,7 +66,8 @@ def accept_changes(run: RunDirectory, info: RunInfo, files: DataFiles, emit: Emi
         more = f"\nand {len(changes) - _MAX_NAMED} more" if len(changes) > _MAX_NAMED else ""
         raise ChangedError(
             "\n".join(changes[:_MAX_NAMED]) + more,
-            hint="restore it (--set KEY=VALUE changes a key); --allow-changed continues with what is there now",
+            hint="restore it (--set KEY=VALUE changes a key); --allow-changed continues with what "
+            "is there now",
         )
     for change in changes:
         emit(Notice(f"{change}; continuing with it (--allow-changed)", is_warning=True))
@@ -72,22 +84,37 @@ def accept_changes(run: RunDirectory, info: RunInfo, files: DataFiles, emit: Emi
 
 
 def resumed_info(
-    before: RunInfo, accepted: RunInfo, config: RunConfig, execution: Execution, *, step: int, emit: Emit
+    before: RunInfo,
+    accepted: RunInfo,
+    config: RunConfig,
+    execution: Execution,
+    *,
+    step: int,
+    emit: Emit,
 ) -> RunInfo:
-    """Return run.json of a run that continues from ``step``; report and record every change that may affect the bits.
+    """Return run.json of a run that continues from ``step``; report and record every change that
+    may affect the bits.
 
     ``accepted`` is ``before`` with the data and the base model that the run continues with.
     """
-    now = {"config": config, "execution": execution, "packages": installed_packages(), "convo": __version__}
+    now = {
+        "config": config,
+        "execution": execution,
+        "packages": installed_packages(),
+        "convo": __version__,
+    }
     return recorded(before, accepted.model_copy(update=now), step=step, emit=emit)
 
 
 def require_same_config(before: RunConfig, now: RunConfig) -> None:
-    """Raise ChangedError for a changed key that the checkpoints fix, because the change would have no effect."""
+    """Raise ChangedError for a changed key that the checkpoints fix, because the change would have
+    no effect.
+    """
     old, new = (dict(leaves(config.model_dump(mode="json"))) for config in (before, now))
     for key in dict.fromkeys((*old, *new)):
         if key.startswith(_SETTLED) and old.get(key) != new.get(key):
             raise ChangedError(
-                f"{key} is {as_json(new.get(key))}, but the run was made with {as_json(old.get(key))} (by run.json)",
+                f"{key} is {as_json(new.get(key))}, but the run was made with "
+                f"{as_json(old.get(key))} (by run.json)",
                 hint="start another run to change it",
             )

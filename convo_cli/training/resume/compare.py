@@ -26,7 +26,9 @@ from convo_cli.training.state import TrainState
 _NOT_COMPARED = {
     "time", "seconds", "waiting_seconds", "memory_bytes", "max_steps", "elapsed_seconds", "best", "weights", "checksum",
 }  # fmt: skip
-"""Fields that are not compared: measurements, the length of the run, and references to other evaluations and files."""
+"""Fields that are not compared: measurements, the length of the run, and references to other
+evaluations and files.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,9 @@ class Check:
 
 @dataclass
 class Trace:
-    """The results of some steps by name, as hashes, so that only one model is in memory at a time."""
+    """The results of some steps by name, as hashes, so that only one model is in memory at a
+    time.
+    """
 
     examples: dict[str, str] = field(default_factory=dict)
     logged: dict[str, Any] = field(default_factory=dict)
@@ -50,7 +54,9 @@ class Trace:
     def finish(self, state: TrainState) -> None:
         """Record the state after the last step."""
         self.weights = {name: _digest(tensor) for name, tensor in state.model.state_dict().items()}
-        self.optimizer = _moments((name, _digest(tensor)) for name, tensor in optimizer_tensors(state).items())
+        self.optimizer = _moments(
+            (name, _digest(tensor)) for name, tensor in optimizer_tensors(state).items()
+        )
         self.logged["progress at the end"] = _compared(state.progress.model_dump())
         self.logged["gradient scale"] = state.scaler.get_scale()
 
@@ -64,16 +70,22 @@ class Trace:
 
         return listen
 
-    def take_batches(self, step: int, examples: NDArray[np.int64], batches: Sequence[Batch]) -> None:
+    def take_batches(
+        self, step: int, examples: NDArray[np.int64], batches: Sequence[Batch]
+    ) -> None:
         """Record the examples of a step and the tensors that the model reads."""
         contents = [
-            _digest(tensor) for batch in batches for tensor in (batch.input_ids, batch.predictors, batch.labels)
+            _digest(tensor)
+            for batch in batches
+            for tensor in (batch.input_ids, batch.predictors, batch.labels)
         ]
         self.examples[f"step {step + 1}"] = f"{examples.tolist()} {contents}"
 
 
 def saved_trace(run: RunDirectory, first: int, last: int) -> Trace:
-    """Read the results of the steps after ``first``, up to the checkpoint of ``last``, from the files of the run."""
+    """Read the results of the steps after ``first``, up to the checkpoint of ``last``, from the
+    files of the run.
+    """
     checkpoint, trace = run.checkpoint(last), Trace()
     trace.weights = dict(_tensors(sorted(checkpoint.glob("model*.safetensors"))))
     trace.optimizer = _moments(_tensors([checkpoint / OPTIMIZER_FILE]))
@@ -92,17 +104,25 @@ def saved_trace(run: RunDirectory, first: int, last: int) -> Trace:
 
 
 def compare(one: Trace, other: Trace, *, ways: tuple[str, str]) -> tuple[Check, ...]:
-    """Compare each kind of value by name; ``ways`` are the origins of the two values in messages."""
+    """Compare each kind of value by name; ``ways`` are the origins of the two values in
+    messages.
+    """
     kinds = (
         ("examples of a step", one.examples, other.examples),
         ("logged values", one.logged, other.logged),
         ("optimizer tensors", one.optimizer, other.optimizer),
         ("weight tensors", one.weights, other.weights),
     )
-    return tuple(Check(what, len(a.keys() | b.keys()), _difference(a, b, ways)) for what, a, b in kinds if a or b)
+    return tuple(
+        Check(what, len(a.keys() | b.keys()), _difference(a, b, ways))
+        for what, a, b in kinds
+        if a or b
+    )
 
 
-def _difference(one: Mapping[str, Any], other: Mapping[str, Any], ways: tuple[str, str]) -> str | None:
+def _difference(
+    one: Mapping[str, Any], other: Mapping[str, Any], ways: tuple[str, str]
+) -> str | None:
     names = (*one, *(name for name in other if name not in one))
     different = next((name for name in names if one.get(name) != other.get(name)), None)
     if different is None:
@@ -119,13 +139,17 @@ def _compared(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _moments(digests: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return the digests of AdamW's moments by readable names, such as ``exp_avg of transformer.wte.weight``."""
+    """Return the digests of AdamW's moments by readable names, such as ``exp_avg of
+    transformer.wte.weight``.
+    """
     split = ((name.rpartition("|"), digest) for name, digest in digests)
     return {f"{kind} of {parameter}": digest for (parameter, _, kind), digest in split}
 
 
 def _digest(tensor: Tensor) -> str:
-    return hashlib.sha256(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().data).hexdigest()
+    return hashlib.sha256(
+        tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().data
+    ).hexdigest()
 
 
 def _tensors(files: list[Path]) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,6 @@
-"""The length of a resumed run and the horizon of its schedule: another length never raises the learning rate."""
+"""The length of a resumed run and the horizon of its schedule: another length never raises the
+learning rate.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,15 @@ from convo_cli.training.state import is_out_of_patience
 HORIZON = "training.schedule_steps"
 
 
-def settle_horizon(before: TrainingConfig, old_steps: int, now: TrainingConfig, max_steps: int, *, is_set: bool) -> int:
+def settle_horizon(
+    before: TrainingConfig, old_steps: int, now: TrainingConfig, max_steps: int, *, is_set: bool
+) -> int:
     """Return the horizon of a run of ``old_steps`` that is resumed as one of ``max_steps``.
 
-    ``is_set``: the user sets `training.schedule_steps` in this resume; None then means the new length. Otherwise an
-    extended run keeps its horizon. A run that becomes shorter than its horizon gets the new length as its horizon, or
-    the warm-up if that is longer, so that the warm-up does not become steeper.
+    ``is_set``: the user sets `training.schedule_steps` in this resume; None then means the new
+    length. Otherwise an extended run keeps its horizon. A run that becomes shorter than its horizon
+    gets the new length as its horizon, or the warm-up if that is longer, so that the warm-up does
+    not become steeper.
     """
     if is_set or now.schedule_steps is not None:
         return horizon_of(now, max_steps)
@@ -30,11 +35,14 @@ def settle_horizon(before: TrainingConfig, old_steps: int, now: TrainingConfig, 
     return old if max_steps >= old else max(max_steps, min(before.warmup_steps, old))
 
 
-def resume_schedule(info: RunInfo, parts: Parts, step: int, *, is_set: bool) -> tuple[Parts, tuple[Notice, ...]]:
-    """Return the parts with the horizon of the resumed run in their config, and the notices about it.
+def resume_schedule(
+    info: RunInfo, parts: Parts, step: int, *, is_set: bool
+) -> tuple[Parts, tuple[Notice, ...]]:
+    """Return the parts with the horizon of the resumed run in their config, and the notices about
+    it.
 
-    ``info`` describes the last start or resume of the run, ``step`` is the number of finished steps. ``is_set``: the
-    user sets `training.schedule_steps` in this resume.
+    ``info`` describes the last start or resume of the run, ``step`` is the number of finished
+    steps. ``is_set``: the user sets `training.schedule_steps` in this resume.
     """
     before, now, length = info.config.training, parts.config.training, parts.max_steps
     is_set = is_set or now.schedule_steps != before.schedule_steps
@@ -42,7 +50,10 @@ def resume_schedule(info: RunInfo, parts: Parts, step: int, *, is_set: bool) -> 
     if horizon != length or length != info.max_steps:
         now = now.model_copy(update={"schedule_steps": horizon})
         parts = replace(parts, config=parts.config.model_copy(update={"training": now}))
-    notices = [*_of_length(info, parts, step), *_of_next_step(before, info.max_steps, now, length, step)]
+    notices = [
+        *_of_length(info, parts, step),
+        *_of_next_step(before, info.max_steps, now, length, step),
+    ]
     return parts, tuple(map(Notice, notices))
 
 
@@ -52,14 +63,20 @@ def warm_up_notices(parts: Parts, step: int) -> tuple[Notice, ...]:
     warmup_steps, horizon = training.warmup_steps, horizon_of(training, length)
     if step >= horizon or warmup_steps <= min(horizon, length):
         return ()
-    have = f"training.warmup_steps is {warmup_steps}, but the run has {length} step{'s' if length > 1 else ''}"
+    have = (
+        f"training.warmup_steps is {warmup_steps}, but the run has {length} "
+        f"step{'s' if length > 1 else ''}"
+    )
     if horizon == length:
         return (Notice(f"{have}: the warm-up ends with the run"),)
     if warmup_steps <= horizon:
         rate = learning_rate_at(length - 1, training, length)
         return (Notice(f"{have}: it ends within the warm-up, at a learning rate of {rate:.2g}"),)
     return (
-        Notice(f"training.warmup_steps is {warmup_steps}, but {HORIZON} {horizon}: the warm-up ends with the schedule"),
+        Notice(
+            f"training.warmup_steps is {warmup_steps}, but {HORIZON} {horizon}: the warm-up ends "
+            "with the schedule"
+        ),
     )
 
 
@@ -69,19 +86,25 @@ def _of_length(info: RunInfo, parts: Parts, step: int) -> Iterator[str]:
         return
     horizon, first = horizon_of(training, length), max(step, horizon_of(training, length))
     message = (
-        f"the run is {'extended' if length > info.max_steps else 'shortened'} from {info.max_steps} to {length} steps"
+        f"the run is {'extended' if length > info.max_steps else 'shortened'} from "
+        f"{info.max_steps} to {length} steps"
     )
     stretched = training.model_copy(update={"schedule_steps": length})
     kept, other = (learning_rate_at(first, each, length) for each in (training, stretched))
     if first < length and kept != other:
         message += (
-            f"; from step {first + 1} on the learning rate is {_text(kept, other)} ({HORIZON} is {horizon}). "
-            f"--set {HORIZON}={length} stretches the schedule: step {first + 1} then has {_text(other, kept)}"
+            f"; from step {first + 1} on the learning rate is {_text(kept, other)} ({HORIZON} is "
+            f"{horizon}). "
+            f"--set {HORIZON}={length} stretches the schedule: step {first + 1} then has "
+            f"{_text(other, kept)}"
         )
     elif horizon != length and training.schedule != "constant":
         message += f"; its learning-rate schedule has {horizon} steps ({HORIZON})"
     if 0 < config.dialogue.user_turns_until < 1 and config.dialogue.train_on != "all":
-        message += f"; user turns are targets up to step {math.ceil(config.dialogue.user_turns_until * horizon)}"
+        message += (
+            "; user turns are targets up to step "
+            f"{math.ceil(config.dialogue.user_turns_until * horizon)}"
+        )
     yield message
 
 
@@ -90,18 +113,28 @@ def _of_next_step(
 ) -> Iterator[str]:
     old, new = learning_rate_at(step, before, old_steps), learning_rate_at(step, now, max_steps)
     if old != new:
-        yield f"the learning rate of step {step + 1} is {_text(new, old)} now, {_text(old, new)} before"
+        yield (
+            f"the learning rate of step {step + 1} is {_text(new, old)} now, {_text(old, new)} "
+            "before"
+        )
 
 
 def _text(rate: float, other: float) -> str:
     """Format the rate with enough digits to tell it from the other one."""
     return next(
-        (text for digits in range(2, 17) if (text := f"{rate:.{digits}g}") != f"{other:.{digits}g}"), repr(rate)
+        (
+            text
+            for digits in range(2, 17)
+            if (text := f"{rate:.{digits}g}") != f"{other:.{digits}g}"
+        ),
+        repr(rate),
     )
 
 
 def settings_to_continue(parts: Parts, progress: Progress) -> tuple[str, ...]:
-    """Return the settings for `convo resume --set` with which a run that ended here has steps left."""
+    """Return the settings for `convo resume --set` with which a run that ended here has steps
+    left.
+    """
     settings, training, step = [], parts.config.training, progress.step
     if is_out_of_patience(progress, parts.config.evaluation.early_stopping.patience):
         settings.append("evaluation.early_stopping.patience=null")
@@ -110,5 +143,7 @@ def settings_to_continue(parts: Parts, progress: Progress) -> tuple[str, ...]:
             settings.append(f"training.max_steps={2 * step}")
         else:
             done, doubled = parts.order.epoch(step), 2 * training.length.number
-            settings.append(f"training.epochs={doubled if doubled > done else math.floor(done) + 1:.12g}")
+            settings.append(
+                f"training.epochs={doubled if doubled > done else math.floor(done) + 1:.12g}"
+            )
     return tuple(settings)

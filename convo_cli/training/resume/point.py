@@ -1,4 +1,6 @@
-"""The point where a resumed run begins: config, data and checkpoint checked, model and optimizer loaded."""
+"""The point where a resumed run begins: config, data and checkpoint checked, model and optimizer
+loaded.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ def load_resume_point(
     discard_later: bool,
     is_horizon_set: bool,
 ) -> ResumePoint:
-    """Check and load config, data and checkpoint of a resume. A fork never changes its parent run, even if it fails."""
+    """Check and load config, data and checkpoint of a resume. A fork never changes its parent run,
+    even if it fails.
+    """
     config, emit = inputs.config, inputs.emit
     info = read_run_info(run)
     require_same_config(info.config, config)
@@ -67,7 +71,8 @@ def load_resume_point(
     found.files.require_unchanged()
     if state.run_id != info.run_id:
         raise CheckpointError(
-            f"{found.path}: a checkpoint of another run (its run_id is {state.run_id}, this run's {info.run_id})",
+            f"{found.path}: a checkpoint of another run (its run_id is {state.run_id}, this run's "
+            f"{info.run_id})",
             hint="take it out of this run's checkpoints",
         )
 
@@ -77,11 +82,15 @@ def load_resume_point(
     if found.step in evaluations:
         take_scores(state, evaluations[found.step], rule)
     is_evaluation_left = not state.is_evaluated and is_evaluation_due(parts, found.step)
-    reason = None if is_evaluation_left else reason_it_is_over(state.progress, rule, parts.max_steps)
+    reason = (
+        None if is_evaluation_left else reason_it_is_over(state.progress, rule, parts.max_steps)
+    )
     if fork is not None and reason:
         raise UsageError(
             f"{fork.path}: not created, because no step is left to take: {reason}",
-            hint=" ".join(f"--set {setting}" for setting in settings_to_continue(parts, state.progress)),
+            hint=" ".join(
+                f"--set {setting}" for setting in settings_to_continue(parts, state.progress)
+            ),
         )
     name = info.config.name if fork is None else fork.path.name
     now = movable_config(parts.config, run).model_copy(update={"name": name})
@@ -91,7 +100,9 @@ def load_resume_point(
     return ResumePoint(found, fork, info, parts, state, evaluations, notices, reason)
 
 
-def _pass_over_damaged(run: RunDirectory, found: Found, fork: RunDirectory | None, emit: Emit) -> None:
+def _pass_over_damaged(
+    run: RunDirectory, found: Found, fork: RunDirectory | None, emit: Emit
+) -> None:
     """Warn about damaged newer checkpoints, and rename them if the run continues in place."""
     for path, error in found.damaged:
         moved = f"set aside as {set_aside(path, below=run.path).name}, " if fork is None else ""
@@ -99,7 +110,9 @@ def _pass_over_damaged(run: RunDirectory, found: Found, fork: RunDirectory | Non
 
 
 def _evaluations_until(run: RunDirectory, found: Found, emit: Emit) -> dict[int, EvaluationDone]:
-    """Return the evaluations of earlier steps, and that of the checkpoint if it scored the same weights."""
+    """Return the evaluations of earlier steps, and that of the checkpoint if it scored the same
+    weights.
+    """
     known = read_evaluations(run)
     for line in known.damaged[:_MAX_NAMED]:
         emit(Notice(f"{line}: damaged, so this line is ignored", is_warning=True))

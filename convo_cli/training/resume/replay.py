@@ -1,8 +1,9 @@
 """The proof that resuming a run changes nothing, on the user's own run, data and device.
 
-If the run has an earlier checkpoint, the steps from it to the newest one are taken again, with a save and a resume
-halfway, and compared with the files of the run. Otherwise some steps from the newest checkpoint are taken twice:
-without a break, and with a save and a resume. The results must be equal, bit for bit.
+If the run has an earlier checkpoint, the steps from it to the newest one are taken again, with a
+save and a resume halfway, and compared with the files of the run. Otherwise some steps from the
+newest checkpoint are taken twice: without a break, and with a save and a resume. The results must
+be equal, bit for bit.
 """
 
 from __future__ import annotations
@@ -62,9 +63,15 @@ class Verdict:
 
 
 def verify_run(
-    run_dir: Path, config: RunConfig, emit: Emit, *, num_steps: int | None = None, allow_changed: bool = False
+    run_dir: Path,
+    config: RunConfig,
+    emit: Emit,
+    *,
+    num_steps: int | None = None,
+    allow_changed: bool = False,
 ) -> Verdict:
-    """Prove that a resume changes nothing; ``num_steps`` (at least 2) are taken from the newest checkpoint, if given.
+    """Prove that a resume changes nothing; ``num_steps`` (at least 2) are taken from the newest
+    checkpoint, if given.
 
     The run stays unchanged. Raises what `convo_cli.training.run.resume_run` raises.
     """
@@ -79,14 +86,20 @@ def verify_run(
     ):
         info = read_run_info(run)
         require_same_config(info.config, config)
-        inputs = Inputs(config, read_data_files(config.data), Cache(run.path.resolve().parent, emit), emit)
+        inputs = Inputs(
+            config, read_data_files(config.data), Cache(run.path.resolve().parent, emit), emit
+        )
         accepted = accept_changes(run, info, inputs.files, emit, allow_changed=allow_changed)
         newest = open_checkpoint(run.path, emit)
         aside = RunDirectory(Path(folder))
         make_directory(aside.checkpoints)
         proof = _Proof(run, aside, newest, info, accepted, inputs, stop, emit)
         verdict = "--steps was given" if num_steps else proof.take_again()
-        return verdict if isinstance(verdict, Verdict) else proof.take_twice(num_steps or _DEFAULT_STEPS, verdict)
+        return (
+            verdict
+            if isinstance(verdict, Verdict)
+            else proof.take_twice(num_steps or _DEFAULT_STEPS, verdict)
+        )
 
 
 @dataclass
@@ -104,7 +117,9 @@ class _Proof:
     emit: Emit
 
     def take_again(self) -> Verdict | str:
-        """Take the steps before the newest checkpoint again and compare; return the reason if that is impossible."""
+        """Take the steps before the newest checkpoint again and compare; return the reason if that
+        is impossible.
+        """
         newest, last = self.newest.path.name, read_state(self.newest.path).progress.step
         earlier = self._earlier_checkpoint(last)
         if earlier is None:
@@ -117,7 +132,11 @@ class _Proof:
         if change := self._change_between(first, last):  # another machine, or --set
             return change
         half, name = first + (last - first) // 2, earlier.path.name
-        self.emit(Notice(f"taking steps {first + 1:,} to {last:,} again, from {name}; --steps 4 takes fewer"))
+        self.emit(
+            Notice(
+                f"taking steps {first + 1:,} to {last:,} again, from {name}; --steps 4 takes fewer"
+            )
+        )
         count = _counted(self.emit, "taking the steps again", first, last - first)
         with closing(MetricsLog(self.aside.metrics, self.aside.samples, after_step=first)) as log:
 
@@ -133,13 +152,17 @@ class _Proof:
             self._save(parts, state)
         own, again = saved_trace(self.run, first, last), saved_trace(self.aside, first, last)
         self.newest.require_unchanged()
-        again.logged = {key: again.logged.get(key) for key in own.logged}  # a power cut may have cost log lines
+        again.logged = {
+            key: again.logged.get(key) for key in own.logged
+        }  # a power cut may have cost log lines
         reason = f"the run has a checkpoint before {newest}, and nothing changed between them"
         checks = compare(own, again, ways=("in the run", "taken again"))
         return Verdict(name, last - first, half - first, newest, reason, checks)
 
     def take_twice(self, num_steps: int, reason: str) -> Verdict:
-        """Take some steps after the newest checkpoint without a break, and again with a save and a resume halfway."""
+        """Take some steps after the newest checkpoint without a break, and again with a save and a
+        resume halfway.
+        """
         parts, state = self._build(self.newest.path)
         first = state.progress.step
         half, last = first + num_steps // 2, first + num_steps
@@ -173,32 +196,47 @@ class _Proof:
         return None
 
     def _change_between(self, first: int, last: int) -> str | None:
-        """Return the first change recorded between two steps: it applies to only some of the steps in between."""
+        """Return the first change recorded between two steps: it applies to only some of the steps
+        in between.
+        """
         changes = (change for change in self.info.changes if first < change.step <= last)
-        return next((f"the run changes at step {change.step} ({change.message})" for change in changes), None)
+        return next(
+            (f"the run changes at step {change.step} ({change.message})" for change in changes),
+            None,
+        )
 
     def _build(self, checkpoint: Path) -> tuple[Parts, TrainState]:
         """Build the parts and the state of a checkpoint, and record changes in ``info``."""
         inputs, self.inputs = self.inputs, replace(self.inputs, emit=ignore)
         step = read_state(self.newest.path).progress.step
         parts, state = build_from(checkpoint, self.info, inputs)
-        state.is_evaluated = True  # the evaluation of these weights is not part of the steps that are compared
+        state.is_evaluated = (
+            True  # the evaluation of these weights is not part of the steps that are compared
+        )
         config, emit = inputs.config, inputs.emit
-        self.info = resumed_info(self.info, self.accepted, config, parts.execution, step=step, emit=emit)
+        self.info = resumed_info(
+            self.info, self.accepted, config, parts.execution, step=step, emit=emit
+        )
         return parts, state
 
     def _save(self, parts: Parts, state: TrainState) -> None:
         save_checkpoint(self.aside, state, parts.encoder, spiece=parts.spiece, emit=ignore)
 
-    def _advance(self, parts: Parts, state: TrainState, until: int, listen: Emit, trace: Trace | None = None) -> None:
+    def _advance(
+        self, parts: Parts, state: TrainState, until: int, listen: Emit, trace: Trace | None = None
+    ) -> None:
         """Run the training loop up to a step without saving; ``trace`` records the batches."""
         train(state, _ReplayJob(self, parts, until, listen, trace))
 
 
 class _ReplayJob(RunJob):
-    """Take the steps and evaluations of the run up to a step; save nothing, and stop for nothing else."""
+    """Take the steps and evaluations of the run up to a step; save nothing, and stop for nothing
+    else.
+    """
 
-    def __init__(self, proof: _Proof, parts: Parts, until: int, listen: Emit, trace: Trace | None) -> None:
+    def __init__(
+        self, proof: _Proof, parts: Parts, until: int, listen: Emit, trace: Trace | None
+    ) -> None:
         super().__init__(proof.aside, parts, proof.stop, listen)
         self.max_steps, self.early_stopping = until, replace(self.early_stopping, patience=None)
         self._trace = trace

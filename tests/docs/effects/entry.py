@@ -1,4 +1,6 @@
-"""One entry of the table: a key, values that differ, and a check that states what must differ between their runs."""
+"""One entry of the table: a key, values that differ, and a check that states what must differ
+between their runs.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ Check = Callable[..., None]
 
 @dataclass(frozen=True)
 class Effect:
-    """``check`` gets one `Observed` for each value, in their order; it fails where the key is ignored."""
+    """``check`` gets one `Observed` for each value, in their order; it fails where the key is
+    ignored.
+    """
 
     key: str
     values: tuple[Any, ...]
@@ -32,7 +36,9 @@ class Effect:
 EFFECTS: list[Effect] = []
 
 
-def effect(key: str, *values: Any, seen_in: str, given: Mapping[str, Any] | None = None) -> Callable[[Check], Check]:
+def effect(
+    key: str, *values: Any, seen_in: str, given: Mapping[str, Any] | None = None
+) -> Callable[[Check], Check]:
     """Enter the check below it into the table; its docstring is the effect in one sentence."""
 
     def enter(check: Check) -> Check:

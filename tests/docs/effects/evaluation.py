@@ -31,7 +31,13 @@ def _(null, three):
     assert three.evaluated == [3, 6]
 
 
-@effect("evaluation.max_dialogues", None, 5, seen_in="dialogues and targets in metrics.jsonl", given=VALIDATION)
+@effect(
+    "evaluation.max_dialogues",
+    None,
+    5,
+    seen_in="dialogues and targets in metrics.jsonl",
+    given=VALIDATION,
+)
 def _(every, five):
     """The validation loss covers only this number of dialogues."""
     assert [run.started["validation"]["num_dialogues"] for run in (every, five)] == [25, 5]
@@ -39,7 +45,13 @@ def _(every, five):
     assert targets[1] < targets[0] / 2
 
 
-@effect("evaluation.reply_dialogues", 0, 2, seen_in="samples.jsonl, scores in metrics.jsonl", given=VALIDATION)
+@effect(
+    "evaluation.reply_dialogues",
+    0,
+    2,
+    seen_in="samples.jsonl, scores in metrics.jsonl",
+    given=VALIDATION,
+)
 def _(none, two):
     """Each evaluation replies to this number of dialogues and scores the replies."""
     assert none.samples == []
@@ -67,7 +79,8 @@ def _(bleu, nist):
 
 
 @effect(
-    "evaluation.early_stopping.patience", None, 1, 2, seen_in="steps in metrics.jsonl, the reason on stdout",
+    "evaluation.early_stopping.patience", None, 1, 2, seen_in="steps in metrics.jsonl, the reason "
+                                                              "on stdout",
     given={**EVERY_STEP, "evaluation.early_stopping.min_delta": 10.0},
 )  # fmt: skip
 def _(never, one, two):
@@ -92,7 +105,8 @@ def _(loss, metric):
 
 
 @effect(
-    "evaluation.early_stopping.min_delta", 0.0, 10.0, seen_in="steps and validation losses in metrics.jsonl",
+    "evaluation.early_stopping.min_delta", 0.0, 10.0, seen_in="steps and validation losses in "
+                                                              "metrics.jsonl",
     given={**EVERY_STEP, "evaluation.early_stopping.patience": 1},
 )  # fmt: skip
 def _(any_change, large):

@@ -22,19 +22,33 @@ def _(unigram, bpe):
 @effect("tokenizer.vocab_size", 580, 600, seen_in="tokenizer.json and embeddings of a checkpoint")
 def _(small, large):
     """The tokenizer has this number of pieces, and the model an embedding for each."""
-    assert [len(run.json(0, "tokenizer.json")["model"]["vocab"]) for run in (small, large)] == [580, 600]
+    assert [len(run.json(0, "tokenizer.json")["model"]["vocab"]) for run in (small, large)] == [
+        580,
+        600,
+    ]
     rows = [len(run.weights(0)["transformer.wte.weight"]) for run in (small, large)]
     assert rows[1] - rows[0] == 20
 
 
-@effect("tokenizer.character_coverage", 1.0, 0.98, seen_in="a rare character in the pieces of tokenizer.json")
+@effect(
+    "tokenizer.character_coverage",
+    1.0,
+    0.98,
+    seen_in="a rare character in the pieces of tokenizer.json",
+)
 def _(all_characters, most):
     """At 1 a rare character has its own piece; below, it is spelled in bytes."""
     assert all_characters.tokens(RARE) == [RARE]
     assert most.tokens(RARE) == [f"<0x{byte:02X}>" for byte in RARE.encode()]
 
 
-@effect("model.pretrained", "models/first", "models/second", seen_in="weights of checkpoint 0", given=PRETRAINED)
+@effect(
+    "model.pretrained",
+    "models/first",
+    "models/second",
+    seen_in="weights of checkpoint 0",
+    given=PRETRAINED,
+)
 def _(first, second):
     """Training starts from the weights of this folder."""
     for run, name in ((first, "first"), (second, "second")):
@@ -55,7 +69,12 @@ def _(main, v2):
 def _(one, two):
     """A new model has this number of blocks."""
     for run, count in ((one, 1), (two, 2)):
-        assert len({name.split(".")[2] for name in run.weights(0) if name.startswith("transformer.h.")}) == count
+        assert (
+            len(
+                {name.split(".")[2] for name in run.weights(0) if name.startswith("transformer.h.")}
+            )
+            == count
+        )
 
 
 @effect("model.scratch.width", 32, 48, seen_in="weights of checkpoint 0")
@@ -64,7 +83,13 @@ def _(narrow, wide):
     assert [run.weights(0)["transformer.wte.weight"].shape[1] for run in (narrow, wide)] == [32, 48]
 
 
-@effect("model.scratch.heads", 2, 4, seen_in="loss of step 1, config.json of a checkpoint", given=ONE_STEP)
+@effect(
+    "model.scratch.heads",
+    2,
+    4,
+    seen_in="loss of step 1, config.json of a checkpoint",
+    given=ONE_STEP,
+)
 def _(two, four):
     """Attention has this number of heads: the same weights have another loss."""
     assert [run.json(0, "config.json")["n_head"] for run in (two, four)] == [2, 4]
@@ -78,18 +103,34 @@ def _(short, long):
     assert [len(run.weights(0)["transformer.wpe.weight"]) for run in (short, long)] == [128, 160]
 
 
-@effect("model.scratch.dropout", 0.0, 0.5, seen_in="loss of step 1, config.json of a checkpoint", given=ONE_STEP)
+@effect(
+    "model.scratch.dropout",
+    0.0,
+    0.5,
+    seen_in="loss of step 1, config.json of a checkpoint",
+    given=ONE_STEP,
+)
 def _(none, half):
-    """Training drops this fraction of embeddings and residuals: the same weights have another loss."""
+    """Training drops this fraction of embeddings and residuals: the same weights have another
+    loss.
+    """
     for run, rate in ((none, 0.0), (half, 0.5)):
         config = run.json(0, "config.json")
-        assert [config[f"{place}_pdrop"] for place in ("embd", "resid", "attn")] == [rate, rate, 0.0]
+        assert [config[f"{place}_pdrop"] for place in ("embd", "resid", "attn")] == [
+            rate,
+            rate,
+            0.0,
+        ]
     assert gap(none.weights(0), half.weights(0)) == 0.0
     assert none.steps[0]["loss"] != half.steps[0]["loss"]
 
 
 @effect(
-    "model.scratch.attention_dropout", 0.0, 0.5, seen_in="loss of step 1, config.json of a checkpoint", given=ONE_STEP
+    "model.scratch.attention_dropout",
+    0.0,
+    0.5,
+    seen_in="loss of step 1, config.json of a checkpoint",
+    given=ONE_STEP,
 )
 def _(none, half):
     """Training drops this fraction of the attention weights: the same weights have another loss."""
@@ -101,7 +142,8 @@ def _(none, half):
 
 
 @effect(
-    "dialogue.template", "turns", "chatml", "convmodel", seen_in="the chat template of a checkpoint",
+    "dialogue.template", "turns", "chatml", "convmodel", seen_in="the chat template of a "
+                                                                 "checkpoint",
     given={"data.train": ["echo.jsonl"]},
 )  # fmt: skip
 def _(turns, chatml, convmodel):
@@ -116,12 +158,25 @@ def _(turns, chatml, convmodel):
         "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHo<|im_end|>\n",
         "<sep>Hi<sep>Ho<sep>",
     ]
-    assert [run.started["template"] for run in (turns, chatml, convmodel)] == ["turns", "chatml", "convmodel"]
+    assert [run.started["template"] for run in (turns, chatml, convmodel)] == [
+        "turns",
+        "chatml",
+        "convmodel",
+    ]
 
 
-@effect("dialogue.train_on", "assistant", "all", "last", seen_in="targets in metrics.jsonl", given=VALIDATION)
+@effect(
+    "dialogue.train_on",
+    "assistant",
+    "all",
+    "last",
+    seen_in="targets in metrics.jsonl",
+    given=VALIDATION,
+)
 def _(assistant, both, last):
-    """Targets, in training and evaluation, are the tokens of the assistant, of both sides, or of the last reply."""
+    """Targets, in training and evaluation, are the tokens of the assistant, of both sides, or of
+    the last reply.
+    """
     evaluated = [run.events("evaluation")[0]["num_targets"] for run in (last, assistant, both)]
     assert evaluated == sorted(set(evaluated))
     counts = [run.started["training"]["num_targets_by_role"] for run in (assistant, both, last)]
@@ -144,18 +199,23 @@ def _(never, half):
 )  # fmt: skip
 def _(short, long):
     """A longer dialogue becomes several windows, each within this number of tokens."""
-    assert short.started["training"]["num_examples"] > short.started["training"]["num_dialogues"] == 3
+    assert (
+        short.started["training"]["num_examples"] > short.started["training"]["num_dialogues"] == 3
+    )
     assert long.started["training"]["num_examples"] == 3
     assert max(step["num_tokens"] for step in short.steps) <= 32 * BATCH
     assert max(step["num_tokens"] for step in long.steps) > 32 * BATCH
 
 
 @effect(
-    "dialogue.long_turns", "refuse", "split", "drop", seen_in="the refusal, dialogues and examples in metrics.jsonl",
+    "dialogue.long_turns", "refuse", "split", "drop", seen_in="the refusal, dialogues and examples "
+                                                              "in metrics.jsonl",
     given={"data.train": ["echo.jsonl", "story.jsonl"], "dialogue.max_length": 48},
 )  # fmt: skip
 def _(refuse, split, drop):
-    """A dialogue with a turn that fits no window is refused, trained on in consecutive windows, or left out."""
+    """A dialogue with a turn that fits no window is refused, trained on in consecutive windows, or
+    left out.
+    """
     assert refuse.result.code == 3
     assert "does not fit into dialogue.max_length 48" in refuse.result.err
     cut, rest = (run.started["training"] for run in (split, drop))

@@ -109,7 +109,11 @@ class Observed:
     def moments(self, kind: str, step: int = 1) -> dict[str, torch.Tensor]:
         """AdamW's averages: exp_avg of the gradients, exp_avg_sq of their squares."""
         tensors = load_file(self.file(step, "optimizer.safetensors"))
-        return {key.partition("|")[0]: tensor for key, tensor in tensors.items() if key.endswith(f"|{kind}")}
+        return {
+            key.partition("|")[0]: tensor
+            for key, tensor in tensors.items()
+            if key.endswith(f"|{kind}")
+        }
 
     def tokens(self, text: str) -> list[str]:
         """The text in the pieces of the run's tokenizer."""
@@ -131,8 +135,12 @@ class Observed:
 
 
 def gap(first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]) -> float:
-    """The largest difference between two sets of tensors of the same names and shapes; infinity for others."""
-    shapes = [{name: tensor.shape for name, tensor in tensors.items()} for tensors in (first, second)]
+    """The largest difference between two sets of tensors of the same names and shapes; infinity for
+    others.
+    """
+    shapes = [
+        {name: tensor.shape for name, tensor in tensors.items()} for tensors in (first, second)
+    ]
     if shapes[0] != shapes[1]:
         return float("inf")
     return max(float((first[name] - second[name]).abs().max()) for name in first)

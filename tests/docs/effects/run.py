@@ -17,7 +17,13 @@ def _(one, two):
     assert two.run.is_run
 
 
-@effect("output_dir", "here", "there", seen_in="the result on stdout, the run directory", given={"name": "tiny"})
+@effect(
+    "output_dir",
+    "here",
+    "there",
+    seen_in="the result on stdout, the run directory",
+    given={"name": "tiny"},
+)
 def _(here, there):
     """The run directory lies in this folder."""
     assert [run.answer["run_dir"] for run in (here, there)] == ["here/tiny", "there/tiny"]
@@ -25,17 +31,35 @@ def _(here, there):
     assert there.run.is_run
 
 
-@effect("seed", 1, 2, seen_in="weights of checkpoint 0, tokens of each step, samples.jsonl", given=REPLIES)
+@effect(
+    "seed",
+    1,
+    2,
+    seen_in="weights of checkpoint 0, tokens of each step, samples.jsonl",
+    given=REPLIES,
+)
 def _(one, two):
-    """Another seed changes the new weights, the order of the dialogues, and which dialogues get a reply."""
+    """Another seed changes the new weights, the order of the dialogues, and which dialogues get a
+    reply.
+    """
     assert gap(one.weights(0), two.weights(0)) > 0.01
     assert [step["num_tokens"] for step in one.steps] != [step["num_tokens"] for step in two.steps]
-    assert [sample["history"] for sample in one.samples] != [sample["history"] for sample in two.samples]
+    assert [sample["history"] for sample in one.samples] != [
+        sample["history"] for sample in two.samples
+    ]
 
 
-@effect("seed", 1, 2, seen_in="loss of step 1", given={**PRETRAINED, **ONE_STEP, "training.batch_size": 25})
+@effect(
+    "seed",
+    1,
+    2,
+    seen_in="loss of step 1",
+    given={**PRETRAINED, **ONE_STEP, "training.batch_size": 25},
+)
 def _(one, two):
-    """Another seed changes the dropout: the same weights have another loss on the same dialogues."""
+    """Another seed changes the dropout: the same weights have another loss on the same
+    dialogues.
+    """
     assert gap(one.weights(0), two.weights(0)) == 0.0
     assert one.steps[0]["num_tokens"] == two.steps[0]["num_tokens"]
     assert abs(one.steps[0]["loss"] - two.steps[0]["loss"]) > 1e-4
@@ -48,7 +72,12 @@ def _(strict, free):
     assert free.passes.is_deterministic == {False}
 
 
-@effect("data.train", ["echo.jsonl"], ["echo.jsonl", "train.jsonl"], seen_in="dialogues in metrics.jsonl, run.json")
+@effect(
+    "data.train",
+    ["echo.jsonl"],
+    ["echo.jsonl", "train.jsonl"],
+    seen_in="dialogues in metrics.jsonl, run.json",
+)
 def _(one, both):
     """The run trains on the dialogues of all these files."""
     assert [run.started["training"]["num_dialogues"] for run in (one, both)] == [3, 28]
@@ -74,17 +103,22 @@ def _(user, assistant):
 
 
 @effect(
-    "data.speakers.user", ["user"], ["user", "guest"], seen_in="the refusal, turns in samples.jsonl",
+    "data.speakers.user", ["user"], ["user", "guest"], seen_in="the refusal, turns in "
+                                                               "samples.jsonl",
     given={**NAMED, "data.speakers.assistant": ["waiter"], "data.speakers.system": ["narrator"]},
 )  # fmt: skip
 def _(without, with_guest):
     """Turns of a speaker of this name are the user's; a name without a role is refused."""
     assert 'the speaker "guest" has no role' in without.result.err
-    assert with_guest.samples[0]["history"][1] == {"role": "user", "content": "What do you have today?"}
+    assert with_guest.samples[0]["history"][1] == {
+        "role": "user",
+        "content": "What do you have today?",
+    }
 
 
 @effect(
-    "data.speakers.assistant", ["assistant"], ["waiter"], seen_in="the refusal, references in samples.jsonl",
+    "data.speakers.assistant", ["assistant"], ["waiter"], seen_in="the refusal, references in "
+                                                                  "samples.jsonl",
     given={**NAMED, "data.speakers.user": ["guest"], "data.speakers.system": ["narrator"]},
 )  # fmt: skip
 def _(without, with_waiter):
@@ -103,17 +137,30 @@ def _(without, with_narrator):
     assert with_narrator.first_roles == {"system"}
 
 
-@effect("data.reasoning", None, "keep", "drop", seen_in="the refusal, references in samples.jsonl", given=THINKING)
+@effect(
+    "data.reasoning",
+    None,
+    "keep",
+    "drop",
+    seen_in="the refusal, references in samples.jsonl",
+    given=THINKING,
+)
 def _(null, keep, drop):
-    """Reasoning is part of the assistant's text or left out; null refuses dialogues that have it."""
+    """Reasoning is part of the assistant's text or left out; null refuses dialogues that have
+    it.
+    """
     assert 'the key "reasoning_content" holds reasoning' in null.result.err
     assert keep.samples[0]["reference"] == "<think>\nTwo and two make four.\n</think>\n\nFour."
     assert drop.samples[0]["reference"] == "Four."
 
 
-@effect("checkpoints.every_steps", None, 2, seen_in="checkpoints/", given={"evaluation.every_steps": 3})
+@effect(
+    "checkpoints.every_steps", None, 2, seen_in="checkpoints/", given={"evaluation.every_steps": 3}
+)
 def _(null, two):
-    """A checkpoint is saved at every multiple of this step; null: at those of evaluation.every_steps."""
+    """A checkpoint is saved at every multiple of this step; null: at those of
+    evaluation.every_steps.
+    """
     assert null.run.checkpoint_steps() == [0, 3, 6]
     assert two.run.checkpoint_steps() == [0, 2, 4, 6]
 

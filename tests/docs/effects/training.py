@@ -37,23 +37,39 @@ def _(four, five):
     assert [run.steps[0]["epoch"] * 25 for run in (four, five)] == pytest.approx([4, 5])
 
 
-@effect("training.batch_tokens", 128, 512, seen_in="tokens of each step", given={"training.batch_size": None})
+@effect(
+    "training.batch_tokens",
+    128,
+    512,
+    seen_in="tokens of each step",
+    given={"training.batch_size": None},
+)
 def _(few, many):
     """A step takes about this number of tokens."""
     for run, budget in ((few, 128), (many, 512)):
-        assert sum(step["num_tokens"] for step in run.steps) == pytest.approx(budget * STEPS, abs=128)
+        assert sum(step["num_tokens"] for step in run.steps) == pytest.approx(
+            budget * STEPS, abs=128
+        )
 
 
-@effect("training.micro_batch_size", None, 2, seen_in="forward passes, weights of the last checkpoint")
+@effect(
+    "training.micro_batch_size", None, 2, seen_in="forward passes, weights of the last checkpoint"
+)
 def _(whole, cut):
-    """A step is cut into forward passes of this number of dialogues; the weights change by rounding only."""
+    """A step is cut into forward passes of this number of dialogues; the weights change by rounding
+    only.
+    """
     assert [len(run.passes.rows) // LAYERS for run in (whole, cut)] == [STEPS, STEPS * BATCH // 2]
     assert gap(whole.weights(STEPS), cut.weights(STEPS)) < 1e-4
 
 
-@effect("training.packing", "auto", "off", seen_in="rows of the forward passes, the notice, weights")
+@effect(
+    "training.packing", "auto", "off", seen_in="rows of the forward passes, the notice, weights"
+)
 def _(packed, padded):
-    """Dialogues are packed into one row; off: into padded rows. The weights change by rounding only."""
+    """Dialogues are packed into one row; off: into padded rows. The weights change by rounding
+    only.
+    """
     assert set(packed.passes.rows) == {1}
     assert max(padded.passes.rows) > 1
     assert "batching: padded, because training.packing is off" in padded.result.err
@@ -65,7 +81,9 @@ def _(low, high):
     """Steps at the peak have this rate, and AdamW's first update moves a weight by as much."""
     for run, rate in ((low, 1e-3), (high, 1e-2)):
         assert run.rates == [rate]
-        assert max(float(change.abs().max()) for change in run.update().values()) == pytest.approx(rate, rel=0.05)
+        assert max(float(change.abs().max()) for change in run.update().values()) == pytest.approx(
+            rate, rel=0.05
+        )
 
 
 @effect("training.schedule", "constant", "linear", "cosine", seen_in=RATES)
@@ -74,14 +92,20 @@ def _(constant, linear, cosine):
     shares = [k / (STEPS - 1) for k in range(STEPS)]
     assert constant.rates == [PEAK] * STEPS
     assert linear.rates == pytest.approx([PEAK * (1 - 0.9 * share) for share in shares])
-    assert cosine.rates == pytest.approx([PEAK * (0.1 + 0.45 * (1 + math.cos(math.pi * share))) for share in shares])
+    assert cosine.rates == pytest.approx(
+        [PEAK * (0.1 + 0.45 * (1 + math.cos(math.pi * share))) for share in shares]
+    )
 
 
 @effect("training.schedule_steps", None, 3, seen_in=RATES)
 def _(whole, three):
     """The rate reaches its floor with this step and stays there; null: with the last step."""
-    assert [rate == pytest.approx(0.1 * PEAK) for rate in whole.rates] == [False] * (STEPS - 1) + [True]
-    assert [rate == pytest.approx(0.1 * PEAK) for rate in three.rates] == [False] * 2 + [True] * (STEPS - 2)
+    assert [rate == pytest.approx(0.1 * PEAK) for rate in whole.rates] == [False] * (STEPS - 1) + [
+        True
+    ]
+    assert [rate == pytest.approx(0.1 * PEAK) for rate in three.rates] == [False] * 2 + [True] * (
+        STEPS - 2
+    )
 
 
 @effect("training.warmup_steps", 0, 4, seen_in=RATES)
@@ -97,9 +121,13 @@ def _(none, half):
     assert [none.rates[-1], half.rates[-1]] == pytest.approx([0.0, PEAK / 2])
 
 
-@effect("training.weight_decay", 0.0, 0.5, seen_in="the first update of each weight", given=ONE_STEP)
+@effect(
+    "training.weight_decay", 0.0, 0.5, seen_in="the first update of each weight", given=ONE_STEP
+)
 def _(without, decayed):
-    """An update shrinks matrices by the rate times this fraction, and leaves biases, norms and embeddings alone."""
+    """An update shrinks matrices by the rate times this fraction, and leaves biases, norms and
+    embeddings alone.
+    """
     before, plain, shrunk = without.weights(0), without.weights(1), decayed.weights(1)
     for name, weight in before.items():
         is_matrix = weight.ndim == 2 and "wte" not in name and "wpe" not in name
@@ -107,7 +135,13 @@ def _(without, decayed):
         assert torch.allclose(shrunk[name], expected, rtol=0, atol=1e-7), name
 
 
-@effect("training.betas", [0.9, 0.95], [0.5, 0.6], seen_in="the optimizer's averages after step 1", given=ONE_STEP)
+@effect(
+    "training.betas",
+    [0.9, 0.95],
+    [0.5, 0.6],
+    seen_in="the optimizer's averages after step 1",
+    given=ONE_STEP,
+)
 def _(slow, fast):
     """After the first step the averages are (1 - beta) of the gradient and of its square."""
     for kind, ratio in (("exp_avg", 0.5 / 0.1), ("exp_avg_sq", 0.4 / 0.05)):
@@ -124,18 +158,34 @@ def _(small, large):
         assert gap(run.update(), expected) < PEAK / 100
 
 
-@effect("training.max_grad_norm", None, 0.01, seen_in="the optimizer's averages after step 1", given=ONE_STEP)
+@effect(
+    "training.max_grad_norm",
+    None,
+    0.01,
+    seen_in="the optimizer's averages after step 1",
+    given=ONE_STEP,
+)
 def _(free, clipped):
     """A gradient of a larger norm is scaled down to this one."""
     sizes = [norm(run.moments("exp_avg")) / 0.1 for run in (free, clipped)]
     assert sizes == pytest.approx([free.steps[0]["grad_norm"], 0.01], rel=1e-3)
 
 
-@effect("training.precision", "fp32", "bf16", "fp16", seen_in="autocast in the forward passes, metrics.jsonl")
+@effect(
+    "training.precision",
+    "fp32",
+    "bf16",
+    "fp16",
+    seen_in="autocast in the forward passes, metrics.jsonl",
+)
 def _(fp32, bf16, fp16):
     """Forward passes compute in this arithmetic; the loss changes by rounding only."""
     assert [run.started["precision"] for run in (fp32, bf16, fp16)] == ["fp32", "bf16", "fp16"]
-    assert [run.passes.dtypes for run in (fp32, bf16, fp16)] == [{None}, {torch.bfloat16}, {torch.float16}]
+    assert [run.passes.dtypes for run in (fp32, bf16, fp16)] == [
+        {None},
+        {torch.bfloat16},
+        {torch.float16},
+    ]
     losses = [run.steps[-1]["loss"] for run in (fp32, bf16, fp16)]
     assert len(set(losses)) == 3
     assert losses == pytest.approx([losses[0]] * 3, rel=0.01)
@@ -148,14 +198,24 @@ def _(cpu, missing):
     assert "device cuda:99: this machine has" in missing.result.err
 
 
-@effect("training.gradient_checkpointing", False, True, seen_in="calls of the blocks, weights of the last checkpoint")
+@effect(
+    "training.gradient_checkpointing",
+    False,
+    True,
+    seen_in="calls of the blocks, weights of the last checkpoint",
+)
 def _(kept, computed_again):
     """The backward pass computes each block again; the weights stay the same."""
-    assert [len(run.passes.rows) for run in (kept, computed_again)] == [STEPS * LAYERS, 2 * STEPS * LAYERS]
+    assert [len(run.passes.rows) for run in (kept, computed_again)] == [
+        STEPS * LAYERS,
+        2 * STEPS * LAYERS,
+    ]
     assert gap(kept.weights(STEPS), computed_again.weights(STEPS)) < 1e-6
 
 
-@effect("training.compile", False, True, seen_in="calls of the function that torch.compile returned")
+@effect(
+    "training.compile", False, True, seen_in="calls of the function that torch.compile returned"
+)
 def _(plain, compiled):
     """The steps run through torch.compile."""
     assert plain.passes.num_compiled == 0

@@ -34,11 +34,18 @@ BASE: Mapping[str, Any] = {
     "checkpoints.keep": 9,
     "logging.plots": False,
 }
-"""The base of every entry, on top of `tests.commands.TINY`. Its checkpoints are those of step 0 and of the end."""
+"""The base of every entry, on top of `tests.commands.TINY`. Its checkpoints are those of step 0 and
+of the end.
+"""
 
-VALIDATION: Mapping[str, Any] = {"data.validation": ["valid.jsonl"], "evaluation.reply_dialogues": 0}
+VALIDATION: Mapping[str, Any] = {
+    "data.validation": ["valid.jsonl"],
+    "evaluation.reply_dialogues": 0,
+}
 ONE_STEP: Mapping[str, Any] = {"training.max_steps": 1, "training.schedule": "constant"}
-"""Checkpoint 1 then holds the weights and the optimizer's averages after an update at the peak rate."""
+"""Checkpoint 1 then holds the weights and the optimizer's averages after an update at the peak
+rate.
+"""
 PRETRAINED: Mapping[str, Any] = {"model.scratch": None, "model.pretrained": "models/first"}
 NAMED: Mapping[str, Any] = {
     "data.train": ["named.jsonl"],
@@ -74,16 +81,23 @@ class Workshop:
     def _train(self, changes: Mapping[str, Any]) -> Observed:
         values = {"name": f"run-{len(self._seen)}", "output_dir": "runs", **BASE, **changes}
         if "model.scratch" in values:
-            values = {key: value for key, value in values.items() if not key.startswith("model.scratch.")}
+            values = {
+                key: value for key, value in values.items() if not key.startswith("model.scratch.")
+            }
         run = RunDirectory(self._folder / values["output_dir"] / values["name"])
         pairs = [f"{key}={json.dumps(value)}" for key, value in values.items()]
         hub = self._folder / "hub"
-        with _watched_model() as passes, mock.patch("huggingface_hub.constants.HF_HUB_CACHE", str(hub)):
+        with (
+            _watched_model() as passes,
+            mock.patch("huggingface_hub.constants.HF_HUB_CACHE", str(hub)),
+        ):
             result = run_here(self._folder, "train", "config.yaml", "--json", *settings(*pairs))
         return Observed(self._folder, result, run, passes)
 
     def _make_models(self) -> None:
-        """Two models of one shape and with dropout: folders, and the revisions main and v2 of a hub id in the cache."""
+        """Two models of one shape and with dropout: folders, and the revisions main and v2 of a hub
+        id in the cache.
+        """
         if (self._folder / "models").exists():
             return
         trained = self.observe({"model.scratch.dropout": 0.3})
@@ -113,12 +127,16 @@ def _write_data(folder: Path) -> None:
     story = ["Tell me a story.", "one two three four five six " * 9]
     data = {"named": named, "echo": echo, "long": turns, "thinking": thinking, "story": story}
     for name, dialogue in data.items():
-        (folder / f"{name}.jsonl").write_text(f"{json.dumps(dialogue, ensure_ascii=False)}\n" * 3, encoding="utf-8")
+        (folder / f"{name}.jsonl").write_text(
+            f"{json.dumps(dialogue, ensure_ascii=False)}\n" * 3, encoding="utf-8"
+        )
 
 
 @contextmanager
 def _watched_model() -> Iterator[Passes]:
-    """Record what blocks of the model compute while training; torch.compile only counts, and compiles nothing."""
+    """Record what blocks of the model compute while training; torch.compile only counts, and
+    compiles nothing.
+    """
     passes = Passes()
 
     def look(module: torch.nn.Module, inputs: tuple[Any, ...]) -> None:

@@ -50,7 +50,9 @@ PIECES = st.sampled_from(
         ";" * 300,
     ]
 )
-HOSTILE = st.one_of(st.text(), st.text(st.characters(max_codepoint=0xA0)), st.lists(PIECES).map("".join))
+HOSTILE = st.one_of(
+    st.text(), st.text(st.characters(max_codepoint=0xA0)), st.lists(PIECES).map("".join)
+)
 
 
 @given(text=HOSTILE)
@@ -63,7 +65,11 @@ def test_no_control_character_is_left_but_newline_and_tab(text):
     assert shown.encode("utf-8").decode("utf-8") == shown
 
 
-@given(text=st.text(st.characters(exclude_categories=["Cs"])).filter(lambda text: not CONTROL.search(text)))
+@given(
+    text=st.text(st.characters(exclude_categories=["Cs"])).filter(
+        lambda text: not CONTROL.search(text)
+    )
+)
 def test_text_without_control_characters_stays_as_it_is(text):
     assert printable(text) == text
 
@@ -85,7 +91,9 @@ def test_a_whole_sequence_goes_and_all_the_text_around_it_stays(sequence, before
 
 @pytest.mark.parametrize("opening", ["\x1b]", "\x9d", "\x1bP", "\x90", "\x1b_"])
 def test_a_sequence_that_never_ends_does_not_swallow_what_follows(opening):
-    assert printable(f"error: {opening}no such file\nhint: look") == "error: no such file\nhint: look"
+    assert (
+        printable(f"error: {opening}no such file\nhint: look") == "error: no such file\nhint: look"
+    )
 
 
 def test_marks_that_right_to_left_text_is_typed_with_stay():
@@ -122,7 +130,11 @@ def test_pieces_show_exactly_what_the_whole_text_shows_wherever_they_are_cut(tex
     assert "".join(streamed(text)) == printable(text)
 
 
-@given(text=st.text(st.characters(exclude_categories=["Cs"])).filter(lambda text: not CONTROL.search(text)))
+@given(
+    text=st.text(st.characters(exclude_categories=["Cs"])).filter(
+        lambda text: not CONTROL.search(text)
+    )
+)
 def test_a_stream_holds_nothing_back_but_what_may_become_a_sequence(text):
     stream = PrintableStream()
     assert stream.push(text) == text
@@ -153,7 +165,9 @@ def test_a_lone_surrogate_becomes_a_question_mark():
     assert printable("a\udcffb") == "a?b"
 
 
-@pytest.mark.parametrize("piece", ["\x9d", "\x1b]", "\x1b[", "\x9b0", "\x1b]a", "\x1b ", "\x1b[ ", "\x9da"])
+@pytest.mark.parametrize(
+    "piece", ["\x9d", "\x1b]", "\x1b[", "\x9b0", "\x1b]a", "\x1b ", "\x1b[ ", "\x9da"]
+)
 def test_the_time_does_not_explode_with_hostile_text(piece):
     started = time.process_time()
     assert "\x1b" not in printable(piece * 100_000)
@@ -173,7 +187,11 @@ def test_a_console_takes_no_string_for_markup_or_for_an_emoji(capsys):
         console.print("[red]:heart:[/red]", table)
     out, err = capsys.readouterr()
     for shown in (out, err):
-        for text in ("[bold]head[/bold]", "[link=file:///etc]:smile: [/INST]", "[red]:heart:[/red]"):
+        for text in (
+            "[bold]head[/bold]",
+            "[link=file:///etc]:smile: [/INST]",
+            "[red]:heart:[/red]",
+        ):
             assert text in shown
 
 
@@ -181,7 +199,12 @@ def test_json_is_one_versioned_line_that_reads_back(capsys):
     result = {"text": "안녕\n\x1b[31m\x9b2J\x7f\u202e\u2028", "loss": 1 / 3}
     print_json("evaluate", result)
     out, err = capsys.readouterr()
-    assert json.loads(out) == {"convo": __version__, "json_version": 1, "command": "evaluate", **result}
+    assert json.loads(out) == {
+        "convo": __version__,
+        "json_version": 1,
+        "command": "evaluate",
+        **result,
+    }
     assert "안녕" in out
     assert not CONTROL.search(out.rstrip("\n"))
     assert out.count("\n") == 1

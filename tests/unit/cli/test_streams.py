@@ -1,4 +1,6 @@
-"""stderr outlives its reader, closed streams are replaced, and a character that cannot be shown is a ?."""
+"""stderr outlives its reader, closed streams are replaced, and a character that cannot be shown is
+a ?.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ posix = pytest.mark.skipif(os.name != "posix", reason="POSIX pipes")
 
 
 def run_python(program: str, redirections: str = "", **changes: str) -> tuple[int, str, str]:
-    """Run a program in a process whose standard streams are redirected by a shell, then closed by it or not."""
+    """Run a program in a process whose standard streams are redirected by a shell, then closed by
+    it or not.
+    """
     ran = subprocess.run(
         ["sh", "-c", f'exec "$@" {redirections}', "sh", sys.executable, "-c", program],
         env=environment(**changes),
@@ -63,10 +67,13 @@ def test_what_was_held_back_is_discarded_when_the_reader_is_gone() -> None:
 
 @posix
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
-def test_a_file_that_is_opened_later_does_not_take_the_number_of_a_closed_stream(stream: str, tmp_path: Path) -> None:
+def test_a_file_that_is_opened_later_does_not_take_the_number_of_a_closed_stream(
+    stream: str, tmp_path: Path
+) -> None:
     program = (
         "import sys; from convo_cli.cli.streams import prepare_streams; prepare_streams()\n"
-        f"file = open({str(tmp_path / 'file')!r}, 'w'); print('stray', file=sys.{stream}, flush=True)\n"
+        f"file = open({str(tmp_path / 'file')!r}, 'w'); print('stray', file=sys.{stream}, "
+        "flush=True)\n"
         "import os; os.write({'stdout': 1, 'stderr': 2}[%r], b'stray')" % stream
     )
     assert run_python(program, {"stdout": ">&-", "stderr": "2>&-"}[stream]) == (0, "", "")

@@ -50,14 +50,18 @@ def test_what_may_stand_at_a_key_is_said_in_words(path: str, allowed: str) -> No
     assert config_keys()[path].allowed == allowed
 
 
-@pytest.mark.parametrize(("items", "words"), [([], ""), (["a"], "a"), (["a", "b"], "a or b"), ("abc", "a, b or c")])
+@pytest.mark.parametrize(
+    ("items", "words"), [([], ""), (["a"], "a"), (["a", "b"], "a or b"), ("abc", "a, b or c")]
+)
 def test_alternatives_are_joined_in_words(items: list[str], words: str) -> None:
     assert in_words(items) == words
 
 
 def test_every_synonym_means_a_key_and_is_none_itself() -> None:
     keys = config_keys()
-    assert [other for other, path in SYNONYMS.items() if path not in keys or keys[path].is_section] == []
+    assert [
+        other for other, path in SYNONYMS.items() if path not in keys or keys[path].is_section
+    ] == []
     assert [other for other in SYNONYMS if other in {key.name for key in keys.values()}] == []
 
 

@@ -70,12 +70,16 @@ def test_the_table_of_wrong_configs_is_long_enough() -> None:
 
 
 @pytest.mark.parametrize("key", LEAVES, ids=lambda key: key.path)
-def test_a_wrong_value_of_any_key_is_shown_at_its_own_line_and_column(config_path: Path, key: Key) -> None:
+def test_a_wrong_value_of_any_key_is_shown_at_its_own_line_and_column(
+    config_path: Path, key: Key
+) -> None:
     lines = commented_yaml(SCRATCH).splitlines()
     number, column = _line_of(key.path, lines)
     lines[number - 1] = lines[number - 1][: column - 1] + "{no: such}"
     config_path.write_text("\n".join(lines), encoding="utf-8")
-    assert message_of(config_path).startswith(f'config.yaml:{number}:{column} {key.path}: found {{"no": "such"}}; ')
+    assert message_of(config_path).startswith(
+        f'config.yaml:{number}:{column} {key.path}: found {{"no": "such"}}; '
+    )
 
 
 def _line_of(path: str, lines: list[str]) -> tuple[int, int]:
@@ -92,7 +96,10 @@ def _line_of(path: str, lines: list[str]) -> tuple[int, int]:
 
 def test_an_override_with_a_control_character_is_refused(config_path: Path) -> None:
     config_path.write_text(GOOD)
-    assert message_of(config_path, "name=\0") == '--set name: "\\u0000" is no YAML value; put text in quotes'
+    assert (
+        message_of(config_path, "name=\0")
+        == '--set name: "\\u0000" is no YAML value; put text in quotes'
+    )
 
 
 def test_an_override_wins_over_the_file_and_the_last_over_the_first(config_path: Path) -> None:
@@ -102,13 +109,17 @@ def test_an_override_wins_over_the_file_and_the_last_over_the_first(config_path:
 
 def test_an_override_makes_the_sections_it_needs(config_path: Path) -> None:
     bare = "data: {train: a}\nmodel: {scratch: null}\ntraining: {max_steps: 3}\n"
-    config = load_text(config_path, bare, "model.scratch.layers=4", "evaluation.early_stopping.min_delta=0.5")
+    config = load_text(
+        config_path, bare, "model.scratch.layers=4", "evaluation.early_stopping.min_delta=0.5"
+    )
     assert config.model.scratch is not None
     assert (config.model.scratch.layers, config.evaluation.early_stopping.min_delta) == (4, 0.5)
 
 
 def test_an_override_repairs_what_it_replaces_in_the_file(config_path: Path) -> None:
-    config = load_text(config_path, GOOD.replace("a.jsonl", "[a, 5]") + "seed: x\n", "data.train=[b, c]", "seed=3")
+    config = load_text(
+        config_path, GOOD.replace("a.jsonl", "[a, 5]") + "seed: x\n", "data.train=[b, c]", "seed=3"
+    )
     assert (config.data.train, config.seed) == (("b", "c"), 3)
 
 
@@ -117,7 +128,9 @@ def test_an_override_can_switch_the_origin_of_the_model_with_null(config_path: P
     assert (config.model.pretrained, config.model.scratch) == ("gpt2", None)
 
 
-def test_problems_of_file_and_overrides_come_together_with_the_overrides_last(config_path: Path) -> None:
+def test_problems_of_file_and_overrides_come_together_with_the_overrides_last(
+    config_path: Path,
+) -> None:
     config_path.write_text(GOOD + "seed: -1\n")
     assert message_of(config_path, "a", "training.batch_size=0").splitlines() == [
         "3 problems in the configuration:",
@@ -141,39 +154,71 @@ def test_overrides_of_a_loaded_config_are_checked_with_it_as_a_whole() -> None:
 
 @pytest.mark.parametrize(
     ("written", "value"),
-    [("1e-4", 1e-4), ("1E-4", 1e-4), ("5", 5.0), (".5", 0.5), ("+0.5", 0.5), ("1_0", 10.0), ("0x5", 5.0)],
+    [
+        ("1e-4", 1e-4),
+        ("1E-4", 1e-4),
+        ("5", 5.0),
+        (".5", 0.5),
+        ("+0.5", 0.5),
+        ("1_0", 10.0),
+        ("0x5", 5.0),
+    ],
 )
-def test_numbers_are_read_as_yaml_1_2_has_them(config_path: Path, written: str, value: float) -> None:
+def test_numbers_are_read_as_yaml_1_2_has_them(
+    config_path: Path, written: str, value: float
+) -> None:
     rate = load_text(config_path, GOOD + f"  learning_rate: {written}\n").training.learning_rate
     assert (rate, type(rate)) == (value, float)
 
 
-@pytest.mark.parametrize("text", ["no", "on", "yes", "1:30", "2024-01-01", "=", "~x", "0b2", "1.2.3", "tRue"])
-def test_what_yaml_1_1_would_turn_into_something_else_stays_text(config_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    "text", ["no", "on", "yes", "1:30", "2024-01-01", "=", "~x", "0b2", "1.2.3", "tRue"]
+)
+def test_what_yaml_1_1_would_turn_into_something_else_stays_text(
+    config_path: Path, text: str
+) -> None:
     assert load_text(config_path, f"output_dir: {text}\n{GOOD}").output_dir == text
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_any_line_end_and_a_byte_order_mark_are_fine(config_path: Path, end: str) -> None:
-    assert load_text(config_path, "\ufeff" + GOOD.replace("\n", end)) == load_text(config_path, GOOD)
-    config_path.write_text("\ufeff" + (GOOD + "seed: x\n").replace("\n", end), encoding="utf-8", newline="")
+    assert load_text(config_path, "\ufeff" + GOOD.replace("\n", end)) == load_text(
+        config_path, GOOD
+    )
+    config_path.write_text(
+        "\ufeff" + (GOOD + "seed: x\n").replace("\n", end), encoding="utf-8", newline=""
+    )
     assert message_of(config_path).startswith("config.yaml:7:7 seed")
 
 
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (GOOD.encode("utf-16"), "config.yaml: UTF-16 text, as PowerShell's > writes it; a config is UTF-8"),
-        (GOOD.encode("utf-16-be"), "config.yaml:1:1: control character U+0000; a config is plain text"),
+        (
+            GOOD.encode("utf-16"),
+            "config.yaml: UTF-16 text, as PowerShell's > writes it; a config is UTF-8",
+        ),
+        (
+            GOOD.encode("utf-16-be"),
+            "config.yaml:1:1: control character U+0000; a config is plain text",
+        ),
         (b"name: a\noutput_dir: \xe9t\xe9\n", "config.yaml:2:13: byte 0xe9 is not UTF-8 text"),
         (b"name: a\xed\xa0\x80\n", "config.yaml:1:8: byte 0xed is not UTF-8 text"),
         (b"name: a\x1b[31m\n", "config.yaml:1:8: control character U+001B; a config is plain text"),
         (b"\x1f\x8b\x08\x00\x00", "config.yaml:1:2: byte 0x8b is not UTF-8 text"),
-        (b"#" * (2**20 + 1), "config.yaml: larger than 1,048,576 bytes; a config has some thousand"),
-        (b"a: [" + b"x, " * 30_000, "config.yaml: more than 20,000 keys and values; this is no config"),
+        (
+            b"#" * (2**20 + 1),
+            "config.yaml: larger than 1,048,576 bytes; a config has some thousand",
+        ),
+        (
+            b"a: [" + b"x, " * 30_000,
+            "config.yaml: more than 20,000 keys and values; this is no config",
+        ),
     ],
 )
-def test_a_file_that_is_no_text_is_named_as_what_it_is(config_path: Path, content: bytes, expected: str) -> None:
+def test_a_file_that_is_no_text_is_named_as_what_it_is(
+    config_path: Path, content: bytes, expected: str
+) -> None:
     config_path.write_bytes(content)
     assert message_of(config_path) == expected
 
@@ -247,9 +292,54 @@ def scratch_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 tokens = st.sampled_from(
     [
-        *("a", "b: ", "\n", "\n  ", "- ", "? ", ": ", "{", "}", "[", "]", ",", "&x ", "*x ", "!t ", "!!int ", "!<u> "),
-        *("%YAML 1.1\n", "%TAG ! tag:x\n", "%YAML\n", "---\n", "...\n", "|\n", ">+2\n", "'", '"', "\\", "\\UFFFFFFFF"),
-        *("\\ud800", " #", "1e5", "_", ".", "~", "=", "<<: ", "\t", "\r", "\u2028", "\ufeff", "@", "`"),
+        *(
+            "a",
+            "b: ",
+            "\n",
+            "\n  ",
+            "- ",
+            "? ",
+            ": ",
+            "{",
+            "}",
+            "[",
+            "]",
+            ",",
+            "&x ",
+            "*x ",
+            "!t ",
+            "!!int ",
+            "!<u> ",
+        ),
+        *(
+            "%YAML 1.1\n",
+            "%TAG ! tag:x\n",
+            "%YAML\n",
+            "---\n",
+            "...\n",
+            "|\n",
+            ">+2\n",
+            "'",
+            '"',
+            "\\",
+            "\\UFFFFFFFF",
+        ),
+        *(
+            "\\ud800",
+            " #",
+            "1e5",
+            "_",
+            ".",
+            "~",
+            "=",
+            "<<: ",
+            "\t",
+            "\r",
+            "\u2028",
+            "\ufeff",
+            "@",
+            "`",
+        ),
     ]
 )
 
@@ -258,7 +348,9 @@ tokens = st.sampled_from(
 @given(text=st.lists(tokens, max_size=14).map("".join))
 @example(text='"\\UFFFFFFFF"')
 @example(text='a: "\\U00110000"')
-def test_any_row_of_yaml_tokens_is_a_config_or_a_config_error(scratch_path: Path, text: str) -> None:
+def test_any_row_of_yaml_tokens_is_a_config_or_a_config_error(
+    scratch_path: Path, text: str
+) -> None:
     only_config_errors(scratch_path, text)
 
 
@@ -271,7 +363,9 @@ def test_any_text_is_a_config_or_a_config_error(scratch_path: Path, text: str) -
 names = st.sampled_from([key.name for key in config_keys().values()]) | st.text(max_size=8)
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12)
 trees = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=5), max_leaves=20
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=5),
+    max_leaves=20,
 )
 
 
@@ -285,7 +379,9 @@ def test_any_yaml_is_a_config_or_a_config_error(scratch_path: Path, tree: dict[s
 
 @settings(max_examples=100, deadline=None)
 @given(data=st.data())
-def test_a_damaged_config_is_a_config_or_a_config_error(scratch_path: Path, data: st.DataObject) -> None:
+def test_a_damaged_config_is_a_config_or_a_config_error(
+    scratch_path: Path, data: st.DataObject
+) -> None:
     lines = dump_config(SCRATCH.config()).splitlines()
     for _ in range(data.draw(st.integers(1, 4))):
         number = data.draw(st.integers(0, len(lines) - 1))
@@ -306,13 +402,34 @@ def test_a_damaged_config_is_a_config_or_a_config_error(scratch_path: Path, data
 @given(key=st.sampled_from(list(config_keys())) | st.text(max_size=10), value=st.text(max_size=20))
 @example(key="name", value="\ud800")
 @example(key="data.train", value="[a, {b: c}]")
-def test_any_override_gives_a_config_or_a_config_error(scratch_path: Path, key: str, value: str) -> None:
+def test_any_override_gives_a_config_or_a_config_error(
+    scratch_path: Path, key: str, value: str
+) -> None:
     only_config_errors(scratch_path, GOOD, f"{key}={value}")
 
 
-letters = st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from("\n\t\r #:-?&*!|>'\"%@`[]{},")
+letters = st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from(
+    "\n\t\r #:-?&*!|>'\"%@`[]{},"
+)
 texts = st.text(letters, min_size=1, max_size=15) | st.sampled_from(
-    ["no", "1e-4", "null", "~", "2020-01-01", "a: b", "x # y", "'q'", '"', "- a", " a ", "a\nb", "=", "<<", "!x", "*a"]
+    [
+        "no",
+        "1e-4",
+        "null",
+        "~",
+        "2020-01-01",
+        "a: b",
+        "x # y",
+        "'q'",
+        '"',
+        "- a",
+        " a ",
+        "a\nb",
+        "=",
+        "<<",
+        "!x",
+        "*a",
+    ]
 )
 
 
@@ -361,18 +478,26 @@ def test_setting_a_key_to_the_value_it_has_changes_nothing(config: RunConfig, ke
     for part in key.path.split("."):
         value = (value or {}).get(part)
     assume(not (value is None and key.path.startswith("model.scratch.")))
-    assert apply_overrides(config, [f"{key.path}={json.dumps(value, ensure_ascii=False)}"]) == config
+    assert (
+        apply_overrides(config, [f"{key.path}={json.dumps(value, ensure_ascii=False)}"]) == config
+    )
 
 
 def test_a_config_is_loaded_without_torch_or_a_terminal_library(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(GOOD)
     script = (
-        "import sys, pathlib; from convo_cli.config.load import load_config; load_config(pathlib.Path('config.yaml'));"
+        "import sys, pathlib; from convo_cli.config.load import load_config; "
+        "load_config(pathlib.Path('config.yaml'));"
         "print(sorted({'torch', 'transformers', 'rich', 'typer', 'numpy'} & set(sys.modules)))"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     result = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert result.stdout.strip() == "[]"
 

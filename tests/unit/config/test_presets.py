@@ -15,10 +15,28 @@ def test_the_default_preset_is_the_run_of_the_readme() -> None:
     config = SCRATCH.config()
     scratch = config.model.scratch
     assert scratch is not None
-    assert (scratch.layers, scratch.width, scratch.heads, scratch.context, scratch.dropout) == (4, 256, 4, 256, 0.1)
-    assert (config.name, config.tokenizer.kind, config.tokenizer.vocab_size) == ("demo", "unigram", 2000)
-    assert (config.dialogue.max_length, config.training.max_steps, config.training.batch_size) == (256, 300, 16)
-    assert (config.training.learning_rate, config.training.warmup_steps, config.training.schedule) == (
+    assert (scratch.layers, scratch.width, scratch.heads, scratch.context, scratch.dropout) == (
+        4,
+        256,
+        4,
+        256,
+        0.1,
+    )
+    assert (config.name, config.tokenizer.kind, config.tokenizer.vocab_size) == (
+        "demo",
+        "unigram",
+        2000,
+    )
+    assert (config.dialogue.max_length, config.training.max_steps, config.training.batch_size) == (
+        256,
+        300,
+        16,
+    )
+    assert (
+        config.training.learning_rate,
+        config.training.warmup_steps,
+        config.training.schedule,
+    ) == (
         1e-3,
         30,
         "cosine",
@@ -43,7 +61,9 @@ def test_a_preset_is_found_by_its_name(preset: Preset) -> None:
 
 
 @pytest.mark.parametrize("name", ["dailydialog", "multi-turn-gpt2"])
-def test_a_preset_with_data_for_non_commercial_use_says_so_until_the_data_is_another(name: str) -> None:
+def test_a_preset_with_data_for_non_commercial_use_says_so_until_the_data_is_another(
+    name: str,
+) -> None:
     preset = PRESETS[name]
     assert "no commercial use" in preset.data_note
     assert preset.with_data(["a.jsonl"], ["b.jsonl"]).data_note == ""
@@ -67,6 +87,8 @@ def test_other_data_changes_nothing_else(preset: Preset) -> None:
     ],
 )
 def test_an_unknown_preset_is_refused_with_the_nearest_name(name: str, hint: str) -> None:
-    with pytest.raises(UsageError, match=f"--preset {name}: no such preset; there are scratch, gpt2, ") as caught:
+    with pytest.raises(
+        UsageError, match=f"--preset {name}: no such preset; there are scratch, gpt2, "
+    ) as caught:
         find_preset(name)
     assert caught.value.hint == hint

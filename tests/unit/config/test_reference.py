@@ -53,7 +53,9 @@ def test_every_key_is_written_in_the_order_of_the_schema(preset: Preset) -> None
 @every_preset
 def test_every_key_is_explained_in_the_words_of_the_schema(preset: Preset) -> None:
     comments = _comments(commented_yaml(preset))
-    wanted = [key for key in config_keys().values() if key.section != "model.scratch" or preset == SCRATCH]
+    wanted = [
+        key for key in config_keys().values() if key.section != "model.scratch" or preset == SCRATCH
+    ]
     assert [key.path for key in wanted if key.doc not in comments] == []
 
 
@@ -77,7 +79,9 @@ def _comments(text: str) -> str:
         ("deterministic", ""),
     ],
 )
-def test_a_range_or_choice_that_the_explanation_lacks_stands_beside_the_value(key: str, beside: str) -> None:
+def test_a_range_or_choice_that_the_explanation_lacks_stands_beside_the_value(
+    key: str, beside: str
+) -> None:
     line = next(line for line in SCRATCH_TEXT.splitlines() if line.strip().startswith(f"{key}:"))
     assert line.partition("  # ")[2] == beside
 
@@ -91,8 +95,12 @@ def test_it_reads_well(preset: Preset) -> None:
     assert not text.endswith("\n\n")
     assert max(map(len, lines)) <= WIDTH
     assert all(line == line.rstrip() for line in lines)
-    assert [line for line in lines if re.search(r"\S #", line) and not line.lstrip().startswith("#")] == []
-    top_sections = [key.name for key in config_keys().values() if key.is_section and not key.section]
+    assert [
+        line for line in lines if re.search(r"\S #", line) and not line.lstrip().startswith("#")
+    ] == []
+    top_sections = [
+        key.name for key in config_keys().values() if key.is_section and not key.section
+    ]
     for name in top_sections:
         before = lines[: lines.index(f"{name}:")]
         while before[-1].startswith("#"):
@@ -111,13 +119,19 @@ def test_the_head_says_what_it_is_and_how_an_editor_helps(preset: Preset) -> Non
         assert sentence in _comments(text)
 
 
-letters = st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from("\n\t\r #:-?&*!|>'\"%@`[]{},")
-names = st.text(letters, min_size=1, max_size=20).filter(lambda name: name != "-" and not NOT_TEXT.search(name))
+letters = st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from(
+    "\n\t\r #:-?&*!|>'\"%@`[]{},"
+)
+names = st.text(letters, min_size=1, max_size=20).filter(
+    lambda name: name != "-" and not NOT_TEXT.search(name)
+)
 
 
 @settings(max_examples=50, deadline=None)
 @given(train=st.lists(names, min_size=1, max_size=3), validation=st.lists(names, max_size=2))
-def test_any_file_names_survive(tmp_path_factory: Any, train: list[str], validation: list[str]) -> None:
+def test_any_file_names_survive(
+    tmp_path_factory: Any, train: list[str], validation: list[str]
+) -> None:
     preset = SCRATCH.with_data(train, validation)
     path = tmp_path_factory.getbasetemp() / "names.yaml"
     path.write_text(commented_yaml(preset), encoding="utf-8", newline="\n")

@@ -5,10 +5,21 @@ from __future__ import annotations
 import pytest
 
 from convo_cli.config.load import apply_overrides
-from convo_cli.config.schema import BatchSize, Epochs, PretrainedModel, RunConfig, ScratchConfig, Steps
+from convo_cli.config.schema import (
+    BatchSize,
+    Epochs,
+    PretrainedModel,
+    RunConfig,
+    ScratchConfig,
+    Steps,
+)
 
 CONFIG = RunConfig.model_validate(
-    {"data": {"train": ["a.jsonl"]}, "model": {"scratch": {"width": 12}}, "training": {"max_steps": 3}}
+    {
+        "data": {"train": ["a.jsonl"]},
+        "model": {"scratch": {"width": 12}},
+        "training": {"max_steps": 3},
+    }
 )
 
 
@@ -24,7 +35,9 @@ def test_the_origin_of_the_model_is_its_size_or_a_name_and_revision() -> None:
 
 def test_the_length_of_a_run_is_steps_or_epochs() -> None:
     assert CONFIG.training.length == Steps(3)
-    assert with_settings("training.max_steps=null", "training.epochs=1.5").training.length == Epochs(1.5)
+    assert with_settings(
+        "training.max_steps=null", "training.epochs=1.5"
+    ).training.length == Epochs(1.5)
 
 
 def test_a_step_takes_examples_or_tokens() -> None:
@@ -44,7 +57,9 @@ def test_a_step_takes_examples_or_tokens() -> None:
         ("training", "batch", {"batch_size": None}),
     ],
 )
-def test_both_keys_or_neither_are_no_choice_in_a_copy_that_was_not_validated(section, choice, values) -> None:
+def test_both_keys_or_neither_are_no_choice_in_a_copy_that_was_not_validated(
+    section, choice, values
+) -> None:
     copy = getattr(CONFIG, section).model_copy(update=values)
     with pytest.raises(ValueError, match="set exactly one of"):
         getattr(copy, choice)

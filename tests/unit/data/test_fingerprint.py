@@ -16,7 +16,21 @@ from convo_cli.data.dialogue import Turn
 from convo_cli.data.fingerprint import fingerprint, fingerprints, fold
 
 WORDS = st.sampled_from(
-    ["Hi", "hi", "ＨＩ", "Straße", "STRASSE", "é", "e\u0301", "\u00a0", "\u3000", " ", "\n", '"', "&amp;"]
+    [
+        "Hi",
+        "hi",
+        "ＨＩ",
+        "Straße",
+        "STRASSE",
+        "é",
+        "e\u0301",
+        "\u00a0",
+        "\u3000",
+        " ",
+        "\n",
+        '"',
+        "&amp;",
+    ]
 )
 TEXTS = st.lists(WORDS, min_size=1, max_size=3).map("".join).filter(str.strip)
 DIALOGUES = st.lists(TEXTS, min_size=2, max_size=3)
@@ -28,7 +42,12 @@ def said(*texts, role="user"):
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("Hello there", "hello  there"), ("Straße", "STRASSE"), ("ｆｕｌｌ　width", "Full Width"), ("한글", "한글")],
+    [
+        ("Hello there", "hello  there"),
+        ("Straße", "STRASSE"),
+        ("ｆｕｌｌ　width", "Full Width"),
+        ("한글", "한글"),
+    ],
 )
 def test_spelling_that_means_the_same_is_the_same(one, other):
     assert said("a", one) == said("a", other)
@@ -50,7 +69,10 @@ def test_validation_and_training_agree_about_what_is_the_same(tmp_path_factory, 
     assert file.num_duplicates == len(dialogues) - len(different)
 
 
-SPOKEN = st.lists(st.lists(WORDS | st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8), min_size=1)
+SPOKEN = st.lists(
+    st.lists(WORDS | st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8),
+    min_size=1,
+)
 
 
 @given(st.lists(SPOKEN, min_size=1, max_size=5))
@@ -58,24 +80,40 @@ SPOKEN = st.lists(st.lists(WORDS | st.characters(exclude_categories=["Cs", "Cc"]
 @example([[["a", "\u0f71\u0f72"], ["각", "\u11a8"]], [["\ufe0f", "🙂\ufe0f"]]])
 @example([[[chr(code) for code in range(0xFF01, 0xFF5F)]]])
 def test_fingerprints_of_many_dialogues_are_those_of_each(dialogues):
-    texts = [[stripped for words in spoken if (stripped := "".join(words).strip())] for spoken in dialogues]
+    texts = [
+        [stripped for words in spoken if (stripped := "".join(words).strip())]
+        for spoken in dialogues
+    ]
     joined = ["\0".join(each) for each in texts]
-    characters = "".join(char for char in sorted(set("".join(joined))) if char > "\x7f" and fold(char) != char)
+    characters = "".join(
+        char for char in sorted(set("".join(joined))) if char > "\x7f" and fold(char) != char
+    )
     assert fingerprints(joined, characters) == [said(*each) for each in texts]
 
 
 def test_a_character_that_folds_by_itself_does_so_beside_any_other():
-    """Nothing joins a character that `fold` knows, neither marks nor the vowels and final consonants of Hangul."""
+    """Nothing joins a character that `fold` knows, neither marks nor the vowels and final
+    consonants of Hangul.
+    """
     second_parts = {
         parts[1]
         for code in range(sys.maxunicode)
-        if len(parts := unicodedata.decomposition(chr(code)).split()) == 2 and not parts[0].startswith("<")
+        if len(parts := unicodedata.decomposition(chr(code)).split()) == 2
+        and not parts[0].startswith("<")
     }
-    joining = {chr(int(part, 16)) for part in second_parts} | {chr(code) for code in range(0x1161, 0x11C3)}
+    joining = {chr(int(part, 16)) for part in second_parts} | {
+        chr(code) for code in range(0x1161, 0x11C3)
+    }
     joining |= {char for char in map(chr, range(sys.maxunicode)) if unicodedata.combining(char)}
     assert all(fold(char) is None for char in joining - {"\u11a7"})
-    known = [(char, form) for char in map(chr, range(sys.maxunicode)) if char > "\x7f" and (form := fold(char))]
-    known = [(char, form) for char, form in known if not "\ud800" <= char <= "\udfff" and form != " "]
+    known = [
+        (char, form)
+        for char in map(chr, range(sys.maxunicode))
+        if char > "\x7f" and (form := fold(char))
+    ]
+    known = [
+        (char, form) for char, form in known if not "\ud800" <= char <= "\udfff" and form != " "
+    ]
     assert len(known) > 200_000
     text = "".join(char for char, _ in known)
     assert unicodedata.normalize("NFKC", text).casefold() == "".join(form for _, form in known)

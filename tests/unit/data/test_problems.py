@@ -9,7 +9,13 @@ from convo_cli.data.problems import Problem
 
 @pytest.mark.parametrize(
     ("file", "shown"),
-    [("train.jsonl", "train.jsonl:9:4 $[1] the text is empty"), ("", "line 9 $[1] the text is empty")],
+    [
+        ("train.jsonl", "train.jsonl:9:4 $[1] the text is empty"),
+        ("", "line 9 $[1] the text is empty"),
+    ],
 )
 def test_a_problem_without_a_file_is_named_by_its_line(file: str, shown: str) -> None:
-    assert str(Problem("empty-utterance", "the text is empty", "$[1]", column=4, line=9, file=file)) == shown
+    assert (
+        str(Problem("empty-utterance", "the text is empty", "$[1]", column=4, line=9, file=file))
+        == shown
+    )

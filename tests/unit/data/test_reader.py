@@ -40,14 +40,21 @@ def codes_of(path: Path, content: bytes) -> list[str]:
 
 
 @given(
-    st.lists(st.sampled_from([b"", b"  ", GOOD, '["é", "안녕"]'.encode()]), min_size=1, max_size=12),
+    st.lists(
+        st.sampled_from([b"", b"  ", GOOD, '["é", "안녕"]'.encode()]), min_size=1, max_size=12
+    ),
     st.sampled_from([b"\n", b"\r\n", b"\r\r\n"]),
     st.sampled_from([b"", b"\xef\xbb\xbf"]),
     st.booleans(),
     st.sampled_from(sorted(PACKERS)),
 )
 def test_line_numbers_are_right_whatever_the_line_ends_and_the_packing(
-    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], end: bytes, bom: bytes, is_ended: bool, suffix: str
+    tmp_path_factory: pytest.TempPathFactory,
+    lines: list[bytes],
+    end: bytes,
+    bom: bytes,
+    is_ended: bool,
+    suffix: str,
 ) -> None:
     path = tmp_path_factory.mktemp("lines") / f"data.jsonl{suffix}"
     path.write_bytes(PACKERS[suffix](bom + end.join(lines) + (end if is_ended else b"")))
@@ -71,13 +78,19 @@ def test_blank_lines_in_the_middle_are_one_warning_at_the_first_of_them(tmp_path
 
 
 @pytest.mark.parametrize("suffix", sorted(PACKERS))
-def test_blocks_are_whole_lines_and_tell_how_much_of_the_file_on_disk_is_read(tmp_path: Path, suffix: str) -> None:
+def test_blocks_are_whole_lines_and_tell_how_much_of_the_file_on_disk_is_read(
+    tmp_path: Path, suffix: str
+) -> None:
     path = tmp_path / f"data.jsonl{suffix}"
-    lines = [json.dumps([f"Hello {number}", os.urandom(16).hex()]).encode() for number in range(30_000)]
+    lines = [
+        json.dumps([f"Hello {number}", os.urandom(16).hex()]).encode() for number in range(30_000)
+    ]
     path.write_bytes(PACKERS[suffix](b"\r\n".join(lines)))
     blocks = list(iter_blocks(str(path)))
     assert [line for block in blocks for line in block.lines()] == lines
-    assert [number for block in blocks for number in block.numbers.tolist()] == list(range(1, len(lines) + 1))
+    assert [number for block in blocks for number in block.numbers.tolist()] == list(
+        range(1, len(lines) + 1)
+    )
     assert all(block.data.endswith(b"\n") and len(block.data) < 2**20 for block in blocks)
     ends = [block.end for block in blocks]
     assert len(ends) > 2
@@ -86,16 +99,26 @@ def test_blocks_are_whole_lines_and_tell_how_much_of_the_file_on_disk_is_read(tm
     assert ends[-1] > 0.9 * path.stat().st_size
 
 
-def test_what_was_read_of_a_damaged_file_is_yielded_before_the_damage_is_told(tmp_path: Path) -> None:
+def test_what_was_read_of_a_damaged_file_is_yielded_before_the_damage_is_told(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "data.jsonl.gz"
     packed = gzip.compress(
-        b"".join(b'["%d", "%s"]\n' % (number, os.urandom(16).hex().encode()) for number in range(40_000))
+        b"".join(
+            b'["%d", "%s"]\n' % (number, os.urandom(16).hex().encode()) for number in range(40_000)
+        )
     )
     path.write_bytes(packed[: len(packed) * 3 // 4])
     problems: list[Problem] = []
-    numbers = [number for block in iter_blocks(str(path), problems.append) for number in block.numbers.tolist()]
+    numbers = [
+        number
+        for block in iter_blocks(str(path), problems.append)
+        for number in block.numbers.tolist()
+    ]
     assert len(numbers) > 10_000
-    assert [(problem.code, problem.line) for problem in problems] == [("damaged-file", numbers[-1] + 1)]
+    assert [(problem.code, problem.line) for problem in problems] == [
+        ("damaged-file", numbers[-1] + 1)
+    ]
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
@@ -113,7 +136,11 @@ def test_packed_data_cut_anywhere_is_never_taken_for_whole(tmp_path: Path, suffi
     for size in range(len(packed)):
         path.write_bytes(packed[:size])
         found, problems = lines_of(path)
-        assert {problem.code for problem in problems} <= {"damaged-file", "wrong-compression", "empty-file"}
+        assert {problem.code for problem in problems} <= {
+            "damaged-file",
+            "wrong-compression",
+            "empty-file",
+        }
         assert problems
         assert [line for _, line in found] == texts[: len(found)]
 
@@ -127,10 +154,15 @@ def test_what_follows_packed_data_is_damage(tmp_path: Path, suffix: str) -> None
 
 def test_a_line_over_the_limit_is_reported_and_the_next_one_read(tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
-    path.write_bytes(b"x" * 16 + b"\n" + b"x" * 17 + b"\n" + GOOD + b"\n" + b"z" * 1_000_000 + b"\n" + GOOD)
+    path.write_bytes(
+        b"x" * 16 + b"\n" + b"x" * 17 + b"\n" + GOOD + b"\n" + b"z" * 1_000_000 + b"\n" + GOOD
+    )
     found, problems = lines_of(path, max_line_bytes=16)
     assert found == [(1, b"x" * 16), (3, GOOD), (5, GOOD)]
-    assert [(problem.code, problem.line) for problem in problems] == [("line-too-long", 2), ("line-too-long", 4)]
+    assert [(problem.code, problem.line) for problem in problems] == [
+        ("line-too-long", 2),
+        ("line-too-long", 4),
+    ]
 
 
 def test_an_array_on_one_endless_line_is_named_as_that(tmp_path: Path) -> None:
@@ -155,7 +187,10 @@ def test_memory_is_bounded_by_the_limit_whatever_the_line(tmp_path: Path, suffix
         (b"", "empty-file"),
         (b"\xef\xbb\xbf", "empty-file"),
         (b"\n\r\n  \n", "empty-file"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "git-lfs-pointer"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+            "git-lfs-pointer",
+        ),
         (b"\n<!DOCTYPE html>\n<html><body>Sign in</body></html>\n", "html-page"),
         (b"<html>", "html-page"),
         (b"question,answer\nHello,Hi\n", "csv-file"),
@@ -177,7 +212,9 @@ def test_memory_is_bounded_by_the_limit_whatever_the_line(tmp_path: Path, suffix
         (zstandard.ZstdCompressor().compress(GOOD), "wrong-compression"),
     ],
 )
-def test_what_is_no_json_lines_is_named_as_what_it_is(tmp_path: Path, content: bytes, code: str) -> None:
+def test_what_is_no_json_lines_is_named_as_what_it_is(
+    tmp_path: Path, content: bytes, code: str
+) -> None:
     path = tmp_path / "data.jsonl"
     path.write_bytes(content)
     found, (problem,) = lines_of(path)
@@ -192,7 +229,9 @@ def test_the_name_of_a_packed_file_must_be_true(tmp_path: Path, suffix: str) -> 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
 def test_the_content_of_a_packed_file_is_recognised_too(tmp_path: Path, suffix: str) -> None:
-    assert codes_of(tmp_path / f"table.csv{suffix}", PACKERS[suffix](b"question,answer")) == ["csv-file"]
+    assert codes_of(tmp_path / f"table.csv{suffix}", PACKERS[suffix](b"question,answer")) == [
+        "csv-file"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -235,7 +274,9 @@ def test_a_directory_is_a_usage_error(tmp_path: Path) -> None:
         list(iter_lines(str(tmp_path)))
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read every file")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read every file"
+)
 def test_a_file_without_read_permission_is_a_usage_error(tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
     path.write_bytes(GOOD)
@@ -271,7 +312,9 @@ def test_training_reads_every_dialogue_of_every_file_in_order(tmp_path: Path) ->
     ("line", "place"),
     [(b'["a", NaN]', "3:7 $[1] NaN is not JSON"), (b'["a", ""]', "3:7 $[1] the text is empty")],
 )
-def test_training_stops_at_the_first_problem_and_says_where(tmp_path: Path, line: bytes, place: str) -> None:
+def test_training_stops_at_the_first_problem_and_says_where(
+    tmp_path: Path, line: bytes, place: str
+) -> None:
     path = tmp_path / "my data.jsonl"
     path.write_bytes(GOOD + b"\n" + GOOD + b"\n" + line + b"\n")
     dialogues = read_dialogues([str(path)], DataConfig(train=("unused",)))

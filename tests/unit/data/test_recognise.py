@@ -21,7 +21,9 @@ def code_of(head: bytes, suffix: str = ".jsonl") -> str | None:
 
 @given(
     st.integers(2, 4).flatmap(
-        lambda width: st.lists(st.lists(CELLS, min_size=width, max_size=width), min_size=2, max_size=8)
+        lambda width: st.lists(
+            st.lists(CELLS, min_size=width, max_size=width), min_size=2, max_size=8
+        )
     )
 )
 def test_whatever_the_csv_module_writes_is_a_table(rows: list[list[str]]) -> None:
@@ -33,13 +35,18 @@ def test_whatever_the_csv_module_writes_is_a_table(rows: list[list[str]]) -> Non
 
 @given(
     st.lists(
-        st.recursive(WORDS | st.integers() | st.none() | st.booleans(), lambda inner: st.lists(inner, max_size=3)),
+        st.recursive(
+            WORDS | st.integers() | st.none() | st.booleans(),
+            lambda inner: st.lists(inner, max_size=3),
+        ),
         min_size=1,
         max_size=6,
     ),
     st.booleans(),
 )
-def test_json_lines_are_never_taken_for_something_else(values: list[object], has_mark: bool) -> None:
+def test_json_lines_are_never_taken_for_something_else(
+    values: list[object], has_mark: bool
+) -> None:
     lines = "\n".join(json.dumps([value], ensure_ascii=False) for value in values).encode()
     assert code_of((b"\xef\xbb\xbf" if has_mark else b"") + lines) is None
 

@@ -25,16 +25,22 @@ def test_the_choice_is_the_same_every_time_in_order_and_another_for_another_seed
     assert chosen != choose_dialogues(iter(dialogues), 10, seed=4)
 
 
-@pytest.mark.parametrize(("available", "count", "expected"), [(3, 10, 3), (10, 3, 3), (5, 0, 0), (0, 5, 0)])
+@pytest.mark.parametrize(
+    ("available", "count", "expected"), [(3, 10, 3), (10, 3, 3), (5, 0, 0), (0, 5, 0)]
+)
 def test_no_more_than_asked_for_and_all_where_there_are_fewer(available, count, expected):
-    assert len(choose_dialogues((talk("q", "a") for _ in range(available)), count, seed=0)) == expected
+    assert (
+        len(choose_dialogues((talk("q", "a") for _ in range(available)), count, seed=0)) == expected
+    )
 
 
 def test_every_dialogue_is_as_likely_as_any_other():
     dialogues = [talk("q", "a", line=number) for number in range(20)]
     counts = Counter(d.line for seed in range(600) for d in choose_dialogues(dialogues, 5, seed))
     assert set(counts) == set(range(20))
-    assert max(abs(count - 150) for count in counts.values()) < 50  # 150 is expected, 10.6 the deviation
+    assert (
+        max(abs(count - 150) for count in counts.values()) < 50
+    )  # 150 is expected, 10.6 the deviation
 
 
 def test_the_choice_holds_no_more_than_it_chose_in_memory():

@@ -1,4 +1,6 @@
-"""Reading files whose SHA-256 is known: every byte is hashed, whatever reads it and wherever it stops."""
+"""Reading files whose SHA-256 is known: every byte is hashed, whatever reads it and wherever it
+stops.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ class Known(NamedTuple):
 
 
 @pytest.fixture(
-    params=[(".jsonl", bytes), (".gz", gzip.compress), (".zst", zstandard.compress)], ids=lambda pair: pair[0]
+    params=[(".jsonl", bytes), (".gz", gzip.compress), (".zst", zstandard.compress)],
+    ids=lambda pair: pair[0],
 )
 def known(request, tmp_path):
     suffix, pack = request.param

@@ -1,4 +1,6 @@
-"""One evaluation: it says the same every time, disturbs nothing, and never reports a number that is none."""
+"""One evaluation: it says the same every time, disturbs nothing, and never reports a number that is
+none.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,9 @@ def test_an_evaluation_is_the_same_every_time_and_touches_no_random_state(make_e
         model.train()
         result = evaluator(model, step=7)
         assert torch.equal(torch.get_rng_state(), before)
-        results.append((result.step, result.loss, result.num_targets, result.metrics, result.samples))
+        results.append(
+            (result.step, result.loss, result.num_targets, result.metrics, result.samples)
+        )
     assert results[0] == results[1]
     assert results[0][0] == 7
     assert len(result.samples) == 2
@@ -74,7 +78,10 @@ def test_progress_is_told_up_to_the_whole(make_evaluator, model):
 
 
 def test_user_turns_count_only_where_they_are_trained(make_evaluator, model):
-    counts = {kind: make_evaluator(train_on=kind, dialogues=[])(model, 0).num_targets for kind in ("assistant", "all")}
+    counts = {
+        kind: make_evaluator(train_on=kind, dialogues=[])(model, 0).num_targets
+        for kind in ("assistant", "all")
+    }
     assert counts["all"] > counts["assistant"] > 0
 
 
@@ -83,7 +90,9 @@ def test_without_replies_there_are_no_metrics(make_evaluator, model):
     assert (result.metrics, result.samples) == ({}, ())
 
 
-def test_replies_to_what_does_not_fit_the_model_are_left_out_and_that_is_told(make_evaluator, model):
+def test_replies_to_what_does_not_fit_the_model_are_left_out_and_that_is_told(
+    make_evaluator, model
+):
     events = []
     long = Dialogue((Turn("user", "very " * 200), Turn("assistant", "Yes.")))
     fits = Dialogue((Turn("user", "Hi"), Turn("assistant", "Yes.")))
@@ -97,7 +106,9 @@ def test_replies_to_what_does_not_fit_the_model_are_left_out_and_that_is_told(ma
 def test_a_loss_that_is_not_finite_is_an_error_not_a_score(make_evaluator, model, bad):
     with torch.no_grad():
         model.transformer.ln_f.weight[0] = bad
-    with pytest.raises(DivergedError, match=r"the loss on the evaluation data is .* after step 5") as caught:
+    with pytest.raises(
+        DivergedError, match=r"the loss on the evaluation data is .* after step 5"
+    ) as caught:
         make_evaluator()(model, 5)
     assert caught.value.exit_code == 4
 
@@ -123,10 +134,16 @@ def test_files_are_scored_as_one_whole(model, encoder, tmp_path, ignore):
     assert len(both.samples) == 2
 
 
-@pytest.mark.parametrize("turn", [{"role": "user"}, {"role": "system"}, {"role": "assistant", "train": False}])
-def test_files_in_which_no_turn_of_the_assistant_counts_are_refused(model, encoder, tmp_path, ignore, turn):
+@pytest.mark.parametrize(
+    "turn", [{"role": "user"}, {"role": "system"}, {"role": "assistant", "train": False}]
+)
+def test_files_in_which_no_turn_of_the_assistant_counts_are_refused(
+    model, encoder, tmp_path, ignore, turn
+):
     path = tmp_path / "test.jsonl"
     path.write_text(json.dumps({"messages": [{"content": "Hello?", **turn}]}) + "\n")
     data = DataConfig(train=(str(path),))
     with pytest.raises(DataError, match=r"test\.jsonl"):
-        evaluate_files(Generator(model, encoder), data, num_replies=1, max_new_tokens=3, emit=ignore)
+        evaluate_files(
+            Generator(model, encoder), data, num_replies=1, max_new_tokens=3, emit=ignore
+        )

@@ -1,4 +1,6 @@
-"""The loss of an evaluation: every example once, every token the same weight, whatever the batches."""
+"""The loss of an evaluation: every example once, every token the same weight, whatever the
+batches.
+"""
 
 from __future__ import annotations
 
@@ -39,19 +41,24 @@ def store_of(lengths):
 @given(lengths=st.lists(st.integers(2, 40), max_size=30), max_slots=st.integers(1, 100))
 def test_batches_hold_each_example_once_and_no_more_slots_than_allowed(lengths, max_slots):
     seen = []
-    for batch in length_sorted_batches(store_of(lengths), {ASSISTANT_TARGET}, PADDED, max_slots=max_slots):
+    for batch in length_sorted_batches(
+        store_of(lengths), {ASSISTANT_TARGET}, PADDED, max_slots=max_slots
+    ):
         rows, width = batch.input_ids.shape
         assert rows * width <= max_slots or rows == 1
         assert batch.num_targets == batch.num_tokens - rows
         seen += [
-            (int(row[0]), int(mask.sum())) for row, mask in zip(batch.input_ids, batch.attention_mask, strict=True)
+            (int(row[0]), int(mask.sum()))
+            for row, mask in zip(batch.input_ids, batch.attention_mask, strict=True)
         ]
     assert sorted(seen) == list(enumerate(lengths))
     assert [length for _, length in seen] == sorted(lengths)
 
 
 def test_no_row_is_added_that_still_fits():
-    """As few batches as neighbours of like length allow: nothing is forwarded in needless pieces."""
+    """As few batches as neighbours of like length allow: nothing is forwarded in needless
+    pieces.
+    """
     shapes = [
         tuple(batch.input_ids.shape)
         for batch in length_sorted_batches(store_of([5, 2, 2, 5, 2]), (), PADDED, max_slots=10)
@@ -62,18 +69,22 @@ def test_no_row_is_added_that_still_fits():
 @settings(deadline=None)
 @given(lengths=st.lists(st.integers(2, 40), max_size=30), max_slots=st.integers(1, 100))
 def test_packs_hold_each_example_once_and_no_more_tokens_than_allowed(lengths, max_slots):
-    batches = list(length_sorted_batches(store_of(lengths), {ASSISTANT_TARGET}, PACKED, max_slots=max_slots))
+    batches = list(
+        length_sorted_batches(store_of(lengths), {ASSISTANT_TARGET}, PACKED, max_slots=max_slots)
+    )
     assert all(batch.num_tokens <= max_slots or batch.num_examples == 1 for batch in batches)
     assert [length for batch in batches for length in batch.segments.lengths] == sorted(lengths)
-    assert all(one.num_tokens + other.segments.lengths[0] > max_slots for one, other in pairwise(batches)), (
-        "no example is left out of a pack that had room for it"
-    )
+    assert all(
+        one.num_tokens + other.segments.lengths[0] > max_slots for one, other in pairwise(batches)
+    ), "no example is left out of a pack that had room for it"
 
 
 @pytest.fixture(scope="module")
 def parts(make_encoder, sample_dialogues):
     encoder = make_encoder()
-    model = build_scratch_model(ScratchConfig(layers=1, width=16, heads=2, context=128, dropout=0.5), encoder, seed=0)
+    model = build_scratch_model(
+        ScratchConfig(layers=1, width=16, heads=2, context=128, dropout=0.5), encoder, seed=0
+    )
     return model, encoded(encoder, sample_dialogues[:12]), encoder
 
 
@@ -90,7 +101,9 @@ def test_the_mean_is_that_of_all_tokens_one_example_at_a_time(parts):
         loss, num_targets = mean_nll(model, PADDED, batches, CPU, nullcontext)
         assert num_targets == sum(counts) == store.num_targets(ASSISTANT_TARGET)
         assert loss == pytest.approx(sum(sums) / sum(counts), rel=1e-5)
-        assert abs(loss - sum(means) / len(means)) > 1e-5, "the mean of means would be another number"
+        assert abs(loss - sum(means) / len(means)) > 1e-5, (
+            "the mean of means would be another number"
+        )
 
 
 def test_dropout_is_off_no_graph_is_kept_and_progress_is_told(parts):

@@ -27,12 +27,17 @@ def test_bleu_and_nist_of_one_reply_are_those_of_the_papers():
     scores = score_replies(said(("the cat sat on mat", "the cat sat on the mat")))
     brevity = math.exp(1 - 6 / 5)
     assert scores["bleu-2"] == pytest.approx(100 * brevity * (5 / 5 * 3 / 4) ** (1 / 2))
-    assert scores["bleu-4"] == pytest.approx(100 * brevity * (5 / 5 * 3 / 4 * 2 / 3 * 1 / 2) ** (1 / 4))
-    # Information: of a word log2(6 / its count), of "the cat" log2(2 / 1), of the other word pairs log2(1 / 1).
+    assert scores["bleu-4"] == pytest.approx(
+        100 * brevity * (5 / 5 * 3 / 4 * 2 / 3 * 1 / 2) ** (1 / 4)
+    )
+    # Information: of a word log2(6 / its count), of "the cat" log2(2 / 1), of the other word pairs
+    # log2(1 / 1).
     information = (math.log2(6 / 2) + 4 * math.log2(6)) / 5 + (1 + 0 + 0) / 4
     penalty = math.exp(math.log(0.5) / math.log(1.5) ** 2 * math.log(5 / 6) ** 2)
     assert scores["nist-2"] == pytest.approx(information * penalty)
-    assert scores["nist-4"] == pytest.approx(information * penalty), "longer matches were certain: no information"
+    assert scores["nist-4"] == pytest.approx(information * penalty), (
+        "longer matches were certain: no information"
+    )
 
 
 def test_scores_are_those_of_the_corpus_not_the_mean_of_replies():
@@ -66,7 +71,9 @@ def test_identical_replies_have_a_bleu_of_100(text):
 
 def test_kana_and_chinese_characters_count_one_by_one_and_punctuation_is_a_word():
     # 今日 は 雨 and 今日 は 晴 share three of four characters and two of three pairs.
-    assert score_replies(said(("今日は雨", "今日は晴")))["bleu-2"] == pytest.approx(100 * math.sqrt(3 / 4 * 2 / 3))
+    assert score_replies(said(("今日は雨", "今日は晴")))["bleu-2"] == pytest.approx(
+        100 * math.sqrt(3 / 4 * 2 / 3)
+    )
     assert score_replies(said(("yes!", "yes !")))["bleu-2"] == pytest.approx(100)
 
 
@@ -89,10 +96,16 @@ def test_one_right_word_has_a_nist_and_silence_has_none():
 
 
 def test_the_config_and_its_docs_name_every_metric():
-    assert tuple(METRICS) == get_args(MetricName), "METRICS and MetricName in config/schema.py differ"
+    assert tuple(METRICS) == get_args(MetricName), (
+        "METRICS and MetricName in config/schema.py differ"
+    )
     described = config_keys()["evaluation.metric"].doc
-    assert [name for name in METRICS if name not in described] == [], "missing in the docstring of evaluation.metric"
-    assert [name for name in METRICS if name not in COMING_FROM] == [], "missing in the row `metrics` of coming-from.md"
+    assert [name for name in METRICS if name not in described] == [], (
+        "missing in the docstring of evaluation.metric"
+    )
+    assert [name for name in METRICS if name not in COMING_FROM] == [], (
+        "missing in the row `metrics` of coming-from.md"
+    )
 
 
 def test_no_replies_have_no_scores():

@@ -47,18 +47,24 @@ def test_the_last_answer_of_each_dialogue_is_asked_for_given_all_that_was_said_b
         talk("q1", "a1", "q2", "a2", "thanks"),
         Dialogue((Turn("system", "s"), Turn("user", "cut"), Turn("assistant", "a"))),
     ]
-    replies = reply_to_all(parrot, dialogues, GenerationSettings(temperature=1.5, top_k=7), done.append)
+    replies = reply_to_all(
+        parrot, dialogues, GenerationSettings(temperature=1.5, top_k=7), done.append
+    )
     assert replies == [
         SampleReply((("user", "q1"), ("assistant", "a1"), ("user", "q2")), "a2", "q2", True),
         SampleReply((("system", "s"), ("user", "cut")), "a", "cut", False),
     ]
-    assert [settings for _, settings in parrot.calls] == [GenerationSettings(temperature=0.0, top_k=7)] * 2
+    assert [settings for _, settings in parrot.calls] == [
+        GenerationSettings(temperature=0.0, top_k=7)
+    ] * 2
     assert done == [1, 2]
 
 
 def test_a_message_that_does_not_fit_is_left_out_and_the_progress_goes_on():
     done = []
     parrot: Any = Parrot()
-    replies = reply_to_all(parrot, [talk("too long", "a"), talk("q", "a")], GenerationSettings(), done.append)
+    replies = reply_to_all(
+        parrot, [talk("too long", "a"), talk("q", "a")], GenerationSettings(), done.append
+    )
     assert [reply.reply for reply in replies] == ["q"]
     assert done == [1, 2]

@@ -18,7 +18,9 @@ from convo_cli.training.state import TrainState
 def make_checkpoint(make_encoder, spiece):
     def make(folder, *, max_length=128, template="turns", **generation):
         encoder = make_encoder(template, max_length)
-        model = build_scratch_model(ScratchConfig(layers=1, width=16, heads=2, context=128), encoder, seed=0)
+        model = build_scratch_model(
+            ScratchConfig(layers=1, width=16, heads=2, context=128), encoder, seed=0
+        )
         set_generation_defaults(model, encoder, GenerationSettings(**generation))
         run = RunDirectory(folder)
         run.checkpoints.mkdir(parents=True)

@@ -1,4 +1,6 @@
-"""An export is whole, answers like its checkpoint, and never takes the place of anything but an export."""
+"""An export is whole, answers like its checkpoint, and never takes the place of anything but an
+export.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ def exported(finished, out):
 
 
 def tree(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
 
 
 def test_an_export_has_the_models_files_and_none_of_the_trainers(export, out, checkpoint):
@@ -79,7 +83,9 @@ def test_the_source_is_left_as_it_was(export, out, checkpoint):
     assert tree(checkpoint.parent.parent) == before
 
 
-@pytest.mark.parametrize(("owner", "name"), [(module, "load_model"), (shutil, "copyfile")], ids=["loading", "copying"])
+@pytest.mark.parametrize(
+    ("owner", "name"), [(module, "load_model"), (shutil, "copyfile")], ids=["loading", "copying"]
+)
 def test_a_run_that_deletes_the_checkpoint_meanwhile_exports_its_next_one(
     checkpoint, out, tmp_path, monkeypatch, owner, name
 ):
@@ -98,7 +104,9 @@ def test_a_run_that_deletes_the_checkpoint_meanwhile_exports_its_next_one(
     result = export_huggingface(run.path, out, force=False, emit=notices.append)
     assert result.source == run.checkpoint(5)
     verify_directory(out)
-    assert any("step-00000000 was deleted by its training run" in notice.message for notice in notices)
+    assert any(
+        "step-00000000 was deleted by its training run" in notice.message for notice in notices
+    )
     assert [path.name for path in out.parent.iterdir()] == ["talker"]
 
 
@@ -130,7 +138,9 @@ def test_a_run_that_trains_and_deletes_can_be_exported_all_the_time(tmp_path):
         while process.poll() is None:
             if (tmp_path / "runs/tiny").exists():
                 out = tmp_path / f"exports/{num_exports}"
-                result = export_huggingface(tmp_path / "runs/tiny", out, force=False, emit=notices.append)
+                result = export_huggingface(
+                    tmp_path / "runs/tiny", out, force=False, emit=notices.append
+                )
                 assert result.receipt.num_prompts > 0
                 verify_directory(out)
                 num_exports += 1
@@ -236,7 +246,9 @@ def test_where_the_proof_fails_nothing_is_written_and_the_earlier_export_stays(
     assert sorted(os.listdir(out.parent)) == (["talker"] if has_earlier else [])
 
 
-def test_a_damaged_checkpoint_is_refused_before_anything_is_written(export, out, checkpoint, tmp_path):
+def test_a_damaged_checkpoint_is_refused_before_anything_is_written(
+    export, out, checkpoint, tmp_path
+):
     damaged = tmp_path / "step-00000000"
     shutil.copytree(checkpoint, damaged)
     (damaged / "tokenizer.json").write_text("{}")
@@ -305,7 +317,10 @@ def test_the_card_of_a_model_whose_tokens_are_markup(make_checkpoint, tmp_path, 
     card = (out / "README.md").read_text(encoding="utf-8")
     assert "\\<img src\\=x\\>" in card
     assert "\x1b" not in card
-    assert not any(name in card for name in (str(tmp_path), os.uname().nodename if os.name == "posix" else "\0"))
+    assert not any(
+        name in card
+        for name in (str(tmp_path), os.uname().nodename if os.name == "posix" else "\0")
+    )
 
 
 def test_a_parent_that_is_a_link_to_nowhere_is_refused_and_not_made(export, tmp_path):
@@ -326,7 +341,9 @@ def test_what_links_in_an_earlier_export_lead_to_stays(export, exported, tmp_pat
     assert not (exported / "model.safetensors").is_symlink()
 
 
-def test_a_link_put_in_the_place_of_the_export_meanwhile_is_not_followed(export, out, tmp_path, monkeypatch):
+def test_a_link_put_in_the_place_of_the_export_meanwhile_is_not_followed(
+    export, out, tmp_path, monkeypatch
+):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     real = module.verify_export

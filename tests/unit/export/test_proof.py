@@ -1,4 +1,6 @@
-"""The receipt: it holds for what is equal, and one altered weight, token or template takes it away."""
+"""The receipt: it holds for what is equal, and one altered weight, token or template takes it
+away.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +74,9 @@ def test_any_settings_and_any_window_can_be_proved(make_checkpoint, tmp_path, se
     assert verify_export(checkpoint, original(checkpoint)).num_prompts > 0
 
 
-def test_probes_that_do_not_fit_are_not_counted_and_without_any_there_is_no_receipt(make_checkpoint, tmp_path):
+def test_probes_that_do_not_fit_are_not_counted_and_without_any_there_is_no_receipt(
+    make_checkpoint, tmp_path
+):
     checkpoint = make_checkpoint(tmp_path, max_length=32)
     hello, long = (Turn("user", "Hello!"),), (Turn("user", "far too long " * 20),)
     assert verify_export(checkpoint, original(checkpoint), [hello, long]).num_prompts == 1
@@ -80,7 +84,9 @@ def test_probes_that_do_not_fit_are_not_counted_and_without_any_there_is_no_rece
         verify_export(checkpoint, original(checkpoint), [long])
 
 
-@pytest.mark.parametrize("source", [None, "", "{{ raise_exception('no') }}", "{{ messages.nothing.at.all }}"])
+@pytest.mark.parametrize(
+    "source", [None, "", "{{ raise_exception('no') }}", "{{ messages.nothing.at.all }}"]
+)
 def test_a_chat_template_that_renders_nothing_is_a_difference(checkpoint, copy, source):
     path = copy / "chat_template.jinja"
     path.unlink()

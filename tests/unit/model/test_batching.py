@@ -17,7 +17,9 @@ lengths_of_a_step = st.lists(st.integers(1, 1024), min_size=1, max_size=80).map(
 @given(lengths_of_a_step, st.integers(1, 80), st.booleans())
 def test_every_example_is_in_one_pass_in_order_and_no_pass_has_too_many(lengths, most, is_packed):
     slices = (PACKED if is_packed else PADDED).split(np.array(lengths), most)
-    assert [index for part in slices for index in range(part.start, part.stop)] == list(range(len(lengths)))
+    assert [index for part in slices for index in range(part.start, part.stop)] == list(
+        range(len(lengths))
+    )
     assert all(0 < part.stop - part.start <= most for part in slices)
 
 

@@ -1,4 +1,6 @@
-"""The causal probe: every causal architecture passes, every one that sees later tokens is refused by name."""
+"""The causal probe: every causal architecture passes, every one that sees later tokens is refused
+by name.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,12 @@ from convo_cli.model.causal import require_causal
 from convo_cli.model.create import build_scratch_model, save_model
 from convo_cli.model.open import open_generator
 
-SIZE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+SIZE = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+}
 GPT = {"n_embd": 32, "n_layer": 2, "n_head": 2}
 DECODER = {**SIZE, "is_decoder": True}
 
@@ -70,7 +77,9 @@ def make(encoder):
         from transformers import AutoConfig, AutoModelForCausalLM
 
         torch.manual_seed(0)
-        config = AutoConfig.for_model(kind, vocab_size=len(encoder.tokenizer), pad_token_id=1, **values)
+        config = AutoConfig.for_model(
+            kind, vocab_size=len(encoder.tokenizer), pad_token_id=1, **values
+        )
         return AutoModelForCausalLM.from_config(config)
 
     return make
@@ -87,10 +96,16 @@ def test_a_model_that_sees_no_later_token_passes_also_under_autocast(make, encod
 @pytest.mark.parametrize("kind", SEEING)
 def test_a_model_that_sees_later_tokens_is_refused_by_name(make, encoder, kind):
     model = make(kind, **SEEING[kind])
-    with pytest.raises(ModelError, match=f"{type(model).__name__} is not a causal language model") as caught:
+    with pytest.raises(
+        ModelError, match=f"{type(model).__name__} is not a causal language model"
+    ) as caught:
         require_causal(model, encoder)
     is_encoder = hasattr(model.config, "is_decoder") and kind not in ("xlm", "xlnet")
-    assert ("is_decoder" in str(caught.value.hint)) == ("is_decoder" in caught.value.message) == is_encoder
+    assert (
+        ("is_decoder" in str(caught.value.hint))
+        == ("is_decoder" in caught.value.message)
+        == is_encoder
+    )
     assert "GPT-2" in str(caught.value.hint)
 
 
@@ -135,7 +150,9 @@ def sees_the_prefix(logits):
     ids=["next", "eight ahead", "block of 2", "block of 3", "block of 8", "prefix"],
 )
 @pytest.mark.parametrize("share", [1.0, 0.01])
-def test_one_that_sees_a_part_of_what_comes_later_is_refused_too(make, encoder, monkeypatch, leak, share):
+def test_one_that_sees_a_part_of_what_comes_later_is_refused_too(
+    make, encoder, monkeypatch, leak, share
+):
     model = make("gpt2", **GPT)
     forward = model.forward
 
@@ -163,7 +180,9 @@ def test_the_probe_changes_no_weight_and_no_random_number(make, encoder):
     state = torch.get_rng_state()
     require_causal(model, encoder)
     assert torch.equal(torch.get_rng_state(), state)
-    assert all(torch.equal(one, other) for one, other in zip(before, model.parameters(), strict=True))
+    assert all(
+        torch.equal(one, other) for one, other in zip(before, model.parameters(), strict=True)
+    )
 
 
 def test_a_model_that_needs_more_than_text_is_refused_by_name(make, encoder, monkeypatch):
@@ -173,7 +192,10 @@ def test_a_model_that_needs_more_than_text_is_refused_by_name(make, encoder, mon
         raise ValueError("You have to specify pixel_values\nand more")
 
     monkeypatch.setattr(model, "forward", forward)
-    with pytest.raises(ModelError, match=r"GPT2LMHeadModel cannot be run on text alone \(You have .* pixel_values\)"):
+    with pytest.raises(
+        ModelError,
+        match=r"GPT2LMHeadModel cannot be run on text alone \(You have .* pixel_values\)",
+    ):
         require_causal(model, encoder)
 
 
@@ -185,11 +207,16 @@ def test_logits_that_are_not_finite_are_left_to_the_first_step(make, encoder):
     require_causal(model, encoder)
 
 
-def test_a_foreign_model_that_sees_later_tokens_is_not_opened_to_talk_to(make, encoder, tmp_path, ignore):
+def test_a_foreign_model_that_sees_later_tokens_is_not_opened_to_talk_to(
+    make, encoder, tmp_path, ignore
+):
     for folder, values in (("encoder", SIZE), ("decoder", DECODER)):
         save_model(make("bert", max_position_embeddings=64, **values), tmp_path / folder)
         encoder.tokenizer.chat_template = encoder.template.chat_template
         encoder.tokenizer.save_pretrained(tmp_path / folder)
     with pytest.raises(ModelError, match="BertLMHeadModel is not a causal language model"):
         open_generator(str(tmp_path / "encoder"), device="cpu", emit=ignore)
-    assert open_generator(str(tmp_path / "decoder"), device="cpu", emit=ignore).encoder.template.name == "native"
+    assert (
+        open_generator(str(tmp_path / "decoder"), device="cpu", emit=ignore).encoder.template.name
+        == "native"
+    )

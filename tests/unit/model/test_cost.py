@@ -16,7 +16,11 @@ from convo_cli.tokens.store import Example
 CONFIGS = {
     "gpt2": GPT2Config(vocab_size=97, n_positions=64, n_embd=32, n_layer=2, n_head=4),
     "llama": LlamaConfig(
-        vocab_size=97, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4
+        vocab_size=97,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
     ),
 }
 
@@ -27,7 +31,9 @@ def examples(*lengths):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_count_is_that_of_the_matrix_products_that_run(name):
-    """Within what torch does not count: the product that adds to the vocabulary matrix's gradient, and attention."""
+    """Within what torch does not count: the product that adds to the vocabulary matrix's gradient,
+    and attention.
+    """
     model = AutoModelForCausalLM.from_config(CONFIGS[name])
     use_packed_attention(model)
     batch = pack(examples(40, 40), {1})
@@ -35,7 +41,9 @@ def test_the_count_is_that_of_the_matrix_products_that_run(name):
         nll_sum(model, batch).backward()
     uncounted = 2 * model.lm_head.weight.numel() * batch.num_targets
     attention = 6 * model.config.num_hidden_layers * model.config.hidden_size * 2 * 40**2
-    assert mode.get_total_flops() + uncounted == pytest.approx(FlopCounter(model)(batch), abs=1.01 * attention)
+    assert mode.get_total_flops() + uncounted == pytest.approx(
+        FlopCounter(model)(batch), abs=1.01 * attention
+    )
 
 
 def test_padding_and_tokens_that_nobody_learns_do_not_count():
@@ -43,7 +51,9 @@ def test_padding_and_tokens_that_nobody_learns_do_not_count():
     count = FlopCounter(model)
     some = examples(9, 30)
     assert count(pad(some, {1}, 0)) == count(pack(some, {1})) > count(pack(some, ()))
-    assert count(pack(some, ())) - count(pack(examples(9), ())) == pytest.approx(count(pack(examples(30), ())))
+    assert count(pack(some, ())) - count(pack(examples(9), ())) == pytest.approx(
+        count(pack(examples(30), ()))
+    )
 
 
 def test_a_cpu_has_no_known_peak_and_memory_is_that_of_the_process():

@@ -65,7 +65,9 @@ def test_a_saved_model_is_read_back_bit_for_bit_in_fp32(model, tmp_path):
         "model.safetensors",
     }
     read = load_model(str(tmp_path))
-    for (name, one), (_, other) in zip(model.named_parameters(), read.named_parameters(), strict=True):
+    for (name, one), (_, other) in zip(
+        model.named_parameters(), read.named_parameters(), strict=True
+    ):
         assert torch.equal(one, other), name
     assert {parameter.dtype for parameter in read.parameters()} == {torch.float32}
     assert read.get_output_embeddings().weight is read.get_input_embeddings().weight
@@ -73,7 +75,9 @@ def test_a_saved_model_is_read_back_bit_for_bit_in_fp32(model, tmp_path):
 
 def test_weights_in_half_precision_are_read_as_fp32(model, tmp_path):
     save_model(model.bfloat16(), tmp_path)
-    assert {parameter.dtype for parameter in load_model(str(tmp_path)).parameters()} == {torch.float32}
+    assert {parameter.dtype for parameter in load_model(str(tmp_path)).parameters()} == {
+        torch.float32
+    }
 
 
 def _drop_a_tensor(folder):
@@ -116,7 +120,14 @@ def test_new_tokens_get_rows_and_old_rows_stay_as_they_are(is_tied):
 
     torch.manual_seed(0)
     model = GPT2LMHeadModel(
-        GPT2Config(vocab_size=40, n_positions=16, n_embd=8, n_layer=1, n_head=2, tie_word_embeddings=is_tied)
+        GPT2Config(
+            vocab_size=40,
+            n_positions=16,
+            n_embd=8,
+            n_layer=1,
+            n_head=2,
+            tie_word_embeddings=is_tied,
+        )
     )
     with torch.no_grad():  # as in trained models, the mean is far from zero
         for one in {model.get_input_embeddings().weight, model.get_output_embeddings().weight}:
@@ -129,7 +140,9 @@ def test_new_tokens_get_rows_and_old_rows_stay_as_they_are(is_tied):
         assert torch.equal(new[:40], old)
         assert new.isfinite().all()
         # An unremarkable token: near the mean of the old ones, whose rows have norms of about 0.06.
-        assert (new[40:] - old.mean(0)).norm(dim=1).max() < 2 * (old - old.mean(0)).norm(dim=1).mean()
+        assert (new[40:] - old.mean(0)).norm(dim=1).max() < 2 * (old - old.mean(0)).norm(
+            dim=1
+        ).mean()
     assert (after[0] is after[1]) == is_tied
     assert model.config.vocab_size == 43
 
@@ -149,15 +162,24 @@ def test_the_new_rows_depend_on_the_seed_alone(encoder):
 def test_the_padding_tokens_row_is_trained_also_where_config_json_names_it(padding):
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    size: dict[str, Any] = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=40, pad_token_id=padding, tie_word_embeddings=False, **size))
+    size: dict[str, Any] = {
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+        "intermediate_size": 8,
+    }
+    model = LlamaForCausalLM(
+        LlamaConfig(vocab_size=40, pad_token_id=padding, tie_word_embeddings=False, **size)
+    )
     train_every_row(model)
     model(input_ids=torch.tensor([[2, 39, 5]]), labels=torch.tensor([[2, 39, 5]])).loss.backward()
     gradient = embeddings_of(model).grad
     assert all(gradient[row].any() for row in (2, 39))
 
 
-def test_the_padding_token_in_config_json_stays_because_roberta_counts_positions_from_it(model, encoder):
+def test_the_padding_token_in_config_json_stays_because_roberta_counts_positions_from_it(
+    model, encoder
+):
     model.config.pad_token_id = 7
     set_generation_defaults(model, encoder, GenerationSettings())
     assert (model.config.pad_token_id, model.generation_config.pad_token_id) == (7, encoder.pad_id)
@@ -176,7 +198,9 @@ def test_a_model_with_more_rows_than_tokens_is_left_alone(model, encoder):
 def test_sequences_up_to_the_limit_fit_and_longer_ones_are_refused_with_both_numbers(model):
     assert context_length(model) == 32
     require_context(model, 32)
-    with pytest.raises(ModelError, match=r"dialogue\.max_length is 33, but the model reads at most 32") as caught:
+    with pytest.raises(
+        ModelError, match=r"dialogue\.max_length is 33, but the model reads at most 32"
+    ) as caught:
         require_context(model, 33)
     assert caught.value.hint == "--set dialogue.max_length=32"
 
@@ -193,8 +217,15 @@ def test_a_model_that_states_no_limit_takes_any_length(stated):
 def test_the_stated_limit_is_one_that_the_model_can_read(kind, limit):
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    size = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
-    config = AutoConfig.for_model(kind, vocab_size=50, max_position_embeddings=40, pad_token_id=1, **size)
+    size = {
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+        "intermediate_size": 8,
+    }
+    config = AutoConfig.for_model(
+        kind, vocab_size=50, max_position_embeddings=40, pad_token_id=1, **size
+    )
     model = AutoModelForCausalLM.from_config(config)
     assert context_length(model) == limit
     model(input_ids=torch.full((1, limit), 7))
@@ -209,7 +240,9 @@ def test_the_stated_limit_is_one_that_the_model_can_read(kind, limit):
     "settings",
     [
         GenerationSettings(),
-        GenerationSettings(max_new_tokens=7, temperature=1.5, top_k=5, top_p=0.5, min_p=0.1, repetition_penalty=1.3),
+        GenerationSettings(
+            max_new_tokens=7, temperature=1.5, top_k=5, top_p=0.5, min_p=0.1, repetition_penalty=1.3
+        ),
         GenerationSettings(temperature=0.0, repetition_penalty=1.2),
         GenerationSettings(top_k=0, top_p=1.0, min_p=0.0),
     ],

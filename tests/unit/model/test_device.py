@@ -9,7 +9,13 @@ import pytest
 import torch
 
 from convo_cli.errors import UsageError
-from convo_cli.model.device import autocast_for, choose_device, choose_precision, make_deterministic, move
+from convo_cli.model.device import (
+    autocast_for,
+    choose_device,
+    choose_precision,
+    make_deterministic,
+    move,
+)
 
 CPU = torch.device("cpu")
 
@@ -42,10 +48,14 @@ def test_a_named_device_that_is_there_is_taken(machine):
         assert choose_device(name) == torch.device(name)
 
 
-@pytest.mark.parametrize(("name", "count"), [("cuda", 0), ("cuda:0", 0), ("cuda:2", 2), ("cuda:99", 1)])
+@pytest.mark.parametrize(
+    ("name", "count"), [("cuda", 0), ("cuda:0", 0), ("cuda:2", 2), ("cuda:99", 1)]
+)
 def test_a_cuda_device_that_is_not_there_is_named_with_the_number_there_are(machine, name, count):
     machine(cuda=count)
-    with pytest.raises(UsageError, match=f"device {name}: this machine has {count} CUDA devices") as caught:
+    with pytest.raises(
+        UsageError, match=f"device {name}: this machine has {count} CUDA devices"
+    ) as caught:
         choose_device(name)
     assert "cpu" in str(caught.value.hint)
     assert caught.value.exit_code == 2
@@ -75,7 +85,9 @@ def test_auto_precision_is_bf16_only_where_a_gpu_computes_it(machine):
         assert choose_precision(name, CPU) == name
 
 
-@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)]
+)
 def test_low_precision_is_used_inside_the_context_only(precision, dtype):
     one = torch.ones(2, 2)
     context = autocast_for(CPU, precision)

@@ -1,4 +1,6 @@
-"""Replies: where they end, what they stream, what they forget, and that they leave the model as it was."""
+"""Replies: where they end, what they stream, what they forget, and that they leave the model as it
+was.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,12 @@ def encoder(make_encoder):
 
 
 def scripted(encoder, script):
-    """A generator that always says the same ids: a model whose last logits are scripted by position."""
-    model = build_scratch_model(ScratchConfig(layers=1, width=16, heads=2, context=64), encoder, seed=0)
+    """A generator that always says the same ids: a model whose last logits are scripted by
+    position.
+    """
+    model = build_scratch_model(
+        ScratchConfig(layers=1, width=16, heads=2, context=64), encoder, seed=0
+    )
     start = len(encoder.prompt(HELLO, max_new_tokens=GREEDY.max_new_tokens).ids)
     plan = torch.zeros(64, len(encoder.tokenizer))
     for offset, token in enumerate(script):
@@ -63,17 +69,23 @@ def test_a_reply_without_a_stop_token_is_cut_at_the_limit(encoder, words):
 
 def test_a_reply_that_stops_with_the_last_token_it_may_have_did_stop(encoder, words):
     end = encoder.stop_ids[0]
-    reply = scripted(encoder, [words[0], end]).reply(HELLO, GREEDY.model_copy(update={"max_new_tokens": 2}))
+    reply = scripted(encoder, [words[0], end]).reply(
+        HELLO, GREEDY.model_copy(update={"max_new_tokens": 2})
+    )
     assert reply.stopped
 
 
 def test_a_reply_never_takes_more_than_half_of_the_window(encoder, words):
-    reply = scripted(encoder, (words * 9)[:50]).reply(HELLO, GREEDY.model_copy(update={"max_new_tokens": 1000}))
+    reply = scripted(encoder, (words * 9)[:50]).reply(
+        HELLO, GREEDY.model_copy(update={"max_new_tokens": 1000})
+    )
     assert len(reply.ids) == 32
 
 
 def test_a_model_that_cannot_compute_a_reply_is_refused(encoder):
-    model = build_scratch_model(ScratchConfig(layers=1, width=16, heads=2, context=64), encoder, seed=0)
+    model = build_scratch_model(
+        ScratchConfig(layers=1, width=16, heads=2, context=64), encoder, seed=0
+    )
     model.transformer.ln_f.eps = float("nan")
     with pytest.raises(ModelError, match="GPT2LMHeadModel cannot compute a reply"):
         Generator(model, encoder).reply(HELLO, GREEDY.model_copy(update={"temperature": 1.0}))
@@ -98,9 +110,13 @@ def test_a_reply_cut_inside_a_character_still_streams_all_of_its_text(encoder):
     assert "".join(pieces) == reply.text == encoder.decode(ids[:-1])
 
 
-@pytest.mark.parametrize("error", [ValueError("terminal gone"), RuntimeError("stopped"), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    "error", [ValueError("terminal gone"), RuntimeError("stopped"), KeyboardInterrupt()]
+)
 @pytest.mark.parametrize("is_training", [True, False])
-def test_what_on_text_raises_ends_the_reply_and_leaves_the_model_usable(encoder, words, error, is_training):
+def test_what_on_text_raises_ends_the_reply_and_leaves_the_model_usable(
+    encoder, words, error, is_training
+):
     generator = scripted(encoder, [*words[:5], encoder.stop_ids[0]])
     generator.model.train(is_training)
     seen = []
@@ -123,7 +139,9 @@ def test_the_model_answers_without_dropout_and_goes_on_training_afterwards(encod
     first, second = (Generator(model, encoder).reply(HELLO, GREEDY) for _ in range(2))
     assert first == second
     assert all(module.training for module in model.modules())
-    assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
+    assert all(
+        parameter.grad is None and parameter.requires_grad for parameter in model.parameters()
+    )
 
 
 # Sampling
@@ -131,7 +149,9 @@ def test_the_model_answers_without_dropout_and_goes_on_training_afterwards(encod
 
 @pytest.fixture(scope="module")
 def random_generator(encoder):
-    model = build_scratch_model(ScratchConfig(layers=1, width=16, heads=2, context=64), encoder, seed=0)
+    model = build_scratch_model(
+        ScratchConfig(layers=1, width=16, heads=2, context=64), encoder, seed=0
+    )
     return Generator(model, encoder)
 
 
@@ -164,9 +184,13 @@ def test_a_repetition_penalty_changes_what_is_likeliest(random_generator):
 
 
 def test_the_defaults_of_the_models_own_folder_do_not_leak_into_a_reply(encoder):
-    model = build_scratch_model(ScratchConfig(layers=1, width=16, heads=2, context=64), encoder, seed=0)
+    model = build_scratch_model(
+        ScratchConfig(layers=1, width=16, heads=2, context=64), encoder, seed=0
+    )
     plain = Generator(model, encoder).reply(HELLO, GREEDY)
-    set_generation_defaults(model, encoder, GenerationSettings(repetition_penalty=5.0, top_k=1, max_new_tokens=2))
+    set_generation_defaults(
+        model, encoder, GenerationSettings(repetition_penalty=5.0, top_k=1, max_new_tokens=2)
+    )
     assert Generator(model, encoder).reply(HELLO, GREEDY) == plain
 
 
@@ -182,15 +206,20 @@ def test_history_that_does_not_fit_is_dropped_from_the_left_by_whole_turns(encod
     seen = []
     generator = scripted(encoder, words)
     generator.model.register_forward_pre_hook(
-        lambda module, arguments, keywords: seen.append(keywords["input_ids"][0].tolist()), with_kwargs=True
+        lambda module, arguments, keywords: seen.append(keywords["input_ids"][0].tolist()),
+        with_kwargs=True,
     )
     reply = generator.reply(history, GREEDY)
     assert 0 < reply.num_dropped < 24
-    kept = encoder.prompt([system, *history[1 + reply.num_dropped :]], max_new_tokens=GREEDY.max_new_tokens)
+    kept = encoder.prompt(
+        [system, *history[1 + reply.num_dropped :]], max_new_tokens=GREEDY.max_new_tokens
+    )
     assert kept.num_dropped == 0
     assert seen[0] == kept.ids
     assert len(kept.ids) + GREEDY.max_new_tokens <= 64
-    one_more = encoder.prompt([system, *history[reply.num_dropped :]], max_new_tokens=GREEDY.max_new_tokens)
+    one_more = encoder.prompt(
+        [system, *history[reply.num_dropped :]], max_new_tokens=GREEDY.max_new_tokens
+    )
     assert one_more.num_dropped == 1
 
 

@@ -20,7 +20,9 @@ def example(ids, targets):
 
 
 SHORT = example([5, 6, 7], [NO_TARGET, USER_TARGET, ASSISTANT_TARGET])
-LONG = example([1, 2, 3, PAD, 4], [NO_TARGET, NO_TARGET, ASSISTANT_TARGET, ASSISTANT_TARGET, USER_TARGET])
+LONG = example(
+    [1, 2, 3, PAD, 4], [NO_TARGET, NO_TARGET, ASSISTANT_TARGET, ASSISTANT_TARGET, USER_TARGET]
+)
 
 
 def test_a_padded_batch_has_a_row_for_each_and_padding_is_neither_seen_nor_learnt():
@@ -43,9 +45,15 @@ def test_a_pack_is_one_row_with_positions_of_each_example():
     assert (batch.num_examples, batch.num_tokens, batch.num_targets) == (2, 8, 3)
 
 
-@pytest.mark.parametrize(("kinds", "targets"), [((USER_TARGET,), 2), ((ASSISTANT_TARGET, USER_TARGET), 5), ((), 0)])
+@pytest.mark.parametrize(
+    ("kinds", "targets"), [((USER_TARGET,), 2), ((ASSISTANT_TARGET, USER_TARGET), 5), ((), 0)]
+)
 def test_only_the_kinds_asked_for_are_learnt(kinds, targets):
-    assert pad([SHORT, LONG], kinds, PAD).num_targets == pack([SHORT, LONG], kinds).num_targets == targets
+    assert (
+        pad([SHORT, LONG], kinds, PAD).num_targets
+        == pack([SHORT, LONG], kinds).num_targets
+        == targets
+    )
 
 
 def test_the_first_token_is_given_whatever_the_store_says():
@@ -59,14 +67,22 @@ def test_a_batch_moves_as_a_whole(make):
     before = make()
     batch = before.to(torch.device("meta"))
     assert isinstance(batch, Batch)
-    tensors = [batch.input_ids, batch.predictors, batch.labels, batch.attention_mask, batch.position_ids]
+    tensors = [
+        batch.input_ids,
+        batch.predictors,
+        batch.labels,
+        batch.attention_mask,
+        batch.position_ids,
+    ]
     tensors += [batch.segments.boundaries] if batch.segments else []
     assert {tensor.device.type for tensor in tensors if tensor is not None} == {"meta"}
     assert (batch.num_tokens, batch.num_targets) == (before.num_tokens, before.num_targets)
 
 
 class NextToken(torch.nn.Module):
-    """Gives token t + 1 after token t the probability 1/2 and shares the rest among the 9 others."""
+    """Gives token t + 1 after token t the probability 1/2 and shares the rest among the 9
+    others.
+    """
 
     def __init__(self):
         super().__init__()
@@ -91,7 +107,9 @@ class NextToken(torch.nn.Module):
 @pytest.mark.parametrize("batch", [pad([SHORT, LONG], BOTH, PAD), pack([SHORT, LONG], BOTH)])
 def test_the_loss_is_the_sum_over_targets_of_what_the_token_before_predicts(loss_of, batch):
     loss = loss_of(NextToken(), batch).detach()
-    expected = -np.log([0.5, 0.5, 0.5, 0.5 / 9, 0.5 / 9]).sum()  # 5>6, 6>7, 2>3 follow; 3>9, 9>4 do not
+    expected = -np.log(
+        [0.5, 0.5, 0.5, 0.5 / 9, 0.5 / 9]
+    ).sum()  # 5>6, 6>7, 2>3 follow; 3>9, 9>4 do not
     assert loss.shape == ()
     assert loss.dtype == torch.float32
     assert abs(float(loss) - expected) < 0.05  # logits of 8 bits

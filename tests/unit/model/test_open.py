@@ -1,4 +1,6 @@
-"""What a name opens: a run, a checkpoint, an export, a foreign model with a chat template, and nothing else."""
+"""What a name opens: a run, a checkpoint, an export, a foreign model with a chat template, and
+nothing else.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def encoder(make_encoder):
 
 @pytest.fixture(scope="module")
 def model(encoder):
-    return build_scratch_model(ScratchConfig(layers=1, width=16, heads=2, context=64), encoder, seed=0)
+    return build_scratch_model(
+        ScratchConfig(layers=1, width=16, heads=2, context=64), encoder, seed=0
+    )
 
 
 @pytest.fixture
@@ -58,7 +62,9 @@ def test_an_export_opens_with_the_encoder_it_was_trained_with(export, encoder, i
     generator = opened(export, ignore)
     assert generator.encoder.max_length == 48
     assert generator.encoder.template.name == "turns"
-    assert generator.encoder.prompt(HELLO, max_new_tokens=4) == encoder.prompt(HELLO, max_new_tokens=4)
+    assert generator.encoder.prompt(HELLO, max_new_tokens=4) == encoder.prompt(
+        HELLO, max_new_tokens=4
+    )
     assert generator.model.device.type == "cpu"
 
 
@@ -73,7 +79,9 @@ def test_a_foreign_model_speaks_its_own_chat_template_within_its_own_context(exp
 
 def test_a_foreign_model_without_a_chat_template_cannot_be_talked_to(foreign, ignore):
     (foreign / "chat_template.jinja").unlink()
-    with pytest.raises(ModelError, match=r"has neither a dialogue\.json nor a chat template") as caught:
+    with pytest.raises(
+        ModelError, match=r"has neither a dialogue\.json nor a chat template"
+    ) as caught:
         opened(foreign, ignore)
     assert "dialogue.template" not in str(caught.value), "nobody set one"
 
@@ -87,7 +95,9 @@ def test_damage_to_an_export_is_seen_before_it_is_loaded(export, ignore):
         opened(export, ignore)
 
 
-def test_an_export_without_its_seal_is_opened_with_a_warning_and_a_foreign_model_without_one(export):
+def test_an_export_without_its_seal_is_opened_with_a_warning_and_a_foreign_model_without_one(
+    export,
+):
     events = []
     open_generator(str(export), device="cpu", emit=events.append)
     assert events == []
@@ -120,7 +130,9 @@ def test_a_device_that_is_not_there_is_told_before_anything_is_read(ignore):
         opened("/no/such/folder", ignore, device="cuda:99")
 
 
-def test_a_run_that_deletes_the_checkpoint_while_it_loads_gives_its_next_one(export, tmp_path, monkeypatch):
+def test_a_run_that_deletes_the_checkpoint_while_it_loads_gives_its_next_one(
+    export, tmp_path, monkeypatch
+):
     """Between the weights and the tokenizer, at the worst place."""
     run = RunDirectory(tmp_path / "convo")
     run.checkpoints.mkdir(parents=True)
@@ -130,7 +142,9 @@ def test_a_run_that_deletes_the_checkpoint_while_it_loads_gives_its_next_one(exp
         state = SavedState(progress=Progress(step=step), scaler={})
 
         def fill(folder):
-            shutil.copytree(export, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("MANIFEST.json"))
+            shutil.copytree(
+                export, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("MANIFEST.json")
+            )
             write_state(folder, state)
 
         publish_directory(run.checkpoint(step), fill)
@@ -144,6 +158,8 @@ def test_a_run_that_deletes_the_checkpoint_while_it_loads_gives_its_next_one(exp
     save(10)
     monkeypatch.setattr(open_module, "load_model", load_late)
     notices = []
-    assert opened(run.path, notices.append).reply(HELLO, GREEDY) == opened(export, notices.append).reply(HELLO, GREEDY)
+    assert opened(run.path, notices.append).reply(HELLO, GREEDY) == opened(
+        export, notices.append
+    ).reply(HELLO, GREEDY)
     assert [notice.message.partition(" was deleted")[0] for notice in notices] == ["step-00000010"]
     assert not notices[0].is_warning

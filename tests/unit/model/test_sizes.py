@@ -1,4 +1,6 @@
-"""What config.json asks for is compared with the weights before it is allocated; every real kind of folder passes."""
+"""What config.json asks for is compared with the weights before it is allocated; every real kind of
+folder passes.
+"""
 
 from __future__ import annotations
 
@@ -54,10 +56,16 @@ def test_every_form_of_weights_passes(tmp_path, tokenizer, form, monkeypatch):
     if form == "sharded":
         file.unlink()
         names = sorted(tensors)
-        shards = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
+        shards = {
+            "model-00001-of-00002.safetensors": names[::2],
+            "model-00002-of-00002.safetensors": names[1::2],
+        }
         for shard, inside in shards.items():
             save_file({name: tensors[name] for name in inside}, tmp_path / shard, {"format": "pt"})
-        index = {"metadata": {}, "weight_map": {name: shard for shard, inside in shards.items() for name in inside}}
+        index = {
+            "metadata": {},
+            "weight_map": {name: shard for shard, inside in shards.items() for name in inside},
+        }
         (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     else:
         save_file(tensors, file, {"format": "pt"})
@@ -73,11 +81,23 @@ def model(tmp_path):
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"vocab_size": 10**8}, r"3,200,\d+,\d+ numbers, but the weights hold 26,944 \(.*\(100000000, 32\) by config"),
-        ({"n_positions": 10**8}, r"transformer.wpe.weight is \(100000000, 32\) by config.json and \(128, 32\) in the"),
+        (
+            {"vocab_size": 10**8},
+            r"3,200,\d+,\d+ numbers, but the weights hold 26,944 \(.*\(100000000, 32\) by config",
+        ),
+        (
+            {"n_positions": 10**8},
+            r"transformer.wpe.weight is \(100000000, 32\) by config.json and \(128, 32\) in the",
+        ),
         ({"n_layer": 17}, "n_layer is 17 in config.json, but the weights are 16 tensors"),
-        ({"text_config": {"num_hidden_layers": 10**12}}, "num_hidden_layers is 1,000,000,000,000 in config.json"),
-        ({"num_labels": 10**12}, "its config.json (takes more than .* of memory|takes more than .* CPU)"),
+        (
+            {"text_config": {"num_hidden_layers": 10**12}},
+            "num_hidden_layers is 1,000,000,000,000 in config.json",
+        ),
+        (
+            {"num_labels": 10**12},
+            "its config.json (takes more than .* of memory|takes more than .* CPU)",
+        ),
         ({"quantization_config": {"quant_method": "fp8"}}, "its weights are quantized"),
     ],
 )

@@ -1,4 +1,6 @@
-"""The chunked loss is plain cross-entropy: its value, every gradient, and never all logits at once."""
+"""The chunked loss is plain cross-entropy: its value, every gradient, and never all logits at
+once.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,11 @@ def make(num, width, vocabulary, *, has_bias, dtype=torch.float32, seed=0):
     generator = torch.Generator().manual_seed(seed)
     hidden = torch.randn(num, width, generator=generator, dtype=dtype, requires_grad=True)
     weight = torch.randn(vocabulary, width, generator=generator, dtype=dtype, requires_grad=True)
-    bias = torch.randn(vocabulary, generator=generator, dtype=dtype, requires_grad=True) if has_bias else None
+    bias = (
+        torch.randn(vocabulary, generator=generator, dtype=dtype, requires_grad=True)
+        if has_bias
+        else None
+    )
     labels = torch.randint(vocabulary, (num,), generator=generator)
     return hidden, weight, bias, labels
 
@@ -34,16 +40,22 @@ def gradients(loss, *leaves):
     chunk=st.integers(1, 400),
     scale=st.floats(0.01, 1000),
 )
-def test_value_and_gradients_are_those_of_cross_entropy(num, width, vocabulary, has_bias, chunk, scale):
+def test_value_and_gradients_are_those_of_cross_entropy(
+    num, width, vocabulary, has_bias, chunk, scale
+):
     hidden, weight, bias, labels = make(num, width, vocabulary, has_bias=has_bias)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(target_loss, "_CHUNK_ELEMENTS", chunk)
         patch.setattr(target_loss, "_MIN_CHUNK_ROWS", 1)
         ours = target_nll(hidden, weight, bias, labels)
-    plain = functional.cross_entropy(functional.linear(hidden, weight, bias), labels, reduction="sum")
+    plain = functional.cross_entropy(
+        functional.linear(hidden, weight, bias), labels, reduction="sum"
+    )
     torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5)
     for one, other in zip(
-        gradients(ours * scale, hidden, weight, bias), gradients(plain * scale, hidden, weight, bias), strict=True
+        gradients(ours * scale, hidden, weight, bias),
+        gradients(plain * scale, hidden, weight, bias),
+        strict=True,
     ):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4 * scale)
 
@@ -53,7 +65,9 @@ def test_under_autocast_it_is_as_exact_as_plain_logits_in_16_bits():
     exact = functional.cross_entropy(functional.linear(hidden, weight), labels, reduction="sum")
     with torch.autocast("cpu", dtype=torch.bfloat16):
         ours = target_nll(hidden, weight, None, labels)
-        plain = functional.cross_entropy(functional.linear(hidden, weight).float(), labels, reduction="sum")
+        plain = functional.cross_entropy(
+            functional.linear(hidden, weight).float(), labels, reduction="sum"
+        )
     assert abs(ours - exact) < 2 * abs(plain - exact) + 1.0
     assert ours.dtype == torch.float32
     mine, reference = gradients(ours, weight)[0], gradients(exact, weight)[0]
@@ -72,7 +86,9 @@ def test_many_targets_of_one_token_do_not_overflow_fp16(scale):
     if abs(exact) < 65504:
         assert gradient[0, 0] == pytest.approx(exact, rel=1e-2)
     else:
-        assert gradient[0, 0].isinf(), "what fp16 cannot hold is seen by the scaler, which makes the loss smaller"
+        assert gradient[0, 0].isinf(), (
+            "what fp16 cannot hold is seen by the scaler, which makes the loss smaller"
+        )
 
 
 def test_logits_are_never_there_all_at_once(monkeypatch):
@@ -102,6 +118,8 @@ def test_without_gradients_nothing_is_kept():
 def test_frozen_weights_get_no_gradient_and_the_rest_does():
     hidden, weight, bias, labels = make(10, 4, 30, has_bias=True)
     weight, bias = weight.detach(), bias.detach()
-    plain = functional.cross_entropy(functional.linear(hidden, weight, bias), labels, reduction="sum")
+    plain = functional.cross_entropy(
+        functional.linear(hidden, weight, bias), labels, reduction="sum"
+    )
     ours = target_nll(hidden, weight, bias, labels)
     torch.testing.assert_close(gradients(ours, hidden), gradients(plain, hidden))

@@ -50,7 +50,9 @@ def test_the_same_key_is_made_once(cache):
     assert make.times == 1
 
 
-@pytest.mark.parametrize(("kind", "key"), [("tokens", {"a": 2}), ("tokens", {"b": 1}), ("tokenizer", {"a": 1})])
+@pytest.mark.parametrize(
+    ("kind", "key"), [("tokens", {"a": 2}), ("tokens", {"b": 1}), ("tokenizer", {"a": 1})]
+)
 def test_another_key_or_kind_is_made_anew(cache, kind, key):
     cache.get("tokens", {"a": 1}, Maker("old"), read)
     assert cache.get(kind, key, Maker("new"), read) == ("new", False)
@@ -92,7 +94,9 @@ def test_the_least_used_folders_go(tmp_path, cache):
         cache.get("tokens", {"n": number}, Maker(str(number)), read)
         for folder in folders(tmp_path):  # time stamps as if a minute had passed
             os.utime(folder, (folder.stat().st_mtime - 60,) * 2)
-        assert cache.get("tokens", {"n": 0}, Maker("again"), read) == ("0", True), "it is used all the time"
+        assert cache.get("tokens", {"n": 0}, Maker("again"), read) == ("0", True), (
+            "it is used all the time"
+        )
     assert len(folders(tmp_path)) == 8
     assert len(list((tmp_path / NAME).glob("*.lock"))) == 8
 
@@ -199,7 +203,9 @@ def test_a_second_process_waits_and_uses_what_the_first_one_made(tmp_path):
     make = Maker("fast")
     assert Cache(tmp_path, events.append).get("tokens", {}, make, read) == ("slow", True)
     assert make.times == 0
-    assert [event.message for event in events] == ["another convo prepares the same data; waiting for it"]
+    assert [event.message for event in events] == [
+        "another convo prepares the same data; waiting for it"
+    ]
     assert result.get(timeout=60) == ("slow", False)
     process.join(60)
 
@@ -218,7 +224,11 @@ def test_what_is_not_the_caches_own_is_never_removed(tmp_path, cache):
         (tmp_path / NAME / f"app{number}" / "data").mkdir(parents=True)
         (tmp_path / NAME / f".tmp-app{number}").mkdir()
         cache.get("tokens", {"n": number}, Maker(), read)
-    assert len(list((tmp_path / NAME).glob("app*"))) == len(list((tmp_path / NAME).glob(".tmp-app*"))) == 12
+    assert (
+        len(list((tmp_path / NAME).glob("app*")))
+        == len(list((tmp_path / NAME).glob(".tmp-app*")))
+        == 12
+    )
     assert len(list((tmp_path / NAME).glob("tokens-*[0-9a-f]"))) == 8
 
 
@@ -235,7 +245,9 @@ def test_a_folder_that_changes_after_it_was_verified_is_not_used(tmp_path, cache
 
 # A folder that others can write to
 
-needs_root = pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can give files away")
+needs_root = pytest.mark.skipif(
+    os.name != "posix" or os.geteuid() != 0, reason="only root can give files away"
+)
 needs_modes = pytest.mark.skipif(os.name != "posix", reason="owners and modes of POSIX")
 STRANGER = 65534
 
@@ -262,16 +274,22 @@ def replaced_by_a_link(root):
         (lambda root: root.chmod(0o775), "other users may write to it"),
         (lambda root: root.chmod(0o703), "other users may write to it"),
         (replaced_by_a_link, "it is a symbolic link"),
-        pytest.param(lambda root: os.chown(root, STRANGER, 0), "belongs to another user", marks=needs_root),
+        pytest.param(
+            lambda root: os.chown(root, STRANGER, 0), "belongs to another user", marks=needs_root
+        ),
     ],
 )
-def test_a_cache_that_others_may_have_written_is_not_used_with_one_warning(tmp_path, told, forge, reason):
+def test_a_cache_that_others_may_have_written_is_not_used_with_one_warning(
+    tmp_path, told, forge, reason
+):
     Cache(tmp_path, told.append).get("tokens", {}, Maker("forged"), read)
     forge(tmp_path / NAME)
     before = sorted(path.name for path in (tmp_path / NAME).iterdir())
     cache = Cache(tmp_path, told.append)
     assert cache.get("tokens", {}, Maker("made"), read) == ("made", False)
-    assert cache.get("tokens", {}, Maker("again"), read) == ("made", True), "for this process there is another one"
+    assert cache.get("tokens", {}, Maker("again"), read) == ("made", True), (
+        "for this process there is another one"
+    )
     (warning,) = warnings(told)
     assert f"{tmp_path / NAME}: not used, because " in warning
     assert reason in warning
@@ -285,21 +303,28 @@ def test_a_cache_that_others_may_have_written_is_not_used_with_one_warning(tmp_p
     [
         lambda folder: folder.chmod(0o722),
         lambda folder: (folder / "data").chmod(0o620),
-        lambda folder: (folder.rename(folder.with_name("x")), folder.symlink_to(folder.with_name("x"))),
+        lambda folder: (
+            folder.rename(folder.with_name("x")),
+            folder.symlink_to(folder.with_name("x")),
+        ),
         lambda folder: (
             (folder / "data").rename(folder.parent / "y"),
             (folder / "data").symlink_to(folder.parent / "y"),
         ),
         pytest.param(lambda folder: os.chown(folder, STRANGER, 0), marks=needs_root),
         pytest.param(lambda folder: os.chown(folder / "data", STRANGER, 0), marks=needs_root),
-        pytest.param(lambda folder: os.chown(folder / "MANIFEST.json", STRANGER, 0), marks=needs_root),
+        pytest.param(
+            lambda folder: os.chown(folder / "MANIFEST.json", STRANGER, 0), marks=needs_root
+        ),
     ],
 )
 def test_a_folder_of_the_cache_that_others_may_have_written_is_made_again(tmp_path, told, forge):
     cache = Cache(tmp_path, told.append)
     cache.get("tokens", {"a": 1}, Maker("forged"), read, {"length": 8})
     forge(folders(tmp_path)[0])
-    cache.get("tokens", {"a": 1}, lambda folder: assert_unrelated(cache, folder), read, {"length": 4})
+    cache.get(
+        "tokens", {"a": 1}, lambda folder: assert_unrelated(cache, folder), read, {"length": 4}
+    )
     assert cache.get("tokens", {"a": 1}, Maker("made"), read, {"length": 8}) == ("made", False)
     assert "it is created again" in warnings(told)[0]
     assert cache.get("tokens", {"a": 1}, Maker("again"), read, {"length": 8}) == ("made", True)
@@ -315,11 +340,19 @@ def assert_unrelated(cache, folder):
 @pytest.mark.parametrize("mask", [0o000, 0o002, 0o022, 0o077])
 def test_a_cache_is_its_users_alone_and_is_trusted_by_the_next_run(tmp_path, told, mask):
     with umask(mask):
-        assert Cache(tmp_path / "runs", told.append).get("tokens", {}, Maker(), read) == ("text", False)
-        assert Cache(tmp_path / "runs", told.append).get("tokens", {}, Maker(), read) == ("text", True)
+        assert Cache(tmp_path / "runs", told.append).get("tokens", {}, Maker(), read) == (
+            "text",
+            False,
+        )
+        assert Cache(tmp_path / "runs", told.append).get("tokens", {}, Maker(), read) == (
+            "text",
+            True,
+        )
     made = [tmp_path / "runs" / NAME, *(tmp_path / "runs" / NAME).rglob("*")]
     assert [path for path in made if path.stat().st_mode & 0o077] == []
-    assert (tmp_path / "runs").stat().st_mode & 0o777 == 0o777 & ~mask, "output_dir is the user's own"
+    assert (tmp_path / "runs").stat().st_mode & 0o777 == 0o777 & ~mask, (
+        "output_dir is the user's own"
+    )
     assert told == []
 
 
@@ -339,9 +372,12 @@ def test_where_owners_are_not_kept_a_run_prepares_its_own_data(tmp_path, told, m
     """As on a network share, for output_dir and for temporary files alike."""
     monkeypatch.setattr("convo_cli.storage.access.os.geteuid", lambda: 1234)
     monkeypatch.setattr(
-        "convo_cli.storage.access.reason_to_distrust", lambda status: "it belongs to another user (uid 4321)"
+        "convo_cli.storage.access.reason_to_distrust",
+        lambda status: "it belongs to another user (uid 4321)",
     )
-    monkeypatch.setattr("convo_cli.prepare.cache.only_own", lambda path, flags: pytest.fail("asked for the owner"))
+    monkeypatch.setattr(
+        "convo_cli.prepare.cache.only_own", lambda path, flags: pytest.fail("asked for the owner")
+    )
     cache = Cache(tmp_path / "runs", told.append)
 
     def read_by_the_cache(folder):
@@ -367,7 +403,9 @@ def test_a_folder_that_cannot_be_opened_as_its_content_is_created_again(tmp_path
         cache.get("tokens", {"another": "key"}, Maker("bad"), require_good)
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"variant": 1}', b'{"variant": {"length": 9}}', b"[" * 10**5])
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"{}", b'{"variant": 1}', b'{"variant": {"length": 9}}', b"[" * 10**5]
+)
 def test_a_variant_that_is_not_the_folders_own_is_not_found(tmp_path, cache, content):
     def write_key(folder):
         (folder / "data").write_text("forged")
@@ -376,6 +414,11 @@ def test_a_variant_that_is_not_the_folders_own_is_not_found(tmp_path, cache, con
     (folder,) = folders(tmp_path)
     (folder / "key.json").write_bytes(content)
     manifest = json.loads((folder / "MANIFEST.json").read_text())
-    manifest["files"]["key.json"] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    manifest["files"]["key.json"] = {
+        "size": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
     (folder / "MANIFEST.json").write_text(json.dumps(manifest))
-    cache.get("tokens", {"a": 1}, lambda folder: assert_unrelated(cache, folder), read, {"length": 4})
+    cache.get(
+        "tokens", {"a": 1}, lambda folder: assert_unrelated(cache, folder), read, {"length": 4}
+    )

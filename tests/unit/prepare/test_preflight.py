@@ -24,11 +24,15 @@ FILE = "train.jsonl"
 
 def dialogue(line, *texts, is_trained=True):
     roles: tuple[Role, Role] = ("user", "assistant")
-    return Dialogue(tuple(Turn(roles[k % 2], text, is_trained) for k, text in enumerate(texts)), line, FILE)
+    return Dialogue(
+        tuple(Turn(roles[k % 2], text, is_trained) for k, text in enumerate(texts)), line, FILE
+    )
 
 
 def encode(encoder, dialogues, train_on="assistant"):
-    return TokenStore.build(zip(dialogues, encoder.encode_all(dialogues, train_on), strict=True), [FILE])
+    return TokenStore.build(
+        zip(dialogues, encoder.encode_all(dialogues, train_on), strict=True), [FILE]
+    )
 
 
 def check(encoder, dialogues, store, train_on="assistant"):
@@ -55,13 +59,22 @@ def test_dialogues_in_windows_pass_too(make_encoder):
 
 def test_a_dialogue_without_a_target_is_found(make_encoder):
     encoder = make_encoder()
-    dialogues = [dialogue(1, "Hi", "Hi"), dialogue(2, "Anybody?"), dialogue(3, "Hi", "No", is_trained=False)]
-    assert check(encoder, dialogues, encode(encoder, dialogues)) == [("no-target", 2), ("no-target", 3)]
+    dialogues = [
+        dialogue(1, "Hi", "Hi"),
+        dialogue(2, "Anybody?"),
+        dialogue(3, "Hi", "No", is_trained=False),
+    ]
+    assert check(encoder, dialogues, encode(encoder, dialogues)) == [
+        ("no-target", 2),
+        ("no-target", 3),
+    ]
 
 
 @pytest.mark.parametrize("train_on", ["assistant", "all", "last"])
 def test_an_end_token_that_is_not_a_target_is_found(make_encoder, train_on):
-    """The failure that the field knows best: labels masked where ids equal the pad token, which is the end token."""
+    """The failure that the field knows best: labels masked where ids equal the pad token, which is
+    the end token.
+    """
     encoder = make_encoder()
     dialogues = [dialogue(1, "Hi", "Hi"), dialogue(2, "Hi", "Hello!", "Bye", "Bye!")]
     store = encode(encoder, dialogues, train_on)
@@ -107,14 +120,23 @@ def test_the_counts_are_those_of_the_examples(make_encoder):
 def test_validation_dialogues_found_in_training_are_counted_and_placed():
     def store(*dialogues):
         example = Example(np.array([1, 2], np.int32), np.array([0, 1], np.uint8))
-        return TokenStore.build([(one, Encoded([example], 2)) for one in dialogues], ["v.jsonl", "w.jsonl"])
+        return TokenStore.build(
+            [(one, Encoded([example], 2)) for one in dialogues], ["v.jsonl", "w.jsonl"]
+        )
 
     events = []
-    train = store(Dialogue((Turn("user", "A"), Turn("assistant", "B")), 7, "v.jsonl"), dialogue(1, "x", "y"))
+    train = store(
+        Dialogue((Turn("user", "A"), Turn("assistant", "B")), 7, "v.jsonl"), dialogue(1, "x", "y")
+    )
     clean = store(Dialogue((Turn("user", "A"),), 1, "v.jsonl"))
     warn_of_leaks(train, clean, (["t.jsonl", "u.jsonl"], ["v.jsonl", "w.jsonl"]), events.append)
     assert events == []
-    leaky = store(*[Dialogue((Turn("user", "ａ"), Turn("assistant", "b")), line, "w.jsonl") for line in range(5)])
+    leaky = store(
+        *[
+            Dialogue((Turn("user", "ａ"), Turn("assistant", "b")), line, "w.jsonl")
+            for line in range(5)
+        ]
+    )
     warn_of_leaks(train, leaky, (["t.jsonl", "u.jsonl"], ["v.jsonl", "w.jsonl"]), events.append)
     (notice,) = events
     assert isinstance(notice, Notice)

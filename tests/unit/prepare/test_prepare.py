@@ -1,4 +1,6 @@
-"""From files to an encoder and stores: what is added, what is left out, and what is refused by its line."""
+"""From files to an encoder and stores: what is added, what is left out, and what is refused by its
+line.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,9 @@ def build(tmp_path, events):
     return build_with_cache
 
 
-def test_a_new_tokenizer_has_the_templates_tokens_and_stops_and_pads_with_its_end(tiny_config, build, events):
+def test_a_new_tokenizer_has_the_templates_tokens_and_stops_and_pads_with_its_end(
+    tiny_config, build, events
+):
     made = build(tiny_config(tokenizer={"vocab_size": 629}))
     tokenizer = made.encoder.tokenizer
     assert made.spiece is not None
@@ -70,7 +74,8 @@ def test_a_vocabulary_smaller_than_asked_for_is_told(tiny_config, build, events)
     made = build(tiny_config(tokenizer={"vocab_size": 90_000}))
     pieces = len(made.encoder.tokenizer) - made.num_new_tokens
     expected = (
-        f"the vocabulary has {pieces} tokens, not 90000 (tokenizer.vocab_size): there is not enough training text"
+        f"the vocabulary has {pieces} tokens, not 90000 (tokenizer.vocab_size): there is "
+        "not enough training text"
     )
     assert f"{expected} for more" in notices(events)
 
@@ -85,7 +90,9 @@ def test_a_new_tokenizer_is_trained_once_for_the_same_text_and_settings(tiny_con
     assert events.count(stage) == 3
 
 
-def test_a_pretrained_tokenizer_keeps_its_own_ids_and_tokens(tiny_config, build, make_encoder, tmp_path):
+def test_a_pretrained_tokenizer_keeps_its_own_ids_and_tokens(
+    tiny_config, build, make_encoder, tmp_path
+):
     tokenizer = make_encoder("chatml").tokenizer
     tokenizer.chat_template = make_encoder("chatml").template.chat_template
     tokenizer.save_pretrained(tmp_path)
@@ -104,7 +111,9 @@ def prepare(tmp_path, events):
 
     def prepare_with_cache(config, encoder):
         cache = Cache(tmp_path / "runs", events.append)
-        return prepare_data(Inputs(config, read_data_files(config.data), cache, events.append), encoder)
+        return prepare_data(
+            Inputs(config, read_data_files(config.data), cache, events.append), encoder
+        )
 
     return prepare_with_cache
 
@@ -114,14 +123,18 @@ def of(path, **data):
     return {"train": path, "validation": (), **data}
 
 
-def test_every_dialogue_is_encoded_in_order_and_counted(tiny_config, prepare, events, make_encoder, write):
+def test_every_dialogue_is_encoded_in_order_and_counted(
+    tiny_config, prepare, events, make_encoder, write
+):
     path = write(["Hello", "Hi!"], ["How are you?", "Fine.", "Good"])
     encoder = make_encoder()
     store = prepare(tiny_config(data=of([path, path])), encoder).train
     assert (store.num_dialogues, len(store)) == (4, 4)
     assert encoder.decode(store[0].input_ids.tolist()) == "HelloHi!"
     assert store[0].input_ids.tolist() == store[2].input_ids.tolist()
-    assert [store.where(k, [path, path]) for k in range(4)] == [f"{path}:{line}" for line in (1, 2, 1, 2)]
+    assert [store.where(k, [path, path]) for k in range(4)] == [
+        f"{path}:{line}" for line in (1, 2, 1, 2)
+    ]
     assert events == [Progress("encoding training data", 4, 4)]
 
 
@@ -132,7 +145,9 @@ def test_no_more_than_max_dialogues_are_encoded(tiny_config, prepare, make_encod
     assert (data.train.num_dialogues, data.validation.num_dialogues) == (3, 2)
 
 
-def test_the_second_time_nothing_is_encoded_and_every_array_is_the_same(tiny_config, prepare, events, make_encoder):
+def test_the_second_time_nothing_is_encoded_and_every_array_is_the_same(
+    tiny_config, prepare, events, make_encoder
+):
     first = prepare(tiny_config(), make_encoder())
     assert any(isinstance(event, Progress) for event in events)
     events.clear()
@@ -162,21 +177,29 @@ def test_whatever_decides_ids_or_targets_is_part_of_the_key(
     prepare(tiny_config(), make_encoder())
     events.clear()
     prepare(tiny_config(**changes), make_encoder(**encoder))
-    assert Progress("encoding training data", 188 if "train" in changes.get("data", {}) else 25, None) in [
-        Progress(event.stage, event.done) for event in events if isinstance(event, Progress)
-    ]
+    assert Progress(
+        "encoding training data", 188 if "train" in changes.get("data", {}) else 25, None
+    ) in [Progress(event.stage, event.done) for event in events if isinstance(event, Progress)]
 
 
-def test_validation_data_found_in_training_is_told(tiny_config, prepare, events, make_encoder, write):
+def test_validation_data_found_in_training_is_told(
+    tiny_config, prepare, events, make_encoder, write
+):
     train = write(["Hello", "Hi!"], ["How are you?", "Fine."])
     valid = write(["Bye", "Bye!"], ["hello", "HI!"], name="valid.jsonl")
     prepare(tiny_config(data={"train": train, "validation": valid}), make_encoder())
-    (warning,) = [event.message for event in events if isinstance(event, Notice) and event.is_warning]
+    (warning,) = [
+        event.message for event in events if isinstance(event, Notice) and event.is_warning
+    ]
     assert warning.startswith("1 of 2 validation dialogues are also in the training data")
     assert f"{valid}:2 is {train}:1" in warning
 
 
-LONG = ["Tell me all. " * 4, "Yes."] + ["And what else is there to say about it, please? " * 2] * 4 + ["That is all."]
+LONG = (
+    ["Tell me all. " * 4, "Yes."]
+    + ["And what else is there to say about it, please? " * 2] * 4
+    + ["That is all."]
+)
 
 
 def test_windows_without_a_target_are_left_out_where_nothing_will_ever_learn_them(
@@ -195,8 +218,15 @@ def test_windows_without_a_target_are_left_out_where_nothing_will_ever_learn_the
     for store in stores.values():
         assert all(store[index].targets.any() for index in range(len(store)))
         assert store.num_dialogues == 1
-    assert [store.num_targets(USER_TARGET) > 0 for store in stores.values()] == [False, False, True, True]
-    assert stores["assistant"].num_targets(ASSISTANT_TARGET) == stores["all"].num_targets(ASSISTANT_TARGET)
+    assert [store.num_targets(USER_TARGET) > 0 for store in stores.values()] == [
+        False,
+        False,
+        True,
+        True,
+    ]
+    assert stores["assistant"].num_targets(ASSISTANT_TARGET) == stores["all"].num_targets(
+        ASSISTANT_TARGET
+    )
 
 
 @pytest.mark.parametrize(
@@ -205,34 +235,52 @@ def test_windows_without_a_target_are_left_out_where_nothing_will_ever_learn_the
         ("assistant", messages(("user", "Hello?"), ("user", "Anybody?"))),
         (
             "last",
-            {"turns": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hi", "train": False}]},
+            {
+                "turns": [
+                    {"role": "user", "content": "Hi"},
+                    {"role": "assistant", "content": "Hi", "train": False},
+                ]
+            },
         ),
     ],
 )
 def test_a_dialogue_with_nothing_to_learn_is_refused_by_its_line(
     tiny_config, prepare, make_encoder, write, train_on, dialogue
 ):
-    config = tiny_config(dialogue={"train_on": train_on}, data=of(write(["Hello", "Hi!"], dialogue)))
-    with pytest.raises(PreflightError, match=r"1 error\n.*data\.jsonl:2:1 \$ no turn of the dialogue is trained on"):
+    config = tiny_config(
+        dialogue={"train_on": train_on}, data=of(write(["Hello", "Hi!"], dialogue))
+    )
+    with pytest.raises(
+        PreflightError, match=r"1 error\n.*data\.jsonl:2:1 \$ no turn of the dialogue is trained on"
+    ):
         prepare(config, make_encoder())
 
 
-def test_all_problems_of_all_files_are_refused_together(tiny_config, prepare, make_encoder, write, tmp_path):
+def test_all_problems_of_all_files_are_refused_together(
+    tiny_config, prepare, make_encoder, write, tmp_path
+):
     train = write(*[["Anybody?"]] * 300, ["Hello", "very " * 200], ["Hello", "Hi!"])
     valid = write(["Hello?"], name="valid.jsonl")
     with pytest.raises(PreflightError, match="the data cannot be trained on: 302 errors") as caught:
-        prepare(tiny_config(data={"train": train, "validation": valid}), make_encoder(max_length=64))
+        prepare(
+            tiny_config(data={"train": train, "validation": valid}), make_encoder(max_length=64)
+        )
     counts = [(group.code, group.count, group.problems[0].line) for group in caught.value.groups]
     assert counts == [("no-target", 300, 1), ("turn-too-long", 1, 301), ("no-target", 1, 1)]
     assert caught.value.message.count("data.jsonl:") == 6
     assert caught.value.needed == 401
-    assert not list((tmp_path / "runs").rglob("tokens-*")), "what is refused is not taken for what can be trained on"
+    assert not list((tmp_path / "runs").rglob("tokens-*")), (
+        "what is refused is not taken for what can be trained on"
+    )
 
 
-def test_a_turn_longer_than_the_window_is_refused_by_its_line(tiny_config, prepare, make_encoder, write):
+def test_a_turn_longer_than_the_window_is_refused_by_its_line(
+    tiny_config, prepare, make_encoder, write
+):
     path = write(["Hello", "Hi!"], ["Hello", "very " * 200])
     with pytest.raises(
-        PreflightError, match=r"data\.jsonl:2:1 \$ a turn of \d+ tokens does not fit into dialogue\.max_length 64"
+        PreflightError,
+        match=r"data\.jsonl:2:1 \$ a turn of \d+ tokens does not fit into dialogue\.max_length 64",
     ):
         prepare(tiny_config(data=of(path)), make_encoder(max_length=64))
 
@@ -246,7 +294,8 @@ def test_a_refusal_names_the_smallest_max_length_that_fits_all_turns_of_all_file
         prepare(config, make_encoder(max_length=32))
     needed = caught.value.needed
     assert caught.value.hint == (
-        f"set dialogue.max_length: {needed}, into which all turns fit, or dialogue.long_turns: split (or drop)"
+        f"set dialogue.max_length: {needed}, into which all turns fit, or dialogue.long_turns: "
+        "split (or drop)"
     )
     with pytest.raises(PreflightError, match="1 error"):
         prepare(config, make_encoder(max_length=needed - 1))
@@ -254,27 +303,44 @@ def test_a_refusal_names_the_smallest_max_length_that_fits_all_turns_of_all_file
 
 
 def test_no_max_length_is_proposed_that_the_model_or_convo_cannot_have():
-    fits = "set dialogue.max_length: 300, into which all turns fit, or dialogue.long_turns: split (or drop)"
-    assert advice_for_long_turns(300, None, "refuse") == advice_for_long_turns(300, 300, "refuse") == fits
+    fits = (
+        "set dialogue.max_length: 300, into which all turns fit, or dialogue.long_turns: split "
+        "(or drop)"
+    )
+    assert (
+        advice_for_long_turns(300, None, "refuse")
+        == advice_for_long_turns(300, 300, "refuse")
+        == fits
+    )
     assert advice_for_long_turns(300, 299, "refuse") == (
         "all turns would fit into a dialogue.max_length of 300, but the model reads at most 299: "
         "set dialogue.long_turns: split (or drop)"
     )
-    assert advice_for_long_turns(2**20 + 1, None, "refuse") == "set dialogue.long_turns: split (or drop)"
+    assert (
+        advice_for_long_turns(2**20 + 1, None, "refuse")
+        == "set dialogue.long_turns: split (or drop)"
+    )
 
 
-def test_where_long_turns_are_split_already_no_split_is_proposed(tiny_config, prepare, make_encoder, write):
-    path = write(["Hello", "Hi!"], messages(("system", "Be brief. " * 15), ("user", "Hi"), ("assistant", "so " * 30)))
+def test_where_long_turns_are_split_already_no_split_is_proposed(
+    tiny_config, prepare, make_encoder, write
+):
+    path = write(
+        ["Hello", "Hi!"],
+        messages(("system", "Be brief. " * 15), ("user", "Hi"), ("assistant", "so " * 30)),
+    )
     config = tiny_config(dialogue={"long_turns": "split"}, data=of(path))
     with pytest.raises(PreflightError, match="leaves no room beside") as caught:
         prepare(config, make_encoder(max_length=32))
     needed = caught.value.needed
     assert caught.value.hint == (
-        f"set dialogue.max_length: {needed}, at which all turns can be split, or dialogue.long_turns: drop"
+        f"set dialogue.max_length: {needed}, at which all turns can be split, or "
+        "dialogue.long_turns: drop"
     )
     assert prepare(config, make_encoder(max_length=needed)).train.num_dialogues == 2
     assert advice_for_long_turns(300, 299, "split") == (
-        "all turns could be split at a dialogue.max_length of 300, but the model reads at most 299: "
+        "all turns could be split at a dialogue.max_length of 300, but the model reads at most "
+        "299: "
         "set dialogue.long_turns: drop"
     )
 
@@ -299,9 +365,12 @@ def test_drop_leaves_dialogues_with_a_long_turn_out_and_names_their_lines(
     for again in (False, True):
         events.clear()
         store = prepare(config, make_encoder(max_length=64)).train
-        (warning,) = [event.message for event in events if isinstance(event, Notice) and event.is_warning]
+        (warning,) = [
+            event.message for event in events if isinstance(event, Notice) and event.is_warning
+        ]
         assert warning == (
-            "2 of 8 training dialogues are left out, because a turn is too long for dialogue.max_length 64: "
+            "2 of 8 training dialogues are left out, because a turn is too long for "
+            "dialogue.max_length 64: "
             f"{path}:2, {path}:3"
         ), again
         counts = count_tokens(store, 64)
@@ -309,17 +378,23 @@ def test_drop_leaves_dialogues_with_a_long_turn_out_and_names_their_lines(
         assert set(store.dialogue_of.tolist()) == {0, 3, 4, 5, 6, 7}
 
 
-def test_where_all_dialogues_are_left_out_that_is_an_error(tiny_config, prepare, make_encoder, write):
+def test_where_all_dialogues_are_left_out_that_is_an_error(
+    tiny_config, prepare, make_encoder, write
+):
     config = tiny_config(dialogue={"long_turns": "drop"}, data=of(write(["Hello", "very " * 70])))
     with pytest.raises(DataError, match="1 of 1 training dialogues are left out") as caught:
         prepare(config, make_encoder(max_length=32))
     assert caught.value.hint == "raise dialogue.max_length, or set dialogue.long_turns: split"
 
 
-def test_split_trains_on_every_target_and_counts_the_dialogues(tiny_config, prepare, make_encoder, write):
+def test_split_trains_on_every_target_and_counts_the_dialogues(
+    tiny_config, prepare, make_encoder, write
+):
     path = write(*MIXED)
     whole = prepare(tiny_config(data=of(path)), make_encoder(max_length=4096)).train
-    store = prepare(tiny_config(dialogue={"long_turns": "split"}, data=of(path)), make_encoder(max_length=64)).train
+    store = prepare(
+        tiny_config(dialogue={"long_turns": "split"}, data=of(path)), make_encoder(max_length=64)
+    ).train
     counts = count_tokens(store, 64)
     assert (counts.num_dialogues, counts.num_left_out, counts.num_split) == (8, 0, 2)
     assert store.num_targets(ASSISTANT_TARGET) == whole.num_targets(ASSISTANT_TARGET)
@@ -327,10 +402,14 @@ def test_split_trains_on_every_target_and_counts_the_dialogues(tiny_config, prep
     assert store.dialogues["num_tokens"].tolist() == whole.dialogues["num_tokens"].tolist()
 
 
-def test_no_other_dialogue_is_compared_with_one_that_is_left_out(tiny_config, prepare, events, make_encoder, write):
+def test_no_other_dialogue_is_compared_with_one_that_is_left_out(
+    tiny_config, prepare, events, make_encoder, write
+):
     long = ["Hello", "very " * 70]
     train, valid = write(["Hello", "Hi!"], long), write(long, ["Bye", "Bye!"], name="valid.jsonl")
-    config = tiny_config(dialogue={"long_turns": "drop"}, data={"train": train, "validation": valid})
+    config = tiny_config(
+        dialogue={"long_turns": "drop"}, data={"train": train, "validation": valid}
+    )
     prepare(config, make_encoder(max_length=32))
     assert not any("are also in the training data" in message for message in notices(events))
 
@@ -374,7 +453,9 @@ def test_only_what_another_setting_changes_is_encoded_again_and_the_store_is_the
             return str(error), [group.problems for group in error.groups]
         return {
             file.name: file.read_bytes()
-            for file in next((tmp_path / home).rglob(f"tokens-*{_variant(max_length, long_turns)}")).iterdir()
+            for file in next(
+                (tmp_path / home).rglob(f"tokens-*{_variant(max_length, long_turns)}")
+            ).iterdir()
         }
 
     store("shared", *before)
@@ -384,11 +465,17 @@ def test_only_what_another_setting_changes_is_encoded_again_and_the_store_is_the
     assert made == store("fresh", *now)
     whole = prepare_whole_lengths(make_encoder, path)
     if before == now:
-        assert again == ([] if now != (40, "refuse") and now != (64, "refuse") else _long(make_encoder, path, now[0]))
+        assert again == (
+            []
+            if now != (40, "refuse") and now != (64, "refuse")
+            else _long(make_encoder, path, now[0])
+        )
     elif before[0] == now[0]:
         assert again == _long(make_encoder, path, now[0])
     else:
-        assert again == [line for line, length in enumerate(whole, 1) if length > min(before[0], now[0])]
+        assert again == [
+            line for line, length in enumerate(whole, 1) if length > min(before[0], now[0])
+        ]
 
 
 def prepare_whole_lengths(make_encoder, path):
@@ -407,17 +494,28 @@ def _encoded(encoder, path):
 
 
 def _variant(max_length, long_turns):
-    variant = json.dumps({"max_length": max_length, "long_turns": long_turns}, sort_keys=True, indent=1)
+    variant = json.dumps(
+        {"max_length": max_length, "long_turns": long_turns}, sort_keys=True, indent=1
+    )
     return hashlib.sha256(variant.encode()).hexdigest()[:16]
 
 
-def test_a_template_that_has_no_place_for_a_turn_is_refused_by_its_line(tiny_config, prepare, make_encoder, write):
-    path = write(["Hello", "Hi!"], messages(("system", "Be nice."), ("user", "Hi"), ("assistant", "Hi")))
-    with pytest.raises(PreflightError, match=r"data\.jsonl:2:1 \$ template convmodel has no place for a system turn"):
+def test_a_template_that_has_no_place_for_a_turn_is_refused_by_its_line(
+    tiny_config, prepare, make_encoder, write
+):
+    path = write(
+        ["Hello", "Hi!"], messages(("system", "Be nice."), ("user", "Hi"), ("assistant", "Hi"))
+    )
+    with pytest.raises(
+        PreflightError,
+        match=r"data\.jsonl:2:1 \$ template convmodel has no place for a system turn",
+    ):
         prepare(tiny_config(data=of(path)), make_encoder("convmodel"))
 
 
-def test_a_template_that_transformers_would_render_otherwise_is_refused(tiny_config, prepare, make_encoder, write):
+def test_a_template_that_transformers_would_render_otherwise_is_refused(
+    tiny_config, prepare, make_encoder, write
+):
     encoder = make_encoder()
     broken = encoder.template.chat_template.replace("<|end|>", "<|user|>")
     object.__setattr__(encoder.template, "chat_template", broken)
@@ -435,8 +533,15 @@ def test_a_tokenizer_that_changes_texts_is_told(tiny_config, prepare, events, ma
     before = make_encoder().tokenizer
     backend = before.backend_tokenizer
     backend.normalizer = normalizers.Lowercase()
-    lower = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|end|>", pad_token="<|end|>")
+    lower = PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="<|end|>", pad_token="<|end|>"
+    )
     encoder = DialogueEncoder(lower, make_template("turns", lower), max_length=64)
     prepare(tiny_config(data=of(write(["Hello", "hi!"]))), encoder)
-    (warning,) = [event.message for event in events if isinstance(event, Notice) and event.is_warning]
-    assert "data.jsonl:1 says 'Hello', the model will read 'hello' (1 of the first turns differ)" in warning
+    (warning,) = [
+        event.message for event in events if isinstance(event, Notice) and event.is_warning
+    ]
+    assert (
+        "data.jsonl:1 says 'Hello', the model will read 'hello' (1 of the first turns differ)"
+        in warning
+    )

@@ -1,4 +1,6 @@
-"""The dialogues that get a reply: the same choice from the data and from the cache, and no file read in vain."""
+"""The dialogues that get a reply: the same choice from the data and from the cache, and no file
+read in vain.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,14 @@ VALIDATION = SAMPLE_DATA / "train.jsonl"
 def make_inputs(tiny_config, tmp_path, ignore):
     def make(path=VALIDATION, **settings):
         data = {"validation": (str(path),), **settings.pop("data", {})}
-        config = tiny_config(data=data, evaluation={"reply_dialogues": 5, **settings.pop("evaluation", {})}, **settings)
-        return Inputs(config, read_data_files(config.data), Cache(tmp_path / "runs", ignore), ignore)
+        config = tiny_config(
+            data=data,
+            evaluation={"reply_dialogues": 5, **settings.pop("evaluation", {})},
+            **settings,
+        )
+        return Inputs(
+            config, read_data_files(config.data), Cache(tmp_path / "runs", ignore), ignore
+        )
 
     return make
 
@@ -53,7 +61,9 @@ def chosen_of(inputs):
 def test_the_choice_is_that_of_the_data_and_is_made_once(make_inputs, passes, count, seed):
     inputs = make_inputs(seed=seed, evaluation={"reply_dialogues": count})
     assert find_reply_dialogues(inputs) == chosen_of(inputs)
-    assert find_reply_dialogues(make_inputs(seed=seed, evaluation={"reply_dialogues": count})) == chosen_of(inputs)
+    assert find_reply_dialogues(
+        make_inputs(seed=seed, evaluation={"reply_dialogues": count})
+    ) == chosen_of(inputs)
     assert len(passes) == 1
 
 
@@ -67,7 +77,9 @@ def test_each_thing_that_decides_the_choice_makes_another_one(make_inputs, passe
         make_inputs(other),
         make_inputs(data={"first_speaker": "assistant"}),
         make_inputs(data={"reasoning": "drop"}),
-        make_inputs(data={"speakers": {"assistant": ("assistant", "gpt", "bot", "model", "chatbot", "x")}}),
+        make_inputs(
+            data={"speakers": {"assistant": ("assistant", "gpt", "bot", "model", "chatbot", "x")}}
+        ),
     ]
     for inputs in variants:
         assert find_reply_dialogues(inputs) == chosen_of(inputs)
@@ -76,20 +88,28 @@ def test_each_thing_that_decides_the_choice_makes_another_one(make_inputs, passe
 
 def test_equal_data_under_another_path_is_not_read_again(make_inputs, passes, tmp_path):
     shutil.copyfile(VALIDATION, tmp_path / "copy.jsonl")
-    first, again = (find_reply_dialogues(make_inputs(path)) for path in (VALIDATION, tmp_path / "copy.jsonl"))
+    first, again = (
+        find_reply_dialogues(make_inputs(path)) for path in (VALIDATION, tmp_path / "copy.jsonl")
+    )
     assert first == again
     assert {dialogue.file for dialogue in (*first, *again)} == {""}
     assert len(passes) == 1
 
 
-@pytest.mark.parametrize("change", [{"evaluation": {"reply_dialogues": 0}}, {"data": {"validation": ()}}])
-def test_where_no_dialogue_gets_a_reply_nothing_is_read_or_kept(make_inputs, passes, tmp_path, change):
+@pytest.mark.parametrize(
+    "change", [{"evaluation": {"reply_dialogues": 0}}, {"data": {"validation": ()}}]
+)
+def test_where_no_dialogue_gets_a_reply_nothing_is_read_or_kept(
+    make_inputs, passes, tmp_path, change
+):
     assert find_reply_dialogues(make_inputs(**change)) == ()
     assert passes == []
     assert not (tmp_path / "runs" / NAME).exists()
 
 
-def test_a_file_that_changed_since_it_was_hashed_is_refused_and_nothing_is_kept(make_inputs, tmp_path):
+def test_a_file_that_changed_since_it_was_hashed_is_refused_and_nothing_is_kept(
+    make_inputs, tmp_path
+):
     path = tmp_path / "valid.jsonl"
     shutil.copyfile(VALIDATION, path)
     inputs = make_inputs(path)

@@ -50,7 +50,9 @@ def fill(aside):
 
 
 def kill(run, when):
-    ran = subprocess.run([sys.executable, "-c", KILLED, str(run.path), when], capture_output=True, check=False)
+    ran = subprocess.run(
+        [sys.executable, "-c", KILLED, str(run.path), when], capture_output=True, check=False
+    )
     assert (ran.returncode, ran.stdout) == (-signal.SIGKILL, b""), ran.stderr
 
 
@@ -66,7 +68,11 @@ def test_nothing_is_there_while_it_is_filled_and_all_of_it_afterwards(run):
 
 
 def test_its_lock_is_held_from_before_it_is_there_to_the_end_of_the_block(run):
-    with begun(run, fill), pytest.raises(CheckpointError, match="is working in this run directory"), locked(run):
+    with (
+        begun(run, fill),
+        pytest.raises(CheckpointError, match="is working in this run directory"),
+        locked(run),
+    ):
         pass
     with locked(run):
         pass
@@ -101,7 +107,10 @@ def test_after_a_kill_when_it_took_its_place_it_is_there_whole(run):
 
 def test_two_beginnings_of_one_name_do_not_meet(run):
     def begin_again(aside):
-        with pytest.raises(CheckpointError, match=r"\.convo-new-tiny: .* is working"), begun(run, fill):
+        with (
+            pytest.raises(CheckpointError, match=r"\.convo-new-tiny: .* is working"),
+            begun(run, fill),
+        ):
             pass
         fill(aside)
 
@@ -126,7 +135,10 @@ def test_nothing_is_cleared_through_a_link(run, tmp_path):
     (mine / "thesis.txt").write_text("years of work")
     run.path.parent.mkdir()
     (run.path.parent / NEW).symlink_to(mine)
-    with pytest.raises(CheckpointError, match="a symbolic link, so no run can be created there"), begun(run, fill):
+    with (
+        pytest.raises(CheckpointError, match="a symbolic link, so no run can be created there"),
+        begun(run, fill),
+    ):
         pass
     (run.path.parent / NEW).unlink()
     (run.path.parent / NEW).mkdir()
@@ -141,24 +153,33 @@ def test_a_link_where_a_run_begins_is_refused_before_any_work(run, tmp_path):
     (tmp_path / "mine").mkdir()
     for target in (tmp_path / "nothing", tmp_path / "mine"):
         run.path.symlink_to(target)
-        with pytest.raises(CheckpointError, match="tiny: a symbolic link, so no run can be created there"):
+        with pytest.raises(
+            CheckpointError, match="tiny: a symbolic link, so no run can be created there"
+        ):
             require_new(run)
         run.path.unlink()
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="gives a folder to another user")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="gives a folder to another user"
+)
 def test_no_run_begins_in_a_folder_of_another_user(run):
     aside = run.path.parent / NEW
     aside.mkdir(parents=True)
     os.chown(aside, 65534, 65534)
-    with pytest.raises(CheckpointError, match="belongs to another user") as caught, begun(run, fill):
+    with (
+        pytest.raises(CheckpointError, match="belongs to another user") as caught,
+        begun(run, fill),
+    ):
         pass
     assert "--set name=" in str(caught.value.hint)
     assert list(aside.iterdir()) == []
 
 
 def test_a_run_that_begins_stays_where_it_began(run, tmp_path):
-    """Others may rename what lies in the folder, so what fills the run goes by a path that stays with it."""
+    """Others may rename what lies in the folder, so what fills the run goes by a path that stays
+    with it.
+    """
     run.path.parent.mkdir()
     run.path.parent.chmod(0o777)
     mine = tmp_path / "mine"
@@ -169,6 +190,9 @@ def test_a_run_that_begins_stays_where_it_began(run, tmp_path):
         (run.path.parent / NEW).symlink_to(mine)
         fill(aside)
 
-    with pytest.raises(CheckpointError, match="another process created a directory there"), begun(run, swap):
+    with (
+        pytest.raises(CheckpointError, match="another process created a directory there"),
+        begun(run, swap),
+    ):
         pass
     assert list(mine.iterdir()) == []

@@ -1,4 +1,6 @@
-"""The checkpoints of a run: what is written is read back, a copy is the same, and other content is named."""
+"""The checkpoints of a run: what is written is read back, a copy is the same, and other content is
+named.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,14 @@ import pytest
 from pydantic import ValidationError
 
 from convo_cli.errors import CheckpointError
-from convo_cli.runs.checkpoints import Progress, SavedState, copy_checkpoint, is_saved, read_state, write_state
+from convo_cli.runs.checkpoints import (
+    Progress,
+    SavedState,
+    copy_checkpoint,
+    is_saved,
+    read_state,
+    write_state,
+)
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.logs.evaluations import weights_of
 from convo_cli.storage.atomic import publish_directory
@@ -41,7 +50,9 @@ def test_a_copied_checkpoint_is_the_same_but_for_its_run(run, tmp_path):
 
 def test_a_file_that_changes_while_it_is_copied_is_named(run, tmp_path):
     (run.checkpoint(10) / "model.safetensors").write_text("weights of 99")
-    with pytest.raises(CheckpointError, match=r"model\.safetensors: changed while it was being copied"):
+    with pytest.raises(
+        CheckpointError, match=r"model\.safetensors: changed while it was being copied"
+    ):
         copy_checkpoint(run.checkpoint(10), tmp_path / "fork", "another")
 
 
@@ -61,15 +72,20 @@ def test_a_state_is_read_back_as_it_was_written(tmp_path):
     (tmp_path / "state.json").write_text(written.model_dump_json())
     read = read_state(tmp_path)
     assert read == written
-    assert {key: type(value) for key, value in read.scaler.items()} == {"scale": float, "growth_interval": int}
+    assert {key: type(value) for key, value in read.scaler.items()} == {
+        "scale": float,
+        "growth_interval": int,
+    }
 
 
 @pytest.mark.parametrize(
     "content",
     [
         "", "{}", '{"format": 2, "x": 1}',
-        '{"progress": {"step": -1}, "scaler": {}}', '{"progress": {"step": 1, "tokens_seen": -1}, "scaler": {}}',
-        '{"progress": {"step": 1}, "scaler": {"scale": NaN}}', '{"progress": {"best_loss": Infinity}, "scaler": {}}',
+        '{"progress": {"step": -1}, "scaler": {}}', ('{"progress": {"step": 1, "tokens_seen": -1}, '
+                                                    '"scaler": {}}'),
+        '{"progress": {"step": 1}, "scaler": {"scale": NaN}}', ('{"progress": {"best_loss": '
+                                                               'Infinity}, "scaler": {}}'),
     ],
 )  # fmt: skip
 def test_a_state_that_convo_did_not_write_is_named(tmp_path, content):
@@ -79,8 +95,12 @@ def test_a_state_that_convo_did_not_write_is_named(tmp_path, content):
 
 
 def test_a_state_of_another_version_is_refused_with_both_numbers(tmp_path):
-    (tmp_path / "state.json").write_text('{"format": 1, "progress": {"step": 1, "scores": null}, "scaler": {}}')
-    with pytest.raises(CheckpointError, match=r"state\.json: format 1, but this convo reads format 2"):
+    (tmp_path / "state.json").write_text(
+        '{"format": 1, "progress": {"step": 1, "scores": null}, "scaler": {}}'
+    )
+    with pytest.raises(
+        CheckpointError, match=r"state\.json: format 1, but this convo reads format 2"
+    ):
         read_state(tmp_path)
 
 

@@ -31,7 +31,9 @@ with locked(RunDirectory(Path(sys.argv[1]))):
 @contextmanager
 def another_process_holding(run: RunDirectory) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-c", HOLD, str(run.path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
         try:
@@ -55,7 +57,9 @@ def test_the_second_process_is_refused_by_the_name_of_the_run(run):
     assert caught.value.exit_code == 5
 
 
-@pytest.mark.parametrize("text", [b"", b"\xff\n", b"process 1 on \x1b[31mred\n", b"process 1 on a" + b"a" * 999])
+@pytest.mark.parametrize(
+    "text", [b"", b"\xff\n", b"process 1 on \x1b[31mred\n", b"process 1 on a" + b"a" * 999]
+)
 def test_a_text_that_convo_did_not_write_is_not_shown(run, text):
     message = "another process is working in this run directory"
     with another_process_holding(run):
@@ -79,13 +83,18 @@ def test_a_longer_text_that_was_left_over_is_replaced_whole(run):
         assert run.lock.read_text() == f"process {os.getpid()} on {socket.gethostname()}\n"
 
 
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP], ids=errno.errorcode.get)
+@pytest.mark.parametrize(
+    "number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP], ids=errno.errorcode.get
+)
 def test_a_file_system_without_locks_is_named_as_such(run, monkeypatch, number):
     def refuse(descriptor, operation):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.raises(DiskError, match=r"\.lock: this file system cannot lock files") as caught, locked(run):
+    with (
+        pytest.raises(DiskError, match=r"\.lock: this file system cannot lock files") as caught,
+        locked(run),
+    ):
         pass
     assert "on another file system" in str(caught.value.hint)
 

@@ -39,7 +39,9 @@ def test_a_run_directory_is_told_from_its_checkpoints(tmp_path):
         (tmp_path / f"checkpoints/step-{step:08d}").mkdir(parents=True)
     with pytest.raises(ModelError) as caught:
         require_model_folder(tmp_path)
-    assert str(caught.value.hint).endswith(f"name one of its checkpoints: {tmp_path}/checkpoints/step-00000012")
+    assert str(caught.value.hint).endswith(
+        f"name one of its checkpoints: {tmp_path}/checkpoints/step-00000012"
+    )
 
 
 @pytest.mark.parametrize("force", [False, True])

@@ -1,4 +1,6 @@
-"""Nothing in a run directory is opened by a call that follows links; the calls are found in the source."""
+"""Nothing in a run directory is opened by a call that follows links; the calls are found in the
+source.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ import convo_cli
 
 PACKAGE = Path(convo_cli.__file__).parent
 ELSEWHERE = {"foreign_files", "model_folder", "git", "files", "folder", "access"}
-"""Modules that read model folders or a repository, where links are allowed, and those that open safely for all."""
+"""Modules that read model folders or a repository, where links are allowed, and those that open
+safely for all.
+"""
 MODULES = [
     *sorted(
         path
@@ -42,7 +46,11 @@ def following_calls(source: str) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call):
-            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            name = (
+                node.func.attr
+                if isinstance(node.func, ast.Attribute)
+                else getattr(node.func, "id", "")
+            )
             has_opener = any(keyword.arg == "opener" for keyword in node.keywords)
             if name in FOLLOWING or (name == "open" and not has_opener):
                 found.add(name)
@@ -56,11 +64,17 @@ def test_a_run_directory_is_opened_without_following_links(path):
 
 
 def test_every_exception_is_needed():
-    calls = {(path.stem, name) for path in MODULES for name in following_calls(path.read_text(encoding="utf-8"))}
+    calls = {
+        (path.stem, name)
+        for path in MODULES
+        for name in following_calls(path.read_text(encoding="utf-8"))
+    }
     assert calls >= ALLOWED
 
 
-@pytest.mark.parametrize("call", ["open(p)", "p.open('w')", "p.read_bytes()", "shutil.copyfile(a, b)", "os.open(p, 0)"])
+@pytest.mark.parametrize(
+    "call", ["open(p)", "p.open('w')", "p.read_bytes()", "shutil.copyfile(a, b)", "os.open(p, 0)"]
+)
 def test_a_call_that_follows_links_is_found(call):
     assert following_calls(call)
     assert not following_calls("open(p, opener=only_regular)")

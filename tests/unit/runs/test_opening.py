@@ -14,7 +14,9 @@ from convo_cli.storage.sealed import MANIFEST_FILE
 
 def save(run, step):
     def fill(folder):
-        (folder / "state.json").write_text(SavedState(progress=Progress(step=step), scaler={}).model_dump_json())
+        (folder / "state.json").write_text(
+            SavedState(progress=Progress(step=step), scaler={}).model_dump_json()
+        )
         (folder / "model.safetensors").write_text(f"weights of {step}")
 
     publish_directory(run.checkpoint(step), fill)
@@ -36,7 +38,11 @@ def notices():
 
 
 def contents(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 # What a path means
@@ -75,7 +81,9 @@ def test_a_checkpoint_and_an_export_open_as_they_are_once_verified(run, notices,
             open_checkpoint(path, notices.append)
 
 
-def test_a_checkpoint_that_lost_its_manifest_is_refused_and_a_foreign_folder_is_not(run, notices, tmp_path):
+def test_a_checkpoint_that_lost_its_manifest_is_refused_and_a_foreign_folder_is_not(
+    run, notices, tmp_path
+):
     (run.checkpoint(10) / MANIFEST_FILE).unlink()
     with pytest.raises(CheckpointError, match=r"MANIFEST\.json: missing"):
         open_checkpoint(run.checkpoint(10), notices.append)
@@ -108,11 +116,19 @@ def test_a_checkpoint_that_is_deleted_while_it_loads_gives_way_to_the_newest_the
 
     assert load_from(run.path, notices.append, load) == "weights of 50"
     assert [(notice.is_warning, notice.message) for notice in notices] == [
-        (False, "step-00000040 was deleted by its training run while it was being read; taking the newest one")
+        (
+            False,
+            (
+                "step-00000040 was deleted by its training run while it was being read; taking the "
+                "newest one"
+            ),
+        )
     ]
 
 
-def test_a_checkpoint_that_is_deleted_while_it_is_verified_is_no_damaged_one(run, notices, monkeypatch):
+def test_a_checkpoint_that_is_deleted_while_it_is_verified_is_no_damaged_one(
+    run, notices, monkeypatch
+):
     from convo_cli.runs import checkpoints
 
     verify = checkpoints.verify_directory

@@ -1,4 +1,6 @@
-"""Which checkpoint last, loss and metric mean, which stay on disk, and that damage never chooses another in silence."""
+"""Which checkpoint last, loss and metric mean, which stay on disk, and that damage never chooses
+another in silence.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,11 @@ def save(run, step, loss=None, metric=None, **progress):
     if loss is not None:
         log = MetricsLog(run.metrics, run.samples, after_step=step)
         metrics = {} if metric is None else {METRIC: metric}
-        log(EvaluationDone(step, loss, 1.0, 9, 0.5, metrics, weights=weights_of(run.checkpoint(step))))
+        log(
+            EvaluationDone(
+                step, loss, 1.0, 9, 0.5, metrics, weights=weights_of(run.checkpoint(step))
+            )
+        )
         log.close()
 
 
@@ -44,7 +50,11 @@ def find(run, which):
 
 def tidy(run, newest, keep=9):
     return point_and_prune(
-        run, run.checkpoint(newest), keep=keep, metric=METRIC, evaluations=read_evaluations(run).by_step
+        run,
+        run.checkpoint(newest),
+        keep=keep,
+        metric=METRIC,
+        evaluations=read_evaluations(run).by_step,
     )
 
 
@@ -59,7 +69,13 @@ def run(tmp_path):
 @pytest.fixture
 def scored(run):
     """Best by loss at 20, best by metric at 10."""
-    for step, loss, metric in ((0, None, None), (10, 3.0, 9.0), (20, 2.0, 5.0), (30, 2.5, 1.0), (40, None, None)):
+    for step, loss, metric in (
+        (0, None, None),
+        (10, 3.0, 9.0),
+        (20, 2.0, 5.0),
+        (30, 2.5, 1.0),
+        (40, None, None),
+    ):
         save(run, step, loss, metric)
     return run
 
@@ -74,11 +90,19 @@ def change(path, old, new):
 
 
 @pytest.mark.parametrize(
-    ("which", "step", "later"), [("last", 40, ()), ("loss", 20, (30, 40)), ("metric", 10, (20, 30, 40))]
+    ("which", "step", "later"),
+    [("last", 40, ()), ("loss", 20, (30, 40)), ("metric", 10, (20, 30, 40))],
 )
-def test_each_name_means_the_checkpoint_whose_own_weights_have_that_score(scored, which, step, later):
+def test_each_name_means_the_checkpoint_whose_own_weights_have_that_score(
+    scored, which, step, later
+):
     found = find(scored, which)
-    assert (found.path, found.step, found.damaged, found.later) == (scored.checkpoint(step), step, (), later)
+    assert (found.path, found.step, found.damaged, found.later) == (
+        scored.checkpoint(step),
+        step,
+        (),
+        later,
+    )
 
 
 @pytest.mark.parametrize("which", ["loss", "metric"])
@@ -91,7 +115,9 @@ def test_of_equal_scores_the_earlier_checkpoint_is_the_best(run, which):
 @pytest.mark.parametrize("which", ["loss", "metric"])
 def test_a_score_that_no_checkpoint_has_is_an_error_with_a_way_on(run, which):
     save(run, 5)
-    with pytest.raises(CheckpointError, match=f"no checkpoint has a validation {which} yet") as caught:
+    with pytest.raises(
+        CheckpointError, match=f"no checkpoint has a validation {which} yet"
+    ) as caught:
         find(run, which)
     assert "--load last" in str(caught.value.hint)
 
@@ -110,7 +136,11 @@ def test_another_metric_has_a_best_checkpoint_of_its_own(run):
 
 
 def contents(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_a_damaged_newest_checkpoint_is_passed_over_and_nothing_is_changed(scored):
@@ -149,10 +179,13 @@ def test_checkpoints_that_swapped_their_names_are_refused(scored, which):
         found = find(scored, which)
         assert found.step == 30
         assert (
-            "step-00000040/state.json: the state of step 20, under the name of another" in found.damaged[0][1].message
+            "step-00000040/state.json: the state of step 20, under the name of another"
+            in found.damaged[0][1].message
         )
     else:
-        with pytest.raises(CheckpointError, match="the state of step 40, under the name of another"):
+        with pytest.raises(
+            CheckpointError, match="the state of step 40, under the name of another"
+        ):
             find(scored, which)
 
 
@@ -161,7 +194,10 @@ def test_a_run_without_a_whole_checkpoint_is_an_error(run):
         find(run, "last")
     save(run, 3)
     (run.checkpoint(3) / MANIFEST_FILE).unlink()
-    with pytest.raises(CheckpointError, match=r"there is no whole checkpoint to load; .*step-00000003/MANIFEST\.json"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"there is no whole checkpoint to load; .*step-00000003/MANIFEST\.json",
+    ):
         find(run, "last")
 
 
@@ -195,7 +231,9 @@ def test_a_best_checkpoint_that_is_gone_is_an_error_never_the_next_best(run, whi
     assert find(run, which).step == step
     shutil.rmtree(run.checkpoint(step))
     with pytest.raises(
-        CheckpointError, match=rf"the best validation {which}, \d, is not here; the best of those here is .*, {left}$"
+        CheckpointError,
+        match=rf"the best validation {which}, \d, is not here; the best of those here is .*, "
+        rf"{left}$",
     ):
         find(run, which)
 
@@ -236,7 +274,9 @@ def damage_line(run, number, old, new):
 )
 def test_a_damaged_record_of_the_best_is_named_by_its_line(evaluated, old, new):
     damage_line(evaluated, 2, old, new)
-    with pytest.raises(CheckpointError, match=r"metrics\.jsonl:2: damaged, so it is not certain") as caught:
+    with pytest.raises(
+        CheckpointError, match=r"metrics\.jsonl:2: damaged, so it is not certain"
+    ) as caught:
         find(evaluated, "loss")
     assert "--load last" in str(caught.value.hint)
     assert find(evaluated, "metric").step == 10
@@ -265,7 +305,8 @@ def test_without_the_log_the_pointers_know_the_best_and_without_both_it_is_an_er
         change(evaluated.pointer(label), '"num_targets": 9', '"num_targets": 8')
     for which in ("loss", "metric"):
         with pytest.raises(
-            CheckpointError, match=f"the best validation {which}, .*, is not here; none of those here has a score"
+            CheckpointError,
+            match=f"the best validation {which}, .*, is not here; none of those here has a score",
         ):
             find(evaluated, which)
     assert find(evaluated, "last").step == 30
@@ -279,12 +320,18 @@ def test_scores_of_other_weights_are_not_those_of_the_checkpoint(evaluated, tmp_
     publish_directory(evaluated.checkpoint(10), lambda folder: shutil.copytree(
         other.checkpoint(10), folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST_FILE)
     ))  # fmt: skip
-    with pytest.raises(CheckpointError, match=r"step-00000010: its weights are not those that .* has scores of"):
+    with pytest.raises(
+        CheckpointError, match=r"step-00000010: its weights are not those that .* has scores of"
+    ):
         find(evaluated, "metric")
-    assert tidy(evaluated, 30)["best-metric"] == evaluated.checkpoint(20), "of those whose own scores are known"
+    assert tidy(evaluated, 30)["best-metric"] == evaluated.checkpoint(20), (
+        "of those whose own scores are known"
+    )
 
 
-def test_a_pointer_to_a_checkpoint_that_was_discarded_says_nothing_about_the_next_of_that_step(evaluated):
+def test_a_pointer_to_a_checkpoint_that_was_discarded_says_nothing_about_the_next_of_that_step(
+    evaluated,
+):
     tidy(evaluated, 30)
     for step in (20, 30):
         shutil.rmtree(evaluated.checkpoint(step))
@@ -356,7 +403,9 @@ def test_a_damaged_checkpoint_is_neither_counted_nor_deleted(scored, damage):
 
 
 def test_what_was_just_sealed_stays_whatever_else_lies_there(run):
-    """So that a whole checkpoint is left where all others are damaged in a way that only reading them would tell."""
+    """So that a whole checkpoint is left where all others are damaged in a way that only reading
+    them would tell.
+    """
     for step in (10, 20, 30):
         save(run, step)
         if step != 20:
@@ -401,4 +450,6 @@ def test_the_newest_and_both_best_stay_and_all_others_go(tmp_path_factory, score
     assert [checkpoint.progress.step for checkpoint in list_checkpoints(run)] == sorted(expected)
     for step in expected:
         verify_directory(run.checkpoint(step))
-    assert {path.name for path in run.checkpoints.iterdir()} == {run.checkpoint(step).name for step in expected}
+    assert {path.name for path in run.checkpoints.iterdir()} == {
+        run.checkpoint(step).name for step in expected
+    }

@@ -21,7 +21,9 @@ from convo_cli.storage.access import (
 from tests.umask import umask
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="owners and modes of POSIX")
-needs_root = pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can give files away")
+needs_root = pytest.mark.skipif(
+    os.name != "posix" or os.geteuid() != 0, reason="only root can give files away"
+)
 STRANGER = 65534
 
 
@@ -74,10 +76,17 @@ def test_another_users_directory_is_refused(tmp_path):
     assert make_private(folder) == f"it belongs to another user (uid {STRANGER})"
 
 
-def test_where_modes_or_owners_are_not_kept_a_new_directory_is_refused_and_removed(tmp_path, monkeypatch):
+def test_where_modes_or_owners_are_not_kept_a_new_directory_is_refused_and_removed(
+    tmp_path, monkeypatch
+):
     """As on vfat, and on network shares."""
-    for shown in (folder_status(owner=os.geteuid(), bits=0o777), folder_status(owner=4321, bits=0o700)):
-        monkeypatch.setattr("convo_cli.storage.access.os.fstat", lambda descriptor, shown=shown: shown)
+    for shown in (
+        folder_status(owner=os.geteuid(), bits=0o777),
+        folder_status(owner=4321, bits=0o700),
+    ):
+        monkeypatch.setattr(
+            "convo_cli.storage.access.os.fstat", lambda descriptor, shown=shown: shown
+        )
         if shown.st_uid == 4321:
             monkeypatch.setattr("convo_cli.storage.access.os.geteuid", lambda: 1234)
         assert "its file system does not keep owners and modes" in make_private(tmp_path / "cache")
@@ -159,7 +168,9 @@ def place_with(tmp_path, bits, *, folder_bits=0o755):
 
 @given(bits=st.integers(0, 0o777), folder_bits=st.integers(0, 0o777))
 def test_a_derived_file_is_readable_only_where_the_source_is(tmp_path_factory, bits, folder_bits):
-    source, place = place_with(tmp_path_factory.mktemp("x"), bits | 0o600, folder_bits=folder_bits | 0o700)
+    source, place = place_with(
+        tmp_path_factory.mktemp("x"), bits | 0o600, folder_bits=folder_bits | 0o700
+    )
     allowed = derived_mode([source], place)
     assert allowed & 0o700 == 0o700
     group_reads = bool(bits & 0o040 and folder_bits & 0o010)
@@ -174,7 +185,9 @@ def test_a_private_directory_around_both_source_and_place_does_not_count(tmp_pat
     assert derived_mode([source], place) == 0o777
     source.parent.chmod(0o700)
     assert derived_mode([source], place) == 0o700
-    assert derived_mode([source], source.parent / "runs") == 0o777, "it is in the private directory as well"
+    assert derived_mode([source], source.parent / "runs") == 0o777, (
+        "it is in the private directory as well"
+    )
 
 
 def test_the_most_private_source_decides_and_a_link_is_as_private_as_what_it_leads_to(tmp_path):

@@ -1,4 +1,6 @@
-"""Nothing is ever half written: not a file, not a directory, not the replacement of one by another."""
+"""Nothing is ever half written: not a file, not a directory, not the replacement of one by
+another.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +77,9 @@ def test_a_missing_folder_is_named(tmp_path):
 def test_errors_that_rust_libraries_raise_for_the_disk_are_errors_of_the_disk(tmp_path):
     def refuse() -> None:
         with disk_errors(tmp_path):
-            raise Exception("Error while serializing: I/O error: No space left on device (os error 28)")
+            raise Exception(
+                "Error while serializing: I/O error: No space left on device (os error 28)"
+            )
 
     with pytest.raises(DiskError, match="No space left on device"):
         refuse()
@@ -98,7 +102,11 @@ def test_errors_that_rust_libraries_raise_for_the_disk_are_errors_of_the_disk(tm
 def test_the_hint_fits_what_the_disk_said(tmp_path, number, advice, is_rust):
     def refuse() -> None:
         with disk_errors(tmp_path):
-            raise RuntimeError(f"I/O error (os error {number})") if is_rust else OSError(number, os.strerror(number))
+            raise (
+                RuntimeError(f"I/O error (os error {number})")
+                if is_rust
+                else OSError(number, os.strerror(number))
+            )
 
     with pytest.raises(DiskError, match=os.strerror(number)) as caught:
         refuse()
@@ -108,7 +116,9 @@ def test_the_hint_fits_what_the_disk_said(tmp_path, number, advice, is_rust):
     assert hint.endswith("what was saved before is intact")
 
 
-@pytest.mark.parametrize(("free", "is_enough"), [(5 * 2**20, True), (5 * 2**20 - 1, False), (0, False)])
+@pytest.mark.parametrize(
+    ("free", "is_enough"), [(5 * 2**20, True), (5 * 2**20 - 1, False), (0, False)]
+)
 def test_too_little_space_names_need_and_have_and_place(tmp_path, monkeypatch, free, is_enough):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: (2**40, 2**39, free))
     if is_enough:
@@ -133,7 +143,11 @@ def test_space_is_asked_of_the_real_file_system(tmp_path):
 
 
 def test_other_errors_pass_through(tmp_path):
-    for error in (ValueError("no"), DataError("this (os error 2) is told already"), KeyboardInterrupt()):
+    for error in (
+        ValueError("no"),
+        DataError("this (os error 2) is told already"),
+        KeyboardInterrupt(),
+    ):
         with pytest.raises(type(error)) as caught, disk_errors(tmp_path):
             raise error
         assert caught.value is error
@@ -211,8 +225,12 @@ def calls(monkeypatch):
     return happened
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="looks up names of open files in /proc")
-def test_every_file_is_flushed_once_then_the_manifest_then_the_folder_then_its_name(tmp_path, calls):
+@pytest.mark.skipif(
+    not Path("/proc/self/fd").is_dir(), reason="looks up names of open files in /proc"
+)
+def test_every_file_is_flushed_once_then_the_manifest_then_the_folder_then_its_name(
+    tmp_path, calls
+):
     publish_directory(tmp_path / "step-1", fill_with(a="1", b="2"))
     aside = f".tmp-step-1-{os.getpid()}"
     assert sorted(calls[:2]) == ["flush a", "flush b"]
@@ -225,16 +243,26 @@ def test_every_file_is_flushed_once_then_the_manifest_then_the_folder_then_its_n
     ]
     calls.clear()
     write_file(tmp_path / "last.json", "{}")
-    assert calls == [f"flush .tmp-last.json-{os.getpid()}", "rename .tmp last.json", f"flush {tmp_path.name}"]
+    assert calls == [
+        f"flush .tmp-last.json-{os.getpid()}",
+        "rename .tmp last.json",
+        f"flush {tmp_path.name}",
+    ]
     calls.clear()
     remove_directory(tmp_path / "step-1")
     assert calls == [f"rename step {aside}", f"flush {tmp_path.name}"]
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="looks up names of open files in /proc")
+@pytest.mark.skipif(
+    not Path("/proc/self/fd").is_dir(), reason="looks up names of open files in /proc"
+)
 @pytest.mark.parametrize("bad", ["a", "b", f".tmp-{MANIFEST_FILE}"])
-def test_a_flush_that_fails_is_not_tried_again_and_drops_the_whole_save(published, monkeypatch, bad):
-    """The kernel reports a lost page once; a second fsync of that file would say that all is well."""
+def test_a_flush_that_fails_is_not_tried_again_and_drops_the_whole_save(
+    published, monkeypatch, bad
+):
+    """The kernel reports a lost page once; a second fsync of that file would say that all is
+    well.
+    """
     fsync, flushed = os.fsync, []
 
     def flush(descriptor):
@@ -303,7 +331,9 @@ while True:
 
 @pytest.mark.parametrize(("action", "after"), [("replace", "new"), ("remove", "gone")])
 def test_a_crash_at_any_call_leaves_the_old_directory_or_the_new_one(tmp_path, action, after):
-    """Killed before every call that touches the disk, in a process of its own; never neither, never half of one."""
+    """Killed before every call that touches the disk, in a process of its own; never neither, never
+    half of one.
+    """
     ran = subprocess.run(
         [sys.executable, "-c", CRASHES, str(tmp_path / "checkpoints"), action],
         capture_output=True, text=True, check=False,
@@ -328,7 +358,9 @@ def test_leftovers_of_others_go_and_everything_else_stays(published):
     verify_directory(published)
 
 
-def test_what_a_broken_replacement_took_away_comes_back_only_where_nothing_took_its_place(published):
+def test_what_a_broken_replacement_took_away_comes_back_only_where_nothing_took_its_place(
+    published,
+):
     folder = published.parent
     os.rename(published, folder / ".tmp-step-1.replaced")
     remove_leftovers(folder)
@@ -367,10 +399,14 @@ def elsewhere(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", [f".tmp-step-1-{os.getpid()}", "step-1", ".tmp-step-1.replaced"], ids=["aside", "published", "replaced"]
+    "name",
+    [f".tmp-step-1-{os.getpid()}", "step-1", ".tmp-step-1.replaced"],
+    ids=["aside", "published", "replaced"],
 )
 @pytest.mark.parametrize("is_dangling", [False, True], ids=["", "dangling"])
-def test_a_link_in_the_way_of_a_save_is_replaced_and_never_followed(tmp_path, elsewhere, name, is_dangling):
+def test_a_link_in_the_way_of_a_save_is_replaced_and_never_followed(
+    tmp_path, elsewhere, name, is_dangling
+):
     home = tmp_path / "checkpoints"
     home.mkdir()
     if name.endswith(".replaced"):
@@ -401,7 +437,11 @@ def test_only_a_regular_file_is_replaced(tmp_path, kind):
     with pytest.raises(DiskError, match=rf"last\.json: not a regular file, but {re.escape(kind)}"):
         write_file(path, "{}")
     after = path.lstat()
-    assert (before.st_mode, before.st_ino, before.st_rdev) == (after.st_mode, after.st_ino, after.st_rdev)
+    assert (before.st_mode, before.st_ino, before.st_rdev) == (
+        after.st_mode,
+        after.st_ino,
+        after.st_rdev,
+    )
     assert names(tmp_path) == ["last.json"]
 
 
@@ -426,7 +466,9 @@ def test_removing_a_link_or_a_left_over_link_removes_the_link_alone(tmp_path, el
 
 
 @pytest.mark.parametrize("is_shared", [False, True], ids=["", "shared"])
-def test_a_folder_that_is_swapped_while_a_save_fills_it_leads_it_nowhere(tmp_path, elsewhere, is_shared):
+def test_a_folder_that_is_swapped_while_a_save_fills_it_leads_it_nowhere(
+    tmp_path, elsewhere, is_shared
+):
     run = tmp_path / "run"
     (run / "checkpoints").mkdir(parents=True)
     (run / "checkpoints").chmod(0o777 if is_shared else 0o755)
@@ -488,8 +530,12 @@ def test_directories_are_made_with_all_above_them_and_never_twice(tmp_path):
         make_directory(path)
 
 
-@pytest.mark.parametrize(("mask", "file_mode", "folder_mode"), [(0o022, 0o644, 0o755), (0o077, 0o600, 0o700)])
-def test_files_and_folders_have_the_mode_that_the_umask_gives(tmp_path, mask, file_mode, folder_mode):
+@pytest.mark.parametrize(
+    ("mask", "file_mode", "folder_mode"), [(0o022, 0o644, 0o755), (0o077, 0o600, 0o700)]
+)
+def test_files_and_folders_have_the_mode_that_the_umask_gives(
+    tmp_path, mask, file_mode, folder_mode
+):
     def fill(folder: Path) -> None:
         (folder / "weights").touch(mode=0o600)  # what safetensors does
         (folder / "script").touch(mode=0o777)

@@ -7,7 +7,14 @@ import stat
 
 import pytest
 
-from convo_cli.storage.files import UnsafeFileError, copy_file, only_regular, read_file, read_lines, require_regular
+from convo_cli.storage.files import (
+    UnsafeFileError,
+    copy_file,
+    only_regular,
+    read_file,
+    read_lines,
+    require_regular,
+)
 from tests.special_files import SPECIAL_FILES
 
 pytestmark = pytest.mark.usefixtures("never_waits")
@@ -81,7 +88,10 @@ def test_no_more_is_read_than_may_be(tmp_path):
         read_file(path, 5)
     with path.open("rb") as file:
         assert list(read_lines(file, 6)) == [b"12345\n"]
-    with path.open("rb") as file, pytest.raises(UnsafeFileError, match="a line of more than 5 bytes"):
+    with (
+        path.open("rb") as file,
+        pytest.raises(UnsafeFileError, match="a line of more than 5 bytes"),
+    ):
         list(read_lines(file, 5))
 
 

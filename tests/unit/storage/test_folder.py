@@ -1,4 +1,6 @@
-"""A held folder opens and changes only what is in it, whatever takes its name or the name of an entry."""
+"""A held folder opens and changes only what is in it, whatever takes its name or the name of an
+entry.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def test_the_named_folder_itself_may_be_a_link(tmp_path):
     (tmp_path / "real/one").mkdir(parents=True)
     (tmp_path / "run").symlink_to("real")
     for path, below in (("run", None), ("run/one", None), ("run/one", "run")):
-        with open_folder(tmp_path / path, below=None if below is None else tmp_path / below) as folder:
+        with open_folder(
+            tmp_path / path, below=None if below is None else tmp_path / below
+        ) as folder:
             with folder.open("name", "xb") as file:
                 file.write(b"content")
             assert "name" in folder.names()

@@ -21,12 +21,18 @@ def folder(tmp_path, **files):
 
 
 def index(tmp_path, *names):
-    (tmp_path / INDEX).write_text(json.dumps({"weight_map": {f"tensor {k}": name for k, name in enumerate(names)}}))
+    (tmp_path / INDEX).write_text(
+        json.dumps({"weight_map": {f"tensor {k}": name for k, name in enumerate(names)}})
+    )
     return tmp_path
 
 
 def test_an_ordinary_folder_is_harmless(tmp_path):
-    folder(tmp_path, tokenizer={"model": {}}, config={"attn_implementation": "sdpa", "layers": [{"a": "x/y"}]})
+    folder(
+        tmp_path,
+        tokenizer={"model": {}},
+        config={"attn_implementation": "sdpa", "layers": [{"a": "x/y"}]},
+    )
     index(tmp_path, "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
     (tmp_path / "onnx").mkdir()
     (tmp_path / "gone").symlink_to("nowhere")
@@ -37,11 +43,22 @@ def test_an_ordinary_folder_is_harmless(tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["../../etc/x", "../other.safetensors", "/etc/x.safetensors", "sub/x.safetensors", "model.bin", "model.pt", "", 7],
+    [
+        "../../etc/x",
+        "../other.safetensors",
+        "/etc/x.safetensors",
+        "sub/x.safetensors",
+        "model.bin",
+        "model.pt",
+        "",
+        7,
+    ],
 )
 def test_an_index_names_safetensors_files_beside_it_and_nothing_else(tmp_path, name):
     index(folder(tmp_path), "model-00001-of-00002.safetensors", name)
-    with pytest.raises(ModelError, match=r"model\.safetensors\.index\.json: names .* but it is no safetensors file"):
+    with pytest.raises(
+        ModelError, match=r"model\.safetensors\.index\.json: names .* but it is no safetensors file"
+    ):
         require_harmless(tmp_path)
 
 
@@ -61,7 +78,9 @@ def test_an_index_names_safetensors_files_beside_it_and_nothing_else(tmp_path, n
     ],
 )
 def test_a_config_names_no_code_on_a_hub(tmp_path, config):
-    with pytest.raises(ModelError, match=r"config\.json: \w+ names '.*somebody/kernel.*', which would be code"):
+    with pytest.raises(
+        ModelError, match=r"config\.json: \w+ names '.*somebody/kernel.*', which would be code"
+    ):
         require_harmless(folder(tmp_path, config=config))
 
 
@@ -102,7 +121,8 @@ def test_a_path_that_transformers_overwrites_may_lead_anywhere(tmp_path):
     model = tmp_path / "model"
     model.mkdir()
     paths = dict.fromkeys(
-        ("tokenizer_file", "special_tokens_map_file", "name_or_path"), str(tmp_path / "elsewhere.json")
+        ("tokenizer_file", "special_tokens_map_file", "name_or_path"),
+        str(tmp_path / "elsewhere.json"),
     )
     require_harmless(folder(model, tokenizer_config=paths))
 
@@ -128,7 +148,10 @@ def secret(tmp_path, monkeypatch):
 def test_no_entry_names_a_file_outside_of_the_folder(tmp_path, secret, file, key):
     shapes = (str(secret), secret.name, "../.env", [str(secret)], {"model_file": str(secret)})
     for value in shapes:
-        with pytest.raises(ModelError, match=rf"{file}\.json: \w+ names .*\.env.*, and no entry may name another file"):
+        with pytest.raises(
+            ModelError,
+            match=rf"{file}\.json: \w+ names .*\.env.*, and no entry may name another file",
+        ):
             require_harmless(folder(tmp_path / "model", **{file: {"nested": [{key: value}]}}))
 
 
@@ -152,14 +175,18 @@ def test_a_device_is_a_file_too(tmp_path, path):
         ("special_tokens_map", {"merges": "not there yet"}),
     ],
 )
-def test_no_entry_puts_another_file_into_the_place_of_the_one_that_is_looked_at(tmp_path, file, entry):
+def test_no_entry_puts_another_file_into_the_place_of_the_one_that_is_looked_at(
+    tmp_path, file, entry
+):
     with pytest.raises(ModelError, match="and no entry may name another file"):
         require_harmless(folder(tmp_path, **{file: entry}))
 
 
 def test_special_tokens_map_names_no_tokenizer_of_another_folder(tmp_path, secret):
     with pytest.raises(ModelError, match="tokenizer_file names"):
-        require_harmless(folder(tmp_path / "model", special_tokens_map={"tokenizer_file": str(secret)}))
+        require_harmless(
+            folder(tmp_path / "model", special_tokens_map={"tokenizer_file": str(secret)})
+        )
 
 
 @pytest.mark.parametrize("text", ["x" * 5000, "a\0b", "", "~", "http://a/b", "\ud800"])
@@ -174,7 +201,9 @@ def test_a_link_that_leads_out_of_the_folder_is_refused(tmp_path, target):
     (model / "additional_chat_templates").mkdir(parents=True)
     for name in ("tokenizer.model", "notes", "additional_chat_templates/a.jinja"):
         link = model / name
-        link.symlink_to(target if link.parent == model or target.startswith("/") else f"../{target}")
+        link.symlink_to(
+            target if link.parent == model or target.startswith("/") else f"../{target}"
+        )
         with pytest.raises(ModelError, match="a link to a file outside the folder"):
             require_harmless(model)
         link.unlink()
@@ -218,14 +247,20 @@ def test_what_names_code_or_a_place_is_taken_out_of_configs_at_any_depth(tmp_pat
         "_name_or_path": "/home/a",
     }
     values = {"a": 1, "sub": [{"b": "é"}]}
-    folder(tmp_path, config={**values, **code, "sub": [{"b": "é", **code}]}, tokenizer_config={"c": "</s>"})
+    folder(
+        tmp_path,
+        config={**values, **code, "sub": [{"b": "é", **code}]},
+        tokenizer_config={"c": "</s>"},
+    )
     untouched = (tmp_path / "tokenizer_config.json").read_bytes()
     remove_foreign_entries(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text(encoding="utf-8")) == values
     assert (tmp_path / "tokenizer_config.json").read_bytes() == untouched
 
 
-@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer.model", "tokenizer.tiktoken", "merges.txt"])
+@pytest.mark.parametrize(
+    "name", ["tokenizer.json", "tokenizer.model", "tokenizer.tiktoken", "merges.txt"]
+)
 def test_a_file_that_would_be_read_at_once_has_a_largest_size(tmp_path, monkeypatch, name):
     monkeypatch.setattr(module, "MAX_TEXT_BYTES", 1000)
     folder(tmp_path)
@@ -240,7 +275,9 @@ def test_a_file_that_would_be_read_at_once_has_a_largest_size(tmp_path, monkeypa
 def test_an_index_of_weights_has_a_largest_size(tmp_path):
     with (folder(tmp_path) / INDEX).open("wb") as file:
         file.truncate(2**25 + 1)
-    with pytest.raises(ModelError, match="33,554,433 bytes, but such a file may have at most 33,554,432"):
+    with pytest.raises(
+        ModelError, match="33,554,433 bytes, but such a file may have at most 33,554,432"
+    ):
         require_harmless(tmp_path)
 
 

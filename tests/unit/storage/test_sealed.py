@@ -11,7 +11,13 @@ import pytest
 
 from convo_cli.errors import CheckpointError, DiskError
 from convo_cli.storage.atomic import publish_directory
-from convo_cli.storage.sealed import MANIFEST_FILE, has_all_files, read_manifest, verify_directory, verify_file
+from convo_cli.storage.sealed import (
+    MANIFEST_FILE,
+    has_all_files,
+    read_manifest,
+    verify_directory,
+    verify_file,
+)
 from tests.special_files import SPECIAL_FILES
 
 
@@ -85,8 +91,10 @@ def test_one_file_is_verified_alone(published):
 @pytest.mark.parametrize(
     "content",
     [
-        "", "{", "[]", "null", "{}", "[" * 100_000, "\xff", '{"files": []}', '{"files": {"weights": 3}}',
-        '{"files": {"weights": {"size": 1}}}', '{"files": {"weights": {"size": "many", "sha256": ""}}}',
+        "", "{", "[]", "null", "{}", "[" * 100_000, "\xff", '{"files": []}', ('{"files": '
+                                                                             '{"weights": 3}}'),
+        '{"files": {"weights": {"size": 1}}}', ('{"files": {"weights": {"size": "many", "sha256": '
+                                               '""}}}'),
     ],
 )  # fmt: skip
 def test_a_manifest_that_is_none_is_named(published, content):
@@ -112,7 +120,9 @@ def test_what_one_may_not_read_is_no_damage(published, monkeypatch):
         verify_directory(published)
 
 
-@pytest.mark.parametrize(("damage", "is_seen"), [(_flip, False), (_truncate, True), (_delete, True)])
+@pytest.mark.parametrize(
+    ("damage", "is_seen"), [(_flip, False), (_truncate, True), (_delete, True)]
+)
 def test_sizes_alone_tell_what_is_cut_or_gone(published, damage, is_seen):
     assert has_all_files(published)
     damage(published)
@@ -126,13 +136,17 @@ def test_without_a_manifest_nothing_is_known_to_be_there(published):
 
 def test_a_missing_manifest_says_that_the_checkpoint_is_not_whole(published):
     (published / MANIFEST_FILE).unlink()
-    with pytest.raises(CheckpointError, match=r"MANIFEST\.json: missing, so the folder is not whole"):
+    with pytest.raises(
+        CheckpointError, match=r"MANIFEST\.json: missing, so the folder is not whole"
+    ):
         verify_directory(published)
 
 
 @pytest.mark.parametrize("name", ["../other", "/etc/passwd", "a/b", "", "."])
 def test_a_manifest_names_files_beside_it_alone(published, name):
-    (published / MANIFEST_FILE).write_text(json.dumps({"format": 1, "files": {name: {"size": 1, "sha256": "a"}}}))
+    (published / MANIFEST_FILE).write_text(
+        json.dumps({"format": 1, "files": {name: {"size": 1, "sha256": "a"}}})
+    )
     with pytest.raises(CheckpointError, match=r"MANIFEST\.json: not a readable manifest"):
         read_manifest(published)
     assert not has_all_files(published)
@@ -143,12 +157,17 @@ def test_a_manifest_names_files_beside_it_alone(published, name):
 def test_what_is_no_regular_file_is_not_read_in_a_checkpoint(published, kind, name):
     (published / name).unlink()
     SPECIAL_FILES[kind](published / name)
-    with pytest.raises(CheckpointError, match=rf"{name}: cannot be read \(not a regular file, but {re.escape(kind)}"):
+    with pytest.raises(
+        CheckpointError,
+        match=rf"{name}: cannot be read \(not a regular file, but {re.escape(kind)}",
+    ):
         verify_directory(published)
     assert not has_all_files(published)
 
 
-def test_a_link_to_the_saved_file_is_refused_in_a_checkpoint_and_read_in_a_model_of_a_hub(published, tmp_path):
+def test_a_link_to_the_saved_file_is_refused_in_a_checkpoint_and_read_in_a_model_of_a_hub(
+    published, tmp_path
+):
     for name in ("weights", MANIFEST_FILE):
         (published / name).rename(tmp_path / f"blob-{name}")
         (published / name).symlink_to(tmp_path / f"blob-{name}")
@@ -158,7 +177,11 @@ def test_a_link_to_the_saved_file_is_refused_in_a_checkpoint_and_read_in_a_model
 
 
 def test_a_text_larger_than_any_is_refused_before_it_is_hashed(tmp_path, monkeypatch):
-    publish_directory(tmp_path / "step-1", lambda folder: (folder / "tokenizer.json").write_text("1234"))
+    publish_directory(
+        tmp_path / "step-1", lambda folder: (folder / "tokenizer.json").write_text("1234")
+    )
     monkeypatch.setattr("convo_cli.storage.sealed.MAX_TEXT_BYTES", 3)
-    with pytest.raises(CheckpointError, match=r"tokenizer\.json: 4 bytes; a \.json file may have at most 3"):
+    with pytest.raises(
+        CheckpointError, match=r"tokenizer\.json: 4 bytes; a \.json file may have at most 3"
+    ):
         verify_directory(tmp_path / "step-1")

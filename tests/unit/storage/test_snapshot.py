@@ -43,11 +43,15 @@ def test_every_change_of_a_folder_is_named(folder, change, what):
     before = Snapshot.of(folder)
     before.require_unchanged()
     change(folder / "model.safetensors")
-    with pytest.raises(ChangedError, match=rf"^{folder}/model\.safetensors.*: {what} while {folder} was read$"):
+    with pytest.raises(
+        ChangedError, match=rf"^{folder}/model\.safetensors.*: {what} while {folder} was read$"
+    ):
         before.require_unchanged()
 
 
-@pytest.mark.parametrize("change", [write_and_set_back, replace_by_an_older_file, lambda file: file.unlink()])
+@pytest.mark.parametrize(
+    "change", [write_and_set_back, replace_by_an_older_file, lambda file: file.unlink()]
+)
 def test_every_change_of_a_file_is_named(folder, change):
     before = Snapshot.of(folder / "train.log")
     before.require_unchanged()

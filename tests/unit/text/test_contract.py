@@ -1,4 +1,6 @@
-"""The written contract of a folder: read back to the same encoder, and refused, field by field, where it is another."""
+"""The written contract of a folder: read back to the same encoder, and refused, field by field,
+where it is another.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,10 @@ def rewrite(folder, **changes):
 def test_a_saved_encoder_is_read_back_as_it_was(make_encoder, folder, spiece):
     encoder, read = make_encoder(max_length=64), load_encoder(folder)
     assert contract_of(read) == contract_of(encoder)
-    assert (contract_of(read).pad_id, contract_of(read).stop_ids) == (encoder.pad_id, encoder.stop_ids)
+    assert (contract_of(read).pad_id, contract_of(read).stop_ids) == (
+        encoder.pad_id,
+        encoder.stop_ids,
+    )
     assert (read.max_length, read.stop_ids, read.pad_id) == (64, encoder.stop_ids, encoder.pad_id)
     assert read.prompt(TURNS, max_new_tokens=8) == encoder.prompt(TURNS, max_new_tokens=8)
     (ours,), (theirs,) = (one.encode([Dialogue(TURNS)])[0] for one in (encoder, read))
@@ -80,7 +85,14 @@ def test_several_differences_are_all_named(make_encoder):
     one, other = contract_of(make_encoder("turns", 64)), contract_of(make_encoder("chatml", 32))
     with pytest.raises(ChangedError) as caught:
         require_same(one, other, "here")
-    for field in ("template", "chat_template", "special_tokens", "stop_tokens", "max_length", "tokenizer_sha256"):
+    for field in (
+        "template",
+        "chat_template",
+        "special_tokens",
+        "stop_tokens",
+        "max_length",
+        "tokenizer_sha256",
+    ):
         assert f"; {field}: " in caught.value.message
     require_same(one, one, "here")
 
@@ -95,22 +107,29 @@ def test_one_changed_token_is_another_tokenizer(folder):
         load_encoder(folder)
 
 
-def test_a_chat_template_that_somebody_edited_does_not_change_what_convo_renders(folder, make_encoder):
+def test_a_chat_template_that_somebody_edited_does_not_change_what_convo_renders(
+    folder, make_encoder
+):
     (folder / "chat_template.jinja").write_text("{{ messages }}")
     assert load_encoder(folder).template.chat_template == make_encoder().template.chat_template
 
 
 def test_a_folder_without_a_contract_is_no_folder_of_convo(tmp_path):
-    with pytest.raises(CheckpointError, match=r"dialogue\.json: not found, so this is no folder that convo"):
+    with pytest.raises(
+        CheckpointError, match=r"dialogue\.json: not found, so this is no folder that convo"
+    ):
         load_encoder(tmp_path)
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", '{"format": 2}', '{"template": "turns"}', '{"format": 1, "pickle": "x"}', "\xff"]
+    "content",
+    ["", "[]", '{"format": 2}', '{"template": "turns"}', '{"format": 1, "pickle": "x"}', "\xff"],
 )
 def test_a_contract_that_cannot_be_read_is_named(folder, content):
     (folder / "dialogue.json").write_text(content, encoding="latin-1")
-    with pytest.raises(CheckpointError, match=r"dialogue\.json: not a readable dialogue contract") as caught:
+    with pytest.raises(
+        CheckpointError, match=r"dialogue\.json: not a readable dialogue contract"
+    ) as caught:
         load_encoder(folder)
     assert "\n" not in caught.value.message
 

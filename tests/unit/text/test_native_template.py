@@ -1,4 +1,5 @@
-"""Chat templates in the shapes of the known model families are rendered faithfully, or refused by name.
+"""Chat templates in the shapes of the known model families are rendered faithfully, or refused by
+name.
 
 What holds for every family whatever the dialogue is in tests/laws.
 """
@@ -53,7 +54,9 @@ def test_a_reply_stops_at_the_end_token_and_shows_none(encoders, name):
     reply = family.answer[family.answer.index("{}") :].format("Hi there")
     ids = encoder.tokenizer.encode(reply, add_special_tokens=False)
     assert end in ids
-    assert encoder.stop_ids == tuple(dict.fromkeys([end, encoder.tokenizer.convert_tokens_to_ids(family.eos)]))
+    assert encoder.stop_ids == tuple(
+        dict.fromkeys([end, encoder.tokenizer.convert_tokens_to_ids(family.eos)])
+    )
     assert encoder.decode(ids).strip() == "Hi there"
     stream = encoder.stream()
     assert "".join([*map(stream.push, ids), stream.finish()]) == encoder.decode(ids)
@@ -80,7 +83,9 @@ OPENINGS = {
 
 @pytest.mark.parametrize("name", [name for name in OPENINGS if name != "vicuna"])
 def test_every_window_of_a_long_dialogue_begins_as_a_dialogue_does(encoders, name):
-    turns = tuple(Turn(("user", "assistant")[k % 2], f"This is what is said in turn {k}.") for k in range(24))
+    turns = tuple(
+        Turn(("user", "assistant")[k % 2], f"This is what is said in turn {k}.") for k in range(24)
+    )
     (answer_first,) = encoders[name].template.render_all([turns[1:]])
     speakers = set()
     for max_length in (110, 130, 150):
@@ -101,13 +106,20 @@ def test_every_window_of_a_long_dialogue_begins_as_a_dialogue_does(encoders, nam
 
 
 def test_a_later_window_of_plain_text_begins_with_the_space_of_a_dialogues_first_speaker(encoders):
-    """Later in the dialogue there is none before the speaker, but a window is rendered as a dialogue of its own."""
+    """Later in the dialogue there is none before the speaker, but a window is rendered as a
+    dialogue of its own.
+    """
     cut = native_encoder(encoders["vicuna"].tokenizer, max_length=130)
-    turns = tuple(Turn(("user", "assistant")[k % 2], f"This is what is said in turn {k}.") for k in range(24))
+    turns = tuple(
+        Turn(("user", "assistant")[k % 2], f"This is what is said in turn {k}.") for k in range(24)
+    )
     texts = [cut.tokenizer.decode(window.input_ids) for window in cut.encode([Dialogue(turns)])[0]]
     told = OPENINGS["vicuna"]
     assert texts[0].startswith(f"{told} USER: This is what is said in turn 0.")
-    assert {text.split("This")[0] for text in texts[1:]} <= {f"{told} USER: ", f"{told} ASSISTANT: "}
+    assert {text.split("This")[0] for text in texts[1:]} <= {
+        f"{told} USER: ",
+        f"{told} ASSISTANT: ",
+    }
     assert len(texts) > 2
 
 
@@ -115,7 +127,10 @@ TOLD = "Answer as Tin."
 
 
 def _conversation(num_turns):
-    return (Turn("system", TOLD), *(Turn(("user", "assistant")[k % 2], f"Turn {k} is said.") for k in range(num_turns)))
+    return (
+        Turn("system", TOLD),
+        *(Turn(("user", "assistant")[k % 2], f"Turn {k} is said.") for k in range(num_turns)),
+    )
 
 
 @pytest.mark.parametrize(
@@ -126,7 +141,9 @@ def _conversation(num_turns):
         ("mistral", f"<s>[INST] {TOLD}\n\nTurn "),
     ],
 )
-def test_a_folded_system_text_goes_into_the_first_user_turn_of_every_window_and_prompt(encoders, name, opening):
+def test_a_folded_system_text_goes_into_the_first_user_turn_of_every_window_and_prompt(
+    encoders, name, opening
+):
     cut = native_encoder(encoders[name].tokenizer, max_length=96)
     windows = cut.encode([Dialogue(_conversation(20))])[0]
     texts = [cut.tokenizer.decode(window.input_ids) for window in windows]
@@ -162,16 +179,26 @@ def test_the_parts_of_a_long_reply_follow_a_question_that_the_system_text_is_fol
         assert head == begin
         asked, _, answered = rest.partition(between)
         assert asked.endswith("?")
-        assert answered.replace(FAMILIES[name].eos, "").replace("<end_of_turn>", "").strip() in reply
+        assert (
+            answered.replace(FAMILIES[name].eos, "").replace("<end_of_turn>", "").strip() in reply
+        )
 
 
-def test_a_system_text_that_is_folded_into_the_last_user_turn_is_refused_where_there_are_several(encoders):
-    """The prompt of a later reply then has it at another place than the prompt of an earlier one."""
+def test_a_system_text_that_is_folded_into_the_last_user_turn_is_refused_where_there_are_several(
+    encoders,
+):
+    """The prompt of a later reply then has it at another place than the prompt of an earlier
+    one.
+    """
     encoder = encoders["mistral that folds the system text into the last user turn"]
     encoder.encode([Dialogue(_conversation(2))])
-    with pytest.raises(DataError, match=r"line 3 .* the chat template does not render every turn once and in order"):
+    with pytest.raises(
+        DataError, match=r"line 3 .* the chat template does not render every turn once and in order"
+    ):
         encoder.encode([Dialogue(_conversation(4), line=3)])
-    with pytest.raises(DataError, match="the chat template does not render every turn once and in order"):
+    with pytest.raises(
+        DataError, match="the chat template does not render every turn once and in order"
+    ):
         encoder.prompt(_conversation(3), max_new_tokens=8)
 
 
@@ -182,7 +209,10 @@ def test_where_no_window_is_accepted_the_dialogue_is_refused_with_the_templates_
     (refused,) = cut.encode_all([Dialogue(turns, line=4, file="a.jsonl")])
     assert refused.code == "turn-too-long"
     assert refused.needed == whole
-    assert "with the turn before it, and cannot stand without that turn: the chat template refuses" in refused.message
+    assert (
+        "with the turn before it, and cannot stand without that turn: the chat template refuses"
+        in refused.message
+    )
     assert "Users and models speak in turns" in refused.message
     (split,) = cut.encode_all([Dialogue(turns)], "assistant", "split")
     assert any((example.targets > 0).any() for example in split.examples)
@@ -193,8 +223,16 @@ def test_where_no_window_is_accepted_the_dialogue_is_refused_with_the_templates_
     [
         ("gemma", ["system", "user", "assistant"], "There is no system here"),
         ("gemma", ["user", "user", "assistant"], "Users and models speak in turns"),
-        ("mistral", ["assistant", "user", "assistant"], "It is the turn of the user, not of the assistant"),
-        ("mistral", ["user", "assistant", "assistant"], "It is the turn of the user, not of the assistant"),
+        (
+            "mistral",
+            ["assistant", "user", "assistant"],
+            "It is the turn of the user, not of the assistant",
+        ),
+        (
+            "mistral",
+            ["user", "assistant", "assistant"],
+            "It is the turn of the user, not of the assistant",
+        ),
     ],
 )
 def test_a_dialogue_that_the_template_refuses_is_named_with_its_line_and_the_templates_words(
@@ -204,7 +242,10 @@ def test_a_dialogue_that_the_template_refuses_is_named_with_its_line_and_the_tem
     encoders[name].require_parity(dialogue.turns)
     with pytest.raises(DataError) as caught:
         encoders[name].encode([dialogue])
-    assert caught.value.message == f"train.jsonl:17:1 $ the chat template refuses such a dialogue: {says}"
+    assert (
+        caught.value.message
+        == f"train.jsonl:17:1 $ the chat template refuses such a dialogue: {says}"
+    )
     assert "dialogue.template" in str(caught.value.hint)
 
 
@@ -216,7 +257,9 @@ def test_a_text_that_the_template_changes_is_named_with_its_line(make_tokenizer)
     assert encoder.encode([fine])
     encoder.encode([cut])
     with pytest.raises(DataError, match=r"line 3 .* the chat template changes the text of a turn"):
-        encoder.encode([Dialogue((*cut.turns, Turn("user", "a question that is longer than that")), line=3)])
+        encoder.encode(
+            [Dialogue((*cut.turns, Turn("user", "a question that is longer than that")), line=3)]
+        )
 
 
 CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -226,44 +269,79 @@ PROMPT = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 @pytest.mark.parametrize(
     ("source", "says"),
     [
-        (CHATML.replace("<|im_end|>", "") + PROMPT, "ends an assistant turn without a special token"),
+        (
+            CHATML.replace("<|im_end|>", "") + PROMPT,
+            "ends an assistant turn without a special token",
+        ),
         (CHATML, r"makes the model say '<\|im_start\|>assistant\\n' before its reply"),
-        (CHATML + PROMPT.replace("assistant\n", "assistant\n<think>\n"), "renders a reply otherwise than after its"),
+        (
+            CHATML + PROMPT.replace("assistant\n", "assistant\n<think>\n"),
+            "renders a reply otherwise than after its",
+        ),
         (
             "{% if add_generation_prompt %}Go on.{% endif %}" + CHATML + PROMPT,
             "renders a reply otherwise than after its",
         ),
         (
-            CHATML.replace("{{ m.content", "{% if loop.last and m.role == 'assistant' %}<think>{% endif %}{{ m.content")
+            CHATML.replace(
+                "{{ m.content",
+                "{% if loop.last and m.role == 'assistant' %}<think>{% endif %}{{ m.content",
+            )
             + PROMPT,
             "makes the model say '<think>' before its reply",
         ),
         (CHATML.replace("m.content", "m.content | upper") + PROMPT, "changes the text of a turn"),
-        (CHATML.replace("in messages", "in messages[-1:]") + PROMPT, "does not render every turn once and in order"),
-        (CHATML.replace("m.content", "m.content + m.content") + PROMPT, "does not render every turn once"),
-        (CHATML.replace("endfor", "endfour") + PROMPT, "refuses such a dialogue: Encountered unknown tag 'endfour'"),
-        (CHATML.replace("m.content", "m.content.text.strip()") + PROMPT, "refuses such a dialogue: .*has no attribute"),
-        (CHATML.replace("m.content", "m.content + 1") + PROMPT, "refuses such a dialogue: can only concatenate str"),
+        (
+            CHATML.replace("in messages", "in messages[-1:]") + PROMPT,
+            "does not render every turn once and in order",
+        ),
+        (
+            CHATML.replace("m.content", "m.content + m.content") + PROMPT,
+            "does not render every turn once",
+        ),
+        (
+            CHATML.replace("endfor", "endfour") + PROMPT,
+            "refuses such a dialogue: Encountered unknown tag 'endfour'",
+        ),
+        (
+            CHATML.replace("m.content", "m.content.text.strip()") + PROMPT,
+            "refuses such a dialogue: .*has no attribute",
+        ),
+        (
+            CHATML.replace("m.content", "m.content + 1") + PROMPT,
+            "refuses such a dialogue: can only concatenate str",
+        ),
         ("{{ strftime_now(style) }}" + CHATML + PROMPT, "asks for the time"),
     ],
 )
-def test_a_template_that_cannot_be_trained_on_is_refused_with_the_reason(make_tokenizer, source, says):
+def test_a_template_that_cannot_be_trained_on_is_refused_with_the_reason(
+    make_tokenizer, source, says
+):
     tokenizer = make_tokenizer(FAMILIES["qwen"], chat_template=source)
-    with pytest.raises(ModelError, match=f"template native cannot be used: the chat template {says}") as caught:
+    with pytest.raises(
+        ModelError, match=f"template native cannot be used: the chat template {says}"
+    ) as caught:
         NativeTemplate(tokenizer)
     assert caught.value.hint == "set dialogue.template: turns or chatml"
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_family_that_convo_cannot_train_as_it_chats_is_refused_with_the_reason(make_tokenizer, name):
+def test_a_family_that_convo_cannot_train_as_it_chats_is_refused_with_the_reason(
+    make_tokenizer, name
+):
     with pytest.raises(ModelError) as caught:
         native_encoder(make_tokenizer(REFUSED[name]))
-    assert caught.value.message == f"template native cannot be used: the chat template {REFUSED[name].says}"
+    assert (
+        caught.value.message
+        == f"template native cannot be used: the chat template {REFUSED[name].says}"
+    )
 
 
 def test_two_replies_in_a_row_are_refused_where_the_prompt_of_the_second_differs(encoders):
     dialogue = Dialogue((Turn("user", "a"), Turn("assistant", "b"), Turn("assistant", "c")), line=7)
-    with pytest.raises(DataError, match="renders a reply otherwise than after its generation prompt"):
+    with pytest.raises(
+        DataError, match="renders a reply otherwise than after its generation prompt"
+    ):
         encoders["tulu"].encode([dialogue])
 
 
@@ -277,7 +355,9 @@ def test_a_thought_that_the_template_takes_out_of_a_reply_is_refused_with_its_li
 
 
 def _chatml(assistant, *, user="<|im_start|>user\n{}<|im_end|>\n", start=""):
-    """A chat template that writes such turns: {} stands for the text, and « » for the generation marks."""
+    """A chat template that writes such turns: {} stands for the text, and « » for the generation
+    marks.
+    """
     return (
         f"{_jinja(start)}{{%- for m in messages %}}{{%- if m.role == 'user' %}}{_jinja(user)}"
         f"{{%- else %}}{_jinja(assistant)}{{%- endif %}}{{%- endfor %}}"
@@ -287,7 +367,9 @@ def _chatml(assistant, *, user="<|im_start|>user\n{}<|im_end|>\n", start=""):
 
 def _jinja(form):
     code = {"«": "{%- generation %}", "»": "{%- endgeneration %}", "{}": "{{- m.content }}"}
-    return "".join(code.get(part) or f"{{{{- {part!r} }}}}" for part in re.split("(«|»|{})", form) if part)
+    return "".join(
+        code.get(part) or f"{{{{- {part!r} }}}}" for part in re.split("(«|»|{})", form) if part
+    )
 
 
 def _learnt(encoder, turns, kind=ASSISTANT_TARGET):
@@ -322,19 +404,33 @@ def test_the_assistant_learns_exactly_what_the_marks_enclose(make_tokenizer, ass
     [
         (
             _chatml("<|im_start|>assistant\n«{}»<|im_end|>\n"),
-            "leaves the end token <|im_end|> out of its generation marks, so the model would never learn it",
+            (
+                "leaves the end token <|im_end|> out of its generation marks, so the model would never "
+                "learn it"
+            ),
         ),
         (
             _chatml("<|im_start|>assistant\n{}«<|im_end|>»\n"),
-            "leaves a part of what the assistant says out of its generation marks, so the model would never learn it",
+            (
+                "leaves a part of what the assistant says out of its generation marks, so the model "
+                "would never learn it"
+            ),
         ),
         (
             _chatml("<|im_start|>assistant\n«{}»Over.«<|im_end|>»\n"),
-            "leaves a part of what the assistant says out of its generation marks, so the model would never learn it",
+            (
+                "leaves a part of what the assistant says out of its generation marks, so the model "
+                "would never learn it"
+            ),
         ),
-        (_chatml("«<|im_»start|>assistant\n«{}<|im_end|>»\n"), "cuts the token <|im_start|> with its generation marks"),
         (
-            _chatml("<|im_start|>assistant\n«{}<|im_end|>»\n", user="<|im_start|>user\n«{}»<|im_end|>\n"),
+            _chatml("«<|im_»start|>assistant\n«{}<|im_end|>»\n"),
+            "cuts the token <|im_start|> with its generation marks",
+        ),
+        (
+            _chatml(
+                "<|im_start|>assistant\n«{}<|im_end|>»\n", user="<|im_start|>user\n«{}»<|im_end|>\n"
+            ),
             "marks for generation what the user says",
         ),
         (
@@ -357,11 +453,19 @@ MARKED_REPLY, UNMARKED_REPLY = (
 @pytest.mark.parametrize(
     "reply",
     [
-        f"{{%- if m.content | length != 14 %}}{MARKED_REPLY}{{%- else %}}{UNMARKED_REPLY}{{%- endif %}}",
-        MARKED_REPLY.replace(_jinja("{}"), "{{- m.content[:9] }}" + _jinja("»") + "{{- m.content[9:] }}" + _jinja("«")),
+        (
+            f"{{%- if m.content | length != 14 %}}{MARKED_REPLY}{{%- else %}}{UNMARKED_REPLY}{{%- "
+            "endif %}"
+        ),
+        MARKED_REPLY.replace(
+            _jinja("{}"),
+            "{{- m.content[:9] }}" + _jinja("»") + "{{- m.content[9:] }}" + _jinja("«"),
+        ),
     ],
 )
-def test_marks_that_fit_most_dialogues_are_refused_with_the_line_of_one_that_they_do_not_fit(make_tokenizer, reply):
+def test_marks_that_fit_most_dialogues_are_refused_with_the_line_of_one_that_they_do_not_fit(
+    make_tokenizer, reply
+):
     source = _chatml("REPLY").replace(_jinja("REPLY"), reply)
     encoder = native_encoder(make_tokenizer(FAMILIES["qwen"], chat_template=source))
     assert _learnt(encoder, [Turn("user", "a"), Turn("assistant", "b")]) == "b<|im_end|>"
@@ -376,20 +480,36 @@ def test_a_marked_header_at_the_very_start_is_no_target(make_tokenizer):
     assert example.targets.tolist() == [NO_TARGET] + [ASSISTANT_TARGET] * (len(example.targets) - 1)
 
 
-def test_a_window_without_room_for_anything_before_a_reply_that_has_no_header_is_refused(make_tokenizer):
+def test_a_window_without_room_for_anything_before_a_reply_that_has_no_header_is_refused(
+    make_tokenizer,
+):
     question, reply = "'[INST] ' + m.content + ' [/INST]'", "' ' + m.content + eos_token"
-    source = f"{{% for m in messages %}}{{{{ {question} if m.role == 'user' else {reply} }}}}{{% endfor %}}"
+    source = (
+        f"{{% for m in messages %}}{{{{ {question} if m.role == 'user' else {reply} }}}}{{% "
+        "endfor %}"
+    )
     encoder = native_encoder(make_tokenizer(FAMILIES["mistral"], chat_template=source))
-    turns = (Turn("user", "What is said here is long."), Turn("assistant", "What is said here is long."))
+    turns = (
+        Turn("user", "What is said here is long."),
+        Turn("assistant", "What is said here is long."),
+    )
     num_tokens = len(encoder.encode([Dialogue(turns)])[0][0].input_ids)
     for max_length, is_refused in ((num_tokens, False), (num_tokens - 1, True)):
         cut = native_encoder(encoder.tokenizer, max_length=max_length)
-        with pytest.raises(DataError, match="leaves no room for a token before") if is_refused else nullcontext():
+        with (
+            pytest.raises(DataError, match="leaves no room for a token before")
+            if is_refused
+            else nullcontext()
+        ):
             cut.encode([Dialogue(turns)])
 
 
-def test_a_tokenizer_that_joins_the_prompt_with_the_reply_is_refused_and_keeps_the_prompt_whole(make_tokenizer):
-    encoder = native_encoder(make_tokenizer(FAMILIES["qwen"], chat_template=(CHATML + PROMPT).replace("\n", " ")))
+def test_a_tokenizer_that_joins_the_prompt_with_the_reply_is_refused_and_keeps_the_prompt_whole(
+    make_tokenizer,
+):
+    encoder = native_encoder(
+        make_tokenizer(FAMILIES["qwen"], chat_template=(CHATML + PROMPT).replace("\n", " "))
+    )
     turns = [Turn("user", "What is this?"), Turn("assistant", "What you see.")]
     with pytest.raises(ModelError, match="template native does not fit this tokenizer: at token "):
         encoder.require_parity(turns)
@@ -402,7 +522,9 @@ def test_a_tokenizer_that_joins_the_prompt_with_the_reply_is_refused_and_keeps_t
 def test_a_tokenizer_that_marks_the_start_of_every_text_marks_no_word_within_it(make_tokenizer):
     tokenizer = make_tokenizer(FAMILIES["zephyr"])
     backend = tokenizer.backend_tokenizer
-    backend.normalizer = normalizers.Prepend("x")  # as SentencePiece models put a space before a text
+    backend.normalizer = normalizers.Prepend(
+        "x"
+    )  # as SentencePiece models put a space before a text
     encoder = native_encoder(tokenizer)
     turns = [Turn("user", "Hi"), Turn("assistant", "Hello")]
     encoder.require_parity(turns)
@@ -436,4 +558,6 @@ def test_the_date_in_a_template_stays_that_of_the_first_day(make_tokenizer, tmp_
     save_encoder(encoder, tmp_path, spiece=None)
     Calendar.day = 2
     assert load_encoder(tmp_path).prompt(turns, max_new_tokens=1).ids == first
-    assert "02 May 2031" in native_encoder(make_tokenizer(FAMILIES["llama3"])).template.chat_template
+    assert (
+        "02 May 2031" in native_encoder(make_tokenizer(FAMILIES["llama3"])).template.chat_template
+    )

@@ -1,4 +1,6 @@
-"""What is saved is read back equal, in a form of its own where the tokenizer's class is not, or it is refused."""
+"""What is saved is read back equal, in a form of its own where the tokenizer's class is not, or it
+is refused.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ def test_any_difference_is_a_refusal_that_names_it(make_encoder, tmp_path, chang
         require_equal(encoder, tmp_path)
 
 
-def test_a_difference_that_the_hash_does_not_show_is_found_by_the_probes(make_encoder, tmp_path, monkeypatch):
+def test_a_difference_that_the_hash_does_not_show_is_found_by_the_probes(
+    make_encoder, tmp_path, monkeypatch
+):
     encoder = make_encoder()
     save_encoder(encoder, tmp_path, spiece=None)
     read = load_encoder(tmp_path)
@@ -90,19 +94,31 @@ def test_one_that_its_class_does_not_bring_back_is_saved_without_it(tmp_path):
     tokenizer.add_special_tokens({"extra_special_tokens": ["<|user|>"]})
     notices = []
     plain = reloadable(tokenizer, folder, notices.append)
-    assert ["saved without its class, because LlamaTokenizer" in notice.message for notice in notices] == [True]
+    assert [
+        "saved without its class, because LlamaTokenizer" in notice.message for notice in notices
+    ] == [True]
     plain.save_pretrained(folder)
     read = load_pretrained_tokenizer(str(folder))
-    for name in ("special_tokens_map", "chat_template", "padding_side", "model_max_length", "all_special_ids"):
+    for name in (
+        "special_tokens_map",
+        "chat_template",
+        "padding_side",
+        "model_max_length",
+        "all_special_ids",
+    ):
         assert getattr(read, name) == getattr(plain, name) == getattr(tokenizer, name), name
     for text in PROBES:
         assert read(text)["input_ids"] == tokenizer(text)["input_ids"]
-    assert reloadable(read, folder, notices.append) is read, "a resumed run saves it in the same form"
+    assert reloadable(read, folder, notices.append) is read, (
+        "a resumed run saves it in the same form"
+    )
     assert len(notices) == 1
 
 
 def test_one_that_no_form_brings_back_is_refused(tmp_path):
-    """transformers builds Qwen2's tokenizer from the vocabulary, whatever class the folder names."""
+    """transformers builds Qwen2's tokenizer from the vocabulary, whatever class the folder
+    names.
+    """
     (tmp_path / "config.json").write_text('{"model_type": "qwen2"}')
     tokenizer = fast(sentence_pieces(), unk_token="<unk>")
     with pytest.raises(ModelError, match="changes when it is saved and loaded") as caught:

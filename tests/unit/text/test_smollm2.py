@@ -1,6 +1,7 @@
 """The chat template and tokenizer of a real model, SmolLM2-135M-Instruct, on the sample dialogues.
 
-`CONVO_SMOLLM2` names a folder that benchmarks/convert_smollm2.py made; without it these tests are skipped.
+`CONVO_SMOLLM2` names a folder that benchmarks/convert_smollm2.py made; without it these tests are
+skipped.
 """
 
 from __future__ import annotations
@@ -56,17 +57,23 @@ def _check(encoder, plain, dialogue):
         learnt = []
         for turn in dialogue.turns:
             if turn.role == role and turn.is_trained:
-                learnt += plain.encode(turn.text, add_special_tokens=False, split_special_tokens=True)
+                learnt += plain.encode(
+                    turn.text, add_special_tokens=False, split_special_tokens=True
+                )
                 learnt.append(plain.convert_tokens_to_ids("<|im_end|>"))
         assert example.input_ids[example.targets == kind].tolist() == learnt
     for index, turn in enumerate(dialogue.turns):
-        if turn.role == "assistant" and any(earlier.role == "user" for earlier in dialogue.turns[:index]):
+        if turn.role == "assistant" and any(
+            earlier.role == "user" for earlier in dialogue.turns[:index]
+        ):
             prompt = encoder.prompt(dialogue.turns[:index], max_new_tokens=1).ids
             assert ids[: len(prompt)] == prompt
             assert (example.targets[len(prompt)] == ASSISTANT_TARGET) == turn.is_trained
 
 
-def test_the_sample_dialogues_are_trained_as_transformers_renders_them(encoder, plain, sample_dialogues):
+def test_the_sample_dialogues_are_trained_as_transformers_renders_them(
+    encoder, plain, sample_dialogues
+):
     for dialogue in sample_dialogues:
         _check(encoder, plain, dialogue)
         encoder.require_parity(dialogue.turns)
@@ -88,7 +95,9 @@ def test_a_dialogue_without_a_system_turn_gets_the_models_own(encoder):
 def test_a_reply_ends_at_the_token_that_every_trained_turn_ends_with(encoder):
     assert encoder.template.stop_tokens == ("<|im_end|>",)
     (example,) = encoder.encode([Dialogue((Turn("user", "Hi"), Turn("assistant", "Hello")))])[0]
-    end = example.input_ids.tolist().index(encoder.stop_ids[0], example.targets.tolist().index(ASSISTANT_TARGET))
+    end = example.input_ids.tolist().index(
+        encoder.stop_ids[0], example.targets.tolist().index(ASSISTANT_TARGET)
+    )
     assert example.targets[end] == ASSISTANT_TARGET
 
 

@@ -20,7 +20,9 @@ MARKUP = [
     "{% endraw %}", "\\n", "\\x4", "\\u12", "\\N{DASH}", "\x00", "\x1b[31m", "\x85",
     "\u2028", "<｜end▁of▁sentence｜>", "🙂", " ",
 ]  # fmt: skip
-TOKENS = st.lists(st.sampled_from(MARKUP) | st.text(max_size=3), min_size=1, max_size=8).map("".join)
+TOKENS = st.lists(st.sampled_from(MARKUP) | st.text(max_size=3), min_size=1, max_size=8).map(
+    "".join
+)
 DIALOGUE = [Turn("user", "Hi"), Turn("assistant", "Hello!"), Turn("user", "So?")]
 LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 
@@ -44,7 +46,9 @@ Tokenizer: Any = _Tokenizer
 def rendered(template, turns, *, for_reply):
     from transformers.utils.chat_template_utils import _compile_jinja_template
 
-    source = _compile_jinja_template.__wrapped__(template.chat_template)  # past its cache, which would grow
+    source = _compile_jinja_template.__wrapped__(
+        template.chat_template
+    )  # past its cache, which would grow
     return source.render(messages=as_messages(turns), add_generation_prompt=for_reply)
 
 
@@ -53,7 +57,9 @@ def check(name, token):
     for end in (1, 2, 3):
         for for_reply in (False, True):
             pieces = template.render(DIALOGUE[:end], for_reply=for_reply)
-            assert rendered(template, DIALOGUE[:end], for_reply=for_reply) == "".join(piece.text for piece in pieces)
+            assert rendered(template, DIALOGUE[:end], for_reply=for_reply) == "".join(
+                piece.text for piece in pieces
+            )
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -65,7 +71,8 @@ def test_any_token_is_rendered_as_it_is(name, token):
 
 @pytest.mark.parametrize("name", TEMPLATES)
 @pytest.mark.parametrize(
-    "token", ["<it's>", "' }}" + LOOP + "{{ '", "\\", "'", "a\nb", "{# ", "\\' + messages|string + '"]
+    "token",
+    ["<it's>", "' }}" + LOOP + "{{ '", "\\", "'", "a\nb", "{# ", "\\' + messages|string + '"],
 )
 def test_no_part_of_a_token_is_read_as_jinja(name, token):
     check(name, token)
@@ -74,7 +81,9 @@ def test_no_part_of_a_token_is_read_as_jinja(name, token):
 @pytest.mark.parametrize("token", ["<s>", "<|endoftext|>", "<｜begin▁of▁sentence｜>"])
 def test_an_ordinary_token_stands_in_the_source_as_it_is(token):
     """Runs of earlier versions compare the source with their dialogue.json."""
-    assert make_template("turns", Tokenizer(token)).chat_template.startswith("{{- '" + token + "' }}{%- for")
+    assert make_template("turns", Tokenizer(token)).chat_template.startswith(
+        "{{- '" + token + "' }}{%- for"
+    )
 
 
 def test_a_tokenizer_that_drops_a_letter_has_no_beginning_token():
@@ -82,13 +91,20 @@ def test_a_tokenizer_that_drops_a_letter_has_no_beginning_token():
         def __call__(self, text):
             return {"input_ids": []}
 
-    assert make_template("turns", cast(Any, Dropping("<s>"))).render(DIALOGUE[:1])[0].text == "<|user|>"
+    assert (
+        make_template("turns", cast(Any, Dropping("<s>"))).render(DIALOGUE[:1])[0].text
+        == "<|user|>"
+    )
 
 
 def test_every_template_is_named_by_the_config_and_described():
-    assert {*TEMPLATES, "auto", "native"} == set(get_args(TemplateName)), "TEMPLATES and TemplateName differ"
+    assert {*TEMPLATES, "auto", "native"} == set(get_args(TemplateName)), (
+        "TEMPLATES and TemplateName differ"
+    )
     described = config_keys()["dialogue.template"].doc
-    assert [name for name in TEMPLATES if name not in described] == [], "missing in the docstring of dialogue.template"
+    assert [name for name in TEMPLATES if name not in described] == [], (
+        "missing in the docstring of dialogue.template"
+    )
     drawn = [name for name in TEMPLATES if f"\n    {name} " in str(module.__doc__)]
     assert drawn == list(TEMPLATES), "missing in the docstring of text/template.py"
 

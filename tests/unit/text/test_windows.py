@@ -32,7 +32,12 @@ def test_context_is_counted_back_from_the_end(budget, first):
 
 
 def test_a_long_turn_at_the_start_fills_a_window_and_later_ones_repeat_what_is_before():
-    assert cut_turn(0, 25, 10, 4) == [Part(0, 0, 10), Part(6, 10, 16), Part(12, 16, 22), Part(18, 22, 25)]
+    assert cut_turn(0, 25, 10, 4) == [
+        Part(0, 0, 10),
+        Part(6, 10, 16),
+        Part(12, 16, 22),
+        Part(18, 22, 25),
+    ]
 
 
 def test_a_long_turn_later_on_has_context_from_its_first_part_on():
@@ -46,5 +51,7 @@ def test_a_turn_that_fits_with_a_token_of_context_is_one_part_with_all_that_fits
 
 
 def test_the_rule_has_a_name_that_a_contract_can_hold():
-    """A change to the numbers above is another rule: give it another name, or old runs resume with other windows."""
+    """A change to the numbers above is another rule: give it another name, or old runs resume with
+    other windows.
+    """
     assert RULE == "rendered-whole-turns-half-context/2"

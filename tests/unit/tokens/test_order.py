@@ -47,7 +47,9 @@ def test_a_step_far_away_costs_no_more_than_the_first(step):
 
 
 def test_the_order_is_the_same_on_every_machine_and_in_every_version():
-    """A change here makes every run of before resume with other data: it needs a new format of checkpoints."""
+    """A change here makes every run of before resume with other data: it needs a new format of
+    checkpoints.
+    """
     assert order_of(10, 10, 42).examples(0).tolist() == [5, 6, 0, 7, 3, 2, 4, 9, 1, 8]
 
 
@@ -57,7 +59,11 @@ def test_another_batch_size_continues_with_the_next_example_and_the_same_one_cha
     larger = order.resumed(3, training(batch_size=25))
     assert larger.phases[1] == Phase(first_step=3, first_example=30, batch=25)
     assert larger.examples(2).tolist() == order.examples(2).tolist()
-    assert larger.examples(3).tolist() == [*order.examples(3), *order.examples(4), *order.examples(5)[:5]]
+    assert larger.examples(3).tolist() == [
+        *order.examples(3),
+        *order.examples(4),
+        *order.examples(5)[:5],
+    ]
     assert (larger.epoch(3), larger.epoch(4)) == (0.3, 0.55)
 
 
@@ -67,7 +73,8 @@ def test_a_phase_without_a_step_is_replaced():
 
 
 @pytest.mark.parametrize(
-    ("epochs", "num_steps"), [(1, 10), (0.25, 3), (2, 20), (1.1, 11), (0.7, 7), (1e-9, 1), (3.01, 31)]
+    ("epochs", "num_steps"),
+    [(1, 10), (0.25, 3), (2, 20), (1.1, 11), (0.7, 7), (1e-9, 1), (3.01, 31)],
 )
 def test_the_length_of_a_run_of_epochs_is_rounded_up_and_without_error(epochs, num_steps):
     assert order_of(100, 10).num_steps(epochs) == num_steps
@@ -77,14 +84,26 @@ def test_a_resumed_run_does_what_is_left_of_its_epochs():
     order = order_of(100, 10)
     assert order.resumed(4, training(batch_size=20)).num_steps(2) == 4 + 8
     assert order.resumed(10, training(batch_size=20)).num_steps(1) == 10
-    assert order.resumed(20, training(batch_size=20)).num_steps(1) == 20, "more than was asked for is done already"
+    assert order.resumed(20, training(batch_size=20)).num_steps(1) == 20, (
+        "more than was asked for is done already"
+    )
     assert order.resumed(4, training(batch_size=None, batch_tokens=30)).num_steps(2) == 4 + 16
     assert order_of(100, 10).resumed(4, training(batch_size=20)).steps_per_epoch == 5
 
 
 def test_an_epoch_ends_with_the_step_that_takes_its_last_example():
-    assert [step for step in range(20) if order_of(10, 4).ends_epoch(step)] == [3, 5, 8, 10, 13, 15, 18]
+    assert [step for step in range(20) if order_of(10, 4).ends_epoch(step)] == [
+        3,
+        5,
+        8,
+        10,
+        13,
+        15,
+        18,
+    ]
     assert [step for step in range(9) if order_of(10, 5).ends_epoch(step)] == [2, 4, 6, 8]
     assert [step for step in range(3) if order_of(10, 25).ends_epoch(step)] == [1, 2]
     resumed = order_of(10, 4).resumed(3, training(batch_size=1))
-    assert [step for step in range(13) if resumed.ends_epoch(step)] == [3, 11], "12 examples in 3 steps, then one each"
+    assert [step for step in range(13) if resumed.ends_epoch(step)] == [3, 11], (
+        "12 examples in 3 steps, then one each"
+    )

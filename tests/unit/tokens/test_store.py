@@ -23,8 +23,12 @@ from convo_cli.tokens.store import (
     write,
 )
 
-EXAMPLE = st.lists(st.tuples(st.integers(0, 2**31 - 1), st.sampled_from([0, 1, 2])), min_size=1, max_size=6).map(
-    lambda pairs: Example(np.array([i for i, _ in pairs], np.int32), np.array([t for _, t in pairs], np.uint8))
+EXAMPLE = st.lists(
+    st.tuples(st.integers(0, 2**31 - 1), st.sampled_from([0, 1, 2])), min_size=1, max_size=6
+).map(
+    lambda pairs: Example(
+        np.array([i for i, _ in pairs], np.int32), np.array([t for _, t in pairs], np.uint8)
+    )
 )
 FILES = ("a.jsonl", "b.jsonl")
 
@@ -33,7 +37,9 @@ FILES = ("a.jsonl", "b.jsonl")
 def encoded(draw):
     """Dialogues of two files, each with up to three windows, some left out."""
     said = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
-    windows = st.builds(Encoded, st.lists(EXAMPLE, max_size=3), st.integers(1, 2**40), st.booleans())
+    windows = st.builds(
+        Encoded, st.lists(EXAMPLE, max_size=3), st.integers(1, 2**40), st.booleans()
+    )
     return [
         (
             Dialogue((Turn("user", draw(said)),), line, draw(st.sampled_from(FILES))),
@@ -44,10 +50,17 @@ def encoded(draw):
 
 
 @given(parts=st.lists(encoded(), max_size=3))
-def test_every_example_with_a_target_comes_back_in_order_and_knows_its_line(parts, tmp_path_factory):
+def test_every_example_with_a_target_comes_back_in_order_and_knows_its_line(
+    parts, tmp_path_factory
+):
     folder = tmp_path_factory.mktemp("store")
     together = [pair for part in parts for pair in part]
-    examples = [(example, dialogue) for dialogue, one in together for example in one.examples if example.targets.any()]
+    examples = [
+        (example, dialogue)
+        for dialogue, one in together
+        for example in one.examples
+        if example.targets.any()
+    ]
     write((TokenStore.build(part, FILES) for part in parts), folder)
     for store in (TokenStore.build(together, FILES), TokenStore.open(folder)):
         assert (len(store), len(store.dialogues)) == (len(examples), len(together))
@@ -58,11 +71,15 @@ def test_every_example_with_a_target_comes_back_in_order_and_knows_its_line(part
             assert store.where(store.dialogue_of[index], FILES) == dialogue.where
         assert store.lengths.tolist() == [len(example.input_ids) for example, _ in examples]
         assert store.num_tokens == sum(store.lengths)
-        assert store.dialogues["fingerprint"].tolist() == [fingerprint(dialogue.turns) for dialogue, _ in together]
+        assert store.dialogues["fingerprint"].tolist() == [
+            fingerprint(dialogue.turns) for dialogue, _ in together
+        ]
         assert store.dialogues["num_tokens"].tolist() == [one.num_tokens for _, one in together]
         assert store.dialogues["is_split"].tolist() == [one.is_split for _, one in together]
         for kind in (ASSISTANT_TARGET, USER_TARGET):
-            assert store.num_targets(kind) == sum((example.targets == kind).sum() for example, _ in examples)
+            assert store.num_targets(kind) == sum(
+                (example.targets == kind).sum() for example, _ in examples
+            )
 
 
 def test_a_window_without_a_target_is_left_out():
@@ -77,7 +94,10 @@ def test_a_window_without_a_target_is_left_out():
 def opened(tmp_path):
     """A store in files, of 100 examples of ten tokens."""
     example = Example(np.arange(10, dtype=np.int32), np.arange(10, dtype=np.uint8) % 2)
-    write([TokenStore.build([(Dialogue((Turn("user", "a"),)), Encoded([example] * 100, 1000))])], tmp_path)
+    write(
+        [TokenStore.build([(Dialogue((Turn("user", "a"),)), Encoded([example] * 100, 1000))])],
+        tmp_path,
+    )
     return TokenStore.open(tmp_path)
 
 
@@ -97,7 +117,9 @@ def test_of_a_store_in_files_only_numbers_per_example_and_dialogue_are_in_memory
 
 @pytest.mark.parametrize("name", ["input_ids", "targets"])
 @pytest.mark.parametrize("size", [0, 1, 399])
-def test_a_file_that_is_cut_short_while_it_is_open_is_an_error_that_names_it(opened, tmp_path, name, size):
+def test_a_file_that_is_cut_short_while_it_is_open_is_an_error_that_names_it(
+    opened, tmp_path, name, size
+):
     assert opened[99].input_ids.tolist() == list(range(10))
     before = (tmp_path / name).stat().st_size
     os.truncate(tmp_path / name, size)
@@ -109,10 +131,14 @@ def test_a_file_that_is_cut_short_while_it_is_open_is_an_error_that_names_it(ope
     assert "convo resume RUN_DIR" in caught.value.hint
 
 
-def test_a_file_that_is_written_to_while_it_is_open_is_an_error_although_its_size_is_the_same(opened, tmp_path):
+def test_a_file_that_is_written_to_while_it_is_open_is_an_error_although_its_size_is_the_same(
+    opened, tmp_path
+):
     with (tmp_path / "input_ids").open("r+b") as file:
         file.write(b"other")
-    os.utime(tmp_path / "input_ids", ns=(0, 12345))  # two writes within a tick of the clock would be one
+    os.utime(
+        tmp_path / "input_ids", ns=(0, 12345)
+    )  # two writes within a tick of the clock would be one
     with pytest.raises(CheckpointError, match="/input_ids: written to"):
         [opened[index] for index in range(32)]
 

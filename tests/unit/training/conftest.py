@@ -28,14 +28,20 @@ def make_state(encoder):
     def make(*, is_scaled=False, **training):
         size = ScratchConfig(layers=1, width=16, heads=2, context=64, dropout=0.1)
         model = build_scratch_model(size, encoder, seed=0)
-        optimizer = make_optimizer(model, TrainingConfig(**{"max_steps": 10, "learning_rate": 1e-2, **training}))
-        return TrainState(model, optimizer, torch.amp.GradScaler("cpu", enabled=is_scaled, growth_interval=3))
+        optimizer = make_optimizer(
+            model, TrainingConfig(**{"max_steps": 10, "learning_rate": 1e-2, **training})
+        )
+        return TrainState(
+            model, optimizer, torch.amp.GradScaler("cpu", enabled=is_scaled, growth_interval=3)
+        )
 
     return make
 
 
 @pytest.fixture
 def make_job(encoder, sample_dialogues):
-    """A maker of jobs that take three steps on the same batch; they neither evaluate nor save unless told to."""
+    """A maker of jobs that take three steps on the same batch; they neither evaluate nor save
+    unless told to.
+    """
     examples = [window for windows in encoder.encode(sample_dialogues[:4]) for window in windows]
     return partial(StepsJob, pad(examples, {ASSISTANT_TARGET}, encoder.pad_id))

@@ -1,4 +1,6 @@
-"""Checkpoint 0 as it will be read: each file of it that says something else is found before step 1."""
+"""Checkpoint 0 as it will be read: each file of it that says something else is found before step
+1.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ def saved(tmp_path_factory, make_config):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "require_readable", lambda folder, parts: caught.append(parts))
         result = start_run(
-            make_config(tmp_path_factory.mktemp("run"), training={"max_steps": 1, "warmup_steps": 0}),
+            make_config(
+                tmp_path_factory.mktemp("run"), training={"max_steps": 1, "warmup_steps": 0}
+            ),
             lambda event: None,
         )
     return RunDirectory(result.run_dir).checkpoint(0), caught[0]
@@ -80,14 +84,20 @@ def _chat_template(folder):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_config("layer_norm_epsilon", 0.1), r"^layer_norm_epsilon is 1e-05 in the model, but 0\.1 once"),
+        (_config("layer_norm_epsilon", 0.1), (r"^layer_norm_epsilon is 1e-05 in the model, but 0\.1 "
+                                             r"once")),
         (_config("n_layer", 3), r"^n_layer is 2 in the model, but 3 once"),
         (_config("model_type", "nothing"), r"^the saved config\.json cannot be read"),
-        (_config("model_type", "gpt_bigcode"), r"^the model is a GPT2LMHeadModel, but a GPTBigCodeForCausalLM once"),
-        (_tensors(_lose), r"^32 of the model's numbers are not in its saved tensors, which hold 0 others"),
-        (_tensors(_rename), r"^32 of the model's numbers are not in its saved tensors, which hold 31 others"),
-        (_tensors(_cut), r"^transformer\.ln_f\.bias is saved as \(\(31,\), 'F32'\), but is \(\(32,\), 'F32'\)"),
-        (_tensors(_round), r"^transformer\.ln_f\.bias is saved as \(\(32,\), 'BF16'\), but is \(\(32,\), 'F32'\)"),
+        (_config("model_type", "gpt_bigcode"), (r"^the model is a GPT2LMHeadModel, but a "
+                                               r"GPTBigCodeForCausalLM once")),
+        (_tensors(_lose), (r"^32 of the model's numbers are not in its saved tensors, which hold 0 "
+                          r"others")),
+        (_tensors(_rename), (r"^32 of the model's numbers are not in its saved tensors, which hold "
+                            r"31 others")),
+        (_tensors(_cut), (r"^transformer\.ln_f\.bias is saved as \(\(31,\), 'F32'\), but is "
+                         r"\(\(32,\), 'F32'\)")),
+        (_tensors(_round), (r"^transformer\.ln_f\.bias is saved as \(\(32,\), 'BF16'\), but is "
+                           r"\(\(32,\), 'F32'\)")),
         (_chat_template, r"^the tokenizer changes when it is saved and loaded"),
     ],
 )  # fmt: skip
@@ -117,7 +127,11 @@ def test_where_it_fails_no_run_begins(tiny_config, ignore, monkeypatch, tmp_path
     monkeypatch.setattr(module, "require_readable", refuse)
     with pytest.raises(ModelError, match="the tokenizer is another one"):
         start_run(tiny_config(), ignore)
-    assert [path.name for path in (tmp_path / "runs").iterdir() if not path.name.startswith(".convo-cache")] == []
+    assert [
+        path.name
+        for path in (tmp_path / "runs").iterdir()
+        if not path.name.startswith(".convo-cache")
+    ] == []
 
 
 @pytest.mark.parametrize(
@@ -128,9 +142,15 @@ def test_where_it_fails_no_run_begins(tiny_config, ignore, monkeypatch, tmp_path
         ("llama", {**SIZE, "tie_word_embeddings": True}),
     ],
 )
-def test_models_that_transformers_saves_under_other_names_can_be_read_back(tiny_config, ignore, tmp_path, kind, size):
-    """Mixtral's experts are one tensor in memory and many on disk; a tied head is not on disk at all."""
-    folder = save_foreign(tmp_path / kind, kind, fast(byte_pairs(), eos_token="<|endoftext|>"), size)
+def test_models_that_transformers_saves_under_other_names_can_be_read_back(
+    tiny_config, ignore, tmp_path, kind, size
+):
+    """Mixtral's experts are one tensor in memory and many on disk; a tied head is not on disk at
+    all.
+    """
+    folder = save_foreign(
+        tmp_path / kind, kind, fast(byte_pairs(), eos_token="<|endoftext|>"), size
+    )
     config = tiny_config(
         model={"scratch": None, "pretrained": str(folder)},
         training={"max_steps": 1, "warmup_steps": 0}, data={"validation": []},

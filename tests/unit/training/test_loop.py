@@ -24,7 +24,9 @@ def scores(step, loss, metric=None):
 # The order of things
 
 
-def test_a_run_saves_then_evaluates_then_saves_again_then_steps_and_ends_with_a_save(make_state, make_job):
+def test_a_run_saves_then_evaluates_then_saves_again_then_steps_and_ends_with_a_save(
+    make_state, make_job
+):
     """The second save finds its checkpoint and only points at the best."""
     seen: list[tuple[Any, ...]] = []
 
@@ -49,10 +51,15 @@ def test_a_run_saves_then_evaluates_then_saves_again_then_steps_and_ends_with_a_
         "StepDone",
         "EvaluationDone",
     ]
-    assert [event.best for event in job.events if isinstance(event, EvaluationDone)] == [("loss",), ()]
+    assert [event.best for event in job.events if isinstance(event, EvaluationDone)] == [
+        ("loss",),
+        (),
+    ]
 
 
-def test_an_evaluation_that_raises_comes_after_the_save_and_changes_no_progress(make_state, make_job):
+def test_an_evaluation_that_raises_comes_after_the_save_and_changes_no_progress(
+    make_state, make_job
+):
     saved, state = [], make_state()
     job = make_job(
         is_due=lambda what, step: what == "evaluation" and step == 2,
@@ -71,7 +78,9 @@ def test_each_step_is_reported_with_its_number_rate_and_counts(make_state, make_
     (batch,), events = job.batches(0), job.events
     assert [event.step for event in events] == [1, 2, 3]
     assert [event.learning_rate for event in events] == [0.1, 0.05, 0.1 / 3]
-    assert [event.tokens_seen for event in events] == [batch.num_tokens * step for step in (1, 2, 3)]
+    assert [event.tokens_seen for event in events] == [
+        batch.num_tokens * step for step in (1, 2, 3)
+    ]
     assert {event.num_targets for event in events} == {batch.num_targets}
     assert all(event.max_steps == 3 and event.seconds > 0 for event in events)
     assert events[0].loss > events[-1].loss
@@ -81,7 +90,9 @@ def test_each_step_is_reported_with_its_number_rate_and_counts(make_state, make_
 
 def test_scores_belong_to_the_weights_they_were_measured_on(make_state, make_job):
     state = make_state()
-    train(state, make_job(is_due=lambda what, step: step == 1, evaluate=lambda state: scores(1, 2.0)))
+    train(
+        state, make_job(is_due=lambda what, step: step == 1, evaluate=lambda state: scores(1, 2.0))
+    )
     assert not state.is_evaluated
     assert state.progress.best_loss == 2.0
 
@@ -89,13 +100,18 @@ def test_scores_belong_to_the_weights_they_were_measured_on(make_state, make_job
 def test_weights_that_have_their_scores_are_not_evaluated_again(make_state, make_job):
     state = make_state()
     state.progress, state.is_evaluated = Progress(step=3), True
-    job = make_job(is_due=lambda what, step: True, evaluate=lambda state: pytest.fail("evaluated again"))
+    job = make_job(
+        is_due=lambda what, step: True, evaluate=lambda state: pytest.fail("evaluated again")
+    )
     assert train(state, job) == "all 3 steps done"
 
 
 def test_a_stop_request_saves_once_at_the_next_boundary_and_ends(make_state, make_job):
     saved, state = [], make_state()
-    job = make_job(is_stopped=lambda: state.progress.step == 2, save=lambda state: saved.append(state.progress.step))
+    job = make_job(
+        is_stopped=lambda: state.progress.step == 2,
+        save=lambda state: saved.append(state.progress.step),
+    )
     assert train(state, job) == "stopped on request"
     assert saved == [2]
     assert state.progress.step == 2
@@ -123,10 +139,15 @@ def test_a_stop_request_at_an_evaluation_saves_weights_without_scores_and_report
     [
         (Progress(step=2), None),
         (Progress(step=3), "all 3 steps done"),
-        (Progress(step=2, evaluations_without_improvement=2), "validation loss did not improve in 2 evaluations"),
+        (
+            Progress(step=2, evaluations_without_improvement=2),
+            "validation loss did not improve in 2 evaluations",
+        ),
     ],
 )
-def test_a_request_is_the_reason_only_where_nothing_else_has_ended_the_run(make_state, make_job, progress, reason):
+def test_a_request_is_the_reason_only_where_nothing_else_has_ended_the_run(
+    make_state, make_job, progress, reason
+):
     state = make_state()
     state.progress = progress
     job = make_job(is_stopped=lambda: True, early_stopping=EarlyStopping(patience=2))
@@ -150,7 +171,9 @@ def test_a_step_is_a_function_of_its_number_and_the_weights(make_state, make_job
 
 
 def test_a_step_that_fp16_repeats_has_its_own_dropout_again(make_state, make_job):
-    """The first time a gradient overflows; the second time the loss is that of a step that did not overflow."""
+    """The first time a gradient overflows; the second time the loss is that of a step that did not
+    overflow.
+    """
     straight, repeated, calls = make_state(), make_state(is_scaled=True), []
 
     def overflow_once(gradient):
@@ -178,13 +201,19 @@ def test_seeds_of_steps_are_valid_and_apart():
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
-def test_a_step_without_a_target_has_no_loss_and_is_no_error(make_state, make_job, encoder, sample_dialogues):
+def test_a_step_without_a_target_has_no_loss_and_is_no_error(
+    make_state, make_job, encoder, sample_dialogues
+):
     examples = [window for windows in encoder.encode(sample_dialogues[:1]) for window in windows]
-    outcome = train_step(make_state(), make_job(batches=lambda step: [pad(examples, (), encoder.pad_id)]))
+    outcome = train_step(
+        make_state(), make_job(batches=lambda step: [pad(examples, (), encoder.pad_id)])
+    )
     assert (outcome.loss, outcome.grad_norm, outcome.num_targets) == (0.0, 0.0, 0)
 
 
-def test_gradients_are_clipped_to_the_norm_and_not_without_one(make_state, make_job, encoder, sample_dialogues):
+def test_gradients_are_clipped_to_the_norm_and_not_without_one(
+    make_state, make_job, encoder, sample_dialogues
+):
     norms = {}
     for limit in (1e-3, None):
         state = make_state(weight_decay=0.0)
@@ -210,8 +239,12 @@ def test_the_learning_rate_of_the_job_reaches_every_group(make_state, make_job):
     assert {group["lr"] for group in state.optimizer.param_groups} == {0.0}
 
 
-def test_targets_of_all_micro_batches_weigh_the_same(make_state, make_job, encoder, sample_dialogues):
-    """The loss of a step is the loss of all its examples in one batch, also where micro-batches differ in targets."""
+def test_targets_of_all_micro_batches_weigh_the_same(
+    make_state, make_job, encoder, sample_dialogues
+):
+    """The loss of a step is the loss of all its examples in one batch, also where micro-batches
+    differ in targets.
+    """
     examples = sorted(
         (window for windows in encoder.encode(sample_dialogues[:6]) for window in windows),
         key=lambda example: len(example.input_ids),
@@ -225,5 +258,7 @@ def test_targets_of_all_micro_batches_weigh_the_same(make_state, make_job, encod
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
         batches = [pad(part, {ASSISTANT_TARGET}, encoder.pad_id) for part in parts]
-        losses.append(train_step(state, make_job(batches=lambda step, batches=batches: batches)).loss)
+        losses.append(
+            train_step(state, make_job(batches=lambda step, batches=batches: batches)).loss
+        )
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)

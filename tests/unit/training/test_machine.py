@@ -36,7 +36,9 @@ def finished(tmp_path_factory, make_config):
     """A run of two steps on one thread."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    config = make_config(tmp_path_factory.mktemp("execution"), training={"max_steps": 2}, data={"validation": []})
+    config = make_config(
+        tmp_path_factory.mktemp("execution"), training={"max_steps": 2}, data={"validation": []}
+    )
     events = []
     run_dir = start_run(config, events.append).run_dir
     torch.set_num_threads(before)
@@ -74,7 +76,9 @@ def resume(run, *overrides, steps=4):
     config = apply_overrides(load_config(run.config), [f"training.max_steps={steps}", *overrides])
     events = []
     resume_run(run.path, "last", config, events.append)
-    return read_run_info(run), [(event.message, event.is_warning) for event in events if isinstance(event, Notice)]
+    return read_run_info(run), [
+        (event.message, event.is_warning) for event in events if isinstance(event, Notice)
+    ]
 
 
 def changed(info, *overrides, **stored) -> tuple[RunInfo, RunConfig]:
@@ -112,13 +116,18 @@ def test_the_number_of_threads_that_the_run_began_with_is_used_and_said(run):
     torch.set_num_threads(3)
     info, notices = resume(run)
     assert torch.get_num_threads() == info.execution.num_threads == 1
-    expected = "the run continues with 1 CPU thread, as it began; OMP_NUM_THREADS=3 before the command uses this"
+    expected = (
+        "the run continues with 1 CPU thread, as it began; OMP_NUM_THREADS=3 before the "
+        "command uses this"
+    )
     assert any(message.startswith(expected) for message, _ in notices)
     assert not any("threads" in change.message for change in info.changes)
 
 
 @pytest.mark.parametrize("variable", ["OMP_NUM_THREADS", "MKL_NUM_THREADS"])
-def test_a_number_of_threads_that_the_user_sets_is_used_reported_and_recorded(run, monkeypatch, variable):
+def test_a_number_of_threads_that_the_user_sets_is_used_reported_and_recorded(
+    run, monkeypatch, variable
+):
     monkeypatch.setenv(variable, "2")
     torch.set_num_threads(2)  # what torch does at its import
     info, notices = resume(run)
@@ -148,12 +157,17 @@ def test_a_run_that_began_on_the_cpu_stays_there_where_a_gpu_is_there_now(machin
     found = choose_machine(info, info.config, notices.append)
     assert (found.device, found.precision) == ("cpu", "fp32")
     (notice,) = notices
-    assert "continues on cpu, where it began; --set training.device=cuda continues on GPU X" in notice.message
+    assert (
+        "continues on cpu, where it began; --set training.device=cuda continues on GPU X"
+        in notice.message
+    )
     found = choose_machine(*changed(info, "training.device=cuda"), ignore)
     assert (found.device, found.device_name, found.precision) == ("cuda:0", "GPU X", "bf16")
 
 
-def test_the_precision_that_auto_meant_at_the_start_is_used_on_the_same_kind_of_device(machine, info, ignore):
+def test_the_precision_that_auto_meant_at_the_start_is_used_on_the_same_kind_of_device(
+    machine, info, ignore
+):
     machine(cuda=2, capability=(9, 0))
     old, config = changed(info, device="cuda:1", device_name="GPU V", precision="fp32")
     found = choose_machine(old, config, ignore)
@@ -163,14 +177,18 @@ def test_the_precision_that_auto_meant_at_the_start_is_used_on_the_same_kind_of_
 
 def test_auto_takes_what_is_there_where_the_device_of_the_run_is_not(machine, info, ignore):
     machine(cuda=0)
-    found = choose_machine(*changed(info, device="cuda:0", device_name="GPU V", precision="bf16"), ignore)
+    found = choose_machine(
+        *changed(info, device="cuda:0", device_name="GPU V", precision="bf16"), ignore
+    )
     assert (found.device, found.precision) == ("cpu", "fp32")
 
 
 def test_a_device_that_the_config_names_is_never_replaced(machine, info, ignore):
     machine(cuda=1)
     old, _ = changed(info, device="cuda:1", precision="fp32")
-    old = old.model_copy(update={"config": apply_overrides(info.config, ["training.device=cuda:1"])})
+    old = old.model_copy(
+        update={"config": apply_overrides(info.config, ["training.device=cuda:1"])}
+    )
     with pytest.raises(UsageError, match="device cuda:1: this machine has 1 CUDA devices"):
         choose_machine(old, old.config, ignore)
 
@@ -181,7 +199,10 @@ def test_a_device_that_the_config_names_is_never_replaced(machine, info, ignore)
         ({"device": "cuda:0"}, "device: the run had cuda:0 and continues with cpu"),
         ({"device_name": "Other CPU"}, "processor: the run had Other CPU and continues with "),
         ({"cpu_capability": "AVX"}, "CPU instructions: the run had AVX and continues with "),
-        ({"environment": {"MKL_CBWR": "AVX2"}}, "MKL_CBWR: the run had AVX2 and continues with none"),
+        (
+            {"environment": {"MKL_CBWR": "AVX2"}},
+            "MKL_CBWR: the run had AVX2 and continues with none",
+        ),
         ({"attention": "varlen_attn"}, "batching: the run had packed rows (varlen_attn)"),
     ],
 )
@@ -189,7 +210,9 @@ def test_what_is_not_as_it_was_is_a_warning_and_recorded(run, info, machine, sto
     machine(cuda=0)
     write_provenance(run, changed(info, **stored)[0])
     now, notices = resume(run)
-    (warned,) = [warning for warning, is_warning in notices if is_warning and warning.startswith(message)]
+    (warned,) = [
+        warning for warning, is_warning in notices if is_warning and warning.startswith(message)
+    ]
     assert warned.endswith("so numbers may differ in the last digits from step 3 on")
     assert any(change.step == 2 and change.message.startswith(message) for change in now.changes)
     assert now.execution == info.execution
@@ -199,17 +222,29 @@ def test_what_is_not_as_it_was_is_a_warning_and_recorded(run, info, machine, sto
 # The batching
 
 
-def test_a_batching_that_cannot_be_used_is_proved_again_and_the_other_one_recorded(run, monkeypatch):
-    monkeypatch.setattr(batching_module, "why_not_packed", lambda model: "transformers cannot replace the attention")
+def test_a_batching_that_cannot_be_used_is_proved_again_and_the_other_one_recorded(
+    run, monkeypatch
+):
+    monkeypatch.setattr(
+        batching_module, "why_not_packed", lambda model: "transformers cannot replace the attention"
+    )
     info, notices = resume(run)
-    assert ("the batching is chosen again: transformers cannot replace the attention", False) in notices
-    change = "batching: the run had packed rows (one example length at a time), logits at targets and continues with "
+    assert (
+        "the batching is chosen again: transformers cannot replace the attention",
+        False,
+    ) in notices
+    change = (
+        "batching: the run had packed rows (one example length at a time), logits at targets "
+        "and continues with "
+    )
     change += "padded rows (sdpa), logits at targets"
     assert (f"{change}, so numbers may differ in the last digits from step 3 on", True) in notices
     assert change in [recorded.message for recorded in info.changes]
     assert info.execution.why_padded == "transformers cannot replace the attention"
     monkeypatch.undo()
-    assert not resume(run, steps=6)[0].execution.is_packed, "what it continued with stays the choice"
+    assert not resume(run, steps=6)[0].execution.is_packed, (
+        "what it continued with stays the choice"
+    )
 
 
 def test_the_user_changes_the_batching(run):

@@ -1,4 +1,6 @@
-"""AdamW decays matrices only and updates every parameter once; the rate of every step, by its shape, in any run."""
+"""AdamW decays matrices only and updates every parameter once; the rate of every step, by its
+shape, in any run.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convo_cli.config.schema import TrainingConfig
-from convo_cli.training.optim import has_user_targets, learning_rate_at, make_optimizer, schedule_corners
+from convo_cli.training.optim import (
+    has_user_targets,
+    learning_rate_at,
+    make_optimizer,
+    schedule_corners,
+)
 
 CONFIG = TrainingConfig(max_steps=1, weight_decay=0.25, betas=(0.8, 0.99), epsilon=1e-6)
 
@@ -19,7 +26,13 @@ CONFIG = TrainingConfig(max_steps=1, weight_decay=0.25, betas=(0.8, 0.99), epsil
 def gpt2(*, is_tied=True):
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    size: dict[str, Any] = {"vocab_size": 40, "n_positions": 16, "n_embd": 8, "n_layer": 2, "n_head": 2}
+    size: dict[str, Any] = {
+        "vocab_size": 40,
+        "n_positions": 16,
+        "n_embd": 8,
+        "n_layer": 2,
+        "n_head": 2,
+    }
     return GPT2LMHeadModel(GPT2Config(**size, tie_word_embeddings=is_tied))
 
 
@@ -42,7 +55,9 @@ def groups_by_name(model):
     return [names[id(p)] for p in decayed["params"]], [names[id(p)] for p in kept["params"]]
 
 
-@pytest.mark.parametrize("make", [gpt2, lambda: gpt2(is_tied=False), llama], ids=["gpt2", "untied gpt2", "llama"])
+@pytest.mark.parametrize(
+    "make", [gpt2, lambda: gpt2(is_tied=False), llama], ids=["gpt2", "untied gpt2", "llama"]
+)
 def test_every_parameter_is_in_exactly_one_group(make):
     model = make()
     decayed, kept = groups_by_name(model)
@@ -51,10 +66,16 @@ def test_every_parameter_is_in_exactly_one_group(make):
 
 def test_matrices_are_decayed_and_norms_biases_and_embeddings_are_not():
     decayed, kept = groups_by_name(gpt2())
-    assert all(name.endswith("weight") and (".attn." in name or ".mlp." in name) for name in decayed)
+    assert all(
+        name.endswith("weight") and (".attn." in name or ".mlp." in name) for name in decayed
+    )
     assert len(decayed) == 2 * 4
-    assert {"transformer.wte.weight", "transformer.wpe.weight", "transformer.ln_f.weight"} <= set(kept)
-    assert all("wte" in name or "wpe" in name or "ln_" in name or name.endswith("bias") for name in kept)
+    assert {"transformer.wte.weight", "transformer.wpe.weight", "transformer.ln_f.weight"} <= set(
+        kept
+    )
+    assert all(
+        "wte" in name or "wpe" in name or "ln_" in name or name.endswith("bias") for name in kept
+    )
 
 
 def test_an_output_matrix_of_its_own_is_decayed_and_one_tied_to_the_embedding_is_not():
@@ -126,7 +147,10 @@ def test_after_its_horizon_the_rate_stays_at_the_floor(schedule):
 
 
 def test_a_run_shorter_than_its_schedule_follows_the_beginning_of_it():
-    assert rates("cosine", 3, schedule_steps=9, warmup_steps=2) == rates("cosine", 9, warmup_steps=2)[:3]
+    assert (
+        rates("cosine", 3, schedule_steps=9, warmup_steps=2)
+        == rates("cosine", 9, warmup_steps=2)[:3]
+    )
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -150,7 +174,9 @@ def test_without_warm_up_the_first_step_has_the_peak(schedule):
 def test_it_rises_to_the_peak_once_then_falls_and_stays_between_floor_and_peak(
     schedule, max_steps, horizon, warmup, floor
 ):
-    values = rates(schedule, max_steps, 3, warmup_steps=warmup, schedule_steps=horizon, min_lr_ratio=floor)
+    values = rates(
+        schedule, max_steps, 3, warmup_steps=warmup, schedule_steps=horizon, min_lr_ratio=floor
+    )
     warmup = min(warmup, horizon or max_steps)
     rising, falling = values[:warmup], values[warmup:]
     assert rising == sorted(rising)
@@ -166,13 +192,19 @@ def test_it_rises_to_the_peak_once_then_falls_and_stays_between_floor_and_peak(
     warmup=st.integers(0, 400),
     floor=st.floats(0, 1),
 )
-def test_between_its_corners_the_rate_is_a_straight_line(schedule, max_steps, horizon, warmup, floor):
+def test_between_its_corners_the_rate_is_a_straight_line(
+    schedule, max_steps, horizon, warmup, floor
+):
     training = {"warmup_steps": warmup, "schedule_steps": horizon, "min_lr_ratio": floor}
     values = rates(schedule, max_steps, **training)
-    bends = schedule_corners(TrainingConfig(schedule=schedule, max_steps=max_steps, **training), max_steps)
+    bends = schedule_corners(
+        TrainingConfig(schedule=schedule, max_steps=max_steps, **training), max_steps
+    )
     for step in range(1, max_steps - 1):
         if step not in bends:
-            assert math.isclose(values[step], (values[step - 1] + values[step + 1]) / 2, abs_tol=1e-12)
+            assert math.isclose(
+                values[step], (values[step - 1] + values[step + 1]) / 2, abs_tol=1e-12
+            )
 
 
 @pytest.mark.parametrize(("fraction", "targets"), [(0.0, 0), (0.5, 5), (0.55, 6), (1.0, 14)])

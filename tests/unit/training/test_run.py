@@ -1,4 +1,6 @@
-"""The composition root: what a run refuses before its directory exists, and what a resume may not change."""
+"""The composition root: what a run refuses before its directory exists, and what a resume may not
+change.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,15 @@ import pytest
 
 from convo_cli.config.load import apply_overrides, load_config
 from convo_cli.errors import ChangedError, CheckpointError, DataError, ModelError, StoppedError
-from convo_cli.events import CheckpointSaved, EvaluationDone, Notice, Progress, RunFinished, RunStarted, StepDone
+from convo_cli.events import (
+    CheckpointSaved,
+    EvaluationDone,
+    Notice,
+    Progress,
+    RunFinished,
+    RunStarted,
+    StepDone,
+)
 from convo_cli.runs.checkpoints import read_state
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.logs.evaluations import read_evaluations, weights_of
@@ -48,7 +58,9 @@ def run(finished, tmp_path):
 
 
 def resume(run, ignore, *overrides, emit=None):
-    return resume_run(run.path, "last", apply_overrides(load_config(run.config), overrides), emit or ignore)
+    return resume_run(
+        run.path, "last", apply_overrides(load_config(run.config), overrides), emit or ignore
+    )
 
 
 def test_events_come_in_order_and_tell_the_sizes(finished):
@@ -63,9 +75,19 @@ def test_events_come_in_order_and_tell_the_sizes(finished):
         CheckpointSaved, EvaluationDone, RunFinished,
     ]  # fmt: skip
     started = next(event for event in events if isinstance(event, RunStarted))
-    assert (started.first_step, started.max_steps, started.device, started.precision) == (1, 4, "cpu", "fp32")
+    assert (started.first_step, started.max_steps, started.device, started.precision) == (
+        1,
+        4,
+        "cpu",
+        "fp32",
+    )
     training = started.training
-    assert training.num_targets_by_role["user"] == 0 < training.num_targets_by_role["assistant"] < training.num_tokens
+    assert (
+        training.num_targets_by_role["user"]
+        == 0
+        < training.num_targets_by_role["assistant"]
+        < training.num_tokens
+    )
     assert (started.template, started.max_length, training.num_dialogues) == ("turns", 128, 25)
     assert started.validation is not None
     assert (result.step, result.reason) == (4, "all 4 steps done")
@@ -126,7 +148,10 @@ def test_what_is_refused_is_refused_before_the_run_directory_exists(tiny_config,
 @pytest.mark.parametrize(
     ("training", "notice"),
     [
-        ({"max_steps": 2, "warmup_steps": 9}, "but the run has 2 steps: the warm-up ends with the run"),
+        (
+            {"max_steps": 2, "warmup_steps": 9},
+            "but the run has 2 steps: the warm-up ends with the run",
+        ),
         (
             {"max_steps": None, "epochs": 0.1, "warmup_steps": 9},
             "but the run has 1 step: the warm-up ends with the run",
@@ -146,7 +171,11 @@ def test_a_warm_up_longer_than_the_run_is_a_notice_before_step_1(tiny_config, tr
     events = []
     start_run(tiny_config(training=training, data={"validation": []}), events.append)
     first = next(k for k, event in enumerate(events) if isinstance(event, StepDone))
-    told = [event.message for event in events[:first] if isinstance(event, Notice) and "warmup_steps" in event.message]
+    told = [
+        event.message
+        for event in events[:first]
+        if isinstance(event, Notice) and "warmup_steps" in event.message
+    ]
     assert len(told) == (notice is not None)
     assert not notice or (told[0].startswith("training.warmup_steps is 9, ") and notice in told[0])
     rates = [event.learning_rate for event in events if isinstance(event, StepDone)]
@@ -168,9 +197,13 @@ def test_a_warm_up_longer_than_the_run_is_a_notice_before_step_1(tiny_config, tr
         ("dialogue.long_turns=split", r"dialogue\.long_turns"),
     ],
 )
-def test_a_key_that_only_the_beginning_reads_cannot_be_changed_in_silence(run, ignore, override, key):
+def test_a_key_that_only_the_beginning_reads_cannot_be_changed_in_silence(
+    run, ignore, override, key
+):
     before = run.config.read_bytes()
-    with pytest.raises(ChangedError, match=rf"^{key} is .*, but the run was made with .* \(by run\.json\)$"):
+    with pytest.raises(
+        ChangedError, match=rf"^{key} is .*, but the run was made with .* \(by run\.json\)$"
+    ):
         resume(run, ignore, override)
     assert run.config.read_bytes() == before
 
@@ -184,7 +217,11 @@ def test_changed_data_is_refused(run, ignore, tmp_path):
 
 
 def test_changed_data_that_is_allowed_is_what_the_run_goes_on_with(run, ignore, tmp_path):
-    lines = pathlib.Path(load_config(run.config).data.train[0]).read_text(encoding="utf-8").splitlines(keepends=True)
+    lines = (
+        pathlib.Path(load_config(run.config).data.train[0])
+        .read_text(encoding="utf-8")
+        .splitlines(keepends=True)
+    )
     reordered = tmp_path / "reordered.jsonl"
     reordered.write_text("".join(reversed(lines)), encoding="utf-8")
     overrides = ["training.max_steps=5", f"data.train={reordered}"]
@@ -193,15 +230,24 @@ def test_changed_data_that_is_allowed_is_what_the_run_goes_on_with(run, ignore, 
     config, notices = apply_overrides(load_config(run.config), overrides), []
     result = resume_run(run.path, "last", config, notices.append, allow_changed=True)
     assert result.step == 5
-    assert any(isinstance(n, Notice) and n.is_warning and n.message.endswith("(--allow-changed)") for n in notices)
+    assert any(
+        isinstance(n, Notice) and n.is_warning and n.message.endswith("(--allow-changed)")
+        for n in notices
+    )
     assert resume(run, ignore, "training.max_steps=6").step == 6
 
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [("seed: 42", "seed: 43"), ("layers: 2", "layers: 3"), ("learning_rate: 0.001", "learning_rate: 0.1")],
+    [
+        ("seed: 42", "seed: 43"),
+        ("layers: 2", "layers: 3"),
+        ("learning_rate: 0.001", "learning_rate: 0.1"),
+    ],
 )
-def test_a_config_that_somebody_else_changed_is_refused_with_both_values(run, ignore, before, after):
+def test_a_config_that_somebody_else_changed_is_refused_with_both_values(
+    run, ignore, before, after
+):
     text = run.config.read_text()
     assert before in text
     run.config.write_text(text.replace(before, after))
@@ -229,15 +275,22 @@ def test_another_version_is_a_warning_and_recorded_and_the_batching_is_proved_ag
     notices = []
     resume(run, ignore, "training.max_steps=5", emit=notices.append)
     messages = [notice.message for notice in notices if isinstance(notice, Notice)]
-    assert any(message.startswith("torch: the run had 1.0 and continues with ") for message in messages)
-    assert any("the batching is chosen again: it was made with torch 1.0" in message for message in messages)
+    assert any(
+        message.startswith("torch: the run had 1.0 and continues with ") for message in messages
+    )
+    assert any(
+        "the batching is chosen again: it was made with torch 1.0" in message
+        for message in messages
+    )
     assert {change.step for change in read_run_info(run).changes} == {4}
     again = []
     resume(run, ignore, "training.max_steps=6", emit=again.append)
     assert not any("torch" in getattr(event, "message", "") for event in again)
 
 
-def test_a_moved_run_goes_on_and_keeps_absolute_data_paths_and_cleans_up(run, ignore, monkeypatch, tmp_path):
+def test_a_moved_run_goes_on_and_keeps_absolute_data_paths_and_cleans_up(
+    run, ignore, monkeypatch, tmp_path
+):
     shutil.copyfile(load_config(run.config).data.train[0], tmp_path / "copy.jsonl")
     (run.path / ".tmp-last.json-1").write_text("half")
     (run.checkpoints / ".tmp-step-00000009-1").mkdir()
@@ -266,7 +319,9 @@ def _but_the_lock(run):
 def test_a_damaged_newest_checkpoint_falls_back_with_a_warning_and_is_replaced(run, ignore):
     (run.checkpoint(4) / "model.safetensors").unlink()
     notices = []
-    resume(run, ignore, emit=lambda event: notices.append(event) if isinstance(event, Notice) else None)
+    resume(
+        run, ignore, emit=lambda event: notices.append(event) if isinstance(event, Notice) else None
+    )
     warnings = [notice.message for notice in notices if notice.is_warning]
     assert any("step-00000004/model.safetensors: missing" in warning for warning in warnings)
     assert (run.checkpoint(4) / "model.safetensors").is_file()
@@ -281,17 +336,27 @@ def _stop_in(stage):
 
 
 @pytest.mark.parametrize("stage", ["training the tokenizer", "encoding training data"])
-def test_a_signal_in_the_preparation_leaves_no_run_and_a_whole_cache(tiny_config, tmp_path, ignore, stage):
+def test_a_signal_in_the_preparation_leaves_no_run_and_a_whole_cache(
+    tiny_config, tmp_path, ignore, stage
+):
     config = tiny_config(training={"max_steps": 1, "warmup_steps": 0}, data={"validation": []})
     with pytest.raises(StoppedError, match="no run was created") as caught:
         start_run(config, _stop_in(stage))
     assert caught.value.exit_code == 143
-    left = [path.name for path in (tmp_path / "runs").rglob("*")] if (tmp_path / "runs").exists() else []
-    assert not [name for name in left if name.startswith((".tmp-", ".convo-new-")) or name == "tiny"]
+    left = (
+        [path.name for path in (tmp_path / "runs").rglob("*")]
+        if (tmp_path / "runs").exists()
+        else []
+    )
+    assert not [
+        name for name in left if name.startswith((".tmp-", ".convo-new-")) or name == "tiny"
+    ]
     assert start_run(config, ignore).step == 1
 
 
-def test_a_signal_before_the_first_step_leaves_a_run_that_goes_on_from_step_0(tiny_config, tmp_path, ignore):
+def test_a_signal_before_the_first_step_leaves_a_run_that_goes_on_from_step_0(
+    tiny_config, tmp_path, ignore
+):
     def stop(event):
         if isinstance(event, RunStarted):
             verify_directory(event.run_dir / "checkpoints" / "step-00000000")
@@ -317,7 +382,9 @@ def test_a_stop_file_saves_and_stops_and_is_gone(run, ignore):
             run.stop.touch()
 
     notices = []
-    result = resume(run, ignore, "training.max_steps=7", emit=lambda e: (touch(e), notices.append(e)))
+    result = resume(
+        run, ignore, "training.max_steps=7", emit=lambda e: (touch(e), notices.append(e))
+    )
     assert (result.step, result.reason) == (5, "stopped on request")
     assert any("the run is saved" in getattr(notice, "message", "") for notice in notices)
     assert not run.stop.exists()
@@ -353,9 +420,13 @@ def test_an_extended_run_keeps_its_schedule_says_so_and_stores_it(run):
 
 
 @pytest.mark.parametrize(
-    ("stated", "stored"), [("6", 6), ("null", 6), ("8", 8)], ids=["the new length", "null: that too", "another number"]
+    ("stated", "stored"),
+    [("6", 6), ("null", 6), ("8", 8)],
+    ids=["the new length", "null: that too", "another number"],
 )
-def test_a_stated_horizon_stretches_the_schedule_and_the_rate_is_told_before_and_after(run, stated, stored):
+def test_a_stated_horizon_stretches_the_schedule_and_the_rate_is_told_before_and_after(
+    run, stated, stored
+):
     events = []
     overrides = ["training.max_steps=6", f"training.schedule_steps={stated}"]
     config = apply_overrides(load_config(run.config), overrides)
@@ -363,7 +434,8 @@ def test_a_stated_horizon_stretches_the_schedule_and_the_rate_is_told_before_and
     rate = rates_of(events)[5]
     assert rate > 3e-4
     assert any(
-        notice.startswith("the learning rate of step 5 is 0.00") and notice.endswith(" now, 0.0001 before")
+        notice.startswith("the learning rate of step 5 is 0.00")
+        and notice.endswith(" now, 0.0001 before")
         for notice in notices_of(events)
     )
     assert load_config(run.config).training.schedule_steps == stored
@@ -380,7 +452,11 @@ def test_a_stated_horizon_stretches_the_schedule_and_the_rate_is_told_before_and
 def test_another_rate_of_the_next_step_is_told_whatever_changed_it(run, override):
     events = []
     resume(run, None, "training.max_steps=6", override, emit=events.append)
-    told = [notice for notice in notices_of(events) if notice.startswith("the learning rate of step 5 is ")]
+    told = [
+        notice
+        for notice in notices_of(events)
+        if notice.startswith("the learning rate of step 5 is ")
+    ]
     assert len(told) == 1, notices_of(events)
     assert told[0].endswith(" now, 0.0001 before")
 
@@ -394,7 +470,9 @@ def test_a_resume_that_changes_nothing_says_nothing_about_the_rate(run):
     assert run.config.read_bytes() == before
 
 
-def test_a_shortened_run_ends_with_its_schedule_and_the_lower_rate_is_told(tiny_config, ignore, tmp_path):
+def test_a_shortened_run_ends_with_its_schedule_and_the_lower_rate_is_told(
+    tiny_config, ignore, tmp_path
+):
     run = RunDirectory(tmp_path / "runs" / "tiny")
     config = tiny_config(training={"max_steps": 9}, data={"validation": []})
     with pytest.raises(StoppedError):
@@ -403,19 +481,29 @@ def test_a_shortened_run_ends_with_its_schedule_and_the_lower_rate_is_told(tiny_
     resume(run, None, "training.max_steps=7", emit=events.append)
     assert rates_of(events) == pytest.approx({6: 0.000232, 7: 1e-4}, rel=0.01)
     assert "the run is shortened from 9 to 7 steps" in notices_of(events)
-    assert any(notice.startswith("the learning rate of step 6 is ") for notice in notices_of(events))
+    assert any(
+        notice.startswith("the learning rate of step 6 is ") for notice in notices_of(events)
+    )
 
 
 def test_the_curriculum_of_an_extended_run_ends_where_it_did(tiny_config, ignore, tmp_path):
     curriculum = {"user_turns_until": 0.5}
     straight, events = [], []
-    start_run(tiny_config(dialogue=curriculum, data={"validation": []}, name="straight"), straight.append)
-    start_run(tiny_config(dialogue=curriculum, data={"validation": []}, training={"max_steps": 4}), ignore)
+    start_run(
+        tiny_config(dialogue=curriculum, data={"validation": []}, name="straight"), straight.append
+    )
+    start_run(
+        tiny_config(dialogue=curriculum, data={"validation": []}, training={"max_steps": 4}), ignore
+    )
     run = RunDirectory(tmp_path / "runs" / "tiny")
     resume(run, None, "training.max_steps=6", emit=events.append)
     targets = {event.step: event.num_targets for event in events if isinstance(event, StepDone)}
-    assert targets == {e.step: e.num_targets for e in straight if isinstance(e, StepDone) and e.step in (5, 6)}
-    assert any(notice.endswith("; user turns are targets up to step 2") for notice in notices_of(events))
+    assert targets == {
+        e.step: e.num_targets for e in straight if isinstance(e, StepDone) and e.step in (5, 6)
+    }
+    assert any(
+        notice.endswith("; user turns are targets up to step 2") for notice in notices_of(events)
+    )
 
 
 def _stop_after_another(num_steps):
@@ -430,14 +518,20 @@ def _stop_after_another(num_steps):
     return emit
 
 
-def test_an_epoch_is_finished_exactly_whatever_the_batches_of_each_resume(tiny_config, ignore, tmp_path):
-    """The tokens of a run of one epoch are those of the data, once each; a damaged checkpoint changes nothing."""
+def test_an_epoch_is_finished_exactly_whatever_the_batches_of_each_resume(
+    tiny_config, ignore, tmp_path
+):
+    """The tokens of a run of one epoch are those of the data, once each; a damaged checkpoint
+    changes nothing.
+    """
     once = {"max_steps": None, "epochs": 1, "batch_size": 1}
     start_run(tiny_config(name="straight", training=once, data={"validation": []}), ignore)
     straight, run = (RunDirectory(tmp_path / "runs" / name) for name in ("straight", "tiny"))
     whole = read_state(straight.checkpoint(25)).progress.tokens_seen
 
-    config = tiny_config(training={**once, "batch_size": 4}, data={"validation": []}, checkpoints={"every_steps": 1})
+    config = tiny_config(
+        training={**once, "batch_size": 4}, data={"validation": []}, checkpoints={"every_steps": 1}
+    )
     with pytest.raises(StoppedError):
         start_run(config, _stop_after_another(2))
     with pytest.raises(StoppedError, match=r"stopped after step 3 of 8;"):
@@ -463,7 +557,9 @@ def test_an_epoch_is_finished_exactly_whatever_the_batches_of_each_resume(tiny_c
 
 
 def test_another_batch_size_with_more_epochs_is_a_longer_run(tiny_config, ignore, tmp_path):
-    config = tiny_config(training={"max_steps": None, "epochs": 1, "batch_size": 5}, data={"validation": []})
+    config = tiny_config(
+        training={"max_steps": None, "epochs": 1, "batch_size": 5}, data={"validation": []}
+    )
     assert start_run(config, ignore).step == 5
     run = RunDirectory(tmp_path / "runs" / "tiny")
     assert resume(run, ignore, "training.batch_size=10").reason == "all 5 steps done"
@@ -484,12 +580,16 @@ def _stop_at_five(event):
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_a_signal_with_the_last_step_of_a_run_without_evaluations_does_not_make_it_a_stopped_one(tiny_config, ignore):
+def test_a_signal_with_the_last_step_of_a_run_without_evaluations_does_not_make_it_a_stopped_one(
+    tiny_config, ignore
+):
     config = tiny_config(data={"validation": []}, training={"max_steps": 5})
     assert start_run(config, _stop_at_five).reason == "all 5 steps done"
 
 
-def test_a_signal_before_an_evaluation_saves_at_once_and_the_resumed_run_begins_with_it(run, ignore):
+def test_a_signal_before_an_evaluation_saves_at_once_and_the_resumed_run_begins_with_it(
+    run, ignore
+):
     """An evaluation may take longer than whoever sent the signal is going to wait."""
     seen = []
 
@@ -529,7 +629,9 @@ def test_every_evaluation_has_a_checkpoint(tiny_config, tmp_path, ignore):
     known = read_evaluations(run).by_step
     assert sorted(known) == [2, 4, 6]
     assert result.best_loss == min(evaluation.loss for evaluation in known.values())
-    assert all(evaluation.weights == weights_of(run.checkpoint(step)) for step, evaluation in known.items())
+    assert all(
+        evaluation.weights == weights_of(run.checkpoint(step)) for step, evaluation in known.items()
+    )
 
 
 def _write_all(files: dict[str, bytes], folder: Path) -> None:
@@ -549,6 +651,8 @@ def test_a_run_directory_of_an_older_version_is_refused_with_a_message(run, igno
             run.checkpoint(step),
             partial(_write_all, files),
         )
-    with pytest.raises(CheckpointError, match=r"state\.json: format 1, but this convo reads format 2"):
+    with pytest.raises(
+        CheckpointError, match=r"state\.json: format 1, but this convo reads format 2"
+    ):
         resume(run, ignore)
     assert run.checkpoint_steps() == [2, 4]

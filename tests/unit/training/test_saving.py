@@ -1,4 +1,6 @@
-"""What a checkpoint holds: everything the next step needs, nothing that is not finite, and nothing half written."""
+"""What a checkpoint holds: everything the next step needs, nothing that is not finite, and nothing
+half written.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,12 @@ from convo_cli.model.create import load_model
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.storage.sealed import verify_directory
 from convo_cli.training.loop import train_step
-from convo_cli.training.saving import OPTIMIZER_FILE, load_checkpoint_model, restore_state, save_checkpoint
+from convo_cli.training.saving import (
+    OPTIMIZER_FILE,
+    load_checkpoint_model,
+    restore_state,
+    save_checkpoint,
+)
 from tests.full_disk import file_size_limit
 
 FILES = {
@@ -88,7 +95,10 @@ def test_saving_a_restored_state_writes_the_same_tensors(make_state, make_job, s
     state = make_state()
     steps(state, make_job(), 2)
     path = save(state)
-    before = {name: (path / name).read_bytes() for name in ("model.safetensors", OPTIMIZER_FILE, "state.json")}
+    before = {
+        name: (path / name).read_bytes()
+        for name in ("model.safetensors", OPTIMIZER_FILE, "state.json")
+    }
     assert save(loaded(path, make_state)) == path
     assert {name: (path / name).read_bytes() for name in before} == before
 
@@ -127,7 +137,9 @@ def test_a_save_is_reported_and_deletes_nothing(make_state, save, run):
 
 
 @pytest.mark.parametrize("where", ["weight", "moment", "buffer"])
-@pytest.mark.parametrize("values", [[torch.inf], [-torch.inf], [torch.nan], [torch.inf, -torch.inf]], ids=str)
+@pytest.mark.parametrize(
+    "values", [[torch.inf], [-torch.inf], [torch.nan], [torch.inf, -torch.inf]], ids=str
+)
 def test_nothing_that_is_not_finite_is_published(make_state, make_job, save, run, where, values):
     state = make_state()
     steps(state, make_job(), 1)
@@ -140,7 +152,9 @@ def test_nothing_that_is_not_finite_is_published(make_state, make_job, save, run
     }[where]
     with torch.no_grad():
         tensor[3 : 3 + len(values)] = torch.tensor(values)
-    with pytest.raises(DivergedError, match=r"step 1: transformer\.ln_f\.(weight|scale).* is not finite") as caught:
+    with pytest.raises(
+        DivergedError, match=r"step 1: transformer\.ln_f\.(weight|scale).* is not finite"
+    ) as caught:
         save(state)
     assert caught.value.exit_code == 4
     assert list(run.path.rglob("*")) == [run.checkpoints]
@@ -154,7 +168,9 @@ def test_finite_numbers_whose_sum_is_not_are_published(make_state, save):
 
 
 @pytest.mark.parametrize("num_steps", [0, 2])
-def test_what_is_asked_of_the_disk_is_enough_and_not_much_more(make_state, make_job, save, monkeypatch, num_steps):
+def test_what_is_asked_of_the_disk_is_enough_and_not_much_more(
+    make_state, make_job, save, monkeypatch, num_steps
+):
     state = make_state()
     steps(state, make_job(), num_steps)
     asked = []
@@ -198,7 +214,9 @@ def test_nothing_is_written_through_a_link(make_state, save, run, tmp_path):
 
 
 @pytest.mark.parametrize("limit", [300, 3000, 30_000, 60_000])
-def test_a_full_disk_is_named_whichever_library_writes_and_the_last_checkpoint_stays(make_state, save, run, limit):
+def test_a_full_disk_is_named_whichever_library_writes_and_the_last_checkpoint_stays(
+    make_state, save, run, limit
+):
     state = make_state()
     path = save(state)
     state.progress.step = 1
@@ -216,7 +234,8 @@ WTE = "transformer.wte.weight|exp_avg"
     [
         (
             lambda tensors: {**tensors, WTE: tensors[WTE][:-1]},
-            r"transformer\.wte\.weight\|exp_avg is float32 \(903, 16\), but the model has float32 \(904, 16\)",
+            (r"transformer\.wte\.weight\|exp_avg is float32 \(903, 16\), but the model has float32 "
+            r"\(904, 16\)"),
         ),
         (
             lambda tensors: {**tensors, WTE: tensors[WTE].bfloat16()},
@@ -233,7 +252,9 @@ WTE = "transformer.wte.weight|exp_avg"
     ],
     ids=["shape", "dtype", "step", "name", "kind", "missing", "empty"],
 )  # fmt: skip
-def test_an_optimizer_of_another_model_is_refused_by_name(make_state, make_job, save, change, message):
+def test_an_optimizer_of_another_model_is_refused_by_name(
+    make_state, make_job, save, change, message
+):
     state = make_state()
     steps(state, make_job(), 1)
     path = save(state)
@@ -260,7 +281,9 @@ def test_a_scaler_that_is_none_is_refused(make_state, save):
     state = json.loads((path / "state.json").read_text())
     del state["scaler"]["growth_factor"]
     (path / "state.json").write_text(json.dumps(state))
-    with pytest.raises(CheckpointError, match=r"state\.json: the scaler has .*, but torch's has .*growth_factor"):
+    with pytest.raises(
+        CheckpointError, match=r"state\.json: the scaler has .*, but torch's has .*growth_factor"
+    ):
         restore_state(path, make_state(is_scaled=True))
 
 
@@ -282,7 +305,8 @@ def test_weights_that_do_not_fit_are_refused_by_name(make_state, save, damage):
         file.write_bytes(file.read_bytes()[:100])
     message = {
         "rounded": r"transformer\.wpe\.weight is BF16, but the run trains in F32",
-        "shape": r"transformer\.wpe\.weight is \(63, 16\) in the weights, but \(64, 16\) by config\.json",
+        "shape": r"transformer\.wpe\.weight is \(63, 16\) in the weights, but \(64, 16\) by "
+        r"config\.json",
         "missing": r"transformer\.wpe\.weight is missing",
         "torn": r"model\.safetensors: cannot be read",
         "nan": r"transformer\.wpe\.weight holds values that are not finite",
@@ -296,7 +320,9 @@ def test_weights_come_back_as_they_were_saved(make_state, make_job, save):
     state = make_state()
     steps(state, make_job(), 2)
     saved = load_checkpoint_model(save(state)).state_dict()
-    assert all(torch.equal(tensor, saved[name]) for name, tensor in state.model.state_dict().items())
+    assert all(
+        torch.equal(tensor, saved[name]) for name, tensor in state.model.state_dict().items()
+    )
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no tensors"])

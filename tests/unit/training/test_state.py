@@ -27,7 +27,9 @@ def scores(loss, metric=None):
     ],
     ids=["loss", "loss with a least change", "metric", "metric that is missing twice"],
 )  # fmt: skip
-def test_patience_counts_evaluations_without_a_better_score(make_state, rule, results, without_improvement):
+def test_patience_counts_evaluations_without_a_better_score(
+    make_state, rule, results, without_improvement
+):
     state, counts = make_state(), []
     for loss, metric in results:
         take_scores(state, scores(loss, metric), rule)
@@ -35,7 +37,9 @@ def test_patience_counts_evaluations_without_a_better_score(make_state, rule, re
         assert state.is_evaluated
     assert counts == without_improvement
     assert state.progress.best_loss == min(loss for loss, _ in results)
-    assert state.progress.best_metrics == {"bleu-4": max(metric for _, metric in results if metric is not None)}
+    assert state.progress.best_metrics == {
+        "bleu-4": max(metric for _, metric in results if metric is not None)
+    }
 
 
 def test_an_evaluation_is_returned_with_what_it_is_the_best_by(make_state):

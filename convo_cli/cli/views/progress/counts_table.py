@@ -1,4 +1,6 @@
-"""The table of the pre-flight: dialogues, examples, tokens and targets of the training and the validation data."""
+"""The table of the pre-flight: dialogues, examples, tokens and targets of the training and the
+validation data.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,10 @@ def show_counts(console: Console, event: RunStarted | Preview) -> None:
         table.add_row(label, *map(value, sets))
 
     add_row("dialogues", lambda counts: f"{counts.num_dialogues:,}")
-    add_row("tokens of a dialogue", lambda counts: f"median {counts.median_tokens:,.0f}, max {counts.max_tokens:,}")
+    add_row(
+        "tokens of a dialogue",
+        lambda counts: f"median {counts.median_tokens:,.0f}, max {counts.max_tokens:,}",
+    )
     add_row(f"over max_length {event.max_length:,}", _over_length)
     if any(counts.num_split for counts in sets):
         add_row("split for a long turn", lambda counts: _of_dialogues(counts.num_split, counts))
@@ -46,7 +51,11 @@ def show_counts(console: Console, event: RunStarted | Preview) -> None:
 
 
 def _over_length(counts: TokenCounts) -> str:
-    return f"{_of_dialogues(counts.num_over_length, counts)}, in windows" if counts.num_over_length else "0"
+    return (
+        f"{_of_dialogues(counts.num_over_length, counts)}, in windows"
+        if counts.num_over_length
+        else "0"
+    )
 
 
 def _of_dialogues(number: int, counts: TokenCounts) -> str:

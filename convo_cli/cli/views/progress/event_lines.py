@@ -1,7 +1,7 @@
 """Lines for events that the live view and the plain log share.
 
-Text from data, models and paths goes through `printable` here and is printed as `rich.text.Text`, so that nothing in it
-acts as markup or as a control sequence.
+Text from data, models and paths goes through `printable` here and is printed as `rich.text.Text`,
+so that nothing in it acts as markup or as a control sequence.
 """
 
 from __future__ import annotations
@@ -39,7 +39,11 @@ def show(console: Console, line: str | Text, style: str = "") -> None:
 def show_notice(console: Console, event: Notice) -> None:
     """Print a notice; a warning is marked as one."""
     message = printable(shortened(event.message))
-    show(console, f"warning: {message}" if event.is_warning else message, "yellow" if event.is_warning else "")
+    show(
+        console,
+        f"warning: {message}" if event.is_warning else message,
+        "yellow" if event.is_warning else "",
+    )
 
 
 def show_start(console: Console, event: RunStarted) -> None:
@@ -48,7 +52,8 @@ def show_start(console: Console, event: RunStarted) -> None:
         "run": one_line(str(event.run_dir)),
         "device": f"{one_line(event.device)}, {event.precision}",
         "parameters": f"{event.num_parameters:,}",
-        "steps": f"{event.first_step:,} to {event.max_steps:,}, {event.steps_per_epoch:,} per epoch",
+        "steps": f"{event.first_step:,} to {event.max_steps:,}, {event.steps_per_epoch:,} per "
+        "epoch",
     }
     for label, value in facts.items():
         show(console, _labelled(label, value))
@@ -74,13 +79,17 @@ def finish_line(event: RunFinished, seconds: float) -> str:
 
 
 def numbers_of_step(event: StepDone, loss: float, tokens_per_second: float) -> str:
-    """Return loss, learning rate, gradient norm and speed; the caller may have smoothed ``loss`` and speed."""
+    """Return loss, learning rate, gradient norm and speed; the caller may have smoothed ``loss``
+    and speed.
+    """
     speed = f"{short_number(tokens_per_second)} tok/s"
     return f"loss {loss:.3f}  lr {event.learning_rate:.1e}  grad {event.grad_norm:.3g}  {speed}"
 
 
 def reply_lines(sample: SampleReply, *, has_reference: bool) -> list[Text]:
-    """Return a line each for the last turn before the reply, the reply, and with ``has_reference`` the data's own."""
+    """Return a line each for the last turn before the reply, the reply, and with ``has_reference``
+    the data's own.
+    """
     lines = [_labelled(f"  {one_line(role)}", one_line(text)) for role, text in sample.history[-1:]]
     cut = "" if sample.stopped else "[token limit] "
     lines.append(_labelled("  reply", cut + (one_line(sample.reply) or "(empty)")))
@@ -94,10 +103,16 @@ def amount_done(event: Progress, seconds: float) -> str:
     if event.total is None and event.done == 0:
         return ""
     if event.unit == "bytes":
-        number, name = (10**9, "GB") if max(event.done, event.total or 0) >= 10**9 else (10**6, "MB")
+        number, name = (
+            (10**9, "GB") if max(event.done, event.total or 0) >= 10**9 else (10**6, "MB")
+        )
         if event.total is None:
             return f"{event.done / number:,.1f} {name}"
-        left = f"  {duration(seconds * (event.total - event.done) / event.done)} left" if event.done else ""
+        left = (
+            f"  {duration(seconds * (event.total - event.done) / event.done)} left"
+            if event.done
+            else ""
+        )
         return f"{event.done / number:,.1f}/{event.total / number:,.1f} {name}{left}"
     return f"{event.done:,}" if event.total is None else f"{event.done:,}/{event.total:,}"
 

@@ -1,4 +1,6 @@
-"""The live view of a run on a terminal: a few redrawn lines at the bottom, with permanent lines scrolling above."""
+"""The live view of a run on a terminal: a few redrawn lines at the bottom, with permanent lines
+scrolling above.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ _REDRAWS_PER_SECOND = 4
 class LiveProgress:
     """A reporter that keeps the last event of each kind and draws them as one frame."""
 
-    def __init__(self, console: Console, *, show_samples: int, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self, console: Console, *, show_samples: int, clock: Clock = time.monotonic
+    ) -> None:
         from rich.live import Live
 
         self._console = console
@@ -111,12 +115,21 @@ class LiveProgress:
         from rich.console import Group
 
         parts: list[RenderableType] = []
-        step, evaluation, checkpoint, stage = self._step, self._evaluation, self._checkpoint, self._stage
+        step, evaluation, checkpoint, stage = (
+            self._step,
+            self._evaluation,
+            self._checkpoint,
+            self._stage,
+        )
         if self._started:
             parts.append(self._bar(self._started, step))
         if step:
             speed = self._meter.tokens_per_second
-            parts.append(cut_line(f"{numbers_of_step(step, self._meter.loss, speed)}  epoch {step.epoch:.2f}"))
+            parts.append(
+                cut_line(
+                    f"{numbers_of_step(step, self._meter.loss, speed)}  epoch {step.epoch:.2f}"
+                )
+            )
             parts.append(self._loss_curve())
             if self._console.height > 12:
                 parts.append(cut_line(self._cost(step)))
@@ -131,7 +144,9 @@ class LiveProgress:
         if stage:
             parts.append(_stage_bar(stage, self._clock() - self._stage_began))
         if self._is_open:
-            parts.append("")  # the terminal echoes ^C here; on a full line it would wrap and break the view
+            parts.append(
+                ""
+            )  # the terminal echoes ^C here; on a full line it would wrap and break the view
         return Group(*parts)
 
     def _bar(self, started: RunStarted, step: StepDone | None) -> RenderableType:

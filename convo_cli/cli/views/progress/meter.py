@@ -1,4 +1,6 @@
-"""Numbers of a run in progress: smoothed loss, speed and time left, and their short forms for display."""
+"""Numbers of a run in progress: smoothed loss, speed and time left, and their short forms for
+display.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,9 @@ class Meter:
         return self._clock() - self._began
 
     def seconds_left(self) -> float:
-        """Return steps left times the mean time of a step, with pauses for evaluation, without the slow first step."""
+        """Return steps left times the mean time of a step, with pauses for evaluation, without the
+        slow first step.
+        """
         if self._num_steps < 2:
             return self._num_left * self._first_step_seconds
         return self._num_left * (self._last_step_at - self._first_step_at) / (self._num_steps - 1)

@@ -1,4 +1,6 @@
-"""Plain lines for a log or a pipe: one for each permanent event, and one every few seconds during a stage."""
+"""Plain lines for a log or a pipe: one for each permanent event, and one every few seconds during a
+stage.
+"""
 
 from __future__ import annotations
 
@@ -38,9 +40,13 @@ _STAGE_SECONDS = 5.0
 
 
 class PlainProgress:
-    """A reporter that prints a step every ``log_every``, every evaluation with its replies, and every checkpoint."""
+    """A reporter that prints a step every ``log_every``, every evaluation with its replies, and
+    every checkpoint.
+    """
 
-    def __init__(self, console: Console, *, log_every: int, show_samples: int, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self, console: Console, *, log_every: int, show_samples: int, clock: Clock = time.monotonic
+    ) -> None:
         self._console = console
         self._log_every = log_every
         self._show_samples = show_samples
@@ -87,7 +93,11 @@ class PlainProgress:
 
     def _show_step(self, event: StepDone) -> None:
         self._meter.add(event)
-        is_due = self._is_first_step or event.step % self._log_every == 0 or event.step == event.max_steps
+        is_due = (
+            self._is_first_step
+            or event.step % self._log_every == 0
+            or event.step == event.max_steps
+        )
         self._is_first_step = False
         self._unshown = None if is_due else event
         if is_due:
@@ -95,4 +105,7 @@ class PlainProgress:
 
     def _step_line(self, event: StepDone) -> str:
         numbers = numbers_of_step(event, event.loss, self._meter.tokens_per_second)
-        return f"step {event.step}/{event.max_steps}  {numbers}  eta {duration(self._meter.seconds_left())}"
+        return (
+            f"step {event.step}/{event.max_steps}  {numbers}  eta "
+            f"{duration(self._meter.seconds_left())}"
+        )

@@ -1,4 +1,6 @@
-"""The reporter that suits a console: the live view on a terminal, plain lines elsewhere, warnings only with --quiet."""
+"""The reporter that suits a console: the live view on a terminal, plain lines elsewhere, warnings
+only with --quiet.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +28,17 @@ _LARGE_BYTES = 8 * 2**20
 
 @contextmanager
 def make_progress(
-    console: Console, *, is_quiet: bool, log_every: int = 1, show_samples: int = 0, clock: Clock = time.monotonic
+    console: Console,
+    *,
+    is_quiet: bool,
+    log_every: int = 1,
+    show_samples: int = 0,
+    clock: Clock = time.monotonic,
 ) -> Iterator[Emit]:
     """Yield the reporter for a console on stderr.
 
-    ``log_every`` counts steps between two plain lines; ``show_samples`` counts replies shown for an evaluation.
+    ``log_every`` counts steps between two plain lines; ``show_samples`` counts replies shown for an
+    evaluation.
     """
     if is_quiet:
         yield partial(_show_warning, console)
@@ -43,7 +51,9 @@ def make_progress(
 
 @contextmanager
 def make_file_progress(paths: Sequence[str], *, is_quiet: bool) -> Iterator[Emit]:
-    """Yield a reporter that draws a bar on a terminal while large files are read, and otherwise shows nothing."""
+    """Yield a reporter that draws a bar on a terminal while large files are read, and otherwise
+    shows nothing.
+    """
     console = stderr_console()
     num_bytes = sum(Path(path).stat().st_size for path in paths if Path(path).is_file())
     if is_quiet or num_bytes < _LARGE_BYTES or not console.is_terminal:

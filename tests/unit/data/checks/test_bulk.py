@@ -42,7 +42,11 @@ def reader() -> BulkReader:
         ('{"input": ""}', '{"input": "a"}', False),
         ('[{"role": "user", "content": "a"}]', '[{"role": "user", "content": "b"}]', True),
         ('[{"role": "user", "content": "a"}]', '[{"role": "bot", "content": "a"}]', False),
-        ('[{"role": "user", "content": "a"}]', '[{"role": "user", "content": "a", "train": true}]', False),
+        (
+            '[{"role": "user", "content": "a"}]',
+            '[{"role": "user", "content": "a", "train": true}]',
+            False,
+        ),
         ('[{"role": "user", "from": "bot"}]', '[{"role": "bot", "from": "user"}]', False),
         ('[{"role": "content", "content": "a"}]', '[{"role": "a", "content": "content"}]', False),
         ('{"ok": true, "turns": ["a"]}', '{"ok": 1, "turns": ["a"]}', False),
@@ -51,15 +55,19 @@ def reader() -> BulkReader:
         ('{"history": 0, "prompt": "a"}', '{"history": 5, "prompt": "a"}', False),
     ],
 )
-def test_lines_of_one_structure_are_the_same_but_for_texts_and_numbers(first: str, second: str, is_same: bool) -> None:
+def test_lines_of_one_structure_are_the_same_but_for_texts_and_numbers(
+    first: str, second: str, is_same: bool
+) -> None:
     assert (structure(first)[0] == structure(second)[0]) == is_same
 
 
 @pytest.mark.parametrize(
     "line",
     [
-        '["a", "b"]', '{"system": "a", "turns": ["b", "c"]}', '{"id": ["a", {"b": "c", "role": "d"}], "x": "e"}',
-        '{"a": "", "from": "user", "b": "a"}', '{"role": ["a"], "messages": [{"from": "b", "text": "c"}, "d"]}',
+        '["a", "b"]', '{"system": "a", "turns": ["b", "c"]}', ('{"id": ["a", {"b": "c", "role": '
+                                                              '"d"}], "x": "e"}'),
+        '{"a": "", "from": "user", "b": "a"}', ('{"role": ["a"], "messages": [{"from": "b", "text": '
+                                               '"c"}, "d"]}'),
     ],
 )  # fmt: skip
 def test_made_up_texts_keep_the_structure_and_their_order(line: str) -> None:
@@ -75,7 +83,8 @@ def test_made_up_texts_keep_the_structure_and_their_order(line: str) -> None:
     "line",
     [
         '["a", ""]', '["a", " "]', '["a", "b\\u0000"]', '["a", "b\\r"]', '["a", "b"] x', '["a", "b"', "5",
-        '{"turns": ["a", "b"], "turns": ["a", "b"]}', '{"turns": ["a", "b"], "id": 1, "id" : 2}', '["one turn"]',
+        '{"turns": ["a", "b"], "turns": ["a", "b"]}', ('{"turns": ["a", "b"], "id": 1, "id" : '
+                                                      '2}'), '["one turn"]',
         '{"turns": ["a", "b"], "id": 1e999}', '["a", "<think>b</think>"]', '["a", "NULL"]', '["a", "b\\u200bc"]',
         '{"turns": ["a", "b"], "trian": 1}', '{"turns": ["a", "b"], "train": false}',
         json.dumps(["a", "b" * LONG_UTTERANCE_BYTES]),

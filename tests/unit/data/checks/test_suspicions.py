@@ -29,9 +29,15 @@ PIECES = st.sampled_from(
         "Submit-Deal", "[deleted]", "#N/A", "\u3164", "\uffa0",
     ]
 )  # fmt: skip
-TEXTS = st.lists(PIECES | st.text(max_size=3), min_size=1, max_size=6).map(lambda pieces: "".join(pieces).strip())
+TEXTS = st.lists(PIECES | st.text(max_size=3), min_size=1, max_size=6).map(
+    lambda pieces: "".join(pieces).strip()
+)
 DIALOGUES = st.lists(
-    TEXTS.filter(lambda text: text and "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)),
+    TEXTS.filter(
+        lambda text: (
+            text and "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
+        )
+    ),
     min_size=1,
     max_size=4,
 )
@@ -62,9 +68,13 @@ def is_caught(texts: str) -> bool:
 @example([["Ã", "©"]])
 @example([["x" * 40, "x" * 40]])
 @example([["A: a", "B: b"], ["c", "d"]])
-def test_a_place_is_found_in_every_dialogue_with_a_suspicious_text(dialogues: list[list[str]]) -> None:
+def test_a_place_is_found_in_every_dialogue_with_a_suspicious_text(
+    dialogues: list[list[str]],
+) -> None:
     together = "\0".join(text for texts in dialogues for text in texts)
-    characters = "".join(char for char in set(together) if char > "\x7f" and may_be_suspicious(char))
+    characters = "".join(
+        char for char in set(together) if char > "\x7f" and may_be_suspicious(char)
+    )
     places = list(suspicious_places(together, characters))
     start = 0
     for texts in dialogues:
@@ -89,7 +99,11 @@ def test_innocent_texts_are_innocent_in_any_company(names: list[str]) -> None:
 
 @pytest.mark.parametrize("name", ["dailydialog", "casino"])
 def test_clean_dialogues_have_few_suspicious_places(name: str) -> None:
-    lines = [line for path in sorted(corpus(name).glob("*.jsonl")) for line in path.read_text().splitlines()]
+    lines = [
+        line
+        for path in sorted(corpus(name).glob("*.jsonl"))
+        for line in path.read_text().splitlines()
+    ]
     dialogues = [[text.strip() for text in json.loads(line)] for line in lines]
     caught = sum(is_caught("\0".join(texts)) for texts in dialogues)
     assert caught <= 0.002 * len(dialogues)
@@ -97,7 +111,9 @@ def test_clean_dialogues_have_few_suspicious_places(name: str) -> None:
 
 def test_every_warning_of_the_odd_files_says_what_it_found_and_where(tmp_path: Path) -> None:
     shown = {finding.code for case in CASES for finding in case.findings}
-    assert {code for code, kind in KINDS.items() if kind.severity == "warning"} - shown <= {"leakage"}
+    assert {code for code, kind in KINDS.items() if kind.severity == "warning"} - shown <= {
+        "leakage"
+    }
 
 
 @pytest.mark.parametrize(

@@ -122,19 +122,25 @@ WHERE_REASONING_IS_KEPT = {"reasoning-place", "reasoning-twice"}
 
 
 @pytest.mark.parametrize("code", sorted(KINDS.keys() - OF_THE_PRE_FLIGHT - WHERE_REASONING_IS_KEPT))
-def test_every_kind_of_problem_is_found_and_fails_the_data_only_if_it_is_an_error(tmp_path: Path, code: str) -> None:
+def test_every_kind_of_problem_is_found_and_fails_the_data_only_if_it_is_an_error(
+    tmp_path: Path, code: str
+) -> None:
     contents = (GOOD, GOOD) if code == "leakage" else (EXAMPLES[code],)
     report = check(tmp_path, *contents)
     group = next(group for group in report.files[-1].problem_groups if group.code == code)
     assert (group.severity, group.hint) == (KINDS[code].severity, KINDS[code].hint)
     assert all(problem.file and problem.line and problem.column for problem in group.problems)
-    has_errors = any(group.severity == "error" for file in report.files for group in file.problem_groups)
+    has_errors = any(
+        group.severity == "error" for file in report.files for group in file.problem_groups
+    )
     assert report.is_trainable == (not has_errors)
     assert has_errors or KINDS[code].severity == "warning"
 
 
 @pytest.mark.parametrize("code", sorted(EXAMPLES))
-def test_training_refuses_a_file_exactly_where_a_line_or_the_file_has_an_error(tmp_path: Path, code: str) -> None:
+def test_training_refuses_a_file_exactly_where_a_line_or_the_file_has_an_error(
+    tmp_path: Path, code: str
+) -> None:
     report = check(tmp_path, EXAMPLES[code])
     errors = {group.code for group in report.files[0].problem_groups if group.severity == "error"}
     refused = []
@@ -149,7 +155,8 @@ def test_training_refuses_a_file_exactly_where_a_line_or_the_file_has_an_error(t
 def test_what_is_learnt_decides_whether_a_dialogue_has_a_target(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     assistant_then_untrained = (
-        '[{"role": "assistant", "content": "a"}, {"role": "assistant", "content": "b", "train": false}]'
+        '[{"role": "assistant", "content": "a"}, {"role": "assistant", '
+        '"content": "b", "train": false}]'
     )
     path.write_text(f'["a", "b"]\n["only the user"]\n{assistant_then_untrained}\n')
     expected: dict[TrainOn, list[int]] = {"assistant": [2], "all": [], "last": [2, 3]}
@@ -171,10 +178,19 @@ def test_the_report_counts_what_is_in_the_file(tmp_path: Path) -> None:
         tmp_path,
         [
             ["one", "two", "three"],
-            {"id": 1, "messages": [{"role": "user", "content": "Hi"}, {"role": "user", "content": "there"}]},
+            {
+                "id": 1,
+                "messages": [
+                    {"role": "user", "content": "Hi"},
+                    {"role": "user", "content": "there"},
+                ],
+            },
             {
                 "id": 2,
-                "conversations": [{"from": "gpt", "value": "안녕"}, {"from": "gpt", "value": "네", "train": False}],
+                "conversations": [
+                    {"from": "gpt", "value": "안녕"},
+                    {"from": "gpt", "value": "네", "train": False},
+                ],
                 "system": "친절",
             },
             ["a", ""],
@@ -197,7 +213,9 @@ def test_the_report_counts_what_is_in_the_file(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.integers(1, 5000), min_size=1))
-def test_a_spread_is_that_of_the_values_and_its_buckets_hold_each_of_them(values: list[int]) -> None:
+def test_a_spread_is_that_of_the_values_and_its_buckets_hold_each_of_them(
+    values: list[int],
+) -> None:
     result = spread({value: values.count(value) for value in values})
     assert result is not None
     assert (result.min, result.max) == (min(values), max(values))
@@ -246,7 +264,11 @@ def test_signs_are_no_letters(tmp_path: Path) -> None:
         (["e\u0301", "Hi"], ["\u00e9", "Hi"], True),
         (["Hello there", "Hi"], ["Hello", "there Hi"], False),
         (["Hello", "Hi"], ["Hello", "Hi", "Hi"], False),
-        (["Hello", "Hi"], [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}], True),
+        (
+            ["Hello", "Hi"],
+            [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}],
+            True,
+        ),
     ],
 )
 def test_dialogues_are_the_same_but_for_case_width_and_space(
@@ -266,7 +288,12 @@ def test_every_dialogue_that_was_there_before_is_a_duplicate_of_the_first(
         for line, dialogue in enumerate(dialogues, 1)
         if dialogue in dialogues[: line - 1]
     }
-    found = [problem for group in file.problem_groups if group.code == "duplicate" for problem in group.problems]
+    found = [
+        problem
+        for group in file.problem_groups
+        if group.code == "duplicate"
+        for problem in group.problems
+    ]
     assert {problem.line: problem.message for problem in found} == expected
     assert file.num_duplicates == len(expected)
 
@@ -279,7 +306,9 @@ def test_leakage_is_counted_for_every_pair_of_files_with_their_lines(tmp_path: P
         [["x", "y"]],
     )
     a, b, c = (file.file for file in report.files)
-    assert [(leak.earlier_file, leak.file, leak.num_dialogues, leak.examples) for leak in report.leaks] == [
+    assert [
+        (leak.earlier_file, leak.file, leak.num_dialogues, leak.examples) for leak in report.leaks
+    ] == [
         (a, b, 3, ((3, 2), (2, 3), (2, 4))),
         (b, c, 1, ((1, 1),)),
     ]
@@ -288,7 +317,9 @@ def test_leakage_is_counted_for_every_pair_of_files_with_their_lines(tmp_path: P
 
 
 @pytest.mark.parametrize("max_problems", [0, 1, 5, 8, 100])
-def test_max_problems_limits_the_problems_listed_but_not_those_counted(tmp_path: Path, max_problems: int) -> None:
+def test_max_problems_limits_the_problems_listed_but_not_those_counted(
+    tmp_path: Path, max_problems: int
+) -> None:
     (group,) = check_one(tmp_path, [[1]] * 12, max_problems=max_problems).problem_groups
     assert group.count == 12
     assert [problem.line for problem in group.problems] == list(range(1, 13))[:max_problems]
@@ -303,7 +334,10 @@ def test_a_byte_order_mark_is_stray_at_the_beginning_of_a_block_too(
 
 
 def test_a_problem_knows_its_column_whether_json_or_meaning_is_wrong(tmp_path: Path) -> None:
-    file = check_one(tmp_path, '["é", "Ok", ""]\n{"messages": [{"role": "é", "content": "a"}], "x": NaN}\n'.encode())
+    file = check_one(
+        tmp_path,
+        '["é", "Ok", ""]\n{"messages": [{"role": "é", "content": "a"}], "x": NaN}\n'.encode(),
+    )
     places = {
         group.code: (problem.line, problem.column, problem.path)
         for group in file.problem_groups
@@ -318,7 +352,10 @@ def test_errors_come_before_warnings(tmp_path: Path) -> None:
 
 
 def test_many_unread_keys_do_not_fill_the_memory(tmp_path: Path) -> None:
-    file = check_one(tmp_path, [{"turns": ["a", str(number)], f"key {number}": "x" * 99} for number in range(500)])
+    file = check_one(
+        tmp_path,
+        [{"turns": ["a", str(number)], f"key {number}": "x" * 99} for number in range(500)],
+    )
     assert len(file.unread_keys) == 101
     assert codes(file) == {"unread-text": 101}
     (name,) = check_one(tmp_path, [{"turns": ["a", "b"], "k" * 10_000: 1}]).unread_keys
@@ -327,12 +364,16 @@ def test_many_unread_keys_do_not_fill_the_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["message", "Messages", "systm", "promt"])
-def test_a_key_that_looks_misspelt_is_a_warning_with_the_right_one(tmp_path: Path, key: str) -> None:
+def test_a_key_that_looks_misspelt_is_a_warning_with_the_right_one(
+    tmp_path: Path, key: str
+) -> None:
     (group,) = check_one(tmp_path, [{"turns": ["a", "b"], key: "c"}]).problem_groups
     assert (group.code, group.problems[0].path) == ("misspelt-key", f"$.{key}")
 
 
-@pytest.mark.parametrize("key", ["id", "source", "prompt_id", "conversation_hash", "lang", "messages_meta_data_of_it"])
+@pytest.mark.parametrize(
+    "key", ["id", "source", "prompt_id", "conversation_hash", "lang", "messages_meta_data_of_it"]
+)
 def test_metadata_is_not_taken_for_a_misspelt_key(tmp_path: Path, key: str) -> None:
     assert check_one(tmp_path, [{"turns": ["a", "b"], key: "c"}]).problem_groups == ()
 
@@ -349,7 +390,11 @@ def test_metadata_is_not_taken_for_a_misspelt_key(tmp_path: Path, key: str) -> N
         ("ðŸ˜€", "mojibake"),
         ("안녕".encode().decode("cp1252", "ignore"), "mojibake"),
         (
-            "日本語".encode().decode("latin-1").replace("\x97", "—").replace("\x9c", "œ").replace("\x9e", "ž"),
+            "日本語".encode()
+            .decode("latin-1")
+            .replace("\x97", "—")
+            .replace("\x9c", "œ")
+            .replace("\x9e", "ž"),
             "mojibake",
         ),
     ],
@@ -382,7 +427,9 @@ def test_a_long_utterance_is_measured_in_bytes(tmp_path: Path) -> None:
 
 
 def test_a_system_turn_does_not_make_a_dialogue_of_one_turn_two(tmp_path: Path) -> None:
-    file = check_one(tmp_path, [{"system": "Be kind", "messages": [{"role": "assistant", "content": "Hi"}]}])
+    file = check_one(
+        tmp_path, [{"system": "Be kind", "messages": [{"role": "assistant", "content": "Hi"}]}]
+    )
     assert (codes(file), file.num_one_turn) == ({"one-turn": 1}, 1)
 
 
@@ -394,7 +441,9 @@ def test_a_system_turn_does_not_make_a_dialogue_of_one_turn_two(tmp_path: Path) 
         [{"role": "system", "content": "a"}],
     ],
 )
-def test_a_file_without_a_trained_assistant_turn_is_not_trainable(tmp_path: Path, value: Any) -> None:
+def test_a_file_without_a_trained_assistant_turn_is_not_trainable(
+    tmp_path: Path, value: Any
+) -> None:
     report = check(tmp_path, GOOD, [value])
     assert not report.is_trainable
     assert codes(report.files[1])["nothing-to-train"] == 1
@@ -404,7 +453,9 @@ def test_a_missing_file_is_told_before_any_other_is_read(tmp_path: Path) -> None
     events: list[Event] = []
     (tmp_path / "a.jsonl").write_bytes(GOOD * 200_000)
     with pytest.raises(UsageError, match="does not exist"):
-        validate_files([str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")], CONFIG, emit=events.append)
+        validate_files(
+            [str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")], CONFIG, emit=events.append
+        )
     assert events == []
 
 
@@ -431,7 +482,11 @@ def test_progress_counts_the_bytes_of_the_file(tmp_path: Path) -> None:
 def test_progress_of_a_packed_file_is_that_of_the_file_on_disk(tmp_path: Path) -> None:
     events: list[Event] = []
     path = tmp_path / "a.jsonl.gz"
-    path.write_bytes(gzip.compress(as_lines([[f"Hello {number}", os.urandom(3000).hex()] for number in range(1200)])))
+    path.write_bytes(
+        gzip.compress(
+            as_lines([[f"Hello {number}", os.urandom(3000).hex()] for number in range(1200)])
+        )
+    )
     validate_files([str(path)], CONFIG, emit=events.append)
     size = path.stat().st_size
     assert len(events) == size // 2**20
@@ -471,7 +526,9 @@ def test_the_memory_is_bounded(tmp_path: Path, line_bytes: int, num_lines: int, 
         reply = "What do you want from me? " * 25
         for number in range(num_lines):
             file.write(f'["Hello {number}", "{reply}{number}"]\n'.encode())
-    run = subprocess.run([sys.executable, "-c", PEAK, str(path)], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", PEAK, str(path)], capture_output=True, text=True, check=True
+    )
     path.unlink()
     found, peak = run.stdout.splitlines()
     assert found == f"{num_lines} {'line-too-long' if line_bytes > 10 else 'empty-utterance'}"
@@ -479,7 +536,9 @@ def test_the_memory_is_bounded(tmp_path: Path, line_bytes: int, num_lines: int, 
 
 
 @given(st.lists(st.binary(max_size=30).filter(lambda line: b"\n" not in line), max_size=10))
-def test_any_file_gives_a_report(tmp_path_factory: pytest.TempPathFactory, lines: list[bytes]) -> None:
+def test_any_file_gives_a_report(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes]
+) -> None:
     file = check_one(tmp_path_factory.mktemp("data"), b"\n".join(lines))
     assert file.num_dialogues <= file.num_lines <= len(lines)
     assert file.num_dialogues or file.num_errors
@@ -510,7 +569,10 @@ def test_a_published_corpus_is_trainable_with_the_counts_of_its_source(corpus: s
             expected["chars"],
         )
         assert file.turns_per_dialogue is not None
-        assert (file.turns_per_dialogue.min, file.turns_per_dialogue.max) == (expected["min"], expected["max"])
+        assert (file.turns_per_dialogue.min, file.turns_per_dialogue.max) == (
+            expected["min"],
+            expected["max"],
+        )
         assert file.num_duplicates >= expected["exact_dups"]
 
 
@@ -518,6 +580,9 @@ def test_a_published_corpus_is_trainable_with_the_counts_of_its_source(corpus: s
 def test_the_known_leak_of_dailydialog_is_found_and_its_cure_confirmed() -> None:
     folder = CORPORA / "dailydialog"
     paths = [str(folder / name) for name in ("train.jsonl", "test.jsonl", "test_noleak.jsonl")]
-    leaks = {(Path(leak.earlier_file).name, Path(leak.file).name) for leak in validate_files(paths, CONFIG).leaks}
+    leaks = {
+        (Path(leak.earlier_file).name, Path(leak.file).name)
+        for leak in validate_files(paths, CONFIG).leaks
+    }
     assert ("train.jsonl", "test.jsonl") in leaks
     assert ("train.jsonl", "test_noleak.jsonl") not in leaks

@@ -51,7 +51,9 @@ def wait_for(condition: Any, seconds: float = 60) -> None:
 
 
 class Counting(Workers):
-    """Workers that are waited for and count what they read, so that a test sees whether they did."""
+    """Workers that are waited for and count what they read, so that a test sees whether they
+    did.
+    """
 
     made: list[Counting] = []  # noqa: RUF012
 
@@ -82,12 +84,17 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> type[Counting]:
 
 
 def write(path: Path, num_lines: int) -> str:
-    """Good lines of several forms, duplicates far apart, faults, blank lines and keys that are not read."""
+    """Good lines of several forms, duplicates far apart, faults, blank lines and keys that are not
+    read.
+    """
     with path.open("wb") as file:
         for number in range(num_lines):
             line: Any = [f"Hello {number % 700}", "Hi! 안녕", *["More"] * (number % 3)]
             if number % 5 == 0:
-                line = {f"key {number % 150}": "a text that nobody reads, of some length", "messages": line}
+                line = {
+                    f"key {number % 150}": "a text that nobody reads, of some length",
+                    "messages": line,
+                }
             if number % 41 == 0:
                 line = ["NULL", ""] if number % 2 else {"turns": [1, "a"], "trian": True}
             file.write(json.dumps(line).encode() + (b"\n\n" if number % 97 == 0 else b"\n"))
@@ -126,7 +133,9 @@ def test_a_small_file_starts_no_process(tmp_path: Path, monkeypatch: pytest.Monk
     report([write(tmp_path / "a.jsonl", 100)] * 3)
 
 
-def test_packed_data_counts_by_what_is_unpacked(tmp_path: Path, counting: type[Counting], monkeypatch: Any) -> None:
+def test_packed_data_counts_by_what_is_unpacked(
+    tmp_path: Path, counting: type[Counting], monkeypatch: Any
+) -> None:
     content = Path(write(tmp_path / "a.jsonl", 4000)).read_bytes()
     path = tmp_path / "a.jsonl.gz"
     path.write_bytes(gzip.compress(content))
@@ -142,9 +151,13 @@ def test_a_long_line_is_read_here_and_its_memory_taken_once(
     monkeypatch.setattr(validate, "_MAX_SENT_BYTES", 10_000)
     sent: list[int] = []
     read = counting.read
-    monkeypatch.setattr(counting, "read", lambda self, data: (sent.append(len(data)), read(self, data))[1])
+    monkeypatch.setattr(
+        counting, "read", lambda self, data: (sent.append(len(data)), read(self, data))[1]
+    )
     path = tmp_path / "a.jsonl"
-    path.write_bytes(b'["Hello", "Hi!"]\n' * 2000 + json.dumps(["Hello", "x" * 10_001]).encode() + b"\n")
+    path.write_bytes(
+        b'["Hello", "Hi!"]\n' * 2000 + json.dumps(["Hello", "x" * 10_001]).encode() + b"\n"
+    )
     (file,) = report([str(path)])[0].files
     assert file.num_dialogues == 2001
     assert sent
@@ -212,9 +225,14 @@ def validate_alone(path: str, monkeypatch: pytest.MonkeyPatch) -> DataReport:
     return report([path])[0]
 
 
-@pytest.mark.parametrize("error", [OSError, RuntimeError], ids=["no more processes", "no more threads"])
+@pytest.mark.parametrize(
+    "error", [OSError, RuntimeError], ids=["no more processes", "no more threads"]
+)
 def test_where_nothing_can_be_started_this_process_reads_all(
-    tmp_path: Path, counting: type[Counting], monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+    tmp_path: Path,
+    counting: type[Counting],
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[Exception],
 ) -> None:
     started = []
 
@@ -235,7 +253,10 @@ def test_where_nothing_can_be_started_this_process_reads_all(
 
 @pytest.mark.parametrize("executable", [None, "", "no such file"])
 def test_without_a_python_to_start_this_process_reads_all(
-    tmp_path: Path, counting: type[Counting], monkeypatch: pytest.MonkeyPatch, executable: str | None
+    tmp_path: Path,
+    counting: type[Counting],
+    monkeypatch: pytest.MonkeyPatch,
+    executable: str | None,
 ) -> None:
     monkeypatch.setattr(sys, "executable", executable)
     path = write(tmp_path / "a.jsonl", 1000)
@@ -244,15 +265,22 @@ def test_without_a_python_to_start_this_process_reads_all(
     assert found == validate_alone(path, monkeypatch)
 
 
-def test_no_worker_is_left_when_the_report_is_made(tmp_path: Path, counting: type[Counting]) -> None:
+def test_no_worker_is_left_when_the_report_is_made(
+    tmp_path: Path, counting: type[Counting]
+) -> None:
     report([write(tmp_path / "a.jsonl", 1000)])
     assert [process.returncode is None for process in counting.made[0]._processes] == [False, False]
 
 
 def test_a_worker_imports_neither_pydantic_nor_rich_nor_torch() -> None:
     """Otherwise each takes longer to start than a fast file of 32 MiB takes to read."""
-    code = "import sys, convo_cli.data.checks.workers; print(sorted({name.split('.')[0] for name in sys.modules}))"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    code = (
+        "import sys, convo_cli.data.checks.workers; print(sorted({name.split('.')[0] for name "
+        "in sys.modules}))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
     assert "numpy" in found
     for name in ("'pydantic'", "'rich'", "'torch'", "'typer'", "'ftfy'"):
         assert name not in found
@@ -261,7 +289,13 @@ def test_a_worker_imports_neither_pydantic_nor_rich_nor_torch() -> None:
 def test_cpus_are_those_that_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2, 3, 4, 5}, raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
-    for content, number in {"max 100000\n": 6, "250000 100000\n": 3, "50000 100000": 1, "": 6, "no": 6}.items():
+    for content, number in {
+        "max 100000\n": 6,
+        "250000 100000\n": 3,
+        "50000 100000": 1,
+        "": 6,
+        "no": 6,
+    }.items():
         monkeypatch.setattr(Path, "read_text", lambda self, content=content, **options: content)
         assert workers.num_cpus() == number
 
@@ -293,11 +327,15 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path, number: 
 
 
 def children(pid: int) -> list[int]:
-    found = subprocess.run(["ps", "-A", "-o", "ppid=,pid="], capture_output=True, text=True, check=True).stdout
+    found = subprocess.run(
+        ["ps", "-A", "-o", "ppid=,pid="], capture_output=True, text=True, check=True
+    ).stdout
     pairs = [tuple(map(int, line.split())) for line in found.splitlines()]
     return [child for parent, child in pairs if parent == pid]
 
 
 def is_alive(pid: int) -> bool:
-    found = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    found = subprocess.run(
+        ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False
+    ).stdout
     return bool(found.strip()) and not found.startswith("Z")

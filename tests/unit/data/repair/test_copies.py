@@ -75,12 +75,19 @@ PIECES = st.sampled_from(
             b'"train": "false",',
             b'"id": 1, "id": 1,',
         ),
-        *(b'"mesages"', b'{"role": "user", "content": " "},', b'[{"type": "text", "text": "x"}]', b"],["),
+        *(
+            b'"mesages"',
+            b'{"role": "user", "content": " "},',
+            b'[{"type": "text", "text": "x"}]',
+            b"],[",
+        ),
     ]
 )
 
 
-def fix(path: Path | str, config: DataConfig = CONFIG, **options: Any) -> tuple[bytes, RepairReport]:
+def fix(
+    path: Path | str, config: DataConfig = CONFIG, **options: Any
+) -> tuple[bytes, RepairReport]:
     out: list[bytes] = []
     report = repair_files([str(path)], out.append, config, **options)
     assert all(line.endswith(b"\n") and line.count(b"\n") == 1 for line in out)
@@ -88,7 +95,9 @@ def fix(path: Path | str, config: DataConfig = CONFIG, **options: Any) -> tuple[
     return b"".join(out), report
 
 
-def fix_bytes(folder: Path, content: bytes, config: DataConfig = CONFIG, **options: Any) -> tuple[bytes, RepairReport]:
+def fix_bytes(
+    folder: Path, content: bytes, config: DataConfig = CONFIG, **options: Any
+) -> tuple[bytes, RepairReport]:
     path = folder / "in.jsonl"
     path.write_bytes(content)
     return fix(path, config, **options)
@@ -96,7 +105,9 @@ def fix_bytes(folder: Path, content: bytes, config: DataConfig = CONFIG, **optio
 
 def fix_line(folder: Path, line: bytes | str, **options: Any) -> list[Any]:
     """What becomes of a line between two good ones."""
-    fixed, _ = fix_bytes(folder, amid(line if isinstance(line, bytes) else line.encode()), **options)
+    fixed, _ = fix_bytes(
+        folder, amid(line if isinstance(line, bytes) else line.encode()), **options
+    )
     return [json.loads(part) for part in fixed.splitlines()[1:-1]]
 
 
@@ -138,7 +149,9 @@ def test_a_clean_file_comes_out_byte_for_byte(tmp_path: Path, name: str) -> None
 
 @st.composite
 def damaged_files(draw: st.DrawFn) -> bytes:
-    content = b"".join(draw(st.lists(st.sampled_from([case.content for case in _SMALL]), min_size=1, max_size=3)))
+    content = b"".join(
+        draw(st.lists(st.sampled_from([case.content for case in _SMALL]), min_size=1, max_size=3))
+    )
     for _ in range(draw(st.integers(0, 3))):
         start = draw(st.integers(0, len(content)))
         end = start + draw(st.integers(0, 3))
@@ -151,7 +164,9 @@ _SMALL: list[Case] = [case for case in CASES if len(case.content) < 500 and case
 
 @given(damaged_files())
 @example(GOOD + b'["&amp;amp;amp;", "a\xe2\x80\x8b\xe2\x80\x8db"]\n')
-def test_whatever_the_damage_what_is_written_is_sound(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+def test_whatever_the_damage_what_is_written_is_sound(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
     folder = tmp_path_factory.mktemp("data")
     fixed, _ = fix_bytes(folder, content)
     assert_sound(folder, fixed)
@@ -171,14 +186,23 @@ def test_every_good_line_is_written_as_it_is_and_in_order(
     [
         (BOM + b'["Hello", "Hi!"]', [["Hello", "Hi!"]]),
         (b'["caf\xe9 \x96 it\x92s", "Hi!"]', [["café – it’s", "Hi!"]]),
-        ('["Hello", "Hi!"]["Bye", "Bye!"], ["A", "B"]', [["Hello", "Hi!"], ["Bye", "Bye!"], ["A", "B"]]),
+        (
+            '["Hello", "Hi!"]["Bye", "Bye!"], ["A", "B"]',
+            [["Hello", "Hi!"], ["Bye", "Bye!"], ["A", "B"]],
+        ),
         ('[["Hello", "Hi!"], ["Bye", "Bye!"]]', [["Hello", "Hi!"], ["Bye", "Bye!"]]),
         ('["Hello, ]", "Hi!", ]', [["Hello, ]", "Hi!"]]),
         ("['Hello', \"It's\"]", [["Hello", "It's"]]),
-        ("{'turns': ['a', 'b'], 'ok': True, 'id': None}", [{"turns": ["a", "b"], "ok": True, "id": None}]),
+        (
+            "{'turns': ['a', 'b'], 'ok': True, 'id': None}",
+            [{"turns": ["a", "b"], "ok": True, "id": None}],
+        ),
         ('["\\u001b[31mHello\\u001b[0m", "Hi\\r\\nyou\\u0000"]', [["Hello", "Hi\nyou"]]),
         ('["Hello \\ud83d", "\\ud83d\\ude00"]', [["Hello ", "😀"]]),
-        ('{"turns": ["a", "b"], "x": NaN, "y": -1e999}', [{"turns": ["a", "b"], "x": None, "y": "-1e999"}]),
+        (
+            '{"turns": ["a", "b"], "x": NaN, "y": -1e999}',
+            [{"turns": ["a", "b"], "x": None, "y": "-1e999"}],
+        ),
         ('{"id": 1, "turns": ["a", "b"], "id": 1}', [{"id": 1, "turns": ["a", "b"]}]),
         ('["Hello", "Hi!", "", " "]', [["Hello", "Hi!"]]),
         (
@@ -192,21 +216,39 @@ def test_every_good_line_is_written_as_it_is_and_in_order(
             ],
         ),
         (
-            '[{"role": "user", "content": "a"}, {"role": "user", "content": ""}, {"role": "bot", "content": "b"}]',
+            (
+                '[{"role": "user", "content": "a"}, {"role": "user", "content": ""}, {"role": "bot", '
+                '"content": "b"}]'
+            ),
             [[{"role": "user", "content": "a"}, {"role": "bot", "content": "b"}]],
         ),
         (
-            '{"mesages": [{"rle": "user", "contents": "a"}, {"role": "assistant", "content": "b", "train": "True"}]}',
-            [{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "train": True}]}],
+            (
+                '{"mesages": [{"rle": "user", "contents": "a"}, {"role": "assistant", "content": "b", '
+                '"train": "True"}]}'
+            ),
+            [
+                {
+                    "messages": [
+                        {"role": "user", "content": "a"},
+                        {"role": "assistant", "content": "b", "train": True},
+                    ]
+                }
+            ],
         ),
         (
             '{"prompt": "Tom &amp;amp; J&eacute;rry", "completion": "`&amp;`"}',
             [{"prompt": "Tom & Jérry", "completion": "`&amp;`"}],
         ),
-        ('["It&#39;s https://a.org/?b=1&copy=2", "cafÃ©\u200b"]', [["It's https://a.org/?b=1&copy=2", "café"]]),
+        (
+            '["It&#39;s https://a.org/?b=1&copy=2", "cafÃ©\u200b"]',
+            [["It's https://a.org/?b=1&copy=2", "café"]],
+        ),
     ],
 )
-def test_what_needs_no_guess_is_repaired(tmp_path: Path, line: bytes | str, fixed: list[Any]) -> None:
+def test_what_needs_no_guess_is_repaired(
+    tmp_path: Path, line: bytes | str, fixed: list[Any]
+) -> None:
     assert fix_line(tmp_path, line) == fixed
 
 
@@ -221,28 +263,49 @@ def test_what_needs_no_guess_is_repaired(tmp_path: Path, line: bytes | str, fixe
         ('["안녕", "Hi!"]'.encode("cp949"), "not-utf8"),
         (b'["caf\xc3", "Hi!"]', "not-utf8"),
         ('["Jest miło", "Hi!"]'.encode("iso-8859-2"), "not-utf8"),
-        ('[{"role": "narrator", "content": "a"}, {"role": "assistant", "content": "b"}]', "unknown-speaker"),
+        (
+            '[{"role": "narrator", "content": "a"}, {"role": "assistant", "content": "b"}]',
+            "unknown-speaker",
+        ),
         ('["a"]', "no-target"),
         ('["Hello", ""]', "empty-utterance"),
         ('["speaker", "text"]', "label-row"),
         ('["0 0 0 4", "1 1 2"]', "label-row"),
-        ('[{"role": "user", "content": 5}, {"role": "assistant", "content": "b"}]', "text-not-string"),
+        (
+            '[{"role": "user", "content": 5}, {"role": "assistant", "content": "b"}]',
+            "text-not-string",
+        ),
         ('{"turns": ["a", "b"], "train": }', "invalid-json"),
         ("[" * 2000, "nesting-too-deep"),
     ],
 )
-def test_what_would_need_a_guess_is_left_out_and_named(tmp_path: Path, line: bytes | str, code: str) -> None:
+def test_what_would_need_a_guess_is_left_out_and_named(
+    tmp_path: Path, line: bytes | str, code: str
+) -> None:
     raw = line if isinstance(line, bytes) else line.encode()
     fixed, report = fix_bytes(tmp_path, amid(raw))
     assert fixed == amid(b"").replace(b"\n\n", b"\n")
     (group,) = report.left_out
     assert (group.code, group.what, group.count) == (code, KINDS[code].hint, 1)
-    assert [(problem.line, problem.file) for problem in group.problems] == [(2, str(tmp_path / "in.jsonl"))]
-    assert (report.num_lines, report.num_unchanged, report.num_repaired, report.num_left_out) == (3, 2, 0, 1)
+    assert [(problem.line, problem.file) for problem in group.problems] == [
+        (2, str(tmp_path / "in.jsonl"))
+    ]
+    assert (report.num_lines, report.num_unchanged, report.num_repaired, report.num_left_out) == (
+        3,
+        2,
+        0,
+        1,
+    )
 
 
 def test_a_warning_that_cannot_be_repaired_stays_as_it_is(tmp_path: Path) -> None:
-    for text in ("NULL", "안녕하세요".encode("cp949").decode("latin-1"), "Hello</s>", "\ue000 Hi", "\\n\\nA"):
+    for text in (
+        "NULL",
+        "안녕하세요".encode("cp949").decode("latin-1"),
+        "Hello</s>",
+        "\ue000 Hi",
+        "\\n\\nA",
+    ):
         content = amid(["What?", text])
         assert fix_bytes(tmp_path, content)[0] == content
 
@@ -256,14 +319,19 @@ def test_one_bad_dialogue_of_an_array_does_not_take_the_others_with_it(tmp_path:
     content = amid([["a", "b"], ["c"], ["d", "e\u200b"]])
     fixed, report = fix_bytes(tmp_path, content)
     assert fixed == amid(b'["a","b"]\n["d","e"]')
-    assert [(group.code, group.count) for group in report.repaired] == [("array-of-dialogues", 1), ("zero-width", 1)]
+    assert [(group.code, group.count) for group in report.repaired] == [
+        ("array-of-dialogues", 1),
+        ("zero-width", 1),
+    ]
     assert [(group.code, group.count) for group in report.left_out] == [("no-target", 1)]
     assert (report.num_repaired, report.num_left_out) == (1, 1)
 
 
 def test_names_given_to_alternating_texts_are_those_of_the_config(tmp_path: Path) -> None:
     config = DataConfig(
-        train=("unused",), first_speaker="assistant", speakers=SpeakersConfig(user=("ann",), assistant=("bob",))
+        train=("unused",),
+        first_speaker="assistant",
+        speakers=SpeakersConfig(user=("ann",), assistant=("bob",)),
     )
     fixed, _ = fix_bytes(tmp_path, b'["a", "", "b", "c"]\n', config)
     assert json.loads(fixed) == [
@@ -290,7 +358,9 @@ def test_several_files_become_one(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(b'["a", "b"]')
     (tmp_path / "b.jsonl").write_bytes(BOM + b'["c", "d"]\r\n\r\n["e", "f"]\r\n')
     out: list[bytes] = []
-    report = repair_files([str(tmp_path / name) for name in ("a.jsonl", "b.jsonl")], out.append, CONFIG)
+    report = repair_files(
+        [str(tmp_path / name) for name in ("a.jsonl", "b.jsonl")], out.append, CONFIG
+    )
     assert out == [b'["a", "b"]\n', b'["c", "d"]\n', b'["e", "f"]\n']
     assert [(group.code, group.count) for group in report.repaired] == [("blank-line", 1)]
 
@@ -303,14 +373,18 @@ def test_a_missing_file_is_an_error_before_anything_is_written(tmp_path: Path) -
     assert out == []
 
 
-def test_a_pretty_printed_value_of_stdin_cannot_be_read_twice_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pretty_printed_value_of_stdin_cannot_be_read_twice_and_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'[\n  "Hello",\n  "Hi!"\n]\n')))
     fixed, report = fix("-")
     assert fixed == b""
     assert [group.code for group in report.left_out] == ["pretty-printed-json"]
 
 
-def test_a_value_spread_over_more_than_the_limit_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_value_spread_over_more_than_the_limit_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("convo_cli.data.repair.copies.MAX_LINE_BYTES", 20)
     fixed, report = fix_bytes(tmp_path, b'[\n  "Hello",\n  "Hi!"\n]\n')
     assert fixed == b""
@@ -321,7 +395,10 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     path = tmp_path / "in.jsonl"
     with open(path, "wb") as file:
         for number in range(3000):
-            file.write(json.dumps([f"Hello {number}", "x" * 2000 + "\u200b" * (number % 10 == 0)]).encode() + b"\n")
+            file.write(
+                json.dumps([f"Hello {number}", "x" * 2000 + "\u200b" * (number % 10 == 0)]).encode()
+                + b"\n"
+            )
     report, peak = with_peak(lambda: repair_files([str(path)], lambda line: None, CONFIG))
     assert (report.num_unchanged, report.num_repaired) == (2700, 300)
     assert peak < path.stat().st_size / 2
@@ -329,14 +406,20 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
 
 def test_progress_counts_the_bytes_of_the_file(tmp_path: Path) -> None:
     events: list[Event] = []
-    content = b"".join(json.dumps([f"Hello {number}", "Hi!" * 1000]).encode() + b"\n" for number in range(800))
+    content = b"".join(
+        json.dumps([f"Hello {number}", "Hi!" * 1000]).encode() + b"\n" for number in range(800)
+    )
     fix_bytes(tmp_path, content, emit=events.append)
     assert len(events) == len(content) // 2**20
     assert all(isinstance(event, Progress) and event.total == len(content) for event in events)
 
 
-@pytest.mark.parametrize(("name", "left_out"), [("dailydialog", 0), ("casino", 0), ("hg_tods_ko", 1)])
-def test_a_published_corpus_comes_out_as_it_is_but_for_what_is_wrong(name: str, left_out: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "left_out"), [("dailydialog", 0), ("casino", 0), ("hg_tods_ko", 1)]
+)
+def test_a_published_corpus_comes_out_as_it_is_but_for_what_is_wrong(
+    name: str, left_out: int
+) -> None:
     path = corpus(name) / "valid.jsonl"
     fixed, report = fix(path)
     assert report.num_left_out == left_out

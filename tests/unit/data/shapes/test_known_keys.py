@@ -16,7 +16,13 @@ from convo_cli.data.shapes.known_keys import TRAIN_KEYS, may_say_training, missp
             ("prompt", None),
             ("turn", None),
         ],
-        *[("Weight", "weight"), ("wieght", "weight"), ("height", None), ("trait", None), ("story", None)],
+        *[
+            ("Weight", "weight"),
+            ("wieght", "weight"),
+            ("height", None),
+            ("trait", None),
+            ("story", None),
+        ],
     ],
 )
 def test_a_misspelt_key_is_recognised_by_its_similarity(key: str, meant: str | None) -> None:
@@ -43,7 +49,20 @@ def test_a_name_that_says_what_is_trained_on_is_known(key: str) -> None:
     "key",
     [
         *TRAIN_KEYS,
-        *("id", "label", "labels", "target", "source", "split", "lang", "turn", "role", "name", "tools", "history"),
+        *(
+            "id",
+            "label",
+            "labels",
+            "target",
+            "source",
+            "split",
+            "lang",
+            "turn",
+            "role",
+            "name",
+            "tools",
+            "history",
+        ),
         *(
             "train_split",
             "training_set",
@@ -53,7 +72,18 @@ def test_a_name_that_says_what_is_trained_on_is_known(key: str) -> None:
             "body_weight",
             "height",
         ),
-        *("trait", "terrain", "brain", "masked_text", "glossary", "class", "score", "learner", "weather", "trainer"),
+        *(
+            "trait",
+            "terrain",
+            "brain",
+            "masked_text",
+            "glossary",
+            "class",
+            "score",
+            "learner",
+            "weather",
+            "trainer",
+        ),
         *(
             "lesson_id",
             "flossing",
@@ -75,9 +105,15 @@ def test_metadata_says_nothing_about_training(key: str) -> None:
 @pytest.mark.parametrize(
     ("key", "is_flag"),
     [
-        *dict.fromkeys(["used_in_training", "usedForTraining", "ignore", "is_target", "no_grad", "SKIP"], True).items(),
-        *dict.fromkeys(["redacted", "toxic", "is_user", "brain", "x" * 5_000, "체중"], False).items(),
+        *dict.fromkeys(
+            ["used_in_training", "usedForTraining", "ignore", "is_target", "no_grad", "SKIP"], True
+        ).items(),
+        *dict.fromkeys(
+            ["redacted", "toxic", "is_user", "brain", "x" * 5_000, "체중"], False
+        ).items(),
     ],
 )
-def test_some_names_say_what_is_trained_on_where_they_are_true_or_false(key: str, is_flag: bool) -> None:
+def test_some_names_say_what_is_trained_on_where_they_are_true_or_false(
+    key: str, is_flag: bool
+) -> None:
     assert may_say_training(key) == is_flag

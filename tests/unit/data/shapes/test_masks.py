@@ -1,4 +1,6 @@
-"""What the data says about training is obeyed or refused, on a turn and on a dialogue, in every spelling."""
+"""What the data says about training is obeyed or refused, on a turn and on a dialogue, in every
+spelling.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,11 @@ def refused(value: Any) -> list[tuple[str, str]]:
 def test_a_turn_or_a_dialogue_is_not_trained_on(key: str, said: Any) -> None:
     assert trained([USER, REPLY | {key: said}, USER, REPLY]) == [True, False, True, True]
     assert trained({"messages": [USER, REPLY], key: said}) == [False, False]
-    assert trained({key: said, "turns": ["Hello", "Hi!"], "system": "Be kind"}) == [False, False, False]
+    assert trained({key: said, "turns": ["Hello", "Hi!"], "system": "Be kind"}) == [
+        False,
+        False,
+        False,
+    ]
     assert trained({"prompt": "Hello", "completion": "Hi!", key: said}) == [False, False]
     assert trained({"prompt": [USER], "completion": [REPLY | {key: said}]}) == [True, False]
 
@@ -69,7 +75,14 @@ def test_any_other_value_is_refused_and_never_rounded(key: str, said: Any) -> No
     assert refused({"messages": [USER, REPLY], key: said}) == [("train-value", f"$.{key}")]
 
 
-@given(st.lists(st.tuples(KEYS, NOT_TRAINED | DEFAULT), unique_by=lambda pair: pair[0], min_size=2, max_size=3))
+@given(
+    st.lists(
+        st.tuples(KEYS, NOT_TRAINED | DEFAULT),
+        unique_by=lambda pair: pair[0],
+        min_size=2,
+        max_size=3,
+    )
+)
 def test_two_keys_agree_or_are_refused(said: list[tuple[str, Any]]) -> None:
     meant = {bool(value) for _, value in said if value is not None}
     if len(meant) == 2:
@@ -88,7 +101,9 @@ def test_a_turn_may_say_less_than_its_dialogue_but_not_more(of_turn: str, of_dia
 
 
 @pytest.mark.parametrize("value", [1, 0, True, [0, 1], "User", {"a": 1}])
-@pytest.mark.parametrize("key", ["mask", "masked", "loss_mask", "trainable", "training", "Weight", "trian"])
+@pytest.mark.parametrize(
+    "key", ["mask", "masked", "loss_mask", "trainable", "training", "Weight", "trian"]
+)
 def test_a_name_that_tools_disagree_on_is_refused(key: str, value: Any) -> None:
     assert refused([USER, REPLY | {key: value}]) == [("train-key", f"$[1].{key}")]
     assert refused({"turns": ["Hello", "Hi!"], key: value}) == [("train-key", f"$.{key}")]

@@ -16,7 +16,11 @@ from convo_cli.data.shapes.turns import read_value
 USER = {"role": "user", "content": "2+2?"}
 THOUGHT = "Two and two."
 KEPT = f"<think>\n{THOUGHT}\n</think>\n\n4"
-TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="<>\0")).map(str.strip).filter(bool)
+TEXTS = (
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="<>\0"))
+    .map(str.strip)
+    .filter(bool)
+)
 
 
 def reply(text: Any, **keys: Any) -> list[Any]:
@@ -32,7 +36,10 @@ def texts(value: Any, reasoning: Reasoning | None) -> list[str]:
 
 def refused(value: Any, reasoning: Reasoning | None = None) -> list[tuple[str, str]]:
     problems: list[Problem] = []
-    assert read_value(value, DataConfig(train=("unused",), reasoning=reasoning), problems.append) is None
+    assert (
+        read_value(value, DataConfig(train=("unused",), reasoning=reasoning), problems.append)
+        is None
+    )
     return [(problem.code, problem.path) for problem in problems]
 
 
@@ -40,18 +47,31 @@ FORMS: dict[str, tuple[Any, str]] = {
     **{key: (reply("4", **{key: THOUGHT}), f"$[1].{key}") for key in REASONING_KEYS},
     **{
         key: (reply("4", **{key: THOUGHT}), f"$[1].{key}")
-        for key in ("Thinking", "reasoningContent", "reasoning_text", "thought", "thoughts", "chain_of_thought")
+        for key in (
+            "Thinking",
+            "reasoningContent",
+            "reasoning_text",
+            "thought",
+            "thoughts",
+            "chain_of_thought",
+        )
     },
     "tags": (reply(KEPT), "$[1].content"),
     "a list of texts": (["2+2?", KEPT], "$[1]"),
     "a completion": ({"prompt": "2+2?", "completion": KEPT}, "$.completion"),
-    "a key beside a completion": ({"prompt": "2+2?", "completion": "4", "thinking": THOUGHT}, "$.thinking"),
+    "a key beside a completion": (
+        {"prompt": "2+2?", "completion": "4", "thinking": THOUGHT},
+        "$.thinking",
+    ),
     "a key beside an output": (
         {"instruction": "2+2?", "output": "4", "reasoning_content": THOUGHT},
         "$.reasoning_content",
     ),
     "tags in a key": (reply("4", thinking=f"<think>{THOUGHT}</think>"), "$[1].thinking"),
-    "twice the same": (reply(KEPT, reasoning=THOUGHT, reasoning_content=f" {THOUGHT}\n"), "$[1].reasoning"),
+    "twice the same": (
+        reply(KEPT, reasoning=THOUGHT, reasoning_content=f" {THOUGHT}\n"),
+        "$[1].reasoning",
+    ),
 }
 
 
@@ -63,7 +83,12 @@ def test_every_form_is_one_when_it_is_kept_and_gone_when_it_is_dropped(form: str
     assert refused(value) == [("reasoning", path)]
 
 
-@given(TEXTS, TEXTS, st.sampled_from(["<think>", "<THINK>", "<Think>"]), st.sampled_from(["", "\n", " \n\n"]))
+@given(
+    TEXTS,
+    TEXTS,
+    st.sampled_from(["<think>", "<THINK>", "<Think>"]),
+    st.sampled_from(["", "\n", " \n\n"]),
+)
 def test_a_text_with_tags_is_kept_as_it_is(thought: str, answer: str, tag: str, space: str) -> None:
     text = f"{tag}{space}{thought}{space}{tag.replace('<', '</')}{space}{answer}"
     assert texts(reply(text), "keep") == ["2+2?", text]
@@ -72,12 +97,18 @@ def test_a_text_with_tags_is_kept_as_it_is(thought: str, answer: str, tag: str, 
 
 @given(TEXTS, TEXTS, st.sampled_from(REASONING_KEYS))
 def test_a_key_is_kept_before_the_answer(thought: str, answer: str, key: str) -> None:
-    assert texts(reply(answer, **{key: thought}), "keep") == ["2+2?", f"<think>\n{thought}\n</think>\n\n{answer}"]
+    assert texts(reply(answer, **{key: thought}), "keep") == [
+        "2+2?",
+        f"<think>\n{thought}\n</think>\n\n{answer}",
+    ]
     assert texts(reply(answer, **{key: thought}), "drop") == ["2+2?", answer]
 
 
 def test_every_block_of_a_text_is_dropped() -> None:
-    assert texts(reply("<think>a</think> One. <think>b</think> Two."), "drop") == ["2+2?", "One. Two."]
+    assert texts(reply("<think>a</think> One. <think>b</think> Two."), "drop") == [
+        "2+2?",
+        "One. Two.",
+    ]
     assert texts(reply("One.\n<think>a\n\nb</think>\nTwo."), "drop") == ["2+2?", "One.\nTwo."]
 
 
@@ -99,10 +130,16 @@ def test_dropping_joins_no_words(text: str, left: str) -> None:
 @pytest.mark.parametrize("key", ["reasoning", "Thinking"])
 @pytest.mark.parametrize(
     "value",
-    [{"messages": reply("4")}, {"turns": ["2+2?", "4"]}, {"prompt": [USER], "completion": reply("4")[1:]}],
+    [
+        {"messages": reply("4")},
+        {"turns": ["2+2?", "4"]},
+        {"prompt": [USER], "completion": reply("4")[1:]},
+    ],
     ids=lambda value: next(iter(value)),
 )
-def test_reasoning_beside_a_list_of_turns_belongs_to_none_of_them(value: dict[str, Any], key: str) -> None:
+def test_reasoning_beside_a_list_of_turns_belongs_to_none_of_them(
+    value: dict[str, Any], key: str
+) -> None:
     value = value | {key: THOUGHT}
     assert refused(value) == [("reasoning", f"$.{key}")]
     assert refused(value, "keep") == [("reasoning-place", f"$.{key}")]
@@ -113,7 +150,14 @@ def test_reasoning_beside_a_list_of_turns_belongs_to_none_of_them(value: dict[st
 
 @pytest.mark.parametrize("reasoning", [None, "keep", "drop"])
 @pytest.mark.parametrize(
-    "text", ["<think>4", "4</think>", "</think>4<think>", "<think>a<think>b</think>4", "<think></think></think>4"]
+    "text",
+    [
+        "<think>4",
+        "4</think>",
+        "</think>4<think>",
+        "<think>a<think>b</think>4",
+        "<think></think></think>4",
+    ],
 )
 def test_tags_that_do_not_match_are_refused(text: str, reasoning: Reasoning | None) -> None:
     assert refused(reply(text), reasoning) == [("reasoning-tags", "$[1].content")]
@@ -143,16 +187,22 @@ def test_a_reply_that_is_nothing_but_reasoning_has_no_text_without_it() -> None:
     assert texts(only_tags, "keep") == ["2+2?", "<think>Two.</think>"]
     assert refused(only_tags, "drop") == [("empty-utterance", "$[1].content")]
     for reasoning in ("keep", "drop"):
-        assert refused(reply("", thinking="Two."), reasoning) == [("empty-utterance", "$[1].content")]
+        assert refused(reply("", thinking="Two."), reasoning) == [
+            ("empty-utterance", "$[1].content")
+        ]
 
 
 def test_two_thoughts_or_one_that_is_no_text_are_refused_where_they_would_be_kept() -> None:
     two = reply("<think>Three.</think>4", thinking=THOUGHT)
     parts = reply("4", thinking=[{"type": "thinking", "thinking": THOUGHT}])
     assert refused(two, "keep") == [("reasoning-twice", "$[1].thinking")]
-    assert refused(reply("4", thinking="a", reasoning="b"), "keep") == [("reasoning-twice", "$[1].thinking")]
+    assert refused(reply("4", thinking="a", reasoning="b"), "keep") == [
+        ("reasoning-twice", "$[1].thinking")
+    ]
     assert refused(parts, "keep") == [("text-not-string", "$[1].thinking")]
-    assert refused(reply("4", thinking="a</think>b"), "keep") == [("reasoning-tags", "$[1].thinking")]
+    assert refused(reply("4", thinking="a</think>b"), "keep") == [
+        ("reasoning-tags", "$[1].thinking")
+    ]
     for value in (two, parts):
         assert texts(value, "drop") == ["2+2?", "4"]
         assert [code for code, _ in refused(value)] == ["reasoning"]

@@ -38,7 +38,12 @@ EXAMPLES: dict[str, tuple[dict[str, Any], tuple[Turn, ...]]] = {
         (*EARLIER, *TALK),
     ),
     "instruction + output": (
-        {"instruction": "Greet", "input": "me", "output": "Hi!", "history": [["Who is there?", "Ann."]]},
+        {
+            "instruction": "Greet",
+            "input": "me",
+            "output": "Hi!",
+            "history": [["Who is there?", "Ann."]],
+        },
         (*EARLIER, Turn("user", "Greet\n\nme"), Turn("assistant", "Hi!")),
     ),
 }
@@ -48,7 +53,9 @@ each_shape = pytest.mark.parametrize("name", EXAMPLES)
 
 
 def test_every_shape_has_an_example() -> None:
-    assert EXAMPLES.keys() == SHAPES.keys(), "EXAMPLES and SHAPES in data/shapes/table.py name other shapes"
+    assert EXAMPLES.keys() == SHAPES.keys(), (
+        "EXAMPLES and SHAPES in data/shapes/table.py name other shapes"
+    )
 
 
 @each_shape
@@ -108,7 +115,10 @@ def test_lines_that_differ_in_their_texts_are_counted_together_as_they_are_read_
     line, _ = EXAMPLES[name]
     words = ["Hi", " Hi", "Hi ", "user", "assistant", "0", "{}", '"', "é"]
     lines = [json.loads(json.dumps(line).replace("Hi!", json.dumps(word)[1:-1])) for word in words]
-    lines += [{key: value for key, value in one.items() if key not in SHAPES[name].optional} for one in lines]
+    lines += [
+        {key: value for key, value in one.items() if key not in SHAPES[name].optional}
+        for one in lines
+    ]
     path = tmp_path / "data.jsonl"
     path.write_text("".join(json.dumps(one) + "\n" for one in lines), encoding="utf-8")
     report = validate_files([str(path)], CONFIG).files[0]
@@ -117,19 +127,25 @@ def test_lines_that_differ_in_their_texts_are_counted_together_as_they_are_read_
     assert report.shapes == {name: len(lines)}
     assert (report.num_errors, report.num_turns) == (0, len(turns))
     assert report.num_characters == sum(len(turn.text) for turn in turns)
-    assert dict(report.num_turns_by_role) == {role: sum(turn.role == role for turn in turns) for role in ROLES}
+    assert dict(report.num_turns_by_role) == {
+        role: sum(turn.role == role for turn in turns) for role in ROLES
+    }
 
 
 ANY_VALUE = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=3),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 
 
 @each_shape
 @given(data=st.data())
-def test_a_shape_reads_any_values_as_a_dialogue_or_as_problems_with_a_code_and_a_path(name: str, data: Any) -> None:
+def test_a_shape_reads_any_values_as_a_dialogue_or_as_problems_with_a_code_and_a_path(
+    name: str, data: Any
+) -> None:
     shape = SHAPES[name]
     line = {key: data.draw(ANY_VALUE) for key in (*shape.keys, *shape.optional)}
     problems: list[Problem] = []
@@ -142,13 +158,19 @@ def test_a_shape_reads_any_values_as_a_dialogue_or_as_problems_with_a_code_and_a
 @each_shape
 def test_every_shape_is_named_in_the_hint_for_an_unknown_one_and_in_the_readme(name: str) -> None:
     readme = (Path(__file__).parents[4] / "README.md").read_text(encoding="utf-8")
-    assert name in KINDS["unknown-shape"].hint, "missing in the hint of unknown-shape in data/problems.py"
+    assert name in KINDS["unknown-shape"].hint, (
+        "missing in the hint of unknown-shape in data/problems.py"
+    )
     for key in SHAPES[name].keys:
         assert f'"{key}": ' in readme, "missing in the block of shapes in README.md"
-        assert f'"{key}": ' in str(table.__doc__), "missing in the docstring of data/shapes/table.py"
+        assert f'"{key}": ' in str(table.__doc__), (
+            "missing in the docstring of data/shapes/table.py"
+        )
 
 
 @each_shape
 def test_a_text_that_is_a_key_of_a_shape_is_a_label_row(name: str) -> None:
     """As the header of a table is whose rows were written as dialogues."""
-    assert [key for key in SHAPES[name].keys if key not in HEADINGS] == [], "missing in data/checks/suspicions.py"
+    assert [key for key in SHAPES[name].keys if key not in HEADINGS] == [], (
+        "missing in data/checks/suspicions.py"
+    )

@@ -21,17 +21,24 @@ BEGUN_BY_ASSISTANT = DataConfig(train=("unused",), first_speaker="assistant")
 
 TEXTS = (
     st.text(
-        st.characters(exclude_categories=["Cs"], exclude_characters=[chr(i) for i in range(32) if i not in (9, 10)])
+        st.characters(
+            exclude_categories=["Cs"],
+            exclude_characters=[chr(i) for i in range(32) if i not in (9, 10)],
+        )
     )
     .map(str.strip)
     .filter(bool)
 )
 SPACE = st.sampled_from(["", " ", "\n", "\t ", "\u3000"])
 TALK: st.SearchStrategy[list[Turn]] = st.lists(
-    st.builds(Turn, st.sampled_from(["user", "assistant"]), TEXTS, st.booleans()), min_size=1, max_size=6
+    st.builds(Turn, st.sampled_from(["user", "assistant"]), TEXTS, st.booleans()),
+    min_size=1,
+    max_size=6,
 )
 DIALOGUES = st.builds(
-    lambda system, turns: [Turn("system", system), *turns] if system else turns, st.none() | TEXTS, TALK
+    lambda system, turns: [Turn("system", system), *turns] if system else turns,
+    st.none() | TEXTS,
+    TALK,
 )
 NAMES: dict[Role, list[str]] = {
     "user": ["user", "Human", "CUSTOMER"],
@@ -70,7 +77,9 @@ def test_a_plain_list_alternates_from_the_first_speaker(texts: list[str], space:
 def test_a_dialogue_reads_the_same_in_every_shape_that_names_its_speakers(
     turns: list[Turn], space: str, data: st.DataObject
 ) -> None:
-    speaker_key, text_key = data.draw(st.sampled_from([("role", "content"), ("from", "value"), ("speaker", "text")]))
+    speaker_key, text_key = data.draw(
+        st.sampled_from([("role", "content"), ("from", "value"), ("speaker", "text")])
+    )
     named = []
     for turn in turns:
         item: dict[str, Any] = {
@@ -98,7 +107,10 @@ def test_a_dialogue_reads_the_same_in_every_shape_that_names_its_speakers(
 def test_one_question_and_answer_reads_the_same_in_every_shape_of_two_keys(
     question: str, answer: str, system: str | None, space: str
 ) -> None:
-    expected = ((Turn("system", system),) if system else ()) + (Turn("user", question), Turn("assistant", answer))
+    expected = ((Turn("system", system),) if system else ()) + (
+        Turn("user", question),
+        Turn("assistant", answer),
+    )
     above = {"system": system}
     assert read({**above, "prompt": space + question, "completion": answer + space}) == expected
     assert read({**above, "instruction": question + space, "output": space + answer}) == expected
@@ -112,20 +124,29 @@ def test_the_input_follows_its_instruction_after_a_blank_line() -> None:
 
 
 def test_keys_that_mean_nothing_to_convo_are_allowed() -> None:
-    assert read({"id": 7, "messages": [{"role": "user", "content": "Hi", "name": "Ann"}], "prompt": "Hi"}) == (
-        Turn("user", "Hi"),
-    )
+    assert read(
+        {"id": 7, "messages": [{"role": "user", "content": "Hi", "name": "Ann"}], "prompt": "Hi"}
+    ) == (Turn("user", "Hi"),)
 
 
 def test_speaker_names_come_from_the_config_and_are_compared_without_case() -> None:
-    config = DataConfig(train=("unused",), speakers=SpeakersConfig(user=("Ärztin",), assistant=("Patient",)))
-    value = [{"role": "ÄRZTIN", "content": "Guten Tag"}, {"role": "patient", "content": "Guten Tag"}]
+    config = DataConfig(
+        train=("unused",), speakers=SpeakersConfig(user=("Ärztin",), assistant=("Patient",))
+    )
+    value = [
+        {"role": "ÄRZTIN", "content": "Guten Tag"},
+        {"role": "patient", "content": "Guten Tag"},
+    ]
     assert [turn.role for turn in read(value, config)] == ["user", "assistant"]
-    assert problems_of([{"role": "user", "content": "Hi"}], config) == [("unknown-speaker", "$[0].role")]
+    assert problems_of([{"role": "user", "content": "Hi"}], config) == [
+        ("unknown-speaker", "$[0].role")
+    ]
 
 
 def test_an_unknown_speaker_is_answered_with_the_config_key_to_extend() -> None:
-    with pytest.raises(ProblemError, match=r'"narrator".*data\.speakers\.user: \[user, human, .*"narrator"\]'):
+    with pytest.raises(
+        ProblemError, match=r'"narrator".*data\.speakers\.user: \[user, human, .*"narrator"\]'
+    ):
         read_value([{"role": "narrator", "content": "Once"}], CONFIG)
 
 
@@ -150,8 +171,14 @@ def test_a_name_with_two_roles_is_a_config_error() -> None:
         ({"messages": []}, [("empty-dialogue", "$.messages")]),
         ({"prompt": [], "completion": "Hi"}, [("empty-dialogue", "$.prompt")]),
         ([["Hi", "Hello"], ["Bye"]], [("array-of-dialogues", "$")]),
-        ([{"turns": ["Hi"]}, {"prompt": "Hi", "completion": "Hello"}], [("array-of-dialogues", "$")]),
-        (["Hi", 4, None, ["Hello"]], [("not-a-turn", "$[1]"), ("not-a-turn", "$[2]"), ("not-a-turn", "$[3]")]),
+        (
+            [{"turns": ["Hi"]}, {"prompt": "Hi", "completion": "Hello"}],
+            [("array-of-dialogues", "$")],
+        ),
+        (
+            ["Hi", 4, None, ["Hello"]],
+            [("not-a-turn", "$[1]"), ("not-a-turn", "$[2]"), ("not-a-turn", "$[3]")],
+        ),
         (["Hi", {"role": "user", "content": "Hello"}], [("mixed-turns", "$[1]")]),
         ([{"role": "user", "content": "Hello"}, "Hi"], [("mixed-turns", "$[1]")]),
         ({"prompt": ["Hi"], "completion": "Hello"}, [("mixed-turns", "$.prompt[0]")]),
@@ -160,12 +187,27 @@ def test_a_name_with_two_roles_is_a_config_error() -> None:
         ([{}], [("missing-key", "$[0]"), ("missing-key", "$[0]")]),
         (["Hi", "", " \n"], [("empty-utterance", "$[1]"), ("empty-utterance", "$[2]")]),
         ({"prompt": " ", "completion": "Hello"}, [("empty-utterance", "$.prompt")]),
-        ({"instruction": "", "input": "", "output": "Hello"}, [("empty-utterance", "$.instruction")]),
+        (
+            {"instruction": "", "input": "", "output": "Hello"},
+            [("empty-utterance", "$.instruction")],
+        ),
         ({"instruction": "Hi", "input": 3, "output": "Hello"}, [("text-not-string", "$.input")]),
-        ({"instruction": 3, "input": "x", "output": "Hello"}, [("text-not-string", "$.instruction")]),
-        ({"conversations": [{"from": "gpt", "value": None}]}, [("text-not-string", "$.conversations[0].value")]),
-        ([{"role": "user", "content": [{"type": "text", "text": "Hi"}]}], [("text-not-string", "$[0].content")]),
-        ({"conversations": [{"from": "gpt", "value": "Hi"}], "system": 3}, [("text-not-string", "$.system")]),
+        (
+            {"instruction": 3, "input": "x", "output": "Hello"},
+            [("text-not-string", "$.instruction")],
+        ),
+        (
+            {"conversations": [{"from": "gpt", "value": None}]},
+            [("text-not-string", "$.conversations[0].value")],
+        ),
+        (
+            [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}],
+            [("text-not-string", "$[0].content")],
+        ),
+        (
+            {"conversations": [{"from": "gpt", "value": "Hi"}], "system": 3},
+            [("text-not-string", "$.system")],
+        ),
         ([{"role": None, "content": "Hi"}], [("unknown-speaker", "$[0].role")]),
         ([{"role": "tool", "content": "Hi"}], [("unknown-speaker", "$[0].role")]),
         (
@@ -183,22 +225,48 @@ def test_a_name_with_two_roles_is_a_config_error() -> None:
         ([{"role": "user", "content": "Hi", "train": "false"}], [("train-value", "$[0].train")]),
         ([{"role": "user", "content": "Hi", "mask": 1}], [("train-key", "$[0].mask")]),
         ({"turns": ["Hi", "Hello"], "weight": 0.5}, [("train-value", "$.weight")]),
-        ({"prompt": "Hi", "completion": "Hello", "loss_mask": [0, 1]}, [("train-key", "$.loss_mask")]),
-        ({"instruction": "Hi", "output": "Hello", "history": [["a", "b"], ["c"]]}, [("history", "$.history[1]")]),
-        ({"instruction": "Hi", "output": "Hello", "history": {"a": "b"}}, [("history", "$.history")]),
-        ({"prompt": "Hi", "completion": "Hello", "history": "a, then b"}, [("history", "$.history")]),
-        ({"prompt": "Hi", "completion": "Hello", "history": [["a", None]]}, [("text-not-string", "$.history[0][1]")]),
-        ({"messages": [{"role": "user", "content": "Hi"}], "history": [["a", "b"]]}, [("history", "$.history")]),
+        (
+            {"prompt": "Hi", "completion": "Hello", "loss_mask": [0, 1]},
+            [("train-key", "$.loss_mask")],
+        ),
+        (
+            {"instruction": "Hi", "output": "Hello", "history": [["a", "b"], ["c"]]},
+            [("history", "$.history[1]")],
+        ),
+        (
+            {"instruction": "Hi", "output": "Hello", "history": {"a": "b"}},
+            [("history", "$.history")],
+        ),
+        (
+            {"prompt": "Hi", "completion": "Hello", "history": "a, then b"},
+            [("history", "$.history")],
+        ),
+        (
+            {"prompt": "Hi", "completion": "Hello", "history": [["a", None]]},
+            [("text-not-string", "$.history[0][1]")],
+        ),
+        (
+            {"messages": [{"role": "user", "content": "Hi"}], "history": [["a", "b"]]},
+            [("history", "$.history")],
+        ),
         ({"turns": ["Hi"], "history": {"a": "b"}}, [("history", "$.history")]),
     ],
 )
-def test_what_is_no_dialogue_is_refused_by_code_and_path(value: Any, expected: list[tuple[str, str]]) -> None:
+def test_what_is_no_dialogue_is_refused_by_code_and_path(
+    value: Any, expected: list[tuple[str, str]]
+) -> None:
     assert problems_of(value) == expected
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(None, "null"), (3, "a number"), (True, "true"), ({}, "an object"), ([{"type": "text"}], "a list of parts")],
+    [
+        (None, "null"),
+        (3, "a number"),
+        (True, "true"),
+        ({}, "an object"),
+        ([{"type": "text"}], "a list of parts"),
+    ],
 )
 def test_content_that_is_no_text_is_called_what_it_is(content: Any, words: str) -> None:
     with pytest.raises(ProblemError, match=f"the text is {words}"):
@@ -293,8 +361,19 @@ def test_unread_keys_are_those_that_could_be_changed_without_changing_the_dialog
         "history": [],
         "input": "unread beside messages",
         "messages": [
-            {"role": "user", "content": "Hi", "name": "Ann", "thinking": "unread beside a user's text"},
-            {"role": "assistant", "content": "Hello", "text": "the second text", "from": "Bob", "thinking": None},
+            {
+                "role": "user",
+                "content": "Hi",
+                "name": "Ann",
+                "thinking": "unread beside a user's text",
+            },
+            {
+                "role": "assistant",
+                "content": "Hello",
+                "text": "the second text",
+                "from": "Bob",
+                "thinking": None,
+            },
         ],
     }
     assert unread(value) == [
@@ -307,16 +386,21 @@ def test_unread_keys_are_those_that_could_be_changed_without_changing_the_dialog
         ("$.messages[1].text", "text"),
         ("$.messages[1].from", "from"),
     ]
-    assert unread({"instruction": "a", "input": "b", "output": "c", "history": [], "thinking": ""}) == []
-    assert unread({"prompt": "a", "completion": [{"role": "bot", "text": "b"}], "thinking": True}) == [
-        ("$.thinking", "thinking")
-    ]
+    assert (
+        unread({"instruction": "a", "input": "b", "output": "c", "history": [], "thinking": ""})
+        == []
+    )
+    assert unread(
+        {"prompt": "a", "completion": [{"role": "bot", "text": "b"}], "thinking": True}
+    ) == [("$.thinking", "thinking")]
     assert unread([{"from": "human", "value": "Hi", "id": 3}]) == [("$[0].id", "id")]
     assert unread(["Hi"]) == []
 
 
 @given(st.lists(st.tuples(TEXTS, TEXTS), max_size=4), st.none() | TEXTS, SPACE)
-def test_a_history_is_the_turns_before(pairs: list[tuple[str, str]], system: str | None, space: str) -> None:
+def test_a_history_is_the_turns_before(
+    pairs: list[tuple[str, str]], system: str | None, space: str
+) -> None:
     said = [text for pair in pairs for text in pair]
     expected = ((Turn("system", system),) if system else ()) + alternating([*said, "And?", "So."])
     history = [[question + space, space + answer] for question, answer in pairs]
@@ -331,5 +415,7 @@ def test_a_history_is_the_turns_before(pairs: list[tuple[str, str]], system: str
 
 @pytest.mark.parametrize("nothing", [None, [], ""])
 def test_an_empty_history_is_none(nothing: Any) -> None:
-    assert read({"instruction": "Hi", "output": "Hello", "history": nothing}) == alternating(["Hi", "Hello"])
+    assert read({"instruction": "Hi", "output": "Hello", "history": nothing}) == alternating(
+        ["Hi", "Hello"]
+    )
     assert read({"turns": ["Hi", "Hello"], "history": nothing}) == alternating(["Hi", "Hello"])

@@ -14,15 +14,24 @@ from convo_cli.data.strict_json.decoder import decode
 from convo_cli.data.strict_json.faults import MAX_DEPTH, locate
 
 TEXTS = st.text(
-    st.characters(exclude_categories=["Cs"], exclude_characters=[chr(i) for i in range(32) if i not in (9, 10)])
+    st.characters(
+        exclude_categories=["Cs"],
+        exclude_characters=[chr(i) for i in range(32) if i not in (9, 10)],
+    )
 )
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXTS,
     lambda children: st.lists(children, max_size=5) | st.dictionaries(TEXTS, children, max_size=5),
     max_leaves=20,
 )
 LINES = st.builds(
-    lambda value, is_ascii, separators: json.dumps(value, ensure_ascii=is_ascii, separators=separators).encode(),
+    lambda value, is_ascii, separators: json.dumps(
+        value, ensure_ascii=is_ascii, separators=separators
+    ).encode(),
     VALUES,
     st.booleans(),
     st.sampled_from([(",", ":"), (", ", ": "), (" ,", " :"), ("\t,\r", "\n: ")]),
@@ -30,7 +39,18 @@ LINES = st.builds(
 PIECES = st.sampled_from(
     [
         *rb"""" [ ] { } , : \ \u00 \ud800 \r NaN -Infinity 1e999 - 01 nul None '""".split(),
-        *(b" ", b"\t", b"\n", b"\0", b"\x07", b"\x7f", b"\xff", b"\xc2\x85", b"\xed\xa0\x80", b"\xef\xbb\xbf"),
+        *(
+            b" ",
+            b"\t",
+            b"\n",
+            b"\0",
+            b"\x07",
+            b"\x7f",
+            b"\xff",
+            b"\xc2\x85",
+            b"\xed\xa0\x80",
+            b"\xef\xbb\xbf",
+        ),
     ]
 )
 
@@ -102,7 +122,9 @@ def test_whatever_a_json_library_writes_is_read_back(raw: bytes) -> None:
 
 
 @given(damaged_lines() | st.binary(max_size=30) | LINES)
-def test_a_line_is_accepted_exactly_where_the_standard_library_made_strict_accepts_it(raw: bytes) -> None:
+def test_a_line_is_accepted_exactly_where_the_standard_library_made_strict_accepts_it(
+    raw: bytes,
+) -> None:
     value, problems = read(raw)
     try:
         expected = strictly_by_the_standard_library(raw)
@@ -179,7 +201,12 @@ def test_locate_finds_the_columns_of_all_paths_in_one_scan(value: Any, is_ascii:
         ('["a\\r\\n"]', "control-character", 4, "$[0]"),
         ('["a\x1b[31m"]', "control-character", 4, "$[0]"),
         ('{"a\\u0007": 1}', "control-character", 4, "$"),
-        ("[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1), "nesting-too-deep", MAX_DEPTH + 1, "$" + "[0]" * MAX_DEPTH),
+        (
+            "[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1),
+            "nesting-too-deep",
+            MAX_DEPTH + 1,
+            "$" + "[0]" * MAX_DEPTH,
+        ),
         ("[" * 100_000, "nesting-too-deep", MAX_DEPTH + 1, "$" + "[0]" * MAX_DEPTH),
         ('\ufeff["a"]', "stray-bom", 1, "$"),
         (b'["\xc3\xa9 caf\xe9"]', "not-utf8", 8, "$[0]"),
@@ -187,7 +214,9 @@ def test_locate_finds_the_columns_of_all_paths_in_one_scan(value: Any, is_ascii:
         (b'["\xed\xa0\x80"]', "not-utf8", 3, "$[0]"),
     ],
 )
-def test_a_fault_is_named_with_its_column_and_path(line: str | bytes, code: str, column: int, path: str) -> None:
+def test_a_fault_is_named_with_its_column_and_path(
+    line: str | bytes, code: str, column: int, path: str
+) -> None:
     assert only_problem(line) == (code, column, path)
 
 

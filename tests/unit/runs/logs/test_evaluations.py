@@ -1,4 +1,6 @@
-"""Records of evaluations: read back as they were written, or noticed as damaged, whatever happened to them."""
+"""Records of evaluations: read back as they were written, or noticed as damaged, whatever happened
+to them.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +13,21 @@ from hypothesis import strategies as st
 
 from convo_cli.events import EvaluationDone, StepDone
 from convo_cli.runs.directory import RunDirectory
-from convo_cli.runs.logs.evaluations import _checksum, evaluation_of, evaluation_record, read_evaluations
+from convo_cli.runs.logs.evaluations import (
+    _checksum,
+    evaluation_of,
+    evaluation_record,
+    read_evaluations,
+)
 from convo_cli.runs.logs.event_log import MetricsLog
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 
 
 def evaluation(step, loss=2.0, **values):
-    return EvaluationDone(step, loss, 7.5, 99, 1.5, **{"metrics": {"bleu-4": 0.1}, "weights": "0123abcd", **values})
+    return EvaluationDone(
+        step, loss, 7.5, 99, 1.5, **{"metrics": {"bleu-4": 0.1}, "weights": "0123abcd", **values}
+    )
 
 
 def write(run, *events):
@@ -29,10 +38,15 @@ def write(run, *events):
 
 
 @given(
-    loss=FINITE, perplexity=FINITE, metrics=st.dictionaries(st.text(), FINITE, max_size=4), step=st.integers(0, 2**60)
+    loss=FINITE,
+    perplexity=FINITE,
+    metrics=st.dictionaries(st.text(), FINITE, max_size=4),
+    step=st.integers(0, 2**60),
 )
 def test_every_evaluation_is_read_back_bit_for_bit(loss, perplexity, metrics, step):
-    event = EvaluationDone(step, loss, perplexity, 9, 0.25, metrics, best=("loss",), weights="0123abcd")
+    event = EvaluationDone(
+        step, loss, perplexity, 9, 0.25, metrics, best=("loss",), weights="0123abcd"
+    )
     with TemporaryDirectory() as folder:
         run = RunDirectory(Path(folder))
         write(run, event)
@@ -46,11 +60,17 @@ def test_no_flipped_bit_gives_other_scores(place, bit):
     """It is noticed, or it is in what is no score: the time, the seconds, spaces."""
     with TemporaryDirectory() as folder:
         run = RunDirectory(Path(folder))
-        events = [StepDone(1, 10, 2.5, 1e-3, 1.0, 64, 32, 0.5, 64, epoch=0.1), evaluation(1), evaluation(2, loss=1.0)]
+        events = [
+            StepDone(1, 10, 2.5, 1e-3, 1.0, 64, 32, 0.5, 64, epoch=0.1),
+            evaluation(1),
+            evaluation(2, loss=1.0),
+        ]
         write(run, *events)
         before, content = read_evaluations(run).by_step, bytearray(run.metrics.read_bytes())
         first = content.index(b"\n") + 1  # a step's own line is no evaluation
-        content[first + int(place * (len(content) - first - 2))] ^= 1 << bit  # a lost end is a line never finished
+        content[first + int(place * (len(content) - first - 2))] ^= (
+            1 << bit
+        )  # a lost end is a line never finished
         run.metrics.write_bytes(content)
         known = read_evaluations(run)
     for step, event in before.items():
@@ -71,7 +91,9 @@ def test_of_two_evaluations_of_a_step_the_later_counts(tmp_path):
 
 
 def test_times_are_not_sealed_and_everything_else_is():
-    record = json.loads(json.dumps({**evaluation_record(evaluation(4)), "time": "2026-01-01T00:00:00"}))
+    record = json.loads(
+        json.dumps({**evaluation_record(evaluation(4)), "time": "2026-01-01T00:00:00"})
+    )
     assert evaluation_of({**record, "seconds": 9.0, "time": "later"}) is not None
     for key in record.keys() - {"time", "seconds"}:
         assert evaluation_of({name: value for name, value in record.items() if name != key}) is None
@@ -87,11 +109,15 @@ def test_a_metric_that_is_no_number_is_no_score():
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.text() | FINITE, lambda one: st.lists(one) | st.dictionaries(st.text(), one)
+    st.none() | st.booleans() | st.text() | FINITE,
+    lambda one: st.lists(one) | st.dictionaries(st.text(), one),
 )
 
 
-@given(key=st.sampled_from(["step", "loss", "metrics"]), value=JSON | st.dictionaries(st.just("bleu-4"), JSON))
+@given(
+    key=st.sampled_from(["step", "loss", "metrics"]),
+    value=JSON | st.dictionaries(st.just("bleu-4"), JSON),
+)
 def test_scores_are_numbers_or_the_record_is_damaged(key, value):
     record = {**evaluation_record(evaluation(4)), key: value}
     found = evaluation_of({**record, "checksum": _checksum(record)})

@@ -1,4 +1,6 @@
-"""The log of a run: stable records, flushed lines, and a resume that leaves no trace of what it undid."""
+"""The log of a run: stable records, flushed lines, and a resume that leaves no trace of what it
+undid.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ STARTED = RunStarted(
     max_steps=10,
     steps_per_epoch=5,
 )
-SAMPLE = SampleReply((("user", "안녕 \U0001f600"), ("assistant", "hi")), "good\n\u2028bye", "well \x1b[31m", False)
+SAMPLE = SampleReply(
+    (("user", "안녕 \U0001f600"), ("assistant", "hi")), "good\n\u2028bye", "well \x1b[31m", False
+)
 
 
 CHECKSUM = "8c035b637545c5af"
@@ -61,7 +65,9 @@ def step(number: int, loss: float = 2.5) -> StepDone:
 
 def evaluation(number: int) -> EvaluationDone:
     metrics = MappingProxyType({"bleu-2": 4.5})
-    return EvaluationDone(number, 2.0, math.exp(2.0), 99, 1.5, metrics, (SAMPLE, SAMPLE), ("loss",), "0123abcd")
+    return EvaluationDone(
+        number, 2.0, math.exp(2.0), 99, 1.5, metrics, (SAMPLE, SAMPLE), ("loss",), "0123abcd"
+    )
 
 
 def saved(number: int) -> CheckpointSaved:
@@ -78,9 +84,14 @@ def events_of_steps(first: int, last: int) -> list[Event]:
     return events
 
 
-def write(folder: Path, events: Sequence[Event], *, after_step: int = 0, is_evaluated: bool = True) -> None:
+def write(
+    folder: Path, events: Sequence[Event], *, after_step: int = 0, is_evaluated: bool = True
+) -> None:
     log = MetricsLog(
-        folder / "metrics.jsonl", folder / "samples.jsonl", after_step=after_step, is_evaluated=is_evaluated
+        folder / "metrics.jsonl",
+        folder / "samples.jsonl",
+        after_step=after_step,
+        is_evaluated=is_evaluated,
     )
     for event in events:
         log(event)
@@ -173,7 +184,10 @@ def test_sample_replies_have_a_log_of_their_own(tmp_path: Path) -> None:
             "event": "sample",
             "step": 2,
             "index": index,
-            "history": [{"role": "user", "content": "안녕 \U0001f600"}, {"role": "assistant", "content": "hi"}],
+            "history": [
+                {"role": "user", "content": "안녕 \U0001f600"},
+                {"role": "assistant", "content": "hi"},
+            ],
             "reference": "good\n\u2028bye",
             "reply": "well \x1b[31m",
             "stopped": False,
@@ -196,8 +210,18 @@ def test_a_log_shows_what_is_unseen_as_escapes_of_the_same_value(tmp_path: Path)
     assert strict_records(tmp_path / "metrics.jsonl")[-1]["message"] == text
 
 
-def test_a_warning_is_kept_with_the_step_it_came_after_and_other_notices_are_not(tmp_path: Path) -> None:
-    write(tmp_path, [step(4), Notice("chatter"), Progress("reading", 1), Notice("caf\udce9: beware", is_warning=True)])
+def test_a_warning_is_kept_with_the_step_it_came_after_and_other_notices_are_not(
+    tmp_path: Path,
+) -> None:
+    write(
+        tmp_path,
+        [
+            step(4),
+            Notice("chatter"),
+            Progress("reading", 1),
+            Notice("caf\udce9: beware", is_warning=True),
+        ],
+    )
     records = strict_records(tmp_path / "metrics.jsonl")
     assert records[1:] == [{"event": "warning", "step": 4, "message": "caf?: beware"}]
 
@@ -214,7 +238,9 @@ def test_a_line_can_be_read_before_the_next_event(tmp_path: Path) -> None:
     log = MetricsLog(tmp_path / "metrics.jsonl", tmp_path / "samples.jsonl")
     for number in range(1, 4):
         log(step(number))
-        assert [record["step"] for record in read_metrics(tmp_path / "metrics.jsonl")] == list(range(1, number + 1))
+        assert [record["step"] for record in read_metrics(tmp_path / "metrics.jsonl")] == list(
+            range(1, number + 1)
+        )
     log.close()
 
 
@@ -248,16 +274,22 @@ def test_a_resumed_log_equals_the_log_of_the_run_that_was_never_stopped(
 def test_what_happened_at_the_step_that_is_resumed_from_is_kept(tmp_path: Path) -> None:
     write(tmp_path, [STARTED, *events_of_steps(1, 6)])
     truncate_after(tmp_path / "metrics.jsonl", 4)
-    kept = [(record["event"], record["step"]) for record in read_metrics(tmp_path / "metrics.jsonl")]
+    kept = [
+        (record["event"], record["step"]) for record in read_metrics(tmp_path / "metrics.jsonl")
+    ]
     assert kept[0] == ("run_started", 0)
     assert kept[-3:] == [("step", 4), ("checkpoint", 4), ("evaluation", 4)]
 
 
-def test_of_a_step_that_is_evaluated_again_the_evaluation_and_its_samples_go(tmp_path: Path) -> None:
+def test_of_a_step_that_is_evaluated_again_the_evaluation_and_its_samples_go(
+    tmp_path: Path,
+) -> None:
     write(tmp_path, [STARTED, *events_of_steps(1, 6)])
     for name in ("metrics.jsonl", "samples.jsonl"):
         truncate_after(tmp_path / name, 4, is_evaluated=False)
-    kept = [(record["event"], record["step"]) for record in read_metrics(tmp_path / "metrics.jsonl")]
+    kept = [
+        (record["event"], record["step"]) for record in read_metrics(tmp_path / "metrics.jsonl")
+    ]
     assert kept[-2:] == [("step", 4), ("checkpoint", 4)]
     assert {record["step"] for record in read_metrics(tmp_path / "samples.jsonl")} == {2}
 
@@ -280,7 +312,9 @@ def test_an_evaluation_is_on_the_disk_and_its_samples_before_it(
 
     def fsync(descriptor: int) -> None:
         synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
-        evaluations = [one for one in read_metrics(tmp_path / "metrics.jsonl") if one["event"] == "evaluation"]
+        evaluations = [
+            one for one in read_metrics(tmp_path / "metrics.jsonl") if one["event"] == "evaluation"
+        ]
         samples = list(read_metrics(tmp_path / "samples.jsonl"))
         assert (len(evaluations), len(samples)) == (synced[-1] == "metrics.jsonl", 2)
 
@@ -293,7 +327,9 @@ def test_an_evaluation_is_on_the_disk_and_its_samples_before_it(
 
 def test_a_warning_on_the_way_to_the_first_step_belongs_to_the_resumed_step(tmp_path: Path) -> None:
     write(tmp_path, [Notice("beware", is_warning=True)], after_step=7)
-    assert strict_records(tmp_path / "metrics.jsonl") == [{"event": "warning", "step": 7, "message": "beware"}]
+    assert strict_records(tmp_path / "metrics.jsonl") == [
+        {"event": "warning", "step": 7, "message": "beware"}
+    ]
 
 
 def test_a_missing_log_needs_no_cut(tmp_path: Path) -> None:
@@ -303,15 +339,17 @@ def test_a_missing_log_needs_no_cut(tmp_path: Path) -> None:
 
 def test_a_damaged_line_is_skipped_and_costs_no_other(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    path.write_bytes(b'{"step": 1}\n\x00\x00\xff{"step": 9}\n[2]\n{"step": 2}\n{"step": 5}\n{"step": 6')
+    path.write_bytes(
+        b'{"step": 1}\n\x00\x00\xff{"step": 9}\n[2]\n{"step": 2}\n{"step": 5}\n{"step": 6'
+    )
     truncate_after(path, 4)
     assert path.read_bytes() == b'{"step": 1}\n\x00\x00\xff{"step": 9}\n[2]\n{"step": 2}\n'
     assert list(read_metrics(path)) == [{"step": 1}, {"step": 2}]
 
 
-LINES = st.sampled_from([b'{"step": 3}', b'{"step": 4}', b'{"step": "x"}', b"[1]", b"", b"null"]) | st.binary(
-    max_size=9
-)
+LINES = st.sampled_from(
+    [b'{"step": 3}', b'{"step": 4}', b'{"step": "x"}', b"[1]", b"", b"null"]
+) | st.binary(max_size=9)
 
 
 @given(content=st.lists(LINES, max_size=12).map(b"\n".join))
@@ -325,7 +363,9 @@ def test_any_bytes_are_cut_to_whole_lines_without_a_later_step(content: bytes) -
         assert kept == b"" or kept.endswith(b"\n")
         assert b'{"step": 4}\n' not in kept.splitlines(keepends=True)
         assert b"\n" not in cut or cut.startswith(b'{"step": 4}\n')
-        assert [record["step"] for record in read_metrics(path) if record["step"] != "x"] == [3] * kept.count(b"3}\n")
+        assert [record["step"] for record in read_metrics(path) if record["step"] != "x"] == [
+            3
+        ] * kept.count(b"3}\n")
 
 
 def test_nesting_beyond_reason_is_a_damaged_line(tmp_path: Path) -> None:
@@ -352,7 +392,9 @@ def test_a_log_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
         MetricsLog(tmp_path / "nowhere" / "metrics.jsonl", tmp_path / "samples.jsonl")
 
 
-def test_a_log_that_is_a_file_of_something_else_too_is_neither_written_nor_copied(tmp_path: Path) -> None:
+def test_a_log_that_is_a_file_of_something_else_too_is_neither_written_nor_copied(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "precious").write_text("mine\n")
     os.link(tmp_path / "precious", tmp_path / "metrics.jsonl")
     with pytest.raises(DiskError, match="has several names"):

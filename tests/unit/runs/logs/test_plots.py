@@ -1,4 +1,6 @@
-"""The plots: always a picture of the same size, whole on disk, and nothing in it that was not in the log."""
+"""The plots: always a picture of the same size, whole on disk, and nothing in it that was not in
+the log.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ from tests.full_disk import file_size_limit
 BLUE, ORANGE = (0x1F, 0x5F, 0xA8), (0xD9, 0x5F, 0x02)
 
 
-def step(number: int, loss: float | None = 2.0, learning_rate: float | None = 1e-3) -> dict[str, Any]:
+def step(
+    number: int, loss: float | None = 2.0, learning_rate: float | None = 1e-3
+) -> dict[str, Any]:
     return {"event": "step", "step": number, "loss": loss, "learning_rate": learning_rate}
 
 
@@ -31,7 +35,9 @@ def evaluation(number: int, loss: float | None = 3.0, **metrics: float | None) -
 
 
 def picture_of(folder: Path, records: Sequence[dict[str, Any]]) -> Path:
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
+    (folder / "metrics.jsonl").write_text(
+        "".join(json.dumps(record) + "\n" for record in records), "utf-8"
+    )
     plot_losses(folder / "losses.png", folder / "metrics.jsonl")
     return folder / "losses.png"
 
@@ -45,7 +51,9 @@ def size(path: Path) -> tuple[int, int]:
 
 
 def where(path: Path, color: tuple[int, int, int]) -> NDArray[np.intp]:
-    """Rows and columns of the pixels of a colour, the row of legends and titles at the top left out."""
+    """Rows and columns of the pixels of a colour, the row of legends and titles at the top left
+    out.
+    """
     from matplotlib.image import imread
 
     pixels = (imread(path)[45:, :, :3] * 255).round().astype(int)
@@ -77,7 +85,9 @@ def test_a_falling_learning_rate_falls_from_left_to_right(tmp_path: Path) -> Non
 
 
 def test_validation_is_drawn_in_its_own_colour(tmp_path: Path) -> None:
-    path = picture_of(tmp_path, [*map(step, range(1, 51)), evaluation(25), evaluation(50, loss=2.5)])
+    path = picture_of(
+        tmp_path, [*map(step, range(1, 51)), evaluation(25), evaluation(50, loss=2.5)]
+    )
     assert len(where(path, ORANGE)) > 200
 
 
@@ -85,7 +95,10 @@ def test_scores_of_one_scale_share_a_panel_and_others_get_their_own(tmp_path: Pa
     scores = {"bleu-2": 9.0, "bleu-4": 4.0, "nist-2": 1.1, "nist-4": 1.0}
     without = [*map(step, range(1, 11)), evaluation(5), evaluation(10)]
     wide = where(picture_of(tmp_path, without), BLUE)
-    narrow = where(picture_of(tmp_path, [*without[:10], evaluation(5, **scores), evaluation(10, **scores)]), BLUE)
+    narrow = where(
+        picture_of(tmp_path, [*without[:10], evaluation(5, **scores), evaluation(10, **scores)]),
+        BLUE,
+    )
     bottom_of_wide, bottom_of_narrow = wide[wide[:, 0] > 400], narrow[narrow[:, 0] > 400]
     gaps = [np.diff(np.unique(pixels[:, 1])).max() for pixels in (bottom_of_wide, bottom_of_narrow)]
     assert gaps[0] < 10, "the learning rate alone has the whole width"
@@ -140,13 +153,16 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one_whole(tmp_path: Pat
 @pytest.mark.parametrize("metrics", [None, [1], "bleu-4", {"bleu-4": "high"}])
 def test_a_damaged_score_costs_only_itself(tmp_path: Path, metrics: object) -> None:
     log = tmp_path / "metrics.jsonl"
-    log.write_text(json.dumps({"event": "evaluation", "step": 1, "loss": 2.0, "metrics": metrics}) + "\n")
+    log.write_text(
+        json.dumps({"event": "evaluation", "step": 1, "loss": 2.0, "metrics": metrics}) + "\n"
+    )
     plot_losses(tmp_path / "losses.png", log)
     assert (tmp_path / "losses.png").is_file()
 
 
 @pytest.mark.parametrize(
-    "name", ["$\\frac{a$", "$$", "x" * 100_000, "a\nb", "\x00", "\x1b[2J", "_a", "한국어", "\u202e", ""]
+    "name",
+    ["$\\frac{a$", "$$", "x" * 100_000, "a\nb", "\x00", "\x1b[2J", "_a", "한국어", "\u202e", ""],
 )
 def test_a_score_whose_name_is_no_word_is_not_drawn(tmp_path: Path, name: str) -> None:
     plain = picture_of(tmp_path, [step(1), evaluation(1)]).read_bytes()
@@ -158,13 +174,24 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[plots.Points]:
     """The curves that are drawn."""
     curves: list[plots.Points] = []
     draw = plots._draw_learning_rate
-    monkeypatch.setattr(plots, "_draw_learning_rate", lambda axes, points: (curves.append(points), draw(axes, points)))
+    monkeypatch.setattr(
+        plots,
+        "_draw_learning_rate",
+        lambda axes, points: (curves.append(points), draw(axes, points)),
+    )
     return curves
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 7, 4000])
-def test_a_short_schedule_is_drawn_at_every_step(tmp_path: Path, drawn: list[plots.Points], num_steps: int) -> None:
-    plot_schedule(tmp_path / "schedule.png", lambda step: 1 / (step + 1), num_steps, corners=(-1, 3, num_steps))
+def test_a_short_schedule_is_drawn_at_every_step(
+    tmp_path: Path, drawn: list[plots.Points], num_steps: int
+) -> None:
+    plot_schedule(
+        tmp_path / "schedule.png",
+        lambda step: 1 / (step + 1),
+        num_steps,
+        corners=(-1, 3, num_steps),
+    )
     steps = list(range(1, num_steps + 1))
     assert drawn == [(steps, [1 / step for step in steps])]
 
@@ -179,7 +206,9 @@ def test_a_long_schedule_is_asked_at_a_few_thousand_steps_and_at_its_corners(
         asked.append(step)
         return min(step / 777, 1.0)
 
-    plot_schedule(tmp_path / "schedule.png", rate, num_steps, corners=(776, 777, num_steps, num_steps - 3))
+    plot_schedule(
+        tmp_path / "schedule.png", rate, num_steps, corners=(776, 777, num_steps, num_steps - 3)
+    )
     assert len(asked) <= 4004
     assert max(np.diff(asked)) <= num_steps / 2000
     ((steps, rates),) = drawn
@@ -197,10 +226,14 @@ def test_smoothing_lags_behind_nothing(length: int) -> None:
 
 
 def test_a_step_of_the_curve_is_the_mean_of_its_neighbours() -> None:
-    assert _smoothed([0.0, 0.0, 10.0, 0.0, 0.0, 5.0]) == pytest.approx([10 / 3, 2.5, 2.0, 3.0, 3.75, 5 / 3])
+    assert _smoothed([0.0, 0.0, 10.0, 0.0, 0.0, 5.0]) == pytest.approx(
+        [10 / 3, 2.5, 2.0, 3.0, 3.75, 5 / 3]
+    )
 
 
-def test_importing_the_module_imports_no_matplotlib_and_drawing_imports_no_pyplot(tmp_path: Path) -> None:
+def test_importing_the_module_imports_no_matplotlib_and_drawing_imports_no_pyplot(
+    tmp_path: Path,
+) -> None:
     code = (
         "import sys, pathlib; from convo_cli.runs.logs.plots import plot_schedule;"
         "assert 'matplotlib' not in sys.modules;"

@@ -12,7 +12,14 @@ from typing import Any
 import pytest
 
 from convo_cli.errors import DiskError
-from convo_cli.events import CheckpointSaved, EvaluationDone, Notice, RunFinished, SampleReply, StepDone
+from convo_cli.events import (
+    CheckpointSaved,
+    EvaluationDone,
+    Notice,
+    RunFinished,
+    SampleReply,
+    StepDone,
+)
 from convo_cli.runs.logs.tensorboard import TensorBoardLog
 from tests.full_disk import file_size_limit
 
@@ -22,7 +29,9 @@ def step(number: int, *, loss: float = 2.5, seconds: float = 0.5) -> StepDone:
 
 
 def records(folder: Path) -> list[Any]:
-    """Every event of every file, oldest file first. A record is its length, a checksum, the bytes, a checksum."""
+    """Every event of every file, oldest file first. A record is its length, a checksum, the bytes,
+    a checksum.
+    """
     from tensorboardX.proto.event_pb2 import Event as Record
 
     found = []
@@ -85,14 +94,19 @@ def test_scores_are_scalars_and_can_be_read_while_the_run_goes_on(tmp_path: Path
 
 def test_sample_replies_are_code_blocks_so_that_markdown_changes_nothing(tmp_path: Path) -> None:
     samples = (
-        SampleReply((("system", "be *kind*"), ("user", "안녕\n# hi")), "a\n\nb", "<b>well</b>", True),
+        SampleReply(
+            (("system", "be *kind*"), ("user", "안녕\n# hi")), "a\n\nb", "<b>well</b>", True
+        ),
         SampleReply((), "ok", "and and", False),
     )
     log = TensorBoardLog(tmp_path)
     log(EvaluationDone(4, 1.0, 2.7, 99, 1.0, {}, samples))
     log.close()
     assert texts(tmp_path) == {
-        ("samples/00/text_summary", 4): "    system: be *kind*\n    user: 안녕\n    # hi\n    reply: <b>well</b>\n"
+        (
+            "samples/00/text_summary",
+            4,
+        ): "    system: be *kind*\n    user: 안녕\n    # hi\n    reply: <b>well</b>\n"
         "    reference: a\n    \n    b",
         ("samples/01/text_summary", 4): "    reply: and and  [token limit]\n    reference: ok",
     }
@@ -108,8 +122,12 @@ def test_a_resume_hides_the_steps_after_its_checkpoint(tmp_path: Path) -> None:
     second = TensorBoardLog(tmp_path, after_step=3)
     second(step(4, loss=40))
     second.close()
-    assert len(list(tmp_path.iterdir())) == 2, "the second file must not overwrite the first, even in the same second"
-    purges = [record.step for record in records(tmp_path) if record.session_log.status == SessionLog.START]
+    assert len(list(tmp_path.iterdir())) == 2, (
+        "the second file must not overwrite the first, even in the same second"
+    )
+    purges = [
+        record.step for record in records(tmp_path) if record.session_log.status == SessionLog.START
+    ]
     assert purges == [4]
     assert scalars(tmp_path)["train/loss", 3] == 3
     assert scalars(tmp_path)["train/loss", 4] == 40
@@ -127,7 +145,11 @@ def test_a_number_that_is_not_finite_in_float32_is_left_out(tmp_path: Path) -> N
     log(step(1, loss=math.nan, seconds=0.0))
     log(EvaluationDone(1, 200.0, math.exp(200.0), 99, 1.0, {"nist-2": -math.inf}))
     log.close()
-    assert {tag for tag, _ in scalars(tmp_path)} == {"train/learning_rate", "train/grad_norm", "validation/loss"}
+    assert {tag for tag, _ in scalars(tmp_path)} == {
+        "train/learning_rate",
+        "train/grad_norm",
+        "validation/loss",
+    }
 
 
 def test_events_without_numbers_write_nothing(tmp_path: Path) -> None:
@@ -142,7 +164,11 @@ def test_a_disk_that_takes_no_more_is_named_and_never_waited_for(tmp_path: Path)
     log = TensorBoardLog(tmp_path / "tensorboard")
     with file_size_limit(100):
         with pytest.raises(DiskError, match="tensorboard"):
-            log(EvaluationDone(1, 1.0, 2.7, 99, 1.0, {}, (SampleReply((), "ok", "and " * 1000, True),)))
+            log(
+                EvaluationDone(
+                    1, 1.0, 2.7, 99, 1.0, {}, (SampleReply((), "ok", "and " * 1000, True),)
+                )
+            )
         with pytest.raises(DiskError, match="tensorboard"):
             log.close()
 

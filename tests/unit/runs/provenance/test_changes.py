@@ -37,7 +37,12 @@ def test_nothing_changes_nothing(info, ignore):
 @pytest.mark.parametrize("field", [name for name in Execution.model_fields if name != "why_padded"])
 def test_every_field_is_compared(info, field):
     value = getattr(info.execution, field)
-    other = {bool: False, int: 1, dict: {"MKL_CBWR": "AVX2"}, str: "bf16" if field == "precision" else "mps"}
+    other = {
+        bool: False,
+        int: 1,
+        dict: {"MKL_CBWR": "AVX2"},
+        str: "bf16" if field == "precision" else "mps",
+    }
     assert len(changes_of_execution(info, with_execution(info, **{field: other[type(value)]}))) == 1
 
 
@@ -45,7 +50,9 @@ def test_every_field_is_compared(info, field):
 def test_every_package_that_decides_bits_is_compared(info, package):
     older = info.model_copy(update={"packages": {**info.packages, package: "0.1"}})
     now = info.packages[package]
-    assert changes_of_execution(older, info) == {package: f"{package}: the run had 0.1 and continues with {now}"}
+    assert changes_of_execution(older, info) == {
+        package: f"{package}: the run had 0.1 and continues with {now}"
+    }
 
 
 def test_the_processor_of_a_run_on_a_gpu_is_of_no_consequence(info):
@@ -54,18 +61,30 @@ def test_the_processor_of_a_run_on_a_gpu_is_of_no_consequence(info):
 
 
 def test_keys_are_named_with_both_values_and_places_are_no_change(info):
-    overrides = ["training.max_steps=12", "training.micro_batch_size=2", "data.train=b.jsonl", "name=other"]
+    overrides = [
+        "training.max_steps=12",
+        "training.micro_batch_size=2",
+        "data.train=b.jsonl",
+        "name=other",
+    ]
     now = info.model_copy(update={"config": apply_overrides(info.config, overrides)})
-    assert changes_of_settings(info, now) == ["training.max_steps: 9 -> 12", "training.micro_batch_size: null -> 2"]
+    assert changes_of_settings(info, now) == [
+        "training.max_steps: 9 -> 12",
+        "training.micro_batch_size: null -> 2",
+    ]
 
 
 def test_other_data_is_a_change(info):
     other = FILES.train[0].model_copy(update={"sha256": "1" * 64})
-    assert changes_of_settings(info, info.model_copy(update={"train": (other,)})) == ["data.train: other content"]
+    assert changes_of_settings(info, info.model_copy(update={"train": (other,)})) == [
+        "data.train: other content"
+    ]
 
 
 def test_changes_after_the_step_hold_from_that_step_on(info, ignore):
     """A run that goes back to step 5 continues with what a resume at step 7 changed."""
-    before = info.model_copy(update={"changes": tuple(Change(step=step, message="x") for step in (2, 7))})
+    before = info.model_copy(
+        update={"changes": tuple(Change(step=step, message="x") for step in (2, 7))}
+    )
     after = recorded(before, with_execution(before, num_threads=1), step=5, emit=ignore)
     assert [change.step for change in after.changes] == [2, 5, 5]

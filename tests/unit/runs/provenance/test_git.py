@@ -1,4 +1,6 @@
-"""The commit of a working folder is read as git itself names it, and nothing of a repository is run."""
+"""The commit of a working folder is read as git itself names it, and nothing of a repository is
+run.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,22 @@ needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is the r
 
 def git(folder, *arguments):
     """What git answers, with no configuration but the repository's."""
-    identity = ("-c", "user.name=me", "-c", "user.email=me@example.org", "-c", "protocol.file.allow=always")
+    identity = (
+        "-c",
+        "user.name=me",
+        "-c",
+        "user.email=me@example.org",
+        "-c",
+        "protocol.file.allow=always",
+    )
     env = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
     done = subprocess.run(
-        ["git", *identity, *arguments], cwd=folder, env=env, check=True, capture_output=True, text=True
+        ["git", *identity, *arguments],
+        cwd=folder,
+        env=env,
+        check=True,
+        capture_output=True,
+        text=True,
     )
     return done.stdout.strip()
 
@@ -139,7 +153,9 @@ def test_a_branch_without_a_commit_has_none(tmp_path):
 
 def test_there_is_none_without_a_repository(tmp_path):
     assert read_git(tmp_path / "nowhere") is None
-    (tmp_path / ".git").mkdir()  # the first one upwards decides, so that no folder above the test does
+    (
+        tmp_path / ".git"
+    ).mkdir()  # the first one upwards decides, so that no folder above the test does
     assert read_git(tmp_path) is None
 
 
@@ -164,9 +180,26 @@ def test_files_alone_name_a_commit(plain):
 @pytest.mark.parametrize(
     "head",
     [
-        *("ref: refs/heads/../../secret\n", "ref: secret\n", "ref: refs/heads/./main\n", "ref: /etc/hostname\n"),
-        *("ref: refs//heads/main\n", "ref: refs/heads/\x1b[2Jmain\n", "ref: \n", "", "\0", f"{COMMIT[1:]}\n"),
-        *(f"{COMMIT}\n{COMMIT}\n", f"{COMMIT} \n", COMMIT.replace("a", "A") + "\n", COMMIT + "\n" * 9000),
+        *(
+            "ref: refs/heads/../../secret\n",
+            "ref: secret\n",
+            "ref: refs/heads/./main\n",
+            "ref: /etc/hostname\n",
+        ),
+        *(
+            "ref: refs//heads/main\n",
+            "ref: refs/heads/\x1b[2Jmain\n",
+            "ref: \n",
+            "",
+            "\0",
+            f"{COMMIT[1:]}\n",
+        ),
+        *(
+            f"{COMMIT}\n{COMMIT}\n",
+            f"{COMMIT} \n",
+            COMMIT.replace("a", "A") + "\n",
+            COMMIT + "\n" * 9000,
+        ),
         "ref: refs/heads/.invalid\n",  # as a reftable has it
     ],
 )
@@ -180,7 +213,9 @@ def test_a_ref_that_holds_no_commit_names_nothing_of_what_it_holds(plain):
     assert read_git(plain) is None
 
 
-@pytest.mark.parametrize("key", ["", "gitdir:", "gitdir: //host/share/", "gitdir: \\\\host\\share\\", "elsewhere: "])
+@pytest.mark.parametrize(
+    "key", ["", "gitdir:", "gitdir: //host/share/", "gitdir: \\\\host\\share\\", "elsewhere: "]
+)
 def test_a_file_that_names_no_folder_of_this_machine_is_not_followed(tmp_path, plain, key):
     (tmp_path / "other").mkdir()
     (tmp_path / "other/.git").write_text(f"{key}{plain}/.git\n")
@@ -200,7 +235,11 @@ def test_nothing_but_regular_files_is_opened(plain, name, kind):
         place.unlink(missing_ok=True)
     if kind == "link":
         target = plain / "elsewhere"
-        target.write_bytes(f"{COMMIT}\n".encode() if name != "packed-refs" else f"{COMMIT} refs/heads/main\n".encode())
+        target.write_bytes(
+            f"{COMMIT}\n".encode()
+            if name != "packed-refs"
+            else f"{COMMIT} refs/heads/main\n".encode()
+        )
         place.symlink_to(target)
     elif kind == "pipe":
         os.mkfifo(place)
@@ -215,7 +254,9 @@ def test_nothing_but_regular_files_is_opened(plain, name, kind):
 
 def test_packed_refs_are_read_up_to_a_size(plain, monkeypatch):
     (plain / ".git/refs/heads/main").unlink()
-    (plain / ".git/packed-refs").write_bytes(f"{COMMIT[::-1]} refs/heads/other\n{COMMIT} refs/heads/main\n".encode())
+    (plain / ".git/packed-refs").write_bytes(
+        f"{COMMIT[::-1]} refs/heads/other\n{COMMIT} refs/heads/main\n".encode()
+    )
     assert read_git(plain).commit == COMMIT
     monkeypatch.setattr("convo_cli.runs.provenance.git._MAX_PACKED", 50)
     assert read_git(plain) is None

@@ -1,4 +1,6 @@
-"""run.json holds what a run began with, and a resume with anything else is refused by name and both values."""
+"""run.json holds what a run began with, and a resume with anything else is refused by name and both
+values.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,11 @@ from convo_cli.config.load import apply_overrides, load_config
 from convo_cli.config.schema import DataConfig, RunConfig
 from convo_cli.errors import CheckpointError, UsageError
 from convo_cli.runs.directory import RunDirectory
-from convo_cli.runs.provenance.changes import changes_of_base_model, changes_of_config, changes_of_data
+from convo_cli.runs.provenance.changes import (
+    changes_of_base_model,
+    changes_of_config,
+    changes_of_data,
+)
 from convo_cli.runs.provenance.execution import Execution
 from convo_cli.runs.provenance.git import GitState
 from convo_cli.runs.provenance.run_info import (
@@ -52,7 +58,11 @@ def model(tmp_path):
 
 @pytest.fixture
 def config(data, model):
-    values = {"data": data.model_dump(), "model": {"pretrained": str(model)}, "training": {"max_steps": 9}}
+    values = {
+        "data": data.model_dump(),
+        "model": {"pretrained": str(model)},
+        "training": {"max_steps": 9},
+    }
     return RunConfig.model_validate(values)
 
 
@@ -61,7 +71,12 @@ def run(tmp_path, data, config, model):
     run = RunDirectory(tmp_path)
     base_model = read_base_model(str(model), model)
     info = make_run_info(
-        config, read_data_files(data), execution=EXECUTION, git=None, base_model=base_model, max_steps=9
+        config,
+        read_data_files(data),
+        execution=EXECUTION,
+        git=None,
+        base_model=base_model,
+        max_steps=9,
     )
     write_provenance(run, info)
     return run
@@ -90,7 +105,12 @@ def test_the_same_data_passes_also_from_another_place(info, data, tmp_path):
     assert changes_of_data(info, read_data_files(data)) == []
     moved = tmp_path / "moved.jsonl"
     moved.write_bytes((tmp_path / "valid.jsonl").read_bytes())
-    assert changes_of_data(info, read_data_files(data.model_copy(update={"validation": (str(moved),)}))) == []
+    assert (
+        changes_of_data(
+            info, read_data_files(data.model_copy(update={"validation": (str(moved),)}))
+        )
+        == []
+    )
 
 
 def test_a_changed_file_is_named_with_both_hashes(info, data, tmp_path):
@@ -101,14 +121,18 @@ def test_a_changed_file_is_named_with_both_hashes(info, data, tmp_path):
 
 
 def test_files_in_another_order_are_other_data(info, data):
-    changes = changes_of_data(info, read_data_files(data.model_copy(update={"train": data.train[::-1]})))
+    changes = changes_of_data(
+        info, read_data_files(data.model_copy(update={"train": data.train[::-1]}))
+    )
     assert len(changes) == 2
 
 
 def test_lines_in_another_order_are_other_data(data, config, tmp_path):
     lines = ['["a", "b"]\n', '["c", "d"]\n']
     (tmp_path / "more.jsonl").write_text("".join(lines))
-    before = make_run_info(config, read_data_files(data), execution=EXECUTION, git=None, base_model=None, max_steps=9)
+    before = make_run_info(
+        config, read_data_files(data), execution=EXECUTION, git=None, base_model=None, max_steps=9
+    )
     (tmp_path / "more.jsonl").write_text("".join(reversed(lines)))
     assert len(changes_of_data(before, read_data_files(data))) == 1
 
@@ -124,7 +148,9 @@ def test_another_number_of_files_is_named(info, data, key, count):
 # The base model
 
 
-def test_the_same_base_model_passes_and_so_does_one_that_is_gone_and_files_that_say_nothing(info, model, tmp_path):
+def test_the_same_base_model_passes_and_so_does_one_that_is_gone_and_files_that_say_nothing(
+    info, model, tmp_path
+):
     (model / "README.md").write_text("a better card")
     assert changes_of_base_model(info) == []
     model.rename(tmp_path / "elsewhere")
@@ -135,7 +161,9 @@ def test_the_same_base_model_passes_and_so_does_one_that_is_gone_and_files_that_
 def test_another_file_of_the_base_model_is_named(info, model, name):
     (model / name).write_bytes(b"other")
     (change,) = changes_of_base_model(info)
-    assert change.startswith(f"{model / name}: not the base model that the run began from (SHA-256 ")
+    assert change.startswith(
+        f"{model / name}: not the base model that the run began from (SHA-256 "
+    )
 
 
 def test_the_commit_of_a_hub_id_is_the_name_of_its_snapshot(tmp_path):
@@ -175,7 +203,9 @@ def test_what_convo_wrote_is_no_change_also_where_run_json_does_not_know_it_yet(
 
 
 def test_what_is_unseen_stands_as_escapes_in_run_json_and_config_yaml(run, info, config):
-    odd = apply_overrides(config, ['model.pretrained="/a\\u202e\\u200b\\U000e0041é/b"', "model.revision=x"])
+    odd = apply_overrides(
+        config, ['model.pretrained="/a\\u202e\\u200b\\U000e0041é/b"', "model.revision=x"]
+    )
     write_provenance(run, info.model_copy(update={"config": odd}))
     for file in (run.info, run.config):
         assert not has_unseen(file.read_text(encoding="utf-8"))

@@ -1,4 +1,6 @@
-"""The bounded process under signals and limits, and tokenizers that fail only when they are used."""
+"""The bounded process under signals and limits, and tokenizers that fail only when they are
+used.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,9 @@ def test_a_signal_ends_the_wait_at_once_and_the_next_answer_is_that_of_the_next_
 @pytest.mark.slow
 def test_many_dialogues_that_each_take_long_are_ended_together(tokenizer):
     slow = "{% for a in range(99999) %}{% for b in range(2) %}{% endfor %}{% endfor %}"
-    with pytest.raises(ModelError, match="its chat template takes more than 20 s of CPU time for a few dialogues"):
+    with pytest.raises(
+        ModelError, match="its chat template takes more than 20 s of CPU time for a few dialogues"
+    ):
         render_all(tokenizer, slow, [[Turn("user", "a")]] * 5000)
 
 
@@ -70,7 +74,9 @@ def test_a_library_that_asks_or_prints_touches_neither_requests_nor_answers():
     process = client._Process()
     try:
         assert process.ask(b'render {"dialogues": [], "options": {}, "tokens": {}}\n') == b"[]\n"
-        standard = [Path(f"/proc/{process._popen.pid}/fd/{number}").readlink() for number in (0, 1, 2)]
+        standard = [
+            Path(f"/proc/{process._popen.pid}/fd/{number}").readlink() for number in (0, 1, 2)
+        ]
     finally:
         process._kill()
     assert standard == [Path(os.devnull)] * 3

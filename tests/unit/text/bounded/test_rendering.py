@@ -1,4 +1,6 @@
-"""Whatever a chat template does, it ends within seconds, in bounded memory and with an error that names its folder."""
+"""Whatever a chat template does, it ends within seconds, in bounded memory and with an error that
+names its folder.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,8 @@ def render(tokenizer, chat_template, turns=TURNS, **options):
 
 
 ENDLESS = {
-    "loops in loops": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+    "loops in loops": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor "
+    "%}",
     "one instruction of Python that no exception can interrupt": (
         "{% set a = 'x' * 10000000 %}{% set b = 'x' ~ a[:-1] %}{{ ([a] * 10000000).count(b) }}"
     ),
@@ -47,16 +50,19 @@ ENDLESS = {
         "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(80) }}"
     ),
     "a power of numbers": "{{ 10 ** (10 ** 10) % 7 }}",
-    "marks in a loop": "{% for a in range(99999) %}{% generation %}a{% endgeneration %}{% endfor %}",
+    "marks in a loop": "{% for a in range(99999) %}{% generation %}a{% endgeneration %}{% endfor "
+    "%}",
     "a book of nonsense": "{{ lipsum(n=10 ** 7) }}",
 }
 GREEDY = {
     "a long string": "{{ 'a' * 10 ** 10 }}",
     "a string that doubles": (
-        "{% set n = namespace(x='aaaa') %}{% for a in range(99) %}{% set n.x = n.x ~ n.x %}{% endfor %}"
+        "{% set n = namespace(x='aaaa') %}{% for a in range(99) %}{% set n.x = n.x ~ n.x %}{% "
+        "endfor %}"
     ),
     "a list that doubles": (
-        "{% set n = namespace(x=[1]) %}{% for a in range(99) %}{% set n.x = n.x + n.x %}{% endfor %}"
+        "{% set n = namespace(x=[1]) %}{% for a in range(99) %}{% set n.x = n.x + n.x %}{% endfor "
+        "%}"
     ),
     "a filter": "{{ 'a' | center(10 ** 10) }}",
     "a width in an old format": "{{ '%10000000000d' % 1 }}",
@@ -76,19 +82,30 @@ def require_bounded(tokenizer, chat_template, says):
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert children.ru_utime + children.ru_stime - started[1].ru_utime - started[1].ru_stime < 10
     assert time.process_time() - started[0] < 1
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 100_000, "in this process, in KiB"
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 100_000, (
+        "in this process, in KiB"
+    )
     assert children.ru_maxrss < 1_500_000
-    assert render(tokenizer, EACH).text == "".join(turn.text for turn in TURNS), "the next template is rendered again"
+    assert render(tokenizer, EACH).text == "".join(turn.text for turn in TURNS), (
+        "the next template is rendered again"
+    )
 
 
 def some(cases, num_quick=2):
     """The names; all but the first few are slow, because each costs a process."""
-    return [pytest.param(name, marks=[pytest.mark.slow] * (k >= num_quick)) for k, name in enumerate(cases)]
+    return [
+        pytest.param(name, marks=[pytest.mark.slow] * (k >= num_quick))
+        for k, name in enumerate(cases)
+    ]
 
 
 @pytest.mark.parametrize("name", some(ENDLESS))
 def test_a_template_without_end_is_ended(tokenizer, name):
-    require_bounded(tokenizer, ENDLESS[name], "takes more than (2 s of CPU time|512 MiB of memory) for one dialogue")
+    require_bounded(
+        tokenizer,
+        ENDLESS[name],
+        "takes more than (2 s of CPU time|512 MiB of memory) for one dialogue",
+    )
 
 
 @pytest.mark.parametrize("name", some(GREEDY))
@@ -100,19 +117,30 @@ def test_a_template_that_eats_memory_gets_none(tokenizer, name):
     ("chat_template", "says"),
     [
         ("{% for i in range(10 ** 9) %}{% endfor %}", "Range too big"),
-        ("{% for i in range(99999) %}{{ 'abcdefghijklmno' }}{% endfor %}", "it writes over 1,048,576 characters"),
+        (
+            "{% for i in range(99999) %}{{ 'abcdefghijklmno' }}{% endfor %}",
+            "it writes over 1,048,576 characters",
+        ),
         ("{{ raise_exception('x' * 10 ** 8) }}", "x{300}$"),
         ("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "maximum recursion depth"),
         ("{{ '\\ud800' }}", "surrogates not allowed"),
         # The sandbox
-        ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "access to attribute '__class__' of 'str' object is unsafe"),
-        ("{{ cycler.__init__.__globals__.os.system('true') }}", "access to attribute '__init__' .* is unsafe"),
+        (
+            "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+            "access to attribute '__class__' of 'str' object is unsafe",
+        ),
+        (
+            "{{ cycler.__init__.__globals__.os.system('true') }}",
+            "access to attribute '__init__' .* is unsafe",
+        ),
         ("{{ messages.append(1) }}", "access to attribute 'append' of 'list' object is unsafe"),
         ("{% include '/etc/passwd' %}", "no loader for this environment"),
         ("{% import 'os' as os %}", "no loader for this environment"),
     ],
 )
-def test_what_a_template_is_not_allowed_is_what_it_says_against_the_dialogue(tokenizer, chat_template, says):
+def test_what_a_template_is_not_allowed_is_what_it_says_against_the_dialogue(
+    tokenizer, chat_template, says
+):
     answer = render(tokenizer, chat_template)
     assert isinstance(answer, DataError)
     assert re.search(f"the chat template refuses such a dialogue: .*{says}", str(answer))
@@ -120,7 +148,9 @@ def test_what_a_template_is_not_allowed_is_what_it_says_against_the_dialogue(tok
 
 def test_a_template_as_long_as_a_book_is_not_even_compiled(tokenizer):
     assert render(tokenizer, " " * MAX_TEMPLATE_CHARACTERS).text.strip() == ""
-    with pytest.raises(ModelError, match="models/foreign: its chat template is 262,145 characters long"):
+    with pytest.raises(
+        ModelError, match="models/foreign: its chat template is 262,145 characters long"
+    ):
         render(tokenizer, " " * (MAX_TEMPLATE_CHARACTERS + 1))
 
 
@@ -140,7 +170,10 @@ def test_a_process_that_ends_while_it_is_asked_is_said_to_have_ended(size):
     os.kill(process._popen.pid, signal.SIGKILL)
     with pytest.raises(client.EndedError, match="exit code -9") as caught:
         process.ask(b" " * size)
-    assert caught.value.reason(client.Limits(1, 1)) == "breaks the process that reads it (exit code -9)"
+    assert (
+        caught.value.reason(client.Limits(1, 1))
+        == "breaks the process that reads it (exit code -9)"
+    )
 
 
 def test_signals_for_the_whole_group_do_not_reach_it(tokenizer):
@@ -160,7 +193,11 @@ def test_it_ends_with_the_process_that_asks(tmp_path):
         "import sys, os; sys.path.remove(''); from convo_cli.text.bounded.client import _process;"
         "print(_process()._popen.pid, flush=True); os.kill(os.getpid(), 9)"
     )
-    pid = int(subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True).stdout)
+    pid = int(
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+        ).stdout
+    )
     deadline = time.monotonic() + 30
     while os.path.exists(f"/proc/{pid}"):
         assert time.monotonic() < deadline
@@ -170,14 +207,17 @@ def test_it_ends_with_the_process_that_asks(tmp_path):
 
 def test_a_fork_asks_a_process_of_its_own():
     code = (
-        "import os, sys; from convo_cli.text.bounded.client import _process; pid = _process()._popen.pid\n"
+        "import os, sys; from convo_cli.text.bounded.client import _process; pid = "
+        "_process()._popen.pid\n"
         "if child := os.fork(): sys.exit(os.waitpid(child, 0)[1] or _process()._popen.pid != pid)\n"
         "sys.exit(_process()._popen.pid == pid)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
 
 
-def test_a_token_named_like_an_option_of_the_renderer_takes_nothing_over(tokenizer, sample_dialogues):
+def test_a_token_named_like_an_option_of_the_renderer_takes_nothing_over(
+    tokenizer, sample_dialogues
+):
     odd = family_tokenizer(FAMILIES["qwen"], sample_dialogues)
     odd._special_tokens_map["chat_template"] = "{{ 'other' }}"
     answer = render(odd, EACH)
@@ -201,18 +241,27 @@ def test_any_text_comes_back_as_it_went(tokenizer, texts):
 
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("for_reply", [False, True])
-def test_the_ids_are_those_of_transformers_own_apply_chat_template(sample_dialogues, name, for_reply):
+def test_the_ids_are_those_of_transformers_own_apply_chat_template(
+    sample_dialogues, name, for_reply
+):
     tokenizer = family_tokenizer(FAMILIES[name], sample_dialogues)
     chat_template = native_encoder(tokenizer).template.chat_template
     for dialogue in sample_dialogues[:5]:
-        turns = [Turn(("user", "assistant")[k % 2], turn.text) for k, turn in enumerate(dialogue.turns)]
+        turns = [
+            Turn(("user", "assistant")[k % 2], turn.text) for k, turn in enumerate(dialogue.turns)
+        ]
         theirs = tokenizer.apply_chat_template(
-            as_messages(turns), chat_template=chat_template, add_generation_prompt=for_reply, return_dict=False
+            as_messages(turns),
+            chat_template=chat_template,
+            add_generation_prompt=for_reply,
+            return_dict=False,
         )
         assert render_ids(tokenizer, chat_template, turns, for_reply=for_reply) == theirs
 
 
-def test_dialogues_rendered_together_are_those_rendered_alone_and_refusals_stay_with_theirs(sample_dialogues):
+def test_dialogues_rendered_together_are_those_rendered_alone_and_refusals_stay_with_theirs(
+    sample_dialogues,
+):
     template = native_encoder(family_tokenizer(FAMILIES["gemma"], sample_dialogues)).template
     good = [Turn("user", "a"), Turn("assistant", "b")]
     bad = [Turn("assistant", "b")]
@@ -233,7 +282,10 @@ def test_overlapping_marks_are_one():
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_convos_own_templates_render_many_as_one_by_one(make_encoder, name):
     template = make_encoder(name).template
-    good, system = [Turn("user", "a"), Turn("assistant", "b")], [Turn("system", "s"), Turn("user", "a")]
+    good, system = (
+        [Turn("user", "a"), Turn("assistant", "b")],
+        [Turn("system", "s"), Turn("user", "a")],
+    )
     first, second = template.render_all([good, system])
     assert first == template.render(good)
     if "system" not in template.openings:

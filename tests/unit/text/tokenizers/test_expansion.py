@@ -1,4 +1,6 @@
-"""A tokenizer expands no text beyond the bound from its JSON, and known tokenizers stay below the limit."""
+"""A tokenizer expands no text beyond the bound from its JSON, and known tokenizers stay below the
+limit.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def test_a_normalizer_writes_no_more_than_its_bound(steps, text):
     longest = bound * (len(text) + 1)  # an expression that matches nothing matches at the end, too
     try:
         written = normalizer.normalize_str(text)
-    except BaseException as error:  # the library, as of 0.23, panics on some expressions that match nothing
+    except (
+        BaseException
+    ) as error:  # the library, as of 0.23, panics on some expressions that match nothing
         assume(type(error).__name__ != "PanicException")
         raise
     assert len(written) <= longest
@@ -60,8 +64,17 @@ def test_known_tokenizers_are_below_the_limits():
     assert _written(spec_of(normalizer=albert)["normalizer"]) <= MAX_WRITTEN
     llama = d.Sequence([d.Replace("▁", " "), d.ByteFallback(), d.Fuse(), d.Strip(" ", 1, 0)])
     for decoder in (llama, d.ByteLevel(), d.WordPiece(), d.Metaspace(), d.BPEDecoder(), d.CTC()):
-        assert excess(spec_of(normalizer=albert, pre_tokenizer=pre_tokenizers.Metaspace(), decoder=decoder)) is None
-    split = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex("a"), "isolated"), pre_tokenizers.ByteLevel()])
+        assert (
+            excess(
+                spec_of(
+                    normalizer=albert, pre_tokenizer=pre_tokenizers.Metaspace(), decoder=decoder
+                )
+            )
+            is None
+        )
+    split = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex("a"), "isolated"), pre_tokenizers.ByteLevel()]
+    )
     assert excess(spec_of(normalizer=n.NFC(), pre_tokenizer=split, decoder=d.ByteLevel())) is None
 
 
@@ -72,8 +85,14 @@ def test_known_tokenizers_are_below_the_limits():
         ({"model": {"vocab": [["a" * 5000, 0.0]]}}, "has a token of 5,000 characters"),
         ({"added_tokens": [{"content": "a" * 5000}]}, "has a token of 5,000 characters"),
         ({"model": {"max_input_chars_per_word": 10**9}}, "reads words of 1,000,000,000 characters"),
-        ({"decoder": {"type": "Replace", "pattern": {"String": "q"}, "content": "a" * 10**6}}, "to 1,000,000"),
-        ({"normalizer": {"type": "Replace", "pattern": {"String": "q"}, "content": "a" * 10**6}}, "write 1,000,000"),
+        (
+            {"decoder": {"type": "Replace", "pattern": {"String": "q"}, "content": "a" * 10**6}},
+            "to 1,000,000",
+        ),
+        (
+            {"normalizer": {"type": "Replace", "pattern": {"String": "q"}, "content": "a" * 10**6}},
+            "write 1,000,000",
+        ),
     ],
 )
 def test_what_no_tokenizer_needs_is_named(change, says):

@@ -1,4 +1,6 @@
-"""From a name to a folder: a folder is itself, a hub id is its copy in the cache, and anything else one sentence."""
+"""From a name to a folder: a folder is itself, a hub id is its copy in the cache, and anything else
+one sentence.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,8 @@ def test_a_hub_id_in_the_cache_needs_no_network(cached):
 def test_a_hub_id_or_revision_that_is_not_in_the_cache_is_one_sentence(cached):
     for name, revision in (("somebody/else", None), ("somebody/something", "v2")):
         with pytest.raises(
-            ModelError, match=r"^[\w/]+: not a folder here, and as a hub id it is not in the local cache"
+            ModelError,
+            match=r"^[\w/]+: not a folder here, and as a hub id it is not in the local cache",
         ):
             local_folder(name, revision)
 
@@ -71,23 +74,49 @@ def test_whatever_the_hub_raises_is_one_sentence(monkeypatch, error, says):
 
 def test_neither_pickles_nor_code_are_downloaded(monkeypatch):
     asked = {}
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **settings: asked.update(settings) or ".")
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda name, **settings: asked.update(settings) or "."
+    )
     local_folder("a/b")
     from huggingface_hub.utils import filter_repo_objects
 
-    names = ["config.json", "model.safetensors", "spiece.model", "chat_template.jinja", "merges.txt", "README.md"]
-    unwanted = ["pytorch_model.bin", "modeling.py", "onnx/model.onnx", "original/weights.safetensors", "tf_model.h5"]
+    names = [
+        "config.json",
+        "model.safetensors",
+        "spiece.model",
+        "chat_template.jinja",
+        "merges.txt",
+        "README.md",
+    ]
+    unwanted = [
+        "pytorch_model.bin",
+        "modeling.py",
+        "onnx/model.onnx",
+        "original/weights.safetensors",
+        "tf_model.h5",
+    ]
     patterns = {key: asked[key] for key in ("allow_patterns", "ignore_patterns")}
     assert list(filter_repo_objects(names + unwanted, **patterns)) == names
 
 
-@pytest.mark.parametrize("load", [load_model, load_pretrained_tokenizer, lambda name: load_encoder(Path(name))])
-def test_every_load_checks_its_folder_once_and_before_anything_else(load, tmp_path, make_encoder, monkeypatch):
+@pytest.mark.parametrize(
+    "load", [load_model, load_pretrained_tokenizer, lambda name: load_encoder(Path(name))]
+)
+def test_every_load_checks_its_folder_once_and_before_anything_else(
+    load, tmp_path, make_encoder, monkeypatch
+):
     encoder = make_encoder()
     save_encoder(encoder, tmp_path, spiece=None)
-    save_model(build_scratch_model(ScratchConfig(layers=1, width=16, heads=2, context=32), encoder, seed=0), tmp_path)
+    save_model(
+        build_scratch_model(
+            ScratchConfig(layers=1, width=16, heads=2, context=32), encoder, seed=0
+        ),
+        tmp_path,
+    )
     checked = []
-    monkeypatch.setattr(foreign_files, "shard_names", lambda index: checked.append(index.parent) or ())
+    monkeypatch.setattr(
+        foreign_files, "shard_names", lambda index: checked.append(index.parent) or ()
+    )
     load(str(tmp_path))
     assert checked == [tmp_path]
     for file in tmp_path.iterdir():

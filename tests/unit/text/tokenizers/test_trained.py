@@ -1,4 +1,6 @@
-"""A trained tokenizer is the same in SentencePiece's form and in transformers', and text is never taken for a token."""
+"""A trained tokenizer is the same in SentencePiece's form and in transformers', and text is never
+taken for a token.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,11 @@ from convo_cli.config.schema import TokenizerConfig
 from convo_cli.errors import DataError, ModelError
 from convo_cli.text.tokenizers import trained as module
 from convo_cli.text.tokenizers.pretrained import load_pretrained_tokenizer
-from convo_cli.text.tokenizers.trained import add_special_tokens, from_sentencepiece, train_sentencepiece
+from convo_cli.text.tokenizers.trained import (
+    add_special_tokens,
+    from_sentencepiece,
+    train_sentencepiece,
+)
 from tests.strategies import texts
 
 KINDS: list[Literal["unigram", "bpe"]] = ["unigram", "bpe"]
@@ -38,7 +44,9 @@ def ids(tokenizer, text):
     return tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
 
 
-HARD = st.one_of(texts(), st.text(st.sampled_from("ab eéI'1٣ \n\t 안한 あ漢🙂‍👍🏽́<>|x04"), max_size=30))
+HARD = st.one_of(
+    texts(), st.text(st.sampled_from("ab eéI'1٣ \n\t 안한 あ漢🙂‍👍🏽́<>|x04"), max_size=30)
+)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -50,7 +58,9 @@ HARD = st.one_of(texts(), st.text(st.sampled_from("ab eéI'1٣ \n\t 안한 あ�
 def test_transformers_gives_the_ids_and_the_text_of_sentencepiece(trained, kind, text):
     processor, tokenizer = trained[kind]
     ours, theirs = ids(tokenizer, text), processor.encode(text)
-    assert ours == theirs or (kind == "unigram" and sorted(ours) == sorted(theirs)), "another order is a tie"
+    assert ours == theirs or (kind == "unigram" and sorted(ours) == sorted(theirs)), (
+        "another order is a tie"
+    )
     assert tokenizer.decode(ours, skip_special_tokens=True) == text == processor.decode(theirs)
 
 
@@ -100,7 +110,9 @@ def test_a_vocabulary_larger_than_the_text_allows_is_as_large_as_it_can_be(train
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_vocabulary_too_small_for_the_characters_is_refused_with_both_numbers(training_texts, kind):
+def test_a_vocabulary_too_small_for_the_characters_is_refused_with_both_numbers(
+    training_texts, kind
+):
     with pytest.raises(DataError, match="300") as caught:
         train_sentencepiece(training_texts, TokenizerConfig(kind=kind, vocab_size=300))
     assert "need 629 pieces" in caught.value.message
@@ -150,7 +162,9 @@ def test_tokens_are_added_once_as_special_tokens(spiece):
     assert add_special_tokens(tokenizer, ("<|user|>", "<|end|>")) == ("<|user|>", "<|end|>")
     assert add_special_tokens(tokenizer, ("<|end|>", "<|user|>")) == ()
     assert len(tokenizer) == size + 2
-    assert tokenizer.encode("<|user|>hi<|end|>", add_special_tokens=False)[:: len(ids(tokenizer, "hi")) + 1] == [
+    assert tokenizer.encode("<|user|>hi<|end|>", add_special_tokens=False)[
+        :: len(ids(tokenizer, "hi")) + 1
+    ] == [
         size,
         size + 1,
     ]
@@ -179,7 +193,9 @@ def test_a_folder_without_a_tokenizer_is_named(tmp_path):
 
 
 def test_a_tokenizer_whose_vocabulary_was_not_found_is_refused(tmp_path):
-    """GPT-2 beside a bare spiece.model: transformers makes an empty tokenizer of it without a word."""
+    """GPT-2 beside a bare spiece.model: transformers makes an empty tokenizer of it without a
+    word.
+    """
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
@@ -193,7 +209,9 @@ def test_a_tokenizer_that_fails_at_unknown_words_is_refused(tmp_path):
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    backend = Tokenizer(models.WordLevel({f"w{index}": index for index in range(300)}, unk_token="<unk>"))
+    backend = Tokenizer(
+        models.WordLevel({f"w{index}": index for index in range(300)}, unk_token="<unk>")
+    )
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(tokenizer_object=backend).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match=r"fails on text outside its vocabulary \(.*UNK") as caught:

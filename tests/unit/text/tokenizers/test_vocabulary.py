@@ -1,4 +1,6 @@
-"""Ids of tokens: each has one of its own, however the vocabulary came, and a text never becomes a special token."""
+"""Ids of tokens: each has one of its own, however the vocabulary came, and a text never becomes a
+special token.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def words_with(unused):
 def backend_of(kind, words):
     if kind == "BPE":
         return Tokenizer(models.BPE(words, [], unk_token="<unk>"))
-    backend = Tokenizer((models.WordLevel if kind == "WordLevel" else models.WordPiece)(words, unk_token="<unk>"))
+    backend = Tokenizer(
+        (models.WordLevel if kind == "WordLevel" else models.WordPiece)(words, unk_token="<unk>")
+    )
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return backend
 
@@ -39,7 +43,9 @@ def backend_of(kind, words):
 def fast(backend, **named):
     from transformers import PreTrainedTokenizerFast
 
-    return PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False, **named)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, clean_up_tokenization_spaces=False, **named
+    )
 
 
 def are_distinct(tokenizer):
@@ -49,7 +55,9 @@ def are_distinct(tokenizer):
 @pytest.mark.parametrize("kind", ["BPE", "WordLevel", "WordPiece"])
 @settings(max_examples=30, deadline=None)
 @given(unused=st.sets(st.integers(0, 350), max_size=12), text=texts())
-def test_new_tokens_get_new_ids_wherever_ids_are_unused_and_nothing_else_changes(kind, unused, text):
+def test_new_tokens_get_new_ids_wherever_ids_are_unused_and_nothing_else_changes(
+    kind, unused, text
+):
     words = words_with(unused)
     tokenizer = fast(backend_of(kind, words), unk_token="<unk>")
     before = tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
@@ -58,7 +66,10 @@ def test_new_tokens_get_new_ids_wherever_ids_are_unused_and_nothing_else_changes
     vocabulary = tokenizer.get_vocab()
     assert are_distinct(tokenizer)
     assert vocabulary.items() >= words.items()
-    assert sorted(vocabulary[token] for token in NEW) == [max(words.values()) + 1, max(words.values()) + 2]
+    assert sorted(vocabulary[token] for token in NEW) == [
+        max(words.values()) + 1,
+        max(words.values()) + 2,
+    ]
     assert num_ids(tokenizer) == len(tokenizer) == max(words.values()) + 3
     assert tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True) == before
 
@@ -101,7 +112,9 @@ def save(folder, words, *added, **named):
     path = folder / "tokenizer.json"
     spec = json.loads(path.read_text(encoding="utf-8"))
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    spec["added_tokens"] += [{"id": index, "content": token, "special": True, **flags} for token, index in added]
+    spec["added_tokens"] += [
+        {"id": index, "content": token, "special": True, **flags} for token, index in added
+    ]
     spec["model"]["vocab"] = words
     path.write_text(json.dumps(spec), encoding="utf-8")
     return str(folder)
@@ -150,7 +163,12 @@ def test_what_was_settled_is_the_same_when_it_is_saved_and_read_again(tmp_path):
 
 
 def _unigram():
-    pieces = [("<unk>", 0.0), *((word, -5.0) for word in WORDS[1:]), ("<|user|>", -6.0), ("<|end|>", -6.0)]
+    pieces = [
+        ("<unk>", 0.0),
+        *((word, -5.0) for word in WORDS[1:]),
+        ("<|user|>", -6.0),
+        ("<|end|>", -6.0),
+    ]
     backend = Tokenizer(models.Unigram(pieces, unk_id=0))
     backend.decoder = decoders.Fuse()
     return backend
@@ -168,8 +186,12 @@ def _merged():
 
 
 SPELLING = {
-    "WordLevel": lambda: backend_of("WordLevel", {**words_with(()), "<|end|>": 333, "<|user|>": 334}),
-    "WordPiece": lambda: backend_of("WordPiece", {**words_with(()), "<|end|>": 333, "<|user|>": 334}),
+    "WordLevel": lambda: backend_of(
+        "WordLevel", {**words_with(()), "<|end|>": 333, "<|user|>": 334}
+    ),
+    "WordPiece": lambda: backend_of(
+        "WordPiece", {**words_with(()), "<|end|>": 333, "<|user|>": 334}
+    ),
     "Unigram": _unigram,
     "BPE": _merged,
 }
@@ -181,14 +203,22 @@ def test_a_word_that_becomes_a_special_token_keeps_its_id_and_text_that_spells_i
     tokenizer.add_tokens(["<think>"])
     before = tokenizer.get_vocab()
     template = make_template("turns", tokenizer)
-    assert set(add_special_tokens(tokenizer, template.special_tokens)) == {"<|system|>", "<|assistant|>"}
+    assert set(add_special_tokens(tokenizer, template.special_tokens)) == {
+        "<|system|>",
+        "<|assistant|>",
+    }
     assert tokenizer.get_vocab().items() >= before.items()
     tokenizer.eos_token = tokenizer.pad_token = "<|end|>"
     encoder = DialogueEncoder(tokenizer, template, max_length=500)
-    says = [encoder.prompt((Turn("user", text),), max_new_tokens=1).ids for text in ("x", "a <|end|> b<|end|><|user|>")]
+    says = [
+        encoder.prompt((Turn("user", text),), max_new_tokens=1).ids
+        for text in ("x", "a <|end|> b<|end|><|user|>")
+    ]
     special = {token: tokenizer.convert_tokens_to_ids(token) for token in template.special_tokens}
     for ids in says:
         found = [token for token, index in special.items() for each in ids if each == index]
-        assert sorted(found) == ["<|assistant|>", "<|end|>", "<|user|>"], tokenizer.convert_ids_to_tokens(ids)
+        assert sorted(found) == ["<|assistant|>", "<|end|>", "<|user|>"], (
+            tokenizer.convert_ids_to_tokens(ids)
+        )
     thought = encoder.prompt((Turn("user", "a <think> b"),), max_new_tokens=1).ids
     assert before["<think>"] in thought, "a token that is not special is one in texts too"

@@ -1,4 +1,6 @@
-"""Another length of a run never raises its learning rate; what is said about it, and what a run needs to continue."""
+"""Another length of a run never raises its learning rate; what is said about it, and what a run
+needs to continue.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ CONFIGS = st.builds(
 
 @given(config=CONFIGS, lengths=st.lists(st.integers(1, 80), min_size=2, max_size=5))
 def test_no_length_that_a_run_is_given_raises_the_rate_of_any_step(config, lengths):
-    """Resumed as often as one likes, longer or shorter each time; an extended run follows its schedule exactly."""
+    """Resumed as often as one likes, longer or shorter each time; an extended run follows its
+    schedule exactly.
+    """
     for old, new in pairwise(lengths):
         horizon = settle_horizon(config, old, config, new, is_set=False)
         resumed = config.model_copy(update={"schedule_steps": horizon})
@@ -52,7 +56,8 @@ def ended(step, *, max_steps, epochs=None, batch=4, out_of_patience=False):
     training = TrainingConfig(max_steps=None if epochs else max_steps, epochs=epochs)
     order = Order(np.full(10, 3), 0, [Phase(batch=batch)])
     config = SimpleNamespace(
-        training=training, evaluation=EvaluationConfig(early_stopping=EarlyStoppingConfig(patience=2))
+        training=training,
+        evaluation=EvaluationConfig(early_stopping=EarlyStoppingConfig(patience=2)),
     )
     progress = Progress(step=step, evaluations_without_improvement=2 * out_of_patience)
     parts: Any = SimpleNamespace(config=config, max_steps=max_steps, order=order)
@@ -68,7 +73,10 @@ def ended(step, *, max_steps, epochs=None, batch=4, out_of_patience=False):
         ({"step": 3, "max_steps": 3, "epochs": 1}, ("training.epochs=2",)),
         ({"step": 3, "max_steps": 3, "epochs": 0.1, "batch": 10}, ("training.epochs=4",)),
         ({"step": 1, "max_steps": 1, "epochs": 0.5, "batch": 5}, ("training.epochs=1",)),
-        ({"step": 4, "max_steps": 6, "out_of_patience": True}, ("evaluation.early_stopping.patience=null",)),
+        (
+            {"step": 4, "max_steps": 6, "out_of_patience": True},
+            ("evaluation.early_stopping.patience=null",),
+        ),
         (
             {"step": 6, "max_steps": 6, "out_of_patience": True},
             ("evaluation.early_stopping.patience=null", "training.max_steps=12"),

@@ -1,4 +1,6 @@
-"""The proof of a resume: equal where it is equal, the first difference where it is not, and the run stays as it is."""
+"""The proof of a resume: equal where it is equal, the first difference where it is not, and the run
+stays as it is.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ from tests.commands import snapshot
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, make_config):
-    config = make_config(tmp_path_factory.mktemp("verify"), training={"max_steps": 2}, evaluation={"every_steps": 4})
+    config = make_config(
+        tmp_path_factory.mktemp("verify"), training={"max_steps": 2}, evaluation={"every_steps": 4}
+    )
     return start_run(config, lambda event: None).run_dir
 
 
@@ -47,7 +51,9 @@ def test_an_exact_resume_is_found_equal_with_its_evaluation_and_the_run_is_not_t
     assert (verdict.compared_with, verdict.reason) == (None, "--steps was given")
     counts = {check.what: check.count for check in verdict.checks}
     assert counts["examples of a step"] == 3
-    assert counts["logged values"] == 3 + 1 + 2  # steps, the evaluation at step 4, progress and gradient scale
+    assert (
+        counts["logged values"] == 3 + 1 + 2
+    )  # steps, the evaluation at step 4, progress and gradient scale
     assert counts["optimizer tensors"] > counts["weight tensors"] > 20
     assert {name: v for name, v in snapshot(run.path).items() if name != ".lock"} == {
         name: v for name, v in before.items() if name != ".lock"
@@ -68,14 +74,18 @@ def test_the_validation_data_is_not_read_again(run, ignore, monkeypatch):
 
 def test_a_key_that_is_settled_in_the_checkpoints_is_refused(run, ignore):
     config = load_config(run.config, ["dialogue.max_length=64"])
-    with pytest.raises(ChangedError, match=r"^dialogue\.max_length is 64, but the run was made with 128"):
+    with pytest.raises(
+        ChangedError, match=r"^dialogue\.max_length is 64, but the run was made with 128"
+    ):
         verify_run(run.path, config, ignore)
 
 
 def test_a_curriculum_ends_where_it_ended_in_the_run_and_not_by_the_steps_that_are_taken_again(
     tmp_path, make_config, ignore
 ):
-    """User turns are targets up to step 4.2 of 6; of the 4 steps up to the resume they would be up to step 2.8."""
+    """User turns are targets up to step 4.2 of 6; of the 4 steps up to the resume they would be up
+    to step 2.8.
+    """
     config = make_config(tmp_path, dialogue={"user_turns_until": 0.7})
     verdict = verify_run(start_run(config, ignore).run_dir, config, ignore)
     assert (verdict.compared_with, verdict.difference) == ("step-00000006", None)
@@ -85,7 +95,9 @@ def test_early_stopping_does_not_end_the_steps_that_are_taken_again(tmp_path, ma
     """The evaluation at step 9, the third of the four steps, uses up the patience."""
     stopping = {"patience": 1, "min_delta": 9.0}
     config = make_config(
-        tmp_path, training={"max_steps": 12}, evaluation={"every_steps": 3, "early_stopping": stopping}
+        tmp_path,
+        training={"max_steps": 12},
+        evaluation={"every_steps": 3, "early_stopping": stopping},
     )
     result = start_run(config, ignore)
     assert result.reason == "validation loss did not improve in 1 evaluations"
@@ -150,7 +162,9 @@ def own(longer, tmp_path):
     return RunDirectory(tmp_path / "run")
 
 
-def test_the_steps_before_the_newest_checkpoint_are_taken_again_and_compared_with_the_run(own, ignore):
+def test_the_steps_before_the_newest_checkpoint_are_taken_again_and_compared_with_the_run(
+    own, ignore
+):
     before = snapshot(own.path)
     verdict = verify_run(own.path, load_config(own.config), ignore)
     assert verdict.difference is None
@@ -158,7 +172,9 @@ def test_the_steps_before_the_newest_checkpoint_are_taken_again_and_compared_wit
     assert (verdict.num_steps, verdict.resumed_after) == (3, 1)
     assert "a checkpoint before step-00000006, and nothing changed between" in verdict.reason
     counts = {check.what: check.count for check in verdict.checks}
-    assert counts["logged values"] == 3 + 1 + 2 + 1  # steps, an evaluation with two replies, the gradient scale
+    assert (
+        counts["logged values"] == 3 + 1 + 2 + 1
+    )  # steps, an evaluation with two replies, the gradient scale
     assert counts["optimizer tensors"] > counts["weight tensors"] > 20
     assert {name: v for name, v in snapshot(own.path).items() if name != ".lock"} == {
         name: v for name, v in before.items() if name != ".lock"
@@ -180,20 +196,32 @@ def _change_tensor(own, file, name):
     tensors[name].view(torch.int32)[0] += 1
     save_file(tensors, folder / file, metadata={"format": "pt"})
     manifest = json.loads((folder / MANIFEST_FILE).read_text())
-    manifest["files"][file] = {"size": (folder / file).stat().st_size, "sha256": file_sha256(folder / file)}
+    manifest["files"][file] = {
+        "size": (folder / file).stat().st_size,
+        "sha256": file_sha256(folder / file),
+    }
     (folder / MANIFEST_FILE).write_text(json.dumps(manifest))
 
 
 def _other_loss(own):
-    _change_log(own.metrics, lambda record: record["event"] == "step" and record["step"] == 5, "loss", 1.5)
+    _change_log(
+        own.metrics, lambda record: record["event"] == "step" and record["step"] == 5, "loss", 1.5
+    )
 
 
 def _other_evaluation(own):
-    _change_log(own.metrics, lambda record: record["event"] == "evaluation" and record["step"] == 6, "loss", 1.5)
+    _change_log(
+        own.metrics,
+        lambda record: record["event"] == "evaluation" and record["step"] == 6,
+        "loss",
+        1.5,
+    )
 
 
 def _other_reply(own):
-    _change_log(own.samples, lambda record: record["step"] == 6 and record["index"] == 1, "reply", "Hm.")
+    _change_log(
+        own.samples, lambda record: record["step"] == 6 and record["index"] == 1, "reply", "Hm."
+    )
 
 
 def _change_log(file, is_it, key, value):
@@ -208,7 +236,10 @@ def _change_log(file, is_it, key, value):
     ("change", "difference"),
     [
         (_other_weight, "transformer.ln_f.bias is not the same in the run and taken again"),
-        (_other_moment, "exp_avg of transformer.ln_f.bias is not the same in the run and taken again"),
+        (
+            _other_moment,
+            "exp_avg of transformer.ln_f.bias is not the same in the run and taken again",
+        ),
         (_other_loss, r"step 5: loss is 1\.5 in the run, \d.* taken again"),
         (_other_evaluation, r"evaluation 6: loss is 1\.5 in the run, \d.* taken again"),
         (_other_reply, r"sample 6 number 1: reply is Hm\. in the run, .* taken again"),
@@ -229,9 +260,12 @@ def test_lines_that_the_log_lost_are_not_compared(own, ignore):
     assert {check.what: check.count for check in verdict.checks}["logged values"] < 7
 
 
-def test_a_line_without_a_step_is_not_compared_and_a_log_that_is_a_directory_is_an_error(own, ignore):
+def test_a_line_without_a_step_is_not_compared_and_a_log_that_is_a_directory_is_an_error(
+    own, ignore
+):
     own.metrics.write_text(
-        own.metrics.read_text() + '{"event": "step", "step": null}\n{"event": "step", "step": "5"}\n'
+        own.metrics.read_text()
+        + '{"event": "step", "step": null}\n{"event": "step", "step": "5"}\n'
     )
     assert verify_run(own.path, load_config(own.config), ignore).difference is None
     own.metrics.unlink()
@@ -241,10 +275,14 @@ def test_a_line_without_a_step_is_not_compared_and_a_log_that_is_a_directory_is_
 
 
 @pytest.mark.parametrize(("step", "is_between"), [(0, False), (3, False), (4, True), (6, True)])
-def test_steps_between_which_the_run_changed_are_not_compared_with_it(own, ignore, step, is_between):
+def test_steps_between_which_the_run_changed_are_not_compared_with_it(
+    own, ignore, step, is_between
+):
     """A change at step 3 holds for all the steps from there on, so that they can be taken again."""
     info = read_run_info(own)
-    write_provenance(own, info.model_copy(update={"changes": (Change(step=step, message="seed: 1 -> 42"),)}))
+    write_provenance(
+        own, info.model_copy(update={"changes": (Change(step=step, message="seed: 1 -> 42"),)})
+    )
     verdict = verify_run(own.path, load_config(own.config), ignore)
     assert verdict.difference is None
     assert (verdict.compared_with is None) == is_between
@@ -266,4 +304,8 @@ def test_a_run_with_one_whole_checkpoint_is_compared_with_itself(own, ignore):
     (own.checkpoint(3) / "model.safetensors").unlink()
     verdict = verify_run(own.path, load_config(own.config), ignore)
     assert verdict.reason == "the run has no whole checkpoint before step-00000006"
-    assert (verdict.checkpoint, verdict.compared_with, verdict.difference) == ("step-00000006", None, None)
+    assert (verdict.checkpoint, verdict.compared_with, verdict.difference) == (
+        "step-00000006",
+        None,
+        None,
+    )

@@ -14,11 +14,24 @@ from rich.console import Console
 
 from convo_cli.cli.views.progress.live import LiveProgress
 from convo_cli.events import CheckpointSaved, Event, Notice, Progress, RunFinished, SampleReply
-from tests.run_events import HARMLESS, HOSTILE, STARTED, FakeClock, FakeTerminal, evaluation, sample, step
+from tests.run_events import (
+    HARMLESS,
+    HOSTILE,
+    STARTED,
+    FakeClock,
+    FakeTerminal,
+    evaluation,
+    sample,
+    step,
+)
 
 
-def frame_lines(*events: Event | float, show_samples: int = 3, width: int = 80, height: int = 24) -> list[str]:
-    """The live view after the events, without colours; what scrolled by above it is not part of it."""
+def frame_lines(
+    *events: Event | float, show_samples: int = 3, width: int = 80, height: int = 24
+) -> list[str]:
+    """The live view after the events, without colours; what scrolled by above it is not part of
+    it.
+    """
     clock = FakeClock()
     silent = Console(file=io.StringIO(), width=width, height=height)
     live = LiveProgress(silent, show_samples=show_samples, clock=clock)
@@ -27,16 +40,27 @@ def frame_lines(*events: Event | float, show_samples: int = 3, width: int = 80, 
             clock.now += event
         else:
             live(event)
-    console = Console(file=io.StringIO(), width=width, height=height, record=True, color_system=None)
+    console = Console(
+        file=io.StringIO(), width=width, height=height, record=True, color_system=None
+    )
     console.print(live.frame())
     return [line.rstrip() for line in console.export_text().splitlines()]
 
 
 def test_the_live_view_at_eighty_columns() -> None:
     saved = CheckpointSaved(100, Path("runs/convo/checkpoints/step-00000100"))
-    steps = [event for number in range(1, 121) for event in (0.5, step(number, loss=10 - number / 40))]
+    steps = [
+        event for number in range(1, 121) for event in (0.5, step(number, loss=10 - number / 40))
+    ]
     samples = (sample("i am fine ."), sample("and " * 99, stopped=False), sample("unseen"))
-    lines = frame_lines(STARTED, *steps, evaluation(100, samples), saved, Progress("evaluating", 3, 12), show_samples=2)
+    lines = frame_lines(
+        STARTED,
+        *steps,
+        evaluation(100, samples),
+        saved,
+        Progress("evaluating", 3, 12),
+        show_samples=2,
+    )
     assert lines == [
         f"step 120/300  ━━━━━━━━━━━━━━━━━╸{' ' * 26}  40%  1:00  1:30 left",
         "loss 7.225  lr 3.3e-04  grad 1.23  1.2k tok/s  epoch 2.79",
@@ -67,13 +91,17 @@ def test_before_the_first_step_the_bar_waits_where_the_run_goes_on() -> None:
 
 
 def test_scores_stay_on_one_line_where_there_is_room() -> None:
-    assert frame_lines(evaluation(100), width=100)[0].startswith("eval step 100  loss 3.210  ppl 24.8  bleu-2 4.12")
+    assert frame_lines(evaluation(100), width=100)[0].startswith(
+        "eval step 100  loss 3.210  ppl 24.8  bleu-2 4.12"
+    )
 
 
 @pytest.mark.parametrize("ended", [Progress("encoding", 9, 9), STARTED, step(1), evaluation(1)])
 def test_a_stage_is_shown_until_it_ends(ended: Event) -> None:
     assert frame_lines(Progress("encoding", 3, 9))[0].startswith("encoding  ━")
-    assert not any(line.startswith("encoding") for line in frame_lines(Progress("encoding", 3, 9), ended))
+    assert not any(
+        line.startswith("encoding") for line in frame_lines(Progress("encoding", 3, 9), ended)
+    )
 
 
 def test_a_stage_without_an_end_counts() -> None:
@@ -81,7 +109,11 @@ def test_a_stage_without_an_end_counts() -> None:
 
 
 def test_the_live_view_shows_bytes_and_the_time_left() -> None:
-    halves = (Progress("reading", 0, 3 * 10**9, "bytes"), 20, Progress("reading", 10**9, 3 * 10**9, "bytes"))
+    halves = (
+        Progress("reading", 0, 3 * 10**9, "bytes"),
+        20,
+        Progress("reading", 10**9, 3 * 10**9, "bytes"),
+    )
     assert frame_lines(*halves)[0].endswith("1.0/3.0 GB  0:40 left")
 
 
@@ -107,9 +139,13 @@ def test_foreign_text_in_the_live_view_is_harmless() -> None:
     assert not set("\x1b\x07\x08\x9b\r") & set("\n".join(lines))
 
 
-def test_a_session_on_a_terminal_leaves_its_history_and_last_frame_and_shows_the_cursor_again() -> None:
+def test_a_session_on_a_terminal_leaves_its_history_and_last_frame_and_shows_the_cursor_again() -> (
+    None
+):
     terminal = FakeTerminal()
-    console = Console(file=terminal, force_terminal=True, width=80, height=24, color_system=None, _environ={})
+    console = Console(
+        file=terminal, force_terminal=True, width=80, height=24, color_system=None, _environ={}
+    )
     with LiveProgress(console, show_samples=1, clock=FakeClock()) as live:
         live(STARTED)
         live(Notice("3 duplicates", is_warning=True))
@@ -120,7 +156,9 @@ def test_a_session_on_a_terminal_leaves_its_history_and_last_frame_and_shows_the
     written = terminal.getvalue()
     assert "warning: 3 duplicates\n" in written
     assert written.index("eval step 1  loss") < written.index("eval step 2  loss")
-    assert written.rindex("step 1/300") < written.index("finished at step 2 after 0:00: all 2 steps done\n")
+    assert written.rindex("step 1/300") < written.index(
+        "finished at step 2 after 0:00: all 2 steps done\n"
+    )
     assert HARMLESS in written
     assert "\x1b[2J" not in written
     assert "title" not in written
@@ -129,7 +167,9 @@ def test_a_session_on_a_terminal_leaves_its_history_and_last_frame_and_shows_the
 
 def test_an_error_on_the_way_gives_the_terminal_back() -> None:
     terminal = FakeTerminal()
-    console = Console(file=terminal, force_terminal=True, width=80, height=24, color_system=None, _environ={})
+    console = Console(
+        file=terminal, force_terminal=True, width=80, height=24, color_system=None, _environ={}
+    )
     stderr = sys.stderr
     live = LiveProgress(console, show_samples=1, clock=FakeClock())
     with pytest.raises(KeyError), live:

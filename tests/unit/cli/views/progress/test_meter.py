@@ -42,7 +42,10 @@ def test_the_course_of_the_loss_stays_small_and_spans_the_run() -> None:
     meter = Meter(FakeClock())
     for number in range(1, 10_001):
         meter.add(step(number, loss=10_000 - number))
-    gaps = {round(before - after) for before, after in zip(meter.losses[20:], meter.losses[21:], strict=False)}
+    gaps = {
+        round(before - after)
+        for before, after in zip(meter.losses[20:], meter.losses[21:], strict=False)
+    }
     assert 200 < len(meter.losses) <= 480
     assert meter.losses[0] > 9_900
     assert meter.losses[-1] < 100

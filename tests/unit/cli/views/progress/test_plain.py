@@ -9,14 +9,24 @@ import pytest
 from rich.console import Console
 
 from convo_cli.cli.views.progress.plain import PlainProgress
-from convo_cli.events import CheckpointSaved, EvaluationDone, Event, Notice, Progress, RunFinished, SampleReply
+from convo_cli.events import (
+    CheckpointSaved,
+    EvaluationDone,
+    Event,
+    Notice,
+    Progress,
+    RunFinished,
+    SampleReply,
+)
 from tests.run_events import HOSTILE, STARTED, FakeClock, evaluation, sample, step
 
 
 def plain_lines(*events: Event | float, log_every: int = 10, show_samples: int = 3) -> list[str]:
     """What the plain reporter prints; a number among the events lets so many seconds pass."""
     clock, output = FakeClock(), io.StringIO()
-    emit = PlainProgress(Console(file=output), log_every=log_every, show_samples=show_samples, clock=clock)
+    emit = PlainProgress(
+        Console(file=output), log_every=log_every, show_samples=show_samples, clock=clock
+    )
     for event in events:
         if isinstance(event, (int, float)):
             clock.now += event
@@ -54,7 +64,10 @@ def test_a_step_is_one_line_at_the_first_every_tenth_and_the_last() -> None:
 
 
 def test_the_first_step_of_a_resumed_run_is_shown_too() -> None:
-    assert [line.split()[1] for line in plain_lines(*map(step, range(104, 112)))] == ["104/300", "110/300"]
+    assert [line.split()[1] for line in plain_lines(*map(step, range(104, 112)))] == [
+        "104/300",
+        "110/300",
+    ]
 
 
 def test_the_loss_of_a_line_is_that_step_s_own_as_in_the_log() -> None:
@@ -63,7 +76,9 @@ def test_the_loss_of_a_line_is_that_step_s_own_as_in_the_log() -> None:
 
 
 def test_a_run_that_stops_early_still_shows_its_last_step() -> None:
-    lines = plain_lines(STARTED, *map(step, range(1, 14)), 83.4, RunFinished(13, "no improvement in 3 evaluations"))
+    lines = plain_lines(
+        STARTED, *map(step, range(1, 14)), 83.4, RunFinished(13, "no improvement in 3 evaluations")
+    )
     assert [line.split("  ")[0] for line in lines[-3:-1]] == ["step 10/300", "step 13/300"]
     assert lines[-1] == "finished at step 13 after 1:23: no improvement in 3 evaluations"
 
@@ -74,7 +89,11 @@ def test_the_last_step_is_shown_once() -> None:
 
 
 def test_an_evaluation_is_a_line_and_its_replies_are_short_indented_lines() -> None:
-    samples = (sample("i am fine ."), sample("and and and", stopped=False), SampleReply((), "ok", " ", True))
+    samples = (
+        sample("i am fine ."),
+        sample("and and and", stopped=False),
+        SampleReply((), "ok", " ", True),
+    )
     assert plain_lines(evaluation(100, samples)) == [
         "eval step 100  loss 3.210  ppl 24.8  bleu-2 4.12  bleu-4 1.50  nist-2 0.40  nist-4 0.41",
         "  user      how are you ?",
@@ -107,7 +126,11 @@ def test_a_checkpoint_is_a_line() -> None:
 
 @pytest.mark.parametrize(
     ("best", "shown"),
-    [((), ""), (("loss",), "  best loss so far"), (("loss", "metric"), "  best loss and metric so far")],
+    [
+        ((), ""),
+        (("loss",), "  best loss so far"),
+        (("loss", "metric"), "  best loss and metric so far"),
+    ],
 )
 def test_an_evaluation_says_what_it_is_the_best_by(best: tuple[str, ...], shown: str) -> None:
     event = EvaluationDone(1, 1.0, 2.72, 9, 1.0, {"bleu-2": 4.0}, best=best)
@@ -128,9 +151,13 @@ def test_notices_and_warnings_are_lines() -> None:
 
 def test_a_stage_says_something_only_every_few_seconds() -> None:
     short: list[Event | float] = [Progress("reading", 1), 1, Progress("reading", 2)]
-    long: list[Event | float] = [e for done in range(0, 1300, 100) for e in (Progress("encoding", done, 1200), 1)]
+    long: list[Event | float] = [
+        e for done in range(0, 1300, 100) for e in (Progress("encoding", done, 1200), 1)
+    ]
     assert plain_lines(*short, *long) == ["encoding 500/1,200", "encoding 1,000/1,200"]
-    assert plain_lines(Progress("reading", 0), 60, Progress("reading", 12_345)) == ["reading 12,345"]
+    assert plain_lines(Progress("reading", 0), 60, Progress("reading", 12_345)) == [
+        "reading 12,345"
+    ]
 
 
 def test_a_stage_in_bytes_says_how_long_it_will_take() -> None:
@@ -139,7 +166,9 @@ def test_a_stage_in_bytes_says_how_long_it_will_take() -> None:
         "reading 20.0/60.0 MB  0:10 left",
         "reading 40.0/60.0 MB  0:05 left",
     ]
-    (line,) = plain_lines(Progress("reading", 1, None, "bytes"), 60, Progress("reading", 2_345 * 10**6, None, "bytes"))
+    (line,) = plain_lines(
+        Progress("reading", 1, None, "bytes"), 60, Progress("reading", 2_345 * 10**6, None, "bytes")
+    )
     assert line == "reading 2.3 GB"
     assert plain_lines(stage[0], 5, stage[0]) == ["reading 0.0/60.0 MB"]
 
@@ -158,22 +187,42 @@ def test_foreign_text_in_a_log_is_harmless() -> None:
     hostile = SampleReply(((HOSTILE, HOSTILE),), HOSTILE, HOSTILE, True)
     event = EvaluationDone(1, 1.0, 2.7, 9, 1.0, {HOSTILE: 1.0}, (hostile,))
     saved = CheckpointSaved(1, Path(HOSTILE))
-    output = "\n".join(plain_lines(event, saved, Notice(HOSTILE), Progress(HOSTILE, 0), 9, Progress(HOSTILE, 1)))
+    output = "\n".join(
+        plain_lines(event, saved, Notice(HOSTILE), Progress(HOSTILE, 0), 9, Progress(HOSTILE, 1))
+    )
     assert output.count("[/bold] [red]ok[/red]") == 7
     assert not set("\x1b\x07\x08\x9b\r") & set(output)
 
 
 @pytest.mark.parametrize(
     ("seconds", "shown"),
-    [(0, "0:00"), (59.6, "1:00"), (83, "1:23"), (3723, "1:02:03"), (2 * 86400 + 3723, "2d 1:02:03")],
+    [
+        (0, "0:00"),
+        (59.6, "1:00"),
+        (83, "1:23"),
+        (3723, "1:02:03"),
+        (2 * 86400 + 3723, "2d 1:02:03"),
+    ],
 )
 def test_durations_are_as_short_as_they_can_be(seconds: float, shown: str) -> None:
-    assert plain_lines(STARTED, seconds, RunFinished(1, "done"))[-1] == f"finished at step 1 after {shown}: done"
+    assert (
+        plain_lines(STARTED, seconds, RunFinished(1, "done"))[-1]
+        == f"finished at step 1 after {shown}: done"
+    )
 
 
 @pytest.mark.parametrize(
     ("perplexity", "shown"),
-    [(1.034, "1.03"), (24.779, "24.8"), (999.4, "999"), (12_345.0, "12.3k"), (1e12, "1T"), (float("inf"), "inf")],
+    [
+        (1.034, "1.03"),
+        (24.779, "24.8"),
+        (999.4, "999"),
+        (12_345.0, "12.3k"),
+        (1e12, "1T"),
+        (float("inf"), "inf"),
+    ],
 )
 def test_large_numbers_are_shortened(perplexity: float, shown: str) -> None:
-    assert plain_lines(EvaluationDone(1, 1.0, perplexity, 9, 1.0)) == [f"eval step 1  loss 1.000  ppl {shown}"]
+    assert plain_lines(EvaluationDone(1, 1.0, perplexity, 9, 1.0)) == [
+        f"eval step 1  loss 1.000  ppl {shown}"
+    ]

@@ -33,11 +33,15 @@ def test_a_terminal_gets_the_live_view_unless_it_asks_for_plain_lines(
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    with make_progress(Console(file=FakeTerminal()), is_quiet=False, log_every=10, show_samples=3) as emit:
+    with make_progress(
+        Console(file=FakeTerminal()), is_quiet=False, log_every=10, show_samples=3
+    ) as emit:
         assert type(emit) is reporter
 
 
-def test_a_pipe_gets_plain_lines_even_where_colours_are_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pipe_gets_plain_lines_even_where_colours_are_forced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delenv("CI", raising=False)
     console = Console(file=io.StringIO(), force_terminal=True, force_interactive=True)
     with make_progress(console, is_quiet=False, log_every=10, show_samples=3) as emit:
@@ -48,14 +52,22 @@ def test_a_terminal_without_unicode_gets_plain_lines(monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("CI", raising=False)
     terminal = FakeTerminal()
     terminal.encoding = "ascii"
-    with make_progress(Console(file=terminal), is_quiet=False, log_every=10, show_samples=3) as emit:
+    with make_progress(
+        Console(file=terminal), is_quiet=False, log_every=10, show_samples=3
+    ) as emit:
         assert type(emit) is PlainProgress
 
 
 def test_quiet_shows_warnings_only() -> None:
     output = io.StringIO()
     with make_progress(Console(file=output), is_quiet=True, log_every=1, show_samples=3) as emit:
-        for event in (STARTED, step(1), evaluation(1), Notice("chatter"), Notice("beware", is_warning=True)):
+        for event in (
+            STARTED,
+            step(1),
+            evaluation(1),
+            Notice("chatter"),
+            Notice("beware", is_warning=True),
+        ):
             emit(event)
         emit(RunFinished(1, "done"))
     assert output.getvalue() == "warning: beware\n"
@@ -84,7 +96,12 @@ def test_without_further_settings_every_step_is_a_line_and_no_reply_is_shown() -
     ],
 )
 def test_reading_large_files_draws_a_bar_on_a_terminal(
-    num_bytes: int, is_terminal: bool, is_quiet: bool, has_bar: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    num_bytes: int,
+    is_terminal: bool,
+    is_quiet: bool,
+    has_bar: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("CI", "NO_COLOR", "FORCE_COLOR", "TTY_INTERACTIVE", "TTY_COMPATIBLE"):
         monkeypatch.delenv(name, raising=False)
