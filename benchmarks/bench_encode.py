@@ -33,7 +33,7 @@ from convo_cli.config.schema import DataConfig, TokenizerConfig
 from convo_cli.data.dialogue import Dialogue, as_messages
 from convo_cli.data.reader import read_dialogues
 from convo_cli.text.encoder import DialogueEncoder
-from convo_cli.text.template import make_template
+from convo_cli.text.templates.template import make_template
 from convo_cli.text.tokenizers.pretrained import load_pretrained_tokenizer
 from convo_cli.text.tokenizers.trained import (
     add_special_tokens,

@@ -30,7 +30,7 @@ import work
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from convo_cli.model.loss import Batch
+    from convo_cli.model.batches.loss import Batch
 
 LEARNING_RATE = 1e-3
 
@@ -111,7 +111,7 @@ def train_convo(arguments: argparse.Namespace) -> PreTrainedModel:
     from steps import Steps
 
     from convo_cli.config.schema import TrainingConfig
-    from convo_cli.model.batching import choose_batching
+    from convo_cli.model.batches.batching import choose_batching
     from convo_cli.model.create import use_fast_activations
     from convo_cli.tokens.order import Order
     from convo_cli.tokens.phase import Phase

@@ -32,12 +32,13 @@ from safetensors.torch import save_file
 
 from convo_cli.config.schema import DataConfig, ScratchConfig, TokenizerConfig, TrainingConfig
 from convo_cli.data.reader import read_dialogues
-from convo_cli.model.create import build_scratch_model, save_model
+from convo_cli.model.create import build_scratch_model
+from convo_cli.model.loading import save_model
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.selection import point_and_prune
 from convo_cli.storage.sealed import file_sha256, verify_directory
 from convo_cli.text.encoder import DialogueEncoder
-from convo_cli.text.template import make_template
+from convo_cli.text.templates.template import make_template
 from convo_cli.text.tokenizers.trained import (
     add_special_tokens,
     from_sentencepiece,

@@ -79,7 +79,7 @@ def measure(shape: dict[str, int], steps: int, threads: int) -> dict[str, float]
     from steps import Steps
 
     from convo_cli.config.schema import TrainingConfig
-    from convo_cli.model.batching import choose_batching
+    from convo_cli.model.batches.batching import choose_batching
     from convo_cli.model.create import use_fast_activations
     from convo_cli.tokens.store import ASSISTANT_TARGET, Example
     from convo_cli.training.loop import train_step

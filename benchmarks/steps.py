@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from convo_cli.model.batching import Batching
+from convo_cli.model.batches.batching import Batching
+from convo_cli.model.batches.loss import Batch
 from convo_cli.model.cost import FlopCounter
 from convo_cli.model.device import autocast_for
-from convo_cli.model.loss import Batch
 from convo_cli.runs.provenance.execution import ResolvedPrecision
 from convo_cli.training.loop import Job
 

@@ -31,11 +31,11 @@ from steps import Steps
 
 from convo_cli.config.schema import TrainingConfig
 from convo_cli.data.dialogue import Dialogue, Turn
-from convo_cli.model.batching import choose_batching, proof_examples
+from convo_cli.model.batches.batching import choose_batching, proof_examples
+from convo_cli.model.batches.loss import Batch
 from convo_cli.model.cost import peak_flops, peak_memory
 from convo_cli.model.create import use_fast_activations
 from convo_cli.model.device import autocast_for, move
-from convo_cli.model.loss import Batch
 from convo_cli.tokens.order import Order
 from convo_cli.tokens.phase import Phase
 from convo_cli.tokens.store import ASSISTANT_TARGET, NO_TARGET, Encoded, Example, TokenStore

@@ -73,7 +73,7 @@ def make_encoder(spiece: bytes) -> Callable[..., Any]:
     """A maker of encoders over that SentencePiece model, by template name."""
     from convo_cli.config.schema import TemplateName
     from convo_cli.text.encoder import DialogueEncoder
-    from convo_cli.text.template import make_template
+    from convo_cli.text.templates.template import make_template
     from convo_cli.text.tokenizers.trained import add_special_tokens, from_sentencepiece
 
     def make(name: TemplateName = "turns", max_length: int = 128) -> DialogueEncoder:

@@ -19,7 +19,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 from convo_cli.data.dialogue import Dialogue, Role, Turn
 from convo_cli.text.encoder import DialogueEncoder
-from convo_cli.text.template import make_template
+from convo_cli.text.templates.template import make_template
 from tests.strategies import texts
 
 TEMPLATES = Path(__file__).parent / "fixtures" / "chat_templates"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from convo_cli.model.loss import nll_sum
+from convo_cli.model.batches.loss import nll_sum
 from convo_cli.training.loop import Job
 
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 from hypothesis import strategies as st
 
 from convo_cli.data.dialogue import Dialogue, Turn
-from convo_cli.text.template import TEMPLATES
+from convo_cli.text.templates.template import TEMPLATES
 
 
 class PlainTokenizer:

@@ -25,7 +25,12 @@ from convo_cli.evaluation.likelihood import length_sorted_batches, mean_nll
 from convo_cli.evaluation.metrics import score_replies
 from convo_cli.evaluation.replies import reply_to_all
 from convo_cli.events import Emit, EvaluationDone, Notice, Progress, SampleReply
-from convo_cli.model.batching import Batching, choose_batching, proof_examples, stored_batching
+from convo_cli.model.batches.batching import (
+    Batching,
+    choose_batching,
+    proof_examples,
+    stored_batching,
+)
 from convo_cli.model.generation import Generator
 from convo_cli.runs.opening import run_of
 from convo_cli.runs.provenance.run_info import DataFile, DataFiles, with_hashed_data

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from convo_cli.model.batching import Batching
-from convo_cli.model.loss import Batch
+from convo_cli.model.batches.batching import Batching
+from convo_cli.model.batches.loss import Batch
 from convo_cli.tokens.store import TokenStore
 
 if TYPE_CHECKING:

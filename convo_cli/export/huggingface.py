@@ -14,8 +14,8 @@ from convo_cli import __version__
 from convo_cli.errors import CheckpointError
 from convo_cli.events import Emit, Notice
 from convo_cli.export.proof import Receipt, verify_export
-from convo_cli.model.create import load_model
 from convo_cli.model.generation import Generator, set_generation_defaults
+from convo_cli.model.loading import load_model
 from convo_cli.model.open import generation_defaults
 from convo_cli.runs.checkpoints import STATE_FILE
 from convo_cli.runs.model_folder import DIALOGUE_FILE, require_writable, weight_files

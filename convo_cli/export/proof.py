@@ -12,8 +12,8 @@ import torch
 
 from convo_cli.data.dialogue import Turn
 from convo_cli.errors import CheckpointError, DataError
-from convo_cli.model.create import load_model
 from convo_cli.model.generation import Generator
+from convo_cli.model.loading import load_model
 from convo_cli.model.open import generation_defaults
 from convo_cli.text.bounded.rendering import render_ids
 from convo_cli.text.tokenizers.pretrained import load_pretrained_tokenizer

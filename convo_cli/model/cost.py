@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from convo_cli.model.loss import Batch
+from convo_cli.model.batches.loss import Batch
 from convo_cli.runs.provenance.execution import ResolvedPrecision
 
 if TYPE_CHECKING:

@@ -10,15 +10,17 @@ from convo_cli.config.schema import GenerationSettings
 from convo_cli.errors import ModelError
 from convo_cli.events import Emit, Notice
 from convo_cli.model.causal import require_causal
-from convo_cli.model.create import context_length, load_model, require_rows
+from convo_cli.model.context import context_length
+from convo_cli.model.create import require_rows
 from convo_cli.model.device import choose_device, move
 from convo_cli.model.generation import Generator
+from convo_cli.model.loading import load_model
 from convo_cli.runs.model_folder import DIALOGUE_FILE
 from convo_cli.runs.opening import load_from
 from convo_cli.storage.sealed import MANIFEST_FILE
 from convo_cli.text.contract import load_encoder
 from convo_cli.text.encoder import DialogueEncoder
-from convo_cli.text.template import make_template
+from convo_cli.text.templates.template import make_template
 from convo_cli.text.tokenizers.hub import local_folder
 from convo_cli.text.tokenizers.pretrained import load_pretrained_tokenizer
 

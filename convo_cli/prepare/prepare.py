@@ -36,7 +36,7 @@ from convo_cli.runs.provenance.run_info import DataFile
 from convo_cli.text.contract import contract_of
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.readback import reloadable
-from convo_cli.text.template import make_template
+from convo_cli.text.templates.template import make_template
 from convo_cli.text.tokenizers.hub import local_folder
 from convo_cli.text.tokenizers.pretrained import load_tokenizer
 from convo_cli.text.tokenizers.trained import (
@@ -228,7 +228,7 @@ def _context(config: RunConfig) -> int | None:
     origin = config.model.origin
     if isinstance(origin, ScratchConfig):
         return origin.context
-    from convo_cli.model.create import read_context_length
+    from convo_cli.model.context import read_context_length
 
     return read_context_length(origin.source, origin.revision)
 

@@ -19,7 +19,7 @@ from convo_cli.runs.model_folder import DIALOGUE_FILE
 from convo_cli.storage.foreign_files import remove_foreign_entries, require_harmless
 from convo_cli.text import windows
 from convo_cli.text.encoder import DialogueEncoder
-from convo_cli.text.template import make_template
+from convo_cli.text.templates.template import make_template
 from convo_cli.text.tokenizers.pretrained import load_tokenizer
 from convo_cli.text.tokenizers.trained import SPIECE_FILE
 

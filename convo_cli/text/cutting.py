@@ -24,13 +24,12 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from convo_cli.config.schema import LongTurns, TrainOn
-from convo_cli.data.dialogue import Dialogue, Turn
-from convo_cli.data.problems import LongTurn, Problem
+from convo_cli.data.dialogue import Turn
+from convo_cli.data.problems import Problem
 from convo_cli.errors import DataError
-from convo_cli.text.pieces import Rendering
+from convo_cli.text.templates.pieces import Rendering
 from convo_cli.text.windows import Window, cut_turn, first_that_fits, next_window
-from convo_cli.tokens.store import ASSISTANT_TARGET, NO_TARGET, USER_TARGET, Encoded, Example
+from convo_cli.tokens.store import NO_TARGET, Encoded, Example
 
 Search: TypeAlias = Generator[Sequence[Turn], Rendering | DataError, Encoded | Problem]
 
@@ -42,7 +41,7 @@ _NO_PREDECESSOR = "the first token of the turn has none before it"
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class Found:
     """Examples with the turns up to ``stop`` (exclusive)."""
 
     examples: Sequence[Example]
@@ -50,7 +49,7 @@ class _Found:
 
 
 @dataclass(frozen=True, slots=True)
-class _TooLong:
+class TooLong:
     """A turn of ``length`` tokens fits no window; ``needed`` is the smallest max_length at which it
     fits.
     """
@@ -58,44 +57,6 @@ class _TooLong:
     needed: int
     length: int
     message: str
-
-
-def search(dialogue: Dialogue, train_on: TrainOn, max_length: int, long_turns: LongTurns) -> Search:
-    """Find the examples of a dialogue, or the problem that refuses it."""
-    whole = yield dialogue.turns
-    if isinstance(whole, DataError):
-        return Problem("not-renderable", str(whole), "$", 1, dialogue.line, dialogue.file)
-    kinds = _target_kinds(dialogue.turns, train_on)
-    num_tokens = len(whole.input_ids)
-    if num_tokens <= max_length:
-        return Encoded([_example(whole.input_ids, whole.targets(kinds))], num_tokens)
-    num_system = num_system_turns(dialogue.turns)
-    alone = (yield dialogue.turns[num_system : num_system + 1]) if num_system else whole
-    cutter = _Cutter(
-        dialogue.turns, whole, kinds, max_length, num_system, is_folded(whole, alone, num_system)
-    )
-    examples, refused, fresh, is_split = list[Example](), list[_TooLong](), 0, False
-    while fresh < len(cutter.turns):
-        # A reply to a split question gets the end of the question as context, which no window of
-        # whole turns contains.
-        follows_long_question = is_split and cutter.is_long_question(fresh - 1)
-        found = None if follows_long_question else (yield from cutter.window(fresh))
-        if not isinstance(found, _Found) and long_turns == "split":
-            found = cutter.parts(
-                fresh, cutter.plan(fresh).stop if follows_long_question else fresh + 1
-            )
-            is_split = True
-        if isinstance(found, _Found):
-            examples += found.examples
-            fresh = found.stop
-        elif found is not None:
-            refused.append(found)
-            fresh += 1
-    if refused:
-        needed = max(turn.needed for turn in refused)
-        message = f"{max(refused, key=lambda turn: turn.length).message} (it needs {needed})"
-        return LongTurn("turn-too-long", message, "$", 1, dialogue.line, dialogue.file, needed)
-    return Encoded(examples, num_tokens, is_split)
 
 
 def num_system_turns(turns: Sequence[Turn]) -> int:
@@ -114,7 +75,7 @@ def earliest_start(turn_lengths: Sequence[int], room: int) -> int:
     return first_that_fits(turn_lengths, room + _TOLERANCE)
 
 
-class _Cutter:
+class Cutter:
     """A dialogue that is longer than a window. Turns are counted without the system turn, positions
     in tokens.
     """
@@ -148,7 +109,7 @@ class _Cutter:
 
     def window(
         self, fresh: int
-    ) -> Generator[Sequence[Turn], Rendering | DataError, _Found | _TooLong]:
+    ) -> Generator[Sequence[Turn], Rendering | DataError, Found | TooLong]:
         """Find the example whose first new turn is ``fresh``, with as much context before it as
         fits.
         """
@@ -161,7 +122,7 @@ class _Cutter:
                 if isinstance(made, str):
                     reason = made
                 elif len(made.input_ids) <= self._max_length:
-                    return _Found([made], stop)
+                    return Found([made], stop)
                 elif stop == fresh + 1:
                     needed = len(made.input_ids)
         for first in reversed(
@@ -170,16 +131,16 @@ class _Cutter:
             made = yield from self._render(first, fresh, fresh + 1)
             if isinstance(made, Example):
                 if len(made.input_ids) <= self._max_length:
-                    return _Found([made], fresh + 1)
+                    return Found([made], fresh + 1)
                 needed = len(made.input_ids)
                 break
-        return _TooLong(
+        return TooLong(
             needed or self._bounds[-1],
             self._lengths[fresh],
             self._explain(self._lengths[fresh], reason),
         )
 
-    def parts(self, turn: int, stop: int) -> _Found | _TooLong:
+    def parts(self, turn: int, stop: int) -> Found | TooLong:
         """Cut the turns from ``turn`` to ``stop`` wherever a window is full; each part repeats
         tokens before it.
         """
@@ -190,7 +151,7 @@ class _Cutter:
                 f"dialogue.max_length {self._max_length} leaves no room beside {len(lead)} "
                 "tokens of system text"
             )
-            return _TooLong(len(lead) + 2, self._lengths[turn], message)
+            return TooLong(len(lead) + 2, self._lengths[turn], message)
         begin, end = max(self._bounds[turn], origin), self._bounds[stop]
         examples = []
         for part in cut_turn(
@@ -203,9 +164,9 @@ class _Cutter:
             targets = np.concatenate([before, fresh])
             num_repeated = 0 if is_first else len(before)
             examples.append(
-                _example(np.concatenate([lead, tokens]), targets, num_repeated=num_repeated)
+                as_example(np.concatenate([lead, tokens]), targets, num_repeated=num_repeated)
             )
-        return _Found(examples, stop)
+        return Found(examples, stop)
 
     def _render(
         self, first: int, fresh: int, stop: int
@@ -230,7 +191,7 @@ class _Cutter:
         num_before = rendering.bounds(num_system)[fresh - first] if fresh else 0
         if fresh and targets[0] != NO_TARGET:
             return _NO_PREDECESSOR
-        return _example(rendering.input_ids, targets, num_repeated=num_before)
+        return as_example(rendering.input_ids, targets, num_repeated=num_before)
 
     def _lead(self, turn: int, end: int) -> tuple[NDArray[np.int32], int]:
         """Return the tokens that each part of a turn repeats, and the position where context or the
@@ -279,21 +240,7 @@ class _Cutter:
         return message
 
 
-def _target_kinds(turns: Sequence[Turn], train_on: TrainOn) -> list[int]:
-    """Return the target kind of each turn's text and end token."""
-    last = max((k for k, turn in enumerate(turns) if turn.role == "assistant"), default=-1)
-    kinds = []
-    for index, turn in enumerate(turns):
-        if not turn.is_trained or turn.role == "system":
-            kinds.append(NO_TARGET)
-        elif turn.role == "user":
-            kinds.append(USER_TARGET)
-        else:
-            kinds.append(ASSISTANT_TARGET if train_on != "last" or index == last else NO_TARGET)
-    return kinds
-
-
-def _example(
+def as_example(
     input_ids: NDArray[np.int32], targets: NDArray[np.uint8], *, num_repeated: int = 0
 ) -> Example:
     targets[:1] = NO_TARGET  # no token comes before the first one to predict it from

@@ -19,10 +19,10 @@ from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.data.problems import Problem, ProblemError
 from convo_cli.errors import DataError, ModelError
 from convo_cli.text.bounded.rendering import render_ids
-from convo_cli.text.cutting import search
-from convo_cli.text.pieces import Piece, Rendering, Template, special_tokens
+from convo_cli.text.examples import search
 from convo_cli.text.prompt import Prompt, fit_prompt
 from convo_cli.text.streaming import StreamDecoder
+from convo_cli.text.templates.pieces import Piece, Rendering, Template, special_tokens
 from convo_cli.text.tokenizers.panics import no_panics
 from convo_cli.text.tokenizers.plain_text import plain_text_backend
 from convo_cli.text.tokenizers.vocabulary import TokenFinder

@@ -13,7 +13,7 @@ from itertools import pairwise
 from convo_cli.data.dialogue import Turn
 from convo_cli.errors import DataError
 from convo_cli.text.cutting import earliest_start, is_folded, num_system_turns
-from convo_cli.text.pieces import Rendering
+from convo_cli.text.templates.pieces import Rendering
 
 
 @dataclass(frozen=True, slots=True)

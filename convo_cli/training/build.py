@@ -13,19 +13,24 @@ import torch
 from convo_cli.config.schema import RunConfig, ScratchConfig, Steps
 from convo_cli.data.dialogue import Dialogue
 from convo_cli.events import Notice
-from convo_cli.model.batching import Batching, choose_batching, proof_examples, stored_batching
+from convo_cli.model.batches.batching import (
+    Batching,
+    choose_batching,
+    proof_examples,
+    stored_batching,
+)
 from convo_cli.model.causal import require_causal
+from convo_cli.model.context import require_context
 from convo_cli.model.create import (
     build_scratch_model,
     fit_vocabulary,
-    load_model,
-    require_context,
     save_memory,
     train_every_row,
     use_fast_activations,
 )
 from convo_cli.model.device import autocast_for, move
 from convo_cli.model.generation import set_generation_defaults
+from convo_cli.model.loading import load_model
 from convo_cli.prepare.inputs import Inputs
 from convo_cli.prepare.prepare import PreparedData, build_encoder, prepare_data
 from convo_cli.prepare.reply_dialogues import find_reply_dialogues

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from convo_cli.evaluation.evaluator import Evaluator
 from convo_cli.events import Emit, EvaluationDone, Event, StepDone
+from convo_cli.model.batches.loss import Batch
 from convo_cli.model.cost import FlopCounter, peak_memory
 from convo_cli.model.device import autocast_for
-from convo_cli.model.loss import Batch
 from convo_cli.runs.checkpoints import is_saved
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.logs.evaluations import weights_of

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from convo_cli.errors import DivergedError
 from convo_cli.events import EvaluationDone, Event, StepDone
-from convo_cli.model.loss import Batch
+from convo_cli.model.batches.loss import Batch
 from convo_cli.training.state import EarlyStopping, TrainState, reason_it_is_over, take_scores
 
 if TYPE_CHECKING:

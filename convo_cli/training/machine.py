@@ -12,7 +12,7 @@ import torch
 from convo_cli.config.schema import RunConfig, TrainingConfig
 from convo_cli.errors import UsageError
 from convo_cli.events import Emit, Notice
-from convo_cli.model.batching import Batching
+from convo_cli.model.batches.batching import Batching
 from convo_cli.model.device import choose_device, choose_precision, device_name, make_deterministic
 from convo_cli.runs.provenance.execution import Execution, Machine, ResolvedPrecision
 from convo_cli.runs.provenance.run_info import RunInfo

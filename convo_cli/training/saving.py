@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from convo_cli.errors import CheckpointError, DiskError, DivergedError, ModelError
 from convo_cli.events import CheckpointSaved, Emit
-from convo_cli.model.create import load_model, save_model
+from convo_cli.model.loading import load_model, save_model
 from convo_cli.runs.checkpoints import STATE_FILE, SavedState, read_state, write_state
 from convo_cli.runs.directory import RunDirectory, require_own_checkpoints
 from convo_cli.storage.atomic import publish_directory, require_space, sync_file

@@ -14,7 +14,7 @@ import time
 import pytest
 
 from convo_cli.data import reader
-from convo_cli.model.create import load_model
+from convo_cli.model.loading import load_model
 from tests.commands import run_here, settings, start
 
 SCRATCH = "scratch: {layers: 2, width: 32, heads: 2, context: 128}"

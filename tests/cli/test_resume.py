@@ -121,7 +121,7 @@ def test_a_fork_lies_beside_the_run_that_a_link_names_and_is_named_after_its_dir
 
 
 def test_a_diverged_fork_is_resumed_by_its_own_name(work, convo, monkeypatch):
-    from convo_cli.model.batching import Batching
+    from convo_cli.model.batches.batching import Batching
 
     nll_sum = Batching.nll_sum
     monkeypatch.setattr(

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convo_cli.data.dialogue import Dialogue, Turn, as_messages
-from convo_cli.text.template import TEMPLATES
+from convo_cli.text.templates.template import TEMPLATES
 from convo_cli.tokens.store import ASSISTANT_TARGET, NO_TARGET, USER_TARGET
 from tests.families import FAMILIES, family_dialogues, family_tokenizer, native_encoder
 from tests.strategies import EMPTY_LOOKING, WITH_SYSTEM, dialogues, texts

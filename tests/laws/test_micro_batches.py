@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from convo_cli.model.loss import pad
+from convo_cli.model.batches.loss import pad
 from convo_cli.tokens.store import ASSISTANT_TARGET, Example
 from convo_cli.training.loop import accumulate_gradients
 from convo_cli.training.state import TrainState

@@ -12,9 +12,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, CohereConfig, GPT2Config, LlamaConfig
 
-from convo_cli.model import attention
-from convo_cli.model.batching import choose_batching
-from convo_cli.model.loss import pad, plain_nll_sum
+from convo_cli.model.batches import attention
+from convo_cli.model.batches.batching import choose_batching
+from convo_cli.model.batches.loss import pad, plain_nll_sum
 from convo_cli.tokens.store import ASSISTANT_TARGET, NO_TARGET, Example
 
 VOCABULARY, PAD, KINDS = 50, 0, (ASSISTANT_TARGET,)

@@ -10,9 +10,9 @@ import torch
 
 from convo_cli.config.schema import ScratchConfig
 from convo_cli.errors import DivergedError
-from convo_cli.model.batching import Batching
+from convo_cli.model.batches.batching import Batching
+from convo_cli.model.batches.loss import nll_sum, pack
 from convo_cli.model.create import build_scratch_model
-from convo_cli.model.loss import nll_sum, pack
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.storage.sealed import file_sha256
 from convo_cli.tokens.store import ASSISTANT_TARGET

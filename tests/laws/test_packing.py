@@ -28,12 +28,12 @@ from transformers import (
 
 from convo_cli.errors import ModelError
 from convo_cli.events import Notice
-from convo_cli.model import attention
-from convo_cli.model import batching as module
-from convo_cli.model.attention import use_packed_attention, why_not_packed
-from convo_cli.model.batching import choose_batching, proof_examples
+from convo_cli.model.batches import attention
+from convo_cli.model.batches import batching as module
+from convo_cli.model.batches.attention import use_packed_attention, why_not_packed
+from convo_cli.model.batches.batching import choose_batching, proof_examples
+from convo_cli.model.batches.loss import nll_sum, pack, pad, plain_nll_sum
 from convo_cli.model.create import save_memory, use_fast_activations
-from convo_cli.model.loss import nll_sum, pack, pad, plain_nll_sum
 from convo_cli.tokens.store import ASSISTANT_TARGET, NO_TARGET, USER_TARGET, Example
 from tests.stores import laid_out
 

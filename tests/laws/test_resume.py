@@ -15,7 +15,7 @@ import pytest
 from convo_cli.config.load import apply_overrides, load_config
 from convo_cli.errors import CheckpointError, StoppedError, UsageError
 from convo_cli.events import EvaluationDone, Progress, RunStarted, StepDone
-from convo_cli.model.batching import Batching
+from convo_cli.model.batches.batching import Batching
 from convo_cli.runs.checkpoints import read_state
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.logs.event_log import read_metrics

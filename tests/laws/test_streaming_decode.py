@@ -18,7 +18,7 @@ from tokenizers import decoders as d
 
 from convo_cli.errors import ModelError
 from convo_cli.text.encoder import DialogueEncoder
-from convo_cli.text.template import make_template
+from convo_cli.text.templates.template import make_template
 from convo_cli.text.tokenizers.trained import add_special_tokens
 from tests.foreign import byte_pairs, fast, sentence_pieces
 from tests.strategies import PLAIN

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from convo_cli.data.dialogue import Dialogue, as_messages
 from convo_cli.text.contract import load_encoder, save_encoder
 from convo_cli.text.encoder import DialogueEncoder
-from convo_cli.text.template import TEMPLATES
+from convo_cli.text.templates.template import TEMPLATES
 from tests.families import FAMILIES, family_dialogues, family_tokenizer, native_encoder
 from tests.strategies import WITH_SYSTEM, dialogues
 

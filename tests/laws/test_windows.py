@@ -16,8 +16,8 @@ from convo_cli.data.dialogue import Dialogue, as_messages
 from convo_cli.data.problems import LongTurn
 from convo_cli.errors import DataError
 from convo_cli.text.encoder import DialogueEncoder
-from convo_cli.text.pieces import Rendering
-from convo_cli.text.template import TEMPLATES
+from convo_cli.text.templates.pieces import Rendering
+from convo_cli.text.templates.template import TEMPLATES
 from convo_cli.text.windows import Window, cut_turn, first_that_fits
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET, Encoded
 from tests.families import FAMILIES, family_dialogues, family_tokenizer, native_encoder

@@ -20,7 +20,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from convo_cli.config.schema import TokenizerConfig
 from convo_cli.errors import DataError, ModelError, first_line
-from convo_cli.text.pieces import special_tokens
+from convo_cli.text.templates.pieces import special_tokens
 from convo_cli.text.tokenizers.vocabulary import close_gaps, settle_ids
 
 if TYPE_CHECKING:

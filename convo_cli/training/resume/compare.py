@@ -15,7 +15,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from convo_cli.events import Emit, EvaluationDone, Event, StepDone
-from convo_cli.model.loss import Batch
+from convo_cli.model.batches.loss import Batch
 from convo_cli.runs.checkpoints import read_state
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.logs.event_log import read_metrics

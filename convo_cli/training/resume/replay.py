@@ -17,7 +17,7 @@ from typing import Literal
 from convo_cli.config.schema import RunConfig
 from convo_cli.errors import ConvoError, typeable
 from convo_cli.events import Emit, Event, Notice, Progress, StepDone, ignore
-from convo_cli.model.loss import Batch
+from convo_cli.model.batches.loss import Batch
 from convo_cli.prepare.cache import Cache
 from convo_cli.prepare.inputs import Inputs
 from convo_cli.runs.checkpoints import read_state

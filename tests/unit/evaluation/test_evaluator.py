@@ -17,7 +17,7 @@ from convo_cli.errors import DataError, DivergedError
 from convo_cli.evaluation.evaluator import Evaluator, evaluate_files
 from convo_cli.evaluation.metrics import METRICS
 from convo_cli.events import Notice, Progress
-from convo_cli.model.batching import Batching
+from convo_cli.model.batches.batching import Batching
 from convo_cli.model.create import build_scratch_model
 from convo_cli.model.generation import Generator
 from tests.stores import encoded

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from convo_cli.config.schema import ScratchConfig
 from convo_cli.evaluation.likelihood import length_sorted_batches, mean_nll
-from convo_cli.model.batching import Batching
+from convo_cli.model.batches.batching import Batching
+from convo_cli.model.batches.loss import nll_sum, pad
 from convo_cli.model.create import build_scratch_model
-from convo_cli.model.loss import nll_sum, pad
 from convo_cli.tokens.store import ASSISTANT_TARGET, Example
 from tests.stores import encoded, laid_out
 

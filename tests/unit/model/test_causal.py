@@ -12,7 +12,8 @@ import torch
 from convo_cli.config.schema import ScratchConfig
 from convo_cli.errors import ModelError
 from convo_cli.model.causal import require_causal
-from convo_cli.model.create import build_scratch_model, save_model
+from convo_cli.model.create import build_scratch_model
+from convo_cli.model.loading import save_model
 from convo_cli.model.open import open_generator
 
 SIZE = {

@@ -8,9 +8,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
-from convo_cli.model.attention import use_packed_attention
+from convo_cli.model.batches.attention import use_packed_attention
+from convo_cli.model.batches.loss import nll_sum, pack, pad
 from convo_cli.model.cost import FlopCounter, peak_flops, peak_memory
-from convo_cli.model.loss import nll_sum, pack, pad
 from convo_cli.tokens.store import Example
 
 CONFIGS = {

@@ -12,16 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from convo_cli.config.schema import GenerationSettings, ScratchConfig
 from convo_cli.errors import ModelError
-from convo_cli.model.create import (
-    build_scratch_model,
-    context_length,
-    fit_vocabulary,
-    load_model,
-    require_context,
-    save_model,
-    train_every_row,
-)
+from convo_cli.model.context import context_length, require_context
+from convo_cli.model.create import build_scratch_model, fit_vocabulary, train_every_row
 from convo_cli.model.generation import Generator, set_generation_defaults
+from convo_cli.model.loading import load_model, save_model
 from convo_cli.model.open import generation_defaults
 
 SIZE = ScratchConfig(layers=1, width=16, heads=2, context=32, dropout=0.25, attention_dropout=0.125)

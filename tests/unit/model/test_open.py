@@ -13,7 +13,8 @@ from convo_cli.config.schema import GenerationSettings, ScratchConfig
 from convo_cli.data.dialogue import Turn
 from convo_cli.errors import ChangedError, CheckpointError, ModelError, UsageError
 from convo_cli.model import open as open_module
-from convo_cli.model.create import build_scratch_model, save_model
+from convo_cli.model.create import build_scratch_model
+from convo_cli.model.loading import save_model
 from convo_cli.model.open import open_generator
 from convo_cli.runs.checkpoints import Progress, SavedState, write_state
 from convo_cli.runs.directory import RunDirectory

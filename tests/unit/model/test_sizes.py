@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from convo_cli.errors import ModelError
 from convo_cli.model import sizes
-from convo_cli.model.create import load_model
+from convo_cli.model.loading import load_model
 from convo_cli.model.sizes import read_shapes, require_sizes
 from tests.foreign import SIZE, byte_pairs, fast, save_foreign
 from tests.hostile_folders import change, harmless

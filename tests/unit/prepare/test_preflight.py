@@ -16,7 +16,7 @@ from convo_cli.prepare.preflight import (
     tokens_per_dialogue,
     warn_of_leaks,
 )
-from convo_cli.text.template import TEMPLATES
+from convo_cli.text.templates.template import TEMPLATES
 from convo_cli.tokens.store import ASSISTANT_TARGET, NO_TARGET, Encoded, Example, TokenStore
 
 FILE = "train.jsonl"

@@ -528,7 +528,7 @@ def test_a_tokenizer_that_changes_texts_is_told(tiny_config, prepare, events, ma
     from transformers import PreTrainedTokenizerFast
 
     from convo_cli.text.encoder import DialogueEncoder
-    from convo_cli.text.template import make_template
+    from convo_cli.text.templates.template import make_template
 
     before = make_encoder().tokenizer
     backend = before.backend_tokenizer

@@ -14,7 +14,7 @@ from convo_cli.errors import CheckpointError, ModelError
 from convo_cli.text import readback
 from convo_cli.text.contract import load_encoder, save_encoder
 from convo_cli.text.readback import reloadable, require_equal
-from convo_cli.text.template import TEMPLATES
+from convo_cli.text.templates.template import TEMPLATES
 from convo_cli.text.tokenizers.pretrained import load_pretrained_tokenizer
 from convo_cli.text.tokenizers.probes import PROBES
 from tests.foreign import byte_pairs, fast, llama_legacy, sentence_pieces

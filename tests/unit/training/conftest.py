@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from convo_cli.config.schema import ScratchConfig, TrainingConfig
+from convo_cli.model.batches.loss import pad
 from convo_cli.model.create import build_scratch_model
-from convo_cli.model.loss import pad
 from convo_cli.tokens.store import ASSISTANT_TARGET
 from convo_cli.training.optim import make_optimizer
 from convo_cli.training.state import TrainState

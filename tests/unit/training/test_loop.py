@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from convo_cli.events import EvaluationDone
-from convo_cli.model.loss import pad
+from convo_cli.model.batches.loss import pad
 from convo_cli.runs.checkpoints import Progress
 from convo_cli.tokens.store import ASSISTANT_TARGET
 from convo_cli.training.loop import step_seed, train, train_step

@@ -11,7 +11,7 @@ from convo_cli.config.load import apply_overrides, load_config
 from convo_cli.config.schema import RunConfig
 from convo_cli.errors import UsageError
 from convo_cli.events import Notice, RunStarted
-from convo_cli.model import batching as batching_module
+from convo_cli.model.batches import batching as batching_module
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.provenance.run_info import RunInfo, read_run_info, write_provenance
 from convo_cli.training import build

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from convo_cli.errors import CheckpointError, DiskError, DivergedError
 from convo_cli.events import CheckpointSaved
-from convo_cli.model.create import load_model
+from convo_cli.model.loading import load_model
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.storage.sealed import verify_directory
 from convo_cli.training.loop import train_step

@@ -18,7 +18,7 @@ from convo_cli.text.bounded import client
 from convo_cli.text.bounded.process import trial_limits
 from convo_cli.text.bounded.rendering import render_all
 from convo_cli.text.encoder import DialogueEncoder
-from convo_cli.text.template import make_template
+from convo_cli.text.templates.template import make_template
 from convo_cli.text.tokenizers.pretrained import open_tokenizer
 from convo_cli.text.tokenizers.trained import add_special_tokens
 from tests.families import FAMILIES, family_tokenizer

@@ -20,7 +20,7 @@ from convo_cli.data.dialogue import Turn, as_messages
 from convo_cli.errors import DataError, ModelError
 from convo_cli.text.bounded import client
 from convo_cli.text.bounded.rendering import MAX_TEMPLATE_CHARACTERS, render_all, render_ids
-from convo_cli.text.template import TEMPLATES
+from convo_cli.text.templates.template import TEMPLATES
 from tests.families import FAMILIES, family_tokenizer, native_encoder
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the limits are Linux's")

@@ -12,7 +12,8 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
 from convo_cli.config.schema import ScratchConfig
 from convo_cli.errors import ModelError
-from convo_cli.model.create import build_scratch_model, load_model, save_model
+from convo_cli.model.create import build_scratch_model
+from convo_cli.model.loading import load_model, save_model
 from convo_cli.storage import foreign_files
 from convo_cli.text.contract import load_encoder, save_encoder
 from convo_cli.text.tokenizers.hub import local_folder

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from convo_cli.data.dialogue import Turn
 from convo_cli.errors import ModelError
 from convo_cli.text.encoder import DialogueEncoder
-from convo_cli.text.template import make_template
+from convo_cli.text.templates.template import make_template
 from convo_cli.text.tokenizers.pretrained import load_pretrained_tokenizer
 from convo_cli.text.tokenizers.trained import add_special_tokens
 from convo_cli.text.tokenizers.vocabulary import num_ids, settle_ids

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convo_cli.model.batching import _PASS_COST, Batching
+from convo_cli.model.batches.batching import _PASS_COST, Batching
 
 PADDED = Batching(is_packed=False, has_plain_head=True, pad_id=0)
 PACKED = Batching(is_packed=True, has_plain_head=True, pad_id=0)

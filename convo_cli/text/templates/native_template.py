@@ -15,17 +15,18 @@ enclose another speaker's text, are refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import groupby, takewhile
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from convo_cli.config.schema import TemplateName
 from convo_cli.data.dialogue import Role, Turn
 from convo_cli.errors import DataError, ModelError
 from convo_cli.text.bounded.rendering import Rendered, refusal, render_all
-from convo_cli.text.pieces import NO_TURN, Piece, special_tokens
+from convo_cli.text.templates.generation_marks import apply_marks
+from convo_cli.text.templates.pieces import NO_TURN, Piece, special_tokens
 from convo_cli.text.tokenizers.chat_template import own_chat_template
 from convo_cli.text.tokenizers.vocabulary import TokenFinder
 
@@ -142,7 +143,7 @@ class NativeTemplate:
         if "".join([piece.text for piece in pieces]) != rendered.text:
             raise refusal("changes the text of a turn")
         marked = self._has_generation_marks and not for_reply
-        return self._apply_marks(pieces, rendered.spans, turns) if marked else pieces
+        return apply_marks(pieces, rendered.spans, turns) if marked else pieces
 
     def _find_form(self, roles: tuple[Role, ...], for_reply: bool) -> Form:
         *gaps, last = self._find_gaps(roles, for_reply)
@@ -162,44 +163,6 @@ class NativeTemplate:
             pieces += [piece._replace(is_learnable=role != "system") for piece in said]
             pieces += self._split(after.rest[end:], index)
         return Form((*pieces, *self._split(last.header, len(roles))), tuple(slots))
-
-    def _apply_marks(
-        self, pieces: Sequence[Piece], spans: Iterable[tuple[int, int]], turns: Sequence[Turn]
-    ) -> list[Piece]:
-        """Return the pieces with the targets that the generation marks enclose; ``spans`` are in
-        characters.
-        """
-        is_marked = bytearray(sum(len(piece.text) for piece in pieces))
-        for start, stop in spans:
-            is_marked[start:stop] = bytes([True]) * (stop - start)
-        result, position = [], 0
-        for piece in pieces:
-            marked = is_marked[position : position + len(piece.text)]
-            position += len(piece.text)
-            role = turns[piece.turn].role if piece.turn >= 0 else None
-            if role != "assistant":
-                if any(marked):
-                    raise refusal(
-                        f"marks for generation what {f'the {role}' if role else 'nobody'} says"
-                    )
-                result.append(piece)
-            elif piece.is_learnable:
-                # A space before a text is part of its first word, and the generation prompt ends
-                # before it.
-                if not all(marked[len(piece.text) - len(piece.text.lstrip()) :]):
-                    what = (
-                        f"the end token {piece.text}"
-                        if piece.is_special
-                        else "a part of what the assistant says"
-                    )
-                    raise refusal(
-                        f"leaves {what} out of its generation marks, so the model would never "
-                        "learn it"
-                    )
-                result.append(piece)
-            else:
-                result += _cut(piece, marked)
-        return result
 
     def _find_gaps(self, roles: tuple[Role, ...], for_reply: bool) -> list[Gap]:
         """Return the gap before each turn, and the one after the last."""
@@ -288,17 +251,6 @@ class NativeTemplate:
             for piece in self._split(text, 0)
             for unit in ([piece.text] if piece.is_special else piece.text)
         ]
-
-
-def _cut(piece: Piece, marked: Sequence[int]) -> list[Piece]:
-    """Cut a piece outside the assistant's words where generation marks begin and end."""
-    if piece.is_special and len(set(marked)) > 1:
-        raise refusal(f"cuts the token {piece.text} with its generation marks")
-    runs = groupby(zip(piece.text, marked, strict=True), key=lambda pair: bool(pair[1]))
-    return [
-        piece._replace(text="".join(character for character, _ in run), is_learnable=is_marked)
-        for is_marked, run in runs
-    ]
 
 
 def _num_same(one: Sequence[str], other: Sequence[str]) -> int:

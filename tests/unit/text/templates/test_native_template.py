@@ -18,8 +18,8 @@ from tokenizers import normalizers
 from convo_cli.data.dialogue import Dialogue, Turn, as_messages
 from convo_cli.errors import DataError, ModelError
 from convo_cli.text.contract import load_encoder, save_encoder
-from convo_cli.text.native_template import NativeTemplate
-from convo_cli.text.template import make_template
+from convo_cli.text.templates.native_template import NativeTemplate
+from convo_cli.text.templates.template import make_template
 from convo_cli.text.tokenizers import chat_template as chat_template_source
 from convo_cli.tokens.store import ASSISTANT_TARGET, NO_TARGET, USER_TARGET
 from tests.families import FAMILIES, REFUSED, family_tokenizer, native_encoder

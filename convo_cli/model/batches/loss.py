@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from convo_cli.model.attention import Segments
-from convo_cli.model.target_loss import target_nll
+from convo_cli.model.batches.attention import Segments
+from convo_cli.model.batches.target_loss import target_nll
 from convo_cli.tokens.store import Example
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from convo_cli.data.dialogue import Dialogue, Turn, as_messages
 from convo_cli.text.contract import load_encoder, save_encoder
 from convo_cli.text.encoder import DialogueEncoder
-from convo_cli.text.template import make_template
+from convo_cli.text.templates.template import make_template
 from convo_cli.text.tokenizers.pretrained import load_pretrained_tokenizer
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET
 from tests.strategies import dialogues

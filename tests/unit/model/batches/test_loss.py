@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from convo_cli.model.loss import Batch, nll_sum, pack, pad, plain_nll_sum
+from convo_cli.model.batches.loss import Batch, nll_sum, pack, pad, plain_nll_sum
 from convo_cli.tokens.store import ASSISTANT_TARGET, NO_TARGET, USER_TARGET, Example
 
 PAD = 9

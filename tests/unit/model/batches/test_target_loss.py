@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from convo_cli.model import target_loss
-from convo_cli.model.target_loss import target_nll
+from convo_cli.model.batches import target_loss
+from convo_cli.model.batches.target_loss import target_nll
 
 
 def make(num, width, vocabulary, *, has_bias, dtype=torch.float32, seed=0):

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from convo_cli.config.keys import config_keys
 from convo_cli.config.schema import TemplateName
 from convo_cli.data.dialogue import Turn, as_messages
-from convo_cli.text import template as module
-from convo_cli.text.template import TEMPLATES, make_template
+from convo_cli.text.templates import template as module
+from convo_cli.text.templates.template import TEMPLATES, make_template
 from tests.strategies import BUILT, LOOK_ALIKES
 
 MARKUP = [

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 from convo_cli.config.schema import TemplateName
 from convo_cli.data.dialogue import ROLES, Role, Turn
 from convo_cli.errors import DataError
-from convo_cli.text.native_template import NativeTemplate
-from convo_cli.text.pieces import NO_TURN, Piece, Template
+from convo_cli.text.templates.native_template import NativeTemplate
+from convo_cli.text.templates.pieces import NO_TURN, Piece, Template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
