@@ -43,7 +43,7 @@ from convo_cli.data.reader import read_dialogues
 from convo_cli.prepare.cache import Cache
 from convo_cli.prepare.inputs import Inputs
 from convo_cli.prepare.prepare import build_encoder, prepare_data
-from convo_cli.runs.provenance.run_info import read_data_files
+from convo_cli.runs.provenance.data_files import read_data_files
 from convo_cli.text.encoder import DialogueEncoder
 
 T = TypeVar("T")

@@ -163,3 +163,8 @@ Emit = Callable[[Event], None]
 
 def ignore(event: Event) -> None:
     """Drop an event."""
+
+
+def begin(stage: str, emit: Emit) -> None:
+    """Emit the begin of a stage whose length is unknown."""
+    emit(Progress(stage, 0))

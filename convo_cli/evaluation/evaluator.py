@@ -33,7 +33,7 @@ from convo_cli.model.batches.batching import (
 )
 from convo_cli.model.generation import Generator
 from convo_cli.runs.opening import run_of
-from convo_cli.runs.provenance.run_info import DataFile, DataFiles, with_hashed_data
+from convo_cli.runs.provenance.data_files import DataFile, DataFiles, with_hashed_data
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET, Encoded, TokenStore, write
 
@@ -71,6 +71,7 @@ class Evaluator:
             done += num_examples
             self.emit(Progress("evaluating", done, len(self.store)))
 
+        count(0)
         loss, num_targets = mean_nll(
             model, self.batching, batches, self.device, self.autocast, count
         )
@@ -98,6 +99,8 @@ class Evaluator:
         one of them.
         """
         num = len(self.dialogues)
+        if num:
+            self.emit(Progress("replying", 0, num))
         try:
             replies = reply_to_all(
                 Generator(model, self.encoder),

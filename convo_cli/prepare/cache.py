@@ -25,7 +25,7 @@ from typing import Any, TypeVar, cast
 from filelock import FileLock, Timeout
 
 from convo_cli.errors import ChangedError, CheckpointError, typeable
-from convo_cli.events import Emit, Notice
+from convo_cli.events import Emit, Notice, begin
 from convo_cli.storage.access import find_untrusted, make_private, masked, only_own
 from convo_cli.storage.atomic import disk_errors, publish_directory
 from convo_cli.storage.sealed import verify_directory
@@ -135,6 +135,7 @@ class Cache:
         """
         if not os.path.lexists(folder):
             return []
+        begin("verifying the prepared data", self._emit)
         try:
             verified = self._verified(folder)
             opened = open_(folder)

@@ -17,7 +17,7 @@ from convo_cli.events import Emit, Notice, Progress
 from convo_cli.prepare.earlier import EarlierStore, find_encoded
 from convo_cli.prepare.inputs import Inputs
 from convo_cli.prepare.preflight import check_targets
-from convo_cli.runs.provenance.run_info import DataFile
+from convo_cli.runs.provenance.data_files import DataFile
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.tokens.store import LEFT_OUT, NO_TARGET, USER_TARGET, Encoded, TokenStore
 
@@ -62,6 +62,7 @@ def encode_files(
             num_read += len(chunk)
 
     done = 0
+    emit(Progress(stage, done, total))
     with read_unchanged(files, config.data, omissions) as dialogues:
         # Tokenizers release Python's lock: while a chunk is encoded, the next one is read and the
         # one before it stored.

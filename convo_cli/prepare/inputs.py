@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from convo_cli.config.schema import RunConfig
 from convo_cli.events import Emit
 from convo_cli.prepare.cache import Cache
-from convo_cli.runs.provenance.run_info import DataFile, DataFiles
+from convo_cli.runs.provenance.data_files import DataFile, DataFiles
 
 _FORMAT = 6  # of what is cached; a change to how text becomes ids and targets needs another number
 

@@ -21,7 +21,7 @@ from convo_cli.data.checks.problem_tally import MAX_LISTED, ProblemGroup
 from convo_cli.data.omissions import Omissions, report_omissions
 from convo_cli.data.unchanged import read_unchanged
 from convo_cli.errors import CheckpointError, DataError
-from convo_cli.events import Emit, Notice, Progress
+from convo_cli.events import Emit, Notice, begin
 from convo_cli.prepare.earlier import REFUSED, TOKENS, find_earlier
 from convo_cli.prepare.encode import encode_files, trains_on_users
 from convo_cli.prepare.inputs import Inputs
@@ -32,7 +32,7 @@ from convo_cli.prepare.preflight import (
     warn_of_leaks,
 )
 from convo_cli.prepare.stored import open_stored, write_omissions
-from convo_cli.runs.provenance.run_info import DataFile
+from convo_cli.runs.provenance.data_files import DataFile
 from convo_cli.text.contract import contract_of
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.readback import reloadable
@@ -78,6 +78,7 @@ def build_encoder(inputs: Inputs) -> PreparedText:
     config, emit = inputs.config, inputs.emit
     spiece, origin = None, config.model.origin
     if isinstance(origin, PretrainedModel):
+        begin("loading the tokenizer", emit)
         folder = local_folder(origin.source, origin.revision)
         tokenizer = load_tokenizer(folder, origin.source)
         keep_special_tokens_whole(tokenizer)
@@ -237,7 +238,7 @@ def _spiece(inputs: Inputs) -> bytes:
     config, files, cache = inputs.config, inputs.files.train, inputs.cache
 
     def make(folder: Path) -> None:
-        inputs.emit(Progress("training the tokenizer", 0))
+        begin("training the tokenizer", inputs.emit)
         (folder / SPIECE_FILE).write_bytes(in_background(train))
 
     def train() -> bytes:

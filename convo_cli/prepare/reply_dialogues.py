@@ -14,6 +14,7 @@ from convo_cli.data.dialogue import Dialogue
 from convo_cli.data.references import choose_dialogues, reference_index
 from convo_cli.data.unchanged import read_unchanged
 from convo_cli.errors import CheckpointError
+from convo_cli.events import begin
 from convo_cli.prepare.inputs import Inputs
 
 REPLIES = "replies"
@@ -34,6 +35,7 @@ def find_reply_dialogues(inputs: Inputs) -> tuple[Dialogue, ...]:
         return ()
 
     def make(folder: Path) -> None:
+        begin("choosing dialogues for replies", inputs.emit)
         with read_unchanged(files, config.data) as dialogues:
             chosen = choose_dialogues(dialogues, count, config.seed)
         (folder / _FILE).write_bytes(msgspec.json.encode([replace(one, file="") for one in chosen]))

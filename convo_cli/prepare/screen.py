@@ -18,7 +18,7 @@ from convo_cli.prepare.cache import Cache
 from convo_cli.prepare.encode import encode, to_store
 from convo_cli.prepare.inputs import Inputs
 from convo_cli.prepare.prepare import build_encoder
-from convo_cli.runs.provenance.run_info import DataFiles, read_data_files
+from convo_cli.runs.provenance.data_files import DataFiles, read_data_files
 
 Repair: TypeAlias = Callable[[Callable[[bytes], object], Judge | None], int]
 """Passes the lines that a judge accepts to a writer, and returns their number."""

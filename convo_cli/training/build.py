@@ -12,7 +12,7 @@ import torch
 
 from convo_cli.config.schema import RunConfig, ScratchConfig, Steps
 from convo_cli.data.dialogue import Dialogue
-from convo_cli.events import Notice
+from convo_cli.events import Notice, begin
 from convo_cli.model.batches.batching import (
     Batching,
     choose_batching,
@@ -80,6 +80,7 @@ def build_new(inputs: Inputs) -> tuple[Parts, TrainState]:
     text = build_encoder(inputs)
     data = prepare_data(inputs, text.encoder)
     origin = config.model.origin
+    begin("loading the model", emit)
     if isinstance(origin, ScratchConfig):
         model = build_scratch_model(origin, text.encoder, config.seed)
     else:
@@ -105,6 +106,7 @@ def build_from(checkpoint: Path, info: RunInfo, inputs: Inputs) -> tuple[Parts, 
     machine = choose_machine(info, inputs.config, inputs.emit)
     encoder = load_encoder(checkpoint)
     data = prepare_data(inputs, encoder)
+    begin("loading the checkpoint", inputs.emit)
     model = load_checkpoint_model(checkpoint)
     progress = read_state(checkpoint).progress
     parts = _assemble(
@@ -142,6 +144,7 @@ def _assemble(inputs: Inputs, beginning: _Beginning) -> Parts:
         beginning.machine,
     )
     device = torch.device(machine.device)
+    begin("checking the model", inputs.emit)
     require_context(model, encoder.max_length)
     set_generation_defaults(model, encoder, config.generation)
     use_fast_activations(model)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from convo_cli.config.schema import PretrainedModel, RunConfig
 from convo_cli.errors import typeable
-from convo_cli.events import Emit, Notice, ignore
+from convo_cli.events import Emit, Notice, begin, ignore
 from convo_cli.prepare.cache import Cache
 from convo_cli.prepare.inputs import Inputs
 from convo_cli.runs.begin import begun
@@ -23,16 +23,15 @@ from convo_cli.runs.directory import RunDirectory, existing_run, require_new
 from convo_cli.runs.fork import fill_fork
 from convo_cli.runs.lock import locked
 from convo_cli.runs.privacy import keep_private, run_sources
+from convo_cli.runs.provenance.data_files import DataFiles, with_hashed_data
 from convo_cli.runs.provenance.git import read_git
 from convo_cli.runs.provenance.movable import movable_config, movable_files
 from convo_cli.runs.provenance.run_info import (
     BaseModelFiles,
-    DataFiles,
     Parent,
     make_run_info,
     new_run_id,
     read_base_model,
-    with_hashed_data,
     write_provenance,
 )
 from convo_cli.runs.selection import Which, point_and_prune
@@ -65,7 +64,7 @@ def start_run(config: RunConfig, emit: Emit) -> RunResult:
     nothing = "stopped before the first step; no run was created"
     with listening() as stop:
         with stop.interrupting(nothing, hint="start it again; the data prepared so far is kept"):
-            config, base_model, base_folder = _settle_base_model(config)
+            config, base_model, base_folder = _settle_base_model(config, emit)
             cache = Cache(run.path.parent, emit)
 
             def prepare(files: DataFiles) -> tuple[DataFiles, Parts, TrainState]:
@@ -87,7 +86,9 @@ def start_run(config: RunConfig, emit: Emit) -> RunResult:
 
         def fill(aside: RunDirectory) -> None:
             write_provenance(aside, info)
+            begin("saving the first checkpoint", emit)
             save_and_prune(aside, parts, state, {}, ignore)
+            begin("checking the first checkpoint", emit)
             require_readable(aside.checkpoint(0), parts)
 
         allowed = derived_mode(run_sources(config), run.path)
@@ -157,7 +158,7 @@ def resume_run(
 
 
 def _settle_base_model(
-    config: RunConfig,
+    config: RunConfig, emit: Emit
 ) -> tuple[RunConfig, BaseModelFiles | None, Snapshot | None]:
     """Return the config with the pretrained model's commit, the hashes of its files, and a snapshot
     from before.
@@ -165,6 +166,7 @@ def _settle_base_model(
     origin = config.model.origin
     if not isinstance(origin, PretrainedModel):
         return config, None, None
+    begin("hashing the base model", emit)
     folder = local_folder(origin.source, origin.revision)
     before = Snapshot.of(folder)
     files = read_base_model(origin.source, folder)

@@ -263,7 +263,8 @@ def test_a_loaded_model_and_optimizer_do_not_change_with_their_files(work):
     from convo_cli.prepare.cache import Cache
     from convo_cli.prepare.inputs import Inputs
     from convo_cli.runs.directory import RunDirectory
-    from convo_cli.runs.provenance.run_info import read_data_files, read_run_info
+    from convo_cli.runs.provenance.data_files import read_data_files
+    from convo_cli.runs.provenance.run_info import read_run_info
     from convo_cli.training.build import build_from
 
     run = RunDirectory(work / "runs/tiny")

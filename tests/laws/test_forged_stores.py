@@ -23,7 +23,7 @@ from convo_cli.prepare.cache import NAME, Cache
 from convo_cli.prepare.inputs import Inputs
 from convo_cli.prepare.prepare import build_encoder, prepare_data
 from convo_cli.prepare.reply_dialogues import find_reply_dialogues
-from convo_cli.runs.provenance.run_info import read_data_files
+from convo_cli.runs.provenance.data_files import read_data_files
 from convo_cli.tokens.store import LEFT_OUT, Encoded, Example, TokenStore, write
 from convo_cli.tokens.store_check import require_valid_store
 from tests.sealed import seal_again

@@ -19,7 +19,7 @@ from convo_cli.errors import DataError
 from convo_cli.prepare.cache import Cache
 from convo_cli.prepare.inputs import Inputs
 from convo_cli.prepare.prepare import build_encoder, prepare_data
-from convo_cli.runs.provenance.run_info import with_hashed_data
+from convo_cli.runs.provenance.data_files import with_hashed_data
 from tests.conftest import SAMPLE_DATA
 
 _LINES = (SAMPLE_DATA / "train.jsonl").read_bytes().splitlines(keepends=True)

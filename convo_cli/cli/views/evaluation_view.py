@@ -11,7 +11,7 @@ from convo_cli.events import EvaluationDone
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from convo_cli.runs.provenance.run_info import DataFile
+    from convo_cli.runs.provenance.data_files import DataFile
 
 
 def as_record(

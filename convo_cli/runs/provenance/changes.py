@@ -9,14 +9,9 @@ from typing import Any
 from convo_cli.config.schema import RunConfig
 from convo_cli.events import Emit, Notice
 from convo_cli.runs.directory import RunDirectory
+from convo_cli.runs.provenance.data_files import DataFiles
 from convo_cli.runs.provenance.execution import Change, Execution
-from convo_cli.runs.provenance.run_info import (
-    NUMERIC,
-    DataFiles,
-    RunInfo,
-    read_base_model,
-    sealed_config,
-)
+from convo_cli.runs.provenance.run_info import NUMERIC, RunInfo, read_base_model, sealed_config
 from convo_cli.storage.files import read_file
 
 _CHECKED_BY_CONTENT = ("data.train", "data.validation")

@@ -11,7 +11,7 @@ from pathlib import Path
 from convo_cli.config.schema import RunConfig
 from convo_cli.config.yaml_source import NOT_TEXT
 from convo_cli.runs.directory import RunDirectory
-from convo_cli.runs.provenance.run_info import DataFile
+from convo_cli.runs.provenance.data_files import DataFile
 
 
 def movable_config(config: RunConfig, run: RunDirectory) -> RunConfig:

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal
 from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from convo_cli import __version__
 from convo_cli.config.load import SEAL, dump_config, load_config
-from convo_cli.config.schema import DataConfig, RunConfig
-from convo_cli.errors import CheckpointError, FileChangedError, UsageError
-from convo_cli.events import Emit, Notice
+from convo_cli.config.schema import RunConfig
+from convo_cli.errors import CheckpointError
 from convo_cli.runs.directory import RunDirectory
+from convo_cli.runs.provenance.data_files import DataFile, DataFiles
 from convo_cli.runs.provenance.execution import Change, Execution
 from convo_cli.runs.provenance.git import GitState
 from convo_cli.storage.atomic import write_file
@@ -36,26 +35,6 @@ NUMERIC = ("torch", "transformers", "tokenizers", "numpy", "jinja2")
 templates.
 """
 _MODEL_FILES = ("*.safetensors", "*.json")
-_ATTEMPTS = 3
-T = TypeVar("T")
-
-
-class DataFile(BaseModel):
-    """A data file as it was when the run began."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    path: str
-    sha256: str
-    num_lines: int
-    """Lines of a plain file; 0 for a compressed one."""
-
-
-class DataFiles(NamedTuple):
-    """The data files of a run as they are on the disk."""
-
-    train: tuple[DataFile, ...]
-    validation: tuple[DataFile, ...]
 
 
 class BaseModelFiles(BaseModel):
@@ -125,31 +104,6 @@ class RunInfo(BaseModel):
 
     def _sum(self) -> str:
         return hashlib.sha256(self.model_dump_json(exclude={"checksum"}).encode()).hexdigest()
-
-
-def read_data_files(data: DataConfig) -> DataFiles:
-    """Hash every data file; UsageError if one cannot be read."""
-    return DataFiles(
-        *(
-            tuple(_data_file(Path(path)) for path in paths)
-            for paths in (data.train, data.validation)
-        )
-    )
-
-
-def with_hashed_data(data: DataConfig, use: Callable[[DataFiles], T], emit: Emit) -> T:
-    """Hash every data file and call ``use``; repeat both if ``use`` finds that a file changed in
-    between.
-
-    ``use`` reads the files with `convo_cli.data.unchanged.read_unchanged`, so that its result comes
-    from the bytes that were hashed. FileChangedError if a file changes in each of three attempts.
-    """
-    for _ in range(_ATTEMPTS - 1):
-        try:
-            return use(read_data_files(data))
-        except FileChangedError as error:
-            emit(Notice(f"{error.message}; hashing and reading the data again", is_warning=True))
-    return use(read_data_files(data))
 
 
 def read_base_model(source: str, folder: Path) -> BaseModelFiles:
@@ -236,24 +190,3 @@ def read_run_info(run: RunDirectory) -> RunInfo:
             "same",
             hint="copy it again from where the run is whole",
         ) from error
-
-
-def _data_file(path: Path) -> DataFile:
-    digest = hashlib.sha256()
-    num_lines, last = 0, b"\n"
-    try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-                num_lines += block.count(b"\n")
-                last = block[-1:]
-    except OSError as error:
-        raise UsageError(
-            f"{path}: {error.strerror}", hint="put the file back, or name where it is now"
-        ) from error
-    is_packed = path.suffix.lower() in (".gz", ".zst")
-    return DataFile(
-        path=str(path),
-        sha256=digest.hexdigest(),
-        num_lines=0 if is_packed else num_lines + (last != b"\n"),
-    )

@@ -19,10 +19,10 @@ from convo_cli.runs.provenance.changes import (
     leaves,
     recorded,
 )
+from convo_cli.runs.provenance.data_files import DataFiles
 from convo_cli.runs.provenance.execution import Execution
 from convo_cli.runs.provenance.movable import movable_files
 from convo_cli.runs.provenance.run_info import (
-    DataFiles,
     RunInfo,
     installed_packages,
     read_base_model,

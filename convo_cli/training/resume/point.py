@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from convo_cli.errors import CheckpointError, UsageError
-from convo_cli.events import Emit, EvaluationDone, Notice
+from convo_cli.events import Emit, EvaluationDone, Notice, begin
 from convo_cli.prepare.inputs import Inputs
 from convo_cli.runs.directory import RunDirectory, require_new
 from convo_cli.runs.fork import fork_of
@@ -59,6 +59,7 @@ def load_resume_point(
     info = read_run_info(run)
     require_same_config(info.config, config)
     accepted = accept_changes(run, info, inputs.files, emit, allow_changed=allow_changed)
+    begin("verifying the checkpoint", emit)
     found = find_checkpoint(run, which, config.evaluation.metric)
     fork = fork_of(run, found, info.config.name, config.name, discard_later=discard_later)
     if fork is not None:

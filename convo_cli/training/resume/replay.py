@@ -16,7 +16,7 @@ from typing import Literal
 
 from convo_cli.config.schema import RunConfig
 from convo_cli.errors import ConvoError, typeable
-from convo_cli.events import Emit, Event, Notice, Progress, StepDone, ignore
+from convo_cli.events import Emit, Event, Notice, Progress, StepDone, begin, ignore
 from convo_cli.model.batches.loss import Batch
 from convo_cli.prepare.cache import Cache
 from convo_cli.prepare.inputs import Inputs
@@ -25,7 +25,8 @@ from convo_cli.runs.directory import RunDirectory, existing_run
 from convo_cli.runs.lock import locked
 from convo_cli.runs.logs.event_log import MetricsLog
 from convo_cli.runs.opening import open_checkpoint
-from convo_cli.runs.provenance.run_info import RunInfo, read_data_files, read_run_info
+from convo_cli.runs.provenance.data_files import read_data_files
+from convo_cli.runs.provenance.run_info import RunInfo, read_run_info
 from convo_cli.signals import StopRequest, listening
 from convo_cli.storage.atomic import make_directory
 from convo_cli.storage.sealed import verify_directory
@@ -87,9 +88,10 @@ def verify_run(
         info = read_run_info(run)
         require_same_config(info.config, config)
         inputs = Inputs(
-            config, read_data_files(config.data), Cache(run.path.resolve().parent, emit), emit
+            config, read_data_files(config.data, emit), Cache(run.path.resolve().parent, emit), emit
         )
         accepted = accept_changes(run, info, inputs.files, emit, allow_changed=allow_changed)
+        begin("verifying the checkpoint", emit)
         newest = open_checkpoint(run.path, emit)
         aside = RunDirectory(Path(folder))
         make_directory(aside.checkpoints)

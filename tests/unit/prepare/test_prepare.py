@@ -17,7 +17,7 @@ from convo_cli.prepare.cache import Cache
 from convo_cli.prepare.inputs import Inputs
 from convo_cli.prepare.preflight import PreflightError, advice_for_long_turns, count_tokens
 from convo_cli.prepare.prepare import build_encoder, prepare_data
-from convo_cli.runs.provenance.run_info import read_data_files
+from convo_cli.runs.provenance.data_files import read_data_files
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET, Encoded
 from tests.conftest import SAMPLE_DATA
 
@@ -43,6 +43,10 @@ def messages(*turns):
 
 def notices(events):
     return [event.message for event in events if isinstance(event, Notice)]
+
+
+def stages(events):
+    return {event.stage for event in events if isinstance(event, Progress)}
 
 
 # The encoder
@@ -135,7 +139,7 @@ def test_every_dialogue_is_encoded_in_order_and_counted(
     assert [store.where(k, [path, path]) for k in range(4)] == [
         f"{path}:{line}" for line in (1, 2, 1, 2)
     ]
-    assert events == [Progress("encoding training data", 4, 4)]
+    assert events == [Progress("encoding training data", done, 4) for done in (0, 4)]
 
 
 def test_no_more_than_max_dialogues_are_encoded(tiny_config, prepare, make_encoder, write):
@@ -149,10 +153,10 @@ def test_the_second_time_nothing_is_encoded_and_every_array_is_the_same(
     tiny_config, prepare, events, make_encoder
 ):
     first = prepare(tiny_config(), make_encoder())
-    assert any(isinstance(event, Progress) for event in events)
+    assert "encoding training data" in stages(events)
     events.clear()
     again = prepare(tiny_config(training={"learning_rate": 0.1}), make_encoder())
-    assert not any(isinstance(event, Progress) for event in events)
+    assert stages(events) == {"verifying the prepared data"}
     for one, other in ((first.train, again.train), (first.validation, again.validation)):
         for column in ("input_ids", "targets", "offsets", "dialogue_of", "dialogues"):
             assert (getattr(one, column)[:] == getattr(other, column)[:]).all()

@@ -15,7 +15,7 @@ from convo_cli.prepare import reply_dialogues as module
 from convo_cli.prepare.cache import NAME, Cache
 from convo_cli.prepare.inputs import Inputs
 from convo_cli.prepare.reply_dialogues import find_reply_dialogues
-from convo_cli.runs.provenance.run_info import read_data_files
+from convo_cli.runs.provenance.data_files import read_data_files
 from tests.conftest import SAMPLE_DATA
 
 VALIDATION = SAMPLE_DATA / "train.jsonl"

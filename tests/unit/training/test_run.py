@@ -96,6 +96,41 @@ def test_events_come_in_order_and_tell_the_sizes(finished):
     assert all(len(event.samples) == 2 for event in scores)
 
 
+def test_every_stage_is_announced_when_it_begins(finished):
+    _, events = finished
+    begun = {}
+    for event in events:
+        if isinstance(event, Progress):
+            begun.setdefault(event.stage, event.done)
+    assert begun.keys() == {
+        "hashing the data files",
+        "training the tokenizer",
+        "encoding training data",
+        "encoding validation data",
+        "loading the model",
+        "checking the model",
+        "choosing dialogues for replies",
+        "saving the first checkpoint",
+        "checking the first checkpoint",
+        "evaluating",
+        "replying",
+    }
+    assert set(begun.values()) == {0}
+
+
+def test_a_resume_announces_its_stages_too(run):
+    events = []
+    resume(run, None, "training.max_steps=5", emit=events.append)
+    stages = dict.fromkeys(event.stage for event in events if isinstance(event, Progress))
+    assert list(stages)[:4] == [
+        "hashing the data files",
+        "verifying the checkpoint",
+        "encoding training data",
+        "encoding validation data",
+    ]
+    assert {"loading the checkpoint", "checking the model"} <= stages.keys()
+
+
 def test_the_run_directory_holds_what_it_should_and_no_leftovers(finished):
     run = RunDirectory(finished[0].run_dir)
     names = {path.name for path in run.path.iterdir()}

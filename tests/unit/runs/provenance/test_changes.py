@@ -7,8 +7,9 @@ import pytest
 from convo_cli.config.load import apply_overrides
 from convo_cli.config.schema import RunConfig
 from convo_cli.runs.provenance.changes import changes_of_execution, changes_of_settings, recorded
+from convo_cli.runs.provenance.data_files import DataFile, DataFiles
 from convo_cli.runs.provenance.execution import Change, Execution
-from convo_cli.runs.provenance.run_info import DataFile, DataFiles, make_run_info
+from convo_cli.runs.provenance.run_info import make_run_info
 
 EXECUTION = Execution(
     device="cpu", device_name="a processor", precision="fp32", num_threads=2, cpu_capability="AVX2", environment={},

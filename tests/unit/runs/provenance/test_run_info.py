@@ -19,12 +19,12 @@ from convo_cli.runs.provenance.changes import (
     changes_of_config,
     changes_of_data,
 )
+from convo_cli.runs.provenance.data_files import read_data_files
 from convo_cli.runs.provenance.execution import Execution
 from convo_cli.runs.provenance.git import GitState
 from convo_cli.runs.provenance.run_info import (
     make_run_info,
     read_base_model,
-    read_data_files,
     read_run_info,
     write_provenance,
 )
