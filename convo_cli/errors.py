@@ -9,7 +9,7 @@
     ├── DivergedError             4  a loss or gradient stopped being finite
     │   └── EvaluationDivergedError  4  the validation loss did
     ├── CheckpointError           5  a checkpoint or run directory is missing, damaged or foreign
-    ├── ChangedError              6  data, tokenizer, config or model differ from what the run began with
+    ├── ChangedError              6  data, tokenizer, config or model differ from the run's start
     │   └── FileChangedError      6  a data file changed between being hashed and being read
     ├── DiskError                 7  no space, no permission, read-only
     └── StoppedError        130/143  SIGINT / SIGTERM; what was done is saved
@@ -23,18 +23,42 @@ from __future__ import annotations
 import errno
 import os
 import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 
+@dataclass(frozen=True, slots=True)
+class ProblemDetail:
+    """One problem of an error, for `--json`; a field that does not apply is None."""
+
+    message: str
+    """What is wrong, without place and hint."""
+    file: str | None = None
+    line: int | None = None
+    """1-based."""
+    column: int | None = None
+    """1-based."""
+    key: str | None = None
+    """Dotted config key, or the path of a value in a line of data."""
+    hint: str | None = None
+
+
 class ConvoError(Exception):
-    """An error with its place, both values if two disagree, and a hint that the user can act on."""
+    """An error with its place, both values if two disagree, and a hint that the user can act on.
+
+    ``problems`` lists what the message says, one object for each problem.
+    """
 
     exit_code = 1
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, hint: str | None = None, problems: Sequence[ProblemDetail] = ()
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.problems = tuple(problems)
 
 
 class UsageError(ConvoError):

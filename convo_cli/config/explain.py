@@ -15,8 +15,8 @@ from pydantic_core import ErrorDetails
 
 from convo_cli.config.keys import Key, config_keys, in_words, keys_in
 from convo_cli.config.places import SHOW_FORM, KeyPath, Place, Problem, Source, clipped, dotted
+from convo_cli.config.reading.building import plain_value
 from convo_cli.config.synonyms import SYNONYMS
-from convo_cli.config.yaml_source import plain_value
 from convo_cli.errors import ConfigError
 
 MAX_SHOWN_PROBLEMS = 25
@@ -39,13 +39,15 @@ def refusal(problems: Sequence[Problem]) -> ConfigError:
         problems,
         key=lambda problem: (problem.place.is_option, problem.place.line, problem.place.column),
     )
-    lines = list(dict.fromkeys(map(str, ordered)))
+    by_line = {str(problem): problem.detail for problem in ordered}
+    lines = list(by_line)
     shown = lines[:MAX_SHOWN_PROBLEMS]
     if len(lines) > 1:
         shown.insert(0, f"{len(lines)} problems in the configuration:")
     if len(lines) > MAX_SHOWN_PROBLEMS:
         shown.append(f"and {len(lines) - MAX_SHOWN_PROBLEMS} more")
-    return ConfigError("\n".join(shown), hint=SHOW_FORM)
+    details = list(by_line.values())[:MAX_SHOWN_PROBLEMS]
+    return ConfigError("\n".join(shown), hint=SHOW_FORM, problems=details)
 
 
 def problems_of(error: ValidationError, source: Source) -> list[Problem]:
@@ -53,35 +55,41 @@ def problems_of(error: ValidationError, source: Source) -> list[Problem]:
     return [_problem(detail, source) for detail in error.errors(include_url=False)]
 
 
-def unknown_key(path: KeyPath) -> str:
-    """Say that a key does not exist, and which one was probably meant."""
-    section, name = config_keys().get(dotted(path[:-1])), str(path[-1])
+def unknown_key(place: Place, path: KeyPath) -> Problem:
+    """Return the problem of a key that does not exist, with the key that was probably meant."""
+    section = config_keys().get(dotted(path[:-1]))
     if section is not None and not section.is_section:
-        return f"{section.path} has no keys inside; allowed: {section.allowed}"
+        allowed = f"allowed: {section.allowed}"
+        return Problem(place, path, f"{section.path} has no keys inside", allowed)
+    return Problem(place, path, "unknown key", _probable_key(path))
+
+
+def _probable_key(path: KeyPath) -> str:
+    name = str(path[-1])
     if name in config_keys():
         outer, _, inner = name.rpartition(".")
-        return f"unknown key; write {inner} on a line of its own inside the section {outer}"
+        return f"write {inner} on a line of its own inside the section {outer}"
     here = {key.name: key.path for key in keys_in(dotted(path[:-1]))}
     everywhere = {key.name: key.path for key in config_keys().values()}
     plain = re.sub(r"[^a-z0-9]+", "_", name.rpartition(".")[2].lower())
     if plain in here:
-        return f"unknown key; did you mean {here[plain]}?"
+        return f"did you mean {here[plain]}?"
     if plain in everywhere:
         sections = [key.section for key in config_keys().values() if key.name == plain]
         places = in_words([f"under {section}" if section else "at the top" for section in sections])
-        return f"unknown key; it belongs {places}"
+        return f"it belongs {places}"
     if plain in SYNONYMS:
-        return f"unknown key; convo calls it {SYNONYMS[plain]}"
+        return f"convo calls it {SYNONYMS[plain]}"
     for known, cutoff in ((here, 0.6), (everywhere, 0.75)):
         if close := difflib.get_close_matches(plain, known, n=1, cutoff=cutoff):
-            return f"unknown key; did you mean {known[close[0]]}?"
-    return f"unknown key; the keys here are {', '.join(here)}"
+            return f"did you mean {known[close[0]]}?"
+    return f"the keys here are {', '.join(here)}"
 
 
 def _problem(detail: ErrorDetails, source: Source) -> Problem:
     path, kind = detail["loc"], detail["type"]
     if kind == "extra_forbidden":
-        return Problem(source.place_of_key(path), path, unknown_key(path))
+        return unknown_key(source.place_of_key(path), path)
     if kind == "value_error":
         return _disagreement(str(detail["ctx"]["error"]), path, source)
     key = config_keys()[dotted(part for part in path if isinstance(part, str))]
@@ -91,31 +99,31 @@ def _problem(detail: ErrorDetails, source: Source) -> Problem:
     found = f"found {_shown(value, place)}"
     if kind == "string_pattern_mismatch":
         return Problem(place, path, f"{found}. {key.doc}")
-    return Problem(place, path, f"{found}; allowed: {key.allowed}{_advice(key, value)}")
+    return Problem(place, path, f"{found}; allowed: {key.allowed}", _advice(key, value))
 
 
 def _advice(key: Key, value: Any) -> str:
     """Return a suggestion, if the intention is clear."""
     if value is None and not key.is_required:
         default = "its defaults" if key.is_section else f"the default, {json.dumps(key.default)}"
-        return f"; leave it out for {default}"
+        return f"leave it out for {default}"
     if isinstance(value, str):
         if "boolean" in key.types and value.lower() in _YAML_1_1_BOOLS:
-            return f"; YAML 1.2 reads {value} as text, write {_YAML_1_1_BOOLS[value.lower()]}"
+            return f"YAML 1.2 reads {value} as text, write {_YAML_1_1_BOOLS[value.lower()]}"
         if key.types & {"integer", "number", "boolean", "pair"} and isinstance(
             plain_value(value), bool | int | float
         ):
-            return f"; drop the quotes: {value}"
+            return f"drop the quotes: {value}"
         if close := difflib.get_close_matches(value.lower(), key.choices, n=1):
-            return f"; did you mean {close[0]}?"
+            return f"did you mean {close[0]}?"
     elif (
         isinstance(value, bool | int | float)
         and key.types & {"string", "array"}
         and not key.choices
     ):
-        return "; put it in quotes to make it text"
+        return "put it in quotes to make it text"
     elif isinstance(value, float) and "integer" in key.types and value.is_integer():
-        return f"; write {int(value)}"
+        return f"write {int(value)}"
     return ""
 
 
@@ -144,7 +152,7 @@ def _disagreement(message: str, section: KeyPath, source: Source) -> Problem:
     if others:
         message += f" (see {', '.join(f'{dotted(path)}, {source.keys[path]}' for path in others)})"
         if place.is_option and not source.keys[others[0]].is_option and "exactly one of" in message:
-            message += f"; add --set {dotted(others[0])}=null"
+            return Problem(place, first, message, f"add --set {dotted(others[0])}=null")
     return Problem(place, first, message)
 
 

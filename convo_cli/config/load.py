@@ -15,8 +15,9 @@ from ruamel.yaml import YAML
 from convo_cli.config.explain import problems_of, refusal, unknown_key
 from convo_cli.config.keys import config_keys
 from convo_cli.config.places import OPTION, KeyPath, Place, Problem, Source, clipped, dotted
+from convo_cli.config.reading.config_text import MAX_BYTES, parse_config, read_text
+from convo_cli.config.reading.yaml_source import parse_yaml
 from convo_cli.config.schema import RunConfig
-from convo_cli.config.yaml_source import MAX_BYTES, parse_config, parse_yaml, read_text
 from convo_cli.errors import ConfigError
 from convo_cli.unseen import has_unseen
 
@@ -136,7 +137,7 @@ def _override(text: str, source: Source) -> Problem | None:
             (length for length in range(len(path)) if dotted(path[:length]) in config_keys()),
             default=0,
         )
-        return Problem(place, (), unknown_key(path[: known + 1]))
+        return unknown_key(place, path[: known + 1])
     if not written:
         return Problem(place, (), 'nothing after the =; write null or ""')
     try:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from convo_cli.errors import ConfigError, ProblemDetail
+
 KeyPath = tuple[str | int, ...]
 """The path of a value: ("training", "learning_rate"), or ("data", "train", 0) in a list."""
 
@@ -44,12 +46,31 @@ class Problem:
     place: Place
     path: KeyPath
     message: str
+    hint: str = ""
 
     def __str__(self) -> str:
-        key = (
-            "" if self.place.is_option else f" {clipped(dotted(self.path))}"
-        )  # An option names its key itself.
-        return f"{self.place}{key.rstrip()}: {self.message}"
+        # An option names its key itself.
+        key = "" if self.place.is_option else f" {clipped(dotted(self.path))}".rstrip()
+        hint = f"; {self.hint}" if self.hint else ""
+        return f"{self.place}{key}: {self.message}{hint}"
+
+    def error(self, hint: str | None = None) -> ConfigError:
+        """Return an error with this one problem."""
+        return ConfigError(str(self), hint=hint, problems=[self.detail])
+
+    @property
+    def detail(self) -> ProblemDetail:
+        """The problem as an object for `--json`; an option has no file and no line."""
+        place = self.place
+        named = place.source.removeprefix(OPTION) if place.is_option else dotted(self.path)
+        return ProblemDetail(
+            message=self.message,
+            file=None if place.is_option else place.source,
+            line=place.line or None,
+            column=place.column or None,
+            key=named or None,
+            hint=self.hint or None,
+        )
 
 
 @dataclass(slots=True)

@@ -22,8 +22,8 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from convo_cli.config.keys import Key, config_keys, in_words, keys_in
 from convo_cli.config.presets import Preset
+from convo_cli.config.reading.config_text import MAX_BYTES
 from convo_cli.config.schema import RunConfig
-from convo_cli.config.yaml_source import MAX_BYTES
 
 SCHEMA_FILE = "convo.schema.json"
 WIDTH = 100
@@ -32,16 +32,18 @@ LIMITS_COLUMN = 32
 _MAKE_SCHEMA = f"convo init-config --schema -o {SCHEMA_FILE}"
 _REFERENCE_INTRODUCTION = f"""# Configuration
 
-Every key of a convo config, generated from `convo_cli/config/schema.py` by
-`make docs`. A file to start from, with all of this as comments, comes from
-`convo init-config`; for completion in an editor run `{_MAKE_SCHEMA}` beside it.
+Every key of a convo config, generated from `convo_cli/config/schema.py` by `make docs`.
+`convo init-config -o config.yaml` writes a file to start from, with these texts as comments and,
+beside it, the JSON Schema with which an editor completes and checks the file.
 
-- The file is YAML 1.2 in UTF-8: `1e-4` is a number, `no` is text. Anchors, aliases, tags and duplicate keys are
-  refused.
-- An unknown key, a wrong type or a value out of range is an error with its line and column, never ignored.
-- `--set KEY=VALUE` changes one key for one command: `--set training.learning_rate=3e-4`, or for a list
-  `--set "data.train=[a.jsonl, b.jsonl]"`. A whole section is switched off by null: `--set model.scratch=null`.
-- The resolved config, every default written out, is kept as `config.yaml` in the run directory."""
+- The file is YAML 1.2 in UTF-8: `1e-4` is a number, `no` is text. JSON is YAML 1.2, so a
+  `config.json` works too. Anchors, aliases, tags and duplicate keys are refused.
+- An unknown key, a wrong type or a value out of range is an error with its line and column, never
+  ignored.
+- `--set KEY=VALUE` changes one key for one command: `--set training.learning_rate=3e-4`, or for a
+  list `--set "data.train=[a.jsonl, b.jsonl]"`. Null switches a whole section off:
+  `--set model.scratch=null`.
+- The run directory keeps the resolved config, with every default written out, as `config.yaml`."""
 
 
 class _Representer(RoundTripRepresenter):

@@ -86,8 +86,8 @@ def _from_preset(name: str, train: Sequence[str], validation: Sequence[str]) -> 
     """Return the config of a preset, with other data files if some are given."""
     from convo_cli.cli.views.config_view import config_document
     from convo_cli.config.presets import find_preset
+    from convo_cli.config.reading.building import NOT_TEXT
     from convo_cli.config.reference import commented_yaml
-    from convo_cli.config.yaml_source import NOT_TEXT
 
     preset = find_preset(name)
     if train:

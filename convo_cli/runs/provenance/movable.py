@@ -8,8 +8,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from convo_cli.config.reading.building import NOT_TEXT
 from convo_cli.config.schema import RunConfig
-from convo_cli.config.yaml_source import NOT_TEXT
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.provenance.data_files import DataFile
 

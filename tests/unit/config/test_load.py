@@ -18,10 +18,10 @@ from ruamel.yaml import YAML
 from convo_cli.config.keys import Key, config_keys
 from convo_cli.config.load import apply_overrides, dump_config, load_config
 from convo_cli.config.presets import PRESETS, SCRATCH
+from convo_cli.config.reading.building import NOT_TEXT
 from convo_cli.config.reference import commented_yaml
 from convo_cli.config.schema import RunConfig
-from convo_cli.config.yaml_source import NOT_TEXT
-from convo_cli.errors import ConfigError
+from convo_cli.errors import ConfigError, ProblemDetail
 
 GOOD = "data:\n  train: a.jsonl\nmodel:\n  scratch: {}\ntraining:\n  max_steps: 30\n"
 LEAVES = [key for key in config_keys().values() if not key.is_section]
@@ -63,6 +63,28 @@ def test_a_wrong_config_is_refused_with_these_words(
 ) -> None:
     config_path.write_text(text, encoding="utf-8")
     assert message_of(config_path, *overrides).splitlines() == expected
+
+
+@pytest.mark.parametrize(("text", "overrides", "expected"), refused())
+def test_each_problem_of_a_wrong_config_is_an_object_with_what_its_line_says(
+    config_path: Path, text: str, overrides: list[str], expected: list[str]
+) -> None:
+    config_path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_config(config_path, overrides)
+    lines = expected[1:] if re.match(r"\d+ problems", expected[0]) else expected
+    assert len(caught.value.problems) == len(lines)
+    for line, problem in zip(lines, caught.value.problems, strict=True):
+        if problem.file is None:
+            assert line.startswith(f"--set {problem.key or ''}")
+        else:
+            assert line.startswith(":".join(map(str, filter(None, place_of(problem)))))
+        assert f"{problem.key or ''}: {problem.message}" in line
+        assert problem.hint is None or line.endswith(f"; {problem.hint}")
+
+
+def place_of(problem: ProblemDetail) -> tuple[str | int | None, ...]:
+    return problem.file, problem.line, problem.column
 
 
 def test_the_table_of_wrong_configs_is_long_enough() -> None:
@@ -196,7 +218,7 @@ def test_any_line_end_and_a_byte_order_mark_are_fine(config_path: Path, end: str
     [
         (
             GOOD.encode("utf-16"),
-            "config.yaml: UTF-16 text, as PowerShell's > writes it; a config is UTF-8",
+            "config.yaml: UTF-16 text, which PowerShell's > writes; a config is UTF-8",
         ),
         (
             GOOD.encode("utf-16-be"),
@@ -208,7 +230,7 @@ def test_any_line_end_and_a_byte_order_mark_are_fine(config_path: Path, end: str
         (b"\x1f\x8b\x08\x00\x00", "config.yaml:1:2: byte 0x8b is not UTF-8 text"),
         (
             b"#" * (2**20 + 1),
-            "config.yaml: larger than 1,048,576 bytes; a config has some thousand",
+            "config.yaml: larger than 1,048,576 bytes; a config has a few thousand",
         ),
         (
             b"a: [" + b"x, " * 30_000,
@@ -504,6 +526,6 @@ def test_a_config_is_loaded_without_torch_or_a_terminal_library(tmp_path: Path) 
 
 def test_half_of_a_surrogate_pair_in_a_key_is_refused_with_its_place(tmp_path):
     path = tmp_path / "c.yaml"
-    path.write_text('data: {train: t.jsonl}\n"a\\ud83d\\ude00b": 1\n', encoding="utf-8")
+    path.write_text('data: {train: t.jsonl}\n"a\\ud83db": 1\n', encoding="utf-8")
     with pytest.raises(ConfigError, match=r"c\.yaml:2:1: a key must be plain text"):
         load_config(path)

@@ -14,8 +14,8 @@ from ruamel.yaml import YAML
 from convo_cli.config.keys import config_keys
 from convo_cli.config.load import load_config
 from convo_cli.config.presets import PRESETS, SCRATCH, Preset
+from convo_cli.config.reading.building import NOT_TEXT
 from convo_cli.config.reference import SCHEMA_FILE, WIDTH, commented_yaml, json_schema
-from convo_cli.config.yaml_source import NOT_TEXT
 
 every_preset = pytest.mark.parametrize("preset", PRESETS.values(), ids=lambda preset: preset.name)
 SCRATCH_TEXT = commented_yaml(SCRATCH)
