@@ -30,7 +30,7 @@ WIDTH = 100
 LIMITS_COLUMN = 32
 
 _MAKE_SCHEMA = f"convo init-config --schema -o {SCHEMA_FILE}"
-_REFERENCE_INTRODUCTION = f"""# Configuration
+_REFERENCE_INTRODUCTION = """# Configuration
 
 Every key of a convo config, generated from `convo_cli/config/schema.py` by `make docs`.
 `convo init-config -o config.yaml` writes a file to start from, with these texts as comments and,
