@@ -1,21 +1,21 @@
-"""Every error that convo raises on purpose, each with the exit code that a script can rely on.
+"""Errors that convo raises on purpose, each with the exit code that a script can rely on.
 
-    ConvoError                    1  the root; never raised itself
-    ├── UsageError                2  arguments, a missing file, package or device
-    │   ├── ConfigError           2  the YAML or a --set is wrong
-    │   ├── ModelError            2  a model or tokenizer cannot be read or does not fit
-    │   └── OutOfMemoryError      2  the work does not fit into the memory there is
-    ├── DataError                 3  the dialogues cannot be trained on
-    ├── DivergedError             4  a loss or gradient stopped being finite
-    │   └── EvaluationDivergedError  4  the validation loss did
-    ├── CheckpointError           5  a checkpoint or run directory is missing, damaged or foreign
-    ├── ChangedError              6  data, tokenizer, config or model differ from the run's start
-    │   └── FileChangedError      6  a data file changed between being hashed and being read
-    ├── DiskError                 7  no space, no permission, read-only
-    └── StoppedError        130/143  SIGINT / SIGTERM; what was done is saved
+    ConvoError                       1        the root; never raised itself
+    ├── UsageError                   2        arguments; a missing file, package or device
+    │   ├── ConfigError              2        the config or a --set is wrong
+    │   ├── ModelError               2        a model or tokenizer is unreadable or does not fit
+    │   └── OutOfMemoryError         2        the work does not fit into memory
+    ├── DataError                    3        the dialogues cannot be trained on
+    ├── DivergedError                4        a loss or gradient is not finite
+    │   └── EvaluationDivergedError  4        the validation loss is not finite
+    ├── CheckpointError              5        a checkpoint or run directory is missing or damaged
+    ├── ChangedError                 6        data, tokenizer, config or model changed during a run
+    │   └── FileChangedError         6        a data file changed after it was hashed
+    ├── DiskError                    7        no space, no permission, or read-only
+    └── StoppedError                 130/143  SIGINT or SIGTERM; the work so far is saved
 
-Anything else that reaches the error boundary in `convo_cli.cli.app` is a bug: it shows a traceback
-and exits 1.
+Any other exception that reaches the error boundary in `convo_cli.cli.app` is a bug: convo shows a
+traceback and exits with 1.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class ProblemDetail:
     """What is wrong, without place and hint."""
     file: str | None = None
     line: int | None = None
-    """1-based."""
+    """Counted from 1."""
     column: int | None = None
-    """1-based."""
+    """Counted from 1."""
     key: str | None = None
     """Dotted config key, or the path of a value in a line of data."""
     hint: str | None = None
@@ -47,7 +47,7 @@ class ProblemDetail:
 class ConvoError(Exception):
     """An error with its place, both values if two disagree, and a hint that the user can act on.
 
-    ``problems`` lists what the message says, one object for each problem.
+    ``problems`` lists the problems that the message names, for `--json`.
     """
 
     exit_code = 1
@@ -86,9 +86,7 @@ class DivergedError(ConvoError):
 
 
 class EvaluationDivergedError(DivergedError):
-    """The weights of a checkpoint have no finite validation loss, so a resume from it would fail
-    here again.
-    """
+    """The weights of a checkpoint have no finite validation loss; a resume would fail again."""
 
 
 class CheckpointError(ConvoError):
@@ -108,7 +106,7 @@ class DiskError(ConvoError):
 
 
 class StoppedError(ConvoError):
-    """A signal ended the command at a safe point; the exit code is 128 + the signal's number."""
+    """A signal stopped the command at a safe point; the exit code is 128 + the signal number."""
 
     def __init__(self, signal_number: int, message: str, *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -116,35 +114,30 @@ class StoppedError(ConvoError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether the system, numpy or torch ran out of memory; torch has no exception type for
-    it.
-    """
+    """Return whether the system, numpy or torch ran out of memory."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
+    if isinstance(error, MemoryError):
+        return True
+    # torch has no exception type for this on the CPU.
     words = ("out of memory", "allocate memory", "bad_alloc")
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
-    )
+    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of a library's error, without the pages that may follow, or the name of
-    its type.
-    """
+    """Return the first line of a library's error, or the name of its type if it has no message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def typeable(path: Path | str) -> str:
-    """Return a path as typed into a shell, for the commands in hints; invisible characters become
-    escapes.
+    """Return a path as typed into a shell, for the commands in hints.
+
+    Characters that are not printable become escapes.
     """
     text = f"./{path}" if str(path).startswith("-") else str(path)
     quoted = shlex.quote(text)
     if quoted.isprintable():
         return quoted
     plain = set(range(32, 127)) - set(b"\\'")
-    return (
-        "$'"
-        + "".join(chr(byte) if byte in plain else f"\\{byte:03o}" for byte in os.fsencode(text))
-        + "'"
-    )
+    escaped = (chr(byte) if byte in plain else f"\\{byte:03o}" for byte in os.fsencode(text))
+    return f"$'{''.join(escaped)}'"

@@ -527,7 +527,7 @@ def wrong_values() -> Iterator[Case]:
         (
             "prompt as a list of texts",
             {"prompt": ["Hello"], "completion": "Hi!"},
-            "mixed-turns",
+            "missing-key",
             "$.prompt[0]",
         ),
         (

@@ -1,5 +1,6 @@
-"""Blocks of whole lines, cut from the bytes of a data file; blank and overlong lines are reported
-and left out.
+"""Blocks of whole lines, cut from the bytes of a data file.
+
+Blank and overlong lines are left out; overlong lines, and blank ones before data, are reported.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Block:
     numbers: NDArray[np.int64]
     """The 1-based number of each line."""
     end: int
-    """Bytes of the file that were read up to here; for a compressed file, its bytes on disk."""
+    """Bytes of the file read so far; of a compressed file, its bytes on disk."""
 
     def lines(self) -> list[bytes]:
         """Each line without its end."""
@@ -38,9 +39,7 @@ class Block:
 
 
 class LineCutter:
-    """Cuts one file into blocks; ``found`` gets problems of blank and overlong lines, and of a file
-    without lines.
-    """
+    """Cuts one file into blocks; problems of lines in no block go to ``found``."""
 
     def __init__(self, source: str, found: ProblemSink, max_line_bytes: int) -> None:
         self._source = source
@@ -53,8 +52,9 @@ class LineCutter:
     def blocks(
         self, stream: io.BufferedReader[Any], position: Callable[[], int] | None
     ) -> Iterator[Block]:
-        """Yield the blocks; ``position`` returns how many bytes of the file were read (None: as
-        many as were cut).
+        """Yield the blocks.
+
+        ``position`` returns the number of bytes read from a file; None if these are the bytes cut.
         """
         done = 0
         for piece in self._pieces(stream):
@@ -72,14 +72,11 @@ class LineCutter:
                 self._number += num_lines
                 yield Block(data, numbers, end)
         if self._is_empty:
-            self._found(
-                at_line(Problem("empty-file", "there is no dialogue in it"), self._source, 1)
-            )
+            problem = Problem("empty-file", "the file contains no dialogues")
+            self._found(at_line(problem, self._source, 1))
 
     def _pieces(self, stream: io.BufferedReader[Any]) -> Iterator[bytes]:
-        """Yield whole lines; of an overlong line only its beginning, which is over the limit
-        too.
-        """
+        """Yield whole lines; of an overlong line only the beginning, which is overlong too."""
         begun = b""
         while piece := stream.read1(BUFFER_BYTES):
             piece = begun + piece
@@ -116,20 +113,18 @@ class LineCutter:
 
     def _report_long_line(self, line: bytes) -> None:
         self._is_empty = False
-        what = (
-            "; it looks like one array of all dialogues"
-            if line[:100].lstrip()[:2] in (b"[[", b"[{")
-            else ""
-        )
-        message = f"the line is over {_size(self._max_line_bytes)}{what}"
+        is_array = line[:100].lstrip()[:2] in (b"[[", b"[{")
+        what = "; it looks like one array of all dialogues" if is_array else ""
+        message = f"the line is longer than {_size(self._max_line_bytes)}{what}"
         self._found(at_line(Problem("line-too-long", message), self._source, self._number))
 
     def _report_blank_lines(self) -> None:
         """Report blank lines that are followed by data; others are fine."""
         self._is_empty = False
         if self._num_blank:
-            what = "a blank line" if self._num_blank == 1 else f"{self._num_blank} blank lines"
-            problem = Problem("blank-line", f"{what} before more data")
+            is_one = self._num_blank == 1
+            what = "the line is blank" if is_one else f"{self._num_blank} lines in a row are blank"
+            problem = Problem("blank-line", what)
             self._found(at_line(problem, self._source, self._number - self._num_blank))
             self._num_blank = 0
 

@@ -1,4 +1,4 @@
-"""Turns and dialogues: the common form of all data shapes."""
+"""Turns and dialogues: the common form of all shapes of data."""
 
 from __future__ import annotations
 
@@ -13,20 +13,18 @@ Role = Literal["system", "user", "assistant"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant")
 
 SEPARATOR = "\0"
-"""Separates the texts of turns that are processed together; no text can contain it."""
+"""Separates texts that are processed together; no text can contain it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One utterance; ``is_trained`` is False if the data says ``"train": false``, on the turn or
-    the dialogue.
-    """
+    """One utterance; ``is_trained`` is False if it or its dialogue is marked ``"train": false``."""
 
     role: Role
     text: str
     is_trained: bool = True
     has_reasoning: bool = field(default=False, compare=False)
-    """True if the data has reasoning here, kept in the text or dropped."""
+    """True if the turn has reasoning in the data, kept in the text or dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +42,11 @@ class Dialogue:
 
 
 def has_target(turns: Sequence[Turn], train_on: TrainOn) -> bool:
-    """Return whether the dialogue has a target; `train` and `validate-data` refuse one without."""
+    """Return whether a dialogue has a target; `train` and `validate-data` refuse one without."""
     if train_on == "all":
         return any(turn.is_trained and turn.role != "system" for turn in turns)
-    spoken = [turn for turn in turns if turn.role == "assistant"]
-    return any(turn.is_trained for turn in (spoken[-1:] if train_on == "last" else spoken))
+    replies = [turn for turn in turns if turn.role == "assistant"]
+    return any(turn.is_trained for turn in (replies[-1:] if train_on == "last" else replies))
 
 
 def is_excluded(turns: Iterable[Turn]) -> bool:

@@ -1,7 +1,6 @@
-"""Fingerprints of dialogues, equal for equal words; case, width, white space and speakers are
-ignored.
+"""Fingerprints of dialogues, which ignore case, width, white space and speakers.
 
-Validation uses them to find duplicates and leaks, training to find validation dialogues in the
+Validation uses them to find duplicates and leaks, and training to find validation dialogues in the
 training data.
 """
 
@@ -17,20 +16,21 @@ import numpy as np
 
 from convo_cli.data.dialogue import SEPARATOR, Turn
 
-_FOLDED_ASCII = bytes(range(128)).lower().replace(b"\n", b" ").replace(b"\t", b" ") + bytes(
-    range(128, 256)
-)
-_BETWEEN_DIALOGUES = "\1"  # no text can hold it
-_JOINING_JAMO = range(
-    0x1160, 0x1200
-)  # vowels and final consonants, which combine with the one before, like marks
-_SELECTORS = range(0xFE00, 0xFE10)  # marks that combine with nothing; every second emoji has one
-_MAX_FOLDED = 64  # characters replaced in a whole block; Japanese has about 20
-_LONG_RUN = 32  # marks on one letter; words have up to four
+_FOLDED_ASCII = bytes(range(256)).lower().replace(b"\n", b" ").replace(b"\t", b" ")
+_BETWEEN_DIALOGUES = "\1"
+"""No text can contain it."""
+_JOINING_JAMO = range(0x1160, 0x1200)
+"""Korean vowels and final consonants, which combine with the character before, like marks."""
+_SELECTORS = range(0xFE00, 0xFE10)
+"""Marks that combine with nothing; every second emoji has one."""
+_MAX_FOLDED = 64
+"""Most characters replaced in a whole block; Japanese text has about 20."""
+_LONG_RUN = 32
+"""Marks on one letter in a long run; words have up to four."""
 
 
 def fingerprint(turns: Iterable[Turn]) -> int:
-    """Return 64 bits that are the same for equal dialogues, in every process."""
+    """Return 64 bits that are equal for equal dialogues, in every process."""
     return _hash(normalised(SEPARATOR.join(turn.text for turn in turns)).encode())
 
 
@@ -58,12 +58,9 @@ def fingerprints(dialogues: Sequence[str], characters: str) -> list[int]:
 
 def normalised(text: str) -> str:
     """Return the text with one form of each character and single spaces."""
-    folded = (
-        text.lower()
-        if text.isascii()
-        else unicodedata.normalize("NFKC", _in_order(text)).casefold()
-    )
-    return " ".join(folded.split())
+    if text.isascii():
+        return " ".join(text.lower().split())
+    return " ".join(unicodedata.normalize("NFKC", _in_order(text)).casefold().split())
 
 
 def _single_spaced(text: bytes) -> bytes:
@@ -79,9 +76,7 @@ def _hash(form: bytes) -> int:
 
 @lru_cache(maxsize=2**16)
 def fold(char: str) -> str | None:
-    """Return what the character becomes in normalised text; None if that depends on its
-    neighbours.
-    """
+    """Return the character in normalised text; None if that depends on its neighbours."""
     first = _decomposed(char)[0]
     is_joining = unicodedata.category(first)[0] == "M" and ord(first) not in _SELECTORS
     if is_joining or ord(first) in _JOINING_JAMO:

@@ -1,4 +1,4 @@
-"""Counts of everything in a data file that is not trained on, and the notices about it."""
+"""Counts of everything in a data file that a run does not train on, and the notices about it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Omissions(msgspec.Struct):
     num_reasoning: int = 0
     """Turns with reasoning, kept or dropped."""
     unread: dict[str, UnreadTexts] = msgspec.field(default_factory=dict)
-    """Texts in keys that are not read."""
+    """Texts under keys that are not read."""
 
     def add(self, reading: LineReading) -> None:
         """Count the reasoning and the unread texts of a line."""
@@ -38,24 +38,20 @@ class Omissions(msgspec.Struct):
     def notices(self, file: str, reasoning: Reasoning | None) -> Iterator[Notice]:
         """Yield the notices that a run emits about ``file``."""
         if self.num_excluded:
-            dialogues = (
-                "1 dialogue is"
-                if self.num_excluded == 1
-                else f"{self.num_excluded:,} dialogues are"
-            )
-            yield Notice(f'{file}: {dialogues} left out, because the data says "train": false')
+            dialogues = f"{self.num_excluded:,} dialogue{'' if self.num_excluded == 1 else 's'}"
+            yield Notice(f'{file}: left out {dialogues} marked "train": false')
         if self.num_reasoning:
-            turns = "1 turn" if self.num_reasoning == 1 else f"{self.num_reasoning:,} turns"
-            done = "kept, and trained on" if reasoning == "keep" else "dropped"
-            yield Notice(
-                f"{file}: the reasoning of {turns} is {done} (data.reasoning: {reasoning})"
-            )
+            turns = f"{self.num_reasoning:,} turn{'' if self.num_reasoning == 1 else 's'}"
+            done = "kept and trained on" if reasoning == "keep" else "dropped"
+            setting = f"data.reasoning: {reasoning}"
+            yield Notice(f"{file}: the reasoning of {turns} is {done} ({setting})")
         keys = [key for key, texts in self.unread.items() if texts.is_content(key)]
         keys.sort(key=lambda key: -self.unread[key].num_characters)
         named = "; ".join(self.unread[key].describe(key) for key in keys[:_MAX_NAMED])
         more = f"; {len(keys) - _MAX_NAMED} more keys" if len(keys) > _MAX_NAMED else ""
         if keys:
-            yield Notice(f"{file}: {named}{more}", is_warning=True)
+            hint = "to train on a text, move it into a turn"
+            yield Notice(f"{file}: {named}{more}; {hint}", is_warning=True)
 
 
 def report_omissions(

@@ -1,5 +1,4 @@
-"""Reader of data files: blocks of lines for validation, lines for repair, dialogues for everything
-else.
+"""Reader of data files: blocks of lines for validation and repair, dialogues for training.
 
 At most one block of lines is in memory.
 """
@@ -11,6 +10,7 @@ import itertools
 import os
 import stat
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from convo_cli.config.schema import DataConfig
@@ -21,8 +21,8 @@ from convo_cli.data.omissions import Omissions
 from convo_cli.data.problems import Problem, ProblemSink, at_line, refuse
 from convo_cli.data.recognise import recognise_compression, recognise_content
 from convo_cli.data.shapes.turns import LineReading, read_value
+from convo_cli.data.strict_json.columns import place
 from convo_cli.data.strict_json.decoder import decode
-from convo_cli.data.strict_json.faults import place
 from convo_cli.errors import UsageError, typeable
 from convo_cli.storage.files import special_kind
 
@@ -31,9 +31,7 @@ MAX_LINE_BYTES = 64 * 2**20
 
 
 def check_source(source: str, *, is_read_again: bool = False) -> None:
-    """Raise `UsageError` if ``source`` cannot be opened, or can be read only once although it
-    ``is_read_again``.
-    """
+    """Raise `UsageError` if ``source`` cannot be opened, or cannot be read as often as needed."""
     if source == STDIN:
         return
     path = Path(source)
@@ -46,18 +44,18 @@ def check_source(source: str, *, is_read_again: bool = False) -> None:
     if stat.S_ISDIR(mode):
         raise UsageError(
             f"{source} is a directory",
-            hint=f"name the files in it, for example {path / 'train.jsonl'}",
+            hint=f"name a file in it, for example {path / 'train.jsonl'}",
         )
     kind = special_kind(mode)
     if kind is not None and not stat.S_ISFIFO(mode):
-        raise UsageError(f"{source} is {kind}, not a file of dialogues", hint="name a JSONL file")
+        raise UsageError(f"{source} is {kind}, not a data file", hint="name a JSONL file")
     if kind is not None and is_read_again:
         command = "…" if source.startswith("/dev/") else f"cat {typeable(source)}"
         raise UsageError(
-            f"{source} is {kind}, and this data is read more than once",
+            f"{source} is {kind}, but convo reads this data more than once",
             hint=f"write it to a file first: {command} > data.jsonl",
         )
-    # Not by opening it: the writer of a named pipe would mistake that for its reader.
+    # A named pipe is not opened here: its writer would take this for the reader.
     if not os.access(path, os.R_OK):
         raise UsageError(
             f"{source} cannot be read: permission denied", hint=f"chmod +r {typeable(source)}"
@@ -70,8 +68,7 @@ def read_dialogues(
     omissions: Sequence[Omissions] | None = None,
     open_raw: OpenRaw | None = None,
 ) -> Generator[Dialogue, None, None]:
-    """Yield every dialogue of the files in order; raises `DataError` at the first line that is not
-    a dialogue.
+    """Yield the dialogues of all files; raise `DataError` at the first line that is not a dialogue.
 
     Dialogues that the data excludes from training are left out. ``omissions``, one for each file,
     count them and everything else that is not trained on.
@@ -96,9 +93,7 @@ def iter_lines(
     max_line_bytes: int = MAX_LINE_BYTES,
     open_raw: OpenRaw | None = None,
 ) -> Iterator[tuple[int, bytes]]:
-    """Yield the 1-based number and the bytes, without their line end, of every line that is not
-    blank.
-    """
+    """Yield the number (from 1) and the bytes of every line that is not blank, without its end."""
     for block in iter_blocks(source, found, max_line_bytes=max_line_bytes, open_raw=open_raw):
         yield from zip(block.numbers.tolist(), block.lines(), strict=True)
 
@@ -112,8 +107,8 @@ def iter_blocks(
 ) -> Iterator[Block]:
     """Yield the lines that are not blank, about `BUFFER_BYTES` at a time.
 
-    ``source`` is a path (.gz and .zst are unpacked) or ``-``. Problems that make a line or the rest
-    of the file unreadable go to ``found``; a file that cannot be opened raises `UsageError`.
+    ``source`` is a path (.gz and .zst are unpacked) or ``-``. If a line or the rest of the file is
+    unreadable, the problem goes to ``found``. A file that cannot be opened raises `UsageError`.
     """
     check_source(source)
     number = 0
@@ -132,9 +127,8 @@ def iter_blocks(
         message = f"the compressed data cannot be unpacked: {_reason(error)}"
         found(at_line(Problem("damaged-file", message), source, number + 1))
     except OSError as error:
-        raise UsageError(
-            f"{source} cannot be read: {_reason(error)} (after line {number})"
-        ) from None
+        message = f"{source} cannot be read after line {number}: {_reason(error)}"
+        raise UsageError(message) from None
 
 
 def _read_line(raw: bytes, file: str, line: int, data_config: DataConfig) -> LineReading | None:
@@ -151,20 +145,25 @@ def _inner_suffix(source: str) -> str:
 
 
 def _similar(path: Path) -> str:
-    if not path.parent.is_dir():
-        return f"there is no folder {path.parent}"
-    names = [entry.name for entry in itertools.islice(path.parent.iterdir(), 1000)]
-    matches = difflib.get_close_matches(path.name, names, n=1)
-    return (
-        f"did you mean {path.parent / matches[0]}?"
-        if matches
-        else f"look in {path.parent.absolute()}"
-    )
+    """Return a hint for a file that does not exist: another name, or where convo looked."""
+    folder = path.parent
+    if not folder.is_dir():
+        return f"the folder {folder} does not exist"
+    names: list[str] = []
+    with suppress(OSError):  # listing a folder needs more permissions than opening its files
+        names = [entry.name for entry in itertools.islice(folder.iterdir(), 1000)]
+    # First without suffixes, because those of data files are all alike.
+    stems = difflib.get_close_matches(_stem(path.name), map(_stem, names), n=1)
+    same = [name for name in names if _stem(name) in stems]
+    if match := difflib.get_close_matches(path.name, same, n=1, cutoff=0):
+        return f"did you mean {folder / match[0]}?"
+    return f"check the name; convo looked in {folder.absolute()}"
+
+
+def _stem(name: str) -> str:
+    return name.split(".")[0].lower() or name
 
 
 def _reason(error: Exception) -> str:
-    return (
-        (error.strerror if isinstance(error, OSError) else None)
-        or str(error)
-        or type(error).__name__
-    )
+    reason = error.strerror if isinstance(error, OSError) else None
+    return reason or str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Recognition of files that are not JSON Lines, by their first bytes."""
+"""Recognition of files that are not JSON Lines by their first bytes."""
 
 from __future__ import annotations
 
@@ -30,53 +30,43 @@ _BINARY = (
 _OPEN_ENDS = (b",", b"[", b"{", b":")
 _NUM_LINES = 5
 _DELIMITERS = (("\t", "tab"), (",", "comma"), (";", "semicolon"), ("|", "bar"))
-# The start of a line of JSON, or a whole one. Single quotes and round brackets are Python's.
+# The start of a line of JSON, or a whole line; also of Python, with single quotes and parentheses.
 _JSON_LINE = re.compile(
     rb"(?:\xef\xbb\xbf)?(?:[\[{\"'(,\]}]|(?:-?[0-9.]+(?:[eE][-+]?[0-9]+)?|[A-Za-z]+|-Infinity)\Z)"
 )
 
 
 def recognise_compression(head: bytes, suffix: str) -> Problem | None:
-    """Return the problem if the first bytes of a file on disk contradict its name; None if they do
-    not.
-    """
+    """Return the problem if the first bytes of a file contradict its name; None otherwise."""
     for magic, name, right_suffix in _COMPRESSED:
         if suffix == right_suffix and head and not head.startswith(magic):
-            return Problem(
-                "wrong-compression", f"the name ends in {suffix}, the content is not {name}"
-            )
+            message = f"the name ends in {suffix}, but the content is not {name}"
+            return Problem("wrong-compression", message)
         if suffix != right_suffix and head.startswith(magic):
-            return Problem(
-                "wrong-compression",
-                f"the content is {name}, the name does not end in {right_suffix}",
-            )
+            message = f"the content is {name}, but the name does not end in {right_suffix}"
+            return Problem("wrong-compression", message)
     return None
 
 
 def recognise_content(head: bytes, suffix: str) -> Problem | None:
-    """Return the problem if text that begins with ``head`` cannot be JSON Lines; None if it may
-    be.
-    """
+    """Return the problem if a file that begins with ``head`` cannot be JSON Lines; else None."""
     for magic, name in _BINARY:
         if head.startswith(magic):
-            return Problem("binary-file", f"this is {name}")
+            return Problem("binary-file", f"the file is {name}, not JSON Lines")
     if head[257:262] == b"ustar":
-        return Problem("binary-file", "this is a tar archive")
-    # The first two characters of any JSON text are ASCII, so a zero byte there is half of a wider
-    # character.
+        return Problem("binary-file", "the file is a tar archive, not JSON Lines")
+    # JSON begins with two ASCII characters, so a zero byte there is half of a wider character.
     if head.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or b"\0" in head[:4]:
         if head[:4] == bytes(4):
-            return Problem(
-                "damaged-file", "the file begins with zero bytes, as after a crash or a full disk"
-            )
-        return Problem("utf-16", "the file is UTF-16 or UTF-32, JSON Lines are UTF-8")
+            message = "the file begins with zero bytes, as after a crash or on a full disk"
+            return Problem("damaged-file", message)
+        return Problem("utf-16", "the file is UTF-16 or UTF-32, but JSON Lines are UTF-8")
     text = head.removeprefix(BOM_UTF8).lstrip()
     if text.startswith(b"version https://git-lfs.github.com/spec/"):
-        return Problem(
-            "git-lfs-pointer", "this is a git-LFS pointer, the data itself was not fetched"
-        )
+        message = "the file is a git-LFS pointer; the data itself was not downloaded"
+        return Problem("git-lfs-pointer", message)
     if text[:64].lower().startswith((b"<!doctype html", b"<html")):
-        return Problem("html-page", "this is an HTML page")
+        return Problem("html-page", "the file is an HTML page, not JSON Lines")
     lines = [line.rstrip() for line in text.split(b"\n") if line.strip()][:_NUM_LINES]
     return (
         _recognise_spread_json(lines)
@@ -86,34 +76,29 @@ def recognise_content(head: bytes, suffix: str) -> Problem | None:
 
 
 def _recognise_spread_json(lines: list[bytes]) -> Problem | None:
-    """Recognise a JSON value over several lines: no line of JSON Lines ends in a comma, colon or
-    opening bracket.
-    """
-    if len(lines) < 2 or not lines[0].startswith((b"[", b"{")) or not lines[0].endswith(_OPEN_ENDS):
+    """Recognise a JSON value over several lines, which end in commas, colons or open brackets."""
+    if len(lines) < 2:
         return None
-    if (
-        lines[0] not in (b"[", b"{")
-        and not lines[1].startswith((b" ", b"\t"))
-        and not lines[1].endswith(_OPEN_ENDS)
-    ):
+    first, second = lines[:2]
+    if not first.startswith((b"[", b"{")) or not first.endswith(_OPEN_ENDS):
         return None
-    what = "array" if lines[0].startswith(b"[") else "object"
-    return Problem("pretty-printed-json", f"one JSON {what} is spread over several lines")
+    is_inside = second.startswith((b" ", b"\t")) or second.endswith(_OPEN_ENDS)
+    if first not in (b"[", b"{") and not is_inside:
+        return None
+    what = "array" if first.startswith(b"[") else "object"
+    return Problem("pretty-printed-json", f"a JSON {what} spans several lines")
 
 
 def _recognise_table(text: bytes, lines: list[bytes], suffix: str) -> Problem | None:
     is_named_table = suffix in (".csv", ".tsv")
-    if any(line.startswith((b"[", b"{")) for line in lines) or not (
-        is_named_table or len(lines) > 1
-    ):
+    is_json = any(line.startswith((b"[", b"{")) for line in lines)
+    if is_json or not (is_named_table or len(lines) > 1):
         return None
     decoded = text.decode("utf-8", "replace")
     for delimiter, name in _DELIMITERS:
-        rows = itertools.islice(
-            csv.reader(io.StringIO(decoded, newline=""), delimiter=delimiter), _NUM_LINES
-        )
+        rows = csv.reader(io.StringIO(decoded, newline=""), delimiter=delimiter)
         try:
-            widths = {len(row) for row in rows if row}
+            widths = {len(row) for row in itertools.islice(rows, _NUM_LINES) if row}
         except csv.Error:
             continue
         if len(widths) == 1 and widths != {1}:
@@ -122,15 +107,17 @@ def _recognise_table(text: bytes, lines: list[bytes], suffix: str) -> Problem | 
 
 
 def _table(what: str, header: bytes) -> Problem:
-    return Problem("csv-file", f"this is a table with {what}; it begins with {_quoted(header)}")
+    message = f"the file is a table with {what}; it begins with {_quoted(header)}"
+    return Problem("csv-file", message)
 
 
 def _recognise_text(lines: list[bytes]) -> Problem | None:
-    """Recognise sentences, XML, YAML or the error page of a server: no line looks like JSON."""
+    """Recognise sentences, XML, YAML or an error page: no line looks like JSON."""
     if not lines or any(_JSON_LINE.match(line) for line in lines) or not _is_utf8(lines[0]):
         return None
     what = "XML" if lines[0].startswith(b"<?xml") else "plain text"
-    return Problem("plain-text", f"this is {what}; it begins with {_quoted(lines[0])}")
+    message = f"the file is {what}, not JSON Lines; it begins with {_quoted(lines[0])}"
+    return Problem("plain-text", message)
 
 
 def _is_utf8(line: bytes) -> bool:

@@ -1,6 +1,4 @@
-"""Reference replies: the turn of a dialogue that a reply is scored against, and a random choice of
-dialogues.
-"""
+"""Reference replies: the turn that a reply is scored against, and a random choice of dialogues."""
 
 from __future__ import annotations
 
@@ -11,9 +9,7 @@ from convo_cli.data.dialogue import Dialogue, Turn
 
 
 def reference_index(turns: Sequence[Turn]) -> int | None:
-    """Return the index of the last assistant turn that answers a turn and that is not excluded;
-    None without one.
-    """
+    """Return the index of the last trained assistant turn that answers a turn; None without one."""
     candidates = [
         k
         for k in range(1, len(turns))
@@ -23,17 +19,14 @@ def reference_index(turns: Sequence[Turn]) -> int | None:
 
 
 def choose_dialogues(dialogues: Iterable[Dialogue], count: int, seed: int) -> list[Dialogue]:
-    """Choose dialogues with a reference at random, in one pass and bounded memory; a count of 0
-    reads nothing.
-    """
+    """Choose dialogues with a reference at random, in one pass; a count of 0 reads nothing."""
     if not count:
         return []
     chosen: list[tuple[int, Dialogue]] = []
     rng = random.Random(seed)
     candidates = (dialogue for dialogue in dialogues if reference_index(dialogue.turns) is not None)
-    for position, dialogue in enumerate(
-        candidates
-    ):  # reservoir sampling (Vitter 1985, algorithm R)
+    # Reservoir sampling in bounded memory (Vitter 1985, algorithm R).
+    for position, dialogue in enumerate(candidates):
         if position < count:
             chosen.append((position, dialogue))
         elif (slot := rng.randrange(position + 1)) < count:

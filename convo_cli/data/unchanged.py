@@ -1,6 +1,4 @@
-"""Reader of dialogues from hashed files: each file is hashed again while it is read, and refused if
-it changed.
-"""
+"""Reader of dialogues from hashed files; it hashes them again and refuses a changed file."""
 
 from __future__ import annotations
 
@@ -33,12 +31,11 @@ def read_unchanged(
     data_config: DataConfig,
     omissions: Sequence[Omissions] | None = None,
 ) -> Iterator[Iterator[Dialogue]]:
-    """Read the dialogues of the files; FileChangedError at the end of the block if a file that was
-    read has changed.
+    """Read the dialogues of the files; raise `FileChangedError` after the block if one changed.
 
     ``omissions`` are those of `read_dialogues`. A file that was not read to its end is still hashed
-    to its end. The FileChangedError replaces a DataError or UsageError of the block, which may come
-    from a half-written file.
+    to its end. The `FileChangedError` replaces a `DataError` or `UsageError` of the block, which
+    may come from a half-written file.
     """
     files = tuple(files)
     opened: list[HashingFile] = []
@@ -76,9 +73,7 @@ class HashingFile(io.FileIO):
         return size
 
     def sha256(self) -> str:
-        """Return the SHA-256 of the whole file; the rest of it is read first if the end was not
-        reached.
-        """
+        """Return the SHA-256 of the whole file, after reading the rest of it."""
         block = bytearray(BUFFER_BYTES)
         while not self._is_at_end:
             self.readinto(block)
@@ -86,17 +81,15 @@ class HashingFile(io.FileIO):
 
 
 def _require_unchanged(files: Iterable[HashedFile], opened: Iterable[HashingFile]) -> None:
-    """Raise FileChangedError for the first opened file that differs; the opened files are the first
-    of ``files``.
-    """
+    """Raise `FileChangedError` for the first changed file; ``opened`` are the first ``files``."""
     for file, raw in zip(files, opened, strict=False):
         try:
             read = raw.sha256()
         except OSError as error:
             raise UsageError(f"{file.path} cannot be read: {error.strerror}") from error
         if read != file.sha256:
+            hashes = f"SHA-256 {file.sha256} before, now {read}"
             raise FileChangedError(
-                f"{file.path}: changed while it was read (SHA-256 {file.sha256} before, now "
-                f"{read})",
+                f"{file.path} changed while it was read ({hashes})",
                 hint="wait until nothing writes to the file, or use a copy of it",
             )

@@ -29,7 +29,7 @@ def fix_files(
     data_config: DataConfig,
     *,
     train_on: TrainOn,
-    max_listed: int,
+    max_problems: int,
     emit: Emit,
     run_config: RunConfig | None = None,
 ) -> RepairReport:
@@ -46,7 +46,7 @@ def fix_files(
             write,
             data_config,
             train_on=train_on,
-            max_listed=max_listed,
+            max_problems=max_problems,
             emit=emit,
             judge=judge,
         )

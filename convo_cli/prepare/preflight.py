@@ -104,7 +104,7 @@ def check_targets(
             message = (
                 f"only {num_ends:.0f} of {expected} replies have an end token that is trained on"
             )
-            found(at_line(Problem("end-not-learnt", message), dialogue.file, dialogue.line))
+            found(at_line(Problem("end-not-trained", message), dialogue.file, dialogue.line))
 
 
 def count_tokens(store: TokenStore, max_length: int) -> TokenCounts:

@@ -17,7 +17,7 @@ import numpy as np
 from convo_cli import __version__
 from convo_cli.background import in_background
 from convo_cli.config.schema import PretrainedModel, RunConfig, ScratchConfig
-from convo_cli.data.checks.problem_tally import MAX_LISTED, ProblemGroup
+from convo_cli.data.checks.problem_tally import MAX_PROBLEMS, ProblemGroup
 from convo_cli.data.omissions import Omissions, report_omissions
 from convo_cli.data.unchanged import read_unchanged
 from convo_cli.errors import CheckpointError, DataError
@@ -110,12 +110,12 @@ def build_encoder(inputs: Inputs) -> PreparedText:
 
 
 def prepare_data(
-    inputs: Inputs, encoder: DialogueEncoder, *, max_listed: int = MAX_LISTED
+    inputs: Inputs, encoder: DialogueEncoder, *, max_problems: int = MAX_PROBLEMS
 ) -> PreparedData:
     """Run the pre-flight: encode the training and validation data, or open earlier stores of the
     same data.
 
-    Raises PreflightError if dialogues cannot be trained on, with the first ``max_listed`` problems
+    Raises PreflightError if dialogues cannot be trained on, with the first ``max_problems`` problems
     of each code, and ModelError if transformers renders the first dialogues differently from
     training.
     """
@@ -124,7 +124,7 @@ def prepare_data(
     refused: list[ProblemGroup] = []
     needed = 0
     try:
-        train = _store(inputs, encoder, inputs.files.train, "training", max_listed=max_listed)
+        train = _store(inputs, encoder, inputs.files.train, "training", max_problems=max_problems)
     except PreflightError as error:
         refused, needed = [*error.groups], error.needed
     try:
@@ -132,7 +132,7 @@ def prepare_data(
             max_dialogues = config.evaluation.max_dialogues
             validation = _store(
                 inputs, encoder, inputs.files.validation, "validation",
-                max_dialogues=max_dialogues, max_listed=max_listed,
+                max_dialogues=max_dialogues, max_problems=max_problems,
             )  # fmt: skip
     except PreflightError as error:
         refused, needed = [*refused, *error.groups], max(needed, error.needed)
@@ -156,7 +156,7 @@ def _store(
     what: str,
     *,
     max_dialogues: int | None = None,
-    max_listed: int,
+    max_problems: int,
 ) -> TokenStore:
     """Encode the files or open an earlier store of them; PreflightError if dialogues cannot be
     trained on.
@@ -178,7 +178,7 @@ def _store(
     size = num_ids(encoder.tokenizer)
 
     def make(folder: Path) -> None:
-        refusals = Refusals(max_listed)
+        refusals = Refusals(max_problems)
         omissions = [Omissions() for _ in files]
         chunks = encode_files(
             inputs, files, encoder, refusals, omissions=omissions,

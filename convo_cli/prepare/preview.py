@@ -41,7 +41,7 @@ class Preview:
 
 
 def preview(
-    config: RunConfig, emit: Emit, *, home: Path | None, max_listed: int, num_shown: int
+    config: RunConfig, emit: Emit, *, home: Path | None, max_problems: int, num_shown: int
 ) -> Preview:
     """Do everything that `train` does before it builds a model; ``home`` holds the cache (None: a
     temporary one).
@@ -53,7 +53,7 @@ def preview(
     def prepare(files: DataFiles) -> tuple[DialogueEncoder, PreparedData]:
         inputs = Inputs(config, files, cache, emit)
         encoder = build_encoder(inputs).encoder
-        return encoder, prepare_data(inputs, encoder, max_listed=max_listed)
+        return encoder, prepare_data(inputs, encoder, max_problems=max_problems)
 
     encoder, data = with_hashed_data(config.data, prepare, emit)
     train = data.train

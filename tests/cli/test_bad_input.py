@@ -253,19 +253,18 @@ CASES = {
     "train: missing data": Case(train("data.train=nope.jsonl"), 2, "nope.jsonl does not exist"),
     "train: a folder as data": Case(train("data.train=runs"), 2, "runs is a directory"),
     "train: no dialogue": Case(
-        train("data.train=d.jsonl"), 3, "d.jsonl:1:1 $ there is no dialogue in it", write("d.jsonl", ""),
+        train("data.train=d.jsonl"), 3, "d.jsonl:1:1 $ the file contains no dialogues", write("d.jsonl", ""),
     ),
     "train: a torn line": Case(train("data.train=d.jsonl"), 3, "d.jsonl:2:11 $", write("d.jsonl", TORN)),
     "train: a torn validation line": Case(
         train("data.validation=d.jsonl"), 3, "d.jsonl:2:11 $", write("d.jsonl", TORN),
     ),
     "train: no UTF-8": Case(
-        train("data.train=d.jsonl"), 3, "d.jsonl:1:15 $[1] byte 0xE9 is not UTF-8", write("d.jsonl", LATIN),
+        train("data.train=d.jsonl"), 3, "d.jsonl:1:15 $[1] the byte 0xE9 is not valid UTF-8", write("d.jsonl", LATIN),
     ),
     "train: nothing to learn": Case(
         train("data.train=d.jsonl"), 3,
-        "the data cannot be trained on: 2 errors\n  d.jsonl:1:1 $ no turn of the dialogue is "
-        "trained on",
+        "the data cannot be trained on: 2 errors\n  d.jsonl:1:1 $ the dialogue has no turn to train on",
         write("d.jsonl", USERS),
     ),
     "train: a turn longer than the window": Case(
@@ -401,7 +400,7 @@ CASES = {
     "evaluate: stdin": Case(["evaluate", EXPORT, "-"], 2, "evaluate reads its data twice"),
     "evaluate: a torn line": Case(["evaluate", EXPORT, "d.jsonl"], 3, "d.jsonl:2:11 $", write("d.jsonl", TORN)),
     "evaluate: no dialogue": Case(
-        ["evaluate", EXPORT, "d.jsonl"], 3, "d.jsonl:1:1 $ there is no dialogue", write("d.jsonl", ""),
+        ["evaluate", EXPORT, "d.jsonl"], 3, "d.jsonl:1:1 $ the file contains no dialogues", write("d.jsonl", ""),
     ),
     "evaluate: nothing to score": Case(
         ["evaluate", EXPORT, "d.jsonl"], 3, "d.jsonl: there is nothing to score", write("d.jsonl", '["Hi"]\n'),

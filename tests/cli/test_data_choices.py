@@ -52,7 +52,7 @@ def test_masks_of_every_spelling_take_the_same_targets_away(convo, work, mask):
         "train", "config.yaml", *SHORT_RUN, *settings("data.train=data.jsonl", "name=masked")
     )
     assert result.code == 0
-    assert 'data.jsonl: 1 dialogue is left out, because the data says "train": false' in result.err
+    assert 'data.jsonl: left out 1 dialogue marked "train": false' in result.err
     started = json.loads((work / "runs/masked/metrics.jsonl").read_text().splitlines()[0])
     assert started["training"]["num_dialogues"] == 1
 
@@ -78,7 +78,8 @@ def test_where_every_dialogue_is_left_out_nothing_is_trained(convo, work):
 def test_a_mask_that_tools_disagree_on_is_refused_by_line_wherever_data_is_read(convo, work):
     write(work / "data.jsonl", ["Hello", "Hi!"], [USER, {**REPLY, "mask": 1}])
     message = (
-        'data.jsonl:2:119 $[1].mask the key "mask" is not read; tools disagree on what it means'
+        'data.jsonl:2:119 $[1].mask the key "mask" is refused, because its meaning differs '
+        "between tools"
     )
     for command in (
         ["train", "config.yaml", *settings("data.train=data.jsonl", "name=masked")],
@@ -216,7 +217,7 @@ def test_text_in_a_key_that_is_not_read_is_a_warning_in_every_run(convo, work):
         {"turns": ["Hello", "Hi!"], "note": NOTE},
         {"turns": ["a", "b"], "note": NOTE},
     )
-    warning = f'the key "note" is not read (2 texts of {len(NOTE)} characters on average)'
+    warning = f'the key "note" is ignored (2 texts of {len(NOTE)} characters on average)'
     result = convo("validate-data", "data.jsonl", "--json")
     (group,) = result.json["files"][0]["problem_groups"]
     assert (result.code, group["code"], group["severity"]) == (0, "unread-text", "warning")

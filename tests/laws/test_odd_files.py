@@ -11,7 +11,8 @@ import pytest
 
 from convo_cli.config.schema import DataConfig
 from convo_cli.data.checks.validate import validate_files
-from convo_cli.data.problems import KINDS, Problem, ProblemError
+from convo_cli.data.problem_kinds import KINDS
+from convo_cli.data.problems import Problem, ProblemError
 from convo_cli.data.reader import read_dialogues
 from tests.odd_files import CASES, Case, Finding, write
 

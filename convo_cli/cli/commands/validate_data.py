@@ -140,7 +140,7 @@ def _fix(chosen: ChosenData, out: Path, max_problems: int, *, is_quiet: bool) ->
             out,
             chosen.data_config,
             train_on=chosen.train_on,
-            max_listed=max_problems,
+            max_problems=max_problems,
             emit=emit,
             run_config=chosen.run_config,
         )
@@ -160,7 +160,7 @@ def _preview(
     try:
         with make_progress(stderr_console(), is_quiet=is_quiet) as emit:
             return preview(
-                config, emit, home=cache_home, max_listed=max_problems, num_shown=num_shown
+                config, emit, home=cache_home, max_problems=max_problems, num_shown=num_shown
             ), ()
     except PreflightError as error:
         return None, error.groups

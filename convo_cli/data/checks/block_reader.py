@@ -1,6 +1,4 @@
-"""Reader of a block of lines: `bulk` reads the good lines together, `exact` reads each of the
-others.
-"""
+"""Reader of a block of lines: `bulk` reads the good lines together, `exact` reads the others."""
 
 from __future__ import annotations
 
@@ -23,9 +21,8 @@ class BlockReader:
 
     def __init__(self, rules: LineRules, max_problems: int) -> None:
         self._rules = rules
-        self._max_kept = max(
-            1, max_problems
-        )  # at least one, because the report is ordered by the first of each code
+        # At least one, because the report is ordered by the first problem of each code.
+        self._max_kept = max(1, max_problems)
         self._bulk = BulkReader(rules)
 
     def read(self, data: bytes) -> BlockStatistics:

@@ -1,7 +1,7 @@
 """Bulk reader of the good lines of a block: those in which nothing is wrong or suspicious.
 
 The form of a line is its JSON without the content of its texts. The exact reader judges one line of
-each form, with placeholder texts; for all other lines of a good form only the texts are searched.
+each form, with placeholder texts; in all other lines of a good form only the texts are searched.
 Every doubtful line is left to the exact reader, so this module reports no problems.
 """
 
@@ -76,13 +76,10 @@ class BulkReader:
         self._is_plain = np.zeros(0x110000, np.bool_)
 
     def read(self, data: bytes) -> BlockStatistics:
-        """Return the statistics of the lines that are certainly good; ``data`` consists of whole
-        lines.
-        """
+        """Return the statistics of the lines that are certainly good; ``data`` is whole lines."""
         good = BlockStatistics()
         lines = list(self._readable(data))
-        # Separately, because a single wide character would slow down every operation on the texts
-        # of the whole block.
+        # Apart, because one wide character slows down every operation on the texts of a block.
         for is_ascii in (True, False):
             self._add(good, [line for line in lines if line.texts.isascii() is is_ascii])
         return good
@@ -129,9 +126,9 @@ class BulkReader:
         for number, form, texts, strings in lines:
             good.dialogues.append(number)
             good.num_characters.append(len(texts) + 1 - len(form.skeleton.roles))
-            said = frozenset(texts.split(SEPARATOR)) if form.unread else frozenset()
-            for place, key in form.unread:
-                good.add_unread(key, 1, counted_length(strings[place], said))
+            of_turns = frozenset(texts.split(SEPARATOR)) if form.unread else frozenset()
+            for index, key in form.unread:
+                good.add_unread(key, 1, counted_length(strings[index], of_turns))
 
     def _notable(self, counts: NDArray[np.intp]) -> str:
         """Return the characters that may be suspicious or that normalisation changes."""
@@ -143,9 +140,7 @@ class BulkReader:
         return notable
 
     def _judge(self, value: Any, structure: Any, num_bytes: int) -> _Form | None:
-        """Have the exact reader judge the form of a value, and remember the result while memory
-        allows.
-        """
+        """Return the form of a value as the exact reader judges it; keep it if memory allows."""
         self._num_form_bytes += num_bytes
         if self._num_form_bytes > _MAX_FORM_BYTES:
             return None
@@ -161,30 +156,26 @@ class BulkReader:
             return None
         skeleton, (turns, unread) = reading
         texts = [turn.text for _, turn in turns]
-        # A turn's text may combine several strings, and the system turn may come last: both need
-        # the exact reader.
-        if (
-            [text for text in made_up if text in set(texts)] != texts
-            or skeleton.is_excluded
-            or skeleton.num_reasoning
-        ):
+        if skeleton.is_excluded or skeleton.num_reasoning:
+            return None
+        # A text may combine several strings, and the system turn may come last.
+        if [text for text in made_up if text in set(texts)] != texts:
             return None
         key_of = {text: key for _, key, item in unread for text in texts_in(item)}
         if {*texts, *key_of} != set(made_up):
             return None
         is_text = [text not in key_of for text in made_up]
-        unread_places = [
-            (place, key_of[text]) for place, text in enumerate(made_up) if text in key_of
+        unread_strings = [
+            (index, key_of[text]) for index, text in enumerate(made_up) if text in key_of
         ]
-        return _Form(skeleton, num_keys(value), is_text, unread_places)
+        return _Form(skeleton, num_keys(value), is_text, unread_strings)
 
 
 def _doubtful(lines: list[_Line], together: str, characters: str) -> set[int]:
     """Return the indices of the lines that hold reasoning or may be suspicious."""
     ends = list(accumulate(len(line.texts) + 1 for line in lines))
     doubtful = {bisect_right(ends, place) for place in suspicious_places(together, characters)}
-    # Some texts look suspicious only next to the previous dialogue, so each of these lines is
-    # searched alone.
+    # Some texts look suspicious only beside the previous dialogue: search each line alone.
     doubtful = {
         index
         for index in doubtful
@@ -196,13 +187,10 @@ def _doubtful(lines: list[_Line], together: str, characters: str) -> set[int]:
 
 
 def _take_strings(value: Any, strings: list[str], key: str = "") -> Any:
-    """Return the structure of a value: everything that affects how it is read. Append its other
-    strings.
-    """
+    """Return everything in a value that affects how it is read; its other strings are appended."""
     kind: Any = type(value)
     if kind is dict:
-        # All keys, then speaker names without their keys, and everything else that matters with its
-        # key.
+        # All keys, then the names of speakers, and everything else that matters with its key.
         parts: list[Any] = [*value]
         for key, item in value.items():
             if type(item) is not str:
@@ -229,7 +217,7 @@ def _take_strings(value: Any, strings: list[str], key: str = "") -> Any:
 
 
 def _with_made_up(value: Any, made_up: list[str], key: str = "") -> Any:
-    """Return the value with each string that `_take_strings` takes replaced by a placeholder."""
+    """Return the value with a placeholder for each string that `_take_strings` takes."""
     if isinstance(value, dict):
         return {
             key: _with_made_up(item, made_up, key) if item != "" else ""
@@ -238,8 +226,7 @@ def _with_made_up(value: Any, made_up: list[str], key: str = "") -> Any:
     if isinstance(value, list):
         return [_with_made_up(item, made_up) for item in value]
     if isinstance(value, str) and key not in _SPEAKER_KEYS:
-        made_up.append(
-            f"text \1{len(made_up)}"
-        )  # U+0001 is refused in a line, so no speaker has this name
+        # No line can contain U+0001, so no speaker has this name.
+        made_up.append(f"text \1{len(made_up)}")
         return made_up[-1]
     return value

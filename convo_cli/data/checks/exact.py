@@ -1,6 +1,7 @@
 """Exact reader of one line: it reports everything that is wrong or suspicious.
 
-It reads the lines that `bulk` leaves out, and judges one line of each form for `bulk`.
+It reads the lines that `bulk` leaves out, and judges one line of each form for `bulk`. A repair
+reads every line with it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from convo_cli.data.checks.suspicions import suspect_turns
 from convo_cli.data.dialogue import Role, has_target, is_excluded
 from convo_cli.data.problems import Problem, ProblemSink, no_target, quoted
 from convo_cli.data.shapes.known_keys import misspelt
-from convo_cli.data.shapes.turns import LineReading, read_value, shape_of
+from convo_cli.data.shapes.table import shape_of
+from convo_cli.data.shapes.turns import LineReading, read_value
 from convo_cli.data.strict_json.decoder import decode
 
 if TYPE_CHECKING:
@@ -48,8 +50,7 @@ def read_line(
 ) -> tuple[Skeleton, LineReading] | None:
     """Read one line and report everything wrong or suspicious in it; None if it is not a dialogue.
 
-    A dialogue that the data excludes from training is only read; its other problems are not
-    reported.
+    A dialogue that the data excludes from training is not checked further.
     """
     value = decode(raw, found)
     return None if value is msgspec.UNSET else read_decoded(value, rules, found)
@@ -58,31 +59,26 @@ def read_line(
 def read_decoded(
     value: Any, rules: LineRules, found: ProblemSink
 ) -> tuple[Skeleton, LineReading] | None:
-    """Do the same for the decoded value of a line."""
+    """Read the decoded value of a line in the same way."""
     reading = read_value(value, rules.data_config, found)
     if reading is None:
         return None
-    spoken = [turn for _, turn in reading.turns]
+    turns = [turn for _, turn in reading.turns]
     skeleton = Skeleton(
         shape=shape_of(value) or "",
-        roles=tuple(turn.role for turn in spoken),
-        num_untrained=sum(not turn.is_trained for turn in spoken),
-        num_reasoning=sum(turn.has_reasoning for turn in spoken),
-        is_excluded=is_excluded(spoken),
-        has_target=has_target(spoken, rules.train_on),
+        roles=tuple(turn.role for turn in turns),
+        num_untrained=sum(not turn.is_trained for turn in turns),
+        num_reasoning=sum(turn.has_reasoning for turn in turns),
+        is_excluded=is_excluded(turns),
+        has_target=has_target(turns, rules.train_on),
         unread_keys=tuple((path, key) for path, key, _ in reading.unread),
     )
     if skeleton.is_excluded:
         return skeleton, reading
     for path, key in skeleton.unread_keys:
         if (meant := misspelt(key)) is not None:
-            found(
-                Problem(
-                    "misspelt-key",
-                    f"the key {quoted(key)} is not read; did you mean {meant}?",
-                    path,
-                )
-            )
+            message = f"the key {quoted(key)} is ignored; did you mean {quoted(meant)}?"
+            found(Problem("misspelt-key", message, path))
     if not skeleton.has_target:
         found(no_target(rules.train_on))
     for problem in suspect_turns(reading.turns):

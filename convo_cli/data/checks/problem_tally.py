@@ -1,13 +1,14 @@
-"""A tally of problems by code: the number of each, and the first few."""
+"""Tally of problems by code: the number of each, and the first few."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
 
-from convo_cli.data.problems import KINDS, Problem, Severity
+from convo_cli.data.problem_kinds import KINDS, Severity
+from convo_cli.data.problems import Problem
 
-MAX_LISTED = 5
+MAX_PROBLEMS = 5
 """Problems listed for each code and file by default; all are counted."""
 
 
@@ -23,10 +24,10 @@ class ProblemGroup:
 
 
 class ProblemTally:
-    """A `ProblemSink` that counts all problems, and lists the first few of each code."""
+    """A `ProblemSink` that counts all problems and lists the first few of each code."""
 
-    def __init__(self, max_listed: int = MAX_LISTED) -> None:
-        self._max_listed = max_listed
+    def __init__(self, max_problems: int = MAX_PROBLEMS) -> None:
+        self._max_problems = max_problems
         self._counts: Counter[str] = Counter()
         self._listed: dict[str, list[Problem]] = {}
 
@@ -37,7 +38,7 @@ class ProblemTally:
 
     def is_listing(self, code: str) -> bool:
         """Return whether the next problem of the code will be listed."""
-        return len(self._listed.get(code, ())) < self._max_listed
+        return len(self._listed.get(code, ())) < self._max_problems
 
     def count(self, code: str, number: int = 1) -> None:
         """Count problems without listing them."""
@@ -46,12 +47,6 @@ class ProblemTally:
     def groups(self) -> list[ProblemGroup]:
         """Return the problems of each code, in the order in which the codes first occurred."""
         return [
-            ProblemGroup(
-                code,
-                KINDS[code].severity,
-                KINDS[code].hint,
-                count,
-                tuple(self._listed.get(code, ())),
-            )
+            ProblemGroup(code, *KINDS[code], count, tuple(self._listed.get(code, ())))
             for code, count in self._counts.items()
         ]

@@ -42,37 +42,33 @@ class FileReport:
     num_lines: int
     """Lines that are not blank."""
     num_dialogues: int
-    """Lines that are a dialogue to train on; the others have a problem or are excluded."""
+    """Lines with a dialogue to train on; all others have an error or are excluded."""
     num_excluded: int
-    """Dialogues left out because the data excludes them from training."""
+    """Dialogues that the data excludes from training."""
     num_turns: int
     num_turns_by_role: Mapping[str, int]
     num_untrained_turns: int
     """Turns with ``"train": false``."""
     num_reasoning_turns: int
-    """Turns with reasoning."""
+    """Turns with reasoning, kept or dropped."""
     reasoning: Reasoning | None
-    """The setting that keeps or drops reasoning; None if it is not set."""
+    """The setting `data.reasoning`."""
     num_characters: int
     shapes: Mapping[str, int]
     """Dialogues by the JSON shape of their line."""
     unread_keys: Mapping[str, int]
-    """Keys that are not read, such as ids, and how often each occurs; at most 100 different
-    ones.
-    """
+    """How often each key occurs that is not read, such as an id; at most 100 different keys."""
     turns_per_dialogue: Spread | None
     characters_per_dialogue: Spread | None
     scripts: Mapping[str, float]
-    """Share of the letters that are Latin, Hangul, Kana, Han and so on; the largest first."""
+    """Share of each writing system (Latin, Hangul, Kana, Han, …) in the letters, largest first."""
     num_ending_on_user: int
     num_with_same_role_in_a_row: int
-    """Dialogues in which one speaker has two turns in a row."""
+    """Dialogues in which one role has two turns in a row."""
     num_one_turn: int
     num_without_assistant: int
     num_duplicates: int
-    """Dialogues that repeat an earlier one of the file, ignoring case, width, white space and
-    speakers.
-    """
+    """Dialogues equal to an earlier one, ignoring case, width, white space and speakers."""
     problem_groups: tuple[ProblemGroup, ...]
     """Errors first, then warnings."""
 
@@ -116,7 +112,7 @@ class DataReport:
 
 
 def spread(counts: Mapping[int, int]) -> Spread | None:
-    """Summarise positive values, given how often each occurs; None if there is none."""
+    """Summarise positive values, given how often each occurs; None without a value."""
     if not counts:
         return None
     values = sorted(counts)

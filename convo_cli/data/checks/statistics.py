@@ -1,8 +1,7 @@
-"""Statistics of one data file: counters, the first few problems of each code, and 16 bytes for each
-dialogue.
+"""Statistics of one data file: counters, the first few problems of each code, and fingerprints.
 
-Blocks are added in file order. Duplicates, leaks and texts that are not read are known only at the
-end of the file.
+They take 16 bytes of memory per dialogue. Blocks are added in file order; duplicates, leaks and
+texts that are not read are found at the end of the file.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from convo_cli.data.checks.report import FileReport, Leak, spread
 from convo_cli.data.dialogue import ROLES
 from convo_cli.data.problems import Problem, at_line
 from convo_cli.data.shapes.unread import UnreadTexts, known_name
-from convo_cli.data.strict_json.faults import place_all
+from convo_cli.data.strict_json.columns import place_all
 
 if TYPE_CHECKING:
     from convo_cli.config.schema import Reasoning
@@ -35,10 +34,9 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class BlockStatistics:
-    """The statistics of one block, independent of other blocks, so that any process can compute
-    them.
+    """The statistics of one block; lines are counted from 0 within it.
 
-    Lines are counted from 0 within the block.
+    They do not depend on other blocks, so any process can compute them.
     """
 
     dialogues: list[int] = field(default_factory=list)
@@ -55,11 +53,9 @@ class BlockStatistics:
     """Lines that the data excludes from training."""
     num_ascii_letters: int = 0
     beyond_ascii: list[tuple[NDArray[np.intp], NDArray[np.intp]]] = field(default_factory=list)
-    """Pairs of code points and their counts; each code point occurs once in a pair, and the pairs
-    are summed.
-    """
+    """Pairs of code points and their counts; a code point may be in several pairs."""
     problems: list[tuple[int, Problem]] = field(default_factory=list)
-    """The first few problems of each code, each with its line (the problem itself has none yet)."""
+    """The first few problems of each code, each with its line, which the problem itself lacks."""
     num_more_problems: Counter[str] = field(default_factory=Counter)
     """Number of further problems of each code."""
 
@@ -92,10 +88,10 @@ class FileStatistics:
         self._characters_per_dialogue: Counter[int] = Counter()
         self._num_ascii_letters = 0
         self._num_beyond_ascii = np.zeros(0x110000, np.int64)
-        # The line and the text hash of each dialogue; `finish` sorts them.
-        self._line_numbers = array("q")
-        self._text_hashes = array("Q")
-        self._lines, self._hashes = np.empty(0, np.int64), np.empty(0, np.uint64)
+        # The line and the fingerprint of each dialogue; `finish` sorts them.
+        self._unsorted_lines = array("q")
+        self._unsorted_fingerprints = array("Q")
+        self._lines, self._fingerprints = np.empty(0, np.int64), np.empty(0, np.uint64)
         self._excluded_line = 0
 
     def note(self, problem: Problem, *, is_last: bool = False) -> None:
@@ -116,8 +112,8 @@ class FileStatistics:
         for key, texts in found.unread.items():
             name = known_name(key, self._unread_keys)
             self._unread_texts[name].add(texts.num_texts, texts.num_characters)
-        self._line_numbers.frombytes(numbers[found.dialogues].tobytes())
-        self._text_hashes.extend(found.fingerprints)
+        self._unsorted_lines.frombytes(numbers[found.dialogues].tobytes())
+        self._unsorted_fingerprints.extend(found.fingerprints)
         self._characters_per_dialogue.update(found.num_characters)
         self._num_ascii_letters += found.num_ascii_letters
         for codes, counts in found.beyond_ascii:
@@ -127,8 +123,7 @@ class FileStatistics:
         lines = block.lines() if found.problems else []
         for index, group in groupby(found.problems, key=itemgetter(0)):
             line, problems = int(block.numbers[index]), [problem for _, problem in group]
-            # Locating a problem means scanning the line again, so it is done only if one of them
-            # will be listed.
+            # To locate a problem, the line is scanned again; that is only done for a listed one.
             if any(self._problems.is_listing(problem.code) for problem in problems):
                 problems = place_all(problems, self.file, line, lines[index])
             for problem in problems:
@@ -160,23 +155,22 @@ class FileStatistics:
 
     def finish(self) -> None:
         """Add the problems and counters that need the whole file."""
-        lines = np.frombuffer(self._line_numbers, np.int64)
+        lines = np.frombuffer(self._unsorted_lines, np.int64)
         order = np.argsort(lines)
-        self._lines, self._hashes = lines[order], np.frombuffer(self._text_hashes, np.uint64)[order]
-        _, first, inverse = np.unique(self._hashes, return_index=True, return_inverse=True)
+        self._lines = lines[order]
+        self._fingerprints = np.frombuffer(self._unsorted_fingerprints, np.uint64)[order]
+        _, first, inverse = np.unique(self._fingerprints, return_index=True, return_inverse=True)
         original = first[inverse]
-        repeats = np.flatnonzero(original != np.arange(len(self._hashes)))
+        repeats = np.flatnonzero(original != np.arange(len(original)))
         self._counts["duplicates"] = len(repeats)
         firsts = self._lines[original[repeats[: self._max_problems]]]
-        self._note_last(
-            "duplicate", repeats, [f"the same dialogue as line {line}" for line in firsts]
-        )
+        messages = [f"the dialogue repeats line {line}" for line in firsts]
+        self._note_last("duplicate", repeats, messages)
         if len(self._lines) and not self._counts["with_target"]:
-            self._note_last(
-                "nothing-to-train", [0], ["no dialogue of the file has a turn that is trained on"]
-            )
+            message = "no dialogue in the file has a turn to train on"
+            self._note_last("nothing-to-train", [0], [message])
         elif self._excluded_line and not len(self._lines):
-            message = 'the data says "train": false for every dialogue of the file'
+            message = 'every dialogue in the file is marked "train": false'
             self._note_at(self._excluded_line, Problem("nothing-to-train", message))
         for key in self._unread_keys:
             texts = self._unread_texts[key]
@@ -185,16 +179,16 @@ class FileStatistics:
                 self._note_at(line, Problem("unread-text", texts.describe(key), path))
 
     def find_leak(self, earlier: FileStatistics) -> Leak | None:
-        """Note every dialogue that is also in the earlier file."""
-        shared = np.flatnonzero(np.isin(self._hashes, earlier._hashes))
+        """Count every dialogue that is also in the earlier file as leakage."""
+        shared = np.flatnonzero(np.isin(self._fingerprints, earlier._fingerprints))
         if not len(shared):
             return None
         listed = shared[: self._max_problems]
         theirs = [
-            int(earlier._lines[np.argmax(earlier._hashes == self._hashes[index])])
+            int(earlier._lines[np.argmax(earlier._fingerprints == self._fingerprints[index])])
             for index in listed
         ]
-        messages = [f"the dialogue is also in {earlier.file}, line {line}" for line in theirs]
+        messages = [f"the dialogue is also in {earlier.file}:{line}" for line in theirs]
         self._note_last("leakage", shared, messages)
         ours = self._lines[listed].tolist()
         return Leak(earlier.file, self.file, len(shared), tuple(zip(theirs, ours, strict=True)))
@@ -202,7 +196,7 @@ class FileStatistics:
     def _note_last(
         self, code: str, indices: Sequence[int] | NDArray[np.intp], messages: list[str]
     ) -> None:
-        """Count a problem at the dialogues of ``indices``; the first of them have messages."""
+        """Count a problem of the dialogues at ``indices``; the first of them have messages."""
         for index, message in zip(indices, messages, strict=False):
             self._note_at(int(self._lines[index]), Problem(code, message))
         if len(indices) > len(messages):

@@ -1,6 +1,4 @@
-"""Warnings about one dialogue: suspicious texts and turns, which are legal but probably a
-mistake.
-"""
+"""Warnings about one dialogue: texts and turns that are valid, but probably a mistake."""
 
 from __future__ import annotations
 
@@ -17,80 +15,23 @@ from convo_cli.data.shapes.turns import LocatedTurn
 LONG_UTTERANCE_BYTES = 100_000
 LONG_DIALOGUE_TURNS = 1_000
 LONG_REPEAT_CHARACTERS = 40
-"""People do say "How do you do?" twice in a row; from this length on it is a copy."""
+"""People do say "How do you do?" twice in a row; a longer text is a copy."""
 
-_HEADING_NAMES = frozenset(
-    {
-        "act",
-        "acts",
-        "conversation_id",
-        "dialog_act",
-        "dialog_id",
-        "dialogue_act",
-        "dialogue_id",
-        "emotion",
-        "emotions",
-    }
-    | {
-        "from",
-        "id",
-        "index",
-        "intent",
-        "label",
-        "labels",
-        "role",
-        "source",
-        "speaker",
-        "speaker_id",
-        "target",
-    }
-    | {
-        "timestamp",
-        "turn",
-        "turn_id",
-        "user_id",
-        "assistant",
-        "bot",
-        "human",
-        "system",
-        "user",
-        "answer",
-        "completion",
-    }
-    | {
-        "content",
-        "context",
-        "conversation",
-        "conversations",
-        "dialog",
-        "dialogue",
-        "input",
-        "instruction",
-        "message",
-    }
-    | {
-        "messages",
-        "output",
-        "prompt",
-        "question",
-        "response",
-        "sentence",
-        "text",
-        "turns",
-        "utterance",
-        "utterances",
-    }
-    | {"value"}
-)
+_HEADING_NAMES = """
+    act acts conversation_id dialog_act dialog_id dialogue_act dialogue_id emotion emotions from id
+    index intent label labels role source speaker speaker_id target timestamp turn turn_id user_id
+    assistant bot human system user answer completion content context conversation conversations
+    dialog dialogue input instruction message messages output prompt question response sentence text
+    turns utterance utterances value
+"""
 HEADINGS = frozenset(
-    form(name) for name in _HEADING_NAMES for form in (str.lower, str.capitalize, str.upper)
+    form(name) for name in _HEADING_NAMES.split() for form in (str.lower, str.capitalize, str.upper)
 )
-"""Texts that are the names of a table's columns."""
+"""Names of the columns of a table."""
 _WHOLE_TEXTS = HEADINGS | SUSPICIOUS_TEXTS
 
 _NUMBER = re.compile(r"[-+]?[0-9]+(?:[.,][0-9]+)?")
-# A comma is also a separator: "1,5" is one number or two. Each repeat takes 380 bytes of memory, so
-# they are limited.
+# A comma is also a separator: "1,5" is one number or two. Repeats take 380 bytes of memory each.
 _NUMBERS = re.compile(r"[-+]?[0-9]+(?:\.[0-9]+)?(?:[ \t,;|]+[-+]?[0-9]+(?:\.[0-9]+)?){0,999}")
 _LETTER = re.compile("[A-Z]: ")
 _NUMBERS_OR_LETTER = re.compile(rf"\0(?:{_NUMBERS.pattern}(?=\0)|{_LETTER.pattern})")
@@ -99,38 +40,33 @@ _LABEL = re.compile("[0-9]")
 
 
 def suspicious_places(texts: str, characters: str) -> Iterator[int]:
-    """Yield a place in every text in which `suspect_turns` may find something, in no particular
-    order.
+    """Yield a place in every text in which `suspect_turns` may find something, in any order.
 
-    ``texts`` are the texts of any number of dialogues, joined by NULs; ``characters`` holds their
-    characters beyond ASCII for which `may_be_suspicious` is true. Problems of size are left out:
-    dialogues of one turn or of more than `LONG_DIALOGUE_TURNS`, and texts of more than
+    ``texts`` are the texts of any number of dialogues, joined by NULs. ``characters`` holds their
+    characters beyond ASCII for which `may_be_suspicious` is true. Problems of size are not found:
+    dialogues with one turn or more than `LONG_DIALOGUE_TURNS`, and texts with more than
     `LONG_UTTERANCE_BYTES`.
     """
     each = texts.split(SEPARATOR)
     repeated = compress(each, map(eq, each, islice(each, 1, None)))
-    if any(len(text) >= LONG_REPEAT_CHARACTERS for text in repeated) or not _WHOLE_TEXTS.isdisjoint(
-        each
-    ):
+    has_repeat = any(len(text) >= LONG_REPEAT_CHARACTERS for text in repeated)
+    if has_repeat or not _WHOLE_TEXTS.isdisjoint(each):
         place, before = 0, ""
         for text in each:
             if text in _WHOLE_TEXTS or (text == before and len(text) >= LONG_REPEAT_CHARACTERS):
                 yield place
             place, before = place + len(text) + 1, text
-    # A match begins at the NUL before a text. One NUL is added in front, so that is the index of
-    # the text in ``texts``.
+    # A match begins at the NUL before a text; with the NUL in front, that is the index of the text.
     yield from (match.start() for match in _NUMBERS_OR_LETTER.finditer(f"\0{texts}\0"))
     yield from spot_places(texts, characters)
 
 
 def suspect_turns(turns: Sequence[LocatedTurn]) -> Iterator[Problem]:
-    """Yield what is suspicious in a dialogue: first in each text, then in the whole."""
+    """Yield everything suspicious in a dialogue: first in each text, then in the whole."""
     for path, turn in turns:
-        if (
-            len(turn.text) * 4 > LONG_UTTERANCE_BYTES
-            and (size := len(turn.text.encode())) > LONG_UTTERANCE_BYTES
-        ):
-            yield Problem("long-utterance", f"the text has {size // 1000:,} kB", path)
+        may_be_long = len(turn.text) * 4 > LONG_UTTERANCE_BYTES
+        if may_be_long and (size := len(turn.text.encode())) > LONG_UTTERANCE_BYTES:
+            yield Problem("long-utterance", f"the text is {size // 1000:,} kB long", path)
     spoken = [(path, turn.text) for path, turn in turns if turn.role != "system"]
     texts = SEPARATOR.join([turn.text for _, turn in turns])
     if next(suspicious_places(texts, texts), None) is not None:
@@ -147,42 +83,34 @@ def suspect_turns(turns: Sequence[LocatedTurn]) -> Iterator[Problem]:
 def _suspect_dialogue(spoken: Sequence[tuple[str, str]]) -> Iterator[Problem]:
     texts = [text for _, text in spoken]
     if texts and HEADINGS.issuperset(texts):
-        yield Problem("label-row", f"the texts are headings of a table, such as {quoted(texts[0])}")
+        message = f"the texts are the column names of a table, such as {quoted(texts[0])}"
+        yield Problem("label-row", message)
     elif texts and all(map(_NUMBERS.fullmatch, texts)):
         if not _is_counting(texts):
-            yield Problem("label-row", "the dialogue is nothing but numbers")
+            yield Problem("label-row", "the dialogue contains only numbers")
     else:
-        for path, text in [
-            *spoken[:1],
-            *spoken[1:][-1:],
-        ]:  # in the middle, the name may be an answer
+        # Only the first and the last turn: in the middle, numbers may be an answer.
+        for path, text in [*spoken[:1], *spoken[1:][-1:]]:
             if _is_row_of(len(texts) - 1, text):
-                yield Problem(
-                    "label-row",
-                    "the text is a row of labels, one for each of the other turns",
-                    path,
-                )
+                message = "the text is a row of labels, one for each other turn"
+                yield Problem("label-row", message, path)
     if all(map(_LETTER.match, texts)) and len({text[0] for text in texts}) > 1:
-        yield Problem(
-            "speaker-prefix",
-            f"every text begins with a speaker, the first with {quoted(texts[0][:2])}",
-        )
+        message = f"every text begins with the name of a speaker, such as {quoted(texts[0][:2])}"
+        yield Problem("speaker-prefix", message)
     for (_, before), (path, text) in pairwise(spoken):
         if before == text and len(text) >= LONG_REPEAT_CHARACTERS:
-            yield Problem("repeated-turn", "the same text as that of the turn before", path)
+            yield Problem("repeated-turn", "the text is the same as in the turn before", path)
 
 
 def _is_row_of(number: int, text: str) -> bool:
-    """Return whether the text is a row of ``number`` labels, such as dialogue acts, and does not
-    merely count.
-    """
+    """Return whether the text is a row of ``number`` labels, such as dialogue acts."""
     labels = _BETWEEN_LABELS.split(text)
     is_row = len(labels) == number > 1 and all(map(_LABEL.fullmatch, labels))
     return is_row and not _is_counting(labels)
 
 
 def _is_counting(texts: Sequence[str]) -> bool:
-    """Return whether the texts are numbers with a step of 1, or with a constant step: 10, 8, 6."""
+    """Return whether the texts count with a step of 1, or with a constant step: 10, 8, 6."""
     if not all(map(_NUMBER.fullmatch, texts)):
         return False
     numbers = [float(text.replace(",", ".")) for text in texts]

@@ -1,6 +1,6 @@
-"""Patterns of suspicious spots inside texts, which can search many texts at once.
+"""Patterns of suspicious spots in texts, which can search many texts at once.
 
-`suspicions` reports what they find; `repair` removes some of it.
+`suspicions` reports what they find, and `repair` removes some of it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MISSING = frozenset(
 )
 _ACTIONS = frozenset({"Submit-Deal", "Accept-Deal", "Reject-Deal", "Walk-Away"})
 SUSPICIOUS_TEXTS = _MISSING | _ACTIONS
-"""Texts that are suspicious if nothing else is in the turn."""
+"""Texts that are suspicious if they are a whole turn."""
 
 _SPEAKERS = (
     "user",
@@ -32,12 +32,12 @@ _SPEAKERS = (
     "speaker",
     "person",
 )
-"""Names that suspicious texts begin with, in small letters."""
+"""Names with which suspicious texts begin, in lower case."""
 
 _FORMS = [form(name) for name in _SPEAKERS for form in (str.lower, str.capitalize, str.upper)]
 # The groups of every pattern are named after the codes.
 _SUSPICIOUS_BEGINNING = re.compile(
-    # If more lines begin with a name and a colon, the text is a form or a scene, so it is fine.
+    # A text in which more lines begin with a name and a colon is a form or a scene: not suspicious.
     rf"\0(?:(?P<speaker_prefix>(?:[AB]::|(?:{'|'.join(_FORMS)})(?: ?[0-9A-Z])? ?:(?=\s))"
     r"(?![^\0]*\n[ \t]*[A-Za-z][A-Za-z0-9 ]{0,20}:))"
     r"|(?P<encoded_value>[\[\s]*\{\s*[\"'](?:role|from|speaker)[\"']\s*:\s*[\"'](?i:user|human|assistant|gpt|bot|system)"
@@ -52,7 +52,7 @@ _SUSPICIOUS_MARKUP = re.compile(
     r"|(?P<escape_sequence>\\u[0-9A-Fa-f]{4}|\\(?:[\"']|n\\n|r\\n)|\\n(?<=[\w.!?,;)]\\n)(?=[A-Z0-9*-]))"
     r"|(?P<subword_mark>\u2581|\u0120(?<=[a-z.,!?]\u0120)|##(?<=\w ##)[a-z])"
 )
-# Text between backticks is quoted on purpose.
+# Text between backticks is a quotation, so it is not searched.
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
 
 # Joiners (U+200C, U+200D) belong in emoji and in Persian and Indic words, so they are suspicious
@@ -78,8 +78,7 @@ _SUSPICIOUS_CHARACTER = re.compile(
     "|(?P<private_use>[\ue000-\uf8ff\ufdd0-\ufdef\ufffe\uffff\U000f0000-\U0010ffff])"
 )
 
-# Places where the three patterns above can match at all: trying every branch at every character
-# would be slow.
+# The only places where the three patterns above can match; every branch at every character is slow.
 _BEGINNINGS = re.compile(
     rf"\0(?:[A-Za-z](?:{'|'.join(sorted({form[1:] for form in _FORMS}))}|::)|[\[{{]|array|b[\"'])"
 )
@@ -94,43 +93,39 @@ _SUSPICIOUS_OR_LEAD = re.compile(
 _CHARACTER_PLACES = re.compile(
     f"{_SUSPICIOUS_OR_LEAD.pattern}(?:(?<![{_LEADS}])|(?=[^\\x00-\\x7f]))"
 )
-"""Places where suspicious characters may begin; a lead byte of mojibake is an ordinary letter if
-ASCII follows.
-"""
+"""Places where suspicious characters may begin; before ASCII, a lead byte is an ordinary letter."""
 
 _MESSAGES = {
     "null-text": "the text is {}",
     "label-row": "the text is {}, the name of an action",
     "speaker-prefix": "the text begins with the name of a speaker, {}",
     "encoded-value": "the text is a JSON or Python value: {}",
-    "html-entity": "the HTML entity {} inside the text",
-    "special-token": "the special token {} inside the text",
-    "escape-sequence": "the escape {} spelled out inside the text",
-    "subword-mark": "a tokenizer's mark ({}) inside the text",
-    "mojibake": "{} looks like text read in a wrong encoding",
-    "zero-width": "an invisible character ({}) inside the text",
-    "stray-control": "a control character ({}) inside the text",
-    "bidi-override": "a character that turns the direction of the text ({})",
-    "replacement-character": "the replacement character ({}) inside the text",
-    "private-use": "a character without a meaning ({}) inside the text",
+    "html-entity": "the text contains the HTML entity {}",
+    "special-token": "the text contains the special token {}",
+    "escape-sequence": "the text contains the escape sequence {}",
+    "subword-mark": "the text contains a tokenizer's mark ({})",
+    "mojibake": "the text was probably decoded with the wrong encoding: {}",
+    "zero-width": "the text contains an invisible character ({})",
+    "stray-control": "the text contains a control character ({})",
+    "bidi-override": "the text contains a character that reverses its direction ({})",
+    "replacement-character": "the text contains the replacement character ({})",
+    "private-use": "the text contains a character without a standard meaning ({})",
 }
 
 
 def may_be_suspicious(char: str) -> bool:
-    """Return whether a suspicious sequence may begin with this character, which is beyond ASCII."""
+    """Return whether this character, which is beyond ASCII, may begin a suspicious spot."""
     return _SUSPICIOUS_OR_LEAD.match(char) is not None
 
 
 def spot_places(texts: str, characters: str) -> Iterator[int]:
-    """Yield a place in every text in which `suspicious_spots` finds something, except for
-    `SUSPICIOUS_TEXTS`.
+    """Yield a place in every text in which `suspicious_spots` finds more than `SUSPICIOUS_TEXTS`.
 
     ``texts`` are joined by NULs; ``characters`` holds their characters beyond ASCII for which
-    `may_be_suspicious`.
+    `may_be_suspicious` is true.
     """
-    yield from (
-        match.start() for match in _matches_at(_BEGINNINGS, _SUSPICIOUS_BEGINNING, f"\0{texts}\0")
-    )
+    for match in _matches_at(_BEGINNINGS, _SUSPICIOUS_BEGINNING, f"\0{texts}\0"):
+        yield match.start()
     for sign in _MARKUP_SIGNS:
         place = texts.find(sign)
         while place >= 0:
@@ -138,9 +133,8 @@ def spot_places(texts: str, characters: str) -> Iterator[int]:
                 yield place
             place = texts.find(sign, place + 1)
     if "\x7f" in texts or _SUSPICIOUS_OR_LEAD.search(characters):
-        yield from (
-            match.start() for match in _matches_at(_CHARACTER_PLACES, _SUSPICIOUS_CHARACTER, texts)
-        )
+        for match in _matches_at(_CHARACTER_PLACES, _SUSPICIOUS_CHARACTER, texts):
+            yield match.start()
 
 
 def suspicious_spots(text: str) -> Iterator[tuple[str, str]]:
@@ -160,11 +154,9 @@ def suspicious_spots(text: str) -> Iterator[tuple[str, str]]:
 
 
 def without_invisible_characters(text: str) -> str:
-    """Remove invisible characters, changes of direction and control characters, as
-    `suspicious_spots` finds them.
+    """Remove the invisible and control characters, and the changes of direction, of a text.
 
-    Controls from U+0080 to U+009F become their Windows-1252 characters; U+2028 and U+2029 become a
-    newline.
+    U+0080 to U+009F become their Windows-1252 characters; U+2028 and U+2029 become a newline.
     """
     return _SUSPICIOUS_CHARACTER.sub(_visible, text)
 
@@ -186,11 +178,9 @@ def _visible(match: re.Match[str]) -> str:
     if match.lastgroup != "stray_control":
         return match.group()
     char = match.group()
-    return (
-        "\n"
-        if char in "\u2028\u2029"
-        else bytes([ord(char)]).decode("cp1252", "ignore").replace("\x7f", "")
-    )
+    if char in "\u2028\u2029":
+        return "\n"
+    return bytes([ord(char)]).decode("cp1252", "ignore").replace("\x7f", "")
 
 
 def _matches(text: str) -> Iterator[re.Match[str]]:

@@ -1,8 +1,7 @@
-"""Validation of data files: they are read as in training, and all problems are reported instead of
-the first.
+"""Validation of data files: it reads them as training does, and reports all problems.
 
-`reader` cuts a file into blocks of lines, `block_reader` reads each block in this process or in one
-of the `workers`, and `statistics` adds up the blocks in file order and makes the `report`.
+`reader` cuts a file into blocks of lines. `block_reader` reads each block, in this process or in
+one of the `workers`. `statistics` adds up the blocks in file order and creates the `report`.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from convo_cli.config.schema import DataConfig, TrainOn
 from convo_cli.data.blocks import Block
 from convo_cli.data.checks.block_reader import BlockReader
 from convo_cli.data.checks.exact import LineRules
-from convo_cli.data.checks.problem_tally import MAX_LISTED
+from convo_cli.data.checks.problem_tally import MAX_PROBLEMS
 from convo_cli.data.checks.report import DataReport
 from convo_cli.data.checks.statistics import BlockStatistics, FileStatistics
 from convo_cli.data.decompress import STDIN
@@ -29,15 +28,13 @@ if TYPE_CHECKING:
 
     from convo_cli.data.checks.workers import Workers
 
+    _Begun = tuple[Block, BlockStatistics | Future[BlockStatistics | None]]
+
 PARALLEL_BYTES = 32 * 2**20
-"""Workers start for a file of this size, or once this much has been read; below it they cost more
-than they save.
-"""
+"""Workers start at a file of this size, or when this much was read; before, they save no time."""
 
 _MAX_SENT_BYTES = 2**20
-"""A longer block is one long line; it is read in this process, so that it is in memory only
-once.
-"""
+"""A longer block is one long line. This process reads it, so that it is in memory only once."""
 _PROGRESS_BYTES = 2**20
 
 
@@ -46,13 +43,13 @@ def validate_files(
     data_config: DataConfig,
     *,
     train_on: TrainOn = "assistant",
-    max_problems: int = MAX_LISTED,
+    max_problems: int = MAX_PROBLEMS,
     emit: Emit = ignore,
 ) -> DataReport:
     """Check every line of every file, and the files against each other.
 
-    A dialogue without a target under ``train_on`` is an error. ``max_problems`` limits the problems
-    listed for each code and file. A file that cannot be opened raises `UsageError` before anything
+    A dialogue without a target under ``train_on`` is an error. ``max_problems`` limits the listed
+    problems of each code and file. A file that cannot be opened raises `UsageError` before anything
     is read.
     """
     for path in paths:
@@ -75,7 +72,7 @@ def validate_files(
 
 def _read(statistics: FileStatistics, readers: _Readers, emit: Emit) -> None:
     file = statistics.file
-    check_source(file)  # again, because the files before it may take minutes
+    check_source(file)  # again, because reading the files before it may take minutes
     num_bytes = 0 if file == STDIN else Path(file).stat().st_size
     last_emitted = 0
     for item in readers.read(file, num_bytes):
@@ -91,7 +88,7 @@ def _read(statistics: FileStatistics, readers: _Readers, emit: Emit) -> None:
 
 
 class _Readers:
-    """Reads blocks, those of large files in workers; the results come in file order."""
+    """Reads blocks, those of large files in workers, and returns the results in file order."""
 
     def __init__(self, rules: LineRules, max_problems: int) -> None:
         self._rules = rules
@@ -102,14 +99,10 @@ class _Readers:
         self._num_read = 0
 
     def read(self, file: str, num_bytes: int) -> Iterator[Problem | tuple[Block, BlockStatistics]]:
-        """Yield each block with its statistics, and the problems of lines that are in no block (too
-        long, blank).
-        """
+        """Yield each block with its statistics, and the problems of lines that are in no block."""
         if num_bytes >= PARALLEL_BYTES:
             self._start()
-        waiting: deque[Problem | tuple[Block, BlockStatistics | Future[BlockStatistics | None]]] = (
-            deque()
-        )
+        waiting: deque[Problem | _Begun] = deque()
         for block in iter_blocks(file, waiting.append):
             waiting.append((block, self._begin(block.data)))
             while len(waiting) > self._max_waiting:
@@ -136,9 +129,7 @@ class _Readers:
             return self._workers.read(data)
         return self._here.read(data)
 
-    def _finished(
-        self, item: Problem | tuple[Block, BlockStatistics | Future[BlockStatistics | None]]
-    ) -> Problem | tuple[Block, BlockStatistics]:
+    def _finished(self, item: Problem | _Begun) -> Problem | tuple[Block, BlockStatistics]:
         if isinstance(item, Problem):
             return item
         block, found = item

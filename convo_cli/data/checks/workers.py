@@ -1,7 +1,7 @@
-"""Worker processes that read blocks of large files on all CPUs.
+"""Worker processes that read the blocks of large files on all CPUs.
 
-Results do not depend on them: a block whose worker fails is read in this process, which then raises
-the same error. A worker ends when its stdin does, so it never outlives the command.
+Results do not depend on them: if a worker fails, this process reads the block, and raises the same
+error. A worker ends when its stdin does, so it never outlives the command.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from convo_cli.data.checks.statistics import BlockStatistics
 
 MAX_WORKERS = 8
 """One process can cut blocks and add up results for about this many workers."""
-# With the import path of this process, so that a worker imports the same convo and nothing from the
-# working folder.
+# With the import path of this process: a worker imports the same convo, and nothing from the
+# working directory.
 _START = (
     "import sys; sys.path[:] = sys.argv[1:]; from convo_cli.data.checks.workers import work; work()"
 )
@@ -38,9 +38,7 @@ class _Speakers(NamedTuple):
 
 
 class _Config(NamedTuple):
-    """The part of a `DataConfig` that reading a line needs; unpickling the whole would import
-    pydantic (0.2 s).
-    """
+    """The part of a `DataConfig` that a worker needs; the whole would import pydantic (0.2 s)."""
 
     speakers: _Speakers
     first_speaker: str
@@ -48,14 +46,10 @@ class _Config(NamedTuple):
 
 
 class Workers:
-    """One worker per CPU; each has a thread here, because writing to a pipe blocks until the other
-    end reads.
-    """
+    """One worker per CPU. Each has a thread here, because a write to a pipe blocks until a read."""
 
     def __init__(self, rules: LineRules, max_problems: int, number: int) -> None:
-        """Start the workers; if the system allows no more processes or threads, `has_failed` is
-        set.
-        """
+        """Start the workers, and set `has_failed` if the system allows no more processes."""
         self.has_failed = False
         self._processes: list[subprocess.Popen[bytes]] = []
         self._free = SimpleQueue[subprocess.Popen[bytes]]()
@@ -74,12 +68,12 @@ class Workers:
 
     @property
     def is_ready(self) -> bool:
-        """Return whether a worker is ready (starting takes about 0.2 s) and none has failed."""
+        """Return whether a worker is ready (after about 0.2 s) and none has failed."""
         self._is_ready = self._is_ready or not self._free.empty()
         return self._is_ready and not self.has_failed
 
     def read(self, data: bytes) -> Future[BlockStatistics | None]:
-        """Read whole lines as soon as a worker is free; the result is None if the worker fails."""
+        """Read whole lines when a worker is free; the result is None if the worker fails."""
         return self._threads.submit(lambda: self._ask(self._free.get(), data))
 
     def _ask(self, process: subprocess.Popen[bytes], request: Any) -> Any:
@@ -96,7 +90,7 @@ class Workers:
             self._free.put(process)
 
     def close(self) -> None:
-        """End all workers at once, whatever they are doing."""
+        """Kill all workers."""
         for process in self._processes:
             process.kill()
         self._threads.shutdown(cancel_futures=True)
@@ -106,18 +100,14 @@ class Workers:
 
 
 def _start() -> subprocess.Popen[bytes]:
+    executable = sys.executable or ""  # None if Python does not know its own path
     return subprocess.Popen(
-        [
-            sys.executable or "",
-            "-c",
-            _START,
-            *sys.path,
-        ],  # None where Python does not know its own path
+        [executable, "-c", _START, *sys.path],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env={**os.environ, **_ONE_THREAD},
-        start_new_session=True,  # Ctrl-C is meant for this process
+        start_new_session=True,  # so that Ctrl-C reaches only this process
     )
 
 
@@ -136,7 +126,7 @@ def work() -> None:
 
 
 def num_cpus() -> int:
-    """Return how many CPUs this process may use, by its affinity and the quota of its container."""
+    """Return the number of CPUs that the affinity of this process and its container allow."""
     number = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     with suppress(OSError, ValueError):
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()

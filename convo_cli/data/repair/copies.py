@@ -1,7 +1,7 @@
 """Repaired copies of data files: good lines are copied byte for byte, others repaired or left out.
 
-One line is in memory at a time; a file that is one pretty-printed value counts as one line and its
-length limit.
+At most one block of lines is in memory. A file that is one pretty-printed value counts as one line,
+and has its length limit.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from convo_cli.config.schema import DataConfig, TrainOn
-from convo_cli.data.checks.problem_tally import MAX_LISTED, ProblemGroup, ProblemTally
+from convo_cli.data.checks.exact import LineRules
+from convo_cli.data.checks.problem_tally import MAX_PROBLEMS, ProblemGroup, ProblemTally
 from convo_cli.data.decompress import DAMAGED, STDIN, open_unpacked
 from convo_cli.data.problems import Problem
-from convo_cli.data.reader import MAX_LINE_BYTES, check_source, iter_lines
+from convo_cli.data.reader import MAX_LINE_BYTES, check_source, iter_blocks
 from convo_cli.data.repair.dialogues import (
     DialogueRepair,
     Judge,
@@ -35,27 +36,25 @@ def repair_files(
     data_config: DataConfig,
     *,
     train_on: TrainOn = "assistant",
-    max_listed: int = MAX_LISTED,
+    max_problems: int = MAX_PROBLEMS,
     emit: Emit = ignore,
     judge: Judge | None = None,
 ) -> RepairReport:
     """Pass every line that can be trained on to ``write``, with its line end.
 
-    No written line has an error or is refused by ``judge``. A file that cannot be opened raises
-    `UsageError` before anything is read.
+    No written line has an error, and ``judge`` accepts each of them. A file that cannot be opened
+    raises `UsageError` before anything is read.
     """
     for path in paths:
         check_source(path)
-    repair = _Repair(write, DialogueRepair(data_config, train_on, judge), max_listed)
+    dialogues = DialogueRepair(LineRules(data_config, train_on), judge)
+    repair = _Repair(write, dialogues, max_problems)
     for path in paths:
         _repair_file(path, repair, emit)
     return repair.as_report()
 
 
 def _repair_file(path: str, repair: _Repair, emit: Emit) -> None:
-    is_plain = path != STDIN and not path.lower().endswith((".gz", ".zst"))
-    num_bytes = Path(path).stat().st_size if is_plain else 0
-
     spread: list[Problem] = []
 
     def found(problem: Problem) -> None:
@@ -64,28 +63,29 @@ def _repair_file(path: str, repair: _Repair, emit: Emit) -> None:
         else:
             repair.add_problem(problem)
 
-    done = emitted = 0
-    for number, raw in iter_lines(path, found):
-        repair.add_line(raw, path, number)
-        done += len(raw) + 1
-        if done - emitted >= _PROGRESS_BYTES:
-            emitted = done
-            emit(Progress(f"repairing {path}", done, num_bytes or None))
+    num_bytes = 0 if path == STDIN else Path(path).stat().st_size
+    last_emitted = 0
+    for block in iter_blocks(path, found):
+        for number, raw in zip(block.numbers.tolist(), block.lines(), strict=True):
+            repair.add_line(raw, path, number)
+        if block.end - last_emitted >= _PROGRESS_BYTES:
+            last_emitted = block.end
+            emit(Progress(f"repairing {path}", block.end, num_bytes or None, "bytes"))
     for problem in spread:
         repair.add_spread_value(path, problem)
 
 
 class _Repair:
-    """Writes lines and counts what was done with each."""
+    """Writes lines, and counts the unchanged, repaired and left-out ones."""
 
     def __init__(
-        self, write: Callable[[bytes], object], dialogues: DialogueRepair, max_listed: int
+        self, write: Callable[[bytes], object], dialogues: DialogueRepair, max_problems: int
     ) -> None:
         self._write = write
         self._dialogues = dialogues
         self._counts: Counter[str] = Counter()
-        self._repaired = ProblemTally(max_listed)
-        self._left_out = ProblemTally(max_listed)
+        self._repaired = ProblemTally(max_problems)
+        self._left_out = ProblemTally(max_problems)
 
     def add_line(self, raw: bytes, file: str, line: int) -> None:
         """Write the line, as it is or repaired; leave it out if neither is possible."""
@@ -97,9 +97,7 @@ class _Repair:
             self._write_unchanged(raw)
 
     def add_spread_value(self, file: str, problem: Problem) -> None:
-        """Write the dialogues of a JSON file that does not have one value a line; the file counts
-        as one line.
-        """
+        """Write the dialogues of a file that is one JSON value over several lines."""
         try:
             with open_unpacked(file) as (_, stream):
                 content = stream.read(MAX_LINE_BYTES + 1)
@@ -109,7 +107,7 @@ class _Repair:
         self._add_repaired(content if len(content) <= MAX_LINE_BYTES else b"", [problem])
 
     def add_problem(self, problem: Problem) -> None:
-        """Note a problem between lines or of the whole file."""
+        """Count a problem of blank lines or of the whole file."""
         (self._repaired if problem.code == "blank-line" else self._left_out)(problem)
 
     def as_report(self) -> RepairReport:
@@ -125,25 +123,23 @@ class _Repair:
 
     def _add_repaired(self, raw: bytes, problems: list[Problem]) -> None:
         try:
-            counts, first = Counter(problem.code for problem in problems), first_of_each(problems)
-            dialogues = [
-                self._dialogues.repair(own, value, counts, first) for own, value in read_values(raw)
-            ]
+            values = read_values(raw)
         except BeyondRepairError:
-            dialogues = []
-        if (
-            len(dialogues) == 1
-            and obstacle(problems) is None
-            and (dialogues[0].error or not dialogues[0].repaired)
-        ):
-            self._write_unchanged(raw)
-            return
-        found_later = (
+            values = []
+        counts, first = Counter(problem.code for problem in problems), first_of_each(problems)
+        dialogues = [self._dialogues.repair(own, value, counts, first) for own, value in values]
+        error = obstacle(problems)
+        if error is None and len(dialogues) == 1:
+            (only,) = dialogues
+            if only.error is not None or not only.repaired:
+                self._write_unchanged(raw)
+                return
+        new_errors = (
             each.error
             for each in dialogues
             if each.error is not None and each.error.code not in counts
         )
-        self._write_good(dialogues, next(found_later, None) or obstacle(problems) or problems[0])
+        self._write_good(dialogues, next(new_errors, None) or error or problems[0])
 
     def _write_good(self, dialogues: list[RepairedDialogue], problem: Problem) -> None:
         """Write the good dialogues of a line; report ``problem`` if there are none."""

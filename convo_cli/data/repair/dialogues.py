@@ -1,6 +1,4 @@
-"""Check and repair of one dialogue: the new line, the repaired problems, and the remaining
-error.
-"""
+"""Check and repair of one dialogue: its new line, the repaired problems, the remaining error."""
 
 from __future__ import annotations
 
@@ -9,43 +7,36 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-import msgspec
-
-from convo_cli.config.schema import DataConfig, TrainOn
-from convo_cli.data.checks.suspicions import suspect_turns
-from convo_cli.data.dialogue import Turn, has_target, is_excluded
-from convo_cli.data.problems import Problem, no_target, quoted
+from convo_cli.data.checks.exact import LineRules, read_line
+from convo_cli.data.dialogue import Turn
+from convo_cli.data.problems import Problem
 from convo_cli.data.repair.lenient_json import dump
 from convo_cli.data.repair.repairs import REPAIRS
 from convo_cli.data.repair.values import repair_value
-from convo_cli.data.shapes.known_keys import misspelt
-from convo_cli.data.shapes.turns import read_value
-from convo_cli.data.strict_json.decoder import decode
-from convo_cli.data.strict_json.faults import place_all
+from convo_cli.data.strict_json.columns import place_all
 
 Judge: TypeAlias = Callable[[Sequence[Turn]], Problem | None]
-"""Returns the reason why a config refuses an otherwise good dialogue; None if it accepts it."""
+"""Returns the problem for which a config refuses an otherwise good dialogue; None without one."""
 
 _ALL_LABELS = ("label-row", "$")
 
 
 @dataclass(frozen=True, slots=True)
 class RepairedDialogue:
-    """A dialogue after its repair; ``repaired`` are the problems that are gone, ``error`` is one
-    that remains.
-    """
+    """A dialogue after its repair."""
 
     line: bytes
     repaired: tuple[Problem, ...]
+    """Problems that are gone."""
     error: Problem | None
+    """An error that remains."""
 
 
 class DialogueRepair:
     """Checks lines and repairs dialogues by the rules of one config."""
 
-    def __init__(self, data_config: DataConfig, train_on: TrainOn, judge: Judge | None) -> None:
-        self._data_config = data_config
-        self._train_on = train_on
+    def __init__(self, rules: LineRules, judge: Judge | None) -> None:
+        self._rules = rules
         self._judge = judge
 
     def repair(
@@ -56,65 +47,40 @@ class DialogueRepair:
         ``counts`` are the line's problems by code, and ``first`` holds the first of each.
         """
         file, line = first[0].file, first[0].line
-        strict, repaired = dump(value), dump(repair_value(value, self._data_config))
-        if (
-            own is not None
-            and repaired == strict
-            and obstacle(self.problems(own.encode(), file, line)) is None
-        ):
-            repaired = own
-        later = [
-            problem
-            for problem in self.problems(strict.encode(), file, line)
-            if problem.code not in counts
-        ]
+        strict = dump(value)
+        repaired = dump(repair_value(value, self._rules.data_config))
+        if own is not None and repaired == strict:
+            is_good = obstacle(self.problems(own.encode(), file, line)) is None
+            repaired = own if is_good else repaired
+        before = self.problems(strict.encode(), file, line)
+        later = [problem for problem in before if problem.code not in counts]
         after = self.problems(repaired.encode(), file, line)
-        error = obstacle(after)
-        gone = (
-            counts
-            + Counter(problem.code for problem in later)
-            - Counter(problem.code for problem in after)
-        )
+        gone = counts + _by_code(later) - _by_code(after)
         repairs = tuple(
             problem
             for problem in (*first, *later)
             if problem.code in gone and problem.code in REPAIRS
         )
+        error = obstacle(after)
         return RepairedDialogue(repaired.encode(), repairs, error and replace(error, column=1))
 
     def problems(self, raw: bytes, file: str, line: int) -> list[Problem]:
         """Return all problems of one line alone."""
         problems: list[Problem] = []
-        value = decode(raw, problems.append)
-        reading = (
-            None
-            if value is msgspec.UNSET
-            else read_value(value, self._data_config, problems.append)
-        )
+        reading = read_line(raw, self._rules, problems.append)
         if reading is not None:
-            problems += (
-                Problem("misspelt-key", quoted(key), path)
-                for path, key, _ in reading.unread
-                if misspelt(key)
-            )
-            turns = [turn for _, turn in reading.turns]
-            if is_excluded(turns):
-                problems.append(
-                    Problem("no-target", 'the data says "train": false for the whole dialogue')
-                )
-            elif not has_target(turns, self._train_on):
-                problems.append(no_target(self._train_on))
-            if self._judge is not None and obstacle(problems) is None:
-                refused = self._judge(turns)
+            skeleton, (turns, _) = reading
+            if skeleton.is_excluded:
+                message = 'the dialogue is marked "train": false'
+                problems.append(Problem("no-target", message))
+            elif self._judge is not None and obstacle(problems) is None:
+                refused = self._judge([turn for _, turn in turns])
                 problems += [] if refused is None else [refused]
-            problems += suspect_turns(reading.turns)
         return place_all(problems, file, line, raw)
 
 
 def first_of_each(problems: list[Problem]) -> list[Problem]:
-    """Return the first problem of each code, in order; one of the whole line counts apart from
-    those of its parts.
-    """
+    """Return the first problem of each code; one of the whole line counts apart from its parts."""
     first: dict[tuple[str, bool], Problem] = {}
     for problem in problems:
         first.setdefault((problem.code, problem.path == "$"), problem)
@@ -122,14 +88,14 @@ def first_of_each(problems: list[Problem]) -> list[Problem]:
 
 
 def obstacle(problems: list[Problem]) -> Problem | None:
-    """Return the first problem that keeps the line from being written: an error, or a line of
-    labels alone.
-    """
-    return next(
-        (
-            each
-            for each in problems
-            if each.severity == "error" or (each.code, each.path) == _ALL_LABELS
-        ),
-        None,
+    """Return the first problem for which a line is not written: an error, or nothing but labels."""
+    obstacles = (
+        problem
+        for problem in problems
+        if problem.severity == "error" or (problem.code, problem.path) == _ALL_LABELS
     )
+    return next(obstacles, None)
+
+
+def _by_code(problems: list[Problem]) -> Counter[str]:
+    return Counter(problem.code for problem in problems)

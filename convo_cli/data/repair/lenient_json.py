@@ -1,4 +1,4 @@
-"""Lenient reader of lines that are not strict JSON; it accepts only what needs no guess."""
+"""Lenient reader of lines that are not strict JSON; it reads only what needs no guess."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from typing import Any
 
 import jsonlines
 
-from convo_cli.data.shapes.turns import is_array_of_dialogues
+from convo_cli.data.shapes.table import is_array_of_dialogues
 
 MAX_PYTHON_CHARACTERS = 2**20
 """Longest line that is read as a Python value."""
 
 _BOM = "\ufeff"
 _BYTES_IN_A_ROW = re.compile(rb"[\x80-\xff]{2}")
-# Text like this is a UTF-8 character cut after its first byte, or letters of another encoding.
+# Such text is a UTF-8 character cut after its first byte, or letters of another encoding.
 _NOT_WINDOWS_1252 = re.compile("[a-z][À-Þ]|[A-Za-z][¡-¿×÷][a-z]")
 _SPACE_AND_COMMA = re.compile(r"[ \t\r\n]*(?:,[ \t\r\n]*)?")
-# A string that is cut off extends to the end, so that it is not searched again from each of its
-# quotes.
+# A truncated string extends to the end, so that it is not searched again from each of its quotes.
 _STRING_OR_LAST_COMMA = re.compile(
     r'("[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z))|,([ \t\r\n]*[\]}])', re.DOTALL
 )
@@ -39,32 +38,30 @@ class BeyondRepairError(ValueError):
 
 
 def read_values(raw: bytes) -> list[tuple[str | None, Any]]:
-    """Return every dialogue on the line, fit for strict JSON, with its own part of the line if it
-    has one.
+    """Return the dialogues on the line, fit for strict JSON, each with its own part of the line.
 
-    Raises `BeyondRepairError` if no value can be read from the line.
+    The part is None if the dialogue has no part of its own. Raises `BeyondRepairError` if no value
+    can be read from the line.
     """
     text = _decode(raw).lstrip(_BOM).strip(" \t\r\n")
     values: list[tuple[str | None, Any]] = []
     try:
         for own, value in _each_value(text):
             strict = _strict(value)
-            values += (
-                [(None, item) for item in strict]
-                if is_array_of_dialogues(strict)
-                else [(own, strict)]
-            )
+            if is_array_of_dialogues(strict):
+                values += [(None, item) for item in strict]
+            else:
+                values.append((own, strict))
     except RecursionError:
-        raise BeyondRepairError("nested too deep") from None
+        raise BeyondRepairError("nested too deeply") from None
     return values
 
 
 def dump(value: Any) -> str:
     """Return the value as one line of JSON, without a line end."""
     line = io.StringIO()
-    jsonlines.Writer(
-        line, dumps=partial(json.dumps, ensure_ascii=False, separators=(",", ":"))
-    ).write(value)
+    dumps = partial(json.dumps, ensure_ascii=False, separators=(",", ":"))
+    jsonlines.Writer(line, dumps=dumps).write(value)
     return line.getvalue().rstrip("\n")
 
 
@@ -125,7 +122,7 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _python_value(text: str) -> Any:
-    """Read a value that Python wrote with repr, and nothing that merely looks like one."""
+    """Read a value that Python's repr wrote, and nothing that only resembles one."""
     if len(text) > MAX_PYTHON_CHARACTERS:
         raise BeyondRepairError("too long")
     try:
@@ -154,7 +151,5 @@ def _strict(value: Any) -> Any:
 
 
 def without_forbidden(text: str) -> str:
-    """Return the text without the characters that strict JSON refuses; other line ends become a
-    newline.
-    """
+    """Remove the characters that strict JSON refuses; every line end becomes a newline."""
     return _FORBIDDEN.sub("", _LINE_END.sub("\n", _ESCAPE_SEQUENCE.sub("", text)))

@@ -1,4 +1,4 @@
-"""Repairable problems, the action for each, and the report of a repair."""
+"""Repairable problems with the action for each, and the report of a repair."""
 
 from __future__ import annotations
 
@@ -7,34 +7,36 @@ from dataclasses import dataclass
 from convo_cli.data.problems import Problem
 
 REPAIRS = {
-    "pretty-printed-json": "each value got a line",
-    "array-of-dialogues": "each dialogue got a line",
-    "extra-data": "each value got a line",
-    "blank-line": "dropped",
+    "pretty-printed-json": "each value written on its own line",
+    "array-of-dialogues": "each dialogue written on its own line",
+    "extra-data": "each value written on its own line",
+    "blank-line": "removed",
     "stray-bom": "removed",
     "not-utf8": "read as Windows-1252",
-    "invalid-json": "a last comma was removed, or Python's spelling read",
-    "not-a-number": "became null",
-    "number-too-large": "became a text",
-    "duplicate-key": "one of two equal keys was kept",
+    "invalid-json": "trailing comma removed, or read as Python syntax",
+    "not-a-number": "replaced by null",
+    "number-too-large": "replaced by a string",
+    "duplicate-key": "one of two equal keys removed",
     "lone-surrogate": "removed",
     "nul-character": "removed",
-    "control-character": "removed, or made a newline",
-    "empty-utterance": "the turn was dropped",
-    "text-not-string": "the text of its only part was kept",
-    "train-value": "became true or false",
-    "train-key": "a misspelt key was renamed",
-    "unknown-shape": "a misspelt key was renamed",
-    "missing-key": "a misspelt key was renamed",
+    "control-character": "removed, or replaced by a newline",
+    "empty-utterance": "turn removed",
+    "text-not-string": "replaced by the text of its only part",
+    "train-value": "replaced by true or false",
+    "train-key": "misspelt key renamed",
+    "unknown-shape": "misspelt key renamed",
+    "missing-key": "misspelt key renamed",
     "misspelt-key": "renamed",
     "zero-width": "removed",
     "bidi-override": "removed",
-    "stray-control": "removed, or made what it stood for",
+    "stray-control": "removed, or replaced by the intended character",
     "html-entity": "decoded",
-    "mojibake": "read in the right encoding",
+    "mojibake": "decoded with the right encoding",
 }
-"""The action for each kind of problem. A line with another error, or a line of labels alone, is
-left out; lines with other warnings stay as they are."""
+"""The action for each kind of problem.
+
+A line with any other error, or with nothing but labels, is left out. Other warnings change nothing.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +52,9 @@ class RepairGroup:
 
 @dataclass(frozen=True, slots=True)
 class RepairReport:
-    """Counts of lines that are not blank. A line can be repaired in several ways, and can become
-    several lines.
+    """Counts of lines that are not blank.
+
+    One line can need several repairs, and can become several lines.
     """
 
     num_lines: int
@@ -59,9 +62,7 @@ class RepairReport:
     """Lines written byte for byte."""
     num_repaired: int
     num_left_out: int
-    """Lines from which at least one dialogue was left out; files that are not JSON Lines are not
-    counted.
-    """
+    """Lines that lost at least one dialogue; files that are not JSON Lines are not counted."""
     num_written: int
     repaired: tuple[RepairGroup, ...]
     left_out: tuple[RepairGroup, ...]

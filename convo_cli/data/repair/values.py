@@ -1,5 +1,6 @@
-"""Repairs of a decoded dialogue that need no guess: texts, empty turns, misspelt keys, masks
-written as texts.
+"""Repairs of a decoded dialogue: its texts, empty turns, misspelt keys, and masks written as texts.
+
+Only what needs no guess is repaired.
 """
 
 from __future__ import annotations
@@ -21,13 +22,10 @@ from convo_cli.data.shapes.known_keys import (
     TURN_KEYS,
     misspelt,
 )
-from convo_cli.data.shapes.table import SHAPES
-from convo_cli.data.shapes.turns import shape_of
+from convo_cli.data.shapes.table import SHAPES, shape_of
 
 MAX_ROUNDS = 10
-"""An entity may hide another; this bounds the rounds for data that was made to nest a million of
-them.
-"""
+"""Most repairs of one text: an entity may hide another, and hostile data may nest a million."""
 
 _TRUE_OR_FALSE = {"true": True, "false": False, "1": True, "0": False}
 _KEYS_OF_DIALOGUE = DIALOGUE_KEYS | {*TRAIN_KEYS}
@@ -35,7 +33,7 @@ _KEYS_OF_TURN = TURN_KEYS | {*TRAIN_KEYS, *REASONING_KEYS}
 
 
 def repair_value(value: Any, data_config: DataConfig) -> Any:
-    """Repair texts, drop empty turns, rename misspelt keys, and turn "train" into true or false."""
+    """Repair texts, remove empty turns, rename misspelt keys, and make "train" true or false."""
     if isinstance(value, list):
         return _repair_turns(value, data_config)
     if not isinstance(value, dict):
@@ -73,9 +71,8 @@ def _rename(value: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
     renamed: dict[str, Any] = {}
     for key, item in value.items():
         meant = misspelt(key)
-        renamed[
-            meant if meant in known and meant not in value and meant not in renamed else key
-        ] = item
+        is_free = meant in known and meant not in value and meant not in renamed
+        renamed[meant if meant is not None and is_free else key] = item
     return renamed
 
 
@@ -89,8 +86,7 @@ def _repair_turns(turns: list[Any], data_config: DataConfig) -> list[Any]:
         repaired.pop()
     if not any(map(_is_empty, repaired)):
         return repaired
-    # A turn dropped from the middle would swap the speakers of all later texts, so every turn gets
-    # a name.
+    # Without a turn in the middle, the speakers of all later texts would swap. So all are named.
     speakers = [data_config.speakers.user[0], data_config.speakers.assistant[0]]
     if data_config.first_speaker == "assistant":
         speakers.reverse()
@@ -112,10 +108,10 @@ def _repair_turn(turn: Any) -> Any:
 
 
 def _with_true_or_false(value: dict[str, Any]) -> dict[str, Any]:
-    """Replace texts under "train", "weight" and "loss" by the values that they spell."""
+    """Replace strings such as "true" and "0" under "train", "weight" and "loss" by their values."""
     for key in TRAIN_KEYS:
-        if isinstance(said := value.get(key), str):
-            value[key] = _TRUE_OR_FALSE.get(said.lower(), said)
+        if isinstance(text := value.get(key), str):
+            value[key] = _TRUE_OR_FALSE.get(text.lower(), text)
     return value
 
 

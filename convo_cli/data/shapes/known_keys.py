@@ -1,6 +1,4 @@
-"""Keys of lines and turns: those that are read, likely misspellings, and names that state what is
-trained on.
-"""
+"""Keys of lines and turns: known keys, probable misspellings, and names for training masks."""
 
 from __future__ import annotations
 
@@ -16,9 +14,7 @@ TEXT_KEYS = ("content", "value", "text")
 TRAIN_KEYS = ("train", "weight", "loss")
 """Keys of a turn or a dialogue that state whether it is trained on."""
 REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
-"""Keys with the reasoning before an answer, on an assistant turn or beside the only reply of a
-line.
-"""
+"""Keys with the reasoning before an answer, on an assistant turn or beside a line's only reply."""
 
 _REASONING_NAMES = frozenset(
     {
@@ -30,8 +26,8 @@ _REASONING_NAMES = frozenset(
         "think",
         "thought",
         "thoughts",
+        "chainofthought",
     }
-    | {"chainofthought"}
 )
 """Other spellings of these keys, letters only."""
 
@@ -44,43 +40,32 @@ _KNOWN = DIALOGUE_KEYS | TURN_KEYS | {*TRAIN_KEYS, *REASONING_KEYS}
 _OTHER_WORDS = frozenset(
     {"turn", "trainer", "height", "eight", "trait", "terrain", "brain", "story"}
 )
-"""Words that resemble a known key by chance; LMSYS-Chat and WildChat count their turns in
-"turn".
-"""
+"""Words that resemble a known key by chance; LMSYS-Chat and WildChat count turns in "turn"."""
 
 # Names such as mask, loss_mask, trainOnTurn, masked, sample_weight, trainable and output_with_loss
 # consist of these.
 _TRAINING_WORDS = """
-    train trained training trainable untrained loss losses weight weights weighted mask masks masked masking unmask
-    unmasked supervise supervised unsupervised learn learned learnt learnable
+    train trained training trainable untrained loss losses weight weights weighted mask masks masked
+    masking unmask unmasked supervise supervised unsupervised learn learned learnt learnable
 """
 _FILLER_WORDS = """
-    is are in on of to the this it for no not dont do does has have with without compute computed calc calculate
-    calculated include included exclude excluded ignore ignored skip skipped only last turn turns message messages msg
-    dialog dialogue conversation sample example row assistant user human system bot reply replies answer answers
-    response responses output outputs completion completions prompt prompts input inputs token tokens target targets
-    label labels detail details scale factor value flag history eos role per use should must enable enabled disable
-    disabled off out multiplier
+    is are in on of to the this it for no not dont do does has have with without compute computed
+    calc calculate calculated include included exclude excluded ignore ignored skip skipped only
+    last turn turns message messages msg dialog dialogue conversation sample example row assistant
+    user human system bot reply replies answer answers response responses output outputs completion
+    completions prompt prompts input inputs token tokens target targets label labels detail details
+    scale factor value flag history eos role per use should must enable enabled disable disabled off
+    out multiplier
 """
 _WORDS = {
     **dict.fromkeys(_FILLER_WORDS.split(), False),
     **dict.fromkeys(_TRAINING_WORDS.split(), True),
 }
 _FLAG_WORDS = frozenset(
-    {
-        *_TRAINING_WORDS.split(),
-        "learning",
-        "weighting",
-        "finetune",
-        "grad",
-        "gradient",
-        "backprop",
-        "target",
-        "targets",
-    }
-    | {"ignore", "ignored", "skip", "skipped", "exclude", "excluded"}
+    f"""{_TRAINING_WORDS} learning weighting finetune grad gradient backprop target targets
+    ignore ignored skip skipped exclude excluded""".split()
 )
-"""Words that state what is trained on if the value of the key is true or false."""
+"""Words for a training mask if the value of the key is true or false."""
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 _NO_LETTER = re.compile(r"[^a-z]+")
 _MAX_LENGTH = 40
@@ -88,7 +73,7 @@ _MAX_LENGTH = 40
 
 @lru_cache(maxsize=1024)
 def says_training(key: str) -> bool:
-    """Return whether a key outside `TRAIN_KEYS` states by its name what is trained on."""
+    """Return whether the name of a key outside `TRAIN_KEYS` states what is trained on."""
     if len(key) > _MAX_LENGTH or key in TRAIN_KEYS:
         return False
     plain = "".join(filter(str.isprintable, unicodedata.normalize("NFKC", key)))
@@ -103,24 +88,23 @@ def says_training(key: str) -> bool:
 
 @lru_cache(maxsize=1024)
 def is_reasoning_key(key: str) -> bool:
-    """Return whether the key is one of `REASONING_KEYS` in any spelling: reasoningContent,
-    Thinking, thoughts.
-    """
+    """Return whether the key means reasoning in any spelling: reasoningContent, thoughts."""
     return len(key) <= _MAX_LENGTH and _NO_LETTER.sub("", key.lower()) in _REASONING_NAMES
 
 
 @lru_cache(maxsize=1024)
 def may_say_training(key: str) -> bool:
-    """Return whether the key states what is trained on, given a value of true or false:
-    used_in_training, is_target.
+    """Return whether the key states what is trained on if its value is true or false.
+
+    For example used_in_training and is_target.
     """
-    return len(key) <= _MAX_LENGTH and not _FLAG_WORDS.isdisjoint(
-        map(str.lower, _WORD.findall(key))
-    )
+    if len(key) > _MAX_LENGTH:
+        return False
+    return not _FLAG_WORDS.isdisjoint(map(str.lower, _WORD.findall(key)))
 
 
 def _is_about_training(name: str) -> bool:
-    """Return whether the name consists of `_WORDS` alone, at least one of them about training."""
+    """Return whether the name consists only of `_WORDS`, at least one of them about training."""
     reached = {0: False}  # end of a word -> True if a word up to there is about training
     for start in range(len(name)):
         if start in reached:

@@ -1,10 +1,10 @@
 """Training masks in the data, on a turn or a whole dialogue, in the spellings of different tools.
 
-    "train": false      "weight": 0 (OpenAI, Mistral, Together)      "loss": false (ms-swift, ChatGLM3)
+    "train": false    "weight": 0 (OpenAI, Mistral, Together)    "loss": false (ms-swift, ChatGLM3)
 
 all mean "not trained on"; true, 1 and null are the default. Any other weight is refused, never
-rounded. Names whose meaning differs between tools are refused too: ``"mask": 1`` is "trained on" in
-some and "hidden" in others.
+rounded. Names whose meaning differs between tools are refused too: ``"mask": 1`` means "trained on"
+in some and "hidden" in others.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ def stated_training(value: Mapping[str, Any], path: str, refuse: Refuse) -> bool
             if isinstance(item, (bool, int, float)) and item in (0, 1):
                 stated[key] = item == 1
             else:
-                refuse("train-value", member(path, key), f'"{key}" is {_shown(item)}')
+                message = f'"{key}" must be true, false, 1 or 0, not {_shown(item)}'
+                refuse("train-value", member(path, key), message)
         elif says_training(key) or (isinstance(item, bool) and may_say_training(key)):
             meant = misspelt(key)
-            why = (
-                f"did you mean {meant}?"
-                if meant in TRAIN_KEYS
-                else "tools disagree on what it means"
-            )
-            refuse("train-key", member(path, key), f"the key {quoted(key)} is not read; {why}")
+            if meant in TRAIN_KEYS:
+                message = f"unknown key {quoted(key)}; did you mean {quoted(meant)}?"
+            else:
+                message = (
+                    f"the key {quoted(key)} is refused, because its meaning differs between tools"
+                )
+            refuse("train-key", member(path, key), message)
     if len(set(stated.values())) > 1:
-        said = (
-            f'"{key}" says {"trained on" if is_trained else "not trained on"}'
-            for key, is_trained in stated.items()
-        )
-        refuse("train-conflict", path, ", ".join(said))
+        values = ", ".join(f'"{key}" is {_shown(value[key])}' for key in stated)
+        refuse("train-conflict", path, f"the keys contradict each other: {values}")
     return next(iter(stated.values()), None)
 
 
 def _shown(item: Any) -> str:
     if isinstance(item, str):
         return quoted(item)
-    return str(item) if isinstance(item, (int, float)) else kind_of(item)
+    is_number = isinstance(item, (int, float)) and not isinstance(item, bool)
+    return str(item) if is_number else kind_of(item)

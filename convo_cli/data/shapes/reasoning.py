@@ -40,10 +40,10 @@ def with_reasoning(
     choice: Reasoning | None,
     refuse: Refuse,
 ) -> tuple[str, bool]:
-    """Return the text that is trained on, and whether there was reasoning.
+    """Return the text to train on, and whether there was reasoning.
 
-    ``beside`` is the object at path ``at`` that may hold the reasoning; ``path`` is the path of the
-    text.
+    ``path`` is the path of the text; ``beside`` is the object at path ``at`` that may hold the
+    reasoning.
     """
     keys = reasoning_keys(beside)
     is_tagged = has_tag(text)
@@ -53,11 +53,8 @@ def with_reasoning(
         return text, False
     elif choice is None:
         where = member(at, keys[0]) if keys else path
-        refuse(
-            "reasoning",
-            where,
-            f"the key {quoted(keys[0])} holds reasoning" if keys else "the text holds reasoning",
-        )
+        what = f"the key {quoted(keys[0])}" if keys else "the text"
+        refuse("reasoning", where, f"{what} contains reasoning")
     elif choice == "drop":
         return _without_blocks(text) if is_tagged else text, True
     elif keys and text.strip():
@@ -69,42 +66,38 @@ def _joined(text: str, path: str, thoughts: Mapping[str, Any], at: str, refuse: 
     """Return the text after the reasoning of the keys, unless the text already holds it."""
     known = {block.strip() for block in _parts(text)[1::2]}
     for key, thought in thoughts.items():
+        where = member(at, key)
         if not isinstance(thought, str):
-            refuse("text-not-string", member(at, key), f"the reasoning is {kind_of(thought)}")
+            message = f"the reasoning is {kind_of(thought)}, not a string"
+            refuse("text-not-string", where, message)
             return text
-        inner = thought
-        if (
-            not _tag_fault(thought)
-            and len(parts := _parts(thought.strip())) == 3
-            and not parts[0] + parts[2]
-        ):
-            inner = parts[1]
+        inner = _inside_tags(thought)
         if has_tag(inner):
-            refuse(
-                "reasoning-tags",
-                member(at, key),
-                "the reasoning contains a <think> or </think> tag",
-            )
+            message = "the reasoning contains a <think> or </think> tag"
+            refuse("reasoning-tags", where, message)
             return text
         known.add(inner.strip())
     if len(known) > 1:
-        refuse(
-            "reasoning-twice",
-            member(at, next(iter(thoughts))),
-            "the turn has two different reasonings",
-        )
+        where = member(at, next(iter(thoughts)))
+        refuse("reasoning-twice", where, "the turn has two different texts of reasoning")
     return text if has_tag(text) else f"<think>\n{known.pop()}\n</think>\n\n{text.strip()}"
+
+
+def _inside_tags(thought: str) -> str:
+    """Return the reasoning without the tags, if one pair encloses all of it."""
+    parts = [] if _tag_fault(thought) else _parts(thought.strip())
+    return parts[1] if len(parts) == 3 and not parts[0] + parts[2] else thought
 
 
 def _is_reasoning(value: Any) -> bool:
     """Return whether the value of a key is reasoning; true, false and numbers are settings."""
-    return bool(
-        value.strip() if isinstance(value, str) else isinstance(value, (list, dict)) and value
-    )
+    if isinstance(value, str):
+        return bool(value.strip())
+    return isinstance(value, (list, dict)) and bool(value)
 
 
 def _parts(text: str) -> list[str]:
-    """Split a text at its tags; if there is no `_tag_fault`, every second part is reasoning."""
+    """Split a text at its tags; without a `_tag_fault`, every second part is reasoning."""
     ends = [bound for tag in _TAG.finditer(text) for bound in tag.span()]
     return [
         text[start:end]
@@ -129,8 +122,7 @@ def _tag_fault(text: str) -> str | None:
     is_open = False
     for tag in _TAG.finditer(text):
         if is_open != bool(tag[1]):
-            return (
-                "a <think> inside another" if is_open else "a </think> without a <think> before it"
-            )
+            nested, alone = "a <think> tag inside another", "a </think> tag without a <think> tag"
+            return nested if is_open else alone
         is_open = not is_open
-    return "a <think> that is never closed" if is_open else None
+    return "a <think> tag that is never closed" if is_open else None

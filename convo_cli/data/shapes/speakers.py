@@ -1,4 +1,4 @@
-"""Speaker names in the data and their roles."""
+"""Roles of the speaker names in the data."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def roles_by_name(speakers: SpeakersConfig) -> dict[str, Role]:
             if roles.setdefault(name.casefold(), role) != role:
                 other = roles[name.casefold()]
                 raise ConfigError(
-                    f"data.speakers: {quoted(name)} is both {other} and {role}",
+                    f"data.speakers: {quoted(name)} is listed for both {other} and {role}",
                     hint=f"remove it from data.speakers.{other} or data.speakers.{role}",
                 )
     return roles

@@ -1,9 +1,9 @@
 """Reader of one decoded line: its turns, and the keys that are not read.
 
-A line is an object of one of the `SHAPES`, or a list: ``["Hello", "Hi!"]`` alternates,
-data.first_speaker first; ``[{"role": "user", "content": "Hello"}, …]`` (also from/value and
-speaker/text) names the speakers. An object may have its system turn in a key of its own. A turn
-with a role, or a dialogue that is an object, may state whether it is trained on (see `masks`). An
+A line is an object of one of the `SHAPES`, or a list: ``["Hello", "Hi!"]`` alternates between the
+speakers, data.first_speaker first; ``[{"role": "user", "content": "Hello"}, …]`` (also from/value
+and speaker/text) names them. An object may have its system turn in a key of its own. A dialogue
+that is an object, and a turn with a role, may state whether they are trained on (see `masks`). An
 assistant turn may have reasoning beside its text (see `reasoning`).
 """
 
@@ -25,13 +25,21 @@ from convo_cli.data.shapes.known_keys import (
 from convo_cli.data.shapes.masks import stated_training
 from convo_cli.data.shapes.reasoning import reasoning_keys, with_reasoning
 from convo_cli.data.shapes.speakers import roles_by_name
-from convo_cli.data.shapes.table import SHAPES, Shape, Text, TurnList
+from convo_cli.data.shapes.table import (
+    SHAPES,
+    Shape,
+    Text,
+    TurnList,
+    is_array_of_dialogues,
+    shape_of,
+)
 from convo_cli.data.shapes.unread import UnreadItem
 
 if TYPE_CHECKING:
     from convo_cli.config.schema import DataConfig
 
 _NOTHING: Mapping[str, Any] = {}
+_MAX_KEYS_SHOWN = 8
 
 LocatedTurn = tuple[str, Turn]
 """The path of a text in its line, and the turn."""
@@ -53,27 +61,6 @@ def read_value(
     return None if reader.is_refused else LineReading(reader.turns, reader.unread)
 
 
-def shape_of(value: Any) -> str | None:
-    """Return the name of the shape of a decoded line; None for an unknown shape."""
-    if isinstance(value, dict):
-        return next(
-            (name for name, shape in SHAPES.items() if all(key in value for key in shape.keys)),
-            None,
-        )
-    if isinstance(value, list):
-        return "list of turns" if any(isinstance(item, dict) for item in value) else "list of texts"
-    return None
-
-
-def is_array_of_dialogues(value: Any) -> bool:
-    """Return whether a decoded line holds several dialogues instead of one."""
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and (_all(value, list) or all(isinstance(item, dict) and shape_of(item) for item in value))
-    )
-
-
 class _TurnReader:
     """Collects the turns of one line."""
 
@@ -81,7 +68,7 @@ class _TurnReader:
         self.turns: list[LocatedTurn] = []
         self.unread: list[UnreadItem] = []
         self.is_refused = False
-        self._says_trained = ""  # path of the first turn that says it is trained on
+        self._trained_path = ""  # of the first turn that states that it is trained on
         self._found = found
         self._reasoning = data_config.reasoning
         self._speakers = data_config.speakers
@@ -93,11 +80,15 @@ class _TurnReader:
     def read(self, value: Any) -> None:
         name = shape_of(value)
         if name is None:
-            self._refuse("unknown-shape", "$", _unknown(value))
+            self._refuse(
+                "unknown-shape", "$", f"the line is not a dialogue but {_described(value)}"
+            )
         elif not isinstance(value, list):
             self._object(value, SHAPES[name])
         elif is_array_of_dialogues(value):
-            self._refuse("array-of-dialogues", "$", f"one array of {len(value)} dialogues")
+            self._refuse(
+                "array-of-dialogues", "$", f"the line is an array of {len(value)} dialogues"
+            )
         else:
             self._list(value, "$")
 
@@ -108,40 +99,30 @@ class _TurnReader:
             isinstance(part, Text) and part.is_reply and isinstance(part.value, str)
             for part in parts
         )
-        self._note_unread(
-            line, "$", (*shape.keys, *shape.optional, "system"), is_reply=has_one_reply
-        )
+        known = (*shape.keys, *shape.optional, "system")
+        self._note_unread(line, "$", known, is_reply=has_one_reply)
         if not has_one_reply and self._reasoning != "drop" and (keys := reasoning_keys(line)):
-            message = f"the key {quoted(keys[0])} is reasoning beside a list of turns"
-            self._refuse(
-                "reasoning-place" if self._reasoning else "reasoning", member("$", keys[0]), message
-            )
+            code = "reasoning-place" if self._reasoning else "reasoning"
+            message = f"the reasoning under the key {quoted(keys[0])} belongs to no turn"
+            self._refuse(code, member("$", keys[0]), message)
         system = line.get("system")
         if system is not None and (not isinstance(system, str) or system.strip()):
             self._add("system", system, "$.system", index=0)
-        if (
-            "history" not in shape.optional
-            and isinstance(history := line.get("history"), (list, dict))
-            and history
-        ):
-            self._refuse(
-                "history", "$.history", "the dialogue has a list of turns and a history beside it"
-            )
+        history = None if "history" in shape.optional else line.get("history")
+        if isinstance(history, (list, dict)) and history:
+            self._refuse("history", "$.history", "the line has both a list of turns and a history")
         for part in parts:
             if isinstance(part, Text):
-                self._add(
-                    part.role, part.value, part.path, beside=line if part.is_reply else _NOTHING
-                )
+                beside = line if part.is_reply else _NOTHING
+                self._add(part.role, part.value, part.path, beside=beside)
             elif isinstance(part, TurnList):
                 self._list(part.value, part.path, needs_speakers=part.needs_speakers)
             else:
                 self._refuse(part.code, part.path, part.message)
         if is_trained is False:
-            if self._says_trained:
-                message = (
-                    "the turn says that it is trained on, but the dialogue says that it is not"
-                )
-                self._refuse("train-conflict", self._says_trained, message)
+            if self._trained_path:
+                message = "the turn is marked as trained on, but its dialogue as not trained on"
+                self._refuse("train-conflict", self._trained_path, message)
             self.turns = [(path, replace(turn, is_trained=False)) for path, turn in self.turns]
 
     def _note_unread(
@@ -155,20 +136,19 @@ class _TurnReader:
 
     def _list(self, items: list[Any], path: str, *, needs_speakers: bool = False) -> None:
         if not items:
-            self._refuse("empty-dialogue", path, "there is no turn in the list")
-        first = (
-            dict
-            if needs_speakers
-            else next((type(item) for item in items if isinstance(item, (str, dict))), str)
-        )
+            self._refuse("empty-dialogue", path, "the list of turns is empty")
+        kinds = (type(item) for item in items if isinstance(item, (str, dict)))
+        first = dict if needs_speakers else next(kinds, str)
         for index, item in enumerate(items):
             at = f"{path}[{index}]"
             if not isinstance(item, (str, dict)):
-                self._refuse("not-a-turn", at, f"the turn is {kind_of(item)}")
+                message = f"the turn is {kind_of(item)}, not a string or an object"
+                self._refuse("not-a-turn", at, message)
+            elif needs_speakers and isinstance(item, str):
+                self._refuse("missing-key", at, "the turn is a string without a speaker")
             elif not isinstance(item, first):
-                self._refuse(
-                    "mixed-turns", at, f"the turn is {kind_of(item)} among turns of another kind"
-                )
+                message = f"the turn is {kind_of(item)}, but earlier turns are {_PLURALS[first]}"
+                self._refuse("mixed-turns", at, message)
             elif isinstance(item, str):
                 self._add(self._alternating[index % 2], item, at, index=index)
             else:
@@ -177,17 +157,10 @@ class _TurnReader:
     def _named(self, turn: dict[str, Any], path: str, index: int) -> None:
         speaker_key = next((key for key in SPEAKER_KEYS if key in turn), None)
         text_key = next((key for key in TEXT_KEYS if key in turn), None)
-        for key, what, known in (
-            (speaker_key, "speaker", SPEAKER_KEYS),
-            (text_key, "text", TEXT_KEYS),
-        ):
-            if key is None:
-                keys = ", ".join(quoted(key) for key in list(turn)[:8]) or "no keys"
-                self._refuse(
-                    "missing-key",
-                    path,
-                    f"the turn has no {what} ({', '.join(known)}); it has {keys}",
-                )
+        if speaker_key is None:
+            self._refuse("missing-key", path, _missing("speaker", SPEAKER_KEYS, turn))
+        if text_key is None:
+            self._refuse("missing-key", path, _missing("text", TEXT_KEYS, turn))
         # A good turn with two keys has only a speaker and a text.
         is_trained = stated_training(turn, path, self._refuse) if len(turn) > 2 else None
         if speaker_key is None or text_key is None:
@@ -197,15 +170,14 @@ class _TurnReader:
             self._note_unread(turn, path, (speaker_key, text_key), is_reply=role == "assistant")
         if role is not None:
             if is_trained:
-                self._says_trained = self._says_trained or path
-            beside = turn if len(turn) > 2 else {}
+                self._trained_path = self._trained_path or path
             self._add(
                 role,
                 turn[text_key],
                 f"{path}.{text_key}",
                 index=index,
                 is_trained=is_trained,
-                beside=beside,
+                beside=turn if len(turn) > 2 else _NOTHING,
                 at=path,
             )
 
@@ -217,7 +189,7 @@ class _TurnReader:
         if role is None:
             users = ", ".join([*self._speakers.user, quoted(name)])
             message = (
-                f"the speaker {quoted(name)} has no role; a person is named in "
+                f"the speaker {quoted(name)} has no role; to make it a user, set "
                 f"data.speakers.user: [{users}]"
             )
             self._refuse("unknown-speaker", path, message)
@@ -236,7 +208,7 @@ class _TurnReader:
     ) -> None:
         """Add a turn; ``beside`` is the object at path ``at`` that may hold its reasoning."""
         if not isinstance(text, str):
-            self._refuse("text-not-string", path, f"the text is {kind_of(text)}")
+            self._refuse("text-not-string", path, f"the text is {kind_of(text)}, not a string")
             return
         has_reasoning = False
         if role == "assistant" and (beside or "<" in text):
@@ -245,13 +217,10 @@ class _TurnReader:
             )
         text = text.strip()
         if not text:
-            self._refuse(
-                "empty-utterance",
-                path,
-                "the text is empty" + " without its reasoning" * has_reasoning,
-            )
+            what = "the text is empty" + " without its reasoning" * has_reasoning
+            self._refuse("empty-utterance", path, what)
         elif role == "system" and (index > 0 or self.turns):
-            self._refuse("system-not-first", path, "a system turn after another turn")
+            self._refuse("system-not-first", path, "the system turn comes after another turn")
         else:
             self.turns.append((path, Turn(role, text, is_trained is not False, has_reasoning)))
 
@@ -260,16 +229,22 @@ class _TurnReader:
         self._found(Problem(code, message, path))
 
 
-def _all(items: list[Any], kind: type) -> bool:
-    return all(isinstance(item, kind) for item in items)
+_PLURALS: Mapping[type, str] = {str: "strings", dict: "objects"}
 
 
-def _unknown(value: Any) -> str:
+def _described(value: Any) -> str:
+    """Describe a line of no known shape."""
     if not isinstance(value, dict):
-        return f"{kind_of(value)} is no dialogue"
-    keys = ", ".join(quoted(key) for key in list(value)[:8])
-    return (
-        f"an object with the keys {keys} is no dialogue"
-        if keys
-        else "an empty object is no dialogue"
-    )
+        return kind_of(value)
+    return f"an object with the keys {_listed(value)}" if value else "an empty object"
+
+
+def _missing(what: str, keys: tuple[str, ...], turn: Mapping[str, Any]) -> str:
+    *most, last = map(quoted, keys)
+    has = f"only {_listed(turn)}" if turn else "no keys"
+    return f"the turn has no {what}: it needs a key {', '.join(most)} or {last}, and has {has}"
+
+
+def _listed(value: Mapping[str, Any]) -> str:
+    shown = ", ".join(quoted(key) for key in list(value)[:_MAX_KEYS_SHOWN])
+    return f"{shown}, …" if len(value) > _MAX_KEYS_SHOWN else shown

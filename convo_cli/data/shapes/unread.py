@@ -1,7 +1,7 @@
-"""Texts in keys that are not read: a warning names each key whose texts are long on average.
+"""Texts under keys that are not read: a warning names each key whose texts are long on average.
 
 Metadata such as ids, hashes and dates is short on average. Identifiers, and texts that a turn
-repeats, count as short whatever their length.
+repeats, count as short however long they are.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CONTENT_KEYS = frozenset(
         "videos",
     }
 )
-"""Keys that hold a part of the conversation, even if short."""
+"""Keys that hold a part of the conversation, even if their texts are short."""
 MAX_KEYS = 100
 """Most keys counted separately in one file; all others are counted together."""
 OTHER_KEYS = "(other keys)"
@@ -41,7 +41,7 @@ _IDENTIFIER = re.compile(r"(?=[^0-9]{0,79}[0-9])[0-9A-Za-z_.:+-]{1,80}")
 
 
 class UnreadItem(NamedTuple):
-    """A key that is not read, with its place and value."""
+    """A key that is not read, with its path and value."""
 
     path: str
     key: str
@@ -59,16 +59,17 @@ class UnreadTexts(msgspec.Struct):
         self.num_characters += num_characters
 
     def is_content(self, key: str) -> bool:
-        """Return whether the texts are so long that the key is probably meant to be read."""
-        is_said = key in _CONTENT_KEYS or "history" in key.lower()
-        limit = _EMPTY_CHARACTERS if is_said else SHORT_TEXT_CHARACTERS
+        """Return whether the texts are so long that they are probably meant to be read."""
+        is_part = key in _CONTENT_KEYS or "history" in key.lower()
+        limit = _EMPTY_CHARACTERS if is_part else SHORT_TEXT_CHARACTERS
         return self.num_characters > limit * self.num_texts
 
     def describe(self, key: str) -> str:
         """Return the message of the warning."""
-        many = f"{self.num_texts:,} text" if self.num_texts == 1 else f"{self.num_texts:,} texts"
-        mean = self.num_characters / max(1, self.num_texts)
-        return f"the key {quoted(key)} is not read ({many} of {mean:,.0f} characters on average)"
+        mean = f"{self.num_characters / max(1, self.num_texts):,.0f} characters"
+        many = f"{self.num_texts:,} texts of {mean} on average"
+        texts = f"1 text of {mean}" if self.num_texts == 1 else many
+        return f"the key {quoted(key)} is ignored ({texts})"
 
 
 def texts_in(value: Any) -> Iterator[str]:
@@ -81,11 +82,6 @@ def texts_in(value: Any) -> Iterator[str]:
             yield from texts_in(item)
 
 
-def _is_identifier(text: str) -> bool:
-    """Return whether the text is one word with a digit: an id, a hash, a date."""
-    return _IDENTIFIER.fullmatch(text) is not None
-
-
 def counted_length(text: str, turns: Collection[str]) -> int:
     """Return the length that counts for an unread text on a line with these turns."""
     if len(text) <= SHORT_TEXT_CHARACTERS:
@@ -95,18 +91,21 @@ def counted_length(text: str, turns: Collection[str]) -> int:
     return len(text)
 
 
+def _is_identifier(text: str) -> bool:
+    """Return whether the text is one word with a digit: an id, a hash, a date."""
+    return _IDENTIFIER.fullmatch(text) is not None
+
+
 def measured(items: Iterable[UnreadItem], turns: Iterable[str]) -> Iterator[tuple[str, int, int]]:
     """Yield the key of each item, and the number and the counted length of its texts."""
-    said = frozenset(turns)
+    of_turns = frozenset(turns)
     for _, key, value in items:
-        lengths = [counted_length(text, said) for text in texts_in(value)]
+        lengths = [counted_length(text, of_turns) for text in texts_in(value)]
         if lengths:
             yield key, len(lengths), sum(lengths)
 
 
 def known_name(key: str, known: Collection[str]) -> str:
-    """Return the name under which a key is counted; number and length of names are bounded to bound
-    the memory.
-    """
+    """Return the name under which a key is counted; names are few and short to bound the memory."""
     name = key[:_MAX_KEY_LENGTH]
     return name if name in known or len(known) < MAX_KEYS else OTHER_KEYS

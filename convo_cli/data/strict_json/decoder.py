@@ -1,8 +1,8 @@
 """Strict decoder of one line of JSON, for training and validation.
 
 msgspec reads the line. It keeps the last of two equal keys and accepts escaped control characters,
-so its value is used only if a cheap check of the bytes rules out both; `faults` scans every other
-line.
+so its value is used only if a cheap check of the bytes rules out both. `faults` scans all other
+lines.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _ANYTHING = msgspec.json.Decoder()
 # May match where nothing is wrong (an escaped backslash before an r), but never misses a control
 # character or NUL.
 _MAYBE_CONTROL = re.compile(rb"\\(?:[bfr]|u00[01])")
-# Every key ends in a match; a text that begins with a colon matches as well. So there are at least
-# as many matches as keys, and as many matches as *different* keys only if no key is repeated.
+# Every key ends in a match; a string that begins with a colon matches too. So there are at least as
+# many matches as keys, and as many matches as *different* keys only if no key is repeated.
 _MAYBE_KEY = re.compile(rb'"[ \t\r\n]*:')
 
 
@@ -63,15 +63,12 @@ def may_hold_control(raw: bytes) -> bool:
 
 def may_repeat_key(raw: bytes, num_keys: int) -> bool:
     """Return whether a key may be repeated in a line whose value has ``num_keys`` keys."""
-    # Every key is followed by a colon, and most texts contain none, so counting colons usually
-    # suffices.
+    # A colon follows every key, and most texts contain none, so counting colons is usually enough.
     return raw.count(b":") != num_keys and len(_MAYBE_KEY.findall(raw)) != num_keys
 
 
 def num_keys(value: Any, depth: int = 0) -> int:
-    """Count the keys of a value on all levels; raises if a number is too large or the nesting is
-    too deep.
-    """
+    """Count the keys of a value on all levels; a number or a depth that is too large raises."""
     if isinstance(value, (dict, list)):
         if depth == MAX_DEPTH:
             raise RecursionError

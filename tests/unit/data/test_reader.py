@@ -74,7 +74,7 @@ def test_blank_lines_in_the_middle_are_one_warning_at_the_first_of_them(tmp_path
     path.write_bytes(GOOD + b"\n\n \n" + GOOD + b"\n\n\n")
     _, (problem,) = lines_of(path)
     assert (problem.code, problem.severity, problem.line) == ("blank-line", "warning", 2)
-    assert problem.message == "2 blank lines before more data"
+    assert problem.message == "2 lines in a row are blank"
 
 
 @pytest.mark.parametrize("suffix", sorted(PACKERS))
@@ -169,7 +169,10 @@ def test_an_array_on_one_endless_line_is_named_as_that(tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
     path.write_bytes(b'[{"messages": []}, ' + b" " * 100)
     (problem,) = lines_of(path, max_line_bytes=50)[1]
-    assert problem.message == "the line is over 50 bytes; it looks like one array of all dialogues"
+    assert (
+        problem.message
+        == "the line is longer than 50 bytes; it looks like one array of all dialogues"
+    )
 
 
 @pytest.mark.parametrize("suffix", sorted(PACKERS))
@@ -266,7 +269,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_bytes(GOOD)
     with pytest.raises(UsageError, match="does not exist") as caught:
         list(iter_lines(str(tmp_path / name)))
-    assert caught.value.hint == f"there is no folder {(tmp_path / name).parent}"
+    assert caught.value.hint == f"the folder {(tmp_path / name).parent} does not exist"
 
 
 def test_a_directory_is_a_usage_error(tmp_path: Path) -> None:
@@ -310,7 +313,10 @@ def test_training_reads_every_dialogue_of_every_file_in_order(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("line", "place"),
-    [(b'["a", NaN]', "3:7 $[1] NaN is not JSON"), (b'["a", ""]', "3:7 $[1] the text is empty")],
+    [
+        (b'["a", NaN]', "3:7 $[1] NaN is not valid JSON"),
+        (b'["a", ""]', "3:7 $[1] the text is empty"),
+    ],
 )
 def test_training_stops_at_the_first_problem_and_says_where(
     tmp_path: Path, line: bytes, place: str

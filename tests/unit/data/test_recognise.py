@@ -71,9 +71,12 @@ def test_a_line_that_may_be_meant_as_json_leaves_the_verdict_to_each_line(head: 
 @pytest.mark.parametrize(
     ("head", "message"),
     [
-        (b"404: Not Found", 'this is plain text; it begins with "404: Not Found"'),
-        (b"<?xml version='1.0'?>", "this is XML; it begins with \"<?xml version='1.0'?>\""),
-        (b"a|b\nc|d\n", 'this is a table with bar-separated columns; it begins with "a|b"'),
+        (
+            b"404: Not Found",
+            'the file is plain text, not JSON Lines; it begins with "404: Not Found"',
+        ),
+        (b"<?xml?>", 'the file is XML, not JSON Lines; it begins with "<?xml?>"'),
+        (b"a|b\nc|d\n", 'the file is a table with bar-separated columns; it begins with "a|b"'),
     ],
 )
 def test_the_message_shows_how_the_file_begins(head: bytes, message: str) -> None:

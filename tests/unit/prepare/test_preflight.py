@@ -81,11 +81,11 @@ def test_an_end_token_that_is_not_a_target_is_found(make_encoder, train_on):
     masked = np.where(store.input_ids == encoder.pad_id, NO_TARGET, store.targets)
     masked[: len(store[0].targets)] = store[0].targets
     broken = TokenStore(store.input_ids, masked, store.offsets, store.dialogue_of, store.dialogues)
-    assert check(encoder, dialogues, broken, train_on) == [("end-not-learnt", 2)]
+    assert check(encoder, dialogues, broken, train_on) == [("end-not-trained", 2)]
 
 
 def test_every_problem_is_counted_and_the_first_are_listed():
-    tally = ProblemTally(max_listed=2)
+    tally = ProblemTally(max_problems=2)
     for line in range(1, 8):
         tally(Problem("no-target", "nothing", column=1, line=line, file=FILE))
     tally(Problem("turn-too-long", "long", column=1, line=9, file=FILE))

@@ -255,7 +255,7 @@ def test_a_dialogue_with_nothing_to_learn_is_refused_by_its_line(
         dialogue={"train_on": train_on}, data=of(write(["Hello", "Hi!"], dialogue))
     )
     with pytest.raises(
-        PreflightError, match=r"1 error\n.*data\.jsonl:2:1 \$ no turn of the dialogue is trained on"
+        PreflightError, match=r"1 error\n.*data\.jsonl:2:1 \$ the dialogue has no turn to train on"
     ):
         prepare(config, make_encoder())
 

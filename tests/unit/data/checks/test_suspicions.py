@@ -11,7 +11,8 @@ from convo_cli.data.checks import suspicions
 from convo_cli.data.checks.suspicions import suspect_turns, suspicious_places
 from convo_cli.data.checks.suspicious_text import may_be_suspicious
 from convo_cli.data.dialogue import Role, Turn
-from convo_cli.data.problems import KINDS, Problem
+from convo_cli.data.problem_kinds import KINDS
+from convo_cli.data.problems import Problem
 from tests.conftest import corpus
 from tests.memory import with_peak
 from tests.odd_files import CASES, INNOCENT_TEXTS
@@ -120,12 +121,15 @@ def test_every_warning_of_the_odd_files_says_what_it_found_and_where(tmp_path: P
     ("texts", "message"),
     [
         (["a", "NULL"], 'the text is "NULL"'),
-        (["a", "b\u200bc"], "an invisible character (U+200B) inside the text"),
-        (["a", "Tom &amp; Jerry"], 'the HTML entity "&amp;" inside the text'),
-        (["a", "It’s cafÃ© time"], '"It’s cafÃ© time" looks like text read in a wrong encoding'),
+        (["a", "b\u200bc"], "the text contains an invisible character (U+200B)"),
+        (["a", "Tom &amp; Jerry"], 'the text contains the HTML entity "&amp;"'),
+        (
+            ["a", "It’s cafÃ© time"],
+            'the text was probably decoded with the wrong encoding: "It’s cafÃ© time"',
+        ),
         (["a", "User: hi"], 'the text begins with the name of a speaker, "User:"'),
         (["a", "Deal!", "Submit-Deal"], 'the text is "Submit-Deal", the name of an action'),
-        (["speaker", "text"], 'the texts are headings of a table, such as "speaker"'),
+        (["speaker", "text"], 'the texts are the column names of a table, such as "speaker"'),
     ],
 )
 def test_a_message_shows_what_was_found(texts: list[str], message: str) -> None:

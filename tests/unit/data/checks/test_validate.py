@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from convo_cli.config.schema import DataConfig, TrainOn
 from convo_cli.data.checks.report import DataReport, FileReport, spread
 from convo_cli.data.checks.validate import validate_files
-from convo_cli.data.problems import KINDS, ProblemError
+from convo_cli.data.problem_kinds import KINDS
+from convo_cli.data.problems import ProblemError
 from convo_cli.data.reader import MAX_LINE_BYTES, read_dialogues
 from convo_cli.errors import UsageError
 from convo_cli.events import Event, Progress
@@ -116,7 +117,7 @@ EXAMPLES: dict[str, bytes | list[Any]] = {
 }
 
 
-OF_THE_PRE_FLIGHT = {"end-not-learnt", "not-renderable", "turn-too-long"}
+OF_THE_PRE_FLIGHT = {"end-not-trained", "not-renderable", "turn-too-long"}
 """Found with a tokenizer only."""
 WHERE_REASONING_IS_KEPT = {"reasoning-place", "reasoning-twice"}
 
@@ -284,7 +285,7 @@ def test_every_dialogue_that_was_there_before_is_a_duplicate_of_the_first(
 ) -> None:
     file = check_one(tmp_path_factory.mktemp("data"), [*dialogues, ["z", "y"]], max_problems=100)
     expected = {
-        line: f"the same dialogue as line {dialogues.index(dialogue) + 1}"
+        line: f"the dialogue repeats line {dialogues.index(dialogue) + 1}"
         for line, dialogue in enumerate(dialogues, 1)
         if dialogue in dialogues[: line - 1]
     }
@@ -558,7 +559,7 @@ def test_a_published_corpus_is_trainable_with_the_counts_of_its_source(corpus: s
     ]
     if corpus == "hg_tods_ko":  # one of its dialogues is a single turn of the user
         assert [error.split("/")[-1] for error in errors] == [
-            "valid.jsonl:12:1 $ no turn of the dialogue is trained on (train_on: assistant)"
+            "valid.jsonl:12:1 $ the dialogue has no turn to train on (train_on: assistant)"
         ]
     else:
         assert report.is_trainable, errors

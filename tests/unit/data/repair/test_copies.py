@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from convo_cli.config.schema import DataConfig, SpeakersConfig
 from convo_cli.data.checks.validate import validate_files
-from convo_cli.data.problems import KINDS
+from convo_cli.data.problem_kinds import KINDS
 from convo_cli.data.repair.copies import repair_files
 from convo_cli.data.repair.repairs import REPAIRS, RepairReport
 from convo_cli.errors import UsageError
@@ -347,7 +347,7 @@ def test_what_is_trained_on_decides_what_is_left_out(tmp_path: Path) -> None:
 
 def test_only_as_many_examples_as_asked_for_are_listed_and_all_counted(tmp_path: Path) -> None:
     content = b'["a", "b\xe2\x80\x8b"]\n' * 30 + b'["a"\n' * 20
-    _, report = fix_bytes(tmp_path, content, max_listed=3)
+    _, report = fix_bytes(tmp_path, content, max_problems=3)
     (repaired,), (left_out,) = report.repaired, report.left_out
     assert (repaired.count, [problem.line for problem in repaired.problems]) == (30, [1, 2, 3])
     assert (left_out.count, [problem.line for problem in left_out.problems]) == (20, [31, 32, 33])

@@ -134,6 +134,6 @@ def test_a_dialogue_that_the_data_excludes_is_left_out_and_counted(tmp_path: Pat
     assert omissions[0].num_excluded == 2
     (notice,) = omissions[0].notices("a.jsonl", None)
     assert (notice.message, notice.is_warning) == (
-        'a.jsonl: 2 dialogues are left out, because the data says "train": false',
+        'a.jsonl: left out 2 dialogues marked "train": false',
         False,
     )

@@ -14,12 +14,13 @@ from convo_cli.config.schema import DataConfig
 from convo_cli.data.checks.suspicions import HEADINGS
 from convo_cli.data.checks.validate import validate_files
 from convo_cli.data.dialogue import ROLES, Turn
-from convo_cli.data.problems import KINDS, Problem
+from convo_cli.data.problem_kinds import KINDS
+from convo_cli.data.problems import Problem
 from convo_cli.data.repair.values import repair_value
 from convo_cli.data.shapes import table
 from convo_cli.data.shapes.known_keys import misspelt
-from convo_cli.data.shapes.table import SHAPES
-from convo_cli.data.shapes.turns import read_value, shape_of
+from convo_cli.data.shapes.table import SHAPES, shape_of
+from convo_cli.data.shapes.turns import read_value
 
 CONFIG = DataConfig(train=("unused",))
 EARLIER = (Turn("user", "Who is there?"), Turn("assistant", "Ann."))
@@ -159,7 +160,7 @@ def test_a_shape_reads_any_values_as_a_dialogue_or_as_problems_with_a_code_and_a
 def test_every_shape_is_named_in_the_hint_for_an_unknown_one_and_in_the_readme(name: str) -> None:
     readme = (Path(__file__).parents[4] / "README.md").read_text(encoding="utf-8")
     assert name in KINDS["unknown-shape"].hint, (
-        "missing in the hint of unknown-shape in data/problems.py"
+        "missing in the hint of unknown-shape in data/problem_kinds.py"
     )
     for key in SHAPES[name].keys:
         assert f'"{key}": ' in readme, "missing in the block of shapes in README.md"

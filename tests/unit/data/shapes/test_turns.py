@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from convo_cli.config.schema import DataConfig, SpeakersConfig
 from convo_cli.data.dialogue import Role, Turn
 from convo_cli.data.problems import Problem, ProblemError, refuse
-from convo_cli.data.shapes.table import SHAPES
-from convo_cli.data.shapes.turns import read_value, shape_of
+from convo_cli.data.shapes.table import SHAPES, shape_of
+from convo_cli.data.shapes.turns import read_value
+from convo_cli.data.strict_json.columns import locate
 from convo_cli.data.strict_json.decoder import decode
-from convo_cli.data.strict_json.faults import locate
 from convo_cli.errors import ConfigError
 
 CONFIG = DataConfig(train=("unused",))
@@ -152,7 +152,9 @@ def test_an_unknown_speaker_is_answered_with_the_config_key_to_extend() -> None:
 
 def test_a_name_with_two_roles_is_a_config_error() -> None:
     config = DataConfig(train=("unused",), speakers=SpeakersConfig(user=("user", "Bot")))
-    with pytest.raises(ConfigError, match=r'data\.speakers: "bot" is both user and assistant'):
+    with pytest.raises(
+        ConfigError, match=r'data\.speakers: "bot" is listed for both user and assistant'
+    ):
         read_value(["Hi"], config)
 
 
@@ -181,7 +183,7 @@ def test_a_name_with_two_roles_is_a_config_error() -> None:
         ),
         (["Hi", {"role": "user", "content": "Hello"}], [("mixed-turns", "$[1]")]),
         ([{"role": "user", "content": "Hello"}, "Hi"], [("mixed-turns", "$[1]")]),
-        ({"prompt": ["Hi"], "completion": "Hello"}, [("mixed-turns", "$.prompt[0]")]),
+        ({"prompt": ["Hi"], "completion": "Hello"}, [("missing-key", "$.prompt[0]")]),
         ([{"content": "Hi"}], [("missing-key", "$[0]")]),
         ([{"role": "user", "contnet": "Hi"}], [("missing-key", "$[0]")]),
         ([{}], [("missing-key", "$[0]"), ("missing-key", "$[0]")]),
@@ -265,7 +267,7 @@ def test_what_is_no_dialogue_is_refused_by_code_and_path(
         (3, "a number"),
         (True, "true"),
         ({}, "an object"),
-        ([{"type": "text"}], "a list of parts"),
+        ([{"type": "text"}], "a list of objects"),
     ],
 )
 def test_content_that_is_no_text_is_called_what_it_is(content: Any, words: str) -> None:

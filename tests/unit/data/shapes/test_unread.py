@@ -25,6 +25,7 @@ from convo_cli.data.shapes.unread import (
 CONFIG = DataConfig(train=("unused",))
 SENTENCE = "This is said nowhere else, and it is long."
 TURN = {"role": "assistant", "content": "Hi!"}
+HINT = "to train on a text, move it into a turn"
 
 
 def warnings_of(folder: Path, values: list[Any]) -> tuple[list[str], list[str]]:
@@ -50,39 +51,39 @@ def warnings_of(folder: Path, values: list[Any]) -> tuple[list[str], list[str]]:
     [
         (
             {"turns": ["a", "b"], "note": SENTENCE},
-            ':2:1 $.note the key "note" is not read (1 text of 42 characters',
+            ':2:1 $.note the key "note" is ignored (1 text of 42 characters',
         ),
         (
             [TURN | {"context": [SENTENCE, SENTENCE]}, TURN],
-            ':2:1 $[0].context the key "context" is not read (2 texts',
+            ':2:1 $[0].context the key "context" is ignored (2 texts',
         ),
         (
             {"turns": ["a", "b"], "extra": {"x": [{"y": SENTENCE}]}},
-            ':2:1 $.extra the key "extra" is not read (1 text',
+            ':2:1 $.extra the key "extra" is ignored (1 text',
         ),
         (
             {"prompt": "a", "completion": "b", "rejected": SENTENCE},
-            ':2:1 $.rejected the key "rejected" is not read',
+            ':2:1 $.rejected the key "rejected" is ignored',
         ),
         (
             {"instruction": "a", "output": "b", "context": "안녕하세요 " * 6},
             ':2:1 $.context the key "context"',
         ),
-        ({"messages": [TURN, TURN], "input": SENTENCE}, ':2:1 $.input the key "input" is not read'),
-        ([TURN | {"text": SENTENCE}], ':2:1 $[0].text the key "text" is not read'),
+        ({"messages": [TURN, TURN], "input": SENTENCE}, ':2:1 $.input the key "input" is ignored'),
+        ([TURN | {"text": SENTENCE}], ':2:1 $[0].text the key "text" is ignored'),
         (
             {"messages": [TURN], "conversations": [{"value": SENTENCE}]},
             ':2:1 $.conversations the key "conversations"',
         ),
         (
             [TURN | {"tool_calls": [{"name": "wave"}]}, TURN],
-            ':2:1 $[0].tool_calls the key "tool_calls" is not read (1 text',
+            ':2:1 $[0].tool_calls the key "tool_calls" is ignored (1 text',
         ),
         (
             {"instruction": "a", "output": "b", "chat_history": [["Hello", "Hi!"]]},
             ":2:1 $.chat_history the key",
         ),
-        ({"messages": [TURN], "images": ["a.png"]}, ':2:1 $.images the key "images" is not read'),
+        ({"messages": [TURN], "images": ["a.png"]}, ':2:1 $.images the key "images" is ignored'),
     ],
 )
 def test_a_key_with_text_in_it_is_named(tmp_path: Path, value: Any, message: str) -> None:
@@ -121,18 +122,18 @@ def test_a_key_is_named_once_for_a_file_with_its_count_where_it_is_first(tmp_pat
     good = ["Hello", "Hi!"]
     noted = [{"turns": ["a", str(number)], "note": SENTENCE} for number in range(40)]
     problems, notices = warnings_of(tmp_path, [good, *noted, [TURN | {"note": ""}, TURN]])
-    what = 'the key "note" is not read (40 texts of 42 characters on average)'
+    what = 'the key "note" is ignored (40 texts of 42 characters on average)'
     assert problems == [f":2:1 $.note {what}"]
-    assert notices == [f"a.jsonl: {what}"]
+    assert notices == [f"a.jsonl: {what}; {HINT}"]
 
 
 def test_a_run_names_the_keys_with_the_most_text(tmp_path: Path) -> None:
     value = {"turns": ["a", "b"], **{f"note {size}": "é " * 20 * size for size in range(1, 9)}}
     _, (notice,) = warnings_of(tmp_path, [value])
     assert notice.startswith(
-        'a.jsonl: the key "note 8" is not read (1 text of 320 characters on average); the key'
+        'a.jsonl: the key "note 8" is ignored (1 text of 320 characters); the key'
     )
-    assert notice.endswith("; 3 more keys")
+    assert notice.endswith(f"; 3 more keys; {HINT}")
 
 
 @given(st.lists(st.text(max_size=80), min_size=1))

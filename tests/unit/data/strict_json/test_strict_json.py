@@ -9,9 +9,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from convo_cli.data.problems import KINDS, Problem
+from convo_cli.data.problem_kinds import KINDS
+from convo_cli.data.problems import Problem
+from convo_cli.data.strict_json.columns import locate
 from convo_cli.data.strict_json.decoder import decode
-from convo_cli.data.strict_json.faults import MAX_DEPTH, locate
+from convo_cli.data.strict_json.faults import MAX_DEPTH
 
 TEXTS = st.text(
     st.characters(
