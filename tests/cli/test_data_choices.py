@@ -124,7 +124,7 @@ def test_reasoning_needs_a_choice_and_the_message_names_both(convo, work):
         said = " ".join((result.out + result.err).split())
         assert result.code == 3
         assert re.search(
-            r'data\.jsonl:2:\d+ \$\[1\]\.reasoning_content the key "reasoning_content" holds '
+            r'data\.jsonl:2:\d+ \$\[1\]\.reasoning_content the key "reasoning_content" contains '
             r"reasoning",
             said,
         )
@@ -141,10 +141,10 @@ def test_reasoning_is_kept_or_dropped_and_counted(convo, work):
     write(work / "data.jsonl", ["Hello", "Hi!"], [USER, THOUGHT])
     assert counts(convo, "--reasoning", "drop") == plain
     assert counts(convo, "--reasoning", "keep")[0] > plain[0]
-    for choice, done in (("keep", "kept, and trained on"), ("drop", "dropped")):
+    for choice, done in (("keep", "kept and trained on"), ("drop", "dropped")):
         result = convo("validate-data", "data.jsonl", "--reasoning", choice)
         assert result.code == 0
-        assert re.search(rf"turns with reasoning +1 +{done.split(',')[0]}", result.out)
+        assert re.search(rf"turns with reasoning +1 +{done.split()[0]}", result.out)
         record = convo("validate-data", "data.jsonl", "--reasoning", choice, "--json").json[
             "files"
         ][0]

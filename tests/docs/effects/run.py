@@ -149,7 +149,7 @@ def _(null, keep, drop):
     """Reasoning is part of the assistant's text or left out; null refuses dialogues that have
     it.
     """
-    assert 'the key "reasoning_content" holds reasoning' in null.result.err
+    assert 'the key "reasoning_content" contains reasoning' in null.result.err
     assert keep.samples[0]["reference"] == "<think>\nTwo and two make four.\n</think>\n\nFour."
     assert drop.samples[0]["reference"] == "Four."
 
