@@ -22,10 +22,16 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+_REPR = re.compile(
+    r"<class '(?:[\w<>]+\.)*(\w+)'>"
+    r"|<(?:function |bound method )?(?:[\w<>]+\.)*(\w+)(?: of .*?)?(?: object)? at 0x[0-9a-f]+>+"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +131,14 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of a library's error, or the name of its type if it has no message."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """Return the first line of a library's error, or the name of its type if it has no text.
+
+    Reprs of Python's classes and objects become plain names.
+    """
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if type(error) is KeyError:  # its text is only the repr of the key
+        line = f"there is no {line}"
+    return _REPR.sub(lambda found: found[1] or found[2], line)
 
 
 def typeable(path: Path | str) -> str:

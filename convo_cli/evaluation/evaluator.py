@@ -25,12 +25,7 @@ from convo_cli.evaluation.likelihood import length_sorted_batches, mean_nll
 from convo_cli.evaluation.metrics import score_replies
 from convo_cli.evaluation.replies import reply_to_all
 from convo_cli.events import Emit, EvaluationDone, Notice, Progress, SampleReply
-from convo_cli.model.batches.batching import (
-    Batching,
-    choose_batching,
-    proof_examples,
-    stored_batching,
-)
+from convo_cli.model.batches.batching import Batching, batching_for
 from convo_cli.model.generation import Generator
 from convo_cli.runs.opening import run_of
 from convo_cli.runs.provenance.data_files import DataFile, DataFiles, with_hashed_data
@@ -187,7 +182,17 @@ def _evaluate_store(
                 "split)"
             )
         )
-    batching = _stored_or_chosen_batching(generator, store, emit)
+    batching = batching_for(
+        generator.model,
+        store,
+        (ASSISTANT_TARGET,),
+        info=None if generator.folder is None else run_of(generator.folder),
+        packing="auto",
+        pad_id=encoder.pad_id,
+        autocast=nullcontext,
+        emit=emit,
+        is_trained=False,
+    )
     evaluator = Evaluator(
         encoder=encoder,
         batching=batching,
@@ -200,18 +205,3 @@ def _evaluate_store(
         emit=emit,
     )
     return evaluator(generator.model, step=0)
-
-
-def _stored_or_chosen_batching(generator: Generator, store: TokenStore, emit: Emit) -> Batching:
-    """Return the batching of the model's run, or for other models one that is proved here."""
-    pad_id = generator.encoder.pad_id
-    run = None if generator.folder is None else run_of(generator.folder)
-    if run is not None:
-        batching = stored_batching(generator.model, run, pad_id=pad_id, autocast=nullcontext)
-        if isinstance(batching, Batching):
-            return batching
-        emit(Notice(f"the batching is chosen again: {batching}"))
-    return choose_batching(
-        generator.model, proof_examples(store, (ASSISTANT_TARGET,)), (ASSISTANT_TARGET,),
-        packing="auto", pad_id=pad_id, autocast=nullcontext, emit=emit, is_trained=False,
-    )  # fmt: skip

@@ -1,8 +1,7 @@
-"""The proof that a model predicts every token from the tokens before it alone.
+"""Proof that a model predicts every token only from the tokens before it.
 
 `AutoModelForCausalLM` also opens encoders: BERT and RoBERTa with ``is_decoder: false``, XLM, XLNet.
-They see the token that they should predict, so their loss is meaningless and their replies are
-nonsense.
+They see the token that they should predict, so their loss and their replies mean nothing.
 
 Shapes: R rows, T tokens, V vocabulary.
 """
@@ -19,6 +18,7 @@ from torch import Tensor
 from convo_cli.errors import ModelError, first_line, is_out_of_memory
 from convo_cli.model.context import context_length
 from convo_cli.model.generation import CANNOT_COMPUTE
+from convo_cli.model.sizes import DECODER_HINT
 from convo_cli.text.encoder import DialogueEncoder
 
 if TYPE_CHECKING:
@@ -26,13 +26,15 @@ if TYPE_CHECKING:
 
 _LENGTH = 24
 _TOLERANCE = 1e-4
-"""Largest change of a logit that counts as rounding, in standard deviations of all logits. With
-random weights in fp32, the logits of the 130 causal architectures of transformers 5.23 change by at
-most 6e-5 (those of 128 not at all), those of the 18 that see later tokens by at least 2e-3."""
+"""Largest change of a logit that counts as rounding, in standard deviations of all logits.
+
+With random weights in fp32, the logits of the 130 causal architectures of transformers 5.23 change
+by at most 6e-5 (those of 128 not at all), those of the 18 that see later tokens by at least 2e-3.
+"""
 
 
 def require_causal(model: PreTrainedModel, encoder: DialogueEncoder) -> None:
-    """Raise ModelError with the model's name if a change of the last tokens changes earlier logits.
+    """Raise ModelError if a change of the last tokens changes the logits of earlier tokens.
 
     Leaves the model in evaluation mode. Computes in the model's own type, without autocast.
     """
@@ -51,8 +53,8 @@ def require_causal(model: PreTrainedModel, encoder: DialogueEncoder) -> None:
         if is_out_of_memory(error):
             raise
         raise ModelError(
-            f"{type(model).__name__} cannot be run on text alone ({first_line(error)})",
-            hint="use a decoder model, such as GPT-2 or Llama",
+            f"{type(model).__name__} does not run on text alone ({first_line(error)})",
+            hint=DECODER_HINT,
         ) from error
     logits = logits.float()  # (R, T, V)
     spread = logits[0].std()
@@ -65,9 +67,7 @@ def require_causal(model: PreTrainedModel, encoder: DialogueEncoder) -> None:
 def _rows(
     model: PreTrainedModel, encoder: DialogueEncoder, length: int, cuts: Sequence[int]
 ) -> Tensor:
-    """Return (R, T): a row of ordinary tokens, and for each cut the same row with other tokens from
-    there on.
-    """
+    """Return (R, T): a row of ordinary tokens, and for each cut one with other tokens after it."""
     embeddings: Any = model.get_input_embeddings()
     num_embeddings: int = embeddings.weight.shape[0]
     ids = sorted(set(encoder.tokenizer.get_vocab().values()))
@@ -80,10 +80,9 @@ def _refusal(model: PreTrainedModel, cut: int, moved: float) -> ModelError:
     name = type(model).__name__
     is_encoder = getattr(model.config.get_text_config(), "is_decoder", None) is False
     return ModelError(
-        f"{name} is not a causal language model: a change of token {cut + 1} changes its "
-        "prediction of earlier tokens "
-        f"(by {moved:.2g} of the logits' spread), so it sees the tokens that it is to predict"
-        + ("; its config.json says is_decoder: false" if is_encoder else ""),
+        f"{name} is not a causal language model: it sees the tokens that it should predict "
+        f"(changing token {cut + 1} moves the logits of earlier tokens by {moved:.2g} standard "
+        "deviations)" + ("; its config.json says is_decoder: false" if is_encoder else ""),
         hint=("set is_decoder to true in its config.json, or " if is_encoder else "")
-        + "use a decoder model, such as GPT-2 or Llama",
+        + DECODER_HINT,
     )

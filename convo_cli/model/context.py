@@ -16,26 +16,21 @@ def context_length(model: PreTrainedModel) -> int | None:
     limit = _num_positions(model.config)
     if limit is None:
         return None
-    table = getattr(
-        getattr(getattr(model, "base_model", None), "embeddings", None), "position_embeddings", None
-    )
-    before_first = getattr(
-        table, "padding_idx", None
-    )  # RoBERTa counts positions from the padding token's id on
+    embeddings = getattr(getattr(model, "base_model", None), "embeddings", None)
+    table = getattr(embeddings, "position_embeddings", None)
+    # RoBERTa's first position is the one after the id of the padding token.
+    before_first = getattr(table, "padding_idx", None)
     return limit - (0 if before_first is None else before_first + 1)
 
 
 def read_context_length(source: str, revision: str | None = None) -> int | None:
-    """Return the longest sequence by the config of a folder or hub id; None also if the config
-    cannot be read.
-    """
+    """Return the limit in the config of a folder or hub id; None if it cannot be read."""
     from transformers import AutoConfig
 
+    folder = local_folder(source, revision)
     try:
-        return _num_positions(
-            AutoConfig.from_pretrained(local_folder(source, revision), trust_remote_code=False)
-        )
-    except Exception:  # noqa: BLE001  (transformers raises many types; loading the model reports the problem)
+        return _num_positions(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+    except Exception:  # noqa: BLE001  (of many types; loading the model reports the problem)
         return None
 
 

@@ -14,8 +14,8 @@ from convo_cli.runs.provenance.execution import ResolvedPrecision
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Dense operations a second in 16 bits, from the makers' data sheets; fp32 through tensor cores is
-# not used.
+# Dense operations per second in 16 bits, from the makers' data sheets. convo does not run fp32 on
+# tensor cores.
 _PEAKS = {
     "H200": 989e12,
     "H100": 989e12,
@@ -43,9 +43,8 @@ class FlopCounter:
         head = model.get_output_embeddings()
         self._head = head.weight.numel() if isinstance(head, torch.nn.Linear) else 0
         apart = embeddings | ({id(head.weight)} if self._head else set())
-        self._body = sum(
-            p.numel() for p in model.parameters() if p.ndim >= 2 and id(p) not in apart
-        )
+        body = (p for p in model.parameters() if p.ndim >= 2 and id(p) not in apart)
+        self._body = sum(p.numel() for p in body)
         config = model.config.get_text_config()
         self._attention: int = 6 * config.num_hidden_layers * config.hidden_size
 
@@ -57,9 +56,7 @@ class FlopCounter:
 
 
 def peak_flops(device: torch.device, precision: ResolvedPrecision) -> float | None:
-    """Return the dense operations per second that the maker of the device states; None if convo
-    does not know them.
-    """
+    """Return the device's dense operations per second; None if convo does not know them."""
     if device.type != "cuda" or precision == "fp32":
         return None
     name = torch.cuda.get_device_name(device)

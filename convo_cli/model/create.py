@@ -35,8 +35,7 @@ def build_scratch_model(
             embd_pdrop=size.dropout,
             resid_pdrop=size.dropout,
             attn_pdrop=size.attention_dropout,
-            # The tanh form of GELU, as in GPT-2, in torch's fused kernel: half the time of
-            # "gelu_new".
+            # GPT-2's tanh form of GELU in torch's fused kernel: half the time of "gelu_new".
             activation_function="gelu_pytorch_tanh",
             bos_token_id=encoder.stop_ids[0],
             eos_token_id=encoder.stop_ids[0],
@@ -48,8 +47,7 @@ def build_scratch_model(
 def fit_vocabulary(model: PreTrainedModel, vocab_size: int, seed: int) -> int:
     """Give every token of the tokenizer a row of the embeddings; return how many rows were added.
 
-    New rows are drawn around the mean of the old ones, so that a new token starts as an average
-    one.
+    New rows are drawn around the mean of the old ones, so a new token starts as an average one.
     """
     embeddings: Any = model.get_input_embeddings()
     rows: int = embeddings.weight.shape[0]
@@ -68,15 +66,14 @@ def require_rows(model: PreTrainedModel, encoder: DialogueEncoder, source: str) 
     if unknown := [index for index in example.input_ids.tolist() if index >= rows]:
         token = encoder.tokenizer.convert_ids_to_tokens(unknown[0])
         raise ModelError(
-            f"{source}: its chat template writes {token} (id {unknown[0]}), but the model has "
+            f"{source}: its chat template writes {token} (id {unknown[0]}), but the model has only "
             f"{rows} embeddings",
-            hint="train it on dialogues first: model.pretrained in a config for `convo train`",
+            hint="train it on dialogues first: set model.pretrained in a config for `convo train`",
         )
 
 
 def use_fast_activations(model: PreTrainedModel) -> int:
-    """Replace transformers' GELU in its tanh form by torch's fused kernel; return the number of
-    replacements.
+    """Replace transformers' tanh form of GELU by torch's fused kernel; return how many there were.
 
     It is the same function in less than half the time and memory. The saved config keeps the old
     name.

@@ -22,26 +22,20 @@ _DTYPES: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the named device, or the best available one for ``auto``. UsageError if it is not
-    available.
-    """
+    """Return the named device, or the best one for ``auto``; UsageError if it is not available."""
     if name == "auto":
-        name = (
-            "cuda"
-            if torch.cuda.is_available()
-            else "mps"
-            if torch.backends.mps.is_available()
-            else "cpu"
-        )
+        has_mps = torch.backends.mps.is_available()
+        name = "cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu"
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"device {name}: {error}", hint="auto, cpu, cuda, cuda:0 or mps") from None
+    except RuntimeError:
+        raise UsageError(
+            f"device {name}: not known", hint="use auto, cpu, cuda, cuda:0 or mps"
+        ) from None
     count = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= count:
-        raise UsageError(
-            f"device {name}: this machine has {count} CUDA devices", hint="use device auto or cpu"
-        )
+        has = f"{count} CUDA device{'s' * (count > 1)}" if count else "no CUDA device"
+        raise UsageError(f"device {name}: this machine has {has}", hint="use device auto or cpu")
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UsageError("device mps: not available here", hint="use device auto or cpu")
     return device
@@ -63,18 +57,16 @@ def choose_precision(name: Precision, device: torch.device) -> ResolvedPrecision
     """Return the named precision; ``auto`` is bf16 on a GPU with native support, else fp32."""
     if name != "auto":
         return name
-    return (
-        "bf16"
-        if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-        else "fp32"
-    )
+    has_bf16 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    return "bf16" if has_bf16 else "fp32"
 
 
 def autocast_for(
     device: torch.device, precision: ResolvedPrecision
 ) -> Callable[[], AbstractContextManager[None]]:
-    """Return a function that creates autocast contexts for the forward pass; weights and loss stay
-    in fp32.
+    """Return a function that creates autocast contexts for the forward pass.
+
+    Weights and loss stay in fp32.
     """
     if precision == "fp32":
         return nullcontext

@@ -33,9 +33,7 @@ CANNOT_COMPUTE = (
 )
 """Exceptions of torch and transformers for a config whose numbers do not fit each other."""
 _COLDEST = 1e-4
-"""Below this temperature the most likely token is taken, because scores divided by it would
-overflow.
-"""
+"""Below this temperature, scores divided by it would overflow; the most likely token is chosen."""
 _LARGEST = 2**31
 
 
@@ -73,11 +71,11 @@ class Generator:
         settings: GenerationSettings,
         on_text: Callable[[str], None] = lambda text: None,
     ) -> Reply:
-        """Answer the history; ``on_text`` gets the text as it becomes certain, in pieces that join
-        to ``Reply.text``.
+        """Answer the history.
 
-        Raises DataError if the last message does not fit, ModelError if the model fails to compute
-        a reply. An exception of ``on_text`` ends the reply and is passed on.
+        ``on_text`` receives the text as it becomes certain, in pieces that join to ``Reply.text``.
+        An exception of ``on_text`` ends the reply and is passed on. Raises DataError if the last
+        message does not fit, ModelError if the model fails to compute a reply.
         """
         length = min(settings.max_new_tokens, self.longest_reply)
         prompt = self.encoder.prompt(history, max_new_tokens=length)
@@ -86,11 +84,10 @@ class Generator:
         self.model.eval()
         try:
             generate: Any = self.model.generate
+            input_ids = torch.tensor([prompt.ids], device=self.model.device)  # (1, T)
             generate(
-                torch.tensor([prompt.ids], device=self.model.device),  # (1, T)
-                attention_mask=torch.ones(
-                    (1, len(prompt.ids)), dtype=torch.long, device=self.model.device
-                ),
+                input_ids,
+                attention_mask=torch.ones_like(input_ids),
                 generation_config=self._generation_config(settings, length),
                 streamer=streamer,
             )
@@ -99,7 +96,7 @@ class Generator:
                 raise
             raise ModelError(
                 f"{type(self.model).__name__} cannot compute a reply ({first_line(error)})",
-                hint="a number in its config.json may be wrong; where scores are not finite, "
+                hint="check the numbers in its config.json; if the scores are not finite, try "
                 "--temperature 0",
             ) from error
         finally:
@@ -126,8 +123,7 @@ class Generator:
 
 
 def read_generation_config(folder: Path) -> GenerationConfig:
-    """Read the sampling settings of a model's folder: those that convo has, with values in their
-    range.
+    """Read the sampling settings of a model's folder that convo has too, if they are in range.
 
     Beams, caches, stop strings and all other settings of `generate` are ignored.
     """
@@ -157,7 +153,7 @@ def set_generation_defaults(
     """Make `generate` of the saved folder stop, pad and sample as configured, in any program."""
     is_sampling = settings.temperature >= _COLDEST
     sampling = settings.model_dump(include={"temperature", "top_p", "top_k"})
-    if settings.min_p > 0:  # with a 0 transformers warns at every greedy generate
+    if settings.min_p > 0:  # at 0, transformers warns whenever `generate` is greedy
         sampling["min_p"] = settings.min_p
     model.generation_config = GenerationConfig(
         max_new_tokens=settings.max_new_tokens,

@@ -11,7 +11,7 @@ import torch
 
 from convo_cli.errors import ModelError, first_line
 from convo_cli.model.generation import read_generation_config
-from convo_cli.model.sizes import require_sizes
+from convo_cli.model.sizes import UNREADABLE_HINT, require_sizes, shape
 from convo_cli.runs.model_folder import require_model_folder
 from convo_cli.storage.foreign_files import CODE, remove_foreign_entries, without_keys
 from convo_cli.text.tokenizers.hub import find_folder
@@ -37,28 +37,23 @@ def load_model(source: str, revision: str | None = None) -> PreTrainedModel:
                 dtype=torch.float32,
                 use_safetensors=True,
                 trust_remote_code=False,
-                generation_config=read_generation_config(
-                    folder
-                ),  # the one in the folder may hold anything
+                # The generation config of the folder may contain anything.
+                generation_config=read_generation_config(folder),
                 output_loading_info=True,
-                # so that the check below can name them; the error would not
+                # The check below names the tensors; the error of transformers would not.
                 ignore_mismatched_sizes=True,
             )
-    except (
-        Exception
-    ) as error:  # transformers raises half a dozen types for what is one mistake to the user
+    except Exception as error:  # transformers raises many types for what is one mistake to the user
         raise ModelError(
-            f"{source}: not a readable causal language model ({first_line(error)})",
-            hint="give a model that AutoModelForCausalLM of the installed transformers opens",
+            f"{source}: transformers cannot load this model ({first_line(error)})",
+            hint=UNREADABLE_HINT,
         ) from error
     model: PreTrainedModel = loaded[0]
     _require_every_weight(model, loaded[1], source)
     _drop_code(model.config)
     for config in {id(one): one for one in (model.config, model.config.get_text_config())}.values():
-        config.output_attentions, config.return_dict = (
-            False,
-            True,
-        )  # what convo reads; kernels return no maps
+        # convo reads outputs by name and needs no attention maps, which the kernels do not return.
+        config.output_attentions, config.return_dict = False, True
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()  # a mapped tensor would change with its file
     return model
@@ -72,9 +67,7 @@ def save_model(model: PreTrainedModel, folder: Path) -> None:
 
 
 def _drop_code(config: Any) -> None:
-    """Remove entries that name code, so that no program runs code from a model saved with this
-    config.
-    """
+    """Remove entries that name code, so that no program runs code from the saved model."""
     for key, value in list(vars(config).items()):
         if hasattr(value, "to_dict"):
             _drop_code(value)
@@ -85,35 +78,38 @@ def _drop_code(config: Any) -> None:
 
 
 def _require_every_weight(model: PreTrainedModel, loading: Mapping[str, Any], source: str) -> None:
-    """Refuse missing weights, which transformers would fill with random numbers, and weights that
-    are not finite.
+    """Refuse weights that are missing, of another shape, or not finite.
+
+    transformers would fill missing weights with random numbers.
     """
     if misfits := sorted(loading["mismatched_keys"]):
         name, stored, wanted = misfits[0]
         raise ModelError(
-            f"{source}: {name} is {tuple(stored)} in the weights, but {tuple(wanted)} by "
-            "config.json" + (f" ({len(misfits)} tensors differ)" if len(misfits) > 1 else ""),
-            hint="config.json and model.safetensors are not of one model",
+            f"{source}: the tensor {name} has the shape {shape(stored)} in the weights, but "
+            f"{shape(wanted)} by config.json" + _and_more(len(misfits) - 1),
+            hint="config.json and the weights belong to different models; copy both again",
         )
     if missing := sorted(loading["missing_keys"]):
         raise ModelError(
-            f"{source}: {missing[0]} is missing in the weights"
-            + (f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""),
-            hint="a causal language model is needed, whole and not only an adapter or an encoder",
+            f"{source}: the weights lack the tensor {missing[0]}" + _and_more(len(missing) - 1),
+            hint="give the folder of a whole causal language model, not of an encoder or adapter",
         )
     for name, parameter in model.named_parameters():
         if not parameter.isfinite().all():
             raise ModelError(
-                f"{source}: {name} holds values that are not finite (NaN or infinity)",
-                hint="take an earlier checkpoint, or another copy of the model",
+                f"{source}: the tensor {name} contains values that are not finite (NaN or "
+                "infinity)",
+                hint="use an earlier checkpoint or another copy of the model",
             )
+
+
+def _and_more(count: int) -> str:
+    return f" (and {count:,} more tensors)" if count > 1 else " (and 1 more tensor)" * count
 
 
 @contextmanager
 def _no_bars() -> Iterator[None]:
-    """Keep transformers from drawing progress bars over ours while it reads and writes local
-    files.
-    """
+    """Keep transformers from drawing progress bars while it reads and writes local files."""
     from transformers.utils import logging
 
     was_enabled = logging.is_progress_bar_enabled()

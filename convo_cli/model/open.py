@@ -33,9 +33,8 @@ def open_generator(source: str, *, device: str, emit: Emit) -> Generator:
     A folder without dialogue.json is a foreign Hugging Face model and uses its own chat template.
     """
     where = choose_device(device)
-    generator = load_from(
-        local_folder(source), emit, lambda opened: _load(opened.path, source, emit)
-    )
+    folder = local_folder(source)
+    generator = load_from(folder, emit, lambda opened: _load(opened.path, source, emit))
     move(generator.model, where)
     return generator
 
@@ -44,8 +43,8 @@ def _load(folder: Path, source: str, emit: Emit) -> Generator:
     if (folder / DIALOGUE_FILE).exists():
         if not (folder / MANIFEST_FILE).exists():
             message = (
-                f"{folder}: has no {MANIFEST_FILE}, so convo cannot check that it is as it "
-                "was exported"
+                f"{folder}: no {MANIFEST_FILE}, so convo cannot check that the files are those of "
+                "the export"
             )
             emit(Notice(message, is_warning=True))
         encoder = load_encoder(folder)
@@ -55,9 +54,10 @@ def _load(folder: Path, source: str, emit: Emit) -> Generator:
         tokenizer = load_pretrained_tokenizer(str(folder))
         if not tokenizer.chat_template:
             raise ModelError(
-                f"{source}: has neither a {DIALOGUE_FILE} nor a chat template, so convo cannot "
-                "render a prompt for it",
-                hint="train it on dialogues first: model.pretrained in a config for `convo train`",
+                f"{source}: no {DIALOGUE_FILE} and no chat template, so convo does not know how to "
+                "write a prompt for this model",
+                hint="train it on dialogues first: set model.pretrained in a config for "
+                "`convo train`",
             )
         window = context_length(model) or _DEFAULT_WINDOW
         encoder = DialogueEncoder(tokenizer, make_template("native", tokenizer), max_length=window)
@@ -67,9 +67,7 @@ def _load(folder: Path, source: str, emit: Emit) -> Generator:
 
 
 def generation_defaults(generator: Generator) -> GenerationSettings:
-    """Return the sampling settings of the model's folder, or convo's own if it has no usable
-    ones.
-    """
+    """Return the sampling settings of the model's folder, or convo's own for those it lacks."""
     stated = generator.model.generation_config
     values = {
         "max_new_tokens": stated.max_new_tokens,

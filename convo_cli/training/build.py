@@ -13,12 +13,7 @@ import torch
 from convo_cli.config.schema import RunConfig, ScratchConfig, Steps
 from convo_cli.data.dialogue import Dialogue
 from convo_cli.events import Notice, begin
-from convo_cli.model.batches.batching import (
-    Batching,
-    choose_batching,
-    proof_examples,
-    stored_batching,
-)
+from convo_cli.model.batches.batching import Batching, batching_for
 from convo_cli.model.causal import require_causal
 from convo_cli.model.context import require_context
 from convo_cli.model.create import (
@@ -50,8 +45,6 @@ from convo_cli.training.state import TrainState
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-_ALL_TARGETS = (ASSISTANT_TARGET, USER_TARGET)
 
 
 @dataclass(frozen=True)
@@ -137,12 +130,8 @@ def _assemble(inputs: Inputs, beginning: _Beginning) -> Parts:
     steps.
     """
     config, training = inputs.config, inputs.config.training
-    encoder, model, data, machine = (
-        beginning.encoder,
-        beginning.model,
-        beginning.data,
-        beginning.machine,
-    )
+    encoder, model = beginning.encoder, beginning.model
+    data, machine = beginning.data, beginning.machine
     device = torch.device(machine.device)
     begin("checking the model", inputs.emit)
     require_context(model, encoder.max_length)
@@ -153,7 +142,18 @@ def _assemble(inputs: Inputs, beginning: _Beginning) -> Parts:
         save_memory(model)
     move(model, device)
     require_causal(model, encoder)
-    batching = _choose_batching(inputs, beginning)
+    info = beginning.info
+    batching = batching_for(
+        model,
+        data.train,
+        (ASSISTANT_TARGET, USER_TARGET),
+        # The user may have changed the setting at a resume.
+        info=info if info and training.packing == info.config.training.packing else None,
+        packing=training.packing,
+        pad_id=encoder.pad_id,
+        autocast=autocast_for(device, machine.precision),
+        emit=inputs.emit,
+    )
     if training.compile:
         model.base_model.compile(
             dynamic=True
@@ -174,24 +174,6 @@ def _assemble(inputs: Inputs, beginning: _Beginning) -> Parts:
         order=order,
         max_steps=length.number if isinstance(length, Steps) else order.num_steps(length.number),
     )
-
-
-def _choose_batching(inputs: Inputs, beginning: _Beginning) -> Batching:
-    """Return the stored batching; choose again if none is stored, it cannot be used, or the user
-    changed it.
-    """
-    model, info, pad_id = beginning.model, beginning.info, beginning.encoder.pad_id
-    autocast = autocast_for(model.device, beginning.machine.precision)
-    packing = inputs.config.training.packing
-    if info is not None and packing == info.config.training.packing:
-        batching = stored_batching(model, info, pad_id=pad_id, autocast=autocast)
-        if isinstance(batching, Batching):
-            return batching
-        inputs.emit(Notice(f"the batching is chosen again: {batching}"))
-    return choose_batching(
-        model, proof_examples(beginning.data.train, _ALL_TARGETS), _ALL_TARGETS,
-        packing=packing, pad_id=pad_id, autocast=autocast, emit=inputs.emit,
-    )  # fmt: skip
 
 
 def _new_state(parts: Parts) -> TrainState:

@@ -137,7 +137,7 @@ MODELS = {
                                                                             "has no model_type")),
     "is of an unknown kind": (
         "model", model(config_json(model_type="frobnicate")), 2,
-        "model: not a readable causal language model (…frobnicate",
+        "model: transformers cannot build this model (…frobnicate",
     ),
     "has no weights": ("model", model(remove("model.safetensors")), 2, ("model: there is no "
                                                                        "model.safetensors")),
@@ -147,8 +147,8 @@ MODELS = {
     ),
     "has empty weights": ("model", model(write("model.safetensors", "")), 2, "model/model.safetensors: damaged ("),
     "has garbage as weights": (
-        "model", model(write("model.safetensors", "?" * 99)), 2, ("model/model.safetensors: damaged "
-                                                                 "("),
+        "model", model(write("model.safetensors", "?" * 99)), 2,
+        "model/model.safetensors: not a safetensors file, or damaged (the header would be",
     ),
     "has half of its weights": (
         "model", model(truncate("model.safetensors", 9999)), 2, ("model/model.safetensors: damaged "
@@ -156,15 +156,15 @@ MODELS = {
     ),
     "has weights of another size": (
         "model", model(config_json(n_embd=64)), 2,
-        "model: transformer.h.0.attn.c_attn.bias is (96,) in the weights, but (192,)",
+        "model: the tensor transformer.h.0.attn.c_attn.bias has the shape 96 in the weights, but 192",
     ),
     "lacks a tensor": (
-        "model", model(tensors(lambda weights: weights.pop(WEIGHT))), 2, (f"model: {WEIGHT} is "
-                                                                         "missing in the weights"),
+        "model", model(tensors(lambda weights: weights.pop(WEIGHT))), 2,
+        f"model: the weights lack the tensor {WEIGHT}",
     ),
     "holds NaN": (
         "model", model(tensors(lambda weights: weights[WEIGHT].fill_(float("nan")))), 2,
-        f"model: {WEIGHT} holds values that are not finite",
+        f"model: the tensor {WEIGHT} contains values that are not finite",
     ),
     "has no tokenizer": (
         "model", model(remove("tokenizer.json")), 2, ("model: no readable tokenizer (there is no "
@@ -392,7 +392,7 @@ CASES = {
         stdin=b"hi\n",
     ),
     "chat: a model that nobody knows how to talk to": Case(
-        "chat model", 2, "model: has neither a dialogue.json nor a chat template", model(remove("chat_template.jinja"))
+        "chat model", 2, "model: no dialogue.json and no chat template", model(remove("chat_template.jinja"))
     ),
     # Evaluate.
     "evaluate: missing data": Case(["evaluate", EXPORT, "nope.jsonl"], 2, "nope.jsonl does not "

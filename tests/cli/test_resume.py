@@ -334,10 +334,9 @@ def test_the_stored_batching_is_used_by_evaluate_too(work, convo):
         assert "batching" not in result.err
     file.write_text(json.dumps({**info, "execution": {**info["execution"], "device": "cuda:0"}}))
     result = convo("evaluate", RUN, "valid.jsonl", "--replies", 0)
-    assert (
-        "the batching is chosen again: it was made on cuda:0, and the model is on cpu" in result.err
-    )
-    proved = "checked against one dialogue at a time"
+    reason = "the run used cuda:0, and the model is now on cpu"
+    assert f"batching: chosen again, because {reason}" in result.err
+    proved = "(checked: same loss as one dialogue at a time)"
     assert proved in result.err
     file.write_text(json.dumps({**info, "run_id": "another"}))
     assert proved in convo("evaluate", RUN, "valid.jsonl", "--replies", 0).err

@@ -1,6 +1,4 @@
-"""Packing changes nothing but rounding: each dialogue attends to itself alone, whatever lies beside
-it.
-"""
+"""Packing changes nothing but rounding: each dialogue attends only to itself."""
 
 from __future__ import annotations
 
@@ -182,8 +180,9 @@ def test_every_shape_that_can_be_packed_is(name):
     events = []
     batching = choose(make_model(CONFIGS[name]).float(), emit=events.append)
     assert (batching.is_packed, batching.has_plain_head) == (True, True)
-    how = "checked against one dialogue at a time (attention: one example length at a time)"
-    assert [event.message for event in events] == [f"batching: packed without padding, {how}"]
+    assert batching.attention == "one example length at a time"
+    how = "packed without padding (checked: same loss and gradient as one dialogue at a time)"
+    assert [event.message for event in events] == [f"batching: dialogues are {how}"]
 
 
 CANNOT = {
@@ -222,7 +221,7 @@ def test_logits_that_are_more_than_a_product_are_computed_whole():
     events = []
     batching = choose(make_model(config).float(), emit=events.append)
     assert (batching.is_packed, batching.has_plain_head) == (True, False)
-    assert "more than a matrix product" in events[0].message
+    assert "CohereForCausalLM allows no other way" in events[0].message
 
 
 def test_off_is_off():

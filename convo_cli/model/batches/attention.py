@@ -1,5 +1,4 @@
-"""Attention inside a pack: each example attends to itself alone, without padding and without a
-mask.
+"""Attention inside a pack: each example attends only to itself, without padding or a mask.
 
 The examples of a pack follow each other in one row. transformers' `AttentionInterface` lets a
 function replace the attention of a model; ours receives the lengths of the examples through the
@@ -32,17 +31,19 @@ class Segments:
     """Positions of the examples in a pack."""
 
     lengths: tuple[int, ...]
-    longest: int  # a Python number, like the lengths: reading it from a GPU would stall every layer
+    longest: int
+    """A Python number, like the lengths: reading it from a GPU would stall every layer."""
     boundaries: Tensor  # (N + 1,) int32: 0, the first length, the sum of the first two …
 
     def to(self, device: torch.device) -> Segments:
-        """Return the same on a device."""
+        """Return the same segments on a device."""
         return Segments(self.lengths, self.longest, self.boundaries.to(device))
 
 
 def use_packed_attention(model: PreTrainedModel) -> str:
-    """Give the model the attention below, which changes nothing without segments; return the name
-    of the old one.
+    """Give the model `packed_attention`, and return the name of the attention it replaces.
+
+    It changes nothing without segments.
     """
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -58,27 +59,23 @@ def attention_of(model: PreTrainedModel) -> str:
 
 
 def why_not_packed(model: PreTrainedModel) -> str | None:
-    """Return why a model's attention cannot be replaced, by its config; None if packing may be
-    tried.
-    """
+    """Return why the config of a model excludes packing; None if packing may be tried."""
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ())
-    if kinds - {"full_attention"}:
-        return f"it has layers of {', '.join(sorted(kinds - {'full_attention'}))}"
+    if others := sorted(kinds - {"full_attention"}):
+        return f"the model has {' and '.join(others)} layers"
     if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
-        return "its attention is a sliding window"
-    if (
-        getattr(config, "alibi", False)
-        or getattr(config, "position_embedding_type", "absolute") == "alibi"
-    ):
-        return "its attention adds ALiBi biases"
+        return "the model has a sliding attention window"
+    position_embedding = getattr(config, "position_embedding_type", "absolute")
+    if getattr(config, "alibi", False) or position_embedding == "alibi":
+        return "the model has ALiBi attention"
     if not getattr(type(model), "_supports_attention_backend", False):
         return f"transformers cannot replace the attention of {type(model).__name__}"
     return None
 
 
 def kernel(device: torch.device, dtype: torch.dtype) -> str:
-    """Return the name of the kernel for packed attention, for the log."""
+    """Return the name of the kernel for packed attention, for run.json."""
     return "varlen_attn" if _has_varlen(device, dtype) else "one example length at a time"
 
 
@@ -93,9 +90,7 @@ def packed_attention(
     segments: Segments | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Compute causal attention within each segment; returns (1, T, H, D), as transformers
-    expects.
-    """
+    """Compute causal attention within each segment: (1, T, H, D), as transformers expects."""
     if segments is None:  # a padded batch, or generation during training
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -109,7 +104,8 @@ def packed_attention(
     return _by_length(query, key, value, dropout, scaling, segments), None
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # otherwise each step's lengths would compile again
+# Without `disable`, torch.compile would compile again for the lengths of each step.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _by_length(
     query: Tensor,
     key: Tensor,
@@ -118,8 +114,9 @@ def _by_length(
     scaling: float | None,
     segments: Segments,
 ) -> Tensor:
-    """Call attention once for each run of equal lengths; a mask over the row would cost four times
-    as much on a CPU.
+    """Call attention once for each run of equal lengths.
+
+    A mask over the row would cost four times as much on a CPU.
     """
     # The examples of a step are sorted by length, so equal lengths are neighbours.
     runs = [(length, len(list(group))) for length, group in groupby(segments.lengths)]
@@ -127,22 +124,15 @@ def _by_length(
     outputs = []
     # `split` has one backward for all parts; slicing would create a gradient of the whole row for
     # each part.
-    for (length, count), *parts in zip(
-        runs, *(x.split(sizes, dim=2) for x in (query, key, value)), strict=True
-    ):
-        q, k, v = (
-            part.unflatten(2, (count, length)).squeeze(0).transpose(0, 1) for part in parts
-        )  # (N, H, L, D)
-        # Grouped-query attention, as in Llama: several heads of queries share one of keys and
+    split = (x.split(sizes, dim=2) for x in (query, key, value))
+    for (length, count), *parts in zip(runs, *split, strict=True):
+        # (N, H, L, D)
+        q, k, v = (part.unflatten(2, (count, length)).squeeze(0).transpose(0, 1) for part in parts)
+        # Grouped-query attention, as in Llama: several heads of queries share one head of keys and
         # values.
+        is_grouped = k.shape[1] != q.shape[1]
         output = scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            dropout_p=dropout,
-            scale=scaling,
-            is_causal=True,
-            enable_gqa=k.shape[1] != q.shape[1],
+            q, k, v, dropout_p=dropout, scale=scaling, is_causal=True, enable_gqa=is_grouped
         )
         outputs.append(output.transpose(1, 2).flatten(0, 1))  # (N * L, H, D)
     return torch.cat(outputs).unsqueeze(0)  # (1, T, H, D)
@@ -154,8 +144,8 @@ def _varlen(
     """Compute flash attention over segments of any lengths in one kernel; CUDA in 16 bits only."""
     from torch.nn.attention.varlen import varlen_attn
 
-    # torch 2.10's kernel requires as many heads of keys as of queries, with the heads of a token
-    # side by side.
+    # The kernel of torch 2.10 requires as many heads of keys as of queries, and the heads of a
+    # token side by side.
     heads = query.shape[1]
     q, k, v = (
         x.repeat_interleave(heads // x.shape[1], dim=1)[0].transpose(0, 1).contiguous()  # (T, H, D)
@@ -180,7 +170,5 @@ def _has_varlen(device: torch.device, dtype: torch.dtype) -> bool:
         from torch.nn.attention import varlen  # noqa: F401
     except ImportError:
         return False
-    return torch.cuda.get_device_capability(device) >= (
-        8,
-        0,
-    )  # flash attention needs an Ampere GPU (2020) or newer
+    # Flash attention needs an Ampere GPU (2020) or newer.
+    return torch.cuda.get_device_capability(device) >= (8, 0)

@@ -1,10 +1,9 @@
-"""Batching: how examples become batches for one model, and the proof on real dialogues that it
-changes nothing.
+"""Batching: how examples become batches for one model, checked against one dialogue at a time.
 
 A pack needs no padding, and the loss at targets needs no logits of other tokens. Both depend on
 internals of a model that transformers exposes but does not guarantee. So they are used only if this
 model, in this arithmetic, gives the same loss and gradient as for one dialogue at a time. A run
-makes this choice once, because the proof must allow for rounding, whose size depends on the
+makes this choice once, because the check must allow for rounding, whose size depends on the
 weights.
 """
 
@@ -45,15 +44,11 @@ _PASS_COST = 64
 
 @dataclass(frozen=True)
 class Batching:
-    """The choice of `choose_batching`: packed or padded batches, and the way to compute their
-    loss.
-    """
+    """The choice of `choose_batching`: packed or padded batches, and how their loss is computed."""
 
     is_packed: bool
     has_plain_head: bool
-    """True if the logits are the last hidden states times the output embeddings, and nothing
-    more.
-    """
+    """True if the logits are just the product of the last hidden states and the embeddings."""
     pad_id: int
     why_padded: str | None = None
     attention: str = "sdpa"
@@ -77,9 +72,8 @@ class Batching:
                 # A step of DailyDialog that is padded to its longest dialogue holds 45 % tokens;
                 # with these cuts it holds 91 % and is 1.7 times as fast (6 layers of width 384 on a
                 # CPU).
-                padding = np.cumsum(
-                    lengths[end - 1] - lengths[begin:end][::-1]
-                )  # (n,) for 1, 2, … examples
+                longest_first = lengths[begin:end][::-1]
+                padding = np.cumsum(longest_first[0] - longest_first)  # (n,) for 1, 2, … examples
                 begin = end - int(np.searchsorted(padding, _PASS_COST, side="right"))
             slices.append(slice(begin, end))
             end = begin
@@ -91,9 +85,35 @@ class Batching:
 
     def nll_sum(self, model: PreTrainedModel, batch: Batch) -> Tensor:
         """Return the summed nll of the batch's targets in nats, an fp32 scalar."""
-        return (
-            loss.nll_sum(model, batch) if self.has_plain_head else loss.plain_nll_sum(model, batch)
-        )
+        compute = loss.nll_sum if self.has_plain_head else loss.plain_nll_sum
+        return compute(model, batch)
+
+
+def batching_for(
+    model: PreTrainedModel,
+    store: TokenStore,
+    target_kinds: Collection[int],
+    *,
+    info: RunInfo | None,
+    packing: Packing,
+    pad_id: int,
+    autocast: Autocast,
+    emit: Emit,
+    is_trained: bool = True,
+) -> Batching:
+    """Return the batching that run.json (``info``) stores; choose one if there is none to use here.
+
+    The other parameters are those of `choose_batching`; its examples come from the store.
+    """
+    if info is not None:
+        stored = stored_batching(model, info, pad_id=pad_id, autocast=autocast)
+        if isinstance(stored, Batching):
+            return stored
+        emit(Notice(f"batching: chosen again, because {stored}"))
+    return choose_batching(
+        model, proof_examples(store, target_kinds), target_kinds,
+        packing=packing, pad_id=pad_id, autocast=autocast, emit=emit, is_trained=is_trained,
+    )  # fmt: skip
 
 
 def choose_batching(
@@ -114,21 +134,17 @@ def choose_batching(
     """
     model.eval()  # dropout would make the two computations differ
     padded = loss.pad(examples, target_kinds, pad_id)
-    proof = EqualityProof(
-        model,
-        [loss.pad([one], target_kinds, pad_id) for one in examples],
-        autocast,
-        is_trained=is_trained,
-    )
+    alone = [loss.pad([one], target_kinds, pad_id) for one in examples]
+    proof = EqualityProof(model, alone, autocast, is_trained=is_trained)
     # The head comes first, so that packing is proved with the loss that the run will use.
     has_plain_head = (
         proof.is_matrix_product(padded) and proof.difference_of(padded, loss.nll_sum) is None
     )
     if not has_plain_head:
+        only = f"{type(model).__name__} allows no other way"
         emit(
             Notice(
-                "batching: logits are computed for all tokens, because they are more than a matrix "
-                "product"
+                f"loss: computed from the logits of all tokens, which needs more memory ({only})"
             )
         )
     # The model's config gives only a first answer: the proof exposes a model that ignores the
@@ -142,22 +158,23 @@ def choose_batching(
             model.set_attn_implementation(plain)
     if reason is not None and packing == "on":
         raise ModelError(
-            f"training.packing is on, but {reason}", hint="--set training.packing=auto"
+            f"training.packing is on, but this model cannot be packed: {reason}",
+            hint="--set training.packing=auto",
         )
-    attention = _attention(model, autocast, is_packed=reason is None)
     if reason is None:
-        how = f"checked against one dialogue at a time (attention: {attention})"
-        emit(Notice(f"batching: packed without padding, {how}"))
+        same = "loss and gradient" if is_trained else "loss"
+        how = f"packed without padding (checked: same {same} as one dialogue at a time)"
     else:
-        emit(Notice(f"batching: padded, because {reason}"))
+        how = f"padded to the longest of their batch, because {reason}"
+    emit(Notice(f"batching: dialogues are {how}"))
+    attention = _attention(model, autocast, is_packed=reason is None)
     return Batching(reason is None, has_plain_head, pad_id, reason, attention)
 
 
 def stored_batching(
     model: PreTrainedModel, info: RunInfo, *, pad_id: int, autocast: Autocast
 ) -> Batching | str:
-    """Return the stored choice of a run without another proof, or the reason why it cannot be used
-    here.
+    """Return the stored choice of a run without another proof, or why it cannot be used here.
 
     A proof holds only for the same type of device, kernel, torch and transformers.
     Leaves the model in evaluation mode.
@@ -167,18 +184,15 @@ def stored_batching(
     # the uninterrupted run.
     stored, packages = info.execution, installed_packages()
     if model.device.type != torch.device(stored.device).type:
-        return f"it was made on {stored.device}, and the model is on {model.device}"
+        return f"the run used {stored.device}, and the model is now on {model.device}"
     for name in ("torch", "transformers"):
         if packages[name] != info.packages.get(name):
-            return (
-                f"it was made with {name} {info.packages.get(name)}, and {packages[name]} is "
-                "installed"
-            )
+            return f"the run used {name} {info.packages.get(name)}, and now it is {packages[name]}"
     if stored.is_packed and (reason := why_not_packed(model)):
         return reason
     attention = _attention(model, autocast, is_packed=stored.is_packed)
     if attention != stored.attention:
-        return f"its attention kernel was {stored.attention}, and here it is {attention}"
+        return f"the run used the attention kernel {stored.attention}, and now it is {attention}"
     model.eval()
     if stored.is_packed:
         use_packed_attention(model)
@@ -194,9 +208,9 @@ def _attention(model: PreTrainedModel, autocast: Autocast, *, is_packed: bool) -
 def proof_examples(
     store: TokenStore, target_kinds: Collection[int], among: int = 64
 ) -> list[Example]:
-    """Return the shortest, middle and longest of the first examples with targets that are not too
-    long; at least two.
+    """Return at least two examples with targets: the shortest, a middle one and the longest.
 
+    They are chosen from the first ``among`` examples, without those that are too long for a proof.
     One example alone would prove nothing, because it has no neighbour to attend to.
     """
     kinds = sorted(target_kinds)

@@ -1,4 +1,4 @@
-"""The proof that another computation gives loss and gradient of one dialogue at a time."""
+"""Proof that a computation gives the same loss and gradient as one dialogue at a time."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 Autocast = Callable[[], AbstractContextManager[None]]
 
-# Largest relative difference of two losses and of two gradients; rounding alone reaches a tenth of
-# it.
+# Largest relative difference of two losses and of two gradients; rounding reaches a tenth of it.
 _TOLERANCES = {
     torch.float32: (2e-5, 1e-3),
     torch.bfloat16: (1e-2, 5e-2),
@@ -36,8 +35,9 @@ _ABSOLUTE = 1e-5
 
 
 class EqualityProof:
-    """Compares another computation with loss and gradient of examples one at a time, by
-    transformers' own code.
+    """Compares a computation with the loss and gradient of one example at a time.
+
+    The expected values come from transformers' own code.
     """
 
     def __init__(
@@ -61,27 +61,22 @@ class EqualityProof:
         the same loss.
         """
         model = self._model
-        if model.base_model is model or not isinstance(
-            model.get_output_embeddings(), torch.nn.Linear
-        ):
+        head = model.get_output_embeddings()
+        if model.base_model is model or not isinstance(head, torch.nn.Linear):
             return False
         with self._autocast():
             return loss.head_error(model, batch.to(model.device)) <= self._tolerance
 
     def difference_of(self, batch: Batch, nll_sum: LossOf) -> str | None:
-        """Return what differs if all examples are computed as this one batch; None if nothing
-        does.
-        """
+        """Return how the loss or gradient of this batch differs; None if they are the same."""
         expected_loss, expected = self._expected
         actual_loss, actual = self._gradient([batch], nll_sum)
+        allowed = self._loss_tolerance * expected_loss + self._absolute
         # `not … <=` instead of `>`, so that a NaN loss counts as a difference.
-        if (
-            not abs(actual_loss - expected_loss)
-            <= self._loss_tolerance * expected_loss + self._absolute
-        ):
+        if not abs(actual_loss - expected_loss) <= allowed:
             return (
-                f"the loss is {actual_loss:.6g} when packed, but {expected_loss:.6g} for one "
-                "dialogue at a time"
+                f"packing would change the loss: {actual_loss:.6g} instead of "
+                f"{expected_loss:.6g} for one dialogue at a time"
             )
         if not self._is_trained:
             return None
@@ -91,15 +86,13 @@ class EqualityProof:
         error = torch.stack([(a - b).norm() for a, b in zip(actual, expected, strict=True)]).norm()
         if not error <= (self._tolerance + self._absolute / max(expected_loss, 1e-12)) * size:
             return (
-                f"the gradient differs by {float(error / size):.2g} of its size from one "
-                "dialogue at a time"
+                f"packing would change the gradient by {float(error / size):.2g} of its size, "
+                "compared with one dialogue at a time"
             )
         return None
 
     def _gradient(self, batches: Sequence[Batch], nll_sum: LossOf) -> tuple[float, list[Tensor]]:
-        parameters = [
-            parameter for parameter in self._model.parameters() if parameter.requires_grad
-        ]
+        parameters = [weight for weight in self._model.parameters() if weight.requires_grad]
         total = 0.0
         for batch in batches:
             with self._autocast(), torch.set_grad_enabled(self._is_trained):
@@ -110,14 +103,15 @@ class EqualityProof:
         if not self._is_trained:
             return total, []
         gradients = [
-            torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.detach()
-            for parameter in parameters
+            torch.zeros_like(weight) if weight.grad is None else weight.grad.detach()
+            for weight in parameters
         ]
         self._model.zero_grad(set_to_none=True)
         return total, gradients
 
 
 def arithmetic(model: PreTrainedModel, autocast: Autocast) -> torch.dtype:
+    """Return the type in which the model computes."""
     with autocast():
         is_autocast = torch.is_autocast_enabled(model.device.type)
         return torch.get_autocast_dtype(model.device.type) if is_autocast else model.dtype

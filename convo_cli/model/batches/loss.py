@@ -1,8 +1,7 @@
-"""Batches, and the loss of training and evaluation: the summed negative log-likelihood of the
-targets.
+"""Batches, and their loss in training and evaluation: the summed nll of the targets.
 
 A batch is a pack (one row, the examples side by side) or a table (a padded row for each example);
-both give the same results.
+both give the same results. The nll is the negative log-likelihood in nats.
 
 Shapes: B rows, T tokens of a row, N targets, D width, V vocabulary.
 """
@@ -68,16 +67,16 @@ class Batch:
 
 
 def pack(examples: Sequence[Example], target_kinds: Collection[int]) -> Batch:
-    """Return one row without padding, with positions from 0 for each example; only the given kinds
-    are targets.
+    """Return one row without padding; positions count from 0 in each example.
+
+    Only the given kinds are targets.
     """
     lengths = [len(example.input_ids) for example in examples]
     flat = np.concatenate([example.input_ids for example in examples]).astype(np.int64)  # (T,)
-    boundaries = np.concatenate([[0], np.cumsum(lengths)])
-    is_target = np.isin(
-        np.concatenate([example.targets for example in examples]), sorted(target_kinds)
-    )
-    is_target[boundaries[:-1]] = False  # its first token has no predecessor in the same example
+    boundaries = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)  # (N + 1,)
+    kinds = np.concatenate([example.targets for example in examples])  # (T,)
+    is_target = np.isin(kinds, sorted(target_kinds))
+    is_target[boundaries[:-1]] = False  # the first token of an example has no predecessor in it
     targets = np.flatnonzero(is_target)
     positions = np.arange(len(flat)) - np.repeat(boundaries[:-1], lengths)
     return Batch(
@@ -86,15 +85,14 @@ def pack(examples: Sequence[Example], target_kinds: Collection[int]) -> Batch:
         labels=torch.from_numpy(flat[targets]),
         num_tokens=len(flat),
         position_ids=torch.from_numpy(positions).unsqueeze(0),
-        segments=Segments(
-            tuple(lengths), max(lengths), torch.from_numpy(boundaries.astype(np.int32))
-        ),
+        segments=Segments(tuple(lengths), max(lengths), torch.from_numpy(boundaries)),
     )
 
 
 def pad(examples: Sequence[Example], target_kinds: Collection[int], pad_id: int) -> Batch:
-    """Return a row for each example, padded on the right to the longest; targets are the given
-    kinds, never padding.
+    """Return a row for each example, padded on the right to the longest.
+
+    Only the given kinds are targets, never padding.
     """
     lengths = np.array([len(example.input_ids) for example in examples])
     width = int(lengths.max())
@@ -114,9 +112,7 @@ def pad(examples: Sequence[Example], target_kinds: Collection[int], pad_id: int)
 
 
 def nll_sum(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """Return the sum of -log p(target | tokens before it) in nats over the batch's targets; an fp32
-    scalar.
-    """
+    """Return the sum of -log p(target | tokens before it) over the targets; an fp32 scalar."""
     body: Any = model.base_model
     head: Any = model.get_output_embeddings()
     hidden = body(**_inputs(batch), use_cache=False).last_hidden_state  # (B, T, D)
@@ -124,8 +120,9 @@ def nll_sum(model: PreTrainedModel, batch: Batch) -> Tensor:
 
 
 def plain_nll_sum(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """Compute the same from the model's logits of all tokens, for models whose logits are not just
-    a matrix product.
+    """Compute the same from the model's logits of all tokens.
+
+    Models need it whose logits are more than the product of hidden states and embeddings.
     """
     logits = model(**_inputs(batch), use_cache=False).logits  # (B, T, V)
     chosen = logits.flatten(0, 1)[batch.predictors].float()  # (N, V)
@@ -134,17 +131,16 @@ def plain_nll_sum(model: PreTrainedModel, batch: Batch) -> Tensor:
 
 @torch.no_grad()
 def head_error(model: PreTrainedModel, batch: Batch) -> float:
-    """Return the relative difference between the logits at targets and hidden states times output
-    embeddings.
+    """Return how far the logits at targets are from hidden states times output embeddings.
+
+    The distance is relative to the logits.
     """
     body: Any = model.base_model
     head: Any = model.get_output_embeddings()
-    hidden = body(**_inputs(batch), use_cache=False).last_hidden_state.flatten(0, 1)[
-        batch.predictors
-    ]  # (N, D)
-    logits = (
-        model(**_inputs(batch), use_cache=False).logits.flatten(0, 1)[batch.predictors].float()
-    )  # (N, V)
+    hidden = body(**_inputs(batch), use_cache=False).last_hidden_state  # (B, T, D)
+    logits = model(**_inputs(batch), use_cache=False).logits  # (B, T, V)
+    hidden = hidden.flatten(0, 1)[batch.predictors]  # (N, D)
+    logits = logits.flatten(0, 1)[batch.predictors].float()  # (N, V)
     product = functional.linear(hidden, head.weight, head.bias).float()  # (N, V)
     return float((logits - product).norm() / logits.norm())
 
@@ -152,8 +148,8 @@ def head_error(model: PreTrainedModel, batch: Batch) -> float:
 def _inputs(batch: Batch) -> dict[str, Any]:
     if batch.segments is None:
         return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-    # The mask states that nothing is padding; otherwise transformers warns, as the end token is
-    # often used as padding.
+    # The mask states that nothing is padding. Without it transformers warns, because many models
+    # pad with the end token.
     return {
         "input_ids": batch.input_ids,
         "attention_mask": torch.ones_like(batch.input_ids),

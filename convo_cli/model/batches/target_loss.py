@@ -1,4 +1,4 @@
-"""Chunked loss at targets: no logits for other tokens, and never all logits at once.
+"""Chunked loss at targets: other tokens get no logits, and the logits never exist all at once.
 
 Logits are the largest tensor of training (tokens x vocabulary). Here each chunk of them is
 computed, turned into loss and gradient, and dropped. The results that remain are as large as the
@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 
 # Logits computed at once: 32 MiB in fp32, or 1,048 targets for a vocabulary of 8,000. More is
-# slower on a CPU …
+# slower on a CPU.
 _CHUNK_ELEMENTS = 1 << 23
-# … but with too few targets, most time goes into adding to the gradient of a large vocabulary
-# matrix. With 50,257 pieces chunks would have 166 targets; with this minimum they have 98 MiB of
-# logits instead.
+# With too few targets, most time goes into adding to the gradient of a large vocabulary matrix. A
+# vocabulary of 50,257 would get chunks of 166 targets; with this minimum it gets 98 MiB of logits.
 _MIN_CHUNK_ROWS = 512
 
 
@@ -30,11 +29,8 @@ def target_nll(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tens
     """
     if torch.is_autocast_enabled(hidden.device.type):
         dtype = torch.get_autocast_dtype(hidden.device.type)
-        hidden, weight, bias = (
-            hidden.to(dtype),
-            weight.to(dtype),
-            None if bias is None else bias.to(dtype),
-        )
+        hidden, weight = hidden.to(dtype), weight.to(dtype)
+        bias = None if bias is None else bias.to(dtype)
     with torch.autocast(hidden.device.type, enabled=False):
         result: Tensor = _ChunkedNll.apply(hidden, weight, bias, labels)  # type: ignore[no-untyped-call]
     return result
@@ -48,19 +44,19 @@ class _ChunkedNll(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor
     ) -> Tensor:
         rows = max(_MIN_CHUNK_ROWS, _CHUNK_ELEMENTS // len(weight))
-        learns_hidden, learns_weight, learns_bias, _ = ctx.needs_input_grad
+        needs_hidden, needs_weight, needs_bias, _ = ctx.needs_input_grad
         total = torch.zeros((), device=hidden.device)
-        # fp16 ends at 65504, and a gradient summed over many targets of one token exceeds it, so it
+        # fp16 ends at 65504. A gradient summed over many targets of one token exceeds that, so it
         # is scaled down.
         smaller = 1 / 64 if hidden.dtype == torch.float16 else 1.0
-        grad_hidden = torch.empty_like(hidden) if learns_hidden else None
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if learns_weight else None
-        grad_bias = torch.zeros(len(weight), device=hidden.device) if learns_bias else None
+        grad_hidden = torch.empty_like(hidden) if needs_hidden else None
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
+        grad_bias = torch.zeros(len(weight), device=hidden.device) if needs_bias else None
         for begin in range(0, len(labels), rows):
             part = slice(begin, begin + rows)
             chosen = labels[part].unsqueeze(1)  # (n, 1)
             logits = torch.nn.functional.linear(hidden[part], weight, bias).float()  # (n, V)
-            # In place from here on: allocating a second array of this size takes as long as the
+            # From here on in place: allocating a second array of this size takes as long as the
             # arithmetic.
             logits.sub_(logits.amax(dim=1, keepdim=True))
             shifted = logits.gather(1, chosen)  # (n, 1)
@@ -69,9 +65,8 @@ class _ChunkedNll(torch.autograd.Function):
             if not any(ctx.needs_input_grad):
                 continue
             grad = logits.div_(sums)  # (n, V): softmax …
-            grad.scatter_add_(
-                1, chosen, torch.full_like(chosen, -1, dtype=grad.dtype)
-            )  # … minus one at the label
+            minus_one = torch.full_like(chosen, -1, dtype=grad.dtype)
+            grad.scatter_add_(1, chosen, minus_one)  # … minus one at the label
             if grad_bias is not None:
                 grad_bias += grad.sum(dim=0)
             grad = grad.to(hidden.dtype)
@@ -87,13 +82,9 @@ class _ChunkedNll(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients, scaled by the gradient of the loss, in the dtype of the forward
-        pass, like autocast.
-        """
-        gradients, ctx.gradients = (
-            ctx.gradients,
-            None,
-        )  # scaled in place, so they are valid for only one backward pass
+        """Return the gradients times that of the loss, in the type of the forward pass."""
+        # Scaled in place, so they are valid for only one backward pass.
+        gradients, ctx.gradients = ctx.gradients, None
         scaled = (
             None if grad is None else grad.float().mul_(grad_output).to(ctx.dtype)
             for grad in gradients

@@ -113,7 +113,7 @@ def test_a_model_that_sees_later_tokens_is_refused_by_name(make, encoder, kind):
 def test_a_model_whose_config_fits_no_text_is_refused_by_name(make, encoder):
     model = make("mpt", **CAUSAL["mpt"])
     model.transformer.blocks[0].attn.n_heads = 10
-    with pytest.raises(ModelError, match="MptForCausalLM cannot be run on text alone"):
+    with pytest.raises(ModelError, match="MptForCausalLM does not run on text alone"):
         require_causal(model, encoder)
 
 
@@ -163,7 +163,7 @@ def test_one_that_sees_a_part_of_what_comes_later_is_refused_too(
         return output
 
     monkeypatch.setattr(model, "forward", leaking)
-    with pytest.raises(ModelError, match="sees the tokens that it is to predict"):
+    with pytest.raises(ModelError, match="sees the tokens that it should predict"):
         require_causal(model, encoder)
 
 
@@ -195,7 +195,7 @@ def test_a_model_that_needs_more_than_text_is_refused_by_name(make, encoder, mon
     monkeypatch.setattr(model, "forward", forward)
     with pytest.raises(
         ModelError,
-        match=r"GPT2LMHeadModel cannot be run on text alone \(You have .* pixel_values\)",
+        match=r"GPT2LMHeadModel does not run on text alone \(You have .* pixel_values\)",
     ):
         require_causal(model, encoder)
 

@@ -42,20 +42,26 @@ def test_auto_takes_the_best_there_is(machine):
     assert choose_device("auto") == torch.device("cuda")
 
 
-def test_a_named_device_that_is_there_is_taken(machine):
+def test_an_available_device_is_used_by_name(machine):
     machine(cuda=2, mps=True)
     for name in ("cpu", "cuda", "cuda:0", "cuda:1", "mps"):
         assert choose_device(name) == torch.device(name)
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("cuda", 0), ("cuda:0", 0), ("cuda:2", 2), ("cuda:99", 1)]
+    ("name", "count", "has"),
+    [
+        ("cuda", 0, "no CUDA device"),
+        ("cuda:0", 0, "no CUDA device"),
+        ("cuda:2", 2, "2 CUDA devices"),
+        ("cuda:99", 1, "1 CUDA device"),
+    ],
 )
-def test_a_cuda_device_that_is_not_there_is_named_with_the_number_there_are(machine, name, count):
+def test_the_refusal_of_a_missing_cuda_device_counts_those_of_the_machine(
+    machine, name, count, has
+):
     machine(cuda=count)
-    with pytest.raises(
-        UsageError, match=f"device {name}: this machine has {count} CUDA devices"
-    ) as caught:
+    with pytest.raises(UsageError, match=f"device {name}: this machine has {has}$") as caught:
         choose_device(name)
     assert "cpu" in str(caught.value.hint)
     assert caught.value.exit_code == 2

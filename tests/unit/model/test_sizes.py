@@ -1,6 +1,4 @@
-"""What config.json asks for is compared with the weights before it is allocated; every real kind of
-folder passes.
-"""
+"""Sizes in config.json are compared with the weights first; every real kind of folder passes."""
 
 from __future__ import annotations
 
@@ -83,13 +81,13 @@ def model(tmp_path):
     [
         (
             {"vocab_size": 10**8},
-            r"3,200,\d+,\d+ numbers, but the weights hold 26,944 \(.*\(100000000, 32\) by config",
+            r"3,200,\d+,\d+ numbers, but the weights contain 26,944; .* 100000000 x 32 by config",
         ),
         (
             {"n_positions": 10**8},
-            r"transformer.wpe.weight is \(100000000, 32\) by config.json and \(128, 32\) in the",
+            r"transformer.wpe.weight has the shape 100000000 x 32 by config.json and 128 x 32 in the",
         ),
-        ({"n_layer": 17}, "n_layer is 17 in config.json, but the weights are 16 tensors"),
+        ({"n_layer": 17}, "n_layer is 17 in config.json, but the weights have 16 tensors"),
         (
             {"text_config": {"num_hidden_layers": 10**12}},
             "num_hidden_layers is 1,000,000,000,000 in config.json",
@@ -98,7 +96,7 @@ def model(tmp_path):
             {"num_labels": 10**12},
             "its config.json (takes more than .* of memory|takes more than .* CPU)",
         ),
-        ({"quantization_config": {"quant_method": "fp8"}}, "its weights are quantized"),
+        ({"quantization_config": {"quant_method": "fp8"}}, "the weights are quantized"),
     ],
 )
 def test_what_the_weights_cannot_fill_is_refused_with_both_values(model, values, says):
@@ -127,7 +125,37 @@ def test_parts_without_numbers_are_counted_while_they_are_made():
 def test_a_header_as_long_as_a_book_is_not_read(model):
     shutil.copyfile(model / "model.safetensors", model / "copy")
     (model / "model.safetensors").write_bytes((2**26).to_bytes(8, "little") + b" " * 100)
-    with pytest.raises(ModelError, match="its header is 67,108,864 bytes"):
+    with pytest.raises(ModelError, match="the header would be 67,108,864 bytes"):
         read_shapes(model)
     shutil.move(model / "copy", model / "model.safetensors")
     assert len(read_shapes(model)) == 16
+
+
+@pytest.mark.parametrize("kind", ["t5", "vit", "clip"])
+def test_a_model_of_another_kind_is_refused_by_its_model_type(model, kind):
+    change(model / "config.json", model_type=kind)
+    with pytest.raises(ModelError) as caught:
+        require_sizes(model, "m")
+    assert caught.value.message == (
+        f"m: not a causal language model (model_type {kind} in config.json)"
+    )
+    assert caught.value.hint == "use a decoder model, such as GPT-2 or Llama"
+
+
+def test_a_missing_file_of_the_index_is_named(model):
+    weights = model / "model.safetensors"
+    weights.rename(model / "one.safetensors")
+    weight_map = {"a": "one.safetensors", "b": "two.safetensors"}
+    index = model / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(ModelError, match=r"two\.safetensors: not found, but model\.safetensors\."):
+        read_shapes(model)
+
+
+def test_a_file_that_the_index_does_not_name_is_not_read(model):
+    weights = model / "model.safetensors"
+    weights.rename(model / "one.safetensors")
+    (model / "other.safetensors").write_text("not tensors")
+    index = model / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "one.safetensors"}}))
+    assert read_shapes(model)

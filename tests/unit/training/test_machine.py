@@ -14,7 +14,6 @@ from convo_cli.events import Notice, RunStarted
 from convo_cli.model.batches import batching as batching_module
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.provenance.run_info import RunInfo, read_run_info, write_provenance
-from convo_cli.training import build
 from convo_cli.training import machine as module
 from convo_cli.training.machine import choose_machine
 from convo_cli.training.run import resume_run, start_run
@@ -100,7 +99,7 @@ def test_the_start_writes_down_what_it_computes_with(info, finished):
 
 
 def test_a_resume_proves_nothing_and_records_the_changed_key_alone(run, monkeypatch):
-    monkeypatch.setattr(build, "choose_batching", None)  # calling it would fail
+    monkeypatch.setattr(batching_module, "choose_batching", None)  # calling it would fail
     info, notices = resume(run)
     assert [(change.step, change.message) for change in info.changes] == [
         (2, "training.max_steps: 2 -> 4"), (2, "training.schedule_steps: null -> 2"),
@@ -189,7 +188,7 @@ def test_a_device_that_the_config_names_is_never_replaced(machine, info, ignore)
     old = old.model_copy(
         update={"config": apply_overrides(info.config, ["training.device=cuda:1"])}
     )
-    with pytest.raises(UsageError, match="device cuda:1: this machine has 1 CUDA devices"):
+    with pytest.raises(UsageError, match="device cuda:1: this machine has 1 CUDA device"):
         choose_machine(old, old.config, ignore)
 
 
@@ -230,7 +229,7 @@ def test_a_batching_that_cannot_be_used_is_proved_again_and_the_other_one_record
     )
     info, notices = resume(run)
     assert (
-        "the batching is chosen again: transformers cannot replace the attention",
+        "batching: chosen again, because transformers cannot replace the attention",
         False,
     ) in notices
     change = (

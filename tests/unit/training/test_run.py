@@ -314,8 +314,7 @@ def test_another_version_is_a_warning_and_recorded_and_the_batching_is_proved_ag
         message.startswith("torch: the run had 1.0 and continues with ") for message in messages
     )
     assert any(
-        "the batching is chosen again: it was made with torch 1.0" in message
-        for message in messages
+        "batching: chosen again, because the run used torch 1.0" in message for message in messages
     )
     assert {change.step for change in read_run_info(run).changes} == {4}
     again = []

@@ -305,11 +305,10 @@ def test_weights_that_do_not_fit_are_refused_by_name(make_state, save, damage):
         file.write_bytes(file.read_bytes()[:100])
     message = {
         "rounded": r"transformer\.wpe\.weight is BF16, but the run trains in F32",
-        "shape": r"transformer\.wpe\.weight is \(63, 16\) in the weights, but \(64, 16\) by "
-        r"config\.json",
-        "missing": r"transformer\.wpe\.weight is missing",
+        "shape": r"wpe\.weight has the shape 63 x 16 in the weights, but 64 x 16 by config\.json",
+        "missing": r"the weights lack the tensor transformer\.wpe\.weight",
         "torn": r"model\.safetensors: cannot be read",
-        "nan": r"transformer\.wpe\.weight holds values that are not finite",
+        "nan": r"transformer\.wpe\.weight contains values that are not finite",
     }[damage]
     with pytest.raises(CheckpointError, match=message) as caught:
         load_checkpoint_model(path)
