@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from convo_cli.config.load import build_config
@@ -24,6 +24,8 @@ class Preset:
     note: str = ""
     data_note: str = ""
     """A note about the preset's own data."""
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """Why a key has its value, by dotted key, if it was chosen for the data."""
 
     def with_data(self, train: Sequence[str], validation: Sequence[str]) -> Preset:
         """Return the same preset with other data files."""

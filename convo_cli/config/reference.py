@@ -64,7 +64,7 @@ def commented_yaml(preset: Preset) -> str:
     yaml.Representer = _Representer
     yaml.width = MAX_BYTES
     stream = io.StringIO()
-    yaml.dump(_section("", preset.config().model_dump(mode="json"), indent=0), stream)
+    yaml.dump(_section("", preset.config().model_dump(mode="json"), preset.reasons), stream)
     return _header(preset) + stream.getvalue()
 
 
@@ -109,13 +109,17 @@ def _header(preset: Preset) -> str:
     )
 
 
-def _section(name: str, values: Mapping[str, Any], indent: int) -> CommentedMap:
+def _section(
+    name: str, values: Mapping[str, Any], reasons: Mapping[str, str], indent: int = 0
+) -> CommentedMap:
     section = CommentedMap()
     for key in keys_in(name):
         value = values[key.name]
-        comment = textwrap.fill(_comment(key, value), WIDTH - indent - 2)
+        reason = reasons.get(key.path, "")
+        paragraphs = filter(None, (_comment(key, value), reason))
+        comment = "\n".join(textwrap.fill(text, WIDTH - indent - 2) for text in paragraphs)
         if isinstance(value, dict):
-            value = _section(key.path, value, indent + 2)
+            value = _section(key.path, value, reasons, indent + 2)
         elif isinstance(value, list):
             value = CommentedSeq(map(_item, value))
             value.fa.set_flow_style()

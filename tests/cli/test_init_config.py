@@ -60,7 +60,8 @@ def test_each_preset_is_written(convo: Convo, name: str) -> None:
 
 
 def test_a_file_is_written_as_utf_8_with_line_feeds_and_stdout_stays_empty(convo: Convo) -> None:
-    assert convo("-o", "config.yaml") == Result(0, "", "Wrote config.yaml\n")
+    wrote = "Wrote config.yaml\nWrote convo.schema.json for editors\n"
+    assert convo("-o", "config.yaml") == Result(0, "", wrote)
     assert Path("config.yaml").read_bytes() == commented_yaml(SCRATCH).encode("utf-8")
     assert load_config(Path("config.yaml")) == SCRATCH.config()
 
@@ -85,7 +86,123 @@ def test_the_presets_are_listed_one_a_line(convo: Convo) -> None:
     )
 
 
+def data_file(name: str, num_dialogues: int = 1, text: str = "How are you today?") -> str:
+    dialogues = [[f"{text} {number}", "I am fine."] for number in range(num_dialogues)]
+    lines = "".join(f"{json.dumps(dialogue, ensure_ascii=False)}\n" for dialogue in dialogues)
+    Path(name).write_text(lines, encoding="utf-8")
+    return name
+
+
+def test_a_config_in_a_file_gets_its_schema_beside_it(convo: Convo) -> None:
+    Path("folder").mkdir()
+    assert convo("-o", "folder/my.yaml").code == 0
+    schema = Path("folder/convo.schema.json")
+    assert json.loads(schema.read_text()) == json_schema()
+    assert convo("--schema").out == schema.read_text()
+    assert f"$schema=./{schema.name}" in Path("folder/my.yaml").read_text().splitlines()[0]
+    assert [convo().code, list(Path().iterdir())] == [0, [Path("folder")]]
+
+
+def test_an_older_schema_is_updated_and_the_users_file_is_kept(convo: Convo) -> None:
+    schema = Path("convo.schema.json")
+    schema.write_text(json.dumps({"title": "convo config", "properties": {}}))
+    assert convo("-o", "a.yaml").err == f"Wrote a.yaml\nWrote {schema} for editors\n"
+    assert json.loads(schema.read_text()) == json_schema()
+    for number, foreign in enumerate(('{"title": "mine"}', "[]", "not JSON", "[" * 10**5)):
+        schema.write_text(foreign)
+        result = convo("-o", f"b{number}.yaml")
+        kept = f"Wrote b{number}.yaml\nKept {schema}, which is not a JSON Schema by convo\n"
+        assert result == Result(0, "", kept)
+        assert schema.read_text() == foreign
+
+
+@pytest.mark.parametrize("target", ["theirs.json", "missing.json"])
+def test_no_schema_is_written_through_a_symbolic_link(convo: Convo, target: str) -> None:
+    Path("theirs.json").write_text(json.dumps({"title": "convo config"}))
+    Path("convo.schema.json").symlink_to(target)
+    assert "Kept convo.schema.json" in convo("-o", "config.yaml").err
+    assert json.loads(Path("theirs.json").read_text()) == {"title": "convo config"}
+    assert not Path("missing.json").exists()
+
+
+def test_a_config_does_not_take_the_name_of_its_schema(convo: Convo) -> None:
+    result = convo("-o", "convo.schema.json")
+    assert (result.code, list(Path().iterdir())) == (2, [])
+    assert "convo.schema.json: the name of the JSON Schema" in result.err
+
+
+def test_a_config_for_a_file_says_what_was_chosen_and_the_yaml_says_why(convo: Convo) -> None:
+    data_file("my.jsonl", 60)
+    result = convo("--train", "my.jsonl")
+    assert result.err == (
+        "sized for 60 dialogues in my.jsonl: a vocabulary of 500, 150 steps, batches of 4, "
+        "10 epochs\n"
+    )
+    Path("config.yaml").write_text(result.out)
+    config = load_config(Path("config.yaml"))
+    assert (config.training.max_steps, config.training.batch_size) == (150, 4)
+    assert (config.tokenizer.vocab_size, config.training.warmup_steps) == (500, 15)
+    assert "# Chosen: 10 epochs.\n  max_steps: 150" in result.out
+    assert convo("--train", "my.jsonl", "-q").err == ""
+    printed = envelope(convo("--train", "my.jsonl", "--json"))
+    assert printed["sizing"]["values"]["training.max_steps"] == 150
+    assert f"{printed['sizing']['summary']}\n" == result.err
+    assert envelope(convo("--json"))["sizing"] is None
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("num_dialogues", [1, 2, 9, 1000])
+def test_each_preset_is_sized_for_data_of_any_size(
+    convo: Convo, name: str, num_dialogues: int
+) -> None:
+    files = [data_file("a.jsonl", num_dialogues), data_file("b.jsonl", num_dialogues)]
+    arguments = ("--train", files[0], "--validation", files[1], "--preset", name)
+    assert convo(*arguments, "-o", "config.yaml").code == 0
+    training = load_config(Path("config.yaml")).training
+    assert training.batch_size is not None
+    assert training.batch_size <= num_dialogues
+    num_steps = training.max_steps or (training.epochs or 0) * num_dialogues / training.batch_size
+    assert training.warmup_steps <= num_steps / 10
+    assert num_steps * training.batch_size <= 20 * num_dialogues
+
+
+def test_a_file_without_a_dialogue_gets_the_sizes_of_the_preset_and_a_warning(
+    convo: Convo,
+) -> None:
+    Path("my.jsonl").write_text("Hello\n")
+    result = convo("--train", "my.jsonl")
+    assert result.code == 0
+    assert result.err == (
+        "warning: no dialogue could be read, so the sizes are those of preset scratch\n"
+        "hint: convo validate-data my.jsonl\n"
+    )
+    assert result.out == commented_yaml(SCRATCH.with_data(["my.jsonl"], []))
+
+
+@pytest.mark.parametrize("option", ["--train", "--validation"])
+def test_data_that_cannot_be_trained_on_is_refused_before_anything_is_written(
+    convo: Convo, option: str
+) -> None:
+    data_file("mine.jsonl")
+    Path("folder").mkdir()
+    others = [] if option == "--train" else ["--train", "mine.jsonl"]
+    for file, words in (
+        (
+            "mime.jsonl",
+            f"error: {option} mime.jsonl does not exist\nhint: did you mean mine.jsonl?",
+        ),
+        ("folder", f"error: {option} folder is a directory"),
+        ("-", f"error: {option} -: training reads its data more than once"),
+    ):
+        result = convo(*others, option, file, "-o", "config.yaml")
+        assert (result.code, result.out) == (2, "")
+        assert result.err.startswith(words)
+        assert not Path("config.yaml").exists()
+
+
 def test_the_users_files_take_the_place_of_both_files_of_the_preset(convo: Convo) -> None:
+    for name in ("a.jsonl", "é, b.jsonl", "c.jsonl"):
+        data_file(name)
     convo(
         "--train", "a.jsonl", "--train", "é, b.jsonl", "--validation", "c.jsonl", "-o", "both.yaml"
     )
@@ -168,6 +285,7 @@ def test_json_has_the_presets_and_the_schema(convo: Convo) -> None:
     ],
 )
 def test_a_wrong_use_exits_2_with_these_words(convo: Convo, arguments: list[str], err: str) -> None:
+    data_file("a.jsonl")
     assert convo(*arguments) == Result(2, "", err)
 
 
@@ -215,6 +333,7 @@ def test_help_has_an_example_that_works(convo: Convo) -> None:
     text = " ".join(convo("--help").out.split())
     example = "convo init-config --preset gpt2 --train my.jsonl -o config.yaml"
     assert f"Example: {example}" in text
+    data_file("my.jsonl")
     assert convo(*example.split()[2:]).code == 0
 
 
@@ -227,8 +346,8 @@ def run_convo(*arguments: str, **environment: str) -> subprocess.CompletedProces
     )
 
 
-def test_the_bytes_are_utf_8_whatever_the_locale() -> None:
-    train = "é.jsonl"
+def test_the_bytes_are_utf_8_whatever_the_locale(tmp_path: Path) -> None:
+    train = data_file(str(tmp_path / "é.jsonl"))
     result = run_convo(
         "-m",
         "convo_cli",
@@ -238,7 +357,7 @@ def test_the_bytes_are_utf_8_whatever_the_locale() -> None:
         PYTHONIOENCODING="latin-1",
         PYTHONUTF8="1",
     )
-    assert f"train: [{train}]" in result.stdout.decode("utf-8")
+    assert f'train: ["{train}"]' in result.stdout.decode("utf-8")
     assert b"\r" not in result.stdout
 
 

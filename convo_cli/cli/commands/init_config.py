@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,11 @@ from convo_cli.errors import ConfigError, DiskError, UsageError, typeable
 
 if TYPE_CHECKING:
     from convo_cli.cli.views.config_view import Document
+    from convo_cli.config.presets import Preset
+    from convo_cli.config.schema import RunConfig
+    from convo_cli.config.sizing import Sizing
+
+_MAX_SCHEMA_BYTES = 2**20
 
 
 def init_config(
@@ -41,6 +47,9 @@ def init_config(
 ) -> None:
     """Write a commented config.yaml that trains as it is.
 
+    With --train, vocabulary, batches, steps and evaluations are chosen for the size of the data.
+    With -o, the JSON Schema for editors is written beside the config.
+
     Example: convo init-config --preset gpt2 --train my.jsonl -o config.yaml
     """
     if schema and list_presets:
@@ -58,19 +67,26 @@ def init_config(
     from convo_cli.cli.console import print_json, printable
     from convo_cli.cli.views.config_view import preset_list, schema_document
     from convo_cli.config.presets import PRESETS
-    from convo_cli.config.reference import json_schema
+    from convo_cli.config.reference import SCHEMA_FILE, json_schema
 
     if list_presets:
         document = preset_list(PRESETS.values())
     elif schema:
         document = schema_document(json_schema())
     else:
-        document = _from_preset(preset, train or (), validation or ())
+        document = _from_preset(preset, train or (), validation or (), is_quiet=is_quiet)
+        if output is not None and output.name == SCHEMA_FILE:
+            raise UsageError(
+                f"{output}: the name of the JSON Schema", hint="choose another name with -o"
+            )
 
     if output is not None:
         _write(output, document.text, may_replace=force)
+        notes = [f"Wrote {output}"]
+        if "yaml" in document.record:
+            notes.append(_write_schema(output.with_name(SCHEMA_FILE)))
         if not is_quiet:
-            typer.echo(printable(f"Wrote {output}"), err=True)
+            typer.echo(printable("\n".join(notes)), err=True)
     if as_json:
         print_json(
             "init-config",
@@ -82,24 +98,108 @@ def init_config(
         sys.stdout.flush()
 
 
-def _from_preset(name: str, train: Sequence[str], validation: Sequence[str]) -> Document:
-    """Return the config of a preset, with other data files if some are given."""
+def _from_preset(
+    name: str, train: Sequence[str], validation: Sequence[str], *, is_quiet: bool
+) -> Document:
+    """Return the config of a preset, sized for the data files if some are given."""
+    from convo_cli.cli.console import printable
     from convo_cli.cli.views.config_view import config_document
     from convo_cli.config.presets import find_preset
-    from convo_cli.config.reading.building import NOT_TEXT
     from convo_cli.config.reference import commented_yaml
 
-    preset = find_preset(name)
+    preset, sizing = find_preset(name), None
     if train:
-        if any(NOT_TEXT.search(file) for file in (*train, *validation)):
-            raise UsageError("a config cannot hold a file name that is not UTF-8 text")
+        _require_files("--train", train)
+        _require_files("--validation", validation)
         preset = preset.with_data(train, validation)
     try:
-        return config_document(
-            name, preset.config().model_dump(mode="json"), commented_yaml(preset)
-        )
+        config = preset.config()
     except ConfigError as error:
         raise UsageError(error.message, hint="add --validation FILE") from None
+    if train:
+        sizing = _sizing(preset, config)
+    if sizing is not None:
+        preset = sizing.apply(preset)
+        if not is_quiet:
+            typer.echo(printable(sizing.summary), err=True)
+    return config_document(
+        name, preset.config().model_dump(mode="json"), commented_yaml(preset), sizing
+    )
+
+
+def _require_files(option: str, files: Sequence[str]) -> None:
+    """Raise UsageError for a data file that `train` could not read, or a config could not name."""
+    from convo_cli.config.reading.building import NOT_TEXT
+    from convo_cli.data.decompress import STDIN
+    from convo_cli.data.reader import check_source
+
+    for file in files:
+        if NOT_TEXT.search(file):
+            raise UsageError("a config cannot hold a file name that is not UTF-8 text")
+        if file == STDIN:
+            raise UsageError(
+                f"{option} -: training reads its data more than once",
+                hint="write stdin to a file first: … > train.jsonl",
+            )
+        try:
+            check_source(file, is_read_again=True)
+        except UsageError as error:
+            raise UsageError(f"{option} {error.message}", hint=error.hint) from None
+
+
+def _sizing(preset: Preset, config: RunConfig) -> Sizing | None:
+    """Return what the size of the data decides; None if no dialogue can be read."""
+    from convo_cli.cli.console import printable
+    from convo_cli.config.sizing import size_for
+    from convo_cli.data.estimate import estimate_size
+
+    coverage = config.tokenizer.character_coverage
+    size = estimate_size(config.data.train, config.data, coverage=coverage)
+    if size.num_dialogues == 0:
+        names = " ".join(map(typeable, config.data.train))
+        typer.echo(
+            printable(
+                f"warning: no dialogue could be read, so the sizes are those of preset "
+                f"{preset.name}\nhint: convo validate-data {names}"
+            ),
+            err=True,
+        )
+        return None
+    validation = estimate_size(config.data.validation, config.data, coverage=coverage)
+    return size_for(preset, size, validation, names=config.data.train)
+
+
+def _write_schema(path: Path) -> str:
+    """Write the schema that the first line of a config names, and return a line about it.
+
+    A file that convo did not write stays as it is.
+    """
+    from convo_cli.cli.views.config_view import schema_document
+    from convo_cli.config.reference import json_schema
+    from convo_cli.storage.atomic import disk_errors
+    from convo_cli.storage.files import special_kind_at
+
+    schema = json_schema()
+    with disk_errors(path):
+        is_free = not path.exists() and special_kind_at(path) is None
+        if not is_free and not _is_schema(path, schema["title"]):
+            return f"Kept {path}, which is not a JSON Schema by convo"
+    _write(path, schema_document(schema).text, may_replace=True)
+    return f"Wrote {path} for editors"
+
+
+def _is_schema(path: Path, title: str) -> bool:
+    """Return whether a file is a JSON Schema that convo wrote."""
+    from convo_cli.storage.files import special_kind_at
+
+    if special_kind_at(path) is not None:
+        return False
+    try:
+        with path.open("rb") as file:
+            content = json.loads(file.read(_MAX_SCHEMA_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and content.get("title") == title
 
 
 def _write(path: Path, text: str, *, may_replace: bool) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from convo_cli.config.presets import Preset
+from convo_cli.config.sizing import Sizing
 
 
 class Document(NamedTuple):
@@ -38,6 +39,10 @@ def schema_document(schema: Mapping[str, Any]) -> Document:
     return Document(text=json.dumps(schema, indent=2) + "\n", record={"schema": schema})
 
 
-def config_document(preset: str, values: Mapping[str, Any], yaml: str) -> Document:
+def config_document(
+    preset: str, values: Mapping[str, Any], yaml: str, sizing: Sizing | None
+) -> Document:
     """Return a config; ``yaml`` explains every key of ``values``."""
-    return Document(text=yaml, record={"preset": preset, "config": values, "yaml": yaml})
+    chosen = None if sizing is None else {"summary": sizing.summary, "values": sizing.values}
+    record = {"preset": preset, "config": values, "yaml": yaml, "sizing": chosen}
+    return Document(text=yaml, record=record)

@@ -1,0 +1,221 @@
+"""Settings that follow from the size of the training data: vocabulary, batches, steps, evaluations.
+
+The numbers of a new model suit a laptop CPU: as many epochs as help a small model, but no more
+tokens than it trains on in an hour or so. A pretrained model keeps the epochs of its preset. The
+measurements behind the constants are in docs/decisions.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Any
+
+from convo_cli.config.presets import Preset
+from convo_cli.config.schema import RunConfig, ScratchConfig
+
+EPOCHS = 10
+"""Epochs of a new model, unless they exceed `MAX_TOKENS`."""
+MAX_TOKENS = 10_000_000
+"""Tokens that a new model is trained on at most: about an hour of two laptop cores."""
+MAX_EPOCHS = 20
+"""Epochs after which a model mostly memorises its training data."""
+MIN_VOCABULARY = 500
+"""More than the bytes and the printable ASCII characters, which are always in a vocabulary."""
+MAX_VOCABULARY = 16_000
+_PIECES_PER_ROOT = 3.2
+"""Pieces for each square root of a byte: 8,000 for the 6 MB of DailyDialog."""
+_FIXED_PIECES = 400
+"""The bytes, the printable ASCII characters and a few more."""
+_BYTES_PER_TOKEN = 2.5
+_STEPS_PER_EPOCH = 8
+"""Steps of an epoch for which the batch of small data is made smaller."""
+_LARGE = 20_000
+"""Examples from which the batches of a new model are twice as large."""
+_LONG_EPOCH = 1000
+"""Steps of an epoch after which one evaluation an epoch is too few."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataSize:
+    """Size of training data; ``is_exact`` is False if most of it was not read."""
+
+    num_dialogues: int
+    num_bytes: int
+    """UTF-8 bytes of all turns."""
+    num_characters: int
+    """Different characters that cover tokenizer.character_coverage of the text."""
+    long_dialogue: int
+    """Bytes that 95 % of the dialogues do not exceed."""
+    longest_turn: int
+    """Bytes of the longest turn that was read."""
+    is_exact: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Sizing:
+    """Values chosen for the data, by dotted key, and why."""
+
+    values: Mapping[str, Any]
+    reasons: Mapping[str, str]
+    summary: str
+
+    def apply(self, preset: Preset) -> Preset:
+        """Return the preset with these values and their reasons as comments."""
+        values = deepcopy(dict(preset.values))
+        for path, value in self.values.items():
+            *sections, name = path.split(".")
+            section = values
+            for outer in sections:
+                section = section.setdefault(outer, {})
+            section[name] = value
+        return replace(preset, values=values, reasons=self.reasons)
+
+
+def size_for(
+    preset: Preset, train: DataSize, validation: DataSize, *, names: Sequence[str]
+) -> Sizing:
+    """Choose what depends on the size of the data; ``names`` are the training files."""
+    chooser = _Chooser(preset.config(), train)
+    if chooser.is_new:
+        chooser.choose_vocabulary_and_length()
+    chooser.choose_long_turns(validation)
+    chooser.choose_steps()
+    chooser.choose_evaluations(validation.num_dialogues)
+    return Sizing(chooser.values, chooser.reasons, chooser.summary(names))
+
+
+class _Chooser:
+    """Chooses one group of settings after another; later groups follow from earlier ones."""
+
+    def __init__(self, config: RunConfig, size: DataSize) -> None:
+        self._config = config
+        self._size = size
+        self.is_new = isinstance(config.model.origin, ScratchConfig)
+        self.values: dict[str, Any] = {}
+        self.reasons: dict[str, str] = {}
+        self._max_length = config.dialogue.max_length
+        self._batch = self._steps = 1
+        self._steps_per_epoch = 1.0
+
+    def choose_vocabulary_and_length(self) -> None:
+        """Choose the vocabulary and the context of a new model."""
+        size = self._size
+        pieces = max(
+            MIN_VOCABULARY,
+            _PIECES_PER_ROOT * math.sqrt(size.num_bytes),
+            _FIXED_PIECES + 1.5 * size.num_characters,
+        )
+        self._choose(
+            "tokenizer.vocab_size",
+            math.ceil(min(pieces, MAX_VOCABULARY) / 100) * 100,
+            f"Chosen for {_amount(size.num_bytes)} of text.",
+        )
+        self._max_length = 256
+        while self._max_length < min(_tokens(size.long_dialogue), 1024):
+            self._max_length *= 2
+        self._choose(
+            "dialogue.max_length", self._max_length, "Chosen so that 95 % of the dialogues fit."
+        )
+        self._choose(
+            "model.scratch.context", self._max_length, "Chosen: as long as dialogue.max_length."
+        )
+
+    def choose_long_turns(self, validation: DataSize) -> None:
+        """Split long turns if there may be some; otherwise one of them refuses all data."""
+        longest = max(self._size.longest_turn, validation.longest_turn)
+        is_exact = self._size.is_exact and validation.is_exact
+        if not is_exact or 2 * _tokens(longest) > self._max_length:
+            reason = "Chosen because a turn may be longer than dialogue.max_length."
+            self._choose("dialogue.long_turns", "split", reason)
+
+    def choose_steps(self) -> None:
+        """Choose batches, steps and warm-up."""
+        tokens = _tokens(self._size.num_bytes)
+        examples = max(self._size.num_dialogues, math.ceil(tokens / self._max_length))
+        training = self._config.training
+        if training.batch_size is not None:
+            largest = 2 * training.batch_size if self._is_large(examples) else training.batch_size
+            small = 2 ** int(math.log2(max(1, examples // _STEPS_PER_EPOCH)))
+            self._batch = min(largest, small)
+            reason = f"Chosen for {_count(examples, 'example')}."
+            self._choose("training.batch_size", self._batch, reason)
+        self._steps_per_epoch = examples / self._batch
+        if self.is_new:
+            affordable = max(1, MAX_TOKENS * examples // max(tokens, 1) // self._batch)
+            self._steps = _rounded(min(EPOCHS * self._steps_per_epoch, affordable))
+            self._choose("training.max_steps", self._steps, f"Chosen: {self._epochs()}.")
+        elif training.epochs is not None:
+            self._steps = max(1, round(training.epochs * self._steps_per_epoch))
+        else:
+            assert training.max_steps is not None
+            self._steps = min(training.max_steps, _rounded(MAX_EPOCHS * self._steps_per_epoch))
+            self._choose("training.max_steps", self._steps, f"Chosen: {self._epochs()}.")
+        longest = 100 if self.is_new else training.warmup_steps
+        warmup = min(longest, self._steps // 10)
+        self._choose("training.warmup_steps", warmup, "Chosen: at most a tenth of the run.")
+
+    def choose_evaluations(self, num_validation: int) -> None:
+        """Choose when to evaluate, and on how much, so that the steps take most of the time."""
+        every = self._config.evaluation.every_steps
+        if every is None and self._steps_per_epoch <= _LONG_EPOCH:
+            interval = math.ceil(self._steps_per_epoch)
+        else:
+            interval = _nice(self._steps / 10)
+            reason = "Chosen for about ten evaluations and checkpoints in the run."
+            self._choose("evaluation.every_steps", interval, reason)
+        affordable = max(100, _nice(0.3 * interval * self._batch))
+        limit = self._config.evaluation.max_dialogues
+        if num_validation > affordable and (limit is None or limit > affordable):
+            reason = "Chosen so that evaluations stay short."
+            self._choose("evaluation.max_dialogues", affordable, reason)
+
+    def summary(self, names: Sequence[str]) -> str:
+        """Return one line about the data and what was chosen for it."""
+        about = "" if self._size.is_exact else "about "
+        parts = [_count(self._steps, "step"), f"batches of {self._batch}"]
+        if self.is_new:
+            parts.insert(0, f"a vocabulary of {self.values['tokenizer.vocab_size']:,}")
+        data = f"{about}{_count(self._size.num_dialogues, 'dialogue')}"
+        return f"sized for {data} in {', '.join(names)}: {', '.join(parts)}, {self._epochs()}"
+
+    def _is_large(self, examples: int) -> bool:
+        return self.is_new and examples >= _LARGE
+
+    def _epochs(self) -> str:
+        epochs = self._steps / self._steps_per_epoch
+        if epochs < 0.995:
+            share = f"{100 * epochs:.2g} % of the training data"
+            whole = f"{math.ceil(self._steps_per_epoch):,} steps would be all of it"
+            return f"{share} ({whole})"
+        return f"{epochs:.2g} epochs" if round(epochs, 1) != 1 else "1 epoch"
+
+    def _choose(self, key: str, value: Any, reason: str) -> None:
+        self.values[key], self.reasons[key] = value, reason
+
+
+def _tokens(num_bytes: int) -> int:
+    """Estimate how many tokens a text becomes."""
+    return math.ceil(num_bytes / _BYTES_PER_TOKEN)
+
+
+def _rounded(steps: float) -> int:
+    """Round down to two digits, which are easier to read."""
+    power = 10 ** max(0, math.floor(math.log10(max(steps, 1))) - 1)
+    return max(1, int(steps // power * power))
+
+
+def _nice(number: float) -> int:
+    """Round up to 1, 2 or 5 times a power of ten."""
+    power: int = 10 ** math.floor(math.log10(max(number, 1)))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= number)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _amount(num_bytes: int) -> str:
+    return f"{num_bytes / 1e6:.2g} MB" if num_bytes >= 1e6 else f"{math.ceil(num_bytes / 1e3)} kB"
