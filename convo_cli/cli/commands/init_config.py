@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from convo_cli.cli.views.config_view import Document
     from convo_cli.config.presets import Preset
     from convo_cli.config.schema import RunConfig
-    from convo_cli.config.sizing import Sizing
+    from convo_cli.data.sizing.choices import Sizing
 
 _MAX_SCHEMA_BYTES = 2**20
 
@@ -59,10 +59,7 @@ def init_config(
     if force and output is None:
         raise UsageError("--force needs a file to replace", hint="add -o FILE")
     if validation and not train:
-        raise UsageError(
-            "--validation needs --train: both files of the preset are replaced",
-            hint="add --train FILE",
-        )
+        raise UsageError("--validation needs --train", hint="add --train FILE")
 
     from convo_cli.cli.console import print_json, printable
     from convo_cli.cli.views.config_view import preset_list, schema_document
@@ -150,8 +147,8 @@ def _require_files(option: str, files: Sequence[str]) -> None:
 def _sizing(preset: Preset, config: RunConfig) -> Sizing | None:
     """Return what the size of the data decides; None if no dialogue can be read."""
     from convo_cli.cli.console import printable
-    from convo_cli.config.sizing import size_for
-    from convo_cli.data.estimate import estimate_size
+    from convo_cli.data.sizing.choices import size_for
+    from convo_cli.data.sizing.estimate import estimate_size
 
     coverage = config.tokenizer.character_coverage
     size = estimate_size(config.data.train, config.data, coverage=coverage)

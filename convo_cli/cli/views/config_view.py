@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from convo_cli.config.presets import Preset
-from convo_cli.config.sizing import Sizing
+from convo_cli.data.sizing.choices import Sizing
 
 
 class Document(NamedTuple):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from convo_cli.config.load import build_config
 from convo_cli.config.presets import PRESETS, SCRATCH
-from convo_cli.config.sizing import (
+from convo_cli.data.sizing.choices import (
     EPOCHS,
     MAX_EPOCHS,
     MAX_TOKENS,

@@ -14,10 +14,10 @@ from itertools import accumulate
 from pathlib import Path
 
 from convo_cli.config.schema import DataConfig
-from convo_cli.config.sizing import DataSize
 from convo_cli.data.problems import Problem
 from convo_cli.data.reader import iter_blocks
 from convo_cli.data.shapes.turns import read_value
+from convo_cli.data.sizing.choices import DataSize
 from convo_cli.data.strict_json.decoder import decode
 
 _READ_BYTES = 2**23

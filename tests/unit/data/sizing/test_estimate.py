@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -9,9 +10,9 @@ import pytest
 import zstandard
 
 from convo_cli.config.schema import DataConfig
-from convo_cli.config.sizing import DataSize
-from convo_cli.data import estimate
-from convo_cli.data.estimate import estimate_size
+from convo_cli.data.sizing import estimate
+from convo_cli.data.sizing.choices import DataSize
+from convo_cli.data.sizing.estimate import estimate_size
 
 
 def size_of(*paths: Path, coverage: float = 1.0) -> DataSize:
@@ -48,17 +49,18 @@ def test_rare_characters_do_not_count_beyond_the_coverage(tmp_path: Path) -> Non
     assert size_of(path, coverage=0.99).num_characters == 1
 
 
-@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+@pytest.mark.parametrize(
+    ("suffix", "packed"), [("", bytes), (".gz", gzip.compress), (".zst", zstandard.compress)]
+)
 def test_the_number_of_dialogues_of_a_file_that_is_not_read_to_its_end_is_close(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, packed: Callable[[bytes], bytes]
 ) -> None:
     monkeypatch.setattr(estimate, "_READ_BYTES", 2**16)
     monkeypatch.setattr(estimate, "_COUNTED_BYTES", 2**20)
     random = Random(1)
     content = lines(*([f"Question {random.random():.9f}?", "Yes."] for _ in range(100_000)))
     path = tmp_path / f"a.jsonl{suffix}"
-    packed = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}[suffix](content)
-    path.write_bytes(packed)
+    path.write_bytes(packed(content))
     size = size_of(path)
     assert size.num_dialogues == pytest.approx(100_000, rel=0.1)
     assert size.num_bytes == pytest.approx(100_000 * 25, rel=0.15)
