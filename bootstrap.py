@@ -79,6 +79,8 @@ def commands(verb: str, rest: Command) -> list[Command]:
         "docs": [
             [python, "-m", "convo_cli.config.reference", "docs/config.md"],
             [python, "-m", "tests.docs.effects.page", "docs/effects.md"],
+            [python, "-m", "tests.docs.command_reference", "docs/commands.md"],
+            [python, "-m", "tests.docs.problem_reference", "docs/problems.md"],
         ],
         "setup": [],
     }[verb]
