@@ -1,7 +1,7 @@
 """Events of a run as dataclasses. The loop emits them; reporters show or store them.
 
-A progress bar, a plain log line, metrics.jsonl, TensorBoard, a plot and a test's ``list.append``
-are all reporters of the same events, so the loop prints nothing and opens no file.
+The progress bar, the plain log, metrics.jsonl, TensorBoard, the plot and a test's ``list.append``
+are reporters of the same events, so the loop prints nothing and opens no file.
 """
 
 from __future__ import annotations
@@ -22,14 +22,17 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Work before or between steps (reading, encoding, evaluating); ``total`` is None while
-    unknown.
+    """Progress of one stage of work before, between or after the steps.
+
+    A stage begins with an event whose ``done`` is 0 and ends when ``done`` reaches ``total``, which
+    is None if it is not known.
     """
 
     stage: str
     done: int
     total: int | None = None
-    unit: Literal["", "bytes"] = ""
+    unit: Literal["", "bytes", "dialogues", "examples", "steps"] = ""
+    """Unit of ``done`` and ``total``; empty for a stage that counts nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +51,19 @@ class TokenCounts:
     """Median tokens of a whole dialogue."""
     max_tokens: int
     num_split: int = 0
-    """Dialogues with a turn that was too long for any window and was cut within
-    (`dialogue.long_turns: split`).
-    """
+    """Dialogues with a turn too long for any window, cut by `dialogue.long_turns: split`."""
     num_left_out: int = 0
-    """Dialogues left out for such a turn (`dialogue.long_turns: drop`); no other number counts
-    them.
-    """
+    """Dialogues left out by `dialogue.long_turns: drop`; no other number counts them."""
+
+
+@dataclass(frozen=True, slots=True)
+class BestScore:
+    """The best score of a run so far, and the step whose weights have it."""
+
+    name: str
+    """``loss``, or the name of a metric."""
+    value: float
+    step: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +85,22 @@ class RunStarted:
     steps_per_epoch: int
     peak_flops: float | None = None
     """Peak operations per second of the device; None if not known."""
+    steps_per_evaluation: float | None = None
+    """Steps between two evaluations, a fraction if they come by epochs; None without validation."""
+    steps_per_checkpoint: float | None = None
+    """Steps between two checkpoints; None if only the last step saves one."""
+    metric: str = ""
+    """The metric by which the best checkpoint is chosen, besides the loss."""
+    best: tuple[BestScore, ...] = ()
+    """The best scores of earlier steps, for a resumed run."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepDone:
-    """One optimizer update. ``loss`` is in nats per target token over the whole step, before the
-    update.
+    """One optimizer update.
 
-    ``flops`` are the operations of the step's matrix products, ``memory_bytes`` the most in use so
-    far.
+    ``loss`` is in nats per target token of the whole step, before the update; ``flops`` counts the
+    operations of the step's matrix products; ``memory_bytes`` is the highest use so far.
     """
 
     step: int
@@ -118,9 +134,7 @@ class SampleReply:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationDone:
-    """Scores of the weights after ``step`` updates. ``metrics`` holds the configured ones: bleu-2,
-    nist-4 and so on.
-    """
+    """Scores of the weights after ``step`` updates; ``metrics`` are those of the replies."""
 
     step: int
     loss: float
@@ -132,13 +146,9 @@ class EvaluationDone:
     best: tuple[str, ...] = ()
     """The scores (loss, metric) that are the best of the run so far."""
     weights: str = ""
-    """Hash of the weights, `convo_cli.runs.logs.evaluations.weights_of`; empty for weights that are
-    not on disk.
-    """
+    """Hash of the weights (`convo_cli.runs.logs.evaluations.weights_of`); empty if not on disk."""
     num_split: int = 0
-    """Dialogues with a turn that is too long for any window and is scored in consecutive
-    windows.
-    """
+    """Dialogues with a turn too long for any window, scored in consecutive windows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from convo_cli.events import Emit, EvaluationDone, Event, Notice, RunFinished, R
 from convo_cli.model.cost import peak_flops
 from convo_cli.prepare.preflight import count_tokens
 from convo_cli.runs.directory import RunDirectory
+from convo_cli.runs.logs.evaluations import best_scores
 from convo_cli.runs.logs.event_log import MetricsLog
 from convo_cli.runs.logs.plots import plot_losses, plot_schedule
 from convo_cli.runs.logs.tensorboard import TensorBoardLog
@@ -81,7 +82,7 @@ def train_and_record(
             )
         for notice in warm_up_notices(parts, step):
             emit_to_all(notice)
-        emit_to_all(_started(run, parts, state))
+        emit_to_all(_started(run, parts, state, evaluations))
         try:
             reason = train(state, job)
         except StepDivergedError as error:
@@ -138,8 +139,16 @@ def result_of(run: RunDirectory, parts: Parts, state: TrainState, reason: str) -
     return RunResult(run.path, progress.step, reason, progress.best_loss, best_metric, to_continue)
 
 
-def _started(run: RunDirectory, parts: Parts, state: TrainState) -> RunStarted:
+def _started(
+    run: RunDirectory,
+    parts: Parts,
+    state: TrainState,
+    evaluations: Mapping[int, EvaluationDone],
+) -> RunStarted:
     encoder, data, execution = parts.encoder, parts.data, parts.execution
+    evaluation, epoch = parts.config.evaluation, parts.order.steps_per_epoch
+    between_evaluations = None if data.validation is None else evaluation.every_steps or epoch
+    between_saves = parts.config.checkpoints.every_steps or evaluation.every_steps or epoch
     return RunStarted(
         run_dir=run.path,
         device=execution.device,
@@ -156,4 +165,8 @@ def _started(run: RunDirectory, parts: Parts, state: TrainState) -> RunStarted:
         max_steps=parts.max_steps,
         steps_per_epoch=math.ceil(parts.order.steps_per_epoch),
         peak_flops=peak_flops(parts.device, execution.precision),
+        steps_per_evaluation=between_evaluations,
+        steps_per_checkpoint=min(between_saves, between_evaluations or between_saves),
+        metric=evaluation.metric,
+        best=best_scores(evaluations.values(), evaluation.metric),
     )

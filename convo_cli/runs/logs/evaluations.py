@@ -1,5 +1,4 @@
-"""Evaluations of a run as records of metrics.jsonl, each with a checksum and the hash of the scored
-weights.
+"""Evaluations of a run: records of metrics.jsonl with a checksum and the hash of the weights.
 
 A published checkpoint is never rewritten, so it does not contain the scores of its weights. No
 manifest covers the log, so each record names its weights by their hashes in the checkpoint's
@@ -11,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from math import isfinite
@@ -22,7 +21,7 @@ from typing import Any
 import msgspec
 
 from convo_cli.errors import CheckpointError
-from convo_cli.events import EvaluationDone
+from convo_cli.events import BestScore, EvaluationDone
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.storage.atomic import disk_errors
 from convo_cli.storage.files import only_regular, read_file, read_lines
@@ -42,17 +41,17 @@ class Evaluations:
 
 
 def read_evaluations(run: RunDirectory) -> Evaluations:
-    """Read the last intact record of each step. An unfinished last line is not damage: a kill
-    leaves one.
+    """Read the last intact record of each step.
+
+    An unfinished last line is not damage: a kill leaves one.
     """
     found: dict[int, EvaluationDone] = {}
     damaged: list[str] = []
     for label in ("best-loss", "best-metric"):
         evaluation = _of_pointer(run.pointer(label))
         if evaluation and evaluation.weights == weights_of(run.checkpoint(evaluation.step)):
-            found[evaluation.step] = (
-                evaluation  # an earlier record with other weights is of a discarded checkpoint
-            )
+            # A record with other weights is that of a discarded checkpoint.
+            found[evaluation.step] = evaluation
     for number, record in enumerate(read_records(run.metrics), 1):
         if record is None:
             damaged.append(f"{run.metrics}:{number}")
@@ -65,8 +64,9 @@ def read_evaluations(run: RunDirectory) -> Evaluations:
 
 
 def read_records(log: Path) -> Iterator[dict[str, Any] | None]:
-    """Yield each finished line of a log, None for one that is not a JSON object. A missing log has
-    none.
+    """Yield each finished line of a log, None for a line that is not a JSON object.
+
+    A missing log has no lines.
     """
     decoder = msgspec.json.Decoder(dict[str, Any])
     with (
@@ -121,10 +121,20 @@ def evaluation_of(record: Mapping[str, Any]) -> EvaluationDone | None:
         return None
 
 
+def best_scores(evaluations: Iterable[EvaluationDone], metric: str) -> tuple[BestScore, ...]:
+    """Return the lowest loss and the highest value of the metric; the earlier step of equals."""
+    by_step = sorted(evaluations, key=lambda evaluation: evaluation.step)
+    best = [BestScore("loss", one.loss, one.step) for one in by_step]
+    metrics = [
+        BestScore(metric, one.metrics[metric], one.step) for one in by_step if metric in one.metrics
+    ]
+    lowest = [min(best, key=lambda score: score.value)] if best else []
+    highest = [max(metrics, key=lambda score: score.value)] if metrics else []
+    return (*lowest, *highest)
+
+
 def weights_of(checkpoint: Path) -> str:
-    """Return a hash of the checkpoint's weights from its manifest; empty if the manifest is missing
-    or damaged.
-    """
+    """Return a hash of the weights from the checkpoint's manifest; empty if it is not readable."""
     try:
         manifest = read_manifest(checkpoint)
     except CheckpointError:

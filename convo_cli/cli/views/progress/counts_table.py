@@ -1,6 +1,4 @@
-"""The table of the pre-flight: dialogues, examples, tokens and targets of the training and the
-validation data.
-"""
+"""Table of the pre-flight: dialogues, tokens and targets of the training and validation data."""
 
 from __future__ import annotations
 

@@ -6,12 +6,16 @@ so that nothing in it acts as markup or as a control sequence.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from convo_cli.cli.console import printable, shortened
 from convo_cli.cli.views.progress.counts_table import show_counts
 from convo_cli.cli.views.progress.meter import duration, short_number
+from convo_cli.errors import typeable
 from convo_cli.events import (
+    BestScore,
     CheckpointSaved,
     EvaluationDone,
     Notice,
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 _LABEL_WIDTH = 12  # columns
+_WORD = re.compile(r"`[^`]*`\S*|\S+")  # a command in backquotes stays on one line, to be copied
 
 
 def show(console: Console, line: str | Text, style: str = "") -> None:
@@ -37,35 +42,59 @@ def show(console: Console, line: str | Text, style: str = "") -> None:
 
 
 def show_notice(console: Console, event: Notice) -> None:
-    """Print a notice; a warning is marked as one."""
-    message = printable(shortened(event.message))
-    show(
-        console,
-        f"warning: {message}" if event.is_warning else message,
-        "yellow" if event.is_warning else "",
-    )
+    """Print a notice; a warning is marked as one. On a terminal, lines end between words."""
+    message = ("warning: " if event.is_warning else "") + printable(shortened(event.message))
+    if console.is_terminal:
+        lines = message.splitlines() or [message]
+        message = "\n".join(_wrapped(line, console.width) for line in lines)
+    show(console, message, "yellow" if event.is_warning else "")
 
 
 def show_start(console: Console, event: RunStarted) -> None:
     """Print the description of the run and the table of its data."""
+    steps = f"{event.first_step:,} to {event.max_steps:,}, {event.steps_per_epoch:,} per epoch"
     facts = {
         "run": one_line(str(event.run_dir)),
         "device": f"{one_line(event.device)}, {event.precision}",
         "parameters": f"{event.num_parameters:,}",
-        "steps": f"{event.first_step:,} to {event.max_steps:,}, {event.steps_per_epoch:,} per "
-        "epoch",
+        "steps": steps,
+        "to stop": f"Ctrl-C or `touch {typeable(event.run_dir / 'stop')}` saves and stops",
     }
     for label, value in facts.items():
         show(console, _labelled(label, value))
     show_counts(console, event)
 
 
-def score_lines(event: EvaluationDone, width: int | None = None) -> str:
-    """Return the scores as one line, or as two if one would be longer than ``width`` columns."""
-    loss = f"eval step {event.step}  loss {event.loss:.3f}  ppl {short_number(event.perplexity)}"
-    metrics = "".join(f"  {one_line(name)} {value:.2f}" for name, value in event.metrics.items())
-    best = f"  best {' and '.join(event.best)} so far" if event.best else ""
-    return loss + ("\n" if width and len(loss + metrics + best) > width else "") + metrics + best
+def score_fields(event: EvaluationDone, best: Sequence[BestScore]) -> list[str]:
+    """Return the scores, and of which of them the run has no better one; else the best loss."""
+    fields = [
+        f"loss {event.loss:.3f}",
+        f"perplexity {short_number(event.perplexity)}",
+        *(f"{one_line(name)} {value:.2f}" for name, value in event.metrics.items()),
+    ]
+    names = [one_line(score.name) for score in best if score.step == event.step]
+    if names:
+        fields.append(f"best {' and '.join(names)} so far")
+    fields += [
+        f"best loss {score.value:.3f} at step {score.step}"
+        for score in best
+        if score.name == "loss" and score.step != event.step
+    ]
+    return fields
+
+
+def score_line(event: EvaluationDone, best: Sequence[BestScore]) -> str:
+    """Return the scores of an evaluation as one line of a log."""
+    return "  ".join([f"eval step {event.step}", *score_fields(event, best)])
+
+
+def best_fields(best: Sequence[BestScore]) -> list[str]:
+    """Return each best score so far with its step."""
+    return [
+        f"{one_line(score.name)} {score.value:.{3 if score.name == 'loss' else 2}f} "
+        f"at step {score.step}"
+        for score in best
+    ]
 
 
 def checkpoint_line(event: CheckpointSaved) -> str:
@@ -78,18 +107,18 @@ def finish_line(event: RunFinished, seconds: float) -> str:
     return f"finished at step {event.step} after {duration(seconds)}: {one_line(event.reason)}"
 
 
-def numbers_of_step(event: StepDone, loss: float, tokens_per_second: float) -> str:
-    """Return loss, learning rate, gradient norm and speed; the caller may have smoothed ``loss``
-    and speed.
-    """
-    speed = f"{short_number(tokens_per_second)} tok/s"
-    return f"loss {loss:.3f}  lr {event.learning_rate:.1e}  grad {event.grad_norm:.3g}  {speed}"
+def step_fields(event: StepDone, loss: float, tokens_per_second: float) -> list[str]:
+    """Return the numbers of a step; ``loss`` and the speed are smoothed, or the step's own."""
+    return [
+        f"loss {loss:.3f}",
+        f"lr {event.learning_rate:.1e}",
+        f"grad norm {event.grad_norm:.3g}",
+        f"{short_number(tokens_per_second)} tokens/s",
+    ]
 
 
 def reply_lines(sample: SampleReply, *, has_reference: bool) -> list[Text]:
-    """Return a line each for the last turn before the reply, the reply, and with ``has_reference``
-    the data's own.
-    """
+    """Return a line each for the last turn of the history, the reply, and the data's own reply."""
     lines = [_labelled(f"  {one_line(role)}", one_line(text)) for role, text in sample.history[-1:]]
     cut = "" if sample.stopped else "[token limit] "
     lines.append(_labelled("  reply", cut + (one_line(sample.reply) or "(empty)")))
@@ -98,23 +127,55 @@ def reply_lines(sample: SampleReply, *, has_reference: bool) -> list[Text]:
     return lines
 
 
+def stage_line(event: Progress, seconds: float) -> str:
+    """Return the line of a stage that began ``seconds`` ago; at its begin, only how much it is."""
+    stage = one_line(event.stage)
+    if event.done or event.total is None or seconds:
+        return f"{stage} {amount_done(event, seconds)}".rstrip()
+    if event.unit == "bytes":
+        number, name = _scale(event.total)
+        return f"{stage} ({event.total / number:,.1f} {name})"
+    return f"{stage} ({_counted(event.total, event.unit)})"
+
+
 def amount_done(event: Progress, seconds: float) -> str:
     """Return the progress of a stage that began ``seconds`` ago; for bytes also the time left."""
     if event.total is None and event.done == 0:
         return ""
     if event.unit == "bytes":
-        number, name = (
-            (10**9, "GB") if max(event.done, event.total or 0) >= 10**9 else (10**6, "MB")
-        )
+        number, name = _scale(max(event.done, event.total or 0))
         if event.total is None:
             return f"{event.done / number:,.1f} {name}"
-        left = (
-            f"  {duration(seconds * (event.total - event.done) / event.done)} left"
-            if event.done
-            else ""
-        )
+        left = f"  {duration(seconds * (event.total / event.done - 1))} left" if event.done else ""
         return f"{event.done / number:,.1f}/{event.total / number:,.1f} {name}{left}"
-    return f"{event.done:,}" if event.total is None else f"{event.done:,}/{event.total:,}"
+    if event.total is None:
+        return _counted(event.done, event.unit)
+    return f"{event.done:,}/{_counted(event.total, event.unit)}"
+
+
+def _counted(number: int, unit: str) -> str:
+    unit = unit.removesuffix("s") if number == 1 else unit
+    return f"{number:,} {unit}".rstrip()
+
+
+def _scale(num_bytes: int) -> tuple[int, str]:
+    return (10**9, "GB") if num_bytes >= 10**9 else (10**6, "MB")
+
+
+def flow(label: str, fields: Iterable[str], width: int) -> list[Text]:
+    """Return labelled lines of at most ``width`` columns, broken only between two fields."""
+    from rich.cells import cell_len
+
+    rows: list[list[str]] = []
+    used = 0
+    for field in fields:
+        if not rows or used + 2 + cell_len(field) > width - _LABEL_WIDTH:
+            rows.append([])
+            used = -2
+        rows[-1].append(field)
+        used += 2 + cell_len(field)
+    lines = ["  ".join(row) for row in rows]
+    return [_labelled(label if row == 0 else "", line) for row, line in enumerate(lines)]
 
 
 def cut_line(text: str) -> Text:
@@ -133,3 +194,17 @@ def _labelled(label: str, text: str) -> Text:
     line = cut_line(f"{label[: _LABEL_WIDTH - 1]:<{_LABEL_WIDTH}}{text}")
     line.stylize("dim", 0, _LABEL_WIDTH)
     return line
+
+
+def _wrapped(text: str, width: int) -> str:
+    """Break a text between words, never inside a command; a longer word is left to the terminal."""
+    from rich.cells import cell_len
+
+    lines = [""]
+    for word in _WORD.findall(text):
+        longer = f"{lines[-1]} {word}".lstrip()
+        if cell_len(longer) <= width or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return "\n".join(lines)

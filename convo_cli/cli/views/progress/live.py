@@ -1,26 +1,24 @@
-"""The live view of a run on a terminal: a few redrawn lines at the bottom, with permanent lines
-scrolling above.
-"""
+"""The live view of a run on a terminal: a few redrawn lines below the permanent ones."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from convo_cli.cli.views.progress.event_lines import (
     amount_done,
-    checkpoint_line,
+    best_fields,
     cut_line,
     finish_line,
-    numbers_of_step,
+    flow,
     one_line,
     reply_lines,
-    score_lines,
+    score_fields,
     show,
     show_notice,
     show_start,
 )
-from convo_cli.cli.views.progress.meter import Clock, Meter, duration, sparkline
+from convo_cli.cli.views.progress.meter import Clock, Meter, duration, short_number, sparkline
 from convo_cli.events import (
     CheckpointSaved,
     EvaluationDone,
@@ -33,11 +31,22 @@ from convo_cli.events import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console, RenderableType
-    from rich.text import Text
     from typing_extensions import Self
 
 _REDRAWS_PER_SECOND = 4
+_MIN_BAR = 10  # columns of the progress bar, if the terminal has room for it
+_CURVE_WIDTH = 60
+
+
+class _Part(NamedTuple):
+    """Lines of the frame about one subject."""
+
+    rank: int
+    """Parts with the highest rank are left out first on a terminal with few rows."""
+    lines: Sequence[RenderableType]
 
 
 class LiveProgress:
@@ -87,17 +96,18 @@ class LiveProgress:
                 self._stage = None if event.done == event.total else event
             case RunStarted():
                 self._stage = None
-                self._meter.start()
-                self._started = event
+                self._meter.start(event)
                 show_start(self._console, event)
+                self._started = event
             case StepDone():
                 self._stage = None
                 self._meter.add(event)
                 self._step = event
             case EvaluationDone():
                 self._stage = None
-                if self._evaluation:
-                    show(self._console, score_lines(self._evaluation, self._console.width))
+                for line in self._score_lines():
+                    show(self._console, line)
+                self._meter.add_evaluation(event)
                 self._evaluation = event
             case CheckpointSaved():
                 self._checkpoint = event
@@ -111,85 +121,105 @@ class LiveProgress:
         self._live.stop()
 
     def frame(self) -> RenderableType:
-        """Draw the last events: at most 15 lines with three samples on 80 columns."""
+        """Draw the last events, in fewer rows than the terminal has."""
         from rich.console import Group
 
-        parts: list[RenderableType] = []
-        step, evaluation, checkpoint, stage = (
-            self._step,
-            self._evaluation,
-            self._checkpoint,
-            self._stage,
-        )
+        parts = self._parts()
+        while sum(len(part.lines) for part in parts) > max(1, self._console.height - 2):
+            parts.remove(max(parts, key=lambda part: part.rank))
+        lines = [line for part in parts for line in part.lines]
+        # The terminal echoes ^C on the last line; on a full one it would wrap and break the view.
+        return Group(*lines, *([""] if self._is_open else []))
+
+    def _parts(self) -> list[_Part]:
+        width, step, evaluation = self._console.width, self._step, self._evaluation
+        parts: list[_Part] = []
         if self._started:
-            parts.append(self._bar(self._started, step))
+            parts.append(_Part(0, [self._bar(self._started, step)]))
         if step:
-            speed = self._meter.tokens_per_second
-            parts.append(
-                cut_line(
-                    f"{numbers_of_step(step, self._meter.loss, speed)}  epoch {step.epoch:.2f}"
-                )
-            )
-            parts.append(self._loss_curve())
-            if self._console.height > 12:
-                parts.append(cut_line(self._cost(step)))
+            numbers = [
+                f"loss {self._meter.loss:.3f}",
+                f"learning rate {step.learning_rate:.1e}",
+                f"gradient norm {step.grad_norm:.3g}",
+                f"epoch {step.epoch:.2f}",
+            ]
+            parts.append(_Part(1, flow("training", numbers, width)))
+            parts.append(_Part(4, flow("loss curve", [self._loss_curve()], width)))
+            parts.append(_Part(7, flow("speed", self._speed(step), width)))
         if evaluation:
-            parts.append(cut_line(score_lines(evaluation, self._console.width)))
-        if checkpoint:
-            parts.append(cut_line(checkpoint_line(checkpoint)))
-        if evaluation:
-            room = (self._console.height - 10) // 2
-            for sample in evaluation.samples[: max(0, min(self._show_samples, room))]:
-                parts.extend(reply_lines(sample, has_reference=False))
-        if stage:
-            parts.append(_stage_bar(stage, self._clock() - self._stage_began))
-        if self._is_open:
-            parts.append(
-                ""
-            )  # the terminal echoes ^C here; on a full line it would wrap and break the view
-        return Group(*parts)
+            parts.append(_Part(2, self._score_lines()))
+        if best := best_fields(self._meter.best):
+            parts.append(_Part(3, flow("best so far", best, width)))
+        if self._checkpoint:
+            saved = f"step {self._checkpoint.step}  {one_line(str(self._checkpoint.path))}"
+            parts.append(_Part(6, flow("saved", [saved], width)))
+        samples = evaluation.samples[: self._show_samples] if evaluation else ()
+        parts += [
+            _Part(10 + number, reply_lines(sample, has_reference=False))
+            for number, sample in enumerate(samples)
+        ]
+        if self._stage:
+            parts.append(_Part(2, [_stage_bar(self._stage, self._clock() - self._stage_began)]))
+        if self._started and self._is_open:
+            parts.append(_Part(5, flow("to stop", ["Ctrl-C saves the run and stops"], width)))
+        return parts
+
+    def _score_lines(self) -> Sequence[RenderableType]:
+        """Return the lines of the last evaluation; the best scores have lines of their own."""
+        if not (event := self._evaluation):
+            return []
+        scores = [f"step {event.step}", *score_fields(event, ())]
+        return flow("validation", scores, self._console.width)
 
     def _bar(self, started: RunStarted, step: StepDone | None) -> RenderableType:
-        from rich.progress_bar import ProgressBar
-
         done = step.step if step else started.first_step - 1
         total = step.max_steps if step else started.max_steps
         left = f"{duration(self._meter.seconds_left())} left" if step else "first step"
-        return _row(
-            f"step {done}/{total}",
-            ProgressBar(total=total, completed=done),
+        more = " + evaluations" if step and self._meter.is_without_evaluations else ""
+        texts = [
             f"{100 * done // max(1, total)}%",
-            duration(self._meter.elapsed()),
-            left,
-        )
+            f"{duration(self._meter.elapsed())} elapsed",
+            left + more,
+        ]
+        room = self._console.width - len(f"step {done}/{total}") - 2 - _MIN_BAR
+        for shorter in (texts, [texts[0], texts[1], left], [texts[0], left], [left]):
+            texts = shorter
+            if sum(len(text) + 2 for text in texts) <= room:
+                break
+        return _row(f"step {done}/{total}", total, done, *texts)
 
-    def _cost(self, step: StepDone) -> str:
+    def _speed(self, step: StepDone) -> list[str]:
         speed = self._meter.flops_per_second
         peak = self._started.peak_flops if self._started else None
         share = f" ({speed / peak:.0%} of the device's peak)" if peak else ""
         speed, unit = (speed / 1e12, "TFLOP/s") if speed >= 1e12 else (speed / 1e9, "GFLOP/s")
-        memory = f"{step.memory_bytes / 2**30:.1f} GiB"
-        return f"{speed:.3g} {unit}{share}  {memory}  waiting {self._meter.share_of_waiting:.1%}"
+        return [
+            f"{short_number(self._meter.tokens_per_second)} tokens/s",
+            f"{speed:.3g} {unit}{share}",
+            f"{step.memory_bytes / 2**30:.1f} GiB memory",
+            f"{self._meter.share_of_waiting:.1%} waiting for data",
+        ]
 
-    def _loss_curve(self) -> Text:
+    def _loss_curve(self) -> str:
         losses = self._meter.losses
-        span = f"  {min(losses):.2f} to {max(losses):.2f}" if losses else ""
-        return cut_line(sparkline(losses, min(60, self._console.width - len(span))) + span)
+        if not losses:
+            return "after the next steps"
+        low, high = f"{min(losses):.2f}", f"{max(losses):.2f}"
+        room = self._console.width - 12 - len(f"  {low} to {high}")
+        return f"{sparkline(losses, min(_CURVE_WIDTH, room))}  {low} to {high}"
 
 
 def _stage_bar(event: Progress, seconds: float) -> RenderableType:
+    return _row(one_line(event.stage), event.total, event.done, amount_done(event, seconds))
+
+
+def _row(title: str, total: int | None, done: int, *texts: str) -> RenderableType:
+    """Return one line with a bar that takes the width that the texts leave."""
     from rich.progress_bar import ProgressBar
-
-    bar = ProgressBar(total=event.total, completed=event.done)
-    return _row(one_line(event.stage), bar, amount_done(event, seconds))
-
-
-def _row(*cells: RenderableType) -> RenderableType:
-    """Return the cells in one line; the bar takes the width that the texts leave."""
     from rich.table import Table
 
     row = Table.grid(padding=(0, 2, 0, 0), expand=True)
-    for cell in cells:
-        row.add_column(no_wrap=True, ratio=None if isinstance(cell, str) else 1)
-    row.add_row(*(cut_line(cell) if isinstance(cell, str) else cell for cell in cells))
+    for ratio in (None, 1, *(None for _ in texts)):
+        row.add_column(no_wrap=True, ratio=ratio)
+    row.add_row(cut_line(title), ProgressBar(total=total, completed=done), *map(cut_line, texts))
     return row

@@ -1,6 +1,4 @@
-"""Numbers of a run in progress: smoothed loss, speed and time left, and their short forms for
-display.
-"""
+"""Numbers of a run in progress: smoothed loss, speed, best scores, and the time that is left."""
 
 from __future__ import annotations
 
@@ -8,7 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from math import isfinite
 
-from convo_cli.events import StepDone
+from convo_cli.events import BestScore, EvaluationDone, RunStarted, StepDone
 
 Clock = Callable[[], float]
 """Seconds of a clock that never goes back."""
@@ -17,7 +15,7 @@ _BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 class Meter:
-    """Smoothed loss and speed, the loss curve, and the time left, from step events and a clock."""
+    """Means of the last steps, the loss curve, the best scores and the time left, from events."""
 
     _HORIZON = 10
     """Steps over which loss and speed are averaged."""
@@ -25,22 +23,35 @@ class Meter:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._began = clock()
-        self._num_steps = self._num_left = 0
+        self._began = self._last_event_at = clock()
+        self._step = self._max_steps = self._num_steps = 0
         self._tokens = self._seconds = self._waiting = self._flops = 0.0
         self._first_step_at = self._last_step_at = self._first_step_seconds = 0.0
+        self._steps_per_evaluation: float | None = None
+        self._last_evaluated = -1
+        self._num_evaluations = 0
+        self._paused = self._paused_at_last_step = 0.0
+        self._metric = "metric"
         self._stride = 1
+        self.evaluation_seconds = 0.0
+        """Time spent on evaluations."""
         self.loss = 0.0
         self.losses: tuple[float, ...] = ()
         """The smoothed loss at evenly spread steps since the start."""
+        self.best: tuple[BestScore, ...] = ()
+        """The best loss and the best metric so far, if there are any."""
 
-    def start(self) -> None:
+    def start(self, event: RunStarted) -> None:
         """Count elapsed time from now."""
-        self._began = self._clock()
+        self._began = self._last_event_at = self._clock()
+        self._step, self._max_steps = event.first_step - 1, event.max_steps
+        self._steps_per_evaluation = event.steps_per_evaluation
+        self._metric, self.best = event.metric or self._metric, event.best
 
     def add(self, event: StepDone) -> None:
-        self._last_step_at = self._clock()
-        self._num_left = event.max_steps - event.step
+        self._last_step_at = self._last_event_at = self._clock()
+        self._paused_at_last_step = self._paused
+        self._step, self._max_steps = event.step, event.max_steps
         if self._num_steps == 0:
             self._first_step_at, self._first_step_seconds = self._last_step_at, event.seconds
         self._num_steps += 1
@@ -55,6 +66,20 @@ class Meter:
         if len(self.losses) > self._MAX_LOSSES:
             self.losses, self._stride = self.losses[::2], 2 * self._stride
 
+    def add_evaluation(self, event: EvaluationDone) -> None:
+        self._last_event_at = self._clock()
+        self._last_evaluated = event.step
+        self._num_evaluations += 1
+        self.evaluation_seconds += event.seconds
+        if self._num_steps:
+            self._paused += event.seconds
+        scores = {"loss": ("loss", event.loss)}
+        if self._metric in event.metrics:
+            scores["metric"] = (self._metric, event.metrics[self._metric])
+        new = {kind: BestScore(*scores[kind], event.step) for kind in event.best if kind in scores}
+        old = {"loss" if best.name == "loss" else "metric": best for best in self.best}
+        self.best = tuple({**old, **new}.values())
+
     @property
     def tokens_per_second(self) -> float:
         return self._tokens / self._seconds if self._seconds > 0 else 0.0
@@ -68,16 +93,42 @@ class Meter:
         """Return the share of time in which the device waited for the next examples."""
         return self._waiting / self._seconds if self._seconds > 0 else 0.0
 
+    @property
+    def step_seconds(self) -> float:
+        """Return the mean time of a step with saving, without evaluations and the slow first step.
+
+        0 before the first step.
+        """
+        if self._num_steps < 2:
+            return self._first_step_seconds
+        running = self._last_step_at - self._first_step_at - self._paused_at_last_step
+        return max(0.0, running / (self._num_steps - 1))
+
+    @property
+    def num_evaluations_left(self) -> int:
+        """Return the number of evaluations until the last step, which always has one."""
+        if not (every := self._steps_per_evaluation):
+            return 0
+        after = max(self._last_evaluated, self._step - 1)
+        if after >= self._max_steps:
+            return 0
+        in_between = int((self._max_steps - 1) / every + 1e-9) - int(max(0, after) / every + 1e-9)
+        return 1 + max(0, in_between)
+
+    @property
+    def is_without_evaluations(self) -> bool:
+        """Return whether `seconds_left` lacks the evaluations, because none has been measured."""
+        return self._num_evaluations == 0 and self.num_evaluations_left > 0
+
     def elapsed(self) -> float:
         return self._clock() - self._began
 
     def seconds_left(self) -> float:
-        """Return steps left times the mean time of a step, with pauses for evaluation, without the
-        slow first step.
-        """
-        if self._num_steps < 2:
-            return self._num_left * self._first_step_seconds
-        return self._num_left * (self._last_step_at - self._first_step_at) / (self._num_steps - 1)
+        """Return the time of the steps and evaluations that are left, each by its mean so far."""
+        steps = (self._max_steps - self._step) * self.step_seconds
+        mean = self.evaluation_seconds / max(1, self._num_evaluations)
+        since = self._clock() - self._last_event_at
+        return max(0.0, steps + self.num_evaluations_left * mean - since)
 
 
 def sparkline(values: Sequence[float], width: int) -> str:

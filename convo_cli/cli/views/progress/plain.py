@@ -1,6 +1,4 @@
-"""Plain lines for a log or a pipe: one for each permanent event, and one every few seconds during a
-stage.
-"""
+"""Plain lines for a log or a pipe: events, and the progress of a long stage every few seconds."""
 
 from __future__ import annotations
 
@@ -8,16 +6,15 @@ import time
 from typing import TYPE_CHECKING
 
 from convo_cli.cli.views.progress.event_lines import (
-    amount_done,
     checkpoint_line,
     finish_line,
-    numbers_of_step,
-    one_line,
     reply_lines,
-    score_lines,
+    score_line,
     show,
     show_notice,
     show_start,
+    stage_line,
+    step_fields,
 )
 from convo_cli.cli.views.progress.meter import Clock, Meter, duration
 from convo_cli.events import (
@@ -40,8 +37,9 @@ _STAGE_SECONDS = 5.0
 
 
 class PlainProgress:
-    """A reporter that prints a step every ``log_every``, every evaluation with its replies, and
-    every checkpoint.
+    """A reporter that prints the beginning of every stage, evaluations, checkpoints and steps.
+
+    Of the steps it prints the first, every ``log_every``-th and the last.
     """
 
     def __init__(
@@ -58,19 +56,21 @@ class PlainProgress:
         self._unshown: StepDone | None = None
 
     def __call__(self, event: Event) -> None:
+        if not isinstance(event, (Notice, Progress)):
+            self._stage = ""  # the next stage is a new one, even under the same name
         match event:
             case Notice():
                 show_notice(self._console, event)
             case Progress():
                 self._show_stage(event)
             case RunStarted():
-                self._meter.start()
+                self._meter.start(event)
                 show_start(self._console, event)
             case StepDone():
-                self._stage = ""
                 self._show_step(event)
             case EvaluationDone():
-                show(self._console, score_lines(event))
+                self._meter.add_evaluation(event)
+                show(self._console, score_line(event, self._meter.best))
                 for sample in event.samples[: self._show_samples]:
                     for line in reply_lines(sample, has_reference=True):
                         line.truncate(_REPLY_WIDTH, overflow="ellipsis")
@@ -85,11 +85,11 @@ class PlainProgress:
     def _show_stage(self, event: Progress) -> None:
         now = self._clock()
         if event.stage != self._stage:
-            self._stage, self._stage_began, self._stage_shown = event.stage, now, now
-        elif now - self._stage_shown >= _STAGE_SECONDS:
-            self._stage_shown = now
-            amount = amount_done(event, now - self._stage_began)
-            show(self._console, f"{one_line(event.stage)} {amount}".rstrip())
+            self._stage, self._stage_began = event.stage, now
+        elif now - self._stage_shown < _STAGE_SECONDS:
+            return
+        self._stage_shown = now
+        show(self._console, stage_line(event, now - self._stage_began))
 
     def _show_step(self, event: StepDone) -> None:
         self._meter.add(event)
@@ -104,8 +104,7 @@ class PlainProgress:
             show(self._console, self._step_line(event))
 
     def _step_line(self, event: StepDone) -> str:
-        numbers = numbers_of_step(event, event.loss, self._meter.tokens_per_second)
-        return (
-            f"step {event.step}/{event.max_steps}  {numbers}  eta "
-            f"{duration(self._meter.seconds_left())}"
-        )
+        left = duration(self._meter.seconds_left())
+        more = " + evaluations" if self._meter.is_without_evaluations else ""
+        numbers = step_fields(event, event.loss, self._meter.tokens_per_second)
+        return "  ".join([f"step {event.step}/{event.max_steps}", *numbers, f"eta {left}{more}"])

@@ -1,6 +1,4 @@
-"""The reporter that suits a console: the live view on a terminal, plain lines elsewhere, warnings
-only with --quiet.
-"""
+"""Choice of a reporter: the live view on a terminal, plain lines elsewhere, or warnings only."""
 
 from __future__ import annotations
 
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convo_cli.cli.console import stderr_console
+from convo_cli.cli.views.progress.advice import Adviser
 from convo_cli.cli.views.progress.event_lines import show_notice
 from convo_cli.cli.views.progress.live import LiveProgress
 from convo_cli.cli.views.progress.meter import Clock
@@ -37,44 +36,47 @@ def make_progress(
 ) -> Iterator[Emit]:
     """Yield the reporter for a console on stderr.
 
-    ``log_every`` counts steps between two plain lines; ``show_samples`` counts replies shown for an
-    evaluation.
+    ``log_every`` is the number of steps between two plain lines, ``show_samples`` the number of
+    replies shown for an evaluation.
     """
     if is_quiet:
         yield partial(_show_warning, console)
     elif _is_redrawable(console):
         with LiveProgress(console, show_samples=show_samples, clock=clock) as live:
-            yield live
+            yield partial(_show_with_advice, live, Adviser(clock))
     else:
-        yield PlainProgress(console, log_every=log_every, show_samples=show_samples, clock=clock)
+        plain = PlainProgress(console, log_every=log_every, show_samples=show_samples, clock=clock)
+        yield partial(_show_with_advice, plain, Adviser(clock))
 
 
 @contextmanager
 def make_file_progress(paths: Sequence[str], *, is_quiet: bool) -> Iterator[Emit]:
-    """Yield a reporter that draws a bar on a terminal while large files are read, and otherwise
-    shows nothing.
-    """
-    console = stderr_console()
+    """Yield the reporter of a command that reads data files; small files need none."""
     num_bytes = sum(Path(path).stat().st_size for path in paths if Path(path).is_file())
-    if is_quiet or num_bytes < _LARGE_BYTES or not console.is_terminal:
+    if is_quiet or num_bytes < _LARGE_BYTES:
         yield ignore
     else:
-        with make_progress(console, is_quiet=False) as emit:
+        with make_progress(stderr_console(), is_quiet=False) as emit:
             yield emit
 
 
 def _is_redrawable(console: Console) -> bool:
-    """Return whether the console can redraw lines: a UTF-8 terminal with colours, outside CI.
+    """Return whether the console can redraw lines: a UTF-8 terminal that is not dumb, outside CI.
 
-    FORCE_COLOR does not turn a pipe into a terminal.
+    NO_COLOR removes only the colours. FORCE_COLOR does not turn a pipe into a terminal.
     """
     return (
         console.file.isatty()
         and console.is_interactive
-        and not console.no_color
         and console.encoding.startswith("utf")
         and not os.environ.get("CI")
     )
+
+
+def _show_with_advice(show: Emit, adviser: Adviser, event: Event) -> None:
+    show(event)
+    if (notice := adviser(event)) is not None:
+        show(notice)
 
 
 def _show_warning(console: Console, event: Event) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from convo_cli.cli.views.progress.live import LiveProgress
-from convo_cli.events import CheckpointSaved, Event, Notice, Progress, RunFinished, SampleReply
+from convo_cli.events import BestScore, CheckpointSaved, Event, Notice, Progress, RunFinished, SampleReply
 from tests.run_events import (
     HARMLESS,
     HOSTILE,
@@ -47,53 +47,113 @@ def frame_lines(
     return [line.rstrip() for line in console.export_text().splitlines()]
 
 
+SAVED = CheckpointSaved(100, Path("runs/convo/checkpoints/step-00000100"))
+WITH_EVALUATIONS = replace(STARTED, steps_per_evaluation=100, metric="bleu-4")
+STEPS = [event for number in range(1, 121) for event in (0.5, step(number, loss=10 - number / 40))]
+EVALUATED = replace(
+    evaluation(100, (sample("i am fine ."), sample("and " * 99, stopped=False), sample("unseen"))),
+    best=("loss", "metric"),
+)
+
+
 def test_the_live_view_at_eighty_columns() -> None:
-    saved = CheckpointSaved(100, Path("runs/convo/checkpoints/step-00000100"))
-    steps = [
-        event for number in range(1, 121) for event in (0.5, step(number, loss=10 - number / 40))
-    ]
-    samples = (sample("i am fine ."), sample("and " * 99, stopped=False), sample("unseen"))
-    lines = frame_lines(
-        STARTED,
-        *steps,
-        evaluation(100, samples),
-        saved,
-        Progress("evaluating", 3, 12),
-        show_samples=2,
-    )
-    assert lines == [
-        f"step 120/300  ━━━━━━━━━━━━━━━━━╸{' ' * 26}  40%  1:00  1:30 left",
-        "loss 7.225  lr 3.3e-04  grad 1.23  1.2k tok/s  epoch 2.79",
-        "████████▇▇▇▇▇▇▇▇▆▆▆▆▆▆▆▆▅▅▅▅▅▅▅▅▄▄▄▄▄▄▄▄▃▃▃▃▃▃▃▃▂▂▂▂▂▂▂▂▁▁▁▁  7.22 to 9.97",
-        "60 GFLOP/s  1.5 GiB  waiting 1.0%",
-        "eval step 100  loss 3.210  ppl 24.8",
-        "  bleu-2 4.12  bleu-4 1.50  nist-2 0.40  nist-4 0.41",
-        "saved step 100  runs/convo/checkpoints/step-00000100",
+    events = (WITH_EVALUATIONS, *STEPS, EVALUATED, SAVED, Progress("evaluating", 3, 12, "examples"))
+    assert frame_lines(*events, show_samples=2) == [
+        f"step 120/300  ━━━━━━━━━━━━━━{' ' * 22}  40%  1:00 elapsed  1:34 left",
+        "training    loss 7.225  learning rate 3.3e-04  gradient norm 1.23  epoch 2.79",
+        "loss curve  ███████▇▇▇▇▇▇▇▇▆▆▆▆▆▆▆▅▅▅▅▅▅▅▄▄▄▄▄▄▄▃▃▃▃▃▃▃▂▂▂▂▂▂▂▁▁▁▁  7.22 to 9.97",
+        "speed       1.2k tokens/s  60 GFLOP/s  1.5 GiB memory  1.0% waiting for data",
+        "validation  step 100  loss 3.210  perplexity 24.8  bleu-2 4.12  bleu-4 1.50",
+        "            nist-2 0.40  nist-4 0.41",
+        "best so far loss 3.210 at step 100  bleu-4 1.50 at step 100",
+        "saved       step 100  runs/convo/checkpoints/step-00000100",
         "  user      how are you ?",
         "  reply     i am fine .",
         "  user      how are you ?",
         "  reply     [token limit] and and and and and and and and and and and and and a…",
-        f"evaluating  {'━' * 15}╸{' ' * 46}  3/12",
+        f"evaluating  ━━━━━━━━━━━━━{' ' * 40}  3/12 examples",
     ]
+
+
+def test_the_live_view_at_forty_columns() -> None:
+    events = (WITH_EVALUATIONS, *STEPS, EVALUATED, SAVED)
+    assert frame_lines(*events, show_samples=1, width=40) == [
+        "step 120/300  ━━━━        40%  1:34 left",
+        "training    loss 7.225",
+        "            learning rate 3.3e-04",
+        "            gradient norm 1.23",
+        "            epoch 2.79",
+        "loss curve  ██▇▇▆▆▅▄▄▃▃▂▂▁  7.22 to 9.97",
+        "speed       1.2k tokens/s  60 GFLOP/s",
+        "            1.5 GiB memory",
+        "            1.0% waiting for data",
+        "validation  step 100  loss 3.210",
+        "            perplexity 24.8  bleu-2 4.12",
+        "            bleu-4 1.50  nist-2 0.40",
+        "            nist-4 0.41",
+        "best so far loss 3.210 at step 100",
+        "            bleu-4 1.50 at step 100",
+        "saved       step 100  runs/convo/checkp…",
+        "  user      how are you ?",
+        "  reply     i am fine .",
+    ]
+
+
+def test_a_terminal_with_few_rows_keeps_the_rows_that_matter_most() -> None:
+    lines = frame_lines(WITH_EVALUATIONS, *STEPS, EVALUATED, SAVED, height=7)
+    assert [line[:11].strip() for line in lines] == [
+        "step 120/30",
+        "training",
+        "validation",
+        "",
+        "best so far",
+    ]
+
+
+def test_an_open_live_view_says_how_to_stop() -> None:
+    terminal = FakeTerminal()
+    console = Console(
+        file=terminal, force_terminal=True, width=80, height=24, color_system=None, _environ={}
+    )
+    with LiveProgress(console, show_samples=0, clock=FakeClock()) as live:
+        live(STARTED)
+        console.print(live.frame())
+        assert "to stop     Ctrl-C saves the run and stops\n" in terminal.getvalue()
+        live(RunFinished(300, "all 300 steps done"))
+        assert "to stop" not in str([line.text for line in console.render_lines(live.frame())[0]])
+
+
+def test_the_best_scores_are_kept_from_before_a_resume() -> None:
+    started = replace(
+        WITH_EVALUATIONS, first_step=101, best=(BestScore("loss", 2.5, 60), BestScore("x", 3, 80))
+    )
+    lines = frame_lines(started, step(101), replace(evaluation(101), best=("metric",)))
+    assert "best so far loss 2.500 at step 60  bleu-4 1.50 at step 101" in lines
 
 
 def test_speed_is_beside_what_the_device_is_made_for_where_that_is_known() -> None:
     fast = replace(step(1), flops=200e12)
-    assert "400 TFLOP/s (40% of the device's peak)  1.5 GiB" in " ".join(
+    assert "400 TFLOP/s (40% of the device's peak)" in " ".join(
         frame_lines(replace(STARTED, peak_flops=989e12), fast)
     )
 
 
-def test_before_the_first_step_the_bar_waits_where_the_run_goes_on() -> None:
+def test_before_the_first_step_the_bar_waits_where_the_run_continues() -> None:
     (line,) = frame_lines(STARTED, 3)
     assert line.startswith("step 0/300  ")
-    assert line.endswith("0%  0:03  first step")
+    assert line.endswith("0%  0:03 elapsed  first step")
+
+
+def test_time_left_without_a_measured_evaluation_says_so() -> None:
+    bar = frame_lines(WITH_EVALUATIONS, *STEPS[:40])[0]
+    assert bar.endswith("  6%  0:10 elapsed  2:20 left + evaluations")
 
 
 def test_scores_stay_on_one_line_where_there_is_room() -> None:
-    assert frame_lines(evaluation(100), width=100)[0].startswith(
-        "eval step 100  loss 3.210  ppl 24.8  bleu-2 4.12"
-    )
+    assert frame_lines(evaluation(100), width=120) == [
+        "validation  step 100  loss 3.210  perplexity 24.8  bleu-2 4.12  bleu-4 1.50  nist-2 0.40  "
+        "nist-4 0.41"
+    ]
 
 
 @pytest.mark.parametrize("ended", [Progress("encoding", 9, 9), STARTED, step(1), evaluation(1)])
@@ -127,7 +187,7 @@ def test_the_live_view_fits_any_terminal(width: int, height: int, show_samples: 
     samples = tuple(sample("널 " * 300) for _ in range(40))
     events = (STARTED, step(1), evaluation(1, samples), saved, Progress("evaluating", 1, 9))
     lines = frame_lines(*events, width=width, height=height, show_samples=show_samples)
-    assert len(lines) <= max(height - 1, 7)
+    assert len(lines) <= height - 2 or len(lines) == 1
     assert all(Console(width=999).measure(line).maximum <= width for line in lines)
 
 
@@ -155,7 +215,7 @@ def test_a_session_on_a_terminal_leaves_its_history_and_last_frame_and_shows_the
         live(RunFinished(2, "all 2 steps done"))
     written = terminal.getvalue()
     assert "warning: 3 duplicates\n" in written
-    assert written.index("eval step 1  loss") < written.index("eval step 2  loss")
+    assert written.index("validation  step 1") < written.index("validation  step 2")
     assert written.rindex("step 1/300") < written.index(
         "finished at step 2 after 0:00: all 2 steps done\n"
     )

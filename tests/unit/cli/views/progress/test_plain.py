@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from convo_cli.cli.views.progress.plain import PlainProgress
 from convo_cli.events import (
+    BestScore,
     CheckpointSaved,
     EvaluationDone,
     Event,
@@ -41,6 +43,7 @@ def test_the_start_of_a_run_is_a_small_table() -> None:
         "device      cpu, fp32",
         "parameters  12,345,678",
         "steps       1 to 300, 43 per epoch",
+        "to stop     Ctrl-C or `touch runs/convo/stop` saves and stops",
         "template: turns                       training            validation",
         "─" * 68,
         "dialogues                               11,118                   852",
@@ -56,10 +59,10 @@ def test_the_start_of_a_run_is_a_small_table() -> None:
 def test_a_step_is_one_line_at_the_first_every_tenth_and_the_last() -> None:
     steps = [event for number in range(1, 26) for event in (0.5, step(number, max_steps=25))]
     assert plain_lines(*steps) == [
-        "step 1/25  loss 5.123  lr 3.3e-04  grad 1.23  1.2k tok/s  eta 0:12",
-        "step 10/25  loss 5.123  lr 3.3e-04  grad 1.23  1.2k tok/s  eta 0:08",
-        "step 20/25  loss 5.123  lr 3.3e-04  grad 1.23  1.2k tok/s  eta 0:02",
-        "step 25/25  loss 5.123  lr 3.3e-04  grad 1.23  1.2k tok/s  eta 0:00",
+        "step 1/25  loss 5.123  lr 3.3e-04  grad norm 1.23  1.2k tokens/s  eta 0:12",
+        "step 10/25  loss 5.123  lr 3.3e-04  grad norm 1.23  1.2k tokens/s  eta 0:08",
+        "step 20/25  loss 5.123  lr 3.3e-04  grad norm 1.23  1.2k tokens/s  eta 0:02",
+        "step 25/25  loss 5.123  lr 3.3e-04  grad norm 1.23  1.2k tokens/s  eta 0:00",
     ]
 
 
@@ -95,7 +98,7 @@ def test_an_evaluation_is_a_line_and_its_replies_are_short_indented_lines() -> N
         SampleReply((), "ok", " ", True),
     )
     assert plain_lines(evaluation(100, samples)) == [
-        "eval step 100  loss 3.210  ppl 24.8  bleu-2 4.12  bleu-4 1.50  nist-2 0.40  nist-4 0.41",
+        "eval step 100  loss 3.210  perplexity 24.8  bleu-2 4.12  bleu-4 1.50  nist-2 0.40  nist-4 0.41",
         "  user      how are you ?",
         "  reply     i am fine .",
         "  reference fine",
@@ -129,12 +132,32 @@ def test_a_checkpoint_is_a_line() -> None:
     [
         ((), ""),
         (("loss",), "  best loss so far"),
-        (("loss", "metric"), "  best loss and metric so far"),
+        (("loss", "metric"), "  best loss and bleu-2 so far"),
     ],
 )
 def test_an_evaluation_says_what_it_is_the_best_by(best: tuple[str, ...], shown: str) -> None:
+    started = replace(STARTED, metric="bleu-2")
     event = EvaluationDone(1, 1.0, 2.72, 9, 1.0, {"bleu-2": 4.0}, best=best)
-    assert plain_lines(event) == [f"eval step 1  loss 1.000  ppl 2.72  bleu-2 4.00{shown}"]
+    line = plain_lines(started, event)[-1]
+    assert line == f"eval step 1  loss 1.000  perplexity 2.72  bleu-2 4.00{shown}"
+
+
+def test_an_evaluation_that_is_not_the_best_names_the_best() -> None:
+    best = EvaluationDone(20, 1.0, 2.72, 9, 1.0, best=("loss",))
+    later = EvaluationDone(40, 1.5, 4.48, 9, 1.0)
+    line = "eval step 40  loss 1.500  perplexity 4.48  best loss 1.000 at step 20"
+    assert plain_lines(best, later)[-1] == line
+    resumed = replace(STARTED, best=(BestScore("loss", 1.0, 20),))
+    assert plain_lines(resumed, later)[-1] == line
+
+
+def test_the_time_left_includes_the_evaluations_once_one_is_measured() -> None:
+    started = replace(STARTED, steps_per_evaluation=10, max_steps=25)
+    events = [e for n in range(1, 11) for e in (1, step(n, max_steps=25))]
+    evaluated = replace(evaluation(10), seconds=60.0)
+    lines = plain_lines(started, *events, 60, evaluated, 1, step(11, max_steps=25), log_every=1)
+    assert lines[-3].endswith("eta 0:15 + evaluations")
+    assert lines[-1].endswith("eta 2:14"), "14 steps, and the evaluations at 20 and at 25"
 
 
 def test_long_lines_are_not_broken_in_a_log() -> None:
@@ -149,38 +172,52 @@ def test_notices_and_warnings_are_lines() -> None:
     ]
 
 
-def test_a_stage_says_something_only_every_few_seconds() -> None:
-    short: list[Event | float] = [Progress("reading", 1), 1, Progress("reading", 2)]
+def test_a_stage_is_a_line_when_it_begins_and_every_few_seconds() -> None:
+    short: list[Event | float] = [Progress("reading", 0), 1, Progress("reading", 2)]
     long: list[Event | float] = [
-        e for done in range(0, 1300, 100) for e in (Progress("encoding", done, 1200), 1)
+        event
+        for done in range(0, 1300, 100)
+        for event in (Progress("encoding", done, 1200, "dialogues"), 1)
     ]
-    assert plain_lines(*short, *long) == ["encoding 500/1,200", "encoding 1,000/1,200"]
+    assert plain_lines(*short, *long) == [
+        "reading",
+        "encoding (1,200 dialogues)",
+        "encoding 500/1,200 dialogues",
+        "encoding 1,000/1,200 dialogues",
+    ]
     assert plain_lines(Progress("reading", 0), 60, Progress("reading", 12_345)) == [
-        "reading 12,345"
+        "reading",
+        "reading 12,345",
     ]
 
 
 def test_a_stage_in_bytes_says_how_long_it_will_take() -> None:
     stage = [Progress("reading", done * 10**6, 60 * 10**6, "bytes") for done in (0, 20, 40)]
     assert plain_lines(stage[0], 5, stage[1], 5, stage[2]) == [
+        "reading (60.0 MB)",
         "reading 20.0/60.0 MB  0:10 left",
         "reading 40.0/60.0 MB  0:05 left",
     ]
-    (line,) = plain_lines(
-        Progress("reading", 1, None, "bytes"), 60, Progress("reading", 2_345 * 10**6, None, "bytes")
-    )
-    assert line == "reading 2.3 GB"
-    assert plain_lines(stage[0], 5, stage[0]) == ["reading 0.0/60.0 MB"]
+    unknown = [Progress("reading", done, None, "bytes") for done in (0, 2_345 * 10**6)]
+    assert plain_lines(unknown[0], 60, unknown[1]) == ["reading", "reading 2.3 GB"]
+    assert plain_lines(stage[0], 5, stage[0])[1:] == ["reading 0.0/60.0 MB"]
 
 
 def test_a_stage_that_cannot_count_shows_no_number() -> None:
     stage = Progress("training the tokenizer", 0)
-    assert plain_lines(stage, 9, stage) == ["training the tokenizer"]
+    assert plain_lines(stage, 9, stage) == ["training the tokenizer"] * 2
+
+
+def test_one_of_a_kind_is_counted_in_the_singular() -> None:
+    assert plain_lines(Progress("encoding", 0, 1, "dialogues")) == ["encoding (1 dialogue)"]
 
 
 def test_the_next_evaluation_starts_a_stage_of_its_own() -> None:
-    lines = plain_lines(Progress("evaluating", 0, 9), step(1), 60, Progress("evaluating", 0, 9))
-    assert [line for line in lines if line.startswith("evaluating")] == []
+    stage = Progress("evaluating", 0, 9, "examples")
+    lines = plain_lines(stage, step(1), 2, stage, evaluation(1), 2, stage)
+    assert [line for line in lines if line.startswith("evaluating")] == [
+        "evaluating (9 examples)"
+    ] * 3
 
 
 def test_foreign_text_in_a_log_is_harmless() -> None:
@@ -190,7 +227,7 @@ def test_foreign_text_in_a_log_is_harmless() -> None:
     output = "\n".join(
         plain_lines(event, saved, Notice(HOSTILE), Progress(HOSTILE, 0), 9, Progress(HOSTILE, 1))
     )
-    assert output.count("[/bold] [red]ok[/red]") == 7
+    assert output.count("[/bold] [red]ok[/red]") == 8
     assert not set("\x1b\x07\x08\x9b\r") & set(output)
 
 
@@ -224,5 +261,5 @@ def test_durations_are_as_short_as_they_can_be(seconds: float, shown: str) -> No
 )
 def test_large_numbers_are_shortened(perplexity: float, shown: str) -> None:
     assert plain_lines(EvaluationDone(1, 1.0, perplexity, 9, 1.0)) == [
-        f"eval step 1  loss 1.000  ppl {shown}"
+        f"eval step 1  loss 1.000  perplexity {shown}"
     ]
