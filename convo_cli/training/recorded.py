@@ -9,13 +9,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from convo_cli.errors import DiskError, DivergedError, StoppedError, typeable
-from convo_cli.events import Emit, EvaluationDone, Event, Notice, RunFinished, RunStarted
+from convo_cli.events import (
+    BestScore,
+    Emit,
+    EvaluationDone,
+    Event,
+    Notice,
+    RunFinished,
+    RunStarted,
+)
 from convo_cli.model.cost import peak_flops
 from convo_cli.prepare.preflight import count_tokens
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.logs.evaluations import best_scores
 from convo_cli.runs.logs.event_log import MetricsLog
-from convo_cli.runs.logs.plots import plot_losses, plot_schedule
+from convo_cli.runs.logs.loss_plot import LossPlot, plotting
+from convo_cli.runs.logs.plots import plot_schedule
 from convo_cli.runs.logs.tensorboard import TensorBoardLog
 from convo_cli.signals import StopRequest
 from convo_cli.storage.atomic import disk_errors
@@ -40,6 +49,10 @@ class RunResult:
     reason: str
     best_loss: float | None
     best_metric: float | None
+    last_loss: float | None
+    """Validation loss of the last step; None if it was not evaluated."""
+    best: tuple[BestScore, ...]
+    """The best scores, each with its step."""
     to_continue: tuple[str, ...]
     """Settings for `convo resume --set` with which the run has steps left."""
 
@@ -73,13 +86,10 @@ def train_and_record(
                 reporter(event)
 
         job = RunJob(run, parts, stop, emit_to_all, evaluations)
-        if config.logging.plots:
-            with disk_errors(run.plots):
-                run.plots.mkdir(exist_ok=True)
-            bends = schedule_corners(config.training, parts.max_steps)
-            plot_schedule(
-                run.plots / "learning_rate.png", job.learning_rate, parts.max_steps, bends
-            )
+        loss_plot = LossPlot(run, config.name, emit_to_all) if config.logging.plots else None
+        if loss_plot is not None:
+            _plot_schedule(run, parts, job, emit_to_all)
+            reporters.insert(len(reporters) - 1, loss_plot)  # it reads what the log wrote
         for notice in warm_up_notices(parts, step):
             emit_to_all(notice)
         emit_to_all(_started(run, parts, state, evaluations))
@@ -87,8 +97,9 @@ def train_and_record(
             reason = train(state, job)
         except StepDivergedError as error:
             raise _explained(error, run, parts, state, evaluations, emit_to_all) from error
-        if config.logging.plots:
-            plot_losses(run.plots / "loss.png", run.metrics)
+        finally:
+            if loss_plot is not None:
+                loss_plot.draw()
         emit_to_all(RunFinished(state.progress.step, reason))
     if reason == STOPPED:
         remove_stop_file(run)
@@ -97,7 +108,19 @@ def train_and_record(
         if stop.signal_number is not None:
             raise StoppedError(stop.signal_number, message, hint=resume)
         emit(Notice(message))
-    return result_of(run, parts, state, reason)
+    return result_of(run, parts, state, reason, evaluations)
+
+
+def _plot_schedule(run: RunDirectory, parts: Parts, job: RunJob, emit: Emit) -> None:
+    corners = schedule_corners(parts.config.training, parts.max_steps)
+    with plotting("learning_rate.png", emit):
+        plot_schedule(
+            run.plots / "learning_rate.png",
+            job.learning_rate,
+            parts.max_steps,
+            corners,
+            run_name=parts.config.name,
+        )
 
 
 def remove_stop_file(run: RunDirectory) -> None:
@@ -132,11 +155,25 @@ def _explained(
     )
 
 
-def result_of(run: RunDirectory, parts: Parts, state: TrainState, reason: str) -> RunResult:
-    progress = state.progress
-    best_metric = progress.best_metrics.get(parts.config.evaluation.metric)
-    to_continue = settings_to_continue(parts, progress)
-    return RunResult(run.path, progress.step, reason, progress.best_loss, best_metric, to_continue)
+def result_of(
+    run: RunDirectory,
+    parts: Parts,
+    state: TrainState,
+    reason: str,
+    evaluations: Mapping[int, EvaluationDone],
+) -> RunResult:
+    progress, metric = state.progress, parts.config.evaluation.metric
+    last = evaluations.get(progress.step)
+    return RunResult(
+        run_dir=run.path,
+        step=progress.step,
+        reason=reason,
+        best_loss=progress.best_loss,
+        best_metric=progress.best_metrics.get(metric),
+        last_loss=None if last is None else last.loss,
+        best=best_scores(evaluations.values(), metric),
+        to_continue=settings_to_continue(parts, progress),
+    )
 
 
 def _started(

@@ -190,7 +190,8 @@ def _already_over(run: RunDirectory, point: ResumePoint, reason: str, emit: Emit
     # The settings of this resume are not stored, so the next one begins with those of the run.
     stored = replace(point.parts, config=point.info.config, max_steps=point.info.max_steps)
     to_continue = settings_to_continue(stored, point.state.progress)
-    return replace(result_of(run, point.parts, point.state, reason), to_continue=to_continue)
+    result = result_of(run, point.parts, point.state, reason, point.evaluations)
+    return replace(result, to_continue=to_continue)
 
 
 def _rewind(run: RunDirectory, point: ResumePoint, emit: Emit) -> None:

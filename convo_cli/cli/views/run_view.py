@@ -1,6 +1,4 @@
-"""View of `train` and `resume`: progress on stderr, and at the end the run directory and the next
-commands.
-"""
+"""View of `train` and `resume`: progress on stderr, then the run directory and next commands."""
 
 from __future__ import annotations
 
@@ -9,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,9 +24,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def run_progress(config: RunConfig, run_dir: Path, *, is_quiet: bool) -> Iterator[Emit]:
-    """Yield the reporter of a run; if the loss diverges, the error names the command that continues
-    the run.
-    """
+    """Yield the reporter of a run; an error about a diverged loss gets a command to continue."""
     begun_in = run_dir  # a fork has a directory of its own
     progress = make_progress(
         stderr_console(),
@@ -52,9 +49,7 @@ def run_progress(config: RunConfig, run_dir: Path, *, is_quiet: bool) -> Iterato
 
 
 def _how_to_continue(run: RunDirectory, error: DivergedError, setting: str) -> str:
-    """Return a line with the command that resumes before the divergence with another setting; empty
-    if none can.
-    """
+    """Return a line with a command that resumes before the divergence; empty if none can."""
     is_of_evaluation = isinstance(error, EvaluationDivergedError)
     if is_of_evaluation and run.pointer("best-loss").exists():
         return f"\n      convo resume {typeable(run.path)} --load loss --set {setting}"
@@ -71,6 +66,7 @@ def as_record(result: RunResult) -> dict[str, object]:
         "reason": result.reason,
         "best_loss": result.best_loss,
         "best_metric": result.best_metric,
+        "best": [asdict(score) for score in result.best],
     }
 
 
@@ -82,8 +78,26 @@ def show_result(result: RunResult, *, is_quiet: bool) -> None:
         further = "".join(f" --set {setting}" for setting in result.to_continue)
         sys.stderr.write(
             f"next:\n  convo chat {run_dir}\n  convo export {run_dir} {export}\n  convo resume "
-            f"{run_dir}{further}\n"
+            f"{run_dir}{further}\n{_better(result)}"
         )
+
+
+def _better(result: RunResult) -> str:
+    """Return lines about the best checkpoints that are not the last one, with commands for them."""
+    run, lines = RunDirectory(result.run_dir), []
+    for score in result.best:
+        checkpoint = run.checkpoint(score.step)
+        if score.step == result.step or not checkpoint.is_dir():
+            continue
+        is_loss = score.name == "loss"
+        name = "validation loss" if is_loss else printable(score.name)
+        last = f" (last: {result.last_loss:.3f})" if is_loss and result.last_loss else ""
+        lines.append(
+            f"the best {name}, {score.value:.3f}, is that of step {score.step}, not of the last "
+            f"step{last}; to use it:\n"
+            f"  convo chat {typeable(checkpoint)}\n"
+        )
+    return "".join(lines)
 
 
 def _new_export(result: RunResult) -> Path:

@@ -90,5 +90,5 @@ def _percent(share: float) -> str:
 
 def _rounded(number: float) -> int:
     """Round down to one digit and zeros, at least 1."""
-    digits = len(str(max(1, int(number)))) - 1
-    return max(1, int(number) // 10**digits * 10**digits)
+    digits = str(max(1, int(number)))
+    return int(digits[0] + "0" * (len(digits) - 1))

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.console import Console, RenderableType
+    from rich.text import Text
     from typing_extensions import Self
 
 _REDRAWS_PER_SECOND = 4
@@ -164,7 +165,7 @@ class LiveProgress:
             parts.append(_Part(5, flow("to stop", ["Ctrl-C saves the run and stops"], width)))
         return parts
 
-    def _score_lines(self) -> Sequence[RenderableType]:
+    def _score_lines(self) -> list[Text]:
         """Return the lines of the last evaluation; the best scores have lines of their own."""
         if not (event := self._evaluation):
             return []

@@ -1,10 +1,9 @@
-"""The plots: always a picture of the same size, whole on disk, and nothing in it that was not in
-the log.
-"""
+"""The plots: pictures of one size, whole on disk, with nothing that is not in the log."""
 
 from __future__ import annotations
 
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -18,7 +17,8 @@ from numpy.typing import NDArray
 
 from convo_cli.errors import DiskError
 from convo_cli.runs.logs import plots
-from convo_cli.runs.logs.plots import _smoothed, plot_losses, plot_schedule
+from convo_cli.runs.logs.curves import Points, smoothed
+from convo_cli.runs.logs.plots import plot_losses, plot_schedule
 from tests.full_disk import file_size_limit
 
 BLUE, ORANGE = (0x1F, 0x5F, 0xA8), (0xD9, 0x5F, 0x02)
@@ -89,6 +89,56 @@ def test_validation_is_drawn_in_its_own_colour(tmp_path: Path) -> None:
         tmp_path, [*map(step, range(1, 51)), evaluation(25), evaluation(50, loss=2.5)]
     )
     assert len(where(path, ORANGE)) > 200
+
+
+@pytest.fixture
+def texts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """All texts of the figures that are drawn."""
+    from matplotlib.text import Text
+
+    found: list[str] = []
+    draw = Text.draw
+
+    def record(text: Text, *args: Any, **kwargs: Any) -> None:
+        found.append(text.get_text())
+        draw(text, *args, **kwargs)
+
+    monkeypatch.setattr(Text, "draw", record)
+    return found
+
+
+def test_the_title_names_the_run_and_what_is_drawn(tmp_path: Path, texts: list[str]) -> None:
+    log = picture_of(tmp_path, [step(1), step(2)]).with_name("metrics.jsonl")
+    assert "Training loss" in texts
+    plot_losses(tmp_path / "losses.png", log, run_name="my run")
+    assert "my run: training loss" in texts
+    log.write_text(json.dumps(step(1)) + "\n" + json.dumps(evaluation(1)) + "\n", "utf-8")
+    plot_losses(tmp_path / "losses.png", log, run_name="my run")
+    assert "my run: training and validation loss" in texts
+    plot_schedule(tmp_path / "schedule.png", lambda step: 1e-3, 5, run_name="my run")
+    assert "my run: learning rate of every step" in texts
+
+
+@pytest.mark.parametrize("name", ["$x$", "대화 😀", "a\nb", "\x00", "x" * 500])
+def test_any_name_of_a_run_is_one_line_of_the_picture(
+    tmp_path: Path, texts: list[str], name: str
+) -> None:
+    plot_losses(tmp_path / "losses.png", tmp_path / "none.jsonl", run_name=name)
+    (title,) = {text for text in texts if text.endswith(": training loss")}
+    assert title.isprintable()
+    assert len(title) < 100
+
+
+def test_the_best_step_is_marked(tmp_path: Path, texts: list[str]) -> None:
+    losses = {10: 3.0, 20: 2.25, 30: 2.25, 40: 4.0}
+    records = [*map(step, range(1, 41)), *(evaluation(at, loss) for at, loss in losses.items())]
+    picture_of(tmp_path, records)
+    assert "best: 2.250 at step 20" in texts
+
+
+def test_without_validation_no_step_is_the_best(tmp_path: Path, texts: list[str]) -> None:
+    picture_of(tmp_path, [*map(step, range(1, 41)), evaluation(20, loss=None)])
+    assert not [text for text in texts if "best" in text or "validation" in text]
 
 
 def test_scores_of_one_scale_share_a_panel_and_others_get_their_own(tmp_path: Path) -> None:
@@ -170,9 +220,9 @@ def test_a_score_whose_name_is_no_word_is_not_drawn(tmp_path: Path, name: str) -
 
 
 @pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[plots.Points]:
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Points]:
     """The curves that are drawn."""
-    curves: list[plots.Points] = []
+    curves: list[Points] = []
     draw = plots._draw_learning_rate
     monkeypatch.setattr(
         plots,
@@ -184,7 +234,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[plots.Points]:
 
 @pytest.mark.parametrize("num_steps", [1, 2, 7, 4000])
 def test_a_short_schedule_is_drawn_at_every_step(
-    tmp_path: Path, drawn: list[plots.Points], num_steps: int
+    tmp_path: Path, drawn: list[Points], num_steps: int
 ) -> None:
     plot_schedule(
         tmp_path / "schedule.png",
@@ -198,7 +248,7 @@ def test_a_short_schedule_is_drawn_at_every_step(
 
 @pytest.mark.parametrize("num_steps", [4001, 123_457, 10**9])
 def test_a_long_schedule_is_asked_at_a_few_thousand_steps_and_at_its_corners(
-    tmp_path: Path, drawn: list[plots.Points], num_steps: int
+    tmp_path: Path, drawn: list[Points], num_steps: int
 ) -> None:
     asked: list[int] = []
 
@@ -219,16 +269,35 @@ def test_a_long_schedule_is_asked_at_a_few_thousand_steps_and_at_its_corners(
 @pytest.mark.parametrize("length", [1, 5, 10, 1000])
 def test_smoothing_lags_behind_nothing(length: int) -> None:
     line = [3.0 * number + 7 for number in range(length)]
-    smooth = _smoothed(line)
+    smooth = smoothed(line)
     edge = max(2, length // 100)
     assert smooth[edge:-edge] == pytest.approx(line[edge:-edge])
     assert len(smooth) == length
 
 
 def test_a_step_of_the_curve_is_the_mean_of_its_neighbours() -> None:
-    assert _smoothed([0.0, 0.0, 10.0, 0.0, 0.0, 5.0]) == pytest.approx(
+    assert smoothed([0.0, 0.0, 10.0, 0.0, 0.0, 5.0]) == pytest.approx(
         [10 / 3, 2.5, 2.0, 3.0, 3.75, 5 / 3]
     )
+
+
+def test_a_home_that_cannot_be_written_to_leaves_no_line_of_matplotlib(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    code = (
+        "import pathlib; from convo_cli.runs.logs.plots import plot_schedule;"
+        f"plot_schedule(pathlib.Path({str(tmp_path / 'a.png')!r}), lambda step: 1.0, 1)"
+    )
+    no_home = str(tmp_path / "file" / "home")
+    hidden = {"MPLCONFIGDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"}
+    kept = {key: value for key, value in os.environ.items() if key not in hidden}
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**kept, "HOME": no_home, "USERPROFILE": no_home},
+        check=True,
+        capture_output=True,
+    )
+    assert (ran.stdout, ran.stderr) == (b"", b"")
+    assert size(tmp_path / "a.png") == (1200, 700)
 
 
 def test_importing_the_module_imports_no_matplotlib_and_drawing_imports_no_pyplot(

@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from convo_cli.cli.views.progress.live import LiveProgress
-from convo_cli.events import BestScore, CheckpointSaved, Event, Notice, Progress, RunFinished, SampleReply
+from convo_cli.events import (
+    BestScore,
+    CheckpointSaved,
+    Event,
+    Notice,
+    Progress,
+    RunFinished,
+    SampleReply,
+)
 from tests.run_events import (
     HARMLESS,
     HOSTILE,
@@ -150,10 +158,9 @@ def test_time_left_without_a_measured_evaluation_says_so() -> None:
 
 
 def test_scores_stay_on_one_line_where_there_is_room() -> None:
-    assert frame_lines(evaluation(100), width=120) == [
-        "validation  step 100  loss 3.210  perplexity 24.8  bleu-2 4.12  bleu-4 1.50  nist-2 0.40  "
-        "nist-4 0.41"
-    ]
+    (line,) = frame_lines(evaluation(100), width=120)
+    assert line.startswith("validation  step 100  loss 3.210  perplexity 24.8  bleu-2 4.12")
+    assert line.endswith("nist-2 0.40  nist-4 0.41")
 
 
 @pytest.mark.parametrize("ended", [Progress("encoding", 9, 9), STARTED, step(1), evaluation(1)])

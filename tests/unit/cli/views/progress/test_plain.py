@@ -97,8 +97,9 @@ def test_an_evaluation_is_a_line_and_its_replies_are_short_indented_lines() -> N
         sample("and and and", stopped=False),
         SampleReply((), "ok", " ", True),
     )
+    scores = "bleu-2 4.12  bleu-4 1.50  nist-2 0.40  nist-4 0.41"
     assert plain_lines(evaluation(100, samples)) == [
-        "eval step 100  loss 3.210  perplexity 24.8  bleu-2 4.12  bleu-4 1.50  nist-2 0.40  nist-4 0.41",
+        f"eval step 100  loss 3.210  perplexity 24.8  {scores}",
         "  user      how are you ?",
         "  reply     i am fine .",
         "  reference fine",

@@ -15,7 +15,6 @@ from convo_cli.cli.views.progress.reporter import make_file_progress, make_progr
 from convo_cli.events import Notice, Progress, RunFinished
 from tests.run_events import STARTED, FakeTerminal, evaluation, sample, step
 
-
 HIDE_CURSOR = "\x1b[?25l"
 COLOUR = "\x1b[33m"
 
