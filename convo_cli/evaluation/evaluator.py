@@ -64,7 +64,7 @@ class Evaluator:
         def count(num_examples: int) -> None:
             nonlocal done
             done += num_examples
-            self.emit(Progress("evaluating", done, len(self.store)))
+            self.emit(Progress("evaluating", done, len(self.store), "examples"))
 
         count(0)
         loss, num_targets = mean_nll(
@@ -74,8 +74,7 @@ class Evaluator:
             raise EvaluationDivergedError(
                 f"the loss on the evaluation data is {loss} after step {step}",
                 hint="set training.precision to bf16 or fp32, or continue from the best checkpoint "
-                "with a lower "
-                "training.learning_rate",
+                "with a lower training.learning_rate",
             )
         replies = self._replies(model)
         return EvaluationDone(
@@ -90,33 +89,31 @@ class Evaluator:
         )
 
     def _replies(self, model: PreTrainedModel) -> list[SampleReply]:
-        """Generate replies to all dialogues; return none at all if there is too little memory for
-        one of them.
-        """
+        """Generate replies to all dialogues; return none if memory is too small for one of them."""
         num = len(self.dialogues)
+
+        def count(done: int) -> None:
+            self.emit(Progress("generating replies", done, num, "dialogues"))
+
         if num:
-            self.emit(Progress("replying", 0, num))
+            count(0)
         try:
             replies = reply_to_all(
-                Generator(model, self.encoder),
-                self.dialogues,
-                self.generation,
-                lambda n: self.emit(Progress("replying", n, num)),
+                Generator(model, self.encoder), self.dialogues, self.generation, count
             )
         except (MemoryError, OSError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             message = (
                 f"not enough memory to generate replies ({type(error).__name__}), so this "
-                "evaluation has no metrics; "
-                "a lower generation.max_new_tokens needs less memory"
+                "evaluation has no metrics; lower generation.max_new_tokens"
             )
             self.emit(Notice(message, is_warning=True))
             return []
         if left_out := num - len(replies):
             message = (
-                f"{left_out} of {num} replies are not scored: the turn to answer does not "
-                "fit the model's window"
+                f"{left_out} of {num} replies are not scored, because the turn to answer is longer "
+                "than the model's window"
             )
             self.emit(Notice(message, is_warning=True))
         return replies
@@ -125,9 +122,7 @@ class Evaluator:
 def evaluate_files(
     generator: Generator, data: DataConfig, *, num_replies: int, max_new_tokens: int, emit: Emit
 ) -> tuple[EvaluationDone, tuple[DataFile, ...]]:
-    """Score a finished model, in fp32, on the files that ``data.train`` names; also returns the
-    files' hashes.
-    """
+    """Score a finished model in fp32 on the files of ``data.train``; also return their hashes."""
     encoder = generator.encoder
     with TemporaryDirectory(prefix="convo-evaluate-") as folder:
 
@@ -146,9 +141,7 @@ def evaluate_files(
 
 
 def _encode(dialogues: Sequence[Dialogue], encoder: DialogueEncoder) -> TokenStore:
-    """Encode the dialogues; turns too long for a window are scored in parts, regardless of the
-    training config.
-    """
+    """Encode the dialogues; turns too long for a window are scored in parts in any case."""
     encoded = []
     for dialogue, one in zip(
         dialogues, encoder.encode_all(dialogues, long_turns="split"), strict=True
@@ -170,16 +163,15 @@ def _evaluate_store(
     encoder = generator.encoder
     if not store.num_targets(ASSISTANT_TARGET):
         raise DataError(
-            f"{', '.join(paths)}: there is nothing to score, no dialogue has an assistant turn",
+            f"{', '.join(paths)}: there is nothing to score: no dialogue has an assistant turn",
             hint="name the speakers user and assistant; `convo validate-data` shows who speaks",
         )
     if store.num_split:
         emit(
             Notice(
-                f"{store.num_split:,} of {store.num_dialogues:,} dialogues have a turn too long "
-                "for the model's window "
-                f"of {encoder.max_length} tokens: it is scored in consecutive windows (long_turns: "
-                "split)"
+                f"{store.num_split:,} of {store.num_dialogues:,} dialogues have a turn longer than "
+                f"the model's window of {encoder.max_length} tokens; such a turn is scored in "
+                "consecutive windows"
             )
         )
     batching = batching_for(

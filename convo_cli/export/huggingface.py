@@ -18,6 +18,7 @@ from convo_cli.model.generation import Generator, set_generation_defaults
 from convo_cli.model.loading import load_model
 from convo_cli.model.open import generation_defaults
 from convo_cli.runs.checkpoints import STATE_FILE
+from convo_cli.runs.loaded import find_loaded
 from convo_cli.runs.model_folder import DIALOGUE_FILE, require_writable, weight_files
 from convo_cli.runs.opening import load_from
 from convo_cli.storage.atomic import make_directory, publish_directory, require_space
@@ -87,6 +88,8 @@ def export_huggingface(source: Path, out: Path, *, force: bool, emit: Emit) -> E
 
 def _export(opened: Snapshot, out: Path, emit: Emit) -> Exported:
     folder = opened.path
+    if loaded := find_loaded(folder):
+        emit(Notice(loaded.describe()))
     present = sorted(folder.iterdir())
     copied = _COPIED | weight_files(folder)
     files = [file for file in present if file.name in copied]

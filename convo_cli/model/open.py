@@ -15,6 +15,7 @@ from convo_cli.model.create import require_rows
 from convo_cli.model.device import choose_device, move
 from convo_cli.model.generation import Generator
 from convo_cli.model.loading import load_model
+from convo_cli.runs.loaded import find_loaded
 from convo_cli.runs.model_folder import DIALOGUE_FILE
 from convo_cli.runs.opening import load_from
 from convo_cli.storage.sealed import MANIFEST_FILE
@@ -35,6 +36,8 @@ def open_generator(source: str, *, device: str, emit: Emit) -> Generator:
     where = choose_device(device)
     folder = local_folder(source)
     generator = load_from(folder, emit, lambda opened: _load(opened.path, source, emit))
+    if loaded := find_loaded(generator.folder) if generator.folder else None:
+        emit(Notice(loaded.describe()))
     move(generator.model, where)
     return generator
 

@@ -62,14 +62,14 @@ def encode_files(
             num_read += len(chunk)
 
     done = 0
-    emit(Progress(stage, done, total))
+    emit(Progress(stage, done, total, "dialogues"))
     with read_unchanged(files, config.data, omissions) as dialogues:
         # Tokenizers release Python's lock: while a chunk is encoded, the next one is read and the
         # one before it stored.
         for chunk in one_ahead(tasks(islice(dialogues, max_dialogues))):
             yield to_store(chunk, config, encoder, found, paths)
             done += len(chunk)
-            emit(Progress(stage, done, total))
+            emit(Progress(stage, done, total, "dialogues"))
     if done == 0:
         raise DataError(
             "the data contains no dialogue to train on",

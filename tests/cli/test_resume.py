@@ -140,7 +140,7 @@ def test_a_score_that_no_checkpoint_has_is_an_error_and_never_another_checkpoint
     none = settings("name=new", "training.max_steps=2", "data.validation=[]")
     assert convo("train", "config.yaml", "-q", *none).code == 0
     for load in ("loss", "metric"):
-        result = convo("resume", "runs/new", "--load", load, *LONGER)
+        result = convo("resume", "runs/new", "--load", load, "-q", *LONGER)
         assert (result.code, result.out) == (5, "")
         assert (
             result.err

@@ -48,6 +48,10 @@ def test_json_is_one_versioned_object(work, convo):
         json.loads((work / "runs/new/best-loss.json").read_text())["evaluation"]["loss"]
     )
     assert answer.pop("best_metric") >= 0
+    assert [(score["name"], score["step"]) for score in answer.pop("best")] == [
+        ("loss", 3),
+        ("bleu-4", 3),
+    ]
     assert answer.pop("convo")
     assert answer == {
         "json_version": 1, "command": "train", "run_dir": "runs/new", "step": 3, "reason": "all 3 steps done",

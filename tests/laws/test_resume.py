@@ -119,7 +119,7 @@ def test_a_stop_exactly_at_the_end_of_an_epoch(tiny_config, tmp_path, ignore):
     assert [_straight_and_stopped(config, tmp_path, ignore, stop)] == steps_per_epoch == [5]
 
 
-@pytest.mark.parametrize("stage", ["evaluating", "replying"])
+@pytest.mark.parametrize("stage", ["evaluating", "generating replies"])
 def test_a_stop_inside_an_evaluation_throws_it_away(tiny_config, tmp_path, ignore, stage):
     def stop(event):
         if isinstance(event, Progress) and event.stage == stage:

@@ -53,10 +53,13 @@ def evaluate(
     start_bounded_process()
 
     from convo_cli.cli.console import print_json, stderr_console, stdout_console
-    from convo_cli.cli.views.evaluation_view import as_record, show_scores
+    from convo_cli.cli.views.evaluation_view import Evaluated, as_record, show_scores
     from convo_cli.cli.views.progress.reporter import make_progress
+    from convo_cli.evaluation.cautions import cautions_about
     from convo_cli.evaluation.evaluator import evaluate_files
     from convo_cli.model.open import open_generator
+    from convo_cli.runs.loaded import find_loaded
+    from convo_cli.runs.opening import run_of
 
     with make_progress(stderr_console(), is_quiet=is_quiet) as emit:
         generator = open_generator(model, device=device, emit=emit)
@@ -70,10 +73,20 @@ def evaluate(
         result, files = evaluate_files(
             generator, data_config, num_replies=replies, max_new_tokens=max_new_tokens, emit=emit
         )
+    folder = generator.folder
+    info = None if folder is None else run_of(folder)
+    evaluated = Evaluated(
+        model=model,
+        folder=folder,
+        loaded=None if folder is None else find_loaded(folder),
+        files=files,
+        result=result,
+        cautions=cautions_about(result, files, () if info is None else info.train),
+    )
     if as_json:
-        print_json("evaluate", as_record(model, generator.folder, files, result))
+        print_json("evaluate", as_record(evaluated))
     else:
-        show_scores(stdout_console(), result)
+        show_scores(stdout_console(), evaluated)
 
 
 def _data_config(

@@ -1,49 +1,89 @@
-"""View of `evaluate`: the scores of a model, and the counts behind them."""
+"""View of `evaluate`: the model and its data, the scores, the counts behind them, and cautions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from convo_cli.cli.console import print_line, printable
+from convo_cli.cli.views.progress.event_lines import flow
 from convo_cli.events import EvaluationDone
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
+    from convo_cli.runs.loaded import LoadedCheckpoint
     from convo_cli.runs.provenance.data_files import DataFile
 
 
-def as_record(
-    model: str, folder: Path | None, files: Sequence[DataFile], result: EvaluationDone
-) -> dict[str, Any]:
-    """Return the `--json` object; ``model`` is the user's name for the model, ``folder`` its
-    place.
-    """
+@dataclass(frozen=True)
+class Evaluated:
+    """The result of `evaluate`, and what it belongs to."""
+
+    model: str
+    """The user's name for the model."""
+    folder: Path | None
+    loaded: LoadedCheckpoint | None
+    """The checkpoint of a run; None for an export or a hub id."""
+    files: tuple[DataFile, ...]
+    result: EvaluationDone
+    cautions: tuple[str, ...]
+
+
+def as_record(evaluated: Evaluated) -> dict[str, Any]:
+    """Return the `--json` object."""
+    loaded = evaluated.loaded
     return {
-        "model": model,
-        "source": str(folder),
-        "data": [file.model_dump(include={"path", "sha256"}) for file in files],
-        "scores": _scores(result),
-        "counts": _counts(result),
+        "model": evaluated.model,
+        "source": str(evaluated.folder),
+        "step": None if loaded is None else loaded.step,
+        "data": [file.model_dump(include={"path", "sha256"}) for file in evaluated.files],
+        "scores": _scores(evaluated.result),
+        "counts": _counts(evaluated.result),
+        "cautions": list(evaluated.cautions),
     }
 
 
-def show_scores(console: Console, result: EvaluationDone) -> None:
-    """Print scores and counts as one table."""
+def show_scores(console: Console, evaluated: Evaluated) -> None:
+    """Print the model, the files, a table of scores, a line of counts, and the cautions."""
     from rich.table import Table
 
-    table = Table("score", "value")
+    loaded, result = evaluated.loaded, evaluated.result
+    step = "" if loaded is None else f", step {loaded.step}"
+    last = " (last checkpoint)" if loaded is not None and loaded.is_last else ""
+    facts = {"model": f"{evaluated.model}{step}{last}"}
+    for number, file in enumerate(evaluated.files):
+        facts["data" if number == 0 else " " * number] = file.path
+    for label, text in facts.items():
+        print_line(console, f"{label.strip():<12}{printable(text)}")
+    table = Table("score", "value", "meaning")
     table.columns[1].justify = "right"
     for name, value in _scores(result).items():
-        table.add_row(name, f"{value:.4g}")
-    for name, count in _counts(result).items():
-        table.add_row(name, f"{count:,}")
+        table.add_row(name, f"{value:.4g}", _meaning(name))
     console.print(table)
+    counts = [f"{count:,} {name}" for name, count in _counts(result).items()]
+    for line in flow("counted on", counts, console.width):
+        console.print(line)
+    for caution in evaluated.cautions:
+        print_line(console, f"caution: {caution}", "yellow")
 
 
 def _scores(result: EvaluationDone) -> Mapping[str, float]:
     return {"loss": result.loss, "perplexity": result.perplexity, **result.metrics}
+
+
+def _meaning(score: str) -> str:
+    """Return the unit of a score and its best value."""
+    if score in ("loss", "perplexity"):
+        return {
+            "loss": "nats per target token, lower is better",
+            "perplexity": "exp(loss), lower is better",
+        }[score]
+    best = "0 to 100, " if score.startswith("bleu") else ""
+    return f"of the replies, {best}higher is better"
 
 
 def _counts(result: EvaluationDone) -> Mapping[str, int]:

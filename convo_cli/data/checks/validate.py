@@ -75,6 +75,7 @@ def _read(statistics: FileStatistics, readers: _Readers, emit: Emit) -> None:
     check_source(file)  # again, because reading the files before it may take minutes
     num_bytes = 0 if file == STDIN else Path(file).stat().st_size
     last_emitted = 0
+    emit(Progress(f"reading {file}", 0, num_bytes or None, "bytes"))
     for item in readers.read(file, num_bytes):
         if isinstance(item, Problem):
             statistics.note(item)

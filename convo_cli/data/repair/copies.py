@@ -65,6 +65,7 @@ def _repair_file(path: str, repair: _Repair, emit: Emit) -> None:
 
     num_bytes = 0 if path == STDIN else Path(path).stat().st_size
     last_emitted = 0
+    emit(Progress(f"repairing {path}", 0, num_bytes or None, "bytes"))
     for block in iter_blocks(path, found):
         for number, raw in zip(block.numbers.tolist(), block.lines(), strict=True):
             repair.add_line(raw, path, number)

@@ -262,7 +262,7 @@ class _ReplayJob(RunJob):
 def _counted(emit: Emit, stage: str, first: int, num_steps: int) -> Emit:
     def count(event: Event) -> None:
         if isinstance(event, StepDone):
-            emit(Progress(stage, event.step - first, num_steps))
+            emit(Progress(stage, event.step - first, num_steps, "steps"))
         elif isinstance(event, Progress):
             emit(event)
 

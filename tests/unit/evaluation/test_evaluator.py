@@ -74,7 +74,7 @@ def test_progress_is_told_up_to_the_whole(make_evaluator, model):
     assert all(isinstance(event, Progress) for event in events)
     last = {event.stage: event for event in events}
     assert (last["evaluating"].done, last["evaluating"].total) == (8, 8)
-    assert (last["replying"].done, last["replying"].total) == (2, 2)
+    assert (last["generating replies"].done, last["generating replies"].total) == (2, 2)
 
 
 def test_user_turns_count_only_where_they_are_trained(make_evaluator, model):

@@ -139,7 +139,7 @@ def test_every_dialogue_is_encoded_in_order_and_counted(
     assert [store.where(k, [path, path]) for k in range(4)] == [
         f"{path}:{line}" for line in (1, 2, 1, 2)
     ]
-    assert events == [Progress("encoding training data", done, 4) for done in (0, 4)]
+    assert events == [Progress("encoding training data", done, 4, "dialogues") for done in (0, 4)]
 
 
 def test_no_more_than_max_dialogues_are_encoded(tiny_config, prepare, make_encoder, write):

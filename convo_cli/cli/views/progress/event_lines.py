@@ -159,7 +159,9 @@ def _counted(number: int, unit: str) -> str:
 
 
 def _scale(num_bytes: int) -> tuple[int, str]:
-    return (10**9, "GB") if num_bytes >= 10**9 else (10**6, "MB")
+    if num_bytes >= 10**9:
+        return 10**9, "GB"
+    return (10**6, "MB") if num_bytes >= 10**6 else (10**3, "kB")
 
 
 def flow(label: str, fields: Iterable[str], width: int) -> list[Text]:
