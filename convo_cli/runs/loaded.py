@@ -9,7 +9,7 @@ from convo_cli.errors import CheckpointError, DiskError
 from convo_cli.events import BestScore
 from convo_cli.runs.checkpoints import list_checkpoints
 from convo_cli.runs.directory import RunDirectory
-from convo_cli.runs.logs.evaluations import best_scores, read_evaluations, weights_of
+from convo_cli.runs.logs.evaluations import better_scores, read_evaluations, weights_of
 from convo_cli.runs.opening import run_of
 
 
@@ -22,13 +22,8 @@ class LoadedCheckpoint:
     is_last: bool
     loss: float | None
     """Validation loss; None if these weights were not evaluated."""
-    best: tuple[BestScore, ...]
-    """The best scores among the checkpoints that are on the disk."""
-
-    @property
-    def better(self) -> tuple[BestScore, ...]:
-        """Return the best scores that are those of other checkpoints."""
-        return tuple(score for score in self.best if score.step != self.step)
+    better: tuple[BestScore, ...]
+    """The best scores of the run's other checkpoints, if they are better."""
 
     def describe(self) -> str:
         """Return a sentence for the user: what was loaded, and how to load a better checkpoint."""
@@ -71,5 +66,5 @@ def find_loaded(folder: Path) -> LoadedCheckpoint | None:
         step=step,
         is_last=step == max(steps),
         loss=evaluated[step].loss if step in evaluated else None,
-        best=best_scores(evaluated.values(), metric),
+        better=better_scores(evaluated.values(), metric, step),
     )

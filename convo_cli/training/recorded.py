@@ -21,7 +21,7 @@ from convo_cli.events import (
 from convo_cli.model.cost import peak_flops
 from convo_cli.prepare.preflight import count_tokens
 from convo_cli.runs.directory import RunDirectory
-from convo_cli.runs.logs.evaluations import best_scores
+from convo_cli.runs.logs.evaluations import best_scores, better_scores
 from convo_cli.runs.logs.event_log import MetricsLog
 from convo_cli.runs.logs.loss_plot import LossPlot, plotting
 from convo_cli.runs.logs.plots import plot_schedule
@@ -53,6 +53,8 @@ class RunResult:
     """Validation loss of the last step; None if it was not evaluated."""
     best: tuple[BestScore, ...]
     """The best scores, each with its step."""
+    better: tuple[BestScore, ...]
+    """Those of them that are better than the scores of the last step."""
     to_continue: tuple[str, ...]
     """Settings for `convo resume --set` with which the run has steps left."""
 
@@ -172,6 +174,7 @@ def result_of(
         best_metric=progress.best_metrics.get(metric),
         last_loss=None if last is None else last.loss,
         best=best_scores(evaluations.values(), metric),
+        better=better_scores(evaluations.values(), metric, progress.step),
         to_continue=settings_to_continue(parts, progress),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 
 import pytest
 
@@ -46,6 +47,29 @@ def test_the_table_goes_to_stdout_and_quiet_leaves_nothing_else(convo):
     for name in ("loss", "perplexity", "bleu-4", "targets", "replies"):
         assert name in result.out
     assert max(map(len, result.out.splitlines())) <= 80
+
+
+def test_the_table_names_the_model_its_step_and_the_data_apart_from_scores_and_counts(convo):
+    out = convo("evaluate", "runs/tiny", "valid.jsonl", "train.jsonl", "--replies", 1, "-q").out
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert lines[:3] == [
+        "model runs/tiny, step 6 (last checkpoint)",
+        "data valid.jsonl",
+        "train.jsonl",
+    ]
+    (counts,) = [line for line in lines if line.startswith("counted on")]
+    assert "1 replies" in counts
+    assert not any("targets" in line for line in lines if "│" in line)
+
+
+def test_few_replies_and_the_training_file_are_cautions(work, convo):
+    shutil.copyfile(work / "train.jsonl", work / "renamed.jsonl")
+    for model in ("runs/tiny", "runs/tiny/checkpoints/step-00000003"):
+        result = convo("evaluate", model, "renamed.jsonl", "--replies", 2, "-q")
+        assert "caution: renamed.jsonl is training data of this model (same SHA-256)" in result.out
+        assert "rest on 2 replies" in result.out
+    answer = convo("evaluate", "runs/tiny", "valid.jsonl", "--replies", 0, "--json", "-q").json
+    assert (answer["step"], answer["cautions"]) == (6, [])
 
 
 def test_a_reply_length_that_does_not_fit_is_said_to_be_shortened(convo):

@@ -1,6 +1,4 @@
-"""View of `init-config`: a config, the JSON Schema or the list of presets, each as text and for
-`--json`.
-"""
+"""View of `init-config`: a config, the JSON Schema or the presets, as text and for `--json`."""
 
 from __future__ import annotations
 

@@ -1,12 +1,9 @@
-"""View of `validate-data`: the contents of each file, leaks between files, the problems, and the
-verdict.
-"""
+"""View of `validate-data`: the contents of each file, leaks between files, problems, verdict."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from rich.padding import Padding
@@ -14,18 +11,17 @@ from rich.table import Table
 from rich.text import Text
 
 from convo_cli.cli.console import print_line, printable
+from convo_cli.cli.views.histogram import histogram
 from convo_cli.cli.views.repair_view import show_repairs
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from convo_cli.data.checks.problem_tally import ProblemGroup
-    from convo_cli.data.checks.report import DataReport, FileReport, Spread
+    from convo_cli.data.checks.report import DataReport, FileReport
     from convo_cli.data.repair.repairs import RepairReport
     from convo_cli.prepare.preview import Preview, ShownExample
 
-_BAR_WIDTH = 14
-_EIGHTHS = " ▏▎▍▌▋▊▉"
 _MAX_NAMES = 4
 _STYLES = {"error": "bold red", "warning": "yellow"}
 _TARGET_STYLES = {"none": "dim", "assistant": "green", "user": "cyan"}
@@ -88,7 +84,7 @@ def _show_preview(console: Console, preview: Preview) -> None:
     is_unicode = console.encoding.startswith("utf")
     _show_indented(
         console,
-        _histogram("tokens per dialogue", preview.tokens_per_dialogue, is_unicode=is_unicode),
+        histogram("tokens per dialogue", preview.tokens_per_dialogue, is_unicode=is_unicode),
     )
     for shown in preview.shown:
         _show_example(console, shown)
@@ -130,8 +126,8 @@ def _show_file(console: Console, file: FileReport) -> None:
         sides = Table.grid(padding=(0, 4))
         is_unicode = console.encoding.startswith("utf")
         sides.add_row(
-            _histogram("turns per dialogue", file.turns_per_dialogue, is_unicode=is_unicode),
-            _histogram(
+            histogram("turns per dialogue", file.turns_per_dialogue, is_unicode=is_unicode),
+            histogram(
                 "characters per dialogue", file.characters_per_dialogue, is_unicode=is_unicode
             ),
         )
@@ -139,9 +135,7 @@ def _show_file(console: Console, file: FileReport) -> None:
 
 
 def _facts(file: FileReport) -> Iterator[tuple[str, int, str]]:
-    """Yield name, number and note of every row; rows that are usually zero are omitted if they
-    are.
-    """
+    """Yield name, number and note of every row; rows that are usually zero appear only if not."""
     total = file.num_dialogues
     yield "dialogues", total, _names(file.shapes) if len(file.shapes) > 1 else "".join(file.shapes)
     yield (
@@ -176,31 +170,6 @@ def _facts(file: FileReport) -> Iterator[tuple[str, int, str]]:
         )
     if file.unread_keys:
         yield "keys not read", sum(file.unread_keys.values()), _names(file.unread_keys)
-
-
-def _histogram(title: str, spread: Spread, *, is_unicode: bool) -> Table:
-    table = Table.grid(padding=(0, 1))
-    table.add_column(justify="right", no_wrap=True)
-    table.add_column(justify="right", no_wrap=True)
-    table.add_column(no_wrap=True, style="cyan")
-    largest = max(bucket.count for bucket in spread.histogram)
-    for bucket in spread.histogram:
-        between = (
-            f"{bucket.low:,}" if bucket.low == bucket.high else f"{bucket.low:,}-{bucket.high:,}"
-        )
-        table.add_row(
-            between, f"{bucket.count:,}", _bar(bucket.count / largest, is_unicode=is_unicode)
-        )
-    column = Table.grid()
-    column.add_row(Text(title, style="bold"))
-    column.add_row(
-        Text(
-            f"{spread.min:,} to {spread.max:,}, median {_number(spread.median)}, mean "
-            f"{_number(spread.mean)}"
-        )
-    )
-    column.add_row(table)
-    return column
 
 
 def _show_problems(console: Console, groups: Iterable[tuple[str, ProblemGroup]]) -> None:
@@ -271,17 +240,5 @@ def _percent(share: float) -> str:
     return "<1%" if 0 < share < 0.01 else f"{share:.0%}"
 
 
-def _number(number: float) -> str:
-    return f"{number:,.1f}".removesuffix(".0")
-
-
 def _plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
-def _bar(share: float, *, is_unicode: bool) -> str:
-    """Return a bar with this share of the longest bar; any share above zero is visible."""
-    if not is_unicode:
-        return "#" * ceil(share * _BAR_WIDTH)
-    eighths = ceil(share * _BAR_WIDTH * 8)
-    return "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()

@@ -1,6 +1,4 @@
-"""View of the repaired copy of `validate-data --fix`: lines repaired and left out, and the first of
-each kind.
-"""
+"""View of `validate-data --fix`: counts of lines, and the first repairs of each kind."""
 
 from __future__ import annotations
 

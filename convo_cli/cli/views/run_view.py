@@ -85,17 +85,17 @@ def show_result(result: RunResult, *, is_quiet: bool) -> None:
 def _better(result: RunResult) -> str:
     """Return lines about the best checkpoints that are not the last one, with commands for them."""
     run, lines = RunDirectory(result.run_dir), []
-    for score in result.best:
+    for score in result.better:
         checkpoint = run.checkpoint(score.step)
-        if score.step == result.step or not checkpoint.is_dir():
+        if not checkpoint.is_dir():
             continue
         is_loss = score.name == "loss"
         name = "validation loss" if is_loss else printable(score.name)
-        last = f" (last: {result.last_loss:.3f})" if is_loss and result.last_loss else ""
+        has_last = is_loss and result.last_loss is not None
+        last = f" (last step: {result.last_loss:.3f})" if has_last else ""
         lines.append(
-            f"the best {name}, {score.value:.3f}, is that of step {score.step}, not of the last "
-            f"step{last}; to use it:\n"
-            f"  convo chat {typeable(checkpoint)}\n"
+            f"the best {name} is {score.value:.3f}, at step {score.step}{last}; to use that "
+            f"checkpoint:\n  convo chat {typeable(checkpoint)}\n"
         )
     return "".join(lines)
 

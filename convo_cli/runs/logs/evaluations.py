@@ -133,6 +133,20 @@ def best_scores(evaluations: Iterable[EvaluationDone], metric: str) -> tuple[Bes
     return (*lowest, *highest)
 
 
+def better_scores(
+    evaluations: Iterable[EvaluationDone], metric: str, step: int
+) -> tuple[BestScore, ...]:
+    """Return the best scores that are better than those of a step."""
+    evaluations = list(evaluations)
+    own = [one for one in evaluations if one.step == step]
+    values = {"loss": own[0].loss, **own[0].metrics} if own else {}
+    return tuple(
+        score
+        for score in best_scores(evaluations, metric)
+        if score.step != step and values.get(score.name) != score.value
+    )
+
+
 def weights_of(checkpoint: Path) -> str:
     """Return a hash of the weights from the checkpoint's manifest; empty if it is not readable."""
     try:

@@ -1,6 +1,4 @@
-"""One evaluation: it says the same every time, disturbs nothing, and never reports a number that is
-none.
-"""
+"""One evaluation: repeatable, without side effects, and with finite numbers only."""
 
 from __future__ import annotations
 
@@ -38,12 +36,16 @@ def model(encoder):
 def make_evaluator(encoder, sample_dialogues):
     def make(emit=lambda event: None, **changes):
         values = {
-            "encoder": encoder, "batching": Batching(False, True, encoder.pad_id),
+            "encoder": encoder,
+            "batching": Batching(False, True, encoder.pad_id),
             "store": encoded(encoder, sample_dialogues[:8]),
-            "dialogues": sample_dialogues[:2], "train_on": "assistant",
-            "generation": GenerationSettings(max_new_tokens=4, temperature=2.0), "device": torch.device("cpu"),
-            "autocast": nullcontext, "emit": emit,
-        }  # fmt: skip
+            "dialogues": sample_dialogues[:2],
+            "train_on": "assistant",
+            "generation": GenerationSettings(max_new_tokens=4, temperature=2.0),
+            "device": torch.device("cpu"),
+            "autocast": nullcontext,
+            "emit": emit,
+        }
         return Evaluator(**{**values, **changes})
 
     return make
@@ -68,10 +70,11 @@ def test_an_evaluation_is_the_same_every_time_and_touches_no_random_state(make_e
     assert not model.training
 
 
-def test_progress_is_told_up_to_the_whole(make_evaluator, model):
+def test_progress_begins_at_nothing_and_ends_at_the_whole(make_evaluator, model):
     events = []
     make_evaluator(events.append)(model, step=0)
     assert all(isinstance(event, Progress) for event in events)
+    assert {event.stage for event in events if event.done == 0} == {event.stage for event in events}
     last = {event.stage: event for event in events}
     assert (last["evaluating"].done, last["evaluating"].total) == (8, 8)
     assert (last["generating replies"].done, last["generating replies"].total) == (2, 2)
@@ -90,9 +93,7 @@ def test_without_replies_there_are_no_metrics(make_evaluator, model):
     assert (result.metrics, result.samples) == ({}, ())
 
 
-def test_replies_to_what_does_not_fit_the_model_are_left_out_and_that_is_told(
-    make_evaluator, model
-):
+def test_dialogues_longer_than_the_window_get_no_reply_and_a_warning(make_evaluator, model):
     events = []
     long = Dialogue((Turn("user", "very " * 200), Turn("assistant", "Yes.")))
     fits = Dialogue((Turn("user", "Hi"), Turn("assistant", "Yes.")))
@@ -137,9 +138,7 @@ def test_files_are_scored_as_one_whole(model, encoder, tmp_path, ignore):
 @pytest.mark.parametrize(
     "turn", [{"role": "user"}, {"role": "system"}, {"role": "assistant", "train": False}]
 )
-def test_files_in_which_no_turn_of_the_assistant_counts_are_refused(
-    model, encoder, tmp_path, ignore, turn
-):
+def test_files_without_a_scored_assistant_turn_are_refused(model, encoder, tmp_path, ignore, turn):
     path = tmp_path / "test.jsonl"
     path.write_text(json.dumps({"messages": [{"content": "Hello?", **turn}]}) + "\n")
     data = DataConfig(train=(str(path),))

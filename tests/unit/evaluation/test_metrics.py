@@ -80,8 +80,13 @@ def test_kana_and_chinese_characters_count_one_by_one_and_punctuation_is_a_word(
 @pytest.mark.parametrize(
     "pairs",
     [
-        [("", "hello there")], [("", "")], [("hello", "")], [("hello", "hello")], [("x", "hello there"), ("", "you")],
-        [("    ", "\n")], [("x y", "a b c")],
+        [("", "hello there")],
+        [("", "")],
+        [("hello", "")],
+        [("hello", "hello")],
+        [("x", "hello there"), ("", "you")],
+        [("    ", "\n")],
+        [("x y", "a b c")],
     ],
 )  # fmt: skip
 def test_empty_and_one_word_replies_have_finite_scores(pairs):
