@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from convo_cli.cli.console import print_line, printable
-from convo_cli.cli.views.progress.event_lines import flow
+from convo_cli.cli.views.progress.event_lines import flow, show, wrap_words
 from convo_cli.events import EvaluationDone
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ def show_scores(console: Console, evaluated: Evaluated) -> None:
     for line in flow("counted on", counts, console.width):
         console.print(line)
     for caution in evaluated.cautions:
-        print_line(console, f"caution: {caution}", "yellow")
+        text = f"caution: {printable(caution)}"
+        show(console, wrap_words(text, console.width) if console.is_terminal else text, "yellow")
 
 
 def _scores(result: EvaluationDone) -> Mapping[str, float]:

@@ -46,7 +46,7 @@ def show_notice(console: Console, event: Notice) -> None:
     message = ("warning: " if event.is_warning else "") + printable(shortened(event.message))
     if console.is_terminal:
         lines = message.splitlines() or [message]
-        message = "\n".join(_wrapped(line, console.width) for line in lines)
+        message = "\n".join(wrap_words(line, console.width) for line in lines)
     show(console, message, "yellow" if event.is_warning else "")
 
 
@@ -198,7 +198,7 @@ def _labelled(label: str, text: str) -> Text:
     return line
 
 
-def _wrapped(text: str, width: int) -> str:
+def wrap_words(text: str, width: int) -> str:
     """Break a text between words, never inside a command; a longer word is left to the terminal."""
     from rich.cells import cell_len
 
