@@ -115,9 +115,9 @@ KINDS: dict[str, Kind] = {
         "instruction, or add them to the list of turns"
     ),
     "reasoning": _error(
-        "keep it (the model learns to write <think>…</think> before the answer) or drop it: "
-        "data.reasoning in the config, --set data.reasoning=drop for train, --reasoning drop for "
-        "validate-data and evaluate"
+        "keep it (trained on as <think>…</think> before the answer) or drop it: data.reasoning in "
+        "the config, --set data.reasoning=drop for train, --reasoning drop for validate-data and "
+        "evaluate"
     ),
     "reasoning-place": _error("move it into the assistant turn that it belongs to, or remove it"),
     "reasoning-tags": _error(

@@ -152,7 +152,7 @@ def test_a_file_in_place_of_the_folder_is_named(convo, files):
     )
 
 
-def test_a_folder_that_is_not_there_is_named(convo, files):
+def test_a_missing_folder_is_named(convo, files):
     result = convo("validate-data", "good.jsonl", "--fix", "nowhere/out.jsonl")
     assert result.code == 2
     assert (

@@ -166,7 +166,7 @@ def test_stdin_can_be_read_once(convo: Convo, monkeypatch: pytest.MonkeyPatch) -
     assert convo("-", "-").code == 2
 
 
-def test_packed_files_are_read(convo: Convo) -> None:
+def test_compressed_files_are_read(convo: Convo) -> None:
     Path("train.jsonl.gz").write_bytes(gzip.compress(GOOD.encode()))
     assert convo("-q", "train.jsonl.gz").code == 0
 

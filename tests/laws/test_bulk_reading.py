@@ -25,18 +25,24 @@ from convo_cli.data.checks.statistics import BlockStatistics
 from convo_cli.data.checks.validate import validate_files
 from convo_cli.data.reader import iter_blocks
 from tests.conftest import CORPORA, SAMPLE_DATA
-from tests.odd_files import CASES
+from tests.faulty_files import CASES
 
 CONFIG = DataConfig(train=("unused",), speakers=SpeakersConfig(user=("user", "human", "Ärztin")))
 
 WORDS = st.sampled_from(
     [
-        "Hello", "hi", "Yes.", "안녕하세요", "日本語", "naïve", "É", "ﬁne", "Ｆｕｌｌ", "İstanbul", "e\u0301",
-        "各\u0300", "ß", "🙂", "👨\u200d👩\u200d👧", "1,234", "C:\\readme", "50%", "a/b", '"quoted"', "\\n",
-        "\\u00e9", '":', ": {}", "[x]", "NULL", "null", "cafÃ©", "\u200b", "\u2581so", "\x7f", "\x85", "&amp;",
-        "<|end|>", "##", "__eou__", "A:", "User:", "12", "-3", "a\nb", "a\tb", "  ", "\u3000", "\u00a0", "x" * 60,
-        '", "', '"}, {"role": "user", "content": "', "\ufffd", "\ue000", "[deleted]", "label", "b'x'",
-        '{"role": "user"}', "array([1])", "Bot: hi", "\u1100\u1161", "\u212a", "\u2028", "\u00a8", "…", "’s",
+        "Hello", "hi", "Yes.", "안녕하세요", "日本語", "naïve", "É", "ﬁne", "Ｆｕｌｌ",
+        "İstanbul", "e\u0301",
+        "各\u0300", "ß", "🙂", "👨\u200d👩\u200d👧", "1,234", "C:\\readme", "50%", "a/b",
+        '"quoted"', "\\n",
+        "\\u00e9", '":', ": {}", "[x]", "NULL", "null", "cafÃ©", "\u200b", "\u2581so", "\x7f",
+        "\x85", "&amp;",
+        "<|end|>", "##", "__eou__", "A:", "User:", "12", "-3", "a\nb", "a\tb", "  ", "\u3000",
+        "\u00a0", "x" * 60,
+        '", "', '"}, {"role": "user", "content": "', "\ufffd", "\ue000", "[deleted]", "label",
+        "b'x'",
+        '{"role": "user"}', "array([1])", "Bot: hi", "\u1100\u1161", "\u212a", "\u2028", "\u00a8",
+        "…", "’s",
         "<think>", "</think>", "<THINK>a</think>", "a < b",
     ]
 )  # fmt: skip
@@ -53,7 +59,8 @@ NAMES = st.sampled_from(
 )
 LONG_TEXTS = st.sampled_from(
     [
-        "A note that nobody reads, é and all, in full.", "3f2a" * 9, "2024-01-02T10:00:00.000000+00:00", "x" * 31,
+        "A note that nobody reads, é and all, in full.", "3f2a" * 9,
+        "2024-01-02T10:00:00.000000+00:00", "x" * 31,
         "안녕하세요 " * 5, '"quoted" and\nbroken, but long enough', "[]", " " * 40, "https://example.org/a/long/path/1.png",
     ]
 )  # fmt: skip
@@ -61,13 +68,15 @@ LONG = "A note that nobody reads, long enough to be named."
 EXTRAS = st.dictionaries(
     st.sampled_from(
         [
-            *["id", "lang", "meta data", "score", "ok", "message", "system", "a" * 50, "k : ", "tags"],
-            *["note", "tools", "from"],
+            *["id", "lang", "meta data", "score", "ok", "message", "system", "a" * 50, "k : "],
+            *["tags", "note", "tools", "from"],
         ]
     ),
     st.one_of(
-        st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), TEXTS, LONG_TEXTS,
-        st.lists(TEXTS | LONG_TEXTS, max_size=2), st.dictionaries(st.sampled_from(["x", "role"]), TEXTS, max_size=2),
+        st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False),
+        TEXTS, LONG_TEXTS,
+        st.lists(TEXTS | LONG_TEXTS, max_size=2),
+        st.dictionaries(st.sampled_from(["x", "role"]), TEXTS, max_size=2),
     ),
     max_size=2,
 )  # fmt: skip
@@ -80,7 +89,8 @@ MASKS = st.dictionaries(
 )  # fmt: skip
 REASONING = st.dictionaries(
     st.sampled_from(["reasoning_content", "thinking", "reasoning"]),
-    st.sampled_from([None, "", "  ", False, 3, "Two and two.", "<think>Two</think>", ["a"]]), min_size=1, max_size=2,
+    st.sampled_from([None, "", "  ", False, 3, "Two and two.", "<think>Two</think>", ["a"]]),
+    min_size=1, max_size=2,
 )  # fmt: skip
 HISTORY = st.sampled_from(
     [
@@ -149,11 +159,13 @@ WRITERS: list[Callable[[Any], str]] = [
     lambda value: json.dumps(value).replace("/", "\\/").replace("a", "\\u0061"),
 ]
 FAULTS = [
-    b"", b"  ", b' ["a", "b"] ', b'["a"', b'["a", "b"', b'"', b"\xff", b'["caf\xe9"]', b'["a\\u0000"]',
+    b"", b"  ", b' ["a", "b"] ', b'["a"', b'["a", "b"', b'"', b"\xff", b'["caf\xe9"]',
+    b'["a\\u0000"]',
     b'["a\x07b", "c"]', b'["\\ud800", "b"]', b'["\\ud83d\\ude42", "\\u00e9"]', (b'["\\u0022", '
                                                                                b'"\\u005c"]'),
     b'["a\\r\\n", "b"]', b"[]", b"{}", b'["a", "b"]\r', b'{"turns": ["a", "b"], "turns": ["c"]}',
-    b'{"b": "x", "b": 2, "turns": ["a", "b"]}', b"5", b'["a", NaN]', (b'{"turns": ["a", "b"], "id": '
+    b'{"b": "x", "b": 2, "turns": ["a", "b"]}', b"5", b'["a", NaN]',
+    (b'{"turns": ["a", "b"], "id": '
                                                                      b'1e999}'),
     b'{"turns": ["a", "b"], "id": 01}', b"x" * 3000, b'{"turns" : ["a", "b"], "turns": "x"}',
     b'["a", "b"] ["c", "d"]', b'\xef\xbb\xbf["a", "b"]', b"[" * 70 + b"]" * 70, b'["\\x", "b"]',
@@ -163,7 +175,7 @@ FAULTS = [
 
 @st.composite
 def files(draw: st.DrawFn) -> bytes:
-    """Mostly good lines of a few shapes, so that the bulk reader has something to do, and odd ones
+    """Mostly good lines of a few shapes, so that the bulk reader has work to do, and faulty ones
     of all kinds.
     """
     writer = draw(st.sampled_from(WRITERS))
@@ -228,7 +240,7 @@ def assert_same(report: DataReport, *others: DataReport) -> None:
     st.sampled_from([None, "keep", "drop"]),
     st.integers(0, 3),
 )
-def test_the_report_is_that_of_reading_line_by_line(
+def test_the_report_is_the_same_as_from_reading_line_by_line(
     tmp_path_factory: pytest.TempPathFactory,
     contents: list[bytes],
     block_bytes: int,
@@ -251,7 +263,7 @@ def test_the_report_is_that_of_reading_line_by_line(
 @pytest.mark.parametrize("writer", range(len(WRITERS)))
 @pytest.mark.parametrize("key", ["weight", "loss", "train"])
 @pytest.mark.parametrize("said", [[1, 0, 0.5, 1, 0, 10, 1.0], [0, 1, 2, 0, 1, -1, 0.0]])
-def test_numbers_that_say_what_is_trained_on_are_told_apart(
+def test_numbers_that_decide_what_is_trained_on_are_kept_apart(
     tmp_path: Path, said: list[float], key: str, writer: int
 ) -> None:
     """Lines that differ in numbers alone are read together, but for these."""
@@ -297,9 +309,7 @@ def test_numbers_that_say_what_is_trained_on_are_told_apart(
     ],
     ids=["zero as history", "a name like a placeholder", "a second name", "mojibake at both ends"],
 )
-def test_lines_that_are_easily_mistaken_for_each_other_are_told_apart(
-    tmp_path: Path, lines: list[Any]
-) -> None:
+def test_lines_that_are_easily_confused_are_kept_apart(tmp_path: Path, lines: list[Any]) -> None:
     path = tmp_path / "a"
     for given_lines in (lines, lines[::-1]):
         path.write_text("".join(json.dumps(line) + "\n" for line in given_lines))
@@ -337,7 +347,7 @@ def test_the_order_of_shapes_and_keys_is_that_of_their_first_lines(
 
 
 @pytest.mark.parametrize("block_bytes", [500, 2**18])
-def test_odd_files_have_the_same_report(tmp_path: Path, block_bytes: int) -> None:
+def test_faulty_files_have_the_same_report(tmp_path: Path, block_bytes: int) -> None:
     """Each by itself, and the lines of all of them among good ones."""
     paths = []
     for case in CASES:

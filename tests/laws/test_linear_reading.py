@@ -173,7 +173,9 @@ LINES = {
     "tags that never close": lambda n: '["hi","' + "<think>" * (n // 7) + '"]',
     "lists instead of turns": lambda n: "[" + "[]," * (n // 3) + '"a"]',
     "turns without a role": lambda n: "[" + '{"text":"a"},' * (n // 13) + '{"text":"b"}]',
-    "values that each have a fault": lambda n: "[" + '{"turns":["a","b"],"x":1,"x":1},' * (n // 32) + '["a","b"]]',
+    "values that each have a fault": lambda n: (
+        "[" + '{"turns":["a","b"],"x":1,"x":1},' * (n // 32) + '["a","b"]]'
+    ),
     "large values on many levels": lambda n: '{"a":' * 60 + '["' + "x" * n + '"]' + "}" * 60,
     "unread texts": lambda n: (
         '{"turns":[' + ",".join(f'"{"b" * 39} {i}"' for i in range(n // 100))

@@ -49,17 +49,17 @@ def said(*texts, role="user"):
         ("한글", "한글"),
     ],
 )
-def test_spelling_that_means_the_same_is_the_same(one, other):
+def test_equivalent_spellings_have_one_fingerprint(one, other):
     assert said("a", one) == said("a", other)
 
 
-def test_who_speaks_does_not_count_but_where_a_turn_ends_does():
+def test_speakers_do_not_count_but_the_ends_of_turns_do():
     assert said("a", role="user") == said("a", role="assistant")
     assert len({said("a b"), said("a", "b"), said("ab"), said("b", "a")}) == 4
 
 
 @given(DIALOGUES, st.lists(DIALOGUES, min_size=1, max_size=4))
-def test_validation_and_training_agree_about_what_is_the_same(tmp_path_factory, first, others):
+def test_validation_and_training_find_the_same_duplicates(tmp_path_factory, first, others):
     """The first dialogue is spelled in two ways, so that there is something to find."""
     dialogues = [first, *others, [text.upper() + " " for text in first]]
     path = tmp_path_factory.mktemp("data") / "data.jsonl"

@@ -48,7 +48,7 @@ def codes_of(path: Path, content: bytes) -> list[str]:
     st.booleans(),
     st.sampled_from(sorted(PACKERS)),
 )
-def test_line_numbers_are_right_whatever_the_line_ends_and_the_packing(
+def test_line_numbers_do_not_depend_on_line_ends_or_compression(
     tmp_path_factory: pytest.TempPathFactory,
     lines: list[bytes],
     end: bytes,
@@ -69,7 +69,7 @@ def test_line_numbers_are_right_whatever_the_line_ends_and_the_packing(
     )
 
 
-def test_blank_lines_in_the_middle_are_one_warning_at_the_first_of_them(tmp_path: Path) -> None:
+def test_blank_lines_in_the_middle_are_one_warning_at_the_first(tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
     path.write_bytes(GOOD + b"\n\n \n" + GOOD + b"\n\n\n")
     _, (problem,) = lines_of(path)
@@ -78,7 +78,7 @@ def test_blank_lines_in_the_middle_are_one_warning_at_the_first_of_them(tmp_path
 
 
 @pytest.mark.parametrize("suffix", sorted(PACKERS))
-def test_blocks_are_whole_lines_and_tell_how_much_of_the_file_on_disk_is_read(
+def test_blocks_are_whole_lines_and_count_the_bytes_read_from_disk(
     tmp_path: Path, suffix: str
 ) -> None:
     path = tmp_path / f"data.jsonl{suffix}"
@@ -99,7 +99,7 @@ def test_blocks_are_whole_lines_and_tell_how_much_of_the_file_on_disk_is_read(
     assert ends[-1] > 0.9 * path.stat().st_size
 
 
-def test_what_was_read_of_a_damaged_file_is_yielded_before_the_damage_is_told(
+def test_lines_before_the_damage_are_yielded_before_the_problem(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "data.jsonl.gz"
@@ -122,14 +122,14 @@ def test_what_was_read_of_a_damaged_file_is_yielded_before_the_damage_is_told(
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
-def test_several_packed_files_joined_are_read_as_one(tmp_path: Path, suffix: str) -> None:
+def test_several_compressed_files_joined_are_read_as_one(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"data.jsonl{suffix}"
     path.write_bytes(PACKERS[suffix](GOOD + b"\n") * 3)
     assert lines_of(path) == ([(1, GOOD), (2, GOOD), (3, GOOD)], [])
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
-def test_packed_data_cut_anywhere_is_never_taken_for_whole(tmp_path: Path, suffix: str) -> None:
+def test_compressed_data_that_is_cut_anywhere_is_damaged(tmp_path: Path, suffix: str) -> None:
     texts = [json.dumps([f"Hello {number}", os.urandom(8).hex()]).encode() for number in range(20)]
     packed = PACKERS[suffix](b"\n".join(texts))
     path = tmp_path / f"data.jsonl{suffix}"
@@ -146,7 +146,7 @@ def test_packed_data_cut_anywhere_is_never_taken_for_whole(tmp_path: Path, suffi
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
-def test_what_follows_packed_data_is_damage(tmp_path: Path, suffix: str) -> None:
+def test_bytes_after_compressed_data_are_damage(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"data.jsonl{suffix}"
     path.write_bytes(PACKERS[suffix](GOOD + b"\n") + b"garbage")
     assert [problem.code for problem in lines_of(path)[1]] == ["damaged-file"]
@@ -165,7 +165,7 @@ def test_a_line_over_the_limit_is_reported_and_the_next_one_read(tmp_path: Path)
     ]
 
 
-def test_an_array_on_one_endless_line_is_named_as_that(tmp_path: Path) -> None:
+def test_an_array_on_one_overlong_line_is_recognised(tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
     path.write_bytes(b'[{"messages": []}, ' + b" " * 100)
     (problem,) = lines_of(path, max_line_bytes=50)[1]
@@ -176,7 +176,7 @@ def test_an_array_on_one_endless_line_is_named_as_that(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", sorted(PACKERS))
-def test_memory_is_bounded_by_the_limit_whatever_the_line(tmp_path: Path, suffix: str) -> None:
+def test_the_limit_of_a_line_bounds_the_memory(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"data.jsonl{suffix}"
     path.write_bytes(PACKERS[suffix](b"[" + b"a" * 2**26))
     (found, problems), peak = with_peak(lambda: lines_of(path, max_line_bytes=2**20))
@@ -215,7 +215,7 @@ def test_memory_is_bounded_by_the_limit_whatever_the_line(tmp_path: Path, suffix
         (zstandard.ZstdCompressor().compress(GOOD), "wrong-compression"),
     ],
 )
-def test_what_is_no_json_lines_is_named_as_what_it_is(
+def test_a_file_that_is_not_json_lines_is_recognised(
     tmp_path: Path, content: bytes, code: str
 ) -> None:
     path = tmp_path / "data.jsonl"
@@ -226,12 +226,12 @@ def test_what_is_no_json_lines_is_named_as_what_it_is(
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
-def test_the_name_of_a_packed_file_must_be_true(tmp_path: Path, suffix: str) -> None:
+def test_the_name_of_a_compressed_file_must_match_its_content(tmp_path: Path, suffix: str) -> None:
     assert codes_of(tmp_path / f"data.jsonl{suffix}", GOOD) == ["wrong-compression"]
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
-def test_the_content_of_a_packed_file_is_recognised_too(tmp_path: Path, suffix: str) -> None:
+def test_the_content_of_a_compressed_file_is_recognised_too(tmp_path: Path, suffix: str) -> None:
     assert codes_of(tmp_path / f"table.csv{suffix}", PACKERS[suffix](b"question,answer")) == [
         "csv-file"
     ]
@@ -257,7 +257,7 @@ def test_json_lines_named_csv_are_read(tmp_path: Path) -> None:
     assert codes_of(tmp_path / "data.csv", GOOD) == []
 
 
-def test_a_file_that_is_not_there_is_a_usage_error_with_a_name_that_is(tmp_path: Path) -> None:
+def test_a_missing_file_is_a_usage_error_that_suggests_a_similar_name(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_bytes(GOOD)
     with pytest.raises(UsageError, match=r"trian\.jsonl does not exist") as caught:
         check_source(str(tmp_path / "trian.jsonl"))
@@ -265,7 +265,7 @@ def test_a_file_that_is_not_there_is_a_usage_error_with_a_name_that_is(tmp_path:
 
 
 @pytest.mark.parametrize("name", ["nowhere/train.jsonl", "file/train.jsonl"])
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path, name: str) -> None:
+def test_a_missing_folder_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_bytes(GOOD)
     with pytest.raises(UsageError, match="does not exist") as caught:
         list(iter_lines(str(tmp_path / name)))

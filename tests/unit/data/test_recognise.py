@@ -26,7 +26,7 @@ def code_of(head: bytes, suffix: str = ".jsonl") -> str | None:
         )
     )
 )
-def test_whatever_the_csv_module_writes_is_a_table(rows: list[list[str]]) -> None:
+def test_every_output_of_the_csv_module_is_a_table(rows: list[list[str]]) -> None:
     for delimiter in "\t,;|":
         text = io.StringIO()
         csv.writer(text, delimiter=delimiter, quoting=csv.QUOTE_ALL).writerows(rows)
@@ -44,7 +44,7 @@ def test_whatever_the_csv_module_writes_is_a_table(rows: list[list[str]]) -> Non
     ),
     st.booleans(),
 )
-def test_json_lines_are_never_taken_for_something_else(
+def test_json_lines_are_never_mistaken_for_another_format(
     values: list[object], has_mark: bool
 ) -> None:
     lines = "\n".join(json.dumps([value], ensure_ascii=False) for value in values).encode()
@@ -64,7 +64,7 @@ def test_json_lines_are_never_taken_for_something_else(
         b"\x81\xa4\x82 not utf 8\n",
     ],
 )
-def test_a_line_that_may_be_meant_as_json_leaves_the_verdict_to_each_line(head: bytes) -> None:
+def test_lines_that_resemble_json_are_left_to_the_decoder(head: bytes) -> None:
     assert code_of(head) is None
 
 

@@ -28,7 +28,7 @@ def test_the_choice_is_the_same_every_time_in_order_and_another_for_another_seed
 @pytest.mark.parametrize(
     ("available", "count", "expected"), [(3, 10, 3), (10, 3, 3), (5, 0, 0), (0, 5, 0)]
 )
-def test_no_more_than_asked_for_and_all_where_there_are_fewer(available, count, expected):
+def test_at_most_count_dialogues_are_chosen(available, count, expected):
     assert (
         len(choose_dialogues((talk("q", "a") for _ in range(available)), count, seed=0)) == expected
     )
@@ -43,7 +43,7 @@ def test_every_dialogue_is_as_likely_as_any_other():
     )  # 150 is expected, 10.6 the deviation
 
 
-def test_the_choice_holds_no_more_than_it_chose_in_memory():
+def test_only_chosen_dialogues_are_in_memory():
     dialogues = (talk("q" * 50_000, f"a{n}") for n in range(1000))
     chosen, peak = with_peak(lambda: choose_dialogues(dialogues, 4, seed=0))
     assert len(chosen) == 4
@@ -53,11 +53,15 @@ def test_the_choice_holds_no_more_than_it_chose_in_memory():
 @pytest.mark.parametrize(
     "turns",
     [
-        (), (Turn("user", "q"),), (Turn("assistant", "a"),), (Turn("assistant", "a"), Turn("user", "q")),
-        (Turn("system", "s"), Turn("assistant", "a")), (Turn("user", "q"), Turn("user", "q")),
+        (),
+        (Turn("user", "q"),),
+        (Turn("assistant", "a"),),
+        (Turn("assistant", "a"), Turn("user", "q")),
+        (Turn("system", "s"), Turn("assistant", "a")),
+        (Turn("user", "q"), Turn("user", "q")),
     ],
-)  # fmt: skip
-def test_a_dialogue_in_which_nothing_is_answered_is_not_chosen(turns):
+)
+def test_a_dialogue_without_an_answer_is_not_chosen(turns):
     assert choose_dialogues([Dialogue(turns), talk("q", "a")], 5, seed=0) == [talk("q", "a")]
 
 
@@ -68,7 +72,7 @@ def test_a_turn_that_the_data_excludes_is_no_reference():
     assert reference_index(earlier.turns) == 1
 
 
-def test_no_dialogue_is_read_where_none_is_asked_for():
+def test_a_count_of_0_reads_no_dialogue():
     def fail():
         raise AssertionError
         yield

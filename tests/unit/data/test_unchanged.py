@@ -74,14 +74,14 @@ def read_one_and_raise(known, error):
 
 
 @pytest.mark.parametrize("error", [DataError, UsageError])
-def test_an_error_that_may_come_from_a_changed_file_gives_way(known, error):
+def test_a_changed_file_replaces_an_error_that_it_may_have_caused(known, error):
     with pytest.raises(FileChangedError):
         read_one_and_raise(changed(known), error("half a line"))
     with pytest.raises(error, match="half a line"):
         read_one_and_raise(known, error("half a line"))
 
 
-def test_an_interrupt_is_not_kept_waiting(known, monkeypatch):
+def test_an_interrupt_does_not_wait_for_hashes(known, monkeypatch):
     monkeypatch.setattr(HashingFile, "sha256", None)
     with pytest.raises(KeyboardInterrupt):
         read_one_and_raise(changed(known), KeyboardInterrupt())
@@ -95,7 +95,7 @@ def test_every_file_is_closed_at_the_end_of_the_block(known):
 
 
 @pytest.mark.parametrize("size", [0, 1, BUFFER_BYTES, len(CONTENT)])
-def test_a_file_is_hashed_whole_however_much_of_it_was_read(tmp_path, size):
+def test_the_whole_file_is_hashed_even_if_a_part_was_read(tmp_path, size):
     (tmp_path / "data").write_bytes(CONTENT)
     with HashingFile(str(tmp_path / "data")) as raw:
         stream = io.BufferedReader(raw)
@@ -104,7 +104,7 @@ def test_a_file_is_hashed_whole_however_much_of_it_was_read(tmp_path, size):
         stream.detach()
 
 
-def test_what_is_added_after_the_end_was_read_is_not_hashed(tmp_path):
+def test_bytes_added_after_the_end_was_read_are_not_hashed(tmp_path):
     path = tmp_path / "data"
     path.write_bytes(b"one")
     with HashingFile(str(path)) as raw:

@@ -64,12 +64,13 @@ def test_lines_of_one_structure_are_the_same_but_for_texts_and_numbers(
 @pytest.mark.parametrize(
     "line",
     [
-        '["a", "b"]', '{"system": "a", "turns": ["b", "c"]}', ('{"id": ["a", {"b": "c", "role": '
-                                                              '"d"}], "x": "e"}'),
-        '{"a": "", "from": "user", "b": "a"}', ('{"role": ["a"], "messages": [{"from": "b", "text": '
-                                               '"c"}, "d"]}'),
+        '["a", "b"]',
+        '{"system": "a", "turns": ["b", "c"]}',
+        '{"id": ["a", {"b": "c", "role": "d"}], "x": "e"}',
+        '{"a": "", "from": "user", "b": "a"}',
+        '{"role": ["a"], "messages": [{"from": "b", "text": "c"}, "d"]}',
     ],
-)  # fmt: skip
+)
 def test_made_up_texts_keep_the_structure_and_their_order(line: str) -> None:
     made_up: list[str] = []
     value = bulk._with_made_up(json.loads(line), made_up)
@@ -82,10 +83,10 @@ def test_made_up_texts_keep_the_structure_and_their_order(line: str) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        '["a", ""]', '["a", " "]', '["a", "b\\u0000"]', '["a", "b\\r"]', '["a", "b"] x', '["a", "b"', "5",
-        '{"turns": ["a", "b"], "turns": ["a", "b"]}', ('{"turns": ["a", "b"], "id": 1, "id" : '
-                                                      '2}'), '["one turn"]',
-        '{"turns": ["a", "b"], "id": 1e999}', '["a", "<think>b</think>"]', '["a", "NULL"]', '["a", "b\\u200bc"]',
+        '["a", ""]', '["a", " "]', '["a", "b\\u0000"]', '["a", "b\\r"]', '["a", "b"] x', '["a", "b"',
+        "5", '{"turns": ["a", "b"], "turns": ["a", "b"]}', '["a", "<think>b</think>"]',
+        '{"turns": ["a", "b"], "id": 1, "id" : 2}', '["one turn"]', '["a", "b\\u200bc"]',
+        '{"turns": ["a", "b"], "id": 1e999}', '["a", "NULL"]',
         '{"turns": ["a", "b"], "trian": 1}', '{"turns": ["a", "b"], "train": false}',
         json.dumps(["a", "b" * LONG_UTTERANCE_BYTES]),
     ],

@@ -14,19 +14,26 @@ from convo_cli.data.dialogue import Role, Turn
 from convo_cli.data.problem_kinds import KINDS
 from convo_cli.data.problems import Problem
 from tests.conftest import corpus
+from tests.faulty_files import CASES, INNOCENT_TEXTS
 from tests.memory import with_peak
-from tests.odd_files import CASES, INNOCENT_TEXTS
 
 TOLD_BY_COUNTING = {"one-turn", "long-dialogue", "long-utterance"}
 PIECES = st.sampled_from(
     [
-        "NULL", "None", "text", "Speaker", "label", "A: ", "B:: ", "User: ", "HUMAN:", "Person 1 : ", "x" * 40,
-        "3 2 1", "0", "1", "42", "3,5", "-1", " ", "\n", "\n\n", "`", "```", ".", "a", "Z", "é", "안녕", "한", "👨",
-        "🏴", "Ã", "Â", "â", "&amp;", "&#39", ";", "&", "<|", "|>", "<s>", "</s>", "[INST]", "[", "]", "__eou__", "__",
-        "## ", "##ing", "a ##b", "### Response:", "\\n", "\\n\\n", "\\'", "\\u00e9", "\\", '{"role": "user"',
-        "[{'from': 'gpt'", "array([", "b'", "'", "\u200b", "\u200c", "\u200d", "\u2060", "\u00ad", "\ufeff", "\u2581",
-        "\u0120", "\x7f", "\x85", "\u2028", "\u202e", "\ufffd", "\ue000", "\uffff", "\U000e0041", "\U000f0000", "€",
-        "™", "\x80", "ï»¿", "ðŸ", "Ð", "Ñ", "Р", "С", "°", "±", "縺", "繧", "ì", "•", "ˆ", "ø", "þ", "×", "ß", "ÿ",
+        "NULL", "None", "text", "Speaker", "label", "A: ", "B:: ", "User: ", "HUMAN:",
+        "Person 1 : ", "x" * 40,
+        "3 2 1", "0", "1", "42", "3,5", "-1", " ", "\n", "\n\n", "`", "```", ".", "a", "Z", "é",
+        "안녕", "한", "👨",
+        "🏴", "Ã", "Â", "â", "&amp;", "&#39", ";", "&", "<|", "|>", "<s>", "</s>", "[INST]", "[",
+        "]", "__eou__", "__",
+        "## ", "##ing", "a ##b", "### Response:", "\\n", "\\n\\n", "\\'", "\\u00e9", "\\",
+        '{"role": "user"',
+        "[{'from': 'gpt'", "array([", "b'", "'", "\u200b", "\u200c", "\u200d", "\u2060", "\u00ad",
+        "\ufeff", "\u2581",
+        "\u0120", "\x7f", "\x85", "\u2028", "\u202e", "\ufffd", "\ue000", "\uffff", "\U000e0041",
+        "\U000f0000", "€",
+        "™", "\x80", "ï»¿", "ðŸ", "Ð", "Ñ", "Р", "С", "°", "±", "縺", "繧", "ì", "•", "ˆ", "ø",
+        "þ", "×", "ß", "ÿ",
         "Submit-Deal", "[deleted]", "#N/A", "\u3164", "\uffa0",
     ]
 )  # fmt: skip
@@ -86,7 +93,7 @@ def test_a_place_is_found_in_every_dialogue_with_a_suspicious_text(
 
 
 @given(DIALOGUES)
-def test_looking_for_places_first_changes_nothing_of_what_is_found(texts: list[str]) -> None:
+def test_a_search_for_places_first_finds_the_same_problems(texts: list[str]) -> None:
     problems = list(suspect_turns(located(texts)))
     assert problems == found_without_asking_first(texts)
     assert all(KINDS[problem.code].severity == "warning" for problem in problems)
@@ -94,7 +101,7 @@ def test_looking_for_places_first_changes_nothing_of_what_is_found(texts: list[s
 
 
 @given(st.lists(st.sampled_from(sorted(INNOCENT_TEXTS)), min_size=2, max_size=5, unique=True))
-def test_innocent_texts_are_innocent_in_any_company(names: list[str]) -> None:
+def test_innocent_texts_are_innocent_in_any_combination(names: list[str]) -> None:
     assert odd_codes(["So?", *(INNOCENT_TEXTS[name] for name in names), "Well, well."]) == set()
 
 
@@ -110,7 +117,7 @@ def test_clean_dialogues_have_few_suspicious_places(name: str) -> None:
     assert caught <= 0.002 * len(dialogues)
 
 
-def test_every_warning_of_the_odd_files_says_what_it_found_and_where(tmp_path: Path) -> None:
+def test_every_warning_of_the_faulty_files_says_what_it_found_and_where(tmp_path: Path) -> None:
     shown = {finding.code for case in CASES for finding in case.findings}
     assert {code for code, kind in KINDS.items() if kind.severity == "warning"} - shown <= {
         "leakage"
@@ -136,7 +143,7 @@ def test_a_message_shows_what_was_found(texts: list[str], message: str) -> None:
     assert [problem.message for problem in suspect_turns(located(texts))] == [message]
 
 
-def test_each_kind_is_told_once_a_text() -> None:
+def test_each_kind_is_reported_once_per_text() -> None:
     problems = suspect_turns(located(["a\u200bb\u200bc", "d\u200b &amp; &lt;"]))
     assert [(problem.code, problem.path) for problem in problems] == [
         ("zero-width", "$[0]"),
@@ -145,7 +152,7 @@ def test_each_kind_is_told_once_a_text() -> None:
     ]
 
 
-def test_what_a_system_turn_says_is_no_label_of_the_others() -> None:
+def test_a_system_turn_is_not_a_row_of_labels() -> None:
     turns = [("$.system", Turn("system", "0 1")), *located(["Hello", "Hi!"])]
     assert list(suspect_turns(turns)) == []
 

@@ -153,7 +153,7 @@ def test_training_refuses_a_file_exactly_where_a_line_or_the_file_has_an_error(
     assert refused or errors <= {"nothing-to-train", "no-target"}
 
 
-def test_what_is_learnt_decides_whether_a_dialogue_has_a_target(tmp_path: Path) -> None:
+def test_train_on_decides_whether_a_dialogue_has_a_target(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     assistant_then_untrained = (
         '[{"role": "assistant", "content": "a"}, {"role": "assistant", '
@@ -248,11 +248,11 @@ def test_there_is_no_spread_without_a_value() -> None:
         ("123 …", []),
     ],
 )
-def test_letters_are_told_apart_by_script(tmp_path: Path, text: str, scripts: list[str]) -> None:
+def test_letters_are_counted_by_script(tmp_path: Path, text: str, scripts: list[str]) -> None:
     assert list(check_one(tmp_path, [[text, text]]).scripts) == scripts
 
 
-def test_signs_are_no_letters(tmp_path: Path) -> None:
+def test_signs_are_not_letters(tmp_path: Path) -> None:
     assert check_one(tmp_path, [["{ [ | ~ @ ` ^ 1 안녕", "네!"]]).scripts == {"Hangul": 1}
 
 
@@ -272,7 +272,7 @@ def test_signs_are_no_letters(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_dialogues_are_the_same_but_for_case_width_and_space(
+def test_duplicates_may_differ_in_case_width_and_white_space(
     tmp_path: Path, first: list[Any], second: list[Any], is_same: bool
 ) -> None:
     assert check_one(tmp_path, [first, second]).num_duplicates == is_same
@@ -280,7 +280,7 @@ def test_dialogues_are_the_same_but_for_case_width_and_space(
 
 
 @given(st.lists(st.lists(st.sampled_from(["a", "b"]), min_size=2, max_size=3), max_size=20))
-def test_every_dialogue_that_was_there_before_is_a_duplicate_of_the_first(
+def test_every_repeated_dialogue_is_a_duplicate_of_the_first(
     tmp_path_factory: pytest.TempPathFactory, dialogues: list[list[str]]
 ) -> None:
     file = check_one(tmp_path_factory.mktemp("data"), [*dialogues, ["z", "y"]], max_problems=100)
@@ -334,7 +334,7 @@ def test_a_byte_order_mark_is_stray_at_the_beginning_of_a_block_too(
     assert codes(file) == {"stray-bom": 1, "duplicate": 2}
 
 
-def test_a_problem_knows_its_column_whether_json_or_meaning_is_wrong(tmp_path: Path) -> None:
+def test_faults_of_json_and_of_meaning_have_a_column(tmp_path: Path) -> None:
     file = check_one(
         tmp_path,
         '["é", "Ok", ""]\n{"messages": [{"role": "é", "content": "a"}], "x": NaN}\n'.encode(),
@@ -450,7 +450,7 @@ def test_a_file_without_a_trained_assistant_turn_is_not_trainable(
     assert codes(report.files[1])["nothing-to-train"] == 1
 
 
-def test_a_missing_file_is_told_before_any_other_is_read(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_before_any_file_is_read(tmp_path: Path) -> None:
     events: list[Event] = []
     (tmp_path / "a.jsonl").write_bytes(GOOD * 200_000)
     with pytest.raises(UsageError, match="does not exist"):

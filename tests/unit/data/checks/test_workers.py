@@ -306,7 +306,8 @@ from convo_cli.config.schema import DataConfig
 from convo_cli.data.checks import validate, workers
 validate.PARALLEL_BYTES = 0
 workers.num_cpus = lambda: 2
-print(len(validate.validate_files(sys.argv[1:], DataConfig(train=("a",))).files))  # at the top level of the script
+# At the top level of the script.
+print(len(validate.validate_files(sys.argv[1:], DataConfig(train=("a",))).files))
 """
 
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import gzip
 import io
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,8 @@ from convo_cli.data.repair.repairs import REPAIRS, RepairReport
 from convo_cli.errors import UsageError
 from convo_cli.events import Event, Progress
 from tests.conftest import corpus
+from tests.faulty_files import BOM, CASES, GOOD, Case, amid
 from tests.memory import with_peak
-from tests.odd_files import BOM, CASES, GOOD, Case, amid
 
 CONFIG = DataConfig(train=("unused",))
 BY_NAME = {case.name: case for case in CASES}
@@ -217,15 +219,15 @@ def test_every_good_line_is_written_as_it_is_and_in_order(
         ),
         (
             (
-                '[{"role": "user", "content": "a"}, {"role": "user", "content": ""}, {"role": "bot", '
-                '"content": "b"}]'
+                '[{"role": "user", "content": "a"}, {"role": "user", "content": ""}, '
+                '{"role": "bot", "content": "b"}]'
             ),
             [[{"role": "user", "content": "a"}, {"role": "bot", "content": "b"}]],
         ),
         (
             (
-                '{"mesages": [{"rle": "user", "contents": "a"}, {"role": "assistant", "content": "b", '
-                '"train": "True"}]}'
+                '{"mesages": [{"rle": "user", "contents": "a"}, '
+                '{"role": "assistant", "content": "b", "train": "True"}]}'
             ),
             [
                 {
@@ -246,7 +248,7 @@ def test_every_good_line_is_written_as_it_is_and_in_order(
         ),
     ],
 )
-def test_what_needs_no_guess_is_repaired(
+def test_faults_that_need_no_guess_are_repaired(
     tmp_path: Path, line: bytes | str, fixed: list[Any]
 ) -> None:
     assert fix_line(tmp_path, line) == fixed
@@ -279,7 +281,7 @@ def test_what_needs_no_guess_is_repaired(
         ("[" * 2000, "nesting-too-deep"),
     ],
 )
-def test_what_would_need_a_guess_is_left_out_and_named(
+def test_lines_that_need_a_guess_are_left_out_and_reported(
     tmp_path: Path, line: bytes | str, code: str
 ) -> None:
     raw = line if isinstance(line, bytes) else line.encode()
@@ -341,11 +343,11 @@ def test_names_given_to_alternating_texts_are_those_of_the_config(tmp_path: Path
     ]
 
 
-def test_what_is_trained_on_decides_what_is_left_out(tmp_path: Path) -> None:
+def test_train_on_decides_which_lines_are_left_out(tmp_path: Path) -> None:
     assert fix_line(tmp_path, '["Anyone?"]', train_on="all") == [["Anyone?"]]
 
 
-def test_only_as_many_examples_as_asked_for_are_listed_and_all_counted(tmp_path: Path) -> None:
+def test_max_problems_limits_the_listed_repairs_but_not_those_counted(tmp_path: Path) -> None:
     content = b'["a", "b\xe2\x80\x8b"]\n' * 30 + b'["a"\n' * 20
     _, report = fix_bytes(tmp_path, content, max_problems=3)
     (repaired,), (left_out,) = report.repaired, report.left_out
@@ -411,7 +413,23 @@ def test_progress_counts_the_bytes_of_the_file(tmp_path: Path) -> None:
     )
     fix_bytes(tmp_path, content, emit=events.append)
     assert len(events) == len(content) // 2**20
-    assert all(isinstance(event, Progress) and event.total == len(content) for event in events)
+    for event in events:
+        assert isinstance(event, Progress)
+        assert (event.total, event.unit) == (len(content), "bytes")
+
+
+def test_progress_of_a_compressed_file_counts_its_bytes_on_disk(tmp_path: Path) -> None:
+    events: list[Event] = []
+    path = tmp_path / "data.jsonl.gz"
+    lines = (json.dumps([f"Hello {number}", os.urandom(3000).hex()]) for number in range(1200))
+    path.write_bytes(gzip.compress("\n".join(lines).encode()))
+    repair_files([str(path)], lambda line: None, CONFIG, emit=events.append)
+    size = path.stat().st_size
+    assert len(events) == size // 2**20
+    for event in events:
+        assert isinstance(event, Progress)
+        assert (event.total, event.unit) == (size, "bytes")
+        assert 0 < event.done <= size
 
 
 @pytest.mark.parametrize(

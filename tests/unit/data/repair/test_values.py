@@ -11,7 +11,7 @@ from convo_cli.config.schema import DataConfig
 from convo_cli.data.checks.suspicious_text import suspicious_spots
 from convo_cli.data.repair.lenient_json import dump
 from convo_cli.data.repair.values import MAX_ROUNDS, repair_text, repair_value
-from tests.odd_files import INNOCENT_TEXTS
+from tests.faulty_files import INNOCENT_TEXTS
 
 CONFIG = DataConfig(train=("unused",))
 

@@ -33,10 +33,11 @@ NAMES = """
     mask masked masks loss_mask lossMask lossmask loss-mask LOSS_MASK target_mask assistant_masks
     mask_history mask_prompt completion_mask training
     train_detail training_detail train_on train_on_turn trainOnTurn trained
-    is_train is_trained istrained do_train no_train not_trained trainable is_trainable untrained supervise supervised
-    learn learnable loss_weight sample_weight turn_weight weights train_weight loss_scale output_with_loss has_loss
-    compute_loss no_loss calculate_loss ignore_loss answer_only_loss_mask Train TRAIN Weight Loss trian tran wieght
-    losss weigth mask1 unmask should_train use_loss enable_loss mask_out loss_multiplier ｗｅｉｇｈｔ
+    is_train is_trained istrained do_train no_train not_trained trainable is_trainable untrained
+    supervise supervised learn learnable loss_weight sample_weight turn_weight weights train_weight
+    loss_scale output_with_loss has_loss compute_loss no_loss calculate_loss ignore_loss
+    answer_only_loss_mask Train TRAIN Weight Loss trian tran wieght losss weigth mask1 unmask
+    should_train use_loss enable_loss mask_out loss_multiplier ｗｅｉｇｈｔ
 """
 
 

@@ -76,7 +76,7 @@ FORMS: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_is_one_when_it_is_kept_and_gone_when_it_is_dropped(form: str) -> None:
+def test_every_form_of_reasoning_is_kept_in_one_form_or_dropped(form: str) -> None:
     value, path = FORMS[form]
     assert texts(value, "keep") == ["2+2?", KEPT]
     assert texts(value, "drop") == ["2+2?", "4"]
@@ -164,7 +164,9 @@ def test_tags_that_do_not_match_are_refused(text: str, reasoning: Reasoning | No
 
 
 @pytest.mark.parametrize("reasoning", [None, "keep", "drop"])
-def test_what_is_no_reasoning_of_the_assistant_is_left_alone(reasoning: Reasoning | None) -> None:
+def test_text_that_is_not_the_assistants_reasoning_is_unchanged(
+    reasoning: Reasoning | None,
+) -> None:
     config = DataConfig(train=("unused",), reasoning=reasoning)
     for value in (
         ["What is <think>?", "A tag."],
@@ -182,7 +184,7 @@ def test_what_is_no_reasoning_of_the_assistant_is_left_alone(reasoning: Reasonin
     assert [key for _, key, _ in beside_a_user.unread] == ["thinking"]
 
 
-def test_a_reply_that_is_nothing_but_reasoning_has_no_text_without_it() -> None:
+def test_a_reply_of_reasoning_alone_is_empty_without_it() -> None:
     only_tags = reply("<think>Two.</think>")
     assert texts(only_tags, "keep") == ["2+2?", "<think>Two.</think>"]
     assert refused(only_tags, "drop") == [("empty-utterance", "$[1].content")]
@@ -192,7 +194,7 @@ def test_a_reply_that_is_nothing_but_reasoning_has_no_text_without_it() -> None:
         ]
 
 
-def test_two_thoughts_or_one_that_is_no_text_are_refused_where_they_would_be_kept() -> None:
+def test_two_texts_of_reasoning_or_a_value_that_is_not_a_string_are_refused_if_kept() -> None:
     two = reply("<think>Three.</think>4", thinking=THOUGHT)
     parts = reply("4", thinking=[{"type": "thinking", "thinking": THOUGHT}])
     assert refused(two, "keep") == [("reasoning-twice", "$[1].thinking")]

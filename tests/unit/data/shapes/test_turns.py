@@ -123,7 +123,7 @@ def test_the_input_follows_its_instruction_after_a_blank_line() -> None:
     assert read(value) == (Turn("user", "Translate.\n\nBonjour"), Turn("assistant", "Hello"))
 
 
-def test_keys_that_mean_nothing_to_convo_are_allowed() -> None:
+def test_unknown_keys_are_allowed() -> None:
     assert read(
         {"id": 7, "messages": [{"role": "user", "content": "Hi", "name": "Ann"}], "prompt": "Hi"}
     ) == (Turn("user", "Hi"),)
@@ -254,7 +254,7 @@ def test_a_name_with_two_roles_is_a_config_error() -> None:
         ({"turns": ["Hi"], "history": {"a": "b"}}, [("history", "$.history")]),
     ],
 )
-def test_what_is_no_dialogue_is_refused_by_code_and_path(
+def test_a_value_that_is_not_a_dialogue_is_refused_by_code_and_path(
     value: Any, expected: list[tuple[str, str]]
 ) -> None:
     assert problems_of(value) == expected
@@ -270,7 +270,7 @@ def test_what_is_no_dialogue_is_refused_by_code_and_path(
         ([{"type": "text"}], "a list of objects"),
     ],
 )
-def test_content_that_is_no_text_is_called_what_it_is(content: Any, words: str) -> None:
+def test_the_message_names_the_type_of_a_wrong_text(content: Any, words: str) -> None:
     with pytest.raises(ProblemError, match=f"the text is {words}"):
         read_value([{"role": "user", "content": content}], CONFIG)
 
@@ -344,7 +344,7 @@ def test_the_path_of_a_turn_leads_to_its_text(turns: list[Turn]) -> None:
         ("Hi", None),
     ],
 )
-def test_the_shape_of_a_line_is_told_by_its_keys(value: Any, shape: str | None) -> None:
+def test_the_keys_of_a_line_decide_its_shape(value: Any, shape: str | None) -> None:
     assert shape_of(value) == shape
     assert shape is None or shape.startswith("list") or shape in SHAPES
 

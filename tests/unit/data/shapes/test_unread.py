@@ -111,7 +111,7 @@ def test_a_key_with_text_in_it_is_named(tmp_path: Path, value: Any, message: str
         },
     ],
 )
-def test_metadata_and_what_a_turn_says_too_are_not_named(
+def test_metadata_and_texts_that_a_turn_repeats_are_not_named(
     tmp_path: Path, keys: dict[str, Any]
 ) -> None:
     turns = ["What did you say? I was not listening.", "Never mind."]

@@ -117,14 +117,14 @@ def strictly_by_the_standard_library(raw: bytes) -> Any:
 @given(LINES)
 @example(b'[":)", "a \\"quoted\\" : word", {"a": ": b", "c" : "\\"d\\":"}]')
 @example(b'["C:\\\\readme", "\\\\u0000", "\\u00e9"]')
-def test_whatever_a_json_library_writes_is_read_back(raw: bytes) -> None:
+def test_every_output_of_a_json_library_is_read_back(raw: bytes) -> None:
     value, problems = read(raw)
     assert problems == []
     assert value == json.loads(raw)
 
 
 @given(damaged_lines() | st.binary(max_size=30) | LINES)
-def test_a_line_is_accepted_exactly_where_the_standard_library_made_strict_accepts_it(
+def test_a_line_is_accepted_exactly_if_a_strict_standard_library_accepts_it(
     raw: bytes,
 ) -> None:
     value, problems = read(raw)
@@ -139,7 +139,7 @@ def test_a_line_is_accepted_exactly_where_the_standard_library_made_strict_accep
 
 
 @given(damaged_lines() | st.binary())
-def test_any_bytes_are_a_value_or_a_problem_that_lies_in_the_line(raw: bytes) -> None:
+def test_any_bytes_are_a_value_or_a_problem_within_the_line(raw: bytes) -> None:
     value, problems = read(raw)
     assert (value is msgspec.UNSET) == bool(problems)
     for problem in problems:
@@ -222,7 +222,7 @@ def test_a_fault_is_named_with_its_column_and_path(
     assert only_problem(line) == (code, column, path)
 
 
-def test_all_faults_of_a_line_are_reported_up_to_the_first_that_makes_no_sense() -> None:
+def test_faults_are_reported_up_to_the_first_that_makes_the_rest_meaningless() -> None:
     _, problems = read(b'{"a": NaN, "a": "\\u0000\\ud800", "b": \x07}')
     assert [problem.code for problem in problems] == [
         "not-a-number", "duplicate-key", "nul-character", "lone-surrogate", "invalid-json",
@@ -239,9 +239,9 @@ def test_the_deepest_allowed_nesting_is_read() -> None:
     assert isinstance(value, list)
 
 
-def test_newlines_and_tabs_may_stand_in_a_text() -> None:
+def test_escaped_newlines_and_tabs_are_allowed() -> None:
     assert read(b'["a\\n\\tb", "\\u000a\\u0009"]') == (["a\n\tb", "\n\t"], [])
 
 
-def test_a_path_that_is_not_there_is_located_at_the_start_of_the_line() -> None:
+def test_a_path_that_does_not_exist_has_column_1() -> None:
     assert locate(b'["a"]', ["$.b"]) == {"$.b": 1}

@@ -1,7 +1,6 @@
-"""Odd data files, each with exactly what validation has to say about it; most are broken, the
-others only look so.
+"""Faulty data files with the problems that validation must find in each, and innocent ones.
 
-python -m tests.odd_files FOLDER     writes them all, and index.json with what is to be found in each
+python -m tests.faulty_files FOLDER     writes them all, and index.json with their problems
 """
 
 from __future__ import annotations
@@ -310,10 +309,7 @@ def broken_lines() -> Iterator[Case]:
         ),
         (
             "duplicate keys in a turn",
-            (
-                '[{"role": "user", "content": "a", "role": "user"}, {"role": "assistant", "content": '
-                '"b"}]'
-            ),
+            '[{"role": "user", "content": "a", "role": "user"}, {"role": "bot", "content": "b"}]',
             "duplicate-key",
             35,
             "$[0].role",
@@ -678,7 +674,7 @@ def wrong_values() -> Iterator[Case]:
 LONG_TEXT = "I was born in the year 1632, in the city of York. " * 2100
 
 
-def odd_dialogues() -> Iterator[Case]:
+def suspicious_dialogues() -> Iterator[Case]:
     """Good dialogues that are seldom meant."""
     yield Case(
         "repeated dialogues",
@@ -747,7 +743,7 @@ def odd_dialogues() -> Iterator[Case]:
     )
 
 
-def odd_texts() -> Iterator[Case]:
+def suspicious_texts() -> Iterator[Case]:
     """A legal text that is seldom meant, as the second turn of the second line."""
     texts: dict[str, dict[str, str]] = {
         "null-text": {
@@ -1061,8 +1057,8 @@ CASES: tuple[Case, ...] = tuple(
         broken_lines,
         faults_in_every_shape,
         wrong_values,
-        odd_dialogues,
-        odd_texts,
+        suspicious_dialogues,
+        suspicious_texts,
         innocents,
     )
     for case in make()

@@ -1,6 +1,4 @@
-"""Validation says exactly what is wrong with many odd files, nothing about as many that only look
-odd.
-"""
+"""Validation finds exactly the problems of many faulty files, and none in as many innocent ones."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ from convo_cli.data.checks.validate import validate_files
 from convo_cli.data.problem_kinds import KINDS
 from convo_cli.data.problems import Problem, ProblemError
 from convo_cli.data.reader import read_dialogues
-from tests.odd_files import CASES, Case, Finding, write
+from tests.faulty_files import CASES, Case, Finding, write
 
 CONFIG = DataConfig(train=("unused",))
 BY_NAME = {case.name: case for case in CASES}
@@ -30,7 +28,7 @@ def problems_of(case: Case, folder: Path) -> list[Problem]:
 
 
 def unmatched(case: Case, problems: list[Problem]) -> tuple[list[Finding], list[Problem]]:
-    """What was not found, and what was found although nothing is there."""
+    """The expected problems that were not found, and the unexpected ones that were."""
     missed, left = [], list(problems)
     for finding in case.findings:
         match = next((problem for problem in left if _is(finding, problem)), None)
@@ -50,7 +48,7 @@ def _is(finding: Finding, problem: Problem) -> bool:
 
 
 @pytest.mark.parametrize("name", list(BY_NAME))
-def test_exactly_what_is_wrong_is_found_where_it_is(tmp_path: Path, name: str) -> None:
+def test_exactly_the_expected_problems_are_found_at_their_places(tmp_path: Path, name: str) -> None:
     problems = problems_of(BY_NAME[name], tmp_path)
     assert unmatched(BY_NAME[name], problems) == ([], [])
     assert all(problem.column > 0 for problem in problems)
@@ -66,14 +64,14 @@ def test_precision_and_recall_over_all_files_are_one(tmp_path: Path) -> None:
         )
     precision = 1 - counts["false"] / counts["found"]
     recall = 1 - counts["missed"] / counts["expected"]
-    odd = sum(bool(case.findings) for case in CASES)
+    faulty = sum(bool(case.findings) for case in CASES)
     print(
-        f"{len(CASES)} files, {odd} of them odd, {counts}: precision {precision:.3f}, recall "
+        f"{len(CASES)} files, {faulty} of them faulty, {counts}: precision {precision:.3f}, recall "
         f"{recall:.3f}"
     )
     assert (precision, recall) == (1, 1)
-    assert odd >= 120
-    assert len(CASES) - odd >= 100
+    assert faulty >= 120
+    assert len(CASES) - faulty >= 100
 
 
 def test_every_case_has_its_own_name_and_every_kind_that_one_small_file_can_show_is_among_them(
