@@ -121,7 +121,7 @@ MODELS = {
     "is no hub id either": ("a/b/c", lambda work: None, 2, "a/b/c: no such directory"),
     "is on a hub that cannot be reached": (
         "nobody/nothing", lambda work: None, 2,
-        "nobody/nothing: not a folder here, and as a hub id it is not in the local cache",
+        "nobody/nothing: no such folder, and it is not in the local cache of the hub",
     ),
     "has no name": ("", lambda work: None, 2, "'': no such directory"),
     "is a file": ("config.yaml", lambda work: None, 2, "config.yaml: not a directory"),
@@ -518,8 +518,7 @@ def test_a_hub_that_does_not_answer_is_given_up_at_once(work):
         2,
         "",
         (
-            "error: nobody/nothing: not a folder here, and as a hub id it is not in the local "
-            "cache, nor can the hub "
-            "be reached\nhint: give the path of a folder, or another hub id\n"
+            "error: nobody/nothing: no such folder, and it is not in the local cache of the hub, "
+            "and the hub cannot be reached\nhint: name an existing folder, or another hub id\n"
         ),
     )

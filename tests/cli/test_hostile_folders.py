@@ -96,7 +96,7 @@ def test_a_foreign_run_directory_is_tried_like_any_folder(convo, work):
     result = convo("chat", "hostile", stdin=b"hi\n")
     assert result.code == 2
     assert (
-        "hostile: its tokenizer can decode a character of a token to 1,099,511,627,776"
+        "hostile: its tokenizer can decode one character of a token to 1,099,511,627,776"
         in result.err
     )
 

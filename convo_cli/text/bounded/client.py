@@ -1,7 +1,7 @@
 """Client of the bounded process, which renders chat templates and tries foreign files under limits.
 
-The process runs `convo_cli.text.bounded.process`. It is started early, so that it imports
-transformers while this process imports torch, and again after a request has ended it.
+The process runs `convo_cli.text.bounded.process`. It starts early, so that it imports transformers
+while this process imports torch, and it starts again after a request has ended it.
 """
 
 from __future__ import annotations
@@ -17,15 +17,13 @@ from threading import Lock
 from convo_cli.text.bounded.process import OUT_OF_MEMORY, OUT_OF_TIME, REQUEST_SECONDS, Limits
 
 _SECONDS_TO_END = 5.0
-# With the import path of this process, so that the other imports the same convo and nothing from
-# the working folder.
+# With the import path of this process: the other imports the same convo, and nothing from the
+# working directory.
 _START = (
-    "import sys; sys.path[:] = sys.argv[1:]; from convo_cli.text.bounded.process import "
-    "main; "
-    "main()"
+    "import sys; sys.path[:] = sys.argv[1:]; import convo_cli.text.bounded.process as p; p.main()"
 )
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}
-"""Threads reserve memory, and the limit of memory counts what is reserved."""
+"""Threads reserve memory, which counts towards the memory limit."""
 
 
 class EndedError(Exception):
@@ -36,35 +34,32 @@ class EndedError(Exception):
         super().__init__(f"exit code {returncode}")
 
     def reason(self, limits: Limits, unit: str = "") -> str:
-        """Say why the process ended, as words that continue a sentence; the limits held for each
-        ``unit``.
+        """Return why the process ended, as words that continue a sentence.
+
+        ``unit`` says what the limits apply to, such as " for one dialogue".
         """
         if self.returncode == -getattr(signal, "SIGPROF", 0):
             return f"takes more than {limits.cpu_seconds:.0f} s of CPU time{unit}"
         if self.returncode == OUT_OF_TIME:
             return f"takes more than {REQUEST_SECONDS:.0f} s of CPU time for a few dialogues"
-        if self.returncode in (
-            OUT_OF_MEMORY,
-            -getattr(signal, "SIGABRT", 0),
-        ):  # native code aborts without memory
+        # Native code without memory aborts.
+        if self.returncode in (OUT_OF_MEMORY, -getattr(signal, "SIGABRT", 0)):
             return f"takes more than {limits.memory_bytes // 2**20} MiB of memory{unit}"
-        return f"breaks the process that reads it (exit code {self.returncode})"
+        return f"crashes the process that reads it (exit code {self.returncode})"
 
 
 def start_bounded_process() -> None:
-    """Start the process, without waiting until it can be asked."""
+    """Start the process without waiting until it is ready."""
     _process()
 
 
 def ask(task: bytes, request: bytes) -> bytes:
-    """Return the answer to a request, both a line of JSON; EndedError if the process ended without
-    one.
-    """
+    """Return the answer to a request, both a line of JSON; EndedError without an answer."""
     return _process().ask(task + b" " + request + b"\n")
 
 
 class _Process:
-    """The bounded process; it runs as long as this one, or until a request ends it."""
+    """The bounded process; it runs until a request ends it, or until this process ends."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -75,15 +70,13 @@ class _Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, **_ONE_THREAD},
-            start_new_session=True,  # Ctrl-C must reach only this process
+            start_new_session=True,  # so that Ctrl-C reaches only this process
         )
         atexit.register(self._kill)
 
     @property
     def is_ours(self) -> bool:
-        """Return whether the process runs and was started by this process, not by the parent of a
-        fork.
-        """
+        """Return whether the process runs, and this process (not the parent of a fork) began it."""
         return self._starter == os.getpid() and self._popen.poll() is None
 
     def ask(self, request: bytes) -> bytes:
@@ -93,17 +86,17 @@ class _Process:
                 if not self._is_ready:
                     self._is_ready = self._read() == b"ready\n"
                     if not self._is_ready:
-                        raise RuntimeError(
-                            f"the process for foreign files ended with {self._end()} at its start"
+                        message = (
+                            f"the process for foreign files did not start (exit code {self._end()})"
                         )
+                        raise RuntimeError(message)
                 self._popen.stdin.write(request)
                 self._popen.stdin.flush()
                 answer = self._read()
             except BrokenPipeError:
                 answer = b""
-            except (
-                BaseException
-            ):  # after a signal, the answer to this request must not be read as that of the next
+            except BaseException:
+                # The next request must not read the answer to this one.
                 self._kill()
                 raise
             if not answer.endswith(b"\n"):
@@ -121,7 +114,7 @@ class _Process:
     def _end(self) -> int:
         atexit.unregister(self._kill)
         with suppress(subprocess.TimeoutExpired):
-            self._popen.wait(_SECONDS_TO_END)  # then its exit code says why it ended
+            self._popen.wait(_SECONDS_TO_END)  # its own exit code says why it ended
         self._popen.kill()
         with suppress(BrokenPipeError), self._popen:  # closes the pipes, and waits
             pass

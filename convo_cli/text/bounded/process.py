@@ -1,11 +1,10 @@
-"""The process that renders foreign chat templates and tries foreign tokenizers, under limits of the
-operating system.
+"""Bounded process: it renders foreign chat templates and tries foreign tokenizers under limits.
 
 A chat template is a program by the author of the model, and a tokenizer is nearly one: its patterns
-and chains of replacements can take unbounded time and memory. Python raises exceptions only between
-two of its instructions, so the operating system ends this process instead, by a timer of CPU time
-and a limit of memory for each request. `convo_cli.text.bounded.client` starts the process and sends
-it requests.
+and chains of replacements can take unbounded time and memory. Python can interrupt itself only
+between two instructions, so the operating system ends this process instead, by a timer of CPU time
+and a memory limit for each request. `convo_cli.text.bounded.client` starts the process and sends
+the requests.
 """
 
 from __future__ import annotations
@@ -28,19 +27,16 @@ TRY_CONFIG = b"config"
 OUT_OF_MEMORY = 77
 """Exit code for a request that ran out of memory."""
 OUT_OF_TIME = 78
-"""Exit code for a request that ran out of time, over all its dialogues."""
+"""Exit code for a request whose dialogues together ran out of time."""
 MAX_OWN_CHARACTERS = 2**20
-"""Most characters that a template may add to the texts of one dialogue; sixteen times as many in a
-request.
-"""
-_MAX_REASON = 300  # characters of what a template says about a dialogue
+"""Most characters that a template may add to one dialogue; 16 times as many in a request."""
+_MAX_REASON = 300
+"""Most characters of the error of a template."""
 _IGNORED_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 
 
 class Limits(NamedTuple):
-    """CPU time, and memory beyond what the process uses already. Only Linux enforces the limit of
-    memory.
-    """
+    """Limits of CPU time and of additional memory; only Linux enforces the memory limit."""
 
     cpu_seconds: float
     memory_bytes: int
@@ -54,14 +50,13 @@ _TRIAL_LIMITS = Limits(10.0, 768 * 2**20)
 _TRIAL_SECONDS_PER_BYTE = 1e-6
 _TRIAL_BYTES_PER_BYTE = 48
 _MAX_TRIED_BYTES = 3 * 2**24
-"""Size from which larger files get no more time and memory; Gemma's tokenizer has four fifths of
-it.
-"""
+"""Larger files get no more time and memory; Gemma's tokenizer has four fifths of this size."""
 
 
 def trial_limits(num_bytes: int) -> Limits:
-    """Return the limits for trying files of this many bytes; docs/decisions.md lists what real
-    tokenizers need.
+    """Return the limits for a trial of files of this size.
+
+    docs/decisions.md lists the needs of real tokenizers.
     """
     counted = min(num_bytes, _MAX_TRIED_BYTES)
     return Limits(
@@ -71,28 +66,22 @@ def trial_limits(num_bytes: int) -> Limits:
 
 
 def main() -> None:
-    """Answer requests until stdin ends; each is a line with the name of a task, a space, and
-    JSON.
-    """
-    for ignored in _IGNORED_SIGNALS:
-        if hasattr(signal, ignored):
-            signal.signal(
-                getattr(signal, ignored), signal.SIG_IGN
-            )  # the asking process handles them
+    """Answer requests until stdin ends; each is a line: the name of a task, a space, and JSON."""
+    for name in _IGNORED_SIGNALS:
+        if hasattr(signal, name):  # the client handles these signals
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     if sys.platform != "win32":
         import resource
 
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    # A library that reads or prints must not touch requests and answers.
     with open(os.devnull, "r+b") as nowhere:
-        for standard in (
-            0,
-            1,
-            2,
-        ):  # a library that reads or prints must not touch requests and answers
+        for standard in (0, 1, 2):
             os.dup2(nowhere.fileno(), standard)
-    sys.modules["torch"] = None  # type: ignore[assignment]  # nothing here needs it, and its import takes a second
+    # This process does not need torch, whose import takes a second.
+    sys.modules["torch"] = None  # type: ignore[assignment]
     from transformers.utils.chat_template_utils import render_jinja_template
 
     from convo_cli.text.bounded.trial import try_config, try_tokenizer
@@ -106,17 +95,15 @@ def main() -> None:
     answers.flush()
     try:
         for line in requests:
-            name, _, request = line.partition(b" ")
-            answers.write(work[name](request) + b"\n")
+            task, _, request = line.partition(b" ")
+            answers.write(work[task](request) + b"\n")
             answers.flush()
     except MemoryError:
         os._exit(OUT_OF_MEMORY)
 
 
 def _try(attempt: Callable[[Path, str], Sequence[str]], request: bytes) -> bytes:
-    """Return the message and the hint of the error in a folder's files as JSON, or an empty
-    list.
-    """
+    """Return the message and the hint of the fault in a folder as JSON; [] without a fault."""
     folder, source, num_bytes = json.loads(request)
     limits = trial_limits(num_bytes)
     _limit_memory(limits.memory_bytes)
@@ -128,9 +115,7 @@ def _try(attempt: Callable[[Path, str], Sequence[str]], request: bytes) -> bytes
 
 
 def _render(renderer: Callable[..., Any], request: bytes) -> bytes:
-    """Return for each dialogue its text with the spans between generation marks, or why it has
-    none.
-    """
+    """Return each dialogue as text with the spans between generation marks, or as an error."""
     work = msgspec.json.decode(request)
     render = partial(renderer, **work["options"])
     _limit_memory(RENDER_LIMITS.memory_bytes)
@@ -138,9 +123,8 @@ def _render(renderer: Callable[..., Any], request: bytes) -> bytes:
     for messages in work["dialogues"]:
         if time.process_time() - begun > REQUEST_SECONDS:
             os._exit(OUT_OF_TIME)
-        answer, num_written = _answer(
-            render, messages, work["tokens"], min(left, MAX_OWN_CHARACTERS)
-        )
+        most = min(left, MAX_OWN_CHARACTERS)
+        answer, num_written = _answer(render, messages, work["tokens"], most)
         answers.append(answer)
         left -= num_written
     return b"[" + b",".join(answers) + b"]"
@@ -152,19 +136,17 @@ def _answer(
     tokens: dict[str, Any],
     most: int,
 ) -> tuple[bytes, int]:
-    """Return the answer for one dialogue and how many characters the template added, at most
-    ``most``.
-    """
+    """Return the answer for one dialogue, and the number of added characters, at most ``most``."""
     _set_timer(RENDER_LIMITS.cpu_seconds)
     try:
         (text,), spans = render([messages], **tokens)
         num_written = len(text) - sum(len(message["content"]) for message in messages)
         if num_written > most:
-            raise ValueError(f"it writes over {most:,} characters of its own")
+            raise ValueError(f"it adds more than {most:,} characters")
         return msgspec.json.encode((text, _merged(spans[0]) if spans else ())), max(0, num_written)
     except MemoryError:
         raise
-    except Exception as error:  # noqa: BLE001  (Jinja and expressions in a template may raise anything)
+    except Exception as error:  # noqa: BLE001  (expressions in a template may raise anything)
         reason = str(error)[:_MAX_REASON] or type(error).__name__
         return msgspec.json.encode(reason.encode(errors="replace").decode()), 0
     finally:
@@ -183,24 +165,19 @@ def _merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _set_timer(seconds: float) -> None:
-    """End this process after this much CPU time; 0 turns the timer off. Load and Ctrl-Z use up no
-    CPU time.
-    """
+    """End this process after this much CPU time, on which load has no effect; 0 stops the timer."""
     if sys.platform != "win32":
         signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 def _limit_memory(num_bytes: int) -> None:
-    """Allow this process this many bytes beyond what it uses now."""
+    """Allow this process so many bytes beyond those that it uses now."""
     if sys.platform == "linux":
         import resource
 
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-        limit, most = (
-            pages * resource.getpagesize() + num_bytes,
-            resource.getrlimit(resource.RLIMIT_AS)[1],
-        )
-        resource.setrlimit(
-            resource.RLIMIT_AS,
-            (limit if most == resource.RLIM_INFINITY else min(limit, most), most),
-        )
+        limit = pages * resource.getpagesize() + num_bytes
+        _, most = resource.getrlimit(resource.RLIMIT_AS)
+        if most != resource.RLIM_INFINITY:
+            limit = min(limit, most)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, most))

@@ -1,4 +1,4 @@
-"""Rendering with chat templates, convo's own and foreign ones, in the bounded process."""
+"""Rendering of dialogues with chat templates, convo's own and foreign ones, under limits."""
 
 from __future__ import annotations
 
@@ -35,14 +35,12 @@ def render_all(
     for_reply: bool = False,
     has_marks: bool = False,
 ) -> list[Rendered | DataError]:
-    """Render each dialogue with transformers' renderer; DataError for those that the template
-    refuses.
+    """Render each dialogue as transformers does; a DataError stands for one that is refused.
 
-    Raises ModelError for a template that is too long or takes too much time or memory for a
-    dialogue.
+    Raises ModelError for a template that is too long, or takes too much time or memory.
     """
     if len(chat_template) > MAX_TEMPLATE_CHARACTERS:
-        raise _unbearable(tokenizer, f"is {len(chat_template):,} characters long")
+        raise _unusable(tokenizer, f"is {len(chat_template):,} characters long")
     request = {
         "dialogues": [as_messages(turns) for turns in dialogues],
         "tokens": tokenizer.special_tokens_map,
@@ -53,18 +51,14 @@ def render_all(
         },
     }
     try:
-        answers = msgspec.json.decode(
-            client.ask(RENDER, msgspec.json.encode(request, enc_hook=str)), type=list[Any]
-        )
+        answer = client.ask(RENDER, msgspec.json.encode(request, enc_hook=str))
     except UnicodeEncodeError:
-        raise _unbearable(tokenizer, "or a text to render holds half of a surrogate pair") from None
+        raise _unusable(tokenizer, "or a text contains half of a surrogate pair") from None
     except client.EndedError as end:
-        raise _unbearable(tokenizer, end.reason(RENDER_LIMITS, " for one dialogue")) from None
+        raise _unusable(tokenizer, end.reason(RENDER_LIMITS, " for one dialogue")) from None
     return [
-        refusal(f"refuses such a dialogue: {answer}")
-        if isinstance(answer, str)
-        else Rendered(*answer)
-        for answer in answers
+        refusal(f"refuses the dialogue: {one}") if isinstance(one, str) else Rendered(*one)
+        for one in msgspec.json.decode(answer, type=list[Any])
     ]
 
 
@@ -75,9 +69,7 @@ def render_ids(
     *,
     for_reply: bool = False,
 ) -> list[int]:
-    """Return the ids of `apply_chat_template`, under limits; DataError if the template refuses the
-    dialogue.
-    """
+    """Return the ids of `apply_chat_template`; DataError if the template refuses the dialogue."""
     (rendered,) = render_all(tokenizer, chat_template, [turns], for_reply=for_reply)
     if isinstance(rendered, DataError):
         raise rendered
@@ -87,16 +79,16 @@ def render_ids(
 
 
 def refusal(reason: str) -> DataError:
-    """Return an error about the effect of the chat template on a dialogue."""
+    """Return an error about a dialogue that the chat template does not render as needed."""
     return DataError(
         f"the chat template {reason}",
         hint="set dialogue.template: turns or chatml, or change the dialogue",
     )
 
 
-def _unbearable(tokenizer: PreTrainedTokenizerBase, reason: str) -> ModelError:
+def _unusable(tokenizer: PreTrainedTokenizerBase, reason: str) -> ModelError:
     return ModelError(
         f"{tokenizer.name_or_path or 'the tokenizer'}: its chat template {reason}",
-        hint="do not trust this model's files; to train it all the same, set dialogue.template: "
+        hint="do not trust the files of this model; to train it anyway, set dialogue.template: "
         "turns or chatml",
     )

@@ -1,7 +1,8 @@
-"""The trial of a foreign tokenizer or config: the bounded process loads it and uses it on probes.
+"""Trial of a foreign tokenizer or config: the bounded process loads it and uses it on probes.
 
-Probes repeat one character or a pair, or mix many, which exposes slow patterns. Attacks with a rare
-character that no probe contains are covered by the bounds of `convo_cli.text.tokenizers.expansion`.
+Probes repeat one character or a pair, or mix many, which exposes slow patterns. Against attacks
+with a rare character, which no probe contains, there are the bounds of
+`convo_cli.text.tokenizers.expansion`.
 """
 
 from __future__ import annotations
@@ -26,16 +27,15 @@ MAX_IDS = 32
 """Most ids for one character of a probe; byte fallback gives 4."""
 MAX_ADDED_IDS = 64
 """Most ids that a post-processor may put around a text."""
-_PUMPED = 1000  # characters; a pattern whose time grows with their cube panics
+_PUMPED = 1000
+"""Characters of a long probe; a pattern whose time grows with their cube panics."""
 _ASCII = tuple(map(chr, range(128)))
 _COMMON = (" ", "\n", "a", "A", "1", ".", "'", "<", "▁", "é", "中", "🙂")
 _HINT = "take the model from another source"
 
 
 def try_tokenizer(folder: Path, source: str) -> Sequence[str]:
-    """Return message and hint of the error that refuses the folder's tokenizer; nothing if it is
-    fine.
-    """
+    """Return the message and the hint of the fault in a folder's tokenizer; () without a fault."""
     try:
         tokenizer = open_tokenizer(folder, source)
         if found := _fault(tokenizer):
@@ -51,9 +51,7 @@ def try_tokenizer(folder: Path, source: str) -> Sequence[str]:
 
 
 def try_config(folder: Path, source: str) -> Sequence[str]:
-    """Read config.json as transformers does, within the limits; errors are left to loading, which
-    reports them.
-    """
+    """Read config.json as transformers does, within the limits; loading reports its errors."""
     from transformers import AutoConfig
 
     try:
@@ -66,16 +64,15 @@ def try_config(folder: Path, source: str) -> Sequence[str]:
 
 
 def _fault(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """Say what is wrong with a tokenizer, as words that continue a sentence."""
+    """Return what is wrong with a tokenizer, as words that continue a sentence."""
     stated = tokenizer.backend_tokenizer.to_str()
     if found := excess(json.loads(stated)):
         return found
     untyped: Any = tokenizer
-    alone, around = (
-        len(untyped("a", add_special_tokens=adds)["input_ids"]) for adds in (False, True)
-    )
-    if around - alone > MAX_ADDED_IDS:
-        return f"puts {around - alone:,} tokens around each text ({MAX_ADDED_IDS} are allowed)"
+    alone = len(untyped("a", add_special_tokens=False)["input_ids"])
+    around = len(untyped("a", add_special_tokens=True)["input_ids"]) - alone
+    if around > MAX_ADDED_IDS:
+        return f"adds {around:,} tokens to each text (at most {MAX_ADDED_IDS} are allowed)"
     plain = Tokenizer.from_str(stated)
     plain.encode_special_tokens = True
     spelled = _spelled(sorted(token.content for token in tokenizer.added_tokens_decoder.values()))
@@ -86,11 +83,8 @@ def _fault(tokenizer: PreTrainedTokenizerBase) -> str | None:
         for text in texts:
             ids = backend.encode(text, add_special_tokens=False).ids
             if len(ids) > MAX_IDS * len(text) + MAX_ADDED_IDS:
-                return (
-                    f"makes {len(ids):,} tokens of {len(text):,} characters ({MAX_IDS} for "
-                    "each "
-                    "are allowed)"
-                )
+                limit = f"at most {MAX_IDS} for each are allowed"
+                return f"turns {len(text):,} characters into {len(ids):,} tokens ({limit})"
             untyped.decode(ids, clean_up_tokenization_spaces=False)
     return None
 

@@ -1,4 +1,4 @@
-"""Source of a tokenizer's own chat template, in which today's date replaces calls for it."""
+"""Source of a tokenizer's own chat template, with today's date instead of calls for it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ _CLOCK = re.compile(r"""strftime_now\(\s*(?P<quote>["'])(?P<format>.{0,100}?)(?P
 
 
 def own_chat_template(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return the Jinja of the tokenizer's default template, with today's date as text in place of
-    calls for it.
+    """Return the Jinja of the tokenizer's default template, with today's date as text.
 
-    A run that is resumed tomorrow then reads the same ids. ModelError if there is no template, or
-    if it reads the time in another form.
+    So a run that is resumed tomorrow renders the same ids. Raises ModelError if there is no
+    template, or if it reads the time in another form.
     """
     templates: Any = tokenizer.chat_template
     template = templates.get("default") if isinstance(templates, dict) else templates
@@ -33,8 +32,8 @@ def own_chat_template(tokenizer: PreTrainedTokenizerBase) -> str:
     dated = _CLOCK.sub(lambda call: json.dumps(now.strftime(call["format"])), template)
     if re.search(r"strftime_now\s*\(", dated):
         raise ModelError(
-            "template native cannot be used: the chat template asks for the time in a form that "
-            "convo cannot fix",
+            "dialogue.template: native is impossible: the chat template reads the time in a "
+            "form that convo cannot replace",
             hint="set dialogue.template: turns or chatml",
         )
     return dated

@@ -1,30 +1,27 @@
-"""Lookup of a model's folder: the folder that the user names, or the local copy of a hub id."""
+"""Lookup of a model: the folder that the user names, or the local copy of a hub id."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from convo_cli.errors import ModelError
+from convo_cli.errors import ModelError, first_line
 from convo_cli.storage.foreign_files import require_harmless
 
 _FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.md"]
-"""Files of a model, its tokenizer and an export of convo; no pickle, no code."""
+"""Files of a model, its tokenizer and an export of convo: no pickle, no code."""
 _NO_FILES = ["*/*", "*[\x00-\x1f\x7f-\x9f]*"]
 """Folders, and names that would control the terminal on which huggingface_hub draws its bars."""
 
 
 def local_folder(source: str, revision: str | None = None) -> Path:
-    """Return the folder that `find_folder` finds; ModelError if it contains something that no model
-    has.
-    """
+    """Return the folder that `find_folder` finds; ModelError if its content may be harmful."""
     folder = find_folder(source, revision)
     require_harmless(folder)
     return folder
 
 
 def find_folder(source: str, revision: str | None = None) -> Path:
-    """Return the folder of this name, else that of the hub id, downloaded if it is not in the cache
-    yet.
+    """Return the folder of this name, or the local copy of the hub id, downloaded if necessary.
 
     Raises ModelError if there is neither; without a network, at once. The content of the folder is
     not checked.
@@ -39,22 +36,16 @@ def find_folder(source: str, revision: str | None = None) -> Path:
     )
 
     try:
-        return Path(
-            snapshot_download(
-                source, revision=revision, allow_patterns=_FILES, ignore_patterns=_NO_FILES
-            )
+        folder = snapshot_download(
+            source, revision=revision, allow_patterns=_FILES, ignore_patterns=_NO_FILES
         )
-    except (
-        Exception
-    ) as error:  # the disk, the network and huggingface_hub have a dozen types for one mistake
+    except Exception as error:  # the network, the disk and huggingface_hub raise a dozen types
         if isinstance(error, (HFValidationError, RepositoryNotFoundError)):
-            reason = "nor a model on the hub (or it is private: hf auth login)"
+            reason = "the hub has no such model (if it is private: hf auth login)"
         elif isinstance(error, LocalEntryNotFoundError):
-            reason = "and as a hub id it is not in the local cache, nor can the hub be reached"
+            reason = "it is not in the local cache of the hub, and the hub cannot be reached"
         else:
-            reason = (
-                "and as a hub id it cannot be downloaded "
-                f"({(str(error) or type(error).__name__).splitlines()[0]})"
-            )
-        hint = "give the path of a folder, or another hub id"
-        raise ModelError(f"{source}: not a folder here, {reason}", hint=hint) from error
+            reason = f"it cannot be downloaded from the hub ({first_line(error)})"
+        hint = "name an existing folder, or another hub id"
+        raise ModelError(f"{source}: no such folder, and {reason}", hint=hint) from error
+    return Path(folder)

@@ -1,4 +1,4 @@
-"""Failures of the tokenizers library on a text, as errors that name the tokenizer."""
+"""Failures of the tokenizers library on a text, turned into errors that name the tokenizer."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _PANIC = "PanicException"
 def no_panics(tokenizer: Any) -> Iterator[None]:
     """Raise ModelError if the block, which only encodes or decodes, panics or fails.
 
-    A pattern that backtracks too much panics. An unknown word fails with a bare Exception if there
-    is no unknown token.
+    A pattern that backtracks too much panics. An unknown word fails with a bare Exception if the
+    tokenizer has no unknown token.
     """
     try:
         yield
@@ -26,7 +26,6 @@ def no_panics(tokenizer: Any) -> Iterator[None]:
             raise
         reason = first_line(error)
         raise ModelError(
-            f"{tokenizer.name_or_path or 'the tokenizer'}: its tokenizer fails on a text "
-            f"({reason})",
-            hint="take the model from another source, or remove that text",
+            f"{tokenizer.name_or_path or 'the model'}: its tokenizer fails on a text ({reason})",
+            hint="take the model from another source, or remove the text",
         ) from error

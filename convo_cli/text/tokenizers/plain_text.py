@@ -1,4 +1,4 @@
-"""Tokenizer for a speaker's words, which are never read as special tokens."""
+"""Tokenizer for the words of speakers, which it never reads as special tokens."""
 
 from __future__ import annotations
 
@@ -17,11 +17,9 @@ _MARK = "\ufdd0"  # a Unicode noncharacter, which no text has
 def plain_text_backend(
     tokenizer: PreTrainedTokenizerBase, unmarked: Iterable[str], special: Collection[str]
 ) -> Tokenizer:
-    """Return a copy of the tokenizer for plain text: it never yields a ``special`` token, and never
-    cuts or pads.
+    """Return a copy of the tokenizer that yields no ``special`` token, and never cuts or pads.
 
-    ``unmarked`` are tokens that the template writes although the tokenizer does not call them
-    special.
+    ``unmarked`` are tokens of the template that the tokenizer does not mark as special.
     """
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     backend.no_truncation()
@@ -32,19 +30,17 @@ def plain_text_backend(
     backend.encode_special_tokens = True
     splitter = backend.pre_tokenizer
     if isinstance(splitter, pre_tokenizers.Metaspace) and splitter.prepend_scheme == "first":
-        # "first" means the start of the whole rendering, where a special token stands, never the
-        # text of a turn.
+        # "first" is the start of the whole rendering: a special token, never the text of a turn.
         splitter.prepend_scheme = "never"
         backend.pre_tokenizer = splitter
     return _without_spellings(backend, special)
 
 
 def _without_spellings(backend: Tokenizer, tokens: Collection[str]) -> Tokenizer:
-    """Return a tokenizer in which a text that spells one of these special tokens never gets the id
-    of the token.
+    """Return a tokenizer that gives no text the id of one of these special tokens.
 
-    ``backend`` already encodes special tokens as text, but a word of the vocabulary may be spelled
-    like one of them.
+    ``backend`` already encodes special tokens as text, but the vocabulary may contain a word that
+    is spelled like one of them.
     """
     texts = [text for token in tokens for text in (token, f"a {token} {token}{token} a{token}b")]
     encodings = iter(backend.encode_batch_fast(texts, add_special_tokens=False))

@@ -1,4 +1,4 @@
-"""Loading of pretrained tokenizers; each is first tried in the bounded process."""
+"""Loading of pretrained tokenizers, each after a trial in the bounded process."""
 
 from __future__ import annotations
 
@@ -23,15 +23,12 @@ MAX_ADDED_TOKENS = 2**16
 
 
 def load_pretrained_tokenizer(source: str) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a Hugging Face folder or hub id; ModelError if it cannot be read or has
-    no fast form.
-    """
+    """Load the tokenizer of a folder or hub id; ModelError if it is unreadable or not fast."""
     return load_tokenizer(local_folder(source), source)
 
 
 def load_tokenizer(folder: Path, source: str) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a folder that `require_harmless` has accepted, after a trial in the
-    bounded process.
+    """Load the tokenizer of a folder that `require_harmless` has accepted, after a trial.
 
     A run directory may come from anyone, even with a valid manifest. Only a tokenizer that this
     process has just written is loaded without a trial, by `open_tokenizer`.
@@ -41,9 +38,7 @@ def load_tokenizer(folder: Path, source: str) -> PreTrainedTokenizerBase:
 
 
 def require_within_limits(task: bytes, folder: Path, source: str) -> None:
-    """Raise ModelError if the bounded process refuses a folder's tokenizer or config, or exceeds
-    its limits.
-    """
+    """Raise ModelError if a folder's tokenizer or config fails its trial or exceeds the limits."""
     num_bytes = sum(
         file.stat().st_size
         for file in folder.iterdir()
@@ -69,31 +64,28 @@ def open_tokenizer(folder: Path, source: str) -> PreTrainedTokenizerBase:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (
-        Exception
-    ) as error:  # transformers raises half a dozen types for what is one mistake to the user
+    except Exception as error:  # transformers raises half a dozen types
         raise ModelError(
             f"{source}: no readable tokenizer ({_unreadable(folder, error)})",
-            hint="the folder needs tokenizer.json (or the files of its slow tokenizer) beside "
+            hint="the folder needs tokenizer.json (or the files of a slow tokenizer) beside "
             "config.json",
         ) from error
     if not getattr(tokenizer, "is_fast", False):  # RAG has two tokenizers and lacks this attribute
         raise ModelError(
             f"{source}: its tokenizer {type(tokenizer).__name__} has no fast form",
-            hint="convo needs the character offsets that only fast tokenizers give",
+            hint="convo needs character offsets, which only fast tokenizers have",
         )
     if len(tokenizer) < 256:
         raise ModelError(
-            f"{source}: its tokenizer has only {len(tokenizer)} tokens, so its vocabulary was not "
-            "found",
-            hint="the folder needs tokenizer.json; transformers falls back to an empty vocabulary "
-            "without a word",
+            f"{source}: the vocabulary of its tokenizer was not found (size: {len(tokenizer)})",
+            hint="the folder needs tokenizer.json; without it, transformers silently uses an empty "
+            "vocabulary",
         )
     if (num_added := len(tokenizer.added_tokens_decoder)) > MAX_ADDED_TOKENS:
         raise ModelError(
             f"{source}: its tokenizer has {num_added:,} added tokens, but at most "
             f"{MAX_ADDED_TOKENS:,} are allowed",
-            hint="tokens of an ordinary vocabulary belong in the tokenizer's model, not beside it",
+            hint="in tokenizer.json, move ordinary tokens from added_tokens to model.vocab",
         )
     tokenizer.backend_tokenizer.no_padding()  # tokenizer.json may ask for a billion ids
     tokenizer.backend_tokenizer.no_truncation()
@@ -103,7 +95,7 @@ def open_tokenizer(folder: Path, source: str) -> PreTrainedTokenizerBase:
     except Exception as error:  # the tokenizers library has no exception type for it
         raise ModelError(
             f"{source}: its tokenizer fails on text outside its vocabulary ({first_line(error)})",
-            hint="the model in tokenizer.json needs an unk_token that is in its vocabulary",
+            hint="in tokenizer.json, set model.unk_token to a token of the vocabulary",
         ) from error
     return tokenizer
 
@@ -118,9 +110,7 @@ class _TokenizerFile(msgspec.Struct):
 
 
 def _stated_ids(file: Path) -> dict[str, int]:
-    """Return the ids that tokenizer.json gives to its added tokens; none if there is no such
-    file.
-    """
+    """Return the ids of the added tokens in tokenizer.json; none without the file."""
     try:
         stated = msgspec.json.decode(file.read_bytes(), type=_TokenizerFile)
     except (FileNotFoundError, msgspec.DecodeError):
@@ -129,10 +119,10 @@ def _stated_ids(file: Path) -> dict[str, int]:
 
 
 def _unreadable(folder: Path, error: Exception) -> str:
-    """Describe why a tokenizer cannot be loaded; the text names its file if that is the reason."""
+    """Describe why a tokenizer cannot be loaded, with the file if that is the reason."""
     file = folder / "tokenizer.json"
     if not file.is_file():
-        return "there is no tokenizer.json"
+        return "the folder has no tokenizer.json"
     try:
         json.loads(file.read_bytes())
     except (ValueError, RecursionError) as damage:

@@ -1,8 +1,8 @@
 """Unique ids for the tokens of a tokenizer.
 
-The tokenizers library numbers added tokens from the size of the vocabulary on. Where an id is
-unused, the size is smaller than the largest id, and a new token gets the id of a word. This module
-changes the JSON form of a tokenizer, the only form that holds all of it.
+The tokenizers library numbers added tokens from the size of the vocabulary on. If the vocabulary
+has unused ids, its size is smaller than its largest id, and a new token gets the id of a word. This
+module changes the JSON form of a tokenizer, which is the only complete form.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import AddedToken, Tokenizer, models
 
+from convo_cli.data.problems import quoted
 from convo_cli.errors import ModelError
 
 if TYPE_CHECKING:
@@ -37,27 +38,24 @@ class TokenFinder:
 
     def find(self, text: str) -> list[tuple[int, int]]:
         """Return the start and end of each token in a text."""
-        offsets: list[tuple[int, int]] = self._backend.encode(
-            text, add_special_tokens=False
-        ).offsets
+        encoding = self._backend.encode(text, add_special_tokens=False)
+        offsets: list[tuple[int, int]] = encoding.offsets
         return offsets
 
     def first(self, text: str) -> tuple[int, int]:
-        """Return the start and end of the first token; (-1, 0) if there is none."""
+        """Return the start and end of the first token; (-1, 0) without a token."""
         return next(iter(self.find(text)), (-1, 0))
 
 
 def num_ids(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return the largest id + 1, the rows that embeddings need. (`len` counts tokens, fewer if ids
-    are unused.)
-    """
+    """Return the largest id + 1, the rows of the embeddings; `len` ignores unused ids."""
     return max(len(tokenizer), 1 + max(tokenizer.get_vocab().values()))
 
 
 def settle_ids(tokenizer: PreTrainedTokenizerBase, stated: Mapping[str, int], source: str) -> None:
     """Give added tokens the ids that tokenizer.json states for them.
 
-    Raises ModelError if that is impossible, if two tokens share an id, or if far too many ids are
+    Raises ModelError if that is impossible, if two tokens share an id, or if too many ids are
     unused.
     """
     vocabulary = tokenizer.get_vocab()
@@ -71,15 +69,12 @@ def settle_ids(tokenizer: PreTrainedTokenizerBase, stated: Mapping[str, int], so
         vocabulary = tokenizer.get_vocab()
     owners = _require_distinct(vocabulary, source)
     for token, index in sorted(stated.items() - vocabulary.items()):
-        raise ModelError(
-            f"{source}: tokenizer.json gives {token!r} the id {index}"
-            + (
-                f", the id of {owners[index]!r}"
-                if index in owners
-                else f", but transformers {vocabulary.get(token)}"
-            ),
-            hint=_HINT,
-        )
+        if index in owners:
+            conflict = f"the id of {quoted(owners[index])}"
+        else:
+            conflict = f"but transformers gives it {vocabulary.get(token)}"
+        message = f"{source}: tokenizer.json gives {quoted(token)} the id {index}, {conflict}"
+        raise ModelError(message, hint=_HINT)
 
 
 def close_gaps(tokenizer: PreTrainedTokenizerBase, source: str) -> None:
@@ -97,49 +92,36 @@ def _require_few_unused(end: int, num_tokens: int, source: str) -> None:
 
 
 def _require_distinct(vocabulary: Mapping[str, int], source: str) -> dict[int, str]:
-    """Return the token of each id; ModelError if there are two."""
+    """Return the token of each id; ModelError if two tokens have one id."""
     owners = dict[int, str]()
     for token, index in vocabulary.items():
         if (other := owners.setdefault(index, token)) != token:
             one, two = sorted((token, other))
-            raise ModelError(
-                f"{source}: its tokenizer gives the id {index} to two tokens, {one!r} and {two!r}",
-                hint=_HINT,
-            )
+            tokens = f"{quoted(one)} and {quoted(two)}"
+            message = f"{source}: its tokenizer gives the id {index} to two tokens, {tokens}"
+            raise ModelError(message, hint=_HINT)
     return owners
 
 
 def _fill(tokenizer: PreTrainedTokenizerBase, stated: Mapping[str, int], source: str) -> None:
-    """Put added tokens into the vocabulary with their stated ids; fill unused ids with tokens that
-    no text matches.
+    """Add tokens to the vocabulary with their stated ids, and fill unused ids.
 
-    Tokens whose id is a word's are left out, so that they get new ones.
+    The tokens of unused ids match no text. A token with the id of a word is left out, so that it
+    gets a new one.
     """
     spec = json.loads(tokenizer.backend_tokenizer.to_str())
     words = spec["model"]["vocab"]
     if not isinstance(words, dict):
         return  # a vocabulary that is a list, as in Unigram, has no unused ids
-    taken = set(words.values())
-    added = {
-        token.content: index for index, token in tokenizer.added_tokens_decoder.items()
-    } | dict(stated)
-    words.update(
-        {
-            token: index
-            for token, index in added.items()
-            if token not in words and index not in taken
-        }
-    )
-    taken.update(words.values())
-    _require_few_unused(max(taken) + 1, len(taken), source)
-    words.update(
-        {
-            f"{_MARK}unused {index}{_MARK}": index
-            for index in range(max(taken))
-            if index not in taken
-        }
-    )
+    used = set(words.values())
+    added = {token.content: index for index, token in tokenizer.added_tokens_decoder.items()}
+    for token, index in (added | dict(stated)).items():
+        if token not in words and index not in used:
+            words[token] = index
+    used.update(words.values())
+    _require_few_unused(max(used) + 1, len(used), source)
+    for index in sorted(set(range(max(used))) - used):
+        words[f"{_MARK}unused {index}{_MARK}"] = index
     untyped: Any = tokenizer
-    untyped._tokenizer = Tokenizer.from_str(
-        json.dumps(spec)
-    )  # transformers has no public way to set it
+    # transformers has no public way to set it.
+    untyped._tokenizer = Tokenizer.from_str(json.dumps(spec))

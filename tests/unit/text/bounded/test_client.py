@@ -35,7 +35,7 @@ def tokenizer(sample_dialogues):
     return family_tokenizer(FAMILIES["qwen"], sample_dialogues)
 
 
-def test_a_signal_ends_the_wait_at_once_and_the_next_answer_is_that_of_the_next_request(tokenizer):
+def test_a_signal_ends_the_wait_and_the_next_request_gets_its_own_answer(tokenizer):
     def interrupt(*_):
         raise KeyboardInterrupt
 
@@ -55,7 +55,7 @@ def test_a_signal_ends_the_wait_at_once_and_the_next_answer_is_that_of_the_next_
 
 
 @pytest.mark.slow
-def test_many_dialogues_that_each_take_long_are_ended_together(tokenizer):
+def test_the_dialogues_of_a_request_share_a_time_limit(tokenizer):
     slow = "{% for a in range(99999) %}{% for b in range(2) %}{% endfor %}{% endfor %}"
     with pytest.raises(
         ModelError, match="its chat template takes more than 20 s of CPU time for a few dialogues"
@@ -63,14 +63,14 @@ def test_many_dialogues_that_each_take_long_are_ended_together(tokenizer):
         render_all(tokenizer, slow, [[Turn("user", "a")]] * 5000)
 
 
-def test_a_started_process_that_nothing_was_asked_is_ended_with_this_one():
+def test_a_started_process_without_a_request_ends_with_its_parent():
     process = client._Process()
     process._kill()
     assert process._popen.returncode == -signal.SIGKILL
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
-def test_a_library_that_asks_or_prints_touches_neither_requests_nor_answers():
+def test_a_library_that_reads_or_prints_does_not_touch_requests_and_answers():
     process = client._Process()
     try:
         assert process.ask(b'render {"dialogues": [], "options": {}, "tokens": {}}\n') == b"[]\n"
@@ -105,7 +105,7 @@ def test_padding_and_truncation_of_tokenizer_json_are_not_used(tmp_path):
     assert len(loaded("a")["input_ids"]) == 1
 
 
-def test_files_that_are_padded_with_holes_get_no_more_time_and_memory_than_large_tokenizers():
+def test_sparse_files_get_no_more_time_and_memory_than_large_tokenizers():
     assert trial_limits(2**40) == trial_limits(2**26)
     assert trial_limits(2**26).cpu_seconds < 90
     assert trial_limits(2**26).memory_bytes < 2**32

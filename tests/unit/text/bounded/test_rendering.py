@@ -100,7 +100,7 @@ def some(cases, num_quick=2):
 
 
 @pytest.mark.parametrize("name", some(ENDLESS))
-def test_a_template_without_end_is_ended(tokenizer, name):
+def test_a_template_that_never_ends_is_stopped(tokenizer, name):
     require_bounded(
         tokenizer,
         ENDLESS[name],
@@ -109,7 +109,7 @@ def test_a_template_without_end_is_ended(tokenizer, name):
 
 
 @pytest.mark.parametrize("name", some(GREEDY))
-def test_a_template_that_eats_memory_gets_none(tokenizer, name):
+def test_a_template_that_needs_too_much_memory_is_stopped(tokenizer, name):
     require_bounded(tokenizer, GREEDY[name], "takes more than 512 MiB of memory for one dialogue")
 
 
@@ -138,15 +138,13 @@ def test_a_template_that_eats_memory_gets_none(tokenizer, name):
         ("{% import 'os' as os %}", "no loader for this environment"),
     ],
 )
-def test_what_a_template_is_not_allowed_is_what_it_says_against_the_dialogue(
-    tokenizer, chat_template, says
-):
+def test_a_forbidden_action_of_a_template_refuses_the_dialogue(tokenizer, chat_template, says):
     answer = render(tokenizer, chat_template)
     assert isinstance(answer, DataError)
-    assert re.search(f"the chat template refuses such a dialogue: .*{says}", str(answer))
+    assert re.search(f"the chat template refuses the dialogue: .*{says}", str(answer))
 
 
-def test_a_template_as_long_as_a_book_is_not_even_compiled(tokenizer):
+def test_an_overlong_template_is_refused_before_it_is_compiled(tokenizer):
     assert render(tokenizer, " " * MAX_TEMPLATE_CHARACTERS).text.strip() == ""
     with pytest.raises(
         ModelError, match="models/foreign: its chat template is 262,145 characters long"
@@ -154,7 +152,7 @@ def test_a_template_as_long_as_a_book_is_not_even_compiled(tokenizer):
         render(tokenizer, " " * (MAX_TEMPLATE_CHARACTERS + 1))
 
 
-def test_a_process_that_somebody_else_ended_is_begun_again(tokenizer):
+def test_a_killed_process_starts_again(tokenizer):
     assert render(tokenizer, EACH)
     process = client._processes[0]
     os.kill(process._popen.pid, signal.SIGKILL)
@@ -164,7 +162,7 @@ def test_a_process_that_somebody_else_ended_is_begun_again(tokenizer):
 
 
 @pytest.mark.parametrize("size", [1, 10**7])
-def test_a_process_that_ends_while_it_is_asked_is_said_to_have_ended(size):
+def test_a_process_that_ends_during_a_request_is_an_error(size):
     process = client._Process()
     assert process.ask(b'render {"dialogues": [], "options": {}, "tokens": {}}\n') == b"[]\n"
     os.kill(process._popen.pid, signal.SIGKILL)
@@ -172,7 +170,7 @@ def test_a_process_that_ends_while_it_is_asked_is_said_to_have_ended(size):
         process.ask(b" " * size)
     assert (
         caught.value.reason(client.Limits(1, 1))
-        == "breaks the process that reads it (exit code -9)"
+        == "crashes the process that reads it (exit code -9)"
     )
 
 
@@ -186,7 +184,7 @@ def test_signals_for_the_whole_group_do_not_reach_it(tokenizer):
     assert client._processes[0]._popen.pid == pid
 
 
-def test_it_ends_with_the_process_that_asks(tmp_path):
+def test_the_process_ends_with_its_parent(tmp_path):
     """Also where that one is killed, and nothing that lies in the working folder is imported."""
     (tmp_path / "msgspec.py").write_text("open('imported', 'w')")
     code = (
@@ -205,7 +203,7 @@ def test_it_ends_with_the_process_that_asks(tmp_path):
     assert not (tmp_path / "imported").exists()
 
 
-def test_a_fork_asks_a_process_of_its_own():
+def test_a_fork_uses_its_own_process():
     code = (
         "import os, sys; from convo_cli.text.bounded.client import _process; pid = "
         "_process()._popen.pid\n"
@@ -215,7 +213,7 @@ def test_a_fork_asks_a_process_of_its_own():
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
 
 
-def test_a_token_named_like_an_option_of_the_renderer_takes_nothing_over(
+def test_a_token_named_like_an_option_of_the_renderer_changes_no_option(
     tokenizer, sample_dialogues
 ):
     odd = family_tokenizer(FAMILIES["qwen"], sample_dialogues)
@@ -234,7 +232,7 @@ def test_half_of_a_surrogate_pair_is_refused(tokenizer):
 
 @settings(max_examples=60, deadline=None)
 @given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=4))
-def test_any_text_comes_back_as_it_went(tokenizer, texts):
+def test_any_text_is_rendered_unchanged(tokenizer, texts):
     dialogues = [[Turn("user", text)] for text in texts]
     assert [answer.text for answer in render_all(tokenizer, EACH, dialogues)] == texts
 
@@ -259,7 +257,7 @@ def test_the_ids_are_those_of_transformers_own_apply_chat_template(
         assert render_ids(tokenizer, chat_template, turns, for_reply=for_reply) == theirs
 
 
-def test_dialogues_rendered_together_are_those_rendered_alone_and_refusals_stay_with_theirs(
+def test_dialogues_rendered_together_equal_those_rendered_alone(
     sample_dialogues,
 ):
     template = native_encoder(family_tokenizer(FAMILIES["gemma"], sample_dialogues)).template
@@ -273,14 +271,14 @@ def test_dialogues_rendered_together_are_those_rendered_alone_and_refusals_stay_
     assert str(caught.value) == str(second)
 
 
-def test_overlapping_marks_are_one():
+def test_overlapping_marks_are_merged():
     from convo_cli.text.bounded.process import _merged
 
     assert _merged([(0, 3), (9, 9), (2, 5), (1, 2), (5, 6)]) == [(0, 6), (9, 9)]
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_convos_own_templates_render_many_as_one_by_one(make_encoder, name):
+def test_the_templates_of_convo_render_many_dialogues_as_one_by_one(make_encoder, name):
     template = make_encoder(name).template
     good, system = (
         [Turn("user", "a"), Turn("assistant", "b")],

@@ -244,7 +244,7 @@ def test_a_dialogue_that_the_template_refuses_is_named_with_its_line_and_the_tem
         encoders[name].encode([dialogue])
     assert (
         caught.value.message
-        == f"train.jsonl:17:1 $ the chat template refuses such a dialogue: {says}"
+        == f"train.jsonl:17:1 $ the chat template refuses the dialogue: {says}"
     )
     assert "dialogue.template" in str(caught.value.hint)
 
@@ -301,17 +301,17 @@ PROMPT = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
         ),
         (
             CHATML.replace("endfor", "endfour") + PROMPT,
-            "refuses such a dialogue: Encountered unknown tag 'endfour'",
+            "refuses the dialogue: Encountered unknown tag 'endfour'",
         ),
         (
             CHATML.replace("m.content", "m.content.text.strip()") + PROMPT,
-            "refuses such a dialogue: .*has no attribute",
+            "refuses the dialogue: .*has no attribute",
         ),
         (
             CHATML.replace("m.content", "m.content + 1") + PROMPT,
-            "refuses such a dialogue: can only concatenate str",
+            "refuses the dialogue: can only concatenate str",
         ),
-        ("{{ strftime_now(style) }}" + CHATML + PROMPT, "asks for the time"),
+        ("{{ strftime_now(style) }}" + CHATML + PROMPT, "reads the time"),
     ],
 )
 def test_a_template_that_cannot_be_trained_on_is_refused_with_the_reason(

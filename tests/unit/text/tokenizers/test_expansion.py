@@ -16,13 +16,14 @@ from convo_cli.text.tokenizers.vocabulary import TokenFinder
 
 TEXTS = st.text(st.sampled_from("aéi ﷺΐ字한\u0301\n🙂"), max_size=30)
 PARTS = st.text(st.sampled_from("ab éﷺ"), max_size=4)
+PATTERNS = st.sampled_from(["", "a*", "a|", " {2,}"])
+NORMALIZERS = "NFC NFD NFKC NFKD Lowercase BertNormalizer ByteLevel Nmt Strip StripAccents"
 STEPS = st.one_of(
-    st.sampled_from(["NFC", "NFD", "NFKC", "NFKD", "Lowercase", "BertNormalizer", "ByteLevel", "Nmt", "Strip",
-                     "StripAccents"]).map(lambda name: getattr(normalizers, name)()),
+    st.sampled_from(NORMALIZERS.split()).map(lambda name: getattr(normalizers, name)()),
     st.builds(lambda old, new: normalizers.Replace(old, new), PARTS, PARTS),
-    st.builds(lambda old, new: normalizers.Replace(Regex(old), new), st.sampled_from(["", "a*", "a|", " {2,}"]), PARTS),
+    st.builds(lambda old, new: normalizers.Replace(Regex(old), new), PATTERNS, PARTS),
     PARTS.filter(bool).map(normalizers.Prepend),
-)  # fmt: skip
+)
 
 
 def spec_of(**parts):
@@ -59,8 +60,9 @@ def test_a_splitter_writes_no_more_than_its_bound(text, number):
 
 def test_known_tokenizers_are_below_the_limits():
     n, d = normalizers, decoders
-    albert = n.Sequence([n.Replace("``", '"'), n.Replace("''", '"'), n.NFKD(), n.StripAccents(), n.Lowercase(),
-                         n.NFKC(), n.Replace(Regex(" {2,}"), " ")])  # fmt: skip
+    quotes = [n.Replace("``", '"'), n.Replace("''", '"')]
+    forms = [n.NFKD(), n.StripAccents(), n.Lowercase(), n.NFKC()]
+    albert = n.Sequence([*quotes, *forms, n.Replace(Regex(" {2,}"), " ")])
     assert _written(spec_of(normalizer=albert)["normalizer"]) <= MAX_WRITTEN
     llama = d.Sequence([d.Replace("▁", " "), d.ByteFallback(), d.Fuse(), d.Strip(" ", 1, 0)])
     for decoder in (llama, d.ByteLevel(), d.WordPiece(), d.Metaspace(), d.BPEDecoder(), d.CTC()):
@@ -95,13 +97,13 @@ def test_known_tokenizers_are_below_the_limits():
         ),
     ],
 )
-def test_what_no_tokenizer_needs_is_named(change, says):
+def test_a_tokenizer_beyond_a_limit_is_refused(change, says):
     assert says in excess(change)
 
 
 @settings(max_examples=300, deadline=None)
 @given(tokens=st.sets(st.text("ab<é|🙂 \n", max_size=5)), text=st.text("ab<é|🙂 \n\0", max_size=60))
-def test_tokens_are_found_as_an_expression_of_alternatives_finds_them(tokens, text):
+def test_tokens_are_found_as_by_a_regular_expression_of_alternatives(tokens, text):
     import re
 
     wanted = [re.escape(token) for token in sorted(tokens, key=len, reverse=True) if token]

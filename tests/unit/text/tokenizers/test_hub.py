@@ -45,11 +45,11 @@ def test_a_hub_id_in_the_cache_needs_no_network(cached):
     assert local_folder("somebody/something", COMMIT) == cached
 
 
-def test_a_hub_id_or_revision_that_is_not_in_the_cache_is_one_sentence(cached):
+def test_a_hub_id_or_revision_outside_the_cache_is_an_error_of_one_line(cached):
     for name, revision in (("somebody/else", None), ("somebody/something", "v2")):
         with pytest.raises(
             ModelError,
-            match=r"^[\w/]+: not a folder here, and as a hub id it is not in the local cache",
+            match=r"^[\w/]+: no such folder, and it is not in the local cache of the hub",
         ):
             local_folder(name, revision)
 
@@ -57,13 +57,16 @@ def test_a_hub_id_or_revision_that_is_not_in_the_cache_is_one_sentence(cached):
 @pytest.mark.parametrize(
     ("error", "says"),
     [
-        (HFValidationError("bad id"), "nor a model on the hub"),
+        (HFValidationError("bad id"), "the hub has no such model"),
         (LocalEntryNotFoundError("offline"), "nor can the hub be reached"),
-        (OSError("the first line\nthe second"), r"cannot be downloaded \(the first line\)"),
-        (TimeoutError(), r"cannot be downloaded \(TimeoutError\)"),
+        (
+            OSError("the first line\nthe second"),
+            r"cannot be downloaded from the hub \(the first line\)",
+        ),
+        (TimeoutError(), r"cannot be downloaded from the hub \(TimeoutError\)"),
     ],
 )
-def test_whatever_the_hub_raises_is_one_sentence(monkeypatch, error, says):
+def test_every_error_of_the_hub_is_an_error_of_one_line(monkeypatch, error, says):
     def fail(*args, **settings):
         raise error
 

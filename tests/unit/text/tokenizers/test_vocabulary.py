@@ -83,7 +83,7 @@ def test_an_earlier_token_keeps_its_id_among_unused_ones_and_new_ones_come_after
     assert are_distinct(tokenizer)
 
 
-def test_a_vocabulary_with_unused_ids_is_left_alone_where_nothing_is_added():
+def test_a_vocabulary_with_unused_ids_is_unchanged_without_new_tokens():
     tokenizer = fast(backend_of("BPE", words_with({50})))
     before = tokenizer.backend_tokenizer.to_str()
     assert add_special_tokens(tokenizer, ()) == ()
@@ -132,17 +132,17 @@ def test_added_tokens_keep_the_ids_that_tokenizer_json_states(tmp_path, unused, 
     assert min(map(tokenizer.convert_tokens_to_ids, NEW)) > max(added.values())
 
 
-def test_a_stated_id_that_is_a_words_is_refused_with_both(tmp_path):
-    with pytest.raises(ModelError, match=r"tokenizer\.json gives '<far>' the id 7, the id of 'w6'"):
+def test_a_stated_id_that_belongs_to_a_word_is_refused(tmp_path):
+    with pytest.raises(ModelError, match=r'tokenizer\.json gives "<far>" the id 7, the id of "w6"'):
         load_pretrained_tokenizer(save(tmp_path, words_with(()), ("<far>", 7)))
 
 
-def test_two_words_with_one_id_are_refused_with_both(tmp_path):
-    with pytest.raises(ModelError, match="gives the id 7 to two tokens, 'w6' and 'w9'"):
+def test_two_words_with_one_id_are_refused(tmp_path):
+    with pytest.raises(ModelError, match='gives the id 7 to two tokens, "w6" and "w9"'):
         load_pretrained_tokenizer(save(tmp_path, {**words_with(()), "w9": 7}))
 
 
-def test_a_named_token_that_is_in_no_vocabulary_gets_an_id_of_its_own(tmp_path):
+def test_a_named_token_outside_the_vocabulary_gets_a_new_id(tmp_path):
     """transformers adds it when it loads the folder, and gives it the id of the last word."""
     folder = save(tmp_path, words_with({100}))
     path = tmp_path / "tokenizer_config.json"
@@ -152,7 +152,7 @@ def test_a_named_token_that_is_in_no_vocabulary_gets_an_id_of_its_own(tmp_path):
     assert tokenizer.pad_token_id == num_ids(tokenizer) - 1 > max(words_with({100}).values())
 
 
-def test_what_was_settled_is_the_same_when_it_is_saved_and_read_again(tmp_path):
+def test_settled_ids_are_the_same_after_saving_and_loading(tmp_path):
     tokenizer = load_pretrained_tokenizer(save(tmp_path, words_with({3, 77}), ("<far>", 360)))
     add_special_tokens(tokenizer, NEW)
     tokenizer.save_pretrained(tmp_path / "again")
