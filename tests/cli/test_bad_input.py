@@ -121,7 +121,7 @@ MODELS = {
     "is no hub id either": ("a/b/c", lambda work: None, 2, "a/b/c: no such directory"),
     "is on a hub that cannot be reached": (
         "nobody/nothing", lambda work: None, 2,
-        "nobody/nothing: no such folder, and it is not in the local cache of the hub",
+        "nobody/nothing: no such folder; it is not in the local cache of the hub",
     ),
     "has no name": ("", lambda work: None, 2, "'': no such directory"),
     "is a file": ("config.yaml", lambda work: None, 2, "config.yaml: not a directory"),
@@ -518,7 +518,7 @@ def test_a_hub_that_does_not_answer_is_given_up_at_once(work):
         2,
         "",
         (
-            "error: nobody/nothing: no such folder, and it is not in the local cache of the hub, "
+            "error: nobody/nothing: no such folder; it is not in the local cache of the hub, "
             "and the hub cannot be reached\nhint: name an existing folder, or another hub id\n"
         ),
     )

@@ -1,6 +1,4 @@
-"""Code that takes linear time gives the results of a plain, slow form, and hostile lines are read
-in linear time.
-"""
+"""Hostile lines are read in linear time, with the results of plain, slow code."""
 
 from __future__ import annotations
 

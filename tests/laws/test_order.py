@@ -1,6 +1,4 @@
-"""The order of examples is a pure function of (seed, phases, step) and a full shuffle of every
-epoch.
-"""
+"""The order of examples is a pure function of (seed, phases, step); epochs are full shuffles."""
 
 from __future__ import annotations
 

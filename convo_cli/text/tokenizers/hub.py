@@ -41,11 +41,11 @@ def find_folder(source: str, revision: str | None = None) -> Path:
         )
     except Exception as error:  # the network, the disk and huggingface_hub raise a dozen types
         if isinstance(error, (HFValidationError, RepositoryNotFoundError)):
-            reason = "the hub has no such model (if it is private: hf auth login)"
+            reason = "the hub has no such model either (if it is private: hf auth login)"
         elif isinstance(error, LocalEntryNotFoundError):
             reason = "it is not in the local cache of the hub, and the hub cannot be reached"
         else:
             reason = f"it cannot be downloaded from the hub ({first_line(error)})"
         hint = "name an existing folder, or another hub id"
-        raise ModelError(f"{source}: no such folder, and {reason}", hint=hint) from error
+        raise ModelError(f"{source}: no such folder; {reason}", hint=hint) from error
     return Path(folder)

@@ -1,4 +1,4 @@
-"""Dialogues count as the same whatever their case, width and white space, and only then."""
+"""Equal dialogues may differ in case, width and white space, and in nothing else."""
 
 from __future__ import annotations
 

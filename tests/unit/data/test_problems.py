@@ -1,4 +1,4 @@
-"""A problem says where it is, whatever is known of its place."""
+"""A problem names its place, as far as it is known."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Reading files whose SHA-256 is known: every byte is hashed, whatever reads it and wherever it
-stops.
-"""
+"""Files with a known SHA-256: every byte is hashed, also if a reader stops before the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Examples laid side by side come back as they were, from memory and from files."""
+"""A token store returns its examples unchanged, from memory and from files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parts of the bulk reader; that its report is that of the exact reader is a law of its own."""
+"""Parts of the bulk reader. tests/laws/test_bulk_reading.py compares it with the exact reader."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Worker processes read the blocks of large files, and nothing but time shows it."""
+"""Worker processes read the blocks of large files, and change nothing in the report."""
 
 from __future__ import annotations
 

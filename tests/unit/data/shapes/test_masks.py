@@ -1,6 +1,4 @@
-"""What the data says about training is obeyed or refused, on a turn and on a dialogue, in every
-spelling.
-"""
+"""Training masks on turns and dialogues are obeyed or refused, in every spelling."""
 
 from __future__ import annotations
 

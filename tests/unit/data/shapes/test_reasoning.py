@@ -1,4 +1,4 @@
-"""Reasoning is kept or dropped as the config says, and refused where it says nothing."""
+"""Reasoning is kept or dropped as data.reasoning says, and refused if it is not set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A key that is not read and holds text is named, in validation and in a run."""
+"""A warning names each ignored key with text, in validation and in a run."""
 
 from __future__ import annotations
 

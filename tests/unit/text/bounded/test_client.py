@@ -1,6 +1,4 @@
-"""The bounded process under signals and limits, and tokenizers that fail only when they are
-used.
-"""
+"""The bounded process under signals and limits, and tokenizers that fail only in use."""
 
 from __future__ import annotations
 

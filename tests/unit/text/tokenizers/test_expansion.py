@@ -1,6 +1,4 @@
-"""A tokenizer expands no text beyond the bound from its JSON, and known tokenizers stay below the
-limit.
-"""
+"""No tokenizer expands a text beyond the bound from its JSON; known tokenizers are within limits."""
 
 from __future__ import annotations
 
@@ -93,7 +91,7 @@ def test_known_tokenizers_are_below_the_limits():
         ),
         (
             {"normalizer": {"type": "Replace", "pattern": {"String": "q"}, "content": "a" * 10**6}},
-            "write 1,000,000",
+            "one character into 1,000,000",
         ),
     ],
 )

@@ -1,6 +1,4 @@
-"""From a name to a folder: a folder is itself, a hub id is its copy in the cache, and anything else
-one sentence.
-"""
+"""Lookup of a model: a folder is itself, a hub id is its copy in the cache, all else an error."""
 
 from __future__ import annotations
 
@@ -49,7 +47,7 @@ def test_a_hub_id_or_revision_outside_the_cache_is_an_error_of_one_line(cached):
     for name, revision in (("somebody/else", None), ("somebody/something", "v2")):
         with pytest.raises(
             ModelError,
-            match=r"^[\w/]+: no such folder, and it is not in the local cache of the hub",
+            match=r"^[\w/]+: no such folder; it is not in the local cache of the hub",
         ):
             local_folder(name, revision)
 
@@ -58,7 +56,7 @@ def test_a_hub_id_or_revision_outside_the_cache_is_an_error_of_one_line(cached):
     ("error", "says"),
     [
         (HFValidationError("bad id"), "the hub has no such model"),
-        (LocalEntryNotFoundError("offline"), "nor can the hub be reached"),
+        (LocalEntryNotFoundError("offline"), "the hub cannot be reached"),
         (
             OSError("the first line\nthe second"),
             r"cannot be downloaded from the hub \(the first line\)",

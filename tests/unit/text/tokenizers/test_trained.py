@@ -1,6 +1,4 @@
-"""A trained tokenizer is the same in SentencePiece's form and in transformers', and text is never
-taken for a token.
-"""
+"""A trained tokenizer is the same in SentencePiece and transformers; text is never a token."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Ids of tokens: each has one of its own, however the vocabulary came, and a text never becomes a
-special token.
-"""
+"""Every token has an id of its own, with any vocabulary, and no text becomes a special token."""
 
 from __future__ import annotations
 
