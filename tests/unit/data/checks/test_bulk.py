@@ -83,8 +83,8 @@ def test_made_up_texts_keep_the_structure_and_their_order(line: str) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        '["a", ""]', '["a", " "]', '["a", "b\\u0000"]', '["a", "b\\r"]', '["a", "b"] x', '["a", "b"',
-        "5", '{"turns": ["a", "b"], "turns": ["a", "b"]}', '["a", "<think>b</think>"]',
+        '["a", ""]', '["a", " "]', '["a", "b\\u0000"]', '["a", "b\\r"]', '["a", "b"] x',
+        '["a", "b"', "5", '{"turns": ["a", "b"], "turns": ["a", "b"]}', '["a", "<think>b</think>"]',
         '{"turns": ["a", "b"], "id": 1, "id" : 2}', '["one turn"]', '["a", "b\\u200bc"]',
         '{"turns": ["a", "b"], "id": 1e999}', '["a", "NULL"]',
         '{"turns": ["a", "b"], "trian": 1}', '{"turns": ["a", "b"], "train": false}',

@@ -1,4 +1,4 @@
-"""No tokenizer expands a text beyond the bound from its JSON; known tokenizers are within limits."""
+"""No tokenizer expands a text beyond the bound from its JSON; known tokenizers are below it."""
 
 from __future__ import annotations
 
