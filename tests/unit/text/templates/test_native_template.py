@@ -243,8 +243,7 @@ def test_a_dialogue_that_the_template_refuses_is_named_with_its_line_and_the_tem
     with pytest.raises(DataError) as caught:
         encoders[name].encode([dialogue])
     assert (
-        caught.value.message
-        == f"train.jsonl:17:1 $ the chat template refuses the dialogue: {says}"
+        caught.value.message == f"train.jsonl:17:1 $ the chat template refuses the dialogue: {says}"
     )
     assert "dialogue.template" in str(caught.value.hint)
 
