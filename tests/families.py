@@ -237,7 +237,7 @@ REFUSED = {
         tokens=("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
         unmarked=("<think>", "</think>"),
         eos="<|im_end|>",
-        says=r"makes the model say '<think>\n\n</think>\n\n' before its reply",
+        says=r"writes '<think>\n\n</think>\n\n' before a reply, but not in its generation prompt",
     ),
     "deepseek r1, whose prompt opens a thought that no text has": Family(
         template="r1",
@@ -245,13 +245,13 @@ REFUSED = {
         unmarked=("<think>", "</think>"),
         bos=DEEPSEEK_TOKENS[0],
         eos=DEEPSEEK_TOKENS[1],
-        says="renders a reply otherwise than after its generation prompt",
+        says="begins a reply differently from its generation prompt",
     ),
     "harmony, where the model says its own channel": Family(
         template="harmony",
         tokens=("<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|return|>"),
         eos="<|return|>",
-        says="makes the model say '<|channel|>final<|message|>' before its reply",
+        says="writes '<|channel|>final<|message|>' before a reply, but not in its generation prompt",
     ),
     "nemotron, where the next header ends a turn": Family(
         template="nemotron",

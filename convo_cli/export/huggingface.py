@@ -1,6 +1,4 @@
-"""Exports: model, tokenizer and chat template of a checkpoint, in a folder that plain transformers
-loads.
-"""
+"""Export of a checkpoint (model, tokenizer, chat template) as a folder for plain transformers."""
 
 from __future__ import annotations
 
@@ -61,16 +59,14 @@ chat = pipeline("text-generation", model="path/to/this/folder")
 print(chat([{{"role": "user", "content": "Hello!"}}])[0]["generated_text"][-1]["content"])
 ```
 
-Template `{template}`; a reply ends with {stop}; trained on sequences of at most {max_length} tokens.
-`dialogue.json` says exactly how turns become tokens. `convo chat` opens this folder too.
+Template `{template}`; a reply ends with {stop}; trained on sequences of at most {max_length}
+tokens. `dialogue.json` defines how turns become tokens. `convo chat` opens this folder too.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """The result of an export: its folder and files, and the proof that it answers like its
-    checkpoint.
-    """
+    """The result of an export: its folder and files, and the receipt of the comparison."""
 
     source: Path
     out: Path
@@ -79,8 +75,9 @@ class Exported:
 
 
 def export_huggingface(source: Path, out: Path, *, force: bool, emit: Emit) -> Exported:
-    """Write the folder whole or not at all, after reloading it with plain transformers and
-    comparing its answers.
+    """Write the folder whole or not at all.
+
+    Before it is published, plain transformers reloads it and its answers are compared.
     """
     require_writable(out, force=force)
     return load_from(source, emit, lambda opened: _export(opened, out, emit))
@@ -97,14 +94,14 @@ def _export(opened: Snapshot, out: Path, emit: Emit) -> Exported:
     for file in files:
         if file.is_symlink():  # it could lead to any file of this user
             raise CheckpointError(
-                f"{file}: a symbolic link, which is not exported", hint="put the real file there"
+                f"{file}: a symbolic link, which convo does not export",
+                hint="replace the link by the file",
             )
     original = Generator(load_model(str(folder)), encoder)
     set_generation_defaults(original.model, encoder, generation_defaults(original))
-    if left_out := [
-        file.name for file in present if file not in files and file.name not in _REPLACED
-    ]:
-        emit(Notice(f"left out of the export: {_names(left_out)}"))
+    replaced = {folder / name for name in _REPLACED}
+    if left_out := [file.name for file in present if file not in replaced.union(files)]:
+        emit(Notice(f"export: these files are not exported: {_names(left_out)}"))
     receipts: list[Receipt] = []
 
     def fill(aside: Path) -> None:
@@ -113,9 +110,8 @@ def _export(opened: Snapshot, out: Path, emit: Emit) -> Exported:
         original.model.generation_config.save_pretrained(aside)
         remove_foreign_entries(aside)
         # transformers gets the template of the encoder, not a program that came with the folder.
-        (aside / _TEMPLATE_FILE).write_text(
-            encoder.template.chat_template, encoding="utf-8", newline="\n"
-        )
+        chat_template = encoder.template.chat_template
+        (aside / _TEMPLATE_FILE).write_text(chat_template, encoding="utf-8", newline="\n")
         opened.require_unchanged()
         card = _CARD.format(
             name=as_markdown(out.resolve().name),
@@ -125,7 +121,7 @@ def _export(opened: Snapshot, out: Path, emit: Emit) -> Exported:
             max_length=encoder.max_length,
         )
         (aside / _CARD_FILE).write_text(card, encoding="utf-8")
-        emit(Notice("reloading the export with plain transformers to compare its answers"))
+        emit(Notice("export: comparing its replies in plain transformers with the checkpoint"))
         receipts.append(verify_export(aside, original))
 
     if not out.parent.exists():

@@ -1,4 +1,4 @@
-"""The proof that an exported folder, opened by plain transformers, answers like its checkpoint."""
+"""Proof that an exported folder replies in plain transformers like its checkpoint."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NUM_TOKENS = 24
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Counts of what was compared; a receipt exists only if everything was equal."""
+    """Counts of the comparison; a receipt exists only if everything was equal."""
 
     num_prompts: int
     num_tokens: int
@@ -48,15 +48,12 @@ def verify_export(
     tokenizer = load_pretrained_tokenizer(str(folder))
     model: Any = load_model(str(folder)).eval()
     stated = json.loads((folder / "generation_config.json").read_bytes())
-    model.generation_config = type(model.generation_config).from_dict(
-        stated
-    )  # all of it, as other programs read it
+    # All of the generation config, as other programs read it.
+    model.generation_config = type(model.generation_config).from_dict(stated)
     length = min(_NUM_TOKENS, original.encoder.max_length // 4)
-    # The folder's defaults (such as a repetition penalty) apply to its `generate`, so they must
-    # apply here too.
-    greedy = generation_defaults(original).model_copy(
-        update={"temperature": 0.0, "max_new_tokens": length}
-    )
+    # The folder's defaults (such as a repetition penalty) apply to its `generate`, and so here too.
+    settings = {"temperature": 0.0, "max_new_tokens": length}
+    greedy = generation_defaults(original).model_copy(update=settings)
     num_prompts = num_tokens = 0
     for turns in probes:
         try:
@@ -68,9 +65,9 @@ def verify_export(
         try:
             ids = render_ids(tokenizer, str(tokenizer.chat_template or ""), turns, for_reply=True)
         except DataError as error:
-            raise _difference("reads", turns, [], expected_prompt.ids) from error
+            raise _difference("prompt", turns, [], expected_prompt.ids) from error
         if ids != expected_prompt.ids:
-            raise _difference("reads", turns, ids, expected_prompt.ids)
+            raise _difference("prompt", turns, ids, expected_prompt.ids)
         with torch.inference_mode():
             prompt = torch.tensor([ids])  # (1, T)
             output = model.generate(
@@ -82,12 +79,12 @@ def verify_export(
         answer = output[0, len(ids) :].tolist()
         expected = list(original.reply(turns, greedy).ids)
         if answer != expected:
-            raise _difference("answers", turns, answer, expected)
+            raise _difference("reply", turns, answer, expected)
         num_prompts += 1
         num_tokens += len(ids) + len(answer)
     if num_prompts == 0:
         raise CheckpointError(
-            "the export cannot be compared with its checkpoint: no probe fits "
+            "the export cannot be compared with its checkpoint: no test prompt fits into "
             f"{original.encoder.max_length} tokens",
             hint="train with a larger dialogue.max_length",
         )
@@ -95,11 +92,10 @@ def verify_export(
 
 
 def _difference(
-    verb: str, turns: Sequence[Turn], actual: list[int], expected: list[int]
+    what: str, turns: Sequence[Turn], actual: list[int], expected: list[int]
 ) -> CheckpointError:
     return CheckpointError(
-        f"the export {verb} {turns[-1].text!r} otherwise than its checkpoint: ids {actual[:8]}… "
-        "instead of "
-        f"{expected[:8]}…; nothing was written",
+        f"nothing was exported: in plain transformers, the {what} for {turns[-1].text!r} differs "
+        f"from the checkpoint's (ids {actual[:8]}… instead of {expected[:8]}…)",
         hint="this is a defect of convo or of the model's transformers code: please report it",
     )

@@ -1,5 +1,4 @@
-"""dialogue.json: the contract that fixes how dialogues are rendered, stored in every checkpoint and
-export.
+"""dialogue.json: the contract of how dialogues are rendered, in every checkpoint and export.
 
 resume, chat, evaluate and export rebuild the encoder from it and compare. A tokenizer or template
 that no longer gives the same ids is refused with the fields that differ.
@@ -8,6 +7,7 @@ that no longer gives the same ids is refused with the fields that differ.
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -27,8 +27,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+_MAX_SHOWN = 200  # characters of a value in an error; a chat template may be very long
+
+
 class DialogueContract(BaseModel):
-    """Everything that must be equal for two folders to render dialogues in the same way."""
+    """Everything that must be equal so that two folders render dialogues in the same way."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -61,9 +64,7 @@ def contract_of(encoder: DialogueEncoder) -> DialogueContract:
 
 
 def save_encoder(encoder: DialogueEncoder, folder: Path, *, spiece: bytes | None) -> None:
-    """Write the tokenizer files, the chat template, dialogue.json and, if there is one,
-    spiece.model.
-    """
+    """Write the tokenizer files, the chat template, dialogue.json, and any spiece.model."""
     encoder.tokenizer.chat_template = encoder.template.chat_template
     encoder.tokenizer.save_pretrained(folder)
     remove_foreign_entries(folder)
@@ -85,14 +86,13 @@ def load_encoder(folder: Path) -> DialogueEncoder:
         contract = DialogueContract.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         raise CheckpointError(
-            f"{path}: not found, so this is no folder that convo trained or exported",
+            f"{path}: not found, so convo has not trained or exported this folder",
             hint="give a run directory, one of its checkpoints, or an export of it",
         ) from None
     except (ValidationError, OSError) as error:
         first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
         raise CheckpointError(
-            f"{path}: not a readable dialogue contract ({first})",
-            hint="copy the folder again from where it is whole",
+            f"{path}: not readable ({first})", hint="copy or export the folder again"
         ) from error
     tokenizer = load_tokenizer(folder, str(folder))
     if contract.template != "native":
@@ -112,24 +112,28 @@ def spiece_of(folder: Path) -> bytes | None:
 
 def require_same(written: DialogueContract, actual: DialogueContract, where: str) -> None:
     """Raise ChangedError that names every field in which the two differ."""
+    ours, theirs = written.model_dump(), actual.model_dump()
     differences = [
-        f"{field}: {getattr(written, field)!r} in {DIALOGUE_FILE}, {getattr(actual, field)!r} in "
-        "fact"
-        for field in type(written).model_fields
-        if getattr(written, field) != getattr(actual, field)
+        f"{field} is {_shown(ours[field])} in {DIALOGUE_FILE}, but {_shown(theirs[field])} now"
+        for field in ours
+        if ours[field] != theirs[field]
     ]
     if differences:
         raise ChangedError(
-            f"{where}: the tokenizer or template is not the one of the training run; "
+            f"{where}: the tokenizer or template differs from that of the training run: "
             + "; ".join(differences),
             hint="restore the folder's tokenizer files, or export it again from the run",
         )
 
 
+def _shown(value: object) -> str:
+    """Return a value of the contract as JSON, as in the file, without the middle of a long one."""
+    text, half = json.dumps(value, ensure_ascii=False), _MAX_SHOWN // 2
+    return text if len(text) <= _MAX_SHOWN else f"{text[:half]}…{text[-half:]}"
+
+
 def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Hash everything that decides ids: vocabulary, merges or scores, added tokens, normalizer,
-    splitter.
-    """
+    """Hash everything that decides ids: vocabulary, merges, added tokens, normalizer, splitter."""
     backend = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
     backend.no_truncation()
     backend.no_padding()

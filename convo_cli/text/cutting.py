@@ -1,9 +1,4 @@
-"""Cutting of a dialogue into examples: whole if it fits, else windows, each rendered as a dialogue
-of its own.
-
-The search for the windows of a dialogue is a generator: it yields turns, receives their rendering,
-and returns the examples. This lets `encoder` render and encode the turns of many dialogues in one
-batch.
+"""Windows of a dialogue that is too long for one example, each rendered as a dialogue of its own.
 
 A window holds the system turn and whole turns; its ids are the template's own rendering of them, up
 to the end of the last one. If the template refuses such a dialogue, or needs more tokens for it
@@ -34,8 +29,9 @@ from convo_cli.tokens.store import NO_TARGET, Encoded, Example
 Search: TypeAlias = Generator[Sequence[Turn], Rendering | DataError, Encoded | Problem]
 
 _TOLERANCE = 8
-"""Tokens by which a window may be shorter than the same turns in the whole dialogue; its own
-rendering decides.
+"""Tokens by which a window may be shorter than the same turns in the whole dialogue.
+
+The window's own rendering decides.
 """
 _NO_PREDECESSOR = "the first token of the turn has none before it"
 
@@ -50,11 +46,10 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class TooLong:
-    """A turn of ``length`` tokens fits no window; ``needed`` is the smallest max_length at which it
-    fits.
-    """
+    """A turn of ``length`` tokens that fits no window."""
 
     needed: int
+    """The smallest max_length at which the turn fits."""
     length: int
     message: str
 
@@ -64,8 +59,9 @@ def num_system_turns(turns: Sequence[Turn]) -> int:
 
 
 def is_folded(whole: Rendering, alone: Rendering | DataError, num_system: int) -> bool:
-    """Return whether the template writes the system text into the next turn; ``alone`` is that turn
-    without it.
+    """Return whether the template writes the system text into the next turn.
+
+    ``alone`` is that turn without the system text.
     """
     return not isinstance(alone, DataError) and whole.opening(num_system) != alone.opening(0)
 
@@ -76,8 +72,9 @@ def earliest_start(turn_lengths: Sequence[int], room: int) -> int:
 
 
 class Cutter:
-    """A dialogue that is longer than a window. Turns are counted without the system turn, positions
-    in tokens.
+    """A dialogue that is longer than a window.
+
+    Turns are counted without the system turn, positions in tokens.
     """
 
     def __init__(
@@ -125,24 +122,21 @@ class Cutter:
                     return Found([made], stop)
                 elif stop == fresh + 1:
                     needed = len(made.input_ids)
-        for first in reversed(
-            range(0 if needed else earliest)
-        ):  # the template needs an earlier turn first
+        # The template needs an earlier turn first.
+        for first in reversed(range(0 if needed else earliest)):
             made = yield from self._render(first, fresh, fresh + 1)
             if isinstance(made, Example):
                 if len(made.input_ids) <= self._max_length:
                     return Found([made], fresh + 1)
                 needed = len(made.input_ids)
                 break
-        return TooLong(
-            needed or self._bounds[-1],
-            self._lengths[fresh],
-            self._explain(self._lengths[fresh], reason),
-        )
+        length = self._lengths[fresh]
+        return TooLong(needed or self._bounds[-1], length, self._explain(length, reason))
 
     def parts(self, turn: int, stop: int) -> Found | TooLong:
-        """Cut the turns from ``turn`` to ``stop`` wherever a window is full; each part repeats
-        tokens before it.
+        """Cut the turns from ``turn`` to ``stop`` wherever a window is full.
+
+        Each part repeats tokens before it.
         """
         lead, origin = self._lead(turn, self._bounds[stop])
         room = self._max_length - len(lead)
@@ -154,25 +148,23 @@ class Cutter:
             return TooLong(len(lead) + 2, self._lengths[turn], message)
         begin, end = max(self._bounds[turn], origin), self._bounds[stop]
         examples = []
-        for part in cut_turn(
-            begin - origin, end - origin, room, max(1, self._max_length // 2 - len(lead))
-        ):
+        num_context = max(1, self._max_length // 2 - len(lead))
+        for part in cut_turn(begin - origin, end - origin, room, num_context):
             tokens = self._whole.input_ids[origin + part.start : origin + part.stop]
             fresh = self._targets[origin + part.fresh : origin + part.stop]
             before = np.zeros(len(lead) + part.fresh - part.start, np.uint8)
             is_first = origin + part.fresh == self._head
-            targets = np.concatenate([before, fresh])
+            input_ids, targets = np.concatenate([lead, tokens]), np.concatenate([before, fresh])
             num_repeated = 0 if is_first else len(before)
-            examples.append(
-                as_example(np.concatenate([lead, tokens]), targets, num_repeated=num_repeated)
-            )
+            examples.append(as_example(input_ids, targets, num_repeated=num_repeated))
         return Found(examples, stop)
 
     def _render(
         self, first: int, fresh: int, stop: int
     ) -> Generator[Sequence[Turn], Rendering | DataError, Example | str]:
-        """Render turns as a dialogue of their own, with targets from ``fresh`` on; return the
-        reason if that fails.
+        """Render turns as a dialogue of their own, with targets from ``fresh`` on.
+
+        Returns the reason if that fails.
         """
         if self._is_folded and self.turns[first].role != "user":
             return "the chat template writes the system text into a user turn"
@@ -181,21 +173,17 @@ class Cutter:
             return str(rendering)
         num_system = len(self._system)
         if stop < len(self.turns):
-            rendering = rendering.ended_like(
-                num_system + stop - first - 1, self._whole, num_system + stop - 1
-            )
-        kinds = [NO_TARGET] * (num_system + fresh - first) + [
-            *self._kinds[num_system + fresh : num_system + stop]
-        ]
-        targets = rendering.targets(kinds)
+            last = num_system + stop - 1
+            rendering = rendering.ended_like(last - first, self._whole, last)
+        kinds = [*self._kinds[num_system + fresh : num_system + stop]]
+        targets = rendering.targets([NO_TARGET] * (num_system + fresh - first) + kinds)
         num_before = rendering.bounds(num_system)[fresh - first] if fresh else 0
         if fresh and targets[0] != NO_TARGET:
             return _NO_PREDECESSOR
         return as_example(rendering.input_ids, targets, num_repeated=num_before)
 
     def _lead(self, turn: int, end: int) -> tuple[NDArray[np.int32], int]:
-        """Return the tokens that each part of a turn repeats, and the position where context or the
-        turn may begin.
+        """Return the tokens that each part of a turn repeats, and where the part may begin.
 
         The repeated tokens are those that the template writes before the first turn. If the
         template folds the system text into a user turn, they end inside that turn: the words of a
@@ -227,14 +215,12 @@ class Cutter:
         if reason == _NO_PREDECESSOR:
             return (
                 f"dialogue.max_length {self._max_length} leaves no room for a token before a turn "
-                f"of {length} tokens, "
-                "so the first token of the turn could not be trained on"
+                f"of {length} tokens, so the first token of the turn could not be trained on"
             )
-        message = (
-            f"a turn of {length} tokens does not fit into dialogue.max_length {self._max_length}"
-        )
+        limit = f"dialogue.max_length {self._max_length}"
+        message = f"a turn of {length} tokens does not fit into {limit}"
         if length <= self._room:
-            message += f" with the turn before it, and cannot stand without that turn: {reason}"
+            message += f" with the turn before it, which it needs: {reason}"
         elif self._system:
             message += f" beside {self._head} tokens of system text"
         return message

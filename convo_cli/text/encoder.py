@@ -31,7 +31,7 @@ from convo_cli.tokens.store import Encoded, Example
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# The special tokens of a template are those that it writes into this dialogue.
+# The special tokens of a template are those that it writes for this dialogue.
 _PROBE = (Turn("user", "a"), Turn("assistant", "b"))
 _NO_IDS: Sequence[int] = ()
 
@@ -51,16 +51,13 @@ class DialogueEncoder:
         self._finder = TokenFinder(self._special_ids)
         self._hidden_ids = frozenset(chain.from_iterable(self._special_ids.values()))
         # A copy: the tokenizer itself must keep reading special tokens for `require_parity` and
-        # exports. Texts may still yield the unknown token: it is the id of every text that the
-        # vocabulary cannot spell.
-        self._backend = plain_text_backend(
-            tokenizer, written - marked, (marked | written) - {tokenizer.unk_token}
-        )
-        # Phi-3's role tokens absorb the white space after them, so training must not see that space
-        # either.
-        self._space_eaters = {
-            token.content for token in tokenizer.added_tokens_decoder.values() if token.rstrip
-        }
+        # exports. Texts may still yield the unknown token, the id of every text that the vocabulary
+        # cannot spell.
+        forbidden = (marked | written) - {tokenizer.unk_token}
+        self._backend = plain_text_backend(tokenizer, written - marked, forbidden)
+        # Phi-3's role tokens absorb the white space after them, so training must not see it either.
+        added = tokenizer.added_tokens_decoder.values()
+        self._space_eaters = {token.content for token in added if token.rstrip}
         self.stop_ids = tuple(self._id_of(token) for token in template.stop_tokens)
         # Any id may pad, because attention masks it and it is never a target. GPT-2 has no padding
         # token.
@@ -90,9 +87,7 @@ class DialogueEncoder:
         """Return the examples of each dialogue, or the problem that refuses it."""
         # The windows of a long dialogue repeat texts, so each text is encoded once per call.
         known: dict[str, Sequence[int]] = {}
-        searches = [
-            search(dialogue, train_on, self.max_length, long_turns) for dialogue in dialogues
-        ]
+        searches = [search(one, train_on, self.max_length, long_turns) for one in dialogues]
         found: dict[int, Encoded | Problem] = {}
         asked = {number: next(one) for number, one in enumerate(searches)}
         while asked:
@@ -106,16 +101,16 @@ class DialogueEncoder:
         return [found[number] for number in range(len(searches))]
 
     def prompt(self, turns: Sequence[Turn], *, max_new_tokens: int) -> Prompt:
-        """Return the turns as a prompt that leaves room for the reply; drop whole turns from the
-        left if necessary.
+        """Return the turns as a prompt that leaves room for the reply.
 
-        The remaining turns are rendered as a dialogue of their own. System turns are always kept.
-        Raises DataError if the template refuses the turns or the last turn alone does not fit.
+        If they are too long, whole turns are dropped from the left, but no system turns. The
+        remaining turns are rendered as a dialogue of their own. Raises DataError if the template
+        refuses the turns or the last turn alone does not fit.
         """
         return fit_prompt(turns, self._render_prompt, self.max_length, max_new_tokens)
 
     def is_special(self, token: int) -> bool:
-        """Return whether the id is that of a special token, which stands for no text."""
+        """Return whether the id is a special token, which has no text."""
         return token in self._hidden_ids
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -130,14 +125,9 @@ class DialogueEncoder:
     def text_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text as a speaker's words, without the template."""
         with no_panics(self.tokenizer):
-            # The library spreads a batch over all cores; the fast method skips offsets, which are
-            # not used here.
-            return [
-                encoding.ids
-                for encoding in self._backend.encode_batch_fast(
-                    list(texts), add_special_tokens=False
-                )
-            ]
+            # The library encodes a batch on all cores; the fast method omits offsets.
+            encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
+            return [encoding.ids for encoding in encodings]
 
     def reads_back(self, text: str) -> str:
         """Encode and decode a text; most tokenizers return it unchanged."""
@@ -148,12 +138,11 @@ class DialogueEncoder:
         return StreamDecoder(self)
 
     def require_parity(self, turns: Sequence[Turn]) -> None:
-        """Prove that plain transformers renders the same ids; ModelError names the first
-        difference.
+        """Prove that plain transformers renders the same ids.
 
-        Dialogues whose text spells a special token are not compared, because transformers reads it
-        as a token and convo as text. Dialogues that the template refuses are left to `encode`,
-        which knows their line.
+        ModelError names the first difference. Dialogues whose text spells a special token are not
+        compared, because transformers reads it as a token and convo as text. Dialogues that the
+        template refuses are left to `encode`, which knows their line.
         """
         if any(self._finder.find(turn.text) for turn in turns):
             return
@@ -166,32 +155,28 @@ class DialogueEncoder:
         ours = [token for ids in self._encode_pieces([pieces], {})[0] for token in ids]
         theirs = render_ids(self.tokenizer, self.template.chat_template, turns)
         if ours != theirs:
-            where = next(
-                (k for k, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), len(ours)
-            )
-            mine, other = (
-                self.tokenizer.convert_ids_to_tokens(list(ids)[where : where + 4])
+            pairs = enumerate(zip(ours, theirs, strict=False))
+            where = next((index for index, (one, other) in pairs if one != other), len(ours))
+            here, there = (
+                " ".join(self.tokenizer.convert_ids_to_tokens(list(ids)[where : where + 4]))
                 for ids in (ours, theirs)
             )
             raise ModelError(
-                f"template {self.template.name} does not fit this tokenizer: at token {where} "
-                "training would see "
-                f"{mine}, but transformers' apply_chat_template gives {other}",
+                f"template {self.template.name} does not fit this tokenizer: from token {where} "
+                f"on, convo would train on {here!r}, but transformers' apply_chat_template gives "
+                f"{there!r}",
                 hint="set dialogue.template: turns",
             )
 
     def _render_all(
         self, dialogues: Sequence[Sequence[Turn]], known: dict[str, Sequence[int]]
     ) -> list[Rendering | DataError]:
-        """Render and encode each dialogue; ``known`` holds the ids of texts that are already
-        encoded.
-        """
+        """Render and encode each dialogue; ``known`` holds the ids of texts encoded before."""
         rendered = self.template.render_all(dialogues)
-        accepted = iter(
-            self._encode_pieces([pieces for pieces in rendered if isinstance(pieces, list)], known)
-        )
+        accepted = [pieces for pieces in rendered if isinstance(pieces, list)]
+        ids = iter(self._encode_pieces(accepted, known))
         return [
-            Rendering(pieces, next(accepted)) if isinstance(pieces, list) else pieces
+            Rendering(pieces, next(ids)) if isinstance(pieces, list) else pieces
             for pieces in rendered
         ]
 
@@ -205,18 +190,14 @@ class DialogueEncoder:
     def _encode_pieces(
         self, rendered: Sequence[Sequence[Piece]], known: dict[str, Sequence[int]]
     ) -> list[list[Sequence[int]]]:
-        """Return the ids of every piece of every dialogue; texts that are not known are encoded in
-        one batch.
-        """
+        """Return the ids of every piece; texts that are not ``known`` are encoded in one batch."""
         contexts = [self._contexts(pieces) for pieces in rendered]
         texts = [text for text in dict.fromkeys(chain.from_iterable(contexts)) if text not in known]
         known.update(zip(texts, self.text_ids(texts), strict=True))
         return [self._piece_ids(*pair, known) for pair in zip(rendered, contexts, strict=True)]
 
     def _contexts(self, pieces: Sequence[Piece]) -> list[str]:
-        """Return for each piece the text from the last special token to its end; '' for a special
-        token.
-        """
+        """Return for each piece the text since the last special token; '' for a special token."""
         # A tokenizer first cuts a text at its special tokens, so ids between two of them depend on
         # nothing else.
         contexts, context, eats_space = [], "", False
@@ -256,12 +237,12 @@ class DialogueEncoder:
         return ids
 
     def _id_of(self, token: str) -> int:
-        # For a missing token a tokenizer returns the id of its unknown token; only converting back
-        # shows that.
+        # A tokenizer returns the id of its unknown token for a missing one; converting back shows
+        # that.
         index = self.tokenizer.convert_tokens_to_ids(token)
         if not isinstance(index, int) or self.tokenizer.convert_ids_to_tokens(index) != token:
             raise ModelError(
                 f"the tokenizer has no token {token}, which template {self.template.name} needs",
-                hint="this folder was not made by convo, or its tokenizer was replaced",
+                hint="restore the tokenizer files of the folder, or export the model again",
             )
         return index

@@ -41,9 +41,8 @@ def search(dialogue: Dialogue, train_on: TrainOn, max_length: int, long_turns: L
         follows_long_question = is_split and cutter.is_long_question(fresh - 1)
         found = None if follows_long_question else (yield from cutter.window(fresh))
         if not isinstance(found, Found) and long_turns == "split":
-            found = cutter.parts(
-                fresh, cutter.plan(fresh).stop if follows_long_question else fresh + 1
-            )
+            stop = cutter.plan(fresh).stop if follows_long_question else fresh + 1
+            found = cutter.parts(fresh, stop)
             is_split = True
         if isinstance(found, Found):
             examples += found.examples

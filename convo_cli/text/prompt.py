@@ -1,5 +1,4 @@
-"""Prompts that leave room for the reply: the whole conversation if it fits, else without its first
-turns.
+"""Prompts that leave room for the reply: the whole conversation if it fits, else its last turns.
 
 Shapes: a prompt is a list of T ids.
 """
@@ -30,8 +29,7 @@ def fit_prompt(
     max_length: int,
     max_new_tokens: int,
 ) -> Prompt:
-    """Return the prompt with as many of the last turns as fit into ``max_length`` with a reply of
-    ``max_new_tokens``.
+    """Return the prompt with as many of the last turns as leave room for ``max_new_tokens``.
 
     ``render`` renders turns up to where the reply begins. System turns are always kept. Raises
     DataError if the template refuses the turns or the last turn alone does not fit.
@@ -46,8 +44,8 @@ def fit_prompt(
     bounds = whole.bounds(num_system)
     lengths = [stop - start for start, stop in pairwise(bounds)]
     opening = sum(lengths[len(spoken) :])
-    # Llama 2 and Mistral write the system text into the first user turn; without a user turn it
-    # would be lost.
+    # Llama 2 and Mistral write the system text into the first user turn, so a prompt without a user
+    # turn would lose it.
     alone = render(spoken[:1]) if num_system else whole
     must_begin_with_user = is_folded(whole, alone, num_system)
     # Lengths in the whole conversation are an estimate, because a template may render a first turn

@@ -1,4 +1,4 @@
-"""Check that a saved encoder reloads equal, and choice of a tokenizer form that does.
+"""Check that a saved encoder reloads equal, and choice of a form of the tokenizer that does.
 
 transformers rebuilds many tokenizers from their vocabulary and flags, but does not save all flags:
 LlamaTokenizer loses ``legacy``. A tokenizer that is saved without its class is loaded exactly as
@@ -7,6 +7,7 @@ tokenizer.json describes it.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -27,33 +28,24 @@ if TYPE_CHECKING:
 
 _CARRIED = ("model_max_length", "padding_side", "truncation_side", "model_input_names",
             "clean_up_tokenization_spaces", "split_special_tokens")  # fmt: skip
-_HINT = (
-    "save the model with a tokenizer that transformers loads as it was saved, such as a "
-    "PreTrainedTokenizerFast"
-)
+_HINT = "save the model with another class of tokenizer, such as PreTrainedTokenizerFast"
 
 
 def reloadable(
     tokenizer: PreTrainedTokenizerBase, model_folder: Path, emit: Emit
 ) -> PreTrainedTokenizerBase:
-    """Return the tokenizer if it reloads equal, else an equal one without its class; ModelError if
-    neither does.
+    """Return the tokenizer if it reloads equal, else an equal one without its class.
 
-    ``model_folder`` holds the config.json that decides, with the tokenizer's own, which class
-    transformers loads.
+    ``model_folder`` holds the config.json that decides, with the tokenizer's own config, which
+    class transformers loads. Raises ModelError if neither form reloads equal.
     """
     if _lost_by_saving(tokenizer, tokenizer, model_folder) is None:
         return tokenizer
     plain = _without_class(tokenizer)
     if lost := _lost_by_saving(plain, tokenizer, model_folder):
         raise _refusal(lost)
-    name = type(tokenizer).__name__
-    emit(
-        Notice(
-            f"the tokenizer is saved without its class, because {name} loses settings when it is "
-            "saved"
-        )
-    )
+    why = f"{type(tokenizer).__name__} does not save all of its settings"
+    emit(Notice(f"tokenizer: saved as PreTrainedTokenizerFast, because {why}"))
     return plain
 
 
@@ -63,8 +55,7 @@ def require_equal(
     texts: Iterable[str] = (),
     dialogues: Iterable[Dialogue] = (),
 ) -> None:
-    """Raise ModelError unless the encoder that chat loads from the folder gives the same ids and
-    texts.
+    """Raise ModelError unless the folder's encoder gives the same ids and texts.
 
     It is compared on the probe texts, on ``texts``, on dialogues made of the probe texts, and on
     ``dialogues``.
@@ -74,9 +65,8 @@ def require_equal(
     except ChangedError as error:
         raise _refusal(error.message) from error
     spoken = [*PROBES, *texts]
-    for text, before, after in zip(
-        spoken, encoder.text_ids(spoken), read.text_ids(spoken), strict=True
-    ):
+    both = zip(spoken, encoder.text_ids(spoken), read.text_ids(spoken), strict=True)
+    for text, before, after in both:
         if before != after:
             raise _refusal(f"{text!r} in a turn has the ids {before}, but {after} once reloaded")
         if (old := encoder.decode(before)) != (new := read.decode(before)):
@@ -84,14 +74,11 @@ def require_equal(
     halves = zip(PROBES[::2], PROBES[1::2], strict=True)
     whole = [Dialogue((Turn("user", one), Turn("assistant", two))) for one, two in halves]
     whole += dialogues
-    for dialogue, mine, other in zip(
-        whole, _examples(encoder, whole), _examples(read, whole), strict=True
-    ):
+    both_examples = zip(whole, _examples(encoder, whole), _examples(read, whole), strict=True)
+    for dialogue, mine, other in both_examples:
         if mine != other:
-            raise _refusal(
-                f"the dialogue {as_messages(dialogue.turns)} has the ids {mine}, but {other} once "
-                "reloaded"
-            )
+            shown = json.dumps(as_messages(dialogue.turns), ensure_ascii=False)
+            raise _refusal(f"the dialogue {shown} has other ids and targets once reloaded")
     if difference := _difference(encoder.tokenizer, read.tokenizer, spoken):
         raise _refusal(difference)
 
@@ -105,9 +92,7 @@ def _refusal(difference: str) -> ModelError:
 def _lost_by_saving(
     saved: PreTrainedTokenizerBase, original: PreTrainedTokenizerBase, model_folder: Path
 ) -> str | None:
-    """Return the first difference from ``original`` after ``saved`` is saved and loaded; None if
-    there is none.
-    """
+    """Return how ``saved`` differs from ``original`` once it is saved and loaded, or None."""
     with TemporaryDirectory(prefix="convo-") as folder:
         if (config := model_folder / "config.json").is_file():
             shutil.copyfile(config, Path(folder, "config.json"))
@@ -123,44 +108,35 @@ def _lost_by_saving(
 
 
 def _difference(original: Any, read: Any, texts: Sequence[str]) -> str | None:
-    """Return the first difference between two tokenizers used through transformers; None if there
-    is none.
-    """
-    for text, before, after in zip(
-        texts, *(one(list(texts))["input_ids"] for one in (original, read)), strict=True
-    ):
+    """Return the first difference between two tokenizers used through transformers, or None."""
+    ids = (one(list(texts))["input_ids"] for one in (original, read))
+    for text, before, after in zip(texts, *ids, strict=True):
         if before != after:
             return f"{text!r} has the ids {before}, but {after} once reloaded"
         if (old := original.decode(before)) != (new := read.decode(before)):
             return f"the ids {before} are {old!r}, but {new!r} once reloaded"
     if (mine := original.special_tokens_map) != (other := read.special_tokens_map):
-        return f"its special tokens are {mine}, but {other} once reloaded"
+        one, two = (json.dumps(names, ensure_ascii=False, default=str) for names in (mine, other))
+        return f"its special tokens are {one}, but {two} once reloaded"
     return None
 
 
 def _without_class(tokenizer: Any) -> PreTrainedTokenizerBase:
-    """Return the tokenizer as a PreTrainedTokenizerFast, which transformers loads from
-    tokenizer.json unchanged.
-    """
+    """Return the tokenizer as a PreTrainedTokenizerFast, which loads tokenizer.json unchanged."""
     from transformers import PreTrainedTokenizerFast
 
+    special = tokenizer.special_tokens_map.items()
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer.backend_tokenizer,
         chat_template=tokenizer.chat_template,
         extra_special_tokens=list(tokenizer.extra_special_tokens),
         **{name: getattr(tokenizer, name) for name in _CARRIED},
-        **{
-            name: value
-            for name, value in tokenizer.special_tokens_map.items()
-            if isinstance(value, str)
-        },
+        **{name: token for name, token in special if isinstance(token, str)},
     )
 
 
 def _examples(encoder: DialogueEncoder, dialogues: Iterable[Dialogue]) -> list[object]:
-    """Return for each dialogue the ids and targets of its windows, or None if the template refuses
-    it.
-    """
+    """Return the ids and targets of each dialogue's windows; None if the template refuses it."""
     results = list[object]()
     for dialogue in dialogues:
         try:

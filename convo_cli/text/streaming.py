@@ -14,8 +14,9 @@ _ALONE = {"ByteLevel", "Metaspace", "WordPiece", "BPEDecoder", "CTC"}
 _BEFORE_FUSE = {"Metaspace", "Replace", "ByteFallback"}
 _BYTE_PIECE = re.compile("<0x..>")  # SentencePiece's spelling of a byte
 _MAX_CONTEXT = 8
-"""Ids before a group that are decoded with it. One with text is enough; more would slow down runs
-of invalid bytes.
+"""Ids before a group that are decoded with it.
+
+One with text is enough; more would slow down runs of invalid bytes.
 """
 _NEVER = 1 << 62
 
@@ -46,9 +47,7 @@ class StreamDecoder:
         """Number of waiting ids at which decoding is tried again."""
 
     def push(self, token: int) -> str:
-        """Return the text that became certain with this id; often empty inside a character of
-        several tokens.
-        """
+        """Return the text that became certain with this id; empty inside a character."""
         name = self._encoder.tokenizer.convert_ids_to_tokens(token)
         if name is None or self._encoder.is_special(token):
             return ""
@@ -64,8 +63,8 @@ class StreamDecoder:
             return ""
         for context in (self._waiting[-_MAX_CONTEXT:], self._waiting):
             self._context, self._context_length = context, len(self._encoder.decode(context))
+            # A decoder that strips the first space of a text now strips that of the context.
             if self._context_length:
-                # a decoder that strips the first space of a text now strips that of the context
                 break
         self._waiting, self._enough = [], 1
         return text
@@ -89,15 +88,12 @@ class StreamDecoder:
 
 
 def _decoder_steps(tokenizer: Any) -> list[dict[str, Any]]:
-    """Return the steps of the tokenizer's decoder from its JSON; none if it joins tokens with
-    spaces.
-    """
+    """Return the steps of the tokenizer's decoder; none if it joins tokens with spaces."""
     decoder = tokenizer.backend_tokenizer.decoder
     if decoder is None:
         return []
-    spec = json.loads(
-        decoder.__getstate__()
-    )  # the state for pickle; Tokenizer.to_str would write the vocabulary too
+    # The state for pickle is JSON too, without the vocabulary that Tokenizer.to_str writes.
+    spec = json.loads(decoder.__getstate__())
     return list(spec["decoders"]) if spec["type"] == "Sequence" else [spec]
 
 

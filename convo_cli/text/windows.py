@@ -1,6 +1,4 @@
-"""Positions at which a dialogue longer than a window is cut: between turns, or within a turn that
-fits no window.
-"""
+"""Positions at which a long dialogue is cut: between turns, or within one that fits no window."""
 
 from __future__ import annotations
 
@@ -8,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 RULE = "rendered-whole-turns-half-context/2"
-"""Name of the rule below and in `cutting`, written into dialogue.json; a changed rule gets another
-name.
-"""
+"""Name of the rule below and in `cutting`, for dialogue.json; a changed rule gets another name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +20,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Tokens ``fresh`` to ``stop`` (exclusive) of a turn; those from ``start`` to ``fresh`` are
-    only context.
-    """
+    """Tokens ``fresh`` to ``stop`` (exclusive) of a turn, after the context from ``start`` on."""
 
     start: int
     fresh: int
@@ -34,11 +28,11 @@ class Part:
 
 
 def next_window(turn_lengths: Sequence[int], fresh: int, budget: int) -> Window:
-    """Return the window whose first new turn is ``fresh``; at most ``budget`` tokens unless that
-    turn alone is longer.
+    """Return the window whose first new turn is ``fresh``.
 
-    The first window of a dialogue is filled. A later one takes as many fresh turns as fit into half
-    of the budget (at least one), then as much context from the left as fits, by whole turns.
+    It has at most ``budget`` tokens unless that turn alone is longer. The first window of a dialogue
+    is filled. A later one takes as many fresh turns as fit into half of the budget (at least one),
+    then as much context from the left as fits, by whole turns.
     """
     limit = budget if fresh == 0 else budget // 2
     stop, used = fresh + 1, turn_lengths[fresh]
@@ -49,9 +43,7 @@ def next_window(turn_lengths: Sequence[int], fresh: int, budget: int) -> Window:
 
 
 def first_that_fits(turn_lengths: Sequence[int], budget: int) -> int:
-    """Return the index of the earliest turn from which all turns up to the end fit into the
-    budget.
-    """
+    """Return the earliest turn from which all turns up to the end fit into the budget."""
     first = len(turn_lengths)
     while first > 0 and turn_lengths[first - 1] <= budget:
         first -= 1
@@ -60,8 +52,7 @@ def first_that_fits(turn_lengths: Sequence[int], budget: int) -> int:
 
 
 def cut_turn(begin: int, end: int, budget: int, context: int) -> list[Part]:
-    """Cover the tokens ``begin`` to ``end`` of a dialogue with parts of at most ``budget`` tokens,
-    each fresh once.
+    """Cover tokens ``begin`` to ``end`` with parts of at most ``budget`` tokens, each fresh once.
 
     Each part repeats up to ``context`` tokens before its first fresh one; a turn that fits together
     with at least one such token is one part with as many as fit. The budget must be larger than the

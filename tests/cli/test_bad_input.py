@@ -195,7 +195,7 @@ OPENED = {
     ),
     "has a garbled dialogue.json": (
         "model", model(write("dialogue.json", "\x00")), 5,
-        "model/dialogue.json: not a readable dialogue contract (Invalid JSON",
+        "model/dialogue.json: not readable (Invalid JSON",
     ),
     "has another tokenizer than dialogue.json says": (
         "model",
@@ -204,7 +204,7 @@ OPENED = {
             remove("model/MANIFEST.json")(work),
             (file := work / "model/dialogue.json").write_text(file.read_text().replace('"pad_id": ', '"pad_id": 1')),
         ],
-        6, "model: the tokenizer or template is not the one of the training run; pad_id: 1",
+        6, "model: the tokenizer or template differs from that of the training run: pad_id is 1",
     ),
 }  # fmt: skip
 """The same for folders that convo made."""

@@ -158,7 +158,7 @@ def test_an_export_of_a_folder_with_code_holds_none(convo, work, model, trace):
     result = convo("export", "model", "out")
     assert result.code == 0, result
     assert {path.name for path in (work / "out").iterdir()} == before
-    assert "left out of the export: .env, .gitattributes, a.txt, b\\x1b[2J.so, " in result.err
+    assert "these files are not exported: .env, .gitattributes, a.txt, b\\x1b[2J.so, " in result.err
     assert " and 4 more" in result.err
     assert not [
         path

@@ -193,7 +193,7 @@ def test_a_user_who_types_the_tokens_of_the_template_types_text(encoders, name):
 @every_template
 @settings(max_examples=60, deadline=None)
 @given(text=texts())
-def test_decoding_what_is_learnt_of_a_reply_gives_its_text_back(encoders, name, text):
+def test_the_targets_of_a_reply_decode_to_its_text(encoders, name, text):
     encoder = encoders[name]
     (example,) = encoder.encode([Dialogue((Turn("user", "Hi"), Turn("assistant", text)))])[0]
     spoken = encoder.decode(example.input_ids[example.targets == ASSISTANT_TARGET].tolist())
@@ -206,11 +206,11 @@ def test_decoding_what_is_learnt_of_a_reply_gives_its_text_back(encoders, name, 
 
 @every_template
 @pytest.mark.parametrize("text", EMPTY_LOOKING)
-def test_a_text_that_shows_nothing_is_learnt_like_any_other(encoders, name, text):
+def test_a_text_that_shows_nothing_is_a_target_like_any_other(encoders, name, text):
     encoder = encoders[name]
     turns = (Turn("user", text), Turn("assistant", text))
     encoder.require_parity(turns)
     (example,) = encoder.encode([Dialogue(turns)])[0]
-    learnt = example.input_ids[example.targets == ASSISTANT_TARGET].tolist()
-    assert encoder.stop_ids[0] in learnt
-    assert text in encoder.decode(learnt)
+    targets = example.input_ids[example.targets == ASSISTANT_TARGET].tolist()
+    assert encoder.stop_ids[0] in targets
+    assert text in encoder.decode(targets)

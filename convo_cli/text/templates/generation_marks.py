@@ -18,9 +18,7 @@ from convo_cli.text.templates.pieces import Piece
 def apply_marks(
     pieces: Sequence[Piece], spans: Iterable[tuple[int, int]], turns: Sequence[Turn]
 ) -> list[Piece]:
-    """Return the pieces with the targets that the generation marks enclose; ``spans`` are in
-    characters.
-    """
+    """Return the pieces with the targets that the marks enclose; ``spans`` are in characters."""
     is_marked = bytearray(sum(len(piece.text) for piece in pieces))
     for start, stop in spans:
         is_marked[start:stop] = bytes([True]) * (stop - start)
@@ -31,21 +29,16 @@ def apply_marks(
         role = turns[piece.turn].role if piece.turn >= 0 else None
         if role != "assistant":
             if any(marked):
-                raise refusal(
-                    f"marks for generation what {f'the {role}' if role else 'nobody'} says"
-                )
+                where = f"a {role} turn" if role else "text outside the turns"
+                raise refusal(f"has generation marks in {where}")
             result.append(piece)
-        elif piece.is_learnable:
-            # A space before a text is part of its first word, and the generation prompt ends
-            # before it.
+        elif piece.is_target_text:
+            # A space before a text is part of its first word; the generation prompt ends before it.
             if not all(marked[len(piece.text) - len(piece.text.lstrip()) :]):
-                what = (
-                    f"the end token {piece.text}"
-                    if piece.is_special
-                    else "a part of what the assistant says"
-                )
+                what = f"the end token {piece.text}" if piece.is_special else "a part of a reply"
                 raise refusal(
-                    f"leaves {what} out of its generation marks, so the model would never learn it"
+                    f"leaves {what} out of its generation marks, so the model would not be "
+                    "trained on it"
                 )
             result.append(piece)
         else:
@@ -56,9 +49,9 @@ def apply_marks(
 def _cut(piece: Piece, marked: Sequence[int]) -> list[Piece]:
     """Cut a piece outside the assistant's words where generation marks begin and end."""
     if piece.is_special and len(set(marked)) > 1:
-        raise refusal(f"cuts the token {piece.text} with its generation marks")
+        raise refusal(f"has a generation mark inside the token {piece.text}")
     runs = groupby(zip(piece.text, marked, strict=True), key=lambda pair: bool(pair[1]))
     return [
-        piece._replace(text="".join(character for character, _ in run), is_learnable=is_marked)
+        piece._replace(text="".join(character for character, _ in run), is_target_text=is_marked)
         for is_marked, run in runs
     ]

@@ -1,15 +1,10 @@
-"""The tokenizer's own chat template, taken apart into pieces.
+"""The tokenizer's own chat template, split into pieces.
 
 Chat templates are programs: they insert a system prompt of their own, call the assistant "model",
 strip texts, or raise on roles that they do not accept. So their Jinja is not parsed. Instead, marks
 are rendered in place of texts, once for each sequence of roles; everything between the marks is the
-template's own text. A template or dialogue whose rendering is not reproduced in this way is
+template's own text. A template or dialogue whose rendering these pieces do not reproduce is
 refused.
-
-Some templates mark what is trained on with ``{% generation %}`` and ``{% endgeneration %}``. Then
-the marked tokens are the targets, even if they are more than the reply and its end token (some
-enclose the assistant's header). Marks that leave out a part of a reply or its end token, or that
-enclose another speaker's text, are refused.
 """
 
 from __future__ import annotations
@@ -18,7 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import takewhile
+from itertools import chain, takewhile
 from typing import TYPE_CHECKING
 
 from convo_cli.config.schema import TemplateName
@@ -33,25 +28,22 @@ from convo_cli.text.tokenizers.vocabulary import TokenFinder
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_MARK = (
-    "\ufdd0{}\ufdd0"  # stands for a turn's text; a Unicode noncharacter, which no template contains
-)
+_MARK = "\ufdd0{}\ufdd0"
+"""Placeholder for a turn's text; no template contains this Unicode noncharacter."""
 _GENERATION = re.compile(r"\{%[-+]?\s*generation\b")
 _MAX_SHOWN = 100  # characters of a template's own text in an error
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """The text of a template between two turns' texts: the rest of one turn, and the next turn's
-    header.
-
-    ``lead`` is the part that belongs to the next speaker's words: usually empty, or the space
-    before the first word.
-    """
+    """A template's own text between the texts of two turns."""
 
     rest: str
+    """The rest of the first turn."""
     header: str = ""
+    """The header of the second turn."""
     lead: str = ""
+    """The part that belongs to the second turn's text: empty, or a space before its first word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +56,7 @@ class Form:
 
 
 class NativeTemplate:
-    """The tokenizer's own chat template; ModelError if it cannot be taken apart.
+    """The tokenizer's own chat template; ModelError if it cannot be split into pieces.
 
     The assistant's words begin where the generation prompt ends and extend to the next special
     token, inclusive.
@@ -91,15 +83,13 @@ class NativeTemplate:
             question = question[self._same_start(question, after_assistant) :]
             asks = question[len(question) - self._same_end(question, start) :].rstrip(" ")
             answers = prompt[self._same_start(prompt, after_user) :]
+            # A line break before the token of a header belongs to the turn before it.
             if self._special.first(answers.lstrip())[0] == 0:
-                answers = (
-                    answers.lstrip()
-                )  # a line break before a header's token belongs to the turn before it
+                answers = answers.lstrip()
+            # Every window begins with the BOS token, whichever role comes first.
             bos = str(tokenizer.bos_token or "")
             if not answers.startswith(bos):
-                asks = asks.removeprefix(
-                    bos
-                )  # every window begins with it, whichever role comes first
+                asks = asks.removeprefix(bos)
             self._headers = {"user": asks, "assistant": answers}
             probe = [Turn("user", "a"), Turn("assistant", "b")] * 2
             self.render(probe)
@@ -108,7 +98,7 @@ class NativeTemplate:
         except DataError as error:
             raise ModelError(
                 f"template native cannot be used: {error}",
-                hint="set dialogue.template: turns or chatml",
+                hint="train the model with dialogue.template: turns, or chatml",
             ) from error
         eos = tokenizer.eos_token
         self.stop_tokens = tuple(dict.fromkeys([*ends, *([str(eos)] if eos else [])]))
@@ -118,9 +108,7 @@ class NativeTemplate:
         return self._pieces(turns, rendered, for_reply=for_reply)
 
     def render_all(self, dialogues: Sequence[Sequence[Turn]]) -> list[list[Piece] | DataError]:
-        """Return the result or error of `render` for each dialogue, several times faster than one
-        by one.
-        """
+        """Return the result or error of `render` for each dialogue, several times as fast."""
         results = list[list[Piece] | DataError]()
         for turns, rendered in zip(dialogues, self._ask(dialogues), strict=True):
             try:
@@ -138,8 +126,8 @@ class NativeTemplate:
         form = self._form(tuple([turn.role for turn in turns]), for_reply)
         pieces = list(form.pieces)
         for slot, turn in zip(form.slots, turns, strict=True):
-            lead, index, _, is_learnable = pieces[slot]
-            pieces[slot] = Piece(lead + turn.text, index, False, is_learnable)
+            lead, index, _, is_target_text = pieces[slot]
+            pieces[slot] = Piece(lead + turn.text, index, False, is_target_text)
         if "".join([piece.text for piece in pieces]) != rendered.text:
             raise refusal("changes the text of a turn")
         marked = self._has_generation_marks and not for_reply
@@ -160,7 +148,7 @@ class NativeTemplate:
             pieces += self._split(gap.header, index)
             slots.append(len(pieces))
             said = [Piece(gap.lead, index), *self._split(after.rest[:end], index)]
-            pieces += [piece._replace(is_learnable=role != "system") for piece in said]
+            pieces += [piece._replace(is_target_text=role != "system") for piece in said]
             pieces += self._split(after.rest[end:], index)
         return Form((*pieces, *self._split(last.header, len(roles))), tuple(slots))
 
@@ -169,42 +157,32 @@ class NativeTemplate:
         between = self._between(roles, for_reply)
         gaps = []
         for index, (role, text) in enumerate(zip(roles, between, strict=False)):
-            end = len(
-                text.rstrip(" ")
-            )  # spaces before a text are part of its first word in most tokenizers
+            # In most tokenizers, spaces before a text are part of its first word.
+            end = len(text.rstrip(" "))
             if role == "assistant" and "user" in roles[:index]:
                 *before, prompt = self._between(roles[:index], True)
                 end = len(prompt)
                 if before != between[:index] or not text.startswith(prompt):
-                    raise refusal("renders a reply otherwise than after its generation prompt")
-                if text[end:].strip():
+                    raise refusal("begins a reply differently from its generation prompt")
+                added = text[end:]
+                if added.strip():
                     raise refusal(
-                        f"makes the model say {text[end:][:_MAX_SHOWN]!r} before its reply"
+                        f"writes {added[:_MAX_SHOWN]!r} before a reply, but not in its generation "
+                        "prompt"
                     )
             gaps.append(self._gap(text, end, role))
-        return [
-            *gaps,
-            self._gap(between[-1], len(between[-1]), "assistant")
-            if for_reply
-            else Gap(between[-1]),
-        ]
+        last = between[-1]
+        return [*gaps, self._gap(last, len(last), "assistant") if for_reply else Gap(last)]
 
     def _gap(self, text: str, end: int, role: Role) -> Gap:
-        """Split a gap; the header is the text up to ``end`` that comes before every turn of the
-        role.
-        """
-        header = self._headers.get(role, "")
-        begin = (
-            len(text[: end - len(header)].rstrip(" "))
-            if header and text[:end].endswith(header)
-            else end
-        )
+        """Split a gap; its header, up to ``end``, is the text before every turn of the role."""
+        header, begin = self._headers.get(role, ""), end
+        if header and text[:end].endswith(header):
+            begin = len(text[: end - len(header)].rstrip(" "))
         return Gap(text[:begin], text[begin:end], text[end:])
 
     def _render_marks(self, roles: tuple[Role, ...], for_reply: bool) -> list[str]:
-        """Return the template's text before, between and after the texts of turns with these
-        roles.
-        """
+        """Return the template's own text before, between and after turns with these roles."""
         marks = [_MARK.format(index) for index in range(len(roles))]
         turns = [Turn(role, mark) for role, mark in zip(roles, marks, strict=True)]
         (rendered,) = self._ask([turns], for_reply=for_reply)
@@ -230,10 +208,8 @@ class NativeTemplate:
         """Cut the template's own text at its special tokens."""
         pieces, position = list[Piece](), 0
         for start, stop in self._special.find(text):
-            pieces += [
-                Piece(text[position:start], turn),
-                Piece(text[start:stop], turn, is_special=True),
-            ]
+            pieces.append(Piece(text[position:start], turn))
+            pieces.append(Piece(text[start:stop], turn, is_special=True))
             position = stop
         pieces.append(Piece(text[position:], turn))
         return [piece for piece in pieces if piece.text]
@@ -246,26 +222,21 @@ class NativeTemplate:
 
     def _units(self, text: str) -> list[str]:
         """Split a text into special tokens and single characters."""
-        return [
-            unit
-            for piece in self._split(text, 0)
-            for unit in ([piece.text] if piece.is_special else piece.text)
-        ]
+        units = ([piece.text] if piece.is_special else piece.text for piece in self._split(text, 0))
+        return list(chain.from_iterable(units))
 
 
 def _num_same(one: Sequence[str], other: Sequence[str]) -> int:
     """Return the length of the common start of two sequences of strings, in characters."""
-    return sum(
-        len(unit)
-        for unit, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
-    )
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
+    return sum(len(unit) for unit, _ in same)
 
 
 def _written_tokens(tokenizer: PreTrainedTokenizerBase, own_text: str) -> set[str]:
-    """Return the added tokens that the template writes, including those not called special (as in
-    some ChatML).
+    """Return the added tokens that the template writes, also those not called special.
+
+    Some tokenizers do not call the tokens of ChatML special.
     """
-    added = {
-        token.content for token in tokenizer.added_tokens_decoder.values() if token.content.strip()
-    }
+    contents = (token.content for token in tokenizer.added_tokens_decoder.values())
+    added = {content for content in contents if content.strip()}
     return {own_text[start:stop] for start, stop in TokenFinder(added).find(own_text)}

@@ -26,17 +26,17 @@ NO_TURN = -1
 
 
 class Piece(NamedTuple):
-    """A span of the rendered dialogue. ``is_learnable`` marks the speaker's words: the text and its
-    end token.
+    """A span of the rendered dialogue.
 
-    (A tuple, because every turn has three, and tuples are created three times as fast as
-    dataclasses.)
+    It is a tuple, because every turn has three, and tuples are created three times as fast as
+    dataclasses.
     """
 
     text: str
     turn: int
     is_special: bool = False
-    is_learnable: bool = False
+    is_target_text: bool = False
+    """True for the speaker's words, the text and its end token: targets if the turn is trained."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,7 @@ class Rendering:
 
     @cached_property
     def spoken(self) -> list[tuple[int, int, int]]:
-        """Piece indices of each turn: its first piece, the first of its speaker's words, and the
-        end (exclusive).
-        """
+        """For each turn the indices of its first piece, its first target text, and its end."""
         turns: dict[int, list[int]] = {}
         for index, piece in enumerate(self.pieces):
             if piece.turn != NO_TURN:
@@ -67,20 +65,19 @@ class Rendering:
         return [
             (
                 of_turn[0],
-                next((k for k in of_turn if self.pieces[k].is_learnable), of_turn[0]),
+                next((k for k in of_turn if self.pieces[k].is_target_text), of_turn[0]),
                 of_turn[-1] + 1,
             )
             for of_turn in turns.values()
         ]
 
     def targets(self, kinds: Sequence[int]) -> NDArray[np.uint8]:  # (T,)
-        """The target kind of each token; ``kinds`` are those of the turns' words."""
-        of_piece = [kinds[turn] if is_learnable else 0 for _, turn, _, is_learnable in self.pieces]
+        """The target kind of each token; ``kinds`` has one for each turn."""
+        of_piece = [kinds[turn] if is_target else 0 for _, turn, _, is_target in self.pieces]
         return np.array(of_piece, np.uint8).repeat(list(map(len, self.ids)))
 
     def bounds(self, num_system: int) -> list[int]:
-        """Return the token position at which each turn after the system turn begins, and the end of
-        the last one.
+        """Return where each turn after the system turn begins and the last one ends, in tokens.
 
         Tokens before the first position are the head. The opening of a reply counts as one more
         turn.
@@ -93,20 +90,16 @@ class Rendering:
         return [piece.text for piece in self.pieces[first:said]]
 
     def ended_like(self, turn: int, whole: Rendering, of_whole: int) -> Rendering:
-        """Return the rendering without the text that the template writes only at the end of a
-        dialogue.
+        """Return the rendering without what the template writes only at the end of a dialogue.
 
-        That is the text after the words of the last turn which the same turn in ``whole`` does not
-        have.
+        That is the text after the words of the last turn that the same turn in ``whole`` lacks.
         """
         _, said, stop = self.spoken[turn]
         _, said_there, stop_there = whole.spoken[of_whole]
-        pairs = zip(
-            self.pieces[said + 1 : stop], whole.pieces[said_there + 1 : stop_there], strict=False
-        )
-        stop = (
-            said + 1 + sum(1 for _ in takewhile(lambda pair: pair[0].text == pair[1].text, pairs))
-        )
+        after, after_there = self.pieces[said + 1 : stop], whole.pieces[said_there + 1 : stop_there]
+        pairs = zip(after, after_there, strict=False)
+        num_same = sum(1 for _ in takewhile(lambda pair: pair[0].text == pair[1].text, pairs))
+        stop = said + 1 + num_same
         return Rendering(self.pieces[:stop], self.ids[:stop])
 
 
@@ -130,14 +123,13 @@ class Template(Protocol):
 
     @property
     def chat_template(self) -> str:
-        """The same rendering as Jinja, for transformers and other programs that read its
-        folders.
-        """
+        """The same rendering as Jinja, for transformers and programs that read its folders."""
         ...
 
     def render(self, turns: Sequence[Turn], *, for_reply: bool = False) -> list[Piece]:
-        """Return the pieces of a dialogue; with ``for_reply`` they end where the assistant's next
-        text begins.
+        """Return the pieces of a dialogue.
+
+        With ``for_reply`` they end where the assistant's next text begins.
         """
         ...
 

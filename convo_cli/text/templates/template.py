@@ -1,5 +1,4 @@
-"""Templates, which render a dialogue to pieces of text for training, evaluation, chat and export
-alike.
+"""Templates: rendering of a dialogue to pieces, for training, evaluation, chat and export alike.
 
 A template renders turns to `Piece`s: special tokens, and text between them. Concatenated they are
 exactly what the exported Jinja chat template renders; each piece states whether its characters are
@@ -52,10 +51,8 @@ class MarkedTemplate:
                     f"template {self.name} has no place for a {turn.role} turn",
                     hint="set dialogue.template: turns, or remove these turns from the data",
                 )
-            pieces += [
-                Piece(text, index, is_special)
-                for text, _, is_special, _ in self.openings[turn.role]
-            ]
+            opening = self.openings[turn.role]
+            pieces += [Piece(text, index, is_special) for text, _, is_special, _ in opening]
             pieces.append(Piece(turn.text, index, False, True))
             pieces.append(Piece(self.end_token, index, True, True))
             if self.after_turn:
@@ -63,7 +60,7 @@ class MarkedTemplate:
         if for_reply:
             pieces += [piece._replace(turn=len(turns)) for piece in self.openings["assistant"]]
         elif self.finish is not None:
-            pieces.append(Piece(self.finish, len(turns) - 1, is_special=True, is_learnable=True))
+            pieces.append(Piece(self.finish, len(turns) - 1, is_special=True, is_target_text=True))
         return pieces
 
     def render_all(self, dialogues: Sequence[Sequence[Turn]]) -> list[list[Piece] | DataError]:
@@ -196,7 +193,7 @@ def _jinja(message: str, *, roles: Sequence[str], start: str, prompt: str, finis
 
 
 def _literal(text: str) -> str:
-    """Write a text as a Jinja string literal, so that no part of a foreign token is read as Jinja.
+    """Return a text as a Jinja string literal, so that no foreign token is read as Jinja.
 
     Jinja decodes Python's escapes, which include those of JSON. Letters beyond ASCII are not
     escaped.
@@ -211,8 +208,6 @@ def _pieces(token: str) -> tuple[Piece, ...]:
 
 
 def _leading_bos(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return the beginning-of-sequence token if the tokenizer starts every text with it, else
-    ''.
-    """
+    """Return the beginning-of-sequence token if every text starts with it, else ''."""
     bos, ids = tokenizer.bos_token_id, tokenizer("a")["input_ids"]
     return str(tokenizer.bos_token) if bos is not None and ids[:1] == [bos] else ""

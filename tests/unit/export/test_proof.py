@@ -48,7 +48,7 @@ def _penalise_repetition(folder):
 def test_what_answers_otherwise_is_refused_with_the_ids_of_both(checkpoint, copy, damage):
     damage(copy)
     with pytest.raises(
-        CheckpointError, match=r"the export answers 'Hello!' otherwise .* ids \[.*instead of \["
+        CheckpointError, match=r"the reply for 'Hello!' differs .*\(ids \[.*instead of \["
     ) as caught:
         verify_export(copy, original(checkpoint))
     assert caught.value.exit_code == 5
@@ -57,7 +57,7 @@ def test_what_answers_otherwise_is_refused_with_the_ids_of_both(checkpoint, copy
 def test_a_chat_template_that_renders_otherwise_is_refused(checkpoint, copy):
     path = copy / "chat_template.jinja"
     path.write_text(path.read_text().replace("<|end|>", "<|user|>"))
-    with pytest.raises(CheckpointError, match="the export reads 'Hello!' otherwise"):
+    with pytest.raises(CheckpointError, match="the prompt for 'Hello!' differs"):
         verify_export(copy, original(checkpoint))
 
 
@@ -80,7 +80,7 @@ def test_probes_that_do_not_fit_are_not_counted_and_without_any_there_is_no_rece
     checkpoint = make_checkpoint(tmp_path, max_length=32)
     hello, long = (Turn("user", "Hello!"),), (Turn("user", "far too long " * 20),)
     assert verify_export(checkpoint, original(checkpoint), [hello, long]).num_prompts == 1
-    with pytest.raises(CheckpointError, match="no probe fits 32 tokens"):
+    with pytest.raises(CheckpointError, match="no test prompt fits into 32 tokens"):
         verify_export(checkpoint, original(checkpoint), [long])
 
 
@@ -92,5 +92,5 @@ def test_a_chat_template_that_renders_nothing_is_a_difference(checkpoint, copy, 
     path.unlink()
     if source is not None:
         path.write_text(source)
-    with pytest.raises(CheckpointError, match="the export reads 'Hello!' otherwise"):
+    with pytest.raises(CheckpointError, match="the prompt for 'Hello!' differs"):
         verify_export(copy, original(checkpoint))

@@ -46,7 +46,7 @@ def test_the_count_is_that_of_the_matrix_products_that_run(name):
     )
 
 
-def test_padding_and_tokens_that_nobody_learns_do_not_count():
+def test_padding_and_tokens_that_are_no_targets_do_not_count():
     model = AutoModelForCausalLM.from_config(CONFIGS["gpt2"])
     count = FlopCounter(model)
     some = examples(9, 30)

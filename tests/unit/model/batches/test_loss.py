@@ -25,7 +25,7 @@ LONG = example(
 )
 
 
-def test_a_padded_batch_has_a_row_for_each_and_padding_is_neither_seen_nor_learnt():
+def test_a_padded_batch_has_a_row_for_each_example_and_padding_is_never_seen_or_a_target():
     batch = pad([SHORT, LONG], {ASSISTANT_TARGET}, PAD)
     assert batch.input_ids.tolist() == [[5, 6, 7, PAD, PAD], [1, 2, 3, PAD, 4]]
     assert batch.attention_mask.tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
@@ -48,7 +48,7 @@ def test_a_pack_is_one_row_with_positions_of_each_example():
 @pytest.mark.parametrize(
     ("kinds", "targets"), [((USER_TARGET,), 2), ((ASSISTANT_TARGET, USER_TARGET), 5), ((), 0)]
 )
-def test_only_the_kinds_asked_for_are_learnt(kinds, targets):
+def test_only_the_given_kinds_are_targets(kinds, targets):
     assert (
         pad([SHORT, LONG], kinds, PAD).num_targets
         == pack([SHORT, LONG], kinds).num_targets

@@ -209,10 +209,7 @@ def test_where_no_window_is_accepted_the_dialogue_is_refused_with_the_templates_
     (refused,) = cut.encode_all([Dialogue(turns, line=4, file="a.jsonl")])
     assert refused.code == "turn-too-long"
     assert refused.needed == whole
-    assert (
-        "with the turn before it, and cannot stand without that turn: the chat template refuses"
-        in refused.message
-    )
+    assert "with the turn before it, which it needs: the chat template refuses" in refused.message
     assert "Users and models speak in turns" in refused.message
     (split,) = cut.encode_all([Dialogue(turns)], "assistant", "split")
     assert any((example.targets > 0).any() for example in split.examples)
@@ -272,14 +269,14 @@ PROMPT = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
             CHATML.replace("<|im_end|>", "") + PROMPT,
             "ends an assistant turn without a special token",
         ),
-        (CHATML, r"makes the model say '<\|im_start\|>assistant\\n' before its reply"),
+        (CHATML, r"writes '<\|im_start\|>assistant\\n' before a reply, but not in its"),
         (
             CHATML + PROMPT.replace("assistant\n", "assistant\n<think>\n"),
-            "renders a reply otherwise than after its",
+            "begins a reply differently from its",
         ),
         (
             "{% if add_generation_prompt %}Go on.{% endif %}" + CHATML + PROMPT,
-            "renders a reply otherwise than after its",
+            "begins a reply differently from its",
         ),
         (
             CHATML.replace(
@@ -287,7 +284,7 @@ PROMPT = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
                 "{% if loop.last and m.role == 'assistant' %}<think>{% endif %}{{ m.content",
             )
             + PROMPT,
-            "makes the model say '<think>' before its reply",
+            "writes '<think>' before a reply, but not in its",
         ),
         (CHATML.replace("m.content", "m.content | upper") + PROMPT, "changes the text of a turn"),
         (
@@ -321,7 +318,7 @@ def test_a_template_that_cannot_be_trained_on_is_refused_with_the_reason(
         ModelError, match=f"template native cannot be used: the chat template {says}"
     ) as caught:
         NativeTemplate(tokenizer)
-    assert caught.value.hint == "set dialogue.template: turns or chatml"
+    assert "dialogue.template: turns" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -338,9 +335,7 @@ def test_a_family_that_convo_cannot_train_as_it_chats_is_refused_with_the_reason
 
 def test_two_replies_in_a_row_are_refused_where_the_prompt_of_the_second_differs(encoders):
     dialogue = Dialogue((Turn("user", "a"), Turn("assistant", "b"), Turn("assistant", "c")), line=7)
-    with pytest.raises(
-        DataError, match="renders a reply otherwise than after its generation prompt"
-    ):
+    with pytest.raises(DataError, match="begins a reply differently from its generation prompt"):
         encoders["tulu"].encode([dialogue])
 
 
@@ -371,13 +366,13 @@ def _jinja(form):
     )
 
 
-def _learnt(encoder, turns, kind=ASSISTANT_TARGET):
+def _targets(encoder, turns, kind=ASSISTANT_TARGET):
     (example,) = encoder.encode([Dialogue(tuple(turns))])[0]
     return encoder.tokenizer.decode(example.input_ids[example.targets == kind].tolist())
 
 
 @pytest.mark.parametrize(
-    ("assistant", "learnt"),
+    ("assistant", "targets"),
     [
         ("<|im_start|>assistant\n{}<|im_end|>\n", "b<|im_end|>"),
         ("<|im_start|>assistant\n«{}<|im_end|>»\n", "b<|im_end|>"),
@@ -388,12 +383,12 @@ def _learnt(encoder, turns, kind=ASSISTANT_TARGET):
         ("«<|im_start|>assistant\n{}<|im_end|>\n»", "<|im_start|>assistant\nb<|im_end|>\n"),
     ],
 )
-def test_the_assistant_learns_exactly_what_the_marks_enclose(make_tokenizer, assistant, learnt):
+def test_the_targets_are_exactly_the_text_inside_the_marks(make_tokenizer, assistant, targets):
     encoder = native_encoder(make_tokenizer(FAMILIES["qwen"], chat_template=_chatml(assistant)))
     turns = [Turn("user", "a"), Turn("assistant", "b")]
-    assert _learnt(encoder, turns) == learnt
-    assert _learnt(encoder, turns * 2) == learnt * 2
-    assert _learnt(encoder, turns, USER_TARGET) == "a<|im_end|>"
+    assert _targets(encoder, turns) == targets
+    assert _targets(encoder, turns * 2) == targets * 2
+    assert _targets(encoder, turns, USER_TARGET) == "a<|im_end|>"
     assert encoder.template.stop_tokens == ("<|im_end|>",)
     encoder.require_parity(turns)
 
@@ -403,38 +398,32 @@ def test_the_assistant_learns_exactly_what_the_marks_enclose(make_tokenizer, ass
     [
         (
             _chatml("<|im_start|>assistant\n«{}»<|im_end|>\n"),
-            (
-                "leaves the end token <|im_end|> out of its generation marks, so the model would never "
-                "learn it"
-            ),
+            "leaves the end token <|im_end|> out of its generation marks, so the model would not be "
+            "trained on it",
         ),
         (
             _chatml("<|im_start|>assistant\n{}«<|im_end|>»\n"),
-            (
-                "leaves a part of what the assistant says out of its generation marks, so the model "
-                "would never learn it"
-            ),
+            "leaves a part of a reply out of its generation marks, so the model would not be trained "
+            "on it",
         ),
         (
             _chatml("<|im_start|>assistant\n«{}»Over.«<|im_end|>»\n"),
-            (
-                "leaves a part of what the assistant says out of its generation marks, so the model "
-                "would never learn it"
-            ),
+            "leaves a part of a reply out of its generation marks, so the model would not be trained "
+            "on it",
         ),
         (
             _chatml("«<|im_»start|>assistant\n«{}<|im_end|>»\n"),
-            "cuts the token <|im_start|> with its generation marks",
+            "has a generation mark inside the token <|im_start|>",
         ),
         (
             _chatml(
                 "<|im_start|>assistant\n«{}<|im_end|>»\n", user="<|im_start|>user\n«{}»<|im_end|>\n"
             ),
-            "marks for generation what the user says",
+            "has generation marks in a user turn",
         ),
         (
             _chatml("<|im_start|>assistant\n«{}<|im_end|>»\n", start="«<|endoftext|>»"),
-            "marks for generation what nobody says",
+            "has generation marks in text outside the turns",
         ),
     ],
 )
@@ -467,8 +456,8 @@ def test_marks_that_fit_most_dialogues_are_refused_with_the_line_of_one_that_the
 ):
     source = _chatml("REPLY").replace(_jinja("REPLY"), reply)
     encoder = native_encoder(make_tokenizer(FAMILIES["qwen"], chat_template=source))
-    assert _learnt(encoder, [Turn("user", "a"), Turn("assistant", "b")]) == "b<|im_end|>"
-    with pytest.raises(DataError, match=r"line 9 .* leaves a part of what the assistant says out"):
+    assert _targets(encoder, [Turn("user", "a"), Turn("assistant", "b")]) == "b<|im_end|>"
+    with pytest.raises(DataError, match=r"line 9 .* leaves a part of a reply out"):
         encoder.encode([Dialogue((Turn("user", "a"), Turn("assistant", "a longer reply")), line=9)])
 
 
@@ -510,7 +499,9 @@ def test_a_tokenizer_that_joins_the_prompt_with_the_reply_is_refused_and_keeps_t
         make_tokenizer(FAMILIES["qwen"], chat_template=(CHATML + PROMPT).replace("\n", " "))
     )
     turns = [Turn("user", "What is this?"), Turn("assistant", "What you see.")]
-    with pytest.raises(ModelError, match="template native does not fit this tokenizer: at token "):
+    with pytest.raises(
+        ModelError, match="template native does not fit this tokenizer: from token "
+    ):
         encoder.require_parity(turns)
     ids = encoder.encode([Dialogue(tuple(turns))])[0][0].input_ids.tolist()
     prompt = encoder.prompt(turns[:1], max_new_tokens=1).ids

@@ -54,14 +54,14 @@ def _check(encoder, plain, dialogue):
     if not any(token in turn.text for turn in dialogue.turns for token in plain.all_special_tokens):
         assert ids == plain.apply_chat_template(as_messages(dialogue.turns), return_dict=False)
     for role, kind in (("assistant", ASSISTANT_TARGET), ("user", USER_TARGET)):
-        learnt = []
+        targets = []
         for turn in dialogue.turns:
             if turn.role == role and turn.is_trained:
-                learnt += plain.encode(
+                targets += plain.encode(
                     turn.text, add_special_tokens=False, split_special_tokens=True
                 )
-                learnt.append(plain.convert_tokens_to_ids("<|im_end|>"))
-        assert example.input_ids[example.targets == kind].tolist() == learnt
+                targets.append(plain.convert_tokens_to_ids("<|im_end|>"))
+        assert example.input_ids[example.targets == kind].tolist() == targets
     for index, turn in enumerate(dialogue.turns):
         if turn.role == "assistant" and any(
             earlier.role == "user" for earlier in dialogue.turns[:index]
