@@ -72,7 +72,9 @@ KINDS: dict[str, Kind] = {
     "duplicate-key": _error("keep one of them; JSON readers disagree about which one counts"),
     "lone-surrogate": _error("remove it; it is left over when text is cut inside a character"),
     "nul-character": _error(_REMOVE),
-    "control-character": _error("remove it; only newline (\\n) and tab (\\t) are allowed"),
+    "control-character": _error(
+        "remove it; of these, only newline (\\n) and tab (\\t) are allowed"
+    ),
     "nesting-too-deep": _error("remove the nested value; a dialogue needs at most four levels"),
     # The value is not a dialogue.
     "unknown-shape": _error(
@@ -145,9 +147,7 @@ KINDS: dict[str, Kind] = {
     "leakage": _warning("remove it from one of the files; it makes scores look too good"),
     "one-turn": _warning("add the reply, or remove the dialogue"),
     "repeated-turn": _warning("remove one of them; the turn was probably saved twice"),
-    "label-row": _warning(
-        "remove labels and column names; they are not a part of the conversation"
-    ),
+    "label-row": _warning("remove it if these are labels or column names"),
     "null-text": _warning("remove the turn if this is a missing value"),
     "speaker-prefix": _warning(
         'name the speaker in the role instead: {"role": "user", "content": "Hello"}'

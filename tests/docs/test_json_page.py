@@ -45,7 +45,7 @@ CASES = [
     ("resume --verify", "resume", ("runs/tiny", "--verify", "--steps", "2")),
     ("evaluate", "evaluate", ("runs/tiny", "valid.jsonl", "--replies", "1")),
     ("export", "export", ("runs/tiny", "exports/tiny")),
-    ("init-config", "init-config", ()),
+    ("init-config", "init-config", ("--train", "train.jsonl")),
     ("init-config --list-presets", "init-config", ("--list-presets",)),
     ("init-config --schema", "init-config", ("--schema",)),
 ]

@@ -233,10 +233,10 @@ _PLURALS: Mapping[type, str] = {str: "strings", dict: "objects"}
 
 
 def _described(value: Any) -> str:
+    """Describe a line of no known shape."""
     if not isinstance(value, dict):
         return kind_of(value)
-    keys = "key" if len(value) == 1 else "keys"
-    return f"an object with the {keys} {_listed(value)}" if value else "an empty object"
+    return f"an object with the keys {_listed(value)}" if value else "an empty object"
 
 
 def _missing(what: str, keys: tuple[str, ...], turn: Mapping[str, Any]) -> str:
