@@ -31,7 +31,7 @@ def names(folder):
 def test_what_can_be_repaired_is_written_checked_and_exit_0(convo, files):
     result = convo("validate-data", "repairable.jsonl", "--fix", "out.jsonl")
     assert result.code == 0
-    assert result.out.startswith("out.jsonl: 1 of 2 lines as they were, 1 repaired, 0 left out\n")
+    assert result.out.startswith("out.jsonl: 1 of 2 lines unchanged, 1 repaired, 0 left out\n")
     assert "repairable.jsonl:3:15 $.messages[0]" in result.out
     assert result.out.endswith("ok: 2 dialogues can be trained on\n")
     lines = (files / "out.jsonl").read_bytes().splitlines(keepends=True)
@@ -44,7 +44,7 @@ def test_what_can_be_repaired_is_written_checked_and_exit_0(convo, files):
 def test_what_cannot_be_repaired_is_left_out_named_and_exit_3(convo, files):
     result = convo("validate-data", "broken.jsonl", "--fix", "out.jsonl")
     assert result.code == 3
-    assert "1 of 4 lines as they were, 1 repaired, 2 left out" in result.out
+    assert "1 of 4 lines unchanged, 1 repaired, 2 left out" in result.out
     assert "left out unknown-speaker  1\n  broken.jsonl:4:24 $.messages[0].role" in result.out
     assert "left out truncated-json  1\n  broken.jsonl:5:" in result.out
     assert convo("validate-data", "out.jsonl").code == 0

@@ -133,7 +133,7 @@ def _fixed(convo, work, data, config):
 def test_fix_leaves_a_long_turn_out_under_refuse_alone(convo, work, data):
     result, lines = _fixed(convo, work, data, "config.yaml")
     assert (result.code, lines) == (3, [SHORT, ALSO_SHORT])
-    assert result.out.startswith("out.jsonl: 2 of 4 lines as they were, 0 repaired, 2 left out\n")
+    assert result.out.startswith("out.jsonl: 2 of 4 lines unchanged, 0 repaired, 2 left out\n")
     assert "left out turn-too-long  2\n  mixed.jsonl:2:1 $ a turn of " in result.out
     config = (work / "config.yaml").read_text()
     for long_turns in ("split", "drop"):

@@ -146,10 +146,10 @@ def _facts(file: FileReport) -> Iterator[tuple[str, int, str]]:
     yield "characters", file.num_characters, ", ".join(_shares(file.scripts))
     yield "end on a user turn", file.num_ending_on_user, _share(file.num_ending_on_user, total)
     seldom = (
-        ("two turns of one role", file.num_with_same_role_in_a_row),
-        ("one turn only", file.num_one_turn),
+        ("one role twice in a row", file.num_with_same_role_in_a_row),
+        ("only one turn", file.num_one_turn),
         ("no assistant turn", file.num_without_assistant),
-        ("repeat an earlier one", file.num_duplicates),
+        ("duplicates", file.num_duplicates),
     )
     for name, number in seldom:
         if number:
@@ -158,9 +158,9 @@ def _facts(file: FileReport) -> Iterator[tuple[str, int, str]]:
         yield "dialogues left out", file.num_excluded, '"train": false'
     if file.num_untrained_turns:
         yield (
-            'turns "train": false',
+            "turns not trained on",
             file.num_untrained_turns,
-            _share(file.num_untrained_turns, file.num_turns),
+            f'"train": false ({_share(file.num_untrained_turns, file.num_turns)})',
         )
     if file.num_reasoning_turns:
         yield (
@@ -169,7 +169,7 @@ def _facts(file: FileReport) -> Iterator[tuple[str, int, str]]:
             "kept" if file.reasoning == "keep" else "dropped",
         )
     if file.unread_keys:
-        yield "keys not read", sum(file.unread_keys.values()), _names(file.unread_keys)
+        yield "ignored keys", sum(file.unread_keys.values()), _names(file.unread_keys)
 
 
 def _show_problems(console: Console, groups: Iterable[tuple[str, ProblemGroup]]) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def show_repairs(console: Console, repaired: RepairReport, written: FileReport) -> None:
     """Print the lines that were repaired and left out; ``written`` is the report of the copy."""
-    unchanged = f"{repaired.num_unchanged:,} of {repaired.num_lines:,} lines as they were"
+    unchanged = f"{repaired.num_unchanged:,} of {repaired.num_lines:,} lines unchanged"
     counts = f"{unchanged}, {repaired.num_repaired:,} repaired, {repaired.num_left_out:,} left out"
     print_line(console, f"{written.file}: {counts}", "bold")
     for group in repaired.repaired:
