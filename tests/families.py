@@ -251,7 +251,8 @@ REFUSED = {
         template="harmony",
         tokens=("<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|return|>"),
         eos="<|return|>",
-        says="writes '<|channel|>final<|message|>' before a reply, but not in its generation prompt",
+        says="writes '<|channel|>final<|message|>' before a reply, but not in its generation "
+        "prompt",
     ),
     "nemotron, where the next header ends a turn": Family(
         template="nemotron",

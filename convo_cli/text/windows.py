@@ -30,8 +30,8 @@ class Part:
 def next_window(turn_lengths: Sequence[int], fresh: int, budget: int) -> Window:
     """Return the window whose first new turn is ``fresh``.
 
-    It has at most ``budget`` tokens unless that turn alone is longer. The first window of a dialogue
-    is filled. A later one takes as many fresh turns as fit into half of the budget (at least one),
+    It has at most ``budget`` tokens, unless that turn is longer. The first window of a dialogue is
+    filled. A later one takes as many fresh turns as fit into half of the budget (at least one),
     then as much context from the left as fits, by whole turns.
     """
     limit = budget if fresh == 0 else budget // 2

@@ -1,6 +1,4 @@
-"""Labels mark exactly the intended tokens: what the trained speakers say, and the token that ends
-it.
-"""
+"""Targets are exactly the text of the trained speakers and the tokens that end it."""
 
 from __future__ import annotations
 
@@ -114,9 +112,7 @@ def test_the_end_token_of_every_trained_reply_is_a_target_and_of_no_other(encode
 @pytest.mark.parametrize("name", MARKED)
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
-def test_generation_marks_say_what_the_assistant_learns_as_they_do_in_transformers(
-    encoders, name, data
-):
+def test_generation_marks_give_the_targets_that_transformers_gives(encoders, name, data):
     encoder = encoders[name]
     turns = tuple(
         Turn(turn.role, turn.text) for turn in data.draw(_dialogues(name, look_alikes=False)).turns

@@ -1,6 +1,4 @@
-"""Cutting a step into micro-batches changes nothing but rounding: not the loss, not the
-gradient.
-"""
+"""Cutting a step into micro-batches changes loss and gradient only by rounding."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Near a loss of 0, where rounding is no longer small against the loss, the choice of the batching
-stays right.
-"""
+"""The choice of batching stays right near a loss of 0, where rounding is relatively large."""
 
 from __future__ import annotations
 
@@ -20,8 +18,8 @@ from convo_cli.tokens.store import ASSISTANT_TARGET, NO_TARGET, Example
 VOCABULARY, PAD, KINDS = 50, 0, (ASSISTANT_TARGET,)
 _SIZE: dict[str, Any] = {
     "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64, "pad_token_id": PAD,
-    "bos_token_id": 1, "eos_token_id": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
+    "pad_token_id": PAD, "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
 _GPT2: dict[str, Any] = {
     "vocab_size": VOCABULARY,
@@ -101,8 +99,8 @@ def choose(model, precision="fp32", *, packing="auto", is_trained=True):
     dtype = PRECISIONS[precision]
     autocast = nullcontext if dtype is None else lambda: torch.autocast("cpu", dtype=dtype)
     return choose_batching(
-        model, some_examples(), KINDS, packing=packing, pad_id=PAD, autocast=autocast, emit=lambda event: None,
-        is_trained=is_trained,
+        model, some_examples(), KINDS, packing=packing, pad_id=PAD, autocast=autocast,
+        emit=lambda event: None, is_trained=is_trained,
     )  # fmt: skip
 
 

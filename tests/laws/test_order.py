@@ -48,7 +48,7 @@ def test_epochs_and_seeds_have_orders_of_their_own():
     assert first != list(range(100))
 
 
-def test_a_step_is_the_same_whatever_was_asked_before():
+def test_a_step_does_not_depend_on_earlier_calls():
     alone = order_of([3] * 50, Phase(batch=8), 3).examples(40).tolist()
     order = order_of([3] * 50, Phase(batch=8), 3)
     for step in range(41):
@@ -71,7 +71,7 @@ def test_steps_of_tokens_are_one_stream_of_whole_epochs_and_never_empty(
 
 
 @given(lengths=LENGTHS, batch_tokens=st.integers(30, 100), step=st.integers(0, 10**6))
-def test_a_step_of_tokens_is_the_same_whatever_was_asked_before(lengths, batch_tokens, step):
+def test_a_step_of_tokens_does_not_depend_on_earlier_calls(lengths, batch_tokens, step):
     order = by_tokens(lengths, batch_tokens)
     order.examples(0), order.examples(step + 1)
     assert order.examples(step).tolist() == by_tokens(lengths, batch_tokens).examples(step).tolist()

@@ -39,7 +39,8 @@ VOCABULARY, PAD = 50, 0
 KINDS = {ASSISTANT_TARGET, USER_TARGET}
 _SIZE: dict[str, Any] = {
     "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "max_position_embeddings": 64, "pad_token_id": PAD, "bos_token_id": 1, "eos_token_id": 2,
+    "num_attention_heads": 4, "max_position_embeddings": 64, "pad_token_id": PAD,
+    "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
 CONFIGS = {
     "gpt2": GPT2Config(
@@ -224,7 +225,7 @@ def test_logits_that_are_more_than_a_product_are_computed_whole():
     assert "CohereForCausalLM allows no other way" in events[0].message
 
 
-def test_off_is_off():
+def test_packing_can_be_switched_off():
     events = []
     assert not choose(make_model(CONFIGS["gpt2"]), "off", events.append).is_packed
     assert "training.packing is off" in events[-1].message
@@ -232,7 +233,7 @@ def test_off_is_off():
 
 @pytest.mark.parametrize("is_trained", [True, False])
 @pytest.mark.parametrize("lengths", [(12, 4, 9, 30, 4), (60,), (60, 60, 60), (9, 60)])
-def test_a_model_that_lets_dialogues_see_each_other_is_found_out(monkeypatch, lengths, is_trained):
+def test_a_model_that_lets_dialogues_see_each_other_is_padded(monkeypatch, lengths, is_trained):
     """What the proof is for: attention that silently ignores where a dialogue begins."""
     honest = attention.packed_attention
     monkeypatch.setattr(
@@ -268,5 +269,5 @@ def test_fast_activations_are_the_same_function(activation):
     assert model.config.activation_function == activation
 
 
-def test_why_not_is_none_for_models_that_can_be_tried():
+def test_there_is_no_reason_against_packing_models_that_can_be_packed():
     assert all(why_not_packed(make_model(config)) is None for config in CONFIGS.values())

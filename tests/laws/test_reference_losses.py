@@ -1,6 +1,4 @@
-"""The losses of five steps, written down: a change to numerics shows itself here and has to be
-explained.
-"""
+"""Reference losses of five steps: a change to numerics shows here and must be explained."""
 
 from __future__ import annotations
 

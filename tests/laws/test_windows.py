@@ -1,6 +1,4 @@
-"""Windows against brute force: nothing cut, nothing twice, nothing lost, as much context as fits;
-and so in chat.
-"""
+"""Windows against brute force: every target once, as much context as fits, and so in chat."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""An export is whole, answers like its checkpoint, and never takes the place of anything but an
-export.
-"""
+"""An export is whole, replies like its checkpoint, and replaces nothing but an export."""
 
 from __future__ import annotations
 
@@ -20,7 +18,8 @@ from convo_cli.storage.sealed import verify_directory
 from tests.commands import make_workplace, settings, start
 
 FILES = {
-    "MANIFEST.json", "README.md", "chat_template.jinja", "config.json", "dialogue.json", "generation_config.json",
+    "MANIFEST.json", "README.md", "chat_template.jinja", "config.json", "dialogue.json",
+    "generation_config.json",
     "model.safetensors", "spiece.model", "tokenizer.json", "tokenizer_config.json",
 }  # fmt: skip
 
@@ -129,7 +128,8 @@ def test_a_run_that_trains_and_deletes_can_be_exported_all_the_time(tmp_path):
     process = start(
         tmp_path, "train", "config.yaml", "-q",
         *settings(
-            "data.validation=[]", "training.max_steps=1500", "checkpoints.every_steps=100", "checkpoints.keep=1",
+            "data.validation=[]", "training.max_steps=1500",
+            "checkpoints.every_steps=100", "checkpoints.keep=1",
             "logging.plots=false", "logging.tensorboard=false",
         ),
     )  # fmt: skip
@@ -173,7 +173,7 @@ def test_an_earlier_export_is_replaced_by_force_only(export, exported):
 
 
 @pytest.mark.parametrize("force", [False, True])
-def test_a_folder_of_somebody_else_is_never_replaced(export, out, force):
+def test_a_foreign_folder_is_never_replaced(export, out, force):
     out.mkdir(parents=True)
     (out / "thesis.tex").write_text("years of work")
     with pytest.raises(UsageError, match="talker: not "):
@@ -181,7 +181,7 @@ def test_a_folder_of_somebody_else_is_never_replaced(export, out, force):
     assert tree(out) == {(out / "thesis.tex").relative_to(out): b"years of work"}
 
 
-def test_a_file_that_somebody_put_into_an_export_is_not_deleted_with_it(export, exported):
+def test_a_file_added_to_an_export_is_not_deleted_with_it(export, exported):
     (exported / "notes.txt").write_text("mine")
     with pytest.raises(UsageError, match=r"notes\.txt is no part of the export"):
         export(exported, force=True)
@@ -197,7 +197,9 @@ def test_an_export_whose_card_was_edited_or_that_came_back_from_a_hub_still_open
         open_checkpoint(exported, ignore)
 
 
-def test_a_checkpoint_and_a_run_are_no_exports(export, checkpoint, make_checkpoint, tmp_path):
+def test_force_replaces_neither_a_checkpoint_nor_a_run(
+    export, checkpoint, make_checkpoint, tmp_path
+):
     other = make_checkpoint(tmp_path / "run")
     for target in (other, other.parent.parent):
         with pytest.raises(UsageError):
@@ -229,7 +231,7 @@ def test_a_file_in_the_way_is_refused(export, out):
 
 
 @pytest.mark.parametrize("has_earlier", [False, True])
-def test_where_the_proof_fails_nothing_is_written_and_the_earlier_export_stays(
+def test_a_failed_proof_writes_nothing_and_keeps_the_earlier_export(
     export, out, finished, monkeypatch, has_earlier
 ):
     if has_earlier:
@@ -285,8 +287,9 @@ def test_a_link_among_the_files_is_not_published(export, out, checkpoint, tmp_pa
 
 
 HOSTILE = [
-    "<img src=x onerror=alert(1)>", "`</code><script>", "``` ` ``", "](http://evil) [a", "\x1b[2J", "a\n# b\n---\nc: d",
-    "\u202egpj.exe", "![a](b)", "<!--", "&lt;b&gt;", "**a** _b_", "| a | b |", "x" * 5000, "{stop}", "$a$", " ",
+    "<img src=x onerror=alert(1)>", "`</code><script>", "``` ` ``", "](http://evil) [a", "\x1b[2J",
+    "a\n# b\n---\nc: d", "\u202egpj.exe", "![a](b)", "<!--", "&lt;b&gt;", "**a** _b_", "| a | b |",
+    "x" * 5000, "{stop}", "$a$", " ",
 ]  # fmt: skip
 
 

@@ -1,6 +1,4 @@
-"""The receipt: it holds for what is equal, and one altered weight, token or template takes it
-away.
-"""
+"""The receipt: any altered weight, token or template prevents it."""
 
 from __future__ import annotations
 
@@ -45,7 +43,7 @@ def _penalise_repetition(folder):
 
 
 @pytest.mark.parametrize("damage", [_alter_a_weight, _penalise_repetition])
-def test_what_answers_otherwise_is_refused_with_the_ids_of_both(checkpoint, copy, damage):
+def test_a_different_reply_is_refused_with_the_ids_of_both(checkpoint, copy, damage):
     damage(copy)
     with pytest.raises(
         CheckpointError, match=r"the reply for 'Hello!' differs .*\(ids \[.*instead of \["
@@ -54,7 +52,7 @@ def test_what_answers_otherwise_is_refused_with_the_ids_of_both(checkpoint, copy
     assert caught.value.exit_code == 5
 
 
-def test_a_chat_template_that_renders_otherwise_is_refused(checkpoint, copy):
+def test_a_chat_template_that_renders_differently_is_refused(checkpoint, copy):
     path = copy / "chat_template.jinja"
     path.write_text(path.read_text().replace("<|end|>", "<|user|>"))
     with pytest.raises(CheckpointError, match="the prompt for 'Hello!' differs"):
@@ -64,7 +62,8 @@ def test_a_chat_template_that_renders_otherwise_is_refused(checkpoint, copy):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"repetition_penalty": 1.5}, {"temperature": 0.0, "repetition_penalty": 2.0}, {"top_k": 3, "top_p": 0.5},
+        {"repetition_penalty": 1.5}, {"temperature": 0.0, "repetition_penalty": 2.0},
+        {"top_k": 3, "top_p": 0.5},
         {"max_length": 32}, {"max_length": 16}, {"template": "chatml"}, {"template": "cls-sep"},
     ],
     ids=str,

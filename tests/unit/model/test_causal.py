@@ -1,6 +1,4 @@
-"""The causal probe: every causal architecture passes, every one that sees later tokens is refused
-by name.
-"""
+"""The causal probe passes every causal architecture and refuses the others by name."""
 
 from __future__ import annotations
 
@@ -29,7 +27,8 @@ CAUSAL: dict[str, Any] = {
     "gpt2": GPT,
     "gptj": {**GPT, "rotary_dim": 4},
     "gpt_neo": {
-        "hidden_size": 32, "num_layers": 2, "num_heads": 2, "attention_types": [[["global", "local"], 1]],
+        "hidden_size": 32, "num_layers": 2, "num_heads": 2,
+        "attention_types": [[["global", "local"], 1]],
         "window_size": 4,
     },
     "gpt_neox": SIZE,
@@ -40,14 +39,16 @@ CAUSAL: dict[str, Any] = {
     "gemma3_text": {**SIZE, "num_key_value_heads": 1, "head_dim": 16, "sliding_window": 8},
     "phi": SIZE,
     "opt": {
-        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "ffn_dim": 64, "word_embed_proj_dim": 32,
+        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "ffn_dim": 64,
+        "word_embed_proj_dim": 32,
     },
     "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 2},
     "falcon": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2},
     "mpt": {"d_model": 32, "n_layers": 2, "n_heads": 2},
     "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
     "bart": {
-        "d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 2, "decoder_ffn_dim": 64, "encoder_layers": 1,
+        "d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 2, "decoder_ffn_dim": 64,
+        "encoder_layers": 1,
     },
     "bert": DECODER,
     "roberta": DECODER,
@@ -151,7 +152,7 @@ def sees_the_prefix(logits):
     ids=["next", "eight ahead", "block of 2", "block of 3", "block of 8", "prefix"],
 )
 @pytest.mark.parametrize("share", [1.0, 0.01])
-def test_one_that_sees_a_part_of_what_comes_later_is_refused_too(
+def test_a_model_that_sees_some_later_tokens_is_refused_too(
     make, encoder, monkeypatch, leak, share
 ):
     model = make("gpt2", **GPT)
@@ -208,7 +209,7 @@ def test_logits_that_are_not_finite_are_left_to_the_first_step(make, encoder):
     require_causal(model, encoder)
 
 
-def test_a_foreign_model_that_sees_later_tokens_is_not_opened_to_talk_to(
+def test_a_foreign_model_that_sees_later_tokens_is_not_opened_for_replies(
     make, encoder, tmp_path, ignore
 ):
     for folder, values in (("encoder", SIZE), ("decoder", DECODER)):

@@ -1,4 +1,4 @@
-"""The model: its size, its new rows, its limit, and how its folder says replies are sampled."""
+"""Models: size, new rows, context length, saving, and the sampling settings of their folders."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def test_sequences_up_to_the_limit_fit_and_longer_ones_are_refused_with_both_num
 
 
 @pytest.mark.parametrize("stated", [{"hidden_size": 8}, {"max_position_embeddings": -1}])
-def test_a_model_that_states_no_limit_takes_any_length(stated):
+def test_a_model_without_a_limit_accepts_any_length(stated):
     config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(**stated))
     model = cast(Any, SimpleNamespace(config=config))
     assert context_length(model) is None
@@ -254,7 +254,7 @@ def test_generation_settings_are_saved_and_read_back(model, encoder, tmp_path, s
     assert written["do_sample"] == (settings.temperature > 0)
 
 
-def test_a_foreign_model_that_says_nothing_is_sampled_as_convo_does(model, encoder):
+def test_a_foreign_model_without_settings_is_sampled_with_those_of_convo(model, encoder):
     from transformers import GenerationConfig
 
     model.generation_config = GenerationConfig()

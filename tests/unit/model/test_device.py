@@ -1,4 +1,4 @@
-"""Where the model runs: what is there is taken, what is not is named."""
+"""Choice of device and precision; a missing device is named."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def machine(monkeypatch):
     return make
 
 
-def test_auto_takes_the_best_there_is(machine):
+def test_auto_is_the_best_available_device(machine):
     machine()
     assert choose_device("auto") == CPU
     machine(mps=True)
@@ -74,13 +74,13 @@ def test_a_device_number_beyond_all_machines_is_a_usage_error_too(machine, name)
         choose_device(name)
 
 
-def test_mps_that_is_not_there_is_named(machine):
+def test_a_missing_mps_device_is_named(machine):
     machine()
     with pytest.raises(UsageError, match="device mps: not available here"):
         choose_device("mps")
 
 
-def test_auto_precision_is_bf16_only_where_a_gpu_computes_it(machine):
+def test_auto_precision_is_bf16_only_on_a_gpu_with_native_support(machine):
     gpu = torch.device("cuda")
     machine(cuda=1, capability=(9, 0))
     assert choose_precision("auto", gpu) == "bf16"

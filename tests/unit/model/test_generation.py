@@ -1,6 +1,4 @@
-"""Replies: where they end, what they stream, what they forget, and that they leave the model as it
-was.
-"""
+"""Replies: their end, the streamed text, dropped history, and a model left as it was."""
 
 from __future__ import annotations
 
@@ -75,7 +73,7 @@ def test_a_reply_that_stops_with_the_last_token_it_may_have_did_stop(encoder, wo
     assert reply.stopped
 
 
-def test_a_reply_never_takes_more_than_half_of_the_window(encoder, words):
+def test_a_reply_is_at_most_half_of_the_window(encoder, words):
     reply = scripted(encoder, (words * 9)[:50]).reply(
         HELLO, GREEDY.model_copy(update={"max_new_tokens": 1000})
     )
@@ -114,7 +112,7 @@ def test_a_reply_cut_inside_a_character_still_streams_all_of_its_text(encoder):
     "error", [ValueError("terminal gone"), RuntimeError("stopped"), KeyboardInterrupt()]
 )
 @pytest.mark.parametrize("is_training", [True, False])
-def test_what_on_text_raises_ends_the_reply_and_leaves_the_model_usable(
+def test_an_exception_of_on_text_ends_the_reply_and_leaves_the_model_usable(
     encoder, words, error, is_training
 ):
     generator = scripted(encoder, [*words[:5], encoder.stop_ids[0]])
@@ -230,7 +228,7 @@ def test_a_message_longer_than_the_window_is_refused_before_anything_is_shown(ra
     assert pieces == []
 
 
-def test_where_the_system_text_leaves_no_room_it_is_what_has_to_be_shorter(random_generator):
+def test_a_system_text_that_leaves_no_room_is_named_in_the_hint(random_generator):
     with pytest.raises(DataError, match=r"only 0 of .* tokens of system text") as caught:
         random_generator.reply([Turn("system", "very " * 100), Turn("user", "Hi")], GREEDY)
     assert caught.value.hint.startswith("shorten the system text")

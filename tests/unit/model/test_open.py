@@ -1,6 +1,4 @@
-"""What a name opens: a run, a checkpoint, an export, a foreign model with a chat template, and
-nothing else.
-"""
+"""Opening of runs, checkpoints, exports and foreign models with a chat template."""
 
 from __future__ import annotations
 
@@ -69,7 +67,7 @@ def test_an_export_opens_with_the_encoder_it_was_trained_with(export, encoder, i
     assert generator.model.device.type == "cpu"
 
 
-def test_a_foreign_model_speaks_its_own_chat_template_within_its_own_context(export, ignore):
+def test_a_foreign_model_uses_its_own_chat_template_and_context_length(export, ignore):
     expected = opened(export, ignore).reply(HELLO, GREEDY)
     for name in ("dialogue.json", "MANIFEST.json"):
         (export / name).unlink()
@@ -78,14 +76,14 @@ def test_a_foreign_model_speaks_its_own_chat_template_within_its_own_context(exp
     assert generator.reply(HELLO, GREEDY) == expected
 
 
-def test_a_foreign_model_without_a_chat_template_cannot_be_talked_to(foreign, ignore):
+def test_a_foreign_model_without_a_chat_template_is_refused(foreign, ignore):
     (foreign / "chat_template.jinja").unlink()
     with pytest.raises(ModelError, match=r"no dialogue\.json and no chat template") as caught:
         opened(foreign, ignore)
-    assert "dialogue.template" not in str(caught.value), "nobody set one"
+    assert "dialogue.template" not in str(caught.value), "the user has set no template"
 
 
-def test_damage_to_an_export_is_seen_before_it_is_loaded(export, ignore):
+def test_a_damaged_export_is_refused_before_it_is_loaded(export, ignore):
     weights = export / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
@@ -124,7 +122,7 @@ def test_a_name_that_is_neither_a_folder_nor_in_the_cache_is_one_sentence(name, 
     assert "\n" not in caught.value.message
 
 
-def test_a_device_that_is_not_there_is_told_before_anything_is_read(ignore):
+def test_a_missing_device_is_refused_before_any_file_is_read(ignore):
     with pytest.raises(UsageError, match="device cuda:99"):
         opened("/no/such/folder", ignore, device="cuda:99")
 

@@ -85,7 +85,7 @@ def model(tmp_path):
         ),
         (
             {"n_positions": 10**8},
-            r"transformer.wpe.weight has the shape 100000000 x 32 by config.json and 128 x 32 in the",
+            r"wpe.weight has the shape 100000000 x 32 by config.json and 128 x 32 in the weights",
         ),
         ({"n_layer": 17}, "n_layer is 17 in config.json, but the weights have 16 tensors"),
         (

@@ -1,6 +1,4 @@
-"""The written contract of a folder: read back to the same encoder, and refused, field by field,
-where it is another.
-"""
+"""The contract of a folder: it reloads as the same encoder, and names every field that differs."""
 
 from __future__ import annotations
 
@@ -64,7 +62,8 @@ def test_the_folder_holds_the_chat_template_for_plain_transformers(folder):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("chat_template", "{{ messages }}"), ("special_tokens", ["<|end|>"]), ("stop_tokens", ["<|user|>"]),
+        ("chat_template", "{{ messages }}"), ("special_tokens", ["<|end|>"]),
+        ("stop_tokens", ["<|user|>"]),
         ("stop_ids", [3]), ("pad_id", 5), ("window_rule", "none/0"), ("tokenizer_sha256", "0" * 64),
     ],
 )  # fmt: skip
@@ -120,7 +119,7 @@ def test_an_edited_chat_template_does_not_change_what_convo_renders(folder, make
     assert load_encoder(folder).template.chat_template == make_encoder().template.chat_template
 
 
-def test_a_folder_without_a_contract_is_no_folder_of_convo(tmp_path):
+def test_a_folder_without_a_contract_is_refused(tmp_path):
     with pytest.raises(
         CheckpointError, match=r"dialogue\.json: not found, so convo has not trained"
     ):
@@ -131,7 +130,7 @@ def test_a_folder_without_a_contract_is_no_folder_of_convo(tmp_path):
     "content",
     ["", "[]", '{"format": 2}', '{"template": "turns"}', '{"format": 1, "pickle": "x"}', "\xff"],
 )
-def test_a_contract_that_cannot_be_read_is_named(folder, content):
+def test_an_unreadable_contract_is_named(folder, content):
     (folder / "dialogue.json").write_text(content, encoding="latin-1")
     with pytest.raises(CheckpointError, match=r"dialogue\.json: not readable") as caught:
         load_encoder(folder)

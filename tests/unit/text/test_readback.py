@@ -1,6 +1,4 @@
-"""What is saved is read back equal, in a form of its own where the tokenizer's class is not, or it
-is refused.
-"""
+"""A saved tokenizer reloads equal, with or without its class, or it is refused."""
 
 from __future__ import annotations
 
@@ -70,7 +68,7 @@ def test_a_difference_that_the_hash_does_not_show_is_found_by_the_probes(
         require_equal(encoder, tmp_path)
 
 
-def test_an_encoder_that_was_not_saved_is_no_encoder_of_convo(make_encoder, tmp_path):
+def test_a_folder_without_a_saved_encoder_is_refused(make_encoder, tmp_path):
     with pytest.raises(CheckpointError):
         require_equal(make_encoder(), tmp_path)
 
@@ -85,7 +83,7 @@ def test_a_tokenizer_that_survives_keeps_its_class(tmp_path):
     assert notices == []
 
 
-def test_one_that_its_class_does_not_bring_back_is_saved_without_it(tmp_path):
+def test_a_tokenizer_that_does_not_survive_its_class_is_saved_without_it(tmp_path):
     folder = llama_legacy(tmp_path / "llama")
     tokenizer = load_pretrained_tokenizer(str(folder))
     tokenizer.pad_token = "</s>"
@@ -116,7 +114,7 @@ def test_one_that_its_class_does_not_bring_back_is_saved_without_it(tmp_path):
     assert len(notices) == 1
 
 
-def test_one_that_no_form_brings_back_is_refused(tmp_path):
+def test_a_tokenizer_that_no_form_preserves_is_refused(tmp_path):
     """transformers builds Qwen2's tokenizer from the vocabulary, whatever class the folder
     names.
     """

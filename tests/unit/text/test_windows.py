@@ -1,4 +1,4 @@
-"""Windows, by hand: what tests/laws proves for all dialogues, shown for a few."""
+"""Windows of a few dialogues, computed by hand; tests/laws proves them for all dialogues."""
 
 from __future__ import annotations
 

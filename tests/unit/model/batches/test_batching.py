@@ -1,4 +1,4 @@
-"""How a step is cut into forward passes."""
+"""Cutting of a step into forward passes."""
 
 from __future__ import annotations
 

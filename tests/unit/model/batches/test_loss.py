@@ -56,7 +56,7 @@ def test_only_the_given_kinds_are_targets(kinds, targets):
     )
 
 
-def test_the_first_token_is_given_whatever_the_store_says():
+def test_the_first_token_is_never_a_target():
     wrong = example([1, 2], [ASSISTANT_TARGET, ASSISTANT_TARGET])
     for batch in (pad([SHORT, wrong], BOTH, PAD), pack([SHORT, wrong], BOTH)):
         assert batch.labels.tolist() == [6, 7, 2]

@@ -1,6 +1,4 @@
-"""The chunked loss is plain cross-entropy: its value, every gradient, and never all logits at
-once.
-"""
+"""The chunked loss is cross-entropy in value and gradient, without all logits at once."""
 
 from __future__ import annotations
 
@@ -91,7 +89,7 @@ def test_many_targets_of_one_token_do_not_overflow_fp16(scale):
         )
 
 
-def test_logits_are_never_there_all_at_once(monkeypatch):
+def test_the_logits_never_exist_all_at_once(monkeypatch):
     monkeypatch.setattr(target_loss, "_CHUNK_ELEMENTS", 50_000)
     monkeypatch.setattr(target_loss, "_MIN_CHUNK_ROWS", 1)
     seen = []
@@ -108,7 +106,7 @@ def test_logits_are_never_there_all_at_once(monkeypatch):
     assert seen == [(50, 1000)] * 6 + [(33, 1000)]
 
 
-def test_without_gradients_nothing_is_kept():
+def test_without_gradients_no_tensor_is_kept():
     hidden, weight, _, labels = make(10, 4, 30, has_bias=False)
     with torch.inference_mode():
         value = target_nll(hidden, weight, None, labels)

@@ -1,7 +1,6 @@
-"""Chat templates in the shapes of the known model families are rendered faithfully, or refused by
-name.
+"""Chat templates of the known model families are rendered faithfully, or refused by name.
 
-What holds for every family whatever the dialogue is in tests/laws.
+tests/laws checks for every family what holds for all dialogues.
 """
 
 from __future__ import annotations
@@ -393,23 +392,23 @@ def test_the_targets_are_exactly_the_text_inside_the_marks(make_tokenizer, assis
     encoder.require_parity(turns)
 
 
+LEFT_OUT = "out of its generation marks, so the model would not be trained on it"
+
+
 @pytest.mark.parametrize(
     ("source", "says"),
     [
         (
             _chatml("<|im_start|>assistant\n«{}»<|im_end|>\n"),
-            "leaves the end token <|im_end|> out of its generation marks, so the model would not be "
-            "trained on it",
+            f"leaves the end token <|im_end|> {LEFT_OUT}",
         ),
         (
             _chatml("<|im_start|>assistant\n{}«<|im_end|>»\n"),
-            "leaves a part of a reply out of its generation marks, so the model would not be trained "
-            "on it",
+            f"leaves a part of a reply {LEFT_OUT}",
         ),
         (
             _chatml("<|im_start|>assistant\n«{}»Over.«<|im_end|>»\n"),
-            "leaves a part of a reply out of its generation marks, so the model would not be trained "
-            "on it",
+            f"leaves a part of a reply {LEFT_OUT}",
         ),
         (
             _chatml("«<|im_»start|>assistant\n«{}<|im_end|>»\n"),

@@ -1,4 +1,4 @@
-"""With tokens of any name, the Jinja template renders what the pieces concatenate to."""
+"""The Jinja template renders the text of the pieces, with tokens of any name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from convo_cli.text.templates.template import TEMPLATES, make_template
 from tests.strategies import BUILT, LOOK_ALIKES
 
 MARKUP = [
-    "'", '"', "\\", "\\\\", "\n", "\r", "\r\n", "\t", "{", "}", "{{", "}}", "{%", "%}", "{#", "#}", "-%}", "{%- raw %}",
+    "'", '"', "\\", "\\\\", "\n", "\r", "\r\n", "\t", "{", "}", "{{", "}}", "{%", "%}", "{#", "#}",
+    "-%}", "{%- raw %}",
     "{% endraw %}", "\\n", "\\x4", "\\u12", "\\N{DASH}", "\x00", "\x1b[31m", "\x85",
     "\u2028", "<｜end▁of▁sentence｜>", "🙂", " ",
 ]  # fmt: skip
