@@ -1,5 +1,4 @@
-"""Chat templates in the shapes of the known model families, each with a tokenizer that has the
-family's tokens.
+"""Chat templates like those of the known model families, with tokenizers that have their tokens.
 
 The Jinja in tests/fixtures/chat_templates is convo's own; what it renders is what the family's
 template renders: its tokens and role names, where the system text goes, what is stripped, which
@@ -33,9 +32,7 @@ DEEPSEEK_TOKENS = (
 
 @dataclass(frozen=True)
 class Family:
-    """A chat template, the tokens of its tokenizer, and what its speakers are to learn to say
-    around their text.
-    """
+    """A chat template, the tokens of its tokenizer, and the targets around the speakers' text."""
 
     template: str
     tokens: tuple[str, ...]
@@ -294,9 +291,7 @@ def _byte_pairs(corpus: tuple[str, ...]) -> str:
 def family_tokenizer(
     family: Family, corpus: Iterable[Dialogue], chat_template: str | None = None
 ) -> Any:
-    """A byte-level BPE tokenizer in the way of GPT-2, with the tokens and the template of a
-    family.
-    """
+    """A byte-level BPE tokenizer like GPT-2's, with the tokens and the template of a family."""
     from transformers import PreTrainedTokenizerFast
 
     backend = Tokenizer.from_str(

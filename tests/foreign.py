@@ -47,9 +47,7 @@ def byte_pairs() -> Tokenizer:
 
 
 def sentence_pieces() -> Tokenizer:
-    """Byte pairs in the way of the first Llama: ▁ for spaces, also before the first word, and
-    bytes.
-    """
+    """Byte pairs like those of the first Llama: ▁ for spaces, also before the first word; bytes."""
     special = ["<unk>", "<s>", "</s>"]
     byte_pieces = [f"<0x{byte:02X}>" for byte in range(256)]
     backend = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
@@ -89,9 +87,7 @@ def fast(backend: Tokenizer, **named: Any) -> Any:
 def save_foreign(
     folder: Path, kind: str, tokenizer: Any, size: dict[str, Any], **tokenizer_config: Any
 ) -> Path:
-    """A model of that kind and size with its tokenizer; ``tokenizer_config`` goes into
-    tokenizer_config.json.
-    """
+    """A model with its tokenizer; ``tokenizer_config`` is added to tokenizer_config.json."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 

@@ -7,9 +7,7 @@ from convo_cli.training.loop import Job
 
 
 class StepsJob(Job):
-    """Trains on the same micro-batches at every step; ``changes`` replace its attributes and
-    methods.
-    """
+    """Trains on the same micro-batches at every step; ``changes`` replace its attributes."""
 
     max_steps, seed, max_grad_norm = 3, 0, 1.0
 

@@ -107,9 +107,7 @@ class Cutter:
     def window(
         self, fresh: int
     ) -> Generator[Sequence[Turn], Rendering | DataError, Found | TooLong]:
-        """Find the example whose first new turn is ``fresh``, with as much context before it as
-        fits.
-        """
+        """Find the example whose first new turn is ``fresh``, with all the context that fits."""
         needed, reason, earliest = 0, "", fresh
         for stop in dict.fromkeys((self.plan(fresh).stop, fresh + 1)):
             num_fresh = self._bounds[stop] - self._bounds[fresh]

@@ -166,9 +166,7 @@ def test_text_that_spells_a_special_token_is_text(encoders, name, data):
 
 @every_template
 def test_a_user_who_types_the_tokens_of_the_template_types_text(encoders, name):
-    """The look-alikes that the parity check leaves out, one by one: none of them ever is the
-    token.
-    """
+    """The look-alikes that the parity check leaves out, one by one: none is ever the token."""
     encoder = encoders[name]
     tokens = sorted(
         {piece.text for piece in encoder.template.render([Turn("user", "a")]) if piece.is_special}

@@ -58,9 +58,7 @@ def test_the_gradient_of_a_step_does_not_depend_on_the_micro_batch_size(
 
 
 def test_the_mean_of_micro_batch_means_would_be_another_gradient(make_encoder, sample_dialogues):
-    """Shows that the law above can fail: what several trainers do differs by far more than
-    rounding.
-    """
+    """The law above can fail: the method of several trainers differs by far more than rounding."""
     encoder = make_encoder()
     examples = sorted(
         _examples(encoder, sample_dialogues), key=lambda example: len(example.input_ids)

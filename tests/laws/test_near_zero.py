@@ -60,9 +60,7 @@ def mean_loss(model, examples):
 
 @pytest.fixture(scope="module")
 def fitted():
-    """Models by name that know the examples by heart, with a loss of less than 0.01 nats a
-    target.
-    """
+    """Models by name that have memorised the examples, with a loss below 0.01 nats per target."""
     models, examples = {}, some_examples()
     for name, config in CONFIGS.items():
         torch.manual_seed(0)
@@ -78,9 +76,7 @@ def fitted():
 
 @pytest.fixture
 def near_zero(fitted):
-    """A maker of models with a given loss: their logits are made larger until the loss is that
-    small.
-    """
+    """A maker of models with a given small loss: their logits are enlarged until they have it."""
 
     def make(name, loss):
         model = AutoModelForCausalLM.from_config(CONFIGS[name]).float().eval()

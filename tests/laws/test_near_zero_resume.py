@@ -1,6 +1,4 @@
-"""A run whose loss is near 0, cut back to an earlier checkpoint and resumed, ends with the bits of
-the straight run.
-"""
+"""A resume near a loss of 0 ends with the same bits as the uninterrupted run."""
 
 from __future__ import annotations
 
@@ -36,9 +34,10 @@ def folder(tmp_path_factory, make_encoder):
     tokenizer = make_encoder().tokenizer
     torch.manual_seed(0)
     config = CohereConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=2, max_position_embeddings=128, logit_scale=0.25, pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.eos_token_id, eos_token_id=tokenizer.eos_token_id,
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=128, logit_scale=0.25,
+        pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.eos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
     CohereForCausalLM(config).save_pretrained(folder / "cohere")
     tokenizer.save_pretrained(folder / "cohere")
@@ -49,13 +48,14 @@ def folder(tmp_path_factory, make_encoder):
 @pytest.mark.parametrize("batching", ["packed", "padded", "whole logits"])
 def test_a_resume_is_exact_also_near_a_loss_of_0(make_config, folder, ignore, batching, precision):
     is_whole = batching == "whole logits"
+    pretrained = {"pretrained": str(folder / "cohere"), "scratch": None}
     scratch = {"layers": 1, "width": 32, "heads": 2, "context": 128, "dropout": 0.0}
     config = make_config(
         folder,
         name=f"{batching}-{precision}".replace(" ", "-"),
         data={"train": str(folder / "train.jsonl"), "validation": []},
         tokenizer={"vocab_size": 400},
-        model={"pretrained": str(folder / "cohere"), "scratch": None} if is_whole else {"scratch": scratch},
+        model=pretrained if is_whole else {"scratch": scratch},
         dialogue={"template": "turns"},
         training={
             "max_steps": 150, "learning_rate": 0.03, "schedule": "constant", "precision": precision,

@@ -108,9 +108,7 @@ def test_a_scaled_step_is_the_step_without_a_scaler(make_encoder, state, job):
 def test_a_run_that_diverges_names_step_and_dialogues_and_saves_what_came_before(
     tiny_config, tmp_path, ignore, monkeypatch
 ):
-    """Step 5 meets a NaN that is gone when the run is resumed, which then ends as if nothing had
-    been.
-    """
+    """Step 5 meets a NaN that is gone at the resume, which then ends like an undisturbed run."""
     config = tiny_config(
         data={"validation": []}, training={"batch_size": 8}, checkpoints={"every_steps": 9}
     )

@@ -52,9 +52,7 @@ CONFIGS = {
     "gpt-neox": GPTNeoXConfig(**_SIZE),
     "phi": PhiConfig(**_SIZE),
 }
-"""Learned positions and tied embeddings, rotary ones with grouped heads, a wide head, a parallel
-block, a bias.
-"""
+"""Learned positions, tied embeddings, rotary positions, grouped heads, a wide head, a bias."""
 
 
 def make_model(config):
@@ -151,9 +149,7 @@ def test_gradient_checkpointing_computes_the_same(models, name):
 
 @pytest.mark.parametrize("name", ["gpt2", "gpt-neox"])
 def test_the_fast_and_the_slow_path_of_lengths_agree(models, name):
-    """Neighbours of one length share a call; in another order every dialogue has a call of its
-    own.
-    """
+    """Neighbours of one length share a call; in another order every dialogue has its own."""
     packed = models[name][1]
     some = examples([7, 7, 7, 4, 4])
     apart = [some[k] for k in (0, 3, 1, 4, 2)]

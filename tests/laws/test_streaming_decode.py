@@ -1,5 +1,4 @@
-"""What a reply shows token by token joins to exactly what decoding it at once gives, and never half
-a character.
+"""The pieces of a streamed reply join to the text decoded at once, without half characters.
 
 Ids are drawn at random, because a model may write any: bytes that are no text, words out of place,
 ids that no token has. The time is bounded by the number of ids that are decoded.
@@ -40,9 +39,7 @@ STREAMED = {
     "one Replace": d.Sequence([d.Replace("▁", " ")]),
     "none": None,
 }
-"""Decoders of known tokenizers: those that transformers 5.17 to 5.23 set, the library's own, and no
-decoder.
-"""
+"""Decoders of known tokenizers: those of transformers 5.17 to 5.23, the library's own, none."""
 STEPS = st.sampled_from(
     [
         d.ByteLevel(),

@@ -1,5 +1,4 @@
-"""Training, chat and the exported folder opened by plain transformers see the same ids for the same
-dialogue.
+"""Training, chat and plain transformers on the export give the same ids for a dialogue.
 
 For convo's own templates and for the chat templates of the model families.
 """
@@ -25,9 +24,7 @@ every_template = pytest.mark.parametrize("name", [*TEMPLATES, *FAMILIES])
 
 @dataclass(frozen=True)
 class Folder:
-    """An encoder, the one that is read from the folder it was saved to, and what plain transformers
-    opens there.
-    """
+    """An encoder, the encoder of the folder it was saved to, and plain transformers' tokenizer."""
 
     encoder: DialogueEncoder
     reloaded: DialogueEncoder
@@ -107,9 +104,7 @@ def test_plain_transformers_renders_the_training_ids(folders, name, data):
 def test_the_whole_text_is_that_of_plain_transformers_also_where_a_text_spells_a_token(
     folders, name, data
 ):
-    """There transformers reads a token where convo reads text, so only the texts can be
-    compared.
-    """
+    """There transformers reads a token and convo a text, so only the texts can be compared."""
     folder = folders[name]
     turns = data.draw(_dialogues(name, look_alikes=True)).turns
     rendered = folder.plain.apply_chat_template(as_messages(turns), tokenize=False)

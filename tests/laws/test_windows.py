@@ -85,9 +85,7 @@ def test_among_all_ways_to_cut_the_plan_has_the_fewest_windows_and_fills_the_ear
 
 
 def _is_allowed(lengths, budget, bounds):
-    """Whole turns; the first window is full at most, the others keep half for context unless a turn
-    needs more.
-    """
+    """Whole turns; later windows keep half for context, unless a turn needs more."""
     sizes = [sum(lengths[start:stop]) for start, stop in pairwise(bounds)]
     counts = [stop - start for start, stop in pairwise(bounds)]
     later = zip(sizes[1:], counts[1:], strict=True)
@@ -150,9 +148,7 @@ def _whole(encoder, dialogue):
 
 
 def _cut(data, encoders, name, *, look_alikes=True):
-    """A dialogue, it as one example, the encoder that cuts it and the windows; None where a turn
-    does not fit.
-    """
+    """A dialogue, the same as one example, its encoder and windows; None if a turn is too long."""
     dialogue = _draw(data, name, look_alikes=look_alikes)
     whole = _whole(encoders[name], dialogue)
     longest = len(whole.input_ids)
@@ -172,9 +168,7 @@ def _theirs(encoder, turns, *, prompt=False):
 
 
 def _kept(encoder, turns, first, stop, *, prompt=False):
-    """What plain transformers renders for the system turn and such other turns; None where it
-    refuses them.
-    """
+    """Plain transformers' rendering of the system turn and these turns; None if it refuses them."""
     num_system = turns[0].role == "system"
     chosen = [*turns[:num_system], *turns[num_system + first : num_system + stop]]
     try:
@@ -212,9 +206,7 @@ def test_a_window_is_what_transformers_renders_of_the_turns_it_holds(encoders, n
 
 
 def _assert_equal_targets(examples, whole, dialogue, name):
-    """Every target once, in order. What is right after a folded system text is another token there
-    than elsewhere.
-    """
+    """Every target once, in order, except for the token right after a folded system text."""
     is_folded = name in FOLDING and dialogue.turns[0].role == "system"
     for kind in (ASSISTANT_TARGET,) if is_folded else (ASSISTANT_TARGET, USER_TARGET):
         trained = [example.input_ids[example.targets == kind].tolist() for example in examples]
@@ -257,8 +249,7 @@ def test_a_trimmed_prompt_is_what_transformers_renders_of_the_turns_that_are_lef
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_a_reply_in_a_window_follows_the_prompt_that_chat_would_make(encoders, name, data):
-    """The same rule: with exactly as much room as the window had, chat drops the turns that the
-    window dropped.
+    """With as much room as the window had, chat drops the turns that the window dropped.
 
     (smollm3 trains on the header too, so its targets do not begin where the prompt ends.)
     """

@@ -32,8 +32,8 @@ def own_chat_template(tokenizer: PreTrainedTokenizerBase) -> str:
     dated = _CLOCK.sub(lambda call: json.dumps(now.strftime(call["format"])), template)
     if re.search(r"strftime_now\s*\(", dated):
         raise ModelError(
-            "dialogue.template: native is impossible: the chat template reads the time in a "
-            "form that convo cannot replace",
+            "template native cannot be used: the chat template reads the time in a form that convo "
+            "cannot replace",
             hint="set dialogue.template: turns or chatml",
         )
     return dated

@@ -31,9 +31,7 @@ def examples(*lengths):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_count_is_that_of_the_matrix_products_that_run(name):
-    """Within what torch does not count: the product that adds to the vocabulary matrix's gradient,
-    and attention.
-    """
+    """torch counts neither attention nor the product for the vocabulary matrix's gradient."""
     model = AutoModelForCausalLM.from_config(CONFIGS[name])
     use_packed_attention(model)
     batch = pack(examples(40, 40), {1})

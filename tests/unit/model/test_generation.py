@@ -21,9 +21,7 @@ def encoder(make_encoder):
 
 
 def scripted(encoder, script):
-    """A generator that always says the same ids: a model whose last logits are scripted by
-    position.
-    """
+    """A generator of the given ids: the last logits of its model are scripted by position."""
     model = build_scratch_model(
         ScratchConfig(layers=1, width=16, heads=2, context=64), encoder, seed=0
     )

@@ -115,9 +115,7 @@ def test_a_tokenizer_that_does_not_survive_its_class_is_saved_without_it(tmp_pat
 
 
 def test_a_tokenizer_that_no_form_preserves_is_refused(tmp_path):
-    """transformers builds Qwen2's tokenizer from the vocabulary, whatever class the folder
-    names.
-    """
+    """transformers always builds Qwen2's tokenizer from the vocabulary, for any named class."""
     (tmp_path / "config.json").write_text('{"model_type": "qwen2"}')
     tokenizer = fast(sentence_pieces(), unk_token="<unk>")
     with pytest.raises(ModelError, match="changes when it is saved and loaded") as caught:

@@ -51,7 +51,5 @@ def test_a_turn_that_fits_with_a_token_of_context_is_one_part_with_all_that_fits
 
 
 def test_the_rule_has_a_name_that_a_contract_can_hold():
-    """A change to the numbers above is another rule: give it another name, or old runs resume with
-    other windows.
-    """
+    """If the numbers above change, the rule needs a new name: old runs have the old windows."""
     assert RULE == "rendered-whole-turns-half-context/2"

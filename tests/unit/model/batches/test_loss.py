@@ -80,9 +80,7 @@ def test_a_batch_moves_as_a_whole(make):
 
 
 class NextToken(torch.nn.Module):
-    """Gives token t + 1 after token t the probability 1/2 and shares the rest among the 9
-    others.
-    """
+    """A model that gives token t + 1 after token t the probability 1/2, and 1/18 to each other."""
 
     def __init__(self):
         super().__init__()

@@ -105,9 +105,7 @@ def test_every_window_of_a_long_dialogue_begins_as_a_dialogue_does(encoders, nam
 
 
 def test_a_later_window_of_plain_text_begins_with_the_space_of_a_dialogues_first_speaker(encoders):
-    """Later in the dialogue there is none before the speaker, but a window is rendered as a
-    dialogue of its own.
-    """
+    """There is no space before later speakers, but a window is a dialogue of its own."""
     cut = native_encoder(encoders["vicuna"].tokenizer, max_length=130)
     turns = tuple(
         Turn(("user", "assistant")[k % 2], f"This is what is said in turn {k}.") for k in range(24)
@@ -186,9 +184,7 @@ def test_the_parts_of_a_long_reply_follow_a_question_that_the_system_text_is_fol
 def test_a_system_text_that_is_folded_into_the_last_user_turn_is_refused_where_there_are_several(
     encoders,
 ):
-    """The prompt of a later reply then has it at another place than the prompt of an earlier
-    one.
-    """
+    """The prompt of a later reply has the system text at another place than an earlier prompt."""
     encoder = encoders["mistral that folds the system text into the last user turn"]
     encoder.encode([Dialogue(_conversation(2))])
     with pytest.raises(
@@ -348,9 +344,7 @@ def test_a_thought_that_the_template_takes_out_of_a_reply_is_refused_with_its_li
 
 
 def _chatml(assistant, *, user="<|im_start|>user\n{}<|im_end|>\n", start=""):
-    """A chat template that writes such turns: {} stands for the text, and « » for the generation
-    marks.
-    """
+    """Return a chat template of such turns: {} is the text, « » are the generation marks."""
     return (
         f"{_jinja(start)}{{%- for m in messages %}}{{%- if m.role == 'user' %}}{_jinja(user)}"
         f"{{%- else %}}{_jinja(assistant)}{{%- endif %}}{{%- endfor %}}"
