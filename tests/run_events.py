@@ -1,4 +1,4 @@
-"""Events of a run as the views get them, and a clock and a terminal to show them on."""
+"""Events of a run for tests of reporters, with a clock and a terminal."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SCORES = {"bleu-2": 4.125, "bleu-4": 1.5, "nist-2": 0.4, "nist-4": 0.41}
 
 
 class FakeClock:
-    """Time that passes only when told to."""
+    """A clock whose time is set by the test."""
 
     def __init__(self) -> None:
         self.now = 1000.0

@@ -326,7 +326,7 @@ class LoggingConfig(Section):
     tensorboard: bool = True
     """Write TensorBoard events into the run directory."""
     plots: bool = True
-    """Draw the learning-rate schedule before step 1, and the loss curves at the end, as PNG."""
+    """Draw PNGs: the learning-rate schedule before step 1, the loss curves at every checkpoint."""
 
 
 class RunConfig(Section):

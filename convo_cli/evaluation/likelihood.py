@@ -1,6 +1,4 @@
-"""Likelihood of dialogues under a model, averaged over tokens, so that short batches do not count
-more.
-"""
+"""Likelihood of dialogues under a model: a mean over tokens, independent of the batches."""
 
 from __future__ import annotations
 
@@ -22,10 +20,9 @@ if TYPE_CHECKING:
 def length_sorted_batches(
     store: TokenStore, target_kinds: Collection[int], batching: Batching, *, max_slots: int
 ) -> Iterator[Batch]:
-    """Yield all examples once, sorted by length, in batches of at most ``max_slots`` tokens with
-    padding.
+    """Yield all examples once, sorted by length, in batches of at most ``max_slots`` tokens.
 
-    A longer example is a batch of its own.
+    Padding counts as tokens. A longer example is a batch of its own.
     """
     rows: list[int] = []
     num_tokens = 0
@@ -53,8 +50,9 @@ def mean_nll(
     autocast: Callable[[], AbstractContextManager[None]],
     on_batch: Callable[[int], None] = lambda num_examples: None,
 ) -> tuple[float, int]:
-    """Return the mean nll in nats over all targets, and their number. Leaves the model in
-    evaluation mode.
+    """Return the mean nll of all targets in nats, and their number.
+
+    The model is left in evaluation mode.
     """
     model.eval()
     total, num_targets = 0.0, 0

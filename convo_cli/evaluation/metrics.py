@@ -1,5 +1,4 @@
-"""Metrics of generated replies; each compares the words of all replies of an evaluation with the
-references.
+"""Metrics of generated replies: comparisons of their words with those of the references.
 
 A metric is a function of two lists of texts whose words are separated by spaces, and an entry in
 `METRICS`; its name is in `MetricName`, the type of the config key. Higher is better.
@@ -36,9 +35,7 @@ def _bleu(hypotheses: Sequence[str], references: Sequence[str], *, order: int) -
 
 
 def _nist(hypotheses: Sequence[str], references: Sequence[str], *, order: int) -> float:
-    """Corpus NIST (Doddington 2002): n-grams weighted by their information in the references, from
-    0 upwards.
-    """
+    """Corpus NIST, 0 upwards: n-grams weighted by their information (Doddington 2002)."""
     from nltk.translate.nist_score import corpus_nist
 
     pairs = [(ref.split(), hyp.split()) for ref, hyp in zip(references, hypotheses, strict=True)]
@@ -62,9 +59,7 @@ METRICS: Mapping[MetricName, Callable[[Sequence[str], Sequence[str]], float]] = 
 
 
 def _words(text: str) -> str:
-    """Split a text into space-separated words; letters of scripts without spaces become single
-    words.
-    """
+    """Separate words by spaces; each letter of a script without spaces becomes a word."""
     from sacrebleu.tokenizers.tokenizer_intl import TokenizerV14International
 
     spaced = "".join(f" {char} " if _is_unspaced(char) else char for char in text)

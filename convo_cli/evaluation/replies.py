@@ -21,7 +21,7 @@ def reply_to_all(
 ) -> list[SampleReply]:
     """Answer the last assistant turn of each dialogue greedily, given everything said before it.
 
-    Dialogues whose last message alone does not fit the model are left out.
+    Dialogues whose last message alone is longer than the model's window are left out.
     """
     greedy = settings.model_copy(update={"temperature": 0.0})
     replies = []

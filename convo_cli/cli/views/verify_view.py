@@ -1,4 +1,4 @@
-"""View of `resume --verify`: the comparisons, and the verdict about a resume."""
+"""View of `resume --verify`: the comparisons and the verdict."""
 
 from __future__ import annotations
 

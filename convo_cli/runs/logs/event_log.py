@@ -1,5 +1,4 @@
-"""metrics.jsonl and samples.jsonl: the events of a run, one JSON object per line, readable during
-training.
+"""metrics.jsonl and samples.jsonl: the events of a run, one JSON object a line.
 
 Every record begins with ``event``, ``time`` (UTC) and ``step``, the number of finished updates, so
 that a resumed run keeps exactly the records up to its checkpoint. Numbers that are not finite are
@@ -43,12 +42,11 @@ def _as_json(record: Mapping[str, Any]) -> str:
 
 
 class MetricsLog:
-    """Append events to ``metrics`` and sample replies to ``samples``; each line is handed to the
-    system at once.
+    """A reporter that appends events to ``metrics`` and sample replies to ``samples``.
 
     Records after step ``after_step`` are first dropped from both files, and so are those of an
-    evaluation at that step unless it ``is_evaluated``. An evaluation has reached the disk when the
-    call returns.
+    evaluation at that step unless it ``is_evaluated``. Each line is passed to the system at once,
+    so both files can be read during training; an evaluation is on the disk when the call returns.
     """
 
     def __init__(
@@ -65,9 +63,8 @@ class MetricsLog:
     def __call__(self, event: Event) -> None:
         if isinstance(event, StepDone):
             self._step = event.step
-        if isinstance(
-            event, EvaluationDone
-        ):  # its record comes last, so a record means that its samples are complete
+        if isinstance(event, EvaluationDone):
+            # The record of an evaluation comes last, so if it exists, its samples are complete.
             for index, sample in enumerate(event.samples):
                 self._samples.write(_sample_record(event.step, index, sample))
             self._samples.sync()
@@ -89,7 +86,7 @@ class _Lines:
     def __init__(self, path: Path) -> None:
         self._path = path
         with disk_errors(path):
-            # A path in a warning may hold undecodable bytes, but the log must be strict UTF-8.
+            # A path in a warning may hold undecodable bytes; the log must be strict UTF-8.
             self._file = open(  # noqa: SIM115  # `close` closes it
                 path, "a", encoding="utf-8", errors="replace", newline="\n", opener=only_regular
             )
@@ -177,10 +174,10 @@ class _Head(msgspec.Struct):
 
 
 def truncate_after(path: Path, step: int, *, is_evaluated: bool = True) -> None:
-    """Cut a log in place before its first record of a later step, and drop an unfinished last line.
+    """Cut a log in place before its first record of a later step.
 
-    Unless the step ``is_evaluated``, the cut is before its evaluation. A missing file is fine. A
-    damaged line before the cut is kept.
+    Unless the step ``is_evaluated``, the cut is before its evaluation. An unfinished last line is
+    dropped, a damaged line before the cut is kept, and a missing file is fine.
     """
     with (
         disk_errors(path),
@@ -191,8 +188,9 @@ def truncate_after(path: Path, step: int, *, is_evaluated: bool = True) -> None:
 
 
 def copy_log(log: Path, to: Path, *, after_step: int, is_evaluated: bool) -> None:
-    """Copy a log up to the cut of `truncate_after`, and wait until it is on the disk. A missing log
-    is fine.
+    """Copy a log up to the cut of `truncate_after`, and wait until it is on the disk.
+
+    A missing log is fine.
     """
     with (
         disk_errors(log),
@@ -227,5 +225,5 @@ def _is_after(
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the records of a log; lines that are damaged or still being written are skipped."""
+    """Yield the records of a log without lines that are damaged or still being written."""
     return (record for record in read_records(path) if record is not None)

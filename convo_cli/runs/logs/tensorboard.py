@@ -18,8 +18,9 @@ _LARGEST = 3.4e38  # event files hold float32
 
 
 class TensorBoardLog:
-    """Write an event file into ``folder``; events of earlier files after step ``after_step`` are
-    hidden.
+    """A reporter that writes an event file into ``folder``.
+
+    TensorBoard hides the events of earlier files after step ``after_step``.
     """
 
     def __init__(self, folder: Path, *, after_step: int = 0) -> None:
@@ -91,9 +92,7 @@ class TensorBoardLog:
 
 
 class _Opener:
-    """Opener of paths that begin with `convo:`, without following links; tensorboardX follows them
-    in other paths.
-    """
+    """Opener of paths that begin with `convo:`; unlike tensorboardX's own, it follows no links."""
 
     def __init__(self, inside: Folder) -> None:
         self._inside = inside
@@ -103,7 +102,7 @@ class _Opener:
 
 
 def _as_code_block(sample: SampleReply) -> str:
-    """The dialogue as indented lines, which TensorBoard's Markdown shows as they are."""
+    """Return the dialogue as indented lines, which TensorBoard's Markdown leaves as they are."""
     ending = "" if sample.stopped else "  [token limit]"
     turns = [*sample.history, ("reply", sample.reply + ending), ("reference", sample.reference)]
     text = escape_unseen("\n".join(f"{role}: {content}" for role, content in turns))

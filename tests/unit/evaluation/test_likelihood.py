@@ -106,7 +106,7 @@ def test_the_mean_is_that_of_all_tokens_one_example_at_a_time(parts):
         )
 
 
-def test_dropout_is_off_no_graph_is_kept_and_progress_is_told(parts):
+def test_dropout_is_off_no_graph_is_kept_and_progress_is_emitted(parts):
     model, store, _ = parts
     counts = []
 

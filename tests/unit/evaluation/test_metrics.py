@@ -95,7 +95,7 @@ def test_empty_and_one_word_replies_have_finite_scores(pairs):
     assert all(math.isfinite(score) and 0 <= score <= 100 for score in scores.values())
 
 
-def test_one_right_word_has_a_nist_and_silence_has_none():
+def test_one_right_word_has_a_nist_score_and_an_empty_reply_has_none():
     assert score_replies(said(("hello", "hello you")))["nist-2"] > 0
     assert score_replies(said(("", "hello you")))["nist-2"] == 0
 

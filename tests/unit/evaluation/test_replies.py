@@ -40,7 +40,7 @@ class Parrot:
         return Reply(history[-1].text, (1,), history[-1].text != "cut", 0)
 
 
-def test_the_last_answer_of_each_dialogue_is_asked_for_given_all_that_was_said_before():
+def test_the_model_answers_the_last_assistant_turn_given_the_turns_before_it():
     parrot: Any = Parrot()
     done: list[int] = []
     dialogues = [
@@ -60,7 +60,7 @@ def test_the_last_answer_of_each_dialogue_is_asked_for_given_all_that_was_said_b
     assert done == [1, 2]
 
 
-def test_a_message_that_does_not_fit_is_left_out_and_the_progress_goes_on():
+def test_a_message_longer_than_the_window_is_left_out_and_counted_as_progress():
     done = []
     parrot: Any = Parrot()
     replies = reply_to_all(

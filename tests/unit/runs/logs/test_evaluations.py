@@ -84,7 +84,7 @@ def test_no_flipped_bit_gives_other_scores(place, bit):
     assert known.by_step.keys() <= before.keys()
 
 
-def test_of_two_evaluations_of_a_step_the_later_counts(tmp_path):
+def test_the_later_of_two_evaluations_of_a_step_counts(tmp_path):
     run = RunDirectory(tmp_path)
     write(run, evaluation(4), evaluation(4, loss=3.0))
     assert read_evaluations(run).by_step[4].loss == 3.0
@@ -100,7 +100,7 @@ def test_times_are_not_sealed_and_everything_else_is():
         assert evaluation_of({**record, key: "other"}) is None
 
 
-def test_a_metric_that_is_no_number_is_no_score():
+def test_a_metric_without_a_number_is_not_a_score():
     record = evaluation_record(evaluation(4, metrics={"bleu-4": 1.0, "nist-4": float("nan")}))
     assert record["metrics"] == {"bleu-4": 1.0, "nist-4": None}
     found = evaluation_of(record)

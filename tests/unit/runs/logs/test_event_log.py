@@ -1,6 +1,4 @@
-"""The log of a run: stable records, flushed lines, and a resume that leaves no trace of what it
-undid.
-"""
+"""The log of a run: stable records, flushed lines, and a resume that drops later records."""
 
 from __future__ import annotations
 
@@ -172,7 +170,7 @@ def test_every_kept_event_is_one_record_with_stable_names(tmp_path: Path) -> Non
     ]
 
 
-def test_a_record_says_first_what_it_is_and_when_it_was_written(tmp_path: Path) -> None:
+def test_a_record_begins_with_its_event_and_its_time(tmp_path: Path) -> None:
     write(tmp_path, [step(3)])
     assert list(next(read_metrics(tmp_path / "metrics.jsonl")))[:3] == ["event", "time", "step"]
 
@@ -197,7 +195,7 @@ def test_sample_replies_have_a_log_of_their_own(tmp_path: Path) -> None:
     assert "안녕 \U0001f600" in (tmp_path / "samples.jsonl").read_text("utf-8")
 
 
-def test_a_log_shows_what_is_unseen_as_escapes_of_the_same_value(tmp_path: Path) -> None:
+def test_invisible_characters_are_logged_as_escapes_of_the_same_value(tmp_path: Path) -> None:
     text = "a\x9b\u202e\u200b\u00ad\U000e0041\u2028\ufeff\x7fb é 👩\u200d👧"
     sample = SampleReply((("user", text),), text, text, False)
     write(tmp_path, [replace(evaluation(1), samples=(sample,)), Notice(text, is_warning=True)])
@@ -210,7 +208,7 @@ def test_a_log_shows_what_is_unseen_as_escapes_of_the_same_value(tmp_path: Path)
     assert strict_records(tmp_path / "metrics.jsonl")[-1]["message"] == text
 
 
-def test_a_warning_is_kept_with_the_step_it_came_after_and_other_notices_are_not(
+def test_warnings_are_logged_with_the_step_before_them_and_other_notices_are_not(
     tmp_path: Path,
 ) -> None:
     write(
@@ -271,7 +269,7 @@ def test_a_resumed_log_equals_the_log_of_the_run_that_was_never_stopped(
             assert strict_records(resumed / name) == strict_records(whole / name)
 
 
-def test_what_happened_at_the_step_that_is_resumed_from_is_kept(tmp_path: Path) -> None:
+def test_records_of_the_resumed_step_are_kept(tmp_path: Path) -> None:
     write(tmp_path, [STARTED, *events_of_steps(1, 6)])
     truncate_after(tmp_path / "metrics.jsonl", 4)
     kept = [
@@ -281,7 +279,7 @@ def test_what_happened_at_the_step_that_is_resumed_from_is_kept(tmp_path: Path) 
     assert kept[-3:] == [("step", 4), ("checkpoint", 4), ("evaluation", 4)]
 
 
-def test_of_a_step_that_is_evaluated_again_the_evaluation_and_its_samples_go(
+def test_a_repeated_evaluation_replaces_the_record_and_the_samples(
     tmp_path: Path,
 ) -> None:
     write(tmp_path, [STARTED, *events_of_steps(1, 6)])
@@ -305,7 +303,7 @@ def test_a_copied_log_ends_at_the_step_of_the_fork(tmp_path: Path) -> None:
     assert not (tmp_path / "nothing").exists()
 
 
-def test_an_evaluation_is_on_the_disk_and_its_samples_before_it(
+def test_samples_reach_the_disk_before_their_evaluation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[str] = []
@@ -325,7 +323,7 @@ def test_an_evaluation_is_on_the_disk_and_its_samples_before_it(
     log.close()
 
 
-def test_a_warning_on_the_way_to_the_first_step_belongs_to_the_resumed_step(tmp_path: Path) -> None:
+def test_a_warning_before_the_first_step_belongs_to_the_resumed_step(tmp_path: Path) -> None:
     write(tmp_path, [Notice("beware", is_warning=True)], after_step=7)
     assert strict_records(tmp_path / "metrics.jsonl") == [
         {"event": "warning", "step": 7, "message": "beware"}
@@ -337,7 +335,7 @@ def test_a_missing_log_needs_no_cut(tmp_path: Path) -> None:
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
-def test_a_damaged_line_is_skipped_and_costs_no_other(tmp_path: Path) -> None:
+def test_a_damaged_line_is_skipped_and_no_other(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(
         b'{"step": 1}\n\x00\x00\xff{"step": 9}\n[2]\n{"step": 2}\n{"step": 5}\n{"step": 6'
@@ -368,14 +366,14 @@ def test_any_bytes_are_cut_to_whole_lines_without_a_later_step(content: bytes) -
         ] * kept.count(b"3}\n")
 
 
-def test_nesting_beyond_reason_is_a_damaged_line(tmp_path: Path) -> None:
+def test_a_line_nested_too_deeply_is_a_damaged_line(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"x":' * 100_000 + b'\n{"step": 1}\n')
     truncate_after(path, 1)
     assert list(read_metrics(path)) == [{"step": 1}]
 
 
-def test_a_disk_that_takes_no_more_is_named(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_that_names_the_file(tmp_path: Path) -> None:
     log = MetricsLog(tmp_path / "metrics.jsonl", tmp_path / "samples.jsonl")
     log(step(1))
     size = (tmp_path / "metrics.jsonl").stat().st_size
@@ -392,7 +390,7 @@ def test_a_log_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
         MetricsLog(tmp_path / "nowhere" / "metrics.jsonl", tmp_path / "samples.jsonl")
 
 
-def test_a_log_that_is_a_file_of_something_else_too_is_neither_written_nor_copied(
+def test_a_log_with_a_second_hard_link_is_neither_written_nor_copied(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "precious").write_text("mine\n")
@@ -405,7 +403,7 @@ def test_a_log_that_is_a_file_of_something_else_too_is_neither_written_nor_copie
     assert not (tmp_path / "copy").exists()
 
 
-def test_a_line_without_end_is_refused_instead_of_read(tmp_path: Path) -> None:
+def test_a_line_over_the_limit_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "metrics.jsonl").open("wb") as file:
         file.truncate(2**42)
     for read in (truncate_after, lambda path, step: list(read_metrics(path))):

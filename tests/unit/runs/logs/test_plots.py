@@ -201,7 +201,7 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one_whole(tmp_path: Pat
 
 
 @pytest.mark.parametrize("metrics", [None, [1], "bleu-4", {"bleu-4": "high"}])
-def test_a_damaged_score_costs_only_itself(tmp_path: Path, metrics: object) -> None:
+def test_a_damaged_score_hides_no_other(tmp_path: Path, metrics: object) -> None:
     log = tmp_path / "metrics.jsonl"
     log.write_text(
         json.dumps({"event": "evaluation", "step": 1, "loss": 2.0, "metrics": metrics}) + "\n"
@@ -214,7 +214,7 @@ def test_a_damaged_score_costs_only_itself(tmp_path: Path, metrics: object) -> N
     "name",
     ["$\\frac{a$", "$$", "x" * 100_000, "a\nb", "\x00", "\x1b[2J", "_a", "한국어", "\u202e", ""],
 )
-def test_a_score_whose_name_is_no_word_is_not_drawn(tmp_path: Path, name: str) -> None:
+def test_a_score_with_an_unusual_name_is_not_drawn(tmp_path: Path, name: str) -> None:
     plain = picture_of(tmp_path, [step(1), evaluation(1)]).read_bytes()
     assert picture_of(tmp_path, [step(1), evaluation(1, **{name: 0.5})]).read_bytes() == plain
 
@@ -247,7 +247,7 @@ def test_a_short_schedule_is_drawn_at_every_step(
 
 
 @pytest.mark.parametrize("num_steps", [4001, 123_457, 10**9])
-def test_a_long_schedule_is_asked_at_a_few_thousand_steps_and_at_its_corners(
+def test_a_long_schedule_is_sampled_at_a_few_thousand_steps_and_at_its_corners(
     tmp_path: Path, drawn: list[Points], num_steps: int
 ) -> None:
     asked: list[int] = []
@@ -267,7 +267,7 @@ def test_a_long_schedule_is_asked_at_a_few_thousand_steps_and_at_its_corners(
 
 
 @pytest.mark.parametrize("length", [1, 5, 10, 1000])
-def test_smoothing_lags_behind_nothing(length: int) -> None:
+def test_smoothing_has_no_lag(length: int) -> None:
     line = [3.0 * number + 7 for number in range(length)]
     smooth = smoothed(line)
     edge = max(2, length // 100)

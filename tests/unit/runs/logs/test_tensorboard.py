@@ -79,7 +79,7 @@ def test_training_numbers_are_scalars_by_step(tmp_path: Path) -> None:
     }
 
 
-def test_scores_are_scalars_and_can_be_read_while_the_run_goes_on(tmp_path: Path) -> None:
+def test_scores_are_scalars_that_can_be_read_during_the_run(tmp_path: Path) -> None:
     log = TensorBoardLog(tmp_path)
     log(step(6))
     log(EvaluationDone(6, 1.5, 4.5, 99, 1.0, {"bleu-2": 3.5}))
@@ -160,7 +160,7 @@ def test_events_without_numbers_write_nothing(tmp_path: Path) -> None:
     assert [record.file_version for record in records(tmp_path)] == ["brain.Event:2"]
 
 
-def test_a_disk_that_takes_no_more_is_named_and_never_waited_for(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_that_names_the_file_and_never_blocks(tmp_path: Path) -> None:
     log = TensorBoardLog(tmp_path / "tensorboard")
     with file_size_limit(100):
         with pytest.raises(DiskError, match="tensorboard"):

@@ -1,4 +1,4 @@
-"""A small live view on a terminal, with nothing foreign in it that acts."""
+"""The live view: exact frames at several widths, and foreign text that cannot act."""
 
 from __future__ import annotations
 
@@ -37,9 +37,7 @@ from tests.run_events import (
 def frame_lines(
     *events: Event | float, show_samples: int = 3, width: int = 80, height: int = 24
 ) -> list[str]:
-    """The live view after the events, without colours; what scrolled by above it is not part of
-    it.
-    """
+    """The live view after the events, without colours and without the lines above it."""
     clock = FakeClock()
     silent = Console(file=io.StringIO(), width=width, height=height)
     live = LiveProgress(silent, show_samples=show_samples, clock=clock)
@@ -139,14 +137,14 @@ def test_the_best_scores_are_kept_from_before_a_resume() -> None:
     assert "best so far loss 2.500 at step 60  bleu-4 1.50 at step 101" in lines
 
 
-def test_speed_is_beside_what_the_device_is_made_for_where_that_is_known() -> None:
+def test_speed_is_compared_with_the_peak_of_a_known_device() -> None:
     fast = replace(step(1), flops=200e12)
     assert "400 TFLOP/s (40% of the device's peak)" in " ".join(
         frame_lines(replace(STARTED, peak_flops=989e12), fast)
     )
 
 
-def test_before_the_first_step_the_bar_waits_where_the_run_continues() -> None:
+def test_before_the_first_step_the_bar_shows_the_first_step() -> None:
     (line,) = frame_lines(STARTED, 3)
     assert line.startswith("step 0/300  ")
     assert line.endswith("0%  0:03 elapsed  first step")
@@ -157,7 +155,7 @@ def test_time_left_without_a_measured_evaluation_says_so() -> None:
     assert bar.endswith("  6%  0:10 elapsed  2:20 left + evaluations")
 
 
-def test_scores_stay_on_one_line_where_there_is_room() -> None:
+def test_scores_are_one_line_on_a_wide_terminal() -> None:
     (line,) = frame_lines(evaluation(100), width=120)
     assert line.startswith("validation  step 100  loss 3.210  perplexity 24.8  bleu-2 4.12")
     assert line.endswith("nist-2 0.40  nist-4 0.41")
@@ -206,9 +204,7 @@ def test_foreign_text_in_the_live_view_is_harmless() -> None:
     assert not set("\x1b\x07\x08\x9b\r") & set("\n".join(lines))
 
 
-def test_a_session_on_a_terminal_leaves_its_history_and_last_frame_and_shows_the_cursor_again() -> (
-    None
-):
+def test_a_closed_live_view_leaves_its_last_frame_and_shows_the_cursor() -> None:
     terminal = FakeTerminal()
     console = Console(
         file=terminal, force_terminal=True, width=80, height=24, color_system=None, _environ={}
@@ -232,7 +228,7 @@ def test_a_session_on_a_terminal_leaves_its_history_and_last_frame_and_shows_the
     assert written.rindex("\x1b[?25h") > written.rindex("\x1b[?25l")
 
 
-def test_an_error_on_the_way_gives_the_terminal_back() -> None:
+def test_an_error_restores_the_terminal() -> None:
     terminal = FakeTerminal()
     console = Console(
         file=terminal, force_terminal=True, width=80, height=24, color_system=None, _environ={}

@@ -1,4 +1,4 @@
-"""Exact lines in a log, with nothing foreign in them that acts."""
+"""The plain log: exact lines, and foreign text that cannot act."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_the_first_step_of_a_resumed_run_is_shown_too() -> None:
     ]
 
 
-def test_the_loss_of_a_line_is_that_step_s_own_as_in_the_log() -> None:
+def test_the_loss_of_a_line_is_not_smoothed() -> None:
     lines = plain_lines(step(1, loss=9.0), step(2, loss=1.0), log_every=1)
     assert [line.split()[3] for line in lines] == ["9.000", "1.000"]
 
