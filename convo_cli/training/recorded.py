@@ -91,17 +91,19 @@ def train_and_record(
         loss_plot = LossPlot(run, config.name, emit_to_all) if config.logging.plots else None
         if loss_plot is not None:
             _plot_schedule(run, parts, job, emit_to_all)
-            reporters.insert(len(reporters) - 1, loss_plot)  # it reads what the log wrote
+            reporters.append(loss_plot)  # after the log, which it reads, and after the screen
         for notice in warm_up_notices(parts, step):
             emit_to_all(notice)
         emit_to_all(_started(run, parts, state, evaluations))
         try:
             reason = train(state, job)
         except StepDivergedError as error:
-            raise _explained(error, run, parts, state, evaluations, emit_to_all) from error
-        finally:
+            explained = _explained(error, run, parts, state, evaluations, emit_to_all)
             if loss_plot is not None:
                 loss_plot.draw()
+            raise explained from error
+        if loss_plot is not None:
+            loss_plot.draw()
         emit_to_all(RunFinished(state.progress.step, reason))
     if reason == STOPPED:
         remove_stop_file(run)
