@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MAX_SCORE_PANELS = 2
-_MAX_NAME = 60  # characters of the run's name in a title
+_MAX_NAME = 40  # characters of the run's name in a title
 _BLUE, _ORANGE = "#1f5fa8", "#d95f02"
 _SERIES = (_BLUE, _ORANGE, "#2a8f6d", "#8a4fa3")
 
@@ -49,7 +49,10 @@ def plot_losses(path: Path, metrics_path: Path, *, run_name: str = "") -> None:
         bottom = ["learning rate", *families]
         rows: list[Any] = [["loss"] * len(bottom), bottom]
         panels: dict[str, Axes] = figure.subplot_mosaic(rows, height_ratios=[2, 1])
-        _draw_losses(panels["loss"], curves, run_name)
+        what = "training and validation loss" if curves.best else "training loss"
+        # Not a title of the panel, because the legend of a panel is in the row of its title.
+        figure.suptitle(_title(what, run_name), x=0.01, ha="left", size=14.0, weight="bold")
+        _draw_losses(panels["loss"], curves)
         _draw_learning_rate(panels["learning rate"], curves.learning_rate)
         for family in families:
             panels[family].set_ylabel(f"{family} of the replies")
@@ -61,9 +64,7 @@ def plot_losses(path: Path, metrics_path: Path, *, run_name: str = "") -> None:
             _finish(axes, num_steps=curves.num_steps)
 
 
-def _draw_losses(axes: Axes, curves: Curves, run_name: str) -> None:
-    what = "training and validation loss" if curves.best else "training loss"
-    axes.set_title(_title(what, run_name))
+def _draw_losses(axes: Axes, curves: Curves) -> None:
     axes.set_ylabel("loss (nats per target token)")
     steps, losses = curves.train_loss
     if len(steps) < 10:

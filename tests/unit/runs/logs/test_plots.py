@@ -51,12 +51,10 @@ def size(path: Path) -> tuple[int, int]:
 
 
 def where(path: Path, color: tuple[int, int, int]) -> NDArray[np.intp]:
-    """Rows and columns of the pixels of a colour, the row of legends and titles at the top left
-    out.
-    """
+    """Rows and columns of the pixels of a colour, without the title and the legend at the top."""
     from matplotlib.image import imread
 
-    pixels = (imread(path)[45:, :, :3] * 255).round().astype(int)
+    pixels = (imread(path)[75:, :, :3] * 255).round().astype(int)
     return np.argwhere((np.abs(pixels - np.array(color)) < 12).all(axis=2))
 
 
@@ -117,6 +115,29 @@ def test_the_title_names_the_run_and_what_is_drawn(tmp_path: Path, texts: list[s
     assert "my run: training and validation loss" in texts
     plot_schedule(tmp_path / "schedule.png", lambda step: 1e-3, 5, run_name="my run")
     assert "my run: learning rate of every step" in texts
+
+
+def test_the_title_hides_no_legend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.figure import Figure
+
+    figures: list[Figure] = []
+    save = Figure.savefig
+
+    def record(figure: Figure, *args: Any, **kwargs: Any) -> None:
+        figures.append(figure)
+        save(figure, *args, **kwargs)
+
+    monkeypatch.setattr(Figure, "savefig", record)
+    log = picture_of(tmp_path, [*map(step, range(1, 41)), evaluation(20)]).with_name(
+        "metrics.jsonl"
+    )
+    plot_losses(tmp_path / "losses.png", log, run_name="x" * 500)
+    for figure in figures:
+        (title,) = [text for text in figure.texts if "loss" in text.get_text()]
+        legend = figure.axes[0].get_legend()
+        assert legend is not None
+        assert not title.get_window_extent().overlaps(legend.get_window_extent())
+        assert title.get_window_extent().x1 < 1200
 
 
 @pytest.mark.parametrize("name", ["$x$", "대화 😀", "a\nb", "\x00", "x" * 500])
