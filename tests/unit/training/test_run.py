@@ -113,7 +113,7 @@ def test_every_stage_is_announced_when_it_begins(finished):
         "saving the first checkpoint",
         "checking the first checkpoint",
         "evaluating",
-        "replying",
+        "generating replies",
     }
     assert set(begun.values()) == {0}
 
