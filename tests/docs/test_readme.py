@@ -80,7 +80,7 @@ def test_the_tree_in_the_readme_is_the_tree():
     actual = {
         f"{path.name}/" if path.is_dir() else path.name for path in (ROOT / "convo_cli").iterdir()
     }
-    assert named == actual - {"__pycache__/", "__init__.py", "__main__.py"}
+    assert named == actual - {"__pycache__/", "__init__.py", "__main__.py", "py.typed"}
 
 
 def test_the_readmes_two_commands_are_verbs_of_the_bootstrap_script():
