@@ -35,7 +35,10 @@ def run() -> None:
     0.
     """
     if sys.argv[1:] == ["--version"]:
-        sys.stdout.write(f"convo {__version__}\n")
+        from convo_cli.cli.streams import stdout_errors
+
+        with stdout_errors():
+            sys.stdout.write(f"convo {__version__}\n")
         return
     try:
         from convo_cli.cli.app import main as run_app

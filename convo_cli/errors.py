@@ -130,6 +130,32 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
 
 
+def refused_by_system(error: BaseException) -> UsageError | None:
+    """Return the refusal for a path that is too long or too many open files; None for other
+    errors.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, OSError) and number == errno.ENAMETOOLONG and error.filename is not None:
+        return path_too_long(os.fsdecode(error.filename))
+    if number in (errno.EMFILE, errno.ENFILE) or os.strerror(errno.EMFILE) in str(error):
+        return UsageError(
+            "too many open files: the limit of this shell is too low for convo",
+            hint="raise it: ulimit -n 1024",
+        )
+    return None
+
+
+def path_too_long(path: str) -> UsageError:
+    """Return the refusal of a path that the system calls too long; it shows only a part of it."""
+    longest = max(Path(path).parts, key=lambda name: len(os.fsencode(name)))
+    what, name = ("path", path) if len(os.fsencode(longest)) < 256 else ("name", longest)
+    shown = name if len(name) <= 60 else f"{name[:40]}…{name[-15:]}"
+    return UsageError(
+        f"{shown}: this {what} of {len(os.fsencode(name))} bytes is too long",
+        hint="most systems allow 255 bytes in a name and 4095 in a path",
+    )
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of a library's error, or the name of its type if it has no text.
 
@@ -153,3 +179,20 @@ def typeable(path: Path | str) -> str:
     plain = set(range(32, 127)) - set(b"\\'")
     escaped = (chr(byte) if byte in plain else f"\\{byte:03o}" for byte in os.fsencode(text))
     return f"$'{''.join(escaped)}'"
+
+
+def expand_home(path: str) -> str:
+    """Replace a leading ``~`` or ``~user`` that a shell did not; UsageError without such a home."""
+    if not path.startswith("~"):
+        return path
+    name = Path(path).parts[0][1:]
+    expanded = os.path.expanduser(path)  # noqa: PTH111 - `Path.expanduser` would normalise the path
+    if expanded == path and name:
+        raise UsageError(
+            f"{path}: there is no user {name}", hint=f"a file of that name is ./{path}"
+        )
+    if expanded == path or (not name and os.environ.get("HOME") == ""):
+        raise UsageError(
+            f"{path}: the home folder is not known", hint="set HOME, or write the whole path"
+        )
+    return expanded

@@ -18,16 +18,19 @@ from typing import Annotated
 import typer
 
 from convo_cli import __version__
+from convo_cli.cli.arguments import in_place
 from convo_cli.cli.commands import chat, evaluate, export, init_config, resume, train, validate_data
-from convo_cli.cli.streams import discard_output
-from convo_cli.errors import ConvoError, DiskError, OutOfMemoryError, UsageError, is_out_of_memory
+from convo_cli.cli.streams import finished, stdout_errors
+from convo_cli.errors import (
+    ConvoError,
+    OutOfMemoryError,
+    UsageError,
+    is_out_of_memory,
+    refused_by_system,
+)
 
-_UNREACHABLE = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
+_UNREACHABLE = (errno.EACCES, errno.EPERM, errno.ELOOP)
 """Errors of the operating system for an unreachable path: a user's mistake, not a bug."""
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""Errors of a write to a full disk. Writes to files raise DiskError, so without a file name they
-are of stdout.
-"""
 
 app = typer.Typer(
     name="convo",
@@ -65,7 +68,7 @@ def _add(name: str, command: Callable[..., None]) -> None:
     """
     paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
     app.command(name, help="\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs))(
-        command
+        in_place(command)
     )
 
 
@@ -87,32 +90,13 @@ def main() -> None:
     os.environ.setdefault(
         "USE_HUB_KERNELS", "0"
     )  # with `kernels` installed transformers fetches code from the hub
-    try:
+    with stdout_errors():
         try:
             code = _run(sys.argv[1:])
         except ConvoError as error:
             code = error.exit_code
-            show_error(error, as_json="--json" in sys.argv)
-        sys.stdout.flush()
-    except (BrokenPipeError, SystemExit) as stop:
-        # The reader of stdout is gone (`convo … | head`): typer exits with 1 here, which is convo's
-        # code for a bug.
-        if not isinstance(stop, BrokenPipeError) and not isinstance(
-            stop.__context__, BrokenPipeError
-        ):
-            raise
-        discard_output(1)  # prevents an error message of the interpreter at exit
-        code = 128 + 13  # SIGPIPE, as the shell reports it
-    except OSError as error:
-        if error.errno not in _FULL or error.filename is not None:
-            raise
-        discard_output(1)
-        code = DiskError.exit_code
-        show_error(
-            DiskError(
-                f"stdout: {error.strerror}", hint="free some space, or write the output elsewhere"
-            )
-        )
+            with finished("the --json object of this error is lost"):
+                show_error(error, as_json="--json" in sys.argv)
     sys.exit(code)
 
 
@@ -126,7 +110,11 @@ def _run(arguments: list[str]) -> int:
             "Value error, ", ""
         )  # pydantic's prefix in typer 0.29
         raise UsageError(message, hint=f"{command} --help") from None
-    except (MemoryError, OSError, RuntimeError) as error:
+    except ConvoError:
+        raise
+    except Exception as error:
+        if refusal := refused_by_system(error):
+            raise refusal from error
         if (
             isinstance(error, OSError)
             and error.errno in _UNREACHABLE

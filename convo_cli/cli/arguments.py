@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convo_cli.errors import UsageError, typeable
+from convo_cli.errors import UsageError, expand_home, typeable
 
 if TYPE_CHECKING:
     from convo_cli.config.schema import RunConfig
@@ -15,6 +16,40 @@ if TYPE_CHECKING:
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 _MODEL = "give the path of a folder that exists, or a hub id"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+
+_PATHS = {"config", "data", "files", "fix", "model", "out", "output", "run_dir", "source"} | {
+    "tokenizer",
+    "train",
+    "validation",
+}
+"""Parameters of commands that are paths."""
+
+
+def in_place(command: Callable[..., None]) -> Callable[..., None]:
+    """Wrap a command: the working directory must exist, and a ``~`` in its paths is expanded."""
+
+    @functools.wraps(command)
+    def run(**arguments: object) -> None:
+        try:
+            Path.cwd()
+        except FileNotFoundError:
+            raise UsageError(
+                "the working directory no longer exists", hint="change to a folder that does: cd"
+            ) from None
+        command(
+            **{key: _at_home(value) if key in _PATHS else value for key, value in arguments.items()}
+        )
+
+    return run
+
+
+def _at_home(value: object) -> object:
+    """Expand a path or a list of paths that the shell left alone, for example because of quotes."""
+    if isinstance(value, list):
+        return [_at_home(item) for item in value]
+    if isinstance(value, (str, Path)):
+        return type(value)(expand_home(str(value)))
+    return value
 
 
 def require_device(name: str) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 
 FOLDER = "sample_data"
 """Folder of the copies in the working directory; configs name files in it."""
+_INSTALLED = Path(__file__).parents[1] / FOLDER
+_IN_CHECKOUT = Path(__file__).parents[2] / FOLDER
 
 
 def copy_samples(named: Iterable[str]) -> bool:
@@ -24,16 +24,7 @@ def copy_samples(named: Iterable[str]) -> bool:
             return False
         if not Path(FOLDER).is_dir():
             make_directory(Path(FOLDER))
-        for sample in _originals().iterdir():
+        for sample in (_INSTALLED if _INSTALLED.is_dir() else _IN_CHECKOUT).iterdir():
             if not (copy := Path(FOLDER, sample.name)).exists():
                 write_file(copy, sample.read_bytes())
     return True
-
-
-def _originals() -> Traversable:
-    """Return the folder of the samples: inside the installed package, or beside it in a
-    checkout.
-    """
-    package = files("convo_cli")
-    installed = package / FOLDER
-    return installed if installed.is_dir() else Path(str(package)).parent / FOLDER

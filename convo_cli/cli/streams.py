@@ -1,16 +1,28 @@
-"""Standard streams of the process: all are open and accept any text, and stderr survives the loss
-of its reader.
+"""Standard streams of the process: all are open and accept any text, and a run survives the loss of
+their readers and disks.
 """
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
+
+from convo_cli.errors import DiskError, UsageError
 
 if TYPE_CHECKING:
     from typing import Any, TextIO
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of a write to a full disk. Writes to files raise DiskError, so without a file name they
+are of a standard stream.
+"""
+_SIGPIPE = 13  # missing in Python's `signal` on Windows
+_was_closed: set[str] = set()
 
 
 def prepare_streams() -> None:
@@ -24,12 +36,66 @@ def prepare_streams() -> None:
     sys.stderr = LastingStream(sys.stderr)
 
 
-class LastingStream:
-    """A text stream that outlives its reader: once the terminal or the pipe is closed, output is
-    discarded.
+def require_stdin(purpose: str) -> None:
+    """Raise UsageError if stdin was closed (``<&-``), because a command would see an empty file."""
+    if "stdin" in _was_closed:
+        raise UsageError(
+            f"stdin is closed, so {purpose}", hint="give it a file or a pipe, or remove <&-"
+        )
 
-    So a run outlives its terminal. All other methods and attributes are those of the wrapped
-    stream.
+
+@contextmanager
+def stdout_errors() -> Iterator[None]:
+    """Flush stdout after the block; if a write to it fails, end the process with the code for it.
+
+    The code is that of SIGPIPE if the reader is gone (`convo … | head`), and that of DiskError if
+    the disk is full.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+        return
+    except (BrokenPipeError, SystemExit) as stop:
+        # typer exits with 1 here, which is convo's code for a bug.
+        if not isinstance(stop, BrokenPipeError) and not isinstance(
+            stop.__context__, BrokenPipeError
+        ):
+            raise
+        code = 128 + _SIGPIPE  # as the shell reports it
+    except OSError as error:
+        if not _is_of_stdout(error):
+            raise
+        code = DiskError.exit_code
+        hint = "free some space, or write the output elsewhere"
+        sys.stderr.write(f"error: stdout: {error.strerror}\nhint: {hint}\n")
+    discard_output(1)  # prevents an error message of the interpreter at exit
+    sys.exit(code)
+
+
+@contextmanager
+def finished(outcome: str) -> Iterator[None]:
+    """Print the result of finished work in the block; if stdout cannot be written, only warn with
+    the ``outcome``, because the work is done.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) or not _is_of_stdout(error):
+            raise
+        discard_output(1)
+        sys.stderr.write(f"warning: stdout: {error.strerror}; {outcome}\n")
+
+
+def _is_of_stdout(error: OSError) -> bool:
+    return error.errno in _FULL and error.filename is None
+
+
+class LastingStream:
+    """A text stream that a run outlives: output is discarded once its terminal or pipe is closed.
+
+    While its disk is full, output stays in the stream's buffer, and what does not fit is lost. All
+    other methods and attributes are those of the wrapped stream.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -41,14 +107,18 @@ class LastingStream:
     def write(self, text: str) -> int:
         try:
             return self._stream.write(text)
-        except OSError:
-            discard_output(self._stream.fileno())
+        except OSError as error:
+            self._lose(error)
             return len(text)
 
     def flush(self) -> None:
         try:
             self._stream.flush()
-        except OSError:
+        except OSError as error:
+            self._lose(error)
+
+    def _lose(self, error: OSError) -> None:
+        if error.errno not in _FULL:
             discard_output(self._stream.fileno())
 
 
@@ -56,7 +126,10 @@ def discard_output(descriptor: int) -> None:
     """Redirect a descriptor to the null device, so that further and buffered output is
     discarded.
     """
-    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+    with suppress(OSError):  # no descriptor is free
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, descriptor)
+        os.close(null)
 
 
 def _open_closed_streams() -> None:
@@ -67,8 +140,9 @@ def _open_closed_streams() -> None:
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
-            descriptor = os.open(
-                os.devnull, os.O_RDWR
-            )  # gets the lowest free number, that of the stream
+            _was_closed.add(name)
+            # The lowest free number, which is that of the stream, unless a file has it already.
+            descriptor = os.open(os.devnull, os.O_RDWR)
             os.set_inheritable(descriptor, True)
-            setattr(sys, name, open(descriptor, "w" if number else "r", encoding="utf-8"))  # noqa: SIM115
+            stream = open(descriptor, "w" if number else "r", encoding="utf-8")  # noqa: SIM115
+            setattr(sys, name, stream)

@@ -90,9 +90,13 @@ def _problem(detail: ErrorDetails, source: Source) -> Problem:
     path, kind = detail["loc"], detail["type"]
     if kind == "extra_forbidden":
         return unknown_key(source.place_of_key(path), path)
+    key = config_keys().get(dotted(part for part in path if isinstance(part, str)))
     if kind == "value_error":
-        return _disagreement(str(detail["ctx"]["error"]), path, source)
-    key = config_keys()[dotted(part for part in path if isinstance(part, str))]
+        message = str(detail["ctx"]["error"])
+        if key is not None and not key.is_section:
+            return Problem(source.place_of_value(path), path, message)
+        return _disagreement(message, path, source)
+    assert key is not None
     if kind == "missing":
         return Problem(source.place_of_key(path), path, f"missing. {key.doc}")
     place, value = source.place_of_value(path), detail["input"]
@@ -122,7 +126,12 @@ def _advice(key: Key, value: Any) -> str:
         and not key.choices
     ):
         return "put it in quotes to make it text"
-    elif isinstance(value, float) and "integer" in key.types and value.is_integer():
+    elif (
+        isinstance(value, float)
+        and "integer" in key.types
+        and 1 <= value <= 1e9
+        and value.is_integer()
+    ):
         return f"write {int(value)}"
     return ""
 
@@ -148,7 +157,7 @@ def _disagreement(message: str, section: KeyPath, source: Source) -> Problem:
     first, *others = written
     place = source.keys[first]
     # The line already begins with the name of the first key.
-    message = message.removeprefix(dotted(first)).removeprefix(str(first[-1])).lstrip(": ")
+    message = re.sub(rf"^(?:{re.escape(dotted(first))}|{first[-1]})\b[: ]*", "", message)
     if others:
         message += f" (see {', '.join(f'{dotted(path)}, {source.keys[path]}' for path in others)})"
         if place.is_option and not source.keys[others[0]].is_option and "exactly one of" in message:

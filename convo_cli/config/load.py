@@ -158,7 +158,8 @@ def _override(text: str, source: Source) -> Problem | None:
         section = section[path[length - 1]]
         if not isinstance(section, dict):
             return None  # The value in the file is refused anyway.
-    section[path[-1]] = parsed.value
+    # In YAML a lone - begins a list; here it can only mean stdin, and the schema refuses that.
+    section[path[-1]] = "-" if written == "-" else parsed.value
     source.values = {at: where for at, where in source.values.items() if at[: len(path)] != path}
     source.keys[path] = source.values[path] = place
     return None

@@ -11,8 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from typing_extensions import Self
+
+from convo_cli.errors import UsageError, expand_home
 
 Schedule = Literal["constant", "linear", "cosine"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -22,6 +24,8 @@ LongTurns = Literal["refuse", "split", "drop"]
 Packing = Literal["auto", "on", "off"]
 Reasoning = Literal["keep", "drop"]
 RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+_BILLION = 1_000_000_000
+"""Largest number of steps, tokens or dialogues; no run needs more."""
 MetricName = Literal["bleu-2", "bleu-4", "nist-2", "nist-4"]
 
 
@@ -32,7 +36,17 @@ def _one_or_many(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _expand_home(path: str) -> str:
+    """Replace a leading ``~`` or ``~user`` by the home folder, as a shell does."""
+    try:
+        return expand_home(path)
+    except UsageError as error:
+        raise ValueError(f"{error.message}; {error.hint}") from None
+
+
 Texts = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
+PathText = Annotated[str, AfterValidator(_expand_home)]
+Paths = Annotated[tuple[PathText, ...], BeforeValidator(_one_or_many)]
 
 
 class Section(BaseModel):
@@ -83,11 +97,11 @@ class SpeakersConfig(Section):
 
 
 class DataConfig(Section):
-    train: Texts = Field(min_length=1)
+    train: Paths = Field(min_length=1)
     """JSONL file or list of files to train on (.jsonl, .jsonl.gz, .jsonl.zst), one dialogue a
     line.
     """
-    validation: Texts = ()
+    validation: Paths = ()
     """JSONL file or list of files to evaluate on; empty: no evaluation, and the best checkpoint is
     the last.
     """
@@ -136,7 +150,7 @@ class ScratchConfig(Section):
 
 
 class ModelConfig(Section):
-    pretrained: str | None = Field(None, min_length=1)
+    pretrained: PathText | None = Field(None, min_length=1)
     """A Hugging Face folder or hub id to start from; null: train from scratch."""
     revision: str | None = Field(None, min_length=1)
     """Branch, tag or commit of a hub id; null: the default branch."""
@@ -184,17 +198,17 @@ class DialogueConfig(Section):
 
 
 class TrainingConfig(Section):
-    max_steps: int | None = Field(None, ge=1)
+    max_steps: int | None = Field(None, ge=1, le=_BILLION)
     """Exact number of optimizer updates; null: use epochs."""
-    epochs: float | None = Field(None, gt=0)
+    epochs: float | None = Field(None, gt=0, le=1_000_000)
     """Passes over the training data; null: use max_steps."""
-    batch_size: int | None = Field(16, ge=1)
+    batch_size: int | None = Field(16, ge=1, le=1_000_000)
     """Dialogues (or windows of long ones) per step; null: use batch_tokens."""
-    batch_tokens: int | None = Field(None, ge=16)
+    batch_tokens: int | None = Field(None, ge=16, le=_BILLION)
     """Tokens per step: as many dialogues, drawn at random, as begin within so many tokens; null:
     use batch_size.
     """
-    micro_batch_size: int | None = Field(None, ge=1)
+    micro_batch_size: int | None = Field(None, ge=1, le=1_000_000)
     """Dialogues per forward pass, for less memory; the gradients do not depend on it. null: the
     whole step.
     """
@@ -206,10 +220,10 @@ class TrainingConfig(Section):
     """Peak learning rate of AdamW."""
     schedule: Schedule = "cosine"
     """Shape of the learning rate after warm-up."""
-    schedule_steps: int | None = Field(None, ge=1)
+    schedule_steps: int | None = Field(None, ge=1, le=_BILLION)
     """Steps over which the learning rate follows its schedule, down to its floor; null: the run's
     length. A run that is extended keeps them, so that its learning rate never rises again."""
-    warmup_steps: int = Field(0, ge=0)
+    warmup_steps: int = Field(0, ge=0, le=_BILLION)
     """Steps during which the learning rate climbs linearly from 0 to its peak, at most those of the
     whole schedule.
     """
@@ -219,9 +233,9 @@ class TrainingConfig(Section):
     """AdamW weight decay of matrices; biases, norms and embeddings are not decayed."""
     betas: Annotated[tuple[float, float], Field(strict=False)] = (0.9, 0.95)
     """AdamW averaging factors."""
-    epsilon: float = Field(1e-8, gt=0)
+    epsilon: float = Field(1e-8, gt=0, le=1)
     """AdamW denominator term."""
-    max_grad_norm: float | None = Field(1.0, gt=0)
+    max_grad_norm: float | None = Field(1.0, gt=0, le=1_000_000)
     """Gradients are scaled down to this norm; null: not clipped."""
     precision: Precision = "auto"
     """Arithmetic of forward and backward: fp32, bf16, fp16 (with a gradient scaler); auto: bf16 on
@@ -271,22 +285,22 @@ class TrainingConfig(Section):
 
 
 class EarlyStoppingConfig(Section):
-    patience: int | None = Field(None, ge=1)
+    patience: int | None = Field(None, ge=1, le=_BILLION)
     """Stop after this many evaluations without improvement; null: never."""
     monitor: Literal["loss", "metric"] = "loss"
     """What has to improve: validation loss, or evaluation.metric."""
-    min_delta: float = Field(0.0, ge=0.0)
+    min_delta: float = Field(0.0, ge=0.0, le=1_000_000)
     """Smallest change that counts as an improvement."""
 
 
 class EvaluationConfig(Section):
-    every_steps: int | None = Field(None, ge=1)
+    every_steps: int | None = Field(None, ge=1, le=_BILLION)
     """Steps between evaluations; null: once an epoch. The end of the run is always evaluated."""
-    max_dialogues: int | None = Field(None, ge=1)
+    max_dialogues: int | None = Field(None, ge=1, le=_BILLION)
     """Validation dialogues used for the loss; null: all."""
-    reply_dialogues: int = Field(32, ge=0)
+    reply_dialogues: int = Field(32, ge=0, le=1_000_000)
     """Validation dialogues that get a generated reply, scored against the real one; 0: none."""
-    show_samples: int = Field(3, ge=0)
+    show_samples: int = Field(3, ge=0, le=1_000_000)
     """How many of those replies are shown on screen (all are kept in samples.jsonl)."""
     metric: MetricName = "bleu-4"
     """The score behind the best-metric checkpoint; bleu-2, bleu-4, nist-2 and nist-4 are all
@@ -297,20 +311,20 @@ class EvaluationConfig(Section):
 
 
 class CheckpointsConfig(Section):
-    every_steps: int | None = Field(None, ge=1)
+    every_steps: int | None = Field(None, ge=1, le=_BILLION)
     """Steps between checkpoints; null: as many as between evaluations. Every evaluation and the end
     also save one.
     """
-    keep: int = Field(2, ge=1)
+    keep: int = Field(2, ge=1, le=1_000_000)
     """How many of the newest checkpoints stay on disk, besides the best by loss and by metric."""
 
 
 class GenerationSettings(Section):
-    max_new_tokens: int = Field(64, ge=1)
+    max_new_tokens: int = Field(64, ge=1, le=1_048_576)
     """Longest reply in tokens."""
     temperature: float = Field(0.7, ge=0.0, le=10.0)
     """Randomness of sampling; 0 always takes the likeliest token."""
-    top_k: int = Field(0, ge=0)
+    top_k: int = Field(0, ge=0, le=1_000_000)
     """Sample among the k likeliest tokens; 0: all."""
     top_p: float = Field(0.9, gt=0.0, le=1.0)
     """Sample among the likeliest tokens whose probabilities add up to p; 1: all."""
@@ -321,7 +335,7 @@ class GenerationSettings(Section):
 
 
 class LoggingConfig(Section):
-    every_steps: int = Field(10, ge=1)
+    every_steps: int = Field(10, ge=1, le=_BILLION)
     """Steps between plain log lines; metrics.jsonl always has every step."""
     tensorboard: bool = True
     """Write TensorBoard events into the run directory."""
@@ -336,7 +350,7 @@ class RunConfig(Section):
     """Name of the run directory inside output_dir: up to 100 letters, digits, dots, dashes and
     underscores.
     """
-    output_dir: str = Field("runs", min_length=1)
+    output_dir: PathText = Field("runs", min_length=1)
     """Folder that holds the run directories."""
     seed: int = Field(42, ge=0, lt=2**63)
     """Decides new weights, the order of dialogues, dropout, and which validation dialogues get a
@@ -367,11 +381,12 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
-        if "-" in (*self.data.train, *self.data.validation):
-            raise ValueError(
-                "training reads its data more than once, so data.train and data.validation must be "
-                "files"
-            )
+        for key in ("train", "validation"):
+            if "-" in getattr(self.data, key):
+                raise ValueError(
+                    f"data.{key}: stdin (-) can be read only once, but training reads its data "
+                    "several times; write it to a file first"
+                )
         origin, batch, length = self.model.origin, self.training.batch, self.dialogue.max_length
         if batch.unit == "tokens" and batch.number < length:
             raise ValueError(

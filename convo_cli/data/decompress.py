@@ -18,6 +18,12 @@ BUFFER_BYTES = 2**18
 DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError)
 """Exceptions for compressed data that is truncated or damaged."""
 
+class WindowError(zstandard.ZstdError):
+    """Zstandard data that needs a window of more than 128 MiB, as ``zstd --long=28`` and above
+    make.
+    """
+
+
 # A Zstandard block of 4 bytes can hold 128 KiB, so at most 8 MiB are unpacked at once.
 _ZSTD_READ_BYTES = 2**8
 
@@ -78,7 +84,12 @@ class _ZstdReader(io.RawIOBase):
                 return 0
             if self._decoder.eof:
                 self._decoder = zstandard.ZstdDecompressor().decompressobj()
-            self._unpacked = memoryview(self._decoder.decompress(block))
+            try:
+                self._unpacked = memoryview(self._decoder.decompress(block))
+            except zstandard.ZstdError as error:
+                if "too much memory" in str(error):
+                    raise WindowError from None
+                raise
             self._is_inside_frame = not self._decoder.eof
             self._rest = self._decoder.unused_data if self._decoder.eof else b""
         size = min(len(buffer), len(self._unpacked))

@@ -53,6 +53,9 @@ KINDS: dict[str, Kind] = {
         "comes from a pipe: zcat data.jsonl.gz | convo validate-data -"
     ),
     "damaged-file": _error("the file is truncated or damaged; copy or download it again"),
+    "large-window": _error(
+        "compress it again: zstd -dc --long=31 data.jsonl.zst | zstd -o new.jsonl.zst"
+    ),
     # The line is not strict JSON.
     "line-too-long": _error(_SPLIT_ARRAY),
     "stray-bom": _error("remove it; joining files leaves such marks"),

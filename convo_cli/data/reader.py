@@ -6,6 +6,7 @@ At most one block of lines is in memory.
 from __future__ import annotations
 
 import difflib
+import errno
 import itertools
 import os
 import stat
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from convo_cli.config.schema import DataConfig
 from convo_cli.data.blocks import Block, LineCutter
-from convo_cli.data.decompress import BUFFER_BYTES, DAMAGED, STDIN, OpenRaw, open_unpacked
+from convo_cli.data.decompress import BUFFER_BYTES, DAMAGED, STDIN, OpenRaw, WindowError, open_unpacked
 from convo_cli.data.dialogue import Dialogue, is_excluded
 from convo_cli.data.omissions import Omissions
 from convo_cli.data.problems import Problem, ProblemSink, at_line, refuse
@@ -23,7 +24,7 @@ from convo_cli.data.recognise import recognise_compression, recognise_content
 from convo_cli.data.shapes.turns import LineReading, read_value
 from convo_cli.data.strict_json.columns import place
 from convo_cli.data.strict_json.decoder import decode
-from convo_cli.errors import UsageError, typeable
+from convo_cli.errors import UsageError, path_too_long, typeable
 from convo_cli.storage.files import special_kind
 
 MAX_LINE_BYTES = 64 * 2**20
@@ -40,6 +41,8 @@ def check_source(source: str, *, is_read_again: bool = False) -> None:
     except (FileNotFoundError, NotADirectoryError):
         raise UsageError(f"{source} does not exist", hint=_similar(path)) from None
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            raise path_too_long(source) from None
         raise UsageError(f"{source} cannot be read: {_reason(error)}") from None
     if stat.S_ISDIR(mode):
         raise UsageError(
@@ -123,6 +126,9 @@ def iter_blocks(
             for block in LineCutter(source, found, max_line_bytes).blocks(text, position):
                 number = int(block.numbers[-1])
                 yield block
+    except WindowError:
+        message = "the file was compressed with a window of more than 128 MiB"
+        found(at_line(Problem("large-window", message), source, number + 1))
     except DAMAGED as error:
         message = f"the compressed data cannot be unpacked: {_reason(error)}"
         found(at_line(Problem("damaged-file", message), source, number + 1))

@@ -10,7 +10,11 @@ from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 
 from convo_cli.data.problems import Problem, quoted
 
-_COMPRESSED = ((b"\x1f\x8b", "gzip", ".gz"), (b"\x28\xb5\x2f\xfd", "Zstandard", ".zst"))
+_ZSTD = (
+    b"\x28\xb5\x2f\xfd",
+    *(bytes([number]) + b"\x2a\x4d\x18" for number in range(0x50, 0x60)),  # as pzstd begins
+)
+_COMPRESSED = (((b"\x1f\x8b",), "gzip", ".gz"), (_ZSTD, "Zstandard", ".zst"))
 _BINARY = (
     (b"PK\x03\x04", "a zip archive"),
     (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),

@@ -14,7 +14,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import BinaryIO
 
-from convo_cli.errors import ConvoError, DiskError
+from convo_cli.errors import ConvoError, DiskError, refused_by_system
 from convo_cli.storage.files import UnsafeFileError, only_regular
 from convo_cli.storage.folder import Folder, open_folder
 from convo_cli.storage.sealed import MANIFEST_FILE, sealed_manifest
@@ -46,6 +46,8 @@ def disk_errors(path: Path) -> Iterator[None]:
     except UnsafeFileError as error:
         raise DiskError(f"{error.filename or path}: {error.strerror}", hint=error.hint) from error
     except Exception as error:
+        if refusal := refused_by_system(error):
+            raise refusal from error
         if isinstance(error, OSError):
             number, reason = error.errno, error.strerror or str(error)
         elif match := _RUST_ERROR.search(

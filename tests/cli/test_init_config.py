@@ -35,7 +35,8 @@ Convo = Callable[..., Result]
 def convo(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> Convo:
-    """Runs `convo init-config` in a folder of its own, on 80 columns."""
+    """Runs `convo init-config` in a folder of its own beside the samples, on 80 columns."""
+    (tmp_path / "sample_data").symlink_to(ROOT / "sample_data")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
 

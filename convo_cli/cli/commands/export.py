@@ -40,6 +40,7 @@ def export(
     start_bounded_process()
 
     from convo_cli.cli.console import print_json, stderr_console
+    from convo_cli.cli.streams import finished
     from convo_cli.cli.views.export_view import as_record, show_export
     from convo_cli.cli.views.progress.reporter import make_progress
     from convo_cli.export.huggingface import export_huggingface
@@ -47,10 +48,11 @@ def export(
     with make_progress(stderr_console(), is_quiet=is_quiet) as emit:
         exported = export_huggingface(source, out, force=force, emit=emit)
         _warn_if_less_private(exported, source, emit)
-    if as_json:
-        print_json("export", as_record(exported, format))
-    else:
-        show_export(exported, is_quiet=is_quiet)
+    with finished(f"the export itself is complete: {typeable(exported.out)}"):
+        if as_json:
+            print_json("export", as_record(exported, format))
+        else:
+            show_export(exported, is_quiet=is_quiet)
 
 
 def _warn_if_less_private(exported: Exported, source: Path, emit: Emit) -> None:

@@ -84,6 +84,8 @@ def init_config(
             notes.append(_write_schema(output.with_name(SCHEMA_FILE)))
         if not is_quiet:
             typer.echo(printable("\n".join(notes)), err=True)
+    if output is not None or not (as_json or sys.stdout.isatty()):
+        _copy_samples(document, is_quiet=is_quiet)
     if as_json:
         print_json(
             "init-config",
@@ -197,6 +199,21 @@ def _is_schema(path: Path, title: str) -> bool:
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(content, dict) and content.get("title") == title
+
+
+def _copy_samples(document: Document, *, is_quiet: bool) -> None:
+    """Create the sample dialogues that a config trains on, so that it trains in any folder."""
+    from convo_cli.cli.samples import FOLDER, copy_samples
+
+    data = document.record.get("config", {}).get("data", {"train": [], "validation": []})
+    try:
+        is_new = copy_samples([*data["train"], *data["validation"]])
+    except DiskError as error:
+        raise DiskError(error.message, hint="name your own data with --train FILE") from error
+    if is_new and not is_quiet:
+        typer.echo(
+            f"Created {FOLDER}/ with the sample dialogues that this config trains on", err=True
+        )
 
 
 def _write(path: Path, text: str, *, may_replace: bool) -> None:

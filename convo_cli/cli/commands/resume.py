@@ -94,6 +94,7 @@ def resume(
         again = f"convo resume {typeable(run_dir)}"
         with stop.interrupting("stopped before the first step; the run is as it was", hint=again):
             from convo_cli.cli.console import print_json
+            from convo_cli.cli.streams import finished
             from convo_cli.cli.views.run_view import as_record, run_progress, show_result
             from convo_cli.training.run import resume_run
 
@@ -117,10 +118,11 @@ def resume(
                 discard_later=discard_later,
                 keys_set=keys_set_by(overrides or ()),
             )
-        if as_json:
-            print_json("resume", as_record(result))
-        else:
-            show_result(result, is_quiet=is_quiet)
+        with finished(f"the run itself is complete: {typeable(result.run_dir)}"):
+            if as_json:
+                print_json("resume", as_record(result))
+            else:
+                show_result(result, is_quiet=is_quiet)
 
 
 def _verify(

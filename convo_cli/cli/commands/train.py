@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from convo_cli.cli.options import JsonOption, QuietOption, SetOption
+from convo_cli.errors import typeable
 
 
 def train(
@@ -46,12 +47,14 @@ def train(
             "stopped before the first step; no run was created", hint="start it again"
         ):
             from convo_cli.cli.console import print_json
+            from convo_cli.cli.streams import finished
             from convo_cli.cli.views.run_view import as_record, run_progress, show_result
             from convo_cli.training.run import start_run
 
         with run_progress(run_config, run.path, is_quiet=is_quiet) as emit:
             result = start_run(run_config, emit)
-        if as_json:
-            print_json("train", as_record(result))
-        else:
-            show_result(result, is_quiet=is_quiet)
+        with finished(f"the run itself is complete: {typeable(result.run_dir)}"):
+            if as_json:
+                print_json("train", as_record(result))
+            else:
+                show_result(result, is_quiet=is_quiet)
