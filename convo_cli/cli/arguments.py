@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convo_cli.errors import UsageError, expand_home, typeable
+from convo_cli.errors import UsageError, expand_home, path_too_long, typeable
 
 if TYPE_CHECKING:
     from convo_cli.config.schema import RunConfig
@@ -110,6 +111,8 @@ def require_new_file(out: Path, inputs: Sequence[str], *, is_forced: bool) -> No
     try:
         _require_new_file(out, inputs, is_forced=is_forced)
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise path_too_long(str(out)) from None
         raise UsageError(
             f"--fix {out}: {error.strerror or error}", hint="name another file"
         ) from None

@@ -126,4 +126,4 @@ def _limits(facts: Mapping[str, Any]) -> str:
 
 
 def _number(limit: float) -> str:
-    return f"{limit:g}" if isinstance(limit, float) else str(limit)
+    return f"{limit:g}" if isinstance(limit, float) and limit < 1e6 else f"{int(limit):,}"

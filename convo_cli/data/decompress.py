@@ -18,6 +18,7 @@ BUFFER_BYTES = 2**18
 DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError)
 """Exceptions for compressed data that is truncated or damaged."""
 
+
 class WindowError(zstandard.ZstdError):
     """Zstandard data that needs a window of more than 128 MiB, as ``zstd --long=28`` and above
     make.

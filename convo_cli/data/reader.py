@@ -16,7 +16,14 @@ from pathlib import Path
 
 from convo_cli.config.schema import DataConfig
 from convo_cli.data.blocks import Block, LineCutter
-from convo_cli.data.decompress import BUFFER_BYTES, DAMAGED, STDIN, OpenRaw, WindowError, open_unpacked
+from convo_cli.data.decompress import (
+    BUFFER_BYTES,
+    DAMAGED,
+    STDIN,
+    OpenRaw,
+    WindowError,
+    open_unpacked,
+)
 from convo_cli.data.dialogue import Dialogue, is_excluded
 from convo_cli.data.omissions import Omissions
 from convo_cli.data.problems import Problem, ProblemSink, at_line, refuse

@@ -42,12 +42,14 @@ def chat(
     Example: printf 'hello\n' | convo chat exports/convo
     """
     from convo_cli.cli.arguments import is_text, require_device, require_model
+    from convo_cli.cli.streams import require_stdin
     from convo_cli.text.bounded.client import start_bounded_process
 
     require_device(device)
     if system is not None and not is_text(system):
         raise UsageError("--system: not UTF-8 text", hint="set a UTF-8 locale, or convert the text")
     require_model(model)
+    require_stdin("there is nothing to answer")
     start_bounded_process()
 
     from convo_cli.chat.session import ChatSession

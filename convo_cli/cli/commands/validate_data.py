@@ -79,6 +79,7 @@ def validate_data(
     """
     from convo_cli.cli.arguments import require_new_file
     from convo_cli.cli.chosen_data import choose_data
+    from convo_cli.cli.streams import require_stdin
     from convo_cli.data.reader import check_source
 
     choices = {"first_speaker": first_speaker, "reasoning": reasoning}
@@ -90,6 +91,8 @@ def validate_data(
         )
     is_read_again = chosen.run_config is not None or fix is not None
     for path in chosen.paths:
+        if path == "-":
+            require_stdin("there is no data to read")
         check_source(path, is_read_again=is_read_again)
     if fix is not None:
         require_new_file(fix, chosen.paths, is_forced=is_forced)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import json
 import re
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from convo_cli.config.places import SHOW_FORM, Place, Problem, Source
 from convo_cli.config.reading.building import NOT_TEXT
 from convo_cli.config.reading.json_source import parse_json
 from convo_cli.config.reading.yaml_source import parse_yaml
-from convo_cli.errors import ConfigError, typeable
+from convo_cli.errors import ConfigError, path_too_long, typeable
 
 MAX_BYTES = 2**20
 
@@ -34,6 +35,8 @@ def read_text(path: Path, opener: Callable[[str, int], int] | None = None) -> st
         hint = f"try {inside}" if inside.is_file() else SHOW_FORM
         raise Problem(place, (), "this is a directory, not a config file").error(hint) from None
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            raise path_too_long(str(path)) from None
         reason = error.strerror if isinstance(error, OSError) else error
         raise Problem(place, (), f"cannot be read: {reason}").error() from None
     if len(content) > MAX_BYTES:

@@ -32,7 +32,7 @@ def test_only_what_has_no_default_is_required() -> None:
 @pytest.mark.parametrize(
     ("path", "allowed"),
     [
-        ("seed", "a whole number, 0 to 9223372036854775807"),
+        ("seed", "a whole number, 0 to 9,223,372,036,854,775,807"),
         ("deterministic", "true or false"),
         ("data", "a section of keys"),
         ("data.train", "text or a list of texts, not empty"),
@@ -40,7 +40,7 @@ def test_only_what_has_no_default_is_required() -> None:
         ("model.scratch", "a section of keys, or null"),
         ("model.pretrained", "text, not empty, or null"),
         ("tokenizer.character_coverage", "a number, 0.98 to 1"),
-        ("training.max_steps", "a whole number, at least 1, or null"),
+        ("training.max_steps", "a whole number, 1 to 1,000,000,000, or null"),
         ("training.betas", "a list of 2 numbers"),
         ("training.schedule", "constant, linear or cosine"),
         ("generation.min_p", "a number, at least 0, below 1"),

@@ -68,12 +68,12 @@ def _comments(text: str) -> str:
 @pytest.mark.parametrize(
     ("key", "beside"),
     [
-        ("seed", "0 to 9223372036854775807"),
-        ("vocab_size", "300 to 1000000"),
+        ("seed", "0 to 9,223,372,036,854,775,807"),
+        ("vocab_size", "300 to 1,000,000"),
         ("character_coverage", "0.98 to 1"),
         ("learning_rate", "above 0, at most 10"),
         ("schedule", "constant, linear or cosine"),
-        ("batch_size", "at least 1"),
+        ("batch_size", "1 to 1,000,000"),
         ("attention_dropout", "at least 0, below 1"),
         ("template", ""),
         ("deterministic", ""),

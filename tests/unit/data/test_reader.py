@@ -128,6 +128,32 @@ def test_several_compressed_files_joined_are_read_as_one(tmp_path: Path, suffix:
     assert lines_of(path) == ([(1, GOOD), (2, GOOD), (3, GOOD)], [])
 
 
+def zstd_frame(window_log: int, content: bytes) -> bytes:
+    """A frame with one raw block, for whose window a decoder needs 2 ** window_log bytes."""
+    header = b"\x28\xb5\x2f\xfd" + bytes([0, (window_log - 10) << 3])
+    return header + (len(content) << 3 | 1).to_bytes(3, "little") + content
+
+
+def test_the_skippable_frames_of_pzstd_are_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl.zst"
+    frame = zstd_frame(20, GOOD + b"\n")
+    for magic in (0x50, 0x5F):
+        skipped = bytes([magic]) + b"\x2a\x4d\x18" + (4).to_bytes(4, "little") + b"size"
+        path.write_bytes((skipped + frame) * 2 + skipped)
+        assert lines_of(path) == ([(1, GOOD), (2, GOOD)], [])
+
+
+def test_a_window_of_128_mib_is_read_and_a_larger_one_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl.zst"
+    path.write_bytes(zstd_frame(27, GOOD + b"\n"))
+    assert lines_of(path) == ([(1, GOOD)], [])
+    for window_log in (28, 31):
+        path.write_bytes(zstd_frame(27, GOOD + b"\n") + zstd_frame(window_log, GOOD + b"\n"))
+        lines, (problem,) = lines_of(path)
+        assert (problem.code, problem.line) == ("large-window", 1 + len(lines))
+        assert "--long=31" in problem.hint
+
+
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
 def test_compressed_data_that_is_cut_anywhere_is_damaged(tmp_path: Path, suffix: str) -> None:
     texts = [json.dumps([f"Hello {number}", os.urandom(8).hex()]).encode() for number in range(20)]
