@@ -103,7 +103,10 @@ def test_a_config_in_a_file_gets_its_schema_beside_it(convo: Convo) -> None:
     assert json.loads(schema.read_text()) == json_schema()
     assert convo("--schema").out == schema.read_text()
     assert f"$schema=./{schema.name}" in Path("folder/my.yaml").read_text().splitlines()[0]
-    assert [convo().code, list(Path().iterdir())] == [0, [Path("folder")]]
+    assert [convo().code, {path.name for path in Path().iterdir()}] == [
+        0,
+        {"folder", "sample_data"},
+    ]
 
 
 def test_an_older_schema_is_updated_and_the_users_file_is_kept(convo: Convo) -> None:
@@ -130,7 +133,7 @@ def test_no_schema_is_written_through_a_symbolic_link(convo: Convo, target: str)
 
 def test_a_config_does_not_take_the_name_of_its_schema(convo: Convo) -> None:
     result = convo("-o", "convo.schema.json")
-    assert (result.code, list(Path().iterdir())) == (2, [])
+    assert (result.code, list(Path().iterdir())) == (2, [Path("sample_data")])
     assert "convo.schema.json: the name of the JSON Schema" in result.err
 
 
