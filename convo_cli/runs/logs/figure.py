@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,9 +44,7 @@ _STYLE = {
 def drawing(path: Path) -> Iterator[Figure]:
     """Yield a figure, and write it to the PNG ``path`` unless the block raises."""
     with _quiet_matplotlib():
-        # matplotlib warns on stderr if it cannot write to the home folder, which a plot does not need.
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    import matplotlib.style
+        import matplotlib.style
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
