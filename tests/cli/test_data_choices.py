@@ -41,7 +41,7 @@ def counts(convo, *arguments: object) -> tuple[int, int]:
 @pytest.mark.parametrize(
     "mask", [{"weight": 0}, {"weight": 0.0}, {"loss": False}, {"train": False}]
 )
-def test_masks_of_every_spelling_take_the_same_targets_away(convo, work, mask):
+def test_masks_of_every_spelling_remove_the_same_targets(convo, work, mask):
     write(work / "data.jsonl", [USER, REPLY, USER, REPLY])
     whole = counts(convo)
     write(work / "data.jsonl", [USER, {**REPLY, **mask}, USER, {**REPLY, "weight": 1}])
@@ -57,7 +57,7 @@ def test_masks_of_every_spelling_take_the_same_targets_away(convo, work, mask):
     assert started["training"]["num_dialogues"] == 1
 
 
-def test_where_every_dialogue_is_left_out_nothing_is_trained(convo, work):
+def test_data_without_a_dialogue_to_train_on_is_refused(convo, work):
     write(work / "data.jsonl", {"messages": [USER, REPLY], "weight": 0})
     result = convo("validate-data", "data.jsonl")
     assert result.code == 3
@@ -75,7 +75,7 @@ def test_where_every_dialogue_is_left_out_nothing_is_trained(convo, work):
     assert (result.code, "there is nothing to score" in result.err) == (3, True)
 
 
-def test_a_mask_that_tools_disagree_on_is_refused_by_line_wherever_data_is_read(convo, work):
+def test_a_mask_with_several_meanings_is_refused_by_every_command(convo, work):
     write(work / "data.jsonl", ["Hello", "Hi!"], [USER, {**REPLY, "mask": 1}])
     message = (
         'data.jsonl:2:119 $[1].mask the key "mask" is refused, because its meaning differs '
@@ -211,7 +211,7 @@ def test_fix_obeys_the_choice(convo, work):
     )
 
 
-def test_text_in_a_key_that_is_not_read_is_a_warning_in_every_run(convo, work):
+def test_text_under_an_ignored_key_is_a_warning_in_every_run(convo, work):
     write(
         work / "data.jsonl",
         {"turns": ["Hello", "Hi!"], "note": NOTE},

@@ -28,7 +28,7 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_what_can_be_repaired_is_written_checked_and_exit_0(convo, files):
+def test_repaired_lines_are_written_and_checked_and_the_exit_code_is_0(convo, files):
     result = convo("validate-data", "repairable.jsonl", "--fix", "out.jsonl")
     assert result.code == 0
     assert result.out.startswith("out.jsonl: 1 of 2 lines unchanged, 1 repaired, 0 left out\n")
@@ -41,7 +41,7 @@ def test_what_can_be_repaired_is_written_checked_and_exit_0(convo, files):
     assert convo("validate-data", "out.jsonl").code == 0
 
 
-def test_what_cannot_be_repaired_is_left_out_named_and_exit_3(convo, files):
+def test_lines_beyond_repair_are_left_out_and_the_exit_code_is_3(convo, files):
     result = convo("validate-data", "broken.jsonl", "--fix", "out.jsonl")
     assert result.code == 3
     assert "1 of 4 lines unchanged, 1 repaired, 2 left out" in result.out
@@ -50,7 +50,7 @@ def test_what_cannot_be_repaired_is_left_out_named_and_exit_3(convo, files):
     assert convo("validate-data", "out.jsonl").code == 0
 
 
-def test_a_good_file_comes_out_as_it_is(convo, files):
+def test_a_good_file_is_copied_unchanged(convo, files):
     assert convo("validate-data", "good.jsonl", "--fix", "out.jsonl").code == 0
     assert (files / "out.jsonl").read_bytes() == GOOD
 
@@ -70,7 +70,7 @@ def test_as_json(convo, files):
     assert convo("validate-data", "good.jsonl", "--json").json["fix"] is None
 
 
-def test_several_files_become_one_packed_as_its_name_says(convo, files):
+def test_several_files_become_one_compressed_by_its_suffix(convo, files):
     assert (
         convo("validate-data", "good.jsonl", "repairable.jsonl", "--fix", "out.jsonl.gz").code == 0
     )
@@ -80,13 +80,13 @@ def test_several_files_become_one_packed_as_its_name_says(convo, files):
         assert packed.read() == GOOD
 
 
-def test_the_same_lines_are_the_same_packed_bytes(convo, files):
+def test_equal_lines_give_equal_compressed_bytes(convo, files):
     for name in ("out.jsonl.gz", "again.jsonl.gz"):
         assert convo("validate-data", "good.jsonl", "--fix", name).code == 0
     assert (files / "out.jsonl.gz").read_bytes() == (files / "again.jsonl.gz").read_bytes()
 
 
-def test_what_is_fixed_goes_through_the_preflight_of_a_config(convo, files):
+def test_a_config_checks_the_fixed_file_in_its_pre_flight(convo, files):
     result = convo(
         "validate-data",
         "repairable.jsonl",
@@ -109,7 +109,7 @@ def test_what_is_fixed_goes_through_the_preflight_of_a_config(convo, files):
         ("runs", "a directory"),
     ],
 )
-def test_no_file_that_is_there_is_taken_away(convo, files, out, message):
+def test_no_existing_file_is_replaced(convo, files, out, message):
     before = names(files)
     result = convo("validate-data", "repairable.jsonl", "--fix", out)
     assert result.code == 2
@@ -127,7 +127,7 @@ def test_force_replaces_a_file_but_never_the_input(convo, files):
     )
 
 
-def test_where_nothing_is_left_nothing_is_written(convo, files):
+def test_no_file_is_written_without_a_good_line(convo, files):
     (files / "bad.jsonl").write_bytes(b'["Hello"\n')
     before = names(files)
     result = convo("validate-data", "bad.jsonl", "--fix", "out.jsonl")

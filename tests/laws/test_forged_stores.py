@@ -1,5 +1,4 @@
-"""Every index in an opened store is valid: a store that encoding cannot have written is refused and
-created again.
+"""A forged token store is refused and created again, so every index in an opened store is valid.
 
 Anyone who can write into the cache can seal it again, so every forged store here has a valid seal.
 """
@@ -89,7 +88,7 @@ def written(dialogues, folder):
 
 @given(dialogues=st.lists(dialogue, min_size=1, max_size=4))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_what_encoding_writes_is_accepted(dialogues, folder):
+def test_every_store_of_the_encoder_is_accepted(dialogues, folder):
     read_all(open_checked(written(dialogues, folder)))
 
 
@@ -213,9 +212,9 @@ FORGERIES = {
 def test_a_forged_store_is_created_again_with_a_warning_and_not_used_by_other_runs(
     tiny_config, tmp_path, forge
 ):
-    told = []
+    events = []
     config = tiny_config()
-    encoder, data = prepare(config, told.append)
+    encoder, data = prepare(config, events.append)
     before = content(data)
     stores = sorted((tmp_path / "runs" / NAME).glob("tokens-*[0-9a-f]"))
     assert len(stores) == 2
@@ -223,12 +222,12 @@ def test_a_forged_store_is_created_again_with_a_warning_and_not_used_by_other_ru
         forge(folder)
         seal_again(folder)
     other = tiny_config(dialogue={"max_length": 120})
-    _, related = prepare(other, told.append)
+    _, related = prepare(other, events.append)
     assert related.train.input_ids[:].max() < len(encoder.tokenizer)
 
-    told.clear()
-    _, after = prepare(config, told.append)
-    warnings = [event.message for event in told if isinstance(event, Notice) and event.is_warning]
+    events.clear()
+    _, after = prepare(config, events.append)
+    warnings = [event.message for event in events if isinstance(event, Notice) and event.is_warning]
     assert [message for message in warnings if "it is created again" in message] == warnings
     assert len(warnings) == 2
     assert content(after) == before
@@ -237,45 +236,43 @@ def test_a_forged_store_is_created_again_with_a_warning_and_not_used_by_other_ru
 def test_a_store_that_is_shorter_than_the_data_gives_no_dialogue_beyond_its_end(
     tiny_config, tmp_path
 ):
-    told = []
-    prepare(tiny_config(), told.append)
+    events = []
+    prepare(tiny_config(), events.append)
     example = Example(np.arange(4, dtype=np.int32), np.array([0, 0, 0, 1], np.uint8))
     for folder in (tmp_path / "runs" / NAME).glob("tokens-*[0-9a-f]"):
         one = [(Dialogue((Turn("user", "a"),), 99, "x"), Encoded([example], 4))]
         write([TokenStore.build(one, ["x"])], folder)
         seal_again(folder)
-    _, data = prepare(tiny_config(dialogue={"max_length": 120}), told.append)
+    _, data = prepare(tiny_config(dialogue={"max_length": 120}), events.append)
     assert len(data.train.dialogues) == 25
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", b"\x0a\x03\x0a\x01a" * 9])
-def test_a_forged_tokenizer_is_made_again(tiny_config, tmp_path, content):
-    told = []
+def test_a_forged_tokenizer_is_created_again(tiny_config, tmp_path, content):
+    events = []
     config = tiny_config()
-    encoder, _ = prepare(config, told.append)
+    encoder, _ = prepare(config, events.append)
     (folder,) = (tmp_path / "runs" / NAME).glob("tokenizer-*[0-9a-f]")
     (folder / "spiece.model").write_bytes(content)
     seal_again(folder)
-    told.clear()
-    again, _ = prepare(config, told.append)
+    events.clear()
+    again, _ = prepare(config, events.append)
     assert again.tokenizer.get_vocab() == encoder.tokenizer.get_vocab()
     assert [
         "it is created again" in event.message
-        for event in told
+        for event in events
         if getattr(event, "is_warning", False)
     ] == [True]
 
 
-def test_a_tokenizer_with_more_tokens_than_were_asked_for_is_made_again(
-    tiny_config, tmp_path, spiece
-):
-    told = []
+def test_a_tokenizer_with_too_many_tokens_is_created_again(tiny_config, tmp_path, spiece):
+    events = []
     config = tiny_config()
-    prepare(config, told.append)
+    prepare(config, events.append)
     (folder,) = (tmp_path / "runs" / NAME).glob("tokenizer-*[0-9a-f]")
     (folder / "spiece.model").write_bytes(spiece)  # 900 pieces
     seal_again(folder)
-    encoder, _ = prepare(config, told.append)
+    encoder, _ = prepare(config, events.append)
     assert len(encoder.tokenizer) < 720
 
 
@@ -310,10 +307,10 @@ FORGED_DIALOGUES = {
 
 @pytest.mark.parametrize("content", FORGED_DIALOGUES.values(), ids=FORGED_DIALOGUES)
 def test_forged_reply_dialogues_are_chosen_again_with_a_warning(tiny_config, tmp_path, content):
-    told = []
+    events = []
     config = tiny_config(evaluation={"reply_dialogues": 2})
     inputs = Inputs(
-        config, read_data_files(config.data), Cache(tmp_path / "runs", told.append), told.append
+        config, read_data_files(config.data), Cache(tmp_path / "runs", events.append), events.append
     )
     before = find_reply_dialogues(inputs)
     assert len(before) == 2
@@ -321,7 +318,9 @@ def test_forged_reply_dialogues_are_chosen_again_with_a_warning(tiny_config, tmp
     (folder / "dialogues.json").write_bytes(content)
     seal_again(folder)
     assert find_reply_dialogues(inputs) == before
-    (warning,) = [event.message for event in told if isinstance(event, Notice) and event.is_warning]
+    (warning,) = [
+        event.message for event in events if isinstance(event, Notice) and event.is_warning
+    ]
     assert warning.endswith("it is created again")
 
 

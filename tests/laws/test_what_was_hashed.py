@@ -1,6 +1,4 @@
-"""What was hashed is what was trained on, wherever in the preparation a data file changes, and
-however.
-"""
+"""A run trains on the data that it hashed, even if a data file changes during the preparation."""
 
 from __future__ import annotations
 

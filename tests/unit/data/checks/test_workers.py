@@ -92,7 +92,7 @@ def write(path: Path, num_lines: int) -> str:
             line: Any = [f"Hello {number % 700}", "Hi! 안녕", *["More"] * (number % 3)]
             if number % 5 == 0:
                 line = {
-                    f"key {number % 150}": "a text that nobody reads, of some length",
+                    f"key {number % 150}": "an ignored text that is long enough",
                     "messages": line,
                 }
             if number % 41 == 0:

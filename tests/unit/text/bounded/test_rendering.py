@@ -214,9 +214,9 @@ def test_a_fork_uses_its_own_process():
 def test_a_token_named_like_an_option_of_the_renderer_changes_no_option(
     tokenizer, sample_dialogues
 ):
-    odd = family_tokenizer(FAMILIES["qwen"], sample_dialogues)
-    odd._special_tokens_map["chat_template"] = "{{ 'other' }}"
-    answer = render(odd, EACH)
+    other = family_tokenizer(FAMILIES["qwen"], sample_dialogues)
+    other._special_tokens_map["chat_template"] = "{{ 'other' }}"
+    answer = render(other, EACH)
     assert isinstance(answer, DataError) or answer.text == "".join(turn.text for turn in TURNS)
 
 
