@@ -7,12 +7,8 @@ import functools
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from convo_cli.errors import UsageError, expand_home, path_too_long, typeable
-
-if TYPE_CHECKING:
-    from convo_cli.config.schema import RunConfig
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 _MODEL = "give the path of a folder that exists, or a hub id"
@@ -142,21 +138,3 @@ def _require_new_file(out: Path, inputs: Sequence[str], *, is_forced: bool) -> N
         raise UsageError(
             f"--fix {out}: already exists", hint="name another file, or add --force to replace it"
         )
-
-
-def require_data_of_run(config: RunConfig) -> None:
-    """Raise UsageError for an unreadable data file of a run; the hint shows how to name another."""
-    from convo_cli.data.reader import check_source
-
-    for key in ("train", "validation"):
-        for path in getattr(config.data, key):
-            try:
-                check_source(path, is_read_again=True)
-            except UsageError as error:
-                if Path(path).exists():
-                    raise
-                hint = (
-                    "a run stores its data paths relative to itself; to set another: --set "
-                    f"data.{key}=PATH"
-                )
-                raise UsageError(error.message, hint=hint) from None

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from convo_cli.cli.arguments import require_pretrained
-from convo_cli.config.load import build_config, load_config
+from convo_cli.cli.config_paths import require_paths
+from convo_cli.config.load import build_config, locate_config
 from convo_cli.config.schema import DataConfig, RunConfig, TrainOn
 from convo_cli.errors import UsageError
 
@@ -53,7 +54,8 @@ def choose_data(files: Sequence[str], config: Path | None, tokenizer: str | None
     """
     _require_consistent(files, config, tokenizer)
     if config is not None:
-        run_config = load_config(config)
+        located = locate_config(config)
+        run_config = located.config if files else require_paths(located)
         chosen = ChosenData(run_config.data, run_config, Path(run_config.output_dir))
         return chosen.of(files) if files else chosen
     if tokenizer is not None:

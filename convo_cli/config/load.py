@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -25,19 +26,39 @@ SEAL = "# SHA-256 of what follows: "
 """First line of the config in a run directory, whose data paths are relative to that directory."""
 
 
+@dataclass(frozen=True, slots=True)
+class LocatedConfig:
+    """A config with the places of its values, for problems that the schema cannot find."""
+
+    config: RunConfig
+    source: Source
+
+    def problem(self, path: KeyPath, message: str, hint: str = "") -> Problem:
+        """Return a problem of the value at ``path``; a list that is one text has no items."""
+        if isinstance(path[-1], int) and path not in self.source.values:
+            path = path[:-1]
+        return Problem(self.source.place_of_value(path), path, message, hint)
+
+
 def load_config(
     path: Path, overrides: Sequence[str] = (), *, opener: Callable[[str, int], int] | None = None
 ) -> RunConfig:
-    """Read a config file with `KEY=VALUE` overrides; a single ConfigError lists all problems of
-    both.
+    """Read a config file with `KEY=VALUE` overrides; one ConfigError lists all problems of both.
 
     ``opener`` is that of `open`.
     """
+    return locate_config(path, overrides, opener=opener).config
+
+
+def locate_config(
+    path: Path, overrides: Sequence[str] = (), *, opener: Callable[[str, int], int] | None = None
+) -> LocatedConfig:
+    """Read a config as `load_config` does, and keep the places of its values."""
     text = read_text(path, opener)
     source = parse_config(text, str(path))
     if _has_seal(text):
         _locate(source.value.get("data"), path.parent)
-    return _resolve(source, overrides)
+    return LocatedConfig(_resolve(source, overrides), source)
 
 
 def _has_seal(text: str) -> bool:
@@ -58,10 +79,9 @@ def _locate(data: Any, folder: Path) -> None:
 
 
 def _located(path: str, folder: Path) -> str:
-    """Resolve a path from the run directory or, if nothing is there, from the working folder or a
-    parent of the run.
+    """Resolve a path from the run directory, else from the working folder or a parent of the run.
 
-    So a run that was moved without its data can find it. The hash shows whether it is the original
+    So a run that was moved without its data can find it. Its hash shows whether it is the same
     data.
     """
     if Path(path).is_absolute():
@@ -77,11 +97,15 @@ def _located(path: str, folder: Path) -> str:
 
 def apply_overrides(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
     """Return the config with some keys changed, checked again as a whole."""
+    return locate_overrides(config, overrides).config
+
+
+def locate_overrides(config: RunConfig, overrides: Sequence[str]) -> LocatedConfig:
+    """Change some keys as `apply_overrides` does, and keep the places of the values."""
     place = Place("the run's config")
     keys: dict[KeyPath, Place] = {tuple(name.split(".")): place for name in config_keys()}
-    return _resolve(
-        Source(config.model_dump(mode="json"), keys=keys, values={(): place}), overrides
-    )
+    source = Source(config.model_dump(mode="json"), keys=keys, values={(): place})
+    return LocatedConfig(_resolve(source, overrides), source)
 
 
 def keys_set_by(overrides: Sequence[str]) -> frozenset[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from convo_cli.errors import ConfigError, ProblemDetail
@@ -55,20 +55,26 @@ class Problem:
         return f"{self.place}{key}: {self.message}{hint}"
 
     def error(self, hint: str | None = None) -> ConfigError:
-        """Return an error with this one problem."""
-        return ConfigError(str(self), hint=hint, problems=[self.detail])
+        """Return an error with this one problem, and with a hint of its own."""
+        detail = self.detail if hint is None else replace(self.detail, hint=hint)
+        return ConfigError(str(self), hint=hint, problems=[detail])
+
+    @property
+    def key(self) -> str:
+        """Dotted key; an option names it in its source."""
+        source = self.place.source
+        return source.removeprefix(OPTION) if self.place.is_option else dotted(self.path)
 
     @property
     def detail(self) -> ProblemDetail:
         """The problem as an object for `--json`; an option has no file and no line."""
         place = self.place
-        named = place.source.removeprefix(OPTION) if place.is_option else dotted(self.path)
         return ProblemDetail(
             message=self.message,
             file=None if place.is_option else place.source,
             line=place.line or None,
             column=place.column or None,
-            key=named or None,
+            key=self.key or None,
             hint=self.hint or None,
         )
 

@@ -250,8 +250,8 @@ CASES = {
                                                                                "this machine has "
                                                                                "…"),
     # Its data.
-    "train: missing data": Case(train("data.train=nope.jsonl"), 2, "nope.jsonl does not exist"),
-    "train: a folder as data": Case(train("data.train=runs"), 2, "runs is a directory"),
+    "train: missing data": Case(train("data.train=nope.jsonl"), 2, "--set data.train: nope.jsonl does not exist"),
+    "train: a folder as data": Case(train("data.train=runs"), 2, "--set data.train: runs is a directory"),
     "train: no dialogue": Case(
         train("data.train=d.jsonl"), 3, "d.jsonl:1:1 $ the file contains no dialogues", write("d.jsonl", ""),
     ),
@@ -284,7 +284,7 @@ CASES = {
                                             "file",
     ),
     "train: a run as pretrained": Case(
-        train(*PRETRAINED[:1], f"model.pretrained={RUN}"), 2, f"{RUN}/config.json: not found",
+        train(*PRETRAINED[:1], f"model.pretrained={RUN}"), 2, f"--set model.pretrained: {RUN}/config.json: not found",
     ),
     "train: longer than the model reads": Case(
         train(*PRETRAINED, "dialogue.max_length=256"), 2,
@@ -441,7 +441,8 @@ def require_refusal(case: Case, result: Result) -> str:
         f"says not what to do: {message}"
     )
     pattern = re.escape(case.says).replace("…", r"[^\n]*")
-    assert re.match(pattern, message), message
+    # A path in a --set is reported with the --set.
+    assert re.match(rf"(--set [\w.]+: )?{pattern}", message), message
     assert len(result.err) < 2000
     return message
 

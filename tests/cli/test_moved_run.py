@@ -50,7 +50,10 @@ def test_data_that_stayed_behind_is_named_with_the_key_to_set(work, tmp_path):
     shutil.move(work / "runs/tiny", tmp_path / "tiny")
     result = run_here(tmp_path, "resume", "tiny", "-q", *MORE)
     assert result.code == 2
-    assert result.err.startswith(f"error: {tmp_path.parent / 'train.jsonl'} does not exist\nhint: ")
+    assert result.err.startswith(
+        f"error: the run's config data.train: {tmp_path.parent / 'train.jsonl'} does not exist\n"
+        "hint: "
+    )
     assert "--set data.train=PATH" in result.err
     paths = settings(
         f"data.train={work / 'train.jsonl'}", f"data.validation={work / 'valid.jsonl'}"

@@ -74,16 +74,17 @@ def resume(
             "--discard-later is for --load loss and --load metric: nothing is later than the last "
             "checkpoint"
         )
-    from convo_cli.cli.arguments import require_data_of_run
-    from convo_cli.config.load import apply_overrides, keys_set_by
+    from convo_cli.cli.config_paths import require_data_of_run
+    from convo_cli.config.load import keys_set_by, locate_overrides
     from convo_cli.runs.directory import existing_run
     from convo_cli.runs.provenance.run_info import read_config
 
     before = read_config(existing_run(run_dir))
-    run_config = apply_overrides(before, overrides or ())
+    located = locate_overrides(before, overrides or ())
+    run_config = located.config
     if is_proof and run_config.name != before.name:
         raise UsageError("--verify creates no new run", hint="leave out --set name=…")
-    require_data_of_run(run_config)
+    require_data_of_run(located)
 
     from convo_cli.signals import listening
     from convo_cli.text.bounded.client import start_bounded_process

@@ -24,18 +24,13 @@ def train(
 
     Example: convo train config.yaml --set training.max_steps=500
     """
-    from convo_cli.cli.arguments import require_pretrained
-    from convo_cli.config.load import load_config
-    from convo_cli.data.reader import check_source
+    from convo_cli.cli.config_paths import require_paths
+    from convo_cli.config.load import locate_config
     from convo_cli.runs.directory import RunDirectory, require_new
 
-    run_config = load_config(config, overrides or ())
-    for path in (*run_config.data.train, *run_config.data.validation):
-        check_source(path, is_read_again=True)
+    run_config = require_paths(locate_config(config, overrides or ()))
     run = RunDirectory(Path(run_config.output_dir) / run_config.name)
     require_new(run)
-    if run_config.model.pretrained is not None:
-        require_pretrained(run_config.model.pretrained)
 
     from convo_cli.signals import listening
     from convo_cli.text.bounded.client import start_bounded_process

@@ -1,0 +1,62 @@
+"""Data and model paths of a config, checked before torch is imported.
+
+A problem is reported at the line and column of the path, or at its `--set`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from convo_cli.cli.arguments import require_pretrained
+from convo_cli.config.explain import refusal
+from convo_cli.config.load import LocatedConfig
+from convo_cli.config.places import KeyPath, Problem
+from convo_cli.config.schema import RunConfig
+from convo_cli.data.reader import check_source
+from convo_cli.errors import UsageError
+
+
+def require_paths(located: LocatedConfig) -> RunConfig:
+    """Return the config if its data and its pretrained model can be read.
+
+    A single ConfigError lists the paths that cannot.
+    """
+    problems = [*_data_problems(located), *_model_problems(located)]
+    if len(problems) == 1:
+        (problem,) = problems
+        raise Problem(problem.place, problem.path, problem.message).error(problem.hint or None)
+    if problems:
+        raise refusal(problems)
+    return located.config
+
+
+def require_data_of_run(located: LocatedConfig) -> None:
+    """Raise ConfigError for a data file of a run that cannot be read."""
+    for problem in _data_problems(located):
+        hint = problem.hint
+        if not problem.place.is_option and problem.message.endswith("does not exist"):
+            hint = f"the run stores data paths relative to itself; add --set {problem.key}=PATH"
+        raise Problem(problem.place, problem.path, problem.message).error(hint or None)
+
+
+def _data_problems(located: LocatedConfig) -> Iterator[Problem]:
+    for name in ("train", "validation"):
+        for index, path in enumerate(getattr(located.config.data, name)):
+            check = partial(check_source, path, is_read_again=True)
+            yield from _problems(located, ("data", name, index), check)
+
+
+def _model_problems(located: LocatedConfig) -> Iterator[Problem]:
+    source = located.config.model.pretrained
+    if source is not None:
+        yield from _problems(located, ("model", "pretrained"), partial(require_pretrained, source))
+
+
+def _problems(
+    located: LocatedConfig, path: KeyPath, check: Callable[[], None]
+) -> Iterator[Problem]:
+    try:
+        check()
+    except UsageError as error:
+        yield located.problem(path, error.message, error.hint or "")
