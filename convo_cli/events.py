@@ -85,6 +85,8 @@ class RunStarted:
     steps_per_epoch: int
     peak_flops: float | None = None
     """Peak operations per second of the device; None if not known."""
+    batch_size: int | None = None
+    """Examples of a step; None if a step is a number of tokens."""
     steps_per_evaluation: float | None = None
     """Steps between two evaluations, a fraction if they come by epochs; None without validation."""
     steps_per_checkpoint: float | None = None

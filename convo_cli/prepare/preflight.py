@@ -142,27 +142,30 @@ def warn_of_leaks(
     files: tuple[Sequence[str], Sequence[str]],
     emit: Emit,
 ) -> None:
-    """Warn about validation dialogues that are also in the training data: their number, and the
-    first places.
-    """
+    """Warn about validation dialogues that are also in the training data."""
     seen, asked = train.dialogues["fingerprint"], validation.dialogues["fingerprint"]
     is_kept, is_asked = train.dialogues["num_tokens"] > 0, validation.dialogues["num_tokens"] > 0
     shared = np.flatnonzero(np.isin(asked, seen[is_kept]) & is_asked)
     if not len(shared):
         return
+    if len(shared) == np.count_nonzero(is_asked):
+        message = (
+            f"all {len(shared):,} validation dialogues are also in the training data, so the "
+            "scores show what the model memorised, not what it can answer; name other dialogues "
+            "in data.validation"
+        )
+        emit(Notice(message, is_warning=True))
+        return
     pairs = []
     for index in shared[:3]:
         first = int(np.argmax((seen == asked[index]) & is_kept))
         pairs.append(f"{validation.where(index, files[1])} is {train.where(first, files[0])}")
-    emit(
-        Notice(
-            f"{len(shared):,} of {validation.num_dialogues:,} validation dialogues are also in the "
-            "training data, so "
-            "scores look better than they are "
-            f"({'; '.join(pairs)}{' …' if len(shared) > 3 else ''})",
-            is_warning=True,
-        )
+    message = (
+        f"{len(shared):,} of {validation.num_dialogues:,} validation dialogues are also in the "
+        "training data, so scores look better than they are "
+        f"({'; '.join(pairs)}{' …' if len(shared) > 3 else ''})"
     )
+    emit(Notice(message, is_warning=True))
 
 
 def _num_trained_replies(dialogue: Dialogue, train_on: TrainOn) -> int:

@@ -207,6 +207,7 @@ def _started(
         max_steps=parts.max_steps,
         steps_per_epoch=math.ceil(parts.order.steps_per_epoch),
         peak_flops=peak_flops(parts.device, execution.precision),
+        batch_size=parts.config.training.batch_size,
         steps_per_evaluation=between_evaluations,
         steps_per_checkpoint=min(between_saves, between_evaluations or between_saves),
         metric=evaluation.metric,

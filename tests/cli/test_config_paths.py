@@ -58,3 +58,19 @@ def test_files_given_to_validate_data_take_the_place_of_missing_ones(convo, work
     )
     result = convo("validate-data", "train.jsonl", "--config", "paths.yaml", "-q")
     assert (result.code, result.err) == (0, "")
+
+
+def test_validation_data_that_is_the_training_data_is_one_warning(convo, work):
+    result = convo(
+        "train",
+        "config.yaml",
+        *settings(
+            "name=same",
+            "data.validation=train.jsonl",
+            "training.max_steps=1",
+            "training.warmup_steps=0",
+        ),
+    )
+    assert result.code == 0
+    (warning,) = [line for line in result.err.splitlines() if "also in the training data" in line]
+    assert "the scores show what the model memorised" in warning

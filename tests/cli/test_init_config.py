@@ -141,17 +141,17 @@ def test_a_config_for_a_file_says_what_was_chosen_and_the_yaml_says_why(convo: C
     data_file("my.jsonl", 60)
     result = convo("--train", "my.jsonl")
     assert result.err == (
-        "sized for 60 dialogues in my.jsonl: a vocabulary of 500, 150 steps, batches of 4, "
-        "10 epochs\n"
+        "sized for 60 dialogues in my.jsonl: a vocabulary of 500, 90 steps, batches of 4, "
+        "6 epochs\n"
     )
     Path("config.yaml").write_text(result.out)
     config = load_config(Path("config.yaml"))
-    assert (config.training.max_steps, config.training.batch_size) == (150, 4)
-    assert (config.tokenizer.vocab_size, config.training.warmup_steps) == (500, 15)
-    assert "# Chosen: 10 epochs.\n  max_steps: 150" in result.out
+    assert (config.training.max_steps, config.training.batch_size) == (90, 4)
+    assert (config.tokenizer.vocab_size, config.training.warmup_steps) == (500, 9)
+    assert "# Chosen: 6 epochs.\n  max_steps: 90" in result.out
     assert convo("--train", "my.jsonl", "-q").err == ""
     printed = envelope(convo("--train", "my.jsonl", "--json"))
-    assert printed["sizing"]["values"]["training.max_steps"] == 150
+    assert printed["sizing"]["values"]["training.max_steps"] == 90
     assert f"{printed['sizing']['summary']}\n" == result.err
     assert envelope(convo("--json"))["sizing"] is None
 

@@ -16,7 +16,7 @@ from typing import Any
 from convo_cli.config.presets import Preset
 from convo_cli.config.schema import RunConfig, ScratchConfig
 
-EPOCHS = 10
+EPOCHS = 6
 """Epochs of a new model, unless they exceed `MAX_TOKENS`."""
 MAX_TOKENS = 10_000_000
 """Tokens that a new model is trained on at most: about an hour of two laptop cores."""
@@ -140,7 +140,7 @@ class _Chooser:
             largest = 2 * training.batch_size if self._is_large(examples) else training.batch_size
             small = 2 ** int(math.log2(max(1, examples // _STEPS_PER_EPOCH)))
             self._batch = min(largest, small)
-            reason = f"Chosen for {_count(examples, 'example')}."
+            reason = f"Chosen for {counted(examples, 'example')}."
             self._choose("training.batch_size", self._batch, reason)
         self._steps_per_epoch = examples / self._batch
         if self.is_new:
@@ -166,7 +166,7 @@ class _Chooser:
             interval = _nice(self._steps / 10)
             reason = "Chosen for about ten evaluations and checkpoints in the run."
             self._choose("evaluation.every_steps", interval, reason)
-        affordable = max(100, _nice(0.3 * interval * self._batch))
+        affordable = max(50, _nice(0.3 * interval * self._batch))
         limit = self._config.evaluation.max_dialogues
         if num_validation > affordable and (limit is None or limit > affordable):
             reason = "Chosen so that evaluations stay short."
@@ -175,10 +175,10 @@ class _Chooser:
     def summary(self, names: Sequence[str]) -> str:
         """Return one line about the data and what was chosen for it."""
         about = "" if self._size.is_exact else "about "
-        parts = [_count(self._steps, "step"), f"batches of {self._batch}"]
+        parts = [counted(self._steps, "step"), f"batches of {self._batch}"]
         if self.is_new:
             parts.insert(0, f"a vocabulary of {self.values['tokenizer.vocab_size']:,}")
-        data = f"{about}{_count(self._size.num_dialogues, 'dialogue')}"
+        data = f"{about}{counted(self._size.num_dialogues, 'dialogue')}"
         return f"sized for {data} in {', '.join(names)}: {', '.join(parts)}, {self._epochs()}"
 
     def _is_large(self, examples: int) -> bool:
@@ -213,7 +213,8 @@ def _nice(number: float) -> int:
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= number)
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: 1 step, 2 steps."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 

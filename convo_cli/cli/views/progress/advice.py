@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from convo_cli.cli.views.progress.meter import Clock, Meter, duration
+from convo_cli.data.sizing.choices import EPOCHS, counted
 from convo_cli.errors import typeable
 from convo_cli.events import EvaluationDone, Event, Notice, RunStarted, StepDone
 
 _MEASURED_STEPS = 10
 """Steps after which the mean time of a step is a fair estimate."""
+_MAX_EPOCHS = 30
+"""Epochs after which a run mostly memorises; the sample config has 26."""
 _MAX_STEPS_AT_RISK = 10_000
 _MAX_SECONDS_AT_RISK = 600.0
 _MIN_EVALUATION_SECONDS = 10.0
@@ -44,9 +47,37 @@ class Adviser:
 
 
 def _on_data(started: RunStarted) -> str | None:
-    """Say which part of the data is never trained on, if it is more than half."""
+    """Say if a run repeats its data very often, or never sees more than half of it."""
+    if started.first_step > 1:
+        return None
+    messages = (_on_batches(started), _on_repetition(started), _on_unseen_data(started))
+    return "; ".join(filter(None, messages)) or None
+
+
+def _on_batches(started: RunStarted) -> str | None:
+    examples = started.training.num_examples
+    if started.batch_size is None or started.batch_size <= examples:
+        return None
+    return (
+        f"training.batch_size is {started.batch_size:,}, but the training data has "
+        f"{counted(examples, 'example')}, so each step repeats some of them"
+    )
+
+
+def _on_repetition(started: RunStarted) -> str | None:
     steps, epoch = started.max_steps, started.steps_per_epoch
-    if started.first_step > 1 or 2 * steps > epoch:
+    if steps <= _MAX_EPOCHS * epoch:
+        return None
+    return (
+        f"this run trains {steps / epoch:,.0f} times on each dialogue, so the model will mostly "
+        f"memorise the training data; {EPOCHS} epochs are {counted(EPOCHS * epoch, 'step')} "
+        "(training.max_steps)"
+    )
+
+
+def _on_unseen_data(started: RunStarted) -> str | None:
+    steps, epoch = started.max_steps, started.steps_per_epoch
+    if 2 * steps > epoch:
         return None
     return (
         f"this run trains on {_percent(steps / epoch)} of the training data: it has {steps:,} "

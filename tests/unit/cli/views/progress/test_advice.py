@@ -7,8 +7,12 @@ from dataclasses import replace
 import pytest
 
 from convo_cli.cli.views.progress.advice import Adviser
+from convo_cli.data.sizing.choices import EPOCHS
 from convo_cli.events import Event
 from tests.run_events import STARTED, FakeClock, evaluation, step
+
+
+LONG = replace(STARTED, steps_per_epoch=10_000)
 
 
 def advice(*events: Event | float) -> list[str]:
@@ -72,7 +76,7 @@ def test_evaluations_that_take_less_or_are_short_say_nothing(
 
 
 def test_one_checkpoint_at_the_end_of_a_long_run_says_what_a_crash_loses() -> None:
-    started = replace(STARTED, max_steps=62_505, steps_per_checkpoint=62_505.0)
+    started = replace(LONG, max_steps=62_505, steps_per_checkpoint=62_505.0)
     (message,) = advice(started, *steps(30, 0.5, max_steps=62_505))
     assert "saved only at the end, after 62,505 steps (about 8:40:52)" in message
     assert "`convo resume runs/convo --set checkpoints.every_steps=600`" in message
@@ -84,17 +88,40 @@ def test_one_checkpoint_at_the_end_of_a_long_run_says_what_a_crash_loses() -> No
 def test_checkpoints_far_apart_in_time_or_in_steps_say_so(
     gap: int, seconds: float, often: int
 ) -> None:
-    started = replace(STARTED, max_steps=100_000, steps_per_checkpoint=gap)
+    started = replace(LONG, max_steps=100_000, steps_per_checkpoint=gap)
     (message,) = advice(started, *steps(20, seconds, max_steps=100_000))
     assert f"saved every {gap:,} steps" in message
     assert f"checkpoints.every_steps={often}`" in message
 
 
 def test_checkpoints_close_to_each_other_say_nothing() -> None:
-    started = replace(STARTED, max_steps=9_000, steps_per_checkpoint=9_000)
+    started = replace(LONG, max_steps=9_000, steps_per_checkpoint=9_000)
     assert advice(started, *steps(20, 0.05, max_steps=9_000)) == []
     assert advice(replace(STARTED, steps_per_checkpoint=100), *steps(300, 1.0)) == []
 
 
 def test_a_replay_without_a_run_gets_no_advice() -> None:
     assert advice(*steps(20, 600.0), replace(evaluation(20), seconds=1e6)) == []
+
+
+@pytest.mark.parametrize(("steps", "epoch"), [(1125, 15), (451, 15), (31, 1)])
+def test_a_run_of_many_epochs_is_said_to_memorise(steps: int, epoch: int) -> None:
+    (message,) = advice(replace(STARTED, max_steps=steps, steps_per_epoch=epoch))
+    assert f"{steps / epoch:,.0f} times on each dialogue" in message
+    assert "memorise" in message
+    assert f"{EPOCHS * epoch} steps (training.max_steps)" in message
+    assert advice(replace(STARTED, max_steps=steps, steps_per_epoch=epoch, first_step=2)) == []
+
+
+def test_thirty_epochs_are_fine() -> None:
+    assert advice(replace(STARTED, max_steps=300, steps_per_epoch=10)) == []
+
+
+def test_a_batch_above_the_number_of_examples_is_a_notice_with_both_numbers() -> None:
+    started = replace(STARTED, max_steps=3, steps_per_epoch=1)
+    examples = started.training.num_examples
+    (message,) = advice(replace(started, batch_size=examples + 1))
+    assert f"training.batch_size is {examples + 1:,}" in message
+    assert f"the training data has {examples:,} example" in message
+    assert advice(replace(started, batch_size=examples)) == []
+    assert advice(replace(started, batch_size=None)) == []
