@@ -64,7 +64,11 @@ def show_scores(console: Console, evaluated: Evaluated) -> None:
     for name, value in _scores(result).items():
         table.add_row(name, f"{value:.4g}", _meaning(name))
     console.print(table)
-    counts = [f"{count:,} {name}" for name, count in _counts(result).items()]
+    counts = [
+        f"{count:,} {'reply' if (count, name) == (1, 'replies') else name}"
+        for name, count in _counts(result).items()
+        if count or name != "split dialogues"
+    ]
     for line in flow("counted on", counts, console.width):
         console.print(line)
     for caution in evaluated.cautions:
