@@ -162,7 +162,7 @@ class LiveProgress:
         if self._stage:
             parts.append(_Part(2, [_stage_bar(self._stage, self._clock() - self._stage_began)]))
         if self._started and self._is_open:
-            parts.append(_Part(5, flow("to stop", ["Ctrl-C saves the run and stops"], width)))
+            parts.append(_Part(5, flow("to stop", ["Ctrl-C saves and stops"], width)))
         return parts
 
     def _score_lines(self) -> list[Text]:

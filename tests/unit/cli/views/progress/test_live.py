@@ -124,7 +124,7 @@ def test_an_open_live_view_says_how_to_stop() -> None:
     with LiveProgress(console, show_samples=0, clock=FakeClock()) as live:
         live(STARTED)
         console.print(live.frame())
-        assert "to stop     Ctrl-C saves the run and stops\n" in terminal.getvalue()
+        assert "to stop     Ctrl-C saves and stops\n" in terminal.getvalue()
         live(RunFinished(300, "all 300 steps done"))
         assert "to stop" not in str([line.text for line in console.render_lines(live.frame())[0]])
 
