@@ -75,9 +75,7 @@ KINDS: dict[str, Kind] = {
     "duplicate-key": _error("keep one of them; JSON readers disagree about which one counts"),
     "lone-surrogate": _error("remove it; it is left over when text is cut inside a character"),
     "nul-character": _error(_REMOVE),
-    "control-character": _error(
-        "remove it; of these, only newline (\\n) and tab (\\t) are allowed"
-    ),
+    "control-character": _error("remove it; only newline (\\n) and tab (\\t) are allowed"),
     "nesting-too-deep": _error("remove the nested value; a dialogue needs at most four levels"),
     # The value is not a dialogue.
     "unknown-shape": _error(
