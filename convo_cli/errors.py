@@ -161,7 +161,8 @@ def first_line(error: BaseException) -> str:
 
     Reprs of Python's classes and objects become plain names.
     """
-    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    first, *others = (str(error).strip() or type(error).__name__).splitlines()
+    line = f"{first} {others[0].strip()}" if first.endswith(":") and others else first
     if type(error) is KeyError:  # its text is only the repr of the key
         line = f"there is no {line}"
     return _REPR.sub(lambda found: found[1] or found[2], line)

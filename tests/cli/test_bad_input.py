@@ -167,8 +167,8 @@ MODELS = {
         f"model: the tensor {WEIGHT} contains values that are not finite",
     ),
     "has no tokenizer": (
-        "model", model(remove("tokenizer.json")), 2, ("model: no readable tokenizer (there is no "
-                                                     "tokenizer.json)"),
+        "model", model(remove("tokenizer.json")), 2, ("model: no readable tokenizer (the folder "
+                                                     "has no tokenizer.json)"),
     ),
     "has a torn tokenizer": (
         "model", model(truncate("tokenizer.json", 500)), 2,

@@ -16,6 +16,7 @@ class Thing:
     ("text", "shown"),
     [
         ("first\nsecond", "first"),
+        ("invalid field 'n_head':\n    not a number\nmore", "invalid field 'n_head': not a number"),
         (f"Unrecognized class {Thing} for this model", "Unrecognized class Thing for this model"),
         (f"not a {dict}", "not a dict"),
         (f"{Thing()} is no number", "Thing is no number"),
