@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from convo_cli.config.schema import DataConfig
 
 _NOTHING: Mapping[str, Any] = {}
+_PLURALS: Mapping[type, str] = {str: "strings", dict: "objects"}
 _MAX_KEYS_SHOWN = 8
 
 LocatedTurn = tuple[str, Turn]
@@ -229,14 +230,12 @@ class _TurnReader:
         self._found(Problem(code, message, path))
 
 
-_PLURALS: Mapping[type, str] = {str: "strings", dict: "objects"}
-
-
 def _described(value: Any) -> str:
     """Describe a line of no known shape."""
     if not isinstance(value, dict):
         return kind_of(value)
-    return f"an object with the keys {_listed(value)}" if value else "an empty object"
+    keys = f"the key{'s' * (len(value) > 1)} {_listed(value)}"
+    return f"an object with {keys}" if value else "an empty object"
 
 
 def _missing(what: str, keys: tuple[str, ...], turn: Mapping[str, Any]) -> str:

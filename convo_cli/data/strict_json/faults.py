@@ -63,8 +63,8 @@ class Scanner:
             end = self._skip_space(self._value(self._skip_space(start), "$", 0))
             if end < len(self.text):
                 is_value = self.text[end] in '[{"'
-                what = "a second JSON value" if is_value else self._seen(end)
-                self._report("extra-data", end, "$", f"{what} follows the JSON value")
+                what = "a second value" if is_value else self._seen(end)
+                self._report("extra-data", end, "$", f"{what} follows the JSON value of the line")
         except _EndOfScanError:
             pass
 
