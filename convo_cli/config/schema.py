@@ -1,8 +1,7 @@
-"""The whole configuration as pydantic models: the one place where a key, its default, its range and
-its meaning live.
+"""The configuration as pydantic models: every key with its default, range and meaning.
 
 The string below each field is its documentation: `init-config` writes it as a comment, the JSON
-Schema and docs/config.md carry it, and error messages quote the limits. Every model is strict and
+Schema and docs/config.md contain it, and error messages quote the limits. Every model is strict and
 frozen: a run's config is resolved once and never changed.
 """
 
@@ -81,7 +80,7 @@ class Epochs:
 
 @dataclass(frozen=True)
 class BatchSize:
-    """What one step takes."""
+    """The size of one step."""
 
     number: int
     unit: Literal["examples", "tokens"]
@@ -89,43 +88,39 @@ class BatchSize:
 
 class SpeakersConfig(Section):
     user: Texts = ("user", "human", "customer", "prompter")
-    """Names in the data that mean the person (compared without case)."""
+    """Speaker names in the data for the person; case is ignored."""
     assistant: Texts = ("assistant", "gpt", "bot", "model", "chatbot")
-    """Names in the data that mean the model."""
+    """Speaker names in the data for the model; case is ignored."""
     system: Texts = ("system",)
-    """Names in the data that mean instructions to the model."""
+    """Speaker names in the data for instructions to the model; case is ignored."""
 
 
 class DataConfig(Section):
     train: Paths = Field(min_length=1)
-    """JSONL file or list of files to train on (.jsonl, .jsonl.gz, .jsonl.zst), one dialogue a
-    line.
-    """
+    """JSONL file or list of files to train on, one dialogue a line (.jsonl, .jsonl.gz,
+    .jsonl.zst)."""
     validation: Paths = ()
-    """JSONL file or list of files to evaluate on; empty: no evaluation, and the best checkpoint is
-    the last.
-    """
+    """JSONL file or list of files to evaluate on. Empty: no evaluation, so the best checkpoint is
+    the last one."""
     first_speaker: Literal["user", "assistant"] = "user"
-    """Who speaks first in a dialogue that is a plain list of utterances."""
+    """First speaker of a dialogue that is a plain list of texts."""
     speakers: SpeakersConfig = SpeakersConfig()
-    """Which speaker names in the data stand for which role."""
+    """Speaker names in the data, by role."""
     reasoning: Reasoning | None = None
-    """What to do with the assistant's reasoning (reasoning_content, thinking or reasoning beside a
-    turn's text, or <think>...</think> in it): keep (trained on, between these tags before the
+    """Treatment of the assistant's reasoning (reasoning_content, thinking or reasoning beside the
+    text of a turn, or <think>...</think> in it): keep (trained on, between these tags before the
     answer) or drop; null: data with reasoning is refused."""
 
 
 class TokenizerConfig(Section):
     kind: Literal["unigram", "bpe"] = "unigram"
-    """SentencePiece model type; used only with model.scratch (a pretrained model brings its own
-    tokenizer).
-    """
+    """SentencePiece model type, only for model.scratch: a pretrained model has its own
+    tokenizer."""
     vocab_size: int = Field(8000, ge=300, le=1_000_000)
-    """Largest number of pieces, the 256 byte pieces included; a small corpus may give fewer."""
+    """Largest number of pieces, including 256 for bytes; little text gives fewer."""
     character_coverage: float = Field(0.9995, ge=0.98, le=1.0)
-    """Share of the corpus's characters that get a piece of their own; the rest are spelled in
-    bytes.
-    """
+    """Share of the characters of the training text that get their own piece; the others become
+    bytes."""
 
 
 class ScratchConfig(Section):
@@ -136,11 +131,11 @@ class ScratchConfig(Section):
     heads: int = Field(6, ge=1, le=512)
     """Number of attention heads."""
     context: int = Field(512, ge=16, le=1_048_576)
-    """Longest sequence the model can read, in tokens."""
+    """Longest sequence that the model can read, in tokens."""
     dropout: float = Field(0.1, ge=0.0, lt=1.0)
     """Dropout of embeddings and residuals."""
     attention_dropout: float = Field(0.0, ge=0.0, lt=1.0)
-    """Dropout of attention weights; 0 lets the fast attention kernels run."""
+    """Dropout of attention weights; the fast attention kernels need 0."""
 
     @model_validator(mode="after")
     def _width_fits_heads(self) -> Self:
@@ -151,11 +146,11 @@ class ScratchConfig(Section):
 
 class ModelConfig(Section):
     pretrained: PathText | None = Field(None, min_length=1)
-    """A Hugging Face folder or hub id to start from; null: train from scratch."""
+    """Model to start from: a Hugging Face folder or hub id; null: a new model (model.scratch)."""
     revision: str | None = Field(None, min_length=1)
-    """Branch, tag or commit of a hub id; null: the default branch."""
+    """Branch, tag or commit of the hub id; null: the default branch."""
     scratch: ScratchConfig | None = None
-    """Size of a new GPT-2; null: start from model.pretrained."""
+    """Size of a new GPT-2; null: the pretrained model (model.pretrained)."""
 
     @property
     def origin(self) -> PretrainedModel | ScratchConfig:
@@ -176,77 +171,71 @@ class ModelConfig(Section):
 
 class DialogueConfig(Section):
     template: TemplateName = "auto"
-    """How turns become tokens: turns (role token, text, end token), chatml, convmodel
+    """Format of turns as tokens: turns (role token, text, end token), chatml, convmodel
     (<sep>t0<sep>t1<sep>), cls-sep ([CLS] t0 [SEP] t1 [SEP] eos), native (the tokenizer's own chat
-    template); auto: native where the tokenizer has a chat template, else turns."""
+    template); auto: native if the tokenizer has a chat template, else turns."""
     train_on: TrainOn = "assistant"
-    """Whose tokens are targets: assistant, all (both sides), or last (the last assistant turn of
-    each dialogue).
-    """
+    """Turns that are trained on: assistant, all (user and assistant), or last (the last assistant
+    turn of each dialogue)."""
     user_turns_until: float = Field(0.0, ge=0.0, le=1.0)
-    """Fraction of the run (of training.schedule_steps where that is set) during which user turns
-    are targets too; afterwards only what train_on says. 1: always."""
+    """Fraction of the run (of training.schedule_steps if set) in which user turns are trained on
+    too; then only the turns of train_on. 0: never; 1: always."""
     max_length: int = Field(512, ge=16, le=1_048_576)
-    """Longest training sequence in tokens; a longer dialogue becomes several windows, no target is
-    lost.
-    """
+    """Longest training sequence, in tokens. A longer dialogue becomes several windows, without
+    losing targets."""
     long_turns: LongTurns = "refuse"
-    """What happens to a dialogue with a turn that fits no window: refuse (the run does not start),
-    split (the turn is trained in consecutive windows; each repeats the system turn and the tokens
-    before it, up to half of max_length; of a long user turn the last tokens that fit are context),
-    drop (the dialogue is left out)."""
+    """Treatment of a dialogue with a turn that fits no window: refuse (the run does not start),
+    split (the turn is trained on in consecutive windows; each repeats the system turn and the
+    tokens before it, up to half of max_length; of a long user turn the last tokens that fit are
+    context), drop (the dialogue is left out)."""
 
 
 class TrainingConfig(Section):
     max_steps: int | None = Field(None, ge=1, le=_BILLION)
-    """Exact number of optimizer updates; null: use epochs."""
+    """Number of steps (optimizer updates) of the run; null: epochs decides."""
     epochs: float | None = Field(None, gt=0, le=1_000_000)
-    """Passes over the training data; null: use max_steps."""
+    """Passes over the training data; null: max_steps decides."""
     batch_size: int | None = Field(16, ge=1, le=1_000_000)
-    """Dialogues (or windows of long ones) per step; null: use batch_tokens."""
+    """Examples of a step (dialogues, or windows of long ones); null: batch_tokens decides."""
     batch_tokens: int | None = Field(None, ge=16, le=_BILLION)
-    """Tokens per step: as many dialogues, drawn at random, as begin within so many tokens; null:
-    use batch_size.
-    """
+    """Tokens of a step: random examples are added until they have this many; null: batch_size
+    decides."""
     micro_batch_size: int | None = Field(None, ge=1, le=1_000_000)
-    """Dialogues per forward pass, for less memory; the gradients do not depend on it. null: the
-    whole step.
-    """
+    """Examples of one forward pass; fewer need less memory and give the same gradients. null: all
+    of the step."""
     packing: Packing = "auto"
-    """Lay dialogues side by side without padding, each attending to itself alone: auto (where the
-    model can, and a proof before step 1 finds loss and gradient equal), on (an error where it
-    cannot), off (padded batches)."""
+    """Batches of examples side by side without padding, each attending only to itself: auto (if the
+    model can, and a check before step 1 finds loss and gradient equal), on (an error if it cannot),
+    off (padded batches)."""
     learning_rate: float = Field(5e-4, gt=0, le=10)
     """Peak learning rate of AdamW."""
     schedule: Schedule = "cosine"
     """Shape of the learning rate after warm-up."""
     schedule_steps: int | None = Field(None, ge=1, le=_BILLION)
-    """Steps over which the learning rate follows its schedule, down to its floor; null: the run's
-    length. A run that is extended keeps them, so that its learning rate never rises again."""
+    """Steps in which the learning rate follows its schedule down to the floor; null: the length of
+    the run. A longer resume keeps this number, so the learning rate never rises again."""
     warmup_steps: int = Field(0, ge=0, le=_BILLION)
-    """Steps during which the learning rate climbs linearly from 0 to its peak, at most those of the
-    whole schedule.
-    """
+    """Steps in which the learning rate rises from 0 to its peak; 0: none."""
     min_lr_ratio: float = Field(0.1, ge=0.0, le=1.0)
     """Floor of the schedule as a fraction of learning_rate."""
     weight_decay: float = Field(0.01, ge=0.0, le=1.0)
-    """AdamW weight decay of matrices; biases, norms and embeddings are not decayed."""
+    """Weight decay of AdamW for matrices; biases, norms and embeddings have none."""
     betas: Annotated[tuple[float, float], Field(strict=False)] = (0.9, 0.95)
-    """AdamW averaging factors."""
+    """Averaging factors of AdamW, each at least 0 and below 1."""
     epsilon: float = Field(1e-8, gt=0, le=1)
-    """AdamW denominator term."""
+    """Term in the denominator of AdamW."""
     max_grad_norm: float | None = Field(1.0, gt=0, le=1_000_000)
-    """Gradients are scaled down to this norm; null: not clipped."""
+    """Largest norm of the gradient, which is scaled down to it; null: no limit."""
     precision: Precision = "auto"
-    """Arithmetic of forward and backward: fp32, bf16, fp16 (with a gradient scaler); auto: bf16 on
-    a GPU that has it, else fp32. A resume keeps what auto chose."""
+    """Arithmetic of forward and backward pass: fp32, bf16, fp16 (with a gradient scaler); auto:
+    bf16 on a GPU that has it, else fp32. A resume keeps the choice of auto."""
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
-    """Where the model computes: auto (the best device at the start of the run, kept by a resume),
-    cpu, cuda, cuda:N or mps."""
+    """Device of the model: auto (the best at the start of the run; a resume keeps it), cpu, cuda,
+    cuda:N or mps."""
     gradient_checkpointing: bool = False
-    """Trade about a third more time for much less memory."""
+    """Compute activations twice: about a third more time, much less memory."""
     compile: bool = False
-    """Compile the model with torch.compile; pays off on GPUs only."""
+    """Compile the model with torch.compile, which makes only GPUs faster."""
 
     @property
     def length(self) -> Steps | Epochs:
@@ -286,57 +275,55 @@ class TrainingConfig(Section):
 
 class EarlyStoppingConfig(Section):
     patience: int | None = Field(None, ge=1, le=_BILLION)
-    """Stop after this many evaluations without improvement; null: never."""
+    """Evaluations without improvement after which the run stops; null: it never stops early."""
     monitor: Literal["loss", "metric"] = "loss"
-    """What has to improve: validation loss, or evaluation.metric."""
+    """Score that has to improve: loss (validation loss) or metric (evaluation.metric)."""
     min_delta: float = Field(0.0, ge=0.0, le=1_000_000)
     """Smallest change that counts as an improvement."""
 
 
 class EvaluationConfig(Section):
     every_steps: int | None = Field(None, ge=1, le=_BILLION)
-    """Steps between evaluations; null: once an epoch. The end of the run is always evaluated."""
+    """Steps between evaluations; null: one an epoch. The last step is always evaluated."""
     max_dialogues: int | None = Field(None, ge=1, le=_BILLION)
-    """Validation dialogues used for the loss; null: all."""
+    """Validation dialogues of the validation loss; null: all."""
     reply_dialogues: int = Field(32, ge=0, le=1_000_000)
-    """Validation dialogues that get a generated reply, scored against the real one; 0: none."""
+    """Validation dialogues for which the model generates a reply, scored against the real one; 0:
+    none."""
     show_samples: int = Field(3, ge=0, le=1_000_000)
-    """How many of those replies are shown on screen (all are kept in samples.jsonl)."""
+    """Number of these replies on the screen; samples.jsonl has all of them."""
     metric: MetricName = "bleu-4"
-    """The score behind the best-metric checkpoint; bleu-2, bleu-4, nist-2 and nist-4 are all
-    reported.
-    """
+    """Score that chooses the best checkpoint by metric; all four are reported."""
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
-    """When to stop before the last step."""
+    """Stop before the last step if the scores do not improve."""
 
 
 class CheckpointsConfig(Section):
     every_steps: int | None = Field(None, ge=1, le=_BILLION)
-    """Steps between checkpoints; null: as many as between evaluations. Every evaluation and the end
-    also save one.
-    """
+    """Steps between checkpoints; null: the steps between evaluations. Every evaluation and the last
+    step also save one."""
     keep: int = Field(2, ge=1, le=1_000_000)
-    """How many of the newest checkpoints stay on disk, besides the best by loss and by metric."""
+    """Number of the newest checkpoints on disk, besides the best by loss and by metric."""
 
 
 class GenerationSettings(Section):
     max_new_tokens: int = Field(64, ge=1, le=1_048_576)
-    """Longest reply in tokens."""
+    """Longest reply, in tokens."""
     temperature: float = Field(0.7, ge=0.0, le=10.0)
-    """Randomness of sampling; 0 always takes the likeliest token."""
+    """Randomness of sampling; 0: always the likeliest token."""
     top_k: int = Field(0, ge=0, le=1_000_000)
-    """Sample among the k likeliest tokens; 0: all."""
+    """Number of likeliest tokens to sample from; 0: all."""
     top_p: float = Field(0.9, gt=0.0, le=1.0)
-    """Sample among the likeliest tokens whose probabilities add up to p; 1: all."""
+    """Sum of the probabilities of the likeliest tokens to sample from; 1: all."""
     min_p: float = Field(0.0, ge=0.0, lt=1.0)
-    """Drop tokens less likely than this fraction of the likeliest; 0: none."""
+    """Smallest probability of a token to sample, as a fraction of the likeliest one's; 0: none."""
     repetition_penalty: float = Field(1.0, ge=1.0, le=10.0)
-    """Divide the scores of tokens already used; 1: off."""
+    """Divisor of the scores of tokens that were used already; 1: off."""
 
 
 class LoggingConfig(Section):
     every_steps: int = Field(10, ge=1, le=_BILLION)
-    """Steps between plain log lines; metrics.jsonl always has every step."""
+    """Steps between lines of the plain log; metrics.jsonl has every step."""
     tensorboard: bool = True
     """Write TensorBoard events into the run directory."""
     plots: bool = True
@@ -344,40 +331,37 @@ class LoggingConfig(Section):
 
 
 class RunConfig(Section):
-    """One training run, completely described."""
+    """Complete description of one training run."""
 
     name: str = Field("convo", pattern=RUN_NAME)
     """Name of the run directory inside output_dir: up to 100 letters, digits, dots, dashes and
-    underscores.
-    """
+    underscores."""
     output_dir: PathText = Field("runs", min_length=1)
     """Folder that holds the run directories."""
     seed: int = Field(42, ge=0, lt=2**63)
-    """Decides new weights, the order of dialogues, dropout, and which validation dialogues get a
-    reply.
-    """
+    """Seed of new weights, the order of dialogues, dropout, and the choice of validation dialogues
+    that get a reply."""
     deterministic: bool = True
-    """Use only algorithms that give the same bits every time."""
+    """Use only algorithms that give the same bits in every run."""
     data: DataConfig
-    """Where the dialogues are and who speaks in them."""
+    """Files of dialogues, and the roles of their speakers."""
     tokenizer: TokenizerConfig = TokenizerConfig()
     """The SentencePiece tokenizer of a from-scratch run."""
     model: ModelConfig
-    """What is trained: exactly one of pretrained and scratch."""
+    """Model to train: exactly one of pretrained and scratch."""
     dialogue: DialogueConfig = DialogueConfig()
-    """How dialogues become tokens, and which tokens are targets."""
+    """Format of dialogues as tokens, and the tokens that are trained on."""
     training: TrainingConfig
-    """Steps, batches, learning rate, precision."""
+    """Steps, batches, learning rate, precision and device."""
     evaluation: EvaluationConfig = EvaluationConfig()
-    """Scores while training; needs data.validation."""
+    """Scores during training, which need data.validation."""
     checkpoints: CheckpointsConfig = CheckpointsConfig()
-    """What is saved and how much of it stays."""
+    """Checkpoints that are saved and kept."""
     generation: GenerationSettings = GenerationSettings()
-    """How replies are sampled in chat, and the default of the export; evaluation replies are always
-    greedy.
-    """
+    """Sampling of replies in chat and the default of an export; replies of an evaluation are always
+    greedy."""
     logging: LoggingConfig = LoggingConfig()
-    """What is written besides checkpoints."""
+    """Files and log lines besides checkpoints."""
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:

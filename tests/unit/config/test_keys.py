@@ -20,6 +20,16 @@ def test_every_key_has_a_documentation_that_is_a_sentence() -> None:
     assert [key.path for key in config_keys().values() if not key.doc.endswith(".")] == []
 
 
+def test_no_documentation_is_a_question() -> None:
+    questions = ("How ", "What ", "When ", "Where ", "Whether ", "Which ", "Who ", "Whose ")
+    assert [key.path for key in config_keys().values() if key.doc.startswith(questions)] == []
+
+
+def test_a_key_that_may_be_null_says_what_null_does() -> None:
+    keys = [key for key in config_keys().values() if "null" in key.types]
+    assert [key.path for key in keys if "null: " not in key.doc] == []
+
+
 def test_only_what_has_no_default_is_required() -> None:
     assert [key.path for key in config_keys().values() if key.is_required] == [
         "data",
