@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.commands import settings
@@ -74,3 +76,38 @@ def test_validation_data_that_is_the_training_data_is_one_warning(convo, work):
     assert result.code == 0
     (warning,) = [line for line in result.err.splitlines() if "also in the training data" in line]
     assert "the scores show what the model memorised" in warning
+
+
+@pytest.mark.parametrize(
+    ("setting", "old", "new"),
+    [
+        ("model.scratch.width=64", "32", "64"),
+        ("dialogue.long_turns=drop", "refuse", "drop"),
+        ("tokenizer.kind=bpe", "unigram", "bpe"),
+    ],
+)
+def test_a_key_that_a_run_cannot_change_is_named_with_both_values(convo, work, setting, old, new):
+    result = convo("resume", "runs/tiny", *settings(setting))
+    key = setting.partition("=")[0]
+    assert result.code == 6
+    assert f"error: {key} is {new}, but the run was made with {old}" in result.err
+    assert "Config(" not in result.err
+
+
+@pytest.mark.parametrize("value", ["null", "true", "[a, b]", '"text"'])
+def test_a_key_that_was_edited_in_a_run_is_shown_in_yaml(convo, work, value):
+    path = work / "runs/tiny/config.yaml"
+    key = {"null": "max_grad_norm", "true": "gradient_checkpointing", "[a, b]": "assistant"}.get(
+        value, "output_dir"
+    )
+    text = path.read_text(encoding="utf-8")
+    lines = [
+        f"{line.partition(':')[0]}: {value}" if line.strip().startswith(f"{key}:") else line
+        for line in re.sub(r"assistant:\n( +- .*\n)+", "assistant: x\n", text).splitlines()
+    ]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    result = convo("resume", "runs/tiny")
+    assert result.code == 6
+    shown = {"[a, b]": '["a", "b"]', '"text"': "text"}.get(value, value)
+    assert f"{key} is {shown}, but " in result.err
+    assert not re.search(r"None|True|False|\['|'\w", result.err)

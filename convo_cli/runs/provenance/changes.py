@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,8 @@ def changes_of_config(run: RunDirectory, info: RunInfo, config: RunConfig) -> li
         dict(leaves(config.model_dump(mode="json"))),
     )
     return [
-        f"{run.config}: {key} is {now.get(key)!r}, but {before.get(key)!r} in {run.info.name}"
+        f"{run.config}: {key} is {as_json(now.get(key))}, but {as_json(before.get(key))} in "
+        f"{run.info.name}"
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key) and not key.startswith(_CHECKED_BY_CONTENT)
     ]
@@ -161,9 +163,7 @@ def _decisive(info: RunInfo) -> Iterable[tuple[str, str]]:
 
 def as_json(value: Any) -> str:
     """Format a value as in a config file."""
-    return (
-        "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    )
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def leaves(values: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, Any]]:
