@@ -1,4 +1,4 @@
-"""Long native work in a background thread, so that the main thread reacts to signals at once.
+"""Native work in a background thread, while the main thread works and reacts to signals.
 
 After a signal nothing waits for the thread: it ends with its task or with the process.
 """
@@ -27,17 +27,8 @@ _STOPPED = {
 """Exit codes of a process that a signal ended."""
 
 
-def in_background(task: Callable[[], T]) -> T:
-    """Run a task in a thread and return its result; an exception from a signal handler ends the
-    wait, not the task.
-    """
-    return _wait_for(_start(task))
-
-
 def one_ahead(tasks: Iterable[Callable[[], T]]) -> Iterator[T]:
-    """Yield the result of each task; the next task runs in a thread while the caller uses a
-    result.
-    """
+    """Yield the result of each task; the next one runs in a thread while the caller uses it."""
     running: Future[T] | None = None
     for task in tasks:
         done = [] if running is None else [_wait_for(running)]
@@ -67,11 +58,10 @@ def _wait_for(future: Future[T]) -> T:
 
 
 def end_process(code: object) -> NoReturn:
-    """End the process with this exit code: at once after a signal, otherwise when all background
-    tasks are done.
+    """End the process: at once after a signal, otherwise when all background tasks are done.
 
     After a signal Python's own shutdown is skipped: it takes a second with torch, and unwinding a
-    thread inside SentencePiece would abort the process.
+    thread inside native code would abort the process.
     """
     if code in _STOPPED:
         atexit._run_exitfuncs()

@@ -167,6 +167,8 @@ class RunFinished:
 
     step: int
     reason: str
+    is_stopped: bool = False
+    """True if the user stopped the run, which is then reported by a message of its own."""
 
 
 Event = Notice | Progress | RunStarted | StepDone | EvaluationDone | CheckpointSaved | RunFinished

@@ -1,7 +1,8 @@
-"""SIGINT, SIGTERM, SIGHUP and SIGUSR1 ask a run to save and stop at the next safe point; a second
-one leaves at once.
+"""Stop requests: SIGINT, SIGTERM, SIGHUP or SIGUSR1 stops a command at the next safe point.
 
-This module imports nothing heavy, because a command listens before torch is imported.
+A thread answers the first signal at once, also while native code keeps Python's own handlers
+waiting. A second signal ends the process at once. This module imports nothing heavy, because a
+command listens before torch is imported.
 """
 
 from __future__ import annotations
@@ -9,53 +10,162 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from types import FrameType
 
 from convo_cli.errors import StoppedError
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+_PATIENCE = 0.3
+"""Seconds before a request is answered that interrupts the work: most end before, and say so."""
+_WRITING = 2.0
+"""Seconds in which the answer is written, at most, before an error message may follow it."""
+
+
+STEP, UNSAVED = "stopping after this step", "leave without saving"
+"""Answers while a run takes steps."""
+
+
+class Interrupt(KeyboardInterrupt):
+    """Raised by a stop request inside `StopRequest.interrupting`."""
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """The work in progress, and the answer to a request to stop it."""
+
+    answer: str
+    second: str
+    """The effect of a second signal."""
+    may_interrupt: bool
 
 
 class StopRequest:
     """A request to stop, and the signal that made it."""
 
-    def __init__(self) -> None:
+    def __init__(self, numbers: frozenset[int]) -> None:
         self.signal_number: int | None = None
-        self._may_interrupt = False
+        self._numbers = numbers
+        self._asked_in: _Stage | None = None
+        self._stage = _Stage(STEP, UNSAVED, False)
 
     @property
     def is_set(self) -> bool:
         return self.signal_number is not None
 
     @contextmanager
-    def interrupting(self, message: str, *, hint: str) -> Iterator[None]:
+    def interrupting(self, message: str, *, hint: str | Callable[[], str] = "") -> Iterator[None]:
         """Interrupt the block at once on a stop request, with a StoppedError of this message.
 
         Only for work that may be interrupted anywhere: reading, downloading, waiting, filling a
-        cache.
+        cache. ``hint`` may be a function, called after the interrupt.
         """
+        before = self._stage
         try:
-            self._may_interrupt = True
+            self._stage = _Stage("stopping", "leave at once", True)
             if self.is_set:
-                raise KeyboardInterrupt
+                raise Interrupt
             yield
-        except KeyboardInterrupt:
-            raise StoppedError(self.signal_number or signal.SIGINT, message, hint=hint) from None
-        finally:
-            self._may_interrupt = False
+            self._stage = before
+        except KeyboardInterrupt:  # the stage stays, because the answer may still be due
+            advice = hint if isinstance(hint, str) else hint()
+            number = self.signal_number or signal.SIGINT
+            raise StoppedError(number, message, hint=advice or None) from None
+        except StoppedError:  # of a block inside this one, whose stage stays
+            raise
+        except BaseException:
+            self._stage = before
+            raise
 
-    def _handle(self, signal_number: int, frame: FrameType | None) -> None:
+    @contextmanager
+    def finishing(self, answer: str, *, second: str = "leave at once") -> Iterator[None]:
+        """Let the block finish before a stop; ``answer`` tells the user what is finished first."""
+        before, self._stage = self._stage, _Stage(answer, second, False)
+        try:
+            yield
+        finally:
+            self._stage = before
+
+    @contextmanager
+    def without_ctrl_c(self) -> Iterator[None]:
+        """Leave Ctrl-C to the block, which gets a KeyboardInterrupt each time."""
+        handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+        wakeup = signal.set_wakeup_fd(-1)  # the thread would count each Ctrl-C
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+            signal.signal(signal.SIGINT, handler)
+
+    def handle(self, signal_number: int, frame: FrameType | None) -> None:
+        """Handle a signal in the main thread, when Python runs there again."""
         if self.signal_number is not None:
             _leave(signal_number)  # if the thread could not
         self.signal_number = signal_number
-        if self._may_interrupt:
-            raise KeyboardInterrupt
+        self._asked_in = self._stage  # the thread may run only when this stage is over
+        if self._stage.may_interrupt:
+            raise Interrupt
+
+    def watch(self, arrived: socket.socket) -> None:
+        """Answer the first signal and leave at the second; a thread, because handlers may wait."""
+        with arrived:
+            if (first := self._next(arrived)) is None:
+                return
+            if (self._asked_in or self._stage).may_interrupt:
+                arrived.settimeout(_PATIENCE)
+            else:
+                self._answer(first)
+            try:
+                second = self._next(arrived)
+            except TimeoutError:
+                self._answer(first)
+                arrived.settimeout(None)
+                second = self._next(arrived)
+            if second is not None:
+                _leave(second)
+
+    def _next(self, arrived: socket.socket) -> int | None:
+        """Wait for a signal; None at the end of the block that listens."""
+        while received := arrived.recv(1):
+            if received[0] in self._numbers:
+                return received[0]
+        return None
+
+    def _answer(self, number: int) -> None:
+        stage = self._asked_in or self._stage
+        if number == signal.SIGINT:
+            _say(f"{stage.answer}; press Ctrl-C again to {stage.second}")
+        else:
+            _say(f"{signal.Signals(number).name}: {stage.answer}")
+
+
+def _write(line: str) -> None:
+    with suppress(OSError, ValueError):
+        # The terminal has just echoed ^C on the current line.
+        sys.stderr.write(f"\n{line}\n" if sys.stderr.isatty() else f"{line}\n")
+        sys.stderr.flush()
 
 
 _current: StopRequest | None = None
+_say: Callable[[str], None] = _write
+
+
+@contextmanager
+def answering(say: Callable[[str], None]) -> Iterator[None]:
+    """Write the answer to a stop request with ``say``, from another thread, inside the block.
+
+    For a view that redraws lines of the terminal.
+    """
+    global _say
+    before, _say = _say, say
+    try:
+        yield
+    finally:
+        _say = before
 
 
 @contextmanager
@@ -68,16 +178,15 @@ def listening() -> Iterator[StopRequest]:
     if _current is not None:
         yield _current
         return
-    request = StopRequest()
     numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         numbers.remove(signal.SIGHUP)  # as nohup requires
+    request = StopRequest(frozenset(numbers))
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
-    threading.Thread(
-        target=_leave_at_the_second, args=(ours, frozenset(numbers)), daemon=True
-    ).start()
-    before = {number: signal.signal(number, request._handle) for number in numbers}
+    watcher = threading.Thread(target=request.watch, args=(ours,), daemon=True)
+    watcher.start()
+    before = {number: signal.signal(number, request.handle) for number in numbers}
     wakeup_before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
     _current = request
     try:
@@ -88,18 +197,8 @@ def listening() -> Iterator[StopRequest]:
         theirs.close()
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _leave_at_the_second(arrived: socket.socket, numbers: frozenset[int]) -> None:
-    """End the process at the second signal; a thread, because a handler has to wait for native code
-    to return.
-    """
-    count = 0
-    with arrived:
-        while received := arrived.recv(1):
-            count += received[0] in numbers
-            if count == 2:
-                _leave(received[0])
+        if request.is_set:
+            watcher.join(_WRITING)  # so that the answer comes before the outcome
 
 
 def _leave(signal_number: int) -> None:

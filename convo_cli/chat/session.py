@@ -1,4 +1,4 @@
-"""A conversation with a model: its history and the next reply, both of bounded size."""
+"""A conversation with a model: its history and its next reply, both of bounded size."""
 
 from __future__ import annotations
 
@@ -13,15 +13,11 @@ from convo_cli.model.generation import Generator, Reply
 MAX_CHARACTERS = 2**25
 """Limit of a conversation: weeks of chat, but far below any machine's memory."""
 MAX_REPLY_CHARACTERS = 2**20
-"""Limit of a reply: its number of tokens is bounded, but a token of a foreign tokenizer may have
-any length.
-"""
+"""Limit of a reply, because a token of a foreign tokenizer may have any length."""
 
 
 class ChatSession:
-    """Holds the turns; the history that the model reads is fitted to its window by whole turns at
-    every reply.
-    """
+    """Holds the turns of a conversation. The model reads the last ones that fit its window."""
 
     def __init__(
         self, generator: Generator, settings: GenerationSettings, *, system: str | None = None
@@ -35,11 +31,13 @@ class ChatSession:
     def say(self, text: str, on_text: Callable[[str], None]) -> Reply:
         """Answer the user and stream the reply; then add both turns to the history.
 
-        If ``on_text`` raises or the text does not fit (DataError), the history stays unchanged.
+        A KeyboardInterrupt keeps both turns, with the reply as far as it was streamed, unless
+        nothing was. After any other exception, and if the text does not fit (DataError), the
+        history is as it was.
         """
         text = text.strip()
         if not text:
-            raise DataError("an empty message says nothing", hint="type something")
+            raise DataError("the message is empty", hint="type something")
         if self._num_characters + len(text) > MAX_CHARACTERS:
             raise DataError(
                 f"the conversation is over {MAX_CHARACTERS:,} characters long",
@@ -47,28 +45,37 @@ class ChatSession:
             )
         turns = [*self.turns, Turn("user", text)]
         num_skipped = self._num_beyond(turns)
-        num_shown = 0
+        streamed: list[str] = []
+        num_streamed = 0
 
-        def count(piece: str) -> None:
-            nonlocal num_shown
-            num_shown += len(piece)
-            if num_shown > MAX_REPLY_CHARACTERS:
+        def stream(piece: str) -> None:
+            nonlocal num_streamed
+            num_streamed += len(piece)
+            if num_streamed > MAX_REPLY_CHARACTERS:
                 raise DataError(
                     f"the reply is over {MAX_REPLY_CHARACTERS:,} characters long",
                     hint="lower --max-new-tokens",
                 )
+            streamed.append(piece)
             on_text(piece)
 
         history = [*self._system, *turns[len(self._system) + num_skipped :]]
-        reply = self.generator.reply(history, self.settings, count)
-        self.turns = [*turns, Turn("assistant", reply.text.strip())]
-        self._num_characters += len(text) + len(reply.text)
+        try:
+            reply = self.generator.reply(history, self.settings, stream)
+        except KeyboardInterrupt:
+            self._keep(turns, "".join(streamed))
+            raise
+        self._keep(turns, reply.text, is_whole=True)
         return replace(reply, num_dropped=reply.num_dropped + num_skipped)
 
+    def _keep(self, turns: list[Turn], reply: str, *, is_whole: bool = False) -> None:
+        """Add the user's turn, the last of ``turns``, and the reply to the history."""
+        if is_whole or reply.strip():
+            self.turns = [*turns, Turn("assistant", reply.strip())]
+            self._num_characters += len(turns[-1].text) + len(reply)
+
     def _num_beyond(self, turns: Sequence[Turn]) -> int:
-        """Return how many first turns, in pairs, cannot fit the window even if each later turn is
-        one token.
-        """
+        """Return how many first turns cannot fit, in pairs, even if a turn is only one token."""
         num_spoken = len(turns) - len(self._system)
         return max(0, num_spoken - self.generator.encoder.max_length) // 2 * 2
 

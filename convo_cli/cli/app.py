@@ -1,25 +1,25 @@
-"""The `convo` command: sub-commands, version, and the one place where errors become messages and
-exit codes.
+"""The `convo` command: sub-commands, version, and the exit code and message of every error.
 
 Neither this module nor those of the commands import torch, transformers, rich or convo's lower
-rooms at module level. A command imports what it needs after it has checked its arguments, so that
+layers at module level. A command imports what it needs after it has checked its arguments, so that
 help and errors appear at once.
 """
 
 from __future__ import annotations
 
 import errno
-import inspect
+import functools
 import os
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from convo_cli import __version__
 from convo_cli.cli.arguments import in_place
 from convo_cli.cli.commands import chat, evaluate, export, init_config, resume, train, validate_data
+from convo_cli.cli.help_page import Command, Group, paragraphs
 from convo_cli.cli.streams import finished, stdout_errors
 from convo_cli.errors import (
     ConvoError,
@@ -34,9 +34,11 @@ _UNREACHABLE = (errno.EACCES, errno.EPERM, errno.ELOOP)
 
 app = typer.Typer(
     name="convo",
+    cls=Group,
     help="Train multi-turn conversation models from JSONL files of dialogues, and talk to the "
     "result.",
     add_completion=True,
+    suggest_commands=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -63,13 +65,17 @@ def _root(
 
 
 def _add(name: str, command: Callable[..., None]) -> None:
-    """Add a command; each paragraph of its docstring becomes one line of help, without its line
-    breaks.
-    """
-    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
-    app.command(name, help="\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs))(
-        in_place(command)
-    )
+    """Add a command that Ctrl-C and SIGTERM end with a message, wherever it says nothing else."""
+    placed = in_place(command)
+
+    @functools.wraps(command)
+    def stoppable(*args: Any, **options: Any) -> None:
+        from convo_cli.signals import listening
+
+        with listening() as stop, stop.interrupting("stopped"):
+            placed(*args, **options)
+
+    app.command(name, cls=Command, help=paragraphs(command.__doc__))(stoppable)
 
 
 _add("init-config", init_config.init_config)
@@ -87,34 +93,37 @@ def main() -> None:
 
     # transformers logs for developers; convo itself reports everything that a user has to know.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault(
-        "USE_HUB_KERNELS", "0"
-    )  # with `kernels` installed transformers fetches code from the hub
+    # With `kernels` installed transformers would fetch code from the hub.
+    os.environ.setdefault("USE_HUB_KERNELS", "0")
     with stdout_errors():
         try:
             code = _run(sys.argv[1:])
         except ConvoError as error:
             code = error.exit_code
             with finished("the --json object of this error is lost"):
-                show_error(error, as_json="--json" in sys.argv)
+                command = _command_in(sys.argv)
+                show_error(error, command=command, as_json="--json" in sys.argv)
     sys.exit(code)
+
+
+def _command_in(words: list[str]) -> str | None:
+    """Return the command that was given; None if it does not exist."""
+    names = [info.name for info in app.registered_commands]
+    return next((word for word in words[1:] if word in names), None)
 
 
 def _run(arguments: list[str]) -> int:
     try:
         code = app(arguments or ["--help"], prog_name="convo", standalone_mode=False)
     except typer.TyperException as error:
-        context = getattr(error, "ctx", None)
-        command = context.command_path if context else "convo"
-        message = error.format_message().replace(
-            "Value error, ", ""
-        )  # pydantic's prefix in typer 0.29
-        raise UsageError(message, hint=f"{command} --help") from None
+        from convo_cli.cli.suggestions import refusal
+
+        raise refusal(error, arguments) from None
     except ConvoError:
         raise
     except Exception as error:
-        if refusal := refused_by_system(error):
-            raise refusal from error
+        if refused := refused_by_system(error):
+            raise refused from error
         if (
             isinstance(error, OSError)
             and error.errno in _UNREACHABLE
@@ -129,9 +138,8 @@ def _run(arguments: list[str]) -> int:
         first_line = (str(error).splitlines() or [""])[0]
         raise OutOfMemoryError(
             f"there is not enough memory for this ({first_line or type(error).__name__})",
-            hint="a smaller model, training.micro_batch_size: 1, training.gradient_checkpointing: "
-            "true, a shorter "
-            "dialogue.max_length, or more memory; what was saved is intact",
+            hint="use a smaller model, training.micro_batch_size: 1, a lower dialogue.max_length, "
+            "or training.gradient_checkpointing: true; what was saved is intact",
         ) from error
     if not arguments:
         return UsageError.exit_code

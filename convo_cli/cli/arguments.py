@@ -1,4 +1,4 @@
-"""Checks of arguments without torch and transformers, so that mistakes are reported at once."""
+"""Checks of arguments and data without torch, so that mistakes are reported at once."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import functools
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from convo_cli.errors import UsageError, expand_home, path_too_long, typeable
 
+if TYPE_CHECKING:
+    from convo_cli.config.schema import DataConfig, TrainOn
+
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
-_MODEL = "give the path of a folder that exists, or a hub id"
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 _PATHS = {"config", "data", "files", "fix", "model", "out", "output", "run_dir", "source"} | {
     "tokenizer",
@@ -50,60 +52,18 @@ def _at_home(value: object) -> object:
 
 
 def require_device(name: str) -> None:
-    """Raise UsageError for an invalid device name; `choose_device` checks that the machine has the
-    device.
-    """
+    """Raise UsageError for an invalid name; `choose_device` checks that there is such a device."""
     if not _DEVICE.fullmatch(name):
         raise UsageError(f"--device {name}: unknown", hint="auto, cpu, cuda, cuda:0 or mps")
 
 
 def is_text(argument: str) -> bool:
-    """Return whether an argument is Unicode text; Python decodes other bytes as halves of surrogate
-    pairs.
-    """
+    """Return whether an argument is Unicode text; Python decodes other bytes as surrogates."""
     return not any("\ud800" <= character <= "\udfff" for character in argument)
 
 
-def require_model(source: str) -> None:
-    """Raise for a model that cannot be opened; the contents of a run or checkpoint are verified on
-    loading.
-    """
-    from convo_cli.runs.directory import RunDirectory
-    from convo_cli.storage.sealed import MANIFEST_FILE
-
-    path = Path(source)
-    if not source or not (RunDirectory(path).is_run or (path / MANIFEST_FILE).exists()):
-        require_pretrained(source)
-
-
-def require_pretrained(source: str) -> None:
-    """Raise unless this is the folder of a transformers model or a hub id; the hub itself is asked
-    later.
-    """
-    path = Path(source)
-    if source and path.is_dir():
-        from convo_cli.runs.model_folder import require_model_folder
-
-        require_model_folder(path)
-    elif source and path.exists():
-        raise UsageError(f"{source}: not a directory", hint=_MODEL)
-    elif not _HUB_ID.fullmatch(source):
-        raise UsageError(f"{source or repr(source)}: no such directory", hint=_MODEL)
-
-
-def require_run_or_checkpoint(folder: Path) -> None:
-    """Raise UsageError unless this is a folder; its contents are verified when they are loaded."""
-    if not folder.is_dir():
-        raise UsageError(
-            f"{folder}: " + ("not a directory" if folder.exists() else "no such directory"),
-            hint="give a run directory, such as runs/convo, or one of its checkpoints",
-        )
-
-
 def require_new_file(out: Path, inputs: Sequence[str], *, is_forced: bool) -> None:
-    """Raise UsageError if `--fix` cannot write ``out`` or would replace a file that may be
-    needed.
-    """
+    """Raise UsageError if `--fix` cannot write ``out`` or would replace a needed file."""
     try:
         _require_new_file(out, inputs, is_forced=is_forced)
     except OSError as error:
@@ -138,3 +98,33 @@ def _require_new_file(out: Path, inputs: Sequence[str], *, is_forced: bool) -> N
         raise UsageError(
             f"--fix {out}: already exists", hint="name another file, or add --force to replace it"
         )
+
+
+def require_good_data(
+    data: DataConfig,
+    *,
+    what: str,
+    train_on: TrainOn | None = "assistant",
+    max_validation: int | None = None,
+) -> None:
+    """Raise a DataError for errors at the beginning of the data files.
+
+    ``train_on`` is None if a dialogue without a target is no error. Without this check they would
+    be found after torch is imported.
+    """
+    from convo_cli.data.checks.problem_tally import DataProblemsError
+    from convo_cli.data.checks.validate import find_first_errors
+    from convo_cli.data.problems import ProblemError
+
+    groups = find_first_errors(data.train, data, train_on=train_on or "assistant")
+    groups += find_first_errors(
+        data.validation, data, train_on=train_on or "assistant", max_lines=max_validation
+    )
+    if train_on is None:
+        groups = [group for group in groups if group.code != "no-target"]
+    if sum(group.count for group in groups) == 1:
+        raise ProblemError(groups[0].problems[0])
+    if groups:
+        files = dict.fromkeys(problem.file for group in groups for problem in group.problems)
+        command = " ".join(["convo validate-data", *map(typeable, files)])
+        raise DataProblemsError(what, groups, further_hints=[f"see every problem: {command}"])

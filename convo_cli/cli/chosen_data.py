@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from convo_cli.cli.arguments import require_pretrained
 from convo_cli.cli.config_paths import require_paths
+from convo_cli.cli.given_paths import require_pretrained
 from convo_cli.config.load import build_config, locate_config
 from convo_cli.config.schema import DataConfig, RunConfig, TrainOn
 from convo_cli.errors import UsageError

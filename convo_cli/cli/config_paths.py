@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from convo_cli.cli.arguments import require_pretrained
+from convo_cli.cli.given_paths import require_pretrained
 from convo_cli.config.explain import refusal
 from convo_cli.config.load import LocatedConfig
 from convo_cli.config.places import KeyPath, Problem

@@ -1,8 +1,8 @@
-"""Output to people and programs: stdout carries the result, stderr all else; foreign text never
-acts on a terminal.
+"""Output to people and programs: stdout carries the result, stderr all else.
 
-Rich passes ESC and C1 bytes of a string straight through, so text from data, config, file names or
-a model goes through `printable` first, and is printed as `rich.text.Text` or with ``markup=False``.
+Foreign text never acts on a terminal. Rich passes ESC and C1 bytes of a string straight through, so
+text from data, config, file names or a model goes through `printable` first, and is printed as
+`rich.text.Text` or with ``markup=False``.
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ import json
 import re
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from convo_cli import __version__
-from convo_cli.errors import ConvoError
+from convo_cli.errors import ConvoError, StoppedError
 from convo_cli.unseen import UNSEEN, escape_unseen
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-JSON_VERSION = 1
+JSON_VERSION = 2
+"""Version of the `--json` objects. Version 2: an error keeps the command's name in ``command``."""
 
 # Whole sequences first (ECMA-48): CSI, then the string sequences OSC, DCS, SOS, PM, APC with their
 # terminator, then two-byte escapes, then each remaining C0 and C1 character. Newline and tab stay.
@@ -40,8 +42,9 @@ _LONGEST_MESSAGE = 20_000  # characters of one error or notice
 
 
 def printable(text: str) -> str:
-    """Remove control sequences and invisible characters; newlines and tabs stay, a lone surrogate
-    becomes a ?.
+    """Remove control sequences and invisible characters but newlines and tabs.
+
+    A lone surrogate becomes a question mark.
     """
     return _CONTROL.sub("", text).encode("utf-8", "replace").decode("utf-8")
 
@@ -71,28 +74,22 @@ class PrintableStream:
 
 
 def shortened(message: str) -> str:
-    """Shorten a message in the middle if it is too long to read, for example because it quotes a
-    file.
-    """
+    """Shorten a message in the middle if it is too long to read, because it quotes a file."""
+    if len(message) <= _LONGEST_MESSAGE:
+        return message
     half = _LONGEST_MESSAGE // 2
-    return (
-        message if len(message) <= _LONGEST_MESSAGE else f"{message[:half]} […] {message[-half:]}"
-    )
+    return f"{message[:half]} […] {message[-half:]}"
 
 
 def print_line(console: Console, line: str, style: str = "") -> None:
-    """Print a line that may hold foreign text, without wrapping, because a wrapped file name cannot
-    be copied.
-    """
+    """Print a line that may hold foreign text; it is not wrapped, so that paths can be copied."""
     from rich.text import Text
 
     console.print(Text(printable(line).replace("\n", " "), style=style), soft_wrap=True)
 
 
 def stderr_console() -> Console:
-    """Return a Rich console on stderr: colours and live views on a terminal only, plain lines
-    elsewhere.
-    """
+    """Return a Rich console on stderr: colours and live views only on a terminal."""
     from rich.console import Console
 
     return Console(
@@ -107,17 +104,33 @@ def stdout_console() -> Console:
     return Console(highlight=False, markup=False, emoji=False, soft_wrap=not sys.stdout.isatty())
 
 
-def print_json(command: str, result: Mapping[str, Any]) -> None:
+def print_json(command: str | None, result: Mapping[str, Any]) -> None:
     """Write the versioned `--json` object to stdout; a lone surrogate becomes a ?."""
     envelope = {"convo": __version__, "json_version": JSON_VERSION, "command": command, **result}
     text = escape_unseen(json.dumps(envelope, ensure_ascii=False, allow_nan=False))
     sys.stdout.write(text.encode("utf-8", "replace").decode("utf-8") + "\n")
 
 
-def show_error(error: ConvoError, *, as_json: bool = False) -> None:
-    """Show an error on stderr, and with ``as_json`` as an object on stdout too."""
+def announce(line: str, *, is_quiet: bool) -> None:
+    """Tell the user on stderr what begins now, without rich, before seconds of imports."""
+    if not is_quiet:
+        sys.stderr.write(printable(line).replace("\n", " ") + "\n")
+        sys.stderr.flush()
+
+
+def show_error(error: ConvoError, *, command: str | None = None, as_json: bool = False) -> None:
+    """Show an error on stderr, and with ``as_json`` as an object on stdout too.
+
+    A stop that the user asked for is no error, so it is shown without that word.
+    """
+    label = "" if isinstance(error, StoppedError) else "error: "
     hint = f"\nhint: {error.hint}" if error.hint else ""
-    sys.stderr.write(printable(shortened(f"error: {error.message}{hint}")) + "\n")
+    sys.stderr.write(printable(shortened(f"{label}{error.message}{hint}")) + "\n")
     if as_json:
-        detail = {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}
-        print_json("error", {"error": detail})
+        detail = {
+            "message": error.message,
+            "hint": error.hint,
+            "exit_code": error.exit_code,
+            "problems": [asdict(problem) for problem in error.problems],
+        }
+        print_json(command, {"error": detail})

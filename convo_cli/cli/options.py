@@ -1,12 +1,42 @@
-"""Options that several commands share, declared once so that they look and behave the same
-everywhere.
-"""
+"""Options that several commands share, declared once so that they are the same everywhere."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Literal
 
 import typer
+
+
+def within(low: float, high: float | None = None) -> Callable[[Any], Any]:
+    """Return a check of a number; typer's own range would fill the help with its limits."""
+
+    def check(value: Any) -> Any:
+        if value is not None and (value < low or (high is not None and value > high)):
+            limits = f"at least {low}" if high is None else f"between {low} and {high}"
+            raise typer.BadParameter(f"{value} is not {limits}")
+        return value
+
+    return check
+
+
+def complete_setting(incomplete: str) -> Iterator[tuple[str, str]]:
+    """Yield the config keys that begin with a text, for the completion of `--set`."""
+    from convo_cli.config.keys import config_keys
+
+    for key in config_keys().values():
+        if not key.is_section and key.path.startswith(incomplete):
+            yield f"{key.path}=", key.doc.partition(".")[0]
+
+
+def complete_preset(incomplete: str) -> Iterator[tuple[str, str]]:
+    """Yield the presets that begin with a text."""
+    from convo_cli.config.presets import PRESETS
+
+    for preset in PRESETS.values():
+        if preset.name.startswith(incomplete):
+            yield preset.name, preset.description
+
 
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout instead of text.")
@@ -14,13 +44,14 @@ JsonOption = Annotated[
 QuietOption = Annotated[
     bool, typer.Option("--quiet", "-q", help="Show only results, warnings and errors.")
 ]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+DeviceOption = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
         help="Change one config key, e.g. training.max_steps=500. Repeatable.",
+        autocompletion=complete_setting,
     ),
 ]
 ReasoningOption = Annotated[

@@ -37,6 +37,11 @@ class Block:
         """Each line without its end."""
         return self.data.split(b"\n")[:-1]
 
+    def first(self, number: int) -> Block:
+        """Return a block of the first lines."""
+        data = b"".join(line + b"\n" for line in self.lines()[:number])
+        return Block(data, self.numbers[:number], self.end)
+
 
 class LineCutter:
     """Cuts one file into blocks; problems of lines in no block go to ``found``."""

@@ -5,13 +5,10 @@ At most one block of lines is in memory.
 
 from __future__ import annotations
 
-import difflib
 import errno
-import itertools
 import os
 import stat
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from convo_cli.config.schema import DataConfig
@@ -33,6 +30,7 @@ from convo_cli.data.strict_json.columns import place
 from convo_cli.data.strict_json.decoder import decode
 from convo_cli.errors import UsageError, path_too_long, typeable
 from convo_cli.storage.files import special_kind
+from convo_cli.storage.similar import similar_path
 
 MAX_LINE_BYTES = 64 * 2**20
 """Longest line that is read, 64 MiB; a longer one is reported and skipped."""
@@ -159,22 +157,11 @@ def _inner_suffix(source: str) -> str:
 
 def _similar(path: Path) -> str:
     """Return a hint for a file that does not exist: another name, or where convo looked."""
-    folder = path.parent
-    if not folder.is_dir():
-        return f"the folder {folder} does not exist"
-    names: list[str] = []
-    with suppress(OSError):  # listing a folder needs more permissions than opening its files
-        names = [entry.name for entry in itertools.islice(folder.iterdir(), 1000)]
-    # First without suffixes, because those of data files are all alike.
-    stems = difflib.get_close_matches(_stem(path.name), map(_stem, names), n=1)
-    same = [name for name in names if _stem(name) in stems]
-    if match := difflib.get_close_matches(path.name, same, n=1, cutoff=0):
-        return f"did you mean {folder / match[0]}?"
-    return f"check the name; convo looked in {folder.absolute()}"
-
-
-def _stem(name: str) -> str:
-    return name.split(".")[0].lower() or name
+    if meant := similar_path(path):
+        return f"did you mean {meant}?"
+    if not path.parent.is_dir():
+        return f"the folder {path.parent} does not exist"
+    return f"check the name; convo looked in {path.parent.absolute()}"
 
 
 def _reason(error: Exception) -> str:

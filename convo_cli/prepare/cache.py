@@ -58,6 +58,12 @@ class Cache:
         self._emit = emit
         self._is_kept = home is not None and _is_writable(home / NAME)
         self._root = home / NAME if home is not None and self._is_kept else _temporary()
+        self._num_got = 0
+
+    @property
+    def has_kept(self) -> bool:
+        """Return whether this process has a finished folder that the next one will find."""
+        return self._is_kept and self._num_got > 0
 
     def opener(self, path: str, flags: int) -> int:
         """Open a file of the cache, as an ``opener`` for `open`; PermissionError if it belongs to
@@ -87,6 +93,7 @@ class Cache:
                 publish_directory(folder, partial(_fill, make, key, variant or {}))
             os.utime(folder)
             opened = found[0] if found else open_(folder)
+        self._num_got += 1
         self._prune()
         return opened, bool(found)
 

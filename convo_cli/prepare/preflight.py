@@ -12,38 +12,25 @@ from collections.abc import Sequence
 import numpy as np
 
 from convo_cli.config.schema import LongTurns, TrainOn
-from convo_cli.data.checks.problem_tally import ProblemGroup, ProblemTally
+from convo_cli.data.checks.problem_tally import DataProblemsError, ProblemGroup, ProblemTally
 from convo_cli.data.checks.report import Spread, spread
 from convo_cli.data.dialogue import Dialogue, has_target
 from convo_cli.data.problems import LongTurn, Problem, ProblemSink, at_line, no_target
-from convo_cli.errors import DataError
 from convo_cli.events import Emit, Notice, TokenCounts
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET, TokenStore
 
-_MAX_NAMED = 5
 MAX_LENGTH_LIMIT = 1_048_576  # of dialogue.max_length
 
 
-class PreflightError(DataError):
-    """The data cannot be trained on; ``groups`` holds the problems by code.
+class PreflightError(DataProblemsError):
+    """The data cannot be trained on.
 
     ``needed`` is the smallest dialogue.max_length that would fit all turns that are too long; 0 if
     there is none.
     """
 
     def __init__(self, groups: Sequence[ProblemGroup], needed: int = 0) -> None:
-        lines = []
-        for group in groups:
-            lines += [str(problem) for problem in group.problems[:_MAX_NAMED]]
-            if more := group.count - len(group.problems[:_MAX_NAMED]):
-                lines.append(f"{more:,} more like this")
-        number = sum(group.count for group in groups)
-        message = (
-            f"the data cannot be trained on: {number:,} {'error' if number == 1 else 'errors'}"
-        )
-        hints = "\n      ".join(dict.fromkeys(group.hint for group in groups))
-        super().__init__("\n  ".join([message, *lines]), hint=hints)
-        self.groups = tuple(groups)
+        super().__init__("the data cannot be trained on", groups)
         self.needed = needed
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 
 from convo_cli import __version__
-from convo_cli.background import in_background
 from convo_cli.config.schema import PretrainedModel, RunConfig, ScratchConfig
 from convo_cli.data.checks.problem_tally import MAX_PROBLEMS, ProblemGroup
 from convo_cli.data.omissions import Omissions, report_omissions
@@ -239,7 +238,7 @@ def _spiece(inputs: Inputs) -> bytes:
 
     def make(folder: Path) -> None:
         begin("training the tokenizer", inputs.emit)
-        (folder / SPIECE_FILE).write_bytes(in_background(train))
+        (folder / SPIECE_FILE).write_bytes(train())
 
     def train() -> bytes:
         with read_unchanged(files, config.data) as dialogues:

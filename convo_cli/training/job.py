@@ -23,7 +23,7 @@ from convo_cli.runs.checkpoints import is_saved
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.logs.evaluations import weights_of
 from convo_cli.runs.selection import point_and_prune
-from convo_cli.signals import StopRequest
+from convo_cli.signals import UNSAVED, StopRequest
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET
 from convo_cli.training.build import Parts
 from convo_cli.training.loop import Job
@@ -136,15 +136,16 @@ class RunJob(Job):
             emit=emit_unless_stopped,
         )
         try:
-            return replace(
-                evaluator(state.model, step), weights=weights_of(self._run.checkpoint(step))
-            )
+            with self._stop.finishing("stopping; `convo resume` repeats this evaluation"):
+                scores = evaluator(state.model, step)
+            return replace(scores, weights=weights_of(self._run.checkpoint(step)))
         except _StoppedError:
             return None
 
     def save(self, state: TrainState) -> None:
         keep = self._parts.config.checkpoints.keep
-        save_and_prune(self._run, self._parts, state, self._evaluations, self.emit, keep=keep)
+        with self._stop.finishing("stopping after this checkpoint is saved", second=UNSAVED):
+            save_and_prune(self._run, self._parts, state, self._evaluations, self.emit, keep=keep)
 
     def is_stopped(self) -> bool:
         return self._stop.is_set or self._run.is_stop_requested

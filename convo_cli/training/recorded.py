@@ -104,7 +104,7 @@ def train_and_record(
             raise explained from error
         if loss_plot is not None:
             loss_plot.draw()
-        emit_to_all(RunFinished(state.progress.step, reason))
+        emit_to_all(RunFinished(state.progress.step, reason, is_stopped=reason == STOPPED))
     if reason == STOPPED:
         remove_stop_file(run)
         message = f"stopped after step {state.progress.step} of {parts.max_steps}; the run is saved"

@@ -35,7 +35,7 @@ from convo_cli.runs.provenance.run_info import (
     write_provenance,
 )
 from convo_cli.runs.selection import Which, point_and_prune
-from convo_cli.signals import listening
+from convo_cli.signals import STEP, UNSAVED, listening
 from convo_cli.storage.access import derived_mode, masked
 from convo_cli.storage.atomic import remove_directory
 from convo_cli.storage.snapshot import Snapshot
@@ -62,10 +62,10 @@ def start_run(config: RunConfig, emit: Emit) -> RunResult:
     run = RunDirectory(Path(config.output_dir) / config.name)
     require_new(run)
     nothing = "stopped before the first step; no run was created"
+    cache = Cache(run.path.parent, emit)
     with listening() as stop:
-        with stop.interrupting(nothing, hint="start it again; the data prepared so far is kept"):
+        with stop.interrupting(nothing, hint=lambda: _start_again(cache)):
             config, base_model, base_folder = _settle_base_model(config, emit)
-            cache = Cache(run.path.parent, emit)
 
             def prepare(files: DataFiles) -> tuple[DataFiles, Parts, TrainState]:
                 return files, *build_new(Inputs(config, files, cache, emit))
@@ -92,7 +92,7 @@ def start_run(config: RunConfig, emit: Emit) -> RunResult:
             require_readable(aside.checkpoint(0), parts)
 
         allowed = derived_mode(run_sources(config), run.path)
-        with masked(allowed), begun(run, fill):
+        with stop.finishing(STEP, second=UNSAVED), masked(allowed), begun(run, fill):
             keep_private(run, allowed, emit)
             return train_and_record(run, parts, state, {}, stop, emit)
 
@@ -137,7 +137,7 @@ def resume_run(
             stat.S_IRWXU | run.path.stat().st_mode
         )  # a read-only run directory can still be forked
         allowed = derived_mode(run_sources(point.parts.config), (point.fork or run).path) & mode
-        with masked(allowed):
+        with stop.finishing(STEP, second=UNSAVED), masked(allowed):
             message = f"resuming from step {point.found.step} ({_NAMES[which]})"
             if point.fork is None:
                 if point.reason:
@@ -155,6 +155,12 @@ def resume_run(
             return train_and_record(
                 point.fork or run, point.parts, point.state, point.evaluations, stop, emit
             )
+
+
+def _start_again(cache: Cache) -> str:
+    """Return the hint after a stop in the preparation, true for the stage that was reached."""
+    kept = "; the parts of the preparation that were finished are kept" if cache.has_kept else ""
+    return f"start it again{kept}"
 
 
 def _settle_base_model(

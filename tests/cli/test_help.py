@@ -94,11 +94,11 @@ UNKNOWN = {
     "a command": (
         "trian config.yaml",
         "No such command 'trian'. Did you mean 'train'?",
-        "convo --help",
+        "convo train --help",
     ),
     "an option": (
         "train c.yaml --quite",
-        "No such option: --quite (Possible options: --quiet)",
+        "No such option: --quite. Did you mean --quiet?",
         "convo train --help",
     ),
     "a choice": (
@@ -119,7 +119,7 @@ UNKNOWN = {
     ),
     "a number out of range": (
         "chat x --top-p 2",
-        "Invalid value for '--top-p': Input should be less than or equal to 1",
+        "Invalid value for '--top-p': 2.0 is not between 0.01 and 1",
         "convo chat --help",
     ),
     "no number": (
@@ -138,7 +138,84 @@ def test_a_word_that_convo_does_not_know_is_named_with_what_could_be_meant(convo
     words, message, hint = UNKNOWN[case]
     assert convo(*words.split()) == (2, "", f"error: {message}\nhint: {hint}\n")
     answer = convo(*words.split(), "--json")
-    assert answer.json["error"] == {"message": message, "hint": hint, "exit_code": 2}
+    detail = {"message": message, "hint": hint, "exit_code": 2, "problems": []}
+    assert answer.json["error"] == detail
+    command = words.split()[0]
+    assert answer.json["command"] == (command if command in COMMANDS else None)
+
+
+SUGGESTED = {
+    "init": "convo init-config --help",
+    "run": "convo train --help",
+    "eval": "convo evaluate --help",
+    "talk": "convo chat --help",
+    "continue": "convo resume --help",
+    "valdiate-data": "convo validate-data --help",
+    "help": "convo --help",
+    "help train": "convo train --help",
+    "help fit": "convo train --help",
+    "version": "convo --version",
+    "-V": "convo --version",
+    "--help-me-please": "convo --help",
+    "config.yaml": "convo train config.yaml",
+    "my.jsonl.gz": "convo init-config --train my.jsonl.gz -o config.yaml",
+    "qwertz": "convo --help",
+    "train --resume": "convo resume --help",
+    "train c.yaml --lr 3": "--set training.learning_rate=VALUE",
+    "train c.yaml --batch-size=8": "--set training.batch_size=VALUE",
+    "resume runs/x --max-steps 8": "--set training.max_steps=VALUE",
+    "resume runs/x --quiett": "convo resume --help",
+    "chat x --temprature 1": "convo chat --help",
+}
+
+
+@pytest.mark.parametrize("words", SUGGESTED)
+def test_a_wrong_guess_is_answered_with_what_to_type(convo, words):
+    result = convo(*words.split())
+    assert (result.code, result.out) == (2, "")
+    assert result.err.endswith(f"\nhint: {SUGGESTED[words]}\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [("train --resume", "--set"), ("train c --lr 3", "--help"), ("chat x --models y", "--")],
+)
+def test_nothing_is_suggested_that_is_not_similar(convo, words, meant):
+    assert f"Did you mean {meant}" not in convo(*words.split()).err
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_shows_no_type_behind_a_flag_and_no_range(tmp_path, command, width):
+    result = run_process(tmp_path, *command.split(), "--help", env=environment(COLUMNS=str(width)))
+    assert result.code == 0
+    assert "<bool>" not in result.out
+    assert "range" not in result.out
+    assert "<=" not in result.out
+
+
+COMPLETED = {
+    "train config.yaml --set training.lea": {"training.learning_rate="},
+    "resume runs/x --set data.t": {"data.train="},
+    "init-config --preset dail": {"dailydialog"},
+    "tr": {"train"},
+}
+
+
+@pytest.mark.parametrize("words", COMPLETED)
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_completes_commands_config_keys_and_presets(tmp_path, shell, words):
+    line = f"convo {words}"
+    asked = {
+        "_CONVO_COMPLETE": f"complete_{shell}",
+        "_TYPER_COMPLETE_ARGS": line,
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+        "COMP_WORDS": line,
+        "COMP_CWORD": str(len(line.split()) - 1),
+    }
+    result = run_process(tmp_path, env=environment(**asked))
+    for expected in COMPLETED[words]:
+        assert expected in result.out
 
 
 def test_what_was_typed_cannot_control_the_terminal(convo):

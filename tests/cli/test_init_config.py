@@ -221,7 +221,7 @@ def test_the_users_files_take_the_place_of_both_files_of_the_preset(convo: Convo
 def envelope(result: Result) -> dict[str, Any]:
     assert result.out.count("\n") == 1
     loaded: dict[str, Any] = json.loads(result.out)
-    assert (loaded["json_version"], loaded["command"]) == (1, "init-config")
+    assert (loaded["json_version"], loaded["command"]) == (2, "init-config")
     return loaded
 
 

@@ -54,7 +54,7 @@ def test_json_is_one_versioned_object(work, convo):
     ]
     assert answer.pop("convo")
     assert answer == {
-        "json_version": 1, "command": "train", "run_dir": "runs/new", "step": 3, "reason": "all 3 steps done",
+        "json_version": 2, "command": "train", "run_dir": "runs/new", "step": 3, "reason": "all 3 steps done",
     }  # fmt: skip
 
 

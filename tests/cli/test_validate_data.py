@@ -122,7 +122,7 @@ def test_json_is_one_object_with_the_whole_report(convo: Convo) -> None:
     report = json.loads(result.out)
     assert (report["command"], report["json_version"], report["is_trainable"]) == (
         "validate-data",
-        1,
+        2,
         False,
     )
     assert (report["num_errors"], report["num_warnings"]) == (2, 1)

@@ -13,7 +13,7 @@ from threading import Event
 
 import pytest
 
-from convo_cli.background import in_background, one_ahead
+from convo_cli.background import one_ahead
 
 
 def test_results_come_in_order_and_an_error_in_its_place():
@@ -44,16 +44,14 @@ def test_one_task_runs_ahead_of_the_result_in_use_and_no_more():
 
 def test_an_exception_of_a_task_is_raised_in_the_main_thread():
     with pytest.raises(ZeroDivisionError):
-        in_background(lambda: 1 // 0)
+        list(one_ahead([lambda: 1 // 0]))
     with pytest.raises(TimeoutError, match="of the task"):
-        in_background(lambda: (_ for _ in ()).throw(TimeoutError("of the task")))
+        list(one_ahead([lambda: (_ for _ in ()).throw(TimeoutError("of the task"))]))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
-@pytest.mark.parametrize(
-    "wait", [in_background, lambda work: list(one_ahead([lambda: None, work]))]
-)
-def test_a_signal_ends_the_wait_and_not_the_task(wait):
+@pytest.mark.parametrize("before", [[], [lambda: None]])
+def test_a_signal_ends_the_wait_and_not_the_task(before):
     released, is_done = Event(), Event()
 
     def work():
@@ -64,12 +62,12 @@ def test_a_signal_ends_the_wait_and_not_the_task(wait):
     def stop(number, frame):
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGUSR1, stop)
+    handler = signal.signal(signal.SIGUSR1, stop)
     try:
         with pytest.raises(KeyboardInterrupt):
-            wait(work)
+            list(one_ahead([*before, work]))
     finally:
-        signal.signal(signal.SIGUSR1, before)
+        signal.signal(signal.SIGUSR1, handler)
     assert not is_done.is_set()
     released.set()
     assert is_done.wait(60)
@@ -78,7 +76,7 @@ def test_a_signal_ends_the_wait_and_not_the_task(wait):
 LEAVING = """
 import atexit, io, sys, threading
 import sentencepiece
-from convo_cli.background import end_process, in_background
+from convo_cli.background import end_process, one_ahead
 
 def lines():
     while True:
@@ -92,7 +90,7 @@ def train():
 
 atexit.register(print, "cleaned up")
 try:
-    in_background(train)
+    list(one_ahead([train]))
 except KeyboardInterrupt:
     print("interrupted")
     end_process(130)

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from convo_cli.errors import StoppedError
-from convo_cli.signals import listening
+from convo_cli.signals import Interrupt, answering, listening
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
 
@@ -61,7 +61,7 @@ def test_a_second_signal_leaves_at_once_with_its_own_exit_code(number):
     )
     assert ran.stdout == f"still here {int(signal.SIGTERM)}\n"
     assert ran.returncode == 128 + number
-    assert ran.stderr == ""
+    assert ran.stderr in ("", "SIGTERM: stopping after this step\n")
 
 
 WAITING = """
@@ -75,14 +75,19 @@ with listening():
 """
 
 
-def test_a_second_signal_leaves_also_while_native_code_keeps_the_first_from_being_handled():
-    with subprocess.Popen([sys.executable, "-c", WAITING], stdout=subprocess.PIPE) as process:
+def test_while_native_code_runs_the_first_signal_is_answered_and_the_second_leaves():
+    with subprocess.Popen(
+        [sys.executable, "-c", WAITING], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
         try:
             assert process.stdout.readline() == b"ready\n"
             time.sleep(0.5)
-            process.send_signal(signal.SIGTERM)
-            with pytest.raises(subprocess.TimeoutExpired):
-                process.wait(timeout=1)
+            process.send_signal(signal.SIGINT)
+            answer = process.stderr.readline()  # at once: the query never ends
+            assert answer == (
+                b"stopping after this step; press Ctrl-C again to leave without saving\n"
+            )
+            assert process.poll() is None
             process.send_signal(signal.SIGINT)
             assert process.wait(timeout=30) == 128 + signal.SIGINT
         finally:
@@ -141,6 +146,88 @@ def test_a_request_from_before_keeps_such_work_from_beginning_and_one_after_it_d
         with pytest.raises(StoppedError) as caught, request.interrupting("early", hint=""):
             pytest.fail("began")
     assert caught.value.exit_code == 128 + signal.SIGUSR1
+
+
+ANSWERED = """
+import os, signal, sys
+from convo_cli.errors import StoppedError
+from convo_cli.signals import listening
+with listening() as stop:
+    with stop.finishing("stopping after the checkpoint"):
+        os.kill(os.getpid(), int(sys.argv[1]))
+    print("finished", flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "answer"),
+    [
+        (signal.SIGINT, "stopping after the checkpoint; press Ctrl-C again to leave at once\n"),
+        (signal.SIGTERM, "SIGTERM: stopping after the checkpoint\n"),
+    ],
+)
+def test_the_answer_names_what_is_finished_first(number, answer):
+    ran = subprocess.run(
+        [sys.executable, "-c", ANSWERED, str(int(number))],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert (ran.stdout, ran.stderr) == ("finished\n", answer)
+
+
+def test_a_stop_that_interrupts_needs_no_answer_but_its_message(capsys):
+    with (
+        pytest.raises(StoppedError, match="inner"),
+        listening() as stop,
+        stop.interrupting("outer"),
+        stop.interrupting("inner"),
+    ):
+        send(signal.SIGINT)
+    assert capsys.readouterr().err == ""
+
+
+def test_the_hint_of_an_interrupt_may_depend_on_how_far_the_work_came():
+    done = []
+    with (
+        pytest.raises(StoppedError) as caught,
+        listening() as stop,
+        stop.interrupting("stopped", hint=lambda: f"{len(done)} are kept"),
+    ):
+        done.append(1)
+        send(signal.SIGTERM)
+    assert caught.value.hint == "1 are kept"
+
+
+def test_inside_an_interruptible_block_work_can_be_finished():
+    done = []
+    with pytest.raises(StoppedError), listening() as stop, stop.interrupting("stopped"):
+        with stop.finishing("stopping soon"):
+            send(signal.SIGTERM)
+            done.append("finished")
+        with stop.interrupting("stopped"):
+            done.append("begun")
+    assert done == ["finished"]
+
+
+def test_a_block_may_have_ctrl_c_for_itself_and_a_termination_still_ends_it():
+    with listening() as stop, stop.interrupting("stopped"):
+        with stop.without_ctrl_c():
+            for _ in range(3):
+                with pytest.raises(KeyboardInterrupt):
+                    send(signal.SIGINT)
+            assert not stop.is_set
+            with pytest.raises(Interrupt):
+                send(signal.SIGTERM)
+        assert stop.signal_number == signal.SIGTERM
+
+
+def test_a_view_writes_the_answer_itself():
+    lines = []
+    with answering(lines.append), listening():
+        send(signal.SIGTERM)
+    assert lines == ["SIGTERM: stopping after this step"]
 
 
 def test_a_hangup_that_nohup_ignores_stays_ignored():

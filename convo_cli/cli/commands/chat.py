@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convo_cli.cli.options import DeviceOption, JsonOption, QuietOption
+from convo_cli.cli.options import (
+    DeviceOption,
+    JsonOption,
+    QuietOption,
+    within,
+)
 from convo_cli.errors import UsageError
 from convo_cli.events import Notice
+
+if TYPE_CHECKING:
+    from convo_cli.config.schema import GenerationSettings
+    from convo_cli.model.generation import Generator
 
 
 def chat(
@@ -16,32 +26,52 @@ def chat(
         str, typer.Argument(help="An export, a run directory, a checkpoint, or a hub id.")
     ],
     system: Annotated[
-        str | None, typer.Option(help="What the model is told before the conversation.")
+        str | None,
+        typer.Option(metavar="TEXT", help="Instructions that come before the conversation."),
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option(min=0.0, max=10.0, help="0 takes the likeliest token.")
+        float | None,
+        typer.Option(
+            metavar="T",
+            callback=within(0, 10),
+            help="0 to 10. Higher is more varied; 0 always picks the most likely token.",
+        ),
     ] = None,
     top_k: Annotated[
-        int | None, typer.Option(min=0, help="Sample among the k likeliest tokens; 0: all.")
+        int | None,
+        typer.Option(
+            metavar="K", callback=within(0), help="Sample among the K most likely tokens; 0: all."
+        ),
     ] = None,
     top_p: Annotated[
-        float | None, typer.Option(min=0.01, max=1.0, help="Sample within this probability.")
+        float | None,
+        typer.Option(
+            metavar="P",
+            callback=within(0.01, 1),
+            help="0.01 to 1. Sample among the most likely tokens with a total probability of P.",
+        ),
     ] = None,
     max_new_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Longest reply in tokens.")
+        int | None,
+        typer.Option(metavar="N", callback=within(1), help="Tokens of the longest reply."),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, max=2**63 - 1, help="Makes sampled replies repeatable.")
+        int | None,
+        typer.Option(
+            metavar="N", callback=within(0, 2**63 - 1), help="Makes sampled replies repeatable."
+        ),
     ] = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
     is_quiet: QuietOption = False,
 ) -> None:
-    r"""Talk to a model, on the terminal or through a pipe (one line in, one reply out).
+    r"""Talk to a model, on the terminal or through a pipe (one reply for each line).
 
     Example: printf 'hello\n' | convo chat exports/convo
     """
-    from convo_cli.cli.arguments import is_text, require_device, require_model
+    from convo_cli.cli.arguments import is_text, require_device
+    from convo_cli.cli.console import announce
+    from convo_cli.cli.given_paths import require_model
     from convo_cli.cli.streams import require_stdin
     from convo_cli.text.bounded.client import start_bounded_process
 
@@ -50,6 +80,7 @@ def chat(
         raise UsageError("--system: not UTF-8 text", hint="set a UTF-8 locale, or convert the text")
     require_model(model)
     require_stdin("there is nothing to answer")
+    announce(f"loading {model} (this takes a few seconds)", is_quiet=is_quiet)
     start_bounded_process()
 
     from convo_cli.chat.session import ChatSession
@@ -81,5 +112,23 @@ def chat(
 
         torch.manual_seed(seed)
     hold_conversation(
-        ChatSession(generator, settings, system=system), as_json=as_json, is_quiet=is_quiet
+        ChatSession(generator, settings, system=system),
+        banner=_banner(model, generator, settings),
+        as_json=as_json,
+        is_quiet=is_quiet,
     )
+
+
+def _banner(model: str, generator: Generator, settings: GenerationSettings) -> str:
+    """Describe the model and the sampling in two lines."""
+    folder = generator.folder
+    is_run = folder is not None and folder.parent.name == "checkpoints"
+    step = f", {folder.name}" if folder is not None and is_run and folder != Path(model) else ""
+    length = min(settings.max_new_tokens, generator.longest_reply)
+    sampling = (
+        f"temperature {settings.temperature:g}, top-k {settings.top_k}, top-p {settings.top_p:g}"
+        if settings.temperature
+        else "temperature 0"
+    )
+    where = f"{model}{step} on {generator.model.device}"
+    return f"{where}\n{sampling}, at most {length} tokens a reply"

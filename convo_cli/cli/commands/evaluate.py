@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from convo_cli.cli.options import DeviceOption, JsonOption, QuietOption, ReasoningOption
+from convo_cli.cli.options import (
+    DeviceOption,
+    JsonOption,
+    QuietOption,
+    ReasoningOption,
+    within,
+)
 from convo_cli.errors import UsageError
 from convo_cli.events import Notice
 
@@ -21,23 +27,28 @@ def evaluate(
     ],
     data: Annotated[list[str], typer.Argument(metavar="DATA...", help="JSONL files of dialogues.")],
     replies: Annotated[
-        int, typer.Option(min=0, help="Dialogues that get a generated reply; 0: none.")
+        int,
+        typer.Option(
+            metavar="N", callback=within(0), help="Dialogues that get a generated reply; 0: none."
+        ),
     ] = 100,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest reply in tokens.")] = 64,
+    max_new_tokens: Annotated[
+        int, typer.Option(metavar="N", callback=within(1), help="Tokens of the longest reply.")
+    ] = 64,
     reasoning: ReasoningOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
     is_quiet: QuietOption = False,
 ) -> None:
-    """Score a model: loss and perplexity of the assistant's turns, and its own replies against the
-    real ones.
+    """Score a model: the loss of the real replies, and the model's own replies against them.
 
-    The data is read as the config of the model's run says, or by the defaults where the model is
-    not of a run.
+    The data is read with the settings of the model's run. For other models, the defaults apply.
 
     Example: convo evaluate exports/convo test.jsonl
     """
-    from convo_cli.cli.arguments import require_device, require_model
+    from convo_cli.cli.arguments import require_device, require_good_data
+    from convo_cli.cli.console import announce
+    from convo_cli.cli.given_paths import require_model
     from convo_cli.data.reader import check_source
     from convo_cli.text.bounded.client import start_bounded_process
 
@@ -46,10 +57,12 @@ def evaluate(
     for path in data:
         if path == "-":
             raise UsageError(
-                "evaluate reads its data twice, so it cannot come from a pipe", hint="give a file"
+                "evaluate reads its data twice, so stdin cannot be used", hint="give a file"
             )
         check_source(path, is_read_again=True)
     data_config = _data_config(model, data, reasoning)
+    announce(f"evaluating {model} (loading PyTorch takes a few seconds)", is_quiet=is_quiet)
+    require_good_data(data_config, what="the data cannot be read", train_on=None)
     start_bounded_process()
 
     from convo_cli.cli.console import print_json, stderr_console, stdout_console
@@ -92,9 +105,7 @@ def evaluate(
 def _data_config(
     model: str, files: list[str], reasoning: Literal["keep", "drop"] | None
 ) -> DataConfig:
-    """Return the data config for the files: that of the model's run, or the defaults for other
-    models.
-    """
+    """Return the data config of the model's run for these files; the defaults for other models."""
     from convo_cli.config.schema import DataConfig
     from convo_cli.runs.directory import RunDirectory
     from convo_cli.runs.provenance.run_info import read_config

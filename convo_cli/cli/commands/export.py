@@ -19,24 +19,26 @@ def export(
     source: Annotated[
         Path, typer.Argument(help="A run directory (its last checkpoint) or a checkpoint.")
     ],
-    out: Annotated[Path, typer.Argument(help="The folder to make.")],
+    out: Annotated[Path, typer.Argument(help="The folder to create.")],
     format: Annotated[  # noqa: A002  (the option's name)
-        Literal["huggingface"], typer.Option(help="What to write.")
+        Literal["huggingface"], typer.Option(help="Format of the export.")
     ] = "huggingface",
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
     as_json: JsonOption = False,
     is_quiet: QuietOption = False,
 ) -> None:
-    """Write a folder that plain transformers loads, and prove that it answers like the checkpoint.
+    """Write a model folder that transformers loads, and check that it replies like the checkpoint.
 
     Example: convo export runs/convo exports/convo
     """
-    from convo_cli.cli.arguments import require_run_or_checkpoint
+    from convo_cli.cli.console import announce
+    from convo_cli.cli.given_paths import require_run_or_checkpoint
     from convo_cli.runs.model_folder import require_writable
     from convo_cli.text.bounded.client import start_bounded_process
 
     require_run_or_checkpoint(source)
     require_writable(out, force=force)
+    announce(f"exporting {source} (loading PyTorch takes a few seconds)", is_quiet=is_quiet)
     start_bounded_process()
 
     from convo_cli.cli.console import print_json, stderr_console
@@ -56,12 +58,11 @@ def export(
 
 
 def _warn_if_less_private(exported: Exported, source: Path, emit: Emit) -> None:
-    """Warn if other users can read the export but not its checkpoint (``source``, or one inside
-    it).
-    """
+    """Warn if other users can read the export, although they cannot read its source."""
     from convo_cli.storage.access import derived_mode
 
     out = exported.out
     if out.stat().st_mode & 0o077 & ~derived_mode([exported.source], out):
-        cannot = f"{out}: other users can read it, although they cannot read {source}"
-        emit(Notice(f"{cannot}; `chmod -R go= {typeable(out)}` makes it private", is_warning=True))
+        readable = f"{out}: other users can read it, although they cannot read {source}"
+        private = f"`chmod -R go= {typeable(out)}` makes it private"
+        emit(Notice(f"{readable}; {private}", is_warning=True))

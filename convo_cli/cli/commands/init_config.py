@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convo_cli.cli.options import JsonOption, QuietOption
+from convo_cli.cli.options import JsonOption, QuietOption, complete_preset
 from convo_cli.errors import ConfigError, DiskError, UsageError, typeable
 
 if TYPE_CHECKING:
@@ -29,7 +29,12 @@ def init_config(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE where it exists.")] = False,
     preset: Annotated[
-        str, typer.Option(metavar="NAME", help="What to start from; see --list-presets.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="What to start from; see --list-presets.",
+            autocompletion=complete_preset,
+        ),
     ] = "scratch",
     train: Annotated[
         list[str] | None, typer.Option(metavar="FILE", help="Train on this JSONL file. Repeatable.")

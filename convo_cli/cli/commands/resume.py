@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from convo_cli.cli.options import JsonOption, QuietOption, SetOption
+from convo_cli.cli.options import JsonOption, QuietOption, SetOption, within
 from convo_cli.errors import CheckpointError, UsageError, typeable
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def resume(
-    run_dir: Annotated[Path, typer.Argument(help="Run directory made by `convo train`.")],
+    run_dir: Annotated[Path, typer.Argument(help="A run directory, created by `convo train`.")],
     load: Annotated[
         Literal["last", "loss", "metric"],
         typer.Option(help="The newest checkpoint, or the best by validation loss or metric."),
@@ -25,66 +25,72 @@ def resume(
         bool,
         typer.Option(
             "--allow-changed",
-            help="Continue although data, base model or config.yaml have changed.",
+            help="Continue although the data, the base model or config.yaml changed.",
         ),
     ] = False,
     discard_later: Annotated[
         bool,
         typer.Option(
             "--discard-later",
-            help="With --load loss or metric: continue in place and delete the later checkpoints "
-            "and log lines.",
+            help="With --load loss or metric: continue in this run, and delete its later "
+            "checkpoints and log lines.",
         ),
     ] = False,
     is_proof: Annotated[
         bool,
-        typer.Option(
-            "--verify", help="Prove that resuming changes nothing; the run stays as it is."
-        ),
+        typer.Option("--verify", help="Prove that resuming changes nothing; the run is only read."),
     ] = False,
     steps: Annotated[
         int | None,
         typer.Option(
-            min=2, help="With --verify: take this many steps from the newest checkpoint, twice."
+            metavar="N",
+            callback=within(2),
+            help="With --verify: take N steps from the newest checkpoint, twice.",
         ),
     ] = None,
     as_json: JsonOption = False,
     is_quiet: QuietOption = False,
 ) -> None:
-    """Continue a run exactly from a checkpoint.
+    """Continue a run from a checkpoint, exactly as if it had never stopped.
 
-    From a checkpoint that is not the newest, or with --set name=…, the run forks: a new run
-    directory beside it continues (default: NAME-from-STEP), and this run stays as it is.
+    From an older checkpoint, or with --set name=…, training continues in a new run directory
+    (default name: NAME-from-STEP), and this run stays as it is.
 
-    With --verify: takes the steps before the newest checkpoint again, with a save and a resume
-    halfway, and compares weights, optimizer and log with the run's own, bit for bit. Where the run
-    has no earlier checkpoint, or changed in between, it takes 4 steps from the newest one twice,
-    straight and with a resume. Exit code 5 where they differ.
+    --verify proves that resuming changes nothing. It repeats the steps before the newest
+    checkpoint, with a save and a resume halfway, and compares weights, optimizer and log with
+    those of the run, bit for bit. If the run has no earlier checkpoint, or its settings changed
+    since, it takes 4 steps from the newest checkpoint twice: once straight, once with a resume.
+    The exit code is 5 if they differ.
 
     Example: convo resume runs/convo --load last --set training.max_steps=1000
     """
     if steps is not None and not is_proof:
         raise UsageError(
-            "--steps is for --verify", hint="--set training.max_steps=… says how long the run is"
+            "--steps is for --verify", hint="--set training.max_steps=… changes the run's length"
         )
     if is_proof and load != "last":
-        raise UsageError("--verify looks at the newest checkpoint", hint="leave out --load")
+        raise UsageError("--verify uses the newest checkpoint", hint="leave out --load")
     if discard_later and (is_proof or load == "last"):
         raise UsageError(
-            "--discard-later is for --load loss and --load metric: nothing is later than the last "
-            "checkpoint"
+            "--discard-later is for --load loss or metric; nothing is later than the last one",
+            hint="add --load loss, or leave out --discard-later",
         )
     from convo_cli.cli.config_paths import require_data_of_run
+    from convo_cli.cli.console import announce
+    from convo_cli.cli.given_paths import require_run
     from convo_cli.config.load import keys_set_by, locate_overrides
     from convo_cli.runs.directory import existing_run
     from convo_cli.runs.provenance.run_info import read_config
 
+    require_run(run_dir)
     before = read_config(existing_run(run_dir))
     located = locate_overrides(before, overrides or ())
     run_config = located.config
     if is_proof and run_config.name != before.name:
         raise UsageError("--verify creates no new run", hint="leave out --set name=…")
     require_data_of_run(located)
+    doing = "verifying" if is_proof else "resuming"
+    announce(f"{doing} {run_dir} (loading PyTorch takes a few seconds)", is_quiet=is_quiet)
 
     from convo_cli.signals import listening
     from convo_cli.text.bounded.client import start_bounded_process
@@ -146,9 +152,8 @@ def _verify(
         show_verdict(stdout_console(), verdict)
     if verdict.difference is not None:
         raise CheckpointError(
-            f"{run_dir}: resuming does not give the same run here: {verdict.difference}",
-            hint="with deterministic: true, and nothing else wrong with the machine, this is a bug "
-            "of convo's",
+            f"{run_dir}: the resumed run differs: {verdict.difference}",
+            hint="with training.deterministic: true, a difference is a bug of convo",
         )
     if as_json:
         print_json("resume", as_record(run_dir, verdict))

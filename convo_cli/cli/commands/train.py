@@ -17,20 +17,32 @@ def train(
     as_json: JsonOption = False,
     is_quiet: QuietOption = False,
 ) -> None:
-    """Train a model and leave a run directory.
+    """Train a model in a new run directory.
 
-    Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 save and stop; a second one leaves at once and tears
-    nothing. The command `touch RUN_DIR/stop` saves and stops too, with exit code 0.
+    Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 stops after the current step and saves the run. A second
+    signal leaves without saving; earlier checkpoints stay intact. `touch RUN_DIR/stop` also stops
+    and saves, with exit code 0.
 
     Example: convo train config.yaml --set training.max_steps=500
     """
+    from convo_cli.cli.arguments import require_good_data
     from convo_cli.cli.config_paths import require_paths
+    from convo_cli.cli.console import announce
+    from convo_cli.cli.given_paths import require_config
     from convo_cli.config.load import locate_config
     from convo_cli.runs.directory import RunDirectory, require_new
 
+    require_config(config)
     run_config = require_paths(locate_config(config, overrides or ()))
     run = RunDirectory(Path(run_config.output_dir) / run_config.name)
     require_new(run)
+    announce(f"starting {run.path} (loading PyTorch takes a few seconds)", is_quiet=is_quiet)
+    require_good_data(
+        run_config.data,
+        what="the data cannot be trained on",
+        train_on=run_config.dialogue.train_on,
+        max_validation=run_config.evaluation.max_dialogues,
+    )
 
     from convo_cli.signals import listening
     from convo_cli.text.bounded.client import start_bounded_process

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from convo_cli.cli.options import JsonOption, QuietOption, ReasoningOption
+from convo_cli.cli.options import JsonOption, QuietOption, ReasoningOption, within
 from convo_cli.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def validate_data(
         Path | None,
         typer.Option(
             "--config",
-            help="Run this config's pre-flight too, on its own files where none is given.",
+            help="Check with this config as `train` does; without FILE, its own data.",
         ),
     ] = None,
     tokenizer: Annotated[
@@ -40,7 +40,7 @@ def validate_data(
         int,
         typer.Option(
             "--show-tokens",
-            min=0,
+            callback=within(0),
             metavar="N",
             help="Show text, ids and targets of the first N examples.",
         ),
@@ -50,32 +50,35 @@ def validate_data(
         typer.Option(
             "--fix",
             metavar="OUT",
-            help="Write what can be trained on, repaired, to this file and check it.",
+            help="Write the dialogues to this file, repaired, and check it.",
         ),
     ] = None,
     is_forced: Annotated[bool, typer.Option("--force", help="Let --fix replace a file.")] = False,
     first_speaker: Annotated[
         Literal["user", "assistant"] | None,
         typer.Option(
-            "--first-speaker", help="Who begins a dialogue that is a plain list of texts."
+            "--first-speaker", help="The first speaker of a dialogue that is a plain list of texts."
         ),
     ] = None,
     reasoning: ReasoningOption = None,
     max_problems: Annotated[
         int,
         typer.Option(
-            "--max-problems", min=0, help="Problems listed per kind and file; all are counted."
+            "--max-problems",
+            callback=within(0),
+            metavar="N",
+            help="Problems listed per kind and file; all are counted.",
         ),
     ] = 5,
     as_json: JsonOption = False,
     is_quiet: QuietOption = False,
 ) -> None:
-    """Report what is in the files, and every problem with its line, column and path.
+    """Report what the files contain, and every problem with its line, column and path.
+
+    The exit code is 0 if the files can be trained on, even with warnings, and 3 if not. With --fix
+    it is 0 if every line could be repaired, and the report describes the written file.
 
     Example: convo validate-data train.jsonl valid.jsonl
-
-    The exit code is 0 if the files can be trained on (warnings do not count), 3 if not. With --fix
-    it is 0 if every line could be repaired, and the report is about the written file.
     """
     from convo_cli.cli.arguments import require_new_file
     from convo_cli.cli.chosen_data import choose_data
@@ -152,9 +155,7 @@ def _fix(chosen: ChosenData, out: Path, max_problems: int, *, is_quiet: bool) ->
 def _preview(
     config: RunConfig, cache_home: Path | None, num_shown: int, max_problems: int, *, is_quiet: bool
 ) -> tuple[Preview | None, tuple[ProblemGroup, ...]]:
-    """Return the preview of training on the data, or the problems for which `train` would refuse
-    it.
-    """
+    """Return the preview of training on the data, or the problems for which `train` refuses it."""
     from convo_cli.cli.console import stderr_console
     from convo_cli.cli.views.progress.reporter import make_progress
     from convo_cli.prepare.preflight import PreflightError

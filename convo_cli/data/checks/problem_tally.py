@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from convo_cli.data.problem_kinds import KINDS, Severity
 from convo_cli.data.problems import Problem
+from convo_cli.errors import DataError
 
 MAX_PROBLEMS = 5
 """Problems listed for each code and file by default; all are counted."""
@@ -21,6 +23,33 @@ class ProblemGroup:
     hint: str
     count: int
     problems: tuple[Problem, ...]
+
+
+class DataProblemsError(DataError):
+    """Several problems of data at once; ``groups`` holds them by code."""
+
+    def __init__(
+        self, what: str, groups: Sequence[ProblemGroup], *, further_hints: Sequence[str] = ()
+    ) -> None:
+        lines = []
+        for group in groups:
+            shown = group.problems[:MAX_PROBLEMS]
+            lines += [str(problem) for problem in shown]
+            if more := group.count - len(shown):
+                lines.append(f"{more:,} more like this")
+        number = sum(group.count for group in groups)
+        errors = f"{number:,} {'error' if number == 1 else 'errors'}"
+        hints = dict.fromkeys([*(group.hint for group in groups), *further_hints])
+        super().__init__(
+            "\n  ".join([f"{what}: {errors}", *lines]),
+            hint="\n      ".join(hints),
+            problems=[
+                replace(problem.detail, hint=group.hint)
+                for group in groups
+                for problem in group.problems
+            ],
+        )
+        self.groups = tuple(groups)
 
 
 class ProblemTally:

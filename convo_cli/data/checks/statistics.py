@@ -231,10 +231,11 @@ class FileStatistics:
             num_one_turn=self._counts["one_turn"],
             num_without_assistant=self._counts["without_assistant"],
             num_duplicates=self._counts["duplicates"],
-            problem_groups=tuple(self._problem_groups()),
+            problem_groups=tuple(self.problem_groups()),
         )
 
-    def _problem_groups(self) -> list[ProblemGroup]:
+    def problem_groups(self) -> list[ProblemGroup]:
+        """Return the problems of each code, errors first."""
         return sorted(
             self._problems.groups(),
             key=lambda group: (group.severity != "error", self._first_lines[group.code]),

@@ -6,6 +6,7 @@ one of the `workers`. `statistics` adds up the blocks in file order and creates 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from convo_cli.config.schema import DataConfig, TrainOn
 from convo_cli.data.blocks import Block
 from convo_cli.data.checks.block_reader import BlockReader
 from convo_cli.data.checks.exact import LineRules
-from convo_cli.data.checks.problem_tally import MAX_PROBLEMS
+from convo_cli.data.checks.problem_tally import MAX_PROBLEMS, ProblemGroup
 from convo_cli.data.checks.report import DataReport
 from convo_cli.data.checks.statistics import BlockStatistics, FileStatistics
 from convo_cli.data.decompress import STDIN
@@ -36,6 +37,8 @@ PARALLEL_BYTES = 32 * 2**20
 _MAX_SENT_BYTES = 2**20
 """A longer block is one long line. This process reads it, so that it is in memory only once."""
 _PROGRESS_BYTES = 2**20
+_FIRST_BYTES = 32 * 2**20
+"""Unpacked bytes of a file that `find_first_errors` reads: half a second at most."""
 
 
 def validate_files(
@@ -68,6 +71,35 @@ def validate_files(
         if (leak := statistics.find_leak(earlier)) is not None
     ]
     return DataReport(tuple(statistics.as_report() for statistics in files), tuple(leaks))
+
+
+def find_first_errors(
+    paths: Sequence[str],
+    data_config: DataConfig,
+    *,
+    train_on: TrainOn = "assistant",
+    max_lines: int | None = None,
+) -> list[ProblemGroup]:
+    """Return the errors at the beginning of each file, within the first ``max_lines`` of all files.
+
+    So a bad file is refused at once, and a large good one is not read twice. Errors that only a
+    whole file can show are not among them.
+    """
+    reader = BlockReader(LineRules(data_config, train_on), MAX_PROBLEMS)
+    groups: list[ProblemGroup] = []
+    num_left: float = math.inf if max_lines is None else max_lines
+    for path in paths:
+        statistics = FileStatistics(path, data_config.reasoning, MAX_PROBLEMS)
+        num_bytes = 0
+        for block in iter_blocks(path, statistics.note) if num_left > 0 else ():
+            part = block if len(block.numbers) <= num_left else block.first(int(num_left))
+            statistics.add_block(part, reader.read(part.data))
+            num_left -= len(part.numbers)
+            num_bytes += len(part.data)
+            if num_bytes >= _FIRST_BYTES or num_left <= 0:
+                break
+        groups += [group for group in statistics.problem_groups() if group.severity == "error"]
+    return groups
 
 
 def _read(statistics: FileStatistics, readers: _Readers, emit: Emit) -> None:

@@ -1,5 +1,4 @@
-"""Tokenizers trained on the dialogues with SentencePiece, and special tokens added to any
-tokenizer.
+"""Tokenizers trained with SentencePiece on the dialogues, and special tokens for any tokenizer.
 
 A trained tokenizer is stored twice: as `spiece.model` for SentencePiece, and as `tokenizer.json`,
 which transformers reads without protobuf. Both give the same ids: the model is trained without
@@ -11,7 +10,6 @@ SentencePiece's 32-bit sums may choose the other one.)
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
@@ -21,6 +19,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from convo_cli.config.schema import TokenizerConfig
 from convo_cli.errors import DataError, ModelError, first_line
 from convo_cli.text.templates.pieces import special_tokens
+from convo_cli.text.tokenizers.training_process import TrainingError, train_in_process
 from convo_cli.text.tokenizers.vocabulary import close_gaps, settle_ids
 
 if TYPE_CHECKING:
@@ -31,11 +30,10 @@ SPIECE_FILE = "spiece.model"
 SPACE_MARK = "▁"  # U+2581: SentencePiece's form of a space inside a piece
 _NEVER_MATCHED = -1e6
 _ASCII = "".join(chr(code) for code in range(0x21, 0x7F))
-# constant, because the scores of a unigram model depend on it; ids would depend on the machine
 _NUM_THREADS = 16
-_MAX_TRAINING_CHARACTERS = (
-    50_000_000  # about 100 MB of text; SentencePiece holds its corpus in memory
-)
+"""A constant, because the scores of a unigram model depend on it; ids would depend on the machine."""
+_MAX_TRAINING_CHARACTERS = 50_000_000
+"""About 100 MB of text, because SentencePiece holds its corpus in memory."""
 
 
 def train_sentencepiece(texts: Iterable[str], config: TokenizerConfig) -> bytes:
@@ -43,52 +41,51 @@ def train_sentencepiece(texts: Iterable[str], config: TokenizerConfig) -> bytes:
 
     Raises DataError if there is too little text for a vocabulary of this kind.
     """
-    import sentencepiece
-
-    model = io.BytesIO()
-    lines = _Lines(texts)
+    settings = {
+        "model_type": config.kind,
+        "vocab_size": config.vocab_size,
+        "character_coverage": config.character_coverage,
+        "hard_vocab_limit": False,
+        "byte_fallback": True,
+        "normalization_rule_name": "identity",
+        "add_dummy_prefix": False,
+        "remove_extra_whitespaces": False,
+        "split_digits": True,
+        "required_chars": _ASCII,
+        "max_sentence_length": 1 << 24,
+        "unk_id": 0,
+        "bos_id": -1,
+        "eos_id": -1,
+        "pad_id": -1,
+        "num_threads": _NUM_THREADS,
+        "minloglevel": 2,
+    }
     try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(lines),
-            model_writer=model,
-            model_type=config.kind,
-            vocab_size=config.vocab_size,
-            character_coverage=config.character_coverage,
-            hard_vocab_limit=False,
-            byte_fallback=True,
-            normalization_rule_name="identity",
-            add_dummy_prefix=False,
-            remove_extra_whitespaces=False,
-            split_digits=True,
-            required_chars=_ASCII,
-            max_sentence_length=1 << 24,
-            unk_id=0,
-            bos_id=-1,
-            eos_id=-1,
-            pad_id=-1,
-            num_threads=_NUM_THREADS,
-            minloglevel=2,
-        )
-    except RuntimeError as error:
-        if (
-            lines.error is not None
-        ):  # reading the text failed, which SentencePiece hides behind an error of its own
-            raise lines.error from None
+        return train_in_process(_lines(texts), settings)
+    except TrainingError as error:
         if needed := re.search(r"smaller than required_chars\. \d+ vs (\d+)", str(error)):
             raise DataError(
                 f"tokenizer.vocab_size is {config.vocab_size}, but the characters of the training "
-                "text and the bytes "
-                f"need {needed[1]} pieces",
+                f"text and the bytes need {needed[1]} pieces",
                 hint="raise tokenizer.vocab_size, or lower tokenizer.character_coverage",
             ) from error
         raise DataError(
             f"SentencePiece could not train a {config.kind} tokenizer of {config.vocab_size} "
-            "pieces "
-            f"({first_line(error)})",
+            f"pieces ({first_line(error)})",
             hint="the training text may be too small: lower tokenizer.vocab_size, or set "
             "tokenizer.kind: unigram",
         ) from error
-    return model.getvalue()
+
+
+def _lines(texts: Iterable[str]) -> Iterator[str]:
+    """Yield the lines of the texts, SentencePiece's sentences, up to a bounded total."""
+    total = 0
+    for text in texts:
+        for line in text.splitlines():
+            total += len(line)
+            if total > _MAX_TRAINING_CHARACTERS:
+                return
+            yield line
 
 
 def from_sentencepiece(model: bytes) -> PreTrainedTokenizerBase:
@@ -111,8 +108,7 @@ def from_sentencepiece(model: bytes) -> PreTrainedTokenizerBase:
 
 
 def keep_special_tokens_whole(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Reset ``split_special_tokens``, which makes transformers' apply_chat_template encode role
-    tokens as text.
+    """Reset ``split_special_tokens``, with which apply_chat_template encodes role tokens as text.
 
     Texts of turns are encoded without special tokens anyway.
     """
@@ -139,34 +135,8 @@ def add_special_tokens(
     return new
 
 
-class _Lines:
-    """Texts cut at newlines (SentencePiece's sentences) up to a bounded total, without NUL and the
-    space mark.
-    """
-
-    def __init__(self, texts: Iterable[str]) -> None:
-        self._texts = texts
-        self.error: BaseException | None = None
-        """The exception that ended the texts early."""
-
-    def __iter__(self) -> Iterator[str]:
-        total = 0
-        try:
-            for text in self._texts:
-                for line in text.splitlines():
-                    total += len(line)
-                    if total > _MAX_TRAINING_CHARACTERS:
-                        return
-                    yield line
-        except BaseException as error:
-            self.error = error
-            raise
-
-
 def _backend_model(processor: SentencePieceProcessor) -> models.Model:
-    """Convert the pieces to a model of the tokenizers library: Unigram from scores, BPE from the
-    merges they imply.
-    """
+    """Convert the pieces to a model of tokenizers: Unigram by scores, BPE by the implied merges."""
     size = processor.get_piece_size()
     pieces = [processor.id_to_piece(index) for index in range(size)]
     scores = [processor.get_score(index) for index in range(size)]
@@ -194,7 +164,5 @@ def _backend_model(processor: SentencePieceProcessor) -> models.Model:
 
 
 def _is_unigram(scores: list[float], is_text: list[bool]) -> bool:
-    """Return whether the scores are those of a Unigram model; BPE scores are the merge order 0, -1,
-    -2 …
-    """
+    """Return whether the scores are of a Unigram model; those of BPE are the order 0, -1, -2 …"""
     return any(score != int(score) for score, text in zip(scores, is_text, strict=True) if text)

@@ -72,19 +72,40 @@ def test_a_blank_system_text_is_no_turn(blank):
     assert start(blank).turns == []
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), BrokenPipeError()])
-def test_a_reply_that_was_interrupted_was_never_said(error):
+def raising(error):
     def stop(text):
         raise error
 
+    return stop
+
+
+def test_a_reply_that_ctrl_c_stops_is_kept_as_far_as_it_was_shown():
     session = start("s")
     session.say("one", lambda text: None)
     before = list(session.turns)
-    with pytest.raises(type(error)):
-        session.say("two", stop)
-    assert session.turns == before
+    with pytest.raises(KeyboardInterrupt):
+        session.say("two", raising(KeyboardInterrupt()))
+    kept = [*before, Turn("user", "two"), Turn("assistant", "two")]
+    assert session.turns == kept
     session.say("three", lambda text: None)
-    assert session.generator.histories[-1] == [*before, Turn("user", "three")]
+    assert session.generator.histories[-1] == [*kept, Turn("user", "three")]
+
+
+def test_a_reply_that_is_stopped_before_it_begins_leaves_no_turn_behind():
+    session = start("s")
+    session.generator.reply = lambda *arguments: raising(KeyboardInterrupt())("")
+    with pytest.raises(KeyboardInterrupt):
+        session.say("one", lambda text: None)
+    assert session.turns == [Turn("system", "s")]
+
+
+def test_a_reply_that_cannot_be_shown_was_never_said():
+    session = start("s")
+    session.say("one", lambda text: None)
+    before = list(session.turns)
+    with pytest.raises(BrokenPipeError):
+        session.say("two", raising(BrokenPipeError()))
+    assert session.turns == before
 
 
 def test_a_message_that_does_not_fit_was_never_said():
@@ -97,7 +118,7 @@ def test_a_message_that_does_not_fit_was_never_said():
 @pytest.mark.parametrize("blank", ["", "  ", "\n\t"])
 def test_an_empty_message_is_refused_before_the_model_is_asked(blank):
     session = start()
-    with pytest.raises(DataError, match="an empty message"):
+    with pytest.raises(DataError, match="the message is empty"):
         session.say(blank, lambda text: None)
     assert session.generator.histories == session.turns == []
 

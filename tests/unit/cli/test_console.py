@@ -20,7 +20,7 @@ from convo_cli.cli.console import (
     stderr_console,
     stdout_console,
 )
-from convo_cli.errors import ConfigError
+from convo_cli.errors import ConfigError, ProblemDetail, StoppedError
 
 CONTROL = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u115f\u1160\u200b\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb]"
@@ -201,7 +201,7 @@ def test_json_is_one_versioned_line_that_reads_back(capsys):
     out, err = capsys.readouterr()
     assert json.loads(out) == {
         "convo": __version__,
-        "json_version": 1,
+        "json_version": 2,
         "command": "evaluate",
         **result,
     }
@@ -242,7 +242,22 @@ def test_an_error_without_a_hint_is_one_line(capsys):
 
 
 def test_an_error_is_an_object_on_stdout_too_where_json_was_asked_for(capsys):
-    show_error(ConfigError("bad", hint="do"), as_json=True)
+    place = {"file": "c.yaml", "line": 3, "column": 1, "key": "seed", "hint": None}
+    problems = [ProblemDetail("wrong", file="c.yaml", line=3, column=1, key="seed")]
+    error = ConfigError("bad", hint="do", problems=problems)
+    show_error(error, command="train", as_json=True)
     out, err = capsys.readouterr()
-    assert json.loads(out)["error"] == {"message": "bad", "hint": "do", "exit_code": 2}
+    answer = json.loads(out)
+    assert answer["command"] == "train"
+    assert answer["error"] == {
+        "message": "bad",
+        "hint": "do",
+        "exit_code": 2,
+        "problems": [{"message": "wrong", **place}],
+    }
     assert err == "error: bad\nhint: do\n"
+
+
+def test_a_stop_that_was_asked_for_is_no_error(capsys):
+    show_error(StoppedError(2, "stopped after step 5", hint="convo resume runs/x"))
+    assert capsys.readouterr().err == "stopped after step 5\nhint: convo resume runs/x\n"

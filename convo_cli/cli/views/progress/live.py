@@ -114,7 +114,8 @@ class LiveProgress:
                 self._checkpoint = event
             case RunFinished():
                 self._close()
-                show(self._console, finish_line(event, self._meter.elapsed()))
+                if not event.is_stopped:
+                    show(self._console, finish_line(event, self._meter.elapsed()))
 
     def _close(self) -> None:
         """Leave the last frame on the screen; later output goes below it."""

@@ -80,7 +80,8 @@ class PlainProgress:
             case RunFinished():
                 if self._unshown:
                     show(self._console, self._step_line(self._unshown))
-                show(self._console, finish_line(event, self._meter.elapsed()))
+                if not event.is_stopped:
+                    show(self._console, finish_line(event, self._meter.elapsed()))
 
     def _show_stage(self, event: Progress) -> None:
         now = self._clock()

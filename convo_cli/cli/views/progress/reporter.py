@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 from convo_cli.cli.console import stderr_console
 from convo_cli.cli.views.progress.advice import Adviser
-from convo_cli.cli.views.progress.event_lines import show_notice
+from convo_cli.cli.views.progress.event_lines import show, show_notice
 from convo_cli.cli.views.progress.live import LiveProgress
 from convo_cli.cli.views.progress.meter import Clock
 from convo_cli.cli.views.progress.plain import PlainProgress
 from convo_cli.events import Emit, Event, Notice, ignore
+from convo_cli.signals import answering
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,7 +43,8 @@ def make_progress(
     if is_quiet:
         yield partial(_show_warning, console)
     elif _is_redrawable(console):
-        with LiveProgress(console, show_samples=show_samples, clock=clock) as live:
+        live = LiveProgress(console, show_samples=show_samples, clock=clock)
+        with live, answering(partial(show, console)):
             yield partial(_show_with_advice, live, Adviser(clock))
     else:
         plain = PlainProgress(console, log_every=log_every, show_samples=show_samples, clock=clock)

@@ -11,7 +11,6 @@ from convo_cli.data.sizing.choices import EPOCHS
 from convo_cli.events import Event
 from tests.run_events import STARTED, FakeClock, evaluation, step
 
-
 LONG = replace(STARTED, steps_per_epoch=10_000)
 
 

@@ -1,0 +1,133 @@
+"""Checks of paths that a command is given: configs, runs, models and data files by mistake."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+
+from convo_cli.errors import CheckpointError, UsageError, typeable
+from convo_cli.storage.similar import similar_path
+
+_DATA = (".jsonl", ".ndjson")
+_COMPRESSED = (".gz", ".zst")
+_DIALOGUE_KEY = re.compile(rb"messages|conversations?|turns|prompt|instruction")
+"""The first key of an object with a dialogue."""
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+_MODEL = "give the path of a folder that exists, or a hub id"
+
+
+def is_data_file(path: Path) -> bool:
+    """Return whether this is a file of dialogues, by its name or, if that is .json, its content."""
+    suffixes = [suffix for suffix in path.suffixes if suffix not in _COMPRESSED] or [""]
+    if suffixes[-1] in _DATA:
+        return True
+    if suffixes[-1] != ".json" or not path.is_file():
+        return bool(path.suffixes) and path.suffix in _COMPRESSED
+    with path.open("rb") as file:
+        start = file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")
+    return start.startswith(b"[") or _DIALOGUE_KEY.search(start.partition(b":")[0]) is not None
+
+
+def new_config_command(data: Path) -> str:
+    """Return the command that writes a config for a data file, under a name that is free."""
+    free = (Path(name) for name in ("config.yaml", f"{data.name.partition('.')[0]}.yaml"))
+    out = next((name for name in free if not name.exists()), Path("new.yaml"))
+    return f"convo init-config --train {typeable(data)} -o {typeable(out)}"
+
+
+def require_config(path: Path) -> None:
+    """Raise UsageError for what is no config: a data file, a run, or a mistyped path."""
+    if is_data_file(path) and path.exists():
+        raise UsageError(
+            f"{path}: a data file, but convo train needs a config", hint=new_config_command(path)
+        )
+    if (run := _run_around(path)) and path.is_dir():
+        raise UsageError(
+            f"{path}: {_part_of(path, run)}, but convo train needs a config",
+            hint=f"convo resume {typeable(run)} continues the run",
+        )
+    if not path.exists() and (meant := similar_path(path)):
+        raise UsageError(f"{path}: no such file", hint=f"did you mean {meant}?")
+
+
+def require_run(path: Path) -> None:
+    """Raise for what is no run directory; the hint names the run around it, or a similar one."""
+    run = _run_around(path)
+    if run == path:
+        return
+    if run is not None:
+        what, hint = _part_of(path, run), f"convo resume {typeable(run)}"
+    elif path.suffix in (".yaml", ".yml") and path.is_file():
+        what, hint = "a config", f"convo train {typeable(path)} starts a run"
+    elif (path / "dialogue.json").exists():
+        what, hint = "a model without the state of a run", "resume the run that it came from"
+    elif not path.exists() and (meant := similar_path(path)):
+        raise UsageError(f"{path}: no such run directory", hint=f"did you mean {meant}?")
+    else:
+        return  # `existing_run` explains it
+    raise CheckpointError(f"{path}: {what}, but convo resume needs a run directory", hint=hint)
+
+
+def require_model(source: str) -> None:
+    """Raise for a model that cannot be opened; runs and checkpoints are verified when loaded."""
+    path = Path(source)
+    if not source or not _is_of_convo(path):
+        require_pretrained(source)
+
+
+def require_pretrained(source: str) -> None:
+    """Raise unless this is a transformers model or a hub id; the hub itself is asked later."""
+    path = Path(source)
+    if source and path.is_dir():
+        from convo_cli.runs.model_folder import require_model_folder
+
+        require_model_folder(path)
+    elif source and path.exists():
+        is_data = is_data_file(path)
+        raise UsageError(
+            f"{source}: not a directory",
+            hint="the model comes first, then the data" if is_data else _MODEL,
+        )
+    elif not _HUB_ID.fullmatch(source):
+        raise UsageError(f"{source or repr(source)}: no such directory", hint=_like(path, _MODEL))
+    elif "/" in source and path.parent.is_dir() and any(map(_is_of_convo, path.parent.iterdir())):
+        hint = _like(path, f"look in {path.parent}, which has runs or models of convo")
+        raise UsageError(f"{source}: no such directory", hint=hint)
+
+
+def require_run_or_checkpoint(folder: Path) -> None:
+    """Raise UsageError unless this is a folder; its contents are verified when they are loaded."""
+    if not folder.is_dir():
+        advice = "give a run directory, such as runs/convo, or one of its checkpoints"
+        what = "not a directory" if folder.exists() else "no such directory"
+        raise UsageError(f"{folder}: {what}", hint=_like(folder, advice))
+
+
+def _like(path: Path, otherwise: str) -> str:
+    """Return a hint with the similar path, if the path is missing and there is one."""
+    meant = None if path.exists() or not str(path) else similar_path(path)
+    return f"did you mean {meant}?" if meant else otherwise
+
+
+def _is_of_convo(path: Path) -> bool:
+    """Return whether this is a run, a checkpoint or an export, by the names in it."""
+    from convo_cli.runs.directory import RunDirectory
+    from convo_cli.storage.sealed import MANIFEST_FILE
+
+    return RunDirectory(path).is_run or (path / MANIFEST_FILE).exists()
+
+
+def _run_around(path: Path) -> Path | None:
+    """Return the path of the run directory that contains this path, or is it."""
+    from convo_cli.runs.directory import RunDirectory
+
+    inside = (path, *itertools.islice(path.parents, 3)) if path.exists() else ()
+    return next((above for above in inside if RunDirectory(above).is_run), None)
+
+
+def _part_of(path: Path, run: Path) -> str:
+    if path == run:
+        return "a run directory"
+    kind = "a checkpoint" if path.parent == run / "checkpoints" else "a part"
+    return f"{kind} of the run {run}"

@@ -1,0 +1,44 @@
+"""Paths that a mistyped one may have meant."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+_MAX_NAMES = 1000
+"""Entries of a folder that are compared, because a folder may hold millions of files."""
+_CUTOFF = 0.65
+"""Similarity below which a name is another name: f and ff are similar, nope and zip are not."""
+
+
+def similar_path(path: Path | str) -> Path | None:
+    """Return an existing path like the missing one, in the nearest folder that exists.
+
+    File name extensions are compared apart, so that two names are not similar because both end in
+    .jsonl.
+    """
+    import difflib  # here, because it is needed only after a mistake
+
+    path = Path(path)
+    try:
+        if not path.parent.is_dir():
+            above = similar_path(path.parent)
+            below = above and above / path.name
+            return below if below and below.exists() else above
+        entries = sorted(itertools.islice(path.parent.iterdir(), _MAX_NAMES))
+    except (OSError, ValueError):
+        return None
+    visible = [entry for entry in entries if not entry.name.startswith(".")]
+    stems: dict[str, list[Path]] = {}
+    for entry in visible:
+        stems.setdefault(_stem(entry), []).append(entry)
+    close = difflib.get_close_matches(_stem(path), stems, n=1, cutoff=_CUTOFF)
+    if not close:
+        return None
+    found = stems[close[0]]
+    return next((entry for entry in found if entry.suffix == path.suffix), found[0])
+
+
+def _stem(path: Path) -> str:
+    """Return the name in lower case without its extensions: train of Train.jsonl.gz."""
+    return path.name.lower().partition(".")[0] or path.name

@@ -1,0 +1,75 @@
+"""Process that trains a SentencePiece model.
+
+SentencePiece holds Python's lock while it trains, so the process that calls it could not react to
+a signal for that long.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+
+from convo_cli.errors import OutOfMemoryError
+
+# With the import path of this process, so that the other imports the same convo and nothing from
+# the working folder.
+_START = (
+    "import sys; sys.path[:] = sys.argv[1:]; "
+    "from convo_cli.text.tokenizers.training_process import main; main()"
+)
+_MODEL, _ERROR = b"model\n", b"error\n"
+
+
+class TrainingError(Exception):
+    """SentencePiece refuses to train; the text is its own message."""
+
+
+def train_in_process(lines: Iterable[str], settings: Mapping[str, object]) -> bytes:
+    """Train a model on lines without newlines, and return it; any exception ends the process."""
+    command = [sys.executable, "-W", "ignore", "-c", _START, *sys.path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None, "it was opened as a pipe"
+        assert process.stdout is not None, "it was opened as a pipe"
+        try:
+            with suppress(BrokenPipeError), process.stdin as stdin:  # its exit code says why
+                stdin.write(json.dumps(settings).encode() + b"\n")
+                for line in lines:
+                    stdin.write(line.encode() + b"\n")
+            answer = process.stdout.read()
+            code = process.wait()
+        except BaseException:
+            process.kill()
+            raise
+    if answer.startswith(_ERROR):
+        raise TrainingError(answer.removeprefix(_ERROR).decode())
+    if answer.startswith(_MODEL) and code == 0:
+        return answer.removeprefix(_MODEL)
+    if code in (-getattr(signal, "SIGKILL", 0), -getattr(signal, "SIGABRT", 0)):
+        raise OutOfMemoryError(
+            "the system ended the process that trains the tokenizer; there is too little memory",
+            hint="lower tokenizer.vocab_size, or train the tokenizer on fewer dialogues",
+        )
+    raise RuntimeError(f"the process that trains the tokenizer ended with exit code {code}")
+
+
+def main() -> None:
+    """Read settings and lines from stdin, and write the model or SentencePiece's error to stdout."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches this process too
+    import sentencepiece
+
+    settings = json.loads(sys.stdin.buffer.readline())
+    lines = (line[:-1].decode() for line in sys.stdin.buffer)
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=lines, model_writer=model, **settings
+        )
+    except RuntimeError as error:
+        sys.stdout.buffer.write(_ERROR + str(error).encode())
+    else:
+        sys.stdout.buffer.write(_MODEL + model.getvalue())
