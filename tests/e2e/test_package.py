@@ -63,7 +63,7 @@ def test_the_wheel_has_types_samples_and_whole_links(packages):
     assert {name.split("/")[0] for name in names if "dist-info" not in name} == {"convo_cli"}
     urls = dict(entry.split(", ") for entry in fields.get_all("Project-URL"))
     assert urls.keys() == {"Homepage", "Documentation", "Changelog", "Issues"}
-    description = fields.get_payload()
+    description = str(fields.get_payload())
     assert "](https://" in description
     assert re.findall(r"\]\((?!https://|#)", description) == []
     assert "Typing :: Typed" in fields.get_all("Classifier")
