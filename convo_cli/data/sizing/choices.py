@@ -1,8 +1,7 @@
 """Settings that follow from the size of the training data: vocabulary, batches, steps, evaluations.
 
 The numbers of a new model suit a laptop CPU: as many epochs as help a small model, but no more
-tokens than it trains on in an hour or so. A pretrained model keeps the epochs of its preset. The
-measurements behind the constants are in docs/decisions.md.
+tokens than it trains on in an hour or so. A pretrained model keeps the epochs of its preset.
 """
 
 from __future__ import annotations
@@ -17,7 +16,11 @@ from convo_cli.config.presets import Preset
 from convo_cli.config.schema import RunConfig, ScratchConfig
 
 EPOCHS = 6
-"""Epochs of a new model, unless they exceed `MAX_TOKENS`."""
+"""Epochs of a new model, unless they exceed `MAX_TOKENS`.
+
+Measured with 60 dialogues: the validation loss ended at 3.96 after 4 epochs, at 3.86 after 6, its
+best, and at 3.97 after 10, where its best was 3.85 after 5.
+"""
 MAX_TOKENS = 10_000_000
 """Tokens that a new model is trained on at most: about an hour of two laptop cores."""
 MAX_EPOCHS = 20
@@ -34,6 +37,8 @@ _STEPS_PER_EPOCH = 8
 """Steps of an epoch for which the batch of small data is made smaller."""
 _LARGE = 20_000
 """Examples from which the batches of a new model are twice as large."""
+_MAX_INTERVAL = 10_000
+"""Most steps between evaluations, and so between checkpoints."""
 _LONG_EPOCH = 1000
 """Steps of an epoch after which one evaluation an epoch is too few."""
 
@@ -163,7 +168,7 @@ class _Chooser:
         if every is None and self._steps_per_epoch <= _LONG_EPOCH:
             interval = math.ceil(self._steps_per_epoch)
         else:
-            interval = _nice(self._steps / 10)
+            interval = _nice(min(self._steps / 10, _MAX_INTERVAL))
             reason = "Chosen for about ten evaluations and checkpoints in the run."
             self._choose("evaluation.every_steps", interval, reason)
         affordable = max(50, _nice(0.3 * interval * self._batch))
@@ -219,4 +224,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def _amount(num_bytes: int) -> str:
-    return f"{num_bytes / 1e6:.2g} MB" if num_bytes >= 1e6 else f"{math.ceil(num_bytes / 1e3)} kB"
+    megabytes = num_bytes / 1e6
+    if megabytes < 1:
+        return f"{math.ceil(num_bytes / 1e3)} kB"
+    return f"{megabytes:.1f} MB" if megabytes < 10 else f"{megabytes:,.0f} MB"

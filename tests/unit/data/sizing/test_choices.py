@@ -109,3 +109,12 @@ def test_a_preset_is_not_changed_by_its_sizing(name: str) -> None:
     sized(SMALL, name).apply(PRESETS[name])
     assert build_config(PRESETS[name].values, name) == before
     assert SCRATCH.reasons == {}
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "words"),
+    [(1, "1 kB"), (23_000, "23 kB"), (4_800_000, "4.8 MB"), (435_000_000, "435 MB")],
+)
+def test_the_amount_of_text_is_written_with_a_unit(num_bytes: int, words: str) -> None:
+    reasons = sized(replace(SMALL, num_bytes=num_bytes)).reasons
+    assert reasons["tokenizer.vocab_size"] == f"Chosen for {words} of text."
