@@ -1,5 +1,6 @@
-"""Creation of a run directory: it appears whole, with everything that `resume` needs, or not at
-all.
+"""Creation of a run directory, which appears whole, with all that `resume` needs, or not at all.
+
+It is filled under a temporary name, renamed, and locked from the start.
 """
 
 from __future__ import annotations
@@ -16,42 +17,22 @@ from convo_cli.storage.atomic import disk_errors, make_directory, sync_directory
 from convo_cli.storage.folder import Folder, open_folder
 
 _ASIDE = ".convo-new-"
-"""No run name begins with this. The next run of the same name removes the remains of a killed
-process.
+"""Prefix of the temporary name; no run name begins with it.
+
+The next run of the same name removes the remains of a killed process.
 """
 _ELSEWHERE = "remove it, or choose another place with --set name=… or --set output_dir=…"
 
 
 @contextmanager
 def begun(run: RunDirectory, fill: Callable[[RunDirectory], None]) -> Iterator[None]:
-    """Have ``fill`` write into a temporary run directory, rename it to ``run``, and hold its lock
-    inside the block.
+    """Create the run directory with what ``fill`` writes, and hold its lock inside the block.
 
     CheckpointError if a run of this name exists already or begins at the same time.
     """
-    aside = RunDirectory(run.path.with_name(f"{_ASIDE}{run.path.name}"))
-    if not run.path.parent.exists():
-        make_directory(run.path.parent)
-    with ExitStack() as held:
-        with disk_errors(aside.path):
-            home = held.enter_context(open_folder(run.path.parent))
-            new = held.enter_context(home.inside(_make_aside(home, aside.path)))
-        # The lock is on the open file, so it stays with the directory when that is renamed.
-        held.enter_context(locked(aside))
-        try:
-            with disk_errors(aside.path):
-                for name in new.names():
-                    if name != aside.lock.name:
-                        new.delete(name)
-                new.make(aside.checkpoints.name)
-            fill(RunDirectory(new.pinned))
-            require_new(run)  # again: the preparation may have taken minutes
-            with disk_errors(run.path):
-                home.rename(aside.path.name, run.path.name)
-        except BaseException:
-            with suppress(OSError):
-                home.delete(aside.path.name)
-            raise
+    with _filled(run, fill) as (home, new):
+        with disk_errors(run.path):
+            home.rename(_aside(run).name, run.path.name)
         if not new.is_at(home, run.path.name):
             raise CheckpointError(
                 f"{run.path}: another process created a directory there meanwhile", hint=_ELSEWHERE
@@ -61,10 +42,50 @@ def begun(run: RunDirectory, fill: Callable[[RunDirectory], None]) -> Iterator[N
         yield
 
 
-def _make_aside(home: Folder, aside: Path) -> str:
-    """Create the temporary directory of a run, or take over that of a killed process; return its
-    name.
+def rehearse(run: RunDirectory, fill: Callable[[RunDirectory], None]) -> None:
+    """Do what `begun` does, with the same errors, but leave no run directory."""
+    with _filled(run, fill):
+        pass
+
+
+@contextmanager
+def _filled(
+    run: RunDirectory, fill: Callable[[RunDirectory], None]
+) -> Iterator[tuple[Folder, Folder]]:
+    """Yield the parent folder and the filled, locked temporary directory.
+
+    The directory is deleted at the end unless the block renames it.
     """
+    aside = _aside(run)
+    if not run.path.parent.exists():
+        make_directory(run.path.parent)
+    with ExitStack() as held:
+        with disk_errors(aside):
+            home = held.enter_context(open_folder(run.path.parent))
+            new = held.enter_context(home.inside(_make(home, aside)))
+        # The lock is on the open file, so it stays with the directory when that is renamed.
+        held.enter_context(locked(RunDirectory(aside)))
+        try:
+            with disk_errors(aside):
+                for name in new.names():
+                    if name != run.lock.name:
+                        new.delete(name)
+                new.make(run.checkpoints.name)
+            fill(RunDirectory(new.pinned))
+            require_new(run)  # again: the preparation may have taken minutes
+            yield home, new
+        finally:
+            with suppress(OSError):
+                if new.is_at(home, aside.name):
+                    home.delete(aside.name)
+
+
+def _aside(run: RunDirectory) -> Path:
+    return run.path.with_name(f"{_ASIDE}{run.path.name}")
+
+
+def _make(home: Folder, aside: Path) -> str:
+    """Create the temporary directory, or take over that of a killed process; return its name."""
     try:
         home.make(aside.name)
     except FileExistsError:

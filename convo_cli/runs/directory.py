@@ -3,8 +3,10 @@
 runs/<name>/
   config.yaml  run.json  metrics.jsonl  samples.jsonl  plots/  tensorboard/
   checkpoints/step-00001200/
-  last.json  best-loss.json  best-metric.json     for people and scripts; convo itself reads the checkpoints
-  stop                                            made by the user: save and stop
+  stop                                            created by the user: save and stop
+
+For people and other programs; convo itself reads the checkpoints:
+  dialogue.json  tokenizer/  last.json  best-loss.json  best-metric.json
 """
 
 from __future__ import annotations
@@ -48,6 +50,14 @@ class RunDirectory:
     @property
     def info(self) -> Path:
         return self.path / "run.json"
+
+    @property
+    def dialogue(self) -> Path:
+        return self.path / "dialogue.json"
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.path / "tokenizer"
 
     @property
     def metrics(self) -> Path:
@@ -137,9 +147,15 @@ def require_own_files(run: RunDirectory) -> None:
     This check comes before any work; each file is checked again when it is opened.
     """
     require_own_checkpoints(run)
-    for folder in (run.plots, run.tensorboard):
+    for folder in (run.plots, run.tensorboard, run.tokenizer):
         _require_own_folder(folder)
-    files = (run.metrics, run.samples, run.stop, *(run.plots / name for name in PLOTS))
+    files = (
+        run.dialogue,
+        run.metrics,
+        run.samples,
+        run.stop,
+        *(run.plots / name for name in PLOTS),
+    )
     for file in (*files, *(run.pointer(label) for label in LABELS)):
         try:
             require_regular(file)

@@ -16,6 +16,7 @@ from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.logs.event_log import copy_log
 from convo_cli.runs.provenance.run_info import RunInfo, write_provenance
 from convo_cli.runs.selection import Found, point_and_prune
+from convo_cli.runs.tokenizer_folder import copy_tokenizer
 from convo_cli.storage.atomic import disk_errors, require_space
 from convo_cli.storage.files import copy_file
 
@@ -71,6 +72,7 @@ def fill_fork(
     checkpoint = fork.checkpoint(found.step)
     copy_checkpoint(found.path, checkpoint, info.run_id)
     found.files.require_unchanged()
+    copy_tokenizer(fork, checkpoint)
     point_and_prune(
         fork, checkpoint, keep=1, metric=info.config.evaluation.metric, evaluations=evaluations
     )

@@ -66,6 +66,12 @@ class Order:
             return phase.first_example + taken
         return self._example_at(self._first_token(phase.first_example) + taken)
 
+    def total(self, values: NDArray[np.int64], step: int) -> int:
+        """Return the sum of a value (N,) per example over all examples before a step."""
+        epochs, place = divmod(self.num_before(step), len(values))
+        rest = _epoch_order(len(values), self._seed, epochs)[:place]
+        return epochs * int(values.sum()) + int(values[rest].sum())
+
     def epoch(self, step: int) -> float:
         """Return the epochs finished before a step."""
         return self.num_before(step) / len(self._lengths)

@@ -25,17 +25,14 @@ from convo_cli.data.fingerprint import fingerprint
 from convo_cli.errors import CheckpointError
 
 NO_TARGET, ASSISTANT_TARGET, USER_TARGET = 0, 1, 2
-"""Target kinds of tokens. User targets count if `dialogue.train_on` is all or the curriculum
-includes them.
-"""
+"""Target kinds. User targets count if `dialogue.train_on` is all or the curriculum has them."""
 
 Opener: TypeAlias = Callable[[str, int], int]
 """Opens a path with flags, like `os.open`."""
 
 _COUNTED = 1 << 20  # tokens counted at once
 _READS_PER_CHECK = 32
-"""Number of reads per check for writes in place, because a check costs as much as a read. Every
-read notices a truncated file."""
+"""Reads per check for writes in place: a check costs as much as a read, which sees a cut file."""
 _DIALOGUE = np.dtype(
     [
         ("file", "<i4"),
@@ -61,9 +58,7 @@ class Example:
     input_ids: NDArray[np.int32]  # (T,)
     targets: NDArray[np.uint8]  # (T,) one of the three kinds above; position 0 is never a target
     num_repeated: int = 0
-    """Tokens at the start that an earlier window of the dialogue contains too: the system turn and
-    the context.
-    """
+    """Tokens at the start (system turn, context) that an earlier window of the dialogue has too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +76,7 @@ LEFT_OUT = Encoded((), 0)
 
 
 class FileColumn:
-    """The numbers in a file, read by slices; CheckpointError if the file was written to since it
-    was opened.
+    """Numbers in a file, read by slices; CheckpointError if the file changed since it was opened.
 
     An overwrite that resets the time of the last change is not noticed.
     """
@@ -134,8 +128,9 @@ _Tokens: TypeAlias = NDArray[Any] | FileColumn
 
 @dataclass(frozen=True)
 class TokenStore:
-    """N examples of D dialogues; example i is the slice ``offsets[i]:offsets[i + 1]`` of both flat
-    arrays.
+    """N examples of D dialogues.
+
+    Example i is the slice ``offsets[i]:offsets[i + 1]`` of both flat arrays.
     """
 
     input_ids: _Tokens
@@ -143,9 +138,7 @@ class TokenStore:
     offsets: NDArray[np.int64]  # (N + 1,)
     dialogue_of: NDArray[np.int64]  # (N,) the dialogue of each example
     dialogues: NDArray[np.void]
-    """(D,) for each dialogue: file (its index among those read), line, fingerprint, num_tokens and
-    is_split.
-    """
+    """(D,) file (an index among those read), line, fingerprint, num_tokens and is_split."""
 
     @classmethod
     def build(
@@ -178,7 +171,7 @@ class TokenStore:
 
     @classmethod
     def open(cls, folder: Path, opener: Opener = os.open) -> TokenStore:
-        """Open the files that `write` made; reading an example reads its part of them.
+        """Open the files of `write`; an example is read when it is needed.
 
         Their content is not checked here: see `convo_cli.tokens.store_check`.
         """
@@ -209,22 +202,27 @@ class TokenStore:
 
     @property
     def num_split(self) -> int:
-        """Return the number of dialogues with a turn that was too long for any window and was
-        cut.
-        """
+        """Return the number of dialogues in which a turn was too long for a window and was cut."""
         return int(np.count_nonzero(self.dialogues["is_split"]))
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:  # (N,)
         return np.diff(self.offsets)
 
+    def targets_per_example(self, kind: int) -> NDArray[np.int64]:
+        """Return the number of targets of this kind, (N,); a store in files is read in parts."""
+        before = np.zeros(len(self) + 1, np.int64)  # targets before each offset
+        num_targets = 0
+        for begin in range(0, len(self.targets), _COUNTED):
+            counts = np.cumsum(self.targets[begin : begin + _COUNTED] == kind)
+            first, stop = np.searchsorted(self.offsets, [begin + 1, begin + len(counts) + 1])
+            before[first:stop] = num_targets + counts[self.offsets[first:stop] - begin - 1]
+            num_targets += int(counts[-1])
+        return np.diff(before)
+
     def num_targets(self, kind: int) -> int:
-        """Return the number of targets of this kind; a store in files is read in parts."""
-        parts = (
-            self.targets[begin : begin + _COUNTED]
-            for begin in range(0, len(self.targets), _COUNTED)
-        )
-        return sum(int(np.count_nonzero(part == kind)) for part in parts)
+        """Return the number of targets of this kind in all examples."""
+        return int(self.targets_per_example(kind).sum())
 
     def where(self, index: int, files: Sequence[str]) -> str:
         """Return the file and line of dialogue ``index``; ``files`` are those given to `build`."""

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from convo_cli.config.schema import RunConfig, ScratchConfig, Steps
+from convo_cli.config.schema import PretrainedModel, RunConfig, ScratchConfig, Steps
 from convo_cli.data.dialogue import Dialogue
-from convo_cli.events import Notice, begin
+from convo_cli.events import Emit, Notice, begin
 from convo_cli.model.batches.batching import Batching, batching_for
 from convo_cli.model.causal import require_causal
 from convo_cli.model.context import require_context
@@ -31,9 +31,11 @@ from convo_cli.prepare.prepare import PreparedData, build_encoder, prepare_data
 from convo_cli.prepare.reply_dialogues import find_reply_dialogues
 from convo_cli.runs.checkpoints import Progress, read_state
 from convo_cli.runs.provenance.execution import Execution, Machine
-from convo_cli.runs.provenance.run_info import RunInfo
+from convo_cli.runs.provenance.run_info import BaseModelFiles, RunInfo, read_base_model
+from convo_cli.storage.snapshot import Snapshot
 from convo_cli.text.contract import load_encoder, spiece_of
 from convo_cli.text.encoder import DialogueEncoder
+from convo_cli.text.tokenizers.hub import local_folder
 from convo_cli.text.tokenizers.vocabulary import num_ids
 from convo_cli.tokens.order import Order
 from convo_cli.tokens.phase import Phase
@@ -64,6 +66,26 @@ class Parts:
     order: Order
     """The examples that each step is trained on."""
     max_steps: int
+
+
+def settle_base_model(
+    config: RunConfig, emit: Emit
+) -> tuple[RunConfig, BaseModelFiles | None, Snapshot | None]:
+    """Hash the files of the pretrained model, and return the config with its commit.
+
+    The snapshot is from before the files were hashed.
+    """
+    origin = config.model.origin
+    if not isinstance(origin, PretrainedModel):
+        return config, None, None
+    begin("hashing the base model", emit)
+    folder = local_folder(origin.source, origin.revision)
+    before = Snapshot.of(folder)
+    files = read_base_model(origin.source, folder)
+    if files.commit is not None:  # the branch on the hub may move before the model is loaded
+        model = config.model.model_copy(update={"revision": files.commit})
+        config = config.model_copy(update={"model": model})
+    return config, files, before
 
 
 def build_new(inputs: Inputs) -> tuple[Parts, TrainState]:

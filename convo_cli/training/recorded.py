@@ -94,7 +94,7 @@ def train_and_record(
             reporters.append(loss_plot)  # after the log, which it reads, and after the screen
         for notice in warm_up_notices(parts, step):
             emit_to_all(notice)
-        emit_to_all(_started(run, parts, state, evaluations))
+        emit_to_all(started(run, parts, state, evaluations))
         try:
             reason = train(state, job)
         except StepDivergedError as error:
@@ -181,12 +181,13 @@ def result_of(
     )
 
 
-def _started(
+def started(
     run: RunDirectory,
     parts: Parts,
     state: TrainState,
     evaluations: Mapping[int, EvaluationDone],
 ) -> RunStarted:
+    """Return the event with which training begins."""
     encoder, data, execution = parts.encoder, parts.data, parts.execution
     evaluation, epoch = parts.config.evaluation, parts.order.steps_per_epoch
     between_evaluations = None if data.validation is None else evaluation.every_steps or epoch

@@ -8,46 +8,40 @@ from __future__ import annotations
 
 import stat
 import sys
-from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from collections.abc import Collection
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from convo_cli.config.schema import PretrainedModel, RunConfig
+from convo_cli.config.schema import RunConfig
 from convo_cli.errors import typeable
 from convo_cli.events import Emit, Notice, begin, ignore
 from convo_cli.prepare.cache import Cache
 from convo_cli.prepare.inputs import Inputs
-from convo_cli.runs.begin import begun
+from convo_cli.runs.begin import begun, rehearse
 from convo_cli.runs.directory import RunDirectory, existing_run, require_new
-from convo_cli.runs.fork import fill_fork
 from convo_cli.runs.lock import locked
 from convo_cli.runs.privacy import keep_private, run_sources
 from convo_cli.runs.provenance.data_files import DataFiles, with_hashed_data
 from convo_cli.runs.provenance.git import read_git
 from convo_cli.runs.provenance.movable import movable_config, movable_files
-from convo_cli.runs.provenance.run_info import (
-    BaseModelFiles,
-    Parent,
-    make_run_info,
-    new_run_id,
-    read_base_model,
-    write_provenance,
-)
+from convo_cli.runs.provenance.run_info import RunInfo, make_run_info, write_provenance
 from convo_cli.runs.selection import Which, point_and_prune
-from convo_cli.signals import STEP, UNSAVED, listening
+from convo_cli.runs.tokenizer_folder import copy_tokenizer
+from convo_cli.signals import STEP, UNSAVED, StopRequest, listening
 from convo_cli.storage.access import derived_mode, masked
-from convo_cli.storage.atomic import remove_directory
-from convo_cli.storage.snapshot import Snapshot
-from convo_cli.text.tokenizers.hub import local_folder
-from convo_cli.training.build import Parts, build_new
+from convo_cli.training.build import Parts, build_new, settle_base_model
 from convo_cli.training.checkpoint_check import require_readable
 from convo_cli.training.job import save_and_prune
-from convo_cli.training.recorded import RunResult, remove_stop_file, result_of, train_and_record
-from convo_cli.training.resume.horizon import HORIZON, settings_to_continue
+from convo_cli.training.plan import Plan, make_plan
+from convo_cli.training.recorded import RunResult, result_of, train_and_record
+from convo_cli.training.resume.horizon import HORIZON, settings_to_continue, warm_up_notices
+from convo_cli.training.resume.place import forked, rewind
 from convo_cli.training.resume.point import ResumePoint, load_resume_point
 from convo_cli.training.state import TrainState
 
+_NOTHING = "stopped before the first step; no run was created"
+_AGAIN = "start it again; the prepared data is kept"
 _NAMES: dict[Which, str] = {
     "last": "last checkpoint",
     "loss": "best checkpoint by loss",
@@ -56,45 +50,83 @@ _NAMES: dict[Which, str] = {
 
 
 def start_run(config: RunConfig, emit: Emit) -> RunResult:
-    """Train from step 0 in a new run directory. Raises what `convo_cli.training.loop.train`
-    raises.
+    """Train from step 0 in a new run directory.
+
+    Raises what `convo_cli.training.loop.train` raises.
     """
-    run = RunDirectory(Path(config.output_dir) / config.name)
-    require_new(run)
-    nothing = "stopped before the first step; no run was created"
-    cache = Cache(run.path.parent, emit)
     with listening() as stop:
-        with stop.interrupting(nothing, hint=lambda: _start_again(cache)):
-            config, base_model, base_folder = _settle_base_model(config, emit)
+        new = _prepare(config, stop, emit)
+        allowed = masked(new.allowed)
+        with stop.finishing(STEP, second=UNSAVED), allowed, begun(new.run, new.fill):
+            keep_private(new.run, new.allowed, emit)
+            return train_and_record(new.run, new.parts, new.state, {}, stop, emit)
 
-            def prepare(files: DataFiles) -> tuple[DataFiles, Parts, TrainState]:
-                return files, *build_new(Inputs(config, files, cache, emit))
 
-            files, parts, state = with_hashed_data(config.data, prepare, emit)
-            if base_folder is not None:
-                base_folder.require_unchanged()
-            info = make_run_info(
-                movable_config(config, run),
-                DataFiles(*(movable_files(part, run) for part in files)),
-                execution=parts.execution,
-                git=read_git(Path()),
-                base_model=base_model,
-                max_steps=parts.max_steps,
-            )
-            state.run_id = info.run_id
-            require_new(run)  # preparing may have taken minutes
+def plan_run(config: RunConfig, emit: Emit) -> Plan:
+    """Do everything that `start_run` does before step 1, with the same errors, and leave no run."""
+    with listening() as stop:
+        new = _prepare(config, stop, emit)
+        plans: list[Plan] = []
 
         def fill(aside: RunDirectory) -> None:
-            write_provenance(aside, info)
-            begin("saving the first checkpoint", emit)
-            save_and_prune(aside, parts, state, {}, ignore)
-            begin("checking the first checkpoint", emit)
-            require_readable(aside.checkpoint(0), parts)
+            new.fill(aside)
+            plans.append(make_plan(new.run, new.parts, new.state, aside.checkpoint(0)))
 
-        allowed = derived_mode(run_sources(config), run.path)
-        with stop.finishing(STEP, second=UNSAVED), masked(allowed), begun(run, fill):
-            keep_private(run, allowed, emit)
-            return train_and_record(run, parts, state, {}, stop, emit)
+        with stop.interrupting(_NOTHING, hint=_AGAIN), masked(new.allowed):
+            rehearse(new.run, fill)
+        for notice in warm_up_notices(new.parts, 0):
+            emit(notice)
+        return plans[0]
+
+
+@dataclass(frozen=True)
+class _NewRun:
+    """A run that is built and checked, but not yet on the disk."""
+
+    run: RunDirectory
+    parts: Parts
+    state: TrainState
+    info: RunInfo
+    allowed: int
+    """Mode of the run directory, which is no more readable than the data."""
+    emit: Emit
+
+    def fill(self, aside: RunDirectory) -> None:
+        """Write the run with its checkpoint 0 into a folder, and read the checkpoint back."""
+        write_provenance(aside, self.info)
+        begin("saving the first checkpoint", self.emit)
+        save_and_prune(aside, self.parts, self.state, {}, ignore)
+        copy_tokenizer(aside, aside.checkpoint(0))
+        begin("checking the first checkpoint", self.emit)
+        require_readable(aside.checkpoint(0), self.parts)
+
+
+def _prepare(config: RunConfig, stop: StopRequest, emit: Emit) -> _NewRun:
+    """Build and check a new run; nothing but the cache is written."""
+    run = RunDirectory(Path(config.output_dir) / config.name)
+    require_new(run)
+    cache = Cache(run.path.parent, emit)
+    with stop.interrupting(_NOTHING, hint=lambda: _start_again(cache)):
+        config, base_model, base_folder = settle_base_model(config, emit)
+
+        def prepare(files: DataFiles) -> tuple[DataFiles, Parts, TrainState]:
+            return files, *build_new(Inputs(config, files, cache, emit))
+
+        files, parts, state = with_hashed_data(config.data, prepare, emit)
+        if base_folder is not None:
+            base_folder.require_unchanged()
+        info = make_run_info(
+            movable_config(config, run),
+            DataFiles(*(movable_files(part, run) for part in files)),
+            execution=parts.execution,
+            git=read_git(Path()),
+            base_model=base_model,
+            max_steps=parts.max_steps,
+        )
+        state.run_id = info.run_id
+        require_new(run)  # preparing may have taken minutes
+    allowed = derived_mode(run_sources(config), run.path)
+    return _NewRun(run, parts, state, info, allowed, emit)
 
 
 def resume_run(
@@ -128,9 +160,13 @@ def resume_run(
 
             def load(files: DataFiles) -> ResumePoint:
                 return load_resume_point(
-                    run, which, Inputs(config, files, cache, emit),
-                    allow_changed=allow_changed, discard_later=discard_later, is_horizon_set=HORIZON in keys_set,
-                )  # fmt: skip
+                    run,
+                    which,
+                    Inputs(config, files, cache, emit),
+                    allow_changed=allow_changed,
+                    discard_later=discard_later,
+                    is_horizon_set=HORIZON in keys_set,
+                )
 
             point = with_hashed_data(config.data, load, emit)
         mode = (
@@ -142,12 +178,12 @@ def resume_run(
             if point.fork is None:
                 if point.reason:
                     return _already_over(run, point, point.reason, emit)
-                _rewind(run, point, emit)
+                rewind(run, point, emit)
             else:
                 with (
                     held.pop_all()
                 ):  # releases the run's lock once the fork has everything it needs
-                    held.enter_context(_forked(run, point.fork, point))
+                    held.enter_context(forked(run, point.fork, point))
                 message += f" in a new run, {point.fork.path}; {run.path} stays as it is"
             keep_private(point.fork or run, allowed, emit)
             for notice in (Notice(message), *point.notices):
@@ -161,25 +197,6 @@ def _start_again(cache: Cache) -> str:
     """Return the hint after a stop in the preparation, true for the stage that was reached."""
     kept = "; the parts of the preparation that were finished are kept" if cache.has_kept else ""
     return f"start it again{kept}"
-
-
-def _settle_base_model(
-    config: RunConfig, emit: Emit
-) -> tuple[RunConfig, BaseModelFiles | None, Snapshot | None]:
-    """Return the config with the pretrained model's commit, the hashes of its files, and a snapshot
-    from before.
-    """
-    origin = config.model.origin
-    if not isinstance(origin, PretrainedModel):
-        return config, None, None
-    begin("hashing the base model", emit)
-    folder = local_folder(origin.source, origin.revision)
-    before = Snapshot.of(folder)
-    files = read_base_model(origin.source, folder)
-    if files.commit is not None:  # the branch on the hub may move before the model is loaded
-        model = config.model.model_copy(update={"revision": files.commit})
-        config = config.model_copy(update={"model": model})
-    return config, files, before
 
 
 def _already_over(run: RunDirectory, point: ResumePoint, reason: str, emit: Emit) -> RunResult:
@@ -198,45 +215,3 @@ def _already_over(run: RunDirectory, point: ResumePoint, reason: str, emit: Emit
     to_continue = settings_to_continue(stored, point.state.progress)
     result = result_of(run, point.parts, point.state, reason, point.evaluations)
     return replace(result, to_continue=to_continue)
-
-
-def _rewind(run: RunDirectory, point: ResumePoint, emit: Emit) -> None:
-    """Delete the checkpoints after the resumed one, and write config.yaml and run.json of the
-    resumed run.
-    """
-    if point.found.later:
-        names = ", ".join(run.checkpoint(step).name for step in point.found.later)
-        emit(
-            Notice(
-                f"discarded after step {point.found.step}: {names} and their log lines",
-                is_warning=True,
-            )
-        )
-    for step in point.found.later:
-        remove_directory(run.checkpoint(step), below=run.path)
-    write_provenance(run, point.info)
-    if run.is_stop_requested:
-        emit(Notice(f"{run.stop}: removed; it asked an earlier training to stop"))
-        remove_stop_file(run)
-
-
-@contextmanager
-def _forked(parent: RunDirectory, fork: RunDirectory, point: ResumePoint) -> Iterator[None]:
-    """Create the fork, whole or not at all, and hold its lock inside the block."""
-    old = point.info
-    origin = Parent(run_id=old.run_id, name=parent.path.resolve().name, step=point.found.step)
-    info = old.model_copy(update={"run_id": new_run_id(), "parent": origin})
-    point.state.run_id = info.run_id
-
-    def fill(aside: RunDirectory) -> None:
-        fill_fork(
-            aside,
-            parent,
-            point.found,
-            info,
-            is_evaluated=point.state.is_evaluated,
-            evaluations=point.evaluations,
-        )
-
-    with begun(fork, fill):
-        yield

@@ -7,6 +7,8 @@ Nothing in it can run code: weights and optimizer are safetensors, the rest is J
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -160,15 +162,34 @@ def optimizer_tensors(state: TrainState) -> dict[str, torch.Tensor]:
     return tensors
 
 
+def optimizer_file_bytes(model: PreTrainedModel) -> int:
+    """Return the size of optimizer.safetensors once every trained parameter has moments."""
+    shapes: dict[str, list[int]] = {}
+    for name, parameter in trained_parameters(model).items():
+        for kind in _MOMENTS:
+            shapes[f"{name}|{kind}"] = [] if kind == "step" else list(parameter.shape)
+    header: dict[str, object] = {}
+    end = 0
+    for key, shape in sorted(shapes.items()):  # the order in which safetensors writes them
+        offsets = [end, end + 4 * math.prod(shape)]
+        header[key] = {"dtype": "F32", "shape": shape, "data_offsets": offsets}
+        end = offsets[1]
+    text = json.dumps(header, separators=(",", ":"))
+    return 8 + 8 * math.ceil(len(text.encode()) / 8) + end
+
+
+def trained_parameters(model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:
+    """Return the parameters that the optimizer updates, by name."""
+    return {
+        name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad
+    }
+
+
 def _require_fitting(
     state: TrainState, tensors: Mapping[str, torch.Tensor], step: int, file: Path
 ) -> None:
     """Check names, shapes and types against AdamW's moments for the trained parameters."""
-    trained = {
-        name: parameter
-        for name, parameter in state.model.named_parameters()
-        if parameter.requires_grad
-    }
+    trained = trained_parameters(state.model)
     found: dict[str, set[str]] = {}
     for key, tensor in tensors.items():
         name, _, kind = key.rpartition("|")

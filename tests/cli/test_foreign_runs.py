@@ -26,12 +26,20 @@ COMMANDS = {
     "evaluate": ["evaluate", RUN, "valid.jsonl", "--replies", "0"],
 }
 OF_THE_RUN = [
-    "run.json", "config.yaml", "metrics.jsonl", "samples.jsonl", "last.json", "best-loss.json", "best-metric.json",
-    ".lock", "stop",
-]  # fmt: skip
+    "run.json",
+    "config.yaml",
+    "dialogue.json",
+    "metrics.jsonl",
+    "samples.jsonl",
+    "last.json",
+    "best-loss.json",
+    "best-metric.json",
+    ".lock",
+    "stop",
+]
 PLOTS = ["plots/loss.png", "plots/learning_rate.png"]
 EVENTS = "tensorboard/events.out.tfevents.1"
-FOLDERS = ["plots", "tensorboard", "checkpoints", NEWEST]
+FOLDERS = ["plots", "tensorboard", "tokenizer", "checkpoints", NEWEST]
 LEFT_OVER = [".tmp-metrics.jsonl-1", ".tmp-last.json.replaced", "checkpoints/.tmp-step-00000007-1"]
 OF_A_CHECKPOINT = [
     f"{NEWEST}/{name}"

@@ -14,6 +14,13 @@ from convo_cli.errors import typeable
 def train(
     config: Annotated[Path, typer.Argument(help="YAML made by `convo init-config`.")],
     overrides: SetOption = None,
+    is_dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Prepare and check everything, print the plan of the run, and take no step.",
+        ),
+    ] = False,
     as_json: JsonOption = False,
     is_quiet: QuietOption = False,
 ) -> None:
@@ -22,6 +29,10 @@ def train(
     Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 stops after the current step and saves the run. A second
     signal leaves without saving; earlier checkpoints stay intact. `touch RUN_DIR/stop` also stops
     and saves, with exit code 0.
+
+    With --dry-run: the same checks and the same preparation, which a later run finds in its
+    cache. The plan shows data, model size, steps, disk space and learning rate; no run directory
+    is left.
 
     Example: convo train config.yaml --set training.max_steps=500
     """
@@ -53,11 +64,21 @@ def train(
         with stop.interrupting(
             "stopped before the first step; no run was created", hint="start it again"
         ):
-            from convo_cli.cli.console import print_json
+            from convo_cli.cli.console import print_json, stdout_console
             from convo_cli.cli.streams import finished
             from convo_cli.cli.views.run_view import as_record, run_progress, show_result
-            from convo_cli.training.run import start_run
+            from convo_cli.training.run import plan_run, start_run
 
+        if is_dry_run:
+            from convo_cli.cli.views import plan_view
+
+            with run_progress(run_config, run.path, is_quiet=is_quiet) as emit:
+                plan = plan_run(run_config, emit)
+            if as_json:
+                print_json("train", plan_view.as_record(plan))
+            else:
+                plan_view.show_plan(stdout_console(), plan)
+            return
         with run_progress(run_config, run.path, is_quiet=is_quiet) as emit:
             result = start_run(run_config, emit)
         with finished(f"the run itself is complete: {typeable(result.run_dir)}"):

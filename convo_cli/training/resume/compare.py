@@ -24,8 +24,16 @@ from convo_cli.training.saving import OPTIMIZER_FILE, optimizer_tensors
 from convo_cli.training.state import TrainState
 
 _NOT_COMPARED = {
-    "time", "seconds", "waiting_seconds", "memory_bytes", "max_steps", "elapsed_seconds", "best", "weights", "checksum",
-}  # fmt: skip
+    "time",
+    "seconds",
+    "waiting_seconds",
+    "memory_bytes",
+    "max_steps",
+    "elapsed_seconds",
+    "best",
+    "weights",
+    "checksum",
+}
 """Fields that are not compared: measurements, the length of the run, and references to other
 evaluations and files.
 """

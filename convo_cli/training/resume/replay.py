@@ -12,12 +12,10 @@ import tempfile
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from convo_cli.config.schema import RunConfig
 from convo_cli.errors import ConvoError, typeable
-from convo_cli.events import Emit, Event, Notice, Progress, StepDone, begin, ignore
-from convo_cli.model.batches.loss import Batch
+from convo_cli.events import Emit, Event, Notice, begin, ignore
 from convo_cli.prepare.cache import Cache
 from convo_cli.prepare.inputs import Inputs
 from convo_cli.runs.checkpoints import read_state
@@ -32,10 +30,10 @@ from convo_cli.storage.atomic import make_directory
 from convo_cli.storage.sealed import verify_directory
 from convo_cli.storage.snapshot import Snapshot
 from convo_cli.training.build import Parts, build_from
-from convo_cli.training.job import RunJob
 from convo_cli.training.loop import train
 from convo_cli.training.resume.accept import accept_changes, require_same_config, resumed_info
 from convo_cli.training.resume.compare import Check, Trace, compare, saved_trace
+from convo_cli.training.resume.replay_job import ReplayJob, counted
 from convo_cli.training.saving import save_checkpoint
 from convo_cli.training.state import TrainState
 
@@ -139,7 +137,7 @@ class _Proof:
                 f"taking steps {first + 1:,} to {last:,} again, from {name}; --steps 4 takes fewer"
             )
         )
-        count = _counted(self.emit, "taking the steps again", first, last - first)
+        count = counted(self.emit, "taking the steps again", first, last - first)
         with closing(MetricsLog(self.aside.metrics, self.aside.samples, after_step=first)) as log:
 
             def listen(event: Event) -> None:
@@ -169,11 +167,11 @@ class _Proof:
         first = state.progress.step
         half, last = first + num_steps // 2, first + num_steps
         straight, resumed = Trace(), Trace()
-        count = _counted(self.emit, "straight", first, num_steps)
+        count = counted(self.emit, "straight", first, num_steps)
         self._advance(parts, state, last, straight.listening(count), straight)
         straight.finish(state)
 
-        count = _counted(self.emit, "with a resume", first, num_steps)
+        count = counted(self.emit, "with a resume", first, num_steps)
         del parts, state
         parts, state = self._build(self.newest.path)
         self.newest.require_unchanged()
@@ -228,42 +226,4 @@ class _Proof:
         self, parts: Parts, state: TrainState, until: int, listen: Emit, trace: Trace | None = None
     ) -> None:
         """Run the training loop up to a step without saving; ``trace`` records the batches."""
-        train(state, _ReplayJob(self, parts, until, listen, trace))
-
-
-class _ReplayJob(RunJob):
-    """Take the steps and evaluations of the run up to a step; save nothing, and stop for nothing
-    else.
-    """
-
-    def __init__(
-        self, proof: _Proof, parts: Parts, until: int, listen: Emit, trace: Trace | None
-    ) -> None:
-        super().__init__(proof.aside, parts, proof.stop, listen)
-        self.max_steps, self.early_stopping = until, replace(self.early_stopping, patience=None)
-        self._trace = trace
-
-    def batches(self, step: int) -> list[Batch]:
-        batches = super().batches(step)
-        if self._trace is not None:
-            self._trace.take_batches(step, self._parts.order.examples(step), batches)
-        return batches
-
-    def is_due(self, what: Literal["evaluation", "checkpoint"], step: int) -> bool:
-        return what == "evaluation" and super().is_due(what, step)
-
-    def save(self, state: TrainState) -> None:
-        pass
-
-    def is_stopped(self) -> bool:
-        return False  # a signal interrupts the steps at once
-
-
-def _counted(emit: Emit, stage: str, first: int, num_steps: int) -> Emit:
-    def count(event: Event) -> None:
-        if isinstance(event, StepDone):
-            emit(Progress(stage, event.step - first, num_steps, "steps"))
-        elif isinstance(event, Progress):
-            emit(event)
-
-    return count
+        train(state, ReplayJob(self.aside, parts, until, self.stop, listen, trace))

@@ -38,6 +38,8 @@ def test_every_name_is_inside_the_run_directory(run):
         run.samples,
         run.plots,
         run.tensorboard,
+        run.dialogue,
+        run.tokenizer,
         run.lock,
         run.stop,
         run.pointer("last"),

@@ -135,9 +135,18 @@ def test_the_run_directory_holds_what_it_should_and_no_leftovers(finished):
     run = RunDirectory(finished[0].run_dir)
     names = {path.name for path in run.path.iterdir()}
     assert names == {
-        ".lock", "config.yaml", "run.json", "metrics.jsonl", "samples.jsonl", "checkpoints", "last.json",
-        "best-loss.json", "best-metric.json",
-    }  # fmt: skip
+        ".lock",
+        "best-loss.json",
+        "best-metric.json",
+        "checkpoints",
+        "config.yaml",
+        "dialogue.json",
+        "last.json",
+        "metrics.jsonl",
+        "run.json",
+        "samples.jsonl",
+        "tokenizer",
+    }
     config = load_config(run.config)
     assert all(os.path.isabs(path) for path in (*config.data.train, *config.data.validation))
 

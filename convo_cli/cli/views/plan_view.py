@@ -1,0 +1,156 @@
+"""View of `train --dry-run`: the plan of a run as text and for `--json`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from convo_cli.cli.console import printable
+from convo_cli.cli.views.progress.counts_table import show_counts
+from convo_cli.cli.views.progress.event_lines import show
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from convo_cli.events import TokenCounts
+    from convo_cli.training.plan import Plan
+
+_LABEL_WIDTH = 14
+_PLOT_HEIGHT = 6  # rows
+_PLOT_WIDTH = 56  # columns at most
+_EIGHTHS = " ▁▂▃▄▅▆▇█"
+
+
+def as_record(plan: Plan) -> dict[str, Any]:
+    """Return the plan as the `--json` object."""
+    start, rates = plan.start, plan.learning_rates
+    peak_step, peak = _peak(rates)
+    return {
+        "is_dry_run": True,
+        "run_dir": str(start.run_dir),
+        "device": start.device,
+        "precision": start.precision,
+        "num_parameters": start.num_parameters,
+        "num_trained_parameters": plan.num_trained_parameters,
+        "template": start.template,
+        "max_length": start.max_length,
+        "training": _counts(start.training),
+        "validation": None if start.validation is None else _counts(start.validation),
+        "max_steps": start.max_steps,
+        "steps_per_epoch": start.steps_per_epoch,
+        "epochs": plan.epochs,
+        "num_tokens": plan.num_tokens,
+        "num_targets": plan.num_targets,
+        "tokens_per_step": plan.num_tokens / start.max_steps,
+        "targets_per_step": plan.num_targets / start.max_steps,
+        "num_evaluations": plan.num_evaluations,
+        "may_stop_early": plan.may_stop_early,
+        "num_checkpoints": plan.num_checkpoints,
+        "checkpoint_bytes": plan.checkpoint_bytes,
+        "max_checkpoints": plan.max_checkpoints,
+        "peak_bytes": plan.peak_bytes,
+        "free_bytes": plan.free_bytes,
+        "learning_rate": {
+            "first": rates[0][1],
+            "peak": peak,
+            "peak_step": peak_step,
+            "last": rates[-1][1],
+            "values": [{"step": step, "learning_rate": rate} for step, rate in rates],
+        },
+    }
+
+
+def show_plan(console: Console, plan: Plan) -> None:
+    """Print the plan as text."""
+    start = plan.start
+    show_counts(console, start)
+    console.print()
+    for label, text in _facts(plan):
+        show(console, f"{label:<{_LABEL_WIDTH}}{text}")
+    if plan.free_bytes and plan.peak_bytes > plan.free_bytes:
+        show(console, "warning: the checkpoints need more space than is free", "yellow")
+    console.print()
+    width = min(_PLOT_WIDTH, console.width - 12)
+    for line in _plot(plan.learning_rates, width, is_unicode=console.encoding.startswith("utf")):
+        show(console, line)
+
+
+def _facts(plan: Plan) -> list[tuple[str, str]]:
+    start, rates = plan.start, plan.learning_rates
+    corners = dict.fromkeys((rates[0], _peak(rates), rates[-1]))
+    trained, tokens, targets = (
+        f"{number:,.0f}"
+        for number in (
+            plan.num_trained_parameters,
+            plan.num_tokens / start.max_steps,
+            plan.num_targets / start.max_steps,
+        )
+    )
+    each, at_once = _size(plan.checkpoint_bytes), _count(plan.max_checkpoints, "checkpoint")
+    free = f"; {_size(plan.free_bytes)} free" if plan.free_bytes else ""
+    facts = [
+        ("run", f"{printable(str(start.run_dir))} (dry run: not created)"),
+        ("device", f"{start.device}, {start.precision}"),
+        ("parameters", f"{start.num_parameters:,}, {trained} trained"),
+        ("steps", f"{start.max_steps:,}, {tokens} tokens and {targets} targets each on average"),
+        ("epochs", f"{plan.epochs:,.3g}, {_count(start.steps_per_epoch, 'step')} each"),
+        ("evaluations", f"{plan.num_evaluations:,}"),
+        ("checkpoints", f"{plan.num_checkpoints:,}, {each} each; the first is smaller"),
+        ("disk", f"{_size(plan.peak_bytes)} for at most {at_once} at once{free}"),
+        ("learning rate", ", ".join(f"{rate:.2g} at step {step:,}" for step, rate in corners)),
+    ]
+    if plan.may_stop_early:
+        facts.insert(4, ("", "early stopping may end the run before"))
+    return facts
+
+
+def _plot(rates: Sequence[tuple[int, float]], width: int, *, is_unicode: bool) -> list[str]:
+    """Draw the learning rate over the steps, with the peak and the range of steps as labels."""
+    first, last = rates[0][0], rates[-1][0]
+    _, peak = _peak(rates)
+    width = max(1, min(width, last - first + 1))
+    columns = [
+        _rate_at(rates, first + (last - first) * k / max(1, width - 1)) for k in range(width)
+    ]
+    lines = []
+    for row in reversed(range(_PLOT_HEIGHT)):
+        filled = [_PLOT_HEIGHT * rate / (peak or 1.0) - row for rate in columns]
+        if is_unicode:
+            cells = (_EIGHTHS[round(8 * min(1.0, max(0.0, part)))] for part in filled)
+        else:
+            cells = ("#" if part >= 0.5 else " " for part in filled)
+        label = {_PLOT_HEIGHT - 1: f"{peak:.2g}", 0: "0"}.get(row, "")
+        lines.append(f"{label:>9} {''.join(cells)}".rstrip())
+    gap = max(1, width - len(f"{first:,}") - len(f"{last:,}"))
+    lines.append(f"{'step':>9} {first:,}{' ' * gap}{last:,}" if last > first else f"{'step':>9} 1")
+    return lines
+
+
+def _rate_at(rates: Sequence[tuple[int, float]], step: float) -> float:
+    """Return the rate at a step, on a straight line between the two known ones around it."""
+    before = max(rate for rate in rates if rate[0] <= step)
+    after = min(rate for rate in rates if rate[0] >= step)
+    share = (step - before[0]) / (after[0] - before[0]) if after[0] > before[0] else 0.0
+    return before[1] + share * (after[1] - before[1])
+
+
+def _peak(rates: Sequence[tuple[int, float]]) -> tuple[int, float]:
+    """Return the first step with the highest rate, and that rate."""
+    return max(rates, key=lambda rate: rate[1])
+
+
+def _counts(counts: TokenCounts) -> dict[str, Any]:
+    return {**asdict(counts), "num_targets_by_role": dict(counts.num_targets_by_role)}
+
+
+def _size(num_bytes: int) -> str:
+    """Write a size in MiB or GiB."""
+    if num_bytes < 2**30:
+        return f"{num_bytes / 2**20:,.1f} MiB"
+    return f"{num_bytes / 2**30:,.1f} GiB"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

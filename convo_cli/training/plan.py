@@ -1,0 +1,135 @@
+"""Plan of a run: its sizes, steps, checkpoints and learning rate, before the first step."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from convo_cli.events import RunStarted
+from convo_cli.runs.directory import RunDirectory
+from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET
+from convo_cli.training.build import Parts
+from convo_cli.training.job import is_evaluation_due
+from convo_cli.training.optim import (
+    has_user_targets,
+    horizon_of,
+    learning_rate_at,
+    schedule_corners,
+)
+from convo_cli.training.recorded import started
+from convo_cli.training.saving import OPTIMIZER_FILE, optimizer_file_bytes, trained_parameters
+from convo_cli.training.state import TrainState
+
+_NUM_RATES = 64
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is known about a run before its first step."""
+
+    start: RunStarted
+    """The event with which the run begins: device, model size, data and steps."""
+    num_trained_parameters: int
+    epochs: float
+    num_tokens: int
+    """Tokens of all steps; a token counts once for each epoch."""
+    num_targets: int
+    """Targets of all steps."""
+    num_evaluations: int
+    num_checkpoints: int
+    """Checkpoints written during the run, with the one before step 1."""
+    may_stop_early: bool
+    """True if early stopping may end the run before its last step."""
+    checkpoint_bytes: int
+    """Size of a checkpoint from step 1 on."""
+    max_checkpoints: int
+    """Most checkpoints on the disk at once, with the one that is being written."""
+    free_bytes: int
+    """Free space where the run directory will be."""
+    learning_rates: tuple[tuple[int, float], ...]
+    """Steps, counted from 1, and their rates: the first, the peak, the last and some in between."""
+
+    @property
+    def peak_bytes(self) -> int:
+        """Return the most that checkpoints use on the disk at once."""
+        return self.max_checkpoints * self.checkpoint_bytes
+
+
+def make_plan(run: RunDirectory, parts: Parts, state: TrainState, first: Path) -> Plan:
+    """Return the plan of a new run; ``first`` is its checkpoint before step 1."""
+    config, order, max_steps = parts.config, parts.order, parts.max_steps
+    evaluations = _evaluations(parts)
+    checkpoints = {0, max_steps, *evaluations, *_ends(parts, _checkpoint_interval(parts))}
+    total, _, free = shutil.disk_usage(run.path.parent)
+    return Plan(
+        start=started(run, parts, state, {}),
+        num_trained_parameters=sum(
+            parameter.numel() for parameter in trained_parameters(parts.model).values()
+        ),
+        epochs=order.epoch(max_steps),
+        num_tokens=order.total(parts.data.train.lengths, max_steps),
+        num_targets=_num_targets(parts),
+        num_evaluations=len(evaluations),
+        num_checkpoints=len(checkpoints),
+        may_stop_early=bool(evaluations) and config.evaluation.early_stopping.patience is not None,
+        checkpoint_bytes=_checkpoint_bytes(first, parts),
+        max_checkpoints=_max_checkpoints(parts, len(checkpoints)),
+        free_bytes=free if total else 0,
+        learning_rates=_learning_rates(parts),
+    )
+
+
+def _evaluations(parts: Parts) -> set[int]:
+    """Return the steps that are evaluated."""
+    if not is_evaluation_due(parts, parts.max_steps):
+        return set()
+    return {parts.max_steps, *_ends(parts, parts.config.evaluation.every_steps)}
+
+
+def _checkpoint_interval(parts: Parts) -> int | None:
+    return parts.config.checkpoints.every_steps or parts.config.evaluation.every_steps
+
+
+def _ends(parts: Parts, every: int | None) -> Iterable[int]:
+    """Return the steps at which an interval ends: ``every`` steps, or an epoch if it is None."""
+    if every is not None:
+        return range(every, parts.max_steps + 1, every)
+    return filter(parts.order.ends_epoch, range(1, parts.max_steps + 1))
+
+
+def _max_checkpoints(parts: Parts, num_checkpoints: int) -> int:
+    """Return how many may exist at once: the newest, the best, and the one being written."""
+    num_best = 0
+    if parts.data.validation is not None:
+        num_best = 2 if parts.reply_dialogues else 1
+    return min(num_checkpoints, parts.config.checkpoints.keep + num_best + 1)
+
+
+def _checkpoint_bytes(first: Path, parts: Parts) -> int:
+    """Return the size of a later checkpoint: the first one, with the moments of the optimizer."""
+    files = [file for file in first.iterdir() if file.name != OPTIMIZER_FILE]
+    return sum(file.stat().st_size for file in files) + optimizer_file_bytes(parts.model)
+
+
+def _num_targets(parts: Parts) -> int:
+    dialogue, order, max_steps = parts.config.dialogue, parts.order, parts.max_steps
+    store = parts.data.train
+    num_targets = order.total(store.targets_per_example(ASSISTANT_TARGET), max_steps)
+    horizon = horizon_of(parts.config.training, max_steps)
+    until = dialogue.user_turns_until
+    if dialogue.train_on == "all" or has_user_targets(max_steps - 1, until, horizon):
+        last = max_steps
+    else:
+        last = math.ceil(until * horizon)
+    return num_targets + order.total(store.targets_per_example(USER_TARGET), last)
+
+
+def _learning_rates(parts: Parts) -> tuple[tuple[int, float], ...]:
+    training, max_steps = parts.config.training, parts.max_steps
+    spread = (k * (max_steps - 1) // (_NUM_RATES - 1) for k in range(_NUM_RATES))
+    corners = schedule_corners(training, max_steps)
+    steps = sorted({*spread, *(step for step in corners if 0 <= step < max_steps)})
+    return tuple((step + 1, learning_rate_at(step, training, max_steps)) for step in steps)

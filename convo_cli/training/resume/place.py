@@ -1,0 +1,61 @@
+"""Place where a resumed run continues: its own directory, or that of a fork."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from convo_cli.events import Emit, Notice
+from convo_cli.runs.begin import begun
+from convo_cli.runs.directory import RunDirectory
+from convo_cli.runs.fork import fill_fork
+from convo_cli.runs.provenance.run_info import Parent, new_run_id, write_provenance
+from convo_cli.runs.tokenizer_folder import copy_tokenizer
+from convo_cli.storage.atomic import remove_directory
+from convo_cli.training.recorded import remove_stop_file
+from convo_cli.training.resume.point import ResumePoint
+
+
+def rewind(run: RunDirectory, point: ResumePoint, emit: Emit) -> None:
+    """Delete the checkpoints after the resumed one, and write config.yaml and run.json of the
+    resumed run.
+    """
+    if point.found.later:
+        names = ", ".join(run.checkpoint(step).name for step in point.found.later)
+        emit(
+            Notice(
+                f"discarded after step {point.found.step}: {names} and their log lines",
+                is_warning=True,
+            )
+        )
+    for step in point.found.later:
+        remove_directory(run.checkpoint(step), below=run.path)
+    write_provenance(run, point.info)
+    if copy_tokenizer(run, point.found.path):
+        where = point.found.path.name
+        emit(Notice(f"{run.tokenizer} and {run.dialogue.name} were written again from {where}"))
+    if run.is_stop_requested:
+        emit(Notice(f"{run.stop}: removed; it asked an earlier training to stop"))
+        remove_stop_file(run)
+
+
+@contextmanager
+def forked(parent: RunDirectory, fork: RunDirectory, point: ResumePoint) -> Iterator[None]:
+    """Create the fork, whole or not at all, and hold its lock inside the block."""
+    old = point.info
+    origin = Parent(run_id=old.run_id, name=parent.path.resolve().name, step=point.found.step)
+    info = old.model_copy(update={"run_id": new_run_id(), "parent": origin})
+    point.state.run_id = info.run_id
+
+    def fill(aside: RunDirectory) -> None:
+        fill_fork(
+            aside,
+            parent,
+            point.found,
+            info,
+            is_evaluated=point.state.is_evaluated,
+            evaluations=point.evaluations,
+        )
+
+    with begun(fork, fill):
+        yield
