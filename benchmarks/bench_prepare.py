@@ -42,7 +42,8 @@ from convo_cli.data.dialogue import as_messages
 from convo_cli.data.reader import read_dialogues
 from convo_cli.prepare.cache import Cache
 from convo_cli.prepare.inputs import Inputs
-from convo_cli.prepare.prepare import build_encoder, prepare_data
+from convo_cli.prepare.prepare import prepare_data
+from convo_cli.prepare.prepared_text import build_encoder
 from convo_cli.runs.provenance.data_files import read_data_files
 from convo_cli.text.encoder import DialogueEncoder
 

@@ -1,10 +1,9 @@
 """Cache of prepared data: folders named after a hash of their inputs, each whole or absent.
 
-A folder is filled under a lock of its own, so a second process waits and then reads the result of
-the first. A killed process leaves at most a hidden folder, which the next one removes. Every file
-is verified before it is read, and a folder that fails is created again. Only this user can enter
-the cache, so it is no more readable than the data, and a folder that another user could have
-written is not read.
+A folder is filled under its own lock: a second process waits and then reads the result of the
+first. A killed process leaves at most a hidden folder, which the next one removes. Every file is
+verified before it is read; a folder that fails is created again. Only this user can enter the
+cache, and a folder that another user could have written is not read.
 """
 
 from __future__ import annotations
@@ -37,10 +36,9 @@ NAME = ".convo-cache"
 """Name of the cache inside output_dir, so that it is deleted together with the runs."""
 
 _KEEP = 8
-"""Number of folders kept, those used last; a run uses at most three, and one of reply dialogues.
+"""Number of folders kept, those used last; a run uses at most three.
 
-Reply dialogues are counted apart: each seed has its own, and many small folders would displace few
-large ones.
+Folders of reply dialogues are small and many (one for each seed), so they are counted apart.
 """
 _KEY_FILE = "key.json"
 _OURS = re.compile(
@@ -50,9 +48,7 @@ _LOCK = ".lock"
 
 
 class Cache:
-    """A cache inside ``home``; without ``home``, or if it is not writable, a temporary one for this
-    process.
-    """
+    """A cache inside ``home``, or a temporary one if there is no ``home`` or it is not writable."""
 
     def __init__(self, home: Path | None, emit: Emit) -> None:
         self._emit = emit
@@ -66,8 +62,7 @@ class Cache:
         return self._is_kept and self._num_got > 0
 
     def opener(self, path: str, flags: int) -> int:
-        """Open a file of the cache, as an ``opener`` for `open`; PermissionError if it belongs to
-        another user.
+        """Open a file of the cache (an ``opener`` for `open`); PermissionError if it is not ours.
 
         Owners are not checked in a temporary cache, because its file system may not store them.
         """
@@ -81,8 +76,7 @@ class Cache:
         open_: Callable[[Path], T],
         variant: Mapping[str, Any] | None = None,
     ) -> tuple[T, bool]:
-        """Return what ``open_`` reads from the folder of this kind, key and variant, and whether
-        the folder existed.
+        """Return what ``open_`` reads from this folder, and whether the folder existed.
 
         ``make`` fills an empty folder if none exists, or if ``open_`` raises CheckpointError or
         OSError for it. If ``make`` raises, no folder is left behind.
@@ -100,9 +94,7 @@ class Cache:
     def keep(
         self, kind: str, key: Mapping[str, Any], variant: Mapping[str, Any], made: Path
     ) -> None:
-        """Move files that ``make`` wrote before it refused the data to a folder where `related`
-        finds them.
-        """
+        """Keep the files that ``make`` wrote before it refused the data; `related` finds them."""
 
         def move(aside: Path) -> None:
             for file in made.iterdir():
@@ -114,10 +106,9 @@ class Cache:
     def related(
         self, kinds: Sequence[str], key: Mapping[str, Any], open_: Callable[[Path], T]
     ) -> list[tuple[Mapping[str, Any], T]]:
-        """Return the existing variants of this key, of any of the kinds, with the result of
-        ``open_`` for each.
+        """Return the variants of this key, of any of the kinds, with what ``open_`` reads.
 
-        To be called while ``make`` fills a folder of the cache.
+        Called while ``make`` fills a folder of the cache.
         """
         found = []
         for kind in kinds:
@@ -137,9 +128,7 @@ class Cache:
         return found
 
     def _found(self, folder: Path, open_: Callable[[Path], T]) -> list[T]:
-        """Return a list with the result of ``open_`` for an intact folder; empty if the folder must
-        be created.
-        """
+        """Return what ``open_`` reads, in a list; empty if the folder must be created."""
         if not os.path.lexists(folder):
             return []
         begin("verifying the prepared data", self._emit)
@@ -147,28 +136,22 @@ class Cache:
             verified = self._verified(folder)
             opened = open_(folder)
         except (CheckpointError, OSError) as error:
-            what = (
-                error
-                if isinstance(error, CheckpointError)
-                else f"{folder}: {error.strerror or error}"
-            )
+            what: object = error
+            if isinstance(error, OSError):
+                what = f"{folder}: {error.strerror or error}"
             self._emit(Notice(f"{what}; it is created again", is_warning=True))
             return []
         verified.require_unchanged()
         return [opened]
 
     def _verified(self, folder: Path) -> Snapshot:
-        """Verify a folder and return a snapshot from before; CheckpointError for damage or files
-        others could write.
-        """
+        """Verify a folder and that only this user could write it; return a snapshot from before."""
         if self._is_kept and (untrusted := find_untrusted(folder)):
             raise CheckpointError(untrusted)
         return verify_directory(folder)
 
     def _read_variant(self, folder: Path, kind: str, key: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the variant of a folder; CheckpointError if the name of the folder does not match
-        it.
-        """
+        """Return the variant of a folder; CheckpointError if it does not match the name."""
         try:
             with open(folder / _KEY_FILE, "rb", opener=self.opener) as file:
                 variant = json.load(file)["variant"]
@@ -179,20 +162,15 @@ class Cache:
         raise CheckpointError(f"{folder / _KEY_FILE}: belongs to another folder")
 
     def _prepare_root(self) -> None:
-        """Create the cache or close it to other users; use a temporary one if they could have
-        written into it.
-        """
+        """Create the cache, or close it to other users; temporary if they could write into it."""
         self._root.parent.mkdir(parents=True, exist_ok=True)
         if self._is_kept and (reason := make_private(self._root)):
-            self._emit(
-                Notice(
-                    f"{self._root}: not used, because {reason}; the data is prepared for this "
-                    "command alone. To keep "
-                    f"prepared data, remove the folder (rm -r {typeable(self._root)}) or choose "
-                    "another output_dir",
-                    is_warning=True,
-                )
+            message = (
+                f"{self._root}: not used, because {reason}; the data is prepared for this command "
+                f"alone. To keep prepared data, remove the folder (rm -r {typeable(self._root)}) "
+                "or choose another output_dir"
             )
+            self._emit(Notice(message, is_warning=True))
             self._root, self._is_kept = _temporary(), False
 
     @contextmanager
@@ -224,26 +202,18 @@ class Cache:
             lock.release()
 
     def _prune(self) -> None:
-        """Remove the least recently used folders and leftovers of killed processes, but no folder
-        that is in use.
-        """
-        with suppress(
-            OSError
-        ):  # another process prunes at the same time; the next run removes the rest
-            ours = [
-                (path, match)
-                for path in self._root.iterdir()
-                if (match := _OURS.fullmatch(path.name))
-            ]
-            folders = [path for path, match in ours if not match["aside"]]
+        """Remove unused folders: the least recently used, and leftovers of killed processes."""
+        # OSError: another process prunes at the same time. The next run removes the rest.
+        with suppress(OSError):
+            ours = {path: _OURS.fullmatch(path.name) for path in self._root.iterdir()}
+            found = {path: match for path, match in ours.items() if match}
+            folders = [path for path, match in found.items() if not match["aside"]]
             folders.sort(key=lambda path: path.stat().st_mtime, reverse=True)
             replies = [path for path in folders if path.name.startswith("replies-")]
             others = [path for path in folders if path not in replies]
-            aside = [path for path, match in ours if match["aside"]]
+            aside = [path for path in found if path not in folders]
             for doomed in [*aside, *replies[_KEEP:], *others[_KEEP:]]:
-                home = _OURS.fullmatch(doomed.name)
-                assert home is not None, "it is one of ours"
-                lock = FileLock(self._root / f"{home['folder']}{_LOCK}")
+                lock = FileLock(self._root / f"{found[doomed]['folder']}{_LOCK}")
                 with suppress(Timeout), lock.acquire(timeout=0):
                     shutil.rmtree(doomed)
                     if doomed in folders:

@@ -14,9 +14,9 @@ from convo_cli.data.problems import LongTurn, Problem, ProblemSink
 from convo_cli.data.unchanged import read_unchanged
 from convo_cli.errors import DataError
 from convo_cli.events import Emit, Notice, Progress
-from convo_cli.prepare.earlier import EarlierStore, find_encoded
 from convo_cli.prepare.inputs import Inputs
 from convo_cli.prepare.preflight import check_targets
+from convo_cli.prepare.stored import EarlierStore, find_encoded
 from convo_cli.runs.provenance.data_files import DataFile
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.tokens.store import LEFT_OUT, NO_TARGET, USER_TARGET, Encoded, TokenStore

@@ -15,13 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from convo_cli import __version__
-from convo_cli.config.schema import PretrainedModel, RunConfig, ScratchConfig
+from convo_cli.config.schema import RunConfig, ScratchConfig
 from convo_cli.data.checks.problem_tally import MAX_PROBLEMS, ProblemGroup
 from convo_cli.data.omissions import Omissions, report_omissions
-from convo_cli.data.unchanged import read_unchanged
-from convo_cli.errors import CheckpointError, DataError
-from convo_cli.events import Emit, Notice, begin
-from convo_cli.prepare.earlier import REFUSED, TOKENS, find_earlier
+from convo_cli.errors import DataError
+from convo_cli.events import Emit, Notice
 from convo_cli.prepare.encode import encode_files, trains_on_users
 from convo_cli.prepare.inputs import Inputs
 from convo_cli.prepare.preflight import (
@@ -30,36 +28,14 @@ from convo_cli.prepare.preflight import (
     advice_for_long_turns,
     warn_of_leaks,
 )
-from convo_cli.prepare.stored import open_stored, write_omissions
+from convo_cli.prepare.stored import REFUSED, TOKENS, find_earlier, open_stored, write_omissions
 from convo_cli.runs.provenance.data_files import DataFile
 from convo_cli.text.contract import contract_of
 from convo_cli.text.encoder import DialogueEncoder
-from convo_cli.text.readback import reloadable
-from convo_cli.text.templates.template import make_template
-from convo_cli.text.tokenizers.hub import local_folder
-from convo_cli.text.tokenizers.pretrained import load_tokenizer
-from convo_cli.text.tokenizers.trained import (
-    SPIECE_FILE,
-    add_special_tokens,
-    from_sentencepiece,
-    keep_special_tokens_whole,
-    train_sentencepiece,
-)
 from convo_cli.text.tokenizers.vocabulary import num_ids
 from convo_cli.tokens.store import TokenStore, write
 
 _NAMED = 5  # dialogues left out, in a notice
-
-
-@dataclass(frozen=True)
-class PreparedText:
-    """The encoder of a new run; ``spiece`` is the SentencePiece model of its tokenizer, if it has
-    one.
-    """
-
-    encoder: DialogueEncoder
-    spiece: bytes | None
-    num_new_tokens: int
 
 
 @dataclass(frozen=True)
@@ -70,53 +46,13 @@ class PreparedData:
     validation: TokenStore | None
 
 
-def build_encoder(inputs: Inputs) -> PreparedText:
-    """Load the pretrained model's tokenizer or train one on the training dialogues, and add the
-    template's tokens.
-    """
-    config, emit = inputs.config, inputs.emit
-    spiece, origin = None, config.model.origin
-    if isinstance(origin, PretrainedModel):
-        begin("loading the tokenizer", emit)
-        folder = local_folder(origin.source, origin.revision)
-        tokenizer = load_tokenizer(folder, origin.source)
-        keep_special_tokens_whole(tokenizer)
-    else:
-        spiece = _spiece(inputs)
-        tokenizer = from_sentencepiece(spiece)
-        if len(tokenizer) < config.tokenizer.vocab_size:
-            emit(
-                Notice(
-                    f"the vocabulary has {len(tokenizer)} tokens, not "
-                    f"{config.tokenizer.vocab_size} "
-                    "(tokenizer.vocab_size): there is not enough training text for more"
-                )
-            )
-    template = make_template(config.dialogue.template, tokenizer)
-    if template.name != config.dialogue.template:
-        emit(Notice(f"dialogue.template: auto chooses {template.name}"))
-    new = add_special_tokens(tokenizer, template.special_tokens)
-    if tokenizer.eos_token is None:
-        tokenizer.eos_token = template.stop_tokens[-1]
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    if isinstance(origin, PretrainedModel):
-        saved_as = reloadable(tokenizer, folder, emit)
-        if saved_as is not tokenizer:
-            tokenizer, template = saved_as, make_template(template.name, saved_as)
-    encoder = DialogueEncoder(tokenizer, template, max_length=config.dialogue.max_length)
-    return PreparedText(encoder, spiece, len(new))
-
-
 def prepare_data(
     inputs: Inputs, encoder: DialogueEncoder, *, max_problems: int = MAX_PROBLEMS
 ) -> PreparedData:
-    """Run the pre-flight: encode the training and validation data, or open earlier stores of the
-    same data.
+    """Run the pre-flight: encode the training and validation data, or open stores of the same data.
 
-    Raises PreflightError if dialogues cannot be trained on, with the first ``max_problems`` problems
-    of each code, and ModelError if transformers renders the first dialogues differently from
-    training.
+    PreflightError, with the first ``max_problems`` problems of each code, if dialogues cannot be
+    trained on. ModelError if transformers renders the first dialogues differently from training.
     """
     config = inputs.config
     train = validation = None
@@ -130,9 +66,13 @@ def prepare_data(
         if inputs.files.validation:
             max_dialogues = config.evaluation.max_dialogues
             validation = _store(
-                inputs, encoder, inputs.files.validation, "validation",
-                max_dialogues=max_dialogues, max_problems=max_problems,
-            )  # fmt: skip
+                inputs,
+                encoder,
+                inputs.files.validation,
+                "validation",
+                max_dialogues=max_dialogues,
+                max_problems=max_problems,
+            )
     except PreflightError as error:
         refused, needed = [*refused, *error.groups], max(needed, error.needed)
     if train is None or refused:
@@ -157,9 +97,7 @@ def _store(
     max_dialogues: int | None = None,
     max_problems: int,
 ) -> TokenStore:
-    """Encode the files or open an earlier store of them; PreflightError if dialogues cannot be
-    trained on.
-    """
+    """Encode the files, or open an earlier store of them."""
     config, cache, emit = inputs.config, inputs.cache, inputs.emit
     contract = contract_of(encoder).model_dump(exclude={"max_length"})
     key = {
@@ -180,10 +118,16 @@ def _store(
         refusals = Refusals(max_problems)
         omissions = [Omissions() for _ in files]
         chunks = encode_files(
-            inputs, files, encoder, refusals, omissions=omissions,
-            stage=f"encoding {what} data", max_dialogues=max_dialogues, total=_num_lines(files, max_dialogues),
+            inputs,
+            files,
+            encoder,
+            refusals,
+            omissions=omissions,
+            stage=f"encoding {what} data",
+            max_dialogues=max_dialogues,
+            total=_num_lines(files, max_dialogues),
             earlier=find_earlier(cache, key, num_ids=size, num_files=len(files)),
-        )  # fmt: skip
+        )
         write(chunks, folder)
         write_omissions(omissions, folder)
         if groups := refusals.groups():
@@ -211,10 +155,10 @@ def _report_left_out(
         return
     paths = [file.path for file in files]
     named = ", ".join(store.where(int(index), paths) for index in left_out[:_NAMED])
+    more = ", …" if len(left_out) > _NAMED else ""
     message = (
         f"{len(left_out):,} of {len(store.dialogues):,} {what} dialogues are left out, because a "
-        "turn is too long for "
-        f"dialogue.max_length {max_length}: {named}{', …' if len(left_out) > _NAMED else ''}"
+        f"turn is too long for dialogue.max_length {max_length}: {named}{more}"
     )
     if not store.num_dialogues:
         raise DataError(
@@ -231,40 +175,6 @@ def _context(config: RunConfig) -> int | None:
     from convo_cli.model.context import read_context_length
 
     return read_context_length(origin.source, origin.revision)
-
-
-def _spiece(inputs: Inputs) -> bytes:
-    config, files, cache = inputs.config, inputs.files.train, inputs.cache
-
-    def make(folder: Path) -> None:
-        begin("training the tokenizer", inputs.emit)
-        (folder / SPIECE_FILE).write_bytes(train())
-
-    def train() -> bytes:
-        with read_unchanged(files, config.data) as dialogues:
-            texts = (turn.text for dialogue in dialogues for turn in dialogue.turns)
-            return train_sentencepiece(texts, config.tokenizer)
-
-    key = {
-        **inputs.reading(files),
-        "packages": {"sentencepiece": version("sentencepiece")},
-        "tokenizer": config.tokenizer.model_dump(),
-    }
-
-    def open_(folder: Path) -> bytes:
-        with open(folder / SPIECE_FILE, "rb", opener=cache.opener) as file:
-            spiece = file.read()
-        try:
-            size = len(from_sentencepiece(spiece))
-        except Exception as error:  # the libraries raise half a dozen types
-            raise CheckpointError(f"{folder / SPIECE_FILE}: {error}") from error
-        if size > config.tokenizer.vocab_size:
-            raise CheckpointError(
-                f"{folder / SPIECE_FILE}: {size:,} tokens, more than tokenizer.vocab_size"
-            )
-        return spiece
-
-    return cache.get("tokenizer", key, make, open_)[0]
 
 
 def _num_lines(files: Sequence[DataFile], most: int | None) -> int | None:

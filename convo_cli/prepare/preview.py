@@ -13,7 +13,8 @@ from convo_cli.events import Emit, TokenCounts
 from convo_cli.prepare.cache import Cache
 from convo_cli.prepare.inputs import Inputs
 from convo_cli.prepare.preflight import count_tokens, tokens_per_dialogue
-from convo_cli.prepare.prepare import PreparedData, build_encoder, prepare_data
+from convo_cli.prepare.prepare import PreparedData, prepare_data
+from convo_cli.prepare.prepared_text import build_encoder
 from convo_cli.runs.provenance.data_files import DataFiles, with_hashed_data
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.readable import Stretch, stretches

@@ -17,7 +17,7 @@ from convo_cli.events import ignore
 from convo_cli.prepare.cache import Cache
 from convo_cli.prepare.encode import encode, to_store
 from convo_cli.prepare.inputs import Inputs
-from convo_cli.prepare.prepare import build_encoder
+from convo_cli.prepare.prepared_text import build_encoder
 from convo_cli.runs.provenance.data_files import DataFiles, read_data_files
 
 Repair: TypeAlias = Callable[[Callable[[bytes], object], Judge | None], int]

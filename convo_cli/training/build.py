@@ -27,7 +27,8 @@ from convo_cli.model.device import autocast_for, move
 from convo_cli.model.generation import set_generation_defaults
 from convo_cli.model.loading import load_model
 from convo_cli.prepare.inputs import Inputs
-from convo_cli.prepare.prepare import PreparedData, build_encoder, prepare_data
+from convo_cli.prepare.prepare import PreparedData, prepare_data
+from convo_cli.prepare.prepared_text import build_encoder
 from convo_cli.prepare.reply_dialogues import find_reply_dialogues
 from convo_cli.runs.checkpoints import Progress, read_state
 from convo_cli.runs.provenance.execution import Execution, Machine

@@ -20,7 +20,8 @@ from convo_cli.errors import CheckpointError
 from convo_cli.events import Notice
 from convo_cli.prepare.cache import NAME, Cache
 from convo_cli.prepare.inputs import Inputs
-from convo_cli.prepare.prepare import build_encoder, prepare_data
+from convo_cli.prepare.prepare import prepare_data
+from convo_cli.prepare.prepared_text import build_encoder
 from convo_cli.prepare.reply_dialogues import find_reply_dialogues
 from convo_cli.runs.provenance.data_files import read_data_files
 from convo_cli.tokens.store import LEFT_OUT, Encoded, Example, TokenStore, write

@@ -16,7 +16,8 @@ from convo_cli.data import decompress, reader
 from convo_cli.errors import DataError
 from convo_cli.prepare.cache import Cache
 from convo_cli.prepare.inputs import Inputs
-from convo_cli.prepare.prepare import build_encoder, prepare_data
+from convo_cli.prepare.prepare import prepare_data
+from convo_cli.prepare.prepared_text import build_encoder
 from convo_cli.runs.provenance.data_files import with_hashed_data
 from tests.conftest import SAMPLE_DATA
 

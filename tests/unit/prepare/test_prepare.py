@@ -16,7 +16,8 @@ from convo_cli.events import Notice, Progress
 from convo_cli.prepare.cache import Cache
 from convo_cli.prepare.inputs import Inputs
 from convo_cli.prepare.preflight import PreflightError, advice_for_long_turns, count_tokens
-from convo_cli.prepare.prepare import build_encoder, prepare_data
+from convo_cli.prepare.prepare import prepare_data
+from convo_cli.prepare.prepared_text import build_encoder
 from convo_cli.runs.provenance.data_files import read_data_files
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET, Encoded
 from tests.conftest import SAMPLE_DATA
@@ -78,7 +79,7 @@ def test_a_vocabulary_smaller_than_asked_for_is_told(tiny_config, build, events)
     made = build(tiny_config(tokenizer={"vocab_size": 90_000}))
     pieces = len(made.encoder.tokenizer) - made.num_new_tokens
     expected = (
-        f"the vocabulary has {pieces} tokens, not 90000 (tokenizer.vocab_size): there is "
+        f"the vocabulary has {pieces:,} tokens, not 90,000 (tokenizer.vocab_size): there is "
         "not enough training text"
     )
     assert f"{expected} for more" in notices(events)
