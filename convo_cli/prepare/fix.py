@@ -63,7 +63,7 @@ def fix_files(
         repaired = repair(write, judge)
         if not repaired.num_written:
             raise DataError(
-                f"{', '.join(paths)}: not one line can be trained on, so {out} was not written",
+                f"{', '.join(paths)}: no line can be trained on, so {out} was not written",
                 hint="`convo validate-data` without --fix names every problem",
             )
         for read in before:

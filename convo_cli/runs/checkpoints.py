@@ -153,9 +153,9 @@ def newest_whole(run: RunDirectory) -> tuple[Checkpoint, list[tuple[Path, Checkp
             if path.exists():
                 damaged[step] = path, error
     raise CheckpointError(
-        f"{run.path}: there is no whole checkpoint to load"
+        f"{run.path}: no checkpoint is intact"
         + "".join(f"; {e.message}" for _, e in damaged.values()),
-        hint="copy the checkpoints again from where they are whole, or train again under another "
+        hint="copy the checkpoints again from an intact copy, or train again under another "
         "--set name=…",
     )
 

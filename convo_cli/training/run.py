@@ -155,7 +155,7 @@ def resume_run(
     with listening() as stop, ExitStack() as held:
         held.enter_context(locked(run))
         resume = f"convo resume {typeable(run.path)}"
-        with stop.interrupting("stopped before the first step; the run is as it was", hint=resume):
+        with stop.interrupting("stopped before the first step; the run is unchanged", hint=resume):
             cache = Cache(run.path.resolve().parent, emit)
 
             def load(files: DataFiles) -> ResumePoint:

@@ -303,10 +303,10 @@ CASES = {
     "resume: a checkpoint": Case(["resume", LAST], 5, f"{LAST}: a checkpoint of the run runs/tiny"),
     "resume: an export": Case(["resume", EXPORT], 5, f"{EXPORT}: a model without"),
     "resume: no checkpoint": Case(
-        ["resume", RUN], 5, f"{RUN}: there is no whole checkpoint", remove(f"{RUN}/checkpoints/step-00000003", LAST)
+        ["resume", RUN], 5, f"{RUN}: no checkpoint is intact", remove(f"{RUN}/checkpoints/step-00000003", LAST)
     ),
     "resume: every checkpoint damaged": Case(
-        ["resume", RUN, "-q"], 5, f"{RUN}: there is no whole checkpoint",
+        ["resume", RUN, "-q"], 5, f"{RUN}: no checkpoint is intact",
         flip(f"{RUN}/checkpoints/step-00000003/optimizer.safetensors", f"{LAST}/model.safetensors"),
     ),
     "resume: the best checkpoint damaged": Case(

@@ -174,7 +174,7 @@ def test_where_a_config_refuses_every_line_nothing_is_written(convo, work):
     (work / "bad.jsonl").write_text(json.dumps(STORY) + "\n")
     result = convo("validate-data", "bad.jsonl", "--fix", "out.jsonl", "--config", "config.yaml")
     assert result.code == 3
-    assert "not one line can be trained on" in result.err
+    assert "no line can be trained on" in result.err
     assert not (work / "out.jsonl").exists()
 
 

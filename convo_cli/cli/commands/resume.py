@@ -99,7 +99,7 @@ def resume(
     with listening() as stop:
         # Importing torch takes seconds, and a signal must be able to interrupt it.
         again = f"convo resume {typeable(run_dir)}"
-        with stop.interrupting("stopped before the first step; the run is as it was", hint=again):
+        with stop.interrupting("stopped before the first step; the run is unchanged", hint=again):
             from convo_cli.cli.console import print_json
             from convo_cli.cli.streams import finished
             from convo_cli.cli.views.run_view import as_record, run_progress, show_result

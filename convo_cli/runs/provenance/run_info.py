@@ -188,5 +188,5 @@ def read_run_info(run: RunDirectory) -> RunInfo:
         raise CheckpointError(
             f"{run.info}: cannot be read ({reason}), so convo cannot check whether the data is the "
             "same",
-            hint="copy it again from where the run is whole",
+            hint="copy it again from an intact copy of the run",
         ) from error

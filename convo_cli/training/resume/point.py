@@ -74,7 +74,7 @@ def load_resume_point(
         raise CheckpointError(
             f"{found.path}: a checkpoint of another run (its run_id is {state.run_id}, this run's "
             f"{info.run_id})",
-            hint="take it out of this run's checkpoints",
+            hint="move it out of this run's checkpoints/",
         )
 
     evaluations = _evaluations_until(run, found, emit)

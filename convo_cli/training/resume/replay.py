@@ -75,7 +75,7 @@ def verify_run(
     The run stays unchanged. Raises what `convo_cli.training.run.resume_run` raises.
     """
     run = existing_run(run_dir)
-    stopped = "stopped before there was a verdict; the run is as it was"
+    stopped = "stopped before there was a verdict; the run is unchanged"
     again = f"convo resume {typeable(run.path)} --verify"
     with (
         listening() as stop,
@@ -123,7 +123,7 @@ class _Proof:
         newest, last = self.newest.path.name, read_state(self.newest.path).progress.step
         earlier = self._earlier_checkpoint(last)
         if earlier is None:
-            return f"the run has no whole checkpoint before {newest}"
+            return f"the run has no intact checkpoint before {newest}"
         first = read_state(earlier.path).progress.step
         if change := self._change_between(first, last):
             return change

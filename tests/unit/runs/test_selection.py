@@ -190,13 +190,13 @@ def test_checkpoints_that_swapped_their_names_are_refused(scored, which):
 
 
 def test_a_run_without_a_whole_checkpoint_is_an_error(run):
-    with pytest.raises(CheckpointError, match="there is no whole checkpoint to load"):
+    with pytest.raises(CheckpointError, match="no checkpoint is intact"):
         find(run, "last")
     save(run, 3)
     (run.checkpoint(3) / MANIFEST_FILE).unlink()
     with pytest.raises(
         CheckpointError,
-        match=r"there is no whole checkpoint to load; .*step-00000003/MANIFEST\.json",
+        match=r"no checkpoint is intact; .*step-00000003/MANIFEST\.json",
     ):
         find(run, "last")
 

@@ -414,7 +414,7 @@ def test_a_signal_before_the_first_step_leaves_a_run_that_goes_on_from_step_0(
 def test_a_signal_while_a_resume_prepares_leaves_the_run_as_it_is(run):
     shutil.rmtree(run.path.parent / ".convo-cache", ignore_errors=True)
     before = _but_the_lock(run)
-    with pytest.raises(StoppedError, match="the run is as it was"):
+    with pytest.raises(StoppedError, match="the run is unchanged"):
         resume(run, None, "training.max_steps=5", emit=_stop_in("encoding training data"))
     assert _but_the_lock(run) == before
 

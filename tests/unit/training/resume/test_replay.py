@@ -303,7 +303,7 @@ def test_a_run_with_one_whole_checkpoint_is_compared_with_itself(own, ignore):
     shutil.rmtree(own.checkpoint(0), ignore_errors=True)
     (own.checkpoint(3) / "model.safetensors").unlink()
     verdict = verify_run(own.path, load_config(own.config), ignore)
-    assert verdict.reason == "the run has no whole checkpoint before step-00000006"
+    assert verdict.reason == "the run has no intact checkpoint before step-00000006"
     assert (verdict.checkpoint, verdict.compared_with, verdict.difference) == (
         "step-00000006",
         None,
