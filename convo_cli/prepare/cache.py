@@ -38,7 +38,7 @@ NAME = ".convo-cache"
 _KEEP = 8
 """Number of folders kept, those used last; a run uses at most three.
 
-Folders of reply dialogues are small and many (one for each seed), so they are counted apart.
+Folders of reply dialogues are small and many (each seed has one), so they are counted apart.
 """
 _KEY_FILE = "key.json"
 _OURS = re.compile(
@@ -136,9 +136,7 @@ class Cache:
             verified = self._verified(folder)
             opened = open_(folder)
         except (CheckpointError, OSError) as error:
-            what: object = error
-            if isinstance(error, OSError):
-                what = f"{folder}: {error.strerror or error}"
+            what = f"{folder}: {error.strerror or error}" if isinstance(error, OSError) else error
             self._emit(Notice(f"{what}; it is created again", is_warning=True))
             return []
         verified.require_unchanged()
@@ -211,8 +209,7 @@ class Cache:
             folders.sort(key=lambda path: path.stat().st_mtime, reverse=True)
             replies = [path for path in folders if path.name.startswith("replies-")]
             others = [path for path in folders if path not in replies]
-            aside = [path for path in found if path not in folders]
-            for doomed in [*aside, *replies[_KEEP:], *others[_KEEP:]]:
+            for doomed in [*(found.keys() - set(folders)), *replies[_KEEP:], *others[_KEEP:]]:
                 lock = FileLock(self._root / f"{found[doomed]['folder']}{_LOCK}")
                 with suppress(Timeout), lock.acquire(timeout=0):
                     shutil.rmtree(doomed)
