@@ -55,6 +55,7 @@ convo validate-data - < train.jsonl
 convo validate-data train.jsonl --tokenizer models/gpt2""",
     "train": """\
 convo train config.yaml
+convo train config.yaml --dry-run
 convo train config.yaml --set training.max_steps=500 --set name=short""",
     "resume": """\
 convo resume runs/convo
@@ -116,19 +117,14 @@ def _names(param: Any) -> str:
 
 
 def _value(param: Any) -> str:
-    """Return what an option takes: its choices, or a name and a range; empty for a flag."""
+    """Return what an option takes: its choices, or a name; empty for a flag."""
     form = param.type_descriptor
     if _is_flag(param):
         return ""
     if form.is_choice:
         return ", ".join(f"`{choice}`" for choice in form.choices)
     number = {"int": "N", "float": "X"}.get(param.bare_type(), "TEXT")
-    name = f"`{param.metavar or ('PATH' if form.is_path else number)}`"
-    if param.min is None:
-        return name
-    if param.max is None or param.max >= 2**32:
-        return f"{name}, {param.min:g} or more"
-    return f"{name}, {param.min:g} to {param.max:g}"
+    return f"`{param.metavar or ('PATH' if form.is_path else number)}`"
 
 
 def _meaning(param: Any) -> str:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 _BLOCK = re.compile(
     r"(?:^`(?P<file>[\w./-]+)`[^\n]*:\n\n)?^```(?P<kind>\w+)\n(?P<text>.*?)^```", re.M | re.S
 )
-_NUMBER = re.compile(r"\d[\d,.:]*(?:e[-+]?\d+)?")
+_NUMBER = re.compile(r"\d[\d,.:]*(?:e[-+]?\d+)?(?:k(?= ))?")
 _DRAWN = re.compile(r"[█▉▊▋▌▍▎▏▁▂▃▄▅▆▇─━│┃┏┓┗┛┡┩┳┻╇┴└┘┬┌┐├┤┼]+")
 
 

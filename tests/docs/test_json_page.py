@@ -42,6 +42,7 @@ def own(value: dict[str, Any], command: str) -> dict[str, Any]:
 
 CASES = [
     ("train and resume", "resume", ("runs/tiny",)),
+    ("train --dry-run", "train", ("config.yaml", "--dry-run", "--set", "name=planned")),
     ("resume --verify", "resume", ("runs/tiny", "--verify", "--steps", "2")),
     ("evaluate", "evaluate", ("runs/tiny", "valid.jsonl", "--replies", "1")),
     ("export", "export", ("runs/tiny", "exports/tiny")),
@@ -84,15 +85,13 @@ def test_validate_data(convo):
     assert groups == []
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code"),
-    [
+def test_errors(convo):
+    cases = [
         (("train", "nope.yaml"), 2),
-        (("train", "config.yaml", "--set", "training.lr=1"), 2),
+        (("train", "config.yaml", *settings("training.lr=1", "seed=-1")), 2),
         (("resume", "runs"), 5),
         (("evaluate", "runs/tiny", "bad.jsonl"), 3),
-    ],
-)
-def test_an_error(convo, arguments, code):
-    failed = convo(*arguments, code=code)
-    require_equal([{"error": failed["error"]}], documented(PAGE, "Errors"))
+    ]
+    errors = [own(convo(*words, code=code), words[0]) for words, code in cases]
+    require_equal(errors, documented(PAGE, "Errors"))
+    assert [problem["key"] for problem in errors[1]["error"]["problems"]] == ["training.lr", "seed"]
