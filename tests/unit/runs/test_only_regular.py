@@ -32,7 +32,7 @@ FOLLOWING = {
 }  # fmt: skip
 ALLOWED = {
     ("run_info", "load_config"),  # with an opener
-    ("run_info", "open"),  # a data file, which the user names
+    ("data_files", "open"),  # a data file, which the user names
     ("tensorboard", "open"),  # of a Folder
     ("atomic", "open"),  # of a Folder
     ("sealed", "open"),  # of a Folder
