@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 
 from convo_cli import __version__
 
@@ -22,6 +23,8 @@ def main(*, is_module: bool = False) -> None:
     from convo_cli.cli.streams import prepare_streams
 
     prepare_streams()
+    if not sys.warnoptions:  # libraries warn developers; convo reports what users need to know
+        warnings.simplefilter("ignore")
     try:
         run()
     except SystemExit as stop:

@@ -93,6 +93,7 @@ def main() -> None:
 
     # transformers logs for developers; convo itself reports everything that a user has to know.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     # With `kernels` installed transformers would fetch code from the hub.
     os.environ.setdefault("USE_HUB_KERNELS", "0")
     with stdout_errors():
