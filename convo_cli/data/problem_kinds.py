@@ -148,7 +148,9 @@ KINDS: dict[str, Kind] = {
     "leakage": _warning("remove it from one of the files; it makes scores look too good"),
     "one-turn": _warning("add the reply, or remove the dialogue"),
     "repeated-turn": _warning("remove one of them; the turn was probably saved twice"),
-    "label-row": _warning("remove it if these are labels or column names"),
+    "label-row": _warning(
+        "remove labels and column names; they are not a part of the conversation"
+    ),
     "null-text": _warning("remove the turn if this is a missing value"),
     "speaker-prefix": _warning(
         'name the speaker in the role instead: {"role": "user", "content": "Hello"}'

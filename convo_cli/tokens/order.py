@@ -1,9 +1,9 @@
-"""Order of examples: those of each step are a pure function of (seed, phases, step).
+"""Order of examples: the examples of a step are a pure function of (seed, phases, step).
 
 Epochs, each with its own shuffle, follow each other without a gap as one stream of examples. A step
-takes the next part of the stream: a number of examples, or those that begin within a number of
-tokens. If a run is resumed with another batch size, a new phase begins with the next example, so
-that none is skipped or repeated.
+trains on the next part of the stream: a number of examples, or those that begin within a number of
+tokens. If a run resumes with another batch size, a new phase begins with the next example, so that
+none is skipped or repeated.
 """
 
 from __future__ import annotations
@@ -31,16 +31,13 @@ class Order:
         self._lengths, self._seed = lengths, seed
         self._num_tokens = int(lengths.sum())
         self._starts = lru_cache(maxsize=2)(self._epoch_starts)
-        self._first_token = lru_cache(maxsize=None)(
-            self._token_of
-        )  # of a phase, which may have begun many epochs ago
+        # Of the first example of a phase, which may be many epochs ago.
+        self._first_token = lru_cache(maxsize=None)(self._token_of)
 
     def resumed(self, step: int, training: TrainingConfig) -> Order:
         """Return the same order up to ``step``, continued with the batch settings of the config."""
-        last, phase = (
-            self.phases[-1],
-            Phase.of(training, first_step=step, first_example=self.num_before(step)),
-        )
+        last = self.phases[-1]
+        phase = Phase.of(training, first_step=step, first_example=self.num_before(step))
         if (last.batch, last.unit) == (phase.batch, phase.unit):
             return self
         earlier = [phase for phase in self.phases if phase.first_step < step]
@@ -58,13 +55,12 @@ class Order:
 
     def num_before(self, step: int) -> int:
         """Return the number of examples in the stream before a step."""
-        phase = next(
-            (phase for phase in reversed(self.phases) if phase.first_step <= step), self.phases[0]
-        )
-        taken = (step - phase.first_step) * phase.batch
+        begun = (phase for phase in reversed(self.phases) if phase.first_step <= step)
+        phase = next(begun, self.phases[0])
+        size = (step - phase.first_step) * phase.batch
         if phase.unit == "examples":
-            return phase.first_example + taken
-        return self._example_at(self._first_token(phase.first_example) + taken)
+            return phase.first_example + size
+        return self._example_at(self._first_token(phase.first_example) + size)
 
     def total(self, values: NDArray[np.int64], step: int) -> int:
         """Return the sum of a value (N,) per example over all examples before a step."""
@@ -73,7 +69,7 @@ class Order:
         return epochs * int(values.sum()) + int(values[rest].sum())
 
     def epoch(self, step: int) -> float:
-        """Return the epochs finished before a step."""
+        """Return the number of epochs finished before a step."""
         return self.num_before(step) / len(self._lengths)
 
     def ends_epoch(self, step: int) -> bool:
@@ -83,18 +79,15 @@ class Order:
 
     @property
     def steps_per_epoch(self) -> float:
-        """Return the steps of an epoch in the newest phase."""
+        """Return the number of steps of an epoch in the last phase."""
         phase = self.phases[-1]
         return (len(self._lengths) if phase.unit == "examples" else self._num_tokens) / phase.batch
 
     def num_steps(self, epochs: float) -> int:
-        """Return the length of a run in steps, at least 1; the newest phase covers the rest of the
-        epochs.
-        """
+        """Return the length of a run in steps, at least 1; the last phase has the rest of it."""
         phase = self.phases[-1]
-        last = (
-            math.ceil(Fraction(str(epochs)) * len(self._lengths)) - 1
-        )  # exactly: 1.1 epochs of 10 examples are 11
+        # Exact: 1.1 epochs of 10 examples are 11.
+        last = math.ceil(Fraction(str(epochs)) * len(self._lengths)) - 1
         begin, end = phase.first_example, last
         if phase.unit == "tokens":
             begin, end = self._token_of(begin), self._token_of(end)
@@ -111,9 +104,7 @@ class Order:
         return epoch * len(self._lengths) + int(np.searchsorted(self._starts(epoch), offset))
 
     def _epoch_starts(self, epoch: int) -> NDArray[np.int64]:
-        """Return the token position in the epoch at which each of its examples begins, in its
-        order.
-        """
+        """Return the token at which each example of the epoch begins, in the order of the epoch."""
         lengths = self._lengths[_epoch_order(len(self._lengths), self._seed, epoch)]
         return np.cumsum(lengths) - lengths
 

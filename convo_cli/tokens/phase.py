@@ -1,6 +1,4 @@
-"""Phases of a run: consecutive steps with the same batch settings, and their start in the stream of
-examples.
-"""
+"""Phases of a run: consecutive steps with the same batch settings."""
 
 from __future__ import annotations
 
@@ -13,8 +11,10 @@ from convo_cli.config.schema import TrainingConfig
 
 
 class Phase(BaseModel):
-    """A phase. Checkpoints store the phases, so that a resume with another batch size continues at
-    the next example.
+    """A phase and its start in the stream of examples.
+
+    Checkpoints store the phases, so that a resume with another batch size continues at the next
+    example.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -24,12 +24,12 @@ class Phase(BaseModel):
     first_example: int = Field(0, ge=0)
     """Number of examples trained on before the phase, over all epochs."""
     batch: int = Field(ge=1)
-    """Size of a step in units."""
+    """Size of a step in ``unit``."""
     unit: Literal["examples", "tokens"] = "examples"
 
     @classmethod
     def of(cls, training: TrainingConfig, first_step: int = 0, first_example: int = 0) -> Self:
-        """Return the phase that begins there with the batch settings of the config."""
+        """Return the phase that begins here with the batch settings of the config."""
         batch = training.batch
         return cls(
             first_step=first_step, first_example=first_example, batch=batch.number, unit=batch.unit

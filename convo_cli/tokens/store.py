@@ -1,8 +1,8 @@
 """Token store: encoded examples in flat arrays, which training reads instead of dialogues.
 
-Arrays are built in memory for a few dialogues and appended to files for many. A store that is
-opened from files keeps only the numbers per example and per dialogue in memory; tokens are read
-when needed. Files are not mapped, because reading a truncated mapped file ends the process with
+The arrays of a few dialogues are built in memory, those of many are appended to files. A store that
+is opened from files has only the numbers per example and per dialogue in memory, and reads tokens
+when needed. Files are not mapped, because a read from a truncated mapped file ends the process with
 SIGBUS.
 """
 
@@ -25,14 +25,17 @@ from convo_cli.data.fingerprint import fingerprint
 from convo_cli.errors import CheckpointError
 
 NO_TARGET, ASSISTANT_TARGET, USER_TARGET = 0, 1, 2
-"""Target kinds. User targets count if `dialogue.train_on` is all or the curriculum has them."""
+"""Target kinds of tokens; train_on and the curriculum decide whether user targets count."""
 
 Opener: TypeAlias = Callable[[str, int], int]
 """Opens a path with flags, like `os.open`."""
 
 _COUNTED = 1 << 20  # tokens counted at once
 _READS_PER_CHECK = 32
-"""Reads per check for writes in place: a check costs as much as a read, which sees a cut file."""
+"""Reads per check for writes in place; a check costs as much as a read.
+
+Every read notices a truncated file.
+"""
 _DIALOGUE = np.dtype(
     [
         ("file", "<i4"),
@@ -43,7 +46,7 @@ _DIALOGUE = np.dtype(
     ]
 )
 _TOKENS: dict[str, np.dtype[Any]] = {"input_ids": np.dtype("<i4"), "targets": np.dtype("u1")}
-"""Columns with a number for each token, which may be larger than memory."""
+"""Columns with one number per token, which may be larger than memory."""
 _COLUMNS: dict[str, np.dtype[Any]] = {
     "offsets": np.dtype("<i8"),
     "dialogue_of": np.dtype("<i8"),
@@ -56,9 +59,9 @@ class Example:
     """A sequence to train on: a dialogue, or a window of a long one."""
 
     input_ids: NDArray[np.int32]  # (T,)
-    targets: NDArray[np.uint8]  # (T,) one of the three kinds above; position 0 is never a target
+    targets: NDArray[np.uint8]  # (T,) target kinds; position 0 is never a target
     num_repeated: int = 0
-    """Tokens at the start (system turn, context) that an earlier window of the dialogue has too."""
+    """Tokens at the start (system turn and context) that an earlier window contains too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ class Encoded:
     num_tokens: int
     """Tokens of the whole dialogue before it was cut into windows; 0 if it is left out."""
     is_split: bool = False
-    """True if a turn was too long for any window and was cut."""
+    """True if a turn was longer than any window and was cut."""
 
 
 LEFT_OUT = Encoded((), 0)
@@ -78,7 +81,7 @@ LEFT_OUT = Encoded((), 0)
 class FileColumn:
     """Numbers in a file, read by slices; CheckpointError if the file changed since it was opened.
 
-    An overwrite that resets the time of the last change is not noticed.
+    A change that resets the time of the last change is not noticed.
     """
 
     def __init__(self, path: Path, dtype: np.dtype[Any], opener: Opener = os.open) -> None:
@@ -89,9 +92,8 @@ class FileColumn:
         self._num_reads = 0
         self._length, rest = divmod(self._state[0], dtype.itemsize)
         if rest:
-            raise self._error(
-                f"not a row of {dtype.itemsize}-byte numbers ({self._state[0]:,} bytes)"
-            )
+            size = f"{self._state[0]:,} bytes"
+            raise self._error(f"the size is not a multiple of {dtype.itemsize} bytes ({size})")
 
     def __len__(self) -> int:
         return self._length
@@ -106,9 +108,9 @@ class FileColumn:
                 self._num_reads % _READS_PER_CHECK == 0 and self._read_state() != self._state
             ):
                 sizes = f"{self._state[0]:,} bytes before, now {self._read_state()[0]:,}"
-                raise self._error(f"written to while it was in use ({sizes})")
+                raise self._error(f"the file changed while it was in use ({sizes})")
         except OSError as error:
-            raise self._error(f"cannot be read ({error.strerror})") from error
+            raise self._error(f"the file cannot be read ({error.strerror})") from error
         return np.frombuffer(data, self._dtype)
 
     def _read_state(self) -> tuple[int, int]:
@@ -118,8 +120,8 @@ class FileColumn:
     def _error(self, what: str) -> CheckpointError:
         return CheckpointError(
             f"{self._path}: {what}",
-            hint="start again (`convo resume RUN_DIR` if the run has begun): the file is checked "
-            "and created again",
+            hint="start again, or `convo resume RUN_DIR` if the run has begun; the file is then "
+            "checked and created again",
         )
 
 
@@ -128,17 +130,14 @@ _Tokens: TypeAlias = NDArray[Any] | FileColumn
 
 @dataclass(frozen=True)
 class TokenStore:
-    """N examples of D dialogues.
-
-    Example i is the slice ``offsets[i]:offsets[i + 1]`` of both flat arrays.
-    """
+    """N examples of D dialogues in flat arrays; ``offsets[i]:offsets[i + 1]`` is example i."""
 
     input_ids: _Tokens
     targets: _Tokens
     offsets: NDArray[np.int64]  # (N + 1,)
     dialogue_of: NDArray[np.int64]  # (N,) the dialogue of each example
     dialogues: NDArray[np.void]
-    """(D,) file (an index among those read), line, fingerprint, num_tokens and is_split."""
+    """(D,) records: file (the index of its name), line, fingerprint, num_tokens and is_split."""
 
     @classmethod
     def build(
@@ -171,7 +170,7 @@ class TokenStore:
 
     @classmethod
     def open(cls, folder: Path, opener: Opener = os.open) -> TokenStore:
-        """Open the files of `write`; an example is read when it is needed.
+        """Open the files of `write`; an example is read from them when it is needed.
 
         Their content is not checked here: see `convo_cli.tokens.store_check`.
         """
@@ -202,7 +201,7 @@ class TokenStore:
 
     @property
     def num_split(self) -> int:
-        """Return the number of dialogues in which a turn was too long for a window and was cut."""
+        """Return the number of dialogues with a turn that was cut."""
         return int(np.count_nonzero(self.dialogues["is_split"]))
 
     @cached_property
@@ -231,7 +230,7 @@ class TokenStore:
 
 
 def write(parts: Iterable[TokenStore], folder: Path) -> None:
-    """Append small stores to the files of ``folder`` one by one, so that only one is in memory."""
+    """Append small stores to the files of a folder one by one, so that only one is in memory."""
     num_tokens = num_dialogues = 0
     with ExitStack() as stack:
         files = {

@@ -1,6 +1,4 @@
-"""Checks of a token store read from files: every index is in range, and every id is one of the
-tokenizer.
-"""
+"""Checks of a token store from files: indices are in range, and ids are those of the tokenizer."""
 
 from __future__ import annotations
 
@@ -15,10 +13,10 @@ _BLOCK = 1 << 20  # tokens checked at once
 def require_valid_store(
     store: TokenStore, *, num_ids: int, max_length: int, num_files: int
 ) -> None:
-    """Raise CheckpointError that names the first column that encoding cannot have written.
+    """Raise a CheckpointError that names the first column with an impossible value.
 
-    Ids must be below ``num_ids``, examples at most ``max_length`` long and with a target, and file
-    numbers below ``num_files``.
+    Ids must be below ``num_ids``, and file numbers below ``num_files``. Every example must have a
+    target, and at most ``max_length`` tokens.
     """
     _require_order(store, max_length, num_files)
     begin = 0
@@ -26,13 +24,13 @@ def require_valid_store(
         end = int(np.searchsorted(store.offsets, store.offsets[begin] + _BLOCK, side="right")) - 1
         end = max(end, begin + 1)
         part = slice(int(store.offsets[begin]), int(store.offsets[end]))
-        # Read as unsigned, so that a negative id is a large one.
+        # As unsigned numbers, so that a negative id is a large one.
         if store.input_ids[part].view(np.uint32).max() >= num_ids:
             raise _invalid("input_ids", f"an id beyond the tokenizer's {num_ids:,}")
         targets = store.targets[part]
         starts = store.offsets[begin:end] - part.start
         if targets.max() > USER_TARGET:
-            raise _invalid("targets", "an unknown kind of target")
+            raise _invalid("targets", "a value that is no target kind")
         if targets[starts].any() or not np.maximum.reduceat(targets, starts).all():
             raise _invalid("targets", "an example without a target, or with one at its first token")
         begin = end

@@ -309,7 +309,7 @@ def test_a_cache_that_is_cut_short_while_a_run_is_going_is_an_error_and_resume_m
         process.kill()
     message = " ".join(err.decode().split())
     assert process.returncode == 5, message
-    assert "input_ids: written to while it was in use" in message
+    assert "input_ids: the file changed while it was in use" in message
     assert "hint: start again (`convo resume RUN_DIR` if the run has begun)" in message
     result = run_here(work, "resume", "runs/long")
     assert result.code == 0

@@ -231,7 +231,6 @@ class _TurnReader:
 
 
 def _described(value: Any) -> str:
-    """Describe a line of no known shape."""
     if not isinstance(value, dict):
         return kind_of(value)
     keys = f"the key{'s' * (len(value) > 1)} {_listed(value)}"

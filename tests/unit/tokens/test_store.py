@@ -101,14 +101,14 @@ def opened(tmp_path):
     return TokenStore.open(tmp_path)
 
 
-def test_the_numbers_are_as_small_as_they_can_be_and_cannot_be_changed(opened):
+def test_the_arrays_have_small_types_and_are_read_only(opened):
     example = opened[0]
     assert (example.input_ids.dtype, example.targets.dtype) == (np.int32, np.uint8)
     with pytest.raises(ValueError, match="read-only"):
         example.input_ids[0] = 5
 
 
-def test_of_a_store_in_files_only_numbers_per_example_and_dialogue_are_in_memory(opened):
+def test_a_store_in_files_has_only_numbers_per_example_and_dialogue_in_memory(opened):
     in_memory = [name for name, column in vars(opened).items() if isinstance(column, np.ndarray)]
     assert in_memory == ["offsets", "dialogue_of", "dialogues"]
     per_dialogue = sum(getattr(opened, name).itemsize for name in in_memory)
@@ -117,7 +117,7 @@ def test_of_a_store_in_files_only_numbers_per_example_and_dialogue_are_in_memory
 
 @pytest.mark.parametrize("name", ["input_ids", "targets"])
 @pytest.mark.parametrize("size", [0, 1, 399])
-def test_a_file_that_is_cut_short_while_it_is_open_is_an_error_that_names_it(
+def test_a_file_that_is_truncated_while_it_is_open_is_an_error_that_names_it(
     opened, tmp_path, name, size
 ):
     assert opened[99].input_ids.tolist() == list(range(10))
@@ -125,21 +125,21 @@ def test_a_file_that_is_cut_short_while_it_is_open_is_an_error_that_names_it(
     os.truncate(tmp_path / name, size)
     for read in (lambda: opened[99], lambda: opened.num_targets(1) + len(opened.input_ids[:])):
         with pytest.raises(
-            CheckpointError, match=rf"/{name}: written to .*\({before:,} bytes before, now {size}\)"
+            CheckpointError,
+            match=rf"/{name}: the file changed .*\({before:,} bytes before, now {size}\)",
         ) as caught:
             read()
     assert "convo resume RUN_DIR" in caught.value.hint
 
 
-def test_a_file_that_is_written_to_while_it_is_open_is_an_error_although_its_size_is_the_same(
+def test_a_file_that_changes_while_it_is_open_is_an_error_even_if_its_size_is_the_same(
     opened, tmp_path
 ):
     with (tmp_path / "input_ids").open("r+b") as file:
         file.write(b"other")
-    os.utime(
-        tmp_path / "input_ids", ns=(0, 12345)
-    )  # two writes within a tick of the clock would be one
-    with pytest.raises(CheckpointError, match="/input_ids: written to"):
+    # Two writes within a tick of the clock would have the same time.
+    os.utime(tmp_path / "input_ids", ns=(0, 12345))
+    with pytest.raises(CheckpointError, match="/input_ids: the file changed"):
         [opened[index] for index in range(32)]
 
 
