@@ -70,7 +70,7 @@ def test_train_begins_again_with_the_new_file_and_says_so(work, convo, at_dialog
     result = convo("train", "config.yaml", *ONE_STEP)
     assert result.code == 0
     assert (
-        f"train.jsonl: changed while it was read (SHA-256 {before} before, now {sha256(data)}); "
+        f"train.jsonl changed while it was read (SHA-256 {before} before, now {sha256(data)}); "
         "hashing and reading the data again"
     ) in " ".join(result.err.split())
     (file,) = json.loads((work / "runs/other/run.json").read_text())["train"]
@@ -138,7 +138,7 @@ def test_validate_data_does_not_report_on_a_file_that_changed_meanwhile(
     monkeypatch.setattr(validate, "_read", read_then_change)
     result = convo("validate-data", *config)
     assert (result.code, result.out) == (6, "")
-    assert "train.jsonl: changed while it was read" in result.err
+    assert "train.jsonl changed while it was read" in result.err
 
 
 def test_fix_writes_nothing_from_a_file_that_changed_meanwhile(work, convo, monkeypatch):
@@ -310,7 +310,7 @@ def test_a_cache_that_is_cut_short_while_a_run_is_going_is_an_error_and_resume_m
     message = " ".join(err.decode().split())
     assert process.returncode == 5, message
     assert "input_ids: the file changed while it was in use" in message
-    assert "hint: start again (`convo resume RUN_DIR` if the run has begun)" in message
+    assert "hint: start again, or `convo resume RUN_DIR` if the run has begun" in message
     result = run_here(work, "resume", "runs/long")
     assert result.code == 0
     assert "it is created again" in result.err
