@@ -138,7 +138,7 @@ def test_validate_data_does_not_report_on_a_file_that_changed_meanwhile(
     monkeypatch.setattr(validate, "_read", read_then_change)
     result = convo("validate-data", *config)
     assert (result.code, result.out) == (6, "")
-    assert "train.jsonl changed while it was read" in result.err
+    assert "train.jsonl: changed while it was read" in result.err
 
 
 def test_fix_writes_nothing_from_a_file_that_changed_meanwhile(work, convo, monkeypatch):
