@@ -1,6 +1,4 @@
-"""No setting validates and does nothing: for each key, runs that differ in it alone differ in the
-stated way.
-"""
+"""Every config key has its stated effect: runs that differ only in this key differ in this way."""
 
 from __future__ import annotations
 
@@ -29,7 +27,7 @@ def test_the_key_has_the_stated_effect(entry, workshop):
 
 @by_key
 def test_the_check_fails_where_the_key_is_ignored(entry, workshop):
-    """An ignored key gives the same run for all values, whichever of them that is."""
+    """An ignored key gives the same run for all values."""
     for ignored in map(workshop.observe, entry.settings):
         with pytest.raises(AssertionError):
             entry.check(*[ignored] * len(entry.values))

@@ -1,6 +1,4 @@
-"""One entry of the table: a key, values that differ, and a check that states what must differ
-between their runs.
-"""
+"""Entries of the table of effects: a key, its values, and a check of how their runs differ."""
 
 from __future__ import annotations
 
@@ -13,9 +11,7 @@ Check = Callable[..., None]
 
 @dataclass(frozen=True)
 class Effect:
-    """``check`` gets one `Observed` for each value, in their order; it fails where the key is
-    ignored.
-    """
+    """``check`` gets one `Observed` for each value; it fails if the key is ignored."""
 
     key: str
     values: tuple[Any, ...]
