@@ -1,6 +1,6 @@
 """Blocks of whole lines, cut from the bytes of a data file.
 
-Blank and overlong lines are left out; overlong lines, and blank ones before data, are reported.
+Blank and overlong lines are left out. Overlong lines are reported, and blank ones if data follows.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Block:
 
 
 class LineCutter:
-    """Cuts one file into blocks; problems of lines in no block go to ``found``."""
+    """Cuts one file into blocks; problems of lines that are in no block go to ``found``."""
 
     def __init__(self, source: str, found: ProblemSink, max_line_bytes: int) -> None:
         self._source = source
@@ -59,7 +59,7 @@ class LineCutter:
     ) -> Iterator[Block]:
         """Yield the blocks.
 
-        ``position`` returns the number of bytes read from a file; None if these are the bytes cut.
+        ``position`` returns the number of bytes read from the file; without it, the bytes cut.
         """
         done = 0
         for piece in self._pieces(stream):

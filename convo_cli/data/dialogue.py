@@ -37,12 +37,12 @@ class Dialogue:
 
     @property
     def where(self) -> str:
-        """Return its place for error messages."""
+        """Return the file and line, for error messages."""
         return f"{self.file}:{self.line}" if self.file else f"line {self.line}"
 
 
 def has_target(turns: Sequence[Turn], train_on: TrainOn) -> bool:
-    """Return whether a dialogue has a target; `train` and `validate-data` refuse one without."""
+    """Return whether a dialogue has a target; `train` and `validate-data` refuse all others."""
     if train_on == "all":
         return any(turn.is_trained and turn.role != "system" for turn in turns)
     replies = [turn for turn in turns if turn.role == "assistant"]

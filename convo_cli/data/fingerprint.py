@@ -24,9 +24,9 @@ _JOINING_JAMO = range(0x1160, 0x1200)
 _SELECTORS = range(0xFE00, 0xFE10)
 """Marks that combine with nothing; every second emoji has one."""
 _MAX_FOLDED = 64
-"""Most characters replaced in a whole block; Japanese text has about 20."""
+"""Most different characters to replace in a whole block; Japanese text has about 20."""
 _LONG_RUN = 32
-"""Marks on one letter in a long run; words have up to four."""
+"""Length of a long run of marks; the letters of words have up to four."""
 
 
 def fingerprint(turns: Iterable[Turn]) -> int:
@@ -76,7 +76,7 @@ def _hash(form: bytes) -> int:
 
 @lru_cache(maxsize=2**16)
 def fold(char: str) -> str | None:
-    """Return the character in normalised text; None if that depends on its neighbours."""
+    """Return the normalised form of a character; None if its neighbours affect the form."""
     first = _decomposed(char)[0]
     is_joining = unicodedata.category(first)[0] == "M" and ord(first) not in _SELECTORS
     if is_joining or ord(first) in _JOINING_JAMO:

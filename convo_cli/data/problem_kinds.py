@@ -126,8 +126,8 @@ KINDS: dict[str, Kind] = {
     ),
     "reasoning-twice": _error(_KEEP_ONE),
     "no-target": _error(
-        "remove the dialogue, or train on both speakers: dialogue.train_on: all in the config, "
-        "checked with --config"
+        "remove the dialogue, or train on both speakers: dialogue.train_on: all in the config "
+        "(validate-data needs --config to read it)"
     ),
     # The dialogue cannot be encoded. The pre-flight finds this, because it knows the tokenizer.
     "not-renderable": _error("set dialogue.template: turns or chatml, or change the dialogue"),
@@ -164,11 +164,9 @@ KINDS: dict[str, Kind] = {
     ),
     "stray-control": _warning("remove it; it often comes from a wrong encoding"),
     "zero-width": _warning("remove it; it costs tokens and splits words"),
-    "bidi-override": _warning("remove it; the model reads the text in another order than a person"),
-    "replacement-character": _warning(
-        "convert the original again; it stands for a character that was lost"
-    ),
-    "private-use": _warning("replace it; it means something in one font only"),
+    "bidi-override": _warning("remove it; people see the text in a different order from the model"),
+    "replacement-character": _warning("convert the original text again; a character was lost here"),
+    "private-use": _warning("replace it; only a particular font gives it a meaning"),
     "mojibake": _warning(
         "convert the original again, with the right encoding (ftfy can often repair the text)"
     ),

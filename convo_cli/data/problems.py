@@ -1,4 +1,4 @@
-"""Problems of data: what is wrong at which place, and the sinks that receive problems.
+"""Problems of data: what is wrong and where, and the sinks that receive problems.
 
 A `ProblemSink` decides what a problem means: `refuse`, the sink of training, raises at the first
 error, and `problem_tally.ProblemTally`, the sink of validation, counts them all.
@@ -19,7 +19,7 @@ _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,39}")
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A problem at one place. Line and column are counted from 1, in characters; 0 is unknown."""
+    """A problem at one place. Line and column (in characters) count from 1; 0 if unknown."""
 
     code: str
     message: str
@@ -49,7 +49,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class LongTurn(Problem):
-    """A turn that fits no window; it fits from a dialogue.max_length of ``needed`` on."""
+    """A turn that fits no window unless dialogue.max_length is at least ``needed``."""
 
     needed: int = 0
 

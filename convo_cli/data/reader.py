@@ -52,18 +52,18 @@ def check_source(source: str, *, is_read_again: bool = False) -> None:
     if stat.S_ISDIR(mode):
         raise UsageError(
             f"{source} is a directory",
-            hint=f"name a file in it, for example {path / 'train.jsonl'}",
+            hint=f"give a file in it, for example {path / 'train.jsonl'}",
         )
     kind = special_kind(mode)
     if kind is not None and not stat.S_ISFIFO(mode):
-        raise UsageError(f"{source} is {kind}, not a data file", hint="name a JSONL file")
+        raise UsageError(f"{source} is {kind}, not a data file", hint="give a JSONL file")
     if kind is not None and is_read_again:
         command = "…" if source.startswith("/dev/") else f"cat {typeable(source)}"
         raise UsageError(
             f"{source} is {kind}, but convo reads this data more than once",
             hint=f"write it to a file first: {command} > data.jsonl",
         )
-    # A named pipe is not opened here: its writer would take this for the reader.
+    # A named pipe is not opened here, because its writer would begin to write.
     if not os.access(path, os.R_OK):
         raise UsageError(
             f"{source} cannot be read: permission denied", hint=f"chmod +r {typeable(source)}"

@@ -9,7 +9,7 @@ from convo_cli.data.dialogue import Dialogue, Turn
 
 
 def reference_index(turns: Sequence[Turn]) -> int | None:
-    """Return the index of the last trained assistant turn that answers a turn; None without one."""
+    """Return the index of the last trained assistant turn that answers a turn, or None."""
     candidates = [
         k
         for k in range(1, len(turns))

@@ -75,9 +75,9 @@ class Exported:
 
 
 def export_huggingface(source: Path, out: Path, *, force: bool, emit: Emit) -> Exported:
-    """Write the folder whole or not at all.
+    """Export a model as a folder, which is written whole or not at all.
 
-    Before it is published, plain transformers reloads it and its answers are compared.
+    Before the folder is published, plain transformers loads it, and its replies are compared.
     """
     require_writable(out, force=force)
     return load_from(source, emit, lambda opened: _export(opened, out, emit))
@@ -95,7 +95,7 @@ def _export(opened: Snapshot, out: Path, emit: Emit) -> Exported:
         if file.is_symlink():  # it could lead to any file of this user
             raise CheckpointError(
                 f"{file}: a symbolic link, which convo does not export",
-                hint="replace the link by the file",
+                hint="replace the link with a copy of the file",
             )
     original = Generator(load_model(str(folder)), encoder)
     set_generation_defaults(original.model, encoder, generation_defaults(original))

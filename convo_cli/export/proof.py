@@ -41,7 +41,7 @@ class Receipt:
 def verify_export(
     folder: Path, original: Generator, probes: Sequence[Sequence[Turn]] = _PROBES
 ) -> Receipt:
-    """Compare prompts and greedy replies, id by id; CheckpointError with the first difference.
+    """Compare prompts and greedy replies, id by id; CheckpointError names the first difference.
 
     Probes that do not fit the model's window are left out; at least one must fit.
     """
@@ -51,7 +51,7 @@ def verify_export(
     # All of the generation config, as other programs read it.
     model.generation_config = type(model.generation_config).from_dict(stated)
     length = min(_NUM_TOKENS, original.encoder.max_length // 4)
-    # The folder's defaults (such as a repetition penalty) apply to its `generate`, and so here too.
+    # The folder's defaults, such as a repetition penalty, apply to its `generate`, so also here.
     settings = {"temperature": 0.0, "max_new_tokens": length}
     greedy = generation_defaults(original).model_copy(update=settings)
     num_prompts = num_tokens = 0

@@ -33,7 +33,7 @@ CANNOT_COMPUTE = (
 )
 """Exceptions of torch and transformers for a config whose numbers do not fit each other."""
 _COLDEST = 1e-4
-"""Below this temperature, scores divided by it would overflow; the most likely token is chosen."""
+"""Lowest temperature for sampling: a lower one would overflow, so the likeliest token is chosen."""
 _LARGEST = 2**31
 
 

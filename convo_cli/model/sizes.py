@@ -36,7 +36,7 @@ size.
 _QUANTIZED = {"quantization_config", "compression_config"}
 """Keys that make transformers load other packages, and kernels from a hub."""
 _MAX_LAYERS = 1000
-"""No known model has 200."""
+"""Most layers; no known model has 200."""
 _NUM_LAYERS = re.compile("(num_|n_)?((hidden|encoder|decoder)_)?layers?")
 _HINT = "config.json and the weights belong to different models; copy both again"
 DECODER_HINT = "use a decoder model, such as GPT-2 or Llama"
@@ -92,14 +92,14 @@ def require_sizes(folder: Path, source: str) -> None:
         if there := next((k for k in stored if f".{name}".endswith(f".{k}")), None):
             largest += f" by config.json and {shape(stored[there])} in the weights"
         raise ModelError(
-            f"{source}: config.json describes a model of {num_wanted:,} numbers, but the weights "
-            f"contain {num_stored:,}; {largest}",
+            f"{source}: config.json describes a model of {num_wanted:,} parameters, but the "
+            f"weights contain {num_stored:,}; {largest}",
             hint=_HINT,
         )
     allowed = max(_BUFFER_BYTES, 4 * num_stored)
     if (num_bytes := sum(buffer.nbytes for buffer in model.buffers())) > allowed:
         raise ModelError(
-            f"{source}: the model of config.json needs {num_bytes:,} bytes of tables beside its "
+            f"{source}: the model in config.json needs {num_bytes:,} bytes of tables beside its "
             f"weights ({allowed:,} are allowed)",
             hint="correct the number of positions in config.json",
         )
@@ -146,7 +146,7 @@ def _on_meta(folder: Path, num_tensors: int, source: str) -> Any:
     """Build the model without memory.
 
     Raises TooManyError once it has more parts than ``num_tensors`` can fill, ModelError if it is
-    no causal language model.
+    not a causal language model.
     """
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
 

@@ -14,19 +14,15 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convo_cli.data.dialogue import Turn
-from convo_cli.data.problems import Problem
 from convo_cli.errors import DataError
 from convo_cli.text.templates.pieces import Rendering
 from convo_cli.text.windows import Window, cut_turn, first_that_fits, next_window
-from convo_cli.tokens.store import NO_TARGET, Encoded, Example
-
-Search: TypeAlias = Generator[Sequence[Turn], Rendering | DataError, Encoded | Problem]
+from convo_cli.tokens.store import NO_TARGET, Example
 
 _TOLERANCE = 8
 """Tokens by which a window may be shorter than the same turns in the whole dialogue.

@@ -37,7 +37,7 @@ _NO_IDS: Sequence[int] = ()
 
 
 class DialogueEncoder:
-    """Encodes dialogues under one template; `max_length` is the window in tokens."""
+    """Encodes dialogues with one template; `max_length` is the window in tokens."""
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, template: Template, *, max_length: int
@@ -84,7 +84,7 @@ class DialogueEncoder:
         train_on: TrainOn = "assistant",
         long_turns: LongTurns = "refuse",
     ) -> list[Encoded | Problem]:
-        """Return the examples of each dialogue, or the problem that refuses it."""
+        """Return the examples of each dialogue, or the problem for which it is refused."""
         # The windows of a long dialogue repeat texts, so each text is encoded once per call.
         known: dict[str, Sequence[int]] = {}
         searches = [search(one, train_on, self.max_length, long_turns) for one in dialogues]
@@ -103,7 +103,7 @@ class DialogueEncoder:
     def prompt(self, turns: Sequence[Turn], *, max_new_tokens: int) -> Prompt:
         """Return the turns as a prompt that leaves room for the reply.
 
-        If they are too long, whole turns are dropped from the left, but no system turns. The
+        If they are too long, whole turns are dropped from the start, but no system turns. The
         remaining turns are rendered as a dialogue of their own. Raises DataError if the template
         refuses the turns or the last turn alone does not fit.
         """

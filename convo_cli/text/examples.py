@@ -21,7 +21,7 @@ Search: TypeAlias = Generator[Sequence[Turn], Rendering | DataError, Encoded | P
 
 
 def search(dialogue: Dialogue, train_on: TrainOn, max_length: int, long_turns: LongTurns) -> Search:
-    """Find the examples of a dialogue, or the problem that refuses it."""
+    """Find the examples of a dialogue, or the problem for which it is refused."""
     whole = yield dialogue.turns
     if isinstance(whole, DataError):
         return Problem("not-renderable", str(whole), "$", 1, dialogue.line, dialogue.file)

@@ -61,7 +61,7 @@ def fit_prompt(
     free = max(0, room - bounds[0] - opening)
     what = "message" if free or not num_system else "system text"
     raise DataError(
-        f"the last message is {lengths[len(spoken) - 1]} tokens, and only {free} of "
+        f"the last message is {lengths[len(spoken) - 1]} tokens long, and only {free} of "
         f"the model's {max_length} are free beside a reply of {max_new_tokens}"
         + (f" and {bounds[0]} tokens of system text" if num_system else ""),
         hint=f"shorten the {what}, or lower the reply length (max_new_tokens)",

@@ -1,4 +1,4 @@
-"""Check that a saved encoder reloads equal, and choice of a form of the tokenizer that does.
+"""Check that a saved encoder reloads unchanged, and a form of the tokenizer that does.
 
 transformers rebuilds many tokenizers from their vocabulary and flags, but does not save all flags:
 LlamaTokenizer loses ``legacy``. A tokenizer that is saved without its class is loaded exactly as
@@ -34,10 +34,10 @@ _HINT = "save the model with another class of tokenizer, such as PreTrainedToken
 def reloadable(
     tokenizer: PreTrainedTokenizerBase, model_folder: Path, emit: Emit
 ) -> PreTrainedTokenizerBase:
-    """Return the tokenizer if it reloads equal, else an equal one without its class.
+    """Return the tokenizer if it reloads unchanged, else an equal one without its class.
 
     ``model_folder`` holds the config.json that decides, with the tokenizer's own config, which
-    class transformers loads. Raises ModelError if neither form reloads equal.
+    class transformers loads. Raises ModelError if neither form reloads unchanged.
     """
     if _lost_by_saving(tokenizer, tokenizer, model_folder) is None:
         return tokenizer
@@ -57,7 +57,7 @@ def require_equal(
 ) -> None:
     """Raise ModelError unless the folder's encoder gives the same ids and texts.
 
-    It is compared on the probe texts, on ``texts``, on dialogues made of the probe texts, and on
+    They are compared on the probe texts, ``texts``, dialogues made of the probe texts, and
     ``dialogues``.
     """
     try:

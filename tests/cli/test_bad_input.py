@@ -520,6 +520,6 @@ def test_a_hub_that_does_not_answer_is_given_up_at_once(work):
         (
             "loading nobody/nothing (this takes a few seconds)\n"
             "error: nobody/nothing: no such folder; it is not in the local cache of the hub, "
-            "and the hub cannot be reached\nhint: name an existing folder, or another hub id\n"
+            "and the hub cannot be reached\nhint: give an existing folder, or another hub id\n"
         ),
     )

@@ -1,4 +1,4 @@
-"""What the docs and docstrings name exists: files, modules and what is in them, config keys."""
+"""The files, modules, functions and config keys that the docs and docstrings name exist."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ FILES = {path.relative_to(ROOT).as_posix() for path in SOURCES} | {"bootstrap.py
 PACKAGES = {path.name for path in PACKAGE.iterdir()}
 KEYS = set(config_keys())
 FOREIGN = {"torch.py", "runpy.py", "sitecustomize.py", "modeling_evil.py"}
-"""Files of others, which the docs name as attacks."""
+"""Files of other programs, which the docs name in attacks."""
 MODULE = re.compile(r"([a-z_]+/)+[a-z_]+(\.\w+)*")
-"""A module by its path in the package, or something in it: package/module.attribute."""
+"""A module, by its path in the package, or an attribute of it: package/module.attribute."""
 FIELD_PAGES = {"json.md", "run-directory.md"}
-"""Pages whose tables begin with JSON fields, which tests of their own compare with real ones."""
+"""Pages whose tables begin with JSON fields, which other tests compare with real ones."""
 EXAMPLES = ("runs/convo", "runs/demo")
 """Run directories that the docs use as examples; the package `runs` has the same name."""
 
@@ -40,7 +40,7 @@ def text_of(page: Path) -> str:
 
 
 def missing(name: str) -> bool:
-    """Return whether a quoted name looks like one of convo's own things and is none."""
+    """Return whether a quoted name looks like a part of convo but does not exist."""
     if "<" in name or name.startswith(EXAMPLES):
         return False
     if name.endswith(".py"):
@@ -85,12 +85,12 @@ def test_what_a_docstring_names_exists(path):
         "test_nothing.py",
     ],
 )
-def test_a_name_of_nothing_is_found(name):
+def test_a_name_of_nothing_is_reported(name):
     assert missing(name)
 
 
 @pytest.mark.parametrize(
     "name", ["training/loop.train", "data.train", "test_named_things.py", "os._exit", "a/b", "data"]
 )
-def test_a_name_of_something_or_of_others_is_not(name):
+def test_a_name_of_something_or_of_another_program_is_not(name):
     assert not missing(name)

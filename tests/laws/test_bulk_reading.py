@@ -1,6 +1,6 @@
-"""The report is the same, to the last field, however the lines of a file are read.
+"""Every way to read the lines of a file gives the same report, to the last field.
 
-Many good lines together or every line by itself, in blocks of any size, in one process or in many.
+Good lines are read together or one by one, in blocks of any size, in one process or several.
 """
 
 from __future__ import annotations
@@ -95,21 +95,11 @@ REASONING = st.dictionaries(
 )  # fmt: skip
 HISTORY = st.sampled_from(
     [
-        [],
-        None,
-        0,
-        5,
-        False,
-        True,
-        0.0,
-        0.5,
-        [["a", "b"]],
-        [["a", "b"], ["c", "d"]],
-        [["a"]],
-        "before",
-        {"a": "b"},
+        *([], None, 0, 5, False, True, 0.0, 0.5, "before", {"a": "b"}),
+        *([["a", "b"]], [["a", "b"], ["c", "d"]], [["a"]]),
     ]
 )
+BESIDE = st.just({}) | MASKS | REASONING | st.builds(lambda pairs: {"history": pairs}, HISTORY)
 
 
 @st.composite
@@ -120,23 +110,10 @@ def values(draw: st.DrawFn, texts: st.SearchStrategy[str]) -> Any:
         case 0 | 1:
             return said
         case 2:
-            beside = draw(
-                st.just({})
-                | MASKS
-                | REASONING
-                | st.builds(lambda pairs: {"history": pairs}, HISTORY)
-            )
-            return {"instruction": "a", "input": draw(texts), **beside, "output": "b"} | draw(
-                EXTRAS
-            )
+            line = {"instruction": "a", "input": draw(texts), **draw(BESIDE), "output": "b"}
+            return line | draw(EXTRAS)
         case 3:
-            beside = draw(
-                st.just({})
-                | MASKS
-                | REASONING
-                | st.builds(lambda pairs: {"history": pairs}, HISTORY)
-            )
-            return {"completion": "a", **draw(EXTRAS), **beside, "prompt": draw(texts)}
+            return {"completion": "a", **draw(EXTRAS), **draw(BESIDE), "prompt": draw(texts)}
         case _:
             speaker, text = draw(
                 st.sampled_from([("role", "content"), ("from", "value"), ("speaker", "text")])
@@ -162,12 +139,11 @@ WRITERS: list[Callable[[Any], str]] = [
 FAULTS = [
     b"", b"  ", b' ["a", "b"] ', b'["a"', b'["a", "b"', b'"', b"\xff", b'["caf\xe9"]',
     b'["a\\u0000"]',
-    b'["a\x07b", "c"]', b'["\\ud800", "b"]', b'["\\ud83d\\ude42", "\\u00e9"]', (b'["\\u0022", '
-                                                                               b'"\\u005c"]'),
+    b'["a\x07b", "c"]', b'["\\ud800", "b"]', b'["\\ud83d\\ude42", "\\u00e9"]',
+    b'["\\u0022", "\\u005c"]',
     b'["a\\r\\n", "b"]', b"[]", b"{}", b'["a", "b"]\r', b'{"turns": ["a", "b"], "turns": ["c"]}',
     b'{"b": "x", "b": 2, "turns": ["a", "b"]}', b"5", b'["a", NaN]',
-    (b'{"turns": ["a", "b"], "id": '
-                                                                     b'1e999}'),
+    b'{"turns": ["a", "b"], "id": 1e999}',
     b'{"turns": ["a", "b"], "id": 01}', b"x" * 3000, b'{"turns" : ["a", "b"], "turns": "x"}',
     b'["a", "b"] ["c", "d"]', b'\xef\xbb\xbf["a", "b"]', b"[" * 70 + b"]" * 70, b'["\\x", "b"]',
     b'["\\U0001F600", "b"]', b'["a\\\\", "b"]', b'["\\\\u0041", "\\\\\\"b"]', b'["a",\\u0020"b"]',
@@ -176,9 +152,7 @@ FAULTS = [
 
 @st.composite
 def files(draw: st.DrawFn) -> bytes:
-    """Mostly good lines of a few shapes, so that the bulk reader has work to do, and faulty ones
-    of all kinds.
-    """
+    """Mostly good lines of a few shapes, for the bulk reader, and faulty ones of all kinds."""
     writer = draw(st.sampled_from(WRITERS))
     made = [
         writer(value).encode()
@@ -207,9 +181,7 @@ def turns_of(*texts: str) -> list[dict[str, Any]]:
 def reports(
     paths: Sequence[str], block_bytes: int, config: DataConfig = CONFIG, **options: Any
 ) -> list[DataReport]:
-    """The report, that of reading every line by itself, and that of reading every block as a worker
-    would.
-    """
+    """The reports from reading in bulk, line by line, and each block as in a worker."""
     read = BlockReader.read
 
     def read_apart(self: BlockReader, data: bytes) -> BlockStatistics:
@@ -321,9 +293,7 @@ def test_lines_that_are_easily_confused_are_kept_apart(tmp_path: Path, lines: li
 def test_the_order_of_shapes_and_keys_is_that_of_their_first_lines(
     tmp_path: Path, text: str
 ) -> None:
-    """Even if the first line of a shape is read after the others: suspicious lines are, and those
-    beyond ASCII.
-    """
+    """Also if the first line of a shape is suspicious or beyond ASCII, and so read last."""
     path = tmp_path / "a"
     first, second = (
         {"turns": [text, "b"], "note": LONG},

@@ -1,6 +1,4 @@
-"""Whatever ends an evaluation, the checkpoint of its step is on the disk, and a resume repeats the
-evaluation alone.
-"""
+"""An evaluation that fails in any way loses no checkpoint, and a resume repeats only it."""
 
 from __future__ import annotations
 
@@ -84,7 +82,7 @@ def test_an_evaluation_that_fails_loses_no_step_and_is_repeated_alone(
     run = RunDirectory(tmp_path / "runs" / "tiny")
     with monkeypatch.context() as broken:
         broken.setattr(owner, name, fake)
-        with pytest.raises(BaseException) as caught:  # noqa: PT011  # whatever it is
+        with pytest.raises(BaseException) as caught:  # noqa: PT011  (any failure)
             start_run(tiny_config(), ignore)
         assert not isinstance(caught.value, AssertionError)
     assert run.checkpoint_steps() == [0, 3]
@@ -97,8 +95,8 @@ def test_an_evaluation_that_fails_loses_no_step_and_is_repeated_alone(
         event for event in events if isinstance(event, (EvaluationDone, StepDone, CheckpointSaved))
     ]
     assert [(type(event).__name__, event.step) for event in done] == [
-        ("EvaluationDone", 3), ("StepDone", 4), ("StepDone", 5), ("StepDone", 6), ("CheckpointSaved", 6),
-        ("EvaluationDone", 6),
+        ("EvaluationDone", 3), ("StepDone", 4), ("StepDone", 5), ("StepDone", 6),
+        ("CheckpointSaved", 6), ("EvaluationDone", 6),
     ]  # fmt: skip
     assert file_sha256(run.checkpoint(3) / "MANIFEST.json") == saved, (
         "a published checkpoint is never rewritten"
@@ -152,9 +150,7 @@ def test_too_little_memory_for_replies_skips_them_with_a_warning(
 def test_early_stopping_by_a_metric_neither_counts_nor_forgets_an_evaluation_without_one(
     tiny_config, ignore, monkeypatch
 ):
-    """Patience 2, five evaluations that never improve, the second and third without replies: over
-    at the fifth.
-    """
+    """With patience 2, no improvement, and evaluations 2 and 3 without replies, it ends at 5."""
     reply, num_evaluations = evaluator.reply_to_all, []
 
     def sometimes(*arguments):

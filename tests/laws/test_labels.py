@@ -101,9 +101,8 @@ def test_the_end_token_of_every_trained_reply_is_a_target_and_of_no_other(encode
     ends = example.targets[example.input_ids == encoder.stop_ids[0]].tolist()
     trained = [turn for turn in dialogue.turns if turn.role == "assistant" and turn.is_trained]
     assert ends.count(ASSISTANT_TARGET) == len(trained)
-    for (
-        turn
-    ) in trained:  # each alone, so that one end too many cannot stand for one that is missing
+    # Each alone, so that a surplus end cannot make up for a missing one.
+    for turn in trained:
         (alone,) = encoder.encode([Dialogue((Turn("user", "Hi"), turn))])[0]
         ends = alone.targets[alone.input_ids == encoder.stop_ids[0]].tolist()
         assert ends.count(ASSISTANT_TARGET) == 1
@@ -191,9 +190,8 @@ def test_the_targets_of_a_reply_decode_to_its_text(encoders, name, text):
     encoder = encoders[name]
     (example,) = encoder.encode([Dialogue((Turn("user", "Hi"), Turn("assistant", text)))])[0]
     spoken = encoder.decode(example.input_ids[example.targets == ASSISTANT_TARGET].tolist())
-    around = (
-        FAMILIES[name].answer if name in FAMILIES else "{}"
-    )  # with the special tokens that decoding leaves out
+    # With the special tokens that decoding leaves out.
+    around = FAMILIES[name].answer if name in FAMILIES else "{}"
     around = encoder.decode(encoder.tokenizer.encode(around, add_special_tokens=False))
     assert spoken == around.replace("{}", text)
 

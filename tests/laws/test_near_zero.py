@@ -43,10 +43,8 @@ def some_examples():
     rng, examples = np.random.default_rng(0), []
     for number, length in enumerate((12, 4, 9, 30, 20)):
         ids = rng.integers(3, VOCABULARY, length).astype(np.int32)
-        ids[:2] = (
-            3 + number,
-            20 + number,
-        )  # the examples differ before their first target, so they can be learned
+        # The examples differ before their first target, so a model can memorise them.
+        ids[:2] = 3 + number, 20 + number
         targets = np.full(length, ASSISTANT_TARGET, np.uint8)
         targets[:2] = NO_TARGET
         examples.append(Example(ids, targets))

@@ -102,9 +102,8 @@ def test_batch_settings_may_change_at_any_resume_and_no_example_is_skipped_or_re
     step, stream = 0, []
     order = Order(np.array(lengths), seed, [Phase.of(sessions[0][0])])
     for training, num_steps in sessions:
-        order = Order(np.array(lengths), seed, order.phases).resumed(
-            step, training
-        )  # as from a checkpoint
+        from_checkpoint = Order(np.array(lengths), seed, order.phases)
+        order = from_checkpoint.resumed(step, training)
         for _ in range(num_steps):
             examples = order.examples(step).tolist()
             assert len(examples) == training.batch_size or training.batch_tokens

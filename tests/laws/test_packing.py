@@ -61,9 +61,8 @@ def make_model(config):
     for layer in model.modules():
         if isinstance(layer, torch.nn.Dropout):
             layer.p = 0.0
-    for (
-        parameter
-    ) in model.parameters():  # far from the flat start, where every context looks the same
+    # Far from the flat start, where every context looks the same.
+    for parameter in model.parameters():
         parameter.data += 0.2 * torch.randn_like(parameter)
     return model
 

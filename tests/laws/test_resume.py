@@ -1,6 +1,4 @@
-"""A stopped and resumed run ends with the weights, optimizer and log of one that never stopped, bit
-for bit.
-"""
+"""A resumed run ends with the weights, optimizer and log of one that never stopped, bit for bit."""
 
 from __future__ import annotations
 
@@ -134,7 +132,7 @@ def test_a_stop_inside_accumulation_waits_for_the_step(tiny_config, tmp_path, ig
 
     def stop_in_the_third(self, model, batch):
         calls.append(batch)
-        if len(calls) == 6 * 2 + 3:  # behind the straight run, in the first half of step 2
+        if len(calls) == 6 * 2 + 3:  # after the straight run, in the first half of step 2
             os.kill(os.getpid(), signal.SIGTERM)
         return nll_sum(self, model, batch)
 
@@ -150,9 +148,7 @@ def test_weights_change_at_all(tiny_config, tmp_path, ignore):
 
 @pytest.fixture(scope="module")
 def ruined(tmp_path_factory, make_config):
-    """A run that a high learning rate has ruined, and the step of its best checkpoint, which is not
-    the newest.
-    """
+    """A run that a high learning rate ruined, and the step of its best, earlier checkpoint."""
     config = make_config(
         tmp_path_factory.mktemp("ruined"),
         training={"learning_rate": 0.3, "warmup_steps": 6, "max_steps": 8},
@@ -282,7 +278,7 @@ def test_a_fork_from_before_a_damaged_newest_checkpoint_leaves_that_where_it_is(
     )
 
 
-def test_a_fork_that_has_no_step_to_take_is_not_made(ruined_copy, ignore):
+def test_a_fork_with_no_step_left_is_not_created(ruined_copy, ignore):
     parent, _ = ruined_copy
     with pytest.raises(
         UsageError, match="other: not created, because no step is left to take: all 8 steps done"

@@ -24,9 +24,8 @@ from tests.conftest import SAMPLE_DATA
 _LINES = (SAMPLE_DATA / "train.jsonl").read_bytes().splitlines(keepends=True)
 A, B = b"".join(_LINES[:60]), b"".join(_LINES[60:100])
 assert len(A) > len(B)
-_NUM_READ = (
-    2 * 60 + 25
-)  # dialogues that preparing A reads: for the tokenizer, for training, and for validation
+# Dialogues that preparing A reads: for the tokenizer and for training, and for validation.
+_NUM_READ = 2 * 60 + 25
 
 
 def in_place(path, content):
@@ -49,9 +48,7 @@ def rewrite(path, content):
 
 
 def half_written(path, content):
-    """What a reader sees while another program writes: the beginning, up to the middle of a line;
-    the rest follows.
-    """
+    """The beginning, up to the middle of a line, while another program still writes the rest."""
     path.write_bytes(content[: len(content) // 2])
 
 
@@ -100,9 +97,7 @@ def prepare(config, home, events):
 
 @pytest.fixture(scope="module")
 def expected(make_config, tmp_path_factory):
-    """What is prepared of a content that does not change, by its SHA-256; of each content made
-    once.
-    """
+    """Return what is prepared from unchanged content; each content is prepared once."""
     made = {}
 
     def of(content, suffix):
@@ -162,5 +157,5 @@ def test_a_run_has_the_hash_of_the_data_it_is_trained_on(
         assert found == expected(before if found[0] == sha256(before) else now, suffix)
     path.write_bytes(before)
     assert prepare(config, folder / "runs", []) == expected(before, suffix), (
-        "nothing else was kept as made of it"
+        "the cache has nothing else under this hash"
     )

@@ -1,4 +1,4 @@
-"""Windows against brute force: every target once, as much context as fits, and so in chat."""
+"""Windows, compared with brute force: every target once, as much context as fits, as in chat."""
 
 from __future__ import annotations
 
@@ -268,9 +268,8 @@ def test_a_reply_in_a_window_follows_the_prompt_that_chat_would_make(encoders, n
         ids = window.input_ids[: int(window.targets.argmax())].tolist()
         try:
             prompt = cut.prompt(dialogue.turns[:index], max_new_tokens=cut.max_length - len(ids))
-        except (
-            DataError
-        ):  # a window may have no room for context; chat does not answer without the last message
+        except DataError:
+            # A window may have no room for context; chat never drops the last message.
             assert (
                 dialogue.turns[index - 1].text not in cut.decode(ids)
                 or "system" in dialogue.turns[0].role
@@ -330,7 +329,7 @@ def test_a_part_of_a_long_turn_repeats_the_head_and_the_tokens_right_before_it(
 
 
 def _head(encoder, dialogue):
-    """How many tokens the template writes before the first turn that is not the system's."""
+    """Return the number of tokens before the first turn that is not the system turn."""
     num_system = dialogue.turns[0].role == "system"
     pieces = encoder.template.render(dialogue.turns)
     (ids,) = encoder._encode_pieces([pieces], {})

@@ -76,10 +76,10 @@ class BulkReader:
         self._is_plain = np.zeros(0x110000, np.bool_)
 
     def read(self, data: bytes) -> BlockStatistics:
-        """Return the statistics of the lines that are certainly good; ``data`` is whole lines."""
+        """Return the statistics of those whole lines in ``data`` that are certainly good."""
         good = BlockStatistics()
         lines = list(self._readable(data))
-        # Apart, because one wide character slows down every operation on the texts of a block.
+        # Separately, because one wide character slows down every operation on the texts of a block.
         for is_ascii in (True, False):
             self._add(good, [line for line in lines if line.texts.isascii() is is_ascii])
         return good
@@ -187,7 +187,7 @@ def _doubtful(lines: list[_Line], together: str, characters: str) -> set[int]:
 
 
 def _take_strings(value: Any, strings: list[str], key: str = "") -> Any:
-    """Return everything in a value that affects how it is read; its other strings are appended."""
+    """Return everything that affects how a value is read, and append all other ``strings``."""
     kind: Any = type(value)
     if kind is dict:
         # All keys, then the names of speakers, and everything else that matters with its key.

@@ -59,7 +59,7 @@ def read_line(
 def read_decoded(
     value: Any, rules: LineRules, found: ProblemSink
 ) -> tuple[Skeleton, LineReading] | None:
-    """Read the decoded value of a line in the same way."""
+    """Read the decoded value of a line, like `read_line`."""
     reading = read_value(value, rules.data_config, found)
     if reading is None:
         return None

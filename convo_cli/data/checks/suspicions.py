@@ -15,7 +15,7 @@ from convo_cli.data.shapes.turns import LocatedTurn
 LONG_UTTERANCE_BYTES = 100_000
 LONG_DIALOGUE_TURNS = 1_000
 LONG_REPEAT_CHARACTERS = 40
-"""People do say "How do you do?" twice in a row; a longer text is a copy."""
+"""People do say "How do you do?" twice in a row; a longer repeat is a copy."""
 
 _HEADING_NAMES = """
     act acts conversation_id dialog_act dialog_id dialogue_act dialogue_id emotion emotions from id

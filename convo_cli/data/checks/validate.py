@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     _Begun = tuple[Block, BlockStatistics | Future[BlockStatistics | None]]
 
 PARALLEL_BYTES = 32 * 2**20
-"""Workers start at a file of this size, or when this much was read; before, they save no time."""
+"""Workers start at a file of this size, or once this much is read; below, they save no time."""
 
 _MAX_SENT_BYTES = 2**20
 """A longer block is one long line. This process reads it, so that it is in memory only once."""

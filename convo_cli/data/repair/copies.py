@@ -146,11 +146,11 @@ class _Repair:
         """Write the good dialogues of a line; report ``problem`` if there are none."""
         good = [each for each in dialogues if each.error is None]
         repaired: dict[str, Problem] = {}
-        for gone in (gone for each in good for gone in each.repaired):
-            repaired.setdefault(gone.code, gone)
         errors = [each.error for each in dialogues if each.error is not None] if good else [problem]
         for each in good:
             self._write_line(each.line)
+            for gone in each.repaired:
+                repaired.setdefault(gone.code, gone)
         for gone in repaired.values():
             self._repaired(gone)
         for error in errors:

@@ -94,10 +94,7 @@ def is_reasoning_key(key: str) -> bool:
 
 @lru_cache(maxsize=1024)
 def may_say_training(key: str) -> bool:
-    """Return whether the key states what is trained on if its value is true or false.
-
-    For example used_in_training and is_target.
-    """
+    """Return whether a key such as is_target states what is trained on if it is true or false."""
     if len(key) > _MAX_LENGTH:
         return False
     return not _FLAG_WORDS.isdisjoint(map(str.lower, _WORD.findall(key)))

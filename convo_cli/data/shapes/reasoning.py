@@ -63,7 +63,7 @@ def with_reasoning(
 
 
 def _joined(text: str, path: str, thoughts: Mapping[str, Any], at: str, refuse: Refuse) -> str:
-    """Return the text after the reasoning of the keys, unless the text already holds it."""
+    """Return the text with the reasoning of the keys before it, unless it already has it."""
     known = {block.strip() for block in _parts(text)[1::2]}
     for key, thought in thoughts.items():
         where = member(at, key)

@@ -41,9 +41,9 @@ Part: TypeAlias = Text | TurnList | Problem
 ReadShape: TypeAlias = Callable[[Mapping[str, Any]], Iterator[Part]]
 """Yields the parts of a line in the order of the dialogue, with a Problem for each unreadable part.
 
-It decides by keys and by types of values, never by the content of a text or by a number, because
-`checks.bulk` judges all lines that differ only in these by one of them (``history`` may be 0).
-Texts may be empty or white space.
+It decides by keys and by types of values, never by a text or a number, because `checks.bulk` judges
+only one of the lines that differ in nothing else (``history`` may be 0). Texts may be empty or
+white space.
 """
 
 

@@ -68,7 +68,10 @@ def may_repeat_key(raw: bytes, num_keys: int) -> bool:
 
 
 def num_keys(value: Any, depth: int = 0) -> int:
-    """Count the keys of a value on all levels; a number or a depth that is too large raises."""
+    """Count the keys of a value on all levels.
+
+    Raises OverflowError for a number, RecursionError for a depth, that is too large.
+    """
     if isinstance(value, (dict, list)):
         if depth == MAX_DEPTH:
             raise RecursionError

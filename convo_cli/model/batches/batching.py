@@ -141,12 +141,8 @@ def choose_batching(
         proof.is_matrix_product(padded) and proof.difference_of(padded, loss.nll_sum) is None
     )
     if not has_plain_head:
-        only = f"{type(model).__name__} allows no other way"
-        emit(
-            Notice(
-                f"loss: computed from the logits of all tokens, which needs more memory ({only})"
-            )
-        )
+        why = f"which needs more memory ({type(model).__name__} allows no other way)"
+        emit(Notice(f"loss: computed from the logits of all tokens, {why}"))
     # The model's config gives only a first answer: the proof exposes a model that ignores the
     # segments.
     reason = "training.packing is off" if packing == "off" else why_not_packed(model)
@@ -165,7 +161,7 @@ def choose_batching(
         same = "loss and gradient" if is_trained else "loss"
         how = f"packed without padding (checked: same {same} as one dialogue at a time)"
     else:
-        how = f"padded to the longest of their batch, because {reason}"
+        how = f"padded to the longest one in their batch, because {reason}"
     emit(Notice(f"batching: dialogues are {how}"))
     attention = _attention(model, autocast, is_packed=reason is None)
     return Batching(reason is None, has_plain_head, pad_id, reason, attention)
@@ -176,8 +172,8 @@ def stored_batching(
 ) -> Batching | str:
     """Return the stored choice of a run without another proof, or why it cannot be used here.
 
-    A proof holds only for the same type of device, kernel, torch and transformers.
-    Leaves the model in evaluation mode.
+    A proof holds only for the same type of device, kernel, torch and transformers. Leaves the model
+    in evaluation mode.
     """
     # A second proof could end differently, because rounding depends on the weights. At a loss of
     # 5e-4 it did: training took the other loss path, and 28 of 28 tensors differed from those of
@@ -221,7 +217,6 @@ def proof_examples(
     ]
     order = sorted(trained, key=lambda index: int(store.lengths[index])) or [0]
     short = [index for index in order if store.lengths[index] <= _LONGEST_PROOF]
-    # Of different lengths, so that a pack needs several calls of attention
-    # (`attention._by_length`).
+    # Different lengths, so that a pack needs several calls of attention (`attention._by_length`).
     chosen = sorted({short[0], short[len(short) // 2], short[-1]}) if len(short) > 1 else order[:2]
     return [store[index] for index in (chosen if len(chosen) > 1 else chosen * 2)]

@@ -120,9 +120,9 @@ def nll_sum(model: PreTrainedModel, batch: Batch) -> Tensor:
 
 
 def plain_nll_sum(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """Compute the same from the model's logits of all tokens.
+    """Compute the same as `nll_sum` from the model's logits of all tokens.
 
-    Models need it whose logits are more than the product of hidden states and embeddings.
+    It is for models whose logits are more than the product of hidden states and embeddings.
     """
     logits = model(**_inputs(batch), use_cache=False).logits  # (B, T, V)
     chosen = logits.flatten(0, 1)[batch.predictors].float()  # (N, V)

@@ -76,7 +76,7 @@ class _Process:
 
     @property
     def is_ours(self) -> bool:
-        """Return whether the process runs, and this process (not the parent of a fork) began it."""
+        """Return whether it runs and this process started it, not the parent of a fork."""
         return self._starter == os.getpid() and self._popen.poll() is None
 
     def ask(self, request: bytes) -> bytes:

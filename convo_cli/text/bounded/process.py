@@ -171,7 +171,7 @@ def _set_timer(seconds: float) -> None:
 
 
 def _limit_memory(num_bytes: int) -> None:
-    """Allow this process so many bytes beyond those that it uses now."""
+    """Limit the memory of this process to what it uses now and ``num_bytes`` more."""
     if sys.platform == "linux":
         import resource
 

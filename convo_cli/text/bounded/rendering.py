@@ -35,7 +35,7 @@ def render_all(
     for_reply: bool = False,
     has_marks: bool = False,
 ) -> list[Rendered | DataError]:
-    """Render each dialogue as transformers does; a DataError stands for one that is refused.
+    """Render each dialogue as transformers does; the result for a refused one is a DataError.
 
     Raises ModelError for a template that is too long, or takes too much time or memory.
     """

@@ -1,8 +1,8 @@
 """Trial of a foreign tokenizer or config: the bounded process loads it and uses it on probes.
 
-Probes repeat one character or a pair, or mix many, which exposes slow patterns. Against attacks
-with a rare character, which no probe contains, there are the bounds of
-`convo_cli.text.tokenizers.expansion`.
+Probes repeat one character or a pair, or mix many, which exposes slow patterns. No probe contains
+every rare character, so `convo_cli.text.tokenizers.expansion` bounds what a tokenizer can do with
+any of them.
 """
 
 from __future__ import annotations

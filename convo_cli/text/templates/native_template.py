@@ -233,9 +233,9 @@ def _num_same(one: Sequence[str], other: Sequence[str]) -> int:
 
 
 def _written_tokens(tokenizer: PreTrainedTokenizerBase, own_text: str) -> set[str]:
-    """Return the added tokens that the template writes, also those not called special.
+    """Return the added tokens that the template writes.
 
-    Some tokenizers do not call the tokens of ChatML special.
+    Some tokenizers do not mark all of them as special, such as those of ChatML.
     """
     contents = (token.content for token in tokenizer.added_tokens_decoder.values())
     added = {content for content in contents if content.strip()}

@@ -72,7 +72,7 @@ class Rendering:
         ]
 
     def targets(self, kinds: Sequence[int]) -> NDArray[np.uint8]:  # (T,)
-        """The target kind of each token; ``kinds`` has one for each turn."""
+        """Return the target kind of each token; ``kinds`` has one for each turn."""
         of_piece = [kinds[turn] if is_target else 0 for _, turn, _, is_target in self.pieces]
         return np.array(of_piece, np.uint8).repeat(list(map(len, self.ids)))
 

@@ -172,7 +172,7 @@ TEMPLATES: Mapping[TemplateName, Callable[[PreTrainedTokenizerBase], MarkedTempl
     "convmodel": _convmodel,
     "cls-sep": _cls_sep,
 }
-"""convo's own templates; the tests of `tests/laws` run over all of them."""
+"""convo's own templates; the tests in `tests/laws` cover all of them."""
 
 
 def _jinja(message: str, *, roles: Sequence[str], start: str, prompt: str, finish: str = "") -> str:

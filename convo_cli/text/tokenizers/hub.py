@@ -46,6 +46,6 @@ def find_folder(source: str, revision: str | None = None) -> Path:
             reason = "it is not in the local cache of the hub, and the hub cannot be reached"
         else:
             reason = f"it cannot be downloaded from the hub ({first_line(error)})"
-        hint = "name an existing folder, or another hub id"
+        hint = "give an existing folder, or another hub id"
         raise ModelError(f"{source}: no such folder; {reason}", hint=hint) from error
     return Path(folder)

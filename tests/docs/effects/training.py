@@ -72,7 +72,7 @@ def _(packed, padded):
     """
     assert set(packed.passes.rows) == {1}
     assert max(padded.passes.rows) > 1
-    assert "padded to the longest of their batch, because training.packing is off" in (
+    assert "padded to the longest one in their batch, because training.packing is off" in (
         padded.result.err
     )
     assert gap(packed.weights(STEPS), padded.weights(STEPS)) < 1e-4

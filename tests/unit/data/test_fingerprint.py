@@ -92,9 +92,7 @@ def test_fingerprints_of_many_dialogues_are_those_of_each(dialogues):
 
 
 def test_a_character_that_folds_by_itself_does_so_beside_any_other():
-    """Nothing joins a character that `fold` knows, neither marks nor the vowels and final
-    consonants of Hangul.
-    """
+    """Neither marks nor Hangul vowels and final consonants join a character that `fold` knows."""
     second_parts = {
         parts[1]
         for code in range(sys.maxunicode)

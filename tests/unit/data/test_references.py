@@ -38,9 +38,8 @@ def test_every_dialogue_is_as_likely_as_any_other():
     dialogues = [talk("q", "a", line=number) for number in range(20)]
     counts = Counter(d.line for seed in range(600) for d in choose_dialogues(dialogues, 5, seed))
     assert set(counts) == set(range(20))
-    assert (
-        max(abs(count - 150) for count in counts.values()) < 50
-    )  # 150 is expected, 10.6 the deviation
+    # 150 is expected, with a standard deviation of 10.6.
+    assert max(abs(count - 150) for count in counts.values()) < 50
 
 
 def test_only_chosen_dialogues_are_in_memory():

@@ -81,7 +81,7 @@ def model(tmp_path):
     [
         (
             {"vocab_size": 10**8},
-            r"3,200,\d+,\d+ numbers, but the weights contain 26,944; .* 100000000 x 32 by config",
+            r"3,200,\d+,\d+ parameters, but the weights contain 26,944; .* 100000000 x 32 by",
         ),
         (
             {"n_positions": 10**8},

@@ -1,4 +1,4 @@
-"""A saved tokenizer reloads equal, with or without its class, or it is refused."""
+"""A saved tokenizer reloads unchanged, with or without its class, or it is refused."""
 
 from __future__ import annotations
 

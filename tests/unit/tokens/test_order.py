@@ -47,9 +47,7 @@ def test_a_step_far_away_costs_no_more_than_the_first(step):
 
 
 def test_the_order_is_the_same_on_every_machine_and_in_every_version():
-    """A change here makes every run of before resume with other data: it needs a new format of
-    checkpoints.
-    """
+    """A change here makes older runs resume with other data: it needs a new checkpoint format."""
     assert order_of(10, 10, 42).examples(0).tolist() == [5, 6, 0, 7, 3, 2, 4, 9, 1, 8]
 
 

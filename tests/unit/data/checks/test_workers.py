@@ -51,9 +51,7 @@ def wait_for(condition: Any, seconds: float = 60) -> None:
 
 
 class Counting(Workers):
-    """Workers that are waited for and count what they read, so that a test sees whether they
-    did.
-    """
+    """Workers that are ready at once and count their answers, for tests."""
 
     made: list[Counting] = []  # noqa: RUF012
 
@@ -84,9 +82,7 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> type[Counting]:
 
 
 def write(path: Path, num_lines: int) -> str:
-    """Good lines of several forms, duplicates far apart, faults, blank lines and keys that are not
-    read.
-    """
+    """Write good lines of several forms, distant duplicates, faults, blank lines, unread keys."""
     with path.open("wb") as file:
         for number in range(num_lines):
             line: Any = [f"Hello {number % 700}", "Hi! 안녕", *["More"] * (number % 3)]

@@ -54,9 +54,8 @@ def test_repairing_any_value_ends_and_a_second_time_changes_nothing(value: Any) 
     assert dump(repair_value(repaired, CONFIG)) == dump(repaired)
 
 
-INNOCENT = sorted(
-    text for text in INNOCENT_TEXTS.values() if len(text) < 1000
-)  # hypothesis shows its examples
+# Short ones, because hypothesis prints its examples.
+INNOCENT = sorted(text for text in INNOCENT_TEXTS.values() if len(text) < 1000)
 
 
 @given(st.lists(st.sampled_from(INNOCENT) | st.text(max_size=4), max_size=4).map(" ".join))

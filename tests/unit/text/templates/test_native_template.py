@@ -505,9 +505,7 @@ def test_a_tokenizer_that_joins_the_prompt_with_the_reply_is_refused_and_keeps_t
 def test_a_tokenizer_that_marks_the_start_of_every_text_marks_no_word_within_it(make_tokenizer):
     tokenizer = make_tokenizer(FAMILIES["zephyr"])
     backend = tokenizer.backend_tokenizer
-    backend.normalizer = normalizers.Prepend(
-        "x"
-    )  # as SentencePiece models put a space before a text
+    backend.normalizer = normalizers.Prepend("x")  # as SentencePiece models prepend a space
     encoder = native_encoder(tokenizer)
     turns = [Turn("user", "Hi"), Turn("assistant", "Hello")]
     encoder.require_parity(turns)

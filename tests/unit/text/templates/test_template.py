@@ -47,9 +47,8 @@ Tokenizer: Any = _Tokenizer
 def rendered(template, turns, *, for_reply):
     from transformers.utils.chat_template_utils import _compile_jinja_template
 
-    source = _compile_jinja_template.__wrapped__(
-        template.chat_template
-    )  # past its cache, which would grow
+    # Without its cache, which would grow.
+    source = _compile_jinja_template.__wrapped__(template.chat_template)
     return source.render(messages=as_messages(turns), add_generation_prompt=for_reply)
 
 

@@ -191,9 +191,7 @@ def test_a_folder_without_a_tokenizer_is_named(tmp_path):
 
 
 def test_a_tokenizer_whose_vocabulary_was_not_found_is_refused(tmp_path):
-    """GPT-2 beside a bare spiece.model: transformers makes an empty tokenizer of it without a
-    word.
-    """
+    """GPT-2 beside a bare spiece.model: transformers silently makes an empty tokenizer of it."""
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
