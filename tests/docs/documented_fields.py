@@ -1,4 +1,4 @@
-"""Comparison of the fields that a page documents in tables with those of real JSON values."""
+"""Comparison of the fields in the tables of a page with the fields of real JSON values."""
 
 from __future__ import annotations
 

@@ -29,12 +29,12 @@ def blocks(page: str) -> Iterator[Block]:
 
 
 def normal(line: str) -> str:
-    """A line of output without what differs from run to run: numbers, bars and widths of spaces."""
+    """Remove from a line of output what differs between runs: numbers, bars, widths of spaces."""
     return " ".join(_NUMBER.sub("#", _DRAWN.sub(" ", line)).split())
 
 
 def missing(shown: str, output: str) -> list[str]:
-    """The lines of a block that the output does not have; a line of … stands for any lines."""
+    """Return the lines of a block that the output lacks; a line with only … matches any lines."""
     real = {normal(line) for line in output.splitlines()}
     lines = [line for line in shown.splitlines() if line.strip() not in ("", "…")]
     return [line for line in lines if normal(line) not in real]

@@ -14,7 +14,7 @@ from convo_cli.data.problem_kinds import KINDS
 _MARKUP, _ESCAPED = re.compile(r"([<|_*])"), r"\\\1"
 _INTRODUCTION = """# Problem codes
 
-What `convo validate-data`, `train`, `resume` and `evaluate` find in data, generated from
+Problems that `convo validate-data`, `train`, `resume` and `evaluate` find in data, generated from
 `convo_cli/data/problem_kinds.py` by `make docs`. An **error** is refused: the dialogue cannot be
 trained on as it is. A **warning** is reported, and the dialogue is trained on. `--json` lists the
 code of each problem ([json.md](json.md)); `--fix` repairs what needs no guess

@@ -1,4 +1,4 @@
-"""docs/coming-from.md names every setting of both forerunners, and only keys that convo has."""
+"""docs/coming-from.md lists every setting of both forerunners, and only keys that convo has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/data.md: every shape has its line, and every line is read."""
+"""docs/data.md has a line for every shape, and convo reads each of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/commands.md and docs/problems.md are those that `make docs` writes."""
+"""docs/commands.md and docs/problems.md are what `make docs` writes."""
 
 from __future__ import annotations
 

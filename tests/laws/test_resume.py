@@ -230,12 +230,8 @@ def test_a_fork_is_a_run_like_any_other(ruined_copy, ignore):
     assert _resume(fork, ignore, overrides=[f"training.max_steps={best + 2}"]).step == best + 2
     again = _resume(parent, ignore, "loss", ["name=again", *_shorter(best)]).run_dir
     assert again == parent.with_name("again")
-    assert (
-        _resume(
-            again, ignore, "last", ["name=third", f"training.max_steps={best + 3}"]
-        ).run_dir.name
-        == "third"
-    )
+    third = _resume(again, ignore, "last", ["name=third", f"training.max_steps={best + 3}"])
+    assert third.run_dir.name == "third"
     parents = {
         name: read_run_info(RunDirectory(parent.with_name(name))).parent
         for name in ("again", "third")

@@ -25,7 +25,7 @@ class Effect:
 
     @property
     def settings(self) -> list[dict[str, Any]]:
-        """The settings of each run; they differ in this key alone."""
+        """The settings of each run; they differ only in this key."""
         return [{**self.given, self.key: value} for value in self.values]
 
 
@@ -35,7 +35,7 @@ EFFECTS: list[Effect] = []
 def effect(
     key: str, *values: Any, seen_in: str, given: Mapping[str, Any] | None = None
 ) -> Callable[[Check], Check]:
-    """Enter the check below it into the table; its docstring is the effect in one sentence."""
+    """Add the decorated check to the table; its docstring is the effect in one sentence."""
 
     def enter(check: Check) -> Check:
         says = " ".join((check.__doc__ or "").split())

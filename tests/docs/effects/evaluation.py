@@ -79,8 +79,8 @@ def _(bleu, nist):
 
 
 @effect(
-    "evaluation.early_stopping.patience", None, 1, 2, seen_in="steps in metrics.jsonl, the reason "
-                                                              "on stdout",
+    "evaluation.early_stopping.patience", None, 1, 2,
+    seen_in="steps in metrics.jsonl, the reason on stdout",
     given={**EVERY_STEP, "evaluation.early_stopping.min_delta": 10.0},
 )  # fmt: skip
 def _(never, one, two):
@@ -105,8 +105,8 @@ def _(loss, metric):
 
 
 @effect(
-    "evaluation.early_stopping.min_delta", 0.0, 10.0, seen_in="steps and validation losses in "
-                                                              "metrics.jsonl",
+    "evaluation.early_stopping.min_delta", 0.0, 10.0,
+    seen_in="steps and validation losses in metrics.jsonl",
     given={**EVERY_STEP, "evaluation.early_stopping.patience": 1},
 )  # fmt: skip
 def _(any_change, large):

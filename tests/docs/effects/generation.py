@@ -43,9 +43,7 @@ def _(every, one):
 
 @effect("generation.top_p", 1.0, 1e-6, seen_in=REPLIES, given=ONE_STEP)
 def _(every, few):
-    """Only the likeliest tokens that add up to p are sampled: a tiny p gives the likeliest
-    reply.
-    """
+    """Only the likeliest tokens that add up to p are sampled: a tiny p leaves one token."""
     assert len(set(every.replies)) > 1
     assert _all_greedy(few)
 
@@ -54,9 +52,7 @@ def _(every, few):
     "generation.min_p", 0.0, 0.999, seen_in=REPLIES, given={**ONE_STEP, "generation.top_p": 1.0}
 )
 def _(every, few):
-    """Tokens less likely than this fraction of the likeliest are dropped: nearly 1 gives the
-    likeliest reply.
-    """
+    """Tokens less likely than this fraction of the likeliest are dropped: 0.999 leaves one."""
     assert len(set(every.replies)) > 1
     assert _all_greedy(few)
 

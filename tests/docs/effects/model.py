@@ -69,12 +69,8 @@ def _(main, v2):
 def _(one, two):
     """A new model has this number of blocks."""
     for run, count in ((one, 1), (two, 2)):
-        assert (
-            len(
-                {name.split(".")[2] for name in run.weights(0) if name.startswith("transformer.h.")}
-            )
-            == count
-        )
+        blocks = [name for name in run.weights(0) if name.startswith("transformer.h.")]
+        assert len({name.split(".")[2] for name in blocks}) == count
 
 
 @effect("model.scratch.width", 32, 48, seen_in="weights of checkpoint 0")
@@ -91,7 +87,7 @@ def _(narrow, wide):
     given=ONE_STEP,
 )
 def _(two, four):
-    """Attention has this number of heads: the same weights have another loss."""
+    """Attention has this number of heads, which changes the loss of the same weights."""
     assert [run.json(0, "config.json")["n_head"] for run in (two, four)] == [2, 4]
     assert gap(two.weights(0), four.weights(0)) == 0.0
     assert two.steps[0]["loss"] != four.steps[0]["loss"]
@@ -111,9 +107,7 @@ def _(short, long):
     given=ONE_STEP,
 )
 def _(none, half):
-    """Training drops this fraction of embeddings and residuals: the same weights have another
-    loss.
-    """
+    """Training drops this fraction of embeddings and residuals, which changes the loss."""
     for run, rate in ((none, 0.0), (half, 0.5)):
         config = run.json(0, "config.json")
         assert [config[f"{place}_pdrop"] for place in ("embd", "resid", "attn")] == [
@@ -133,7 +127,7 @@ def _(none, half):
     given=ONE_STEP,
 )
 def _(none, half):
-    """Training drops this fraction of the attention weights: the same weights have another loss."""
+    """Training drops this fraction of the attention weights, which changes the loss."""
     for run, rate in ((none, 0.0), (half, 0.5)):
         config = run.json(0, "config.json")
         assert [config[f"{place}_pdrop"] for place in ("embd", "resid", "attn")] == [0.0, 0.0, rate]
@@ -142,8 +136,8 @@ def _(none, half):
 
 
 @effect(
-    "dialogue.template", "turns", "chatml", "convmodel", seen_in="the chat template of a "
-                                                                 "checkpoint",
+    "dialogue.template", "turns", "chatml", "convmodel",
+    seen_in="the chat template of a checkpoint",
     given={"data.train": ["echo.jsonl"]},
 )  # fmt: skip
 def _(turns, chatml, convmodel):
@@ -174,9 +168,7 @@ def _(turns, chatml, convmodel):
     given=VALIDATION,
 )
 def _(assistant, both, last):
-    """Targets, in training and evaluation, are the tokens of the assistant, of both sides, or of
-    the last reply.
-    """
+    """Targets are the tokens of the assistant, of both sides, or of the last reply."""
     evaluated = [run.events("evaluation")[0]["num_targets"] for run in (last, assistant, both)]
     assert evaluated == sorted(set(evaluated))
     counts = [run.started["training"]["num_targets_by_role"] for run in (assistant, both, last)]
@@ -199,23 +191,20 @@ def _(never, half):
 )  # fmt: skip
 def _(short, long):
     """A longer dialogue becomes several windows, each within this number of tokens."""
-    assert (
-        short.started["training"]["num_examples"] > short.started["training"]["num_dialogues"] == 3
-    )
-    assert long.started["training"]["num_examples"] == 3
+    cut, whole = (run.started["training"] for run in (short, long))
+    assert cut["num_examples"] > cut["num_dialogues"] == 3
+    assert whole["num_examples"] == 3
     assert max(step["num_tokens"] for step in short.steps) <= 32 * BATCH
     assert max(step["num_tokens"] for step in long.steps) > 32 * BATCH
 
 
 @effect(
-    "dialogue.long_turns", "refuse", "split", "drop", seen_in="the refusal, dialogues and examples "
-                                                              "in metrics.jsonl",
+    "dialogue.long_turns", "refuse", "split", "drop",
+    seen_in="the refusal, dialogues and examples in metrics.jsonl",
     given={"data.train": ["echo.jsonl", "story.jsonl"], "dialogue.max_length": 48},
 )  # fmt: skip
 def _(refuse, split, drop):
-    """A dialogue with a turn that fits no window is refused, trained on in consecutive windows, or
-    left out.
-    """
+    """A dialogue with a turn that fits no window is refused, split into windows, or left out."""
     assert refuse.result.code == 3
     assert "does not fit into dialogue.max_length 48" in refuse.result.err
     cut, rest = (run.started["training"] for run in (split, drop))

@@ -135,9 +135,7 @@ class Observed:
 
 
 def gap(first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]) -> float:
-    """The largest difference between two sets of tensors of the same names and shapes; infinity for
-    others.
-    """
+    """The largest difference between tensors of the same names and shapes; otherwise infinity."""
     shapes = [
         {name: tensor.shape for name, tensor in tensors.items()} for tensors in (first, second)
     ]

@@ -39,9 +39,7 @@ def _(here, there):
     given=REPLIES,
 )
 def _(one, two):
-    """Another seed changes the new weights, the order of the dialogues, and which dialogues get a
-    reply.
-    """
+    """Another seed changes the new weights, the order of dialogues, and which get a reply."""
     assert gap(one.weights(0), two.weights(0)) > 0.01
     assert [step["num_tokens"] for step in one.steps] != [step["num_tokens"] for step in two.steps]
     assert [sample["history"] for sample in one.samples] != [
@@ -57,9 +55,7 @@ def _(one, two):
     given={**PRETRAINED, **ONE_STEP, "training.batch_size": 25},
 )
 def _(one, two):
-    """Another seed changes the dropout: the same weights have another loss on the same
-    dialogues.
-    """
+    """Another seed changes the dropout, and so the loss of the same weights and dialogues."""
     assert gap(one.weights(0), two.weights(0)) == 0.0
     assert one.steps[0]["num_tokens"] == two.steps[0]["num_tokens"]
     assert abs(one.steps[0]["loss"] - two.steps[0]["loss"]) > 1e-4
@@ -103,8 +99,8 @@ def _(user, assistant):
 
 
 @effect(
-    "data.speakers.user", ["user"], ["user", "guest"], seen_in="the refusal, turns in "
-                                                               "samples.jsonl",
+    "data.speakers.user", ["user"], ["user", "guest"],
+    seen_in="the refusal, turns in samples.jsonl",
     given={**NAMED, "data.speakers.assistant": ["waiter"], "data.speakers.system": ["narrator"]},
 )  # fmt: skip
 def _(without, with_guest):
@@ -117,8 +113,8 @@ def _(without, with_guest):
 
 
 @effect(
-    "data.speakers.assistant", ["assistant"], ["waiter"], seen_in="the refusal, references in "
-                                                                  "samples.jsonl",
+    "data.speakers.assistant", ["assistant"], ["waiter"],
+    seen_in="the refusal, references in samples.jsonl",
     given={**NAMED, "data.speakers.user": ["guest"], "data.speakers.system": ["narrator"]},
 )  # fmt: skip
 def _(without, with_waiter):
@@ -146,9 +142,7 @@ def _(without, with_narrator):
     given=THINKING,
 )
 def _(null, keep, drop):
-    """Reasoning is part of the assistant's text or left out; null refuses dialogues that have
-    it.
-    """
+    """Reasoning is kept in the assistant's text or dropped; null refuses dialogues with it."""
     assert 'the key "reasoning_content" contains reasoning' in null.result.err
     assert keep.samples[0]["reference"] == "<think>\nTwo and two make four.\n</think>\n\nFour."
     assert drop.samples[0]["reference"] == "Four."
@@ -158,23 +152,21 @@ def _(null, keep, drop):
     "checkpoints.every_steps", None, 2, seen_in="checkpoints/", given={"evaluation.every_steps": 3}
 )
 def _(null, two):
-    """A checkpoint is saved at every multiple of this step; null: at those of
-    evaluation.every_steps.
-    """
+    """A checkpoint is saved at every multiple of this step; null: of evaluation.every_steps."""
     assert null.run.checkpoint_steps() == [0, 3, 6]
     assert two.run.checkpoint_steps() == [0, 2, 4, 6]
 
 
 @effect("checkpoints.keep", 1, 3, seen_in="checkpoints/", given={"checkpoints.every_steps": 1})
 def _(one, three):
-    """The newest checkpoints stay, up to this number."""
+    """The newest checkpoints are kept, up to this number."""
     assert one.run.checkpoint_steps() == [6]
     assert three.run.checkpoint_steps() == [4, 5, 6]
 
 
 @effect("logging.every_steps", 2, 3, seen_in="step lines on stderr, steps in metrics.jsonl")
 def _(two, three):
-    """The log shows the first step and every multiple of this one; metrics.jsonl has all."""
+    """The log shows the first step and every multiple of this step; metrics.jsonl has all."""
     assert two.shown(r"step (\d+)/") == ["1", "2", "4", "6"]
     assert three.shown(r"step (\d+)/") == ["1", "3", "6"]
     assert len(two.steps) == len(three.steps) == STEPS

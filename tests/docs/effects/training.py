@@ -56,9 +56,7 @@ def _(few, many):
     "training.micro_batch_size", None, 2, seen_in="forward passes, weights of the last checkpoint"
 )
 def _(whole, cut):
-    """A step is cut into forward passes of this number of dialogues; the weights change by rounding
-    only.
-    """
+    """A step is cut into passes of this number of dialogues; weights change only by rounding."""
     assert [len(run.passes.rows) // LAYERS for run in (whole, cut)] == [STEPS, STEPS * BATCH // 2]
     assert gap(whole.weights(STEPS), cut.weights(STEPS)) < 1e-4
 
@@ -67,9 +65,7 @@ def _(whole, cut):
     "training.packing", "auto", "off", seen_in="rows of the forward passes, the notice, weights"
 )
 def _(packed, padded):
-    """Dialogues are packed into one row; off: into padded rows. The weights change by rounding
-    only.
-    """
+    """Dialogues are packed into one row; off: into padded rows, with the same weights."""
     assert set(packed.passes.rows) == {1}
     assert max(padded.passes.rows) > 1
     assert "padded to the longest one in their batch, because training.packing is off" in (
@@ -101,7 +97,7 @@ def _(constant, linear, cosine):
 
 @effect("training.schedule_steps", None, 3, seen_in=RATES)
 def _(whole, three):
-    """The rate reaches its floor with this step and stays there; null: with the last step."""
+    """The rate reaches its floor at this step and stays there; null: at the last step."""
     assert [rate == pytest.approx(0.1 * PEAK) for rate in whole.rates] == [False] * (STEPS - 1) + [
         True
     ]
@@ -127,9 +123,7 @@ def _(none, half):
     "training.weight_decay", 0.0, 0.5, seen_in="the first update of each weight", given=ONE_STEP
 )
 def _(without, decayed):
-    """An update shrinks matrices by the rate times this fraction, and leaves biases, norms and
-    embeddings alone.
-    """
+    """An update shrinks all matrices but embeddings by the rate times this fraction."""
     before, plain, shrunk = without.weights(0), without.weights(1), decayed.weights(1)
     for name, weight in before.items():
         is_matrix = weight.ndim == 2 and "wte" not in name and "wpe" not in name
@@ -181,7 +175,7 @@ def _(free, clipped):
     seen_in="autocast in the forward passes, metrics.jsonl",
 )
 def _(fp32, bf16, fp16):
-    """Forward passes compute in this arithmetic; the loss changes by rounding only."""
+    """Forward passes compute in this arithmetic; the loss changes only by rounding."""
     assert [run.started["precision"] for run in (fp32, bf16, fp16)] == ["fp32", "bf16", "fp16"]
     assert [run.passes.dtypes for run in (fp32, bf16, fp16)] == [
         {None},

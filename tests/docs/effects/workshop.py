@@ -1,6 +1,6 @@
-"""Makes the runs that the entries compare: `convo train` on the same tiny config, in this process.
+"""The runs that the entries compare: `convo train` on the same tiny config, in this process.
 
-The settings of an entry come on top of `BASE`, as `--set`. Runs with equal settings are made once.
+The settings of an entry come on top of `BASE`, as `--set`. Equal settings share one run.
 """
 
 from __future__ import annotations
@@ -34,18 +34,14 @@ BASE: Mapping[str, Any] = {
     "checkpoints.keep": 9,
     "logging.plots": False,
 }
-"""The base of every entry, on top of `tests.commands.TINY`. Its checkpoints are those of step 0 and
-of the end.
-"""
+"""Settings of every run, on top of `tests.commands.TINY`; checkpoints at step 0 and the end."""
 
 VALIDATION: Mapping[str, Any] = {
     "data.validation": ["valid.jsonl"],
     "evaluation.reply_dialogues": 0,
 }
 ONE_STEP: Mapping[str, Any] = {"training.max_steps": 1, "training.schedule": "constant"}
-"""Checkpoint 1 then holds the weights and the optimizer's averages after an update at the peak
-rate.
-"""
+"""Checkpoint 1 holds the weights and optimizer averages after one update at the peak rate."""
 PRETRAINED: Mapping[str, Any] = {"model.scratch": None, "model.pretrained": "models/first"}
 NAMED: Mapping[str, Any] = {
     "data.train": ["named.jsonl"],
@@ -62,7 +58,7 @@ THINKING: Mapping[str, Any] = {
 
 
 class Workshop:
-    """Makes runs in a folder, each once."""
+    """Makes each run in a folder once."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = make_workplace(folder)
@@ -70,7 +66,7 @@ class Workshop:
         _write_data(folder)
 
     def observe(self, changes: Mapping[str, Any]) -> Observed:
-        """The run of the base with these settings."""
+        """The run with these settings on top of the base."""
         if str(changes.get("model.pretrained", "")).startswith(("models/", "acme/")):
             self._make_models()
         key = json.dumps(changes, sort_keys=True)
@@ -95,9 +91,7 @@ class Workshop:
         return Observed(self._folder, result, run, passes)
 
     def _make_models(self) -> None:
-        """Two models of one shape and with dropout: folders, and the revisions main and v2 of a hub
-        id in the cache.
-        """
+        """Make two models, with dropout, as folders and as revisions of a cached hub id."""
         if (self._folder / "models").exists():
             return
         trained = self.observe({"model.scratch.dropout": 0.3})
@@ -134,9 +128,7 @@ def _write_data(folder: Path) -> None:
 
 @contextmanager
 def _watched_model() -> Iterator[Passes]:
-    """Record what blocks of the model compute while training; torch.compile only counts, and
-    compiles nothing.
-    """
+    """Record what the model computes in training; torch.compile compiles nothing but counts."""
     passes = Passes()
 
     def look(module: torch.nn.Module, inputs: tuple[Any, ...]) -> None:

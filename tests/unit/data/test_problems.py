@@ -15,7 +15,5 @@ from convo_cli.data.problems import Problem
     ],
 )
 def test_a_problem_without_a_file_is_named_by_its_line(file: str, shown: str) -> None:
-    assert (
-        str(Problem("empty-utterance", "the text is empty", "$[1]", column=4, line=9, file=file))
-        == shown
-    )
+    problem = Problem("empty-utterance", "the text is empty", "$[1]", column=4, line=9, file=file)
+    assert str(problem) == shown

@@ -29,9 +29,8 @@ def test_the_choice_is_the_same_every_time_in_order_and_another_for_another_seed
     ("available", "count", "expected"), [(3, 10, 3), (10, 3, 3), (5, 0, 0), (0, 5, 0)]
 )
 def test_at_most_count_dialogues_are_chosen(available, count, expected):
-    assert (
-        len(choose_dialogues((talk("q", "a") for _ in range(available)), count, seed=0)) == expected
-    )
+    dialogues = (talk("q", "a") for _ in range(available))
+    assert len(choose_dialogues(dialogues, count, seed=0)) == expected
 
 
 def test_every_dialogue_is_as_likely_as_any_other():

@@ -36,10 +36,8 @@ def texts(value: Any, reasoning: Reasoning | None) -> list[str]:
 
 def refused(value: Any, reasoning: Reasoning | None = None) -> list[tuple[str, str]]:
     problems: list[Problem] = []
-    assert (
-        read_value(value, DataConfig(train=("unused",), reasoning=reasoning), problems.append)
-        is None
-    )
+    config = DataConfig(train=("unused",), reasoning=reasoning)
+    assert read_value(value, config, problems.append) is None
     return [(problem.code, problem.path) for problem in problems]
 
 

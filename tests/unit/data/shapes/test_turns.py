@@ -388,13 +388,10 @@ def test_unread_keys_are_those_that_could_be_changed_without_changing_the_dialog
         ("$.messages[1].text", "text"),
         ("$.messages[1].from", "from"),
     ]
-    assert (
-        unread({"instruction": "a", "input": "b", "output": "c", "history": [], "thinking": ""})
-        == []
-    )
-    assert unread(
-        {"prompt": "a", "completion": [{"role": "bot", "text": "b"}], "thinking": True}
-    ) == [("$.thinking", "thinking")]
+    task = {"instruction": "a", "input": "b", "output": "c", "history": [], "thinking": ""}
+    assert unread(task) == []
+    reply = {"prompt": "a", "completion": [{"role": "bot", "text": "b"}], "thinking": True}
+    assert unread(reply) == [("$.thinking", "thinking")]
     assert unread([{"from": "human", "value": "Hi", "id": 3}]) == [("$[0].id", "id")]
     assert unread(["Hi"]) == []
 

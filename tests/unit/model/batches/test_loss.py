@@ -49,11 +49,8 @@ def test_a_pack_is_one_row_with_positions_of_each_example():
     ("kinds", "targets"), [((USER_TARGET,), 2), ((ASSISTANT_TARGET, USER_TARGET), 5), ((), 0)]
 )
 def test_only_the_given_kinds_are_targets(kinds, targets):
-    assert (
-        pad([SHORT, LONG], kinds, PAD).num_targets
-        == pack([SHORT, LONG], kinds).num_targets
-        == targets
-    )
+    assert pad([SHORT, LONG], kinds, PAD).num_targets == targets
+    assert pack([SHORT, LONG], kinds).num_targets == targets
 
 
 def test_the_first_token_is_never_a_target():

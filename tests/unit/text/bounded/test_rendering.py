@@ -39,8 +39,9 @@ def render(tokenizer, chat_template, turns=TURNS, **options):
 
 
 ENDLESS = {
-    "loops in loops": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor "
-    "%}",
+    "loops in loops": (
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    ),
     "one instruction of Python that no exception can interrupt": (
         "{% set a = 'x' * 10000000 %}{% set b = 'x' ~ a[:-1] %}{{ ([a] * 10000000).count(b) }}"
     ),
@@ -48,19 +49,20 @@ ENDLESS = {
         "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(80) }}"
     ),
     "a power of numbers": "{{ 10 ** (10 ** 10) % 7 }}",
-    "marks in a loop": "{% for a in range(99999) %}{% generation %}a{% endgeneration %}{% endfor "
-    "%}",
+    "marks in a loop": (
+        "{% for a in range(99999) %}{% generation %}a{% endgeneration %}{% endfor %}"
+    ),
     "a book of nonsense": "{{ lipsum(n=10 ** 7) }}",
 }
 GREEDY = {
     "a long string": "{{ 'a' * 10 ** 10 }}",
     "a string that doubles": (
-        "{% set n = namespace(x='aaaa') %}{% for a in range(99) %}{% set n.x = n.x ~ n.x %}{% "
-        "endfor %}"
+        "{% set n = namespace(x='aaaa') %}"
+        "{% for a in range(99) %}{% set n.x = n.x ~ n.x %}{% endfor %}"
     ),
     "a list that doubles": (
-        "{% set n = namespace(x=[1]) %}{% for a in range(99) %}{% set n.x = n.x + n.x %}{% endfor "
-        "%}"
+        "{% set n = namespace(x=[1]) %}"
+        "{% for a in range(99) %}{% set n.x = n.x + n.x %}{% endfor %}"
     ),
     "a filter": "{{ 'a' | center(10 ** 10) }}",
     "a width in an old format": "{{ '%10000000000d' % 1 }}",
@@ -166,10 +168,8 @@ def test_a_process_that_ends_during_a_request_is_an_error(size):
     os.kill(process._popen.pid, signal.SIGKILL)
     with pytest.raises(client.EndedError, match="exit code -9") as caught:
         process.ask(b" " * size)
-    assert (
-        caught.value.reason(client.Limits(1, 1))
-        == "crashes the process that reads it (exit code -9)"
-    )
+    reason = caught.value.reason(client.Limits(1, 1))
+    assert reason == "crashes the process that reads it (exit code -9)"
 
 
 def test_signals_for_the_whole_group_do_not_reach_it(tokenizer):

@@ -176,9 +176,8 @@ def test_the_parts_of_a_long_reply_follow_a_question_that_the_system_text_is_fol
         assert head == begin
         asked, _, answered = rest.partition(between)
         assert asked.endswith("?")
-        assert (
-            answered.replace(FAMILIES[name].eos, "").replace("<end_of_turn>", "").strip() in reply
-        )
+        answer = answered.replace(FAMILIES[name].eos, "").replace("<end_of_turn>", "").strip()
+        assert answer in reply
 
 
 def test_a_system_text_that_is_folded_into_the_last_user_turn_is_refused_where_there_are_several(
@@ -465,10 +464,8 @@ def test_a_window_without_room_for_anything_before_a_reply_that_has_no_header_is
     make_tokenizer,
 ):
     question, reply = "'[INST] ' + m.content + ' [/INST]'", "' ' + m.content + eos_token"
-    source = (
-        f"{{% for m in messages %}}{{{{ {question} if m.role == 'user' else {reply} }}}}{{% "
-        "endfor %}"
-    )
+    turn = f"{{{{ {question} if m.role == 'user' else {reply} }}}}"
+    source = f"{{% for m in messages %}}{turn}{{% endfor %}}"
     encoder = native_encoder(make_tokenizer(FAMILIES["mistral"], chat_template=source))
     turns = (
         Turn("user", "What is said here is long."),
@@ -477,11 +474,8 @@ def test_a_window_without_room_for_anything_before_a_reply_that_has_no_header_is
     num_tokens = len(encoder.encode([Dialogue(turns)])[0][0].input_ids)
     for max_length, is_refused in ((num_tokens, False), (num_tokens - 1, True)):
         cut = native_encoder(encoder.tokenizer, max_length=max_length)
-        with (
-            pytest.raises(DataError, match="leaves no room for a token before")
-            if is_refused
-            else nullcontext()
-        ):
+        refusal = pytest.raises(DataError, match="leaves no room for a token before")
+        with refusal if is_refused else nullcontext():
             cut.encode([Dialogue(turns)])
 
 
@@ -539,6 +533,5 @@ def test_the_date_in_a_template_stays_that_of_the_first_day(make_tokenizer, tmp_
     save_encoder(encoder, tmp_path, spiece=None)
     Calendar.day = 2
     assert load_encoder(tmp_path).prompt(turns, max_new_tokens=1).ids == first
-    assert (
-        "02 May 2031" in native_encoder(make_tokenizer(FAMILIES["llama3"])).template.chat_template
-    )
+    later = native_encoder(make_tokenizer(FAMILIES["llama3"]))
+    assert "02 May 2031" in later.template.chat_template

@@ -91,10 +91,8 @@ def test_a_tokenizer_that_drops_a_letter_has_no_beginning_token():
         def __call__(self, text):
             return {"input_ids": []}
 
-    assert (
-        make_template("turns", cast(Any, Dropping("<s>"))).render(DIALOGUE[:1])[0].text
-        == "<|user|>"
-    )
+    template = make_template("turns", cast(Any, Dropping("<s>")))
+    assert template.render(DIALOGUE[:1])[0].text == "<|user|>"
 
 
 def test_every_template_is_named_by_the_config_and_described():

@@ -64,14 +64,9 @@ def test_known_tokenizers_are_below_the_limits():
     assert _written(spec_of(normalizer=albert)["normalizer"]) <= MAX_WRITTEN
     llama = d.Sequence([d.Replace("▁", " "), d.ByteFallback(), d.Fuse(), d.Strip(" ", 1, 0)])
     for decoder in (llama, d.ByteLevel(), d.WordPiece(), d.Metaspace(), d.BPEDecoder(), d.CTC()):
-        assert (
-            excess(
-                spec_of(
-                    normalizer=albert, pre_tokenizer=pre_tokenizers.Metaspace(), decoder=decoder
-                )
-            )
-            is None
-        )
+        splitter = pre_tokenizers.Metaspace()
+        spec = spec_of(normalizer=albert, pre_tokenizer=splitter, decoder=decoder)
+        assert excess(spec) is None
     split = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex("a"), "isolated"), pre_tokenizers.ByteLevel()]
     )
