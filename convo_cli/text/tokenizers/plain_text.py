@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from tokenizers import AddedToken, Tokenizer, pre_tokenizers
 
+from convo_cli.text.tokenizers.vocabulary import MARK
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-_MARK = "\ufdd0"  # a Unicode noncharacter, which no text has
 
 
 def plain_text_backend(
@@ -57,11 +57,11 @@ def _without_spellings(backend: Tokenizer, tokens: Collection[str]) -> Tokenizer
     words = model["vocab"]
     if isinstance(words, dict):
         model["vocab"] = {
-            _MARK + word if word in spelled else word: index for word, index in words.items()
+            MARK + word if word in spelled else word: index for word, index in words.items()
         }
     else:
         model["vocab"] = [
-            [_MARK + word if word in spelled else word, score] for word, score in words
+            [MARK + word if word in spelled else word, score] for word, score in words
         ]
     if "merges" in model:
         pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]

@@ -19,7 +19,8 @@ from convo_cli.errors import ModelError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_MARK = "\ufdd0"  # a Unicode noncharacter, which no text has
+MARK = "\ufdd0"
+"""A Unicode noncharacter, which no text has."""
 _MAX_UNUSED = 2**16
 _HINT = "give each token in tokenizer.json an id of its own, without gaps"
 
@@ -121,7 +122,7 @@ def _fill(tokenizer: PreTrainedTokenizerBase, stated: Mapping[str, int], source:
     used.update(words.values())
     _require_few_unused(max(used) + 1, len(used), source)
     for index in sorted(set(range(max(used))) - used):
-        words[f"{_MARK}unused {index}{_MARK}"] = index
+        words[f"{MARK}unused {index}{MARK}"] = index
     untyped: Any = tokenizer
     # transformers has no public way to set it.
     untyped._tokenizer = Tokenizer.from_str(json.dumps(spec))
