@@ -26,7 +26,7 @@ def test_the_key_has_the_stated_effect(entry, workshop):
 
 
 @by_key
-def test_the_check_fails_where_the_key_is_ignored(entry, workshop):
+def test_the_check_fails_if_the_key_is_ignored(entry, workshop):
     """An ignored key gives the same run for all values."""
     for ignored in map(workshop.observe, entry.settings):
         with pytest.raises(AssertionError):

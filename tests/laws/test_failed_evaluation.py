@@ -70,7 +70,7 @@ FAILURES = {
     "in a reply": (Generator, "reply", raising(ValueError("a bug"))),
     "in the scoring": (evaluator, "score_replies", raising(ZeroDivisionError("division by zero"))),
     "when samples are written": (event_log._Lines, "write", no_space_for_samples),
-    "by Ctrl-C where nothing listens": (evaluator, "score_replies", raising(KeyboardInterrupt())),
+    "by Ctrl-C without a handler": (evaluator, "score_replies", raising(KeyboardInterrupt())),
 }
 
 

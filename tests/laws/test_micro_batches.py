@@ -80,7 +80,7 @@ def test_padding_changes_neither_loss_nor_gradient(make_encoder, sample_dialogue
     assert torch.linalg.vector_norm(together[2] - apart[2]) < 1e-5 * together[1]
 
 
-def test_padding_is_never_a_target_even_where_the_end_token_is_the_padding_token(make_encoder):
+def test_padding_is_never_a_target_even_if_the_end_token_is_the_padding_token(make_encoder):
     encoder = make_encoder()
     assert encoder.pad_id == encoder.stop_ids[0]
     short = Example(np.array([1, 2, encoder.pad_id], np.int32), np.array([0, 1, 1], np.uint8))

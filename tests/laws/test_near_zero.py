@@ -102,7 +102,7 @@ def choose(model, precision="fp32", *, packing="auto", is_trained=True):
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_choice_is_that_of_an_untrained_model(near_zero, name, precision, loss):
-    """Packed, padded, and with all logits where they are more than a product."""
+    """Packed, padded, and with all logits if they are more than a product."""
     model = near_zero(name, loss)
     for packing in ("auto", "off"):
         batching = choose(model, precision, packing=packing)

@@ -9,7 +9,7 @@ import pytest
 from convo_cli.events import StepDone
 from convo_cli.training.run import start_run
 
-# `pytest tests/laws/test_reference_losses.py` prints the new ones where they differ.
+# `pytest tests/laws/test_reference_losses.py` prints the new losses if they differ.
 REFERENCE = {
     "off": [6.456133, 6.414939, 6.321566, 6.322111, 6.300727],
     # Dropout acts on other tokens in packed batches.

@@ -178,7 +178,7 @@ def _unlocked(folder):
     return {name: state for name, state in snapshot(folder).items() if name != ".lock"}
 
 
-def test_the_best_checkpoint_is_continued_in_place_where_the_later_ones_may_be_discarded(
+def test_the_best_checkpoint_is_continued_in_place_if_the_later_ones_may_be_discarded(
     ruined_copy, ignore
 ):
     run_dir, best = ruined_copy

@@ -101,7 +101,7 @@ def test_plain_transformers_renders_the_training_ids(folders, name, data):
 @every_template
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
-def test_the_whole_text_is_that_of_plain_transformers_also_where_a_text_spells_a_token(
+def test_the_whole_text_is_that_of_plain_transformers_even_if_a_text_spells_a_token(
     folders, name, data
 ):
     """There transformers reads a token and convo a text, so only the texts can be compared."""

@@ -21,7 +21,7 @@ UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowE
 _TEXTS = msgspec.json.Decoder(list[str])
 _ANYTHING = msgspec.json.Decoder()
 
-# May match where nothing is wrong (an escaped backslash before an r), but never misses a control
+# May match valid text (an escaped backslash before an r), but never misses a control
 # character or NUL.
 _MAYBE_CONTROL = re.compile(rb"\\(?:[bfr]|u00[01])")
 # Every key ends in a match; a string that begins with a colon matches too. So there are at least as

@@ -153,7 +153,7 @@ def test_the_new_rows_depend_on_the_seed_alone(encoder):
 
 
 @pytest.mark.parametrize("padding", [2, -1])
-def test_the_padding_tokens_row_is_trained_also_where_config_json_names_it(padding):
+def test_the_padding_tokens_row_is_trained_even_if_config_json_names_it(padding):
     from transformers import LlamaConfig, LlamaForCausalLM
 
     size: dict[str, Any] = {

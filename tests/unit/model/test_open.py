@@ -130,7 +130,7 @@ def test_a_missing_device_is_refused_before_any_file_is_read(ignore):
 def test_a_run_that_deletes_the_checkpoint_while_it_loads_gives_its_next_one(
     export, tmp_path, monkeypatch
 ):
-    """Between the weights and the tokenizer, at the worst place."""
+    """It is deleted at the worst moment, between the weights and the tokenizer."""
     run = RunDirectory(tmp_path / "convo")
     run.checkpoints.mkdir(parents=True)
     run.config.write_text("{}")

@@ -107,7 +107,7 @@ def test_forms_take_a_limited_amount_of_memory(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_blocks_do_not_depend_on_each_other() -> None:
-    """So that a file may be read in several processes."""
+    """So several processes can read one file."""
     blocks = [b'["Hello", "\xec\x95\x88"]\n["NULL", "b"]\n', b'{"turns": ["a", "b"]}\n["c", "d"]\n']
     together = reader()
     for block in blocks:

@@ -28,7 +28,7 @@ GOOD = b'["Hello", "Hi!"]\n'
 
 
 def check(folder: Path, *contents: bytes | list[Any], **options: Any) -> DataReport:
-    """The report on files a.jsonl, b.jsonl and so on; a list stands for its values, one a line."""
+    """The report on files a.jsonl, b.jsonl and so on; a list is written as one value per line."""
     paths = []
     for name, content in zip("abcdef", contents, strict=False):
         path = folder / f"{name}.jsonl"
@@ -118,7 +118,7 @@ EXAMPLES: dict[str, bytes | list[Any]] = {
 
 
 OF_THE_PRE_FLIGHT = {"end-not-trained", "not-renderable", "turn-too-long"}
-"""Found with a tokenizer only."""
+"""Found only with a tokenizer."""
 WHERE_REASONING_IS_KEPT = {"reasoning-place", "reasoning-twice"}
 OF_PACKED_FILES = {"large-window"}
 SHOWN_HERE = KINDS.keys() - OF_THE_PRE_FLIGHT - WHERE_REASONING_IS_KEPT - OF_PACKED_FILES
@@ -505,7 +505,7 @@ from convo_cli.config.schema import DataConfig, TrainOn
 from convo_cli.data.checks.validate import validate_files
 (file,) = validate_files(sys.argv[1:], DataConfig(train=("unused",))).files
 print(file.num_dialogues, *(group.code for group in file.problem_groups))
-# ru_maxrss would be that of the process that started this one, where that was larger.
+# ru_maxrss would include the peak of the process that started this one.
 print(int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) // 1024)
 """
 

@@ -224,7 +224,7 @@ def validate_alone(path: str, monkeypatch: pytest.MonkeyPatch) -> DataReport:
 @pytest.mark.parametrize(
     "error", [OSError, RuntimeError], ids=["no more processes", "no more threads"]
 )
-def test_where_nothing_can_be_started_this_process_reads_all(
+def test_if_no_worker_can_be_started_this_process_reads_all(
     tmp_path: Path,
     counting: type[Counting],
     monkeypatch: pytest.MonkeyPatch,
@@ -248,7 +248,7 @@ def test_where_nothing_can_be_started_this_process_reads_all(
 
 
 @pytest.mark.parametrize("executable", [None, "", "no such file"])
-def test_without_a_python_to_start_this_process_reads_all(
+def test_without_a_python_executable_this_process_reads_all(
     tmp_path: Path,
     counting: type[Counting],
     monkeypatch: pytest.MonkeyPatch,

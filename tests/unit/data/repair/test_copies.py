@@ -106,7 +106,7 @@ def fix_bytes(
 
 
 def fix_line(folder: Path, line: bytes | str, **options: Any) -> list[Any]:
-    """What becomes of a line between two good ones."""
+    """Return what a repair makes of a line between two good ones."""
     fixed, _ = fix_bytes(
         folder, amid(line if isinstance(line, bytes) else line.encode()), **options
     )
@@ -121,7 +121,7 @@ def errors_in(folder: Path, content: bytes) -> list[str]:
 
 
 def assert_sound(folder: Path, fixed: bytes) -> None:
-    """No error is left in what was written, and there is nothing more to repair."""
+    """Require that the written lines have no error and need no repair."""
     assert errors_in(folder, fixed) == ([] if fixed else ["empty-file"])
     again, report = fix(folder / "out.jsonl")
     assert again == fixed

@@ -114,7 +114,7 @@ def test_metadata_says_nothing_about_training(key: str) -> None:
         ).items(),
     ],
 )
-def test_some_names_say_what_is_trained_on_where_they_are_true_or_false(
+def test_some_names_say_what_is_trained_on_if_they_are_true_or_false(
     key: str, is_flag: bool
 ) -> None:
     assert may_say_training(key) == is_flag

@@ -171,7 +171,7 @@ def test_every_shape_is_named_in_the_hint_for_an_unknown_one_and_in_the_readme(n
 
 @each_shape
 def test_a_text_that_is_a_key_of_a_shape_is_a_label_row(name: str) -> None:
-    """As the header of a table is whose rows were written as dialogues."""
+    """Such a line is the header of a table whose rows were written as dialogues."""
     assert [key for key in SHAPES[name].keys if key not in HEADINGS] == [], (
         "missing in data/checks/suspicions.py"
     )

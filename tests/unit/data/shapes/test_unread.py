@@ -118,7 +118,7 @@ def test_metadata_and_texts_that_a_turn_repeats_are_not_named(
     assert warnings_of(tmp_path, [{"turns": turns, **keys}]) == ([], [])
 
 
-def test_a_key_is_named_once_for_a_file_with_its_count_where_it_is_first(tmp_path: Path) -> None:
+def test_a_key_is_named_once_for_a_file_with_its_count_at_its_first_place(tmp_path: Path) -> None:
     good = ["Hello", "Hi!"]
     noted = [{"turns": ["a", str(number)], "note": SENTENCE} for number in range(40)]
     problems, notices = warnings_of(tmp_path, [good, *noted, [TURN | {"note": ""}, TURN]])
@@ -137,7 +137,7 @@ def test_a_run_names_the_keys_with_the_most_text(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.text(max_size=80), min_size=1))
-def test_a_key_is_named_exactly_where_its_texts_are_long_on_average(texts: list[str]) -> None:
+def test_a_key_is_named_exactly_if_its_texts_are_long_on_average(texts: list[str]) -> None:
     counted = UnreadTexts()
     for text in texts:
         counted.add(1, counted_length(text, ()))

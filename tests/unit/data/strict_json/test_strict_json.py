@@ -79,7 +79,7 @@ def only_problem(text: str | bytes) -> tuple[str, int, str]:
 
 
 def strictly_by_the_standard_library(raw: bytes) -> Any:
-    """The same strictness, spelled out slowly; raises ValueError where the line must be refused."""
+    """Decode as strictly, with slow and plain code; ValueError if the line must be refused."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(dict(pairs)) != len(pairs):

@@ -31,7 +31,7 @@ def test_a_pass_is_never_padded_by_more_than_another_pass_costs(lengths):
 
 
 @given(lengths_of_a_step)
-def test_passes_are_only_cut_where_one_more_example_would_be_padded_by_more(lengths):
+def test_passes_are_cut_only_where_one_more_example_would_be_padded_by_more(lengths):
     slices = PADDED.split(np.array(lengths), len(lengths))
     for part in slices[1:]:
         longer = lengths[part.start - 1 : part.stop]

@@ -183,7 +183,7 @@ def test_signals_for_the_whole_group_do_not_reach_it(tokenizer):
 
 
 def test_the_process_ends_with_its_parent(tmp_path):
-    """Also where that one is killed, and nothing that lies in the working folder is imported."""
+    """Also if the parent is killed; and it imports nothing from the working folder."""
     (tmp_path / "msgspec.py").write_text("open('imported', 'w')")
     code = (
         "import sys, os; sys.path.remove(''); from convo_cli.text.bounded.client import _process;"
@@ -225,7 +225,7 @@ def test_half_of_a_surrogate_pair_is_refused(tokenizer):
         render(tokenizer, EACH, [Turn("user", "\udcff")])
 
 
-# What it gives where nothing is wrong
+# Results of harmless templates
 
 
 @settings(max_examples=60, deadline=None)

@@ -180,7 +180,7 @@ def test_the_parts_of_a_long_reply_follow_a_question_that_the_system_text_is_fol
         assert answer in reply
 
 
-def test_a_system_text_that_is_folded_into_the_last_user_turn_is_refused_where_there_are_several(
+def test_a_system_text_that_is_folded_into_the_last_user_turn_is_refused_if_there_are_several(
     encoders,
 ):
     """The prompt of a later reply has the system text at another place than an earlier prompt."""
@@ -196,7 +196,7 @@ def test_a_system_text_that_is_folded_into_the_last_user_turn_is_refused_where_t
         encoder.prompt(_conversation(3), max_new_tokens=8)
 
 
-def test_where_no_window_is_accepted_the_dialogue_is_refused_with_the_templates_words(encoders):
+def test_if_no_window_is_accepted_the_dialogue_is_refused_with_the_templates_words(encoders):
     turns = (Turn("user", "Is it not " * 9 + "so?"), Turn("assistant", "It is " * 9 + "so."))
     whole = len(encoders["gemma"].encode([Dialogue(turns)])[0][0].input_ids)
     cut = native_encoder(encoders["gemma"].tokenizer, max_length=whole - 1)
@@ -327,7 +327,7 @@ def test_a_family_that_convo_cannot_train_as_it_chats_is_refused_with_the_reason
     )
 
 
-def test_two_replies_in_a_row_are_refused_where_the_prompt_of_the_second_differs(encoders):
+def test_two_replies_in_a_row_are_refused_if_the_prompt_of_the_second_differs(encoders):
     dialogue = Dialogue((Turn("user", "a"), Turn("assistant", "b"), Turn("assistant", "c")), line=7)
     with pytest.raises(DataError, match="begins a reply differently from its generation prompt"):
         encoders["tulu"].encode([dialogue])
