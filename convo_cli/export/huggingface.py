@@ -121,7 +121,7 @@ def _export(opened: Snapshot, out: Path, emit: Emit) -> Exported:
             max_length=encoder.max_length,
         )
         (aside / _CARD_FILE).write_text(card, encoding="utf-8")
-        emit(Notice("export: comparing its replies in plain transformers with the checkpoint"))
+        emit(Notice("export: comparing replies in plain transformers with the checkpoint's"))
         receipts.append(verify_export(aside, original))
 
     if not out.parent.exists():

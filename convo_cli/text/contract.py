@@ -92,7 +92,7 @@ def load_encoder(folder: Path) -> DialogueEncoder:
     except (ValidationError, OSError) as error:
         first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
         raise CheckpointError(
-            f"{path}: not readable ({first})", hint="copy or export the folder again"
+            f"{path}: cannot be read ({first})", hint="copy or export the folder again"
         ) from error
     tokenizer = load_tokenizer(folder, str(folder))
     if contract.template != "native":

@@ -195,7 +195,7 @@ OPENED = {
     ),
     "has a garbled dialogue.json": (
         "model", model(write("dialogue.json", "\x00")), 5,
-        "model/dialogue.json: not readable (Invalid JSON",
+        "model/dialogue.json: cannot be read (Invalid JSON",
     ),
     "has another tokenizer than dialogue.json says": (
         "model",

@@ -132,7 +132,7 @@ def test_a_folder_without_a_contract_is_refused(tmp_path):
 )
 def test_an_unreadable_contract_is_named(folder, content):
     (folder / "dialogue.json").write_text(content, encoding="latin-1")
-    with pytest.raises(CheckpointError, match=r"dialogue\.json: not readable") as caught:
+    with pytest.raises(CheckpointError, match=r"dialogue\.json: cannot be read") as caught:
         load_encoder(folder)
     assert "\n" not in caught.value.message
 

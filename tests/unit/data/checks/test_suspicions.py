@@ -62,7 +62,7 @@ def found_without_asking_first(texts: list[str]) -> list[Problem]:
         return list(suspect_turns(located(texts)))
 
 
-def odd_codes(texts: list[str]) -> set[str]:
+def suspicious_codes(texts: list[str]) -> set[str]:
     return {problem.code for problem in found_without_asking_first(texts)} - TOLD_BY_COUNTING
 
 
@@ -87,7 +87,7 @@ def test_a_place_is_found_in_every_dialogue_with_a_suspicious_text(
     start = 0
     for texts in dialogues:
         end = start + len("\0".join(texts)) + 1
-        if odd_codes(texts):
+        if suspicious_codes(texts):
             assert any(start <= place < end for place in places)
         start = end
 
@@ -102,7 +102,9 @@ def test_a_search_for_places_first_finds_the_same_problems(texts: list[str]) -> 
 
 @given(st.lists(st.sampled_from(sorted(INNOCENT_TEXTS)), min_size=2, max_size=5, unique=True))
 def test_innocent_texts_are_innocent_in_any_combination(names: list[str]) -> None:
-    assert odd_codes(["So?", *(INNOCENT_TEXTS[name] for name in names), "Well, well."]) == set()
+    assert (
+        suspicious_codes(["So?", *(INNOCENT_TEXTS[name] for name in names), "Well, well."]) == set()
+    )
 
 
 @pytest.mark.parametrize("name", ["dailydialog", "casino"])
