@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import ast
-import io
 import json
 import math
 import re
 import warnings
-from functools import partial
 from typing import Any
-
-import jsonlines
 
 from convo_cli.data.shapes.table import is_array_of_dialogues
 
@@ -59,10 +55,7 @@ def read_values(raw: bytes) -> list[tuple[str | None, Any]]:
 
 def dump(value: Any) -> str:
     """Return the value as one line of JSON, without a line end."""
-    line = io.StringIO()
-    dumps = partial(json.dumps, ensure_ascii=False, separators=(",", ":"))
-    jsonlines.Writer(line, dumps=dumps).write(value)
-    return line.getvalue().rstrip("\n")
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _decode(raw: bytes) -> str:
