@@ -42,7 +42,7 @@ class FileReport:
     num_lines: int
     """Lines that are not blank."""
     num_dialogues: int
-    """Lines with a dialogue to train on; all others have an error or are excluded."""
+    """Lines with a dialogue that can be read and is not excluded."""
     num_excluded: int
     """Dialogues that the data excludes from training."""
     num_turns: int
