@@ -55,7 +55,8 @@ def build_encoder(inputs: Inputs) -> PreparedText:
             emit(Notice(message))
     template = make_template(config.dialogue.template, tokenizer)
     if template.name != config.dialogue.template:
-        emit(Notice(f"dialogue.template: auto chooses {template.name}"))
+        has = "a" if template.name == "native" else "no"
+        emit(Notice(f"template: {template.name}, because the tokenizer has {has} chat template"))
     new = add_special_tokens(tokenizer, template.special_tokens)
     if tokenizer.eos_token is None:
         tokenizer.eos_token = template.stop_tokens[-1]

@@ -295,7 +295,7 @@ def test_a_pretrained_model_goes_the_whole_path(case, tmp_path, sample_dialogues
     model.save_pretrained(tmp_path / "base")
     chosen = settings("model.scratch=null", "model.pretrained=base")
     result = ok(tmp_path, "train", "config.yaml", *chosen)
-    assert f"dialogue.template: auto chooses {template}" in result.err
+    assert f"template: {template}, because the tokenizer has" in result.err
     assert ("rows were added to the model's embeddings" in result.err) == (template == "turns")
     ok(tmp_path, "resume", "runs/tiny", "-q", *settings("training.max_steps=7"))
     require_same_answers(tmp_path)

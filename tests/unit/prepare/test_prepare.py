@@ -72,7 +72,7 @@ def test_a_new_tokenizer_has_the_templates_tokens_and_stops_and_pads_with_its_en
     assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|end|>", "<|end|>")
     assert made.encoder.pad_id == made.encoder.stop_ids[0]
     assert made.encoder.max_length == 128
-    assert notices(events) == ["dialogue.template: auto chooses turns"]
+    assert notices(events) == ["template: turns, because the tokenizer has no chat template"]
 
 
 def test_a_vocabulary_smaller_than_asked_for_is_told(tiny_config, build, events):
