@@ -293,7 +293,9 @@ class EvaluationConfig(Section):
     show_samples: int = Field(3, ge=0, le=1_000_000)
     """Number of these replies on the screen; samples.jsonl has all of them."""
     metric: MetricName = "bleu-4"
-    """Score that chooses the best checkpoint by metric; all four are reported."""
+    """Score that chooses the best checkpoint by metric: bleu-2, bleu-4, nist-2 or nist-4. Each
+    evaluation reports all four.
+    """
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
     """Stop before the last step if the scores do not improve."""
 

@@ -22,7 +22,7 @@ def similar_path(path: Path | str) -> Path | None:
     path = Path(path)
     try:
         if not path.parent.is_dir():
-            above = similar_path(path.parent)
+            above = None if path.parent.exists() else similar_path(path.parent)
             below = above and above / path.name
             return below if below and below.exists() else above
         entries = sorted(itertools.islice(path.parent.iterdir(), _MAX_NAMES))
