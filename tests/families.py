@@ -234,7 +234,7 @@ REFUSED = {
         tokens=("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
         unmarked=("<think>", "</think>"),
         eos="<|im_end|>",
-        says=r"writes '<think>\n\n</think>\n\n' before a reply, but not in its generation prompt",
+        says=r'writes "<think>\n\n</think>\n\n" before a reply, but not in its generation prompt',
     ),
     "deepseek r1, whose prompt opens a thought that no text has": Family(
         template="r1",
@@ -248,7 +248,7 @@ REFUSED = {
         template="harmony",
         tokens=("<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|return|>"),
         eos="<|return|>",
-        says="writes '<|channel|>final<|message|>' before a reply, but not in its generation "
+        says='writes "<|channel|>final<|message|>" before a reply, but not in its generation '
         "prompt",
     ),
     "nemotron, where the next header ends a turn": Family(

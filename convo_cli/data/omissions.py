@@ -10,6 +10,7 @@ import msgspec
 from convo_cli.config.schema import Reasoning
 from convo_cli.data.shapes.unread import UnreadTexts, known_name, measured
 from convo_cli.events import Emit, Notice
+from convo_cli.wording import counted
 
 if TYPE_CHECKING:
     from convo_cli.data.shapes.turns import LineReading
@@ -38,17 +39,17 @@ class Omissions(msgspec.Struct):
     def notices(self, file: str, reasoning: Reasoning | None) -> Iterator[Notice]:
         """Yield the notices that a run emits about ``file``."""
         if self.num_excluded:
-            dialogues = f"{self.num_excluded:,} dialogue{'' if self.num_excluded == 1 else 's'}"
+            dialogues = counted(self.num_excluded, "dialogue")
             yield Notice(f'{file}: left out {dialogues} marked "train": false')
         if self.num_reasoning:
-            turns = f"{self.num_reasoning:,} turn{'' if self.num_reasoning == 1 else 's'}"
+            turns = counted(self.num_reasoning, "turn")
             done = "kept and trained on" if reasoning == "keep" else "dropped"
             setting = f"data.reasoning: {reasoning}"
             yield Notice(f"{file}: the reasoning of {turns} is {done} ({setting})")
         keys = [key for key, texts in self.unread.items() if texts.is_content(key)]
         keys.sort(key=lambda key: -self.unread[key].num_characters)
         named = "; ".join(self.unread[key].describe(key) for key in keys[:_MAX_NAMED])
-        more = f"; {len(keys) - _MAX_NAMED} more keys" if len(keys) > _MAX_NAMED else ""
+        more = f"; {counted(len(keys) - _MAX_NAMED, 'more key')}" if len(keys) > _MAX_NAMED else ""
         if keys:
             hint = "to train on a text, move it into a turn"
             yield Notice(f"{file}: {named}{more}; {hint}", is_warning=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 from convo_cli.data.problem_kinds import KINDS, Severity
 from convo_cli.errors import DataError, ProblemDetail, typeable
+from convo_cli.wording import quoted
 
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,39}")
 
@@ -99,9 +100,3 @@ def kind_of(value: Any) -> str:
 def member(path: str, key: str) -> str:
     """Return the path of ``key`` inside the object at ``path``."""
     return f"{path}.{key}" if _PLAIN_KEY.fullmatch(key) else f"{path}[{quoted(key)}]"
-
-
-def quoted(text: str, limit: int = 40) -> str:
-    """Quote a text for a message: shortened, and with escapes for unprintable characters."""
-    shown = text if len(text) <= limit else text[: limit - 1] + "…"
-    return '"' + "".join(char if char.isprintable() else ascii(char)[1:-1] for char in shown) + '"'

@@ -8,7 +8,8 @@ import itertools
 import re
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 
-from convo_cli.data.problems import Problem, quoted
+from convo_cli.data.problems import Problem
+from convo_cli.wording import quoted
 
 _ZSTD = (
     b"\x28\xb5\x2f\xfd",

@@ -31,6 +31,7 @@ from convo_cli.runs.opening import run_of
 from convo_cli.runs.provenance.data_files import DataFile, DataFiles, with_hashed_data
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET, Encoded, TokenStore, write
+from convo_cli.wording import counted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -112,8 +113,8 @@ class Evaluator:
             return []
         if left_out := num - len(replies):
             message = (
-                f"{left_out} of {num} replies are not scored, because the turn to answer is longer "
-                "than the model's window"
+                f"no score for {left_out:,} of {counted(num, 'dialogue')}: the turn to answer is "
+                "longer than the model's window"
             )
             self.emit(Notice(message, is_warning=True))
         return replies
@@ -169,9 +170,9 @@ def _evaluate_store(
     if store.num_split:
         emit(
             Notice(
-                f"{store.num_split:,} of {store.num_dialogues:,} dialogues have a turn longer than "
-                f"the model's window of {encoder.max_length} tokens; such a turn is scored in "
-                "consecutive windows"
+                f"in {store.num_split:,} of {counted(store.num_dialogues, 'dialogue')}, a turn is "
+                f"longer than the model's window of {encoder.max_length} tokens; such a turn is "
+                "scored in consecutive windows"
             )
         )
     batching = batching_for(

@@ -17,6 +17,7 @@ from convo_cli.model.loading import load_model
 from convo_cli.model.open import generation_defaults
 from convo_cli.text.bounded.rendering import render_ids
 from convo_cli.text.tokenizers.pretrained import load_pretrained_tokenizer
+from convo_cli.wording import quoted
 
 _PROBES: tuple[tuple[Turn, ...], ...] = (
     (Turn("user", "Hello!"),),
@@ -95,7 +96,7 @@ def _difference(
     what: str, turns: Sequence[Turn], actual: list[int], expected: list[int]
 ) -> CheckpointError:
     return CheckpointError(
-        f"nothing was exported: in plain transformers, the {what} for {turns[-1].text!r} differs "
-        f"from the checkpoint's (ids {actual[:8]}… instead of {expected[:8]}…)",
+        f"nothing was exported: in plain transformers, the {what} for {quoted(turns[-1].text)} "
+        f"differs from the checkpoint's (ids {actual[:8]}… instead of {expected[:8]}…)",
         hint="this is a defect of convo or of the model's transformers code: please report it",
     )

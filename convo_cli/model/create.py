@@ -11,6 +11,7 @@ from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.errors import ModelError
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.tokenizers.vocabulary import num_ids
+from convo_cli.wording import counted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -67,7 +68,7 @@ def require_rows(model: PreTrainedModel, encoder: DialogueEncoder, source: str) 
         token = encoder.tokenizer.convert_ids_to_tokens(unknown[0])
         raise ModelError(
             f"{source}: its chat template writes {token} (id {unknown[0]}), but the model has only "
-            f"{rows} embeddings",
+            f"{counted(rows, 'embedding')}",
             hint="train it on dialogues first: set model.pretrained in a config for `convo train`",
         )
 

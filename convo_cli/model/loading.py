@@ -15,6 +15,7 @@ from convo_cli.model.sizes import UNREADABLE_HINT, require_sizes, shape
 from convo_cli.runs.model_folder import require_model_folder
 from convo_cli.storage.foreign_files import CODE, remove_foreign_entries, without_keys
 from convo_cli.text.tokenizers.hub import find_folder
+from convo_cli.wording import counted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -104,7 +105,7 @@ def _require_every_weight(model: PreTrainedModel, loading: Mapping[str, Any], so
 
 
 def _and_more(count: int) -> str:
-    return f" (and {count:,} more tensors)" if count > 1 else " (and 1 more tensor)" * count
+    return f" (and {counted(count, 'more tensor')})" if count else ""
 
 
 @contextmanager

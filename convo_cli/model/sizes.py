@@ -22,6 +22,7 @@ from convo_cli.runs.model_folder import weight_files
 from convo_cli.storage.foreign_files import INDEX, json_entries
 from convo_cli.text.bounded.process import TRY_CONFIG
 from convo_cli.text.tokenizers.pretrained import require_within_limits
+from convo_cli.wording import counted
 
 MAX_HEADER_BYTES = 2**25
 """Longest header of a safetensors file; 100,000 tensors need half of it."""
@@ -65,7 +66,7 @@ def require_sizes(folder: Path, source: str) -> None:
         if isinstance(value, int) and value > most_layers and _NUM_LAYERS.fullmatch(key):
             raise ModelError(
                 f"{source}: {key} is {value:,} in config.json, but the weights have "
-                f"{len(stored):,} tensors (and convo allows {_MAX_LAYERS:,} layers)",
+                f"{counted(len(stored), 'tensor')} (and convo allows {_MAX_LAYERS:,} layers)",
                 hint=_HINT,
             )
     require_within_limits(TRY_CONFIG, folder, source)
@@ -75,7 +76,7 @@ def require_sizes(folder: Path, source: str) -> None:
     except TooManyError as error:
         raise ModelError(
             f"{source}: config.json describes more than {error} parts, but the weights have only "
-            f"{len(stored):,} tensors",
+            f"{counted(len(stored), 'tensor')}",
             hint=_HINT,
         ) from None
     except ModelError:

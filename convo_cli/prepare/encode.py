@@ -20,6 +20,7 @@ from convo_cli.prepare.stored import EarlierStore, find_encoded
 from convo_cli.runs.provenance.data_files import DataFile
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.tokens.store import LEFT_OUT, NO_TARGET, USER_TARGET, Encoded, TokenStore
+from convo_cli.wording import counted, quoted
 
 _CHUNK = 256  # dialogues encoded at once: the tokenizer works on all cores
 _CHECKED_DIALOGUES = 64  # rendered by transformers as well, and read back
@@ -153,9 +154,8 @@ def _check_template(dialogues: Iterable[Dialogue], encoder: DialogueEncoder, emi
         emit(
             Notice(
                 f"the tokenizer does not keep every text as it is: {dialogue.where} says "
-                f"{text[:80]!r}, the model "
-                f"will read {encoder.reads_back(text)[:80]!r} ({len(changed)} of the first turns "
-                "differ)",
+                f"{quoted(text, 80)}, the model will read {quoted(encoder.reads_back(text), 80)} "
+                f"({counted(len(changed), 'turn')} of the first dialogues)",
                 is_warning=True,
             )
         )

@@ -88,9 +88,7 @@ def check_targets(
         if not has_target(dialogue.turns, train_on):
             found(at_line(no_target(train_on), dialogue.file, dialogue.line))
         elif num_ends < (expected := _num_trained_replies(dialogue, train_on)):
-            message = (
-                f"only {num_ends:.0f} of {expected} replies have an end token that is trained on"
-            )
+            message = f"the end token is trained on in only {num_ends:.0f} of {expected} replies"
             found(at_line(Problem("end-not-trained", message), dialogue.file, dialogue.line))
 
 
@@ -137,9 +135,8 @@ def warn_of_leaks(
         return
     if len(shared) == np.count_nonzero(is_asked):
         message = (
-            f"all {len(shared):,} validation dialogues are also in the training data, so the "
-            "scores show what the model memorised, not what it can answer; name other dialogues "
-            "in data.validation"
+            "every validation dialogue is also in the training data, so the scores show what the "
+            "model memorised, not what it can answer; name other dialogues in data.validation"
         )
         emit(Notice(message, is_warning=True))
         return
@@ -148,8 +145,8 @@ def warn_of_leaks(
         first = int(np.argmax((seen == asked[index]) & is_kept))
         pairs.append(f"{validation.where(index, files[1])} is {train.where(first, files[0])}")
     message = (
-        f"{len(shared):,} of {validation.num_dialogues:,} validation dialogues are also in the "
-        "training data, so scores look better than they are "
+        f"the training data also contains {len(shared):,} of {validation.num_dialogues:,} "
+        "validation dialogues, so scores look better than they are "
         f"({'; '.join(pairs)}{' …' if len(shared) > 3 else ''})"
     )
     emit(Notice(message, is_warning=True))

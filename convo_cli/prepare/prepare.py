@@ -157,7 +157,7 @@ def _report_left_out(
     named = ", ".join(store.where(int(index), paths) for index in left_out[:_NAMED])
     more = ", …" if len(left_out) > _NAMED else ""
     message = (
-        f"{len(left_out):,} of {len(store.dialogues):,} {what} dialogues are left out, because a "
+        f"left out {len(left_out):,} of {len(store.dialogues):,} {what} dialogues, because a "
         f"turn is too long for dialogue.max_length {max_length}: {named}{more}"
     )
     if not store.num_dialogues:

@@ -6,6 +6,7 @@ among checkpoints.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -98,8 +99,9 @@ def read_state(path: Path) -> SavedState:
     except ValidationError as error:
         problem = error.errors()[0]
         if problem["loc"] == ("format",):
+            found = json.dumps(problem["input"])[:40]
             raise CheckpointError(
-                f"{file}: format {problem['input']!r}, but this convo reads format 2",
+                f"{file}: format {found}, but this convo reads format 2",
                 hint="open it with the convo that wrote it",
             ) from error
         raise CheckpointError(f"{file}: not a readable state ({problem['msg']})") from error

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from convo_cli.errors import ModelError
+from convo_cli.wording import quoted
 
 MAX_TEXT_BYTES = 2**28
 """Largest file that is read at once, 256 MiB; the largest known tokenizer.json has an eighth of
@@ -179,7 +180,7 @@ def _distrust(message: str) -> ModelError:
 
 
 def _short(value: object) -> str:
-    return repr(value if isinstance(value, str) else json.dumps(value))[:102]
+    return quoted(value if isinstance(value, str) else json.dumps(value), 100)
 
 
 def shard_names(index: Path) -> list[object]:

@@ -21,6 +21,7 @@ from convo_cli.storage.files import UnsafeFileError, only_regular, read_file, re
 from convo_cli.storage.folder import Folder
 from convo_cli.storage.foreign_files import MAX_TEXT_BYTES, TEXT_SUFFIXES
 from convo_cli.storage.snapshot import Snapshot
+from convo_cli.wording import quoted
 
 MANIFEST_FILE = "MANIFEST.json"
 _FORMAT = 1
@@ -91,12 +92,12 @@ def read_manifest(path: Path, *, may_be_link: bool = False) -> dict[str, tuple[i
         raise _damage(f"{file}: not a readable manifest ({error})") from error
     if outside := [name for name in files if not name or Path(name).name != name]:
         raise _damage(
-            f"{file}: not a readable manifest ({outside[0]!r:.100} is not the name of a file "
+            f"{file}: not a readable manifest ({quoted(outside[0], 100)} is not the name of a file "
             "beside it)"
         )
     if version != _FORMAT:
         raise CheckpointError(
-            f"{file}: format {version!r}, but this convo reads format {_FORMAT}",
+            f"{file}: format {json.dumps(version)[:40]}, but this convo reads format {_FORMAT}",
             hint="open it with the convo that wrote it",
         )
     return files

@@ -23,6 +23,7 @@ from convo_cli.errors import DataError
 from convo_cli.text.templates.pieces import Rendering
 from convo_cli.text.windows import Window, cut_turn, first_that_fits, next_window
 from convo_cli.tokens.store import NO_TARGET, Example
+from convo_cli.wording import counted
 
 _TOLERANCE = 8
 """Tokens by which a window may be shorter than the same turns in the whole dialogue.
@@ -136,8 +137,8 @@ class Cutter:
         room = self._max_length - len(lead)
         if room < 2:
             message = (
-                f"dialogue.max_length {self._max_length} leaves no room beside {len(lead)} "
-                "tokens of system text"
+                f"dialogue.max_length {self._max_length} leaves no room beside "
+                f"{counted(len(lead), 'token')} of system text"
             )
             return TooLong(len(lead) + 2, self._lengths[turn], message)
         begin, end = max(self._bounds[turn], origin), self._bounds[stop]
@@ -216,7 +217,7 @@ class Cutter:
         if length <= self._room:
             message += f" with the turn before it, which it needs: {reason}"
         elif self._system:
-            message += f" beside {self._head} tokens of system text"
+            message += f" beside {counted(self._head, 'token')} of system text"
         return message
 
 

@@ -27,6 +27,7 @@ from convo_cli.text.tokenizers.panics import no_panics
 from convo_cli.text.tokenizers.plain_text import plain_text_backend
 from convo_cli.text.tokenizers.vocabulary import TokenFinder
 from convo_cli.tokens.store import Encoded, Example
+from convo_cli.wording import quoted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -163,8 +164,8 @@ class DialogueEncoder:
             )
             raise ModelError(
                 f"template {self.template.name} does not fit this tokenizer: from token {where} "
-                f"on, convo would train on {here!r}, but transformers' apply_chat_template gives "
-                f"{there!r}",
+                f"on, convo would train on {quoted(here)}, but transformers' apply_chat_template "
+                f"gives {quoted(there)}",
                 hint="set dialogue.template: turns",
             )
 

@@ -13,6 +13,7 @@ from convo_cli.data.dialogue import Turn
 from convo_cli.errors import DataError
 from convo_cli.text.cutting import earliest_start, is_folded, num_system_turns
 from convo_cli.text.templates.pieces import Rendering
+from convo_cli.wording import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +62,8 @@ def fit_prompt(
     free = max(0, room - bounds[0] - opening)
     what = "message" if free or not num_system else "system text"
     raise DataError(
-        f"the last message is {lengths[len(spoken) - 1]} tokens long, and only {free} of "
-        f"the model's {max_length} are free beside a reply of {max_new_tokens}"
-        + (f" and {bounds[0]} tokens of system text" if num_system else ""),
+        f"the last message has {counted(int(lengths[len(spoken) - 1]), 'token')}, but the model's "
+        f"window of {max_length} leaves only {free} beside a reply of {max_new_tokens}"
+        + (f" and {counted(int(bounds[0]), 'token')} of system text" if num_system else ""),
         hint=f"shorten the {what}, or lower the reply length (max_new_tokens)",
     )

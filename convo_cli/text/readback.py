@@ -22,6 +22,7 @@ from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.tokenizers.hub import local_folder
 from convo_cli.text.tokenizers.pretrained import open_tokenizer
 from convo_cli.text.tokenizers.probes import PROBES
+from convo_cli.wording import quoted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -68,9 +69,12 @@ def require_equal(
     both = zip(spoken, encoder.text_ids(spoken), read.text_ids(spoken), strict=True)
     for text, before, after in both:
         if before != after:
-            raise _refusal(f"{text!r} in a turn has the ids {before}, but {after} once reloaded")
+            raise _refusal(
+                f"{_text(text)} in a turn has the ids {before}, but {after} once reloaded"
+            )
         if (old := encoder.decode(before)) != (new := read.decode(before)):
-            raise _refusal(f"the ids {before} are the reply {old!r}, but {new!r} once reloaded")
+            change = f"{_text(old)}, but {_text(new)} once reloaded"
+            raise _refusal(f"the ids {before} are the reply {change}")
     halves = zip(PROBES[::2], PROBES[1::2], strict=True)
     whole = [Dialogue((Turn("user", one), Turn("assistant", two))) for one, two in halves]
     whole += dialogues
@@ -81,6 +85,10 @@ def require_equal(
             raise _refusal(f"the dialogue {shown} has other ids and targets once reloaded")
     if difference := _difference(encoder.tokenizer, read.tokenizer, spoken):
         raise _refusal(difference)
+
+
+def _text(text: str) -> str:
+    return quoted(text, limit=200)
 
 
 def _refusal(difference: str) -> ModelError:
@@ -112,9 +120,9 @@ def _difference(original: Any, read: Any, texts: Sequence[str]) -> str | None:
     ids = (one(list(texts))["input_ids"] for one in (original, read))
     for text, before, after in zip(texts, *ids, strict=True):
         if before != after:
-            return f"{text!r} has the ids {before}, but {after} once reloaded"
+            return f"{_text(text)} has the ids {before}, but {after} once reloaded"
         if (old := original.decode(before)) != (new := read.decode(before)):
-            return f"the ids {before} are {old!r}, but {new!r} once reloaded"
+            return f"the ids {before} are {_text(old)}, but {_text(new)} once reloaded"
     if (mine := original.special_tokens_map) != (other := read.special_tokens_map):
         one, two = (json.dumps(names, ensure_ascii=False, default=str) for names in (mine, other))
         return f"its special tokens are {one}, but {two} once reloaded"

@@ -45,6 +45,7 @@ from convo_cli.training.machine import choose_machine, execution_of
 from convo_cli.training.optim import make_optimizer
 from convo_cli.training.saving import load_checkpoint_model, restore_state
 from convo_cli.training.state import TrainState
+from convo_cli.wording import counted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -105,8 +106,8 @@ def build_new(inputs: Inputs) -> tuple[Parts, TrainState]:
         if added:
             emit(
                 Notice(
-                    f"{added} rows were added to the model's embeddings for {text.num_new_tokens} "
-                    "new tokens"
+                    f"added {counted(added, 'row')} to the model's embeddings for "
+                    f"{counted(text.num_new_tokens, 'new token')}"
                 )
             )
     parts = _assemble(inputs, _Beginning(text.encoder, text.spiece, data, model, machine))

@@ -77,9 +77,8 @@ def _require_config(folder: Path, model: PreTrainedModel) -> None:
     for key in sorted(before.keys() | after.keys()):
         if before.get(key) != after.get(key):
             raise ModelError(
-                f"{key} is {before.get(key)!r:.200} in the model, but {after.get(key)!r:.200} once "
-                "config.json is "
-                "saved and read",
+                f"{key} is {_shown(before.get(key))} in the model, but {_shown(after.get(key))} "
+                "once config.json is saved and read",
                 hint=_HINT,
             )
     old, new = (
@@ -93,6 +92,10 @@ def _require_config(folder: Path, model: PreTrainedModel) -> None:
                 "config.json",
                 hint=_HINT,
             )
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)[:200]
 
 
 def _settings(values: dict[str, Any]) -> dict[str, Any]:

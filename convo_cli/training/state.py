@@ -10,6 +10,7 @@ import torch
 from convo_cli.config.schema import EvaluationConfig
 from convo_cli.events import EvaluationDone
 from convo_cli.runs.checkpoints import Progress
+from convo_cli.wording import counted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -93,10 +94,12 @@ def take_scores(state: TrainState, result: EvaluationDone, rule: EarlyStopping) 
 
 def reason_it_is_over(progress: Progress, rule: EarlyStopping, max_steps: int) -> str | None:
     """Return the reason why no step is left, or None while there is one."""
-    if is_out_of_patience(progress, rule.patience):
+    if rule.patience is not None and is_out_of_patience(progress, rule.patience):
         monitored = rule.metric if rule.monitors_metric else "validation loss"
-        return f"{monitored} did not improve in {rule.patience} evaluations"
-    return f"all {max_steps} steps done" if progress.step >= max_steps else None
+        return f"{monitored} did not improve in {counted(rule.patience, 'evaluation')}"
+    if progress.step < max_steps:
+        return None
+    return f"all {counted(max_steps, 'step')} done"
 
 
 def is_out_of_patience(progress: Progress, patience: int | None) -> bool:

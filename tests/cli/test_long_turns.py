@@ -55,7 +55,7 @@ def test_refused_data_is_trained_on_with_split_or_drop_and_both_are_counted(conv
     assert (split.code, drop.code) == (0, 0)
     assert "split for a long turn" in split.err
     assert (
-        "2 of 4 training dialogues are left out, because a turn is too long for "
+        "left out 2 of 4 training dialogues, because a turn is too long for "
         "dialogue.max_length 128: " in drop.err
     )
     assert "mixed.jsonl:2, " in drop.err
@@ -117,7 +117,7 @@ def test_evaluate_scores_long_turns_in_windows_and_says_how_many(convo, data):
     result = convo("evaluate", "exports/tiny", data, "--replies", 0, "--json")
     assert result.code == 0
     assert result.json["counts"]["split dialogues"] == 2
-    assert "2 of 4 dialogues have a turn longer than the model's window of 128 tokens" in result.err
+    assert "in 2 of 4 dialogues, a turn is longer than the model's window of 128 tokens" in result.err
 
 
 # --fix leaves out what the config refuses

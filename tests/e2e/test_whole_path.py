@@ -296,7 +296,7 @@ def test_a_pretrained_model_goes_the_whole_path(case, tmp_path, sample_dialogues
     chosen = settings("model.scratch=null", "model.pretrained=base")
     result = ok(tmp_path, "train", "config.yaml", *chosen)
     assert f"template: {template}, because the tokenizer has" in result.err
-    assert ("rows were added to the model's embeddings" in result.err) == (template == "turns")
+    assert ("to the model's embeddings for" in result.err) == (template == "turns")
     ok(tmp_path, "resume", "runs/tiny", "-q", *settings("training.max_steps=7"))
     require_same_answers(tmp_path)
 

@@ -15,6 +15,7 @@ from convo_cli.cli.options import (
 )
 from convo_cli.errors import UsageError
 from convo_cli.events import Notice
+from convo_cli.wording import counted
 
 if TYPE_CHECKING:
     from convo_cli.config.schema import GenerationSettings
@@ -131,4 +132,4 @@ def _banner(model: str, generator: Generator, settings: GenerationSettings) -> s
         else "temperature 0"
     )
     where = f"{model}{step} on {generator.model.device}"
-    return f"{where}\n{sampling}, at most {length} tokens a reply"
+    return f"{where}\n{sampling}, at most {counted(length, 'token')} a reply"

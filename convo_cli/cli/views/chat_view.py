@@ -13,6 +13,7 @@ from convo_cli.cli.console import PrintableStream, print_json, printable
 from convo_cli.errors import DataError
 from convo_cli.model.generation import Reply
 from convo_cli.signals import Interrupt, listening
+from convo_cli.wording import counted
 
 _HELP = "/reset starts over · /quit leaves · Ctrl-C stops a reply · Alt-Enter adds a line"
 _MORE_HELP = f"{_HELP}\n//text sends /text"
@@ -127,7 +128,7 @@ def _note(reply: Reply) -> str:
         turns = "turn" if reply.num_dropped == 1 else f"{reply.num_dropped} turns"
         notes.append(f"the model no longer sees the first {turns}")
     if not reply.stopped:
-        notes.append(f"cut at {len(reply.ids)} tokens")
+        notes.append(f"cut at {counted(len(reply.ids), 'token')}")
     return "; ".join(notes)
 
 

@@ -13,6 +13,7 @@ from rich.text import Text
 from convo_cli.cli.console import print_line, printable
 from convo_cli.cli.views.histogram import histogram
 from convo_cli.cli.views.repair_view import show_repairs
+from convo_cli.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -64,7 +65,7 @@ def show_report(
             share = _share(leak.num_dialogues, _num_dialogues(report, leak.file))
             print_line(
                 console,
-                f"{leak.file}: {_plural(leak.num_dialogues, 'dialogue')} ({share}) also in "
+                f"{leak.file}: {counted(leak.num_dialogues, 'dialogue')} ({share}) also in "
                 f"{leak.earlier_file}",
             )
         if report.leaks:
@@ -96,7 +97,7 @@ def _show_example(console: Console, shown: ShownExample) -> None:
     num_targets = sum(len(stretch.ids) for stretch in shown.stretches if stretch.target != "none")
     print_line(
         console,
-        f"{shown.where}  {_plural(num_tokens, 'token')}, {_plural(num_targets, 'target')}",
+        f"{shown.where}  {counted(num_tokens, 'token')}, {counted(num_targets, 'target')}",
         "bold",
     )
     table = Table.grid(padding=(0, 2))
@@ -198,13 +199,13 @@ def _show_problems(console: Console, groups: Iterable[tuple[str, ProblemGroup]])
 def _show_verdict(console: Console, report: DataReport, refused: Sequence[ProblemGroup]) -> None:
     num_dialogues = sum(file.num_dialogues for file in report.files)
     num_errors = report.num_errors + _num_problems(refused)
-    warnings = f", {_plural(report.num_warnings, 'warning')}" if report.num_warnings else ""
+    warnings = f", {counted(report.num_warnings, 'warning')}" if report.num_warnings else ""
     if num_errors:
-        print_line(console, f"not trainable: {_plural(num_errors, 'error')}{warnings}", "bold red")
+        print_line(console, f"not trainable: {counted(num_errors, 'error')}{warnings}", "bold red")
     else:
         print_line(
             console,
-            f"ok: {_plural(num_dialogues, 'dialogue')} can be trained on{warnings}",
+            f"ok: {counted(num_dialogues, 'dialogue')} can be trained on{warnings}",
             "green",
         )
 
@@ -238,7 +239,3 @@ def _share(number: int, total: int) -> str:
 
 def _percent(share: float) -> str:
     return "<1%" if 0 < share < 0.01 else f"{share:.0%}"
-
-
-def _plural(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -8,6 +8,7 @@ import typer
 
 from convo_cli.cli.console import printable
 from convo_cli.errors import typeable
+from convo_cli.wording import counted
 
 if TYPE_CHECKING:
     from convo_cli.export.huggingface import Exported
@@ -33,8 +34,8 @@ def show_export(exported: Exported, *, is_quiet: bool) -> None:
     if not is_quiet:
         receipt = exported.receipt
         typer.echo(
-            f"verified: reloaded with plain transformers, {receipt.num_prompts} prompts, "
-            f"{receipt.num_tokens} tokens, "
+            f"verified: reloaded with plain transformers, "
+            f"{counted(receipt.num_prompts, 'prompt')}, {counted(receipt.num_tokens, 'token')}, "
             f"all equal to {printable(exported.source.name)}\nnext:\n  convo chat "
             f"{typeable(exported.out)}",
             err=True,

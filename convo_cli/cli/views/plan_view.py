@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from convo_cli.cli.console import printable
 from convo_cli.cli.views.progress.counts_table import show_counts
 from convo_cli.cli.views.progress.event_lines import show
+from convo_cli.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,14 +89,14 @@ def _facts(plan: Plan) -> list[tuple[str, str]]:
             plan.num_targets / start.max_steps,
         )
     )
-    each, at_once = _size(plan.checkpoint_bytes), _count(plan.max_checkpoints, "checkpoint")
+    each, at_once = _size(plan.checkpoint_bytes), counted(plan.max_checkpoints, "checkpoint")
     free = f"; {_size(plan.free_bytes)} free" if plan.free_bytes else ""
     facts = [
         ("run", f"{printable(str(start.run_dir))} (dry run: not created)"),
         ("device", f"{start.device}, {start.precision}"),
         ("parameters", f"{start.num_parameters:,}, {trained} trained"),
         ("steps", f"{start.max_steps:,}, {tokens} tokens and {targets} targets each on average"),
-        ("epochs", f"{plan.epochs:,.3g}, {_count(start.steps_per_epoch, 'step')} each"),
+        ("epochs", f"{plan.epochs:,.3g}, {counted(start.steps_per_epoch, 'step')} each"),
         ("evaluations", f"{plan.num_evaluations:,}"),
         ("checkpoints", f"{plan.num_checkpoints:,}, {each} each; the first is smaller"),
         ("disk", f"{_size(plan.peak_bytes)} for at most {at_once} at once{free}"),
@@ -150,7 +151,3 @@ def _size(num_bytes: int) -> str:
     if num_bytes < 2**30:
         return f"{num_bytes / 2**20:,.1f} MiB"
     return f"{num_bytes / 2**30:,.1f} GiB"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from convo_cli.cli.console import print_line
+from convo_cli.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 def show_repairs(console: Console, repaired: RepairReport, written: FileReport) -> None:
     """Print the lines that were repaired and left out; ``written`` is the report of the copy."""
-    unchanged = f"{repaired.num_unchanged:,} of {repaired.num_lines:,} lines unchanged"
+    unchanged = f"{repaired.num_unchanged:,} of {counted(repaired.num_lines, 'line')} unchanged"
     counts = f"{unchanged}, {repaired.num_repaired:,} repaired, {repaired.num_left_out:,} left out"
     print_line(console, f"{written.file}: {counts}", "bold")
     for group in repaired.repaired:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convo_cli.cli.console import printable
+from convo_cli.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,7 +34,6 @@ def show_verdict(console: Console, verdict: Verdict) -> None:
         how = f"straight, and with {resume}"
     else:
         how = f"taken again with {resume}, compared with {verdict.compared_with}"
-    console.print(
-        f"{verdict.num_steps} steps from {verdict.checkpoint}: {how}", soft_wrap=True, markup=False
-    )
+    steps = f"{counted(verdict.num_steps, 'step')} from {verdict.checkpoint}"
+    console.print(f"{steps}: {how}", soft_wrap=True, markup=False)
     console.print(f"because {printable(verdict.reason)}", soft_wrap=True, markup=False)

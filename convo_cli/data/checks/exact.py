@@ -13,11 +13,12 @@ import msgspec
 
 from convo_cli.data.checks.suspicions import suspect_turns
 from convo_cli.data.dialogue import Role, has_target, is_excluded
-from convo_cli.data.problems import Problem, ProblemSink, no_target, quoted
+from convo_cli.data.problems import Problem, ProblemSink, no_target
 from convo_cli.data.shapes.known_keys import misspelt
 from convo_cli.data.shapes.table import shape_of
 from convo_cli.data.shapes.turns import LineReading, read_value
 from convo_cli.data.strict_json.decoder import decode
+from convo_cli.wording import quoted
 
 if TYPE_CHECKING:
     from convo_cli.config.schema import DataConfig, TrainOn

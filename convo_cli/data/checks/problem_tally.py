@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from convo_cli.data.problem_kinds import KINDS, Severity
 from convo_cli.data.problems import Problem
 from convo_cli.errors import DataError
+from convo_cli.wording import counted
 
 MAX_PROBLEMS = 5
 """Problems listed for each code and file by default; all are counted."""
@@ -38,10 +39,9 @@ class DataProblemsError(DataError):
             if more := group.count - len(shown):
                 lines.append(f"{more:,} more like this")
         number = sum(group.count for group in groups)
-        errors = f"{number:,} {'error' if number == 1 else 'errors'}"
         hints = dict.fromkeys([*(group.hint for group in groups), *further_hints])
         super().__init__(
-            "\n  ".join([f"{what}: {errors}", *lines]),
+            "\n  ".join([f"{what}: {counted(number, 'error')}", *lines]),
             hint="\n      ".join(hints),
             problems=[
                 replace(problem.detail, hint=group.hint)

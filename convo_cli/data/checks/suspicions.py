@@ -9,8 +9,9 @@ from operator import eq
 
 from convo_cli.data.checks.suspicious_text import SUSPICIOUS_TEXTS, spot_places, suspicious_spots
 from convo_cli.data.dialogue import SEPARATOR
-from convo_cli.data.problems import Problem, quoted
+from convo_cli.data.problems import Problem
 from convo_cli.data.shapes.turns import LocatedTurn
+from convo_cli.wording import quoted
 
 LONG_UTTERANCE_BYTES = 100_000
 LONG_DIALOGUE_TURNS = 1_000

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from html.entities import html5
 
 from convo_cli.data.dialogue import SEPARATOR
-from convo_cli.data.problems import quoted
+from convo_cli.wording import quoted
 
 _MISSING = frozenset(
     {"NULL", "null", "None", "nan", "NaN", "NaT", "<NA>", "undefined", "(null)", "[object Object]"}

@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from convo_cli.data.problems import kind_of, member, quoted
+from convo_cli.data.problems import kind_of, member
 from convo_cli.data.shapes.known_keys import TRAIN_KEYS, may_say_training, misspelt, says_training
+from convo_cli.wording import quoted
 
 Refuse = Callable[[str, str, str], None]
 """Reports a problem, given its code, path and message."""

@@ -11,9 +11,10 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from convo_cli.data.problems import kind_of, member, quoted
+from convo_cli.data.problems import kind_of, member
 from convo_cli.data.shapes.known_keys import is_reasoning_key
 from convo_cli.data.shapes.masks import Refuse
+from convo_cli.wording import quoted
 
 if TYPE_CHECKING:
     from convo_cli.config.schema import Reasoning

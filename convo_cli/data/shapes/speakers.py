@@ -6,8 +6,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from convo_cli.data.dialogue import Role
-from convo_cli.data.problems import quoted
 from convo_cli.errors import ConfigError
+from convo_cli.wording import quoted
 
 if TYPE_CHECKING:
     from convo_cli.config.schema import SpeakersConfig

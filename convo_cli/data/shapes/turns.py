@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from convo_cli.data.dialogue import Role, Turn
-from convo_cli.data.problems import Problem, ProblemSink, kind_of, member, quoted, refuse
+from convo_cli.data.problems import Problem, ProblemSink, kind_of, member, refuse
 from convo_cli.data.shapes.known_keys import (
     SPEAKER_KEYS,
     TEXT_KEYS,
@@ -34,6 +34,7 @@ from convo_cli.data.shapes.table import (
     shape_of,
 )
 from convo_cli.data.shapes.unread import UnreadItem
+from convo_cli.wording import counted, quoted
 
 if TYPE_CHECKING:
     from convo_cli.config.schema import DataConfig
@@ -87,9 +88,8 @@ class _TurnReader:
         elif not isinstance(value, list):
             self._object(value, SHAPES[name])
         elif is_array_of_dialogues(value):
-            self._refuse(
-                "array-of-dialogues", "$", f"the line is an array of {len(value)} dialogues"
-            )
+            message = f"the line is an array of {counted(len(value), 'dialogue')}"
+            self._refuse("array-of-dialogues", "$", message)
         else:
             self._list(value, "$")
 

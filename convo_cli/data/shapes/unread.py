@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from convo_cli.data.problems import quoted
+from convo_cli.wording import counted, quoted
 
 SHORT_TEXT_CHARACTERS = 30
 """Texts with at most this average length are metadata."""
@@ -67,8 +67,9 @@ class UnreadTexts(msgspec.Struct):
     def describe(self, key: str) -> str:
         """Return the message of the warning."""
         mean = f"{self.num_characters / max(1, self.num_texts):,.0f} characters"
-        many = f"{self.num_texts:,} texts of {mean} on average"
-        texts = f"1 text of {mean}" if self.num_texts == 1 else many
+        texts = f"{counted(self.num_texts, 'text')} of {mean}"
+        if self.num_texts > 1:
+            texts += " on average"
         return f"the key {quoted(key)} is ignored ({texts})"
 
 

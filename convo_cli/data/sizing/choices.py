@@ -14,6 +14,7 @@ from typing import Any
 
 from convo_cli.config.presets import Preset
 from convo_cli.config.schema import RunConfig, ScratchConfig
+from convo_cli.wording import counted
 
 EPOCHS = 6
 """Epochs of a new model, unless they exceed `MAX_TOKENS`.
@@ -193,7 +194,7 @@ class _Chooser:
         epochs = self._steps / self._steps_per_epoch
         if epochs < 0.995:
             share = f"{100 * epochs:.2g} % of the training data"
-            whole = f"{math.ceil(self._steps_per_epoch):,} steps would be all of it"
+            whole = f"{counted(math.ceil(self._steps_per_epoch), 'step')} would be all of it"
             return f"{share} ({whole})"
         return f"{epochs:.2g} epochs" if round(epochs, 1) != 1 else "1 epoch"
 
@@ -216,11 +217,6 @@ def _nice(number: float) -> int:
     """Round up to 1, 2 or 5 times a power of ten."""
     power: int = 10 ** math.floor(math.log10(max(number, 1)))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= number)
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun: 1 step, 2 steps."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _amount(num_bytes: int) -> str:

@@ -6,7 +6,8 @@ import json
 import math
 import re
 
-from convo_cli.data.problems import Problem, ProblemSink, member, quoted
+from convo_cli.data.problems import Problem, ProblemSink, member
+from convo_cli.wording import quoted
 
 MAX_DEPTH = 64
 """Deepest nesting of arrays and objects in a line."""

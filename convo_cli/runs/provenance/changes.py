@@ -14,6 +14,7 @@ from convo_cli.runs.provenance.data_files import DataFiles
 from convo_cli.runs.provenance.execution import Change, Execution
 from convo_cli.runs.provenance.run_info import NUMERIC, RunInfo, read_base_model, sealed_config
 from convo_cli.storage.files import read_file
+from convo_cli.wording import counted
 
 _CHECKED_BY_CONTENT = ("data.train", "data.validation")
 _NO_CHANGE = ("name", "output_dir", *_CHECKED_BY_CONTENT)
@@ -118,9 +119,8 @@ def changes_of_data(info: RunInfo, data: DataFiles) -> list[str]:
         ("validation", info.validation, data.validation),
     ):
         if len(before) != len(after):
-            changes.append(
-                f"data.{key} names {len(after)} files, but the run began with {len(before)}"
-            )
+            now = counted(len(after), "file")
+            changes.append(f"data.{key} lists {now}, but the run began with {len(before)}")
             continue
         changes += [
             f"{new.path}: not the data that the run began with (by run.json {old.path} with "

@@ -19,6 +19,7 @@ from convo_cli.errors import ModelError, first_line
 from convo_cli.text.tokenizers.expansion import excess
 from convo_cli.text.tokenizers.pretrained import open_tokenizer
 from convo_cli.text.tokenizers.probes import PROBES
+from convo_cli.wording import counted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -84,7 +85,8 @@ def _fault(tokenizer: PreTrainedTokenizerBase) -> str | None:
             ids = backend.encode(text, add_special_tokens=False).ids
             if len(ids) > MAX_IDS * len(text) + MAX_ADDED_IDS:
                 limit = f"at most {MAX_IDS} for each are allowed"
-                return f"turns {len(text):,} characters into {len(ids):,} tokens ({limit})"
+                characters = counted(len(text), "character")
+                return f"turns {characters} into {len(ids):,} tokens ({limit})"
             untyped.decode(ids, clean_up_tokenization_spaces=False)
     return None
 

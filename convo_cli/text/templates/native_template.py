@@ -24,6 +24,7 @@ from convo_cli.text.templates.generation_marks import apply_marks
 from convo_cli.text.templates.pieces import NO_TURN, Piece, special_tokens
 from convo_cli.text.tokenizers.chat_template import own_chat_template
 from convo_cli.text.tokenizers.vocabulary import TokenFinder
+from convo_cli.wording import quoted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -166,9 +167,9 @@ class NativeTemplate:
                     raise refusal("begins a reply differently from its generation prompt")
                 added = text[end:]
                 if added.strip():
+                    shown = quoted(added, _MAX_SHOWN)
                     raise refusal(
-                        f"writes {added[:_MAX_SHOWN]!r} before a reply, but not in its generation "
-                        "prompt"
+                        f"writes {shown} before a reply, but not in its generation prompt"
                     )
             gaps.append(self._gap(text, end, role))
         last = between[-1]

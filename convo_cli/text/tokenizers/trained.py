@@ -31,7 +31,7 @@ SPACE_MARK = "▁"  # U+2581: SentencePiece's form of a space inside a piece
 _NEVER_MATCHED = -1e6
 _ASCII = "".join(chr(code) for code in range(0x21, 0x7F))
 _NUM_THREADS = 16
-"""A constant, because the scores of a unigram model depend on it; ids would depend on the machine."""
+"""A constant, because the scores of a unigram model, and so the ids, depend on it."""
 _MAX_TRAINING_CHARACTERS = 50_000_000
 """About 100 MB of text, because SentencePiece holds its corpus in memory."""
 

@@ -58,7 +58,7 @@ def train_in_process(lines: Iterable[str], settings: Mapping[str, object]) -> by
 
 
 def main() -> None:
-    """Read settings and lines from stdin, and write the model or SentencePiece's error to stdout."""
+    """Read settings and lines from stdin; write the model or SentencePiece's error to stdout."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches this process too
     import sentencepiece
 

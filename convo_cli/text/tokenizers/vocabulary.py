@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import AddedToken, Tokenizer, models
 
-from convo_cli.data.problems import quoted
 from convo_cli.errors import ModelError
+from convo_cli.wording import counted, quoted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -86,8 +86,9 @@ def close_gaps(tokenizer: PreTrainedTokenizerBase, source: str) -> None:
 
 def _require_few_unused(end: int, num_tokens: int, source: str) -> None:
     if end - num_tokens > _MAX_UNUSED:
+        tokens = counted(num_tokens, "token")
         raise ModelError(
-            f"{source}: its tokenizer has the id {end - 1:,}, but only {num_tokens:,} tokens",
+            f"{source}: its tokenizer has the id {end - 1:,}, but only {tokens}",
             hint=_HINT,
         )
 

@@ -15,6 +15,7 @@ from convo_cli.runs.provenance.run_info import RunInfo
 from convo_cli.training.build import Parts
 from convo_cli.training.optim import horizon_of, learning_rate_at
 from convo_cli.training.state import is_out_of_patience
+from convo_cli.wording import counted
 
 HORIZON = "training.schedule_steps"
 
@@ -87,7 +88,7 @@ def _of_length(info: RunInfo, parts: Parts, step: int) -> Iterator[str]:
     horizon, first = horizon_of(training, length), max(step, horizon_of(training, length))
     message = (
         f"the run is {'extended' if length > info.max_steps else 'shortened'} from "
-        f"{info.max_steps} to {length} steps"
+        f"{info.max_steps:,} to {counted(length, 'step')}"
     )
     stretched = training.model_copy(update={"schedule_steps": length})
     kept, other = (learning_rate_at(first, each, length) for each in (training, stretched))
@@ -99,7 +100,7 @@ def _of_length(info: RunInfo, parts: Parts, step: int) -> Iterator[str]:
             f"{_text(other, kept)}"
         )
     elif horizon != length and training.schedule != "constant":
-        message += f"; its learning-rate schedule has {horizon} steps ({HORIZON})"
+        message += f"; its learning-rate schedule has {counted(horizon, 'step')} ({HORIZON})"
     if 0 < config.dialogue.user_turns_until < 1 and config.dialogue.train_on != "all":
         message += (
             "; user turns are targets up to step "

@@ -100,8 +100,8 @@ def _(never, one, two):
 )  # fmt: skip
 def _(loss, metric):
     """This score has to improve, or the run ends."""
-    assert loss.answer["reason"] == "validation loss did not improve in 1 evaluations"
-    assert metric.answer["reason"] == "bleu-4 did not improve in 1 evaluations"
+    assert loss.answer["reason"] == "validation loss did not improve in 1 evaluation"
+    assert metric.answer["reason"] == "bleu-4 did not improve in 1 evaluation"
 
 
 @effect(

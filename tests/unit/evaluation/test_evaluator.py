@@ -100,7 +100,7 @@ def test_dialogues_longer_than_the_window_get_no_reply_and_a_warning(make_evalua
     result = make_evaluator(events.append, dialogues=[long, fits])(model, 0)
     assert len(result.samples) == 1
     (notice,) = [event for event in events if isinstance(event, Notice)]
-    assert notice.message.startswith("1 of 2 replies are not scored")
+    assert notice.message.startswith("no score for 1 of 2 dialogues")
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

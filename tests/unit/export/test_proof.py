@@ -46,7 +46,7 @@ def _penalise_repetition(folder):
 def test_a_different_reply_is_refused_with_the_ids_of_both(checkpoint, copy, damage):
     damage(copy)
     with pytest.raises(
-        CheckpointError, match=r"the reply for 'Hello!' differs .*\(ids \[.*instead of \["
+        CheckpointError, match=r'the reply for "Hello!" differs .*\(ids \[.*instead of \['
     ) as caught:
         verify_export(copy, original(checkpoint))
     assert caught.value.exit_code == 5

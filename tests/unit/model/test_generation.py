@@ -227,6 +227,6 @@ def test_a_message_longer_than_the_window_is_refused_before_anything_is_shown(ra
 
 
 def test_a_system_text_that_leaves_no_room_is_named_in_the_hint(random_generator):
-    with pytest.raises(DataError, match=r"only 0 of .* tokens of system text") as caught:
+    with pytest.raises(DataError, match=r"leaves only 0 beside .* tokens of system text") as caught:
         random_generator.reply([Turn("system", "very " * 100), Turn("user", "Hi")], GREEDY)
     assert caught.value.hint.startswith("shorten the system text")

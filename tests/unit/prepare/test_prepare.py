@@ -196,7 +196,7 @@ def test_validation_data_found_in_training_is_told(
     (warning,) = [
         event.message for event in events if isinstance(event, Notice) and event.is_warning
     ]
-    assert warning.startswith("1 of 2 validation dialogues are also in the training data")
+    assert warning.startswith("the training data also contains 1 of 2 validation dialogues")
     assert f"{valid}:2 is {train}:1" in warning
 
 
@@ -374,7 +374,7 @@ def test_drop_leaves_dialogues_with_a_long_turn_out_and_names_their_lines(
             event.message for event in events if isinstance(event, Notice) and event.is_warning
         ]
         assert warning == (
-            "2 of 8 training dialogues are left out, because a turn is too long for "
+            "left out 2 of 8 training dialogues, because a turn is too long for "
             "dialogue.max_length 64: "
             f"{path}:2, {path}:3"
         ), again
@@ -387,7 +387,7 @@ def test_where_all_dialogues_are_left_out_that_is_an_error(
     tiny_config, prepare, make_encoder, write
 ):
     config = tiny_config(dialogue={"long_turns": "drop"}, data=of(write(["Hello", "very " * 70])))
-    with pytest.raises(DataError, match="1 of 1 training dialogues are left out") as caught:
+    with pytest.raises(DataError, match="left out 1 of 1 training dialogues") as caught:
         prepare(config, make_encoder(max_length=32))
     assert caught.value.hint == "raise dialogue.max_length, or set dialogue.long_turns: split"
 
@@ -416,7 +416,7 @@ def test_no_other_dialogue_is_compared_with_one_that_is_left_out(
         dialogue={"long_turns": "drop"}, data={"train": train, "validation": valid}
     )
     prepare(config, make_encoder(max_length=32))
-    assert not any("are also in the training data" in message for message in notices(events))
+    assert not any("the training data also contains" in message for message in notices(events))
 
 
 @pytest.fixture
@@ -547,6 +547,6 @@ def test_a_tokenizer_that_changes_texts_is_told(tiny_config, prepare, events, ma
         event.message for event in events if isinstance(event, Notice) and event.is_warning
     ]
     assert (
-        "data.jsonl:1 says 'Hello', the model will read 'hello' (1 of the first turns differ)"
+        'data.jsonl:1 says "Hello", the model will read "hello" (1 turn of the first dialogues)'
         in warning
     )

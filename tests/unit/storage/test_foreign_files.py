@@ -79,7 +79,7 @@ def test_an_index_names_safetensors_files_beside_it_and_nothing_else(tmp_path, n
 )
 def test_a_config_names_no_code_on_a_hub(tmp_path, config):
     with pytest.raises(
-        ModelError, match=r"config\.json: \w+ names '.*somebody/kernel.*', which would be code"
+        ModelError, match=r'config\.json: \w+ names ".*somebody/kernel.*", which would be code'
     ):
         require_harmless(folder(tmp_path, config=config))
 
@@ -88,7 +88,7 @@ def test_a_config_names_no_code_on_a_hub(tmp_path, config):
 def test_an_implementation_that_transformers_may_take_from_a_hub_is_refused(tmp_path, name):
     """With the package `kernels` transformers downloads what it has no code for."""
     for key in ("attn_implementation", "_experts_implementation"):
-        with pytest.raises(ModelError, match=f"{key} names '{name}'"):
+        with pytest.raises(ModelError, match=f'{key} names "{name}"'):
             require_harmless(folder(tmp_path, config={key: {"text_config": name}}))
 
 

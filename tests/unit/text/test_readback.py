@@ -64,7 +64,7 @@ def test_a_difference_that_the_hash_does_not_show_is_found_by_the_probes(
     read = load_encoder(tmp_path)
     monkeypatch.setattr(readback, "load_encoder", lambda folder: read)
     read._backend.normalizer = normalizers.Lowercase()
-    with pytest.raises(ModelError, match="'Hello, world!' in a turn has the ids"):
+    with pytest.raises(ModelError, match='"Hello, world!" in a turn has the ids'):
         require_equal(encoder, tmp_path)
 
 

@@ -69,7 +69,7 @@ def test_the_best_of_every_metric_is_known_not_only_of_the_chosen_one(make_state
         (
             Progress(step=2, evaluations_without_improvement=2),
             EarlyStopping("nist-2", patience=1, monitors_metric=True),
-            "nist-2 did not improve in 1 evaluations",
+            "nist-2 did not improve in 1 evaluation",
         ),
         (Progress(step=1, evaluations_without_improvement=1000), EarlyStopping(), None),
     ],

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from convo_cli.cli.views.progress.meter import Clock, Meter, duration
-from convo_cli.data.sizing.choices import EPOCHS, counted
+from convo_cli.data.sizing.choices import EPOCHS
 from convo_cli.errors import typeable
 from convo_cli.events import EvaluationDone, Event, Notice, RunStarted, StepDone
+from convo_cli.wording import counted
 
 _MEASURED_STEPS = 10
 """Steps after which the mean time of a step is a fair estimate."""
@@ -80,8 +81,9 @@ def _on_unseen_data(started: RunStarted) -> str | None:
     if 2 * steps > epoch:
         return None
     return (
-        f"this run trains on {_percent(steps / epoch)} of the training data: it has {steps:,} "
-        f"steps, and one epoch has {epoch:,} (training.max_steps or training.epochs)"
+        f"this run trains on {_percent(steps / epoch)} of the training data: it has "
+        f"{counted(steps, 'step')}, and one epoch has {epoch:,} (training.max_steps or "
+        "training.epochs)"
     )
 
 
@@ -91,7 +93,7 @@ def _on_checkpoints(started: RunStarted, step_seconds: float) -> str | None:
     if gap < _MAX_STEPS_AT_RISK and gap * step_seconds < _MAX_SECONDS_AT_RISK:
         return None
     often = _rounded(min(gap / 10, _MAX_SECONDS_AT_RISK / 2 / max(step_seconds, 1e-9)))
-    time = f"{gap:,} steps (about {duration(gap * step_seconds)})"
+    time = f"{counted(gap, 'step')} (about {duration(gap * step_seconds)})"
     when = f"only at the end, after {time}" if gap == started.max_steps else f"every {time}"
     return (
         f"a checkpoint is saved {when}; a crash loses all steps since the last one. To save more "
@@ -109,8 +111,9 @@ def _on_evaluations(started: RunStarted, event: EvaluationDone, step_seconds: fl
         return None
     return (
         f"evaluations take about {_percent(share)} of the time of this run: each takes "
-        f"{duration(event.seconds)}, and {every:,.0f} steps take {duration(every * step_seconds)}. "
-        "A higher evaluation.every_steps makes them rarer; lower evaluation.reply_dialogues, "
+        f"{duration(event.seconds)}, and the {counted(round(every), 'step')} before it "
+        f"{duration(every * step_seconds)}. A higher "
+        "evaluation.every_steps makes them rarer; lower evaluation.reply_dialogues, "
         "generation.max_new_tokens and evaluation.max_dialogues make them shorter"
     )
 

@@ -25,6 +25,7 @@ from convo_cli.events import (
     SampleReply,
     StepDone,
 )
+from convo_cli.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -154,8 +155,7 @@ def amount_done(event: Progress, seconds: float) -> str:
 
 
 def _counted(number: int, unit: str) -> str:
-    unit = unit.removesuffix("s") if number == 1 else unit
-    return f"{number:,} {unit}".rstrip()
+    return counted(number, unit.removesuffix("s")) if unit else f"{number:,}"
 
 
 def _scale(num_bytes: int) -> tuple[int, str]:

@@ -111,7 +111,7 @@ def strict_records(path: Path) -> list[dict[str, Any]]:
 
 
 def test_every_kept_event_is_one_record_with_stable_names(tmp_path: Path) -> None:
-    write(tmp_path, [STARTED, step(1), evaluation(1), saved(1), RunFinished(1, "all 1 steps done")])
+    write(tmp_path, [STARTED, step(1), evaluation(1), saved(1), RunFinished(1, "all 1 step done")])
     assert strict_records(tmp_path / "metrics.jsonl") == [
         {
             "event": "run_started",
@@ -166,7 +166,7 @@ def test_every_kept_event_is_one_record_with_stable_names(tmp_path: Path) -> Non
             "checksum": CHECKSUM,
         },
         {"event": "checkpoint", "step": 1, "name": "step-00000001"},
-        {"event": "run_finished", "step": 1, "reason": "all 1 steps done"},
+        {"event": "run_finished", "step": 1, "reason": "all 1 step done"},
     ]
 
 

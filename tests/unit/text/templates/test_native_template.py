@@ -263,7 +263,7 @@ PROMPT = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
             CHATML.replace("<|im_end|>", "") + PROMPT,
             "ends an assistant turn without a special token",
         ),
-        (CHATML, r"writes '<\|im_start\|>assistant\\n' before a reply, but not in its"),
+        (CHATML, r'writes "<\|im_start\|>assistant\\n" before a reply, but not in its'),
         (
             CHATML + PROMPT.replace("assistant\n", "assistant\n<think>\n"),
             "begins a reply differently from its",
@@ -278,7 +278,7 @@ PROMPT = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
                 "{% if loop.last and m.role == 'assistant' %}<think>{% endif %}{{ m.content",
             )
             + PROMPT,
-            "writes '<think>' before a reply, but not in its",
+            'writes "<think>" before a reply, but not in its',
         ),
         (CHATML.replace("m.content", "m.content | upper") + PROMPT, "changes the text of a turn"),
         (

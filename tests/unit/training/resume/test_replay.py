@@ -100,7 +100,7 @@ def test_early_stopping_does_not_end_the_steps_that_are_taken_again(tmp_path, ma
         evaluation={"every_steps": 3, "early_stopping": stopping},
     )
     result = start_run(config, ignore)
-    assert result.reason == "validation loss did not improve in 1 evaluations"
+    assert result.reason == "validation loss did not improve in 1 evaluation"
     verdict = verify_run(result.run_dir, config, ignore, num_steps=4)
     assert (verdict.checkpoint, verdict.difference) == ("step-00000006", None)
     assert {check.what: check.count for check in verdict.checks}["examples of a step"] == 4

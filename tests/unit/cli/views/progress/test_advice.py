@@ -57,8 +57,8 @@ def test_evaluations_that_take_most_of_the_time_say_so_once() -> None:
     evaluated = [replace(evaluation(number), seconds=90) for number in (100, 200)]
     (message,) = advice(started, *steps(100, 0.3), 90, evaluated[0], 90, evaluated[1])
     assert message.startswith(
-        "evaluations take about 75% of the time of this run: each takes 1:30, and 100 steps take "
-        "0:30. "
+        "evaluations take about 75% of the time of this run: each takes 1:30, and the 100 steps "
+        "before it 0:30. "
     )
     assert "evaluation.reply_dialogues" in message
 
