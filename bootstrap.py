@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Sets up convo's own environment in .venv and runs one of the project's verbs in it; needs Python
-3.10 and no more.
+"""Set up convo's environment in .venv and run a command of the project in it.
+
+It needs only Python 3.10 or newer.
 
     python3 bootstrap.py demo     from sample dialogues to a conversation, in a few minutes
     python3 bootstrap.py test     the tests (test-slow: the long ones)
-    python3 bootstrap.py help     all verbs
+    python3 bootstrap.py help     all commands
 
-The environment is made once and brought up to date when pyproject.toml or constraints.txt changed.
+The environment is created once, and updated if pyproject.toml or constraints.txt changed.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ VERBS = {
     "test-slow": "the long tests",
     "bench": "the benchmarks",
     "docs": "write the generated pages of docs/",
-    "setup": "only make the environment, with the developers' tools",
+    "setup": "only create the environment, with the development tools",
     "help": "this list",
 }
 
@@ -61,7 +62,7 @@ def main() -> int:
 
 
 def commands(verb: str, rest: Command) -> list[Command]:
-    """What a developer's verb runs."""
+    """Return the commands that a verb runs."""
     python = str(SCRIPTS / "python")
     return {
         "check": [
@@ -87,7 +88,7 @@ def commands(verb: str, rest: Command) -> list[Command]:
 
 
 def demo() -> int:
-    """The whole path, into directories that no earlier demo used."""
+    """Run the whole path in directories that no earlier demo used."""
     started = time.monotonic()
     number = next(
         n
@@ -123,9 +124,7 @@ def demo() -> int:
 
 
 def run_all(steps: list[Command], last_input: str | None = None) -> int:
-    """Run the commands in order and stop at the first that fails; the last one may be given its
-    input.
-    """
+    """Run the commands in order until one fails; ``last_input`` is the stdin of the last one."""
     for position, step in enumerate(steps):
         text = last_input if position == len(steps) - 1 else None
         print(f"\n$ {' '.join(step)}" + (f"   <<< {text.strip()}" if text else ""), flush=True)
@@ -140,22 +139,23 @@ def run_all(steps: list[Command], last_input: str | None = None) -> int:
 
 
 def set_up(*, with_tools: bool) -> None:
-    """Make or update .venv; nothing happens where it is already what pyproject.toml and
-    constraints.txt ask for.
-    """
+    """Create or update .venv, unless it already matches pyproject.toml and constraints.txt."""
     content = b"".join((ROOT / name).read_bytes() for name in ("pyproject.toml", "constraints.txt"))
     wanted = hashlib.sha256(content + str(ROOT).encode() + sys.version.encode()).hexdigest()
     stamp = ENVIRONMENT / "convo-installed"
     have = stamp.read_text().split() if stamp.exists() else []
     if have[:1] == [wanted] and (not with_tools or "tools" in have):
         return
-    print(f"setting up {ENVIRONMENT} (once; torch is the large part)", file=sys.stderr, flush=True)
+    print(
+        f"setting up {ENVIRONMENT} (once; PyTorch is most of the download)",
+        file=sys.stderr,
+        flush=True,
+    )
     is_there = (ENVIRONMENT / "pyvenv.cfg").exists()
     is_outdated = bool(have) and have[:1] != [wanted]
     try:
-        if Path(sys.prefix) != ENVIRONMENT and (
-            is_outdated or not is_there
-        ):  # not while running inside it
+        is_inside = Path(sys.prefix) == ENVIRONMENT
+        if not is_inside and (is_outdated or not is_there):
             venv.create(ENVIRONMENT, with_pip=True, clear=is_there)
     except subprocess.CalledProcessError:
         sys.exit(

@@ -13,8 +13,7 @@ def main(*, is_module: bool = False) -> None:
     """Run the command line and end the process; `--version` is answered without importing anything.
 
     The working folder is removed from the import path, so that no module next to the data is
-    imported. It is there after `python -m convo_cli` (``is_module``), and with an empty entry in
-    PYTHONPATH.
+    imported. `python -m convo_cli` (``is_module``) and an empty entry in PYTHONPATH put it there.
     """
     if is_module and not getattr(sys.flags, "safe_path", False):  # since Python 3.11
         _remove_working_folder_from_path()
@@ -34,9 +33,7 @@ def main(*, is_module: bool = False) -> None:
 
 
 def run() -> None:
-    """Run the command line inside a process that continues; SystemExit if the exit code is not
-    0.
-    """
+    """Run the command line and return; SystemExit if the exit code is not 0."""
     if sys.argv[1:] == ["--version"]:
         from convo_cli.cli.streams import stdout_errors
 

@@ -1,5 +1,6 @@
-"""Standard streams of the process: all are open and accept any text, and a run survives the loss of
-their readers and disks.
+"""Standard streams of the process.
+
+All are open and accept any text, and a run survives the loss of their readers and disks.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
     from typing import Any, TextIO
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""Errors of a write to a full disk. Writes to files raise DiskError, so without a file name they
-are of a standard stream.
+"""Errors of a write to a full disk.
+
+Writes to files raise DiskError, so an OSError without a file name is that of a standard stream.
 """
 _SIGPIPE = 13  # missing in Python's `signal` on Windows
 _was_closed: set[str] = set()
@@ -30,23 +32,21 @@ def prepare_streams() -> None:
     _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(
-                errors="replace"
-            )  # a character that the terminal cannot show becomes ?
+            # A character that the terminal cannot show becomes ?.
+            stream.reconfigure(errors="replace")
     sys.stderr = LastingStream(sys.stderr)
 
 
-def require_stdin(purpose: str) -> None:
+def require_stdin(consequence: str) -> None:
     """Raise UsageError if stdin was closed (``<&-``), because a command would see an empty file."""
     if "stdin" in _was_closed:
-        raise UsageError(
-            f"stdin is closed, so {purpose}", hint="give it a file or a pipe, or remove <&-"
-        )
+        hint = "redirect stdin from a file or a pipe, or remove <&-"
+        raise UsageError(f"stdin is closed, so {consequence}", hint=hint)
 
 
 @contextmanager
 def stdout_errors() -> Iterator[None]:
-    """Flush stdout after the block; if a write to it fails, end the process with the code for it.
+    """Flush stdout after the block; if a write to it fails, end the process with an exit code.
 
     The code is that of SIGPIPE if the reader is gone (`convo … | head`), and that of DiskError if
     the disk is full.
@@ -57,9 +57,7 @@ def stdout_errors() -> Iterator[None]:
         return
     except (BrokenPipeError, SystemExit) as stop:
         # typer exits with 1 here, which is convo's code for a bug.
-        if not isinstance(stop, BrokenPipeError) and not isinstance(
-            stop.__context__, BrokenPipeError
-        ):
+        if not any(isinstance(error, BrokenPipeError) for error in (stop, stop.__context__)):
             raise
         code = 128 + _SIGPIPE  # as the shell reports it
     except OSError as error:
@@ -74,8 +72,9 @@ def stdout_errors() -> Iterator[None]:
 
 @contextmanager
 def finished(outcome: str) -> Iterator[None]:
-    """Print the result of finished work in the block; if stdout cannot be written, only warn with
-    the ``outcome``, because the work is done.
+    """Print the result of finished work in the block.
+
+    If stdout cannot be written, a warning states the ``outcome``: the work is done.
     """
     try:
         yield
@@ -123,9 +122,7 @@ class LastingStream:
 
 
 def discard_output(descriptor: int) -> None:
-    """Redirect a descriptor to the null device, so that further and buffered output is
-    discarded.
-    """
+    """Redirect a descriptor to the null device, which discards buffered and further output."""
     with suppress(OSError):  # no descriptor is free
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, descriptor)

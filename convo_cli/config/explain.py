@@ -1,6 +1,4 @@
-"""Messages about a config: one line for each problem, with its place, the value found and the
-allowed values.
-"""
+"""Messages about a config: one line a problem, with its place, the value and what is allowed."""
 
 from __future__ import annotations
 
@@ -32,9 +30,7 @@ _YAML_1_1_BOOLS = {
 
 
 def refusal(problems: Sequence[Problem]) -> ConfigError:
-    """Combine all problems into one error: one line each, in the order of the file, options
-    last.
-    """
+    """Combine problems into one error: one line each, in the order of the file, then options."""
     ordered = sorted(
         problems,
         key=lambda problem: (problem.place.is_option, problem.place.line, problem.place.column),
@@ -113,32 +109,26 @@ def _advice(key: Key, value: Any) -> str:
         return f"leave it out for {default}"
     if isinstance(value, str):
         if "boolean" in key.types and value.lower() in _YAML_1_1_BOOLS:
-            return f"YAML 1.2 reads {value} as text, write {_YAML_1_1_BOOLS[value.lower()]}"
+            return f"YAML 1.2 reads {value} as text; write {_YAML_1_1_BOOLS[value.lower()]}"
         if key.types & {"integer", "number", "boolean", "pair"} and isinstance(
             plain_value(value), bool | int | float
         ):
             return f"drop the quotes: {value}"
         if close := difflib.get_close_matches(value.lower(), key.choices, n=1):
             return f"did you mean {close[0]}?"
-    elif (
-        isinstance(value, bool | int | float)
-        and key.types & {"string", "array"}
-        and not key.choices
-    ):
-        return "put it in quotes to make it text"
-    elif (
-        isinstance(value, float)
-        and "integer" in key.types
-        and 1 <= value <= 1e9
-        and value.is_integer()
-    ):
-        return f"write {int(value)}"
+    elif isinstance(value, bool | int | float):
+        if key.types & {"string", "array"} and not key.choices:
+            return "put it in quotes to make it text"
+        is_whole = isinstance(value, float) and value.is_integer() and 1 <= value <= 1e9
+        if is_whole and "integer" in key.types:
+            return f"write {int(value)}"
     return ""
 
 
 def _disagreement(message: str, section: KeyPath, source: Source) -> Problem:
-    """Return a finding about several keys, at one that is written (an option first), with the
-    places of the others.
+    """Return a problem of several keys at one that is written; an option comes first.
+
+    The message ends with the places of the other keys.
     """
     prefix = dotted(section)
     words = re.findall(r"[a-z_]+(?:\.[a-z_]+)*", message)

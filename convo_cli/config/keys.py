@@ -20,8 +20,9 @@ class Key:
     path: str
     doc: str
     types: frozenset[str]
-    """JSON type names: integer, number, string, boolean, array (of texts), null, object (a
-    section); and pair.
+    """JSON types: integer, number, string, boolean, array (of texts), null and object (a section).
+
+    A list of two numbers is a pair.
     """
     choices: tuple[str, ...]
     limits: str
@@ -71,9 +72,7 @@ def config_keys() -> Mapping[str, Key]:
 
 
 def keys_in(section: str) -> tuple[Key, ...]:
-    """Return the keys and sections directly inside a section; the empty name is the top of the
-    file.
-    """
+    """Return the keys and sections directly inside a section; an empty name is the whole file."""
     return tuple(key for key in config_keys().values() if key.section == section)
 
 

@@ -62,9 +62,7 @@ def locate_config(
 
 
 def _has_seal(text: str) -> bool:
-    """Return whether the seal of a run's config is among the comments at the top, where users add
-    their own.
-    """
+    """Return whether the seal of a run's config is among the comments at the top of the file."""
     comments = takewhile(lambda line: line.startswith("#") or not line.strip(), text.splitlines())
     return any(line.startswith(SEAL) for line in comments)
 
@@ -81,8 +79,8 @@ def _locate(data: Any, folder: Path) -> None:
 def _located(path: str, folder: Path) -> str:
     """Resolve a path from the run directory, else from the working folder or a parent of the run.
 
-    So a run that was moved without its data can find it. Its hash shows whether it is the same
-    data.
+    So a run that was moved without its data still finds it. The hash of a file shows whether it is
+    the same data.
     """
     if Path(path).is_absolute():
         return path
@@ -152,7 +150,7 @@ def _override(text: str, source: Source) -> Problem | None:
         return Problem(
             Place(f"{OPTION}{clipped(text)}"),
             (),
-            "not KEY=VALUE; an example is training.max_steps=500",
+            "not of the form KEY=VALUE, such as training.max_steps=500",
         )
     path: KeyPath = tuple(name.split("."))
     place = Place(f"{OPTION}{clipped(name)}", text=written)
@@ -167,7 +165,7 @@ def _override(text: str, source: Source) -> Problem | None:
     try:
         parsed = parse_yaml(written, str(place))
     except ConfigError:
-        return Problem(place, (), f"{clipped(written)} is no YAML value; put text in quotes")
+        return Problem(place, (), f"{clipped(written)} is not a YAML value; put text in quotes")
     if parsed.problems:
         return Problem(place, (), parsed.problems[0].message)
     if isinstance(parsed.value, dict):

@@ -21,15 +21,14 @@ MAX_SHOWN = 60
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The place of a key or value; ``text`` is the source of a scalar, with quotes, and None for
-    anything else.
-    """
+    """The place of a key or value."""
 
     source: str
     line: int = 0
     """1-based; 0 if there are no lines, as in an option."""
     column: int = 0
     text: str | None = None
+    """The source of a scalar, with its quotes; None for anything else."""
 
     def __str__(self) -> str:
         return f"{self.source}:{self.line}:{self.column}" if self.line else self.source
@@ -55,7 +54,7 @@ class Problem:
         return f"{self.place}{key}: {self.message}{hint}"
 
     def error(self, hint: str | None = None) -> ConfigError:
-        """Return an error with this one problem, and with a hint of its own."""
+        """Return an error with this one problem and an optional hint."""
         detail = self.detail if hint is None else replace(self.detail, hint=hint)
         return ConfigError(str(self), hint=hint, problems=[detail])
 

@@ -1,5 +1,6 @@
-"""Presets: complete configs to start from. Keys that a preset omits have the defaults of the
-schema.
+"""Presets: complete configs to start from.
+
+Keys that a preset omits have the defaults of the schema.
 """
 
 from __future__ import annotations
@@ -43,9 +44,8 @@ _DAILYDIALOG = {
 }
 _DAILYDIALOG_LICENCE = (
     "DailyDialog is licensed CC BY-NC-SA 4.0: no commercial use of the dialogues or, to be safe, "
-    "of a model trained on "
-    "them. It does not come with convo: put its splits at data/dailydialog/, one JSON list of "
-    "utterances a line."
+    "of a model trained on them. It does not come with convo: save its splits as train.jsonl and "
+    "valid.jsonl in data/dailydialog/, one JSON list of utterances a line."
 )
 
 SCRATCH = Preset(
@@ -91,8 +91,8 @@ GPT2 = Preset(
 
 CHAT_MODEL = Preset(
     name="chat-model",
-    description="Continue the training of a small chat model, in its own chat template.",
-    note="Any chat model takes the place of SmolLM2: a hub id or a local folder.",
+    description="Fine-tune a small pretrained chat model in its own chat template.",
+    note="Any chat model can replace SmolLM2: set model.pretrained to a hub id or a local folder.",
     values={
         "name": "chat-model",
         "data": _SAMPLE,
@@ -114,8 +114,8 @@ CONVMODEL = Preset(
     description="The defaults of convmodel: GPT-2, <sep> between turns, every turn trained on.",
     note=(
         "These are convmodel's documented defaults. Its warm-up of 10000 steps at one dialogue a "
-        "step is meant for "
-        "corpora of 100000 dialogues and more: on less, lower warmup_steps and raise batch_size."
+        "step is meant for at least 100000 dialogues: with fewer, lower warmup_steps and raise "
+        "batch_size."
     ),
     values={
         "name": "convmodel",
@@ -146,7 +146,7 @@ CONVMODEL = Preset(
 
 DAILYDIALOG = Preset(
     name="dailydialog",
-    description="A new GPT-2 of 6 layers for DailyDialog, some hundred steps.",
+    description="A new 6-layer GPT-2 for DailyDialog, trained for 600 steps.",
     data_note=_DAILYDIALOG_LICENCE,
     values={
         "name": "dailydialog",
@@ -167,9 +167,9 @@ DAILYDIALOG = Preset(
 
 MULTI_TURN_GPT2 = Preset(
     name="multi-turn-gpt2",
-    description="The defaults of multi-turn-chatbot-GPT2: DailyDialog, user turns are targets for "
-    "half of the run.",
-    note="30000 steps of 60 dialogues want a GPU.",
+    description="The defaults of multi-turn-chatbot-GPT2: DailyDialog, with user turns trained on "
+    "in the first half of the run.",
+    note="30000 steps of 60 dialogues need a GPU.",
     data_note=_DAILYDIALOG_LICENCE,
     values={
         "name": "daily_dialog_chatbot",
@@ -213,9 +213,10 @@ PRESETS = {
 
 
 def find_preset(name: str) -> Preset:
-    """Return the preset of that name; UsageError names the nearest one."""
+    """Return the preset of that name; UsageError suggests the most similar one."""
     if name in PRESETS:
         return PRESETS[name]
     close = difflib.get_close_matches(name.lower(), PRESETS, n=1, cutoff=0.4)
     hint = f"did you mean --preset {close[0]}?" if close else "convo init-config --list-presets"
-    raise UsageError(f"--preset {name}: no such preset; there are {', '.join(PRESETS)}", hint=hint)
+    message = f"--preset {name}: no such preset; the presets are {', '.join(PRESETS)}"
+    raise UsageError(message, hint=hint)

@@ -1,5 +1,4 @@
-"""Renderings of the schema for people and editors: a commented config.yaml, the JSON Schema, and
-docs/config.md.
+"""Renderings of the schema: a commented config.yaml, the JSON Schema and docs/config.md.
 
 `python -m convo_cli.config.reference docs/config.md` writes that page.
 """
@@ -36,7 +35,7 @@ Every key of a convo config, generated from `convo_cli/config/schema.py` by `mak
 `convo init-config -o config.yaml` writes a file to start from, with these texts as comments and,
 beside it, the JSON Schema with which an editor completes and checks the file.
 
-- The file is YAML 1.2 in UTF-8: `1e-4` is a number, `no` is text. JSON is YAML 1.2, so a
+- The file is YAML 1.2 in UTF-8: `1e-4` is a number, `no` is text. JSON is also YAML 1.2, so a
   `config.json` works too. Anchors, aliases, tags and duplicate keys are refused.
 - An unknown key, a wrong type or a value out of range is an error with its line and column, never
   ignored.
@@ -57,8 +56,9 @@ _Representer.add_representer(
 
 
 def commented_yaml(preset: Preset) -> str:
-    """Return every key with the preset's value and its documentation; `load_config` reads it as
-    `preset.config()`.
+    """Return every key with the preset's value and its documentation.
+
+    `load_config` reads it as `preset.config()`.
     """
     yaml = YAML()
     yaml.Representer = _Representer
@@ -95,17 +95,13 @@ def config_reference() -> str:
 
 def _header(preset: Preset) -> str:
     about = " ".join(part for part in (preset.description, preset.note, preset.data_note) if part)
-    return "".join(
-        (
-            f"# yaml-language-server: $schema=./{SCHEMA_FILE}\n",
-            (
-                "# With the line above, an editor completes and checks this file. To make the "
-                "schema:\n"
-            ),
-            f"#   {_MAKE_SCHEMA}\n#\n",
-            textwrap.indent(textwrap.fill(f"Preset {preset.name}: {about}", WIDTH - 2), "# "),
-            "\n# A key that is left out has its default (docs/config.md).\n\n",
-        )
+    about = textwrap.indent(textwrap.fill(f"Preset {preset.name}: {about}", WIDTH - 2), "# ")
+    return (
+        f"# yaml-language-server: $schema=./{SCHEMA_FILE}\n"
+        "# With the line above, an editor completes and checks this file. To write the schema:\n"
+        f"#   {_MAKE_SCHEMA}\n#\n"
+        f"{about}\n"
+        "# A key that is left out has its default.\n\n"
     )
 
 

@@ -29,7 +29,7 @@ MetricName = Literal["bleu-2", "bleu-4", "nist-2", "nist-4"]
 
 
 def _one_or_many(value: Any) -> Any:
-    """Let a single text stand for a list of one."""
+    """Turn a single text into a tuple of one."""
     if isinstance(value, str):
         return (value,)
     return tuple(value) if isinstance(value, list) else value
@@ -88,11 +88,12 @@ class BatchSize:
 
 class SpeakersConfig(Section):
     user: Texts = ("user", "human", "customer", "prompter")
-    """Speaker names in the data for the person; case is ignored."""
+    """Speaker names in the data that mean the user; case is ignored."""
     assistant: Texts = ("assistant", "gpt", "bot", "model", "chatbot")
-    """Speaker names in the data for the model; case is ignored."""
+    """Speaker names in the data that mean the assistant; case is ignored."""
     system: Texts = ("system",)
-    """Speaker names in the data for instructions to the model; case is ignored."""
+    """Speaker names in the data that mean the system, which instructs the model; case is
+    ignored."""
 
 
 class DataConfig(Section):
@@ -179,7 +180,7 @@ class DialogueConfig(Section):
     turn of each dialogue)."""
     user_turns_until: float = Field(0.0, ge=0.0, le=1.0)
     """Fraction of the run (of training.schedule_steps if set) in which user turns are trained on
-    too; then only the turns of train_on. 0: never; 1: always."""
+    too; after it, only the turns of train_on are. 0: never; 1: always."""
     max_length: int = Field(512, ge=16, le=1_048_576)
     """Longest training sequence, in tokens. A longer dialogue becomes several windows, without
     losing targets."""
@@ -196,17 +197,17 @@ class TrainingConfig(Section):
     epochs: float | None = Field(None, gt=0, le=1_000_000)
     """Passes over the training data; null: max_steps decides."""
     batch_size: int | None = Field(16, ge=1, le=1_000_000)
-    """Examples of a step (dialogues, or windows of long ones); null: batch_tokens decides."""
+    """Examples in a step (dialogues, or windows of long ones); null: batch_tokens decides."""
     batch_tokens: int | None = Field(None, ge=16, le=_BILLION)
-    """Tokens of a step: random examples are added until they have this many; null: batch_size
+    """Tokens in a step: random examples are added until it has this many; null: batch_size
     decides."""
     micro_batch_size: int | None = Field(None, ge=1, le=1_000_000)
-    """Examples of one forward pass; fewer need less memory and give the same gradients. null: all
-    of the step."""
+    """Examples in one forward pass; fewer need less memory and give the same gradients. null: all
+    examples of the step."""
     packing: Packing = "auto"
     """Batches of examples side by side without padding, each attending only to itself: auto (if the
-    model can, and a check before step 1 finds loss and gradient equal), on (an error if it cannot),
-    off (padded batches)."""
+    model supports it, and a check before step 1 finds loss and gradient equal), on (an error if
+    not), off (padded batches)."""
     learning_rate: float = Field(5e-4, gt=0, le=10)
     """Peak learning rate of AdamW."""
     schedule: Schedule = "cosine"
@@ -215,7 +216,7 @@ class TrainingConfig(Section):
     """Steps in which the learning rate follows its schedule down to the floor; null: the length of
     the run. A longer resume keeps this number, so the learning rate never rises again."""
     warmup_steps: int = Field(0, ge=0, le=_BILLION)
-    """Steps in which the learning rate rises from 0 to its peak; 0: none."""
+    """Steps in which the learning rate rises from 0 to its peak; 0: no warm-up."""
     min_lr_ratio: float = Field(0.1, ge=0.0, le=1.0)
     """Floor of the schedule as a fraction of learning_rate."""
     weight_decay: float = Field(0.01, ge=0.0, le=1.0)
@@ -235,7 +236,7 @@ class TrainingConfig(Section):
     gradient_checkpointing: bool = False
     """Compute activations twice: about a third more time, much less memory."""
     compile: bool = False
-    """Compile the model with torch.compile, which makes only GPUs faster."""
+    """Compile the model with torch.compile, which is faster only on a GPU."""
 
     @property
     def length(self) -> Steps | Epochs:
@@ -291,7 +292,7 @@ class EvaluationConfig(Section):
     """Validation dialogues for which the model generates a reply, scored against the real one; 0:
     none."""
     show_samples: int = Field(3, ge=0, le=1_000_000)
-    """Number of these replies on the screen; samples.jsonl has all of them."""
+    """Number of these replies shown on the screen; samples.jsonl has all of them."""
     metric: MetricName = "bleu-4"
     """Score that chooses the best checkpoint by metric: bleu-2, bleu-4, nist-2 or nist-4. Each
     evaluation reports all four.
@@ -318,9 +319,10 @@ class GenerationSettings(Section):
     top_p: float = Field(0.9, gt=0.0, le=1.0)
     """Sum of the probabilities of the likeliest tokens to sample from; 1: all."""
     min_p: float = Field(0.0, ge=0.0, lt=1.0)
-    """Smallest probability of a token to sample, as a fraction of the likeliest one's; 0: none."""
+    """Smallest probability of a token to sample, as a fraction of the likeliest one's; 0: no
+    minimum."""
     repetition_penalty: float = Field(1.0, ge=1.0, le=10.0)
-    """Divisor of the scores of tokens that were used already; 1: off."""
+    """Divisor of the scores of tokens that were already used; 1: off."""
 
 
 class LoggingConfig(Section):

@@ -19,26 +19,24 @@ DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError)
 """Exceptions for compressed data that is truncated or damaged."""
 
 
-class WindowError(zstandard.ZstdError):
-    """Zstandard data that needs a window of more than 128 MiB, as ``zstd --long=28`` and above
-    make.
-    """
-
-
 # A Zstandard block of 4 bytes can hold 128 KiB, so at most 8 MiB are unpacked at once.
 _ZSTD_READ_BYTES = 2**8
 
 OpenRaw: TypeAlias = Callable[[str], io.FileIO]
 
 
+class WindowError(zstandard.ZstdError):
+    """Zstandard data with a window of more than 128 MiB, as ``zstd --long=28`` makes."""
+
+
 @contextmanager
 def open_unpacked(
     source: str, open_raw: OpenRaw | None = None
 ) -> Iterator[tuple[io.BufferedReader[Any], io.BufferedReader[Any]]]:
-    """Open the raw bytes and the unpacked text of a file; the raw bytes of a packed file may only
-    be peeked at.
+    """Open the raw bytes and the unpacked text of a file.
 
-    A file opened by ``open_raw`` stays open at the end.
+    Of the raw bytes of a packed file, a caller may only peek. A file opened by ``open_raw`` stays
+    open at the end.
     """
     if source == STDIN:
         stdin = io.BufferedReader(cast(Any, sys.stdin.buffer), BUFFER_BYTES)

@@ -1,5 +1,4 @@
-"""Owners and modes of files: checks of who could have written a file, and limits on who may read
-derived files.
+"""Owners and modes of files: which files to trust, and who may read derived files.
 
 convo trusts files that belong to this user or to root and that no other user may write to. Derived
 files are no more readable than their sources, including the directories that lead to them. Access
@@ -36,8 +35,7 @@ def is_exposed(directory: Path) -> bool:
 
 
 def link_of_another_user(path: Path) -> Path | None:
-    """Return the first link on the way to a path that another user may have planted; None if there
-    is none.
+    """Return the first link on the way to a path that another user may have planted, or None.
 
     Such a link is in a directory that others may write to, and belongs to neither this user, root,
     nor the owner of that directory. Linux refuses to follow it only in a sticky directory
@@ -74,8 +72,7 @@ def reason_to_distrust(status: os.stat_result) -> str | None:
 
 
 def make_private(directory: Path) -> str | None:
-    """Create a directory that only this user can enter, or remove other users' access to an
-    existing one.
+    """Make a directory private to this user; create it if it does not exist.
 
     Returns the reason if another user could still have written into it; a directory created here is
     then removed.
@@ -104,13 +101,14 @@ def make_private(directory: Path) -> str | None:
     if reason is not None and is_new:
         with suppress(OSError):
             directory.rmdir()
-        return f"its file system does not keep owners and modes (of a new directory, {reason})"
+        return f"its file system does not store owners and modes (it is new, but {reason})"
     return reason
 
 
 def find_untrusted(directory: Path) -> str | None:
-    """Return path and reason for the first entry, or the directory itself, that another user could
-    have written.
+    """Return path and reason of the first file that another user could have written, or None.
+
+    The directory itself comes first.
     """
     if not _HAS_OWNERS:
         return None
@@ -125,8 +123,9 @@ def find_untrusted(directory: Path) -> str | None:
 
 
 def only_own(path: str, flags: int) -> int:
-    """Open a regular file, not through a link; PermissionError if it is another user's. An
-    ``opener`` for `open`.
+    """Open a regular file, not through a link: an ``opener`` for `open`.
+
+    PermissionError if it belongs to another user.
     """
     descriptor = only_regular(path, flags)
     if is_of_another_user(os.fstat(descriptor)):
@@ -136,8 +135,7 @@ def only_own(path: str, flags: int) -> int:
 
 
 def derived_mode(sources: Iterable[str | Path], place: Path) -> int:
-    """Return the mode bits that a file or directory at ``place``, derived from ``sources``, may
-    have at most.
+    """Return the most mode bits that a file at ``place`` that comes from ``sources`` may have.
 
     Group and others get bits only if they can read every source. The bits are those of a directory,
     and the umask still applies. ``-`` is stdin; a pipe counts as readable only by this user. A
@@ -153,10 +151,8 @@ def derived_mode(sources: Iterable[str | Path], place: Path) -> int:
             status = os.fstat(0) if source == "-" else Path(source).stat()
             bits &= _bits_with(status, group, stat.S_IRGRP, stat.S_IROTH)
         with suppress(OSError):
-            for directory in {
-                *Path(source).absolute().parents,
-                *Path(source).resolve().parents,
-            } - leads_there:
+            above = {*Path(source).absolute().parents, *Path(source).resolve().parents}
+            for directory in above - leads_there:
                 bits &= _bits_with(directory.stat(), group, stat.S_IXGRP, stat.S_IXOTH)
     return stat.S_IRWXU | bits
 
@@ -183,27 +179,20 @@ def restrict_directory(path: Path, allowed: int) -> bool:
 
 
 def _bits_with(status: os.stat_result, group: int, for_group: int, for_others: int) -> int:
-    """Return the bits of ``group`` and of others if they have the right, for any group of the
-    file.
-    """
-    all_have = bool(status.st_mode & for_others)
+    """Return the bits that ``group`` and others may have, because they have the right here."""
     members_have = bool(status.st_mode & for_group)
-    is_for_group = members_have if status.st_gid == group else members_have and all_have
-    return (stat.S_IRWXG if is_for_group else 0) | (
-        stat.S_IRWXO if members_have and all_have else 0
-    )
+    all_have = members_have and bool(status.st_mode & for_others)
+    bits = stat.S_IRWXO if all_have else 0
+    if all_have or (members_have and status.st_gid == group):
+        bits |= stat.S_IRWXG
+    return bits
 
 
 def _group_at(place: Path) -> int:
-    """Return the group of an existing directory, or the one that a new file or directory there
-    gets.
-    """
+    """Return the group of an existing directory, or the one that a new entry there gets."""
     if place.is_dir():
         return place.stat().st_gid
-    above = next(
-        (directory for directory in place.absolute().parents if directory.exists()), Path()
-    )
-    status = above.stat()
-    return (
-        status.st_gid if status.st_mode & stat.S_ISGID or sys.platform == "darwin" else os.getegid()
-    )
+    existing = (directory for directory in place.absolute().parents if directory.exists())
+    status = next(existing, Path()).stat()
+    is_inherited = status.st_mode & stat.S_ISGID or sys.platform == "darwin"
+    return status.st_gid if is_inherited else os.getegid()

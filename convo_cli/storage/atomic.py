@@ -1,5 +1,6 @@
-"""Atomic writes of files and directories: written under a temporary name, flushed, renamed, and
-flushed again.
+"""Atomic writes of files and directories.
+
+They are written under a temporary name, flushed and renamed, and the rename is flushed too.
 """
 
 from __future__ import annotations
@@ -24,15 +25,14 @@ _REPLACED = ".replaced"
 _RUST_ERROR = re.compile(r"\(os error (\d+)\)")
 
 _INTACT = "; what was saved before is intact"
-_ELSEWHERE = "choose another place with --set output_dir=…"
+_ELSEWHERE = "choose another folder (for a run: --set output_dir=…)"
 _HINTS = {
     errno.ENOSPC: f"free some space, or {_ELSEWHERE}",
-    errno.EDQUOT: f"your quota there is used up: delete files of yours, or {_ELSEWHERE}",
-    errno.EROFS: f"mount it for writing, or {_ELSEWHERE}",
-    errno.EACCES: f"ask for the right to write there (`ls -ld` shows who has it), or {_ELSEWHERE}",
-    errno.EPERM: "ask for the right to write there (`ls -ld` and `lsattr -d` show who has it), or "
-    f"{_ELSEWHERE}",
-    errno.EIO: f"the disk reported an error: look at the kernel's log (dmesg), and {_ELSEWHERE}",
+    errno.EDQUOT: f"your disk quota there is used up: delete some of your files, or {_ELSEWHERE}",
+    errno.EROFS: f"mount it read-write, or {_ELSEWHERE}",
+    errno.EACCES: f"you need write permission there (see `ls -ld`), or {_ELSEWHERE}",
+    errno.EPERM: f"you need write permission there (see `ls -ld` and `lsattr -d`), or {_ELSEWHERE}",
+    errno.EIO: f"the disk reported an error: see the kernel's log (dmesg), and {_ELSEWHERE}",
 }
 
 
@@ -50,9 +50,7 @@ def disk_errors(path: Path) -> Iterator[None]:
             raise refusal from error
         if isinstance(error, OSError):
             number, reason = error.errno, error.strerror or str(error)
-        elif match := _RUST_ERROR.search(
-            str(error)
-        ):  # safetensors and tokenizers raise types of their own
+        elif match := _RUST_ERROR.search(str(error)):  # of safetensors or tokenizers
             number = int(match.group(1))
             reason = os.strerror(number)
         else:
@@ -67,7 +65,7 @@ def require_space(path: Path, num_bytes: int) -> None:
         total, _, free = shutil.disk_usage(path.parent)
     if total and free < num_bytes:  # a total of 0: the file system reports no sizes
         raise DiskError(
-            f"{path}: needs {_mebibytes(num_bytes)}, but only {_mebibytes(free)} are free in "
+            f"{path}: needs {_mebibytes(num_bytes)}, but only {_mebibytes(free)} is free in "
             f"{path.parent}",
             hint=_HINTS[errno.ENOSPC] + _INTACT,
         )
@@ -123,11 +121,11 @@ def _writing(home: Folder, name: str) -> Iterator[BinaryIO]:
 def publish_directory(
     path: Path, fill: Callable[[Path], object], *, below: Path | None = None
 ) -> None:
-    """Create a directory whole or not at all: ``fill`` writes into a temporary one, which is sealed
-    and renamed.
+    """Create a directory whole or not at all: ``fill`` writes a temporary one, which is renamed.
 
-    The seal is MANIFEST.json (`convo_cli.storage.sealed`). An existing directory is replaced: it is
-    first renamed, and `remove_leftovers` undoes that after a crash. ``below``: see `writing`.
+    Before that it is sealed with MANIFEST.json (`convo_cli.storage.sealed`). An existing directory
+    is replaced: it is first renamed, and `remove_leftovers` undoes that after a crash. ``below``:
+    see `writing`.
     """
     aside = f"{_ASIDE}{path.name}-{os.getpid()}"
     replaced = f"{_ASIDE}{path.name}{_REPLACED}"
@@ -187,10 +185,9 @@ def set_aside(path: Path, *, below: Path | None = None) -> Path:
 
 
 def remove_leftovers(folder: Path, *, below: Path | None = None) -> None:
-    """Delete the remains of interrupted saves and removals, and restore a directory whose
-    replacement was interrupted.
+    """Delete the remains of interrupted saves and removals, and undo an interrupted replacement.
 
-    Only for the holder of the run's lock.
+    Only the holder of the run's lock may call it.
     """
     with disk_errors(folder), open_folder(folder, below=below) as home:
         for name in home.names():
@@ -208,9 +205,7 @@ def _mebibytes(num_bytes: int) -> str:
 
 def sync_file(path: Path) -> None:
     """Wait until the content of a file is on the disk; a missing file is fine."""
-    mode = (
-        "rb" if os.name == "posix" else "r+b"
-    )  # Windows flushes only files that are open for writing
+    mode = "rb" if os.name == "posix" else "r+b"  # Windows flushes only files open for writing
     with (
         disk_errors(path),
         suppress(FileNotFoundError),

@@ -1,5 +1,4 @@
-"""Opening of files that another user may have planted: only regular files, and never through a
-link.
+"""Opening of files that another user may have planted: only regular files, never through a link.
 
 Every file inside a run directory is opened with `only_regular`; `convo_cli.storage.folder` does the
 same for directories.
@@ -36,9 +35,7 @@ MAX_READ_BYTES = 2**26
 
 
 class UnsafeFileError(OSError):
-    """A file was refused: it is a link, not regular, too large, or to be written although it has
-    several names.
-    """
+    """A refused file: it is a link, not regular, or too large, or has other names (hard links)."""
 
     def __init__(self, path: Path | str, kind: str, reason: str, hint: str) -> None:
         super().__init__(errno.EINVAL, reason, str(path))
@@ -52,9 +49,7 @@ def special_kind(mode: int) -> str | None:
 
 
 def special_kind_at(path: Path) -> str | None:
-    """Name the kind of file at this path, without following a link; None for a regular file or no
-    file.
-    """
+    """Name the kind of file at this path, not following a link; None if it is regular or absent."""
     try:
         return special_kind(path.lstat().st_mode)
     except ABSENT:
@@ -78,8 +73,7 @@ def is_directory(path: Path) -> bool:
 
 
 def require_regular(path: Path) -> None:
-    """Raise UnsafeFileError for a link and for anything else that is not a regular file; a missing
-    file is fine.
+    """Raise UnsafeFileError for a link or anything else that exists and is not a regular file.
 
     Call it just before a library opens the file by name.
     """
@@ -133,9 +127,7 @@ def only_regular(
 
 
 def read_file(path: Path, limit: int = MAX_READ_BYTES) -> bytes:
-    """Read a regular file that is not a link; UnsafeFileError also for one of more than ``limit``
-    bytes.
-    """
+    """Read a regular file that is not a link; UnsafeFileError if it exceeds ``limit`` bytes."""
     with open(path, "rb", opener=only_regular) as file:
         content = file.read(limit + 1)
     if len(content) > limit:
@@ -163,9 +155,7 @@ def copy_file(source: Path, to: Path, *, is_proven: bool = False) -> None:
 
 
 def require_one_name(file: BinaryIO) -> None:
-    """Raise UnsafeFileError if an open file has other hard links: it could be any file of this
-    user.
-    """
+    """Raise UnsafeFileError if an open file has other hard links: it could be any of the user's."""
     if os.fstat(file.fileno()).st_nlink > 1:
         raise _several_names(file.name)
 

@@ -32,9 +32,7 @@ _HAS_DESCRIPTORS = (
 
 
 class Folder:
-    """A directory that is held open: its methods act in it, even if something else takes its
-    name.
-    """
+    """A directory that is held open; its methods act in it even if another one takes its name."""
 
     def __init__(self, path: Path, descriptor: int | None) -> None:
         self.path = path
@@ -74,9 +72,7 @@ class Folder:
         )
 
     def delete(self, name: str) -> None:
-        """Remove a file, a directory or a link, but never the target of a link; a missing entry is
-        fine.
-        """
+        """Remove a file, directory or link, never the target of a link; a missing one is fine."""
         status = self.status(name)
         if status is not None and stat.S_ISDIR(status.st_mode):
             if sys.version_info >= (3, 11):
@@ -121,13 +117,10 @@ class Folder:
 
     @property
     def pinned(self) -> Path:
-        """Return a path for libraries that open files by name; it stays valid if others rename the
-        directory.
-        """
+        """Return a path for libraries; it stays valid if other users rename the directory."""
         if self.descriptor is not None and is_exposed(self.path.parent):
-            pinned = Path(
-                f"/proc/{os.getpid()}/fd/{self.descriptor}"
-            )  # not /proc/self: child processes read it too
+            # Not /proc/self: child processes read the path too.
+            pinned = Path(f"/proc/{os.getpid()}/fd/{self.descriptor}")
             if pinned.is_dir():
                 return pinned
         return self.path
@@ -138,8 +131,7 @@ class Folder:
 
 @contextmanager
 def open_folder(path: Path, *, below: Path | None = None) -> Iterator[Folder]:
-    """Hold a directory open; UnsafeFileError if a directory on the way from ``below`` to it is a
-    link.
+    """Hold a directory open; UnsafeFileError if a directory from ``below`` down to it is a link.
 
     The user names ``below``, so it may be reached through a link; without it, ``path`` itself may
     be a link.

@@ -1,5 +1,4 @@
-"""Checks of foreign model folders: no pipes, no oversized files, no code, and no way to files
-outside the folder.
+"""Checks of foreign model folders: no pipes, huge files, code, or way to files outside the folder.
 
 Weights are safetensors and everything else is JSON, so no file is code. The checks close the ways
 around that: links and entries that lead out of the folder, an index of weights that names a pickle,
@@ -18,9 +17,7 @@ from convo_cli.errors import ModelError
 from convo_cli.wording import quoted
 
 MAX_TEXT_BYTES = 2**28
-"""Largest file that is read at once, 256 MiB; the largest known tokenizer.json has an eighth of
-this size.
-"""
+"""Largest file that is read at once, 256 MiB; the largest known tokenizer.json has 32 MiB."""
 MAX_CONFIG_BYTES = 2**24
 MAX_INDEX_BYTES = 2**25
 """Largest index of weights; 100,000 tensors take a third of it."""
@@ -56,8 +53,9 @@ _BUILT_IN = {"eager", "sdpa", "flex_attention", "grouped_mm", "batched_mm"}
 """Implementations of attention and experts that need no code from elsewhere."""
 
 CODE = {"auto_map", "custom_pipelines", "custom_generate"}
-"""Keys that name classes and functions in a folder or on a hub; convo never imports them, but other
-programs may.
+"""Keys for classes and functions in a folder or on a hub; convo never imports them.
+
+Other programs may.
 """
 
 
@@ -90,7 +88,7 @@ def require_harmless(folder: Path) -> None:
             or not name.endswith(".safetensors")
         ):
             raise _distrust(
-                f"{folder / INDEX}: names {_short(name)} as a weight file, but it is no "
+                f"{folder / INDEX}: lists {_short(name)} as a weight file, but it is not a "
                 "safetensors file in the folder"
             )
     for file in (folder / name for name in _CONFIGS):
@@ -100,14 +98,11 @@ def require_harmless(folder: Path) -> None:
 
 
 def remove_foreign_entries(folder: Path) -> None:
-    """Remove entries that name code, or paths on the machine of the model's author, from the
-    written configs.
-    """
+    """Remove references to code and to the author's local paths from the written configs."""
+    foreign = CODE | _LOCAL_PATHS | {"chat_template"}  # convo writes chat_template.jinja
     for file in (folder / name for name in _CONFIGS):
         values = _read(file)
-        cleaned = without_keys(
-            values, CODE | _LOCAL_PATHS | {"chat_template"}
-        )  # convo writes chat_template.jinja
+        cleaned = without_keys(values, foreign)
         if cleaned != values:
             text = json.dumps(cleaned, indent=2, sort_keys=True, ensure_ascii=False)
             file.write_text(text + "\n", encoding="utf-8")
@@ -120,7 +115,7 @@ def _require_no_kernel(file: Path, entries: Iterable[tuple[str, object]]) -> Non
         for text in _strings(value):
             if "/" in text or (("attn" in key or "experts" in key) and text not in _BUILT_IN):
                 raise ModelError(
-                    f"{file}: {key[:100]} names {_short(text)}, which would be code from a hub",
+                    f"{file}: {key[:100]} is {_short(text)}, which would be code from a hub",
                     hint="if you trust the model, remove that entry; convo chooses the "
                     "implementation itself",
                 )
@@ -143,15 +138,13 @@ def _require_no_other_file(file: Path, entries: Iterable[tuple[str, object]]) ->
             )
         if is_named:
             raise ModelError(
-                f"{file}: {key[:100]} names {_short(value)}, and no entry may name another file",
+                f"{file}: {key[:100]} is {_short(value)}, but an entry may not refer to a file",
                 hint="if you trust the model, remove that entry",
             )
 
 
 def _is_within(folder: Path, path: Path) -> bool:
-    """Return whether a path leads into the folder, or from a snapshot in the hub's cache to the
-    blobs beside it.
-    """
+    """Return whether a path leads into the folder, or from a hub cache's snapshot to its blobs."""
     try:
         real, target = folder.resolve(), path.resolve()
     except (OSError, RuntimeError):  # a cycle of links
@@ -163,8 +156,9 @@ def _is_within(folder: Path, path: Path) -> bool:
 
 
 def _leads_outside(folder: Path, text: str) -> bool:
-    """Return whether a text is the path of a file outside the folder, relative to it or to the
-    working folder.
+    """Return whether a text is the path of a file outside the folder.
+
+    The path may be relative to the folder or to the working folder.
     """
     for path in (Path(text), folder / text):
         try:

@@ -1,8 +1,7 @@
-"""Seal of a published directory, MANIFEST.json with the size and SHA-256 of every file, and its
-verification.
+"""Seal of a published directory, and its verification.
 
-A seal proves that a directory is whole. It does not prove its origin: anyone who may write there
-can seal it again.
+The seal is MANIFEST.json, with the size and SHA-256 of every file. It proves that a directory is
+whole, but not its origin: anyone who may write there can seal it again.
 """
 
 from __future__ import annotations
@@ -35,8 +34,7 @@ def verify_directory(
     may_hold_more: bool = False,
     may_hold_links: bool = False,
 ) -> Snapshot:
-    """Raise CheckpointError that names the first file that is missing, changed or not in the
-    manifest.
+    """Raise CheckpointError for the first file that is missing, changed or not in the manifest.
 
     Returns a snapshot from before the files were hashed.
 
@@ -76,9 +74,7 @@ def verify_file(file: Path) -> None:
 
 
 def read_manifest(path: Path, *, may_be_link: bool = False) -> dict[str, tuple[int, str]]:
-    """Return size and SHA-256 of each file of a published directory by name; CheckpointError
-    without a whole seal.
-    """
+    """Return size and SHA-256 of each sealed file by name; CheckpointError without a whole seal."""
     file = path / MANIFEST_FILE
     try:
         with _read_errors(file):
@@ -104,9 +100,7 @@ def read_manifest(path: Path, *, may_be_link: bool = False) -> dict[str, tuple[i
 
 
 def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal; UnsafeFileError unless it is a regular file and
-    not a link.
-    """
+    """Return the SHA-256 of a regular file in hexadecimal; UnsafeFileError for any other."""
     with open(path, "rb", buffering=0, opener=only_regular) as file:
         return _sha256(file)
 
@@ -124,7 +118,7 @@ def _verify(file: Path, size: int, digest: str, *, may_be_link: bool = False) ->
         require_regular(real)
         actual = real.lstat().st_size
         if actual != size:
-            raise _damage(f"{file}: damaged ({actual} bytes, saved with {size})")
+            raise _damage(f"{file}: damaged ({actual:,} bytes, but saved with {size:,})")
         if file.suffix in TEXT_SUFFIXES and size > MAX_TEXT_BYTES:
             raise _damage(
                 f"{file}: {size:,} bytes; a {file.suffix} file may have at most {MAX_TEXT_BYTES:,}"
@@ -135,8 +129,9 @@ def _verify(file: Path, size: int, digest: str, *, may_be_link: bool = False) ->
 
 @contextmanager
 def _read_errors(file: Path) -> Iterator[None]:
-    """Raise CheckpointError for damage, but DiskError for missing permission, so that no other
-    checkpoint is loaded.
+    """Raise CheckpointError for damage, but DiskError for missing permission.
+
+    A CheckpointError may make the caller load another checkpoint; a DiskError ends the command.
     """
     try:
         yield
@@ -145,11 +140,11 @@ def _read_errors(file: Path) -> Iterator[None]:
             f"{file}: cannot be read ({error.strerror})", hint=error.hint
         ) from error
     except FileNotFoundError:
-        raise _damage(f"{file}: missing, so the folder is not whole") from None
+        raise _damage(f"{file}: missing, so the folder is incomplete") from None
     except PermissionError as error:
         raise DiskError(
             f"{file}: {error.strerror}",
-            hint="ask for the right to read it (`ls -l` shows who has it)",
+            hint="you need read permission (see `ls -l`)",
         ) from error
     except OSError as error:
         raise _damage(f"{file}: cannot be read ({error.strerror})") from error
@@ -164,8 +159,8 @@ def _damage(message: str) -> CheckpointError:
 def sealed_manifest(folder: Folder) -> bytes:
     """Flush and hash every file of a directory, and return the content of its MANIFEST.json.
 
-    Files are hashed from the page cache while the disk writes them; the first failed fsync ends
-    everything.
+    Files are hashed from the page cache while the disk writes them; a failed fsync ends
+    the save.
     """
     mode = 0o666 & ~_umask()
     names = folder.names()
@@ -186,9 +181,8 @@ def sealed_manifest(folder: Folder) -> bytes:
 def _flush(folder: Folder, name: str, mode: int) -> int:
     """Set a file's mode, wait until it is on the disk, and return its size."""
     with folder.open(name, "r+b") as file:
-        os.chmod(
-            file.fileno() if os.chmod in os.supports_fd else folder.path / name, mode
-        )  # safetensors writes 0600
+        # safetensors writes mode 0600.
+        os.chmod(file.fileno() if os.chmod in os.supports_fd else folder.path / name, mode)
         os.fsync(file.fileno())
         return os.fstat(file.fileno()).st_size
 

@@ -1,4 +1,4 @@
-"""Paths that a mistyped one may have meant."""
+"""Suggestions for mistyped paths."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from pathlib import Path
 _MAX_NAMES = 1000
 """Entries of a folder that are compared, because a folder may hold millions of files."""
 _CUTOFF = 0.65
-"""Similarity below which a name is another name: f and ff are similar, nope and zip are not."""
+"""Least similarity of a suggestion: f and ff are similar enough, nope and zip are not."""
 
 
 def similar_path(path: Path | str) -> Path | None:
     """Return an existing path like the missing one, in the nearest folder that exists.
 
-    File name extensions are compared apart, so that two names are not similar because both end in
-    .jsonl.
+    Extensions are not compared, so that two names are not similar because both end in .jsonl.
     """
     import difflib  # here, because it is needed only after a mistake
 

@@ -39,15 +39,12 @@ class Snapshot:
         now = dict(_stamps(self.path))
         for file in sorted(self.stamps.keys() | now.keys()):
             if self.stamps.get(file) != now.get(file):
-                what = (
-                    "removed"
-                    if file not in now
-                    else "added"
-                    if file not in self.stamps
-                    else "changed"
-                )
+                what = "changed" if file in now else "removed"
+                if file not in self.stamps:
+                    what = "added"
+                read = "it" if file == self.path else self.path
                 raise ChangedError(
-                    f"{file}: {what} while {'it' if file == self.path else self.path} was read",
+                    f"{file}: {what} while {read} was read",
                     hint="wait until nothing writes there, then start again",
                 )
 
@@ -56,10 +53,8 @@ def _stamps(path: Path) -> Iterator[tuple[Path, tuple[int, ...]]]:
     with suppress(OSError):  # removed meanwhile: the comparison finds missing files
         for file in path.iterdir() if path.is_dir() else [path]:
             if file.is_file() and (file == path or file.suffix in _ENDINGS):
-                yield (
-                    file,
-                    (*_stamp(file.lstat()), *(_stamp(file.stat()) if file.is_symlink() else ())),
-                )
+                target = _stamp(file.stat()) if file.is_symlink() else ()
+                yield file, (*_stamp(file.lstat()), *target)
 
 
 def _stamp(status: os.stat_result) -> tuple[int, ...]:

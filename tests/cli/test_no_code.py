@@ -83,7 +83,7 @@ def test_an_index_of_safetensors_brings_no_pickle_in(convo, model, trace):
     (model / "model.safetensors.index.json").write_text(json.dumps(index))
     result = convo("chat", "model", stdin=b"hi\n")
     assert (result.code, result.out) == (2, "")
-    assert 'names "weights.bin" as a weight file' in result.err
+    assert 'lists "weights.bin" as a weight file' in result.err
     assert not trace.exists()
 
 
@@ -210,7 +210,7 @@ def test_config_json_puts_no_other_file_in_the_place_of_the_weights(convo, model
         result = convo("chat", "model", stdin=b"hi\n")
         assert (result.code, result.out) == (2, "")
         assert (
-            f'transformers_weights names "{name}", and no entry may name another file' in result.err
+            f'transformers_weights is "{name}", but an entry may not refer to a file' in result.err
         )
     assert not trace.exists()
 
@@ -253,7 +253,7 @@ def test_no_file_outside_of_the_folder_comes_into_a_tokenizer(
     pairs = ("name=new", "model.scratch=null", "model.pretrained=model", "training.max_steps=1")
     result = convo("train", "config.yaml", *settings(*pairs))
     assert (result.code, result.out) == (2, "")
-    assert "and no entry may name another file" in result.err
+    assert "but an entry may not refer to a file" in result.err
     assert not (work / "runs/new").exists()
 
 

@@ -49,13 +49,13 @@ class SourceBuilder:
         """Raise ConfigError if the text has more keys and values than any config."""
         self._num_nodes += 1
         if self._num_nodes > MAX_NODES:
-            message = f"more than {MAX_NODES:,} keys and values; this is no config"
+            message = f"more than {MAX_NODES:,} keys and values; this is not a config"
             raise Problem(Place(self.source), (), message).error()
 
     def require_depth(self, place: Place, depth: int) -> None:
         """Raise ConfigError for a value that is nested deeper than in any config."""
         if depth > MAX_DEPTH:
-            message = f"nested more than {MAX_DEPTH} deep; this is no config"
+            message = f"nested more than {MAX_DEPTH} levels deep; this is not a config"
             raise Problem(place, (), message).error()
 
     def plain(self, path: KeyPath, place: Place, text: str) -> Any:
@@ -70,12 +70,12 @@ class SourceBuilder:
         """Record the place of a text in quotes and return the text."""
         text = _joined(text)
         if found := NOT_TEXT.search(text):
-            self.problem(place, path, f"holds U+{ord(found[0]):04X}, which is not text")
+            self.problem(place, path, f"contains U+{ord(found[0]):04X}, which is not text")
         self.result.values[path] = replace(place, text=json.dumps(text, ensure_ascii=False))
         return text
 
     def key(self, path: KeyPath, place: Place) -> None:
-        """Record the place of a key; report a key that is there already."""
+        """Record the place of a key; a duplicate becomes a problem."""
         if path in self.result.keys:
             self.problem(place, path, f"given twice, first on line {self.result.keys[path].line}")
         self.result.keys[path] = place

@@ -21,7 +21,7 @@ _TOML = re.compile(r"\[[\w.-]+\]|[\w.-]+\s*=")
 
 
 def read_text(path: Path, opener: Callable[[str, int], int] | None = None) -> str:
-    """Read a config file; the error for any other file says what it is."""
+    """Read a config file; the error for anything else says what the file is."""
     place = Place(str(path))
     try:
         with open(path, "rb", opener=opener) as file:

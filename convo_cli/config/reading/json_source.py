@@ -89,7 +89,7 @@ class _Reader(SourceBuilder):
         return items
 
     def _items(self, closing: str) -> Iterator[int]:
-        """Yield the position of each item; the caller moves behind the item."""
+        """Yield the position of each item; the caller moves past the item."""
         start = self._at
         self._at += 1
         is_first = True
@@ -113,7 +113,7 @@ class _Reader(SourceBuilder):
         try:
             text: str = json.loads(found[0])
         except ValueError:
-            raise self._fault(self._at, "a backslash that begins no JSON escape") from None
+            raise self._fault(self._at, "a backslash that does not begin a JSON escape") from None
         self._at = found.end()
         return text
 

@@ -31,11 +31,11 @@ from convo_cli.errors import ConfigError
 _IN_PLAIN_WORDS = (
     (
         "mapping values are not",
-        "unexpected colon; wrong indentation, or text with a colon lacks quotes",
+        "unexpected colon: the indentation is wrong, or the text needs quotes",
         False,
     ),
     ("could not find expected ':'", "a key needs a colon and a space after it", True),
-    ("expected <block end>", "the indentation fits no line above", False),
+    ("expected <block end>", "the indentation matches no line above", False),
     ("cannot start any token", "text that begins with this character needs quotes", False),
     ("expected ',' or", "a bracket that is never closed, or a comma is missing in it", True),
     ("end of stream", "a quote that is never closed", True),
@@ -95,7 +95,7 @@ class _Reader(SourceBuilder):
         self._next()
         end = self._next()
         if not isinstance(end, StreamEndEvent):
-            message = "a second document starts here; a config is one"
+            message = "a second document starts here; a config is a single document"
             raise Problem(self._place(end), (), message).error()
         return self.result
 

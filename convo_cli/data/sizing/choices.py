@@ -1,7 +1,7 @@
 """Settings that follow from the size of the training data: vocabulary, batches, steps, evaluations.
 
 The numbers of a new model suit a laptop CPU: as many epochs as help a small model, but no more
-tokens than it trains on in an hour or so. A pretrained model keeps the epochs of its preset.
+tokens than fit into about an hour of training. A pretrained model keeps the epochs of its preset.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Measured with 60 dialogues: the validation loss ended at 3.96 after 4 epochs, at
 best, and at 3.97 after 10, where its best was 3.85 after 5.
 """
 MAX_TOKENS = 10_000_000
-"""Tokens that a new model is trained on at most: about an hour of two laptop cores."""
+"""Most tokens that a new model is trained on: about an hour on two laptop cores."""
 MAX_EPOCHS = 20
 """Epochs after which a model mostly memorises its training data."""
 MIN_VOCABULARY = 500
@@ -35,13 +35,13 @@ _FIXED_PIECES = 400
 """The bytes, the printable ASCII characters and a few more."""
 _BYTES_PER_TOKEN = 2.5
 _STEPS_PER_EPOCH = 8
-"""Steps of an epoch for which the batch of small data is made smaller."""
+"""Fewest steps of an epoch: batches of small data are made smaller to reach them."""
 _LARGE = 20_000
-"""Examples from which the batches of a new model are twice as large."""
+"""Number of examples from which on the batches of a new model are twice as large."""
 _MAX_INTERVAL = 10_000
-"""Most steps between evaluations, and so between checkpoints."""
+"""Most steps between evaluations, and therefore between checkpoints."""
 _LONG_EPOCH = 1000
-"""Steps of an epoch after which one evaluation an epoch is too few."""
+"""Longest epoch, in steps, for which one evaluation an epoch is enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ class _Chooser:
         )
 
     def choose_long_turns(self, validation: DataSize) -> None:
-        """Split long turns if there may be some; otherwise one of them refuses all data."""
+        """Split long turns if there may be any; by default, one long turn stops the run."""
         longest = max(self._size.longest_turn, validation.longest_turn)
         is_exact = self._size.is_exact and validation.is_exact
         if not is_exact or 2 * _tokens(longest) > self._max_length:
@@ -193,9 +193,8 @@ class _Chooser:
     def _epochs(self) -> str:
         epochs = self._steps / self._steps_per_epoch
         if epochs < 0.995:
-            share = f"{100 * epochs:.2g} % of the training data"
-            whole = f"{counted(math.ceil(self._steps_per_epoch), 'step')} would be all of it"
-            return f"{share} ({whole})"
+            whole = f"one epoch is {counted(math.ceil(self._steps_per_epoch), 'step')}"
+            return f"{100 * epochs:.2g} % of the training data ({whole})"
         return f"{epochs:.2g} epochs" if round(epochs, 1) != 1 else "1 epoch"
 
     def _choose(self, key: str, value: Any, reason: str) -> None:

@@ -34,8 +34,8 @@ def estimate_size(paths: Sequence[str], data_config: DataConfig, *, coverage: fl
     sample = _Sample(data_config)
     num_lines, is_exact = 0.0, True
     for path in paths:
-        counted, part = _count_lines(path, sample)
-        num_lines += counted / part
+        num, part = _count_lines(path, sample)
+        num_lines += num / part
         is_exact = is_exact and part == 1
     share = sample.num_dialogues / sample.num_lines if sample.num_lines else 0.0
     scale = num_lines / sample.num_lines if sample.num_lines else 0.0
@@ -50,7 +50,7 @@ def estimate_size(paths: Sequence[str], data_config: DataConfig, *, coverage: fl
 
 
 def _count_lines(path: str, sample: _Sample) -> tuple[int, float]:
-    """Return the lines of the part of a file that is read, and the part: 1 is the whole file."""
+    """Count the lines of the part of a file that is read; also return its share of the file."""
     num_lines = num_bytes = end = 0
     for block in iter_blocks(path, _ignore):
         if num_bytes >= _COUNTED_BYTES:

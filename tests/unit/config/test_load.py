@@ -121,7 +121,7 @@ def test_an_override_with_a_control_character_is_refused(config_path: Path) -> N
     config_path.write_text(GOOD)
     assert (
         message_of(config_path, "name=\0")
-        == '--set name: "\\u0000" is no YAML value; put text in quotes'
+        == '--set name: "\\u0000" is not a YAML value; put text in quotes'
     )
 
 
@@ -158,7 +158,7 @@ def test_problems_of_file_and_overrides_come_together_with_the_overrides_last(
     assert message_of(config_path, "a", "training.batch_size=0").splitlines() == [
         "3 problems in the configuration:",
         "config.yaml:7:7 seed: found -1; allowed: a whole number, 0 to 9,223,372,036,854,775,807",
-        "--set a: not KEY=VALUE; an example is training.max_steps=500",
+        "--set a: not of the form KEY=VALUE, such as training.max_steps=500",
         "--set training.batch_size: found 0; allowed: a whole number, 1 to 1,000,000, or null",
     ]
 
@@ -235,7 +235,7 @@ def test_any_line_end_and_a_byte_order_mark_are_fine(config_path: Path, end: str
         ),
         (
             b"a: [" + b"x, " * 30_000,
-            "config.yaml: more than 20,000 keys and values; this is no config",
+            "config.yaml: more than 20,000 keys and values; this is not a config",
         ),
     ],
 )

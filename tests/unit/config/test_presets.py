@@ -88,7 +88,7 @@ def test_other_data_changes_nothing_else(preset: Preset) -> None:
 )
 def test_an_unknown_preset_is_refused_with_the_nearest_name(name: str, hint: str) -> None:
     with pytest.raises(
-        UsageError, match=f"--preset {name}: no such preset; there are scratch, gpt2, "
+        UsageError, match=f"--preset {name}: no such preset; the presets are scratch, gpt2, "
     ) as caught:
         find_preset(name)
     assert caught.value.hint == hint

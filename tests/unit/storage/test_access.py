@@ -89,7 +89,7 @@ def test_where_modes_or_owners_are_not_kept_a_new_directory_is_refused_and_remov
         )
         if shown.st_uid == 4321:
             monkeypatch.setattr("convo_cli.storage.access.os.geteuid", lambda: 1234)
-        assert "its file system does not keep owners and modes" in make_private(tmp_path / "cache")
+        assert "its file system does not store owners and modes" in make_private(tmp_path / "cache")
         assert not (tmp_path / "cache").exists()
 
 

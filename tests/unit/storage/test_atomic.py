@@ -89,12 +89,12 @@ def test_errors_that_rust_libraries_raise_for_the_disk_are_errors_of_the_disk(tm
     ("number", "advice"),
     [
         (errno.ENOSPC, "free some space"),
-        (errno.EDQUOT, "your quota there is used up"),
-        (errno.EROFS, "mount it for writing"),
-        (errno.EACCES, "ask for the right to write there"),
-        (errno.EPERM, "ask for the right to write there"),
+        (errno.EDQUOT, "your disk quota there is used up"),
+        (errno.EROFS, "mount it read-write"),
+        (errno.EACCES, "you need write permission there"),
+        (errno.EPERM, "you need write permission there"),
         (errno.EIO, "look at the kernel's log (dmesg)"),
-        (errno.EFBIG, "choose another place"),
+        (errno.EFBIG, "choose another folder"),
     ],
     ids=lambda value: errno.errorcode.get(value, ""),
 )
@@ -124,7 +124,7 @@ def test_too_little_space_names_need_and_have_and_place(tmp_path, monkeypatch, f
     if is_enough:
         require_space(tmp_path / "step-1", 5 * 2**20)
         return
-    message = rf"step-1: needs 5\.0 MiB, but only {free / 2**20:.1f} MiB are free in {tmp_path}"
+    message = rf"step-1: needs 5\.0 MiB, but only {free / 2**20:.1f} MiB is free in {tmp_path}"
     with pytest.raises(DiskError, match=message) as caught:
         require_space(tmp_path / "step-1", 5 * 2**20)
     assert "free some space" in str(caught.value.hint)
@@ -138,7 +138,7 @@ def test_a_file_system_that_does_not_tell_its_size_is_believed_to_have_room(tmp_
 
 def test_space_is_asked_of_the_real_file_system(tmp_path):
     require_space(tmp_path / "step-1", 1)
-    with pytest.raises(DiskError, match="are free in"):
+    with pytest.raises(DiskError, match="is free in"):
         require_space(tmp_path / "step-1", 2**70)
 
 

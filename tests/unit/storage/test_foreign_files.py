@@ -79,7 +79,7 @@ def test_an_index_names_safetensors_files_beside_it_and_nothing_else(tmp_path, n
 )
 def test_a_config_names_no_code_on_a_hub(tmp_path, config):
     with pytest.raises(
-        ModelError, match=r'config\.json: \w+ names ".*somebody/kernel.*", which would be code'
+        ModelError, match=r'config\.json: \w+ is ".*somebody/kernel.*", which would be code'
     ):
         require_harmless(folder(tmp_path, config=config))
 
@@ -88,7 +88,7 @@ def test_a_config_names_no_code_on_a_hub(tmp_path, config):
 def test_an_implementation_that_transformers_may_take_from_a_hub_is_refused(tmp_path, name):
     """With the package `kernels` transformers downloads what it has no code for."""
     for key in ("attn_implementation", "_experts_implementation"):
-        with pytest.raises(ModelError, match=f'{key} names "{name}"'):
+        with pytest.raises(ModelError, match=f'{key} is "{name}"'):
             require_harmless(folder(tmp_path, config={key: {"text_config": name}}))
 
 
@@ -150,7 +150,7 @@ def test_no_entry_names_a_file_outside_of_the_folder(tmp_path, secret, file, key
     for value in shapes:
         with pytest.raises(
             ModelError,
-            match=rf"{file}\.json: \w+ names .*\.env.*, and no entry may name another file",
+            match=rf"{file}\.json: \w+ is .*\.env.*, but an entry may not refer to a file",
         ):
             require_harmless(folder(tmp_path / "model", **{file: {"nested": [{key: value}]}}))
 
@@ -159,7 +159,7 @@ def test_no_entry_names_a_file_outside_of_the_folder(tmp_path, secret, file, key
 @pytest.mark.parametrize("path", ["/dev/zero", "/dev/stdin", "/proc/self/environ"])
 def test_a_device_is_a_file_too(tmp_path, path):
     if os.path.exists(path):
-        with pytest.raises(ModelError, match="no entry may name another file"):
+        with pytest.raises(ModelError, match="an entry may not refer to a file"):
             require_harmless(folder(tmp_path, tokenizer_config={"vocab_file": path}))
 
 
@@ -178,7 +178,7 @@ def test_a_device_is_a_file_too(tmp_path, path):
 def test_no_entry_puts_another_file_into_the_place_of_the_one_that_is_looked_at(
     tmp_path, file, entry
 ):
-    with pytest.raises(ModelError, match="and no entry may name another file"):
+    with pytest.raises(ModelError, match="but an entry may not refer to a file"):
         require_harmless(folder(tmp_path, **{file: entry}))
 
 

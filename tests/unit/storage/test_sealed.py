@@ -65,7 +65,7 @@ def _dangling_link(folder: Path) -> None:
     ("damage", "message"),
     [
         (_flip, "weights: damaged \\(its content is not what was saved\\)"),
-        (_truncate, "weights: damaged \\(5 bytes, saved with 10\\)"),
+        (_truncate, "weights: damaged \\(5 bytes, but saved with 10\\)"),
         (_delete, "weights: missing"),
         (_add, "pickle.bin: not part of the checkpoint as it was saved"),
         (_swap_for_a_folder, r"weights: cannot be read \(not a regular file, but a directory\)"),
@@ -137,7 +137,7 @@ def test_without_a_manifest_nothing_is_known_to_be_there(published):
 def test_a_missing_manifest_says_that_the_checkpoint_is_not_whole(published):
     (published / MANIFEST_FILE).unlink()
     with pytest.raises(
-        CheckpointError, match=r"MANIFEST\.json: missing, so the folder is not whole"
+        CheckpointError, match=r"MANIFEST\.json: missing, so the folder is incomplete"
     ):
         verify_directory(published)
 

@@ -196,7 +196,7 @@ def test_with_too_little_space_nothing_is_written(make_state, save, run, monkeyp
     path = save(state)
     state.progress.step = 1
     monkeypatch.setattr(shutil, "disk_usage", lambda path: (2**40, 2**40 - 1000, 1000))
-    message = r"step-00000001: needs \d\.\d MiB, but only 0\.0 MiB are free in .*checkpoints"
+    message = r"step-00000001: needs \d\.\d MiB, but only 0\.0 MiB is free in .*checkpoints"
     with pytest.raises(DiskError, match=message) as caught:
         save(state)
     assert caught.value.exit_code == 7
