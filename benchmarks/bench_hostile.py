@@ -1,9 +1,8 @@
-"""CPU seconds of one hostile line, by reader: what `validate-data`, `--fix` and `train` do with it.
+"""CPU seconds that `validate-data`, `--fix` and `train` need for one hostile line.
 
     python benchmarks/bench_hostile.py [--size 1000000] [--limit 60] [NAME ...]
 
-Each number is of a process of its own, without its imports; one that takes longer than the limit is
-ended.
+Each number is for a separate process, without its imports. A process is killed at the limit.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ def repeated(piece: str, before: str = "", after: str = "") -> Callable[[int], s
 
 
 def in_text(piece: str, before: str = "", after: str = "") -> Callable[[int], str]:
-    """A dialogue of two turns, whose second text is the piece many times over."""
+    """A dialogue of two turns; the second one repeats the piece."""
     return lambda size: json.dumps(
         ["hi", before + piece * (size // len(piece.encode())) + after], ensure_ascii=False
     )
@@ -36,7 +35,7 @@ def numbered(piece: str, before: str, after: str) -> Callable[[int], str]:
 
 
 def levels(piece: str, core: str, closing: str, depth: int) -> Callable[[int], str]:
-    """The core, as large as the line, on so many levels."""
+    """A core as large as the line, nested ``depth`` levels deep."""
     return lambda size: piece * depth + core.replace("…", "x" * size) + closing * depth
 
 
@@ -63,17 +62,20 @@ LINES: dict[str, Callable[[int], str]] = {
     "a value after another": repeated('["a","b"] '),
     "a value after another, cut": repeated('["a","b"],', after="["),
     "a bad escape in each text": numbered('"\\q%d"', "[", "]"),
-    "an odd text in each turn": numbered('"a\\u200b &amp; %d"', "[", "]"),
+    "a suspicious text in each turn": numbered('"a\\u200b &amp; %d"', "[", "]"),
     "keys": numbered('"kez%d":"a"', '{"turns":["a","b"],', "}"),
     "keys like others": numbered('"rol%d":1', '{"turns":["a","b"],', "}"),
     "long keys": numbered('"' + "k" * 30 + '%d":"' + "b" * 31 + '"', '{"turns":["a","b"],', "}"),
     "unread texts and turns": lambda size: json.dumps(
-        {"turns": [f"{'b' * 39} {i}" for i in range(size // 100)]} | {f"k{i}": "b " * 20 for i in range(size // 100)}
+        {"turns": [f"{'b' * 39} {i}" for i in range(size // 100)]}
+        | {f"k{i}": "b " * 20 for i in range(size // 100)}
     ),
     "equal keys": repeated('"a":1,', '{"turns":["a","b"],', '"a":2}'),
     "equal keys of large values": levels('{"a":', '["…"]', "}", 60),
     "dialogues in an array": numbered('["a","b%d"]', "[", "]"),
-    "dialogues in an array, each with a fault": numbered('{"turns":["a","b%d"],"x":1,"x":1}', "[", "]"),
+    "dialogues in an array, each with a fault": numbered(
+        '{"turns":["a","b%d"],"x":1,"x":1}', "[", "]"
+    ),
     "empty turns": repeated('"",', "[", '"a","b"]'),
     "turns without a role": repeated('{"text":"a"},', "[", '{"text":"b"}]'),
     "unknown speakers": numbered('{"role":"r%d","text":"a"}', "[", "]"),
@@ -152,7 +154,7 @@ READERS = {"validate-data": check, "validate-data --fix": fix, "train": read}
 
 
 def seconds(name: str, reader: str, path: Path, limit: int) -> float:
-    """CPU seconds, or infinity."""
+    """Return the CPU seconds, or infinity if they exceed the limit."""
     command = [sys.executable, __file__, "--child", reader, str(path), "--limit", str(limit)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode not in (0, -24, -9, 152):
@@ -175,8 +177,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--size", type=int, default=1_000_000, help="bytes of the line, about")
-    parser.add_argument("--limit", type=int, default=60, help="CPU seconds for one reader")
+    parser.add_argument("--size", type=int, default=1_000_000, help="approximate bytes of the line")
+    parser.add_argument("--limit", type=int, default=60, help="most CPU seconds of one reader")
     parser.add_argument("--child", nargs=2)
     parser.add_argument("names", nargs="*")
     arguments = parser.parse_args()

@@ -1,13 +1,12 @@
-"""What hostile model folders cost: CPU time and memory of `convo chat` until it refuses each of
-them.
+"""CPU time and memory of `convo chat` until it refuses each hostile model folder.
 
-    .venv/bin/python benchmarks/bench_hostile_folders.py
-    .venv/bin/python benchmarks/bench_hostile_folders.py --command train --only replacement_chain huge_vocabulary
+    python benchmarks/bench_hostile_folders.py
+    python benchmarks/bench_hostile_folders.py --command train --only huge_vocabulary
 
-CPU time is that of the command with all its processes; memory is the peak of the main process and
-of the bounded one, looked at every 10 ms (Linux). `--code` names the folder of another convo_cli to
-compare with. Each process may take at most 60 s of CPU time and 8 GiB of addresses, so that what is
-not bounded ends too.
+CPU time includes all processes of the command. Memory is the peak of the main process and of the
+bounded one, sampled every 10 ms (Linux). `--code` is a folder with another convo_cli to compare
+with. Each process may use at most 60 s of CPU time and 8 GiB of address space, so that unbounded
+work ends too.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ from tests.hostile_folders import FOLDERS, harmless  # noqa: E402
 
 MAIN = "from convo_cli.__main__ import main; main()"
 TRAIN = settings(
-    "name=new", "model.scratch=null", "model.pretrained=model", "training.max_steps=1", "training.warmup_steps=0",
-    "data.validation=[]", "dialogue.template=turns",
+    "name=new", "model.scratch=null", "model.pretrained=model", "training.max_steps=1",
+    "training.warmup_steps=0", "data.validation=[]", "dialogue.template=turns",
 )  # fmt: skip
 COMMANDS = {"chat": ["chat", "model"], "train": ["train", "config.yaml", "-q", *TRAIN]}
 
@@ -45,27 +44,24 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=FOLDERS, default=list(FOLDERS))
     arguments = parser.parse_args()
     print(f"{'folder':<26} {'exit':>4} {'CPU s':>6} {'main MiB':>8} {'other MiB':>9}  message")
-    for name, make in {
-        "(harmless)": harmless,
-        **{name: FOLDERS[name] for name in arguments.only},
-    }.items():
+    makers = {"(harmless)": harmless} | {name: FOLDERS[name] for name in arguments.only}
+    for name, make in makers.items():
         with tempfile.TemporaryDirectory() as place:
             make(make_workplace(Path(place)) / "model")
-            print(
-                f"{name:<26} {measure(Path(place), COMMANDS[arguments.command], arguments.code)}",
-                flush=True,
-            )
+            row = measure(Path(place), COMMANDS[arguments.command], arguments.code)
+            print(f"{name:<26} {row}", flush=True)
 
 
 def measure(place: Path, command: list[str], code: Path) -> str:
-    """One row of the table, but for the folder's name."""
+    """Return one row of the table, without the name of the folder."""
     with (place / "err").open("wb") as err, (place / "in").open("w+b") as said:
         said.write(b"Hello there, how are you?\n")
         said.seek(0)
         process = subprocess.Popen(
             [sys.executable, "-c", MAIN, *command],
             cwd=place, stdin=said, stdout=subprocess.DEVNULL, stderr=err, preexec_fn=_limit,
-            env={**os.environ, "PYTHONPATH": str(code), "NO_COLOR": "1", "OMP_NUM_THREADS": "1", "RUST_BACKTRACE": "0"},
+            env={**os.environ, "PYTHONPATH": str(code), "NO_COLOR": "1", "OMP_NUM_THREADS": "1",
+                 "RUST_BACKTRACE": "0"},
         )  # fmt: skip
         peaks = {process.pid: 0}
         while True:
@@ -78,9 +74,8 @@ def measure(place: Path, command: list[str], code: Path) -> str:
     process.returncode = os.waitstatus_to_exitcode(status)
     own = peaks.pop(process.pid)
     lines = (place / "err").read_text(errors="replace").splitlines()
-    message = next(
-        (line for line in lines if line.startswith("error: ")), lines[-1] if lines else ""
-    )
+    errors = [line for line in lines if line.startswith("error: ")]
+    message = next(iter(errors or lines[-1:]), "")
     seconds = used.ru_utime + used.ru_stime
     others = max(peaks.values(), default=0)
     return (

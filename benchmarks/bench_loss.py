@@ -1,12 +1,12 @@
-"""Validation loss after the same tokens, convo beside HF Trainer, over several seeds.
+"""Validation loss of convo and HF Trainer after the same tokens, over several seeds.
 
     python benchmarks/bench_loss.py --peers-python PYTHON
 
 Both train the same random GPT-2 on the same dialogues for the same steps: AdamW without weight
 decay, a rate that falls linearly to zero, clipping, no dropout. Each draws its own order. The loss
 in nats a token on the same validation dialogues is computed one dialogue at a time by transformers
-alone. PYTHON needs torch, transformers, accelerate and datasets. The two are as good as each other
-where their means differ by less than the spread between seeds.
+alone. PYTHON needs torch, transformers, accelerate and datasets. The two are equally good if their
+means differ by less than the spread between seeds.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ def main() -> None:
     parser.add_argument(
         "--data", type=Path, default=work.FOLDER, help="folder with train.jsonl and valid.jsonl"
     )
-    parser.add_argument("--tokenizer", type=Path, help="left out: one is trained")
+    parser.add_argument("--tokenizer", type=Path, help="default: one is trained")
     parser.add_argument("--model", default="tiny", choices=work.SIZES)
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--peers-python", type=Path, help="left out: convo alone")
+    parser.add_argument("--peers-python", type=Path, help="default: only convo runs")
     parser.add_argument("--child", choices=["convo", "trainer"])
     arguments = parser.parse_args()
     if arguments.child:
@@ -64,33 +64,19 @@ def main() -> None:
 
 
 def compare(arguments: argparse.Namespace, tokenizer: Path) -> None:
-    """Train each with every seed, in turns, and print the losses."""
-    pythons = {"convo": sys.executable} | (
-        {"trainer": arguments.peers_python} if arguments.peers_python else {}
-    )
+    """Train both with every seed, alternating, and print the losses."""
+    pythons = {"convo": sys.executable}
+    if arguments.peers_python:
+        pythons["trainer"] = arguments.peers_python
     losses: dict[str, list[float]] = {child: [] for child in pythons}
     for seed in range(arguments.seeds):
         for child, python in pythons.items():
-            command = [
-                python,
-                __file__,
-                *sys.argv[1:],
-                "--tokenizer",
-                tokenizer,
-                "--child",
-                child,
-                "--seed",
-                seed,
-            ]
-            done = subprocess.run(
-                [str(word) for word in command], capture_output=True, text=True, check=True
-            )
+            options = ["--tokenizer", tokenizer, "--child", child, "--seed", seed]
+            command = [str(word) for word in (python, __file__, *sys.argv[1:], *options)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
             losses[child].append(json.loads(done.stdout.splitlines()[-1]))
-        print(
-            f"seed {seed}: "
-            + ", ".join(f"{child} {values[-1]:.4f}" for child, values in losses.items()),
-            flush=True,
-        )
+        latest = ", ".join(f"{child} {values[-1]:.4f}" for child, values in losses.items())
+        print(f"seed {seed}: {latest}", flush=True)
     for child, values in losses.items():
         print(
             f"{child:8} mean {statistics.mean(values):.4f}, standard deviation "
@@ -99,13 +85,13 @@ def compare(arguments: argparse.Namespace, tokenizer: Path) -> None:
 
 
 def encode(arguments: argparse.Namespace, name: str) -> list[list[int]]:
-    """The ids of each dialogue of a file."""
+    """Return the ids of each dialogue in a file."""
     context = work.SIZES[arguments.model][1]
     return [ids for ids, _ in work.encode(arguments.data / name, arguments.tokenizer, context)]
 
 
 def train_convo(arguments: argparse.Namespace) -> PreTrainedModel:
-    """Train with convo's loop, packed."""
+    """Train with convo's loop and packing."""
     import numpy as np
     import torch
     from steps import Steps
@@ -158,7 +144,7 @@ def train_convo(arguments: argparse.Namespace) -> PreTrainedModel:
 
 
 def train_trainer(arguments: argparse.Namespace) -> PreTrainedModel:
-    """Train with transformers' Trainer, padded batches."""
+    """Train with transformers' Trainer and padded batches."""
     import torch
     from datasets import Dataset
     from transformers import (
@@ -175,9 +161,10 @@ def train_trainer(arguments: argparse.Namespace) -> PreTrainedModel:
         Trainer(
             model=model,
             args=TrainingArguments(
-                output_dir=folder, per_device_train_batch_size=arguments.batch, max_steps=arguments.steps,
-                learning_rate=LEARNING_RATE, save_strategy="no", report_to="none", use_cpu=True, disable_tqdm=True,
-                logging_steps=10**6, seed=arguments.seed, dataloader_pin_memory=False,
+                output_dir=folder, per_device_train_batch_size=arguments.batch, use_cpu=True,
+                max_steps=arguments.steps, learning_rate=LEARNING_RATE, save_strategy="no",
+                report_to="none", disable_tqdm=True, logging_steps=10**6, seed=arguments.seed,
+                dataloader_pin_memory=False,
             ),
             train_dataset=Dataset.from_dict({"input_ids": encode(arguments, "train.jsonl")}),
             data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
@@ -186,7 +173,7 @@ def train_trainer(arguments: argparse.Namespace) -> PreTrainedModel:
 
 
 def validation_loss(model: PreTrainedModel, rows: list[list[int]]) -> float:
-    """Nats a token, one dialogue at a time, by the logits of transformers' own forward pass."""
+    """Return nats a token, from transformers' own forward pass over one dialogue at a time."""
     import torch
 
     model.eval()

@@ -1,20 +1,18 @@
-"""What comes before step 1: preparing data the first time and the second, beside a plain
-`apply_chat_template` loop.
+"""Time to prepare data before step 1, compared with a plain loop over `apply_chat_template`.
 
     python benchmarks/bench_prepare.py
-    python benchmarks/bench_prepare.py --file ../shared/data/dailydialog/train.jsonl --dialogues 100000
+    python benchmarks/bench_prepare.py --file data/dailydialog/train.jsonl --dialogues 100000
 
-`first` hashes, reads, checks, encodes and writes the data and, from scratch, trains its
-SentencePiece tokenizer; `encode` is the first time with that tokenizer there already; `again` is
-what a second run on the same data does. `loop` is json.loads and `tokenizer.apply_chat_template`
-for one line after the other: ids alone, kept in a list. `map` and `map batched` are `datasets.map`
-with the same tokenizer (`map_datasets.py`), where --datasets-python names a Python that has the
-library. Every round runs all of them in turn; the table has the median of the rounds with the
-smallest and largest. `--alone` leaves out the others, for the growth with the number of dialogues;
-peak memory is of the process.
+`first` hashes, reads, checks, encodes and writes the data, and trains a SentencePiece tokenizer.
+`encode` is the same when that tokenizer already exists; `again` is what a second run on the same
+data does. `loop` is json.loads and `tokenizer.apply_chat_template` for one line after another: only
+ids, kept in a list. `map` and `map batched` are `datasets.map` with the same tokenizer
+(`map_datasets.py`); they need a --datasets-python that has the library. Every round runs all of
+them; the table has the median, smallest and largest of the rounds. `--alone` runs only convo, to
+measure growth with the number of dialogues. Peak memory is that of the process.
 
-The file is repeated with a number in its first turn until there are enough dialogues, so that none
-is like another.
+The file is repeated until there are enough dialogues, with a number in each first turn, so that all
+differ.
 """
 
 from __future__ import annotations
@@ -52,7 +50,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def main() -> None:
-    """Measure as the command line says and print a table."""
+    """Parse the command line, measure, and print a table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -64,17 +62,14 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="bench-"))
     try:
-        compare(
-            make_data(arguments.file, arguments.dialogues, folder / "train.jsonl"),
-            folder,
-            arguments,
-        )
+        data = make_data(arguments.file, arguments.dialogues, folder / "train.jsonl")
+        compare(data, folder, arguments)
     finally:
         shutil.rmtree(folder)
 
 
 def make_data(source: Path, count: int, path: Path) -> Path:
-    """Write so many distinct dialogues as messages."""
+    """Write ``count`` different dialogues as messages."""
     dialogues = list(read_dialogues([str(source)], DataConfig(train=(str(source),))))
     with path.open("w", encoding="utf-8") as file:
         for number, dialogue in enumerate(islice(cycle(dialogues), count)):
@@ -85,7 +80,7 @@ def make_data(source: Path, count: int, path: Path) -> Path:
 
 
 def compare(path: Path, folder: Path, arguments: argparse.Namespace) -> None:
-    """Time all ways in turn and print what each took."""
+    """Time all of them in every round and print the results."""
     values = {
         "data": {"train": [str(path)]},
         "model": {"scratch": {"context": 4096}},
@@ -115,13 +110,10 @@ def compare(path: Path, folder: Path, arguments: argparse.Namespace) -> None:
         if arguments.datasets_python:
             encoder.tokenizer.save_pretrained(folder / "tokenizer")
             for name, mode in (("map", []), ("map batched", ["--batched"])):
-                mapped, took = map_datasets(
-                    arguments.datasets_python, [folder / "tokenizer", path, *mode]
-                )
+                words = [folder / "tokenizer", path, *mode]
+                mapped, took = map_datasets(arguments.datasets_python, words)
                 seconds[name].append(took)
-                assert mapped == num_tokens, (
-                    f"datasets.map made {mapped} tokens, convo {num_tokens}"
-                )
+                assert mapped == num_tokens, f"map made {mapped} tokens, convo {num_tokens}"
     megabytes = path.stat().st_size / 1e6
     print(
         f"{arguments.dialogues:,} dialogues of {arguments.file}: {megabytes:.0f} MB, "
@@ -150,9 +142,7 @@ def compare(path: Path, folder: Path, arguments: argparse.Namespace) -> None:
 
 
 def map_datasets(python: Path, words: Sequence[object]) -> tuple[int, tuple[float, float]]:
-    """The number of tokens that `datasets.map` makes in a process of its own, and the seconds it
-    took.
-    """
+    """Return the number of tokens from `datasets.map` in a separate process, and its seconds."""
     command = [str(python), str(ROOT / "benchmarks" / "map_datasets.py"), *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     result = json.loads(done.stdout.splitlines()[-1])
@@ -160,7 +150,7 @@ def map_datasets(python: Path, words: Sequence[object]) -> tuple[int, tuple[floa
 
 
 def prepare(config: RunConfig, home: Path) -> tuple[DialogueEncoder, int]:
-    """Do what `train` does before it builds a model."""
+    """Prepare the data as `train` does before it builds a model."""
     files = read_data_files(config.data)
     inputs = Inputs(config, files, Cache(home, lambda event: None), lambda event: None)
     encoder = build_encoder(inputs).encoder
@@ -168,7 +158,7 @@ def prepare(config: RunConfig, home: Path) -> tuple[DialogueEncoder, int]:
 
 
 def loop(path: Path, encoder: DialogueEncoder) -> int:
-    """Render every line with transformers alone and count the ids."""
+    """Render every line with transformers alone and count the tokens."""
     tokenizer, rendered = encoder.tokenizer, []
     tokenizer.chat_template = encoder.template.chat_template
     with path.open(encoding="utf-8") as file:
@@ -182,14 +172,14 @@ def loop(path: Path, encoder: DialogueEncoder) -> int:
 
 
 def timed(work: Callable[[], T]) -> tuple[T, tuple[float, float]]:
-    """What the work gives, and the wall and CPU seconds it took."""
+    """Return the result of the work, and its wall and CPU seconds."""
     wall, cpu = time.perf_counter(), time.process_time()
     result = work()
     return result, (time.perf_counter() - wall, time.process_time() - cpu)
 
 
 def spread(values: list[float]) -> str:
-    """Median, smallest and largest."""
+    """Format the median with the smallest and largest value."""
     return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
 
 

@@ -1,16 +1,15 @@
-"""What saving a checkpoint safely costs beside a plain `torch.save` of the same tensors.
+"""Cost of a safe checkpoint, compared with a plain `torch.save` of the same tensors.
 
     python benchmarks/bench_save.py
     python benchmarks/bench_save.py --layers 26 --rounds 9 --folder /mnt/disk
 
 `save` is what `convo train` does: check that every number is finite and that there is space, write,
 flush and hash every file, rename, point, prune. `torch.save` writes model and optimizer into one
-file and leaves it to the kernel to reach the disk; `+ fsync` waits for that. Every round runs all
-of them in turn and lets the disk come to rest before each. The table has the median of the rounds
-with the smallest and largest, in seconds per GB of tensors: by the wall, and of CPU in all threads,
-which says more where the machine is busy with other things. Below are the parts of a save, each
-alone (flushing and hashing happen side by side), and a copy of the tensors in memory: the least
-that training would wait for if a save were written while it goes on.
+file without waiting for the disk; `+ fsync` waits. Every round runs all of them and waits for the
+disk before each. The table has the median, smallest and largest of the rounds, in seconds per GB of
+tensors: wall time, and CPU time of all threads, which is more reliable on a busy machine. The rows
+below are the parts of a save, each alone (flushing and hashing overlap), and a copy of the tensors
+in memory: the least time that training would wait if it continued during a save.
 """
 
 from __future__ import annotations
@@ -53,16 +52,22 @@ COMPARED = ("torch.save", "torch.save + fsync", "save")
 
 
 def main() -> None:
-    """Measure as the command line says and print a table."""
+    """Parse the command line, measure, and print a table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--layers", type=int, default=13, help="of width 512: 13 are half a GB with AdamW's moments"
+        "--layers",
+        type=int,
+        default=13,
+        help="of width 512; 13 have half a GB with AdamW's moments",
     )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument(
-        "--folder", type=Path, default=Path(tempfile.gettempdir()), help="on the disk to measure"
+        "--folder",
+        type=Path,
+        default=Path(tempfile.gettempdir()),
+        help="folder on the disk to measure",
     )
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="bench-", dir=arguments.folder))
@@ -73,7 +78,7 @@ def main() -> None:
 
 
 def compare(folder: Path, arguments: argparse.Namespace) -> None:
-    """Time all ways in turn and print what each took."""
+    """Time all of them in every round and print the results."""
     encoder, spiece = make_encoder()
     state = make_state(arguments.layers, encoder)
     tensors = list_tensors(state)
@@ -141,12 +146,13 @@ def compare(folder: Path, arguments: argparse.Namespace) -> None:
     for name, taken in walls.items():
         line = f"{name:20}{spread(taken):>22}{spread(cpus[name]):>22}"
         if name in COMPARED:
-            line += f"{beside(taken, walls['torch.save']):>14.2f}{beside(taken, walls['torch.save + fsync']):>11.2f}"
+            line += f"{beside(taken, walls['torch.save']):>14.2f}"
+            line += f"{beside(taken, walls['torch.save + fsync']):>11.2f}"
         print(line)
 
 
 def make_encoder() -> tuple[DialogueEncoder, bytes]:
-    """A small tokenizer of the sample data."""
+    """Train a small tokenizer on the sample data."""
     dialogues = read_dialogues([DATA], DataConfig(train=(DATA,)))
     texts = [turn.text for dialogue in dialogues for turn in dialogue.turns]
     spiece = train_sentencepiece(texts, TokenizerConfig(vocab_size=900))
@@ -158,7 +164,7 @@ def make_encoder() -> tuple[DialogueEncoder, bytes]:
 
 
 def make_state(layers: int, encoder: DialogueEncoder) -> TrainState:
-    """A GPT-2 with random weights after one update with a random gradient."""
+    """Return a GPT-2 with random weights after one update with a random gradient."""
     size = ScratchConfig(layers=layers, width=512, heads=8, context=512)
     model = build_scratch_model(size, encoder, seed=0)
     optimizer = make_optimizer(model, TrainingConfig(max_steps=1))
@@ -170,7 +176,7 @@ def make_state(layers: int, encoder: DialogueEncoder) -> TrainState:
 
 
 def list_tensors(state: TrainState) -> dict[str, torch.Tensor]:
-    """Weights by name, moments by name and kind."""
+    """Return weights by name, and moments by name and kind."""
     weights = {name: parameter.detach() for name, parameter in state.model.named_parameters()}
     names = {id(parameter): name for name, parameter in state.model.named_parameters()}
     moments = {
@@ -182,19 +188,19 @@ def list_tensors(state: TrainState) -> dict[str, torch.Tensor]:
 
 
 def flush(*files: Path) -> None:
-    """Wait until the disk has them."""
+    """Wait until the files are on the disk."""
     for file in files:
         with file.open("r+b") as opened:
             os.fsync(opened.fileno())
 
 
 def spread(values: list[float]) -> str:
-    """The median with the smallest and largest."""
+    """Format the median with the smallest and largest value."""
     return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
 
 
 def beside(taken: list[float], others: list[float]) -> float:
-    """The median of the rounds' ratios."""
+    """Return the median of the ratios in each round."""
     return statistics.median(one / other for one, other in zip(taken, others, strict=True))
 
 

@@ -1,12 +1,11 @@
-"""How speed and memory change with the length of dialogues, the size of the model and of its
-vocabulary.
+"""Speed and memory by length of dialogues, size of the model and size of its vocabulary.
 
     python benchmarks/bench_scaling.py
     python benchmarks/bench_scaling.py --axis vocabulary --steps 5
 
-Every row is a process of its own: random tokens, a GPT-2 of the stated shape, packed, every token a
-target, AdamW, fp32. Where nothing else is said: 6 layers, width 384, vocabulary 8,000, dialogues of
-128 tokens, 2,048 tokens a step.
+Every row is a separate process: random tokens, a GPT-2 of the given shape, packing, every token a
+target, AdamW, fp32. The defaults are 6 layers, width 384, vocabulary 8,000, dialogues of 128 tokens
+and 2,048 tokens a step.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ AXES: dict[str, list[dict[str, int]]] = {
 
 
 def main() -> None:
-    """Run each row and print the tables, or be one row."""
+    """Run each row and print the tables; with ``--row``, measure one row."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -47,32 +46,24 @@ def main() -> None:
         print(json.dumps(measure(json.loads(arguments.row), arguments.steps, arguments.threads)))
         return
     for axis in arguments.axis:
-        print(
-            f"\n{axis:>12}{'parameters':>12}{'tokens/s':>10}{'tokens/2 CPU s':>16}{'GFLOP/2 CPU s':>15}{'GB':>6}"
-        )
+        names = f"{'parameters':>12}{'tokens/s':>10}{'tokens/2 CPU s':>16}{'GFLOP/2 CPU s':>15}"
+        print(f"\n{axis:>12}{names}{'GB':>6}")
         for row in AXES[axis]:
-            command = [
-                sys.executable,
-                __file__,
-                "--row",
-                json.dumps(BASE | row),
-                "--steps",
-                str(arguments.steps),
-            ]
-            command += ["--threads", str(arguments.threads)]
-            result = json.loads(
-                subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            )
+            command = [sys.executable, __file__, "--row", json.dumps(BASE | row)]
+            command += ["--steps", str(arguments.steps), "--threads", str(arguments.threads)]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            result = json.loads(done.stdout)
             label = f"{row['layers']}x{row['width']}" if axis == "model" else f"{row[axis]:,}"
             print(
                 f"{label:>12}{result['parameters'] / 1e6:>11.1f}M{result['tokens_per_s']:>10,.0f}"
-                f"{result['tokens_per_cpu2_s']:>16,.0f}{result['gflop_per_cpu2_s']:>15,.0f}{result['gigabytes']:>6.1f}",
+                f"{result['tokens_per_cpu2_s']:>16,.0f}{result['gflop_per_cpu2_s']:>15,.0f}"
+                f"{result['gigabytes']:>6.1f}",
                 flush=True,
             )
 
 
 def measure(shape: dict[str, int], steps: int, threads: int) -> dict[str, float]:
-    """Train for some steps, the first one apart, and count."""
+    """Train for some steps after a first one that is not counted, and measure."""
     import numpy as np
     import torch
     import work

@@ -1,10 +1,9 @@
-"""What starting convo costs, in CPU seconds of the whole process, beside bare Python and imports in
-the same run.
+"""CPU seconds that a start of convo costs, compared with bare Python and imports.
 
     python3 bootstrap.py bench
 
-The commands take turns (A B C A B C …), and the median of the rounds is shown with the smallest and
-largest, because the machine may be busy. `torch` says whether the command imported it.
+The commands alternate (A B C A B C …), and the table shows the median, smallest and largest of the
+rounds, because the machine may be busy. The column `torch` tells whether a command imported it.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ def main() -> None:
 
 
 def cpu_seconds(arguments: list[str]) -> float:
-    """User plus system time of one process."""
+    """Return user plus system time of one process."""
     before = os.times()
     subprocess.run([sys.executable, *arguments], capture_output=True, check=False)
     after = os.times()
@@ -69,7 +68,7 @@ def cpu_seconds(arguments: list[str]) -> float:
 
 
 def imports_torch(arguments: list[str]) -> bool:
-    """Whether torch was among the modules that Python says it imported."""
+    """Return whether the command imports torch."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", *arguments], capture_output=True, check=False
     )

@@ -1,15 +1,14 @@
-"""convo's training loop beside the peers': the same model, dialogues, tokens a step, dropout and
-seed, in turns.
+"""Speed of convo's training loop and other trainers with equal model, data, dropout and seed.
 
     python benchmarks/bench_train.py --rounds 5
-    python benchmarks/bench_train.py --ladder                     # each technique of convo turned off alone
-    python benchmarks/bench_train.py --drivers ../shared/bench --peers-python /path/to/venv/bin/python
+    python benchmarks/bench_train.py --ladder           # without each technique of convo in turn
+    python benchmarks/bench_train.py --drivers FOLDER --peers-python /path/to/venv/bin/python
 
-Every line is a process of its own (A B C A B C …). The table has the median over the rounds of
-tokens per two CPU seconds (what counts on a busy machine), its range, the ratio of convo to it in
-the same round, the share of what the matrix products of the same steps alone would allow, tokens a
-second of wall time, fill (tokens / slots of the forward passes) and peak memory. On a GPU it has
-the share of the chip's dense peak instead, for convo. Peers need `pip install torch transformers
+Every row is a separate process, and rows alternate (A B C A B C …). The table has the median over
+the rounds of tokens per two CPU seconds (reliable on a busy machine), its range, the ratio of convo
+to it in the same round, its share of the speed of the matrix products alone, tokens a second of
+wall time, fill (tokens / slots of the forward passes) and peak memory. On a GPU, the rows of convo
+have the share of the chip's dense peak instead. The peers need `pip install torch transformers
 accelerate datasets trl lightning` in the environment of `--peers-python`.
 """
 
@@ -42,14 +41,14 @@ LADDER = ("packing", "target-loss", "fused-adamw", "fast-gelu")
 
 
 def main() -> None:
-    """Run all lines in turns and print the table."""
+    """Run all rows in every round and print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, default=work.FOLDER / "train.jsonl")
-    parser.add_argument("--tokenizer", type=Path, help="left out: one is trained")
+    parser.add_argument("--tokenizer", type=Path, help="default: one is trained")
     parser.add_argument(
-        "--drivers", type=Path, help="folder of the peers' drivers; left out: convo alone"
+        "--drivers", type=Path, help="folder of the peers' drivers; default: only convo"
     )
     parser.add_argument("--peers-python", type=Path, default=Path(sys.executable))
     parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=PEERS, metavar="NAME")
@@ -60,7 +59,7 @@ def main() -> None:
     parser.add_argument("--labels", default="all", choices=["all", "assistant"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
-        "--device", default="cpu", help="of convo; the peers' drivers know the CPU alone"
+        "--device", default="cpu", help="of convo; the peers' drivers run only on the CPU"
     )
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "fp16"])
     parser.add_argument("--compile", action="store_true")
@@ -80,21 +79,14 @@ def main() -> None:
 
 
 def lines(arguments: argparse.Namespace) -> dict[str, list[str]]:
-    """What is run, by the name of its row."""
+    """Return the command of each row by its name."""
     shared: list[object] = [
-        "--data", arguments.data, "--tokenizer", arguments.tokenizer, "--model", arguments.model, "--steps",
-        arguments.steps, "--warmup", 2, "--batch", arguments.batch, "--dropout", arguments.dropout, "--labels",
-        arguments.labels,
+        "--data", arguments.data, "--tokenizer", arguments.tokenizer, "--model", arguments.model,
+        "--steps", arguments.steps, "--warmup", 2, "--batch", arguments.batch,
+        "--dropout", arguments.dropout, "--labels", arguments.labels,
     ]  # fmt: skip
-    convo = [
-        sys.executable,
-        CONVO,
-        *shared,
-        "--device",
-        arguments.device,
-        "--precision",
-        arguments.precision,
-    ]
+    convo = [sys.executable, CONVO, *shared]
+    convo += ["--device", arguments.device, "--precision", arguments.precision]
     convo += ["--compile"] * arguments.compile
     commands: dict[str, Sequence[object]] = {"convo": convo}
     if arguments.device == "cpu":
@@ -111,7 +103,7 @@ def lines(arguments: argparse.Namespace) -> dict[str, list[str]]:
 
 
 def run(command: Sequence[str]) -> dict[str, float] | None:
-    """The JSON line that a process prints; None, and a word on stderr, where it fails."""
+    """Return the JSON line that a process prints; None, and a line on stderr, if it fails."""
     done = subprocess.run(
         command,
         capture_output=True,
@@ -134,7 +126,8 @@ def show(results: dict[str, list[dict[str, float]]], arguments: argparse.Namespa
         f"{arguments.labels}"
     )
     print(
-        f"{'':36}{'tokens / 2 CPU s':>24}{'convo is':>9}{'of GEMM':>9}{'tokens/s':>10}{'fill':>6}{'GB':>6}{'loss':>8}"
+        f"{'':36}{'tokens / 2 CPU s':>24}{'convo is':>9}{'of GEMM':>9}{'tokens/s':>10}{'fill':>6}"
+        f"{'GB':>6}{'loss':>8}"
     )
     limit = medians(results.get("matrix products alone", []), "real_tokens_per_cpu2_s")
     for name, rounds in results.items():
@@ -158,7 +151,7 @@ def show(results: dict[str, list[dict[str, float]]], arguments: argparse.Namespa
 
 
 def medians(rounds: Sequence[dict[str, float]], key: str) -> float:
-    """Median of one number over the rounds, 0 where there is none."""
+    """Return the median of one number over the rounds; 0 if there are none."""
     return statistics.median([one[key] for one in rounds]) if rounds else 0.0
 
 

@@ -1,13 +1,13 @@
-"""Benchmark of `convo validate-data` against readers that check less, on the same files in the same
-run.
+"""Speed of `convo validate-data`, compared with readers that check less, on the same files.
 
-    python benchmarks/bench_validate.py [--megabytes 100] [--rounds 5] [--file data.jsonl] [--datasets-python PYTHON]
+    python benchmarks/bench_validate.py --megabytes 100 --rounds 5
+    python benchmarks/bench_validate.py --file data.jsonl --datasets-python PYTHON
 
-The readers take turns (A B C A B C …), each in a process of its own, and the median of the rounds
-is shown with the smallest and largest, because the machine may be busy. The CPU seconds of convo on
-all cores include those of its workers. The start of Python and its imports are measured by the same
-reader on an empty list of files, and subtracted. The dialogues are made up, with a fixed seed:
-about 600 bytes each, of English or Korean texts; or they come from a file.
+The readers alternate (A B C A B C …), each in a separate process, and the table shows the median,
+smallest and largest of the rounds, because the machine may be busy. The CPU seconds of convo on all
+cores include its workers. Start-up and imports are measured by running each reader without files,
+and subtracted. Unless a file is given, the dialogues are random with a fixed seed: about 600 bytes
+each, of English or Korean words.
 """
 
 from __future__ import annotations
@@ -39,12 +39,10 @@ Make = Callable[[list[str]], Any]
 def main() -> None:
     """Measure and print a table for each file."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument(
-        "--megabytes", type=int, default=100, help="size of each file that is made up"
-    )
+    parser.add_argument("--megabytes", type=int, default=100, help="size of each random file")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
-        "--file", action="append", help="measure on this file instead, may be repeated"
+        "--file", action="append", help="measure on this file instead; may be repeated"
     )
     parser.add_argument("--datasets-python", help="a Python that has `datasets` installed")
     parser.add_argument("--reader", help=argparse.SUPPRESS)
@@ -116,7 +114,7 @@ def as_turns(
 
 
 def compare(file: str, rounds: int, datasets_python: str | None) -> None:
-    """Print what each reader needs for the file."""
+    """Print the time that each reader needs for the file."""
     megabytes = Path(file).stat().st_size / 1e6
     pythons = dict.fromkeys(READERS, sys.executable)
     if datasets_python:

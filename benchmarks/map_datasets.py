@@ -1,9 +1,8 @@
-"""Tokenizes a file of messages with `datasets.map` and prints one JSON line of what it took;
-`bench_prepare` runs it.
+"""Tokenize a file of messages with `datasets.map` and print its cost, for `bench_prepare`.
 
     python benchmarks/map_datasets.py TOKENIZER_FOLDER train.jsonl [--batched]
 
-One row at a time is how trainers call it; `--batched` renders a thousand rows and tokenizes their
+Trainers call it for one row at a time; `--batched` renders a thousand rows and tokenizes their
 texts at once.
 """
 
@@ -23,7 +22,7 @@ from transformers import AutoTokenizer
 
 
 def main() -> None:
-    """Map as the command line says."""
+    """Parse the command line, map, and print one line of JSON."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

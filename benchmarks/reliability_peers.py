@@ -1,13 +1,13 @@
-"""What Hugging Face's Trainer and Lightning do in the tests of tests/faults: killed, damaged, full
-disk, NaN.
+"""Behaviour of Hugging Face's Trainer and Lightning in the cases of tests/faults.
 
-Run from the repository's root with a Python that has torch, transformers, accelerate and lightning:
+The cases are kills, damaged files, a full disk and a loss that is not finite. Run from the
+repository's root with a Python that has torch, transformers, accelerate and lightning:
 
     python benchmarks/reliability_peers.py [--peer hf|lightning]
 
 Each case trains a tiny random GPT-2 for eight steps with a checkpoint every two, disturbs it,
-resumes it as the peer's documentation says, and compares the weights with those of the run that
-nobody disturbed. Needs a C compiler for tests/faults/layer.c. Prints a Markdown table.
+resumes it as the peer's documentation says, and compares the weights with those of an undisturbed
+run. Needs a C compiler for tests/faults/layer.c. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -32,10 +32,6 @@ STEPS, SAVE_EVERY, STOP_AT = 8, 2, 5
 ROOT = Path(__file__).resolve().parent.parent
 
 
-# The peers
-# ------------------------------------------------------------------------------------------------------------
-
-
 def tiny_model() -> Any:
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
@@ -47,7 +43,7 @@ def tiny_model() -> Any:
 
 
 def examples(reverse: bool) -> list[dict[str, Any]]:
-    """64 of them: a step is 4, so that the run ends in the middle of its epoch."""
+    """Return 64 examples; a step has 4, so that the run ends in the middle of its epoch."""
     import torch
 
     ids = torch.randint(0, 256, (64, 32), generator=torch.Generator().manual_seed(1))
@@ -69,9 +65,9 @@ def run_hf(job: dict[str, Any]) -> Any:
             at_step(job, state.global_step)
 
     arguments = TrainingArguments(
-        output_dir=job["folder"], max_steps=STEPS, save_steps=SAVE_EVERY, save_total_limit=2, seed=3,
-        per_device_train_batch_size=4, learning_rate=job.get("learning_rate", 1e-3), logging_steps=1,
-        report_to=[], disable_tqdm=True, use_cpu=True,
+        output_dir=job["folder"], max_steps=STEPS, save_steps=SAVE_EVERY, save_total_limit=2,
+        seed=3, per_device_train_batch_size=4, learning_rate=job.get("learning_rate", 1e-3),
+        logging_steps=1, report_to=[], disable_tqdm=True, use_cpu=True,
     )  # fmt: skip
     trainer = Trainer(
         tiny_model(),
@@ -106,11 +102,13 @@ def run_lightning(job: dict[str, Any]) -> Any:
         def configure_optimizers(self) -> Any:
             return torch.optim.AdamW(self.parameters(), lr=job.get("learning_rate", 1e-3))
 
-    saving = ModelCheckpoint(job["folder"], every_n_train_steps=SAVE_EVERY, save_top_k=2, save_last=True,
-                             monitor="step", mode="max")  # fmt: skip
+    saving = ModelCheckpoint(
+        job["folder"], every_n_train_steps=SAVE_EVERY, save_top_k=2, save_last=True,
+        monitor="step", mode="max",
+    )  # fmt: skip
     trainer = lightning.Trainer(
-        max_steps=STEPS, accelerator="cpu", callbacks=[saving], logger=False, enable_progress_bar=False,
-        enable_model_summary=False, gradient_clip_val=1.0,
+        max_steps=STEPS, accelerator="cpu", callbacks=[saving], logger=False,
+        enable_progress_bar=False, enable_model_summary=False, gradient_clip_val=1.0,
     )  # fmt: skip
     module = Module()
     loader = torch.utils.data.DataLoader(
@@ -124,7 +122,7 @@ PEERS: dict[str, Callable[[dict[str, Any]], Any]] = {"hf": run_hf, "lightning": 
 
 
 def serve(peer: str) -> None:
-    """Import everything, then fork one child for each job on stdin: 10 seconds are paid once."""
+    """Import everything once, which takes 10 seconds, then fork a child for each job on stdin."""
     import torch
 
     torch.set_num_threads(1)
@@ -168,15 +166,11 @@ def work(peer: str, job: dict[str, Any]) -> None:
         code = 0
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
-    except BaseException:  # noqa: BLE001 - what the interpreter would do
+    except BaseException:  # noqa: BLE001 - as the interpreter does
         traceback.print_exc()
     finally:
         sys.stdout.flush()
         os._exit(code)
-
-
-# The cases
-# ------------------------------------------------------------------------------------------------------------
 
 
 class Ended(NamedTuple):
@@ -207,8 +201,9 @@ class Peer:
         self.home = home
         self._layer = layer
         self._process = subprocess.Popen(
-            [sys.executable, __file__, "--serve", name], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL, text=True, env={**os.environ, "LD_PRELOAD": str(layer), "OMP_NUM_THREADS": "1"},
+            [sys.executable, __file__, "--serve", name],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            env={**os.environ, "LD_PRELOAD": str(layer), "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         assert self._process.stdout
         assert self._process.stdout.readline() == "ready\n"
@@ -249,15 +244,15 @@ class Peer:
         log = self.home / "operations"
         log.unlink(missing_ok=True)
         return {
-            "FAULT_ROOT": str(self.folder.parent), "FAULT_LOG": str(log), "FAULT_DO": action, "FAULT_AT": str(at),
-            "FAULT_NUMBER": str(number), "FAULT_KINDS": kinds,
+            "FAULT_ROOT": str(self.folder.parent), "FAULT_LOG": str(log), "FAULT_DO": action,
+            "FAULT_AT": str(at), "FAULT_NUMBER": str(number), "FAULT_KINDS": kinds,
         }  # fmt: skip
 
     def operations(self) -> list[list[str]]:
         return [line.split("\t") for line in (self.home / "operations").read_text().splitlines()]
 
     def files(self, pattern: str) -> list[Path]:
-        """Of the newest checkpoint that a resume reads."""
+        """Return matching files of the run, the newest last."""
         return sorted(self.folder.rglob(pattern), key=lambda path: path.stat().st_mtime_ns)
 
     def close(self) -> None:
@@ -327,9 +322,8 @@ def measure(name: str, layer: Path, home: Path) -> list[tuple[str, str]]:
             file = peer.files(pattern)[-1]
             data = bytearray(file.read_bytes())
             if damage == "a bit flipped":
-                data[
-                    len(data) // (3 if pattern == "last.ckpt" and what == "the weights" else 2)
-                ] ^= 1
+                is_front = pattern == "last.ckpt" and what == "the weights"
+                data[len(data) // (3 if is_front else 2)] ^= 1
                 file.write_bytes(data)
             elif damage == "truncated":
                 file.write_bytes(data[: len(data) // 2])

@@ -1,4 +1,4 @@
-"""The job of benchmarks: convo's own steps, of stated batches, and nothing else."""
+"""A job for benchmarks: convo's own steps on given batches, without evaluation or saving."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 
 class Steps(Job):
-    """Takes steps of the batches that ``batches_of`` gives for each; ``flops`` counts those of all
-    steps.
-    """
+    """Takes steps on the batches that ``batches_of`` returns; ``flops`` is their total cost."""
 
     max_steps, max_grad_norm = 10**6, 1.0
 
@@ -35,16 +33,13 @@ class Steps(Job):
         seed: int = 0,
         precision: ResolvedPrecision = "fp32",
     ) -> None:
-        self.seed, self.flops = seed, 0.0
-        self._batching, self._batches_of, self._learning_rate_of = (
-            batching,
-            batches_of,
-            learning_rate_of,
-        )
-        self._count_flops, self._autocast = (
-            FlopCounter(model),
-            autocast_for(model.device, precision),
-        )
+        self.seed = seed
+        self.flops = 0.0
+        self._batching = batching
+        self._batches_of = batches_of
+        self._learning_rate_of = learning_rate_of
+        self._count_flops = FlopCounter(model)
+        self._autocast = autocast_for(model.device, precision)
 
     def batches(self, step: int) -> Sequence[Batch]:
         batches = self._batches_of(step)

@@ -1,13 +1,12 @@
-"""Trains a GPT-2 of a stated size for a few steps with convo's own loop and prints one JSON line of
-what it cost.
+"""Train a GPT-2 of a given size for a few steps with convo's loop, and print the cost as JSON.
 
-    python benchmarks/train_convo.py --data ../shared/data/dailydialog/train.jsonl --tokenizer bpe8000.json
+    python benchmarks/train_convo.py --data data/dailydialog/train.jsonl --tokenizer bpe8000.json
 
-The work is that of the peers' drivers that `bench_train.py` alternates it with: the same dialogues
-as <bos> t0 <sep> t1 <sep> …, cut at the context, the same random model, AdamW with clipping, fp32,
-every token but <bos> a target (`--labels assistant`: the odd turns only). `--without` turns one
-technique off; `--gemm` measures instead how long the matrix products of a step alone take, which
-nothing can be faster than.
+`bench_train.py` alternates it with the drivers of other trainers, which do the same work: the same
+dialogues as <bos> t0 <sep> t1 <sep> …, cut at the context, the same random model, AdamW with
+clipping, fp32, every token but <bos> a target (`--labels assistant`: only the odd turns).
+`--without` turns one technique off; `--gemm` measures only the matrix products of a step, which are
+a lower bound of its time.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ TECHNIQUES = ("packing", "target-loss", "fused-adamw", "fast-gelu", "none")
 
 
 def main() -> None:
-    """Train as the command line says."""
+    """Parse the command line, train, and print one line of JSON."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -88,13 +87,13 @@ def main() -> None:
 
 
 def load(arguments: argparse.Namespace) -> TokenStore:
-    """The dialogues as every peer linearises them."""
+    """Return the dialogues, encoded as in the drivers of the peers."""
     pairs = []
     for number, (ids, turns) in enumerate(
         work.encode(arguments.data, arguments.tokenizer, work.SIZES[arguments.model][1])
     ):
-        is_learnt = [turn >= 0 and (arguments.labels == "all" or turn % 2 == 1) for turn in turns]
-        targets = np.where(is_learnt, ASSISTANT_TARGET, NO_TARGET).astype(np.uint8)
+        is_target = [turn >= 0 and (arguments.labels == "all" or turn % 2 == 1) for turn in turns]
+        targets = np.where(is_target, ASSISTANT_TARGET, NO_TARGET).astype(np.uint8)
         pairs.append(
             (
                 Dialogue((Turn("user", ""),), number),
@@ -105,7 +104,7 @@ def load(arguments: argparse.Namespace) -> TokenStore:
 
 
 def train(arguments: argparse.Namespace, store: TokenStore) -> dict[str, object]:
-    """Take the steps with `convo_cli.training.loop` and count."""
+    """Take the steps with `convo_cli.training.loop` and measure them."""
     device = torch.device(arguments.device)
     model = work.make_model(
         work.SIZES[arguments.model], seed=arguments.seed, dropout=arguments.dropout
@@ -152,13 +151,8 @@ def train(arguments: argparse.Namespace, store: TokenStore) -> dict[str, object]
     seconds, tokens = [], 0
     for step in range(arguments.warmup + arguments.steps):
         if step == arguments.warmup:
-            slots, tokens, job.flops, wall, cpu = (
-                0,
-                0,
-                0.0,
-                time.perf_counter(),
-                time.process_time(),
-            )
+            slots = tokens = 0
+            job.flops, wall, cpu = 0.0, time.perf_counter(), time.process_time()
         done = train_step(state, job)
         seconds.append(done.seconds)
         tokens += done.num_tokens
@@ -183,9 +177,7 @@ def train(arguments: argparse.Namespace, store: TokenStore) -> dict[str, object]
 
 
 def gemm_limit(arguments: argparse.Namespace, store: TokenStore) -> dict[str, object]:
-    """Tokens a second if a step were its matrix products and nothing else: forward, and twice as
-    much backward.
-    """
+    """Measure tokens a second if a step were only its matrix products, forward and backward."""
     vocabulary, _, layers, width, _ = work.SIZES[arguments.model]
     order = Order(store.lengths, arguments.seed, [Phase(batch=arguments.batch)])
     tokens = targets = 0
@@ -193,7 +185,7 @@ def gemm_limit(arguments: argparse.Namespace, store: TokenStore) -> dict[str, ob
     for step in range(arguments.steps):
         examples = [store[int(index)] for index in order.examples(step)]
         rows = sum(len(example.input_ids) for example in examples)
-        learnt = sum(int((example.targets != NO_TARGET).sum()) for example in examples)
+        trained = sum(int((example.targets != NO_TARGET).sum()) for example in examples)
         products = [
             (rows, width, 3 * width),
             (rows, width, width),
@@ -201,7 +193,7 @@ def gemm_limit(arguments: argparse.Namespace, store: TokenStore) -> dict[str, ob
             (rows, 4 * width, width),
         ]
         for (count, inner, outer), times in [(product, layers) for product in products] + [
-            ((learnt, width, vocabulary), 1)
+            ((trained, width, vocabulary), 1)
         ]:
             x, w, y = (
                 torch.randn(count, inner),
@@ -215,7 +207,7 @@ def gemm_limit(arguments: argparse.Namespace, store: TokenStore) -> dict[str, ob
                 took, worked = time.perf_counter() - begun, time.process_time() - used
             seconds += took
             cpu += worked
-        tokens, targets = tokens + rows, targets + learnt
+        tokens, targets = tokens + rows, targets + trained
     return {
         "peer": "matrix products alone",
         "model": arguments.model,

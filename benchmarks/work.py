@@ -1,7 +1,7 @@
-"""What benchmarks of training share: dialogues as tokens, a GPT-2 of a stated size.
+"""Shared parts of the training benchmarks: encoded dialogues and a GPT-2 of a given size.
 
-Dialogues are <bos> t0 <sep> t1 <sep> …, cut at the context, as every peer's driver makes them.
-Nothing of convo is imported with this module, so a peer's own Python can use it too.
+Dialogues are <bos> t0 <sep> t1 <sep> …, cut at the context, as in the drivers of the peers. This
+module does not import convo, so the Python of a peer can use it too.
 """
 
 from __future__ import annotations
@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 DAILYDIALOG = ROOT.parent / "shared" / "data" / "dailydialog"
 FOLDER = DAILYDIALOG if DAILYDIALOG.is_dir() else ROOT / "sample_data"
-"""Where the dialogues are from unless the command line says otherwise: train.jsonl and
-valid.jsonl.
-"""
+"""Default folder of train.jsonl and valid.jsonl."""
 
 PAD, BOS, EOS, SEP = 0, 1, 2, 3
 SIZES = {  # vocabulary, context, layers, width, heads
@@ -30,7 +28,7 @@ SIZES = {  # vocabulary, context, layers, width, heads
 
 
 def make_tokenizer(data: Path, path: Path) -> Path:
-    """Train the byte-level BPE of 8,000 pieces that all sides share, unless it is there."""
+    """Train the byte-level BPE of 8,000 pieces that all share, unless it exists."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     if not path.exists():
@@ -48,14 +46,14 @@ def make_tokenizer(data: Path, path: Path) -> Path:
 
 
 def read(data: Path) -> list[list[str]]:
-    """The texts of each dialogue: a bare list a line, or one under "turns"."""
+    """Return the texts of each dialogue: each line is a list, or has one under "turns"."""
     with data.open(encoding="utf-8") as file:
         lines = [json.loads(line) for line in file]
     return [line if isinstance(line, list) else line["turns"] for line in lines]
 
 
 def encode(data: Path, tokenizer: Path, context: int) -> list[tuple[list[int], list[int]]]:
-    """For each dialogue its ids and, for each of them, which turn it is from; -1 for <bos>."""
+    """Return the ids of each dialogue and the turn of each id; the turn of <bos> is -1."""
     from tokenizers import Tokenizer
 
     dialogues = read(data)
@@ -78,7 +76,7 @@ def encode(data: Path, tokenizer: Path, context: int) -> list[tuple[list[int], l
 def make_model(
     shape: tuple[int, int, int, int, int], *, seed: int = 0, dropout: float = 0.0
 ) -> PreTrainedModel:
-    """A random GPT-2, the same for the same seed."""
+    """Return a GPT-2 with random weights that depend only on the seed."""
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
