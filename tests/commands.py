@@ -1,5 +1,6 @@
-"""Runs `convo` for tests: in this process, which spares three seconds of imports, or as the real
-executable.
+"""Runs `convo` for tests, in this process or as the real executable.
+
+In this process, a run saves three seconds of imports.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ COLUMNS = "80"
 
 
 class Result(NamedTuple):
-    """What a command answered."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -30,14 +31,12 @@ class Result(NamedTuple):
 
     @property
     def json(self) -> Any:
-        """The one object on stdout."""
+        """The object on stdout."""
         return json.loads(self.out)
 
 
 def run_here(folder: Path, *arguments: object, stdin: bytes = b"") -> Result:
-    """Run a command in this process, in a folder, on 80 columns; what is no clean exit is
-    raised.
-    """
+    """Run a command in this process, in a folder, on 80 columns; any exception is raised."""
     out, err = _Kept(), _Kept()
     code = 0
     with _replaced(folder, [str(argument) for argument in arguments], stdin, out, err):
@@ -78,7 +77,7 @@ def _replaced(
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """The environment of a real process: no colour, 80 columns, nothing of a terminal or of CI."""
+    """Return the environment of a real process: no colour, 80 columns, no terminal or CI."""
     kept = {
         key: value
         for key, value in os.environ.items()
@@ -118,9 +117,7 @@ def run_process(
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
-    """Every path below a folder, hidden ones too, with size and time of change: equal means nothing
-    was written.
-    """
+    """Return size and time of change of every path in a folder; equal if nothing was written."""
     return {
         path.relative_to(folder).as_posix(): (
             (status := path.lstat()).st_size if path.is_file() else 0,
@@ -145,11 +142,11 @@ evaluation: {every_steps: 3, reply_dialogues: 2}
 generation: {max_new_tokens: 8}
 logging: {every_steps: 1}
 """
-"""A run of seconds on the sample dialogues that `make_workplace` puts beside it."""
+"""A run of a few seconds on the sample dialogues that `make_workplace` puts beside it."""
 
 
 def make_workplace(folder: Path) -> Path:
-    """Put the tiny config and 25 sample dialogues to train and to evaluate on into a folder."""
+    """Write the tiny config and its sample dialogues for training and validation into a folder."""
     samples = Path(__file__).resolve().parent.parent / "sample_data"
     (folder / "config.yaml").write_text(TINY, encoding="utf-8")
     shutil.copyfile(samples / "valid.jsonl", folder / "train.jsonl")
@@ -158,5 +155,5 @@ def make_workplace(folder: Path) -> Path:
 
 
 def settings(*pairs: str) -> list[str]:
-    """KEY=VALUE as arguments of `--set`."""
+    """Return KEY=VALUE pairs as arguments of `--set`."""
     return [word for pair in pairs for word in ("--set", pair)]

@@ -30,9 +30,7 @@ def pytest_configure() -> None:
 
 
 def corpus(name: str) -> Path:
-    """A folder of real dialogues beside the checkout; the test is skipped, and says so, where it is
-    absent.
-    """
+    """Return a folder of real dialogues beside the checkout; skip the test if it is absent."""
     folder = CORPORA / name
     if not folder.is_dir():
         pytest.skip(f"the corpus {name} is not at ../shared/data/{name}")
@@ -41,7 +39,7 @@ def corpus(name: str) -> Path:
 
 @pytest.fixture
 def never_waits() -> Iterator[None]:
-    """Fails a test that waits, as an open does for the other end of a pipe."""
+    """Fail a test that waits, as opening a pipe does for its other end."""
     before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it waits"))
     signal.alarm(20)
     yield
@@ -88,9 +86,7 @@ def make_encoder(spiece: bytes) -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def make_config() -> Callable[..., Any]:
-    """A maker of configs of a tiny run in a folder; keyword arguments change single keys, section
-    by section.
-    """
+    """A maker of configs of a tiny run; keyword arguments change single keys of a section."""
     from convo_cli.config.schema import RunConfig
 
     def make(folder: Path, **changes: Any) -> RunConfig:
@@ -126,5 +122,5 @@ def tiny_config(make_config: Callable[..., Any], tmp_path: Path) -> Callable[...
 
 @pytest.fixture
 def ignore() -> Callable[[Any], None]:
-    """A reporter that listens to nobody."""
+    """A reporter that ignores every event."""
     return lambda event: None

@@ -17,10 +17,8 @@ from tokenizers import (
 )
 
 CORPUS = [
-    (
-        "Hello there! What can I do for you? Tell me about tea. Tea is made from leaves, in 1 or 2 "
-        "cups."
-    )
+    "Hello there! What can I do for you? Tell me about tea. Tea is made from leaves, in 1 "
+    "or 2 cups."
 ] * 3
 SIZE = {
     "hidden_size": 32,
@@ -31,7 +29,7 @@ SIZE = {
 
 
 def byte_pairs() -> Tokenizer:
-    """Byte pairs in the way of GPT-2; the last id is an ordinary word's."""
+    """Return byte pairs like those of GPT-2; the last id is that of an ordinary word."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
@@ -47,7 +45,7 @@ def byte_pairs() -> Tokenizer:
 
 
 def sentence_pieces() -> Tokenizer:
-    """Byte pairs like those of the first Llama: ▁ for spaces, also before the first word; bytes."""
+    """Return byte pairs like those of the first Llama, with ▁ before words and byte tokens."""
     special = ["<unk>", "<s>", "</s>"]
     byte_pieces = [f"<0x{byte:02X}>" for byte in range(256)]
     backend = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
@@ -76,7 +74,7 @@ def sentence_pieces() -> Tokenizer:
 
 
 def fast(backend: Tokenizer, **named: Any) -> Any:
-    """The backend as transformers wraps it."""
+    """Wrap the backend as transformers does."""
     from transformers import PreTrainedTokenizerFast
 
     return PreTrainedTokenizerFast(
@@ -87,7 +85,7 @@ def fast(backend: Tokenizer, **named: Any) -> Any:
 def save_foreign(
     folder: Path, kind: str, tokenizer: Any, size: dict[str, Any], **tokenizer_config: Any
 ) -> Path:
-    """A model with its tokenizer; ``tokenizer_config`` is added to tokenizer_config.json."""
+    """Save a model with its tokenizer; ``tokenizer_config`` adds to tokenizer_config.json."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -103,7 +101,7 @@ def save_foreign(
 
 
 def llama_legacy(folder: Path) -> Path:
-    """A Llama whose tokenizer's class loses ``legacy`` when it is saved."""
+    """Save a Llama whose tokenizer class loses ``legacy`` when it is saved."""
     named = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     tokenizer = fast(sentence_pieces(), **named)
     return save_foreign(
@@ -112,7 +110,7 @@ def llama_legacy(folder: Path) -> Path:
 
 
 def with_unused_id(folder: Path) -> Path:
-    """A GPT-2 whose vocabulary lacks one id in its middle."""
+    """Save a GPT-2 whose vocabulary lacks one id in its middle."""
     named = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}
     size = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128}
     save_foreign(folder, "gpt2", fast(byte_pairs(), **named), size)
@@ -130,7 +128,7 @@ def with_unused_id(folder: Path) -> Path:
 
 
 def with_tokens(folder: Path, token: str) -> Path:
-    """A GPT-2 whose tokenizer starts every text with the token, and ends with it too."""
+    """Save a GPT-2 whose tokenizer puts the token before every text and ends turns with it."""
     backend = byte_pairs()
     tokenizer = fast(backend, bos_token=token, eos_token=token)
     index = tokenizer.convert_tokens_to_ids(token)

@@ -1,8 +1,7 @@
-"""Model folders that attack the program that loads them, each a small change to a tiny model that
-works.
+"""Model folders that attack the program that loads them: small changes to a tiny working model.
 
-`FOLDERS` maps the name of an attack to what makes the folder. Used by tests and by
-benchmarks/bench_hostile_folders.py.
+`FOLDERS` maps the name of an attack to a function that creates the folder. Tests and
+benchmarks/bench_hostile_folders.py use them.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ MEGABYTE = "x" * 2**20
 
 
 def harmless(folder: Path) -> Path:
-    """A model that every command accepts."""
+    """Create a model that every command accepts."""
     tokenizer = fast(byte_pairs(), eos_token="<|endoftext|>")
     tokenizer.add_special_tokens({"extra_special_tokens": ["<|im_start|>", "<|im_end|>"]})
     tokenizer.chat_template = TEMPLATE
@@ -36,7 +35,7 @@ def harmless(folder: Path) -> Path:
 
 
 def change(file: Path, **values: Any) -> None:
-    """Set keys of a file that holds a JSON object."""
+    """Set keys of a JSON object in a file."""
     spec = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     file.write_text(json.dumps({**spec, **values}), encoding="utf-8")
 
@@ -216,9 +215,7 @@ def token_of_megabytes(folder: Path) -> None:
 
 
 def merges_from_vocabulary(folder: Path) -> None:
-    """Files of a slow tokenizer whose merges transformers works out by itself, in every cut of
-    every word.
-    """
+    """Files of a slow tokenizer, whose merges transformers computes from every cut of a word."""
     (folder / "tokenizer.json").unlink()
     words = {"a" * length: length for length in range(1, 6_000)}
     (folder / "vocab.json").write_text(json.dumps(words), encoding="utf-8")
@@ -226,7 +223,7 @@ def merges_from_vocabulary(folder: Path) -> None:
 
 
 def two_tokenizers(folder: Path) -> None:
-    """RAG's class is loaded as a tokenizer, and has nothing of one."""
+    """RAG's class is loaded as a tokenizer, but lacks its methods."""
     of_config(folder, model_type="rag")
     file = folder / "tokenizer_config.json"
     spec = json.loads(file.read_text(encoding="utf-8"))
@@ -253,9 +250,7 @@ def greedy_template(folder: Path) -> None:
 
 
 def token_with_a_loop(folder: Path) -> None:
-    """A beginning-of-sequence token that ends convo's own string of Jinja and goes on as a
-    program.
-    """
+    """A beginning-of-sequence token that ends convo's Jinja string and continues as a program."""
     token = "' }}" + ENDLESS + "{{ '"
     spec = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     index = 1 + max(one["id"] for one in spec["added_tokens"])
@@ -359,8 +354,8 @@ def huge_index(folder: Path) -> None:
 
 
 def empty_tensors(folder: Path) -> None:
-    tensors = {f"transformer.h.{k}.ln_1.weight": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
-               for k in range(100_000)}  # fmt: skip
+    empty = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    tensors = {f"transformer.h.{k}.ln_1.weight": empty for k in range(100_000)}
     write_weights(folder, json.dumps(tensors).encode())
     of_config(folder, n_layer=100_000)
 
@@ -373,17 +368,18 @@ def unexpected_tensors(folder: Path) -> None:
 
 
 _ATTACKS: tuple[Callable[[Path], None], ...] = (
-    replacement_chain, replacement_by_expression, rare_megabyte, prepended_megabyte, byte_level_chain,
-    charsmap_megabyte, decoder_chain, rare_decoder, backtracking, cubic_pattern, pattern_of_gigabytes, nested_steps,
-    many_added_tokens, too_many_added_tokens, padding, post_processor, affix_of_words, token_of_megabytes,
-    merges_from_vocabulary, two_tokenizers, garbage_spiece,
+    replacement_chain, replacement_by_expression, rare_megabyte, prepended_megabyte,
+    byte_level_chain, charsmap_megabyte, decoder_chain, rare_decoder, backtracking, cubic_pattern,
+    pattern_of_gigabytes, nested_steps, many_added_tokens, too_many_added_tokens, padding,
+    post_processor, affix_of_words, token_of_megabytes, merges_from_vocabulary, two_tokenizers,
+    garbage_spiece,
     endless_template, greedy_template, token_with_a_loop,
-    huge_vocabulary, absurd_vocabulary, huge_positions, huge_inner, many_layers, many_labels, many_experts,
-    quadratic_buffers, nested_config, quantized,
+    huge_vocabulary, absurd_vocabulary, huge_positions, huge_inner, many_layers, many_labels,
+    many_experts, quadratic_buffers, nested_config, quantized,
     huge_header, huge_index, overlapping_tensors, empty_tensors, unexpected_tensors,
 )  # fmt: skip
 HARMLESS = frozenset({"many_added_tokens", "padding", "token_with_a_loop", "pattern_of_gigabytes"})
-"""Those that may be loaded, because what they do is made harmless: the model then works."""
+"""Attacks that are made harmless, so that the model loads and works."""
 
 
 def _make(attack: Callable[[Path], None], folder: Path) -> Path:
@@ -395,5 +391,5 @@ def _make(attack: Callable[[Path], None], folder: Path) -> Path:
 FOLDERS: dict[str, Callable[[Path], Path]] = {
     attack.__name__: partial(_make, attack) for attack in _ATTACKS
 }
-"""What makes the folder of each attack."""
+"""Functions that create the folder of each attack."""
 __all__ = ["FOLDERS", "HARMLESS", "harmless", "sentence_pieces"]

@@ -1,4 +1,4 @@
-"""A job of nothing but steps, small enough for tests."""
+"""A job that only takes steps, for tests."""
 
 from __future__ import annotations
 

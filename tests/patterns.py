@@ -1,9 +1,8 @@
-"""Every regular expression of the source with the way in which it is used, and texts that show
-whether it is linear.
+"""Every regular expression of the source and its uses, with texts that take it long if it can.
 
 A pattern that can read a character in two ways, or look for its end again from each of many
-beginnings, takes quadratic or exponential time on some text that repeats a piece. The pieces are
-made of what the pattern itself names.
+beginnings, takes quadratic or exponential time on some text that repeats a piece. The pieces come
+from the pattern itself.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ MODES = ("match", "fullmatch", "scan")
 FUNCTIONS = SCANNING | {"compile", "match", "fullmatch"}
 SIZE = 4_000  # characters
 SECONDS = 0.4e-6 * SIZE
-"""Few linear patterns take longer; where one does, a text of four times the size decides."""
+"""Few linear patterns take longer; for those, a text of four times the size decides."""
 LIMIT = 0.5  # CPU seconds for one text
 
 
@@ -48,9 +47,7 @@ class Use(NamedTuple):
 
 
 def uses() -> tuple[list[Use], set[tuple[str, str]]]:
-    """Return all patterns of the source, and the file and expression of each that is built inside a
-    call.
-    """
+    """Return all patterns, and the file and expression of each that is built inside a call."""
     found: dict[tuple[str, str], Use] = {}
     unknown = set()
     sources = {file: file.read_text(encoding="utf-8") for file in sorted(SOURCE.rglob("*.py"))}
@@ -83,9 +80,8 @@ def uses() -> tuple[list[Use], set[tuple[str, str]]]:
         if info.name.endswith("__main__"):
             continue
         for name, value in vars(importlib.import_module(info.name)).items():
-            if (
-                isinstance(value, re.Pattern) and value not in known
-            ):  # made in a way that the source does not show
+            # Such a pattern is made in a way that the source does not show.
+            if isinstance(value, re.Pattern) and value not in known:
                 found[info.name, name] = Use(f"{info.name}.{name}", value, MODES)
     return list(found.values()), unknown
 
@@ -134,7 +130,7 @@ def _pumps(pattern: re.Pattern[Any]) -> Iterator[tuple[str, str, str]]:
         pattern.pattern, pattern.flags & ~re.UNICODE if isinstance(pattern.pattern, str) else 0
     )
     whole = _samples(tree)
-    # What names many characters is sampled evenly.
+    # Large classes of characters are sampled evenly.
     alphabet = sorted({char for text in whole for char in text} | set(_members(tree)))
     alphabet = alphabet[:: -(-len(alphabet) // 14)]
     pieces = {text[:end] for text in whole for end in range(1, len(text) + 1)}
@@ -148,7 +144,7 @@ def _pumps(pattern: re.Pattern[Any]) -> Iterator[tuple[str, str, str]]:
 
 
 def _samples(tree: Any, limit: int = 12) -> list[str]:
-    """Return some texts that the pattern matches but for its lookarounds."""
+    """Return some texts that the pattern matches, apart from its lookarounds."""
     joined = [""]
     for item in tree:
         options = _options(item)
@@ -257,7 +253,7 @@ def slowness(pattern: re.Pattern[Any], mode: str) -> str:
 
 
 def _seconds(pattern: re.Pattern[Any], mode: str, text: Any) -> float:
-    """Return the CPU seconds; infinite if they are more than the limit."""
+    """Return the CPU seconds; infinity beyond the limit."""
     started = time.process_time()
     try:
         with _limited():
@@ -272,9 +268,7 @@ def _seconds(pattern: re.Pattern[Any], mode: str, text: Any) -> float:
 
 @contextmanager
 def _limited() -> Iterator[None]:
-    """Raise TimeoutError if the block takes longer than the limit; a system without such a timer
-    has no limit.
-    """
+    """Raise TimeoutError if the block takes longer than the limit, if the system has a timer."""
     if not hasattr(signal, "setitimer"):
         yield
         return
@@ -292,20 +286,14 @@ def _limited() -> Iterator[None]:
 
 
 def main() -> None:
-    """Print the longest time that each pattern takes for a character of its texts, in CPU
-    microseconds.
-    """
+    """Print the most CPU microseconds that each pattern takes for a character of its texts."""
     print(f"| pattern | use | µs a character, at most, of {4 * SIZE:,} |\n|---|---|---:|")
     for where, pattern, modes in uses()[0]:
         worst = max(
             _seconds(pattern, mode, text) for mode in modes for text in texts(pattern, 4 * SIZE)
         )
-        print(
-            f"| `{where}` | {', '.join(modes)} | {worst / (4 * SIZE) * 1e6:.2f} |".replace(
-                "\n", " "
-            ),
-            flush=True,
-        )
+        row = f"| `{where}` | {', '.join(modes)} | {worst / (4 * SIZE) * 1e6:.2f} |"
+        print(row.replace("\n", " "), flush=True)
 
 
 if __name__ == "__main__":

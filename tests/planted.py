@@ -1,6 +1,4 @@
-"""Files that another user can plant in a run directory, and checks that nothing outside it
-changes.
-"""
+"""Files that another user can plant in a run directory, and the files outside that must stay."""
 
 from __future__ import annotations
 
@@ -11,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 SECRET = "the-secret-of-another-file"
-"""In the files outside of a run; nothing that a command writes or shows may hold it."""
+"""Content of files outside the run; no output of a command may contain it."""
 
 
 def _link_to_a_copy(path: Path, outside: Path) -> None:
@@ -67,11 +65,11 @@ FILES: dict[str, Callable[[Path, Path], None]] = {
     "a huge file": _huge,
 }
 PLANTED = {**LINKS, **FILES}
-"""How to plant each: the name in the run, and a folder that `make_outside` made."""
+"""Functions that plant each kind at a path; the second argument is `make_outside`'s folder."""
 
 
 def make_outside(folder: Path) -> Path:
-    """A folder with files of the user, none of which belongs to a run."""
+    """Create a folder with files of the user that belong to no run."""
     (folder / "folder").mkdir(parents=True)
     for name in ("secret", "folder/metrics.jsonl", "folder/config.json", "folder/loss.png"):
         (folder / name).write_text(f'{{"step": 1, "event": "{SECRET}"}}\n')
@@ -80,7 +78,7 @@ def make_outside(folder: Path) -> Path:
 
 
 def state_of(folder: Path) -> dict[str, tuple[object, ...]]:
-    """Everything below a folder: kind, permissions and content."""
+    """Return mode, time and content of everything in a folder."""
     found: dict[str, tuple[object, ...]] = {}
     for path in sorted(folder.rglob("*")):
         status = path.lstat()

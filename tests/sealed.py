@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def seal_again(folder: Path) -> None:
-    """Write the manifest that fits the files there are."""
+    """Write a manifest that matches the files in the folder."""
     manifest = folder / "MANIFEST.json"
     content = json.loads(manifest.read_bytes())
     content["files"] = {

@@ -1,4 +1,4 @@
-"""What is no regular file: made under a name, for tests of all that reads and writes files."""
+"""Special files, for tests of code that reads and writes files."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def _make_socket(path: Path) -> None:
 
 
 def _make_device(path: Path) -> None:
-    """The same device as /dev/null."""
+    """Create the same device as /dev/null."""
     try:
         os.mknod(path, 0o666 | stat.S_IFCHR, os.stat("/dev/null").st_rdev)
     except PermissionError:
-        pytest.skip("devices are made by root alone")
+        pytest.skip("only root can create devices")
 
 
 SPECIAL_FILES: dict[str, Callable[[Path], None]] = {
@@ -36,4 +36,4 @@ SPECIAL_FILES: dict[str, Callable[[Path], None]] = {
     "a symbolic link": lambda path: path.symlink_to("/dev/null"),
     "a device": _make_device,
 }
-"""How to make each kind, by the words of `convo_cli.storage.files`."""
+"""Functions that create each kind, by its name in `convo_cli.storage.files`."""

@@ -10,14 +10,14 @@ from convo_cli.tokens.store import Encoded, Example, TokenStore
 
 
 def encoded(encoder: DialogueEncoder, dialogues: Sequence[Dialogue]) -> TokenStore:
-    """The dialogues as training would see them."""
+    """Return the dialogues as training sees them."""
     examples = [one for one in encoder.encode_all(dialogues) if isinstance(one, Encoded)]
     return TokenStore.build(zip(dialogues, examples, strict=True))
 
 
 def laid_out(examples: Sequence[Example]) -> TokenStore:
-    """Examples that come from no real dialogue."""
-    nobody = Dialogue((Turn("user", "-"),))
+    """Return a store of examples that come from no real dialogue."""
+    placeholder = Dialogue((Turn("user", "-"),))
     return TokenStore.build(
-        (nobody, Encoded([example], len(example.input_ids))) for example in examples
+        (placeholder, Encoded([example], len(example.input_ids))) for example in examples
     )

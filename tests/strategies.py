@@ -1,6 +1,4 @@
-"""Random dialogues for property tests: roles, scripts, emoji, and texts that look like special
-tokens.
-"""
+"""Random dialogues for property tests, with texts that look like special tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +11,7 @@ from convo_cli.text.templates.template import TEMPLATES
 
 
 class PlainTokenizer:
-    """All that a template asks of one: no beginning token, and one that ends a text."""
+    """A tokenizer with all that a template needs: only a token that ends a text."""
 
     chat_template = bos_token = bos_token_id = None
     eos_token = "<|endoftext|>"
@@ -25,7 +23,7 @@ class PlainTokenizer:
 BUILT = {name: build(cast(Any, PlainTokenizer())) for name, build in TEMPLATES.items()}
 """convo's own templates for a plain tokenizer."""
 WITH_SYSTEM = [name for name, template in BUILT.items() if "system" in template.openings]
-"""Those that have a place for a system turn."""
+"""Templates that have a place for a system turn."""
 
 LOOK_ALIKES = (
     "<|system|>",
@@ -42,12 +40,9 @@ LOOK_ALIKES = (
     "<|endoftext|>",
 )
 EMPTY_LOOKING = ("\u200b", "\u200d\ufe0f", "\u3164", "\u2800", "\u2060", "\ufeff")
-"""Texts that show nothing, and are no white space to Python either: zero-width, Hangul filler,
-blank Braille.
-"""
+"""Invisible texts that Python does not strip: zero-width, Hangul filler, blank Braille."""
 
-# U+2581 is SentencePiece's own mark for a space, so text cannot hold it apart from one; surrogates
-# are no text.
+# SentencePiece writes a space as U+2581, so it cannot tell them apart; surrogates are not text.
 _CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\u2581\x00")
 _WORDS = st.sampled_from(
     [
@@ -74,7 +69,7 @@ PLAIN = st.lists(st.one_of(_WORDS, st.text(_CHARACTERS, max_size=12)), min_size=
 
 
 def texts(*, look_alikes: bool = True) -> st.SearchStrategy[str]:
-    """What a turn may hold: never blank, no outer whitespace."""
+    """Return texts of turns: never blank, without outer white space."""
     source = (
         st.one_of(PLAIN, st.tuples(PLAIN, st.sampled_from(LOOK_ALIKES)).map(" ".join))
         if look_alikes
@@ -94,9 +89,7 @@ def dialogues(
     roles: tuple[str, ...] = ("user", "assistant"),
     system: bool = True,
 ) -> Dialogue:
-    """One to six turns of any order of roles, at times a system turn first, at times turns that are
-    not trained.
-    """
+    """Draw one to six turns in any order of roles, some not trained on, perhaps a system turn."""
     body = draw(
         st.lists(
             st.builds(

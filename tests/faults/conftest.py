@@ -1,6 +1,4 @@
-"""The fault layer, compiled once; the process that forks the children; runs that were never
-disturbed.
-"""
+"""The compiled fault layer, the process that forks commands, and undisturbed runs."""
 
 from __future__ import annotations
 
@@ -51,7 +49,7 @@ def convo(layer: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zyg
 
 @pytest.fixture(scope="session")
 def fresh(convo: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the data is prepared and nothing is trained yet. Copy it."""
+    """A folder with prepared data and no run yet. Copy it."""
     folder = prepare(tmp_path_factory.mktemp("fresh") / "work")
     assert convo(folder, "train", "config.yaml", "-q").code == 0
     shutil.rmtree(folder / RUN)
@@ -60,7 +58,7 @@ def fresh(convo: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def finished(convo: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a run that nobody disturbed. Copy it."""
+    """A folder with an undisturbed run. Copy it."""
     folder = prepare(tmp_path_factory.mktemp("finished") / "work")
     ended = convo(folder, "train", "config.yaml", "-q")
     assert (ended.code, ended.out, ended.err) == (0, f"{RUN}\n", "")
@@ -69,13 +67,13 @@ def finished(convo: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def expected(finished: Path) -> Outcome:
-    """What every run must end with, whatever happens to it on the way."""
+    """The outcome that every run must have, whatever happens during it."""
     return outcome(finished / RUN)
 
 
 @pytest.fixture(scope="session")
 def half(convo: Zygote, fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that was killed with one step to go, all of its checkpoints whole."""
+    """A run that was killed one step before its end; all of its checkpoints are whole."""
     whole = copy_of(fresh, tmp_path_factory.mktemp("half") / "whole")
     assert convo(whole, "train", "config.yaml", "-q", env=fault(whole / "runs")).code == 0
     at = next(one for one in operations(whole / "runs") if f".tmp-step-{STEPS:08}" in one.path)

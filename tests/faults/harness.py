@@ -1,6 +1,4 @@
-"""What the tests of this folder share: runs with a fault in them, and what has to be the same in
-the end.
-"""
+"""Runs with an injected fault, and their outcome, for the tests of this folder."""
 
 from __future__ import annotations
 
@@ -25,15 +23,16 @@ CONFIG = (
     .replace("logging: {every_steps: 1}", "logging: {every_steps: 1, plots: false}")
     + "checkpoints: {every_steps: 1, keep: 2}\n"
 )
-"""Four steps, five checkpoints of which up to four are kept, two evaluations: every path of a save
-is taken.
+"""Four steps, five checkpoints of which up to four are kept, two evaluations.
+
+So every path of a save is taken.
 """
 
 _VOLATILE = {"time", "seconds", "waiting_seconds", "memory_bytes", "run_dir"}
 
 
 class Ended(NamedTuple):
-    """How a command ended; the code is negative where a signal ended it."""
+    """The end of a command; the code is negative if a signal ended it."""
 
     code: int
     out: str
@@ -52,9 +51,7 @@ class Operation(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What must be equal, bit for bit: weights, optimizer, and every logged value that is no
-    measure of time.
-    """
+    """What must be equal: hashes of weights and optimizer, and all logged values except times."""
 
     weights: str
     optimizer: str
@@ -62,7 +59,7 @@ class Outcome(NamedTuple):
 
 
 def outcome(run_dir: Path, step: int = STEPS) -> Outcome:
-    """Of a finished run."""
+    """Return the outcome of a finished run."""
     folder = RunDirectory(run_dir).checkpoint(step)
     log = [
         json.dumps(
@@ -84,9 +81,7 @@ def outcome(run_dir: Path, step: int = STEPS) -> Outcome:
 def fault(
     folder: Path, action: str = "", at: int = 0, *, kinds: str = "", number: int = 0
 ) -> dict[str, str]:
-    """The fault layer's settings: watch ``folder``, log to ``operations.log`` beside it. See
-    layer.c.
-    """
+    """Return the settings of the fault layer (layer.c) for ``folder`` and a log beside it."""
     log = folder.with_name("operations.log")
     log.unlink(missing_ok=True)
     return {
@@ -100,7 +95,7 @@ def fault(
 
 
 def operations(folder: Path) -> list[Operation]:
-    """What the last command with `fault` did below a folder."""
+    """Return the operations of the last command with `fault` in a folder."""
     lines = folder.with_name("operations.log").read_text(encoding="utf-8").splitlines()
     fields = [line.split("\t") for line in lines]
     return [
@@ -110,16 +105,13 @@ def operations(folder: Path) -> list[Operation]:
 
 
 class Zygote:
-    """Runs commands in children of a process that has imported everything: 0.3 s each instead of
-    4.
-    """
+    """Runs commands in children of a process that has imported everything: 0.3 s, not 4 s."""
 
     def __init__(self, layer: Path, home: Path) -> None:
         self._home = home
         prepare(home / "warm")
         request = self._request(home / "warm", ["train", "config.yaml", "-q"], {}, {}, None)
-        # FAULT_… of the children is read when they arm the layer; the zygote itself is watched by
-        # nobody.
+        # The children read FAULT_… when they arm the layer; the zygote itself is not watched.
         self._process = subprocess.Popen(
             [sys.executable, Path(__file__).with_name("zygote.py"), json.dumps(request)],
             env={**environment(), "LD_PRELOAD": str(layer), "OMP_NUM_THREADS": "1"},
@@ -139,9 +131,7 @@ class Zygote:
         limits: Mapping[str, int] | None = None,
         kill_after: float | None = None,
     ) -> Ended:
-        """Run a command in a folder; ``limits`` are of `resource`, RLIMIT_AS on top of what is
-        mapped at the start.
-        """
+        """Run a command in a folder with `resource` limits; RLIMIT_AS adds to what is mapped."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         request = self._request(
@@ -184,7 +174,7 @@ class Zygote:
 
 
 def prepare(folder: Path) -> Path:
-    """A folder with the config and the data of this folder's runs."""
+    """Create a folder with the config and the data of these runs."""
     folder.mkdir(parents=True)
     make_workplace(folder)
     (folder / "config.yaml").write_text(CONFIG, encoding="utf-8")
@@ -192,7 +182,7 @@ def prepare(folder: Path) -> Path:
 
 
 def copy_of(folder: Path, to: Path) -> Path:
-    """A workplace at another place; the runs in it name the copied data."""
+    """Copy a workplace; its runs refer to the copied data."""
     shutil.copytree(folder, to, symlinks=True)
     for config in to.glob("runs/*/config.yaml"):
         config.write_text(
@@ -202,16 +192,16 @@ def copy_of(folder: Path, to: Path) -> Path:
 
 
 def assert_refused(ended: Ended, *codes: int) -> None:
-    """A message of one error, with one of these codes, and nothing of Python's."""
+    """Assert that a command ended with one of these codes and one message, without a traceback."""
     assert ended.code in codes, ended
     assert "Traceback" not in ended.err, ended.err
     assert "\nerror: " in f"\n{ended.err}", ended.err
 
 
 def finish(convo: Zygote, folder: Path) -> Ended:
-    """What a user does after a crash: resume; where there is nothing to resume yet, train again.
+    """Do what a user does after a crash: resume, or train again if there is no checkpoint yet.
 
-    Fails where a checkpoint was published and still cannot be resumed.
+    Fails if a checkpoint was published but cannot be resumed.
     """
     ended = convo(folder, "resume", RUN, "-q")
     if ended.code == 0:
@@ -223,14 +213,14 @@ def finish(convo: Zygote, folder: Path) -> Ended:
 
 
 def sample(chosen: Sequence[Operation], num: int) -> list[Operation]:
-    """So many operations, evenly spread."""
+    """Return ``num`` operations, evenly spread."""
     return [
         chosen[(2 * index + 1) * len(chosen) // (2 * num)] for index in range(min(num, len(chosen)))
     ]
 
 
 def report_on(failures: Mapping[str, str], num_cases: int) -> None:
-    """Fail with all the failures of a test that goes through many cases."""
+    """Fail with all failures of a test that has many cases."""
     print(f"{num_cases} cases, {len(failures)} failures")
     assert num_cases > 0
     assert not failures, f"{len(failures)} of {num_cases}:\n" + "\n".join(

@@ -1,4 +1,4 @@
-/* Counts what a process does to the files below FAULT_ROOT, and at one of these operations kills it or fails.
+/* Counts file operations of a process below FAULT_ROOT, and kills it or fails at one of them.
 
    Read from the environment when the library is loaded, and again when fault_arm() is called:
 
@@ -6,11 +6,11 @@
      FAULT_KINDS  kinds to count, such as "fsync,rename"; without it all of them
      FAULT_AT     number of the operation, from 1
      FAULT_DO     kill: die before it · tear: die in the middle of it (a write writes its first half) ·
-                  fail: it fails once · fail-on: it and all after it fail · signal: a signal comes just before it ·
-                  signal-on: and before all after it
+                  fail: it fails once · fail-on: it and all later ones fail ·
+                  signal: send a signal just before it · signal-on: also before all later ones
      FAULT_NUMBER error number or signal
-     FAULT_LOG    file that gets a line for each operation: number, kind, path, new path, the file's size before it
-                  (tabs between them)
+     FAULT_LOG    file that gets a line for each operation: number, kind, path, new path and the size of
+                  the file before it, separated by tabs
 
    Built with: cc -shared -fPIC -O1 -o layer.so layer.c -ldl */
 #define _GNU_SOURCE

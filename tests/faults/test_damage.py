@@ -1,6 +1,4 @@
-"""Any damage to any file of a run directory: refused by name, or the same end; never other weights
-in silence.
-"""
+"""Damage to any file of a run directory is refused by name, or the run ends the same."""
 
 from __future__ import annotations
 
@@ -32,7 +30,7 @@ NEWEST = STEPS - 1
 
 
 def flip(file: Path, other: Path, place: float) -> None:
-    """Turn over one bit of the byte that is so far into the file."""
+    """Flip one bit of the byte at ``place``, a fraction of the file."""
     data = bytearray(file.read_bytes())
     data[int(place * (len(data) - 1))] ^= 1
     file.write_bytes(data)
@@ -69,7 +67,7 @@ class Case(NamedTuple):
 
 
 def cases(run: Path) -> Iterator[Case]:
-    """Every damage to every file that a resume reads, writes or finds."""
+    """Yield every damage to every file that a resume reads, writes or finds."""
     first, *_, newest = (
         RunDirectory(run).checkpoint(step) for step in RunDirectory(run).checkpoint_steps()
     )
@@ -98,7 +96,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def check(ended: Ended, case: Case, run: Path, expected: Outcome) -> None:
-    """Refused by name, or the same end; a checkpoint that was passed over is named, too."""
+    """Assert that the damage is refused by name, or warned about and the end is the same."""
     assert "Traceback" not in ended.err, ended.err
     if ended.code != 0:
         assert_refused(ended, 2, 5, 6)
@@ -117,18 +115,15 @@ def check(ended: Ended, case: Case, run: Path, expected: Outcome) -> None:
 
 
 def names(case: Case) -> list[str]:
-    """What a message about the damage may name."""
+    """Return the names that a message about the damage may contain."""
     if case.file.endswith("MANIFEST.json"):
-        return [
-            str(Path(case.file).parent)
-        ]  # nobody can tell whether the file or its hash has changed
+        # A changed file and a changed hash look the same.
+        return [str(Path(case.file).parent)]
     if case.file == "run.json":
-        return [
-            case.file,
-            "not the data that the run began with",
-        ]  # nor whether the data or its hash has
+        # So do changed data and its changed hash.
+        return [case.file, "not the data that the run began with"]
     if case.file == "config.yaml":
-        return [case.file, "does not exist"]  # a letter of a path is another path
+        return [case.file, "does not exist"]  # a changed letter makes another path
     return [case.file, case.other] if case.damage == "swapped" else [case.file]
 
 
@@ -148,9 +143,8 @@ def damage_each(
         before = file.read_bytes()
         DAMAGES[case.damage](file, other)
         try:
-            if (
-                not file.exists() or file.read_bytes() != before
-            ):  # what was equal is no damage when it is swapped
+            # A swap of equal files is no damage.
+            if not file.exists() or file.read_bytes() != before:
                 num_cases += 1
                 check(convo(folder, "resume", RUN, "-q"), case, run, expected)
         except AssertionError as error:
@@ -162,7 +156,7 @@ def damage_each(
 def test_a_damaged_file_is_refused_by_name_or_the_run_ends_the_same(
     convo, half, expected, tmp_path
 ):
-    """Every file with one damage each, the damages taking turns."""
+    """Every file gets one damage; the damages alternate."""
     num = len(DAMAGES)
     damage_each(convo, half, expected, tmp_path, lambda found: found[:: num + 1])
 
@@ -179,7 +173,7 @@ def test_every_damage_to_every_file_is_refused_by_name_or_the_run_ends_the_same(
     [("seed: 42", "seed: 43"), ("learning_rate: 0.001", "learning_rate: 0.003"), ("0.95", "0.94")],
 )
 def test_a_config_that_was_changed_by_hand_is_refused(convo, half, expected, tmp_path, old, new):
-    """One flipped bit makes another valid number; `--set` is how one changes a run."""
+    """One flipped bit makes another valid number; only `--set` changes a run."""
     folder = copy_of(half, tmp_path / "work")
     config = folder / RUN / "config.yaml"
     text = config.read_text(encoding="utf-8")
@@ -267,13 +261,12 @@ COMMANDS = {
 def test_a_damaged_checkpoint_is_not_opened_by_other_commands(
     convo, half, tmp_path, command, stride, num_damages
 ):
-    """Named itself, it is refused; of a run directory the one before is opened, and the damage is
-    told by file.
-    """
+    """A damaged checkpoint is refused; of its run, the one before is opened with a warning."""
     name = f"checkpoints/step-{NEWEST:08}"
     failures: dict[str, str] = {}
     num_cases = 0
     for index, file in enumerate(files(half / RUN / name)[::stride]):
+        damaged = name if file.name == "MANIFEST.json" else f"{name}/{file.name}"
         for damage in [*DAMAGES, *DAMAGES][index % len(DAMAGES) :][:num_damages]:
             folder = copy_of(half, tmp_path / "work")
             path = folder / RUN / name / file.name
@@ -284,15 +277,11 @@ def test_a_damaged_checkpoint_is_not_opened_by_other_commands(
                 try:
                     refused = convo(folder, *COMMANDS[command](f"{RUN}/{name}"))
                     assert_refused(refused, 2, 5)
-                    assert (
-                        name if file.name == "MANIFEST.json" else f"{name}/{file.name}"
-                    ) in refused.err, refused
+                    assert damaged in refused.err, refused
                     warned = convo(folder, *COMMANDS[command](RUN))
                     assert "Traceback" not in warned.err, warned
                     assert warned.code in (0, 5), warned
-                    assert (
-                        name if file.name == "MANIFEST.json" else f"{name}/{file.name}"
-                    ) in warned.err, warned
+                    assert damaged in warned.err, warned
                 except AssertionError as error:
                     failures[f"{command}: {file.name} {damage}"] = str(error)
             shutil.rmtree(folder)

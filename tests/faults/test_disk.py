@@ -1,6 +1,4 @@
-"""No space, a quota, a broken or read-only disk, too little memory: said by name, and nothing saved
-is lost.
-"""
+"""A full, broken or read-only disk, or too little memory, is named, and nothing saved is lost."""
 
 from __future__ import annotations
 
@@ -35,14 +33,12 @@ FULL = {"ENOSPC": errno.ENOSPC, "EDQUOT": errno.EDQUOT, "EIO": errno.EIO, "EROFS
 
 
 def check(convo: Zygote, folder: Path, ended: Ended, number: int, expected: Outcome) -> None:
-    """Exit 7 and the system's reason, or no failure where it did not matter; what was saved is
-    whole; resume works.
-    """
+    """Assert exit 7 with the system's reason, or success; a resume then ends the same."""
     assert "Traceback" not in ended.err, ended
     if ended.code != 0:
         assert_refused(ended, DISK)
         assert os.strerror(number) in ended.err, ended
-        assert str(RUN).split("/")[0] in ended.err, "it names the place"
+        assert str(RUN).split("/")[0] in ended.err, "the path is named"
     if (folder / RUN).exists():
         run = RunDirectory(folder / RUN)
         for step in run.checkpoint_steps():
@@ -68,10 +64,9 @@ def fail_at_each(convo, base, expected, tmp_path, arguments, action, number, cho
             )
             num_refused += ended.code == DISK
             check(convo, folder, ended, number, expected)
-        except Exception as error:  # noqa: BLE001 - all of them are told together
-            failures[
-                f"{operation.number} {operation.kind} {operation.path.removeprefix(str(whole))}"
-            ] = repr(error)
+        except Exception as error:  # noqa: BLE001 - all are reported together
+            path = operation.path.removeprefix(str(whole))
+            failures[f"{operation.number} {operation.kind} {path}"] = repr(error)
         shutil.rmtree(folder)
     report_on(failures, len(chosen))
     assert num_refused > len(chosen) / 2
@@ -95,7 +90,7 @@ def case(name: str, num: int | None, *, slow: bool = True) -> object:
         case("EROFS", 40),
     ],
 )
-def test_a_disk_that_takes_nothing_more_from_an_operation_on_is_named_and_resume_works_once_it_does(
+def test_a_disk_that_fails_from_an_operation_on_is_named_and_resume_works_after_that(
     convo, fresh, expected, tmp_path, name, choose
 ):
     train = ["train", "config.yaml", "-q"]
@@ -106,9 +101,7 @@ def test_a_disk_that_takes_nothing_more_from_an_operation_on_is_named_and_resume
 def test_one_operation_that_fails_once_is_never_passed_over(
     convo, fresh, expected, tmp_path, name, choose
 ):
-    """An fsync that failed is not tried again: the next one would say all is well, and the data is
-    lost.
-    """
+    """A failed fsync is not repeated: the next one would succeed, although data was lost."""
     train = ["train", "config.yaml", "-q"]
     fail_at_each(convo, fresh, expected, tmp_path, train, "fail", FULL[name], choose)
 
@@ -132,10 +125,8 @@ def test_a_limit_on_the_size_of_files_is_named(convo, fresh, expected, tmp_path)
 @pytest.mark.parametrize(
     "megabytes", [200, *(pytest.param(one, marks=pytest.mark.slow) for one in (20, 400, 600))]
 )
-def test_too_little_memory_is_said_in_words(convo, fresh, tmp_path, megabytes):
-    """While the model is built, in the first backward, or for the optimizer, as much as the limit
-    allows.
-    """
+def test_too_little_memory_is_named(convo, fresh, tmp_path, megabytes):
+    """Depending on the limit, memory runs out in the model, the backward pass or the optimizer."""
     folder = copy_of(fresh, tmp_path / "work")
     config = folder / "config.yaml"
     config.write_text(
@@ -147,12 +138,10 @@ def test_too_little_memory_is_said_in_words(convo, fresh, tmp_path, megabytes):
 
 
 def in_namespace(folder: Path, *script: str) -> str:
-    """Run shell lines in a mount namespace of their own, so that nothing that is mounted outlives
-    them.
-    """
+    """Run shell lines in their own mount namespace, which ends with them."""
     unshare = shutil.which("unshare")
     if unshare is None or os.geteuid() != 0:
-        pytest.skip("mounting a file system takes root and unshare")
+        pytest.skip("mounting a file system needs root and unshare")
     if subprocess.run(
         [unshare, "-m", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True
     ).returncode:
@@ -160,7 +149,8 @@ def in_namespace(folder: Path, *script: str) -> str:
     convo = f'convo() {{ "{EXECUTABLE}" "$@" 2>&1; echo "exit $?"; }}'
     done = subprocess.run(
         [unshare, "-m", "sh", "-c", "\n".join((convo, *script))],
-        cwd=folder, env=environment(OMP_NUM_THREADS="1"), capture_output=True, text=True, timeout=300,
+        cwd=folder, env=environment(OMP_NUM_THREADS="1"), capture_output=True, text=True,
+        timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -1,6 +1,4 @@
-"""`kill -9` anywhere in training, in a save, in a resume: the run ends as if nothing had
-happened.
-"""
+"""After `kill -9` anywhere in training, a save or a resume, the run ends the same."""
 
 from __future__ import annotations
 
@@ -57,9 +55,7 @@ def kill_at_each(
     choose: Choose,
     check: Callable[[Path], None],
 ) -> None:
-    """Run a command in copies of ``base``, killed before an operation, or in the middle of a write;
-    then check.
-    """
+    """Run a command in copies of ``base``, kill it at an operation or within a write, and check."""
     whole = copy_of(base, tmp_path / "whole")
     assert convo(whole, *arguments, env=fault(whole / "runs")).code == 0
     found = operations(whole / "runs")
@@ -80,7 +76,7 @@ def kill_at_each(
 
 @pytest.fixture(scope="session")
 def torn(convo: Zygote, fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that was killed in the save of its third step, half of the checkpoint written."""
+    """A run that was killed in the save of its third step, with half of the checkpoint written."""
     whole = copy_of(fresh, tmp_path_factory.mktemp("torn") / "whole")
     assert convo(whole, "train", "config.yaml", "-q", env=fault(whole / "runs")).code == 0
     at = next(
@@ -92,9 +88,7 @@ def torn(convo: Zygote, fresh: Path, tmp_path_factory: pytest.TempPathFactory) -
     assert killed(
         convo(folder, "train", "config.yaml", "-q", env=fault(folder / "runs", "kill", at.number))
     )
-    assert list((folder / RUN / "checkpoints").glob(".tmp-step-00000003*")), (
-        "there are left-overs to get rid of"
-    )
+    assert list((folder / RUN / "checkpoints").glob(".tmp-step-00000003*")), "there are leftovers"
     return folder
 
 
@@ -134,7 +128,7 @@ def test_a_resume_after_a_kill_that_is_itself_killed_ends_the_same(
 
 @pytest.fixture(scope="session")
 def worsened(convo: Zygote, finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run whose best checkpoint is not its newest: a high rate has ruined the last two steps."""
+    """A run whose newest checkpoint is not its best: a high rate ruined the last two steps."""
     folder = copy_of(finished, tmp_path_factory.mktemp("worsened") / "work")
     longer = settings(f"training.max_steps={STEPS + 2}", "training.learning_rate=10")
     assert convo(folder, "resume", RUN, "-q", *longer).code == 0
@@ -167,7 +161,7 @@ def test_going_back_to_the_best_and_killed_in_it_ends_the_same(convo, worsened, 
 def test_a_fork_that_is_killed_is_whole_or_absent_and_its_parent_is_as_it_was(
     convo, worsened, tmp_path, choose
 ):
-    """It ends as the run that is continued in place."""
+    """It ends the same as a run that is continued in place."""
     straight = copy_of(worsened, tmp_path / "straight")
     assert convo(straight, *BACK, "--discard-later").code == 0
     parent = contents(worsened / RUN, worsened)
@@ -185,7 +179,7 @@ def test_a_fork_that_is_killed_is_whole_or_absent_and_its_parent_is_as_it_was(
 
 
 def contents(run: Path, folder: Path) -> dict[str, bytes]:
-    """Every file of a run but its lock; `copy_of` changes the folder that config.yaml names."""
+    """Return every file of a run except its lock, without the folder that `copy_of` changes."""
     files = [file for file in run.rglob("*") if file.is_file() and file.name != ".lock"]
     found = {file.relative_to(run).as_posix(): file.read_bytes() for file in files}
     return {**found, "config.yaml": found["config.yaml"].replace(os.fsencode(folder), b"")}
@@ -210,9 +204,7 @@ def test_the_first_preparation_of_the_data_killed_leaves_nothing_in_the_way(
 
 @pytest.mark.parametrize("choose", [some(1), ALL])
 def test_an_export_killed_at_a_file_operation_can_be_made_again(convo, finished, tmp_path, choose):
-    """Into a folder below runs/, which the layer watches. What a kill leaves is whole, or
-    hidden.
-    """
+    """The export is below runs/, which the layer watches. What a kill leaves is whole or hidden."""
     arguments = ["export", RUN, "runs/out", "-q"]
 
     def check(folder: Path) -> None:
@@ -248,5 +240,5 @@ def test_killed_at_50_random_instants_up_to_three_times_in_a_row_the_run_ends_th
             failures[f"killed after {instants} s"] = str(error)
         num_kills += num_done
         shutil.rmtree(folder)
-    assert num_kills > 25, "most of them hit while it worked"
+    assert num_kills > 25, "most kills hit a running command"
     report_on(failures, 50)

@@ -1,9 +1,7 @@
-"""After a power cut a file holds what was flushed to it and no more: published checkpoints are
-whole all the same.
+"""Published checkpoints are whole after a power cut, which loses what was not flushed.
 
-The worst case that is simulated: the machine stops at a file operation, every name is on the disk
-already, and every file has lost what was written after its last fsync, a file that never had one
-everything.
+The simulated worst case: the machine stops at a file operation, every name is already on the disk,
+and every file has lost what was written after its last fsync.
 """
 
 from __future__ import annotations
@@ -33,9 +31,7 @@ from tests.faults.harness import (
 ASIDE = ".tmp-"
 TENSORS = ("model.safetensors", "optimizer.safetensors")
 _OF_SAFETENSORS = re.compile(r"/\.tmp\w{6}$")
-"""Written by safetensors, which renames it by a system call of its own that the layer does not
-see.
-"""
+"""Files of safetensors, which renames them with a system call that the layer does not see."""
 
 
 def is_published(path: str) -> bool:
@@ -43,7 +39,7 @@ def is_published(path: str) -> bool:
 
 
 def flushed_sizes(done: Sequence[Operation]) -> dict[str, int]:
-    """The size at the last fsync of every file by the name that it has after these operations."""
+    """Return the size of every file at its last fsync, by its name after these operations."""
     sizes: dict[str, int] = {}
     for operation in done:
         if operation.kind == "fsync":
@@ -56,7 +52,7 @@ def flushed_sizes(done: Sequence[Operation]) -> dict[str, int]:
 
 
 def lose_what_was_not_flushed(folder: Path, done: Sequence[Operation]) -> int:
-    """Cut the files below a folder to what was flushed; how many lost something."""
+    """Truncate the files in a folder to what was flushed; return how many lost data."""
     sizes, num_lost = flushed_sizes(done), 0
     for file in folder.rglob("*"):
         kept = sizes.get(str(file), 0)
@@ -73,9 +69,7 @@ def lose_what_was_not_flushed(folder: Path, done: Sequence[Operation]) -> int:
 def test_after_a_power_cut_at_a_file_operation_the_run_ends_the_same(
     convo, fresh, expected, tmp_path, choose
 ):
-    """The log has at least the steps of the newest checkpoint: it is flushed before a checkpoint is
-    published.
-    """
+    """The log is flushed before a checkpoint is published, so it has at least those steps."""
     whole = copy_of(fresh, tmp_path / "whole")
     assert convo(whole, "train", "config.yaml", "-q", env=fault(whole / "runs")).code == 0
     chosen = choose(operations(whole / "runs"))
@@ -84,13 +78,8 @@ def test_after_a_power_cut_at_a_file_operation_the_run_ends_the_same(
     for operation in chosen:
         folder = copy_of(fresh, tmp_path / "work")
         try:
-            convo(
-                folder,
-                "train",
-                "config.yaml",
-                "-q",
-                env=fault(folder / "runs", "kill", operation.number),
-            )
+            killed = fault(folder / "runs", "kill", operation.number)
+            convo(folder, "train", "config.yaml", "-q", env=killed)
             done = operations(folder / "runs")[:-1]
             if (folder / RUN).exists():
                 num_lost += lose_what_was_not_flushed(folder / RUN, done)
@@ -108,24 +97,23 @@ def test_after_a_power_cut_at_a_file_operation_the_run_ends_the_same(
             ended = finish(convo, folder)
             assert ended.code == 0, ended
             assert outcome(folder / RUN) == expected
-        except Exception as error:  # noqa: BLE001 - all of them are told together
-            failures[
-                f"{operation.number} {operation.kind} {operation.path.removeprefix(str(whole))}"
-            ] = repr(error)
+        except Exception as error:  # noqa: BLE001 - all are reported together
+            path = operation.path.removeprefix(str(whole))
+            failures[f"{operation.number} {operation.kind} {path}"] = repr(error)
         shutil.rmtree(folder)
-    assert num_lost > 0, "something was at stake"
+    assert num_lost > 0, "some data was not flushed"
     report_on(failures, len(chosen))
 
 
-def test_nothing_takes_its_name_before_it_is_on_the_disk_nor_does_anything_go_before_the_new_name_is(
+def test_files_are_flushed_before_they_are_named_and_named_before_older_ones_go(
     convo, fresh, tmp_path
 ):
-    """Write, fsync, rename, fsync of the folder; only then is an older checkpoint taken away."""
+    """Write, fsync, rename, fsync of the folder; only then is an older checkpoint removed."""
     folder = copy_of(fresh, tmp_path / "work")
     assert convo(folder, "train", "config.yaml", "-q", env=fault(folder / "runs")).code == 0
     unflushed: set[str] = set()  # files and folders whose last change is not on the disk
     flushed: set[str] = set()
-    unnamed: set[str] = set()  # folders in which something took its name since their last fsync
+    unnamed: set[str] = set()  # folders in which something was renamed since their last fsync
     num_renames = num_removals = 0
     for operation in operations(folder / "runs"):
         path, above = operation.path, str(Path(operation.path).parent)

@@ -1,4 +1,4 @@
-"""Two processes on one run; other data than the run began with; numbers that are not finite."""
+"""Two processes on one run, changed data, and numbers that are not finite."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def until(process: subprocess.Popen[bytes], pattern: str) -> str:
         pytest.param(["resume", RUN, *LONG], id="resume"),
     ],
 )
-def test_a_second_process_on_the_same_run_is_refused_and_the_first_goes_on(
+def test_a_second_process_on_the_same_run_is_refused_and_the_first_continues(
     convo, finished, tmp_path, command
 ):
     folder = copy_of(finished, tmp_path / "work")
@@ -63,7 +63,7 @@ def test_a_second_process_on_the_same_run_is_refused_and_the_first_goes_on(
 
 
 @pytest.mark.slow
-def test_of_two_trainings_that_begin_at_once_one_goes_on(fresh, expected, tmp_path):
+def test_of_two_trainings_that_begin_at_once_one_continues(fresh, expected, tmp_path):
     folder = copy_of(fresh, tmp_path / "work")
     both = [start(folder, "train", "config.yaml", "-q") for _ in range(2)]
     try:
@@ -112,7 +112,7 @@ def published_tensors(run: Path) -> dict[str, torch.Tensor]:
 
 
 def assert_all_finite(run: Path) -> None:
-    """Of what is published; a temporary folder is no checkpoint."""
+    """Assert that published checkpoints are finite; a temporary folder is not a checkpoint."""
     broken = [
         name for name, tensor in published_tensors(run).items() if not tensor.isfinite().all()
     ]
@@ -124,7 +124,7 @@ def test_a_model_with_a_weight_that_is_not_finite_is_not_trained(convo, finished
     folder = copy_of(finished, tmp_path / "work")
     assert convo(folder, "export", RUN, "model", "-q").code == 0
     weights = load_file(folder / "model/model.safetensors")
-    weights["transformer.wte.weight"][300, 0] = value  # a token that perhaps no dialogue holds
+    weights["transformer.wte.weight"][300, 0] = value  # a token that may be in no dialogue
     (folder / "model/MANIFEST.json").unlink()
     save_file(weights, folder / "model/model.safetensors", metadata={"format": "pt"})
     config = folder / "config.yaml"
@@ -160,7 +160,7 @@ def test_a_learning_rate_beyond_reason_stops_the_run_and_no_file_has_a_nan(convo
 
 @pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors"])
 def test_a_nan_that_is_put_into_a_checkpoint_is_not_resumed(convo, finished, tmp_path, file):
-    """Even with a seal that fits, as somebody's own tool might leave it."""
+    """Another tool may have written it."""
     folder = copy_of(finished, tmp_path / "work")
     newest = folder / RUN / f"checkpoints/step-{STEPS:08}"
     tensors = load_file(newest / file)

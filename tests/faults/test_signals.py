@@ -1,5 +1,6 @@
-"""SIGINT, SIGTERM and SIGUSR1 in each phase: the run is saved, resume ends the same; a second one
-leaves at once.
+"""SIGINT, SIGTERM and SIGUSR1 in each phase: the run is saved, and a resume ends the same.
+
+A second signal ends the command at once.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ SLOW_EVALUATION = settings("evaluation.reply_dialogues=25", "generation.max_new_
 
 
 def one_of(chosen: int) -> pytest.MarkDecorator:
-    """All signals, those but the one chosen only where tests may be slow."""
+    """Parametrize over all signals; only the chosen one is in the fast tests."""
     return pytest.mark.parametrize(
         "number",
         [
@@ -72,7 +73,7 @@ def assert_stopped(code: int, err: str, number: int) -> None:
 def test_a_signal_at_a_file_operation_stops_the_run_which_then_ends_the_same(
     convo: Zygote, fresh: Path, expected: Outcome, tmp_path: Path, number: int, place: str
 ) -> None:
-    """In the preparation, and in saves; the preparation is not done yet here."""
+    """The places are in the preparation of the data, and in saves."""
     cold = copy_of(fresh, tmp_path / "cold")
     shutil.rmtree(cold / "runs")
     whole = copy_of(cold, tmp_path / "whole")
@@ -93,7 +94,7 @@ def test_a_signal_at_a_file_operation_stops_the_run_which_then_ends_the_same(
 
 
 def test_two_signals_in_a_save_tear_nothing(convo, fresh, expected, tmp_path):
-    """The second leaves at once, in the middle of a file."""
+    """The second one ends the command at once, in the middle of a file."""
     whole = copy_of(fresh, tmp_path / "whole")
     assert convo(whole, "train", "config.yaml", "-q", env=fault(whole / "runs")).code == 0
     inside = [one.number for one in operations(whole / "runs") if ".tmp-step-00000003" in one.path]
@@ -121,7 +122,7 @@ def test_a_signal_while_it_starts_is_answered_without_a_traceback(
         _, err = process.communicate(timeout=120)
     finally:
         process.kill()
-    if process.returncode != -number:  # Python itself had not come up yet
+    if process.returncode != -number:  # Python itself had not started yet
         assert_stopped(process.returncode, err.decode(), number)
     assert finish(convo, folder).code == 0
     assert outcome(folder / RUN) == expected
@@ -148,9 +149,7 @@ def test_a_signal_in_a_step_stops_the_run_which_then_ends_the_same(
 
 @pytest.fixture(scope="module")
 def slow_straight(convo, fresh, tmp_path_factory) -> tuple[Outcome, float]:
-    """A run with long evaluations, most of their time spent on replies; and how long one of them
-    takes.
-    """
+    """The outcome of a run with long evaluations, mostly of replies, and the seconds of one."""
     folder = copy_of(fresh, tmp_path_factory.mktemp("slow") / "work")
     assert convo(folder, "train", "config.yaml", "-q", *SLOW_EVALUATION).code == 0
     seconds = [
@@ -168,7 +167,7 @@ def slow_straight(convo, fresh, tmp_path_factory) -> tuple[Outcome, float]:
         pytest.param(0.7, id="while it writes replies"),
     ],
 )
-def test_a_signal_in_an_evaluation_stops_at_once_and_the_evaluation_is_made_again(
+def test_a_signal_in_an_evaluation_stops_at_once_and_the_evaluation_is_repeated(
     convo, fresh, slow_straight, tmp_path, part
 ):
     expected, seconds = slow_straight
@@ -223,7 +222,7 @@ def test_a_file_named_stop_ends_the_run_after_the_step(convo, fresh, expected, t
     finally:
         process.kill()
     assert process.returncode == 0, rest.decode()
-    assert not (folder / RUN / "stop").exists(), "it is obeyed once"
+    assert not (folder / RUN / "stop").exists(), "the file stops only one run"
     assert not (folder / RUN / f"checkpoints/step-{STEPS:08}").exists()
     assert finish(convo, folder).code == 0
     assert outcome(folder / RUN) == expected

@@ -1,9 +1,8 @@
-"""A process that has imported everything and then forks one child for each `convo` command it is
-asked for.
+"""A process that imports everything and then forks one child for each requested `convo` command.
 
-Started with the fault layer preloaded. Reads a JSON request a line from stdin, answers each with a
-line on stdout. The modules to import are those that a first command, given as JSON in the
-arguments, turns out to need.
+It is started with the fault layer preloaded. It reads one JSON request a line from stdin, and
+answers with a line on stdout. The modules to import are those that a first command needs, which is
+given as JSON in the arguments.
 """
 
 from __future__ import annotations
@@ -46,14 +45,12 @@ def warm_up(request: dict[str, Any]) -> None:
     for name in modules:
         try:
             importlib.import_module(name)
-        except Exception:  # noqa: BLE001 - a module that is only there in another guise
+        except Exception:  # noqa: BLE001 - a module that cannot be imported by its name
             continue
 
 
 def run(request: dict[str, Any], tell: int | None = None) -> None:
-    """Become the command of the request; with ``tell``, write the names of the modules it needed
-    there.
-    """
+    """Become the command of the request; write the names of its modules to ``tell``."""
     code = 1
     try:
         signal.alarm(request["seconds"])
@@ -67,9 +64,8 @@ def run(request: dict[str, Any], tell: int | None = None) -> None:
             os.dup2(file, number)
         for name, limit in request["limits"].items():
             if name == "RLIMIT_AS":  # above what the zygote has mapped
-                limit += int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf(
-                    "SC_PAGE_SIZE"
-                )
+                num_pages = int(Path("/proc/self/statm").read_text().split()[0])
+                limit += num_pages * os.sysconf("SC_PAGE_SIZE")
             resource.setrlimit(getattr(resource, name), (limit, limit))
         if request["kill_after"] is not None:
             kill_later(request["kill_after"])
@@ -80,7 +76,7 @@ def run(request: dict[str, Any], tell: int | None = None) -> None:
         code = 0
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
-    except BaseException:  # noqa: BLE001 - what the interpreter would do
+    except BaseException:  # noqa: BLE001 - as the interpreter does
         sys.excepthook(*sys.exc_info())
     finally:
         if tell is not None:
@@ -93,7 +89,7 @@ def run(request: dict[str, Any], tell: int | None = None) -> None:
 
 
 def kill_later(seconds: float) -> None:
-    """Have this process killed by a child of its own, unless it has ended before."""
+    """Fork a child that kills this process, unless it has ended before."""
     doomed = os.getpid()
     if os.fork() == 0:
         time.sleep(seconds)

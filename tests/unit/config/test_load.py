@@ -106,7 +106,7 @@ def test_a_wrong_value_of_any_key_is_shown_at_its_own_line_and_column(
 
 
 def _line_of(path: str, lines: list[str]) -> tuple[int, int]:
-    """Where the value of a key stands in a commented config, found by indentation alone."""
+    """Return line and column of a value in a commented config, found by indentation."""
     open_sections: list[str] = []
     for number, line in enumerate(lines, start=1):
         if match := re.match(r"( *)(\w+):( ?)", line):

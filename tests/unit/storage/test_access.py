@@ -76,7 +76,7 @@ def test_another_users_directory_is_refused(tmp_path):
     assert make_private(folder) == f"it belongs to another user (uid {STRANGER})"
 
 
-def test_where_modes_or_owners_are_not_kept_a_new_directory_is_refused_and_removed(
+def test_if_modes_or_owners_are_not_stored_a_new_directory_is_refused_and_removed(
     tmp_path, monkeypatch
 ):
     """As on vfat, and on network shares."""
@@ -157,7 +157,7 @@ def test_another_users_file_is_not_opened(tmp_path):
 
 
 def place_with(tmp_path, bits, *, folder_bits=0o755):
-    """A file in a folder of its own, and where something derived from it is to lie."""
+    """Return a file in its own folder, and the place of something that is derived from it."""
     tmp_path.joinpath("data").mkdir(exist_ok=True)
     source = tmp_path / "data" / "file"
     source.write_text("text")

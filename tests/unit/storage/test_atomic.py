@@ -1,6 +1,4 @@
-"""Nothing is ever half written: not a file, not a directory, not the replacement of one by
-another.
-"""
+"""Files, directories and their replacements are never half written."""
 
 from __future__ import annotations
 
@@ -93,7 +91,7 @@ def test_errors_that_rust_libraries_raise_for_the_disk_are_errors_of_the_disk(tm
         (errno.EROFS, "mount it read-write"),
         (errno.EACCES, "you need write permission there"),
         (errno.EPERM, "you need write permission there"),
-        (errno.EIO, "look at the kernel's log (dmesg)"),
+        (errno.EIO, "see the kernel's log (dmesg)"),
         (errno.EFBIG, "choose another folder"),
     ],
     ids=lambda value: errno.errorcode.get(value, ""),
@@ -145,7 +143,7 @@ def test_space_is_asked_of_the_real_file_system(tmp_path):
 def test_other_errors_pass_through(tmp_path):
     for error in (
         ValueError("no"),
-        DataError("this (os error 2) is told already"),
+        DataError("this (os error 2) is already reported"),
         KeyboardInterrupt(),
     ):
         with pytest.raises(type(error)) as caught, disk_errors(tmp_path):
@@ -260,9 +258,7 @@ def test_every_file_is_flushed_once_then_the_manifest_then_the_folder_then_its_n
 def test_a_flush_that_fails_is_not_tried_again_and_drops_the_whole_save(
     published, monkeypatch, bad
 ):
-    """The kernel reports a lost page once; a second fsync of that file would say that all is
-    well.
-    """
+    """The kernel reports a lost page only once, so a second fsync of that file would succeed."""
     fsync, flushed = os.fsync, []
 
     def flush(descriptor):
@@ -331,9 +327,7 @@ while True:
 
 @pytest.mark.parametrize(("action", "after"), [("replace", "new"), ("remove", "gone")])
 def test_a_crash_at_any_call_leaves_the_old_directory_or_the_new_one(tmp_path, action, after):
-    """Killed before every call that touches the disk, in a process of its own; never neither, never
-    half of one.
-    """
+    """A separate process is killed before every call that touches the disk."""
     ran = subprocess.run(
         [sys.executable, "-c", CRASHES, str(tmp_path / "checkpoints"), action],
         capture_output=True, text=True, check=False,

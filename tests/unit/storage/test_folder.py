@@ -1,6 +1,4 @@
-"""A held folder opens and changes only what is in it, whatever takes its name or the name of an
-entry.
-"""
+"""A held folder opens and changes only its own entries, even if another one takes its name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No file of a model folder is code, a way to another file, or without end."""
+"""A model folder is refused if a file is code, leads to another file, or has no end."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ def test_an_ordinary_folder_is_harmless(tmp_path):
 def test_an_index_names_safetensors_files_beside_it_and_nothing_else(tmp_path, name):
     index(folder(tmp_path), "model-00001-of-00002.safetensors", name)
     with pytest.raises(
-        ModelError, match=r"model\.safetensors\.index\.json: names .* but it is no safetensors file"
+        ModelError,
+        match=r"model\.safetensors\.index\.json: lists .* but it is not a safetensors file",
     ):
         require_harmless(tmp_path)
 
@@ -86,7 +87,7 @@ def test_a_config_names_no_code_on_a_hub(tmp_path, config):
 
 @pytest.mark.parametrize("name", ["flash_attention_2", "deepgemm", "sonicmoe"])
 def test_an_implementation_that_transformers_may_take_from_a_hub_is_refused(tmp_path, name):
-    """With the package `kernels` transformers downloads what it has no code for."""
+    """With the package `kernels`, transformers downloads code that it does not have."""
     for key in ("attn_implementation", "_experts_implementation"):
         with pytest.raises(ModelError, match=f'{key} is "{name}"'):
             require_harmless(folder(tmp_path, config={key: {"text_config": name}}))
@@ -94,18 +95,23 @@ def test_an_implementation_that_transformers_may_take_from_a_hub_is_refused(tmp_
 
 REAL = {
     "config": {
-        "_name_or_path": "/home/somebody/model", "attn_implementation": {"": "sdpa", "vision_config": None},
-        "cache_implementation": "hybrid", "_attn_implementation_autoset": True, "conv_kernel": [10, 3],
-        "auto_map": {"AutoConfig": "somebody/model--configuration.Config"}, "id2label": {"0": "LABEL_0"},
+        "_name_or_path": "/home/somebody/model", "conv_kernel": [10, 3],
+        "attn_implementation": {"": "sdpa", "vision_config": None},
+        "cache_implementation": "hybrid", "_attn_implementation_autoset": True,
+        "auto_map": {"AutoConfig": "somebody/model--configuration.Config"},
+        "id2label": {"0": "LABEL_0"},
     },
     "tokenizer_config": {
-        "name_or_path": "/home/somebody/model", "tokenizer_file": "/cache/tokenizer.json", "vocab_file": None,
-        "special_tokens_map_file": "/cache/special_tokens_map.json", "sp_model_kwargs": {}, "init_inputs": [],
-        "eos_token": "</s>", "extra_special_tokens": ["/", "[/INST]"], "merges_file": "merges.txt",
-        "added_tokens_decoder": {"0": {"content": "/"}}, "chat_template": "{{ messages[0]['content'] }}/",
-        "tokenizer_class": "LlamaTokenizer", "padding_side": "left", "model_max_length": 1e30,
+        "name_or_path": "/home/somebody/model", "tokenizer_file": "/cache/tokenizer.json",
+        "special_tokens_map_file": "/cache/special_tokens_map.json", "vocab_file": None,
+        "merges_file": "merges.txt", "sp_model_kwargs": {}, "init_inputs": [], "eos_token": "</s>",
+        "extra_special_tokens": ["/", "[/INST]"], "added_tokens_decoder": {"0": {"content": "/"}},
+        "chat_template": "{{ messages[0]['content'] }}/", "tokenizer_class": "LlamaTokenizer",
+        "padding_side": "left", "model_max_length": 1e30,
     },
-    "special_tokens_map": {"eos_token": {"content": "</s>"}, "additional_special_tokens": ["/etc/hostname"]},
+    "special_tokens_map": {
+        "eos_token": {"content": "</s>"}, "additional_special_tokens": ["/etc/hostname"],
+    },
 }  # fmt: skip
 
 
@@ -116,7 +122,7 @@ def test_entries_of_real_models_are_harmless(tmp_path, monkeypatch):
 
 
 def test_a_path_that_transformers_overwrites_may_lead_anywhere(tmp_path):
-    """Older versions wrote where they found a file; the file may still be there."""
+    """Older versions wrote the path of a file that they found, and it may still exist."""
     (tmp_path / "elsewhere.json").write_text("{}")
     model = tmp_path / "model"
     model.mkdir()
@@ -128,8 +134,8 @@ def test_a_path_that_transformers_overwrites_may_lead_anywhere(tmp_path):
 
 
 FILE_KEYS = [
-    "vocab", "vocab_file", "merges", "merges_file", "spm_file", "source_spm", "emoji_file", "sudachi_config_path",
-    "tokenizer_object", "anything",
+    "vocab", "vocab_file", "merges", "merges_file", "spm_file", "source_spm", "emoji_file",
+    "sudachi_config_path", "tokenizer_object", "anything",
 ]  # fmt: skip
 
 
@@ -175,9 +181,7 @@ def test_a_device_is_a_file_too(tmp_path, path):
         ("special_tokens_map", {"merges": "not there yet"}),
     ],
 )
-def test_no_entry_puts_another_file_into_the_place_of_the_one_that_is_looked_at(
-    tmp_path, file, entry
-):
+def test_no_entry_replaces_a_file_that_was_checked(tmp_path, file, entry):
     with pytest.raises(ModelError, match="but an entry may not refer to a file"):
         require_harmless(folder(tmp_path, **{file: entry}))
 
@@ -233,13 +237,13 @@ def test_links_in_a_circle_are_refused(tmp_path):
 
 
 def test_shards_of_a_distributed_checkpoint_are_refused(tmp_path):
-    """transformers would read them in the place of model.safetensors."""
+    """transformers would read them instead of model.safetensors."""
     (folder(tmp_path) / "shard-00001-model-00001-of-00001.safetensors").touch()
     with pytest.raises(ModelError, match="a shard of a distributed checkpoint"):
         require_harmless(tmp_path)
 
 
-def test_what_names_code_or_a_place_is_taken_out_of_configs_at_any_depth(tmp_path):
+def test_references_to_code_and_local_paths_are_removed_from_configs_at_any_depth(tmp_path):
     code = {
         "auto_map": {"AutoModel": "a.B"},
         "custom_pipelines": {},

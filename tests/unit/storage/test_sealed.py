@@ -1,4 +1,4 @@
-"""A sealed directory is read only if every file is there and is the one that was sealed."""
+"""A sealed directory is read only if every file exists and is unchanged."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_one_file_is_verified_alone(published):
                                                '""}}}'),
     ],
 )  # fmt: skip
-def test_a_manifest_that_is_none_is_named(published, content):
+def test_an_unreadable_manifest_is_named(published, content):
     (published / MANIFEST_FILE).write_text(content, encoding="latin-1")
     with pytest.raises(CheckpointError, match=r"MANIFEST\.json: not a readable manifest"):
         read_manifest(published)
@@ -111,7 +111,7 @@ def test_a_manifest_of_another_format_is_refused_with_both_numbers(published, ve
         verify_directory(published)
 
 
-def test_what_one_may_not_read_is_no_damage(published, monkeypatch):
+def test_missing_permission_is_not_damage(published, monkeypatch):
     def refuse(path):
         raise PermissionError(errno.EACCES, "Permission denied")
 
@@ -143,7 +143,7 @@ def test_a_missing_manifest_says_that_the_checkpoint_is_not_whole(published):
 
 
 @pytest.mark.parametrize("name", ["../other", "/etc/passwd", "a/b", "", "."])
-def test_a_manifest_names_files_beside_it_alone(published, name):
+def test_a_manifest_lists_only_files_beside_it(published, name):
     (published / MANIFEST_FILE).write_text(
         json.dumps({"format": 1, "files": {name: {"size": 1, "sha256": "a"}}})
     )

@@ -1,4 +1,4 @@
-"""Whatever happens to files between their hash and their loading is noticed, and named."""
+"""Every change of a file between its verification and its loading is found and named."""
 
 from __future__ import annotations
 
