@@ -1,4 +1,4 @@
-"""Faulty data files with the problems that validation must find in each, and innocent ones.
+"""Faulty data files with the problems that validation must find in each, and good ones.
 
 python -m tests.faulty_files FOLDER     writes them all, and index.json with their problems
 """
@@ -24,7 +24,7 @@ import zstandard
 
 @dataclass(frozen=True)
 class Finding:
-    """Column 0 and an empty path stand for any."""
+    """A problem; column 0 and an empty path match any."""
 
     code: str
     line: int = 1
@@ -56,14 +56,14 @@ def dumped(value: Any, *, is_ascii: bool = False) -> bytes:
 
 
 def as_lines(*values: Any) -> bytes:
-    """Each value on a line; bytes stand for themselves."""
+    """Return one line for each value; bytes are written as they are."""
     return b"".join(
         (value if isinstance(value, bytes) else dumped(value)) + b"\n" for value in values
     )
 
 
 def amid(line: Any) -> bytes:
-    """The line as the second of three."""
+    """Return a file with the line between two good ones."""
     return as_lines(["Good morning!", "Morning. Coffee?"], line, ["See you tomorrow.", "Bye!"])
 
 
@@ -71,9 +71,7 @@ GOOD = amid(["How was your weekend?", "Quiet, I read a book."])
 
 
 def misread(text: str, encoding: str) -> str:
-    """UTF-8 read in another encoding, as lenient programs do it: a byte without a meaning is the
-    control character.
-    """
+    """Decode UTF-8 in another encoding as lenient programs do, with controls for unknown bytes."""
     return "".join(_misread_byte(byte, encoding) for byte in text.encode())
 
 
@@ -113,7 +111,7 @@ MESSAGES = [
 
 
 def whole_files() -> Iterator[Case]:
-    """No line of these can be read."""
+    """Files without any readable line."""
     yield from _whole_file(
         "empty-file",
         {
@@ -245,7 +243,7 @@ def _in_line_2(name: str, line: Any, code: str, column: int = 0, path: str = "")
 
 
 def broken_lines() -> Iterator[Case]:
-    """A line that is no strict JSON, between two good ones."""
+    """A line that is not strict JSON, between two good ones."""
     rows: list[tuple[str, bytes | str, str, int, str]] = [
         ("truncated in a text", '["Hello", "Hi the', "truncated-json", 11, "$[1]"),
         ("truncated after a comma", '["Hello",', "truncated-json", 10, "$[1]"),
@@ -414,9 +412,7 @@ TEXT_FAULTS: dict[str, Any] = {
 
 
 def faults_in_every_shape() -> Iterator[Case]:
-    """One fault in the text of each shape, in the middle line, at its own path and column; some
-    packed.
-    """
+    """One fault in the text of each shape, in the middle line; some files are packed."""
     suffixes = ("", ".gz", ".zst")
     for number, (code, fault) in enumerate(TEXT_FAULTS.items()):
         for index, (shape, (make, path)) in enumerate(SHAPES.items()):
@@ -441,7 +437,7 @@ def faults_in_every_shape() -> Iterator[Case]:
 
 
 def wrong_values() -> Iterator[Case]:
-    """Good JSON that is no dialogue."""
+    """Valid JSON that is not a dialogue."""
     user, reply = _turns("Hello", "Hi!")
     rows: list[tuple[str, Any, str, str]] = [
         ("number", 5, "unknown-shape", "$"),
@@ -675,7 +671,7 @@ LONG_TEXT = "I was born in the year 1632, in the city of York. " * 2100
 
 
 def suspicious_dialogues() -> Iterator[Case]:
-    """Good dialogues that are seldom meant."""
+    """Valid dialogues that are probably mistakes."""
     yield Case(
         "repeated dialogues",
         as_lines(["Hello", "Hi!"], ["Tea?", "Please."], ["Hello", "Hi!"], ["HELLO ", "hi!"]),
@@ -744,7 +740,7 @@ def suspicious_dialogues() -> Iterator[Case]:
 
 
 def suspicious_texts() -> Iterator[Case]:
-    """A legal text that is seldom meant, as the second turn of the second line."""
+    """A valid text that is probably a mistake, as the second turn of the second line."""
     texts: dict[str, dict[str, str]] = {
         "null-text": {
             text: text
@@ -951,7 +947,7 @@ INNOCENT_TEXTS = {
 
 
 def innocents() -> Iterator[Case]:
-    """Nothing is wrong with these."""
+    """Files without any problem."""
     for name, text in INNOCENT_TEXTS.items():
         yield Case(f"fine {name}", amid(["What did it say?", text]))
     yield Case(

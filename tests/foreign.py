@@ -16,10 +16,11 @@ from tokenizers import (
     trainers,
 )
 
-CORPUS = [
-    "Hello there! What can I do for you? Tell me about tea. Tea is made from leaves, in 1 "
-    "or 2 cups."
-] * 3
+_TEXT = (
+    "Hello there! What can I do for you? Tell me about tea. Tea is made from leaves, in 1 or 2 "
+    "cups."
+)
+CORPUS = [_TEXT] * 3
 SIZE = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
