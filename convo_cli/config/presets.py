@@ -167,8 +167,8 @@ DAILYDIALOG = Preset(
 
 MULTI_TURN_GPT2 = Preset(
     name="multi-turn-gpt2",
-    description="The defaults of multi-turn-chatbot-GPT2: DailyDialog, user turns trained on in the "
-    "first half.",
+    description="The defaults of multi-turn-chatbot-GPT2: DailyDialog, user turns trained on in "
+    "the first half.",
     note="30000 steps of 60 dialogues need a GPU.",
     data_note=_DAILYDIALOG_LICENCE,
     values={
