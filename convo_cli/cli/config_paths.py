@@ -11,7 +11,7 @@ from functools import partial
 from convo_cli.cli.given_paths import require_pretrained
 from convo_cli.config.explain import refusal
 from convo_cli.config.load import LocatedConfig
-from convo_cli.config.places import KeyPath, Problem, dotted
+from convo_cli.config.places import KeyPath, Problem
 from convo_cli.config.schema import RunConfig
 from convo_cli.data.reader import check_source
 from convo_cli.errors import UsageError
@@ -36,8 +36,7 @@ def require_data_of_run(located: LocatedConfig) -> None:
     for problem in _data_problems(located):
         hint = problem.hint
         if not problem.place.is_option and problem.message.endswith("does not exist"):
-            key = dotted(part for part in problem.path if isinstance(part, str))
-            hint = f"the run stores data paths relative to itself; add --set {key}=PATH"
+            hint = f"the run stores data paths relative to itself; add --set {problem.key}=PATH"
         raise Problem(problem.place, problem.path, problem.message).error(hint or None)
 
 
