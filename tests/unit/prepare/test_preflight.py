@@ -141,5 +141,5 @@ def test_validation_dialogues_found_in_training_are_counted_and_placed():
     (notice,) = events
     assert isinstance(notice, Notice)
     assert notice.is_warning
-    assert notice.message.startswith("the training data also contains 5 of 5 validation dialogues")
+    assert notice.message.startswith("every validation dialogue is also in the training data")
     assert "w.jsonl:0 is t.jsonl:7" in notice.message
