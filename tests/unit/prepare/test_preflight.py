@@ -135,11 +135,12 @@ def test_validation_dialogues_found_in_training_are_counted_and_placed():
         *[
             Dialogue((Turn("user", "ａ"), Turn("assistant", "b")), line, "w.jsonl")
             for line in range(5)
-        ]
+        ],
+        Dialogue((Turn("user", "C"), Turn("assistant", "D")), 5, "w.jsonl"),
     )
     warn_of_leaks(train, leaky, (["t.jsonl", "u.jsonl"], ["v.jsonl", "w.jsonl"]), events.append)
     (notice,) = events
     assert isinstance(notice, Notice)
     assert notice.is_warning
-    assert notice.message.startswith("every validation dialogue is also in the training data")
+    assert notice.message.startswith("the training data also contains 5 of 6 validation dialogues")
     assert "w.jsonl:0 is t.jsonl:7" in notice.message

@@ -107,7 +107,9 @@ def test_an_unreadable_manifest_is_named(published, content):
 def test_a_manifest_of_another_format_is_refused_with_both_numbers(published, version):
     manifest = json.loads((published / MANIFEST_FILE).read_text())
     (published / MANIFEST_FILE).write_text(json.dumps({**manifest, "format": version}))
-    with pytest.raises(CheckpointError, match=f"format {json.dumps(version)}, but this convo reads"):
+    with pytest.raises(
+        CheckpointError, match=f"format {json.dumps(version)}, but this convo reads"
+    ):
         verify_directory(published)
 
 
