@@ -55,7 +55,7 @@ def test_a_different_reply_is_refused_with_the_ids_of_both(checkpoint, copy, dam
 def test_a_chat_template_that_renders_differently_is_refused(checkpoint, copy):
     path = copy / "chat_template.jinja"
     path.write_text(path.read_text().replace("<|end|>", "<|user|>"))
-    with pytest.raises(CheckpointError, match="the prompt for 'Hello!' differs"):
+    with pytest.raises(CheckpointError, match='the prompt for "Hello!" differs'):
         verify_export(copy, original(checkpoint))
 
 
@@ -91,5 +91,5 @@ def test_a_chat_template_that_renders_nothing_is_a_difference(checkpoint, copy, 
     path.unlink()
     if source is not None:
         path.write_text(source)
-    with pytest.raises(CheckpointError, match="the prompt for 'Hello!' differs"):
+    with pytest.raises(CheckpointError, match='the prompt for "Hello!" differs'):
         verify_export(copy, original(checkpoint))
