@@ -12,7 +12,8 @@ def within(low: float, high: float | None = None) -> Callable[[Any], Any]:
     """Return a check of a number; typer's own range would fill the help with its limits."""
 
     def check(value: Any) -> Any:
-        if value is not None and (value < low or (high is not None and value > high)):
+        # NaN is neither below nor above a limit.
+        if value is not None and not (low <= value and (high is None or value <= high)):
             limits = f"at least {low}" if high is None else f"between {low} and {high}"
             raise typer.BadParameter(f"{value} is not {limits}")
         return value

@@ -157,6 +157,8 @@ def _inner_suffix(source: str) -> str:
 
 def _similar(path: Path) -> str:
     """Return a hint for a file that does not exist: another name, or where convo looked."""
+    if path.is_symlink():
+        return f"it is a link to {path.readlink()}, which does not exist"
     if meant := similar_path(path):
         return f"did you mean {meant}?"
     if not path.parent.is_dir():

@@ -25,9 +25,10 @@ def similar_path(path: Path | str) -> Path | None:
             below = above and above / path.name
             return below if below and below.exists() else above
         entries = sorted(itertools.islice(path.parent.iterdir(), _MAX_NAMES))
+        # A link to a missing file is not a path that exists.
+        visible = [entry for entry in entries if entry.name[0] != "." and entry.exists()]
     except (OSError, ValueError):
         return None
-    visible = [entry for entry in entries if not entry.name.startswith(".")]
     stems: dict[str, list[Path]] = {}
     for entry in visible:
         stems.setdefault(_stem(entry), []).append(entry)

@@ -53,6 +53,9 @@ def convo(
     return run
 
 
+OTHER_NAME = "hint: choose another name with -o\n"
+
+
 def test_without_options_stdout_is_the_default_preset_and_stderr_is_empty(convo: Convo) -> None:
     assert convo() == Result(0, commented_yaml(SCRATCH), "")
 
@@ -247,7 +250,7 @@ def test_json_has_the_presets_and_the_schema(convo: Convo) -> None:
     [
         (
             ["--preset", "gpt"],
-            f"error: --preset gpt: no such preset; there are {NAMES}\n{GPT2_HINT}",
+            f"error: --preset gpt: no such preset; the presets are {NAMES}\n{GPT2_HINT}",
         ),
         (
             ["--schema", "--list-presets"],
@@ -279,6 +282,14 @@ def test_json_has_the_presets_and_the_schema(convo: Convo) -> None:
             "error: no/config.yaml: there is no folder no\nhint: mkdir -p no\n",
         ),
         (
+            ["-o", "a.jsonl/config.yaml"],
+            f"error: a.jsonl/config.yaml: a.jsonl is not a folder\n{OTHER_NAME}",
+        ),
+        (
+            ["-o", "-"],
+            "error: -o -: a config goes to stdout without -o\nhint: leave -o out\n",
+        ),
+        (
             ["-o", "."],
             "error: .: not a regular file, but a directory\nhint: choose another name with -o\n",
         ),
@@ -287,6 +298,14 @@ def test_json_has_the_presets_and_the_schema(convo: Convo) -> None:
 def test_a_wrong_use_exits_2_with_these_words(convo: Convo, arguments: list[str], err: str) -> None:
     data_file("a.jsonl")
     assert convo(*arguments) == Result(2, "", err)
+
+
+def test_a_link_to_a_missing_file_is_named_as_such(convo: Convo) -> None:
+    Path("linked.jsonl").symlink_to("gone.jsonl")
+    link = "hint: it is a link to gone.jsonl, which does not exist\n"
+    result = convo("--train", "linked.jsonl")
+    assert result == Result(2, "", f"error: --train linked.jsonl does not exist\n{link}")
+    assert "did you mean" not in convo("--train", "link.jsonl").err
 
 
 def test_an_existing_file_is_replaced_only_by_force(convo: Convo) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from convo_cli.data.sizing.choices import Sizing
 
 _MAX_SCHEMA_BYTES = 2**20
+_OTHER_NAME = "choose another name with -o"
 
 
 def init_config(
@@ -61,6 +62,8 @@ def init_config(
         raise UsageError("--schema and --list-presets: only one at a time")
     if (schema or list_presets) and (preset != "scratch" or train or validation):
         raise UsageError("--schema and --list-presets take no --preset, --train or --validation")
+    if output == Path("-"):
+        raise UsageError("-o -: a config goes to stdout without -o", hint="leave -o out")
     if force and output is None:
         raise UsageError("--force needs a file to replace", hint="add -o FILE")
     if validation and not train:
@@ -78,9 +81,7 @@ def init_config(
     else:
         document = _from_preset(preset, train or (), validation or (), is_quiet=is_quiet)
         if output is not None and output.name == SCHEMA_FILE:
-            raise UsageError(
-                f"{output}: the name of the JSON Schema", hint="choose another name with -o"
-            )
+            raise UsageError(f"{output}: the name of the JSON Schema", hint=_OTHER_NAME)
 
     if output is not None:
         _write(output, document.text, may_replace=force)
@@ -229,13 +230,13 @@ def _write(path: Path, text: str, *, may_replace: bool) -> None:
     try:
         with disk_errors(path):
             if (kind := special_kind_at(path)) is not None:
-                raise UsageError(
-                    f"{path}: not a regular file, but {kind}", hint="choose another name with -o"
-                )
+                raise UsageError(f"{path}: not a regular file, but {kind}", hint=_OTHER_NAME)
             if path.exists() and not may_replace:
                 raise UsageError(
                     f"{path}: exists already", hint="choose another name with -o, or add --force"
                 )
+            if path.parent.exists() and not path.parent.is_dir():
+                raise UsageError(f"{path}: {path.parent} is not a folder", hint=_OTHER_NAME)
             if not path.parent.is_dir():
                 raise UsageError(
                     f"{path}: there is no folder {path.parent}",
