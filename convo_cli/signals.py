@@ -1,8 +1,9 @@
 """Stop requests: SIGINT, SIGTERM, SIGHUP or SIGUSR1 stops a command at the next safe point.
 
 A thread answers the first signal at once, also while native code keeps Python's own handlers
-waiting. A second signal ends the process at once. This module imports nothing heavy, because a
-command listens before torch is imported.
+waiting. A second signal ends the process at once, unless it is a hangup: a terminal that closes
+sends more than one (the shell's and the system's), and no user who is impatient. This module
+imports nothing heavy, because a command listens before torch is imported.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from types import FrameType
 from convo_cli.errors import StoppedError
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+_HANGUP: int | None = getattr(signal, "SIGHUP", None)
 _PATIENCE = 0.3
 """Seconds before a request is answered that interrupts the work: most end before, and say so."""
 _WRITING = 2.0
@@ -104,7 +106,9 @@ class StopRequest:
     def handle(self, signal_number: int, frame: FrameType | None) -> None:
         """Handle a signal in the main thread, when Python runs there again."""
         if self.signal_number is not None:
-            _leave(signal_number)  # if the thread could not
+            if signal_number != _HANGUP:
+                _leave(signal_number)  # if the thread could not
+            return
         self.signal_number = signal_number
         self._asked_in = self._stage  # the thread may run only when this stage is over
         if self._stage.may_interrupt:
@@ -120,18 +124,18 @@ class StopRequest:
             else:
                 self._answer(first)
             try:
-                second = self._next(arrived)
+                second = self._next(arrived, but=_HANGUP)
             except TimeoutError:
                 self._answer(first)
                 arrived.settimeout(None)
-                second = self._next(arrived)
+                second = self._next(arrived, but=_HANGUP)
             if second is not None:
                 _leave(second)
 
-    def _next(self, arrived: socket.socket) -> int | None:
-        """Wait for a signal; None at the end of the block that listens."""
+    def _next(self, arrived: socket.socket, but: int | None = None) -> int | None:
+        """Wait for a signal, but not this one; None at the end of the block that listens."""
         while received := arrived.recv(1):
-            if received[0] in self._numbers:
+            if received[0] in self._numbers and received[0] != but:
                 return received[0]
         return None
 

@@ -84,11 +84,8 @@ def require_pretrained(source: str) -> None:
 
         require_model_folder(path)
     elif source and path.exists():
-        is_data = is_data_file(path)
-        raise UsageError(
-            f"{source}: not a directory",
-            hint="the model comes first, then the data" if is_data else _MODEL,
-        )
+        what = "a data file, not a model" if is_data_file(path) else "not a directory"
+        raise UsageError(f"{source}: {what}", hint=_MODEL)
     elif not _HUB_ID.fullmatch(source):
         raise UsageError(f"{source or repr(source)}: no such directory", hint=_like(path, _MODEL))
     elif "/" in source and path.parent.is_dir() and any(map(_is_of_convo, path.parent.iterdir())):
@@ -99,7 +96,7 @@ def require_pretrained(source: str) -> None:
 def require_run_or_checkpoint(folder: Path) -> None:
     """Raise UsageError unless this is a folder; its contents are verified when they are loaded."""
     if not folder.is_dir():
-        advice = "give a run directory, such as runs/convo, or one of its checkpoints"
+        advice = "give a run directory, such as runs/demo, or one of its checkpoints"
         what = "not a directory" if folder.exists() else "no such directory"
         raise UsageError(f"{folder}: {what}", hint=_like(folder, advice))
 

@@ -121,12 +121,12 @@ def existing_run(path: Path) -> RunDirectory:
     if not path.exists():
         raise UsageError(
             f"{path}: no such run directory",
-            hint="give a run directory of `convo train`, such as runs/convo",
+            hint="give a run directory of `convo train`, such as runs/demo",
         )
     if not run.is_run:
         raise CheckpointError(
             f"{path}: not a run directory (it has no config.yaml and checkpoints/)",
-            hint="give a run directory of `convo train`, such as runs/convo",
+            hint="give a run directory of `convo train`, such as runs/demo",
         )
     return run
 

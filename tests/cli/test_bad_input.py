@@ -126,6 +126,10 @@ MODELS = {
     ),
     "has no name": ("", lambda work: None, 2, "'': no such directory"),
     "is a file": ("config.yaml", lambda work: None, 2, "config.yaml: not a directory"),
+    "is a data file": (
+        "train.jsonl", lambda work: None, 2,
+        "train.jsonl: a data file, not a model\nhint: give the path of a folder that exists",
+    ),
     "is an empty folder": ("model", lambda work: (work / "model").mkdir(), 2, ("model/config.json: "
                                                                               "not found")),
     "has no config": (

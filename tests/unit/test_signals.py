@@ -50,7 +50,7 @@ def test_the_first_signal_is_remembered_and_nothing_else_happens(number):
         assert request.signal_number == number
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("number", sorted(set(SIGNALS) - {signal.SIGHUP}))
 def test_a_second_signal_leaves_at_once_with_its_own_exit_code(number):
     ran = subprocess.run(
         [sys.executable, "-c", TWICE, str(int(number))],
@@ -62,6 +62,34 @@ def test_a_second_signal_leaves_at_once_with_its_own_exit_code(number):
     assert ran.stdout == f"still here {int(signal.SIGTERM)}\n"
     assert ran.returncode == 128 + number
     assert ran.stderr in ("", "SIGTERM: stopping after this step\n")
+
+
+HUNG_UP = """
+import os, signal, sys, time
+from convo_cli.signals import listening
+with listening() as request:
+    os.kill(os.getpid(), int(sys.argv[1]))
+    for _ in range(2):  # from the shell, and from the system when the shell has left
+        time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGHUP)
+    time.sleep(0.2)
+    print("finished", request.signal_number, flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("first", SIGNALS)
+def test_a_terminal_that_closes_hangs_up_more_than_once_and_the_work_still_ends_in_order(first):
+    ran = subprocess.run(
+        [sys.executable, "-c", HUNG_UP, str(int(first))],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert ran.stdout == f"finished {int(first)}\n"
+    assert ran.returncode == 128 + signal.SIGTERM, "a real second signal leaves"
 
 
 WAITING = """

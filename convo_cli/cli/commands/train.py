@@ -27,8 +27,8 @@ def train(
     """Train a model in a new run directory.
 
     Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 stops after the current step and saves the run. A second
-    signal leaves without saving; earlier checkpoints stay intact. `touch RUN_DIR/stop` also stops
-    and saves, with exit code 0.
+    signal other than SIGHUP leaves without saving; earlier checkpoints stay intact.
+    `touch RUN_DIR/stop` also stops and saves, with exit code 0.
 
     With --dry-run: the same checks and the same preparation, which a later run finds in its
     cache. The plan shows data, model size, steps, disk space and learning rate; no run directory
