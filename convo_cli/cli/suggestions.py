@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,10 @@ _OTHER_COMMANDS = {
 _COMMANDS = {
     other: name for name, others in _OTHER_COMMANDS.items() for other in (name, *others.split())
 }
+_NO_NUMBER = re.compile(
+    r"(?:Input should be a valid|Unable to parse input string as an) (integer|number)\b[^\n]*"
+)
+_NUMBERS = {"integer": "give a whole number, such as 100", "number": "give a number, such as 0.5"}
 _CUTOFF = 0.7
 """Similarity below which a word is another word."""
 
@@ -39,6 +44,8 @@ def refusal(error: Exception, arguments: Sequence[str]) -> UsageError:
         word = next((at, word) for at, word in enumerate(arguments) if not word.startswith("-"))
         return _unknown_command(word[1], arguments[word[0] + 1 :])
     formatted: str = error.format_message()  # type: ignore[attr-defined]  # of a TyperException
+    # pydantic's words for what is no number
+    formatted = _NO_NUMBER.sub(lambda found: _NUMBERS[found[1]], formatted)
     return UsageError(formatted.replace("Value error, ", ""), hint=f"{command} --help")
 
 

@@ -124,10 +124,7 @@ UNKNOWN = {
     ),
     "no number": (
         "evaluate x y --replies many",
-        (
-            "Invalid value for '--replies': Input should be a valid integer, unable to parse string as "
-            "an integer"
-        ),
+        "Invalid value for '--replies': give a whole number, such as 100",
         "convo evaluate --help",
     ),
 }
