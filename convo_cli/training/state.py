@@ -99,6 +99,8 @@ def reason_it_is_over(progress: Progress, rule: EarlyStopping, max_steps: int) -
         return f"{monitored} did not improve in {counted(rule.patience, 'evaluation')}"
     if progress.step < max_steps:
         return None
+    if progress.step > max_steps:  # of a resume that asks for fewer
+        return f"{counted(progress.step, 'step')} done, and training.max_steps is {max_steps:,}"
     return f"all {counted(max_steps, 'step')} done"
 
 

@@ -60,6 +60,7 @@ def test_the_best_of_every_metric_is_known_not_only_of_the_chosen_one(make_state
     [
         (Progress(step=2), EarlyStopping(patience=2), None),
         (Progress(step=3), EarlyStopping(patience=2), "all 3 steps done"),
+        (Progress(step=5), EarlyStopping(), "5 steps done, and training.max_steps is 3"),
         (Progress(step=2, evaluations_without_improvement=1), EarlyStopping(patience=2), None),
         (
             Progress(step=3, evaluations_without_improvement=2),
