@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from convo_cli.events import RunStarted
@@ -61,8 +61,10 @@ class Plan:
 def make_plan(run: RunDirectory, parts: Parts, state: TrainState, first: Path) -> Plan:
     """Return the plan of a new run; ``first`` is its checkpoint before step 1."""
     config, order, max_steps = parts.config, parts.order, parts.max_steps
-    evaluations = _evaluations(parts)
-    checkpoints = {0, max_steps, *evaluations, *_ends(parts, _checkpoint_interval(parts))}
+    is_evaluated = is_evaluation_due(parts, max_steps)
+    evaluations = [config.evaluation.every_steps] if is_evaluated else []
+    saves = config.checkpoints.every_steps or config.evaluation.every_steps
+    num_checkpoints = 1 + _num_due(parts, saves, *evaluations)
     total, _, free = shutil.disk_usage(run.path.parent)
     return Plan(
         start=started(run, parts, state, {}),
@@ -72,32 +74,35 @@ def make_plan(run: RunDirectory, parts: Parts, state: TrainState, first: Path) -
         epochs=order.epoch(max_steps),
         num_tokens=order.total(parts.data.train.lengths, max_steps),
         num_targets=_num_targets(parts),
-        num_evaluations=len(evaluations),
-        num_checkpoints=len(checkpoints),
-        may_stop_early=bool(evaluations) and config.evaluation.early_stopping.patience is not None,
+        num_evaluations=_num_due(parts, *evaluations) if is_evaluated else 0,
+        num_checkpoints=num_checkpoints,
+        may_stop_early=is_evaluated and config.evaluation.early_stopping.patience is not None,
         checkpoint_bytes=_checkpoint_bytes(first, parts),
-        max_checkpoints=_max_checkpoints(parts, len(checkpoints)),
+        max_checkpoints=_max_checkpoints(parts, num_checkpoints),
         free_bytes=free if total else 0,
         learning_rates=_learning_rates(parts),
     )
 
 
-def _evaluations(parts: Parts) -> set[int]:
-    """Return the steps that are evaluated."""
-    if not is_evaluation_due(parts, parts.max_steps):
-        return set()
-    return {parts.max_steps, *_ends(parts, parts.config.evaluation.every_steps)}
+def _num_due(parts: Parts, *intervals: int | None) -> int:
+    """Return at how many steps, with the last, one of the intervals ends: steps, or None for an
+    epoch.
 
-
-def _checkpoint_interval(parts: Parts) -> int | None:
-    return parts.config.checkpoints.every_steps or parts.config.evaluation.every_steps
-
-
-def _ends(parts: Parts, every: int | None) -> Iterable[int]:
-    """Return the steps at which an interval ends: ``every`` steps, or an epoch if it is None."""
-    if every is not None:
-        return range(every, parts.max_steps + 1, every)
-    return filter(parts.order.ends_epoch, range(1, parts.max_steps + 1))
+    Counts without a list of the steps, because a run may have a billion of them.
+    """
+    order, last = parts.order, parts.max_steps
+    numbers = {every for every in intervals if every is not None}
+    num_due = sum(last // every for every in numbers)
+    if len(numbers) == 2:
+        num_due -= last // math.lcm(*numbers)
+    if None in intervals:
+        epochs = range(1, int(order.epoch(last)) + 1)
+        ends = (step for step, _ in groupby(map(order.num_steps, epochs)))
+        num_due += sum(all(step % every for every in numbers) for step in ends)
+    is_last_due = any(last % every == 0 for every in numbers) or (
+        None in intervals and order.ends_epoch(last)
+    )
+    return num_due if is_last_due else num_due + 1
 
 
 def _max_checkpoints(parts: Parts, num_checkpoints: int) -> int:

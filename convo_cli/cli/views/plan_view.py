@@ -96,7 +96,7 @@ def _facts(plan: Plan) -> list[tuple[str, str]]:
         ("device", f"{start.device}, {start.precision}"),
         ("parameters", f"{start.num_parameters:,}, {trained} trained"),
         ("steps", f"{start.max_steps:,}, {tokens} tokens and {targets} targets each on average"),
-        ("epochs", f"{plan.epochs:,.3g}, {counted(start.steps_per_epoch, 'step')} each"),
+        ("epochs", f"{_epochs(plan.epochs)}, {counted(start.steps_per_epoch, 'step')} each"),
         ("evaluations", f"{plan.num_evaluations:,}"),
         ("checkpoints", f"{plan.num_checkpoints:,}, {each} each; the first is smaller"),
         ("disk", f"{_size(plan.peak_bytes)} for at most {at_once} at once{free}"),
@@ -151,3 +151,7 @@ def _size(num_bytes: int) -> str:
     if num_bytes < 2**30:
         return f"{num_bytes / 2**20:,.1f} MiB"
     return f"{num_bytes / 2**30:,.1f} GiB"
+
+
+def _epochs(number: float) -> str:
+    return f"{number:,.0f}" if number >= 1000 else f"{number:.3g}"
