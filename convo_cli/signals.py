@@ -8,6 +8,7 @@ imports nothing heavy, because a command listens before torch is imported.
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import socket
@@ -19,21 +20,18 @@ from dataclasses import dataclass
 from types import FrameType
 
 from convo_cli.errors import StoppedError
+from convo_cli.interrupts import Interrupt, is_stopping, silencing_interrupts
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 _HANGUP: int | None = getattr(signal, "SIGHUP", None)
 _PATIENCE = 0.3
-"""Seconds before a request is answered that interrupts the work: most end before, and say so."""
+"""Seconds before a request that interrupts the work is answered, and before the next attempt."""
 _WRITING = 2.0
 """Seconds in which the answer is written, at most, before an error message may follow it."""
 
 
 STEP, UNSAVED = "stopping after this step", "leave without saving"
 """Answers while a run takes steps."""
-
-
-class Interrupt(KeyboardInterrupt):
-    """Raised by a stop request inside `StopRequest.interrupting`."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +51,8 @@ class StopRequest:
         self.signal_number: int | None = None
         self._numbers = numbers
         self._asked_in: _Stage | None = None
+        self._has_interrupted = False
+        self._is_reminder = False
         self._stage = _Stage(STEP, UNSAVED, False)
 
     @property
@@ -73,15 +73,17 @@ class StopRequest:
                 raise Interrupt
             yield
             self._stage = before
-        except KeyboardInterrupt:  # the stage stays, because the answer may still be due
+        except StoppedError:  # of a block inside this one, whose stage stays
+            raise
+        except BaseException as error:
+            # Library code may turn an Interrupt into another error, as numpy does in its import.
+            if not self._has_interrupted and not isinstance(error, KeyboardInterrupt):
+                self._stage = before
+                raise
+            # The stage stays, because the answer may still be due.
             advice = hint if isinstance(hint, str) else hint()
             number = self.signal_number or signal.SIGINT
             raise StoppedError(number, message, hint=advice or None) from None
-        except StoppedError:  # of a block inside this one, whose stage stays
-            raise
-        except BaseException:
-            self._stage = before
-            raise
 
     @contextmanager
     def finishing(self, answer: str, *, second: str = "leave at once") -> Iterator[None]:
@@ -105,6 +107,11 @@ class StopRequest:
 
     def handle(self, signal_number: int, frame: FrameType | None) -> None:
         """Handle a signal in the main thread, when Python runs there again."""
+        if self._is_reminder:
+            self._is_reminder = False
+            if self._stage.may_interrupt and not is_stopping(sys.exc_info()[1]):
+                raise Interrupt
+            return
         if self.signal_number is not None:
             if signal_number != _HANGUP:
                 _leave(signal_number)  # if the thread could not
@@ -112,6 +119,7 @@ class StopRequest:
         self.signal_number = signal_number
         self._asked_in = self._stage  # the thread may run only when this stage is over
         if self._stage.may_interrupt:
+            self._has_interrupted = True
             raise Interrupt
 
     def watch(self, arrived: socket.socket) -> None:
@@ -119,18 +127,34 @@ class StopRequest:
         with arrived:
             if (first := self._next(arrived)) is None:
                 return
-            if (self._asked_in or self._stage).may_interrupt:
-                arrived.settimeout(_PATIENCE)
-            else:
+            if is_answered := not (self._asked_in or self._stage).may_interrupt:
                 self._answer(first)
-            try:
-                second = self._next(arrived, but=_HANGUP)
-            except TimeoutError:
-                self._answer(first)
-                arrived.settimeout(None)
-                second = self._next(arrived, but=_HANGUP)
+            arrived.settimeout(_PATIENCE)
+            while True:
+                try:
+                    second = self._next(arrived, but=_HANGUP)
+                    break
+                except TimeoutError:
+                    if not is_answered:
+                        self._answer(first)
+                        is_answered = True
+                    self._remind(arrived)
             if second is not None:
                 _leave(second)
+
+    def _remind(self, arrived: socket.socket) -> None:
+        """Interrupt the main thread again: library code may have swallowed the exception.
+
+        For example in `__del__`, or with a bare ``except`` around an import.
+        """
+        if self._has_interrupted and self._stage.may_interrupt:
+            self._is_reminder = True
+            _thread.interrupt_main(signal.SIGTERM)
+            arrived.setblocking(False)
+            with suppress(BlockingIOError):
+                while arrived.recv(1) == bytes([_HANGUP or 0]):
+                    pass  # what comes next was sent by interrupt_main
+            arrived.settimeout(_PATIENCE)
 
     def _next(self, arrived: socket.socket, but: int | None = None) -> int | None:
         """Wait for a signal, but not this one; None at the end of the block that listens."""
@@ -192,11 +216,14 @@ def listening() -> Iterator[StopRequest]:
     watcher.start()
     before = {number: signal.signal(number, request.handle) for number in numbers}
     wakeup_before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+    hook_before = sys.unraisablehook
+    sys.unraisablehook = silencing_interrupts(hook_before)
     _current = request
     try:
         yield request
     finally:
         _current = None
+        sys.unraisablehook = hook_before
         signal.set_wakeup_fd(wakeup_before)
         theirs.close()
         for number, handler in before.items():

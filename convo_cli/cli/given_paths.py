@@ -29,6 +29,11 @@ def is_data_file(path: Path) -> bool:
     return start.startswith(b"[") or _DIALOGUE_KEY.search(start.partition(b":")[0]) is not None
 
 
+def is_model(path: Path) -> bool:
+    """Return whether this is a folder that `convo chat` may open, by the names in it."""
+    return path.is_dir() and (_is_of_convo(path) or (path / "config.json").exists())
+
+
 def new_config_command(data: Path) -> str:
     """Return the command that writes a config for a data file, under a name that is free."""
     free = (Path(name) for name in ("config.yaml", f"{data.name.partition('.')[0]}.yaml"))

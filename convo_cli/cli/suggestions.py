@@ -66,14 +66,17 @@ def _unknown_command(word: str, others: Sequence[str]) -> UsageError:
 
 def _for_path(word: str) -> str | None:
     """Return the command for a path that was given instead of a command."""
-    from convo_cli.cli.given_paths import is_data_file, new_config_command
+    from convo_cli.cli.given_paths import is_data_file, is_model, new_config_command
 
     path = Path(word)
-    if path.suffix in (".yaml", ".yml"):
-        return f"convo train {typeable(path)}"
-    if is_data_file(path):
-        return new_config_command(path)
-    return f"convo chat {typeable(path)}" if path.is_dir() else None
+    try:
+        if path.suffix in (".yaml", ".yml"):
+            return f"convo train {typeable(path)}"
+        if is_data_file(path):
+            return new_config_command(path)
+        return f"convo chat {typeable(path)}" if word and is_model(path) else None
+    except OSError:  # too long for a path, or unreadable
+        return None
 
 
 def _unknown_option(option: str, message: str, context: Any) -> UsageError:

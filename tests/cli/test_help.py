@@ -141,6 +141,12 @@ def test_a_word_that_convo_does_not_know_is_named_with_what_could_be_meant(convo
     assert answer.json["command"] == (command if command in COMMANDS else None)
 
 
+@pytest.mark.parametrize("word", ["", ".", "a" * 300, f"{'a' * 300}.json"])
+def test_a_word_that_is_no_path_of_a_model_gets_the_list_of_commands(convo, word):
+    result = convo(word)
+    assert (result.code, result.err.splitlines()[-1]) == (2, "hint: convo --help")
+
+
 SUGGESTED = {
     "init": "convo init-config --help",
     "run": "convo train --help",

@@ -11,7 +11,8 @@ import time
 import pytest
 
 from convo_cli.errors import StoppedError
-from convo_cli.signals import Interrupt, answering, listening
+from convo_cli.interrupts import Interrupt
+from convo_cli.signals import answering, listening
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
 
@@ -164,6 +165,53 @@ def test_work_that_may_be_torn_ends_where_it_is():
     ):
         pytest.fail(f"went on after {send(signal.SIGTERM)}")
     assert (caught.value.exit_code, caught.value.hint) == (143, "begin again")
+
+
+SWALLOWED = """
+import os, signal, sys, time
+from convo_cli.errors import StoppedError
+from convo_cli.signals import listening
+
+class Deleted:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+def swallow():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except:
+        pass
+
+def convert():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except BaseException as error:
+        raise ImportError("damaged") from error
+
+kinds = {"except": swallow, "del": Deleted, "convert": convert}
+try:
+    with listening() as stop, stop.interrupting("stopped"):
+        try:
+            kinds[sys.argv[1]]()
+            for _ in range(300):
+                time.sleep(0.1)
+            print("never stopped")
+        finally:
+            time.sleep(1.5)
+            print("cleaned up")
+except StoppedError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("where", ["except", "del", "convert"])
+def test_a_request_that_library_code_swallows_or_converts_stops_the_work_all_the_same(where):
+    """Cleaning up is not interrupted."""
+    ran = subprocess.run(
+        [sys.executable, "-c", SWALLOWED, where], capture_output=True, text=True, check=False
+    )
+    assert ran.stdout == "cleaned up\nstopped\n"
+    assert ran.stderr == "SIGTERM: stopping\n"
 
 
 def test_a_request_from_before_keeps_such_work_from_beginning_and_one_after_it_does_not_interrupt():

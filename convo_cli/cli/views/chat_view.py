@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from convo_cli.chat.session import ChatSession
 from convo_cli.cli.console import PrintableStream, print_json, printable
 from convo_cli.errors import DataError
+from convo_cli.interrupts import Interrupt
 from convo_cli.model.generation import Reply
-from convo_cli.signals import Interrupt, listening
+from convo_cli.signals import listening
 from convo_cli.wording import counted
 
 _HELP = "/reset starts over · /quit leaves · Ctrl-C stops a reply · Alt-Enter adds a line"
