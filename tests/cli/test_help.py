@@ -239,9 +239,7 @@ def test_a_reader_that_goes_away_is_no_mistake(tmp_path, arguments):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has it")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize(
-    "arguments", ["--help", "init-config", "validate-data missing.jsonl --json"]
-)
+@pytest.mark.parametrize("arguments", ["--help", "init-config"])
 def test_a_full_disk_behind_stdout_is_an_error_message(tmp_path, arguments, unbuffered):
     line = f"{shlex.quote(str(EXECUTABLE))} {arguments} >/dev/full"
     changed = environment(PYTHONUNBUFFERED=unbuffered)
@@ -253,4 +251,18 @@ def test_a_full_disk_behind_stdout_is_an_error_message(tmp_path, arguments, unbu
         "error: stdout: No space left on device\nhint: free some space, or write the output "
         "elsewhere\n"
     )
+    assert "Traceback" not in run.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has it")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_error_behind_a_full_disk_keeps_its_message_and_code(tmp_path, unbuffered):
+    line = f"{shlex.quote(str(EXECUTABLE))} validate-data missing.jsonl --json >/dev/full"
+    changed = environment(PYTHONUNBUFFERED=unbuffered)
+    run = subprocess.run(
+        ["sh", "-c", line], env=changed, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 2
+    assert "missing.jsonl does not exist" in run.stderr
+    assert run.stderr.endswith("the --json object of this error is lost\n")
     assert "Traceback" not in run.stderr
