@@ -131,9 +131,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def refused_by_system(error: BaseException) -> UsageError | None:
-    """Return the refusal for a path that is too long or too many open files; None for other
-    errors.
-    """
+    """Return the refusal of a path that is too long or of too many open files, else None."""
     number = error.errno if isinstance(error, OSError) else None
     if isinstance(error, OSError) and number == errno.ENAMETOOLONG and error.filename is not None:
         return path_too_long(os.fsdecode(error.filename))
@@ -151,7 +149,7 @@ def path_too_long(path: str) -> UsageError:
     what, name = ("path", path) if len(os.fsencode(longest)) < 256 else ("name", longest)
     shown = name if len(name) <= 60 else f"{name[:40]}…{name[-15:]}"
     return UsageError(
-        f"{shown}: this {what} of {len(os.fsencode(name))} bytes is too long",
+        f"{shown}: this {what} is too long ({len(os.fsencode(name))} bytes)",
         hint="most systems allow 255 bytes in a name and 4095 in a path",
     )
 
@@ -190,10 +188,10 @@ def expand_home(path: str) -> str:
     expanded = os.path.expanduser(path)  # noqa: PTH111 - `Path.expanduser` would normalise the path
     if expanded == path and name:
         raise UsageError(
-            f"{path}: there is no user {name}", hint=f"a file of that name is ./{path}"
+            f"{path}: there is no user {name}", hint=f"for a file with that name, write ./{path}"
         )
     if expanded == path or (not name and os.environ.get("HOME") == ""):
         raise UsageError(
-            f"{path}: the home folder is not known", hint="set HOME, or write the whole path"
+            f"{path}: the home folder is unknown", hint="set HOME, or write the full path"
         )
     return expanded

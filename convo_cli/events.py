@@ -180,5 +180,5 @@ def ignore(event: Event) -> None:
 
 
 def begin(stage: str, emit: Emit) -> None:
-    """Emit the begin of a stage whose length is unknown."""
+    """Emit the beginning of a stage whose length is unknown."""
     emit(Progress(stage, 0))

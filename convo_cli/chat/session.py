@@ -40,8 +40,8 @@ class ChatSession:
             raise DataError("the message is empty", hint="type something")
         if self._num_characters + len(text) > MAX_CHARACTERS:
             raise DataError(
-                f"the conversation is over {MAX_CHARACTERS:,} characters long",
-                hint="begin another, or /reset this one",
+                f"the conversation is longer than {MAX_CHARACTERS:,} characters",
+                hint="start a new one: /reset",
             )
         turns = [*self.turns, Turn("user", text)]
         num_skipped = self._num_beyond(turns)
@@ -53,7 +53,7 @@ class ChatSession:
             num_streamed += len(piece)
             if num_streamed > MAX_REPLY_CHARACTERS:
                 raise DataError(
-                    f"the reply is over {MAX_REPLY_CHARACTERS:,} characters long",
+                    f"the reply is longer than {MAX_REPLY_CHARACTERS:,} characters",
                     hint="lower --max-new-tokens",
                 )
             streamed.append(piece)
@@ -75,7 +75,7 @@ class ChatSession:
             self._num_characters += len(turns[-1].text) + len(reply)
 
     def _num_beyond(self, turns: Sequence[Turn]) -> int:
-        """Return how many first turns cannot fit, in pairs, even if a turn is only one token."""
+        """Return the number of first turns, in pairs, that cannot fit even at one token each."""
         num_spoken = len(turns) - len(self._system)
         return max(0, num_spoken - self.generator.encoder.max_length) // 2 * 2
 

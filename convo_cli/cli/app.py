@@ -65,7 +65,7 @@ def _root(
 
 
 def _add(name: str, command: Callable[..., None]) -> None:
-    """Add a command that Ctrl-C and SIGTERM end with a message, wherever it says nothing else."""
+    """Add a command; Ctrl-C and SIGTERM end it with a message even if it does not handle them."""
     placed = in_place(command)
 
     @functools.wraps(command)

@@ -10,13 +10,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convo_cli.errors import UsageError, expand_home, path_too_long, typeable
+from convo_cli.events import Emit, Notice
 
 if TYPE_CHECKING:
     from convo_cli.config.schema import DataConfig, TrainOn
+    from convo_cli.model.generation import Generator
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
-_PATHS = {"config", "data", "files", "fix", "model", "out", "output", "run_dir", "source"} | {
+_PATHS = {
+    "config",
+    "data",
+    "files",
+    "fix",
+    "model",
+    "out",
+    "output",
+    "run_dir",
+    "source",
     "tokenizer",
     "train",
     "validation",
@@ -33,7 +44,7 @@ def in_place(command: Callable[..., None]) -> Callable[..., None]:
             Path.cwd()
         except FileNotFoundError:
             raise UsageError(
-                "the working directory no longer exists", hint="change to a folder that does: cd"
+                "the working directory no longer exists", hint="cd to a folder that exists"
             ) from None
         command(
             **{key: _at_home(value) if key in _PATHS else value for key, value in arguments.items()}
@@ -57,6 +68,13 @@ def require_device(name: str) -> None:
         raise UsageError(f"--device {name}: unknown", hint="auto, cpu, cuda, cuda:0 or mps")
 
 
+def note_longest_reply(generator: Generator, max_new_tokens: int, emit: Emit) -> None:
+    """Emit a notice if the window of the model allows only shorter replies than requested."""
+    if max_new_tokens > generator.longest_reply:
+        limit = f"replies are limited to {generator.longest_reply} tokens"
+        emit(Notice(f"{limit}, half of the model's window, not {max_new_tokens:,}"))
+
+
 def is_text(argument: str) -> bool:
     """Return whether an argument is Unicode text; Python decodes other bytes as surrogates."""
     return not any("\ud800" <= character <= "\udfff" for character in argument)
@@ -70,7 +88,7 @@ def require_new_file(out: Path, inputs: Sequence[str], *, is_forced: bool) -> No
         if error.errno == errno.ENAMETOOLONG:
             raise path_too_long(str(out)) from None
         raise UsageError(
-            f"--fix {out}: {error.strerror or error}", hint="name another file"
+            f"--fix {out}: {error.strerror or error}", hint="choose another file"
         ) from None
 
 
@@ -79,16 +97,16 @@ def _require_new_file(out: Path, inputs: Sequence[str], *, is_forced: bool) -> N
 
     if any(out.exists() and Path(path).exists() and out.samefile(path) for path in inputs):
         raise UsageError(
-            f"--fix {out}: that is the file to be fixed",
-            hint="name another file; the input stays as it is",
+            f"--fix {out}: this is an input file",
+            hint="choose another file; --fix leaves its input unchanged",
         )
     if out.is_dir():
         raise UsageError(f"--fix {out}: a directory", hint=f"--fix {typeable(out / 'fixed.jsonl')}")
     if (kind := special_kind_at(out)) is not None:
-        raise UsageError(f"--fix {out}: not a regular file, but {kind}", hint="name another file")
+        raise UsageError(f"--fix {out}: not a regular file, but {kind}", hint="choose another file")
     if out.parent.exists() and not out.parent.is_dir():
         raise UsageError(
-            f"--fix {out}: {out.parent} is not a folder", hint="name a file in a folder"
+            f"--fix {out}: {out.parent} is not a folder", hint="choose a file in a folder"
         )
     if not out.absolute().parent.is_dir():
         raise UsageError(
@@ -96,7 +114,7 @@ def _require_new_file(out: Path, inputs: Sequence[str], *, is_forced: bool) -> N
         )
     if out.exists() and not is_forced:
         raise UsageError(
-            f"--fix {out}: already exists", hint="name another file, or add --force to replace it"
+            f"--fix {out}: already exists", hint="choose another file, or add --force to replace it"
         )
 
 
@@ -107,10 +125,9 @@ def require_good_data(
     train_on: TrainOn | None = "assistant",
     max_validation: int | None = None,
 ) -> None:
-    """Raise a DataError for errors at the beginning of the data files.
+    """Raise DataError for errors at the beginning of the data files, before torch is imported.
 
-    ``train_on`` is None if a dialogue without a target is no error. Without this check they would
-    be found after torch is imported.
+    ``train_on`` is None if a dialogue without a target is not an error.
     """
     from convo_cli.data.checks.problem_tally import DataProblemsError
     from convo_cli.data.checks.validate import find_first_errors

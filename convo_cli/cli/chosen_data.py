@@ -1,6 +1,4 @@
-"""The data that `validate-data` checks, by its arguments: the files, their data config, and the run
-config.
-"""
+"""Choice of the data that `validate-data` checks: the files, their data config, the run config."""
 
 from __future__ import annotations
 
@@ -20,14 +18,13 @@ _NO_LIMIT = 1_048_576
 
 @dataclass(frozen=True)
 class ChosenData:
-    """Files to check; ``run_config`` is None without a config or a tokenizer, ``cache_home``
-    without a config.
-    """
+    """Files to check, and the config to check them with."""
 
     data_config: DataConfig
     run_config: RunConfig | None
+    """None without --config and --tokenizer."""
     cache_home: Path | None
-    """The folder with the cache of `train` for these files."""
+    """The folder with the cache of `train` for these files; None without --config."""
 
     @property
     def paths(self) -> list[str]:
@@ -49,8 +46,9 @@ class ChosenData:
 
 
 def choose_data(files: Sequence[str], config: Path | None, tokenizer: str | None) -> ChosenData:
-    """Return the files given, else those of the config; raises UsageError for arguments that
-    exclude each other.
+    """Return the given files, else those of the config.
+
+    Raises UsageError for arguments that exclude each other.
     """
     _require_consistent(files, config, tokenizer)
     if config is not None:
@@ -68,7 +66,9 @@ def _require_consistent(files: Sequence[str], config: Path | None, tokenizer: st
     if config is None and not files:
         raise UsageError("no file to check", hint="convo validate-data train.jsonl")
     if config is not None and tokenizer is not None:
-        raise UsageError("--config and --tokenizer both name a tokenizer", hint="give one of them")
+        raise UsageError(
+            "--config and --tokenizer both choose a tokenizer", hint="use only one of them"
+        )
     for pipe in (file for file in files if file == "-" or Path(file).is_fifo()):
         if files.count(pipe) > 1:
             raise UsageError(
@@ -77,13 +77,13 @@ def _require_consistent(files: Sequence[str], config: Path | None, tokenizer: st
             )
     if "-" in files and (config or tokenizer):
         raise UsageError(
-            "stdin is read once, and tokens are counted in a second pass",
+            "stdin can be read only once, but counting tokens needs a second pass",
             hint="write it to a file first",
         )
 
 
 def _config_of(tokenizer: str, files: Sequence[str]) -> RunConfig:
-    """Return a config that only serves to count the tokens of the files."""
+    """Return a config for counting the tokens of the files."""
     require_pretrained(tokenizer)
     values = {
         "data": {"train": list(files)},

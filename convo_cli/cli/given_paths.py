@@ -1,4 +1,4 @@
-"""Checks of paths that a command is given: configs, runs, models and data files by mistake."""
+"""Checks of the paths given to a command: a config, a run, a model, or another file by mistake."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def new_config_command(data: Path) -> str:
 
 
 def require_config(path: Path) -> None:
-    """Raise UsageError for what is no config: a data file, a run, or a mistyped path."""
+    """Raise UsageError if the path is not a config: a data file, a run, or a mistyped path."""
     if is_data_file(path) and path.exists():
         raise UsageError(
             f"{path}: a data file, but convo train needs a config", hint=new_config_command(path)
@@ -57,7 +57,7 @@ def require_config(path: Path) -> None:
 
 
 def require_run(path: Path) -> None:
-    """Raise for what is no run directory; the hint names the run around it, or a similar one."""
+    """Raise if the path is not a run directory; the hint has a run around it or a similar path."""
     run = _run_around(path)
     if run == path:
         return
@@ -75,7 +75,7 @@ def require_run(path: Path) -> None:
 
 
 def require_model(source: str) -> None:
-    """Raise for a model that cannot be opened; runs and checkpoints are verified when loaded."""
+    """Raise if the model cannot be opened; runs and checkpoints are verified when loaded."""
     path = Path(source)
     if not source or not _is_of_convo(path):
         require_pretrained(source)
@@ -94,7 +94,7 @@ def require_pretrained(source: str) -> None:
     elif not _HUB_ID.fullmatch(source):
         raise UsageError(f"{source or repr(source)}: no such directory", hint=_like(path, _MODEL))
     elif "/" in source and path.parent.is_dir() and any(map(_is_of_convo, path.parent.iterdir())):
-        hint = _like(path, f"look in {path.parent}, which has runs or models of convo")
+        hint = _like(path, f"look in {path.parent}, which contains convo runs or models")
         raise UsageError(f"{source}: no such directory", hint=hint)
 
 
@@ -121,7 +121,7 @@ def _is_of_convo(path: Path) -> bool:
 
 
 def _run_around(path: Path) -> Path | None:
-    """Return the path of the run directory that contains this path, or is it."""
+    """Return the run directory at this path or around it."""
     from convo_cli.runs.directory import RunDirectory
 
     inside = (path, *itertools.islice(path.parents, 3)) if path.exists() else ()

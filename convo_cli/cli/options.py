@@ -9,7 +9,7 @@ import typer
 
 
 def within(low: float, high: float | None = None) -> Callable[[Any], Any]:
-    """Return a check of a number; typer's own range would fill the help with its limits."""
+    """Return a check of a number; typer's own range would clutter the help with its limits."""
 
     def check(value: Any) -> Any:
         # NaN is neither below nor above a limit.

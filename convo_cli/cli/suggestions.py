@@ -28,7 +28,7 @@ _NO_NUMBER = re.compile(
 )
 _NUMBERS = {"integer": "give a whole number, such as 100", "number": "give a number, such as 0.5"}
 _CUTOFF = 0.7
-"""Similarity below which a word is another word."""
+"""Minimum similarity of a suggestion."""
 
 
 def refusal(error: Exception, arguments: Sequence[str]) -> UsageError:
@@ -98,7 +98,7 @@ def _unknown_option(option: str, message: str, context: Any) -> UsageError:
     if close := difflib.get_close_matches(name, options, n=1, cutoff=_CUTOFF):
         return UsageError(f"{message}. Did you mean {options[close[0]]}?", hint=f"{command} --help")
     if name in _COMMANDS.values():
-        message = f"{message}; {name} is a command of its own"
+        message = f"{message}; {name} is a separate command"
         return UsageError(message, hint=f"convo {name} --help")
     return UsageError(message, hint=f"{command} --help")
 

@@ -1,4 +1,4 @@
-"""Cautions about scores: what they do not show, because of the data that they come from."""
+"""Cautions about scores that come from training data or from too few replies."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def cautions_about(
     if result.metrics and num_replies < FEW_REPLIES:
         replies = "1 reply" if num_replies == 1 else f"{num_replies} replies"
         cautions.append(
-            f"{', '.join(result.metrics)} rest on {replies} and would change much with other "
-            f"dialogues; compare models on {FEW_REPLIES} replies or more"
+            f"{', '.join(result.metrics)} come from only {replies} and would change much with "
+            f"other dialogues; compare models on {FEW_REPLIES} replies or more"
         )
     return tuple(cautions)

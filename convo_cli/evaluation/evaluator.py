@@ -165,7 +165,7 @@ def _evaluate_store(
     if not store.num_targets(ASSISTANT_TARGET):
         raise DataError(
             f"{', '.join(paths)}: there is nothing to score: no dialogue has an assistant turn",
-            hint="name the speakers user and assistant; `convo validate-data` counts their turns",
+            hint="call the speakers user and assistant; `convo validate-data` counts their turns",
         )
     if store.num_split:
         emit(

@@ -36,13 +36,14 @@ NAME = ".convo-cache"
 """Name of the cache inside output_dir, so that it is deleted together with the runs."""
 
 _KEEP = 8
-"""Number of folders kept, those used last; a run uses at most three.
+"""Number of folders kept, the most recently used ones; a run uses at most three.
 
-Folders of reply dialogues are small and many (each seed has one), so they are counted apart.
+Folders of reply dialogues are small and many (each seed has one), so they count separately.
 """
 _KEY_FILE = "key.json"
 _OURS = re.compile(
-    r"(?P<aside>\.tmp-)?(?P<folder>(?:tokens|refused|tokenizer|replies)-[0-9a-f]{16}-[0-9a-f]{16})(?(aside)-.*)"
+    r"(?P<aside>\.tmp-)?(?P<folder>(?:tokens|refused|tokenizer|replies)-[0-9a-f]{16}-[0-9a-f]{16})"
+    r"(?(aside)-.*)"
 )
 _LOCK = ".lock"
 
@@ -106,9 +107,9 @@ class Cache:
     def related(
         self, kinds: Sequence[str], key: Mapping[str, Any], open_: Callable[[Path], T]
     ) -> list[tuple[Mapping[str, Any], T]]:
-        """Return the variants of this key, of any of the kinds, with what ``open_`` reads.
+        """Return the variants of this key, of any of these kinds, with what ``open_`` reads.
 
-        Called while ``make`` fills a folder of the cache.
+        To be called while ``make`` fills a folder of the cache.
         """
         found = []
         for kind in kinds:
@@ -137,7 +138,7 @@ class Cache:
             opened = open_(folder)
         except (CheckpointError, OSError) as error:
             what = f"{folder}: {error.strerror or error}" if isinstance(error, OSError) else error
-            self._emit(Notice(f"{what}; it is created again", is_warning=True))
+            self._emit(Notice(f"{what}; preparing the data again", is_warning=True))
             return []
         verified.require_unchanged()
         return [opened]
@@ -160,12 +161,12 @@ class Cache:
         raise CheckpointError(f"{folder / _KEY_FILE}: belongs to another folder")
 
     def _prepare_root(self) -> None:
-        """Create the cache, or close it to other users; temporary if they could write into it."""
+        """Create the cache closed to other users, or a temporary one if they could write to it."""
         self._root.parent.mkdir(parents=True, exist_ok=True)
         if self._is_kept and (reason := make_private(self._root)):
             message = (
                 f"{self._root}: not used, because {reason}; the data is prepared for this command "
-                f"alone. To keep prepared data, remove the folder (rm -r {typeable(self._root)}) "
+                f"only. To keep prepared data, remove the folder (rm -r {typeable(self._root)}) "
                 "or choose another output_dir"
             )
             self._emit(Notice(message, is_warning=True))
@@ -185,7 +186,9 @@ class Cache:
                 with masked(0o700):
                     lock.acquire(timeout=0)
             except Timeout:
-                self._emit(Notice("another convo prepares the same data; waiting for it"))
+                self._emit(
+                    Notice("another convo process is preparing the same data; waiting for it")
+                )
                 lock.acquire()
         try:
             with masked(0o700):

@@ -41,8 +41,8 @@ def encode_files(
     """Encode every dialogue of the files, or the first ``max_dialogues``, a chunk at a time.
 
     ``omissions``, one for each file, count what is not trained on (see `read_dialogues`). Problems
-    that keep a dialogue from being trained on go to ``found``. Dialogues are taken from ``earlier``
-    stores if encoding them would give the same. ModelError if transformers renders the first
+    that prevent training on a dialogue go to ``found``. Dialogues are taken from ``earlier`` stores
+    if encoding them would give the same. ModelError if transformers renders the first
     dialogues differently from training, FileChangedError if a file changed since it was hashed.
     """
     config, emit = inputs.config, inputs.emit
@@ -85,13 +85,8 @@ def _encode_rest(
     encoder: DialogueEncoder,
 ) -> list[tuple[Dialogue, Encoded | Problem]]:
     """Return each dialogue with its known encoding, or with a new one."""
-    fresh = iter(
-        encode(
-            [dialogue for dialogue, one in zip(chunk, known, strict=True) if one is None],
-            config,
-            encoder,
-        )
-    )
+    unknown = [dialogue for dialogue, one in zip(chunk, known, strict=True) if one is None]
+    fresh = iter(encode(unknown, config, encoder))
     return [(dialogue, one or next(fresh)) for dialogue, one in zip(chunk, known, strict=True)]
 
 
@@ -115,9 +110,7 @@ def to_store(
     found: ProblemSink,
     paths: Sequence[str] = (),
 ) -> TokenStore:
-    """Build a store of the dialogues; problems that keep one from being trained on go to
-    ``found``.
-    """
+    """Build a store of the dialogues; problems that prevent training on one go to ``found``."""
     accepted = list[tuple[Dialogue, Encoded]]()
     for dialogue, one in encoded:
         if isinstance(one, Encoded):
@@ -138,9 +131,7 @@ def to_store(
 
 
 def _check_template(dialogues: Iterable[Dialogue], encoder: DialogueEncoder, emit: Emit) -> None:
-    """Prove that transformers renders these dialogues in the same way; warn if their ids do not
-    decode to the text.
-    """
+    """Prove that transformers renders these dialogues alike; warn if ids decode to other text."""
     changed = []
     for dialogue in dialogues:
         encoder.require_parity(dialogue.turns)
@@ -151,14 +142,12 @@ def _check_template(dialogues: Iterable[Dialogue], encoder: DialogueEncoder, emi
         ]
     if changed:
         dialogue, text = changed[0]
-        emit(
-            Notice(
-                f"the tokenizer does not keep every text as it is: {dialogue.where} says "
-                f"{quoted(text, 80)}, the model will read {quoted(encoder.reads_back(text), 80)} "
-                f"({counted(len(changed), 'turn')} of the first dialogues)",
-                is_warning=True,
-            )
+        message = (
+            f"the tokenizer does not keep every text as it is: {dialogue.where} says "
+            f"{quoted(text, 80)}, but the model will read {quoted(encoder.reads_back(text), 80)} "
+            f"({counted(len(changed), 'turn')} of the first dialogues)"
         )
+        emit(Notice(message, is_warning=True))
 
 
 def trains_on_users(config: RunConfig) -> bool:

@@ -1,6 +1,4 @@
-"""The repaired copy of `validate-data --fix`: every line that can be trained on, written whole or
-not at all.
-"""
+"""The repaired copy of `validate-data --fix`: every line that can be trained on."""
 
 from __future__ import annotations
 
@@ -33,10 +31,10 @@ def fix_files(
     emit: Emit,
     run_config: RunConfig | None = None,
 ) -> RepairReport:
-    """Write the repaired lines of all files that ``run_config`` accepts into one file, no more
-    readable than they are.
+    """Write the repaired lines of all files that ``run_config`` accepts into one file.
 
-    No file is written if no line is left (DataError) or a file changed meanwhile (ChangedError).
+    It is written whole, and no more readable than the inputs; or not at all, if no line is left
+    (DataError) or a file changed meanwhile (ChangedError).
     """
     before = [Snapshot.of(Path(path)) for path in paths]
 
@@ -53,9 +51,8 @@ def fix_files(
 
     judge: Judge | None = None
     if run_config is not None:
-        from convo_cli.prepare.screen import (
-            judge_of,
-        )  # imports torch, which a fix without a config does not need
+        # This imports torch, which a fix without a config does not need.
+        from convo_cli.prepare.screen import judge_of
 
         judge = judge_of(run_config, lambda write, judge: repair(write, judge).num_written)
     allowed = derived_mode([*paths, out], out)  # including out, in case it is replaced
@@ -64,7 +61,7 @@ def fix_files(
         if not repaired.num_written:
             raise DataError(
                 f"{', '.join(paths)}: no line can be trained on, so {out} was not written",
-                hint="`convo validate-data` without --fix names every problem",
+                hint="`convo validate-data` without --fix lists every problem",
             )
         for read in before:
             read.require_unchanged()

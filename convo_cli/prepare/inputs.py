@@ -15,9 +15,7 @@ _FORMAT = 6  # of what is cached; a change to how text becomes ids and targets n
 
 @dataclass(frozen=True)
 class Inputs:
-    """Config, data files, cache and emit: they decide what is prepared, where it is kept, and where
-    events go.
-    """
+    """Config and data files to prepare, the cache that keeps the result, and the event sink."""
 
     config: RunConfig
     files: DataFiles

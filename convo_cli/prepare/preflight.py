@@ -1,7 +1,6 @@
-"""Checks of encoded data before step 1: every dialogue has targets, including end tokens, and fits
-its windows.
+"""Checks of encoded data before step 1: targets, their end tokens, and turns that fit a window.
 
-All problems of the data are collected and refused together. The tables of `train` and
+All problems of the data are collected and reported together. The tables of `train` and
 `validate-data` show the counts.
 """
 
@@ -35,11 +34,10 @@ class PreflightError(DataProblemsError):
 
 
 class Refusals(ProblemTally):
-    """A tally of problems with the smallest max_length that would fit all turns that are too
-    long.
-    """
+    """A tally of problems, and the max_length that would fit all turns."""
 
     needed = 0
+    """The smallest max_length that fits all turns that are too long; 0 if there is none."""
 
     def __call__(self, problem: Problem) -> None:
         super().__call__(problem)
@@ -48,12 +46,11 @@ class Refusals(ProblemTally):
 
 
 def advice_for_long_turns(needed: int, context: int | None, long_turns: LongTurns) -> str:
-    """Return the hint for turns that are too long; ``context`` is the longest sequence of the
-    model, if known.
+    """Return the hint for turns that are too long.
+
+    ``context`` is the longest sequence of the model, if known.
     """
-    is_split = (
-        long_turns == "split"
-    )  # then only the tokens repeated before every turn can be too long
+    is_split = long_turns == "split"  # then only tokens repeated before every turn can be too long
     instead = "dialogue.long_turns: drop" if is_split else "dialogue.long_turns: split (or drop)"
     if needed > MAX_LENGTH_LIMIT:
         return f"set {instead}"
@@ -74,9 +71,7 @@ def check_targets(
     stop_ids: Sequence[int],
     found: ProblemSink,
 ) -> None:
-    """Find the dialogues of ``part`` without a target, or with a trained reply whose end token is
-    not a target.
-    """
+    """Find dialogues without a target, or with a trained reply whose end token is no target."""
     is_end = np.isin(part.input_ids[:], stop_ids) & (part.targets[:] == ASSISTANT_TARGET)
     before = np.concatenate([[0], np.cumsum(is_end)])
     ends = np.bincount(part.dialogue_of, np.diff(before[part.offsets]), minlength=len(dialogues))
@@ -136,7 +131,7 @@ def warn_of_leaks(
     if len(shared) == np.count_nonzero(is_asked):
         message = (
             "every validation dialogue is also in the training data, so the scores show what the "
-            "model memorised, not what it can answer; name other dialogues in data.validation"
+            "model memorised, not what it can answer; use other dialogues for data.validation"
         )
         emit(Notice(message, is_warning=True))
         return

@@ -140,7 +140,7 @@ def _store(
     )
     (opened, omissions), was_there = cache.get(TOKENS, key, make, open_, variant)
     if was_there:
-        emit(Notice(f"the {what} data was encoded by an earlier run; using its tokens"))
+        emit(Notice(f"the {what} data was encoded earlier; reusing its tokens"))
     report_omissions(omissions, [file.path for file in files], config.data.reasoning, emit)
     _report_left_out(opened, what, files, encoder.max_length, emit)
     return opened

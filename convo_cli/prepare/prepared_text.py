@@ -49,8 +49,8 @@ def build_encoder(inputs: Inputs) -> PreparedText:
         tokenizer = from_sentencepiece(spiece)
         if len(tokenizer) < (wanted := config.tokenizer.vocab_size):
             message = (
-                f"the vocabulary has {len(tokenizer):,} tokens, not {wanted:,} "
-                "(tokenizer.vocab_size): there is not enough training text for more"
+                f"the vocabulary has {len(tokenizer):,} tokens instead of {wanted:,} "
+                "(tokenizer.vocab_size), because there is not enough training text for more"
             )
             emit(Notice(message))
     template = make_template(config.dialogue.template, tokenizer)

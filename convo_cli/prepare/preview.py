@@ -1,6 +1,4 @@
-"""Preview of training for `validate-data`: the preparation and checks of `train`, without a
-model.
-"""
+"""Preview of training for `validate-data`: the preparation and checks of `train`, but no model."""
 
 from __future__ import annotations
 
@@ -44,10 +42,10 @@ class Preview:
 def preview(
     config: RunConfig, emit: Emit, *, home: Path | None, max_problems: int, num_shown: int
 ) -> Preview:
-    """Do everything that `train` does before it builds a model; ``home`` holds the cache (None: a
-    temporary one).
+    """Do everything that `train` does before it builds a model.
 
-    Raises what `build_encoder` and `prepare_data` raise.
+    ``home`` holds the cache; None for a temporary one. Raises what `build_encoder` and
+    `prepare_data` raise.
     """
     cache = Cache(home, emit)
 

@@ -1,6 +1,4 @@
-"""Validation dialogues that get a generated reply, kept in the cache and checked when they are
-opened.
-"""
+"""Validation dialogues that get a generated reply, cached and checked when they are opened."""
 
 from __future__ import annotations
 
@@ -23,11 +21,10 @@ _FILE = "dialogues.json"
 
 
 def find_reply_dialogues(inputs: Inputs) -> tuple[Dialogue, ...]:
-    """Choose `evaluation.reply_dialogues` of the validation data, or open an earlier run's choice
-    from the same data.
+    """Choose `evaluation.reply_dialogues` of the validation data, or open an earlier choice.
 
-    Their ``file`` is empty, because equal data may have another path. No file is read if none are
-    to be chosen. FileChangedError if a validation file changed since it was hashed.
+    Their ``file`` is empty, because equal data may have another path. No file is read if the number
+    is 0. FileChangedError if a validation file changed since it was hashed.
     """
     config, files, cache = inputs.config, inputs.files.validation, inputs.cache
     count = config.evaluation.reply_dialogues

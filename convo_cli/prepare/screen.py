@@ -1,6 +1,4 @@
-"""The judge of `validate-data --fix --config`, which refuses repaired dialogues that the config
-does not accept.
-"""
+"""The judge of `validate-data --fix --config`, which refuses what the config does not accept."""
 
 from __future__ import annotations
 
@@ -25,8 +23,7 @@ Repair: TypeAlias = Callable[[Callable[[bytes], object], Judge | None], int]
 
 
 def judge_of(config: RunConfig, repair: Repair) -> Judge | None:
-    """Return a judge that accepts only lines that pass the pre-flight together; None if no line is
-    left.
+    """Return a judge of lines that pass the pre-flight together; None if no line is left.
 
     A new tokenizer is trained on the accepted lines, and also decides which lines are accepted. So
     it is trained again until it refuses no further line.
@@ -50,8 +47,9 @@ def judge_of(config: RunConfig, repair: Repair) -> Judge | None:
 
 
 def _judge(config: RunConfig, files: DataFiles, refused: dict[tuple[Turn, ...], Problem]) -> Judge:
-    """Return a judge with the encoder of a run on these files; it also refuses everything in
-    ``refused``.
+    """Return a judge with the encoder of a run on these files.
+
+    It adds the dialogues that it refuses to ``refused``, and refuses them from then on.
     """
     # The pre-flight of the fixed file emits these events again.
     encoder = build_encoder(Inputs(config, files, Cache(None, ignore), ignore)).encoder

@@ -24,9 +24,7 @@ from convo_cli.tokens.store_check import require_valid_store
 
 _OMISSIONS_FILE = "omissions.json"
 TOKENS, REFUSED = "tokens", "refused"
-"""Cache kinds: stores that are trained on, and the encoded part of data that was refused for its
-long turns.
-"""
+"""Cache kinds: stores to train on, and the encoded part of data refused for its long turns."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +35,7 @@ class EarlierStore:
     max_length: int
 
     def find(self, number: int, dialogue: Dialogue, max_length: int) -> Encoded | None:
-        """Return what encoding this dialogue under ``max_length`` would give; None if that is not
-        known.
+        """Return what encoding this dialogue under ``max_length`` would give; None if unknown.
 
         A dialogue that fits under both is one example under both. Windows of whole turns depend on
         max_length alone.
@@ -74,9 +71,7 @@ def find_earlier(
 def find_encoded(
     earlier: Sequence[EarlierStore], number: int, dialogue: Dialogue, max_length: int
 ) -> Encoded | None:
-    """Return the dialogue from the first store that has it; ``number`` counts dialogues in reading
-    order.
-    """
+    """Return the dialogue from the first store that has it; ``number`` is its place in the data."""
     return next(
         (one for store in earlier if (one := store.find(number, dialogue, max_length))), None
     )

@@ -1,4 +1,4 @@
-"""Creation of a run directory, which appears whole, with all that `resume` needs, or not at all.
+"""Creation of a run directory: it appears with everything that `resume` needs, or not at all.
 
 It is filled under a temporary name, renamed, and locked from the start.
 """
@@ -21,7 +21,7 @@ _ASIDE = ".convo-new-"
 
 The next run of the same name removes the remains of a killed process.
 """
-_ELSEWHERE = "remove it, or choose another place with --set name=… or --set output_dir=…"
+_ELSEWHERE = "remove it, or use another directory: --set name=… or --set output_dir=…"
 
 
 @contextmanager
@@ -35,7 +35,8 @@ def begun(run: RunDirectory, fill: Callable[[RunDirectory], None]) -> Iterator[N
             home.rename(_aside(run).name, run.path.name)
         if not new.is_at(home, run.path.name):
             raise CheckpointError(
-                f"{run.path}: another process created a directory there meanwhile", hint=_ELSEWHERE
+                f"{run.path}: another process created a directory there in the meantime",
+                hint=_ELSEWHERE,
             )
         with disk_errors(run.path):
             sync_directory(run.path.parent)

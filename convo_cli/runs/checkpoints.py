@@ -25,8 +25,9 @@ STATE_FILE = "state.json"
 
 
 class Progress(BaseModel):
-    """Progress of a run in numbers. A checkpoint stores it as of before the evaluation of its
-    weights.
+    """Progress of a run in numbers.
+
+    A checkpoint stores the progress from before the evaluation of its weights.
     """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, validate_assignment=True)
@@ -40,9 +41,7 @@ class Progress(BaseModel):
     """The best value of each metric, by its name."""
     evaluations_without_improvement: int = Field(0, ge=0)
     phases: tuple[Phase, ...] = ()
-    """Batch settings of the steps so far, from which the start of the next step in the data
-    follows.
-    """
+    """Batch settings of the steps so far; they give the place of the next step in the data."""
 
 
 class SavedState(BaseModel):
@@ -101,16 +100,14 @@ def read_state(path: Path) -> SavedState:
         if problem["loc"] == ("format",):
             found = json.dumps(problem["input"])[:40]
             raise CheckpointError(
-                f"{file}: format {found}, but this convo reads format 2",
-                hint="open it with the convo that wrote it",
+                f"{file}: format {found}, but this version of convo reads format 2",
+                hint="open it with the version of convo that wrote it",
             ) from error
-        raise CheckpointError(f"{file}: not a readable state ({problem['msg']})") from error
+        raise CheckpointError(f"{file}: cannot be read ({problem['msg']})") from error
 
 
 def copy_checkpoint(source: Path, to: Path, run_id: str) -> None:
-    """Publish a copy of a checkpoint in another run; CheckpointError if a file changed
-    meanwhile.
-    """
+    """Publish a copy of a checkpoint in another run; CheckpointError if a file changes."""
     saved = read_state(source).model_copy(update={"run_id": run_id})
     copied = {name: seal for name, seal in read_manifest(source).items() if name != STATE_FILE}
     require_space(to, sum(size for size, _ in copied.values()) + len(saved.model_dump_json()))
@@ -154,17 +151,15 @@ def newest_whole(run: RunDirectory) -> tuple[Checkpoint, list[tuple[Path, Checkp
         except CheckpointError as error:
             if path.exists():
                 damaged[step] = path, error
+    reasons = (error.message for _, error in damaged.values())
     raise CheckpointError(
-        f"{run.path}: no checkpoint is intact"
-        + "".join(f"; {e.message}" for _, e in damaged.values()),
-        hint="copy the checkpoints again from an intact copy, or train again under another "
-        "--set name=…",
+        "; ".join([f"{run.path}: no checkpoint is intact", *reasons]),
+        hint="restore the checkpoints from a copy, or train again under another --set name=…",
     )
 
 
 def read_checkpoint(run: RunDirectory, step: int, files: Snapshot | None = None) -> Checkpoint:
-    """Read the checkpoint of a step; CheckpointError if its state.json is unreadable or of another
-    step.
+    """Read the checkpoint of a step; CheckpointError if state.json is unreadable or does not match.
 
     ``files`` is a snapshot from before its files were hashed, if they were.
     """
@@ -173,6 +168,6 @@ def read_checkpoint(run: RunDirectory, step: int, files: Snapshot | None = None)
     progress = read_state(path).progress
     if progress.step != step:
         raise CheckpointError(
-            f"{path / STATE_FILE}: the state of step {progress.step}, under the name of another"
+            f"{path / STATE_FILE}: this is the state of step {progress.step}, not of step {step}"
         )
     return Checkpoint(path, progress, files)

@@ -1,4 +1,4 @@
-"""Names inside a run directory. All are relative to it, so it can be moved.
+"""Names inside a run directory, all relative to it, so that it can be moved.
 
 runs/<name>/
   config.yaml  run.json  metrics.jsonl  samples.jsonl  plots/  tensorboard/
@@ -101,9 +101,7 @@ class RunDirectory:
         return self.path / f"{label}.json"
 
     def checkpoint_steps(self) -> list[int]:
-        """Return the steps of the published checkpoints, ascending, without the remains of
-        interrupted saves.
-        """
+        """Return the steps of the published checkpoints, ascending."""
         if not is_directory(self.checkpoints):
             return []
         matches = (
@@ -135,16 +133,15 @@ def require_trusted_path(path: Path) -> None:
     """Raise DiskError if a link that another user may have planted leads to this path."""
     if (link := link_of_another_user(path)) is not None:
         raise DiskError(
-            f"{link}: a symbolic link of another user, in a folder that others may write to",
-            hint="give the path of the folder itself, or remove the link",
+            f"{link}: a symbolic link of another user, in a folder that others can write to",
+            hint="give the path of the real folder, or remove the link",
         )
 
 
 def require_own_files(run: RunDirectory) -> None:
-    """Raise CheckpointError if a folder of the run is a link, DiskError if a file to write is not
-    regular.
+    """Raise CheckpointError if a folder of the run is a link, DiskError if a file is not regular.
 
-    This check comes before any work; each file is checked again when it is opened.
+    To be called before any work; each file is checked again when it is opened.
     """
     require_own_checkpoints(run)
     for folder in (run.plots, run.tensorboard, run.tokenizer):
@@ -164,9 +161,7 @@ def require_own_files(run: RunDirectory) -> None:
 
 
 def require_own_checkpoints(run: RunDirectory) -> None:
-    """Raise CheckpointError if checkpoints/ or a checkpoint in it is a link: convo stays inside the
-    run.
-    """
+    """Raise CheckpointError if checkpoints/ or a checkpoint in it is a link."""
     _require_own_folder(run.checkpoints)
     if is_directory(run.checkpoints):
         for path in sorted(run.checkpoints.iterdir()):
@@ -175,36 +170,28 @@ def require_own_checkpoints(run: RunDirectory) -> None:
 
 
 def _require_own_folder(folder: Path) -> None:
-    """Raise CheckpointError if a folder of a run is a link or not a folder; a missing one is
-    fine.
-    """
+    """Raise CheckpointError if this exists and is not a folder, or is a link to one."""
     if os.path.lexists(folder) and not is_directory(folder):
         kind = special_kind_at(folder) or "a file"
         raise CheckpointError(
             f"{folder}: {kind}, but convo opens only real folders inside a run directory",
-            hint="replace it with the folder itself; only the whole run directory may be a link",
+            hint="replace it with the real folder; only the run directory itself may be a link",
         )
 
 
 def require_new(run: RunDirectory) -> None:
-    """Raise CheckpointError if the run directory is already in use, DiskError if it cannot be
-    created.
-    """
+    """Raise CheckpointError if the run directory is in use, DiskError if it cannot be created."""
     if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
-        has_checkpoint = bool(run.checkpoint_steps())
-        raise CheckpointError(
-            f"{run.path}: already exists",
-            hint=f"`convo resume {typeable(run.path)}` continues it; --set name=… starts another "
-            "run"
-            if has_checkpoint
-            else "--set name=… starts another run",
-        )
+        hint = "--set name=… starts another run"
+        if run.checkpoint_steps():
+            hint = f"`convo resume {typeable(run.path)}` continues it; {hint}"
+        raise CheckpointError(f"{run.path}: already exists", hint=hint)
     if run.path.is_symlink():
         raise CheckpointError(
             f"{run.path}: a symbolic link, so no run can be created there",
-            hint="remove the link, or --set name=… starts another run",
+            hint="remove the link, or start another run with --set name=…",
         )
-    require_place(run.path, hint="choose another place with --set output_dir=…")
+    require_place(run.path, hint="choose another folder with --set output_dir=…")
 
 
 def require_place(path: Path, *, hint: str) -> None:
@@ -217,6 +204,5 @@ def require_place(path: Path, *, hint: str) -> None:
     if not above.is_dir():
         raise DiskError(f"{path}: cannot be created, because {above} is a file", hint=hint)
     if not os.access(above, os.W_OK | os.X_OK):
-        raise DiskError(
-            f"{path}: cannot be created: you need write permission in {above}", hint=hint
-        )
+        message = f"{path}: cannot be created, because you need write permission in {above}"
+        raise DiskError(message, hint=hint)

@@ -1,6 +1,4 @@
-"""Forks: a fork continues a checkpoint of another run in its own directory, and leaves the other
-run unchanged.
-"""
+"""Forks: new runs that continue a checkpoint of another run and leave that run unchanged."""
 
 from __future__ import annotations
 

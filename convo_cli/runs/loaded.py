@@ -1,4 +1,4 @@
-"""Standing of a loaded checkpoint in its run: its own score, and the best checkpoints."""
+"""A loaded checkpoint compared with its run: its own score, and the best checkpoints."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class LoadedCheckpoint:
 
     def describe(self) -> str:
         """Return a sentence for the user: what was loaded, and how to load a better checkpoint."""
-        place = "the last checkpoint of its run" if self.is_last else "an earlier checkpoint"
+        place = "the last checkpoint of its run" if self.is_last else "not the last checkpoint"
         loss = "not evaluated" if self.loss is None else f"validation loss {self.loss:.3f}"
         parts = [f"loaded {self.path}: {place}, step {self.step}, {loss}"]
         for score in self.better:
@@ -41,7 +41,7 @@ class LoadedCheckpoint:
 
 
 def find_loaded(folder: Path) -> LoadedCheckpoint | None:
-    """Return the standing of a checkpoint; None for other folders, or if the run is unreadable."""
+    """Return the checkpoint with its scores; None if it is none or its run is unreadable."""
     info = run_of(folder)
     if info is None:
         return None

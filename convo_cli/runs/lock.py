@@ -1,6 +1,4 @@
-"""Lock of a run directory for one process at a time; the kernel frees it when the process ends, in
-any way.
-"""
+"""Lock of a run directory for one process at a time; the kernel frees it when the process ends."""
 
 from __future__ import annotations
 
@@ -25,8 +23,9 @@ _HOLDER = re.compile(r"process \d{1,20} on [\w.-]{1,255}\n")
 
 @contextmanager
 def locked(run: RunDirectory) -> Iterator[None]:
-    """Hold the lock of a run directory; CheckpointError if another process holds it, DiskError if
-    none can.
+    """Hold the lock of a run directory; CheckpointError if another process holds it.
+
+    DiskError if the file system cannot lock files.
     """
     lock = FileLock(run.lock, fallback_to_soft=False)
     with disk_errors(run.lock):
@@ -34,8 +33,8 @@ def locked(run: RunDirectory) -> Iterator[None]:
             lock.acquire(timeout=0)
         except Timeout:
             raise CheckpointError(
-                f"{run.path}: {_holder(run)} is working in this run directory",
-                hint="wait for it to end, or train under another --set name=…",
+                f"{run.path}: {_holder(run)} is using this run directory",
+                hint="wait until it ends, or start another run with --set name=…",
             ) from None
         except OSError as error:
             if error.errno == errno.ELOOP:
@@ -43,11 +42,10 @@ def locked(run: RunDirectory) -> Iterator[None]:
             if error.errno not in _CANNOT_LOCK:
                 raise
             raise DiskError(
-                f"{run.lock}: this file system cannot lock files ({error.strerror}), so a second "
-                "process that writes "
-                "into the same run could not be kept out",
-                hint="choose a place on another file system with --set output_dir=…, or mount this "
-                "one with locks",
+                f"{run.lock}: this file system cannot lock files ({error.strerror}), so convo "
+                "cannot keep a second process from writing to the same run",
+                hint="choose a folder on another file system with --set output_dir=…, or mount "
+                "this one with locks",
             ) from error
     try:
         with disk_errors(run.lock):
@@ -64,8 +62,9 @@ def locked(run: RunDirectory) -> Iterator[None]:
 
 
 def _write(file: RawIOBase, holder: str) -> None:
-    """Write the holder into the lock file. The lock itself is the kernel's, so stale or missing
-    text does no harm.
+    """Write the holder into the lock file.
+
+    The lock itself is the kernel's, so stale or missing text does no harm.
     """
     with suppress(OSError):
         file.seek(0)

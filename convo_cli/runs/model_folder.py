@@ -1,5 +1,4 @@
-"""Checks of model folders by file names alone: one that is to be opened, and one that is to be
-written.
+"""Checks of model folders to open or to write, by file names alone.
 
 No model is loaded, so most mistakes are reported at once.
 """
@@ -22,15 +21,12 @@ _WEIGHTS = "model.safetensors"
 
 
 def require_model_folder(folder: Path) -> None:
-    """Raise ModelError that names what a Hugging Face folder lacks: its config, or its weights as
-    safetensors.
-    """
+    """Raise ModelError if a Hugging Face folder lacks its config or its weights as safetensors."""
     require_harmless(folder)
-    if (
-        adapter := folder / "adapter_config.json"
-    ).is_file():  # with peft installed transformers would open it too
+    adapter = folder / "adapter_config.json"
+    if adapter.is_file():  # with peft installed, transformers would open it too
         raise ModelError(
-            f"{adapter}: an adapter, and convo opens whole models",
+            f"{adapter}: this is an adapter, but convo needs a whole model",
             hint="merge it into its model first: "
             "PeftModel.from_pretrained(…).merge_and_unload().save_pretrained(…)",
         )
@@ -39,11 +35,11 @@ def require_model_folder(folder: Path) -> None:
         values = json.loads(config.read_bytes())
     except FileNotFoundError:
         raise ModelError(
-            f"{config}: not found, so {folder} holds no model", hint=_instead_of(folder)
+            f"{config}: not found, so {folder} is not a model folder", hint=_instead_of(folder)
         ) from None
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"{config}: not readable as JSON ({error})", hint="copy the model again"
+            f"{config}: not valid JSON ({error})", hint="copy the model again"
         ) from None
     if not isinstance(values, dict) or "model_type" not in values:
         raise ModelError(
@@ -53,9 +49,9 @@ def require_model_folder(folder: Path) -> None:
         return
     if pickled := sorted(file for pattern in _PICKLES for file in folder.glob(pattern)):
         raise ModelError(
-            f"{folder}: its weights are in {pickled[0].name}, a format that can run code when it "
-            "is opened",
-            hint="convert it where you trust it: "
+            f"{folder}: its weights are in {pickled[0].name}, a format that can run code when "
+            "opened",
+            hint="if you trust it, convert it: "
             "AutoModelForCausalLM.from_pretrained(…).save_pretrained(…)",
         )
     raise ModelError(f"{folder}: there is no model.safetensors", hint="copy the model again")
@@ -69,19 +65,18 @@ def weight_files(folder: Path) -> set[str]:
 
 
 def require_writable(out: Path, *, force: bool) -> None:
-    """Raise UsageError if an export there would overwrite or change anything that is not an earlier
-    export.
+    """Raise UsageError if an export would overwrite anything but an earlier export.
 
     DiskError if no folder can be created there.
     """
     if out.is_symlink():
-        raise UsageError(f"{out}: a symbolic link", hint="name the real folder")
+        raise UsageError(f"{out}: a symbolic link", hint="give the real folder")
     for parent in out.resolve().parents:
         if (parent / MANIFEST_FILE).is_file() or (
             parent.name == "checkpoints" and RunDirectory(parent.parent).is_run
         ):
             raise UsageError(
-                f"{out}: inside {parent}, which must stay as it was saved",
+                f"{out}: inside {parent}, which must stay unchanged",
                 hint="choose another folder",
             )
     if not out.exists():
@@ -89,14 +84,14 @@ def require_writable(out: Path, *, force: bool) -> None:
         return
     if not out.is_dir():
         kind = special_kind(out.stat().st_mode) or "a file"
-        raise UsageError(f"{out}: {kind} is in the way", hint="choose another name")
+        raise UsageError(f"{out}: not a folder, but {kind}", hint="choose another name")
     content = {path.name for path in out.iterdir()}
     if not content:
         return
     if not force:
         raise UsageError(
             f"{out}: not empty",
-            hint="choose another folder, or --force to replace an earlier export",
+            hint="choose another folder, or add --force to replace an earlier export",
         )
     if not {DIALOGUE_FILE, MANIFEST_FILE} <= content or STATE_FILE in content:
         raise UsageError(
@@ -105,7 +100,7 @@ def require_writable(out: Path, *, force: bool) -> None:
         )
     if foreign := content - {MANIFEST_FILE} - read_manifest(out).keys():
         raise UsageError(
-            f"{out}: {min(foreign)} is no part of the export, so --force does not replace it",
+            f"{out}: {min(foreign)} is not part of the export, so --force does not replace it",
             hint="move that file away, or choose another folder",
         )
 
@@ -113,5 +108,5 @@ def require_writable(out: Path, *, force: bool) -> None:
 def _instead_of(folder: Path) -> str:
     run = RunDirectory(folder)
     if steps := run.checkpoint_steps():
-        return f"this is a run directory; name one of its checkpoints: {run.checkpoint(steps[-1])}"
-    return "give a checkpoint, or a folder that was exported or downloaded"
+        return f"this is a run directory; give one of its checkpoints: {run.checkpoint(steps[-1])}"
+    return "give a checkpoint, or an exported or downloaded model"

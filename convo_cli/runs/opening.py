@@ -1,6 +1,4 @@
-"""Resolution of the user's path to a model folder: the newest checkpoint of a run, a checkpoint, or
-an export.
-"""
+"""Resolution of the user's path to a model folder: a run's newest checkpoint, or the path as is."""
 
 from __future__ import annotations
 
@@ -22,8 +20,7 @@ T = TypeVar("T")
 
 
 def open_checkpoint(path: Path, emit: Emit) -> Snapshot:
-    """Return the folder to load a model from: the newest intact checkpoint of a run, else the
-    folder itself.
+    """Return the folder to load a model from: a run's newest intact checkpoint, or the path itself.
 
     Folders with a manifest are verified; nothing is changed. After loading, call
     `require_unchanged` of the result: it proves that the verified files are those that were loaded.
@@ -42,7 +39,7 @@ def open_checkpoint(path: Path, emit: Emit) -> Snapshot:
     if run.is_run:
         chosen, damaged = newest_whole(run)
         for _, error in damaged:
-            emit(Notice(f"{error.message}; {chosen.path.name} is opened instead", is_warning=True))
+            emit(Notice(f"{error.message}; opening {chosen.path.name} instead", is_warning=True))
         return chosen.files
     if os.path.lexists(path / STATE_FILE) or _is_inside_a_run(path):
         return verify_directory(path)
@@ -73,18 +70,14 @@ def load_from(path: Path, emit: Emit, load: Callable[[Snapshot], T]) -> T:
                 raise
             if folder == path:
                 raise CheckpointError(
-                    f"{path}: was deleted while it was being read",
+                    f"{path}: deleted while it was being read",
                     hint="training deletes old checkpoints; give the run directory instead",
                 ) from error
-        emit(
-            Notice(
-                f"{folder.name} was deleted by its training run while it was being read; taking "
-                "the newest one"
-            )
-        )
+        deleted = f"{folder.name} was deleted by its training run while it was being read"
+        emit(Notice(f"{deleted}; opening the newest checkpoint"))
     raise CheckpointError(
         f"{path}: its checkpoints are deleted faster than they can be read",
-        hint="wait for the end of the run; for the next run raise checkpoints.keep",
+        hint="wait until the run ends; for the next run, raise checkpoints.keep",
     )
 
 
@@ -93,11 +86,8 @@ def run_of(checkpoint: Path) -> RunInfo | None:
     real = checkpoint.resolve()
     try:
         info = read_run_info(RunDirectory(real.parent.parent))
-        return (
-            info
-            if real.parent.name == "checkpoints" and read_state(real).run_id == info.run_id
-            else None
-        )
+        is_of_run = real.parent.name == "checkpoints" and read_state(real).run_id == info.run_id
+        return info if is_of_run else None
     except (CheckpointError, DiskError):
         return None
 

@@ -1,6 +1,4 @@
-"""Privacy of a run directory: it is no more readable than the files that the run is derived
-from.
-"""
+"""Privacy of a run directory: it is no more readable than its data and base model."""
 
 from __future__ import annotations
 
@@ -15,10 +13,8 @@ from convo_cli.storage.atomic import disk_errors
 
 def run_sources(config: RunConfig) -> list[str | Path]:
     """Return the files that a run is derived from: its data, and the weights of a model folder."""
-    base = Path(config.model.pretrained or "")
-    weights = (
-        base.glob("*.safetensors") if config.model.pretrained is not None and base.is_dir() else ()
-    )
+    pretrained = config.model.pretrained
+    weights = () if pretrained is None else Path(pretrained).glob("*.safetensors")
     return [*config.data.train, *config.data.validation, *weights]
 
 
@@ -28,7 +24,6 @@ def keep_private(run: RunDirectory, allowed: int, emit: Emit) -> None:
         if not restrict_directory(run.path, allowed):
             message = (
                 f"{run.path}: other users can read it, although they cannot read all of its data, "
-                "and its mode cannot "
-                "be changed"
+                "and its mode cannot be changed"
             )
             emit(Notice(message, is_warning=True))

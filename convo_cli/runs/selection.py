@@ -33,13 +33,12 @@ _LABELS: dict[Which, str] = {"last": "last", "loss": "best-loss", "metric": "bes
 
 
 class SavedPointer(BaseModel):
-    """Content of last.json, best-loss.json and best-metric.json: a checkpoint, and its record in
-    metrics.jsonl.
-    """
+    """Content of last.json, best-loss.json and best-metric.json: a checkpoint and its scores."""
 
     checkpoint: str
     step: int
     evaluation: dict[str, Any] | None
+    """The record of its evaluation in metrics.jsonl."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +56,10 @@ class Found:
 
 
 def find_checkpoint(run: RunDirectory, which: Which, metric: str) -> Found:
-    """Find and verify the checkpoint that ``which`` selects; nothing is changed. The caller holds
-    the run's lock.
+    """Find and verify the checkpoint that ``which`` selects; the caller holds the run's lock.
 
-    For last, damaged newer checkpoints are skipped. A best one that is damaged, missing or
-    uncertain raises CheckpointError; no other takes its place.
+    Nothing is changed. For last, damaged newer checkpoints are skipped. A best one that is damaged,
+    missing or uncertain raises CheckpointError; no other takes its place.
     """
     if which == "last":
         chosen, damaged = newest_whole(run)
@@ -72,13 +70,8 @@ def find_checkpoint(run: RunDirectory, which: Which, metric: str) -> Found:
     except CheckpointError as error:
         raise CheckpointError(error.message, hint="use --load last") from error
     step = best.progress.step
-    return Found(
-        best.path,
-        step,
-        best.files,
-        (),
-        tuple(later for later in run.checkpoint_steps() if later > step),
-    )
+    later = tuple(other for other in run.checkpoint_steps() if other > step)
+    return Found(best.path, step, best.files, (), later)
 
 
 def point_and_prune(
@@ -89,8 +82,7 @@ def point_and_prune(
     metric: str,
     evaluations: Mapping[int, EvaluationDone],
 ) -> dict[str, Path]:
-    """Write last.json, best-loss.json and best-metric.json; keep the newest ``keep`` checkpoints
-    and the best ones.
+    """Write the pointers; delete all checkpoints but the newest ``keep`` and the best ones.
 
     ``newest`` was sealed or verified before, so at least one intact checkpoint always remains.
     Damaged ones are neither counted nor deleted.
@@ -111,9 +103,8 @@ def point_and_prune(
             evaluation=None if evaluation is None else evaluation_record(evaluation),
         )
         text = pointer.model_dump_json(indent=2) + "\n"
-        if not _holds(
-            run.pointer(label), text
-        ):  # most saves leave the best unchanged, and a flush is not free
+        # Most saves leave the best unchanged, and a flush is not free.
+        if not _holds(run.pointer(label), text):
             write_file(run.pointer(label), text)
     whole = [checkpoint.path for checkpoint in checkpoints if has_all_files(checkpoint.path)]
     for path in whole:
@@ -123,8 +114,9 @@ def point_and_prune(
 
 
 def _trusted_checkpoints(run: RunDirectory) -> list[Checkpoint]:
-    """Return all checkpoints; CheckpointError for a damaged state.json, which could select other
-    weights unnoticed.
+    """Return all checkpoints; CheckpointError if a state.json is damaged.
+
+    A damaged one could select other weights unnoticed.
     """
     steps = run.checkpoint_steps()
     for step in steps:
@@ -133,9 +125,7 @@ def _trusted_checkpoints(run: RunDirectory) -> list[Checkpoint]:
 
 
 def _best_of_all(run: RunDirectory, which: Literal["loss", "metric"], metric: str) -> Checkpoint:
-    """Return the best checkpoint; CheckpointError unless it is certain that the run never had a
-    better one.
-    """
+    """Return the best checkpoint; CheckpointError if the run may have had a better one."""
     checkpoints = _trusted_checkpoints(run)
     known = read_evaluations(run)
     for checkpoint in checkpoints:
@@ -143,17 +133,14 @@ def _best_of_all(run: RunDirectory, which: Literal["loss", "metric"], metric: st
             checkpoint, known.by_step
         ):
             raise CheckpointError(
-                f"{checkpoint.path}: its weights are not those that {run.metrics} has scores of"
+                f"{checkpoint.path}: its weights are not those that {run.metrics} has scores for"
             )
     best = _choose(checkpoints, which, metric, known.by_step)
     newest = checkpoints[-1] if checkpoints else None
     before = None
     if newest is not None:  # the best score known when it was saved
-        before = (
-            newest.progress.best_loss
-            if which == "loss"
-            else newest.progress.best_metrics.get(metric)
-        )
+        progress = newest.progress
+        before = progress.best_loss if which == "loss" else progress.best_metrics.get(metric)
     score = None if best is None else _score(best, which, metric, known.by_step)
     is_lost = before is not None and (
         score is None or (score > before if which == "loss" else score < before)
@@ -165,13 +152,13 @@ def _best_of_all(run: RunDirectory, which: Literal["loss", "metric"], metric: st
         )
     if is_lost:
         left = (
-            "none of those here has a score"
+            "no other has a score"
             if best is None
-            else f"the best of those here is {best.path.name}, {score:g}"
+            else f"the best of the others is {best.path.name}, {score:g}"
         )
         raise CheckpointError(
-            f"{run.path}: the checkpoint with the best validation {which}, {before:g}, is not "
-            f"here; {left}"
+            f"{run.path}: the checkpoint with the best validation {which}, {before:g}, is "
+            f"missing; {left}"
         )
     if best is None:
         raise CheckpointError(f"{run.path}: no checkpoint has a validation {which} yet")
@@ -191,9 +178,7 @@ def _choose(
     metric: str,
     evaluations: Mapping[int, EvaluationDone],
 ) -> Checkpoint | None:
-    """Return the checkpoint that ``which`` selects by the scores of its own weights; the earlier
-    one of equals.
-    """
+    """Return the checkpoint that ``which`` selects by its own scores; the earlier one of equals."""
     if which == "last":
         return checkpoints[-1] if checkpoints else None
     scores = [
@@ -221,8 +206,6 @@ def _evaluation_of(
 ) -> EvaluationDone | None:
     """Return the evaluation of exactly these weights."""
     evaluation = evaluations.get(checkpoint.progress.step)
-    return (
-        evaluation
-        if evaluation and evaluation.weights == weights_of(checkpoint.path) != ""
-        else None
-    )
+    if evaluation and evaluation.weights == weights_of(checkpoint.path) != "":
+        return evaluation
+    return None

@@ -1,6 +1,4 @@
-"""Assembly of the parts of a run (model, data, batching, optimizer) from a config, or from a
-checkpoint.
-"""
+"""Assembly of a run's parts, from a config or a checkpoint: model, data, batching, optimizer."""
 
 from __future__ import annotations
 
@@ -150,9 +148,7 @@ class _Beginning:
 
 
 def _assemble(inputs: Inputs, beginning: _Beginning) -> Parts:
-    """Prepare the model for training, choose its batching, and compute the order and number of
-    steps.
-    """
+    """Prepare the model, choose its batching, and compute the order and number of steps."""
     config, training = inputs.config, inputs.config.training
     encoder, model = beginning.encoder, beginning.model
     data, machine = beginning.data, beginning.machine
@@ -179,9 +175,8 @@ def _assemble(inputs: Inputs, beginning: _Beginning) -> Parts:
         emit=inputs.emit,
     )
     if training.compile:
-        model.base_model.compile(
-            dynamic=True
-        )  # in place: saving and generation keep using the same module
+        # In place, so that saving and generation keep using the same module.
+        model.base_model.compile(dynamic=True)
     progress, length = beginning.progress, training.length
     order = Order(data.train.lengths, config.seed, progress.phases or (Phase.of(training),))
     order = order.resumed(progress.step, training)

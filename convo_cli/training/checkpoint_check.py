@@ -36,8 +36,7 @@ _PASSING = {"transformers_version", "architectures", "dtype", "torch_dtype"}
 
 
 def require_readable(folder: Path, parts: Parts) -> None:
-    """Raise ModelError unless the tokenizer, template, config and tensors of a checkpoint are those
-    of the run.
+    """Raise ModelError unless a checkpoint has the run's tokenizer, template, config and tensors.
 
     Only the names, shapes and types of the tensors are read.
     """
@@ -52,9 +51,7 @@ def require_readable(folder: Path, parts: Parts) -> None:
 
 
 def _require_config(folder: Path, model: PreTrainedModel) -> None:
-    """Check that config.json builds a model of the same class with the same settings and
-    tensors.
-    """
+    """Check that config.json builds a model of the same class, settings and tensors."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
@@ -69,8 +66,8 @@ def _require_config(folder: Path, model: PreTrainedModel) -> None:
         ) from error
     if type(read) is not type(model):
         raise ModelError(
-            f"the model is a {type(model).__name__}, but a {type(read).__name__} once it is saved "
-            "and read",
+            f"the model is a {type(model).__name__}, but its saved config.json builds a "
+            f"{type(read).__name__}",
             hint=_HINT,
         )
     before, after = _settings(model.config.to_dict()), _settings(config.to_dict())
@@ -78,7 +75,7 @@ def _require_config(folder: Path, model: PreTrainedModel) -> None:
         if before.get(key) != after.get(key):
             raise ModelError(
                 f"{key} is {_shown(before.get(key))} in the model, but {_shown(after.get(key))} "
-                "once config.json is saved and read",
+                "in the saved config.json",
                 hint=_HINT,
             )
     old, new = (
@@ -88,8 +85,8 @@ def _require_config(folder: Path, model: PreTrainedModel) -> None:
     for name in sorted(old.keys() | new.keys()):
         if old.get(name) != new.get(name):
             raise ModelError(
-                f"{name} is {old.get(name)} in the model, but {new.get(name)} by the saved "
-                "config.json",
+                f"{name} is {old.get(name)} in the model, but {new.get(name)} according to the "
+                "saved config.json",
                 hint=_HINT,
             )
 
@@ -116,8 +113,9 @@ def _settings(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _require_tensors(folder: Path, model: PreTrainedModel) -> None:
-    """Check that the file holds each tensor of the model once; tensors saved under other names are
-    compared by size.
+    """Check that each tensor of the model is saved once.
+
+    Tensors saved under other names are compared by size.
     """
     found = dict(_saved_tensors(folder))
     state = model.state_dict()
@@ -134,8 +132,8 @@ def _require_tensors(folder: Path, model: PreTrainedModel) -> None:
     )
     if num_missing != num_other:
         raise ModelError(
-            f"{num_missing:,} of the model's numbers are not in its saved tensors, which hold "
-            f"{num_other:,} others",
+            f"{num_missing:,} of the model's numbers are missing from the saved tensors, which "
+            f"hold {num_other:,} others",
             hint=_HINT,
         )
 

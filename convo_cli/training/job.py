@@ -1,6 +1,4 @@
-"""The `Job` of a run directory: it supplies the data and the schedule, evaluates, and saves
-checkpoints.
-"""
+"""The `Job` of a run directory: supplies data and schedule, evaluates, saves checkpoints."""
 
 from __future__ import annotations
 
@@ -42,8 +40,7 @@ class _StoppedError(Exception):
 class RunJob(Job):
     """Train by the config of a run; write evaluations and checkpoints into its directory.
 
-    ``evaluations`` holds those of the run so far, by step; the caller adds the ones that are
-    emitted.
+    ``evaluations`` holds those of the run so far, by step; the caller adds each emitted one.
     """
 
     def __init__(
@@ -57,21 +54,14 @@ class RunJob(Job):
         self.max_steps, self.seed = parts.max_steps, parts.config.seed
         self.max_grad_norm = parts.config.training.max_grad_norm
         self.early_stopping = EarlyStopping.of(parts.config.evaluation)
-        self._run, self._parts, self._stop, self._emit, self._evaluations = (
-            run,
-            parts,
-            stop,
-            emit,
-            evaluations,
-        )
+        self._run, self._parts, self._stop = run, parts, stop
+        self._emit, self._evaluations = emit, evaluations
         self._autocast = autocast_for(parts.device, parts.execution.precision)
         self._count_flops = FlopCounter(parts.model)
         self._waiting_seconds = self._flops = 0.0
 
     def batches(self, step: int) -> list[Batch]:
-        """Return the examples of the step, sorted by length and cut into micro-batches; each is one
-        forward pass.
-        """
+        """Return the examples of the step, sorted by length and cut into micro-batches."""
         started = time.perf_counter()
         parts, training, store = self._parts, self._parts.config.training, self._parts.data.train
         chosen, kinds = parts.order.examples(step), self._target_kinds(step)
@@ -87,9 +77,7 @@ class RunJob(Job):
         return batches
 
     def _target_kinds(self, step: int) -> set[int]:
-        """Return the target kinds of a step: the assistant's, and the user's while the curriculum
-        includes them.
-        """
+        """Return the target kinds of a step; the user's only while the curriculum includes them."""
         dialogue, training = self._parts.config.dialogue, self._parts.config.training
         horizon = horizon_of(training, self._parts.max_steps)
         if dialogue.train_on == "all" or has_user_targets(step, dialogue.user_turns_until, horizon):
@@ -115,9 +103,7 @@ class RunJob(Job):
     def evaluate(self, state: TrainState) -> EvaluationDone | None:
         """Score the weights; the result names them by the hash in their checkpoint's manifest."""
         parts, config, step = self._parts, self._parts.config, state.progress.step
-        assert parts.data.validation is not None, (
-            "evaluations are due only where there is validation data"
-        )
+        assert parts.data.validation is not None, "no evaluation is due without validation data"
 
         def emit_unless_stopped(event: Event) -> None:
             self.emit(event)
@@ -151,7 +137,7 @@ class RunJob(Job):
         return self._stop.is_set or self._run.is_stop_requested
 
     def emit(self, event: Event) -> None:
-        """Pass an event on; add epoch, waiting time, FLOPs and memory to that of a step."""
+        """Pass an event on; add epoch, waiting time, FLOPs and memory to a `StepDone`."""
         if isinstance(event, StepDone):
             event = replace(
                 event,
@@ -172,8 +158,9 @@ def save_and_prune(
     *,
     keep: int = sys.maxsize,
 ) -> None:
-    """Publish a checkpoint of the step unless it exists; update the pointers; keep the newest
-    ``keep`` and the best.
+    """Publish a checkpoint of the step unless it exists, and update the pointers.
+
+    The newest ``keep`` checkpoints and the best ones are kept.
     """
     step, metric = state.progress.step, parts.config.evaluation.metric
     if not is_saved(run, step):
@@ -182,9 +169,7 @@ def save_and_prune(
 
 
 def is_evaluation_due(parts: Parts, step: int) -> bool:
-    """Return whether the weights of a step are evaluated: at the intervals of the config, and at
-    the last step.
-    """
+    """Return whether a step is evaluated: at the intervals of the config, and at the last step."""
     if parts.data.validation is None:
         return False
     return step == parts.max_steps or (

@@ -36,17 +36,14 @@ STOPPED = "stopped on request"
 
 
 class StepDivergedError(DivergedError):
-    """The loss or gradient of a step is not finite; weights and progress are those of the step
-    before.
-    """
+    """A loss or gradient is not finite; weights and progress are those of the step before."""
 
 
 class Job(Protocol):
-    """The interface between the loop and the run around it. ``step`` counts finished steps: 0
-    before the first.
+    """The interface between the loop and the run around it.
 
-    `training/job.py` implements it for a run directory. With the defaults the loop only takes
-    steps, as in benchmarks.
+    ``step`` counts finished steps: 0 before the first. `training/job.py` implements it for a run
+    directory. With the defaults the loop only takes steps, as in benchmarks.
     """
 
     max_steps: int
@@ -55,13 +52,12 @@ class Job(Protocol):
     early_stopping: EarlyStopping = EarlyStopping()
 
     def batches(self, step: int) -> Sequence[Batch]:
-        """Return the micro-batches of a step: the tokens that the model reads, and which of them
-        are targets.
-        """
+        """Return the micro-batches of a step: what the model reads, and which of it are targets."""
 
     def nll_sum(self, model: PreTrainedModel, batch: Batch) -> Tensor:
-        """Run the forward pass; return the summed nll of the targets in nats, an fp32 scalar on the
-        model's device.
+        """Run the forward pass and return the summed nll of the targets in nats.
+
+        The result is an fp32 scalar on the model's device.
         """
 
     def learning_rate(self, step: int) -> float:
@@ -76,9 +72,7 @@ class Job(Protocol):
         return None
 
     def save(self, state: TrainState) -> None:
-        """Publish a checkpoint of the step unless it exists; then record which checkpoints are the
-        best.
-        """
+        """Publish a checkpoint of the step unless it exists; record the best checkpoints."""
         return
 
     def is_stopped(self) -> bool:
@@ -118,8 +112,9 @@ def train(state: TrainState, job: Job) -> str:
 
 
 def train_step(state: TrainState, job: Job) -> StepDone:
-    """Take one step and count it. A loss or gradient that is not finite raises before any weight is
-    touched.
+    """Take one step and count it.
+
+    A loss or gradient that is not finite raises before any weight is touched.
     """
     started = time.perf_counter()
     progress, step = state.progress, state.progress.step
@@ -178,8 +173,9 @@ def train_step(state: TrainState, job: Job) -> StepDone:
 def accumulate_gradients(
     state: TrainState, job: Job, batches: Sequence[Batch]
 ) -> tuple[float, float]:
-    """Leave the clipped gradient of the whole step in the parameters; return its loss and the norm
-    before clipping.
+    """Leave the clipped gradient of the whole step in the parameters.
+
+    Returns the loss of the step, and the norm before clipping.
     """
     state.model.train()
     # None, not zero: AdamW would still move a parameter with a zero gradient, by its old moments.
@@ -192,12 +188,10 @@ def accumulate_gradients(
     total = torch.zeros((), device=state.model.device)
     for batch in batches:
         nll = job.nll_sum(state.model, batch)
-        state.scaler.scale(
-            nll / num_targets
-        ).backward()  # adds to the gradients; the scale is 1 except in fp16
-        total += (
-            nll.detach()
-        )  # stays on the device: reading it would wait for the GPU at each micro-batch
+        # Adds to the gradients; the scale is 1 except in fp16.
+        state.scaler.scale(nll / num_targets).backward()
+        # Stays on the device: reading it would wait for the GPU at each micro-batch.
+        total += nll.detach()
     state.scaler.unscale_(state.optimizer)  # otherwise clipping would apply to the scaled gradient
     # An infinite limit clips nothing; the norm is measured all the same.
     grad_norm = torch.nn.utils.clip_grad_norm_(
@@ -207,7 +201,8 @@ def accumulate_gradients(
 
 
 def step_seed(seed: int, step: int) -> int:
-    """Return the seed of a step's dropout. Runs with seeds 0 and 1 first share one at step
-    1,000,003.
+    """Return the seed of a step's dropout.
+
+    Runs with seeds 0 and 1 first share one at step 1,000,003.
     """
     return (seed * 1_000_003 + step) % 2**63

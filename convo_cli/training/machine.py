@@ -1,6 +1,4 @@
-"""Execution of a run (device, precision, CPU threads, batching): chosen at the start, kept by a
-resume if it can.
-"""
+"""Execution of a run: device, precision, CPU threads, batching; a resume keeps it if it can."""
 
 from __future__ import annotations
 
@@ -31,12 +29,11 @@ _VARIABLES = (
 
 
 def choose_machine(info: RunInfo | None, config: RunConfig, emit: Emit) -> Machine:
-    """Choose device and precision: from the config for a new run, from ``info`` (run.json) for a
-    resumed one.
+    """Choose device and precision: from the config for a new run, from ``info`` for a resumed one.
 
-    A resume also sets the stored number of CPU threads. It uses another device or precision if the
-    user asks for it or the stored device is not available. UsageError if the device that the config
-    names is not available.
+    ``info`` is the run's run.json. A resume also sets the stored number of CPU threads. It uses
+    another device or precision if the user asks for it or the stored device is not available.
+    UsageError if the device in the config is not available.
     """
     wanted, precision = config.training, None
     if info is None or wanted.device != info.config.training.device:
@@ -84,17 +81,13 @@ def _stored_device(stored: Execution, training: TrainingConfig, emit: Emit) -> t
     try:
         device = choose_device(stored.device)
     except UsageError:
-        return choose_device(
-            training.device
-        )  # raises for a named device; auto is the best one here
+        return choose_device(training.device)  # raises, unless it is auto
     if training.device == "auto" and (best := choose_device("auto")).type != device.type:
-        emit(
-            Notice(
-                f"the run continues on {device}, where it began; --set training.device={best} "
-                "continues on "
-                f"{device_name(best)}, with other last digits"
-            )
+        message = (
+            f"the run continues on {device}, where it began; --set training.device={best} "
+            f"continues on {device_name(best)}, where numbers may differ in the last digits"
         )
+        emit(Notice(message))
     return device
 
 
@@ -103,10 +96,9 @@ def _set_threads(stored: int, environment: Mapping[str, str], emit: Emit) -> Non
     if here == stored or any(environment.get(name) for name in _THREADS):
         return  # the number that the user set is used; if it differs, it is reported as a change
     torch.set_num_threads(stored)
-    emit(
-        Notice(
-            f"the run continues with {stored} CPU thread{'s' * (stored > 1)}, as it began; "
-            f"{_THREADS[0]}={here} before "
-            f"the command uses this machine's {here}, with other last digits"
-        )
+    message = (
+        f"the run continues with {stored} CPU thread{'s' * (stored > 1)}, as it began; to use "
+        f"{here}, put {_THREADS[0]}={here} before the command (numbers may then differ in the last "
+        "digits)"
     )
+    emit(Notice(message))

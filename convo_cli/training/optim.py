@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def make_optimizer(model: PreTrainedModel, config: TrainingConfig) -> torch.optim.AdamW:
-    """Fused AdamW; biases, norms and embeddings are in a group without weight decay.
+    """Return a fused AdamW; biases, norms and embeddings get no weight decay.
 
     Its learning rate is 0 until the loop sets it, at every step.
     """
@@ -36,11 +36,10 @@ def make_optimizer(model: PreTrainedModel, config: TrainingConfig) -> torch.opti
 
 
 def learning_rate_at(step: int, training: TrainingConfig, max_steps: int) -> float:
-    """Learning rate of the update that follows ``step`` finished ones (0 for the first), in a run
-    of ``max_steps``.
+    """Return the learning rate of the update after ``step`` finished ones.
 
-    It rises linearly and reaches its peak at the last warm-up step; the warm-up ends no later than
-    the horizon. Then it falls, reaches its floor at the last step of the horizon, and stays there.
+    The rate rises linearly and peaks at the last warm-up step; the warm-up ends no later than the
+    horizon. Then it falls, reaches its floor at the last step of the horizon, and stays there.
     """
     horizon = horizon_of(training, max_steps)
     warmup_steps = min(training.warmup_steps, horizon)
@@ -59,15 +58,17 @@ def learning_rate_at(step: int, training: TrainingConfig, max_steps: int) -> flo
 
 
 def horizon_of(training: TrainingConfig, max_steps: int) -> int:
-    """Return the length of the schedule in steps; `dialogue.user_turns_until` is a fraction of it
-    too.
+    """Return the length of the schedule in steps.
+
+    `dialogue.user_turns_until` is a fraction of it too.
     """
     return training.schedule_steps or max_steps
 
 
 def schedule_corners(training: TrainingConfig, max_steps: int) -> tuple[int, int, int]:
-    """Return the steps between which the rate is smooth: the last of the warm-up, the next, the
-    last of the horizon.
+    """Return the steps between which the rate is smooth.
+
+    They are the last step of the warm-up, the next one, and the last one of the horizon.
     """
     horizon = horizon_of(training, max_steps)
     warmup_steps = min(training.warmup_steps, horizon)
@@ -75,7 +76,5 @@ def schedule_corners(training: TrainingConfig, max_steps: int) -> tuple[int, int
 
 
 def has_user_targets(step: int, user_turns_until: float, horizon: int) -> bool:
-    """Return whether the curriculum includes user turns in the update that follows ``step``
-    finished ones.
-    """
+    """Return whether the update after ``step`` finished ones is trained on user turns."""
     return user_turns_until >= 1.0 or step < user_turns_until * horizon

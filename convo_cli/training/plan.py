@@ -40,13 +40,13 @@ class Plan:
     """Targets of all steps."""
     num_evaluations: int
     num_checkpoints: int
-    """Checkpoints written during the run, with the one before step 1."""
+    """Checkpoints written during the run, including the one before step 1."""
     may_stop_early: bool
     """True if early stopping may end the run before its last step."""
     checkpoint_bytes: int
     """Size of a checkpoint from step 1 on."""
     max_checkpoints: int
-    """Most checkpoints on the disk at once, with the one that is being written."""
+    """Most checkpoints on the disk at once, including the one that is being written."""
     free_bytes: int
     """Free space where the run directory will be."""
     learning_rates: tuple[tuple[int, float], ...]

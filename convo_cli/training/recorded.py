@@ -54,7 +54,7 @@ class RunResult:
     best: tuple[BestScore, ...]
     """The best scores, each with its step."""
     better: tuple[BestScore, ...]
-    """Those of them that are better than the scores of the last step."""
+    """Those of `best` that are better than the scores of the last step."""
     to_continue: tuple[str, ...]
     """Settings for `convo resume --set` with which the run has steps left."""
 
@@ -146,10 +146,8 @@ def _explained(
         save_and_prune(run, parts, state, evaluations, emit)
         saved = f"saved as {run.checkpoint(step).name}"
     except (DivergedError, DiskError) as refusal:
-        saved = (
-            f"not saved ({refusal.message}); the last checkpoint is of step "
-            f"{run.checkpoint_steps()[-1]}"
-        )
+        last = run.checkpoint_steps()[-1]
+        saved = f"not saved ({refusal.message}); the last checkpoint is that of step {last}"
     dialogues = sorted({int(store.dialogue_of[index]) for index in parts.order.examples(step)})
     named = "".join(f"\n  {store.where(dialogue, files)}" for dialogue in dialogues[:_MAX_NAMED])
     more = f"\n  and {len(dialogues) - _MAX_NAMED} more" if len(dialogues) > _MAX_NAMED else ""

@@ -41,7 +41,7 @@ from convo_cli.training.resume.point import ResumePoint, load_resume_point
 from convo_cli.training.state import TrainState
 
 _NOTHING = "stopped before the first step; no run was created"
-_AGAIN = "start it again; the prepared data is kept"
+_AGAIN = "run the command again; it reuses the prepared data"
 _NAMES: dict[Which, str] = {
     "last": "last checkpoint",
     "loss": "best checkpoint by loss",
@@ -139,17 +139,16 @@ def resume_run(
     discard_later: bool = False,
     keys_set: Collection[str] = (),
 ) -> RunResult:
-    """Continue exactly from a checkpoint; ``config`` is the run's own, with the user's changes of
-    ``keys_set``.
+    """Continue exactly from a checkpoint.
 
-    From the newest checkpoint, the run continues in its directory. From an older one, or under
-    another name, it forks: training continues in a new run directory, and this one stays as it is.
-    With ``discard_later``, an older checkpoint continues in place, and later checkpoints are
-    deleted. A finished run stays as it is.
+    ``config`` is the run's own, with the user's changes of ``keys_set``. From the newest
+    checkpoint, the run continues in its directory. From an older one, or under another name, it
+    forks: training continues in a new run directory, and this one stays as it is. With
+    ``discard_later``, an older checkpoint continues in place, and later checkpoints are deleted. A
+    finished run stays as it is.
 
-    Raises CheckpointError if no intact checkpoint is found or the fork exists already, ChangedError
-    if data, base model or config.yaml differ from those that the run began with, unless that is
-    allowed.
+    Raises CheckpointError if no checkpoint is intact or the fork already exists. Raises
+    ChangedError if data, base model or config.yaml have changed, unless that is allowed.
     """
     run = existing_run(run_dir)
     with listening() as stop, ExitStack() as held:
@@ -169,9 +168,7 @@ def resume_run(
                 )
 
             point = with_hashed_data(config.data, load, emit)
-        mode = (
-            stat.S_IRWXU | run.path.stat().st_mode
-        )  # a read-only run directory can still be forked
+        mode = stat.S_IRWXU | run.path.stat().st_mode  # a read-only run can still be forked
         allowed = derived_mode(run_sources(point.parts.config), (point.fork or run).path) & mode
         with stop.finishing(STEP, second=UNSAVED), masked(allowed):
             message = f"resuming from step {point.found.step} ({_NAMES[which]})"
@@ -180,9 +177,7 @@ def resume_run(
                     return _already_over(run, point, point.reason, emit)
                 rewind(run, point, emit)
             else:
-                with (
-                    held.pop_all()
-                ):  # releases the run's lock once the fork has everything it needs
+                with held.pop_all():  # releases the run's lock when the fork is complete
                     held.enter_context(forked(run, point.fork, point))
                 message += f" in a new run, {point.fork.path}; {run.path} stays as it is"
             keep_private(point.fork or run, allowed, emit)
@@ -194,9 +189,9 @@ def resume_run(
 
 
 def _start_again(cache: Cache) -> str:
-    """Return the hint after a stop in the preparation, true for the stage that was reached."""
-    kept = "; the parts of the preparation that were finished are kept" if cache.has_kept else ""
-    return f"start it again{kept}"
+    """Return the hint after a stop during the preparation."""
+    kept = "; it reuses the finished parts of the preparation" if cache.has_kept else ""
+    return f"run the command again{kept}"
 
 
 def _already_over(run: RunDirectory, point: ResumePoint, reason: str, emit: Emit) -> RunResult:

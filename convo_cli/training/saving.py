@@ -1,5 +1,4 @@
-"""Saving and loading of checkpoints: a complete Hugging Face folder, plus the optimizer and the
-progress of the run.
+"""Saving and loading of checkpoints: a Hugging Face folder with optimizer and progress of the run.
 
 `convo chat` and plain transformers open it as it is, and it holds everything that `resume` needs.
 Nothing in it can run code: weights and optimizer are safetensors, the rest is JSON.
@@ -82,9 +81,7 @@ def save_checkpoint(
 
 
 def load_checkpoint_model(path: Path) -> PreTrainedModel:
-    """Load the model of a checkpoint as it was saved; CheckpointError names a tensor that does not
-    fit.
-    """
+    """Load the model of a checkpoint as it was saved; CheckpointError if a tensor does not fit."""
     for file in sorted(path.glob("model*.safetensors")):
         with _reading(file), safe_open(file, framework="pt") as opened:
             for name in opened.keys():  # noqa: SIM118  # not a mapping
@@ -98,17 +95,14 @@ def load_checkpoint_model(path: Path) -> PreTrainedModel:
 
 
 def restore_state(path: Path, state: TrainState) -> None:
-    """Load optimizer, scaler and progress of a checkpoint into a state whose model was loaded from
-    it.
+    """Load optimizer, scaler and progress of the checkpoint that the state's model is from.
 
     CheckpointError names what does not fit, and leaves the state unchanged.
     """
     saved = read_state(path)
     file = path / OPTIMIZER_FILE
-    with _reading(file):
-        tensors = {
-            name: tensor.clone() for name, tensor in load_file(file).items()
-        }  # load_file maps the file
+    with _reading(file):  # load_file maps the file, hence the copies
+        tensors = {name: tensor.clone() for name, tensor in load_file(file).items()}
     _require_fitting(state, tensors, saved.progress.step, file)
     if state.scaler.is_enabled() and saved.scaler:
         found, wanted = sorted(saved.scaler), sorted(state.scaler.state_dict())
@@ -138,7 +132,7 @@ def _require_finite(tensors: Mapping[str, torch.Tensor], step: int) -> None:
         # check each number.
         if not tensor.sum().isfinite() and not tensor.isfinite().all():
             raise DivergedError(
-                f"step {step}: {name} is not finite any more, so this step is not saved",
+                f"step {step}: {name} is no longer finite, so this step is not saved",
                 hint="resume from the checkpoint before it with a lower training.learning_rate",
             )
 
@@ -149,9 +143,7 @@ def _size(tensors: Mapping[str, torch.Tensor]) -> int:
 
 
 def optimizer_tensors(state: TrainState) -> dict[str, torch.Tensor]:
-    """Return AdamW's moments by parameter name and kind, such as
-    ``transformer.wte.weight|exp_avg``.
-    """
+    """Return AdamW's moments by name and kind, such as ``transformer.wte.weight|exp_avg``."""
     names = {id(parameter): name for name, parameter in state.model.named_parameters()}
     tensors = {}
     for parameter, moments in state.optimizer.state.items():
@@ -207,7 +199,7 @@ def _require_fitting(
         if missing := _MOMENTS - kinds:
             raise CheckpointError(f"{file}: {name}|{min(missing)} is missing")
     if step and not found:
-        raise CheckpointError(f"{file}: is empty, but the checkpoint is that of step {step}")
+        raise CheckpointError(f"{file}: it is empty, but the checkpoint is that of step {step}")
 
 
 def _form(tensor: torch.Tensor) -> str:

@@ -31,16 +31,15 @@ class TrainState:
     run_id: str = ""
     """Identifies the run even if its directory is renamed."""
     is_evaluated: bool = False
-    """True if `progress` includes the scores of these weights. Not saved: a resume reads them from
-    metrics.jsonl.
+    """True if `progress` includes the scores of these weights.
+
+    Not saved: a resume reads them from metrics.jsonl.
     """
 
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Stop after ``patience`` evaluations without an improvement of the monitored score by more
-    than ``min_delta``.
-    """
+    """Stop after ``patience`` evaluations in which the score improved by at most ``min_delta``."""
 
     metric: str = ""
     """The metric by which the best checkpoint is chosen, besides the loss; higher is better."""
@@ -58,8 +57,7 @@ class EarlyStopping:
 
 
 def take_scores(state: TrainState, result: EvaluationDone, rule: EarlyStopping) -> EvaluationDone:
-    """Update the progress with an evaluation: the best scores, and the evaluations since the
-    monitored one improved.
+    """Update the best scores and the patience of the progress with an evaluation.
 
     Returns the evaluation with the names of the scores in which these weights are the best so far.
     If the monitored metric is missing (there was too little memory for replies), the patience

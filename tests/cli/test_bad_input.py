@@ -133,11 +133,11 @@ MODELS = {
     "is an empty folder": ("model", lambda work: (work / "model").mkdir(), 2, ("model/config.json: "
                                                                               "not found")),
     "has no config": (
-        "model", model(remove("config.json")), 2, ("model/config.json: not found, so model holds no "
-                                                  "model"),
+        "model", model(remove("config.json")), 2,
+        "model/config.json: not found, so model is not a model folder",
     ),
     "has a torn config": ("model", model(write("config.json", "{")), 2, ("model/config.json: not "
-                                                                        "readable as JSON")),
+                                                                        "valid JSON")),
     "has a list as config": ("model", model(write("config.json", "[]")), 2, ("model/config.json: "
                                                                             "has no model_type")),
     "is of an unknown kind": (
@@ -341,7 +341,7 @@ CASES = {
     "resume: another template": Case(["resume", RUN, *settings("dialogue.template=chatml")], 6, "dialogue.template …"),
     "resume: a fork without a step to take": Case(
         ["resume", RUN, *settings("name=other")], 2,
-        "runs/other: not created, because no step is left to take: all 6 steps done\nhint: --set "
+        "runs/other: not created, because no step is left (all 6 steps done)\nhint: --set "
         "training.max_steps=12",
     ),
     "resume: a wrong key": Case(["resume", RUN, *settings("training.step=9")], 2, "--set training.step: unknown key"),
@@ -364,11 +364,11 @@ CASES = {
     "export: through a symbolic link": Case(["export", RUN, "link/out"], 2, "link/out: inside "
                                                                             "…/exports/tiny", link),
     "export: onto its checkpoint": Case(
-        ["export", RUN, LAST], 2, f"{LAST}: inside …/checkpoints, which must stay as it was saved",
+        ["export", RUN, LAST], 2, f"{LAST}: inside …/checkpoints, which must stay unchanged",
     ),
     "export: onto its checkpoint by force": Case(["export", RUN, LAST, "--force"], 2, f"{LAST}: inside …"),
     "export: into its checkpoint": Case(
-        ["export", RUN, f"{LAST}/out"], 2, f"{LAST}/out: inside …which must stay as it was saved",
+        ["export", RUN, f"{LAST}/out"], 2, f"{LAST}/out: inside …which must stay unchanged",
     ),
     "export: among the checkpoints": Case(
         ["export", RUN, f"{RUN}/checkpoints/out"], 2, f"{RUN}/checkpoints/out: inside …",
@@ -389,7 +389,7 @@ CASES = {
         stdin=b"word " * 400,
     ),
     "chat: a line too long to be read": Case(
-        ["chat", EXPORT], 3, "<stdin>:2: over 1,048,576 bytes", stdin=b"\n" + b"a" * 2**21,
+        ["chat", EXPORT], 3, "<stdin>:2: the line is longer than 1,048,576 bytes", stdin=b"\n" + b"a" * 2**21,
     ),
     "chat: a system text too long": Case(
         ["chat", EXPORT, "--system", "word " * 400], 3, "<stdin>:1: the last message is …tokens of "
@@ -508,7 +508,7 @@ def test_the_executable_refuses_as_the_function_does(name, work, convo):
 def test_a_path_that_the_system_refuses_is_named(convo, work, words):
     long = "n" * 300
     result = convo(*words.format(long).split())
-    shown = f"{long[:40]}…{long[:15]}: this name of 300 bytes is too long"
+    shown = f"{long[:40]}…{long[:15]}: this name is too long (300 bytes)"
     assert (result.code, result.out) == (2, "")
     assert result.err.startswith(f"error: {shown}\nhint: ")
 

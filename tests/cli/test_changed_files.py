@@ -313,4 +313,4 @@ def test_a_cache_that_is_cut_short_while_a_run_is_going_is_an_error_and_resume_m
     assert "hint: start again, or `convo resume RUN_DIR` if the run has begun" in message
     result = run_here(work, "resume", "runs/long")
     assert result.code == 0
-    assert "it is created again" in result.err
+    assert "preparing the data again" in result.err

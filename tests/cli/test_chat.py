@@ -86,7 +86,7 @@ def test_turns_that_no_longer_fit_are_said_to_be_gone(convo):
 
 def test_a_reply_length_that_does_not_fit_is_said_to_be_shortened(convo):
     result = convo("chat", MODEL, *GREEDY, "--max-new-tokens", 65, stdin=b"Hello!\n")
-    assert "\nreplies are at most 64 tokens long here" in result.err
+    assert "\nreplies are limited to 64 tokens, half of the model's window" in result.err
     assert "replies" not in convo("chat", MODEL, *GREEDY, "--max-new-tokens", 64, stdin=b"").err
 
 
@@ -157,7 +157,7 @@ class Endless(io.RawIOBase):
 def test_of_a_line_without_end_only_so_much_is_read_as_shows_it(monkeypatch, capsys):
     endless, parrot = Endless(b"a"), cast(Any, Parrot("ok"))
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(endless)))
-    with pytest.raises(DataError, match=r"^<stdin>:1: over 1,048,576 bytes$"):
+    with pytest.raises(DataError, match=r"^<stdin>:1: the line is longer than 1,048,576 bytes$"):
         hold_conversation(parrot, as_json=False, is_quiet=False)
     assert endless.num_read < 2**21
     assert capsys.readouterr().out == ""
@@ -173,7 +173,7 @@ def test_lines_without_end_end_with_the_conversation(monkeypatch, capsys, as_jso
     endless = Endless(b"hello\n")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(endless)))
     with pytest.raises(
-        DataError, match=r"^<stdin>:\d+: the conversation is over 5,000 characters long"
+        DataError, match=r"^<stdin>:\d+: the conversation is longer than 5,000 characters"
     ):
         hold_conversation(
             ChatSession(generator, GenerationSettings()), as_json=as_json, is_quiet=True

@@ -90,7 +90,7 @@ def test_a_key_that_a_run_cannot_change_is_named_with_both_values(convo, work, s
     result = convo("resume", "runs/tiny", *settings(setting))
     key = setting.partition("=")[0]
     assert result.code == 6
-    assert f"error: {key} is {new}, but the run was made with {old}" in result.err
+    assert f"error: {key} is {new}, but the run was started with {old}" in result.err
     assert "Config(" not in result.err
 
 

@@ -206,7 +206,7 @@ def test_fix_obeys_the_choice(convo, work):
     assert result.code == 0
     assert (work / "out.jsonl").read_text() == "".join(lines)
     assert (
-        "the lines keep their reasoning: set data.reasoning: drop in the config that reads them"
+        "the lines keep their reasoning: set data.reasoning: drop in the config that reads this file"
         in result.out
     )
 

@@ -164,8 +164,7 @@ def test_a_deleted_working_directory_is_named(place, tmp_path):
         assert result == Result(
             2,
             "",
-            "error: the working directory no longer exists\n"
-            "hint: change to a folder that does: cd\n",
+            "error: the working directory no longer exists\nhint: cd to a folder that exists\n",
         )
 
 

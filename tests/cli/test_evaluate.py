@@ -76,4 +76,4 @@ def test_few_replies_and_the_training_file_are_cautions(work, convo):
 def test_a_reply_length_that_does_not_fit_is_said_to_be_shortened(convo):
     result = convo("evaluate", MODEL, "valid.jsonl", "--replies", 1, "--max-new-tokens", 65)
     assert result.code == 0
-    assert "replies are at most 64 tokens long here" in result.err
+    assert "replies are limited to 64 tokens, half of the model's window" in result.err

@@ -103,8 +103,8 @@ def test_a_config_checks_the_fixed_file_in_its_pre_flight(convo, files):
 @pytest.mark.parametrize(
     ("out", "message"),
     [
-        ("repairable.jsonl", "that is the file to be fixed"),
-        ("./repairable.jsonl", "that is the file to be fixed"),
+        ("repairable.jsonl", "this is an input file"),
+        ("./repairable.jsonl", "this is an input file"),
         ("good.jsonl", "already exists"),
         ("runs", "a directory"),
     ],
@@ -139,7 +139,7 @@ def test_no_file_is_written_without_a_good_line(convo, files):
 def test_a_name_that_is_too_long_is_refused(convo, files):
     result = convo("validate-data", "good.jsonl", "--fix", "x" * 300)
     assert result.code == 2
-    assert ": this name of 300 bytes is too long\nhint: " in result.err
+    assert ": this name is too long (300 bytes)\nhint: " in result.err
 
 
 def test_a_file_in_place_of_the_folder_is_named(convo, files):

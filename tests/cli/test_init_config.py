@@ -120,7 +120,7 @@ def test_an_older_schema_is_updated_and_the_users_file_is_kept(convo: Convo) -> 
     for number, foreign in enumerate(('{"title": "mine"}', "[]", "not JSON", "[" * 10**5)):
         schema.write_text(foreign)
         result = convo("-o", f"b{number}.yaml")
-        kept = f"Wrote b{number}.yaml\nKept {schema}, which is not a JSON Schema by convo\n"
+        kept = f"Wrote b{number}.yaml\nLeft {schema} unchanged: it is not a JSON Schema written by convo\n"
         assert result == Result(0, "", kept)
         assert schema.read_text() == foreign
 
@@ -137,7 +137,7 @@ def test_no_schema_is_written_through_a_symbolic_link(convo: Convo, target: str)
 def test_a_config_does_not_take_the_name_of_its_schema(convo: Convo) -> None:
     result = convo("-o", "convo.schema.json")
     assert (result.code, list(Path().iterdir())) == (2, [Path("sample_data")])
-    assert "convo.schema.json: the name of the JSON Schema" in result.err
+    assert "convo.schema.json: this name is reserved for the JSON Schema" in result.err
 
 
 def test_a_config_for_a_file_says_what_was_chosen_and_the_yaml_says_why(convo: Convo) -> None:
@@ -182,7 +182,7 @@ def test_a_file_without_a_dialogue_gets_the_sizes_of_the_preset_and_a_warning(
     result = convo("--train", "my.jsonl")
     assert result.code == 0
     assert result.err == (
-        "warning: no dialogue could be read, so the sizes are those of preset scratch\n"
+        "warning: no dialogue could be read, so the config keeps the sizes of preset scratch\n"
         "hint: convo validate-data my.jsonl\n"
     )
     assert result.out == commented_yaml(SCRATCH.with_data(["my.jsonl"], []))
@@ -254,11 +254,12 @@ def test_json_has_the_presets_and_the_schema(convo: Convo) -> None:
         ),
         (
             ["--schema", "--list-presets"],
-            "error: --schema and --list-presets: only one at a time\n",
+            "error: --schema and --list-presets cannot be combined\n",
         ),
         (
             ["--schema", "--preset", "gpt2"],
-            "error: --schema and --list-presets take no --preset, --train or --validation\n",
+            "error: --schema and --list-presets cannot be combined with --preset, --train or "
+            "--validation\n",
         ),
         (["--force"], "error: --force needs a file to replace\nhint: add -o FILE\n"),
         (
@@ -314,7 +315,7 @@ def test_an_existing_file_is_replaced_only_by_force(convo: Convo) -> None:
     assert refused == Result(
         2,
         "",
-        "error: config.yaml: exists already\nhint: choose another name with -o, or add --force\n",
+        "error: config.yaml: already exists\nhint: choose another name with -o, or add --force\n",
     )
     assert Path("config.yaml").read_text() == "mine"
     assert convo("-o", "config.yaml", "--force").code == 0
@@ -343,7 +344,7 @@ def test_a_name_that_is_too_long_exits_2_and_leaves_what_was_there(convo: Convo)
     result = convo("-o", name)
     shown = f"{'n' * 40}…{'n' * 10}.yaml"
     assert (result.code, result.out) == (2, "")
-    assert result.err.startswith(f"error: {shown}: this name of 305 bytes is too long\nhint: ")
+    assert result.err.startswith(f"error: {shown}: this name is too long (305 bytes)\nhint: ")
     assert list(Path().iterdir()) == [Path("sample_data")]
 
 

@@ -110,7 +110,7 @@ def test_validate_data_shows_the_windows_of_a_split_turn(convo, work, data):
 def test_what_happens_to_long_turns_cannot_be_changed_at_resume(convo):
     result = convo("resume", "runs/tiny", "--set", "dialogue.long_turns=drop")
     assert result.code != 0
-    assert "dialogue.long_turns is drop, but the run was made with refuse" in result.err
+    assert "dialogue.long_turns is drop, but the run was started with refuse" in result.err
 
 
 def test_evaluate_scores_long_turns_in_windows_and_says_how_many(convo, data):

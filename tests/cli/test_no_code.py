@@ -195,7 +195,7 @@ def test_an_adapter_does_not_load_another_model(convo, model):
     )
     result = convo("chat", "model")
     assert result.err.startswith(
-        "error: model/adapter_config.json: an adapter, and convo opens whole models\nhint: "
+        "error: model/adapter_config.json: this is an adapter, but convo needs a whole model\nhint: "
     )
     assert result.code == 2
 

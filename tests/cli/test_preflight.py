@@ -135,9 +135,9 @@ def test_targets_have_a_colour_on_a_terminal(convo, work, monkeypatch):
         (("train.jsonl", "--tokenizer", "exports/nothing"), "exports/nothing"),
         (
             ("train.jsonl", "--tokenizer", "exports/tiny", "--config", "config.yaml"),
-            "both name a tokenizer",
+            "both choose a tokenizer",
         ),
-        (("-", "--tokenizer", "exports/tiny"), "stdin is read once"),
+        (("-", "--tokenizer", "exports/tiny"), "stdin can be read only once"),
     ],
 )
 def test_what_cannot_be_meant_is_exit_2(convo, work, arguments, message):
@@ -152,7 +152,7 @@ def test_a_second_train_on_the_same_data_encodes_nothing(convo, work):
     first = convo("train", "config.yaml", "--set", "name=first", "--set", "seed=1").err
     again = convo("train", "config.yaml", "--set", "name=again", "--set", "seed=2").err
     assert "the training data was encoded" not in first or "the training data was encoded" in again
-    assert "the training data was encoded by an earlier run; using its tokens" in again
+    assert "the training data was encoded earlier; reusing its tokens" in again
     caches = [name for name in os.listdir(work / "runs/.convo-cache") if not name.endswith(".lock")]
     kinds = sorted(name.split("-")[0] for name in caches)
     assert [kind for kind in kinds if kind != "replies"] == ["tokenizer", "tokens", "tokens"]

@@ -89,7 +89,7 @@ def test_a_run_on_readable_data_is_as_readable_as_the_umask_and_the_data_allow(
     assert mode(place / "runs/tiny/samples.jsonl") == expected & 0o666
     assert readable(place / CACHE) == []
     result = run_here(place, "train", "config.yaml", *FAST, *settings("name=again"))
-    assert "encoded by an earlier run; using its tokens" in result.err, "convo trusts its own cache"
+    assert "encoded earlier; reusing its tokens" in result.err, "convo trusts its own cache"
     assert "not used" not in result.err
 
 

@@ -48,7 +48,9 @@ def test_an_extended_run_keeps_its_learning_rate_until_a_longer_schedule_is_stat
         "resume", RUN, *settings("training.max_steps=12", "training.schedule_steps=null")
     )
     assert re.search(
-        r"^the learning rate of step 9 is 0\.0003\d* now, 0\.0001 before$", result.err, re.MULTILINE
+        r"^the learning rate of step 9 changes from 0\.0001 to 0\.0003\d*$",
+        result.err,
+        re.MULTILINE,
     )
     assert (rates()[8], rates()[-1]) == pytest.approx((3.25e-4, 1e-4))
 
@@ -170,7 +172,7 @@ def test_a_run_directory_that_another_process_works_in_is_left_alone(work, convo
         result = convo("resume", RUN, *LONGER)
     assert (result.code, result.out) == (5, "")
     assert re.match(
-        rf"error: {RUN}: process \d+ on \S+ is working in this run directory\nhint: wait",
+        rf"error: {RUN}: process \d+ on \S+ is using this run directory\nhint: wait",
         result.err,
     )
     assert not RunDirectory(work / RUN).checkpoint(8).exists()

@@ -55,7 +55,7 @@ def test_a_run_without_whole_copies_resumes_and_gets_them_again(convo, work, lef
         (run / "tokenizer/tokenizer.json").write_text("{}", encoding="utf-8")
     result = convo("resume", "runs/tiny", *MORE)
     assert result.code == 0
-    assert "were written again from step-" in result.err
+    assert "were restored from step-" in result.err
     assert_has_copies(run)
     again = convo("resume", "runs/tiny", *settings("training.max_steps=9"))
     assert "written again" not in again.err

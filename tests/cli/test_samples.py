@@ -58,7 +58,7 @@ def test_a_folder_that_cannot_be_created_is_named(tmp_path):
     (tmp_path / "sample_data").write_text("a file")
     result = run_here(tmp_path, "init-config")
     assert result == (
-        7, "", "error: sample_data: File exists\nhint: name your own data with --train FILE\n",
+        7, "", "error: sample_data: File exists\nhint: use your own data: --train FILE\n",
     )  # fmt: skip
 
 

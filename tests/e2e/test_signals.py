@@ -176,7 +176,7 @@ def test_a_signal_does_not_wait_until_torch_is_imported(tmp_path):
         out, err = process.communicate(timeout=60)
     finally:
         process.kill()
-    stopped = "stopped before the first step; no run was created\nhint: start it again\n"
+    stopped = "stopped before the first step; no run was created\nhint: run the command again\n"
     assert (process.returncode, out) == (143, b"")
     assert re.sub(r"^(starting|SIGTERM:) .*\n", "", err.decode(), flags=re.MULTILINE) == stopped
 
@@ -214,5 +214,5 @@ def test_ctrl_c_is_heard_while_the_tokenizer_is_trained(tmp_path):
         process.kill()
     assert (process.returncode, out) == (130, b"")
     assert err.endswith(
-        b"stopped before the first step; no run was created\nhint: start it again\n"
+        b"stopped before the first step; no run was created\nhint: run the command again\n"
     )

@@ -229,7 +229,7 @@ def test_a_forged_store_is_created_again_with_a_warning_and_not_used_by_other_ru
     events.clear()
     _, after = prepare(config, events.append)
     warnings = [event.message for event in events if isinstance(event, Notice) and event.is_warning]
-    assert [message for message in warnings if "it is created again" in message] == warnings
+    assert [message for message in warnings if "preparing the data again" in message] == warnings
     assert len(warnings) == 2
     assert content(after) == before
 
@@ -260,7 +260,7 @@ def test_a_forged_tokenizer_is_created_again(tiny_config, tmp_path, content):
     again, _ = prepare(config, events.append)
     assert again.tokenizer.get_vocab() == encoder.tokenizer.get_vocab()
     assert [
-        "it is created again" in event.message
+        "preparing the data again" in event.message
         for event in events
         if getattr(event, "is_warning", False)
     ] == [True]
@@ -322,7 +322,7 @@ def test_forged_reply_dialogues_are_chosen_again_with_a_warning(tiny_config, tmp
     (warning,) = [
         event.message for event in events if isinstance(event, Notice) and event.is_warning
     ]
-    assert warning.endswith("it is created again")
+    assert warning.endswith("preparing the data again")
 
 
 @given(

@@ -277,7 +277,7 @@ def test_a_fork_from_before_a_damaged_newest_checkpoint_leaves_that_where_it_is(
 def test_a_fork_with_no_step_left_is_not_created(ruined_copy, ignore):
     parent, _ = ruined_copy
     with pytest.raises(
-        UsageError, match="other: not created, because no step is left to take: all 8 steps done"
+        UsageError, match="other: not created, because no step is left \\(all 8 steps done\\)"
     ):
         _resume(parent, ignore, "last", ["name=other"])
     assert [

@@ -7,15 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convo_cli.cli.options import (
-    DeviceOption,
-    JsonOption,
-    QuietOption,
-    within,
-)
+from convo_cli.cli.options import DeviceOption, JsonOption, QuietOption, within
 from convo_cli.errors import UsageError
-from convo_cli.events import Notice
-from convo_cli.wording import counted
 
 if TYPE_CHECKING:
     from convo_cli.config.schema import GenerationSettings
@@ -70,7 +63,7 @@ def chat(
 
     Example: printf 'hello\n' | convo chat exports/convo
     """
-    from convo_cli.cli.arguments import is_text, require_device
+    from convo_cli.cli.arguments import is_text, note_longest_reply, require_device
     from convo_cli.cli.console import announce
     from convo_cli.cli.given_paths import require_model
     from convo_cli.cli.streams import require_stdin
@@ -92,13 +85,8 @@ def chat(
 
     with make_progress(stderr_console(), is_quiet=is_quiet) as emit:
         generator = open_generator(model, device=device, emit=emit)
-        if max_new_tokens is not None and max_new_tokens > generator.longest_reply:
-            emit(
-                Notice(
-                    f"replies are at most {generator.longest_reply} tokens long here, half of the "
-                    "model's window"
-                )
-            )
+        if max_new_tokens is not None:
+            note_longest_reply(generator, max_new_tokens, emit)
     chosen = {
         "temperature": temperature,
         "top_k": top_k,

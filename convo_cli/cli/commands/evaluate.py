@@ -7,15 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from convo_cli.cli.options import (
-    DeviceOption,
-    JsonOption,
-    QuietOption,
-    ReasoningOption,
-    within,
-)
+from convo_cli.cli.options import DeviceOption, JsonOption, QuietOption, ReasoningOption, within
 from convo_cli.errors import UsageError
-from convo_cli.events import Notice
 
 if TYPE_CHECKING:
     from convo_cli.config.schema import DataConfig
@@ -46,7 +39,7 @@ def evaluate(
 
     Example: convo evaluate exports/convo test.jsonl
     """
-    from convo_cli.cli.arguments import require_device, require_good_data
+    from convo_cli.cli.arguments import note_longest_reply, require_device, require_good_data
     from convo_cli.cli.console import announce
     from convo_cli.cli.given_paths import require_model
     from convo_cli.data.reader import check_source
@@ -76,13 +69,8 @@ def evaluate(
 
     with make_progress(stderr_console(), is_quiet=is_quiet) as emit:
         generator = open_generator(model, device=device, emit=emit)
-        if replies and max_new_tokens > generator.longest_reply:
-            emit(
-                Notice(
-                    f"replies are at most {generator.longest_reply} tokens long here, half of the "
-                    "model's window"
-                )
-            )
+        if replies:
+            note_longest_reply(generator, max_new_tokens, emit)
         result, files = evaluate_files(
             generator, data_config, num_replies=replies, max_new_tokens=max_new_tokens, emit=emit
         )

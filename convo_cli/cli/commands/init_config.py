@@ -28,12 +28,12 @@ def init_config(
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Write here instead of to stdout."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace FILE where it exists.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE if it exists.")] = False,
     preset: Annotated[
         str,
         typer.Option(
             metavar="NAME",
-            help="What to start from; see --list-presets.",
+            help="The preset to start from; see --list-presets.",
             autocompletion=complete_preset,
         ),
     ] = "scratch",
@@ -59,9 +59,11 @@ def init_config(
     Example: convo init-config --preset gpt2 --train my.jsonl -o config.yaml
     """
     if schema and list_presets:
-        raise UsageError("--schema and --list-presets: only one at a time")
+        raise UsageError("--schema and --list-presets cannot be combined")
     if (schema or list_presets) and (preset != "scratch" or train or validation):
-        raise UsageError("--schema and --list-presets take no --preset, --train or --validation")
+        raise UsageError(
+            "--schema and --list-presets cannot be combined with --preset, --train or --validation"
+        )
     if output == Path("-"):
         raise UsageError("-o -: a config goes to stdout without -o", hint="leave -o out")
     if force and output is None:
@@ -81,7 +83,9 @@ def init_config(
     else:
         document = _from_preset(preset, train or (), validation or (), is_quiet=is_quiet)
         if output is not None and output.name == SCHEMA_FILE:
-            raise UsageError(f"{output}: the name of the JSON Schema", hint=_OTHER_NAME)
+            raise UsageError(
+                f"{output}: this name is reserved for the JSON Schema", hint=_OTHER_NAME
+            )
 
     if output is not None:
         _write(output, document.text, may_replace=force)
@@ -153,7 +157,7 @@ def _require_files(option: str, files: Sequence[str]) -> None:
 
 
 def _sizing(preset: Preset, config: RunConfig) -> Sizing | None:
-    """Return what the size of the data decides; None if no dialogue can be read."""
+    """Return the settings for the size of the data; None if no dialogue can be read."""
     from convo_cli.cli.console import printable
     from convo_cli.data.sizing.choices import size_for
     from convo_cli.data.sizing.estimate import estimate_size
@@ -164,7 +168,7 @@ def _sizing(preset: Preset, config: RunConfig) -> Sizing | None:
         names = " ".join(map(typeable, config.data.train))
         typer.echo(
             printable(
-                f"warning: no dialogue could be read, so the sizes are those of preset "
+                f"warning: no dialogue could be read, so the config keeps the sizes of preset "
                 f"{preset.name}\nhint: convo validate-data {names}"
             ),
             err=True,
@@ -188,7 +192,7 @@ def _write_schema(path: Path) -> str:
     with disk_errors(path):
         is_free = not path.exists() and special_kind_at(path) is None
         if not is_free and not _is_schema(path, schema["title"]):
-            return f"Kept {path}, which is not a JSON Schema by convo"
+            return f"Left {path} unchanged: it is not a JSON Schema written by convo"
     _write(path, schema_document(schema).text, may_replace=True)
     return f"Wrote {path} for editors"
 
@@ -215,7 +219,7 @@ def _copy_samples(document: Document, *, is_quiet: bool) -> None:
     try:
         is_new = copy_samples([*data["train"], *data["validation"]])
     except DiskError as error:
-        raise DiskError(error.message, hint="name your own data with --train FILE") from error
+        raise DiskError(error.message, hint="use your own data: --train FILE") from error
     if is_new and not is_quiet:
         typer.echo(
             f"Created {FOLDER}/ with the sample dialogues that this config trains on", err=True
@@ -233,7 +237,7 @@ def _write(path: Path, text: str, *, may_replace: bool) -> None:
                 raise UsageError(f"{path}: not a regular file, but {kind}", hint=_OTHER_NAME)
             if path.exists() and not may_replace:
                 raise UsageError(
-                    f"{path}: exists already", hint="choose another name with -o, or add --force"
+                    f"{path}: already exists", hint="choose another name with -o, or add --force"
                 )
             if path.parent.exists() and not path.parent.is_dir():
                 raise UsageError(f"{path}: {path.parent} is not a folder", hint=_OTHER_NAME)

@@ -59,20 +59,21 @@ def resume(
     --verify proves that resuming changes nothing. It repeats the steps before the newest
     checkpoint, with a save and a resume halfway, and compares weights, optimizer and log with
     those of the run, bit for bit. If the run has no earlier checkpoint, or its settings changed
-    since, it takes 4 steps from the newest checkpoint twice: once straight, once with a resume.
+    since, it takes 4 steps from the newest checkpoint twice: without a break, and with a resume.
     The exit code is 5 if they differ.
 
     Example: convo resume runs/convo --load last --set training.max_steps=1000
     """
     if steps is not None and not is_proof:
         raise UsageError(
-            "--steps is for --verify", hint="--set training.max_steps=… changes the run's length"
+            "--steps works only with --verify",
+            hint="--set training.max_steps=… changes the run's length",
         )
     if is_proof and load != "last":
         raise UsageError("--verify uses the newest checkpoint", hint="leave out --load")
     if discard_later and (is_proof or load == "last"):
         raise UsageError(
-            "--discard-later is for --load loss or metric; nothing is later than the last one",
+            "--discard-later works only with --load loss or metric",
             hint="add --load loss, or leave out --discard-later",
         )
     from convo_cli.cli.config_paths import require_data_of_run
@@ -153,7 +154,7 @@ def _verify(
     if verdict.difference is not None:
         raise CheckpointError(
             f"{run_dir}: the resumed run differs: {verdict.difference}",
-            hint="with training.deterministic: true, a difference is a bug of convo",
+            hint="with training.deterministic: true, a difference is a bug in convo",
         )
     if as_json:
         print_json("resume", as_record(run_dir, verdict))

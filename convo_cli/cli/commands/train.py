@@ -30,9 +30,9 @@ def train(
     signal other than SIGHUP leaves without saving; earlier checkpoints stay intact.
     `touch RUN_DIR/stop` also stops and saves, with exit code 0.
 
-    With --dry-run: the same checks and the same preparation, which a later run finds in its
-    cache. The plan shows data, model size, steps, disk space and learning rate; no run directory
-    is left.
+    With --dry-run, the data is prepared and checked as for a run, and a later run reuses it from
+    the cache. The plan shows data, model size, steps, disk space and learning rate. No run
+    directory is created.
 
     Example: convo train config.yaml --set training.max_steps=500
     """
@@ -62,7 +62,7 @@ def train(
     with listening() as stop:
         # Importing torch takes seconds, and a signal must be able to interrupt it.
         with stop.interrupting(
-            "stopped before the first step; no run was created", hint="start it again"
+            "stopped before the first step; no run was created", hint="run the command again"
         ):
             from convo_cli.cli.console import print_json, stdout_console
             from convo_cli.cli.streams import finished

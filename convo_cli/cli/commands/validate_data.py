@@ -27,13 +27,15 @@ def validate_data(
         Path | None,
         typer.Option(
             "--config",
-            help="Check with this config as `train` does; without FILE, its own data.",
+            help="Check with this config as `train` does; without FILE, check the config's data.",
         ),
     ] = None,
     tokenizer: Annotated[
         str | None,
         typer.Option(
-            "--tokenizer", metavar="MODEL", help="Count the tokens of this model folder or hub id."
+            "--tokenizer",
+            metavar="MODEL",
+            help="Count tokens with the tokenizer of a model folder or hub id.",
         ),
     ] = None,
     show_tokens: Annotated[
@@ -50,10 +52,12 @@ def validate_data(
         typer.Option(
             "--fix",
             metavar="OUT",
-            help="Write the dialogues to this file, repaired, and check it.",
+            help="Write the repaired dialogues to this file, and check it.",
         ),
     ] = None,
-    is_forced: Annotated[bool, typer.Option("--force", help="Let --fix replace a file.")] = False,
+    is_forced: Annotated[
+        bool, typer.Option("--force", help="Let --fix replace an existing file.")
+    ] = False,
     first_speaker: Annotated[
         Literal["user", "assistant"] | None,
         typer.Option(

@@ -85,7 +85,7 @@ def _answer(session: ChatSession, line: str, *, is_quiet: bool) -> None:
 
 
 def _coloured(text: str, colour: int) -> str:
-    """Return a label of the terminal in bold and a colour, unless NO_COLOR forbids it."""
+    """Return a label in bold and a colour for the terminal, unless NO_COLOR is set."""
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") in (None, "dumb"):
         return text
     return f"\x1b[1;{colour}m{text}\x1b[0m"
@@ -171,7 +171,8 @@ def _piped_lines() -> Iterator[tuple[int, str]]:
             return
         if len(raw) > _MAX_LINE_BYTES:
             raise DataError(
-                f"<stdin>:{number}: over {_MAX_LINE_BYTES:,} bytes", hint="one message a line"
+                f"<stdin>:{number}: the line is longer than {_MAX_LINE_BYTES:,} bytes",
+                hint="write one message per line",
             )
         try:
             line = raw.decode("utf-8-sig" if number == 1 else "utf-8")

@@ -54,11 +54,9 @@ def show_scores(console: Console, evaluated: Evaluated) -> None:
     loaded, result = evaluated.loaded, evaluated.result
     step = "" if loaded is None else f", step {loaded.step}"
     last = " (last checkpoint)" if loaded is not None and loaded.is_last else ""
-    facts = {"model": f"{evaluated.model}{step}{last}"}
+    print_line(console, f"{'model':<12}{evaluated.model}{step}{last}")
     for number, file in enumerate(evaluated.files):
-        facts["data" if number == 0 else " " * number] = file.path
-    for label, text in facts.items():
-        print_line(console, f"{label.strip():<12}{printable(text)}")
+        print_line(console, f"{'' if number else 'data':<12}{file.path}")
     table = Table("score", "value", "meaning")
     table.columns[1].justify = "right"
     for name, value in _scores(result).items():
@@ -82,11 +80,10 @@ def _scores(result: EvaluationDone) -> Mapping[str, float]:
 
 def _meaning(score: str) -> str:
     """Return the unit of a score and its best value."""
-    if score in ("loss", "perplexity"):
-        return {
-            "loss": "nats per target token, lower is better",
-            "perplexity": "exp(loss), lower is better",
-        }[score]
+    if score == "loss":
+        return "nats per target token, lower is better"
+    if score == "perplexity":
+        return "exp(loss), lower is better"
     best = "0 to 100, " if score.startswith("bleu") else ""
     return f"of the replies, {best}higher is better"
 

@@ -27,16 +27,14 @@ def as_record(exported: Exported, format: str) -> dict[str, Any]:  # noqa: A002 
 
 
 def show_export(exported: Exported, *, is_quiet: bool) -> None:
-    """Print the folder and, unless quiet, the comparison and the command to chat with the
-    export.
-    """
+    """Print the folder and, unless quiet, the proof and the next command."""
     typer.echo(printable(str(exported.out)))
     if not is_quiet:
         receipt = exported.receipt
         typer.echo(
             f"verified: reloaded with plain transformers, "
             f"{counted(receipt.num_prompts, 'prompt')}, {counted(receipt.num_tokens, 'token')}, "
-            f"all equal to {printable(exported.source.name)}\nnext:\n  convo chat "
-            f"{typeable(exported.out)}",
+            f"all equal to {printable(exported.source.name)}\n"
+            f"next:\n  convo chat {typeable(exported.out)}",
             err=True,
         )

@@ -33,8 +33,8 @@ def histogram(title: str, spread: Spread, *, is_unicode: bool) -> Table:
     column.add_row(Text(title, style="bold"))
     column.add_row(
         Text(
-            f"{spread.min:,} to {spread.max:,}, median {_number(spread.median)}, mean "
-            f"{_number(spread.mean)}"
+            f"{spread.min:,} to {spread.max:,}, "
+            f"median {_number(spread.median)}, mean {_number(spread.mean)}"
         )
     )
     column.add_row(table)

@@ -71,7 +71,7 @@ def show_plan(console: Console, plan: Plan) -> None:
     for label, text in _facts(plan):
         show(console, f"{label:<{_LABEL_WIDTH}}{text}")
     if plan.free_bytes and plan.peak_bytes > plan.free_bytes:
-        show(console, "warning: the checkpoints need more space than is free", "yellow")
+        show(console, "warning: the checkpoints need more disk space than is free", "yellow")
     console.print()
     width = min(_PLOT_WIDTH, console.width - 12)
     for line in _plot(plan.learning_rates, width, is_unicode=console.encoding.startswith("utf")):
@@ -103,7 +103,7 @@ def _facts(plan: Plan) -> list[tuple[str, str]]:
         ("learning rate", ", ".join(f"{rate:.2g} at step {step:,}" for step, rate in corners)),
     ]
     if plan.may_stop_early:
-        facts.insert(4, ("", "early stopping may end the run before"))
+        facts.insert(4, ("", "early stopping may end the run sooner"))
     return facts
 
 

@@ -26,10 +26,8 @@ def show_repairs(console: Console, repaired: RepairReport, written: FileReport) 
     for group in repaired.left_out:
         _show_group(console, "left out", "bold red", group)
     if written.num_reasoning_turns and written.reasoning is not None:
-        setting = f"data.reasoning: {written.reasoning}"
-        print_line(
-            console, f"the lines keep their reasoning: set {setting} in the config that reads them"
-        )
+        setting = f"set data.reasoning: {written.reasoning} in the config that reads this file"
+        print_line(console, f"the lines keep their reasoning: {setting}")
     console.print()
 
 

@@ -77,8 +77,8 @@ def show_result(result: RunResult, *, is_quiet: bool) -> None:
         run_dir, export = typeable(result.run_dir), typeable(_new_export(result))
         further = "".join(f" --set {setting}" for setting in result.to_continue)
         sys.stderr.write(
-            f"next:\n  convo chat {run_dir}\n  convo export {run_dir} {export}\n  convo resume "
-            f"{run_dir}{further}\n{_better(result)}"
+            f"next:\n  convo chat {run_dir}\n  convo export {run_dir} {export}\n"
+            f"  convo resume {run_dir}{further}\n{_better(result)}"
         )
 
 

@@ -33,7 +33,7 @@ _HEX_DIGITS = 16
 
 @dataclass(frozen=True, slots=True)
 class Evaluations:
-    """The intact evaluations of a run, and the places of its damaged records."""
+    """The intact evaluations of a run, and the places of damaged records."""
 
     by_step: dict[int, EvaluationDone]
     damaged: tuple[str, ...]

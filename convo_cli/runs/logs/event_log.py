@@ -1,4 +1,4 @@
-"""metrics.jsonl and samples.jsonl: the events of a run, one JSON object a line.
+"""metrics.jsonl and samples.jsonl: the events of a run, one JSON object per line.
 
 Every record begins with ``event``, ``time`` (UTC) and ``step``, the number of finished updates, so
 that a resumed run keeps exactly the records up to its checkpoint. Numbers that are not finite are
@@ -109,7 +109,7 @@ class _Lines:
 
 
 def _record(event: Event, step: int) -> dict[str, Any] | None:
-    """Return the record of an event for metrics.jsonl; None if it has none."""
+    """Return the record of an event for metrics.jsonl; None for events that are not logged."""
     match event:
         case RunStarted():
             return {

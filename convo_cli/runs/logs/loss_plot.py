@@ -12,7 +12,7 @@ from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.logs.plots import plot_losses
 
 _PAUSE = 20.0
-"""Time from one drawing to the next, as a multiple of the time that the last one took: 5 %."""
+"""Pause after a drawing, as a multiple of its duration: plots take at most 5 % of the time."""
 
 
 class LossPlot:

@@ -18,8 +18,9 @@ from convo_cli.wording import counted
 
 _CHECKED_BY_CONTENT = ("data.train", "data.validation")
 _NO_CHANGE = ("name", "output_dir", *_CHECKED_BY_CONTENT)
-"""Keys that do not affect the bits: the place of the run and of its data (the content is
-compared).
+"""Keys that do not affect the bits: the place of the run and of its data.
+
+The content of the data is compared instead.
 """
 _ASKED_BY = {
     "device": "training.device",
@@ -32,18 +33,16 @@ _CPU_ONLY = ("CPU threads", "CPU instructions")
 
 
 def recorded(before: RunInfo, now: RunInfo, *, step: int, emit: Emit) -> RunInfo:
-    """Return ``now`` with the changes since ``before`` recorded at ``step``, from which the run
-    continues.
+    """Return ``now`` with the changes since ``before``, recorded at the ``step`` of the resume.
 
     A change that may affect the bits is a warning unless the user asked for it; settings and data
     are only recorded. Earlier changes after ``step`` belong to checkpoints that are not continued,
     but their effect lasts: they move to ``step``.
     """
     execution, settings = changes_of_execution(before, now), changes_of_settings(before, now)
+    keys_set = {line.partition(": ")[0] for line in settings}
     for what, change in execution.items():
-        is_asked_for = what in _ASKED_BY and any(
-            line.startswith(f"{_ASKED_BY[what]}: ") for line in settings
-        )
+        is_asked_for = _ASKED_BY.get(what) in keys_set
         message = f"{change}, so numbers may differ in the last digits from step {step + 1} on"
         emit(Notice(message, is_warning=not is_asked_for))
     earlier = [
@@ -54,8 +53,9 @@ def recorded(before: RunInfo, now: RunInfo, *, step: int, emit: Emit) -> RunInfo
 
 
 def changes_of_execution(before: RunInfo, now: RunInfo) -> dict[str, str]:
-    """Return changes since the last start or resume that may affect the bits: name and clause with
-    both values.
+    """Return changes since the last start or resume that may affect the bits.
+
+    The keys are names, the values clauses with both values.
     """
     old, new = dict(_decisive(before)), dict(_decisive(now))
     is_on_cpu = {before.execution.device, now.execution.device} == {"cpu"}
@@ -68,9 +68,7 @@ def changes_of_execution(before: RunInfo, now: RunInfo) -> dict[str, str]:
 
 
 def changes_of_settings(before: RunInfo, now: RunInfo) -> list[str]:
-    """Return a clause for each change of config, data and base model since the last start or
-    resume.
-    """
+    """Return a clause for each change of config, data or base model since the last resume."""
     old, new = (dict(leaves(info.config.model_dump(mode="json"))) for info in (before, now))
     keys = [key for key in dict.fromkeys((*old, *new)) if not key.startswith(_NO_CHANGE)]
     changed = [
@@ -97,10 +95,7 @@ def changes_of_config(run: RunDirectory, info: RunInfo, config: RunConfig) -> li
     *_, below_seal = text.split(b"\n", 2)
     if text == sealed_config(below_seal):
         return []
-    before, now = (
-        dict(leaves(info.config.model_dump(mode="json"))),
-        dict(leaves(config.model_dump(mode="json"))),
-    )
+    before, now = (dict(leaves(one.model_dump(mode="json"))) for one in (info.config, config))
     return [
         f"{run.config}: {key} is {as_json(now.get(key))}, but {as_json(before.get(key))} in "
         f"{run.info.name}"
@@ -110,9 +105,7 @@ def changes_of_config(run: RunDirectory, info: RunInfo, config: RunConfig) -> li
 
 
 def changes_of_data(info: RunInfo, data: DataFiles) -> list[str]:
-    """Return a sentence for each data file whose content or position differs from the start of the
-    run.
-    """
+    """Return a clause for each data file whose content or position differs from the start."""
     changes = []
     for key, before, after in (
         ("train", info.train, data.train),
@@ -120,12 +113,11 @@ def changes_of_data(info: RunInfo, data: DataFiles) -> list[str]:
     ):
         if len(before) != len(after):
             now = counted(len(after), "file")
-            changes.append(f"data.{key} lists {now}, but the run began with {len(before)}")
+            changes.append(f"data.{key} has {now}, but the run began with {len(before)}")
             continue
         changes += [
-            f"{new.path}: not the data that the run began with (by run.json {old.path} with "
-            f"SHA-256 {old.sha256}, "
-            f"now {new.sha256})"
+            f"{new.path}: not the data that the run began with ({old.path} in run.json has "
+            f"SHA-256 {old.sha256}, this file has {new.sha256})"
             for old, new in zip(before, after, strict=True)
             if old.sha256 != new.sha256
         ]
@@ -133,15 +125,16 @@ def changes_of_data(info: RunInfo, data: DataFiles) -> list[str]:
 
 
 def changes_of_base_model(info: RunInfo) -> list[str]:
-    """Return the base model files that differ from the start of the run; none if the folder no
-    longer exists.
+    """Return a clause for each file of the base model that differs from the start of the run.
+
+    None if the folder no longer exists.
     """
     before = info.base_model
     if before is None or before.commit is not None or not Path(before.source).is_dir():
         return []
     now = read_base_model(before.source, Path(before.source)).sha256
     return [
-        f"{Path(before.source, name)}: not the base model that the run began from "
+        f"{Path(before.source, name)}: not the base model that the run began with "
         f"(SHA-256 {_short(before.sha256.get(name))}, now {_short(now.get(name))})"
         for name in sorted(before.sha256.keys() | now.keys())
         if before.sha256.get(name) != now.get(name)

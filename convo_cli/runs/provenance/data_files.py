@@ -79,7 +79,7 @@ def _data_file(path: Path, count: Callable[[int], None]) -> DataFile:
                 count(len(block))
     except OSError as error:
         raise UsageError(
-            f"{path}: {error.strerror}", hint="put the file back, or name where it is now"
+            f"{path}: {error.strerror}", hint="put the file back, or give its new path"
         ) from error
     is_compressed = path.suffix.lower() in _COMPRESSED
     return DataFile(

@@ -1,7 +1,6 @@
-"""The execution of a run: device, precision, CPU threads and batching, which affect its bits like
-data and config.
+"""The execution of a run: device, precision, CPU threads and batching.
 
-run.json stores it, and every resume uses it again.
+It affects the bits of a run as data and config do. run.json stores it, and every resume reuses it.
 """
 
 from __future__ import annotations
@@ -24,9 +23,7 @@ class Machine(BaseModel):
     """The model of the GPU or of the processor."""
     precision: ResolvedPrecision
     num_threads: int = Field(ge=1)
-    """CPU threads of one operation; sums are split among them, so their number changes the last
-    bits.
-    """
+    """CPU threads of one operation; they share its sums, so their number changes the last bits."""
     cpu_capability: str
     """The instruction set of torch's CPU kernels, such as AVX2."""
     environment: dict[str, str]
@@ -34,16 +31,15 @@ class Machine(BaseModel):
 
 
 class Execution(Machine):
-    """The machine and the batching: how examples become batches, and which code computes their
-    loss.
-    """
+    """The machine and the batching: how examples become batches, and what computes their loss."""
 
     is_packed: bool
     why_padded: str | None
     """The reason why batches are padded; None if they are packed."""
     has_plain_head: bool
-    """True if logits are the last hidden states times the output embeddings; the loss then needs
-    only targets.
+    """True if logits are the last hidden states times the output embeddings.
+
+    Then only the logits at targets are computed.
     """
     attention: str
     """The attention kernel."""
@@ -52,16 +48,12 @@ class Execution(Machine):
     def batching(self) -> str:
         """The batching in words."""
         rows = "packed rows" if self.is_packed else "padded rows"
-        return (
-            f"{rows} ({self.attention}), logits "
-            f"{'at targets' if self.has_plain_head else 'of all tokens'}"
-        )
+        logits = "at targets" if self.has_plain_head else "of all tokens"
+        return f"{rows} ({self.attention}), logits {logits}"
 
 
 class Change(BaseModel):
-    """A change by a resume that affects the bits: updates after ``step`` are computed
-    differently.
-    """
+    """A change by a resume that affects the bits of the updates after ``step``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

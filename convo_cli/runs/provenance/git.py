@@ -1,7 +1,6 @@
 """The checked-out commit of a working folder, read from its files.
 
-git itself is never started, because the configuration of a repository can name programs that git
-runs.
+git itself is never started, because the configuration of a repository can make it run programs.
 """
 
 from __future__ import annotations
@@ -28,9 +27,7 @@ class GitState(BaseModel):
 
     commit: str
     is_dirty: bool | None = None
-    """True if files had changed since that commit. Only earlier versions of run.json have it;
-    omitted if None.
-    """
+    """True if files had changed since that commit; only earlier versions of convo wrote it."""
 
     @model_serializer(mode="wrap")
     def _without_none(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -48,11 +45,7 @@ def read_git(folder: Path) -> GitState | None:
         places = (parent / ".git" for parent in (inside, *inside.parents))
         git = next((place for place in places if os.path.lexists(place)), None)
         commit = None if git is None else _commit_of(git)
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-    ):  # RuntimeError: a cycle of links, before Python 3.13
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: a link cycle before Python 3.13
         return None
     return None if commit is None else GitState(commit=commit)
 
@@ -61,9 +54,7 @@ def _commit_of(git: Path) -> str | None:
     if not git.is_dir():
         git = _named_folder(git, "gitdir: ")
     common = git
-    if os.path.lexists(
-        git / "commondir"
-    ):  # a worktree has a HEAD of its own and shares the branches
+    if os.path.lexists(git / "commondir"):  # a worktree has its own HEAD and shares the branches
         common = _named_folder(git / "commondir")
     head = _read(git / "HEAD")
     name = head.removeprefix("ref: ")
@@ -83,11 +74,11 @@ def _commit_of(git: Path) -> str | None:
 def _named_folder(file: Path, key: str = "") -> Path:
     """Return the folder that a file names, relative to the file's folder."""
     text = _read(file)
-    if not text.startswith(key) or text.startswith(
-        (f"{key}//", f"{key}\\\\")
-    ):  # a network path on Windows
-        raise ValueError("names no folder of this machine")
-    return file.parent / text.removeprefix(key)
+    folder = text.removeprefix(key)
+    is_on_network = folder.startswith(("//", "\\\\"))  # on Windows
+    if not text.startswith(key) or is_on_network:
+        raise ValueError("not a folder of this machine")
+    return file.parent / folder
 
 
 def _as_commit(text: str) -> str | None:

@@ -1,5 +1,6 @@
-"""Data paths relative to the run directory, so that both can move together and no home folder is
-named.
+"""Data paths relative to the run directory, so that both can be moved together.
+
+Such paths also do not reveal the user's home folder.
 """
 
 from __future__ import annotations
@@ -15,9 +16,7 @@ from convo_cli.runs.provenance.data_files import DataFile
 
 
 def movable_config(config: RunConfig, run: RunDirectory) -> RunConfig:
-    """Return the config with data paths relative to the run directory, as `convo_cli.config.load`
-    reads them.
-    """
+    """Return the config with data paths relative to the run directory, as `load` reads them."""
     paths = {
         key: tuple(_relative(path, run) for path in getattr(config.data, key))
         for key in ("train", "validation")

@@ -1,5 +1,4 @@
-"""config.yaml and run.json of a run: its config, data, base model and versions, so that a resume
-notices changes.
+"""config.yaml and run.json of a run, with which a resume notices changes.
 
 run.json holds versions, hashes and the config, but the config is read from config.yaml. That file
 has a seal, which shows changes by anything but `convo resume --set`.
@@ -31,16 +30,12 @@ from convo_cli.unseen import escape_unseen
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "sentencepiece", "numpy", "jinja2")
 NUMERIC = ("torch", "transformers", "tokenizers", "numpy", "jinja2")
-"""Packages that affect the bits: arithmetic, ids, the order of examples, and the rendering of chat
-templates.
-"""
+"""Packages that affect the bits: arithmetic, ids, order of examples, rendering of templates."""
 _MODEL_FILES = ("*.safetensors", "*.json")
 
 
 class BaseModelFiles(BaseModel):
-    """The pretrained model that a run started from: SHA-256 of its weights and config files by
-    name.
-    """
+    """The pretrained model that a run started from: its files by name, with their SHA-256."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -85,8 +80,9 @@ class RunInfo(BaseModel):
     validation: tuple[DataFile, ...]
     config: RunConfig
     max_steps: int
-    """Length of the run in steps. Like config, versions and execution, it is that of the last start
-    or resume.
+    """Length of the run in steps.
+
+    Like config, versions and execution, it is that of the last start or resume.
     """
     changes: tuple[Change, ...] = ()
     """Changes by resumes, each with its step."""
@@ -155,16 +151,14 @@ def write_provenance(run: RunDirectory, info: RunInfo) -> None:
 def sealed_config(text: bytes) -> bytes:
     """Return config.yaml of a run: the text of the config, below two lines with its SHA-256."""
     seal = (
-        f"{SEAL}{hashlib.sha256(text).hexdigest()}\n# To change it: convo resume RUN_DIR --set "
-        "KEY=VALUE\n"
+        f"{SEAL}{hashlib.sha256(text).hexdigest()}\n"
+        "# To change it: convo resume RUN_DIR --set KEY=VALUE\n"
     )
     return seal.encode() + text
 
 
 def read_config(run: RunDirectory) -> RunConfig:
-    """Read config.yaml; CheckpointError if it is not a regular file, ConfigError if it is not a
-    valid config.
-    """
+    """Read config.yaml; CheckpointError if it is not a regular file, ConfigError if not valid."""
     try:
         require_regular(run.config)
     except UnsafeFileError as error:
@@ -177,16 +171,11 @@ def read_run_info(run: RunDirectory) -> RunInfo:
     try:
         return RunInfo.model_validate_json(read_file(run.info))
     except (OSError, ValidationError) as error:
-        if isinstance(error, UnsafeFileError):
-            reason = f"it is {error.kind}"
+        if isinstance(error, ValidationError):
+            reason = error.errors()[0]["msg"]
         else:
-            reason = (
-                error.errors()[0]["msg"]
-                if isinstance(error, ValidationError)
-                else str(error.strerror)
-            )
+            reason = f"it is {error.kind}" if isinstance(error, UnsafeFileError) else error.strerror
         raise CheckpointError(
-            f"{run.info}: cannot be read ({reason}), so convo cannot check whether the data is the "
-            "same",
-            hint="copy it again from an intact copy of the run",
+            f"{run.info}: cannot be read ({reason}), so convo cannot check if the data changed",
+            hint="restore it from a copy of the run",
         ) from error

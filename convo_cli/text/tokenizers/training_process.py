@@ -1,7 +1,7 @@
 """Process that trains a SentencePiece model.
 
-SentencePiece holds Python's lock while it trains, so the process that calls it could not react to
-a signal for that long.
+SentencePiece holds Python's lock while it trains, so a process that calls it cannot react to
+signals until it is done.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from contextlib import suppress
 
 from convo_cli.errors import OutOfMemoryError
 
-# With the import path of this process, so that the other imports the same convo and nothing from
-# the working folder.
+# The child gets the import path of this process, so that it imports the same convo, and nothing
+# from the working folder.
 _START = (
     "import sys; sys.path[:] = sys.argv[1:]; "
     "from convo_cli.text.tokenizers.training_process import main; main()"
@@ -30,7 +30,7 @@ class TrainingError(Exception):
 
 
 def train_in_process(lines: Iterable[str], settings: Mapping[str, object]) -> bytes:
-    """Train a model on lines without newlines, and return it; any exception ends the process."""
+    """Train a model on lines without newlines, and return it; an exception ends the process."""
     command = [sys.executable, "-W", "ignore", "-c", _START, *sys.path]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None, "it was opened as a pipe"
@@ -51,7 +51,7 @@ def train_in_process(lines: Iterable[str], settings: Mapping[str, object]) -> by
         return answer.removeprefix(_MODEL)
     if code in (-getattr(signal, "SIGKILL", 0), -getattr(signal, "SIGABRT", 0)):
         raise OutOfMemoryError(
-            "the system ended the process that trains the tokenizer; there is too little memory",
+            "the system killed the process that trains the tokenizer, because memory ran out",
             hint="lower tokenizer.vocab_size, or train the tokenizer on fewer dialogues",
         )
     raise RuntimeError(f"the process that trains the tokenizer ended with exit code {code}")

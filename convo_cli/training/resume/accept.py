@@ -1,6 +1,4 @@
-"""Differences between a run and its resume: refused, accepted with --allow-changed, and recorded in
-run.json.
-"""
+"""Differences between a run and its resume: refused, or accepted and recorded in run.json."""
 
 from __future__ import annotations
 
@@ -45,13 +43,14 @@ _MAX_NAMED = 5
 def accept_changes(
     run: RunDirectory, info: RunInfo, files: DataFiles, emit: Emit, *, allow_changed: bool
 ) -> RunInfo:
-    """Return run.json with the data and base model of the resume; ChangedError if they changed
-    without permission.
+    """Return run.json with the data and base model of the resume.
+
+    ChangedError if they, or config.yaml, changed and this is not allowed.
     """
     if not info.is_intact:
         emit(
             Notice(
-                f"{run.info}: changed since convo wrote it; continuing with its content",
+                f"{run.info}: changed since convo wrote it; continuing with it as it is",
                 is_warning=True,
             )
         )
@@ -66,8 +65,8 @@ def accept_changes(
         more = f"\nand {len(changes) - _MAX_NAMED} more" if len(changes) > _MAX_NAMED else ""
         raise ChangedError(
             "\n".join(changes[:_MAX_NAMED]) + more,
-            hint="restore it (--set KEY=VALUE changes a key); --allow-changed continues with what "
-            "is there now",
+            hint="restore it, or continue with the change: --allow-changed (to change a config "
+            "key, use --set KEY=VALUE)",
         )
     for change in changes:
         emit(Notice(f"{change}; continuing with it (--allow-changed)", is_warning=True))
@@ -92,10 +91,10 @@ def resumed_info(
     step: int,
     emit: Emit,
 ) -> RunInfo:
-    """Return run.json of a run that continues from ``step``; report and record every change that
-    may affect the bits.
+    """Return run.json of a run that continues from ``step``, with every change recorded.
 
-    ``accepted`` is ``before`` with the data and the base model that the run continues with.
+    Changes that may affect the bits are also emitted. ``accepted`` is ``before`` with the data and
+    the base model that the run continues with.
     """
     now = {
         "config": config,
@@ -107,14 +106,12 @@ def resumed_info(
 
 
 def require_same_config(before: RunConfig, now: RunConfig) -> None:
-    """Raise ChangedError for a changed key that the checkpoints fix, because the change would have
-    no effect.
-    """
+    """Raise ChangedError for a changed key that is read only when a run starts."""
     old, new = (dict(leaves(config.model_dump(mode="json"))) for config in (before, now))
     for key in dict.fromkeys((*old, *new)):
         if key.startswith(_SETTLED) and old.get(key) != new.get(key):
             raise ChangedError(
-                f"{key} is {as_json(new.get(key))}, but the run was made with "
-                f"{as_json(old.get(key))} (by run.json)",
-                hint="start another run to change it",
+                f"{key} is {as_json(new.get(key))}, but the run was started with "
+                f"{as_json(old.get(key))} (see run.json)",
+                hint="start a new run to change it",
             )

@@ -50,9 +50,7 @@ class Check:
 
 @dataclass
 class Trace:
-    """The results of some steps by name, as hashes, so that only one model is in memory at a
-    time.
-    """
+    """The results of some steps by name, as hashes: only one model is in memory at a time."""
 
     examples: dict[str, str] = field(default_factory=dict)
     logged: dict[str, Any] = field(default_factory=dict)
@@ -91,9 +89,7 @@ class Trace:
 
 
 def saved_trace(run: RunDirectory, first: int, last: int) -> Trace:
-    """Read the results of the steps after ``first``, up to the checkpoint of ``last``, from the
-    files of the run.
-    """
+    """Read the results of the steps after ``first``, up to ``last``, from the files of the run."""
     checkpoint, trace = run.checkpoint(last), Trace()
     trace.weights = dict(_tensors(sorted(checkpoint.glob("model*.safetensors"))))
     trace.optimizer = _moments(_tensors([checkpoint / OPTIMIZER_FILE]))
@@ -112,9 +108,7 @@ def saved_trace(run: RunDirectory, first: int, last: int) -> Trace:
 
 
 def compare(one: Trace, other: Trace, *, ways: tuple[str, str]) -> tuple[Check, ...]:
-    """Compare each kind of value by name; ``ways`` are the origins of the two values in
-    messages.
-    """
+    """Compare each kind of value by name; messages call the origins of the two values ``ways``."""
     kinds = (
         ("examples of a step", one.examples, other.examples),
         ("logged values", one.logged, other.logged),
@@ -137,7 +131,7 @@ def _difference(
         return None
     a, b = one.get(different), other.get(different)
     if not isinstance(a, dict) or not isinstance(b, dict):
-        return f"{different} is not the same {ways[0]} and {ways[1]}"
+        return f"{different} differs {ways[0]} and {ways[1]}"
     key = next(key for key in {**a, **b} if a.get(key) != b.get(key))
     return f"{different}: {key} is {a.get(key)} {ways[0]}, {b.get(key)} {ways[1]}"
 
@@ -147,9 +141,7 @@ def _compared(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _moments(digests: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return the digests of AdamW's moments by readable names, such as ``exp_avg of
-    transformer.wte.weight``.
-    """
+    """Return the digests of AdamW's moments by readable names: ``exp_avg of ln_f.weight``."""
     split = ((name.rpartition("|"), digest) for name, digest in digests)
     return {f"{kind} of {parameter}": digest for (parameter, _, kind), digest in split}
 

@@ -1,6 +1,4 @@
-"""The length of a resumed run and the horizon of its schedule: another length never raises the
-learning rate.
-"""
+"""Length and schedule horizon of a resumed run: another length never raises the learning rate."""
 
 from __future__ import annotations
 
@@ -39,8 +37,7 @@ def settle_horizon(
 def resume_schedule(
     info: RunInfo, parts: Parts, step: int, *, is_set: bool
 ) -> tuple[Parts, tuple[Notice, ...]]:
-    """Return the parts with the horizon of the resumed run in their config, and the notices about
-    it.
+    """Return the parts with the horizon of the resumed run in their config, and the notices.
 
     ``info`` describes the last start or resume of the run, ``step`` is the number of finished
     steps. ``is_set``: the user sets `training.schedule_steps` in this resume.
@@ -64,19 +61,17 @@ def warm_up_notices(parts: Parts, step: int) -> tuple[Notice, ...]:
     warmup_steps, horizon = training.warmup_steps, horizon_of(training, length)
     if step >= horizon or warmup_steps <= min(horizon, length):
         return ()
-    have = (
-        f"training.warmup_steps is {warmup_steps}, but the run has {length} "
-        f"step{'s' if length > 1 else ''}"
-    )
+    steps = "1 step" if length == 1 else f"{length} steps"
+    have = f"training.warmup_steps is {warmup_steps}, but the run has {steps}"
     if horizon == length:
         return (Notice(f"{have}: the warm-up ends with the run"),)
     if warmup_steps <= horizon:
         rate = learning_rate_at(length - 1, training, length)
-        return (Notice(f"{have}: it ends within the warm-up, at a learning rate of {rate:.2g}"),)
+        return (Notice(f"{have}: it ends during the warm-up, at a learning rate of {rate:.2g}"),)
     return (
         Notice(
-            f"training.warmup_steps is {warmup_steps}, but {HORIZON} {horizon}: the warm-up ends "
-            "with the schedule"
+            f"training.warmup_steps is {warmup_steps}, but {HORIZON} is {horizon}: the warm-up "
+            "ends with the schedule"
         ),
     )
 
@@ -94,18 +89,15 @@ def _of_length(info: RunInfo, parts: Parts, step: int) -> Iterator[str]:
     kept, other = (learning_rate_at(first, each, length) for each in (training, stretched))
     if first < length and kept != other:
         message += (
-            f"; from step {first + 1} on the learning rate is {_text(kept, other)} ({HORIZON} is "
-            f"{horizon}). "
-            f"--set {HORIZON}={length} stretches the schedule: step {first + 1} then has "
-            f"{_text(other, kept)}"
+            f"; from step {first + 1} on the learning rate is {_text(kept, other)} "
+            f"({HORIZON} is {horizon}). --set {HORIZON}={length} stretches the schedule: "
+            f"step {first + 1} then has {_text(other, kept)}"
         )
     elif horizon != length and training.schedule != "constant":
         message += f"; its learning-rate schedule has {counted(horizon, 'step')} ({HORIZON})"
     if 0 < config.dialogue.user_turns_until < 1 and config.dialogue.train_on != "all":
-        message += (
-            "; user turns are targets up to step "
-            f"{math.ceil(config.dialogue.user_turns_until * horizon)}"
-        )
+        last = math.ceil(config.dialogue.user_turns_until * horizon)
+        message += f"; user turns are targets up to step {last}"
     yield message
 
 
@@ -114,10 +106,8 @@ def _of_next_step(
 ) -> Iterator[str]:
     old, new = learning_rate_at(step, before, old_steps), learning_rate_at(step, now, max_steps)
     if old != new:
-        yield (
-            f"the learning rate of step {step + 1} is {_text(new, old)} now, {_text(old, new)} "
-            "before"
-        )
+        rates = f"from {_text(old, new)} to {_text(new, old)}"
+        yield f"the learning rate of step {step + 1} changes {rates}"
 
 
 def _text(rate: float, other: float) -> str:
@@ -133,9 +123,7 @@ def _text(rate: float, other: float) -> str:
 
 
 def settings_to_continue(parts: Parts, progress: Progress) -> tuple[str, ...]:
-    """Return the settings for `convo resume --set` with which a run that ended here has steps
-    left.
-    """
+    """Return the settings for `convo resume --set` that give a finished run more steps."""
     settings, training, step = [], parts.config.training, progress.step
     if is_out_of_patience(progress, parts.config.evaluation.early_stopping.patience):
         settings.append("evaluation.early_stopping.patience=null")

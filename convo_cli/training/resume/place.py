@@ -17,25 +17,19 @@ from convo_cli.training.resume.point import ResumePoint
 
 
 def rewind(run: RunDirectory, point: ResumePoint, emit: Emit) -> None:
-    """Delete the checkpoints after the resumed one, and write config.yaml and run.json of the
-    resumed run.
-    """
+    """Delete later checkpoints, and write config.yaml and run.json of the resumed run."""
     if point.found.later:
         names = ", ".join(run.checkpoint(step).name for step in point.found.later)
-        emit(
-            Notice(
-                f"discarded after step {point.found.step}: {names} and their log lines",
-                is_warning=True,
-            )
-        )
+        message = f"discarded after step {point.found.step}: {names} and their log lines"
+        emit(Notice(message, is_warning=True))
     for step in point.found.later:
         remove_directory(run.checkpoint(step), below=run.path)
     write_provenance(run, point.info)
     if copy_tokenizer(run, point.found.path):
-        where = point.found.path.name
-        emit(Notice(f"{run.tokenizer} and {run.dialogue.name} were written again from {where}"))
+        source = point.found.path.name
+        emit(Notice(f"{run.tokenizer} and {run.dialogue.name} were restored from {source}"))
     if run.is_stop_requested:
-        emit(Notice(f"{run.stop}: removed; it asked an earlier training to stop"))
+        emit(Notice(f"{run.stop}: removed; it was left over from an earlier stop"))
         remove_stop_file(run)
 
 

@@ -1,6 +1,4 @@
-"""The point where a resumed run begins: config, data and checkpoint checked, model and optimizer
-loaded.
-"""
+"""The point where a resumed run begins: its checkpoint, verified and loaded."""
 
 from __future__ import annotations
 
@@ -40,7 +38,7 @@ class ResumePoint:
     notices: tuple[Notice, ...]
     """Notices about changes of the learning rate."""
     reason: str | None
-    """The reason why no step is left, if so."""
+    """The reason why no step is left; None if one is."""
 
 
 def load_resume_point(
@@ -52,8 +50,9 @@ def load_resume_point(
     discard_later: bool,
     is_horizon_set: bool,
 ) -> ResumePoint:
-    """Check and load config, data and checkpoint of a resume. A fork never changes its parent run,
-    even if it fails.
+    """Check and load config, data and checkpoint of a resume.
+
+    A fork never changes its parent run, even if it fails.
     """
     config, emit = inputs.config, inputs.emit
     info = read_run_info(run)
@@ -88,7 +87,7 @@ def load_resume_point(
     )
     if fork is not None and reason:
         raise UsageError(
-            f"{fork.path}: not created, because no step is left to take: {reason}",
+            f"{fork.path}: not created, because no step is left ({reason})",
             hint=" ".join(
                 f"--set {setting}" for setting in settings_to_continue(parts, state.progress)
             ),
@@ -111,9 +110,7 @@ def _pass_over_damaged(
 
 
 def _evaluations_until(run: RunDirectory, found: Found, emit: Emit) -> dict[int, EvaluationDone]:
-    """Return the evaluations of earlier steps, and that of the checkpoint if it scored the same
-    weights.
-    """
+    """Return the evaluations of earlier steps, and that of the checkpoint's own weights."""
     known = read_evaluations(run)
     for line in known.damaged[:_MAX_NAMED]:
         emit(Notice(f"{line}: damaged, so this line is ignored", is_warning=True))

@@ -69,13 +69,13 @@ def verify_run(
     num_steps: int | None = None,
     allow_changed: bool = False,
 ) -> Verdict:
-    """Prove that a resume changes nothing; ``num_steps`` (at least 2) are taken from the newest
-    checkpoint, if given.
+    """Prove that a resume changes nothing.
 
-    The run stays unchanged. Raises what `convo_cli.training.run.resume_run` raises.
+    If ``num_steps`` (at least 2) is given, as many are taken from the newest checkpoint. The run
+    stays unchanged. Raises what `convo_cli.training.run.resume_run` raises.
     """
     run = existing_run(run_dir)
-    stopped = "stopped before there was a verdict; the run is unchanged"
+    stopped = "stopped before the comparison was complete; the run is unchanged"
     again = f"convo resume {typeable(run.path)} --verify"
     with (
         listening() as stop,
@@ -95,11 +95,9 @@ def verify_run(
         make_directory(aside.checkpoints)
         proof = _Proof(run, aside, newest, info, accepted, inputs, stop, emit)
         verdict = "--steps was given" if num_steps else proof.take_again()
-        return (
-            verdict
-            if isinstance(verdict, Verdict)
-            else proof.take_twice(num_steps or _DEFAULT_STEPS, verdict)
-        )
+        if isinstance(verdict, Verdict):
+            return verdict
+        return proof.take_twice(num_steps or _DEFAULT_STEPS, verdict)
 
 
 @dataclass
@@ -117,8 +115,9 @@ class _Proof:
     emit: Emit
 
     def take_again(self) -> Verdict | str:
-        """Take the steps before the newest checkpoint again and compare; return the reason if that
-        is impossible.
+        """Take the steps before the newest checkpoint again and compare.
+
+        Returns the reason if that is impossible.
         """
         newest, last = self.newest.path.name, read_state(self.newest.path).progress.step
         earlier = self._earlier_checkpoint(last)
@@ -152,17 +151,14 @@ class _Proof:
             self._save(parts, state)
         own, again = saved_trace(self.run, first, last), saved_trace(self.aside, first, last)
         self.newest.require_unchanged()
-        again.logged = {
-            key: again.logged.get(key) for key in own.logged
-        }  # a power cut may have cost log lines
+        # After a power cut the run's log may lack lines.
+        again.logged = {key: again.logged.get(key) for key in own.logged}
         reason = f"the run has a checkpoint before {newest}, and nothing changed between them"
         checks = compare(own, again, ways=("in the run", "taken again"))
         return Verdict(name, last - first, half - first, newest, reason, checks)
 
     def take_twice(self, num_steps: int, reason: str) -> Verdict:
-        """Take some steps after the newest checkpoint without a break, and again with a save and a
-        resume halfway.
-        """
+        """Take steps from the newest checkpoint without a break, then with a resume halfway."""
         parts, state = self._build(self.newest.path)
         first = state.progress.step
         half, last = first + num_steps // 2, first + num_steps
@@ -196,9 +192,7 @@ class _Proof:
         return None
 
     def _change_between(self, first: int, last: int) -> str | None:
-        """Return the first change recorded between two steps: it applies to only some of the steps
-        in between.
-        """
+        """Return the first change recorded between two steps, if the run changed there."""
         changes = (change for change in self.info.changes if first < change.step <= last)
         return next(
             (f"the run changes at step {change.step} ({change.message})" for change in changes),
@@ -210,9 +204,7 @@ class _Proof:
         inputs, self.inputs = self.inputs, replace(self.inputs, emit=ignore)
         step = read_state(self.newest.path).progress.step
         parts, state = build_from(checkpoint, self.info, inputs)
-        state.is_evaluated = (
-            True  # the evaluation of these weights is not part of the steps that are compared
-        )
+        state.is_evaluated = True  # this evaluation is not part of the compared steps
         config, emit = inputs.config, inputs.emit
         self.info = resumed_info(
             self.info, self.accepted, config, parts.execution, step=step, emit=emit

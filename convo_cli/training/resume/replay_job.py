@@ -16,9 +16,7 @@ from convo_cli.training.state import TrainState
 
 
 class ReplayJob(RunJob):
-    """Take the steps and evaluations of the run up to a step; save nothing, and stop for nothing
-    else.
-    """
+    """Take the steps and evaluations of the run up to a step; save nothing, never stop early."""
 
     def __init__(
         self,

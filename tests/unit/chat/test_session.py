@@ -162,7 +162,7 @@ def test_a_reply_without_end_is_stopped_and_was_never_said(monkeypatch):
     monkeypatch.setattr(module, "MAX_REPLY_CHARACTERS", 9)
     session, shown = start(), []
     assert session.say("1234567", shown.append).text == " 1234567\n"
-    with pytest.raises(DataError, match="the reply is over 9 characters"):
+    with pytest.raises(DataError, match="the reply is longer than 9 characters"):
         session.say("12345678", shown.append)
     assert shown == [" 1234567\n"]
     assert len(session.turns) == 2

@@ -183,7 +183,7 @@ def test_a_foreign_folder_is_never_replaced(export, out, force):
 
 def test_a_file_added_to_an_export_is_not_deleted_with_it(export, exported):
     (exported / "notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match=r"notes\.txt is no part of the export"):
+    with pytest.raises(UsageError, match=r"notes\.txt is not part of the export"):
         export(exported, force=True)
     assert (exported / "notes.txt").read_text() == "mine"
 
@@ -223,7 +223,7 @@ def test_a_symbolic_link_is_not_written_through(export, out, tmp_path, is_dangli
 def test_a_file_in_the_way_is_refused(export, out):
     out.parent.mkdir()
     out.write_text("mine")
-    with pytest.raises(UsageError, match="talker: a file is in the way"):
+    with pytest.raises(UsageError, match="talker: not a folder, but a file"):
         export(out, force=True)
 
 

@@ -207,7 +207,7 @@ def test_a_second_process_waits_and_uses_what_the_first_one_made(tmp_path):
     make = Maker("fast")
     assert Cache(tmp_path, events.append).get("tokens", {}, make, read) == ("slow", True)
     assert make.times == 0
-    assert notices(events) == ["another convo prepares the same data; waiting for it"]
+    assert notices(events) == ["another convo process is preparing the same data; waiting for it"]
     assert result.get(timeout=60) == ("slow", False)
     process.join(60)
 
@@ -328,7 +328,7 @@ def test_a_folder_of_the_cache_that_others_may_have_written_is_made_again(tmp_pa
         "tokens", {"a": 1}, lambda folder: assert_unrelated(cache, folder), read, {"length": 4}
     )
     assert cache.get("tokens", {"a": 1}, Maker("made"), read, {"length": 8}) == ("made", False)
-    assert "it is created again" in warnings(told)[0]
+    assert "preparing the data again" in warnings(told)[0]
     assert cache.get("tokens", {"a": 1}, Maker("again"), read, {"length": 8}) == ("made", True)
     assert len(warnings(told)) == 1
 
@@ -400,7 +400,7 @@ def test_a_folder_that_cannot_be_opened_as_its_content_is_created_again(tmp_path
     cache = Cache(tmp_path, told.append)
     cache.get("tokens", {}, Maker("forged"), read)
     assert cache.get("tokens", {}, Maker("good"), require_good) == ("good", False)
-    assert "forged; it is created again" in warnings(told)[0]
+    assert "forged; preparing the data again" in warnings(told)[0]
     with pytest.raises(CheckpointError, match="bad"):
         cache.get("tokens", {"another": "key"}, Maker("bad"), require_good)
 

@@ -79,10 +79,10 @@ def test_a_vocabulary_smaller_than_asked_for_is_told(tiny_config, build, events)
     made = build(tiny_config(tokenizer={"vocab_size": 90_000}))
     pieces = len(made.encoder.tokenizer) - made.num_new_tokens
     expected = (
-        f"the vocabulary has {pieces:,} tokens, not 90,000 (tokenizer.vocab_size): there is "
-        "not enough training text"
+        f"the vocabulary has {pieces:,} tokens instead of 90,000 (tokenizer.vocab_size), because "
+        "there is not enough training text for more"
     )
-    assert f"{expected} for more" in notices(events)
+    assert expected in notices(events)
 
 
 def test_a_new_tokenizer_is_trained_once_for_the_same_text_and_settings(tiny_config, build, events):
@@ -547,6 +547,6 @@ def test_a_tokenizer_that_changes_texts_is_told(tiny_config, prepare, events, ma
         event.message for event in events if isinstance(event, Notice) and event.is_warning
     ]
     assert (
-        'data.jsonl:1 says "Hello", the model will read "hello" (1 turn of the first dialogues)'
+        'data.jsonl:1 says "Hello", but the model will read "hello" (1 turn of the first dialogues)'
         in warning
     )

@@ -70,7 +70,7 @@ def test_nothing_is_there_while_it_is_filled_and_all_of_it_afterwards(run):
 def test_its_lock_is_held_from_before_it_is_there_to_the_end_of_the_block(run):
     with (
         begun(run, fill),
-        pytest.raises(CheckpointError, match="is working in this run directory"),
+        pytest.raises(CheckpointError, match="is using this run directory"),
         locked(run),
     ):
         pass

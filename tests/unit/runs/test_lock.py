@@ -53,7 +53,7 @@ def test_the_second_process_is_refused_by_the_name_of_the_run(run):
             with pytest.raises(CheckpointError) as caught, locked(run):
                 pass
             holder = f"process {process.pid} on {socket.gethostname()}"
-            assert caught.value.message == f"{run.path}: {holder} is working in this run directory"
+            assert caught.value.message == f"{run.path}: {holder} is using this run directory"
     assert caught.value.exit_code == 5
 
 
@@ -61,7 +61,7 @@ def test_the_second_process_is_refused_by_the_name_of_the_run(run):
     "text", [b"", b"\xff\n", b"process 1 on \x1b[31mred\n", b"process 1 on a" + b"a" * 999]
 )
 def test_a_text_that_convo_did_not_write_is_not_shown(run, text):
-    message = "another process is working in this run directory"
+    message = "another process is using this run directory"
     with another_process_holding(run):
         run.lock.write_bytes(text)
         with pytest.raises(CheckpointError, match=message), locked(run):

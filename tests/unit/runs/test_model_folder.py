@@ -40,7 +40,7 @@ def test_a_run_directory_is_told_from_its_checkpoints(tmp_path):
     with pytest.raises(ModelError) as caught:
         require_model_folder(tmp_path)
     assert str(caught.value.hint).endswith(
-        f"name one of its checkpoints: {tmp_path}/checkpoints/step-00000012"
+        f"give one of its checkpoints: {tmp_path}/checkpoints/step-00000012"
     )
 
 
@@ -60,7 +60,7 @@ def test_force_replaces_an_export_but_no_checkpoint_and_nothing_foreign(tmp_path
     with pytest.raises(UsageError, match="not empty"):
         require_writable(tmp_path, force=False)
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(UsageError, match=r"notes\.txt is no part of the export"):
+    with pytest.raises(UsageError, match=r"notes\.txt is not part of the export"):
         require_writable(tmp_path, force=True)
     (tmp_path / "state.json").touch()
     with pytest.raises(UsageError, match="not an earlier export"):
@@ -70,7 +70,7 @@ def test_force_replaces_an_export_but_no_checkpoint_and_nothing_foreign(tmp_path
 def test_nothing_is_written_into_what_was_sealed(tmp_path):
     (tmp_path / "MANIFEST.json").write_text(json.dumps({"format": 1, "files": {}}))
     for name in ("out", "deep/er/out"):
-        with pytest.raises(UsageError, match="must stay as it was saved"):
+        with pytest.raises(UsageError, match="must stay unchanged"):
             require_writable(tmp_path / name, force=True)
 
 

@@ -58,7 +58,7 @@ def test_reading_a_run_with_a_damaged_newest_checkpoint_warns_and_changes_nothin
     assert open_checkpoint(run.path, notices.append).path == run.checkpoint(30)
     assert [notice.is_warning for notice in notices] == [True]
     assert "model.safetensors: damaged" in notices[0].message
-    assert "step-00000030 is opened instead" in notices[0].message
+    assert "opening step-00000030 instead" in notices[0].message
     assert contents(run.path) == before
 
 
@@ -119,8 +119,8 @@ def test_a_checkpoint_that_is_deleted_while_it_loads_gives_way_to_the_newest_the
         (
             False,
             (
-                "step-00000040 was deleted by its training run while it was being read; taking the "
-                "newest one"
+                "step-00000040 was deleted by its training run while it was being read; opening "
+                "the newest checkpoint"
             ),
         )
     ]
@@ -162,7 +162,7 @@ def test_a_checkpoint_that_was_named_itself_is_not_replaced_by_another(run, noti
         prune(run, (10,), 50)
         return (folder / "model.safetensors").read_text()
 
-    with pytest.raises(CheckpointError, match="step-00000010: was deleted while it was being read"):
+    with pytest.raises(CheckpointError, match="step-00000010: deleted while it was being read"):
         load_from(run.checkpoint(10), notices.append, load)
 
 

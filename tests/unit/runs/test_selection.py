@@ -179,13 +179,11 @@ def test_checkpoints_that_swapped_their_names_are_refused(scored, which):
         found = find(scored, which)
         assert found.step == 30
         assert (
-            "step-00000040/state.json: the state of step 20, under the name of another"
+            "step-00000040/state.json: this is the state of step 20, not of step 40"
             in found.damaged[0][1].message
         )
     else:
-        with pytest.raises(
-            CheckpointError, match="the state of step 40, under the name of another"
-        ):
+        with pytest.raises(CheckpointError, match="this is the state of step 40, not of step"):
             find(scored, which)
 
 
@@ -232,7 +230,7 @@ def test_a_best_checkpoint_that_is_gone_is_an_error_never_the_next_best(run, whi
     shutil.rmtree(run.checkpoint(step))
     with pytest.raises(
         CheckpointError,
-        match=rf"the best validation {which}, \d, is not here; the best of those here is .*, "
+        match=rf"the best validation {which}, \d, is missing; the best of the others is .*, "
         rf"{left}$",
     ):
         find(run, which)
@@ -306,7 +304,7 @@ def test_without_the_log_the_pointers_know_the_best_and_without_both_it_is_an_er
     for which in ("loss", "metric"):
         with pytest.raises(
             CheckpointError,
-            match=f"the best validation {which}, .*, is not here; none of those here has a score",
+            match=f"the best validation {which}, .*, is missing; no other has a score",
         ):
             find(evaluated, which)
     assert find(evaluated, "last").step == 30
@@ -321,7 +319,7 @@ def test_scores_of_other_weights_are_not_those_of_the_checkpoint(evaluated, tmp_
         other.checkpoint(10), folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST_FILE)
     ))  # fmt: skip
     with pytest.raises(
-        CheckpointError, match=r"step-00000010: its weights are not those that .* has scores of"
+        CheckpointError, match=r"step-00000010: its weights are not those that .* has scores for"
     ):
         find(evaluated, "metric")
     assert tidy(evaluated, 30)["best-metric"] == evaluated.checkpoint(20), (

@@ -84,16 +84,13 @@ def _chat_template(folder):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_config("layer_norm_epsilon", 0.1), (r"^layer_norm_epsilon is 1e-05 in the model, but 0\.1 "
-                                             r"once")),
-        (_config("n_layer", 3), r"^n_layer is 2 in the model, but 3 once"),
+        (_config("layer_norm_epsilon", 0.1), r"^layer_norm_epsilon is 1e-05 in the model, but 0\.1 in"),
+        (_config("n_layer", 3), r"^n_layer is 2 in the model, but 3 in the saved config"),
         (_config("model_type", "nothing"), r"^the saved config\.json cannot be read"),
-        (_config("model_type", "gpt_bigcode"), (r"^the model is a GPT2LMHeadModel, but a "
-                                               r"GPTBigCodeForCausalLM once")),
-        (_tensors(_lose), (r"^32 of the model's numbers are not in its saved tensors, which hold 0 "
-                          r"others")),
-        (_tensors(_rename), (r"^32 of the model's numbers are not in its saved tensors, which hold "
-                            r"31 others")),
+        (_config("model_type", "gpt_bigcode"), (r"^the model is a GPT2LMHeadModel, but its "
+                                               r"saved config\.json builds a GPTBigCode")),
+        (_tensors(_lose), r"^32 of the model's numbers are missing .*, which hold 0 others"),
+        (_tensors(_rename), r"^32 of the model's numbers are missing .*, which hold 31 others"),
         (_tensors(_cut), (r"^transformer\.ln_f\.bias is saved as \(\(31,\), 'F32'\), but is "
                          r"\(\(32,\), 'F32'\)")),
         (_tensors(_round), (r"^transformer\.ln_f\.bias is saved as \(\(32,\), 'BF16'\), but is "

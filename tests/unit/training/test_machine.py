@@ -116,8 +116,8 @@ def test_the_number_of_threads_that_the_run_began_with_is_used_and_said(run):
     info, notices = resume(run)
     assert torch.get_num_threads() == info.execution.num_threads == 1
     expected = (
-        "the run continues with 1 CPU thread, as it began; OMP_NUM_THREADS=3 before the "
-        "command uses this"
+        "the run continues with 1 CPU thread, as it began; to use 3, put OMP_NUM_THREADS=3 before "
+        "the command"
     )
     assert any(message.startswith(expected) for message, _ in notices)
     assert not any("threads" in change.message for change in info.changes)
@@ -144,7 +144,7 @@ def test_a_digit_of_run_json_that_changed_is_not_taken_in_silence(run):
     assert not any("run.json" in message for message, _ in resume(run, steps=3)[1])
     run.info.write_text(run.info.read_text().replace('"num_threads": 1', '"num_threads": 3'))
     warnings = [message for message, is_warning in resume(run, steps=4)[1] if is_warning]
-    assert f"{run.info}: changed since convo wrote it; continuing with its content" in warnings
+    assert f"{run.info}: changed since convo wrote it; continuing with it as it is" in warnings
 
 
 # Device and precision

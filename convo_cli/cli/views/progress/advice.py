@@ -19,7 +19,7 @@ _MIN_EVALUATION_SECONDS = 10.0
 
 
 class Adviser:
-    """Returns a notice for an event that shows a setting to be unfortunate, each at most once."""
+    """Returns a notice when an event reveals an unsuitable setting, each at most once."""
 
     def __init__(self, clock: Clock) -> None:
         self._meter = Meter(clock)
@@ -88,7 +88,7 @@ def _on_unseen_data(started: RunStarted) -> str | None:
 
 
 def _on_checkpoints(started: RunStarted, step_seconds: float) -> str | None:
-    """Say how much work is lost if the run is killed, if it is much."""
+    """Say how much work a crash would lose, if it is much."""
     gap = int(min(started.steps_per_checkpoint or started.max_steps, started.max_steps))
     if gap < _MAX_STEPS_AT_RISK and gap * step_seconds < _MAX_SECONDS_AT_RISK:
         return None
@@ -112,9 +112,9 @@ def _on_evaluations(started: RunStarted, event: EvaluationDone, step_seconds: fl
     return (
         f"evaluations take about {_percent(share)} of the time of this run: each takes "
         f"{duration(event.seconds)}, and the {counted(round(every), 'step')} before it "
-        f"{duration(every * step_seconds)}. A higher "
-        "evaluation.every_steps makes them rarer; lower evaluation.reply_dialogues, "
-        "generation.max_new_tokens and evaluation.max_dialogues make them shorter"
+        f"{duration(every * step_seconds)}. Raise evaluation.every_steps to evaluate less often, "
+        "or lower evaluation.reply_dialogues, generation.max_new_tokens or "
+        "evaluation.max_dialogues to make each evaluation shorter"
     )
 
 

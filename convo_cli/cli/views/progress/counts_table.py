@@ -32,7 +32,7 @@ def show_counts(console: Console, event: RunStarted | Preview) -> None:
 
     add_row("dialogues", lambda counts: f"{counts.num_dialogues:,}")
     add_row(
-        "tokens of a dialogue",
+        "tokens per dialogue",
         lambda counts: f"median {counts.median_tokens:,.0f}, max {counts.max_tokens:,}",
     )
     add_row(f"over max_length {event.max_length:,}", _over_length)

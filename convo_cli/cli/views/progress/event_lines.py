@@ -67,7 +67,7 @@ def show_start(console: Console, event: RunStarted) -> None:
 
 
 def score_fields(event: EvaluationDone, best: Sequence[BestScore]) -> list[str]:
-    """Return the scores, and of which of them the run has no better one; else the best loss."""
+    """Return the scores, those that are the best so far, and an earlier best loss."""
     fields = [
         f"loss {event.loss:.3f}",
         f"perplexity {short_number(event.perplexity)}",
@@ -104,7 +104,7 @@ def checkpoint_line(event: CheckpointSaved) -> str:
 
 
 def finish_line(event: RunFinished, seconds: float) -> str:
-    """Return at which step, after how many seconds and why the run ended."""
+    """Return the last step, the duration of the run and the reason of its end."""
     return f"finished at step {event.step} after {duration(seconds)}: {one_line(event.reason)}"
 
 
@@ -129,7 +129,7 @@ def reply_lines(sample: SampleReply, *, has_reference: bool) -> list[Text]:
 
 
 def stage_line(event: Progress, seconds: float) -> str:
-    """Return the line of a stage that began ``seconds`` ago; at its begin, only how much it is."""
+    """Return the line of a stage that began ``seconds`` ago; at its beginning, only its size."""
     stage = one_line(event.stage)
     if event.done or event.total is None or seconds:
         return f"{stage} {amount_done(event, seconds)}".rstrip()

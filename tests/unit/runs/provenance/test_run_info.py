@@ -162,7 +162,7 @@ def test_another_file_of_the_base_model_is_named(info, model, name):
     (model / name).write_bytes(b"other")
     (change,) = changes_of_base_model(info)
     assert change.startswith(
-        f"{model / name}: not the base model that the run began from (SHA-256 "
+        f"{model / name}: not the base model that the run began with (SHA-256 "
     )
 
 

@@ -75,7 +75,7 @@ def test_the_validation_data_is_not_read_again(run, ignore, monkeypatch):
 def test_a_key_that_is_settled_in_the_checkpoints_is_refused(run, ignore):
     config = load_config(run.config, ["dialogue.max_length=64"])
     with pytest.raises(
-        ChangedError, match=r"^dialogue\.max_length is 64, but the run was made with 128"
+        ChangedError, match=r"^dialogue\.max_length is 64, but the run was started with 128"
     ):
         verify_run(run.path, config, ignore)
 
@@ -128,7 +128,7 @@ def _count_tokens_anew(parts, state):
     [
         (_lose_moments, "EvaluationDone 4|StepDone 5"),
         (_change_one_weight, "StepDone 4: (loss|grad_norm) is"),
-        (_count_one_step_too_many, "step 4 is not the same"),
+        (_count_one_step_too_many, "step 4 differs"),
         (_count_tokens_anew, "StepDone 4: tokens_seen is .* straight, .* after a resume"),
     ],
 )
@@ -235,10 +235,10 @@ def _change_log(file, is_it, key, value):
 @pytest.mark.parametrize(
     ("change", "difference"),
     [
-        (_other_weight, "transformer.ln_f.bias is not the same in the run and taken again"),
+        (_other_weight, "transformer.ln_f.bias differs in the run and taken again"),
         (
             _other_moment,
-            "exp_avg of transformer.ln_f.bias is not the same in the run and taken again",
+            "exp_avg of transformer.ln_f.bias differs in the run and taken again",
         ),
         (_other_loss, r"step 5: loss is 1\.5 in the run, \d.* taken again"),
         (_other_evaluation, r"evaluation 6: loss is 1\.5 in the run, \d.* taken again"),
