@@ -121,85 +121,152 @@ MODELS = {
     "is not there": ("./model", lambda work: None, 2, "./model: no such directory"),
     "is no hub id either": ("a/b/c", lambda work: None, 2, "a/b/c: no such directory"),
     "is on a hub that cannot be reached": (
-        "nobody/nothing", lambda work: None, 2,
+        "nobody/nothing",
+        lambda work: None,
+        2,
         "nobody/nothing: no such folder; it is not in the local cache of the hub",
     ),
     "has no name": ("", lambda work: None, 2, "'': no such directory"),
     "is a file": ("config.yaml", lambda work: None, 2, "config.yaml: not a directory"),
     "is a data file": (
-        "train.jsonl", lambda work: None, 2,
+        "train.jsonl",
+        lambda work: None,
+        2,
         "train.jsonl: a data file, not a model\nhint: give the path of a folder that exists",
     ),
-    "is an empty folder": ("model", lambda work: (work / "model").mkdir(), 2, ("model/config.json: "
-                                                                              "not found")),
+    "is an empty folder": (
+        "model",
+        lambda work: (work / "model").mkdir(),
+        2,
+        "model/config.json: not found",
+    ),
     "has no config": (
-        "model", model(remove("config.json")), 2,
+        "model",
+        model(remove("config.json")),
+        2,
         "model/config.json: not found, so model is not a model folder",
     ),
-    "has a torn config": ("model", model(write("config.json", "{")), 2, ("model/config.json: not "
-                                                                        "valid JSON")),
-    "has a list as config": ("model", model(write("config.json", "[]")), 2, ("model/config.json: "
-                                                                            "has no model_type")),
+    "has a torn config": (
+        "model",
+        model(write("config.json", "{")),
+        2,
+        "model/config.json: not valid JSON",
+    ),
+    "has a list as config": (
+        "model",
+        model(write("config.json", "[]")),
+        2,
+        "model/config.json: has no model_type",
+    ),
     "is of an unknown kind": (
-        "model", model(config_json(model_type="frobnicate")), 2,
+        "model",
+        model(config_json(model_type="frobnicate")),
+        2,
         "model: transformers cannot build this model (…frobnicate",
     ),
-    "has no weights": ("model", model(remove("model.safetensors")), 2, ("model: there is no "
-                                                                       "model.safetensors")),
+    "has no weights": (
+        "model",
+        model(remove("model.safetensors")),
+        2,
+        "model: there is no model.safetensors",
+    ),
     "has only a pickle": (
-        "model", model(lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin")), 2,
+        "model",
+        model(lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin")),
+        2,
         "model: its weights are in pytorch_model.bin, a format that can run code",
     ),
-    "has empty weights": ("model", model(write("model.safetensors", "")), 2, "model/model.safetensors: damaged ("),
+    "has empty weights": (
+        "model",
+        model(write("model.safetensors", "")),
+        2,
+        "model/model.safetensors: damaged (",
+    ),
     "has garbage as weights": (
-        "model", model(write("model.safetensors", "?" * 99)), 2,
+        "model",
+        model(write("model.safetensors", "?" * 99)),
+        2,
         "model/model.safetensors: not a safetensors file, or damaged (the header would be",
     ),
     "has half of its weights": (
-        "model", model(truncate("model.safetensors", 9999)), 2, ("model/model.safetensors: damaged "
-                                                                "(…not fully covered"),
+        "model",
+        model(truncate("model.safetensors", 9999)),
+        2,
+        "model/model.safetensors: damaged (…not fully covered",
     ),
     "has weights of another size": (
-        "model", model(config_json(n_embd=64)), 2,
-        "model: the tensor transformer.h.0.attn.c_attn.bias has the shape 96 in the weights, but 192",
+        "model",
+        model(config_json(n_embd=64)),
+        2,
+        "model: the tensor transformer.h.0.attn.c_attn.bias has the shape 96 in the weights, but",
     ),
     "lacks a tensor": (
-        "model", model(tensors(lambda weights: weights.pop(WEIGHT))), 2,
+        "model",
+        model(tensors(lambda weights: weights.pop(WEIGHT))),
+        2,
         f"model: the weights lack the tensor {WEIGHT}",
     ),
     "holds NaN": (
-        "model", model(tensors(lambda weights: weights[WEIGHT].fill_(float("nan")))), 2,
+        "model",
+        model(tensors(lambda weights: weights[WEIGHT].fill_(float("nan")))),
+        2,
         f"model: the tensor {WEIGHT} contains values that are not finite",
     ),
     "has no tokenizer": (
-        "model", model(remove("tokenizer.json")), 2, ("model: no readable tokenizer (the folder "
-                                                     "has no tokenizer.json)"),
+        "model",
+        model(remove("tokenizer.json")),
+        2,
+        "model: no readable tokenizer (the folder has no tokenizer.json)",
     ),
     "has a torn tokenizer": (
-        "model", model(truncate("tokenizer.json", 500)), 2,
+        "model",
+        model(truncate("tokenizer.json", 500)),
+        2,
         "model: no readable tokenizer (tokenizer.json is damaged: Unterminated",
     ),
-}  # fmt: skip
+}
 """What may be wrong with a foreign model: its name, how it came to be, exit code, message."""
 OPENED = {
     "is a run without checkpoints": (
-        RUN, remove(f"{RUN}/checkpoints/step-00000003", LAST), 5, (f"{RUN}: there is no whole "
-                                                                  "checkpoint to load"),
+        RUN,
+        remove(f"{RUN}/checkpoints/step-00000003", LAST),
+        5,
+        f"{RUN}: there is no whole checkpoint to load",
     ),
-    "is a damaged checkpoint": (LAST, flip(f"{LAST}/model.safetensors"), 5, f"{LAST}/model.safetensors: damaged"),
+    "is a damaged checkpoint": (
+        LAST,
+        flip(f"{LAST}/model.safetensors"),
+        5,
+        f"{LAST}/model.safetensors: damaged",
+    ),
     "is a checkpoint with a file too many": (
-        LAST, write(f"{LAST}/notes.txt", ""), 5, f"{LAST}/notes.txt: not part of the checkpoint",
+        LAST,
+        write(f"{LAST}/notes.txt", ""),
+        5,
+        f"{LAST}/notes.txt: not part of the checkpoint",
     ),
-    "is a checkpoint with a file too few": (LAST, remove(f"{LAST}/config.json"), 5, f"{LAST}/config.json: missing"),
+    "is a checkpoint with a file too few": (
+        LAST,
+        remove(f"{LAST}/config.json"),
+        5,
+        f"{LAST}/config.json: missing",
+    ),
     "is an export with a flipped bit": (
-        EXPORT, flip(f"{EXPORT}/model.safetensors"), 5, f"{EXPORT}/model.safetensors: damaged",
+        EXPORT,
+        flip(f"{EXPORT}/model.safetensors"),
+        5,
+        f"{EXPORT}/model.safetensors: damaged",
     ),
     "is an export with a torn manifest": (
-        EXPORT, write(f"{EXPORT}/MANIFEST.json", "{"), 5, (f"{EXPORT}/MANIFEST.json: not a readable "
-                                                          "manifest"),
+        EXPORT,
+        write(f"{EXPORT}/MANIFEST.json", "{"),
+        5,
+        f"{EXPORT}/MANIFEST.json: not a readable manifest",
     ),
     "has a garbled dialogue.json": (
-        "model", model(write("dialogue.json", "\x00")), 5,
+        "model",
+        model(write("dialogue.json", "\x00")),
+        5,
         "model/dialogue.json: cannot be read (Invalid JSON",
     ),
     "has another tokenizer than dialogue.json says": (
@@ -207,97 +274,130 @@ OPENED = {
         lambda work: [
             shutil.copytree(work / EXPORT, work / "model"),
             remove("model/MANIFEST.json")(work),
-            (file := work / "model/dialogue.json").write_text(file.read_text().replace('"pad_id": ', '"pad_id": 1')),
+            (file := work / "model/dialogue.json").write_text(
+                file.read_text().replace('"pad_id": ', '"pad_id": 1')
+            ),
         ],
-        6, "model: the tokenizer or template differs from that of the training run: pad_id is 1",
+        6,
+        "model: the tokenizer or template differs from that of the training run: pad_id is 1",
     ),
-}  # fmt: skip
+}
 """The same for folders that convo made."""
 
 CASES = {
     # What a command is given at all.
     "init-config: unknown preset": Case("init-config --preset gtp2", 2, "…gtp2…gpt2"),
-    "init-config: the file exists": Case("init-config -o config.yaml", 2, "config.yaml: exists "
-                                                                          "already"),
+    "init-config: the file exists": Case(
+        "init-config -o config.yaml", 2, "config.yaml: already exists"
+    ),
     "init-config: a folder": Case("init-config -o runs", 2, "runs: not a regular file"),
     "init-config: into no folder": Case(
-        "init-config -o nowhere/config.yaml", 2, "nowhere/config.yaml: there is no folder",
+        "init-config -o nowhere/config.yaml", 2, "nowhere/config.yaml: there is no folder"
     ),
     "validate-data: nothing": Case("validate-data", 2, "no file to check"),
     "validate-data: missing": Case("validate-data trian.jsonl", 2, "trian.jsonl does not exist"),
     "validate-data: a folder": Case("validate-data runs", 2, "runs is a directory"),
-    "validate-data: no config": Case("validate-data --config nope.yaml", 2, "nope.yaml: no such "
-                                                                            "file"),
+    "validate-data: no config": Case(
+        "validate-data --config nope.yaml", 2, "nope.yaml: no such file"
+    ),
     # The config.
     "train: no config": Case("train nope.yaml", 2, "nope.yaml: no such file"),
-    "train: a folder as config": Case("train runs", 2, "runs: this is a directory, not a config "
-                                                       "file"),
-    "train: an empty config": Case("train c.yaml", 2, "c.yaml: the file is empty", write("c.yaml", "")),
+    "train: a folder as config": Case(
+        "train runs", 2, "runs: this is a directory, not a config file"
+    ),
+    "train: an empty config": Case(
+        "train c.yaml", 2, "c.yaml: the file is empty", write("c.yaml", "")
+    ),
     "train: data as config": Case("train train.jsonl", 2, "train.jsonl:…"),
     "train: broken YAML": Case(
-        "train c.yaml", 2, "c.yaml:3:1: not valid YAML", write("c.yaml", "model:\n  scratch: [\n"),
+        "train c.yaml", 2, "c.yaml:3:1: not valid YAML", write("c.yaml", "model:\n  scratch: [\n")
     ),
     "train: a wrong key": Case(
-        train("training.lr=1"), 2, "--set training.lr: unknown key; convo calls it "
-                                   "training.learning_rate",
+        train("training.lr=1"),
+        2,
+        "--set training.lr: unknown key; convo calls it training.learning_rate",
     ),
-    "train: a wrong value": Case(train("training.max_steps=many"), 2, "--set training.max_steps: "
-                                                                      "…many…"),
-    "train: no key=value": Case(train("training.max_steps"), 2, "--set training.max_steps: not "
-                                                                "KEY=VALUE"),
+    "train: a wrong value": Case(
+        train("training.max_steps=many"), 2, "--set training.max_steps: …many…"
+    ),
+    "train: no key=value": Case(
+        train("training.max_steps"), 2, "--set training.max_steps: not KEY=VALUE"
+    ),
     "train: keys that disagree": Case(
-        train("training.micro_batch_size=9"), 2, "--set training.micro_batch_size: 9 is more than "
-                                                 "batch_size 4",
+        train("training.micro_batch_size=9"),
+        2,
+        "--set training.micro_batch_size: 9 is more than batch_size 4",
     ),
-    "train: an unknown device": Case(train("training.device=gpu"), 2, "--set training.device: "
-                                                                      "found gpu"),
-    "train: a GPU that is not there": Case(train("training.device=cuda:7"), 2, "device cuda:7: "
-                                                                               "this machine has "
-                                                                               "…"),
+    "train: an unknown device": Case(
+        train("training.device=gpu"), 2, "--set training.device: found gpu"
+    ),
+    "train: a GPU that is not there": Case(
+        train("training.device=cuda:7"), 2, "device cuda:7: this machine has …"
+    ),
     # Its data.
-    "train: missing data": Case(train("data.train=nope.jsonl"), 2, "--set data.train: nope.jsonl does not exist"),
-    "train: a folder as data": Case(train("data.train=runs"), 2, "--set data.train: runs is a directory"),
-    "train: no dialogue": Case(
-        train("data.train=d.jsonl"), 3, "d.jsonl:1:1 $ the file contains no dialogues", write("d.jsonl", ""),
+    "train: missing data": Case(
+        train("data.train=nope.jsonl"), 2, "--set data.train: nope.jsonl does not exist"
     ),
-    "train: a torn line": Case(train("data.train=d.jsonl"), 3, "d.jsonl:2:11 $", write("d.jsonl", TORN)),
+    "train: a folder as data": Case(
+        train("data.train=runs"), 2, "--set data.train: runs is a directory"
+    ),
+    "train: no dialogue": Case(
+        train("data.train=d.jsonl"),
+        3,
+        "d.jsonl:1:1 $ the file contains no dialogues",
+        write("d.jsonl", ""),
+    ),
+    "train: a torn line": Case(
+        train("data.train=d.jsonl"), 3, "d.jsonl:2:11 $", write("d.jsonl", TORN)
+    ),
     "train: a torn validation line": Case(
-        train("data.validation=d.jsonl"), 3, "d.jsonl:2:11 $", write("d.jsonl", TORN),
+        train("data.validation=d.jsonl"), 3, "d.jsonl:2:11 $", write("d.jsonl", TORN)
     ),
     "train: no UTF-8": Case(
-        train("data.train=d.jsonl"), 3, "d.jsonl:1:15 $[1] the byte 0xE9 is not valid UTF-8", write("d.jsonl", LATIN),
+        train("data.train=d.jsonl"),
+        3,
+        "d.jsonl:1:15 $[1] the byte 0xE9 is not valid UTF-8",
+        write("d.jsonl", LATIN),
     ),
     "train: nothing to learn": Case(
-        train("data.train=d.jsonl"), 3,
-        "the data cannot be trained on: 2 errors\n  d.jsonl:1:1 $ the dialogue has no turn to train on",
+        train("data.train=d.jsonl"),
+        3,
+        "the data cannot be trained on: 2 errors\n  d.jsonl:1:1 $ the dialogue has no turn to",
         write("d.jsonl", USERS),
     ),
     "train: a turn longer than the window": Case(
-        train("data.train=d.jsonl"), 3,
+        train("data.train=d.jsonl"),
+        3,
         "the data cannot be trained on: 1 error\n  d.jsonl:1:1 $ a turn of …does not fit",
         write("d.jsonl", LONG),
     ),
     "train: fewer pieces than characters": Case(
-        train("tokenizer.kind=bpe", "tokenizer.vocab_size=300"), 3, "tokenizer.vocab_size is 300, "
-                                                                    "but …need 455 pieces"
+        train("tokenizer.kind=bpe", "tokenizer.vocab_size=300"),
+        3,
+        "tokenizer.vocab_size is 300, but …need 455 pieces",
     ),
     # Its place.
     "train: a run of that name": Case("train config.yaml", 5, "runs/tiny: already exists"),
-    "train: a file of that name": Case(train(), 5, "runs/new: already exists", write("runs/new", "")),
+    "train: a file of that name": Case(
+        train(), 5, "runs/new: already exists", write("runs/new", "")
+    ),
     "train: a file as output_dir": Case(
-        train("output_dir=config.yaml"), 7, "config.yaml/new: cannot be created, because …is a "
-                                            "file",
+        train("output_dir=config.yaml"), 7, "config.yaml/new: cannot be created, because …is a file"
     ),
     "train: a run as pretrained": Case(
-        train(*PRETRAINED[:1], f"model.pretrained={RUN}"), 2, f"--set model.pretrained: {RUN}/config.json: not found",
+        train(*PRETRAINED[:1], f"model.pretrained={RUN}"),
+        2,
+        f"--set model.pretrained: {RUN}/config.json: not found",
     ),
     "train: longer than the model reads": Case(
-        train(*PRETRAINED, "dialogue.max_length=256"), 2,
+        train(*PRETRAINED, "dialogue.max_length=256"),
+        2,
         "dialogue.max_length is 256, but the model reads at most 128 tokens",
         model(lambda folder: None),
     ),
     "train: no chat template": Case(
-        train(*PRETRAINED, "dialogue.template=native"), 2,
+        train(*PRETRAINED, "dialogue.template=native"),
+        2,
         "dialogue.template is native, but this tokenizer has no chat template",
         model(remove("chat_template.jinja")),
     ),
@@ -308,110 +408,168 @@ CASES = {
     "resume: a checkpoint": Case(["resume", LAST], 5, f"{LAST}: a checkpoint of the run runs/tiny"),
     "resume: an export": Case(["resume", EXPORT], 5, f"{EXPORT}: a model without"),
     "resume: no checkpoint": Case(
-        ["resume", RUN], 5, f"{RUN}: no checkpoint is intact", remove(f"{RUN}/checkpoints/step-00000003", LAST)
+        ["resume", RUN],
+        5,
+        f"{RUN}: no checkpoint is intact",
+        remove(f"{RUN}/checkpoints/step-00000003", LAST),
     ),
     "resume: every checkpoint damaged": Case(
-        ["resume", RUN, "-q"], 5, f"{RUN}: no checkpoint is intact",
+        ["resume", RUN, "-q"],
+        5,
+        f"{RUN}: no checkpoint is intact",
         flip(f"{RUN}/checkpoints/step-00000003/optimizer.safetensors", f"{LAST}/model.safetensors"),
     ),
     "resume: the best checkpoint damaged": Case(
-        ["resume", RUN, "--load", "loss"], 5, f"{LAST}/model.safetensors: damaged", flip(f"{LAST}/model.safetensors")
+        ["resume", RUN, "--load", "loss"],
+        5,
+        f"{LAST}/model.safetensors: damaged",
+        flip(f"{LAST}/model.safetensors"),
     ),
     "resume: a torn config": Case(
-        ["resume", RUN], 2, f"{RUN}/config.yaml:1:5: not valid YAML", write(f"{RUN}/config.yaml", "a: ["),
+        ["resume", RUN],
+        2,
+        f"{RUN}/config.yaml:1:5: not valid YAML",
+        write(f"{RUN}/config.yaml", "a: ["),
     ),
     "resume: no run.json": Case(
-        ["resume", RUN], 5, f"{RUN}/run.json: cannot be read (No such file", remove(f"{RUN}/run.json"),
+        ["resume", RUN],
+        5,
+        f"{RUN}/run.json: cannot be read (No such file",
+        remove(f"{RUN}/run.json"),
     ),
     "resume: a torn run.json": Case(
-        ["resume", RUN], 5, f"{RUN}/run.json: cannot be read (Invalid JSON", write(f"{RUN}/run.json", "{"),
+        ["resume", RUN],
+        5,
+        f"{RUN}/run.json: cannot be read (Invalid JSON",
+        write(f"{RUN}/run.json", "{"),
     ),
-    "resume: no data": Case(["resume", RUN], 2, "…/train.jsonl does not exist", remove("train.jsonl")),
+    "resume: no data": Case(
+        ["resume", RUN], 2, "…/train.jsonl does not exist", remove("train.jsonl")
+    ),
     "resume: changed training data": Case(
-        ["resume", RUN], 6, "…/train.jsonl: not the data that the run began with", write("train.jsonl", OTHER)
+        ["resume", RUN],
+        6,
+        "…/train.jsonl: not the data that the run began with",
+        write("train.jsonl", OTHER),
     ),
     "resume: changed validation data": Case(
-        ["resume", RUN], 6, "…/valid.jsonl: not the data that the run began with", write("valid.jsonl", OTHER)
+        ["resume", RUN],
+        6,
+        "…/valid.jsonl: not the data that the run began with",
+        write("valid.jsonl", OTHER),
     ),
     "resume: fewer data files": Case(
-        ["resume", RUN, *settings("data.validation=[]")], 6, "data.validation lists 0 files, but "
-                                                             "…1",
+        ["resume", RUN, *settings("data.validation=[]")], 6, "data.validation names 0 files, but …1"
     ),
-    "resume: another size": Case(["resume", RUN, *settings("model.scratch.layers=3")], 6, "model.scratch.layers …"),
-    "resume: another template": Case(["resume", RUN, *settings("dialogue.template=chatml")], 6, "dialogue.template …"),
+    "resume: another size": Case(
+        ["resume", RUN, *settings("model.scratch.layers=3")], 6, "model.scratch.layers …"
+    ),
+    "resume: another template": Case(
+        ["resume", RUN, *settings("dialogue.template=chatml")], 6, "dialogue.template …"
+    ),
     "resume: a fork without a step to take": Case(
-        ["resume", RUN, *settings("name=other")], 2,
+        ["resume", RUN, *settings("name=other")],
+        2,
         "runs/other: not created, because no step is left (all 6 steps done)\nhint: --set "
         "training.max_steps=12",
     ),
-    "resume: a wrong key": Case(["resume", RUN, *settings("training.step=9")], 2, "--set training.step: unknown key"),
+    "resume: a wrong key": Case(
+        ["resume", RUN, *settings("training.step=9")], 2, "--set training.step: unknown key"
+    ),
     # Export.
     "export: not there": Case("export runs/nope out", 2, "runs/nope: no such directory"),
     "export: a file": Case("export config.yaml out", 2, "config.yaml: not a directory"),
     "export: a foreign model": Case(
-        "export model out", 5, "model/dialogue.json: not found", model(lambda folder: None),
+        "export model out", 5, "model/dialogue.json: not found", model(lambda folder: None)
     ),
     "export: a foreign folder": Case("export runs out", 5, "runs/dialogue.json: not found"),
     "export: onto an export": Case(["export", RUN, EXPORT], 2, f"{EXPORT}: not empty"),
-    "export: onto a file": Case(["export", RUN, "config.yaml"], 2, "config.yaml: a file is in the "
-                                                                   "way"),
+    "export: onto a file": Case(
+        ["export", RUN, "config.yaml"], 2, "config.yaml: not a folder, but a file"
+    ),
     "export: below a file": Case(
-        ["export", RUN, "config.yaml/out"], 7, "config.yaml/out: cannot be created, because …is a "
-                                               "file",
+        ["export", RUN, "config.yaml/out"],
+        7,
+        "config.yaml/out: cannot be created, because …is a file",
     ),
     "export: onto a symbolic link": Case(["export", RUN, "link"], 2, "link: a symbolic link", link),
-    "export: onto a symbolic link by force": Case(["export", RUN, "link", "--force"], 2, "link: a symbolic link", link),
-    "export: through a symbolic link": Case(["export", RUN, "link/out"], 2, "link/out: inside "
-                                                                            "…/exports/tiny", link),
-    "export: onto its checkpoint": Case(
-        ["export", RUN, LAST], 2, f"{LAST}: inside …/checkpoints, which must stay unchanged",
+    "export: onto a symbolic link by force": Case(
+        ["export", RUN, "link", "--force"], 2, "link: a symbolic link", link
     ),
-    "export: onto its checkpoint by force": Case(["export", RUN, LAST, "--force"], 2, f"{LAST}: inside …"),
+    "export: through a symbolic link": Case(
+        ["export", RUN, "link/out"], 2, "link/out: inside …/exports/tiny", link
+    ),
+    "export: onto its checkpoint": Case(
+        ["export", RUN, LAST], 2, f"{LAST}: inside …/checkpoints, which must stay unchanged"
+    ),
+    "export: onto its checkpoint by force": Case(
+        ["export", RUN, LAST, "--force"], 2, f"{LAST}: inside …"
+    ),
     "export: into its checkpoint": Case(
-        ["export", RUN, f"{LAST}/out"], 2, f"{LAST}/out: inside …which must stay unchanged",
+        ["export", RUN, f"{LAST}/out"], 2, f"{LAST}/out: inside …which must stay unchanged"
     ),
     "export: among the checkpoints": Case(
-        ["export", RUN, f"{RUN}/checkpoints/out"], 2, f"{RUN}/checkpoints/out: inside …",
+        ["export", RUN, f"{RUN}/checkpoints/out"], 2, f"{RUN}/checkpoints/out: inside …"
     ),
-    "export: onto a full folder by force": Case(["export", RUN, "runs", "--force"], 2, "runs: not "
-                                                                                       "an earlier "
-                                                                                       "export"),
+    "export: onto a full folder by force": Case(
+        ["export", RUN, "runs", "--force"], 2, "runs: not an earlier export"
+    ),
     # Chat.
-    "chat: an unknown device": Case(["chat", EXPORT, "--device", "gpu"], 2, "--device gpu: "
-                                                                            "unknown"),
-    "chat: a GPU that is not there": Case(
-        ["chat", EXPORT, "--device", "cuda:7"], 2, "device cuda:7: this machine has …",
+    "chat: an unknown device": Case(
+        ["chat", EXPORT, "--device", "gpu"], 2, "--device gpu: unknown"
     ),
-    "chat: no UTF-8": Case(["chat", EXPORT], 3, "<stdin>:1:4: byte 0xFF is not UTF-8", stdin=b"hi \xff\n"),
+    "chat: a GPU that is not there": Case(
+        ["chat", EXPORT, "--device", "cuda:7"], 2, "device cuda:7: this machine has …"
+    ),
+    "chat: no UTF-8": Case(
+        ["chat", EXPORT], 3, "<stdin>:1:4: byte 0xFF is not UTF-8", stdin=b"hi \xff\n"
+    ),
     "chat: a message too long": Case(
-        ["chat", EXPORT], 3, "<stdin>:1: the last message is …and only 119 of the model's 128 are "
-                             "free",
+        ["chat", EXPORT],
+        3,
+        "<stdin>:1: the last message is …and only 119 of the model's 128 are free",
         stdin=b"word " * 400,
     ),
     "chat: a line too long to be read": Case(
-        ["chat", EXPORT], 3, "<stdin>:2: the line is longer than 1,048,576 bytes", stdin=b"\n" + b"a" * 2**21,
+        ["chat", EXPORT],
+        3,
+        "<stdin>:2: the line is longer than 1,048,576 bytes",
+        stdin=b"\n" + b"a" * 2**21,
     ),
     "chat: a system text too long": Case(
-        ["chat", EXPORT, "--system", "word " * 400], 3, "<stdin>:1: the last message is …tokens of "
-                                                        "system text",
+        ["chat", EXPORT, "--system", "word " * 400],
+        3,
+        "<stdin>:1: the last message is …tokens of system text",
         stdin=b"hi\n",
     ),
     "chat: a model that nobody knows how to talk to": Case(
-        "chat model", 2, "model: no dialogue.json and no chat template", model(remove("chat_template.jinja"))
+        "chat model",
+        2,
+        "model: no dialogue.json and no chat template",
+        model(remove("chat_template.jinja")),
     ),
     # Evaluate.
-    "evaluate: missing data": Case(["evaluate", EXPORT, "nope.jsonl"], 2, "nope.jsonl does not "
-                                                                          "exist"),
+    "evaluate: missing data": Case(
+        ["evaluate", EXPORT, "nope.jsonl"], 2, "nope.jsonl does not exist"
+    ),
     "evaluate: stdin": Case(["evaluate", EXPORT, "-"], 2, "evaluate reads its data twice"),
-    "evaluate: a torn line": Case(["evaluate", EXPORT, "d.jsonl"], 3, "d.jsonl:2:11 $", write("d.jsonl", TORN)),
+    "evaluate: a torn line": Case(
+        ["evaluate", EXPORT, "d.jsonl"], 3, "d.jsonl:2:11 $", write("d.jsonl", TORN)
+    ),
     "evaluate: no dialogue": Case(
-        ["evaluate", EXPORT, "d.jsonl"], 3, "d.jsonl:1:1 $ the file contains no dialogues", write("d.jsonl", ""),
+        ["evaluate", EXPORT, "d.jsonl"],
+        3,
+        "d.jsonl:1:1 $ the file contains no dialogues",
+        write("d.jsonl", ""),
     ),
     "evaluate: nothing to score": Case(
-        ["evaluate", EXPORT, "d.jsonl"], 3, "d.jsonl: there is nothing to score", write("d.jsonl", '["Hi"]\n'),
+        ["evaluate", EXPORT, "d.jsonl"],
+        3,
+        "d.jsonl: there is nothing to score",
+        write("d.jsonl", '["Hi"]\n'),
     ),
     "evaluate: a GPU that is not there": Case(
-        ["evaluate", EXPORT, "valid.jsonl", "--device", "cuda:7"], 2, "device cuda:7: …",
+        ["evaluate", EXPORT, "valid.jsonl", "--device", "cuda:7"], 2, "device cuda:7: …"
     ),
     # A model, wherever one is opened.
     **{
@@ -419,11 +577,15 @@ CASES = {
         for what, (name, prepare, code, says) in {**MODELS, **OPENED}.items()
     },
     **{
-        f"evaluate: a model that {what}": Case(["evaluate", name, "valid.jsonl"], code, says, prepare)
+        f"evaluate: a model that {what}": Case(
+            ["evaluate", name, "valid.jsonl"], code, says, prepare
+        )
         for what, (name, prepare, code, says) in {**MODELS, **OPENED}.items()
     },
     **{
-        f"train: a model that {what}": Case(train(*PRETRAINED[:1], f"model.pretrained={name}"), code, says, prepare)
+        f"train: a model that {what}": Case(
+            train(*PRETRAINED[:1], f"model.pretrained={name}"), code, says, prepare
+        )
         for what, (name, prepare, code, says) in MODELS.items()
         if name
     },
@@ -431,7 +593,7 @@ CASES = {
         f"export: a model that {what}": Case(["export", name, "new/out"], code, says, prepare)
         for what, (name, prepare, code, says) in OPENED.items()
     },
-}  # fmt: skip
+}
 
 
 def require_refusal(case: Case, result: Result) -> str:

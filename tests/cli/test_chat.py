@@ -219,8 +219,8 @@ class TestProcess:
         main_end, far_end = pty.openpty()
         process = subprocess.Popen(
             [EXECUTABLE, "chat", MODEL, "--temperature", "0", "--max-new-tokens", "60"],
-            cwd=trained, env=environment(TERM="xterm"), stdin=far_end, stdout=far_end, stderr=far_end,
-            start_new_session=True,
+            cwd=trained, env=environment(TERM="xterm"), stdin=far_end, stdout=far_end,
+            stderr=far_end, start_new_session=True,
         )  # fmt: skip
         os.close(far_end)
         seen = ""

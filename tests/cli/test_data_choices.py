@@ -205,10 +205,7 @@ def test_fix_obeys_the_choice(convo, work):
     )
     assert result.code == 0
     assert (work / "out.jsonl").read_text() == "".join(lines)
-    assert (
-        "the lines keep their reasoning: set data.reasoning: drop in the config that reads this file"
-        in result.out
-    )
+    assert "the lines keep their reasoning: set data.reasoning: drop in the config" in result.out
 
 
 def test_text_under_an_ignored_key_is_a_warning_in_every_run(convo, work):

@@ -15,8 +15,9 @@ from tests.umask import umask
 
 RUN = "runs/tiny"
 FILES = {
-    "MANIFEST.json", "README.md", "chat_template.jinja", "config.json", "dialogue.json", "generation_config.json",
-    "model.safetensors", "spiece.model", "tokenizer.json", "tokenizer_config.json",
+    "MANIFEST.json", "README.md", "chat_template.jinja", "config.json", "dialogue.json",
+    "generation_config.json", "model.safetensors", "spiece.model", "tokenizer.json",
+    "tokenizer_config.json",
 }  # fmt: skip
 
 

@@ -20,8 +20,8 @@ from tests.foreign import (
 )
 
 PRETRAINED = settings(
-    "name=new", "model.scratch=null", "model.pretrained=base", "training.max_steps=1", "training.warmup_steps=0",
-    "data.validation=[]",
+    "name=new", "model.scratch=null", "model.pretrained=base", "training.max_steps=1",
+    "training.warmup_steps=0", "data.validation=[]",
 )  # fmt: skip
 
 
@@ -119,13 +119,16 @@ def test_a_token_of_any_name_works_from_training_to_chat(work, convo, template, 
 
 
 HOSTILE_GENERATION = {
-    "num_beams": 4, "dola_layers": "high", "stop_strings": ["a"], "suppress_tokens": list(range(200)),
-    "forced_bos_token_id": 3, "cache_implementation": "nonsense", "watermarking_config": {"bias": 3},
-    "prompt_lookup_num_tokens": 4, "max_time": 1e-9, "bad_words_ids": [[1]], "custom_generate": "somebody/code",
-    "compile_config": {"a": 1}, "penalty_alpha": 0.5, "return_dict_in_generate": True, "guidance_scale": 2,
-    "sequence_bias": {"a": 3}, "num_return_sequences": 3, "temperature": "hot", "top_p": float("nan"), "top_k": [1],
-    "max_new_tokens": 10**9, "eos_token_id": "a", "max_length": 1, "min_p": -1, "repetition_penalty": 10**400,
-    "assistant_early_exit": 1, "use_cache": 0, "transformers_version": [], "do_sample": "maybe",
+    "num_beams": 4, "dola_layers": "high", "stop_strings": ["a"],
+    "suppress_tokens": list(range(200)), "forced_bos_token_id": 3,
+    "cache_implementation": "nonsense", "watermarking_config": {"bias": 3},
+    "prompt_lookup_num_tokens": 4, "max_time": 1e-9, "bad_words_ids": [[1]],
+    "custom_generate": "somebody/code", "compile_config": {"a": 1}, "penalty_alpha": 0.5,
+    "return_dict_in_generate": True, "guidance_scale": 2, "sequence_bias": {"a": 3},
+    "num_return_sequences": 3, "temperature": "hot", "top_p": float("nan"), "top_k": [1],
+    "max_new_tokens": 10**9, "eos_token_id": "a", "max_length": 1, "min_p": -1,
+    "repetition_penalty": 10**400, "assistant_early_exit": 1, "use_cache": 0,
+    "transformers_version": [], "do_sample": "maybe",
 }  # fmt: skip
 
 
@@ -161,8 +164,8 @@ def test_only_settings_that_convo_has_reach_generate(work, convo, foreign):
     )
     assert convo("export", "runs/new", "exports/new", "-q").code == 0
     own = {
-        "do_sample", "eos_token_id", "max_new_tokens", "pad_token_id", "repetition_penalty", "temperature", "top_k",
-        "top_p", "transformers_version",
+        "do_sample", "eos_token_id", "max_new_tokens", "pad_token_id", "repetition_penalty",
+        "temperature", "top_k", "top_p", "transformers_version",
     }  # fmt: skip
     for folder in ("runs/new/checkpoints/step-00000001", "exports/new"):
         assert json.loads((work / folder / "generation_config.json").read_text()).keys() == own

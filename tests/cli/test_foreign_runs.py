@@ -44,9 +44,9 @@ LEFT_OVER = [".tmp-metrics.jsonl-1", ".tmp-last.json.replaced", "checkpoints/.tm
 OF_A_CHECKPOINT = [
     f"{NEWEST}/{name}"
     for name in (
-        "MANIFEST.json", "state.json", "optimizer.safetensors", "model.safetensors", "config.json", "dialogue.json",
-        "tokenizer.json", "tokenizer_config.json", "generation_config.json", "spiece.model", "chat_template.jinja",
-        "extra.json", "extra.safetensors",
+        "MANIFEST.json", "state.json", "optimizer.safetensors", "model.safetensors", "config.json",
+        "dialogue.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json",
+        "spiece.model", "chat_template.jinja", "extra.json", "extra.safetensors",
     )
 ]  # fmt: skip
 NAMES = [*OF_THE_RUN, *PLOTS, EVENTS, *FOLDERS, *LEFT_OVER, *OF_A_CHECKPOINT]

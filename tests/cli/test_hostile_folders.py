@@ -17,8 +17,8 @@ from tests.hostile_folders import FOLDERS, HARMLESS, harmless
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the limits are Linux's")
 PRETRAINED = settings(
-    "name=new", "model.scratch=null", "model.pretrained=model", "training.max_steps=1", "training.warmup_steps=0",
-    "data.validation=[]",
+    "name=new", "model.scratch=null", "model.pretrained=model", "training.max_steps=1",
+    "training.warmup_steps=0", "data.validation=[]",
 )  # fmt: skip
 OWN = settings("dialogue.template=turns")
 CPU_SECONDS = 90
@@ -67,8 +67,8 @@ def test_the_whole_command_is_bounded(work, name, command):
 
     with (work / "out").open("wb") as out, (work / "err").open("wb") as err:
         process = subprocess.Popen(
-            [EXECUTABLE, *command],
-            cwd=work, env=environment(), stdin=subprocess.DEVNULL, stdout=out, stderr=err, preexec_fn=limit,
+            [EXECUTABLE, *command], cwd=work, env=environment(), stdin=subprocess.DEVNULL,
+            stdout=out, stderr=err, preexec_fn=limit,
         )  # fmt: skip
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)

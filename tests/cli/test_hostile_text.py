@@ -70,32 +70,55 @@ REFUSED = {
     "data to train on": case(*TRAIN, *settings("name=new", f"data.train={yaml(NAME)}")),
     "a key of a config": case("train", "c.yaml", **{"c.yaml": f"{yaml(EVIL)}: 1\n{TINY}"}),
     "a value of a config": case("train", "c.yaml", **{"c.yaml": TINY.replace("1e-3", yaml(EVIL))}),
-    "a name of a config": case("train", "c.yaml", **{"c.yaml": TINY.replace("tiny", yaml(EVIL), 1)}),
-    "no YAML at all": case("train", "c.yaml", **{"c.yaml": f"a: {EVIL}: {{"}),
-    "a text in a file of that name": case("validate-data", NAME, code=3, **{NAME: json.dumps([EVIL, "a"]) + "\n"}),
-    "a key in data": case("validate-data", "d.jsonl", code=3, **{"d.jsonl": json.dumps({EVIL: [EVIL]}) + "\n"}),
-    "a role in data": case(
-        "validate-data", "d.jsonl", code=3,
-        **{"d.jsonl": json.dumps([{"role": EVIL, "content": "a"}, {"role": f"a{MARKUP}", "content": "b"}]) + "\n"},
+    "a name of a config": case(
+        "train", "c.yaml", **{"c.yaml": TINY.replace("tiny", yaml(EVIL), 1)}
     ),
-    "data that is no JSON": case("validate-data", "d.jsonl", code=3, **{"d.jsonl": f'["a{EVIL}", '
-                                                                                   f'{EVIL}\n'}),
+    "no YAML at all": case("train", "c.yaml", **{"c.yaml": f"a: {EVIL}: {{"}),
+    "a text in a file of that name": case(
+        "validate-data", NAME, code=3, **{NAME: json.dumps([EVIL, "a"]) + "\n"}
+    ),
+    "a key in data": case(
+        "validate-data", "d.jsonl", code=3, **{"d.jsonl": json.dumps({EVIL: [EVIL]}) + "\n"}
+    ),
+    "a role in data": case(
+        "validate-data",
+        "d.jsonl",
+        code=3,
+        **{
+            "d.jsonl": json.dumps(
+                [{"role": EVIL, "content": "a"}, {"role": f"a{MARKUP}", "content": "b"}]
+            )
+            + "\n"
+        },
+    ),
+    "data that is no JSON": case(
+        "validate-data", "d.jsonl", code=3, **{"d.jsonl": f'["a{EVIL}", {EVIL}\n'}
+    ),
     "a config.json": case(
-        "chat", "m",
+        "chat",
+        "m",
         **{"m/config.json": json.dumps({"model_type": EVIL, "attn_implementation": f"a/{EVIL}"})},
     ),
     "an index of weights": case(
-        "chat", "m",
+        "chat",
+        "m",
         **{
             "m/config.json": '{"model_type": "gpt2"}',
             "m/model.safetensors.index.json": json.dumps({"weight_map": {"a": f"../{EVIL}"}}),
         },
     ),
     "a manifest": case(
-        "export", "m", "out", code=5,
-        **{"m/MANIFEST.json": json.dumps({"format": 1, "files": {EVIL: {"size": 1, "sha256": "a"}}})},
+        "export",
+        "m",
+        "out",
+        code=5,
+        **{
+            "m/MANIFEST.json": json.dumps(
+                {"format": 1, "files": {EVIL: {"size": 1, "sha256": "a"}}}
+            )
+        },
     ),
-}  # fmt: skip
+}
 
 
 def require_harmless(result, code):
@@ -244,9 +267,14 @@ def on_terminal(folder: Path, *arguments: str, talk: Sequence[tuple[bytes, bytes
 
     main_end, far_end = pty.openpty()
     process = subprocess.Popen(
-        [EXECUTABLE, *arguments], cwd=folder, env={**environment(TERM="xterm-256color"), "NO_COLOR": ""},
-        stdin=far_end, stdout=far_end, stderr=far_end, start_new_session=True,
-    )  # fmt: skip
+        [EXECUTABLE, *arguments],
+        cwd=folder,
+        env={**environment(TERM="xterm-256color"), "NO_COLOR": ""},
+        stdin=far_end,
+        stdout=far_end,
+        stderr=far_end,
+        start_new_session=True,
+    )
     os.close(far_end)
     seen, position, left, deadline = b"", 0, list(talk), time.monotonic() + 120
     try:

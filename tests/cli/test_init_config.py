@@ -120,8 +120,8 @@ def test_an_older_schema_is_updated_and_the_users_file_is_kept(convo: Convo) -> 
     for number, foreign in enumerate(('{"title": "mine"}', "[]", "not JSON", "[" * 10**5)):
         schema.write_text(foreign)
         result = convo("-o", f"b{number}.yaml")
-        kept = f"Wrote b{number}.yaml\nLeft {schema} unchanged: it is not a JSON Schema written by convo\n"
-        assert result == Result(0, "", kept)
+        left = f"Left {schema} unchanged: it is not a JSON Schema written by convo"
+        assert result == Result(0, "", f"Wrote b{number}.yaml\n{left}\n")
         assert schema.read_text() == foreign
 
 
@@ -129,7 +129,7 @@ def test_an_older_schema_is_updated_and_the_users_file_is_kept(convo: Convo) -> 
 def test_no_schema_is_written_through_a_symbolic_link(convo: Convo, target: str) -> None:
     Path("theirs.json").write_text(json.dumps({"title": "convo config"}))
     Path("convo.schema.json").symlink_to(target)
-    assert "Kept convo.schema.json" in convo("-o", "config.yaml").err
+    assert "Left convo.schema.json unchanged" in convo("-o", "config.yaml").err
     assert json.loads(Path("theirs.json").read_text()) == {"title": "convo config"}
     assert not Path("missing.json").exists()
 

@@ -145,8 +145,9 @@ def test_a_run_from_such_a_folder_holds_nothing_that_names_code(convo, work, mod
 def test_an_export_of_a_folder_with_code_holds_none(convo, work, model, trace):
     shutil.copyfile(work / EXPORT / "dialogue.json", model / "dialogue.json")
     extra = {
-        "modeling_evil.py": b"1", "pytorch_model.bin": pickle.dumps(Bomb(trace)), ".env": b"TOKEN=1", "a.txt": b"1",
-        "model-00001-of-00002.safetensors": b"1", "vocab.json": b"{}", ".gitattributes": b"1", "b\x1b[2J.so": b"1",
+        "modeling_evil.py": b"1", "pytorch_model.bin": pickle.dumps(Bomb(trace)),
+        ".env": b"TOKEN=1", "a.txt": b"1", "model-00001-of-00002.safetensors": b"1",
+        "vocab.json": b"{}", ".gitattributes": b"1", "b\x1b[2J.so": b"1",
     }  # fmt: skip
     for name, content in extra.items():
         (model / name).write_bytes(content)
@@ -189,14 +190,13 @@ def test_no_entry_loads_a_kernel_from_a_hub(convo, model, command, entry):
 
 
 def test_an_adapter_does_not_load_another_model(convo, model):
-    """transformers follows its base_model_name_or_path where the package peft is installed."""
+    """transformers follows its base_model_name_or_path if the package peft is installed."""
     (model / "adapter_config.json").write_text(
         '{"base_model_name_or_path": "somebody/model", "peft_type": "LORA"}'
     )
     result = convo("chat", "model")
-    assert result.err.startswith(
-        "error: model/adapter_config.json: this is an adapter, but convo needs a whole model\nhint: "
-    )
+    message = "model/adapter_config.json: this is an adapter, but convo needs a whole model"
+    assert result.err.startswith(f"error: {message}\nhint: ")
     assert result.code == 2
 
 

@@ -54,14 +54,16 @@ def test_json_is_one_versioned_object(work, convo):
     ]
     assert answer.pop("convo")
     assert answer == {
-        "json_version": 2, "command": "train", "run_dir": "runs/new", "step": 3, "reason": "all 3 steps done",
+        "json_version": 2, "command": "train", "run_dir": "runs/new", "step": 3,
+        "reason": "all 3 steps done",
     }  # fmt: skip
 
 
 def test_a_run_that_diverges_stops_and_can_be_gone_on_with_as_the_message_says(work, convo):
     absurd = settings(
-        "name=new", "training.max_steps=20", "training.learning_rate=10", "training.schedule=constant",
-        "training.warmup_steps=0", "training.precision=fp16", "data.validation=[]",
+        "name=new", "training.max_steps=20", "training.learning_rate=10",
+        "training.schedule=constant", "training.warmup_steps=0", "training.precision=fp16",
+        "data.validation=[]",
     )  # fmt: skip
     result = convo("train", "config.yaml", "-q", *absurd)
     assert (result.code, result.out) == (4, "")

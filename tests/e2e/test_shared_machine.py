@@ -94,9 +94,8 @@ class Place:
 @pytest.fixture(scope="module")
 def trained() -> Iterator[Path]:
     """A place in which the user has trained a run, without an attack."""
-    folder = Path(
-        tempfile.mkdtemp(dir="/tmp", prefix="convo-shared-")
-    )  # pytest's own folders are root's alone
+    # pytest's own folders are root's alone.
+    folder = Path(tempfile.mkdtemp(dir="/tmp", prefix="convo-shared-"))
     try:
         folder.chmod(0o755)
         place = Place(folder)
@@ -104,9 +103,8 @@ def trained() -> Iterator[Path]:
             path.mkdir(parents=True)
         make_outside(place.home / "private")
         make_workplace(place.home / "work")
-        config = TINY.replace("output_dir: runs", f"output_dir: {place.runs}").replace(
-            "steps: 6", "steps: 3"
-        )
+        config = TINY.replace("output_dir: runs", f"output_dir: {place.runs}")
+        config = config.replace("steps: 6", "steps: 3")
         config = config.replace("logging: {", "logging: {tensorboard: true, ")
         (place.home / "work/config.yaml").write_text(config)
         place.home.chmod(0o700)
@@ -145,66 +143,75 @@ RESUME = ["resume", "{run}", *MORE]
 FORK = ["resume", "{run}", *MORE, *settings("name=fork")]
 EXPORT = ["export", "{run}", "{shared}/exports/new"]
 CHAT = ["chat", "{run}"]
-NEWEST = "checkpoints/step-00000003"
+RUN, BEGUN = "runs/tiny", "runs/.convo-new-new"
+NEWEST = f"{RUN}/checkpoints/step-00000003"
+Plant = Callable[[Place, Path], object]
 
-ATTACKS: dict[str, tuple[Callable[[Place, Path], object], list[str], int]] = {
-    "nothing, and a run begins": (lambda place, mine: None, TRAIN, 0),
-    "nothing, and the run continues": (lambda place, mine: None, RESUME, 0),
-    "the place where a run begins is a link": (
-        lambda place, mine: place.plant_link(place.runs / ".convo-new-new", mine / "folder"), TRAIN, 5),
+
+def link(path: str, to: str) -> Plant:
+    """Plant a link; ``path`` is below the shared folder, ``to`` below the user's private one."""
+    return lambda place, private: place.plant_link(place.shared / path, private / to)
+
+
+def pipe(path: str) -> Plant:
+    return lambda place, private: place.plant_pipe(place.shared / path)
+
+
+def folder(path: str, **links: str) -> Plant:
+    return lambda place, private: place.plant_folder(
+        place.shared / path, **{name: private / to for name, to in links.items()}
+    )
+
+
+ATTACKS: dict[str, tuple[list[Plant], list[str], int]] = {
+    "nothing, and a run begins": ([], TRAIN, 0),
+    "nothing, and the run continues": ([], RESUME, 0),
+    "the place where a run begins is a link": ([link(BEGUN, "folder")], TRAIN, 5),
     "the place where a run begins is another user's": (
-        lambda place, mine: place.plant_folder(
-            place.runs / ".convo-new-new", checkpoints=mine / "folder", **{"config.yaml": mine / "secret"}), TRAIN, 5),
-    "the place where a run begins is a pipe": (
-        lambda place, mine: place.plant_pipe(place.runs / ".convo-new-new"), TRAIN, 5),
-    "the run's place is a link to a folder": (
-        lambda place, mine: place.plant_link(place.runs / "new", mine / "folder"), TRAIN, 5),
-    "the run's place is a link to nothing": (
-        lambda place, mine: place.plant_link(place.runs / "new", mine / "nothing"), TRAIN, 5),
-    "the run's place is a pipe": (lambda place, mine: place.plant_pipe(place.runs / "new"), TRAIN, 5),
-    "output_dir is a link": (lambda place, mine: place.plant_link(place.runs, mine / "folder"), TRAIN, 7),
-    "the log is a link": (
-        lambda place, mine: place.plant_link(place.run / "metrics.jsonl", mine / "secret"), RESUME, 7),
-    "the samples are a link": (
-        lambda place, mine: place.plant_link(place.run / "samples.jsonl", mine / "secret"), RESUME, 7),
-    "the log is a pipe": (lambda place, mine: place.plant_pipe(place.run / "metrics.jsonl"), RESUME, 7),
-    "the log is a link, and the run forks": (
-        lambda place, mine: place.plant_link(place.run / "samples.jsonl", mine / "secret"), FORK, 7),
+        [folder(BEGUN, checkpoints="folder", **{"config.yaml": "secret"})],
+        TRAIN,
+        5,
+    ),
+    "the place where a run begins is a pipe": ([pipe(BEGUN)], TRAIN, 5),
+    "the run's place is a link to a folder": ([link("runs/new", "folder")], TRAIN, 5),
+    "the run's place is a link to nothing": ([link("runs/new", "nothing")], TRAIN, 5),
+    "the run's place is a pipe": ([pipe("runs/new")], TRAIN, 5),
+    "output_dir is a link": ([link("runs", "folder")], TRAIN, 7),
+    "the log is a link": ([link(f"{RUN}/metrics.jsonl", "secret")], RESUME, 7),
+    "the samples are a link": ([link(f"{RUN}/samples.jsonl", "secret")], RESUME, 7),
+    "the log is a pipe": ([pipe(f"{RUN}/metrics.jsonl")], RESUME, 7),
+    "the log is a link, and the run forks": ([link(f"{RUN}/samples.jsonl", "secret")], FORK, 7),
     "an event file is a link, and the run forks": (
-        lambda place, mine: place.plant_link(place.run / "tensorboard/events.out.tfevents.1", mine / "secret"),
-        FORK, 7),
-    "the lock is a link": (lambda place, mine: place.plant_link(place.run / ".lock", mine / "secret"), RESUME, 7),
-    "the lock is a pipe": (lambda place, mine: place.plant_pipe(place.run / ".lock"), RESUME, 7),
-    "the plots are elsewhere": (lambda place, mine: place.plant_link(place.run / "plots", mine / "folder"), RESUME, 5),
-    "the events are elsewhere": (
-        lambda place, mine: place.plant_link(place.run / "tensorboard", mine / "folder"), RESUME, 5),
-    "the checkpoints are elsewhere": (
-        lambda place, mine: place.plant_link(place.run / "checkpoints", mine / "folder"), RESUME, 5),
-    "run.json is a link": (lambda place, mine: place.plant_link(place.run / "run.json", mine / "secret"), RESUME, 5),
-    "config.yaml is a link": (
-        lambda place, mine: place.plant_link(place.run / "config.yaml", mine / "secret"), RESUME, 5),
-    "config.yaml is a pipe": (lambda place, mine: place.plant_pipe(place.run / "config.yaml"), RESUME, 5),
-    "a manifest is a pipe": (lambda place, mine: place.plant_pipe(place.run / NEWEST / "MANIFEST.json"), CHAT, 0),
-    "a checkpoint is a link": (lambda place, mine: place.plant_link(place.run / NEWEST, mine / "folder"), EXPORT, 5),
-    "weights are a link": (
-        lambda place, mine: place.plant_link(place.run / NEWEST / "model.safetensors", mine / "secret"), EXPORT, 0),
-    "the cache is a link": (
-        lambda place, mine: place.plant_link(place.runs / ".convo-cache", mine / "folder"), TRAIN, 0),
-    "the cache is a pipe": (lambda place, mine: place.plant_pipe(place.runs / ".convo-cache"), TRAIN, 0),
-    "the cache is another user's": (lambda place, mine: own(place.runs / ".convo-cache", ATTACKER), TRAIN, 0),
-    "the exports are a link": (
-        lambda place, mine: place.plant_link(place.shared / "exports", mine / "folder"), EXPORT, 7),
-    "the export is a link": (
-        lambda place, mine: (
-            place.plant_folder(place.shared / "exports"),
-            place.plant_link(place.shared / "exports/new", mine / "folder"),
-        ), EXPORT, 2),
+        [link(f"{RUN}/tensorboard/events.out.tfevents.1", "secret")],
+        FORK,
+        7,
+    ),
+    "the lock is a link": ([link(f"{RUN}/.lock", "secret")], RESUME, 7),
+    "the lock is a pipe": ([pipe(f"{RUN}/.lock")], RESUME, 7),
+    "the plots are elsewhere": ([link(f"{RUN}/plots", "folder")], RESUME, 5),
+    "the events are elsewhere": ([link(f"{RUN}/tensorboard", "folder")], RESUME, 5),
+    "the checkpoints are elsewhere": ([link(f"{RUN}/checkpoints", "folder")], RESUME, 5),
+    "run.json is a link": ([link(f"{RUN}/run.json", "secret")], RESUME, 5),
+    "config.yaml is a link": ([link(f"{RUN}/config.yaml", "secret")], RESUME, 5),
+    "config.yaml is a pipe": ([pipe(f"{RUN}/config.yaml")], RESUME, 5),
+    "a manifest is a pipe": ([pipe(f"{NEWEST}/MANIFEST.json")], CHAT, 0),
+    "a checkpoint is a link": ([link(NEWEST, "folder")], EXPORT, 5),
+    "weights are a link": ([link(f"{NEWEST}/model.safetensors", "secret")], EXPORT, 0),
+    "the cache is a link": ([link("runs/.convo-cache", "folder")], TRAIN, 0),
+    "the cache is a pipe": ([pipe("runs/.convo-cache")], TRAIN, 0),
+    "the cache is another user's": (
+        [lambda place, private: own(place.runs / ".convo-cache", ATTACKER)],
+        TRAIN,
+        0,
+    ),
+    "the exports are a link": ([link("exports", "folder")], EXPORT, 7),
+    "the export is a link": ([folder("exports"), link("exports/new", "folder")], EXPORT, 2),
     "what an export replaces is a link": (
-        lambda place, mine: (
-            place.plant_folder(place.shared / "exports"),
-            place.plant_link(place.shared / "exports/.tmp-new.replaced", mine / "folder"),
-        ), EXPORT, 0),
-}  # fmt: skip
+        [folder("exports"), link("exports/.tmp-new.replaced", "folder")],
+        EXPORT,
+        0,
+    ),
+}
 """What is planted, the command of the user, and its exit code; 0 where an intact checkpoint is
 taken instead.
 """
@@ -220,9 +227,10 @@ QUICK = (
     "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in ATTACKS]
 )
 def test_what_another_user_planted_changes_and_shows_nothing(place, name):
-    plant, command, code = ATTACKS[name]
+    plants, command, code = ATTACKS[name]
     private = place.home / "private"
-    plant(place, private)
+    for plant in plants:
+        plant(place, private)
     before = state_of(private)
     result = place.convo(*(word.format(run=place.run, shared=place.shared) for word in command))
     assert result.code == code, result

@@ -20,8 +20,8 @@ from tests.commands import make_workplace, run_here, settings, snapshot, start
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
 RUN, STEPS = "my runs/tiny", 40
 LONG = settings(
-    "output_dir=my runs", f"training.max_steps={STEPS}", "data.validation=[]", "checkpoints.every_steps=25",
-    "logging.tensorboard=false", "logging.plots=false",
+    "output_dir=my runs", f"training.max_steps={STEPS}", "data.validation=[]",
+    "checkpoints.every_steps=25", "logging.tensorboard=false", "logging.plots=false",
 )  # fmt: skip
 
 

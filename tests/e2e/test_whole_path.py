@@ -17,10 +17,10 @@ from tests.commands import make_workplace, run_here, settings
 from tests.umask import umask
 
 SMALL = settings(
-    "tokenizer.vocab_size=700", "model.scratch.layers=2", "model.scratch.width=32", "model.scratch.heads=2",
-    "model.scratch.context=128", "dialogue.max_length=128", "training.max_steps=6", "training.batch_size=4",
-    "training.warmup_steps=2", "evaluation.every_steps=3", "evaluation.reply_dialogues=2",
-    "generation.max_new_tokens=12",
+    "tokenizer.vocab_size=700", "model.scratch.layers=2", "model.scratch.width=32",
+    "model.scratch.heads=2", "model.scratch.context=128", "dialogue.max_length=128",
+    "training.max_steps=6", "training.batch_size=4", "training.warmup_steps=2",
+    "evaluation.every_steps=3", "evaluation.reply_dialogues=2", "generation.max_new_tokens=12",
 )  # fmt: skip
 LINES = ("Hello!", "What is your name?", "How are you?", "今日はどうですか。", "Thank you, bye.")
 GREEDY = ("--json", "-q", "--temperature", 0)
@@ -137,8 +137,8 @@ def test_a_run_that_was_moved_goes_on_and_talks(copied, tmp_path, load):
 def test_everything_that_a_run_promises_is_in_its_directory(place):
     run = place / "runs/demo"
     assert {path.name for path in run.iterdir()} == {
-        "config.yaml", "run.json", "metrics.jsonl", "samples.jsonl", "plots", "tensorboard", "checkpoints",
-        "last.json", "best-loss.json", "best-metric.json", ".lock",
+        "config.yaml", "run.json", "metrics.jsonl", "samples.jsonl", "plots", "tensorboard",
+        "checkpoints", "last.json", "best-loss.json", "best-metric.json", ".lock",
     }  # fmt: skip
     for plot in ("learning_rate.png", "loss.png"):
         assert (run / "plots" / plot).read_bytes().startswith(b"\x89PNG")
@@ -282,8 +282,8 @@ def test_a_pretrained_model_goes_the_whole_path(case, tmp_path, sample_dialogues
     size = make_tokenizer(tmp_path / "base", texts, chat_template=chat_template)
     common: dict[str, Any] = {"vocab_size": size, "bos_token_id": 0, "eos_token_id": 0}
     small: dict[str, Any] = {
-        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
-        "num_key_value_heads": 1, "max_position_embeddings": 128,
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 128,
     }  # fmt: skip
     model = {
         "llama": lambda: LlamaForCausalLM(LlamaConfig(**common, **small)),

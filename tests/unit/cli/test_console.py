@@ -78,11 +78,12 @@ def test_text_without_control_characters_stays_as_it_is(text):
 @pytest.mark.parametrize(
     "sequence",
     [
-        "\x1b[31m", "\x1b[1;2;3;38:5:1m", "\x9b2J", "\x1b[?1049h", "\x1b[ q", "\x1b]0;title\x07", "\x1b]8;;http://x\x1b\\",
-        "\x9d52;c;AAAA\x9c", "\x1bP1$r\x1b\\", "\x90q\x9c", "\x1bXsos\x1b\\", "\x1b^pm\x1b\\", "\x1b_apc\x1b\\",
-        "\x1bc", "\x1b(B", "\x1b7", "\x07", "\x08", "\r", "\x7f", "\x85", "\x00",
-        "\x1b]52;c;" + "A" * 4000 + "\x07", "\u202e", "\u2066", "\u2069",
-        "\u200b", "\u2060", "\ufeff", "\u00ad", "\u3164", "\u115f", "\ufff9", "\u2028", "\U000e0041\U000e007f",
+        "\x1b[31m", "\x1b[1;2;3;38:5:1m", "\x9b2J", "\x1b[?1049h", "\x1b[ q", "\x1b]0;title\x07",
+        "\x1b]8;;http://x\x1b\\", "\x9d52;c;AAAA\x9c", "\x1bP1$r\x1b\\", "\x90q\x9c",
+        "\x1bXsos\x1b\\", "\x1b^pm\x1b\\", "\x1b_apc\x1b\\", "\x1bc", "\x1b(B", "\x1b7", "\x07",
+        "\x08", "\r", "\x7f", "\x85", "\x00", "\x1b]52;c;" + "A" * 4000 + "\x07", "\u202e",
+        "\u2066", "\u2069", "\u200b", "\u2060", "\ufeff", "\u00ad", "\u3164", "\u115f", "\ufff9",
+        "\u2028", "\U000e0041\U000e007f",
     ],
 )  # fmt: skip
 def test_a_whole_sequence_goes_and_all_the_text_around_it_stays(sequence, before, after):

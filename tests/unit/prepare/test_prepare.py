@@ -215,7 +215,8 @@ def test_windows_without_a_target_are_left_out_where_nothing_will_ever_learn_the
     encoder = make_encoder(max_length=48)
     stores = {}
     for key, dialogue in {
-        "assistant": {}, "last": {"train_on": "last"}, "all": {"train_on": "all"}, "users": {"user_turns_until": 0.5},
+        "assistant": {}, "last": {"train_on": "last"}, "all": {"train_on": "all"},
+        "users": {"user_turns_until": 0.5},
     }.items():  # fmt: skip
         stores[key] = prepare(tiny_config(dialogue=dialogue, data=data), encoder).train
     assert [len(stores[key]) for key in ("last", "assistant")] == [1, 2]

@@ -65,8 +65,8 @@ def test_a_step_is_saved_where_its_state_can_be_read(run):
 
 def test_a_state_is_read_back_as_it_was_written(tmp_path):
     progress = Progress(
-        step=7, tokens_seen=2**40, elapsed_seconds=0.1, best_loss=1 / 3, best_metrics={METRIC: 1.5, "nist-2": 0.0},
-        evaluations_without_improvement=2,
+        step=7, tokens_seen=2**40, elapsed_seconds=0.1, best_loss=1 / 3,
+        best_metrics={METRIC: 1.5, "nist-2": 0.0}, evaluations_without_improvement=2,
     )  # fmt: skip
     written = SavedState(progress=progress, scaler={"scale": 65536.0, "growth_interval": 2000})
     (tmp_path / "state.json").write_text(written.model_dump_json())

@@ -27,8 +27,8 @@ MODULES = [
 ]
 """All that read or write in a run directory."""
 FOLLOWING = {
-    "read_bytes", "read_text", "write_bytes", "write_text", "touch", "copyfile", "copy", "copy2", "copytree", "move",
-    "rmtree", "chmod", "fromfile", "load_config",
+    "read_bytes", "read_text", "write_bytes", "write_text", "touch", "copyfile", "copy", "copy2",
+    "copytree", "move", "rmtree", "chmod", "fromfile", "load_config",
 }  # fmt: skip
 ALLOWED = {
     ("run_info", "load_config"),  # with an opener

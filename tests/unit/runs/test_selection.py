@@ -316,7 +316,8 @@ def test_scores_of_other_weights_are_not_those_of_the_checkpoint(evaluated, tmp_
     shutil.copytree(evaluated.checkpoint(10), other.checkpoint(10))
     (other.checkpoint(10) / "model.safetensors").write_text("other weights")
     publish_directory(evaluated.checkpoint(10), lambda folder: shutil.copytree(
-        other.checkpoint(10), folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST_FILE)
+        other.checkpoint(10), folder, dirs_exist_ok=True,
+        ignore=shutil.ignore_patterns(MANIFEST_FILE)
     ))  # fmt: skip
     with pytest.raises(
         CheckpointError, match=r"step-00000010: its weights are not those that .* has scores for"
@@ -334,10 +335,13 @@ def test_a_pointer_to_a_checkpoint_that_was_discarded_says_nothing_about_the_nex
     for step in (20, 30):
         shutil.rmtree(evaluated.checkpoint(step))
     evaluated.metrics.write_bytes(evaluated.metrics.read_bytes().partition(b"\n")[0] + b"\n")
-    publish_directory(evaluated.checkpoint(20), lambda folder: [
-        (folder / "model.safetensors").write_text("weights of another way"),
-        (folder / "state.json").write_text(SavedState(progress=Progress(step=20), scaler={}).model_dump_json()),
-    ])  # fmt: skip
+    state = SavedState(progress=Progress(step=20), scaler={})
+
+    def fill(folder: Path) -> None:
+        (folder / "model.safetensors").write_text("other weights")
+        (folder / "state.json").write_text(state.model_dump_json())
+
+    publish_directory(evaluated.checkpoint(20), fill)
     assert find(evaluated, "loss").step == 10
 
 

@@ -84,20 +84,20 @@ def _chat_template(folder):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_config("layer_norm_epsilon", 0.1), r"^layer_norm_epsilon is 1e-05 in the model, but 0\.1 in"),
+        (
+            _config("layer_norm_epsilon", 0.1),
+            r"^layer_norm_epsilon is 1e-05 in the model, but 0\.1",
+        ),
         (_config("n_layer", 3), r"^n_layer is 2 in the model, but 3 in the saved config"),
         (_config("model_type", "nothing"), r"^the saved config\.json cannot be read"),
-        (_config("model_type", "gpt_bigcode"), (r"^the model is a GPT2LMHeadModel, but its "
-                                               r"saved config\.json builds a GPTBigCode")),
+        (_config("model_type", "gpt_bigcode"), r"GPT2LMHeadModel, but .* builds a GPTBigCode"),
         (_tensors(_lose), r"^32 of the model's numbers are missing .*, which hold 0 others"),
         (_tensors(_rename), r"^32 of the model's numbers are missing .*, which hold 31 others"),
-        (_tensors(_cut), (r"^transformer\.ln_f\.bias is saved as \(\(31,\), 'F32'\), but is "
-                         r"\(\(32,\), 'F32'\)")),
-        (_tensors(_round), (r"^transformer\.ln_f\.bias is saved as \(\(32,\), 'BF16'\), but is "
-                           r"\(\(32,\), 'F32'\)")),
+        (_tensors(_cut), r"saved as \(\(31,\), 'F32'\), but is \(\(32,\), 'F32'\)"),
+        (_tensors(_round), r"saved as \(\(32,\), 'BF16'\), but is \(\(32,\), 'F32'\)"),
         (_chat_template, r"^the tokenizer changes when it is saved and loaded"),
     ],
-)  # fmt: skip
+)
 def test_each_difference_is_named(saved, copy, change, message):
     change(copy)
     with pytest.raises(ModelError, match=message) as caught:

@@ -41,8 +41,8 @@ def test_a_run_saves_then_evaluates_then_saves_again_then_steps_and_ends_with_a_
     )
     assert train(make_state(), job) == "all 3 steps done"
     assert seen == [
-        ("save", 0, None), ("save", 2, None), ("evaluate", 2), ("save", 2, 2.0), ("save", 3, 2.0), ("evaluate", 3),
-        ("save", 3, 2.0),
+        ("save", 0, None), ("save", 2, None), ("evaluate", 2), ("save", 2, 2.0), ("save", 3, 2.0),
+        ("evaluate", 3), ("save", 3, 2.0),
     ]  # fmt: skip
     assert [type(event).__name__ for event in job.events] == [
         "StepDone",

@@ -41,8 +41,9 @@ def llama():
 
     return LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=40, hidden_size=8, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
-            num_key_value_heads=1, max_position_embeddings=16, attention_bias=True,
+            vocab_size=40, hidden_size=8, intermediate_size=16, num_hidden_layers=1,
+            num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=16,
+            attention_bias=True,
         )
     )  # fmt: skip
 

@@ -522,7 +522,7 @@ def test_a_shortened_run_ends_with_its_schedule_and_the_lower_rate_is_told(
     assert rates_of(events) == pytest.approx({6: 0.000232, 7: 1e-4}, rel=0.01)
     assert "the run is shortened from 9 to 7 steps" in notices_of(events)
     assert any(
-        notice.startswith("the learning rate of step 6 is ") for notice in notices_of(events)
+        notice.startswith("the learning rate of step 6 changes") for notice in notices_of(events)
     )
 
 

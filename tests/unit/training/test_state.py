@@ -23,10 +23,10 @@ def scores(loss, metric=None):
         (BY_LOSS, [(3.0, 1.0), (2.0, 0.0), (2.0, 5.0), (2.5, 9.0)], [0, 0, 1, 2]),
         (replace(BY_LOSS, min_delta=0.5), [(3.0, 1.0), (2.6, 1.0), (2.0, 1.0)], [0, 1, 0]),
         (BY_METRIC, [(3.0, 1.0), (2.0, 0.0), (4.0, 2.0), (1.0, 2.0)], [0, 1, 0, 1]),
-        (BY_METRIC, [(3.0, None), (2.0, 1.0), (1.0, 1.0), (1.0, None), (1.0, 0.5)], [0, 0, 1, 1, 2]),
+        (BY_METRIC, [(3, None), (2, 1), (1, 1), (1, None), (1, 0.5)], [0, 0, 1, 1, 2]),
     ],
     ids=["loss", "loss with a least change", "metric", "metric that is missing twice"],
-)  # fmt: skip
+)
 def test_patience_counts_evaluations_without_a_better_score(
     make_state, rule, results, without_improvement
 ):

@@ -12,8 +12,9 @@ from convo_cli.runs.provenance.execution import Change, Execution
 from convo_cli.runs.provenance.run_info import make_run_info
 
 EXECUTION = Execution(
-    device="cpu", device_name="a processor", precision="fp32", num_threads=2, cpu_capability="AVX2", environment={},
-    is_packed=True, why_padded=None, has_plain_head=True, attention="one example length at a time",
+    device="cpu", device_name="a processor", precision="fp32", num_threads=2,
+    cpu_capability="AVX2", environment={}, is_packed=True, why_padded=None, has_plain_head=True,
+    attention="one example length at a time",
 )  # fmt: skip
 CONFIG = RunConfig.model_validate(
     {"data": {"train": "a.jsonl"}, "model": {"pretrained": "m"}, "training": {"max_steps": 9}}

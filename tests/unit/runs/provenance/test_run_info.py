@@ -31,8 +31,9 @@ from convo_cli.runs.provenance.run_info import (
 from convo_cli.unseen import has_unseen
 
 EXECUTION = Execution(
-    device="cpu", device_name="a processor", precision="fp32", num_threads=2, cpu_capability="AVX2", environment={},
-    is_packed=True, why_padded=None, has_plain_head=True, attention="one example length at a time",
+    device="cpu", device_name="a processor", precision="fp32", num_threads=2,
+    cpu_capability="AVX2", environment={}, is_packed=True, why_padded=None, has_plain_head=True,
+    attention="one example length at a time",
 )  # fmt: skip
 
 
