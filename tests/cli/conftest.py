@@ -29,7 +29,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def work(trained: Path, tmp_path: Path) -> Path:
-    """A copy of that folder to do anything with; its run names the copied data."""
+    """A copy of that folder, free to change; its run uses the copied data."""
     folder = tmp_path / "work"
     shutil.copytree(trained, folder)
     config = folder / "runs/tiny/config.yaml"

@@ -1,6 +1,4 @@
-"""Whatever is wrong with what a command is given: one message, the right exit code, and nothing
-written.
-"""
+"""Wrong input of every kind: one message, the right exit code, and nothing written."""
 
 from __future__ import annotations
 
@@ -28,7 +26,7 @@ LEAKS = re.compile(
 
 @dataclass(frozen=True)
 class Case:
-    """A command line that must be refused, and the world it is typed into."""
+    """A command line that must be refused, and the files that it finds."""
 
     arguments: str | list[str]
     code: int
@@ -66,7 +64,7 @@ def flip(*names: str) -> Callable[[Path], object]:
 
 
 def model(change: Callable[[Path], object]) -> Callable[[Path], object]:
-    """A Hugging Face folder `model` without convo's own files, and then changed."""
+    """Make a Hugging Face folder `model` without convo's own files, then change it."""
 
     def prepare(work: Path) -> None:
         shutil.copytree(work / EXPORT, work / "model")
@@ -597,9 +595,7 @@ CASES = {
 
 
 def require_refusal(case: Case, result: Result) -> str:
-    """What a refusal looks like in text: notices, then one error with its hint; nothing on
-    stdout.
-    """
+    """Check a refusal in text: notices, then one error with a hint, and an empty stdout."""
     assert (result.code, result.out) == (case.code, ""), result
     assert not LEAKS.search(result.err), result.err
     _notices, *messages = re.split(r"^error: ", result.err, flags=re.MULTILINE)
@@ -629,7 +625,7 @@ def test_bad_input_gets_one_clear_message_and_changes_nothing(name, work, convo)
     )
     after = snapshot(work.parent)
     # What was prepared before the refusal stays for the next try; nothing refers to it.
-    # A lock file says who holds it, and nobody does any more.
+    # A lock file names its holder, which has ended.
     changed = {path for path in after if after[path] != before.get(path)}
     assert {
         path for path in changed if "runs/.convo-cache" not in path and not path.endswith("/.lock")
@@ -676,9 +672,7 @@ def test_a_path_that_the_system_refuses_is_named(convo, work, words):
 
 
 def test_a_hub_that_does_not_answer_is_given_up_at_once(work):
-    """Port 9 of this machine stands for a hub out of reach; transformers itself would try for half
-    a minute.
-    """
+    """Port 9 stands for an unreachable hub; transformers itself would retry for half a minute."""
     env = environment(HF_HUB_OFFLINE="0", HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(work))
     result = run_process(work, "chat", "nobody/nothing", env=env, timeout=20)
     assert result == (

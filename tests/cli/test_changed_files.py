@@ -1,6 +1,4 @@
-"""Files that change while a command reads them: it begins again with what is there, or refuses by
-name with exit 6.
-"""
+"""Files that change while a command reads them: it reads them again, or refuses with exit 6."""
 
 from __future__ import annotations
 
@@ -26,7 +24,7 @@ NUM_DIALOGUES = 25  # of train.jsonl and of valid.jsonl
 
 @pytest.fixture
 def at_dialogue(monkeypatch):
-    """Call a function each time so many more dialogues were read; 0: once, before the first."""
+    """Call a function each time this many more dialogues are read; 0: once, before the first."""
 
     def arrange(number, call, *, times=1):
         counter, read_line = itertools.count(), reader._read_line
@@ -56,9 +54,7 @@ def add_dialogue(path):
 
 @pytest.fixture
 def fresh(work):
-    """Nothing is in the cache: the data is read for the tokenizer, for its tokens, and for
-    replies.
-    """
+    """With an empty cache, the data is read for the tokenizer, for its tokens and for replies."""
     shutil.rmtree(work / "runs")
 
 
@@ -165,7 +161,7 @@ def renamed(path, content):
 
 
 def in_place(path, content):
-    """With the time of change set back."""
+    """Change a file and set its modification time back."""
     status = path.stat()
     with path.open("r+b") as file:
         file.write(content)
@@ -174,9 +170,7 @@ def in_place(path, content):
 
 @pytest.fixture(params=[renamed, in_place])
 def before_loading(request, work, monkeypatch):
-    """Put other weights of the same size into a folder once it was verified, just before a room
-    loads them.
-    """
+    """Replace weights by others of the same size, after verification and just before loading."""
     other = (work / "runs/tiny" / STEP_3 / "model.safetensors").read_bytes()
 
     def arrange(room, folder):

@@ -106,7 +106,7 @@ def test_a_hub_id_in_the_cache_is_a_model_like_any_other(work, convo, monkeypatc
 
 
 class Parrot:
-    """A session whose model says what it is told to, in pieces."""
+    """A session whose model repeats given text, in pieces."""
 
     def __init__(self, *pieces: str) -> None:
         self.pieces = pieces
@@ -139,7 +139,7 @@ def test_line_breaks_of_a_reply_do_not_break_the_pipe(monkeypatch, capsys):
 
 
 class Endless(io.RawIOBase):
-    """A pipe out of which more and more comes."""
+    """A pipe that never ends."""
 
     def __init__(self, content: bytes) -> None:
         self.content = content

@@ -1,6 +1,4 @@
-"""What the data says of itself, from the file to what a run is trained on: masks, history,
-reasoning, unread text.
-"""
+"""What the data itself decides about training: masks, history, reasoning, unread text."""
 
 from __future__ import annotations
 
@@ -186,9 +184,8 @@ def test_a_model_of_a_run_is_evaluated_on_data_as_the_run_reads_it(convo, work):
         "evaluate", "runs/dropped", "data.jsonl", "--reasoning", "keep", "--json", "-q"
     ).json
     assert kept["counts"]["targets"] > dropped["counts"]["targets"]
-    assert (
-        convo("evaluate", "exports/tiny", "data.jsonl", "--reasoning", "drop", "-q").code == 3
-    )  # who is Ann?
+    # An export does not know the speaker Ann.
+    assert convo("evaluate", "exports/tiny", "data.jsonl", "--reasoning", "drop", "-q").code == 3
     write(work / "data.jsonl", ["Hello", "Hi!"], [USER, THOUGHT])
     assert convo("evaluate", "exports/tiny", "data.jsonl", "--reasoning", "drop", "-q").code == 0
 

@@ -1,6 +1,4 @@
-"""`convo export`: a folder that is whole or not there, and the receipt that it answers like its
-checkpoint.
-"""
+"""`convo export`: a whole folder or none, and a receipt that it replies like its checkpoint."""
 
 from __future__ import annotations
 
@@ -87,7 +85,7 @@ def test_files_have_the_mode_that_the_umask_says(work, convo, mask):
 
 @pytest.mark.parametrize("place", ["chat_template.jinja", "tokenizer_config.json"])
 def test_an_export_holds_the_template_of_training_and_no_other(work, convo, place):
-    """A folder's own may agree with it on every probe and say something else later."""
+    """A folder's own template may agree on every probe and differ on other dialogues."""
     from convo_cli.storage.sealed import MANIFEST_FILE
 
     source = work / "exports/tiny"

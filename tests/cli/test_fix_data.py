@@ -1,4 +1,4 @@
-"""`validate-data --fix`: a copy that can be trained on, what was done to it, and nothing lost."""
+"""`validate-data --fix`: a copy that can be trained on, a report of the repairs, nothing lost."""
 
 from __future__ import annotations
 

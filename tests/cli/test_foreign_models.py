@@ -1,6 +1,4 @@
-"""Models as other tools leave them: trained, exported and resumed, or refused by name before the
-first step.
-"""
+"""Models as other tools leave them: trained, exported and resumed, or refused before step 1."""
 
 from __future__ import annotations
 
@@ -26,9 +24,7 @@ PRETRAINED = settings(
 
 
 def splitting(folder):
-    """A GPT-2 whose tokenizer spells special tokens as text, and whose config asks for tuples and
-    attention maps.
-    """
+    """A GPT-2 whose tokenizer splits special tokens, and whose config asks for attention maps."""
     size = {"n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 128}
     tokenizer = fast(byte_pairs(), eos_token="<|endoftext|>")
     save_foreign(folder, "gpt2", tokenizer, size, split_special_tokens=True)
@@ -105,9 +101,8 @@ def test_a_token_of_any_name_works_from_training_to_chat(work, convo, template, 
     with_tokens(work / "base", token)
     data = work / "train.jsonl"
     lines = data.read_text(encoding="utf-8").splitlines(keepends=True)
-    data.write_text(
-        "".join(line for line in lines if '"system"' not in line), encoding="utf-8"
-    )  # cls-sep has no place
+    # cls-sep has no place for a system turn.
+    data.write_text("".join(line for line in lines if '"system"' not in line), encoding="utf-8")
     assert (
         convo(
             "train", "config.yaml", "-q", *PRETRAINED, *settings(f"dialogue.template={template}")
@@ -134,7 +129,7 @@ HOSTILE_GENERATION = {
 
 @pytest.fixture
 def foreign(work):
-    """An export that lost what convo wrote into it."""
+    """An export without the files that convo adds."""
     folder = work / "exports/tiny"
     for name in ("MANIFEST.json", "dialogue.json"):
         (folder / name).unlink()

@@ -1,6 +1,4 @@
-"""Foreign run directories: what is planted under any name is neither followed, waited for, nor read
-whole.
-"""
+"""Foreign run directories: planted files are never followed, waited for or read whole."""
 
 from __future__ import annotations
 

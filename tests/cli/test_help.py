@@ -1,4 +1,4 @@
-"""What `convo` says of itself, and of words it does not know."""
+"""The help of `convo`, and its answers to unknown words."""
 
 from __future__ import annotations
 

@@ -57,9 +57,7 @@ def test_refusing_a_folder_takes_the_main_process_little_time_and_memory(convo, 
 )
 @pytest.mark.parametrize("name", FOLDERS)
 def test_the_whole_command_is_bounded(work, name, command):
-    """The limit of CPU time holds for each process of the command; memory is that of the largest of
-    them.
-    """
+    """CPU time is limited for each process, memory for the largest of them."""
     FOLDERS[name](work / "model")
 
     def limit():

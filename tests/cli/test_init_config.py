@@ -258,8 +258,10 @@ def test_json_has_the_presets_and_the_schema(convo: Convo) -> None:
         ),
         (
             ["--schema", "--preset", "gpt2"],
-            "error: --schema and --list-presets cannot be combined with --preset, --train or "
-            "--validation\n",
+            (
+                "error: --schema and --list-presets cannot be combined with --preset, --train or "
+                "--validation\n"
+            ),
         ),
         (["--force"], "error: --force needs a file to replace\nhint: add -o FILE\n"),
         (

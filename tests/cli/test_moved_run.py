@@ -1,6 +1,4 @@
-"""A run directory names its data relative to itself: both can move together, and no home directory
-is named.
-"""
+"""A run directory stores data paths relative to itself, so both can move together."""
 
 from __future__ import annotations
 

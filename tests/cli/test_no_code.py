@@ -24,7 +24,7 @@ ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% 
 
 
 class Bomb:
-    """Creates a file where it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, trace: Path) -> None:
         self.trace = trace
@@ -35,13 +35,13 @@ class Bomb:
 
 @pytest.fixture
 def trace(work):
-    """A file that must not come into being."""
+    """A file that must not be created."""
     return work / "ran"
 
 
 @pytest.fixture
 def model(work):
-    """A Hugging Face folder as anybody may have made it."""
+    """A Hugging Face folder by an unknown author."""
     folder = work / "model"
     shutil.copytree(work / EXPORT, folder)
     for name in ("MANIFEST.json", "dialogue.json"):

@@ -1,6 +1,4 @@
-"""`validate-data` with a tokenizer: what `train` would make of the data, and what it would
-refuse.
-"""
+"""`validate-data` with a tokenizer: the tokens and the refusals of `train`."""
 
 from __future__ import annotations
 

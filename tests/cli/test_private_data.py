@@ -1,6 +1,4 @@
-"""Files derived from data are no more readable than the data, and no other user can put tokens into
-a run.
-"""
+"""Files derived from data are no more readable than the data, and other users cannot forge them."""
 
 from __future__ import annotations
 
@@ -50,7 +48,7 @@ def mode(path):
 
 
 def readable(folder):
-    """What others can read below a folder, by its mode alone."""
+    """Everything below a folder that others can read, by mode alone."""
     return [path for path in (folder, *folder.rglob("*")) if mode(path) & 0o077]
 
 

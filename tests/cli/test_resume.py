@@ -1,4 +1,4 @@
-"""`convo resume`: continues from the checkpoint that was asked for, and says what it did."""
+"""`convo resume`: continues from the requested checkpoint and reports what it did."""
 
 from __future__ import annotations
 
@@ -282,7 +282,7 @@ def test_a_whole_checkpoint_of_another_run_is_refused(work, convo):
 
 
 def test_another_number_of_threads_is_used_only_where_the_user_sets_it(work):
-    """By the real executable: torch takes the number from the environment."""
+    """With the real executable, because torch takes the number from the environment."""
     plain = {
         key: value
         for key, value in environment().items()

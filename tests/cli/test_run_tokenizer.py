@@ -44,7 +44,7 @@ def test_transformers_and_convo_load_the_tokenizer_of_a_run(work):
 
 @pytest.mark.parametrize("left", ["nothing", "another dialogue.json", "another vocabulary"])
 def test_a_run_without_whole_copies_resumes_and_gets_them_again(convo, work, left):
-    """An earlier convo wrote none."""
+    """Earlier versions of convo wrote none."""
     run = work / "runs/tiny"
     if left == "nothing":
         shutil.rmtree(run / "tokenizer")

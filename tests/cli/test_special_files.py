@@ -1,6 +1,4 @@
-"""What is no regular file is never replaced, never read twice, and never waited for: by the real
-executable.
-"""
+"""Special files are never replaced, read twice or waited for: with the real executable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`convo train`: what it says, what it leaves, and how it ends when the numbers explode."""
+"""`convo train`: its output, its files, and its end when numbers overflow."""
 
 from __future__ import annotations
 
@@ -91,9 +91,7 @@ def test_text_of_the_data_does_not_reach_the_terminal_as_control(work, convo):
 
 
 def test_a_validation_loss_that_is_not_finite_is_no_end_of_the_run(work, convo, monkeypatch):
-    """The checkpoint is saved before it; a resume from that would end there again, so the hint
-    names an older one.
-    """
+    """A resume from its own checkpoint would fail again, so the hint uses an older one."""
     from convo_cli.evaluation import evaluator
 
     mean_nll, losses = evaluator.mean_nll, []

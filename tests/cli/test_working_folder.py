@@ -1,6 +1,4 @@
-"""Nothing that lies in the working folder is run: no program, no module, no hook or filter of its
-repository.
-"""
+"""Nothing in the working folder is run: no program, module, hook or filter of its repository."""
 
 from __future__ import annotations
 
@@ -45,9 +43,7 @@ PROGRAMS = ("git", "uname", "fc-list", "gcc", "cc", "c++", "ldconfig", "latex", 
 
 @pytest.fixture
 def hostile(tmp_path):
-    """A foreign working folder; each program and module in it writes a file in ``ran`` when it is
-    run.
-    """
+    """A foreign working folder; each program and module in it writes a file in ``ran`` when run."""
     folder = tmp_path / "work"
     folder.mkdir()
     make_workplace(folder)

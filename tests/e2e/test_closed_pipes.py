@@ -1,4 +1,4 @@
-"""Whoever watched may go away: a run ends as it would have, and nothing is said to nobody."""
+"""A reader of the output may disappear: the run ends as it would have."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ SHORT = settings("training.max_steps=2", "data.validation=[]", "logging.plots=fa
 
 
 def run_in_pipes(folder, *arguments, is_stdout_closed):
-    """Run the executable with a stderr that nobody reads after its first line; stdout may be the
-    same pipe.
-    """
+    """Run the executable with a stderr that is closed after its first line; stdout may share it."""
     reading, writing = os.pipe()
     with subprocess.Popen(
         [EXECUTABLE, *arguments],

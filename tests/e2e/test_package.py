@@ -1,6 +1,4 @@
-"""The packages that are published: an sdist with every file of the project, a wheel that stands
-alone.
-"""
+"""The published packages: an sdist with every file of the project, and a self-contained wheel."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Every command that convo prints works when it is typed as it stands: for every preset, and
-however a run ended.
-"""
+"""Every command that convo prints works as typed, for every preset and every end of a run."""
 
 from __future__ import annotations
 
@@ -40,7 +38,7 @@ SCRATCH = (
 
 
 def printed(text: str) -> list[str]:
-    """The commands in what convo shows; a mere name such as `convo train` is none."""
+    """The commands in convo's output; a mere name such as `convo train` is not one."""
     return [quoted or line for quoted, line in _COMMAND.findall(text)]
 
 
@@ -98,9 +96,8 @@ def test_what_a_preset_leads_to_can_be_typed(work, convo, pretrained, name):
     tiny = [*TINY, *(SCRATCH if config.model.scratch else [f"model.pretrained={pretrained}"])]
     for file, count in (("train.jsonl", 20), ("valid.jsonl", 2)):
         lines = (work / file).read_text(encoding="utf-8").splitlines(keepends=True)
-        lines = [
-            line for line in lines if '"system"' not in line
-        ]  # two of the templates have no place for it
+        # Two of the templates have no place for a system turn.
+        lines = [line for line in lines if '"system"' not in line]
         (work / file).write_text("".join(lines[:count]), encoding="utf-8")
     tiny += (
         ["training.max_steps=2"]
@@ -163,7 +160,7 @@ def test_a_run_of_epochs_of_which_a_step_is_more_continues(convo):
     ],
 )
 def test_a_run_that_is_over_by_the_settings_of_a_resume_continues(convo, trained, resumed):
-    """They are not stored, so the next command must not build on them."""
+    """These settings are not stored, so the next command must not rely on them."""
     assert (
         convo("train", "config.yaml", *settings(*trained, *QUICK, "data.validation=[]")).code == 0
     )

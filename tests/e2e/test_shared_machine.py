@@ -119,9 +119,7 @@ def trained() -> Iterator[Path]:
 
 @pytest.fixture(params=list(SHARED.values()), ids=list(SHARED))
 def place(trained, request):
-    """That place with a folder that both users write to; the run in it is one that the attacker may
-    change.
-    """
+    """That place with a folder that both users can write to; the attacker may change the run."""
     before = Path(f"{trained}-before")
     shutil.copytree(trained, before, symlinks=True, copy_function=shutil.copy2)
     place = Place(trained)

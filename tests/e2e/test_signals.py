@@ -27,7 +27,7 @@ LONG = settings(
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
-    """The weights of a run that nobody stopped."""
+    """The weights of a run that was never stopped."""
     folder = make_workplace(tmp_path_factory.mktemp("signals"))
     assert (
         run_here(folder, "train", "config.yaml", "-q", *settings("name=straight"), *LONG).code == 0
@@ -40,7 +40,7 @@ def weights(run):
 
 
 def until(process, pattern):
-    """Read the process's stderr to the first line that matches; what it said so far."""
+    """Read the process's stderr to the first line that matches, and return what was read."""
     seen = []
     watchdog = threading.Timer(120, process.kill)
     watchdog.start()
@@ -183,9 +183,7 @@ def test_a_signal_does_not_wait_until_torch_is_imported(tmp_path):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_validation_by_several_processes_ends_at_once_with_one_word(tmp_path, number, code):
-    """The data comes through a pipe that stays open, so the command is at work when the signal
-    comes.
-    """
+    """The data comes through a pipe that stays open, so the command is still reading."""
     process = start(tmp_path, "validate-data", "-")
     line = b'["Hello there, how are you today?", "Fine, and you?"]\n'
     process.stdin.write(line * (40 * 2**20 // len(line)))
@@ -196,7 +194,7 @@ def test_validation_by_several_processes_ends_at_once_with_one_word(tmp_path, nu
 
 
 def test_ctrl_c_is_heard_while_the_tokenizer_is_trained(tmp_path):
-    """SentencePiece holds Python's lock for many seconds here, in a process of its own."""
+    """SentencePiece holds Python's lock for many seconds here, in its own process."""
     make_workplace(tmp_path)
     words = [f"w{number * 7919 % 99991}x{number % 977}" for number in range(120_000)]
     lines = [

@@ -1,6 +1,4 @@
-"""The user's whole path, from an empty folder to a conversation, and every kind of model that can
-be on it.
-"""
+"""The user's whole path, from an empty folder to a conversation, with every kind of model."""
 
 from __future__ import annotations
 
@@ -55,9 +53,7 @@ def talk_in_plain_transformers(folder, *lines):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A finished run and its export in a folder whose name has a space and letters outside
-    ASCII.
-    """
+    """A finished run and its export in a folder whose name has a space and non-ASCII letters."""
     folder = tmp_path_factory.mktemp("whole") / "mein Gespräch 대화"
     folder.mkdir()
     make_workplace(folder)
@@ -81,9 +77,7 @@ def place(tmp_path_factory):
 
 @pytest.fixture
 def copied(place, tmp_path):
-    """That folder to do anything with, at another place; the data it was trained on stays where it
-    was.
-    """
+    """A copy of that folder at another place, free to change; its data stays where it was."""
     return shutil.copytree(place, tmp_path / "another place")
 
 
@@ -116,7 +110,7 @@ def test_the_export_scores_as_the_run_did(place):
 
 @pytest.mark.parametrize("load", ["last", "loss", "metric"])
 def test_a_run_that_was_moved_goes_on_and_talks(copied, tmp_path, load):
-    """With its data: they stay where they are from each other."""
+    """It is moved with its data, so the relative paths still hold."""
     place = copied.rename(tmp_path / "elsewhere")
     moved = (place / "runs/demo").rename(place / "runs/moved")
     result = ok(
@@ -302,9 +296,7 @@ def test_a_pretrained_model_goes_the_whole_path(case, tmp_path, sample_dialogues
 
 
 def require_same_answers(folder):
-    """The export of runs/tiny answers in convo and in transformers as the run does, and its scores
-    are its own.
-    """
+    """The export of runs/tiny replies in convo and transformers as the run does."""
     ok(folder, "export", "runs/tiny", "out", "-q")
     replies = talk(folder, "out", *LINES[:3])
     assert (

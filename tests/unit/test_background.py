@@ -1,6 +1,4 @@
-"""Background tasks: results in order, errors in their place, and a main thread that a signal ends
-at once.
-"""
+"""Background tasks: results in order, errors in their place, and an immediate end by a signal."""
 
 from __future__ import annotations
 

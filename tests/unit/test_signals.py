@@ -1,4 +1,4 @@
-"""The first signal asks, the second one leaves, and afterwards everything is as it was."""
+"""The first signal requests a stop, the second one ends the process, and handlers are restored."""
 
 from __future__ import annotations
 
@@ -30,9 +30,7 @@ with listening() as request:
 
 @pytest.fixture(autouse=True)
 def hangups_arrive():
-    """As in a terminal; whoever runs these tests may have ignored them (nohup), and children
-    inherit that.
-    """
+    """SIGHUP arrives as in a terminal, even if these tests run under nohup."""
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)
@@ -100,7 +98,7 @@ with listening():
     import sqlite3
     sqlite3.connect(":memory:").execute(
         "with recursive n(i) as (select 1 union all select i + 1 from n) select count(*) from n"
-    ).fetchone()  # never comes back, and no handler of Python's runs meanwhile
+    ).fetchone()  # never returns, and Python runs no handler meanwhile
 """
 
 

@@ -1,4 +1,4 @@
-"""What a conversation remembers, and that what went wrong was never said."""
+"""The history of a conversation: kept after a reply, unchanged after an error."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SETTINGS = GenerationSettings(max_new_tokens=5)
 
 
 class Echo:
-    """Repeats what it was told, with spaces around it; remembers every history."""
+    """Repeats the last message, with spaces around it, and remembers every history."""
 
     def __init__(self, max_length=128):
         self.histories = []

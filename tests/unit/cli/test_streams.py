@@ -1,6 +1,4 @@
-"""stderr outlives its reader, closed streams are replaced, and a character that cannot be shown is
-a ?.
-"""
+"""stderr outlives its reader, closed streams are replaced, and unencodable characters become ?."""
 
 from __future__ import annotations
 
@@ -19,9 +17,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="POSIX pipes")
 
 
 def run_python(program: str, redirections: str = "", **changes: str) -> tuple[int, str, str]:
-    """Run a program in a process whose standard streams are redirected by a shell, then closed by
-    it or not.
-    """
+    """Run a program in a process whose standard streams a shell redirects and may close."""
     ran = subprocess.run(
         ["sh", "-c", f'exec "$@" {redirections}', "sh", sys.executable, "-c", program],
         env=environment(**changes),

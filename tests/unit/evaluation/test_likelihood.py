@@ -1,6 +1,4 @@
-"""The loss of an evaluation: every example once, every token the same weight, whatever the
-batches.
-"""
+"""The loss of an evaluation: every example once, every token with the same weight."""
 
 from __future__ import annotations
 
@@ -56,9 +54,7 @@ def test_batches_hold_each_example_once_and_no_more_slots_than_allowed(lengths, 
 
 
 def test_no_row_is_added_that_still_fits():
-    """As few batches as neighbours of like length allow: nothing is forwarded in needless
-    pieces.
-    """
+    """The fewest batches that neighbours of similar length allow."""
     shapes = [
         tuple(batch.input_ids.shape)
         for batch in length_sorted_batches(store_of([5, 2, 2, 5, 2]), (), PADDED, max_slots=10)

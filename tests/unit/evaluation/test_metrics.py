@@ -19,7 +19,7 @@ COMING_FROM = (Path(__file__).parents[3] / "docs" / "coming-from.md").read_text(
 
 
 def said(*pairs):
-    """Replies beside what was really said."""
+    """Replies beside the references."""
     return [SampleReply((), reference, reply, True) for reply, reference in pairs]
 
 

@@ -1,4 +1,4 @@
-"""Which dialogues get a reply, and what the model is given before it."""
+"""The dialogues that get a reply, and the history that the model is given."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_turn_that_the_data_excludes_is_no_reference():
 
 
 class Parrot:
-    """Answers with the last words it was told, and remembers all of them and its settings."""
+    """Replies with the last text of its history, and remembers every history and its settings."""
 
     def __init__(self):
         self.calls = []

@@ -1,4 +1,4 @@
-"""A cached folder is whole, made once, and made again where it is not what was written."""
+"""A cached folder is whole, created once, and created again if its content changed."""
 
 from __future__ import annotations
 
@@ -371,7 +371,7 @@ def test_a_cache_that_others_can_read_is_used_and_closed(tmp_path, told):
 
 @needs_modes
 def test_where_owners_are_not_kept_a_run_prepares_its_own_data(tmp_path, told, monkeypatch):
-    """As on a network share, for output_dir and for temporary files alike."""
+    """As on a network share, for output_dir and temporary files alike."""
     monkeypatch.setattr("convo_cli.storage.access.os.geteuid", lambda: 1234)
     monkeypatch.setattr(
         "convo_cli.storage.access.reason_to_distrust",

@@ -72,9 +72,7 @@ def test_a_dialogue_without_a_target_is_found(make_encoder):
 
 @pytest.mark.parametrize("train_on", ["assistant", "all", "last"])
 def test_an_end_token_that_is_not_a_target_is_found(make_encoder, train_on):
-    """The failure that the field knows best: labels masked where ids equal the pad token, which is
-    the end token.
-    """
+    """The best-known failure: labels masked at the pad token, which is also the end token."""
     encoder = make_encoder()
     dialogues = [dialogue(1, "Hi", "Hi"), dialogue(2, "Hi", "Hello!", "Bye", "Bye!")]
     store = encode(encoder, dialogues, train_on)

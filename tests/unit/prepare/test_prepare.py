@@ -1,6 +1,4 @@
-"""From files to an encoder and stores: what is added, what is left out, and what is refused by its
-line.
-"""
+"""From files to an encoder and stores: what is added, left out, and refused with its line."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The dialogues that get a reply: the same choice from the data and from the cache, and no file
-read in vain.
-"""
+"""The dialogues that get a reply: the same from the data and the cache, and no needless reading."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run directory appears whole or not at all, whatever ends the process that makes it."""
+"""A run directory appears whole or not at all, however its process ends."""
 
 from __future__ import annotations
 
@@ -177,9 +177,7 @@ def test_no_run_begins_in_a_folder_of_another_user(run):
 
 
 def test_a_run_that_begins_stays_where_it_began(run, tmp_path):
-    """Others may rename what lies in the folder, so what fills the run goes by a path that stays
-    with it.
-    """
+    """Others may rename things in the folder, so the run is filled by a path that stays with it."""
     run.path.parent.mkdir()
     run.path.parent.chmod(0o777)
     mine = tmp_path / "mine"

@@ -1,6 +1,4 @@
-"""The checkpoints of a run: what is written is read back, a copy is the same, and other content is
-named.
-"""
+"""The checkpoints of a run: read back as written, copied exactly, and refused if they differ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where things lie in a run directory, and which directories are none."""
+"""Names in a run directory, and directories that are not runs."""
 
 from __future__ import annotations
 

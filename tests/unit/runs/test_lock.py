@@ -1,4 +1,4 @@
-"""One process at a time on a run directory; a process that was killed holds nothing."""
+"""One process at a time uses a run directory; a killed process holds no lock."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def run(tmp_path):
 
 def test_the_second_process_is_refused_by_the_name_of_the_run(run):
     with another_process_holding(run) as process:
-        for _ in range(2):  # asking must not wipe out who it is
+        for _ in range(2):  # the first attempt must not erase the holder
             with pytest.raises(CheckpointError) as caught, locked(run):
                 pass
             holder = f"process {process.pid} on {socket.gethostname()}"

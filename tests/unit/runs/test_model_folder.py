@@ -1,4 +1,4 @@
-"""What is said of a model's folder, and of a place for one, before anything is opened.
+"""Checks of a model folder to open or to write, before anything is opened.
 
 What a folder may lack is in tests/cli/test_bad_input.py, through every command that opens one.
 """

@@ -1,6 +1,4 @@
-"""Nothing in a run directory is opened by a call that follows links; the calls are found in the
-source.
-"""
+"""No call in the source that opens files of a run directory follows links."""
 
 from __future__ import annotations
 

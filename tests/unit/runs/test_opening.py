@@ -101,7 +101,7 @@ def test_a_path_that_is_missing_or_a_file_is_a_usage_error(run, notices):
 
 
 def prune(run, old, new):
-    """What a save does that keeps one checkpoints."""
+    """Prune as a save does that keeps one checkpoint."""
     save(run, new)
     for step in old:
         remove_directory(run.checkpoint(step))

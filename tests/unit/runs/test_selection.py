@@ -1,11 +1,10 @@
-"""Which checkpoint last, loss and metric mean, which stay on disk, and that damage never chooses
-another in silence.
-"""
+"""Which checkpoint last, loss and metric select, which stay on disk, and reports of damage."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -405,9 +404,7 @@ def test_a_damaged_checkpoint_is_neither_counted_nor_deleted(scored, damage):
 
 
 def test_what_was_just_sealed_stays_whatever_else_lies_there(run):
-    """So that a whole checkpoint is left where all others are damaged in a way that only reading
-    them would tell.
-    """
+    """A whole checkpoint is left even if all others are damaged in ways that only reading shows."""
     for step in (10, 20, 30):
         save(run, step)
         if step != 20:

@@ -40,8 +40,6 @@ def make_state(encoder):
 
 @pytest.fixture
 def make_job(encoder, sample_dialogues):
-    """A maker of jobs that take three steps on the same batch; they neither evaluate nor save
-    unless told to.
-    """
+    """A maker of jobs that take three steps on one batch; by default they only train."""
     examples = [window for windows in encoder.encode(sample_dialogues[:4]) for window in windows]
     return partial(StepsJob, pad(examples, {ASSISTANT_TARGET}, encoder.pad_id))

@@ -1,6 +1,4 @@
-"""Checkpoint 0 as it will be read: each file of it that says something else is found before step
-1.
-"""
+"""Checkpoint 0 is read back: every file that says something else is found before step 1."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ from tests.foreign import SIZE, byte_pairs, fast, save_foreign
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory, make_config):
-    """Checkpoint 0 of a tiny run, and the parts that it was made of."""
+    """Checkpoint 0 of a tiny run, and its parts."""
     caught = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "require_readable", lambda folder, parts: caught.append(parts))
@@ -142,9 +140,7 @@ def test_where_it_fails_no_run_begins(tiny_config, ignore, monkeypatch, tmp_path
 def test_models_that_transformers_saves_under_other_names_can_be_read_back(
     tiny_config, ignore, tmp_path, kind, size
 ):
-    """Mixtral's experts are one tensor in memory and many on disk; a tied head is not on disk at
-    all.
-    """
+    """Mixtral's experts are one tensor in memory and many on disk; a tied head is not on disk."""
     folder = save_foreign(
         tmp_path / kind, kind, fast(byte_pairs(), eos_token="<|endoftext|>"), size
     )

@@ -158,7 +158,7 @@ def test_a_request_is_the_reason_only_where_nothing_else_has_ended_the_run(
 
 
 def test_a_step_is_a_function_of_its_number_and_the_weights(make_state, make_job):
-    """Dropout is on, and what the random generator did before does not matter."""
+    """Dropout is on, and earlier use of the random generator does not matter."""
     outcomes, weights = [], []
     for noise in (1, 2):
         state = make_state()
@@ -171,9 +171,7 @@ def test_a_step_is_a_function_of_its_number_and_the_weights(make_state, make_job
 
 
 def test_a_step_that_fp16_repeats_has_its_own_dropout_again(make_state, make_job):
-    """The first time a gradient overflows; the second time the loss is that of a step that did not
-    overflow.
-    """
+    """The first gradient overflows; the repeated step has the loss of one that never did."""
     straight, repeated, calls = make_state(), make_state(is_scaled=True), []
 
     def overflow_once(gradient):
@@ -242,9 +240,7 @@ def test_the_learning_rate_of_the_job_reaches_every_group(make_state, make_job):
 def test_targets_of_all_micro_batches_weigh_the_same(
     make_state, make_job, encoder, sample_dialogues
 ):
-    """The loss of a step is the loss of all its examples in one batch, also where micro-batches
-    differ in targets.
-    """
+    """The loss of a step is that of all its examples in one batch, even if targets are uneven."""
     examples = sorted(
         (window for windows in encoder.encode(sample_dialogues[:6]) for window in windows),
         key=lambda example: len(example.input_ids),

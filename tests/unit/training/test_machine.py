@@ -1,4 +1,4 @@
-"""A resume computes as the run began, or says what it does otherwise and records it."""
+"""A resume computes as the run began, or reports and records the difference."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from convo_cli.training.run import resume_run, start_run
 
 @pytest.fixture(autouse=True)
 def threads(monkeypatch):
-    """No variable sets the number of threads, and each test leaves the process's own behind."""
+    """No variable sets the number of threads, and each test restores that of the process."""
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     before = torch.get_num_threads()
@@ -57,7 +57,7 @@ def info(run):
 
 @pytest.fixture
 def machine(monkeypatch):
-    """A maker of machines with so many GPUs, on which nothing can be computed."""
+    """A maker of machines with this many GPUs, on which nothing can be computed."""
 
     def make(*, cuda=0, capability=(8, 0), name="GPU X"):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda > 0)
@@ -140,7 +140,7 @@ def test_a_number_of_threads_that_the_user_sets_is_used_reported_and_recorded(
 
 
 def test_a_digit_of_run_json_that_changed_is_not_taken_in_silence(run):
-    """The number of threads decides the bits, and no manifest covers run.json."""
+    """The number of threads affects the bits, and no manifest covers run.json."""
     assert not any("run.json" in message for message, _ in resume(run, steps=3)[1])
     run.info.write_text(run.info.read_text().replace('"num_threads": 1', '"num_threads": 3'))
     warnings = [message for message, is_warning in resume(run, steps=4)[1] if is_warning]

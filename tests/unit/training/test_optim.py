@@ -1,6 +1,4 @@
-"""AdamW decays matrices only and updates every parameter once; the rate of every step, by its
-shape, in any run.
-"""
+"""AdamW decays matrices only and updates every parameter once; the learning rate of every step."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The composition root: what a run refuses before its directory exists, and what a resume may not
-change.
-"""
+"""The composition root: refusals before a run directory exists, and refusals of a resume."""
 
 from __future__ import annotations
 
@@ -52,7 +50,7 @@ def finished(tmp_path_factory, make_config):
 
 @pytest.fixture
 def run(finished, tmp_path):
-    """A copy of that run at another place: a run directory can be moved."""
+    """A copy of that run at another place, since a run directory can be moved."""
     shutil.copytree(finished[0].run_dir, tmp_path / "moved")
     return RunDirectory(tmp_path / "moved")
 
@@ -561,9 +559,7 @@ def _stop_after_another(num_steps):
 def test_an_epoch_is_finished_exactly_whatever_the_batches_of_each_resume(
     tiny_config, ignore, tmp_path
 ):
-    """The tokens of a run of one epoch are those of the data, once each; a damaged checkpoint
-    changes nothing.
-    """
+    """A run of one epoch sees each token once; a damaged checkpoint changes nothing."""
     once = {"max_steps": None, "epochs": 1, "batch_size": 1}
     start_run(tiny_config(name="straight", training=once, data={"validation": []}), ignore)
     straight, run = (RunDirectory(tmp_path / "runs" / name) for name in ("straight", "tiny"))
@@ -630,7 +626,7 @@ def test_a_signal_with_the_last_step_of_a_run_without_evaluations_does_not_make_
 def test_a_signal_before_an_evaluation_saves_at_once_and_the_resumed_run_begins_with_it(
     run, ignore
 ):
-    """An evaluation may take longer than whoever sent the signal is going to wait."""
+    """An evaluation may take longer than the sender of the signal waits."""
     seen = []
 
     def stop(event):

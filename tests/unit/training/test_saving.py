@@ -1,6 +1,4 @@
-"""What a checkpoint holds: everything the next step needs, nothing that is not finite, and nothing
-half written.
-"""
+"""The content of a checkpoint: everything the next step needs, finite, and never half written."""
 
 from __future__ import annotations
 

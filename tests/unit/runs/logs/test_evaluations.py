@@ -1,6 +1,4 @@
-"""Records of evaluations: read back as they were written, or noticed as damaged, whatever happened
-to them.
-"""
+"""Records of evaluations: read back as written, or recognised as damaged."""
 
 from __future__ import annotations
 
@@ -57,7 +55,7 @@ def test_every_evaluation_is_read_back_bit_for_bit(loss, perplexity, metrics, st
 
 @given(place=st.floats(0, 1), bit=st.integers(0, 7))
 def test_no_flipped_bit_gives_other_scores(place, bit):
-    """It is noticed, or it is in what is no score: the time, the seconds, spaces."""
+    """It is noticed, or it is outside the scores: in the time, the seconds or spaces."""
     with TemporaryDirectory() as folder:
         run = RunDirectory(Path(folder))
         events = [
@@ -68,9 +66,8 @@ def test_no_flipped_bit_gives_other_scores(place, bit):
         write(run, *events)
         before, content = read_evaluations(run).by_step, bytearray(run.metrics.read_bytes())
         first = content.index(b"\n") + 1  # a step's own line is no evaluation
-        content[first + int(place * (len(content) - first - 2))] ^= (
-            1 << bit
-        )  # a lost end is a line never finished
+        # The last byte stays: without its line break, a line counts as unfinished.
+        content[first + int(place * (len(content) - first - 2))] ^= 1 << bit
         run.metrics.write_bytes(content)
         known = read_evaluations(run)
     for step, event in before.items():

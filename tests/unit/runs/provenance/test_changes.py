@@ -1,4 +1,4 @@
-"""What a resume changes is named with both values, at the step from which on it holds."""
+"""Changes by a resume are recorded with both values and the step from which they apply."""
 
 from __future__ import annotations
 

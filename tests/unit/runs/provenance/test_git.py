@@ -1,6 +1,4 @@
-"""The commit of a working folder is read as git itself names it, and nothing of a repository is
-run.
-"""
+"""The commit of a working folder is read as git reports it, and nothing of a repository is run."""
 
 from __future__ import annotations
 
@@ -153,9 +151,8 @@ def test_a_branch_without_a_commit_has_none(tmp_path):
 
 def test_there_is_none_without_a_repository(tmp_path):
     assert read_git(tmp_path / "nowhere") is None
-    (
-        tmp_path / ".git"
-    ).mkdir()  # the first one upwards decides, so that no folder above the test does
+    # The first .git upwards decides, so that no folder above the test matters.
+    (tmp_path / ".git").mkdir()
     assert read_git(tmp_path) is None
 
 

@@ -1,6 +1,4 @@
-"""run.json holds what a run began with, and a resume with anything else is refused by name and both
-values.
-"""
+"""run.json holds what a run began with; a resume refuses anything else, with both values."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Another length of a run never raises its learning rate; what is said about it, and what a run
-needs to continue.
-"""
+"""Another length of a run never raises its learning rate; notices and settings to continue."""
 
 from __future__ import annotations
 
@@ -32,9 +30,7 @@ CONFIGS = st.builds(
 
 @given(config=CONFIGS, lengths=st.lists(st.integers(1, 80), min_size=2, max_size=5))
 def test_no_length_that_a_run_is_given_raises_the_rate_of_any_step(config, lengths):
-    """Resumed as often as one likes, longer or shorter each time; an extended run follows its
-    schedule exactly.
-    """
+    """Resumed any number of times, longer or shorter; an extended run follows its schedule."""
     for old, new in pairwise(lengths):
         horizon = settle_horizon(config, old, config, new, is_set=False)
         resumed = config.model_copy(update={"schedule_steps": horizon})
@@ -52,7 +48,7 @@ def test_what_the_user_states_is_used(config, old, new):
 
 
 def ended(step, *, max_steps, epochs=None, batch=4, out_of_patience=False):
-    """A run on 10 examples that ended."""
+    """A finished run on 10 examples."""
     training = TrainingConfig(max_steps=None if epochs else max_steps, epochs=epochs)
     order = Order(np.full(10, 3), 0, [Phase(batch=batch)])
     config = SimpleNamespace(

@@ -1,6 +1,4 @@
-"""The proof of a resume: equal where it is equal, the first difference where it is not, and the run
-stays as it is.
-"""
+"""The proof of a resume: equality, the first difference if there is one, and an unchanged run."""
 
 from __future__ import annotations
 
@@ -51,9 +49,8 @@ def test_an_exact_resume_is_found_equal_with_its_evaluation_and_the_run_is_not_t
     assert (verdict.compared_with, verdict.reason) == (None, "--steps was given")
     counts = {check.what: check.count for check in verdict.checks}
     assert counts["examples of a step"] == 3
-    assert (
-        counts["logged values"] == 3 + 1 + 2
-    )  # steps, the evaluation at step 4, progress and gradient scale
+    # Steps, the evaluation at step 4, progress and gradient scale.
+    assert counts["logged values"] == 3 + 1 + 2
     assert counts["optimizer tensors"] > counts["weight tensors"] > 20
     assert {name: v for name, v in snapshot(run.path).items() if name != ".lock"} == {
         name: v for name, v in before.items() if name != ".lock"
@@ -83,9 +80,7 @@ def test_a_key_that_is_settled_in_the_checkpoints_is_refused(run, ignore):
 def test_a_curriculum_ends_where_it_ended_in_the_run_and_not_by_the_steps_that_are_taken_again(
     tmp_path, make_config, ignore
 ):
-    """User turns are targets up to step 4.2 of 6; of the 4 steps up to the resume they would be up
-    to step 2.8.
-    """
+    """User turns are targets up to step 4.2 of 6; for a run of 4 steps that would be step 2.8."""
     config = make_config(tmp_path, dialogue={"user_turns_until": 0.7})
     verdict = verify_run(start_run(config, ignore).run_dir, config, ignore)
     assert (verdict.compared_with, verdict.difference) == ("step-00000006", None)
@@ -172,9 +167,8 @@ def test_the_steps_before_the_newest_checkpoint_are_taken_again_and_compared_wit
     assert (verdict.num_steps, verdict.resumed_after) == (3, 1)
     assert "a checkpoint before step-00000006, and nothing changed between" in verdict.reason
     counts = {check.what: check.count for check in verdict.checks}
-    assert (
-        counts["logged values"] == 3 + 1 + 2 + 1
-    )  # steps, an evaluation with two replies, the gradient scale
+    # Steps, an evaluation with two replies, the gradient scale.
+    assert counts["logged values"] == 3 + 1 + 2 + 1
     assert counts["optimizer tensors"] > counts["weight tensors"] > 20
     assert {name: v for name, v in snapshot(own.path).items() if name != ".lock"} == {
         name: v for name, v in before.items() if name != ".lock"
@@ -190,7 +184,7 @@ def _other_moment(own):
 
 
 def _change_tensor(own, file, name):
-    """The last bit of one number, under a seal that fits."""
+    """Change the last bit of one number, and seal the file again."""
     folder = own.checkpoint(6)
     tensors = load_file(folder / file)
     tensors[name].view(torch.int32)[0] += 1
@@ -278,7 +272,7 @@ def test_a_line_without_a_step_is_not_compared_and_a_log_that_is_a_directory_is_
 def test_steps_between_which_the_run_changed_are_not_compared_with_it(
     own, ignore, step, is_between
 ):
-    """A change at step 3 holds for all the steps from there on, so that they can be taken again."""
+    """A change at step 3 applies to all later steps, so these can be taken again."""
     info = read_run_info(own)
     write_provenance(
         own, info.model_copy(update={"changes": (Change(step=step, message="seed: 1 -> 42"),)})

@@ -1,4 +1,4 @@
-"""Advice about unfortunate settings: given once, with numbers, and only where it is due."""
+"""Advice about unsuitable settings: given once, with numbers, and only when it applies."""
 
 from __future__ import annotations
 
