@@ -48,7 +48,7 @@ def test_what_loads_the_run_names_its_step_and_the_better_one(convo, command):
 
 def test_the_best_checkpoint_has_no_better_one(convo):
     err = convo("chat", BEST, stdin=b"hi\n").err
-    assert f"loaded {BEST}: an earlier checkpoint, step 3, validation loss " in err
+    assert f"loaded {BEST}: not the last checkpoint, step 3, validation loss " in err
     assert "to use that checkpoint" not in err
 
 

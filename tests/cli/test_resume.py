@@ -205,7 +205,7 @@ def test_the_proof_of_a_resume_is_a_table_on_stdout_and_leaves_the_run_alone(wor
     for what in ("examples of a step", "logged values", "optimizer tensors", "weight tensors"):
         assert any(what in line and "equal" in line for line in result.out.splitlines())
     assert (
-        "2 steps from step-00000006: straight, and with a save and a resume after 1 of them"
+        "2 steps from step-00000006: without a break, and with a save and a resume after 1 of them"
         in result.out
     )
     assert {path: state for path, state in snapshot(work / RUN).items() if path != ".lock"} == {

@@ -264,24 +264,33 @@ def test_a_stop_that_interrupts_needs_no_answer_but_its_message(capsys):
 
 def test_the_hint_of_an_interrupt_may_depend_on_how_far_the_work_came():
     done = []
-    with (
-        pytest.raises(StoppedError) as caught,
-        listening() as stop,
-        stop.interrupting("stopped", hint=lambda: f"{len(done)} are kept"),
-    ):
-        done.append(1)
-        send(signal.SIGTERM)
+
+    def work():
+        with (
+            listening() as stop,
+            stop.interrupting("stopped", hint=lambda: f"{len(done)} are kept"),
+        ):
+            done.append(1)
+            send(signal.SIGTERM)
+
+    with pytest.raises(StoppedError) as caught:
+        work()
     assert caught.value.hint == "1 are kept"
 
 
 def test_inside_an_interruptible_block_work_can_be_finished():
     done = []
-    with pytest.raises(StoppedError), listening() as stop, stop.interrupting("stopped"):
-        with stop.finishing("stopping soon"):
-            send(signal.SIGTERM)
-            done.append("finished")
-        with stop.interrupting("stopped"):
-            done.append("begun")
+
+    def work():
+        with listening() as stop, stop.interrupting("stopped"):
+            with stop.finishing("stopping soon"):
+                send(signal.SIGTERM)
+                done.append("finished")
+            with stop.interrupting("stopped"):
+                done.append("begun")
+
+    with pytest.raises(StoppedError):
+        work()
     assert done == ["finished"]
 
 

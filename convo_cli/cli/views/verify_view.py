@@ -31,7 +31,7 @@ def show_verdict(console: Console, verdict: Verdict) -> None:
     console.print(table)
     resume = f"a save and a resume after {verdict.resumed_after} of them"
     if verdict.compared_with is None:
-        how = f"straight, and with {resume}"
+        how = f"without a break, and with {resume}"
     else:
         how = f"taken again with {resume}, compared with {verdict.compared_with}"
     steps = f"{counted(verdict.num_steps, 'step')} from {verdict.checkpoint}"

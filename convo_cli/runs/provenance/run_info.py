@@ -173,8 +173,10 @@ def read_run_info(run: RunDirectory) -> RunInfo:
     except (OSError, ValidationError) as error:
         if isinstance(error, ValidationError):
             reason = error.errors()[0]["msg"]
+        elif isinstance(error, UnsafeFileError):
+            reason = f"it is {error.kind}"
         else:
-            reason = f"it is {error.kind}" if isinstance(error, UnsafeFileError) else error.strerror
+            reason = str(error.strerror)
         raise CheckpointError(
             f"{run.info}: cannot be read ({reason}), so convo cannot check if the data changed",
             hint="restore it from a copy of the run",

@@ -131,7 +131,7 @@ def _difference(
         return None
     a, b = one.get(different), other.get(different)
     if not isinstance(a, dict) or not isinstance(b, dict):
-        return f"{different} differs {ways[0]} and {ways[1]}"
+        return f"{different} is not the same {ways[0]} and {ways[1]}"
     key = next(key for key in {**a, **b} if a.get(key) != b.get(key))
     return f"{different}: {key} is {a.get(key)} {ways[0]}, {b.get(key)} {ways[1]}"
 

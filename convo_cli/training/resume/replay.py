@@ -154,7 +154,7 @@ class _Proof:
         # After a power cut the run's log may lack lines.
         again.logged = {key: again.logged.get(key) for key in own.logged}
         reason = f"the run has a checkpoint before {newest}, and nothing changed between them"
-        checks = compare(own, again, ways=("in the run", "taken again"))
+        checks = compare(own, again, ways=("in the run", "when taken again"))
         return Verdict(name, last - first, half - first, newest, reason, checks)
 
     def take_twice(self, num_steps: int, reason: str) -> Verdict:
@@ -163,7 +163,7 @@ class _Proof:
         first = state.progress.step
         half, last = first + num_steps // 2, first + num_steps
         straight, resumed = Trace(), Trace()
-        count = counted(self.emit, "straight", first, num_steps)
+        count = counted(self.emit, "without a resume", first, num_steps)
         self._advance(parts, state, last, straight.listening(count), straight)
         straight.finish(state)
 
@@ -177,7 +177,7 @@ class _Proof:
         parts, state = self._build(self.aside.checkpoint(half))
         self._advance(parts, state, last, resumed.listening(count), resumed)
         resumed.finish(state)
-        checks = compare(straight, resumed, ways=("straight", "after a resume"))
+        checks = compare(straight, resumed, ways=("without a resume", "with a resume"))
         return Verdict(self.newest.path.name, num_steps, half - first, None, reason, checks)
 
     def _earlier_checkpoint(self, last: int) -> Snapshot | None:

@@ -123,8 +123,8 @@ def _count_tokens_anew(parts, state):
     [
         (_lose_moments, "EvaluationDone 4|StepDone 5"),
         (_change_one_weight, "StepDone 4: (loss|grad_norm) is"),
-        (_count_one_step_too_many, "step 4 differs"),
-        (_count_tokens_anew, "StepDone 4: tokens_seen is .* straight, .* after a resume"),
+        (_count_one_step_too_many, "step 4 is not the same"),
+        (_count_tokens_anew, "StepDone 4: tokens_seen is .* without a resume, .* with a resume"),
     ],
 )
 def test_what_a_resume_loses_is_found_and_named(run, ignore, monkeypatch, spoil, difference):
@@ -229,14 +229,14 @@ def _change_log(file, is_it, key, value):
 @pytest.mark.parametrize(
     ("change", "difference"),
     [
-        (_other_weight, "transformer.ln_f.bias differs in the run and taken again"),
+        (_other_weight, "transformer.ln_f.bias is not the same in the run and when taken again"),
         (
             _other_moment,
-            "exp_avg of transformer.ln_f.bias differs in the run and taken again",
+            "exp_avg of transformer.ln_f.bias is not the same in the run and when taken again",
         ),
-        (_other_loss, r"step 5: loss is 1\.5 in the run, \d.* taken again"),
-        (_other_evaluation, r"evaluation 6: loss is 1\.5 in the run, \d.* taken again"),
-        (_other_reply, r"sample 6 number 1: reply is Hm\. in the run, .* taken again"),
+        (_other_loss, r"step 5: loss is 1\.5 in the run, \d.* when taken again"),
+        (_other_evaluation, r"evaluation 6: loss is 1\.5 in the run, \d.* when taken again"),
+        (_other_reply, r"sample 6 number 1: reply is Hm\. in the run, .* when taken again"),
     ],
 )
 def test_what_is_not_as_in_the_run_is_found_and_named(own, ignore, change, difference):
