@@ -132,15 +132,15 @@ def _run(arguments: list[str]) -> int:
         ):
             raise UsageError(
                 f"{error.filename}: {error.strerror}",
-                hint="ask for access (`ls -ld` shows who has it), or name another path",
+                hint="ask for access (`ls -ld` shows who has it), or use another path",
             ) from error
         if not is_out_of_memory(error):
             raise
         first_line = (str(error).splitlines() or [""])[0]
         raise OutOfMemoryError(
-            f"there is not enough memory for this ({first_line or type(error).__name__})",
+            f"not enough memory ({first_line or type(error).__name__})",
             hint="use a smaller model, training.micro_batch_size: 1, a lower dialogue.max_length, "
-            "or training.gradient_checkpointing: true; what was saved is intact",
+            "or training.gradient_checkpointing: true; everything saved so far is intact",
         ) from error
     if not arguments:
         return UsageError.exit_code

@@ -252,7 +252,7 @@ def test_a_home_is_expanded_wherever_a_path_is_given(place, tmp_path):
     ("path", "message"),
     [
         ("~nobody-here/x", "~nobody-here/x: there is no user nobody-here"),
-        ("~/x", "~/x: the home folder is not known"),
+        ("~/x", "~/x: the home folder is unknown"),
     ],
 )
 def test_a_home_that_is_not_there_is_named(place, path, message):

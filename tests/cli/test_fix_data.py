@@ -147,7 +147,7 @@ def test_a_file_in_place_of_the_folder_is_named(convo, files):
     assert result.code == 2
     assert (
         result.err
-        == "error: --fix good.jsonl/out.jsonl: good.jsonl is not a folder\nhint: name a file in a "
+        == "error: --fix good.jsonl/out.jsonl: good.jsonl is not a folder\nhint: choose a file in a "
         "folder\n"
     )
 

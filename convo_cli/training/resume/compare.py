@@ -34,9 +34,7 @@ _NOT_COMPARED = {
     "weights",
     "checksum",
 }
-"""Fields that are not compared: measurements, the length of the run, and references to other
-evaluations and files.
-"""
+"""Measurements, the length of the run, and references to other evaluations and files."""
 
 
 @dataclass(frozen=True, slots=True)

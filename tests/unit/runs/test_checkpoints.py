@@ -88,7 +88,7 @@ def test_a_state_is_read_back_as_it_was_written(tmp_path):
 )  # fmt: skip
 def test_a_state_that_convo_did_not_write_is_named(tmp_path, content):
     (tmp_path / "state.json").write_text(content)
-    with pytest.raises(CheckpointError, match=r"state\.json: not a readable state"):
+    with pytest.raises(CheckpointError, match=r"state\.json: cannot be read"):
         read_state(tmp_path)
 
 
