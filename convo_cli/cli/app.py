@@ -25,6 +25,7 @@ from convo_cli.errors import (
     ConvoError,
     OutOfMemoryError,
     UsageError,
+    first_line,
     is_out_of_memory,
     refused_by_system,
 )
@@ -136,9 +137,8 @@ def _run(arguments: list[str]) -> int:
             ) from error
         if not is_out_of_memory(error):
             raise
-        first_line = (str(error).splitlines() or [""])[0]
         raise OutOfMemoryError(
-            f"not enough memory ({first_line or type(error).__name__})",
+            f"not enough memory ({first_line(error)})",
             hint="use a smaller model, training.micro_batch_size: 1, a lower dialogue.max_length, "
             "or training.gradient_checkpointing: true; everything saved so far is intact",
         ) from error

@@ -229,7 +229,7 @@ OPENED = {
         RUN,
         remove(f"{RUN}/checkpoints/step-00000003", LAST),
         5,
-        f"{RUN}: there is no whole checkpoint to load",
+        f"{RUN}: no checkpoint is intact",
     ),
     "is a damaged checkpoint": (
         LAST,
@@ -457,7 +457,7 @@ CASES = {
         write("valid.jsonl", OTHER),
     ),
     "resume: fewer data files": Case(
-        ["resume", RUN, *settings("data.validation=[]")], 6, "data.validation names 0 files, but …1"
+        ["resume", RUN, *settings("data.validation=[]")], 6, "data.validation has 0 files, but …1"
     ),
     "resume: another size": Case(
         ["resume", RUN, *settings("model.scratch.layers=3")], 6, "model.scratch.layers …"

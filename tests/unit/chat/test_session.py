@@ -150,7 +150,7 @@ def test_a_conversation_has_an_end_and_a_reset_begins_another(monkeypatch):
     monkeypatch.setattr(module, "MAX_CHARACTERS", 20)
     session = start()
     session.say("12345", lambda text: None)
-    with pytest.raises(DataError, match="over 20 characters") as caught:
+    with pytest.raises(DataError, match="longer than 20 characters") as caught:
         session.say("123456789", lambda text: None)
     assert "/reset" in str(caught.value.hint)
     assert len(session.turns) == 2

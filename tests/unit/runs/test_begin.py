@@ -108,7 +108,7 @@ def test_after_a_kill_when_it_took_its_place_it_is_there_whole(run):
 def test_two_beginnings_of_one_name_do_not_meet(run):
     def begin_again(aside):
         with (
-            pytest.raises(CheckpointError, match=r"\.convo-new-tiny: .* is working"),
+            pytest.raises(CheckpointError, match=r"\.convo-new-tiny: .* is using"),
             begun(run, fill),
         ):
             pass

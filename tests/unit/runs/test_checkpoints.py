@@ -97,7 +97,7 @@ def test_a_state_of_another_version_is_refused_with_both_numbers(tmp_path):
         '{"format": 1, "progress": {"step": 1, "scores": null}, "scaler": {}}'
     )
     with pytest.raises(
-        CheckpointError, match=r"state\.json: format 1, but this convo reads format 2"
+        CheckpointError, match=r"state\.json: format 1, but this version of convo reads format 2"
     ):
         read_state(tmp_path)
 

@@ -116,7 +116,7 @@ def test_a_changed_file_is_named_with_both_hashes(info, data, tmp_path):
     (tmp_path / "more.jsonl").write_text('["more", "no"]\n')
     (change,) = changes_of_data(info, read_data_files(data))
     assert change.startswith(f"{tmp_path / 'more.jsonl'}: not the data that the run began with")
-    assert f"SHA-256 {info.train[1].sha256}, now " in change
+    assert f"SHA-256 {info.train[1].sha256}, this file has " in change
 
 
 def test_files_in_another_order_are_other_data(info, data):
@@ -140,7 +140,7 @@ def test_lines_in_another_order_are_other_data(data, config, tmp_path):
 def test_another_number_of_files_is_named(info, data, key, count):
     changed = data.model_copy(update={key: (*getattr(data, key), data.train[0])})
     assert changes_of_data(info, read_data_files(changed)) == [
-        f"data.{key} names {count + 1} files, but the run began with {count}"
+        f"data.{key} has {count + 1} files, but the run began with {count}"
     ]
 
 
