@@ -145,11 +145,8 @@ def test_a_name_that_is_too_long_is_refused(convo, files):
 def test_a_file_in_place_of_the_folder_is_named(convo, files):
     result = convo("validate-data", "good.jsonl", "--fix", "good.jsonl/out.jsonl")
     assert result.code == 2
-    assert (
-        result.err
-        == "error: --fix good.jsonl/out.jsonl: good.jsonl is not a folder\nhint: choose a file in a "
-        "folder\n"
-    )
+    message = "--fix good.jsonl/out.jsonl: good.jsonl is not a folder"
+    assert result.err == f"error: {message}\nhint: choose a file in a folder\n"
 
 
 def test_a_missing_folder_is_named(convo, files):
