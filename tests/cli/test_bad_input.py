@@ -457,7 +457,7 @@ CASES = {
         write("valid.jsonl", OTHER),
     ),
     "resume: fewer data files": Case(
-        ["resume", RUN, *settings("data.validation=[]")], 6, "data.validation has 0 files, but …1"
+        ["resume", RUN, *settings("data.validation=[]")], 6, "data.validation lists 0 files, but …1"
     ),
     "resume: another size": Case(
         ["resume", RUN, *settings("model.scratch.layers=3")], 6, "model.scratch.layers …"

@@ -9,6 +9,7 @@ import typer
 
 from convo_cli.cli.options import DeviceOption, JsonOption, QuietOption, within
 from convo_cli.errors import UsageError
+from convo_cli.wording import counted
 
 if TYPE_CHECKING:
     from convo_cli.config.schema import GenerationSettings

@@ -113,7 +113,7 @@ def changes_of_data(info: RunInfo, data: DataFiles) -> list[str]:
     ):
         if len(before) != len(after):
             now = counted(len(after), "file")
-            changes.append(f"data.{key} has {now}, but the run began with {len(before)}")
+            changes.append(f"data.{key} lists {now}, but the run began with {len(before)}")
             continue
         changes += [
             f"{new.path}: not the data that the run began with ({old.path} in run.json has "

@@ -140,7 +140,7 @@ def test_lines_in_another_order_are_other_data(data, config, tmp_path):
 def test_another_number_of_files_is_named(info, data, key, count):
     changed = data.model_copy(update={key: (*getattr(data, key), data.train[0])})
     assert changes_of_data(info, read_data_files(changed)) == [
-        f"data.{key} has {count + 1} files, but the run began with {count}"
+        f"data.{key} lists {count + 1} files, but the run began with {count}"
     ]
 
 
