@@ -19,7 +19,8 @@ PRETRAINED = ["model.scratch=null", "model.pretrained=model"]
 LEAKS = re.compile(
     r"Traceback|Errno|INTERNAL|site-packages|\.py\b|huggingface\.co|ignore_mismatched|\x1b"
     r"|Value error|<class |(?<!=)\b(?:None|True|False)\b|Config\("
-    r"|(?<!of )(?<![.\d])\b1 (?:bytes|characters|dialogues|files|lines|replies|steps|tokens|turns)\b"
+    r"|(?<!of )(?<![.\d])\b1 "
+    r"(?:bytes|characters|dialogues|files|lines|replies|steps|tokens|turns)\b"
 )
 """Signs that a library speaks to its programmers instead of convo to its users."""
 
