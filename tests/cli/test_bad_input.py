@@ -320,7 +320,7 @@ CASES = {
         train("training.max_steps=many"), 2, "--set training.max_steps: …many…"
     ),
     "train: no key=value": Case(
-        train("training.max_steps"), 2, "--set training.max_steps: not KEY=VALUE"
+        train("training.max_steps"), 2, "--set training.max_steps: not of the form KEY=VALUE"
     ),
     "train: keys that disagree": Case(
         train("training.micro_batch_size=9"),
@@ -526,7 +526,7 @@ CASES = {
     "chat: a message too long": Case(
         ["chat", EXPORT],
         3,
-        "<stdin>:1: the last message is …and only 119 of the model's 128 are free",
+        "<stdin>:1: the last message has …of 128 leaves only 119",
         stdin=b"word " * 400,
     ),
     "chat: a line too long to be read": Case(
@@ -538,7 +538,7 @@ CASES = {
     "chat: a system text too long": Case(
         ["chat", EXPORT, "--system", "word " * 400],
         3,
-        "<stdin>:1: the last message is …tokens of system text",
+        "<stdin>:1: the last message has …tokens of system text",
         stdin=b"hi\n",
     ),
     "chat: a model that nobody knows how to talk to": Case(
