@@ -137,7 +137,7 @@ def test_no_schema_is_written_through_a_symbolic_link(convo: Convo, target: str)
 def test_a_config_does_not_take_the_name_of_its_schema(convo: Convo) -> None:
     result = convo("-o", "convo.schema.json")
     assert (result.code, list(Path().iterdir())) == (2, [Path("sample_data")])
-    assert "convo.schema.json: this name is reserved for the JSON Schema" in result.err
+    assert "convo.schema.json: reserved for the JSON Schema" in result.err
 
 
 def test_a_config_for_a_file_says_what_was_chosen_and_the_yaml_says_why(convo: Convo) -> None:

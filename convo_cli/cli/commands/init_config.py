@@ -83,9 +83,7 @@ def init_config(
     else:
         document = _from_preset(preset, train or (), validation or (), is_quiet=is_quiet)
         if output is not None and output.name == SCHEMA_FILE:
-            raise UsageError(
-                f"{output}: this name is reserved for the JSON Schema", hint=_OTHER_NAME
-            )
+            raise UsageError(f"{output}: reserved for the JSON Schema", hint=_OTHER_NAME)
 
     if output is not None:
         _write(output, document.text, may_replace=force)
