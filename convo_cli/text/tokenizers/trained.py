@@ -34,6 +34,8 @@ _NUM_THREADS = 16
 """A constant, because the scores of a unigram model, and so the ids, depend on it."""
 _MAX_TRAINING_CHARACTERS = 50_000_000
 """About 100 MB of text, because SentencePiece holds its corpus in memory."""
+_MAX_LINE_CHARACTERS = 1000
+"""SentencePiece takes time quadratic in the length of a line that repeats itself."""
 
 
 def train_sentencepiece(texts: Iterable[str], config: TokenizerConfig) -> bytes:
@@ -82,10 +84,22 @@ def _lines(texts: Iterable[str]) -> Iterator[str]:
     total = 0
     for text in texts:
         for line in text.splitlines():
-            total += len(line)
-            if total > _MAX_TRAINING_CHARACTERS:
-                return
-            yield line
+            for part in _parts(line):
+                total += len(part)
+                if total > _MAX_TRAINING_CHARACTERS:
+                    return
+                yield part
+
+
+def _parts(line: str) -> Iterator[str]:
+    """Cut a long line before spaces where it has them, as SentencePiece cuts it into words."""
+    start = 0
+    while len(line) - start > _MAX_LINE_CHARACTERS:
+        limit = start + _MAX_LINE_CHARACTERS
+        space = line.rfind(" ", start + 1, limit + 1)
+        yield line[start : (end := limit if space < 0 else space)]
+        start = end
+    yield line[start:]
 
 
 def from_sentencepiece(model: bytes) -> PreTrainedTokenizerBase:

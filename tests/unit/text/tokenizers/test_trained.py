@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
 import pytest
@@ -144,6 +145,25 @@ def test_no_more_text_is_read_than_fits_into_memory(monkeypatch):
 
     train_sentencepiece(endless(), TokenizerConfig(vocab_size=400))
     assert read < 100
+
+
+@given(st.lists(st.sampled_from(["word", " ", "a" * 400, "語" * 700]), max_size=20))
+def test_a_long_line_is_cut_before_spaces_and_no_text_is_lost(words):
+    line = "".join(words)
+    parts = list(module._lines([line]))
+    assert "".join(parts) == line
+    assert all(len(part) <= 1000 for part in parts)
+    for before, after in pairwise(parts):
+        assert after.startswith(" ") or len(before) == 1000
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_huge_line_that_repeats_itself_trains_a_tokenizer(kind):
+    texts = ["hello " * 100_000, "bye " * 200_000, "x" * 1_000_000]
+    made = from_sentencepiece(
+        train_sentencepiece(texts, TokenizerConfig(kind=kind, vocab_size=400))
+    )
+    assert made.decode(made.encode("hello bye")) == "hello bye"
 
 
 def test_bytes_that_are_no_model_are_refused():
