@@ -60,6 +60,7 @@ def train_in_process(lines: Iterable[str], settings: Mapping[str, object]) -> by
 def main() -> None:
     """Read settings and lines from stdin; write the model or SentencePiece's error to stdout."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches this process too
+    _end_with_parent()
     import sentencepiece
 
     settings = json.loads(sys.stdin.buffer.readline())
@@ -73,3 +74,11 @@ def main() -> None:
         sys.stdout.buffer.write(_ERROR + str(error).encode())
     else:
         sys.stdout.buffer.write(_MODEL + model.getvalue())
+
+
+def _end_with_parent() -> None:
+    """Let Linux kill this process when its parent ends, which it cannot notice while it trains."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
