@@ -44,7 +44,7 @@ def resume(
         int | None,
         typer.Option(
             metavar="N",
-            callback=within(2),
+            callback=within(2, 1_000_000_000),
             help="With --verify: take N steps from the newest checkpoint, twice.",
         ),
     ] = None,
