@@ -74,7 +74,7 @@ def test_a_checkpoint_that_cannot_be_written_is_found_by_the_dry_run(convo, work
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     result = convo(*PLAN, "-q", *settings("name=planned"))
     assert result.code == 7
-    assert "are free" in result.err
+    assert "free in" in result.err
     assert not [path for path in (work / "runs").iterdir() if path.name.startswith(".convo-new")]
 
 

@@ -86,7 +86,7 @@ def init_config(
             raise UsageError(f"{output}: reserved for the JSON Schema", hint=_OTHER_NAME)
 
     if output is not None:
-        _write(output, document.text, may_replace=force)
+        _write(output, document.text, may_replace=force or (schema and _is_schema(output)))
         notes = [f"Wrote {output}"]
         if "yaml" in document.record:
             notes.append(_write_schema(output.with_name(SCHEMA_FILE)))
@@ -189,14 +189,15 @@ def _write_schema(path: Path) -> str:
     schema = json_schema()
     with disk_errors(path):
         is_free = not path.exists() and special_kind_at(path) is None
-        if not is_free and not _is_schema(path, schema["title"]):
+        if not is_free and not _is_schema(path):
             return f"Left {path} unchanged: it is not a JSON Schema written by convo"
     _write(path, schema_document(schema).text, may_replace=True)
     return f"Wrote {path} for editors"
 
 
-def _is_schema(path: Path, title: str) -> bool:
+def _is_schema(path: Path) -> bool:
     """Return whether a file is a JSON Schema that convo wrote."""
+    from convo_cli.config.reference import json_schema
     from convo_cli.storage.files import special_kind_at
 
     if special_kind_at(path) is not None:
@@ -206,7 +207,7 @@ def _is_schema(path: Path, title: str) -> bool:
             content = json.loads(file.read(_MAX_SCHEMA_BYTES))
     except (OSError, ValueError, RecursionError):
         return False
-    return isinstance(content, dict) and content.get("title") == title
+    return isinstance(content, dict) and content.get("title") == json_schema()["title"]
 
 
 def _copy_samples(document: Document, *, is_quiet: bool) -> None:
