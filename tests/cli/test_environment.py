@@ -197,7 +197,7 @@ PATHS = [
 
 @pytest.mark.parametrize("words", PATHS)
 def test_a_path_that_is_too_long_is_named_and_shortened(place, words):
-    for path, what in ((LONG, "name of 300 bytes"), (DEEP, "path of 4")):
+    for path, what in ((LONG, "name is too long (300 bytes)"), (DEEP, "path is too long (4")):
         result = shell(place, "", *words.format(path).split())
         assert (result.code, result.out) == (2, "")
         message, hint = result.err.splitlines()

@@ -68,7 +68,7 @@ def test_few_replies_and_the_training_file_are_cautions(work, convo):
     for model in ("runs/tiny", "runs/tiny/checkpoints/step-00000003"):
         result = convo("evaluate", model, "renamed.jsonl", "--replies", 2, "-q")
         assert "caution: renamed.jsonl is training data of this model (same SHA-256)" in result.out
-        assert "rest on 2 replies" in result.out
+        assert "come from only 2 replies" in result.out
     answer = convo("evaluate", "runs/tiny", "valid.jsonl", "--replies", 0, "--json", "-q").json
     assert (answer["step"], answer["cautions"]) == (6, [])
 

@@ -132,7 +132,8 @@ def test_everything_that_a_run_promises_is_in_its_directory(place):
     run = place / "runs/demo"
     assert {path.name for path in run.iterdir()} == {
         "config.yaml", "run.json", "metrics.jsonl", "samples.jsonl", "plots", "tensorboard",
-        "checkpoints", "last.json", "best-loss.json", "best-metric.json", ".lock",
+        "checkpoints", "last.json", "best-loss.json", "best-metric.json", ".lock", "dialogue.json",
+        "tokenizer",
     }  # fmt: skip
     for plot in ("learning_rate.png", "loss.png"):
         assert (run / "plots" / plot).read_bytes().startswith(b"\x89PNG")

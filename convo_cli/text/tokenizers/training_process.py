@@ -61,9 +61,11 @@ def main() -> None:
     """Read settings and lines from stdin; write the model or SentencePiece's error to stdout."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches this process too
     _end_with_parent()
+    if not (first := sys.stdin.buffer.readline()):  # the parent was stopped before it wrote
+        return
     import sentencepiece
 
-    settings = json.loads(sys.stdin.buffer.readline())
+    settings = json.loads(first)
     lines = (line[:-1].decode() for line in sys.stdin.buffer)
     model = io.BytesIO()
     try:
