@@ -244,7 +244,7 @@ class TestProcess:
             wait_for("[cut at 60 tokens]")
             wait_for("you: ")
             os.write(main_end, b"word " * 200 + b"\r")
-            wait_for("[the last message is ")
+            wait_for("[the last message has ")
             wait_for("you: ")
             os.write(main_end, b"/reset\r")
             wait_for("[the conversation starts over]")
