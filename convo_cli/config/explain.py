@@ -147,7 +147,9 @@ def _disagreement(message: str, section: KeyPath, source: Source) -> Problem:
     first, *others = written
     place = source.keys[first]
     # The line already begins with the name of the first key.
-    message = re.sub(rf"^(?:{re.escape(dotted(first))}|{first[-1]})\b[: ]*", "", message)
+    name, _, rest = message.partition(" ")
+    if name.rstrip(":") in (dotted(first), first[-1]):
+        message = rest
     if others:
         message += f" (see {', '.join(f'{dotted(path)}, {source.keys[path]}' for path in others)})"
         if place.is_option and not source.keys[others[0]].is_option and "exactly one of" in message:

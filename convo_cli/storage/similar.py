@@ -22,8 +22,10 @@ def similar_path(path: Path | str) -> Path | None:
     try:
         if not path.parent.is_dir():
             above = None if path.parent.exists() else similar_path(path.parent)
-            below = above and above / path.name
-            return below if below and below.exists() else above
+            if above is None or not above.is_dir():
+                return None
+            below = above / path.name
+            return below if below.exists() else above
         entries = sorted(itertools.islice(path.parent.iterdir(), _MAX_NAMES))
         # A link to a missing file is not a path that exists.
         visible = [entry for entry in entries if entry.name[0] != "." and entry.exists()]
