@@ -267,9 +267,7 @@ def test_a_link_out_of_the_folder_is_not_followed(convo, work, model, name, comm
     (model / name).symlink_to(work / EXPORT / "README.md")
     result = convo(*command, stdin=b"hi\n")
     assert (result.code, result.out) == (2, "")
-    assert result.err.startswith(
-        f"error: model/{name}: a link to a file outside the folder\nhint: "
-    )
+    assert f"error: model/{name}: a link to a file outside the folder\nhint: " in result.err
     assert not (work / "out").exists()
 
 
@@ -343,7 +341,7 @@ def test_nothing_in_convo_reads_a_pickle_or_runs_a_text():
 
 def test_everything_that_is_loaded_by_transformers_is_loaded_without_code():
     loads = [(file, node) for file, name, node in calls() if name.endswith(".from_pretrained")]
-    assert {file for file, _ in loads} >= {"model/create.py", "text/tokenizers/pretrained.py"}
+    assert {file for file, _ in loads} >= {"model/loading.py", "text/tokenizers/pretrained.py"}
     for file, node in loads:
         options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
         assert options["trust_remote_code"] == "False", file
