@@ -157,7 +157,7 @@ def test_a_device_is_refused_at_once(folder, device):
     ):
         result = run_process(folder, *command, timeout=60)
         assert result.code == 2
-        assert f"error: {device} is a device, not a data file\n" in result.err
+        assert f"{device} is a device, not a data file\n" in result.err
 
 
 def test_a_config_may_come_from_another_command(folder):

@@ -238,7 +238,7 @@ def test_a_trimmed_prompt_is_what_transformers_renders_of_the_turns_that_are_lef
         if name in FOLDING and num_system:
             fitting = [first for first in fitting if turns[first + 1].role == "user"]
         if not fitting:
-            with pytest.raises(DataError, match="the last message is"):
+            with pytest.raises(DataError, match="the last message has"):
                 cut.prompt(turns, max_new_tokens=1)
             continue
         prompt = cut.prompt(turns, max_new_tokens=1)
