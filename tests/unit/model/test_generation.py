@@ -221,7 +221,7 @@ def test_history_that_does_not_fit_is_dropped_from_the_left_by_whole_turns(encod
 
 def test_a_message_longer_than_the_window_is_refused_before_anything_is_shown(random_generator):
     pieces = []
-    with pytest.raises(DataError, match="the last message is"):
+    with pytest.raises(DataError, match="the last message has"):
         random_generator.reply([Turn("user", "very " * 100)], GREEDY, pieces.append)
     assert pieces == []
 
