@@ -28,9 +28,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+_PATH = r"(?:(?:\w{1,60}|<locals>)\.){0,12}"
 _REPR = re.compile(
-    r"<class '(?:[\w<>]+\.)*(\w+)'>"
-    r"|<(?:function |bound method )?(?:[\w<>]+\.)*(\w+)(?: of .*?)?(?: object)? at 0x[0-9a-f]+>+"
+    rf"<class '{_PATH}(\w{{1,60}})'>"
+    rf"|<(?:function |bound method )?{_PATH}(\w{{1,60}})(?: of <?{_PATH}\w{{1,60}})?(?: object)?"
+    r" at 0x[0-9a-f]{1,16}>{1,8}"
 )
 
 

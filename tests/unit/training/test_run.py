@@ -200,7 +200,7 @@ def test_what_is_refused_is_refused_before_the_run_directory_exists(tiny_config,
         ),
         (
             {"max_steps": 2, "schedule_steps": 1, "warmup_steps": 9},
-            "but training.schedule_steps 1: the warm-up ends with the schedule",
+            "but training.schedule_steps is 1: the warm-up ends with the schedule",
         ),
         (
             {"max_steps": 2, "schedule_steps": 99, "warmup_steps": 9},
@@ -688,7 +688,7 @@ def test_a_run_directory_of_an_older_version_is_refused_with_a_message(run, igno
             partial(_write_all, files),
         )
     with pytest.raises(
-        CheckpointError, match=r"state\.json: format 1, but this convo reads format 2"
+        CheckpointError, match=r"state\.json: format 1, but this version of convo reads format 2"
     ):
         resume(run, ignore)
     assert run.checkpoint_steps() == [2, 4]
