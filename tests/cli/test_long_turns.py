@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from transformers import GPT2Config
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from convo_cli.config.presets import PRESETS
 from convo_cli.config.reference import commented_yaml
@@ -191,7 +191,7 @@ def test_a_forerunners_preset_trains_on_data_with_a_turn_longer_than_its_window(
     convo, work, sample_dialogues, name
 ):
     family_tokenizer(FAMILIES["tulu"], sample_dialogues, " ").save_pretrained(work / "base")
-    GPT2Config().save_pretrained(work / "base")
+    GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=1)).save_pretrained(work / "base")
     long = ["so it goes on " * 400, "Yes, and on " * 400]
     (work / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in (SHORT, long)))
     _preset(work, name, "a.jsonl", "a.jsonl")
@@ -208,7 +208,7 @@ def test_the_second_forerunners_recipe_is_accepted_on_dailydialog_with_gpt2s_tok
     """20 of its 12,118 dialogues hold a turn longer than 127 tokens."""
     folder = corpus("dailydialog")
     _gpt2(work / "base")
-    GPT2Config().save_pretrained(work / "base")
+    GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=1)).save_pretrained(work / "base")
     _preset(work, name, str(folder / "train.jsonl"), str(folder / "valid.jsonl"))
     record = convo("validate-data", "--config", "preset.yaml", "--json").json
     assert record["is_trainable"]
