@@ -4,6 +4,7 @@
     ├── UsageError                   2        arguments; a missing file, package or device
     │   ├── ConfigError              2        the config or a --set is wrong
     │   ├── ModelError               2        a model or tokenizer is unreadable or does not fit
+    │   │   └── ModelNotFoundError   2        there is no such folder, here or on the hub
     │   └── OutOfMemoryError         2        the work does not fit into memory
     ├── DataError                    3        the dialogues cannot be trained on
     ├── DivergedError                4        a loss or gradient is not finite
@@ -78,6 +79,10 @@ class ConfigError(UsageError):
 
 
 class ModelError(UsageError):
+    pass
+
+
+class ModelNotFoundError(ModelError):
     pass
 
 

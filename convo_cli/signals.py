@@ -1,9 +1,9 @@
 """Stop requests: SIGINT, SIGTERM, SIGHUP or SIGUSR1 stops a command at the next safe point.
 
 A thread answers the first signal at once, also while native code keeps Python's own handlers
-waiting. A second signal ends the process at once, unless it is a hangup: a terminal that closes
-sends more than one (the shell's and the system's), and no user who is impatient. This module
-imports nothing heavy, because a command listens before torch is imported.
+waiting. A second signal ends the process at once, unless it is a hangup, because a closing terminal
+can send several (from the shell and from the system). This module imports nothing heavy, because a
+command listens before torch is imported.
 """
 
 from __future__ import annotations

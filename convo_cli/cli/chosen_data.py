@@ -8,7 +8,7 @@ from pathlib import Path
 
 from convo_cli.cli.config_paths import require_paths
 from convo_cli.cli.given_paths import require_pretrained
-from convo_cli.config.load import build_config, locate_config
+from convo_cli.config.load import LocatedConfig, build_config, locate_config
 from convo_cli.config.schema import DataConfig, RunConfig, TrainOn
 from convo_cli.errors import UsageError
 
@@ -25,6 +25,8 @@ class ChosenData:
     """None without --config and --tokenizer."""
     cache_home: Path | None
     """The folder with the cache of `train` for these files; None without --config."""
+    located: LocatedConfig | None = None
+    """The config with the places of its values; None without --config."""
 
     @property
     def paths(self) -> list[str]:
@@ -54,7 +56,7 @@ def choose_data(files: Sequence[str], config: Path | None, tokenizer: str | None
     if config is not None:
         located = locate_config(config)
         run_config = located.config if files else require_paths(located)
-        chosen = ChosenData(run_config.data, run_config, Path(run_config.output_dir))
+        chosen = ChosenData(run_config.data, run_config, Path(run_config.output_dir), located)
         return chosen.of(files) if files else chosen
     if tokenizer is not None:
         run_config = _config_of(tokenizer, files)

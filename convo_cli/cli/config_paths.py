@@ -6,6 +6,8 @@ A problem is reported at the line and column of the path, or at its `--set`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 from convo_cli.cli.given_paths import require_pretrained
@@ -14,7 +16,7 @@ from convo_cli.config.load import LocatedConfig
 from convo_cli.config.places import KeyPath, Problem
 from convo_cli.config.schema import RunConfig
 from convo_cli.data.reader import check_source
-from convo_cli.errors import UsageError
+from convo_cli.errors import ConfigError, ModelNotFoundError, UsageError
 
 
 def require_paths(located: LocatedConfig) -> RunConfig:
@@ -24,11 +26,22 @@ def require_paths(located: LocatedConfig) -> RunConfig:
     """
     problems = [*_data_problems(located), *_model_problems(located)]
     if len(problems) == 1:
-        (problem,) = problems
-        raise Problem(problem.place, problem.path, problem.message).error(problem.hint or None)
+        raise _error(*problems)
     if problems:
         raise refusal(problems)
     return located.config
+
+
+@contextmanager
+def placing_missing_model(located: LocatedConfig | None) -> Iterator[None]:
+    """Add the place of model.pretrained to the error that neither a folder nor the hub has it."""
+    try:
+        yield
+    except ModelNotFoundError as error:
+        if located is None:
+            raise
+        path = ("model", "pretrained")
+        raise _error(located.problem(path, error.message, error.hint or "")) from None
 
 
 def require_data_of_run(located: LocatedConfig) -> None:
@@ -37,7 +50,12 @@ def require_data_of_run(located: LocatedConfig) -> None:
         hint = problem.hint
         if not problem.place.is_option and problem.message.endswith("does not exist"):
             hint = f"the run stores data paths relative to itself; add --set {problem.key}=PATH"
-        raise Problem(problem.place, problem.path, problem.message).error(hint or None)
+        raise _error(replace(problem, hint=hint))
+
+
+def _error(problem: Problem) -> ConfigError:
+    """Return the error of a single problem, whose hint is that of the error."""
+    return replace(problem, hint="").error(problem.hint or None)
 
 
 def _data_problems(located: LocatedConfig) -> Iterator[Problem]:

@@ -55,7 +55,7 @@ SCRATCH = Preset(
     values={
         "name": "demo",
         "data": _SAMPLE,
-        "tokenizer": {"kind": "unigram", "vocab_size": 2000},
+        "tokenizer": {"kind": "unigram", "vocab_size": 1200},
         "model": {
             "scratch": {"layers": 4, "width": 256, "heads": 4, "context": 256, "dropout": 0.1}
         },

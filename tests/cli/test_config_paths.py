@@ -111,3 +111,13 @@ def test_a_key_that_was_edited_in_a_run_is_shown_in_yaml(convo, work, value):
     shown = {"[a, b]": '["a", "b"]', '"text"': "text"}.get(value, value)
     assert f"{key} is {shown}, but " in result.err
     assert not re.search(r"None|True|False|\['|'\w", result.err)
+
+
+@pytest.mark.parametrize("command", [["train"], ["validate-data", "--config"]])
+def test_a_model_that_the_hub_does_not_have_either_is_reported_at_its_key(convo, work, command):
+    text = CONFIG.replace(", trian.jsonl", "").replace("nope/valid", "valid")
+    (work / "paths.yaml").write_text(text.replace("exports/tiny/x", "models/none"))
+    result = convo(*command, "paths.yaml")
+    assert result.code == 2
+    assert "error: paths.yaml:7:15 model.pretrained: models/none: no such folder; " in result.err
+    assert not (work / "runs/paths").exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,16 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from convo_cli.cli.options import JsonOption, QuietOption, complete_preset
-from convo_cli.errors import ConfigError, DiskError, UsageError, typeable
+from convo_cli.errors import ConfigError, UsageError, typeable
 
 if TYPE_CHECKING:
     from convo_cli.cli.views.config_view import Document
     from convo_cli.config.presets import Preset
     from convo_cli.config.schema import RunConfig
     from convo_cli.data.sizing.choices import Sizing
-
-_MAX_SCHEMA_BYTES = 2**20
-_OTHER_NAME = "choose another name with -o"
 
 
 def init_config(
@@ -71,6 +67,13 @@ def init_config(
     if validation and not train:
         raise UsageError("--validation needs --train", hint="add --train FILE")
 
+    from convo_cli.cli.config_files import (
+        SAMPLES,
+        copy_samples,
+        is_own_schema,
+        write_new,
+        write_schema,
+    )
     from convo_cli.cli.console import print_json, printable
     from convo_cli.cli.views.config_view import preset_list, schema_document
     from convo_cli.config.presets import PRESETS
@@ -83,17 +86,23 @@ def init_config(
     else:
         document = _from_preset(preset, train or (), validation or (), is_quiet=is_quiet)
         if output is not None and output.name == SCHEMA_FILE:
-            raise UsageError(f"{output}: reserved for the JSON Schema", hint=_OTHER_NAME)
+            raise UsageError(
+                f"{output}: reserved for the JSON Schema", hint="choose another name with -o"
+            )
 
+    notes: list[str] = []
     if output is not None:
-        _write(output, document.text, may_replace=force or (schema and _is_schema(output)))
-        notes = [f"Wrote {output}"]
+        may_replace = force or (schema and is_own_schema(output))
+        write_new(output, document.text, may_replace=may_replace)
+        notes.append(f"Wrote {output}")
         if "yaml" in document.record:
-            notes.append(_write_schema(output.with_name(SCHEMA_FILE)))
-        if not is_quiet:
-            typer.echo(printable("\n".join(notes)), err=True)
+            notes.append(write_schema(output.with_name(SCHEMA_FILE)))
     if output is not None or not (as_json or sys.stdout.isatty()):
-        _copy_samples(document, is_quiet=is_quiet)
+        data = document.record.get("config", {}).get("data", {"train": [], "validation": []})
+        if copy_samples([*data["train"], *data["validation"]]):
+            notes.append(f"Created {SAMPLES}/ with the sample dialogues that this config trains on")
+    if notes and not is_quiet:
+        typer.echo(printable("\n".join(notes)), err=True)
     if as_json:
         print_json(
             "init-config",
@@ -174,77 +183,3 @@ def _sizing(preset: Preset, config: RunConfig) -> Sizing | None:
         return None
     validation = estimate_size(config.data.validation, config.data, coverage=coverage)
     return size_for(preset, size, validation, names=config.data.train)
-
-
-def _write_schema(path: Path) -> str:
-    """Write the schema that the first line of a config names, and return a line about it.
-
-    A file that convo did not write stays as it is.
-    """
-    from convo_cli.cli.views.config_view import schema_document
-    from convo_cli.config.reference import json_schema
-    from convo_cli.storage.atomic import disk_errors
-    from convo_cli.storage.files import special_kind_at
-
-    schema = json_schema()
-    with disk_errors(path):
-        is_free = not path.exists() and special_kind_at(path) is None
-        if not is_free and not _is_schema(path):
-            return f"Left {path} unchanged: it is not a JSON Schema written by convo"
-    _write(path, schema_document(schema).text, may_replace=True)
-    return f"Wrote {path} for editors"
-
-
-def _is_schema(path: Path) -> bool:
-    """Return whether a file is a JSON Schema that convo wrote."""
-    from convo_cli.config.reference import json_schema
-    from convo_cli.storage.files import special_kind_at
-
-    if special_kind_at(path) is not None:
-        return False
-    try:
-        with path.open("rb") as file:
-            content = json.loads(file.read(_MAX_SCHEMA_BYTES))
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(content, dict) and content.get("title") == json_schema()["title"]
-
-
-def _copy_samples(document: Document, *, is_quiet: bool) -> None:
-    """Create the sample dialogues that a config trains on, so that it trains in any folder."""
-    from convo_cli.cli.samples import FOLDER, copy_samples
-
-    data = document.record.get("config", {}).get("data", {"train": [], "validation": []})
-    try:
-        is_new = copy_samples([*data["train"], *data["validation"]])
-    except DiskError as error:
-        raise DiskError(error.message, hint="use your own data: --train FILE") from error
-    if is_new and not is_quiet:
-        typer.echo(
-            f"Created {FOLDER}/ with the sample dialogues that this config trains on", err=True
-        )
-
-
-def _write(path: Path, text: str, *, may_replace: bool) -> None:
-    """Write a new file, or replace a regular one; never through a link or into a device."""
-    from convo_cli.storage.atomic import disk_errors, write_file
-    from convo_cli.storage.files import special_kind_at
-
-    try:
-        with disk_errors(path):
-            if (kind := special_kind_at(path)) is not None:
-                raise UsageError(f"{path}: not a regular file, but {kind}", hint=_OTHER_NAME)
-            if path.exists() and not may_replace:
-                raise UsageError(
-                    f"{path}: already exists", hint="choose another name with -o, or add --force"
-                )
-            if path.parent.exists() and not path.parent.is_dir():
-                raise UsageError(f"{path}: {path.parent} is not a folder", hint=_OTHER_NAME)
-            if not path.parent.is_dir():
-                raise UsageError(
-                    f"{path}: there is no folder {path.parent}",
-                    hint=f"mkdir -p {typeable(path.parent)}",
-                )
-        write_file(path, text)
-    except DiskError as error:
-        raise DiskError(error.message, hint="choose another place with -o") from error

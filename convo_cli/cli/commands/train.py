@@ -37,14 +37,15 @@ def train(
     Example: convo train config.yaml --set training.max_steps=500
     """
     from convo_cli.cli.arguments import require_good_data
-    from convo_cli.cli.config_paths import require_paths
+    from convo_cli.cli.config_paths import placing_missing_model, require_paths
     from convo_cli.cli.console import announce
     from convo_cli.cli.given_paths import require_config
     from convo_cli.config.load import locate_config
     from convo_cli.runs.directory import RunDirectory, require_new
 
     require_config(config)
-    run_config = require_paths(locate_config(config, overrides or ()))
+    located = locate_config(config, overrides or ())
+    run_config = require_paths(located)
     run = RunDirectory(Path(run_config.output_dir) / run_config.name)
     require_new(run)
     announce(f"starting {run.path} (loading PyTorch takes a few seconds)", is_quiet=is_quiet)
@@ -59,7 +60,7 @@ def train(
     from convo_cli.text.bounded.client import start_bounded_process
 
     start_bounded_process()
-    with listening() as stop:
+    with listening() as stop, placing_missing_model(located):
         # Importing torch takes seconds, and a signal must be able to interrupt it.
         with stop.interrupting(
             "stopped before the first step; no run was created", hint="run the command again"

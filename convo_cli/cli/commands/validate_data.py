@@ -86,6 +86,7 @@ def validate_data(
     """
     from convo_cli.cli.arguments import require_new_file
     from convo_cli.cli.chosen_data import choose_data
+    from convo_cli.cli.config_paths import placing_missing_model
     from convo_cli.cli.streams import require_stdin
     from convo_cli.data.reader import check_source
 
@@ -112,7 +113,8 @@ def validate_data(
 
     repaired: RepairReport | None = None
     if fix is not None:
-        repaired = _fix(chosen, fix, max_problems, is_quiet=is_quiet)
+        with placing_missing_model(chosen.located):
+            repaired = _fix(chosen, fix, max_problems, is_quiet=is_quiet)
         chosen = chosen.of([str(fix)])
     before = [Snapshot.of(Path(path)) for path in chosen.paths]
     with make_file_progress(chosen.paths, is_quiet=is_quiet) as emit:
@@ -126,9 +128,10 @@ def validate_data(
     preview: Preview | None = None
     refused: tuple[ProblemGroup, ...] = ()
     if report.is_trainable and chosen.run_config is not None:
-        preview, refused = _preview(
-            chosen.run_config, chosen.cache_home, show_tokens, max_problems, is_quiet=is_quiet
-        )
+        with placing_missing_model(chosen.located):
+            preview, refused = _preview(
+                chosen.run_config, chosen.cache_home, show_tokens, max_problems, is_quiet=is_quiet
+            )
     for read in before:
         read.require_unchanged()
 

@@ -81,13 +81,10 @@ def show_plan(console: Console, plan: Plan) -> None:
 def _facts(plan: Plan) -> list[tuple[str, str]]:
     start, rates = plan.start, plan.learning_rates
     corners = dict.fromkeys((rates[0], _peak(rates), rates[-1]))
-    trained, tokens, targets = (
-        f"{number:,.0f}"
-        for number in (
-            plan.num_trained_parameters,
-            plan.num_tokens / start.max_steps,
-            plan.num_targets / start.max_steps,
-        )
+    is_all = plan.num_trained_parameters == start.num_parameters
+    trained = "all" if is_all else f"{plan.num_trained_parameters:,}"
+    tokens, targets = (
+        f"{number / start.max_steps:,.0f}" for number in (plan.num_tokens, plan.num_targets)
     )
     each, at_once = _size(plan.checkpoint_bytes), counted(plan.max_checkpoints, "checkpoint")
     free = f"; {_size(plan.free_bytes)} free" if plan.free_bytes else ""

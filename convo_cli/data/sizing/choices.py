@@ -25,7 +25,7 @@ best, and at 3.97 after 10, where its best was 3.85 after 5.
 MAX_TOKENS = 10_000_000
 """Most tokens that a new model is trained on: about an hour on two laptop cores."""
 MAX_EPOCHS = 20
-"""Epochs after which a model mostly memorises its training data."""
+"""Most epochs of a pretrained model whose preset counts steps."""
 MIN_VOCABULARY = 500
 """More than the bytes and the printable ASCII characters, which are always in a vocabulary."""
 MAX_VOCABULARY = 16_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from convo_cli.errors import ModelError, first_line
+from convo_cli.errors import ModelNotFoundError, first_line
 from convo_cli.storage.foreign_files import require_harmless
 
 _FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.md"]
@@ -23,8 +23,8 @@ def local_folder(source: str, revision: str | None = None) -> Path:
 def find_folder(source: str, revision: str | None = None) -> Path:
     """Return the folder of this name, or the local copy of the hub id, downloaded if necessary.
 
-    Raises ModelError if there is neither; without a network, at once. The content of the folder is
-    not checked.
+    Raises ModelNotFoundError if there is neither; without a network, at once. The content of the
+    folder is not checked.
     """
     if Path(source).is_dir():
         return Path(source)
@@ -47,5 +47,5 @@ def find_folder(source: str, revision: str | None = None) -> Path:
         else:
             reason = f"it cannot be downloaded from the hub ({first_line(error)})"
         hint = "give an existing folder, or another hub id"
-        raise ModelError(f"{source}: no such folder; {reason}", hint=hint) from error
+        raise ModelNotFoundError(f"{source}: no such folder; {reason}", hint=hint) from error
     return Path(folder)
