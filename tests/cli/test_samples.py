@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from convo_cli.cli import samples
+from convo_cli.cli import config_files
 from tests.commands import run_here, run_process, snapshot
 from tests.conftest import SAMPLE_DATA
 
@@ -22,6 +22,12 @@ def test_the_samples_are_created_beside_a_config_in_a_file(tmp_path, where):
     if where:
         validated = run_here(tmp_path, "validate-data", "--config", "config.yaml", "-q")
         assert validated.code == 0
+
+
+def test_the_text_of_the_samples_is_enough_for_the_vocabulary_of_the_config(tmp_path):
+    run_process(tmp_path, "init-config", "-o", "config.yaml")
+    planned = run_here(tmp_path, "train", "config.yaml", "--dry-run")
+    assert (planned.code, "vocabulary" in planned.err) == (0, False)
 
 
 def test_samples_that_exist_stay_as_they_are(tmp_path):
@@ -66,7 +72,7 @@ def test_the_installed_samples_come_first(tmp_path, monkeypatch):
     installed = tmp_path / "installed"
     installed.mkdir()
     (installed / "train.jsonl").write_text("installed")
-    monkeypatch.setattr(samples, "_INSTALLED", installed)
+    monkeypatch.setattr(config_files, "_INSTALLED", installed)
     monkeypatch.chdir(tmp_path)
-    assert samples.copy_samples(["sample_data/train.jsonl"])
+    assert config_files.copy_samples(["sample_data/train.jsonl"])
     assert (tmp_path / "sample_data" / "train.jsonl").read_text() == "installed"

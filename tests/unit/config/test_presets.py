@@ -25,7 +25,7 @@ def test_the_default_preset_is_the_run_of_the_readme() -> None:
     assert (config.name, config.tokenizer.kind, config.tokenizer.vocab_size) == (
         "demo",
         "unigram",
-        2000,
+        1200,
     )
     assert (config.dialogue.max_length, config.training.max_steps, config.training.batch_size) == (
         256,
