@@ -38,7 +38,7 @@ def build_scratch_model(
             attn_pdrop=size.attention_dropout,
             # GPT-2's tanh form of GELU in torch's fused kernel: half the time of "gelu_new".
             activation_function="gelu_pytorch_tanh",
-            bos_token_id=encoder.stop_ids[0],
+            bos_token_id=encoder.tokenizer.bos_token_id,
             eos_token_id=encoder.stop_ids[0],
             pad_token_id=encoder.pad_id,
         )

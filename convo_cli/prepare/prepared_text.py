@@ -7,12 +7,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 from convo_cli.config.schema import PretrainedModel
+from convo_cli.data.dialogue import Turn
 from convo_cli.data.unchanged import read_unchanged
 from convo_cli.errors import CheckpointError
 from convo_cli.events import Notice, begin
 from convo_cli.prepare.inputs import Inputs
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.readback import reloadable
+from convo_cli.text.templates.pieces import NO_TURN, Template
 from convo_cli.text.templates.template import make_template
 from convo_cli.text.tokenizers.hub import local_folder
 from convo_cli.text.tokenizers.pretrained import load_tokenizer
@@ -58,6 +60,8 @@ def build_encoder(inputs: Inputs) -> PreparedText:
         has = "a" if template.name == "native" else "no"
         emit(Notice(f"template: {template.name}, because the tokenizer has {has} chat template"))
     new = add_special_tokens(tokenizer, template.special_tokens)
+    if spiece is not None:
+        tokenizer.bos_token = _first_token(template)
     if tokenizer.eos_token is None:
         tokenizer.eos_token = template.stop_tokens[-1]
     if tokenizer.pad_token is None:
@@ -68,6 +72,12 @@ def build_encoder(inputs: Inputs) -> PreparedText:
             tokenizer, template = saved_as, make_template(template.name, saved_as)
     encoder = DialogueEncoder(tokenizer, template, max_length=config.dialogue.max_length)
     return PreparedText(encoder, spiece, len(new))
+
+
+def _first_token(template: Template) -> str:
+    """Return the token before every dialogue; without one the end token, as in GPT-2."""
+    first = template.render((Turn("user", "a"), Turn("assistant", "b")))[0]
+    return first.text if first.turn == NO_TURN else template.stop_tokens[0]
 
 
 def _spiece(inputs: Inputs) -> bytes:

@@ -194,6 +194,8 @@ def test_a_run_that_does_not_improve_stops_early(tmp_path):
     assert (again["step"], again["reason"]) == (answer["step"], answer["reason"])
 
 
+FIRST = {"turns": "<|end|>", "chatml": "<|im_end|>", "convmodel": "<sep>", "cls-sep": "[CLS]"}
+"""The token that begins every dialogue, or the end token, by template."""
 SCRATCH = {
     "turns": ("turns", "unigram", "assistant"),
     "turns, BPE, both sides": ("turns", "bpe", "all"),
@@ -222,6 +224,7 @@ def test_every_template_and_tokenizer_goes_the_whole_path(case, tmp_path):
     result = ok(tmp_path, "resume", "runs/tiny", "-q", *settings("training.max_steps=7"))
     assert result.err == ""
     require_same_answers(tmp_path)
+    require_named_tokens(tmp_path, FIRST[template])
 
 
 def make_tokenizer(folder: Path, texts, *, chat_template=None):
@@ -294,6 +297,25 @@ def test_a_pretrained_model_goes_the_whole_path(case, tmp_path, sample_dialogues
     assert ("to the model's embeddings for" in result.err) == (template == "turns")
     ok(tmp_path, "resume", "runs/tiny", "-q", *settings("training.max_steps=7"))
     require_same_answers(tmp_path)
+
+
+def require_named_tokens(place, first):
+    """Every folder names its tokens; without those for begin and unknown, CTranslate2 fails."""
+    from transformers import AutoTokenizer
+
+    folders = [path.parent for path in place.rglob("tokenizer_config.json")]
+    assert {"tokenizer", "out"} < {folder.name for folder in folders}
+    for folder in folders:
+        written = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        assert (written["bos_token"], written["unk_token"]) == (first, "<unk>")
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        vocabulary = tokenizer.get_vocab()
+        for name in ("bos_token", "eos_token", "pad_token", "unk_token"):
+            assert written[name] == getattr(tokenizer, name)
+            assert written[name] in vocabulary
+        assert tokenizer.unk_token_id == 0
+    config = json.loads((place / "out/config.json").read_text())
+    assert config["bos_token_id"] == vocabulary[first]
 
 
 def require_same_answers(folder):

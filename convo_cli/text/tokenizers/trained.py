@@ -118,7 +118,11 @@ def from_sentencepiece(model: bytes) -> PreTrainedTokenizerBase:
     backend.decoder = decoders.Sequence(
         [decoders.Replace(SPACE_MARK, " "), decoders.ByteFallback(), decoders.Fuse()]
     )
-    return PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        unk_token=processor.id_to_piece(processor.unk_id()),
+        clean_up_tokenization_spaces=False,
+    )
 
 
 def keep_special_tokens_whole(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -17,6 +17,7 @@ from convo_cli.prepare.preflight import PreflightError, advice_for_long_turns, c
 from convo_cli.prepare.prepare import prepare_data
 from convo_cli.prepare.prepared_text import build_encoder
 from convo_cli.runs.provenance.data_files import read_data_files
+from convo_cli.text.templates.template import TEMPLATES
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET, Encoded
 from tests.conftest import SAMPLE_DATA
 
@@ -60,6 +61,20 @@ def build(tmp_path, events):
     return build_with_cache
 
 
+@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("kind", ["unigram", "bpe"])
+def test_a_text_that_spells_a_named_token_is_ordinary_text(tiny_config, build, template, kind):
+    config = tiny_config(
+        tokenizer={"kind": kind, "vocab_size": 700}, dialogue={"template": template}
+    )
+    encoder = build(config).encoder
+    named = [encoder.tokenizer.convert_ids_to_tokens(0), *encoder.tokenizer.all_special_tokens]
+    texts = [text for token in (*named, "<s>") for text in (token, f"a{token}b {token}")]
+    for text, ids in zip(texts, encoder.text_ids(texts), strict=True):
+        assert not any(encoder.is_special(token) for token in ids), text
+        assert encoder.decode(ids) == text
+
+
 def test_a_new_tokenizer_has_the_templates_tokens_and_stops_and_pads_with_its_end(
     tiny_config, build, events
 ):
@@ -69,6 +84,7 @@ def test_a_new_tokenizer_has_the_templates_tokens_and_stops_and_pads_with_its_en
     assert made.num_new_tokens == 4
     assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|end|>", "<|end|>")
     assert made.encoder.pad_id == made.encoder.stop_ids[0]
+    assert (tokenizer.bos_token, tokenizer.unk_token) == ("<|end|>", "<unk>")
     assert made.encoder.max_length == 128
     assert notices(events) == ["template: turns, because the tokenizer has no chat template"]
 
