@@ -5,9 +5,13 @@ from __future__ import annotations
 import itertools
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from convo_cli.errors import CheckpointError, UsageError, typeable
 from convo_cli.storage.similar import similar_path
+
+if TYPE_CHECKING:
+    from convo_cli.runs.selection import Which
 
 _DATA = (".jsonl", ".ndjson")
 _COMPRESSED = (".gz", ".zst")
@@ -74,11 +78,17 @@ def require_run(path: Path) -> None:
     raise CheckpointError(f"{path}: {what}, but convo resume needs a run directory", hint=hint)
 
 
-def require_model(source: str) -> None:
-    """Raise if the model cannot be opened; runs and checkpoints are verified when loaded."""
+def require_model(source: str, load: Which | None) -> None:
+    """Raise if the model cannot be opened; runs and checkpoints are verified when loaded.
+
+    ``load`` selects a checkpoint, so it needs a run directory.
+    """
+    from convo_cli.runs.opening import require_run_for
+
     path = Path(source)
     if not source or not _is_of_convo(path):
         require_pretrained(source)
+    require_run_for(load, source)
 
 
 def require_pretrained(source: str) -> None:
@@ -98,12 +108,18 @@ def require_pretrained(source: str) -> None:
         raise UsageError(f"{source}: no such directory", hint=hint)
 
 
-def require_run_or_checkpoint(folder: Path) -> None:
-    """Raise UsageError unless this is a folder; its contents are verified when they are loaded."""
+def require_run_or_checkpoint(folder: Path, load: Which | None) -> None:
+    """Raise UsageError unless this is a folder; its contents are verified when they are loaded.
+
+    ``load`` selects a checkpoint, so it needs a run directory.
+    """
+    from convo_cli.runs.opening import require_run_for
+
     if not folder.is_dir():
         advice = "give a run directory, such as runs/demo, or one of its checkpoints"
         what = "not a directory" if folder.exists() else "no such directory"
         raise UsageError(f"{folder}: {what}", hint=_like(folder, advice))
+    require_run_for(load, folder)
 
 
 def _like(path: Path, otherwise: str) -> str:

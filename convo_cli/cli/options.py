@@ -39,6 +39,18 @@ def complete_preset(incomplete: str) -> Iterator[tuple[str, str]]:
             yield preset.name, preset.description
 
 
+def complete_load(incomplete: str) -> Iterator[tuple[str, str]]:
+    """Yield the values of `--load` that begin with a text, each with its meaning."""
+    choices = {
+        "last": "the newest checkpoint",
+        "loss": "the best by validation loss",
+        "metric": "the best by evaluation.metric",
+    }
+    for name, meaning in choices.items():
+        if name.startswith(incomplete):
+            yield name, meaning
+
+
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout instead of text.")
 ]
@@ -53,6 +65,14 @@ SetOption = Annotated[
         metavar="KEY=VALUE",
         help="Change one config key, e.g. training.max_steps=500. Repeatable.",
         autocompletion=complete_setting,
+    ),
+]
+LoadOption = Annotated[
+    Literal["last", "loss", "metric"] | None,
+    typer.Option(
+        help="Of a run directory: the newest checkpoint, or the best by validation loss or metric. "
+        "Default: loss if the run was evaluated, else last.",
+        autocompletion=complete_load,
     ),
 ]
 ReasoningOption = Annotated[

@@ -27,7 +27,6 @@ from convo_cli.evaluation.replies import reply_to_all
 from convo_cli.events import Emit, EvaluationDone, Notice, Progress, SampleReply
 from convo_cli.model.batches.batching import Batching, batching_for
 from convo_cli.model.generation import Generator
-from convo_cli.runs.opening import run_of
 from convo_cli.runs.provenance.data_files import DataFile, DataFiles, with_hashed_data
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET, Encoded, TokenStore, write
@@ -179,7 +178,7 @@ def _evaluate_store(
         generator.model,
         store,
         (ASSISTANT_TARGET,),
-        info=None if generator.folder is None else run_of(generator.folder),
+        info=None if generator.loaded is None else generator.loaded.info,
         packing="auto",
         pad_id=encoder.pad_id,
         autocast=nullcontext,

@@ -16,9 +16,10 @@ from convo_cli.model.generation import Generator, set_generation_defaults
 from convo_cli.model.loading import load_model
 from convo_cli.model.open import generation_defaults
 from convo_cli.runs.checkpoints import STATE_FILE
-from convo_cli.runs.loaded import find_loaded
+from convo_cli.runs.loaded import LoadedCheckpoint, find_loaded
 from convo_cli.runs.model_folder import DIALOGUE_FILE, require_writable, weight_files
 from convo_cli.runs.opening import load_from
+from convo_cli.runs.selection import Which
 from convo_cli.storage.atomic import make_directory, publish_directory, require_space
 from convo_cli.storage.foreign_files import remove_foreign_entries
 from convo_cli.storage.sealed import MANIFEST_FILE
@@ -69,24 +70,29 @@ class Exported:
     """The result of an export: its folder and files, and the receipt of the comparison."""
 
     source: Path
+    loaded: LoadedCheckpoint | None
+    """The checkpoint in ``source``; None for another folder."""
     out: Path
     files: tuple[str, ...]
     receipt: Receipt
 
 
-def export_huggingface(source: Path, out: Path, *, force: bool, emit: Emit) -> Exported:
+def export_huggingface(
+    source: Path, out: Path, *, force: bool, emit: Emit, which: Which | None = None
+) -> Exported:
     """Export a model as a folder, which is written whole or not at all.
 
+    ``which`` selects the checkpoint of a run, as in `convo_cli.runs.opening.open_checkpoint`.
     Before the folder is published, plain transformers loads it, and its replies are compared.
     """
     require_writable(out, force=force)
-    return load_from(source, emit, lambda opened: _export(opened, out, emit))
+    return load_from(source, emit, lambda opened: _export(opened, source, out, emit), which)
 
 
-def _export(opened: Snapshot, out: Path, emit: Emit) -> Exported:
+def _export(opened: Snapshot, source: Path, out: Path, emit: Emit) -> Exported:
     folder = opened.path
     if loaded := find_loaded(folder):
-        emit(Notice(loaded.describe()))
+        emit(Notice(loaded.describe(is_selected=folder != source)))
     present = sorted(folder.iterdir())
     copied = _COPIED | weight_files(folder)
     files = [file for file in present if file.name in copied]
@@ -129,7 +135,7 @@ def _export(opened: Snapshot, out: Path, emit: Emit) -> Exported:
     require_space(out, sum(file.stat().st_size for file in files) + _MARGIN)
     publish_directory(out, fill)
     written = tuple(sorted(path.name for path in out.iterdir()))
-    return Exported(folder, out, written, receipts[0])
+    return Exported(folder, loaded, out, written, receipts[0])
 
 
 def _names(names: Iterable[str]) -> str:

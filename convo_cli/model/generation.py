@@ -22,6 +22,8 @@ from convo_cli.text.streaming import StreamDecoder
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from convo_cli.runs.loaded import LoadedCheckpoint
+
 CANNOT_COMPUTE = (
     ArithmeticError,
     AssertionError,
@@ -52,12 +54,18 @@ class Generator:
     """A model that answers histories rendered by its own encoder."""
 
     def __init__(
-        self, model: PreTrainedModel, encoder: DialogueEncoder, folder: Path | None = None
+        self,
+        model: PreTrainedModel,
+        encoder: DialogueEncoder,
+        folder: Path | None = None,
+        loaded: LoadedCheckpoint | None = None,
     ) -> None:
         self.model = model
         self.encoder = encoder
         self.folder = folder
         """The folder from which the model was loaded, if any."""
+        self.loaded = loaded
+        """The checkpoint in that folder; None if it is not one of a run."""
 
     @property
     def longest_reply(self) -> int:

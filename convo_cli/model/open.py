@@ -18,6 +18,7 @@ from convo_cli.model.loading import load_model
 from convo_cli.runs.loaded import find_loaded
 from convo_cli.runs.model_folder import DIALOGUE_FILE
 from convo_cli.runs.opening import load_from
+from convo_cli.runs.selection import Which
 from convo_cli.storage.sealed import MANIFEST_FILE
 from convo_cli.text.contract import load_encoder
 from convo_cli.text.encoder import DialogueEncoder
@@ -28,21 +29,26 @@ from convo_cli.text.tokenizers.pretrained import load_pretrained_tokenizer
 _DEFAULT_WINDOW = 2048  # for a foreign model that states no limit of its own
 
 
-def open_generator(source: str, *, device: str, emit: Emit) -> Generator:
+def open_generator(
+    source: str, *, device: str, emit: Emit, which: Which | None = None
+) -> Generator:
     """Load a model with the encoder that it was trained with.
+
+    ``which`` selects the checkpoint of a run, as in `convo_cli.runs.opening.open_checkpoint`.
 
     A folder without dialogue.json is a foreign Hugging Face model and uses its own chat template.
     """
     where = choose_device(device)
     folder = local_folder(source)
-    generator = load_from(folder, emit, lambda opened: _load(opened.path, source, emit))
-    if loaded := find_loaded(generator.folder) if generator.folder else None:
-        emit(Notice(loaded.describe()))
+    generator = load_from(folder, emit, lambda opened: _load(opened.path, source, emit), which)
+    if loaded := generator.loaded:
+        emit(Notice(loaded.describe(is_selected=loaded.path != folder)))
     move(generator.model, where)
     return generator
 
 
 def _load(folder: Path, source: str, emit: Emit) -> Generator:
+    loaded = find_loaded(folder)  # now, because training may delete the checkpoint later
     if (folder / DIALOGUE_FILE).exists():
         if not (folder / MANIFEST_FILE).exists():
             message = (
@@ -66,7 +72,7 @@ def _load(folder: Path, source: str, emit: Emit) -> Generator:
         encoder = DialogueEncoder(tokenizer, make_template("native", tokenizer), max_length=window)
         require_rows(model, encoder, source)
         require_causal(model, encoder)
-    return Generator(model, encoder, folder)
+    return Generator(model, encoder, folder, loaded)
 
 
 def generation_defaults(generator: Generator) -> GenerationSettings:

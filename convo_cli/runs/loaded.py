@@ -1,16 +1,34 @@
-"""A loaded checkpoint compared with its run: its own score, and the best checkpoints."""
+"""A loaded checkpoint compared with its run: its own scores, the last checkpoint, the best ones."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from convo_cli.errors import CheckpointError, DiskError
-from convo_cli.events import BestScore
-from convo_cli.runs.checkpoints import list_checkpoints
+from convo_cli.runs.checkpoints import list_checkpoints, read_state
 from convo_cli.runs.directory import RunDirectory
-from convo_cli.runs.logs.evaluations import better_scores, read_evaluations, weights_of
-from convo_cli.runs.opening import run_of
+from convo_cli.runs.logs.evaluations import Evaluations, read_evaluations
+from convo_cli.runs.provenance.run_info import RunInfo, read_run_info
+from convo_cli.runs.selection import Which, best_checkpoint, evaluation_of_weights
+
+_NAMES: Mapping[Which, str] = {
+    "last": "last checkpoint",
+    "loss": "best by loss",
+    "metric": "best by metric",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredStep:
+    """The step of a checkpoint, and its validation scores; None for those that it lacks."""
+
+    step: int
+    loss: float | None = None
+    metric: float | None = None
+    """Score of the run's ``evaluation.metric``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,53 +36,80 @@ class LoadedCheckpoint:
     """A checkpoint of a run, with scores from the run's log that belong to its weights."""
 
     path: Path
-    step: int
-    is_last: bool
-    loss: float | None
-    """Validation loss; None if these weights were not evaluated."""
-    better: tuple[BestScore, ...]
-    """The best scores of the run's other checkpoints, if they are better."""
+    info: RunInfo
+    own: ScoredStep
+    selected_by: Mapping[Which, ScoredStep]
+    """The checkpoints that ``--load`` selects; a best one is missing if it is not certain."""
 
-    def describe(self) -> str:
-        """Return a sentence for the user: what was loaded, and how to load a better checkpoint."""
-        place = "the last checkpoint of its run" if self.is_last else "not the last checkpoint"
-        loss = "not evaluated" if self.loss is None else f"validation loss {self.loss:.3f}"
-        parts = [f"loaded {self.path}: {place}, step {self.step}, {loss}"]
-        for score in self.better:
-            name = "validation loss" if score.name == "loss" else score.name
-            other = self.path.parent / RunDirectory(Path()).checkpoint(score.step).name
-            parts.append(
-                f"the best {name} of the run is {score.value:.3f}, at step {score.step}: to use "
-                f"that checkpoint, give {other}"
-            )
+    @property
+    def title(self) -> str:
+        """Return its step, and what it is in its run."""
+        names = [
+            _NAMES[which] for which, one in self.selected_by.items() if one.step == self.own.step
+        ]
+        return f"step {self.own.step}" + (f" ({', '.join(names)})" if names else "")
+
+    def describe(self, *, is_selected: bool) -> str:
+        """Return a sentence for the user: what was loaded, the last checkpoint, better ones.
+
+        If the user named the run and the checkpoint was selected, the options that select the
+        others are included.
+        """
+        parts = [f"loaded {self.path}: {self.title}, {self._scores(self.own)}"]
+        for which, other in self.selected_by.items():
+            is_better = which == "last" or getattr(other, which) != getattr(self.own, which)
+            if other.step != self.own.step and is_better:
+                option = f" (--load {which})" if is_selected else ""
+                parts.append(f"{_NAMES[which]}{option}: step {other.step}, {self._scores(other)}")
         return "; ".join(parts)
+
+    def _scores(self, one: ScoredStep) -> str:
+        if one.loss is None:
+            return "no validation loss"
+        metric = "" if one.metric is None else f", {self.info.config.evaluation.metric} "
+        return f"validation loss {one.loss:.3f}{metric}" + (f"{one.metric:.3g}" if metric else "")
+
+    def as_record(self) -> dict[str, Any]:
+        """Return the checkpoint for `--json`."""
+        return {
+            "path": str(self.path),
+            **asdict(self.own),
+            "selected_by": [
+                which for which, one in self.selected_by.items() if one.step == self.own.step
+            ],
+            "last": asdict(self.selected_by["last"]),
+        }
 
 
 def find_loaded(folder: Path) -> LoadedCheckpoint | None:
     """Return the checkpoint with its scores; None if it is none or its run is unreadable."""
-    info = run_of(folder)
-    if info is None:
-        return None
-    run, metric = RunDirectory(folder.resolve().parent.parent), info.config.evaluation.metric
+    real = folder.resolve()
+    run = RunDirectory(real.parent.parent)
     try:
-        known = read_evaluations(run).by_step
-        checkpoints = list_checkpoints(run)
+        info, state = read_run_info(run), read_state(real)
     except (CheckpointError, DiskError):
         return None
-    evaluated = {
-        checkpoint.progress.step: known[checkpoint.progress.step]
-        for checkpoint in checkpoints
-        if checkpoint.progress.step in known
-        and known[checkpoint.progress.step].weights == weights_of(checkpoint.path) != ""
-    }
-    steps = [checkpoint.progress.step for checkpoint in checkpoints]
-    step = next((s for s in steps if run.checkpoint(s).name == folder.resolve().name), None)
-    if step is None:
+    if real.parent.name != run.checkpoints.name or state.run_id != info.run_id:
         return None
-    return LoadedCheckpoint(
-        path=folder,
-        step=step,
-        is_last=step == max(steps),
-        loss=evaluated[step].loss if step in evaluated else None,
-        better=better_scores(evaluated.values(), metric, step),
-    )
+    metric = info.config.evaluation.metric
+    try:
+        known = read_evaluations(run)
+    except DiskError:
+        known = Evaluations({}, ())
+    scored = {state.progress.step: ScoredStep(state.progress.step)}
+    for checkpoint in list_checkpoints(run):
+        step = checkpoint.progress.step
+        evaluation = evaluation_of_weights(checkpoint, known.by_step)
+        scored[step] = (
+            ScoredStep(step)
+            if evaluation is None
+            else ScoredStep(step, evaluation.loss, evaluation.metrics.get(metric))
+        )
+    selected_by: dict[Which, ScoredStep] = {"last": scored[max(scored)]}
+    for which in ("loss", "metric"):
+        try:
+            best = best_checkpoint(run, sorted(scored), which, metric, known)
+            selected_by[which] = scored[best.progress.step]
+        except CheckpointError:
+            continue
+    return LoadedCheckpoint(folder, info, scored[state.progress.step], selected_by)

@@ -1,4 +1,4 @@
-"""Resolution of the user's path to a model folder: a run's newest checkpoint, or the path as is."""
+"""Resolution of the user's path to a model folder: a checkpoint of a run, or the path as is."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from convo_cli.errors import CheckpointError, DiskError, UsageError
+from convo_cli.errors import CheckpointError, DiskError, UsageError, typeable
 from convo_cli.events import Emit, Notice
-from convo_cli.runs.checkpoints import STATE_FILE, newest_whole, read_state
+from convo_cli.runs.checkpoints import STATE_FILE
 from convo_cli.runs.directory import RunDirectory, require_own_checkpoints
-from convo_cli.runs.provenance.run_info import RunInfo, read_run_info
+from convo_cli.runs.provenance.run_info import read_run_info
+from convo_cli.runs.selection import NoScoreError, Which, find_checkpoint
 from convo_cli.storage.sealed import MANIFEST_FILE, verify_directory
 from convo_cli.storage.snapshot import Snapshot
 
@@ -19,12 +20,17 @@ _MAX_TRIES = 5
 T = TypeVar("T")
 
 
-def open_checkpoint(path: Path, emit: Emit) -> Snapshot:
-    """Return the folder to load a model from: a run's newest intact checkpoint, or the path itself.
+def open_checkpoint(path: Path, emit: Emit, which: Which | None = None) -> Snapshot:
+    """Return the folder to load a model from: a checkpoint of a run, or the path itself.
+
+    Of a run, ``which`` selects the checkpoint. None selects the best one by loss, or the newest
+    intact one if the run was not evaluated or, with a warning, if the best one is damaged, missing
+    or uncertain.
 
     Folders with a manifest are verified; nothing is changed. After loading, call
     `require_unchanged` of the result: it proves that the verified files are those that were loaded.
-    UsageError if there is no such folder, CheckpointError if it is damaged.
+    UsageError if there is no such folder or ``which`` is given for another folder than a run,
+    CheckpointError if it is damaged.
     """
     if not path.exists():
         raise UsageError(f"{path}: no such file or directory")
@@ -37,11 +43,9 @@ def open_checkpoint(path: Path, emit: Emit) -> Snapshot:
     if path.parent.name == run.checkpoints.name and RunDirectory(path.parent.parent).is_run:
         require_own_checkpoints(RunDirectory(path.parent.parent))
     if run.is_run:
-        chosen, damaged = newest_whole(run)
-        for _, error in damaged:
-            emit(Notice(f"{error.message}; opening {chosen.path.name} instead", is_warning=True))
-        return chosen.files
-    if os.path.lexists(path / STATE_FILE) or _is_inside_a_run(path):
+        return _select(run, which, emit)
+    require_run_for(which, path)
+    if os.path.lexists(path / STATE_FILE) or _run_around(path):
         return verify_directory(path)
     if os.path.lexists(path / MANIFEST_FILE):
         # An export: its owner may edit the model card, a hub adds files of its own, and the hub's
@@ -52,14 +56,49 @@ def open_checkpoint(path: Path, emit: Emit) -> Snapshot:
     return Snapshot.of(path)
 
 
-def load_from(path: Path, emit: Emit, load: Callable[[Snapshot], T]) -> T:
+def require_run_for(which: Which | None, source: str | Path) -> None:
+    """Raise UsageError if a checkpoint is to be selected, but the source is not a run directory."""
+    path = Path(source)
+    if which is None or RunDirectory(path).is_run:
+        return
+    what, hint = "not a run directory", "leave out --load"
+    if around := _run_around(path):
+        what = "a checkpoint already"
+        hint = f"{typeable(around)} --load {which} selects one of its run; otherwise {hint}"
+    raise UsageError(
+        f"--load {which} selects a checkpoint of a run directory, but {source} is {what}", hint=hint
+    )
+
+
+def _select(run: RunDirectory, which: Which | None, emit: Emit) -> Snapshot:
+    metric = read_run_info(run).config.evaluation.metric if which == "metric" else ""
+    reported = ""
+    try:
+        found = find_checkpoint(run, which or "loss", metric)
+    except (CheckpointError, DiskError) as error:
+        if which is not None:
+            raise
+        found = find_checkpoint(run, "last", "")
+        if not isinstance(error, NoScoreError):
+            reported = error.message
+            instead = f"loading {found.path.name} instead, the newest intact checkpoint"
+            emit(Notice(f"{reported}; {instead}", is_warning=True))
+    for _, damage in found.damaged:
+        if damage.message != reported:
+            emit(Notice(f"{damage.message}; loading {found.path.name} instead", is_warning=True))
+    return found.files
+
+
+def load_from(
+    path: Path, emit: Emit, load: Callable[[Snapshot], T], which: Which | None = None
+) -> T:
     """Open a folder as `open_checkpoint` does, and load it; ChangedError if it changes meanwhile.
 
-    A run that is being trained may prune the checkpoint; then the newest one is loaded, unless
+    A run that is being trained may prune the checkpoint; then ``which`` selects again, unless
     ``path`` names the checkpoint itself.
     """
     for _ in range(_MAX_TRIES):
-        opened = open_checkpoint(path, emit)
+        opened = open_checkpoint(path, emit, which)
         folder = opened.path
         try:
             loaded = load(opened)
@@ -74,24 +113,16 @@ def load_from(path: Path, emit: Emit, load: Callable[[Snapshot], T]) -> T:
                     hint="training deletes old checkpoints; give the run directory instead",
                 ) from error
         deleted = f"{folder.name} was deleted by its training run while it was being read"
-        emit(Notice(f"{deleted}; opening the newest checkpoint"))
+        emit(Notice(f"{deleted}; selecting again"))
     raise CheckpointError(
         f"{path}: its checkpoints are deleted faster than they can be read",
         hint="wait until the run ends; for the next run, raise checkpoints.keep",
     )
 
 
-def run_of(checkpoint: Path) -> RunInfo | None:
-    """Return run.json of the run that a checkpoint belongs to; None if there is no readable one."""
-    real = checkpoint.resolve()
-    try:
-        info = read_run_info(RunDirectory(real.parent.parent))
-        is_of_run = real.parent.name == "checkpoints" and read_state(real).run_id == info.run_id
-        return info if is_of_run else None
-    except (CheckpointError, DiskError):
-        return None
-
-
-def _is_inside_a_run(path: Path) -> bool:
-    real = path.resolve()
-    return real.parent.name == "checkpoints" and RunDirectory(real.parent.parent).is_run
+def _run_around(checkpoint: Path) -> Path | None:
+    """Return the run directory that a folder is a checkpoint of, by the names on its path."""
+    for path in (checkpoint, checkpoint.resolve()):
+        if path.parent.name == "checkpoints" and RunDirectory(path.parent.parent).is_run:
+            return path.parent.parent
+    return None

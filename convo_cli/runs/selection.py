@@ -21,8 +21,13 @@ from convo_cli.runs.checkpoints import (
     newest_whole,
     read_checkpoint,
 )
-from convo_cli.runs.directory import RunDirectory
-from convo_cli.runs.logs.evaluations import evaluation_record, read_evaluations, weights_of
+from convo_cli.runs.directory import RunDirectory, require_own_checkpoints
+from convo_cli.runs.logs.evaluations import (
+    Evaluations,
+    evaluation_record,
+    read_evaluations,
+    weights_of,
+)
 from convo_cli.storage.atomic import disk_errors, remove_directory, write_file
 from convo_cli.storage.files import read_file
 from convo_cli.storage.sealed import has_all_files, verify_directory, verify_file
@@ -41,9 +46,13 @@ class SavedPointer(BaseModel):
     """The record of its evaluation in metrics.jsonl."""
 
 
+class NoScoreError(CheckpointError):
+    """No checkpoint of the run has a score, and none is lost."""
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The checkpoint to resume from, verified, and the newer ones that are not used."""
+    """A selected checkpoint, verified, and the newer ones that are not used."""
 
     path: Path
     step: int
@@ -56,22 +65,28 @@ class Found:
 
 
 def find_checkpoint(run: RunDirectory, which: Which, metric: str) -> Found:
-    """Find and verify the checkpoint that ``which`` selects; the caller holds the run's lock.
+    """Find and verify the checkpoint that ``which`` selects; nothing is changed.
 
-    Nothing is changed. For last, damaged newer checkpoints are skipped. A best one that is damaged,
-    missing or uncertain raises CheckpointError; no other takes its place.
+    A run that is being trained may add and delete checkpoints meanwhile. For last, damaged newer
+    checkpoints are skipped. A best one that is damaged, missing or uncertain raises
+    CheckpointError; no other takes its place.
     """
     if which == "last":
         chosen, damaged = newest_whole(run)
         return Found(chosen.path, chosen.progress.step, chosen.files, tuple(damaged), ())
-    try:
-        best = _best_of_all(run, which, metric)
-        verify_directory(best.path)
-    except CheckpointError as error:
-        raise CheckpointError(error.message, hint="use --load last") from error
-    step = best.progress.step
-    later = tuple(other for other in run.checkpoint_steps() if other > step)
-    return Found(best.path, step, best.files, (), later)
+    require_own_checkpoints(run)
+    while True:
+        steps = run.checkpoint_steps()
+        try:
+            best = best_checkpoint(run, steps, which, metric, read_evaluations(run))
+            verify_directory(best.path)
+        except CheckpointError as error:
+            if all(run.checkpoint(step).exists() for step in steps):
+                raise type(error)(error.message, hint="use --load last") from error
+        else:
+            step = best.progress.step
+            later = tuple(other for other in run.checkpoint_steps() if other > step)
+            return Found(best.path, step, best.files, (), later)
 
 
 def point_and_prune(
@@ -96,7 +111,7 @@ def point_and_prune(
                 run.pointer(label).unlink(missing_ok=True)
             continue
         labels[label] = chosen.path
-        evaluation = _evaluation_of(chosen, evaluations)
+        evaluation = evaluation_of_weights(chosen, evaluations)
         pointer = SavedPointer(
             checkpoint=chosen.path.relative_to(run.path).as_posix(),
             step=chosen.progress.step,
@@ -113,23 +128,30 @@ def point_and_prune(
     return labels
 
 
-def _trusted_checkpoints(run: RunDirectory) -> list[Checkpoint]:
-    """Return all checkpoints; CheckpointError if a state.json is damaged.
+def _trusted_checkpoints(run: RunDirectory, steps: Sequence[int]) -> list[Checkpoint]:
+    """Return the checkpoints of these steps; CheckpointError if a state.json is damaged.
 
     A damaged one could select other weights unnoticed.
     """
-    steps = run.checkpoint_steps()
     for step in steps:
         verify_file(run.checkpoint(step) / STATE_FILE)
     return [read_checkpoint(run, step) for step in steps]
 
 
-def _best_of_all(run: RunDirectory, which: Literal["loss", "metric"], metric: str) -> Checkpoint:
-    """Return the best checkpoint; CheckpointError if the run may have had a better one."""
-    checkpoints = _trusted_checkpoints(run)
-    known = read_evaluations(run)
+def best_checkpoint(
+    run: RunDirectory,
+    steps: Sequence[int],
+    which: Literal["loss", "metric"],
+    metric: str,
+    known: Evaluations,
+) -> Checkpoint:
+    """Return the best checkpoint of ``steps``, which are all that the run has; no tensor is read.
+
+    CheckpointError if the run may have had a better one, NoScoreError if it had no scores.
+    """
+    checkpoints = _trusted_checkpoints(run, steps)
     for checkpoint in checkpoints:
-        if checkpoint.progress.step in known.by_step and not _evaluation_of(
+        if checkpoint.progress.step in known.by_step and not evaluation_of_weights(
             checkpoint, known.by_step
         ):
             raise CheckpointError(
@@ -145,7 +167,9 @@ def _best_of_all(run: RunDirectory, which: Literal["loss", "metric"], metric: st
     is_lost = before is not None and (
         score is None or (score > before if which == "loss" else score < before)
     )
-    if known.damaged and (is_lost or newest is None or not _evaluation_of(newest, known.by_step)):
+    if known.damaged and (
+        is_lost or newest is None or not evaluation_of_weights(newest, known.by_step)
+    ):
         raise CheckpointError(
             f"{known.damaged[0]}: damaged, so it is not certain which checkpoint has the best "
             f"{which}"
@@ -161,7 +185,7 @@ def _best_of_all(run: RunDirectory, which: Literal["loss", "metric"], metric: st
             f"missing; {left}"
         )
     if best is None:
-        raise CheckpointError(f"{run.path}: no checkpoint has a validation {which} yet")
+        raise NoScoreError(f"{run.path}: no checkpoint has a validation {which} yet")
     return best
 
 
@@ -195,13 +219,13 @@ def _score(
     metric: str,
     evaluations: Mapping[int, EvaluationDone],
 ) -> float | None:
-    evaluation = _evaluation_of(checkpoint, evaluations)
+    evaluation = evaluation_of_weights(checkpoint, evaluations)
     if evaluation is None:
         return None
     return evaluation.loss if which == "loss" else evaluation.metrics.get(metric)
 
 
-def _evaluation_of(
+def evaluation_of_weights(
     checkpoint: Checkpoint, evaluations: Mapping[int, EvaluationDone]
 ) -> EvaluationDone | None:
     """Return the evaluation of exactly these weights."""

@@ -54,7 +54,7 @@ def test_the_table_names_the_model_its_step_and_the_data_apart_from_scores_and_c
     out = convo("evaluate", "runs/tiny", "valid.jsonl", "train.jsonl", "--replies", 1, "-q").out
     lines = [" ".join(line.split()) for line in out.splitlines()]
     assert lines[:3] == [
-        "model runs/tiny, step 6 (last checkpoint)",
+        "model runs/tiny, step 6 (last checkpoint, best by loss)",
         "data valid.jsonl",
         "train.jsonl",
     ]

@@ -69,6 +69,16 @@ def test_chat(convo):
     require_equal([own(talked, "chat")], documented(PAGE, "chat"))
 
 
+def test_a_loaded_checkpoint(convo):
+    loaded = [
+        convo("chat", "runs/tiny", stdin=b"Hello!\n")["checkpoint"],
+        convo("evaluate", "runs/tiny", "valid.jsonl", "--replies", "0")["checkpoint"],
+        convo("export", "runs/tiny", "exports/again")["checkpoint"],
+    ]
+    for one in loaded:
+        require_equal([one], documented(PAGE, "A loaded checkpoint"))
+
+
 def test_validate_data(convo):
     shown = ("--config", "config.yaml", "--show-tokens", "1")
     whole = own(convo("validate-data", "valid.jsonl", *shown), "validate-data")

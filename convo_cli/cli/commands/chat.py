@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convo_cli.cli.options import DeviceOption, JsonOption, QuietOption, within
+from convo_cli.cli.options import DeviceOption, JsonOption, LoadOption, QuietOption, within
 from convo_cli.errors import UsageError
 from convo_cli.wording import counted
 
@@ -20,6 +19,7 @@ def chat(
     model: Annotated[
         str, typer.Argument(help="An export, a run directory, a checkpoint, or a hub id.")
     ],
+    load: LoadOption = None,
     system: Annotated[
         str | None,
         typer.Option(metavar="TEXT", help="Instructions that come before the conversation."),
@@ -73,7 +73,7 @@ def chat(
     require_device(device)
     if system is not None and not is_text(system):
         raise UsageError("--system: not UTF-8 text", hint="set a UTF-8 locale, or convert the text")
-    require_model(model)
+    require_model(model, load)
     require_stdin("there is nothing to answer")
     announce(f"loading {model} (this takes a few seconds)", is_quiet=is_quiet)
     start_bounded_process()
@@ -85,7 +85,7 @@ def chat(
     from convo_cli.model.open import generation_defaults, open_generator
 
     with make_progress(stderr_console(), is_quiet=is_quiet) as emit:
-        generator = open_generator(model, device=device, emit=emit)
+        generator = open_generator(model, device=device, emit=emit, which=load)
         if max_new_tokens is not None:
             note_longest_reply(generator, max_new_tokens, emit)
     chosen = {
@@ -111,9 +111,8 @@ def chat(
 
 def _banner(model: str, generator: Generator, settings: GenerationSettings) -> str:
     """Describe the model and the sampling in two lines."""
-    folder = generator.folder
-    is_run = folder is not None and folder.parent.name == "checkpoints"
-    step = f", {folder.name}" if folder is not None and is_run and folder != Path(model) else ""
+    loaded = generator.loaded
+    step = f", {loaded.title}" if loaded is not None else ""
     length = min(settings.max_new_tokens, generator.longest_reply)
     sampling = (
         f"temperature {settings.temperature:g}, top-k {settings.top_k}, top-p {settings.top_p:g}"

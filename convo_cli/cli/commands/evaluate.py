@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from convo_cli.cli.options import DeviceOption, JsonOption, QuietOption, ReasoningOption, within
+from convo_cli.cli.options import (
+    DeviceOption,
+    JsonOption,
+    LoadOption,
+    QuietOption,
+    ReasoningOption,
+    within,
+)
 from convo_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,6 +26,7 @@ def evaluate(
         str, typer.Argument(help="An export, a run directory, a checkpoint, or a hub id.")
     ],
     data: Annotated[list[str], typer.Argument(metavar="DATA...", help="JSONL files of dialogues.")],
+    load: LoadOption = None,
     replies: Annotated[
         int,
         typer.Option(
@@ -46,7 +54,7 @@ def evaluate(
     from convo_cli.text.bounded.client import start_bounded_process
 
     require_device(device)
-    require_model(model)
+    require_model(model, load)
     for path in data:
         if path == "-":
             raise UsageError(
@@ -64,25 +72,22 @@ def evaluate(
     from convo_cli.evaluation.cautions import cautions_about
     from convo_cli.evaluation.evaluator import evaluate_files
     from convo_cli.model.open import open_generator
-    from convo_cli.runs.loaded import find_loaded
-    from convo_cli.runs.opening import run_of
 
     with make_progress(stderr_console(), is_quiet=is_quiet) as emit:
-        generator = open_generator(model, device=device, emit=emit)
+        generator = open_generator(model, device=device, emit=emit, which=load)
         if replies:
             note_longest_reply(generator, max_new_tokens, emit)
         result, files = evaluate_files(
             generator, data_config, num_replies=replies, max_new_tokens=max_new_tokens, emit=emit
         )
-    folder = generator.folder
-    info = None if folder is None else run_of(folder)
+    loaded = generator.loaded
     evaluated = Evaluated(
         model=model,
-        folder=folder,
-        loaded=None if folder is None else find_loaded(folder),
+        folder=generator.folder,
+        loaded=loaded,
         files=files,
         result=result,
-        cautions=cautions_about(result, files, () if info is None else info.train),
+        cautions=cautions_about(result, files, () if loaded is None else loaded.info.train),
     )
     if as_json:
         print_json("evaluate", as_record(evaluated))

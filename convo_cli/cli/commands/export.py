@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from convo_cli.cli.options import JsonOption, QuietOption
+from convo_cli.cli.options import JsonOption, LoadOption, QuietOption
 from convo_cli.errors import typeable
 from convo_cli.events import Emit, Notice
 
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 def export(
     source: Annotated[
-        Path, typer.Argument(help="A run directory (its last checkpoint) or a checkpoint.")
+        Path, typer.Argument(help="A run directory, created by `convo train`, or a checkpoint.")
     ],
     out: Annotated[Path, typer.Argument(help="The folder to create.")],
+    load: LoadOption = None,
     format: Annotated[  # noqa: A002  (the option's name)
         Literal["huggingface"], typer.Option(help="Format of the export.")
     ] = "huggingface",
@@ -36,7 +37,7 @@ def export(
     from convo_cli.runs.model_folder import require_writable
     from convo_cli.text.bounded.client import start_bounded_process
 
-    require_run_or_checkpoint(source)
+    require_run_or_checkpoint(source, load)
     require_writable(out, force=force)
     announce(f"exporting {source} (loading PyTorch takes a few seconds)", is_quiet=is_quiet)
     start_bounded_process()
@@ -48,7 +49,7 @@ def export(
     from convo_cli.export.huggingface import export_huggingface
 
     with make_progress(stderr_console(), is_quiet=is_quiet) as emit:
-        exported = export_huggingface(source, out, force=force, emit=emit)
+        exported = export_huggingface(source, out, force=force, emit=emit, which=load)
         _warn_if_less_private(exported, source, emit)
     with finished(f"the export itself is complete: {typeable(exported.out)}"):
         if as_json:

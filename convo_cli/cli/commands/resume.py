@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from convo_cli.cli.options import JsonOption, QuietOption, SetOption, within
+from convo_cli.cli.options import JsonOption, QuietOption, SetOption, complete_load, within
 from convo_cli.errors import CheckpointError, UsageError, typeable
 
 if TYPE_CHECKING:
@@ -18,7 +18,10 @@ def resume(
     run_dir: Annotated[Path, typer.Argument(help="A run directory, created by `convo train`.")],
     load: Annotated[
         Literal["last", "loss", "metric"],
-        typer.Option(help="The newest checkpoint, or the best by validation loss or metric."),
+        typer.Option(
+            help="The newest checkpoint, or the best by validation loss or metric.",
+            autocompletion=complete_load,
+        ),
     ] = "last",
     overrides: SetOption = None,
     allow_changed: Annotated[

@@ -37,7 +37,9 @@ def hold_conversation(
         _answer_line(session, number, line, show=_ignore if as_json else _write, is_quiet=is_quiet)
     if as_json:
         turns = [{"role": turn.role, "content": turn.text} for turn in session.turns]
-        print_json("chat", {"messages": turns})
+        loaded = session.generator.loaded
+        checkpoint = None if loaded is None else loaded.as_record()
+        print_json("chat", {"checkpoint": checkpoint, "messages": turns})
 
 
 def _talk(session: ChatSession, banner: str, *, is_quiet: bool) -> None:

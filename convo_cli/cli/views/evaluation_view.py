@@ -39,7 +39,8 @@ def as_record(evaluated: Evaluated) -> dict[str, Any]:
     return {
         "model": evaluated.model,
         "source": str(evaluated.folder),
-        "step": None if loaded is None else loaded.step,
+        "step": None if loaded is None else loaded.own.step,
+        "checkpoint": None if loaded is None else loaded.as_record(),
         "data": [file.model_dump(include={"path", "sha256"}) for file in evaluated.files],
         "scores": _scores(evaluated.result),
         "counts": _counts(evaluated.result),
@@ -52,9 +53,8 @@ def show_scores(console: Console, evaluated: Evaluated) -> None:
     from rich.table import Table
 
     loaded, result = evaluated.loaded, evaluated.result
-    step = "" if loaded is None else f", step {loaded.step}"
-    last = " (last checkpoint)" if loaded is not None and loaded.is_last else ""
-    print_line(console, f"{'model':<12}{evaluated.model}{step}{last}")
+    title = "" if loaded is None else f", {loaded.title}"
+    print_line(console, f"{'model':<12}{evaluated.model}{title}")
     for number, file in enumerate(evaluated.files):
         print_line(console, f"{'' if number else 'data':<12}{file.path}")
     table = Table("score", "value", "meaning")

@@ -19,6 +19,7 @@ def as_record(exported: Exported, format: str) -> dict[str, Any]:  # noqa: A002 
     receipt = exported.receipt
     return {
         "source": str(exported.source),
+        "checkpoint": None if exported.loaded is None else exported.loaded.as_record(),
         "out": str(exported.out),
         "format": format,
         "files": list(exported.files),

@@ -86,17 +86,20 @@ def _better(result: RunResult) -> str:
     """Return lines about the best checkpoints that are not the last one, with commands for them."""
     run, lines = RunDirectory(result.run_dir), []
     for score in result.better:
-        checkpoint = run.checkpoint(score.step)
-        if not checkpoint.is_dir():
+        if not run.checkpoint(score.step).is_dir():
             continue
-        is_loss = score.name == "loss"
-        name = "validation loss" if is_loss else printable(score.name)
-        has_last = is_loss and result.last_loss is not None
-        last = f" (last step: {result.last_loss:.3f})" if has_last else ""
-        lines.append(
-            f"the best {name} is {score.value:.3f}, at step {score.step}{last}; to use that "
-            f"checkpoint:\n  convo chat {typeable(checkpoint)}\n"
-        )
+        if score.name == "loss":
+            last = "" if result.last_loss is None else f" (last step: {result.last_loss:.3f})"
+            lines.append(
+                f"the best validation loss is {score.value:.3f}, at step {score.step}{last}; chat, "
+                f"evaluate and export load that checkpoint; to load the last one:\n"
+                f"  convo chat {typeable(run.path)} --load last\n"
+            )
+        else:
+            lines.append(
+                f"the best {printable(score.name)} is {score.value:.3f}, at step {score.step}; to "
+                f"load that checkpoint:\n  convo chat {typeable(run.path)} --load metric\n"
+            )
     return "".join(lines)
 
 

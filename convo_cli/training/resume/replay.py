@@ -90,7 +90,7 @@ def verify_run(
         )
         accepted = accept_changes(run, info, inputs.files, emit, allow_changed=allow_changed)
         begin("verifying the checkpoint", emit)
-        newest = open_checkpoint(run.path, emit)
+        newest = open_checkpoint(run.path, emit, "last")
         aside = RunDirectory(Path(folder))
         make_directory(aside.checkpoints)
         proof = _Proof(run, aside, newest, info, accepted, inputs, stop, emit)
