@@ -32,7 +32,7 @@ from convo_cli.config.schema import TrainingConfig
 from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.model.batches.batching import choose_batching, proof_examples
 from convo_cli.model.batches.loss import Batch
-from convo_cli.model.cost import peak_flops, peak_memory
+from convo_cli.model.cost import peak_flops
 from convo_cli.model.create import use_fast_activations
 from convo_cli.model.device import autocast_for, move
 from convo_cli.tokens.order import Order
@@ -165,7 +165,7 @@ def train(arguments: argparse.Namespace, store: TokenStore) -> dict[str, object]
         "real_tokens_per_cpu2_s": 2 * tokens / cpu,
         "loss": done.loss,
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "peak_device_mb": peak_memory(device) / 2**20,
+        "peak_device_mb": torch.cuda.max_memory_allocated(device) / 2**20 if peak else None,
         "model_flops_utilisation": job.flops / wall / peak if peak else None,
         "real_tokens": tokens,
         "slots": slots,

@@ -102,7 +102,7 @@ class StepDone:
     """One optimizer update.
 
     ``loss`` is in nats per target token of the whole step, before the update; ``flops`` counts the
-    operations of the step's matrix products; ``memory_bytes`` is the highest use so far.
+    operations of the step's matrix products.
     """
 
     step: int
@@ -119,7 +119,42 @@ class StepDone:
     waiting_seconds: float = 0.0
     """Part of ``seconds`` spent on choosing and batching examples."""
     flops: float = 0.0
-    memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GpuUsage:
+    """Use of the GPU of a run; a value that is not available is None."""
+
+    process_bytes: int | None = None
+    """Memory that torch holds for this process."""
+    peak_process_bytes: int | None = None
+    used_bytes: int | None = None
+    """Memory in use by all programs."""
+    total_bytes: int | None = None
+    utilization: float | None = None
+    """Share of the last second in which the GPU computed."""
+    memory_utilization: float | None = None
+    """Share of the last second in which its memory was read or written."""
+    temperature_celsius: float | None = None
+    memory_temperature_celsius: float | None = None
+    fan_speed: float | None = None
+    """Share of the highest speed."""
+    power_watts: float | None = None
+    power_limit_watts: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceMeasured:
+    """Use of the machine after ``step`` updates; a value that is not available is None."""
+
+    step: int
+    memory_bytes: int | None
+    """Resident memory of this process."""
+    peak_memory_bytes: int | None
+    cpu_utilization: float | None
+    """Share of the machine's CPUs that all programs used since the measurement before."""
+    gpu: GpuUsage | None = None
+    """None for a run on a CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +206,16 @@ class RunFinished:
     """True if the user stopped the run, which is then reported by a message of its own."""
 
 
-Event = Notice | Progress | RunStarted | StepDone | EvaluationDone | CheckpointSaved | RunFinished
+Event = (
+    Notice
+    | Progress
+    | RunStarted
+    | StepDone
+    | DeviceMeasured
+    | EvaluationDone
+    | CheckpointSaved
+    | RunFinished
+)
 Emit = Callable[[Event], None]
 
 

@@ -1,9 +1,7 @@
-"""Cost of a step: operations of its matrix products, peak operations of the device, and memory."""
+"""Cost of a step: operations of its matrix products, and peak operations of the device."""
 
 from __future__ import annotations
 
-import resource
-import sys
 from typing import TYPE_CHECKING
 
 import torch
@@ -61,11 +59,3 @@ def peak_flops(device: torch.device, precision: ResolvedPrecision) -> float | No
         return None
     name = torch.cuda.get_device_name(device)
     return next((peak for known, peak in _PEAKS.items() if known in name), None)
-
-
-def peak_memory(device: torch.device) -> int:
-    """Return the peak memory so far in bytes: of the GPU if there is one, else of the process."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -15,8 +15,9 @@ from torch import Tensor
 from convo_cli.evaluation.evaluator import Evaluator
 from convo_cli.events import Emit, EvaluationDone, Event, StepDone
 from convo_cli.model.batches.loss import Batch
-from convo_cli.model.cost import FlopCounter, peak_memory
+from convo_cli.model.cost import FlopCounter
 from convo_cli.model.device import autocast_for
+from convo_cli.model.usage import UsageMeter
 from convo_cli.runs.checkpoints import is_saved
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.logs.evaluations import weights_of
@@ -58,6 +59,7 @@ class RunJob(Job):
         self._emit, self._evaluations = emit, evaluations
         self._autocast = autocast_for(parts.device, parts.execution.precision)
         self._count_flops = FlopCounter(parts.model)
+        self._usage = UsageMeter(parts.device)
         self._waiting_seconds = self._flops = 0.0
 
     def batches(self, step: int) -> list[Batch]:
@@ -137,16 +139,21 @@ class RunJob(Job):
         return self._stop.is_set or self._run.is_stop_requested
 
     def emit(self, event: Event) -> None:
-        """Pass an event on; add epoch, waiting time, FLOPs and memory to a `StepDone`."""
-        if isinstance(event, StepDone):
-            event = replace(
+        """Pass an event on; a `StepDone` with epoch, waiting time and FLOPs, and usage after it."""
+        if not isinstance(event, StepDone):
+            self._emit(event)
+            return
+        self._emit(
+            replace(
                 event,
                 epoch=self._parts.order.epoch(event.step),
                 waiting_seconds=self._waiting_seconds,
                 flops=self._flops,
-                memory_bytes=peak_memory(self._parts.device),
             )
-        self._emit(event)
+        )
+        usage = self._usage.measure(event.step, is_last=event.step == event.max_steps)
+        if usage is not None:
+            self._emit(usage)
 
 
 def save_and_prune(

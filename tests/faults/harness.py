@@ -28,7 +28,7 @@ CONFIG = (
 So every path of a save is taken.
 """
 
-_VOLATILE = {"time", "seconds", "waiting_seconds", "memory_bytes", "run_dir"}
+_VOLATILE = {"time", "seconds", "waiting_seconds", "run_dir"}
 
 
 class Ended(NamedTuple):

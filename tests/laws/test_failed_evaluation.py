@@ -18,7 +18,7 @@ from convo_cli.runs.logs.event_log import read_metrics
 from convo_cli.storage.sealed import file_sha256, verify_directory
 from convo_cli.training.run import resume_run, start_run
 
-VOLATILE = {"time", "seconds", "waiting_seconds", "memory_bytes"}
+VOLATILE = {"time", "seconds", "waiting_seconds"}
 
 
 def outcome(run):

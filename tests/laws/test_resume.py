@@ -22,7 +22,7 @@ from convo_cli.storage.sealed import file_sha256
 from convo_cli.training.run import resume_run, start_run
 from tests.commands import snapshot
 
-VOLATILE = {"time", "seconds", "waiting_seconds", "memory_bytes", "run_dir"}
+VOLATILE = {"time", "seconds", "waiting_seconds", "run_dir"}
 
 
 def _stop_after(step):

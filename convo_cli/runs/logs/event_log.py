@@ -21,6 +21,7 @@ import msgspec
 
 from convo_cli.events import (
     CheckpointSaved,
+    DeviceMeasured,
     EvaluationDone,
     Event,
     Notice,
@@ -141,8 +142,9 @@ def _record(event: Event, step: int) -> dict[str, Any] | None:
                 "seconds": event.seconds,
                 "waiting_seconds": event.waiting_seconds,
                 "flops": event.flops,
-                "memory_bytes": event.memory_bytes,
             }
+        case DeviceMeasured():
+            return {"event": "device", **asdict(event)}
         case EvaluationDone():
             return evaluation_record(event)
         case CheckpointSaved():

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO
 
-from convo_cli.events import CheckpointSaved, EvaluationDone, Event, SampleReply, StepDone
+from convo_cli.events import (
+    CheckpointSaved,
+    DeviceMeasured,
+    EvaluationDone,
+    Event,
+    SampleReply,
+    StepDone,
+)
 from convo_cli.storage.atomic import disk_errors
 from convo_cli.storage.folder import Folder, open_folder
 from convo_cli.unseen import escape_unseen
@@ -56,6 +64,8 @@ class TensorBoardLog:
                 if event.seconds > 0:
                     scalars["train/tokens_per_second"] = event.num_tokens / event.seconds
                 self._write_scalars(event.step, scalars)
+            case DeviceMeasured():
+                self._write_scalars(event.step, _usage_scalars(event))
             case EvaluationDone():
                 scores = {"loss": event.loss, "perplexity": event.perplexity, **event.metrics}
                 self._write_scalars(
@@ -99,6 +109,14 @@ class _Opener:
 
     def open(self, path: str) -> BinaryIO:
         return self._inside.open(path.removeprefix(f"{_SCHEME}:"), "xb")
+
+
+def _usage_scalars(event: DeviceMeasured) -> dict[str, float]:
+    """Return the values that are available, under their names in metrics.jsonl."""
+    values = {f"device/{name}": value for name, value in asdict(event).items() if name != "step"}
+    gpu = values.pop("device/gpu") or {}
+    values |= {f"gpu/{name}": value for name, value in gpu.items()}
+    return {tag: float(value) for tag, value in values.items() if value is not None}
 
 
 def _as_code_block(sample: SampleReply) -> str:

@@ -27,7 +27,7 @@ _NOT_COMPARED = {
     "time",
     "seconds",
     "waiting_seconds",
-    "memory_bytes",
+    "memory_bytes",  # of a step, in the logs of earlier versions
     "max_steps",
     "elapsed_seconds",
     "best",

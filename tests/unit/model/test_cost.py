@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from convo_cli.model.batches.attention import use_packed_attention
 from convo_cli.model.batches.loss import nll_sum, pack, pad
-from convo_cli.model.cost import FlopCounter, peak_flops, peak_memory
+from convo_cli.model.cost import FlopCounter, peak_flops
 from convo_cli.tokens.store import Example
 
 CONFIGS = {
@@ -54,9 +54,5 @@ def test_padding_and_tokens_that_are_no_targets_do_not_count():
     )
 
 
-def test_a_cpu_has_no_known_peak_and_memory_is_that_of_the_process():
-    cpu = torch.device("cpu")
-    assert peak_flops(cpu, "bf16") is None
-    before = peak_memory(cpu)
-    keep = torch.ones(50_000_000)
-    assert peak_memory(cpu) >= max(before, keep.nbytes)
+def test_a_cpu_has_no_known_peak():
+    assert peak_flops(torch.device("cpu"), "bf16") is None

@@ -17,6 +17,7 @@ from convo_cli.errors import typeable
 from convo_cli.events import (
     BestScore,
     CheckpointSaved,
+    DeviceMeasured,
     EvaluationDone,
     Notice,
     Progress,
@@ -116,6 +117,30 @@ def step_fields(event: StepDone, loss: float, tokens_per_second: float) -> list[
         f"grad norm {event.grad_norm:.3g}",
         f"{short_number(tokens_per_second)} tokens/s",
     ]
+
+
+def usage_fields(event: DeviceMeasured) -> list[str]:
+    """Return the available values of the run's device: memory and load, heat and power of a GPU."""
+    if (gpu := event.gpu) is None:
+        fields = {
+            "{:.1f} GiB memory": _gib(event.memory_bytes),
+            "peak {:.1f} GiB": _gib(event.peak_memory_bytes),
+            "CPUs {:.0%} busy": event.cpu_utilization,
+        }
+    else:
+        total = "?" if gpu.total_bytes is None else f"{_gib(gpu.total_bytes):.1f}"
+        fields = {
+            "{:.1f} GiB memory": _gib(gpu.process_bytes),
+            f"{{:.1f}} of {total} GiB in use": _gib(gpu.used_bytes),
+            "GPU {:.0%} busy": gpu.utilization,
+            "{:.0f} °C": gpu.temperature_celsius,
+            "{:.0f} W": gpu.power_watts,
+        }
+    return [text.format(value) for text, value in fields.items() if value is not None]
+
+
+def _gib(num_bytes: int | None) -> float | None:
+    return None if num_bytes is None else num_bytes / 2**30
 
 
 def reply_lines(sample: SampleReply, *, has_reference: bool) -> list[Text]:

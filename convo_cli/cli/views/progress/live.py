@@ -17,10 +17,12 @@ from convo_cli.cli.views.progress.event_lines import (
     show,
     show_notice,
     show_start,
+    usage_fields,
 )
 from convo_cli.cli.views.progress.meter import Clock, Meter, duration, short_number, sparkline
 from convo_cli.events import (
     CheckpointSaved,
+    DeviceMeasured,
     EvaluationDone,
     Event,
     Notice,
@@ -67,6 +69,7 @@ class LiveProgress:
         self._stage_began = 0.0
         self._started: RunStarted | None = None
         self._step: StepDone | None = None
+        self._usage: DeviceMeasured | None = None
         self._evaluation: EvaluationDone | None = None
         self._checkpoint: CheckpointSaved | None = None
         self._is_open = False
@@ -104,6 +107,8 @@ class LiveProgress:
                 self._stage = None
                 self._meter.add(event)
                 self._step = event
+            case DeviceMeasured():
+                self._usage = event
             case EvaluationDone():
                 self._stage = None
                 for line in self._score_lines():
@@ -148,6 +153,8 @@ class LiveProgress:
             parts.append(_Part(1, flow("training", numbers, width)))
             parts.append(_Part(4, flow("loss curve", [self._loss_curve()], width)))
             parts.append(_Part(7, flow("speed", self._speed(step), width)))
+        if self._usage and (usage := usage_fields(self._usage)):
+            parts.append(_Part(8, flow("device", usage, width)))
         if evaluation:
             parts.append(_Part(2, self._score_lines()))
         if best := best_fields(self._meter.best):
@@ -198,7 +205,6 @@ class LiveProgress:
         return [
             f"{short_number(self._meter.tokens_per_second)} tokens/s",
             f"{speed:.3g} {unit}{share}",
-            f"{step.memory_bytes / 2**30:.1f} GiB memory",
             f"{self._meter.share_of_waiting:.1%} waiting for data",
         ]
 
