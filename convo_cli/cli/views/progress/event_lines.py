@@ -128,10 +128,10 @@ def usage_fields(event: DeviceMeasured) -> list[str]:
             "CPUs {:.0%} busy": event.cpu_utilization,
         }
     else:
-        total = "?" if gpu.total_bytes is None else f"{_gib(gpu.total_bytes):.1f}"
+        total = "" if gpu.total_bytes is None else f"of {gpu.total_bytes / 2**30:.1f} "
         fields = {
             "{:.1f} GiB memory": _gib(gpu.process_bytes),
-            f"{{:.1f}} of {total} GiB in use": _gib(gpu.used_bytes),
+            f"{{:.1f}} {total}GiB in use": _gib(gpu.used_bytes),
             "GPU {:.0%} busy": gpu.utilization,
             "{:.0f} °C": gpu.temperature_celsius,
             "{:.0f} W": gpu.power_watts,

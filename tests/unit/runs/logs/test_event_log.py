@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,8 +20,10 @@ from hypothesis import strategies as st
 from convo_cli.errors import DiskError
 from convo_cli.events import (
     CheckpointSaved,
+    DeviceMeasured,
     EvaluationDone,
     Event,
+    GpuUsage,
     Notice,
     Progress,
     RunFinished,
@@ -108,6 +110,25 @@ def strict_records(path: Path) -> list[dict[str, Any]]:
     for record in records:
         assert datetime.fromisoformat(record.pop("time")).utcoffset() == timedelta(0)
     return records
+
+
+def test_a_measurement_is_a_record_with_null_for_what_is_not_available(tmp_path: Path) -> None:
+    gpu = GpuUsage(used_bytes=2**33, utilization=0.0, power_watts=math.nan)
+    on_a_gpu = DeviceMeasured(2, None, None, 1.0, gpu)
+    events: list[Event] = [step(1), DeviceMeasured(1, 2**30, 2**31, None), on_a_gpu]
+    write(tmp_path, events)
+    on_cpu, on_gpu = strict_records(tmp_path / "metrics.jsonl")[1:]
+    assert on_cpu == {
+        "event": "device",
+        "step": 1,
+        "memory_bytes": 2**30,
+        "peak_memory_bytes": 2**31,
+        "cpu_utilization": None,
+        "gpu": None,
+    }
+    available = {name: value for name, value in on_gpu["gpu"].items() if value is not None}
+    assert available == {"used_bytes": 2**33, "utilization": 0.0}
+    assert set(on_gpu["gpu"]) == {field.name for field in fields(GpuUsage)}
 
 
 def test_every_kept_event_is_one_record_with_stable_names(tmp_path: Path) -> None:

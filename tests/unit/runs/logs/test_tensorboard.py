@@ -6,6 +6,7 @@ import math
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from convo_cli.events import (
 )
 from convo_cli.runs.logs.tensorboard import TensorBoardLog
 from tests.full_disk import file_size_limit
+from tests.run_events import ON_CPU, ON_GPU
 
 
 def step(number: int, *, loss: float = 2.5, seconds: float = 0.5) -> StepDone:
@@ -90,6 +92,35 @@ def test_scores_are_scalars_that_can_be_read_during_the_run(tmp_path: Path) -> N
     log(CheckpointSaved(7, Path("step-00000007")))
     assert ("train/loss", 7) in scalars(tmp_path)
     log.close()
+
+
+def test_measurements_are_scalars_and_what_is_not_available_is_left_out(tmp_path: Path) -> None:
+    log = TensorBoardLog(tmp_path)
+    log(replace(ON_CPU, cpu_utilization=None))
+    log(replace(ON_GPU, step=2, gpu=replace(ON_GPU.gpu, fan_speed=None, memory_utilization=0.0)))
+    log.close()
+    written = scalars(tmp_path)
+    assert {tag for tag, number in written if number == 1} == {
+        "device/memory_bytes",
+        "device/peak_memory_bytes",
+    }
+    assert {tag for tag, number in written if number == 2} == {
+        "device/memory_bytes",
+        "device/peak_memory_bytes",
+        "device/cpu_utilization",
+        "gpu/process_bytes",
+        "gpu/peak_process_bytes",
+        "gpu/used_bytes",
+        "gpu/total_bytes",
+        "gpu/utilization",
+        "gpu/memory_utilization",
+        "gpu/temperature_celsius",
+        "gpu/memory_temperature_celsius",
+        "gpu/power_watts",
+        "gpu/power_limit_watts",
+    }
+    assert written["device/memory_bytes", 1] == 3 * 2**29
+    assert written["gpu/temperature_celsius", 2] == 64.0
 
 
 def test_sample_replies_are_code_blocks_so_that_markdown_changes_nothing(tmp_path: Path) -> None:

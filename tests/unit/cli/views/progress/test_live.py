@@ -16,7 +16,9 @@ from convo_cli.cli.views.progress.live import LiveProgress
 from convo_cli.events import (
     BestScore,
     CheckpointSaved,
+    DeviceMeasured,
     Event,
+    GpuUsage,
     Notice,
     Progress,
     RunFinished,
@@ -25,6 +27,8 @@ from convo_cli.events import (
 from tests.run_events import (
     HARMLESS,
     HOSTILE,
+    ON_CPU,
+    ON_GPU,
     STARTED,
     FakeClock,
     FakeTerminal,
@@ -63,12 +67,14 @@ EVALUATED = replace(
 
 
 def test_the_live_view_at_eighty_columns() -> None:
-    events = (WITH_EVALUATIONS, *STEPS, EVALUATED, SAVED, Progress("evaluating", 3, 12, "examples"))
+    evaluating = Progress("evaluating", 3, 12, "examples")
+    events = (WITH_EVALUATIONS, *STEPS, ON_CPU, EVALUATED, SAVED, evaluating)
     assert frame_lines(*events, show_samples=2) == [
         f"step 120/300  ━━━━━━━━━━━━━━{' ' * 22}  40%  1:00 elapsed  1:34 left",
         "training    loss 7.225  learning rate 3.3e-04  gradient norm 1.23  epoch 2.79",
         "loss curve  ███████▇▇▇▇▇▇▇▇▆▆▆▆▆▆▆▅▅▅▅▅▅▅▄▄▄▄▄▄▄▃▃▃▃▃▃▃▂▂▂▂▂▂▂▁▁▁▁  7.22 to 9.97",
-        "speed       1.2k tokens/s  60 GFLOP/s  1.5 GiB memory  1.0% waiting for data",
+        "speed       1.2k tokens/s  60 GFLOP/s  1.0% waiting for data",
+        "device      1.5 GiB memory  peak 1.8 GiB  CPUs 93% busy",
         "validation  step 100  loss 3.210  perplexity 24.8  bleu-2 4.12  bleu-4 1.50",
         "            nist-2 0.40  nist-4 0.41",
         "best so far loss 3.210 at step 100  bleu-4 1.50 at step 100",
@@ -82,7 +88,7 @@ def test_the_live_view_at_eighty_columns() -> None:
 
 
 def test_the_live_view_at_forty_columns() -> None:
-    events = (WITH_EVALUATIONS, *STEPS, EVALUATED, SAVED)
+    events = (WITH_EVALUATIONS, *STEPS, ON_CPU, EVALUATED, SAVED)
     assert frame_lines(*events, show_samples=1, width=40) == [
         "step 120/300  ━━━━        40%  1:34 left",
         "training    loss 7.225",
@@ -91,8 +97,9 @@ def test_the_live_view_at_forty_columns() -> None:
         "            epoch 2.79",
         "loss curve  ██▇▇▆▆▅▄▄▃▃▂▂▁  7.22 to 9.97",
         "speed       1.2k tokens/s  60 GFLOP/s",
-        "            1.5 GiB memory",
         "            1.0% waiting for data",
+        "device      1.5 GiB memory  peak 1.8 GiB",
+        "            CPUs 93% busy",
         "validation  step 100  loss 3.210",
         "            perplexity 24.8  bleu-2 4.12",
         "            bleu-4 1.50  nist-2 0.40",
@@ -144,6 +151,30 @@ def test_speed_is_compared_with_the_peak_of_a_known_device() -> None:
     )
 
 
+def test_a_gpu_has_one_line_at_eighty_columns() -> None:
+    assert frame_lines(ON_GPU) == [
+        "device      12.0 GiB memory  40.0 of 79.0 GiB in use  GPU 97% busy  64 °C  412 W"
+    ]
+    assert frame_lines(ON_GPU, width=40) == [
+        "device      12.0 GiB memory",
+        "            40.0 of 79.0 GiB in use",
+        "            GPU 97% busy  64 °C  412 W",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("usage", "shown"),
+    [
+        (GpuUsage(), []),
+        (GpuUsage(2**30, 2**31), ["device      1.0 GiB memory"]),
+        (GpuUsage(used_bytes=2**30, utilization=0.0), ["device      1.0 GiB in use  GPU 0% busy"]),
+    ],
+)
+def test_values_that_are_not_available_are_left_out(usage: GpuUsage, shown: list[str]) -> None:
+    assert frame_lines(replace(ON_GPU, gpu=usage)) == shown
+    assert frame_lines(DeviceMeasured(1, None, None, None)) == []
+
+
 def test_before_the_first_step_the_bar_shows_the_first_step() -> None:
     (line,) = frame_lines(STARTED, 3)
     assert line.startswith("step 0/300  ")
@@ -190,7 +221,8 @@ def test_a_stage_that_cannot_count_shows_no_number() -> None:
 def test_the_live_view_fits_any_terminal(width: int, height: int, show_samples: int) -> None:
     saved = CheckpointSaved(1, Path("x" * 300))
     samples = tuple(sample("널 " * 300) for _ in range(40))
-    events = (STARTED, step(1), evaluation(1, samples), saved, Progress("evaluating", 1, 9))
+    evaluating = Progress("evaluating", 1, 9)
+    events = (STARTED, step(1), ON_GPU, evaluation(1, samples), saved, evaluating)
     lines = frame_lines(*events, width=width, height=height, show_samples=show_samples)
     assert len(lines) <= height - 2 or len(lines) == 1
     assert all(Console(width=999).measure(line).maximum <= width for line in lines)
