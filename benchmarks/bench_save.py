@@ -29,7 +29,15 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import torch
 from safetensors.torch import save_file
 
-from convo_cli.config.schema import DataConfig, ScratchConfig, TokenizerConfig, TrainingConfig
+from convo_cli.config.schema import (
+    CheckpointsConfig,
+    DataConfig,
+    ModelConfig,
+    RunConfig,
+    ScratchConfig,
+    TokenizerConfig,
+    TrainingConfig,
+)
 from convo_cli.data.reader import read_dialogues
 from convo_cli.model.create import build_scratch_model
 from convo_cli.model.loading import save_model
@@ -87,6 +95,12 @@ def compare(folder: Path, arguments: argparse.Namespace) -> None:
     run.checkpoints.mkdir(parents=True)
     parts = folder / "parts"
     parts.mkdir()
+    config = RunConfig(
+        data=DataConfig(train=("train.jsonl",)),
+        model=ModelConfig(scratch=ScratchConfig()),
+        training=TrainingConfig(max_steps=1),
+        checkpoints=CheckpointsConfig(keep=1),
+    )
 
     def plain() -> None:
         torch.save(
@@ -101,9 +115,7 @@ def compare(folder: Path, arguments: argparse.Namespace) -> None:
     def save() -> None:
         state.progress.step += 1
         save_checkpoint(run, state, encoder, spiece=spiece, emit=lambda event: None)
-        point_and_prune(
-            run, run.checkpoint(state.progress.step), keep=1, metric="bleu-4", evaluations={}
-        )
+        point_and_prune(run, run.checkpoint(state.progress.step), config, {})
 
     def write() -> None:
         save_model(state.model, parts)

@@ -306,7 +306,10 @@ class CheckpointsConfig(Section):
     """Steps between checkpoints; null: the steps between evaluations. Every evaluation and the last
     step also save one."""
     keep: int = Field(2, ge=1, le=1_000_000)
-    """Number of the newest checkpoints on disk, besides the best by loss and by metric."""
+    """Number of the newest checkpoints on disk, besides the best ones."""
+    keep_best: int = Field(1, ge=1, le=1_000_000)
+    """Number of the best checkpoints on disk, by evaluation.early_stopping.monitor. The best by
+    loss and the best by metric are always on disk."""
 
 
 class GenerationSettings(Section):

@@ -45,6 +45,7 @@ _OTHER_NAMES = {
     "evaluation.early_stopping.patience": "early_stopping_patience",
     "checkpoints.every_steps": "save_steps save_every save_interval",
     "checkpoints.keep": "save_total_limit keep_last",
+    "checkpoints.keep_best": "save_top_k keep_top_k",
     "generation.max_new_tokens": "max_tokens",
     "logging.every_steps": "log_steps logging_steps log_every log_interval",
 }

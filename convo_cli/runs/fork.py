@@ -71,9 +71,7 @@ def fill_fork(
     copy_checkpoint(found.path, checkpoint, info.run_id)
     found.files.require_unchanged()
     copy_tokenizer(fork, checkpoint)
-    point_and_prune(
-        fork, checkpoint, keep=1, metric=info.config.evaluation.metric, evaluations=evaluations
-    )
+    point_and_prune(fork, checkpoint, info.config, evaluations)
 
 
 def _copy_tensorboard(old: Path, new: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from convo_cli.config.schema import RunConfig
 from convo_cli.errors import CheckpointError
 from convo_cli.events import EvaluationDone
 from convo_cli.runs.checkpoints import (
@@ -34,16 +35,24 @@ from convo_cli.storage.sealed import has_all_files, verify_directory, verify_fil
 from convo_cli.storage.snapshot import Snapshot
 
 Which = Literal["last", "loss", "metric"]
+_Score = Literal["loss", "metric"]
 _LABELS: dict[Which, str] = {"last": "last", "loss": "best-loss", "metric": "best-metric"}
 
 
-class SavedPointer(BaseModel):
-    """Content of last.json, best-loss.json and best-metric.json: a checkpoint and its scores."""
+class SavedCheckpoint(BaseModel):
+    """A checkpoint and its scores, in a pointer."""
 
     checkpoint: str
     step: int
     evaluation: dict[str, Any] | None
     """The record of its evaluation in metrics.jsonl."""
+
+
+class SavedPointer(SavedCheckpoint):
+    """Content of last.json, best-loss.json and best-metric.json."""
+
+    next_best: tuple[SavedCheckpoint, ...] = ()
+    """The other checkpoints that ``checkpoints.keep_best`` keeps, in the file of their score."""
 
 
 class NoScoreError(CheckpointError):
@@ -92,64 +101,66 @@ def find_checkpoint(run: RunDirectory, which: Which, metric: str) -> Found:
 def point_and_prune(
     run: RunDirectory,
     newest: Path,
-    *,
-    keep: int,
-    metric: str,
+    config: RunConfig,
     evaluations: Mapping[int, EvaluationDone],
+    *,
+    prunes: bool = True,
 ) -> dict[str, Path]:
-    """Write the pointers; delete all checkpoints but the newest ``keep`` and the best ones.
+    """Write the pointers; delete all checkpoints but the newest and the best ones of the config.
 
     ``newest`` was sealed or verified before, so at least one intact checkpoint always remains.
-    Damaged ones are neither counted nor deleted.
+    Damaged ones are neither counted nor deleted. With ``prunes`` False, nothing is deleted.
     """
     checkpoints = list_checkpoints(run)
-    labels: dict[str, Path] = {}
+    whole = [checkpoint for checkpoint in checkpoints if has_all_files(checkpoint.path)]
+    monitor, metric = config.evaluation.early_stopping.monitor, config.evaluation.metric
+    best = _ranked(whole, monitor, metric, evaluations)[: config.checkpoints.keep_best]
+    pointed: dict[str, Path] = {}
     for which, label in _LABELS.items():
-        chosen = _choose(checkpoints, which, metric, evaluations)
+        chosen = next(iter(_ranked(checkpoints, which, metric, evaluations)), None)
         if chosen is None:
             with disk_errors(run.pointer(label)):
                 run.pointer(label).unlink(missing_ok=True)
             continue
-        labels[label] = chosen.path
-        evaluation = evaluation_of_weights(chosen, evaluations)
+        pointed[label] = chosen.path
+        others = [other for other in best if other.path != chosen.path] if which == monitor else []
         pointer = SavedPointer(
-            checkpoint=chosen.path.relative_to(run.path).as_posix(),
-            step=chosen.progress.step,
-            evaluation=None if evaluation is None else evaluation_record(evaluation),
+            **_saved(run, chosen, evaluations).model_dump(),
+            next_best=tuple(_saved(run, other, evaluations) for other in others),
         )
         text = pointer.model_dump_json(indent=2) + "\n"
         # Most saves leave the best unchanged, and a flush is not free.
         if not _holds(run.pointer(label), text):
             write_file(run.pointer(label), text)
-    whole = [checkpoint.path for checkpoint in checkpoints if has_all_files(checkpoint.path)]
-    for path in whole:
-        if path not in {newest, *whole[-keep:], *labels.values()}:
-            remove_directory(path, below=run.path)
-    return labels
+    kept = {newest, *pointed.values()}
+    kept.update(checkpoint.path for checkpoint in (*whole[-config.checkpoints.keep :], *best))
+    for checkpoint in whole:
+        if prunes and checkpoint.path not in kept:
+            remove_directory(checkpoint.path, below=run.path)
+    return pointed
 
 
-def _trusted_checkpoints(run: RunDirectory, steps: Sequence[int]) -> list[Checkpoint]:
-    """Return the checkpoints of these steps; CheckpointError if a state.json is damaged.
-
-    A damaged one could select other weights unnoticed.
-    """
-    for step in steps:
-        verify_file(run.checkpoint(step) / STATE_FILE)
-    return [read_checkpoint(run, step) for step in steps]
+def _saved(
+    run: RunDirectory, checkpoint: Checkpoint, evaluations: Mapping[int, EvaluationDone]
+) -> SavedCheckpoint:
+    evaluation = evaluation_of_weights(checkpoint, evaluations)
+    return SavedCheckpoint(
+        checkpoint=checkpoint.path.relative_to(run.path).as_posix(),
+        step=checkpoint.progress.step,
+        evaluation=None if evaluation is None else evaluation_record(evaluation),
+    )
 
 
 def best_checkpoint(
-    run: RunDirectory,
-    steps: Sequence[int],
-    which: Literal["loss", "metric"],
-    metric: str,
-    known: Evaluations,
+    run: RunDirectory, steps: Sequence[int], which: _Score, metric: str, known: Evaluations
 ) -> Checkpoint:
     """Return the best checkpoint of ``steps``, which are all that the run has; no tensor is read.
 
     CheckpointError if the run may have had a better one, NoScoreError if it had no scores.
     """
-    checkpoints = _trusted_checkpoints(run, steps)
+    for step in steps:  # a damaged state.json could select other weights unnoticed
+        verify_file(run.checkpoint(step) / STATE_FILE)
+    checkpoints = [read_checkpoint(run, step) for step in steps]
     for checkpoint in checkpoints:
         if checkpoint.progress.step in known.by_step and not evaluation_of_weights(
             checkpoint, known.by_step
@@ -157,7 +168,7 @@ def best_checkpoint(
             raise CheckpointError(
                 f"{checkpoint.path}: its weights are not those that {run.metrics} has scores for"
             )
-    best = _choose(checkpoints, which, metric, known.by_step)
+    best = next(iter(_ranked(checkpoints, which, metric, known.by_step)), None)
     newest = checkpoints[-1] if checkpoints else None
     before = None
     if newest is not None:  # the best score known when it was saved
@@ -196,26 +207,29 @@ def _holds(file: Path, text: str) -> bool:
         return False
 
 
-def _choose(
+def _ranked(
     checkpoints: Sequence[Checkpoint],
     which: Which,
     metric: str,
     evaluations: Mapping[int, EvaluationDone],
-) -> Checkpoint | None:
-    """Return the checkpoint that ``which`` selects by its own scores; the earlier one of equals."""
+) -> list[Checkpoint]:
+    """Return the checkpoints whose own weights have a score: the best first, of equals the earlier.
+
+    For last, all of them: the newest first. ``checkpoints`` are in the order of their steps.
+    """
     if which == "last":
-        return checkpoints[-1] if checkpoints else None
+        return [*checkpoints[::-1]]
     scores = [
         (_score(checkpoint, which, metric, evaluations), checkpoint) for checkpoint in checkpoints
     ]
     scored = [(score, checkpoint) for score, checkpoint in scores if score is not None]
-    best = min if which == "loss" else max
-    return best(scored, key=lambda pair: pair[0])[1] if scored else None
+    sign = 1 if which == "loss" else -1
+    return [checkpoint for _, checkpoint in sorted(scored, key=lambda pair: sign * pair[0])]
 
 
 def _score(
     checkpoint: Checkpoint,
-    which: Literal["loss", "metric"],
+    which: _Score,
     metric: str,
     evaluations: Mapping[int, EvaluationDone],
 ) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -131,9 +130,8 @@ class RunJob(Job):
             return None
 
     def save(self, state: TrainState) -> None:
-        keep = self._parts.config.checkpoints.keep
         with self._stop.finishing("stopping after this checkpoint is saved", second=UNSAVED):
-            save_and_prune(self._run, self._parts, state, self._evaluations, self.emit, keep=keep)
+            save_and_point(self._run, self._parts, state, self._evaluations, self.emit, prunes=True)
 
     def is_stopped(self) -> bool:
         return self._stop.is_set or self._run.is_stop_requested
@@ -156,23 +154,23 @@ class RunJob(Job):
             self._emit(usage)
 
 
-def save_and_prune(
+def save_and_point(
     run: RunDirectory,
     parts: Parts,
     state: TrainState,
     evaluations: Mapping[int, EvaluationDone],
     emit: Emit,
     *,
-    keep: int = sys.maxsize,
+    prunes: bool = False,
 ) -> None:
     """Publish a checkpoint of the step unless it exists, and update the pointers.
 
-    The newest ``keep`` checkpoints and the best ones are kept.
+    If ``prunes``, only the newest and the best checkpoints of the config are kept.
     """
-    step, metric = state.progress.step, parts.config.evaluation.metric
+    step = state.progress.step
     if not is_saved(run, step):
         save_checkpoint(run, state, parts.encoder, spiece=parts.spiece, emit=emit)
-    point_and_prune(run, run.checkpoint(step), keep=keep, metric=metric, evaluations=evaluations)
+    point_and_prune(run, run.checkpoint(step), parts.config, evaluations, prunes=prunes)
 
 
 def is_evaluation_due(parts: Parts, step: int) -> bool:

@@ -63,6 +63,7 @@ def make_plan(run: RunDirectory, parts: Parts, state: TrainState, first: Path) -
     config, order, max_steps = parts.config, parts.order, parts.max_steps
     is_evaluated = is_evaluation_due(parts, max_steps)
     evaluations = [config.evaluation.every_steps] if is_evaluated else []
+    num_evaluations = _num_due(parts, *evaluations) if is_evaluated else 0
     saves = config.checkpoints.every_steps or config.evaluation.every_steps
     num_checkpoints = 1 + _num_due(parts, saves, *evaluations)
     total, _, free = shutil.disk_usage(run.path.parent)
@@ -74,11 +75,11 @@ def make_plan(run: RunDirectory, parts: Parts, state: TrainState, first: Path) -
         epochs=order.epoch(max_steps),
         num_tokens=order.total(parts.data.train.lengths, max_steps),
         num_targets=_num_targets(parts),
-        num_evaluations=_num_due(parts, *evaluations) if is_evaluated else 0,
+        num_evaluations=num_evaluations,
         num_checkpoints=num_checkpoints,
         may_stop_early=is_evaluated and config.evaluation.early_stopping.patience is not None,
         checkpoint_bytes=_checkpoint_bytes(first, parts),
-        max_checkpoints=_max_checkpoints(parts, num_checkpoints),
+        max_checkpoints=_max_checkpoints(parts, num_checkpoints, num_evaluations),
         free_bytes=free if total else 0,
         learning_rates=_learning_rates(parts),
     )
@@ -105,12 +106,16 @@ def _num_due(parts: Parts, *intervals: int | None) -> int:
     return num_due if is_last_due else num_due + 1
 
 
-def _max_checkpoints(parts: Parts, num_checkpoints: int) -> int:
+def _max_checkpoints(parts: Parts, num_checkpoints: int, num_evaluations: int) -> int:
     """Return how many may exist at once: the newest, the best, and the one being written."""
-    num_best = 0
-    if parts.data.validation is not None:
-        num_best = 2 if parts.reply_dialogues else 1
-    return min(num_checkpoints, parts.config.checkpoints.keep + num_best + 1)
+    config = parts.config
+    has_scores = {"loss": num_evaluations > 0, "metric": bool(parts.reply_dialogues)}
+    num_best = sum(
+        config.checkpoints.keep_best if name == config.evaluation.early_stopping.monitor else 1
+        for name, has_score in has_scores.items()
+        if has_score
+    )
+    return min(num_checkpoints, config.checkpoints.keep + min(num_best, num_evaluations) + 1)
 
 
 def _checkpoint_bytes(first: Path, parts: Parts) -> int:

@@ -30,7 +30,7 @@ from convo_cli.signals import StopRequest
 from convo_cli.storage.atomic import disk_errors
 from convo_cli.storage.folder import open_folder
 from convo_cli.training.build import Parts
-from convo_cli.training.job import RunJob, save_and_prune
+from convo_cli.training.job import RunJob, save_and_point
 from convo_cli.training.loop import STOPPED, StepDivergedError, train
 from convo_cli.training.optim import schedule_corners
 from convo_cli.training.resume.horizon import settings_to_continue, warm_up_notices
@@ -143,7 +143,7 @@ def _explained(
     """Save the state from before the step, and return the error with the dialogues of the step."""
     step, store, files = state.progress.step, parts.data.train, parts.config.data.train
     try:
-        save_and_prune(run, parts, state, evaluations, emit)
+        save_and_point(run, parts, state, evaluations, emit)
         saved = f"saved as {run.checkpoint(step).name}"
     except (DivergedError, DiskError) as refusal:
         last = run.checkpoint_steps()[-1]

@@ -7,7 +7,6 @@ can be resumed.
 from __future__ import annotations
 
 import stat
-import sys
 from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -32,7 +31,7 @@ from convo_cli.signals import STEP, UNSAVED, StopRequest, listening
 from convo_cli.storage.access import derived_mode, masked
 from convo_cli.training.build import Parts, build_new, settle_base_model
 from convo_cli.training.checkpoint_check import require_readable
-from convo_cli.training.job import save_and_prune
+from convo_cli.training.job import save_and_point
 from convo_cli.training.plan import Plan, make_plan
 from convo_cli.training.recorded import RunResult, result_of, train_and_record
 from convo_cli.training.resume.horizon import HORIZON, settings_to_continue, warm_up_notices
@@ -95,7 +94,7 @@ class _NewRun:
         """Write the run with its checkpoint 0 into a folder, and read the checkpoint back."""
         write_provenance(aside, self.info)
         begin("saving the first checkpoint", self.emit)
-        save_and_prune(aside, self.parts, self.state, {}, ignore)
+        save_and_point(aside, self.parts, self.state, {}, ignore)
         copy_tokenizer(aside, aside.checkpoint(0))
         begin("checking the first checkpoint", self.emit)
         require_readable(aside.checkpoint(0), self.parts)
@@ -197,13 +196,7 @@ def _start_again(cache: Cache) -> str:
 def _already_over(run: RunDirectory, point: ResumePoint, reason: str, emit: Emit) -> RunResult:
     config = point.parts.config
     # The checkpoint exists, but the pointers to it may have been lost.
-    point_and_prune(
-        run,
-        point.found.path,
-        keep=sys.maxsize,
-        metric=config.evaluation.metric,
-        evaluations=point.evaluations,
-    )
+    point_and_prune(run, point.found.path, config, point.evaluations, prunes=False)
     emit(Notice(f"nothing to do: this run already finished ({reason})"))
     # The settings of this resume are not stored, so the next one begins with those of the run.
     stored = replace(point.parts, config=point.info.config, max_steps=point.info.max_steps)

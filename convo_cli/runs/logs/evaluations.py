@@ -3,7 +3,7 @@
 A published checkpoint is never rewritten, so it does not contain the scores of its weights. No
 manifest covers the log, so each record names its weights by their hashes in the checkpoint's
 manifest and has a checksum of its values. best-loss.json and best-metric.json hold a copy of the
-record that they point to.
+records of the best checkpoints.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ def read_evaluations(run: RunDirectory) -> Evaluations:
     found: dict[int, EvaluationDone] = {}
     damaged: list[str] = []
     for label in ("best-loss", "best-metric"):
-        evaluation = _of_pointer(run.pointer(label))
-        if evaluation and evaluation.weights == weights_of(run.checkpoint(evaluation.step)):
-            # A record with other weights is that of a discarded checkpoint.
-            found[evaluation.step] = evaluation
+        for evaluation in _of_pointer(run.pointer(label)):
+            if evaluation.weights == weights_of(run.checkpoint(evaluation.step)):
+                # A record with other weights is that of a discarded checkpoint.
+                found[evaluation.step] = evaluation
     for number, record in enumerate(read_records(run.metrics), 1):
         if record is None:
             damaged.append(f"{run.metrics}:{number}")
@@ -181,9 +181,10 @@ def _short_hash(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:_HEX_DIGITS]
 
 
-def _of_pointer(file: Path) -> EvaluationDone | None:
-    try:
-        record = json.loads(read_file(file))["evaluation"]
-        return evaluation_of(record) if isinstance(record, dict) else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
+def _of_pointer(file: Path) -> Iterator[EvaluationDone]:
+    """Yield the intact evaluations in a pointer: of its checkpoint, and of the next best ones."""
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        pointer = json.loads(read_file(file))
+        for one in (pointer, *pointer.get("next_best", ())):
+            if isinstance(one["evaluation"], dict) and (found := evaluation_of(one["evaluation"])):
+                yield found

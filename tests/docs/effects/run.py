@@ -164,6 +164,26 @@ def _(one, three):
     assert three.run.checkpoint_steps() == [4, 5, 6]
 
 
+@effect(
+    "checkpoints.keep_best",
+    1,
+    3,
+    seen_in="checkpoints/",
+    given={
+        **VALIDATION,
+        "evaluation.every_steps": 1,
+        "checkpoints.keep": 1,
+        "training.learning_rate": 1.0,
+    },
+)
+def _(one, three):
+    """The checkpoints with the best scores are kept, up to this number."""
+    for ran, number in ((one, 1), (three, 3)):
+        scores = {record["step"]: record["loss"] for record in ran.events("evaluation")}
+        best = sorted(scores, key=scores.__getitem__)[:number]
+        assert set(ran.run.checkpoint_steps()) == {*best, STEPS}
+
+
 @effect("logging.every_steps", 2, 3, seen_in="step lines on stderr, steps in metrics.jsonl")
 def _(two, three):
     """The log shows the first step and every multiple of this step; metrics.jsonl has all."""

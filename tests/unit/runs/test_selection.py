@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from convo_cli.config.schema import RunConfig
 from convo_cli.errors import CheckpointError, DiskError
 from convo_cli.events import EvaluationDone
 from convo_cli.runs.checkpoints import Progress, SavedState, list_checkpoints, read_state
@@ -23,38 +24,43 @@ from convo_cli.storage.sealed import MANIFEST_FILE, verify_directory
 METRIC = "bleu-4"
 
 
-def save(run, step, loss=None, metric=None, **progress):
+def save(run, step, loss=None, metric=None, *, weights=None, **progress):
     """A checkpoint, and with a loss the record of its evaluation."""
     state = SavedState(progress=Progress(step=step, **progress), scaler={})
 
     def fill(folder):
         (folder / "state.json").write_text(state.model_dump_json())
-        (folder / "model.safetensors").write_text(f"weights of {step}")
+        (folder / "model.safetensors").write_text(weights or f"weights of {step}")
 
     publish_directory(run.checkpoint(step), fill)
     if loss is not None:
-        log = MetricsLog(run.metrics, run.samples, after_step=step)
-        metrics = {} if metric is None else {METRIC: metric}
-        log(
-            EvaluationDone(
-                step, loss, 1.0, 9, 0.5, metrics, weights=weights_of(run.checkpoint(step))
-            )
-        )
-        log.close()
+        evaluate(run, step, loss, metric)
+
+
+def evaluate(run, step, loss, metric):
+    """The record of an evaluation in the log, which is cut back to the step."""
+    log = MetricsLog(run.metrics, run.samples, after_step=step)
+    metrics = {} if metric is None else {METRIC: metric}
+    weights = weights_of(run.checkpoint(step))
+    log(EvaluationDone(step, loss, 1.0, 9, 0.5, metrics, weights=weights))
+    log.close()
 
 
 def find(run, which):
     return find_checkpoint(run, which, METRIC)
 
 
-def tidy(run, newest, keep=9):
-    return point_and_prune(
-        run,
-        run.checkpoint(newest),
-        keep=keep,
-        metric=METRIC,
-        evaluations=read_evaluations(run).by_step,
+def tidy(run, newest, keep=9, keep_best=1, monitor="loss"):
+    config = RunConfig.model_validate(
+        {
+            "data": {"train": "train.jsonl"},
+            "model": {"scratch": {}},
+            "training": {"max_steps": 9},
+            "evaluation": {"metric": METRIC, "early_stopping": {"monitor": monitor}},
+            "checkpoints": {"keep": keep, "keep_best": keep_best},
+        }
     )
+    return point_and_prune(run, run.checkpoint(newest), config, read_evaluations(run).by_step)
 
 
 @pytest.fixture
@@ -430,21 +436,100 @@ def test_checkpoints_that_are_a_link_out_of_the_run_are_refused(scored, tmp_path
         require_own_checkpoints(scored)
 
 
-SCORE = st.one_of(st.none(), st.tuples(st.integers(1, 4), st.one_of(st.none(), st.integers(1, 4))))
+def test_the_pointer_of_the_monitored_score_names_the_others_that_are_kept(scored):
+    save(scored, 50, 2.2, 0.5)
+    tidy(scored, 50, 1, keep_best=3)
+    assert scored.checkpoint_steps() == [10, 20, 30, 50]
+    best = SavedPointer.model_validate_json(scored.pointer("best-loss").read_bytes())
+    assert [one.step for one in best.next_best] == [50, 30]
+    assert [one.evaluation["loss"] for one in best.next_best] == [2.2, 2.5]
+    for label in ("last", "best-metric"):
+        assert json.loads(scored.pointer(label).read_bytes())["next_best"] == []
 
 
-@settings(max_examples=30, deadline=None)
-@given(scores=st.lists(SCORE, min_size=1, max_size=8), keep=st.integers(1, 4))
-def test_the_newest_and_both_best_stay_and_all_others_go(tmp_path_factory, scores, keep):
+@pytest.fixture
+def falling(run):
+    """Six checkpoints, each with a worse loss than the one before; the last has no score."""
+    for step in range(6):
+        save(run, step, *((step + 1.0, 9.0 - step) if step < 5 else ()))
+    return run
+
+
+def test_a_damaged_best_checkpoint_stays_and_another_is_kept_in_its_place(falling):
+    (falling.checkpoint(1) / "model.safetensors").write_text("cut")
+    tidy(falling, 5, 1, keep_best=3)
+    assert falling.checkpoint_steps() == [0, 1, 2, 3, 5]
+
+
+@pytest.mark.parametrize("monitor", ["loss", "metric"])
+def test_without_the_log_the_pointer_knows_the_scores_of_all_that_are_kept(falling, monitor):
+    tidy(falling, 5, 1, keep_best=3, monitor=monitor)
+    falling.metrics.unlink()
+    for step in (6, 7):
+        save(falling, step)
+        tidy(falling, step, 1, keep_best=3, monitor=monitor)
+        assert falling.checkpoint_steps() == [0, 1, 2, step]
+
+
+def test_another_monitored_score_keeps_the_best_of_those_that_are_left(run):
+    for step, (loss, metric) in enumerate([(1, 1), (2, 3), (3, 2), (4, 4)]):
+        save(run, step, loss, metric)
+    tidy(run, 3, 1, keep_best=2)
+    assert run.checkpoint_steps() == [0, 1, 3]
+    tidy(run, 3, 1, keep_best=2, monitor="metric")
+    assert run.checkpoint_steps() == [0, 1, 3]
+    tidy(run, 3, 1, keep_best=1, monitor="metric")
+    assert run.checkpoint_steps() == [0, 3]
+
+
+def test_pointers_of_earlier_versions_which_name_one_checkpoint_are_read(scored):
+    tidy(scored, 40)
+    for label in ("last", "best-loss", "best-metric"):
+        pointer = json.loads(scored.pointer(label).read_bytes())
+        del pointer["next_best"]
+        scored.pointer(label).write_text(json.dumps(pointer))
+    scored.metrics.unlink()
+    assert sorted(read_evaluations(scored).by_step) == [10, 20]
+    tidy(scored, 40, 1, keep_best=2)
+    assert scored.checkpoint_steps() == [10, 20, 40]
+
+
+SCORE = st.none() | st.tuples(st.integers(1, 4), st.none() | st.integers(1, 4))
+SAVE = st.tuples(st.just("save"), SCORE)
+FAULT = st.tuples(st.sampled_from(["cut", "discard", "lose"]), st.integers(0, 9))
+
+
+def ranked(scores, which):
+    """The scored steps, the best first; of equals the earlier one."""
+    own = {step: score[which] for step, score in scores.items() if score}
+    return sorted(
+        (step for step in own if own[step] is not None),
+        key=lambda step: (own[step] if which == 0 else -own[step], step),
+    )
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    scores=st.lists(SCORE, min_size=1, max_size=7),
+    keep=st.integers(1, 3),
+    keep_best=st.integers(1, 3),
+    monitor=st.sampled_from(["loss", "metric"]),
+)
+def test_the_newest_and_the_best_of_the_whole_run_stay_and_all_others_go(
+    tmp_path_factory, scores, keep, keep_best, monitor
+):
+    """Although at each save only the checkpoints that are left can be compared."""
     run = RunDirectory(tmp_path_factory.mktemp("run"))
     for step, score in enumerate(scores):
-        save(run, step, *(score or ()))
-    tidy(run, len(scores) - 1, keep)
-    by_loss = [step for step, score in enumerate(scores) if score]
-    by_metric = [step for step in by_loss if scores[step][1] is not None]
+        save(run, step)
+        tidy(run, step, keep, keep_best, monitor)
+        if score:
+            evaluate(run, step, *score)
+            tidy(run, step, keep, keep_best, monitor)
+    by_step = dict(enumerate(scores))
     expected = set(range(len(scores))[-keep:])
-    expected |= {min(by_loss, key=lambda step: scores[step][0])} if by_loss else set()
-    expected |= {max(by_metric, key=lambda step: scores[step][1])} if by_metric else set()
+    expected.update(ranked(by_step, ["loss", "metric"].index(monitor))[:keep_best])
+    expected.update(ranked(by_step, 0)[:1], ranked(by_step, 1)[:1])
     assert set(run.checkpoint_steps()) == expected
     assert [checkpoint.progress.step for checkpoint in list_checkpoints(run)] == sorted(expected)
     for step in expected:
@@ -452,3 +537,53 @@ def test_the_newest_and_both_best_stay_and_all_others_go(tmp_path_factory, score
     assert {path.name for path in run.checkpoints.iterdir()} == {
         run.checkpoint(step).name for step in expected
     }
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    changes=st.lists(SAVE | SAVE | FAULT, min_size=1, max_size=9),
+    keep=st.integers(1, 2),
+    keep_best=st.integers(1, 3),
+    monitor=st.sampled_from(["loss", "metric"]),
+)
+def test_the_newest_and_the_best_stay_after_damage_lost_scores_and_discarded_steps(
+    tmp_path_factory, changes, keep, keep_best, monitor
+):
+    run = RunDirectory(tmp_path_factory.mktemp("run"))
+    which = ["loss", "metric"].index(monitor)
+    scores, is_cut, pointed = {}, set(), set()
+
+    def prune(newest):
+        nonlocal scores, pointed
+        tidy(run, newest, keep, keep_best, monitor)
+        whole = {step: score for step, score in scores.items() if step not in is_cut}
+        pointed = {*ranked(scores, 0)[:1], *ranked(scores, 1)[:1]}
+        pointed.update(ranked(whole, which)[:keep_best])
+        stay = {newest, *pointed, *is_cut, *sorted(whole)[-keep:]}
+        scores = {step: score for step, score in scores.items() if step in stay}
+        assert run.checkpoint_steps() == sorted(scores)
+
+    for number, (what, value) in enumerate(changes):
+        whole = sorted(scores.keys() - is_cut)
+        if what == "save":
+            step = max(scores, default=-1) + 1
+            save(run, step, weights=f"weights {number}")
+            scores[step] = None
+            prune(step)
+            if value:
+                evaluate(run, step, *value)
+                scores[step] = value
+                prune(step)
+        elif what == "cut" and whole:
+            step = whole[value % len(whole)]
+            (run.checkpoint(step) / "model.safetensors").write_text("cut")
+            is_cut.add(step)
+        elif what == "discard" and whole:
+            step = whole[value % len(whole)]
+            for later in [other for other in scores if other > step]:
+                shutil.rmtree(run.checkpoint(later))
+                del scores[later]
+                is_cut.discard(later)
+        elif what == "lose":
+            run.metrics.unlink(missing_ok=True)
+            scores = {step: score if step in pointed else None for step, score in scores.items()}
