@@ -48,10 +48,10 @@ def read_evaluations(run: RunDirectory) -> Evaluations:
     found: dict[int, EvaluationDone] = {}
     damaged: list[str] = []
     for label in ("best-loss", "best-metric"):
-        for evaluation in _of_pointer(run.pointer(label)):
-            if evaluation.weights == weights_of(run.checkpoint(evaluation.step)):
-                # A record with other weights is that of a discarded checkpoint.
-                found[evaluation.step] = evaluation
+        for copy in _of_pointer(run.pointer(label)):
+            # A record with other weights is that of a discarded checkpoint.
+            if copy.weights == weights_of(run.checkpoint(copy.step)):
+                found[copy.step] = copy
     for number, record in enumerate(read_records(run.metrics), 1):
         if record is None:
             damaged.append(f"{run.metrics}:{number}")
