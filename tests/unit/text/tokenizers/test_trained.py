@@ -63,6 +63,25 @@ def test_transformers_gives_the_ids_and_the_text_of_sentencepiece(trained, kind,
     assert tokenizer.decode(ours, skip_special_tokens=True) == text == processor.decode(theirs)
 
 
+MOTIFS = st.lists(st.sampled_from(["a", "b", "ab", "aba", "aab", "가", "1", " "]), max_size=30)
+
+
+@pytest.fixture(scope="module")
+def repetitive():
+    """SentencePiece itself and the transformers tokenizer, of BPE pieces that overlap each other."""
+    texts = [motif * times for motif in ("a", "ab", "aba", "aab", "b가") for times in range(2, 25)]
+    model = train_sentencepiece(texts, TokenizerConfig(kind="bpe", vocab_size=460))
+    return SentencePieceProcessor(model_proto=model), from_sentencepiece(model)
+
+
+@settings(max_examples=300, deadline=None)
+@given(motifs=MOTIFS)
+def test_pieces_that_overlap_are_merged_in_the_order_of_sentencepiece(repetitive, motifs):
+    processor, tokenizer = repetitive
+    text = "".join(motifs)
+    assert ids(tokenizer, text) == processor.encode(text)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("text", ["<unk>", "<0x41>", "<0x00>", "<0xFF>"])
 def test_text_that_spells_a_byte_or_the_unknown_piece_is_spelled_out(trained, kind, text):
