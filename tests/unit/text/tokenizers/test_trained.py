@@ -68,7 +68,7 @@ MOTIFS = st.lists(st.sampled_from(["a", "b", "ab", "aba", "aab", "가", "1", " "
 
 @pytest.fixture(scope="module")
 def repetitive():
-    """SentencePiece itself and the transformers tokenizer, of BPE pieces that overlap each other."""
+    """SentencePiece and the transformers tokenizer, with BPE pieces that overlap each other."""
     texts = [motif * times for motif in ("a", "ab", "aba", "aab", "b가") for times in range(2, 25)]
     model = train_sentencepiece(texts, TokenizerConfig(kind="bpe", vocab_size=460))
     return SentencePieceProcessor(model_proto=model), from_sentencepiece(model)
@@ -110,8 +110,11 @@ def test_the_folder_that_is_saved_loads_to_the_same_ids(trained, kind, tmp_path,
 # Training
 
 
-def test_the_same_text_gives_the_same_model_on_any_number_of_cores(training_texts, monkeypatch):
-    config = TokenizerConfig(vocab_size=700)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_text_gives_the_same_model_on_any_number_of_cores(
+    training_texts, monkeypatch, kind
+):
+    config = TokenizerConfig(kind=kind, vocab_size=700)
     models = set()
     for cores in (1, 8):
         monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
