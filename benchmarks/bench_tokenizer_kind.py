@@ -51,6 +51,8 @@ from convo_cli.training.optim import make_optimizer
 from convo_cli.training.state import TrainState
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from convo_cli.data.dialogue import Dialogue
     from convo_cli.model.batches.batching import Batching
     from convo_cli.model.batches.loss import Batch
@@ -192,7 +194,7 @@ def losses(
 
 
 @torch.inference_mode()
-def nll(model: torch.nn.Module, batching: Batching, examples: list[Example]) -> float:
+def nll(model: PreTrainedModel, batching: Batching, examples: list[Example]) -> float:
     """Return the sum of the nll of all targets in nats."""
     model.eval()
     rows = sorted(examples, key=lambda example: len(example.input_ids))
