@@ -37,7 +37,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class TokenCounts:
-    """Counts of the pre-flight for the training or the validation data."""
+    """Counts of the pre-flight for one data set: training, validation or test."""
 
     num_dialogues: int
     num_examples: int
@@ -95,6 +95,7 @@ class RunStarted:
     """The metric by which the best checkpoint is chosen, besides the loss."""
     best: tuple[BestScore, ...] = ()
     """The best scores of earlier steps, for a resumed run."""
+    test: TokenCounts | None = None
 
 
 @dataclass(frozen=True, slots=True)

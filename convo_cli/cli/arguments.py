@@ -28,6 +28,7 @@ _PATHS = {
     "output",
     "run_dir",
     "source",
+    "test",
     "tokenizer",
     "train",
     "validation",
@@ -129,14 +130,21 @@ def require_good_data(
 
     ``train_on`` is None if a dialogue without a target is not an error.
     """
+    from convo_cli.config.schema import DATA_SETS
     from convo_cli.data.checks.problem_tally import DataProblemsError
     from convo_cli.data.checks.validate import find_first_errors
     from convo_cli.data.problems import ProblemError
 
-    groups = find_first_errors(data.train, data, train_on=train_on or "assistant")
-    groups += find_first_errors(
-        data.validation, data, train_on=train_on or "assistant", max_lines=max_validation
-    )
+    groups = [
+        group
+        for name in DATA_SETS
+        for group in find_first_errors(
+            getattr(data, name),
+            data,
+            train_on=train_on or "assistant",
+            max_lines=max_validation if name == "validation" else None,
+        )
+    ]
     if train_on is None:
         groups = [group for group in groups if group.code != "no-target"]
     if sum(group.count for group in groups) == 1:

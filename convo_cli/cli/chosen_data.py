@@ -30,7 +30,7 @@ class ChosenData:
 
     @property
     def paths(self) -> list[str]:
-        return [*self.data_config.train, *self.data_config.validation]
+        return list(self.data_config.files)
 
     @property
     def train_on(self) -> TrainOn:
@@ -38,13 +38,15 @@ class ChosenData:
 
     def changed(self, changes: Mapping[str, object]) -> ChosenData:
         """Return a copy with other values in the data config."""
-        data_config = self.data_config.model_copy(update=changes)
-        run_config = self.run_config and self.run_config.model_copy(update={"data": data_config})
-        return replace(self, data_config=data_config, run_config=run_config)
+        return self._with(self.data_config.model_copy(update=changes))
 
     def of(self, files: Sequence[str]) -> ChosenData:
         """Return a copy for other files."""
-        return self.changed({"train": tuple(files), "validation": ()})
+        return self._with(self.data_config.of(files))
+
+    def _with(self, data_config: DataConfig) -> ChosenData:
+        run_config = self.run_config and self.run_config.model_copy(update={"data": data_config})
+        return replace(self, data_config=data_config, run_config=run_config)
 
 
 def choose_data(files: Sequence[str], config: Path | None, tokenizer: str | None) -> ChosenData:

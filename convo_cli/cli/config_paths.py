@@ -14,7 +14,7 @@ from convo_cli.cli.given_paths import require_pretrained
 from convo_cli.config.explain import refusal
 from convo_cli.config.load import LocatedConfig
 from convo_cli.config.places import KeyPath, Problem
-from convo_cli.config.schema import RunConfig
+from convo_cli.config.schema import DATA_SETS, RunConfig
 from convo_cli.data.reader import check_source
 from convo_cli.errors import ConfigError, ModelNotFoundError, UsageError
 
@@ -59,7 +59,7 @@ def _error(problem: Problem) -> ConfigError:
 
 
 def _data_problems(located: LocatedConfig) -> Iterator[Problem]:
-    for name in ("train", "validation"):
+    for name in DATA_SETS:
         for index, path in enumerate(getattr(located.config.data, name)):
             check = partial(check_source, path, is_read_again=True)
             yield from _problems(located, ("data", name, index), check)

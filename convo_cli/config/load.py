@@ -18,7 +18,7 @@ from convo_cli.config.keys import config_keys
 from convo_cli.config.places import OPTION, KeyPath, Place, Problem, Source, clipped, dotted
 from convo_cli.config.reading.config_text import MAX_BYTES, parse_config, read_text
 from convo_cli.config.reading.yaml_source import parse_yaml
-from convo_cli.config.schema import RunConfig
+from convo_cli.config.schema import DATA_SETS, RunConfig
 from convo_cli.errors import ConfigError
 from convo_cli.unseen import has_unseen
 
@@ -69,7 +69,7 @@ def _has_seal(text: str) -> bool:
 
 def _locate(data: Any, folder: Path) -> None:
     """Resolve the data paths of a run's config from the run directory."""
-    for key in ("train", "validation") if isinstance(data, dict) else ():
+    for key in DATA_SETS if isinstance(data, dict) else ():
         if isinstance(paths := data.get(key), list):
             data[key] = [
                 _located(path, folder) if isinstance(path, str) else path for path in paths

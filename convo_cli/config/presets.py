@@ -28,9 +28,11 @@ class Preset:
     reasons: Mapping[str, str] = field(default_factory=dict)
     """Why a key has its value, by dotted key, if it was chosen for the data."""
 
-    def with_data(self, train: Sequence[str], validation: Sequence[str]) -> Preset:
+    def with_data(
+        self, train: Sequence[str], validation: Sequence[str] = (), test: Sequence[str] = ()
+    ) -> Preset:
         """Return the same preset with other data files."""
-        data = {"train": list(train), "validation": list(validation)}
+        data = {"train": list(train), "validation": list(validation), "test": list(test)}
         return replace(self, values={**self.values, "data": data}, data_note="")
 
     def config(self) -> RunConfig:

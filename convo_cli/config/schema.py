@@ -7,6 +7,7 @@ frozen: a run's config is resolved once and never changed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -25,6 +26,8 @@ Reasoning = Literal["keep", "drop"]
 RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 _BILLION = 1_000_000_000
 """Largest number of steps, tokens or dialogues; no run needs more."""
+DATA_SETS = ("train", "validation", "test")
+"""Keys of `data` that name files, in the order in which the files are read."""
 MetricName = Literal["bleu-2", "bleu-4", "nist-2", "nist-4"]
 
 
@@ -103,6 +106,9 @@ class DataConfig(Section):
     validation: Paths = ()
     """JSONL file or list of files to evaluate on. Empty: no evaluation, so the best checkpoint is
     the last one."""
+    test: Paths = ()
+    """JSONL file or list of files to score when the run has finished, with the best checkpoint by
+    loss (the last one without validation); the scores are in test.json. Empty: no test."""
     first_speaker: Literal["user", "assistant"] = "user"
     """First speaker of a dialogue that is a plain list of texts."""
     speakers: SpeakersConfig = SpeakersConfig()
@@ -111,6 +117,15 @@ class DataConfig(Section):
     """Treatment of the assistant's reasoning (reasoning_content, thinking or reasoning beside the
     text of a turn, or <think>...</think> in it): keep (trained on, between these tags before the
     answer) or drop; null: data with reasoning is refused."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Return the files of all data sets."""
+        return tuple(path for name in DATA_SETS for path in getattr(self, name))
+
+    def of(self, files: Sequence[str]) -> DataConfig:
+        """Return a copy in which these are the training files and there are no others."""
+        return self.model_copy(update={**dict.fromkeys(DATA_SETS, ()), "train": tuple(files)})
 
 
 class TokenizerConfig(Section):
@@ -287,10 +302,10 @@ class EvaluationConfig(Section):
     every_steps: int | None = Field(None, ge=1, le=_BILLION)
     """Steps between evaluations; null: one an epoch. The last step is always evaluated."""
     max_dialogues: int | None = Field(None, ge=1, le=_BILLION)
-    """Validation dialogues of the validation loss; null: all."""
+    """Validation dialogues of the validation loss; null: all. Test data is always read whole."""
     reply_dialogues: int = Field(32, ge=0, le=1_000_000)
-    """Validation dialogues for which the model generates a reply, scored against the real one; 0:
-    none."""
+    """Dialogues of the validation data, and of the test data, for which the model generates a
+    reply, scored against the real one; 0: none."""
     show_samples: int = Field(3, ge=0, le=1_000_000)
     """Number of these replies shown on the screen; samples.jsonl has all of them."""
     metric: MetricName = "bleu-4"
@@ -372,7 +387,7 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
-        for key in ("train", "validation"):
+        for key in DATA_SETS:
             if "-" in getattr(self.data, key):
                 raise ValueError(
                     f"data.{key}: stdin (-) can be read only once, but training reads its data "

@@ -10,6 +10,7 @@ _OTHER_NAMES = {
     "dataset_path",
     "data.validation": "valid valid_file val val_file eval_file validation_file valid_data "
     "validation_data_path dev",
+    "data.test": "test_file test_files test_data test_path test_data_path",
     "tokenizer.kind": "tokenizer_type",
     "model.pretrained": "pretrained_model pretrained_model_or_path model_name_or_path model_name "
     "base_model model_path",

@@ -1,4 +1,4 @@
-"""Evaluation of a model: the likelihood of the validation dialogues, and generated replies."""
+"""Evaluation of a model: the likelihood of held-out dialogues, and generated replies."""
 
 from __future__ import annotations
 
@@ -53,6 +53,8 @@ class Evaluator:
     device: torch.device
     autocast: Callable[[], AbstractContextManager[None]]
     emit: Emit
+    stage: str = "evaluating"
+    """Name of the stage in the progress view."""
 
     def __call__(self, model: PreTrainedModel, step: int) -> EvaluationDone:
         """Evaluate; the model is left in evaluation mode, and no random state is touched."""
@@ -64,7 +66,7 @@ class Evaluator:
         def count(num_examples: int) -> None:
             nonlocal done
             done += num_examples
-            self.emit(Progress("evaluating", done, len(self.store), "examples"))
+            self.emit(Progress(self.stage, done, len(self.store), "examples"))
 
         count(0)
         loss, num_targets = mean_nll(

@@ -36,7 +36,7 @@ NAME = ".convo-cache"
 """Name of the cache inside output_dir, so that it is deleted together with the runs."""
 
 _KEEP = 8
-"""Folders kept, counted apart for reply dialogues, which are many; a run uses at most three."""
+"""Folders kept, counted apart for reply dialogues, which are many; a run uses at most four."""
 _KEY_FILE = "key.json"
 _OURS = re.compile(
     r"(?P<aside>\.tmp-)?(?P<folder>(?:tokens|refused|tokenizer|replies)-[0-9a-f]{16}-[0-9a-f]{16})"

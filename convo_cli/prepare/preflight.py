@@ -6,7 +6,9 @@ All problems of the data are collected and reported together. The tables of `tra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
@@ -15,9 +17,11 @@ from convo_cli.data.checks.problem_tally import DataProblemsError, ProblemGroup,
 from convo_cli.data.checks.report import Spread, spread
 from convo_cli.data.dialogue import Dialogue, has_target
 from convo_cli.data.problems import LongTurn, Problem, ProblemSink, at_line, no_target
-from convo_cli.events import Emit, Notice, TokenCounts
+from convo_cli.events import TokenCounts
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET, TokenStore
 
+SET_NAMES = {"train": "training", "validation": "validation", "test": "test"}
+"""The words for the data sets in messages."""
 MAX_LENGTH_LIMIT = 1_048_576  # of dialogue.max_length
 
 
@@ -116,35 +120,51 @@ def tokens_per_dialogue(store: TokenStore) -> Spread:
     return result
 
 
-def warn_of_leaks(
-    train: TokenStore,
-    validation: TokenStore,
-    files: tuple[Sequence[str], Sequence[str]],
-    emit: Emit,
-) -> None:
-    """Warn about validation dialogues that are also in the training data."""
-    seen, asked = train.dialogues["fingerprint"], validation.dialogues["fingerprint"]
-    is_kept, is_asked = train.dialogues["num_tokens"] > 0, validation.dialogues["num_tokens"] > 0
-    shared = np.flatnonzero(np.isin(asked, seen[is_kept]) & is_asked)
-    if not len(shared):
-        return
-    if len(shared) == np.count_nonzero(is_asked):
+@dataclass(frozen=True, slots=True)
+class Leak:
+    """Dialogues of a data set that an earlier one also contains."""
+
+    into: str
+    """The later data set: validation or test."""
+    message: str
+    examples: str
+    """Places of the first dialogues; empty if all dialogues are shared."""
+
+
+def find_leaks(
+    stores: Mapping[str, TokenStore], files: Mapping[str, Sequence[str]]
+) -> Iterator[Leak]:
+    """Compare each data set with the earlier ones: validation with train, test with both."""
+    for (earlier, seen), (later, asked) in combinations(stores.items(), 2):
+        is_kept, is_asked = (store.dialogues["num_tokens"] > 0 for store in (seen, asked))
+        known, prints = seen.dialogues["fingerprint"], asked.dialogues["fingerprint"]
+        shared = np.flatnonzero(np.isin(prints, known[is_kept]) & is_asked)
+        name = SET_NAMES[earlier]
+        if not len(shared):
+            continue
+        if len(shared) == np.count_nonzero(is_asked):
+            effect = (
+                "so the scores show what the model memorised, not what it can answer"
+                if earlier == "train"
+                else "which chooses the best checkpoint, so the test shows nothing new"
+            )
+            message = (
+                f"every {later} dialogue is also in the {name} data, {effect}; use other "
+                f"dialogues for data.{later}"
+            )
+            yield Leak(later, message, "")
+            continue
+        scores = "test scores" if earlier == "validation" else "scores"
+        pairs = [
+            f"{asked.where(index, files[later])} is "
+            f"{seen.where(int(np.argmax((known == prints[index]) & is_kept)), files[earlier])}"
+            for index in shared[:3]
+        ]
         message = (
-            "every validation dialogue is also in the training data, so the scores show what the "
-            "model memorised, not what it can answer; use other dialogues for data.validation"
+            f"the {name} data also contains {len(shared):,} of {asked.num_dialogues:,} {later} "
+            f"dialogues, so {scores} look better than they are"
         )
-        emit(Notice(message, is_warning=True))
-        return
-    pairs = []
-    for index in shared[:3]:
-        first = int(np.argmax((seen == asked[index]) & is_kept))
-        pairs.append(f"{validation.where(index, files[1])} is {train.where(first, files[0])}")
-    message = (
-        f"the training data also contains {len(shared):,} of {validation.num_dialogues:,} "
-        "validation dialogues, so scores look better than they are "
-        f"({'; '.join(pairs)}{' …' if len(shared) > 3 else ''})"
-    )
-    emit(Notice(message, is_warning=True))
+        yield Leak(later, message, f"({'; '.join(pairs)}{' …' if len(shared) > 3 else ''})")
 
 
 def _num_trained_replies(dialogue: Dialogue, train_on: TrainOn) -> int:

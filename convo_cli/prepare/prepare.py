@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 
@@ -19,14 +20,17 @@ from convo_cli.config.schema import RunConfig, ScratchConfig
 from convo_cli.data.checks.problem_tally import MAX_PROBLEMS, ProblemGroup
 from convo_cli.data.omissions import Omissions, report_omissions
 from convo_cli.errors import DataError
-from convo_cli.events import Emit, Notice
+from convo_cli.events import Emit, Notice, TokenCounts
 from convo_cli.prepare.encode import encode_files, trains_on_users
 from convo_cli.prepare.inputs import Inputs
 from convo_cli.prepare.preflight import (
+    SET_NAMES,
+    Leak,
     PreflightError,
     Refusals,
     advice_for_long_turns,
-    warn_of_leaks,
+    count_tokens,
+    find_leaks,
 )
 from convo_cli.prepare.stored import REFUSED, TOKENS, find_earlier, open_stored, write_omissions
 from convo_cli.runs.provenance.data_files import DataFile
@@ -38,44 +42,61 @@ from convo_cli.tokens.store import TokenStore, write
 _NAMED = 5  # dialogues left out, in a notice
 
 
+class SetCounts(TypedDict):
+    """The counts of each data set; None for a set without files."""
+
+    training: TokenCounts
+    validation: TokenCounts | None
+    test: TokenCounts | None
+
+
 @dataclass(frozen=True)
 class PreparedData:
-    """The token stores that a run is trained and evaluated on."""
+    """The token stores that a run is trained and scored on."""
 
     train: TokenStore
     validation: TokenStore | None
+    test: TokenStore | None
+    leaks: tuple[Leak, ...]
+    """Dialogues that a data set shares with an earlier one, which are also warned about."""
+
+    def counts(self, max_length: int) -> SetCounts:
+        """Return the counts of each data set for the table."""
+
+        def of(store: TokenStore | None) -> TokenCounts | None:
+            return None if store is None else count_tokens(store, max_length)
+
+        training = count_tokens(self.train, max_length)
+        return {"training": training, "validation": of(self.validation), "test": of(self.test)}
 
 
 def prepare_data(
     inputs: Inputs, encoder: DialogueEncoder, *, max_problems: int = MAX_PROBLEMS
 ) -> PreparedData:
-    """Run the pre-flight: encode the training and validation data, or open stores of the same data.
+    """Run the pre-flight: encode the files of each data set, or open stores of the same data.
 
     PreflightError, with the first ``max_problems`` problems of each code, if dialogues cannot be
     trained on. ModelError if transformers renders the first dialogues differently from training.
     """
     config = inputs.config
-    train = validation = None
+    stores: dict[str, TokenStore] = {}
     refused: list[ProblemGroup] = []
     needed = 0
-    try:
-        train = _store(inputs, encoder, inputs.files.train, "training", max_problems=max_problems)
-    except PreflightError as error:
-        refused, needed = [*error.groups], error.needed
-    try:
-        if inputs.files.validation:
-            max_dialogues = config.evaluation.max_dialogues
-            validation = _store(
-                inputs,
-                encoder,
-                inputs.files.validation,
-                "validation",
-                max_dialogues=max_dialogues,
-                max_problems=max_problems,
-            )
-    except PreflightError as error:
-        refused, needed = [*refused, *error.groups], max(needed, error.needed)
-    if train is None or refused:
+    for name, files in inputs.files._asdict().items():
+        limit = config.evaluation.max_dialogues if name == "validation" else None
+        try:
+            if files:
+                stores[name] = _store(
+                    inputs,
+                    encoder,
+                    files,
+                    SET_NAMES[name],
+                    max_dialogues=limit,
+                    max_problems=max_problems,
+                )
+        except PreflightError as error:
+            refused, needed = [*refused, *error.groups], max(needed, error.needed)
+    if refused:
         if needed:
             hint = advice_for_long_turns(needed, _context(config), config.dialogue.long_turns)
             refused = [
@@ -83,9 +104,10 @@ def prepare_data(
                 for group in refused
             ]
         raise PreflightError(refused, needed)
-    if validation is not None:
-        warn_of_leaks(train, validation, (config.data.train, config.data.validation), inputs.emit)
-    return PreparedData(train, validation)
+    leaks = tuple(find_leaks(stores, config.data.model_dump(include=set(stores))))
+    for leak in leaks:
+        inputs.emit(Notice(f"{leak.message} {leak.examples}".rstrip(), is_warning=True))
+    return PreparedData(stores["train"], stores.get("validation"), stores.get("test"), leaks)
 
 
 def _store(

@@ -10,7 +10,7 @@ from convo_cli.data.checks.report import Spread
 from convo_cli.events import Emit, TokenCounts
 from convo_cli.prepare.cache import Cache
 from convo_cli.prepare.inputs import Inputs
-from convo_cli.prepare.preflight import count_tokens, tokens_per_dialogue
+from convo_cli.prepare.preflight import tokens_per_dialogue
 from convo_cli.prepare.prepare import PreparedData, prepare_data
 from convo_cli.prepare.prepared_text import build_encoder
 from convo_cli.runs.provenance.data_files import DataFiles, with_hashed_data
@@ -34,6 +34,7 @@ class Preview:
     max_length: int
     training: TokenCounts
     validation: TokenCounts | None
+    test: TokenCounts | None
     tokens_per_dialogue: Spread
     """Lengths of the training dialogues before windows are cut."""
     shown: tuple[ShownExample, ...]
@@ -59,10 +60,7 @@ def preview(
     return Preview(
         template=encoder.template.name,
         max_length=encoder.max_length,
-        training=count_tokens(train, encoder.max_length),
-        validation=None
-        if data.validation is None
-        else count_tokens(data.validation, encoder.max_length),
+        **data.counts(encoder.max_length),
         tokens_per_dialogue=tokens_per_dialogue(train),
         shown=tuple(
             ShownExample(

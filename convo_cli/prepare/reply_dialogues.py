@@ -1,7 +1,8 @@
-"""Validation dialogues that get a generated reply, cached and checked when they are opened."""
+"""Dialogues that get a generated reply, cached and checked when they are opened."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,19 +15,20 @@ from convo_cli.data.unchanged import read_unchanged
 from convo_cli.errors import CheckpointError
 from convo_cli.events import begin
 from convo_cli.prepare.inputs import Inputs
+from convo_cli.runs.provenance.data_files import DataFile
 
 REPLIES = "replies"
 """The cache kind."""
 _FILE = "dialogues.json"
 
 
-def find_reply_dialogues(inputs: Inputs) -> tuple[Dialogue, ...]:
-    """Choose `evaluation.reply_dialogues` of the validation data, or open an earlier choice.
+def find_reply_dialogues(inputs: Inputs, files: Sequence[DataFile]) -> tuple[Dialogue, ...]:
+    """Choose `evaluation.reply_dialogues` of these files, or open an earlier choice.
 
     Their ``file`` is empty, because equal data may have another path. No file is read if the number
-    is 0. FileChangedError if a validation file changed since it was hashed.
+    is 0. FileChangedError if a file changed since it was hashed.
     """
-    config, files, cache = inputs.config, inputs.files.validation, inputs.cache
+    config, cache = inputs.config, inputs.cache
     count = config.evaluation.reply_dialogues
     if not files or not count:
         return ()

@@ -33,8 +33,7 @@ def judge_of(config: RunConfig, repair: Repair) -> Judge | None:
         return _judge(config, DataFiles((), ()), refused)
     with TemporaryDirectory(prefix="convo-fix-") as folder:
         lines = Path(folder) / "accepted.jsonl"
-        data = config.data.model_copy(update={"train": (str(lines),), "validation": ()})
-        config = config.model_copy(update={"data": data})
+        config = config.model_copy(update={"data": config.data.of([str(lines)])})
 
         def write_lines(judge: Judge | None) -> int:
             with lines.open("wb") as file:
@@ -42,7 +41,7 @@ def judge_of(config: RunConfig, repair: Repair) -> Judge | None:
 
         judge, num_before = None, 0
         while (num_lines := write_lines(judge)) not in (0, num_before):
-            judge, num_before = _judge(config, read_data_files(data), refused), num_lines
+            judge, num_before = _judge(config, read_data_files(config.data), refused), num_lines
         return judge
 
 

@@ -1,7 +1,7 @@
 """Names inside a run directory, all relative to it, so that it can be moved.
 
 runs/<name>/
-  config.yaml  run.json  metrics.jsonl  samples.jsonl  plots/  tensorboard/
+  config.yaml  run.json  metrics.jsonl  samples.jsonl  test.json  plots/  tensorboard/
   checkpoints/step-00001200/
   stop                                            created by the user: save and stop
 
@@ -66,6 +66,10 @@ class RunDirectory:
     @property
     def samples(self) -> Path:
         return self.path / "samples.jsonl"
+
+    @property
+    def test(self) -> Path:
+        return self.path / "test.json"
 
     @property
     def plots(self) -> Path:
@@ -150,6 +154,7 @@ def require_own_files(run: RunDirectory) -> None:
         run.dialogue,
         run.metrics,
         run.samples,
+        run.test,
         run.stop,
         *(run.plots / name for name in PLOTS),
     )

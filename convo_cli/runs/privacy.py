@@ -15,7 +15,7 @@ def run_sources(config: RunConfig) -> list[str | Path]:
     """Return the files that a run is derived from: its data, and the weights of a model folder."""
     pretrained = config.model.pretrained
     weights = () if pretrained is None else Path(pretrained).glob("*.safetensors")
-    return [*config.data.train, *config.data.validation, *weights]
+    return [*config.data.files, *weights]
 
 
 def keep_private(run: RunDirectory, allowed: int, emit: Emit) -> None:

@@ -60,6 +60,8 @@ class Parts:
     data: PreparedData
     reply_dialogues: tuple[Dialogue, ...]
     """Validation dialogues that get a generated reply at each evaluation."""
+    test_reply_dialogues: tuple[Dialogue, ...]
+    """Test dialogues that get one at the end of the run."""
     batching: Batching
     execution: Execution
     device: torch.device
@@ -186,7 +188,8 @@ def _assemble(inputs: Inputs, beginning: _Beginning) -> Parts:
         spiece=beginning.spiece,
         model=model,
         data=data,
-        reply_dialogues=find_reply_dialogues(inputs),
+        reply_dialogues=find_reply_dialogues(inputs, inputs.files.validation),
+        test_reply_dialogues=find_reply_dialogues(inputs, inputs.files.test),
         batching=batching,
         execution=execution_of(machine, batching),
         device=device,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from torch import Tensor
 
+from convo_cli.data.dialogue import Dialogue
 from convo_cli.evaluation.evaluator import Evaluator
 from convo_cli.events import Emit, EvaluationDone, Event, StepDone
 from convo_cli.model.batches.loss import Batch
@@ -22,7 +23,9 @@ from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.logs.evaluations import weights_of
 from convo_cli.runs.selection import point_and_prune
 from convo_cli.signals import UNSAVED, StopRequest
-from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET
+from convo_cli.storage.atomic import disk_errors
+from convo_cli.storage.folder import open_folder
+from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET, TokenStore
 from convo_cli.training.build import Parts
 from convo_cli.training.loop import Job
 from convo_cli.training.optim import has_user_targets, horizon_of, learning_rate_at
@@ -103,8 +106,21 @@ class RunJob(Job):
 
     def evaluate(self, state: TrainState) -> EvaluationDone | None:
         """Score the weights; the result names them by the hash in their checkpoint's manifest."""
-        parts, config, step = self._parts, self._parts.config, state.progress.step
-        assert parts.data.validation is not None, "no evaluation is due without validation data"
+        store, step = self._parts.data.validation, state.progress.step
+        assert store is not None, "no evaluation is due without validation data"
+        with self._stop.finishing("stopping; `convo resume` repeats this evaluation"):
+            scores = self.score(store, self._parts.reply_dialogues, step, stage="evaluating")
+        checkpoint = self._run.checkpoint(step)
+        return None if scores is None else replace(scores, weights=weights_of(checkpoint))
+
+    def score(
+        self, store: TokenStore, dialogues: Sequence[Dialogue], step: int, *, stage: str
+    ) -> EvaluationDone | None:
+        """Score the model, whose weights are those of ``step``, on validation or test data.
+
+        ``dialogues`` get a reply. None if a stop was requested before the end.
+        """
+        parts, config = self._parts, self._parts.config
 
         def emit_unless_stopped(event: Event) -> None:
             self.emit(event)
@@ -114,18 +130,17 @@ class RunJob(Job):
         evaluator = Evaluator(
             encoder=parts.encoder,
             batching=parts.batching,
-            store=parts.data.validation,
-            dialogues=parts.reply_dialogues,
+            store=store,
+            dialogues=dialogues,
             train_on=config.dialogue.train_on,
             generation=config.generation,
             device=parts.device,
             autocast=self._autocast,
             emit=emit_unless_stopped,
+            stage=stage,
         )
         try:
-            with self._stop.finishing("stopping; `convo resume` repeats this evaluation"):
-                scores = evaluator(state.model, step)
-            return replace(scores, weights=weights_of(self._run.checkpoint(step)))
+            return evaluator(parts.model, step)
         except _StoppedError:
             return None
 
@@ -152,6 +167,11 @@ class RunJob(Job):
         usage = self._usage.measure(event.step, is_last=event.step == event.max_steps)
         if usage is not None:
             self._emit(usage)
+
+
+def remove_stop_file(run: RunDirectory) -> None:
+    with disk_errors(run.stop), open_folder(run.path) as inside:
+        inside.delete(run.stop.name)
 
 
 def save_and_point(

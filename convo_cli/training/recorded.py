@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 from convo_cli.errors import DiskError, DivergedError, StoppedError, typeable
 from convo_cli.events import (
-    BestScore,
     Emit,
     EvaluationDone,
     Event,
@@ -19,44 +17,24 @@ from convo_cli.events import (
     RunStarted,
 )
 from convo_cli.model.cost import peak_flops
-from convo_cli.prepare.preflight import count_tokens
 from convo_cli.runs.directory import RunDirectory
-from convo_cli.runs.logs.evaluations import best_scores, better_scores
+from convo_cli.runs.logs.evaluations import best_scores
 from convo_cli.runs.logs.event_log import MetricsLog
 from convo_cli.runs.logs.loss_plot import LossPlot, plotting
 from convo_cli.runs.logs.plots import plot_schedule
 from convo_cli.runs.logs.tensorboard import TensorBoardLog
 from convo_cli.signals import StopRequest
-from convo_cli.storage.atomic import disk_errors
-from convo_cli.storage.folder import open_folder
 from convo_cli.training.build import Parts
-from convo_cli.training.job import RunJob, save_and_point
+from convo_cli.training.job import RunJob, remove_stop_file, save_and_point
 from convo_cli.training.loop import STOPPED, StepDivergedError, train
 from convo_cli.training.optim import schedule_corners
-from convo_cli.training.resume.horizon import settings_to_continue, warm_up_notices
+from convo_cli.training.outcome.result import RunResult, result_of
+from convo_cli.training.outcome.scoring import score_test_data
+from convo_cli.training.resume.horizon import warm_up_notices
 from convo_cli.training.state import TrainState
 
 _MAX_NAMED = 5
 """Maximum number of dialogues that an error lists."""
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """The outcome of a run."""
-
-    run_dir: Path
-    step: int
-    reason: str
-    best_loss: float | None
-    best_metric: float | None
-    last_loss: float | None
-    """Validation loss of the last step; None if it was not evaluated."""
-    best: tuple[BestScore, ...]
-    """The best scores, each with its step."""
-    better: tuple[BestScore, ...]
-    """Those of `best` that are better than the scores of the last step."""
-    to_continue: tuple[str, ...]
-    """Settings for `convo resume --set` with which the run has steps left."""
 
 
 def train_and_record(
@@ -104,7 +82,12 @@ def train_and_record(
             raise explained from error
         if loss_plot is not None:
             loss_plot.draw()
-        emit_to_all(RunFinished(state.progress.step, reason, is_stopped=reason == STOPPED))
+        try:
+            test = (
+                None if reason == STOPPED else score_test_data(run, parts, state, stop, emit_to_all)
+            )
+        finally:
+            emit_to_all(RunFinished(state.progress.step, reason, is_stopped=reason == STOPPED))
     if reason == STOPPED:
         remove_stop_file(run)
         message = f"stopped after step {state.progress.step} of {parts.max_steps}; the run is saved"
@@ -112,7 +95,7 @@ def train_and_record(
         if stop.signal_number is not None:
             raise StoppedError(stop.signal_number, message, hint=resume)
         emit(Notice(message))
-    return result_of(run, parts, state, reason, evaluations)
+    return result_of(run, parts, state, reason, evaluations, test)
 
 
 def _plot_schedule(run: RunDirectory, parts: Parts, job: RunJob, emit: Emit) -> None:
@@ -125,11 +108,6 @@ def _plot_schedule(run: RunDirectory, parts: Parts, job: RunJob, emit: Emit) -> 
             corners,
             run_name=parts.config.name,
         )
-
-
-def remove_stop_file(run: RunDirectory) -> None:
-    with disk_errors(run.stop), open_folder(run.path) as inside:
-        inside.delete(run.stop.name)
 
 
 def _explained(
@@ -157,28 +135,6 @@ def _explained(
     )
 
 
-def result_of(
-    run: RunDirectory,
-    parts: Parts,
-    state: TrainState,
-    reason: str,
-    evaluations: Mapping[int, EvaluationDone],
-) -> RunResult:
-    progress, metric = state.progress, parts.config.evaluation.metric
-    last = evaluations.get(progress.step)
-    return RunResult(
-        run_dir=run.path,
-        step=progress.step,
-        reason=reason,
-        best_loss=progress.best_loss,
-        best_metric=progress.best_metrics.get(metric),
-        last_loss=None if last is None else last.loss,
-        best=best_scores(evaluations.values(), metric),
-        better=better_scores(evaluations.values(), metric, progress.step),
-        to_continue=settings_to_continue(parts, progress),
-    )
-
-
 def started(
     run: RunDirectory,
     parts: Parts,
@@ -198,10 +154,7 @@ def started(
         num_parameters=sum(parameter.numel() for parameter in parts.model.parameters()),
         template=encoder.template.name,
         max_length=encoder.max_length,
-        training=count_tokens(data.train, encoder.max_length),
-        validation=None
-        if data.validation is None
-        else count_tokens(data.validation, encoder.max_length),
+        **data.counts(encoder.max_length),
         first_step=state.progress.step + 1,
         max_steps=parts.max_steps,
         steps_per_epoch=math.ceil(parts.order.steps_per_epoch),

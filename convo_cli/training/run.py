@@ -20,11 +20,17 @@ from convo_cli.prepare.inputs import Inputs
 from convo_cli.runs.begin import begun, rehearse
 from convo_cli.runs.directory import RunDirectory, existing_run, require_new
 from convo_cli.runs.lock import locked
+from convo_cli.runs.logs.final_scores import read_final_scores
 from convo_cli.runs.privacy import keep_private, run_sources
 from convo_cli.runs.provenance.data_files import DataFiles, with_hashed_data
 from convo_cli.runs.provenance.git import read_git
 from convo_cli.runs.provenance.movable import movable_config, movable_files
-from convo_cli.runs.provenance.run_info import RunInfo, make_run_info, write_provenance
+from convo_cli.runs.provenance.run_info import (
+    RunInfo,
+    make_run_info,
+    read_run_info,
+    write_provenance,
+)
 from convo_cli.runs.selection import Which, point_and_prune
 from convo_cli.runs.tokenizer_folder import copy_tokenizer
 from convo_cli.signals import STEP, UNSAVED, StopRequest, listening
@@ -32,8 +38,10 @@ from convo_cli.storage.access import derived_mode, masked
 from convo_cli.training.build import Parts, build_new, settle_base_model
 from convo_cli.training.checkpoint_check import require_readable
 from convo_cli.training.job import save_and_point
+from convo_cli.training.outcome.result import RunResult, result_of
+from convo_cli.training.outcome.scoring import score_test_data
 from convo_cli.training.plan import Plan, make_plan
-from convo_cli.training.recorded import RunResult, result_of, train_and_record
+from convo_cli.training.recorded import train_and_record
 from convo_cli.training.resume.horizon import HORIZON, settings_to_continue, warm_up_notices
 from convo_cli.training.resume.place import forked, rewind
 from convo_cli.training.resume.point import ResumePoint, load_resume_point
@@ -116,7 +124,7 @@ def _prepare(config: RunConfig, stop: StopRequest, emit: Emit) -> _NewRun:
             base_folder.require_unchanged()
         info = make_run_info(
             movable_config(config, run),
-            DataFiles(*(movable_files(part, run) for part in files)),
+            movable_files(files, run),
             execution=parts.execution,
             git=read_git(Path()),
             base_model=base_model,
@@ -173,7 +181,8 @@ def resume_run(
             message = f"resuming from step {point.found.step} ({_NAMES[which]})"
             if point.fork is None:
                 if point.reason:
-                    return _already_over(run, point, point.reason, emit)
+                    keep_private(run, allowed, emit)
+                    return _already_over(run, point, point.reason, stop, emit)
                 rewind(run, point, emit)
             else:
                 with held.pop_all():  # releases the run's lock when the fork is complete
@@ -193,13 +202,22 @@ def _start_again(cache: Cache) -> str:
     return f"run the command again{kept}"
 
 
-def _already_over(run: RunDirectory, point: ResumePoint, reason: str, emit: Emit) -> RunResult:
+def _already_over(
+    run: RunDirectory, point: ResumePoint, reason: str, stop: StopRequest, emit: Emit
+) -> RunResult:
+    """Return the result of a finished run, after scoring its test data if test.json is outdated."""
     config = point.parts.config
     # The checkpoint exists, but the pointers to it may have been lost.
     point_and_prune(run, point.found.path, config, point.evaluations, prunes=False)
-    emit(Notice(f"nothing to do: this run already finished ({reason})"))
     # The settings of this resume are not stored, so the next one begins with those of the run.
     stored = replace(point.parts, config=point.info.config, max_steps=point.info.max_steps)
+    if point.info.test != read_run_info(run).test:
+        write_provenance(run, point.info)
+    known = read_final_scores(run)
+    test = score_test_data(run, point.parts, point.state, stop, emit, known=known)
+    is_new = test is not None and test != known
+    what = "scored its test data" if is_new else "nothing to do"
+    emit(Notice(f"{what}: this run already finished ({reason})"))
     to_continue = settings_to_continue(stored, point.state.progress)
-    result = result_of(run, point.parts, point.state, reason, point.evaluations)
+    result = result_of(run, point.parts, point.state, reason, point.evaluations, test)
     return replace(result, to_continue=to_continue)

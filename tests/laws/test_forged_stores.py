@@ -313,12 +313,12 @@ def test_forged_reply_dialogues_are_chosen_again_with_a_warning(tiny_config, tmp
     inputs = Inputs(
         config, read_data_files(config.data), Cache(tmp_path / "runs", events.append), events.append
     )
-    before = find_reply_dialogues(inputs)
+    before = find_reply_dialogues(inputs, inputs.files.validation)
     assert len(before) == 2
     (folder,) = (tmp_path / "runs" / NAME).glob("replies-*[0-9a-f]")
     (folder / "dialogues.json").write_bytes(content)
     seal_again(folder)
-    assert find_reply_dialogues(inputs) == before
+    assert find_reply_dialogues(inputs, inputs.files.validation) == before
     (warning,) = [
         event.message for event in events if isinstance(event, Notice) and event.is_warning
     ]
@@ -345,14 +345,14 @@ def test_reply_dialogues_that_are_accepted_can_be_answered(
     inputs = Inputs(
         config, read_data_files(config.data), Cache(tmp_path / "runs", ignored), ignored
     )
-    before = find_reply_dialogues(inputs)
+    before = find_reply_dialogues(inputs, inputs.files.validation)
     (folder,) = (tmp_path / "runs" / NAME).glob("replies-*[0-9a-f]")
     forged = [
         {"role": role, "text": text, "is_trained": is_trained} for role, text, is_trained in turns
     ]
     (folder / "dialogues.json").write_text(json.dumps([{"turns": forged, "line": line}]))
     seal_again(folder)
-    found = find_reply_dialogues(inputs)
+    found = find_reply_dialogues(inputs, inputs.files.validation)
     if found != before:
         (dialogue,) = found
         index = reference_index(dialogue.turns)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,6 +40,10 @@ def init_config(
         list[str] | None,
         typer.Option(metavar="FILE", help="Evaluate on this JSONL file. Repeatable."),
     ] = None,
+    test: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="Score the finished run on this JSONL file. Repeatable."),
+    ] = None,
     schema: Annotated[
         bool, typer.Option("--schema", help="Write the JSON Schema of a config, for editors.")
     ] = False,
@@ -56,16 +60,19 @@ def init_config(
     """
     if schema and list_presets:
         raise UsageError("--schema and --list-presets cannot be combined")
-    if (schema or list_presets) and (preset != "scratch" or train or validation):
+    files = {"train": train or [], "validation": validation or [], "test": test or []}
+    if (schema or list_presets) and (preset != "scratch" or any(files.values())):
         raise UsageError(
-            "--schema and --list-presets cannot be combined with --preset, --train or --validation"
+            "--schema and --list-presets cannot be combined with --preset, --train, --validation "
+            "or --test"
         )
     if output == Path("-"):
         raise UsageError("-o -: a config goes to stdout without -o", hint="leave -o out")
     if force and output is None:
         raise UsageError("--force needs a file to replace", hint="add -o FILE")
-    if validation and not train:
-        raise UsageError("--validation needs --train", hint="add --train FILE")
+    for name, given in files.items():
+        if given and not train:
+            raise UsageError(f"--{name} needs --train", hint="add --train FILE")
 
     from convo_cli.cli.config_files import (
         SAMPLES,
@@ -84,7 +91,7 @@ def init_config(
     elif schema:
         document = schema_document(json_schema())
     else:
-        document = _from_preset(preset, train or (), validation or (), is_quiet=is_quiet)
+        document = _from_preset(preset, files, is_quiet=is_quiet)
         if output is not None and output.name == SCHEMA_FILE:
             raise UsageError(
                 f"{output}: reserved for the JSON Schema", hint="choose another name with -o"
@@ -98,8 +105,8 @@ def init_config(
         if "yaml" in document.record:
             notes.append(write_schema(output.with_name(SCHEMA_FILE)))
     if output is not None or not (as_json or sys.stdout.isatty()):
-        data = document.record.get("config", {}).get("data", {"train": [], "validation": []})
-        if copy_samples([*data["train"], *data["validation"]]):
+        data = document.record.get("config", {}).get("data", {})
+        if copy_samples(path for name in files for path in data.get(name, ())):
             notes.append(f"Created {SAMPLES}/ with the sample dialogues that this config trains on")
     if notes and not is_quiet:
         typer.echo(printable("\n".join(notes)), err=True)
@@ -114,25 +121,23 @@ def init_config(
         sys.stdout.flush()
 
 
-def _from_preset(
-    name: str, train: Sequence[str], validation: Sequence[str], *, is_quiet: bool
-) -> Document:
-    """Return the config of a preset, sized for the data files if some are given."""
+def _from_preset(name: str, files: Mapping[str, Sequence[str]], *, is_quiet: bool) -> Document:
+    """Return the config of a preset, sized for the files of each data set if some are given."""
     from convo_cli.cli.console import printable
     from convo_cli.cli.views.config_view import config_document
     from convo_cli.config.presets import find_preset
     from convo_cli.config.reference import commented_yaml
 
     preset, sizing = find_preset(name), None
-    if train:
-        _require_files("--train", train)
-        _require_files("--validation", validation)
-        preset = preset.with_data(train, validation)
+    if files["train"]:
+        for key, paths in files.items():
+            _require_files(f"--{key}", paths)
+        preset = preset.with_data(**files)
     try:
         config = preset.config()
     except ConfigError as error:
         raise UsageError(error.message, hint="add --validation FILE") from None
-    if train:
+    if files["train"]:
         sizing = _sizing(preset, config)
     if sizing is not None:
         preset = sizing.apply(preset)
@@ -181,5 +186,8 @@ def _sizing(preset: Preset, config: RunConfig) -> Sizing | None:
             err=True,
         )
         return None
-    validation = estimate_size(config.data.validation, config.data, coverage=coverage)
-    return size_for(preset, size, validation, names=config.data.train)
+    validation, test = (
+        estimate_size(paths, config.data, coverage=coverage)
+        for paths in (config.data.validation, config.data.test)
+    )
+    return size_for(preset, size, validation, test, names=config.data.train)

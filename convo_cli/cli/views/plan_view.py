@@ -39,6 +39,7 @@ def as_record(plan: Plan) -> dict[str, Any]:
         "max_length": start.max_length,
         "training": _counts(start.training),
         "validation": None if start.validation is None else _counts(start.validation),
+        "test": None if start.test is None else _counts(start.test),
         "max_steps": start.max_steps,
         "steps_per_epoch": start.steps_per_epoch,
         "epochs": plan.epochs,

@@ -19,7 +19,7 @@ from convo_cli.events import Emit, Event, RunStarted
 from convo_cli.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
-    from convo_cli.training.recorded import RunResult
+    from convo_cli.training.outcome.result import RunResult
 
 
 @contextmanager
@@ -67,6 +67,9 @@ def as_record(result: RunResult) -> dict[str, object]:
         "best_loss": result.best_loss,
         "best_metric": result.best_metric,
         "best": [asdict(score) for score in result.best],
+        "test": None
+        if result.test is None
+        else result.test.model_dump(mode="json", exclude={"format", "checksum"}),
     }
 
 
@@ -74,12 +77,26 @@ def show_result(result: RunResult, *, is_quiet: bool) -> None:
     """Print the run directory on stdout and, unless quiet, the next commands on stderr."""
     sys.stdout.write(f"{printable(str(result.run_dir))}\n")
     if not is_quiet:
+        sys.stderr.write(_test_lines(result))
         run_dir, export = typeable(result.run_dir), typeable(_new_export(result))
         further = "".join(f" --set {setting}" for setting in result.to_continue)
         sys.stderr.write(
             f"next:\n  convo chat {run_dir}\n  convo export {run_dir} {export}\n"
             f"  convo resume {run_dir}{further}\n{_better(result)}"
         )
+
+
+def _test_lines(result: RunResult) -> str:
+    """Return the scores on the test data, the file that holds them, and their cautions."""
+    if (test := result.test) is None:
+        return ""
+    is_best = any(score.name == "loss" and score.step == test.step for score in result.best)
+    scores = {"loss": test.loss, "perplexity": test.perplexity, **test.metrics}
+    line = "  ".join(f"{name} {value:.4g}" for name, value in scores.items())
+    which = "best by loss" if is_best else "the last checkpoint"
+    place = printable(str(RunDirectory(result.run_dir).test))
+    cautions = "".join(f"  caution: {printable(caution)}\n" for caution in test.cautions)
+    return f"test  {line}  (step {test.step}, {which}; {place})\n{cautions}"
 
 
 def _better(result: RunResult) -> str:

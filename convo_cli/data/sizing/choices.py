@@ -81,13 +81,17 @@ class Sizing:
 
 
 def size_for(
-    preset: Preset, train: DataSize, validation: DataSize, *, names: Sequence[str]
+    preset: Preset,
+    train: DataSize,
+    validation: DataSize,
+    *test: DataSize,
+    names: Sequence[str],
 ) -> Sizing:
     """Choose what depends on the size of the data; ``names`` are the training files."""
     chooser = _Chooser(preset.config(), train)
     if chooser.is_new:
         chooser.choose_vocabulary_and_length()
-    chooser.choose_long_turns(validation)
+    chooser.choose_long_turns(validation, *test)
     chooser.choose_steps()
     chooser.choose_evaluations(validation.num_dialogues)
     return Sizing(chooser.values, chooser.reasons, chooser.summary(names))
@@ -129,10 +133,11 @@ class _Chooser:
             "model.scratch.context", self._max_length, "Chosen: as long as dialogue.max_length."
         )
 
-    def choose_long_turns(self, validation: DataSize) -> None:
+    def choose_long_turns(self, *held_out: DataSize) -> None:
         """Split long turns if there may be any; by default, one long turn stops the run."""
-        longest = max(self._size.longest_turn, validation.longest_turn)
-        is_exact = self._size.is_exact and validation.is_exact
+        sizes = (self._size, *held_out)
+        longest = max(size.longest_turn for size in sizes)
+        is_exact = all(size.is_exact for size in sizes)
         if not is_exact or 2 * _tokens(longest) > self._max_length:
             reason = "Chosen because a turn may be longer than dialogue.max_length."
             self._choose("dialogue.long_turns", "split", reason)

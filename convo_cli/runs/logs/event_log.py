@@ -127,6 +127,7 @@ def _record(event: Event, step: int) -> dict[str, Any] | None:
                 "max_length": event.max_length,
                 "training": asdict(event.training),
                 "validation": None if event.validation is None else asdict(event.validation),
+                "test": None if event.test is None else asdict(event.test),
             }
         case StepDone():
             return {

@@ -7,16 +7,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from convo_cli.config.schema import RunConfig
+from convo_cli.config.schema import DATA_SETS, RunConfig
 from convo_cli.events import Emit, Notice
 from convo_cli.runs.directory import RunDirectory
-from convo_cli.runs.provenance.data_files import DataFiles
+from convo_cli.runs.provenance.data_files import DataFile, DataFiles
 from convo_cli.runs.provenance.execution import Change, Execution
 from convo_cli.runs.provenance.run_info import NUMERIC, RunInfo, read_base_model, sealed_config
 from convo_cli.storage.files import read_file
 from convo_cli.wording import counted
 
-_CHECKED_BY_CONTENT = ("data.train", "data.validation")
+_CHECKED_BY_CONTENT = tuple(f"data.{name}" for name in DATA_SETS)
 _NO_CHANGE = ("name", "output_dir", *_CHECKED_BY_CONTENT)
 """Keys that do not affect the bits: the place of the run and of its data.
 
@@ -76,7 +76,7 @@ def changes_of_settings(before: RunInfo, now: RunInfo) -> list[str]:
         for key in keys
         if old.get(key) != new.get(key)
     ]
-    for what in ("train", "validation"):
+    for what in DATA_SETS:
         if [file.sha256 for file in getattr(before, what)] != [
             file.sha256 for file in getattr(now, what)
         ]:
@@ -107,10 +107,8 @@ def changes_of_config(run: RunDirectory, info: RunInfo, config: RunConfig) -> li
 def changes_of_data(info: RunInfo, data: DataFiles) -> list[str]:
     """Return a clause for each data file whose content or position differs from the start."""
     changes = []
-    for key, before, after in (
-        ("train", info.train, data.train),
-        ("validation", info.validation, data.validation),
-    ):
+    for key, after in zip(DATA_SETS, data, strict=True):
+        before: tuple[DataFile, ...] = getattr(info, key)
         if len(before) != len(after):
             now = counted(len(after), "file")
             changes.append(f"data.{key} lists {now}, but the run began with {len(before)}")

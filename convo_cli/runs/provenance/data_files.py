@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from convo_cli.config.schema import DataConfig
+from convo_cli.config.schema import DATA_SETS, DataConfig
 from convo_cli.errors import FileChangedError, UsageError
 from convo_cli.events import Emit, Notice, Progress, ignore
 
@@ -35,12 +36,13 @@ class DataFiles(NamedTuple):
 
     train: tuple[DataFile, ...]
     validation: tuple[DataFile, ...]
+    test: tuple[DataFile, ...] = ()
 
 
 def read_data_files(data: DataConfig, emit: Emit = ignore) -> DataFiles:
     """Hash every data file; UsageError if one cannot be read."""
-    paths = [Path(path) for path in (*data.train, *data.validation)]
-    total = sum(path.stat().st_size for path in paths if path.is_file())
+    paths = {name: [Path(path) for path in getattr(data, name)] for name in DATA_SETS}
+    total = sum(file.stat().st_size for file in chain(*paths.values()) if file.is_file())
     done = 0
 
     def count(num_bytes: int) -> None:
@@ -49,8 +51,9 @@ def read_data_files(data: DataConfig, emit: Emit = ignore) -> DataFiles:
         emit(Progress("hashing the data files", min(done, total), total, "bytes"))
 
     count(0)
-    files = [_data_file(path, count) for path in paths]
-    return DataFiles(tuple(files[: len(data.train)]), tuple(files[len(data.train) :]))
+    return DataFiles(
+        **{name: tuple(_data_file(path, count) for path in paths[name]) for name in DATA_SETS}
+    )
 
 
 def with_hashed_data(data: DataConfig, use: Callable[[DataFiles], T], emit: Emit) -> T:

@@ -6,27 +6,30 @@ Such paths also do not reveal the user's home folder.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 from convo_cli.config.reading.building import NOT_TEXT
-from convo_cli.config.schema import RunConfig
+from convo_cli.config.schema import DATA_SETS, RunConfig
 from convo_cli.runs.directory import RunDirectory
-from convo_cli.runs.provenance.data_files import DataFile
+from convo_cli.runs.provenance.data_files import DataFiles
 
 
 def movable_config(config: RunConfig, run: RunDirectory) -> RunConfig:
     """Return the config with data paths relative to the run directory, as `load` reads them."""
     paths = {
-        key: tuple(_relative(path, run) for path in getattr(config.data, key))
-        for key in ("train", "validation")
+        key: tuple(_relative(path, run) for path in getattr(config.data, key)) for key in DATA_SETS
     }
     return config.model_copy(update={"data": config.data.model_copy(update=paths)})
 
 
-def movable_files(files: Iterable[DataFile], run: RunDirectory) -> tuple[DataFile, ...]:
+def movable_files(files: DataFiles, run: RunDirectory) -> DataFiles:
     """Return the data files with paths relative to the run directory."""
-    return tuple(file.model_copy(update={"path": _relative(file.path, run)}) for file in files)
+    return DataFiles(
+        *(
+            tuple(file.model_copy(update={"path": _relative(file.path, run)}) for file in part)
+            for part in files
+        )
+    )
 
 
 def _relative(path: str, run: RunDirectory) -> str:

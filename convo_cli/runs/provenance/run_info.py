@@ -78,6 +78,7 @@ class RunInfo(BaseModel):
     base_model: BaseModelFiles | None
     train: tuple[DataFile, ...]
     validation: tuple[DataFile, ...]
+    test: tuple[DataFile, ...] = ()
     config: RunConfig
     max_steps: int
     """Length of the run in steps.
@@ -91,15 +92,20 @@ class RunInfo(BaseModel):
 
     @property
     def is_intact(self) -> bool:
-        """Return whether the content is as convo wrote it; no manifest covers run.json."""
-        return self.checksum == self._sum()
+        """Return whether the content, read from a file, is as convo wrote it.
+
+        Only fields in the file count, because earlier versions of convo had fewer. No manifest
+        covers run.json.
+        """
+        return self.checksum == self._sum(is_read=True)
 
     def sealed(self) -> RunInfo:
         """Return the same content with its checksum."""
-        return self.model_copy(update={"checksum": self._sum()})
+        return self.model_copy(update={"checksum": self._sum(is_read=False)})
 
-    def _sum(self) -> str:
-        return hashlib.sha256(self.model_dump_json(exclude={"checksum"}).encode()).hexdigest()
+    def _sum(self, *, is_read: bool) -> str:
+        content = self.model_dump_json(exclude={"checksum"}, exclude_unset=is_read)
+        return hashlib.sha256(content.encode()).hexdigest()
 
 
 def read_base_model(source: str, folder: Path) -> BaseModelFiles:
@@ -135,8 +141,7 @@ def make_run_info(
         execution=execution,
         git=git,
         base_model=base_model,
-        train=data.train,
-        validation=data.validation,
+        **data._asdict(),
         config=config,
         max_steps=max_steps,
     )

@@ -73,13 +73,7 @@ def accept_changes(
     base = info.base_model
     if base is not None and base.commit is None and Path(base.source).is_dir():
         base = read_base_model(base.source, Path(base.source))
-    return info.model_copy(
-        update={
-            "train": movable_files(files.train, run),
-            "validation": movable_files(files.validation, run),
-            "base_model": base,
-        }
-    )
+    return info.model_copy(update={**movable_files(files, run)._asdict(), "base_model": base})
 
 
 def resumed_info(
@@ -103,6 +97,19 @@ def resumed_info(
         "convo": __version__,
     }
     return recorded(before, accepted.model_copy(update=now), step=step, emit=emit)
+
+
+def with_other_test_data(
+    before: RunInfo, accepted: RunInfo, config: RunConfig, *, step: int, emit: Emit
+) -> RunInfo:
+    """Return run.json of a finished run that is scored on the test data of this resume.
+
+    Nothing else of the resume's config is stored.
+    """
+    data = before.config.data.model_copy(update={"test": config.data.test})
+    config = before.config.model_copy(update={"data": data})
+    now = before.model_copy(update={"test": accepted.test, "config": config})
+    return recorded(before, now, step=step, emit=emit)
 
 
 def require_same_config(before: RunConfig, now: RunConfig) -> None:

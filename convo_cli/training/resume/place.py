@@ -12,7 +12,7 @@ from convo_cli.runs.fork import fill_fork
 from convo_cli.runs.provenance.run_info import Parent, new_run_id, write_provenance
 from convo_cli.runs.tokenizer_folder import copy_tokenizer
 from convo_cli.storage.atomic import remove_directory
-from convo_cli.training.recorded import remove_stop_file
+from convo_cli.training.job import remove_stop_file
 from convo_cli.training.resume.point import ResumePoint
 
 

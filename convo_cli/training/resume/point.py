@@ -16,7 +16,12 @@ from convo_cli.runs.selection import Found, Which, find_checkpoint
 from convo_cli.storage.atomic import remove_leftovers, set_aside
 from convo_cli.training.build import Parts, build_from
 from convo_cli.training.job import is_evaluation_due
-from convo_cli.training.resume.accept import accept_changes, require_same_config, resumed_info
+from convo_cli.training.resume.accept import (
+    accept_changes,
+    require_same_config,
+    resumed_info,
+    with_other_test_data,
+)
 from convo_cli.training.resume.horizon import resume_schedule, settings_to_continue
 from convo_cli.training.state import EarlyStopping, TrainState, reason_it_is_over, take_scores
 
@@ -97,6 +102,8 @@ def load_resume_point(
     accepted = accepted.model_copy(update={"max_steps": parts.max_steps})
     if not reason:
         info = resumed_info(info, accepted, now, parts.execution, step=found.step, emit=emit)
+    elif accepted.test != info.test:
+        info = with_other_test_data(info, accepted, now, step=found.step, emit=emit)
     return ResumePoint(found, fork, info, parts, state, evaluations, notices, reason)
 
 

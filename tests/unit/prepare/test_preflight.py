@@ -8,13 +8,12 @@ import pytest
 from convo_cli.data.checks.problem_tally import ProblemTally
 from convo_cli.data.dialogue import Dialogue, Role, Turn
 from convo_cli.data.problems import Problem
-from convo_cli.events import Notice
 from convo_cli.prepare.preflight import (
     PreflightError,
     check_targets,
     count_tokens,
+    find_leaks,
     tokens_per_dialogue,
-    warn_of_leaks,
 )
 from convo_cli.text.templates.template import TEMPLATES
 from convo_cli.tokens.store import ASSISTANT_TARGET, NO_TARGET, Encoded, Example, TokenStore
@@ -122,13 +121,12 @@ def test_validation_dialogues_found_in_training_are_counted_and_placed():
             [(one, Encoded([example], 2)) for one in dialogues], ["v.jsonl", "w.jsonl"]
         )
 
-    events = []
+    files = {"train": ["t.jsonl", "u.jsonl"], "validation": ["v.jsonl", "w.jsonl"]}
     train = store(
         Dialogue((Turn("user", "A"), Turn("assistant", "B")), 7, "v.jsonl"), dialogue(1, "x", "y")
     )
     clean = store(Dialogue((Turn("user", "A"),), 1, "v.jsonl"))
-    warn_of_leaks(train, clean, (["t.jsonl", "u.jsonl"], ["v.jsonl", "w.jsonl"]), events.append)
-    assert events == []
+    assert list(find_leaks({"train": train, "validation": clean}, files)) == []
     leaky = store(
         *[
             Dialogue((Turn("user", "ａ"), Turn("assistant", "b")), line, "w.jsonl")
@@ -136,9 +134,6 @@ def test_validation_dialogues_found_in_training_are_counted_and_placed():
         ],
         Dialogue((Turn("user", "C"), Turn("assistant", "D")), 5, "w.jsonl"),
     )
-    warn_of_leaks(train, leaky, (["t.jsonl", "u.jsonl"], ["v.jsonl", "w.jsonl"]), events.append)
-    (notice,) = events
-    assert isinstance(notice, Notice)
-    assert notice.is_warning
-    assert notice.message.startswith("the training data also contains 5 of 6 validation dialogues")
-    assert "w.jsonl:0 is t.jsonl:7" in notice.message
+    (leak,) = find_leaks({"train": train, "validation": leaky}, files)
+    assert leak.message.startswith("the training data also contains 5 of 6 validation dialogues")
+    assert "w.jsonl:0 is t.jsonl:7" in leak.examples

@@ -48,6 +48,10 @@ def passes(monkeypatch):
     return made
 
 
+def find(inputs):
+    return find_reply_dialogues(inputs, inputs.files.validation)
+
+
 def chosen_of(inputs):
     """The choice without a cache."""
     config = inputs.config
@@ -58,10 +62,8 @@ def chosen_of(inputs):
 @pytest.mark.parametrize(("count", "seed"), [(1, 0), (5, 42), (5, 7), (10_000, 3)])
 def test_the_choice_is_that_of_the_data_and_is_made_once(make_inputs, passes, count, seed):
     inputs = make_inputs(seed=seed, evaluation={"reply_dialogues": count})
-    assert find_reply_dialogues(inputs) == chosen_of(inputs)
-    assert find_reply_dialogues(
-        make_inputs(seed=seed, evaluation={"reply_dialogues": count})
-    ) == chosen_of(inputs)
+    assert find(inputs) == chosen_of(inputs)
+    assert find(make_inputs(seed=seed, evaluation={"reply_dialogues": count})) == chosen_of(inputs)
     assert len(passes) == 1
 
 
@@ -80,15 +82,13 @@ def test_each_thing_that_decides_the_choice_makes_another_one(make_inputs, passe
         ),
     ]
     for inputs in variants:
-        assert find_reply_dialogues(inputs) == chosen_of(inputs)
+        assert find(inputs) == chosen_of(inputs)
     assert len(passes) == len(variants)
 
 
 def test_equal_data_under_another_path_is_not_read_again(make_inputs, passes, tmp_path):
     shutil.copyfile(VALIDATION, tmp_path / "copy.jsonl")
-    first, again = (
-        find_reply_dialogues(make_inputs(path)) for path in (VALIDATION, tmp_path / "copy.jsonl")
-    )
+    first, again = (find(make_inputs(path)) for path in (VALIDATION, tmp_path / "copy.jsonl"))
     assert first == again
     assert {dialogue.file for dialogue in (*first, *again)} == {""}
     assert len(passes) == 1
@@ -100,7 +100,7 @@ def test_equal_data_under_another_path_is_not_read_again(make_inputs, passes, tm
 def test_where_no_dialogue_gets_a_reply_nothing_is_read_or_kept(
     make_inputs, passes, tmp_path, change
 ):
-    assert find_reply_dialogues(make_inputs(**change)) == ()
+    assert find(make_inputs(**change)) == ()
     assert passes == []
     assert not (tmp_path / "runs" / NAME).exists()
 
@@ -114,5 +114,5 @@ def test_a_file_that_changed_since_it_was_hashed_is_refused_and_nothing_is_kept(
     with path.open("ab") as file:
         file.write(b'["and", "one more"]\n')
     with pytest.raises(FileChangedError, match="changed while it was read"):
-        find_reply_dialogues(inputs)
+        find(inputs)
     assert not list((tmp_path / "runs").rglob("dialogues.json"))

@@ -1,4 +1,4 @@
-"""Table of the pre-flight: dialogues, tokens and targets of the training and validation data."""
+"""Table of the pre-flight: dialogues, tokens and targets of each data set."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def show_counts(console: Console, event: RunStarted | Preview) -> None:
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column(f"template: {event.template}")
-    sets = [event.training]
-    table.add_column("training", justify="right")
-    if event.validation is not None:
-        sets.append(event.validation)
-        table.add_column("validation", justify="right")
+    named = {"training": event.training, "validation": event.validation, "test": event.test}
+    sets = [counts for counts in named.values() if counts is not None]
+    for name, counts in named.items():
+        if counts is not None:
+            table.add_column(name, justify="right")
 
     def add_row(label: str, value: Callable[[TokenCounts], str]) -> None:
         table.add_row(label, *map(value, sets))

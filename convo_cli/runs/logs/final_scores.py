@@ -1,0 +1,66 @@
+"""test.json of a run: the scores of a checkpoint of the finished run on the test data."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from convo_cli.runs.directory import RunDirectory
+from convo_cli.runs.provenance.data_files import DataFile
+from convo_cli.storage.atomic import write_file
+from convo_cli.storage.files import read_file
+from convo_cli.unseen import escape_unseen
+
+
+class FinalScores(BaseModel):
+    """The content of test.json."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    checkpoint: str
+    """Path of the scored checkpoint, relative to the run directory."""
+    step: int
+    weights: str
+    """Hash of the scored weights (`convo_cli.runs.logs.evaluations.weights_of`)."""
+    test: tuple[DataFile, ...]
+    loss: float
+    perplexity: float
+    num_targets: int
+    metrics: Mapping[str, float]
+    """Scores of the replies."""
+    num_replies: int
+    num_split: int
+    """Dialogues with a turn too long for any window, scored in consecutive windows."""
+    cautions: tuple[str, ...]
+    """Reasons why the scores may mislead."""
+    seconds: float
+    checksum: str = ""
+    """Checksum of all other fields."""
+
+    def is_of(self, weights: str, test: tuple[DataFile, ...]) -> bool:
+        """Return whether these weights were scored on files of this content."""
+        hashes = [file.sha256 for file in test]
+        return self.weights == weights != "" and [file.sha256 for file in self.test] == hashes
+
+    def sum(self) -> str:
+        return hashlib.sha256(self.model_dump_json(exclude={"checksum"}).encode()).hexdigest()
+
+
+def write_final_scores(run: RunDirectory, scores: FinalScores) -> FinalScores:
+    """Write test.json; return the scores with their checksum."""
+    sealed = scores.model_copy(update={"checksum": scores.sum()})
+    write_file(run.test, escape_unseen(sealed.model_dump_json(indent=2)) + "\n")
+    return sealed
+
+
+def read_final_scores(run: RunDirectory) -> FinalScores | None:
+    """Read test.json; None if it is missing or not as convo wrote it."""
+    try:
+        scores = FinalScores.model_validate_json(read_file(run.test))
+    except (OSError, ValidationError):
+        return None
+    return scores if scores.checksum == scores.sum() else None

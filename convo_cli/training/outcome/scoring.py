@@ -1,0 +1,102 @@
+"""Scores of a finished run on its test data: those of the checkpoint that `convo chat` loads.
+
+The run is saved before, so nothing is lost if scoring is stopped, killed or fails: a resume of the
+finished run repeats it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from convo_cli.errors import StoppedError, typeable
+from convo_cli.evaluation.cautions import cautions_about
+from convo_cli.events import Emit, Notice, begin
+from convo_cli.runs.checkpoints import read_state
+from convo_cli.runs.directory import RunDirectory
+from convo_cli.runs.logs.evaluations import weights_of
+from convo_cli.runs.logs.final_scores import FinalScores, write_final_scores
+from convo_cli.runs.opening import open_checkpoint
+from convo_cli.runs.provenance.run_info import read_run_info
+from convo_cli.signals import StopRequest
+from convo_cli.training.build import Parts
+from convo_cli.training.job import RunJob, remove_stop_file
+from convo_cli.training.saving import load_checkpoint_model
+from convo_cli.training.state import TrainState
+
+
+def score_test_data(
+    run: RunDirectory,
+    parts: Parts,
+    state: TrainState,
+    stop: StopRequest,
+    emit: Emit,
+    *,
+    known: FinalScores | None = None,
+) -> FinalScores | None:
+    """Score the best checkpoint by loss, or else the last one, and write test.json.
+
+    ``known`` scores are returned if they belong to this checkpoint and to these files. None without
+    test data, or if the user's stop file asks for a stop. The state can no longer be trained: its
+    gradients and moments are freed, and its model gets the weights of the checkpoint. StoppedError
+    after a signal.
+    """
+    store, test = parts.data.test, read_run_info(run).test
+    if store is None:
+        return None
+    message = "stopped before the test data was scored; the run is finished and saved"
+    resume = f"convo resume {typeable(run.path)}"
+    with _losing_nothing(resume, emit), stop.interrupting(message, hint=f"{resume} scores it"):
+        begin("choosing the checkpoint to test", emit)
+        chosen = open_checkpoint(run.path, emit)
+        weights = weights_of(chosen.path)
+        if known is not None and known.is_of(weights, test):
+            return known
+        _free(state)
+        begin("loading the checkpoint to test", emit)
+        parts.model.load_state_dict(load_checkpoint_model(chosen.path).state_dict())
+        chosen.require_unchanged()
+        step = read_state(chosen.path).progress.step
+        job = RunJob(run, parts, stop, emit)
+        scores = job.score(store, parts.test_reply_dialogues, step, stage="scoring the test data")
+    if scores is None:
+        remove_stop_file(run)
+        emit(Notice(f"{message}; {resume} scores it"))
+        return None
+    leaks = (leak.message for leak in parts.data.leaks if leak.into == "test")
+    return write_final_scores(
+        run,
+        FinalScores(
+            checkpoint=chosen.path.relative_to(run.path).as_posix(),
+            step=step,
+            weights=weights,
+            test=test,
+            loss=scores.loss,
+            perplexity=scores.perplexity,
+            num_targets=scores.num_targets,
+            metrics=scores.metrics,
+            num_replies=len(scores.samples),
+            num_split=scores.num_split,
+            cautions=(*leaks, *cautions_about(scores, (), ())),
+            seconds=scores.seconds,
+        ),
+    )
+
+
+@contextmanager
+def _losing_nothing(resume: str, emit: Emit) -> Iterator[None]:
+    """Tell the user after an error that only the scores are missing."""
+    try:
+        yield
+    except StoppedError:  # says so itself
+        raise
+    except Exception:
+        message = f"the run is finished and saved, but its test data was not scored; {resume} does"
+        emit(Notice(message, is_warning=True))
+        raise
+
+
+def _free(state: TrainState) -> None:
+    """Free the memory of gradients and moments, which no step needs any more."""
+    state.optimizer.zero_grad(set_to_none=True)
+    state.optimizer.state.clear()
