@@ -215,9 +215,9 @@ def _already_over(
         write_provenance(run, point.info)
     known = read_final_scores(run)
     test = score_test_data(run, point.parts, point.state, stop, emit, known=known)
-    is_new = test is not None and test != known
-    what = "scored its test data" if is_new else "nothing to do"
-    emit(Notice(f"{what}: this run already finished ({reason})"))
+    if test is not None or point.parts.data.test is None:  # else the user stopped it
+        what = "nothing to do" if test == known else "scored its test data"
+        emit(Notice(f"{what}: this run already finished ({reason})"))
     to_continue = settings_to_continue(stored, point.state.progress)
     result = result_of(run, point.parts, point.state, reason, point.evaluations, test)
     return replace(result, to_continue=to_continue)

@@ -188,7 +188,7 @@ def test_a_file_without_a_dialogue_gets_the_sizes_of_the_preset_and_a_warning(
     assert result.out == commented_yaml(SCRATCH.with_data(["my.jsonl"], []))
 
 
-@pytest.mark.parametrize("option", ["--train", "--validation"])
+@pytest.mark.parametrize("option", ["--train", "--validation", "--test"])
 def test_data_that_cannot_be_trained_on_is_refused_before_anything_is_written(
     convo: Convo, option: str
 ) -> None:
@@ -209,16 +209,17 @@ def test_data_that_cannot_be_trained_on_is_refused_before_anything_is_written(
         assert not Path("config.yaml").exists()
 
 
-def test_the_users_files_take_the_place_of_both_files_of_the_preset(convo: Convo) -> None:
-    for name in ("a.jsonl", "é, b.jsonl", "c.jsonl"):
+def test_the_users_files_take_the_place_of_the_files_of_the_preset(convo: Convo) -> None:
+    for name in ("a.jsonl", "é, b.jsonl", "c.jsonl", "d.jsonl"):
         data_file(name)
-    convo(
-        "--train", "a.jsonl", "--train", "é, b.jsonl", "--validation", "c.jsonl", "-o", "both.yaml"
-    )
-    data = load_config(Path("both.yaml")).data
+    train = ("--train", "a.jsonl", "--train", "é, b.jsonl")
+    convo(*train, "--validation", "c.jsonl", "--test", "d.jsonl", "-o", "all.yaml")
+    data = load_config(Path("all.yaml")).data
     assert (data.train, data.validation) == (("a.jsonl", "é, b.jsonl"), ("c.jsonl",))
+    assert data.test == ("d.jsonl",)
     convo("--train", "a.jsonl", "-o", "one.yaml")
-    assert load_config(Path("one.yaml")).data.validation == ()
+    data = load_config(Path("one.yaml")).data
+    assert (data.validation, data.test) == ((), ())
 
 
 def envelope(result: Result) -> dict[str, Any]:
@@ -259,8 +260,8 @@ def test_json_has_the_presets_and_the_schema(convo: Convo) -> None:
         (
             ["--schema", "--preset", "gpt2"],
             (
-                "error: --schema and --list-presets cannot be combined with --preset, --train or "
-                "--validation\n"
+                "error: --schema and --list-presets cannot be combined with --preset, --train, "
+                "--validation or --test\n"
             ),
         ),
         (["--force"], "error: --force needs a file to replace\nhint: add -o FILE\n"),
@@ -268,6 +269,7 @@ def test_json_has_the_presets_and_the_schema(convo: Convo) -> None:
             ["--validation", "b.jsonl"],
             "error: --validation needs --train\nhint: add --train FILE\n",
         ),
+        (["--test", "b.jsonl"], "error: --test needs --train\nhint: add --train FILE\n"),
         (
             ["--preset", "multi-turn-gpt2", "--train", "a.jsonl"],
             f"error: preset multi-turn-gpt2: {PATIENCE}\nhint: add --validation FILE\n",

@@ -61,10 +61,12 @@ def convo(place, *arguments):
 # Modes
 
 
-@pytest.mark.parametrize("private", ["train.jsonl", "valid.jsonl"])
+@pytest.mark.parametrize("private", ["train.jsonl", "valid.jsonl", "test.jsonl"])
 def test_a_run_on_private_data_is_private(place, private):
+    shutil.copyfile(place / "valid.jsonl", place / "test.jsonl")
     (place / private).chmod(0o600)
-    convo(place, "train", "config.yaml", *FAST)
+    convo(place, "train", "config.yaml", *FAST, *settings("data.test=test.jsonl"))
+    assert (place / "runs/tiny/test.json").exists()
     assert readable(place / "runs/tiny") == readable(place / CACHE) == []
     assert mode(place / "runs") == 0o755, "output_dir is the user's own"
     convo(place, "resume", "runs/tiny", *settings("name=fork", "training.max_steps=3"))

@@ -20,7 +20,12 @@ def convo(tmp_path_factory):
     """Runs a command with `--json` in a folder that holds a run and returns its object."""
     work = make_workplace(tmp_path_factory.mktemp("work"))
     run = partial(run_here, work)
-    assert run("train", "config.yaml", "-q", *settings("training.max_steps=4")).code == 0
+    assert (
+        run(
+            "train", "config.yaml", "-q", *settings("training.max_steps=4", "data.test=valid.jsonl")
+        ).code
+        == 0
+    )
     bad = '["Hi", ""]\n["Hi", "Hello", 3]\n["Hi", "Hello&amp;!"]\n'
     (work / "bad.jsonl").write_text(bad, encoding="utf-8")
 
@@ -60,7 +65,11 @@ def test_a_command(convo, heading, command, arguments):
 
 
 def test_train(convo):
-    trained = convo("train", "config.yaml", *settings("name=again", "training.max_steps=1"))
+    trained = convo(
+        "train",
+        "config.yaml",
+        *settings("name=again", "training.max_steps=1", "data.test=valid.jsonl"),
+    )
     require_equal([own(trained, "train")], documented(PAGE, "train and resume"))
 
 

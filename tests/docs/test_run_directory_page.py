@@ -27,7 +27,12 @@ def run(tmp_path_factory):
     scratch = settings("name=base", "training.max_steps=1")
     assert run_here(work, "train", "config.yaml", "-q", *scratch).code == 0
     assert run_here(work, "export", "runs/base", "model", "-q").code == 0
-    tuned = settings("model.scratch=null", "model.pretrained=model", "training.max_steps=2")
+    tuned = settings(
+        "model.scratch=null",
+        "model.pretrained=model",
+        "training.max_steps=2",
+        "data.test=valid.jsonl",
+    )
     assert run_here(work, "train", "config.yaml", "-q", *tuned).code == 0
     fork = settings("name=fork", "training.max_steps=4", "training.batch_size=5")
     assert run_here(work, "resume", "runs/tiny", "-q", *fork).code == 0
@@ -55,7 +60,9 @@ def test_samples_jsonl(run):
     require_equal(records(run / "samples.jsonl", "sample"), documented(PAGE, "samples.jsonl"))
 
 
-@pytest.mark.parametrize("name", ["run.json", "state.json", "MANIFEST.json", "last.json"])
+@pytest.mark.parametrize(
+    "name", ["run.json", "test.json", "state.json", "MANIFEST.json", "last.json"]
+)
 def test_a_json_file(run, name):
     folder = run if (run / name).exists() else max((run / "checkpoints").glob("step-*"))
     heading = "last.json, best-loss.json, best-metric.json" if name == "last.json" else name

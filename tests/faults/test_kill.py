@@ -13,6 +13,7 @@ import pytest
 
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.logs.event_log import read_metrics
+from convo_cli.runs.logs.final_scores import read_final_scores
 from convo_cli.storage.sealed import verify_directory
 from tests.commands import settings
 from tests.faults.harness import (
@@ -124,6 +125,31 @@ def test_a_resume_after_a_kill_that_is_itself_killed_ends_the_same(
         assert outcome(folder / RUN) == expected
 
     kill_at_each(convo, torn, tmp_path, ["resume", RUN, "-q"], choose, check)
+
+
+@pytest.mark.parametrize("choose", [some(3), ALL])
+def test_a_resume_killed_while_it_scores_the_test_data_loses_nothing(
+    convo, finished, expected, tmp_path, choose
+):
+    """The scores of a finished run are whole, absent or made by the next resume; never torn."""
+    base = copy_of(finished, tmp_path / "base")
+    arguments = ["resume", RUN, "-q", "--allow-changed", *settings("data.test=train.jsonl")]
+    straight = copy_of(base, tmp_path / "straight")
+    assert convo(straight, *arguments).code == 0
+    scores = read_final_scores(RunDirectory(straight / RUN))
+    assert scores is not None
+
+    def check(folder: Path) -> None:
+        run = RunDirectory(folder / RUN)
+        assert read_final_scores(run) is not None or not run.test.exists()
+        assert convo(folder, *arguments).code == 0
+        again = read_final_scores(run)
+        assert again is not None
+        assert again.is_of(scores.weights, scores.data)
+        assert again.loss == scores.loss
+        assert outcome(folder / RUN) == expected
+
+    kill_at_each(convo, base, tmp_path, arguments, choose, check)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,7 +16,7 @@ from convo_cli.cli.options import (
     ReasoningOption,
     within,
 )
-from convo_cli.errors import UsageError
+from convo_cli.errors import UsageError, typeable
 
 if TYPE_CHECKING:
     from convo_cli.config.schema import DataConfig
@@ -25,7 +26,12 @@ def evaluate(
     model: Annotated[
         str, typer.Argument(help="An export, a run directory, a checkpoint, or a hub id.")
     ],
-    data: Annotated[list[str], typer.Argument(metavar="DATA...", help="JSONL files of dialogues.")],
+    data: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[DATA]...", help="JSONL files of dialogues; without: data.test of the run."
+        ),
+    ] = None,
     load: LoadOption = None,
     replies: Annotated[
         int,
@@ -43,6 +49,7 @@ def evaluate(
 ) -> None:
     """Score a model: the loss of the real replies, and the model's own replies against them.
 
+    Without DATA, a run or a checkpoint is scored on the data.test of its config.
     The data is read with the settings of the model's run. For other models, the defaults apply.
 
     Example: convo evaluate exports/convo test.jsonl
@@ -55,13 +62,13 @@ def evaluate(
 
     require_device(device)
     require_model(model, load)
-    for path in data:
+    data_config = _data_config(model, data or (), reasoning)
+    for path in data_config.train:
         if path == "-":
             raise UsageError(
                 "evaluate reads its data twice, so stdin cannot be used", hint="give a file"
             )
         check_source(path, is_read_again=True)
-    data_config = _data_config(model, data, reasoning)
     announce(f"evaluating {model} (loading PyTorch takes a few seconds)", is_quiet=is_quiet)
     require_good_data(data_config, what="the data cannot be read", train_on=None)
     start_bounded_process()
@@ -96,9 +103,12 @@ def evaluate(
 
 
 def _data_config(
-    model: str, files: list[str], reasoning: Literal["keep", "drop"] | None
+    model: str, files: Sequence[str], reasoning: Literal["keep", "drop"] | None
 ) -> DataConfig:
-    """Return the data config of the model's run for these files; the defaults for other models."""
+    """Return the data config of the model's run for these files; the defaults for other models.
+
+    Without files, those of the run's ``data.test``; UsageError if there are none.
+    """
     from convo_cli.config.schema import DataConfig
     from convo_cli.runs.directory import RunDirectory
     from convo_cli.runs.provenance.run_info import read_config
@@ -106,6 +116,13 @@ def _data_config(
     path = Path(model)
     runs = (RunDirectory(folder) for folder in (path, path.absolute().parent.parent))
     run = next((run for run in runs if run.is_run), None)
-    read_as = DataConfig(train=tuple(files)) if run is None else read_config(run).data
-    changes = {"train": tuple(files), "validation": (), "reasoning": reasoning or read_as.reasoning}
-    return read_as.model_copy(update=changes)
+    read_as = None if run is None else read_config(run).data
+    files = files or (read_as.test if read_as else ())
+    if not files:
+        what = "not a run with data.test" if run is None else "its run has no data.test"
+        raise UsageError(
+            f"{model}: {what}, so evaluate needs the data to score",
+            hint=f"convo evaluate {typeable(model)} test.jsonl",
+        )
+    changes = {} if reasoning is None else {"reasoning": reasoning}
+    return (read_as or DataConfig(train=tuple(files))).of(files).model_copy(update=changes)

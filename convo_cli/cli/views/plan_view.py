@@ -100,6 +100,9 @@ def _facts(plan: Plan) -> list[tuple[str, str]]:
         ("disk", f"{_size(plan.peak_bytes)} for at most {at_once} at once{free}"),
         ("learning rate", ", ".join(f"{rate:.2g} at step {step:,}" for step, rate in corners)),
     ]
+    if start.test is not None:
+        which = "best checkpoint by loss" if plan.num_evaluations else "last checkpoint"
+        facts.insert(6, ("test", f"once, at the end of the run, with the {which}"))
     if plan.may_stop_early:
         facts.insert(4, ("", "early stopping may end the run sooner"))
     return facts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -26,7 +26,8 @@ class FinalScores(BaseModel):
     step: int
     weights: str
     """Hash of the scored weights (`convo_cli.runs.logs.evaluations.weights_of`)."""
-    test: tuple[DataFile, ...]
+    data: tuple[DataFile, ...]
+    """The test files, with paths relative to the run directory."""
     loss: float
     perplexity: float
     num_targets: int
@@ -41,10 +42,10 @@ class FinalScores(BaseModel):
     checksum: str = ""
     """Checksum of all other fields."""
 
-    def is_of(self, weights: str, test: tuple[DataFile, ...]) -> bool:
+    def is_of(self, weights: str, data: Sequence[DataFile]) -> bool:
         """Return whether these weights were scored on files of this content."""
-        hashes = [file.sha256 for file in test]
-        return self.weights == weights != "" and [file.sha256 for file in self.test] == hashes
+        hashes = [file.sha256 for file in data]
+        return self.weights == weights != "" and [file.sha256 for file in self.data] == hashes
 
     def sum(self) -> str:
         return hashlib.sha256(self.model_dump_json(exclude={"checksum"}).encode()).hexdigest()

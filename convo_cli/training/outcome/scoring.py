@@ -41,7 +41,7 @@ def score_test_data(
     gradients and moments are freed, and its model gets the weights of the checkpoint. StoppedError
     after a signal.
     """
-    store, test = parts.data.test, read_run_info(run).test
+    store, files = parts.data.test, read_run_info(run).test
     if store is None:
         return None
     message = "stopped before the test data was scored; the run is finished and saved"
@@ -50,7 +50,7 @@ def score_test_data(
         begin("choosing the checkpoint to test", emit)
         chosen = open_checkpoint(run.path, emit)
         weights = weights_of(chosen.path)
-        if known is not None and known.is_of(weights, test):
+        if known is not None and known.is_of(weights, files):
             return known
         _free(state)
         begin("loading the checkpoint to test", emit)
@@ -70,7 +70,7 @@ def score_test_data(
             checkpoint=chosen.path.relative_to(run.path).as_posix(),
             step=step,
             weights=weights,
-            test=test,
+            data=files,
             loss=scores.loss,
             perplexity=scores.perplexity,
             num_targets=scores.num_targets,

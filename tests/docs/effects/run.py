@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from tests.docs.effects.entry import effect
 from tests.docs.effects.observed import gap
 from tests.docs.effects.workshop import NAMED, ONE_STEP, PRETRAINED, STEPS, THINKING, VALIDATION
@@ -78,6 +80,22 @@ def _(one, both):
     """The run trains on the dialogues of all these files."""
     assert [run.started["training"]["num_dialogues"] for run in (one, both)] == [3, 28]
     assert "train.jsonl" in both.run.info.read_text()
+
+
+@effect(
+    "data.test",
+    [],
+    ["valid.jsonl"],
+    seen_in="test.json, evaluations in metrics.jsonl",
+    given=ONE_STEP,
+)
+def _(without, with_file):
+    """The finished run is scored on the dialogues of this file; nothing is evaluated before."""
+    assert not without.run.test.exists()
+    scores = json.loads(with_file.run.test.read_text(encoding="utf-8"))
+    assert scores["step"] == 1
+    assert scores["num_targets"] == sum(with_file.started["test"]["num_targets_by_role"].values())
+    assert with_file.events("evaluation") == without.events("evaluation") == []
 
 
 @effect("data.validation", [], ["valid.jsonl"], seen_in="evaluations in metrics.jsonl")

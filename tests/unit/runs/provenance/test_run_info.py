@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 
@@ -230,6 +231,19 @@ def test_run_json_names_the_commit_alone(run, info):
     write_provenance(run, info.model_copy(update={"git": GitState(commit="a" * 40)}))
     assert json.loads(run.info.read_bytes())["git"] == {"commit": "a" * 40}
     assert read_run_info(run).is_intact
+
+
+def test_a_run_json_of_a_version_with_fewer_keys_is_still_intact(run, info):
+    """Its checksum is of the fields that it has; a changed one is noticed."""
+    newer = {"checksum": True, "test": True, "config": {"data": {"test"}}}
+    old = info.model_dump_json(exclude=newer)
+    record = {**json.loads(old), "checksum": hashlib.sha256(old.encode()).hexdigest()}
+    run.info.write_text(json.dumps(record), encoding="utf-8")
+    assert read_run_info(run).test == ()
+    assert read_run_info(run).is_intact
+    for change in ({"max_steps": 99}, {"test": []}):
+        run.info.write_text(json.dumps({**record, **change}), encoding="utf-8")
+        assert not read_run_info(run).is_intact
 
 
 # Files that cannot be read
