@@ -91,7 +91,7 @@ def _(one, both):
 )
 def _(without, with_file):
     """The finished run is scored on the dialogues of this file; nothing is evaluated before."""
-    assert not without.run.test.exists()
+    assert (without.run.test.exists(), with_file.run.test.exists()) == (False, True)
     scores = json.loads(with_file.run.test.read_text(encoding="utf-8"))
     assert scores["step"] == 1
     assert scores["num_targets"] == sum(with_file.started["test"]["num_targets_by_role"].values())
