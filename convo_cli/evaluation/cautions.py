@@ -1,4 +1,4 @@
-"""Cautions about scores that come from training data or from too few replies."""
+"""Cautions about scores: from training data, from changed test data, from too few replies."""
 
 from __future__ import annotations
 
@@ -12,15 +12,27 @@ FEW_REPLIES = 100
 
 
 def cautions_about(
-    result: EvaluationDone, files: Sequence[DataFile], trained_on: Sequence[DataFile]
+    result: EvaluationDone,
+    files: Sequence[DataFile],
+    trained_on: Sequence[DataFile],
+    expected: Sequence[DataFile] = (),
 ) -> tuple[str, ...]:
-    """Return a sentence for each caution; ``trained_on`` are the files of the model's run."""
+    """Return a sentence for each caution.
+
+    ``trained_on`` are the training files of the model's run, ``expected`` its test files if these
+    were scored.
+    """
     known = {file.sha256 for file in trained_on}
     cautions = [
         f"{file.path} is training data of this model (same SHA-256): these scores show what the "
         "model has memorised, not how it answers new dialogues"
         for file in files
         if file.sha256 in known
+    ]
+    cautions += [
+        f"{now.path} is not the file that the run began with (another SHA-256 than in run.json)"
+        for now, before in zip(files, expected, strict=False)
+        if now.sha256 != before.sha256
     ]
     num_replies = len(result.samples)
     if result.metrics and num_replies < FEW_REPLIES:

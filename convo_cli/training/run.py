@@ -181,7 +181,8 @@ def resume_run(
             message = f"resuming from step {point.found.step} ({_NAMES[which]})"
             if point.fork is None:
                 if point.reason:
-                    keep_private(run, allowed, emit)
+                    if point.parts.data.test is not None:
+                        keep_private(run, allowed, emit)
                     return _already_over(run, point, point.reason, stop, emit)
                 rewind(run, point, emit)
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from convo_cli.evaluation.evaluator import Evaluator
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.logs.evaluations import weights_of
 from convo_cli.runs.logs.event_log import read_metrics
+from convo_cli.runs.provenance.run_info import read_run_info, sealed_config
 from convo_cli.storage.sealed import file_sha256
 from convo_cli.tokens.store import FileColumn
 from convo_cli.training import recorded
@@ -137,6 +139,24 @@ def test_with_test_data_the_run_itself_is_the_same(work, convo, run):
         for one in (run, without)
     ]
     assert logs[0] == logs[1]
+
+
+def test_a_run_of_a_version_without_test_data_is_resumed_without_a_word(work, convo):
+    longer = settings("training.max_steps=2")
+    shutil.copytree(work / "runs/plain", work / "runs/old")
+    old = RunDirectory(work / "runs/old")
+    content = read_run_info(old).model_dump_json(
+        exclude={"checksum": True, "test": True, "config": {"data": {"test"}}}
+    )
+    checksum = hashlib.sha256(content.encode()).hexdigest()
+    old.info.write_text(json.dumps({**json.loads(content), "checksum": checksum}))
+    config = old.config.read_bytes().partition(b"VALUE\n")[2]
+    old.config.write_bytes(sealed_config(config.replace(b"  test: []\n", b"")))
+    for name in ("old", "plain"):
+        assert convo("resume", f"runs/{name}", "-q", *longer) == (0, f"runs/{name}\n", "")
+    new = RunDirectory(work / "runs/plain")
+    for file in ("model.safetensors", "optimizer.safetensors"):
+        assert (old.checkpoint(2) / file).read_bytes() == (new.checkpoint(2) / file).read_bytes()
 
 
 # Missing and outdated scores
@@ -273,7 +293,7 @@ def test_a_finished_run_gets_test_data_later(work, convo):
     assert refused.code == 6
     assert "data.test lists 1 file, but the run began with 0" in refused.err
     assert convo("resume", "runs/plain", *TEST, "--allow-changed").code == 0
-    assert scores_of(RunDirectory(work / "runs/plain"))["step"] == 6
+    assert scores_of(RunDirectory(work / "runs/plain"))["step"] == 1
     assert convo("evaluate", "runs/plain", "-q").code == 0
     assert "nothing to do: " in convo("resume", "runs/plain").err
 
@@ -363,6 +383,13 @@ def test_the_plan_names_the_test(convo):
 def test_evaluate_without_data_scores_the_test_data_of_the_run(work, convo, model):
     result = convo("evaluate", model, "--json", "-q").json
     assert [one["sha256"] for one in result["data"]] == [file_sha256(work / "test.jsonl")]
+    assert "not the file that the run began with" not in str(result["cautions"])
+    with (work / "test.jsonl").open("ab") as file:
+        file.write(b'["How are you?", "Fine."]\n')
+    (caution, _) = convo("evaluate", model, "--json", "-q").json["cautions"]
+    assert caution.endswith(
+        "test.jsonl is not the file that the run began with (another SHA-256 than in run.json)"
+    )
 
 
 def test_evaluate_without_data_needs_a_run_with_test_data(work, convo):

@@ -94,7 +94,12 @@ def evaluate(
         loaded=loaded,
         files=files,
         result=result,
-        cautions=cautions_about(result, files, () if loaded is None else loaded.info.train),
+        cautions=cautions_about(
+            result,
+            files,
+            () if loaded is None else loaded.info.train,
+            () if loaded is None or data else loaded.info.test,
+        ),
     )
     if as_json:
         print_json("evaluate", as_record(evaluated))
