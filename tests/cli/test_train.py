@@ -55,7 +55,7 @@ def test_json_is_one_versioned_object(work, convo):
     assert answer.pop("convo")
     assert answer == {
         "json_version": 2, "command": "train", "run_dir": "runs/new", "step": 3,
-        "reason": "all 3 steps done",
+        "reason": "all 3 steps done", "test": None,
     }  # fmt: skip
 
 
