@@ -158,6 +158,7 @@ def test_every_kept_event_is_one_record_with_stable_names(tmp_path: Path) -> Non
                 "num_left_out": 0,
             },
             "validation": None,
+            "test": None,
         },
         {
             "event": "step",
