@@ -217,7 +217,7 @@ def _already_over(
     known = read_final_scores(run)
     test = score_test_data(run, point.parts, point.state, stop, emit, known=known)
     if test is not None or point.parts.data.test is None:  # else the user stopped it
-        what = "nothing to do" if test == known else "scored its test data"
+        what = "nothing to do" if test in (known, None) else "scored its test data"
         emit(Notice(f"{what}: this run already finished ({reason})"))
     to_continue = settings_to_continue(stored, point.state.progress)
     result = result_of(run, point.parts, point.state, reason, point.evaluations, test)
