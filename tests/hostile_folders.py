@@ -12,6 +12,7 @@ import struct
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from tests.foreign import byte_pairs, fast, save_foreign, sentence_pieces
@@ -238,6 +239,86 @@ def garbage_spiece(folder: Path) -> None:
     change(folder / "tokenizer_config.json", tokenizer_class="LlamaTokenizer")
 
 
+# SentencePiece models
+
+
+def of_spiece(folder: Path, content: bytes) -> None:
+    (folder / "tokenizer.json").unlink()
+    (folder / "spiece.model").write_bytes(content)
+    change(folder / "tokenizer_config.json", tokenizer_class="BertGenerationTokenizer")
+
+
+def spiece(**changes: Any) -> Any:
+    """Return a small model as a message; ``changes`` are for the second piece."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    untyped: Any = sentencepiece_model_pb2
+    model = untyped.ModelProto()
+    model.pieces.add(piece="<unk>", score=0.0, type=2)
+    for number in range(400):
+        model.pieces.add(piece=f"▁{number}", score=-1.0 - number)
+    for key, value in changes.items():
+        setattr(model.pieces[1], key, value)
+    model.trainer_spec.unk_id = 0
+    model.normalizer_spec.name = "identity"
+    return model
+
+
+def spiece_cut_off(folder: Path) -> None:
+    of_spiece(folder, spiece().SerializeToString()[:3000])
+
+
+def spiece_of_gigabytes(folder: Path) -> None:
+    """Its first piece claims two gigabytes."""
+    of_spiece(folder, b"\x0a\x80\x80\x80\x80\x08" + bytes(1000))
+
+
+def random_spiece(folder: Path) -> None:
+    of_spiece(folder, Random(0).randbytes(100_000))
+
+
+def spiece_without_pieces(folder: Path) -> None:
+    model = spiece()
+    del model.pieces[:]
+    of_spiece(folder, model.SerializeToString())
+
+
+def spiece_with_nan(folder: Path) -> None:
+    of_spiece(folder, spiece(score=float("nan")).SerializeToString())
+
+
+def huge_piece(folder: Path) -> None:
+    of_spiece(folder, spiece(piece=MEGABYTE * 8).SerializeToString())
+
+
+def millions_of_pieces(folder: Path) -> None:
+    of_spiece(folder, b"\x0a\x00" * 2**23 + spiece().SerializeToString())
+
+
+def huge_spiece(folder: Path) -> None:
+    """A file with a hole, so that it takes no disk space."""
+    of_spiece(folder, b"")
+    with (folder / "spiece.model").open("wb") as file:
+        file.truncate(2**31)
+
+
+def hostile_charsmap(folder: Path) -> None:
+    """Every unit of its trie leads far outside of it."""
+    model = spiece()
+    trie = b"\xff\xff\xff\x7f" * 256
+    model.normalizer_spec.precompiled_charsmap = struct.pack("<I", len(trie)) + trie + b"a\0"
+    of_spiece(folder, model.SerializeToString())
+
+
+def long_pieces(folder: Path) -> None:
+    """Pieces of byte-pair encoding whose cuts are all pieces."""
+    model = spiece()
+    model.trainer_spec.model_type = 2
+    for length in range(2, 4000):
+        model.pieces.add(piece="a" * length, score=-500.0 - length)
+    of_spiece(folder, model.SerializeToString())
+
+
 # Templates
 
 
@@ -373,6 +454,8 @@ _ATTACKS: tuple[Callable[[Path], None], ...] = (
     pattern_of_gigabytes, nested_steps, many_added_tokens, too_many_added_tokens, padding,
     post_processor, affix_of_words, token_of_megabytes, merges_from_vocabulary, two_tokenizers,
     garbage_spiece,
+    spiece_cut_off, spiece_of_gigabytes, random_spiece, spiece_without_pieces, spiece_with_nan,
+    huge_piece, millions_of_pieces, huge_spiece, hostile_charsmap, long_pieces,
     endless_template, greedy_template, token_with_a_loop,
     huge_vocabulary, absurd_vocabulary, huge_positions, huge_inner, many_layers, many_labels,
     many_experts, quadratic_buffers, nested_config, quantized,

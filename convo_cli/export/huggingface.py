@@ -25,12 +25,15 @@ from convo_cli.storage.foreign_files import remove_foreign_entries
 from convo_cli.storage.sealed import MANIFEST_FILE
 from convo_cli.storage.snapshot import Snapshot
 from convo_cli.text.contract import load_encoder
-from convo_cli.text.tokenizers.trained import SPIECE_FILE
+from convo_cli.text.spiece.piece_model import find_spiece, read_spiece
 
 _CARD_FILE = "README.md"
 _TEMPLATE_FILE = "chat_template.jinja"
-_COPIED = {"config.json", "tokenizer.json", "tokenizer_config.json", DIALOGUE_FILE, SPIECE_FILE}
-"""Files that are copied besides the weights; convo writes all other files of an export."""
+_COPIED = {"config.json", "tokenizer.json", "tokenizer_config.json", DIALOGUE_FILE}
+"""Files that are copied besides the weights and a SentencePiece model.
+
+convo writes all other files of an export.
+"""
 _REPLACED = {
     "generation_config.json",
     _TEMPLATE_FILE,
@@ -94,7 +97,8 @@ def _export(opened: Snapshot, source: Path, out: Path, emit: Emit) -> Exported:
     if loaded := find_loaded(folder):
         emit(Notice(loaded.describe(is_selected=folder != source)))
     present = sorted(folder.iterdir())
-    copied = _COPIED | weight_files(folder)
+    spiece = find_spiece(folder)
+    copied = _COPIED | weight_files(folder) | ({spiece.name} if spiece else set())
     files = [file for file in present if file.name in copied]
     encoder = load_encoder(folder)
     for file in files:
@@ -103,6 +107,8 @@ def _export(opened: Snapshot, source: Path, out: Path, emit: Emit) -> Exported:
                 f"{file}: a symbolic link, which convo does not export",
                 hint="replace the link with a copy of the file",
             )
+    if spiece and not read_spiece(folder, str(folder)):
+        files.remove(spiece)  # of another format
     original = Generator(load_model(str(folder)), encoder)
     set_generation_defaults(original.model, encoder, generation_defaults(original))
     replaced = {folder / name for name in _REPLACED}

@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 
 from convo_cli.config.schema import PretrainedModel
 from convo_cli.data.dialogue import Turn
 from convo_cli.data.unchanged import read_unchanged
-from convo_cli.errors import CheckpointError
-from convo_cli.events import Notice, begin
+from convo_cli.errors import CheckpointError, ModelError
+from convo_cli.events import Emit, Notice, begin
 from convo_cli.prepare.inputs import Inputs
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.readback import reloadable
+from convo_cli.text.spiece.agreement import compare_with_sentencepiece
+from convo_cli.text.spiece.piece_model import SPIECE_FILE, SpieceFile, read_spiece
+from convo_cli.text.spiece.slow_tokenizer import (
+    NO_CONVERSION,
+    SlowTokenizer,
+    find_slow_tokenizer,
+)
 from convo_cli.text.templates.pieces import NO_TURN, Template
 from convo_cli.text.templates.template import make_template
 from convo_cli.text.tokenizers.hub import local_folder
 from convo_cli.text.tokenizers.pretrained import load_tokenizer
+from convo_cli.text.tokenizers.probes import PROBES
 from convo_cli.text.tokenizers.trained import (
-    SPIECE_FILE,
     add_special_tokens,
     from_sentencepiece,
     keep_special_tokens_whole,
     train_sentencepiece,
 )
+from convo_cli.wording import counted
+
+_PROVEN_TEXTS = 10_000
+_PROVEN_CHARACTERS = 2**20
 
 
 @dataclass(frozen=True)
@@ -32,7 +46,7 @@ class PreparedText:
     """The encoder of a new run."""
 
     encoder: DialogueEncoder
-    spiece: bytes | None
+    spiece: SpieceFile | None
     """The SentencePiece model of its tokenizer, if it has one."""
     num_new_tokens: int
 
@@ -40,15 +54,19 @@ class PreparedText:
 def build_encoder(inputs: Inputs) -> PreparedText:
     """Load the tokenizer of the pretrained model or train one, and add the template's tokens."""
     config, emit = inputs.config, inputs.emit
-    spiece, origin = None, config.model.origin
+    origin = config.model.origin
     if isinstance(origin, PretrainedModel):
         begin("loading the tokenizer", emit)
         folder = local_folder(origin.source, origin.revision)
         tokenizer = load_tokenizer(folder, origin.source)
+        spiece, slow = (
+            _spiece_of(folder, origin.source, emit),
+            find_slow_tokenizer(folder, origin.source),
+        )
         keep_special_tokens_whole(tokenizer)
     else:
-        spiece = _spiece(inputs)
-        tokenizer = from_sentencepiece(spiece)
+        spiece = SpieceFile(SPIECE_FILE, _spiece(inputs))
+        tokenizer = from_sentencepiece(spiece.content)
         if len(tokenizer) < (wanted := config.tokenizer.vocab_size):
             message = (
                 f"the vocabulary has {len(tokenizer):,} tokens instead of {wanted:,} "
@@ -71,6 +89,8 @@ def build_encoder(inputs: Inputs) -> PreparedText:
         if saved_as is not tokenizer:
             tokenizer, template = saved_as, make_template(template.name, saved_as)
     encoder = DialogueEncoder(tokenizer, template, max_length=config.dialogue.max_length)
+    if isinstance(origin, PretrainedModel) and slow:
+        _require_same_ids(slow, encoder, folder, inputs)
     return PreparedText(encoder, spiece, len(new))
 
 
@@ -78,6 +98,64 @@ def _first_token(template: Template) -> str:
     """Return the token before every dialogue; without one the end token, as in GPT-2."""
     first = template.render((Turn("user", "a"), Turn("assistant", "b")))[0]
     return first.text if first.turn == NO_TURN else template.stop_tokens[0]
+
+
+def _spiece_of(folder: Path, source: str, emit: Emit) -> SpieceFile | None:
+    """Return the SentencePiece model of a pretrained model; a damaged one is left out if unused."""
+    try:
+        return read_spiece(folder, source)
+    except ModelError as error:
+        if not (folder / "tokenizer.json").is_file():
+            raise
+        message = f"{error.message}; it is not saved with the run (tokenizer.json is used)"
+        emit(Notice(message, is_warning=True))
+        return None
+
+
+def _require_same_ids(
+    slow: SlowTokenizer, encoder: DialogueEncoder, folder: Path, inputs: Inputs
+) -> None:
+    """Prove that a converted tokenizer gives training texts the ids of SentencePiece."""
+    begin("comparing the converted tokenizer with SentencePiece", inputs.emit)
+    source = str(getattr(inputs.config.model.origin, "source", folder))
+    compare = partial(
+        compare_with_sentencepiece, slow, encoder.tokenizer, encoder.text_ids, folder, source
+    )
+    found = compare(list(_first_texts(inputs)))
+    if found.differences:
+        differ = f"{len(found.differences):,} of {found.num_texts:,} training texts"
+        raise ModelError(
+            f"{source}: its tokenizer {slow.name} cannot be converted, because {differ} get other "
+            f"ids than from SentencePiece: {found.differences[0]}",
+            hint=NO_CONVERSION,
+        )
+    hard = compare(PROBES)
+    message = (
+        f"tokenizer: converted {slow.file.name} ({slow.name}) to tokenizer.json; the first "
+        f"{counted(found.num_texts, 'training text')} get the same ids as from SentencePiece"
+    )
+    if found.num_ties:
+        message += f" ({found.num_ties:,} of them, one of two equally likely cuts into tokens)"
+    if hard.differences:
+        message += (
+            f", but {len(hard.differences)} of {hard.num_texts} texts with rare characters do not"
+        )
+    inputs.emit(Notice(message))
+
+
+def _first_texts(inputs: Inputs) -> Iterator[str]:
+    """Yield the first texts of every training file, within bounds for all of them."""
+    files, config = inputs.files.train, inputs.config.data
+    num_left, most = _PROVEN_TEXTS, _PROVEN_CHARACTERS
+    for number, file in enumerate(files):
+        share, characters = num_left // (len(files) - number), most // (len(files) - number)
+        with read_unchanged([file], config) as dialogues:
+            texts = (turn.text for dialogue in dialogues for turn in dialogue.turns)
+            for text in islice(texts, share):
+                if len(text) > characters:
+                    break
+                characters, most, num_left = characters - len(text), most - len(text), num_left - 1
+                yield text
 
 
 def _spiece(inputs: Inputs) -> bytes:

@@ -19,6 +19,8 @@ from convo_cli.wording import quoted
 MAX_TEXT_BYTES = 2**28
 """Largest file that is read at once, 256 MiB; the largest known tokenizer.json has 32 MiB."""
 MAX_CONFIG_BYTES = 2**24
+MAX_SPIECE_BYTES = 2**25
+"""Largest SentencePiece model, 32 MiB; that of XLM-V, with 900,000 pieces, has 18 MiB."""
 MAX_INDEX_BYTES = 2**25
 """Largest index of weights; 100,000 tensors take a third of it."""
 TEXT_SUFFIXES = {".json", ".jinja", ".model", ".txt", ".tiktoken"}
@@ -73,7 +75,8 @@ def require_harmless(folder: Path) -> None:
             continue
         if not file.is_file():
             raise ModelError(f"{file}: not a regular file", hint="copy the model again")
-        size, limit = file.stat().st_size, _LIMITS.get(file.name, MAX_TEXT_BYTES)
+        most = MAX_SPIECE_BYTES if file.suffix == ".model" else MAX_TEXT_BYTES
+        size, limit = file.stat().st_size, _LIMITS.get(file.name, most)
         if file.suffix in TEXT_SUFFIXES and size > limit:
             raise _distrust(f"{file}: {size:,} bytes, but such a file may have at most {limit:,}")
         if _SHARD_OF_A_RANK.fullmatch(file.name):

@@ -19,9 +19,9 @@ from convo_cli.runs.model_folder import DIALOGUE_FILE
 from convo_cli.storage.foreign_files import remove_foreign_entries, require_harmless
 from convo_cli.text import windows
 from convo_cli.text.encoder import DialogueEncoder
+from convo_cli.text.spiece.piece_model import SpieceFile
 from convo_cli.text.templates.template import make_template
 from convo_cli.text.tokenizers.pretrained import load_tokenizer
-from convo_cli.text.tokenizers.trained import SPIECE_FILE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -63,15 +63,15 @@ def contract_of(encoder: DialogueEncoder) -> DialogueContract:
     )
 
 
-def save_encoder(encoder: DialogueEncoder, folder: Path, *, spiece: bytes | None) -> None:
-    """Write the tokenizer files, the chat template, dialogue.json, and any spiece.model."""
+def save_encoder(encoder: DialogueEncoder, folder: Path, *, spiece: SpieceFile | None) -> None:
+    """Write the tokenizer files, the chat template, dialogue.json, and any SentencePiece model."""
     encoder.tokenizer.chat_template = encoder.template.chat_template
     encoder.tokenizer.save_pretrained(folder)
     remove_foreign_entries(folder)
     contract = contract_of(encoder).model_dump_json(indent=2)
     (folder / DIALOGUE_FILE).write_text(contract + "\n", encoding="utf-8")
     if spiece is not None:
-        (folder / SPIECE_FILE).write_bytes(spiece)
+        (folder / spiece.name).write_bytes(spiece.content)
 
 
 def load_encoder(folder: Path) -> DialogueEncoder:
@@ -102,12 +102,6 @@ def load_encoder(folder: Path) -> DialogueEncoder:
     )
     require_same(contract, contract_of(encoder), str(folder))
     return encoder
-
-
-def spiece_of(folder: Path) -> bytes | None:
-    """Return the SentencePiece model of the folder, if it has one."""
-    path = folder / SPIECE_FILE
-    return path.read_bytes() if path.is_file() else None
 
 
 def require_same(written: DialogueContract, actual: DialogueContract, where: str) -> None:

@@ -32,8 +32,9 @@ from convo_cli.runs.checkpoints import Progress, read_state
 from convo_cli.runs.provenance.execution import Execution, Machine
 from convo_cli.runs.provenance.run_info import BaseModelFiles, RunInfo, read_base_model
 from convo_cli.storage.snapshot import Snapshot
-from convo_cli.text.contract import load_encoder, spiece_of
+from convo_cli.text.contract import load_encoder
 from convo_cli.text.encoder import DialogueEncoder
+from convo_cli.text.spiece.piece_model import SpieceFile, read_spiece
 from convo_cli.text.tokenizers.hub import local_folder
 from convo_cli.text.tokenizers.vocabulary import num_ids
 from convo_cli.tokens.order import Order
@@ -55,7 +56,7 @@ class Parts:
 
     config: RunConfig
     encoder: DialogueEncoder
-    spiece: bytes | None
+    spiece: SpieceFile | None
     model: PreTrainedModel
     data: PreparedData
     reply_dialogues: tuple[Dialogue, ...]
@@ -127,7 +128,10 @@ def build_from(checkpoint: Path, info: RunInfo, inputs: Inputs) -> tuple[Parts, 
     model = load_checkpoint_model(checkpoint)
     progress = read_state(checkpoint).progress
     parts = _assemble(
-        inputs, _Beginning(encoder, spiece_of(checkpoint), data, model, machine, progress, info)
+        inputs,
+        _Beginning(
+            encoder, read_spiece(checkpoint, str(checkpoint)), data, model, machine, progress, info
+        ),
     )
     state = _new_state(parts)
     restore_state(checkpoint, state)
@@ -140,7 +144,7 @@ class _Beginning:
     """The parts that a new run creates and a resumed run loads from its checkpoint."""
 
     encoder: DialogueEncoder
-    spiece: bytes | None
+    spiece: SpieceFile | None
     data: PreparedData
     model: PreTrainedModel
     machine: Machine

@@ -26,6 +26,7 @@ from convo_cli.storage.atomic import publish_directory, require_space, sync_file
 from convo_cli.storage.files import require_regular
 from convo_cli.text.contract import save_encoder
 from convo_cli.text.encoder import DialogueEncoder
+from convo_cli.text.spiece.piece_model import SpieceFile
 from convo_cli.text.tokenizers.vocabulary import num_ids
 from convo_cli.training.state import TrainState
 
@@ -44,7 +45,7 @@ def save_checkpoint(
     state: TrainState,
     encoder: DialogueEncoder,
     *,
-    spiece: bytes | None,
+    spiece: SpieceFile | None,
     emit: Emit,
 ) -> None:
     """Publish the state as a checkpoint, after the logs of its steps have reached the disk.
@@ -61,7 +62,7 @@ def save_checkpoint(
         path,
         _size(tensors)
         + _BYTES_PER_TOKEN * num_ids(encoder.tokenizer)
-        + len(spiece or b"")
+        + (len(spiece.content) if spiece else 0)
         + _MARGIN,
     )
 

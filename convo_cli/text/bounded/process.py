@@ -24,6 +24,7 @@ import msgspec
 RENDER = b"render"
 TRY_TOKENIZER = b"tokenizer"
 TRY_CONFIG = b"config"
+ENCODE_PIECES = b"pieces"
 OUT_OF_MEMORY = 77
 """Exit code for a request that ran out of memory."""
 OUT_OF_TIME = 78
@@ -85,11 +86,13 @@ def main() -> None:
     from transformers.utils.chat_template_utils import render_jinja_template
 
     from convo_cli.text.bounded.trial import try_config, try_tokenizer
+    from convo_cli.text.spiece.agreement import encode_pieces
 
     work: dict[bytes, Callable[[bytes], bytes]] = {
         RENDER: partial(_render, render_jinja_template),
         TRY_TOKENIZER: partial(_try, try_tokenizer),
         TRY_CONFIG: partial(_try, try_config),
+        ENCODE_PIECES: partial(_try, encode_pieces),
     }
     answers.write(b"ready\n")
     answers.flush()
@@ -102,14 +105,14 @@ def main() -> None:
         os._exit(OUT_OF_MEMORY)
 
 
-def _try(attempt: Callable[[Path, str], Sequence[str]], request: bytes) -> bytes:
-    """Return the message and the hint of the fault in a folder as JSON; [] without a fault."""
-    folder, source, num_bytes = json.loads(request)
+def _try(attempt: Callable[..., Any], request: bytes) -> bytes:
+    """Return the result of an attempt to use the files of a folder, as JSON."""
+    folder, source, num_bytes, *rest = json.loads(request)
     limits = trial_limits(num_bytes)
     _limit_memory(limits.memory_bytes)
     _set_timer(limits.cpu_seconds)
     try:
-        return json.dumps(attempt(Path(folder), source)).encode()
+        return json.dumps(attempt(Path(folder), source, *rest)).encode()
     finally:
         _set_timer(0)
 

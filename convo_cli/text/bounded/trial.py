@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,13 @@ from typing import TYPE_CHECKING, Any
 from tokenizers import Tokenizer
 
 from convo_cli.errors import ModelError, first_line
+from convo_cli.text.spiece.agreement import compare, sentencepieces
+from convo_cli.text.spiece.piece_model import read_spiece
+from convo_cli.text.spiece.slow_tokenizer import (
+    NO_CONVERSION,
+    SlowTokenizer,
+    find_slow_tokenizer,
+)
 from convo_cli.text.tokenizers.expansion import excess
 from convo_cli.text.tokenizers.pretrained import open_tokenizer
 from convo_cli.text.tokenizers.probes import PROBES
@@ -39,6 +47,11 @@ def try_tokenizer(folder: Path, source: str) -> Sequence[str]:
     """Return the message and the hint of the fault in a folder's tokenizer; () without a fault."""
     try:
         tokenizer = open_tokenizer(folder, source)
+        if slow := find_slow_tokenizer(folder, source):
+            _require_agreement(slow, tokenizer, source)
+        else:
+            with suppress(ModelError):  # it is only copied
+                read_spiece(folder, source)
         if found := _fault(tokenizer):
             raise ModelError(f"{source}: its tokenizer {found}", hint=_HINT)
     except MemoryError:
@@ -49,6 +62,26 @@ def try_tokenizer(folder: Path, source: str) -> Sequence[str]:
         reason = first_line(error)
         return f"{source}: its tokenizer fails ({reason})", _HINT
     return ()
+
+
+def _require_agreement(
+    slow: SlowTokenizer, tokenizer: PreTrainedTokenizerBase, source: str
+) -> None:
+    """Raise ModelError if SentencePiece cannot load its model, or gives most probes other ids."""
+    untyped: Any = tokenizer
+
+    def pieces_of(texts: Sequence[str]) -> list[list[str]]:
+        return [
+            untyped.convert_ids_to_tokens(untyped(text, add_special_tokens=False)["input_ids"])
+            for text in texts
+        ]
+
+    found = compare(slow, PROBES, sentencepieces(slow, PROBES, source), pieces_of)
+    if len(found.differences) > len(PROBES) // 2:
+        raise ModelError(
+            f"{source}: its tokenizer {slow.name} cannot be converted: {found.differences[0]}",
+            hint=NO_CONVERSION,
+        )
 
 
 def try_config(folder: Path, source: str) -> Sequence[str]:

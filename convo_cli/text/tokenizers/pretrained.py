@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -12,6 +12,7 @@ from convo_cli.errors import ModelError, first_line
 from convo_cli.storage.foreign_files import TEXT_SUFFIXES
 from convo_cli.text.bounded import client
 from convo_cli.text.bounded.process import TRY_TOKENIZER, trial_limits
+from convo_cli.text.spiece.slow_tokenizer import SlowTokenizer, convert, find_slow_tokenizer
 from convo_cli.text.tokenizers.hub import local_folder
 from convo_cli.text.tokenizers.probes import PROBES
 from convo_cli.text.tokenizers.vocabulary import settle_ids
@@ -62,20 +63,24 @@ def open_tokenizer(folder: Path, source: str) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a folder without a trial; ModelError names it as ``source``."""
     from transformers import AutoTokenizer
 
+    slow = find_slow_tokenizer(folder, source)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # transformers raises half a dozen types
         raise ModelError(
-            f"{source}: no readable tokenizer ({_unreadable(folder, error)})",
+            f"{source}: no readable tokenizer ({_unreadable(folder, error, slow)})",
             hint="the folder needs tokenizer.json (or the files of a slow tokenizer) beside "
             "config.json",
         ) from error
+    if slow is not None:
+        tokenizer = convert(slow, tokenizer, folder, source)
     if not getattr(tokenizer, "is_fast", False):  # RAG has two tokenizers and lacks this attribute
         raise ModelError(
             f"{source}: its tokenizer {type(tokenizer).__name__} has no fast form",
-            hint="convo needs character offsets, which only fast tokenizers have",
+            hint="save a fast tokenizer with plain transformers: "
+            "PreTrainedTokenizerFast(…).save_pretrained(…) writes tokenizer.json",
         )
-    if len(tokenizer) < 256:
+    if len(tokenizer) < 256 and slow is None:
         raise ModelError(
             f"{source}: the vocabulary of its tokenizer was not found (size: {len(tokenizer)})",
             hint="the folder needs tokenizer.json; without it, transformers silently uses an empty "
@@ -97,7 +102,8 @@ def open_tokenizer(folder: Path, source: str) -> PreTrainedTokenizerBase:
             f"{source}: its tokenizer fails on text outside its vocabulary ({first_line(error)})",
             hint="in tokenizer.json, set model.unk_token to a token of the vocabulary",
         ) from error
-    return tokenizer
+    loaded: PreTrainedTokenizerBase = tokenizer
+    return loaded
 
 
 class _AddedToken(msgspec.Struct):
@@ -118,9 +124,11 @@ def _stated_ids(file: Path) -> dict[str, int]:
     return {token.content: token.id for token in stated.added_tokens}
 
 
-def _unreadable(folder: Path, error: Exception) -> str:
+def _unreadable(folder: Path, error: Exception, slow: SlowTokenizer | None) -> str:
     """Describe why a tokenizer cannot be loaded, with the file if that is the reason."""
     file = folder / "tokenizer.json"
+    if slow:
+        return f"transformers cannot load its {slow.name}: {first_line(error)}"
     if not file.is_file():
         return "the folder has no tokenizer.json"
     try:

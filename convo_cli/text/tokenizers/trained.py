@@ -2,10 +2,7 @@
 
 A trained tokenizer is stored twice: as `spiece.model` for SentencePiece, and as `tokenizer.json`,
 which transformers reads without protobuf. Both give the same ids: the model is trained without
-normalisation, without a dummy prefix and with byte fallback, and the pieces that stand for no text
-(`<unk>`, the bytes) get a score that keeps them from matching text that merely looks like them.
-(One exception: of two unigram segmentations with the same probability, such as e+ee and ee+e,
-SentencePiece's 32-bit sums may choose the other one.)
+normalisation, without a dummy prefix and with byte fallback (see `convo_cli.text.spiece`).
 """
 
 from __future__ import annotations
@@ -14,21 +11,19 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 
 from convo_cli.config.schema import TokenizerConfig
-from convo_cli.errors import DataError, ModelError, first_line
+from convo_cli.errors import DataError, first_line
+from convo_cli.text.spiece.conversion import backend_model
+from convo_cli.text.spiece.piece_model import SPACE_MARK, SPIECE_FILE, read_pieces
 from convo_cli.text.templates.pieces import special_tokens
 from convo_cli.text.tokenizers.training_process import TrainingError, train_in_process
 from convo_cli.text.tokenizers.vocabulary import close_gaps, settle_ids
 
 if TYPE_CHECKING:
-    from sentencepiece import SentencePieceProcessor
     from transformers import PreTrainedTokenizerBase
 
-SPIECE_FILE = "spiece.model"
-SPACE_MARK = "▁"  # U+2581: SentencePiece's form of a space inside a piece
-_NEVER_MATCHED = -1e6
 _ASCII = "".join(chr(code) for code in range(0x21, 0x7F))
 _NUM_THREADS = 16
 """A constant, because the scores of a unigram model, and so the ids, depend on it."""
@@ -103,15 +98,11 @@ def _parts(line: str) -> Iterator[str]:
 
 
 def from_sentencepiece(model: bytes) -> PreTrainedTokenizerBase:
-    """Return a transformers tokenizer that gives the same ids as the SentencePiece model."""
-    from sentencepiece import SentencePieceProcessor
+    """Return a transformers tokenizer that gives the same ids as convo's SentencePiece model."""
     from transformers import PreTrainedTokenizerFast
 
-    try:
-        processor = SentencePieceProcessor(model_proto=model)
-    except RuntimeError as error:
-        raise ModelError(f"not a SentencePiece model: {error}") from error
-    backend = Tokenizer(_backend_model(processor))
+    pieces = read_pieces(model, SPIECE_FILE)
+    backend = Tokenizer(backend_model(pieces))
     backend.pre_tokenizer = pre_tokenizers.Metaspace(
         replacement=SPACE_MARK, prepend_scheme="never", split=False
     )
@@ -120,7 +111,7 @@ def from_sentencepiece(model: bytes) -> PreTrainedTokenizerBase:
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
-        unk_token=processor.id_to_piece(processor.unk_id()),
+        unk_token=pieces.texts[pieces.unk_index],
         clean_up_tokenization_spaces=False,
     )
 
@@ -151,36 +142,3 @@ def add_special_tokens(
         )
         settle_ids(tokenizer, {}, "the model")
     return new
-
-
-def _backend_model(processor: SentencePieceProcessor) -> models.Model:
-    """Convert the pieces to a model of tokenizers: Unigram by scores, BPE by the implied merges."""
-    size = processor.get_piece_size()
-    pieces = [processor.id_to_piece(index) for index in range(size)]
-    scores = [processor.get_score(index) for index in range(size)]
-    is_text = [
-        not (processor.is_unknown(i) or processor.is_control(i) or processor.is_byte(i))
-        for i in range(size)
-    ]
-    if _is_unigram(scores, is_text):
-        entries = [
-            (piece, score if text else _NEVER_MATCHED)
-            for piece, score, text in zip(pieces, scores, is_text, strict=True)
-        ]
-        return models.Unigram(entries, unk_id=processor.unk_id(), byte_fallback=True)
-    ids = {piece: index for index, piece in enumerate(pieces)}
-    textual = {piece for piece, text in zip(pieces, is_text, strict=True) if text}
-    merges = [
-        (piece[:cut], piece[cut:])
-        for piece in sorted((p for p in textual if len(p) > 1), key=lambda p: ids[p])
-        for cut in range(1, len(piece))
-        if piece[:cut] in textual and piece[cut:] in textual
-    ]
-    return models.BPE(
-        ids, merges, unk_token=pieces[processor.unk_id()], fuse_unk=True, byte_fallback=True
-    )
-
-
-def _is_unigram(scores: list[float], is_text: list[bool]) -> bool:
-    """Return whether the scores are of a Unigram model; those of BPE are the order 0, -1, -2 …"""
-    return any(score != int(score) for score, text in zip(scores, is_text, strict=True) if text)

@@ -9,6 +9,7 @@ from convo_cli.config.schema import GenerationSettings, ScratchConfig, TrainingC
 from convo_cli.model.create import build_scratch_model
 from convo_cli.model.generation import set_generation_defaults
 from convo_cli.runs.directory import RunDirectory
+from convo_cli.text.spiece.piece_model import SpieceFile
 from convo_cli.training.optim import make_optimizer
 from convo_cli.training.saving import save_checkpoint
 from convo_cli.training.state import TrainState
@@ -27,7 +28,9 @@ def make_checkpoint(make_encoder, spiece):
         run.config.write_text("{}")
         optimizer = make_optimizer(model, TrainingConfig(max_steps=1))
         state = TrainState(model, optimizer, torch.amp.GradScaler("cpu", enabled=False))
-        save_checkpoint(run, state, encoder, spiece=spiece, emit=lambda event: None)
+        save_checkpoint(
+            run, state, encoder, spiece=SpieceFile("spiece.model", spiece), emit=lambda event: None
+        )
         return run.checkpoint(0)
 
     return make

@@ -14,15 +14,16 @@ from convo_cli.text.contract import (
     load_encoder,
     require_same,
     save_encoder,
-    spiece_of,
 )
+from convo_cli.text.spiece.piece_model import SpieceFile, read_spiece
 
 TURNS = (Turn("user", "Hello there"), Turn("assistant", "Hi! 안녕 🙂"))
 
 
 @pytest.fixture
 def folder(make_encoder, tmp_path, spiece):
-    save_encoder(make_encoder(max_length=64), tmp_path, spiece=spiece)
+    model = SpieceFile("spiece.model", spiece)
+    save_encoder(make_encoder(max_length=64), tmp_path, spiece=model)
     return tmp_path
 
 
@@ -43,14 +44,14 @@ def test_a_saved_encoder_is_read_back_as_it_was(make_encoder, folder, spiece):
     (ours,), (theirs,) = (one.encode([Dialogue(TURNS)])[0] for one in (encoder, read))
     assert ours.input_ids.tolist() == theirs.input_ids.tolist()
     assert ours.targets.tolist() == theirs.targets.tolist()
-    assert spiece_of(folder) == spiece
+    assert read_spiece(folder, "model") == SpieceFile("spiece.model", spiece)
 
 
 def test_saving_what_was_read_writes_the_same_contract(folder, tmp_path_factory):
     again = tmp_path_factory.mktemp("again")
     save_encoder(load_encoder(folder), again, spiece=None)
     assert (again / "dialogue.json").read_bytes() == (folder / "dialogue.json").read_bytes()
-    assert spiece_of(again) is None
+    assert read_spiece(again, "model") is None
 
 
 def test_the_folder_holds_the_chat_template_for_plain_transformers(folder):

@@ -14,6 +14,7 @@ from convo_cli.events import CheckpointSaved
 from convo_cli.model.loading import load_model
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.storage.sealed import verify_directory
+from convo_cli.text.spiece.piece_model import SpieceFile
 from convo_cli.training.loop import train_step
 from convo_cli.training.saving import (
     OPTIMIZER_FILE,
@@ -40,7 +41,7 @@ def run(tmp_path):
 @pytest.fixture
 def save(run, encoder, spiece, ignore):
     def save_state(state, *, emit=ignore):
-        save_checkpoint(run, state, encoder, spiece=spiece, emit=emit)
+        save_checkpoint(run, state, encoder, spiece=SpieceFile("spiece.model", spiece), emit=emit)
         return run.checkpoint(state.progress.step)
 
     return save_state
