@@ -59,10 +59,8 @@ def build_encoder(inputs: Inputs) -> PreparedText:
         begin("loading the tokenizer", emit)
         folder = local_folder(origin.source, origin.revision)
         tokenizer = load_tokenizer(folder, origin.source)
-        spiece, slow = (
-            _spiece_of(folder, origin.source, emit),
-            find_slow_tokenizer(folder, origin.source),
-        )
+        spiece = _spiece_of(folder, origin.source, emit)
+        slow = find_slow_tokenizer(folder, origin.source)
         keep_special_tokens_whole(tokenizer)
     else:
         spiece = SpieceFile(SPIECE_FILE, _spiece(inputs))
@@ -78,7 +76,7 @@ def build_encoder(inputs: Inputs) -> PreparedText:
         has = "a" if template.name == "native" else "no"
         emit(Notice(f"template: {template.name}, because the tokenizer has {has} chat template"))
     new = add_special_tokens(tokenizer, template.special_tokens)
-    if spiece is not None:
+    if not isinstance(origin, PretrainedModel):
         tokenizer.bos_token = _first_token(template)
     if tokenizer.eos_token is None:
         tokenizer.eos_token = template.stop_tokens[-1]
