@@ -101,7 +101,8 @@ def test_the_model_of_a_tokenizer_json_travels_too_and_a_damaged_one_is_left_out
     assert convo("export", "runs/new", "exports/new", "-q").code == 0
     assert (work / "exports/new/tokenizer.model").read_bytes() == spiece
     (base / "tokenizer.model").write_bytes(spiece[:-40])
-    result = convo("train", "config.yaml", "--dry-run", *PRETRAINED, *own)
+    other = settings("name=other")
+    result = convo("train", "config.yaml", "--dry-run", *PRETRAINED, *own, *other)
     assert result.code == 0
     assert "tokenizer.model: " in result.err
     assert "it is not saved with the run (tokenizer.json is used)" in result.err
