@@ -27,6 +27,9 @@ def _warning(hint: str) -> Kind:
 
 _KEEP_ONE = "keep one of them"
 _REMOVE = "remove it"
+_CONVERT = (
+    "convert the file, from the encoding in the message: iconv -f {} -t UTF-8 in.jsonl > out.jsonl"
+)
 _SPLIT_ARRAY = "write one dialogue per line: jq -c '.[]' in.json > out.jsonl"
 
 KINDS: dict[str, Kind] = {
@@ -46,7 +49,8 @@ KINDS: dict[str, Kind] = {
         "write one dialogue per line: jq -c . in.json > out.jsonl, or for an array "
         "jq -c '.[]' in.json > out.jsonl"
     ),
-    "utf-16": _error("convert the file: iconv -f UTF-16 -t UTF-8 in.jsonl > out.jsonl"),
+    "utf-16": _error(_CONVERT.format("UTF-16")),
+    "utf-32": _error(_CONVERT.format("UTF-32")),
     "binary-file": _error("unpack the file, or export it as JSON Lines"),
     "wrong-compression": _error(
         "rename the file: .gz for gzip, .zst for Zstandard, .jsonl for plain text; unpack what "

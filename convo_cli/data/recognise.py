@@ -6,7 +6,7 @@ import csv
 import io
 import itertools
 import re
-from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32_LE
 
 from convo_cli.data.problems import Problem
 from convo_cli.wording import quoted
@@ -31,6 +31,12 @@ _BINARY = (
     (b"\x04\x22\x4d\x18", "LZ4 data"),
     (b"SQLite format 3\0", "an SQLite database"),
     (b"%PDF-", "a PDF"),
+)
+_WIDE = (
+    (BOM_UTF32_LE, "UTF-32"),  # before UTF-16's mark, with which it begins
+    (BOM_UTF32_BE, "UTF-32"),
+    (BOM_UTF16_LE, "UTF-16"),
+    (BOM_UTF16_BE, "UTF-16"),
 )
 _OPEN_ENDS = (b",", b"[", b"{", b":")
 _NUM_LINES = 5
@@ -60,12 +66,12 @@ def recognise_content(head: bytes, suffix: str) -> Problem | None:
             return Problem("binary-file", f"the file is {name}, not JSON Lines")
     if head[257:262] == b"ustar":
         return Problem("binary-file", "the file is a tar archive, not JSON Lines")
-    # JSON begins with two ASCII characters, so a zero byte there is half of a wider character.
-    if head.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or b"\0" in head[:4]:
-        if head[:4] == bytes(4):
-            message = "the file begins with zero bytes, as after a crash or on a full disk"
-            return Problem("damaged-file", message)
-        return Problem("utf-16", "the file is UTF-16 or UTF-32, but JSON Lines are UTF-8")
+    if encoding := _wide_encoding(head):
+        message = f"the file is {encoding}, but JSON Lines are UTF-8"
+        return Problem(encoding[:6].lower(), message)
+    if head.startswith(b"\0\0"):
+        message = "the file begins with zero bytes, as after a crash or on a full disk"
+        return Problem("damaged-file", message)
     text = head.removeprefix(BOM_UTF8).lstrip()
     if text.startswith(b"version https://git-lfs.github.com/spec/"):
         message = "the file is a git-LFS pointer; the data itself was not downloaded"
@@ -78,6 +84,20 @@ def recognise_content(head: bytes, suffix: str) -> Problem | None:
         or _recognise_table(text, lines, suffix)
         or _recognise_text(lines)
     )
+
+
+def _wide_encoding(head: bytes) -> str | None:
+    """Return iconv's name of UTF-16 or UTF-32, by a byte order mark or the zero bytes of ASCII."""
+    for mark, name in _WIDE:
+        if head.startswith(mark):
+            return name
+    is_zero = tuple(byte == 0 for byte in head[:4])
+    if is_zero == (False, True, True, True):
+        return "UTF-32LE"
+    if is_zero == (True, True, True, False):
+        return "UTF-32BE"
+    # JSON begins with an ASCII character; the next one may be any.
+    return {(False, True): "UTF-16LE", (True, False): "UTF-16BE"}.get(is_zero[:2])
 
 
 def _recognise_spread_json(lines: list[bytes]) -> Problem | None:

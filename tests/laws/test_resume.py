@@ -17,6 +17,7 @@ from convo_cli.model.batches.batching import Batching
 from convo_cli.runs.checkpoints import read_state
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.logs.event_log import read_metrics
+from convo_cli.runs.logs.plots import plot_losses
 from convo_cli.runs.provenance.run_info import Parent, read_run_info
 from convo_cli.storage.sealed import file_sha256
 from convo_cli.training.run import resume_run, start_run
@@ -139,6 +140,20 @@ def test_a_stop_inside_accumulation_waits_for_the_step(tiny_config, tmp_path, ig
     monkeypatch.setattr(Batching, "nll_sum", stop_in_the_third)
     config = tiny_config(training={"micro_batch_size": 2}, data={"validation": []})
     assert _straight_and_stopped(config, tmp_path, ignore, ignore) == 2
+
+
+def test_the_plots_of_a_resumed_run_show_the_whole_run(tiny_config, tmp_path, ignore):
+    config = tiny_config(logging={"plots": True})
+    whole = start_run(config.model_copy(update={"output_dir": str(tmp_path / "a")}), ignore)
+    with pytest.raises(StoppedError):
+        start_run(config, _stop_after(2))
+    fork = _resume(tmp_path / "runs" / "tiny", ignore, overrides=["name=fork"])
+    resumed = _resume(tmp_path / "runs" / "tiny", ignore)
+    plots, again, of_fork = (RunDirectory(run.run_dir).plots for run in (whole, resumed, fork))
+    for name in ("loss.png", "learning_rate.png"):
+        assert (again / name).read_bytes() == (plots / name).read_bytes()
+    plot_losses(tmp_path / "loss.png", RunDirectory(whole.run_dir).metrics, run_name="fork")
+    assert (of_fork / "loss.png").read_bytes() == (tmp_path / "loss.png").read_bytes()
 
 
 def test_weights_change_at_all(tiny_config, tmp_path, ignore):

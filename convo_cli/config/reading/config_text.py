@@ -42,6 +42,9 @@ def read_text(path: Path, opener: Callable[[str, int], int] | None = None) -> st
     if len(content) > MAX_BYTES:
         message = f"larger than {MAX_BYTES:,} bytes; a config has a few thousand"
         raise Problem(place, (), message).error(SHOW_FORM)
+    if content.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        hint = f"convert it: iconv -f UTF-32 -t UTF-8 {typeable(path)} > new.yaml"
+        raise Problem(place, (), "UTF-32 text; a config is UTF-8").error(hint)
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         message = "UTF-16 text, which PowerShell's > writes; a config is UTF-8"
         hint = f"write it without >: convo init-config -o {typeable(path)}"

@@ -221,6 +221,7 @@ def test_any_line_end_and_a_byte_order_mark_are_fine(config_path: Path, end: str
             GOOD.encode("utf-16"),
             "config.yaml: UTF-16 text, which PowerShell's > writes; a config is UTF-8",
         ),
+        (GOOD.encode("utf-32"), "config.yaml: UTF-32 text; a config is UTF-8"),
         (
             GOOD.encode("utf-16-be"),
             "config.yaml:1:1: control character U+0000; a config is plain text",

@@ -85,6 +85,30 @@ def test_the_message_shows_how_the_file_begins(head: bytes, message: str) -> Non
     assert problem.message == message
 
 
+@given(
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=3),
+    st.sampled_from(["UTF-16", "UTF-32"]),
+    st.sampled_from(["LE", "BE"]),
+    st.booleans(),
+)
+def test_wide_text_is_named_as_iconv_names_it(
+    text: str, encoding: str, order: str, has_mark: bool
+) -> None:
+    """The text follows the bracket that begins a line of JSON."""
+    mark = "\ufeff" if has_mark else ""
+    head = f"{mark}[{text}".encode(f"{encoding}-{order}")
+    problem = recognise_content(head, ".jsonl")
+    assert problem is not None
+    assert problem.code == encoding.lower()
+    name = encoding if has_mark else encoding + order
+    assert problem.message == f"the file is {name}, but JSON Lines are UTF-8"
+    assert head.decode(name).removeprefix("\ufeff") == f"[{text}"
+
+
+def test_a_zero_byte_inside_json_is_no_encoding() -> None:
+    assert code_of(b'["\0", "Hi"]') is None
+
+
 @given(st.binary(max_size=300), st.sampled_from([".jsonl", ".csv", ".tsv", ".gz", ".zst", ""]))
 def test_any_bytes_are_judged_without_an_error(head: bytes, suffix: str) -> None:
     for problem in (recognise_compression(head[:4], suffix), recognise_content(head, suffix)):

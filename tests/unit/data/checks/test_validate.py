@@ -58,6 +58,7 @@ EXAMPLES: dict[str, bytes | list[Any]] = {
     "csv-file": b"question,answer\nHi,Hello\n",
     "pretty-printed-json": b'[\n  "Hi"\n]\n',
     "utf-16": '["Hi"]'.encode("utf-16"),
+    "utf-32": '["Hi"]'.encode("utf-32"),
     "binary-file": b"PAR1",
     "wrong-compression": gzip.compress(GOOD),
     "damaged-file": bytes(100),
