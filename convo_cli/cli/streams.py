@@ -1,6 +1,7 @@
 """Standard streams of the process.
 
-All are open and accept any text, and a run survives the loss of their readers and disks.
+All are open and accept any text, a run survives the loss of their readers and disks, and a terminal
+has a size in which text can be shown.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 Writes to files raise DiskError, so an OSError without a file name is that of a standard stream.
 """
+_SIZES = ("COLUMNS", "LINES", "TERMINAL_WIDTH")
+"""Environment variables with a size of the terminal; typer reads the last one."""
+_MAX_DIGITS = 4
 _SIGPIPE = 13  # missing in Python's `signal` on Windows
 _was_closed: set[str] = set()
 
@@ -30,6 +34,7 @@ _was_closed: set[str] = set()
 def prepare_streams() -> None:
     """Make stdin, stdout and stderr safe to use; call it once, before the first output."""
     _open_closed_streams()
+    _remove_impossible_sizes()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A character that the terminal cannot show becomes ?.
@@ -127,6 +132,15 @@ def discard_output(descriptor: int) -> None:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, descriptor)
         os.close(null)
+
+
+def _remove_impossible_sizes() -> None:
+    """Remove sizes that are no number from 1 to 9999: rich prints nothing into 0 columns."""
+    for name in _SIZES:
+        value = os.environ.get(name, "1")
+        is_number = value.isdecimal() and len(value) <= _MAX_DIGITS
+        if not is_number or int(value) == 0:
+            del os.environ[name]
 
 
 def _open_closed_streams() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pytest
 
@@ -22,6 +23,17 @@ def test_the_plan_is_the_result_and_no_run_is_left(convo, work):
     quiet = convo(*PLAN, "-q", *settings("name=planned"))
     assert (quiet.code, quiet.err) == (0, "")
     assert quiet.out.splitlines()[:9] == result.out.splitlines()[:9]
+
+
+def test_the_next_command_starts_the_planned_run(convo, work):
+    overrides = settings("name=planned", "training.max_steps=2", "data.validation=[]")
+    result = convo(*PLAN, *overrides)
+    command = result.err.rpartition("next:\n  ")[2]
+    assert command.endswith(" --set training.max_steps=2 --set 'data.validation=[]'\n")
+    program, *words = shlex.split(command)
+    assert (program, words) == ("convo", ["train", "config.yaml", *overrides])
+    assert convo(*words, "-q").code == 0
+    assert (work / "runs/planned/checkpoints/step-00000002").is_dir()
 
 
 def test_the_object_has_the_numbers_of_the_run(convo, work):

@@ -197,6 +197,18 @@ def test_help_shows_no_type_behind_a_flag_and_no_range(tmp_path, command, width)
     assert "<=" not in result.out
 
 
+@pytest.mark.parametrize(
+    "size",
+    ["COLUMNS=0", "COLUMNS=9999999999", "LINES=0", "TERMINAL_WIDTH=0", "TERMINAL_WIDTH=wide"],
+)
+def test_a_size_that_no_terminal_has_is_ignored(tmp_path, size):
+    name, value = size.split("=")
+    result = run_process(tmp_path, "--help", env=environment(**{name: value}))
+    assert (result.code, result.err) == (0, "")
+    widths = {len(line.rstrip("\n")) for line in result.out.splitlines()}
+    assert max(widths) == 80
+
+
 COMPLETED = {
     "train config.yaml --set training.lea": {"training.learning_rate="},
     "resume runs/x --set data.t": {"data.train="},

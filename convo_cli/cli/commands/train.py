@@ -79,6 +79,8 @@ def train(
                 print_json("train", plan_view.as_record(plan))
             else:
                 plan_view.show_plan(stdout_console(), plan)
+            if not is_quiet:
+                plan_view.show_next(config, overrides or ())
             return
         with run_progress(run_config, run.path, is_quiet=is_quiet) as emit:
             result = start_run(run_config, emit)

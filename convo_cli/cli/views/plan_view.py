@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from convo_cli.cli.console import printable
 from convo_cli.cli.views.progress.counts_table import show_counts
 from convo_cli.cli.views.progress.event_lines import show
+from convo_cli.errors import typeable
 from convo_cli.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from rich.console import Console
 
@@ -62,6 +65,12 @@ def as_record(plan: Plan) -> dict[str, Any]:
             "values": [{"step": step, "learning_rate": rate} for step, rate in rates],
         },
     }
+
+
+def show_next(config: Path, overrides: Sequence[str]) -> None:
+    """Print the command that starts the planned run on stderr."""
+    settings = "".join(f" --set {typeable(override)}" for override in overrides)
+    sys.stderr.write(f"next:\n  convo train {typeable(config)}{settings}\n")
 
 
 def show_plan(console: Console, plan: Plan) -> None:
