@@ -18,6 +18,8 @@ _COMPRESSED = (".gz", ".zst")
 _DIALOGUE_KEY = re.compile(rb"messages|conversations?|turns|prompt|instruction")
 """The first key of an object with a dialogue."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+_OUTPUTS = ("runs/", "exports/")
+"""Folders of runs and exports, by the default of `output_dir` and in the commands convo prints."""
 _MODEL = "give the path of a folder that exists, or a hub id"
 
 
@@ -106,6 +108,12 @@ def require_pretrained(source: str) -> None:
     elif "/" in source and path.parent.is_dir() and any(map(_is_of_convo, path.parent.iterdir())):
         hint = _like(path, f"look in {path.parent}, which contains convo runs or models")
         raise UsageError(f"{source}: no such directory", hint=hint)
+    elif source.startswith(_OUTPUTS) and not _is_in_hub_cache(source):
+        # Asking the hub takes seconds without a network, and it will not have the user's runs.
+        hint = (
+            f"train a run first: convo train config.yaml (a model of the hub: hf download {source})"
+        )
+        raise UsageError(f"{source}: no such directory", hint=_like(path, hint))
 
 
 def require_run_or_checkpoint(folder: Path, load: Which | None) -> None:
@@ -120,6 +128,12 @@ def require_run_or_checkpoint(folder: Path, load: Which | None) -> None:
         what = "not a directory" if folder.exists() else "no such directory"
         raise UsageError(f"{folder}: {what}", hint=_like(folder, advice))
     require_run_for(load, folder)
+
+
+def _is_in_hub_cache(source: str) -> bool:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return Path(HF_HUB_CACHE, f"models--{source.replace('/', '--')}").is_dir()
 
 
 def _like(path: Path, otherwise: str) -> str:

@@ -18,11 +18,11 @@ import pytest
 
 from convo_cli.chat.session import ChatSession
 from convo_cli.cli.views.chat_view import hold_conversation
-from convo_cli.config.schema import GenerationSettings
+from convo_cli.config.schema import GenerationSettings, RunConfig
 from convo_cli.data.dialogue import Turn
 from convo_cli.errors import DataError
 from convo_cli.model.generation import Reply
-from tests.commands import EXECUTABLE, environment, start
+from tests.commands import EXECUTABLE, environment, run_here, start
 
 MODEL = "exports/tiny"
 GREEDY = ("--temperature", 0)
@@ -90,18 +90,38 @@ def test_a_reply_length_that_does_not_fit_is_said_to_be_shortened(convo):
     assert "replies" not in convo("chat", MODEL, *GREEDY, "--max-new-tokens", 64, stdin=b"").err
 
 
-def test_a_hub_id_in_the_cache_is_a_model_like_any_other(work, convo, monkeypatch):
+@pytest.mark.parametrize("owner", ["somebody", "runs"])
+def test_a_hub_id_in_the_cache_is_a_model_like_any_other(work, convo, monkeypatch, owner):
     commit = "0123456789abcdef0123456789abcdef01234567"
-    cache = work / "hub/models--somebody--tiny"
+    cache = work / f"hub/models--{owner}--small"
     (cache / "refs").mkdir(parents=True)
     (cache / "refs/main").write_text(commit)
     shutil.copytree(work / MODEL, cache / "snapshots" / commit)
+    (work / "runs").rename(work / "moved")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(work / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    result = convo("chat", "somebody/tiny", "-q", *GREEDY, stdin=b"Hello!\n")
+    result = convo("chat", f"{owner}/small", "-q", *GREEDY, stdin=b"Hello!\n")
     assert (result.code, result.out) == (
         0,
-        convo("chat", "runs/tiny", "-q", *GREEDY, stdin=b"Hello!\n").out,
+        convo("chat", "moved/tiny", "-q", *GREEDY, stdin=b"Hello!\n").out,
+    )
+
+
+@pytest.mark.parametrize("model", ["runs/demo", "exports/demo"])
+@pytest.mark.parametrize("command", ["chat {}", "evaluate {} valid.jsonl"])
+def test_the_hub_is_not_asked_for_a_run_that_does_not_exist_yet(
+    tmp_path, monkeypatch, model, command
+):
+    asked = []
+    monkeypatch.setattr("huggingface_hub.snapshot_download", asked.append)
+    (tmp_path / "valid.jsonl").write_text('["Hi", "Hello"]\n', encoding="utf-8")
+    (tmp_path / "runs" / ".convo-cache").mkdir(parents=True)  # as after a dry run
+    assert RunConfig.model_fields["output_dir"].default == "runs"
+    result = run_here(tmp_path, *command.format(model).split())
+    assert (result.code, asked) == (2, [])
+    assert result.err == (
+        f"error: {model}: no such directory\nhint: train a run first: convo train config.yaml "
+        f"(a model of the hub: hf download {model})\n"
     )
 
 
