@@ -1,11 +1,20 @@
-"""Wording of messages: numbers with their nouns, and quoted text."""
+"""Wording of messages: numbers with their nouns, names on one line, and quoted text."""
 
 from __future__ import annotations
+
+import re
+
+_BREAK = re.compile(r"[\t-\r]")
 
 
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun, which is given in the singular: 1 step, 2 steps."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def on_one_line(text: str) -> str:
+    """Replace line breaks and tabs by escapes: a file name may contain what looks like a hint."""
+    return _BREAK.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def quoted(text: str, limit: int = 40) -> str:

@@ -8,15 +8,18 @@ text from data, config, file names or a model goes through `printable` first, an
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from convo_cli import __version__
 from convo_cli.errors import ConvoError, StoppedError
 from convo_cli.unseen import UNSEEN, escape_unseen
+from convo_cli.wording import on_one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,6 +41,7 @@ _CONTROL = re.compile(
 )
 _UNFINISHED = re.compile(rf"(?:{_CSI}|{_STRING}\x1b?|{_ESCAPE})\Z")
 """The beginning of a sequence, which the next characters may complete."""
+_SEPARATOR = re.compile(r"[/=]")
 _LONGEST_MESSAGE = 20_000  # characters of one error or notice
 
 
@@ -71,6 +75,18 @@ class PrintableStream:
         """Return the text that was held back; no piece comes after this."""
         text, self._unfinished = self._unfinished, ""
         return printable(text)
+
+
+def with_given_names(text: str) -> str:
+    """Replace line breaks in the names that the user gave, or in the working folder, by escapes."""
+    words = sys.argv[1:]
+    with suppress(OSError):  # the working folder was deleted
+        words.append(os.getcwd())  # without pathlib at start-up
+    names = {name for word in words for name in _SEPARATOR.split(word) if name.strip()}
+    for name in names:
+        if (shown := on_one_line(name)) != name:
+            text = text.replace(name, shown)
+    return text
 
 
 def shortened(message: str) -> str:
@@ -125,7 +141,8 @@ def show_error(error: ConvoError, *, command: str | None = None, as_json: bool =
     """
     label = "" if isinstance(error, StoppedError) else "error: "
     hint = f"\nhint: {error.hint}" if error.hint else ""
-    sys.stderr.write(printable(shortened(f"{label}{error.message}{hint}")) + "\n")
+    text = with_given_names(shortened(f"{label}{error.message}{hint}"))
+    sys.stderr.write(printable(text) + "\n")
     if as_json:
         detail = {
             "message": error.message,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from convo_cli.errors import ConfigError, ProblemDetail
+from convo_cli.wording import on_one_line
 
 KeyPath = tuple[str | int, ...]
 """The path of a value: ("training", "learning_rate"), or ("data", "train", 0) in a list."""
@@ -51,7 +52,7 @@ class Problem:
         # An option names its key itself.
         key = "" if self.place.is_option else f" {clipped(dotted(self.path))}".rstrip()
         hint = f"; {self.hint}" if self.hint else ""
-        return f"{self.place}{key}: {self.message}{hint}"
+        return on_one_line(f"{self.place}{key}: {self.message}{hint}")
 
     def error(self, hint: str | None = None) -> ConfigError:
         """Return an error with this one problem and an optional hint."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from convo_cli.data.problem_kinds import KINDS, Severity
 from convo_cli.errors import DataError, ProblemDetail, typeable
-from convo_cli.wording import quoted
+from convo_cli.wording import on_one_line, quoted
 
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,39}")
 
@@ -45,7 +45,7 @@ class Problem:
 
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}:{self.column}" if self.file else f"line {self.line}"
-        return f"{where} {self.path} {self.message}"
+        return on_one_line(f"{where} {self.path} {self.message}")
 
 
 @dataclass(frozen=True, slots=True)

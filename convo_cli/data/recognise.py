@@ -97,7 +97,9 @@ def _wide_encoding(head: bytes) -> str | None:
     if is_zero == (True, True, True, False):
         return "UTF-32BE"
     # JSON begins with an ASCII character; the next one may be any.
-    return {(False, True): "UTF-16LE", (True, False): "UTF-16BE"}.get(is_zero[:2])
+    if is_zero[:2] == (False, True):
+        return "UTF-16LE"
+    return "UTF-16BE" if is_zero[:2] == (True, False) else None
 
 
 def _recognise_spread_json(lines: list[bytes]) -> Problem | None:

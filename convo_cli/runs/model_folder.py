@@ -14,6 +14,7 @@ from convo_cli.runs.directory import RunDirectory, require_place
 from convo_cli.storage.files import special_kind
 from convo_cli.storage.foreign_files import INDEX, require_harmless, shard_names
 from convo_cli.storage.sealed import MANIFEST_FILE, read_manifest
+from convo_cli.wording import on_one_line
 
 DIALOGUE_FILE = "dialogue.json"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -49,7 +50,8 @@ def require_model_folder(folder: Path) -> None:
         return
     if pickled := sorted(file for pattern in _PICKLES for file in folder.glob(pattern)):
         raise ModelError(
-            f"{folder}: its weights are in {pickled[0].name}, a format that can run code when "
+            f"{folder}: its weights are in {on_one_line(pickled[0].name)}, a format that can run "
+            "code when "
             "opened",
             hint="if you trust it, convert it: "
             "AutoModelForCausalLM.from_pretrained(…).save_pretrained(…)",

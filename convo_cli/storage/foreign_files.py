@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from convo_cli.errors import ModelError
-from convo_cli.wording import quoted
+from convo_cli.wording import on_one_line, quoted
 
 MAX_TEXT_BYTES = 2**28
 """Largest file that is read at once, 256 MiB; the largest known tokenizer.json has 32 MiB."""
@@ -66,19 +66,20 @@ def require_harmless(folder: Path) -> None:
     templates = folder / _TEMPLATES
     entries = [*folder.iterdir(), *(templates.iterdir() if templates.is_dir() else ())]
     for file in sorted(entries):
+        shown = on_one_line(str(file))
         if not _is_within(folder, file):
             raise ModelError(
-                f"{file}: a link to a file outside the folder",
+                f"{shown}: a link to a file outside the folder",
                 hint="replace the link with the file itself",
             )
         if not file.exists() or file.is_dir():
             continue
         if not file.is_file():
-            raise ModelError(f"{file}: not a regular file", hint="copy the model again")
+            raise ModelError(f"{shown}: not a regular file", hint="copy the model again")
         most = MAX_SPIECE_BYTES if file.suffix == ".model" else MAX_TEXT_BYTES
         size, limit = file.stat().st_size, _LIMITS.get(file.name, most)
         if file.suffix in TEXT_SUFFIXES and size > limit:
-            raise _distrust(f"{file}: {size:,} bytes, but such a file may have at most {limit:,}")
+            raise _distrust(f"{shown}: {size:,} bytes, but such a file may have at most {limit:,}")
         if _SHARD_OF_A_RANK.fullmatch(file.name):
             raise ModelError(
                 f"{file}: a shard of a distributed checkpoint",

@@ -20,7 +20,7 @@ from convo_cli.storage.files import UnsafeFileError, only_regular, read_file, re
 from convo_cli.storage.folder import Folder
 from convo_cli.storage.foreign_files import MAX_TEXT_BYTES, TEXT_SUFFIXES
 from convo_cli.storage.snapshot import Snapshot
-from convo_cli.wording import quoted
+from convo_cli.wording import on_one_line, quoted
 
 MANIFEST_FILE = "MANIFEST.json"
 _FORMAT = 1
@@ -47,10 +47,11 @@ def verify_directory(
     with _read_errors(path):
         found = {file.name for file in path.iterdir()} - {MANIFEST_FILE} - may_differ
     for name in sorted(expected.keys() if may_hold_more else expected.keys() | found):
+        shown = on_one_line(str(path / name))
         if name not in expected:
-            raise _damage(f"{path / name}: not part of the checkpoint as it was saved")
+            raise _damage(f"{shown}: not part of the checkpoint as it was saved")
         if name not in found:
-            raise _damage(f"{path / name}: missing")
+            raise _damage(f"{shown}: missing")
         _verify(path / name, *expected[name], may_be_link=may_hold_links)
     return before
 

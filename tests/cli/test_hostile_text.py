@@ -314,3 +314,52 @@ def test_on_a_terminal_there_are_only_the_sequences_of_convo_itself(work, evil_m
         assert not CONTROL.search(rest), rest
         assert "\x1b[666m" not in seen
     assert ":smile:" in chat
+
+
+TWO_LINES = "a\nhint: run this"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["validate-data", f"{TWO_LINES}.jsonl"],
+        ["train", f"{TWO_LINES}.yaml"],
+        ["resume", f"x/{TWO_LINES}/y"],
+        ["chat", f"./{TWO_LINES}"],
+        ["train", "config.yaml", *settings("name=new", f"data.train={json.dumps([TWO_LINES])}")],
+        ["train", "config.yaml", *settings("name=new", f"output_dir=config.yaml/{TWO_LINES}")],
+    ],
+)
+def test_a_line_break_in_a_given_name_begins_no_line(work, arguments):
+    shown = run_here(work, *arguments)
+    assert shown.code != 0
+    assert "\nhint: run" not in shown.err, shown.err
+    assert "\\nhint: run" in shown.err
+
+
+@pytest.mark.parametrize("name", [f"{TWO_LINES}.bin", f"{TWO_LINES}.json"])
+def test_a_line_break_in_the_name_of_a_foreign_file_begins_no_line(work, name):
+    (work / "m").mkdir()
+    (work / "m/config.json").write_text('{"model_type": "gpt2"}')
+    if name.endswith(".json"):
+        shutil.copy(work / "exports/tiny/model.safetensors", work / "m")
+        (work / "m" / name).symlink_to(work / "config.yaml")
+    else:
+        (work / "m" / name).write_bytes(b"x")
+    shown = run_here(work, "chat", "m", stdin=b"hi\n")
+    assert shown.code == 2
+    assert "\\nhint: run this" in shown.err
+
+
+def test_a_line_break_in_the_name_of_a_file_beside_a_checkpoint_begins_no_line(work):
+    (max((work / "runs/tiny/checkpoints").iterdir()) / TWO_LINES).write_text("x")
+    shown = run_here(work, "chat", "runs/tiny", "--load", "last", stdin=b"hi\n")
+    assert "\\nhint: run this: not part of the checkpoint" in shown.err
+
+
+def test_a_name_on_two_lines_is_shown_on_one_in_a_problem_of_data(work):
+    (work / f"{TWO_LINES}.jsonl").write_text("no json\n")
+    data = f"data.train={json.dumps([f'{TWO_LINES}.jsonl'])}"
+    shown = run_here(work, "train", "config.yaml", *settings("name=n", data))
+    assert shown.code == 3
+    assert "\nhint: run" not in shown.err

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from convo_cli.cli.console import printable, shortened
+from convo_cli.cli.console import printable, shortened, with_given_names
 from convo_cli.cli.views.progress.counts_table import show_counts
 from convo_cli.cli.views.progress.meter import duration, short_number
 from convo_cli.errors import typeable
@@ -45,7 +45,8 @@ def show(console: Console, line: str | Text, style: str = "") -> None:
 
 def show_notice(console: Console, event: Notice) -> None:
     """Print a notice; a warning is marked as one. On a terminal, lines end between words."""
-    message = ("warning: " if event.is_warning else "") + printable(shortened(event.message))
+    text = printable(with_given_names(shortened(event.message)))
+    message = ("warning: " if event.is_warning else "") + text
     if console.is_terminal:
         lines = message.splitlines() or [message]
         message = "\n".join(wrap_words(line, console.width) for line in lines)
