@@ -24,7 +24,9 @@ from convo_cli.text.spiece.slow_tokenizer import (
     SlowTokenizer,
     find_slow_tokenizer,
 )
+from convo_cli.text.templates.pieces import special_tokens
 from convo_cli.text.tokenizers.expansion import excess
+from convo_cli.text.tokenizers.plain_text import plain_text_backend
 from convo_cli.text.tokenizers.pretrained import open_tokenizer
 from convo_cli.text.tokenizers.probes import PROBES
 from convo_cli.wording import counted
@@ -68,13 +70,13 @@ def _require_agreement(
     slow: SlowTokenizer, tokenizer: PreTrainedTokenizerBase, source: str
 ) -> None:
     """Raise ModelError if SentencePiece cannot load its model, or gives most probes other ids."""
+    special = special_tokens(tokenizer)
+    backend = plain_text_backend(tokenizer, (), special - {str(tokenizer.unk_token)})
     untyped: Any = tokenizer
 
     def pieces_of(texts: Sequence[str]) -> list[list[str]]:
-        return [
-            untyped.convert_ids_to_tokens(untyped(text, add_special_tokens=False)["input_ids"])
-            for text in texts
-        ]
+        encodings = backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [untyped.convert_ids_to_tokens(encoding.ids) for encoding in encodings]
 
     found = compare(slow, PROBES, sentencepieces(slow, PROBES, source), pieces_of)
     if len(found.differences) > len(PROBES) // 2:

@@ -11,6 +11,7 @@ import pytest
 from sentencepiece import SentencePieceProcessor
 
 from convo_cli.errors import ModelError
+from convo_cli.text.bounded.trial import try_tokenizer
 from convo_cli.text.spiece.agreement import compare, sentencepieces
 from convo_cli.text.spiece.slow_tokenizer import find_slow_tokenizer
 from convo_cli.text.templates.pieces import special_tokens
@@ -97,6 +98,17 @@ def test_the_changes_of_a_class_are_those_of_its_slow_form(name, tmp_path):
     )
     assert [str(one) for one in found.differences] == []
     assert found.num_texts == len(spoken)
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_a_prefix_that_only_the_first_text_gets_passes_the_trial(legacy, tmp_path):
+    spiece = train(**STANDARD, **BYTES)
+    stated = {"tokenizer_class": "LlamaTokenizer", "legacy": legacy}
+    folder = save(tmp_path, spiece, stated, name="tokenizer.model")
+    assert try_tokenizer(folder, "model") == ()
+    hello = plain(open_tokenizer(folder, "model"))(["Hello"])[0]
+    processor = SentencePieceProcessor(model_proto=spiece)
+    assert (hello == processor.encode("Hello")) is legacy
 
 
 def test_decoding_gives_the_text_of_sentencepiece(tmp_path):
