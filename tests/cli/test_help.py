@@ -213,6 +213,7 @@ COMPLETED = {
     "train config.yaml --set training.lea": {"training.learning_rate="},
     "resume runs/x --set data.t": {"data.train="},
     "init-config --preset dail": {"dailydialog"},
+    "chat runs/x --load m": {"metric"},
     "tr": {"train"},
 }
 

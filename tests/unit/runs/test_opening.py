@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 
 from convo_cli.errors import CheckpointError, UsageError
+from convo_cli.events import EvaluationDone
 from convo_cli.runs.checkpoints import Progress, SavedState
 from convo_cli.runs.directory import RunDirectory
+from convo_cli.runs.logs.evaluations import weights_of
+from convo_cli.runs.logs.event_log import MetricsLog
 from convo_cli.runs.opening import load_from, open_checkpoint
 from convo_cli.storage.atomic import publish_directory, remove_directory
 from convo_cli.storage.sealed import MANIFEST_FILE
@@ -97,6 +100,72 @@ def test_a_path_that_is_missing_or_a_file_is_a_usage_error(run, notices):
         open_checkpoint(run.config, notices.append)
 
 
+# The best checkpoint
+
+
+def evaluate(run, step, loss):
+    log = MetricsLog(run.metrics, run.samples, after_step=step)
+    log(EvaluationDone(step, loss, 1.0, 9, 0.5, weights=weights_of(run.checkpoint(step))))
+    log.close()
+
+
+@pytest.fixture
+def scored(run):
+    """Best by loss at 30."""
+    for step, loss in ((10, 3.0), (30, 1.0), (40, 2.0)):
+        evaluate(run, step, loss)
+    return run
+
+
+def test_an_evaluated_run_opens_its_best_checkpoint_and_last_names_the_newest(scored, notices):
+    for which, step in ((None, 30), ("loss", 30), ("last", 40)):
+        opened = open_checkpoint(scored.path, notices.append, which)
+        assert opened.path == scored.checkpoint(step)
+    assert notices == []
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "state.json"])
+def test_with_a_damaged_best_checkpoint_the_default_warns_once_and_opens_the_newest(
+    scored, notices, file
+):
+    (scored.checkpoint(30) / file).write_text("{}")
+    with pytest.raises(CheckpointError, match=f"{file}: damaged") as caught:
+        open_checkpoint(scored.path, notices.append, "loss")
+    assert caught.value.hint == "use --load last"
+    assert open_checkpoint(scored.path, notices.append).path == scored.checkpoint(40)
+    (notice,) = notices
+    assert notice.is_warning
+    assert f"step-00000030/{file}: damaged" in notice.message
+    assert notice.message.endswith("; loading step-00000040 instead, the newest intact checkpoint")
+
+
+def test_a_damaged_newest_checkpoint_is_reported_once_although_two_searches_meet_it(
+    scored, notices
+):
+    (scored.checkpoint(40) / "state.json").write_text("{}")
+    assert open_checkpoint(scored.path, notices.append).path == scored.checkpoint(30)
+    assert [notice.is_warning for notice in notices] == [True]
+
+
+def test_a_log_that_cannot_be_read_makes_the_best_uncertain(scored, notices):
+    scored.metrics.unlink()
+    scored.metrics.mkdir()
+    assert open_checkpoint(scored.path, notices.append).path == scored.checkpoint(40)
+    (notice,) = notices
+    assert notice.is_warning
+    assert "metrics.jsonl" in notice.message
+
+
+def test_a_choice_needs_a_run_directory(scored, notices, tmp_path):
+    export = tmp_path / "export"
+    publish_directory(export, lambda folder: (folder / "model.safetensors").write_text("x"))
+    with pytest.raises(UsageError, match="export is not a run directory"):
+        open_checkpoint(export, notices.append, "last")
+    with pytest.raises(UsageError, match="step-00000030 is a checkpoint already") as caught:
+        open_checkpoint(scored.checkpoint(30), notices.append, "last")
+    assert f"{scored.path} --load last" in str(caught.value.hint)
+
+
 # A run that trains meanwhile
 
 
@@ -172,3 +241,44 @@ def test_a_run_that_deletes_faster_than_one_can_read_is_an_error(run, notices):
     with pytest.raises(CheckpointError, match="deleted faster than they can be read"):
         load_from(run.path, notices.append, load)
     assert len(notices) == 5
+
+
+def improve(run):
+    """Save and score a better checkpoint, and prune the best one so far."""
+    save(run, 50)
+    evaluate(run, 50, 0.5)
+    remove_directory(run.checkpoint(30))
+
+
+@pytest.mark.parametrize("which", [None, "loss"])
+def test_a_best_checkpoint_that_is_deleted_while_it_loads_gives_way_to_the_best_then(
+    scored, notices, which
+):
+    def load(opened):
+        if opened.path == scored.checkpoint(30):
+            improve(scored)
+        return (opened.path / "model.safetensors").read_text()
+
+    assert load_from(scored.path, notices.append, load, which) == "weights of 50"
+    (notice,) = notices
+    assert not notice.is_warning
+    assert notice.message.startswith("step-00000030 was deleted by its training run")
+
+
+@pytest.mark.parametrize("which", [None, "loss"])
+@pytest.mark.parametrize("reader", ["verify_file", "verify_directory", "read_checkpoint"])
+def test_a_best_checkpoint_that_is_deleted_while_it_is_selected_is_no_missing_one(
+    scored, notices, monkeypatch, which, reader
+):
+    from convo_cli.runs import selection
+
+    read = getattr(selection, reader)
+
+    def read_late(*arguments):
+        if scored.checkpoint(30).exists():
+            improve(scored)
+        return read(*arguments)
+
+    monkeypatch.setattr(selection, reader, read_late)
+    assert open_checkpoint(scored.path, notices.append, which).path == scored.checkpoint(50)
+    assert notices == []
