@@ -244,10 +244,12 @@ def test_a_damaged_score_never_makes_another_checkpoint_the_best(convo, finished
 
 
 COMMANDS = {
-    "chat": lambda model: ["chat", model],
-    "evaluate": lambda model: ["evaluate", model, "valid.jsonl", "-q"],
-    "export": lambda model: ["export", model, "out", "-q"],
+    "chat": lambda model, *load: ["chat", model, *load],
+    "evaluate": lambda model, *load: ["evaluate", model, "valid.jsonl", "-q", *load],
+    "export": lambda model, *load: ["export", model, "out", "-q", *load],
 }
+LOADED = [(2, ()), (NEWEST, ("--load", "last"))]
+"""The best checkpoint, which is loaded by default, and the newest one."""
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -261,24 +263,26 @@ COMMANDS = {
 def test_a_damaged_checkpoint_is_not_opened_by_other_commands(
     convo, half, tmp_path, command, stride, num_damages
 ):
-    """A damaged checkpoint is refused; of its run, the one before is opened with a warning."""
-    name = f"checkpoints/step-{NEWEST:08}"
+    """A damaged checkpoint is refused; of its run, another one is opened with a warning."""
     failures: dict[str, str] = {}
     num_cases = 0
-    for index, file in enumerate(files(half / RUN / name)[::stride]):
-        damaged = name if file.name == "MANIFEST.json" else f"{name}/{file.name}"
+    for index, file in enumerate(files(RunDirectory(half / RUN).checkpoint(NEWEST))[::stride]):
         for damage in [*DAMAGES, *DAMAGES][index % len(DAMAGES) :][:num_damages]:
+            step, load = LOADED[num_cases % 2]
             folder = copy_of(half, tmp_path / "work")
+            name = f"checkpoints/step-{step:08}"
+            damaged = name if file.name == "MANIFEST.json" else f"{name}/{file.name}"
             path = folder / RUN / name / file.name
             before = path.read_bytes()
-            DAMAGES[damage](path, folder / RUN / "checkpoints/step-00000002" / file.name)
+            other = RunDirectory(folder / RUN).checkpoint(2 if step == NEWEST else NEWEST)
+            DAMAGES[damage](path, other / file.name)
             if not path.exists() or path.read_bytes() != before:
                 num_cases += 1
                 try:
                     refused = convo(folder, *COMMANDS[command](f"{RUN}/{name}"))
                     assert_refused(refused, 2, 5)
                     assert damaged in refused.err, refused
-                    warned = convo(folder, *COMMANDS[command](RUN))
+                    warned = convo(folder, *COMMANDS[command](RUN, *load))
                     assert "Traceback" not in warned.err, warned
                     assert warned.code in (0, 5), warned
                     assert damaged in warned.err, warned
