@@ -117,10 +117,11 @@ def scored(run):
     return run
 
 
-def test_an_evaluated_run_opens_its_best_checkpoint_and_last_names_the_newest(scored, notices):
-    for which, step in ((None, 30), ("loss", 30), ("last", 40)):
-        opened = open_checkpoint(scored.path, notices.append, which)
-        assert opened.path == scored.checkpoint(step)
+@pytest.mark.parametrize(("which", "step"), [(None, 30), ("loss", 30), ("last", 40)])
+def test_an_evaluated_run_opens_its_best_checkpoint_and_last_the_newest(
+    scored, notices, which, step
+):
+    assert open_checkpoint(scored.path, notices.append, which).path == scored.checkpoint(step)
     assert notices == []
 
 

@@ -22,6 +22,14 @@ def parts_of(unit, batch, max_steps):
     return SimpleNamespace(order=Order(_LENGTHS, 1, (phase,)), max_steps=max_steps)
 
 
+def kept_parts(keep, keep_best, monitor, reply_dialogues):
+    config = SimpleNamespace(
+        checkpoints=SimpleNamespace(keep=keep, keep_best=keep_best),
+        evaluation=SimpleNamespace(early_stopping=SimpleNamespace(monitor=monitor)),
+    )
+    return SimpleNamespace(config=config, reply_dialogues=reply_dialogues)
+
+
 @given(
     st.sampled_from(["examples", "tokens"]),
     st.integers(8, 40),
@@ -58,10 +66,5 @@ def test_a_billion_steps_are_counted_at_once():
 def test_the_checkpoints_at_once_are_the_newest_the_best_and_the_one_being_written(
     keep, keep_best, monitor, has_replies, num_evaluations, num_checkpoints, most
 ):
-    config = SimpleNamespace(
-        checkpoints=SimpleNamespace(keep=keep, keep_best=keep_best),
-        evaluation=SimpleNamespace(early_stopping=SimpleNamespace(monitor=monitor)),
-    )
-    replies = ("a dialogue",) if has_replies else ()
-    parts = SimpleNamespace(config=config, reply_dialogues=replies)
+    parts = kept_parts(keep, keep_best, monitor, ("a dialogue",) if has_replies else ())
     assert _max_checkpoints(parts, num_checkpoints, num_evaluations) == most
