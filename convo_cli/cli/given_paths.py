@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convo_cli.errors import CheckpointError, UsageError, typeable
+from convo_cli.storage.pickles import require_no_pickle
 from convo_cli.storage.similar import similar_path
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def require_config(path: Path) -> None:
 
 def require_run(path: Path) -> None:
     """Raise if the path is not a run directory; the hint has a run around it or a similar path."""
+    require_no_pickle(path)
     run = _run_around(path)
     if run == path:
         return
@@ -88,7 +90,9 @@ def require_model(source: str, load: Which | None) -> None:
     from convo_cli.runs.opening import require_run_for
 
     path = Path(source)
-    if not source or not _is_of_convo(path):
+    if source and _is_of_convo(path):
+        require_no_pickle(path)
+    else:
         require_pretrained(source)
     require_run_for(load, source)
 
@@ -101,6 +105,7 @@ def require_pretrained(source: str) -> None:
 
         require_model_folder(path)
     elif source and path.exists():
+        require_no_pickle(path)
         what = "a data file, not a model" if is_data_file(path) else "not a directory"
         raise UsageError(f"{source}: {what}", hint=_MODEL)
     elif not _HUB_ID.fullmatch(source):
@@ -123,6 +128,7 @@ def require_run_or_checkpoint(folder: Path, load: Which | None) -> None:
     """
     from convo_cli.runs.opening import require_run_for
 
+    require_no_pickle(folder)
     if not folder.is_dir():
         advice = "give a run directory, such as runs/demo, or one of its checkpoints"
         what = "not a directory" if folder.exists() else "no such directory"

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from convo_cli.config import dailydialog
 from convo_cli.config.load import build_config
 from convo_cli.config.schema import RunConfig
 from convo_cli.errors import UsageError
@@ -41,14 +42,9 @@ class Preset:
 
 _SAMPLE = {"train": ["sample_data/train.jsonl"], "validation": ["sample_data/valid.jsonl"]}
 _DAILYDIALOG = {
-    "train": ["data/dailydialog/train.jsonl"],
-    "validation": ["data/dailydialog/valid.jsonl"],
+    "train": [f"{dailydialog.FOLDER}/train.jsonl"],
+    "validation": [f"{dailydialog.FOLDER}/valid.jsonl"],
 }
-_DAILYDIALOG_LICENCE = (
-    "DailyDialog is licensed CC BY-NC-SA 4.0: no commercial use of the dialogues or, to be safe, "
-    "of a model trained on them. It does not come with convo: save its splits as train.jsonl and "
-    "valid.jsonl in data/dailydialog/, one JSON list of utterances a line."
-)
 
 SCRATCH = Preset(
     name="scratch",
@@ -149,7 +145,7 @@ CONVMODEL = Preset(
 DAILYDIALOG = Preset(
     name="dailydialog",
     description="A new 6-layer GPT-2 for DailyDialog, trained for 600 steps.",
-    data_note=_DAILYDIALOG_LICENCE,
+    data_note=dailydialog.NOTE,
     values={
         "name": "dailydialog",
         "data": _DAILYDIALOG,
@@ -172,7 +168,7 @@ MULTI_TURN_GPT2 = Preset(
     description="The defaults of multi-turn-chatbot-GPT2: DailyDialog, user turns trained on in "
     "the first half.",
     note="30000 steps of 60 dialogues need a GPU.",
-    data_note=_DAILYDIALOG_LICENCE,
+    data_note=dailydialog.NOTE,
     values={
         "name": "daily_dialog_chatbot",
         "output_dir": "outputs/gpt2",

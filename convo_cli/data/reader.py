@@ -11,6 +11,7 @@ import stat
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
+from convo_cli.config.dailydialog import how_to_get
 from convo_cli.config.schema import DataConfig
 from convo_cli.data.blocks import Block, LineCutter
 from convo_cli.data.decompress import (
@@ -159,6 +160,8 @@ def _similar(path: Path) -> str:
     """Return a hint for a file that does not exist: another name, or where convo looked."""
     if path.is_symlink():
         return f"it is a link to {path.readlink()}, which does not exist"
+    if hint := how_to_get(path):
+        return hint
     if meant := similar_path(path):
         return f"did you mean {meant}?"
     if not path.parent.is_dir():

@@ -6,10 +6,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
+from convo_cli.config.schema import GenerationSettings
 from convo_cli.data.dialogue import Turn
 from convo_cli.errors import CheckpointError, DataError
 from convo_cli.model.generation import Generator
@@ -29,6 +30,7 @@ _PROBES: tuple[tuple[Turn, ...], ...] = (
     (Turn("user", "¿Qué tal? 안녕하세요 こんにちは 🙂"),),
 )
 _NUM_TOKENS = 24
+_DEFECT = "this is a defect of convo or of the model's transformers code: please report it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,59 @@ class Receipt:
 
     num_prompts: int
     num_tokens: int
+    classes: tuple[str, ...] = ()
+    """The classes of model and tokenizer that another process loaded."""
+
+
+class Prompt(NamedTuple):
+    """A probe that fits the model's window, and its ids by the checkpoint's encoder."""
+
+    turns: Sequence[Turn]
+    ids: list[int]
+
+
+class Comparison:
+    """The checkpoint's side of the proof; its prompts and greedy replies are those to expect."""
+
+    def __init__(self, original: Generator, probes: Sequence[Sequence[Turn]] = _PROBES) -> None:
+        self._original = original
+        self.length = min(_NUM_TOKENS, original.encoder.max_length // 4)
+        """Most tokens of a reply."""
+        self.prompts = [prompt for turns in probes if (prompt := self._prompt(turns))]
+        if not self.prompts:
+            raise CheckpointError(
+                "the export cannot be compared with its checkpoint: no test prompt fits into "
+                f"{original.encoder.max_length} tokens",
+                hint="train with a larger dialogue.max_length",
+            )
+        self._num_tokens = 0
+
+    def require_prompt(self, prompt: Prompt, ids: Sequence[int]) -> None:
+        """Raise CheckpointError if the export reads other ids than the checkpoint."""
+        if list(ids) != prompt.ids:
+            raise _difference("prompt", prompt.turns, ids, prompt.ids)
+        self._num_tokens += len(prompt.ids)
+
+    def require_reply(self, prompt: Prompt, ids: Sequence[int]) -> None:
+        """Raise CheckpointError if the export replies with other ids than the checkpoint."""
+        settings = {"temperature": 0.0, "max_new_tokens": self.length}
+        # The folder's defaults, such as a repetition penalty, apply to its `generate` too.
+        greedy: GenerationSettings = generation_defaults(self._original).model_copy(update=settings)
+        expected = list(self._original.reply(prompt.turns, greedy).ids)
+        if list(ids) != expected:
+            raise _difference("reply", prompt.turns, ids, expected)
+        self._num_tokens += len(expected)
+
+    def receipt(self, classes: Sequence[str] = ()) -> Receipt:
+        """Return the receipt, after all prompts and replies were compared."""
+        return Receipt(len(self.prompts), self._num_tokens, tuple(classes))
+
+    def _prompt(self, turns: Sequence[Turn]) -> Prompt | None:
+        try:
+            prompt = self._original.encoder.prompt(turns, max_new_tokens=self.length)
+        except DataError:
+            return None
+        return None if prompt.num_dropped else Prompt(turns, list(prompt.ids))
 
 
 def verify_export(
@@ -46,57 +101,41 @@ def verify_export(
 
     Probes that do not fit the model's window are left out; at least one must fit.
     """
+    comparison = Comparison(original, probes)
     tokenizer = load_pretrained_tokenizer(str(folder))
     model: Any = load_model(str(folder)).eval()
     stated = json.loads((folder / "generation_config.json").read_bytes())
     # All of the generation config, as other programs read it.
     model.generation_config = type(model.generation_config).from_dict(stated)
-    length = min(_NUM_TOKENS, original.encoder.max_length // 4)
-    # The folder's defaults, such as a repetition penalty, apply to its `generate`, so also here.
-    settings = {"temperature": 0.0, "max_new_tokens": length}
-    greedy = generation_defaults(original).model_copy(update=settings)
-    num_prompts = num_tokens = 0
-    for turns in probes:
+    for prompt in comparison.prompts:
+        template = str(tokenizer.chat_template or "")
         try:
-            expected_prompt = original.encoder.prompt(turns, max_new_tokens=length)
-        except DataError:
-            continue
-        if expected_prompt.num_dropped:
-            continue
-        try:
-            ids = render_ids(tokenizer, str(tokenizer.chat_template or ""), turns, for_reply=True)
+            ids = render_ids(tokenizer, template, prompt.turns, for_reply=True)
         except DataError as error:
-            raise _difference("prompt", turns, [], expected_prompt.ids) from error
-        if ids != expected_prompt.ids:
-            raise _difference("prompt", turns, ids, expected_prompt.ids)
+            raise _difference("prompt", prompt.turns, [], prompt.ids) from error
+        comparison.require_prompt(prompt, ids)
         with torch.inference_mode():
-            prompt = torch.tensor([ids])  # (1, T)
+            input_ids = torch.tensor([ids])  # (1, T)
             output = model.generate(
-                prompt,
-                attention_mask=torch.ones_like(prompt),
+                input_ids,
+                attention_mask=torch.ones_like(input_ids),
                 do_sample=False,
-                max_new_tokens=length,
+                max_new_tokens=comparison.length,
             )
-        answer = output[0, len(ids) :].tolist()
-        expected = list(original.reply(turns, greedy).ids)
-        if answer != expected:
-            raise _difference("reply", turns, answer, expected)
-        num_prompts += 1
-        num_tokens += len(ids) + len(answer)
-    if num_prompts == 0:
-        raise CheckpointError(
-            "the export cannot be compared with its checkpoint: no test prompt fits into "
-            f"{original.encoder.max_length} tokens",
-            hint="train with a larger dialogue.max_length",
-        )
-    return Receipt(num_prompts, num_tokens)
+        comparison.require_reply(prompt, output[0, len(ids) :].tolist())
+    return comparison.receipt()
+
+
+def refused(difference: str) -> CheckpointError:
+    """Return the error that an export does not equal its checkpoint."""
+    return CheckpointError(f"nothing was exported: {difference}", hint=_DEFECT)
 
 
 def _difference(
-    what: str, turns: Sequence[Turn], actual: list[int], expected: list[int]
+    what: str, turns: Sequence[Turn], actual: Sequence[int], expected: Sequence[int]
 ) -> CheckpointError:
-    return CheckpointError(
-        f"nothing was exported: in plain transformers, the {what} for {quoted(turns[-1].text)} "
-        f"differs from the checkpoint's (ids {actual[:8]}… instead of {expected[:8]}…)",
-        hint="this is a defect of convo or of the model's transformers code: please report it",
+    ids = f"ids {list(actual[:8])}… instead of {list(expected[:8])}…"
+    return refused(
+        f"in plain transformers, the {what} for {quoted(turns[-1].text)} differs from the "
+        f"checkpoint's ({ids})"
     )

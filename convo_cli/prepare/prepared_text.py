@@ -8,6 +8,7 @@ from functools import partial
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from convo_cli.config.schema import PretrainedModel
 from convo_cli.data.dialogue import Turn
@@ -39,6 +40,9 @@ from convo_cli.wording import counted
 
 _PROVEN_TEXTS = 10_000
 _PROVEN_CHARACTERS = 2**20
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,8 @@ def build_encoder(inputs: Inputs) -> PreparedText:
     if template.name != config.dialogue.template:
         has = "a" if template.name == "native" else "no"
         emit(Notice(f"template: {template.name}, because the tokenizer has {has} chat template"))
+        if template.name == "turns":
+            _note_forerunner(tokenizer, inputs.emit)
     new = add_special_tokens(tokenizer, template.special_tokens)
     if not isinstance(origin, PretrainedModel):
         tokenizer.bos_token = _first_token(template)
@@ -96,6 +102,26 @@ def _first_token(template: Template) -> str:
     """Return the token before every dialogue; without one the end token, as in GPT-2."""
     first = template.render((Turn("user", "a"), Turn("assistant", "b")))[0]
     return first.text if first.turn == NO_TURN else template.stop_tokens[0]
+
+
+_FORERUNNERS = (
+    ("convmodel", "convmodel", ("<sep>",)),
+    ("cls-sep", "multi-turn-chatbot-GPT2", ("[CLS]", "[SEP]")),
+)
+"""Templates of other programs, and the tokens that their models have."""
+
+
+def _note_forerunner(tokenizer: PreTrainedTokenizerBase, emit: Emit) -> None:
+    """Name the template that a pretrained model may have been trained with, by its tokens."""
+    vocabulary = tokenizer.get_vocab()
+    for template, program, tokens in _FORERUNNERS:
+        if all(token in vocabulary for token in tokens):
+            emit(
+                Notice(
+                    f"the tokenizer has {' and '.join(tokens)}: if {program} trained this model, "
+                    f"dialogue.template: {template} fits it"
+                )
+            )
 
 
 def _spiece_of(folder: Path, source: str, emit: Emit) -> SpieceFile | None:

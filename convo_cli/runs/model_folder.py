@@ -13,12 +13,13 @@ from convo_cli.runs.checkpoints import STATE_FILE
 from convo_cli.runs.directory import RunDirectory, require_place
 from convo_cli.storage.files import special_kind
 from convo_cli.storage.foreign_files import INDEX, require_harmless, shard_names
+from convo_cli.storage.pickles import no_weights_on_hub, require_no_pickle
 from convo_cli.storage.sealed import MANIFEST_FILE, read_manifest
-from convo_cli.wording import on_one_line
 
 DIALOGUE_FILE = "dialogue.json"
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _WEIGHTS = "model.safetensors"
+LEGACY_WEIGHTS = "pytorch_model.bin"
+"""Weights of `export --format legacy`: a pickle, which convo writes and never opens."""
 
 
 def require_model_folder(folder: Path) -> None:
@@ -35,6 +36,7 @@ def require_model_folder(folder: Path) -> None:
     try:
         values = json.loads(config.read_bytes())
     except FileNotFoundError:
+        require_no_pickle(folder)
         raise ModelError(
             f"{config}: not found, so {folder} is not a model folder", hint=_instead_of(folder)
         ) from None
@@ -48,14 +50,9 @@ def require_model_folder(folder: Path) -> None:
         )
     if any((folder / name).is_file() for name in (_WEIGHTS, INDEX)):
         return
-    if pickled := sorted(file for pattern in _PICKLES for file in folder.glob(pattern)):
-        raise ModelError(
-            f"{folder}: its weights are in {on_one_line(pickled[0].name)}, a format that can run "
-            "code when "
-            "opened",
-            hint="if you trust it, convert it: "
-            "AutoModelForCausalLM.from_pretrained(…).save_pretrained(…)",
-        )
+    require_no_pickle(folder)
+    if folder.parent.name == "snapshots" and (repository := folder.parent.parent.name)[8:]:
+        raise no_weights_on_hub(repository[8:].replace("--", "/", 1))  # after "models--"
     raise ModelError(f"{folder}: there is no model.safetensors", hint="copy the model again")
 
 
@@ -95,7 +92,8 @@ def require_writable(out: Path, *, force: bool) -> None:
             f"{out}: not empty",
             hint="choose another folder, or add --force to replace an earlier export",
         )
-    if not {DIALOGUE_FILE, MANIFEST_FILE} <= content or STATE_FILE in content:
+    is_export = MANIFEST_FILE in content and content & {DIALOGUE_FILE, LEGACY_WEIGHTS}
+    if not is_export or STATE_FILE in content:
         raise UsageError(
             f"{out}: not an earlier export, so --force does not replace it",
             hint="choose another folder",

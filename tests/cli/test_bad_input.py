@@ -173,7 +173,7 @@ MODELS = {
         "model",
         model(lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin")),
         2,
-        "model: its weights are in pytorch_model.bin, a format that can run code",
+        "model: its weights are in pytorch_model.bin, a pickle, which can run code",
     ),
     "has empty weights": (
         "model",

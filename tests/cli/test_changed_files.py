@@ -189,7 +189,7 @@ def before_loading(request, work, monkeypatch):
         ("model.open", f"runs/tiny/{STEP_6}", ["chat", "runs/tiny"]),
         ("model.open", "exports/tiny", ["chat", "exports/tiny"]),
         ("model.open", f"runs/tiny/{STEP_6}", ["evaluate", f"runs/tiny/{STEP_6}", "valid.jsonl"]),
-        ("export.huggingface", f"runs/tiny/{STEP_6}", ["export", "runs/tiny", "exports/other"]),
+        ("export.exporting", f"runs/tiny/{STEP_6}", ["export", "runs/tiny", "exports/other"]),
         (
             "training.saving",
             f"runs/tiny/{STEP_6}",

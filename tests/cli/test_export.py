@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import settings
 from tests.umask import umask
 
 RUN = "runs/tiny"
@@ -107,3 +108,27 @@ def test_an_export_holds_the_template_of_training_and_no_other(work, convo, plac
     assert "chat_template" not in json.loads(
         (work / "out/tokenizer_config.json").read_text(encoding="utf-8")
     )
+
+
+def test_an_export_for_old_transformers_is_refused_by_every_command_as_what_it_is(work, convo):
+    result = convo("export", RUN, "old", "--format", "legacy", "--json")
+    assert result.code == 0
+    assert result.json["format"] == "legacy"
+    assert result.json["verified"]["classes"] == ["GPT2LMHeadModel", "BertGenerationTokenizer"]
+    assert {"pytorch_model.bin", "spiece.model"} < set(result.json["files"]) == names(work / "old")
+    assert {path.stat().st_mode & 0o077 for path in (work / "old").iterdir()} == {
+        (work / "exports/tiny/config.json").stat().st_mode & 0o077
+    }
+    for words in (
+        ["chat", "old"], ["evaluate", "old", "valid.jsonl"], ["resume", "old"],
+        ["export", "old", "new"],
+        ["train", "config.yaml", *settings("model.pretrained=old", "model.scratch=null")],
+    ):  # fmt: skip
+        refused = convo(*words)
+        assert (refused.code, refused.out) == (2, "")
+        assert "old: an export of --format legacy; its weights are in pytorch_model.bin" in (
+            refused.err
+        )
+    assert convo("export", RUN, "old").code == 2
+    assert convo("export", RUN, "old", "--force", "-q").code == 0
+    assert names(work / "old") == FILES

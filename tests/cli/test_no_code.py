@@ -302,7 +302,7 @@ def test_an_absurd_number_of_added_tokens_is_refused(convo, model, monkeypatch):
     monkeypatch.setattr("convo_cli.text.tokenizers.pretrained.MAX_ADDED_TOKENS", 3)
     result = convo("chat", "model", stdin=b"hi\n")
     assert result.code == 2
-    assert "its tokenizer has 4 added tokens" in result.err
+    assert "its tokenizer has 5 added tokens" in result.err
 
 
 # The source
@@ -311,6 +311,8 @@ OWN_PROCESSES = "data/checks/workers.py"
 """Exchanges pickles with processes that it has started itself, over pipes that no other process
 holds.
 """
+RECEIPT_OF_LEGACY = "export/plain_process.py"
+"""Opens the one pickle that convo writes, as a program of its own."""
 
 
 def calls():
@@ -345,8 +347,20 @@ def test_everything_that_is_loaded_by_transformers_is_loaded_without_code():
     for file, node in loads:
         options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
         assert options["trust_remote_code"] == "False", file
-        if "Model" in ast.unparse(node.func):
+        if "Model" not in ast.unparse(node.func):
+            continue
+        if file == RECEIPT_OF_LEGACY:
+            assert options["weights_only"] == "True"
+        else:
             assert options["use_safetensors"] == "True", file
+
+
+def test_one_format_of_export_writes_a_pickle_and_only_a_process_without_convo_opens_it():
+    assert {file for file, name, _ in calls() if name == "torch.save"} == {"export/legacy.py"}
+    source = (SOURCE / RECEIPT_OF_LEGACY).read_text(encoding="utf-8")
+    assert not re.search(r"^\s*(from|import) convo_cli", source, re.M)
+    starts = (SOURCE / "export/plain_receipt.py").read_text(encoding="utf-8")
+    assert "sys.modules['convo_cli'] = None" in starts
 
 
 def test_transformers_itself_renders_in_the_immutable_sandbox():

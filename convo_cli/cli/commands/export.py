@@ -12,7 +12,7 @@ from convo_cli.errors import typeable
 from convo_cli.events import Emit, Notice
 
 if TYPE_CHECKING:
-    from convo_cli.export.huggingface import Exported
+    from convo_cli.export.exporting import Exported
 
 
 def export(
@@ -22,7 +22,10 @@ def export(
     out: Annotated[Path, typer.Argument(help="The folder to create.")],
     load: LoadOption = None,
     format: Annotated[  # noqa: A002  (the option's name)
-        Literal["huggingface"], typer.Option(help="Format of the export.")
+        Literal["huggingface", "legacy"],
+        typer.Option(
+            help="huggingface, or legacy for transformers before 5 and convmodel (GPT-2)."
+        ),
     ] = "huggingface",
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
     as_json: JsonOption = False,
@@ -46,16 +49,19 @@ def export(
     from convo_cli.cli.streams import finished
     from convo_cli.cli.views.export_view import as_record, show_export
     from convo_cli.cli.views.progress.reporter import make_progress
-    from convo_cli.export.huggingface import export_huggingface
+    from convo_cli.export.exporting import export_checkpoint
+    from convo_cli.export.formats import FORMATS
 
     with make_progress(stderr_console(), is_quiet=is_quiet) as emit:
-        exported = export_huggingface(source, out, force=force, emit=emit, which=load)
+        exported = export_checkpoint(
+            source, out, FORMATS[format], force=force, emit=emit, which=load
+        )
         _warn_if_less_private(exported, source, emit)
     with finished(f"the export itself is complete: {typeable(exported.out)}"):
         if as_json:
             print_json("export", as_record(exported, format))
         else:
-            show_export(exported, is_quiet=is_quiet)
+            show_export(exported, format, is_quiet=is_quiet)
 
 
 def _warn_if_less_private(exported: Exported, source: Path, emit: Emit) -> None:

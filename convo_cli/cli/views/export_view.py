@@ -11,7 +11,7 @@ from convo_cli.errors import typeable
 from convo_cli.wording import counted
 
 if TYPE_CHECKING:
-    from convo_cli.export.huggingface import Exported
+    from convo_cli.export.exporting import Exported
 
 
 def as_record(exported: Exported, format: str) -> dict[str, Any]:  # noqa: A002  (the option's name)
@@ -23,19 +23,36 @@ def as_record(exported: Exported, format: str) -> dict[str, Any]:  # noqa: A002 
         "out": str(exported.out),
         "format": format,
         "files": list(exported.files),
-        "verified": {"prompts": receipt.num_prompts, "tokens": receipt.num_tokens},
+        "verified": {
+            "prompts": receipt.num_prompts,
+            "tokens": receipt.num_tokens,
+            "classes": list(receipt.classes),
+        },
     }
 
 
-def show_export(exported: Exported, *, is_quiet: bool) -> None:
+def show_export(
+    exported: Exported,
+    format: str,  # noqa: A002  (the option's name)
+    *,
+    is_quiet: bool,
+) -> None:
     """Print the folder and, unless quiet, the proof and the next command."""
     typer.echo(printable(str(exported.out)))
-    if not is_quiet:
-        receipt = exported.receipt
-        typer.echo(
-            f"verified: reloaded with plain transformers, "
-            f"{counted(receipt.num_prompts, 'prompt')}, {counted(receipt.num_tokens, 'token')}, "
-            f"all equal to {printable(exported.source.name)}\n"
-            f"next:\n  convo chat {typeable(exported.out)}",
-            err=True,
+    if is_quiet:
+        return
+    receipt = exported.receipt
+    how = "reloaded with plain transformers"
+    following = f"next:\n  convo chat {typeable(exported.out)}"
+    if format == "legacy":
+        how = f"opened by plain transformers in a process of its own ({', '.join(receipt.classes)})"
+        following = (
+            "pytorch_model.bin is a pickle of tensors, which convo never opens; for convo, export "
+            "without --format"
         )
+    typer.echo(
+        f"verified: {how}, {counted(receipt.num_prompts, 'prompt')}, "
+        f"{counted(receipt.num_tokens, 'token')}, all equal to {printable(exported.source.name)}\n"
+        f"{following}",
+        err=True,
+    )

@@ -8,8 +8,9 @@ import shutil
 import pytest
 
 from convo_cli.errors import CheckpointError, ConvoError, ModelError, UsageError
-from convo_cli.export import huggingface as module
-from convo_cli.export.huggingface import export_huggingface
+from convo_cli.export import exporting as module
+from convo_cli.export import huggingface
+from convo_cli.export.exporting import export_checkpoint
 from convo_cli.runs.checkpoints import read_state, write_state
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.opening import open_checkpoint
@@ -22,6 +23,10 @@ FILES = {
     "generation_config.json",
     "model.safetensors", "spiece.model", "tokenizer.json", "tokenizer_config.json",
 }  # fmt: skip
+
+
+def export_huggingface(source, out, **options):
+    return export_checkpoint(source, out, huggingface.HUGGINGFACE, **options)
 
 
 @pytest.fixture
@@ -240,7 +245,7 @@ def test_a_failed_proof_writes_nothing_and_keeps_the_earlier_export(
     def refuse(folder, original):
         raise CheckpointError("nothing was exported")
 
-    monkeypatch.setattr(module, "verify_export", refuse)
+    monkeypatch.setattr(huggingface, "verify_export", refuse)
     with pytest.raises(CheckpointError, match="nothing was exported"):
         export(out, force=True)
     if has_earlier:
@@ -349,13 +354,13 @@ def test_a_link_put_in_the_place_of_the_export_meanwhile_is_not_followed(
 ):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    real = module.verify_export
+    real = huggingface.verify_export
 
     def link(folder, original):
         out.symlink_to(elsewhere)
         return real(folder, original)
 
-    monkeypatch.setattr(module, "verify_export", link)
+    monkeypatch.setattr(huggingface, "verify_export", link)
     export(out, force=True)
     assert not out.is_symlink()
     assert list(elsewhere.iterdir()) == []

@@ -20,6 +20,7 @@ from convo_cli.runs.provenance.data_files import read_data_files
 from convo_cli.text.templates.template import TEMPLATES
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET, Encoded
 from tests.conftest import SAMPLE_DATA
+from tests.foreign import byte_pairs, fast
 
 
 @pytest.fixture
@@ -59,6 +60,35 @@ def build(tmp_path, events):
         return build_encoder(Inputs(config, read_data_files(config.data), cache, events.append))
 
     return build_with_cache
+
+
+@pytest.mark.parametrize(
+    ("tokens", "noticed"),
+    [
+        (["<sep>"], "has <sep>: if convmodel trained this model, dialogue.template: convmodel"),
+        (["[CLS]", "[SEP]"], "has [CLS] and [SEP]: if multi-turn-chatbot-GPT2 trained this model"),
+        (["[SEP]"], None),
+        ([], None),
+    ],
+)
+@pytest.mark.parametrize("template", ["auto", "turns"])
+def test_the_template_of_a_forerunner_is_named_if_none_was_chosen(
+    build, write, events, tmp_path, tiny_config, tokens, noticed, template
+):
+    tokenizer = fast(byte_pairs(), eos_token="<|endoftext|>")
+    tokenizer.add_tokens(tokens, special_tokens=True)
+    tokenizer.save_pretrained(tmp_path / "model")
+    (tmp_path / "model/config.json").write_text('{"model_type": "gpt2"}')
+    data = {"train": write(["Hello", "Hi!"]), "validation": write(["Bye", "Bye!"], name="v.jsonl")}
+    config = tiny_config(
+        data=data,
+        model={"pretrained": str(tmp_path / "model"), "scratch": None},
+        dialogue={"template": template},
+    )
+    build(config)
+    said = [notice for notice in notices(events) if "trained this model" in notice]
+    expected = noticed is not None and template == "auto"
+    assert (len(said) == 1 and noticed in said[0]) if expected else said == []
 
 
 @pytest.mark.parametrize("template", TEMPLATES)

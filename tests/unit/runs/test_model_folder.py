@@ -30,7 +30,9 @@ def test_a_folder_with_a_config_and_safetensors_may_be_opened(folder, weights):
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model-00001-of-00002.bin"])
 def test_a_pickle_is_named_as_what_can_run_code(folder, name):
     (folder / name).touch()
-    with pytest.raises(ModelError, match=rf"its weights are in {name}, a format that can run code"):
+    with pytest.raises(
+        ModelError, match=rf"its weights are in {name}, a pickle, which can run code"
+    ):
         require_model_folder(folder)
 
 

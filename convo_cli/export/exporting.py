@@ -1,0 +1,153 @@
+"""Export of a checkpoint as a folder, which is written whole or not at all.
+
+Each format is a module of this package: it writes its files into a temporary folder, and proves
+that the programs of the format reply from them like the checkpoint, before the folder is published.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from convo_cli import __version__
+from convo_cli.errors import CheckpointError
+from convo_cli.events import Emit, Notice
+from convo_cli.export.proof import Receipt
+from convo_cli.model.generation import Generator, set_generation_defaults
+from convo_cli.model.loading import load_model
+from convo_cli.model.open import generation_defaults
+from convo_cli.runs.checkpoints import STATE_FILE
+from convo_cli.runs.loaded import LoadedCheckpoint, find_loaded
+from convo_cli.runs.model_folder import DIALOGUE_FILE, require_writable, weight_files
+from convo_cli.runs.opening import load_from
+from convo_cli.runs.selection import Which
+from convo_cli.storage.atomic import make_directory, publish_directory, require_space
+from convo_cli.storage.sealed import MANIFEST_FILE
+from convo_cli.storage.snapshot import Snapshot
+from convo_cli.text.contract import load_encoder
+from convo_cli.text.spiece.piece_model import find_spiece, read_spiece
+
+CARD_FILE = "README.md"
+TEMPLATE_FILE = "chat_template.jinja"
+_EXPORTED = {"config.json", "tokenizer.json", "tokenizer_config.json", DIALOGUE_FILE}
+"""Files whose content is exported besides the weights and a SentencePiece model.
+
+convo writes all other files of an export.
+"""
+_REPLACED = {
+    "generation_config.json",
+    TEMPLATE_FILE,
+    CARD_FILE,
+    MANIFEST_FILE,
+    STATE_FILE,
+    "optimizer.safetensors",
+}
+_MARGIN = 2**20  # bytes, for the card and the manifest
+_MAX_NAMES = 5
+_LONGEST_NAME = 80  # characters of a foreign text in the card or a notice
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A format of export, as two steps and the text of its model card."""
+
+    write: Callable[[Sequence[Path], Generator, Path, Emit], None]
+    """Write the format's files into a folder, from the files of a checkpoint and its model."""
+    verify: Callable[[Path, Generator, Emit], Receipt]
+    """Compare replies of that folder with those of the model; CheckpointError if they differ."""
+    card: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """The result of an export: its folder and files, and the receipt of the comparison."""
+
+    source: Path
+    loaded: LoadedCheckpoint | None
+    """The checkpoint in ``source``; None for another folder."""
+    out: Path
+    files: tuple[str, ...]
+    receipt: Receipt
+
+
+def export_checkpoint(
+    source: Path, out: Path, form: Format, *, force: bool, emit: Emit, which: Which | None = None
+) -> Exported:
+    """Export a run's checkpoint, a checkpoint or an export as a new folder.
+
+    ``which`` selects the checkpoint of a run, as in `convo_cli.runs.opening.open_checkpoint`.
+    """
+    require_writable(out, force=force)
+    return load_from(source, emit, lambda opened: _export(opened, source, out, form, emit), which)
+
+
+def _export(opened: Snapshot, source: Path, out: Path, form: Format, emit: Emit) -> Exported:
+    folder = opened.path
+    if loaded := find_loaded(folder):
+        emit(Notice(loaded.describe(is_selected=folder != source)))
+    present = sorted(folder.iterdir())
+    spiece = find_spiece(folder)
+    exported = _EXPORTED | weight_files(folder) | ({spiece.name} if spiece else set())
+    files = [file for file in present if file.name in exported]
+    encoder = load_encoder(folder)
+    for file in files:
+        if file.is_symlink():  # it could lead to any file of this user
+            raise CheckpointError(
+                f"{file}: a symbolic link, which convo does not export",
+                hint="replace the link with a copy of the file",
+            )
+    if spiece and not read_spiece(folder, str(folder)):
+        files.remove(spiece)  # of another format
+    original = Generator(load_model(str(folder)), encoder)
+    set_generation_defaults(original.model, encoder, generation_defaults(original))
+    replaced = {folder / name for name in _REPLACED}
+    if left_out := [file.name for file in present if file not in replaced.union(files)]:
+        emit(Notice(f"export: these files are not exported: {_names(left_out)}"))
+    receipts: list[Receipt] = []
+
+    def fill(aside: Path) -> None:
+        form.write(files, original, aside, emit)
+        opened.require_unchanged()
+        card = form.card.format(
+            name=as_markdown(out.resolve().name),
+            version=__version__,
+            template=encoder.template.name,
+            stop=as_code(encoder.template.stop_tokens[0]),
+            max_length=encoder.max_length,
+        )
+        (aside / CARD_FILE).write_text(card, encoding="utf-8", newline="\n")
+        emit(Notice("export: comparing replies in plain transformers with the checkpoint's"))
+        receipts.append(form.verify(aside, original, emit))
+
+    if not out.parent.exists():
+        make_directory(out.parent)
+    require_space(out, sum(file.stat().st_size for file in files) + _MARGIN)
+    publish_directory(out, fill)
+    written = tuple(sorted(path.name for path in out.iterdir()))
+    return Exported(folder, loaded, out, written, receipts[0])
+
+
+def _names(names: Iterable[str]) -> str:
+    first, *more = [visible(name) for name in names]
+    shown = ", ".join([first, *more[: _MAX_NAMES - 1]])
+    return shown + (f" and {len(more) + 1 - _MAX_NAMES:,} more" if len(more) >= _MAX_NAMES else "")
+
+
+def visible(text: str) -> str:
+    """Return one line of bounded length, with escapes for control and invisible characters."""
+    shown = text if len(text) <= _LONGEST_NAME else text[: _LONGEST_NAME - 1] + "…"
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in shown)
+
+
+def as_markdown(text: str) -> str:
+    """Escape a text, so that Markdown and HTML show it as it is."""
+    return re.sub(r"([!-,./:-@\[-`{-~])", r"\\\1", visible(text))
+
+
+def as_code(text: str) -> str:
+    """Return a text as a code span; the fence is longer than any run of backquotes in it."""
+    fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
+    space = " " if text[:1] in ("`", " ") or text[-1:] in ("`", " ") else ""
+    return f"{fence}{space}{visible(text)}{space}{fence}"

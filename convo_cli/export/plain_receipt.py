@@ -1,0 +1,109 @@
+"""Receipt by plain transformers in a process of its own, for folders that convo does not open."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from threading import Timer
+from typing import Any
+
+from convo_cli.errors import CheckpointError, DataError
+from convo_cli.export.proof import Comparison, Receipt, refused
+from convo_cli.model.generation import Generator
+from convo_cli.text.bounded.rendering import Rendered, render_all
+
+_SCRIPT = Path(__file__).with_name("plain_process.py")
+# The script gets the import path of this process without convo, and nothing from the working
+# folder.
+_START = (
+    "import runpy, sys; sys.path[:] = sys.argv[2:]; sys.modules['convo_cli'] = None; "
+    "runpy.run_path(sys.argv[1], run_name='__main__')"
+)
+_ENVIRONMENT = {
+    "CUDA_VISIBLE_DEVICES": "",  # the checkpoint's replies are computed on the CPU too
+    "HF_HUB_OFFLINE": "1",
+    "MALLOC_ARENA_MAX": "2",  # an arena for each thread would count towards the memory limit
+    "TRANSFORMERS_OFFLINE": "1",
+}
+_SECONDS = 600.0
+_SECONDS_PER_BYTE = 6e-7  # ten minutes for each GB of weights
+_MEMORY_BYTES = 4 * 2**30
+_BYTES_PER_BYTE = 3
+
+
+def verify_in_process(
+    folder: Path, original: Generator, texts: Sequence[str] = ()
+) -> tuple[Receipt, list[list[int]]]:
+    """Compare prompts and greedy replies, id by id; CheckpointError names the first difference.
+
+    Also returns the ids of ``texts`` by the folder's tokenizer, without special tokens around them.
+    """
+    comparison, template = Comparison(original), original.encoder.template.chat_template
+    turns = [prompt.turns for prompt in comparison.prompts]
+    # The template may be foreign, so only the bounded process renders it.
+    rendered = render_all(original.encoder.tokenizer, template, turns, for_reply=True)
+    found = _ask(
+        folder,
+        {
+            "prompts": [_text(one) for one in rendered],
+            "length": comparison.length,
+            "texts": list(texts),
+        },
+    )
+    if found["chat_template"] != template:
+        raise refused("plain transformers reads another chat template than that of training")
+    for prompt, ids, reply in zip(
+        comparison.prompts, found["prompts"], found["replies"], strict=True
+    ):
+        comparison.require_prompt(prompt, ids)
+        comparison.require_reply(prompt, reply)
+    return comparison.receipt(found["classes"]), found["texts"]
+
+
+def _text(rendered: Rendered | DataError) -> str:
+    if isinstance(rendered, DataError):
+        raise rendered
+    return rendered.text
+
+
+def _ask(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Send a request to a new process, and return its answer."""
+    num_bytes = sum(file.stat().st_size for file in folder.iterdir())
+    bounds = {"folder": str(folder), "memory_bytes": _MEMORY_BYTES + _BYTES_PER_BYTE * num_bytes}
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", _START, str(_SCRIPT), *sys.path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, **_ENVIRONMENT},
+        start_new_session=True,  # so that Ctrl-C reaches only this process
+    ) as process:
+        assert process.stdin is not None, "it was opened as a pipe"
+        assert process.stdout is not None, "it was opened as a pipe"
+        timer = Timer(_SECONDS + _SECONDS_PER_BYTE * num_bytes, process.kill)
+        timer.start()
+        try:
+            with suppress(BrokenPipeError):  # its exit code says why
+                process.stdin.write(json.dumps({**request, **bounds}).encode() + b"\n")
+                process.stdin.flush()
+            line = process.stdout.readline()
+        finally:
+            timer.cancel()
+            process.kill()
+            with suppress(BrokenPipeError):
+                process.stdin.close()
+    if not line.endswith(b"\n"):
+        raise CheckpointError(
+            "nothing was exported: the process that opens the export with plain transformers ended "
+            f"without an answer (exit code {process.returncode})",
+            hint="free some memory and export again",
+        )
+    found: dict[str, Any] = json.loads(line)
+    if error := found.get("error"):
+        raise refused(f"plain transformers cannot open the export ({error[:500]})")
+    return found
