@@ -23,9 +23,9 @@ from convo_cli.export.proof import Receipt
 from convo_cli.model.generation import Generator
 from convo_cli.runs.model_folder import LEGACY_WEIGHTS
 from convo_cli.storage.foreign_files import remove_foreign_entries
+from convo_cli.text.spiece.piece_model import SPIECE_FILE
 from convo_cli.text.templates.pieces import special_tokens
 from convo_cli.text.tokenizers.probes import PROBES
-from convo_cli.text.spiece.piece_model import SPIECE_FILE
 from convo_cli.wording import quoted
 
 _OLD_ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_new"}
