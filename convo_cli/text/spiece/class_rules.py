@@ -66,7 +66,7 @@ def _albert(defaults_to_lower: bool) -> ClassRules:
             written += [normalizers.Replace(Regex(_BLANKS.pattern), " "), normalizers.Strip()]
         written += [normalizers.Replace(old, new) for old, new in _QUOTES]
         if strips_accents:
-            written += [normalizers.NFKD(), normalizers.StripAccents()]
+            written += [normalizers.NFKD(), normalizers.StripAccents(), normalizers.NFC()]
         return [*written, normalizers.Lowercase()] if lowers else written
 
     def prepare(text: str, settings: Settings) -> str:

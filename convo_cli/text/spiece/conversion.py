@@ -76,7 +76,8 @@ def backend_of(
     "first" (only before the first text of all) or "never".
     """
     backend = Tokenizer(model)
-    steps = [*first_steps, *_charsmap(pieces)]
+    is_decomposed = any(isinstance(step, normalizers.NFKD) for step in first_steps)
+    steps = [*first_steps, *_charsmap(pieces, is_decomposed=is_decomposed)]
     if pieces.removes_spaces:
         outer = Regex(rf"\A |(?<![ {SPACE_MARK}])[ {SPACE_MARK}]+\z")
         steps += [normalizers.Replace(Regex(" {2,}"), " "), normalizers.Replace(outer, "")]
@@ -104,12 +105,13 @@ def backend_of(
     return backend
 
 
-def _charsmap(pieces: PieceModel) -> list[normalizers.Normalizer]:
+def _charsmap(pieces: PieceModel, *, is_decomposed: bool) -> list[normalizers.Normalizer]:
+    """Return the normalization rules as steps; after NFKD, the class itself composes."""
     if not pieces.charsmap:
         return []
     step = normalizers.Precompiled(pieces.charsmap)
     if pieces.normalizer in _COMPOSING:
-        return [normalizers.NFC(), step, normalizers.NFC()]
+        return [normalizers.NFC(), step, normalizers.NFC()] if not is_decomposed else [step]
     return [step]
 
 

@@ -21,6 +21,8 @@ MAX_TOKEN_CHARACTERS = 4096
 """Longest token; the longest known are a few hundred spaces."""
 MAX_WORD_CHARACTERS = 4096
 """Longest word that WordPiece may read, which takes quadratic time; known tokenizers state 100."""
+SHORTENING = (" {2,}", r"[\s\x1c-\x1f]+")
+"""Regular expressions that match no empty text, by which convo joins spaces."""
 _FIXED = {
     "NFC": 3, "NFD": 4, "NFKC": 18, "NFKD": 18, "Lowercase": 3, "BertNormalizer": 4,
     "ByteLevel": 4, "Metaspace": 2, "Nmt": 1, "Strip": 1, "StripAccents": 1,
@@ -64,6 +66,8 @@ def _written(step: Any, *, num_bytes: int = 4) -> float:
     if kind == "Replace":
         pattern, content = step.get("pattern") or {}, len(step.get("content") or "")
         literal = len(pattern.get("String") or "")
+        if pattern.get("Regex") in SHORTENING and content <= 1:
+            return 1
         # A regular expression may match an empty text anywhere.
         return max(1.0, content / literal) if literal else 1 + content
     if kind == "Prepend":

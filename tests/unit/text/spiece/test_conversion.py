@@ -111,6 +111,13 @@ def test_a_prefix_that_only_the_first_text_gets_passes_the_trial(legacy, tmp_pat
     assert (hello == processor.encode("Hello")) is legacy
 
 
+@pytest.mark.parametrize("name", ["XLNetTokenizer", "AlbertTokenizer"])
+def test_the_changes_of_a_class_stay_within_the_bounds_of_a_tokenizer(name, tmp_path):
+    stated = {"tokenizer_class": name, "keep_accents": False, "do_lower_case": True}
+    settings = {**ALBERT, "user_defined_symbols": ["<eop>", "<eod>"]}
+    assert try_tokenizer(save(tmp_path, train(**settings), stated), name) == ()
+
+
 def test_decoding_gives_the_text_of_sentencepiece(tmp_path):
     for settings, stated in (
         (FORERUNNER, STATED),
