@@ -127,7 +127,7 @@ def test_a_resume_after_a_kill_that_is_itself_killed_ends_the_same(
     kill_at_each(convo, torn, tmp_path, ["resume", RUN, "-q"], choose, check)
 
 
-@pytest.mark.parametrize("choose", [some(1), ALL])
+@pytest.mark.parametrize("choose", [ALL])
 def test_a_resume_killed_while_it_scores_the_test_data_loses_nothing(
     convo, finished, expected, tmp_path, choose
 ):
