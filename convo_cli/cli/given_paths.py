@@ -63,6 +63,17 @@ def require_config(path: Path) -> None:
         raise UsageError(f"{path}: no such file", hint=f"did you mean {meant}?")
 
 
+def require_other_config(path: Path) -> None:
+    """Raise UsageError if the path cannot be a config of another program."""
+    if not path.exists():
+        meant = similar_path(path)
+        raise UsageError(
+            f"--from {path}: no such file", hint=f"did you mean {meant}?" if meant else None
+        )
+    if is_data_file(path):
+        raise UsageError(f"--from {path}: a data file", hint=new_config_command(path))
+
+
 def require_run(path: Path) -> None:
     """Raise if the path is not a run directory; the hint has a run around it or a similar path."""
     require_no_pickle(path)

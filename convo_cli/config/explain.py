@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from convo_cli.config.habits import advice, advice_for_other_key
 from convo_cli.config.keys import Key, config_keys, in_words, keys_in
 from convo_cli.config.places import SHOW_FORM, KeyPath, Place, Problem, Source, clipped, dotted
 from convo_cli.config.reading.building import plain_value
@@ -48,19 +49,44 @@ def refusal(problems: Sequence[Problem]) -> ConfigError:
 
 def problems_of(error: ValidationError, source: Source) -> list[Problem]:
     """Return every finding of the schema with the place of its value."""
-    return [_problem(detail, source) for detail in error.errors(include_url=False)]
+    details = error.errors(include_url=False)
+    inside = [
+        problem
+        for detail in details
+        if detail["type"] == "extra_forbidden"
+        for problem in _unknown_inside(detail["loc"], detail["input"], source)
+    ]
+    return [*(_problem(detail, source) for detail in details), *inside]
 
 
-def unknown_key(place: Place, path: KeyPath) -> Problem:
+def _unknown_inside(path: KeyPath, value: Any, source: Source) -> Iterator[Problem]:
+    """Yield the problems of the keys inside a section that does not exist.
+
+    Keys that exist in the section that was probably meant are right.
+    """
+    meant = path[:-1] if path[-1] == "<<" else (_similar_section(str(path[-1])),)
+    known = {key.name for key in keys_in(dotted(meant))} if meant != ("",) else set()
+    for name, inner in value.items() if isinstance(value, dict) else ():
+        if name not in known:
+            yield unknown_key(source.place_of_key((*path, name)), (*path, name), inner)
+            yield from _unknown_inside((*path, name), inner, source)
+
+
+def _similar_section(name: str) -> str:
+    sections = [key.path for key in config_keys().values() if key.is_section]
+    return next(iter(difflib.get_close_matches(name.lower(), sections, n=1)), "")
+
+
+def unknown_key(place: Place, path: KeyPath, value: Any = None) -> Problem:
     """Return the problem of a key that does not exist, with the key that was probably meant."""
     section = config_keys().get(dotted(path[:-1]))
     if section is not None and not section.is_section:
         allowed = f"allowed: {section.allowed}"
         return Problem(place, path, f"{section.path} has no keys inside", allowed)
-    return Problem(place, path, "unknown key", _probable_key(path))
+    return Problem(place, path, "unknown key", _probable_key(path, value))
 
 
-def _probable_key(path: KeyPath) -> str:
+def _probable_key(path: KeyPath, value: Any) -> str:
     name = str(path[-1])
     if name in config_keys():
         outer, _, inner = name.rpartition(".")
@@ -75,17 +101,19 @@ def _probable_key(path: KeyPath) -> str:
         places = in_words([f"under {section}" if section else "at the top" for section in sections])
         return f"it belongs {places}"
     if plain in SYNONYMS:
-        return f"convo calls it {SYNONYMS[plain]}"
-    for known, cutoff in ((here, 0.6), (everywhere, 0.75)):
-        if close := difflib.get_close_matches(plain, known, n=1, cutoff=cutoff):
-            return f"did you mean {known[close[0]]}?"
-    return f"the keys here are {', '.join(here)}"
+        known = SYNONYMS[plain]
+        to_write = advice_for_other_key(plain, known, value)
+        return f"convo calls it {known}" + (f"; {to_write}" if to_write else "")
+    for names, cutoff in ((here, 0.6), (everywhere, 0.75)):
+        if close := difflib.get_close_matches(plain, names, n=1, cutoff=cutoff):
+            return f"did you mean {names[close[0]]}?"
+    return f"the keys here are {', '.join(here)}" if here else ""
 
 
 def _problem(detail: ErrorDetails, source: Source) -> Problem:
     path, kind = detail["loc"], detail["type"]
     if kind == "extra_forbidden":
-        return unknown_key(source.place_of_key(path), path)
+        return unknown_key(source.place_of_key(path), path, detail["input"])
     key = config_keys().get(dotted(part for part in path if isinstance(part, str)))
     if kind == "value_error":
         message = str(detail["ctx"]["error"])
@@ -98,12 +126,15 @@ def _problem(detail: ErrorDetails, source: Source) -> Problem:
     place, value = source.place_of_value(path), detail["input"]
     found = f"found {_shown(value, place)}"
     if kind == "string_pattern_mismatch":
-        return Problem(place, path, f"{found}. {key.doc}")
+        to_write = advice(key.path, value)
+        return Problem(place, path, found if to_write else f"{found}. {key.doc}", to_write)
     return Problem(place, path, f"{found}; allowed: {key.allowed}", _advice(key, value))
 
 
 def _advice(key: Key, value: Any) -> str:
     """Return a suggestion, if the intention is clear."""
+    if habit := advice(key.path, value):
+        return habit
     if value is None and not key.is_required:
         default = "its defaults" if key.is_section else f"the default, {json.dumps(key.default)}"
         return f"leave it out for {default}"

@@ -76,6 +76,14 @@ def keys_in(section: str) -> tuple[Key, ...]:
     return tuple(key for key in config_keys().values() if key.section == section)
 
 
+def value_of(config: RunConfig, path: str) -> Any:
+    """Return the value of a dotted key, as it is in JSON."""
+    value: Any = config.model_dump(mode="json")
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
 def in_words(items: Sequence[str]) -> str:
     """Join with commas and a final 'or'."""
     return " or ".join(part for part in (", ".join(items[:-1]), *items[-1:]) if part)

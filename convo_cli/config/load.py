@@ -14,12 +14,14 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from convo_cli.config.explain import problems_of, refusal, unknown_key
+from convo_cli.config.forerunners.forms import find_form
 from convo_cli.config.keys import config_keys
 from convo_cli.config.places import OPTION, KeyPath, Place, Problem, Source, clipped, dotted
 from convo_cli.config.reading.config_text import MAX_BYTES, parse_config, read_text
 from convo_cli.config.reading.yaml_source import parse_yaml
 from convo_cli.config.schema import DATA_SETS, RunConfig
-from convo_cli.errors import ConfigError
+from convo_cli.config.synonyms import SYNONYMS
+from convo_cli.errors import ConfigError, typeable
 from convo_cli.unseen import has_unseen
 
 SEAL = "# SHA-256 of what follows: "
@@ -56,9 +58,25 @@ def locate_config(
     """Read a config as `load_config` does, and keep the places of its values."""
     text = read_text(path, opener)
     source = parse_config(text, str(path))
+    _refuse_other_tools(source, path)
     if _has_seal(text):
         _locate(source.value.get("data"), path.parent)
     return LocatedConfig(_resolve(source, overrides), source)
+
+
+def _refuse_other_tools(source: Source, path: Path) -> None:
+    """Raise ConfigError for a whole config of a forerunner; its keys one by one would not help."""
+    form = find_form(source.value)
+    if form is not None:
+        message = f"a config of {form.tool} ({form.title}), not of convo"
+        hint = f"convo init-config --from {typeable(path)} -o {_free_name(path)}"
+        raise Problem(Place(str(path)), (), message).error(hint)
+
+
+def _free_name(path: Path) -> str:
+    """Return a name for the converted config that is not in use."""
+    names = (Path("config.yaml"), Path(f"{path.stem}-convo.yaml"))
+    return typeable(next((name for name in names if not name.exists()), Path("convo.yaml")))
 
 
 def _has_seal(text: str) -> bool:
@@ -159,12 +177,14 @@ def _override(text: str, source: Source) -> Problem | None:
             (length for length in range(len(path)) if dotted(path[:length]) in config_keys()),
             default=0,
         )
-        return unknown_key(place, path[: known + 1])
+        if path[-1] not in SYNONYMS:
+            return unknown_key(place, path[: known + 1])
+        parsed = _parsed(written, place)
+        return unknown_key(place, path, None if parsed is None else parsed.value)
     if not written:
         return Problem(place, (), 'nothing after the =; write null or ""')
-    try:
-        parsed = parse_yaml(written, str(place))
-    except ConfigError:
+    parsed = _parsed(written, place)
+    if parsed is None:
         return Problem(place, (), f"{clipped(written)} is not a YAML value; put text in quotes")
     if parsed.problems:
         return Problem(place, (), parsed.problems[0].message)
@@ -185,3 +205,11 @@ def _override(text: str, source: Source) -> Problem | None:
     source.values = {at: where for at, where in source.values.items() if at[: len(path)] != path}
     source.keys[path] = source.values[path] = place
     return None
+
+
+def _parsed(written: str, place: Place) -> Source | None:
+    """Return the value of an override; None if it is not YAML."""
+    try:
+        return parse_yaml(written, str(place))
+    except ConfigError:
+        return None

@@ -10,7 +10,7 @@ import json
 import re
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +60,22 @@ def commented_yaml(preset: Preset) -> str:
 
     `load_config` reads it as `preset.config()`.
     """
+    about = " ".join(part for part in (preset.description, preset.note, preset.data_note) if part)
+    about = textwrap.fill(f"Preset {preset.name}: {about}", WIDTH - 2)
+    return config_yaml(preset.config(), about.splitlines(), preset.reasons)
+
+
+def config_yaml(config: RunConfig, about: Sequence[str], reasons: Mapping[str, str]) -> str:
+    """Return every key with its documentation and the reason for its value.
+
+    The lines ``about`` the config become comments at the top.
+    """
     yaml = YAML()
     yaml.Representer = _Representer
     yaml.width = MAX_BYTES
     stream = io.StringIO()
-    yaml.dump(_section("", preset.config().model_dump(mode="json"), preset.reasons), stream)
-    return _header(preset) + stream.getvalue()
+    yaml.dump(_section("", config.model_dump(mode="json"), reasons), stream)
+    return _header(about) + stream.getvalue()
 
 
 def json_schema() -> dict[str, Any]:
@@ -93,14 +103,13 @@ def config_reference() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _header(preset: Preset) -> str:
-    about = " ".join(part for part in (preset.description, preset.note, preset.data_note) if part)
-    about = textwrap.indent(textwrap.fill(f"Preset {preset.name}: {about}", WIDTH - 2), "# ")
+def _header(about: Sequence[str]) -> str:
+    comments = "\n".join(f"# {line}".rstrip() for line in about)
     return (
         f"# yaml-language-server: $schema=./{SCHEMA_FILE}\n"
         "# With the line above, an editor completes and checks this file. To write the schema:\n"
         f"#   {_MAKE_SCHEMA}\n#\n"
-        f"{about}\n"
+        f"{comments}\n"
         "# A key that is left out has its default.\n\n"
     )
 

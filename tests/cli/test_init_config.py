@@ -260,8 +260,8 @@ def test_json_has_the_presets_and_the_schema(convo: Convo) -> None:
         (
             ["--schema", "--preset", "gpt2"],
             (
-                "error: --schema and --list-presets cannot be combined with --preset, --train, "
-                "--validation or --test\n"
+                "error: --schema and --list-presets cannot be combined with --preset, --from, "
+                "--train, --validation or --test\n"
             ),
         ),
         (["--force"], "error: --force needs a file to replace\nhint: add -o FILE\n"),

@@ -45,6 +45,7 @@ EXAMPLES = {
 convo init-config > config.yaml
 convo init-config --train my.jsonl --validation my_valid.jsonl -o config.yaml
 convo init-config --preset chat-model --train my.jsonl -o config.yaml
+convo init-config --from old.yaml -o config.yaml
 convo init-config --list-presets
 convo init-config --schema -o convo.schema.json""",
     "validate-data": """\

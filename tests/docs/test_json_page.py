@@ -51,7 +51,6 @@ CASES = [
     ("resume --verify", "resume", ("runs/tiny", "--verify", "--steps", "2")),
     ("evaluate", "evaluate", ("runs/tiny", "valid.jsonl", "--replies", "1")),
     ("export", "export", ("runs/tiny", "exports/tiny")),
-    ("init-config", "init-config", ("--train", "train.jsonl")),
     ("init-config --list-presets", "init-config", ("--list-presets",)),
     ("init-config --schema", "init-config", ("--schema",)),
 ]
@@ -71,6 +70,13 @@ def test_train(convo):
         *settings("name=again", "training.max_steps=1", "data.test=valid.jsonl"),
     )
     require_equal([own(trained, "train")], documented(PAGE, "train and resume"))
+
+
+def test_init_config(convo):
+    old = Path(__file__).parents[1] / "fixtures/forerunners/multi_turn.yaml"
+    options = (("--train", "train.jsonl"), ("--from", str(old)))
+    objects = [own(convo("init-config", *words), "init-config") for words in options]
+    require_equal(objects, documented(PAGE, "init-config"))
 
 
 def test_chat(convo):

@@ -26,13 +26,21 @@ def init_config(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE if it exists.")] = False,
     preset: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="NAME",
-            help="The preset to start from; see --list-presets.",
+            help="The preset to start from (scratch without it); see --list-presets.",
             autocompletion=complete_preset,
         ),
-    ] = "scratch",
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="FILE",
+            help="Convert this config of convmodel or multi-turn-chatbot-GPT2.",
+        ),
+    ] = None,
     train: Annotated[
         list[str] | None, typer.Option(metavar="FILE", help="Train on this JSONL file. Repeatable.")
     ] = None,
@@ -56,22 +64,28 @@ def init_config(
     With --train, vocabulary, batches, steps and evaluations are chosen for the size of the data.
     With -o, the JSON Schema for editors is written beside the config.
 
+    With --from, each key of the other config is mapped, answered or listed as not supported, on
+    stderr and in comments at the top of the YAML. If a key needs a decision, for example because
+    two keys disagree, nothing is written. --train, --validation and --test replace its data files.
+
     Example: convo init-config --preset gpt2 --train my.jsonl -o config.yaml
     """
     if schema and list_presets:
         raise UsageError("--schema and --list-presets cannot be combined")
     files = {"train": train or [], "validation": validation or [], "test": test or []}
-    if (schema or list_presets) and (preset != "scratch" or any(files.values())):
+    if (schema or list_presets) and (preset or source or any(files.values())):
         raise UsageError(
-            "--schema and --list-presets cannot be combined with --preset, --train, --validation "
-            "or --test"
+            "--schema and --list-presets cannot be combined with --preset, --from, --train, "
+            "--validation or --test"
         )
+    if preset and source:
+        raise UsageError("--preset and --from cannot be combined")
     if output == Path("-"):
         raise UsageError("-o -: a config goes to stdout without -o", hint="leave -o out")
     if force and output is None:
         raise UsageError("--force needs a file to replace", hint="add -o FILE")
     for name, given in files.items():
-        if given and not train:
+        if given and not train and source is None:
             raise UsageError(f"--{name} needs --train", hint="add --train FILE")
 
     from convo_cli.cli.config_files import (
@@ -91,7 +105,13 @@ def init_config(
     elif schema:
         document = schema_document(json_schema())
     else:
-        document = _from_preset(preset, files, is_quiet=is_quiet)
+        for name, paths in files.items():
+            if paths:
+                _require_files(f"--{name}", paths)
+        if source is not None:
+            document = _from_other(source, files, is_quiet=is_quiet)
+        else:
+            document = _from_preset(preset or "scratch", files, is_quiet=is_quiet)
         if output is not None and output.name == SCHEMA_FILE:
             raise UsageError(
                 f"{output}: reserved for the JSON Schema", hint="choose another name with -o"
@@ -121,6 +141,27 @@ def init_config(
         sys.stdout.flush()
 
 
+def _from_other(source: Path, files: Mapping[str, Sequence[str]], *, is_quiet: bool) -> Document:
+    """Return the config of a forerunner as a config of convo, and show what became of its keys."""
+    from convo_cli.cli.console import printable
+    from convo_cli.cli.given_paths import require_other_config
+    from convo_cli.cli.views.config_view import conversion_lines, converted_document
+    from convo_cli.config.forerunners.conversion import convert
+
+    require_other_config(source)
+    given = {f"data.{name}": paths for name, paths in files.items() if paths}
+    conversion = convert(source, given)
+    lines = conversion_lines(conversion, is_quiet=is_quiet)
+    lines += [
+        f"notice: {path} does not exist here; data paths begin at the working directory"
+        for path in conversion.config.data.files
+        if not Path(path).exists() and not is_quiet
+    ]
+    if lines:
+        typer.echo(printable("\n".join(lines)), err=True)
+    return converted_document(conversion)
+
+
 def _from_preset(name: str, files: Mapping[str, Sequence[str]], *, is_quiet: bool) -> Document:
     """Return the config of a preset, sized for the files of each data set if some are given."""
     from convo_cli.cli.console import printable
@@ -130,8 +171,6 @@ def _from_preset(name: str, files: Mapping[str, Sequence[str]], *, is_quiet: boo
 
     preset, sizing = find_preset(name), None
     if files["train"]:
-        for key, paths in files.items():
-            _require_files(f"--{key}", paths)
         preset = preset.with_data(**files)
     try:
         config = preset.config()

@@ -6,7 +6,11 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from convo_cli.config.forerunners.conversion import Conversion
+from convo_cli.config.forerunners.old_config import Answer, Status
+from convo_cli.config.places import clipped
 from convo_cli.config.presets import Preset
+from convo_cli.config.reference import config_yaml
 from convo_cli.data.sizing.choices import Sizing
 
 
@@ -42,5 +46,79 @@ def config_document(
 ) -> Document:
     """Return a config; ``yaml`` explains every key of ``values``."""
     chosen = None if sizing is None else {"summary": sizing.summary, "values": sizing.values}
-    record = {"preset": preset, "config": values, "yaml": yaml, "sizing": chosen}
+    record = {"preset": preset, "config": values, "yaml": yaml, "sizing": chosen, "converted": None}
     return Document(text=yaml, record=record)
+
+
+def converted_document(conversion: Conversion) -> Document:
+    """Return the config of a conversion; comments at the top say what became of each old key."""
+    form = conversion.form
+    about = [f"Converted from {clipped(conversion.path)}, a config of {form.tool} ({form.title}):"]
+    about += [
+        f"  line {answer.place.line} {_line(conversion, answer)}" for answer in conversion.answers
+    ]
+    yaml = config_yaml(conversion.config, about, conversion.reasons)
+    record = {
+        "preset": None,
+        "config": conversion.config.model_dump(mode="json"),
+        "yaml": yaml,
+        "sizing": None,
+        "converted": {
+            "file": conversion.path,
+            "tool": form.tool,
+            "form": form.title,
+            "answers": [_answer(conversion, answer) for answer in conversion.answers],
+        },
+    }
+    return Document(text=yaml, record=record)
+
+
+def conversion_lines(conversion: Conversion, *, is_quiet: bool) -> list[str]:
+    """Return a line for each old key, and a summary; if quiet, only the unsupported keys."""
+    lines = []
+    for answer in conversion.answers:
+        line = f"{answer.place} {_line(conversion, answer)}"
+        if answer.status == "unsupported":
+            lines.append(f"warning: {line}")
+        elif not is_quiet:
+            lines.append(line)
+    if not is_quiet:
+        counts = ", ".join(
+            f"{conversion.count(status)} {words}"
+            for status, words in _IN_WORDS.items()
+            if conversion.count(status)
+        )
+        form = conversion.form
+        lines.append(f"{conversion.path}: a config of {form.tool} ({form.title}): {counts}")
+    return lines
+
+
+_IN_WORDS: Mapping[Status, str] = {
+    "mapped": "keys mapped",
+    "not needed": "not needed",
+    "unsupported": "not supported",
+}
+
+
+def _line(conversion: Conversion, answer: Answer) -> str:
+    """Return an old key with its value, and what became of it."""
+    becomes = conversion.becomes(answer).items()
+    result = ", ".join(f"{key}: {clipped(json.dumps(value))}" for key, value in becomes)
+    if answer.status == "mapped":
+        result += f" ({answer.note})" if answer.note else ""
+    else:
+        words = f"{_IN_WORDS[answer.status]}: {answer.note}"
+        result = f"{words}; it becomes {result}" if result else words
+    return f"{answer.name} -> {result}"
+
+
+def _answer(conversion: Conversion, answer: Answer) -> Mapping[str, Any]:
+    return {
+        "key": answer.key,
+        "value": answer.value,
+        "line": answer.place.line,
+        "column": answer.place.column,
+        "status": answer.status,
+        "becomes": conversion.becomes(answer),
+        "note": answer.note or None,
+    }

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -35,6 +36,14 @@ def plain_value(text: str) -> Any:
     if tag in _TYPES and len(text) <= MAX_NUMBER_LENGTH:
         return _TYPES[tag](ScalarNode(tag, text))
     return text
+
+
+@dataclass(frozen=True, slots=True)
+class RepeatedKey(Problem):
+    """A key that is given twice."""
+
+    is_first_null: bool = False
+    """Whether the first value is null: a placeholder that the second value fills."""
 
 
 class SourceBuilder:
@@ -74,10 +83,12 @@ class SourceBuilder:
         self.result.values[path] = replace(place, text=json.dumps(text, ensure_ascii=False))
         return text
 
-    def key(self, path: KeyPath, place: Place) -> None:
-        """Record the place of a key; a duplicate becomes a problem."""
+    def key(self, path: KeyPath, place: Place, mapping: Mapping[str, Any]) -> None:
+        """Record the place of a key; a duplicate of one in ``mapping`` becomes a problem."""
         if path in self.result.keys:
-            self.problem(place, path, f"given twice, first on line {self.result.keys[path].line}")
+            message = f"given twice, first on line {self.result.keys[path].line}"
+            is_first_null = mapping.get(str(path[-1]), "") is None
+            self.result.problems.append(RepeatedKey(place, path, message, "", is_first_null))
         self.result.keys[path] = place
 
     def problem(self, place: Place, path: KeyPath, message: str) -> None:

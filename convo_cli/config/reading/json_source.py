@@ -73,7 +73,7 @@ class _Reader(SourceBuilder):
                 self.problem(place, path, "a key must be plain text")
             key = (*path, "?" if name is None else name)
             if name is not None:
-                self.key(key, place)
+                self.key(key, place, mapping)
             if self._peek() != ":":
                 raise self._fault(self._at, "a colon is missing after the key")
             self._at += 1

@@ -132,7 +132,7 @@ class _Reader(SourceBuilder):
             assert isinstance(event, ScalarEvent)
             key = (*path, name)
             self._refuse_decoration(event, key)
-            self.key(key, self._place(event))
+            self.key(key, self._place(event), mapping)
             mapping[name] = self._value(self._next(), key, depth + 1)
         return mapping
 

@@ -123,7 +123,7 @@ letters = st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from(
     "\n\t\r #:-?&*!|>'\"%@`[]{},"
 )
 names = st.text(letters, min_size=1, max_size=20).filter(
-    lambda name: name != "-" and not NOT_TEXT.search(name)
+    lambda name: name != "-" and name[0] != "~" and not NOT_TEXT.search(name)
 )
 
 

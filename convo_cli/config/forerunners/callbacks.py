@@ -1,0 +1,190 @@
+"""Conversion of Lightning's callbacks: convo has the settings of four, and the rest is answered."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from convo_cli.config.forerunners.old_config import OldConfig, Rule, apply_rules
+
+_CALLBACKS = "trainer.callbacks"
+_PACKAGES = ("pytorch_lightning", "lightning", "")
+_NO_CODE = "convo runs no code from a config"
+_WITHOUT_COUNTERPART = {
+    "LearningRateMonitor": "the learning rate is always logged",
+    "GPUStatsMonitor": "the statistics of the device are always logged",
+    "DeviceStatsMonitor": "the statistics of the device are always logged",
+    "ProgressBar": "the live view is on a terminal, plain lines elsewhere",
+    "TQDMProgressBar": "the live view is on a terminal, plain lines elsewhere",
+    "RichProgressBar": "the live view is on a terminal, plain lines elsewhere",
+    "ModelSummary": "`convo train --dry-run` shows the size of the model",
+    "RichModelSummary": "`convo train --dry-run` shows the size of the model",
+    "OnExceptionCheckpoint": "a run that is stopped is always saved",
+}
+"""Callbacks whose work convo does in every run."""
+_UNSUPPORTED = {
+    "Timer": "`touch RUN_DIR/stop` or SIGTERM stops a run, and `convo resume` continues it",
+    "GradientAccumulationScheduler": "all steps have training.batch_size examples",
+    "StochasticWeightAveraging": "there is no averaging of weights; see checkpoints.keep_best",
+    "WeightAveraging": "there is no averaging of weights; see checkpoints.keep_best",
+    "EMAWeightAveraging": "there is no averaging of weights; see checkpoints.keep_best",
+    "BackboneFinetuning": "all weights are trained",
+    "BaseFinetuning": "all weights are trained",
+    "ModelPruning": "all weights are trained",
+    "QuantizationAwareTraining": "`convo train` trains in fp32, bf16 or fp16",
+    "LambdaCallback": _NO_CODE,
+    "BatchSizeFinder": "training.micro_batch_size makes a step fit into memory",
+    "LearningRateFinder": "set training.learning_rate",
+}
+"""Callbacks without a counterpart, and what exists instead."""
+_NEWEST = "without monitor, the newest are kept"
+_CHECKPOINT_RULES = {
+    "save_last": Rule("the last checkpoint is always saved"),
+    "filename": Rule("a checkpoint is named after its step: step-00001200"),
+    "auto_insert_metric_name": Rule("a checkpoint is named after its step: step-00001200"),
+    "verbose": Rule("each checkpoint has its line in the log"),
+    "dirpath": Rule("it is not set", (None,), "checkpoints are in RUN_DIR/checkpoints"),
+    "save_weights_only": Rule(
+        "a checkpoint holds the whole state", (None, False), "convo export writes only the model"
+    ),
+    "save_on_train_epoch_end": Rule("each evaluation saves a checkpoint"),
+    "train_time_interval": Rule("it is not set", (None,), "see checkpoints.every_steps"),
+}
+_STOPPING_RULES = {
+    "verbose": Rule("the log says why a run stops"),
+    "strict": Rule("the score always exists"),
+    "check_finite": Rule("a loss that is not finite always stops the run"),
+    "check_on_train_epoch_end": Rule("the score is compared at each evaluation"),
+    "log_rank_zero_only": Rule("it matters only with several devices"),
+    "stopping_threshold": Rule("it is not set", (None,), "see evaluation.early_stopping.patience"),
+    "divergence_threshold": Rule(
+        "it is not set", (None,), "see evaluation.early_stopping.patience"
+    ),
+}
+
+
+def map_callbacks(old: OldConfig) -> None:
+    """Answer each callback and its arguments; evaluations are mapped before."""
+    callbacks = old.get(_CALLBACKS)
+    if not callbacks:
+        old.not_needed(_CALLBACKS, "there are none")
+        return
+    if not isinstance(callbacks, list):
+        callbacks = [callbacks]
+        old.wrong(_CALLBACKS, "a list of callbacks, each with its class_path")
+    known: dict[str, list[str]] = defaultdict(list)
+    for index, callback in enumerate(callbacks):
+        key = f"{_CALLBACKS}.{index}"
+        name, key = _class_name(callback, key)
+        if name in ("ModelCheckpoint", "EarlyStopping"):
+            known[name].append(f"{_CALLBACKS}.{index}.init_args")
+            becomes = "checkpoints" if name == "ModelCheckpoint" else "evaluation.early_stopping"
+            old.not_needed(key, f"its settings are those of {becomes}")
+        elif name in _WITHOUT_COUNTERPART:
+            old.not_needed(key, _WITHOUT_COUNTERPART[name])
+            _answer_arguments(old, f"{_CALLBACKS}.{index}", callback, is_needed=False)
+        else:
+            instead = _UNSUPPORTED.get(
+                name, f"{_NO_CODE}; it has ModelCheckpoint and EarlyStopping"
+            )
+            old.unsupported(key, instead)
+            _answer_arguments(old, f"{_CALLBACKS}.{index}", callback, is_needed=True)
+    for name, sections in known.items():
+        _refuse_contradictions(old, name, sections)
+        for section in sections:
+            if name == "ModelCheckpoint":
+                _map_checkpoint(old, section)
+            else:
+                _map_stopping(old, section)
+
+
+def _class_name(callback: Any, key: str) -> tuple[str, str]:
+    """Return the name of one of Lightning's classes, else the whole path, and its key."""
+    path = callback
+    if isinstance(callback, dict):
+        path, key = callback.get("class_path"), f"{key}.class_path"
+    package, _, name = str(path).rpartition(".")
+    is_lightning = package.partition(".")[0] in _PACKAGES
+    return (name if is_lightning else str(path)), key
+
+
+def _answer_arguments(old: OldConfig, key: str, callback: Any, *, is_needed: bool) -> None:
+    arguments = callback.get("init_args") if isinstance(callback, dict) else None
+    for name in arguments if isinstance(arguments, dict) else ():
+        answer = old.unsupported if is_needed else old.not_needed
+        answer(f"{key}.init_args.{name}", "an argument of this callback")
+
+
+def _refuse_contradictions(old: OldConfig, name: str, sections: list[str]) -> None:
+    """Answer the arguments for which two callbacks of one class have different values."""
+    first: dict[str, str] = {}
+    for section in sections:
+        arguments = old.get(section)
+        for argument in arguments if isinstance(arguments, dict) else ():
+            key = f"{section}.{argument}"
+            before = first.setdefault(argument, key)
+            if old.get(before) != old.get(key):
+                other = f"another {name} has {argument}: {old.shown(before)}"
+                old.ambiguous(key, f"{old.shown(key)}, but {other}; convo has one setting")
+
+
+def _map_checkpoint(old: OldConfig, section: str) -> None:
+    monitor = _map_monitor(old, section)
+    key = f"{section}.every_n_train_steps"
+    if old.get(key):
+        evaluations = old.values.get("evaluation.every_steps") or "an epoch"
+        note = f"evaluations, each with a checkpoint of its own, are every {evaluations}"
+        note = "" if evaluations == old.get(key) else note
+        old.map(key, {"checkpoints.every_steps": old.get(key)}, note)
+    else:
+        old.not_needed(key, "each evaluation saves a checkpoint")
+    for name in ("every_n_epochs", "every_n_val_epochs", "period"):
+        if old.get(f"{section}.{name}") in (None, 1):
+            old.not_needed(f"{section}.{name}", "each evaluation saves a checkpoint")
+        else:
+            old.unsupported(f"{section}.{name}", "checkpoints.every_steps counts steps")
+    _map_number_kept(old, f"{section}.save_top_k", has_monitor=monitor is not None)
+    apply_rules(old, section, _CHECKPOINT_RULES)
+
+
+def _map_number_kept(old: OldConfig, key: str, *, has_monitor: bool) -> None:
+    number = old.get(key, 1)
+    if number == -1:
+        old.map(key, {"checkpoints.keep": 1_000_000}, "all checkpoints are kept")
+    elif number == 0:
+        note = "the newest and the best checkpoint are always saved"
+        old.set("checkpoints.keep", 1)
+        old.unsupported(key, note, ("checkpoints.keep",))
+    elif has_monitor:
+        old.map(key, {"checkpoints.keep_best": number})
+    else:
+        old.map(key, {"checkpoints.keep": number}, _NEWEST)
+
+
+def _map_monitor(old: OldConfig, section: str) -> str | None:
+    """Answer monitor and mode, and return the score of convo."""
+    key, mode_key = f"{section}.monitor", f"{section}.mode"
+    monitor, mode = old.get(key), old.get(mode_key, "min")
+    if monitor == "val_loss":
+        old.map(key, {"evaluation.early_stopping.monitor": "loss"})
+        if mode == "min":
+            old.not_needed(mode_key, "the smaller loss is the better one")
+        else:
+            old.ambiguous(mode_key, "convo keeps the checkpoint with the smallest loss; write min")
+        return "loss"
+    if monitor is None:
+        old.not_needed(key, "it is not set")
+    else:
+        old.unsupported(key, "convo compares val_loss, or the metric of replies; it takes the loss")
+    old.not_needed(mode_key, "it belongs to monitor")
+    return None if monitor is None else "loss"
+
+
+def _map_stopping(old: OldConfig, section: str) -> None:
+    _map_monitor(old, section)
+    patience = old.get(f"{section}.patience", 3)
+    old.map(f"{section}.patience", {"evaluation.early_stopping.patience": patience})
+    delta = old.get(f"{section}.min_delta", 0.0)
+    delta = abs(delta) if isinstance(delta, int | float) else delta  # as Lightning does
+    old.map(f"{section}.min_delta", {"evaluation.early_stopping.min_delta": delta})
+    apply_rules(old, section, _STOPPING_RULES)

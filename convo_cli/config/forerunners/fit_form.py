@@ -1,0 +1,117 @@
+"""Conversion of a JSON config of convmodel's fit command, as documented and with a dataset_path."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from convo_cli.config.forerunners.documented import CONVMODEL_FORMAT, ENCODED_ONCE, WHOLE_SHUFFLE
+from convo_cli.config.forerunners.old_config import OldConfig, Rule, apply_rules
+from convo_cli.config.habits import SEVERAL_GPUS, device_of, is_several
+from convo_cli.config.schema import RUN_NAME
+from convo_cli.errors import typeable
+
+_RULES = {
+    "save_best_model": Rule("the best checkpoint by loss and the newest are always kept"),
+    "show_progress_bar": Rule(
+        "the live view is on a terminal, plain lines elsewhere; --quiet turns both off"
+    ),
+    "shuffle_buffer_size": Rule(WHOLE_SHUFFLE),
+    "num_workers": Rule(ENCODED_ONCE),
+    "prefetch_factor": Rule(ENCODED_ONCE),
+}
+
+
+def convert_fit(old: OldConfig) -> None:
+    """Set the values of convo and answer the keys of a fit config."""
+    old.values |= CONVMODEL_FORMAT | {"training.weight_decay": 0.01, "training.max_grad_norm": None}
+    _map_model(old)
+    _map_data(old)
+    _map_training(old)
+    seed = old.get("seed")
+    old.map("seed", {"seed": 42 if seed is None else seed}, "always set" if seed is None else "")
+    old.map("deterministic", {"deterministic": old.get("deterministic", False)})
+    apply_rules(old, "", _RULES)
+
+
+def _map_model(old: OldConfig) -> None:
+    old.require("pretrained_model_or_path")
+    old.map("pretrained_model_or_path", {"model.pretrained": old.get("pretrained_model_or_path")})
+    name = str(old.get("model_class", "")).rpartition(".")[2]
+    if name in ("", "GPT2LMConversationModel", "ConversationModel"):
+        old.map("model_class", {"dialogue.template": "convmodel"})
+    elif name == "GPT2LMCLConversationModel":
+        old.unsupported("model_class", "the language model is trained, without the second head")
+    else:
+        old.unsupported("model_class", "convo trains any causal language model, by its name")
+    _map_output(old)
+    device = old.get("device")
+    if device is None:
+        old.map("device", {"training.device": "auto"}, "a GPU if there is one")
+    elif is_several(device):
+        old.unsupported("device", SEVERAL_GPUS)
+    else:
+        old.map("device", {"training.device": device_of(device) or device})
+
+
+def _map_output(old: OldConfig) -> None:
+    """Set folder and name of the run from output_path."""
+    path = old.get("output_path")
+    if not path:
+        old.not_needed("output_path", "the run directory is runs/convmodel")
+    elif not isinstance(path, str) or not re.fullmatch(RUN_NAME, Path(path).name):
+        note = "its last part names the run: letters, digits, dots, dashes and underscores"
+        old.ambiguous("output_path", note)
+    else:
+        folder, name = str(Path(path).parent), Path(path).name
+        note = "the run directory; `convo export` writes the model"
+        old.map("output_path", {"output_dir": folder, "name": name}, note)
+
+
+def _map_data(old: OldConfig) -> None:
+    source = old.get("dataset_path")
+    if source and not old.is_given("data.train"):
+        folder = Path(str(source))
+        options = [
+            f"--{option} {typeable(folder / f'{name}.jsonl')}"
+            for option, name in (("train", "train"), ("validation", "validation"))
+        ]
+        note = f"it names no files; name them: {' '.join(options)}"
+        old.ambiguous("dataset_path", note)
+    elif source:
+        old.not_needed("dataset_path", "the command line names the files")
+    elif not old.is_given("data.train"):
+        old.require("train_file")
+    if source and not old.has("train_file"):
+        return
+    for name, key in (("train", "train"), ("valid", "validation"), ("eval", "test")):
+        old.map(f"{name}_file", {f"data.{key}": old.get(f"{name}_file") or []})
+
+
+def _map_training(old: OldConfig) -> None:
+    batch = old.whole("batch_size", 1, at_least=1)
+    parts = old.whole("accumulation_steps", 1, at_least=1)
+    sizes = {"training.batch_size": batch * parts}
+    if parts > 1:
+        sizes["training.micro_batch_size"] = batch
+    old.map("batch_size", sizes)
+    if parts > 1:
+        old.map("accumulation_steps", sizes, "training.batch_size counts all examples of a step")
+    else:
+        old.not_needed("accumulation_steps", "a step has one batch")
+    old.map("lr", {"training.learning_rate": old.get("lr", 1e-4)})
+    warmup = old.get("warmup_steps", 10_000)
+    note = "convmodel never passed it on and always used 10000" * (warmup != 10_000)
+    old.map(
+        "warmup_steps", {"training.warmup_steps": warmup, "training.schedule": "constant"}, note
+    )
+    old.set("training.schedule", "constant")
+    precision = "fp16" if old.get("use_amp", False) else "fp32"
+    old.map("use_amp", {"training.precision": precision})
+    old.map("epochs", {"training.epochs": old.get("epochs", 1)})
+    every = old.get("log_steps", 100)
+    old.map("log_steps", {"logging.every_steps": every, "evaluation.every_steps": every})
+    if old.get("max_len") is None:
+        old.not_needed("max_len", "null is the context of the model; see dialogue.max_length")
+    else:
+        old.map("max_len", {"dialogue.max_length": old.get("max_len")})

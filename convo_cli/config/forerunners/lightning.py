@@ -1,0 +1,183 @@
+"""Conversion of a LightningCLI config of convmodel: seed_everything, trainer and model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from convo_cli.config.forerunners.callbacks import map_callbacks
+from convo_cli.config.forerunners.documented import CONVMODEL_FORMAT
+from convo_cli.config.forerunners.old_config import OldConfig, apply_rules, is_one_of
+from convo_cli.config.forerunners.trainer_devices import map_devices
+from convo_cli.config.forerunners.trainer_rules import (
+    FULL,
+    MODEL_RULES,
+    TOP_RULES,
+    TRAINER_RULES,
+    WHOLE,
+)
+from convo_cli.config.habits import precision_of
+
+_NO_END = "a run needs an end: write max_epochs or max_steps"
+_EPOCHS_OF_LIGHTNING = 1000
+
+
+def convert_lightning(old: OldConfig) -> None:
+    """Set the values of convo and answer the keys of a LightningCLI config."""
+    old.values |= CONVMODEL_FORMAT | {"training.weight_decay": 0.0}
+    old.map("seed_everything", _seed(old.get("seed_everything")))
+    _map_model(old)
+    num_gpus = map_devices(old)
+    accumulation = _map_batches(old, num_gpus)
+    _map_length(old)
+    _map_numbers(old)
+    _map_evaluations(old, accumulation)
+    _map_logs(old)
+    map_callbacks(old)
+    apply_rules(old, "trainer", TRAINER_RULES)
+    apply_rules(old, "", TOP_RULES)
+
+
+def _seed(seed: Any) -> dict[str, Any]:
+    return {"seed": 42 if seed is None or isinstance(seed, bool) else seed}
+
+
+def _map_model(old: OldConfig) -> None:
+    old.require("model.pretrained_model_or_path")
+    if not old.is_given("data.train"):
+        old.require("model.train_file")
+    old.map(
+        "model.pretrained_model_or_path",
+        {"model.pretrained": old.get("model.pretrained_model_or_path")},
+    )
+    for name, key in (("train", "train"), ("valid", "validation"), ("test", "test")):
+        file = old.get(f"model.{name}_file")
+        old.map(f"model.{name}_file", {f"data.{key}": file or []})
+    old.map("model.lr", {"training.learning_rate": old.get("model.lr", 1e-4)})
+    old.map(
+        "model.num_warmup_steps",
+        {"training.warmup_steps": old.get("model.num_warmup_steps", 10_000)},
+    )
+    if steps := old.get("model.num_training_steps"):
+        old.map(
+            "model.num_training_steps",
+            {
+                "training.schedule": "linear",
+                "training.schedule_steps": steps,
+                "training.min_lr_ratio": 0.0,
+            },
+            "the rate falls to 0 at this step and stays there",
+        )
+    else:
+        old.map("model.num_training_steps", {"training.schedule": "constant"})
+    apply_rules(old, "model", MODEL_RULES)
+
+
+def _map_batches(old: OldConfig, num_gpus: int) -> int:
+    """Set the sizes of batches and return the batches of a step."""
+    batch = old.whole("model.batch_size", 2, at_least=1)
+    key = "trainer.accumulate_grad_batches"
+    accumulation = 1
+    if isinstance(old.get(key), dict):
+        old.unsupported(key, "all steps have training.batch_size examples")
+    elif old.get(key) is not None:
+        accumulation = old.whole(key, 1, at_least=1)
+    size = batch * accumulation * num_gpus
+    old.map("model.batch_size", {"training.batch_size": size})
+    if size == batch:
+        old.not_needed(key, "a step has one batch")
+        return accumulation
+    old.map("model.batch_size", {"training.batch_size": size, "training.micro_batch_size": batch})
+    old.map(
+        key,
+        {"training.batch_size": size, "training.micro_batch_size": batch},
+        "training.batch_size counts all examples of a step",
+    )
+    return accumulation
+
+
+def _map_length(old: OldConfig) -> None:
+    epochs, steps = old.get("trainer.max_epochs"), old.get("trainer.max_steps")
+    has_steps = steps not in (None, -1)
+    if has_steps and epochs not in (None, -1):
+        message = f"max_epochs is {epochs} and max_steps {steps}; convo has one of them"
+        for key in ("trainer.max_epochs", "trainer.max_steps"):
+            old.ambiguous(key, f"{message}: remove the one that Lightning reaches later")
+    elif has_steps:
+        old.map("trainer.max_steps", {"training.max_steps": steps})
+        old.not_needed("trainer.max_epochs", "max_steps decides")
+    elif epochs == -1:
+        old.ambiguous("trainer.max_epochs", _NO_END)
+    elif epochs is None and steps == -1:
+        old.ambiguous("trainer.max_steps", _NO_END)
+    else:
+        note = "" if epochs is not None else "Lightning's number for null"
+        old.map(
+            "trainer.max_epochs",
+            {"training.epochs": _EPOCHS_OF_LIGHTNING if epochs is None else epochs},
+            note,
+        )
+        old.not_needed("trainer.max_steps", "max_epochs decides")
+
+
+def _map_numbers(old: OldConfig) -> None:
+    clip = old.get("trainer.gradient_clip_val")
+    old.map("trainer.gradient_clip_val", {"training.max_grad_norm": clip or None})
+    deterministic = old.get("trainer.deterministic", False)
+    note = "operations without a deterministic algorithm stop the run" * (deterministic == "warn")
+    value = True if deterministic == "warn" else deterministic
+    old.map("trainer.deterministic", {"deterministic": False if value is None else value}, note)
+    key = "trainer.precision"
+    precision = old.get(key, 32)
+    named = precision_of(precision)
+    if named is None or str(precision).endswith("6-true"):
+        old.set("training.precision", named or "fp32")
+        note = "weights are always fp32; the forward pass is fp32, bf16 or fp16"
+        old.unsupported(key, note, ("training.precision",))
+    else:
+        old.map(key, {"training.precision": named})
+
+
+def _map_evaluations(old: OldConfig, accumulation: int) -> None:
+    key = "trainer.val_check_interval"
+    interval = old.get(key, 1.0)
+    if is_one_of(interval, FULL):
+        old.map(key, {"evaluation.every_steps": None}, "once an epoch")
+    elif isinstance(interval, float) and 0 < interval < 1:
+        note = "an epoch cannot be cut exactly; it is once an epoch, or set evaluation.every_steps"
+        old.unsupported(key, note)
+    elif (batches := old.whole(key, 1, at_least=1)) % accumulation:
+        note = f"{batches} batches are not a whole number of steps; set evaluation.every_steps"
+        old.unsupported(key, note)
+    else:
+        old.map(key, {"evaluation.every_steps": batches // accumulation})
+    key = "trainer.limit_val_batches"
+    limit = old.get(key)
+    if is_one_of(limit, FULL):
+        old.not_needed(key, WHOLE)
+    elif isinstance(limit, int) and not isinstance(limit, bool) and limit > 0:
+        dialogues = limit * old.whole("model.batch_size", 2, at_least=1)
+        old.map(key, {"evaluation.max_dialogues": dialogues}, "counted in dialogues")
+    elif is_one_of(limit, (0, 0.0)):
+        old.map(key, {"data.validation": []}, "no evaluation")
+    else:
+        old.unsupported(key, "evaluation.max_dialogues is a number of dialogues")
+
+
+def _map_logs(old: OldConfig) -> None:
+    if folder := old.get("trainer.default_root_dir"):
+        old.map("trainer.default_root_dir", {"output_dir": folder})
+    else:
+        note = "runs/NAME has the place of lightning_logs/version_N"
+        old.map("trainer.default_root_dir", {"output_dir": "runs"}, note)
+    old.map(
+        "trainer.log_every_n_steps",
+        {"logging.every_steps": old.get("trainer.log_every_n_steps", 50)},
+    )
+    key = "trainer.logger"
+    logger = old.get(key, True)
+    if is_one_of(logger, (True, None, False)):
+        note = "TensorBoard files are in RUN_DIR/tensorboard, not in lightning_logs/"
+        old.map(key, {"logging.tensorboard": logger is not False}, note)
+    else:
+        note = "convo writes metrics.jsonl and TensorBoard files into the run directory"
+        old.unsupported(key, note)

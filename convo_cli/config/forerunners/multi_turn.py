@@ -1,0 +1,122 @@
+"""Conversion of config.yaml and args.yaml of multi-turn-chatbot-GPT2."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Any
+
+from convo_cli.config.forerunners.documented import ENCODED_ONCE, MULTI_TURN_FORMAT
+from convo_cli.config.forerunners.old_config import OldConfig, Rule, apply_rules, is_one_of
+from convo_cli.config.habits import SEVERAL_GPUS, device_of, is_several
+
+_METRICS = ("ppl", "bleu2", "bleu4", "nist2", "nist4")
+"""Metrics that the forerunner documents and convo reports."""
+_RULES = {
+    "workers": Rule(ENCODED_ONCE),
+    "common": Rule("loss, validation loss and learning rate are always logged"),
+    "yaml_file": Rule("it names the file of this config"),
+    "is_rank_zero": Rule("it is a value of the run"),
+    "vocab_size": Rule("it follows from the tokenizer"),
+    "save_dir": Rule("the run directory is output_dir/name"),
+}
+_NEEDED = ("pretrained_model", "max_len", "batch_size", "steps", "lr0")
+
+
+def convert_multi_turn(old: OldConfig) -> None:
+    """Set the values of convo and answer the keys of a multi-turn-chatbot-GPT2 config."""
+    old.values |= MULTI_TURN_FORMAT
+    old.require(*_NEEDED)
+    num_gpus = _map_device(old)
+    _map_data(old)
+    old.map("seed", {"seed": old.get("seed", 0)})
+    old.map("deterministic", {"deterministic": old.get("deterministic", True)})
+    old.map("project", {"output_dir": old.get("project", "outputs/gpt2")})
+    note = "an existing run is refused, not numbered"
+    old.map("name", {"name": old.get("name", "daily_dialog_chatbot")}, note)
+    old.map("pretrained_model", {"model.pretrained": old.get("pretrained_model")})
+    note = "longer dialogues become several windows, and nothing is padded to this length"
+    old.map("max_len", {"dialogue.max_length": old.get("max_len")}, note)
+    _map_training(old, num_gpus)
+    _map_evaluation(old)
+    apply_rules(old, "", _RULES)
+
+
+def _map_device(old: OldConfig) -> int:
+    """Set training.device and return the number of GPUs."""
+    device = old.get("device", "cpu")
+    if is_several(device):
+        indices = device if isinstance(device, list) else [0]
+        old.set("training.device", device_of(indices[:1]) or "cuda")
+        note = f"{SEVERAL_GPUS}; convo trains on one, with training.batch_size for all"
+        old.unsupported("device", note, ("training.device",))
+        return len(indices)
+    if named := device_of(device):
+        old.map("device", {"training.device": named})
+    else:
+        old.wrong("device", "cpu, mps or the list of a GPU, such as [0]")
+    return 1
+
+
+def _map_data(old: OldConfig) -> None:
+    is_daily = old.get("dailydialog_train", False)
+    custom = {
+        "data.train": "CUSTOM.train_data_path",
+        "data.validation": "CUSTOM.validation_data_path",
+        "data.test": "CUSTOM.test_data_path",
+    }
+    if is_one_of(is_daily, (True,)):
+        base = old.get("dailydialog_dataset.path", "data/")
+        folder = PurePosixPath(str(base)) / "dailydialog"
+        names = {"train": "train", "validation": "valid", "test": "test"}
+        files = {f"data.{key}": str(folder / f"{name}.jsonl") for key, name in names.items()}
+        note = "DailyDialog as one JSON list of utterances a line, instead of pickles"
+        old.map("dailydialog_train", files, note)
+        old.map("dailydialog_dataset.path", files, "the folder of these files")
+        for key in custom.values():
+            old.not_needed(key, "dailydialog_train is true")
+        return
+    if not is_one_of(is_daily, (False, None)):
+        old.wrong("dailydialog_train", "True or False")
+    old.not_needed("dailydialog_train", "the files are those of CUSTOM")
+    old.not_needed("dailydialog_dataset.path", "the files are those of CUSTOM")
+    if not old.is_given("data.train"):
+        old.require("CUSTOM.train_data_path")
+    for new_key, key in custom.items():
+        old.map(key, {new_key: old.get(key) or []})
+
+
+def _map_training(old: OldConfig, num_gpus: int) -> None:
+    batch = old.whole("batch_size", 60, at_least=1)
+    sizes = {"training.batch_size": batch * num_gpus}
+    if num_gpus > 1:
+        sizes["training.micro_batch_size"] = batch
+    old.map("batch_size", sizes)
+    note = "exactly this number, not rounded up to whole epochs"
+    old.map("steps", {"training.max_steps": old.get("steps")}, note)
+    warmup = old.whole("warmup_steps", 0)
+    old.map("warmup_steps", {"training.warmup_steps": warmup})
+    old.map("lr0", {"training.learning_rate": old.get("lr0")})
+    old.map("lrf", {"training.min_lr_ratio": old.get("lrf", 0.1)})
+    schedule = old.get("scheduler_type", "cosine")
+    note = "the cosine begins after the warm-up" if schedule == "cosine" and warmup else ""
+    old.map("scheduler_type", {"training.schedule": schedule}, note)
+    until = old.get("train_user_turn_mask_step", 0.0)
+    old.map("train_user_turn_mask_step", {"dialogue.user_turns_until": until})
+
+
+def _map_evaluation(old: OldConfig) -> None:
+    patience = old.get("patience")
+    note = "one evaluation an epoch; the loss has to improve, not loss or metric"
+    old.map("patience", {"evaluation.early_stopping.patience": patience or None}, note)
+    shown = old.get("prediction_print_n", 10)
+    note = "replies of an evaluation, not of each batch"
+    old.map("prediction_print_n", {"evaluation.show_samples": shown}, note)
+    metrics: Any = old.get("metrics", [])
+    names = metrics if isinstance(metrics, list) else [metrics]
+    unknown = [str(name) for name in names if str(name) not in _METRICS]
+    if unknown:
+        note = f"{', '.join(unknown)} is not among bleu-2, bleu-4, nist-2, nist-4 and perplexity"
+        old.unsupported("metrics", note, ("evaluation.metric",))
+        return
+    note = "all five are reported; bleu-4 has the largest weight in the forerunner's best metric"
+    old.map("metrics", {"evaluation.metric": "bleu-4"}, note)
