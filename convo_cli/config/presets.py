@@ -115,7 +115,7 @@ CONVMODEL = Preset(
     "trained on.",
     note=(
         "2,410,000 steps of 16 dialogues in fp16 need a GPU. The document's own model is "
-        "colorfulscoop/gpt2-small-ja. `convo init-config --from old.yaml` converts your own config."
+        "colorfulscoop/gpt2-small-ja. The option --from converts your own config."
     ),
     values={**nested(documented.CONVMODEL), "data": _SAMPLE},
 )
