@@ -12,7 +12,7 @@ import pytest
 import typer.main
 
 from convo_cli.cli.app import app
-from convo_cli.config.forerunners.conversion import Conversion, convert
+from convo_cli.config.forerunners.config_conversion import Conversion, convert
 from convo_cli.config.keys import config_keys
 from convo_cli.config.load import apply_overrides
 from convo_cli.config.presets import PRESETS

@@ -146,7 +146,7 @@ def _from_other(source: Path, files: Mapping[str, Sequence[str]], *, is_quiet: b
     from convo_cli.cli.console import printable
     from convo_cli.cli.given_paths import require_other_config
     from convo_cli.cli.views.config_view import conversion_lines, converted_document
-    from convo_cli.config.forerunners.conversion import convert
+    from convo_cli.config.forerunners.config_conversion import convert
 
     require_other_config(source)
     given = {f"data.{name}": paths for name, paths in files.items() if paths}

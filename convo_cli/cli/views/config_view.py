@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from convo_cli.config.forerunners.conversion import Conversion
+from convo_cli.config.forerunners.config_conversion import Conversion
 from convo_cli.config.forerunners.old_config import Answer, Status
 from convo_cli.config.places import clipped
 from convo_cli.config.presets import Preset

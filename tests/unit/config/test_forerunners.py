@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convo_cli.config.forerunners.conversion import Conversion, convert
+from convo_cli.config.forerunners.config_conversion import Conversion, convert
 from convo_cli.config.keys import value_of
 from convo_cli.config.load import load_config
 from convo_cli.config.presets import PRESETS
