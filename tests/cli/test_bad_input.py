@@ -215,13 +215,13 @@ MODELS = {
         "model",
         model(remove("tokenizer.json")),
         2,
-        "model: no readable tokenizer (the folder has no tokenizer.json)",
+        "model: no readable tokenizer (the folder has no tokenizer.json, … without it)",
     ),
     "has a torn tokenizer": (
         "model",
         model(truncate("tokenizer.json", 500)),
         2,
-        "model: no readable tokenizer (tokenizer.json is damaged: Unterminated",
+        "model: no readable tokenizer (tokenizer.json is damaged: ",
     ),
 }
 """What may be wrong with a foreign model: its name, how it came to be, exit code, message."""

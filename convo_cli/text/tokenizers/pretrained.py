@@ -127,10 +127,10 @@ def _stated_ids(file: Path) -> dict[str, int]:
 def _unreadable(folder: Path, error: Exception, slow: SlowTokenizer | None) -> str:
     """Describe why a tokenizer cannot be loaded, with the file if that is the reason."""
     file = folder / "tokenizer.json"
-    if slow:
-        return f"transformers cannot load its {slow.name}: {first_line(error)}"
     if not file.is_file():
-        return "the folder has no tokenizer.json"
+        # The text of a failed conversion lists Python classes, or nothing.
+        more = f", and transformers cannot load {slow.file.name} without it" if slow else ""
+        return f"the folder has no tokenizer.json{more}"
     try:
         json.loads(file.read_bytes())
     except (ValueError, RecursionError) as damage:
