@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from convo_cli.errors import ModelError, typeable
+from convo_cli.storage.files import read_file
 from convo_cli.storage.sealed import MANIFEST_FILE
 from convo_cli.wording import on_one_line
 
@@ -24,7 +25,7 @@ _PLACES = ("", "weights", "checkpoints", "version_*/checkpoints", "lightning_log
 """Folders of the weights: of multi-turn-chatbot-GPT2, and of PyTorch Lightning."""
 _BASE_KEYS = ("pretrained_model", "pretrained_model_or_path")
 _CONFIGS = ("args.yaml", "config.yaml")
-_MAX_CONFIG_CHARACTERS = 2**16
+_MAX_CONFIG_BYTES = 2**18
 _MAX_FILES = 1000
 
 FOLDER_SCRIPT = (
@@ -146,8 +147,7 @@ def _base_of(weights: Path) -> str:
         return str(weights.parent)
     for file in (weights.parent.parent / name for name in _CONFIGS):
         try:
-            with file.open(encoding="utf-8", errors="replace") as text:
-                lines = text.read(_MAX_CONFIG_CHARACTERS).splitlines()
+            lines = read_file(file, _MAX_CONFIG_BYTES).decode(errors="replace").splitlines()
         except OSError:
             continue
         for key, _, value in (line.partition(":") for line in lines):

@@ -232,7 +232,13 @@ class TestProcess:
         assert "Traceback" not in err.decode()
         assert err.endswith(b"\nstopped\n")
 
-    @pytest.mark.parametrize("leave", [b"\x03", b"\x04", b"/quit\r"])
+    @pytest.mark.parametrize(
+        "leave",
+        [
+            b"/quit\r",
+            *(pytest.param(key, marks=pytest.mark.slow) for key in (b"\x03", b"\x04")),
+        ],
+    )
     def test_a_terminal_talks_until_the_user_leaves(self, trained, leave):
         import pty
 

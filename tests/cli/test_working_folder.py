@@ -110,7 +110,15 @@ def test_git_status_would_run_what_the_repository_names(hostile, tmp_path):
     reason="scripts, and git to make a repository",
 )
 @pytest.mark.parametrize(
-    "how", ["executable", "module", "empty part of PYTHONPATH", "working folder on PATH"]
+    "how",
+    [
+        "module",
+        "empty part of PYTHONPATH",
+        *(
+            pytest.param(how, marks=pytest.mark.slow)
+            for how in ("executable", "working folder on PATH")
+        ),
+    ],
 )
 def test_training_in_a_hostile_folder_runs_nothing_of_it(hostile, tmp_path, how):
     make_repository(hostile, tmp_path / "ran")

@@ -93,7 +93,7 @@ def torn(convo: Zygote, fresh: Path, tmp_path_factory: pytest.TempPathFactory) -
     return folder
 
 
-@pytest.mark.parametrize("choose", [some(6), ALL])
+@pytest.mark.parametrize("choose", [some(4), ALL])
 def test_training_killed_at_a_file_operation_ends_the_same(
     convo, fresh, expected, tmp_path, choose
 ):

@@ -267,6 +267,7 @@ def test_references_to_code_and_local_paths_are_removed_from_configs_at_any_dept
 )
 def test_a_file_that_would_be_read_at_once_has_a_largest_size(tmp_path, monkeypatch, name):
     monkeypatch.setattr(module, "MAX_TEXT_BYTES", 1000)
+    monkeypatch.setattr(module, "MAX_SPIECE_BYTES", 1000)
     folder(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(bytes(2000))
     (tmp_path / name).write_bytes(bytes(1000))
