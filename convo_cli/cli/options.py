@@ -70,7 +70,7 @@ SetOption = Annotated[
 LoadOption = Annotated[
     Literal["last", "loss", "metric"] | None,
     typer.Option(
-        help="Of a run directory: the newest checkpoint, or the best by validation loss or metric. "
+        help="Checkpoint of a run directory: the newest, or the best by validation loss or metric. "
         "Default: loss if the run was evaluated, else last.",
         autocompletion=complete_load,
     ),

@@ -135,7 +135,7 @@ def discard_output(descriptor: int) -> None:
 
 
 def _remove_impossible_sizes() -> None:
-    """Remove sizes that are no number from 1 to 9999: rich prints nothing into 0 columns."""
+    """Unset sizes that are not a number from 1 to 9999: rich prints nothing into 0 columns."""
     for name in _SIZES:
         value = os.environ.get(name, "1")
         is_number = value.isdecimal() and len(value) <= _MAX_DIGITS

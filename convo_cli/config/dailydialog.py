@@ -41,6 +41,6 @@ def how_to_get(path: Path) -> str | None:
         return None
     return (
         f"DailyDialog does not come with convo: get its archive from {SOURCE} (licence {LICENCE}: "
-        f"no commercial use); this converts the archive's {old}:\n"
+        f"no commercial use); to convert the archive's {old}:\n"
         f'  {typeable(sys.executable)} -c "{"; ".join(SCRIPT)}" {old} {typeable(path)}'
     )

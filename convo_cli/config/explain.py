@@ -62,7 +62,7 @@ def problems_of(error: ValidationError, source: Source) -> list[Problem]:
 def _unknown_inside(path: KeyPath, value: Any, source: Source) -> Iterator[Problem]:
     """Yield the problems of the keys inside a section that does not exist.
 
-    Keys that exist in the section that was probably meant are right.
+    The keys of the section that was probably meant are no problems.
     """
     meant = path[:-1] if path[-1] == "<<" else (_similar_section(str(path[-1])),)
     known = {key.name for key in keys_in(dotted(meant))} if meant != ("",) else set()

@@ -65,7 +65,7 @@ def locate_config(
 
 
 def _refuse_other_tools(source: Source, path: Path) -> None:
-    """Raise ConfigError for a whole config of a forerunner; its keys one by one would not help."""
+    """Raise ConfigError for a forerunner's config, instead of one problem for each of its keys."""
     form = find_form(source.value)
     if form is not None:
         message = f"a config of {form.tool} ({form.title}), not of convo"

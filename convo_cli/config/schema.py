@@ -131,7 +131,7 @@ class DataConfig(Section):
 class TokenizerConfig(Section):
     kind: Literal["unigram", "bpe"] = "unigram"
     """SentencePiece model type, only for model.scratch: a pretrained model has its own
-    tokenizer. Choose bpe for llama.cpp, which gives other ids for unigram."""
+    tokenizer. Choose bpe for llama.cpp, which encodes some texts differently with unigram."""
     vocab_size: int = Field(8000, ge=300, le=1_000_000)
     """Largest number of pieces, including 256 for bytes; little text gives fewer."""
     character_coverage: float = Field(0.9995, ge=0.98, le=1.0)

@@ -1,62 +1,74 @@
-"""Conversion of Lightning's callbacks: convo has the settings of four, and the rest is answered."""
+"""Conversion of Lightning's callbacks: two become settings, and each other one gets an answer."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from typing import Any
 
+from convo_cli.config.forerunners.notes import (
+    ALWAYS_STOPS,
+    DEVICE_IS_LOGGED,
+    LIVE_VIEW,
+    MODEL_SIZE,
+    NO_AVERAGE,
+    NOT_SET,
+    ONE_DEVICE,
+    STOP,
+)
 from convo_cli.config.forerunners.old_config import OldConfig, Rule, apply_rules
 
 _CALLBACKS = "trainer.callbacks"
 _PACKAGES = ("pytorch_lightning", "lightning", "")
 _NO_CODE = "convo runs no code from a config"
+_ALL_WEIGHTS = "all weights are trained"
 _WITHOUT_COUNTERPART = {
     "LearningRateMonitor": "the learning rate is always logged",
-    "GPUStatsMonitor": "the statistics of the device are always logged",
-    "DeviceStatsMonitor": "the statistics of the device are always logged",
-    "ProgressBar": "the live view is on a terminal, plain lines elsewhere",
-    "TQDMProgressBar": "the live view is on a terminal, plain lines elsewhere",
-    "RichProgressBar": "the live view is on a terminal, plain lines elsewhere",
-    "ModelSummary": "`convo train --dry-run` shows the size of the model",
-    "RichModelSummary": "`convo train --dry-run` shows the size of the model",
+    "GPUStatsMonitor": DEVICE_IS_LOGGED,
+    "DeviceStatsMonitor": DEVICE_IS_LOGGED,
+    "ProgressBar": LIVE_VIEW,
+    "TQDMProgressBar": LIVE_VIEW,
+    "RichProgressBar": LIVE_VIEW,
+    "ModelSummary": MODEL_SIZE,
+    "RichModelSummary": MODEL_SIZE,
     "OnExceptionCheckpoint": "a run that is stopped is always saved",
 }
 """Callbacks whose work convo does in every run."""
 _UNSUPPORTED = {
-    "Timer": "`touch RUN_DIR/stop` or SIGTERM stops a run, and `convo resume` continues it",
-    "GradientAccumulationScheduler": "all steps have training.batch_size examples",
-    "StochasticWeightAveraging": "there is no averaging of weights; see checkpoints.keep_best",
-    "WeightAveraging": "there is no averaging of weights; see checkpoints.keep_best",
-    "EMAWeightAveraging": "there is no averaging of weights; see checkpoints.keep_best",
-    "BackboneFinetuning": "all weights are trained",
-    "BaseFinetuning": "all weights are trained",
-    "ModelPruning": "all weights are trained",
+    "Timer": STOP,
+    "GradientAccumulationScheduler": "each step has training.batch_size examples",
+    "StochasticWeightAveraging": NO_AVERAGE,
+    "WeightAveraging": NO_AVERAGE,
+    "EMAWeightAveraging": NO_AVERAGE,
+    "BackboneFinetuning": _ALL_WEIGHTS,
+    "BaseFinetuning": _ALL_WEIGHTS,
+    "ModelPruning": _ALL_WEIGHTS,
     "QuantizationAwareTraining": "`convo train` trains in fp32, bf16 or fp16",
     "LambdaCallback": _NO_CODE,
     "BatchSizeFinder": "training.micro_batch_size makes a step fit into memory",
     "LearningRateFinder": "set training.learning_rate",
 }
 """Callbacks without a counterpart, and what exists instead."""
-_NEWEST = "without monitor, the newest are kept"
+_EACH_SAVES = "each evaluation saves a checkpoint"
+_FILE_NAME = "a checkpoint is named after its step: step-00001200"
 _CHECKPOINT_RULES = {
     "save_last": Rule("the last checkpoint is always saved"),
-    "filename": Rule("a checkpoint is named after its step: step-00001200"),
-    "auto_insert_metric_name": Rule("a checkpoint is named after its step: step-00001200"),
+    "filename": Rule(_FILE_NAME),
+    "auto_insert_metric_name": Rule(_FILE_NAME),
     "verbose": Rule("each checkpoint has its line in the log"),
-    "dirpath": Rule("it is not set", (None,), "checkpoints are in RUN_DIR/checkpoints"),
+    "dirpath": Rule(NOT_SET, (None,), "checkpoints are in RUN_DIR/checkpoints"),
     "save_weights_only": Rule(
         "a checkpoint holds the whole state", (None, False), "convo export writes only the model"
     ),
-    "save_on_train_epoch_end": Rule("each evaluation saves a checkpoint"),
-    "train_time_interval": Rule("it is not set", (None,), "see checkpoints.every_steps"),
+    "save_on_train_epoch_end": Rule(_EACH_SAVES),
+    "train_time_interval": Rule(NOT_SET, (None,), "see checkpoints.every_steps"),
 }
 _STOPPING_RULES = {
     "verbose": Rule("the log says why a run stops"),
     "strict": Rule("the score always exists"),
-    "check_finite": Rule("a loss that is not finite always stops the run"),
+    "check_finite": Rule(ALWAYS_STOPS),
     "check_on_train_epoch_end": Rule("the score is compared at each evaluation"),
-    "log_rank_zero_only": Rule("it matters only with several devices"),
-    "stopping_threshold": Rule("it is not set", (None,), "see evaluation.early_stopping.patience"),
+    "log_rank_zero_only": Rule(ONE_DEVICE),
+    "stopping_threshold": Rule(NOT_SET, (None,), "see evaluation.early_stopping.patience"),
     "divergence_threshold": Rule(
         "it is not set", (None,), "see evaluation.early_stopping.patience"
     ),
@@ -64,7 +76,7 @@ _STOPPING_RULES = {
 
 
 def map_callbacks(old: OldConfig) -> None:
-    """Answer each callback and its arguments; evaluations are mapped before."""
+    """Answer each callback and its arguments, after the evaluations were mapped."""
     callbacks = old.get(_CALLBACKS)
     if not callbacks:
         old.not_needed(_CALLBACKS, "there are none")
@@ -74,21 +86,21 @@ def map_callbacks(old: OldConfig) -> None:
         old.wrong(_CALLBACKS, "a list of callbacks, each with its class_path")
     known: dict[str, list[str]] = defaultdict(list)
     for index, callback in enumerate(callbacks):
-        key = f"{_CALLBACKS}.{index}"
-        name, key = _class_name(callback, key)
+        item = f"{_CALLBACKS}.{index}"
+        name, key = _class_name(callback, item)
         if name in ("ModelCheckpoint", "EarlyStopping"):
-            known[name].append(f"{_CALLBACKS}.{index}.init_args")
+            known[name].append(f"{item}.init_args")
             becomes = "checkpoints" if name == "ModelCheckpoint" else "evaluation.early_stopping"
-            old.not_needed(key, f"its settings are those of {becomes}")
+            old.not_needed(key, f"its settings become those of {becomes}")
         elif name in _WITHOUT_COUNTERPART:
             old.not_needed(key, _WITHOUT_COUNTERPART[name])
-            _answer_arguments(old, f"{_CALLBACKS}.{index}", callback, is_needed=False)
+            _answer_arguments(old, item, callback, is_needed=False)
         else:
             instead = _UNSUPPORTED.get(
-                name, f"{_NO_CODE}; it has ModelCheckpoint and EarlyStopping"
+                name, f"{_NO_CODE}; of callbacks, it has ModelCheckpoint and EarlyStopping"
             )
             old.unsupported(key, instead)
-            _answer_arguments(old, f"{_CALLBACKS}.{index}", callback, is_needed=True)
+            _answer_arguments(old, item, callback, is_needed=True)
     for name, sections in known.items():
         _refuse_contradictions(old, name, sections)
         for section in sections:
@@ -99,7 +111,7 @@ def map_callbacks(old: OldConfig) -> None:
 
 
 def _class_name(callback: Any, key: str) -> tuple[str, str]:
-    """Return the name of one of Lightning's classes, else the whole path, and its key."""
+    """Return the class name of a callback, whole unless it is one of Lightning's, and its key."""
     path = callback
     if isinstance(callback, dict):
         path, key = callback.get("class_path"), f"{key}.class_path"
@@ -129,21 +141,21 @@ def _refuse_contradictions(old: OldConfig, name: str, sections: list[str]) -> No
 
 
 def _map_checkpoint(old: OldConfig, section: str) -> None:
-    monitor = _map_monitor(old, section)
+    has_monitor = _map_monitor(old, section)
     key = f"{section}.every_n_train_steps"
     if old.get(key):
-        evaluations = old.values.get("evaluation.every_steps") or "an epoch"
-        note = f"evaluations, each with a checkpoint of its own, are every {evaluations}"
-        note = "" if evaluations == old.get(key) else note
+        steps = old.new_values.get("evaluation.every_steps")
+        often = f"every {steps} steps" if steps else "once an epoch"
+        note = "" if steps == old.get(key) else f"each evaluation, {often}, saves a checkpoint too"
         old.map(key, {"checkpoints.every_steps": old.get(key)}, note)
     else:
-        old.not_needed(key, "each evaluation saves a checkpoint")
+        old.not_needed(key, _EACH_SAVES)
     for name in ("every_n_epochs", "every_n_val_epochs", "period"):
         if old.get(f"{section}.{name}") in (None, 1):
-            old.not_needed(f"{section}.{name}", "each evaluation saves a checkpoint")
+            old.not_needed(f"{section}.{name}", _EACH_SAVES)
         else:
             old.unsupported(f"{section}.{name}", "checkpoints.every_steps counts steps")
-    _map_number_kept(old, f"{section}.save_top_k", has_monitor=monitor is not None)
+    _map_number_kept(old, f"{section}.save_top_k", has_monitor=has_monitor)
     apply_rules(old, section, _CHECKPOINT_RULES)
 
 
@@ -153,16 +165,16 @@ def _map_number_kept(old: OldConfig, key: str, *, has_monitor: bool) -> None:
         old.map(key, {"checkpoints.keep": 1_000_000}, "all checkpoints are kept")
     elif number == 0:
         note = "the newest and the best checkpoint are always saved"
-        old.set("checkpoints.keep", 1)
+        old.new_values["checkpoints.keep"] = 1
         old.unsupported(key, note, ("checkpoints.keep",))
     elif has_monitor:
         old.map(key, {"checkpoints.keep_best": number})
     else:
-        old.map(key, {"checkpoints.keep": number}, _NEWEST)
+        old.map(key, {"checkpoints.keep": number}, "without monitor, the newest are kept")
 
 
-def _map_monitor(old: OldConfig, section: str) -> str | None:
-    """Answer monitor and mode, and return the score of convo."""
+def _map_monitor(old: OldConfig, section: str) -> bool:
+    """Answer monitor and mode, and return whether a score is monitored."""
     key, mode_key = f"{section}.monitor", f"{section}.mode"
     monitor, mode = old.get(key), old.get(mode_key, "min")
     if monitor == "val_loss":
@@ -171,13 +183,13 @@ def _map_monitor(old: OldConfig, section: str) -> str | None:
             old.not_needed(mode_key, "the smaller loss is the better one")
         else:
             old.ambiguous(mode_key, "convo keeps the checkpoint with the smallest loss; write min")
-        return "loss"
+        return True
     if monitor is None:
-        old.not_needed(key, "it is not set")
+        old.not_needed(key, NOT_SET)
     else:
-        old.unsupported(key, "convo compares val_loss, or the metric of replies; it takes the loss")
+        old.unsupported(key, "convo monitors loss or evaluation.metric; the loss is used")
     old.not_needed(mode_key, "it belongs to monitor")
-    return None if monitor is None else "loss"
+    return monitor is not None
 
 
 def _map_stopping(old: OldConfig, section: str) -> None:

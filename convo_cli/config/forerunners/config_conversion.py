@@ -38,7 +38,7 @@ _CONVERTERS: Mapping[Form, Callable[[OldConfig], None]] = {
     FIT: convert_fit,
     MULTI_TURN: convert_multi_turn,
 }
-_BLANK = {MULTI_TURN: ("None",)}
+_NULL_TEXTS = {MULTI_TURN: ("None",)}
 """Texts that mean null: args.yaml is written with Python's words."""
 _MAX_NAMED = 5
 _MAX_MODEL_CONFIG = 2**20
@@ -60,7 +60,7 @@ class Conversion:
         return sum(answer.status == status for answer in self.answers)
 
     def becomes(self, answer: Answer) -> dict[str, Any]:
-        """Return the keys of convo that follow from an answer, with their values."""
+        """Return the keys of convo that an old key sets, with their values."""
         return {key: value_of(self.config, key) for key in answer.becomes}
 
 
@@ -72,7 +72,7 @@ def convert(path: Path, given: Mapping[str, Sequence[str]]) -> Conversion:
     """
     source = parse_config(read_text(path), str(path))
     form = _form_of(source, path)
-    old = OldConfig(source, given, blank=_BLANK.get(form, ()))
+    old = OldConfig(source, given, null_texts=_NULL_TEXTS.get(form, ()))
     filled = [problem for problem in source.problems if _is_filled(problem)]
     problems = [problem for problem in source.problems if problem not in filled]
     for problem in problems:
@@ -80,17 +80,17 @@ def convert(path: Path, given: Mapping[str, Sequence[str]]) -> Conversion:
     _CONVERTERS[form](old)
     for problem in filled:
         old.note_filled(problem)
-    old.values |= given
+    old.new_values |= given
     _limit_to_context(old)
     config = None
     try:
-        config = build_config(nested(old.values), str(path))
+        config = build_config(nested(old.new_values), str(path))
     except ConfigError as error:
         for detail in error.problems:
             old.refuse_new(detail.key or "", detail.message)
     answers = old.answers()
     undecided = [answer for answer in answers if answer.status == "ambiguous"]
-    if problems:  # an alias or a merge may give what is missing
+    if problems:  # an alias or a merge may hold what is missing
         undecided = [answer for answer in undecided if answer.note != "missing"]
     if undecided or config is None:
         raise _undecided(path, undecided)
@@ -109,7 +109,7 @@ def _form_of(source: Source, path: Path) -> Form:
     shared = [f"{tool} has {', '.join(names[:_MAX_NAMED])}" for tool, names in found.items()]
     others = [f"{name} is {SYNONYMS[name]}" for name in source.value if name in SYNONYMS]
     if "trainer" in source.value:
-        shared = ["it is of LightningCLI, but its model section is not that of convmodel"]
+        shared = ["it is a LightningCLI config, but its model section is not convmodel's"]
     elif not shared and others:
         shared = [f"in convo, {', '.join(others[:_MAX_NAMED])}"]
     if shared:
@@ -118,7 +118,7 @@ def _form_of(source: Source, path: Path) -> Form:
 
 
 def _is_filled(problem: Problem) -> bool:
-    """Return whether a key is null first and has its value at the second place.
+    """Return whether a key is given twice and null at first.
 
     That is how convmodel's document adds callbacks; its YAML reader takes the last value.
     """
@@ -126,9 +126,10 @@ def _is_filled(problem: Problem) -> bool:
 
 
 def _limit_to_context(old: OldConfig) -> None:
-    """Lower the length that convmodel takes from the model, if the model is in a folder."""
-    folder, length = old.values.get("model.pretrained"), old.values.get("dialogue.max_length")
-    if old.is_answered_by("dialogue.max_length") or not isinstance(folder, str):
+    """Lower a length that the old config does not set to the context of a model in a folder."""
+    values = old.new_values
+    folder, length = values.get("model.pretrained"), values.get("dialogue.max_length")
+    if old.has_old_key("dialogue.max_length") or not isinstance(folder, str):
         return
     try:
         model = json.loads(read_file(Path(folder) / "config.json", _MAX_MODEL_CONFIG))
@@ -136,7 +137,7 @@ def _limit_to_context(old: OldConfig) -> None:
         return
     context = model.get("n_positions") if isinstance(model, dict) else None
     if isinstance(context, int) and isinstance(length, int) and 16 <= context < length:
-        old.set("dialogue.max_length", context)
+        values["dialogue.max_length"] = context
 
 
 def _undecided(path: Path, answers: Sequence[Answer]) -> ConfigError:
@@ -151,9 +152,11 @@ def _undecided(path: Path, answers: Sequence[Answer]) -> ConfigError:
 
 
 def _reasons(old: OldConfig, answers: Sequence[Answer]) -> dict[str, str]:
-    """Return the old keys of each key of convo."""
+    """Return the old keys that set each key of convo."""
     reasons: dict[str, list[str]] = {}
     for answer in answers:
         for key in answer.becomes:
             reasons.setdefault(key, []).append(f"{answer.name} (line {answer.place.line})")
-    return {key: f"From {', '.join(names)}." for key, names in reasons.items() if key in old.values}
+    return {
+        key: f"From {', '.join(names)}." for key, names in reasons.items() if key in old.new_values
+    }

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-ENCODED_ONCE = "dialogues are encoded once, before the first step"
-WHOLE_SHUFFLE = "the whole data set is shuffled in every epoch"
-
 CONVMODEL_FORMAT = {
     "name": "convmodel",
     "dialogue.template": "convmodel",
@@ -16,7 +13,7 @@ CONVMODEL_FORMAT = {
     "training.betas": [0.9, 0.999],
     "evaluation.reply_dialogues": 0,
 }
-"""What both forms of convmodel have without a key; GPT-2 reads 1024 tokens."""
+"""Values for which neither form of convmodel's config has a key; GPT-2 reads 1024 tokens."""
 MULTI_TURN_FORMAT = {
     "dialogue.template": "cls-sep",
     "dialogue.train_on": "assistant",
@@ -29,7 +26,7 @@ MULTI_TURN_FORMAT = {
     "generation.max_new_tokens": 128,
     "generation.temperature": 0.0,
 }
-"""What multi-turn-chatbot-GPT2 has without a key.
+"""Values for which the config of multi-turn-chatbot-GPT2 has no key.
 
 It generates a reply to each validation dialogue; 200 replies keep evaluations short.
 """
@@ -86,7 +83,7 @@ MULTI_TURN = MULTI_TURN_FORMAT | {
 
 
 def nested(values: dict[str, Any]) -> dict[str, Any]:
-    """Return values by dotted key as sections."""
+    """Return values by dotted key as nested sections."""
     result: dict[str, Any] = {}
     for key, value in values.items():
         *sections, name = key.split(".")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from convo_cli.config.forerunners.documented import CONVMODEL_FORMAT, ENCODED_ONCE, WHOLE_SHUFFLE
+from convo_cli.config.forerunners.documented import CONVMODEL_FORMAT
+from convo_cli.config.forerunners.notes import ENCODED_ONCE, LIVE_VIEW, WHOLE_SHUFFLE
 from convo_cli.config.forerunners.old_config import OldConfig, Rule, apply_rules
 from convo_cli.config.habits import SEVERAL_GPUS, device_of, is_several
 from convo_cli.config.schema import RUN_NAME
@@ -13,9 +14,7 @@ from convo_cli.errors import typeable
 
 _RULES = {
     "save_best_model": Rule("the best checkpoint by loss and the newest are always kept"),
-    "show_progress_bar": Rule(
-        "the live view is on a terminal, plain lines elsewhere; --quiet turns both off"
-    ),
+    "show_progress_bar": Rule(LIVE_VIEW),
     "shuffle_buffer_size": Rule(WHOLE_SHUFFLE),
     "num_workers": Rule(ENCODED_ONCE),
     "prefetch_factor": Rule(ENCODED_ONCE),
@@ -24,7 +23,10 @@ _RULES = {
 
 def convert_fit(old: OldConfig) -> None:
     """Set the values of convo and answer the keys of a fit config."""
-    old.values |= CONVMODEL_FORMAT | {"training.weight_decay": 0.01, "training.max_grad_norm": None}
+    old.new_values |= CONVMODEL_FORMAT | {
+        "training.weight_decay": 0.01,
+        "training.max_grad_norm": None,
+    }
     _map_model(old)
     _map_data(old)
     _map_training(old)
@@ -43,7 +45,7 @@ def _map_model(old: OldConfig) -> None:
     elif name == "GPT2LMCLConversationModel":
         old.unsupported("model_class", "the language model is trained, without the second head")
     else:
-        old.unsupported("model_class", "convo trains any causal language model, by its name")
+        old.unsupported("model_class", "model.pretrained names any causal language model")
     _map_output(old)
     device = old.get("device")
     if device is None:
@@ -101,11 +103,10 @@ def _map_training(old: OldConfig) -> None:
         old.not_needed("accumulation_steps", "a step has one batch")
     old.map("lr", {"training.learning_rate": old.get("lr", 1e-4)})
     warmup = old.get("warmup_steps", 10_000)
-    note = "convmodel never passed it on and always used 10000" * (warmup != 10_000)
+    note = "" if warmup == 10_000 else "convmodel ignored it and always used 10000"
     old.map(
         "warmup_steps", {"training.warmup_steps": warmup, "training.schedule": "constant"}, note
     )
-    old.set("training.schedule", "constant")
     precision = "fp16" if old.get("use_amp", False) else "fp32"
     old.map("use_amp", {"training.precision": precision})
     old.map("epochs", {"training.epochs": old.get("epochs", 1)})

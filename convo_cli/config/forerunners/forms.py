@@ -22,7 +22,7 @@ class Form:
     """Keys that convo does not have: of the whole config, or of the model section of LightningCLI
     YAML."""
     marks: frozenset[str] = frozenset()
-    """Keys of a flat config, one of which is needed because other tools share the rest."""
+    """Keys of a flat config, one of which is needed because other tools share the other keys."""
 
 
 _LIGHTNING = """
@@ -64,14 +64,18 @@ def is_convo(values: Any) -> bool:
 
 
 def find_form(values: Any) -> Form | None:
-    """Return the forerunner's form of config that these values have, or None."""
+    """Return the form of config that these values have, or None if it is not a forerunner's."""
     if not isinstance(values, dict) or is_convo(values):
         return None
     model = _section(values, "model")
-    if "trainer" in values or "seed_everything" in values or _num(LIGHTNING, model) >= _MIN_KEYS:
-        return LIGHTNING if not model or _num(LIGHTNING, model) else None
-    form = max(FIT, MULTI_TURN, key=lambda form: _num(form, values))
-    return form if _num(form, values) >= _MIN_KEYS and form.marks & set(values) else None
+    if (
+        "trainer" in values
+        or "seed_everything" in values
+        or _num_keys(LIGHTNING, model) >= _MIN_KEYS
+    ):
+        return LIGHTNING if not model or _num_keys(LIGHTNING, model) else None
+    form = max(FIT, MULTI_TURN, key=lambda form: _num_keys(form, values))
+    return form if _num_keys(form, values) >= _MIN_KEYS and form.marks & set(values) else None
 
 
 def recognised_keys(values: Any) -> dict[str, list[str]]:
@@ -83,7 +87,7 @@ def recognised_keys(values: Any) -> dict[str, list[str]]:
     return found
 
 
-def _num(form: Form, names: Iterable[str]) -> int:
+def _num_keys(form: Form, names: Iterable[str]) -> int:
     return len(form.keys & set(names))
 
 

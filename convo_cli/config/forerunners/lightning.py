@@ -9,11 +9,11 @@ from convo_cli.config.forerunners.documented import CONVMODEL_FORMAT
 from convo_cli.config.forerunners.old_config import OldConfig, apply_rules, is_one_of
 from convo_cli.config.forerunners.trainer_devices import map_devices
 from convo_cli.config.forerunners.trainer_rules import (
-    FULL,
+    ALL_DATA,
     MODEL_RULES,
+    NO_LIMIT,
     TOP_RULES,
     TRAINER_RULES,
-    WHOLE,
 )
 from convo_cli.config.habits import precision_of
 
@@ -23,7 +23,7 @@ _EPOCHS_OF_LIGHTNING = 1000
 
 def convert_lightning(old: OldConfig) -> None:
     """Set the values of convo and answer the keys of a LightningCLI config."""
-    old.values |= CONVMODEL_FORMAT | {"training.weight_decay": 0.0}
+    old.new_values |= CONVMODEL_FORMAT | {"training.weight_decay": 0.0}
     old.map("seed_everything", _seed(old.get("seed_everything")))
     _map_model(old)
     num_gpus = map_devices(old)
@@ -78,7 +78,7 @@ def _map_batches(old: OldConfig, num_gpus: int) -> int:
     key = "trainer.accumulate_grad_batches"
     accumulation = 1
     if isinstance(old.get(key), dict):
-        old.unsupported(key, "all steps have training.batch_size examples")
+        old.unsupported(key, "each step has training.batch_size examples")
     elif old.get(key) is not None:
         accumulation = old.whole(key, 1, at_least=1)
     size = batch * accumulation * num_gpus
@@ -110,7 +110,7 @@ def _map_length(old: OldConfig) -> None:
     elif epochs is None and steps == -1:
         old.ambiguous("trainer.max_steps", _NO_END)
     else:
-        note = "" if epochs is not None else "Lightning's number for null"
+        note = "" if epochs is not None else "Lightning's default"
         old.map(
             "trainer.max_epochs",
             {"training.epochs": _EPOCHS_OF_LIGHTNING if epochs is None else epochs},
@@ -123,14 +123,16 @@ def _map_numbers(old: OldConfig) -> None:
     clip = old.get("trainer.gradient_clip_val")
     old.map("trainer.gradient_clip_val", {"training.max_grad_norm": clip or None})
     deterministic = old.get("trainer.deterministic", False)
-    note = "operations without a deterministic algorithm stop the run" * (deterministic == "warn")
-    value = True if deterministic == "warn" else deterministic
-    old.map("trainer.deterministic", {"deterministic": False if value is None else value}, note)
+    note = ""
+    if deterministic == "warn":
+        deterministic, note = True, "operations without a deterministic algorithm stop the run"
+    value = False if deterministic is None else deterministic
+    old.map("trainer.deterministic", {"deterministic": value}, note)
     key = "trainer.precision"
     precision = old.get(key, 32)
     named = precision_of(precision)
-    if named is None or str(precision).endswith("6-true"):
-        old.set("training.precision", named or "fp32")
+    if named is None or precision in ("16-true", "bf16-true"):
+        old.new_values["training.precision"] = named or "fp32"
         note = "weights are always fp32; the forward pass is fp32, bf16 or fp16"
         old.unsupported(key, note, ("training.precision",))
     else:
@@ -140,10 +142,10 @@ def _map_numbers(old: OldConfig) -> None:
 def _map_evaluations(old: OldConfig, accumulation: int) -> None:
     key = "trainer.val_check_interval"
     interval = old.get(key, 1.0)
-    if is_one_of(interval, FULL):
+    if is_one_of(interval, NO_LIMIT):
         old.map(key, {"evaluation.every_steps": None}, "once an epoch")
     elif isinstance(interval, float) and 0 < interval < 1:
-        note = "an epoch cannot be cut exactly; it is once an epoch, or set evaluation.every_steps"
+        note = "convo evaluates once an epoch, or after evaluation.every_steps"
         old.unsupported(key, note)
     elif (batches := old.whole(key, 1, at_least=1)) % accumulation:
         note = f"{batches} batches are not a whole number of steps; set evaluation.every_steps"
@@ -152,8 +154,8 @@ def _map_evaluations(old: OldConfig, accumulation: int) -> None:
         old.map(key, {"evaluation.every_steps": batches // accumulation})
     key = "trainer.limit_val_batches"
     limit = old.get(key)
-    if is_one_of(limit, FULL):
-        old.not_needed(key, WHOLE)
+    if is_one_of(limit, NO_LIMIT):
+        old.not_needed(key, ALL_DATA)
     elif isinstance(limit, int) and not isinstance(limit, bool) and limit > 0:
         dialogues = limit * old.whole("model.batch_size", 2, at_least=1)
         old.map(key, {"evaluation.max_dialogues": dialogues}, "counted in dialogues")
@@ -167,7 +169,7 @@ def _map_logs(old: OldConfig) -> None:
     if folder := old.get("trainer.default_root_dir"):
         old.map("trainer.default_root_dir", {"output_dir": folder})
     else:
-        note = "runs/NAME has the place of lightning_logs/version_N"
+        note = "runs/NAME replaces lightning_logs/version_N"
         old.map("trainer.default_root_dir", {"output_dir": "runs"}, note)
     old.map(
         "trainer.log_every_n_steps",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import Any
 
-from convo_cli.config.forerunners.documented import ENCODED_ONCE, MULTI_TURN_FORMAT
+from convo_cli.config.forerunners.documented import MULTI_TURN_FORMAT
+from convo_cli.config.forerunners.notes import ENCODED_ONCE, ONE_DEVICE
 from convo_cli.config.forerunners.old_config import OldConfig, Rule, apply_rules, is_one_of
 from convo_cli.config.habits import SEVERAL_GPUS, device_of, is_several
 
@@ -15,7 +16,7 @@ _RULES = {
     "workers": Rule(ENCODED_ONCE),
     "common": Rule("loss, validation loss and learning rate are always logged"),
     "yaml_file": Rule("it names the file of this config"),
-    "is_rank_zero": Rule("it is a value of the run"),
+    "is_rank_zero": Rule(ONE_DEVICE),
     "vocab_size": Rule("it follows from the tokenizer"),
     "save_dir": Rule("the run directory is output_dir/name"),
 }
@@ -24,7 +25,7 @@ _NEEDED = ("pretrained_model", "max_len", "batch_size", "steps", "lr0")
 
 def convert_multi_turn(old: OldConfig) -> None:
     """Set the values of convo and answer the keys of a multi-turn-chatbot-GPT2 config."""
-    old.values |= MULTI_TURN_FORMAT
+    old.new_values |= MULTI_TURN_FORMAT
     old.require(*_NEEDED)
     num_gpus = _map_device(old)
     _map_data(old)
@@ -46,7 +47,7 @@ def _map_device(old: OldConfig) -> int:
     device = old.get("device", "cpu")
     if is_several(device):
         indices = device if isinstance(device, list) else [0]
-        old.set("training.device", device_of(indices[:1]) or "cuda")
+        old.new_values["training.device"] = device_of(indices[:1]) or "cuda"
         note = f"{SEVERAL_GPUS}; convo trains on one, with training.batch_size for all"
         old.unsupported("device", note, ("training.device",))
         return len(indices)
@@ -106,7 +107,7 @@ def _map_training(old: OldConfig, num_gpus: int) -> None:
 
 def _map_evaluation(old: OldConfig) -> None:
     patience = old.get("patience")
-    note = "one evaluation an epoch; the loss has to improve, not loss or metric"
+    note = "one evaluation an epoch; only the loss counts, not the metric"
     old.map("patience", {"evaluation.early_stopping.patience": patience or None}, note)
     shown = old.get("prediction_print_n", 10)
     note = "replies of an evaluation, not of each batch"
@@ -115,7 +116,9 @@ def _map_evaluation(old: OldConfig) -> None:
     names = metrics if isinstance(metrics, list) else [metrics]
     unknown = [str(name) for name in names if str(name) not in _METRICS]
     if unknown:
-        note = f"{', '.join(unknown)} is not among bleu-2, bleu-4, nist-2, nist-4 and perplexity"
+        note = (
+            f"no {', no '.join(unknown)}; there are bleu-2, bleu-4, nist-2, nist-4 and perplexity"
+        )
         old.unsupported("metrics", note, ("evaluation.metric",))
         return
     note = "all five are reported; bleu-4 has the largest weight in the forerunner's best metric"

@@ -1,4 +1,4 @@
-"""A config of a forerunner while it is converted: each of its keys gets an answer."""
+"""A config of a forerunner during its conversion: each of its keys gets an answer."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ class Answer:
     """The old value as written, on one line and shortened."""
     status: Status
     becomes: tuple[str, ...] = ()
-    """Keys of convo that have their value from this one."""
+    """Keys of convo that this key sets."""
     note: str = ""
 
     @property
     def name(self) -> str:
-        """The key with its value."""
+        """Return the key with its value."""
         return f"{self.key}: {self.value}" if self.value else self.key
 
 
 class OldConfig:
-    """The values of an old config, the values of convo that follow, and the answers."""
+    """The keys of an old config, the values of convo that they set, and the answers."""
 
     def __init__(
-        self, source: Source, given: Mapping[str, Any], *, blank: Sequence[str] = ()
+        self, source: Source, given: Mapping[str, Any], *, null_texts: Sequence[str] = ()
     ) -> None:
         self._source = source
         self._given = given
-        """Values of convo from the command line, by dotted key; they come first."""
-        self._blank = blank
+        """Values of convo from the command line, by dotted key; they override the old ones."""
+        self._null_texts = null_texts
         """Texts that mean null."""
         self._answers: dict[KeyPath, Answer] = {}
-        self.values: dict[str, Any] = {}
+        self.new_values: dict[str, Any] = {}
         """Values of convo by dotted key."""
 
     def path(self, key: str) -> KeyPath:
@@ -60,7 +60,7 @@ class OldConfig:
             if not is_item and not (isinstance(value, dict) and part in value):
                 return default
             value = value[part]
-        return None if isinstance(value, str) and value in self._blank else value
+        return None if isinstance(value, str) and value in self._null_texts else value
 
     def has(self, key: str) -> bool:
         """Return whether the key or list item is written, perhaps as null."""
@@ -68,7 +68,7 @@ class OldConfig:
         return path in self._source.keys or path in self._source.values
 
     def whole(self, key: str, default: int, *, at_least: int = 0) -> int:
-        """Return a whole number; another value gets an answer, and the default is returned."""
+        """Return a whole number; for another value, record an answer and return the default."""
         value = self.get(key, default)
         if isinstance(value, int) and not isinstance(value, bool) and value >= at_least:
             return value
@@ -82,20 +82,16 @@ class OldConfig:
         return self._shown(self.path(key))
 
     def wrong(self, key: str, allowed: str) -> None:
-        """Record a value that the other program does not take either."""
+        """Record a value that the other program does not accept either."""
         self.ambiguous(key, f"found {self.shown(key)}; allowed: {allowed}")
 
-    def set(self, key: str, value: Any) -> None:
-        """Set a key of convo."""
-        self.values[key] = value
-
     def map(self, key: str, values: Mapping[str, Any], note: str = "") -> None:
-        """Set keys of convo from an old key; a missing one has no answer."""
+        """Set keys of convo from an old key, and answer that key if it is written."""
         named = dict(values)
         for name in self._given.keys() & named.keys():
             named[name] = self._given[name]
-            note = f"the command line gives {name}"
-        self.values |= named
+            note = f"the command line sets {name}"
+        self.new_values |= named
         self._answer(key, "mapped", tuple(named), note)
 
     def not_needed(self, key: str, note: str) -> None:
@@ -112,11 +108,11 @@ class OldConfig:
             self._answers[path] = Answer(where, key, self._shown(path), "ambiguous", (), note)
 
     def is_given(self, new_key: str) -> bool:
-        """Return whether the command line gives a key of convo."""
+        """Return whether the command line sets a key of convo."""
         return new_key in self._given
 
     def note_filled(self, problem: Problem) -> None:
-        """Note at an answer that the key was null at an earlier line."""
+        """Add to the answer of a key that an earlier line sets it to null."""
         note = f"{problem.message} as null"
         before = self._answers.get(problem.path)
         if before is None:
@@ -125,8 +121,8 @@ class OldConfig:
         note = f"{before.note}; {note}" if before.note else note
         self._answers[problem.path] = replace(before, note=note)
 
-    def is_answered_by(self, new_key: str) -> bool:
-        """Return whether an old key gives a key of convo."""
+    def has_old_key(self, new_key: str) -> bool:
+        """Return whether an old key sets a key of convo."""
         return any(new_key in answer.becomes for answer in self._answers.values())
 
     def require(self, *keys: str) -> None:
@@ -139,13 +135,13 @@ class OldConfig:
         """Return the answers of all keys in the order of the file."""
         for path, value in self._leaves(self._source.value, ()):
             if path not in self._answers:
-                self._answers[path] = self._answer_of_rest(path, value)
+                self._answers[path] = self._answer_of_unknown(path, value)
         return sorted(
             self._answers.values(), key=lambda answer: (answer.place.line, answer.place.column)
         )
 
     def refuse(self, problem: Problem) -> None:
-        """Record a problem of the text, such as an alias, which leaves the value open."""
+        """Record a problem of the text, such as an alias, which leaves the value undecided."""
         key = dotted(problem.path)
         self._answers.setdefault(
             problem.path, Answer(problem.place, key, "", "ambiguous", (), problem.message)
@@ -182,7 +178,7 @@ class OldConfig:
         value = self.get(dotted(path))
         return _on_one_line(value, self._source.values.get(path)) if self.has(dotted(path)) else ""
 
-    def _answer_of_rest(self, path: KeyPath, value: Any) -> Answer:
+    def _answer_of_unknown(self, path: KeyPath, value: Any) -> Answer:
         """Return the answer of a key that the conversion does not know, or of a part of one."""
         shown = _on_one_line(value, self._source.values.get(path))
         status: Status = "unsupported"
@@ -220,7 +216,7 @@ class Rule:
     note: str
     """Why the key is not needed."""
     usual: tuple[Any, ...] | None = None
-    """Values for which that holds; None: all."""
+    """Values for which the note is true; None: all."""
     otherwise: str = ""
     """What exists instead for any other value."""
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from convo_cli.config.forerunners.notes import ONE_DEVICE, SUPPORTED_DEVICES
 from convo_cli.config.forerunners.old_config import OldConfig, is_one_of
 from convo_cli.config.habits import SEVERAL_GPUS
 
 _GPUS, _DEVICES, _ACCELERATOR = "trainer.gpus", "trainer.devices", "trainer.accelerator"
 _CPU_NOTE = (
-    "Lightning takes the CPU without gpus; training.device: auto takes a GPU if there is one"
+    "without gpus, Lightning trains on the CPU; training.device: auto selects a GPU if there is one"
 )
-_OTHER = "other"
+_UNSUPPORTED = "other"
 """An accelerator that convo does not have."""
 _INDICES = re.compile(r"\d{1,3}(?:, ?\d{1,3})*,?")
 _KINDS = {"cpu": "cpu", "gpu": "cuda", "cuda": "cuda", "mps": "mps", "auto": "auto"}
@@ -31,7 +32,7 @@ def map_devices(old: OldConfig) -> int:
         old.ambiguous(_ACCELERATOR, f"{kind} disagrees with {_GPUS}: {old.shown(_GPUS)}")
         return 1
     key, value = (_GPUS, gpus) if gpus is not None else (_DEVICES, devices)
-    if kind in ("cpu", "mps", _OTHER):
+    if kind in ("cpu", "mps", _UNSUPPORTED):
         return _one_device(old, key, value, kind)
     if kind == "cuda" and is_one_of(value, (0, [], "0")):
         old.ambiguous(key, f"{old.shown(key)} disagrees with {_ACCELERATOR}: {kind}")
@@ -44,7 +45,7 @@ def map_devices(old: OldConfig) -> int:
         device, count, note = _gpus(old, key, value)
     if count > 1 or value in (-1, "-1"):
         becomes = ("training.device",)
-        old.set("training.device", device)
+        old.new_values["training.device"] = device
         old.unsupported(key, f"{SEVERAL_GPUS}; convo trains on one{note}", becomes)
     else:
         old.map(key, {"training.device": device}, note)
@@ -60,16 +61,16 @@ def _kind(old: OldConfig) -> str | None:
     """Answer the accelerator and return its kind of device in convo, or None if it is open."""
     name = old.get(_ACCELERATOR)
     if name is None or is_one_of(name, _STRATEGIES):
-        old.not_needed(_ACCELERATOR, "it matters only with several devices")
+        old.not_needed(_ACCELERATOR, ONE_DEVICE)
         return None
     if isinstance(name, str) and name in _KINDS:
         return _KINDS[name]
-    old.unsupported(_ACCELERATOR, "convo trains on a CPU, a CUDA GPU or Apple's MPS")
-    return _OTHER
+    old.unsupported(_ACCELERATOR, SUPPORTED_DEVICES)
+    return _UNSUPPORTED
 
 
 def _one_device(old: OldConfig, key: str, value: Any, kind: str) -> int:
-    device = "auto" if kind == _OTHER else kind
+    device = "auto" if kind == _UNSUPPORTED else kind
     old.map(_ACCELERATOR, {"training.device": device})  # an unsupported one keeps its answer
     for name in (_GPUS, _DEVICES):
         if name != key or is_one_of(value, (None, 0, 1, "1", "auto", [], [0])):
@@ -90,15 +91,16 @@ def _gpus(old: OldConfig, key: str, value: Any) -> tuple[str, int, str]:
             value = int(value)
         else:
             note = (
-                f'Lightning 1.4 reads "{value}" as the index of a GPU, later versions as a number'
+                f'Lightning 1.4 reads "{value}" as the index of a GPU, later versions as a number '
+                f"of GPUs; write [{value}] or {value} without quotes"
             )
-            old.ambiguous(key, f"{note} of GPUs; write [{value}] or {value} without quotes")
+            old.ambiguous(key, note)
             return "cuda", 1, ""
-    if isinstance(value, list) and all(is_index(item) for item in value):
+    if isinstance(value, list) and all(_is_index(item) for item in value):
         if len(value) > 1:
             return f"cuda:{value[0]}", len(value), _larger_step(len(value))
         return (f"cuda:{value[0]}", 1, "") if value else ("cpu", 1, "")
-    if is_index(value):
+    if _is_index(value):
         if value > 1:
             return "cuda", value, _larger_step(value)
         return ("cuda", 1, "") if value else ("cpu", 1, "")
@@ -106,7 +108,7 @@ def _gpus(old: OldConfig, key: str, value: Any) -> tuple[str, int, str]:
     return "cuda", 1, ""
 
 
-def is_index(value: Any) -> bool:
+def _is_index(value: Any) -> bool:
     """Return whether a value is a whole number from 0 on."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 

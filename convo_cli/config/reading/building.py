@@ -40,7 +40,7 @@ def plain_value(text: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class RepeatedKey(Problem):
-    """A key that is given twice."""
+    """The problem of a key that is given twice."""
 
     is_first_null: bool = False
     """Whether the first value is null: a placeholder that the second value fills."""

@@ -45,7 +45,7 @@ Converter = Callable[..., Conversion]
 
 @pytest.fixture
 def converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Converter:
-    """Converts a text; keyword arguments are files that the command line gives."""
+    """Converts a text; keyword arguments are files that the command line sets."""
     monkeypatch.chdir(tmp_path)
 
     def run(text: str, **given: list[str]) -> Conversion:
@@ -221,7 +221,7 @@ def test_a_trainer_setting_becomes(
         ("precision: 64", "precision", "fp32, bf16 or fp16"),
         ("precision: bf16-true", "precision", "weights are always fp32"),
         ("accelerator: tpu", "accelerator", "Apple's MPS"),
-        ("val_check_interval: 0.25", "val_check_interval", "set evaluation.every_steps"),
+        ("val_check_interval: 0.25", "val_check_interval", "evaluation.every_steps"),
         ("val_check_interval: 3\naccumulate_grad_batches: 2", "val_check_interval", "whole number"),
         ("limit_train_batches: 0.5", "limit_train_batches", "give a smaller file"),
         ("limit_train_batches: 1", "limit_train_batches", "give a smaller file"),
@@ -286,7 +286,7 @@ def test_the_end_of_a_run(converted: Converter) -> None:
     open_end = converted(lightning().replace("max_epochs: 2", "max_epochs: null"))
     assert open_end.config.training.epochs == 1000
     note = next(answer.note for answer in open_end.answers if answer.key == "trainer.max_epochs")
-    assert note == "Lightning's number for null"
+    assert note == "Lightning's default"
 
 
 def callbacks(*lines: str) -> str:
@@ -324,7 +324,7 @@ def test_checkpoints_between_evaluations_are_noted(converted: Converter) -> None
         (answer,) = (answer for answer in answers if "every_n_train" in answer.key)
         notes[interval] = answer.note
     assert notes[20] == ""  # 20 batches are 10 steps
-    assert "evaluations, each with a checkpoint of its own, are every 5" in notes[10]
+    assert notes[10] == "each evaluation, every 5 steps, saves a checkpoint too"
 
 
 def test_settings_of_early_stopping(converted: Converter) -> None:
@@ -354,7 +354,7 @@ def test_two_callbacks_of_a_class_may_agree_but_not_differ(converted: Converter)
         ("pytorch_lightning.callbacks.DeviceStatsMonitor", "not needed", "always logged"),
         ("LearningRateMonitor", "not needed", "always logged"),
         ("pytorch_lightning.callbacks.Timer", "unsupported", "convo resume"),
-        ("pytorch_lightning.callbacks.StochasticWeightAveraging", "unsupported", "averaging"),
+        ("pytorch_lightning.callbacks.StochasticWeightAveraging", "unsupported", "average"),
         ("pytorch_lightning.callbacks.NoSuchCallback", "unsupported", "runs no code"),
         ("mine.callbacks.LearningRateMonitor", "unsupported", "runs no code"),
         ("mine.ModelCheckpoint", "unsupported", "runs no code"),
@@ -498,7 +498,7 @@ def test_files_of_the_command_line_come_first(converted: Converter) -> None:
     data = conversion.config.data
     assert (data.train, data.validation) == (("x.jsonl", "y.jsonl"), ("b.jsonl",))
     answer = next(answer for answer in conversion.answers if answer.key == "model.train_file")
-    assert answer.note == "the command line gives data.train"
+    assert answer.note == "the command line sets data.train"
 
 
 @pytest.mark.parametrize(
@@ -511,7 +511,7 @@ def test_files_of_the_command_line_come_first(converted: Converter) -> None:
         ("per_device_train_batch_size: 2\n",
          "(in convo, per_device_train_batch_size is training.micro_batch_size)"),
         ("trainer: {max_epochs: 1}\nmodel: {class_path: litgpt.LLM}\n",
-         "it is of LightningCLI, but its model section is not that of convmodel"),
+         "it is a LightningCLI config, but its model section is not convmodel's"),
         ("data: {train: a}\ntrainer: {gpus: 1}\n", "already a config of convo"),
         ("training: {lr: 1}\n", "already a config of convo"),
         ("[1, 2]\n", "found a list; a config is keys with values"),
