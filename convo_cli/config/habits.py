@@ -40,7 +40,8 @@ def precision_of(value: Any) -> str | None:
 def device_of(value: Any) -> str | None:
     """Return convo's name of one device: cuda:0 for 0, [0] or gpu:0; None if convo has none."""
     if isinstance(value, list):
-        return device_of(value[0]) if len(value) == 1 else None
+        is_one = len(value) == 1 and not isinstance(value[0], list)
+        return device_of(value[0]) if is_one else None
     if isinstance(value, bool | dict) or value is None:
         return None
     text = str(value).lower().strip()

@@ -57,6 +57,16 @@ def test_a_sample_config_is_converted_without_a_warning(convo, folder, name):
     assert convo("--from", name, "-q") == Result(0, (folder / "new.yaml").read_text(), "")
 
 
+@pytest.mark.parametrize("output", ["old.yaml", "link.yaml", "./data/../old.yaml"])
+def test_the_old_config_is_never_replaced(convo, folder, output):
+    (folder / "link.yaml").symlink_to("old.yaml")
+    result = convo("--from", "old.yaml", "-o", output, "--force")
+    hint = "hint: choose another name\n"
+    written = output.removeprefix("./")
+    assert result == Result(2, "", f"error: -o {written}: the file that --from reads\n{hint}")
+    assert (folder / "old.yaml").read_text() == UNKNOWN
+
+
 def test_the_comments_at_the_top_are_the_answers_and_keys_name_their_origin(convo):
     result = convo("--from", "convmodel_lightning.yaml")
     answers = [line for line in result.err.splitlines() if " -> " in line]

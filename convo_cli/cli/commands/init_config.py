@@ -82,6 +82,8 @@ def init_config(
         raise UsageError("--preset and --from cannot be combined")
     if output == Path("-"):
         raise UsageError("-o -: a config goes to stdout without -o", hint="leave -o out")
+    if source is not None and _is_same_file(source, output):
+        raise UsageError(f"-o {output}: the file that --from reads", hint="choose another name")
     if force and output is None:
         raise UsageError("--force needs a file to replace", hint="add -o FILE")
     for name, given in files.items():
@@ -139,6 +141,14 @@ def init_config(
         # Bytes, so that the encoding is UTF-8 and lines end in LF on every system.
         sys.stdout.buffer.write(document.text.encode("utf-8"))
         sys.stdout.flush()
+
+
+def _is_same_file(source: Path, output: Path | None) -> bool:
+    """Return whether both paths lead to one file; a file that is not there is none."""
+    try:
+        return output is not None and output.samefile(source)
+    except (OSError, ValueError):
+        return False
 
 
 def _from_other(source: Path, files: Mapping[str, Sequence[str]], *, is_quiet: bool) -> Document:

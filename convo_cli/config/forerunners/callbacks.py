@@ -14,8 +14,11 @@ from convo_cli.config.forerunners.notes import (
     NOT_SET,
     ONE_DEVICE,
     STOP,
+    Rule,
+    apply_rules,
+    is_one_of,
 )
-from convo_cli.config.forerunners.old_config import OldConfig, Rule, apply_rules
+from convo_cli.config.forerunners.old_config import OldConfig
 
 _CALLBACKS = "trainer.callbacks"
 _PACKAGES = ("pytorch_lightning", "lightning", "")
@@ -50,6 +53,11 @@ _UNSUPPORTED = {
 """Callbacks without a counterpart, and what exists instead."""
 _EACH_SAVES = "each evaluation saves a checkpoint"
 _FILE_NAME = "a checkpoint is named after its step: step-00001200"
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "ModelCheckpoint": {"save_top_k": 1},
+    "EarlyStopping": {"patience": 3, "min_delta": 0.0},
+}
+"""Lightning's defaults of the arguments that become values of convo."""
 _CHECKPOINT_RULES = {
     "save_last": Rule("the last checkpoint is always saved"),
     "filename": Rule(_FILE_NAME),
@@ -61,6 +69,8 @@ _CHECKPOINT_RULES = {
     ),
     "save_on_train_epoch_end": Rule(_EACH_SAVES),
     "train_time_interval": Rule(NOT_SET, (None,), "see checkpoints.every_steps"),
+    "enable_version_counter": Rule(_FILE_NAME),
+    "save_on_exception": Rule("a run that is stopped is always saved"),
 }
 _STOPPING_RULES = {
     "verbose": Rule("the log says why a run stops"),
@@ -78,29 +88,33 @@ _STOPPING_RULES = {
 def map_callbacks(old: OldConfig) -> None:
     """Answer each callback and its arguments, after the evaluations were mapped."""
     callbacks = old.get(_CALLBACKS)
-    if not callbacks:
+    if callbacks in (None, []):
         old.not_needed(_CALLBACKS, "there are none")
         return
-    if not isinstance(callbacks, list):
-        callbacks = [callbacks]
-        old.wrong(_CALLBACKS, "a list of callbacks, each with its class_path")
+    items = {_CALLBACKS: callbacks}  # Lightning takes a single callback too
+    if isinstance(callbacks, list):
+        items = {f"{_CALLBACKS}.{index}": callback for index, callback in enumerate(callbacks)}
+        if not any(isinstance(callback, dict | list) for callback in callbacks):
+            old.not_needed(_CALLBACKS, "each of them is answered")
     known: dict[str, list[str]] = defaultdict(list)
-    for index, callback in enumerate(callbacks):
-        item = f"{_CALLBACKS}.{index}"
-        name, key = _class_name(callback, item)
-        if name in ("ModelCheckpoint", "EarlyStopping"):
-            known[name].append(f"{item}.init_args")
+    for section, callback in items.items():
+        name, key = _class_name(callback, section)
+        old.require_section(f"{section}.init_args")
+        if not name:
+            old.wrong(key, "a class_path, with or without init_args")
+        elif name in ("ModelCheckpoint", "EarlyStopping"):
+            known[name].append(f"{section}.init_args")
             becomes = "checkpoints" if name == "ModelCheckpoint" else "evaluation.early_stopping"
             old.not_needed(key, f"its settings become those of {becomes}")
         elif name in _WITHOUT_COUNTERPART:
             old.not_needed(key, _WITHOUT_COUNTERPART[name])
-            _answer_arguments(old, item, callback, is_needed=False)
+            _answer_arguments(old, section, callback, is_needed=False)
         else:
             instead = _UNSUPPORTED.get(
                 name, f"{_NO_CODE}; of callbacks, it has ModelCheckpoint and EarlyStopping"
             )
             old.unsupported(key, instead)
-            _answer_arguments(old, item, callback, is_needed=True)
+            _answer_arguments(old, section, callback, is_needed=True)
     for name, sections in known.items():
         _refuse_contradictions(old, name, sections)
         for section in sections:
@@ -111,13 +125,18 @@ def map_callbacks(old: OldConfig) -> None:
 
 
 def _class_name(callback: Any, key: str) -> tuple[str, str]:
-    """Return the class name of a callback, whole unless it is one of Lightning's, and its key."""
+    """Return the class name of a callback, whole unless it is one of Lightning's, and its key.
+
+    The name is empty if the callback has no class.
+    """
     path = callback
-    if isinstance(callback, dict):
-        path, key = callback.get("class_path"), f"{key}.class_path"
-    package, _, name = str(path).rpartition(".")
+    if isinstance(callback, dict) and "class_path" in callback:
+        path, key = callback["class_path"], f"{key}.class_path"
+    if not isinstance(path, str):
+        return "", key
+    package, _, name = path.rpartition(".")
     is_lightning = package.partition(".")[0] in _PACKAGES
-    return (name if is_lightning else str(path)), key
+    return (name if is_lightning else path), key
 
 
 def _answer_arguments(old: OldConfig, key: str, callback: Any, *, is_needed: bool) -> None:
@@ -138,12 +157,28 @@ def _refuse_contradictions(old: OldConfig, name: str, sections: list[str]) -> No
             if old.get(before) != old.get(key):
                 other = f"another {name} has {argument}: {old.shown(before)}"
                 old.ambiguous(key, f"{old.shown(key)}, but {other}; convo has one setting")
+    _refuse_other_defaults(old, name, sections)
+
+
+def _refuse_other_defaults(old: OldConfig, name: str, sections: list[str]) -> None:
+    """Answer the arguments that another callback of the class has with another default."""
+    for argument, default in _DEFAULTS[name].items():
+        for section in sections:
+            value = old.get(f"{section}.{argument}", default)
+            others = [other for other in sections if not old.has(f"{other}.{argument}")]
+            if name == "ModelCheckpoint":  # one with another monitor keeps other checkpoints
+                monitor = old.get(f"{section}.monitor")
+                others = [other for other in others if old.get(f"{other}.monitor") == monitor]
+            if others and value != default:
+                key = f"{section}.{argument}"
+                note = f"{old.shown(key)}, but another {name} has the default, {default}"
+                old.ambiguous(key, f"{note}; convo has one setting")
 
 
 def _map_checkpoint(old: OldConfig, section: str) -> None:
     has_monitor = _map_monitor(old, section)
     key = f"{section}.every_n_train_steps"
-    if old.get(key):
+    if not is_one_of(old.get(key), (None, 0)):
         steps = old.new_values.get("evaluation.every_steps")
         often = f"every {steps} steps" if steps else "once an epoch"
         note = "" if steps == old.get(key) else f"each evaluation, {often}, saves a checkpoint too"
@@ -163,7 +198,7 @@ def _map_number_kept(old: OldConfig, key: str, *, has_monitor: bool) -> None:
     number = old.get(key, 1)
     if number == -1:
         old.map(key, {"checkpoints.keep": 1_000_000}, "all checkpoints are kept")
-    elif number == 0:
+    elif is_one_of(number, (0,)):
         note = "the newest and the best checkpoint are always saved"
         old.new_values["checkpoints.keep"] = 1
         old.unsupported(key, note, ("checkpoints.keep",))
@@ -197,6 +232,7 @@ def _map_stopping(old: OldConfig, section: str) -> None:
     patience = old.get(f"{section}.patience", 3)
     old.map(f"{section}.patience", {"evaluation.early_stopping.patience": patience})
     delta = old.get(f"{section}.min_delta", 0.0)
-    delta = abs(delta) if isinstance(delta, int | float) else delta  # as Lightning does
+    is_number = isinstance(delta, int | float) and not isinstance(delta, bool)
+    delta = abs(delta) if is_number else delta  # as Lightning does
     old.map(f"{section}.min_delta", {"evaluation.early_stopping.min_delta": delta})
     apply_rules(old, section, _STOPPING_RULES)

@@ -6,8 +6,15 @@ import re
 from pathlib import Path
 
 from convo_cli.config.forerunners.documented import CONVMODEL_FORMAT
-from convo_cli.config.forerunners.notes import ENCODED_ONCE, LIVE_VIEW, WHOLE_SHUFFLE
-from convo_cli.config.forerunners.old_config import OldConfig, Rule, apply_rules
+from convo_cli.config.forerunners.notes import (
+    ENCODED_ONCE,
+    LIVE_VIEW,
+    WHOLE_SHUFFLE,
+    Rule,
+    apply_rules,
+    is_one_of,
+)
+from convo_cli.config.forerunners.old_config import OldConfig
 from convo_cli.config.habits import SEVERAL_GPUS, device_of, is_several
 from convo_cli.config.schema import RUN_NAME
 from convo_cli.errors import typeable
@@ -39,8 +46,9 @@ def convert_fit(old: OldConfig) -> None:
 def _map_model(old: OldConfig) -> None:
     old.require("pretrained_model_or_path")
     old.map("pretrained_model_or_path", {"model.pretrained": old.get("pretrained_model_or_path")})
-    name = str(old.get("model_class", "")).rpartition(".")[2]
-    if name in ("", "GPT2LMConversationModel", "ConversationModel"):
+    path = old.get("model_class")
+    name = str(path).rpartition(".")[2]
+    if path in (None, "") or name in ("GPT2LMConversationModel", "ConversationModel"):
         old.map("model_class", {"dialogue.template": "convmodel"})
     elif name == "GPT2LMCLConversationModel":
         old.unsupported("model_class", "the language model is trained, without the second head")
@@ -59,10 +67,12 @@ def _map_model(old: OldConfig) -> None:
 def _map_output(old: OldConfig) -> None:
     """Set folder and name of the run from output_path."""
     path = old.get("output_path")
-    if not path:
+    if path in (None, ""):
         old.not_needed("output_path", "the run directory is runs/convmodel")
     elif not isinstance(path, str) or not re.fullmatch(RUN_NAME, Path(path).name):
-        note = "its last part names the run: letters, digits, dots, dashes and underscores"
+        note = (
+            "its last part names the run: up to 100 letters, digits, dots, dashes and underscores"
+        )
         old.ambiguous("output_path", note)
     else:
         folder, name = str(Path(path).parent), Path(path).name
@@ -72,22 +82,28 @@ def _map_output(old: OldConfig) -> None:
 
 def _map_data(old: OldConfig) -> None:
     source = old.get("dataset_path")
-    if source and not old.is_given("data.train"):
-        folder = Path(str(source))
+    if source in (None, ""):
+        old.not_needed("dataset_path", "it is not set")
+        source = None
+    elif not isinstance(source, str):
+        old.wrong("dataset_path", "text")
+    elif not old.is_given("data.train"):
+        folder = Path(source)
         options = [
             f"--{option} {typeable(folder / f'{name}.jsonl')}"
             for option, name in (("train", "train"), ("validation", "validation"))
         ]
         note = f"it names no files; name them: {' '.join(options)}"
         old.ambiguous("dataset_path", note)
-    elif source:
+    else:
         old.not_needed("dataset_path", "the command line names the files")
-    elif not old.is_given("data.train"):
+    if source is None and not old.is_given("data.train"):
         old.require("train_file")
     if source and not old.has("train_file"):
         return
     for name, key in (("train", "train"), ("valid", "validation"), ("eval", "test")):
-        old.map(f"{name}_file", {f"data.{key}": old.get(f"{name}_file") or []})
+        file = old.get(f"{name}_file")
+        old.map(f"{name}_file", {f"data.{key}": [] if file in (None, "") else file})
 
 
 def _map_training(old: OldConfig) -> None:
@@ -107,8 +123,10 @@ def _map_training(old: OldConfig) -> None:
     old.map(
         "warmup_steps", {"training.warmup_steps": warmup, "training.schedule": "constant"}, note
     )
-    precision = "fp16" if old.get("use_amp", False) else "fp32"
-    old.map("use_amp", {"training.precision": precision})
+    is_mixed = old.get("use_amp", False)
+    if not is_one_of(is_mixed, (True, False)):
+        old.wrong("use_amp", "true or false")
+    old.map("use_amp", {"training.precision": "fp16" if is_mixed else "fp32"})
     old.map("epochs", {"training.epochs": old.get("epochs", 1)})
     every = old.get("log_steps", 100)
     old.map("log_steps", {"logging.every_steps": every, "evaluation.every_steps": every})

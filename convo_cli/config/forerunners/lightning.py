@@ -6,7 +6,8 @@ from typing import Any
 
 from convo_cli.config.forerunners.callbacks import map_callbacks
 from convo_cli.config.forerunners.documented import CONVMODEL_FORMAT
-from convo_cli.config.forerunners.old_config import OldConfig, apply_rules, is_one_of
+from convo_cli.config.forerunners.notes import apply_rules, is_one_of
+from convo_cli.config.forerunners.old_config import OldConfig
 from convo_cli.config.forerunners.trainer_devices import map_devices
 from convo_cli.config.forerunners.trainer_rules import (
     ALL_DATA,
@@ -19,11 +20,14 @@ from convo_cli.config.habits import precision_of
 
 _NO_END = "a run needs an end: write max_epochs or max_steps"
 _EPOCHS_OF_LIGHTNING = 1000
+_OTHER_PRECISIONS = (64, "64", "64-true", "transformer-engine", "transformer-engine-float16")
 
 
 def convert_lightning(old: OldConfig) -> None:
     """Set the values of convo and answer the keys of a LightningCLI config."""
     old.new_values |= CONVMODEL_FORMAT | {"training.weight_decay": 0.0}
+    old.require_section("trainer")
+    old.require_section("model")
     old.map("seed_everything", _seed(old.get("seed_everything")))
     _map_model(old)
     num_gpus = map_devices(old)
@@ -51,7 +55,7 @@ def _map_model(old: OldConfig) -> None:
     )
     for name, key in (("train", "train"), ("valid", "validation"), ("test", "test")):
         file = old.get(f"model.{name}_file")
-        old.map(f"model.{name}_file", {f"data.{key}": file or []})
+        old.map(f"model.{name}_file", {f"data.{key}": [] if file in (None, "") else file})
     old.map("model.lr", {"training.learning_rate": old.get("model.lr", 1e-4)})
     old.map(
         "model.num_warmup_steps",
@@ -121,7 +125,8 @@ def _map_length(old: OldConfig) -> None:
 
 def _map_numbers(old: OldConfig) -> None:
     clip = old.get("trainer.gradient_clip_val")
-    old.map("trainer.gradient_clip_val", {"training.max_grad_norm": clip or None})
+    clip = None if is_one_of(clip, (0, 0.0)) else clip
+    old.map("trainer.gradient_clip_val", {"training.max_grad_norm": clip})
     deterministic = old.get("trainer.deterministic", False)
     note = ""
     if deterministic == "warn":
@@ -129,9 +134,11 @@ def _map_numbers(old: OldConfig) -> None:
     value = False if deterministic is None else deterministic
     old.map("trainer.deterministic", {"deterministic": value}, note)
     key = "trainer.precision"
-    precision = old.get(key, 32)
-    named = precision_of(precision)
-    if named is None or precision in ("16-true", "bf16-true"):
+    precision = old.get(key)
+    named = "fp32" if precision is None else precision_of(precision)
+    if named is None and not is_one_of(precision, _OTHER_PRECISIONS):
+        old.wrong(key, "16, 32, 64 or bf16, or a name of a later version such as 16-mixed")
+    elif named is None or precision in ("16-true", "bf16-true"):
         old.new_values["training.precision"] = named or "fp32"
         note = "weights are always fp32; the forward pass is fp32, bf16 or fp16"
         old.unsupported(key, note, ("training.precision",))

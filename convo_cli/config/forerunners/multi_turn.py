@@ -6,9 +6,17 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from convo_cli.config.forerunners.documented import MULTI_TURN_FORMAT
-from convo_cli.config.forerunners.notes import ENCODED_ONCE, ONE_DEVICE
-from convo_cli.config.forerunners.old_config import OldConfig, Rule, apply_rules, is_one_of
-from convo_cli.config.habits import SEVERAL_GPUS, device_of, is_several
+from convo_cli.config.forerunners.notes import (
+    ENCODED_ONCE,
+    ONE_DEVICE,
+    Rule,
+    apply_rules,
+    is_one_of,
+)
+from convo_cli.config.forerunners.old_config import OldConfig
+from convo_cli.config.forerunners.trainer_devices import is_index
+from convo_cli.config.habits import SEVERAL_GPUS, device_of
+from convo_cli.config.places import clipped
 
 _METRICS = ("ppl", "bleu2", "bleu4", "nist2", "nist4")
 """Metrics that the forerunner documents and convo reports."""
@@ -45,12 +53,11 @@ def convert_multi_turn(old: OldConfig) -> None:
 def _map_device(old: OldConfig) -> int:
     """Set training.device and return the number of GPUs."""
     device = old.get("device", "cpu")
-    if is_several(device):
-        indices = device if isinstance(device, list) else [0]
-        old.new_values["training.device"] = device_of(indices[:1]) or "cuda"
+    if isinstance(device, list) and len(device) > 1 and all(map(is_index, device)):
+        old.new_values["training.device"] = f"cuda:{device[0]}"
         note = f"{SEVERAL_GPUS}; convo trains on one, with training.batch_size for all"
-        old.unsupported("device", note, ("training.device",))
-        return len(indices)
+        old.unsupported("device", note, ("training.device", "training.batch_size"))
+        return len(device)
     if named := device_of(device):
         old.map("device", {"training.device": named})
     else:
@@ -59,6 +66,8 @@ def _map_device(old: OldConfig) -> int:
 
 
 def _map_data(old: OldConfig) -> None:
+    old.require_section("dailydialog_dataset")
+    old.require_section("CUSTOM")
     is_daily = old.get("dailydialog_train", False)
     custom = {
         "data.train": "CUSTOM.train_data_path",
@@ -67,6 +76,8 @@ def _map_data(old: OldConfig) -> None:
     }
     if is_one_of(is_daily, (True,)):
         base = old.get("dailydialog_dataset.path", "data/")
+        if not isinstance(base, str):
+            old.wrong("dailydialog_dataset.path", "text")
         folder = PurePosixPath(str(base)) / "dailydialog"
         names = {"train": "train", "validation": "valid", "test": "test"}
         files = {f"data.{key}": str(folder / f"{name}.jsonl") for key, name in names.items()}
@@ -83,7 +94,8 @@ def _map_data(old: OldConfig) -> None:
     if not old.is_given("data.train"):
         old.require("CUSTOM.train_data_path")
     for new_key, key in custom.items():
-        old.map(key, {new_key: old.get(key) or []})
+        file = old.get(key)
+        old.map(key, {new_key: [] if file in (None, "") else file})
 
 
 def _map_training(old: OldConfig, num_gpus: int) -> None:
@@ -107,18 +119,19 @@ def _map_training(old: OldConfig, num_gpus: int) -> None:
 
 def _map_evaluation(old: OldConfig) -> None:
     patience = old.get("patience")
+    patience = None if is_one_of(patience, (0,)) else patience
     note = "one evaluation an epoch; only the loss counts, not the metric"
-    old.map("patience", {"evaluation.early_stopping.patience": patience or None}, note)
+    old.map("patience", {"evaluation.early_stopping.patience": patience}, note)
     shown = old.get("prediction_print_n", 10)
     note = "replies of an evaluation, not of each batch"
     old.map("prediction_print_n", {"evaluation.show_samples": shown}, note)
     metrics: Any = old.get("metrics", [])
     names = metrics if isinstance(metrics, list) else [metrics]
-    unknown = [str(name) for name in names if str(name) not in _METRICS]
-    if unknown:
-        note = (
-            f"no {', no '.join(unknown)}; there are bleu-2, bleu-4, nist-2, nist-4 and perplexity"
-        )
+    if not all(isinstance(name, str) for name in names):
+        old.wrong("metrics", "a list of names")
+    elif unknown := [name for name in names if name not in _METRICS]:
+        others = clipped(", no ".join(unknown))
+        note = f"no {others}; there are bleu-2, bleu-4, nist-2, nist-4 and perplexity"
         old.unsupported("metrics", note, ("evaluation.metric",))
         return
     note = "all five are reported; bleu-4 has the largest weight in the forerunner's best metric"

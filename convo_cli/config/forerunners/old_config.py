@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -11,6 +12,9 @@ from convo_cli.config.places import KeyPath, Place, Problem, Source, clipped, do
 from convo_cli.config.synonyms import SYNONYMS
 
 Status = Literal["mapped", "not needed", "unsupported", "ambiguous"]
+
+_INDEX = re.compile(r"[0-9]{1,5}")
+"""A list index in a dotted key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,8 @@ class Answer:
     @property
     def name(self) -> str:
         """Return the key with its value."""
-        return f"{self.key}: {self.value}" if self.value else self.key
+        key = clipped(self.key)
+        return f"{key}: {self.value}" if self.value else key
 
 
 class OldConfig:
@@ -50,7 +55,7 @@ class OldConfig:
 
     def path(self, key: str) -> KeyPath:
         """Return the path of a dotted key; a number is an index of a list."""
-        return tuple(int(part) if part.isdigit() else part for part in key.split("."))
+        return tuple(int(part) if _INDEX.fullmatch(part) else part for part in key.split("."))
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return a value, or the default if the key is missing."""
@@ -66,6 +71,14 @@ class OldConfig:
         """Return whether the key or list item is written, perhaps as null."""
         path = self.path(key)
         return path in self._source.keys or path in self._source.values
+
+    def require_section(self, key: str) -> None:
+        """Answer a section that has no keys; its settings have their defaults."""
+        value = self.get(key)
+        if value in (None, {}):
+            self.not_needed(key, "it has no keys")
+        elif not isinstance(value, dict):
+            self.wrong(key, "keys with values")
 
     def whole(self, key: str, default: int, *, at_least: int = 0) -> int:
         """Return a whole number; for another value, record an answer and return the default."""
@@ -113,6 +126,7 @@ class OldConfig:
 
     def note_filled(self, problem: Problem) -> None:
         """Add to the answer of a key that an earlier line sets it to null."""
+        self._answer_rest()
         note = f"{problem.message} as null"
         before = self._answers.get(problem.path)
         if before is None:
@@ -133,9 +147,7 @@ class OldConfig:
 
     def answers(self) -> list[Answer]:
         """Return the answers of all keys in the order of the file."""
-        for path, value in self._leaves(self._source.value, ()):
-            if path not in self._answers:
-                self._answers[path] = self._answer_of_unknown(path, value)
+        self._answer_rest()
         return sorted(
             self._answers.values(), key=lambda answer: (answer.place.line, answer.place.column)
         )
@@ -178,6 +190,12 @@ class OldConfig:
         value = self.get(dotted(path))
         return _on_one_line(value, self._source.values.get(path)) if self.has(dotted(path)) else ""
 
+    def _answer_rest(self) -> None:
+        """Answer the keys that the conversion does not know."""
+        for path, value in self._leaves(self._source.value, ()):
+            if path not in self._answers:
+                self._answers[path] = self._answer_of_unknown(path, value)
+
     def _answer_of_unknown(self, path: KeyPath, value: Any) -> Answer:
         """Return the answer of a key that the conversion does not know, or of a part of one."""
         shown = _on_one_line(value, self._source.values.get(path))
@@ -186,7 +204,7 @@ class OldConfig:
         above = (self._answers.get(path[:length]) for length in range(len(path) - 1, 0, -1))
         if answered := next(filter(None, above), None):
             status = "not needed" if answered.status == "not needed" else status
-            note = f"part of {answered.key}"
+            note = f"part of {clipped(answered.key)}"
         elif known:
             note = f"not known; convo has {known}"
         return Answer(self._place(path), dotted(path), shown, status, (), note)
@@ -202,33 +220,6 @@ class OldConfig:
             yield path, value
         for name, inner in inside:
             yield from self._leaves(inner, (*path, name))
-
-
-def is_one_of(value: Any, allowed: Sequence[Any]) -> bool:
-    """Return whether a value is one of these; 1, 1.0 and true are three values here."""
-    return any(type(value) is type(other) and value == other for other in allowed)
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """The answer for a key that has no counterpart."""
-
-    note: str
-    """Why the key is not needed."""
-    usual: tuple[Any, ...] | None = None
-    """Values for which the note is true; None: all."""
-    otherwise: str = ""
-    """What exists instead for any other value."""
-
-
-def apply_rules(old: OldConfig, section: str, rules: Mapping[str, Rule]) -> None:
-    """Answer the keys of a section by a table."""
-    for name, rule in rules.items():
-        key = f"{section}.{name}" if section else name
-        if rule.usual is None or is_one_of(old.get(key), rule.usual):
-            old.not_needed(key, rule.note)
-        else:
-            old.unsupported(key, rule.otherwise)
 
 
 def _on_one_line(value: Any, place: Place | None) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from convo_cli.config.forerunners.notes import ONE_DEVICE, SUPPORTED_DEVICES
-from convo_cli.config.forerunners.old_config import OldConfig, is_one_of
+from convo_cli.config.forerunners.notes import ONE_DEVICE, SUPPORTED_DEVICES, is_one_of
+from convo_cli.config.forerunners.old_config import OldConfig
 from convo_cli.config.habits import SEVERAL_GPUS
 
 _GPUS, _DEVICES, _ACCELERATOR = "trainer.gpus", "trainer.devices", "trainer.accelerator"
@@ -44,13 +44,13 @@ def map_devices(old: OldConfig) -> int:
     else:
         device, count, note = _gpus(old, key, value)
     if count > 1 or value in (-1, "-1"):
-        becomes = ("training.device",)
+        becomes = ("training.device", "training.batch_size")[: 2 if count > 1 else 1]
         old.new_values["training.device"] = device
         old.unsupported(key, f"{SEVERAL_GPUS}; convo trains on one{note}", becomes)
     else:
         old.map(key, {"training.device": device}, note)
     for other in (_GPUS, _DEVICES):
-        if other != key and old.get(other) is None:
+        if other != key:
             old.not_needed(other, "the device follows from the other keys")
     if kind is not None:
         old.map(_ACCELERATOR, {"training.device": device})
@@ -96,11 +96,11 @@ def _gpus(old: OldConfig, key: str, value: Any) -> tuple[str, int, str]:
             )
             old.ambiguous(key, note)
             return "cuda", 1, ""
-    if isinstance(value, list) and all(_is_index(item) for item in value):
+    if isinstance(value, list) and all(is_index(item) for item in value):
         if len(value) > 1:
             return f"cuda:{value[0]}", len(value), _larger_step(len(value))
         return (f"cuda:{value[0]}", 1, "") if value else ("cpu", 1, "")
-    if _is_index(value):
+    if is_index(value):
         if value > 1:
             return "cuda", value, _larger_step(value)
         return ("cuda", 1, "") if value else ("cpu", 1, "")
@@ -108,7 +108,7 @@ def _gpus(old: OldConfig, key: str, value: Any) -> tuple[str, int, str]:
     return "cuda", 1, ""
 
 
-def _is_index(value: Any) -> bool:
+def is_index(value: Any) -> bool:
     """Return whether a value is a whole number from 0 on."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 

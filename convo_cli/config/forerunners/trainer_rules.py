@@ -14,8 +14,8 @@ from convo_cli.config.forerunners.notes import (
     STOP,
     SUPPORTED_DEVICES,
     WHOLE_SHUFFLE,
+    Rule,
 )
-from convo_cli.config.forerunners.old_config import Rule
 
 _NO_SEVERAL = "training on several devices at once is not supported yet"
 _OFF = "it is off"
@@ -104,6 +104,8 @@ TRAINER_RULES = {
         _OFF, (None, False), "training.micro_batch_size makes a step fit into memory"
     ),
     "stochastic_weight_avg": Rule(_OFF, (None, False), NO_AVERAGE),
+    "model_registry": Rule(NOT_SET, (None,), "a run directory can be copied anywhere"),
+    "enable_autolog_hparams": Rule("the config is in the run directory"),
     "barebones": Rule(_OFF, (None, False), "no single key turns off logs and checkpoints"),
 }
 TOP_RULES = {
@@ -112,6 +114,7 @@ TOP_RULES = {
     "ckpt_path": Rule(
         NOT_SET, (None,), "convo resume continues a run; a Lightning checkpoint is a pickle"
     ),
+    "weights_only": Rule("convo reads no pickle"),
     "data": Rule(NOT_SET, (None,), "data.train, data.validation and data.test name the files"),
 }
 MODEL_RULES = {

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from convo_cli.cli.views.config_view import converted_document
 from convo_cli.config.forerunners.config_conversion import Conversion, convert
 from convo_cli.config.keys import value_of
 from convo_cli.config.load import load_config
@@ -266,7 +267,19 @@ def test_an_unsupported_setting_is_listed_with_what_exists_instead(
         ("accumulate_grad_batches: 0", {"accumulate_grad_batches": "at least 1"}),
         ("gradient_clip_val: [1]", {"gradient_clip_val": "found [1]"}),
         ("deterministic: [1]", {"deterministic": "allowed: true or false"}),
-        ("callbacks: 3", {"callbacks": "allowed: a list of callbacks"}),
+        ("callbacks: 3", {"callbacks": "allowed: a class_path"}),
+        ("callbacks: false", {"callbacks": "found false"}),
+        ("callbacks: [{x: 1}]", {"callbacks.0": 'found {"x": 1}; allowed: a class_path'}),
+        ("callbacks: [{class_path: null}]", {"callbacks.0.class_path": "found null"}),
+        (
+            "callbacks: [{class_path: X, init_args: [1]}]",
+            {"callbacks.0.init_args": "found [1]; allowed: keys with values"},
+        ),
+        ("gradient_clip_val: false", {"gradient_clip_val": "found false"}),
+        ("gradient_clip_val: ''", {"gradient_clip_val": 'found ""'}),
+        ("precision: [16]", {"precision": "found [16]; allowed: 16, 32, 64 or bf16"}),
+        ("precision: true", {"precision": "found true"}),
+        ("gpus: 10000000", {"gpus": "allowed: a whole number, 1 to 1,000,000"}),
     ],
 )
 def test_what_needs_a_decision_is_listed_and_nothing_is_guessed(
@@ -377,6 +390,97 @@ def test_a_null_that_the_second_place_fills_is_no_contradiction(converted: Conve
     assert "given twice, first on line 4 as null" in answer.note
 
 
+def test_a_null_that_is_filled_hides_no_unknown_key(converted: Converter) -> None:
+    conversion = converted(f"a: null\na: 3\nb: null\nb: {{c: 1}}\nd: null\nd: null\n{lightning()}")
+    status = {answer.key: answer.status for answer in conversion.answers}
+    assert {status[key] for key in ("a", "b.c", "d")} == {"unsupported"}
+
+
+def test_a_default_of_one_callback_contradicts_the_value_of_another(converted: Converter) -> None:
+    bare = checkpoint(monitor="val_loss", every_n_train_steps=5)
+    text = lightning(callbacks(checkpoint(monitor="val_loss", save_top_k=3), bare))
+    assert undecided(converted, text) == {
+        "trainer.callbacks.0.init_args.save_top_k": "3, but another ModelCheckpoint has the "
+        "default, 1; convo has one setting"
+    }
+    newest = checkpoint(save_top_k=1)
+    assert converted(lightning(callbacks(checkpoint(monitor="val_loss", save_top_k=1), newest)))
+    stopping = "{class_path: EarlyStopping, init_args: {monitor: val_loss, patience: 5}}"
+    found = undecided(converted, lightning(callbacks(stopping, "EarlyStopping")), validation=["b"])
+    assert "default, 3" in found["trainer.callbacks.0.init_args.patience"]
+
+
+@pytest.mark.parametrize("written", ["[EarlyStopping]", "EarlyStopping", "3", "[]"])
+def test_a_section_without_keys_is_refused(converted: Converter, written: str) -> None:
+    text = f"trainer: {written}\nmodel: {{pretrained_model_or_path: g, train_file: a}}\n"
+    assert "allowed: keys with values" in undecided(converted, text)["trainer"]
+    text = sample("multi_turn.yaml").replace("CUSTOM:\n", "CUSTOM: {}\nMINE:\n")
+    text = text.replace("dailydialog_dataset:\n    path:", f"dailydialog_dataset: {written}\nx:")
+    assert "allowed: keys with values" in undecided(converted, text)["dailydialog_dataset"]
+
+
+def test_a_single_callback_needs_no_list(converted: Converter) -> None:
+    section = "callbacks:\n  class_path: EarlyStopping\n  init_args: {patience: 4}"
+    for trainer, patience in ((section, 4), ("callbacks: [EarlyStopping]", 3)):
+        conversion = converted(lightning(trainer))
+        assert conversion.config.evaluation.early_stopping.patience == patience
+        assert not conversion.count("unsupported")
+
+
+def test_a_key_stays_on_its_line_and_is_shortened(converted: Converter) -> None:
+    names = ["x\nmodel: {pretrained: evil}\n#", "\x1b[31m", "k" * 5000]
+    text = "".join(f"{json.dumps(name)}: 1\n" for name in names if "k" not in name) + lightning()
+    conversion = converted(text)
+    Path("new.yaml").write_text(converted_document(conversion).text, encoding="utf-8")
+    assert load_config(Path("new.yaml")) == conversion.config
+    conversion = converted(json.dumps(FIT | {name: {"y": 1} for name in names}))
+    assert all(len(answer.name) < 200 for answer in conversion.answers)
+    assert all(answer.name.isprintable() for answer in conversion.answers)
+
+
+def test_a_name_of_digits_is_no_index(converted: Converter) -> None:
+    names = ["²", "٣", "9" * 5000, "0"]
+    callback = {"class_path": "X", "init_args": dict.fromkeys(names, 1)}
+    text = json.dumps(
+        {"trainer": {"callbacks": [callback]}, "model": {"pretrained_model_or_path": "gpt2"}}
+    )
+    answers = converted(text, train=["a"]).answers
+    assert {f"trainer.callbacks.0.init_args.{name}" for name in names} <= {
+        answer.key for answer in answers
+    }
+
+
+def test_a_dump_of_a_later_lightning_has_no_unknown_key(converted: Converter) -> None:
+    trainer = "precision: null\nmodel_registry: null\nenable_autolog_hparams: true\ngpus: 1\n"
+    arguments = {"enable_version_counter": True, "monitor": "val_loss"}
+    text = lightning(f"{trainer}devices: 1\n{callbacks(checkpoint(**arguments))}")
+    conversion = converted(f"{text}weights_only: null\n")
+    assert not conversion.count("unsupported")
+    assert conversion.config.training.precision == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "words"),
+    [
+        ({"use_amp": "false"}, "use_amp", 'found "false"; allowed: true or false'),
+        ({"use_amp": None}, "use_amp", "found null"),
+        ({"eval_file": 0}, "eval_file", "found 0; allowed: text or a list of texts"),
+        ({"dataset_path": ["a b"]}, "dataset_path", 'found ["a b"]; allowed: text'),
+    ],
+)
+def test_what_fit_does_not_take_needs_a_decision(
+    converted: Converter, changes: dict[str, Any], key: str, words: str
+) -> None:
+    assert words in undecided(converted, fit(**changes))[key]
+
+
+def test_an_empty_dataset_path_is_not_set(converted: Converter) -> None:
+    for path in ("", None):
+        conversion = converted(fit(dataset_path=path))
+        (answer,) = (answer for answer in conversion.answers if answer.key == "dataset_path")
+        assert (answer.status, answer.note) == ("not needed", "it is not set")
+
+
 def test_a_merge_key_is_listed_without_false_alarms(converted: Converter) -> None:
     text = lightning().replace("  train_file: a.jsonl\n", "  <<: *base\n")
     assert set(undecided(converted, f"base: &base {{train_file: a}}\n{text}")) == {
@@ -478,6 +582,13 @@ def test_a_setting_of_multi_turn_becomes(
         ({"scheduler_type": "onecycle"}, "scheduler_type", "allowed: constant, linear or cosine"),
         ({"steps": "1e9x"}, "steps", 'found "1e9x"'),
         ({"max_len": "8"}, "max_len", "found 8; allowed: a whole number, 16 to"),
+        ({"device": "-1"}, "device", "found -1; allowed: cpu, mps or the list of a GPU"),
+        ({"device": "[0, cpu]"}, "device", 'found [0, "cpu"]'),
+        ({"device": "[[0]]"}, "device", "found [[0]]"),
+        ({"path": "None"}, "dailydialog_dataset.path", "found None; allowed: text"),
+        ({"path": "[a]"}, "dailydialog_dataset.path", 'found ["a"]; allowed: text'),
+        ({"patience": "false"}, "patience", "found false"),
+        ({"metrics": "null"}, "metrics", "found null; allowed: a list of names"),
     ],
 )
 def test_what_multi_turn_leaves_open_needs_a_decision(
