@@ -17,9 +17,15 @@ import torch
 from convo_cli.errors import ModelError
 from convo_cli.events import Emit, Notice
 from convo_cli.export.exporting import Format
-from convo_cli.export.legacy_tokenizer import GPT2_FILES, PLAIN_FILES, write_json, write_tokenizer
+from convo_cli.export.legacy_tokenizer import (
+    ADDED_FILE,
+    GPT2_FILES,
+    PLAIN_FILES,
+    write_json,
+    write_tokenizer,
+)
 from convo_cli.export.plain_receipt import verify_in_process
-from convo_cli.export.proof import Receipt
+from convo_cli.export.proof import OtherPromptError, Receipt
 from convo_cli.model.generation import Generator
 from convo_cli.runs.model_folder import LEGACY_WEIGHTS
 from convo_cli.storage.foreign_files import remove_foreign_entries
@@ -78,11 +84,7 @@ def _write(files: Sequence[Path], original: Generator, folder: Path, emit: Emit)
     if written == GPT2_FILES:
         emit(Notice(f"export: {' and '.join(written)} instead of {SPIECE_FILE}: {_NO_SPIECE}"))
     elif written == PLAIN_FILES:
-        message = (
-            f"export: {written[0]} instead of {SPIECE_FILE}: {_NO_SPIECE} and is not GPT-2's, so "
-            "transformers needs a release of the tokenizers library that reads this file"
-        )
-        emit(Notice(message, is_warning=True))
+        _warn_of_plain(f"{_NO_SPIECE} and is not GPT-2's", emit)
     weights = {name: tensor.detach() for name, tensor in original.model.state_dict().items()}
     _save_tensors(weights, folder / LEGACY_WEIGHTS)
 
@@ -99,6 +101,31 @@ def _save_tensors(weights: dict[str, torch.Tensor], file: Path) -> None:
 
 
 def _verify(folder: Path, original: Generator, emit: Emit) -> Receipt:
+    """Compare replies; a tokenizer of other ids than its SentencePiece model gets tokenizer.json.
+
+    Such are those that came from fairseq, which shift the ids, and those that change the text.
+    """
+    try:
+        return _compare(folder, original, emit)
+    except OtherPromptError:
+        if not (folder / SPIECE_FILE).exists():
+            raise
+    for name in (SPIECE_FILE, ADDED_FILE):
+        (folder / name).unlink()
+    write_tokenizer(original.encoder, None, folder)
+    _warn_of_plain(f"{SPIECE_FILE} alone gives other ids than the tokenizer", emit)
+    return _compare(folder, original, emit)
+
+
+def _warn_of_plain(why: str, emit: Emit) -> None:
+    message = (
+        f"export: {PLAIN_FILES[0]} instead of {SPIECE_FILE}: {why}, so transformers needs a "
+        "release of the tokenizers library that reads this file"
+    )
+    emit(Notice(message, is_warning=True))
+
+
+def _compare(folder: Path, original: Generator, emit: Emit) -> Receipt:
     """Compare replies, and report texts that the tokenizer of the folder encodes differently."""
     tokenizer: Any = original.encoder.tokenizer
     spelled = special_tokens(tokenizer) | {"<unk>"}

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sentencepiece import SentencePieceProcessor
-
 from convo_cli.text.encoder import DialogueEncoder
-from convo_cli.text.spiece.piece_model import SPIECE_FILE
+from convo_cli.text.spiece.piece_model import SPIECE_FILE, read_pieces
 
 SPIECE_FILES = (SPIECE_FILE,)
 GPT2_FILES = ("vocab.json", "merges.txt")
 PLAIN_FILES = ("tokenizer.json",)
+ADDED_FILE = "added_tokens.json"
+"""Beside the files of SentencePiece and GPT-2."""
 _NAMES = (
     "bos_token",
     "eos_token",
@@ -42,14 +42,10 @@ def write_tokenizer(
     files: tuple[str, ...]
     if spiece is not None:
         files, tokenizer_class = SPIECE_FILES, "BertGenerationTokenizer"
-        processor = SentencePieceProcessor(model_proto=spiece)
-        num_pieces = processor.get_piece_size()
+        pieces = read_pieces(spiece, SPIECE_FILE)
+        num_pieces = len(pieces.texts)
         # Each of these has a default that transformers would add to the vocabulary.
-        named = (
-            dict.fromkeys(_NAMES[:5])
-            | {"unk_token": processor.id_to_piece(processor.unk_id())}
-            | named
-        )
+        named = dict.fromkeys(_NAMES[:5]) | {"unk_token": pieces.texts[pieces.unk_index]} | named
         (folder / SPIECE_FILE).write_bytes(spiece)
     elif _is_gpt2(backend):
         files, tokenizer_class = GPT2_FILES, "GPT2Tokenizer"
@@ -89,7 +85,7 @@ def write_tokenizer(
     write_json(folder / "special_tokens_map.json", special)
     if files != PLAIN_FILES:
         behind = {token.content: index for index, token in added if index >= num_pieces}
-        write_json(folder / "added_tokens.json", behind)
+        write_json(folder / ADDED_FILE, behind)
     return files
 
 

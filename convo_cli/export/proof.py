@@ -43,6 +43,10 @@ class Receipt:
     """The classes of model and tokenizer that another process loaded."""
 
 
+class OtherPromptError(CheckpointError):
+    """The export reads other ids than the checkpoint: its tokenizer differs, or its template."""
+
+
 class Prompt(NamedTuple):
     """A probe that fits the model's window, and its ids by the checkpoint's encoder."""
 
@@ -67,9 +71,10 @@ class Comparison:
         self._num_tokens = 0
 
     def require_prompt(self, prompt: Prompt, ids: Sequence[int]) -> None:
-        """Raise CheckpointError if the export reads other ids than the checkpoint."""
+        """Raise OtherPromptError if the export reads other ids than the checkpoint."""
         if list(ids) != prompt.ids:
-            raise _difference("prompt", prompt.turns, ids, prompt.ids)
+            error = _difference("prompt", prompt.turns, ids, prompt.ids)
+            raise OtherPromptError(error.message, hint=error.hint)
         self._num_tokens += len(prompt.ids)
 
     def require_reply(self, prompt: Prompt, ids: Sequence[int]) -> None:

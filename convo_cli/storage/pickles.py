@@ -8,6 +8,7 @@ folder with safetensors, which convo opens. docs/old-weights.md explains them.
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,9 +26,14 @@ _PLACES = ("", "weights", "checkpoints", "version_*/checkpoints", "lightning_log
 """Folders of the weights: of multi-turn-chatbot-GPT2, and of PyTorch Lightning."""
 _BASE_KEYS = ("pretrained_model", "pretrained_model_or_path")
 _CONFIGS = ("args.yaml", "config.yaml")
+_NO_BASE = ("", "null", "~")
+_LONGEST_BASE = 1000  # characters of a path or hub id
 _MAX_CONFIG_BYTES = 2**18
 _MAX_FILES = 1000
+_LONGEST_STEM = 60  # characters, at most 240 of the 255 bytes of a file name
 
+_START = "import sys; sys.path = [p for p in sys.path if p]"
+"""Keeps Python from importing modules of the working folder, which may be that of the weights."""
 FOLDER_SCRIPT = (
     "import os, pathlib, shutil, sys",
     "from transformers import AutoModelForCausalLM",
@@ -114,9 +120,10 @@ def no_weights_on_hub(hub_id: str) -> ModelError:
 def _conversion(script: Iterable[str], *arguments: Path | str) -> str:
     """Return a hint with the command that converts weights; the last argument is the new folder."""
     words = [typeable(argument) for argument in arguments]
+    program = "; ".join((_START, *script))
     return (
         f"if you trust its author, this writes {words[-1]}, a folder that convo opens:\n"
-        f'  {typeable(sys.executable)} -c "{"; ".join(script)}" {" ".join(words)}'
+        f'  {typeable(sys.executable)} -c "{program}" {" ".join(words)}'
     )
 
 
@@ -151,14 +158,15 @@ def _base_of(weights: Path) -> str:
         except OSError:
             continue
         for key, _, value in (line.partition(":") for line in lines):
-            if key.strip() in _BASE_KEYS and (base := value.strip().strip("\"'")):
+            base = value.partition(" #")[0].strip().strip("\"'")
+            if key.strip() in _BASE_KEYS and base not in _NO_BASE and len(base) <= _LONGEST_BASE:
                 return base
     return "gpt2"
 
 
 def _free_name(old: Path) -> Path:
     """Return a new path beside the old one."""
-    stem = old.stem if old.is_file() else old.name or "model"
+    stem = (old.stem if old.is_file() else old.name)[:_LONGEST_STEM] or "model"
     numbers = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
     paths = (old.with_name(f"{stem}-safetensors{number}") for number in numbers)
-    return next(path for path in paths if not path.exists())
+    return next(path for path in paths if not os.path.lexists(path))

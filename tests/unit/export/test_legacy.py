@@ -15,6 +15,7 @@ from convo_cli.export import legacy
 from convo_cli.export.exporting import export_checkpoint
 from convo_cli.export.legacy import LEGACY
 from convo_cli.export.legacy_tokenizer import write_tokenizer
+from convo_cli.export.proof import OtherPromptError
 from convo_cli.storage.sealed import verify_directory
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.templates.template import make_template
@@ -102,6 +103,42 @@ def test_a_folder_that_replies_differently_is_not_published(
     with pytest.raises(CheckpointError, match="nothing was exported: "):
         export_checkpoint(checkpoint, tmp_path / "o", LEGACY, force=False, emit=lambda event: None)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tokenizer_of_other_ids_than_its_sentencepiece_model_is_written_as_tokenizer_json(
+    exported, checkpoint, monkeypatch, tmp_path
+):
+    from transformers import AutoTokenizer
+
+    def verify(folder, original, texts):
+        if (folder / "spiece.model").exists():
+            raise OtherPromptError("the prompt differs")
+        read = AutoTokenizer.from_pretrained(folder)
+        return exported.receipt, read(texts, add_special_tokens=False)["input_ids"]
+
+    monkeypatch.setattr(legacy, "verify_in_process", verify)
+    events = list[object]()
+    result = export_checkpoint(
+        checkpoint, tmp_path / "old", LEGACY, force=False, emit=events.append
+    )
+    behind = {"spiece.model", "added_tokens.json"}
+    assert set(result.files) == FILES - behind | {"tokenizer.json"}
+    verify_directory(result.out)
+    warnings = [event.message for event in events if getattr(event, "is_warning", False)]
+    assert len(warnings) == 1, "the ids of the test texts are those of the checkpoint"
+    assert "spiece.model alone gives other ids than the tokenizer" in warnings[0]
+
+
+def test_native_code_does_not_read_the_sentencepiece_model(make_encoder, spiece, tmp_path):
+    from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
+
+    model = sentencepiece_model_pb2.ModelProto.FromString(spiece)
+    model.normalizer_spec.precompiled_charsmap = b"\xff" * 100
+    damaged = model.SerializeToString()
+    with pytest.raises(RuntimeError):
+        SentencePieceProcessor(model_proto=damaged)
+    write_tokenizer(make_encoder("turns"), damaged, tmp_path)
+    assert (tmp_path / "spiece.model").read_bytes() == damaged
 
 
 def test_another_architecture_is_refused(tmp_path, ignore):

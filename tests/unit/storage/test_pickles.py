@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -73,7 +77,10 @@ def test_a_folder_with_safetensors_or_without_weights_is_left_to_others(tmp_path
     [
         ("args.yaml", "seed: 0\npretrained_model: 'skt/kogpt2'\n", "skt/kogpt2"),
         ("config.yaml", "model:\n  pretrained_model_or_path: my base\n", "my base"),
+        ("args.yaml", "pretrained_model: skt/kogpt2 # the base\n", "skt/kogpt2"),
         ("args.yaml", "pretrained_model:\n", "gpt2"),
+        ("args.yaml", "pretrained_model: null\n", "gpt2"),
+        ("args.yaml", f"pretrained_model: {'x' * 5000}\n", "gpt2"),
         ("other.yaml", "pretrained_model: x\n", "gpt2"),
     ],
 )
@@ -88,6 +95,35 @@ def test_the_command_names_the_model_that_the_config_beside_the_weights_states(
     old, stated, new = words_of(caught.value)
     assert (old, stated) == (str(tmp_path / "weights" / BEST), base)
     assert new == old.removesuffix(".pt") + "-safetensors-2"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a POSIX system")
+def test_a_pipe_in_the_place_of_the_config_is_not_waited_for(tmp_path):
+    make(tmp_path, "weights/" + BEST)
+    os.mkfifo(tmp_path / "args.yaml")
+    with pytest.raises(ModelError) as caught:
+        require_no_pickle(tmp_path)
+    assert words_of(caught.value)[1] == "gpt2"
+
+
+def test_the_new_folder_of_a_file_with_a_long_name_has_a_name_that_fits(tmp_path):
+    file = make(tmp_path, "한" * 80 + ".pt") / ("한" * 80 + ".pt")
+    with pytest.raises(ModelError) as caught:
+        require_no_pickle(file)
+    Path(words_of(caught.value)[-1]).mkdir()
+
+
+def test_the_command_imports_nothing_from_the_working_folder(tmp_path):
+    make(tmp_path, "a.pt")
+    for name in ("torch", "pathlib", "shutil", "transformers"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('imported')")
+    with pytest.raises(ModelError) as caught:
+        require_no_pickle(tmp_path / "a.pt")
+    program = shlex.split(str(caught.value.hint).splitlines()[-1])[2]
+    start = program.partition("; import sys, torch")[0]
+    look = "; import importlib.util; print(importlib.util.find_spec('torch').origin)"
+    found = subprocess.check_output([sys.executable, "-c", start + look], cwd=tmp_path, text=True)
+    assert not Path(found.strip()).is_relative_to(tmp_path)
 
 
 def test_an_export_of_format_legacy_is_named_as_such(tmp_path):
