@@ -103,7 +103,8 @@ def _map_length(old: OldConfig) -> None:
     epochs, steps = old.get("trainer.max_epochs"), old.get("trainer.max_steps")
     has_steps = steps not in (None, -1)
     if has_steps and epochs not in (None, -1):
-        message = f"max_epochs is {epochs} and max_steps {steps}; convo has one of them"
+        given = [old.shown(f"trainer.{name}") for name in ("max_epochs", "max_steps")]
+        message = f"max_epochs is {given[0]} and max_steps {given[1]}; convo has one of them"
         for key in ("trainer.max_epochs", "trainer.max_steps"):
             old.ambiguous(key, f"{message}: remove the one that Lightning reaches later")
     elif has_steps:
@@ -111,8 +112,6 @@ def _map_length(old: OldConfig) -> None:
         old.not_needed("trainer.max_epochs", "max_steps decides")
     elif epochs == -1:
         old.ambiguous("trainer.max_epochs", _NO_END)
-    elif epochs is None and steps == -1:
-        old.ambiguous("trainer.max_steps", _NO_END)
     else:
         note = "" if epochs is not None else "Lightning's default"
         old.map(
@@ -178,10 +177,8 @@ def _map_logs(old: OldConfig) -> None:
     else:
         note = "runs/NAME replaces lightning_logs/version_N"
         old.map("trainer.default_root_dir", {"output_dir": "runs"}, note)
-    old.map(
-        "trainer.log_every_n_steps",
-        {"logging.every_steps": old.get("trainer.log_every_n_steps", 50)},
-    )
+    every = old.get("trainer.log_every_n_steps")
+    old.map("trainer.log_every_n_steps", {"logging.every_steps": 50 if every is None else every})
     key = "trainer.logger"
     logger = old.get(key, True)
     if is_one_of(logger, (True, None, False)):

@@ -294,10 +294,14 @@ def test_what_needs_a_decision_is_listed_and_nothing_is_guessed(
 def test_the_end_of_a_run(converted: Converter) -> None:
     endless = lightning().replace("max_epochs: 2", "max_epochs: -1")
     assert "a run needs an end" in undecided(converted, endless)["trainer.max_epochs"]
-    steps = converted(endless.replace("-1", "-1\n  max_steps: 9")).config.training
-    assert (steps.max_steps, steps.epochs) == (9, None)
-    open_end = converted(lightning().replace("max_epochs: 2", "max_epochs: null"))
-    assert open_end.config.training.epochs == 1000
+    training = converted(endless.replace("-1", "-1\n  max_steps: 9")).config.training
+    assert (training.max_steps, training.epochs) == (9, None)
+    both = undecided(converted, lightning("max_steps: [true]"))["trainer.max_steps"]
+    assert both.startswith("max_epochs is 2 and max_steps [true]; convo has one of them")
+    for steps in ("null", "-1"):  # -1 is how later versions write null
+        length = f"max_epochs: null\n  max_steps: {steps}"
+        open_end = converted(lightning().replace("max_epochs: 2", length))
+        assert open_end.config.training.epochs == 1000
     note = next(answer.note for answer in open_end.answers if answer.key == "trainer.max_epochs")
     assert note == "Lightning's default"
 
@@ -451,7 +455,8 @@ def test_a_name_of_digits_is_no_index(converted: Converter) -> None:
 
 
 def test_a_dump_of_a_later_lightning_has_no_unknown_key(converted: Converter) -> None:
-    trainer = "precision: null\nmodel_registry: null\nenable_autolog_hparams: true\ngpus: 1\n"
+    trainer = "precision: null\nlog_every_n_steps: null\nmodel_registry: null\n"
+    trainer += "enable_autolog_hparams: true\ngpus: 1\n"
     arguments = {"enable_version_counter": True, "monitor": "val_loss"}
     text = lightning(f"{trainer}devices: 1\n{callbacks(checkpoint(**arguments))}")
     conversion = converted(f"{text}weights_only: null\n")
