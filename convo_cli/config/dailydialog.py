@@ -29,8 +29,8 @@ SCRIPT = (
 NOTE = (
     f"DailyDialog is licensed {LICENCE}: no commercial use of the dialogues or, to be safe, of a "
     f"model trained on them. It does not come with convo: get its archive from {SOURCE}, and "
-    f"convert its files to train.jsonl and valid.jsonl in {FOLDER}/ (`convo validate-data "
-    f"{FOLDER}/train.jsonl` prints the command for a missing file)."
+    f"convert its files to train.jsonl, valid.jsonl and test.jsonl in {FOLDER}/ (`convo "
+    f"validate-data {FOLDER}/train.jsonl` prints the command for a missing file)."
 )
 
 

@@ -18,6 +18,7 @@ OPTION = "--set "
 
 SHOW_FORM = "`convo init-config` writes a config with every key explained"
 MAX_SHOWN = 60
+_BREAK = "\n  "
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,10 @@ class Problem:
     def __str__(self) -> str:
         # An option names its key itself.
         key = "" if self.place.is_option else f" {clipped(dotted(self.path))}".rstrip()
-        hint = f"; {self.hint}" if self.hint else ""
-        return on_one_line(f"{self.place}{key}: {self.message}{hint}")
+        shown = on_one_line(f"{self.place}{key}: {self.message}")
+        # A command in a hint is on an indented line of its own; other breaks come from names.
+        lines = [on_one_line(line) for line in self.hint.split(_BREAK)]
+        return f"{shown}; {_BREAK.join(lines)}" if self.hint else shown
 
     def error(self, hint: str | None = None) -> ConfigError:
         """Return an error with this one problem and an optional hint."""

@@ -38,6 +38,8 @@ def test_help_fits_the_terminal_and_holds_no_control_sequences(convo):
         text = convo(*command.split(), "--help").out
         assert max(map(len, text.splitlines())) <= 80
         assert "\x1b" not in text
+        assert "[[" not in text
+        assert "...]..." not in text
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -65,10 +65,12 @@ convo resume runs/convo --load loss --set name=from-best
 convo resume runs/convo --verify""",
     "evaluate": """\
 convo evaluate runs/convo test.jsonl
-convo evaluate exports/convo test.jsonl --replies 0 --json""",
+convo evaluate exports/convo test.jsonl --replies 0 --json
+convo evaluate runs/convo --load last""",
     "export": """\
 convo export runs/convo exports/convo
-convo export runs/convo/checkpoints/step-00000300 exports/step-300""",
+convo export runs/convo/checkpoints/step-00000300 exports/step-300
+convo export runs/convo exports/old --format legacy""",
     "chat": """\
 convo chat runs/convo
 convo chat exports/convo --system "Answer in one sentence." --temperature 0

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from convo_cli.config.dailydialog import SCRIPT
+from convo_cli.errors import typeable
 from convo_cli.storage.pickles import FILE_SCRIPT, FOLDER_SCRIPT
 from tests.commands import run_here
 from tests.docs.pages import blocks
@@ -87,7 +88,8 @@ def test_a_preset_without_its_data_says_so_in_its_config_and_before_training(tmp
     refused = run_here(tmp_path, "train", "config.yaml")
     assert refused.code == 2
     for split in ("train", "validation"):
-        assert f"dialogues_{split}.txt" in refused.err
+        own = [line for line in refused.err.splitlines() if f" dialogues_{split}.txt data" in line]
+        assert [line.partition(" -c ")[0] for line in own] == [f"  {typeable(sys.executable)}"]
 
 
 def test_other_missing_files_get_the_usual_hint(tmp_path):

@@ -29,7 +29,7 @@ def evaluate(
     data: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[DATA]...", help="JSONL files of dialogues. Default: data.test of the run."
+            metavar="DATA", help="JSONL files of dialogues. Default: data.test of the run."
         ),
     ] = None,
     load: LoadOption = None,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def validate_data(
     files: Annotated[
         list[str] | None,
-        typer.Argument(metavar="FILE...", help="JSONL files (.jsonl, .gz, .zst), or - for stdin."),
+        typer.Argument(metavar="FILE", help="JSONL files (.jsonl, .gz, .zst), or - for stdin."),
     ] = None,
     config: Annotated[
         Path | None,
