@@ -57,10 +57,9 @@ CONVMODEL_FIT = CONVMODEL_FORMAT | {
     "training.learning_rate": 1e-4,
     "training.schedule": "constant",
     "training.warmup_steps": 10_000,
-    "training.weight_decay": 0.01,
+    "training.weight_decay": 0.0,
     "training.max_grad_norm": None,
     "training.precision": "fp32",
-    "evaluation.every_steps": 100,
     "logging.every_steps": 100,
 }
 MULTI_TURN = MULTI_TURN_FORMAT | {

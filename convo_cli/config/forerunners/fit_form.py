@@ -29,14 +29,19 @@ _RULES = {
 
 
 def convert_fit(old: OldConfig) -> None:
-    """Set the values of convo and answer the keys of a fit config."""
+    """Set the values of convo and answer the keys of a fit config.
+
+    With a train_file, convmodel used Adam and evaluated after each epoch; with a dataset_path, it
+    uses AdamW with PyTorch's decay and evaluates every log_steps.
+    """
+    has_dataset = old.has("dataset_path") or old.has("model_class")
     old.new_values |= CONVMODEL_FORMAT | {
-        "training.weight_decay": 0.01,
+        "training.weight_decay": 0.01 if has_dataset else 0.0,
         "training.max_grad_norm": None,
     }
     _map_model(old)
     _map_data(old)
-    _map_training(old)
+    _map_training(old, has_dataset=has_dataset)
     seed = old.get("seed")
     old.map("seed", {"seed": 42 if seed is None else seed}, "always set" if seed is None else "")
     old.map("deterministic", {"deterministic": old.get("deterministic", False)})
@@ -106,7 +111,7 @@ def _map_data(old: OldConfig) -> None:
         old.map(f"{name}_file", {f"data.{key}": [] if file in (None, "") else file})
 
 
-def _map_training(old: OldConfig) -> None:
+def _map_training(old: OldConfig, *, has_dataset: bool) -> None:
     batch = old.whole("batch_size", 1, at_least=1)
     parts = old.whole("accumulation_steps", 1, at_least=1)
     sizes = {"training.batch_size": batch * parts}
@@ -129,7 +134,8 @@ def _map_training(old: OldConfig) -> None:
     old.map("use_amp", {"training.precision": "fp16" if is_mixed else "fp32"})
     old.map("epochs", {"training.epochs": old.get("epochs", 1)})
     every = old.get("log_steps", 100)
-    old.map("log_steps", {"logging.every_steps": every, "evaluation.every_steps": every})
+    evaluated = {"evaluation.every_steps": every} if has_dataset else {}
+    old.map("log_steps", {"logging.every_steps": every, **evaluated})
     if old.get("max_len") is None:
         old.not_needed("max_len", "null is the context of the model; see dialogue.max_length")
     else:
