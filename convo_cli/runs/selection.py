@@ -25,6 +25,7 @@ from convo_cli.runs.checkpoints import (
 from convo_cli.runs.directory import RunDirectory, require_own_checkpoints
 from convo_cli.runs.logs.evaluations import (
     Evaluations,
+    best_known,
     evaluation_record,
     read_evaluations,
     weights_of,
@@ -90,7 +91,7 @@ def find_checkpoint(run: RunDirectory, which: Which, metric: str) -> Found:
             best = best_checkpoint(run, steps, which, metric, read_evaluations(run))
             verify_directory(best.path)
         except CheckpointError as error:
-            if all(run.checkpoint(step).exists() for step in steps):
+            if run.checkpoint_steps() == steps:
                 raise type(error)(error.message, hint="use --load last") from error
         else:
             step = best.progress.step
@@ -170,10 +171,7 @@ def best_checkpoint(
             )
     best = next(iter(_ranked(checkpoints, which, metric, known.by_step)), None)
     newest = checkpoints[-1] if checkpoints else None
-    before = None
-    if newest is not None:  # the best score known when it was saved
-        progress = newest.progress
-        before = progress.best_loss if which == "loss" else progress.best_metrics.get(metric)
+    before = None if newest is None else best_known(newest.progress, known, which, metric)
     score = None if best is None else _score(best, which, metric, known.by_step)
     is_lost = before is not None and (
         score is None or (score > before if which == "loss" else score < before)

@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from math import isfinite
 from operator import index
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from convo_cli.errors import CheckpointError
 from convo_cli.events import BestScore, EvaluationDone
+from convo_cli.runs.checkpoints import Progress
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.storage.atomic import disk_errors
 from convo_cli.storage.files import only_regular, read_file, read_lines
@@ -145,6 +146,21 @@ def better_scores(
         for score in best_scores(evaluations, metric)
         if score.step != step and values.get(score.name) != score.value
     )
+
+
+def best_known(
+    newest: Progress, known: Evaluations, which: Literal["loss", "metric"], metric: str
+) -> float | None:
+    """Return the best score from before the newest checkpoint was saved, or of a later step.
+
+    A checkpoint is saved before it is evaluated, so one of a later step is missing.
+    """
+    later = [one for one in known.by_step.values() if one.step > newest.step]
+    if which == "loss":
+        losses = (newest.best_loss, *(one.loss for one in later))
+        return min((loss for loss in losses if loss is not None), default=None)
+    scores = (newest.best_metrics.get(metric), *(one.metrics.get(metric) for one in later))
+    return max((score for score in scores if score is not None), default=None)
 
 
 def weights_of(checkpoint: Path) -> str:

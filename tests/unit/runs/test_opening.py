@@ -283,3 +283,22 @@ def test_a_best_checkpoint_that_is_deleted_while_it_is_selected_is_no_missing_on
     monkeypatch.setattr(selection, reader, read_late)
     assert open_checkpoint(scored.path, notices.append, which).path == scored.checkpoint(50)
     assert notices == []
+
+
+@pytest.mark.parametrize("which", [None, "loss"])
+def test_a_better_checkpoint_that_is_saved_while_one_is_selected_is_no_missing_one(
+    scored, notices, monkeypatch, which
+):
+    from convo_cli.runs import selection
+
+    read = selection.read_evaluations
+
+    def read_late(run):
+        if not run.checkpoint(50).exists():
+            save(run, 50)
+            evaluate(run, 50, 0.5)
+        return read(run)
+
+    monkeypatch.setattr(selection, "read_evaluations", read_late)
+    assert open_checkpoint(scored.path, notices.append, which).path == scored.checkpoint(50)
+    assert notices == []

@@ -241,6 +241,23 @@ def test_a_best_checkpoint_that_is_gone_is_an_error_never_the_next_best(run, whi
         find(run, which)
 
 
+@pytest.mark.parametrize("which", ["loss", "metric"])
+def test_the_newest_checkpoint_that_was_the_best_and_is_gone_is_missed(run, which):
+    save(run, 10, 1.5, 3.0)
+    save(run, 20, 1.0, 9.0, best_loss=1.5, best_metrics={METRIC: 3.0})
+    shutil.rmtree(run.checkpoint(20))
+    with pytest.raises(CheckpointError, match=rf"best validation {which}, \d, is missing"):
+        find(run, which)
+    assert find(run, "last").step == 10
+
+
+def test_the_newest_checkpoint_that_is_gone_and_was_not_the_best_is_not_missed(run):
+    save(run, 10, 1.0, 9.0)
+    save(run, 20, 1.5, 3.0, best_loss=1.0, best_metrics={METRIC: 9.0})
+    shutil.rmtree(run.checkpoint(20))
+    assert find(run, "loss").step == find(run, "metric").step == 10
+
+
 def test_damaged_weights_of_another_checkpoint_do_not_keep_the_best_from_loading(scored):
     (scored.checkpoint(40) / "model.safetensors").unlink()
     assert find(scored, "loss").step == 20
