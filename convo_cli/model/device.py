@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _DTYPES: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_OTHER_DEVICE = (
+    "use auto or cpu: train and resume with --set training.device=auto, chat and evaluate with "
+    "--device auto"
+)
 
 
 def choose_device(name: str) -> torch.device:
@@ -35,9 +39,9 @@ def choose_device(name: str) -> torch.device:
     count = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= count:
         has = f"{count} CUDA device{'s' * (count > 1)}" if count else "no CUDA device"
-        raise UsageError(f"device {name}: this machine has {has}", hint="use device auto or cpu")
+        raise UsageError(f"device {name}: this machine has {has}", hint=_OTHER_DEVICE)
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UsageError("device mps: not available here", hint="use device auto or cpu")
+        raise UsageError("device mps: not available here", hint=_OTHER_DEVICE)
     return device
 
 

@@ -62,12 +62,7 @@ def show_scores(console: Console, evaluated: Evaluated) -> None:
     for name, value in _scores(result).items():
         table.add_row(name, f"{value:.4g}", _meaning(name))
     console.print(table)
-    counts = [
-        f"{count:,} {'reply' if (count, name) == (1, 'replies') else name}"
-        for name, count in _counts(result).items()
-        if count or name != "split dialogues"
-    ]
-    for line in flow("counted on", counts, console.width):
+    for line in flow("counted on", _counted(_counts(result)), console.width):
         console.print(line)
     for caution in evaluated.cautions:
         text = f"caution: {printable(caution)}"
@@ -86,6 +81,17 @@ def _meaning(score: str) -> str:
         return "exp(loss), lower is better"
     best = "0 to 100, " if score.startswith("bleu") else ""
     return f"of the replies, {best}higher is better"
+
+
+_SINGULAR = {"targets": "target", "replies": "reply", "split dialogues": "split dialogue"}
+
+
+def _counted(counts: Mapping[str, int]) -> list[str]:
+    return [
+        f"{count:,} {_SINGULAR[name] if count == 1 else name}"
+        for name, count in counts.items()
+        if count or name != "split dialogues"
+    ]
 
 
 def _counts(result: EvaluationDone) -> Mapping[str, int]:

@@ -63,7 +63,7 @@ def test_the_refusal_of_a_missing_cuda_device_counts_those_of_the_machine(
     machine(cuda=count)
     with pytest.raises(UsageError, match=f"device {name}: this machine has {has}$") as caught:
         choose_device(name)
-    assert "cpu" in str(caught.value.hint)
+    assert "cpu: train and resume with --set training.device=auto" in str(caught.value.hint)
     assert caught.value.exit_code == 2
 
 
