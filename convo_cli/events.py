@@ -153,7 +153,7 @@ class DeviceMeasured:
     """Resident memory of this process."""
     peak_memory_bytes: int | None
     cpu_utilization: float | None
-    """Share of the machine's CPUs that all programs used since the measurement before."""
+    """Share of the machine's CPUs that all programs used since the previous measurement."""
     gpu: GpuUsage | None = None
     """None for a run on a CPU."""
 

@@ -68,7 +68,7 @@ def recognise_content(head: bytes, suffix: str) -> Problem | None:
         return Problem("binary-file", "the file is a tar archive, not JSON Lines")
     if encoding := _wide_encoding(head):
         message = f"the file is {encoding}, but JSON Lines are UTF-8"
-        return Problem(encoding[:6].lower(), message)
+        return Problem(encoding[: len("utf-16")].lower(), message)  # without the byte order
     if head.startswith(b"\0\0"):
         message = "the file begins with zero bytes, as after a crash or on a full disk"
         return Problem("damaged-file", message)

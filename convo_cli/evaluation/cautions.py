@@ -30,7 +30,7 @@ def cautions_about(
         if file.sha256 in known
     ]
     cautions += [
-        f"{now.path} is not the file that the run began with (another SHA-256 than in run.json)"
+        f"{now.path} changed since the run began (its SHA-256 is not the one in run.json)"
         for now, before in zip(files, expected, strict=False)
         if now.sha256 != before.sha256
     ]

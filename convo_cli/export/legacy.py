@@ -69,7 +69,7 @@ def _write(files: Sequence[Path], original: Generator, folder: Path, emit: Emit)
     if config["model_type"] != "gpt2":
         raise ModelError(
             f"--format legacy writes only GPT-2 models, but this is {config['model_type']}",
-            hint="old transformers would read its config.json in another way; leave out --format",
+            hint="old transformers would read its config.json differently; leave out --format",
         )
     activation = config.get("activation_function", "gelu_new")
     config["activation_function"] = _OLD_ACTIVATIONS.get(activation, activation)

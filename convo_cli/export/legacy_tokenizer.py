@@ -9,21 +9,13 @@ from typing import Any
 
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.spiece.piece_model import SPIECE_FILE, read_pieces
+from convo_cli.text.spiece.slow_tokenizer import TOKEN_NAMES
 
 SPIECE_FILES = (SPIECE_FILE,)
 GPT2_FILES = ("vocab.json", "merges.txt")
 PLAIN_FILES = ("tokenizer.json",)
 ADDED_FILE = "added_tokens.json"
 """Beside the files of SentencePiece and GPT-2."""
-_NAMES = (
-    "bos_token",
-    "eos_token",
-    "unk_token",
-    "sep_token",
-    "pad_token",
-    "cls_token",
-    "mask_token",
-)
 _NAMED_BY_TEMPLATE = {
     "convmodel": {"sep_token": "<sep>"},
     "cls-sep": {"cls_token": "[CLS]", "sep_token": "[SEP]"},
@@ -45,13 +37,15 @@ def write_tokenizer(
         pieces = read_pieces(spiece, SPIECE_FILE)
         num_pieces = len(pieces.texts)
         # Each of these has a default that transformers would add to the vocabulary.
-        named = dict.fromkeys(_NAMES[:5]) | {"unk_token": pieces.texts[pieces.unk_index]} | named
+        named = (
+            dict.fromkeys(TOKEN_NAMES[:5]) | {"unk_token": pieces.texts[pieces.unk_index]} | named
+        )
         (folder / SPIECE_FILE).write_bytes(spiece)
     elif _is_gpt2(backend):
         files, tokenizer_class = GPT2_FILES, "GPT2Tokenizer"
         vocabulary = backend["model"]["vocab"]
         num_pieces = len(vocabulary)
-        named = dict.fromkeys(_NAMES[:3]) | named
+        named = dict.fromkeys(TOKEN_NAMES[:3]) | named
         write_json(folder / files[0], vocabulary, indent=None)
         merges = [
             merge if isinstance(merge, str) else " ".join(merge)
@@ -93,7 +87,7 @@ def _named_tokens(encoder: DialogueEncoder) -> dict[str, str | None]:
     """Return the tokens by their names, with those that the template's own program looks up."""
     stated = encoder.tokenizer.special_tokens_map
     named: dict[str, str | None] = {
-        name: str(stated[name]) for name in _NAMES if isinstance(stated.get(name), str)
+        name: str(stated[name]) for name in TOKEN_NAMES if isinstance(stated.get(name), str)
     }
     return _NAMED_BY_TEMPLATE.get(encoder.template.name, {}) | named
 

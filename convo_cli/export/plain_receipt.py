@@ -33,7 +33,7 @@ _ENVIRONMENT = {
 _SECONDS = 600.0
 _SECONDS_PER_BYTE = 6e-7  # ten minutes for each GB of weights
 _MEMORY_BYTES = 4 * 2**30
-_BYTES_PER_BYTE = 3
+_MEMORY_PER_BYTE = 3  # of weights
 
 
 def verify_in_process(
@@ -56,7 +56,7 @@ def verify_in_process(
         },
     )
     if found["chat_template"] != template:
-        raise refused("plain transformers reads another chat template than that of training")
+        raise refused("plain transformers reads another chat template than the checkpoint has")
     for prompt, ids, reply in zip(
         comparison.prompts, found["prompts"], found["replies"], strict=True
     ):
@@ -74,7 +74,7 @@ def _text(rendered: Rendered | DataError) -> str:
 def _ask(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
     """Send a request to a new process, and return its answer."""
     num_bytes = sum(file.stat().st_size for file in folder.iterdir())
-    bounds = {"folder": str(folder), "memory_bytes": _MEMORY_BYTES + _BYTES_PER_BYTE * num_bytes}
+    bounds = {"folder": str(folder), "memory_bytes": _MEMORY_BYTES + _MEMORY_PER_BYTE * num_bytes}
     with subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", _START, str(_SCRIPT), *sys.path],
         stdin=subprocess.PIPE,

@@ -55,7 +55,7 @@ class Prompt(NamedTuple):
 
 
 class Comparison:
-    """The checkpoint's side of the proof; its prompts and greedy replies are those to expect."""
+    """The prompts and greedy replies of a checkpoint, which its export must repeat."""
 
     def __init__(self, original: Generator, probes: Sequence[Sequence[Turn]] = _PROBES) -> None:
         self._original = original

@@ -19,10 +19,10 @@ def measured(measure: Callable[[], T]) -> T | None:
 
 
 class NvmlGpu:
-    """The GPU with the UUID that CUDA gives, so ``CUDA_VISIBLE_DEVICES`` chooses it here too.
+    """The GPU with a UUID of CUDA, so ``CUDA_VISIBLE_DEVICES`` selects it here too.
 
     Raises an error of NVML if there is no driver or no such GPU. The UUID may be that of a MIG
-    instance, a part of a GPU with memory of its own; all but the memory is then that of the GPU.
+    instance, a part of a GPU with memory of its own; the other values are then of the whole GPU.
     """
 
     def __init__(self, uuid: str) -> None:
@@ -40,7 +40,7 @@ class NvmlGpu:
             self._gpu = pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(self._instance)
 
     def usage(self) -> GpuUsage:
-        """Return the values that the driver gives; the others are None."""
+        """Return the values that the driver provides; the others are None."""
         nvml, gpu = self._nvml, self._gpu
         memory = self._instance and measured(lambda: nvml.nvmlDeviceGetMemoryInfo(self._instance))
         rates = measured(lambda: nvml.nvmlDeviceGetUtilizationRates(gpu))

@@ -19,7 +19,7 @@ _SECONDS = 10.0
 _PAUSE = 1000.0
 """Pause after a measurement, as a multiple of its duration: slow drivers cost at most 0.1 %."""
 _CPU_SECONDS = 0.1
-"""Minimum time over which the system's CPU times give a share."""
+"""Minimum time over which a share of the system's CPU times is measured."""
 
 
 class UsageMeter:
@@ -37,7 +37,7 @@ class UsageMeter:
         measured(psutil.cpu_percent)  # begins the interval of the first share
 
     def measure(self, step: int, *, is_last: bool = False) -> DeviceMeasured | None:
-        """Measure if it is time to; ``is_last`` asks for the last measurement of the run."""
+        """Return a measurement if one is due, or if ``is_last`` says that it is the run's last."""
         began = self._clock()
         if began < self._next_at and not is_last:
             return None
@@ -58,7 +58,7 @@ class UsageMeter:
     def _cpu_utilization(self, now: float) -> float | None:
         seconds, self._cpu_since = now - self._cpu_since, now
         percent = measured(psutil.cpu_percent)
-        # 0 means that the system gives no times: the step before used a CPU.
+        # 0 means that the system has no times: the previous step used a CPU.
         return percent / 100 if percent and seconds >= _CPU_SECONDS else None
 
     def _gpu_usage(self) -> GpuUsage | None:
@@ -100,5 +100,5 @@ def _uuid(device: torch.device) -> str:
 
 
 def _cuda_memory(device: torch.device) -> tuple[int, int] | None:
-    """Return free and total memory by CUDA, for a GPU whose memory NVML does not give."""
+    """Return free and total memory by CUDA, for a GPU whose memory NVML does not report."""
     return measured(lambda: torch.cuda.mem_get_info(device))

@@ -124,7 +124,7 @@ def tokens_per_dialogue(store: TokenStore) -> Spread:
 class Leak:
     """Dialogues of a data set that an earlier one also contains."""
 
-    into: str
+    data_set: str
     """The later data set: validation or test."""
     message: str
     examples: str
@@ -137,8 +137,8 @@ def find_leaks(
     """Compare each data set with the earlier ones: validation with train, test with both."""
     for (earlier, seen), (later, asked) in combinations(stores.items(), 2):
         is_kept, is_asked = (store.dialogues["num_tokens"] > 0 for store in (seen, asked))
-        known, prints = seen.dialogues["fingerprint"], asked.dialogues["fingerprint"]
-        shared = np.flatnonzero(np.isin(prints, known[is_kept]) & is_asked)
+        known, fingerprints = seen.dialogues["fingerprint"], asked.dialogues["fingerprint"]
+        shared = np.flatnonzero(np.isin(fingerprints, known[is_kept]) & is_asked)
         name = SET_NAMES[earlier]
         if not len(shared):
             continue
@@ -155,11 +155,11 @@ def find_leaks(
             yield Leak(later, message, "")
             continue
         scores = "test scores" if earlier == "validation" else "scores"
-        pairs = [
-            f"{asked.where(index, files[later])} is "
-            f"{seen.where(int(np.argmax((known == prints[index]) & is_kept)), files[earlier])}"
-            for index in shared[:3]
-        ]
+        pairs = []
+        for index in shared[:3]:
+            first = int(np.argmax((known == fingerprints[index]) & is_kept))
+            places = asked.where(index, files[later]), seen.where(first, files[earlier])
+            pairs.append(" is ".join(places))
         message = (
             f"the {name} data also contains {len(shared):,} of {asked.num_dialogues:,} {later} "
             f"dialogues, so {scores} look better than they are"

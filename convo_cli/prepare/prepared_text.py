@@ -38,11 +38,11 @@ from convo_cli.text.tokenizers.trained import (
 )
 from convo_cli.wording import counted
 
-_PROVEN_TEXTS = 10_000
-_PROVEN_CHARACTERS = 2**20
-
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+_PROVEN_TEXTS = 10_000
+_PROVEN_CHARACTERS = 2**20
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def build_encoder(inputs: Inputs) -> PreparedText:
             tokenizer, template = saved_as, make_template(template.name, saved_as)
     encoder = DialogueEncoder(tokenizer, template, max_length=config.dialogue.max_length)
     if isinstance(origin, PretrainedModel) and slow:
-        _require_same_ids(slow, encoder, folder, inputs)
+        _require_same_ids(slow, encoder, folder, origin.source, inputs)
     return PreparedText(encoder, spiece, len(new))
 
 
@@ -137,11 +137,10 @@ def _spiece_of(folder: Path, source: str, emit: Emit) -> SpieceFile | None:
 
 
 def _require_same_ids(
-    slow: SlowTokenizer, encoder: DialogueEncoder, folder: Path, inputs: Inputs
+    slow: SlowTokenizer, encoder: DialogueEncoder, folder: Path, source: str, inputs: Inputs
 ) -> None:
-    """Prove that a converted tokenizer gives training texts the ids of SentencePiece."""
+    """Prove that a converted tokenizer encodes training texts as SentencePiece does."""
     begin("comparing the converted tokenizer with SentencePiece", inputs.emit)
-    source = str(getattr(inputs.config.model.origin, "source", folder))
     compare = partial(
         compare_with_sentencepiece, slow, encoder.tokenizer, encoder.text_ids, folder, source
     )
@@ -159,7 +158,9 @@ def _require_same_ids(
         f"{counted(found.num_texts, 'training text')} get the same ids as from SentencePiece"
     )
     if found.num_ties:
-        message += f" ({found.num_ties:,} of them, one of two equally likely cuts into tokens)"
+        message += (
+            f" (for {found.num_ties:,}, those of another segmentation that is equally likely)"
+        )
     if hard.differences:
         message += (
             f", but {len(hard.differences)} of {hard.num_texts} texts with rare characters do not"

@@ -44,9 +44,7 @@ class LoadedCheckpoint:
     @property
     def title(self) -> str:
         """Return its step, and what it is in its run."""
-        names = [
-            _NAMES[which] for which, one in self.selected_by.items() if one.step == self.own.step
-        ]
+        names = [_NAMES[which] for which in self._options()]
         return f"step {self.own.step}" + (f" ({', '.join(names)})" if names else "")
 
     def describe(self, *, is_selected: bool) -> str:
@@ -63,26 +61,28 @@ class LoadedCheckpoint:
                 parts.append(f"{_NAMES[which]}{option}: step {other.step}, {self._scores(other)}")
         return "; ".join(parts)
 
+    def _options(self) -> list[Which]:
+        """Return the values of ``--load`` that select this checkpoint."""
+        return [which for which, one in self.selected_by.items() if one.step == self.own.step]
+
     def _scores(self, one: ScoredStep) -> str:
         if one.loss is None:
             return "no validation loss"
-        metric = "" if one.metric is None else f", {self.info.config.evaluation.metric} "
-        return f"validation loss {one.loss:.3f}{metric}" + (f"{one.metric:.3g}" if metric else "")
+        loss, name = f"validation loss {one.loss:.3f}", self.info.config.evaluation.metric
+        return loss if one.metric is None else f"{loss}, {name} {one.metric:.3g}"
 
     def as_record(self) -> dict[str, Any]:
         """Return the checkpoint for `--json`."""
         return {
             "path": str(self.path),
             **asdict(self.own),
-            "selected_by": [
-                which for which, one in self.selected_by.items() if one.step == self.own.step
-            ],
+            "selected_by": self._options(),
             "last": asdict(self.selected_by["last"]),
         }
 
 
 def find_loaded(folder: Path) -> LoadedCheckpoint | None:
-    """Return the checkpoint with its scores; None if it is none or its run is unreadable."""
+    """Return the checkpoint in a folder; None for another folder or an unreadable run."""
     real = folder.resolve()
     run = RunDirectory(real.parent.parent)
     try:

@@ -51,8 +51,9 @@ def require_model_folder(folder: Path) -> None:
     if any((folder / name).is_file() for name in (_WEIGHTS, INDEX)):
         return
     require_no_pickle(folder)
-    if folder.parent.name == "snapshots" and (repository := folder.parent.parent.name)[8:]:
-        raise no_weights_on_hub(repository[8:].replace("--", "/", 1))  # after "models--"
+    kind, _, repository = folder.parent.parent.name.partition("--")
+    if folder.parent.name == "snapshots" and kind == "models":
+        raise no_weights_on_hub(repository.replace("--", "/", 1))
     raise ModelError(f"{folder}: there is no model.safetensors", hint="copy the model again")
 
 

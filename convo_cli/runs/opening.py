@@ -45,7 +45,7 @@ def open_checkpoint(path: Path, emit: Emit, which: Which | None = None) -> Snaps
     if run.is_run:
         return _select(run, which, emit)
     require_run_for(which, path)
-    if os.path.lexists(path / STATE_FILE) or _run_around(path):
+    if os.path.lexists(path / STATE_FILE) or _run_of(path):
         return verify_directory(path)
     if os.path.lexists(path / MANIFEST_FILE):
         # An export: its owner may edit the model card, a hub adds files of its own, and the hub's
@@ -62,7 +62,7 @@ def require_run_for(which: Which | None, source: str | Path) -> None:
     if which is None or RunDirectory(path).is_run:
         return
     what, hint = "not a run directory", "leave out --load"
-    if around := _run_around(path):
+    if around := _run_of(path):
         what = "a checkpoint already"
         hint = f"{typeable(around)} --load {which} selects one of its run; otherwise {hint}"
     raise UsageError(
@@ -120,7 +120,7 @@ def load_from(
     )
 
 
-def _run_around(checkpoint: Path) -> Path | None:
+def _run_of(checkpoint: Path) -> Path | None:
     """Return the run directory that a folder is a checkpoint of, by the names on its path."""
     for path in (checkpoint, checkpoint.resolve()):
         if path.parent.name == "checkpoints" and RunDirectory(path.parent.parent).is_run:

@@ -76,8 +76,9 @@ FILE_SCRIPT = (
     "model.save_pretrained(new)",
     "tokenizer.save_pretrained(new)",
 )
-"""Program that converts OLD, a file of GPT-2 weights, to the folder NEW; BASE is what it came from.
+"""Program that converts OLD, a file of GPT-2 weights, to the folder NEW.
 
+BASE is the model that their training began with.
 Everything in the file but tensors and numbers becomes an object without content. A vocabulary
 that is larger than that of BASE has the tokens of multi-turn-chatbot-GPT2.
 """

@@ -62,7 +62,7 @@ def test_the_end_of_a_training_names_the_checkpoint_that_the_next_commands_load(
 
 
 def test_the_exported_weights_are_those_of_the_best_checkpoint(folder, scores, trained):
-    """A run of loss 13.1 was once exported without a word, although its best had 8.0."""
+    """The last checkpoint of this run has a worse loss than its best one."""
     assert scores[6] > scores[3] + 1
     result = run_process(folder, "export", "runs/worse", "exported")
     line = the_line(result)
@@ -120,7 +120,7 @@ def test_a_named_checkpoint_is_loaded_as_it_is(convo, scores):
     assert "--load" not in line
 
 
-def test_quiet_says_nothing_of_it(convo):
+def test_quiet_prints_no_line_about_the_checkpoint(convo):
     assert convo("chat", "runs/worse", "-q").err == ""
 
 

@@ -142,7 +142,7 @@ def test_with_test_data_the_run_itself_is_the_same(work, convo, run):
     assert logs[0] == logs[1]
 
 
-def test_a_run_of_a_version_without_test_data_is_resumed_without_a_word(work, convo):
+def test_a_run_of_a_version_without_test_data_is_resumed_without_a_notice(work, convo):
     longer = settings("training.max_steps=2")
     shutil.copytree(work / "runs/plain", work / "runs/old")
     old = RunDirectory(work / "runs/old")
@@ -172,7 +172,7 @@ def test_a_finished_run_with_scores_has_nothing_to_do(convo, run):
 
 
 @pytest.mark.parametrize("damage", ["missing", "a changed digit", "other weights"])
-def test_a_resume_makes_missing_or_outdated_scores(convo, run, damage):
+def test_a_resume_computes_missing_or_outdated_scores(convo, run, damage):
     right = scores_of(run)
     text = run.test.read_text(encoding="utf-8")
     changed = {
@@ -229,7 +229,7 @@ def no_memory():
     raise MemoryError
 
 
-def test_too_little_memory_for_it_loses_nothing(work, convo, monkeypatch):
+def test_too_little_memory_to_score_the_test_data_loses_nothing(work, convo, monkeypatch):
     failing(monkeypatch, no_memory)
     result = convo("train", "config.yaml", *TEST, *SHORT, "--set", "name=x")
     assert result.code == 2
@@ -243,7 +243,7 @@ def test_too_little_memory_for_it_loses_nothing(work, convo, monkeypatch):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
-def test_a_signal_stops_it_at_once_and_a_resume_makes_it(convo, run, monkeypatch):
+def test_a_signal_stops_the_scoring_at_once_and_a_resume_repeats_it(convo, run, monkeypatch):
     run.test.unlink()
     failing(monkeypatch, lambda: os.kill(os.getpid(), signal.SIGTERM))
     result = convo("resume", "runs/tiny")
@@ -257,7 +257,7 @@ def test_a_signal_stops_it_at_once_and_a_resume_makes_it(convo, run, monkeypatch
     assert run.test.exists()
 
 
-def test_a_stop_file_stops_it_with_exit_code_0(convo, run, monkeypatch):
+def test_a_stop_file_stops_the_scoring_with_exit_code_0(convo, run, monkeypatch):
     run.test.unlink()
     failing(monkeypatch, run.stop.touch)
     result = convo("resume", "runs/tiny", "--json")
@@ -383,12 +383,12 @@ def test_the_plan_names_the_test(convo):
 def test_evaluate_without_data_scores_the_test_data_of_the_run(work, convo, model):
     result = convo("evaluate", model, "--json", "-q").json
     assert [one["sha256"] for one in result["data"]] == [file_sha256(work / "test.jsonl")]
-    assert "not the file that the run began with" not in str(result["cautions"])
+    assert "changed since the run began" not in str(result["cautions"])
     with (work / "test.jsonl").open("ab") as file:
         file.write(b'["How are you?", "Fine."]\n')
     (caution, _) = convo("evaluate", model, "--json", "-q").json["cautions"]
     assert caution.endswith(
-        "test.jsonl is not the file that the run began with (another SHA-256 than in run.json)"
+        "test.jsonl changed since the run began (its SHA-256 is not the one in run.json)"
     )
 
 

@@ -98,23 +98,22 @@ def _facts(plan: Plan) -> list[tuple[str, str]]:
     )
     each, at_once = _size(plan.checkpoint_bytes), counted(plan.max_checkpoints, "checkpoint")
     free = f"; {_size(plan.free_bytes)} free" if plan.free_bytes else ""
-    facts = [
+    sooner = [("", "early stopping may end the run sooner")] if plan.may_stop_early else []
+    which = "best checkpoint by loss" if plan.num_evaluations else "last checkpoint"
+    test = [("test", f"once, at the end of the run, with the {which}")] if start.test else []
+    return [
         ("run", f"{printable(str(start.run_dir))} (dry run: not created)"),
         ("device", f"{start.device}, {start.precision}"),
         ("parameters", f"{start.num_parameters:,}, {trained} trained"),
         ("steps", f"{start.max_steps:,}, {tokens} tokens and {targets} targets each on average"),
+        *sooner,
         ("epochs", f"{_epochs(plan.epochs)}, {counted(start.steps_per_epoch, 'step')} each"),
         ("evaluations", f"{plan.num_evaluations:,}"),
+        *test,
         ("checkpoints", f"{plan.num_checkpoints:,}, {each} each; the first is smaller"),
         ("disk", f"{_size(plan.peak_bytes)} for at most {at_once} at once{free}"),
         ("learning rate", ", ".join(f"{rate:.2g} at step {step:,}" for step, rate in corners)),
     ]
-    if start.test is not None:
-        which = "best checkpoint by loss" if plan.num_evaluations else "last checkpoint"
-        facts.insert(6, ("test", f"once, at the end of the run, with the {which}"))
-    if plan.may_stop_early:
-        facts.insert(4, ("", "early stopping may end the run sooner"))
-    return facts
 
 
 def _plot(rates: Sequence[tuple[int, float]], width: int, *, is_unicode: bool) -> list[str]:

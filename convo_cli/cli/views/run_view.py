@@ -93,7 +93,7 @@ def _test_lines(result: RunResult) -> str:
     is_best = any(score.name == "loss" and score.step == test.step for score in result.best)
     scores = {"loss": test.loss, "perplexity": test.perplexity, **test.metrics}
     line = "  ".join(f"{name} {value:.4g}" for name, value in scores.items())
-    which = "best by loss" if is_best else "the last checkpoint"
+    which = "best by loss" if is_best else "last checkpoint"
     place = printable(str(RunDirectory(result.run_dir).test))
     cautions = "".join(f"  caution: {printable(caution)}\n" for caution in test.cautions)
     return f"test  {line}  (step {test.step}, {which}; {place})\n{cautions}"

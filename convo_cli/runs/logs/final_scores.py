@@ -47,13 +47,14 @@ class FinalScores(BaseModel):
         hashes = [file.sha256 for file in data]
         return self.weights == weights != "" and [file.sha256 for file in self.data] == hashes
 
-    def sum(self) -> str:
+    def content_hash(self) -> str:
+        """Return the checksum that the other fields must have."""
         return hashlib.sha256(self.model_dump_json(exclude={"checksum"}).encode()).hexdigest()
 
 
 def write_final_scores(run: RunDirectory, scores: FinalScores) -> FinalScores:
     """Write test.json; return the scores with their checksum."""
-    sealed = scores.model_copy(update={"checksum": scores.sum()})
+    sealed = scores.model_copy(update={"checksum": scores.content_hash()})
     write_file(run.test, escape_unseen(sealed.model_dump_json(indent=2)) + "\n")
     return sealed
 
@@ -64,4 +65,4 @@ def read_final_scores(run: RunDirectory) -> FinalScores | None:
         scores = FinalScores.model_validate_json(read_file(run.test))
     except (OSError, ValidationError):
         return None
-    return scores if scores.checksum == scores.sum() else None
+    return scores if scores.checksum == scores.content_hash() else None

@@ -107,12 +107,12 @@ def main() -> None:
 
 def _try(attempt: Callable[..., Any], request: bytes) -> bytes:
     """Return the result of an attempt to use the files of a folder, as JSON."""
-    folder, source, num_bytes, *rest = json.loads(request)
+    folder, source, num_bytes, *arguments = json.loads(request)
     limits = trial_limits(num_bytes)
     _limit_memory(limits.memory_bytes)
     _set_timer(limits.cpu_seconds)
     try:
-        return json.dumps(attempt(Path(folder), source, *rest)).encode()
+        return json.dumps(attempt(Path(folder), source, *arguments)).encode()
     finally:
         _set_timer(0)
 

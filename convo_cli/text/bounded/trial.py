@@ -69,7 +69,7 @@ def try_tokenizer(folder: Path, source: str) -> Sequence[str]:
 def _require_agreement(
     slow: SlowTokenizer, tokenizer: PreTrainedTokenizerBase, source: str
 ) -> None:
-    """Raise ModelError if SentencePiece cannot load its model, or gives most probes other ids."""
+    """Raise ModelError if SentencePiece cannot load its model, or most probes differ."""
     special = special_tokens(tokenizer)
     backend = plain_text_backend(tokenizer, (), special - {str(tokenizer.unk_token)})
     untyped: Any = tokenizer

@@ -1,6 +1,6 @@
 """Comparison of a converted tokenizer with SentencePiece itself, which runs in the bounded process.
 
-SentencePiece is the truth: the class's own changes to the text, then SentencePiece's pieces.
+Expected are SentencePiece's pieces of a text, after the class's own changes to the text.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SAME_PROBABILITY = 1e-5
 
 @dataclass(frozen=True)
 class Difference:
-    """A text to which the tokenizer gives other pieces than SentencePiece."""
+    """A text whose pieces differ from those of SentencePiece."""
 
     text: str
     pieces: list[str]
@@ -50,11 +50,11 @@ class Agreement:
     num_texts: int
     differences: list[Difference]
     num_ties: int
-    """Texts that have two segmentations of the same probability, of which each takes one."""
+    """Texts with two segmentations of the same probability, of which each has one."""
 
 
 def sentencepieces(slow: SlowTokenizer, texts: Sequence[str], source: str) -> list[list[str]]:
-    """Return the pieces that SentencePiece gives to each text; only in the bounded process."""
+    """Return SentencePiece's pieces of each text; only for the bounded process."""
     from sentencepiece import SentencePieceProcessor
 
     proto = parsed(slow.file.content)

@@ -1,6 +1,6 @@
 """Tokenizer classes of transformers that read a SentencePiece model, and what each adds to it.
 
-Most give a text the ids of SentencePiece. Some change the text first, and those that came from
+Most encode a text as SentencePiece does. Some change the text first, and those that came from
 fairseq shift the ids. The source of all rules is the slow form of the class in transformers 4.57.
 """
 
@@ -14,20 +14,21 @@ from typing import Any
 
 from tokenizers import Regex, normalizers
 
+from convo_cli.text.tokenizers.expansion import WHITE_SPACE
+
 Settings = Mapping[str, Any]
 """tokenizer_config.json of the folder."""
 
 _FAIRSEQ = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3}
 _QUOTES = (("``", '"'), ("''", '"'))
 _NUMBER_AND_COMMA = re.compile(r".*\d,", re.DOTALL)
-_BLANKS = re.compile(r"[\s\x1c-\x1f]+")
 _CONTROLS = "[\x00-\x08\x0b-\x1f\x7f-\xa0\xad\u200b]"
 _SPACES = "[\u2002\u2003\u2005\u2008-\u200a\u202f\u3000\ufffc]"
 _CONTROL = re.compile(_CONTROLS)
 _SPACE = re.compile(_SPACES)
 
 
-def _nothing(settings: Settings) -> list[normalizers.Normalizer]:
+def _no_steps(settings: Settings) -> list[normalizers.Normalizer]:
     return []
 
 
@@ -43,7 +44,7 @@ class ClassRules:
     """Added to the index of a piece of text."""
     fixed: Mapping[str, int] = field(default_factory=dict)
     """Ids of pieces that stand for no text, if they are shifted differently."""
-    steps: Callable[[Settings], list[normalizers.Normalizer]] = _nothing
+    steps: Callable[[Settings], list[normalizers.Normalizer]] = _no_steps
     """The class's own changes to a text, as normalizers."""
     prepare: Callable[[str, Settings], str] = _unchanged
     """The same changes in Python, by which the conversion is checked."""
@@ -63,7 +64,7 @@ def _albert(defaults_to_lower: bool) -> ClassRules:
         joins, strips_accents, lowers = flags(settings)
         written: list[normalizers.Normalizer] = []
         if joins:
-            written += [normalizers.Replace(Regex(_BLANKS.pattern), " "), normalizers.Strip()]
+            written += [normalizers.Replace(Regex(WHITE_SPACE), " "), normalizers.Strip()]
         written += [normalizers.Replace(old, new) for old, new in _QUOTES]
         if strips_accents:
             written += [normalizers.NFKD(), normalizers.StripAccents(), normalizers.NFC()]
@@ -127,7 +128,7 @@ def is_number_and_comma(piece: str) -> bool:
 
 
 def cut_numbers(pieces: Sequence[str], encode: Callable[[str], list[str]]) -> list[str]:
-    """Cut the comma from every piece that ends in one after a digit, and encode the rest again."""
+    """Cut the comma from every piece that ends in one after a digit, and encode the digits."""
     found = list[str]()
     for piece in pieces:
         if not is_number_and_comma(piece):

@@ -20,6 +20,7 @@ from convo_cli.text.spiece.piece_model import (
     USER_DEFINED,
     PieceModel,
 )
+from convo_cli.text.tokenizers.expansion import SEVERAL_SPACES
 from convo_cli.text.tokenizers.vocabulary import MARK
 
 _NEVER_MATCHED = -1e6
@@ -80,7 +81,7 @@ def backend_of(
     steps = [*first_steps, *_charsmap(pieces, is_decomposed=is_decomposed)]
     if pieces.removes_spaces:
         outer = Regex(rf"\A |(?<![ {SPACE_MARK}])[ {SPACE_MARK}]+\z")
-        steps += [normalizers.Replace(Regex(" {2,}"), " "), normalizers.Replace(outer, "")]
+        steps += [normalizers.Replace(Regex(SEVERAL_SPACES), " "), normalizers.Replace(outer, "")]
     if prefix == "always":
         steps.append(normalizers.Prepend(SPACE_MARK))
     steps.append(normalizers.Replace(" ", SPACE_MARK))

@@ -39,8 +39,9 @@ from convo_cli.wording import quoted
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token",
-          "mask_token")  # fmt: skip
+TOKEN_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token",
+               "mask_token")  # fmt: skip
+"""Attributes of a tokenizer that name a special token."""
 _CARRIED = ("model_max_length", "padding_side", "truncation_side", "model_input_names")
 _STATED_IN = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _MAX_UNUSED = 2**16
@@ -103,7 +104,7 @@ def convert(
 ) -> PreTrainedTokenizerBase:
     """Return a fast tokenizer with the ids of SentencePiece and the special tokens of the class.
 
-    ``tokenizer`` is what transformers makes of the folder. ModelError if two tokens get one id.
+    ``tokenizer`` is that of transformers for the folder. ModelError if two tokens get one id.
     """
     from transformers import PreTrainedTokenizerFast
 
@@ -130,7 +131,7 @@ def convert(
             text, lstrip=token.lstrip, rstrip=token.rstrip, special=True, normalized=False
         )
     _require_ids(ids, source)
-    named = {key: str(getattr(tokenizer, key)) for key in _NAMES if getattr(tokenizer, key)}
+    named = {key: str(getattr(tokenizer, key)) for key in TOKEN_NAMES if getattr(tokenizer, key)}
     defaults = {key: slow.pieces.texts[at] for key, at in slow.pieces.special_ids.items()}
     named = {**defaults, **{key: text for key, text in named.items() if text in ids}}
     for text in named.values():
@@ -212,7 +213,7 @@ def _num_rows(folder: Path) -> int | None:
 
 
 def _class_of_model(config: Mapping[str, Any]) -> str:
-    """Return the class that transformers takes for the kind of model, or ""."""
+    """Return the class that transformers uses for the kind of model, or ""."""
     from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
 
     return str(TOKENIZER_MAPPING_NAMES.get(str(config.get("model_type"))) or "")

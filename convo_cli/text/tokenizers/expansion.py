@@ -21,7 +21,9 @@ MAX_TOKEN_CHARACTERS = 4096
 """Longest token; the longest known are a few hundred spaces."""
 MAX_WORD_CHARACTERS = 4096
 """Longest word that WordPiece may read, which takes quadratic time; known tokenizers state 100."""
-SHORTENING = (" {2,}", r"[\s\x1c-\x1f]+")
+SEVERAL_SPACES = " {2,}"
+WHITE_SPACE = r"[\s\x1c-\x1f]+"
+_SHORTENING = (SEVERAL_SPACES, WHITE_SPACE)
 """Regular expressions that match no empty text, by which convo joins spaces."""
 _FIXED = {
     "NFC": 3, "NFD": 4, "NFKC": 18, "NFKD": 18, "Lowercase": 3, "BertNormalizer": 4,
@@ -66,7 +68,7 @@ def _written(step: Any, *, num_bytes: int = 4) -> float:
     if kind == "Replace":
         pattern, content = step.get("pattern") or {}, len(step.get("content") or "")
         literal = len(pattern.get("String") or "")
-        if pattern.get("Regex") in SHORTENING and content <= 1:
+        if pattern.get("Regex") in _SHORTENING and content <= 1:
             return 1
         # A regular expression may match an empty text anywhere.
         return max(1.0, content / literal) if literal else 1 + content

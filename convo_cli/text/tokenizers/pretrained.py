@@ -12,7 +12,12 @@ from convo_cli.errors import ModelError, first_line
 from convo_cli.storage.foreign_files import TEXT_SUFFIXES
 from convo_cli.text.bounded import client
 from convo_cli.text.bounded.process import TRY_TOKENIZER, trial_limits
-from convo_cli.text.spiece.slow_tokenizer import SlowTokenizer, convert, find_slow_tokenizer
+from convo_cli.text.spiece.slow_tokenizer import (
+    NO_CONVERSION,
+    SlowTokenizer,
+    convert,
+    find_slow_tokenizer,
+)
 from convo_cli.text.tokenizers.hub import local_folder
 from convo_cli.text.tokenizers.probes import PROBES
 from convo_cli.text.tokenizers.vocabulary import settle_ids
@@ -77,8 +82,7 @@ def open_tokenizer(folder: Path, source: str) -> PreTrainedTokenizerBase:
     if not getattr(tokenizer, "is_fast", False):  # RAG has two tokenizers and lacks this attribute
         raise ModelError(
             f"{source}: its tokenizer {type(tokenizer).__name__} has no fast form",
-            hint="save a fast tokenizer with plain transformers: "
-            "PreTrainedTokenizerFast(…).save_pretrained(…) writes tokenizer.json",
+            hint=NO_CONVERSION,
         )
     if len(tokenizer) < 256 and slow is None:
         raise ModelError(

@@ -46,7 +46,10 @@ def score_test_data(
         return None
     message = "stopped before the test data was scored; the run is finished and saved"
     resume = f"convo resume {typeable(run.path)}"
-    with _losing_nothing(resume, emit), stop.interrupting(message, hint=f"{resume} scores it"):
+    with (
+        _naming_what_is_missing(resume, emit),
+        stop.interrupting(message, hint=f"{resume} scores it"),
+    ):
         begin("choosing the checkpoint to test", emit)
         chosen = open_checkpoint(run.path, emit)
         weights = weights_of(chosen.path)
@@ -63,7 +66,7 @@ def score_test_data(
         remove_stop_file(run)
         emit(Notice(f"{message}; {resume} scores it"))
         return None
-    leaks = (leak.message for leak in parts.data.leaks if leak.into == "test")
+    leaks = (leak.message for leak in parts.data.leaks if leak.data_set == "test")
     return write_final_scores(
         run,
         FinalScores(
@@ -84,15 +87,15 @@ def score_test_data(
 
 
 @contextmanager
-def _losing_nothing(resume: str, emit: Emit) -> Iterator[None]:
+def _naming_what_is_missing(resume: str, emit: Emit) -> Iterator[None]:
     """Tell the user after an error that only the scores are missing."""
     try:
         yield
     except StoppedError:  # says so itself
         raise
     except Exception:
-        message = f"the run is finished and saved, but its test data was not scored; {resume} does"
-        emit(Notice(message, is_warning=True))
+        message = "the run is finished and saved, but its test data was not scored"
+        emit(Notice(f"{message}; {resume} scores it", is_warning=True))
         raise
 
 

@@ -83,7 +83,7 @@ def test_the_memory_of_a_divided_gpu_is_not_that_of_the_run(nvml):
     ],
     ids=["not supported", "no permission", "old driver", "system"],
 )
-def test_a_value_that_the_driver_does_not_give_is_none_and_the_others_stay(nvml, name, error):
+def test_a_value_that_the_driver_does_not_provide_is_none_and_the_others_stay(nvml, name, error):
     nvml.failing[name] = error
     assert missing(NvmlGpu(WHOLE).usage()) == FIELDS[name]
 

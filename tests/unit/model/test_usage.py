@@ -118,13 +118,13 @@ def test_a_gpu_is_the_one_that_cuda_shows_to_the_run(monkeypatch, cuda):
     ],
     ids=["no library", "no driver", "no permission", "broken library"],
 )
-def test_without_nvml_a_gpu_has_the_memory_that_cuda_gives(monkeypatch, cuda, error):
+def test_without_nvml_a_gpu_has_the_memory_that_cuda_reports(monkeypatch, cuda, error):
     FakeNvml().install(monkeypatch).failing["nvmlInit"] = error
     gpu = UsageMeter(SECOND_GPU, FakeClock()).measure(1).gpu
     assert gpu == GpuUsage(12 * MIB, 14 * MIB, 5 * MIB, 80 * MIB)
 
 
-def test_without_the_package_of_nvml_a_gpu_has_the_memory_that_cuda_gives(monkeypatch, cuda):
+def test_without_the_package_of_nvml_a_gpu_has_the_memory_that_cuda_reports(monkeypatch, cuda):
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert UsageMeter(SECOND_GPU, FakeClock()).measure(1).gpu.used_bytes == 5 * MIB
 

@@ -1,4 +1,4 @@
-"""A SentencePiece tokenizer that transformers cannot convert gives the ids of SentencePiece."""
+"""A SentencePiece tokenizer that transformers cannot convert has the ids of SentencePiece."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_texts_get_the_ids_of_sentencepiece(name, tmp_path):
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_the_changes_of_a_class_are_those_of_its_slow_form(name, tmp_path):
-    """The truth is the class's own Python, then SentencePiece; a tie may fall either way."""
+    """Expected are the class's own Python, then SentencePiece; a tie may fall either way."""
     folder = folder_of(name, tmp_path)
     tokenizer: Any = open_tokenizer(folder, name)
     slow = find_slow_tokenizer(folder, name)
