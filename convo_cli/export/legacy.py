@@ -19,7 +19,6 @@ from convo_cli.events import Emit, Notice
 from convo_cli.export.exporting import Format
 from convo_cli.export.legacy_tokenizer import (
     ADDED_FILE,
-    GPT2_FILES,
     PLAIN_FILES,
     write_json,
     write_tokenizer,
@@ -81,10 +80,8 @@ def _write(files: Sequence[Path], original: Generator, folder: Path, emit: Emit)
     remove_foreign_entries(folder)
     spiece = next((file.read_bytes() for file in files if file.suffix == ".model"), None)
     written = write_tokenizer(original.encoder, spiece, folder)
-    if written == GPT2_FILES:
-        emit(Notice(f"export: {' and '.join(written)} instead of {SPIECE_FILE}: {_NO_SPIECE}"))
-    elif written == PLAIN_FILES:
-        _warn_of_plain(f"{_NO_SPIECE} and is not GPT-2's", emit)
+    if spiece is None:
+        _note_files(written, _NO_SPIECE, emit)
     weights = {name: tensor.detach() for name, tensor in original.model.state_dict().items()}
     _save_tensors(weights, folder / LEGACY_WEIGHTS)
 
@@ -112,17 +109,17 @@ def _verify(folder: Path, original: Generator, emit: Emit) -> Receipt:
             raise
     for name in (SPIECE_FILE, ADDED_FILE):
         (folder / name).unlink()
-    write_tokenizer(original.encoder, None, folder)
-    _warn_of_plain(f"{SPIECE_FILE} alone gives other ids than the tokenizer", emit)
+    written = write_tokenizer(original.encoder, None, folder)
+    _note_files(written, f"{SPIECE_FILE} alone gives other ids than the tokenizer", emit)
     return _compare(folder, original, emit)
 
 
-def _warn_of_plain(why: str, emit: Emit) -> None:
-    message = (
-        f"export: {PLAIN_FILES[0]} instead of {SPIECE_FILE}: {why}, so transformers needs a "
-        "release of the tokenizers library that reads this file"
-    )
-    emit(Notice(message, is_warning=True))
+def _note_files(written: Sequence[str], why: str, emit: Emit) -> None:
+    """Say why the tokenizer has other files than a SentencePiece model."""
+    message = f"export: {' and '.join(written)} instead of {SPIECE_FILE}: {why}"
+    if written == PLAIN_FILES:
+        message += "; transformers needs a release of the tokenizers library that reads this file"
+    emit(Notice(message, is_warning=written == PLAIN_FILES))
 
 
 def _compare(folder: Path, original: Generator, emit: Emit) -> Receipt:

@@ -28,8 +28,12 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     prompts = [
         tokenizer(text, add_special_tokens=False)["input_ids"] for text in request["prompts"]
     ]
-    replies = []
+    replies = list[list[int]]()
+    num_rows = model.get_input_embeddings().num_embeddings
     for ids in prompts:
+        if max(ids, default=0) >= num_rows:  # the comparison of the prompts says so
+            replies.append([])
+            continue
         with torch.inference_mode():
             input_ids = torch.tensor([ids])  # (1, T)
             output = model.generate(

@@ -6,11 +6,13 @@ import io
 import json
 import pickletools
 import zipfile
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from convo_cli.errors import CheckpointError, ModelError
+from convo_cli.events import Notice
 from convo_cli.export import legacy
 from convo_cli.export.exporting import export_checkpoint
 from convo_cli.export.legacy import LEGACY
@@ -127,6 +129,28 @@ def test_a_tokenizer_of_other_ids_than_its_sentencepiece_model_is_written_as_tok
     warnings = [event.message for event in events if getattr(event, "is_warning", False)]
     assert len(warnings) == 1, "the ids of the test texts are those of the checkpoint"
     assert "spiece.model alone gives other ids than the tokenizer" in warnings[0]
+
+
+def test_a_sentencepiece_model_beside_the_tokenizer_of_gpt2_is_left_out(
+    spiece, monkeypatch, tmp_path
+):
+    tokenizer = fast(byte_pairs(), eos_token="<|endoftext|>", pad_token="<|endoftext|>")
+    made = make_template("chatml", tokenizer)
+    add_special_tokens(tokenizer, made.special_tokens)
+    original = SimpleNamespace(encoder=DialogueEncoder(tokenizer, made, max_length=128))
+    write_tokenizer(original.encoder, spiece, tmp_path)
+
+    def compare(folder, *_):
+        if (folder / "spiece.model").exists():
+            raise OtherPromptError("the prompt differs")
+
+    monkeypatch.setattr(legacy, "_compare", compare)
+    events = list[Notice]()
+    legacy._verify(tmp_path, original, events.append)
+    assert "vocab.json" in {path.name for path in tmp_path.iterdir()}
+    (notice,) = events
+    assert notice.message.startswith("export: vocab.json and merges.txt instead of spiece.model: ")
+    assert not notice.is_warning
 
 
 def test_native_code_does_not_read_the_sentencepiece_model(make_encoder, spiece, tmp_path):
