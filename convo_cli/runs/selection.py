@@ -37,6 +37,7 @@ from convo_cli.storage.snapshot import Snapshot
 
 Which = Literal["last", "loss", "metric"]
 _Score = Literal["loss", "metric"]
+_USE_LAST = "use --load last"
 _LABELS: dict[Which, str] = {"last": "last", "loss": "best-loss", "metric": "best-metric"}
 
 
@@ -92,7 +93,8 @@ def find_checkpoint(run: RunDirectory, which: Which, metric: str) -> Found:
             verify_directory(best.path)
         except CheckpointError as error:
             if run.checkpoint_steps() == steps:
-                raise type(error)(error.message, hint="use --load last") from error
+                hint = error.hint if isinstance(error, NoScoreError) else _USE_LAST
+                raise type(error)(error.message, hint=hint) from error
         else:
             step = best.progress.step
             later = tuple(other for other in run.checkpoint_steps() if other > step)
@@ -194,7 +196,13 @@ def best_checkpoint(
             f"missing; {left}"
         )
     if best is None:
-        raise NoScoreError(f"{run.path}: no checkpoint has a validation {which} yet")
+        is_only_metric_missing = which == "metric" and known.by_step
+        raise NoScoreError(
+            f"{run.path}: no checkpoint has a validation {which}",
+            hint="use --load loss; a metric needs evaluation.reply_dialogues above 0"
+            if is_only_metric_missing
+            else _USE_LAST,
+        )
     return best
 
 

@@ -199,4 +199,4 @@ def test_a_run_that_was_not_evaluated_loads_its_last_checkpoint(convo, folder):
     assert result.json["checkpoint"]["loss"] is None
     refused = convo("chat", "runs/unseen", "--load", "metric")
     assert refused.code == 5
-    assert "no checkpoint has a validation metric yet" in refused.err
+    assert "no checkpoint has a validation metric" in refused.err

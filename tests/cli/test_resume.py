@@ -146,7 +146,7 @@ def test_a_score_that_no_checkpoint_has_is_an_error_and_never_another_checkpoint
         assert (result.code, result.out) == (5, "")
         assert (
             result.err
-            == f"error: runs/new: no checkpoint has a validation {load} yet\nhint: use --load "
+            == f"error: runs/new: no checkpoint has a validation {load}\nhint: use --load "
             "last\n"
         )
 

@@ -120,9 +120,7 @@ def test_of_equal_scores_the_earlier_checkpoint_is_the_best(run, which):
 @pytest.mark.parametrize("which", ["loss", "metric"])
 def test_a_score_that_no_checkpoint_has_is_an_error_with_a_way_on(run, which):
     save(run, 5)
-    with pytest.raises(
-        CheckpointError, match=f"no checkpoint has a validation {which} yet"
-    ) as caught:
+    with pytest.raises(CheckpointError, match=f"no checkpoint has a validation {which}") as caught:
         find(run, which)
     assert "--load last" in str(caught.value.hint)
 
@@ -134,9 +132,16 @@ def test_a_loss_without_a_metric_counts_for_loss_only(run):
     assert find(run, "metric").step == 6
 
 
+def test_a_run_that_generates_no_replies_has_a_best_loss_but_no_metric(run):
+    save(run, 5, 2.0)
+    with pytest.raises(CheckpointError, match="no checkpoint has a validation metric") as caught:
+        find(run, "metric")
+    assert caught.value.hint == "use --load loss; a metric needs evaluation.reply_dialogues above 0"
+
+
 def test_another_metric_has_a_best_checkpoint_of_its_own(run):
     save(run, 5, 2.0, 3.0, best_metrics={METRIC: 9.0})
-    with pytest.raises(CheckpointError, match="no checkpoint has a validation metric yet"):
+    with pytest.raises(CheckpointError, match="no checkpoint has a validation metric"):
         find_checkpoint(run, "metric", "nist-2")
 
 
