@@ -91,6 +91,12 @@ def test_the_best_checkpoint_is_scored_and_not_the_last(finished, work, convo, r
     assert "\nscoring the test data (" in shown
 
 
+def test_a_link_to_a_checkpoint_is_scored_on_the_test_data_of_its_run(work, convo, run):
+    (work / "link").symlink_to(run.checkpoint(3))
+    linked = convo("evaluate", "link", "--replies", 0, "--json", "-q").json
+    assert linked["scores"]["loss"] == pytest.approx(scores_of(run)["loss"], rel=1e-5)
+
+
 def test_a_run_without_evaluations_is_scored_with_its_last_checkpoint(work, convo):
     result = convo("train", "config.yaml", "--json", "-q", *TEST, *SHORT, "--set", "name=x").json
     assert result["test"]["step"] == result["step"] == 1

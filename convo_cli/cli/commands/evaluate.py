@@ -119,7 +119,7 @@ def _data_config(
     from convo_cli.runs.provenance.run_info import read_config
 
     path = Path(model)
-    runs = (RunDirectory(folder) for folder in (path, path.absolute().parent.parent))
+    runs = (RunDirectory(folder) for folder in (path, path.resolve().parent.parent))
     run = next((run for run in runs if run.is_run), None)
     read_as = None if run is None else read_config(run).data
     files = files or (read_as.test if read_as else ())
