@@ -7,12 +7,12 @@ import json
 import pickletools
 import zipfile
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from convo_cli.errors import CheckpointError, ModelError
-from convo_cli.events import Notice
 from convo_cli.export import legacy
 from convo_cli.export.exporting import export_checkpoint
 from convo_cli.export.legacy import LEGACY
@@ -137,7 +137,7 @@ def test_a_sentencepiece_model_beside_the_tokenizer_of_gpt2_is_left_out(
     tokenizer = fast(byte_pairs(), eos_token="<|endoftext|>", pad_token="<|endoftext|>")
     made = make_template("chatml", tokenizer)
     add_special_tokens(tokenizer, made.special_tokens)
-    original = SimpleNamespace(encoder=DialogueEncoder(tokenizer, made, max_length=128))
+    original: Any = SimpleNamespace(encoder=DialogueEncoder(tokenizer, made, max_length=128))
     write_tokenizer(original.encoder, spiece, tmp_path)
 
     def compare(folder, *_):
@@ -145,7 +145,7 @@ def test_a_sentencepiece_model_beside_the_tokenizer_of_gpt2_is_left_out(
             raise OtherPromptError("the prompt differs")
 
     monkeypatch.setattr(legacy, "_compare", compare)
-    events = list[Notice]()
+    events = list[Any]()
     legacy._verify(tmp_path, original, events.append)
     assert "vocab.json" in {path.name for path in tmp_path.iterdir()}
     (notice,) = events
