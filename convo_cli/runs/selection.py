@@ -38,6 +38,7 @@ from convo_cli.storage.snapshot import Snapshot
 Which = Literal["last", "loss", "metric"]
 _Score = Literal["loss", "metric"]
 _USE_LAST = "use --load last"
+_USE_LOSS = "use --load loss; a metric needs evaluation.reply_dialogues above 0"
 _LABELS: dict[Which, str] = {"last": "last", "loss": "best-loss", "metric": "best-metric"}
 
 
@@ -186,23 +187,16 @@ def best_checkpoint(
             f"{which}"
         )
     if is_lost:
-        left = (
-            "no other has a score"
-            if best is None
-            else f"the best of the others is {best.path.name}, {score:g}"
-        )
+        left = "no other has a score"
+        if best is not None:
+            left = f"the best of the others is {best.path.name}, {score:g}"
         raise CheckpointError(
             f"{run.path}: the checkpoint with the best validation {which}, {before:g}, is "
             f"missing; {left}"
         )
     if best is None:
-        is_only_metric_missing = which == "metric" and known.by_step
-        raise NoScoreError(
-            f"{run.path}: no checkpoint has a validation {which}",
-            hint="use --load loss; a metric needs evaluation.reply_dialogues above 0"
-            if is_only_metric_missing
-            else _USE_LAST,
-        )
+        hint = _USE_LOSS if which == "metric" and known.by_step else _USE_LAST
+        raise NoScoreError(f"{run.path}: no checkpoint has a validation {which}", hint=hint)
     return best
 
 
