@@ -19,6 +19,10 @@ FULL = (
 RUN = settings("training.max_steps=1", "data.validation=[]", "logging.plots=false")
 
 
+OF_LAUNCHER = "sh: 0: getcwd() failed: No such file or directory\n"
+"""A line of pip's launcher, a shell script where the path of the environment has a space."""
+
+
 def shell(folder, redirection, *arguments, before="", **changes) -> Result:
     """Run the executable in a shell, with redirections and a command before it."""
     ran = subprocess.run(
@@ -31,7 +35,7 @@ def shell(folder, redirection, *arguments, before="", **changes) -> Result:
         timeout=120,
         check=False,
     )
-    return Result(ran.returncode, ran.stdout, ran.stderr)
+    return Result(ran.returncode, ran.stdout, ran.stderr.removeprefix(OF_LAUNCHER))
 
 
 @pytest.fixture(scope="module")
