@@ -10,7 +10,7 @@ from operator import eq
 from convo_cli.data.checks.suspicious_text import SUSPICIOUS_TEXTS, spot_places, suspicious_spots
 from convo_cli.data.dialogue import SEPARATOR
 from convo_cli.data.problems import Problem
-from convo_cli.data.shapes.turns import LocatedTurn
+from convo_cli.data.shapes.collector import LocatedTurn
 from convo_cli.wording import quoted
 
 LONG_UTTERANCE_BYTES = 100_000

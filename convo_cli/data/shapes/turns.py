@@ -9,22 +9,15 @@ assistant turn may have reasoning beside its text (see `reasoning`).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from convo_cli.data.dialogue import Role, Turn
-from convo_cli.data.problems import Problem, ProblemSink, kind_of, member, refuse
-from convo_cli.data.shapes.known_keys import (
-    SPEAKER_KEYS,
-    TEXT_KEYS,
-    TRAIN_KEYS,
-    is_reasoning_key,
-    says_training,
-)
+from convo_cli.data.dialogue import Role
+from convo_cli.data.problems import ProblemSink, kind_of, member, refuse
+from convo_cli.data.shapes.collector import NOTHING, LocatedTurn, TurnCollector
+from convo_cli.data.shapes.known_keys import SPEAKER_KEYS, TEXT_KEYS
 from convo_cli.data.shapes.masks import stated_training
-from convo_cli.data.shapes.reasoning import reasoning_keys, with_reasoning
-from convo_cli.data.shapes.speakers import roles_by_name
+from convo_cli.data.shapes.reasoning import reasoning_keys
 from convo_cli.data.shapes.table import (
     SHAPES,
     Shape,
@@ -39,12 +32,8 @@ from convo_cli.wording import counted, quoted
 if TYPE_CHECKING:
     from convo_cli.config.schema import DataConfig
 
-_NOTHING: Mapping[str, Any] = {}
 _PLURALS: Mapping[type, str] = {str: "strings", dict: "objects"}
 _MAX_KEYS_SHOWN = 8
-
-LocatedTurn = tuple[str, Turn]
-"""The path of a text in its line, and the turn."""
 
 
 class LineReading(NamedTuple):
@@ -58,23 +47,18 @@ def read_value(
     value: Any, data_config: DataConfig, found: ProblemSink = refuse
 ) -> LineReading | None:
     """Read one decoded line; None if it has an error. Problems go to ``found``."""
-    reader = _TurnReader(data_config, found)
+    reader = _LineReader(data_config, found)
     reader.read(value)
-    return None if reader.is_refused else LineReading(reader.turns, reader.unread)
+    talk = reader.talk
+    return None if talk.is_refused else LineReading(talk.turns, talk.unread)
 
 
-class _TurnReader:
-    """Collects the turns of one line."""
+class _LineReader:
+    """Reads the parts of one line in order."""
 
     def __init__(self, data_config: DataConfig, found: ProblemSink) -> None:
-        self.turns: list[LocatedTurn] = []
-        self.unread: list[UnreadItem] = []
-        self.is_refused = False
-        self._trained_path = ""  # of the first turn that states that it is trained on
-        self._found = found
+        self.talk = TurnCollector(data_config, found)
         self._reasoning = data_config.reasoning
-        self._speakers = data_config.speakers
-        self._roles = roles_by_name(data_config.speakers)
         self._alternating: tuple[Role, Role] = (
             ("user", "assistant") if data_config.first_speaker == "user" else ("assistant", "user")
         )
@@ -82,76 +66,66 @@ class _TurnReader:
     def read(self, value: Any) -> None:
         name = shape_of(value)
         if name is None:
-            self._refuse(
+            self.talk.refuse(
                 "unknown-shape", "$", f"the line is not a dialogue but {_described(value)}"
             )
         elif not isinstance(value, list):
             self._object(value, SHAPES[name])
         elif is_array_of_dialogues(value):
             message = f"the line is an array of {counted(len(value), 'dialogue')}"
-            self._refuse("array-of-dialogues", "$", message)
+            self.talk.refuse("array-of-dialogues", "$", message)
         else:
             self._list(value, "$")
 
     def _object(self, line: dict[str, Any], shape: Shape) -> None:
-        is_trained = stated_training(line, "$", self._refuse)
+        is_trained = stated_training(line, "$", self.talk.refuse)
         parts = list(shape.read(line))
         has_one_reply = any(
             isinstance(part, Text) and part.is_reply and isinstance(part.value, str)
             for part in parts
         )
         known = (*shape.keys, *shape.optional, "system")
-        self._note_unread(line, "$", known, is_reply=has_one_reply)
+        self.talk.note_unread(line, "$", known, is_reply=has_one_reply)
         if not has_one_reply and self._reasoning != "drop" and (keys := reasoning_keys(line)):
             code = "reasoning-place" if self._reasoning else "reasoning"
             message = f"the reasoning under the key {quoted(keys[0])} belongs to no turn"
-            self._refuse(code, member("$", keys[0]), message)
+            self.talk.refuse(code, member("$", keys[0]), message)
         system = line.get("system")
         if system is not None and (not isinstance(system, str) or system.strip()):
-            self._add("system", system, "$.system", index=0)
+            self.talk.add("system", system, "$.system", index=0)
         history = None if "history" in shape.optional else line.get("history")
         if isinstance(history, (list, dict)) and history:
-            self._refuse("history", "$.history", "the line has both a list of turns and a history")
+            self.talk.refuse(
+                "history", "$.history", "the line has both a list of turns and a history"
+            )
         for part in parts:
             if isinstance(part, Text):
-                beside = line if part.is_reply else _NOTHING
-                self._add(part.role, part.value, part.path, beside=beside)
+                beside = line if part.is_reply else NOTHING
+                self.talk.add(part.role, part.value, part.path, beside=beside)
             elif isinstance(part, TurnList):
                 self._list(part.value, part.path, needs_speakers=part.needs_speakers)
             else:
-                self._refuse(part.code, part.path, part.message)
+                self.talk.refuse(part.code, part.path, part.message)
         if is_trained is False:
-            if self._trained_path:
-                message = "the turn is marked as trained on, but its dialogue as not trained on"
-                self._refuse("train-conflict", self._trained_path, message)
-            self.turns = [(path, replace(turn, is_trained=False)) for path, turn in self.turns]
-
-    def _note_unread(
-        self, value: dict[str, Any], path: str, read: Collection[str | None], *, is_reply: bool
-    ) -> None:
-        for key, item in value.items():
-            if key in read or key in TRAIN_KEYS or says_training(key):
-                continue
-            if not (is_reply and is_reasoning_key(key)):
-                self.unread.append(UnreadItem(member(path, key), key, item))
+            self.talk.exclude()
 
     def _list(self, items: list[Any], path: str, *, needs_speakers: bool = False) -> None:
         if not items:
-            self._refuse("empty-dialogue", path, "the list of turns is empty")
+            self.talk.refuse("empty-dialogue", path, "the list of turns is empty")
         kinds = (type(item) for item in items if isinstance(item, (str, dict)))
         first = dict if needs_speakers else next(kinds, str)
         for index, item in enumerate(items):
             at = f"{path}[{index}]"
             if not isinstance(item, (str, dict)):
                 message = f"the turn is {kind_of(item)}, not a string or an object"
-                self._refuse("not-a-turn", at, message)
+                self.talk.refuse("not-a-turn", at, message)
             elif needs_speakers and isinstance(item, str):
-                self._refuse("missing-key", at, "the turn is a string without a speaker")
+                self.talk.refuse("missing-key", at, "the turn is a string without a speaker")
             elif not isinstance(item, first):
                 message = f"the turn is {kind_of(item)}, but earlier turns are {_PLURALS[first]}"
-                self._refuse("mixed-turns", at, message)
+                self.talk.refuse("mixed-turns", at, message)
             elif isinstance(item, str):
-                self._add(self._alternating[index % 2], item, at, index=index)
+                self.talk.add(self._alternating[index % 2], item, at, index=index)
             else:
                 self._named(item, at, index)
 
@@ -159,75 +133,26 @@ class _TurnReader:
         speaker_key = next((key for key in SPEAKER_KEYS if key in turn), None)
         text_key = next((key for key in TEXT_KEYS if key in turn), None)
         if speaker_key is None:
-            self._refuse("missing-key", path, _missing("speaker", SPEAKER_KEYS, turn))
+            self.talk.refuse("missing-key", path, _missing("speaker", SPEAKER_KEYS, turn))
         if text_key is None:
-            self._refuse("missing-key", path, _missing("text", TEXT_KEYS, turn))
+            self.talk.refuse("missing-key", path, _missing("text", TEXT_KEYS, turn))
         # A good turn with two keys has only a speaker and a text.
-        is_trained = stated_training(turn, path, self._refuse) if len(turn) > 2 else None
+        is_trained = stated_training(turn, path, self.talk.refuse) if len(turn) > 2 else None
         if speaker_key is None or text_key is None:
             return
-        role = self._role(turn[speaker_key], f"{path}.{speaker_key}")
+        role = self.talk.role_of(turn[speaker_key], f"{path}.{speaker_key}")
         if len(turn) > 2:
-            self._note_unread(turn, path, (speaker_key, text_key), is_reply=role == "assistant")
+            self.talk.note_unread(turn, path, (speaker_key, text_key), is_reply=role == "assistant")
         if role is not None:
-            if is_trained:
-                self._trained_path = self._trained_path or path
-            self._add(
+            self.talk.add(
                 role,
                 turn[text_key],
                 f"{path}.{text_key}",
                 index=index,
                 is_trained=is_trained,
-                beside=turn if len(turn) > 2 else _NOTHING,
+                beside=turn if len(turn) > 2 else NOTHING,
                 at=path,
             )
-
-    def _role(self, name: Any, path: str) -> Role | None:
-        if not isinstance(name, str):
-            self._refuse("unknown-speaker", path, f"the speaker is {kind_of(name)}, not a name")
-            return None
-        role = self._roles.get(name.casefold())
-        if role is None:
-            users = ", ".join([*self._speakers.user, quoted(name)])
-            message = (
-                f"the speaker {quoted(name)} has no role; to make it a user, set "
-                f"data.speakers.user: [{users}]"
-            )
-            self._refuse("unknown-speaker", path, message)
-        return role
-
-    def _add(
-        self,
-        role: Role,
-        text: Any,
-        path: str,
-        *,
-        index: int = -1,
-        is_trained: bool | None = None,
-        beside: Mapping[str, Any] = _NOTHING,
-        at: str = "$",
-    ) -> None:
-        """Add a turn; ``beside`` is the object at path ``at`` that may hold its reasoning."""
-        if not isinstance(text, str):
-            self._refuse("text-not-string", path, f"the text is {kind_of(text)}, not a string")
-            return
-        has_reasoning = False
-        if role == "assistant" and (beside or "<" in text):
-            text, has_reasoning = with_reasoning(
-                text, path, beside, at, self._reasoning, self._refuse
-            )
-        text = text.strip()
-        if not text:
-            what = "the text is empty" + " without its reasoning" * has_reasoning
-            self._refuse("empty-utterance", path, what)
-        elif role == "system" and (index > 0 or self.turns):
-            self._refuse("system-not-first", path, "the system turn comes after another turn")
-        else:
-            self.turns.append((path, Turn(role, text, is_trained is not False, has_reasoning)))
-
-    def _refuse(self, code: str, path: str, message: str) -> None:
-        self.is_refused = True
-        self._found(Problem(code, message, path))
 
 
 def _described(value: Any) -> str:

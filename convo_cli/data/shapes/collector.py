@@ -1,0 +1,105 @@
+"""Collector of the turns of one line: roles, reasoning, empty texts, and keys that are not read."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from convo_cli.data.dialogue import Role, Turn
+from convo_cli.data.problems import Problem, ProblemSink, kind_of, member
+from convo_cli.data.shapes.known_keys import TRAIN_KEYS, is_reasoning_key, says_training
+from convo_cli.data.shapes.reasoning import with_reasoning
+from convo_cli.data.shapes.speakers import roles_by_name
+from convo_cli.data.shapes.unread import UnreadItem
+from convo_cli.wording import quoted
+
+if TYPE_CHECKING:
+    from convo_cli.config.schema import DataConfig
+
+NOTHING: Mapping[str, Any] = {}
+
+LocatedTurn = tuple[str, Turn]
+"""The path of a text in its line, and the turn."""
+
+
+class TurnCollector:
+    """Collects turns in order; problems go to ``found``."""
+
+    def __init__(self, data_config: DataConfig, found: ProblemSink) -> None:
+        self.turns: list[LocatedTurn] = []
+        self.unread: list[UnreadItem] = []
+        self.is_refused = False
+        self._trained_path = ""  # of the first turn that states that it is trained on
+        self._found = found
+        self._reasoning = data_config.reasoning
+        self._speakers = data_config.speakers
+        self._roles = roles_by_name(data_config.speakers)
+
+    def add(
+        self,
+        role: Role,
+        text: Any,
+        path: str,
+        *,
+        index: int = -1,
+        is_trained: bool | None = None,
+        beside: Mapping[str, Any] = NOTHING,
+        at: str = "$",
+    ) -> None:
+        """Add a turn; ``beside`` is the object at path ``at`` that may hold its reasoning."""
+        if not isinstance(text, str):
+            self.refuse("text-not-string", path, f"the text is {kind_of(text)}, not a string")
+            return
+        has_reasoning = False
+        if role == "assistant" and (beside or "<" in text):
+            text, has_reasoning = with_reasoning(
+                text, path, beside, at, self._reasoning, self.refuse
+            )
+        text = text.strip()
+        if not text:
+            what = "the text is empty" + " without its reasoning" * has_reasoning
+            self.refuse("empty-utterance", path, what)
+        elif role == "system" and (index > 0 or self.turns):
+            self.refuse("system-not-first", path, "the system turn comes after another turn")
+        else:
+            if is_trained:
+                self._trained_path = self._trained_path or at
+            self.turns.append((path, Turn(role, text, is_trained is not False, has_reasoning)))
+
+    def exclude(self) -> None:
+        """Mark every turn as not trained on; refuse a turn that states the opposite."""
+        if self._trained_path:
+            message = "the turn is marked as trained on, but its dialogue as not trained on"
+            self.refuse("train-conflict", self._trained_path, message)
+        self.turns = [(path, replace(turn, is_trained=False)) for path, turn in self.turns]
+
+    def role_of(self, name: Any, path: str) -> Role | None:
+        """Return the role of a speaker; None if it has none, which is a problem."""
+        if not isinstance(name, str):
+            self.refuse("unknown-speaker", path, f"the speaker is {kind_of(name)}, not a name")
+            return None
+        role = self._roles.get(name.casefold())
+        if role is None:
+            users = ", ".join([*self._speakers.user, quoted(name)])
+            message = (
+                f"the speaker {quoted(name)} has no role; to make it a user, set "
+                f"data.speakers.user: [{users}]"
+            )
+            self.refuse("unknown-speaker", path, message)
+        return role
+
+    def note_unread(
+        self, value: dict[str, Any], path: str, read: Collection[str | None], *, is_reply: bool
+    ) -> None:
+        """Note every key of the object at ``path`` outside ``read``."""
+        for key, item in value.items():
+            if key in read or key in TRAIN_KEYS or says_training(key):
+                continue
+            if not (is_reply and is_reasoning_key(key)):
+                self.unread.append(UnreadItem(member(path, key), key, item))
+
+    def refuse(self, code: str, path: str, message: str) -> None:
+        """Report a problem for which the line is not a dialogue."""
+        self.is_refused = True
+        self._found(Problem(code, message, path))
