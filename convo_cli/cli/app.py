@@ -18,7 +18,16 @@ import typer
 
 from convo_cli import __version__
 from convo_cli.cli.arguments import in_place
-from convo_cli.cli.commands import chat, evaluate, export, init_config, resume, train, validate_data
+from convo_cli.cli.commands import (
+    chat,
+    evaluate,
+    export,
+    import_data,
+    init_config,
+    resume,
+    train,
+    validate_data,
+)
 from convo_cli.cli.help_page import Command, Group, paragraphs
 from convo_cli.cli.streams import finished, stdout_errors
 from convo_cli.errors import (
@@ -79,6 +88,7 @@ def _add(name: str, command: Callable[..., None]) -> None:
     app.command(name, cls=Command, help=paragraphs(command.__doc__))(stoppable)
 
 
+_add("import", import_data.import_data)
 _add("init-config", init_config.init_config)
 _add("validate-data", validate_data.validate_data)
 _add("train", train.train)

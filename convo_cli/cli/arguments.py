@@ -81,41 +81,48 @@ def is_text(argument: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in argument)
 
 
-def require_new_file(out: Path, inputs: Sequence[str], *, is_forced: bool) -> None:
-    """Raise UsageError if `--fix` cannot write ``out`` or would replace a needed file."""
+def require_new_file(
+    out: Path, inputs: Sequence[str], *, option: str = "--fix", is_forced: bool
+) -> None:
+    """Raise UsageError if ``option`` cannot write ``out`` or would replace a needed file."""
     try:
-        _require_new_file(out, inputs, is_forced=is_forced)
+        _require_new_file(out, inputs, option, is_forced=is_forced)
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise path_too_long(str(out)) from None
         raise UsageError(
-            f"--fix {out}: {error.strerror or error}", hint="choose another file"
+            f"{option} {out}: {error.strerror or error}", hint="choose another file"
         ) from None
 
 
-def _require_new_file(out: Path, inputs: Sequence[str], *, is_forced: bool) -> None:
+def _require_new_file(out: Path, inputs: Sequence[str], option: str, *, is_forced: bool) -> None:
     from convo_cli.storage.files import special_kind_at
 
     if any(out.exists() and Path(path).exists() and out.samefile(path) for path in inputs):
         raise UsageError(
-            f"--fix {out}: this is an input file",
-            hint="choose another file; --fix leaves its input unchanged",
+            f"{option} {out}: this is an input file",
+            hint="choose another file; convo leaves its input unchanged",
         )
     if out.is_dir():
-        raise UsageError(f"--fix {out}: a directory", hint=f"--fix {typeable(out / 'fixed.jsonl')}")
+        name = "fixed.jsonl" if option == "--fix" else "data.jsonl"
+        raise UsageError(f"{option} {out}: a directory", hint=f"{option} {typeable(out / name)}")
     if (kind := special_kind_at(out)) is not None:
-        raise UsageError(f"--fix {out}: not a regular file, but {kind}", hint="choose another file")
+        raise UsageError(
+            f"{option} {out}: not a regular file, but {kind}", hint="choose another file"
+        )
     if out.parent.exists() and not out.parent.is_dir():
         raise UsageError(
-            f"--fix {out}: {out.parent} is not a folder", hint="choose a file in a folder"
+            f"{option} {out}: {out.parent} is not a folder", hint="choose a file in a folder"
         )
     if not out.absolute().parent.is_dir():
         raise UsageError(
-            f"--fix {out}: there is no folder {out.parent}", hint=f"mkdir -p {typeable(out.parent)}"
+            f"{option} {out}: there is no folder {out.parent}",
+            hint=f"mkdir -p {typeable(out.parent)}",
         )
     if out.exists() and not is_forced:
         raise UsageError(
-            f"--fix {out}: already exists", hint="choose another file, or add --force to replace it"
+            f"{option} {out}: already exists",
+            hint="choose another file, or add --force to replace it",
         )
 
 

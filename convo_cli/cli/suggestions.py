@@ -11,6 +11,7 @@ from typing import Any
 from convo_cli.errors import UsageError, typeable
 
 _OTHER_COMMANDS = {
+    "import": "import-data convert-data ingest",
     "init-config": "init new create config configure setup preset",
     "validate-data": "validate check lint inspect data preview dataset",
     "train": "run start fit finetune fine-tune sft pretrain",

@@ -1,4 +1,4 @@
-"""Reader of the bytes of a data file: plain, gzip or Zstandard, from a path or from stdin."""
+"""Bytes of a data file: plain, gzip or Zstandard, from a path or from stdin, and their writer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, BinaryIO, TypeAlias, cast
 
 import zstandard
 
@@ -59,6 +59,22 @@ def open_unpacked(
             packed.close()
         else:
             packed.detach()
+
+
+@contextmanager
+def packed(file: BinaryIO, suffix: str) -> Iterator[Callable[[bytes], object]]:
+    """Yield a function that writes a line, compressed by the suffix of the file.
+
+    A .gz file contains no name and no time, so equal lines give equal bytes.
+    """
+    if suffix == ".gz":
+        with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
+            yield packed.write
+    elif suffix == ".zst":
+        with zstandard.ZstdCompressor().stream_writer(file, closefd=False) as packed:
+            yield packed.write
+    else:
+        yield file.write
 
 
 class _ZstdReader(io.RawIOBase):

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO
-
-import zstandard
 
 from convo_cli.config.schema import DataConfig, RunConfig, TrainOn
+from convo_cli.data.decompress import packed
 from convo_cli.data.repair.copies import repair_files
 from convo_cli.data.repair.dialogues import Judge
 from convo_cli.data.repair.repairs import RepairReport
@@ -56,7 +52,7 @@ def fix_files(
 
         judge = judge_of(run_config, lambda write, judge: repair(write, judge).num_written)
     allowed = derived_mode([*paths, out], out)  # including out, in case it is replaced
-    with masked(allowed), writing(out) as file, _packed(file, out.suffix.lower()) as write:
+    with masked(allowed), writing(out) as file, packed(file, out.suffix.lower()) as write:
         repaired = repair(write, judge)
         if not repaired.num_written:
             raise DataError(
@@ -66,19 +62,3 @@ def fix_files(
         for read in before:
             read.require_unchanged()
     return repaired
-
-
-@contextmanager
-def _packed(file: BinaryIO, suffix: str) -> Iterator[Callable[[bytes], object]]:
-    """Yield a function that writes a line, compressed by the suffix of the file.
-
-    A .gz file contains no name and no time, so equal lines give equal bytes.
-    """
-    if suffix == ".gz":
-        with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
-            yield packed.write
-    elif suffix == ".zst":
-        with zstandard.ZstdCompressor().stream_writer(file, closefd=False) as packed:
-            yield packed.write
-    else:
-        yield file.write

@@ -16,7 +16,16 @@ from convo_cli import __version__
 from convo_cli.cli.app import app
 from tests.commands import EXECUTABLE, environment, run_here, run_process
 
-COMMANDS = ("init-config", "validate-data", "train", "resume", "evaluate", "export", "chat")
+COMMANDS = (
+    "import",
+    "init-config",
+    "validate-data",
+    "train",
+    "resume",
+    "evaluate",
+    "export",
+    "chat",
+)
 
 
 @pytest.fixture

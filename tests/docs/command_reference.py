@@ -41,6 +41,10 @@ Every command with its arguments and options, generated from `convo COMMAND --he
 | 141 | the reader of stdout is gone, as in `convo … \\| head` |"""
 
 EXAMPLES = {
+    "import": """\
+convo import chat.zip --assistant Ada -o data.jsonl
+convo import result.json --assistant Ada --pause 2h -o data.jsonl
+convo import slack-export/ --assistant helper --keep-names -o data.jsonl""",
     "init-config": """\
 convo init-config > config.yaml
 convo init-config --train my.jsonl --validation my_valid.jsonl -o config.yaml

@@ -1,0 +1,104 @@
+"""The `convo import` command."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from convo_cli.cli.options import JsonOption, QuietOption
+from convo_cli.errors import UsageError, typeable
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_DURATION = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?) ?([smhdw])")
+
+
+def import_data(
+    source: Annotated[
+        Path, typer.Argument(help="An export: a file, a .zip archive, or a folder of an export.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="OUT", help="The JSONL file to write.")
+    ] = None,
+    assistants: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--assistant",
+            metavar="NAME",
+            help="The person of a chat whose messages are the replies. Repeatable.",
+        ),
+    ] = None,
+    format: Annotated[  # noqa: A002  (the option's name)
+        str | None,
+        typer.Option("--format", metavar="NAME", help="What the source is, if convo cannot tell."),
+    ] = None,
+    pause: Annotated[
+        str,
+        typer.Option(
+            "--pause", metavar="TIME", help="A silence that ends a dialogue: 30m, 6h or 2d."
+        ),
+    ] = "6h",
+    keep_names: Annotated[
+        bool,
+        typer.Option("--keep-names", help='Begin each message of a user with its name: "Ada: …".'),
+    ] = False,
+    is_forced: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    as_json: JsonOption = False,
+    is_quiet: QuietOption = False,
+) -> None:
+    """Write a chat export or another program's data as dialogues to train on.
+
+    Names become roles, messages are joined into turns, and a silence ends a dialogue. Media and
+    system lines are dropped and counted. Only you can read the output.
+
+    Example: convo import chat.zip --assistant Ada -o data.jsonl
+    """
+    from convo_cli.cli.arguments import require_new_file
+    from convo_cli.storage.similar import similar_path
+
+    if not source.exists():
+        meant = similar_path(source)
+        hint = f"did you mean {meant}?" if meant else "check the name"
+        raise UsageError(f"{source}: no such file", hint=hint)
+    if not (source.is_file() or source.is_dir()):
+        raise UsageError(f"{source}: not a regular file", hint="give a file or a folder")
+    if out is None:
+        raise UsageError(
+            "there is no output",
+            hint=f"convo import {typeable(source)} -o data.jsonl",
+        )
+    require_new_file(out, [str(source)], option="-o", is_forced=is_forced)
+    seconds = _seconds(pause)
+
+    from convo_cli.cli.console import print_json, stdout_console
+    from convo_cli.cli.views.import_view import as_record, show_import
+    from convo_cli.cli.views.progress.reporter import make_file_progress
+    from convo_cli.data.decompress import packed
+    from convo_cli.importers.importing import ImportOptions, import_source
+    from convo_cli.storage.access import masked
+    from convo_cli.storage.atomic import writing
+
+    options = ImportOptions(tuple(assistants or ()), format, seconds, keep_names)
+    with (
+        make_file_progress([str(source)], is_quiet=is_quiet) as emit,
+        masked(0o600),
+        writing(out) as file,
+        packed(file, out.suffix.lower()) as write,
+    ):
+        report = import_source(source, write, options, emit)
+    if as_json:
+        print_json("import", as_record(report, out))
+    else:
+        show_import(stdout_console(), report, out, pause, is_quiet=is_quiet)
+
+
+def _seconds(pause: str) -> float:
+    """Return the seconds of a duration such as 6h."""
+    match = _DURATION.fullmatch(pause.strip().lower())
+    if match is None or float(match[1]) <= 0:
+        raise UsageError(
+            f"--pause {pause}: not a duration", hint="a number and s, m, h, d or w, such as 6h"
+        )
+    return float(match[1]) * _UNITS[match[2]]

@@ -1,0 +1,156 @@
+"""Members of a zip archive as bounded streams; nothing is extracted.
+
+An archive is refused if its directory is too large, or if any of its members overlaps another one.
+A member is refused if it is encrypted or a link, if its name leads out of the archive, or if it
+unpacks to too much.
+"""
+
+from __future__ import annotations
+
+import io
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import PurePosixPath
+from typing import Any, BinaryIO, cast
+
+from convo_cli.errors import DataError
+
+MAX_MEMBERS = 100_000
+MAX_RATIO = 200
+"""Largest ratio of unpacked to packed bytes; chats and JSON have at most about 20."""
+MAX_UNPACKED_BYTES = 2**36
+"""Unpacked bytes that are read from one source, 64 GiB."""
+_FREE_BYTES = 2**24
+"""Unpacked bytes before the ratio counts, 16 MiB: short texts may repeat themselves."""
+_MAX_DIRECTORY_BYTES = 2**23
+_HEADER_BYTES = 30
+_BUFFER_BYTES = 2**18
+_ENCRYPTED = 0x1
+_WAY_OUT = "unpack it yourself, check what it holds, and import the file with the texts"
+DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+
+
+class Budget:
+    """The unpacked bytes that may still be read from a source."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self.num_bytes = 0
+
+    def spend(self, num_bytes: int) -> None:
+        self.num_bytes += num_bytes
+        if self.num_bytes > MAX_UNPACKED_BYTES:
+            raise bomb(self.where, f"it unpacks to more than {MAX_UNPACKED_BYTES // 2**30} GiB")
+
+
+class Bounded(io.RawIOBase):
+    """A stream of unpacked bytes that raises `DataError` if there are too many."""
+
+    def __init__(self, stream: Any, packed_bytes: int, budget: Budget) -> None:
+        self._stream = stream
+        self._limit = max(_FREE_BYTES, MAX_RATIO * packed_bytes)
+        self._budget = budget
+        self._num_bytes = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._stream.read(min(len(buffer), _BUFFER_BYTES))
+        buffer[: len(data)] = data
+        self._num_bytes += len(data)
+        self._budget.spend(len(data))
+        if self._num_bytes > self._limit:
+            where = self._budget.where
+            raise bomb(where, f"a part of it unpacks to more than {MAX_RATIO} times its size")
+        return len(data)
+
+
+class Archive:
+    """The regular members of a zip archive by name, in alphabetical order."""
+
+    def __init__(self, file: BinaryIO, where: str, budget: Budget) -> None:
+        self._where = where
+        self._budget = budget
+        try:
+            self._zip = zipfile.ZipFile(cast(BinaryIO, _DirectoryLimit(file, where)))
+        except (*DAMAGED_ZIP, ValueError, UnicodeDecodeError):
+            raise DataError(
+                f"{where}: the zip archive is damaged", hint="copy, download or export it again"
+            ) from None
+        self.members = self._checked()
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[io.BufferedReader]:
+        """Open a member; DataError if it is damaged or unpacks to too much."""
+        info = self.members[name]
+        try:
+            with self._zip.open(info) as stream:
+                bounded = Bounded(stream, info.compress_size, self._budget)
+                yield io.BufferedReader(bounded, _BUFFER_BYTES)
+        except DAMAGED_ZIP as error:
+            raise DataError(
+                f"{self._where}: its member {name} cannot be unpacked ({error})",
+                hint="copy, download or export it again",
+            ) from None
+
+    def _checked(self) -> dict[str, zipfile.ZipInfo]:
+        infos = self._zip.infolist()
+        if len(infos) > MAX_MEMBERS:
+            raise bomb(self._where, f"it has more than {MAX_MEMBERS:,} members")
+        end = 0
+        for info in sorted(infos, key=lambda info: info.header_offset):
+            if info.header_offset < end:
+                raise bomb(self._where, "its members overlap")
+            end = info.header_offset + _HEADER_BYTES + info.compress_size
+        members: dict[str, zipfile.ZipInfo] = {}
+        for info in infos:
+            if info.is_dir():
+                continue
+            self._require_plain(info)
+            if info.filename in members:
+                raise bomb(self._where, f"it has two members named {info.filename}")
+            members[info.filename] = info
+        return dict(sorted(members.items()))
+
+    def _require_plain(self, info: zipfile.ZipInfo) -> None:
+        name = PurePosixPath(info.filename.replace("\\", "/"))
+        mode = info.external_attr >> 16
+        reason = ""
+        if name.is_absolute() or ".." in name.parts or ":" in name.parts[0]:
+            reason = "its name leads out of the archive"
+        elif stat.S_ISLNK(mode):
+            reason = "it is a link"
+        elif info.flag_bits & _ENCRYPTED:
+            reason = "it is encrypted"
+        if reason:
+            raise DataError(
+                f"{self._where}: refused member {info.filename}: {reason}", hint=_WAY_OUT
+            )
+
+
+class _DirectoryLimit:
+    """A file of which at most `_MAX_DIRECTORY_BYTES` are read at once.
+
+    zipfile reads the directory of an archive with one call, before its members can be counted.
+    """
+
+    def __init__(self, file: BinaryIO, where: str) -> None:
+        self._file = file
+        self._where = where
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= _MAX_DIRECTORY_BYTES:
+            raise bomb(self._where, f"its directory has more than {_MAX_DIRECTORY_BYTES:,} bytes")
+        return self._file.read(size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def bomb(where: str, reason: str) -> DataError:
+    """Return the refusal of an archive that is larger or stranger than an export."""
+    return DataError(f"{where}: refused: {reason}", hint=_WAY_OUT)

@@ -1,0 +1,90 @@
+"""People of a chat: who speaks how often, and who is the assistant."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+
+from convo_cli.errors import DataError, UsageError, typeable
+from convo_cli.importers.cleaning import cleaned
+from convo_cli.importers.messages import Counts
+from convo_cli.wording import quoted
+
+_MAX_NAMES = 50_000
+_NUM_SHOWN = 12
+_MAX_NAME_CHARACTERS = 200
+
+
+class People:
+    """Counts the messages of each person, and knows the names given with --assistant."""
+
+    def __init__(self, assistants: tuple[str, ...]) -> None:
+        self.counts: Counter[str] = Counter()
+        self._keys = {_key(name): name for name in assistants}
+        self._clean: dict[str, str] = {}
+
+    def add(self, name: str) -> str:
+        """Count a message, and return the name without invisible characters."""
+        shown = self._clean.get(name)
+        if shown is None:
+            if len(self._clean) == _MAX_NAMES:
+                raise DataError(
+                    f"the source has more than {_MAX_NAMES:,} speakers",
+                    hint="check that it is the export of a chat",
+                )
+            shown = cleaned(name, Counts()).replace("\n", " ").strip()[:_MAX_NAME_CHARACTERS]
+            self._clean[name] = shown
+        self.counts[shown] += 1
+        return shown
+
+    def is_assistant(self, name: str) -> bool:
+        return _key(name) in self._keys
+
+    def require_usable(self, where: str, counts: Counts) -> None:
+        """Raise unless at least two people speak and the given assistants are among them.
+
+        A source without people is a dump of dialogues, and needs nothing.
+        """
+        if not self.counts:
+            if dropped := counts.dropped:
+                reasons = ", ".join(f"{number:,} {reason}" for reason, number in dropped.items())
+                raise DataError(
+                    f"{where}: no message has a text ({reasons})",
+                    hint="export a chat in which people wrote to each other",
+                )
+            return
+        listed = self._listed()
+        if len(self.counts) == 1:
+            raise DataError(
+                f"{where}: only one person speaks: {listed}",
+                hint="a dialogue needs two; export a chat in which both sides are included",
+            )
+        if not self._keys:
+            name = self.counts.most_common()[-1][0]
+            raise UsageError(
+                f"{where}: whose messages are the replies to train on? The people are {listed}",
+                hint=f"name one of them: --assistant {typeable(name)}",
+            )
+        known = {_key(name): name for name in self.counts}
+        for key, name in self._keys.items():
+            if key not in known:
+                close = difflib.get_close_matches(key, known, n=1)
+                meant = f"did you mean --assistant {typeable(known[close[0]])}?" if close else None
+                raise UsageError(
+                    f"{where}: nobody is named {quoted(name)}; the people are {listed}", hint=meant
+                )
+        if known.keys() <= self._keys.keys():
+            raise UsageError(
+                f"{where}: everybody is an assistant; the people are {listed}",
+                hint="at least one person has to be a user",
+            )
+
+    def _listed(self) -> str:
+        people = self.counts.most_common(_NUM_SHOWN)
+        more = len(self.counts) - len(people)
+        shown = ", ".join(f"{name} ({number:,})" for name, number in people)
+        return shown + (f" and {more:,} more" if more else "")
+
+
+def _key(name: str) -> str:
+    return " ".join(cleaned(name, Counts()).lstrip("~").split()).casefold()

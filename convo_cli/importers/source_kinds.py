@@ -1,0 +1,50 @@
+"""Kinds of sources: `KINDS` names each, with the functions that recognise and read it.
+
+A new kind needs a module in `chats` or `dumps` and an entry here. `recognise` looks at names and at
+the beginnings of files only. `read` yields a `Conversation` for each chat, or JSON values, each of
+them a dialogue in a shape that convo reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+from convo_cli.errors import UsageError
+from convo_cli.importers.chats import plain_lines
+from convo_cli.importers.messages import Conversation, Counts
+from convo_cli.importers.source_files import Source
+
+Read: TypeAlias = Callable[[Source, Counts], Iterator[Conversation] | Iterator[Any]]
+
+
+class SourceKind(NamedTuple):
+    """A kind of source. ``title`` completes "convo imports …"."""
+
+    title: str
+    recognise: Callable[[Source], bool]
+    read: Read
+
+
+KINDS: Mapping[str, SourceKind] = {
+    "lines": SourceKind(
+        'lines of {"timestamp", "sender", "message"}', plain_lines.recognise, plain_lines.read
+    ),
+}
+"""Every kind by its name for `--format`. A source has the first kind that recognises it."""
+
+
+def kind_of_source(source: Source, name: str | None) -> str:
+    """Return the given name, or that of the kind that recognises the source."""
+    if name is not None:
+        if name not in KINDS:
+            raise UsageError(f"--format {name}: unknown", hint=f"one of {', '.join(KINDS)}")
+        return name
+    found = next((name for name, kind in KINDS.items() if kind.recognise(source)), None)
+    if found is None:
+        known = "".join(f"\n      {name}: {kind.title}" for name, kind in KINDS.items())
+        raise UsageError(
+            f"{source.where}: not recognised as an export that convo imports",
+            hint=f"if it is one of these, name it with --format:{known}",
+        )
+    return found
