@@ -1,4 +1,4 @@
-"""Choice of the data that `validate-data` checks: the files, their data config, the run config."""
+"""Choice of the data that `validate-data` and `evaluate` read: files, data config, run config."""
 
 from __future__ import annotations
 
@@ -8,12 +8,22 @@ from pathlib import Path
 
 from convo_cli.cli.config_paths import require_paths
 from convo_cli.cli.given_paths import require_pretrained
-from convo_cli.config.load import LocatedConfig, build_config, locate_config
-from convo_cli.config.schema import DataConfig, RunConfig, TrainOn
+from convo_cli.config.keys import config_keys
+from convo_cli.config.load import LocatedConfig, build_config, keys_set_by, locate_config
+from convo_cli.config.schema import DATA_SETS, DataConfig, RunConfig, TrainOn
 from convo_cli.errors import UsageError
 
 _NO_LIMIT = 1_048_576
 """Window in tokens if only a tokenizer is given, because the context of its model is not known."""
+_DIALOGUE_KEYS = (
+    "dialogue.train_on",
+    "dialogue.template",
+    "dialogue.max_length",
+    "dialogue.long_turns",
+)
+"""Keys that matter with a tokenizer alone."""
+_UNUSED_MODEL = {"model": {"scratch": {}}, "training": {"max_steps": 1}}
+"""The required keys of a config of which only the data is read."""
 
 
 @dataclass(frozen=True)
@@ -27,14 +37,11 @@ class ChosenData:
     """The folder with the cache of `train` for these files; None without --config."""
     located: LocatedConfig | None = None
     """The config with the places of its values; None without --config."""
+    train_on: TrainOn = "assistant"
 
     @property
     def paths(self) -> list[str]:
         return list(self.data_config.files)
-
-    @property
-    def train_on(self) -> TrainOn:
-        return "assistant" if self.run_config is None else self.run_config.dialogue.train_on
 
     def changed(self, changes: Mapping[str, object]) -> ChosenData:
         """Return a copy with other values in the data config."""
@@ -49,21 +56,47 @@ class ChosenData:
         return replace(self, data_config=data_config, run_config=run_config)
 
 
-def choose_data(files: Sequence[str], config: Path | None, tokenizer: str | None) -> ChosenData:
+def choose_data(
+    files: Sequence[str], config: Path | None, tokenizer: str | None, overrides: Sequence[str] = ()
+) -> ChosenData:
     """Return the given files, else those of the config.
 
     Raises UsageError for arguments that exclude each other.
     """
     _require_consistent(files, config, tokenizer)
     if config is not None:
-        located = locate_config(config)
+        located = locate_config(config, overrides)
         run_config = located.config if files else require_paths(located)
-        chosen = ChosenData(run_config.data, run_config, Path(run_config.output_dir), located)
+        home, train_on = Path(run_config.output_dir), run_config.dialogue.train_on
+        chosen = ChosenData(run_config.data, run_config, home, located, train_on)
         return chosen.of(files) if files else chosen
     if tokenizer is not None:
-        run_config = _config_of(tokenizer, files)
-        return ChosenData(run_config.data, run_config, None)
-    return ChosenData(DataConfig(train=tuple(files)), None, None)
+        run_config = _config_of(tokenizer, files, overrides)
+        return ChosenData(run_config.data, run_config, None, train_on=run_config.dialogue.train_on)
+    _require_data_keys(overrides, ("dialogue.train_on",), "--config")
+    values = {"data": {"train": list(files)}, **_UNUSED_MODEL}
+    run_config = build_config(values, "validate-data", overrides)
+    return ChosenData(run_config.data, None, None, train_on=run_config.dialogue.train_on)
+
+
+def with_overrides(data_config: DataConfig, overrides: Sequence[str]) -> DataConfig:
+    """Return the data config with some of its keys changed; UsageError for any other key."""
+    _require_data_keys(overrides, (), "")
+    values = {"data": data_config.model_dump(mode="json"), **_UNUSED_MODEL}
+    return build_config(values, "the data of the run", overrides).data
+
+
+def _require_data_keys(overrides: Sequence[str], others: Sequence[str], needed: str) -> None:
+    """Raise UsageError for a key that says nothing about how a data file is read."""
+    for name in keys_set_by(overrides):
+        if name in config_keys() and name in (f"data.{key}" for key in DATA_SETS):
+            raise UsageError(f"--set {name}: the files are arguments here", hint="remove it")
+        if name in config_keys() and not name.startswith("data.") and name not in others:
+            allowed = " and ".join(("data.*", *others))
+            hint = (
+                f"add {needed} config.yaml" if needed else f"remove it; only {allowed} can be set"
+            )
+            raise UsageError(f"--set {name}: has no effect here", hint=hint)
 
 
 def _require_consistent(files: Sequence[str], config: Path | None, tokenizer: str | None) -> None:
@@ -86,8 +119,9 @@ def _require_consistent(files: Sequence[str], config: Path | None, tokenizer: st
         )
 
 
-def _config_of(tokenizer: str, files: Sequence[str]) -> RunConfig:
+def _config_of(tokenizer: str, files: Sequence[str], overrides: Sequence[str]) -> RunConfig:
     """Return a config for counting the tokens of the files."""
+    _require_data_keys(overrides, _DIALOGUE_KEYS, "--config")
     require_pretrained(tokenizer)
     values = {
         "data": {"train": list(files)},
@@ -95,4 +129,4 @@ def _config_of(tokenizer: str, files: Sequence[str]) -> RunConfig:
         "dialogue": {"max_length": _NO_LIMIT},
         "training": {"max_steps": 1},
     }
-    return build_config(values, "--tokenizer")
+    return build_config(values, "--tokenizer", overrides)

@@ -129,9 +129,11 @@ def keys_set_by(overrides: Sequence[str]) -> frozenset[str]:
     return frozenset(text.partition("=")[0].strip() for text in overrides)
 
 
-def build_config(values: Mapping[str, Any], origin: str) -> RunConfig:
+def build_config(
+    values: Mapping[str, Any], origin: str, overrides: Sequence[str] = ()
+) -> RunConfig:
     """Build a config from values that are not in a file; `origin` is their name in errors."""
-    return _resolve(Source(values, values={(): Place(origin)}), ())
+    return _resolve(Source(values, values={(): Place(origin)}), overrides)
 
 
 def dump_config(config: RunConfig) -> str:

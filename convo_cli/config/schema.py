@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from typing_extensions import Self
 
+from convo_cli.config.column_paths import PathSteps, check_path, steps_of
 from convo_cli.errors import UsageError, expand_home
 
 Schedule = Literal["constant", "linear", "cosine"]
@@ -49,6 +50,8 @@ def _expand_home(path: str) -> str:
 Texts = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
 PathText = Annotated[str, AfterValidator(_expand_home)]
 Paths = Annotated[tuple[PathText, ...], BeforeValidator(_one_or_many)]
+ColumnPath = Annotated[str, AfterValidator(check_path)]
+"""The path of a value in a line of data, as `column_paths` defines it."""
 
 
 class Section(BaseModel):
@@ -99,6 +102,45 @@ class SpeakersConfig(Section):
     ignored."""
 
 
+class ColumnsConfig(Section):
+    turns: ColumnPath | None = None
+    """Path of the list of turns in a line; $ is the line itself. With user and assistant, each item
+    of the list is a pair. null: the list is under a key that convo knows."""
+    speaker: ColumnPath | None = None
+    """Path of the speaker's name in a turn; null: a key that convo knows."""
+    text: ColumnPath | None = None
+    """Path of the text in a turn; null: a key that convo knows."""
+    user: ColumnPath | None = None
+    """Path of the user's text in a pair, which is the line or an item of turns; or of a list of
+    texts that ends with it. null: no pair."""
+    assistant: ColumnPath | None = None
+    """Path of the assistant's text in a pair; null: no pair."""
+    system: ColumnPath | None = None
+    """Path of the system text in a line, which may be null; null: the key system, if there is
+    one."""
+    history: ColumnPath | None = None
+    """Path of the earlier turns of a pair in a line, a list of [question, answer] pairs or null;
+    null: the key history of the shapes that have one."""
+
+    @model_validator(mode="after")
+    def _no_contradiction(self) -> Self:
+        if (self.user is None) != (self.assistant is None):
+            raise ValueError("set both user and assistant, or neither")
+        if self.user is not None and (self.speaker is not None or self.text is not None):
+            other = "text" if self.speaker is None else "speaker"
+            raise ValueError(f"set user and assistant for pairs, or {other} for turns, not both")
+        if self.history is not None and self.turns is not None:
+            raise ValueError("set history for pairs, or turns for the whole list, not both")
+        in_line = ("turns", "system", "history") + (("user", "assistant") if not self.turns else ())
+        for names in (in_line, ("speaker", "text"), ("user", "assistant")):
+            seen: dict[PathSteps, str] = {}
+            for name in names:
+                path = getattr(self, name)
+                if path is not None and (other := seen.setdefault(steps_of(path), name)) != name:
+                    raise ValueError(f"the paths of {other} and {name} are the same: {path}")
+        return self
+
+
 class DataConfig(Section):
     train: Paths = Field(min_length=1)
     """JSONL file or list of files to train on, one dialogue a line (.jsonl, .jsonl.gz,
@@ -113,6 +155,10 @@ class DataConfig(Section):
     """First speaker of a dialogue that is a plain list of texts."""
     speakers: SpeakersConfig = SpeakersConfig()
     """Speaker names in the data, by role."""
+    columns: ColumnsConfig = ColumnsConfig()
+    """Paths of what a line holds, for shapes that convo does not know. A path is keys joined by
+    dots, with [0] for an item of a list and ["odd key"] for any other key: meta.dialog,
+    data[0].turns. A line that lacks the path is refused."""
     reasoning: Reasoning | None = None
     """Treatment of the assistant's reasoning (reasoning_content, thinking or reasoning beside the
     text of a turn, or <think>...</think> in it): keep (trained on, between these tags before the

@@ -86,6 +86,10 @@ KINDS: dict[str, Kind] = {
         'write ["Hello", "Hi!"] or {"messages": [{"role": "user", "content": "Hello"}, …]}; convo '
         "also reads the keys turns, conversations, prompt + completion, and instruction + output"
     ),
+    "missing-column": _error(
+        "correct the path in data.columns, or add the key to the line; a system text and a history "
+        "may be null"
+    ),
     "array-of-dialogues": _error(_SPLIT_ARRAY),
     "empty-dialogue": _error("remove the line"),
     "not-a-turn": _error(

@@ -31,5 +31,6 @@ class Inputs:
             "files": [file.sha256 for file in files],
             "first_speaker": data.first_speaker,
             "speakers": data.speakers.model_dump(),
+            "columns": data.columns.model_dump(),
             "reasoning": data.reasoning,
         }

@@ -14,6 +14,7 @@ from convo_cli.cli.options import (
     LoadOption,
     QuietOption,
     ReasoningOption,
+    SetOption,
     within,
 )
 from convo_cli.errors import UsageError, typeable
@@ -43,6 +44,7 @@ def evaluate(
         int, typer.Option(metavar="N", callback=within(1), help="Tokens of the longest reply.")
     ] = 64,
     reasoning: ReasoningOption = None,
+    overrides: SetOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
     is_quiet: QuietOption = False,
@@ -62,7 +64,7 @@ def evaluate(
 
     require_device(device)
     require_model(model, load)
-    data_config = _data_config(model, data or (), reasoning)
+    data_config = _data_config(model, data or (), reasoning, overrides or ())
     for path in data_config.train:
         if path == "-":
             raise UsageError(
@@ -108,12 +110,16 @@ def evaluate(
 
 
 def _data_config(
-    model: str, files: Sequence[str], reasoning: Literal["keep", "drop"] | None
+    model: str,
+    files: Sequence[str],
+    reasoning: Literal["keep", "drop"] | None,
+    overrides: Sequence[str],
 ) -> DataConfig:
     """Return the data config of the model's run for these files; the defaults for other models.
 
     Without files, those of the run's ``data.test``; UsageError if there are none.
     """
+    from convo_cli.cli.chosen_data import with_overrides
     from convo_cli.config.schema import DataConfig
     from convo_cli.runs.directory import RunDirectory
     from convo_cli.runs.provenance.run_info import read_config
@@ -130,4 +136,5 @@ def _data_config(
             hint=f"convo evaluate {typeable(model)} test.jsonl",
         )
     changes = {} if reasoning is None else {"reasoning": reasoning}
-    return (read_as or DataConfig(train=tuple(files))).of(files).model_copy(update=changes)
+    data_config = (read_as or DataConfig(train=tuple(files))).of(files)
+    return with_overrides(data_config, overrides).model_copy(update=changes)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from convo_cli.cli.options import JsonOption, QuietOption, ReasoningOption, within
+from convo_cli.cli.options import JsonOption, QuietOption, ReasoningOption, SetOption, within
 from convo_cli.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def validate_data(
         ),
     ] = None,
     reasoning: ReasoningOption = None,
+    overrides: SetOption = None,
     max_problems: Annotated[
         int,
         typer.Option(
@@ -91,7 +92,7 @@ def validate_data(
     from convo_cli.data.reader import check_source
 
     choices = {"first_speaker": first_speaker, "reasoning": reasoning}
-    chosen = choose_data(files or [], config, tokenizer)
+    chosen = choose_data(files or [], config, tokenizer, overrides or ())
     chosen = chosen.changed({key: choice for key, choice in choices.items() if choice is not None})
     if show_tokens and chosen.run_config is None:
         raise UsageError(

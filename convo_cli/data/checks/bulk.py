@@ -25,8 +25,9 @@ from convo_cli.data.checks.suspicious_text import may_be_suspicious
 from convo_cli.data.dialogue import SEPARATOR
 from convo_cli.data.fingerprint import fingerprints, fold
 from convo_cli.data.problems import Problem
-from convo_cli.data.shapes.known_keys import SPEAKER_KEYS, TRAIN_KEYS
+from convo_cli.data.shapes.known_keys import TRAIN_KEYS
 from convo_cli.data.shapes.reasoning import has_tag
+from convo_cli.data.shapes.steps import speaker_keys
 from convo_cli.data.shapes.unread import counted_length, texts_in
 from convo_cli.data.strict_json.decoder import (
     UNREADABLE,
@@ -36,7 +37,6 @@ from convo_cli.data.strict_json.decoder import (
     read,
 )
 
-_SPEAKER_KEYS = frozenset(SPEAKER_KEYS)
 _VALUE_KEYS = frozenset({*TRAIN_KEYS, "history"})
 """Keys whose numbers affect how a line is read; elsewhere only the type of a number does."""
 _UNKNOWN = cast(None, object())
@@ -70,6 +70,7 @@ class BulkReader:
 
     def __init__(self, rules: LineRules) -> None:
         self._rules = rules
+        self._speaker_keys = speaker_keys(rules.data_config.columns)
         self._forms: dict[Any, _Form | None] = {}
         """None for a form whose lines need the exact reader."""
         self._num_form_bytes = 0
@@ -93,7 +94,7 @@ class BulkReader:
             strings: list[str] = []
             try:
                 value = read(line)
-                structure = _take_strings(value, strings)
+                structure = _take_strings(value, strings, self._speaker_keys)
                 if (form := self._forms.get(structure, _UNKNOWN)) is _UNKNOWN:
                     form = self._judge(value, structure, len(line))
             except UNREADABLE:
@@ -149,7 +150,7 @@ class BulkReader:
 
     def _form(self, value: Any) -> _Form | None:
         made_up: list[str] = []
-        value = _with_made_up(value, made_up)
+        value = _with_made_up(value, made_up, self._speaker_keys)
         problems: list[Problem] = []
         reading = read_decoded(value, self._rules, problems.append)
         if reading is None or problems:
@@ -186,7 +187,9 @@ def _doubtful(lines: list[_Line], together: str, characters: str) -> set[int]:
     return doubtful
 
 
-def _take_strings(value: Any, strings: list[str], key: str = "") -> Any:
+def _take_strings(
+    value: Any, strings: list[str], speaker_keys: frozenset[str], key: str = ""
+) -> Any:
     """Return everything that affects how a value is read, and append all other ``strings``."""
     kind: Any = type(value)
     if kind is dict:
@@ -194,8 +197,8 @@ def _take_strings(value: Any, strings: list[str], key: str = "") -> Any:
         parts: list[Any] = [*value]
         for key, item in value.items():
             if type(item) is not str:
-                parts.append((key, _take_strings(item, strings, key)))
-            elif key in _SPEAKER_KEYS:
+                parts.append((key, _take_strings(item, strings, speaker_keys, key)))
+            elif key in speaker_keys:
                 parts.append(item)
             elif item:
                 strings.append(item)
@@ -206,7 +209,7 @@ def _take_strings(value: Any, strings: list[str], key: str = "") -> Any:
         if set(map(type, value)) == {str}:
             strings += value
             return list, len(value)
-        return list, *[_take_strings(item, strings) for item in value]
+        return list, *[_take_strings(item, strings, speaker_keys) for item in value]
     if kind is str:
         strings.append(value)
     if key in _VALUE_KEYS:
@@ -216,16 +219,18 @@ def _take_strings(value: Any, strings: list[str], key: str = "") -> Any:
     return kind
 
 
-def _with_made_up(value: Any, made_up: list[str], key: str = "") -> Any:
+def _with_made_up(
+    value: Any, made_up: list[str], speaker_keys: frozenset[str], key: str = ""
+) -> Any:
     """Return the value with a placeholder for each string that `_take_strings` takes."""
     if isinstance(value, dict):
         return {
-            key: _with_made_up(item, made_up, key) if item != "" else ""
+            key: _with_made_up(item, made_up, speaker_keys, key) if item != "" else ""
             for key, item in value.items()
         }
     if isinstance(value, list):
-        return [_with_made_up(item, made_up) for item in value]
-    if isinstance(value, str) and key not in _SPEAKER_KEYS:
+        return [_with_made_up(item, made_up, speaker_keys) for item in value]
+    if isinstance(value, str) and key not in speaker_keys:
         # No line can contain U+0001, so no speaker has this name.
         made_up.append(f"text \1{len(made_up)}")
         return made_up[-1]

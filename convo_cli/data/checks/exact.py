@@ -15,7 +15,7 @@ from convo_cli.data.checks.suspicions import suspect_turns
 from convo_cli.data.dialogue import Role, has_target, is_excluded
 from convo_cli.data.problems import Problem, ProblemSink, no_target
 from convo_cli.data.shapes.known_keys import misspelt
-from convo_cli.data.shapes.table import shape_of
+from convo_cli.data.shapes.mapping import shape_name
 from convo_cli.data.shapes.turns import LineReading, read_value
 from convo_cli.data.strict_json.decoder import decode
 from convo_cli.wording import quoted
@@ -66,7 +66,7 @@ def read_decoded(
         return None
     turns = [turn for _, turn in reading.turns]
     skeleton = Skeleton(
-        shape=shape_of(value) or "",
+        shape=shape_name(value, rules.data_config) or "",
         roles=tuple(turn.role for turn in turns),
         num_untrained=sum(not turn.is_trained for turn in turns),
         num_reasoning=sum(turn.has_reasoning for turn in turns),

@@ -37,10 +37,21 @@ class _Speakers(NamedTuple):
     system: tuple[str, ...]
 
 
+class _Columns(NamedTuple):
+    turns: str | None
+    speaker: str | None
+    text: str | None
+    user: str | None
+    assistant: str | None
+    system: str | None
+    history: str | None
+
+
 class _Config(NamedTuple):
     """The part of a `DataConfig` that a worker needs; the whole would import pydantic (0.2 s)."""
 
     speakers: _Speakers
+    columns: _Columns
     first_speaker: str
     reasoning: str | None
 
@@ -57,7 +68,8 @@ class Workers:
         self._threads = ThreadPoolExecutor(number)
         data, names = rules.data_config, rules.data_config.speakers
         speakers = _Speakers(names.user, names.assistant, names.system)
-        config = _Config(speakers, data.first_speaker, data.reasoning)
+        columns = _Columns(**data.columns.model_dump())
+        config = _Config(speakers, columns, data.first_speaker, data.reasoning)
         try:
             for _ in range(number):
                 process = _start()

@@ -14,31 +14,34 @@ from convo_cli.data.checks.suspicious_text import (
     without_invisible_characters,
 )
 from convo_cli.data.repair.lenient_json import without_forbidden
+from convo_cli.data.repair.mapped_values import repair_mapped, text_key, with_true_or_false
 from convo_cli.data.shapes.known_keys import (
     DIALOGUE_KEYS,
     REASONING_KEYS,
-    TEXT_KEYS,
     TRAIN_KEYS,
     TURN_KEYS,
     misspelt,
 )
+from convo_cli.data.shapes.steps import columns_of
 from convo_cli.data.shapes.table import SHAPES, shape_of
 
 MAX_ROUNDS = 10
 """Most repairs of one text: an entity may hide another, and hostile data may nest a million."""
 
-_TRUE_OR_FALSE = {"true": True, "false": False, "1": True, "0": False}
 _KEYS_OF_DIALOGUE = DIALOGUE_KEYS | {*TRAIN_KEYS}
 _KEYS_OF_TURN = TURN_KEYS | {*TRAIN_KEYS, *REASONING_KEYS}
 
 
 def repair_value(value: Any, data_config: DataConfig) -> Any:
     """Repair texts, remove empty turns, rename misspelt keys, and make "train" true or false."""
+    if (columns := columns_of(data_config.columns)) is not None:
+        return repair_mapped(value, columns, repair_text)
     if isinstance(value, list):
         return _repair_turns(value, data_config)
     if not isinstance(value, dict):
         return value
-    value = _with_true_or_false(_rename(value, _KEYS_OF_DIALOGUE))
+    value = _rename(value, _KEYS_OF_DIALOGUE)
+    with_true_or_false(value)
     shape = SHAPES.get(shape_of(value) or "")
     for key in (*shape.keys, *shape.optional, "system") if shape else ():
         if isinstance(text_or_turns := value.get(key), str):
@@ -99,28 +102,17 @@ def _repair_turn(turn: Any) -> Any:
         return repair_text(turn)
     if not isinstance(turn, dict):
         return turn
-    turn = _with_true_or_false(_rename(turn, _KEYS_OF_TURN))
-    key = _text_key(turn)
+    turn = _rename(turn, _KEYS_OF_TURN)
+    with_true_or_false(turn)
+    key = text_key(turn)
     match turn.get(key):
         case str(text) | [{"type": "text", "text": str(text)}]:
             turn[key] = repair_text(text)
     return turn
 
 
-def _with_true_or_false(value: dict[str, Any]) -> dict[str, Any]:
-    """Replace strings such as "true" and "0" under "train", "weight" and "loss" by their values."""
-    for key in TRAIN_KEYS:
-        if isinstance(text := value.get(key), str):
-            value[key] = _TRUE_OR_FALSE.get(text.lower(), text)
-    return value
-
-
-def _text_key(turn: dict[str, Any]) -> str:
-    return next((key for key in TEXT_KEYS if key in turn), "text")
-
-
 def _is_empty(turn: Any) -> bool:
-    text = turn.get(_text_key(turn)) if isinstance(turn, dict) else turn
+    text = turn.get(text_key(turn)) if isinstance(turn, dict) else turn
     return isinstance(text, str) and not text.strip()
 
 

@@ -16,8 +16,10 @@ from convo_cli.data.dialogue import Role
 from convo_cli.data.problems import ProblemSink, kind_of, member, refuse
 from convo_cli.data.shapes.collector import NOTHING, LocatedTurn, TurnCollector
 from convo_cli.data.shapes.known_keys import SPEAKER_KEYS, TEXT_KEYS
+from convo_cli.data.shapes.mapping import read_mapped
 from convo_cli.data.shapes.masks import stated_training
 from convo_cli.data.shapes.reasoning import reasoning_keys
+from convo_cli.data.shapes.steps import columns_of
 from convo_cli.data.shapes.table import (
     SHAPES,
     Shape,
@@ -47,6 +49,12 @@ def read_value(
     value: Any, data_config: DataConfig, found: ProblemSink = refuse
 ) -> LineReading | None:
     """Read one decoded line; None if it has an error. Problems go to ``found``."""
+    if (columns := columns_of(data_config.columns)) is not None:
+        return read_mapped(value, columns, data_config, found, _read)
+    return _read(value, data_config, found)
+
+
+def _read(value: Any, data_config: DataConfig, found: ProblemSink) -> LineReading | None:
     reader = _LineReader(data_config, found)
     reader.read(value)
     talk = reader.talk

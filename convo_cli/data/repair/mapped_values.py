@@ -1,0 +1,89 @@
+"""Repairs of a line that `data.columns` maps: texts and empty turns, but no keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from convo_cli.config.column_paths import PathSteps
+from convo_cli.data.shapes.known_keys import TEXT_KEYS, TRAIN_KEYS
+from convo_cli.data.shapes.steps import Columns, value_at
+from convo_cli.data.shapes.table import SHAPES, shape_of
+
+RepairText = Callable[[str], str]
+_TRUE_OR_FALSE = {"true": True, "false": False, "1": True, "0": False}
+
+
+def repair_mapped(value: Any, columns: Columns, repair_text: RepairText) -> Any:
+    """Repair the texts of a line in place, and remove empty turns; return the line."""
+    _repair_masks(value)
+    pair = (columns.user, columns.assistant) if columns.turns is None else ()
+    for steps in (columns.system, *pair):
+        _repair_at(value, steps, repair_text)
+    for turns in _lists(value, columns):
+        turns[:] = [repair_text(turn) if isinstance(turn, str) else turn for turn in turns]
+        for turn in turns:
+            _repair_masks(turn)
+            for steps in _texts(turn, columns):
+                _repair_at(turn, steps, repair_text)
+        kept = [turn for turn in turns if not _is_empty(turn, columns)]
+        if len(kept) >= 2:
+            turns[:] = kept
+    return value
+
+
+def with_true_or_false(value: dict[str, Any]) -> None:
+    """Replace strings such as "true" and "0" under "train", "weight" and "loss" by their values."""
+    for key in TRAIN_KEYS:
+        if isinstance(text := value.get(key), str):
+            value[key] = _TRUE_OR_FALSE.get(text.lower(), text)
+
+
+def text_key(turn: dict[str, Any]) -> str:
+    """Return the first key of a turn that may hold its text."""
+    return next((key for key in TEXT_KEYS if key in turn), "text")
+
+
+def _lists(value: Any, columns: Columns) -> list[list[Any]]:
+    """Return the lists of turns in a line."""
+    if columns.turns is not None:
+        found = [_at(value, columns.turns)]
+    elif columns.user is not None:
+        found = []
+    elif isinstance(value, list):
+        found = [value]
+    else:
+        shape = SHAPES.get(shape_of(value) or "")
+        found = [value[key] for key in shape.keys] if shape else []
+    return [turns for turns in found if isinstance(turns, list)]
+
+
+def _texts(turn: Any, columns: Columns) -> list[PathSteps]:
+    """Return the steps from a turn or a pair to its texts; from a plain text to itself."""
+    if columns.user is not None and columns.assistant is not None:
+        return [columns.user, columns.assistant]
+    if columns.text is not None:
+        return [columns.text]
+    return [(text_key(turn),)] if isinstance(turn, dict) else []
+
+
+def _is_empty(turn: Any, columns: Columns) -> bool:
+    texts = [_at(turn, steps) for steps in _texts(turn, columns)]
+    return len(texts) == 1 and isinstance(texts[0], str) and not texts[0].strip()
+
+
+def _at(value: Any, steps: PathSteps) -> Any:
+    try:
+        return value_at(value, steps)
+    except LookupError:
+        return None
+
+
+def _repair_at(value: Any, steps: PathSteps | None, repair_text: RepairText) -> None:
+    if steps and isinstance(text := _at(value, steps), str):
+        value_at(value, steps[:-1])[steps[-1]] = repair_text(text)
+
+
+def _repair_masks(value: Any) -> None:
+    if isinstance(value, dict):
+        with_true_or_false(value)
