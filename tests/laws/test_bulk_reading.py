@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convo_cli.config.schema import DataConfig, SpeakersConfig, TrainOn
+from convo_cli.config.schema import ColumnsConfig, DataConfig, SpeakersConfig, TrainOn
 from convo_cli.data.checks.block_reader import BlockReader
 from convo_cli.data.checks.bulk import BulkReader
 from convo_cli.data.checks.exact import LineRules
@@ -387,6 +387,48 @@ SHAPES: dict[str, Callable[[str, int], Any]] = {
     "prompt": lambda text, number: {"prompt": text, "completion": text},
     "instruction": lambda text, number: {"instruction": text, "input": "", "output": text},
 }
+
+
+MAPPED: dict[str, tuple[dict[str, str], Callable[[str, int], Any]]] = {
+    "turns": (
+        {"turns": "meta.log", "speaker": "by.who", "text": "say"},
+        lambda text, number: {
+            "meta": {"id": number, "log": [
+                {"by": {"who": name, "at": "noon"}, "say": text} for name in ("user", "bot")
+            ]},
+            "messages": text,
+        },
+    ),
+    "pairs": (
+        {"user": "q", "assistant": "row.a", "system": "brief"},
+        lambda text, number: {"brief": "Be kind", "q": text, "row": {"a": text, "n": number}},
+    ),
+    "list of pairs": (
+        {"turns": "log", "user": "u", "assistant": "s"},
+        lambda text, number: {"log": [{"u": text, "s": "Yes"}, {"u": text, "s": text}]},
+    ),
+}  # fmt: skip
+"""Paths of `data.columns`, and lines that they map."""
+
+
+@pytest.mark.parametrize("name", sorted(MAPPED))
+def test_mapped_lines_are_read_in_bulk_with_the_same_result(name: str) -> None:
+    paths, make = MAPPED[name]
+    rules = LineRules(CONFIG.model_copy(update={"columns": ColumnsConfig(**paths)}), "assistant")
+    values = [make(f"Hello {number}, 안녕", number) for number in range(60)]
+    good = "".join(json.dumps(value) + "\n" for value in values).encode()
+    assert len(BulkReader(rules).read(good).dialogues) == 60
+    values += [make("a &amp; b", 0), make(" ", 0), {"other": "x"}, ["Hi"], values[0]]
+    values.append(json.loads(json.dumps(values[1]).replace('"bot"', '"zed"')))
+    block = "".join(json.dumps(value) + "\n" for value in values).encode()
+    reader, exact = BlockReader(rules, 5), BlockReader(rules, 5)
+    with patch.object(BulkReader, "read", lambda self, data: BlockStatistics()):
+        alone = exact.read(block)
+    together = reader.read(block)
+    for field in ("skeletons", "unread", "problems", "num_ascii_letters"):
+        assert getattr(together, field) == getattr(alone, field)
+    assert sorted(together.dialogues) == sorted(alone.dialogues)
+    assert sorted(together.fingerprints) == sorted(alone.fingerprints)
 
 
 @pytest.mark.parametrize("writer", range(len(WRITERS) - 2))

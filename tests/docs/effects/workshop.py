@@ -55,6 +55,25 @@ THINKING: Mapping[str, Any] = {
     "evaluation.reply_dialogues": 1,
 }
 """Dialogues with reasoning."""
+MAPPED: Mapping[str, Any] = {
+    "data.train": ["mapped.jsonl"],
+    "data.validation": ["mapped.jsonl"],
+    "evaluation.reply_dialogues": 1,
+    "data.columns.turns": "chat.talk",
+    "data.columns.speaker": "who",
+    "data.columns.text": "body",
+    "data.columns.system": "brief",
+}
+"""Dialogues under keys that convo does not know."""
+PAIRS: Mapping[str, Any] = {
+    "data.train": ["pairs.jsonl"],
+    "data.validation": ["pairs.jsonl"],
+    "evaluation.reply_dialogues": 1,
+    "data.columns.user": "asked",
+    "data.columns.assistant": "told",
+    "data.columns.history": "before",
+}
+"""Pairs with earlier pairs, under keys that convo does not know."""
 
 
 class Workshop:
@@ -119,7 +138,11 @@ def _write_data(folder: Path) -> None:
         {"role": "assistant", "content": "Four.", "reasoning_content": "Two and two make four."},
     ]
     story = ["Tell me a story.", "one two three four five six " * 9]
+    talk = [{"who": "user", "body": "Is it open?"}, {"who": "assistant", "body": "Until six."}]
+    mapped = {"chat": {"talk": talk}, "brief": "You sell bread."}
+    pairs = {"asked": "And now?", "told": "Now it is.", "before": [["Is it open?", "Not yet."]]}
     data = {"named": named, "echo": echo, "long": turns, "thinking": thinking, "story": story}
+    data |= {"mapped": mapped, "pairs": pairs}
     for name, dialogue in data.items():
         (folder / f"{name}.jsonl").write_text(
             f"{json.dumps(dialogue, ensure_ascii=False)}\n" * 3, encoding="utf-8"

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convo_cli.config.schema import DataConfig, TrainOn
+from convo_cli.config.schema import ColumnsConfig, DataConfig, TrainOn
 from convo_cli.data.checks.report import DataReport, FileReport, spread
 from convo_cli.data.checks.validate import validate_files
 from convo_cli.data.problem_kinds import KINDS
@@ -34,7 +34,7 @@ def check(folder: Path, *contents: bytes | list[Any], **options: Any) -> DataRep
         path = folder / f"{name}.jsonl"
         path.write_bytes(content if isinstance(content, bytes) else as_lines(content))
         paths.append(str(path))
-    return validate_files(paths, CONFIG, **options)
+    return validate_files(paths, options.pop("config", CONFIG), **options)
 
 
 def as_lines(values: list[Any]) -> bytes:
@@ -76,6 +76,7 @@ EXAMPLES: dict[str, bytes | list[Any]] = {
     "control-character": b'["\\u001b"]',
     "nesting-too-deep": b"[" * 100 + b"]" * 100,
     "unknown-shape": [{"text": "Hi"}],
+    "missing-column": [{"text": "Hi"}],
     "array-of-dialogues": [[["a", "b"], ["c", "d"]]],
     "empty-dialogue": [[]],
     "not-a-turn": [["a", 4]],
@@ -118,6 +119,8 @@ EXAMPLES: dict[str, bytes | list[Any]] = {
 }
 
 
+CONFIGS = {"missing-column": CONFIG.model_copy(update={"columns": ColumnsConfig(turns="talk")})}
+"""Configs other than the default with which the kind is found."""
 OF_THE_PRE_FLIGHT = {"end-not-trained", "not-renderable", "turn-too-long"}
 """Found only with a tokenizer."""
 WHERE_REASONING_IS_KEPT = {"reasoning-place", "reasoning-twice"}
@@ -130,7 +133,7 @@ def test_every_kind_of_problem_is_found_and_fails_the_data_only_if_it_is_an_erro
     tmp_path: Path, code: str
 ) -> None:
     contents = (GOOD, GOOD) if code == "leakage" else (EXAMPLES[code],)
-    report = check(tmp_path, *contents)
+    report = check(tmp_path, *contents, config=CONFIGS.get(code, CONFIG))
     group = next(group for group in report.files[-1].problem_groups if group.code == code)
     assert (group.severity, group.hint) == (KINDS[code].severity, KINDS[code].hint)
     assert all(problem.file and problem.line and problem.column for problem in group.problems)
@@ -145,11 +148,12 @@ def test_every_kind_of_problem_is_found_and_fails_the_data_only_if_it_is_an_erro
 def test_training_refuses_a_file_exactly_where_a_line_or_the_file_has_an_error(
     tmp_path: Path, code: str
 ) -> None:
-    report = check(tmp_path, EXAMPLES[code])
+    config = CONFIGS.get(code, CONFIG)
+    report = check(tmp_path, EXAMPLES[code], config=config)
     errors = {group.code for group in report.files[0].problem_groups if group.severity == "error"}
     refused = []
     try:
-        list(read_dialogues([report.files[0].file], CONFIG))
+        list(read_dialogues([report.files[0].file], config))
     except ProblemError as error:
         refused = [error.problem.code]
     assert set(refused) <= errors
@@ -502,7 +506,7 @@ def test_progress_of_a_packed_file_is_that_of_the_file_on_disk(tmp_path: Path) -
 
 PEAK = """
 import re, sys
-from convo_cli.config.schema import DataConfig, TrainOn
+from convo_cli.config.schema import ColumnsConfig, DataConfig, TrainOn
 from convo_cli.data.checks.validate import validate_files
 (file,) = validate_files(sys.argv[1:], DataConfig(train=("unused",))).files
 print(file.num_dialogues, *(group.code for group in file.problem_groups))
