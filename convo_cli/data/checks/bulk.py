@@ -26,8 +26,8 @@ from convo_cli.data.dialogue import SEPARATOR
 from convo_cli.data.fingerprint import fingerprints, fold
 from convo_cli.data.problems import Problem
 from convo_cli.data.shapes.known_keys import TRAIN_KEYS
+from convo_cli.data.shapes.mapped.steps import speaker_keys
 from convo_cli.data.shapes.reasoning import has_tag
-from convo_cli.data.shapes.steps import speaker_keys
 from convo_cli.data.shapes.unread import counted_length, texts_in
 from convo_cli.data.strict_json.decoder import (
     UNREADABLE,

@@ -15,7 +15,7 @@ from convo_cli.data.checks.suspicions import suspect_turns
 from convo_cli.data.dialogue import Role, has_target, is_excluded
 from convo_cli.data.problems import Problem, ProblemSink, no_target
 from convo_cli.data.shapes.known_keys import misspelt
-from convo_cli.data.shapes.mapping import shape_name
+from convo_cli.data.shapes.mapped.mapping import shape_name
 from convo_cli.data.shapes.turns import LineReading, read_value
 from convo_cli.data.strict_json.decoder import decode
 from convo_cli.wording import quoted

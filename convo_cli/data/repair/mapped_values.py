@@ -7,7 +7,7 @@ from typing import Any
 
 from convo_cli.config.column_paths import PathSteps
 from convo_cli.data.shapes.known_keys import TEXT_KEYS, TRAIN_KEYS
-from convo_cli.data.shapes.steps import Columns, value_at
+from convo_cli.data.shapes.mapped.steps import Columns, value_at
 from convo_cli.data.shapes.table import SHAPES, shape_of
 
 RepairText = Callable[[str], str]

@@ -22,7 +22,7 @@ from convo_cli.data.shapes.known_keys import (
     TURN_KEYS,
     misspelt,
 )
-from convo_cli.data.shapes.steps import columns_of
+from convo_cli.data.shapes.mapped.steps import columns_of
 from convo_cli.data.shapes.table import SHAPES, shape_of
 
 MAX_ROUNDS = 10

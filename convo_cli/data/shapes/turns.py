@@ -16,10 +16,10 @@ from convo_cli.data.dialogue import Role
 from convo_cli.data.problems import ProblemSink, kind_of, member, refuse
 from convo_cli.data.shapes.collector import NOTHING, LocatedTurn, TurnCollector
 from convo_cli.data.shapes.known_keys import SPEAKER_KEYS, TEXT_KEYS
-from convo_cli.data.shapes.mapping import read_mapped
+from convo_cli.data.shapes.mapped.mapping import read_mapped
+from convo_cli.data.shapes.mapped.steps import columns_of
 from convo_cli.data.shapes.masks import stated_training
 from convo_cli.data.shapes.reasoning import reasoning_keys
-from convo_cli.data.shapes.steps import columns_of
 from convo_cli.data.shapes.table import (
     SHAPES,
     Shape,

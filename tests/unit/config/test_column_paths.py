@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from convo_cli.config.column_paths import steps_of
 from convo_cli.config.schema import ColumnsConfig
-from convo_cli.data.shapes.steps import path_of, value_at
+from convo_cli.data.shapes.mapped.steps import path_of, value_at
 
 
 @pytest.mark.parametrize(

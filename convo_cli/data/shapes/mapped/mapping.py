@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from convo_cli.config.column_paths import PathSteps
 from convo_cli.data.problems import Problem, ProblemSink, kind_of, member
 from convo_cli.data.shapes.known_keys import DIALOGUE_KEYS, SPEAKER_KEYS, TEXT_KEYS, TRAIN_KEYS
-from convo_cli.data.shapes.steps import Columns, beside, columns_of, path_of, value_at
+from convo_cli.data.shapes.mapped.steps import Columns, beside, columns_of, path_of, value_at
 from convo_cli.data.shapes.table import SHAPES, shape_of
 from convo_cli.data.shapes.unread import UnreadItem
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from convo_cli.config.schema import ColumnsConfig, DataConfig
 from convo_cli.data.dialogue import Turn
 from convo_cli.data.problems import Problem
-from convo_cli.data.shapes.mapping import shape_name
+from convo_cli.data.shapes.mapped.mapping import shape_name
 from convo_cli.data.shapes.turns import LineReading, read_value
 from convo_cli.data.strict_json.columns import locate
 

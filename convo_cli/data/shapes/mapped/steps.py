@@ -1,4 +1,4 @@
-"""PathSteps from a decoded line to its columns, and everything that lies beside them."""
+"""Steps from a decoded line to its columns, and everything that lies beside them."""
 
 from __future__ import annotations
 
