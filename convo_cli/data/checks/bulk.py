@@ -212,10 +212,12 @@ def _take_strings(
         return list, *[_take_strings(item, strings, speaker_keys) for item in value]
     if kind is str:
         strings.append(value)
-    if key in _VALUE_KEYS:
-        return value
     if kind is int:
         float(value)
+    if key in speaker_keys:
+        return kind, value  # a number may be the name of a speaker
+    if key in _VALUE_KEYS:
+        return value
     return kind
 
 

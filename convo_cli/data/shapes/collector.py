@@ -76,6 +76,8 @@ class TurnCollector:
 
     def role_of(self, name: Any, path: str) -> Role | None:
         """Return the role of a speaker; None if it has none, which is a problem."""
+        if isinstance(name, int) and not isinstance(name, bool):
+            name = str(name)
         if not isinstance(name, str):
             self.refuse("unknown-speaker", path, f"the speaker is {kind_of(name)}, not a name")
             return None

@@ -12,11 +12,12 @@ from convo_cli.data.checks import bulk
 from convo_cli.data.checks.bulk import BulkReader
 from convo_cli.data.checks.exact import LineRules
 from convo_cli.data.checks.suspicions import LONG_UTTERANCE_BYTES
+from convo_cli.data.shapes.known_keys import SPEAKER_KEYS
 
 
 def structure(line: str) -> tuple[Any, list[str]]:
     strings: list[str] = []
-    return bulk._take_strings(json.loads(line), strings), strings
+    return bulk._take_strings(json.loads(line), strings, frozenset(SPEAKER_KEYS)), strings
 
 
 def reader() -> BulkReader:
@@ -73,7 +74,7 @@ def test_lines_of_one_structure_are_the_same_but_for_texts_and_numbers(
 )
 def test_made_up_texts_keep_the_structure_and_their_order(line: str) -> None:
     made_up: list[str] = []
-    value = bulk._with_made_up(json.loads(line), made_up)
+    value = bulk._with_made_up(json.loads(line), made_up, frozenset(SPEAKER_KEYS))
     form, strings = structure(json.dumps(value))
     assert form == structure(line)[0]
     assert strings == made_up == [f"text \1{number}" for number in range(len(strings))]
