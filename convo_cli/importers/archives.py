@@ -26,6 +26,7 @@ MAX_UNPACKED_BYTES = 2**36
 _FREE_BYTES = 2**24
 """Unpacked bytes before the ratio counts, 16 MiB: short texts may repeat themselves."""
 _MAX_DIRECTORY_BYTES = 2**23
+_AT_MOST = _MAX_DIRECTORY_BYTES + 1
 _HEADER_BYTES = 30
 _BUFFER_BYTES = 2**18
 _ENCRYPTED = 0x1
@@ -143,9 +144,10 @@ class _DirectoryLimit:
         self._where = where
 
     def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= _MAX_DIRECTORY_BYTES:
+        data = self._file.read(min(size, _AT_MOST) if size >= 0 else _AT_MOST)
+        if len(data) > _MAX_DIRECTORY_BYTES:
             raise bomb(self._where, f"its directory has more than {_MAX_DIRECTORY_BYTES:,} bytes")
-        return self._file.read(size)
+        return data
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)

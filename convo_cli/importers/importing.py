@@ -62,7 +62,11 @@ class ImportReport:
     left_out: dict[str, int]
     """Dialogues that were not written, by reason."""
     num_continuations: int
+    num_backward: int
+    """Messages that are dated before the one above them."""
     num_removed_characters: int
+    notes: tuple[str, ...]
+    """What convo decided although the source allows something else."""
     first_time: float | None
     last_time: float | None
     personal: dict[str, int]
@@ -122,6 +126,7 @@ class _Import:
             self._add_value({"messages": dialogue})
 
     def _counted(self, chat: Conversation) -> Iterator[Message]:
+        before: float | None = None
         for message in chat.messages:
             text = cleaned(message.text, self.counts).strip()
             speaker = self.people.add(message.speaker)
@@ -131,6 +136,8 @@ class _Import:
             if message.time is not None:
                 self._first_time = min(self._first_time or message.time, message.time)
                 self._last_time = max(self._last_time or message.time, message.time)
+                self.counts.num_backward += before is not None and message.time < before
+                before = message.time
             yield Message(speaker, text, message.time)
 
     def _add_value(self, value: Any) -> None:
@@ -176,9 +183,11 @@ def import_source(
             Speaker(speaker, "assistant" if work.people.is_assistant(speaker) else "user", number)
             for speaker, number in work.people.counts.most_common()
         ),
-        dropped=dict(work.counts.dropped.most_common()),
+        dropped={reason: number for reason, number in work.counts.dropped.most_common() if number},
         left_out=dict(work.counts.left_out.most_common()),
         num_continuations=work.counts.num_continuations,
+        num_backward=work.counts.num_backward,
+        notes=tuple(work.counts.notes),
         num_removed_characters=work.counts.num_removed_characters,
         first_time=first_time,
         last_time=last_time,
@@ -228,7 +237,7 @@ def _require_no_dialogues(source: Source) -> None:
 def _require_dialogues(source: Source, work: _Import) -> None:
     if work.written.num_dialogues:
         return
-    reasons = ", ".join(f"{number:,} {reason}" for reason, number in work.counts.left_out.items())
+    reasons = ", ".join(f"{reason}: {number:,}" for reason, number in work.counts.left_out.items())
     hint = "`--pause 1d` makes longer dialogues" if work.people.counts else None
     if work.first_problem is not None:
         hint = f"the first one: {work.first_problem.message}"

@@ -33,5 +33,9 @@ class Counts:
     """Dialogues that were read but not written, by reason."""
     num_continuations: int = 0
     """Lines after the first one of a message. Each could be a forged turn."""
+    num_backward: int = 0
+    """Messages that are dated before the one above them."""
+    notes: list[str] = field(default_factory=list)
+    """What a reader decided although the source allows something else."""
     num_removed_characters: int = 0
     """Control characters and invisible characters."""

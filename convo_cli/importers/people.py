@@ -47,7 +47,7 @@ class People:
         """
         if not self.counts:
             if dropped := counts.dropped:
-                reasons = ", ".join(f"{number:,} {reason}" for reason, number in dropped.items())
+                reasons = ", ".join(f"{reason}: {number:,}" for reason, number in dropped.items())
                 raise DataError(
                     f"{where}: no message has a text ({reasons})",
                     hint="export a chat in which people wrote to each other",
@@ -71,11 +71,12 @@ class People:
                 close = difflib.get_close_matches(key, known, n=1)
                 meant = f"did you mean --assistant {typeable(known[close[0]])}?" if close else None
                 raise UsageError(
-                    f"{where}: nobody is named {quoted(name)}; the people are {listed}", hint=meant
+                    f"{where}: no person is named {quoted(name)}; the people are {listed}",
+                    hint=meant,
                 )
         if known.keys() <= self._keys.keys():
             raise UsageError(
-                f"{where}: everybody is an assistant; the people are {listed}",
+                f"{where}: all people are assistants: {listed}",
                 hint="at least one person has to be a user",
             )
 

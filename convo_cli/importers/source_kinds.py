@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 from convo_cli.errors import UsageError
-from convo_cli.importers.chats import plain_lines
+from convo_cli.importers.chats import discord, irc, plain_lines, slack, telegram, whatsapp
 from convo_cli.importers.messages import Conversation, Counts
 from convo_cli.importers.source_files import Source
 
@@ -27,8 +27,17 @@ class SourceKind(NamedTuple):
 
 
 KINDS: Mapping[str, SourceKind] = {
+    "whatsapp": SourceKind("a WhatsApp chat (.txt or .zip)", whatsapp.recognise, whatsapp.read),
+    "telegram": SourceKind(
+        "a Telegram export as JSON (result.json)", telegram.recognise, telegram.read
+    ),
+    "discord": SourceKind(
+        "Discord channels by DiscordChatExporter (JSON)", discord.recognise, discord.read
+    ),
+    "slack": SourceKind("a Slack export (folder or .zip)", slack.recognise, slack.read),
+    "irc": SourceKind("an IRC log (<nick> text)", irc.recognise, irc.read),
     "lines": SourceKind(
-        'lines of {"timestamp", "sender", "message"}', plain_lines.recognise, plain_lines.read
+        'JSON Lines of {"timestamp", "sender", "message"}', plain_lines.recognise, plain_lines.read
     ),
 }
 """Every kind by its name for `--format`. A source has the first kind that recognises it."""

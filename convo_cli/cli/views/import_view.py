@@ -15,6 +15,7 @@ from rich.text import Text
 from convo_cli.cli.console import print_line, printable
 from convo_cli.cli.given_paths import new_config_command
 from convo_cli.errors import typeable
+from convo_cli.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from convo_cli.importers.importing import ImportReport
 
 _NUM_SPEAKERS = 12
+_FIRST_DATE = 1e8
+"""Seconds, in 1973: a log without dates has only times of a day."""
 
 
 def as_record(report: ImportReport, out: Path) -> dict[str, Any]:
@@ -79,11 +82,17 @@ def _facts(report: ImportReport, pause: str) -> Iterator[tuple[str, int, str]]:
         yield (
             "continuation lines",
             report.num_continuations,
-            "lines of a message after its first; a text can imitate the start of a message",
+            "lines of a message after its first",
         )
 
 
 def _warnings(report: ImportReport) -> Iterator[str]:
+    yield from report.notes
+    if report.num_backward:
+        yield (
+            f"{counted(report.num_backward, 'message')} dated before the one above; a pasted text "
+            "can imitate the start of a message, so that it becomes the words of another person"
+        )
     if report.personal:
         found = ", ".join(f"{number:,} {kind}" for kind, number in report.personal.items())
         yield (
@@ -93,7 +102,7 @@ def _warnings(report: ImportReport) -> Iterator[str]:
 
 
 def _moment(seconds: float | None) -> str | None:
-    if seconds is None:
+    if seconds is None or seconds < _FIRST_DATE:
         return None
     try:
         return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%d}"

@@ -1,60 +1,66 @@
-"""Reader of JSON Lines with one message each: {"timestamp": …, "sender": …, "message": …}."""
+"""Reader of JSON Lines with one message each, also as Discord and Slack name the keys.
+
+{"timestamp": …, "sender": …, "message": …}
+{"timestamp": …, "author": {"name": …}, "content": …}
+{"ts": …, "user": …, "text": …}
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timezone
 from typing import Any
 
+from convo_cli.importers.chats.phrases import NO_TEXT, SYSTEM, reason_to_drop
+from convo_cli.importers.chats.times import seconds_of
 from convo_cli.importers.json_values import iter_values
 from convo_cli.importers.messages import Conversation, Counts, Message
 from convo_cli.importers.source_files import Source
 
-_SENDER_KEYS = ("sender", "from", "author", "name", "user")
-_TEXT_KEYS = ("message", "text", "content")
-_TIME_KEYS = ("timestamp", "time", "date")
+_SENDER_KEYS = ("sender", "sender_name", "from", "author", "user", "username", "name", "nick")
+_TEXT_KEYS = ("message", "text", "content", "body")
+_TIME_KEYS = ("timestamp", "timestamp_ms", "ts", "time", "date", "datetime", "created_at")
+_NAME_KEYS = ("name", "username", "display_name", "id")
 
 
 def recognise(source: Source) -> bool:
-    """Return whether the first line has the three keys."""
+    """Return whether the first line has a sender, a text and a time."""
     if not source.is_single:
         return False
-    line = source.head_text(source.names[0]).lstrip().partition("\n")[0]
+    line = source.head_text(source.names[0]).lstrip("[ \r\n\t").partition("\n")[0][:4096]
     return line.startswith("{") and all(
-        any(f'"{key}"' in line for key in keys) for keys in (("sender",), ("message",), _TIME_KEYS)
+        any(f'"{key}":' in line or f'"{key}" :' in line for key in keys)
+        for keys in (_SENDER_KEYS, _TEXT_KEYS, _TIME_KEYS)
     )
 
 
 def read(source: Source, counts: Counts) -> Iterator[Conversation]:
     """Yield one conversation."""
-    yield Conversation(source.path.stem, _messages(source, counts))
+    yield Conversation(source.where, _messages(source, counts))
 
 
 def _messages(source: Source, counts: Counts) -> Iterator[Message]:
     for value in iter_values(source, source.names[0]):
-        sender, text = _first(value, _SENDER_KEYS), _first(value, _TEXT_KEYS)
-        if isinstance(sender, str) and isinstance(text, str) and text.strip():
-            yield Message(sender, text, seconds_of(_first(value, _TIME_KEYS)))
+        sender, text = name_of(_first(value, _SENDER_KEYS)), _first(value, _TEXT_KEYS)
+        if sender is None:
+            counts.dropped[SYSTEM] += 1
+        elif not isinstance(text, str):
+            counts.dropped[NO_TEXT] += 1
+        elif (reason := reason_to_drop(text.strip())) is not None:
+            counts.dropped[reason] += 1
         else:
-            counts.dropped["no text"] += 1
+            yield Message(sender, text, seconds_of(_first(value, _TIME_KEYS)))
+
+
+def name_of(sender: Any) -> str | None:
+    """Return the name in a text, or in an object with one; None if there is none."""
+    if isinstance(sender, dict):
+        sender = _first(sender, _NAME_KEYS)
+    if isinstance(sender, int) and not isinstance(sender, bool):
+        sender = str(sender)
+    return sender if isinstance(sender, str) and sender.strip() else None
 
 
 def _first(value: Any, keys: tuple[str, ...]) -> Any:
     if not isinstance(value, dict):
         return None
-    return next((value[key] for key in keys if key in value), None)
-
-
-def seconds_of(stamp: Any) -> float | None:
-    """Return the seconds of a time stamp: a number, or an ISO 8601 date; None if it is neither."""
-    if isinstance(stamp, bool):
-        return None
-    if isinstance(stamp, (int, float)):
-        return float(stamp / 1000 if stamp > 1e11 else stamp)
-    if not isinstance(stamp, str) or len(stamp) > 40:
-        return None
-    try:
-        moment = datetime.fromisoformat(stamp.strip().replace("Z", "+00:00"))
-    except ValueError:
-        return None
-    return moment.replace(tzinfo=moment.tzinfo or timezone.utc).timestamp()
+    return next((value[key] for key in keys if value.get(key) is not None), None)
