@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convo_cli.errors import CheckpointError, UsageError, typeable
+from convo_cli.storage.other_models import require_no_other_form
 from convo_cli.storage.pickles import require_no_pickle
 from convo_cli.storage.similar import similar_path
 
@@ -116,6 +117,7 @@ def require_pretrained(source: str) -> None:
 
         require_model_folder(path)
     elif source and path.exists():
+        require_no_other_form(path)
         require_no_pickle(path)
         what = "a data file, not a model" if is_data_file(path) else "not a directory"
         raise UsageError(f"{source}: {what}", hint=_MODEL)

@@ -18,7 +18,7 @@ from torch import Tensor
 from convo_cli.errors import ModelError, first_line, is_out_of_memory
 from convo_cli.model.context import context_length
 from convo_cli.model.generation import CANNOT_COMPUTE
-from convo_cli.model.sizes import DECODER_HINT
+from convo_cli.storage.other_models import DECODER_HINT
 from convo_cli.text.encoder import DialogueEncoder
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ def require_causal(model: PreTrainedModel, encoder: DialogueEncoder) -> None:
         if is_out_of_memory(error):
             raise
         raise ModelError(
-            f"{type(model).__name__} does not run on text alone ({first_line(error)})",
+            f"a model of type {model.config.model_type} does not run on text alone "
+            f"({first_line(error)})",
             hint=DECODER_HINT,
         ) from error
     logits = logits.float()  # (R, T, V)
@@ -77,12 +78,12 @@ def _rows(
 
 
 def _refusal(model: PreTrainedModel, cut: int, moved: float) -> ModelError:
-    name = type(model).__name__
+    kind = model.config.model_type
     is_encoder = getattr(model.config.get_text_config(), "is_decoder", None) is False
     return ModelError(
-        f"{name} is not a causal language model: it sees the tokens that it should predict "
-        f"(changing token {cut + 1} moves the logits of earlier tokens by {moved:.2g} standard "
-        "deviations)" + ("; its config.json says is_decoder: false" if is_encoder else ""),
+        f"a model of type {kind} is not a causal language model: it sees the tokens that it should "
+        f"predict (changing token {cut + 1} moves the logits of earlier tokens by {moved:.2g} "
+        "standard deviations)" + ("; its config.json says is_decoder: false" if is_encoder else ""),
         hint=("set is_decoder to true in its config.json, or " if is_encoder else "")
         + DECODER_HINT,
     )

@@ -20,9 +20,10 @@ import torch
 from convo_cli.errors import ModelError, first_line
 from convo_cli.runs.model_folder import weight_files
 from convo_cli.storage.foreign_files import INDEX, json_entries
+from convo_cli.storage.other_models import DECODER_HINT, encoder_decoder
 from convo_cli.text.bounded.process import TRY_CONFIG
 from convo_cli.text.tokenizers.pretrained import require_within_limits
-from convo_cli.wording import counted
+from convo_cli.wording import counted, quoted
 
 MAX_HEADER_BYTES = 2**25
 """Longest header of a safetensors file; 100,000 tensors need half of it."""
@@ -34,13 +35,10 @@ _BUFFER_BYTES = 2**28
 Larger weights allow more. GPT-Neo's masks take 128 MiB, and computing a table takes three times its
 size.
 """
-_QUANTIZED = {"quantization_config", "compression_config"}
-"""Keys that make transformers load other packages, and kernels from a hub."""
 _MAX_LAYERS = 1000
 """Most layers; no known model has 200."""
 _NUM_LAYERS = re.compile("(num_|n_)?((hidden|encoder|decoder)_)?layers?")
 _HINT = "config.json and the weights belong to different models; copy both again"
-DECODER_HINT = "use a decoder model, such as GPT-2 or Llama"
 UNREADABLE_HINT = (
     "correct config.json, or use a model that AutoModelForCausalLM of the installed transformers "
     "opens"
@@ -56,19 +54,13 @@ def require_sizes(folder: Path, source: str) -> None:
     stored = read_shapes(folder)
     most_layers = min(len(stored), _MAX_LAYERS)
     for key, value in json_entries(json.loads((folder / "config.json").read_bytes())):
-        if key in _QUANTIZED and value:
-            raise ModelError(
-                f"{source}: the weights are quantized ({key} in config.json), and convo reads only "
-                "weights that are not",
-                hint="convert the model first: "
-                "AutoModelForCausalLM.from_pretrained(…).dequantize().save_pretrained(…)",
-            )
         if isinstance(value, int) and value > most_layers and _NUM_LAYERS.fullmatch(key):
             raise ModelError(
                 f"{source}: {key} is {value:,} in config.json, but the weights have "
                 f"{counted(len(stored), 'tensor')} (and convo allows {_MAX_LAYERS:,} layers)",
                 hint=_HINT,
             )
+    _require_known_type(folder, source)
     require_within_limits(TRY_CONFIG, folder, source)
     num_stored = sum(map(prod, stored.values()))
     try:
@@ -143,6 +135,27 @@ def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def _require_known_type(folder: Path, source: str) -> None:
+    """Raise ModelError for a model_type that the installed transformers does not know."""
+    from transformers import CONFIG_MAPPING, __version__
+
+    values = json.loads((folder / "config.json").read_bytes())
+    if (kind := values["model_type"]) in CONFIG_MAPPING:
+        return
+    shown = quoted(str(kind))
+    if "auto_map" in values:
+        raise ModelError(
+            f"{source}: a model of type {shown}, which needs the Python code of its author "
+            "(auto_map in config.json), and convo never runs code from a model folder",
+            hint=DECODER_HINT,
+        )
+    raise ModelError(
+        f"{source}: transformers {__version__} does not know models of type {shown} (model_type in "
+        "config.json)",
+        hint="if the model is newer, install a newer transformers",
+    )
+
+
 def _on_meta(folder: Path, num_tensors: int, source: str) -> Any:
     """Build the model without memory.
 
@@ -152,6 +165,8 @@ def _on_meta(folder: Path, num_tensors: int, source: str) -> Any:
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    if getattr(config, "is_encoder_decoder", False):  # by default, for a short config.json
+        raise encoder_decoder(source, config.model_type)
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise ModelError(
             f"{source}: not a causal language model (model_type {config.model_type} in "

@@ -13,6 +13,7 @@ from convo_cli.runs.checkpoints import STATE_FILE
 from convo_cli.runs.directory import RunDirectory, require_place
 from convo_cli.storage.files import special_kind
 from convo_cli.storage.foreign_files import INDEX, require_harmless, shard_names
+from convo_cli.storage.other_models import require_no_other_form
 from convo_cli.storage.pickles import no_weights_on_hub, require_no_pickle
 from convo_cli.storage.sealed import MANIFEST_FILE, read_manifest
 
@@ -25,13 +26,7 @@ LEGACY_WEIGHTS = "pytorch_model.bin"
 def require_model_folder(folder: Path) -> None:
     """Raise ModelError if a Hugging Face folder lacks its config or its weights as safetensors."""
     require_harmless(folder)
-    adapter = folder / "adapter_config.json"
-    if adapter.is_file():  # with peft installed, transformers would open it too
-        raise ModelError(
-            f"{adapter}: this is an adapter, but convo needs a whole model",
-            hint="merge it into its model first: "
-            "PeftModel.from_pretrained(…).merge_and_unload().save_pretrained(…)",
-        )
+    require_no_other_form(folder)
     config = folder / "config.json"
     try:
         values = json.loads(config.read_bytes())

@@ -8,12 +8,16 @@ folder with safetensors, which convo opens. docs/old-weights.md explains them.
 from __future__ import annotations
 
 import itertools
-import os
-import sys
-from collections.abc import Iterable
 from pathlib import Path
 
-from convo_cli.errors import ModelError, typeable
+from convo_cli.errors import ModelError
+from convo_cli.storage.converters import (
+    FILE_SCRIPT,
+    FOLDER_SCRIPT,
+    HUB_SCRIPT,
+    conversion,
+    free_name,
+)
 from convo_cli.storage.files import read_file
 from convo_cli.storage.sealed import MANIFEST_FILE
 from convo_cli.wording import on_one_line
@@ -30,58 +34,6 @@ _NO_BASE = ("", "null", "~")
 _LONGEST_BASE = 1000  # characters of a path or hub id
 _MAX_CONFIG_BYTES = 2**18
 _MAX_FILES = 1000
-_LONGEST_STEM = 60  # characters, at most 240 of the 255 bytes of a file name
-
-_START = "import sys; sys.path = [p for p in sys.path if p]"
-"""Keeps Python from importing modules of the working folder, which may be that of the weights."""
-FOLDER_SCRIPT = (
-    "import os, pathlib, shutil, sys",
-    "from transformers import AutoModelForCausalLM",
-    "old, new = sys.argv[1:]",
-    "os.makedirs(new)",
-    "suffixes = '.json', '.model', '.txt', '.jinja'",
-    "texts = [f for f in pathlib.Path(old).iterdir() if f.suffix in suffixes]",
-    "[shutil.copy(f, new) for f in texts if f.name != 'MANIFEST.json']",
-    "AutoModelForCausalLM.from_pretrained(old, weights_only=True).save_pretrained(new)",
-)
-"""Program that converts OLD, a folder of transformers with pytorch_model.bin, to the folder NEW."""
-HUB_SCRIPT = (
-    *FOLDER_SCRIPT[:3],
-    "from huggingface_hub import snapshot_download",
-    "old = snapshot_download(old, allow_patterns=['*.json', '*.model', '*.txt', '*.bin'])",
-    *FOLDER_SCRIPT[3:],
-)
-"""The same for a hub id."""
-FILE_SCRIPT = (
-    "import sys, torch",
-    "from torch.serialization import add_safe_globals, get_unsafe_globals_in_checkpoint",
-    "from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer",
-    "old, base, new = sys.argv[1:]",
-    "ignore = {'__init__': lambda *a, **k: None, '__setstate__': lambda *a: None}",
-    "names = get_unsafe_globals_in_checkpoint(old)",
-    "add_safe_globals([(type('Ignored', (), dict(ignore)), name) for name in names])",
-    "saved = torch.load(old, map_location='cpu', weights_only=True)",
-    "state = saved.get('state_dict') or saved.get('model') or saved",
-    "table = 'transformer.wte.weight'",
-    "prefix = next(n for n in state if n.endswith(table))[: -len(table)]",
-    "state = {n[len(prefix) :]: w for n, w in state.items() if n.startswith(prefix)}",
-    "masks = ('.attn.bias', '.attn.masked_bias')",
-    "state = {n: w for n, w in state.items() if not n.endswith(masks)}",
-    "tokenizer = AutoTokenizer.from_pretrained(base)",
-    "added = ['[CLS]', '[SEP]', '[PAD]'][: max(0, len(state[table]) - len(tokenizer))]",
-    "tokenizer.add_tokens(added, special_tokens=True)",
-    "config = AutoConfig.from_pretrained(base, vocab_size=len(state[table]))",
-    "model = AutoModelForCausalLM.from_config(config)",
-    "model.load_state_dict(state)",
-    "model.save_pretrained(new)",
-    "tokenizer.save_pretrained(new)",
-)
-"""Program that converts OLD, a file of GPT-2 weights, to the folder NEW.
-
-BASE is the model that their training began with.
-Everything in the file but tensors and numbers becomes an object without content. A vocabulary
-that is larger than that of BASE has the tokens of multi-turn-chatbot-GPT2.
-"""
 
 
 def require_no_pickle(path: Path) -> None:
@@ -95,9 +47,9 @@ def require_no_pickle(path: Path) -> None:
     )
     is_of_transformers = weights.name.startswith("pytorch_model")
     if is_of_transformers and (weights.parent / "config.json").is_file():
-        hint = _conversion(FOLDER_SCRIPT, weights.parent, _free_name(weights.parent))
+        hint = conversion(FOLDER_SCRIPT, weights.parent, free_name(weights.parent))
     elif weights.suffix in _SUFFIXES:
-        hint = _conversion(FILE_SCRIPT, weights, _base_of(weights), _free_name(weights))
+        hint = conversion(FILE_SCRIPT, weights, _base_of(weights), free_name(weights))
     else:
         hint = "give the folder of a model"
     if is_of_transformers and (weights.parent / MANIFEST_FILE).is_file():
@@ -114,17 +66,7 @@ def no_weights_on_hub(hub_id: str) -> ModelError:
     return ModelError(
         f"{hub_id}: no model.safetensors on the hub",
         hint="if its weights are in pytorch_model.bin: "
-        + _conversion(HUB_SCRIPT, hub_id, _free_name(Path(name))),
-    )
-
-
-def _conversion(script: Iterable[str], *arguments: Path | str) -> str:
-    """Return a hint with the command that converts weights; the last argument is the new folder."""
-    words = [typeable(argument) for argument in arguments]
-    program = "; ".join((_START, *script))
-    return (
-        f"if you trust its author, this writes {words[-1]}, a folder that convo opens:\n"
-        f'  {typeable(sys.executable)} -c "{program}" {" ".join(words)}'
+        + conversion(HUB_SCRIPT, hub_id, free_name(Path(name))),
     )
 
 
@@ -163,11 +105,3 @@ def _base_of(weights: Path) -> str:
             if key.strip() in _BASE_KEYS and base not in _NO_BASE and len(base) <= _LONGEST_BASE:
                 return base
     return "gpt2"
-
-
-def _free_name(old: Path) -> Path:
-    """Return a new path beside the old one."""
-    stem = (old.stem if old.is_file() else old.name)[:_LONGEST_STEM] or "model"
-    numbers = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
-    paths = (old.with_name(f"{stem}-safetensors{number}") for number in numbers)
-    return next(path for path in paths if not os.path.lexists(path))

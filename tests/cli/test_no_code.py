@@ -195,8 +195,8 @@ def test_an_adapter_does_not_load_another_model(convo, model):
         '{"base_model_name_or_path": "somebody/model", "peft_type": "LORA"}'
     )
     result = convo("chat", "model")
-    message = "model/adapter_config.json: this is an adapter, but convo needs a whole model"
-    assert result.err.startswith(f"error: {message}\nhint: ")
+    message = "model: an adapter of somebody/model, but convo needs a whole model"
+    assert result.err.startswith(f"error: {message} (adapter_config.json)\nhint: ")
     assert result.code == 2
 
 

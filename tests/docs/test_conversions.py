@@ -13,7 +13,13 @@ import pytest
 
 from convo_cli.config.dailydialog import SCRIPT
 from convo_cli.errors import typeable
-from convo_cli.storage.pickles import FILE_SCRIPT, FOLDER_SCRIPT
+from convo_cli.storage.converters import (
+    ADAPTER_SCRIPT,
+    DEQUANTIZE_SCRIPT,
+    FILE_SCRIPT,
+    FOLDER_SCRIPT,
+    GGUF_SCRIPT,
+)
 from tests.commands import run_here
 from tests.docs.pages import blocks
 
@@ -41,6 +47,8 @@ def test_the_pages_show_the_programs_of_the_printed_commands():
     folder, file, archive = (as_tree("\n".join(s)) for s in (FOLDER_SCRIPT, FILE_SCRIPT, SCRIPT))
     assert programs("old-weights.md") == [folder, file]
     assert programs("dailydialog.md") == [archive]
+    others = (ADAPTER_SCRIPT, GGUF_SCRIPT, DEQUANTIZE_SCRIPT)
+    assert programs("other-models.md") == [as_tree("\n".join(script)) for script in others]
 
 
 def test_the_commands_of_the_page_convert_the_archive(tmp_path):
