@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ GPT = {"model_type": "gpt2"}
 GGUF = b"GGUF\3\0\0\0"
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
 LORA = {"peft_type": "LORA", "base_model_name_or_path": "somebody/small model"}
-WEIGHTS = {"model.safetensors": b""}
+WEIGHTS: dict[str, Any] = {"model.safetensors": b""}
 
 
 def write(folder: Path, files) -> Path:
