@@ -25,6 +25,7 @@ from convo_cli.importers.personal_data import count_personal
 from convo_cli.importers.sessions import SessionRules, dialogues_of
 from convo_cli.importers.source_files import Source
 from convo_cli.importers.source_kinds import KINDS, kind_of_source
+from convo_cli.storage.snapshot import Snapshot
 
 DEFAULT_PAUSE = 6 * 3600.0
 _NUM_TRIED_LINES = 5
@@ -160,9 +161,10 @@ def import_source(
 ) -> ImportReport:
     """Pass every dialogue of a source to ``write``, one line each.
 
-    UsageError for an unknown source or assistant, DataError for a source without dialogues; then
-    what was written is to be discarded.
+    UsageError for an unknown source or assistant, DataError for a source without dialogues,
+    ChangedError for one that changed meanwhile; then discard what was written.
     """
+    before = Snapshot.of(path)
     source = Source(path, emit)
     _require_content(source)
     if options.format is None:
@@ -174,6 +176,7 @@ def import_source(
         work.add(item)
     work.people.require_usable(source.where, work.counts)
     _require_dialogues(source, work)
+    before.require_unchanged()
     first_time, last_time = work.times
     return ImportReport(
         format=name,

@@ -21,6 +21,7 @@ class People:
     def __init__(self, assistants: tuple[str, ...]) -> None:
         self.counts: Counter[str] = Counter()
         self._keys = {_key(name): name for name in assistants}
+        self._is_assistant: dict[str, bool] = {}
         self._clean: dict[str, str] = {}
 
     def add(self, name: str) -> str:
@@ -34,11 +35,13 @@ class People:
                 )
             shown = cleaned(name, Counts()).replace("\n", " ").strip()[:_MAX_NAME_CHARACTERS]
             self._clean[name] = shown
+            self._is_assistant[shown] = _key(shown) in self._keys
         self.counts[shown] += 1
         return shown
 
     def is_assistant(self, name: str) -> bool:
-        return _key(name) in self._keys
+        """Return whether a counted person was given with --assistant."""
+        return self._is_assistant[name]
 
     def require_usable(self, where: str, counts: Counts) -> None:
         """Raise unless at least two people speak and the given assistants are among them.

@@ -7,6 +7,7 @@ them a dialogue in a shape that convo reads.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
@@ -18,6 +19,9 @@ from convo_cli.importers.source_files import Source
 Read: TypeAlias = Callable[[Source, Counts], Iterator[Conversation] | Iterator[Any]]
 
 
+_PAGE = re.compile(r"\s{0,64}<(?:!doctype|html)", re.IGNORECASE)
+
+
 class SourceKind(NamedTuple):
     """A kind of source. ``title`` completes "convo imports …"."""
 
@@ -27,6 +31,7 @@ class SourceKind(NamedTuple):
 
 
 KINDS: Mapping[str, SourceKind] = {
+    "irc": SourceKind("an IRC log (<nick> text)", irc.recognise, irc.read),
     "whatsapp": SourceKind("a WhatsApp chat (.txt or .zip)", whatsapp.recognise, whatsapp.read),
     "telegram": SourceKind(
         "a Telegram export as JSON (result.json)", telegram.recognise, telegram.read
@@ -35,12 +40,23 @@ KINDS: Mapping[str, SourceKind] = {
         "Discord channels by DiscordChatExporter (JSON)", discord.recognise, discord.read
     ),
     "slack": SourceKind("a Slack export (folder or .zip)", slack.recognise, slack.read),
-    "irc": SourceKind("an IRC log (<nick> text)", irc.recognise, irc.read),
     "lines": SourceKind(
         'JSON Lines of {"timestamp", "sender", "message"}', plain_lines.recognise, plain_lines.read
     ),
 }
 """Every kind by its name for `--format`. A source has the first kind that recognises it."""
+
+
+def _refuse_pages(source: Source) -> None:
+    """Raise UsageError for the HTML form of an export."""
+    pages = [name for name in source.names if name.lower().endswith((".html", ".htm"))]
+    name = source.names[0] if source.is_single else next(iter(pages), None)
+    if name is not None and _PAGE.match(source.head_text(name)):
+        raise UsageError(
+            f"{source.where}: an HTML page, which convo does not read",
+            hint="export as JSON: Telegram Desktop, Export chat history, Format: machine-readable "
+            "JSON; DiscordChatExporter, Format: JSON",
+        )
 
 
 def kind_of_source(source: Source, name: str | None) -> str:
@@ -51,6 +67,7 @@ def kind_of_source(source: Source, name: str | None) -> str:
         return name
     found = next((name for name, kind in KINDS.items() if kind.recognise(source)), None)
     if found is None:
+        _refuse_pages(source)
         known = "".join(f"\n      {name}: {kind.title}" for name, kind in KINDS.items())
         raise UsageError(
             f"{source.where}: not recognised as an export that convo imports",

@@ -29,7 +29,7 @@ _DATE = (
     rf"(?:[./-]|\. |月 ?|월 ){_MARK}(?P<c>\d{{1,4}}){_MARK}(?:日|일|\.| г\.)?"
 )
 _TIME = (
-    rf"(?:(?P<before>{_HALF}){_SPACES})?(?P<hour>\d{{1,2}})[:.](?P<minute>\d{{2}})"
+    rf"(?:(?P<before>{_HALF}){_SPACES})?(?P<hour>\d{{1,2}})(?:[:.h]| h )(?P<minute>\d{{2}})"
     rf"(?:[:.](?P<second>\d{{2}}))?{_SPACES}(?P<after>{_HALF})?(?: Uhr| ч\.)?"
 )
 _WORD = r"(?:(?:à|às|um|klo|kl\.|at|alle|ore|o|в|u|a las) )?"
@@ -124,7 +124,7 @@ def find_order(where: str, stamps: Iterable[tuple[int, Stamp]]) -> OrderOfDates:
         )
     fitting = [order for order in _ORDERS if order not in misfits]
     if not fitting:
-        shown = sorted({misfits["day first"], misfits["month first"]})
+        shown = sorted(set(misfits.values()))
         places = " and ".join(f"{date} in line {number}" for number, date in shown)
         raise DataError(
             f"{where}: no order of day and month fits all dates: see {places}",
@@ -176,15 +176,12 @@ def _year(text: str) -> int | None:
 
 
 def _seconds_of_day(match: re.Match[str]) -> int | None:
-    hour, minute, second = (int(match[name] or 0) for name in ("hour", "minute", "second"))
+    hour, minute, second = int(match["hour"]), int(match["minute"]), int(match["second"] or 0)
     half = match["before"] or match["after"]
     if half is not None:
         if not 0 <= hour <= 12:
             return None
         is_afternoon = _AFTERNOON.fullmatch(half) is not None
         hour = hour % 12 + 12 * is_afternoon
-    return (
-        hour * 3600 + minute * 60 + second
-        if max(hour - 23, minute - 59, second - 59) <= 0
-        else None
-    )
+    is_time = hour < 24 and minute < 60 and second < 60
+    return hour * 3600 + minute * 60 + second if is_time else None

@@ -6,7 +6,9 @@ for its messages. A line that does not start a message continues the one before 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 from convo_cli.importers.chats.dates import OrderOfDates, Stamp, find_order, match_stamp, seconds_at
@@ -66,17 +68,20 @@ def _is_chat(head: str) -> bool:
 def _lines(source: Source, name: str) -> Iterator[_Line]:
     """Yield all lines with their stamps.
 
-    iOS ends messages with CR LF, but the lines inside a message with LF alone. If the first line of
-    a file ends with CR LF, a line starts a message only after CR LF.
+    iOS ends messages with CR LF, but the lines inside a message with LF alone: if most messages at
+    the beginning come after CR LF, only such lines start messages.
     """
-    has_two_ends = False
+    ends = Counter(before.endswith("\r") for before in _lines_before_starts(source.head_text(name)))
+    has_two_ends = ends[True] > ends[False]
     may_start = True
     for number, text in iter_lines(source, name):
-        ends_message = text.endswith("\r")
-        if number == 1:
-            has_two_ends = ends_message
         yield _Line(number, text.removesuffix("\r"), match_stamp(text) if may_start else None)
-        may_start = ends_message or not has_two_ends
+        may_start = text.endswith("\r") or not has_two_ends
+
+
+def _lines_before_starts(head: str) -> Iterator[str]:
+    lines = head.split("\n")
+    return (before for before, line in pairwise(lines) if match_stamp(line))
 
 
 def _messages(source: Source, name: str, counts: Counts) -> Iterator[Message]:
