@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
 from convo_cli.errors import DataError
@@ -73,16 +73,29 @@ class Bounded(io.RawIOBase):
 class Archive:
     """The regular members of a zip archive by name, in alphabetical order."""
 
-    def __init__(self, file: BinaryIO, where: str, budget: Budget) -> None:
+    def __init__(self, path: Path, where: str, budget: Budget) -> None:
         self._where = where
         self._budget = budget
+        self._file = path.open("rb")
         try:
-            self._zip = zipfile.ZipFile(cast(BinaryIO, _DirectoryLimit(file, where)))
+            self.members = self._read_directory()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _read_directory(self) -> dict[str, zipfile.ZipInfo]:
+        try:
+            limited = _DirectoryLimit(self._file, self._where)
+            self._zip = zipfile.ZipFile(cast(BinaryIO, limited))
         except (*DAMAGED_ZIP, ValueError, UnicodeDecodeError):
             raise DataError(
-                f"{where}: the zip archive is damaged", hint="copy, download or export it again"
+                f"{self._where}: the zip archive is damaged", hint="copy, download or export it again"
             ) from None
-        self.members = self._checked()
+        return self._checked()
 
     @contextmanager
     def open(self, name: str) -> Iterator[io.BufferedReader]:

@@ -46,7 +46,12 @@ class Source:
         with path.open("rb") as file:
             start = file.read(len(_ZIP_START))
         if start in (_ZIP_START, _EMPTY_ZIP_START):
-            self._archive = Archive(io.FileIO(path), self.where, self._budget)
+            self._archive = Archive(path, self.where, self._budget)
+
+    def close(self) -> None:
+        """Close the archive, if the source is one."""
+        if self._archive is not None:
+            self._archive.close()
 
     @property
     def names(self) -> Sequence[str]:
