@@ -93,7 +93,8 @@ class Archive:
             self._zip = zipfile.ZipFile(cast(BinaryIO, limited))
         except (*DAMAGED_ZIP, ValueError, UnicodeDecodeError):
             raise DataError(
-                f"{self._where}: the zip archive is damaged", hint="copy, download or export it again"
+                f"{self._where}: the zip archive is damaged",
+                hint="copy, download or export it again",
             ) from None
         return self._checked()
 

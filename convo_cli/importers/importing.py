@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -165,17 +166,17 @@ def import_source(
     ChangedError for one that changed meanwhile; then discard what was written.
     """
     before = Snapshot.of(path)
-    source = Source(path, emit)
-    _require_content(source)
-    if options.format is None:
-        _require_no_dialogues(source)
-    name = kind_of_source(source, options.format)
     written = _Written(write)
     work = _Import(options, written)
-    for item in KINDS[name].read(source, work.counts):
-        work.add(item)
-    work.people.require_usable(source.where, work.counts)
-    _require_dialogues(source, work)
+    with closing(Source(path, emit)) as source:
+        _require_content(source)
+        if options.format is None:
+            _require_no_dialogues(source)
+        name = kind_of_source(source, options.format)
+        for item in KINDS[name].read(source, work.counts):
+            work.add(item)
+        work.people.require_usable(source.where, work.counts)
+        _require_dialogues(source, work)
     before.require_unchanged()
     first_time, last_time = work.times
     return ImportReport(

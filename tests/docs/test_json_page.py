@@ -28,6 +28,8 @@ def convo(tmp_path_factory):
     )
     bad = '["Hi", ""]\n["Hi", "Hello", 3]\n["Hi", "Hello&amp;!"]\n'
     (work / "bad.jsonl").write_text(bad, encoding="utf-8")
+    chat = "02.01.24, 10:00 - Ben: Hi\n02.01.24, 10:01 - Ada: Hello\n"
+    (work / "chat.txt").write_text(chat, encoding="utf-8")
 
     def in_json(*arguments: str, code: int = 0, stdin: bytes = b"") -> dict[str, Any]:
         result = run(*arguments, "--json", stdin=stdin)
@@ -70,6 +72,11 @@ def test_train(convo):
         *settings("name=again", "training.max_steps=1", "data.test=valid.jsonl"),
     )
     require_equal([own(trained, "train")], documented(PAGE, "train and resume"))
+
+
+def test_import(convo):
+    imported = convo("import", "chat.txt", "--assistant", "Ada", "-o", "chat.jsonl")
+    require_equal([own(imported, "import")], documented(PAGE, "import"))
 
 
 def test_init_config(convo):
