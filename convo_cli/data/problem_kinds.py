@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from convo_cli.data.conversions.commands import Conversion, by_fix, by_import
+
 Severity = Literal["error", "warning"]
 
 
@@ -14,10 +16,10 @@ class Kind(NamedTuple):
     """The severity and the hint that all problems of one code share."""
 
     severity: Severity
-    hint: str
+    hint: str | Conversion
 
 
-def _error(hint: str) -> Kind:
+def _error(hint: str | Conversion) -> Kind:
     return Kind("error", hint)
 
 
@@ -30,7 +32,7 @@ _REMOVE = "remove it"
 _CONVERT = (
     "convert the file, from the encoding in the message: iconv -f {} -t UTF-8 in.jsonl > out.jsonl"
 )
-_SPLIT_ARRAY = "write one dialogue per line: jq -c '.[]' in.json > out.jsonl"
+_SPLIT = by_fix("write one dialogue per line")
 
 KINDS: dict[str, Kind] = {
     # The file is not JSON Lines.
@@ -39,16 +41,11 @@ KINDS: dict[str, Kind] = {
     "html-page": _error(
         "the server sent a web page, often a login or an error; download the file itself"
     ),
-    "csv-file": _error(
-        "convert each dialogue to one line of JSON, for example with Python's csv and json modules"
-    ),
+    "csv-file": _error(by_import("convert the table")),
     "plain-text": _error(
         "convert each dialogue to one line of JSON; if this is not your data, download it again"
     ),
-    "pretty-printed-json": _error(
-        "write one dialogue per line: jq -c . in.json > out.jsonl, or for an array "
-        "jq -c '.[]' in.json > out.jsonl"
-    ),
+    "pretty-printed-json": _error(_SPLIT),
     "utf-16": _error(_CONVERT.format("UTF-16")),
     "utf-32": _error(_CONVERT.format("UTF-32")),
     "binary-file": _error("unpack the file, or export it as JSON Lines"),
@@ -61,7 +58,7 @@ KINDS: dict[str, Kind] = {
         "compress it again: zstd -dc --long=31 data.jsonl.zst | zstd -o new.jsonl.zst"
     ),
     # The line is not strict JSON.
-    "line-too-long": _error(_SPLIT_ARRAY),
+    "line-too-long": _error(_SPLIT),
     "stray-bom": _error("remove it; joining files leaves such marks"),
     "not-utf8": _error(
         "convert the file, for example from Windows-1252: iconv -f WINDOWS-1252 -t UTF-8 in.jsonl "
@@ -73,7 +70,7 @@ KINDS: dict[str, Kind] = {
     "truncated-json": _error(
         "the line was cut off, or a closing quote or bracket is missing; write the line again"
     ),
-    "extra-data": _error("write one JSON value per line: split the line, or remove the rest"),
+    "extra-data": _error(by_fix("write one JSON value per line, or remove the rest")),
     "not-a-number": _error("write null instead, or remove the key"),
     "number-too-large": _error("write the number as a string, in double quotes"),
     "duplicate-key": _error("keep one of them; JSON readers disagree about which one counts"),
@@ -82,6 +79,7 @@ KINDS: dict[str, Kind] = {
     "control-character": _error("remove it; only newline (\\n) and tab (\\t) are allowed"),
     "nesting-too-deep": _error("remove the nested value; a dialogue needs at most four levels"),
     # The value is not a dialogue.
+    "other-format": _error("convert each dialogue to one line of JSON"),
     "unknown-shape": _error(
         'write ["Hello", "Hi!"] or {"messages": [{"role": "user", "content": "Hello"}, …]}; convo '
         "also reads the keys turns, conversations, prompt + completion, and instruction + output"
@@ -90,7 +88,7 @@ KINDS: dict[str, Kind] = {
         "correct the path in data.columns, or add the key to the line; a system text and a history "
         "may be null"
     ),
-    "array-of-dialogues": _error(_SPLIT_ARRAY),
+    "array-of-dialogues": _error(_SPLIT),
     "empty-dialogue": _error("remove the line"),
     "not-a-turn": _error(
         'write the turn as a string, or as an object such as {"role": "user", "content": "Hello"}'

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from convo_cli.data.conversions.commands import Conversion, as_hint
 from convo_cli.data.problem_kinds import KINDS, Severity
 from convo_cli.errors import DataError, ProblemDetail, typeable
 from convo_cli.wording import on_one_line, quoted
@@ -28,6 +29,8 @@ class Problem:
     column: int = 0
     line: int = 0
     file: str = ""
+    advice: str | Conversion = ""
+    """A hint for this problem alone, instead of the one of its kind."""
 
     @property
     def severity(self) -> Severity:
@@ -35,7 +38,7 @@ class Problem:
 
     @property
     def hint(self) -> str:
-        return KINDS[self.code].hint
+        return as_hint(self.advice or KINDS[self.code].hint, self.file)
 
     @property
     def detail(self) -> ProblemDetail:

@@ -53,7 +53,9 @@ def search(dialogue: Dialogue, train_on: TrainOn, max_length: int, long_turns: L
     if refused:
         needed = max(turn.needed for turn in refused)
         message = f"{max(refused, key=lambda turn: turn.length).message} (it needs {needed})"
-        return LongTurn("turn-too-long", message, "$", 1, dialogue.line, dialogue.file, needed)
+        return LongTurn(
+            "turn-too-long", message, "$", 1, dialogue.line, dialogue.file, needed=needed
+        )
     return Encoded(examples, num_tokens, is_split)
 
 

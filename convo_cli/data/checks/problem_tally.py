@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from convo_cli.data.conversions.commands import as_hint
 from convo_cli.data.problem_kinds import KINDS, Severity
 from convo_cli.data.problems import Problem
 from convo_cli.errors import DataError
@@ -22,6 +23,7 @@ class ProblemGroup:
     code: str
     severity: Severity
     hint: str
+    """The hint of the first problem."""
     count: int
     problems: tuple[Problem, ...]
 
@@ -44,7 +46,7 @@ class DataProblemsError(DataError):
             "\n  ".join([f"{what}: {counted(number, 'error')}", *lines]),
             hint="\n      ".join(hints),
             problems=[
-                replace(problem.detail, hint=group.hint)
+                replace(problem.detail, hint=problem.hint if problem.advice else group.hint)
                 for group in groups
                 for problem in group.problems
             ],
@@ -59,10 +61,13 @@ class ProblemTally:
         self._max_problems = max_problems
         self._counts: Counter[str] = Counter()
         self._listed: dict[str, list[Problem]] = {}
+        self._hints: dict[str, str] = {}
 
     def __call__(self, problem: Problem) -> None:
         if self.is_listing(problem.code):
             self._listed.setdefault(problem.code, []).append(problem)
+        if problem.code not in self._hints:
+            self._hints[problem.code] = problem.hint
         self.count(problem.code)
 
     def is_listing(self, code: str) -> bool:
@@ -75,7 +80,9 @@ class ProblemTally:
 
     def groups(self) -> list[ProblemGroup]:
         """Return the problems of each code, in the order in which the codes first occurred."""
-        return [
-            ProblemGroup(code, *KINDS[code], count, tuple(self._listed.get(code, ())))
-            for code, count in self._counts.items()
-        ]
+        return [self._group(code, count) for code, count in self._counts.items()]
+
+    def _group(self, code: str, count: int) -> ProblemGroup:
+        kind, listed = KINDS[code], tuple(self._listed.get(code, ()))
+        hint = self._hints.get(code) or as_hint(kind.hint, "")
+        return ProblemGroup(code, kind.severity, hint, count, listed)

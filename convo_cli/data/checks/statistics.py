@@ -126,6 +126,8 @@ class FileStatistics:
             # To locate a problem, the line is scanned again; that is only done for a listed one.
             if any(self._problems.is_listing(problem.code) for problem in problems):
                 problems = place_all(problems, self.file, line, lines[index])
+            else:
+                problems = [at_line(problem, self.file, line) for problem in problems]
             for problem in problems:
                 self._first_lines.setdefault(problem.code, line)
                 self._problems(problem)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from convo_cli.data.conversions.commands import Conversion
 from convo_cli.data.dialogue import Role, Turn
 from convo_cli.data.problems import Problem, ProblemSink, kind_of, member
 from convo_cli.data.shapes.known_keys import TRAIN_KEYS, is_reasoning_key, says_training
@@ -101,7 +102,7 @@ class TurnCollector:
             if not (is_reply and is_reasoning_key(key)):
                 self.unread.append(UnreadItem(member(path, key), key, item))
 
-    def refuse(self, code: str, path: str, message: str) -> None:
+    def refuse(self, code: str, path: str, message: str, advice: str | Conversion = "") -> None:
         """Report a problem for which the line is not a dialogue."""
         self.is_refused = True
-        self._found(Problem(code, message, path))
+        self._found(Problem(code, message, path, advice=advice))

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from convo_cli.data.conversions.lines import other_format
 from convo_cli.data.dialogue import Role
 from convo_cli.data.problems import ProblemSink, kind_of, member, refuse
 from convo_cli.data.shapes.collector import NOTHING, LocatedTurn, TurnCollector
@@ -73,7 +74,9 @@ class _LineReader:
 
     def read(self, value: Any) -> None:
         name = shape_of(value)
-        if name is None:
+        if (other := other_format(value, is_dialogue=name is not None)) is not None:
+            self.talk.refuse(other.code, other.path, other.message, other.advice)
+        elif name is None:
             self.talk.refuse(
                 "unknown-shape", "$", f"the line is not a dialogue but {_described(value)}"
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from convo_cli.data.problems import Problem
 from convo_cli.data.strict_json.faults import Scanner
@@ -30,6 +31,6 @@ def place_all(problems: Sequence[Problem], file: str, line: int, raw: bytes) -> 
     """Return all problems of a line with their places, in one scan."""
     columns = locate(raw, (problem.path for problem in problems if not problem.column))
     return [
-        Problem(each.code, each.message, each.path, each.column or columns[each.path], line, file)
+        replace(each, column=each.column or columns[each.path], line=line, file=file)
         for each in problems
     ]

@@ -6,8 +6,12 @@ import json
 import math
 import re
 
+from convo_cli.data.conversions.commands import Conversion, by_fix
 from convo_cli.data.problems import Problem, ProblemSink, member
 from convo_cli.wording import quoted
+
+_REMOVE_COMMA = by_fix("remove the comma, or all such commas")
+_FROM_PYTHON = by_fix("write the line as JSON, or convert all lines that Python wrote")
 
 MAX_DEPTH = 64
 """Deepest nesting of arrays and objects in a line."""
@@ -132,7 +136,8 @@ class Scanner:
             raise self._unexpected(at, path, f'"," or "{closing}"')
         after = self._skip_space(at + 1)
         if self.text[after : after + 1] == closing:
-            raise self._failure("invalid-json", at, path, f'trailing comma before "{closing}"')
+            message = f'trailing comma before "{closing}"'
+            raise self._failure("invalid-json", at, path, message, _REMOVE_COMMA)
         return after
 
     def _string(self, at: int, path: str) -> int:
@@ -164,10 +169,10 @@ class Scanner:
             return at + len(word)
         if word in _PYTHON_WORDS:
             message = f"{word} is Python syntax; JSON needs {_PYTHON_WORDS[word]}"
-            raise self._failure("invalid-json", at, path, message)
+            raise self._failure("invalid-json", at, path, message, _FROM_PYTHON)
         if self.text[at : at + 1] == "'":
             message = "a single quote is Python syntax; JSON needs double quotes"
-            raise self._failure("invalid-json", at, path, message)
+            raise self._failure("invalid-json", at, path, message, _FROM_PYTHON)
         raise self._unexpected(at, path, "a value")
 
     def _skip_space(self, at: int) -> int:
@@ -187,13 +192,17 @@ class Scanner:
         message = f"expected {expected}, found {self._seen(at)}"
         return self._failure("invalid-json", at, path, message)
 
-    def _failure(self, code: str, at: int, path: str, message: str) -> _EndOfScanError:
-        self._report(code, at, path, message)
+    def _failure(
+        self, code: str, at: int, path: str, message: str, advice: Conversion | str = ""
+    ) -> _EndOfScanError:
+        self._report(code, at, path, message, advice)
         return _EndOfScanError()
 
-    def _report(self, code: str, at: int, path: str, message: str) -> None:
+    def _report(
+        self, code: str, at: int, path: str, message: str, advice: Conversion | str = ""
+    ) -> None:
         self.is_refused = True
-        self.found(Problem(code, message, path, column=at + 1))
+        self.found(Problem(code, message, path, column=at + 1, advice=advice))
 
 
 def _fault(match: re.Match[str]) -> tuple[str, str] | None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from convo_cli.config.schema import ColumnsConfig, DataConfig, TrainOn
 from convo_cli.data.checks.report import DataReport, FileReport, spread
 from convo_cli.data.checks.validate import validate_files
+from convo_cli.data.conversions.commands import as_hint
 from convo_cli.data.problem_kinds import KINDS
 from convo_cli.data.problems import ProblemError
 from convo_cli.data.reader import MAX_LINE_BYTES, read_dialogues
@@ -77,6 +78,7 @@ EXAMPLES: dict[str, bytes | list[Any]] = {
     "nesting-too-deep": b"[" * 100 + b"]" * 100,
     "unknown-shape": [{"text": "Hi"}],
     "missing-column": [{"text": "Hi"}],
+    "other-format": [{"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "c"}],
     "array-of-dialogues": [[["a", "b"], ["c", "d"]]],
     "empty-dialogue": [[]],
     "not-a-turn": [["a", 4]],
@@ -135,7 +137,11 @@ def test_every_kind_of_problem_is_found_and_fails_the_data_only_if_it_is_an_erro
     contents = (GOOD, GOOD) if code == "leakage" else (EXAMPLES[code],)
     report = check(tmp_path, *contents, config=CONFIGS.get(code, CONFIG))
     group = next(group for group in report.files[-1].problem_groups if group.code == code)
-    assert (group.severity, group.hint) == (KINDS[code].severity, KINDS[code].hint)
+    assert group.severity == KINDS[code].severity
+    if group.problems[0].advice:
+        assert group.problems[0].hint == group.hint != KINDS[code].hint
+    else:
+        assert group.hint == as_hint(KINDS[code].hint, group.problems[0].file)
     assert all(problem.file and problem.line and problem.column for problem in group.problems)
     has_errors = any(
         group.severity == "error" for file in report.files for group in file.problem_groups

@@ -1,0 +1,135 @@
+"""Formats that always have the same keys, with the command that converts each."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from convo_cli.data.conversions.commands import by_import
+from convo_cli.data.conversions.formats import Format
+
+_TURN = "{role: .[0], content: .[1]}"
+
+
+class FixedKeys(NamedTuple):
+    """A format by its keys, which may be paths: "state.messages"."""
+
+    keys: tuple[str, ...]
+    format: Format
+
+
+FIXED = (
+    FixedKeys(
+        ("message_tree_id", "prompt.text"),
+        Format(
+            "a tree of an OASST dump",
+            command=by_import('each branch of "prompt" and its "replies" becomes a dialogue'),
+        ),
+    ),
+    FixedKeys(
+        ("message_id", "parent_id", "text"),
+        Format(
+            "one message of an OASST dump",
+            command=by_import('messages are joined by "message_id" and "parent_id"'),
+        ),
+    ),
+    FixedKeys(
+        ("personality", "utterances"),
+        Format(
+            "a PersonaChat dialogue with candidates",
+            '{system: (.personality | join("\\n")), '
+            "turns: (.utterances[-1] | .history + .candidates[-1:])}",
+            note='the last of "utterances" holds the whole dialogue, the last candidate its reply',
+        ),
+    ),
+    FixedKeys(
+        ("conversation_a", "conversation_b"),
+        Format(
+            "a comparison of two conversations",
+            '{messages: (if .winner == "model_b" then .conversation_b else .conversation_a end)}',
+            note='train on the winner, or on "conversation_a" without one',
+        ),
+    ),
+    FixedKeys(
+        ("history", "human_ref_A", "human_ref_B"),
+        Format(
+            "a comparison of two answers",
+            "{prompt: .history, "
+            "completion: (if .labels == 1 then .human_ref_A else .human_ref_B end)}",
+            note="train on the better answer",
+        ),
+    ),
+    FixedKeys(
+        ("response_0", "response_1", "better_response_id"),
+        Format(
+            "a comparison of two answers",
+            '{prompt, completion: .["response_\\(.better_response_id)"]}',
+            note="train on the better answer",
+        ),
+    ),
+    FixedKeys(
+        ("state.messages", "state.roles"),
+        Format(
+            "a record of a FastChat log",
+            f"{{system: .state.system_message, messages: [.state.messages[] | {_TURN}]}}",
+        ),
+    ),
+    FixedKeys(
+        ("mapping", "current_node"),
+        Format(
+            "a conversation of a ChatGPT export",
+            ".mapping as $nodes | {messages: [[.current_node | recurse($nodes[.].parent | values)] "
+            "| reverse[] | $nodes[.].message | values | {role: .author.role, content: "
+            '([.content.parts[]? | strings] | join("\\n"))} | select((.content | test("[^\\\\s]")) '
+            'and (.role == "user" or .role == "assistant"))]} | select(.messages | length > 1)',
+        ),
+    ),
+    FixedKeys(
+        ("chat_messages",),
+        Format(
+            "a conversation of a Claude export",
+            "{messages: [.chat_messages[] | {role: .sender, content: .text} | "
+            'select(.content | test("[^\\\\s]"))]} | select(.messages | length > 1)',
+        ),
+    ),
+    FixedKeys(
+        ("request.messages", "response.choices"),
+        Format(
+            "a logged request with its response",
+            "{messages: (.request.messages + [.response.choices[0].message])}",
+        ),
+    ),
+    FixedKeys(
+        ("is_user", "mes"),
+        Format(
+            "one message of a SillyTavern chat",
+            "{messages: [.[] | select(.mes) | "
+            '{role: (if .is_user then "user" else "assistant" end), content: .mes}]}',
+            needs_all=True,
+            note="all messages become one dialogue",
+        ),
+    ),
+)
+
+_ANSWERED = (
+    '(map(select(has("turns"))) | INDEX(.question_id)) as $questions | .[] | '
+    "select(.choices and $questions[.question_id | tostring]) | "
+    "{turns: [[$questions[.question_id | tostring].turns, .choices[0].turns] | transpose[][]]}"
+)
+QUESTION = Format(
+    "an MT-Bench question; its turns are questions without answers",
+    _ANSWERED,
+    needs_all=True,
+    note="join it with a file of answers",
+    more_files=" ANSWERS.jsonl",
+)
+QUESTION_WITH_REFERENCE = QUESTION._replace(
+    program="{turns: [[.turns, .reference] | transpose[][]]}",
+    needs_all=False,
+    note="answer with the references",
+    more_files="",
+)
+ANSWER = QUESTION._replace(
+    what="a model's answers to MT-Bench questions, without the questions",
+    note="join it with the file of questions",
+    more_files=" QUESTIONS.jsonl",
+)
