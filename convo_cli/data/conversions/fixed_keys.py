@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from convo_cli.data.conversions.commands import by_import
-from convo_cli.data.conversions.formats import Format
+from convo_cli.data.conversions.line_format import Format
 
 _TURN = "{role: .[0], content: .[1]}"
 

@@ -15,7 +15,7 @@ from convo_cli.data.conversions.fixed_keys import (
     QUESTION,
     QUESTION_WITH_REFERENCE,
 )
-from convo_cli.data.conversions.formats import Format
+from convo_cli.data.conversions.line_format import Format
 from convo_cli.data.conversions.preferences import preference_format
 from convo_cli.data.conversions.rows import row_format
 from convo_cli.data.conversions.tagged import find_tags, jq_turns

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from convo_cli.data.conversions.commands import jq_path
-from convo_cli.data.conversions.formats import Format
+from convo_cli.data.conversions.line_format import Format
 from convo_cli.data.conversions.tagged import find_tags, jq_turns
 
 _PAIRS = (

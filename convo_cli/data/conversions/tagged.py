@@ -28,22 +28,21 @@ _NAMES: dict[Role, str] = {
     "system": "system|developer",
 }
 _ROLES = {name: role for role, names in _NAMES.items() for name in names.split("|")}
-_NAME = rf"(?P<name>(?i:{'|'.join(sorted(_ROLES, key=len, reverse=True))}))"
-_LLAMA_FORM = re.compile(r"(?P<name>\[/?INST\])")
-# Each form is searched alone, so that a text that mentions another one is cut at its own tags.
+_WORD = "[A-Za-z]{1,11}"
+_NAME = f"{_WORD}(?: [A-Za-z0-9])?"
+_LLAMA_FORM = re.compile(r"\[/?INST\]")
+# A text is cut at tags of one form, the group of the pattern, although it may mention another one.
 _FORMS = (
-    re.compile(rf"<\|im_start\|>{_NAME}\n?"),
-    re.compile(rf"<\|start_header_id\|>{_NAME}<\|end_header_id\|>"),
-    re.compile(rf"<\|start_of_role\|>{_NAME}<\|end_of_role\|>"),
-    re.compile(rf"<start_of_turn>{_NAME}\n?"),
-    re.compile(rf"<[|\uff5c]{_NAME}[|\uff5c]>:?"),
-    re.compile(rf"\[\|{_NAME}\|\]:?"),
-    re.compile(rf"<{_NAME}>:?"),
-    re.compile(rf"#{{2,4}} ?{_NAME}:"),
-    re.compile(rf"\n\*\*{_NAME}:\*\*"),
-    re.compile(rf"\n\[{_NAME}\]:?"),
-    re.compile(rf"\n{_NAME} ?:"),
-    re.compile(rf"\b(?=[A-Z]){_NAME}:"),
+    re.compile(
+        rf"<\|im_start\|>(?P<chatml>{_WORD})\n?|<start_of_turn>(?P<gemma>{_WORD})\n?"
+        rf"|<\|start_header_id\|>(?P<llama>{_WORD})<\|end_header_id\|>"
+        rf"|<\|start_of_role\|>(?P<granite>{_WORD})<\|end_of_role\|>"
+        rf"|<[|\uff5c](?P<bars>{_NAME})[|\uff5c]>:?|\[\|(?P<brackets>{_NAME})\|\]:?"
+        rf"|<(?P<angles>{_NAME})>:?|#{{2,4}} ?(?P<heading>{_NAME}):"
+        rf"|\n\*\*(?P<bold>{_NAME}):\*\*|\n\[(?P<square>{_NAME})\]:?"
+    ),
+    re.compile(rf"\n(?P<line>{_NAME}) ?:"),
+    re.compile(rf"\b(?P<inline>[A-Z]{_WORD}(?: [A-Za-z0-9])?):"),
 )
 _LLAMA_TAGS: dict[str, Role] = {
     "[INST]": "user",
@@ -55,7 +54,7 @@ _LLAMA_TAGS: dict[str, Role] = {
 _REMOVED = re.compile(
     r"<\|(?:im_end|end|endoftext|eot_id|eom_id|begin_of_text|end_of_text|end_of_turn|eot)\|>"
     r"|</?s>|<(?:bos|eos|end_of_turn)>|<\uff5c(?:begin|end)\u2581of\u2581sentence\uff5c>"
-    rf"|</{_NAME}>|#{{2,4}} ?(?:Input|Context):\n?"
+    r"|</(?:user|human|assistant|bot|system)>|#{2,4} ?(?:Input|Context):\n?"
 )
 
 
@@ -79,14 +78,19 @@ def find_tags(text: str) -> Tags | None:
     removed = tuple(dict.fromkeys(match.group() for match in _REMOVED.finditer(searched)))
     if set(_LLAMA_FORM.findall(searched)) == {"[INST]", "[/INST]"}:
         return Tags(_LLAMA_TAGS, removed, has_system=True)
-    for form in _FORMS:
-        names = {match.group(): match["name"] for match in form.finditer(searched)}
-        roles = {tag: _ROLES[name.casefold()] for tag, name in names.items()}
-        if {"user", "assistant"} <= set(roles.values()):
-            for tag, name in names.items():
-                roles.setdefault(tag.replace(name, _cased_like("system", name)), "system")
-            is_alpaca = any(name.casefold() == "instruction" for name in names.values())
-            return Tags(roles, removed, has_system=not is_alpaca)
+    for pattern in _FORMS:
+        forms: dict[str | None, dict[str, str]] = {}
+        for match in pattern.finditer(searched):
+            name = match[match.lastgroup or 0]
+            if name.casefold() in _ROLES:
+                forms.setdefault(match.lastgroup, {})[match.group()] = name
+        for names in forms.values():
+            roles = {tag: _ROLES[name.casefold()] for tag, name in names.items()}
+            if {"user", "assistant"} <= set(roles.values()):
+                for tag, name in names.items():
+                    roles.setdefault(tag.replace(name, _cased_like("system", name)), "system")
+                is_alpaca = "instruction" in map(str.casefold, names.values())
+                return Tags(roles, removed, has_system=not is_alpaca)
     return None
 
 
