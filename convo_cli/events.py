@@ -54,6 +54,9 @@ class TokenCounts:
     """Dialogues with a turn too long for any window, cut by `dialogue.long_turns: split`."""
     num_left_out: int = 0
     """Dialogues left out by `dialogue.long_turns: drop`; no other number counts them."""
+    num_held_back: int = 0
+    """Dialogues of the training files that `data.validation_split` holds back for validation; no
+    other number of the training data counts them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,14 +34,33 @@ class Preset:
     def with_data(
         self, train: Sequence[str], validation: Sequence[str] = (), test: Sequence[str] = ()
     ) -> Preset:
-        """Return the same preset with other data files."""
+        """Return the same preset with other data files; without validation, train is split."""
         data = {"train": list(train), "validation": list(validation), "test": list(test)}
-        return replace(self, values={**self.values, "data": data}, data_note="")
+        if validation:
+            return replace(self, values={**self.values, "data": data}, data_note="")
+        return replace(
+            self,
+            values={**self.values, "data": {**data, "validation_split": _SPLIT}},
+            data_note="",
+            reasons={**self.reasons, "data.validation_split": "Chosen: no file for validation."},
+        )
+
+    def unsplit(self) -> Preset:
+        """Return the same preset without `data.validation_split`, for data that has one opening."""
+        data = {**self.values["data"], "validation_split": None}
+        reason = "Not chosen: all dialogues begin with the same two turns."
+        return replace(
+            self,
+            values={**self.values, "data": data},
+            reasons={**self.reasons, "data.validation_split": reason},
+        )
 
     def config(self) -> RunConfig:
         return build_config(self.values, f"preset {self.name}")
 
 
+_SPLIT = 0.05
+"""Share of the training data that is held back for validation if no file is named."""
 _SAMPLE = {"train": ["sample_data/train.jsonl"], "validation": ["sample_data/valid.jsonl"]}
 _DAILYDIALOG = {
     "train": [f"{dailydialog.FOLDER}/train.jsonl"],

@@ -146,8 +146,13 @@ class DataConfig(Section):
     """JSONL file or list of files to train on, one dialogue a line (.jsonl, .jsonl.gz,
     .jsonl.zst)."""
     validation: Paths = ()
-    """JSONL file or list of files to evaluate on. Empty: no evaluation, so the best checkpoint is
-    the last one."""
+    """JSONL file or list of files to evaluate on. Empty, without data.validation_split: no
+    evaluation, so the best checkpoint is the last one."""
+    validation_split: float | None = Field(None, gt=0, lt=1)
+    """Share of the training dialogues to hold back for validation, such as 0.05, instead of
+    data.validation; null: none. A hash of the first two turns (without the system turn; case,
+    width and white space are ignored) chooses them, so dialogues that begin alike are on the same
+    side, and new data moves no old dialogue. At least one is held back, and one stays."""
     test: Paths = ()
     """JSONL file or list of files to score when the run has finished, with the best checkpoint by
     loss (the last one without validation); the scores are in test.json. Empty: no test."""
@@ -169,9 +174,23 @@ class DataConfig(Section):
         """Return the files of all data sets."""
         return tuple(path for name in DATA_SETS for path in getattr(self, name))
 
+    @property
+    def has_validation(self) -> bool:
+        return bool(self.validation) or self.validation_split is not None
+
     def of(self, files: Sequence[str]) -> DataConfig:
-        """Return a copy in which these are the training files and there are no others."""
-        return self.model_copy(update={**dict.fromkeys(DATA_SETS, ()), "train": tuple(files)})
+        """Return a copy in which these are the training files, unsplit, without any others."""
+        empty = dict.fromkeys(DATA_SETS, ())
+        return self.model_copy(update={**empty, "validation_split": None, "train": tuple(files)})
+
+    @model_validator(mode="after")
+    def _one_validation(self) -> Self:
+        if self.validation and self.validation_split is not None:
+            raise ValueError(
+                "set only one of data.validation_split and data.validation (null or [] for the "
+                "other)"
+            )
+        return self
 
 
 class TokenizerConfig(Section):
@@ -422,7 +441,7 @@ class RunConfig(Section):
     training: TrainingConfig
     """Steps, batches, learning rate, precision and device."""
     evaluation: EvaluationConfig = EvaluationConfig()
-    """Scores during training, which need data.validation."""
+    """Scores during training, which need data.validation or data.validation_split."""
     checkpoints: CheckpointsConfig = CheckpointsConfig()
     """Checkpoints that are saved and kept."""
     generation: GenerationSettings = GenerationSettings()
@@ -450,8 +469,11 @@ class RunConfig(Section):
             )
         stopping = self.evaluation.early_stopping
         if stopping.patience is not None:
-            if not self.data.validation:
-                raise ValueError("evaluation.early_stopping.patience needs data.validation")
+            if not self.data.has_validation:
+                raise ValueError(
+                    "evaluation.early_stopping.patience needs data.validation or "
+                    "data.validation_split"
+                )
             if stopping.monitor == "metric" and self.evaluation.reply_dialogues == 0:
                 raise ValueError(
                     "evaluation.early_stopping.monitor: metric needs evaluation.reply_dialogues "

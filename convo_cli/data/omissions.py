@@ -27,6 +27,9 @@ class Omissions(msgspec.Struct):
     """Turns with reasoning, kept or dropped."""
     unread: dict[str, UnreadTexts] = msgspec.field(default_factory=dict)
     """Texts under keys that are not read."""
+    num_held_back: int = 0
+    """Training dialogues that `data.validation_split` holds back; they are reported for all files
+    together."""
 
     def add(self, reading: LineReading) -> None:
         """Count the reasoning and the unread texts of a line."""

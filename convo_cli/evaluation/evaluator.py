@@ -16,9 +16,9 @@ import torch
 
 from convo_cli.config.schema import DataConfig, GenerationSettings, TrainOn
 from convo_cli.data.dialogue import Dialogue
+from convo_cli.data.held_out.references import choose_dialogues
 from convo_cli.data.omissions import Omissions, report_omissions
 from convo_cli.data.problems import ProblemError
-from convo_cli.data.references import choose_dialogues
 from convo_cli.data.unchanged import read_unchanged
 from convo_cli.errors import DataError, EvaluationDivergedError, is_out_of_memory
 from convo_cli.evaluation.likelihood import length_sorted_batches, mean_nll

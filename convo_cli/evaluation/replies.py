@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from convo_cli.config.schema import GenerationSettings
 from convo_cli.data.dialogue import Dialogue
-from convo_cli.data.references import reference_index
+from convo_cli.data.held_out.references import reference_index
 from convo_cli.errors import DataError
 from convo_cli.events import SampleReply
 from convo_cli.model.generation import Generator

@@ -11,13 +11,11 @@ from convo_cli.config.schema import RunConfig
 from convo_cli.data.dialogue import Dialogue
 from convo_cli.data.omissions import Omissions
 from convo_cli.data.problems import LongTurn, Problem, ProblemSink
-from convo_cli.data.unchanged import read_unchanged
 from convo_cli.errors import DataError
 from convo_cli.events import Emit, Notice, Progress
 from convo_cli.prepare.inputs import Inputs
 from convo_cli.prepare.preflight import check_targets
 from convo_cli.prepare.stored import EarlierStore, find_encoded
-from convo_cli.runs.provenance.data_files import DataFile
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.tokens.store import LEFT_OUT, NO_TARGET, USER_TARGET, Encoded, TokenStore
 from convo_cli.wording import counted, quoted
@@ -28,7 +26,7 @@ _CHECKED_DIALOGUES = 64  # rendered by transformers as well, and read back
 
 def encode_files(
     inputs: Inputs,
-    files: Sequence[DataFile],
+    data_set: str,
     encoder: DialogueEncoder,
     found: ProblemSink,
     *,
@@ -38,15 +36,15 @@ def encode_files(
     total: int | None,
     earlier: Sequence[EarlierStore],
 ) -> Iterator[TokenStore]:
-    """Encode every dialogue of the files, or the first ``max_dialogues``, a chunk at a time.
+    """Encode every dialogue of a data set, or the first ``max_dialogues``, a chunk at a time.
 
-    ``omissions``, one for each file, count what is not trained on (see `read_dialogues`). Problems
+    ``omissions``, one for each file, count what is not trained on (see `Inputs.read`). Problems
     that prevent training on a dialogue go to ``found``. Dialogues are taken from ``earlier`` stores
     if encoding them would give the same. ModelError if transformers renders the first
     dialogues differently from training, FileChangedError if a file changed since it was hashed.
     """
     config, emit = inputs.config, inputs.emit
-    paths = [file.path for file in files]
+    paths = [file.path for file in inputs.files_of(data_set)]
 
     def tasks(
         stream: Iterator[Dialogue],
@@ -64,7 +62,7 @@ def encode_files(
 
     done = 0
     emit(Progress(stage, done, total, "dialogues"))
-    with read_unchanged(files, config.data, omissions) as dialogues:
+    with inputs.read(data_set, omissions=omissions) as dialogues:
         # Tokenizers release Python's lock: while a chunk is encoded, the next one is read and the
         # one before it stored.
         for chunk in one_ahead(tasks(islice(dialogues, max_dialogues))):

@@ -16,8 +16,9 @@ from typing import TypedDict
 import numpy as np
 
 from convo_cli import __version__
-from convo_cli.config.schema import RunConfig, ScratchConfig
+from convo_cli.config.schema import DATA_SETS, DataConfig, RunConfig, ScratchConfig
 from convo_cli.data.checks.problem_tally import MAX_PROBLEMS, ProblemGroup
+from convo_cli.data.held_out.validation_split import is_by_chance
 from convo_cli.data.omissions import Omissions, report_omissions
 from convo_cli.errors import DataError
 from convo_cli.events import Emit, Notice, TokenCounts
@@ -38,6 +39,7 @@ from convo_cli.text.contract import contract_of
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.tokenizers.vocabulary import num_ids
 from convo_cli.tokens.store import TokenStore, write
+from convo_cli.wording import counted
 
 _NAMED = 5  # dialogues left out, in a notice
 
@@ -59,6 +61,8 @@ class PreparedData:
     test: TokenStore | None
     leaks: tuple[Leak, ...]
     """Dialogues that a data set shares with an earlier one, which are also warned about."""
+    num_held_back: int = 0
+    """Dialogues of the training files that a split holds back for validation."""
 
     def counts(self, max_length: int) -> SetCounts:
         """Return the counts of each data set for the table."""
@@ -66,7 +70,7 @@ class PreparedData:
         def of(store: TokenStore | None) -> TokenCounts | None:
             return None if store is None else count_tokens(store, max_length)
 
-        training = count_tokens(self.train, max_length)
+        training = replace(count_tokens(self.train, max_length), num_held_back=self.num_held_back)
         return {"training": training, "validation": of(self.validation), "test": of(self.test)}
 
 
@@ -80,20 +84,17 @@ def prepare_data(
     """
     config = inputs.config
     stores: dict[str, TokenStore] = {}
+    num_held_back = 0
     refused: list[ProblemGroup] = []
     needed = 0
-    for name, files in inputs.files._asdict().items():
+    for name in DATA_SETS:
         limit = config.evaluation.max_dialogues if name == "validation" else None
         try:
-            if files:
-                stores[name] = _store(
-                    inputs,
-                    encoder,
-                    files,
-                    SET_NAMES[name],
-                    max_dialogues=limit,
-                    max_problems=max_problems,
+            if inputs.files_of(name):
+                stores[name], omissions = _store(
+                    inputs, encoder, name, max_dialogues=limit, max_problems=max_problems
                 )
+                num_held_back += sum(one.num_held_back for one in omissions)
         except PreflightError as error:
             refused, needed = [*refused, *error.groups], max(needed, error.needed)
     if refused:
@@ -104,26 +105,45 @@ def prepare_data(
                 for group in refused
             ]
         raise PreflightError(refused, needed)
-    leaks = tuple(find_leaks(stores, config.data.model_dump(include=set(stores))))
+    _report_split(num_held_back, len(stores["train"].dialogues), config.data, inputs.emit)
+    paths = {name: [file.path for file in inputs.files_of(name)] for name in stores}
+    leaks = tuple(find_leaks(stores, paths))
     for leak in leaks:
         inputs.emit(Notice(f"{leak.message} {leak.examples}".rstrip(), is_warning=True))
-    return PreparedData(stores["train"], stores.get("validation"), stores.get("test"), leaks)
+    return PreparedData(
+        stores["train"], stores.get("validation"), stores.get("test"), leaks, num_held_back
+    )
+
+
+def _report_split(num_held_back: int, num_train: int, data: DataConfig, emit: Emit) -> None:
+    """Emit the true share of a validation split, as a warning if chance does not explain it."""
+    if data.validation_split is None:
+        return
+    num = num_held_back + num_train
+    message = (
+        f"held back {num_held_back:,} of {counted(num, 'dialogue')} for validation "
+        f"({100 * num_held_back / num:.3g} %; data.validation_split: {data.validation_split:g})"
+    )
+    is_expected = is_by_chance(num_held_back, num, data.validation_split)
+    if not is_expected:
+        message += ", because many dialogues begin with the same two turns and stay together"
+    emit(Notice(message, is_warning=not is_expected))
 
 
 def _store(
     inputs: Inputs,
     encoder: DialogueEncoder,
-    files: Sequence[DataFile],
-    what: str,
+    data_set: str,
     *,
     max_dialogues: int | None = None,
     max_problems: int,
-) -> TokenStore:
-    """Encode the files, or open an earlier store of them."""
+) -> tuple[TokenStore, Sequence[Omissions]]:
+    """Encode a data set, or open an earlier store of it."""
     config, cache, emit = inputs.config, inputs.cache, inputs.emit
+    files, what = inputs.files_of(data_set), SET_NAMES[data_set]
     contract = contract_of(encoder).model_dump(exclude={"max_length"})
     key = {
-        **inputs.reading(files),
+        **inputs.reading(data_set),
         "packages": {
             "convo": __version__,
             **{name: version(name) for name in ("tokenizers", "transformers")},
@@ -141,13 +161,13 @@ def _store(
         omissions = [Omissions() for _ in files]
         chunks = encode_files(
             inputs,
-            files,
+            data_set,
             encoder,
             refusals,
             omissions=omissions,
             stage=f"encoding {what} data",
             max_dialogues=max_dialogues,
-            total=_num_lines(files, max_dialogues),
+            total=_num_lines(inputs, data_set, max_dialogues),
             earlier=find_earlier(cache, key, num_ids=size, num_files=len(files)),
         )
         write(chunks, folder)
@@ -165,7 +185,7 @@ def _store(
         emit(Notice(f"the {what} data was encoded earlier; reusing its tokens"))
     report_omissions(omissions, [file.path for file in files], config.data.reasoning, emit)
     _report_left_out(opened, what, files, encoder.max_length, emit)
-    return opened
+    return opened, omissions
 
 
 def _report_left_out(
@@ -199,9 +219,10 @@ def _context(config: RunConfig) -> int | None:
     return read_context_length(origin.source, origin.revision)
 
 
-def _num_lines(files: Sequence[DataFile], most: int | None) -> int | None:
-    """Estimate the number of dialogues; None for compressed files."""
-    if not all(file.num_lines for file in files):
+def _num_lines(inputs: Inputs, data_set: str, most: int | None) -> int | None:
+    """Estimate the number of dialogues; None for compressed files and held-back dialogues."""
+    files = inputs.files_of(data_set)
+    if not all(file.num_lines for file in files) or not getattr(inputs.files, data_set):
         return None
     total = sum(file.num_lines for file in files)
     return total if most is None else min(total, most)

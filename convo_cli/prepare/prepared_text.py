@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from convo_cli.config.schema import PretrainedModel
 from convo_cli.data.dialogue import Turn
-from convo_cli.data.unchanged import read_unchanged
 from convo_cli.errors import CheckpointError, ModelError
 from convo_cli.events import Emit, Notice, begin
 from convo_cli.prepare.inputs import Inputs
@@ -170,11 +169,11 @@ def _require_same_ids(
 
 def _first_texts(inputs: Inputs) -> Iterator[str]:
     """Yield the first texts of every training file, within bounds for all of them."""
-    files, config = inputs.files.train, inputs.config.data
+    files = inputs.files.train
     num_left, most = _PROVEN_TEXTS, _PROVEN_CHARACTERS
     for number, file in enumerate(files):
         share, characters = num_left // (len(files) - number), most // (len(files) - number)
-        with read_unchanged([file], config) as dialogues:
+        with inputs.read("train", [file]) as dialogues:
             texts = (turn.text for dialogue in dialogues for turn in dialogue.turns)
             for text in islice(texts, share):
                 if len(text) > characters:
@@ -185,19 +184,19 @@ def _first_texts(inputs: Inputs) -> Iterator[str]:
 
 def _spiece(inputs: Inputs) -> bytes:
     """Train a SentencePiece model on the training dialogues, or open that of an earlier run."""
-    config, files, cache = inputs.config, inputs.files.train, inputs.cache
+    config, cache = inputs.config, inputs.cache
 
     def make(folder: Path) -> None:
         begin("training the tokenizer", inputs.emit)
         (folder / SPIECE_FILE).write_bytes(train())
 
     def train() -> bytes:
-        with read_unchanged(files, config.data) as dialogues:
+        with inputs.read("train") as dialogues:
             texts = (turn.text for dialogue in dialogues for turn in dialogue.turns)
             return train_sentencepiece(texts, config.tokenizer)
 
     key = {
-        **inputs.reading(files),
+        **inputs.reading("train"),
         "packages": {"sentencepiece": version("sentencepiece")},
         "tokenizer": config.tokenizer.model_dump(),
     }

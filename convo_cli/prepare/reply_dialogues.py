@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,32 +9,30 @@ import msgspec
 
 from convo_cli import __version__
 from convo_cli.data.dialogue import Dialogue
-from convo_cli.data.references import choose_dialogues, reference_index
-from convo_cli.data.unchanged import read_unchanged
+from convo_cli.data.held_out.references import choose_dialogues, reference_index
 from convo_cli.errors import CheckpointError
 from convo_cli.events import begin
 from convo_cli.prepare.inputs import Inputs
-from convo_cli.runs.provenance.data_files import DataFile
 
 REPLIES = "replies"
 """The cache kind."""
 _FILE = "dialogues.json"
 
 
-def find_reply_dialogues(inputs: Inputs, files: Sequence[DataFile]) -> tuple[Dialogue, ...]:
-    """Choose `evaluation.reply_dialogues` of these files, or open an earlier choice.
+def find_reply_dialogues(inputs: Inputs, data_set: str) -> tuple[Dialogue, ...]:
+    """Choose `evaluation.reply_dialogues` of this data set, or open an earlier choice.
 
     Their ``file`` is empty, because equal data may have another path. No file is read if the number
     is 0. FileChangedError if a file changed since it was hashed.
     """
     config, cache = inputs.config, inputs.cache
     count = config.evaluation.reply_dialogues
-    if not files or not count:
+    if not inputs.files_of(data_set) or not count:
         return ()
 
     def make(folder: Path) -> None:
         begin("choosing dialogues for replies", inputs.emit)
-        with read_unchanged(files, config.data) as dialogues:
+        with inputs.read(data_set) as dialogues:
             chosen = choose_dialogues(dialogues, count, config.seed)
         (folder / _FILE).write_bytes(msgspec.json.encode([replace(one, file="") for one in chosen]))
 
@@ -44,7 +41,7 @@ def find_reply_dialogues(inputs: Inputs, files: Sequence[DataFile]) -> tuple[Dia
             return _read(file.read(), folder, count)
 
     key = {
-        **inputs.reading(files),
+        **inputs.reading(data_set),
         "packages": {"convo": __version__},
         "count": count,
         "seed": config.seed,

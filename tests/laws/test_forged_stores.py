@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from convo_cli.data.dialogue import Dialogue, Turn
-from convo_cli.data.references import reference_index
+from convo_cli.data.held_out.references import reference_index
 from convo_cli.errors import CheckpointError
 from convo_cli.events import Notice
 from convo_cli.prepare.cache import NAME, Cache
@@ -313,12 +313,12 @@ def test_forged_reply_dialogues_are_chosen_again_with_a_warning(tiny_config, tmp
     inputs = Inputs(
         config, read_data_files(config.data), Cache(tmp_path / "runs", events.append), events.append
     )
-    before = find_reply_dialogues(inputs, inputs.files.validation)
+    before = find_reply_dialogues(inputs, "validation")
     assert len(before) == 2
     (folder,) = (tmp_path / "runs" / NAME).glob("replies-*[0-9a-f]")
     (folder / "dialogues.json").write_bytes(content)
     seal_again(folder)
-    assert find_reply_dialogues(inputs, inputs.files.validation) == before
+    assert find_reply_dialogues(inputs, "validation") == before
     (warning,) = [
         event.message for event in events if isinstance(event, Notice) and event.is_warning
     ]
@@ -345,14 +345,14 @@ def test_reply_dialogues_that_are_accepted_can_be_answered(
     inputs = Inputs(
         config, read_data_files(config.data), Cache(tmp_path / "runs", ignored), ignored
     )
-    before = find_reply_dialogues(inputs, inputs.files.validation)
+    before = find_reply_dialogues(inputs, "validation")
     (folder,) = (tmp_path / "runs" / NAME).glob("replies-*[0-9a-f]")
     forged = [
         {"role": role, "text": text, "is_trained": is_trained} for role, text, is_trained in turns
     ]
     (folder / "dialogues.json").write_text(json.dumps([{"turns": forged, "line": line}]))
     seal_again(folder)
-    found = find_reply_dialogues(inputs, inputs.files.validation)
+    found = find_reply_dialogues(inputs, "validation")
     if found != before:
         (dialogue,) = found
         index = reference_index(dialogue.turns)

@@ -15,7 +15,6 @@ from convo_cli.errors import ConfigError, UsageError, typeable
 if TYPE_CHECKING:
     from convo_cli.cli.views.config_view import Document
     from convo_cli.config.presets import Preset
-    from convo_cli.config.schema import RunConfig
     from convo_cli.data.sizing.choices import Sizing
 
 
@@ -181,17 +180,12 @@ def _from_preset(name: str, files: Mapping[str, Sequence[str]], *, is_quiet: boo
 
     preset, sizing = find_preset(name), None
     if files["train"]:
-        preset = preset.with_data(**files)
-    try:
-        config = preset.config()
-    except ConfigError as error:
-        raise UsageError(error.message, hint="add --validation FILE") from None
-    if files["train"]:
-        sizing = _sizing(preset, config)
-    if sizing is not None:
-        preset = sizing.apply(preset)
-        if not is_quiet:
-            typer.echo(printable(sizing.summary), err=True)
+        try:
+            preset, sizing = _sized(preset.with_data(**files))
+        except ConfigError as error:
+            raise UsageError(error.message, hint="add --validation FILE") from None
+    if sizing is not None and not is_quiet:
+        typer.echo(printable(sizing.summary), err=True)
     return config_document(
         name, preset.config().model_dump(mode="json"), commented_yaml(preset), sizing
     )
@@ -217,15 +211,23 @@ def _require_files(option: str, files: Sequence[str]) -> None:
             raise UsageError(f"{option} {error.message}", hint=error.hint) from None
 
 
-def _sizing(preset: Preset, config: RunConfig) -> Sizing | None:
-    """Return the settings for the size of the data; None if no dialogue can be read."""
+def _sized(preset: Preset) -> tuple[Preset, Sizing | None]:
+    """Return the preset with settings for the size of its data, and these settings.
+
+    They are None if no dialogue can be read. ConfigError if the preset needs validation data, and
+    its data cannot be split.
+    """
     from convo_cli.cli.console import printable
     from convo_cli.data.sizing.choices import size_for
     from convo_cli.data.sizing.estimate import estimate_size
 
+    config = preset.config()
     coverage = config.tokenizer.character_coverage
-    size = estimate_size(config.data.train, config.data, coverage=coverage)
-    if size.num_dialogues == 0:
+    train, validation, test = (
+        estimate_size(paths, config.data, coverage=coverage)
+        for paths in (config.data.train, config.data.validation, config.data.test)
+    )
+    if train.num_dialogues == 0:
         names = " ".join(map(typeable, config.data.train))
         typer.echo(
             printable(
@@ -234,9 +236,11 @@ def _sizing(preset: Preset, config: RunConfig) -> Sizing | None:
             ),
             err=True,
         )
-        return None
-    validation, test = (
-        estimate_size(paths, config.data, coverage=coverage)
-        for paths in (config.data.validation, config.data.test)
-    )
-    return size_for(preset, size, validation, test, names=config.data.train)
+        return preset, None
+    if train.num_held_back:
+        train, validation = train.sides()
+    elif config.data.validation_split is not None:
+        preset = preset.unsplit()
+        preset.config()
+    sizing = size_for(preset, train, validation, test, names=config.data.train)
+    return sizing.apply(preset), sizing

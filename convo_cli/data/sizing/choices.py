@@ -58,6 +58,17 @@ class DataSize:
     longest_turn: int
     """Bytes of the longest turn that was read."""
     is_exact: bool = True
+    num_held_back: int = 0
+    """Dialogues that `data.validation_split` holds back; 0 if it cannot, or is not set."""
+
+    def sides(self) -> tuple[DataSize, DataSize]:
+        """Return the sizes of both sides of the split."""
+        num_kept = self.num_dialogues - self.num_held_back
+        num_bytes = round(self.num_bytes * num_kept / self.num_dialogues)
+        return (
+            replace(self, num_dialogues=num_kept, num_bytes=num_bytes),
+            replace(self, num_dialogues=self.num_held_back, num_bytes=self.num_bytes - num_bytes),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +88,7 @@ class Sizing:
             for outer in sections:
                 section = section.setdefault(outer, {})
             section[name] = value
-        return replace(preset, values=values, reasons=self.reasons)
+        return replace(preset, values=values, reasons={**preset.reasons, **self.reasons})
 
 
 def size_for(
@@ -186,10 +197,12 @@ class _Chooser:
     def summary(self, names: Sequence[str]) -> str:
         """Return one line about the data and what was chosen for it."""
         about = "" if self._size.is_exact else "about "
+        held_back = f" (and {self._size.num_held_back:,} held back for validation)"
+        rest = held_back if self._size.num_held_back else ""
         parts = [counted(self._steps, "step"), f"batches of {self._batch}"]
         if self.is_new:
             parts.insert(0, f"a vocabulary of {self.values['tokenizer.vocab_size']:,}")
-        data = f"{about}{counted(self._size.num_dialogues, 'dialogue')}"
+        data = f"{about}{counted(self._size.num_dialogues, 'dialogue')}{rest}"
         return f"sized for {data} in {', '.join(names)}: {', '.join(parts)}, {self._epochs()}"
 
     def _is_large(self, examples: int) -> bool:

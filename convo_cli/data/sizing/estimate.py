@@ -14,6 +14,8 @@ from itertools import accumulate
 from pathlib import Path
 
 from convo_cli.config.schema import DataConfig
+from convo_cli.data.dialogue import Turn
+from convo_cli.data.held_out.validation_split import find_split, hash_opening
 from convo_cli.data.problems import Problem
 from convo_cli.data.reader import iter_blocks
 from convo_cli.data.shapes.turns import read_value
@@ -38,6 +40,7 @@ def estimate_size(paths: Sequence[str], data_config: DataConfig, *, coverage: fl
         num_lines += num / part
         is_exact = is_exact and part == 1
     share = sample.num_dialogues / sample.num_lines if sample.num_lines else 0.0
+    held_back = sample.num_held_back() / sample.num_lines if sample.num_lines else 0.0
     scale = num_lines / sample.num_lines if sample.num_lines else 0.0
     return DataSize(
         num_dialogues=round(num_lines * share),
@@ -46,6 +49,7 @@ def estimate_size(paths: Sequence[str], data_config: DataConfig, *, coverage: fl
         long_dialogue=sample.long_dialogue(),
         longest_turn=sample.longest_turn,
         is_exact=is_exact and num_lines == sample.num_lines,
+        num_held_back=round(num_lines * held_back),
     )
 
 
@@ -75,6 +79,7 @@ class _Sample:
         self.num_dialogues = 0
         self.num_text_bytes = 0
         self.longest_turn = 0
+        self._openings: list[int] = []
         self._num_bytes = 0
         self._characters: Counter[str] = Counter()
         self._sizes: list[int] = []
@@ -88,9 +93,12 @@ class _Sample:
             self.num_lines += 1
             reading = read_value(decode(line, _ignore), self._data_config, _ignore)
             if reading is not None:
-                self._add([turn.text for _, turn in reading.turns])
+                self._add([turn for _, turn in reading.turns])
 
-    def _add(self, texts: Sequence[str]) -> None:
+    def _add(self, turns: Sequence[Turn]) -> None:
+        if self._data_config.validation_split is not None:
+            self._openings.append(hash_opening(turns))
+        texts = [turn.text for turn in turns]
         sizes = [len(text.encode("utf-8", "replace")) for text in texts]
         self.num_dialogues += 1
         self.num_text_bytes += sum(sizes)
@@ -98,6 +106,13 @@ class _Sample:
         self.longest_turn = max(self.longest_turn, *sizes, 0)
         for text in texts:
             self._characters.update(text)
+
+    def num_held_back(self) -> int:
+        """Return how many dialogues `data.validation_split` holds back; 0 if it cannot."""
+        share = self._data_config.validation_split
+        if share is None or len(set(self._openings)) < 2:
+            return 0
+        return sum(map(find_split(self._openings, share).is_held_back, self._openings))
 
     def num_characters(self, coverage: float) -> int:
         """Return how many different characters cover that share of the text."""

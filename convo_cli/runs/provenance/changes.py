@@ -70,7 +70,7 @@ def changes_of_execution(before: RunInfo, now: RunInfo) -> dict[str, str]:
 def changes_of_settings(before: RunInfo, now: RunInfo) -> list[str]:
     """Return a clause for each change of config, data or base model since the last resume."""
     old, new = (dict(leaves(info.config.model_dump(mode="json"))) for info in (before, now))
-    keys = [key for key in dict.fromkeys((*old, *new)) if not key.startswith(_NO_CHANGE)]
+    keys = [key for key in dict.fromkeys((*old, *new)) if key not in _NO_CHANGE]
     changed = [
         f"{key}: {as_json(old.get(key))} -> {as_json(new.get(key))}"
         for key in keys
@@ -100,7 +100,7 @@ def changes_of_config(run: RunDirectory, info: RunInfo, config: RunConfig) -> li
         f"{run.config}: {key} is {as_json(now.get(key))}, but {as_json(before.get(key))} in "
         f"{run.info.name}"
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not key.startswith(_CHECKED_BY_CONTENT)
+        if before.get(key) != now.get(key) and key not in _CHECKED_BY_CONTENT
     ]
 
 

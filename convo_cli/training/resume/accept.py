@@ -31,6 +31,7 @@ _SETTLED = (
     "output_dir",
     "model",
     "tokenizer",
+    "data.validation_split",
     "dialogue.template",
     "dialogue.max_length",
     "dialogue.long_turns",

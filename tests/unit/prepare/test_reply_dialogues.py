@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
+from convo_cli.data.held_out.references import choose_dialogues
 from convo_cli.data.reader import read_dialogues
-from convo_cli.data.references import choose_dialogues
 from convo_cli.errors import FileChangedError
 from convo_cli.prepare import reply_dialogues as module
 from convo_cli.prepare.cache import NAME, Cache
@@ -49,7 +49,7 @@ def passes(monkeypatch):
 
 
 def find(inputs):
-    return find_reply_dialogues(inputs, inputs.files.validation)
+    return find_reply_dialogues(inputs, "validation")
 
 
 def chosen_of(inputs):

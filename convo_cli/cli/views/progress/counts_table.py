@@ -31,6 +31,8 @@ def show_counts(console: Console, event: RunStarted | Preview) -> None:
         table.add_row(label, *map(value, sets))
 
     add_row("dialogues", lambda counts: f"{counts.num_dialogues:,}")
+    if any(counts.num_held_back for counts in sets):
+        add_row("held back for validation", _held_back)
     add_row(
         "tokens per dialogue",
         lambda counts: f"median {counts.median_tokens:,.0f}, max {counts.max_tokens:,}",
@@ -46,6 +48,12 @@ def show_counts(console: Console, event: RunStarted | Preview) -> None:
         if any(counts.num_targets_by_role[role] for counts in sets):
             add_row(f"{role} targets", partial(_targets, role))
     console.print(table)
+
+
+def _held_back(counts: TokenCounts) -> str:
+    if not (number := counts.num_held_back):
+        return ""
+    return f"{number:,} ({_share(number, number + counts.num_dialogues + counts.num_left_out)})"
 
 
 def _over_length(counts: TokenCounts) -> str:

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from convo_cli.data.dialogue import Dialogue, Role, Turn
-from convo_cli.data.references import choose_dialogues, reference_index
+from convo_cli.data.held_out.references import choose_dialogues, reference_index
 from tests.memory import with_peak
 
 
