@@ -46,6 +46,8 @@ class TokenCounts:
     """Dialogues that are cut into windows without losing targets."""
     num_tokens: int
     """Tokens of all examples; tokens that windows repeat as context count each time."""
+    num_dialogue_tokens: int
+    """Tokens of the dialogues before windows are cut; each counts once, like a target."""
     num_targets_by_role: Mapping[str, int]
     median_tokens: float
     """Median tokens of a whole dialogue."""

@@ -24,9 +24,18 @@ STARTED = RunStarted(
     template="turns",
     max_length=512,
     training=TokenCounts(
-        11_118, 11_500, 382, 1_363_000, {"assistant": 450_000, "user": 150_000}, 104.0, 1_790
+        11_118,
+        11_500,
+        382,
+        1_363_000,
+        1_343_000,
+        {"assistant": 450_000, "user": 150_000},
+        104.0,
+        1_790,
     ),
-    validation=TokenCounts(852, 852, 0, 104_000, {"assistant": 35_000, "user": 0}, 99.5, 480),
+    validation=TokenCounts(
+        852, 852, 0, 104_000, 104_000, {"assistant": 35_000, "user": 0}, 99.5, 480
+    ),
     first_step=1,
     max_steps=300,
     steps_per_epoch=43,

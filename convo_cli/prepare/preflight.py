@@ -100,6 +100,7 @@ def count_tokens(store: TokenStore, max_length: int) -> TokenCounts:
         num_examples=len(store),
         num_over_length=int(np.count_nonzero(whole > max_length)),
         num_tokens=store.num_tokens,
+        num_dialogue_tokens=int(whole.sum()),
         num_targets_by_role={
             "assistant": store.num_targets(ASSISTANT_TARGET),
             "user": store.num_targets(USER_TARGET),

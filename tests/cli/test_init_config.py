@@ -19,7 +19,7 @@ from convo_cli.config.reference import commented_yaml, json_schema
 ROOT = Path(__file__).parents[2]
 NAMES = ", ".join(PRESETS)
 GPT2_HINT = "hint: did you mean --preset gpt2?\n"
-PATIENCE = "evaluation.early_stopping.patience needs data.validation"
+PATIENCE = "evaluation.early_stopping.patience needs data.validation or data.validation_split"
 
 
 class Result(NamedTuple):
@@ -144,17 +144,19 @@ def test_a_config_for_a_file_says_what_was_chosen_and_the_yaml_says_why(convo: C
     data_file("my.jsonl", 60)
     result = convo("--train", "my.jsonl")
     assert result.err == (
-        "sized for 60 dialogues in my.jsonl: a vocabulary of 500, 90 steps, batches of 4, "
-        "6 epochs\n"
+        "sized for 57 dialogues (and 3 held back for validation) in my.jsonl: a vocabulary of 500, "
+        "85 steps, batches of 4, 6 epochs\n"
     )
     Path("config.yaml").write_text(result.out)
     config = load_config(Path("config.yaml"))
-    assert (config.training.max_steps, config.training.batch_size) == (90, 4)
-    assert (config.tokenizer.vocab_size, config.training.warmup_steps) == (500, 9)
-    assert "# Chosen: 6 epochs.\n  max_steps: 90" in result.out
+    assert (config.training.max_steps, config.training.batch_size) == (85, 4)
+    assert (config.tokenizer.vocab_size, config.training.warmup_steps) == (500, 8)
+    assert config.data.validation_split == 0.05
+    assert "# Chosen: 6 epochs.\n  max_steps: 85" in result.out
+    assert "# Chosen: no file for validation.\n  validation_split: 0.05" in result.out
     assert convo("--train", "my.jsonl", "-q").err == ""
     printed = envelope(convo("--train", "my.jsonl", "--json"))
-    assert printed["sizing"]["values"]["training.max_steps"] == 90
+    assert printed["sizing"]["values"]["training.max_steps"] == 85
     assert f"{printed['sizing']['summary']}\n" == result.err
     assert envelope(convo("--json"))["sizing"] is None
 

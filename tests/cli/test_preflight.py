@@ -22,7 +22,9 @@ def test_the_config_gives_the_tables_of_train(convo):
     result = convo("validate-data", "--config", "config.yaml")
     assert result.code == 0
     assert re.search(r"template: turns +training +validation", result.out)
-    assert re.search(r"assistant targets +[\d,]+ \([\d.]+%\) +[\d,]+ \([\d.]+%\)", result.out)
+    assert re.search(
+        r"assistant targets \(of tokens\) +[\d,]+ \([\d.]+%\) +[\d,]+ \([\d.]+%\)", result.out
+    )
     assert "tokens per dialogue" in result.out
     assert max(map(len, result.out.splitlines())) <= 80
 

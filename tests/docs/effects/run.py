@@ -107,6 +107,22 @@ def _(without, with_file):
 
 
 @effect(
+    "data.validation_split",
+    None,
+    0.2,
+    seen_in="dialogues and evaluations in metrics.jsonl",
+    given={"evaluation.reply_dialogues": 0},
+)
+def _(without, split):
+    """The run is evaluated on this share of the training dialogues, and not trained on it."""
+    assert (without.evaluated, split.evaluated) == ([], [STEPS // 2, STEPS])
+    whole, rest = (run.started["training"] for run in (without, split))
+    held_back = split.started["validation"]["num_dialogues"]
+    assert rest["num_held_back"] == held_back > 0 == whole["num_held_back"]
+    assert rest["num_dialogues"] + held_back == whole["num_dialogues"]
+
+
+@effect(
     "data.first_speaker", "user", "assistant", seen_in="roles in samples.jsonl",
     given={**REPLIES, "data.train": ["long.jsonl"], "data.validation": ["long.jsonl"]},
 )  # fmt: skip

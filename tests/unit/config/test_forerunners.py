@@ -608,7 +608,8 @@ def test_what_multi_turn_leaves_open_needs_a_decision(
 def test_patience_without_validation_is_reported_at_the_old_key(converted: Converter) -> None:
     text = multi_turn(dailydialog_train="False", train_data_path="a.jsonl")
     assert undecided(converted, text) == {
-        "patience": "evaluation.early_stopping.patience needs data.validation"
+        "patience": "evaluation.early_stopping.patience needs data.validation or "
+        "data.validation_split"
     }
 
 

@@ -9,7 +9,7 @@ import pytest
 from convo_cli.data.held_out.references import choose_dialogues
 from convo_cli.data.reader import read_dialogues
 from convo_cli.errors import FileChangedError
-from convo_cli.prepare import reply_dialogues as module
+from convo_cli.prepare import inputs as module
 from convo_cli.prepare.cache import NAME, Cache
 from convo_cli.prepare.inputs import Inputs
 from convo_cli.prepare.reply_dialogues import find_reply_dialogues
@@ -40,9 +40,9 @@ def passes(monkeypatch):
     """The files of every pass over data."""
     made, read = [], module.read_unchanged
 
-    def counted(files, config):
+    def counted(files, config, omissions):
         made.append([file.path for file in files])
-        return read(files, config)
+        return read(files, config, omissions)
 
     monkeypatch.setattr(module, "read_unchanged", counted)
     return made

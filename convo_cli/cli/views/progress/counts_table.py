@@ -43,10 +43,12 @@ def show_counts(console: Console, event: RunStarted | Preview) -> None:
     if any(counts.num_left_out for counts in sets):
         add_row("left out for a long turn", lambda counts: f"{counts.num_left_out:,}")
     add_row("examples", lambda counts: f"{counts.num_examples:,}")
-    add_row("tokens", lambda counts: f"{counts.num_tokens:,}")
+    add_row("tokens", lambda counts: f"{counts.num_dialogue_tokens:,}")
+    if any(counts.num_tokens != counts.num_dialogue_tokens for counts in sets):
+        add_row("tokens of the examples", lambda counts: f"{counts.num_tokens:,}")
     for role in ("assistant", "user"):
         if any(counts.num_targets_by_role[role] for counts in sets):
-            add_row(f"{role} targets", partial(_targets, role))
+            add_row(f"{role} targets (of tokens)", partial(_targets, role))
     console.print(table)
 
 
@@ -70,7 +72,7 @@ def _of_dialogues(number: int, counts: TokenCounts) -> str:
 
 def _targets(role: str, counts: TokenCounts) -> str:
     number = counts.num_targets_by_role[role]
-    return f"{number:,} ({_share(number, counts.num_tokens)})"
+    return f"{number:,} ({_share(number, counts.num_dialogue_tokens)})"
 
 
 def _share(part: int, whole: int) -> str:

@@ -50,9 +50,10 @@ def test_the_start_of_a_run_is_a_small_table() -> None:
         "tokens per dialogue     median 104, max 1,790   median 100, max 480",
         "over max_length 512   382 (3.44%), in windows                     0",
         "examples                               11,500                   852",
-        "tokens                              1,363,000               104,000",
-        "assistant targets               450,000 (33%)        35,000 (33.7%)",
-        "user targets                    150,000 (11%)                0 (0%)",
+        "tokens                              1,343,000               104,000",
+        "tokens of the examples              1,363,000               104,000",
+        "assistant targets             450,000 (33.5%)        35,000 (33.7%)",
+        "user targets                  150,000 (11.2%)                0 (0%)",
     ]
 
 
