@@ -89,7 +89,7 @@ def with_overrides(data_config: DataConfig, overrides: Sequence[str]) -> DataCon
 def _require_data_keys(overrides: Sequence[str], others: Sequence[str], needed: str) -> None:
     """Raise UsageError for a key that says nothing about how a data file is read."""
     for name in keys_set_by(overrides):
-        if name in config_keys() and name in (f"data.{key}" for key in DATA_SETS):
+        if name in (f"data.{key}" for key in (*DATA_SETS, "validation_split")):
             raise UsageError(f"--set {name}: the files are arguments here", hint="remove it")
         if name in config_keys() and not name.startswith("data.") and name not in others:
             allowed = " and ".join(("data.*", *others))

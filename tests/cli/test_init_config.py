@@ -144,19 +144,19 @@ def test_a_config_for_a_file_says_what_was_chosen_and_the_yaml_says_why(convo: C
     data_file("my.jsonl", 60)
     result = convo("--train", "my.jsonl")
     assert result.err == (
-        "sized for 57 dialogues (and 3 held back for validation) in my.jsonl: a vocabulary of 500, "
-        "85 steps, batches of 4, 6 epochs\n"
+        "sized for 58 dialogues (and 2 held back for validation) in my.jsonl: a vocabulary of 500, "
+        "87 steps, batches of 4, 6 epochs\n"
     )
     Path("config.yaml").write_text(result.out)
     config = load_config(Path("config.yaml"))
-    assert (config.training.max_steps, config.training.batch_size) == (85, 4)
+    assert (config.training.max_steps, config.training.batch_size) == (87, 4)
     assert (config.tokenizer.vocab_size, config.training.warmup_steps) == (500, 8)
     assert config.data.validation_split == 0.05
-    assert "# Chosen: 6 epochs.\n  max_steps: 85" in result.out
+    assert "# Chosen: 6 epochs.\n  max_steps: 87" in result.out
     assert "# Chosen: no file for validation.\n  validation_split: 0.05" in result.out
     assert convo("--train", "my.jsonl", "-q").err == ""
     printed = envelope(convo("--train", "my.jsonl", "--json"))
-    assert printed["sizing"]["values"]["training.max_steps"] == 85
+    assert printed["sizing"]["values"]["training.max_steps"] == 87
     assert f"{printed['sizing']['summary']}\n" == result.err
     assert envelope(convo("--json"))["sizing"] is None
 

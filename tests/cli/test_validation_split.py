@@ -98,12 +98,12 @@ def test_validate_data_shows_the_share_of_the_config_and_checks_a_file_whole(wor
         .replace("validation: valid.jsonl", "validation_split: 0.2"),
         encoding="utf-8",
     )
-    record = convo("validate-data", "--config", "split.yaml", "--json").json
+    record = convo("validate-data", "--config", "split.yaml", "--json").json["preflight"]
     assert record["training"] == started(work)["training"]
     assert record["validation"] == started(work)["validation"]
     whole = convo("validate-data", "test.jsonl", "--config", "split.yaml", "--json")
     assert whole.code == 0
-    assert whole.json["validation"] is None
+    assert whole.json["preflight"]["validation"] is None
 
 
 def test_a_file_and_a_split_exclude_each_other(work):
