@@ -48,7 +48,9 @@ def dialogues_of(
     before: float | None = None
     for message in conversation.messages:
         is_pause = (
-            before is not None and message.time is not None and message.time - before >= rules.pause
+            before is not None
+            and message.time is not None
+            and abs(message.time - before) >= rules.pause
         )
         if is_pause or session.num_characters + len(message.text) > MAX_CHARACTERS:
             yield from _finished(session, counts)

@@ -151,7 +151,7 @@ def test_outputs_that_are_refused(convo, folder):
     assert convo("chat.txt", *ada).code == 2
     assert (folder / "old.jsonl").read_text() == "old"
     assert convo("chat.txt", *ada, "-o", "old.jsonl", "--force").code == 0
-    for source in ("nope.txt", "pipe"):
+    for source in ("nope.txt", "pipe", "-"):
         assert convo(source, *ada, "-o", "new.jsonl").code == 2
 
 

@@ -58,6 +58,11 @@ def import_data(
     from convo_cli.cli.arguments import require_new_file
     from convo_cli.storage.similar import similar_path
 
+    if str(source) == "-":
+        raise UsageError(
+            "convo import reads its source more than once, so it cannot be stdin",
+            hint="write it to a file first: … > chat.txt",
+        )
     if not source.exists():
         meant = similar_path(source)
         hint = f"did you mean {meant}?" if meant else "check the name"

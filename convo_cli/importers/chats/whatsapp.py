@@ -127,12 +127,12 @@ def _message(
 
 def _speaker_and_text(line: str) -> tuple[str | None, str]:
     """Return who speaks and what; None for a line that WhatsApp wrote about the chat."""
-    before, colon, text = line.partition(":")
+    before, colon, text = line.partition(": ")
+    if not colon and line.endswith(":"):  # without a text
+        before, colon = line[:-1], ":"
     name = before.strip(_SIGNS)
     is_name = 0 < len(name) <= _MAX_NAME_CHARACTERS and _QUOTES.isdisjoint(name)
-    if colon and is_name and (not text or text[0] in _SIGNS):
-        return name, text.removeprefix(" ")
-    return None, ""
+    return (name, text) if colon and is_name and "://" not in name else (None, "")
 
 
 def _speech(lines: list[str], *, is_ios: bool) -> tuple[str, str | None]:
