@@ -11,12 +11,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from convo_cli.data.dialogue import Dialogue, Role, Turn
+from convo_cli.data.dialogue import ROLES, Dialogue, Role, Turn
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.templates.template import make_template
 from tests.strategies import texts
@@ -334,7 +334,7 @@ def family_dialogues(draw: st.DrawFn, family: Family, *, look_alikes: bool = Fal
         roles = ["user", "assistant"] * draw(st.integers(1, 4))
         roles = roles[: draw(st.integers(1, len(roles)))]
     else:
-        roles = draw(st.lists(st.sampled_from(get_args(Role)[1:]), min_size=1, max_size=7))
+        roles = draw(st.lists(st.sampled_from(ROLES[1:]), min_size=1, max_size=7))
     if family.has_system and draw(st.booleans()):
         roles = ["system", *roles]
     turns = tuple(

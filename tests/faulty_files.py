@@ -501,10 +501,16 @@ def wrong_values() -> Iterator[Case]:
             "$[0].speaker",
         ),
         (
-            "tool call",
+            "tool result without a call",
             [user, {"role": "tool", "content": "42"}, reply],
-            "unknown-speaker",
-            "$[1].role",
+            "tool-call",
+            "$[1].content",
+        ),
+        (
+            "arguments of a tool call that are not JSON",
+            [user, {"role": "assistant", "tool_calls": [{"name": "w", "arguments": "{"}]}, reply],
+            "tool-call",
+            "$[1].tool_calls[0].arguments",
         ),
         (
             "system in the middle",
@@ -656,10 +662,10 @@ def wrong_values() -> Iterator[Case]:
     call = {"function": {"name": "wave", "arguments": "{}"}}
     yield _in_line_2(
         "calls that are not read",
-        [user, {**reply, "tool_calls": [call]}],
+        {"turns": ["Hello", "Hi!"], "tool_calls": [call]},
         "unread-text",
         1,
-        "$[1].tool_calls",
+        "$.tool_calls",
     )
     yield Case(
         "mixed shapes with faults in two of them",

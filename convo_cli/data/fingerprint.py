@@ -31,7 +31,7 @@ _LONG_RUN = 32
 
 def fingerprint(turns: Iterable[Turn]) -> int:
     """Return 64 bits that are equal for equal dialogues, in every process."""
-    return _hash(normalised(SEPARATOR.join(turn.text for turn in turns)).encode())
+    return _hash(normalised(SEPARATOR.join(turn.content for turn in turns)).encode())
 
 
 def fingerprints(dialogues: Sequence[str], characters: str) -> list[int]:

@@ -25,6 +25,9 @@ class Omissions(msgspec.Struct):
     """Dialogues that the data excludes from training."""
     num_reasoning: int = 0
     """Turns with reasoning, kept or dropped."""
+    num_tool_calls: int = 0
+    """Turns with tool calls."""
+    num_tool_results: int = 0
     unread: dict[str, UnreadTexts] = msgspec.field(default_factory=dict)
     """Texts under keys that are not read."""
     num_held_back: int = 0
@@ -34,6 +37,8 @@ class Omissions(msgspec.Struct):
     def add(self, reading: LineReading) -> None:
         """Count the reasoning and the unread texts of a line."""
         self.num_reasoning += sum(turn.has_reasoning for _, turn in reading.turns)
+        self.num_tool_calls += sum(turn.is_call for _, turn in reading.turns)
+        self.num_tool_results += sum(turn.role == "tool" for _, turn in reading.turns)
         if reading.unread:
             texts = [turn.text for _, turn in reading.turns]
             for key, *numbers in measured(reading.unread, texts):
@@ -49,6 +54,10 @@ class Omissions(msgspec.Struct):
             done = "kept and trained on" if reasoning == "keep" else "dropped"
             setting = f"data.reasoning: {reasoning}"
             yield Notice(f"{file}: the reasoning of {turns} is {done} ({setting})")
+        if self.num_tool_calls + self.num_tool_results:
+            calls = counted(self.num_tool_calls, "turn")
+            results = counted(self.num_tool_results, "tool result")
+            yield Notice(f"{file}: {calls} with tool calls and {results} are context, not targets")
         keys = [key for key, texts in self.unread.items() if texts.is_content(key)]
         keys.sort(key=lambda key: -self.unread[key].num_characters)
         named = "; ".join(self.unread[key].describe(key) for key in keys[:_MAX_NAMED])

@@ -121,6 +121,11 @@ KINDS: dict[str, Kind] = {
         'write the earlier turns as [["question", "answer"], …] beside a prompt or an '
         "instruction, or add them to the list of turns"
     ),
+    "tool-call": _error(
+        'write a call as "tool_calls": [{"id": "c1", "type": "function", "function": {"name": '
+        '"weather", "arguments": "{}"}}] on an assistant turn, and its result as the next turn, '
+        '{"role": "tool", "tool_call_id": "c1", "content": "4 C"}'
+    ),
     "reasoning": _error(
         "keep it (trained on as <think>…</think> before the answer) or drop it: data.reasoning in "
         "the config, --set data.reasoning=drop for train, --reasoning drop for validate-data and "
@@ -137,6 +142,10 @@ KINDS: dict[str, Kind] = {
     ),
     # The dialogue cannot be encoded. The pre-flight finds this, because it knows the tokenizer.
     "not-renderable": _error("set dialogue.template: turns or chatml, or change the dialogue"),
+    "tools-not-rendered": _error(
+        "train a model whose chat template knows tools, with dialogue.template: native, or leave "
+        "these dialogues out: convo validate-data FILE --fix OUT --config config.yaml"
+    ),
     "turn-too-long": _error("raise dialogue.max_length, or set dialogue.long_turns: split or drop"),
     "end-not-trained": _error(
         "a model that is not trained on the end token never stops; set dialogue.template: turns "

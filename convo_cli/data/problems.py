@@ -83,9 +83,15 @@ def at_line(problem: Problem, file: str, line: int) -> Problem:
     return replace(problem, column=1, line=line, file=file)
 
 
-def no_target(train_on: str) -> Problem:
-    """Return the problem of a dialogue without a target."""
-    return Problem("no-target", f"the dialogue has no turn to train on (train_on: {train_on})")
+def no_target(train_on: str, *, calls_only: bool = False) -> Problem:
+    """Return the problem of a dialogue without a target.
+
+    ``calls_only`` is true if the assistant only calls tools.
+    """
+    message = f"the dialogue has no turn to train on (train_on: {train_on})"
+    if calls_only:
+        message += "; the assistant only makes tool calls, which are context"
+    return Problem("no-target", message)
 
 
 def kind_of(value: Any) -> str:

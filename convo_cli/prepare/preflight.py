@@ -15,7 +15,7 @@ import numpy as np
 from convo_cli.config.schema import LongTurns, TrainOn
 from convo_cli.data.checks.problem_tally import DataProblemsError, ProblemGroup, ProblemTally
 from convo_cli.data.checks.report import Spread, spread
-from convo_cli.data.dialogue import Dialogue, has_target
+from convo_cli.data.dialogue import Dialogue, has_target, only_calls
 from convo_cli.data.problems import LongTurn, Problem, ProblemSink, at_line, no_target
 from convo_cli.events import TokenCounts
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET, TokenStore
@@ -85,7 +85,8 @@ def check_targets(
         if not num_tokens:  # left out for another reason
             continue
         if not has_target(dialogue.turns, train_on):
-            found(at_line(no_target(train_on), dialogue.file, dialogue.line))
+            problem = no_target(train_on, calls_only=only_calls(dialogue.turns))
+            found(at_line(problem, dialogue.file, dialogue.line))
         elif num_ends < (expected := _num_trained_replies(dialogue, train_on)):
             message = f"the end token is trained on in only {num_ends:.0f} of {expected} replies"
             found(at_line(Problem("end-not-trained", message), dialogue.file, dialogue.line))
@@ -169,5 +170,5 @@ def find_leaks(
 
 
 def _num_trained_replies(dialogue: Dialogue, train_on: TrainOn) -> int:
-    replies = [turn for turn in dialogue.turns if turn.role == "assistant"]
+    replies = [turn for turn in dialogue.turns if turn.is_reply]
     return sum(turn.is_trained for turn in (replies[-1:] if train_on == "last" else replies))

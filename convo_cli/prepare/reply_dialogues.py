@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from convo_cli import __version__
-from convo_cli.data.dialogue import Dialogue
+from convo_cli.data.dialogue import HEAD_ROLES, Dialogue, as_messages, tool_definitions
 from convo_cli.data.held_out.references import choose_dialogues, reference_index
 from convo_cli.errors import CheckpointError
 from convo_cli.events import begin
@@ -53,7 +53,10 @@ def _read(content: bytes, folder: Path, count: int) -> tuple[Dialogue, ...]:
     """Decode the dialogues; CheckpointError if convo cannot have chosen them."""
     try:
         dialogues = msgspec.json.decode(content, type=tuple[Dialogue, ...])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        for dialogue in dialogues:
+            as_messages(dialogue.turns)
+            tool_definitions(dialogue.turns)
+    except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{folder / _FILE}: {error}") from error
     if len(dialogues) > count or not all(map(_may_be_chosen, dialogues)):
         raise CheckpointError(
@@ -63,6 +66,10 @@ def _read(content: bytes, folder: Path, count: int) -> tuple[Dialogue, ...]:
 
 
 def _may_be_chosen(dialogue: Dialogue) -> bool:
-    has_text = all(turn.text.strip() for turn in dialogue.turns)
-    is_ordered = all(turn.role != "system" for turn in dialogue.turns[1:])
+    turns = dialogue.turns
+    has_text = all(turn.text.strip() or turn.uses_tools for turn in turns)
+    head = [turn.role for turn in turns if turn.role in HEAD_ROLES]
+    is_ordered = head in (["tools"], ["system"], ["tools", "system"], []) and all(
+        turn.role == role for turn, role in zip(turns, head, strict=False)
+    )
     return has_text and is_ordered and reference_index(dialogue.turns) is not None

@@ -1,10 +1,11 @@
 """Windows of a dialogue that is too long for one example, each rendered as a dialogue of its own.
 
-A window holds the system turn and whole turns; its ids are the template's own rendering of them, up
-to the end of the last one. If the template refuses such a dialogue, or needs more tokens for it
-than planned, the window begins one turn later. If no window works for a turn, the turn is too long.
-With `long_turns: split` it is cut into parts, each of which repeats the system turn and the tokens
-right before it.
+A window holds the system turn and whole exchanges; its ids are the template's own rendering of
+them, up to the end of the last one. An exchange is one turn, or a tool call with its results and
+the assistant's turn after them, so no window has a result without its call. If the template refuses
+such a dialogue, or needs more tokens for it than planned, the window begins one exchange later. If
+no window works for an exchange, it is too long. With `long_turns: split` it is cut into parts, each
+of which repeats the system turn and the tokens right before it.
 
 Shapes: an example is two arrays of length T.
 """
@@ -18,7 +19,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from convo_cli.data.dialogue import Turn
+from convo_cli.data.dialogue import HEAD_ROLES, Turn, begins_exchange
 from convo_cli.errors import DataError
 from convo_cli.text.templates.pieces import Rendering
 from convo_cli.text.windows import Window, cut_turn, first_that_fits, next_window
@@ -35,7 +36,7 @@ _NO_PREDECESSOR = "the first token of the turn has none before it"
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Examples with the turns up to ``stop`` (exclusive)."""
+    """Examples with the exchanges up to ``stop`` (exclusive)."""
 
     examples: Sequence[Example]
     stop: int
@@ -52,7 +53,8 @@ class TooLong:
 
 
 def num_system_turns(turns: Sequence[Turn]) -> int:
-    return sum(turn.role == "system" for turn in turns)
+    """Return the number of turns before the conversation, with the definitions of tools."""
+    return sum(turn.role in HEAD_ROLES for turn in turns)
 
 
 def is_folded(whole: Rendering, alone: Rendering | DataError, num_system: int) -> bool:
@@ -71,7 +73,7 @@ def earliest_start(turn_lengths: Sequence[int], room: int) -> int:
 class Cutter:
     """A dialogue that is longer than a window.
 
-    Turns are counted without the system turn, positions in tokens.
+    Exchanges and turns are counted without the system turn, positions in tokens.
     """
 
     def __init__(
@@ -90,13 +92,21 @@ class Cutter:
         self._targets = whole.targets(kinds)
         self._max_length = max_length
         self._is_folded = is_folded
-        self._bounds = whole.bounds(num_system)
+        self._bounds_of_turns = whole.bounds(num_system)
+        begins = [k for k in range(len(self.turns)) if begins_exchange(self.turns, k)]
+        self._first_turns = [*begins, len(self.turns)]
+        self._bounds = [self._bounds_of_turns[turn] for turn in self._first_turns]
         self._head = self._bounds[0]
         self._room = max_length - self._head
         self._lengths = [stop - start for start, stop in pairwise(self._bounds)]
 
-    def is_long_question(self, turn: int) -> bool:
-        return self.turns[turn].role == "user" and self._lengths[turn] > self._room
+    @property
+    def num_exchanges(self) -> int:
+        return len(self._lengths)
+
+    def is_long_question(self, exchange: int) -> bool:
+        is_question = self.turns[self._first_turns[exchange]].role == "user"
+        return is_question and self._lengths[exchange] > self._room
 
     def plan(self, fresh: int) -> Window:
         return next_window(self._lengths, fresh, self._room)
@@ -104,7 +114,7 @@ class Cutter:
     def window(
         self, fresh: int
     ) -> Generator[Sequence[Turn], Rendering | DataError, Found | TooLong]:
-        """Find the example whose first new turn is ``fresh``, with all the context that fits."""
+        """Find the example whose first new exchange is ``fresh``, with the context that fits."""
         needed, reason, earliest = 0, "", fresh
         for stop in dict.fromkeys((self.plan(fresh).stop, fresh + 1)):
             num_fresh = self._bounds[stop] - self._bounds[fresh]
@@ -117,7 +127,7 @@ class Cutter:
                     return Found([made], stop)
                 elif stop == fresh + 1:
                     needed = len(made.input_ids)
-        # The template needs an earlier turn first.
+        # The template needs an earlier exchange first.
         for first in reversed(range(0 if needed else earliest)):
             made = yield from self._render(first, fresh, fresh + 1)
             if isinstance(made, Example):
@@ -126,22 +136,22 @@ class Cutter:
                 needed = len(made.input_ids)
                 break
         length = self._lengths[fresh]
-        return TooLong(needed or self._bounds[-1], length, self._explain(length, reason))
+        return TooLong(needed or self._bounds[-1], length, self._explain(fresh, reason))
 
-    def parts(self, turn: int, stop: int) -> Found | TooLong:
-        """Cut the turns from ``turn`` to ``stop`` wherever a window is full.
+    def parts(self, first: int, stop: int) -> Found | TooLong:
+        """Cut the exchanges from ``first`` to ``stop`` wherever a window is full.
 
         Each part repeats tokens before it.
         """
-        lead, origin = self._lead(turn, self._bounds[stop])
+        lead, origin = self._lead(self._first_turns[first], self._bounds[stop])
         room = self._max_length - len(lead)
         if room < 2:
             message = (
                 f"dialogue.max_length {self._max_length} leaves no room beside "
                 f"{counted(len(lead), 'token')} of system text"
             )
-            return TooLong(len(lead) + 2, self._lengths[turn], message)
-        begin, end = max(self._bounds[turn], origin), self._bounds[stop]
+            return TooLong(len(lead) + 2, self._lengths[first], message)
+        begin, end = max(self._bounds[first], origin), self._bounds[stop]
         examples = []
         num_context = max(1, self._max_length // 2 - len(lead))
         for part in cut_turn(begin - origin, end - origin, room, num_context):
@@ -157,10 +167,11 @@ class Cutter:
     def _render(
         self, first: int, fresh: int, stop: int
     ) -> Generator[Sequence[Turn], Rendering | DataError, Example | str]:
-        """Render turns as a dialogue of their own, with targets from ``fresh`` on.
+        """Render exchanges as a dialogue of their own, with targets from ``fresh`` on.
 
         Returns the reason if that fails.
         """
+        first, fresh, stop = (self._first_turns[k] for k in (first, fresh, stop))
         if self._is_folded and self.turns[first].role != "user":
             return "the chat template writes the system text into a user turn"
         rendering = yield (*self._system, *self.turns[first:stop])
@@ -194,7 +205,10 @@ class Cutter:
             return ids[:head], said
         first_word, after_words = self._words(question)
         between = np.concatenate(
-            [ids[after_words : self._bounds[question + 1]], ids[self._bounds[turn] : said]]
+            [
+                ids[after_words : self._bounds_of_turns[question + 1]],
+                ids[self._bounds_of_turns[turn] : said],
+            ]
         )
         room = self._max_length - head - len(between) - (end - said)
         num_words = room if room > 0 else max(1, (self._max_length // 2 - head - len(between)) // 2)
@@ -206,14 +220,17 @@ class Cutter:
         _, said, _ = self._whole.spoken[len(self._system) + turn]
         return self._whole.starts[said], self._whole.starts[said + 1]
 
-    def _explain(self, length: int, reason: str) -> str:
+    def _explain(self, exchange: int, reason: str) -> str:
+        length, turn = self._lengths[exchange], self._first_turns[exchange]
         if reason == _NO_PREDECESSOR:
             return (
                 f"dialogue.max_length {self._max_length} leaves no room for a token before a turn "
                 f"of {length} tokens, so the first token of the turn could not be trained on"
             )
         limit = f"dialogue.max_length {self._max_length}"
-        message = f"a turn of {length} tokens does not fit into {limit}"
+        is_call = self._first_turns[exchange + 1] > turn + 1
+        what = "a tool call with its result and the next turn, together" if is_call else "a turn of"
+        message = f"{what} {length} tokens, {'do' if is_call else 'does'} not fit into {limit}"
         if length <= self._room:
             message += f" with the turn before it, which it needs: {reason}"
         elif self._system:

@@ -24,7 +24,9 @@ def search(dialogue: Dialogue, train_on: TrainOn, max_length: int, long_turns: L
     """Find the examples of a dialogue, or the problem for which it is refused."""
     whole = yield dialogue.turns
     if isinstance(whole, DataError):
-        return Problem("not-renderable", str(whole), "$", 1, dialogue.line, dialogue.file)
+        uses_tools = any(turn.uses_tools for turn in dialogue.turns)
+        code = "tools-not-rendered" if uses_tools else "not-renderable"
+        return Problem(code, str(whole), "$", 1, dialogue.line, dialogue.file)
     kinds = _target_kinds(dialogue.turns, train_on)
     num_tokens = len(whole.input_ids)
     if num_tokens <= max_length:
@@ -35,7 +37,7 @@ def search(dialogue: Dialogue, train_on: TrainOn, max_length: int, long_turns: L
         dialogue.turns, whole, kinds, max_length, num_system, is_folded(whole, alone, num_system)
     )
     examples, refused, fresh, is_split = list[Example](), list[TooLong](), 0, False
-    while fresh < len(cutter.turns):
+    while fresh < cutter.num_exchanges:
         # A reply to a split question gets the end of the question as context, which no window of
         # whole turns contains.
         follows_long_question = is_split and cutter.is_long_question(fresh - 1)
@@ -61,13 +63,13 @@ def search(dialogue: Dialogue, train_on: TrainOn, max_length: int, long_turns: L
 
 def _target_kinds(turns: Sequence[Turn], train_on: TrainOn) -> list[int]:
     """Return the target kind of each turn's text and end token."""
-    last = max((k for k, turn in enumerate(turns) if turn.role == "assistant"), default=-1)
+    last = max((k for k, turn in enumerate(turns) if turn.is_reply), default=-1)
     kinds = []
     for index, turn in enumerate(turns):
-        if not turn.is_trained or turn.role == "system":
-            kinds.append(NO_TARGET)
-        elif turn.role == "user":
-            kinds.append(USER_TARGET)
-        else:
-            kinds.append(ASSISTANT_TARGET if train_on != "last" or index == last else NO_TARGET)
+        kind = NO_TARGET
+        if turn.role == "user":
+            kind = USER_TARGET
+        elif turn.is_reply and (train_on != "last" or index == last):
+            kind = ASSISTANT_TARGET
+        kinds.append(kind if turn.is_trained else NO_TARGET)
     return kinds

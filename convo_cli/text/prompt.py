@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from convo_cli.data.dialogue import Turn
+from convo_cli.data.dialogue import Turn, begins_exchange
 from convo_cli.errors import DataError
 from convo_cli.text.cutting import earliest_start, is_folded, num_system_turns
 from convo_cli.text.templates.pieces import Rendering
@@ -53,7 +53,8 @@ def fit_prompt(
     # differently from a later one. So the remaining turns are rendered as a dialogue of their own,
     # as in training.
     earliest = earliest_start(lengths[: len(spoken)], room - bounds[0] - opening)
-    for first in range(min(earliest, len(spoken) - 1), len(spoken)):
+    begins = [k for k in range(len(spoken)) if begins_exchange(spoken, k)]
+    for first in (k for k in begins if k >= min(earliest, begins[-1])):
         if must_begin_with_user and spoken[first].role != "user":
             continue
         rendering = render([*system, *spoken[first:]])

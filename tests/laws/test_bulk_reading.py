@@ -99,6 +99,22 @@ HISTORY = st.sampled_from(
         *([["a", "b"]], [["a", "b"], ["c", "d"]], [["a"]]),
     ]
 )
+CALL = {"id": "c1", "type": "function", "function": {"name": "w", "arguments": "{}"}}
+CALLS = st.sampled_from(
+    [
+        *({"tool_calls": [CALL]}, {"tool_calls": []}, {"tool_calls": "[]"}, {"tool_calls": None}),
+        *({"tool_calls": "x"}, {"tool_calls": [{"name": "w", "arguments": {"a": "b"}}]}),
+        *({"function_call": {"name": "w"}}, {"function_call": "auto"}, {"tool_call_id": "c1"}),
+        *({"role": "tool"}, {"from": "observation"}, {"role": "function_call", "content": "{"}),
+        *({"role": "tool", "content": None}, {"role": "function_call", "content": '{"name": "w"}'}),
+    ]
+)
+DEFINITIONS = st.sampled_from(
+    [
+        *({"tools": [CALL]}, {"tools": ["a"]}, {"tools": "[]"}, {"functions": '[{"name": "w"}]'}),
+        *({"tools": "[{"}, {"tools": "hammer"}, {"functions": [{"name": 5}]}, {"tools": {}}),
+    ]
+)
 BESIDE = st.just({}) | MASKS | REASONING | st.builds(lambda pairs: {"history": pairs}, HISTORY)
 
 
@@ -121,11 +137,11 @@ def values(draw: st.DrawFn, texts: st.SearchStrategy[str]) -> Any:
             turns: list[Any] = [{speaker: draw(NAMES), text: one} for one in said]
             for turn in turns:
                 if draw(st.integers(0, 3)) == 0:
-                    turn.update(draw(EXTRAS | MASKS | REASONING))
+                    turn.update(draw(EXTRAS | MASKS | REASONING | CALLS))
             if turns and draw(st.integers(0, 3)) == 0:  # what a line says twice is not lost
                 turns[0]["note"] = turns[0][text]
             key = draw(st.sampled_from(["messages", "conversations", "turns"]))
-            before, after = draw(EXTRAS), draw(EXTRAS | st.just({}) | MASKS)
+            before, after = draw(EXTRAS), draw(EXTRAS | st.just({}) | MASKS | DEFINITIONS)
             return draw(st.sampled_from([turns, before | {key: turns} | after]))
 
 

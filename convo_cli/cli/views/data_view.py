@@ -144,6 +144,11 @@ def _facts(file: FileReport) -> Iterator[tuple[str, int, str]]:
         file.num_turns,
         _names({role: count for role, count in file.num_turns_by_role.items() if count}),
     )
+    if num_tool_turns := file.num_tool_calls + file.num_tool_results:
+        calls = counted(file.num_tool_calls, "turn")
+        results = counted(file.num_tool_results, "result")
+        note = f"{calls} with calls and {results} are context, never targets"
+        yield "tool calls", num_tool_turns, f"{note}; the model's chat template must know tools"
     yield "characters", file.num_characters, ", ".join(_shares(file.scripts))
     yield "end on a user turn", file.num_ending_on_user, _share(file.num_ending_on_user, total)
     seldom = (

@@ -50,7 +50,7 @@ class BlockReader:
             if skeleton.is_excluded:
                 found.excluded.append(number)
                 continue
-            texts = [turn.text for _, turn in turns]
+            texts = [turn.content for _, turn in turns]
             found.add_skeleton(skeleton, number)
             for key, *numbers in measured(unread, texts):
                 found.add_unread(key, *numbers)

@@ -28,6 +28,7 @@ from convo_cli.data.problems import Problem
 from convo_cli.data.shapes.known_keys import TRAIN_KEYS
 from convo_cli.data.shapes.mapped.steps import speaker_keys
 from convo_cli.data.shapes.reasoning import has_tag
+from convo_cli.data.shapes.tools.tool_calls import may_define_tools
 from convo_cli.data.shapes.unread import counted_length, texts_in
 from convo_cli.data.strict_json.decoder import (
     UNREADABLE,
@@ -158,6 +159,9 @@ class BulkReader:
         skeleton, (turns, unread) = reading
         texts = [turn.text for _, turn in turns]
         if skeleton.is_excluded or skeleton.num_reasoning:
+            return None
+        # Calls, ids and definitions are strings outside the texts, and strings may hold JSON.
+        if any(turn.uses_tools for _, turn in turns) or may_define_tools(value):
             return None
         # A text may combine several strings, and the system turn may come last.
         if [text for text in made_up if text in set(texts)] != texts:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from convo_cli.data.checks.suspicions import suspect_turns
-from convo_cli.data.dialogue import Role, has_target, is_excluded
+from convo_cli.data.dialogue import Role, has_target, is_excluded, only_calls
 from convo_cli.data.problems import Problem, ProblemSink, no_target
 from convo_cli.data.shapes.known_keys import misspelt
 from convo_cli.data.shapes.mapped.mapping import shape_name
@@ -37,6 +37,9 @@ class Skeleton:
 
     shape: str
     roles: tuple[Role, ...]
+    """The role of every turn, without the definitions of tools."""
+    num_calls: int
+    """Turns with tool calls."""
     num_untrained: int
     """Turns with ``"train": false``."""
     num_reasoning: int
@@ -67,8 +70,9 @@ def read_decoded(
     turns = [turn for _, turn in reading.turns]
     skeleton = Skeleton(
         shape=shape_name(value, rules.data_config) or "",
-        roles=tuple(turn.role for turn in turns),
-        num_untrained=sum(not turn.is_trained for turn in turns),
+        roles=tuple(turn.role for turn in turns if turn.role != "tools"),
+        num_calls=sum(turn.is_call for turn in turns),
+        num_untrained=sum(not turn.is_trained for turn in turns if turn.role != "tools"),
         num_reasoning=sum(turn.has_reasoning for turn in turns),
         is_excluded=is_excluded(turns),
         has_target=has_target(turns, rules.train_on),
@@ -81,7 +85,7 @@ def read_decoded(
             message = f"the key {quoted(key)} is ignored; did you mean {quoted(meant)}?"
             found(Problem("misspelt-key", message, path))
     if not skeleton.has_target:
-        found(no_target(rules.train_on))
+        found(no_target(rules.train_on, calls_only=only_calls(turns)))
     for problem in suspect_turns(reading.turns):
         found(problem)
     return skeleton, reading

@@ -47,6 +47,10 @@ class FileReport:
     """Dialogues that the data excludes from training."""
     num_turns: int
     num_turns_by_role: Mapping[str, int]
+    num_tool_calls: int
+    """Assistant turns with tool calls, which are context."""
+    num_tool_results: int
+    """Turns with the result of a tool, of no role above."""
     num_untrained_turns: int
     """Turns with ``"train": false``."""
     num_reasoning_turns: int

@@ -64,6 +64,8 @@ def suspicious_places(texts: str, characters: str) -> Iterator[int]:
 
 def suspect_turns(turns: Sequence[LocatedTurn]) -> Iterator[Problem]:
     """Yield everything suspicious in a dialogue: first in each text, then in the whole."""
+    # The definitions, calls and results of tools are JSON and output of programs.
+    turns = [(path, turn) for path, turn in turns if not turn.uses_tools]
     for path, turn in turns:
         may_be_long = len(turn.text) * 4 > LONG_UTTERANCE_BYTES
         if may_be_long and (size := len(turn.text.encode())) > LONG_UTTERANCE_BYTES:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Sequence
 
-from convo_cli.data.dialogue import Dialogue, Turn
+from convo_cli.data.dialogue import HEAD_ROLES, Dialogue, Turn
 
 
 def reference_index(turns: Sequence[Turn]) -> int | None:
@@ -13,7 +13,7 @@ def reference_index(turns: Sequence[Turn]) -> int | None:
     candidates = [
         k
         for k in range(1, len(turns))
-        if turns[k].role == "assistant" and turns[k].is_trained and turns[k - 1].role != "system"
+        if turns[k].is_reply and turns[k].is_trained and turns[k - 1].role not in HEAD_ROLES
     ]
     return candidates[-1] if candidates else None
 

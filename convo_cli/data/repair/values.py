@@ -23,7 +23,9 @@ from convo_cli.data.shapes.known_keys import (
     misspelt,
 )
 from convo_cli.data.shapes.mapped.steps import columns_of
+from convo_cli.data.shapes.speakers import roles_by_name
 from convo_cli.data.shapes.table import SHAPES, shape_of
+from convo_cli.data.shapes.tools.tool_calls import is_tool_turn
 
 MAX_ROUNDS = 10
 """Most repairs of one text: an entity may hide another, and hostile data may nest a million."""
@@ -80,30 +82,32 @@ def _rename(value: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
 
 
 def _repair_turns(turns: list[Any], data_config: DataConfig) -> list[Any]:
-    repaired = [_repair_turn(turn) for turn in turns]
-    if sum(not _is_empty(turn) for turn in repaired) < 2:
+    repaired = [_repair_turn(turn, data_config) for turn in turns]
+    if sum(not _is_empty(turn, data_config) for turn in repaired) < 2:
         return repaired
     if not all(isinstance(turn, str) for turn in repaired):
-        return [turn for turn in repaired if not _is_empty(turn)]
-    while _is_empty(repaired[-1]):
+        return [turn for turn in repaired if not _is_empty(turn, data_config)]
+    while _is_empty(repaired[-1], data_config):
         repaired.pop()
-    if not any(map(_is_empty, repaired)):
+    if not any(_is_empty(turn, data_config) for turn in repaired):
         return repaired
     # Without a turn in the middle, the speakers of all later texts would swap. So all are named.
     speakers = [data_config.speakers.user[0], data_config.speakers.assistant[0]]
     if data_config.first_speaker == "assistant":
         speakers.reverse()
     named = [{"role": speakers[index % 2], "content": text} for index, text in enumerate(repaired)]
-    return [turn for turn in named if not _is_empty(turn)]
+    return [turn for turn in named if not _is_empty(turn, data_config)]
 
 
-def _repair_turn(turn: Any) -> Any:
+def _repair_turn(turn: Any, data_config: DataConfig) -> Any:
     if isinstance(turn, str):
         return repair_text(turn)
     if not isinstance(turn, dict):
         return turn
     turn = _rename(turn, _KEYS_OF_TURN)
     with_true_or_false(turn)
+    if is_tool_turn(turn, roles_by_name(data_config.speakers)):
+        return turn  # its text is the output of a program, or empty beside a call
     key = text_key(turn)
     match turn.get(key):
         case str(text) | [{"type": "text", "text": str(text)}]:
@@ -111,7 +115,9 @@ def _repair_turn(turn: Any) -> Any:
     return turn
 
 
-def _is_empty(turn: Any) -> bool:
+def _is_empty(turn: Any, data_config: DataConfig) -> bool:
+    if isinstance(turn, dict) and is_tool_turn(turn, roles_by_name(data_config.speakers)):
+        return False
     text = turn.get(text_key(turn)) if isinstance(turn, dict) else turn
     return isinstance(text, str) and not text.strip()
 

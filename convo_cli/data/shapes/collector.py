@@ -35,7 +35,7 @@ class TurnCollector:
         self._found = found
         self._reasoning = data_config.reasoning
         self._speakers = data_config.speakers
-        self._roles = roles_by_name(data_config.speakers)
+        self.roles = roles_by_name(data_config.speakers)
 
     def add(
         self,
@@ -47,8 +47,12 @@ class TurnCollector:
         is_trained: bool | None = None,
         beside: Mapping[str, Any] = NOTHING,
         at: str = "$",
+        tool_data: str = "",
     ) -> None:
-        """Add a turn; ``beside`` is the object at path ``at`` that may hold its reasoning."""
+        """Add a turn; ``beside`` is the object at path ``at`` that may hold its reasoning.
+
+        With ``tool_data`` the text may be empty.
+        """
         if not isinstance(text, str):
             self.refuse("text-not-string", path, f"the text is {kind_of(text)}, not a string")
             return
@@ -58,7 +62,7 @@ class TurnCollector:
                 text, path, beside, at, self._reasoning, self.refuse
             )
         text = text.strip()
-        if not text:
+        if not text and not tool_data:
             what = "the text is empty" + " without its reasoning" * has_reasoning
             self.refuse("empty-utterance", path, what)
         elif role == "system" and (index > 0 or self.turns):
@@ -66,7 +70,8 @@ class TurnCollector:
         else:
             if is_trained:
                 self._trained_path = self._trained_path or at
-            self.turns.append((path, Turn(role, text, is_trained is not False, has_reasoning)))
+            turn = Turn(role, text, is_trained is not False, has_reasoning, tool_data)
+            self.turns.append((path, turn))
 
     def exclude(self) -> None:
         """Mark every turn as not trained on; refuse a turn that states the opposite."""
@@ -75,6 +80,12 @@ class TurnCollector:
             self.refuse("train-conflict", self._trained_path, message)
         self.turns = [(path, replace(turn, is_trained=False)) for path, turn in self.turns]
 
+    def is_plain(self, turn: Mapping[str, Any], speaker_key: str, text_key: str | None) -> bool:
+        """Return whether a turn has only a known speaker and a text."""
+        name = turn[speaker_key]
+        is_known = isinstance(name, str) and name in self.roles
+        return is_known and text_key is not None and len(turn) == 2
+
     def role_of(self, name: Any, path: str) -> Role | None:
         """Return the role of a speaker; None if it has none, which is a problem."""
         if isinstance(name, int) and not isinstance(name, bool):
@@ -82,7 +93,7 @@ class TurnCollector:
         if not isinstance(name, str):
             self.refuse("unknown-speaker", path, f"the speaker is {kind_of(name)}, not a name")
             return None
-        role = self._roles.get(name.casefold())
+        role = self.roles.get(name.casefold())
         if role is None:
             users = ", ".join([*self._speakers.user, quoted(name)])
             message = (

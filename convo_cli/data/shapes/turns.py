@@ -29,6 +29,12 @@ from convo_cli.data.shapes.table import (
     is_array_of_dialogues,
     shape_of,
 )
+from convo_cli.data.shapes.tools.tool_calls import (
+    definitions_of,
+    keys_of_tools,
+    read_tool_turn,
+)
+from convo_cli.data.shapes.tools.tool_links import linked
 from convo_cli.data.shapes.unread import UnreadItem
 from convo_cli.wording import counted, quoted
 
@@ -59,7 +65,8 @@ def _read(value: Any, data_config: DataConfig, found: ProblemSink) -> LineReadin
     reader = _LineReader(data_config, found)
     reader.read(value)
     talk = reader.talk
-    return None if talk.is_refused else LineReading(talk.turns, talk.unread)
+    turns = [] if talk.is_refused else linked(talk.turns, talk.refuse)
+    return None if talk.is_refused else LineReading(turns, talk.unread)
 
 
 class _LineReader:
@@ -95,7 +102,10 @@ class _LineReader:
             isinstance(part, Text) and part.is_reply and isinstance(part.value, str)
             for part in parts
         )
-        known = (*shape.keys, *shape.optional, "system")
+        has_list = any(isinstance(part, TurnList) for part in parts)
+        definitions = definitions_of(line, self.talk.refuse) if has_list else []
+        of_tools = keys_of_tools(line) if has_list else ()
+        known = (*shape.keys, *shape.optional, "system", *of_tools)
         self.talk.note_unread(line, "$", known, is_reply=has_one_reply)
         if not has_one_reply and self._reasoning != "drop" and (keys := reasoning_keys(line)):
             code = "reasoning-place" if self._reasoning else "reasoning"
@@ -119,6 +129,7 @@ class _LineReader:
                 self.talk.refuse(part.code, part.path, part.message)
         if is_trained is False:
             self.talk.exclude()
+        self.talk.turns[:0] = definitions
 
     def _list(self, items: list[Any], path: str, *, needs_speakers: bool = False) -> None:
         if not items:
@@ -145,24 +156,30 @@ class _LineReader:
         text_key = next((key for key in TEXT_KEYS if key in turn), None)
         if speaker_key is None:
             self.talk.refuse("missing-key", path, _missing("speaker", SPEAKER_KEYS, turn))
-        if text_key is None:
+        tool = None
+        if speaker_key is not None and not self.talk.is_plain(turn, speaker_key, text_key):
+            roles, refuse = self.talk.roles, self.talk.refuse
+            tool = read_tool_turn(turn, speaker_key, text_key, path, roles, refuse)
+        if text_key is None and tool is None:
             self.talk.refuse("missing-key", path, _missing("text", TEXT_KEYS, turn))
         # A good turn with two keys has only a speaker and a text.
         is_trained = stated_training(turn, path, self.talk.refuse) if len(turn) > 2 else None
-        if speaker_key is None or text_key is None:
+        if speaker_key is None or (text_key is None and tool is None):
             return
-        role = self.talk.role_of(turn[speaker_key], f"{path}.{speaker_key}")
+        role = tool.role if tool else self.talk.role_of(turn[speaker_key], f"{path}.{speaker_key}")
         if len(turn) > 2:
-            self.talk.note_unread(turn, path, (speaker_key, text_key), is_reply=role == "assistant")
+            read = (speaker_key, text_key, *(tool.keys if tool else ()))
+            self.talk.note_unread(turn, path, read, is_reply=role == "assistant")
         if role is not None:
             self.talk.add(
                 role,
-                turn[text_key],
-                f"{path}.{text_key}",
+                tool.text if tool else turn.get(text_key or ""),
+                f"{path}.{text_key}" if text_key else path,
                 index=index,
                 is_trained=is_trained,
                 beside=turn if len(turn) > 2 else NOTHING,
                 at=path,
+                tool_data=tool.data if tool else "",
             )
 
 

@@ -123,11 +123,12 @@ def _render(renderer: Callable[..., Any], request: bytes) -> bytes:
     render = partial(renderer, **work["options"])
     _limit_memory(RENDER_LIMITS.memory_bytes)
     begun, left, answers = time.process_time(), 16 * MAX_OWN_CHARACTERS, list[bytes]()
-    for messages in work["dialogues"]:
+    for messages, tools in zip(work["dialogues"], work["tools"], strict=True):
         if time.process_time() - begun > REQUEST_SECONDS:
             os._exit(OUT_OF_TIME)
         most = min(left, MAX_OWN_CHARACTERS)
-        answer, num_written = _answer(render, messages, work["tokens"], most)
+        given = {**work["tokens"], "tools": tools}
+        answer, num_written = _answer(render, messages, given, most)
         answers.append(answer)
         left -= num_written
     return b"[" + b",".join(answers) + b"]"
@@ -135,14 +136,14 @@ def _render(renderer: Callable[..., Any], request: bytes) -> bytes:
 
 def _answer(
     render: Callable[..., Any],
-    messages: Sequence[dict[str, str]],
-    tokens: dict[str, Any],
+    messages: Sequence[dict[str, Any]],
+    given: dict[str, Any],
     most: int,
 ) -> tuple[bytes, int]:
     """Return the answer for one dialogue, and the number of added characters, at most ``most``."""
     _set_timer(RENDER_LIMITS.cpu_seconds)
     try:
-        (text,), spans = render([messages], **tokens)
+        (text,), spans = render([messages], **given)
         num_written = len(text) - sum(len(message["content"]) for message in messages)
         if num_written > most:
             raise ValueError(f"it adds more than {most:,} characters")

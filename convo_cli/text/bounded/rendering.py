@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from convo_cli.data.dialogue import Turn, as_messages
+from convo_cli.data.dialogue import Turn, as_messages, tool_definitions
 from convo_cli.errors import DataError, ModelError
 from convo_cli.text.bounded import client
 from convo_cli.text.bounded.process import RENDER, RENDER_LIMITS
@@ -43,6 +43,7 @@ def render_all(
         raise _unusable(tokenizer, f"is {len(chat_template):,} characters long")
     request = {
         "dialogues": [as_messages(turns) for turns in dialogues],
+        "tools": [tool_definitions(turns) for turns in dialogues],
         "tokens": tokenizer.special_tokens_map,
         "options": {
             "chat_template": chat_template,

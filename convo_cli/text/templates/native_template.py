@@ -19,6 +19,7 @@ from convo_cli.text.bounded.rendering import Rendered, refusal, render_all
 from convo_cli.text.templates.dialogue_forms import FormFinder
 from convo_cli.text.templates.generation_marks import apply_marks
 from convo_cli.text.templates.pieces import Piece
+from convo_cli.text.templates.tool_forms import no_place_for
 from convo_cli.text.tokenizers.chat_template import own_chat_template
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ class NativeTemplate:
         """Return the pieces of a dialogue from the template's rendering of it."""
         if isinstance(rendered, DataError):
             raise rendered
+        if tool_turn := next((turn for turn in turns if turn.uses_tools), None):
+            raise no_place_for(tool_turn, "the chat template")
         form = self._forms.form(tuple([turn.role for turn in turns]), for_reply)
         pieces = list(form.pieces)
         for slot, turn in zip(form.slots, turns, strict=True):

@@ -23,6 +23,7 @@ from convo_cli.data.dialogue import ROLES, Role, Turn
 from convo_cli.errors import DataError
 from convo_cli.text.templates.native_template import NativeTemplate
 from convo_cli.text.templates.pieces import NO_TURN, Piece, Template
+from convo_cli.text.templates.tool_forms import no_place_for
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -46,6 +47,8 @@ class MarkedTemplate:
     def render(self, turns: Sequence[Turn], *, for_reply: bool = False) -> list[Piece]:
         pieces = list(self.start)
         for index, turn in enumerate(turns):
+            if turn.uses_tools:
+                raise no_place_for(turn, f"template {self.name}")
             if turn.role not in self.openings:
                 raise DataError(
                     f"template {self.name} has no place for a {turn.role} turn",

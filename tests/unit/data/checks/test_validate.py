@@ -90,6 +90,7 @@ EXAMPLES: dict[str, bytes | list[Any]] = {
     "system-not-first": [[{"role": "user", "content": "a"}, {"role": "system", "content": "b"}]],
     "train-value": [[{"role": "user", "content": "a", "weight": 0.5}]],
     "train-key": [[{"role": "user", "content": "a", "mask": 0}]],
+    "tool-call": [["a", "b"], [{"role": "tool", "content": "4 C"}]],
     "train-conflict": [[{"role": "user", "content": "a", "weight": 1, "train": False}]],
     "history": [{"instruction": "a", "output": "b", "history": ["c", "d"]}],
     "reasoning": [["a", "<think>b</think>c"]],
@@ -123,7 +124,7 @@ EXAMPLES: dict[str, bytes | list[Any]] = {
 
 CONFIGS = {"missing-column": CONFIG.model_copy(update={"columns": ColumnsConfig(turns="talk")})}
 """Configs other than the default with which the kind is found."""
-OF_THE_PRE_FLIGHT = {"end-not-trained", "not-renderable", "turn-too-long"}
+OF_THE_PRE_FLIGHT = {"end-not-trained", "not-renderable", "tools-not-rendered", "turn-too-long"}
 """Found only with a tokenizer."""
 WHERE_REASONING_IS_KEPT = {"reasoning-place", "reasoning-twice"}
 OF_PACKED_FILES = {"large-window"}

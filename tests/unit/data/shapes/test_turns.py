@@ -211,7 +211,7 @@ def test_a_name_with_two_roles_is_a_config_error() -> None:
             [("text-not-string", "$.system")],
         ),
         ([{"role": None, "content": "Hi"}], [("unknown-speaker", "$[0].role")]),
-        ([{"role": "tool", "content": "Hi"}], [("unknown-speaker", "$[0].role")]),
+        ([{"role": "tool", "content": "Hi"}], [("tool-call", "$[0].content")]),
         (
             [{"role": "user", "content": "Hi"}, {"role": "system", "content": "Be kind"}],
             [("system-not-first", "$[1].content")],

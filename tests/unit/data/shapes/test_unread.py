@@ -76,8 +76,8 @@ def warnings_of(folder: Path, values: list[Any]) -> tuple[list[str], list[str]]:
             ':2:1 $.conversations the key "conversations"',
         ),
         (
-            [TURN | {"tool_calls": [{"name": "wave"}]}, TURN],
-            ':2:1 $[0].tool_calls the key "tool_calls" is ignored (1 text',
+            {"turns": ["a", "b"], "tool_calls": [{"name": "wave"}]},
+            ':2:1 $.tool_calls the key "tool_calls" is ignored (1 text',
         ),
         (
             {"instruction": "a", "output": "b", "chat_history": [["Hello", "Hi!"]]},
