@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from convo_cli.data.dialogue import SEPARATOR, Turn
+from convo_cli.data.dialogue import HEAD_ROLES, SEPARATOR, Turn
 from convo_cli.data.fingerprint import normalised
 from convo_cli.errors import DataError
 
@@ -35,7 +35,7 @@ class ValidationSplit:
 
 def hash_opening(turns: Sequence[Turn]) -> int:
     """Return 64 bits of the opening, which do not depend on those of the fingerprint."""
-    opening = [turn.text for turn in turns if turn.role != "system"][:2]
+    opening = [turn.content for turn in turns if turn.role not in HEAD_ROLES][:2]
     form = normalised(SEPARATOR.join(opening)).encode()
     digest = hashlib.blake2b(form, digest_size=8, person=b"validation split").digest()
     return int.from_bytes(digest, "little")
