@@ -73,10 +73,10 @@ class Bounded(io.RawIOBase):
 class Archive:
     """The regular members of a zip archive by name, in alphabetical order."""
 
-    def __init__(self, path: Path, where: str, budget: Budget) -> None:
+    def __init__(self, file: BinaryIO, where: str, budget: Budget) -> None:
         self._where = where
         self._budget = budget
-        self._file = path.open("rb")
+        self._file = file
         try:
             self.members = self._read_directory()
         except BaseException:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,11 +20,11 @@ from convo_cli.data.problems import Problem
 from convo_cli.errors import DataError, UsageError, typeable
 from convo_cli.events import Emit, ignore
 from convo_cli.importers.cleaning import cleaned, cleaned_value
-from convo_cli.importers.messages import Conversation, Counts, Message
+from convo_cli.importers.messages import Conversation, Counts, ImportReport, Message, Speaker
 from convo_cli.importers.people import People
 from convo_cli.importers.personal_data import count_personal
 from convo_cli.importers.sessions import SessionRules, dialogues_of
-from convo_cli.importers.source_files import Source
+from convo_cli.importers.source_files import Given, Source
 from convo_cli.importers.source_kinds import KINDS, kind_of_source
 from convo_cli.storage.snapshot import Snapshot
 
@@ -40,39 +40,8 @@ class ImportOptions:
     format: str | None = None
     pause: float = DEFAULT_PAUSE
     keep_names: bool = False
-
-
-@dataclass(frozen=True)
-class Speaker:
-    """A person of the source, the role in the output, and the number of messages."""
-
-    name: str
-    role: str
-    num_messages: int
-
-
-@dataclass(frozen=True)
-class ImportReport:
-    """What was read, written and dropped. Times are in seconds."""
-
-    format: str
-    num_dialogues: int
-    num_turns: int
-    speakers: tuple[Speaker, ...]
-    dropped: dict[str, int]
-    """Messages without speech, by reason."""
-    left_out: dict[str, int]
-    """Dialogues that were not written, by reason."""
-    num_continuations: int
-    num_backward: int
-    """Messages that are dated before the one above them."""
-    num_removed_characters: int
-    notes: tuple[str, ...]
-    """What convo decided although the source allows something else."""
-    first_time: float | None
-    last_time: float | None
-    personal: dict[str, int]
-    """E-mail addresses, phone numbers and postal addresses in the written texts."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    only: str = ""
 
 
 @dataclass
@@ -168,14 +137,16 @@ def import_source(
     before = Snapshot.of(path)
     written = _Written(write)
     work = _Import(options, written)
-    with closing(Source(path, emit)) as source:
+    given = Given(options.assistants, options.columns, options.only)
+    with closing(Source(path, emit, given)) as source:
         _require_content(source)
         if options.format is None:
             _require_no_dialogues(source)
         name = kind_of_source(source, options.format)
         for item in KINDS[name].read(source, work.counts):
             work.add(item)
-        work.people.require_usable(source.where, work.counts)
+        if work.people.counts or not written.num_dialogues:
+            work.people.require_usable(source.where, work.counts)
         _require_dialogues(source, work)
     before.require_unchanged()
     first_time, last_time = work.times

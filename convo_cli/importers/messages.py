@@ -1,4 +1,4 @@
-"""Messages of chats, and the counts of an import."""
+"""Messages of chats, the counts of an import, and its report."""
 
 from __future__ import annotations
 
@@ -39,3 +39,36 @@ class Counts:
     """What a reader decided although the source allows something else."""
     num_removed_characters: int = 0
     """Control characters and invisible characters."""
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A person of the source, the role in the output, and the number of messages."""
+
+    name: str
+    role: str
+    num_messages: int
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What was read, written and dropped. Times are in seconds."""
+
+    format: str
+    num_dialogues: int
+    num_turns: int
+    speakers: tuple[Speaker, ...]
+    dropped: dict[str, int]
+    """Messages without speech, by reason."""
+    left_out: dict[str, int]
+    """Dialogues that were not written, by reason."""
+    num_continuations: int
+    num_backward: int
+    """Messages that are dated before the one above them."""
+    num_removed_characters: int
+    notes: tuple[str, ...]
+    """What convo decided although the source allows something else."""
+    first_time: float | None
+    last_time: float | None
+    personal: dict[str, int]
+    """E-mail addresses, phone numbers and postal addresses in the written texts."""

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
+import tempfile
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from convo_cli.data.decompress import DAMAGED, open_unpacked
 from convo_cli.errors import DataError, UsageError
@@ -28,11 +31,22 @@ _PROGRESS_BYTES = 2**20
 _MAX_DEPTH = 6
 
 
+class Given(NamedTuple):
+    """What the user says about a source."""
+
+    assistants: tuple[str, ...] = ()
+    columns: Mapping[str, str] = {}
+    """Columns of a table, each with the name that convo reads."""
+    only: str = ""
+    """Pattern, or part, of the names of the files to read. Empty: all files."""
+
+
 class Source:
     """The files of a source by name; the only name of a plain file is its own."""
 
-    def __init__(self, path: Path, emit: Emit = ignore) -> None:
+    def __init__(self, path: Path, emit: Emit = ignore, given: Given | None = None) -> None:
         self.path = path
+        self.given = given or Given()
         self.where = str(path)
         self._budget = Budget(self.where)
         self._heads: dict[str, bytes] = {}
@@ -46,7 +60,7 @@ class Source:
         with path.open("rb") as file:
             start = file.read(len(_ZIP_START))
         if start in (_ZIP_START, _EMPTY_ZIP_START):
-            self._archive = Archive(path, self.where, self._budget)
+            self._archive = Archive(path.open("rb"), self.where, self._budget)
 
     def close(self) -> None:
         """Close the archive, if the source is one."""
@@ -55,8 +69,11 @@ class Source:
 
     @property
     def names(self) -> Sequence[str]:
-        """The names of all files, with / between folders, in alphabetical order."""
-        return list(self._files if self._archive is None else self._archive.members)
+        """The names of the files to read, with / between folders, in alphabetical order."""
+        names = self._files if self._archive is None else self._archive.members
+        only = self.given.only
+        pattern = only if any(sign in only for sign in "*?[") else f"*{only}*"
+        return [name for name in names if fnmatchcase(name, pattern)]
 
     @property
     def is_single(self) -> bool:
@@ -111,6 +128,20 @@ class Source:
                     hint="convert it: iconv -f WINDOWS-1252 -t UTF-8 chat.txt > utf8.txt (or the "
                     "encoding that it has)",
                 ) from None
+
+    @contextmanager
+    def open_whole(self, name: str) -> Iterator[BinaryIO]:
+        """Open a file that is read in any order; what is packed is unpacked to a temporary file."""
+        path = self._files.get(name) if self._archive is None else None
+        if path is not None and path.suffix.lower() not in (".gz", ".zst"):
+            with path.open("rb") as file:
+                yield file
+            return
+        with tempfile.TemporaryFile() as copy:
+            with self.open(name) as stream:
+                shutil.copyfileobj(stream, copy, _BUFFER_BYTES)
+            copy.seek(0)
+            yield cast(BinaryIO, copy)
 
     def shown(self, name: str) -> str:
         """Return the name of a file for messages."""

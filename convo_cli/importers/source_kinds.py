@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from convo_cli.errors import UsageError
 from convo_cli.importers.chats import discord, irc, plain_lines, slack, telegram, whatsapp
+from convo_cli.importers.dumps import tables, text_corpora
 from convo_cli.importers.messages import Conversation, Counts
 from convo_cli.importers.source_files import Source
 
@@ -42,6 +43,26 @@ KINDS: Mapping[str, SourceKind] = {
     "slack": SourceKind("a Slack export (folder or .zip)", slack.recognise, slack.read),
     "lines": SourceKind(
         'JSON Lines of {"timestamp", "sender", "message"}', plain_lines.recognise, plain_lines.read
+    ),
+    "dailydialog": SourceKind(
+        "DailyDialog's archive, or a file of it",
+        text_corpora.is_dailydialog,
+        text_corpora.read_dailydialog,
+    ),
+    "movie-dialogues": SourceKind(
+        "Cornell's archive of movie dialogues",
+        text_corpora.is_movie_corpus,
+        text_corpora.read_movie_corpus,
+    ),
+    "parlai": SourceKind(
+        "text in a format of ParlAI", text_corpora.is_parlai, text_corpora.read_parlai
+    ),
+    "parquet": SourceKind("a Parquet or Arrow table", tables.is_arrow, tables.read_arrow),
+    "csv": SourceKind("a CSV or TSV table", tables.is_delimited, tables.read_delimited),
+    "json": SourceKind(
+        "JSON of dialogues or messages, such as ShareGPT, OASST, LMSYS and Arena dumps",
+        tables.is_json,
+        tables.read_json,
     ),
 }
 """Every kind by its name for `--format`. A source has the first kind that recognises it."""

@@ -44,6 +44,20 @@ def import_data(
         bool,
         typer.Option("--keep-names", help='Begin each message of a user with its name: "Ada: …".'),
     ] = False,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            "--columns",
+            metavar="NAME=COLUMN,…",
+            help="The columns of a table that are dialogues: question=Frage,answer=Antwort.",
+        ),
+    ] = None,
+    only: Annotated[
+        str,
+        typer.Option(
+            "--only", metavar="NAME", help="Read only the files of an archive or folder with NAME."
+        ),
+    ] = "",
     is_forced: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     as_json: JsonOption = False,
     is_quiet: QuietOption = False,
@@ -76,6 +90,7 @@ def import_data(
         )
     require_new_file(out, [str(source)], option="-o", is_forced=is_forced)
     seconds = _seconds(pause)
+    renamed_columns = _columns(columns)
 
     from convo_cli.cli.console import print_json, stdout_console
     from convo_cli.cli.views.import_view import as_record, show_import
@@ -85,7 +100,9 @@ def import_data(
     from convo_cli.storage.access import masked
     from convo_cli.storage.atomic import writing
 
-    options = ImportOptions(tuple(assistants or ()), format, seconds, keep_names)
+    options = ImportOptions(
+        tuple(assistants or ()), format, seconds, keep_names, renamed_columns, only
+    )
     with (
         make_file_progress([str(source)], is_quiet=is_quiet) as emit,
         masked(0o600),
@@ -107,3 +124,15 @@ def _seconds(pause: str) -> float:
             f"--pause {pause}: not a duration", hint="a number and s, m, h, d or w, such as 6h"
         )
     return float(match[1]) * _UNITS[match[2]]
+
+
+def _columns(given: str | None) -> dict[str, str]:
+    """Return the column of each NAME=COLUMN, with the name that convo reads."""
+    pairs = [pair.partition("=") for pair in (given or "").split(",") if pair.strip()]
+    columns = {column.strip(): name.strip() for name, _, column in pairs}
+    if not all(columns) or not all(columns.values()) or len(columns) < len(pairs):
+        raise UsageError(
+            f"--columns {given}: not of the form NAME=COLUMN,…",
+            hint="--columns question=Frage,answer=Antwort",
+        )
+    return columns

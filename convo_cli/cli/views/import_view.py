@@ -20,7 +20,7 @@ from convo_cli.wording import counted
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from convo_cli.importers.importing import ImportReport
+    from convo_cli.importers.messages import ImportReport
 
 _NUM_SPEAKERS = 12
 _FIRST_DATE = 1e8

@@ -90,7 +90,7 @@ def _each_value(text: str) -> list[tuple[str | None, Any]]:
     try:
         return _values_in(_STRING_OR_LAST_COMMA.sub(r"\1\2", text), decoder)
     except json.JSONDecodeError:
-        return [(None, _python_value(text))]
+        return [(None, python_value(text))]
 
 
 def _values_in(text: str, decoder: json.JSONDecoder) -> list[tuple[str | None, Any]]:
@@ -114,7 +114,7 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return first
 
 
-def _python_value(text: str) -> Any:
+def python_value(text: str) -> Any:
     """Read a value that Python's repr wrote, and nothing that only resembles one."""
     if len(text) > MAX_PYTHON_CHARACTERS:
         raise BeyondRepairError("too long")
