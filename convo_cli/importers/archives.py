@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -16,7 +17,8 @@ from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO, cast
 
-from convo_cli.errors import DataError
+from convo_cli.errors import DataError, first_line
+from convo_cli.wording import quoted
 
 MAX_MEMBERS = 100_000
 MAX_RATIO = 200
@@ -30,8 +32,13 @@ _AT_MOST = _MAX_DIRECTORY_BYTES + 1
 _HEADER_BYTES = 30
 _BUFFER_BYTES = 2**18
 _ENCRYPTED = 0x1
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Other methods can claim gigabytes of memory for a few bytes."""
 _WAY_OUT = "unpack it yourself, check what it holds, and import the file with the texts"
-DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+DAMAGED_ZIP = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError),
+    *(NotImplementedError, RuntimeError, ValueError, OverflowError),
+)
 
 
 class Budget:
@@ -60,7 +67,10 @@ class Bounded(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        data = self._stream.read(min(len(buffer), _BUFFER_BYTES))
+        try:
+            data = self._stream.read(min(len(buffer), _BUFFER_BYTES))
+        except DAMAGED_ZIP as error:
+            raise damaged(self._budget.where, error) from None
         buffer[: len(data)] = data
         self._num_bytes += len(data)
         self._budget.spend(len(data))
@@ -91,7 +101,7 @@ class Archive:
         try:
             limited = _DirectoryLimit(self._file, self._where)
             self._zip = zipfile.ZipFile(cast(BinaryIO, limited))
-        except (*DAMAGED_ZIP, ValueError, UnicodeDecodeError):
+        except DAMAGED_ZIP:
             raise DataError(
                 f"{self._where}: the zip archive is damaged",
                 hint="copy, download or export it again",
@@ -103,14 +113,12 @@ class Archive:
         """Open a member; DataError if it is damaged or unpacks to too much."""
         info = self.members[name]
         try:
-            with self._zip.open(info) as stream:
-                bounded = Bounded(stream, info.compress_size, self._budget)
-                yield io.BufferedReader(bounded, _BUFFER_BYTES)
+            stream = self._zip.open(info)
         except DAMAGED_ZIP as error:
-            raise DataError(
-                f"{self._where}: its member {name} cannot be unpacked ({error})",
-                hint="copy, download or export it again",
-            ) from None
+            raise damaged(self._where, error) from None
+        with stream:
+            bounded = Bounded(stream, info.compress_size, self._budget)
+            yield io.BufferedReader(bounded, _BUFFER_BYTES)
 
     def _checked(self) -> dict[str, zipfile.ZipInfo]:
         infos = self._zip.infolist()
@@ -123,27 +131,29 @@ class Archive:
             end = info.header_offset + _HEADER_BYTES + info.compress_size
         members: dict[str, zipfile.ZipInfo] = {}
         for info in infos:
-            if info.is_dir():
+            if not info.filename or info.is_dir():
                 continue
             self._require_plain(info)
             if info.filename in members:
-                raise bomb(self._where, f"it has two members named {info.filename}")
+                raise bomb(self._where, f"it has two members named {quoted(info.filename)}")
             members[info.filename] = info
         return dict(sorted(members.items()))
 
     def _require_plain(self, info: zipfile.ZipInfo) -> None:
-        name = PurePosixPath(info.filename.replace("\\", "/"))
+        path = PurePosixPath(info.filename.replace("\\", "/"))
         mode = info.external_attr >> 16
         reason = ""
-        if name.is_absolute() or ".." in name.parts or ":" in name.parts[0]:
+        if path.is_absolute() or ".." in path.parts or ":" in "".join(path.parts[:1]):
             reason = "its name leads out of the archive"
         elif stat.S_ISLNK(mode):
             reason = "it is a link"
         elif info.flag_bits & _ENCRYPTED:
             reason = "it is encrypted"
+        elif info.compress_type not in _METHODS:
+            reason = "it is not compressed with deflate"
         if reason:
             raise DataError(
-                f"{self._where}: refused member {info.filename}: {reason}", hint=_WAY_OUT
+                f"{self._where}: refused member {quoted(info.filename)}: {reason}", hint=_WAY_OUT
             )
 
 
@@ -165,6 +175,14 @@ class _DirectoryLimit:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
+
+
+def damaged(where: str, error: Exception) -> DataError:
+    """Return the refusal of packed data that cannot be unpacked."""
+    return DataError(
+        f"{where}: it cannot be unpacked: {first_line(error)}",
+        hint="copy, download or export it again",
+    )
 
 
 def bomb(where: str, reason: str) -> DataError:

@@ -82,7 +82,12 @@ class _Import:
     def add(self, item: Any) -> None:
         """Write the dialogues of a conversation, or the dialogue of a JSON value."""
         if not isinstance(item, Conversation):
-            self._add_value(cleaned_value(item, self.counts))
+            try:
+                value = cleaned_value(item, self.counts)
+            except RecursionError:
+                self.counts.left_out["values that are nested too deeply"] += 1
+            else:
+                self._add_value(value)
             return
         messages = self._counted(item)
         if not self._options.assistants:

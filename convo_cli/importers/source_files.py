@@ -21,6 +21,7 @@ from convo_cli.data.decompress import DAMAGED, open_unpacked
 from convo_cli.errors import DataError, UsageError
 from convo_cli.events import Emit, Progress, ignore
 from convo_cli.importers.archives import MAX_MEMBERS, Archive, Bounded, Budget
+from convo_cli.wording import on_one_line
 
 HEAD_BYTES = 2**16
 """Beginning of a file that decides what it is."""
@@ -145,7 +146,7 @@ class Source:
 
     def shown(self, name: str) -> str:
         """Return the name of a file for messages."""
-        return self.where if self.is_single else f"{self.where}: {name}"
+        return self.where if self.is_single else f"{self.where}: {on_one_line(name)}"
 
     def _reporting(self, stream: Any) -> io.BufferedReader:
         return io.BufferedReader(cast(Any, _Reporting(stream, self._read)), _BUFFER_BYTES)

@@ -9,11 +9,14 @@ import stat
 import sys
 import time
 import zipfile
+from contextlib import suppress
 
 import pytest
 
 from convo_cli.config.schema import DataConfig
 from convo_cli.data.checks.validate import validate_files
+from convo_cli.errors import ConvoError
+from convo_cli.importers.importing import ImportOptions, import_source
 from tests.commands import run_here, run_process, start
 
 CHAT = """\
@@ -273,3 +276,14 @@ def test_ctrl_c_leaves_nothing(folder):
     assert process.returncode == 130
     assert b"Traceback" not in err
     assert sorted(path.name for path in folder.iterdir()) == ["chat.txt", "long.txt"]
+
+
+def test_a_damaged_archive_never_shows_a_traceback(tmp_path):
+    path = tmp_path / "chat.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("_chat.txt", TWO)
+    whole = path.read_bytes()
+    for place in range(4, len(whole), 3):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        with suppress(ConvoError):
+            import_source(path, lambda line: None, ImportOptions(("Ada",)))

@@ -84,6 +84,8 @@ def match_stamp(line: str) -> Stamp | None:
     is_bracket, closing = match["open"] is not None, match["close"].strip()
     if is_bracket != (closing == "]"):
         return None
+    if closing == "," and "년" not in match["sign"]:
+        return None  # a table whose first column is a time
     seconds = _seconds_of_day(match)
     numbers = (match["a"], match["b"], match["c"])
     if seconds is None or not any(_ordinal(numbers, order) for order in _ORDERS):

@@ -16,7 +16,11 @@ def seconds_of(stamp: Any) -> float | None:
     if isinstance(stamp, bool):
         return None
     if isinstance(stamp, (int, float)):
-        seconds = float(stamp) / (1000 if stamp > _MILLISECONDS_FROM else 1)
+        try:
+            stamp = float(stamp)
+        except OverflowError:
+            return None
+        seconds = stamp / (1000 if stamp > _MILLISECONDS_FROM else 1)
         return seconds if 0 <= seconds <= _LAST_SECOND else None
     if not isinstance(stamp, str) or not 4 < len(stamp) <= 40:
         return None
@@ -31,6 +35,6 @@ def seconds_of(stamp: Any) -> float | None:
         text = f"{head}.{digits[:_FRACTION_DIGITS]:0<6}{rest[len(digits) :]}"
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        return moment.replace(tzinfo=moment.tzinfo or timezone.utc).timestamp()
+    except (ValueError, OverflowError):
         return None
-    return moment.replace(tzinfo=moment.tzinfo or timezone.utc).timestamp()

@@ -187,5 +187,16 @@ def test_times():
     assert seconds_of("2024-01-02T10:00:00.1234567+02:00") == pytest.approx(1704182400.123456)
     assert seconds_of(1704182400123) == pytest.approx(1704182400.123)
     assert seconds_of("1704182400.5") == 1704182400.5
-    values = [None, True, "x", "12:00 yesterday", [], float("nan"), float("inf"), -1, 10**30]
+    values = [
+        None,
+        True,
+        "x",
+        "12:00 yesterday",
+        [],
+        float("nan"),
+        float("inf"),
+        -1,
+        10**30,
+        10**400,
+    ]
     assert [seconds_of(value) for value in values] == [None] * len(values)
