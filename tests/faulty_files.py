@@ -325,7 +325,7 @@ def broken_lines() -> Iterator[Case]:
         ("nul byte", '["Hello", "Hi\0"]', "nul-character", 14, "$[1]"),
         ("escape character", '["Hello", "\\u001b[31mHi"]', "control-character", 12, "$[1]"),
         ("raw escape character", '["Hello", "\x1b[31mHi"]', "control-character", 12, "$[1]"),
-        ("carriage return in a text", '["Hello\\r\\nyou", "Hi"]', "control-character", 8, "$[0]"),
+        ("carriage return in a text", '["Hello\\r\\nyou", "Hi"]', "carriage-return", 2, "$[0]"),
         ("form feed", '["Hello", "Hi\\f"]', "control-character", 14, "$[1]"),
         ("deep nesting", "[" * 100 + "]" * 100, "nesting-too-deep", 65, ""),
         ("bottomless nesting", "[" * 100_000, "nesting-too-deep", 65, ""),
@@ -814,6 +814,10 @@ def suspicious_texts() -> Iterator[Case]:
             "russian in cp1251": "Здравствуйте".encode("cp1251").decode("latin-1"),
             "byte order mark": misread("\ufeffHello", "cp1252"),
             "twice": misread(misread("été", "cp1252"), "cp1252"),
+        },
+        "html-markup": {
+            "answer of a web page": '<div class="markdown prose w-full"><p>Hi</p></div>',
+            "paragraphs": "<p>Hi</p>\n<p>there</p>",
         },
         "html-entity": {
             "amp": "Tom &amp; Jerry",

@@ -33,12 +33,15 @@ class Omissions(msgspec.Struct):
     num_held_back: int = 0
     """Training dialogues that `data.validation_split` holds back; they are reported for all files
     together."""
+    num_line_ends: int = 0
+    """Texts with carriage returns, which became newlines."""
 
     def add(self, reading: LineReading) -> None:
         """Count the reasoning and the unread texts of a line."""
         self.num_reasoning += sum(turn.has_reasoning for _, turn in reading.turns)
         self.num_tool_calls += sum(turn.is_call for _, turn in reading.turns)
         self.num_tool_results += sum(turn.role == "tool" for _, turn in reading.turns)
+        self.num_line_ends += reading.num_line_ends
         if reading.unread:
             texts = [turn.text for _, turn in reading.turns]
             for key, *numbers in measured(reading.unread, texts):
@@ -58,6 +61,10 @@ class Omissions(msgspec.Struct):
             calls = counted(self.num_tool_calls, "turn")
             results = counted(self.num_tool_results, "tool result")
             yield Notice(f"{file}: {calls} with tool calls and {results} are context, not targets")
+        if self.num_line_ends:
+            texts = counted(self.num_line_ends, "text")
+            done = "carriage returns are read as newlines"
+            yield Notice(f"{file}: {texts} with line ends of Windows: {done}", is_warning=True)
         keys = [key for key, texts in self.unread.items() if texts.is_content(key)]
         keys.sort(key=lambda key: -self.unread[key].num_characters)
         named = "; ".join(self.unread[key].describe(key) for key in keys[:_MAX_NAMED])

@@ -45,6 +45,9 @@ KINDS: dict[str, Kind] = {
     "plain-text": _error(
         "convert each dialogue to one line of JSON; if this is not your data, download it again"
     ),
+    "chat-log": _error(
+        by_import("choose with --assistant who the model becomes", assistant="NAME")
+    ),
     "pretty-printed-json": _error(_SPLIT),
     "utf-16": _error(_CONVERT.format("UTF-16")),
     "utf-32": _error(_CONVERT.format("UTF-32")),
@@ -58,7 +61,7 @@ KINDS: dict[str, Kind] = {
         "compress it again: zstd -dc --long=31 data.jsonl.zst | zstd -o new.jsonl.zst"
     ),
     # The line is not strict JSON.
-    "line-too-long": _error(_SPLIT),
+    "line-too-long": _error(by_import("convert an array of dialogues")),
     "stray-bom": _error("remove it; joining files leaves such marks"),
     "not-utf8": _error(
         "convert the file, for example from Windows-1252: iconv -f WINDOWS-1252 -t UTF-8 in.jsonl "
@@ -156,6 +159,7 @@ KINDS: dict[str, Kind] = {
         'data.speakers), or remove "train": false'
     ),
     # The dialogue can be trained on, but is probably not as intended.
+    "carriage-return": _warning("nothing to do: it is read as a newline (\\n)"),
     "blank-line": _warning("remove blank lines; some tools fail or stop at them"),
     "unread-text": _warning("move the text into a turn to train on it, or remove the key"),
     "misspelt-key": _warning("rename the key; convo ignores it under this name"),
@@ -171,6 +175,9 @@ KINDS: dict[str, Kind] = {
         'name the speaker in the role instead: {"role": "user", "content": "Hello"}'
     ),
     "encoded-value": _warning("write only the text that is inside this value"),
+    "html-markup": _warning(
+        "convert it to Markdown or plain text, for example with the package markdownify"
+    ),
     "html-entity": _warning("decode it, for example with Python's html.unescape"),
     "escape-sequence": _warning("decode it; the text was escaped twice"),
     "special-token": _warning("remove it; it belongs to the format of another model"),

@@ -33,6 +33,7 @@ from convo_cli.errors import UsageError, path_too_long, typeable
 from convo_cli.storage.files import special_kind
 from convo_cli.storage.similar import similar_path
 
+_HEAD_BYTES = 256
 MAX_LINE_BYTES = 64 * 2**20
 """Longest line that is read, 64 MiB; a longer one is reported and skipped."""
 
@@ -123,7 +124,7 @@ def iter_blocks(
     number = 0
     try:
         with open_unpacked(source, open_raw) as (packed, text):
-            unfit = recognise_compression(packed.peek(4)[:4], Path(source).suffix.lower())
+            unfit = recognise_compression(packed.peek(_HEAD_BYTES), Path(source).suffix.lower())
             unfit = unfit or recognise_content(text.peek(BUFFER_BYTES), _inner_suffix(source))
             if unfit is not None:
                 found(at_line(unfit, source, 1))

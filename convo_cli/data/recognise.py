@@ -8,6 +8,8 @@ import itertools
 import re
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32_LE
 
+from convo_cli.data.conversions.commands import by_import
+from convo_cli.data.conversions.lines import other_format_of_file
 from convo_cli.data.problems import Problem
 from convo_cli.wording import quoted
 
@@ -38,6 +40,15 @@ _WIDE = (
     (BOM_UTF16_LE, "UTF-16"),
     (BOM_UTF16_BE, "UTF-16"),
 )
+_IMPORTED = (b"PK\x03\x04", b"PAR1", b"ARROW1")
+"""Files that `convo import` reads."""
+# [02/01/24, 10:00:00] Ada: Hi · [12:00] <ada> Hi · 2024-01-02 10:00:00 ada: Hi · <ada> Hi
+_LOG_LINE = re.compile(
+    rb"(?:\xe2\x80[\x8e\x8f])?\[?[0-9]{1,4}[./-][0-9]{1,2}[./-][0-9]{1,4}(?:, ?|[ T])"
+    rb"[0-9]{1,2}[:.][0-9]{2}(?![0-9:.]*[,;|\t\"])"
+    rb"|\[?[0-9]{1,2}:[0-9]{2}(?::[0-9]{2})?\]? (?:<|\* |-!-|\*\*\*|[^ :]{1,40}: )"
+    rb"|<[^<>|/ ]{1,40}> "
+)
 _OPEN_ENDS = (b",", b"[", b"{", b":")
 _NUM_LINES = 5
 _DELIMITERS = (("\t", "tab"), (",", "comma"), (";", "semicolon"), ("|", "bar"))
@@ -49,6 +60,8 @@ _JSON_LINE = re.compile(
 
 def recognise_compression(head: bytes, suffix: str) -> Problem | None:
     """Return the problem if the first bytes of a file contradict its name; None otherwise."""
+    if suffix in (".gz", ".zst") and (page := _recognise_download(head)) is not None:
+        return page
     for magic, name, right_suffix in _COMPRESSED:
         if suffix == right_suffix and head and not head.startswith(magic):
             message = f"the name ends in {suffix}, but the content is not {name}"
@@ -63,7 +76,8 @@ def recognise_content(head: bytes, suffix: str) -> Problem | None:
     """Return the problem if a file that begins with ``head`` cannot be JSON Lines; else None."""
     for magic, name in _BINARY:
         if head.startswith(magic):
-            return Problem("binary-file", f"the file is {name}, not JSON Lines")
+            advice = by_import("convert it") if magic in _IMPORTED else ""
+            return Problem("binary-file", f"the file is {name}, not JSON Lines", advice=advice)
     if head[257:262] == b"ustar":
         return Problem("binary-file", "the file is a tar archive, not JSON Lines")
     if encoding := _wide_encoding(head):
@@ -72,18 +86,27 @@ def recognise_content(head: bytes, suffix: str) -> Problem | None:
     if head.startswith(b"\0\0"):
         message = "the file begins with zero bytes, as after a crash or on a full disk"
         return Problem("damaged-file", message)
+    if (page := _recognise_download(head)) is not None:
+        return page
+    text = head.removeprefix(BOM_UTF8).lstrip()
+    lines = [line.rstrip() for line in text.split(b"\n") if line.strip()][:_NUM_LINES]
+    return (
+        _recognise_spread_json(text, lines)
+        or _recognise_chat_log(lines)
+        or _recognise_table(text, lines, suffix)
+        or _recognise_text(lines)
+    )
+
+
+def _recognise_download(head: bytes) -> Problem | None:
+    """Recognise what a download leaves instead of the file."""
     text = head.removeprefix(BOM_UTF8).lstrip()
     if text.startswith(b"version https://git-lfs.github.com/spec/"):
         message = "the file is a git-LFS pointer; the data itself was not downloaded"
         return Problem("git-lfs-pointer", message)
     if text[:64].lower().startswith((b"<!doctype html", b"<html")):
         return Problem("html-page", "the file is an HTML page, not JSON Lines")
-    lines = [line.rstrip() for line in text.split(b"\n") if line.strip()][:_NUM_LINES]
-    return (
-        _recognise_spread_json(lines)
-        or _recognise_table(text, lines, suffix)
-        or _recognise_text(lines)
-    )
+    return None
 
 
 def _wide_encoding(head: bytes) -> str | None:
@@ -102,7 +125,7 @@ def _wide_encoding(head: bytes) -> str | None:
     return "UTF-16BE" if is_zero[:2] == (True, False) else None
 
 
-def _recognise_spread_json(lines: list[bytes]) -> Problem | None:
+def _recognise_spread_json(text: bytes, lines: list[bytes]) -> Problem | None:
     """Recognise a JSON value over several lines, which end in commas, colons or open brackets."""
     if len(lines) < 2:
         return None
@@ -113,7 +136,16 @@ def _recognise_spread_json(lines: list[bytes]) -> Problem | None:
     if first not in (b"[", b"{") and not is_inside:
         return None
     what = "array" if first.startswith(b"[") else "object"
-    return Problem("pretty-printed-json", f"a JSON {what} spans several lines")
+    message = f"a JSON {what} spans several lines"
+    return other_format_of_file(text) or Problem("pretty-printed-json", message)
+
+
+def _recognise_chat_log(lines: list[bytes]) -> Problem | None:
+    """Recognise the text log of a chat: most lines begin with a time or a nickname."""
+    if not lines or 2 * sum(_LOG_LINE.match(line) is not None for line in lines) <= len(lines):
+        return None
+    message = f"the file is the log of a chat; it begins with {_quoted(lines[0])}"
+    return Problem("chat-log", message)
 
 
 def _recognise_table(text: bytes, lines: list[bytes], suffix: str) -> Problem | None:
@@ -144,7 +176,9 @@ def _recognise_text(lines: list[bytes]) -> Problem | None:
         return None
     what = "XML" if lines[0].startswith(b"<?xml") else "plain text"
     message = f"the file is {what}, not JSON Lines; it begins with {_quoted(lines[0])}"
-    return Problem("plain-text", message)
+    is_parlai = lines[0].startswith(b"text:")
+    advice = by_import("convert the dialogues of ParlAI") if is_parlai else ""
+    return Problem("plain-text", message, advice=advice)
 
 
 def _is_utf8(line: bytes) -> bool:

@@ -156,7 +156,7 @@ class BulkReader:
         reading = read_decoded(value, self._rules, problems.append)
         if reading is None or problems:
             return None
-        skeleton, (turns, unread) = reading
+        skeleton, (turns, unread, _) = reading
         texts = [turn.text for _, turn in turns]
         if skeleton.is_excluded or skeleton.num_reasoning:
             return None

@@ -37,6 +37,7 @@ _NUMBERS = re.compile(r"[-+]?[0-9]+(?:\.[0-9]+)?(?:[ \t,;|]+[-+]?[0-9]+(?:\.[0-9
 _LETTER = re.compile("[A-Z]: ")
 _NUMBERS_OR_LETTER = re.compile(rf"\0(?:{_NUMBERS.pattern}(?=\0)|{_LETTER.pattern})")
 _BETWEEN_LABELS = re.compile(r"[ \t,;|]+")
+_BETWEEN_ROWS = re.compile(r"[\t,;|]+")
 _LABEL = re.compile("[0-9]")
 
 
@@ -106,7 +107,14 @@ def _suspect_dialogue(spoken: Sequence[tuple[str, str]]) -> Iterator[Problem]:
 
 
 def _is_row_of(number: int, text: str) -> bool:
-    """Return whether the text is a row of ``number`` labels, such as dialogue acts."""
+    """Return whether the text is a row of labels of ``number`` turns, such as dialogue acts.
+
+    Several rows are one text if each has one label for each turn, or one for the dialogue.
+    """
+    rows = [row.split() for row in _BETWEEN_ROWS.split(text)]
+    widths = {len(row) for row in rows}
+    if len(rows) > 1 and number > 1 and widths in ({number}, {1, number}):
+        return all(_LABEL.fullmatch(label) for row in rows for label in row)
     labels = _BETWEEN_LABELS.split(text)
     is_row = len(labels) == number > 1 and all(map(_LABEL.fullmatch, labels))
     return is_row and not _is_counting(labels)

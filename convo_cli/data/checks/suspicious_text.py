@@ -35,6 +35,7 @@ _SPEAKERS = (
 """Names with which suspicious texts begin, in lower case."""
 
 _FORMS = [form(name) for name in _SPEAKERS for form in (str.lower, str.capitalize, str.upper)]
+_BLOCK_TAG = "(?:div|p|ul|ol|h[1-6]|pre|table|blockquote)"
 # The groups of every pattern are named after the codes.
 _SUSPICIOUS_BEGINNING = re.compile(
     # A text in which more lines begin with a name and a colon is a form or a scene: not suspicious.
@@ -42,7 +43,9 @@ _SUSPICIOUS_BEGINNING = re.compile(
     r"(?![^\0]*\n[ \t]*[A-Za-z][A-Za-z0-9 ]{0,20}:))"
     r"|(?P<encoded_value>[\[\s]*\{\s*[\"'](?:role|from|speaker)[\"']\s*:\s*[\"'](?i:user|human|assistant|gpt|bot|system)"
     r"|\{\s*[\"'](?:messages|conversations|turns)[\"']\s*:\s*\[|[\[\s]*\{\s*[\"']type[\"']\s*:\s*[\"']text[\"']"
-    r"|array\(\[|b(?P<quote>[\"'])[^\0]*(?P=quote)(?=\0)))"
+    r"|array\(\[|b(?P<quote>[\"'])[^\0]*(?P=quote)(?=\0))"
+    # A text that is markup from its first to its last character; code in a text does not count.
+    rf"|(?P<html_markup><{_BLOCK_TAG}(?: [^<>\0]{{0,200}})?>(?=[^\0]*</{_BLOCK_TAG}>\s*\0)))"
 )
 _ENTITY = re.compile(r"&(?:[A-Za-z]{2,8}[0-9]{0,2}|#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6});")
 _SUSPICIOUS_MARKUP = re.compile(
@@ -80,7 +83,8 @@ _SUSPICIOUS_CHARACTER = re.compile(
 
 # The only places where the three patterns above can match; every branch at every character is slow.
 _BEGINNINGS = re.compile(
-    rf"\0(?:[A-Za-z](?:{'|'.join(sorted({form[1:] for form in _FORMS}))}|::)|[\[{{]|array|b[\"'])"
+    rf"\0(?:[A-Za-z](?:{'|'.join(sorted({form[1:] for form in _FORMS}))}|::)"
+    r"|[\[{]|array|b[\"']|<[bdhoptu])"
 )
 _MARKUP_SIGNS = "&<\\[#_\u2581\u0120"
 _MARKUP_PLACES = re.compile(f"[{re.escape(_MARKUP_SIGNS)}]")
@@ -100,6 +104,7 @@ _MESSAGES = {
     "label-row": "the text is {}, the name of an action",
     "speaker-prefix": "the text begins with the name of a speaker, {}",
     "encoded-value": "the text is a JSON or Python value: {}",
+    "html-markup": "the text is HTML, from its first to its last tag",
     "html-entity": "the text contains the HTML entity {}",
     "special-token": "the text contains the special token {}",
     "escape-sequence": "the text contains the escape sequence {}",

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import Any
 
+from convo_cli.data.conversions.commands import by_import
 from convo_cli.data.problems import Problem
 
+_EXPORTS = (
+    ((b'"messages"', b'"from_id"'), "a Telegram export"),
+    ((b'"messages"', b'"guild"', b'"channel"'), "a Discord export"),
+)
+_LISTS = frozenset({"messages", "conversations"})
 _MISREAD_KEYS = frozenset({"question_id", "chosen"})
 """Keys of the formats that also have the keys of a dialogue."""
 
@@ -22,3 +30,25 @@ def other_format(value: Any, *, is_dialogue: bool) -> Problem | None:
 
     found = misread(value) if is_dialogue else recognise(value)
     return None if found is None else found.of_line()
+
+
+def other_format_of_file(text: bytes) -> Problem | None:
+    """Return the problem of a file whose JSON spans several lines, given its beginning."""
+    for keys, what in _EXPORTS:
+        if all(key in text for key in keys):
+            note = "choose with --assistant who the model becomes"
+            return Problem("other-format", f"the file is {what}", advice=by_import(note, "NAME"))
+    decoded = text.decode("utf-8", "replace")
+    try:
+        value, _ = json.JSONDecoder().raw_decode(decoded.lstrip("[ \t\r\n"))
+    except (ValueError, RecursionError):
+        return None
+    from convo_cli.data.conversions.named_formats import misread, recognise
+
+    found = recognise(value) or (misread(value) if isinstance(value, dict) else None)
+    if found is None or (isinstance(value, dict) and not _LISTS.isdisjoint(value)):
+        return None
+    if not decoded.startswith("["):
+        return replace(found.of_line(), message=f"each value of the file is {found.what}")
+    message = f"the file is an array; each value is {found.what}"
+    return Problem("other-format", message, advice=found.of_array())

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from convo_cli.config.schema import DataConfig, TrainOn
 from convo_cli.data.checks.exact import LineRules
 from convo_cli.data.checks.problem_tally import MAX_PROBLEMS, ProblemGroup, ProblemTally
+from convo_cli.data.conversions.commands import OUTPUT, by_import
 from convo_cli.data.decompress import DAMAGED, STDIN, open_unpacked
 from convo_cli.data.problems import Problem
 from convo_cli.data.reader import MAX_LINE_BYTES, check_source, iter_blocks
@@ -27,6 +29,7 @@ from convo_cli.data.repair.lenient_json import BeyondRepairError, read_values
 from convo_cli.data.repair.repairs import REPAIRS, RepairGroup, RepairReport
 from convo_cli.events import Emit, Progress, ignore
 
+_TOO_LARGE = f"--fix reads at most {MAX_LINE_BYTES // 2**20} MiB of such a file at once; import it"
 _PROGRESS_BYTES = 2**20
 
 
@@ -105,7 +108,9 @@ class _Repair:
         except DAMAGED:
             content = b""
         self._counts["lines"] += 1
-        self._add_repaired(content if len(content) <= MAX_LINE_BYTES else b"", [problem])
+        if len(content) > MAX_LINE_BYTES:
+            problem, content = replace(problem, advice=by_import(_TOO_LARGE)), b""
+        self._add_repaired(content, [problem])
 
     def add_problem(self, problem: Problem) -> None:
         """Count a problem of blank lines or of the whole file."""
@@ -119,7 +124,7 @@ class _Repair:
             num_left_out=self._counts["left out"],
             num_written=self._counts["written"],
             repaired=_groups(self._repaired, lambda group: REPAIRS[group.code]),
-            left_out=_groups(self._left_out, lambda group: group.hint),
+            left_out=_groups(self._left_out, _what_to_do),
         )
 
     def _add_repaired(self, raw: bytes, problems: list[Problem]) -> None:
@@ -165,6 +170,11 @@ class _Repair:
     def _write_line(self, raw: bytes) -> None:
         self._counts["written"] += 1
         self._write(raw + b"\n")
+
+
+def _what_to_do(group: ProblemGroup) -> str:
+    is_this_repair = group.hint.endswith(f" --fix {OUTPUT}")
+    return "write it as one value of JSON" if is_this_repair else group.hint
 
 
 def _groups(tally: ProblemTally, what: Callable[[ProblemGroup], str]) -> tuple[RepairGroup, ...]:

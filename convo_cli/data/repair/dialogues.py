@@ -50,7 +50,8 @@ class DialogueRepair:
         strict = dump(value)
         repaired = dump(repair_value(value, self._rules.data_config))
         if own is not None and repaired == strict:
-            is_good = obstacle(self.problems(own.encode(), file, line)) is None
+            problems = self.problems(own.encode(), file, line)
+            is_good = obstacle(problems) is None and not _by_code(problems)["carriage-return"]
             repaired = own if is_good else repaired
         before = self.problems(strict.encode(), file, line)
         later = [problem for problem in before if problem.code not in counts]
@@ -69,7 +70,7 @@ class DialogueRepair:
         problems: list[Problem] = []
         reading = read_line(raw, self._rules, problems.append)
         if reading is not None:
-            skeleton, (turns, _) = reading
+            skeleton, (turns, _, _) = reading
             if skeleton.is_excluded:
                 message = 'the dialogue is marked "train": false'
                 problems.append(Problem("no-target", message))

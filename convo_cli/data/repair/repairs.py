@@ -20,6 +20,7 @@ REPAIRS = {
     "lone-surrogate": "removed",
     "nul-character": "removed",
     "control-character": "removed, or replaced by a newline",
+    "carriage-return": "replaced by a newline",
     "empty-utterance": "turn removed",
     "text-not-string": "replaced by the text of its only part",
     "train-value": "replaced by true or false",

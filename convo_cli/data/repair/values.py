@@ -64,7 +64,7 @@ def repair_text(text: str) -> str:
         codes = {code for code, _ in suspicious_spots(repaired)}
         if "mojibake" in codes:
             repaired = _in_right_encoding(repaired)
-        if "html-entity" in codes:
+        if "html-entity" in codes and "html-markup" not in codes:
             repaired = without_forbidden(without_entities(repaired))
         repaired = without_invisible_characters(repaired)
         if repaired == before:

@@ -31,6 +31,8 @@ class TurnCollector:
         self.turns: list[LocatedTurn] = []
         self.unread: list[UnreadItem] = []
         self.is_refused = False
+        self.num_line_ends = 0
+        """Texts with carriage returns."""
         self._trained_path = ""  # of the first turn that states that it is trained on
         self._found = found
         self._reasoning = data_config.reasoning
@@ -62,6 +64,11 @@ class TurnCollector:
                 text, path, beside, at, self._reasoning, self.refuse
             )
         text = text.strip()
+        if "\r" in text:
+            text = text.replace("\r\n", "\n").replace("\r", "\n")
+            self.num_line_ends += 1
+            message = "the text has a carriage return (U+000D)"
+            self._found(Problem("carriage-return", message, path))
         if not text and not tool_data:
             what = "the text is empty" + " without its reasoning" * has_reasoning
             self.refuse("empty-utterance", path, what)

@@ -50,6 +50,8 @@ class LineReading(NamedTuple):
 
     turns: list[LocatedTurn]
     unread: list[UnreadItem]
+    num_line_ends: int = 0
+    """Texts with carriage returns, which became newlines."""
 
 
 def read_value(
@@ -66,7 +68,7 @@ def _read(value: Any, data_config: DataConfig, found: ProblemSink) -> LineReadin
     reader.read(value)
     talk = reader.talk
     turns = [] if talk.is_refused else linked(talk.turns, talk.refuse)
-    return None if talk.is_refused else LineReading(turns, talk.unread)
+    return None if talk.is_refused else LineReading(turns, talk.unread, talk.num_line_ends)
 
 
 class _LineReader:

@@ -227,7 +227,8 @@ def _fault(match: re.Match[str]) -> tuple[str, str] | None:
     name = f"(U+{ord(char):04X})"
     if "\ud800" <= char <= "\udfff":
         return "lone-surrogate", f"the string contains half of a surrogate pair {name}"
-    if char < " " and char not in "\n\t":
+    is_line_end = char == "\r" and not match["raw"]  # `collector` makes it a newline
+    if char < " " and char not in "\n\t" and not is_line_end:
         return "control-character", f"the string contains a control character {name}"
     return None
 

@@ -113,3 +113,55 @@ def test_a_zero_byte_inside_json_is_no_encoding() -> None:
 def test_any_bytes_are_judged_without_an_error(head: bytes, suffix: str) -> None:
     for problem in (recognise_compression(head[:4], suffix), recognise_content(head, suffix)):
         assert problem is None or (problem.severity == "error" and problem.message.isprintable())
+
+
+LOGS = {
+    "irc": "[12:00] <ada> Hi\n[12:01] <ben> Hello\n[12:02] * ada waves\n",
+    "irssi": "12:00 < ada> Hi\n12:01 <@ben> Hello\n12:02 -!- cleo has joined\n",
+    "nicknames": "<ada> Hi\n<ben> Hello\n",
+    "weechat": "2024-01-02 10:00:00\tada\tHi\n".replace("\t", " ").replace(" Hi", ": Hi") * 3,
+    "whatsapp": "[02/01/24, 10:00:00] Ada: Coming?\n[02/01/24, 10:01:00] Ben: Yes\n",
+    "android": "02/01/2024, 10:00 - Ada: Coming?\nand when?\n02/01/2024, 10:01 - Ben: Yes\n",
+}
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_a_log_of_a_chat_is_one_problem(name: str) -> None:
+    problem = recognise_content(LOGS[name].encode(), ".txt")
+    assert problem is not None
+    assert problem.code == "chat-log"
+    assert "convo import" in problem.hint
+
+
+def test_tables_and_dialogues_are_not_logs() -> None:
+    table = b"2024-01-02 10:00:00,ada,Hi\n2024-01-02 10:01:00,ben,Hello\n"
+    problem = recognise_content(table, ".csv")
+    assert problem is not None
+    assert problem.code == "csv-file"
+    for line in (b'["12:00", "Hi"]\n', b'[["02/01/24"], 3]\n', b"[12, 3]\n"):
+        assert recognise_content(line * 3, ".jsonl") is None
+
+
+def test_an_array_over_several_lines_names_the_format_of_its_values() -> None:
+    slack = json.dumps([{"type": "message", "user": "U1", "text": "a", "ts": "1.1"}] * 3, indent=1)
+    pair = json.dumps([{"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "c"}], indent=2)
+    telegram = json.dumps({"messages": [{"from_id": "user1", "text": "a"}]}, indent=1)
+    for text, what in ((slack, "Slack"), (pair, "preference pair"), (telegram, "Telegram")):
+        problem = recognise_content(text.encode(), ".json")
+        assert problem is not None
+        assert problem.code == "other-format"
+        assert what in problem.message
+    dialogues = json.dumps([{"messages": [{"role": "user", "content": "a"}]}], indent=1)
+    problem = recognise_content(dialogues.encode(), ".json")
+    assert problem is not None
+    assert problem.code == "pretty-printed-json"
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_a_pointer_or_a_page_with_the_name_of_packed_data_is_named(suffix: str) -> None:
+    pointer = recognise_compression(b"version https://git-lfs.github.com/spec/v1\n", suffix)
+    assert pointer is not None
+    assert pointer.code == "git-lfs-pointer"
+    page = recognise_compression(b"<!DOCTYPE html><html>", suffix)
+    assert page is not None
+    assert page.code == "html-page"

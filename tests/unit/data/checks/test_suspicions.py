@@ -164,3 +164,44 @@ def test_a_text_of_many_numbers_takes_little_memory():
     caught, peak = with_peak(lambda: is_caught(text))
     assert not caught
     assert peak < 8 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("texts", "is_label"),
+    [
+        (["a", "b", "c", "1\t3 4 3\t0 0 4"], True),
+        (["a", "b", "c", "1, 3 4 3, 0 0 4"], True),
+        (["a", "b", "2 1\t0 0"], True),
+        (["1\t3 4\t0 0", "a", "b"], True),
+        (["a", "b", "c", "555, 01 99"], False),  # a phone number
+        (["a", "b", "c", "12, 1 2024"], False),
+        (["a", "b", "1, 2"], False),
+        (["a", "b", "c", "4 5 6, 7 8"], False),
+        (["a", "1\t3 4\t0 0", "b", "c"], False),
+    ],
+)
+def test_rows_of_labels_are_found_at_the_ends_of_a_dialogue(
+    texts: list[str], is_label: bool
+) -> None:
+    assert is_caught("\0".join(texts)) or not is_label
+    codes = [problem.code for problem in suspect_turns(located(texts))]
+    assert codes == ["label-row"] * is_label
+
+
+@pytest.mark.parametrize(
+    ("text", "is_markup"),
+    [
+        ('<div class="markdown prose w-full"><p>Hi</p><pre><code>x</code></pre></div>', True),
+        ("<p>Hi</p>\n<p>you</p>\n", True),
+        ("<ul>\n<li>one</li>\n</ul>", True),
+        ("What does `<div>a</div>` mean?", False),
+        ("```html\n<div>a</div>\n```", False),
+        ("<b>bold</b> is bold", False),
+        ("I <3 you", False),
+        ("<p> opens a paragraph", False),
+        ("Use <div>a</div>", False),
+    ],
+)
+def test_a_text_that_is_html_is_found_but_not_a_text_about_html(text: str, is_markup: bool) -> None:
+    codes = [problem.code for problem in suspect_turns(located(["Write it.", text]))]
+    assert codes == ["html-markup"] * is_markup
