@@ -218,7 +218,11 @@ def _require_dialogues(source: Source, work: _Import) -> None:
     if work.written.num_dialogues:
         return
     reasons = ", ".join(f"{reason}: {number:,}" for reason, number in work.counts.left_out.items())
-    hint = "`--pause 1d` makes longer dialogues" if work.people.counts else None
+    hint = (
+        "--assistant names another person; --pause 1d makes longer dialogues"
+        if work.people.counts
+        else None
+    )
     if work.first_problem is not None:
         hint = f"the first one: {work.first_problem.message}"
     raise DataError(
