@@ -31,7 +31,7 @@ def reply_to_all(
         history = dialogue.turns[:index]
         with suppress(DataError):
             reply = generator.reply(history, greedy)
-            spoken = tuple((turn.role, turn.content) for turn in history)
+            spoken = tuple((turn.role, turn.text or turn.tool_data) for turn in history)
             replies.append(
                 SampleReply(spoken, dialogue.turns[index].text, reply.text, reply.stopped)
             )

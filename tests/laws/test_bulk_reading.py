@@ -109,7 +109,7 @@ CALLS = st.sampled_from(
         *({"role": "tool", "content": None}, {"role": "function_call", "content": '{"name": "w"}'}),
     ]
 )
-DEFINITIONS = st.sampled_from(
+DEFINITIONS: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
     [
         *({"tools": [CALL]}, {"tools": ["a"]}, {"tools": "[]"}, {"functions": '[{"name": "w"}]'}),
         *({"tools": "[{"}, {"tools": "hammer"}, {"functions": [{"name": 5}]}, {"tools": {}}),
