@@ -35,6 +35,14 @@ def lines(*values):
     return "".join(json.dumps(value) + "\n" for value in values)
 
 
+def test_people_of_a_dump_without_roles_are_users_but_for_the_named_assistant(tmp_path):
+    turns = [
+        {"speaker": name, "text": text} for name, (_, text) in zip(("Ada", "Ben"), ICE, strict=True)
+    ]
+    assert imported(tmp_path, "d.json", lines({"turns": turns}))[0].code == 3
+    assert imported(tmp_path, "d.json", lines({"turns": turns}), "--assistant", "ben")[1] == [ICE]
+
+
 def message(ident, parent, text, role, **others):
     return {"message_id": ident, "parent_id": parent, "text": text, "role": role, **others}
 

@@ -98,7 +98,7 @@ def _chosen(schema: Any, where: str, columns: Mapping[str, str]) -> dict[str, st
     named = {**renamed(names), **{old: new for old, new in columns.items() if old in names}}
     if len(set(named.values())) < len(names):
         raise DataError(f"{where}: two columns have one name", hint="rename one of them")
-    row = {named[field.name]: [] if _is_list(field.type) else "text" for field in schema}
+    row = {named[field.name]: ["text"] if _is_list(field.type) else "text" for field in schema}
     if not is_known(row):
         raise unknown(row, where)
     wanted = known_columns(row)

@@ -60,7 +60,7 @@ class _Form:
         headers = {each: _first_record(lines, each) for each in ("\t",) if is_tab} or {
             each: _first_record(lines, each) for each in _DELIMITERS
         }
-        known = [each for each, header in headers.items() if is_known(self._fake(header))]
+        known = [each for each, header in headers.items() if _is_header(self.named(header))]
         widest = max(headers, key=lambda each: len(headers[each]))
         delimiter = known[0] if known else widest
         header = headers[delimiter]
@@ -75,9 +75,6 @@ class _Form:
         stripped = [column.strip() for column in header]
         spelling = renamed(stripped)
         return [self._columns.get(column, spelling[column]) for column in stripped]
-
-    def _fake(self, header: list[str]) -> dict[str, Any]:
-        return dict.fromkeys(self.named(header), "text")
 
 
 class _Lines:
@@ -181,9 +178,14 @@ def _require_header(names: list[str], where: str) -> None:
     repeated = next((name for name in names if name and names.count(name) > 1), None)
     if repeated is not None:
         raise DataError(f"{where}: two columns are named {quoted(repeated)}", hint="rename one")
-    fake = dict.fromkeys(names, "text")
-    if not is_known(fake):
-        raise unknown(fake, where)
+    if not _is_header(names):
+        raise unknown(dict.fromkeys(names), where)
+
+
+def _is_header(names: list[str]) -> bool:
+    """Return whether rows with texts, or lists where they are usual, would be known."""
+    lists = {name: ["text"] if plain_name(name) in _LISTS else "text" for name in names}
+    return is_known(dict.fromkeys(names, "text")) or is_known(lists)
 
 
 def _dialect(mark: str, *, is_quoted: bool) -> type[csv.Dialect]:

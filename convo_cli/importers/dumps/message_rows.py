@@ -61,6 +61,28 @@ def read_messages(
 
 
 _ROLES = roles_by_name(SpeakersConfig())
+_NAME_KEYS = ("role", "from", "speaker", "author", "name")
+
+
+def with_roles(dialogue: Any, assistants: tuple[str, ...]) -> Any:
+    """Return a dialogue in which the named people are assistants, and others without a role users.
+
+    Only lists of turns that name their speakers change.
+    """
+    if isinstance(dialogue, dict):
+        return {
+            key: with_roles(value, assistants) if isinstance(value, list) else value
+            for key, value in dialogue.items()
+        }
+    return [_with_role(turn, assistants) if isinstance(turn, dict) else turn for turn in dialogue]
+
+
+def _with_role(turn: dict[str, Any], assistants: tuple[str, ...]) -> dict[str, Any]:
+    key = next((key for key in _NAME_KEYS if isinstance(turn.get(key), str)), None)
+    if key is None or turn[key].casefold() in _ROLES:
+        return turn
+    is_assistant = turn[key].casefold() in {name.casefold() for name in assistants}
+    return {**turn, key: "assistant" if is_assistant else "user"}
 
 
 def _stored(row: Row, fields: MessageFields, counts: Counts) -> StoredMessage | None:

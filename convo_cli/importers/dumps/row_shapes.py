@@ -20,7 +20,7 @@ from convo_cli.importers.dumps.field_names import (
     message_fields,
     plain_name,
 )
-from convo_cli.importers.dumps.message_rows import read_messages
+from convo_cli.importers.dumps.message_rows import read_messages, with_roles
 from convo_cli.importers.dumps.tagged_text import tagged_turns
 from convo_cli.importers.messages import Counts
 from convo_cli.wording import quoted
@@ -82,7 +82,7 @@ def read_rows(
         if read is None:
             counts.left_out[NO_SHAPE] += 1
         elif dialogue is not None:
-            yield dialogue
+            yield with_roles(dialogue, assistants) if assistants else dialogue
 
 
 def is_known(row: Row) -> bool:
