@@ -45,7 +45,6 @@ def as_tree(program: str) -> str:
 def test_the_pages_show_the_programs_of_the_printed_commands():
     folder, file = (as_tree("\n".join(script)) for script in (FOLDER_SCRIPT, FILE_SCRIPT))
     assert programs("old-weights.md") == [folder, file]
-
     others = (ADAPTER_SCRIPT, GGUF_SCRIPT, DEQUANTIZE_SCRIPT)
     assert programs("other-models.md") == [as_tree("\n".join(script)) for script in others]
 
