@@ -93,11 +93,26 @@ class BatchSize:
 
 
 class SpeakersConfig(Section):
-    user: Texts = ("user", "human", "customer", "prompter")
+    user: Texts = ("user", "human", "customer", "client", "prompter")
     """Speaker names in the data that mean the user; case is ignored."""
-    assistant: Texts = ("assistant", "gpt", "bot", "model", "chatbot")
+    assistant: Texts = (
+        "assistant",
+        "gpt",
+        "bot",
+        "model",
+        "chatbot",
+        "ai",
+        "chatgpt",
+        "bing",
+        "bard",
+        "claude",
+        "copilot",
+        "gemini",
+        "llama",
+        "grok",
+    )
     """Speaker names in the data that mean the assistant; case is ignored."""
-    system: Texts = ("system",)
+    system: Texts = ("system", "developer")
     """Speaker names in the data that mean the system, which instructs the model; case is
     ignored."""
 

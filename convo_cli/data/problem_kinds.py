@@ -84,8 +84,8 @@ KINDS: dict[str, Kind] = {
     # The value is not a dialogue.
     "other-format": _error("convert each dialogue to one line of JSON"),
     "unknown-shape": _error(
-        'write ["Hello", "Hi!"] or {"messages": [{"role": "user", "content": "Hello"}, …]}; convo '
-        "also reads the keys turns, conversations, prompt + completion, and instruction + output"
+        'write ["Hello", "Hi!"] or {"messages": [{"role": "user", "content": "Hello"}, …]}; all '
+        "shapes that convo reads: docs/data.md"
     ),
     "missing-column": _error(
         "correct the path in data.columns, or add the key to the line; a system text and a history "
@@ -101,6 +101,9 @@ KINDS: dict[str, Kind] = {
         'give the turn a speaker and a text: {"role": "user", "content": "Hello"}'
     ),
     "text-not-string": _error("write the text as one string, or remove the turn"),
+    "part-not-text": _error(
+        "convo trains on text: remove the part, or describe it in words in a text part"
+    ),
     "empty-utterance": _error(
         "remove the turn, or the whole line if the dialogue makes no sense without it"
     ),

@@ -46,7 +46,7 @@ class BlockReader:
             reading = read_line(lines[number], self._rules, note)
             if reading is None:
                 continue
-            skeleton, (turns, unread, _) = reading
+            skeleton, (turns, unread, *_) = reading
             if skeleton.is_excluded:
                 found.excluded.append(number)
                 continue

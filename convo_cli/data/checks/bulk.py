@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator
-from itertools import accumulate, compress
+from itertools import accumulate
 from typing import Any, NamedTuple, cast
 
 import msgspec
@@ -25,8 +25,9 @@ from convo_cli.data.checks.suspicious_text import may_be_suspicious
 from convo_cli.data.dialogue import SEPARATOR
 from convo_cli.data.fingerprint import fingerprints, fold
 from convo_cli.data.problems import Problem
+from convo_cli.data.shapes.items.turn_keys import name_key
 from convo_cli.data.shapes.known_keys import TRAIN_KEYS
-from convo_cli.data.shapes.mapped.steps import speaker_keys
+from convo_cli.data.shapes.mapped.steps import mapped_speaker_keys
 from convo_cli.data.shapes.reasoning import has_tag
 from convo_cli.data.shapes.tools.tool_calls import may_define_tools
 from convo_cli.data.shapes.unread import counted_length, texts_in
@@ -50,8 +51,8 @@ class _Form(msgspec.Struct, eq=False):
 
     skeleton: Skeleton
     num_keys: int
-    is_text: list[bool]
-    """For each string: True if it is the text of a turn."""
+    order: list[int] | None
+    """Indices of the strings that are the texts of its turns; None if they are all, in order."""
     unread: list[tuple[int, str]]
     """Strings under keys that are not read: the index of each string, and its key."""
 
@@ -71,7 +72,7 @@ class BulkReader:
 
     def __init__(self, rules: LineRules) -> None:
         self._rules = rules
-        self._speaker_keys = speaker_keys(rules.data_config.columns)
+        self._mapped = mapped_speaker_keys(rules.data_config.columns)
         self._forms: dict[Any, _Form | None] = {}
         """None for a form whose lines need the exact reader."""
         self._num_form_bytes = 0
@@ -95,7 +96,7 @@ class BulkReader:
             strings: list[str] = []
             try:
                 value = read(line)
-                structure = _take_strings(value, strings, self._speaker_keys)
+                structure = _take_strings(value, strings, self._mapped)
                 if (form := self._forms.get(structure, _UNKNOWN)) is _UNKNOWN:
                     form = self._judge(value, structure, len(line))
             except UNREADABLE:
@@ -105,7 +106,9 @@ class BulkReader:
             stripped = list(map(str.strip, strings))
             if "" in stripped:
                 continue
-            texts = SEPARATOR.join(compress(stripped, form.is_text) if form.unread else stripped)
+            if form.order is not None:
+                stripped = [stripped[index] for index in form.order]
+            texts = SEPARATOR.join(stripped)
             yield _Line(number, form, texts, strings)
 
     def _add(self, good: BlockStatistics, lines: list[_Line]) -> None:
@@ -130,7 +133,7 @@ class BulkReader:
             good.num_characters.append(len(texts) + 1 - len(form.skeleton.roles))
             of_turns = frozenset(texts.split(SEPARATOR)) if form.unread else frozenset()
             for index, key in form.unread:
-                good.add_unread(key, 1, counted_length(strings[index], of_turns))
+                good.add_unread(key, 1, counted_length(strings[index], of_turns, key))
 
     def _notable(self, counts: NDArray[np.intp]) -> str:
         """Return the characters that may be suspicious or that normalisation changes."""
@@ -151,29 +154,27 @@ class BulkReader:
 
     def _form(self, value: Any) -> _Form | None:
         made_up: list[str] = []
-        value = _with_made_up(value, made_up, self._speaker_keys)
+        value = _with_made_up(value, made_up, self._mapped)
         problems: list[Problem] = []
         reading = read_decoded(value, self._rules, problems.append)
         if reading is None or problems:
             return None
-        skeleton, (turns, unread, _) = reading
+        skeleton, (turns, unread, *_) = reading
         texts = [turn.text for _, turn in turns]
         if skeleton.is_excluded or skeleton.num_reasoning:
             return None
         # Calls, ids and definitions are strings outside the texts, and strings may hold JSON.
         if any(turn.uses_tools for _, turn in turns) or may_define_tools(value):
             return None
-        # A text may combine several strings, and the system turn may come last.
-        if [text for text in made_up if text in set(texts)] != texts:
-            return None
+        # A text may combine several strings.
+        place = {text: index for index, text in enumerate(made_up)}
         key_of = {text: key for _, key, item in unread for text in texts_in(item)}
-        if {*texts, *key_of} != set(made_up):
+        if sorted([*texts, *key_of]) != sorted(made_up):
             return None
-        is_text = [text not in key_of for text in made_up]
-        unread_strings = [
-            (index, key_of[text]) for index, text in enumerate(made_up) if text in key_of
-        ]
-        return _Form(skeleton, num_keys(value), is_text, unread_strings)
+        order = [place[text] for text in texts]
+        unread_strings = [(place[text], key) for text, key in key_of.items()]
+        is_as_read = order == list(range(len(made_up)))
+        return _Form(skeleton, num_keys(value), None if is_as_read else order, unread_strings)
 
 
 def _doubtful(lines: list[_Line], together: str, characters: str) -> set[int]:
@@ -191,52 +192,57 @@ def _doubtful(lines: list[_Line], together: str, characters: str) -> set[int]:
     return doubtful
 
 
-def _take_strings(
-    value: Any, strings: list[str], speaker_keys: frozenset[str], key: str = ""
-) -> Any:
-    """Return everything that affects how a value is read, and append all other ``strings``."""
+def _take_strings(value: Any, strings: list[str], mapped: frozenset[str], key: str = "") -> Any:
+    """Return everything that affects how a value is read, and append all other ``strings``.
+
+    ``mapped`` are the keys of names in mapped lines.
+    """
     kind: Any = type(value)
     if kind is dict:
         # All keys, then the names of speakers, and everything else that matters with its key.
         parts: list[Any] = [*value]
+        name = name_key(tuple(parts))
         for key, item in value.items():
-            if type(item) is not str:
-                parts.append((key, _take_strings(item, strings, speaker_keys, key)))
-            elif key in speaker_keys:
-                parts.append(item)
-            elif item:
-                strings.append(item)
+            is_name = key == name or key in mapped
+            if type(item) is str:
+                if is_name:
+                    parts.append(item)
+                elif item:
+                    strings.append(item)
+                else:
+                    parts.append((key, item))
+            elif is_name and type(item) is int:
+                parts.append((key, item, int))  # a number may be the name of a speaker
             else:
-                parts.append((key, item))
+                parts.append((key, _take_strings(item, strings, mapped, key)))
         return tuple(parts)
     if kind is list:
         if set(map(type, value)) == {str}:
             strings += value
             return list, len(value)
-        return list, *[_take_strings(item, strings, speaker_keys) for item in value]
+        return list, *[_take_strings(item, strings, mapped) for item in value]
     if kind is str:
         strings.append(value)
-    if kind is int:
-        float(value)
-    if key in speaker_keys:
-        return kind, value  # a number may be the name of a speaker
     if key in _VALUE_KEYS:
         return value
+    if kind is int:
+        float(value)
     return kind
 
 
-def _with_made_up(
-    value: Any, made_up: list[str], speaker_keys: frozenset[str], key: str = ""
-) -> Any:
+def _with_made_up(value: Any, made_up: list[str], mapped: frozenset[str]) -> Any:
     """Return the value with a placeholder for each string that `_take_strings` takes."""
     if isinstance(value, dict):
+        name = name_key(tuple(value))
         return {
-            key: _with_made_up(item, made_up, speaker_keys, key) if item != "" else ""
+            key: item
+            if item == "" or (isinstance(item, str) and (key == name or key in mapped))
+            else _with_made_up(item, made_up, mapped)
             for key, item in value.items()
         }
     if isinstance(value, list):
-        return [_with_made_up(item, made_up, speaker_keys) for item in value]
-    if isinstance(value, str) and key not in speaker_keys:
+        return [_with_made_up(item, made_up, mapped) for item in value]
+    if isinstance(value, str):
         # No line can contain U+0001, so no speaker has this name.
         made_up.append(f"text \1{len(made_up)}")
         return made_up[-1]

@@ -15,7 +15,6 @@ from convo_cli.data.checks.suspicions import suspect_turns
 from convo_cli.data.dialogue import Role, has_target, is_excluded, only_calls
 from convo_cli.data.problems import Problem, ProblemSink, no_target
 from convo_cli.data.shapes.known_keys import misspelt
-from convo_cli.data.shapes.mapped.mapping import shape_name
 from convo_cli.data.shapes.turns import LineReading, read_value
 from convo_cli.data.strict_json.decoder import decode
 from convo_cli.wording import quoted
@@ -69,7 +68,7 @@ def read_decoded(
         return None
     turns = [turn for _, turn in reading.turns]
     skeleton = Skeleton(
-        shape=shape_name(value, rules.data_config) or "",
+        shape=reading.shape,
         roles=tuple(turn.role for turn in turns if turn.role != "tools"),
         num_calls=sum(turn.is_call for turn in turns),
         num_untrained=sum(not turn.is_trained for turn in turns if turn.role != "tools"),

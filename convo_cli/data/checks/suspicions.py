@@ -23,7 +23,7 @@ _HEADING_NAMES = """
     index intent label labels role source speaker speaker_id target timestamp turn turn_id user_id
     assistant bot human system user answer completion content context conversation conversations
     dialog dialogue input instruction message messages output prompt question response sentence text
-    turns utterance utterances value
+    turns utterance utterances value chat contents data query
 """
 HEADINGS = frozenset(
     form(name) for name in _HEADING_NAMES.split() for form in (str.lower, str.capitalize, str.upper)

@@ -110,7 +110,7 @@ class _Repair:
         self._counts["lines"] += 1
         if len(content) > MAX_LINE_BYTES:
             problem, content = replace(problem, advice=by_import(_TOO_LARGE)), b""
-        self._add_repaired(content, [problem])
+        self._add_repaired(content, [problem], is_file=True)
 
     def add_problem(self, problem: Problem) -> None:
         """Count a problem of blank lines or of the whole file."""
@@ -127,9 +127,9 @@ class _Repair:
             left_out=_groups(self._left_out, _what_to_do),
         )
 
-    def _add_repaired(self, raw: bytes, problems: list[Problem]) -> None:
+    def _add_repaired(self, raw: bytes, problems: list[Problem], *, is_file: bool = False) -> None:
         try:
-            values = read_values(raw)
+            values = read_values(raw, is_file=is_file)
         except BeyondRepairError:
             values = []
         counts, first = Counter(problem.code for problem in problems), first_of_each(problems)

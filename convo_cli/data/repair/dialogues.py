@@ -70,7 +70,7 @@ class DialogueRepair:
         problems: list[Problem] = []
         reading = read_line(raw, self._rules, problems.append)
         if reading is not None:
-            skeleton, (turns, _, _) = reading
+            skeleton, (turns, *_) = reading
             if skeleton.is_excluded:
                 message = 'the dialogue is marked "train": false'
                 problems.append(Problem("no-target", message))

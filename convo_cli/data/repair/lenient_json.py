@@ -33,10 +33,11 @@ class BeyondRepairError(ValueError):
     """No value can be read from the line without a guess."""
 
 
-def read_values(raw: bytes) -> list[tuple[str | None, Any]]:
+def read_values(raw: bytes, *, is_file: bool = False) -> list[tuple[str | None, Any]]:
     """Return the dialogues on the line, fit for strict JSON, each with its own part of the line.
 
-    The part is None if the dialogue has no part of its own. Raises `BeyondRepairError` if no value
+    The part is None if the dialogue has no part of its own. ``is_file`` is true if the text is a
+    whole file, where each pair of texts is a dialogue. Raises `BeyondRepairError` if no value
     can be read from the line.
     """
     text = _decode(raw).lstrip(_BOM).strip(" \t\r\n")
@@ -44,7 +45,7 @@ def read_values(raw: bytes) -> list[tuple[str | None, Any]]:
     try:
         for own, value in _each_value(text):
             strict = _strict(value)
-            if is_array_of_dialogues(strict):
+            if is_array_of_dialogues(strict, is_file=is_file):
                 values += [(None, item) for item in strict]
             else:
                 values.append((own, strict))

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from convo_cli.config.column_paths import PathSteps
-from convo_cli.data.shapes.known_keys import TEXT_KEYS, TRAIN_KEYS
+from convo_cli.data.shapes.items.turn_keys import TEXT_KEYS
+from convo_cli.data.shapes.known_keys import TRAIN_KEYS
 from convo_cli.data.shapes.mapped.steps import Columns, value_at
 from convo_cli.data.shapes.table import SHAPES, shape_of
 

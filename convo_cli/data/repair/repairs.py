@@ -22,7 +22,6 @@ REPAIRS = {
     "control-character": "removed, or replaced by a newline",
     "carriage-return": "replaced by a newline",
     "empty-utterance": "turn removed",
-    "text-not-string": "replaced by the text of its only part",
     "train-value": "replaced by true or false",
     "train-key": "misspelt key renamed",
     "unknown-shape": "misspelt key renamed",

@@ -7,14 +7,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from convo_cli.config.schema import DataConfig
 from convo_cli.data.checks.suspicious_text import (
     suspicious_spots,
     without_entities,
     without_invisible_characters,
 )
+from convo_cli.data.problems import Problem
 from convo_cli.data.repair.lenient_json import without_forbidden
 from convo_cli.data.repair.mapped_values import repair_mapped, text_key, with_true_or_false
+from convo_cli.data.shapes.items.entries import keyed_texts
+from convo_cli.data.shapes.items.turn_keys import TEXT_KEYS, is_parts, is_turn
 from convo_cli.data.shapes.known_keys import (
     DIALOGUE_KEYS,
     REASONING_KEYS,
@@ -24,8 +29,9 @@ from convo_cli.data.shapes.known_keys import (
 )
 from convo_cli.data.shapes.mapped.steps import columns_of
 from convo_cli.data.shapes.speakers import roles_by_name
-from convo_cli.data.shapes.table import SHAPES, shape_of
+from convo_cli.data.shapes.table import SHAPES, SYSTEM_KEYS, shape_of
 from convo_cli.data.shapes.tools.tool_calls import is_tool_turn
+from convo_cli.data.strict_json.embedded import embedded_json
 
 MAX_ROUNDS = 10
 """Most repairs of one text: an entity may hide another, and hostile data may nest a million."""
@@ -38,6 +44,10 @@ def repair_value(value: Any, data_config: DataConfig) -> Any:
     """Repair texts, remove empty turns, rename misspelt keys, and make "train" true or false."""
     if (columns := columns_of(data_config.columns)) is not None:
         return repair_mapped(value, columns, repair_text)
+    if isinstance(value, str):
+        decoded = embedded_json(value, "[{", "$", _ignore)
+        is_dialogue = isinstance(decoded, (list, dict))
+        return repair_value(decoded, data_config) if is_dialogue else value
     if isinstance(value, list):
         return _repair_turns(value, data_config)
     if not isinstance(value, dict):
@@ -45,11 +55,16 @@ def repair_value(value: Any, data_config: DataConfig) -> Any:
     value = _rename(value, _KEYS_OF_DIALOGUE)
     with_true_or_false(value)
     shape = SHAPES.get(shape_of(value) or "")
-    for key in (*shape.keys, *shape.optional, "system") if shape else ():
-        if isinstance(text_or_turns := value.get(key), str):
-            value[key] = repair_text(text_or_turns)
-        elif isinstance(text_or_turns, list):
-            value[key] = _repair_turns(text_or_turns, data_config)
+    if shape is None:
+        return value
+    for key in (*shape.keys, *shape.optional, *SYSTEM_KEYS):
+        item = value.get(key)
+        if key not in shape.keys or len(shape.keys) == 1:
+            item = embedded_json(item, "[", "$", _ignore)
+        if isinstance(item, list) and not is_parts(item):
+            value[key] = _repair_turns(item, data_config)
+        elif item is not msgspec.UNSET and key in value:
+            value[key] = _repair_texts(item)
     return value
 
 
@@ -99,20 +114,38 @@ def _repair_turns(turns: list[Any], data_config: DataConfig) -> list[Any]:
     return [turn for turn in named if not _is_empty(turn, data_config)]
 
 
-def _repair_turn(turn: Any, data_config: DataConfig) -> Any:
+def _repair_turn(turn: Any, data_config: DataConfig, levels: int = 2) -> Any:
     if isinstance(turn, str):
         return repair_text(turn)
+    if isinstance(turn, list) and levels > 1:
+        return [_repair_turn(inner, data_config, levels - 1) for inner in turn]
     if not isinstance(turn, dict):
         return turn
     turn = _rename(turn, _KEYS_OF_TURN)
     with_true_or_false(turn)
     if is_tool_turn(turn, roles_by_name(data_config.speakers)):
         return turn  # its text is the output of a program, or empty beside a call
-    key = text_key(turn)
-    match turn.get(key):
-        case str(text) | [{"type": "text", "text": str(text)}]:
-            turn[key] = repair_text(text)
+    if levels > 1 and is_turn(turn.get("message")):
+        turn["message"] = _repair_turn(turn["message"], data_config, levels - 1)
+    keyed = [] if is_turn(turn) else keyed_texts(turn, roles_by_name(data_config.speakers))
+    for key in [key for _, key in keyed] or [text_key(turn)]:
+        if key in turn:
+            turn[key] = _repair_texts(turn[key])
     return turn
+
+
+def _repair_texts(value: Any, levels: int = 3) -> Any:
+    """Repair a text, or the texts of its parts."""
+    if isinstance(value, str):
+        return repair_text(value)
+    if isinstance(value, list) and levels:
+        return [_repair_texts(item, levels - 1) for item in value]
+    if isinstance(value, dict) and levels:
+        return {
+            key: _repair_texts(item, levels - 1) if key in TEXT_KEYS else item
+            for key, item in value.items()
+        }
+    return value
 
 
 def _is_empty(turn: Any, data_config: DataConfig) -> bool:
@@ -120,6 +153,10 @@ def _is_empty(turn: Any, data_config: DataConfig) -> bool:
         return False
     text = turn.get(text_key(turn)) if isinstance(turn, dict) else turn
     return isinstance(text, str) and not text.strip()
+
+
+def _ignore(problem: Problem) -> None:
+    """Leave a fault of JSON in a string: the line is refused for it."""
 
 
 def _in_right_encoding(text: str) -> str:

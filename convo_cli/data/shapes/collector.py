@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from convo_cli.data.conversions.commands import Conversion
 from convo_cli.data.dialogue import Role, Turn
 from convo_cli.data.problems import Problem, ProblemSink, kind_of, member
+from convo_cli.data.shapes.items.content import texts_of_parts
 from convo_cli.data.shapes.known_keys import TRAIN_KEYS, is_reasoning_key, says_training
 from convo_cli.data.shapes.reasoning import with_reasoning
 from convo_cli.data.shapes.speakers import roles_by_name
@@ -37,7 +38,13 @@ class TurnCollector:
         self._found = found
         self._reasoning = data_config.reasoning
         self._speakers = data_config.speakers
-        self.roles = roles_by_name(data_config.speakers)
+        self.roles: Mapping[str, Role] = roles_by_name(data_config.speakers)
+        self.names: Mapping[str, tuple[Role, str]] = {}
+        """Names of speakers with another role on this line, and the keys that name them."""
+        self.used_names: set[str] = set()
+        """Keys among them whose name is a speaker."""
+        self.text_path = ""
+        """Path of the string that holds the turns as JSON; their paths do not exist in the line."""
 
     def add(
         self,
@@ -55,6 +62,10 @@ class TurnCollector:
 
         With ``tool_data`` the text may be empty.
         """
+        if isinstance(text, list) and text:
+            text = self._joined(text, path)
+            if text is None:
+                return
         if not isinstance(text, str):
             self.refuse("text-not-string", path, f"the text is {kind_of(text)}, not a string")
             return
@@ -78,7 +89,7 @@ class TurnCollector:
             if is_trained:
                 self._trained_path = self._trained_path or at
             turn = Turn(role, text, is_trained is not False, has_reasoning, tool_data)
-            self.turns.append((path, turn))
+            self.turns.append((self.text_path or path, turn))
 
     def exclude(self) -> None:
         """Mark every turn as not trained on; refuse a turn that states the opposite."""
@@ -101,6 +112,9 @@ class TurnCollector:
             self.refuse("unknown-speaker", path, f"the speaker is {kind_of(name)}, not a name")
             return None
         role = self.roles.get(name.casefold())
+        if role is None and name.casefold() in self.names:
+            role, key = self.names[name.casefold()]
+            self.used_names.add(key)
         if role is None:
             users = ", ".join([*self._speakers.user, quoted(name)])
             message = (
@@ -118,9 +132,30 @@ class TurnCollector:
             if key in read or key in TRAIN_KEYS or says_training(key):
                 continue
             if not (is_reply and is_reasoning_key(key)):
-                self.unread.append(UnreadItem(member(path, key), key, item))
+                self.unread.append(UnreadItem(self.text_path or member(path, key), key, item))
+
+    def _joined(self, parts: list[Any], path: str) -> str | None:
+        """Return the texts of the parts; None if there is a problem."""
+        texts: list[str] = []
+        is_refused = False
+        for item in texts_of_parts(parts, path):
+            if isinstance(item, str):
+                texts.append(item)
+            elif isinstance(item, UnreadItem):
+                self.unread.append(item._replace(path=self.text_path or item.path))
+            else:
+                is_refused = True
+                self.report(item)
+        return None if is_refused else "\n".join(filter(None, texts))
 
     def refuse(self, code: str, path: str, message: str, advice: str | Conversion = "") -> None:
         """Report a problem for which the line is not a dialogue."""
+        self.report(Problem(code, message, path, advice=advice))
+
+    def report(self, problem: Problem) -> None:
+        """Report a problem of the line, at the path of the JSON text that it is in."""
         self.is_refused = True
-        self._found(Problem(code, message, path, advice=advice))
+        if self.text_path and problem.path != self.text_path:
+            message = f"{problem.message} (at {problem.path} of the JSON text)"
+            problem = replace(problem, message=message, path=self.text_path)
+        self._found(problem)

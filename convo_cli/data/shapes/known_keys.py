@@ -7,10 +7,9 @@ import re
 import unicodedata
 from functools import lru_cache
 
-from convo_cli.data.shapes.table import SHAPES
+from convo_cli.data.shapes.items.turn_keys import AUTHOR_KEYS, SPEAKER_KEYS, TEXT_KEYS
+from convo_cli.data.shapes.table import SHAPES, SYSTEM_KEYS
 
-SPEAKER_KEYS = ("role", "from", "speaker")
-TEXT_KEYS = ("content", "value", "text")
 TRAIN_KEYS = ("train", "weight", "loss")
 """Keys of a turn or a dialogue that state whether it is trained on."""
 REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
@@ -32,11 +31,13 @@ _REASONING_NAMES = frozenset(
 """Other spellings of these keys, letters only."""
 
 DIALOGUE_KEYS = frozenset(
-    {key for shape in SHAPES.values() for key in (*shape.keys, *shape.optional)} | {"system"}
+    {key for shape in SHAPES.values() for key in (*shape.keys, *shape.optional)} | {*SYSTEM_KEYS}
 )
-TURN_KEYS = frozenset({*SPEAKER_KEYS, *TEXT_KEYS})
+TURN_KEYS = frozenset({*SPEAKER_KEYS, *AUTHOR_KEYS, *TEXT_KEYS})
 
 _KNOWN = DIALOGUE_KEYS | TURN_KEYS | {*TRAIN_KEYS, *REASONING_KEYS}
+_KEYS_OF_ONE_LEVEL = frozenset({"message", "contents"})
+"""Keys of a turn or a line that misspell a key of the other: messages, content."""
 _OTHER_WORDS = frozenset(
     {"turn", "trainer", "height", "eight", "trait", "terrain", "brain", "story"}
 )
@@ -115,7 +116,7 @@ def _is_about_training(name: str) -> bool:
 @lru_cache(maxsize=1024)
 def misspelt(key: str) -> str | None:
     """Return the key of a dialogue or turn that ``key`` probably misspells."""
-    if len(key) > 20 or key in _KNOWN or key in _OTHER_WORDS:
+    if len(key) > 20 or key in _KNOWN - _KEYS_OF_ONE_LEVEL or key in _OTHER_WORDS:
         return None
-    matches = difflib.get_close_matches(key.lower(), _KNOWN, n=1, cutoff=0.8)
+    matches = difflib.get_close_matches(key.lower(), _KNOWN - {key}, n=1, cutoff=0.8)
     return matches[0] if matches and abs(len(matches[0]) - len(key)) <= 2 else None

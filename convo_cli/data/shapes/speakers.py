@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from convo_cli.data.dialogue import Role
 from convo_cli.errors import ConfigError
@@ -31,3 +32,22 @@ def roles_by_name(speakers: SpeakersConfig) -> dict[str, Role]:
                     hint=f"remove it from data.speakers.{other} or data.speakers.{role}",
                 )
     return roles
+
+
+_NAME_KEYS: Mapping[str, Role] = {
+    "char_name": "assistant",
+    "character_name": "assistant",
+    "bot_name": "assistant",
+    "assistant_name": "assistant",
+    "user_name": "user",
+}
+"""Keys of a line that name one of its speakers."""
+
+
+def named_in(line: Mapping[str, Any]) -> dict[str, tuple[Role, str]]:
+    """Return the role of each lower-case name that a line gives to a speaker, with its key."""
+    named: dict[str, tuple[Role, str]] = {}
+    for key, role in _NAME_KEYS.items():
+        if isinstance(name := line.get(key), str):
+            named.setdefault(name.casefold(), (role, key))
+    return named

@@ -1,50 +1,55 @@
 """Shapes of a line that is a JSON object: `SHAPES` names each, with the function that reads it.
 
-    {"messages": …} {"turns": …} {"conversations": …}      a list of turns
-    {"prompt": …, "completion": …}                         texts, or lists of turns with roles
-    {"instruction": …, "input": …, "output": …}            "input" is optional
-
-The last two may have "history": [[question, answer], …], the earlier turns. A new shape needs a
-function and an entry in this module, and nothing else: masks, reasoning, unread keys, validation
-and repair work for every shape.
+`LISTS` hold a list of turns under one key, such as {"messages": …}. `PAIRS` hold a question and its
+answer under two keys, such as {"prompt": …, "completion": …}, with optional keys. Each value is a
+text or a list of turns with roles. A new shape is one entry in one of them, or an entry of its own
+in `SHAPES`: masks, reasoning, unread keys, validation and repair work for every shape.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
 
-from convo_cli.data.dialogue import Role
-from convo_cli.data.problems import Problem, kind_of
+from convo_cli.data.shapes.items.turn_keys import is_turn
+from convo_cli.data.shapes.parts import ReadShape, pair_under, turns_under
+from convo_cli.data.strict_json.embedded import begins_as_json
 
+LISTS = ("messages", "conversations", "turns", "conversation", "dialogue", "dialog")
+"""Keys whose list is the dialogue, whatever else is on the line."""
+COMMON_LISTS = ("contents", "utterances", "chat", "data")
+"""Keys of many meanings: their list is the dialogue if it begins with a turn."""
+NESTED_LISTS = ("conversation", "dialogue", "dialog")
+"""Keys of one conversation, whose list may hold several lists: the exchanges of ParlAI."""
 
-class Text(NamedTuple):
-    """One turn. ``value`` is any JSON value (only a string is accepted), ``path`` its path."""
-
-    role: Role
-    value: Any
-    path: str
-    is_reply: bool = False
-    """True for the only reply of a line: keys of the line may hold its reasoning."""
-
-
-class TurnList(NamedTuple):
-    """A list of turns: strings with alternating speakers, or objects with a speaker and a text."""
-
-    value: list[Any]
-    path: str
-    needs_speakers: bool = False
-    """True if strings, which have no speaker, are refused."""
-
-
-Part: TypeAlias = Text | TurnList | Problem
-ReadShape: TypeAlias = Callable[[Mapping[str, Any]], Iterator[Part]]
-"""Yields the parts of a line in the order of the dialogue, with a Problem for each unreadable part.
-
-It decides by keys and by types of values, never by a text or a number, because `checks.bulk` judges
-only one of the lines that differ in nothing else (``history`` may be 0). Texts may be empty or
-white space.
-"""
+_EXTRAS = ("input", "context")
+PAIRS: Mapping[tuple[str, str], tuple[str, ...]] = {
+    ("prompt", "completion"): (),
+    ("instruction", "output"): ("input",),
+    ("instruction", "response"): _EXTRAS,
+    ("instruction", "completion"): _EXTRAS,
+    ("instruction", "answer"): _EXTRAS,
+    ("question", "answer"): ("context",),
+    ("question", "response"): ("context",),
+    ("query", "response"): ("context",),
+    ("query", "answer"): ("context",),
+    ("user", "assistant"): (),
+    ("user", "bot"): (),
+    ("human", "assistant"): (),
+    ("human", "bot"): (),
+    ("prompt", "response"): _EXTRAS,
+    ("prompt", "output"): _EXTRAS,
+    ("prompt", "answer"): _EXTRAS,
+    ("input", "output"): (),
+    ("input", "response"): (),
+    ("context", "response"): (),
+}
+"""Keys of a question and its answer, with the keys whose texts follow the question."""
+SYSTEM_KEYS = ("system", "system_prompt", "system_instruction", "systemInstruction")
+"""Keys of the system text beside any shape."""
+_KEYS_WITH_NAMES = ("user", "human")
+"""Question keys that name the speaker: a list of such pairs is one dialogue, as a list of turns."""
 
 
 class Shape(NamedTuple):
@@ -53,86 +58,101 @@ class Shape(NamedTuple):
     keys: tuple[str, ...]
     read: ReadShape
     optional: tuple[str, ...] = ()
+    is_common: bool = False
+    """True if the keys alone do not make a line a dialogue; their values must hold turns."""
+
+
+def _lists(keys: tuple[str, ...], *, is_common: bool) -> Iterator[tuple[str, Shape]]:
+    for key in keys:
+        read = turns_under(key, is_nested=key in NESTED_LISTS)
+        yield key, Shape((key,), read, is_common=is_common)
+
+
+SHAPES: Mapping[str, Shape] = {
+    **dict(_lists(LISTS, is_common=False)),
+    **{
+        " + ".join(keys): Shape(keys, pair_under(*keys, extras), (*extras, "history"))
+        for keys, extras in PAIRS.items()
+    },
+    **dict(_lists(COMMON_LISTS, is_common=True)),
+}
+"""Every shape by its name in reports.
+
+A line with the keys of several shapes has the first one whose values may hold turns or texts.
+"""
 
 
 def shape_of(value: Any) -> str | None:
     """Return the name of the shape of a decoded line; None for an unknown shape."""
-    if isinstance(value, dict):
-        known = (name for name, shape in SHAPES.items() if all(key in value for key in shape.keys))
-        return next(known, None)
     if isinstance(value, list):
         return "list of turns" if any(isinstance(item, dict) for item in value) else "list of texts"
-    return None
+    if not isinstance(value, dict):
+        return None
+    known = _shapes_with(tuple(value))
+    for name in known:
+        if all(_may_hold(value[key], SHAPES[name]) for key in SHAPES[name].keys):
+            return name
+    return next((name for name in known if _is_named(value, SHAPES[name])), None)
 
 
-def is_array_of_dialogues(value: Any) -> bool:
-    """Return whether a decoded line holds several dialogues instead of one."""
+@lru_cache(maxsize=1024)
+def _shapes_with(keys: tuple[str, ...]) -> list[str]:
+    return [name for name, shape in SHAPES.items() if all(key in keys for key in shape.keys)]
+
+
+def is_array_of_dialogues(value: Any, *, is_file: bool = False) -> bool:
+    """Return whether a decoded line holds several dialogues instead of one.
+
+    On a line, pairs of [user, assistant] texts, and objects whose keys name the speakers, are one
+    dialogue; in a file that is one JSON value (``is_file``), each of them is a dialogue.
+    """
     if not isinstance(value, list) or not value:
         return False
-    return all(isinstance(item, list) for item in value) or all(
-        isinstance(item, dict) and shape_of(item) for item in value
+    if all(isinstance(item, list) for item in value):
+        return is_file or not is_list_of_pairs(value)
+    shapes = {None if is_turn(item) or isinstance(item, list) else shape_of(item) for item in value}
+    if is_file or None in shapes:
+        return None not in shapes
+    return any(SHAPES[str(name)].keys[0] not in _KEYS_WITH_NAMES for name in shapes)
+
+
+def is_list_of_pairs(value: list[Any]) -> bool:
+    """Return whether each item is a list of two texts, of which one may be null."""
+    return all(
+        isinstance(item, list)
+        and len(item) == 2
+        and any(isinstance(text, str) for text in item)
+        and all(text is None or isinstance(text, str) for text in item)
+        for item in value
     )
 
 
-def _turns_under(key: str) -> ReadShape:
-    def read(line: Mapping[str, Any]) -> Iterator[Part]:
-        turns = line[key]
-        if isinstance(turns, list):
-            yield TurnList(turns, f"$.{key}")
-        else:
-            message = f'"{key}" is {kind_of(turns)}, not a list of turns'
-            yield Problem("unknown-shape", message, f"$.{key}")
-
-    return read
+def _may_hold(value: Any, shape: Shape) -> bool:
+    """Return whether the value of a key of the shape can be turns or a text, by its type alone."""
+    if len(shape.keys) > 1:
+        return value is not None
+    return isinstance(value, list) and not (shape.is_common and not _begins_with_a_turn(value))
 
 
-def _prompt_and_completion(line: Mapping[str, Any]) -> Iterator[Part]:
-    yield from _history(line.get("history"))
-    prompt, completion = line["prompt"], line["completion"]
-    if isinstance(prompt, list):
-        yield TurnList(prompt, "$.prompt", needs_speakers=True)
-    else:
-        yield Text("user", prompt, "$.prompt")
-    if isinstance(completion, list):
-        yield TurnList(completion, "$.completion", needs_speakers=True)
-    else:
-        yield Text("assistant", completion, "$.completion", is_reply=True)
+def _begins_with_a_turn(items: list[Any]) -> bool:
+    return any(
+        isinstance(first, (str, list)) or is_turn(first) or is_pair(first) for first in items[:1]
+    )
 
 
-def _instruction_and_output(line: Mapping[str, Any]) -> Iterator[Part]:
-    yield from _history(line.get("history"))
-    instruction, extra = line["instruction"], line.get("input")
-    if isinstance(instruction, str) and isinstance(extra, str):
-        instruction = "\n\n".join(part for part in (instruction.strip(), extra.strip()) if part)
-    elif isinstance(instruction, str) and extra is not None:
-        yield Problem("text-not-string", f"the input is {kind_of(extra)}, not a string", "$.input")
-    yield Text("user", instruction, "$.instruction")
-    yield Text("assistant", line["output"], "$.output", is_reply=True)
+def is_pair(value: Any) -> bool:
+    """Return whether the value is an object with the keys of a question and its answer."""
+    return isinstance(value, dict) and pair_keys(value) is not None
 
 
-def _history(pairs: Any) -> Iterator[Part]:
-    """Yield the questions and answers before the last question."""
-    if pairs and not isinstance(pairs, list):
-        message = f"the history is {kind_of(pairs)}, not a list of [question, answer] pairs"
-        yield Problem("history", message, "$.history")
-        return
-    for index, pair in enumerate(pairs or ()):
-        path = f"$.history[{index}]"
-        if isinstance(pair, list) and len(pair) == 2:
-            yield Text("user", pair[0], f"{path}[0]")
-            yield Text("assistant", pair[1], f"{path}[1]")
-        else:
-            what = f"a list of {len(pair)}" if isinstance(pair, list) else kind_of(pair)
-            yield Problem("history", f"the entry is {what}, not a [question, answer] pair", path)
+def pair_keys(value: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return the keys of the question and the answer in an object; None if it has none."""
+    return next((keys for keys in PAIRS if keys[0] in value and keys[1] in value), None)
 
 
-SHAPES: Mapping[str, Shape] = {
-    "messages": Shape(("messages",), _turns_under("messages")),
-    "conversations": Shape(("conversations",), _turns_under("conversations")),
-    "turns": Shape(("turns",), _turns_under("turns")),
-    "prompt + completion": Shape(("prompt", "completion"), _prompt_and_completion, ("history",)),
-    "instruction + output": Shape(
-        ("instruction", "output"), _instruction_and_output, ("input", "history")
-    ),
-}
-"""Every shape by its name in reports. A line with the keys of several shapes has the first one."""
+def _is_named(line: Mapping[str, Any], shape: Shape) -> bool:
+    """Return whether a line whose values fit no shape is read, and refused, as this one."""
+    if not shape.is_common:
+        return True
+    value = line[shape.keys[0]]
+    return isinstance(value, str) and begins_as_json(value)

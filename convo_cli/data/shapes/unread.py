@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from convo_cli.data.shapes.table import SHAPES, SYSTEM_KEYS
 from convo_cli.wording import counted, quoted
 
 SHORT_TEXT_CHARACTERS = 30
@@ -32,6 +33,11 @@ _CONTENT_KEYS = frozenset(
     }
 )
 """Keys that hold a part of the conversation, even if their texts are short."""
+_KEYS_OF_SHAPES = frozenset({key for shape in SHAPES.values() for key in shape.keys}) | {
+    *SYSTEM_KEYS,
+    *("content", "text", "utterance"),
+}
+"""Keys that hold a text or turns in some shape; beside another shape they may repeat its texts."""
 MAX_KEYS = 100
 """Most keys counted separately in one file; all others are counted together."""
 OTHER_KEYS = "(other keys)"
@@ -60,7 +66,7 @@ class UnreadTexts(msgspec.Struct):
 
     def is_content(self, key: str) -> bool:
         """Return whether the texts are so long that they are probably meant to be read."""
-        is_part = key in _CONTENT_KEYS or "history" in key.lower()
+        is_part = key in _CONTENT_KEYS or key in _KEYS_OF_SHAPES or "history" in key.lower()
         limit = _EMPTY_CHARACTERS if is_part else SHORT_TEXT_CHARACTERS
         return self.num_characters > limit * self.num_texts
 
@@ -83,8 +89,10 @@ def texts_in(value: Any) -> Iterator[str]:
             yield from texts_in(item)
 
 
-def counted_length(text: str, turns: Collection[str]) -> int:
-    """Return the length that counts for an unread text on a line with these turns."""
+def counted_length(text: str, turns: Collection[str], key: str = "") -> int:
+    """Return the length that counts for an unread text under ``key`` beside these turns."""
+    if key in _KEYS_OF_SHAPES and text.strip() in turns:
+        return 0
     if len(text) <= SHORT_TEXT_CHARACTERS:
         return len(text)
     if _is_identifier(text) or text.strip() in turns:
@@ -101,7 +109,7 @@ def measured(items: Iterable[UnreadItem], turns: Iterable[str]) -> Iterator[tupl
     """Yield the key of each item, and the number and the counted length of its texts."""
     of_turns = frozenset(turns)
     for _, key, value in items:
-        lengths = [counted_length(text, of_turns) for text in texts_in(value)]
+        lengths = [counted_length(text, of_turns, key) for text in texts_in(value)]
         if lengths:
             yield key, len(lengths), sum(lengths)
 

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from convo_cli.config.column_paths import PathSteps
 from convo_cli.data.problems import Problem, ProblemSink, kind_of, member
-from convo_cli.data.shapes.known_keys import DIALOGUE_KEYS, SPEAKER_KEYS, TEXT_KEYS, TRAIN_KEYS
-from convo_cli.data.shapes.mapped.steps import Columns, beside, columns_of, path_of, value_at
-from convo_cli.data.shapes.table import SHAPES, shape_of
+from convo_cli.data.shapes.items.turn_keys import SPEAKER_KEYS, TEXT_KEYS
+from convo_cli.data.shapes.known_keys import DIALOGUE_KEYS, TRAIN_KEYS
+from convo_cli.data.shapes.mapped.steps import Columns, beside, path_of, value_at
+from convo_cli.data.shapes.table import SHAPES, SYSTEM_KEYS, shape_of
 from convo_cli.data.shapes.unread import UnreadItem
 
 if TYPE_CHECKING:
@@ -32,13 +33,6 @@ _MISSING = object()
 
 
 Read = Callable[[Any, "DataConfig", ProblemSink], "LineReading | None"]
-
-
-def shape_name(value: Any, config: DataConfig) -> str | None:
-    """Return the name of the shape of a decoded line as the config reads it."""
-    columns = columns_of(config.columns)
-    is_mapped = columns is not None and (columns.turns is not None or columns.user is not None)
-    return MAPPED if is_mapped else shape_of(value)
 
 
 def read_mapped(
@@ -58,7 +52,9 @@ def read_mapped(
         return None
     turns = [(line.original(path), turn) for path, turn in reading.turns]
     unread = [item._replace(path=line.original(item.path)) for item in reading.unread]
-    return reading._replace(turns=turns, unread=unread + line.unread)
+    is_mapped = columns.turns is not None or columns.user is not None
+    shape = MAPPED if is_mapped else reading.shape
+    return reading._replace(turns=turns, unread=unread + line.unread, shape=shape)
 
 
 class _Line:
@@ -91,14 +87,14 @@ class _Line:
         }
         if columns.turns is not None:
             line["messages"] = self._list(value, columns.turns)
-            reserved = DIALOGUE_KEYS - {"system"}
+            reserved = DIALOGUE_KEYS - {*SYSTEM_KEYS}
             self._keep_beside(value, "$", [columns.turns, *whole.values()], line, "$", reserved)
         elif columns.user is not None and columns.assistant is not None:
             line["prompt"] = self._moved(value, columns.user, "$", "$.prompt", "user")
             line["completion"] = self._moved(
                 value, columns.assistant, "$", "$.completion", "assistant"
             )
-            reserved = DIALOGUE_KEYS - {"system", "history"}
+            reserved = DIALOGUE_KEYS - {*SYSTEM_KEYS, "history"}
             read = [columns.user, columns.assistant, *whole.values()]
             self._keep_beside(value, "$", read, line, "$", reserved)
         else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from convo_cli.config.column_paths import PathSteps, steps_of
 from convo_cli.data.problems import member
-from convo_cli.data.shapes.known_keys import SPEAKER_KEYS
+from convo_cli.data.shapes.items.turn_keys import AUTHOR_KEYS, SPEAKER_KEYS
 
 if TYPE_CHECKING:
     from convo_cli.config.schema import ColumnsConfig
@@ -35,11 +35,13 @@ def columns_of(config: ColumnsConfig) -> Columns | None:
     return Columns(*(None if path is None else steps_of(path) for path in paths))
 
 
-def speaker_keys(config: ColumnsConfig) -> frozenset[str]:
-    """Return the keys that may hold the name of a speaker."""
-    columns = columns_of(config)
-    mapped = columns.speaker[-1:] if columns is not None and columns.speaker else ()
-    return frozenset({*SPEAKER_KEYS, *(key for key in mapped if isinstance(key, str))})
+def mapped_speaker_keys(config: ColumnsConfig) -> frozenset[str]:
+    """Return the keys that may hold the name of a speaker in mapped lines; empty without them."""
+    if (columns := columns_of(config)) is None:
+        return frozenset()
+    mapped = columns.speaker[-1:] if columns.speaker else ()
+    named = (key for key in mapped if isinstance(key, str))
+    return frozenset({*SPEAKER_KEYS, *AUTHOR_KEYS, *named})
 
 
 def value_at(value: Any, steps: PathSteps) -> Any:

@@ -20,7 +20,7 @@ import msgspec
 from convo_cli.data.dialogue import Role, Turn
 from convo_cli.data.problems import Problem, kind_of, member
 from convo_cli.data.shapes.collector import LocatedTurn
-from convo_cli.data.shapes.known_keys import SPEAKER_KEYS
+from convo_cli.data.shapes.items.turn_keys import SPEAKER_KEYS
 from convo_cli.data.shapes.masks import Refuse
 from convo_cli.data.strict_json.decoder import decode
 from convo_cli.wording import quoted

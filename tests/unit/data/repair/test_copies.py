@@ -192,7 +192,13 @@ def test_every_good_line_is_written_as_it_is_and_in_order(
             '["Hello", "Hi!"]["Bye", "Bye!"], ["A", "B"]',
             [["Hello", "Hi!"], ["Bye", "Bye!"], ["A", "B"]],
         ),
-        ('[["Hello", "Hi!"], ["Bye", "Bye!"]]', [["Hello", "Hi!"], ["Bye", "Bye!"]]),
+        ('[["Hello", "Hi!"], ["Bye"], ["A", "B"]]', [["Hello", "Hi!"], ["A", "B"]]),
+        ('[\n["Hello", "Hi!"],\n["Bye", "Bye!"]\n]', [["Hello", "Hi!"], ["Bye", "Bye!"]]),
+        ('[["Hello", "Hi\u200b!"], ["A", "B"]]', [[["Hello", "Hi!"], ["A", "B"]]]),
+        (
+            '{"messages": "[{\\"user\\": \\"Hi\\u200b!\\"}, {\\"bot\\": \\"A\\"}]"}',
+            [{"messages": [{"user": "Hi!"}, {"bot": "A"}]}],
+        ),
         ('["Hello, ]", "Hi!", ]', [["Hello, ]", "Hi!"]]),
         ("['Hello', \"It's\"]", [["Hello", "It's"]]),
         (

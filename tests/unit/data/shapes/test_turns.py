@@ -165,7 +165,7 @@ def test_a_name_with_two_roles_is_a_config_error() -> None:
         ("Hello", [("unknown-shape", "$")]),
         (4, [("unknown-shape", "$")]),
         ({}, [("unknown-shape", "$")]),
-        ({"question": "Hi", "answer": "Hello"}, [("unknown-shape", "$")]),
+        ({"question": "Hi", "answers": "Hello"}, [("unknown-shape", "$")]),
         ({"prompt": "Hi", "chosen": "Hello"}, [("unknown-shape", "$")]),
         ({"messages": "Hello"}, [("unknown-shape", "$.messages")]),
         ({"turns": None}, [("unknown-shape", "$.turns")]),
@@ -181,8 +181,15 @@ def test_a_name_with_two_roles_is_a_config_error() -> None:
             ["Hi", 4, None, ["Hello"]],
             [("not-a-turn", "$[1]"), ("not-a-turn", "$[2]"), ("not-a-turn", "$[3]")],
         ),
-        (["Hi", {"role": "user", "content": "Hello"}], [("mixed-turns", "$[1]")]),
-        ([{"role": "user", "content": "Hello"}, "Hi"], [("mixed-turns", "$[1]")]),
+        (["Hi", {"role": "user", "content": "Hello"}], [("mixed-turns", "$[0]")]),
+        (
+            ["Hi", {"role": "bot", "content": "Hello"}, "Bye", {"role": "user", "content": "Bye"}],
+            [("mixed-turns", "$[2]")],
+        ),
+        (
+            {"context": ["Hi", {"role": "bot", "content": "Hello"}], "response": "Bye"},
+            [("mixed-turns", "$.context[0]")],
+        ),
         ({"prompt": ["Hi"], "completion": "Hello"}, [("missing-key", "$.prompt[0]")]),
         ([{"content": "Hi"}], [("missing-key", "$[0]")]),
         ([{"role": "user", "contnet": "Hi"}], [("missing-key", "$[0]")]),
@@ -203,8 +210,43 @@ def test_a_name_with_two_roles_is_a_config_error() -> None:
             [("text-not-string", "$.conversations[0].value")],
         ),
         (
-            [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}],
-            [("text-not-string", "$[0].content")],
+            [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "text", "text": 3},
+                        {"type": "image_url", "text": "Hi"},
+                        {"type": "text"},
+                        {"inlineData": "x"},
+                        {"text": "Hm", "thought": True},
+                        7,
+                    ],
+                }
+            ],
+            [
+                ("text-not-string", "$[0].content[0].text"),
+                *(("part-not-text", f"$[0].content[{index}]") for index in range(1, 5)),
+                ("text-not-string", "$[0].content[5]"),
+            ],
+        ),
+        ([["Hi", None]], [("text-not-string", "$[0][1]")]),
+        (
+            {"messages": [["Hi", "Hello"], ["Bye"]]},
+            [("not-a-turn", "$.messages[0]"), ("not-a-turn", "$.messages[1]")],
+        ),
+        ({"messages": '["a'}, [("truncated-json", "$.messages")]),
+        ({"messages": "[INST] a"}, [("unknown-shape", "$.messages")]),
+        ({"messages": '[{"a": 1, "a": 2}]'}, [("duplicate-key", "$.messages")]),
+        ('["\\ud800"]', [("lone-surrogate", "$")]),
+        ({"data": "Hello"}, [("unknown-shape", "$")]),
+        ({"data": [3]}, [("unknown-shape", "$")]),
+        (
+            {"system": "a", "system_prompt": "b", "turns": ["Hi", "Hello"]},
+            [("system-not-first", "$.system_prompt")],
+        ),
+        (
+            [{"message": {"role": "user", "content": "Hi", "train": True}, "weight": 0}],
+            [("train-conflict", "$[0]")],
         ),
         (
             {"conversations": [{"from": "gpt", "value": "Hi"}], "system": 3},
@@ -267,7 +309,7 @@ def test_a_value_that_is_not_a_dialogue_is_refused_by_code_and_path(
         (3, "a number"),
         (True, "true"),
         ({}, "an object"),
-        ([{"type": "text"}], "a list of objects"),
+        ([], "a list"),
     ],
 )
 def test_the_message_names_the_type_of_a_wrong_text(content: Any, words: str) -> None:

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from convo_cli.config.schema import ColumnsConfig, DataConfig
 from convo_cli.data.dialogue import Turn
 from convo_cli.data.problems import Problem
-from convo_cli.data.shapes.mapped.mapping import shape_name
 from convo_cli.data.shapes.turns import LineReading, read_value
 from convo_cli.data.strict_json.columns import locate
 
@@ -195,9 +194,9 @@ def test_everything_beside_the_mapped_values_is_unread_under_its_own_path() -> N
 
 
 def test_reports_name_the_mapping_as_the_shape() -> None:
-    assert shape_name({"x": []}, config(turns="x")) == "data.columns"
-    assert shape_name({"messages": []}, config(text="x")) == "messages"
-    assert shape_name({"x": []}, config()) is None
+    turn = {"role": "user", "x": "Hi"}
+    assert read({"x": [turn | {"content": "Hi"}]}, turns="x").shape == "data.columns"
+    assert read({"messages": [turn]}, text="x").shape == "messages"
 
 
 @settings(max_examples=60)
