@@ -36,8 +36,8 @@ _THREADS = """
 """
 _IN_ORDER = """
     SELECT dialogue, ident, parent, speaker, text, place, rank, time, is_good
-    FROM message JOIN (SELECT dialogue, MIN(number) AS first FROM message GROUP BY dialogue)
-    USING (dialogue) ORDER BY first, number
+    FROM (SELECT *, MIN(number) OVER (PARTITION BY dialogue) AS first FROM message)
+    ORDER BY first, number
 """
 _FULL = "convo gathers the messages in a temporary file; set TMPDIR to a folder with more space"
 
