@@ -71,7 +71,8 @@ def test_a_started_process_without_a_request_ends_with_its_parent():
 def test_a_library_that_reads_or_prints_does_not_touch_requests_and_answers():
     process = client._Process()
     try:
-        assert process.ask(b'render {"dialogues": [], "options": {}, "tokens": {}}\n') == b"[]\n"
+        request = b'render {"dialogues": [], "tools": [], "options": {}, "tokens": {}}\n'
+        assert process.ask(request) == b"[]\n"
         standard = [
             Path(f"/proc/{process._popen.pid}/fd/{number}").readlink() for number in (0, 1, 2)
         ]

@@ -164,7 +164,8 @@ def test_a_killed_process_starts_again(tokenizer):
 @pytest.mark.parametrize("size", [1, 10**7])
 def test_a_process_that_ends_during_a_request_is_an_error(size):
     process = client._Process()
-    assert process.ask(b'render {"dialogues": [], "options": {}, "tokens": {}}\n') == b"[]\n"
+    request = b'render {"dialogues": [], "tools": [], "options": {}, "tokens": {}}\n'
+    assert process.ask(request) == b"[]\n"
     os.kill(process._popen.pid, signal.SIGKILL)
     with pytest.raises(client.EndedError, match="exit code -9") as caught:
         process.ask(b" " * size)
