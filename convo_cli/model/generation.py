@@ -69,7 +69,7 @@ class Generator:
 
     @property
     def longest_reply(self) -> int:
-        """Return the most tokens of a reply, so that half of the window is left for the history."""
+        """Return the most tokens of a reply: half of the window."""
         return max(1, self.encoder.max_length // 2)
 
     @torch.inference_mode()
@@ -79,14 +79,19 @@ class Generator:
         settings: GenerationSettings,
         on_text: Callable[[str], None] = lambda text: None,
     ) -> Reply:
-        """Answer the history.
+        """Answer the history; its first turns are dropped if they leave no room for the reply.
+
+        A quarter of the window is room enough, or ``max_new_tokens`` if that is less. A reply may
+        fill what the history leaves, up to ``max_new_tokens`` and `longest_reply`.
 
         ``on_text`` receives the text as it becomes certain, in pieces that join to ``Reply.text``.
         An exception of ``on_text`` ends the reply and is passed on. Raises DataError if the last
         message does not fit, ModelError if the model fails to compute a reply.
         """
         length = min(settings.max_new_tokens, self.longest_reply)
-        prompt = self.encoder.prompt(history, max_new_tokens=length)
+        reserved = min(length, max(1, self.encoder.max_length // 4))
+        prompt = self.encoder.prompt(history, max_new_tokens=reserved)
+        length = min(length, self.encoder.max_length - len(prompt.ids))
         streamer = _Streamer(self.encoder, on_text)
         was_training = self.model.training
         self.model.eval()

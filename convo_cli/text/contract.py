@@ -20,7 +20,7 @@ from convo_cli.storage.foreign_files import remove_foreign_entries, require_harm
 from convo_cli.text import windows
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.spiece.piece_model import SpieceFile
-from convo_cli.text.templates.template import make_template
+from convo_cli.text.templates.template import as_before_parts, make_template
 from convo_cli.text.tokenizers.pretrained import load_tokenizer
 
 if TYPE_CHECKING:
@@ -100,7 +100,12 @@ def load_encoder(folder: Path) -> DialogueEncoder:
     encoder = DialogueEncoder(
         tokenizer, make_template(contract.template, tokenizer), max_length=contract.max_length
     )
-    require_same(contract, contract_of(encoder), str(folder))
+    actual = contract_of(encoder)
+    if contract.template != "native" and contract.chat_template == as_before_parts(
+        actual.chat_template
+    ):
+        contract = contract.model_copy(update={"chat_template": actual.chat_template})
+    require_same(contract, actual, str(folder))
     return encoder
 
 

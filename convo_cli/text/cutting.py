@@ -65,6 +65,16 @@ def is_folded(whole: Rendering, alone: Rendering | DataError, num_system: int) -
     return not isinstance(alone, DataError) and whole.opening(num_system) != alone.opening(0)
 
 
+def describe_repeated(whole: Rendering, num_system: int, *, is_folded: bool) -> str:
+    """Return words for what every window and prompt has besides its turns; empty for nothing."""
+    if is_folded:
+        return "the system text, which the template writes into a user turn"
+    num_tokens = whole.bounds(num_system)[0]
+    is_system = any(0 <= piece.turn < num_system for piece in whole.pieces)
+    what = "of system text" if is_system else "that every window repeats"
+    return f"{counted(num_tokens, 'token')} {what}" if num_tokens else ""
+
+
 def earliest_start(turn_lengths: Sequence[int], room: int) -> int:
     """Return the earliest turn from which all turns up to the last may fit."""
     return first_that_fits(turn_lengths, room + _TOLERANCE)
@@ -148,7 +158,7 @@ class Cutter:
         if room < 2:
             message = (
                 f"dialogue.max_length {self._max_length} leaves no room beside "
-                f"{counted(len(lead), 'token')} of system text"
+                f"{self._describe_repeated()}"
             )
             return TooLong(len(lead) + 2, self._lengths[first], message)
         begin, end = max(self._bounds[first], origin), self._bounds[stop]
@@ -233,9 +243,12 @@ class Cutter:
         message = f"{what} {length} tokens, {'do' if is_call else 'does'} not fit into {limit}"
         if length <= self._room:
             message += f" with the turn before it, which it needs: {reason}"
-        elif self._system:
-            message += f" beside {counted(self._head, 'token')} of system text"
+        elif repeated := self._describe_repeated():
+            message += f" beside {repeated}"
         return message
+
+    def _describe_repeated(self) -> str:
+        return describe_repeated(self._whole, len(self._system), is_folded=self._is_folded)
 
 
 def as_example(

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from convo_cli.data.dialogue import Turn, begins_exchange
 from convo_cli.errors import DataError
-from convo_cli.text.cutting import earliest_start, is_folded, num_system_turns
+from convo_cli.text.cutting import describe_repeated, earliest_start, is_folded, num_system_turns
 from convo_cli.text.templates.pieces import Rendering
 from convo_cli.wording import counted
 
@@ -32,8 +32,10 @@ def fit_prompt(
 ) -> Prompt:
     """Return the prompt with as many of the last turns as leave room for ``max_new_tokens``.
 
-    ``render`` renders turns up to where the reply begins. System turns are always kept. Raises
-    DataError if the template refuses the turns or the last turn alone does not fit.
+    ``render`` renders turns up to where the reply begins. System turns are always kept. The first
+    turn that is kept is a user turn, unless the conversation begins with another one or no user
+    turn fits. Raises DataError if the template refuses the turns or the last turn alone does not
+    fit.
     """
     whole = render(turns)
     if isinstance(whole, DataError):
@@ -49,22 +51,26 @@ def fit_prompt(
     # turn would lose it.
     alone = render(spoken[:1]) if num_system else whole
     must_begin_with_user = is_folded(whole, alone, num_system)
+    beginners = {"user", spoken[0].role}
     # Lengths in the whole conversation are an estimate, because a template may render a first turn
     # differently from a later one. So the remaining turns are rendered as a dialogue of their own,
     # as in training.
     earliest = earliest_start(lengths[: len(spoken)], room - bounds[0] - opening)
     begins = [k for k in range(len(spoken)) if begins_exchange(spoken, k)]
-    for first in (k for k in begins if k >= min(earliest, begins[-1])):
+    candidates = [k for k in begins if k >= min(earliest, begins[-1])]
+    # In order, but those that begin with another role come last.
+    for first in sorted(candidates, key=lambda first: spoken[first].role not in beginners):
         if must_begin_with_user and spoken[first].role != "user":
             continue
         rendering = render([*system, *spoken[first:]])
         if isinstance(rendering, Rendering) and len(rendering.input_ids) <= room:
             return Prompt(rendering.input_ids.tolist(), first)
+    repeated = describe_repeated(whole, num_system, is_folded=must_begin_with_user)
     free = max(0, room - bounds[0] - opening)
     what = "message" if free or not num_system else "system text"
     raise DataError(
         f"the last message has {counted(int(lengths[len(spoken) - 1]), 'token')}, but the model's "
         f"window of {max_length} leaves only {free} beside a reply of {max_new_tokens}"
-        + (f" and {counted(int(bounds[0]), 'token')} of system text" if num_system else ""),
+        + (f" and {repeated}" if repeated else ""),
         hint=f"shorten the {what}, or lower the reply length (max_new_tokens)",
     )

@@ -237,6 +237,7 @@ def test_a_trimmed_prompt_is_what_transformers_renders_of_the_turns_that_are_lef
         ]
         if name in FOLDING and num_system:
             fitting = [first for first in fitting if turns[first + 1].role == "user"]
+        fitting.sort(key=lambda first: not _may_begin(turns, first))
         if not fitting:
             with pytest.raises(DataError, match="the last message has"):
                 cut.prompt(turns, max_new_tokens=1)
@@ -245,12 +246,19 @@ def test_a_trimmed_prompt_is_what_transformers_renders_of_the_turns_that_are_lef
         assert (prompt.num_dropped, prompt.ids) == (fitting[0], all_kept[fitting[0]])
 
 
+def _may_begin(turns, first):
+    """Return whether a prompt may begin with this turn: a user's, or one like the first."""
+    num_system = turns[0].role == "system"
+    return turns[num_system + first].role in ("user", turns[num_system].role)
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "smollm3"])
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_a_reply_in_a_window_follows_the_prompt_that_chat_would_make(encoders, name, data):
     """With as much room as the window had, chat drops the turns that the window dropped.
 
+    But a prompt does not begin with a reply if the dialogue does not.
     (smollm3 trains on the header too, so its targets do not begin where the prompt ends.)
     """
     if (case := _cut(data, encoders, name)) is None:
@@ -275,7 +283,10 @@ def test_a_reply_in_a_window_follows_the_prompt_that_chat_would_make(encoders, n
                 or "system" in dialogue.turns[0].role
             )
         else:
-            assert prompt.ids == ids
+            assert prompt.ids == ids or len(prompt.ids) < len(ids)
+            num_system = dialogue.turns[0].role == "system"
+            user_turns = [turn.role for turn in dialogue.turns[num_system:index]].count("user")
+            assert prompt.ids == ids or user_turns < index - num_system
 
 
 # Turns that fit no window

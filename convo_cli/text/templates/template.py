@@ -97,7 +97,7 @@ def _turns(tokenizer: PreTrainedTokenizerBase) -> MarkedTemplate:
         special_tokens=("<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
         stop_tokens=("<|end|>",),
         chat_template=_jinja(
-            "{{- '<|' + message['role'] + '|>' + message['content'] | trim + '<|end|>' }}",
+            "{{- '<|' + message['role'] + '|>' + content + '<|end|>' }}",
             roles=ROLES,
             start=bos,
             prompt="<|assistant|>",
@@ -120,8 +120,7 @@ def _chatml(tokenizer: PreTrainedTokenizerBase) -> MarkedTemplate:
         special_tokens=("<|im_start|>", "<|im_end|>"),
         stop_tokens=("<|im_end|>",),
         chat_template=_jinja(
-            "{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] | trim + "
-            "'<|im_end|>\\n' }}",
+            "{{- '<|im_start|>' + message['role'] + '\\n' + content + '<|im_end|>\\n' }}",
             roles=ROLES,
             start=bos,
             prompt="<|im_start|>assistant\n",
@@ -140,7 +139,7 @@ def _convmodel(_: PreTrainedTokenizerBase) -> MarkedTemplate:
         special_tokens=("<sep>",),
         stop_tokens=("<sep>",),
         chat_template=_jinja(
-            "{{- message['content'] | trim + '<sep>' }}",
+            "{{- content + '<sep>' }}",
             roles=("user", "assistant"),
             start="<sep>",
             prompt="",
@@ -160,7 +159,7 @@ def _cls_sep(tokenizer: PreTrainedTokenizerBase) -> MarkedTemplate:
         special_tokens=("[CLS]", "[SEP]", eos),
         stop_tokens=("[SEP]", eos),
         chat_template=_jinja(
-            "{{- message['content'] | trim + '[SEP]' }}",
+            "{{- content + '[SEP]' }}",
             roles=("user", "assistant"),
             start="[CLS]",
             prompt="",
@@ -178,14 +177,37 @@ TEMPLATES: Mapping[TemplateName, Callable[[PreTrainedTokenizerBase], MarkedTempl
 """convo's own templates; the tests in `tests/laws` cover all of them."""
 
 
+_CONTENT = (
+    "{%- if message['content'] is string %}{%- set content = message['content'] | trim %}"
+    "{%- else %}{%- for part in message['content'] %}{%- if part['type'] != 'text' %}"
+    "{{- raise_exception('no place for content of type ' + part['type']) }}"
+    "{%- endif %}{%- endfor %}"
+    "{%- set content = message['content'] | map(attribute='text') | select | join('\\n') | trim %}"
+    "{%- endif %}"
+)
+"""Jinja source that sets ``content``: a text, or text parts joined as the reader joins them."""
+
+
+def as_before_parts(chat_template: str) -> str:
+    """Return the source of one of convo's templates as written before it accepted text parts.
+
+    Folders of these versions hold it. Both render texts alike.
+    """
+    return chat_template.replace(_CONTENT, "").replace(" content ", " message['content'] | trim ")
+
+
 def _jinja(message: str, *, roles: Sequence[str], start: str, prompt: str, finish: str = "") -> str:
-    """Return Jinja source that renders the same text as the pieces."""
+    """Return Jinja source that renders the same text as the pieces.
+
+    ``message`` is an expression that may use ``content``, the text of the message.
+    """
     allowed = ", ".join(_literal(role) for role in roles)
     lines = [
         f"{{{{- {_literal(start)} }}}}" if start else "",
         "{%- for message in messages %}",
         f"{{%- if message['role'] not in [{allowed}] %}}",
         "{{- raise_exception('no place for role ' + message['role']) }}{%- endif %}",
+        _CONTENT,
         message,
         "{%- endfor %}",
         "{%- if add_generation_prompt %}" + (f"{{{{- {_literal(prompt)} }}}}" if prompt else ""),

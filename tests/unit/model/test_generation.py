@@ -219,6 +219,24 @@ def test_history_that_does_not_fit_is_dropped_from_the_left_by_whole_turns(encod
     assert one_more.num_dropped == 1
 
 
+def test_turns_are_dropped_only_for_a_quarter_of_the_window_and_a_user_turn_comes_first(
+    encoder, words
+):
+    """A longer reply gets what the history leaves."""
+    generator = scripted(encoder, words)
+    history = [Turn("assistant" if k % 2 else "user", "one two three") for k in range(30)]
+    for stop in range(1, 30, 2):
+        wanted = GREEDY.model_copy(update={"max_new_tokens": 32})
+        reply = generator.reply(history[:stop], wanted)
+        kept = encoder.prompt(history[reply.num_dropped : stop], max_new_tokens=1)
+        assert reply.num_dropped % 2 == 0
+        assert len(reply.ids) <= min(32, 64 - len(kept.ids))
+        if reply.num_dropped:
+            more = encoder.prompt(history[reply.num_dropped - 2 : stop], max_new_tokens=1)
+            assert more.num_dropped or len(more.ids) > 64 - 16
+    assert reply.num_dropped
+
+
 def test_a_message_longer_than_the_window_is_refused_before_anything_is_shown(random_generator):
     pieces = []
     with pytest.raises(DataError, match="the last message has"):

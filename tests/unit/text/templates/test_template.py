@@ -63,6 +63,22 @@ def check(name, token):
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
+def test_text_parts_are_joined_as_the_reader_joins_them_and_other_parts_are_refused(name):
+    from jinja2.exceptions import TemplateError
+    from transformers.utils.chat_template_utils import _compile_jinja_template
+
+    template = make_template(name, Tokenizer("<s>"))
+    source = _compile_jinja_template(template.chat_template)
+    parts = [{"type": "text", "text": text} for text in (" Hi", "", "you ")]
+    whole = rendered(template, [Turn("user", "Hi\nyou")], for_reply=True)
+    messages = [{"role": "user", "content": parts}]
+    assert source.render(messages=messages, add_generation_prompt=True) == whole
+    parts.append({"type": "image", "url": "a.png"})
+    with pytest.raises(TemplateError, match="no place for content of type image"):
+        source.render(messages=messages, add_generation_prompt=True)
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
 @settings(max_examples=200, deadline=None)
 @given(TOKENS)
 def test_any_token_is_rendered_as_it_is(name, token):
