@@ -24,7 +24,6 @@ from convo_cli.errors import DataError
 from convo_cli.text.templates.pieces import Rendering
 from convo_cli.text.windows import Window, cut_turn, first_that_fits, next_window
 from convo_cli.tokens.store import NO_TARGET, Example
-from convo_cli.wording import counted
 
 _TOLERANCE = 8
 """Tokens by which a window may be shorter than the same turns in the whole dialogue.
@@ -65,16 +64,6 @@ def is_folded(whole: Rendering, alone: Rendering | DataError, num_system: int) -
     return not isinstance(alone, DataError) and whole.opening(num_system) != alone.opening(0)
 
 
-def describe_repeated(whole: Rendering, num_system: int, *, is_folded: bool) -> str:
-    """Return words for what every window and prompt has besides its turns; empty for nothing."""
-    if is_folded:
-        return "the system text, which the template writes into a user turn"
-    num_tokens = whole.bounds(num_system)[0]
-    is_system = any(0 <= piece.turn < num_system for piece in whole.pieces)
-    what = "of system text" if is_system else "that every window repeats"
-    return f"{counted(num_tokens, 'token')} {what}" if num_tokens else ""
-
-
 def earliest_start(turn_lengths: Sequence[int], room: int) -> int:
     """Return the earliest turn from which all turns up to the last may fit."""
     return first_that_fits(turn_lengths, room + _TOLERANCE)
@@ -107,6 +96,7 @@ class Cutter:
         self._first_turns = [*begins, len(self.turns)]
         self._bounds = [self._bounds_of_turns[turn] for turn in self._first_turns]
         self._head = self._bounds[0]
+        self._repeated = whole.describe_head(num_system, is_folded=is_folded)
         self._room = max_length - self._head
         self._lengths = [stop - start for start, stop in pairwise(self._bounds)]
 
@@ -157,8 +147,7 @@ class Cutter:
         room = self._max_length - len(lead)
         if room < 2:
             message = (
-                f"dialogue.max_length {self._max_length} leaves no room beside "
-                f"{self._describe_repeated()}"
+                f"dialogue.max_length {self._max_length} leaves no room beside {self._repeated}"
             )
             return TooLong(len(lead) + 2, self._lengths[first], message)
         begin, end = max(self._bounds[first], origin), self._bounds[stop]
@@ -243,12 +232,9 @@ class Cutter:
         message = f"{what} {length} tokens, {'do' if is_call else 'does'} not fit into {limit}"
         if length <= self._room:
             message += f" with the turn before it, which it needs: {reason}"
-        elif repeated := self._describe_repeated():
-            message += f" beside {repeated}"
+        elif self._repeated:
+            message += f" beside {self._repeated}"
         return message
-
-    def _describe_repeated(self) -> str:
-        return describe_repeated(self._whole, len(self._system), is_folded=self._is_folded)
 
 
 def as_example(

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from convo_cli.data.dialogue import Turn, begins_exchange
 from convo_cli.errors import DataError
-from convo_cli.text.cutting import describe_repeated, earliest_start, is_folded, num_system_turns
+from convo_cli.text.cutting import earliest_start, is_folded, num_system_turns
 from convo_cli.text.templates.pieces import Rendering
 from convo_cli.wording import counted
 
@@ -65,7 +65,7 @@ def fit_prompt(
         rendering = render([*system, *spoken[first:]])
         if isinstance(rendering, Rendering) and len(rendering.input_ids) <= room:
             return Prompt(rendering.input_ids.tolist(), first)
-    repeated = describe_repeated(whole, num_system, is_folded=must_begin_with_user)
+    repeated = whole.describe_head(num_system, is_folded=must_begin_with_user)
     free = max(0, room - bounds[0] - opening)
     what = "message" if free or not num_system else "system text"
     raise DataError(

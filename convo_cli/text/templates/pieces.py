@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from convo_cli.config.schema import TemplateName
 from convo_cli.data.dialogue import Turn
 from convo_cli.errors import DataError
+from convo_cli.wording import counted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -83,6 +84,18 @@ class Rendering:
         turn.
         """
         return [*(self.starts[first] for first, _, _ in self.spoken[num_system:]), self.starts[-1]]
+
+    def describe_head(self, num_system: int, *, is_folded: bool) -> str:
+        """Return words for what every window and prompt has besides its turns; empty for nothing.
+
+        With ``is_folded``, the template writes the system text into a user turn.
+        """
+        if is_folded:
+            return "the system text, which the template writes into a user turn"
+        num_tokens = self.bounds(num_system)[0]
+        is_system = any(0 <= piece.turn < num_system for piece in self.pieces)
+        what = "of system text" if is_system else "that every window repeats"
+        return f"{counted(num_tokens, 'token')} {what}" if num_tokens else ""
 
     def opening(self, turn: int) -> list[str]:
         """Return the texts of the pieces of a turn before its speaker's words."""
