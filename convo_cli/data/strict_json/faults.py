@@ -169,7 +169,8 @@ class Scanner:
             return at + len(word)
         if word in _PYTHON_WORDS:
             message = f"{word} is Python syntax; JSON needs {_PYTHON_WORDS[word]}"
-            raise self._failure("invalid-json", at, path, message, _FROM_PYTHON)
+            advice = _FROM_PYTHON if "'" in self.text else ""  # as Python's repr writes
+            raise self._failure("invalid-json", at, path, message, advice)
         if self.text[at : at + 1] == "'":
             message = "a single quote is Python syntax; JSON needs double quotes"
             raise self._failure("invalid-json", at, path, message, _FROM_PYTHON)
@@ -190,7 +191,8 @@ class Scanner:
         if "\udc80" <= self.text[at] <= "\udcff":
             return self._failure("not-utf8", at, path, _not_utf8(self.text[at]))
         message = f"expected {expected}, found {self._seen(at)}"
-        return self._failure("invalid-json", at, path, message)
+        advice = _FROM_PYTHON if self.text[at] == "'" else ""
+        return self._failure("invalid-json", at, path, message, advice)
 
     def _failure(
         self, code: str, at: int, path: str, message: str, advice: Conversion | str = ""

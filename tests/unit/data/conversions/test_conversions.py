@@ -18,6 +18,7 @@ from convo_cli.data.checks.validate import validate_files
 from convo_cli.data.conversions.commands import as_hint, by_jq, jq_path, jq_string
 from convo_cli.data.conversions.lines import other_format
 from convo_cli.data.reader import read_dialogues
+from convo_cli.data.repair.copies import repair_files
 
 CONFIG = DataConfig(train=("unused",))
 Turns = list[tuple[str, str]]
@@ -409,3 +410,25 @@ def test_any_value_is_recognised_or_not(value: Any) -> None:
     for is_dialogue in (True, False):
         problem = other_format(value, is_dialogue=is_dialogue)
         assert problem is None or (problem.hint and problem.code == "other-format")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{'turns': [\"It's me\", 'Hi'], 'id': None}",
+        "['It is me', 'Hi']",
+        '["It is me", "Hi"],',
+        '[{"turns": ["It is me", "Hi"]}, {"turns": ["a", "b"]}]',
+        '[\n  ["It is me",\n   "Hi"]\n]',
+        '{\n "turns": ["It is me", "Hi"]\n}\n{\n "turns": ["a", "b"]\n}',
+    ],
+)
+def test_what_a_repair_can_read_has_the_command_of_the_repair(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "a b.jsonl"
+    path.write_text(content + "\n", encoding="utf-8")
+    (group,) = report_on(path).problem_groups
+    command = shlex.split(group.hint[group.hint.index(": ") + 2 :])
+    assert command == ["convo", "validate-data", str(path), "--fix", "out.jsonl"]
+    written: list[bytes] = []
+    repair_files([str(path)], written.append, CONFIG)
+    assert b"me" in written[0]
