@@ -48,8 +48,8 @@ PAIRS: Mapping[tuple[str, str], tuple[str, ...]] = {
 """Keys of a question and its answer, with the keys whose texts follow the question."""
 SYSTEM_KEYS = ("system", "system_prompt", "system_instruction", "systemInstruction")
 """Keys of the system text beside any shape."""
-_KEYS_WITH_NAMES = ("user", "human")
-"""Question keys that name the speaker: a list of such pairs is one dialogue, as a list of turns."""
+_NAMES = tuple(pair for pair in PAIRS if pair[0] in ("user", "human"))
+"""Pairs whose keys name the speakers: a list of them is one dialogue, as a list of turns."""
 
 
 class Shape(NamedTuple):
@@ -113,7 +113,7 @@ def is_array_of_dialogues(value: Any, *, is_file: bool = False) -> bool:
     shapes = {None if is_turn(item) or isinstance(item, list) else shape_of(item) for item in value}
     if is_file or None in shapes:
         return None not in shapes
-    return any(SHAPES[str(name)].keys[0] not in _KEYS_WITH_NAMES for name in shapes)
+    return any(SHAPES[str(name)].keys not in _NAMES for name in shapes)
 
 
 def is_list_of_pairs(value: list[Any]) -> bool:
@@ -135,14 +135,11 @@ def _may_hold(value: Any, shape: Shape) -> bool:
 
 
 def _begins_with_a_turn(items: list[Any]) -> bool:
-    return any(
-        isinstance(first, (str, list)) or is_turn(first) or is_pair(first) for first in items[:1]
-    )
-
-
-def is_pair(value: Any) -> bool:
-    """Return whether the value is an object with the keys of a question and its answer."""
-    return isinstance(value, dict) and pair_keys(value) is not None
+    first = items[0] if items else None
+    if not isinstance(first, dict):
+        return isinstance(first, (str, list))
+    is_named = any(len(first) == 1 and name in first for pair in _NAMES for name in pair)
+    return is_named or is_turn(first) or is_turn(first.get("message")) or bool(pair_keys(first))
 
 
 def pair_keys(value: Mapping[str, Any]) -> tuple[str, str] | None:

@@ -39,12 +39,15 @@ class ListReader:
         if not items:
             self._talk.refuse("empty-dialogue", path, "the list of turns is empty")
         elif is_list_of_pairs(items):
-            for index, pair in enumerate(items):
-                self._pair(pair, f"{path}[{index}]")
+            self._pairs(items, path)
         elif _is_nested(turns):
             self._talk.names = {**_PARLAI_NAMES, **self._talk.names}
             for index, inner in enumerate(items):
-                self._items(turns._replace(value=inner, path=f"{path}[{index}]"), is_inner=True)
+                at = f"{path}[{index}]"
+                if inner and is_list_of_pairs(inner):
+                    self._pairs(inner, at)
+                else:
+                    self._items(turns._replace(value=inner, path=at), is_inner=True)
         elif turns.strings == "alternate" and _is_mixed(items):
             self._mixed(turns)
         else:
@@ -98,6 +101,10 @@ class ListReader:
         else:
             message = f"the turn is {kind_of(item)}, not a string or an object"
             self._talk.refuse(code, path, message)
+
+    def _pairs(self, pairs: list[Any], path: str) -> None:
+        for index, pair in enumerate(pairs):
+            self._pair(pair, f"{path}[{index}]")
 
     def _pair(self, pair: list[Any], path: str) -> None:
         self._talk.add("user", pair[0], f"{path}[0]")
