@@ -18,7 +18,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 from convo_cli.data.dialogue import ROLES, Dialogue, Role, Turn
 from convo_cli.text.encoder import DialogueEncoder
-from convo_cli.text.templates.template import make_template
+from convo_cli.text.templates.reply_modes import choose_native
 from tests.strategies import texts
 
 TEMPLATES = Path(__file__).parent / "fixtures" / "chat_templates"
@@ -47,6 +47,10 @@ class Family:
     has_system: bool = True
     is_alternating: bool = False
     """Dialogues in which a speaker goes on are refused."""
+    earlier_answer: str = ""
+    """The targets of a reply that is not the last turn, if they differ."""
+    is_one_by_one: bool = False
+    """Earlier replies are rendered differently, so each reply is an example of its own."""
     says: str = ""
     """Why the family is refused."""
 
@@ -227,14 +231,27 @@ FAMILIES = {
         question="{}<|end_of_text|>",
     ),
 }
+"""Families whose replies are rendered as their generation prompts begin."""
 
-REFUSED = {
+CHANGING = {
+    "mistral that folds the system text into the last user turn": Family(
+        template="mistral-last",
+        tokens=("<s>", "</s>", "[INST]", "[/INST]"),
+        bos="<s>",
+        eos="</s>",
+        answer=" {}</s>",
+        is_alternating=True,
+        is_one_by_one=True,
+    ),
     "qwen3, which thinks only in its last turn": Family(
         template="qwen3",
         tokens=("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
         unmarked=("<think>", "</think>"),
         eos="<|im_end|>",
-        says=r'writes "<think>\n\n</think>\n\n" before a reply, but not in its generation prompt',
+        answer="{}<|im_end|>",
+        question="{}<|im_end|>",
+        is_alternating=True,
+        is_one_by_one=True,
     ),
     "deepseek r1, whose prompt opens a thought that no text has": Family(
         template="r1",
@@ -242,15 +259,21 @@ REFUSED = {
         unmarked=("<think>", "</think>"),
         bos=DEEPSEEK_TOKENS[0],
         eos=DEEPSEEK_TOKENS[1],
-        says="begins a reply differently from its generation prompt",
+        answer="{}" + DEEPSEEK_TOKENS[1],
     ),
     "harmony, where the model says its own channel": Family(
         template="harmony",
         tokens=("<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|return|>"),
         eos="<|return|>",
-        says='writes "<|channel|>final<|message|>" before a reply, but not in its generation '
-        "prompt",
+        answer="{}<|return|>",
+        earlier_answer="{}<|end|>",
+        question="{}<|end|>",
+        is_alternating=True,
     ),
+}
+"""Families whose earlier replies, or generation prompts, are rendered differently."""
+
+REFUSED = {
     "nemotron, where the next header ends a turn": Family(
         template="nemotron",
         tokens=("<s>", "</s>", "<extra_id_0>", "<extra_id_1>"),
@@ -315,8 +338,16 @@ def family_tokenizer(
     )
 
 
-def native_encoder(tokenizer: Any, max_length: int = 4096) -> DialogueEncoder:
-    return DialogueEncoder(tokenizer, make_template("native", tokenizer), max_length=max_length)
+def native_encoder(
+    tokenizer: Any,
+    max_length: int = 4096,
+    *,
+    options: dict[str, Any] | None = None,
+    keeps_reasoning: bool = False,
+) -> DialogueEncoder:
+    """The encoder of a new run."""
+    template = choose_native(tokenizer, options or {}, keeps_reasoning=keeps_reasoning).template
+    return DialogueEncoder(tokenizer, template, max_length=max_length)
 
 
 @st.composite

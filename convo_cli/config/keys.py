@@ -22,7 +22,7 @@ class Key:
     types: frozenset[str]
     """JSON types: integer, number, string, boolean, array (of texts), null and object (a section).
 
-    A list of two numbers is a pair.
+    A list of two numbers is a pair, an object with any keys a mapping.
     """
     choices: tuple[str, ...]
     limits: str
@@ -44,6 +44,11 @@ class Key:
         return "object" in self.types
 
     @property
+    def is_mapping(self) -> bool:
+        """Return whether the names inside are free."""
+        return "mapping" in self.types
+
+    @property
     def allowed(self) -> str:
         """The allowed values in words."""
         kind = in_words(self.choices) or next(
@@ -59,6 +64,7 @@ _KINDS = {
     "boolean": "true or false",
     "array": "text or a list of texts",
     "pair": "a list of 2 numbers",
+    "mapping": "a mapping of names to values",
     "object": "a section of keys",
     "string": "text",
 }
@@ -98,9 +104,7 @@ def _walk(section: Mapping[str, Any], prefix: str, definitions: Mapping[str, Any
         key = Key(
             path=prefix + name,
             doc=" ".join(prop.get("description", "").split()),
-            types=frozenset(
-                "pair" if "prefixItems" in variant else variant["type"] for variant in variants
-            ),
+            types=frozenset(map(_type, variants)),
             choices=tuple(facts.get("enum", ())),
             limits=_limits(facts),
             default=prop.get("default"),
@@ -108,6 +112,13 @@ def _walk(section: Mapping[str, Any], prefix: str, definitions: Mapping[str, Any
         )
         yield key
         yield from _walk(facts, f"{key.path}.", definitions)
+
+
+def _type(variant: Mapping[str, Any]) -> str:
+    if "prefixItems" in variant:
+        return "pair"
+    stated: str = variant["type"]
+    return "mapping" if stated == "object" and "properties" not in variant else stated
 
 
 def _resolve(prop: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -174,7 +174,8 @@ def _override(text: str, source: Source) -> Problem | None:
         )
     path: KeyPath = tuple(name.split("."))
     place = Place(f"{OPTION}{clipped(name)}", text=written)
-    if name not in config_keys():
+    outer = config_keys().get(dotted(path[:-1]))
+    if name not in config_keys() and (outer is None or not outer.is_mapping):
         known = max(
             (length for length in range(len(path)) if dotted(path[:length]) in config_keys()),
             default=0,
@@ -190,7 +191,8 @@ def _override(text: str, source: Source) -> Problem | None:
         return Problem(place, (), f"{clipped(written)} is not a YAML value; put text in quotes")
     if parsed.problems:
         return Problem(place, (), parsed.problems[0].message)
-    if isinstance(parsed.value, dict):
+    key = config_keys().get(name)
+    if isinstance(parsed.value, dict) and key is not None and not key.is_mapping:
         return Problem(place, (), "one key at a time; put text with a colon and a space in quotes")
     if isinstance(parsed.value, str) and " #" in written and written[0] not in "'\"":
         return Problem(place, (), "YAML ends at the #; put the text in quotes")

@@ -123,7 +123,7 @@ def _section(
         reason = reasons.get(key.path, "")
         paragraphs = filter(None, (_comment(key, value), reason))
         comment = "\n".join(textwrap.fill(text, WIDTH - indent - 2) for text in paragraphs)
-        if isinstance(value, dict):
+        if isinstance(value, dict) and key.is_section:
             value = _section(key.path, value, reasons, indent + 2)
         elif isinstance(value, list):
             value = CommentedSeq(map(_item, value))

@@ -7,6 +7,8 @@ frozen: a run's config is resolved once and never changed.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -52,6 +54,51 @@ PathText = Annotated[str, AfterValidator(_expand_home)]
 Paths = Annotated[tuple[PathText, ...], BeforeValidator(_one_or_many)]
 ColumnPath = Annotated[str, AfterValidator(check_path)]
 """The path of a value in a line of data, as `column_paths` defines it."""
+
+
+_RESERVED_VARIABLES = frozenset(
+    {
+        *("messages", "conversation", "conversations", "tools", "documents", "loop", "namespace"),
+        *("add_generation_prompt", "continue_final_message", "chat_template", "tokenize"),
+        *("raise_exception", "strftime_now", "return_assistant_tokens_mask", "self"),
+    }
+)
+"""Variables of a chat template that its caller sets; names of special tokens are reserved too."""
+_MAX_OPTIONS = 10_000
+"""Most characters of all template options as JSON."""
+_MAX_OPTION_LEVELS = 8
+_MAX_OPTION_NUMBER = 10**18
+
+
+def _checked_options(options: dict[str, Any]) -> dict[str, Any]:
+    for name, value in options.items():
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", name):
+            raise ValueError(f"{name[:64]!r} is no name of a variable")
+        if name in _RESERVED_VARIABLES or name.endswith(("_token", "_tokens")):
+            raise ValueError(f"{name} is no option: the program that renders dialogues sets it")
+        _check_option(name, value, _MAX_OPTION_LEVELS)
+    if len(json.dumps(options)) > _MAX_OPTIONS:
+        raise ValueError(f"the options have more than {_MAX_OPTIONS:,} characters")
+    return options
+
+
+def _check_option(name: str, value: Any, levels: int) -> None:
+    """Raise ValueError unless a value is one of JSON, within bounds."""
+    if isinstance(value, (dict, list)):
+        if levels == 0:
+            raise ValueError(f"{name} has more than {_MAX_OPTION_LEVELS} levels")
+        if isinstance(value, dict) and not all(isinstance(key, str) for key in value):
+            raise ValueError(f"{name} has a key that is not text")
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_option(name, item, levels - 1)
+    elif isinstance(value, (int, float)):
+        if not abs(value) <= _MAX_OPTION_NUMBER:
+            raise ValueError(f"{name} is not a number from -10^18 to 10^18")
+    elif not isinstance(value, str) and value is not None:
+        raise ValueError(f"{name} is a {type(value).__name__}; write it in quotes")
+
+
+TemplateOptions = Annotated[dict[str, Any], AfterValidator(_checked_options)]
 
 
 class Section(BaseModel):
@@ -270,6 +317,10 @@ class DialogueConfig(Section):
     """Format of turns as tokens: turns (role token, text, end token), chatml, convmodel
     (<sep>t0<sep>t1<sep>), cls-sep ([CLS] t0 [SEP] t1 [SEP] eos), native (the tokenizer's own chat
     template); auto: native if the tokenizer has a chat template, else turns."""
+    template_options: TemplateOptions = {}
+    """Values of variables that a native chat template reads, such as enable_thinking: false, by
+    name. convo adds one that switches reasoning off or on, with a notice, if replies cannot be
+    trained on without it. They are saved in the exported chat template too."""
     train_on: TrainOn = "assistant"
     """Turns that are trained on: assistant, all (user and assistant), or last (the last assistant
     turn of each dialogue)."""
@@ -494,6 +545,13 @@ class RunConfig(Section):
                     "evaluation.early_stopping.monitor: metric needs evaluation.reply_dialogues "
                     "above 0"
                 )
+        if self.dialogue.template_options and (
+            isinstance(origin, ScratchConfig) or self.dialogue.template not in ("auto", "native")
+        ):
+            raise ValueError(
+                "dialogue.template_options needs the chat template of a pretrained model "
+                "(dialogue.template: native)"
+            )
         if isinstance(origin, ScratchConfig) and self.dialogue.template == "native":
             raise ValueError(
                 "dialogue.template: native needs model.pretrained (a new tokenizer has no chat "

@@ -69,7 +69,8 @@ def _load(folder: Path, source: str, emit: Emit) -> Generator:
                 "`convo train`",
             )
         window = context_length(model) or _DEFAULT_WINDOW
-        encoder = DialogueEncoder(tokenizer, make_template("native", tokenizer), max_length=window)
+        template = make_template("native", tokenizer, agreement="none")
+        encoder = DialogueEncoder(tokenizer, template, max_length=window)
         require_rows(model, encoder, source)
         require_causal(model, encoder)
     return Generator(model, encoder, folder, loaded)

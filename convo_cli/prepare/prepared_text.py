@@ -10,9 +10,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convo_cli.config.schema import PretrainedModel
+from convo_cli.config.schema import PretrainedModel, RunConfig
 from convo_cli.data.dialogue import Turn
-from convo_cli.errors import CheckpointError, ModelError
+from convo_cli.errors import CheckpointError, ModelError, UsageError
 from convo_cli.events import Emit, Notice, begin
 from convo_cli.prepare.inputs import Inputs
 from convo_cli.text.encoder import DialogueEncoder
@@ -24,8 +24,10 @@ from convo_cli.text.spiece.slow_tokenizer import (
     SlowTokenizer,
     find_slow_tokenizer,
 )
+from convo_cli.text.templates.native_template import NativeTemplate
 from convo_cli.text.templates.pieces import NO_TURN, Template
-from convo_cli.text.templates.template import make_template
+from convo_cli.text.templates.reply_modes import choose_native
+from convo_cli.text.templates.template import chosen_name, make_template
 from convo_cli.text.tokenizers.hub import local_folder
 from convo_cli.text.tokenizers.pretrained import load_tokenizer
 from convo_cli.text.tokenizers.probes import PROBES
@@ -74,12 +76,7 @@ def build_encoder(inputs: Inputs) -> PreparedText:
                 "(tokenizer.vocab_size), because there is not enough training text for more"
             )
             emit(Notice(message))
-    template = make_template(config.dialogue.template, tokenizer)
-    if template.name != config.dialogue.template:
-        has = "a" if template.name == "native" else "no"
-        emit(Notice(f"template: {template.name}, because the tokenizer has {has} chat template"))
-        if template.name == "turns":
-            _note_forerunner(tokenizer, inputs.emit)
+    template = _choose_template(config, tokenizer, emit)
     new = add_special_tokens(tokenizer, template.special_tokens)
     if not isinstance(origin, PretrainedModel):
         tokenizer.bos_token = _first_token(template)
@@ -90,11 +87,45 @@ def build_encoder(inputs: Inputs) -> PreparedText:
     if isinstance(origin, PretrainedModel):
         saved_as = reloadable(tokenizer, folder, emit)
         if saved_as is not tokenizer:
-            tokenizer, template = saved_as, make_template(template.name, saved_as)
+            tokenizer, template = saved_as, _made_alike(template, saved_as)
     encoder = DialogueEncoder(tokenizer, template, max_length=config.dialogue.max_length)
     if isinstance(origin, PretrainedModel) and slow:
         _require_same_ids(slow, encoder, folder, origin.source, inputs)
     return PreparedText(encoder, spiece, len(new))
+
+
+def _choose_template(config: RunConfig, tokenizer: PreTrainedTokenizerBase, emit: Emit) -> Template:
+    """Return the template of the config, and say what convo chose."""
+    wanted, options = config.dialogue.template, config.dialogue.template_options
+    name = chosen_name(wanted, tokenizer)
+    if name != wanted:
+        has = "a" if name == "native" else "no"
+        emit(Notice(f"template: {name}, because the tokenizer has {has} chat template"))
+        if name == "turns":
+            _note_forerunner(tokenizer, emit)
+    if name != "native":
+        if options:
+            raise UsageError(
+                f"dialogue.template_options needs template native, not {name}: only a chat "
+                "template of a tokenizer has variables of its own",
+                hint="remove dialogue.template_options, or set dialogue.template: native",
+            )
+        return make_template(name, tokenizer)
+    chosen = choose_native(tokenizer, options, keeps_reasoning=config.data.reasoning == "keep")
+    for text in chosen.notices:
+        emit(Notice(f"template native: {text}"))
+    for text in chosen.warnings:
+        emit(Notice(text, is_warning=True))
+    return chosen.template
+
+
+def _made_alike(template: Template, tokenizer: PreTrainedTokenizerBase) -> Template:
+    """Return the same template for another form of its tokenizer."""
+    if isinstance(template, NativeTemplate):
+        return NativeTemplate(
+            tokenizer, template.chat_template, template.options, template.agreement
+        )
+    return make_template(template.name, tokenizer)
 
 
 def _first_token(template: Template) -> str:

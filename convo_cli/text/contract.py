@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -20,6 +20,7 @@ from convo_cli.storage.foreign_files import remove_foreign_entries, require_harm
 from convo_cli.text import windows
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.spiece.piece_model import SpieceFile
+from convo_cli.text.templates.pieces import Agreement
 from convo_cli.text.templates.template import as_before_parts, make_template
 from convo_cli.text.tokenizers.pretrained import load_tokenizer
 
@@ -45,6 +46,9 @@ class DialogueContract(BaseModel):
     max_length: int
     window_rule: str
     tokenizer_sha256: str
+    template_options: dict[str, Any] = {}
+    """Values of the template's own variables; ``chat_template`` states them too."""
+    agreement: Agreement = "exact"
 
 
 def contract_of(encoder: DialogueEncoder) -> DialogueContract:
@@ -60,6 +64,8 @@ def contract_of(encoder: DialogueEncoder) -> DialogueContract:
         max_length=encoder.max_length,
         window_rule=windows.RULE,
         tokenizer_sha256=tokenizer_sha256(encoder.tokenizer),
+        template_options=template.options,
+        agreement=template.agreement,
     )
 
 
@@ -97,9 +103,10 @@ def load_encoder(folder: Path) -> DialogueEncoder:
     tokenizer = load_tokenizer(folder, str(folder))
     if contract.template != "native":
         tokenizer.chat_template = None
-    encoder = DialogueEncoder(
-        tokenizer, make_template(contract.template, tokenizer), max_length=contract.max_length
+    template = make_template(
+        contract.template, tokenizer, contract.template_options, contract.agreement
     )
+    encoder = DialogueEncoder(tokenizer, template, max_length=contract.max_length)
     actual = contract_of(encoder)
     if contract.template != "native" and contract.chat_template == as_before_parts(
         actual.chat_template

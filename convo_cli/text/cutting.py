@@ -12,6 +12,7 @@ Shapes: an example is two arrays of length T.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -103,6 +104,10 @@ class Cutter:
     @property
     def num_exchanges(self) -> int:
         return len(self._lengths)
+
+    def exchange_of(self, turn: int) -> int:
+        """Return the exchange of a turn; the first one for a system turn."""
+        return max(0, bisect_right(self._first_turns, turn) - 1)
 
     def is_long_question(self, exchange: int) -> bool:
         is_question = self.turns[self._first_turns[exchange]].role == "user"

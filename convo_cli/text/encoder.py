@@ -18,22 +18,20 @@ from convo_cli.config.schema import LongTurns, TrainOn
 from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.data.problems import Problem, ProblemError
 from convo_cli.errors import DataError, ModelError
-from convo_cli.text.bounded.rendering import render_ids
 from convo_cli.text.examples import search
+from convo_cli.text.parity import prove_parity
 from convo_cli.text.prompt import Prompt, fit_prompt
 from convo_cli.text.streaming import StreamDecoder
 from convo_cli.text.templates.pieces import Piece, Rendering, Template, special_tokens
 from convo_cli.text.tokenizers.panics import no_panics
-from convo_cli.text.tokenizers.plain_text import plain_text_backend
-from convo_cli.text.tokenizers.vocabulary import TokenFinder
+from convo_cli.text.tokenizers.plain_text import has_first_space, plain_text_backend
+from convo_cli.text.tokenizers.vocabulary import MARK, TokenFinder
 from convo_cli.tokens.store import Encoded, Example
-from convo_cli.wording import quoted
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
-# The special tokens of a template are those that it writes for this dialogue.
-_PROBE = (Turn("user", "a"), Turn("assistant", "b"))
 _NO_IDS: Sequence[int] = ()
 
 
@@ -47,7 +45,7 @@ class DialogueEncoder:
         self.template = template
         self.max_length = max_length
         marked = special_tokens(tokenizer)
-        written = {piece.text for piece in template.render(_PROBE) if piece.is_special}
+        written = set(template.written_tokens)
         self._special_ids = {token: (self._id_of(token),) for token in marked | written}
         self._finder = TokenFinder(self._special_ids)
         self._hidden_ids = frozenset(chain.from_iterable(self._special_ids.values()))
@@ -56,6 +54,11 @@ class DialogueEncoder:
         # cannot spell.
         forbidden = (marked | written) - {tokenizer.unk_token}
         self._backend = plain_text_backend(tokenizer, written - marked, forbidden)
+        self._first_backend = (
+            plain_text_backend(tokenizer, written - marked, forbidden, begins_rendering=True)
+            if has_first_space(tokenizer)
+            else None
+        )
         # Phi-3's role tokens absorb the white space after them, so training must not see it either.
         added = tokenizer.added_tokens_decoder.values()
         self._space_eaters = {token.content for token in added if token.rstrip}
@@ -125,10 +128,7 @@ class DialogueEncoder:
 
     def text_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text as a speaker's words, without the template."""
-        with no_panics(self.tokenizer):
-            # The library encodes a batch on all cores; the fast method omits offsets.
-            encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
-            return [encoding.ids for encoding in encodings]
+        return self._batch_ids(self._backend, texts)
 
     def reads_back(self, text: str) -> str:
         """Encode and decode a text; most tokenizers return it unchanged."""
@@ -145,29 +145,13 @@ class DialogueEncoder:
         compared, because transformers reads it as a token and convo as text. Dialogues that the
         template refuses are left to `encode`, which knows their line.
         """
-        if any(self._finder.find(turn.text) for turn in turns):
-            return
-        try:
-            pieces = self.template.render(turns)
-        except DataError:
-            return
-        # An independent path: transformers renders the dialogue with Jinja and encodes it in one
-        # call.
-        ours = [token for ids in self._encode_pieces([pieces], {})[0] for token in ids]
-        theirs = render_ids(self.tokenizer, self.template.chat_template, turns)
-        if ours != theirs:
-            pairs = enumerate(zip(ours, theirs, strict=False))
-            where = next((index for index, (one, other) in pairs if one != other), len(ours))
-            here, there = (
-                " ".join(self.tokenizer.convert_ids_to_tokens(list(ids)[where : where + 4]))
-                for ids in (ours, theirs)
-            )
-            raise ModelError(
-                f"template {self.template.name} does not fit this tokenizer: from token {where} "
-                f"on, convo would train on {quoted(here)}, but transformers' apply_chat_template "
-                f"gives {quoted(there)}",
-                hint="set dialogue.template: turns",
-            )
+        if not any(self._finder.find(turn.text) for turn in turns):
+            prove_parity(self, turns)
+
+    def render_ids(self, turns: Sequence[Turn]) -> list[int]:
+        """Return the ids of a dialogue; DataError if the template refuses it."""
+        pieces = self.template.render(turns)
+        return list(chain.from_iterable(self._encode_pieces([pieces], {})[0]))
 
     def _render_all(
         self, dialogues: Sequence[Sequence[Turn]], known: dict[str, Sequence[int]]
@@ -194,14 +178,22 @@ class DialogueEncoder:
         """Return the ids of every piece; texts that are not ``known`` are encoded in one batch."""
         contexts = [self._contexts(pieces) for pieces in rendered]
         texts = [text for text in dict.fromkeys(chain.from_iterable(contexts)) if text not in known]
+        firsts = [text for text in texts if text.startswith(MARK)]
+        if firsts and self._first_backend is not None:
+            spoken = [text.removeprefix(MARK) for text in firsts]
+            known.update(zip(firsts, self._batch_ids(self._first_backend, spoken), strict=True))
+            texts = [text for text in texts if text not in known]
         known.update(zip(texts, self.text_ids(texts), strict=True))
         return [self._piece_ids(*pair, known) for pair in zip(rendered, contexts, strict=True)]
 
     def _contexts(self, pieces: Sequence[Piece]) -> list[str]:
-        """Return for each piece the text since the last special token; '' for a special token."""
+        """Return for each piece the text since the last special token; '' for a special token.
+
+        A text with which the rendering begins has a mark before it, if it is encoded differently.
+        """
         # A tokenizer first cuts a text at its special tokens, so ids between two of them depend on
         # nothing else.
-        contexts, context, eats_space = [], "", False
+        contexts, context, eats_space = [], MARK if self._first_backend else "", False
         for text, _, is_special, _ in pieces:
             if is_special:
                 context, eats_space = "", text in self._space_eaters
@@ -231,6 +223,12 @@ class DialogueEncoder:
             results.append(ids[len(before) :] if before else ids)
             before = ids
         return results
+
+    def _batch_ids(self, backend: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+        with no_panics(self.tokenizer):
+            # The library encodes a batch on all cores; the fast method omits offsets.
+            encodings = backend.encode_batch_fast(list(texts), add_special_tokens=False)
+            return [encoding.ids for encoding in encodings]
 
     def _encode_text(self, text: str) -> list[int]:
         with no_panics(self.tokenizer):

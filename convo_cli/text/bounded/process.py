@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -22,6 +23,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 RENDER = b"render"
+VARIABLES = b"variables"
 TRY_TOKENIZER = b"tokenizer"
 TRY_CONFIG = b"config"
 ENCODE_PIECES = b"pieces"
@@ -31,6 +33,10 @@ OUT_OF_TIME = 78
 """Exit code for a request whose dialogues together ran out of time."""
 MAX_OWN_CHARACTERS = 2**20
 """Most characters that a template may add to one dialogue; 16 times as many in a request."""
+_GENERATION = re.compile(r"\{%[-+]?\s{0,99}(?:end)?generation\s{0,99}[-+]?%\}")
+"""A statement of transformers that Jinja lacks; it reads no variable."""
+_FUNCTIONS = frozenset({"raise_exception", "strftime_now"})
+"""What transformers gives to every template."""
 _MAX_REASON = 300
 """Most characters of the error of a template."""
 _IGNORED_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
@@ -90,6 +96,7 @@ def main() -> None:
 
     work: dict[bytes, Callable[[bytes], bytes]] = {
         RENDER: partial(_render, render_jinja_template),
+        VARIABLES: _variables,
         TRY_TOKENIZER: partial(_try, try_tokenizer),
         TRY_CONFIG: partial(_try, try_config),
         ENCODE_PIECES: partial(_try, encode_pieces),
@@ -132,6 +139,24 @@ def _render(renderer: Callable[..., Any], request: bytes) -> bytes:
         answers.append(answer)
         left -= num_written
     return b"[" + b",".join(answers) + b"]"
+
+
+def _variables(request: bytes) -> bytes:
+    """Return the variables that a chat template reads and does not set; none of a faulty one."""
+    from jinja2 import Environment, TemplateError
+    from jinja2.meta import find_undeclared_variables
+
+    source = _GENERATION.sub("", msgspec.json.decode(request, type=str))
+    _limit_memory(RENDER_LIMITS.memory_bytes)
+    _set_timer(RENDER_LIMITS.cpu_seconds)
+    try:
+        parsed = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(source)
+        names = find_undeclared_variables(parsed) - _FUNCTIONS
+    except (TemplateError, RecursionError):
+        names = set()
+    finally:
+        _set_timer(0)
+    return msgspec.json.encode(sorted(names))
 
 
 def _answer(

@@ -10,7 +10,7 @@ import msgspec
 from convo_cli.data.dialogue import Turn, as_messages, tool_definitions
 from convo_cli.errors import DataError, ModelError
 from convo_cli.text.bounded import client
-from convo_cli.text.bounded.process import RENDER, RENDER_LIMITS
+from convo_cli.text.bounded.process import RENDER, RENDER_LIMITS, VARIABLES
 from convo_cli.text.tokenizers.panics import no_panics
 
 if TYPE_CHECKING:
@@ -77,6 +77,19 @@ def render_ids(
     with no_panics(tokenizer):
         ids: list[int] = tokenizer(rendered.text, add_special_tokens=False)["input_ids"]
     return ids
+
+
+def template_variables(tokenizer: PreTrainedTokenizerBase, chat_template: str) -> set[str]:
+    """Return the variables that a chat template reads and does not set; none of a faulty one."""
+    if len(chat_template) > MAX_TEMPLATE_CHARACTERS:
+        raise _unusable(tokenizer, f"is {len(chat_template):,} characters long")
+    try:
+        answer = client.ask(VARIABLES, msgspec.json.encode(chat_template))
+    except UnicodeEncodeError:
+        return set()
+    except client.EndedError as end:
+        raise _unusable(tokenizer, end.reason(RENDER_LIMITS)) from None
+    return set(msgspec.json.decode(answer, type=list[str]))
 
 
 def refusal(reason: str) -> DataError:

@@ -9,8 +9,8 @@ these pieces do not reproduce is refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from convo_cli.config.schema import TemplateName
 from convo_cli.data.dialogue import Turn
@@ -18,9 +18,14 @@ from convo_cli.errors import DataError, ModelError
 from convo_cli.text.bounded.rendering import Rendered, refusal, render_all
 from convo_cli.text.templates.dialogue_forms import FormFinder
 from convo_cli.text.templates.generation_marks import apply_marks
-from convo_cli.text.templates.pieces import Piece
+from convo_cli.text.templates.pieces import Agreement, Piece
 from convo_cli.text.templates.tool_forms import no_place_for
-from convo_cli.text.tokenizers.chat_template import own_chat_template
+from convo_cli.text.templates.turn_shapes import (
+    Shape,
+    parts_of,
+    shapes_of,
+    with_thoughts,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -31,28 +36,40 @@ _GENERATION = re.compile(r"\{%[-+]?\s*generation\b")
 class NativeTemplate:
     """The tokenizer's own chat template; ModelError if it cannot be split into pieces.
 
-    The assistant's words begin where the generation prompt ends and extend to the next special
-    token, inclusive.
+    The assistant's words begin where the generation prompt ends, or where ``agreement`` says, and
+    extend to the next special token, inclusive.
     """
 
     name: TemplateName = "native"
     special_tokens: tuple[str, ...] = ()
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.chat_template = own_chat_template(tokenizer)
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        chat_template: str,
+        options: Mapping[str, Any] | None = None,
+        agreement: Agreement = "exact",
+    ) -> None:
+        self.chat_template = chat_template
+        self.options = dict(options or {})
+        self.agreement = agreement
         self._tokenizer = tokenizer
         self._has_generation_marks = _GENERATION.search(self.chat_template) is not None
         try:
-            self._forms = FormFinder(tokenizer, self._ask_one)
-            self.render([Turn("user", "a"), Turn("assistant", "b")] * 2)
-            ends = self._forms.ends(("user", "assistant") * 2)
+            self._forms = FormFinder(tokenizer, self._ask_one, agreement)
+            ends = self._forms.ends((Shape("user"), Shape("assistant")) * 2)
         except DataError as error:
             raise ModelError(
                 f"template native cannot be used: {error}",
                 hint="train the model with dialogue.template: turns, or chatml",
             ) from error
-        eos = tokenizer.eos_token
-        self.stop_tokens = tuple(dict.fromkeys([*ends, *([str(eos)] if eos else [])]))
+        self.text_before_reply = self._forms.text_before_reply
+        eos = [str(tokenizer.eos_token)] if tokenizer.eos_token else []
+        self.stop_tokens = tuple(dict.fromkeys(token for token in (*ends, *eos) if token))
+
+    @property
+    def written_tokens(self) -> Collection[str]:
+        return self._forms.written_tokens
 
     def render(self, turns: Sequence[Turn], *, for_reply: bool = False) -> list[Piece]:
         return self._pieces(turns, self._ask_one(turns, for_reply), for_reply=for_reply)
@@ -75,13 +92,15 @@ class NativeTemplate:
             raise rendered
         if tool_turn := next((turn for turn in turns if turn.uses_tools), None):
             raise no_place_for(tool_turn, "the chat template")
-        form = self._forms.form(tuple([turn.role for turn in turns]), for_reply)
-        pieces = list(form.pieces)
-        for slot, turn in zip(form.slots, turns, strict=True):
-            lead, index, _, is_target_text = pieces[slot]
-            pieces[slot] = Piece(lead + turn.text, index, False, is_target_text)
-        if "".join([piece.text for piece in pieces]) != rendered.text:
-            raise refusal("changes the text of a turn")
+        shapes = shapes_of(turns, for_reply=for_reply)
+        try:
+            pieces = _matching(self._forms.form(shapes, for_reply).filled(turns), rendered.text)
+        except DataError:
+            parts = parts_of(turns)
+            if not any(one.closing for one in parts):
+                raise
+            form = self._forms.form(with_thoughts(shapes, parts), for_reply)
+            pieces = _matching(form.filled(turns, parts), rendered.text)
         marked = self._has_generation_marks and not for_reply
         return apply_marks(pieces, rendered.spans, turns) if marked else pieces
 
@@ -99,3 +118,10 @@ class NativeTemplate:
             for_reply=for_reply,
             has_marks=self._has_generation_marks,
         )
+
+
+def _matching(pieces: list[Piece], text: str) -> list[Piece]:
+    """Return the pieces; DataError if they are not the rendered text."""
+    if "".join([piece.text for piece in pieces]) != text:
+        raise refusal("changes the text of a turn")
+    return pieces

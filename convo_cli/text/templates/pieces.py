@@ -5,11 +5,11 @@ Shapes: T tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, chain, takewhile
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +17,24 @@ from numpy.typing import NDArray
 from convo_cli.config.schema import TemplateName
 from convo_cli.data.dialogue import Turn
 from convo_cli.errors import DataError
+from convo_cli.text.tokenizers.vocabulary import TokenFinder
 from convo_cli.wording import counted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+Agreement: TypeAlias = Literal["exact", "prefix", "none"]
+"""Where a reply that is trained on must begin.
+
+exact: where its generation prompt ends; prefix: after its generation prompt, and what the template
+writes in between is no target; none: after what the template writes before it.
+"""
 NO_TURN = -1
 """Turn index of the pieces before the first turn, which begin every window."""
+
+
+class MovedReplyError(DataError):
+    """A reply that is trained on is not rendered as it would be as the last of its dialogue."""
 
 
 class Piece(NamedTuple):
@@ -139,10 +150,26 @@ class Template(Protocol):
         """The same rendering as Jinja, for transformers and programs that read its folders."""
         ...
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """The values that ``chat_template`` gives to its own variables."""
+        ...
+
+    @property
+    def agreement(self) -> Agreement:
+        """Where replies must begin; exact for convo's own templates."""
+        ...
+
+    @property
+    def written_tokens(self) -> Collection[str]:
+        """Special tokens that it writes, also those that the tokenizer does not call special."""
+        ...
+
     def render(self, turns: Sequence[Turn], *, for_reply: bool = False) -> list[Piece]:
         """Return the pieces of a dialogue.
 
-        With ``for_reply`` they end where the assistant's next text begins.
+        With ``for_reply`` they end where the assistant's next text begins. MovedReplyError if the
+        replies that are trained on have to be rendered one by one.
         """
         ...
 
@@ -155,3 +182,13 @@ def special_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
     """Return every string that the tokenizer turns into one special id."""
     added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     return added | {str(token) for token in tokenizer.all_special_tokens}
+
+
+def written_tokens(tokenizer: PreTrainedTokenizerBase, own_text: str) -> set[str]:
+    """Return the added tokens that the template writes.
+
+    Some tokenizers do not mark all of them as special, such as those of ChatML.
+    """
+    contents = (token.content for token in tokenizer.added_tokens_decoder.values())
+    added = {content for content in contents if content.strip()}
+    return {own_text[start:stop] for start, stop in TokenFinder(added).find(own_text)}

@@ -13,17 +13,18 @@ targets. `convo_cli.text.encoder` turns them into ids.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from convo_cli.config.schema import TemplateName
 from convo_cli.data.dialogue import ROLES, Role, Turn
 from convo_cli.errors import DataError
+from convo_cli.text.templates.jinja_source import text_literal, with_options
 from convo_cli.text.templates.native_template import NativeTemplate
-from convo_cli.text.templates.pieces import NO_TURN, Piece, Template
+from convo_cli.text.templates.pieces import NO_TURN, Agreement, Piece, Template
 from convo_cli.text.templates.tool_forms import no_place_for
+from convo_cli.text.tokenizers.chat_template import own_chat_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,6 +44,12 @@ class MarkedTemplate:
     special_tokens: tuple[str, ...]
     stop_tokens: tuple[str, ...]
     chat_template: str
+    options: dict[str, Any] = field(default_factory=dict)
+    agreement: Agreement = "exact"
+
+    @property
+    def written_tokens(self) -> Collection[str]:
+        return self.special_tokens
 
     def render(self, turns: Sequence[Turn], *, for_reply: bool = False) -> list[Piece]:
         pieces = list(self.start)
@@ -76,12 +83,27 @@ class MarkedTemplate:
         return results
 
 
-def make_template(name: TemplateName, tokenizer: PreTrainedTokenizerBase) -> Template:
-    """Build the template; ``auto`` is native if the tokenizer has a chat template, else turns."""
-    if name == "auto":
-        name = "native" if tokenizer.chat_template else "turns"
+def chosen_name(name: TemplateName, tokenizer: PreTrainedTokenizerBase) -> TemplateName:
+    """Return the name; ``auto`` is native if the tokenizer has a chat template, else turns."""
+    if name != "auto":
+        return name
+    return "native" if tokenizer.chat_template else "turns"
+
+
+def make_template(
+    name: TemplateName,
+    tokenizer: PreTrainedTokenizerBase,
+    options: Mapping[str, Any] | None = None,
+    agreement: Agreement = "exact",
+) -> Template:
+    """Build the template; ``options`` and ``agreement`` are for native.
+
+    A new run chooses them with `convo_cli.text.templates.reply_modes.choose_native`.
+    """
+    name = chosen_name(name, tokenizer)
     if name == "native":
-        return NativeTemplate(tokenizer)
+        source = with_options(own_chat_template(tokenizer), options or {})
+        return NativeTemplate(tokenizer, source, options, agreement)
     return TEMPLATES[name](tokenizer)
 
 
@@ -201,30 +223,21 @@ def _jinja(message: str, *, roles: Sequence[str], start: str, prompt: str, finis
 
     ``message`` is an expression that may use ``content``, the text of the message.
     """
-    allowed = ", ".join(_literal(role) for role in roles)
+    allowed = ", ".join(text_literal(role) for role in roles)
     lines = [
-        f"{{{{- {_literal(start)} }}}}" if start else "",
+        f"{{{{- {text_literal(start)} }}}}" if start else "",
         "{%- for message in messages %}",
         f"{{%- if message['role'] not in [{allowed}] %}}",
         "{{- raise_exception('no place for role ' + message['role']) }}{%- endif %}",
         _CONTENT,
         message,
         "{%- endfor %}",
-        "{%- if add_generation_prompt %}" + (f"{{{{- {_literal(prompt)} }}}}" if prompt else ""),
-        f"{{%- else %}}{{{{- {_literal(finish)} }}}}" if finish else "",
+        "{%- if add_generation_prompt %}"
+        + (f"{{{{- {text_literal(prompt)} }}}}" if prompt else ""),
+        f"{{%- else %}}{{{{- {text_literal(finish)} }}}}" if finish else "",
         "{%- endif %}",
     ]
     return "".join(lines)
-
-
-def _literal(text: str) -> str:
-    """Return a text as a Jinja string literal, so that no foreign token is read as Jinja.
-
-    Jinja decodes Python's escapes, which include those of JSON. Letters beyond ASCII are not
-    escaped.
-    """
-    escaped = json.dumps(text, ensure_ascii=False)[1:-1].replace("'", "\\'")
-    return f"'{escaped}'"
 
 
 def _pieces(token: str) -> tuple[Piece, ...]:

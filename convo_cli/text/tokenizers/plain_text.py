@@ -15,11 +15,16 @@ if TYPE_CHECKING:
 
 
 def plain_text_backend(
-    tokenizer: PreTrainedTokenizerBase, unmarked: Iterable[str], special: Collection[str]
+    tokenizer: PreTrainedTokenizerBase,
+    unmarked: Iterable[str],
+    special: Collection[str],
+    *,
+    begins_rendering: bool = False,
 ) -> Tokenizer:
     """Return a copy of the tokenizer that yields no ``special`` token, and never cuts or pads.
 
-    ``unmarked`` are tokens of the template that the tokenizer does not mark as special.
+    ``unmarked`` are tokens of the template that the tokenizer does not mark as special. With
+    ``begins_rendering`` it encodes the text with which a rendering begins.
     """
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     backend.no_truncation()
@@ -29,11 +34,19 @@ def plain_text_backend(
     )
     backend.encode_special_tokens = True
     splitter = backend.pre_tokenizer
-    if isinstance(splitter, pre_tokenizers.Metaspace) and splitter.prepend_scheme == "first":
-        # "first" is the start of the whole rendering: a special token, never the text of a turn.
+    if has_first_space(tokenizer) and not begins_rendering:
         splitter.prepend_scheme = "never"
         backend.pre_tokenizer = splitter
     return _without_spellings(backend, special)
+
+
+def has_first_space(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Return whether the first text of a rendering, and no other, gets a space before it.
+
+    It has none if the rendering begins with a special token.
+    """
+    splitter = tokenizer.backend_tokenizer.pre_tokenizer
+    return isinstance(splitter, pre_tokenizers.Metaspace) and splitter.prepend_scheme == "first"
 
 
 def _without_spellings(backend: Tokenizer, tokens: Collection[str]) -> Tokenizer:

@@ -160,6 +160,23 @@ def _(turns, chatml, convmodel):
 
 
 @effect(
+    "dialogue.template_options", {}, {"style": "brief"},
+    seen_in="the chat template of a checkpoint",
+    given={**PRETRAINED, "dialogue.template": "native", **ONE_STEP},
+)  # fmt: skip
+def _(none, brief):
+    """The chat template gets these values for its own variables, and keeps them in the export."""
+    for run, style in ((none, ""), (brief, "brief")):
+        tokenizer = AutoTokenizer.from_pretrained(run.file(0, ""))
+        source = tokenizer.chat_template + "{{ style }}"
+        messages = [{"role": "user", "content": "Hi"}]
+        rendered = tokenizer.apply_chat_template(messages, chat_template=source, tokenize=False)
+        assert rendered == f"<|user|>Hi<|end|>{style}"
+    assert brief.json(0, "dialogue.json")["template_options"] == {"style": "brief"}
+    assert brief.shown("reads no variable style")
+
+
+@effect(
     "dialogue.train_on",
     "assistant",
     "all",

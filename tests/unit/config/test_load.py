@@ -98,10 +98,11 @@ def test_a_wrong_value_of_any_key_is_shown_at_its_own_line_and_column(
 ) -> None:
     lines = commented_yaml(SCRATCH).splitlines()
     number, column = _line_of(key.path, lines)
-    lines[number - 1] = lines[number - 1][: column - 1] + "{no: such}"
+    wrong, shown = ("[2.5]", "[2.5]") if key.is_mapping else ("{no: such}", '{"no": "such"}')
+    lines[number - 1] = lines[number - 1][: column - 1] + wrong
     config_path.write_text("\n".join(lines), encoding="utf-8")
     assert message_of(config_path).startswith(
-        f'config.yaml:{number}:{column} {key.path}: found {{"no": "such"}}; '
+        f"config.yaml:{number}:{column} {key.path}: found {shown}; "
     )
 
 

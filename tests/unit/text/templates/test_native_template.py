@@ -17,11 +17,12 @@ from tokenizers import normalizers
 from convo_cli.data.dialogue import Dialogue, Turn, as_messages
 from convo_cli.errors import DataError, ModelError
 from convo_cli.text.contract import load_encoder, save_encoder
-from convo_cli.text.templates.native_template import NativeTemplate
+from convo_cli.text.templates.reply_modes import choose_native
 from convo_cli.text.templates.template import make_template
 from convo_cli.text.tokenizers import chat_template as chat_template_source
 from convo_cli.tokens.store import ASSISTANT_TARGET, NO_TARGET, USER_TARGET
-from tests.families import FAMILIES, REFUSED, family_tokenizer, native_encoder
+from convo_cli.wording import quoted
+from tests.families import CHANGING, FAMILIES, REFUSED, family_tokenizer, native_encoder
 
 every_family = pytest.mark.parametrize("name", FAMILIES)
 
@@ -180,20 +181,21 @@ def test_the_parts_of_a_long_reply_follow_a_question_that_the_system_text_is_fol
         assert answer in reply
 
 
-def test_a_system_text_that_is_folded_into_the_last_user_turn_is_refused_if_there_are_several(
-    encoders,
+def test_a_system_text_that_is_folded_into_the_last_user_turn_is_there_for_every_reply(
+    make_tokenizer,
 ):
-    """The prompt of a later reply has the system text at another place than an earlier prompt."""
-    encoder = encoders["mistral that folds the system text into the last user turn"]
-    encoder.encode([Dialogue(_conversation(2))])
-    with pytest.raises(
-        DataError, match=r"line 3 .* the chat template does not render every turn once and in order"
-    ):
-        encoder.encode([Dialogue(_conversation(4), line=3)])
-    with pytest.raises(
-        DataError, match="the chat template does not render every turn once and in order"
-    ):
-        encoder.prompt(_conversation(3), max_new_tokens=8)
+    family = CHANGING["mistral that folds the system text into the last user turn"]
+    encoder = native_encoder(make_tokenizer(family))
+    first, second = encoder.encode([Dialogue(_conversation(4))])[0]
+    begin = "<s>[INST] Turn 0 is said. [/INST] Turn 1 is said.</s>"
+    assert encoder.tokenizer.decode(first.input_ids) == begin.replace(
+        "[INST] ", f"[INST] {TOLD}\n\n"
+    )
+    told = f"{begin}[INST] {TOLD}\n\nTurn 2 is said. [/INST] Turn 3 is said.</s>"
+    assert encoder.tokenizer.decode(second.input_ids) == told
+    assert second.num_repeated == len(encoder.tokenizer.encode(begin, add_special_tokens=False))
+    prompt = encoder.prompt(_conversation(3), max_new_tokens=8).ids
+    assert second.input_ids[: len(prompt)].tolist() == prompt
 
 
 def test_if_no_window_is_accepted_the_dialogue_is_refused_with_the_templates_words(encoders):
@@ -263,23 +265,6 @@ PROMPT = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
             CHATML.replace("<|im_end|>", "") + PROMPT,
             "ends an assistant turn without a special token",
         ),
-        (CHATML, r'writes "<\|im_start\|>assistant\\n" before a reply, but not in its'),
-        (
-            CHATML + PROMPT.replace("assistant\n", "assistant\n<think>\n"),
-            "begins a reply differently from its",
-        ),
-        (
-            "{% if add_generation_prompt %}Go on.{% endif %}" + CHATML + PROMPT,
-            "begins a reply differently from its",
-        ),
-        (
-            CHATML.replace(
-                "{{ m.content",
-                "{% if loop.last and m.role == 'assistant' %}<think>{% endif %}{{ m.content",
-            )
-            + PROMPT,
-            'writes "<think>" before a reply, but not in its',
-        ),
         (CHATML.replace("m.content", "m.content | upper") + PROMPT, "changes the text of a turn"),
         (
             CHATML.replace("in messages", "in messages[-1:]") + PROMPT,
@@ -301,7 +286,6 @@ PROMPT = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
             CHATML.replace("m.content", "m.content + 1") + PROMPT,
             "refuses the dialogue: can only concatenate str",
         ),
-        ("{{ strftime_now(style) }}" + CHATML + PROMPT, "reads the time"),
     ],
 )
 def test_a_template_that_cannot_be_trained_on_is_refused_with_the_reason(
@@ -311,8 +295,44 @@ def test_a_template_that_cannot_be_trained_on_is_refused_with_the_reason(
     with pytest.raises(
         ModelError, match=f"template native cannot be used: the chat template {says}"
     ) as caught:
-        NativeTemplate(tokenizer)
+        native_encoder(tokenizer)
     assert "dialogue.template: turns" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("source", "prompt"),
+    [
+        (CHATML, "<|im_start|>assistant\n"),
+        (CHATML + PROMPT.replace("assistant\n", "assistant\n<think>\n"), "<|im_start|>assistant\n"),
+        (
+            "{% if add_generation_prompt %}Go on.{% endif %}" + CHATML + PROMPT,
+            "<|im_start|>assistant\n",
+        ),
+        (
+            CHATML.replace(
+                "{{ m.content", "{{ '' if m.role == 'user' else '<think>' }}{{ m.content"
+            )
+            + PROMPT,
+            "<|im_start|>assistant\n<think>",
+        ),
+    ],
+)
+def test_what_the_template_writes_before_a_reply_becomes_its_generation_prompt(
+    make_tokenizer, source, prompt
+):
+    tokenizer = make_tokenizer(FAMILIES["qwen"], chat_template=source)
+    choice = choose_native(tokenizer, {}, keeps_reasoning=False)
+    assert choice.notices[0].startswith(f"the generation prompt becomes {quoted(prompt)}")
+    encoder = native_encoder(tokenizer)
+    plain = _with_template(tokenizer, encoder)
+    turns = [Turn("user", "a"), Turn("assistant", "b")] * 2
+    assert _targets(encoder, turns) == "b<|im_end|>" * 2
+    asked = plain.apply_chat_template(
+        as_messages(turns[:1]), tokenize=False, add_generation_prompt=True
+    )
+    assert asked == f"<|im_start|>user\na<|im_end|>\n{prompt}"
+    assert native_encoder(tokenizer).template.chat_template == encoder.template.chat_template
+    encoder.require_parity(turns)
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -335,7 +355,9 @@ def test_two_replies_in_a_row_are_refused_if_the_prompt_of_the_second_differs(en
 
 def test_a_thought_that_the_template_takes_out_of_a_reply_is_refused_with_its_line(encoders):
     thinking = Dialogue((Turn("user", "a"), Turn("assistant", "<think>Hm.</think>b")), line=8)
-    with pytest.raises(DataError, match=r"line 8 .* the chat template changes the text of a turn"):
+    with pytest.raises(
+        DataError, match=r"line 8 .* drops the reasoning of a reply that is trained"
+    ):
         encoders["deepseek"].encode([thinking])
 
 
@@ -509,7 +531,7 @@ def test_a_tokenizer_that_marks_the_start_of_every_text_marks_no_word_within_it(
 
 def test_the_default_one_of_several_chat_templates_is_used(make_tokenizer):
     tokenizer = make_tokenizer(FAMILIES["qwen"])
-    alone = NativeTemplate(tokenizer).chat_template
+    alone = make_template("native", tokenizer).chat_template
     tokenizer.chat_template = {"tool_use": "{{ messages }}", "default": alone}
     assert make_template("auto", tokenizer).chat_template == alone
     tokenizer.chat_template = {"tool_use": "{{ messages }}"}

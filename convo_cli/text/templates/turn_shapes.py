@@ -1,0 +1,74 @@
+"""Shapes of turns: what decides the text that a chat template writes around them.
+
+Reasoning at the start of a reply is a part of the shape, because a template may keep, move or drop
+it. A template cuts a text at ``</think>``, so a text is cut there too. ``<think>`` may be missing,
+because some generation prompts end with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from convo_cli.data.dialogue import Role, Turn
+
+_OPENING, _CLOSING = "<think>", "</think>"
+
+
+class Shape(NamedTuple):
+    """What decides the template's own text around a turn, besides the turns before it."""
+
+    role: Role
+    is_trained: bool = False
+    """True for a reply that must begin where the agreement of the template says."""
+    opening: str = ""
+    closing: str = ""
+    """What encloses the reasoning at the start of the text; empty if the text is whole."""
+    has_thought: bool = False
+    """True if there is reasoning between opening and closing."""
+
+
+class Parts(NamedTuple):
+    """A text that begins with reasoning; joined, the parts are the text."""
+
+    opening: str
+    """The opening tag with the white space after it, or nothing."""
+    thought: str
+    closing: str
+    """The closing tag with the white space around it; empty without reasoning."""
+    answer: str
+
+
+def parts_of(turns: Sequence[Turn]) -> list[Parts]:
+    """Return the parts of each text; only replies have reasoning."""
+    return [
+        split_thought(turn.text) if turn.role == "assistant" else Parts("", "", "", turn.text)
+        for turn in turns
+    ]
+
+
+def split_thought(text: str) -> Parts:
+    """Return the parts of a text; all of it is the answer if it does not begin with reasoning."""
+    head, tag, tail = text.partition(_CLOSING)
+    if not tag:
+        return Parts("", "", "", text)
+    inner, answer = head.removeprefix(_OPENING), tail.lstrip()
+    opening = head[: len(head) - len(inner.lstrip())] if inner != head else ""
+    thought = head[len(opening) :].rstrip()
+    closing = head[len(opening) + len(thought) :] + tag + tail[: len(tail) - len(answer)]
+    return Parts(opening, thought, closing, answer)
+
+
+def shapes_of(turns: Sequence[Turn], *, for_reply: bool) -> tuple[Shape, ...]:
+    """Return the shapes of turns whose texts are whole; a prompt trains on nothing."""
+    return tuple(
+        [Shape(turn.role, turn.is_trained and turn.is_reply and not for_reply) for turn in turns]
+    )
+
+
+def with_thoughts(shapes: Sequence[Shape], parts: Sequence[Parts]) -> tuple[Shape, ...]:
+    """Return the shapes of turns whose texts have these parts."""
+    return tuple(
+        Shape(shape.role, shape.is_trained, one.opening, one.closing, bool(one.thought))
+        for shape, one in zip(shapes, parts, strict=True)
+    )
