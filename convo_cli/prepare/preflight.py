@@ -17,7 +17,7 @@ from convo_cli.data.checks.problem_tally import DataProblemsError, ProblemGroup,
 from convo_cli.data.checks.report import Spread, spread
 from convo_cli.data.dialogue import Dialogue, has_target, only_calls
 from convo_cli.data.problems import LongTurn, Problem, ProblemSink, at_line, no_target
-from convo_cli.events import TokenCounts
+from convo_cli.events import Emit, Notice, TokenCounts
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET, TokenStore
 
 SET_NAMES = {"train": "training", "validation": "validation", "test": "test"}
@@ -120,6 +120,23 @@ def tokens_per_dialogue(store: TokenStore) -> Spread:
     result = spread(dict(zip(values.tolist(), counts.tolist(), strict=True)))
     assert result is not None, "a store that passed has at least one dialogue"
     return result
+
+
+def report_replies(store: TokenStore, what: str, max_length: int, emit: Emit) -> None:
+    """Name the cost of dialogues that became one example for each reply."""
+    whole = store.dialogues["num_tokens"]
+    num_examples = np.bincount(store.dialogue_of, minlength=len(whole))
+    is_one_by_one = (num_examples > 1) & (whole <= max_length)
+    if number := int(np.count_nonzero(is_one_by_one)):
+        kept = is_one_by_one[store.dialogue_of]
+        num_tokens = int(np.diff(store.offsets)[kept].sum())
+        factor = num_tokens / int(whole[is_one_by_one].sum())
+        emit(
+            Notice(
+                f"{what} data: {number:,} dialogues became {int(kept.sum()):,} examples, one for "
+                f"each reply, with {factor:.1f} times their tokens"
+            )
+        )
 
 
 @dataclass(frozen=True, slots=True)

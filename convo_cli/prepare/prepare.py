@@ -32,6 +32,7 @@ from convo_cli.prepare.preflight import (
     advice_for_long_turns,
     count_tokens,
     find_leaks,
+    report_replies,
 )
 from convo_cli.prepare.stored import REFUSED, TOKENS, find_earlier, open_stored, write_omissions
 from convo_cli.runs.provenance.data_files import DataFile
@@ -185,6 +186,7 @@ def _store(
         emit(Notice(f"the {what} data was encoded earlier; reusing its tokens"))
     report_omissions(omissions, [file.path for file in files], config.data.reasoning, emit)
     _report_left_out(opened, what, files, encoder.max_length, emit)
+    report_replies(opened, what, encoder.max_length, emit)
     return opened, omissions
 
 

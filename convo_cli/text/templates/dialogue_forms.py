@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, takewhile
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from convo_cli.data.dialogue import Role, Turn
 from convo_cli.errors import DataError
@@ -24,7 +24,7 @@ from convo_cli.text.templates.pieces import (
     special_tokens,
     written_tokens,
 )
-from convo_cli.text.templates.turn_shapes import Parts, Shape
+from convo_cli.text.templates.turn_shapes import Form, Shape, Slot
 from convo_cli.text.tokenizers.vocabulary import MARK, TokenFinder
 from convo_cli.wording import quoted
 
@@ -54,33 +54,6 @@ class Gap:
     """The header of the second turn."""
     lead: str = ""
     """The part that belongs to the second turn's text: its reasoning, or a space before it."""
-
-
-class Slot(NamedTuple):
-    """The place of a text in a form."""
-
-    piece: int
-    turn: int
-    is_thought: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Form:
-    """The pieces of all dialogues with the same shapes, without their texts."""
-
-    pieces: tuple[Piece, ...]
-    slots: tuple[Slot, ...]
-
-    def filled(self, turns: Sequence[Turn], parts: Sequence[Parts] | None = None) -> list[Piece]:
-        """Return the pieces with the texts of turns, whole or in these parts."""
-        pieces = list(self.pieces)
-        for slot, turn, is_thought in self.slots:
-            lead, index, _, is_target_text = pieces[slot]
-            text = turns[turn].text
-            if parts is not None:
-                text = parts[turn].thought if is_thought else parts[turn].answer
-            pieces[slot] = Piece(lead + text, index, False, is_target_text)
-        return pieces if parts is None else _joined(pieces)
 
 
 class FormFinder:
@@ -251,18 +224,6 @@ class FormFinder:
         """Split a text into special tokens and single characters."""
         units = ([piece.text] if piece.is_special else piece.text for piece in self._split(text, 0))
         return list(chain.from_iterable(units))
-
-
-def _joined(pieces: Sequence[Piece]) -> list[Piece]:
-    """Join the reasoning of a reply with its answer, so that they are encoded as one text."""
-    joined = list[Piece]()
-    for piece in pieces:
-        last = joined[-1] if joined else None
-        if last and piece[1:] == last[1:] == (piece.turn, False, True):
-            joined[-1] = last._replace(text=last.text + piece.text)
-        else:
-            joined.append(piece)
-    return joined
 
 
 def _moved(reason: str) -> MovedReplyError:

@@ -1,4 +1,4 @@
-"""Shapes of turns: what decides the text that a chat template writes around them.
+"""Shapes of turns, and forms of dialogues with the same shapes: what decides the text that a chat template writes around them.
 
 Reasoning at the start of a reply is a part of the shape, because a template may keep, move or drop
 it. A template cuts a text at ``</think>``, so a text is cut there too. ``<think>`` may be missing,
@@ -8,9 +8,11 @@ because some generation prompts end with it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from convo_cli.data.dialogue import Role, Turn
+from convo_cli.text.templates.pieces import Piece
 
 _OPENING, _CLOSING = "<think>", "</think>"
 
@@ -37,6 +39,33 @@ class Parts(NamedTuple):
     closing: str
     """The closing tag with the white space around it; empty without reasoning."""
     answer: str
+
+
+class Slot(NamedTuple):
+    """The place of a text in a form."""
+
+    piece: int
+    turn: int
+    is_thought: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """The pieces of all dialogues with the same shapes, without their texts."""
+
+    pieces: tuple[Piece, ...]
+    slots: tuple[Slot, ...]
+
+    def filled(self, turns: Sequence[Turn], parts: Sequence[Parts] | None = None) -> list[Piece]:
+        """Return the pieces with the texts of turns, whole or in these parts."""
+        pieces = list(self.pieces)
+        for slot, turn, is_thought in self.slots:
+            lead, index, _, is_target_text = pieces[slot]
+            text = turns[turn].text
+            if parts is not None:
+                text = parts[turn].thought if is_thought else parts[turn].answer
+            pieces[slot] = Piece(lead + text, index, False, is_target_text)
+        return pieces if parts is None else _joined(pieces)
 
 
 def parts_of(turns: Sequence[Turn]) -> list[Parts]:
@@ -72,3 +101,15 @@ def with_thoughts(shapes: Sequence[Shape], parts: Sequence[Parts]) -> tuple[Shap
         Shape(shape.role, shape.is_trained, one.opening, one.closing, bool(one.thought))
         for shape, one in zip(shapes, parts, strict=True)
     )
+
+
+def _joined(pieces: Sequence[Piece]) -> list[Piece]:
+    """Join the reasoning of a reply with its answer, so that they are encoded as one text."""
+    joined = list[Piece]()
+    for piece in pieces:
+        last = joined[-1] if joined else None
+        if last and piece[1:] == last[1:] == (piece.turn, False, True):
+            joined[-1] = last._replace(text=last.text + piece.text)
+        else:
+            joined.append(piece)
+    return joined

@@ -13,7 +13,9 @@ from convo_cli.errors import ModelError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_CLOCK = re.compile(r"""strftime_now\(\s*(?P<quote>["'])(?P<format>.{0,100}?)(?P=quote)\s*\)""")
+_CLOCK = re.compile(
+    r"""strftime_now\(\s*(?P<quote>["'])(?P<format>[^"'\\]{0,100})(?P=quote)\s*\)"""
+)
 _USED_CLOCK = re.compile(r"\bstrftime_now\b(?!\s{0,99}is\b)")
 _MACRO = "{%- macro strftime_now(format) %}"
 

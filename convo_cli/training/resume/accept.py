@@ -33,6 +33,7 @@ _SETTLED = (
     "tokenizer",
     "data.validation_split",
     "dialogue.template",
+    "dialogue.template_options",
     "dialogue.max_length",
     "dialogue.long_turns",
 )

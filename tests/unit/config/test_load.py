@@ -466,6 +466,11 @@ def values_of(key: Key) -> st.SearchStrategy[Any]:
         "boolean": st.booleans(),
         "null": st.none(),
         "pair": st.tuples(st.floats(0, 0.99), st.floats(0, 0.99)).map(list),
+        "mapping": st.dictionaries(
+            st.sampled_from(["style", "enable_thinking"]),
+            st.none() | st.booleans() | st.integers(-9, 9) | st.lists(texts, max_size=2),
+            max_size=2,
+        ),
         "array": st.lists(texts, min_size=1, max_size=3),
         "string": st.sampled_from(key.choices) if key.choices else texts,
     }

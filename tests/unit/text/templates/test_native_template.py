@@ -557,3 +557,63 @@ def test_the_date_in_a_template_stays_that_of_the_first_day(make_tokenizer, tmp_
     assert load_encoder(tmp_path).prompt(turns, max_new_tokens=1).ids == first
     later = native_encoder(make_tokenizer(FAMILIES["llama3"]))
     assert "02 May 2031" in later.template.chat_template
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "{%- set form = '%d %b %Y' %}{{ strftime_now(form) }}",
+        "{{ strftime_now(format='%d %b %Y') }}",
+        "{%- set clock = strftime_now %}{{ clock('%d %b %Y') }}",
+        "{%- if strftime_now is defined %}{{ strftime_now('%d' ~ ' %b %Y') }}{% endif %}",
+    ],
+)
+def test_the_date_stays_that_of_the_first_day_in_any_spelling(
+    make_tokenizer, tmp_path, monkeypatch, call
+):
+    class Calendar(datetime):
+        day = 1
+
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2031, 5, cls.day)
+
+    monkeypatch.setattr(chat_template_source, "datetime", Calendar)
+    encoder = native_encoder(make_tokenizer(FAMILIES["qwen"], chat_template=call + CHATML + PROMPT))
+    first = encoder.prompt([Turn("user", "Hi")], max_new_tokens=1).ids
+    assert encoder.tokenizer.decode(first).startswith("01 May 2031<|im_start|>")
+    save_encoder(encoder, tmp_path, spiece=None)
+    Calendar.day = 2
+    assert load_encoder(tmp_path).prompt([Turn("user", "Hi")], max_new_tokens=1).ids == first
+
+
+def test_an_option_is_the_default_of_the_exported_template_too(make_tokenizer, tmp_path):
+    source = "{{ style or 'plain' }}: " + CHATML + PROMPT
+    tokenizer = make_tokenizer(FAMILIES["qwen"], chat_template=source)
+    options = {"style": "it's {{ brief }}", "unread": [1, None, {"a": True}]}
+    choice = choose_native(tokenizer, options, keeps_reasoning=False)
+    assert choice.warnings == (
+        "the chat template reads no variable unread (dialogue.template_options); it reads style",
+    )
+    encoder = native_encoder(tokenizer, options=options)
+    turns = [Turn("user", "a"), Turn("assistant", "b")]
+    encoder.require_parity(turns)
+    save_encoder(encoder, tmp_path, spiece=None)
+    again = load_encoder(tmp_path)
+    assert again.template.options == options
+    plain = _with_template(tokenizer, encoder)
+    text = plain.apply_chat_template(as_messages(turns), tokenize=False)
+    assert text.startswith("it's {{ brief }}: <|im_start|>user")
+    other = plain.apply_chat_template(as_messages(turns), tokenize=False, style="long")
+    assert other.startswith("long: ")
+
+
+def test_a_given_option_that_prevents_training_is_refused_with_the_one_that_helps(make_tokenizer):
+    family = CHANGING["qwen3, which thinks only in its last turn"]
+    tokenizer = make_tokenizer(family)
+    with pytest.raises(ModelError, match="before a reply, but not in its") as caught:
+        choose_native(tokenizer, {"enable_thinking": True}, keeps_reasoning=False)
+    assert caught.value.hint == "set dialogue.template_options: {enable_thinking: false}"
+    chosen = choose_native(tokenizer, {}, keeps_reasoning=False)
+    assert chosen.template.options == {"enable_thinking": False}
+    assert "each reply becomes an example of its own" in chosen.notices[-1]
