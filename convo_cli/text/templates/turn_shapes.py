@@ -1,4 +1,4 @@
-"""Shapes of turns, and forms of dialogues with the same shapes: what decides the text that a chat template writes around them.
+"""Shapes of turns and forms of dialogues: what a chat template writes around the texts.
 
 Reasoning at the start of a reply is a part of the shape, because a template may keep, move or drop
 it. A template cuts a text at ``</think>``, so a text is cut there too. ``<think>`` may be missing,
