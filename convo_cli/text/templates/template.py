@@ -96,10 +96,7 @@ def make_template(
     options: Mapping[str, Any] | None = None,
     agreement: Agreement = "exact",
 ) -> Template:
-    """Build the template; ``options`` and ``agreement`` are for native.
-
-    A new run chooses them with `convo_cli.text.templates.reply_modes.choose_native`.
-    """
+    """Build the template; only native has options and an agreement, chosen by `reply_modes`."""
     name = chosen_name(name, tokenizer)
     if name == "native":
         source = with_options(own_chat_template(tokenizer), options or {})
