@@ -82,7 +82,7 @@ class FormFinder:
         bos = str(tokenizer.bos_token or "")
         if not answers.startswith(bos):
             asks = asks.removeprefix(bos)
-        self._headers = {"user": asks, "assistant": answers}
+        self.headers = {"user": asks, "assistant": answers}
 
     def text_before_reply(self) -> str:
         """Return what the template writes between a question and its reply; DataError if unclear.
@@ -171,7 +171,7 @@ class FormFinder:
 
     def _gap(self, text: str, end: int, role: Role) -> Gap:
         """Split a gap; its header, up to ``end``, is the text before every turn of the role."""
-        header, begin = self._headers.get(role, ""), end
+        header, begin = self.headers.get(role, ""), end
         if header and text[:end].endswith(header):
             begin = len(text[: end - len(header)].rstrip(" "))
         elif header and _SYSTEM in text[:end]:

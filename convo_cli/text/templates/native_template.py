@@ -19,7 +19,7 @@ from convo_cli.text.bounded.rendering import Rendered, refusal, render_all
 from convo_cli.text.templates.dialogue_forms import FormFinder
 from convo_cli.text.templates.generation_marks import apply_marks
 from convo_cli.text.templates.pieces import Agreement, Piece
-from convo_cli.text.templates.tool_forms import no_place_for
+from convo_cli.text.templates.tool_forms import ToolForms
 from convo_cli.text.templates.turn_shapes import (
     Shape,
     parts_of,
@@ -57,6 +57,7 @@ class NativeTemplate:
         self._has_generation_marks = _GENERATION.search(self.chat_template) is not None
         try:
             self._forms = FormFinder(tokenizer, self._ask_one, agreement)
+            self._tools = ToolForms(tokenizer, self._ask_one, self._forms.headers)
             ends = self._forms.ends((Shape("user"), Shape("assistant")) * 2)
         except DataError as error:
             raise ModelError(
@@ -69,7 +70,7 @@ class NativeTemplate:
 
     @property
     def written_tokens(self) -> Collection[str]:
-        return self._forms.written_tokens
+        return {*self._forms.written_tokens, *self._tools.written_tokens}
 
     def render(self, turns: Sequence[Turn], *, for_reply: bool = False) -> list[Piece]:
         return self._pieces(turns, self._ask_one(turns, for_reply), for_reply=for_reply)
@@ -90,19 +91,24 @@ class NativeTemplate:
         """Return the pieces of a dialogue from the template's rendering of it."""
         if isinstance(rendered, DataError):
             raise rendered
-        if tool_turn := next((turn for turn in turns if turn.uses_tools), None):
-            raise no_place_for(tool_turn, "the chat template")
+        if any(turn.uses_tools for turn in turns):
+            pieces = self._tools.pieces(turns, rendered.text, for_reply=for_reply)
+        else:
+            pieces = self._plain_pieces(turns, rendered.text, for_reply=for_reply)
+        marked = self._has_generation_marks and not for_reply
+        return apply_marks(pieces, rendered.spans, turns) if marked else pieces
+
+    def _plain_pieces(self, turns: Sequence[Turn], text: str, *, for_reply: bool) -> list[Piece]:
+        """Return the pieces of a dialogue without tools."""
         shapes = shapes_of(turns, for_reply=for_reply)
         try:
-            pieces = _matching(self._forms.form(shapes, for_reply).filled(turns), rendered.text)
+            return _matching(self._forms.form(shapes, for_reply).filled(turns), text)
         except DataError:
             parts = parts_of(turns)
             if not any(one.closing for one in parts):
                 raise
             form = self._forms.form(with_thoughts(shapes, parts), for_reply)
-            pieces = _matching(form.filled(turns, parts), rendered.text)
-        marked = self._has_generation_marks and not for_reply
-        return apply_marks(pieces, rendered.spans, turns) if marked else pieces
+            return _matching(form.filled(turns, parts), text)
 
     def _ask_one(self, turns: Sequence[Turn], for_reply: bool) -> Rendered | DataError:
         (rendered,) = self._ask([turns], for_reply=for_reply)

@@ -23,7 +23,7 @@ from convo_cli.errors import DataError
 from convo_cli.text.templates.jinja_source import text_literal, with_options
 from convo_cli.text.templates.native_template import NativeTemplate
 from convo_cli.text.templates.pieces import NO_TURN, Agreement, Piece, Template
-from convo_cli.text.templates.tool_forms import no_place_for
+from convo_cli.text.templates.tool_probes import no_place_for
 from convo_cli.text.tokenizers.chat_template import own_chat_template
 
 if TYPE_CHECKING:
