@@ -142,21 +142,28 @@ def require_good_data(
     from convo_cli.data.checks.validate import find_first_errors
     from convo_cli.data.problems import ProblemError
 
-    groups = [
-        group
-        for name in DATA_SETS
-        for group in find_first_errors(
+    found = [
+        find_first_errors(
             getattr(data, name),
             data,
             train_on=train_on or "assistant",
             max_lines=max_validation if name == "validation" else None,
         )
+        for name in DATA_SETS
     ]
+    groups = [group for one in found for group in one.groups]
+    proposals = {
+        f"to map the data, if {proposal.reason} mean this: {proposal.options}"
+        for one in found
+        for proposal in one.proposals.values()
+    }
     if train_on is None:
         groups = [group for group in groups if group.code != "no-target"]
     if sum(group.count for group in groups) == 1:
-        raise ProblemError(groups[0].problems[0])
+        raise ProblemError(groups[0].problems[0], further_hints=sorted(proposals))
     if groups:
         files = dict.fromkeys(problem.file for group in groups for problem in group.problems)
         command = " ".join(["convo validate-data", *map(typeable, files)])
-        raise DataProblemsError(what, groups, further_hints=[f"see every problem: {command}"])
+        raise DataProblemsError(
+            what, groups, further_hints=[*sorted(proposals), f"see every problem: {command}"]
+        )

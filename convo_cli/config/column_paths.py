@@ -18,6 +18,7 @@ PathSteps = tuple[str | int, ...]
 
 _ROOT = re.compile(r"\$(?:\.(?!\Z)|(?=\[)|\Z)")
 _STEP = re.compile(r'([^.\[\]"]+)|\[([0-9]{1,9})\]|\[("(?:[^"\\]|\\.)*")\]')
+_BARE = re.compile(r"[^\W\d][\w-]*")
 _FORM = 'write keys joined by dots, such as meta.dialog, data[0].turns or author["full name"]'
 
 
@@ -47,3 +48,14 @@ def steps_of(path: str) -> PathSteps:
             raise ValueError(f"not a path: {_FORM}") from None
         at = step.end()
     return tuple(steps)
+
+
+def path_to(steps: PathSteps) -> str:
+    """Return the path with these steps; `steps_of` reads it."""
+    path = ""
+    for step in steps:
+        if isinstance(step, str) and _BARE.fullmatch(step):
+            path += f".{step}" if path else step
+        else:
+            path = f"{path or '$'}[{json.dumps(step, ensure_ascii=False)}]"
+    return path or "$"

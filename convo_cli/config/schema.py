@@ -162,6 +162,9 @@ class SpeakersConfig(Section):
     system: Texts = ("system", "developer")
     """Speaker names in the data that mean the system, which instructs the model; case is
     ignored."""
+    keep_names: bool = False
+    """Make every other speaker a user and begin each of its texts with its name, as in a chat of
+    several people: "Ada: Who has the key?". false: a name without a role is refused."""
 
 
 class ColumnsConfig(Section):

@@ -108,8 +108,9 @@ KINDS: dict[str, Kind] = {
         "remove the turn, or the whole line if the dialogue makes no sense without it"
     ),
     "unknown-speaker": _error(
-        "give every speaker a role under data.speakers in config.yaml, and check the data with "
-        "--config config.yaml"
+        "give every speaker a role: data.speakers in config.yaml or --set "
+        "'data.speakers.assistant=[NAME]'; in a chat of several people, data.speakers.keep_names: "
+        "true makes all others users"
     ),
     "system-not-first": _error(
         "move the system turn to the start, or merge its text into the turn before or after it"

@@ -7,7 +7,7 @@ error, and `problem_tally.ProblemTally`, the sink of validation, counts them all
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -64,8 +64,8 @@ ProblemSink = Callable[[Problem], None]
 class ProblemError(DataError):
     """The first problem of a reader that cannot continue without the line."""
 
-    def __init__(self, problem: Problem) -> None:
-        hint = problem.hint
+    def __init__(self, problem: Problem, *, further_hints: Sequence[str] = ()) -> None:
+        hint = "\n      ".join((problem.hint, *further_hints))
         if problem.file:
             hint += f"\n      see every problem: convo validate-data {typeable(problem.file)}"
         super().__init__(str(problem), hint=hint, problems=[problem.detail])

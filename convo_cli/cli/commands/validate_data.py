@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from convo_cli.cli.options import JsonOption, QuietOption, ReasoningOption, SetOption, within
-from convo_cli.errors import DataError, UsageError
+from convo_cli.errors import DataError, UsageError, typeable
 
 if TYPE_CHECKING:
     from convo_cli.cli.chosen_data import ChosenData
@@ -139,7 +139,14 @@ def validate_data(
     if as_json:
         print_json("validate-data", as_record(report, preview, refused, repaired))
     else:
-        show_report(stdout_console(), report, preview, refused, repaired, is_quiet=is_quiet)
+        given = {"--config": config, "--tokenizer": tokenizer, "--first-speaker": first_speaker}
+        given |= {"--reasoning": reasoning}
+        pairs = [(key, str(value)) for key, value in given.items() if value is not None]
+        pairs += [("--set", setting) for setting in overrides or ()]
+        options = "".join(f" {key} {typeable(value)}" for key, value in pairs)
+        show_report(
+            stdout_console(), report, preview, refused, repaired, is_quiet=is_quiet, options=options
+        )
     if refused or not report.is_trainable or (repaired is not None and repaired.num_left_out):
         raise typer.Exit(DataError.exit_code)
 

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from convo_cli.cli.console import print_line
 from convo_cli.config.forerunners.config_conversion import Conversion
 from convo_cli.config.forerunners.old_config import Answer, Status
 from convo_cli.config.places import clipped
 from convo_cli.config.presets import Preset
 from convo_cli.config.reference import config_yaml
 from convo_cli.data.sizing.choices import Sizing
+from convo_cli.errors import typeable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from convo_cli.data.roles.proposal import Proposal
 
 
 class Document(NamedTuple):
@@ -91,6 +98,17 @@ def conversion_lines(conversion: Conversion, *, is_quiet: bool) -> list[str]:
         form = conversion.form
         lines.append(f"{conversion.path}: a config of {form.tool} ({form.title}): {counts}")
     return lines
+
+
+def show_proposals(console: Console, proposals: Mapping[str, Proposal], options: str) -> None:
+    """Print the mapping that each file probably needs, as a command and as lines of a config."""
+    for file, proposal in proposals.items():
+        print_line(console, f"probable mapping of {file}, by {proposal.reason}; check it", "bold")
+        print_line(console, f"  convo validate-data {typeable(file)}{options} {proposal.options}")
+        console.print()
+        for line in proposal.yaml.splitlines():
+            print_line(console, f"  {line}")
+        console.print()
 
 
 _IN_WORDS: Mapping[Status, str] = {

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from convo_cli.cli.console import print_line, printable
+from convo_cli.cli.views.config_view import show_proposals
 from convo_cli.cli.views.histogram import histogram
 from convo_cli.cli.views.repair_view import show_repairs
 from convo_cli.wording import counted
@@ -54,8 +55,12 @@ def show_report(
     repaired: RepairReport | None,
     *,
     is_quiet: bool,
+    options: str = "",
 ) -> None:
-    """Print the whole report; if quiet, only repairs, problems and the verdict."""
+    """Print the whole report; if quiet, only repairs, problems and the verdict.
+
+    ``options`` are those of the command, as typed.
+    """
     if repaired is not None:
         show_repairs(console, repaired, report.files[0])
     if not is_quiet:
@@ -74,6 +79,7 @@ def show_report(
             _show_preview(console, preview)
     groups = [(file.file, group) for file in report.files for group in file.problem_groups]
     _show_problems(console, [*groups, *(("the pre-flight", group) for group in refused)])
+    show_proposals(console, report.proposals, options)
     _show_verdict(console, report, refused)
 
 

@@ -13,7 +13,9 @@ from convo_cli.data.checks.statistics import BlockStatistics
 from convo_cli.data.dialogue import SEPARATOR
 from convo_cli.data.fingerprint import fingerprints
 from convo_cli.data.problems import Problem
+from convo_cli.data.roles.bad_lines import SURVEYED
 from convo_cli.data.shapes.unread import measured
+from convo_cli.data.strict_json.decoder import read
 
 
 class BlockReader:
@@ -37,14 +39,21 @@ class BlockReader:
         num_found: Counter[str] = Counter()
         joined: list[str] = []
 
+        of_line: set[str] = set()
+
         def note(problem: Problem) -> None:
+            of_line.add(problem.code)
             num_found[problem.code] += 1
             if num_found[problem.code] <= self._max_kept:
                 found.problems.append((number, problem))
 
         for number in sorted(set(range(len(lines))).difference(found.dialogues)):
+            of_line.clear()
             reading = read_line(lines[number], self._rules, note)
             if reading is None:
+                if not SURVEYED.isdisjoint(of_line):
+                    value = read(lines[number])
+                    found.bad_lines.add(value, of_line, self._rules.data_config)
                 continue
             skeleton, (turns, unread, *_) = reading
             if skeleton.is_excluded:

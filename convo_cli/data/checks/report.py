@@ -12,6 +12,7 @@ from convo_cli.data.checks.problem_tally import ProblemGroup
 
 if TYPE_CHECKING:
     from convo_cli.config.schema import Reasoning
+    from convo_cli.data.roles.proposal import Proposal
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,8 @@ class FileReport:
     """Dialogues equal to an earlier one, ignoring case, width, white space and speakers."""
     problem_groups: tuple[ProblemGroup, ...]
     """Errors first, then warnings."""
+    proposal: Proposal | None
+    """A mapping with which the file may become readable; None if nothing suggests one."""
 
     @property
     def num_errors(self) -> int:
@@ -108,6 +111,11 @@ class DataReport:
     @property
     def num_warnings(self) -> int:
         return sum(file.num_warnings for file in self.files)
+
+    @property
+    def proposals(self) -> dict[str, Proposal]:
+        """Return the mapping that each file probably needs."""
+        return {file.file: one for file in self.files if (one := file.proposal) is not None}
 
     @property
     def is_trainable(self) -> bool:

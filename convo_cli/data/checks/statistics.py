@@ -25,11 +25,13 @@ from convo_cli.data.checks.problem_tally import ProblemGroup, ProblemTally
 from convo_cli.data.checks.report import FileReport, Leak, spread
 from convo_cli.data.dialogue import ROLES
 from convo_cli.data.problems import Problem, at_line
+from convo_cli.data.roles.bad_lines import BadLines
 from convo_cli.data.shapes.unread import UnreadTexts, known_name
 from convo_cli.data.strict_json.columns import place_all
 
 if TYPE_CHECKING:
-    from convo_cli.config.schema import Reasoning
+    from convo_cli.config.schema import DataConfig
+    from convo_cli.data.roles.proposal import Proposal
 
 
 @dataclass(slots=True)
@@ -54,6 +56,7 @@ class BlockStatistics:
     num_ascii_letters: int = 0
     beyond_ascii: list[tuple[NDArray[np.intp], NDArray[np.intp]]] = field(default_factory=list)
     """Pairs of code points and their counts; a code point may be in several pairs."""
+    bad_lines: BadLines = field(default_factory=BadLines)
     problems: list[tuple[int, Problem]] = field(default_factory=list)
     """The first few problems of each code, each with its line, which the problem itself lacks."""
     num_more_problems: Counter[str] = field(default_factory=Counter)
@@ -72,9 +75,10 @@ class BlockStatistics:
 class FileStatistics:
     """Accumulates the counters and problems of one file."""
 
-    def __init__(self, file: str, reasoning: Reasoning | None, max_problems: int) -> None:
+    def __init__(self, file: str, data_config: DataConfig, max_problems: int) -> None:
         self.file = file
-        self._reasoning = reasoning
+        self._data_config = data_config
+        self._bad_lines = BadLines()
         self._max_problems = max_problems
         self._problems = ProblemTally(max_problems)
         self._first_lines: dict[str, float] = {}
@@ -106,6 +110,7 @@ class FileStatistics:
         if found.excluded and not self._excluded_line:
             self._excluded_line = int(numbers[found.excluded[0]])
         self._add_problems(block, found)
+        self._bad_lines.merge(found.bad_lines)
         # The report lists shapes and keys in the order in which they first appear.
         for skeleton, (line, count) in sorted(found.skeletons.items(), key=lambda item: item[1]):
             self._add_skeleton(skeleton, int(numbers[line]), count)
@@ -210,9 +215,7 @@ class FileStatistics:
         self.note(at_line(problem, self.file, line), is_last=True)
 
     def as_report(self) -> FileReport:
-        num_characters = sum(
-            length * count for length, count in self._characters_per_dialogue.items()
-        )
+        lengths = self._characters_per_dialogue
         return FileReport(
             file=self.file,
             num_lines=self._counts["lines"],
@@ -224,8 +227,8 @@ class FileStatistics:
             num_excluded=self._counts["excluded"],
             num_untrained_turns=self._counts["untrained"],
             num_reasoning_turns=self._counts["reasoning"],
-            reasoning=self._reasoning,
-            num_characters=num_characters,
+            reasoning=self._data_config.reasoning,
+            num_characters=sum(length * count for length, count in lengths.items()),
             shapes=dict(self._shapes.most_common()),
             unread_keys=dict(self._unread_keys.most_common()),
             turns_per_dialogue=spread(self._turns_per_dialogue),
@@ -237,7 +240,11 @@ class FileStatistics:
             num_without_assistant=self._counts["without_assistant"],
             num_duplicates=self._counts["duplicates"],
             problem_groups=tuple(self.problem_groups()),
+            proposal=self.proposal(),
         )
+
+    def proposal(self) -> Proposal | None:
+        return self._bad_lines.proposal(self._data_config, has_good=bool(self._unsorted_lines))
 
     def problem_groups(self) -> list[ProblemGroup]:
         """Return the problems of each code, errors first."""

@@ -10,7 +10,7 @@ import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from convo_cli.config.schema import DataConfig, TrainOn
 from convo_cli.data.blocks import Block
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from convo_cli.data.checks.workers import Workers
+    from convo_cli.data.roles.proposal import Proposal
 
     _Begun = tuple[Block, BlockStatistics | Future[BlockStatistics | None]]
 
@@ -39,6 +40,13 @@ _MAX_SENT_BYTES = 2**20
 _PROGRESS_BYTES = 2**20
 _FIRST_BYTES = 32 * 2**20
 """Unpacked bytes of a file that `find_first_errors` reads: half a second at most."""
+
+
+class FirstErrors(NamedTuple):
+    """Errors at the beginning of files, and the mapping that each file probably needs."""
+
+    groups: list[ProblemGroup]
+    proposals: dict[str, Proposal]
 
 
 def validate_files(
@@ -58,7 +66,7 @@ def validate_files(
     for path in paths:
         check_source(path)
     readers = _Readers(LineRules(data_config, train_on), max_problems)
-    files = [FileStatistics(path, data_config.reasoning, max_problems) for path in paths]
+    files = [FileStatistics(path, data_config, max_problems) for path in paths]
     try:
         for statistics in files:
             _read(statistics, readers, emit)
@@ -79,7 +87,7 @@ def find_first_errors(
     *,
     train_on: TrainOn = "assistant",
     max_lines: int | None = None,
-) -> list[ProblemGroup]:
+) -> FirstErrors:
     """Return the errors at the beginning of each file, within the first ``max_lines`` of all files.
 
     So a bad file is refused at once, and a large good one is not read twice. Errors that only a
@@ -87,9 +95,10 @@ def find_first_errors(
     """
     reader = BlockReader(LineRules(data_config, train_on), MAX_PROBLEMS)
     groups: list[ProblemGroup] = []
+    proposals: dict[str, Proposal] = {}
     num_left: float = math.inf if max_lines is None else max_lines
     for path in paths:
-        statistics = FileStatistics(path, data_config.reasoning, MAX_PROBLEMS)
+        statistics = FileStatistics(path, data_config, MAX_PROBLEMS)
         num_bytes = 0
         for block in iter_blocks(path, statistics.note) if num_left > 0 else ():
             part = block if len(block.numbers) <= num_left else block.first(int(num_left))
@@ -99,7 +108,9 @@ def find_first_errors(
             if num_bytes >= _FIRST_BYTES or num_left <= 0:
                 break
         groups += [group for group in statistics.problem_groups() if group.severity == "error"]
-    return groups
+        if (proposal := statistics.proposal()) is not None:
+            proposals[path] = proposal
+    return FirstErrors(groups, proposals)
 
 
 def _read(statistics: FileStatistics, readers: _Readers, emit: Emit) -> None:

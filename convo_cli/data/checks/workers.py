@@ -35,6 +35,7 @@ class _Speakers(NamedTuple):
     user: tuple[str, ...]
     assistant: tuple[str, ...]
     system: tuple[str, ...]
+    keep_names: bool
 
 
 class _Columns(NamedTuple):
@@ -67,7 +68,7 @@ class Workers:
         self._is_ready = False
         self._threads = ThreadPoolExecutor(number)
         data, names = rules.data_config, rules.data_config.speakers
-        speakers = _Speakers(names.user, names.assistant, names.system)
+        speakers = _Speakers(**names.model_dump())
         columns = _Columns(**data.columns.model_dump())
         config = _Config(speakers, columns, data.first_speaker, data.reasoning)
         try:

@@ -8,8 +8,7 @@ from typing import Any
 from convo_cli.config.column_paths import PathSteps
 from convo_cli.data.shapes.items.turn_keys import TEXT_KEYS
 from convo_cli.data.shapes.known_keys import TRAIN_KEYS
-from convo_cli.data.shapes.mapped.steps import Columns, value_at
-from convo_cli.data.shapes.table import SHAPES, shape_of
+from convo_cli.data.shapes.mapped.steps import Columns, turn_lists, value_at
 
 RepairText = Callable[[str], str]
 _TRUE_OR_FALSE = {"true": True, "false": False, "1": True, "0": False}
@@ -21,7 +20,7 @@ def repair_mapped(value: Any, columns: Columns, repair_text: RepairText) -> Any:
     pair = (columns.user, columns.assistant) if columns.turns is None else ()
     for steps in (columns.system, *pair):
         _repair_at(value, steps, repair_text)
-    for turns in _lists(value, columns):
+    for turns in turn_lists(value, columns):
         turns[:] = [repair_text(turn) if isinstance(turn, str) else turn for turn in turns]
         for turn in turns:
             _repair_masks(turn)
@@ -43,20 +42,6 @@ def with_true_or_false(value: dict[str, Any]) -> None:
 def text_key(turn: dict[str, Any]) -> str:
     """Return the first key of a turn that may hold its text."""
     return next((key for key in TEXT_KEYS if key in turn), "text")
-
-
-def _lists(value: Any, columns: Columns) -> list[list[Any]]:
-    """Return the lists of turns in a line."""
-    if columns.turns is not None:
-        found = [_at(value, columns.turns)]
-    elif columns.user is not None:
-        found = []
-    elif isinstance(value, list):
-        found = [value]
-    else:
-        shape = SHAPES.get(shape_of(value) or "")
-        found = [value[key] for key in shape.keys] if shape else []
-    return [turns for turns in found if isinstance(turns, list)]
 
 
 def _texts(turn: Any, columns: Columns) -> list[PathSteps]:

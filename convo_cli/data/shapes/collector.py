@@ -37,7 +37,6 @@ class TurnCollector:
         self._trained_path = ""  # of the first turn that states that it is trained on
         self._found = found
         self._reasoning = data_config.reasoning
-        self._speakers = data_config.speakers
         self.roles: Mapping[str, Role] = roles_by_name(data_config.speakers)
         self.names: Mapping[str, tuple[Role, str]] = {}
         """Names of speakers with another role on this line, and the keys that name them."""
@@ -116,11 +115,7 @@ class TurnCollector:
             role, key = self.names[name.casefold()]
             self.used_names.add(key)
         if role is None:
-            users = ", ".join([*self._speakers.user, quoted(name)])
-            message = (
-                f"the speaker {quoted(name)} has no role; to make it a user, set "
-                f"data.speakers.user: [{users}]"
-            )
+            message = f"the speaker {quoted(name)} has no role"
             self.refuse("unknown-speaker", path, message)
         return role
 

@@ -18,8 +18,7 @@ from convo_cli.data.problems import ProblemSink, kind_of, member, refuse
 from convo_cli.data.shapes.collector import NOTHING, LocatedTurn, TurnCollector
 from convo_cli.data.shapes.items.turn_keys import TEXT_KEYS
 from convo_cli.data.shapes.items.turn_lists import ListReader, listed_keys
-from convo_cli.data.shapes.mapped.mapping import read_mapped
-from convo_cli.data.shapes.mapped.steps import columns_of
+from convo_cli.data.shapes.mapped.mapping import line_columns, read_mapped
 from convo_cli.data.shapes.masks import stated_training
 from convo_cli.data.shapes.parts import Part, Text, TurnList
 from convo_cli.data.shapes.reasoning import reasoning_keys
@@ -59,7 +58,7 @@ def read_value(
     value: Any, data_config: DataConfig, found: ProblemSink = refuse
 ) -> LineReading | None:
     """Read one decoded line; None if it has an error. Problems go to ``found``."""
-    if (columns := columns_of(data_config.columns)) is not None:
+    if (columns := line_columns(data_config)) is not None:
         return read_mapped(value, columns, data_config, found, _read)
     return _read(value, data_config, found)
 

@@ -1,9 +1,9 @@
-"""Paths of what a line of data holds."""
+"""Paths of what a line of data holds, and names that stay in the text."""
 
 from __future__ import annotations
 
 from tests.docs.effects.entry import effect
-from tests.docs.effects.workshop import MAPPED, PAIRS
+from tests.docs.effects.workshop import MAPPED, NAMED, PAIRS
 
 
 @effect(
@@ -66,3 +66,16 @@ def _(null, path):
 def _(null, path):
     """The earlier pairs are at this path of a line; null: there are none."""
     assert [len(run.samples[0]["history"]) for run in (null, path)] == [1, 3]
+
+
+@effect(
+    "data.speakers.keep_names", False, True, seen_in="the refusal, turns in samples.jsonl",
+    given={**NAMED, "data.speakers.assistant": ["waiter"], "data.speakers.system": ["narrator"]},
+)  # fmt: skip
+def _(refused, kept):
+    """The text of a speaker without a role begins with the name; false: it is refused."""
+    assert 'the speaker "guest" has no role' in refused.result.err
+    assert kept.samples[0]["history"][1] == {
+        "role": "user",
+        "content": "guest: What do you have today?",
+    }

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from convo_cli.config.column_paths import steps_of
+from convo_cli.config.column_paths import path_to, steps_of
 from convo_cli.config.schema import ColumnsConfig
 from convo_cli.data.shapes.mapped.steps import path_of, value_at
 
@@ -41,6 +41,12 @@ def test_a_path_is_keys_joined_by_dots_and_numbers_in_brackets(path: str, steps:
 def test_anything_else_is_refused_by_the_config(path: str) -> None:
     with pytest.raises(ValidationError, match="not a path: write keys joined by dots"):
         ColumnsConfig(turns=path)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.text(min_size=1) | st.integers(0, 99), max_size=4))
+def test_a_written_path_is_read_as_the_same_steps(steps: list[str | int]) -> None:
+    assert steps_of(path_to(tuple(steps))) == tuple(steps)
 
 
 @settings(max_examples=50)

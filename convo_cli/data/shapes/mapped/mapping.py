@@ -19,12 +19,21 @@ from convo_cli.config.column_paths import PathSteps
 from convo_cli.data.problems import Problem, ProblemSink, kind_of, member
 from convo_cli.data.shapes.items.turn_keys import SPEAKER_KEYS, TEXT_KEYS
 from convo_cli.data.shapes.known_keys import DIALOGUE_KEYS, TRAIN_KEYS
-from convo_cli.data.shapes.mapped.steps import Columns, beside, path_of, value_at
+from convo_cli.data.shapes.mapped.steps import (
+    NO_COLUMNS,
+    Columns,
+    beside,
+    columns_of,
+    path_of,
+    value_at,
+)
+from convo_cli.data.shapes.speakers import roles_by_name
 from convo_cli.data.shapes.table import SHAPES, SYSTEM_KEYS, shape_of
 from convo_cli.data.shapes.unread import UnreadItem
 
 if TYPE_CHECKING:
     from convo_cli.config.schema import DataConfig
+    from convo_cli.data.dialogue import Role
     from convo_cli.data.shapes.turns import LineReading
 
 MAPPED = "data.columns"
@@ -33,6 +42,14 @@ _MISSING = object()
 
 
 Read = Callable[[Any, "DataConfig", ProblemSink], "LineReading | None"]
+
+
+def line_columns(config: DataConfig) -> Columns | None:
+    """Return the columns by which lines are rewritten; None if they are read as they are."""
+    columns = columns_of(config.columns)
+    if columns is None and config.speakers.keep_names:
+        return NO_COLUMNS
+    return columns
 
 
 def read_mapped(
@@ -66,6 +83,7 @@ class _Line:
         """Items that have no place in the rewritten line, with their original paths."""
         self._columns = columns
         self._speakers = config.speakers
+        self._roles = roles_by_name(config.speakers)
         self._found = found
         self._paths: dict[str, str] = {}
 
@@ -109,7 +127,7 @@ class _Line:
         if shape is None:
             return value
         self._keep_beside(value, "$", read, line, "$", frozenset())
-        for key in SHAPES[shape].keys if self._columns.speaker or self._columns.text else ():
+        for key in SHAPES[shape].keys:
             if isinstance(turns := line.get(key), list):
                 line[key] = self._turns(turns, f"$.{key}", f"$.{key}")
         return line
@@ -130,7 +148,9 @@ class _Line:
             if self._columns.user is not None and self._columns.assistant is not None:
                 rewritten += self._pair(turn, at, to, len(rewritten))
             elif self._columns.speaker is not None or self._columns.text is not None:
-                rewritten.append(self._turn(turn, at, f"{to}[{index}]"))
+                rewritten.append(self._named(self._turn(turn, at, f"{to}[{index}]")))
+            elif isinstance(turn, dict):
+                rewritten.append(self._named(turn))
             else:
                 rewritten.append(turn)
         return rewritten
@@ -148,17 +168,34 @@ class _Line:
         self._keep_beside(turn, path, read, rewritten, to, frozenset(reserved))
         return rewritten
 
+    def _named(self, turn: dict[str, Any]) -> dict[str, Any]:
+        """Return a turn whose text begins with the name of a speaker without a role."""
+        speaker = next((key for key in SPEAKER_KEYS if key in turn), None)
+        text = next((key for key in TEXT_KEYS if key in turn), None)
+        if not self._speakers.keep_names or speaker is None or text is None:
+            return turn
+        name, said = turn[speaker], turn[text]
+        is_name = isinstance(name, (str, int)) and not isinstance(name, bool)
+        if not is_name or str(name).casefold() in self._roles or not isinstance(said, str):
+            return turn
+        said = f"{name}: {said.strip()}" if said.strip() else said
+        return {**turn, speaker: self._name_of("user"), text: said}
+
+    def _name_of(self, role: Role) -> str:
+        names: Sequence[str] = getattr(self._speakers, role)
+        return names[0] if names else role
+
     def _pair(self, pair: Any, path: str, to: str, index: int) -> list[dict[str, Any]]:
         """Return the two turns of an item; the keys beside its texts belong to the answer."""
         turns: list[dict[str, Any]] = []
         read: list[PathSteps] = []
-        for name in ("user", "assistant"):
+        roles: tuple[Role, Role] = ("user", "assistant")
+        for name in roles:
             at = f"{to}[{index + len(turns)}]"
             self._paths[at] = path
             read.append(getattr(self._columns, name))
-            names = getattr(self._speakers, name)
             text = self._moved(pair, read[-1], path, f"{at}.content", name)
-            turns.append({"role": names[0] if names else name, "content": text})
+            turns.append({"role": self._name_of(name), "content": text})
         reserved = frozenset({*SPEAKER_KEYS, *TEXT_KEYS})
         self._keep_beside(pair, path, read, turns[1], f"{to}[{index + 1}]", reserved)
         return turns

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from convo_cli.config.column_paths import PathSteps, steps_of
 from convo_cli.data.problems import member
 from convo_cli.data.shapes.items.turn_keys import AUTHOR_KEYS, SPEAKER_KEYS
+from convo_cli.data.shapes.table import SHAPES, shape_of
 
 if TYPE_CHECKING:
     from convo_cli.config.schema import ColumnsConfig
@@ -26,13 +27,37 @@ class Columns(NamedTuple):
     history: PathSteps | None
 
 
+NO_COLUMNS = Columns(*[None] * len(Columns._fields))
+
+
 @lru_cache(maxsize=16)
 def columns_of(config: ColumnsConfig) -> Columns | None:
     """Return the steps of all columns; None if nothing is mapped."""
-    paths = [getattr(config, name) for name in Columns._fields]
-    if all(path is None for path in paths):
-        return None
-    return Columns(*(None if path is None else steps_of(path) for path in paths))
+    paths = {name: getattr(config, name) for name in Columns._fields}
+    return columns_at({name: path for name, path in paths.items() if path is not None})
+
+
+def columns_at(paths: Mapping[str, str]) -> Columns | None:
+    """Return the steps to the columns with these paths; None without a path."""
+    steps = {name: steps_of(path) for name, path in paths.items()}
+    return Columns(*map(steps.get, Columns._fields)) if steps else None
+
+
+def turn_lists(value: Any, columns: Columns | None) -> list[list[Any]]:
+    """Return the lists of turns in a decoded line."""
+    if columns is not None and columns.turns is not None:
+        try:
+            found = [value_at(value, columns.turns)]
+        except LookupError:
+            found = []
+    elif columns is not None and columns.user is not None:
+        found = []
+    elif isinstance(value, list):
+        found = [value]
+    else:
+        shape = SHAPES.get(shape_of(value) or "")
+        found = [value[key] for key in shape.keys] if shape else []
+    return [turns for turns in found if isinstance(turns, list)]
 
 
 def mapped_speaker_keys(config: ColumnsConfig) -> frozenset[str]:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convo_cli.config.schema import ColumnsConfig, DataConfig
+from convo_cli.config.schema import ColumnsConfig, DataConfig, SpeakersConfig
 from convo_cli.data.dialogue import Turn
 from convo_cli.data.problems import Problem
 from convo_cli.data.shapes.turns import LineReading, read_value
@@ -191,6 +191,31 @@ def test_everything_beside_the_mapped_values_is_unread_under_its_own_path() -> N
         ("$.data[0].tag", "tag"),
         ("$.data[1]", "data"),
     }
+
+
+def test_names_without_a_role_stay_in_the_text() -> None:
+    speakers = SpeakersConfig(assistant=("Cleo",), keep_names=True)
+    said = [("Ada", "Who has the key? "), ("user", "Who?"), ("Ben", "Not me."), ("CLEO", "I do.")]
+    expected = (
+        Turn("user", "Ada: Who has the key?"),
+        Turn("user", "Who?"),
+        Turn("user", "Ben: Not me."),
+        Turn("assistant", "I do."),
+    )
+    plain: list[Any] = [{"from": name, "value": text} for name, text in said]
+    odd = {"log": [{"by": {"name": name}, "body": text} for name, text in said]}
+    paths = ColumnsConfig(turns="log", speaker="by.name", text="body")
+    for value, columns in (
+        (plain, ColumnsConfig()),
+        ({"turns": plain}, ColumnsConfig()),
+        (odd, paths),
+    ):
+        data = DataConfig(train=("unused",), speakers=speakers, columns=columns)
+        reading = read_value(value, data)
+        assert reading is not None
+        assert tuple(turn for _, turn in reading.turns) == expected
+        raw = json.dumps(value).encode()
+        assert 1 not in locate(raw, [path for path, _ in reading.turns]).values()
 
 
 def test_reports_name_the_mapping_as_the_shape() -> None:
