@@ -22,6 +22,8 @@ _DIALOGUE_KEYS = (
     "dialogue.long_turns",
 )
 """Keys that matter with a tokenizer alone."""
+_NO_DATA = {"train": ["unused"]}
+"""The required key of the data, whose files are arguments; a config cannot name stdin."""
 _UNUSED_MODEL = {"model": {"scratch": {}}, "training": {"max_steps": 1}}
 """The required keys of a config of which only the data is read."""
 
@@ -74,16 +76,17 @@ def choose_data(
         run_config = _config_of(tokenizer, files, overrides)
         return ChosenData(run_config.data, run_config, None, train_on=run_config.dialogue.train_on)
     _require_data_keys(overrides, ("dialogue.train_on",), "--config")
-    values = {"data": {"train": list(files)}, **_UNUSED_MODEL}
-    run_config = build_config(values, "validate-data", overrides)
-    return ChosenData(run_config.data, None, None, train_on=run_config.dialogue.train_on)
+    run_config = build_config({"data": _NO_DATA, **_UNUSED_MODEL}, "validate-data", overrides)
+    data_config = run_config.data.of(DataConfig(train=tuple(files)).train)
+    return ChosenData(data_config, None, None, train_on=run_config.dialogue.train_on)
 
 
 def with_overrides(data_config: DataConfig, overrides: Sequence[str]) -> DataConfig:
     """Return the data config with some of its keys changed; UsageError for any other key."""
     _require_data_keys(overrides, (), "")
-    values = {"data": data_config.model_dump(mode="json"), **_UNUSED_MODEL}
-    return build_config(values, "the data of the run", overrides).data
+    data = {**data_config.model_dump(mode="json"), **_NO_DATA}
+    changed = build_config({"data": data, **_UNUSED_MODEL}, "the data of the run", overrides).data
+    return changed.of(data_config.files)
 
 
 def _require_data_keys(overrides: Sequence[str], others: Sequence[str], needed: str) -> None:

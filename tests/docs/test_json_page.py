@@ -27,6 +27,7 @@ def convo(tmp_path_factory):
         == 0
     )
     bad = '["Hi", ""]\n["Hi", "Hello", 3]\n["Hi", "Hello&amp;!"]\n'
+    bad += '[{"role": "zed", "content": "Hi"}, {"role": "agent", "content": "Hello!"}]\n'
     (work / "bad.jsonl").write_text(bad, encoding="utf-8")
     chat = "02.01.24, 10:00 - Ben: Hi\n02.01.24, 10:01 - Ada: Hello\n"
     (work / "chat.txt").write_text(chat, encoding="utf-8")
