@@ -50,7 +50,6 @@ class BlockStatistics:
     skeletons: dict[Skeleton, tuple[int, int]] = field(default_factory=dict)
     """The first line and the number of dialogues with each skeleton."""
     unread: dict[str, UnreadTexts] = field(default_factory=dict)
-    """The texts under each key that is not read."""
     excluded: list[int] = field(default_factory=list)
     """Lines that the data excludes from training."""
     num_ascii_letters: int = 0
@@ -68,7 +67,6 @@ class BlockStatistics:
         self.skeletons[skeleton] = min(first, line), before + count
 
     def add_unread(self, key: str, num_texts: int, num_characters: int) -> None:
-        """Add texts under a key that is not read."""
         self.unread.setdefault(key, UnreadTexts()).add(num_texts, num_characters)
 
 
