@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -133,7 +134,7 @@ def build_config(
     values: Mapping[str, Any], origin: str, overrides: Sequence[str] = ()
 ) -> RunConfig:
     """Build a config from values that are not in a file; `origin` is their name in errors."""
-    return _resolve(Source(values, values={(): Place(origin)}), overrides)
+    return _resolve(Source(deepcopy(values), values={(): Place(origin)}), overrides)
 
 
 def dump_config(config: RunConfig) -> str:

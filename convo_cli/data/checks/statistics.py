@@ -44,7 +44,6 @@ class BlockStatistics:
     dialogues: list[int] = field(default_factory=list)
     """Lines that hold a dialogue to train on, in no particular order."""
     fingerprints: list[int] = field(default_factory=list)
-    """The fingerprint of each dialogue."""
     num_characters: list[int] = field(default_factory=list)
     """Characters in the texts of each dialogue."""
     skeletons: dict[Skeleton, tuple[int, int]] = field(default_factory=dict)
@@ -59,7 +58,6 @@ class BlockStatistics:
     problems: list[tuple[int, Problem]] = field(default_factory=list)
     """The first few problems of each code, each with its line, which the problem itself lacks."""
     num_more_problems: Counter[str] = field(default_factory=Counter)
-    """Number of further problems of each code."""
 
     def add_skeleton(self, skeleton: Skeleton, line: int, count: int = 1) -> None:
         """Add dialogues with this skeleton; ``line`` is that of the first."""

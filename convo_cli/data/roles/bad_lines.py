@@ -13,7 +13,7 @@ import msgspec
 from convo_cli.data.roles.likely_columns import likely_columns
 from convo_cli.data.roles.proposal import ColumnPaths, Proposal, propose
 from convo_cli.data.roles.survey import Survey
-from convo_cli.data.shapes.items.turn_keys import SPEAKER_KEYS
+from convo_cli.data.shapes.items.turn_keys import keys_of_turn
 from convo_cli.data.shapes.mapped.steps import Columns, columns_at, columns_of, turn_lists, value_at
 from convo_cli.data.shapes.speakers import roles_by_name
 
@@ -72,6 +72,5 @@ def _name(turn: Any, columns: Columns | None) -> Any:
             return value_at(turn, columns.speaker)
         except LookupError:
             return None
-    keys = (key for key in SPEAKER_KEYS if key in turn) if isinstance(turn, dict) else iter(())
-    key = next(keys, None)
+    key = keys_of_turn(tuple(turn))[0] if isinstance(turn, dict) else None
     return None if key is None else turn[key]

@@ -124,7 +124,8 @@ class Survey(msgspec.Struct):
 
 def _hint(name: str, names: Sequence[str], roles: Mapping[str, Role]) -> Hint | None:
     """Return the role that a name has in this dialogue; a system that talks is an assistant."""
-    hint: Hint | None = roles.get(name.casefold()) or hint_of(name)
+    role = roles.get(name.casefold())
+    hint = role if role in ("user", "assistant", "system") else hint_of(name)
     is_talking = names[0] != name or names.count(name) > 1
     return "assistant" if hint == "system" and is_talking else hint
 

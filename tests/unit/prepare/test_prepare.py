@@ -215,7 +215,7 @@ def test_the_second_time_nothing_is_encoded_and_every_array_is_the_same(
         ({"dialogue": {"user_turns_until": 0.5}}, {}),
         ({"data": {"first_speaker": "assistant"}}, {}),
         ({"data": {"speakers": {"user": ["user", "human", "somebody"]}}}, {}),
-        ({"data": {"columns": {"text": "body"}}}, {}),
+        ({"data": {"columns": {"system": "sys"}, "train": str(SAMPLE_DATA / "valid.jsonl")}}, {}),
         ({"data": {"train": str(SAMPLE_DATA / "train.jsonl")}}, {}),
         ({}, {"name": "chatml"}),
         ({}, {"max_length": 100}),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from convo_cli.config.column_paths import PathSteps
 from convo_cli.data.problems import Problem, ProblemSink, kind_of, member
-from convo_cli.data.shapes.items.turn_keys import SPEAKER_KEYS, TEXT_KEYS
+from convo_cli.data.shapes.items.turn_keys import SPEAKER_KEYS, TEXT_KEYS, keys_of_turn
 from convo_cli.data.shapes.known_keys import DIALOGUE_KEYS, TRAIN_KEYS
 from convo_cli.data.shapes.mapped.steps import (
     NO_COLUMNS,
@@ -29,6 +29,7 @@ from convo_cli.data.shapes.mapped.steps import (
 )
 from convo_cli.data.shapes.speakers import roles_by_name
 from convo_cli.data.shapes.table import SHAPES, SYSTEM_KEYS, shape_of
+from convo_cli.data.shapes.tools.tool_calls import kind_of_speaker
 from convo_cli.data.shapes.unread import UnreadItem
 
 if TYPE_CHECKING:
@@ -170,13 +171,15 @@ class _Line:
 
     def _named(self, turn: dict[str, Any]) -> dict[str, Any]:
         """Return a turn whose text begins with the name of a speaker without a role."""
-        speaker = next((key for key in SPEAKER_KEYS if key in turn), None)
-        text = next((key for key in TEXT_KEYS if key in turn), None)
+        speaker, text = keys_of_turn(tuple(turn))
         if not self._speakers.keep_names or speaker is None or text is None:
             return turn
         name, said = turn[speaker], turn[text]
         is_name = isinstance(name, (str, int)) and not isinstance(name, bool)
-        if not is_name or str(name).casefold() in self._roles or not isinstance(said, str):
+        is_known = is_name and str(name).casefold() in self._roles
+        if not is_name or is_known or kind_of_speaker(name, self._roles) is not None:
+            return turn
+        if not isinstance(said, str):
             return turn
         said = f"{name}: {said.strip()}" if said.strip() else said
         return {**turn, speaker: self._name_of("user"), text: said}
