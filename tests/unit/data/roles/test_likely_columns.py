@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from convo_cli.config.schema import ColumnsConfig, DataConfig
@@ -87,7 +87,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=80)
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 @given(VALUES)
 def test_what_is_proposed_for_any_value_is_a_valid_config_that_finds_every_path(value: Any) -> None:
     columns = ColumnsConfig(**dict(likely_columns(value)))
