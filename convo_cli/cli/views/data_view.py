@@ -57,10 +57,7 @@ def show_report(
     is_quiet: bool,
     options: str = "",
 ) -> None:
-    """Print the whole report; if quiet, only repairs, problems and the verdict.
-
-    ``options`` are those of the command, as typed.
-    """
+    """Print the whole report; if quiet, only repairs, problems, mappings and the verdict."""
     if repaired is not None:
         show_repairs(console, repaired, report.files[0])
     if not is_quiet:
