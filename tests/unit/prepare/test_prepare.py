@@ -16,7 +16,7 @@ from convo_cli.prepare.inputs import Inputs
 from convo_cli.prepare.preflight import PreflightError, advice_for_long_turns, count_tokens
 from convo_cli.prepare.prepare import prepare_data
 from convo_cli.prepare.prepared_text import build_encoder
-from convo_cli.runs.provenance.data_files import read_data_files
+from convo_cli.runs.provenance.data_files import DataFiles, read_data_files
 from convo_cli.text.templates.template import TEMPLATES
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET, Encoded
 from tests.conftest import SAMPLE_DATA
@@ -215,7 +215,7 @@ def test_the_second_time_nothing_is_encoded_and_every_array_is_the_same(
         ({"dialogue": {"user_turns_until": 0.5}}, {}),
         ({"data": {"first_speaker": "assistant"}}, {}),
         ({"data": {"speakers": {"user": ["user", "human", "somebody"]}}}, {}),
-        ({"data": {"columns": {"system": "sys"}, "train": str(SAMPLE_DATA / "valid.jsonl")}}, {}),
+        ({"data": {"speakers": {"keep_names": True}}}, {}),
         ({"data": {"train": str(SAMPLE_DATA / "train.jsonl")}}, {}),
         ({}, {"name": "chatml"}),
         ({}, {"max_length": 100}),
@@ -230,6 +230,14 @@ def test_whatever_decides_ids_or_targets_is_part_of_the_key(
     assert Progress(
         "encoding training data", 188 if "train" in changes.get("data", {}) else 25, None
     ) in [Progress(event.stage, event.done) for event in events if isinstance(event, Progress)]
+
+
+def test_the_mapping_of_lines_is_part_of_the_key(tiny_config, tmp_path, ignore):
+    no_files, cache = DataFiles((), ()), Cache(tmp_path, ignore)
+    changes: tuple[dict[str, str], ...] = ({}, {"text": "body"}, {"system": "body"})
+    configs = [tiny_config(data={"columns": columns}) for columns in changes]
+    keys = [Inputs(config, no_files, cache, ignore).reading("train") for config in configs]
+    assert [key in keys[:index] for index, key in enumerate(keys)] == [False, False, False]
 
 
 def test_validation_data_found_in_training_is_told(
