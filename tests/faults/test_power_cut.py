@@ -64,7 +64,7 @@ def lose_what_was_not_flushed(folder: Path, done: Sequence[Operation]) -> int:
 
 
 @pytest.mark.parametrize(
-    "choose", [lambda found: sample(found, 6), pytest.param(list, marks=pytest.mark.slow)]
+    "choose", [lambda found: sample(found, 3), pytest.param(list, marks=pytest.mark.slow)]
 )
 def test_after_a_power_cut_at_a_file_operation_the_run_ends_the_same(
     convo, fresh, expected, tmp_path, choose
