@@ -41,7 +41,7 @@ PUBLIC = {
     ),
     "Mistral v3": _family(
         "mistral-tekken", "</s>", "[INST]", "[/INST]", bos="<s>", answer="{}</s>",
-        is_alternating=True,
+        is_one_by_one=True, is_alternating=True,
     ),
     "Kimi K2": _family(
         "kimi", "<|im_end|>", "<|im_user|>", "<|im_assistant|>", "<|im_system|>", "<|im_middle|>",
@@ -65,7 +65,7 @@ PUBLIC = {
     ),
     "MiniCPM": _family("minicpm", "</s>", bos="<s>"),
     "DeepSeek Coder": _family(
-        "deepseek-coder", "<|EOT|>", bos="<｜begin▁of▁sentence｜>", answer="{}\n<|EOT|>"
+        "deepseek-coder", "<|EOT|>", bos="<｜begin▁of▁sentence｜>", answer="\n{}\n<|EOT|>"
     ),
     "SOLAR": _family("solar", "</s>", bos="<s>", answer="{}</s>"),
     "Alpaca": _family("alpaca", "</s>", bos="<s>", answer="{}</s>"),
