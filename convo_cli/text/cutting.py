@@ -234,7 +234,7 @@ class Cutter:
         limit = f"dialogue.max_length {self._max_length}"
         is_call = self._first_turns[exchange + 1] > turn + 1
         what = "a tool call with its result and the next turn, together" if is_call else "a turn of"
-        message = f"{what} {length} tokens, {'do' if is_call else 'does'} not fit into {limit}"
+        message = f"{what} {length} tokens{', do' if is_call else ' does'} not fit into {limit}"
         if length <= self._room:
             message += f" with the turn before it, which it needs: {reason}"
         elif self._repeated:
