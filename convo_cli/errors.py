@@ -178,7 +178,15 @@ def typeable(path: Path | str) -> str:
 
     Characters that are not printable become escapes.
     """
-    text = f"./{path}" if str(path).startswith("-") else str(path)
+    return _typeable_text(f"./{path}" if str(path).startswith("-") else str(path))
+
+
+def typeable_option(name: str, value: str) -> str:
+    """Return an option with its value as typed into a shell; the value may begin with a dash."""
+    return f"{name}{'=' if value.startswith('-') else ' '}{_typeable_text(value)}"
+
+
+def _typeable_text(text: str) -> str:
     quoted = shlex.quote(text)
     if quoted.isprintable():
         return quoted

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from convo_cli.data.conversions.commands import Conversion, by_fix, by_import
+from convo_cli.data.conversions.commands import Conversion, by_chat_import, by_fix, by_import
 
 Severity = Literal["error", "warning"]
 
@@ -45,9 +45,7 @@ KINDS: dict[str, Kind] = {
     "plain-text": _error(
         "convert each dialogue to one line of JSON; if this is not your data, download it again"
     ),
-    "chat-log": _error(
-        by_import("choose with --assistant who the model becomes", assistant="NAME")
-    ),
+    "chat-log": _error(by_chat_import("NAME")),
     "pretty-printed-json": _error(_SPLIT),
     "utf-16": _error(_CONVERT.format("UTF-16")),
     "utf-32": _error(_CONVERT.format("UTF-32")),

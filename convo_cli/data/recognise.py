@@ -8,7 +8,8 @@ import itertools
 import re
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32_LE
 
-from convo_cli.data.conversions.commands import by_import
+from convo_cli.data.conversions.chat_logs import is_chat_log, replying_in_log
+from convo_cli.data.conversions.commands import by_chat_import, by_import
 from convo_cli.data.conversions.lines import other_format_of_file
 from convo_cli.data.problems import Problem
 from convo_cli.wording import quoted
@@ -42,13 +43,6 @@ _WIDE = (
 )
 _IMPORTED = (b"PK\x03\x04", b"PAR1", b"ARROW1")
 """Files that `convo import` reads."""
-# [02/01/24, 10:00:00] Ada: Hi · [12:00] <ada> Hi · 2024-01-02 10:00:00 ada: Hi · <ada> Hi
-_LOG_LINE = re.compile(
-    rb"(?:\xe2\x80[\x8e\x8f])?\[?[0-9]{1,4}[./-][0-9]{1,2}[./-][0-9]{1,4}(?:, ?|[ T])"
-    rb"[0-9]{1,2}[:.][0-9]{2}(?![0-9:.]*[,;|\t\"])"
-    rb"|\[?[0-9]{1,2}:[0-9]{2}(?::[0-9]{2})?\]? (?:<|\* |-!-|\*\*\*|[^ :]{1,40}: )"
-    rb"|<[^<>|/ ]{1,40}> "
-)
 _OPEN_ENDS = (b",", b"[", b"{", b":")
 _NUM_LINES = 5
 _DELIMITERS = (("\t", "tab"), (",", "comma"), (";", "semicolon"), ("|", "bar"))
@@ -141,11 +135,11 @@ def _recognise_spread_json(text: bytes, lines: list[bytes]) -> Problem | None:
 
 
 def _recognise_chat_log(lines: list[bytes]) -> Problem | None:
-    """Recognise the text log of a chat: most lines begin with a time or a nickname."""
-    if not lines or 2 * sum(_LOG_LINE.match(line) is not None for line in lines) <= len(lines):
+    texts = [line.decode("utf-8", "replace") for line in lines]
+    if not is_chat_log(texts):
         return None
     message = f"the file is the log of a chat; it begins with {_quoted(lines[0])}"
-    return Problem("chat-log", message)
+    return Problem("chat-log", message, advice=by_chat_import(replying_in_log(texts)))
 
 
 def _recognise_table(text: bytes, lines: list[bytes], suffix: str) -> Problem | None:

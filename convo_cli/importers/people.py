@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 
-from convo_cli.errors import DataError, UsageError, typeable
+from convo_cli.errors import DataError, UsageError, typeable_option
 from convo_cli.importers.cleaning import cleaned
 from convo_cli.importers.messages import Counts
 from convo_cli.wording import quoted
@@ -49,7 +49,7 @@ class People:
         A source without people is a dump of dialogues, and needs nothing.
         """
         if not self.counts:
-            if dropped := counts.dropped:
+            if dropped := +counts.dropped:
                 reasons = ", ".join(f"{reason}: {number:,}" for reason, number in dropped.items())
                 raise DataError(
                     f"{where}: no message has a text ({reasons})",
@@ -66,16 +66,16 @@ class People:
             name = self.counts.most_common()[-1][0]
             raise UsageError(
                 f"{where}: whose messages are the replies to train on? The people are {listed}",
-                hint=f"name one of them: --assistant {typeable(name)}",
+                hint=f"name one of them: {typeable_option('--assistant', name)}",
             )
         known = {_key(name): name for name in self.counts}
         for key, name in self._keys.items():
             if key not in known:
                 close = difflib.get_close_matches(key, known, n=1)
-                meant = f"did you mean --assistant {typeable(known[close[0]])}?" if close else None
+                meant = typeable_option("--assistant", known[close[0]]) if close else ""
                 raise UsageError(
                     f"{where}: no person is named {quoted(name)}; the people are {listed}",
-                    hint=meant,
+                    hint=f"did you mean {meant}?" if meant else None,
                 )
         if known.keys() <= self._keys.keys():
             raise UsageError(

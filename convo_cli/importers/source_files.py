@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from convo_cli.data.decompress import DAMAGED, open_unpacked
-from convo_cli.errors import DataError, UsageError
+from convo_cli.errors import DataError, UsageError, typeable
 from convo_cli.events import Emit, Progress, ignore
 from convo_cli.importers.archives import MAX_MEMBERS, Archive, Bounded, Budget
 from convo_cli.wording import on_one_line
@@ -58,8 +58,11 @@ class Source:
             self._files = dict(sorted(_files_below(path)))
             return
         self._files = {path.name: path}
-        with path.open("rb") as file:
-            start = file.read(len(_ZIP_START))
+        try:
+            with path.open("rb") as file:
+                start = file.read(len(_ZIP_START))
+        except OSError as error:
+            raise _unreadable(path, error) from None
         if start in (_ZIP_START, _EMPTY_ZIP_START):
             self._archive = Archive(path.open("rb"), self.where, self._budget)
 
@@ -113,7 +116,7 @@ class Source:
                 hint="copy or download it again",
             ) from None
         except OSError as error:
-            raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
+            raise _unreadable(path, error) from None
 
     @contextmanager
     def open_text(self, name: str) -> Iterator[io.TextIOWrapper]:
@@ -173,6 +176,13 @@ class _Reporting(io.RawIOBase):
         return len(data)
 
 
+def _unreadable(path: Path, error: OSError) -> UsageError:
+    return UsageError(
+        f"{path} cannot be read: {error.strerror or error}",
+        hint=f"`ls -ld {typeable(path)}` shows who may read it",
+    )
+
+
 def encoding_of(head: bytes) -> str:
     """Return the encoding of a text by its byte order mark or the zero bytes of ASCII."""
     if head.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
@@ -191,7 +201,11 @@ def _files_below(folder: Path) -> Iterator[tuple[str, Path]]:
     num_files = 0
     while places:
         prefix, place = places.pop()
-        with os.scandir(place) as entries:
+        try:
+            entries = os.scandir(place)
+        except OSError as error:
+            raise _unreadable(place, error) from None
+        with entries:
             for entry in entries:
                 name = f"{prefix}{entry.name}"
                 if entry.is_dir(follow_symlinks=False) and name.count("/") < _MAX_DEPTH:

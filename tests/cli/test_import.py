@@ -148,7 +148,7 @@ def test_outputs_that_are_refused(convo, folder):
     (folder / "folder").mkdir()
     os.mkfifo(folder / "pipe")
     ada = ("--assistant", "Ada")
-    for out in ("old.jsonl", "link.jsonl", "folder", "pipe", "chat.txt", "no/where.jsonl"):
+    for out in ("old.jsonl", "link.jsonl", "folder", "pipe", "chat.txt", "no/where.jsonl", "-"):
         assert convo("chat.txt", *ada, "-o", out).code == 2, out
     assert convo("chat.txt", *ada, "-o", "link.jsonl", "--force").code == 2
     assert convo("chat.txt", *ada).code == 2

@@ -181,6 +181,13 @@ def test_a_table_in_utf_16_is_read(tmp_path):
     assert imported(tmp_path, "t.tsv.gz", gzip.compress(content))[1] == [ICE]
 
 
+def test_a_first_row_that_becomes_a_dialogue_is_named(tmp_path):
+    done, dialogues = imported(tmp_path, "a.tsv", "Frage\tAntwort\nHallo\tHi\n")
+    assert len(dialogues) == 2
+    assert 'the first row is a dialogue too: "Frage"' in done.out
+    assert "dialogues 2 turns 4" in done.out  # no column is too narrow
+
+
 def test_columns_of_any_name_are_named_by_an_option(tmp_path):
     table = "Frage,Antwort\nWhy is ice slippery?,A thin layer melts.\n"
     done, _ = imported(tmp_path, "de.csv", table)

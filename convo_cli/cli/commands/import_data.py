@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from convo_cli.cli.options import JsonOption, QuietOption
-from convo_cli.errors import UsageError, typeable
+from convo_cli.errors import UsageError, typeable, typeable_option
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _DURATION = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?) ?([smhdw])")
@@ -84,10 +84,13 @@ def import_data(
     if not (source.is_file() or source.is_dir()):
         raise UsageError(f"{source}: not a regular file", hint="give a file or a folder")
     if out is None:
+        named = [typeable_option("--assistant", name) for name in assistants or ()]
         raise UsageError(
             "there is no output",
-            hint=f"convo import {typeable(source)} -o data.jsonl",
+            hint=" ".join(["convo import", typeable(source), *named, "-o data.jsonl"]),
         )
+    if str(out) == "-":
+        raise UsageError("-o -: convo import writes a file", hint="-o data.jsonl")
     require_new_file(out, [str(source)], option="-o", is_forced=is_forced)
     seconds = _seconds(pause)
     renamed_columns = _columns(columns)

@@ -122,7 +122,7 @@ def _show_file(console: Console, file: FileReport) -> None:
     facts = Table.grid(padding=(0, 2))
     facts.add_column()
     facts.add_column(justify="right", no_wrap=True)
-    facts.add_column(style="dim", overflow="fold")
+    facts.add_column(style="dim", overflow="fold", min_width=1)
     for name, number, note in _facts(file):
         facts.add_row(name, f"{number:,}", Text(printable(note).replace("\n", " ")))
     _show_indented(console, facts)

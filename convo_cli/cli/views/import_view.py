@@ -43,9 +43,9 @@ def show_import(
     """Print the counts of an import; if quiet, only its warnings."""
     if not is_quiet:
         table = Table.grid(padding=(0, 2))
-        table.add_column()
+        table.add_column(overflow="fold")
         table.add_column(justify="right", no_wrap=True)
-        table.add_column(style="dim", overflow="fold")
+        table.add_column(style="dim", overflow="fold", min_width=1)
         for name, number, note in _facts(report, pause):
             table.add_row(Text(printable(name)), f"{number:,}", Text(printable(note)))
         print_line(console, f"{out} ({report.format})", "bold")

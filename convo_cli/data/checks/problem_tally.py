@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from convo_cli.data.conversions.commands import as_hint
+from convo_cli.data.conversions.commands import Conversion, as_hint
 from convo_cli.data.problem_kinds import KINDS, Severity
 from convo_cli.data.problems import Problem
 from convo_cli.errors import DataError
@@ -23,7 +23,7 @@ class ProblemGroup:
     code: str
     severity: Severity
     hint: str
-    """The hint of the first problem."""
+    """The hint of the first problem; of a chat, that of the first reply."""
     count: int
     problems: tuple[Problem, ...]
 
@@ -54,6 +54,10 @@ class DataProblemsError(DataError):
         self.groups = tuple(groups)
 
 
+def _author(problem: Problem) -> str:
+    return problem.advice.speaker if isinstance(problem.advice, Conversion) else ""
+
+
 class ProblemTally:
     """A `ProblemSink` that counts all problems and lists the first few of each code."""
 
@@ -62,12 +66,12 @@ class ProblemTally:
         self._counts: Counter[str] = Counter()
         self._listed: dict[str, list[Problem]] = {}
         self._hints: dict[str, str] = {}
+        self._first_authors: dict[str, str] = {}
 
     def __call__(self, problem: Problem) -> None:
         if self.is_listing(problem.code):
             self._listed.setdefault(problem.code, []).append(problem)
-        if problem.code not in self._hints:
-            self._hints[problem.code] = problem.hint
+        self._keep_hint(problem)
         self.count(problem.code)
 
     def is_listing(self, code: str) -> bool:
@@ -81,6 +85,21 @@ class ProblemTally:
     def groups(self) -> list[ProblemGroup]:
         """Return the problems of each code, in the order in which the codes first occurred."""
         return [self._group(code, count) for code, count in self._counts.items()]
+
+    def _keep_hint(self, problem: Problem) -> None:
+        """Keep the hint of the first problem, but of a chat that of the first reply.
+
+        The hint for a message proposes its author as the assistant, and the author of the first
+        messages replies to nothing.
+        """
+        code, author = problem.code, _author(problem)
+        if code not in self._hints:
+            self._first_authors[code] = author
+        elif not author or self._first_authors[code] in ("", author):
+            return
+        else:
+            self._first_authors[code] = ""
+        self._hints[code] = problem.hint
 
     def _group(self, code: str, count: int) -> ProblemGroup:
         kind, listed = KINDS[code], tuple(self._listed.get(code, ()))

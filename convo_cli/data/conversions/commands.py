@@ -11,7 +11,7 @@ import re
 import shlex
 from typing import NamedTuple
 
-from convo_cli.errors import typeable
+from convo_cli.errors import typeable, typeable_option
 
 OUTPUT = "out.jsonl"
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -29,6 +29,8 @@ class Conversion(NamedTuple):
     """What the command does, or what to check in it."""
     is_unpacking: bool = False
     """True if the command reads a compressed file."""
+    speaker: str = ""
+    """The person of a chat that the model becomes; any other one would do as well."""
 
     def hint(self, file: str) -> str:
         """Return the hint for a problem in ``file``; "" or "-" stand for an unknown name."""
@@ -51,8 +53,15 @@ def by_jq(program: str, note: str, flags: str = "-c", more_files: str = "") -> C
 
 def by_import(note: str, assistant: str = "") -> Conversion:
     """Return a conversion by ``convo import``; the model becomes the speaker ``assistant``."""
-    speaker = f" --assistant {typeable(assistant)}" if assistant else ""
-    return Conversion("convo import", f"{speaker} -o {OUTPUT}", note, is_unpacking=True)
+    option = f" {typeable_option('--assistant', assistant)}" if assistant else ""
+    return Conversion(
+        "convo import", f"{option} -o {OUTPUT}", note, is_unpacking=True, speaker=assistant
+    )
+
+
+def by_chat_import(assistant: str) -> Conversion:
+    """Return a conversion of a chat; the model becomes this person, or NAME if it is unknown."""
+    return by_import("choose with --assistant who the model becomes", assistant or "NAME")
 
 
 def by_fix(note: str) -> Conversion:

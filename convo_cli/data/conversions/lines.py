@@ -6,7 +6,8 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from convo_cli.data.conversions.commands import by_import
+from convo_cli.data.conversions.chat_logs import export_in, replying_in_export
+from convo_cli.data.conversions.commands import by_chat_import
 from convo_cli.data.problems import Problem
 
 _EXPORTS = (
@@ -23,6 +24,9 @@ def other_format(value: Any, *, is_dialogue: bool) -> Problem | None:
 
     ``is_dialogue`` is True if the line has the keys of a dialogue.
     """
+    if isinstance(value, dict) and (export := export_in(value)) is not None:
+        what, assistant = export
+        return Problem("other-format", f"the line is {what}", advice=by_chat_import(assistant))
     if is_dialogue and (not isinstance(value, dict) or _MISREAD_KEYS.isdisjoint(value)):
         return None
     # Imported here, because most files need none of its patterns.
@@ -34,11 +38,11 @@ def other_format(value: Any, *, is_dialogue: bool) -> Problem | None:
 
 def other_format_of_file(text: bytes) -> Problem | None:
     """Return the problem of a file whose JSON spans several lines, given its beginning."""
+    decoded = text.decode("utf-8", "replace")
     for keys, what in _EXPORTS:
         if all(key in text for key in keys):
-            note = "choose with --assistant who the model becomes"
-            return Problem("other-format", f"the file is {what}", advice=by_import(note, "NAME"))
-    decoded = text.decode("utf-8", "replace")
+            advice = by_chat_import(replying_in_export(decoded))
+            return Problem("other-format", f"the file is {what}", advice=advice)
     try:
         value, _ = json.JSONDecoder().raw_decode(decoded.lstrip("[ \t\r\n"))
     except (ValueError, RecursionError):

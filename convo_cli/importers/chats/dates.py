@@ -20,10 +20,16 @@ Style: TypeAlias = Literal["[]", "-", ","]
 _ORDERS: tuple[Order, ...] = ("day first", "month first", "year first")
 _MARK = "[\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]{0,3}"
 _SPACES = "[ \u00a0\u202f]{0,2}"
-_AM = r"AM|am|a\. ?m\.|오전|上午|凌晨|早上|午前|ص|π\.?μ\.?|ÖÖ|SA"
-_PM = r"PM|pm|p\. ?m\.|오후|下午|晚上|中午|午後|م|μ\.?μ\.?|ÖS|CH"
-_AFTERNOON = re.compile(rf"{_PM}|[Pp].{{0,3}}")
-_HALF = rf"{_AM}|{_PM}|[AaPp]\.?[\u00a0\u202f]?[Mm]\.?"
+_AM = (
+    r"[Aa]\.?[ \u00a0\u202f]?[Mm]\b\.?|오전|上午|凌晨|清晨|早上|午前|ص|π\.?μ\.?|ÖÖ|SA|PG|p\.d\.|"
+    r"पूर्वाह्न|म\.पू\.|முற்பகல்|ಪೂರ್ವಾಹ್ನ|ق\.ظ\.|ጥዋት"
+)
+_PM = (
+    r"[Pp]\.?[ \u00a0\u202f]?[Mm]\b\.?|오후|下午|傍晚|晚上|中午|午後|م|μ\.?μ\.?|ÖS|CH|PTG|m\.d\.|"
+    r"अपराह्न|म\.उ\.|பிற்பகல்|ಅಪರಾಹ್ನ|ب\.ظ\.|ከሰዓት"
+)
+_AFTERNOON = re.compile(_PM)
+_HALF = rf"{_AM}|{_PM}"
 _DATE = (
     rf"(?P<a>\d{{1,4}}){_MARK}(?P<sign>[./-]|\. |年 ?|년 ){_MARK}(?P<b>\d{{1,2}}){_MARK}"
     rf"(?:[./-]|\. |月 ?|월 ){_MARK}(?P<c>\d{{1,4}}){_MARK}(?:日|일|\.| г\.)?"
@@ -84,7 +90,7 @@ def match_stamp(line: str) -> Stamp | None:
     is_bracket, closing = match["open"] is not None, match["close"].strip()
     if is_bracket != (closing == "]"):
         return None
-    if closing == "," and "년" not in match["sign"]:
+    if closing == "," and "년" not in match["sign"] and match["before"] not in ("오전", "오후"):
         return None  # a table whose first column is a time
     seconds = _seconds_of_day(match)
     numbers = (match["a"], match["b"], match["c"])

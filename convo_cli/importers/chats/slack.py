@@ -89,7 +89,12 @@ def _names_of_users(source: Source) -> dict[str, str]:
             if not isinstance(user, dict):
                 continue
             profile = _object(user, "profile")
-            shown = profile.get("display_name") or user.get("real_name") or user.get("name")
+            shown = (
+                profile.get("display_name")
+                or user.get("real_name")
+                or profile.get("real_name")
+                or user.get("name")
+            )
             if isinstance(user.get("id"), str) and isinstance(shown, str):
                 names[user["id"]] = shown
     return names

@@ -13,6 +13,7 @@ from convo_cli.data.repair.lenient_json import BeyondRepairError, python_value
 from convo_cli.errors import DataError
 from convo_cli.importers.dumps.field_names import plain_name
 from convo_cli.importers.dumps.row_shapes import is_known, renamed, unknown
+from convo_cli.importers.messages import Counts
 from convo_cli.importers.source_files import Source, encoding_of
 from convo_cli.wording import counted, quoted
 
@@ -28,7 +29,7 @@ _PAIR = ("prompt", "completion")
 _EMPATHETIC = {"convid", "utteranceidx", "speakeridx", "utterance"}
 
 
-def read_delimited_rows(source: Source, name: str) -> Iterator[dict[str, Any]]:
+def read_delimited_rows(source: Source, name: str, counts: Counts) -> Iterator[dict[str, Any]]:
     """Yield the rows as objects; DataError, with the line, for a row that the others contradict."""
     where = source.shown(name)
     with source.open(name) as stream:
@@ -40,6 +41,10 @@ def read_delimited_rows(source: Source, name: str) -> Iterator[dict[str, Any]]:
         if header is None:
             raise DataError(f"{where}: there are no rows in it")
         if form.is_headerless:
+            counts.notes.append(
+                f"{where}: no column has a name that convo reads, so the first row is a dialogue "
+                f"too: {quoted(header[0])}"
+            )
             yield dict(zip(_PAIR, header, strict=True))
             names = list(_PAIR)
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from convo_cli.errors import UsageError, typeable
@@ -29,7 +30,8 @@ def is_delimited(source: Source) -> bool:
 
 def read_delimited(source: Source, counts: Counts) -> Iterator[Any]:
     """Yield the dialogues of a CSV or TSV table."""
-    return _read(source, counts, _files(source, _DELIMITED, ()), read_delimited_rows)
+    rows_of = partial(read_delimited_rows, counts=counts)
+    return _read(source, counts, _files(source, _DELIMITED, ()), rows_of)
 
 
 def is_arrow(source: Source) -> bool:

@@ -306,19 +306,21 @@ def test_questions_of_a_benchmark_are_joined_with_answers(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("value", "assistant"),
+    ("value", "options"),
     [
         ({"message_tree_id": "t", "prompt": {"text": "a", "replies": []}}, []),
         ({"message_id": "m", "parent_id": None, "text": "a", "role": "prompter"}, []),
-        ({"type": "message", "user": "U7", "text": "a", "ts": "1700000000.1"}, ["U7"]),
-        ({"author": {"name": "Ada's $(id)"}, "content": "a"}, ["Ada's $(id)"]),
-        ({"sender": "--help", "message": "a", "timestamp": "2024"}, ["./--help"]),
+        (
+            {"type": "message", "user": "U7", "text": "a", "ts": "1700000000.1"},
+            ["--assistant", "U7"],
+        ),
+        ({"author": {"name": "Ada's $(id)"}, "content": "a"}, ["--assistant", "Ada's $(id)"]),
+        ({"sender": "--help", "message": "a", "timestamp": "2024"}, ["--assistant=--help"]),
     ],
 )
-def test_dumps_and_chats_are_imported(tmp_path: Path, value: Any, assistant: list[str]) -> None:
+def test_dumps_and_chats_are_imported(tmp_path: Path, value: Any, options: list[str]) -> None:
     command = printed_command(write(tmp_path, value))
     expected = ["convo", "import", str(tmp_path / "it's data.jsonl")]
-    options = ["--assistant", *assistant] if assistant else []
     assert command == [*expected, *options, "-o", "out.jsonl"]
 
 

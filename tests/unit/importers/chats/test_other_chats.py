@@ -161,6 +161,33 @@ def test_lines_of_messages(imported, keys):
     assert imported(f"[{','.join(lines)}]", name="array.json")[0] == HI
 
 
+DAYS = {
+    "irssi": [
+        "--- Log opened Tue Jan 02 10:00:00 2024",
+        "10:00 < ben> Hi",
+        "10:01 <@ada> Hello",
+        "--- Day changed Wed Jan 03 2024",
+        "10:05 < ben> Hi",
+        "10:06 <@ada> Hello",
+    ],
+    "HexChat": [
+        "**** BEGIN LOGGING AT Tue Jan  2 10:00:00 2024",
+        "",
+        "Jan 02 10:00:00 <ben>\tHi",
+        "Jan 02 10:00:05 <ada>\tHello",
+        "Jan 03 10:00:10 <ben>\tHi",
+        "Jan 03 10:00:15 <ada>\tHello",
+    ],
+}
+
+
+@pytest.mark.parametrize("program", DAYS)
+def test_the_days_of_an_irc_log_are_dialogues_of_their_own(imported, program):
+    dialogues, report = imported("\n".join(DAYS[program]), assistant="ada")
+    assert dialogues == [[("user", "Hi"), ("assistant", "Hello")]] * 2
+    assert report.last_time // 86400 == 19725  # 3 January 2024
+
+
 def test_the_html_form_of_an_export_is_named(imported):
     with pytest.raises(UsageError, match="HTML page") as raised:
         imported("<!DOCTYPE html>\n<html><script>x</script></html>", name="messages.html")

@@ -49,6 +49,20 @@ def test_a_form_of_date_and_time_starts_a_message(imported, form):
     assert report.first_time // 86400 == 19724  # 2 January 2024
 
 
+AFTERNOONS = """
+    2/1/24, 3:05 p. m. - |02/01/24, 3:05 p. m. - |2/1/24 3:05 p. m. - |1/2/24, 3:05 PM -
+    2024-01-02, 3:05 p.m. - |2024. 1. 2. 오후 3:05, |2/1/24, 3:05 अपराह्न - |02/01/2024, 3:05 PTG -
+    2.1.2024, 3:05 m.d. - |2024/1/2 傍晚3:05 - |2/1/24, 3:05 μ.μ. -
+"""
+
+
+def test_the_afternoon_is_12_hours_later_in_every_language():
+    starts = [start for line in AFTERNOONS.strip().split("\n") for start in line.split("|")]
+    stamps = [match_stamp(f"{start.strip()} Ada: hi") for start in starts]
+    assert [stamp and stamp.seconds for stamp in stamps] == [(15 * 60 + 5) * 60] * len(starts)
+    assert match_stamp("2/1/24, 12:05 a.\u00a0m. - Ada: hi").seconds == 300
+
+
 @pytest.mark.parametrize(
     "line",
     [
