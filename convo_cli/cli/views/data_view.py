@@ -153,6 +153,9 @@ def _facts(file: FileReport) -> Iterator[tuple[str, int, str]]:
         note = f"{calls} with calls and {results} are context, never targets"
         yield "tool calls", num_tool_turns, f"{note}; the model's chat template must know tools"
     yield "characters", file.num_characters, ", ".join(_shares(file.scripts))
+    if stripped := file.num_stripped_texts:
+        share = _share(stripped, file.num_turns)
+        yield "stripped texts", stripped, f"white space at an end is removed ({share})"
     yield "end on a user turn", file.num_ending_on_user, _share(file.num_ending_on_user, total)
     seldom = (
         ("one role twice in a row", file.num_with_same_role_in_a_row),
@@ -165,12 +168,8 @@ def _facts(file: FileReport) -> Iterator[tuple[str, int, str]]:
             yield name, number, _share(number, total)
     if file.num_excluded:
         yield "dialogues left out", file.num_excluded, '"train": false'
-    if file.num_untrained_turns:
-        yield (
-            "turns not trained on",
-            file.num_untrained_turns,
-            f'"train": false ({_share(file.num_untrained_turns, file.num_turns)})',
-        )
+    if number := file.num_untrained_turns:
+        yield "turns not trained on", number, f'"train": false ({_share(number, file.num_turns)})'
     if file.num_reasoning_turns:
         yield (
             "turns with reasoning",

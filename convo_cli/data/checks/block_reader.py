@@ -55,14 +55,15 @@ class BlockReader:
                     value = read(lines[number])
                     found.bad_lines.add(value, of_line, self._rules.data_config)
                 continue
-            skeleton, (turns, unread, *_) = reading
+            skeleton, line = reading
             if skeleton.is_excluded:
                 found.excluded.append(number)
                 continue
-            texts = [turn.content for _, turn in turns]
+            texts = [turn.content for _, turn in line.turns]
             found.add_skeleton(skeleton, number)
-            for key, *numbers in measured(unread, texts):
+            for key, *numbers in measured(line.unread, texts):
                 found.add_unread(key, *numbers)
+            found.num_stripped += line.num_stripped
             found.dialogues.append(number)
             found.num_characters.append(sum(map(len, texts)))
             joined.append(SEPARATOR.join(texts))

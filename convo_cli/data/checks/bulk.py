@@ -7,10 +7,8 @@ Every doubtful line is left to the exact reader, so this module reports no probl
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator
-from itertools import accumulate
 from typing import Any, NamedTuple, cast
 
 import msgspec
@@ -20,7 +18,7 @@ from numpy.typing import NDArray
 from convo_cli.data.checks.characters import count_ascii_letters, count_beyond_ascii
 from convo_cli.data.checks.exact import LineRules, Skeleton, read_decoded
 from convo_cli.data.checks.statistics import BlockStatistics
-from convo_cli.data.checks.suspicions import LONG_UTTERANCE_BYTES, suspicious_places
+from convo_cli.data.checks.suspicions import LONG_UTTERANCE_BYTES, doubtful_texts
 from convo_cli.data.checks.suspicious_text import may_be_suspicious
 from convo_cli.data.dialogue import SEPARATOR
 from convo_cli.data.fingerprint import fingerprints, fold
@@ -28,7 +26,6 @@ from convo_cli.data.problems import Problem
 from convo_cli.data.shapes.items.turn_keys import name_key
 from convo_cli.data.shapes.known_keys import TRAIN_KEYS
 from convo_cli.data.shapes.mapped.steps import mapped_speaker_keys
-from convo_cli.data.shapes.reasoning import has_tag
 from convo_cli.data.shapes.tools.tool_calls import may_define_tools
 from convo_cli.data.shapes.unread import counted_length, texts_in
 from convo_cli.data.strict_json.decoder import (
@@ -65,6 +62,8 @@ class _Line(NamedTuple):
     """The texts of its turns, joined by separators."""
     strings: list[str]
     """All strings of the line, in the order of `_take_strings`."""
+    num_stripped: int
+    """Texts with white space at an end."""
 
 
 class BulkReader:
@@ -106,32 +105,38 @@ class BulkReader:
             stripped = list(map(str.strip, strings))
             if "" in stripped:
                 continue
+            num_stripped = 0
+            if stripped != strings:
+                of_turns = form.order or range(len(strings))
+                num_stripped = sum(strings[index] != stripped[index] for index in of_turns)
             if form.order is not None:
                 stripped = [stripped[index] for index in form.order]
-            texts = SEPARATOR.join(stripped)
-            yield _Line(number, form, texts, strings)
+            yield _Line(number, form, SEPARATOR.join(stripped), strings, num_stripped)
 
     def _add(self, good: BlockStatistics, lines: list[_Line]) -> None:
         """Add the lines whose texts are certainly not suspicious and hold no reasoning."""
-        together = SEPARATOR.join([line.texts for line in lines])
+        texts = [line.texts for line in lines]
+        together = SEPARATOR.join(texts)
         counts = count_beyond_ascii(together)
         notable = self._notable(counts)
-        if doubtful := _doubtful(lines, together, notable):
-            removed = count_beyond_ascii("".join([lines[index].texts for index in doubtful]))
+        if doubtful := doubtful_texts(texts, together, notable):
+            removed = count_beyond_ascii("".join([texts[index] for index in doubtful]))
             counts[: len(removed)] -= removed
             lines = [line for index, line in enumerate(lines) if index not in doubtful]
-            together = SEPARATOR.join([line.texts for line in lines])
+            texts = [line.texts for line in lines]
+            together = SEPARATOR.join(texts)
         codes = np.flatnonzero(counts)
         good.beyond_ascii.append((codes, counts[codes]))
         good.num_ascii_letters += count_ascii_letters(together)
-        good.fingerprints += fingerprints([line.texts for line in lines], notable)
+        good.fingerprints += fingerprints(texts, notable)
         first = {line.form: line.number for line in reversed(lines)}
         for form, count in Counter(line.form for line in lines).items():
             good.add_skeleton(form.skeleton, first[form], count)
-        for number, form, texts, strings in lines:
+        for number, form, joined, strings, num_stripped in lines:
             good.dialogues.append(number)
-            good.num_characters.append(len(texts) + 1 - len(form.skeleton.roles))
-            of_turns = frozenset(texts.split(SEPARATOR)) if form.unread else frozenset()
+            good.num_characters.append(len(joined) + 1 - len(form.skeleton.roles))
+            good.num_stripped += num_stripped
+            of_turns = frozenset(joined.split(SEPARATOR)) if form.unread else frozenset()
             for index, key in form.unread:
                 good.add_unread(key, 1, counted_length(strings[index], of_turns, key))
 
@@ -175,21 +180,6 @@ class BulkReader:
         unread_strings = [(place[text], key) for text, key in key_of.items()]
         is_as_read = order == list(range(len(made_up)))
         return _Form(skeleton, num_keys(value), None if is_as_read else order, unread_strings)
-
-
-def _doubtful(lines: list[_Line], together: str, characters: str) -> set[int]:
-    """Return the indices of the lines that hold reasoning or may be suspicious."""
-    ends = list(accumulate(len(line.texts) + 1 for line in lines))
-    doubtful = {bisect_right(ends, place) for place in suspicious_places(together, characters)}
-    # Some texts look suspicious only beside the previous dialogue: search each line alone.
-    doubtful = {
-        index
-        for index in doubtful
-        if next(suspicious_places(lines[index].texts, characters), None) is not None
-    }
-    if has_tag(together):
-        doubtful.update(index for index, line in enumerate(lines) if has_tag(line.texts))
-    return doubtful
 
 
 def _take_strings(value: Any, strings: list[str], mapped: frozenset[str], key: str = "") -> Any:

@@ -59,6 +59,8 @@ class FileReport:
     reasoning: Reasoning | None
     """The setting `data.reasoning`."""
     num_characters: int
+    num_stripped_texts: int
+    """Texts with white space at an end, which is removed."""
     shapes: Mapping[str, int]
     """Dialogues by the JSON shape of their line."""
     unread_keys: Mapping[str, int]

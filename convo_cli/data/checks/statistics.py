@@ -55,6 +55,7 @@ class BlockStatistics:
     beyond_ascii: list[tuple[NDArray[np.intp], NDArray[np.intp]]] = field(default_factory=list)
     """Pairs of code points and their counts; a code point may be in several pairs."""
     bad_lines: BadLines = field(default_factory=BadLines)
+    num_stripped: int = 0
     problems: list[tuple[int, Problem]] = field(default_factory=list)
     """The first few problems of each code, each with its line, which the problem itself lacks."""
     num_more_problems: Counter[str] = field(default_factory=Counter)
@@ -80,12 +81,10 @@ class FileStatistics:
         self._first_lines: dict[str, float] = {}
         self._counts: Counter[str] = Counter()
         self._roles: Counter[str] = Counter()
-        self._shapes: Counter[str] = Counter()
-        self._unread_keys: Counter[str] = Counter()
+        self._shapes, self._unread_keys = Counter[str](), Counter[str]()
         self._unread_texts: defaultdict[str, UnreadTexts] = defaultdict(UnreadTexts)
         self._unread_places: dict[str, tuple[int, str]] = {}
-        self._turns_per_dialogue: Counter[int] = Counter()
-        self._characters_per_dialogue: Counter[int] = Counter()
+        self._turns_per_dialogue, self._characters_per_dialogue = Counter[int](), Counter[int]()
         self._num_ascii_letters = 0
         self._num_beyond_ascii = np.zeros(0x110000, np.int64)
         # The line and the fingerprint of each dialogue; `finish` sorts them.
@@ -101,10 +100,10 @@ class FileStatistics:
 
     def add_block(self, block: Block, found: BlockStatistics) -> None:
         """Add the next block of the file."""
-        numbers = block.numbers
-        self._counts.update(lines=len(numbers), excluded=len(found.excluded))
-        if found.excluded and not self._excluded_line:
-            self._excluded_line = int(numbers[found.excluded[0]])
+        numbers, excluded = block.numbers, found.excluded
+        self._counts.update(lines=len(numbers), excluded=len(excluded), stripped=found.num_stripped)
+        if excluded and not self._excluded_line:
+            self._excluded_line = int(numbers[excluded[0]])
         self._add_problems(block, found)
         self._bad_lines.merge(found.bad_lines)
         # The report lists shapes and keys in the order in which they first appear.
@@ -225,10 +224,11 @@ class FileStatistics:
             num_reasoning_turns=self._counts["reasoning"],
             reasoning=self._data_config.reasoning,
             num_characters=sum(length * count for length, count in lengths.items()),
+            num_stripped_texts=self._counts["stripped"],
             shapes=dict(self._shapes.most_common()),
             unread_keys=dict(self._unread_keys.most_common()),
             turns_per_dialogue=spread(self._turns_per_dialogue),
-            characters_per_dialogue=spread(self._characters_per_dialogue),
+            characters_per_dialogue=spread(lengths),
             scripts=scripts(self._num_ascii_letters, self._num_beyond_ascii),
             num_ending_on_user=self._counts["ending_on_user"],
             num_with_same_role_in_a_row=self._counts["same_role"],

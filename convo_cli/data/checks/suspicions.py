@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from itertools import compress, islice, pairwise
+from itertools import accumulate, compress, islice, pairwise
 from operator import eq
 
 from convo_cli.data.checks.suspicious_text import SUSPICIOUS_TEXTS, spot_places, suspicious_spots
 from convo_cli.data.dialogue import SEPARATOR
 from convo_cli.data.problems import Problem
 from convo_cli.data.shapes.collector import LocatedTurn
+from convo_cli.data.shapes.reasoning import has_tag
 from convo_cli.wording import quoted
 
 LONG_UTTERANCE_BYTES = 100_000
@@ -61,6 +63,24 @@ def suspicious_places(texts: str, characters: str) -> Iterator[int]:
     # A match begins at the NUL before a text; with the NUL in front, that is the index of the text.
     yield from (match.start() for match in _NUMBERS_OR_LETTER.finditer(f"\0{texts}\0"))
     yield from spot_places(texts, characters)
+
+
+def doubtful_texts(texts: Sequence[str], together: str, characters: str) -> set[int]:
+    """Return the indices of the dialogues that hold reasoning or may be suspicious.
+
+    Each is its joined texts; ``together`` are all of them. See `suspicious_places` for the rest.
+    """
+    ends = list(accumulate(len(text) + 1 for text in texts))
+    doubtful = {bisect_right(ends, place) for place in suspicious_places(together, characters)}
+    # Some texts look suspicious only beside the previous dialogue: search each one alone.
+    doubtful = {
+        index
+        for index in doubtful
+        if next(suspicious_places(texts[index], characters), None) is not None
+    }
+    if has_tag(together):
+        doubtful.update(index for index, text in enumerate(texts) if has_tag(text))
+    return doubtful
 
 
 def suspect_turns(turns: Sequence[LocatedTurn]) -> Iterator[Problem]:

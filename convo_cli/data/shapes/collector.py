@@ -34,6 +34,8 @@ class TurnCollector:
         self.is_refused = False
         self.num_line_ends = 0
         """Texts with carriage returns."""
+        self.num_stripped = 0
+        """Texts with white space at an end."""
         self._trained_path = ""  # of the first turn that states that it is trained on
         self._found = found
         self._reasoning = data_config.reasoning
@@ -68,6 +70,7 @@ class TurnCollector:
         if not isinstance(text, str):
             self.refuse("text-not-string", path, f"the text is {kind_of(text)}, not a string")
             return
+        self.num_stripped += text != text.strip()
         has_reasoning = False
         if role == "assistant" and (beside or "<" in text):
             text, has_reasoning = with_reasoning(

@@ -80,7 +80,7 @@ def pair_under(question: str, answer: str, extras: tuple[str, ...] = ()) -> Read
         for key in extras:
             extra = line.get(key)
             if isinstance(asked, str) and isinstance(extra, str):
-                asked = "\n\n".join(part for part in (asked.strip(), extra.strip()) if part)
+                asked = _joined(asked, extra)
             elif isinstance(asked, str) and extra is not None:
                 message = f"the {key} is {kind_of(extra)}, not a string"
                 yield Problem("text-not-string", message, f"$.{key}")
@@ -94,6 +94,13 @@ def pair_under(question: str, answer: str, extras: tuple[str, ...] = ()) -> Read
             yield Text("assistant", line[answer], f"$.{answer}", is_reply=True)
 
     return read
+
+
+def _joined(asked: str, extra: str) -> str:
+    """Return both texts around an empty line; only one if the other is white space."""
+    if not asked.strip() or not extra.strip():
+        return extra if extra.strip() else asked
+    return f"{asked.rstrip()}\n\n{extra.lstrip()}"
 
 
 def _is_turns(value: Any) -> bool:

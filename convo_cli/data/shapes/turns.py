@@ -52,6 +52,8 @@ class LineReading(NamedTuple):
     """Texts with carriage returns, which became newlines."""
     shape: str = ""
     """Its name in reports."""
+    num_stripped: int = 0
+    """Texts with white space at an end, which is removed."""
 
 
 def read_value(
@@ -81,7 +83,9 @@ def _read(value: Any, data_config: DataConfig, found: ProblemSink) -> LineReadin
     turns = [] if talk.is_refused else linked(talk.turns, talk.refuse)
     if talk.is_refused:
         return None
-    return LineReading(turns, talk.unread, talk.num_line_ends, shape or "")
+    return LineReading(
+        turns, talk.unread, talk.num_line_ends, shape or "", num_stripped=talk.num_stripped
+    )
 
 
 class _LineReader:

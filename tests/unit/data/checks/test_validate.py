@@ -605,3 +605,14 @@ def test_the_known_leak_of_dailydialog_is_found_and_its_cure_confirmed() -> None
     }
     assert ("train.jsonl", "test.jsonl") in leaks
     assert ("train.jsonl", "test_noleak.jsonl") not in leaks
+
+
+def test_texts_with_white_space_at_an_end_are_counted(tmp_path: Path) -> None:
+    lines = [
+        ["Hello ", "\n\u3000Hi!\r\n", "Bye."],
+        {"instruction": " Go ", "input": " ", "output": "Gone.", "note": " n "},
+        {"instruction": "Go", "input": "on ", "output": "Gone."},
+        {"prompt": "a", "completion": "b ", "train": False},
+    ]
+    (file,) = check(tmp_path, lines).files
+    assert file.num_stripped_texts == 4
