@@ -13,7 +13,7 @@ from rich.text import Text
 from convo_cli.cli.console import print_line, printable
 from convo_cli.cli.views.config_view import show_proposals
 from convo_cli.cli.views.histogram import histogram
-from convo_cli.cli.views.repair_view import show_repairs
+from convo_cli.cli.views.repair_view import as_fields, show_repairs
 from convo_cli.wording import counted
 
 if TYPE_CHECKING:
@@ -40,10 +40,10 @@ def as_record(
         "is_trainable": report.is_trainable and not refused,
         "num_errors": report.num_errors + _num_problems(refused),
         "num_warnings": report.num_warnings,
-        **asdict(report),
+        **as_fields(report),
         "preflight": None if preview is None else asdict(preview),
-        "preflight_problem_groups": [asdict(group) for group in refused],
-        "fix": None if repaired is None else asdict(repaired),
+        "preflight_problem_groups": [as_fields(group) for group in refused],
+        "fix": None if repaired is None else as_fields(repaired),
     }
 
 

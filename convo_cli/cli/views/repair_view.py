@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
@@ -12,8 +13,16 @@ from convo_cli.wording import counted
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from convo_cli.data.checks.report import FileReport
+    from convo_cli.data.checks.problem_tally import ProblemGroup
+    from convo_cli.data.checks.report import DataReport, FileReport
     from convo_cli.data.repair.repairs import RepairGroup, RepairReport
+
+
+def as_fields(report: DataReport | ProblemGroup | RepairReport) -> dict[str, Any]:
+    """Return a report for `--json`; the hints of single problems are those of their groups."""
+    return asdict(
+        report, dict_factory=lambda items: {key: item for key, item in items if key != "advice"}
+    )
 
 
 def show_repairs(console: Console, repaired: RepairReport, written: FileReport) -> None:
