@@ -57,7 +57,7 @@ class NativeTemplate:
         self._has_generation_marks = _GENERATION.search(self.chat_template) is not None
         try:
             self._forms = FormFinder(tokenizer, self._ask_one, agreement)
-            self._tools = ToolForms(tokenizer, self._ask_one, self._forms.headers)
+            self._tools = ToolForms(tokenizer, self._ask_one, self._forms)
             ends = self._forms.ends((Shape("user"), Shape("assistant")) * 2)
         except DataError as error:
             raise ModelError(
@@ -70,7 +70,7 @@ class NativeTemplate:
 
     @property
     def written_tokens(self) -> Collection[str]:
-        return {*self._forms.written_tokens, *self._tools.written_tokens}
+        return self._tools.written_tokens
 
     def render(self, turns: Sequence[Turn], *, for_reply: bool = False) -> list[Piece]:
         return self._pieces(turns, self._ask_one(turns, for_reply), for_reply=for_reply)

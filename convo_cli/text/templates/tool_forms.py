@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from convo_cli.data.dialogue import Turn, tool_definitions
 from convo_cli.errors import DataError
 from convo_cli.text.bounded.rendering import refusal
+from convo_cli.text.templates.dialogue_forms import FormFinder
 from convo_cli.text.templates.pieces import (
     NO_TURN,
     MovedReplyError,
@@ -25,6 +26,7 @@ from convo_cli.text.templates.pieces import (
     written_tokens,
 )
 from convo_cli.text.templates.tool_probes import Ask, ToolKnowledge, calls_in, name_of
+from convo_cli.text.templates.turn_shapes import REASONING_TAGS
 from convo_cli.text.tokenizers.vocabulary import TokenFinder
 from convo_cli.wording import quoted
 
@@ -38,14 +40,14 @@ _MARKS = re.compile(_MARK.format("([0-9]+)"))
 class ToolForms:
     """Splits dialogues with tool calls into pieces; only replies and user turns are targets."""
 
-    def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, ask: Ask, headers: Mapping[str, str]
-    ) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, ask: Ask, plain: FormFinder) -> None:
         self._ask = ask
-        self._headers = headers
+        self._headers = plain.headers
         self._knowledge = ToolKnowledge(ask)
         own_text = self._knowledge.own_text
-        self.written_tokens = written_tokens(tokenizer, own_text)
+        # The tags of reasoning stay text, as in dialogues without tools, unless a prompt has them.
+        written = written_tokens(tokenizer, own_text) - REASONING_TAGS
+        self.written_tokens = written | plain.written_tokens
         self._special = TokenFinder(special_tokens(tokenizer) | self.written_tokens)
 
     def pieces(self, turns: Sequence[Turn], text: str, *, for_reply: bool) -> list[Piece]:

@@ -15,6 +15,7 @@ from convo_cli.data.dialogue import Role, Turn
 from convo_cli.text.templates.pieces import Piece
 
 _OPENING, _CLOSING = "<think>", "</think>"
+REASONING_TAGS = frozenset({_OPENING, _CLOSING})
 
 
 class Shape(NamedTuple):
