@@ -188,6 +188,13 @@ def test_a_first_row_that_becomes_a_dialogue_is_named(tmp_path):
     assert "dialogues 2 turns 4" in done.out  # no column is too narrow
 
 
+def test_a_column_of_a_table_states_what_is_trained_on(tmp_path):
+    table = "question,answer,train\na,b,False\nc,d,True\ne,f,\ng,h,0.5\n"
+    done, dialogues = imported(tmp_path, "a.csv", table)
+    assert [first for (_, first), *_ in dialogues] == ["c", "e"]
+    assert "dialogues that are not trained on" in done.out
+
+
 def test_columns_of_any_name_are_named_by_an_option(tmp_path):
     table = "Frage,Antwort\nWhy is ice slippery?,A thin layer melts.\n"
     done, _ = imported(tmp_path, "de.csv", table)

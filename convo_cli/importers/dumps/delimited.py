@@ -10,6 +10,7 @@ from typing import Any
 
 from convo_cli.data.reader import MAX_LINE_BYTES
 from convo_cli.data.repair.lenient_json import BeyondRepairError, python_value
+from convo_cli.data.shapes.known_keys import TRAIN_KEYS
 from convo_cli.errors import DataError
 from convo_cli.importers.dumps.field_names import plain_name
 from convo_cli.importers.dumps.row_shapes import is_known, renamed, unknown
@@ -25,6 +26,8 @@ _LISTS = """
     history chosen rejected conversationa conversationb prompt responsea responseb
 """.split()  # noqa: SIM905  (a list of words)
 """Columns in which a cell that begins with a bracket is a list or an object, not a text."""
+_FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False, "": None}
+"""Cells of a column that states what is trained on; other ones are refused."""
 _PAIR = ("prompt", "completion")
 _EMPATHETIC = {"convid", "utteranceidx", "speakeridx", "utterance"}
 
@@ -156,10 +159,12 @@ def _as_object(
     if not is_ragged and (len(row) < len(names) or any(surplus)):
         columns = counted(len(row), "column")
         raise lines.fault(f"the row has {columns}, but the header has {len(names)}")
-    cells = dict(zip(names, row, strict=False))
+    cells: dict[str, Any] = dict(zip(names, row, strict=False))
     for name in names:
         if cells.get(name, "")[:1] in ("[", "{") and plain_name(name) in _LISTS:
             cells[name] = _list_in(cells[name], name, lines)
+        elif name in TRAIN_KEYS and (cell := cells.get(name, "").strip().casefold()) in _FLAGS:
+            cells[name] = _FLAGS[cell]
     return cells
 
 
