@@ -295,8 +295,12 @@ def test_numbers_that_decide_what_is_trained_on_are_kept_apart(
             }
         ],
         [["Hello", "ok 縺é"], ["縺éé縺 b", "fine"]],
+        [[["Hello", "Hi!"], ["Bye", "ok"]], [["user", "Hi"], ["Assistant ", "ok"]]],
     ],
-    ids=["zero as history", "a name like a placeholder", "a second name", "mojibake at both ends"],
+    ids=[
+        *["zero as history", "a name like a placeholder", "a second name"],
+        *["mojibake at both ends", "names in pairs"],
+    ],
 )
 def test_lines_that_are_easily_confused_are_kept_apart(tmp_path: Path, lines: list[Any]) -> None:
     path = tmp_path / "a"

@@ -13,6 +13,7 @@ from convo_cli.data.dialogue import SEPARATOR
 from convo_cli.data.problems import Problem
 from convo_cli.data.shapes.collector import LocatedTurn
 from convo_cli.data.shapes.reasoning import has_tag
+from convo_cli.data.shapes.speakers import NAMES_IN_PAIRS
 from convo_cli.wording import quoted
 
 LONG_UTTERANCE_BYTES = 100_000
@@ -31,7 +32,7 @@ HEADINGS = frozenset(
     form(name) for name in _HEADING_NAMES.split() for form in (str.lower, str.capitalize, str.upper)
 )
 """Names of the columns of a table."""
-_WHOLE_TEXTS = HEADINGS | SUSPICIOUS_TEXTS
+_WHOLE_TEXTS = HEADINGS | SUSPICIOUS_TEXTS | NAMES_IN_PAIRS
 
 _NUMBER = re.compile(r"[-+]?[0-9]+(?:[.,][0-9]+)?")
 # A comma is also a separator: "1,5" is one number or two. Repeats take 380 bytes of memory each.

@@ -110,6 +110,11 @@ FIXED = (
     ),
 )
 
+RATED = Format(
+    'an answer that "label" calls good or bad',
+    "select(.label) | del(.label)",
+    note="train on the good answers",
+)
 _ANSWERED = (
     '(map(select(has("turns"))) | INDEX(.question_id)) as $questions | .[] | '
     "select(.choices and $questions[.question_id | tostring]) | "

@@ -15,8 +15,27 @@ _EXPORTS = (
     ((b'"messages"', b'"guild"', b'"channel"'), "a Discord export"),
 )
 _LISTS = frozenset({"messages", "conversations"})
-_MISREAD_KEYS = frozenset({"question_id", "chosen"})
+_MISREAD_KEYS = frozenset({"question_id", "chosen", "label"})
 """Keys of the formats that also have the keys of a dialogue."""
+_ROW_KEYS = frozenset(
+    [
+        "parent_id",
+        "conversation_id",
+        "conversationId",
+        "conv_id",
+        "dialogue_id",
+        "dialogueId",
+        "dialog_id",
+        "dialogId",
+        "session_id",
+        "sessionId",
+        "thread_id",
+        "threadId",
+        "chat_id",
+        "chatId",
+    ]
+)
+"""Keys of one message in an array whose messages may belong to several dialogues."""
 
 
 def other_format(value: Any, *, is_dialogue: bool) -> Problem | None:
@@ -27,6 +46,8 @@ def other_format(value: Any, *, is_dialogue: bool) -> Problem | None:
     if isinstance(value, dict) and (export := export_in(value)) is not None:
         what, assistant = export
         return Problem("other-format", f"the line is {what}", advice=by_chat_import(assistant))
+    if isinstance(value, list):
+        return _messages(value)
     if is_dialogue and (not isinstance(value, dict) or _MISREAD_KEYS.isdisjoint(value)):
         return None
     # Imported here, because most files need none of its patterns.
@@ -34,6 +55,19 @@ def other_format(value: Any, *, is_dialogue: bool) -> Problem | None:
 
     found = misread(value) if is_dialogue else recognise(value)
     return None if found is None else found.of_line()
+
+
+def _messages(items: list[Any]) -> Problem | None:
+    """Return the problem of an array of messages that name their dialogue."""
+    first = items[0] if items else None
+    if not isinstance(first, dict) or _ROW_KEYS.isdisjoint(first):
+        return None
+    from convo_cli.data.conversions.named_formats import recognise
+
+    if (found := recognise(first)) is None:
+        return None
+    message = f"the line is an array; each value is {found.what}"
+    return Problem("other-format", message, advice=found.of_array())
 
 
 def other_format_of_file(text: bytes) -> Problem | None:

@@ -14,6 +14,7 @@ from convo_cli.data.conversions.fixed_keys import (
     FIXED,
     QUESTION,
     QUESTION_WITH_REFERENCE,
+    RATED,
 )
 from convo_cli.data.conversions.line_format import Format
 from convo_cli.data.conversions.preferences import preference_format
@@ -59,6 +60,8 @@ def misread(value: Mapping[str, Any]) -> Format | None:
         if turns and all(isinstance(turn, str) for turn in turns):
             is_answered = isinstance(reference, list) and len(reference) == len(turns)
             return QUESTION_WITH_REFERENCE if is_answered else QUESTION
+    if isinstance(value.get("label"), bool) and "prompt" in value and "completion" in value:
+        return RATED
     if "chosen" in value and "rejected" in value and isinstance(value["chosen"], dict):
         return preference_format(value)
     return None

@@ -34,6 +34,17 @@ def roles_by_name(speakers: SpeakersConfig) -> dict[str, Role]:
     return roles
 
 
+_NAMES_IN_PAIRS = """
+    user human customer client prompter assistant gpt bot chatbot model ai system developer
+"""
+NAMES_IN_PAIRS = frozenset(
+    form(name)
+    for name in _NAMES_IN_PAIRS.split()
+    for form in (str.lower, str.capitalize, str.upper)
+)
+"""Texts that make a pair [speaker, text]. They are also suspicious, for `checks.bulk`."""
+
+
 _NAME_KEYS: Mapping[str, Role] = {
     "char_name": "assistant",
     "character_name": "assistant",

@@ -16,6 +16,7 @@ from convo_cli.data.shapes.items.entries import keyed_texts
 from convo_cli.data.shapes.items.turn_keys import SPEAKER_KEYS, TEXT_KEYS, is_turn, keys_of_turn
 from convo_cli.data.shapes.masks import stated_training
 from convo_cli.data.shapes.parts import TurnList
+from convo_cli.data.shapes.speakers import NAMES_IN_PAIRS
 from convo_cli.data.shapes.table import is_list_of_pairs
 from convo_cli.data.shapes.tools.tool_calls import ToolTurn, read_tool_turn
 from convo_cli.wording import quoted
@@ -103,8 +104,15 @@ class ListReader:
             self._talk.refuse(code, path, message)
 
     def _pairs(self, pairs: list[Any], path: str) -> None:
+        """Read pairs of [user, assistant]; of [speaker, text] if all begin with different names."""
+        names = {name and name.strip() for name, _ in pairs}
+        is_named = len(names) > 1 and names <= NAMES_IN_PAIRS
         for index, pair in enumerate(pairs):
-            self._pair(pair, f"{path}[{index}]")
+            at = f"{path}[{index}]"
+            if not is_named:
+                self._pair(pair, at)
+            elif (role := self._talk.role_of(pair[0].strip(), f"{at}[0]")) is not None:
+                self._talk.add(role, pair[1], f"{at}[1]", index=index)
 
     def _pair(self, pair: list[Any], path: str) -> None:
         self._talk.add("user", pair[0], f"{path}[0]")

@@ -167,6 +167,23 @@ PREFERENCES: dict[str, Any] = {
 }
 
 
+def test_messages_of_several_dialogues_on_one_line_are_no_dialogue(tmp_path: Path) -> None:
+    rows = [
+        {"conversation_id": number, **turn}
+        for number, turns in enumerate((TEA, MORE))
+        for turn in as_messages(turns)
+    ]
+    assert converted(write(tmp_path, rows)) == [TEA, MORE]
+
+
+def test_an_answer_that_is_called_bad_is_not_trained_on(tmp_path: Path) -> None:
+    (_, asked), (_, answer) = TEA
+    good, bad = (
+        {"prompt": asked, "completion": text, "label": text == answer} for text in (answer, "No.")
+    )
+    assert converted(write(tmp_path, bad, good)) == [TEA]
+
+
 @pytest.mark.parametrize("form", PREFERENCES)
 def test_of_a_preference_pair_the_chosen_answer_is_kept(tmp_path: Path, form: str) -> None:
     value = {key: item for key, item in PREFERENCES[form].items() if item is not None}

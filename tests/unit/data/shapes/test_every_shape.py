@@ -105,6 +105,8 @@ def test_a_pair_reads_the_same_under_its_keys_after_any_history(
         ({"dialog": [[{"id": "teacher", "text": "a"}, {"id": "model", "text": "b"}]] * 2}, "Uabab"),
         ({"context": ["a", "b"], "response": "c"}, "Aabc"),
         ([{"role": "system", "content": "a"}, "b", "c"], "Sabc"),
+        ([["Assistant", "a"], ["USER", "b"]], "Aab"),
+        ({"conversation": [["system", "a"], ["human", "b"], ["bot", "c"]]}, "Sabc"),
     ],
 )
 def test_speakers_are_those_that_the_line_implies(line: Any, texts: str) -> None:
