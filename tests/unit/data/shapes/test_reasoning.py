@@ -17,7 +17,7 @@ USER = {"role": "user", "content": "2+2?"}
 THOUGHT = "Two and two."
 KEPT = f"<think>\n{THOUGHT}\n</think>\n\n4"
 TEXTS = (
-    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="<>\0"))
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="<>\0\r"))
     .map(str.strip)
     .filter(bool)
 )
