@@ -229,7 +229,7 @@ def _is_mixed(items: list[Any]) -> bool:
 def _is_nested(turns: TurnList) -> bool:
     """Return whether the list holds one list of turns, or several that follow each other."""
     items = turns.value
-    if turns.code != "not-a-turn" or not all(isinstance(item, list) for item in items):
+    if turns.code != "not-a-turn" or not all(isinstance(item, list) and item for item in items):
         return False
     if turns.path == "$":
         return False
