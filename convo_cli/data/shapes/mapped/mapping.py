@@ -2,7 +2,7 @@
 
     turns [+ speaker, text]      {"messages": [{"role": …, "content": …}, …]}
     turns + user, assistant      the same, with two turns for each item of the list
-    user, assistant [+ history]  {"prompt": …, "completion": …, "history": …}
+    user, assistant [+ history]  {"context": …, "response": …, "history": …}
     only speaker, text, system   the shape that the line has without them
 
 Every other key stays where it means the same: a mask, reasoning or a name beside a text. What the
@@ -109,10 +109,8 @@ class _Line:
             reserved = DIALOGUE_KEYS - {*SYSTEM_KEYS}
             self._keep_beside(value, "$", [columns.turns, *whole.values()], line, "$", reserved)
         elif columns.user is not None and columns.assistant is not None:
-            line["prompt"] = self._moved(value, columns.user, "$", "$.prompt", "user")
-            line["completion"] = self._moved(
-                value, columns.assistant, "$", "$.completion", "assistant"
-            )
+            line["context"] = self._moved(value, columns.user, "$", "$.context", "user")
+            line["response"] = self._moved(value, columns.assistant, "$", "$.response", "assistant")
             reserved = DIALOGUE_KEYS - {*SYSTEM_KEYS, "history"}
             read = [columns.user, columns.assistant, *whole.values()]
             self._keep_beside(value, "$", read, line, "$", reserved)

@@ -58,6 +58,7 @@ CASES: list[tuple[Any, dict[str, str]]] = [
     ({"rows": [["user", "Hi"], ["bot", "Hello!"]]},
      {"turns": "rows", "speaker": "$[0]", "text": "$[1]"}),
     ({"q": "Hi", "a": "Hello!"}, {"user": "q", "assistant": "a"}),
+    ({"q": ["Hi"], "a": "Hello!"}, {"user": "q", "assistant": "a"}),
     ({"row": {"q": "Hi", "a": "Hello!"}, "messages": []},
      {"user": "row.q", "assistant": "row.a"}),
     ({"log": [{"USER": "Hi", "SYSTEM": "Hello!"}]},
