@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from convo_cli.data.conversions.chat_logs import export_in, replying_in_export
-from convo_cli.data.conversions.commands import by_chat_import
+from convo_cli.data.conversions.commands import Conversion, by_chat_import, jq_path
 from convo_cli.data.problems import Problem
 
 _EXPORTS = (
@@ -55,6 +55,14 @@ def other_format(value: Any, *, is_dialogue: bool) -> Problem | None:
 
     found = misread(value) if is_dialogue else recognise(value)
     return None if found is None else found.of_line()
+
+
+def advice_for_text(key: str, text: str) -> str | Conversion:
+    """Return the command for lines whose list of turns is a text with tags; "" for other texts."""
+    from convo_cli.data.conversions.named_formats import tagged
+
+    found = tagged(jq_path(key), text)
+    return "" if found is None else found.of_line().advice
 
 
 def _messages(items: list[Any]) -> Problem | None:

@@ -41,7 +41,7 @@ _PAIRS = (
 def recognise(value: Any) -> Format | None:
     """Return the format of a line that no shape reads; None if it is unknown."""
     if isinstance(value, str):
-        return _tagged(".", value)
+        return tagged(".", value)
     if not isinstance(value, dict):
         return None
     known = next(
@@ -79,10 +79,11 @@ def _tagged_text(value: Mapping[str, Any]) -> Format | None:
         ((key, text) for key, text in value.items() if isinstance(text, str)),
         key=lambda item: -len(item[1]),
     )
-    return next((found for key, text in texts if (found := _tagged(jq_path(key), text))), None)
+    return next((found for key, text in texts if (found := tagged(jq_path(key), text))), None)
 
 
-def _tagged(path: str, text: str) -> Format | None:
+def tagged(path: str, text: str) -> Format | None:
+    """Recognise a dialogue in the text at a path of jq."""
     tags = find_tags(text)
     if tags is None:
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+from convo_cli.data.conversions.lines import advice_for_text
 from convo_cli.data.dialogue import Role
 from convo_cli.data.problems import Problem, kind_of
 from convo_cli.data.shapes.items.turn_keys import is_parts
@@ -62,7 +63,9 @@ def turns_under(key: str, *, is_nested: bool = False) -> ReadShape:
             yield TurnList(turns, path, is_nested=is_nested, text_path=text_path)
         elif not problems:
             message = f'"{key}" is {kind_of(turns)}, not a list of turns'
-            yield Problem("unknown-shape", message, path)
+            advice = advice_for_text(key, turns) if isinstance(turns, str) else ""
+            code = "other-format" if advice else "unknown-shape"
+            yield Problem(code, message, path, advice=advice)
 
     return read
 

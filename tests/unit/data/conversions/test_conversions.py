@@ -94,6 +94,7 @@ def test_a_text_with_tags_is_cut_where_its_turns_begin(tmp_path: Path, form: str
     text = TAGGED[form].format(*(text for _, text in MORE))
     assert converted(write(tmp_path, {"dialogue text": text, "id": "x"})) == [MORE]
     assert converted(write(tmp_path, text)) == [MORE]
+    assert converted(write(tmp_path, {"dialogue": text})) == [MORE]
 
 
 @pytest.mark.parametrize(
