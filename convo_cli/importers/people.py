@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
+from collections.abc import Iterable
 
 from convo_cli.errors import DataError, UsageError, typeable_option
 from convo_cli.importers.cleaning import cleaned
@@ -71,7 +72,7 @@ class People:
         known = {_key(name): name for name in self.counts}
         for key, name in self._keys.items():
             if key not in known:
-                close = difflib.get_close_matches(key, known, n=1)
+                close = difflib.get_close_matches(key, known, n=1) or _with_word(key, known)
                 meant = typeable_option("--assistant", known[close[0]]) if close else ""
                 raise UsageError(
                     f"{where}: no person is named {quoted(name)}; the people are {listed}",
@@ -88,6 +89,12 @@ class People:
         more = len(self.counts) - len(people)
         shown = ", ".join(f"{name} ({number:,})" for name, number in people)
         return shown + (f" and {more:,} more" if more else "")
+
+
+def _with_word(word: str, names: Iterable[str]) -> list[str]:
+    """Return the one name that has this word, such as a first name; else nothing."""
+    found = [name for name in names if word in name.split()]
+    return found if len(found) == 1 else []
 
 
 def _key(name: str) -> str:

@@ -64,7 +64,7 @@ def test_a_chat_becomes_dialogues_that_can_be_trained_on(convo, folder):
     for words in (
         "dialogues  ", "messages of Ada", "2024-01-02 to 2024-01-15, cut at pauses of 6h", "media",
         "system lines", "messages of the assistant before", "dialogues without a reply",
-        "characters removed", "continuation lines", "1 e-mail addresses, 1 phone numbers",
+        "characters removed", "continuation lines", "e-mail addresses: 1, phone numbers: 1",
         "next: convo validate-data data.jsonl", "convo init-config --train data.jsonl",
     ):  # fmt: skip
         assert words in result.out, words
@@ -106,6 +106,7 @@ TWO = "02.01.24, 10:00 - Ben: Hi\n02.01.24, 10:01 - Ada: Yes\n"
 REFUSED = {
     "no assistant": (TWO, (), 2, "Ben (1), Ada (1)"),
     "an unknown assistant": (TWO, ("--assistant", "Adda"), 2, "did you mean --assistant Ada?"),
+    "a first name": (TWO.replace("Ada", "Ada M"), ("--assistant", "ada"), 2, "mean --assistant 'A"),
     "all assistants": (TWO, ("--assistant", "Ada", "--assistant", "Ben"), 2, "all people"),
     "one speaker": (TWO.replace("Ben", "Ada"), ("--assistant", "Ada"), 3, "only one person"),
     "only media": (

@@ -172,7 +172,9 @@ TABLES = {
 
 @pytest.mark.parametrize("name", TABLES)
 def test_a_table_is_read_by_the_names_of_its_columns(tmp_path, name):
-    assert imported(tmp_path, name, TABLES[name])[1] == [ICE]
+    done, dialogues = imported(tmp_path, name, TABLES[name])
+    assert dialogues == [ICE]
+    assert "dialogues 1 " in done.out
 
 
 def test_a_table_in_utf_16_is_read(tmp_path):

@@ -136,7 +136,7 @@ def _value(param: Any) -> str:
 
 def _meaning(param: Any) -> str:
     text = _escaped(param.help)
-    if _is_flag(param) or param.default in (None, (), []):
+    if _is_flag(param) or param.default in (None, "", (), []):
         return text
     return f"{text} Default: `{param.default}`."
 

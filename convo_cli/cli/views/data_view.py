@@ -124,7 +124,7 @@ def _show_file(console: Console, file: FileReport) -> None:
     facts.add_column(justify="right", no_wrap=True)
     facts.add_column(style="dim", overflow="fold", min_width=1)
     for name, number, note in _facts(file):
-        facts.add_row(name, f"{number:,}", Text(printable(note).replace("\n", " ")))
+        facts.add_row(name, f"{number:,}", Text(printable(note).replace("\n", " ") or " "))
     _show_indented(console, facts)
     if file.turns_per_dialogue and file.characters_per_dialogue:
         sides = Table.grid(padding=(0, 4))

@@ -47,7 +47,7 @@ def show_import(
         table.add_column(justify="right", no_wrap=True)
         table.add_column(style="dim", overflow="fold", min_width=1)
         for name, number, note in _facts(report, pause):
-            table.add_row(Text(printable(name)), f"{number:,}", Text(printable(note)))
+            table.add_row(Text(printable(name)), f"{number:,}", Text(printable(note) or " "))
         print_line(console, f"{out} ({report.format})", "bold")
         console.print(Padding(table, (0, 0, 0, 2), expand=False))
         console.print()
@@ -94,7 +94,7 @@ def _warnings(report: ImportReport) -> Iterator[str]:
             "can imitate the start of a message, so that it becomes the words of another person"
         )
     if report.personal:
-        found = ", ".join(f"{number:,} {kind}" for kind, number in report.personal.items())
+        found = ", ".join(f"{kind}: {number:,}" for kind, number in report.personal.items())
         yield (
             f"the texts contain personal data ({found}); a model can repeat them. Ask the people, "
             "or remove them, before you share the data or a model trained on it"
