@@ -73,9 +73,9 @@ _MAX_OPTION_NUMBER = 10**18
 def _checked_options(options: dict[str, Any]) -> dict[str, Any]:
     for name, value in options.items():
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", name):
-            raise ValueError(f"{name[:64]!r} is no name of a variable")
+            raise ValueError(f"{name[:64]!r} is not the name of a variable")
         if name in _RESERVED_VARIABLES or name.endswith(("_token", "_tokens")):
-            raise ValueError(f"{name} is no option: the program that renders dialogues sets it")
+            raise ValueError(f"{name} cannot be set: the program that renders dialogues sets it")
         _check_option(name, value, _MAX_OPTION_LEVELS)
     if len(json.dumps(options)) > _MAX_OPTIONS:
         raise ValueError(f"the options have more than {_MAX_OPTIONS:,} characters")
@@ -226,7 +226,7 @@ class DataConfig(Section):
     speakers: SpeakersConfig = SpeakersConfig()
     """Speaker names in the data, by role."""
     columns: ColumnsConfig = ColumnsConfig()
-    """Paths of what a line holds, for shapes that convo does not know. A path is keys joined by
+    """Paths of the values in a line, for shapes that convo does not know. A path is keys joined by
     dots, with [0] for an item of a list and ["odd key"] for any other key: meta.dialog,
     data[0].turns. A line that lacks the path is refused."""
     reasoning: Reasoning | None = None

@@ -34,7 +34,7 @@ _BUFFER_BYTES = 2**18
 _ENCRYPTED = 0x1
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """Other methods can claim gigabytes of memory for a few bytes."""
-_WAY_OUT = "unpack it yourself, check what it holds, and import the file with the texts"
+_WAY_OUT = "unpack it yourself, check its contents, and import the file with the messages"
 DAMAGED_ZIP = (
     *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError),
     *(NotImplementedError, RuntimeError, ValueError, OverflowError),
@@ -144,7 +144,7 @@ class Archive:
         mode = info.external_attr >> 16
         reason = ""
         if path.is_absolute() or ".." in path.parts or ":" in "".join(path.parts[:1]):
-            reason = "its name leads out of the archive"
+            reason = "its path leads out of the archive"
         elif stat.S_ISLNK(mode):
             reason = "it is a link"
         elif info.flag_bits & _ENCRYPTED:
@@ -186,5 +186,5 @@ def damaged(where: str, error: Exception) -> DataError:
 
 
 def bomb(where: str, reason: str) -> DataError:
-    """Return the refusal of an archive that is larger or stranger than an export."""
+    """Return the refusal of an archive that is too large or too unusual for an export."""
     return DataError(f"{where}: refused: {reason}", hint=_WAY_OUT)

@@ -209,7 +209,7 @@ def _require_no_dialogues(source: Source) -> None:
         return
     if lines and not errors:
         raise UsageError(
-            f"{source.where}: these are JSON Lines of dialogues already, which need no import",
+            f"{source.where}: it contains JSON Lines of dialogues, which need no import",
             hint=f"convo validate-data {typeable(source.path)}",
         )
 
@@ -219,7 +219,7 @@ def _require_dialogues(source: Source, work: _Import) -> None:
         return
     reasons = ", ".join(f"{reason}: {number:,}" for reason, number in work.counts.left_out.items())
     hint = (
-        "--assistant names another person; --pause 1d makes longer dialogues"
+        "choose another person with --assistant, or a longer pause: --pause 1d"
         if work.people.counts
         else None
     )

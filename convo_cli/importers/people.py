@@ -53,7 +53,7 @@ class People:
             if dropped := +counts.dropped:
                 reasons = ", ".join(f"{reason}: {number:,}" for reason, number in dropped.items())
                 raise DataError(
-                    f"{where}: no message has a text ({reasons})",
+                    f"{where}: no message contains text ({reasons})",
                     hint="export a chat in which people wrote to each other",
                 )
             return
@@ -66,7 +66,8 @@ class People:
         if not self._keys:
             name = self.counts.most_common()[-1][0]
             raise UsageError(
-                f"{where}: whose messages are the replies to train on? The people are {listed}",
+                f"{where}: choose whose messages the model learns to write; the people are "
+                f"{listed}",
                 hint=f"name one of them: {typeable_option('--assistant', name)}",
             )
         known = {_key(name): name for name in self.counts}
@@ -80,7 +81,7 @@ class People:
                 )
         if known.keys() <= self._keys.keys():
             raise UsageError(
-                f"{where}: all people are assistants: {listed}",
+                f"{where}: --assistant names all people: {listed}",
                 hint="at least one person has to be a user",
             )
 

@@ -215,6 +215,6 @@ def _files_below(folder: Path) -> Iterator[tuple[str, Path]]:
                     if num_files > MAX_MEMBERS:
                         raise UsageError(
                             f"{folder}: more than {MAX_MEMBERS:,} files",
-                            hint="give the folder that a program exported, and nothing else",
+                            hint="give only the folder of the export",
                         )
                     yield name, Path(entry.path)

@@ -30,5 +30,5 @@ def too_long(where: str, number: int, what: str) -> DataError:
     limit = f"{MAX_LINE_CHARACTERS:,} characters"
     return DataError(
         f"{where}: line {number}: {what} is longer than {limit}, so this is not a chat",
-        hint="check that the file is the export, and complete",
+        hint="check that the file is a complete chat export",
     )

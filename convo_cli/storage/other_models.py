@@ -37,7 +37,7 @@ _GGUF = (b"GGUF", b"lmgg", b"fmgg", b"tjgg")  # llama.cpp's form, and the older 
 _MERGED = {"LORA", "ADALORA", "LOHA", "LOKR", "OFT", "BOFT", "IA3", "VERA", "FOURIERFT", "HRA"}
 """Types of adapters whose weights can be added to those of the model."""
 _HUB_SNAPSHOT = "snapshots/*/config.json"
-_ORIGINAL = "ask its publisher for the form of transformers: config.json and model.safetensors"
+_ORIGINAL = "ask its publisher for the transformers format: config.json and model.safetensors"
 _WEIGHTS = (
     ("tf_model*.h5", "TensorFlow"),
     ("flax_model*.msgpack", "Flax"),
@@ -54,8 +54,8 @@ _WEIGHTS = (
 )
 """File names of weights of other programs."""
 _OTHER_KINDS = (
-    ("model_index.json", "a Diffusers model, which makes images"),
-    ("modules.json", "a sentence-transformers model, which makes vectors"),
+    ("model_index.json", "a Diffusers model, which generates images"),
+    ("modules.json", "a sentence-transformers model, which computes embeddings"),
 )
 _HEADS = re.compile(
     r"For(SequenceClassification|TokenClassification|QuestionAnswering|MultipleChoice|"
@@ -92,8 +92,8 @@ def require_no_other_form(path: Path) -> None:
 def encoder_decoder(source: Path | str, kind: object) -> ModelError:
     """Return the error that a model of this type has an encoder, as T5 and BART have."""
     return ModelError(
-        f"{source}: an encoder-decoder model (model_type {_shown(kind)} in config.json), and convo "
-        "trains causal language models",
+        f"{source}: an encoder-decoder model (model_type {_shown(kind)} in config.json), but "
+        "convo trains only causal language models",
         hint=DECODER_HINT,
     )
 
@@ -106,13 +106,13 @@ def _require_no_other_weights(folder: Path) -> None:
         raise ModelError(
             f"{folder / INDEX}: not found, but the weights are in {_count(len(parts))} "
             f"such as {parts[0].name}",
-            hint="copy the model again, with all its files",
+            hint="copy all files of the model again",
         )
     for pattern, program in _WEIGHTS:
         if found := min(folder.glob(pattern), default=None):
             raise ModelError(
-                f"{folder}: its weights are in {_shown(found.relative_to(folder))}, the form of "
-                f"{program}, and convo reads model.safetensors",
+                f"{folder}: its weights are in {_shown(found.relative_to(folder))}, the format "
+                f"of {program}, but convo opens only model.safetensors",
                 hint=_ORIGINAL,
             )
     if inner := _inner_model(folder):
@@ -123,7 +123,7 @@ def _require_no_other_weights(folder: Path) -> None:
     if "config.json" not in names and names & {"tokenizer.json", "tokenizer_config.json"}:
         raise ModelError(
             f"{folder}: a tokenizer without a model (there is no config.json)",
-            hint="give the folder that has the weights too",
+            hint="give the folder that also contains the weights",
         )
 
 
@@ -166,7 +166,7 @@ def _gguf(path: Path, file: Path) -> ModelError:
     if not _head(file).startswith(_GGUF[0]):
         what, command = what.replace("GGUF", "GGML"), _ORIGINAL
     return ModelError(
-        f"{path}: {what}, the form of llama.cpp, and convo reads model.safetensors",
+        f"{path}: {what}, the format of llama.cpp, but convo opens only model.safetensors",
         hint="use the model that it was converted from, whose weights are more exact; or convert "
         f"it (pip install gguf); {command}"
         if command != _ORIGINAL
@@ -188,7 +188,7 @@ def _quantized(folder: Path, key: str, value: Any) -> ModelError:
         or_convert = f"; or convert it (pip install bitsandbytes accelerate); {command}"
     return ModelError(
         f"{folder}: the weights are quantized ({how + '; ' if how else ''}{key} in config.json), "
-        "and convo reads only weights that are not",
+        "but convo opens only unquantized weights",
         hint="use the model that it was quantized from, which its model card names" + or_convert,
     )
 

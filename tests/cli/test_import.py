@@ -107,7 +107,7 @@ REFUSED = {
     "no assistant": (TWO, (), 2, "Ben (1), Ada (1)"),
     "an unknown assistant": (TWO, ("--assistant", "Adda"), 2, "did you mean --assistant Ada?"),
     "a first name": (TWO.replace("Ada", "Ada M"), ("--assistant", "ada"), 2, "mean --assistant 'A"),
-    "all assistants": (TWO, ("--assistant", "Ada", "--assistant", "Ben"), 2, "all people"),
+    "all assistants": (TWO, ("--assistant", "Ada", "--assistant", "Ben"), 2, "names all people"),
     "one speaker": (TWO.replace("Ben", "Ada"), ("--assistant", "Ada"), 3, "only one person"),
     "only media": (
         TWO.replace("Hi", "<Media omitted>").replace("Yes", "<Media omitted>"),

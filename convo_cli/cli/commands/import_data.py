@@ -16,9 +16,7 @@ _DURATION = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?) ?([smhdw])")
 
 
 def import_data(
-    source: Annotated[
-        Path, typer.Argument(help="An export: a file, a .zip archive, or a folder of an export.")
-    ],
+    source: Annotated[Path, typer.Argument(help="The export: a file, a .zip archive or a folder.")],
     out: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="OUT", help="The JSONL file to write.")
     ] = None,
@@ -27,42 +25,48 @@ def import_data(
         typer.Option(
             "--assistant",
             metavar="NAME",
-            help="The person of a chat whose messages are the replies. Repeatable.",
+            help="Person whose messages the model learns to write. Repeatable.",
         ),
     ] = None,
     format: Annotated[  # noqa: A002  (the option's name)
         str | None,
-        typer.Option("--format", metavar="NAME", help="What the source is, if convo cannot tell."),
+        typer.Option(
+            "--format", metavar="NAME", help="Format of the source, if convo does not recognise it."
+        ),
     ] = None,
     pause: Annotated[
         str,
         typer.Option(
-            "--pause", metavar="TIME", help="A silence that ends a dialogue: 30m, 6h or 2d."
+            "--pause", metavar="TIME", help="Silence that ends a dialogue, such as 30m, 6h or 2d."
         ),
     ] = "6h",
     keep_names: Annotated[
         bool,
-        typer.Option("--keep-names", help='Begin each message of a user with its name: "Ada: …".'),
+        typer.Option(
+            "--keep-names", help='Begin each message of a user with its sender: "Ada: …".'
+        ),
     ] = False,
     columns: Annotated[
         str | None,
         typer.Option(
             "--columns",
             metavar="NAME=COLUMN,…",
-            help="The columns of a table that are dialogues: question=Frage,answer=Antwort.",
+            help="Columns of a table under other names: question=Frage,answer=Antwort.",
         ),
     ] = None,
     only: Annotated[
         str,
         typer.Option(
-            "--only", metavar="NAME", help="Read only the files of an archive or folder with NAME."
+            "--only",
+            metavar="NAME",
+            help="Read only the files of an archive or folder whose names contain or match NAME.",
         ),
     ] = "",
     is_forced: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     as_json: JsonOption = False,
     is_quiet: QuietOption = False,
 ) -> None:
-    """Write a chat export or another program's data as dialogues to train on.
+    """Convert a chat export or another program's data to dialogues to train on.
 
     Names become roles, messages are joined into turns, and a silence ends a dialogue. Media and
     system lines are dropped and counted. Only you can read the output.
@@ -86,7 +90,7 @@ def import_data(
     if out is None:
         named = [typeable_option("--assistant", name) for name in assistants or ()]
         raise UsageError(
-            "there is no output",
+            "no output file",
             hint=" ".join(["convo import", typeable(source), *named, "-o data.jsonl"]),
         )
     if str(out) == "-":

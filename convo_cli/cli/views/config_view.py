@@ -103,7 +103,11 @@ def conversion_lines(conversion: Conversion, *, is_quiet: bool) -> list[str]:
 def show_proposals(console: Console, proposals: Mapping[str, Proposal], options: str) -> None:
     """Print the mapping that each file probably needs, as a command and as lines of a config."""
     for file, proposal in proposals.items():
-        print_line(console, f"probable mapping of {file}, by {proposal.reason}; check it", "bold")
+        print_line(
+            console,
+            f"probable mapping of {file}, inferred from {proposal.reason}; check it before use",
+            "bold",
+        )
         print_line(console, f"  convo validate-data {typeable(file)}{options} {proposal.options}")
         console.print()
         for line in proposal.yaml.splitlines():

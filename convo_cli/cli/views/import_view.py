@@ -91,13 +91,13 @@ def _warnings(report: ImportReport) -> Iterator[str]:
     if report.num_backward:
         yield (
             f"{counted(report.num_backward, 'message')} dated before the one above; a pasted text "
-            "can imitate the start of a message, so that it becomes the words of another person"
+            "can imitate the start of a message, and is then read as the words of another person"
         )
     if report.personal:
         found = ", ".join(f"{kind}: {number:,}" for kind, number in report.personal.items())
         yield (
-            f"the texts contain personal data ({found}); a model can repeat them. Ask the people, "
-            "or remove them, before you share the data or a model trained on it"
+            f"the texts contain personal data ({found}); a model can repeat it. Remove "
+            "it, or ask these people, before you share the data or a model trained on it"
         )
 
 

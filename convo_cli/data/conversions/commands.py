@@ -61,7 +61,9 @@ def by_import(note: str, assistant: str = "") -> Conversion:
 
 def by_chat_import(assistant: str) -> Conversion:
     """Return a conversion of a chat; the model becomes this person, or NAME if it is unknown."""
-    return by_import("choose with --assistant who the model becomes", assistant or "NAME")
+    return by_import(
+        "choose with --assistant whose messages the model learns to write", assistant or "NAME"
+    )
 
 
 def by_fix(note: str) -> Conversion:

@@ -46,7 +46,7 @@ FIXED = (
         Format(
             "a comparison of two conversations",
             '{messages: (if .winner == "model_b" then .conversation_b else .conversation_a end)}',
-            note='train on the winner, or on "conversation_a" without one',
+            note='train on the winner, or on "conversation_a" if there is none',
         ),
     ),
     FixedKeys(
@@ -111,7 +111,7 @@ FIXED = (
 )
 
 RATED = Format(
-    'an answer that "label" calls good or bad',
+    'an answer that "label" rates as good or bad',
     "select(.label) | del(.label)",
     note="train on the good answers",
 )

@@ -89,7 +89,7 @@ def tagged(path: str, text: str) -> Format | None:
         return None
     first = next(iter(tags.roles)).strip()
     what = f"a whole dialogue in one text, with the tag {quoted(first)}"
-    return Format(what, f"{{messages: {jq_turns(path, tags)}}}", note="cut the text at its tags")
+    return Format(what, f"{{messages: {jq_turns(path, tags)}}}", note="split the text at its tags")
 
 
 def _pairs(value: Mapping[str, Any]) -> Format | None:
@@ -140,7 +140,10 @@ def _chat_message(value: Mapping[str, Any]) -> Format | None:
 def _chat(what: str, key: str, assistant: Any) -> Format:
     name = assistant if isinstance(assistant, str) and assistant else "NAME"
     export = f"a {what} export" if what != "chat" else "a chat"
-    note = f'messages become dialogues (keys such as "{key}"), --assistant is who the model becomes'
+    note = (
+        f'messages become dialogues (by keys such as "{key}"); '
+        "choose with --assistant whose messages the model learns to write"
+    )
     return Format(f"one message of {export}", command=by_import(note, name))
 
 

@@ -78,7 +78,7 @@ class OrderOfDates(NamedTuple):
     order: Order
     style: Style
     note: str
-    """What a reader has to know if the dates fit several orders; else empty."""
+    """The notice for the user if the dates fit several orders; else empty."""
 
 
 def match_stamp(line: str) -> Stamp | None:
@@ -135,8 +135,8 @@ def find_order(where: str, stamps: Iterable[tuple[int, Stamp]]) -> OrderOfDates:
         shown = sorted(set(misfits.values()))
         places = " and ".join(f"{date} in line {number}" for number, date in shown)
         raise DataError(
-            f"{where}: no order of day and month fits all dates: see {places}",
-            hint="export the chat again; a file joined from two phones has to be imported in parts",
+            f"{where}: no order of day and month fits all dates, such as {places}",
+            hint="export the chat again; if the file joins several exports, import each on its own",
         )
     fewest = min(descents[order] for order in fitting)
     best = [order for order in fitting if descents[order] == fewest]
@@ -144,7 +144,7 @@ def find_order(where: str, stamps: Iterable[tuple[int, Stamp]]) -> OrderOfDates:
     chosen: Order = "month first" if is_american and "month first" in best else best[0]
     others = [other for other in best if other != chosen]
     note = (
-        f"the dates also fit {' and '.join(others)}; they are read {chosen}"
+        f"the dates are read {chosen}, but {' and '.join(others)} would also fit"
         if others and first.sign in "/-"
         else ""
     )

@@ -97,7 +97,7 @@ def _chosen(schema: Any, where: str, columns: Mapping[str, str]) -> dict[str, st
         raise DataError(f"{where}: it has {len(names):,} columns; at most {MAX_COLUMNS:,} are read")
     named = {**renamed(names), **{old: new for old, new in columns.items() if old in names}}
     if len(set(named.values())) < len(names):
-        raise DataError(f"{where}: two columns have one name", hint="rename one of them")
+        raise DataError(f"{where}: two columns have the same name", hint="rename one of them")
     row = {named[field.name]: ["text"] if _is_list(field.type) else "text" for field in schema}
     if not is_known(row):
         raise unknown(row, where)

@@ -27,7 +27,7 @@ _LISTS = """
 """.split()  # noqa: SIM905  (a list of words)
 """Columns in which a cell that begins with a bracket is a list or an object, not a text."""
 _FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False, "": None}
-"""Cells of a column that states what is trained on; other ones are refused."""
+"""Cells of a column that states what is trained on; all others are refused."""
 _PAIR = ("prompt", "completion")
 _EMPATHETIC = {"convid", "utteranceidx", "speakeridx", "utterance"}
 
@@ -42,11 +42,11 @@ def read_delimited_rows(source: Source, name: str, counts: Counts) -> Iterator[d
         rows = _records(lines, form.dialect, where)
         header = next(rows, None)
         if header is None:
-            raise DataError(f"{where}: there are no rows in it")
+            raise DataError(f"{where}: it has no rows")
         if form.is_headerless:
             counts.notes.append(
-                f"{where}: no column has a name that convo reads, so the first row is a dialogue "
-                f"too: {quoted(header[0])}"
+                f"{where}: no column has a name that convo reads, so the first row is read as a "
+                f"dialogue too: {quoted(header[0])}"
             )
             yield dict(zip(_PAIR, header, strict=True))
             names = list(_PAIR)

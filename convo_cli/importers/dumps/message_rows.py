@@ -38,7 +38,7 @@ def read_messages(
     """Yield the messages form of each dialogue.
 
     A table that is one chat of people without roles is a `Conversation` instead, and so is each
-    dialogue if ``assistants`` names people: the one who imports them says who is the assistant.
+    dialogue if ``assistants`` names people: --assistant says who is the assistant.
     """
     with MessageStore.opened(where) as store:
         store.add(message for row in rows if (message := _stored(row, fields, counts)) is not None)
@@ -91,7 +91,7 @@ def _stored(row: Row, fields: MessageFields, counts: Counts) -> StoredMessage | 
         counts.dropped["no text"] += 1
         return None
     if fields.state and row.get(fields.state) not in ("ready_for_export", None, ""):
-        counts.dropped["messages of a tree that is not finished"] += 1
+        counts.dropped["messages of unfinished trees"] += 1
         return None
     is_good = True
     if fields.deleted and row.get(fields.deleted) not in (*_NO, None, ""):

@@ -1,4 +1,4 @@
-"""Messages of a table, gathered into their dialogues by a temporary database.
+"""Messages of a table, grouped into dialogues by a temporary database.
 
 SQLite keeps the messages in a private file without a name, so memory is bounded however long the
 table is and however its rows are ordered.
@@ -39,7 +39,7 @@ _IN_ORDER = """
     FROM (SELECT *, MIN(number) OVER (PARTITION BY dialogue) AS first FROM message)
     ORDER BY first, number
 """
-_FULL = "convo gathers the messages in a temporary file; set TMPDIR to a folder with more space"
+_FULL = "convo stores the messages in a temporary file; set TMPDIR to a folder with more space"
 
 
 class StoredMessage(NamedTuple):
@@ -140,4 +140,4 @@ class MessageStore:
             raise self._refusal(error) from None
 
     def _refusal(self, error: sqlite3.Error) -> UsageError:
-        return UsageError(f"{self._where}: its messages cannot be gathered: {error}", hint=_FULL)
+        return UsageError(f"{self._where}: its messages cannot be stored: {error}", hint=_FULL)

@@ -60,7 +60,7 @@ def read_rows(
     rows = iter(rows)
     start = list(itertools.islice(rows, _NUM_TRIED))
     if not start:
-        raise DataError(f"{where}: there are no rows in it")
+        raise DataError(f"{where}: it has no rows")
     first, rows = start[0], itertools.chain(start, rows)
     if isinstance(first, list):
         yield from rows
@@ -103,8 +103,8 @@ def unknown(row: Any, where: str) -> DataError:
     shown = ", ".join(quoted(str(key)) for key in itertools.islice(row, _MAX_SHOWN))
     more = f" and {len(row) - _MAX_SHOWN:,} more" if len(row) > _MAX_SHOWN else ""
     return DataError(
-        f"{where}: no dialogue and no message in the columns {shown}{more}",
-        hint="give the columns names that convo reads: question and answer, messages, or "
+        f"{where}: the columns {shown}{more} contain neither dialogues nor messages",
+        hint="rename the columns to names that convo reads: question and answer, messages, or "
         "dialogue_id, speaker and text, for example with --columns question=Frage,answer=Antwort",
     )
 

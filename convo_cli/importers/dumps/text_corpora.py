@@ -137,7 +137,8 @@ def _lines(text: io.TextIOWrapper, where: str) -> Iterator[str]:
     except UnicodeError:
         raise DataError(
             f"{where}: the text is not UTF-8",
-            hint="convert it from its encoding: iconv -f WINDOWS-1252 -t UTF-8 in.txt > out.txt",
+            hint="convert it from its encoding, such as Windows-1252: "
+            "iconv -f WINDOWS-1252 -t UTF-8 in.txt > out.txt",
         ) from None
 
 
