@@ -186,7 +186,7 @@ def test_a_table_in_utf_16_is_read(tmp_path):
 def test_a_first_row_that_becomes_a_dialogue_is_named(tmp_path):
     done, dialogues = imported(tmp_path, "a.tsv", "Frage\tAntwort\nHallo\tHi\n")
     assert len(dialogues) == 2
-    assert 'the first row is a dialogue too: "Frage"' in done.out
+    assert 'so the first row is read as a dialogue too: "Frage"' in done.out
     assert "dialogues 2 turns 4" in done.out  # no column is too narrow
 
 
