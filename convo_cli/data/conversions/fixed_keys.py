@@ -8,6 +8,13 @@ from convo_cli.data.conversions.commands import by_import
 from convo_cli.data.conversions.line_format import Format
 
 _TURN = "{role: .[0], content: .[1]}"
+_TAVERN = Format(
+    "one message of a SillyTavern chat",
+    "{messages: [.[] | select(.mes) | "
+    '{role: (if .is_user then "user" else "assistant" end), content: .mes}]}',
+    needs_all=True,
+    note="all messages become one dialogue",
+)
 
 
 class FixedKeys(NamedTuple):
@@ -99,15 +106,36 @@ FIXED = (
         ),
     ),
     FixedKeys(
-        ("is_user", "mes"),
+        ("context", "response1", "response2", "overall_preference"),
         Format(
-            "one message of a SillyTavern chat",
-            "{messages: [.[] | select(.mes) | "
-            '{role: (if .is_user then "user" else "assistant" end), content: .mes}]}',
-            needs_all=True,
-            note="all messages become one dialogue",
+            "a comparison of two answers",
+            '{messages: (.context + [{role: "assistant", content: '
+            "(if .overall_preference > 0 then .response2 else .response1 end)}])}",
+            note="train on the better answer",
         ),
     ),
+    FixedKeys(
+        ("meta_instruction", "chat.turn_1"),
+        Format(
+            "a MOSS dialogue",
+            "{system: .meta_instruction, messages: [.chat | to_entries | "
+            'sort_by(.key | ltrimstr("turn_") | tonumber)[].value | '
+            '{role: "user", content: .Human}, {role: "assistant", content: .MOSS} | '
+            '.content |= gsub("<\\\\|[A-Za-z]+\\\\|>: ?|<eo[a-z]>"; "")]}',
+            note='keep "Human" and "MOSS" of each turn',
+        ),
+    ),
+    FixedKeys(
+        ("previous_utterance", "free_messages", "guided_messages"),
+        Format(
+            "a Blended Skill Talk dialogue",
+            "{turns: (.previous_utterance + [[.free_messages, .guided_messages] | "
+            "transpose[][] | values])}",
+            note='"free_messages" become the user',
+        ),
+    ),
+    FixedKeys(("user_name", "character_name", "create_date"), _TAVERN),
+    FixedKeys(("is_user", "mes"), _TAVERN),
 )
 
 RATED = Format(
@@ -137,4 +165,16 @@ ANSWER = QUESTION._replace(
     what="a model's answers to MT-Bench questions, without the questions",
     note="join it with the file of questions",
     more_files=" QUESTIONS.jsonl",
+)
+NUMBERED_CONTEXTS = Format(
+    "a response with numbered contexts",
+    '{context: (([to_entries[] | select(.key | startswith("context/"))] | '
+    "sort_by(.key[8:] | -tonumber) | map(.value)) + [.context]), response}",
+    note="the highest number is the earliest turn",
+)
+BOT_FIRST = Format(
+    "a MetaLWOz dialogue, in which the bot speaks first",
+    "{messages: [.turns | to_entries[] | "
+    '{role: (if .key % 2 == 0 then "assistant" else "user" end), content: .value}]}',
+    note="make the bot the assistant",
 )

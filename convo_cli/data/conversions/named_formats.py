@@ -11,15 +11,26 @@ from typing import Any
 from convo_cli.data.conversions.commands import by_import, jq_path
 from convo_cli.data.conversions.fixed_keys import (
     ANSWER,
+    BOT_FIRST,
     FIXED,
+    NUMBERED_CONTEXTS,
     QUESTION,
     QUESTION_WITH_REFERENCE,
     RATED,
 )
 from convo_cli.data.conversions.line_format import Format
-from convo_cli.data.conversions.preferences import preference_format
+from convo_cli.data.conversions.marked_turns import (
+    flagged_format,
+    named_lines_format,
+    paired_format,
+    unnamed_format,
+)
+from convo_cli.data.conversions.parallel_lists import columns_format, questions_format
+from convo_cli.data.conversions.preferences import preference_format, ranked_format
 from convo_cli.data.conversions.rows import row_format
-from convo_cli.data.conversions.tagged import find_tags, jq_turns
+from convo_cli.data.conversions.tagged import Tags, find_tags, jq_turns
+from convo_cli.data.dialogue import Role
+from convo_cli.data.shapes.items.turn_keys import LISTS
 from convo_cli.wording import quoted
 
 _PAIRS = (
@@ -64,7 +75,12 @@ def misread(value: Mapping[str, Any]) -> Format | None:
         return RATED
     if "chosen" in value and "rejected" in value and isinstance(value["chosen"], dict):
         return preference_format(value)
-    return None
+    if "context/0" in value:
+        return NUMBERED_CONTEXTS
+    if "bot_id" in value and "user_id" in value and isinstance(turns := value.get("turns"), list):
+        return BOT_FIRST if all(isinstance(turn, str) for turn in turns) else None
+    listed = next(({key: value[key]} for key in LISTS if isinstance(value.get(key), list)), {})
+    return flagged_format(listed) or paired_format(listed) or unnamed_format(listed)
 
 
 def _mt_bench_answer(value: Mapping[str, Any]) -> Format | None:
@@ -90,6 +106,30 @@ def tagged(path: str, text: str) -> Format | None:
     first = next(iter(tags.roles)).strip()
     what = f"a whole dialogue in one text, with the tag {quoted(first)}"
     return Format(what, f"{{messages: {jq_turns(path, tags)}}}", note="split the text at its tags")
+
+
+def _glaive(value: Mapping[str, Any]) -> Format | None:
+    """Recognise a line of Glaive's function calls: the results of functions are turns, too."""
+    chat = value.get("chat")
+    if not isinstance(chat, str) or "FUNCTION RESPONSE:" not in chat:
+        return None
+    roles: dict[str, Role] = {"\nUSER:": "user", "\nASSISTANT:": "assistant"}
+    turns = jq_turns(
+        ".chat", Tags({**roles, "\nFUNCTION RESPONSE:": "tool"}, ("<|endoftext|>",), False)
+    )
+    system = '(.system // "" | ltrimstr("SYSTEM: "))'
+    what = "a dialogue with function calls in one text"
+    return Format(what, f"{{system: {system}, messages: {turns}}}", note="cut the text at its tags")
+
+
+def _replies_with_history(value: Mapping[str, Any]) -> Format | None:
+    """Recognise a list of replies, each with all turns before it; the last holds all."""
+    for key, items in value.items():
+        last = items[-1] if isinstance(items, list) and items else None
+        if isinstance(last, dict) and isinstance(last.get("history"), list) and "response" in last:
+            program = f"{jq_path(key)}[-1] | {{context: .history, response}}"
+            return Format(f"a list of replies with their history ({quoted(key)})", program)
+    return None
 
 
 def _pairs(value: Mapping[str, Any]) -> Format | None:
@@ -162,9 +202,18 @@ def _is_object(value: Any) -> bool:
 _LOOKS: tuple[Callable[[Mapping[str, Any]], Format | None], ...] = (
     _mt_bench_answer,
     preference_format,
+    ranked_format,
+    _glaive,
     _tagged_text,
+    columns_format,
+    questions_format,
+    _replies_with_history,
+    flagged_format,
+    paired_format,
+    named_lines_format,
     row_format,
     _chat_message,
     _grouped_turns,
     _pairs,
+    unnamed_format,
 )

@@ -8,6 +8,7 @@ from typing import Any
 from convo_cli.data.conversions.commands import jq_path
 from convo_cli.data.conversions.line_format import Format
 from convo_cli.data.conversions.tagged import find_tags, jq_turns
+from convo_cli.wording import quoted
 
 _PAIRS = (
     ("chosen", "rejected"),
@@ -34,6 +35,7 @@ _PROMPTS = (
 )
 _FIRST_ROLES = ("user", "system", "human", "developer", "prompter")
 _NOTE = "train on the chosen answers"
+_NOTE_BEST = "train on the best answer"
 
 
 def preference_format(value: Mapping[str, Any]) -> Format | None:
@@ -86,3 +88,31 @@ def _turn(role: str, text: str) -> str:
 
 def _line(value: Mapping[str, Any], parts: str) -> str:
     return f"{{{'system: .system, ' if isinstance(value.get('system'), str) else ''}{parts}}}"
+
+
+_SCORES = {
+    "rank": "min_by",
+    **dict.fromkeys(("overall_score", "score", "pm_score", "rating"), "max_by"),
+}
+_ANSWERS = ("answer", "response", "text", "content", "output")
+
+
+def ranked_format(value: Mapping[str, Any]) -> Format | None:
+    """Return the format of a line with a prompt and a list of answers, each with its score."""
+    prompt = next((key for key in _PROMPTS if isinstance(value.get(key), str)), None)
+    for key, answers in value.items():
+        first = answers[0] if isinstance(answers, list) and answers else None
+        if prompt is None or not isinstance(first, dict):
+            continue
+        score = next((name for name in _SCORES if isinstance(first.get(name), (int, float))), None)
+        text = next((name for name in _ANSWERS if isinstance(first.get(name), str)), None)
+        if score is None or text is None:
+            continue
+        before = jq_path(prompt)
+        best = f"({jq_path(key)} | {_SCORES[score]}(.{score}) | .{text})"
+        what = f"a list of answers with scores ({quoted(key)}, {quoted(score)})"
+        if (tags := find_tags(value[prompt])) is not None:
+            turns = jq_turns(f"({before} + {best})", tags)
+            return Format(what, _line(value, f"messages: {turns}"), note=_NOTE_BEST)
+        return Format(what, _line(value, f"prompt: {before}, completion: {best}"), note=_NOTE_BEST)
+    return None

@@ -39,7 +39,7 @@ _FORMS = (
         rf"|<\|start_of_role\|>(?P<granite>{_WORD})<\|end_of_role\|>"
         rf"|<[|\uff5c](?P<bars>{_NAME})[|\uff5c]>:?|\[\|(?P<brackets>{_NAME})\|\]:?"
         rf"|<(?P<angles>{_NAME})>:?|#{{2,4}} ?(?P<heading>{_NAME}):"
-        rf"|\n\*\*(?P<bold>{_NAME}):\*\*|\n\[(?P<square>{_NAME})\]:?"
+        rf"|\n\*\*(?P<bold>{_NAME}):\*\*|\n\[(?P<square>{_NAME})\]:?|\[(?P<closed>{_NAME})\]: "
     ),
     re.compile(rf"\n(?P<line>{_NAME}) ?:"),
     re.compile(rf"\b(?P<inline>[A-Z]{_WORD}(?: [A-Za-z0-9])?):"),
@@ -53,7 +53,7 @@ _LLAMA_TAGS: dict[str, Role] = {
 # What stands between the turns; the input of Alpaca's form belongs to its instruction.
 _REMOVED = re.compile(
     r"<\|(?:im_end|end|endoftext|eot_id|eom_id|begin_of_text|end_of_text|end_of_turn|eot)\|>"
-    r"|</?s>|<(?:bos|eos|end_of_turn)>|<\uff5c(?:begin|end)\u2581of\u2581sentence\uff5c>"
+    r"|</?s>|<(?:bos|eos|end_of_turn|eo[ham])>|<\uff5c(?:begin|end)\u2581of\u2581sentence\uff5c>"
     r"|</(?:user|human|assistant|bot|system)>|#{2,4} ?(?:Input|Context):\n?"
 )
 

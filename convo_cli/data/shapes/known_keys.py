@@ -67,6 +67,8 @@ _FLAG_WORDS = frozenset(
     ignore ignored skip skipped exclude excluded""".split()
 )
 """Words for a training mask if the value of the key is true or false."""
+_NO_FLAGS = frozenset({"skip_prompt_formatting"})
+"""Keys with such a word that state nothing of the kind; OpenHermes has this one on every line."""
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 _NO_LETTER = re.compile(r"[^a-z]+")
 _MAX_LENGTH = 40
@@ -96,7 +98,7 @@ def is_reasoning_key(key: str) -> bool:
 @lru_cache(maxsize=1024)
 def may_say_training(key: str) -> bool:
     """Return whether a key such as is_target states what is trained on if it is true or false."""
-    if len(key) > _MAX_LENGTH:
+    if len(key) > _MAX_LENGTH or key in _NO_FLAGS:
         return False
     return not _FLAG_WORDS.isdisjoint(map(str.lower, _WORD.findall(key)))
 

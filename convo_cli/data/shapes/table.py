@@ -12,12 +12,10 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from convo_cli.data.shapes.items.turn_keys import is_turn
+from convo_cli.data.shapes.items.turn_keys import LISTS, is_turn
 from convo_cli.data.shapes.parts import ReadShape, pair_under, turns_under
 from convo_cli.data.strict_json.embedded import begins_as_json
 
-LISTS = ("messages", "conversations", "turns", "conversation", "dialogue", "dialog")
-"""Keys whose list is the dialogue, whatever else is on the line."""
 COMMON_LISTS = ("contents", "utterances", "chat", "data")
 """Keys of many meanings: their list is the dialogue if it begins with a turn."""
 NESTED_LISTS = ("conversation", "dialogue", "dialog")
@@ -93,6 +91,14 @@ def shape_of(value: Any) -> str | None:
         if all(_may_hold(value[key], SHAPES[name]) for key in SHAPES[name].keys):
             return name
     return next((name for name in known if _is_named(value, SHAPES[name])), None)
+
+
+def holds_dialogue(value: Any, shape: str | None) -> bool:
+    """Return whether a line of this shape has a list, or a text in JSON, where it needs a list."""
+    if shape is None or not isinstance(value, dict) or len(SHAPES[shape].keys) > 1:
+        return shape is not None
+    turns = value[SHAPES[shape].keys[0]]
+    return isinstance(turns, list) or (isinstance(turns, str) and begins_as_json(turns))
 
 
 @lru_cache(maxsize=1024)

@@ -27,6 +27,7 @@ from convo_cli.data.shapes.table import (
     SHAPES,
     SYSTEM_KEYS,
     Shape,
+    holds_dialogue,
     is_array_of_dialogues,
     shape_of,
 )
@@ -73,7 +74,7 @@ def _read(value: Any, data_config: DataConfig, found: ProblemSink) -> LineReadin
     if talk.is_refused:
         return None
     shape = shape_of(value)
-    if (other := other_format(value, is_dialogue=shape is not None)) is not None:
+    if (other := other_format(value, is_dialogue=holds_dialogue(value, shape))) is not None:
         talk.refuse(other.code, other.path, other.message, other.advice)
     elif shape is not None:
         _LineReader(data_config, talk).read(value, shape)

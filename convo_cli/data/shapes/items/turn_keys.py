@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+LISTS = ("messages", "conversations", "turns", "conversation", "dialogue", "dialog")
+"""Keys whose list is the dialogue, whatever else is on the line."""
 SPEAKER_KEYS = ("role", "from", "speaker")
 AUTHOR_KEYS = ("author", "sender", "name")
 """Keys of the speaker in a turn without `SPEAKER_KEYS`; beside one of those they are metadata."""
