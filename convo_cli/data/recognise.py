@@ -43,6 +43,7 @@ _WIDE = (
 )
 _IMPORTED = (b"PK\x03\x04", b"PAR1", b"ARROW1")
 """Files that `convo import` reads."""
+_YAML_KEY = re.compile(rb"[A-Za-z_][\w-]*:(?: [^\t]{0,40})?")
 _OPEN_ENDS = (b",", b"[", b"{", b":")
 _NUM_LINES = 5
 _DELIMITERS = (("\t", "tab"), (",", "comma"), (";", "semicolon"), ("|", "bar"))
@@ -169,6 +170,8 @@ def _recognise_text(lines: list[bytes]) -> Problem | None:
     if not lines or any(_JSON_LINE.match(line) for line in lines) or not _is_utf8(lines[0]):
         return None
     what = "XML" if lines[0].startswith(b"<?xml") else "plain text"
+    if _YAML_KEY.fullmatch(lines[0]) and any(line.lstrip().startswith(b"- ") for line in lines):
+        what = "YAML"
     message = f"the file is {what}, not JSON Lines; it begins with {_quoted(lines[0])}"
     is_parlai = lines[0].startswith(b"text:")
     advice = by_import("convert the dialogues of ParlAI") if is_parlai else ""

@@ -1,4 +1,4 @@
-"""docs/commands.md and docs/problems.md are what `make docs` writes."""
+"""docs/commands.md, docs/problems.md and docs/shapes.md are what `make docs` writes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from convo_cli.cli.app import app
 from convo_cli.data.problem_kinds import KINDS
 from tests.docs.command_reference import commands_page
 from tests.docs.problem_reference import problems_page
+from tests.docs.shapes_reference import shapes_page
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = {"commands.md": commands_page, "problems.md": problems_page}
+PAGES = {"commands.md": commands_page, "problems.md": problems_page, "shapes.md": shapes_page}
 
 
 @pytest.mark.parametrize(("name", "make"), PAGES.items(), ids=PAGES)

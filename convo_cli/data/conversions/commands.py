@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from convo_cli.errors import typeable, typeable_option
 
-OUTPUT = "out.jsonl"
+OUTPUT, _SECOND_OUTPUT = "out.jsonl", "out2.jsonl"
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _UNPACKING = {".gz": "gzip -dc", ".zst": "zstd -dc"}
 
@@ -35,10 +35,13 @@ class Conversion(NamedTuple):
     def hint(self, file: str) -> str:
         """Return the hint for a problem in ``file``; "" or "-" stand for an unknown name."""
         name = typeable(file) if file not in ("", "-") else "FILE"
+        after = self.after
+        if file.endswith(OUTPUT):  # a command may not overwrite what it reads
+            after = after.replace(f" {OUTPUT}", f" {_SECOND_OUTPUT}")
         suffix = file[file.rfind(".") :].lower()
         if suffix in _UNPACKING and not self.is_unpacking:
-            return f"{self.note}: {_UNPACKING[suffix]} {name} | {self.before}{self.after}"
-        return f"{self.note}: {self.before} {name}{self.after}"
+            return f"{self.note}: {_UNPACKING[suffix]} {name} | {self.before}{after}"
+        return f"{self.note}: {self.before} {name}{after}"
 
 
 def as_hint(hint: str | Conversion, file: str) -> str:

@@ -134,6 +134,16 @@ FIXED = (
             note='"free_messages" become the user',
         ),
     ),
+    FixedKeys(
+        ("input", "ideal"),
+        Format(
+            "a sample of an evaluation",
+            '{messages: ((.input | if type == "string" then [{role: "user", content: .}] else . '
+            'end) + [{role: "assistant", content: (.ideal | if type == "array" then .[0] else . '
+            "end)}])}",
+            note="train on the ideal answer",
+        ),
+    ),
     FixedKeys(("user_name", "character_name", "create_date"), _TAVERN),
     FixedKeys(("is_user", "mes"), _TAVERN),
 )
