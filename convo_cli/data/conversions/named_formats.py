@@ -80,7 +80,12 @@ def misread(value: Mapping[str, Any]) -> Format | None:
     if "bot_id" in value and "user_id" in value and isinstance(turns := value.get("turns"), list):
         return BOT_FIRST if all(isinstance(turn, str) for turn in turns) else None
     listed = next(({key: value[key]} for key in LISTS if isinstance(value.get(key), list)), {})
-    return flagged_format(listed) or paired_format(listed) or unnamed_format(listed)
+    numbered = {key: turns for key, turns in listed.items() if _begins_with_a_number(turns)}
+    return flagged_format(listed) or paired_format(numbered) or unnamed_format(listed)
+
+
+def _begins_with_a_number(turns: list[Any]) -> bool:
+    return bool(turns) and isinstance(turns[0], list) and isinstance(next(iter(turns[0]), ""), int)
 
 
 def _mt_bench_answer(value: Mapping[str, Any]) -> Format | None:
