@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from convo_cli.config.schema import DataConfig
 from convo_cli.data.dialogue import Turn
 from convo_cli.data.problems import refuse
-from convo_cli.data.shapes.items.turn_keys import AUTHOR_KEYS, SPEAKER_KEYS, TEXT_KEYS
-from convo_cli.data.shapes.table import COMMON_LISTS, LISTS, PAIRS, SYSTEM_KEYS
+from convo_cli.data.shapes.items.turn_keys import AUTHOR_KEYS, LISTS, SPEAKER_KEYS, TEXT_KEYS
+from convo_cli.data.shapes.table import COMMON_LISTS, PAIRS, SYSTEM_KEYS
 from convo_cli.data.shapes.turns import read_value
 from convo_cli.data.strict_json.decoder import decode
 

@@ -17,8 +17,9 @@ from convo_cli.data.dialogue import ROLES, Turn
 from convo_cli.data.problem_kinds import KINDS
 from convo_cli.data.problems import Problem
 from convo_cli.data.repair.values import repair_value
+from convo_cli.data.shapes.items.turn_keys import LISTS
 from convo_cli.data.shapes.known_keys import misspelt
-from convo_cli.data.shapes.table import COMMON_LISTS, LISTS, PAIRS, SHAPES, shape_of
+from convo_cli.data.shapes.table import COMMON_LISTS, PAIRS, SHAPES, shape_of
 from convo_cli.data.shapes.turns import read_value
 
 CONFIG = DataConfig(train=("unused",))
