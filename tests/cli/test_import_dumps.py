@@ -90,6 +90,7 @@ def test_of_several_replies_the_best_one_is_followed(tmp_path):
     assert dialogues == [ICE]
     assert "rejected by the reviewers" in done.out
     assert "deleted" in done.out
+    assert "3 replies that are not on the best path" in done.out
     tree = {
         **flat[0],
         "replies": [{**flat[1], "replies": [{**flat[2], "replies": []}]}, *flat[4:]],

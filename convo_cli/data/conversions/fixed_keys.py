@@ -29,7 +29,7 @@ FIXED = (
         ("message_tree_id", "prompt.text"),
         Format(
             "a tree of an OASST dump",
-            command=by_import('each branch of "prompt" and its "replies" becomes a dialogue'),
+            command=by_import('the best path of "prompt" and its "replies" becomes a dialogue'),
         ),
     ),
     FixedKeys(

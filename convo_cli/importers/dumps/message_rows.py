@@ -53,13 +53,18 @@ def read_messages(
             if len(messages) > MAX_MESSAGES:
                 counts.left_out[TOO_LONG] += 1
                 continue
-            for path in _paths(messages, fields):
+            paths = list(_paths(messages, fields))
+            num_good = sum(message.is_good for message in messages)
+            if num_others := num_good - sum(map(len, paths)):
+                counts.dropped[_OTHER_REPLIES] += num_others
+            for path in paths:
                 if assistants and not has_roles:
                     yield Conversation(where, _spoken(path))
                 elif (turns := _turns(path, counts)) is not None:
                     yield {"messages": turns}
 
 
+_OTHER_REPLIES = "replies that are not on the best path of their tree"
 _ROLES = roles_by_name(SpeakersConfig())
 _NAME_KEYS = ("role", "from", "speaker", "author", "name")
 
