@@ -384,3 +384,13 @@ def test_the_parts_of_one_table_are_read_in_order(tmp_path):
     assert done.code == 0
     written = (tmp_path / "out.jsonl").read_text().splitlines()
     assert [json.loads(line)["messages"][0]["content"] for line in written] == ["0", "1"]
+
+
+def test_a_column_that_the_table_lacks_is_named_with_those_it_has(tmp_path):
+    table = "Frage,Antwort\nHallo,Guten Tag\n"
+    done, dialogues = imported(
+        tmp_path, "a.csv", table, "--columns", "question=Frge,answer=Antwort"
+    )
+    assert (done.code, dialogues) == (2, [])
+    assert 'a.csv has no column "Frge"' in done.err
+    assert '"Frage", "Antwort"' in done.err

@@ -13,7 +13,13 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from convo_cli.errors import DataError, UsageError, first_line
-from convo_cli.importers.dumps.row_shapes import is_known, known_columns, renamed, unknown
+from convo_cli.importers.dumps.row_shapes import (
+    is_known,
+    known_columns,
+    renamed,
+    require_columns,
+    unknown,
+)
 from convo_cli.importers.source_files import Source
 
 MAX_COLUMNS = 1000
@@ -95,7 +101,8 @@ def _chosen(schema: Any, where: str, columns: Mapping[str, str]) -> dict[str, st
     names = schema.names
     if len(names) > MAX_COLUMNS:
         raise DataError(f"{where}: it has {len(names):,} columns; at most {MAX_COLUMNS:,} are read")
-    named = {**renamed(names), **{old: new for old, new in columns.items() if old in names}}
+    require_columns(columns, names, where)
+    named = {**renamed(names), **columns}
     if len(set(named.values())) < len(names):
         raise DataError(f"{where}: two columns have the same name", hint="rename one of them")
     row = {named[field.name]: ["text"] if _is_list(field.type) else "text" for field in schema}

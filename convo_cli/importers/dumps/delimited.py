@@ -13,7 +13,7 @@ from convo_cli.data.repair.lenient_json import BeyondRepairError, python_value
 from convo_cli.data.shapes.known_keys import TRAIN_KEYS
 from convo_cli.errors import DataError
 from convo_cli.importers.dumps.field_names import plain_name
-from convo_cli.importers.dumps.row_shapes import is_known, renamed, unknown
+from convo_cli.importers.dumps.row_shapes import is_known, renamed, require_columns, unknown
 from convo_cli.importers.messages import Counts
 from convo_cli.importers.source_files import Source, encoding_of
 from convo_cli.wording import counted, quoted
@@ -38,11 +38,13 @@ def read_delimited_rows(source: Source, name: str, counts: Counts) -> Iterator[d
     with source.open(name) as stream:
         text = io.TextIOWrapper(stream, encoding=encoding_of(source.head(name)), newline="")
         lines = _Lines(text, where)
-        form = _Form(source.head_text(name), name, source.given.columns)
+        columns = source.given.columns
+        form = _Form(source.head_text(name), name, columns)
         rows = _records(lines, form.dialect, where)
         header = next(rows, None)
         if header is None:
             raise DataError(f"{where}: it has no rows")
+        require_columns(columns, [column.strip() for column in header], where)
         if form.is_headerless:
             counts.notes.append(
                 f"{where}: no column has a name that convo reads, so the first row is read as a "

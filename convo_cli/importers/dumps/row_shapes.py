@@ -8,12 +8,12 @@ reads from JSON Lines.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from convo_cli.data.shapes.known_keys import DIALOGUE_KEYS, REASONING_KEYS, TRAIN_KEYS
 from convo_cli.data.shapes.table import shape_of
-from convo_cli.errors import DataError
+from convo_cli.errors import DataError, UsageError
 from convo_cli.importers.dumps.field_names import (
     MessageFields,
     is_message,
@@ -107,6 +107,15 @@ def unknown(row: Any, where: str) -> DataError:
         hint="rename the columns to names that convo reads: question and answer, messages, or "
         "dialogue_id, speaker and text, for example with --columns question=Frage,answer=Antwort",
     )
+
+
+def require_columns(given: Iterable[str], names: Collection[str], where: str) -> None:
+    """Raise UsageError for a column of --columns that the table lacks."""
+    if missing := next((column for column in given if column not in names), None):
+        shown = ", ".join(quoted(name) for name in itertools.islice(names, _MAX_SHOWN))
+        raise UsageError(
+            f"--columns: {where} has no column {quoted(missing)}", hint=f"its columns: {shown}"
+        )
 
 
 def renamed(columns: Iterable[str]) -> dict[str, str]:
