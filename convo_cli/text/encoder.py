@@ -23,6 +23,7 @@ from convo_cli.text.parity import prove_parity
 from convo_cli.text.prompt import Prompt, fit_prompt
 from convo_cli.text.streaming import StreamDecoder
 from convo_cli.text.templates.pieces import Piece, Rendering, Template, special_tokens
+from convo_cli.text.templates.turn_shapes import spoken_tokens
 from convo_cli.text.tokenizers.panics import no_panics
 from convo_cli.text.tokenizers.plain_text import has_first_space, plain_text_backend
 from convo_cli.text.tokenizers.vocabulary import MARK, TokenFinder
@@ -48,7 +49,8 @@ class DialogueEncoder:
         written = set(template.written_tokens)
         self._special_ids = {token: (self._id_of(token),) for token in marked | written}
         self._finder = TokenFinder(self._special_ids)
-        self._hidden_ids = frozenset(chain.from_iterable(self._special_ids.values()))
+        spoken = spoken_tokens(template.agreement)
+        self._hidden_ids = frozenset(self._id_of(one) for one in self._special_ids.keys() - spoken)
         # A copy: the tokenizer itself must keep reading special tokens for `require_parity` and
         # exports. Texts may still yield the unknown token, the id of every text that the vocabulary
         # cannot spell.

@@ -7,6 +7,7 @@ own generation prompt.
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -15,12 +16,14 @@ from hypothesis import strategies as st
 from jinja2 import TemplateError
 
 from convo_cli.data.dialogue import Dialogue, Turn, as_messages
+from convo_cli.data.problems import Problem
 from convo_cli.text.contract import contract_of, load_encoder, save_encoder
 from convo_cli.tokens.store import ASSISTANT_TARGET, Encoded
 from tests.families import CHANGING, family_dialogues, family_tokenizer, native_encoder
 
 every_family = pytest.mark.parametrize("name", CHANGING)
 KEEPING = "qwen3, which thinks only in its last turn"
+THOUGHT = "<think>\nHm, {}.\n</think>\n\n"
 
 
 @pytest.fixture(scope="module")
@@ -114,12 +117,11 @@ def test_kept_reasoning_is_rendered_once_and_trained_on_in_the_last_reply(
     save_encoder(encoder, tmp_path, spiece=None)
     assert contract_of(load_encoder(tmp_path)) == contract_of(encoder)
     plain = AutoTokenizer.from_pretrained(tmp_path)
-    thought = "<think>\nHm, {}.\n</think>\n\n"
     turns = (
         Turn("user", "One?"),
-        Turn("assistant", thought.format("one") + "One."),
+        Turn("assistant", THOUGHT.format("one") + "One."),
         Turn("user", "Two?"),
-        Turn("assistant", thought.format("two") + "Two."),
+        Turn("assistant", THOUGHT.format("two") + "Two."),
         Turn("user", "Three?"),
         Turn("assistant", "Three."),
     )
@@ -129,11 +131,38 @@ def test_kept_reasoning_is_rendered_once_and_trained_on_in_the_last_reply(
     ]
     said = [plain.decode(one.input_ids[one.targets == ASSISTANT_TARGET]) for one in examples]
     assert said == [
-        thought.format("one") + "One.<|im_end|>",
-        thought.format("two") + "Two.<|im_end|>",
+        THOUGHT.format("one") + "One.<|im_end|>",
+        THOUGHT.format("two") + "Two.<|im_end|>",
         "Three.<|im_end|>",
     ]
     assert "Hm, one" not in plain.decode(examples[1].input_ids)
     prompt = encoder.prompt(turns[:3], max_new_tokens=4).ids
     assert prompt == examples[1].input_ids[: len(prompt)].tolist()
     encoder.require_parity(turns)
+
+
+def test_the_tags_of_kept_reasoning_are_tokens_and_have_a_text(sample_dialogues):
+    family = CHANGING[KEEPING]
+    family = replace(family, tokens=(*family.tokens, *family.unmarked), unmarked=())
+    plain = family_tokenizer(family, sample_dialogues)
+    encoder = native_encoder(plain, keeps_reasoning=True)
+    said = THOUGHT.format("one") + "One."
+    turns = (Turn("user", "One?"), Turn("assistant", said))
+    ((example,),) = encoder.encode([Dialogue(turns)])
+    assert example.input_ids.tolist() == _theirs(plain, turns)
+    targets = example.input_ids[example.targets == ASSISTANT_TARGET].tolist()
+    assert targets[0] == plain.convert_tokens_to_ids("<think>")
+    assert encoder.decode(targets) == said
+
+
+def test_a_reply_whose_reasoning_is_dropped_is_refused_without_a_question_too(sample_dialogues):
+    plain = family_tokenizer(CHANGING[KEEPING], sample_dialogues)
+    # Real templates of Qwen3 drop the reasoning of a dialogue without a question.
+    plain.chat_template = plain.chat_template.replace(
+        "last_question=-1", "last_question=messages | length - 1"
+    )
+    encoder = native_encoder(plain, keeps_reasoning=True)
+    turns = (Turn("assistant", THOUGHT.format("one") + "One."), Turn("user", "Two?"))
+    (found,) = encoder.encode_all([Dialogue((*turns, Turn("assistant", "Two.")))])
+    assert isinstance(found, Problem)
+    assert "drops the reasoning" in found.message

@@ -147,10 +147,10 @@ class FormFinder:
         end = len(text.rstrip(" "))
         if thought >= 0:
             end = len(text[:thought].removesuffix(shape.opening).rstrip(" "))
-        if shape.role != "assistant" or all(one.role != "user" for one in shapes[:index]):
-            return end
         if shape.is_trained and shape.has_thought and thought < 0:
             raise _moved("drops the reasoning of a reply that is trained on")
+        if shape.role != "assistant" or all(one.role != "user" for one in shapes[:index]):
+            return end
         try:
             *before, prompt = self._between(shapes[:index], True)
         except DataError:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from convo_cli.config.schema import TemplateName
@@ -18,14 +19,16 @@ from convo_cli.errors import DataError, ModelError
 from convo_cli.text.bounded.rendering import Rendered, refusal, render_all
 from convo_cli.text.templates.dialogue_forms import FormFinder
 from convo_cli.text.templates.generation_marks import apply_marks
-from convo_cli.text.templates.pieces import Agreement, Piece
+from convo_cli.text.templates.pieces import Agreement, Piece, special_tokens
 from convo_cli.text.templates.tool_forms import ToolForms
 from convo_cli.text.templates.turn_shapes import (
     Shape,
     parts_of,
     shapes_of,
+    spoken_tokens,
     with_thoughts,
 )
+from convo_cli.text.tokenizers.vocabulary import TokenFinder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -65,6 +68,8 @@ class NativeTemplate:
                 hint="train the model with dialogue.template: turns, or chatml",
             ) from error
         self.text_before_reply = self._forms.text_before_reply
+        known = special_tokens(tokenizer) | set(self.written_tokens)
+        self._tags = TokenFinder(known & spoken_tokens(agreement))
         eos = [str(tokenizer.eos_token)] if tokenizer.eos_token else []
         self.stop_tokens = tuple(dict.fromkeys(token for token in (*ends, *eos) if token))
 
@@ -96,7 +101,23 @@ class NativeTemplate:
         else:
             pieces = self._plain_pieces(turns, rendered.text, for_reply=for_reply)
         marked = self._has_generation_marks and not for_reply
-        return apply_marks(pieces, rendered.spans, turns) if marked else pieces
+        pieces = apply_marks(pieces, rendered.spans, turns) if marked else pieces
+        if self.agreement != "prefix":
+            return pieces
+        return list(chain.from_iterable([self._cut_at_tags(piece, turns) for piece in pieces]))
+
+    def _cut_at_tags(self, piece: Piece, turns: Sequence[Turn]) -> list[Piece]:
+        """Cut a reply at the tags of its reasoning, which are tokens as those of the template."""
+        is_reply = piece.is_target_text and turns[piece.turn].role == "assistant"
+        found = self._tags.find(piece.text) if is_reply and not piece.is_special else []
+        cut, position = list[Piece](), 0
+        for start, stop in found:
+            said = piece._replace(text=piece.text[position:start])
+            tag = piece._replace(text=piece.text[start:stop], is_special=True)
+            cut += [said, tag] if said.text else [tag]
+            position = stop
+        rest = piece._replace(text=piece.text[position:])
+        return [*cut, rest] if rest.text or not cut else cut
 
     def _plain_pieces(self, turns: Sequence[Turn], text: str, *, for_reply: bool) -> list[Piece]:
         """Return the pieces of a dialogue without tools."""

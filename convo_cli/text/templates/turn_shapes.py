@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from convo_cli.data.dialogue import Role, Turn
-from convo_cli.text.templates.pieces import Piece
+from convo_cli.text.templates.pieces import Agreement, Piece
 
 _OPENING, _CLOSING = "<think>", "</think>"
 REASONING_TAGS = frozenset({_OPENING, _CLOSING})
@@ -75,6 +75,11 @@ def parts_of(turns: Sequence[Turn]) -> list[Parts]:
         split_thought(turn.text) if turn.role == "assistant" else Parts("", "", "", turn.text)
         for turn in turns
     ]
+
+
+def spoken_tokens(agreement: Agreement) -> frozenset[str]:
+    """Return the tokens that a reply says itself: the tags of reasoning that is kept."""
+    return frozenset({_OPENING, _CLOSING} if agreement == "prefix" else ())
 
 
 def split_thought(text: str) -> Parts:
