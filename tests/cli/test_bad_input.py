@@ -137,7 +137,7 @@ MODELS = {
         "model",
         lambda work: (work / "model").mkdir(),
         2,
-        "model/config.json: not found",
+        "model: empty",
     ),
     "has no config": (
         "model",
@@ -161,7 +161,7 @@ MODELS = {
         "model",
         model(config_json(model_type="frobnicate")),
         2,
-        "model: transformers cannot build this model (…frobnicate",
+        "model: transformers … does not know models of type \"frobnicate\"",
     ),
     "has no weights": (
         "model",
