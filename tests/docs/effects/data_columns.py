@@ -22,7 +22,7 @@ def _(null, path):
 )  # fmt: skip
 def _(null, path):
     """The name of a turn's speaker is at this path; null: under a key that convo knows."""
-    assert "the turn has no speaker" in null.result.err
+    assert "whose turns have no speaker" in null.result.err
     assert path.samples[0]["history"][-1]["role"] == "user"
 
 
