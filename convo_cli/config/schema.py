@@ -322,7 +322,7 @@ class DialogueConfig(Section):
     template); auto: native if the tokenizer has a chat template, else turns."""
     template_options: TemplateOptions = {}
     """Values of variables that a native chat template reads, such as enable_thinking: false, by
-    name. convo adds one that switches reasoning off or on, with a notice, if replies cannot be
+    name. A new run adds one that switches reasoning off or on, with a notice, if replies cannot be
     trained on without it. They are saved in the exported chat template too."""
     train_on: TrainOn = "assistant"
     """Turns that are trained on: assistant, all (user and assistant), or last (the last assistant

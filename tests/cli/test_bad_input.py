@@ -161,7 +161,7 @@ MODELS = {
         "model",
         model(config_json(model_type="frobnicate")),
         2,
-        "model: transformers … does not know models of type \"frobnicate\"",
+        'model: transformers … does not know models of type "frobnicate"',
     ),
     "has no weights": (
         "model",

@@ -100,12 +100,13 @@ def test_a_key_that_was_edited_in_a_run_is_shown_in_yaml(convo, work, value):
     key = {"null": "max_grad_norm", "true": "gradient_checkpointing", "[a, b]": "assistant"}.get(
         value, "output_dir"
     )
+    # The list of names below data.speakers, not the path below data.columns.
+    is_list = key == "assistant"
+    old = rf"^( *{key}:)" + (r"\n(?: +- .*\n)+" if is_list else r" .*\n")
     text = path.read_text(encoding="utf-8")
-    lines = [
-        f"{line.partition(':')[0]}: {value}" if line.strip().startswith(f"{key}:") else line
-        for line in re.sub(r"assistant:\n( +- .*\n)+", "assistant: x\n", text).splitlines()
-    ]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    text, num = re.subn(old, rf"\1 {value}\n", text, flags=re.MULTILINE)
+    assert num == 1
+    path.write_text(text, encoding="utf-8")
     result = convo("resume", "runs/tiny")
     assert result.code == 6
     shown = {"[a, b]": '["a", "b"]', '"text"': "text"}.get(value, value)
