@@ -151,12 +151,9 @@ class SpeakersConfig(Section):
         "ai",
         "chatgpt",
         "bing",
-        "bard",
         "claude",
         "copilot",
         "gemini",
-        "llama",
-        "grok",
     )
     """Speaker names in the data that mean the assistant; case is ignored."""
     system: Texts = ("system", "developer")
