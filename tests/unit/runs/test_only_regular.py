@@ -10,7 +10,7 @@ import pytest
 import convo_cli
 
 PACKAGE = Path(convo_cli.__file__).parent
-ELSEWHERE = {"foreign_files", "model_folder", "git", "files", "folder", "access"}
+ELSEWHERE = {"foreign_files", "other_models", "model_folder", "git", "files", "folder", "access"}
 """Modules that read model folders or a repository, where links are allowed, and those that open
 safely for all.
 """

@@ -64,8 +64,7 @@ def test_the_validation_data_is_not_read_again(run, ignore, monkeypatch):
     def fail(*arguments):
         raise AssertionError(arguments)
 
-    for module in ("prepare.reply_dialogues", "prepare.encode"):
-        monkeypatch.setattr(f"convo_cli.{module}.read_unchanged", fail)
+    monkeypatch.setattr("convo_cli.prepare.inputs.read_unchanged", fail)
     assert proof(RunDirectory(again), ignore).difference is None
 
 
