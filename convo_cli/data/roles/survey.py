@@ -1,8 +1,8 @@
 """Survey of the speakers of many dialogues: what their names and the order of turns say.
 
-In a dialogue, a name with a role gives the other names theirs: whoever talks with an agent is a
-user. Where no name says more than the others, the order does: a user begins, an assistant answers
-and has the last word.
+In a dialogue, a name with a role gives the other names theirs: a person who talks with an agent
+is a user. Where no name says more than the others, the order does: a user begins, and an assistant
+answers and has the last word.
 """
 
 from __future__ import annotations

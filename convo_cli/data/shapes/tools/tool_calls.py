@@ -12,7 +12,7 @@ All become one form, that of `Turn.tool_data`. They are context and never target
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -125,12 +125,7 @@ def read_calls(value: Any, path: str, refuse: Refuse) -> str:
     if value == []:
         refuse(TOOL_CALL, path, "the list of tool calls is empty")
     calls = list[Any]()
-    for index, item in enumerate(value if isinstance(value, list) else [value]):
-        at = f"{path}[{index}]" if isinstance(value, list) else path
-        if not isinstance(item, dict):
-            refuse(TOOL_CALL, at, f"the tool call is {kind_of(item)}, not an object")
-            continue
-        function, inside = _inner(item, at)
+    for item, function, inside in _functions(value, path, refuse, "the tool call"):
         key = "parameters" if "arguments" not in function else "arguments"
         arguments = _arguments(function.get(key), member(inside, key), refuse)
         name = _name(function, inside, refuse, "the tool call")
@@ -138,6 +133,18 @@ def read_calls(value: Any, path: str, refuse: Refuse) -> str:
         call = {"id": given if isinstance(given, str) else None, "type": "function"}
         calls.append({**call, "function": {"name": name, "arguments": arguments}})
     return written({"tool_calls": calls})
+
+
+def _functions(
+    value: Any, path: str, refuse: Refuse, what: str
+) -> Iterator[tuple[dict[str, Any], dict[str, Any], str]]:
+    """Yield each object of a list, or a single one, with its function and the function's path."""
+    for index, item in enumerate(value if isinstance(value, list) else [value]):
+        at = f"{path}[{index}]" if isinstance(value, list) else path
+        if isinstance(item, dict):
+            yield item, *_inner(item, at)
+        else:
+            refuse(TOOL_CALL, at, f"{what} is {kind_of(item)}, not an object")
 
 
 def definitions_of(line: Mapping[str, Any], refuse: Refuse) -> list[LocatedTurn]:
@@ -150,12 +157,7 @@ def definitions_of(line: Mapping[str, Any], refuse: Refuse) -> list[LocatedTurn]
         if value is msgspec.UNSET:
             continue
         definitions = list[Any]()
-        for index, item in enumerate(value if isinstance(value, list) else [value]):
-            at = f"{path}[{index}]" if isinstance(value, list) else path
-            if not isinstance(item, dict):
-                refuse(TOOL_CALL, at, f"the tool is {kind_of(item)}, not an object")
-                continue
-            function, inside = _inner(item, at)
+        for item, function, inside in _functions(value, path, refuse, "the tool"):
             _name(function, inside, refuse, "the tool")
             has_type = "function" in item
             definitions.append(item if has_type else {"type": "function", "function": item})

@@ -1,6 +1,6 @@
 """Links between tool calls and their results: which result belongs to which call.
 
-Ids are numbered anew, because some chat templates accept only ids of nine letters and digits.
+Ids are replaced by numbers, because some chat templates accept only ids of nine letters and digits.
 """
 
 from __future__ import annotations
