@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from convo_cli.config.schema import ScratchConfig
-from convo_cli.data.dialogue import Dialogue, Turn
-from convo_cli.errors import ModelError
+from convo_cli.data.dialogue import Turn
+from convo_cli.errors import DataError, ModelError
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.tokenizers.vocabulary import num_ids
 from convo_cli.wording import counted
@@ -60,11 +60,21 @@ def fit_vocabulary(model: PreTrainedModel, vocab_size: int, seed: int) -> int:
 
 
 def require_rows(model: PreTrainedModel, encoder: DialogueEncoder, source: str) -> None:
-    """Raise ModelError if the model has no embedding for a token that its chat template writes."""
+    """Raise ModelError if the model has no embedding for a token that its chat template writes.
+
+    Also if the template refuses a plain dialogue.
+    """
     embeddings: Any = model.get_input_embeddings()
     rows: int = embeddings.weight.shape[0]
-    (example,) = encoder.encode([Dialogue(_PROBE, line=1)])[0]
-    if unknown := [index for index in example.input_ids.tolist() if index >= rows]:
+    try:
+        ids = encoder.render_ids(_PROBE)
+    except DataError as error:
+        raise ModelError(
+            f"{source}: {error}",
+            hint="train it on dialogues first: set model.pretrained and dialogue.template: turns "
+            "in a config for `convo train`",
+        ) from error
+    if unknown := [index for index in ids if index >= rows]:
         token = encoder.tokenizer.convert_ids_to_tokens(unknown[0])
         raise ModelError(
             f"{source}: its chat template writes {token} (id {unknown[0]}), but the model has only "

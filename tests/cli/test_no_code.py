@@ -322,13 +322,22 @@ def calls():
                 yield file.relative_to(SOURCE).as_posix(), ast.unparse(node.func), node
 
 
+def is_fixed_import(name, node):
+    """Return whether a call imports a module whose name stands in the source."""
+    return name == "importlib.import_module" and isinstance(node.args[0], ast.Constant)
+
+
 def test_nothing_in_convo_reads_a_pickle_or_runs_a_text():
     banned = re.compile(
         r"(.*\.)?(eval|exec|compile_command)|pickle\..*|torch\.load|(np|numpy)\.(load|save|savez)|marshal\..*|shelve\..*"
         r"|joblib\..*|dill\..*|torch\.hub\..*|importlib\.import_module|__import__|os\.(system|popen)"
     )
-    found = [(file, name) for file, name, node in calls() if banned.fullmatch(name) and node.args]
-    assert {file for file, _ in found} == {OWN_PROCESSES}
+    found = [
+        file
+        for file, name, node in calls()
+        if banned.fullmatch(name) and node.args and not is_fixed_import(name, node)
+    ]
+    assert set(found) == {OWN_PROCESSES}
     sources = [
         file.read_text(encoding="utf-8")
         for file in SOURCE.rglob("*.py")
