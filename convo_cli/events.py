@@ -173,6 +173,18 @@ class SampleReply:
     reply: str
     stopped: bool
     """False if the reply ended at the token limit instead of a stop token."""
+    other_references: tuple[str, ...] = ()
+    """Further real replies to the same history, if the data has them."""
+
+
+@dataclass(frozen=True, slots=True)
+class HealthFinding:
+    """A sign that a run goes wrong, found by an evaluation."""
+
+    kind: str
+    """Name of the sign, such as ``end-token``, ``echo`` or ``repetition``."""
+    message: str
+    """What was measured, and the likely cause."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +204,15 @@ class EvaluationDone:
     """Hash of the weights (`convo_cli.runs.logs.evaluations.weights_of`); empty if not on disk."""
     num_split: int = 0
     """Dialogues with a turn too long for any window, scored in consecutive windows."""
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Bounds of the 95 % interval of each metric that has one."""
+    floors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Scores of trivial replies to the same turns, by floor (constant, echo, random) and metric."""
+    end_nll: float | None = None
+    """Mean nll of the tokens that end the real replies, in nats; None if not measured."""
+    inner_nll: float | None = None
+    """Mean nll of the other assistant targets, in nats; None if not measured."""
+    findings: tuple[HealthFinding, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
