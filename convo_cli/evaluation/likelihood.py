@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from convo_cli.model.batches.batching import Batching
 from convo_cli.model.batches.loss import Batch
-from convo_cli.tokens.store import TokenStore
+from convo_cli.tokens.store import Example, TokenStore
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -24,6 +26,13 @@ def length_sorted_batches(
 
     Padding counts as tokens. A longer example is a batch of its own.
     """
+    for rows in _length_sorted_rows(store, batching, max_slots):
+        yield batching.batch([store[row] for row in rows], target_kinds)
+
+
+def _length_sorted_rows(
+    store: TokenStore, batching: Batching, max_slots: int
+) -> Iterator[list[int]]:
     rows: list[int] = []
     num_tokens = 0
     for index in np.argsort(store.lengths, kind="stable").tolist():
@@ -33,12 +42,12 @@ def length_sorted_batches(
             and batching.num_slots(num_tokens + length, longest=length, count=len(rows) + 1)
             > max_slots
         ):
-            yield batching.batch([store[row] for row in rows], target_kinds)
+            yield rows
             rows, num_tokens = [], 0
         rows.append(index)
         num_tokens += length
     if rows:
-        yield batching.batch([store[row] for row in rows], target_kinds)
+        yield rows
 
 
 @torch.inference_mode()
@@ -62,3 +71,59 @@ def mean_nll(
         num_targets += batch.num_targets
         on_batch(batch.num_examples)
     return total / max(1, num_targets), num_targets
+
+
+@dataclass(frozen=True)
+class GroupedNll:
+    """Summed nll in nats and number of targets of each group."""
+
+    nll: NDArray[np.float64]  # (G,)
+    counts: NDArray[np.int64]  # (G,)
+
+    def mean(self, groups: Sequence[int] | slice = slice(None)) -> float | None:
+        """Return the mean nll of the targets of some groups (default: all); None for no target."""
+        count = int(self.counts[groups].sum())
+        return float(self.nll[groups].sum()) / count if count else None
+
+
+GroupsOf: TypeAlias = Callable[[int, Example], NDArray[np.integer]]
+"""Returns the group of each token of an example, (T,), given its index in the store."""
+
+
+@torch.inference_mode()
+def nll_by_group(
+    model: PreTrainedModel,
+    batching: Batching,
+    store: TokenStore,
+    target_kinds: Collection[int],
+    groups_of: GroupsOf,
+    num_groups: int,
+    device: torch.device,
+    autocast: Callable[[], AbstractContextManager[None]],
+    on_batch: Callable[[int], None] = lambda num_examples: None,
+    *,
+    max_slots: int,
+) -> GroupedNll:
+    """Sum the nll of all targets by group, each target once, in one pass over the store.
+
+    The sum over all groups is that of `mean_nll`. The model is left in evaluation mode.
+    """
+    model.eval()
+    kinds = sorted(target_kinds)
+    nll, counts = np.zeros(num_groups), np.zeros(num_groups, np.int64)
+    for rows in _length_sorted_rows(store, batching, max_slots):
+        examples = [store[row] for row in rows]
+        # The order of the targets in a batch: by example, then by position.
+        groups = np.concatenate(
+            [
+                groups_of(row, example)[1:][np.isin(example.targets[1:], kinds)]
+                for row, example in zip(rows, examples, strict=True)
+            ]
+        )  # (N,)
+        batch = batching.batch(examples, target_kinds)
+        with autocast():
+            each = batching.nll_each(model, batch.to(device)).double().cpu().numpy()  # (N,)
+        nll += np.bincount(groups, each, num_groups)
+        counts += np.bincount(groups, minlength=num_groups)
+        on_batch(batch.num_examples)
+    return GroupedNll(nll, counts)

@@ -88,6 +88,11 @@ class Batching:
         compute = loss.nll_sum if self.has_plain_head else loss.plain_nll_sum
         return compute(model, batch)
 
+    def nll_each(self, model: PreTrainedModel, batch: Batch) -> Tensor:
+        """Return the nll of each target of the batch in order; (N,) in fp32, for inference only."""
+        compute = loss.nll_each if self.has_plain_head else loss.plain_nll_each
+        return compute(model, batch)
+
 
 def batching_for(
     model: PreTrainedModel,

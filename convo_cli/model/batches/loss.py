@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from convo_cli.model.batches.attention import Segments
-from convo_cli.model.batches.target_loss import target_nll
+from convo_cli.model.batches.target_loss import each_target_nll, target_nll
 from convo_cli.tokens.store import Example
 
 if TYPE_CHECKING:
@@ -113,10 +113,12 @@ def pad(examples: Sequence[Example], target_kinds: Collection[int], pad_id: int)
 
 def nll_sum(model: PreTrainedModel, batch: Batch) -> Tensor:
     """Return the sum of -log p(target | tokens before it) over the targets; an fp32 scalar."""
-    body: Any = model.base_model
-    head: Any = model.get_output_embeddings()
-    hidden = body(**_inputs(batch), use_cache=False).last_hidden_state  # (B, T, D)
-    return target_nll(hidden.flatten(0, 1)[batch.predictors], head.weight, head.bias, batch.labels)
+    return target_nll(*_hidden_and_head(model, batch), batch.labels)
+
+
+def nll_each(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """Return the terms of `nll_sum` in the order of the targets; (N,) in fp32, without gradient."""
+    return each_target_nll(*_hidden_and_head(model, batch), batch.labels)
 
 
 def plain_nll_sum(model: PreTrainedModel, batch: Batch) -> Tensor:
@@ -124,9 +126,12 @@ def plain_nll_sum(model: PreTrainedModel, batch: Batch) -> Tensor:
 
     It is for models whose logits are more than the product of hidden states and embeddings.
     """
-    logits = model(**_inputs(batch), use_cache=False).logits  # (B, T, V)
-    chosen = logits.flatten(0, 1)[batch.predictors].float()  # (N, V)
-    return functional.cross_entropy(chosen, batch.labels, reduction="sum")
+    return functional.cross_entropy(_logits(model, batch), batch.labels, reduction="sum")
+
+
+def plain_nll_each(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """Return the terms of `plain_nll_sum` in the order of the targets; (N,) in fp32."""
+    return functional.cross_entropy(_logits(model, batch), batch.labels, reduction="none")
 
 
 @torch.no_grad()
@@ -135,14 +140,23 @@ def head_error(model: PreTrainedModel, batch: Batch) -> float:
 
     The distance is relative to the logits.
     """
+    product = functional.linear(*_hidden_and_head(model, batch)).float()  # (N, V)
+    logits = _logits(model, batch)
+    return float((logits - product).norm() / logits.norm())
+
+
+def _hidden_and_head(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return the last hidden states before the targets (N, D), and weight and bias of the head."""
     body: Any = model.base_model
     head: Any = model.get_output_embeddings()
     hidden = body(**_inputs(batch), use_cache=False).last_hidden_state  # (B, T, D)
-    logits = model(**_inputs(batch), use_cache=False).logits  # (B, T, V)
-    hidden = hidden.flatten(0, 1)[batch.predictors]  # (N, D)
-    logits = logits.flatten(0, 1)[batch.predictors].float()  # (N, V)
-    product = functional.linear(hidden, head.weight, head.bias).float()  # (N, V)
-    return float((logits - product).norm() / logits.norm())
+    return hidden.flatten(0, 1)[batch.predictors], head.weight, head.bias
+
+
+def _logits(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """Return the model's own logits before the targets; (N, V) in fp32."""
+    logits: Tensor = model(**_inputs(batch), use_cache=False).logits  # (B, T, V)
+    return logits.flatten(0, 1)[batch.predictors].float()
 
 
 def _inputs(batch: Batch) -> dict[str, Any]:

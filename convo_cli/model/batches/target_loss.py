@@ -27,13 +27,49 @@ def target_nll(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tens
 
     ``hidden`` (N, D), ``weight`` (V, D), ``bias`` (V,) and ``labels`` (N,) are on one device.
     """
-    if torch.is_autocast_enabled(hidden.device.type):
-        dtype = torch.get_autocast_dtype(hidden.device.type)
-        hidden, weight = hidden.to(dtype), weight.to(dtype)
-        bias = None if bias is None else bias.to(dtype)
+    hidden, weight, bias = _in_arithmetic(hidden, weight, bias)
     with torch.autocast(hidden.device.type, enabled=False):
         result: Tensor = _ChunkedNll.apply(hidden, weight, bias, labels)  # type: ignore[no-untyped-call]
     return result
+
+
+def each_target_nll(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
+    """Return the terms of the sum `target_nll` in its order, in fp32; (N,), without gradient."""
+    hidden, weight, bias = _in_arithmetic(hidden.detach(), weight.detach(), bias)
+    rows = _rows_at_once(weight)
+    result = torch.empty(len(labels), device=hidden.device)
+    with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
+        for begin in range(0, len(labels), rows):
+            part = slice(begin, begin + rows)
+            logits = torch.nn.functional.linear(hidden[part], weight, bias).float()  # (n, V)
+            _, _, result[part] = _exponentials(logits, labels[part].unsqueeze(1))
+    return result
+
+
+def _in_arithmetic(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return the tensors in the type in which autocast computes a matrix product."""
+    if not torch.is_autocast_enabled(hidden.device.type):
+        return hidden, weight, bias
+    dtype = torch.get_autocast_dtype(hidden.device.type)
+    return hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+
+
+def _rows_at_once(weight: Tensor) -> int:
+    return max(_MIN_CHUNK_ROWS, _CHUNK_ELEMENTS // len(weight))
+
+
+def _exponentials(logits: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Replace the logits (n, V) by exp(logits - maximum); return them, their sums and the nll.
+
+    ``chosen`` are the labels (n, 1), the sums have that shape too, the nll is (n,).
+    """
+    # In place: allocating a second array of this size takes as long as the arithmetic.
+    logits.sub_(logits.amax(dim=1, keepdim=True))
+    shifted = logits.gather(1, chosen)  # (n, 1)
+    sums = logits.exp_().sum(dim=1, keepdim=True)  # (n, 1)
+    return logits, sums, (sums.log() - shifted).squeeze(1)
 
 
 class _ChunkedNll(torch.autograd.Function):
@@ -43,7 +79,7 @@ class _ChunkedNll(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor
     ) -> Tensor:
-        rows = max(_MIN_CHUNK_ROWS, _CHUNK_ELEMENTS // len(weight))
+        rows = _rows_at_once(weight)
         needs_hidden, needs_weight, needs_bias, _ = ctx.needs_input_grad
         total = torch.zeros((), device=hidden.device)
         # fp16 ends at 65504. A gradient summed over many targets of one token exceeds that, so it
@@ -56,15 +92,11 @@ class _ChunkedNll(torch.autograd.Function):
             part = slice(begin, begin + rows)
             chosen = labels[part].unsqueeze(1)  # (n, 1)
             logits = torch.nn.functional.linear(hidden[part], weight, bias).float()  # (n, V)
-            # From here on in place: allocating a second array of this size takes as long as the
-            # arithmetic.
-            logits.sub_(logits.amax(dim=1, keepdim=True))
-            shifted = logits.gather(1, chosen)  # (n, 1)
-            sums = logits.exp_().sum(dim=1, keepdim=True)  # (n, 1)
-            total += (sums.log() - shifted).sum()
+            exponentials, sums, nll = _exponentials(logits, chosen)
+            total += nll.sum()
             if not any(ctx.needs_input_grad):
                 continue
-            grad = logits.div_(sums)  # (n, V): softmax …
+            grad = exponentials.div_(sums)  # (n, V): softmax …
             minus_one = torch.full_like(chosen, -1, dtype=grad.dtype)
             grad.scatter_add_(1, chosen, minus_one)  # … minus one at the label
             if grad_bias is not None:

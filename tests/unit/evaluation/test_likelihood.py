@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -13,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convo_cli.config.schema import ScratchConfig
-from convo_cli.evaluation.likelihood import length_sorted_batches, mean_nll
+from convo_cli.evaluation.likelihood import length_sorted_batches, mean_nll, nll_by_group
+from convo_cli.model.batches.attention import use_packed_attention
 from convo_cli.model.batches.batching import Batching
 from convo_cli.model.batches.loss import nll_sum, pad
 from convo_cli.model.create import build_scratch_model
-from convo_cli.tokens.store import ASSISTANT_TARGET, Example
+from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET, Example
 from tests.stores import encoded, laid_out
 
 CPU = torch.device("cpu")
@@ -128,3 +130,81 @@ def test_a_new_model_is_about_as_good_as_guessing(parts):
     assert mean_nll(model, PADDED, batches, CPU, nullcontext)[0] == pytest.approx(
         math.log(len(encoder.tokenizer)), abs=0.2
     )
+
+
+BOTH = (ASSISTANT_TARGET, USER_TARGET)
+
+
+@pytest.mark.parametrize("batching", [PADDED, replace(PADDED, has_plain_head=False), PACKED])
+@pytest.mark.parametrize("kinds", [BOTH, (ASSISTANT_TARGET,), ()])
+def test_the_nll_of_each_target_is_that_of_the_target_alone_and_they_add_up(parts, batching, kinds):
+    model, store, _ = parts
+    model.eval()
+    examples = [store[k] for k in range(4)]
+    with packed_attention(model):
+        batch = batching.batch(examples, kinds)
+        each = batching.nll_each(model, batch)
+        total = batching.nll_sum(model, batch)
+    assert each.shape == (batch.num_targets,)
+    assert each.dtype == torch.float32
+    assert float(each.sum()) == pytest.approx(float(total.detach()), rel=1e-5)
+    one_by_one = [
+        float(nll_sum(model, one).detach())
+        for example in examples
+        for one in single_targets(example, kinds)
+    ]
+    assert each.tolist() == pytest.approx(one_by_one, rel=1e-4, abs=1e-5)
+
+
+@contextmanager
+def packed_attention(model):
+    before = use_packed_attention(model)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+def single_targets(example, kinds):
+    """The example once for each of its targets, with only that one."""
+    for position in np.flatnonzero(np.isin(example.targets, kinds)):
+        if position:
+            targets = np.zeros_like(example.targets)
+            targets[position] = ASSISTANT_TARGET
+            yield pad([Example(example.input_ids, targets)], (ASSISTANT_TARGET,), 0)
+
+
+@pytest.mark.parametrize("max_slots", [1, 300, 100_000])
+def test_groups_of_targets_add_up_to_the_whole_and_each_target_counts_once(parts, max_slots):
+    model, store, _ = parts
+
+    def by_kind_and_dialogue(index, example):
+        return example.targets.astype(np.int64) - 1 + 2 * store.dialogue_of[index]
+
+    num_groups = 2 * len(store.dialogues)
+    grouped = nll_by_group(
+        model, PADDED, store, BOTH, by_kind_and_dialogue, num_groups, CPU, nullcontext,
+        max_slots=max_slots,
+    )  # fmt: skip
+    for kind in BOTH:
+        assert grouped.counts[kind - 1 :: 2].sum() == store.num_targets(kind)
+    for kinds, part in ((BOTH, slice(None)), ((ASSISTANT_TARGET,), slice(0, None, 2))):
+        batches = length_sorted_batches(store, kinds, PADDED, max_slots=200)
+        loss, num_targets = mean_nll(model, PADDED, batches, CPU, nullcontext)
+        assert grouped.counts[part].sum() == num_targets
+        assert grouped.mean(part) == pytest.approx(loss, rel=1e-5)
+    first = [store[k] for k in np.flatnonzero(store.dialogue_of == 0)]
+    with torch.no_grad():
+        alone = sum(float(nll_sum(model, pad([one], (ASSISTANT_TARGET,), 0))) for one in first)
+    assert grouped.nll[0] == pytest.approx(alone, rel=1e-5)
+
+
+def test_a_group_without_targets_has_no_mean(parts):
+    model, store, _ = parts
+    grouped = nll_by_group(
+        model, PADDED, store, (ASSISTANT_TARGET,), lambda _, one: np.zeros(len(one.targets), int),
+        3, CPU, nullcontext, max_slots=1000,
+    )  # fmt: skip
+    assert grouped.mean([1, 2]) is None
+    assert grouped.mean() == grouped.mean([0])
