@@ -20,6 +20,7 @@ from convo_cli.data.shapes.items.turn_keys import TEXT_KEYS
 from convo_cli.data.shapes.items.turn_lists import ListReader, listed_keys
 from convo_cli.data.shapes.mapped.mapping import line_columns, read_mapped
 from convo_cli.data.shapes.masks import stated_training
+from convo_cli.data.shapes.parallel_speakers import speaker_problem, speakers_beside
 from convo_cli.data.shapes.parts import Part, Text, TurnList
 from convo_cli.data.shapes.reasoning import reasoning_keys
 from convo_cli.data.shapes.speakers import named_in
@@ -95,6 +96,7 @@ class _LineReader:
     def __init__(self, data_config: DataConfig, talk: TurnCollector) -> None:
         self._talk = talk
         self._lists = ListReader(talk, data_config.first_speaker)
+        self._first_speaker = data_config.first_speaker
         self._reasoning = data_config.reasoning
 
     def read(self, value: Any, shape: str) -> None:
@@ -118,7 +120,10 @@ class _LineReader:
         has_list = any(isinstance(part, TurnList) for part in parts)
         definitions = definitions_of(line, talk.refuse) if has_list else []
         of_tools = keys_of_tools(line) if has_list else ()
-        known = (*shape.keys, *shape.optional, *SYSTEM_KEYS, *of_tools)
+        if (speakers := speakers_beside(line, parts)) is not None:
+            self._check_speakers(line[speakers], parts[0], speakers)
+        beside = () if speakers is None else (speakers,)
+        known = (*shape.keys, *shape.optional, *SYSTEM_KEYS, *of_tools, *beside)
         talk.note_unread(line, "$", known, is_reply=has_one_reply)
         if not has_one_reply and self._reasoning != "drop" and (keys := reasoning_keys(line)):
             code = "reasoning-place" if self._reasoning else "reasoning"
@@ -136,6 +141,13 @@ class _LineReader:
         if is_trained is False:
             talk.exclude()
         talk.turns[:0] = definitions
+
+    def _check_speakers(self, names: list[str], part: Part, key: str) -> None:
+        """Refuse names under ``key`` that do not alternate as the texts of the part do."""
+        if isinstance(part, TurnList):
+            problem = speaker_problem(names, part, key, self._talk.roles, self._first_speaker)
+            if problem is not None:
+                self._talk.report(problem)
 
     def _part(self, part: Part, line: Mapping[str, Any]) -> None:
         if isinstance(part, Text):
