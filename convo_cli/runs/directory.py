@@ -1,7 +1,8 @@
 """Names inside a run directory, all relative to it, so that it can be moved.
 
 runs/<name>/
-  config.yaml  run.json  metrics.jsonl  samples.jsonl  test.json  plots/  tensorboard/
+  config.yaml  run.json  metrics.jsonl  samples.jsonl  test.json  training-dialogues.hashes
+  plots/  tensorboard/
   checkpoints/step-00001200/
   stop                                            created by the user: save and stop
 
@@ -70,6 +71,10 @@ class RunDirectory:
     @property
     def test(self) -> Path:
         return self.path / "test.json"
+
+    @property
+    def training_dialogues(self) -> Path:
+        return self.path / "training-dialogues.hashes"
 
     @property
     def plots(self) -> Path:
@@ -155,6 +160,7 @@ def require_own_files(run: RunDirectory) -> None:
         run.metrics,
         run.samples,
         run.test,
+        run.training_dialogues,
         run.stop,
         *(run.plots / name for name in PLOTS),
     )

@@ -31,6 +31,7 @@ from convo_cli.runs.provenance.run_info import (
     read_run_info,
     write_provenance,
 )
+from convo_cli.runs.provenance.training_dialogues import record_training_dialogues
 from convo_cli.runs.selection import Which, point_and_prune
 from convo_cli.runs.tokenizer_folder import copy_tokenizer
 from convo_cli.signals import STEP, UNSAVED, StopRequest, listening
@@ -101,6 +102,7 @@ class _NewRun:
     def fill(self, aside: RunDirectory) -> None:
         """Write the run with its checkpoint 0 into a folder, and read the checkpoint back."""
         write_provenance(aside, self.info)
+        record_training_dialogues(aside, self.parts.data.trained_fingerprints, aside, self.emit)
         begin("saving the first checkpoint", self.emit)
         save_and_point(aside, self.parts, self.state, {}, ignore)
         copy_tokenizer(aside, aside.checkpoint(0))
@@ -187,7 +189,7 @@ def resume_run(
                 rewind(run, point, emit)
             else:
                 with held.pop_all():  # releases the run's lock when the fork is complete
-                    held.enter_context(forked(run, point.fork, point))
+                    held.enter_context(forked(run, point.fork, point, emit))
                 message += f" in a new run, {point.fork.path}; {run.path} stays as it is"
             keep_private(point.fork or run, allowed, emit)
             for notice in (Notice(message), *point.notices):

@@ -10,6 +10,7 @@ from convo_cli.runs.begin import begun
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.fork import fill_fork
 from convo_cli.runs.provenance.run_info import Parent, new_run_id, write_provenance
+from convo_cli.runs.provenance.training_dialogues import record_training_dialogues
 from convo_cli.runs.tokenizer_folder import copy_tokenizer
 from convo_cli.storage.atomic import remove_directory
 from convo_cli.training.job import remove_stop_file
@@ -25,6 +26,7 @@ def rewind(run: RunDirectory, point: ResumePoint, emit: Emit) -> None:
     for step in point.found.later:
         remove_directory(run.checkpoint(step), below=run.path)
     write_provenance(run, point.info)
+    record_training_dialogues(run, point.parts.data.trained_fingerprints, run, emit)
     if copy_tokenizer(run, point.found.path):
         source = point.found.path.name
         emit(Notice(f"{run.tokenizer} and {run.dialogue.name} were restored from {source}"))
@@ -34,7 +36,9 @@ def rewind(run: RunDirectory, point: ResumePoint, emit: Emit) -> None:
 
 
 @contextmanager
-def forked(parent: RunDirectory, fork: RunDirectory, point: ResumePoint) -> Iterator[None]:
+def forked(
+    parent: RunDirectory, fork: RunDirectory, point: ResumePoint, emit: Emit
+) -> Iterator[None]:
     """Create the fork, whole or not at all, and hold its lock inside the block."""
     old = point.info
     origin = Parent(run_id=old.run_id, name=parent.path.resolve().name, step=point.found.step)
@@ -50,6 +54,7 @@ def forked(parent: RunDirectory, fork: RunDirectory, point: ResumePoint) -> Iter
             is_evaluated=point.state.is_evaluated,
             evaluations=point.evaluations,
         )
+        record_training_dialogues(aside, point.parts.data.trained_fingerprints, parent, emit)
 
     with begun(fork, fill):
         yield
