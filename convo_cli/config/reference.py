@@ -121,7 +121,10 @@ def _section(
     for key in keys_in(name):
         value = values[key.name]
         reason = reasons.get(key.path, "")
-        paragraphs = filter(None, (_comment(key, value), reason))
+        limits = _limits(key)
+        is_wide = len(limits) > WIDTH - LIMITS_COLUMN - 2
+        doc = f"{_comment(key, value)} Allowed: {limits}." if is_wide else _comment(key, value)
+        paragraphs = filter(None, (doc, reason))
         comment = "\n".join(textwrap.fill(text, WIDTH - indent - 2) for text in paragraphs)
         if isinstance(value, dict) and key.is_section:
             value = _section(key.path, value, reasons, indent + 2)
@@ -131,7 +134,7 @@ def _section(
         section[key.name] = value
         blank = "\n" if key.is_section and not indent else ""
         section.yaml_set_comment_before_after_key(key.name, before=blank + comment, indent=indent)
-        if limits := _limits(key):
+        if limits and not is_wide:
             section.yaml_add_eol_comment(limits, key.name, column=LIMITS_COLUMN)
     return section
 

@@ -11,13 +11,14 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from typing_extensions import Self
 
 from convo_cli.config.column_paths import PathSteps, check_path, steps_of
 from convo_cli.errors import UsageError, expand_home
+from convo_cli.metrics.metric_table import METRICS
 
 Schedule = Literal["constant", "linear", "cosine"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -31,7 +32,10 @@ _BILLION = 1_000_000_000
 """Largest number of steps, tokens or dialogues; no run needs more."""
 DATA_SETS = ("train", "validation", "test")
 """Keys of `data` that name files, in the order in which the files are read."""
-MetricName = Literal["bleu-2", "bleu-4", "nist-2", "nist-4"]
+if TYPE_CHECKING:
+    MetricName = str
+else:
+    MetricName = Literal[tuple(METRICS)]
 
 
 def _one_or_many(value: Any) -> Any:
@@ -440,9 +444,8 @@ class EvaluationConfig(Section):
     show_samples: int = Field(3, ge=0, le=1_000_000)
     """Number of these replies shown on the screen; samples.jsonl has all of them."""
     metric: MetricName = "bleu-4"
-    """Score that chooses the best checkpoint by metric: bleu-2, bleu-4, nist-2 or nist-4. Each
-    evaluation reports all four.
-    """
+    """Metric of the replies that chooses the best checkpoint by metric. Each evaluation reports all
+    of them."""
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
     """Stop before the last step if the scores do not improve."""
 

@@ -22,9 +22,9 @@ from convo_cli.data.problems import ProblemError
 from convo_cli.data.unchanged import read_unchanged
 from convo_cli.errors import DataError, EvaluationDivergedError, is_out_of_memory
 from convo_cli.evaluation.likelihood import length_sorted_batches, mean_nll
-from convo_cli.evaluation.metrics import score_replies
 from convo_cli.evaluation.replies import reply_to_all
 from convo_cli.events import Emit, EvaluationDone, Notice, Progress, SampleReply
+from convo_cli.metrics.reply_scores import score_replies
 from convo_cli.model.batches.batching import Batching, batching_for
 from convo_cli.model.generation import Generator
 from convo_cli.runs.provenance.data_files import DataFile, DataFiles, with_hashed_data

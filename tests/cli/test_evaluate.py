@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from convo_cli.evaluation.metrics import METRICS
+from convo_cli.metrics.metric_table import METRICS
 from convo_cli.runs.logs.event_log import read_metrics
 
 MODEL = "exports/tiny"

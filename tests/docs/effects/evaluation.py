@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from convo_cli.evaluation.metrics import METRICS
+from convo_cli.metrics.metric_table import METRICS
 from tests.docs.effects.entry import effect
 from tests.docs.effects.workshop import STEPS, VALIDATION
 

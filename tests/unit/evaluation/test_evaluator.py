@@ -13,8 +13,8 @@ from convo_cli.config.schema import DataConfig, GenerationSettings, ScratchConfi
 from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.errors import DataError, DivergedError
 from convo_cli.evaluation.evaluator import Evaluator, evaluate_files
-from convo_cli.evaluation.metrics import METRICS
 from convo_cli.events import Notice, Progress
+from convo_cli.metrics.metric_table import METRICS
 from convo_cli.model.batches.batching import Batching
 from convo_cli.model.create import build_scratch_model
 from convo_cli.model.generation import Generator

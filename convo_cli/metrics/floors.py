@@ -1,0 +1,150 @@
+"""Floors: scores of replies that no model made, on the same turns."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from convo_cli.events import SampleReply
+from convo_cli.metrics.metric_table import METRICS
+from convo_cli.metrics.reply_texts import last_user_turn
+
+FLOORS: Mapping[str, str] = {
+    "constant": "the most frequent reply",
+    "echo": "a copy of the last user turn",
+    "random": "a random reply",
+}
+"""All floors, in the order in which they are shown."""
+
+_NUM_SAMPLED = 10_000  # replies; keeps the memory bounded
+_HEAD_ROLES = ("system", "tools")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingReplies:
+    """Replies of the training data, or of the evaluated file if there is no training data."""
+
+    most_frequent: str
+    sample: tuple[str, ...]
+    source: str
+    """Their source, such as "the run's training data" or "the evaluated file"."""
+    openings: tuple[int, ...] = ()
+    """Hash of the opening of each sampled reply's dialogue; empty if not known."""
+
+
+def training_replies(
+    dialogues: Iterable[Sequence[tuple[str, str]]], source: str, *, seed: int = 0
+) -> TrainingReplies | None:
+    """Collect the replies of dialogues, given as (role, text) of each turn, in one pass.
+
+    Memory is bounded: a random sample of the texts, and 8 bytes a reply. None without a reply.
+    """
+    counts = array("Q")
+    sample: list[tuple[str, int]] = []
+    rng = random.Random(seed)
+    for turns in dialogues:
+        opening = _opening(turns)
+        for place, (role, text) in enumerate(turns):
+            if role != "assistant" or place == 0 or not text.strip():
+                continue
+            # Reservoir sampling (Vitter 1985, algorithm R).
+            if len(sample) < _NUM_SAMPLED:
+                sample.append((text, opening))
+            elif (slot := rng.randrange(len(counts) + 1)) < _NUM_SAMPLED:
+                sample[slot] = (text, opening)
+            counts.append(_hash(text))
+    if not sample:
+        return None
+    frequent = Counter(counts)
+    most_frequent = max((text for text, _ in sample), key=lambda text: frequent[_hash(text)])
+    texts, openings = zip(*sample, strict=True)
+    return TrainingReplies(most_frequent, texts, source, openings)
+
+
+def floor_replies(
+    replies: Sequence[SampleReply], training: TrainingReplies | None, *, seed: int = 0
+) -> dict[str, list[SampleReply]]:
+    """Answer the same turns without a model, by each floor.
+
+    No reply is taken from a dialogue with the same opening. A floor is left out if there is no
+    reply for one of the turns.
+    """
+    floors: dict[str, list[str] | None] = {
+        "constant": None,
+        "echo": [last_user_turn(reply) for reply in replies],
+        "random": None,
+    }
+    if training is not None:
+        rng = random.Random(seed)
+        openings = training.openings or (None,) * len(training.sample)
+        pairs = list(zip(training.sample, openings, strict=True))
+        floors["constant"] = [training.most_frequent] * len(replies)
+        floors["random"] = _drawn(replies, pairs, rng)
+    return {
+        name: [
+            replace(reply, reply=text, stopped=True)
+            for reply, text in zip(replies, texts, strict=True)
+        ]
+        for name, texts in floors.items()
+        if texts is not None
+    }
+
+
+def _drawn(
+    replies: Sequence[SampleReply], pairs: Sequence[tuple[str, int | None]], rng: random.Random
+) -> list[str] | None:
+    """Draw a reply of another dialogue for each turn; None if there is none for one of them."""
+    drawn = []
+    for reply in replies:
+        own = _opening(reply.history)
+        text, opening = rng.choice(pairs)
+        if opening == own:
+            others = [other for other, source in pairs if source != own]
+            if not others:
+                return None
+            text = rng.choice(others)
+        drawn.append(text)
+    return drawn
+
+
+def _opening(turns: Sequence[tuple[str, str]]) -> int:
+    """Return a hash of the first turn of a dialogue that is neither system text nor tools."""
+    return _hash(next((text for role, text in turns if role not in _HEAD_ROLES), ""))
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def describe_floors(
+    scores: Mapping[str, float],
+    floor_intervals: Mapping[str, Mapping[str, tuple[float, float]]],
+    source: str,
+) -> str:
+    """Return a sentence about the scores that are not above a floor's 95 % interval.
+
+    ``floor_intervals`` has, by floor, the interval of each metric; ``source`` is that of the
+    training replies. Metrics whose best value is that of the real replies have no floor.
+    """
+    inside: dict[str, list[str]] = {}
+    for name, value in scores.items():
+        metric = METRICS.get(name)
+        if metric is None or metric.is_higher_better is None or name == "stop-rate":
+            continue
+        for floor, intervals in floor_intervals.items():
+            if name in intervals:
+                low, high = intervals[name]
+                if (value <= high) if metric.is_higher_better else (value >= low):
+                    inside.setdefault(floor, []).append(name)
+    if not inside:
+        return "every score with an interval is better than all floors"
+    parts = [
+        f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} no better than "
+        f"{FLOORS.get(floor, floor)}"
+        for floor, names in inside.items()
+    ]
+    return "; ".join(parts) + f" (replies from {source})"
