@@ -8,7 +8,7 @@ from dataclasses import replace
 from convo_cli.config.schema import GenerationSettings
 from convo_cli.data.dialogue import Turn
 from convo_cli.errors import DataError
-from convo_cli.model.generation import Generator, Reply
+from convo_cli.model.decoding.generator import Generator, Reply
 
 MAX_CHARACTERS = 2**25
 """Limit of a conversation: weeks of chat, but far below any machine's memory."""
@@ -17,16 +17,26 @@ MAX_REPLY_CHARACTERS = 2**20
 
 
 class ChatSession:
-    """Holds the turns of a conversation. The model reads the last ones that fit its window."""
+    """Holds the turns of a conversation. The model reads the last ones that fit its window.
+
+    With a seed, the same messages get the same sampled replies.
+    """
 
     def __init__(
-        self, generator: Generator, settings: GenerationSettings, *, system: str | None = None
+        self,
+        generator: Generator,
+        settings: GenerationSettings,
+        *,
+        system: str | None = None,
+        seed: int | None = None,
     ) -> None:
         self.generator = generator
         self.settings = settings
         self._system = (Turn("system", system.strip()),) if system and system.strip() else ()
         self.turns: list[Turn] = list(self._system)
         self._num_characters = 0
+        self._seed = seed
+        self._num_asked = 0
 
     def say(self, text: str, on_text: Callable[[str], None]) -> Reply:
         """Answer the user and stream the reply; then add both turns to the history.
@@ -60,8 +70,11 @@ class ChatSession:
             on_text(piece)
 
         history = [*self._system, *turns[len(self._system) + num_skipped :]]
+        self._num_asked += 1  # so that the same message gets another sampled reply
         try:
-            reply = self.generator.reply(history, self.settings, stream)
+            reply = self.generator.stream(
+                history, self.settings, stream, seed=self._seed, index=self._num_asked
+            )
         except KeyboardInterrupt:
             self._keep(turns, "".join(streamed))
             raise

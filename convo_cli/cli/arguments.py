@@ -14,7 +14,7 @@ from convo_cli.events import Emit, Notice
 
 if TYPE_CHECKING:
     from convo_cli.config.schema import DataConfig, TrainOn
-    from convo_cli.model.generation import Generator
+    from convo_cli.model.decoding.generator import Generator
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 

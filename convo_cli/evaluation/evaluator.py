@@ -26,7 +26,7 @@ from convo_cli.evaluation.replies import reply_to_all
 from convo_cli.events import Emit, EvaluationDone, Notice, Progress, SampleReply
 from convo_cli.metrics.reply_scores import score_replies
 from convo_cli.model.batches.batching import Batching, batching_for
-from convo_cli.model.generation import Generator
+from convo_cli.model.decoding.generator import Generator
 from convo_cli.runs.provenance.data_files import DataFile, DataFiles, with_hashed_data
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET, Encoded, TokenStore, write

@@ -10,7 +10,7 @@ from convo_cli.data.dialogue import Dialogue
 from convo_cli.data.held_out.references import reference_index
 from convo_cli.errors import DataError
 from convo_cli.events import SampleReply
-from convo_cli.model.generation import Generator
+from convo_cli.model.decoding.generator import Generator
 
 
 def reply_to_all(
@@ -24,16 +24,20 @@ def reply_to_all(
     Dialogues whose last message alone is longer than the model's window are left out.
     """
     greedy = settings.model_copy(update={"temperature": 0.0})
-    replies = []
-    for done, dialogue in enumerate(dialogues, 1):
+    questions, queries = [], []
+    for dialogue in dialogues:
         index = reference_index(dialogue.turns)
         assert index is not None, "choose_dialogues keeps only dialogues with a reply"
         history = dialogue.turns[:index]
         with suppress(DataError):
-            reply = generator.reply(history, greedy)
+            queries.append(generator.query(history, greedy))
             spoken = tuple((turn.role, turn.text or turn.tool_data) for turn in history)
-            replies.append(
-                SampleReply(spoken, dialogue.turns[index].text, reply.text, reply.stopped)
-            )
-        on_reply(done)
-    return replies
+            questions.append((spoken, dialogue.turns[index].text))
+    num_left_out = len(dialogues) - len(queries)
+    if num_left_out:
+        on_reply(num_left_out)
+    replies = generator.answer(queries, greedy, on_reply=lambda done: on_reply(num_left_out + done))
+    return [
+        SampleReply(spoken, reference, reply.text, reply.stopped)
+        for (spoken, reference), reply in zip(questions, replies, strict=True)
+    ]

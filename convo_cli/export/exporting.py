@@ -15,7 +15,8 @@ from convo_cli import __version__
 from convo_cli.errors import CheckpointError
 from convo_cli.events import Emit, Notice
 from convo_cli.export.proof import Receipt
-from convo_cli.model.generation import Generator, set_generation_defaults
+from convo_cli.model.decoding.generator import Generator
+from convo_cli.model.decoding.sampling_defaults import set_generation_defaults
 from convo_cli.model.loading import load_model
 from convo_cli.model.open import generation_defaults
 from convo_cli.runs.checkpoints import STATE_FILE

@@ -14,7 +14,7 @@ from typing import Any
 
 from convo_cli.errors import CheckpointError, DataError
 from convo_cli.export.proof import Comparison, Receipt, refused
-from convo_cli.model.generation import Generator
+from convo_cli.model.decoding.generator import Generator
 from convo_cli.text.bounded.rendering import Rendered, render_all
 
 _SCRIPT = Path(__file__).with_name("plain_process.py")

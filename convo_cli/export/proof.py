@@ -13,7 +13,7 @@ import torch
 from convo_cli.config.schema import GenerationSettings
 from convo_cli.data.dialogue import Turn
 from convo_cli.errors import CheckpointError, DataError
-from convo_cli.model.generation import Generator
+from convo_cli.model.decoding.generator import Generator
 from convo_cli.model.loading import load_model
 from convo_cli.model.open import generation_defaults
 from convo_cli.text.bounded.rendering import render_ids
@@ -82,7 +82,7 @@ class Comparison:
         settings = {"temperature": 0.0, "max_new_tokens": self.length}
         # The folder's defaults, such as a repetition penalty, apply to its `generate` too.
         greedy: GenerationSettings = generation_defaults(self._original).model_copy(update=settings)
-        expected = list(self._original.reply(prompt.turns, greedy).ids)
+        expected = list(self._original.replies([prompt.turns], greedy)[0].ids)
         if list(ids) != expected:
             raise _difference("reply", prompt.turns, ids, expected)
         self._num_tokens += len(expected)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from convo_cli.errors import ModelError, first_line, is_out_of_memory
 from convo_cli.model.context import context_length
-from convo_cli.model.generation import CANNOT_COMPUTE
+from convo_cli.model.decoding.failures import CANNOT_COMPUTE
 from convo_cli.storage.other_models import DECODER_HINT
 from convo_cli.text.encoder import DialogueEncoder
 

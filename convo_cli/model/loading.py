@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from convo_cli.errors import ModelError, first_line
-from convo_cli.model.generation import read_generation_config
+from convo_cli.model.decoding.sampling_defaults import read_generation_config
 from convo_cli.model.sizes import UNREADABLE_HINT, require_sizes, shape
 from convo_cli.runs.model_folder import require_model_folder
 from convo_cli.storage.foreign_files import CODE, remove_foreign_entries, without_keys

@@ -12,8 +12,8 @@ from convo_cli.events import Emit, Notice
 from convo_cli.model.causal import require_causal
 from convo_cli.model.context import context_length
 from convo_cli.model.create import require_rows
+from convo_cli.model.decoding.generator import Generator
 from convo_cli.model.device import choose_device, move
-from convo_cli.model.generation import Generator
 from convo_cli.model.loading import load_model
 from convo_cli.runs.loaded import find_loaded
 from convo_cli.runs.model_folder import DIALOGUE_FILE

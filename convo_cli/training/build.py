@@ -21,8 +21,8 @@ from convo_cli.model.create import (
     train_every_row,
     use_fast_activations,
 )
+from convo_cli.model.decoding.sampling_defaults import set_generation_defaults
 from convo_cli.model.device import autocast_for, move
-from convo_cli.model.generation import set_generation_defaults
 from convo_cli.model.loading import load_model
 from convo_cli.prepare.inputs import Inputs
 from convo_cli.prepare.prepare import PreparedData, prepare_data

@@ -21,7 +21,7 @@ from convo_cli.cli.views.chat_view import hold_conversation
 from convo_cli.config.schema import GenerationSettings, RunConfig
 from convo_cli.data.dialogue import Turn
 from convo_cli.errors import DataError
-from convo_cli.model.generation import Reply
+from convo_cli.model.decoding.generator import Reply
 from tests.commands import EXECUTABLE, environment, run_here, start
 
 MODEL = "exports/tiny"
@@ -188,7 +188,7 @@ def test_lines_without_end_end_with_the_conversation(monkeypatch, capsys, as_jso
     monkeypatch.setattr("convo_cli.chat.session.MAX_CHARACTERS", 5000)
     generator: Any = SimpleNamespace(
         encoder=SimpleNamespace(max_length=8),
-        reply=lambda history, settings, on_text: Reply("yes", (1,), True, 0),
+        stream=lambda history, settings, on_text, seed, index: Reply("yes", (1,), True, 0),
     )
     endless = Endless(b"hello\n")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(endless)))

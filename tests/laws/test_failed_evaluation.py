@@ -11,7 +11,7 @@ from convo_cli.config.load import load_config
 from convo_cli.errors import DiskError
 from convo_cli.evaluation import evaluator
 from convo_cli.events import CheckpointSaved, EvaluationDone, Notice, StepDone
-from convo_cli.model.generation import Generator
+from convo_cli.model.decoding.generator import Generator
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.logs import event_log
 from convo_cli.runs.logs.event_log import read_metrics
@@ -67,7 +67,7 @@ FAILURES = {
         "mean_nll",
         raising(torch.OutOfMemoryError("CUDA out of memory.")),
     ),
-    "in a reply": (Generator, "reply", raising(ValueError("a bug"))),
+    "in a reply": (Generator, "answer", raising(ValueError("a bug"))),
     "in the scoring": (evaluator, "score_replies", raising(ZeroDivisionError("division by zero"))),
     "when samples are written": (event_log._Lines, "write", no_space_for_samples),
     "by Ctrl-C without a handler": (evaluator, "score_replies", raising(KeyboardInterrupt())),
@@ -120,7 +120,7 @@ def test_too_little_memory_for_replies_skips_them_with_a_warning(
 ):
     """The weights, the losses and what is saved are those of a run with replies."""
     with monkeypatch.context() as broken:
-        broken.setattr(Generator, "reply", raising(error))
+        broken.setattr(Generator, "answer", raising(error))
         warnings = []
         result = start_run(
             tiny_config(checkpoints={"keep": 9}),

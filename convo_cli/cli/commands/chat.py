@@ -12,7 +12,7 @@ from convo_cli.wording import counted
 
 if TYPE_CHECKING:
     from convo_cli.config.schema import GenerationSettings
-    from convo_cli.model.generation import Generator
+    from convo_cli.model.decoding.generator import Generator
 
 
 def chat(
@@ -97,12 +97,8 @@ def chat(
     settings = generation_defaults(generator).model_copy(
         update={key: value for key, value in chosen.items() if value is not None}
     )
-    if seed is not None:
-        import torch
-
-        torch.manual_seed(seed)
     hold_conversation(
-        ChatSession(generator, settings, system=system),
+        ChatSession(generator, settings, system=system, seed=seed),
         banner=_banner(model, generator, settings),
         as_json=as_json,
         is_quiet=is_quiet,

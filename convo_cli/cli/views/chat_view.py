@@ -12,7 +12,7 @@ from convo_cli.chat.session import ChatSession
 from convo_cli.cli.console import PrintableStream, print_json, printable
 from convo_cli.errors import DataError
 from convo_cli.interrupts import Interrupt
-from convo_cli.model.generation import Reply
+from convo_cli.model.decoding.generator import Reply
 from convo_cli.signals import listening
 from convo_cli.wording import counted
 

@@ -11,6 +11,8 @@ Shapes: B = 1 row, T tokens, H heads (keys and values may have fewer), D width o
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
@@ -51,6 +53,22 @@ def use_packed_attention(model: PreTrainedModel) -> str:
     ALL_ATTENTION_FUNCTIONS.register(NAME, packed_attention)
     model.set_attn_implementation(NAME)
     return before
+
+
+@contextmanager
+def without_packed_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Give a model with `packed_attention` transformers' own attention for a while.
+
+    transformers builds no mask for an attention that it does not know, so padding would be seen.
+    """
+    is_packed = attention_of(model) == NAME
+    if is_packed:
+        model.set_attn_implementation("sdpa")
+    try:
+        yield
+    finally:
+        if is_packed:
+            model.set_attn_implementation(NAME)
 
 
 def attention_of(model: PreTrainedModel) -> str:

@@ -12,7 +12,7 @@ from convo_cli.chat.session import ChatSession
 from convo_cli.config.schema import GenerationSettings
 from convo_cli.data.dialogue import Turn
 from convo_cli.errors import DataError
-from convo_cli.model.generation import Reply
+from convo_cli.model.decoding.generator import Reply
 
 SETTINGS = GenerationSettings(max_new_tokens=5)
 
@@ -24,7 +24,7 @@ class Echo:
         self.histories = []
         self.encoder = SimpleNamespace(max_length=max_length)
 
-    def reply(self, history, settings, on_text):
+    def stream(self, history, settings, on_text, *, seed, index):
         assert settings is SETTINGS
         self.histories.append(list(history))
         if "too long" in history[-1].text:
@@ -93,7 +93,7 @@ def test_a_reply_that_ctrl_c_stops_is_kept_as_far_as_it_was_shown():
 
 def test_a_reply_that_is_stopped_before_it_begins_leaves_no_turn_behind():
     session = start("s")
-    session.generator.reply = lambda *arguments: raising(KeyboardInterrupt())("")
+    session.generator.stream = lambda *arguments, **options: raising(KeyboardInterrupt())("")
     with pytest.raises(KeyboardInterrupt):
         session.say("one", lambda text: None)
     assert session.turns == [Turn("system", "s")]

@@ -17,7 +17,7 @@ from convo_cli.events import Notice, Progress
 from convo_cli.metrics.metric_table import METRICS
 from convo_cli.model.batches.batching import Batching
 from convo_cli.model.create import build_scratch_model
-from convo_cli.model.generation import Generator
+from convo_cli.model.decoding.generator import Generator
 from tests.stores import encoded
 
 

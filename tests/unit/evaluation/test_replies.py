@@ -9,7 +9,7 @@ from convo_cli.data.dialogue import Dialogue, Role, Turn
 from convo_cli.errors import DataError
 from convo_cli.evaluation.replies import reply_to_all
 from convo_cli.events import SampleReply
-from convo_cli.model.generation import Reply
+from convo_cli.model.decoding.generator import Reply
 
 
 def talk(*texts, line=0):
@@ -33,11 +33,16 @@ class Parrot:
     def __init__(self):
         self.calls = []
 
-    def reply(self, history, settings):
+    def query(self, history, settings):
         self.calls.append((tuple(history), settings))
         if history[-1].text == "too long":
             raise DataError("the last message is 99 tokens")
-        return Reply(history[-1].text, (1,), history[-1].text != "cut", 0)
+        return history[-1].text
+
+    def answer(self, queries, settings, *, on_reply):
+        for done in range(1, len(queries) + 1):
+            on_reply(done)
+        return [Reply(text, (1,), text != "cut", 0) for text in queries]
 
 
 def test_the_model_answers_the_last_assistant_turn_given_the_turns_before_it():

@@ -7,7 +7,7 @@ import torch
 
 from convo_cli.config.schema import GenerationSettings, ScratchConfig, TrainingConfig
 from convo_cli.model.create import build_scratch_model
-from convo_cli.model.generation import set_generation_defaults
+from convo_cli.model.decoding.sampling_defaults import set_generation_defaults
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.text.spiece.piece_model import SpieceFile
 from convo_cli.training.optim import make_optimizer

@@ -14,7 +14,8 @@ from convo_cli.config.schema import GenerationSettings, ScratchConfig
 from convo_cli.errors import ModelError
 from convo_cli.model.context import context_length, require_context
 from convo_cli.model.create import build_scratch_model, fit_vocabulary, train_every_row
-from convo_cli.model.generation import Generator, set_generation_defaults
+from convo_cli.model.decoding.generator import Generator
+from convo_cli.model.decoding.sampling_defaults import set_generation_defaults
 from convo_cli.model.loading import load_model, save_model
 from convo_cli.model.open import generation_defaults
 

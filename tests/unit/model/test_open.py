@@ -68,12 +68,12 @@ def test_an_export_opens_with_the_encoder_it_was_trained_with(export, encoder, i
 
 
 def test_a_foreign_model_uses_its_own_chat_template_and_context_length(export, ignore):
-    expected = opened(export, ignore).reply(HELLO, GREEDY)
+    expected = opened(export, ignore).stream(HELLO, GREEDY)
     for name in ("dialogue.json", "MANIFEST.json"):
         (export / name).unlink()
     generator = opened(export, ignore)
     assert (generator.encoder.template.name, generator.encoder.max_length) == ("native", 64)
-    assert generator.reply(HELLO, GREEDY) == expected
+    assert generator.stream(HELLO, GREEDY) == expected
 
 
 def test_a_foreign_model_without_a_chat_template_is_refused(foreign, ignore):
@@ -155,8 +155,8 @@ def test_a_run_that_deletes_the_checkpoint_while_it_loads_gives_its_next_one(
     save(10)
     monkeypatch.setattr(open_module, "load_model", load_late)
     notices = []
-    assert opened(run.path, notices.append).reply(HELLO, GREEDY) == opened(
+    assert opened(run.path, notices.append).stream(HELLO, GREEDY) == opened(
         export, notices.append
-    ).reply(HELLO, GREEDY)
+    ).stream(HELLO, GREEDY)
     assert [notice.message.partition(" was deleted")[0] for notice in notices] == ["step-00000010"]
     assert not notices[0].is_warning

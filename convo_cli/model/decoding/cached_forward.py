@@ -1,0 +1,158 @@
+"""Forward passes by transformers' own code and caches, for any causal language model.
+
+Rows of a batch are padded on the left, so that all grow at the same place of the cache. A model
+without a cache that can be used reads each row again for every token.
+
+Shapes: B rows, S slots of the cache, T tokens, N positions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicCache, DynamicLayer
+
+from convo_cli.model.decoding.forward import Ids, Pass
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_CACHE_NAMES = ("past_key_values", "cache_params", "state")
+"""Names of the cache in a model's output, which are those of its parameter too."""
+
+
+class CachedForward:
+    """Forward passes of a model; `prove_forward` decides what it may be used for."""
+
+    def __init__(self, model: PreTrainedModel, *, max_rows: int) -> None:
+        self.max_rows = max_rows
+        self.can_branch = True
+        self.has_cache = True
+        self._model = model
+        accepted = inspect.signature(model.forward).parameters
+        self._has_positions = "position_ids" in accepted
+        self._keeps_logits = "logits_to_keep" in accepted
+
+    def start(self, prompts: Sequence[Ids], room: int) -> tuple[CachedRows, Tensor]:
+        """Read the prompts in one padded batch."""
+        width = max(map(len, prompts))
+        ids = torch.zeros((len(prompts), width), dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(prompts):
+            ids[row, width - len(prompt) :] = torch.tensor(prompt)
+            mask[row, width - len(prompt) :] = 1
+        rows = CachedRows(self, ids.to(self._model.device), mask.to(self._model.device))
+        return rows, rows.read()
+
+    def read(self, ids: Ids, positions: Ids) -> CachedPass:
+        """Read a dialogue as training does, without padding."""
+        row = torch.tensor([ids], device=self._model.device)  # (1, T)
+        wanted = torch.tensor(positions, device=self._model.device)
+        output = self.call(row, torch.ones_like(row), None, keep=wanted)
+        logits: Tensor = output.logits[0]
+        # Some models accept `logits_to_keep`, but not as positions.
+        if len(logits) == len(ids) != len(positions):
+            logits = logits[wanted]
+        return CachedPass(logits, output.past_key_values)
+
+    def branch(self, parts: Sequence[tuple[Pass, int]], room: int) -> CachedRows:
+        """Copy the first slots of each cache into one padded batch."""
+        width = max(length for _, length in parts)
+        device = self._model.device
+        mask = torch.zeros((len(parts), width), dtype=torch.long, device=device)
+        for row, (_, length) in enumerate(parts):
+            mask[row, width - length :] = 1
+        cache = DynamicCache()
+        caches = [(_dynamic(one), length) for one, length in parts]
+        for index, layer in enumerate(caches[0][0].layers):
+            shape = (len(parts), layer.keys.shape[1], width)
+            keys = layer.keys.new_zeros((*shape, layer.keys.shape[3]))
+            values = layer.values.new_zeros((*shape, layer.values.shape[3]))
+            for row, (source, length) in enumerate(caches):
+                keys[row, :, width - length :] = source.layers[index].keys[0, :, :length]
+                values[row, :, width - length :] = source.layers[index].values[0, :, :length]
+            cache.update(keys, values, index)
+        empty = torch.zeros((len(parts), 0), dtype=torch.long, device=device)
+        return CachedRows(self, empty, mask, cache)
+
+    def call(
+        self, ids: Tensor, mask: Tensor, cache: tuple[str, Any] | None, *, keep: int | Tensor = 1
+    ) -> Any:
+        """Call the model with new ids (B, T), and the mask (B, S) of all slots so far."""
+        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
+        if self._has_positions:
+            positions = (mask.cumsum(-1) - 1).clamp(min=0)  # as in transformers' `generate`
+            inputs["position_ids"] = positions[:, -ids.shape[1] :]
+        if self._keeps_logits:
+            inputs["logits_to_keep"] = keep
+        if cache is not None:
+            inputs[cache[0]] = cache[1]
+        return self._model(**inputs, use_cache=self.has_cache)
+
+    def cache_of(self, output: Any) -> tuple[str, Any] | None:
+        """Return the name and value of the cache in the model's output, if it has one."""
+        if not self.has_cache:
+            return None
+        for name in _CACHE_NAMES:
+            if (value := getattr(output, name, None)) is not None:
+                return name, value
+        return None
+
+
+class CachedPass:
+    """A dialogue that the model has read, with its cache."""
+
+    def __init__(self, logits: Tensor, cache: Any) -> None:
+        self.logits = logits
+        self.cache = cache
+
+
+class CachedRows:
+    """Rows of a batch: their mask, their cache, and the ids that are not in the cache yet."""
+
+    def __init__(
+        self, forward: CachedForward, ids: Tensor, mask: Tensor, cache: DynamicCache | None = None
+    ) -> None:
+        self._forward = forward
+        self._ids = ids  # (B, T) not yet read; all tokens if there is no cache
+        self._mask = mask  # (B, S)
+        self._cache: tuple[str, Any] | None = None if cache is None else ("past_key_values", cache)
+
+    def read(self) -> Tensor:
+        """Read the ids, and return the logits of the next tokens, (B, V)."""
+        output = self._forward.call(self._ids, self._mask, self._cache)
+        self._cache = self._forward.cache_of(output)
+        logits: Tensor = output.logits[:, -1]
+        return logits
+
+    def step(self, tokens: Ids) -> Tensor:
+        """Append a token to each row and return the logits of the next one, (B, V)."""
+        new = torch.tensor(tokens, device=self._mask.device).unsqueeze(1)  # (B, 1)
+        self._mask = torch.cat([self._mask, torch.ones_like(new)], dim=1)
+        self._ids = torch.cat([self._ids, new], dim=1) if self._cache is None else new
+        return self.read()
+
+    def keep(self, places: Sequence[int]) -> None:
+        """Keep only the rows at these places, in this order."""
+        chosen = torch.tensor(places, device=self._mask.device)
+        self._ids, self._mask = self._ids[chosen], self._mask[chosen]
+        if self._cache is not None:
+            self._cache[1].reorder_cache(chosen)
+
+
+def _dynamic(one: Pass) -> Any:
+    assert isinstance(one, CachedPass), "passes and rows belong to the same forward"
+    if not is_plain_cache(one.cache):
+        raise TypeError(f"{type(one.cache).__name__} cannot be branched")
+    return one.cache
+
+
+def is_plain_cache(cache: object) -> bool:
+    """Return whether a cache holds every key and value, so that it can be cut at any token."""
+    return isinstance(cache, DynamicCache) and all(
+        type(layer) is DynamicLayer for layer in cache.layers
+    )

@@ -1,0 +1,57 @@
+"""The decode loop: rows grow by one chosen token at a time until each has ended.
+
+Shapes: B rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
+
+from torch import Tensor
+
+from convo_cli.model.decoding.forward import Rows
+from convo_cli.model.decoding.sampling import TokenChooser
+
+
+def decode(
+    rows: Rows,
+    logits: Tensor,
+    chooser: TokenChooser,
+    lengths: Sequence[int],
+    stop_ids: Collection[int],
+    computing: AbstractContextManager[None],
+) -> Iterator[tuple[int, int]]:
+    """Yield pairs of a row and its next token, from the logits (B, V) of the first tokens.
+
+    A row ends with a stop token, or when it has as many tokens as ``lengths`` allows. Rows that
+    have ended leave the batch. ``computing`` surrounds each computation, but not the caller's code.
+    """
+    going = list(range(len(lengths)))
+    left = list(lengths)
+    while True:
+        with computing:
+            tokens = chooser.choose(logits)
+        places = []
+        for place, (row, token) in enumerate(zip(going, tokens, strict=True)):
+            yield row, token
+            left[row] -= 1
+            if left[row] > 0 and token not in stop_ids:
+                places.append(place)
+        if not places:
+            return
+        with computing:
+            if len(places) < len(going):
+                places = _closed_up(places)
+                rows.keep(places)
+                chooser.keep(places)
+                going = [going[place] for place in places]
+                tokens = [tokens[place] for place in places]
+            logits = rows.step(tokens)
+
+
+def _closed_up(places: Sequence[int]) -> list[int]:
+    """Return the same places with as few as possible moved: the last ones fill the gaps."""
+    kept = set(places)
+    moved = iter([place for place in reversed(places) if place >= len(places)])
+    return [place if place in kept else next(moved) for place in range(len(places))]

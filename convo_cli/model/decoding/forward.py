@@ -1,0 +1,54 @@
+"""The interface of forward passes that generate: rows of tokens that grow by one token at a time.
+
+Shapes: B rows, T tokens of one dialogue, N positions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, TypeAlias
+
+from torch import Tensor
+
+Ids: TypeAlias = Sequence[int]
+
+
+class Rows(Protocol):
+    """A batch of rows that the model has read."""
+
+    def step(self, tokens: Ids) -> Tensor:
+        """Append a token to each row and return the logits of the next one, (B, V)."""
+
+    def keep(self, places: Sequence[int]) -> None:
+        """Keep only the rows at these places, in this order."""
+
+
+class Pass(Protocol):
+    """One whole dialogue that the model has read in one pass."""
+
+    logits: Tensor
+    """(N, V): those of the token after each requested position."""
+
+
+class Forward(Protocol):
+    """The forward passes of one model with its present weights."""
+
+    max_rows: int
+    """Most rows of a batch; 1 for a model that cannot read padded rows."""
+    can_branch: bool
+    """True if `read` and `branch` can be used."""
+
+    def start(self, prompts: Sequence[Ids], room: int) -> tuple[Rows, Tensor]:
+        """Read the prompts; return them as rows, and the logits of their next tokens, (B, V).
+
+        ``room`` is the most tokens by which a row will grow.
+        """
+
+    def read(self, ids: Ids, positions: Ids) -> Pass:
+        """Read a dialogue, for the logits of the token after each of the positions."""
+
+    def branch(self, parts: Sequence[tuple[Pass, int]], room: int) -> Rows:
+        """Return rows that continue after the first tokens of dialogues that were read.
+
+        The number in each part counts these tokens.
+        """

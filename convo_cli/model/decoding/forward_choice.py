@@ -1,0 +1,147 @@
+"""Choice of the forward passes that generate, each proved on the model's own logits.
+
+What `Forward` relies on is exposed by transformers, but not guaranteed for every model: a cache
+that continues a row, left padding with stated positions, a cache that can be cut at any token. So
+each is used only if it gives the logits of one whole row without a cache.
+
+Shapes: T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from convo_cli.model.context import context_length
+from convo_cli.model.decoding.cached_forward import CachedForward
+from convo_cli.model.decoding.failures import CANNOT_COMPUTE
+from convo_cli.model.decoding.forward import Forward, Ids
+from convo_cli.text.encoder import DialogueEncoder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_LENGTH = 12
+_STEPS = 3
+"""Tokens of a row that are read one by one."""
+_TOLERANCES = {torch.float32: 2e-4, torch.float64: 2e-4}
+_COARSE = 0.05  # bf16 and fp16
+"""Largest difference of logits that counts as rounding, in standard deviations of all logits."""
+_MOST_ROWS = {"cpu": 16}
+"""Rows of a batch: with 6 layers of width 384 on a CPU, 64 rows are slower per reply than 16."""
+_MOST_ROWS_ELSEWHERE = 64
+
+
+def choose_forward(model: PreTrainedModel, encoder: DialogueEncoder) -> Forward:
+    """Return the fastest forward passes that are right for this model, in evaluation mode.
+
+    They hold for the present weights only.
+    """
+    probe = _Probe(model, encoder)
+    forward = CachedForward(model, max_rows=_MOST_ROWS.get(model.device.type, _MOST_ROWS_ELSEWHERE))
+    if not probe.proves(probe.continues_alone, forward):
+        forward.has_cache, forward.can_branch, forward.max_rows = False, False, 1
+        return forward
+    if not probe.proves(probe.continues_padded, forward):
+        forward.max_rows = 1
+    if not probe.proves(probe.branches, forward):
+        forward.can_branch = False
+    return forward
+
+
+class _Probe:
+    """Two rows of ordinary tokens, and the logits that transformers computes for them."""
+
+    def __init__(self, model: PreTrainedModel, encoder: DialogueEncoder) -> None:
+        self._model = model
+        self._tolerance = _TOLERANCES.get(model.dtype, _COARSE)
+        length = min(_LENGTH, encoder.max_length, context_length(model) or _LENGTH)
+        self._rows = [_ordinary_ids(model, encoder, length, seed) for seed in range(2)]
+        self._expected: list[Tensor] = []
+
+    def proves(self, holds: Callable[[Forward], bool], forward: Forward) -> bool:
+        """Return whether a property holds; False if the model fails to compute what it needs."""
+        try:
+            if not self._expected:
+                self._expected = [self._logits(row) for row in self._rows]
+            return holds(forward)
+        except CANNOT_COMPUTE:  # the reply itself reports the problem
+            return False
+
+    def continues_alone(self, forward: Forward) -> bool:
+        """A row that grows token by token has the logits of the whole row."""
+        return self._continues(forward, (0,))
+
+    def continues_padded(self, forward: Forward) -> bool:
+        """So do rows of different lengths in one batch, and the rows that are kept of it."""
+        return self._continues(forward, (0, 1)) and self._continues(forward, (1, 0))
+
+    def branches(self, forward: Forward) -> bool:
+        """So do rows that continue after a part of another row, which is read as in training."""
+        row, expected = self._rows[0], self._expected[0]
+        row_ids = torch.tensor([row], device=self._model.device)
+        model: Any = self._model
+        plain = model(row_ids, attention_mask=torch.ones_like(row_ids), use_cache=False).logits[0]
+        whole = forward.read(row, range(0, len(row), 2))
+        if not (self._equal(whole.logits, plain[::2]) and self._equal(plain, expected)):
+            return False
+        cuts = [len(row) - 1, len(row) // 2] if len(row) > 2 else [1]
+        rows = forward.branch([(whole, cut) for cut in cuts], _STEPS)
+        logits = rows.step([row[cut] for cut in cuts])
+        return all(self._equal(logits[n], expected[cut]) for n, cut in enumerate(cuts))
+
+    def _continues(self, forward: Forward, numbers: tuple[int, ...]) -> bool:
+        steps = min(_STEPS, len(self._rows[0]) - 1)
+        # The second row of a batch is shorter, so it is padded.
+        begins = [max(1, len(self._rows[0]) - steps - 2 * n) for n in range(len(numbers))]
+        chosen = [self._rows[number] for number in numbers]
+        rows, logits = forward.start(
+            [row[:n] for row, n in zip(chosen, begins, strict=True)], steps
+        )
+        places = list(range(len(numbers)))
+        for step in range(steps):
+            for place, kept in enumerate(places):
+                expected = self._expected[numbers[kept]][begins[kept] + step - 1]
+                if not self._equal(logits[place], expected):
+                    return False
+            if step == steps - 1 and len(places) > 1:
+                rows.keep([1])
+                places = [1]
+            logits = rows.step([chosen[kept][begins[kept] + step] for kept in places])
+        return all(
+            self._equal(logits[place], self._expected[numbers[kept]][begins[kept] + steps - 1])
+            for place, kept in enumerate(places)
+        )
+
+    def _logits(self, row: Ids) -> Tensor:  # (T, V)
+        """Return the logits of a whole row, with the positions of transformers' `generate`."""
+        whole = CachedForward(self._model, max_rows=1)
+        whole.has_cache = False
+        ids = torch.tensor([row], device=self._model.device)
+        logits: Tensor = whole.call(ids, torch.ones_like(ids), None, keep=0).logits[0]
+        return logits
+
+    def _equal(self, actual: Tensor, expected: Tensor) -> bool:
+        error = (actual.float() - expected.float()).abs().max()
+        return bool(error <= self._tolerance * self._expected[0].float().std())
+
+
+def _ordinary_ids(
+    model: PreTrainedModel, encoder: DialogueEncoder, length: int, seed: int
+) -> list[int]:
+    """Return random ids that are no special tokens."""
+    embeddings: Any = model.get_input_embeddings()
+    num = min(len(encoder.tokenizer), embeddings.weight.shape[0])
+    draws = random.Random(seed)
+    ids: list[int] = []
+    for _ in range(1000):
+        token = draws.randrange(num)
+        if not encoder.is_special(token):
+            ids.append(token)
+        if len(ids) == length:
+            break
+    return ids or [0]

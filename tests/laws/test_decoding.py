@@ -1,0 +1,150 @@
+"""Replies are those of transformers' `generate`, alone and in any batch, for any model."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+import transformers
+
+from convo_cli.config.schema import GenerationSettings
+from convo_cli.data.dialogue import Turn
+from convo_cli.model.decoding.generator import Generator
+
+WIDTH, LAYERS = 32, 2
+GREEDY = GenerationSettings(temperature=0.0, max_new_tokens=10)
+TIE = 1e-3
+"""Logits that are closer are a tie: rounding may choose either token."""
+ROPE = {
+    "hidden_size": WIDTH,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 48,
+    "max_position_embeddings": 128,
+    "initializer_range": 0.3,
+}
+FAMILIES = {
+    "GPT-2": ("GPT2", {"n_embd": WIDTH, "n_layer": LAYERS, "n_head": 4, "n_positions": 128}),
+    "Llama": ("Llama", ROPE),
+    "Qwen2": ("Qwen2", ROPE),
+    "Qwen3": ("Qwen3", {**ROPE, "head_dim": 16}),
+    "Mistral with a sliding window": ("Mistral", {**ROPE, "sliding_window": 8}),
+    "Gemma 2": ("Gemma2", {**ROPE, "head_dim": 8, "sliding_window": 8}),
+    "ALiBi positions": ("Bloom", {"hidden_size": WIDTH, "n_layer": LAYERS, "n_head": 4}),
+    "positions after a padding id": (
+        "Roberta",
+        {**ROPE, "is_decoder": True, "max_position_embeddings": 140, "pad_token_id": 1},
+    ),
+    "a recurrent state": ("Mamba", {"hidden_size": 16, "num_hidden_layers": 1}),
+}
+BATCHED = {"GPT-2", "Llama", "Qwen2", "Qwen3", "Mistral with a sliding window", "Gemma 2"}
+
+
+def build(kind, options, vocab_size):
+    """A model with random weights whose logits are far apart."""
+    config = getattr(transformers, f"{kind}Config")(vocab_size=vocab_size, **options)
+    config.bos_token_id = config.eos_token_id = None
+    config.tie_word_embeddings = False  # a tied random model repeats its last token
+    torch.manual_seed(0)
+    name = "CausalLM" if kind == "Roberta" else "LMHeadModel"
+    cls = (
+        getattr(transformers, f"{kind}ForCausalLM", None)
+        or getattr(transformers, f"{kind}For{name}", None)
+        or getattr(transformers, f"{kind}LMHeadModel")
+    )
+    model = cls(config).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() > 1:
+                weight.mul_(3.0)
+        model.get_output_embeddings().weight.normal_(0.0, 0.35)
+    return model
+
+
+@pytest.fixture(scope="module")
+def encoder(make_encoder):
+    return make_encoder(max_length=96)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def generator(request, encoder):
+    made = Generator(build(*FAMILIES[request.param], len(encoder.tokenizer)), encoder)
+    made.family = request.param
+    return made
+
+
+@pytest.fixture(scope="module")
+def histories(sample_dialogues):
+    draws = random.Random(0)
+    chosen = []
+    for dialogue in draws.sample(sample_dialogues, 9):
+        spoken = [turn for turn in dialogue.turns if turn.role != "system"]
+        chosen.append([Turn("user", "Hi"), *spoken[: 1 + 2 * draws.randrange(3)]][-5:])
+    return chosen
+
+
+def by_generate(generator, ids, length, **sampling):
+    """Return the ids of `generate` and, for each, the gap between the two best scores."""
+    row = torch.tensor([ids])
+    output = generator.model.generate(
+        row,
+        attention_mask=torch.ones_like(row),
+        max_new_tokens=length,
+        do_sample=False,
+        eos_token_id=list(generator.encoder.stop_ids),
+        pad_token_id=generator.encoder.pad_id,
+        output_scores=True,
+        return_dict_in_generate=True,
+        **sampling,
+    )
+    best = [scores[0].topk(2).values for scores in output.scores]
+    return output.sequences[0, len(ids) :].tolist(), [float(pair[0] - pair[1]) for pair in best]
+
+
+def require_same(actual, expected, gaps):
+    for place, (one, other) in enumerate(zip(actual, expected, strict=False)):
+        if one != other:
+            assert gaps[place] < TIE, f"{actual} instead of {expected} at {place}"
+            return
+    assert len(actual) == len(expected)
+
+
+@pytest.mark.parametrize("penalty", [1.0, 1.3])
+def test_greedy_replies_are_those_of_generate_alone_and_in_any_batch(generator, histories, penalty):
+    settings = GREEDY.model_copy(update={"repetition_penalty": penalty})
+    queries = [generator.query(history, settings) for history in histories]
+    expected = [
+        by_generate(generator, query.ids, query.max_new_tokens, repetition_penalty=penalty)
+        for query in queries
+    ]
+    together = generator.answer(queries, settings)
+    backwards = generator.answer(queries[::-1], settings)[::-1]
+    alone = [generator.answer([query], settings)[0] for query in queries[:3]]
+    for replies in (together, backwards, alone):
+        for reply, (ids, gaps) in zip(replies, expected, strict=False):
+            require_same(list(reply.ids), ids, gaps)
+    assert len({reply.ids for reply in together}) > 2
+
+
+def test_families_that_can_be_batched_are(generator):
+    generator.replies([[Turn("user", "Hi")]], GREEDY)
+    assert (generator._forward[1].max_rows > 1) >= (generator.family in BATCHED)
+
+
+SAMPLED = GenerationSettings(
+    temperature=1.1, top_k=300, top_p=0.95, min_p=0.001, max_new_tokens=10, repetition_penalty=1.1
+)
+
+
+def test_a_sampled_reply_depends_on_the_seed_and_its_index_whatever_the_batch(generator, histories):
+    together = generator.replies(histories, SAMPLED, seed=3)
+    assert generator.replies(histories, SAMPLED, seed=3) == together
+    assert generator.replies(histories[:4], SAMPLED, seed=3) == together[:4]
+    for index in (0, 5):
+        alone = generator.stream(histories[index], SAMPLED, seed=3, index=index)
+        assert alone == together[index]
+    assert generator.replies(histories, SAMPLED, seed=4) != together
+    same = generator.replies([histories[0]] * 4, SAMPLED, seed=3)
+    assert len({reply.ids for reply in same}) > 1
