@@ -24,6 +24,7 @@ from convo_cli.cli.commands import (
     export,
     import_data,
     init_config,
+    report,
     resume,
     train,
     validate_data,
@@ -94,6 +95,7 @@ _add("validate-data", validate_data.validate_data)
 _add("train", train.train)
 _add("resume", resume.resume)
 _add("evaluate", evaluate.evaluate)
+_add("report", report.report)
 _add("export", export.export)
 _add("chat", chat.chat)
 

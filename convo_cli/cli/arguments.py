@@ -24,6 +24,7 @@ _PATHS = {
     "files",
     "fix",
     "model",
+    "models",
     "out",
     "output",
     "run_dir",

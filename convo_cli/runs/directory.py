@@ -2,7 +2,7 @@
 
 runs/<name>/
   config.yaml  run.json  metrics.jsonl  samples.jsonl  test.json  training-dialogues.hashes
-  plots/  tensorboard/
+  report.html  plots/  tensorboard/
   checkpoints/step-00001200/
   stop                                            created by the user: save and stop
 
@@ -75,6 +75,10 @@ class RunDirectory:
     @property
     def training_dialogues(self) -> Path:
         return self.path / "training-dialogues.hashes"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
 
     @property
     def plots(self) -> Path:
@@ -161,6 +165,7 @@ def require_own_files(run: RunDirectory) -> None:
         run.samples,
         run.test,
         run.training_dialogues,
+        run.report,
         run.stop,
         *(run.plots / name for name in PLOTS),
     )

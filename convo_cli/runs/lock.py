@@ -18,7 +18,7 @@ from convo_cli.storage.atomic import disk_errors
 from convo_cli.storage.files import only_regular, require_regular
 
 _CANNOT_LOCK = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
-_HOLDER = re.compile(r"process \d{1,20} on [\w.-]{1,255}\n")
+_HOLDER = re.compile(r"process (?P<pid>\d{1,9}) on (?P<host>[\w.-]{1,255})\n")
 
 
 @contextmanager
@@ -61,6 +61,19 @@ def locked(run: RunDirectory) -> Iterator[None]:
         lock.release()
 
 
+def is_in_use(run: RunDirectory) -> bool:
+    """Return whether a process seems to hold the lock, by the text in the lock file.
+
+    The lock itself is not tried, because a run that starts at that moment would be refused.
+    """
+    found = _HOLDER.fullmatch(_text(run))
+    if found is None or found["host"] != socket.gethostname():
+        return found is not None
+    import psutil  # a tenth of a second, and only the report needs it
+
+    return bool(psutil.pid_exists(int(found["pid"])))  # False after a kill
+
+
 def _write(file: RawIOBase, holder: str) -> None:
     """Write the holder into the lock file.
 
@@ -73,8 +86,11 @@ def _write(file: RawIOBase, holder: str) -> None:
 
 
 def _holder(run: RunDirectory) -> str:
+    text = _text(run)
+    return text.strip() if _HOLDER.fullmatch(text) else "another process"
+
+
+def _text(run: RunDirectory) -> str:
     with suppress(OSError, UnicodeDecodeError), open(run.lock, "rb", opener=only_regular) as file:
-        text = file.read(300).decode()
-        if _HOLDER.fullmatch(text):
-            return text.strip()
-    return "another process"
+        return file.read(300).decode()
+    return ""

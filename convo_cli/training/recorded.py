@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import replace
 
+from convo_cli.config.load import dump_config
 from convo_cli.errors import DiskError, DivergedError, StoppedError, typeable
 from convo_cli.events import (
     Emit,
@@ -17,6 +18,7 @@ from convo_cli.events import (
     RunStarted,
 )
 from convo_cli.model.cost import peak_flops
+from convo_cli.report.live_page import LivePage
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.logs.evaluations import best_scores
 from convo_cli.runs.logs.event_log import MetricsLog
@@ -55,7 +57,7 @@ def train_and_record(
         log = MetricsLog(run.metrics, run.samples, after_step=step, is_evaluated=state.is_evaluated)
         reporters: list[Emit] = [stack.enter_context(closing(log))]
         if config.logging.tensorboard:
-            board = TensorBoardLog(run.tensorboard, after_step=step)
+            board = TensorBoardLog(run.tensorboard, after_step=step, config=dump_config(config))
             reporters.append(stack.enter_context(closing(board)))
         reporters.append(emit)
 
@@ -70,6 +72,8 @@ def train_and_record(
         if loss_plot is not None:
             _plot_schedule(run, parts, job, emit_to_all)
             reporters.append(loss_plot)  # after the log, which it reads, and after the screen
+        page = LivePage(run, emit_to_all)
+        reporters.append(page)
         for notice in warm_up_notices(parts, step):
             emit_to_all(notice)
         emit_to_all(started(run, parts, state, evaluations))
@@ -79,6 +83,7 @@ def train_and_record(
             explained = _explained(error, run, parts, state, evaluations, emit_to_all)
             if loss_plot is not None:
                 loss_plot.draw()
+            page.write(is_running=False)
             raise explained from error
         if loss_plot is not None:
             loss_plot.draw()

@@ -23,6 +23,7 @@ COMMANDS = (
     "train",
     "resume",
     "evaluate",
+    "report",
     "export",
     "chat",
 )

@@ -71,6 +71,10 @@ convo resume runs/convo --verify""",
 convo evaluate runs/convo test.jsonl
 convo evaluate exports/convo test.jsonl --replies 0 --json
 convo evaluate runs/convo --load last""",
+    "report": """\
+convo report runs/convo
+convo report runs/convo -o convo.html
+convo report runs/convo runs/short -o comparison.html""",
     "export": """\
 convo export runs/convo exports/convo
 convo export runs/convo/checkpoints/step-00000300 exports/step-300

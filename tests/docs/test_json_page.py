@@ -75,6 +75,16 @@ def test_train(convo):
     require_equal([own(trained, "train")], documented(PAGE, "train and resume"))
 
 
+def test_report(convo):
+    extended = ("resume", "runs/tiny", *settings("training.max_steps=5", "name=longer"), "-q")
+    convo(*extended)
+    objects = [
+        own(convo("report", "runs/tiny"), "report"),
+        own(convo("report", "runs/tiny", "runs/longer"), "report"),
+    ]
+    require_equal(objects, documented(PAGE, "report"))
+
+
 def test_import(convo):
     imported = convo("import", "chat.txt", "--assistant", "Ada", "-o", "chat.jsonl")
     require_equal([own(imported, "import")], documented(PAGE, "import"))

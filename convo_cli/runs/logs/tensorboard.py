@@ -28,10 +28,11 @@ _LARGEST = 3.4e38  # event files hold float32
 class TensorBoardLog:
     """A reporter that writes an event file into ``folder``.
 
-    TensorBoard hides the events of earlier files after step ``after_step``.
+    TensorBoard hides the events of earlier files after step ``after_step``. ``config`` is shown as
+    a text.
     """
 
-    def __init__(self, folder: Path, *, after_step: int = 0) -> None:
+    def __init__(self, folder: Path, *, after_step: int = 0, config: str = "") -> None:
         # Not tensorboardX's SummaryWriter: it passes events to a thread, and after a full disk ends
         # that thread (tensorboardX 2.6.5), the next add_scalar waits forever. The writer below it
         # fails in the call itself.
@@ -52,30 +53,22 @@ class TensorBoardLog:
         self._write(0, file_version="brain.Event:2")
         if after_step > 0:
             self._write(after_step + 1, session_log=SessionLog(status=SessionLog.START))
+        if config:
+            self._write_text(after_step, "config", config)
 
     def __call__(self, event: Event) -> None:
         match event:
             case StepDone():
-                scalars = {
-                    "train/loss": event.loss,
-                    "train/learning_rate": event.learning_rate,
-                    "train/grad_norm": event.grad_norm,
-                }
-                if event.seconds > 0:
-                    scalars["train/tokens_per_second"] = event.num_tokens / event.seconds
-                self._write_scalars(event.step, scalars)
+                self._write_scalars(event.step, _step_scalars(event))
             case DeviceMeasured():
                 self._write_scalars(event.step, _usage_scalars(event))
             case EvaluationDone():
-                scores = {"loss": event.loss, "perplexity": event.perplexity, **event.metrics}
-                self._write_scalars(
-                    event.step, {f"validation/{name}": value for name, value in scores.items()}
-                )
+                self._write_scalars(event.step, _evaluation_scalars(event))
                 for index, sample in enumerate(event.samples):
-                    self._write(
-                        event.step,
-                        summary=self._text(f"samples/{index:02d}", _as_code_block(sample)),
-                    )
+                    self._write_text(event.step, f"samples/{index:02d}", _dialogue(sample))
+                if event.findings:
+                    found = (f"{one.kind}: {one.message}" for one in event.findings)
+                    self._write_text(event.step, "findings", "\n".join(found))
             case _:
                 pass
         if (
@@ -94,6 +87,9 @@ class TensorBoardLog:
         finite = {tag: value for tag, value in scalars.items() if abs(value) < _LARGEST}
         values = [self._summary.Value(tag=tag, simple_value=value) for tag, value in finite.items()]
         self._write(step, summary=self._summary(value=values))
+
+    def _write_text(self, step: int, tag: str, text: str) -> None:
+        self._write(step, summary=self._text(tag, _as_code_block(text)))
 
     def _write(self, step: int, **content: object) -> None:
         with disk_errors(self._path):
@@ -119,9 +115,36 @@ def _usage_scalars(event: DeviceMeasured) -> dict[str, float]:
     return {tag: float(value) for tag, value in values.items() if value is not None}
 
 
-def _as_code_block(sample: SampleReply) -> str:
-    """Return the dialogue as indented lines, which TensorBoard's Markdown leaves as they are."""
+def _step_scalars(event: StepDone) -> dict[str, float]:
+    """Return the numbers of a step under their names in metrics.jsonl, and the speed."""
+    numbers: dict[str, float] = {
+        name: value for name, value in asdict(event).items() if name not in ("step", "max_steps")
+    }
+    if event.seconds > 0:
+        numbers["tokens_per_second"] = event.num_tokens / event.seconds
+    return {f"train/{name}": value for name, value in numbers.items()}
+
+
+def _evaluation_scalars(event: EvaluationDone) -> dict[str, float]:
+    """Return the scores, the bounds of their intervals, and the scores of the floors."""
+    numbers = {"loss": event.loss, "perplexity": event.perplexity, **event.metrics}
+    numbers |= {"num_targets": event.num_targets, "seconds": event.seconds}
+    for name, value in (("end_nll", event.end_nll), ("inner_nll", event.inner_nll)):
+        if value is not None:
+            numbers[name] = value
+    for name, (low, high) in event.intervals.items():
+        numbers |= {f"{name}/low": low, f"{name}/high": high}
+    for floor, scores in event.floors.items():
+        numbers |= {f"{name}/{floor}": value for name, value in scores.items()}
+    return {f"validation/{name}": value for name, value in numbers.items()}
+
+
+def _dialogue(sample: SampleReply) -> str:
     ending = "" if sample.stopped else "  [token limit]"
     turns = [*sample.history, ("reply", sample.reply + ending), ("reference", sample.reference)]
-    text = escape_unseen("\n".join(f"{role}: {content}" for role, content in turns))
-    return "\n".join("    " + line for line in text.splitlines())
+    return "\n".join(f"{role}: {content}" for role, content in turns)
+
+
+def _as_code_block(text: str) -> str:
+    """Return a text as indented lines, which TensorBoard's Markdown leaves as they are."""
+    return "\n".join("    " + line for line in escape_unseen(text).splitlines())

@@ -16,6 +16,7 @@ from convo_cli.errors import DiskError
 from convo_cli.events import (
     CheckpointSaved,
     EvaluationDone,
+    HealthFinding,
     Notice,
     RunFinished,
     SampleReply,
@@ -69,16 +70,48 @@ def test_training_numbers_are_scalars_by_step(tmp_path: Path) -> None:
     log(step(1))
     log(step(2, loss=2.25))
     log.close()
-    assert scalars(tmp_path / "runs" / "tensorboard") == {
-        ("train/loss", 1): 2.5,
-        ("train/learning_rate", 1): pytest.approx(3e-4),
-        ("train/grad_norm", 1): 1.25,
-        ("train/tokens_per_second", 1): 128.0,
-        ("train/loss", 2): 2.25,
-        ("train/learning_rate", 2): pytest.approx(3e-4),
-        ("train/grad_norm", 2): 1.25,
-        ("train/tokens_per_second", 2): 128.0,
+    written = scalars(tmp_path / "runs" / "tensorboard")
+    assert {tag: value for (tag, number), value in written.items() if number == 1} == {
+        "train/loss": 2.5,
+        "train/learning_rate": pytest.approx(3e-4),
+        "train/grad_norm": 1.25,
+        "train/num_tokens": 64.0,
+        "train/num_targets": 32.0,
+        "train/seconds": 0.5,
+        "train/waiting_seconds": 0.0,
+        "train/tokens_seen": 64.0,
+        "train/epoch": pytest.approx(0.2),
+        "train/flops": 0.0,
+        "train/tokens_per_second": 128.0,
     }
+    assert (written["train/loss", 2], written["train/tokens_per_second", 2]) == (2.25, 128.0)
+
+
+def test_an_evaluation_has_its_intervals_floors_and_findings(tmp_path: Path) -> None:
+    log = TensorBoardLog(tmp_path, config="name: tiny\noutput_dir: runs\n")
+    log(
+        replace(
+            EvaluationDone(6, 1.5, 4.5, 99, 1.0, {"bleu-4": 3.5}),
+            intervals={"bleu-4": (3.0, 4.0)},
+            floors={"echo": {"bleu-4": 2.0}, "random": {"bleu-4": 0.5}},
+            end_nll=0.25,
+            findings=(HealthFinding("echo", "half of the replies\nrepeat \x9b31mthe user"),),
+        )
+    )
+    log.close()
+    written = scalars(tmp_path)
+    assert {tag: value for (tag, _), value in written.items() if "/bleu-4/" in tag} == {
+        "validation/bleu-4/low": 3.0,
+        "validation/bleu-4/high": 4.0,
+        "validation/bleu-4/echo": 2.0,
+        "validation/bleu-4/random": 0.5,
+    }
+    assert written["validation/end_nll", 6] == 0.25
+    assert ("validation/inner_nll", 6) not in written
+    shown = texts(tmp_path)
+    assert shown["config/text_summary", 0] == "    name: tiny\n    output_dir: runs"
+    finding = "    echo: half of the replies\n    repeat \\u009b31mthe user"
+    assert shown["findings/text_summary", 6] == finding
 
 
 def test_scores_are_scalars_that_can_be_read_during_the_run(tmp_path: Path) -> None:
@@ -176,11 +209,10 @@ def test_a_number_that_is_not_finite_in_float32_is_left_out(tmp_path: Path) -> N
     log(step(1, loss=math.nan, seconds=0.0))
     log(EvaluationDone(1, 200.0, math.exp(200.0), 99, 1.0, {"nist-2": -math.inf}))
     log.close()
-    assert {tag for tag, _ in scalars(tmp_path)} == {
-        "train/learning_rate",
-        "train/grad_norm",
-        "validation/loss",
-    }
+    written = {tag for tag, _ in scalars(tmp_path)}
+    assert {"train/learning_rate", "train/grad_norm", "validation/loss"} <= written
+    absent = {"train/loss", "train/tokens_per_second"}
+    assert written.isdisjoint({*absent, "validation/perplexity", "validation/nist-2"})
 
 
 def test_events_without_numbers_write_nothing(tmp_path: Path) -> None:
