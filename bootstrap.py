@@ -83,6 +83,7 @@ def commands(verb: str, rest: Command) -> list[Command]:
             [python, "-m", "tests.docs.command_reference", "docs/commands.md"],
             [python, "-m", "tests.docs.problem_reference", "docs/problems.md"],
             [python, "-m", "tests.docs.shapes_reference", "docs/shapes.md"],
+            [python, "-m", "tests.docs.metrics_reference", "docs/evaluation.md"],
         ],
         "setup": [],
     }[verb]

@@ -22,15 +22,12 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Progress of one stage of work before, between or after the steps.
-
-    A stage begins with an event whose ``done`` is 0 and ends when ``done`` reaches ``total``, which
-    is None if it is not known.
-    """
+    """Progress of one stage of work beside the steps, from ``done`` 0 to ``total``."""
 
     stage: str
     done: int
     total: int | None = None
+    """None if it is not known."""
     unit: Literal["", "bytes", "dialogues", "examples", "steps"] = ""
     """Unit of ``done`` and ``total``; empty for a stage that counts nothing."""
 
@@ -41,7 +38,7 @@ class TokenCounts:
 
     num_dialogues: int
     num_examples: int
-    """Dialogues, and windows of those that are longer than `dialogue.max_length`."""
+    """Dialogues, and windows of those longer than `dialogue.max_length`."""
     num_over_length: int
     """Dialogues that are cut into windows without losing targets."""
     num_tokens: int
@@ -57,8 +54,7 @@ class TokenCounts:
     num_left_out: int = 0
     """Dialogues left out by `dialogue.long_turns: drop`; no other number counts them."""
     num_held_back: int = 0
-    """Dialogues of the training files that `data.validation_split` holds back for validation; no
-    other number of the training data counts them."""
+    """Dialogues held back by `data.validation_split`, which no other number of training counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +101,7 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True)
 class StepDone:
-    """One optimizer update.
-
-    ``loss`` is in nats per target token of the whole step, before the update; ``flops`` counts the
-    operations of the step's matrix products.
-    """
+    """One optimizer update; ``loss`` is that of the whole step before it, in nats per target."""
 
     step: int
     max_steps: int
@@ -125,6 +117,7 @@ class StepDone:
     waiting_seconds: float = 0.0
     """Part of ``seconds`` spent on choosing and batching examples."""
     flops: float = 0.0
+    """Operations of the step's matrix products."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +199,8 @@ class EvaluationDone:
     """Dialogues with a turn too long for any window, scored in consecutive windows."""
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """Bounds of the 95 % interval of each metric that has one."""
+    real_scores: Mapping[str, float] = field(default_factory=dict)
+    """Values of the real replies, for the metrics whose best value is theirs."""
     floors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Scores of trivial replies to the same turns, by floor (constant, echo, random) and metric."""
     end_nll: float | None = None

@@ -24,7 +24,7 @@ from convo_cli.errors import DataError, EvaluationDivergedError, is_out_of_memor
 from convo_cli.evaluation.likelihood import length_sorted_batches, mean_nll
 from convo_cli.evaluation.replies import reply_to_all
 from convo_cli.events import Emit, EvaluationDone, Notice, Progress, SampleReply
-from convo_cli.metrics.reply_scores import score_replies
+from convo_cli.metrics.reply_scores import score_real_replies, score_replies
 from convo_cli.model.batches.batching import Batching, batching_for
 from convo_cli.model.decoding.generator import Generator
 from convo_cli.runs.provenance.data_files import DataFile, DataFiles, with_hashed_data
@@ -86,6 +86,7 @@ class Evaluator:
             num_targets=num_targets,
             seconds=time.perf_counter() - started,
             metrics=score_replies(replies),
+            real_scores=score_real_replies(replies),
             samples=tuple(replies),
             num_split=self.store.num_split,
         )

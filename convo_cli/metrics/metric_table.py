@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from convo_cli.metrics.reply_texts import Additive, ReplyTexts
 
-_CASED = "words: sacrebleu's intl, kana and Chinese characters one by one; case: mixed"
-_CASELESS = "words: sacrebleu's intl, kana and Chinese characters one by one; case: folded"
+_CASED = "tok:intl+cjk|case:mixed"
+_CASELESS = "tok:intl+cjk|case:folded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +28,11 @@ class Metric:
     meaning: str
     """What is measured, in a few words."""
     signature: str
-    """Tokenization, casing, smoothing and references: what another tool must do to compare."""
+    """Tool, orders, smoothing, tokenization and casing, for a comparison with other programs."""
     measure: Callable[[ReplyTexts], Additive | float]
     """Return statistics of each reply, or a number if the metric is no function of their sum."""
+    is_brief: bool = False
+    """True if it is shown in the lines of a log, which have no room for all metrics."""
 
     def goodness(self, value: float, real: float | None = None) -> float | None:
         """Return a number that is higher for better values.
@@ -61,8 +63,9 @@ def _bleu(order: int) -> Metric:
         meaning=f"corpus BLEU of 1 to {order} words"
         if order > 1
         else "corpus BLEU of single words",
-        signature=f"sacrebleu, orders 1 to {order}, smoothing exp; {_CASED}",
+        signature=f"sacrebleu:BLEU|order:{order}|smooth:exp|{_CASED}",
         measure=measure,
+        is_brief=order in (2, 4),
     )
 
 
@@ -76,8 +79,9 @@ def _nist(order: int) -> Metric:
         is_higher_better=True,
         highest=None,
         meaning=f"corpus NIST of 1 to {order} words: rare matches count more",
-        signature=f"nltk, orders 1 to {order}, no smoothing; {_CASED}",
+        signature=f"nltk:NIST|order:{order}|smooth:none|{_CASED}",
         measure=measure,
+        is_brief=True,
     )
 
 
@@ -92,7 +96,7 @@ def _distinct(order: int) -> Metric:
         is_higher_better=None,
         highest=1.0,
         meaning=f"different {what} of all replies / their number",
-        signature=f"convo; {_CASELESS}",
+        signature=f"convo:distinct|order:{order}|{_CASELESS}",
         measure=measure,
     )
 
@@ -148,8 +152,7 @@ METRICS: Mapping[str, Metric] = {
         is_higher_better=True,
         highest=100.0,
         meaning="corpus chrF: runs of 1 to 6 characters",
-        signature="sacrebleu, character orders 1 to 6, no word orders, beta 2, no smoothing; "
-        "case: mixed, white space removed",
+        signature="sacrebleu:chrF|nc:6|nw:0|beta:2|smooth:none|space:no|case:mixed",
         measure=_chrf,
     ),
     "nist-2": _nist(2),
@@ -158,15 +161,16 @@ METRICS: Mapping[str, Metric] = {
         is_higher_better=True,
         highest=1.0,
         meaning="longest common sequence of words, mean F1 of the replies",
-        signature=f"convo, beta 1, no stemming; {_CASELESS}",
+        signature=f"convo:ROUGE-L|beta:1|stem:no|{_CASELESS}",
         measure=_rouge_l,
     ),
     "f1": Metric(
         is_higher_better=True,
         highest=1.0,
         meaning="words in common in any order, mean F1 of the replies",
-        signature=f"convo, punctuation and articles count; {_CASELESS}",
+        signature=f"convo:F1|articles:yes|punctuation:yes|{_CASELESS}",
         measure=_f1,
+        is_brief=True,
     ),
     "distinct-1": _distinct(1),
     "distinct-2": _distinct(2),
@@ -174,29 +178,66 @@ METRICS: Mapping[str, Metric] = {
         is_higher_better=None,
         highest=None,
         meaning="words of the replies / words of the real ones",
-        signature=f"convo, the reference of the closest length; {_CASED}",
+        signature=f"convo:length|ref:closest|{_CASED}",
         measure=_length_ratio,
     ),
     "stop-rate": Metric(
         is_higher_better=True,
         highest=1.0,
         meaning="share of replies that the model ended before the token limit",
-        signature="convo",
+        signature="convo:stop",
         measure=_stop_rate,
+        is_brief=True,
     ),
     "repetition": Metric(
         is_higher_better=None,
         highest=1.0,
         meaning="share of a reply's 4-word sequences that it said before, mean",
-        signature=f"convo, seq-rep-4; {_CASELESS}",
+        signature=f"convo:seq-rep|order:4|{_CASELESS}",
         measure=_repetition,
+        is_brief=True,
     ),
     "echo": Metric(
         is_higher_better=None,
         highest=1.0,
         meaning="share of a reply's word pairs that the last user turn has, mean",
-        signature=f"convo, of a reply of one word the word; {_CASELESS}",
+        signature=f"convo:echo|order:2|{_CASELESS}",
         measure=_echo,
+        is_brief=True,
     ),
 }
 """All metrics, in the order in which they are shown."""
+
+
+def goodness(name: str, value: float, real_scores: Mapping[str, float]) -> float | None:
+    """Return a number that is higher for better values of a metric, or of the loss.
+
+    None if the best value is that of the real replies and ``real_scores`` lacks it. Higher values
+    of a metric of another version of convo count as better.
+    """
+    if name == "loss":
+        return -value
+    metric = METRICS.get(name)
+    return value if metric is None else metric.goodness(value, real_scores.get(name))
+
+
+def brief(metrics: Mapping[str, float], chosen: str = "") -> dict[str, float]:
+    """Return the metrics that a line of a log shows: brief ones, ``chosen`` and unknown ones."""
+    return {
+        name: value
+        for name, value in metrics.items()
+        if name == chosen or (metric := METRICS.get(name)) is None or metric.is_brief
+    }
+
+
+def written(name: str, value: float) -> str:
+    """Write a loss or a score that ends at 1 with three decimals, any other score with two."""
+    metric = METRICS.get(name)
+    is_fine = name == "loss" or (metric is not None and metric.highest == 1.0)
+    return f"{value:.{3 if is_fine else 2}f}"
+
+
+def direction_of(name: str) -> str:
+    """Return in a few words which values of a metric are better."""
+    metric = METRICS.get(name)
+    return "higher is better" if metric is None else metric.direction

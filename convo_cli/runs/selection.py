@@ -27,7 +27,9 @@ from convo_cli.runs.logs.evaluations import (
     Evaluations,
     best_known,
     evaluation_record,
+    goodness_of,
     read_evaluations,
+    score_of,
     weights_of,
 )
 from convo_cli.storage.atomic import disk_errors, remove_directory, write_file
@@ -175,9 +177,11 @@ def best_checkpoint(
     best = next(iter(_ranked(checkpoints, which, metric, known.by_step)), None)
     newest = checkpoints[-1] if checkpoints else None
     before = None if newest is None else best_known(newest.progress, known, which, metric)
-    score = None if best is None else _score(best, which, metric, known.by_step)
+    chosen = None if best is None else evaluation_of_weights(best, known.by_step)
+    name = "loss" if which == "loss" else metric
+    score = None if chosen is None else score_of(chosen, name)
     is_lost = before is not None and (
-        score is None or (score > before if which == "loss" else score < before)
+        score is None or known.goodness(name, score) < known.goodness(name, before)
     )
     if known.damaged and (
         is_lost or newest is None or not evaluation_of_weights(newest, known.by_step)
@@ -219,24 +223,13 @@ def _ranked(
     """
     if which == "last":
         return [*checkpoints[::-1]]
-    scores = [
-        (_score(checkpoint, which, metric, evaluations), checkpoint) for checkpoint in checkpoints
-    ]
-    scored = [(score, checkpoint) for score, checkpoint in scores if score is not None]
-    sign = 1 if which == "loss" else -1
-    return [checkpoint for _, checkpoint in sorted(scored, key=lambda pair: sign * pair[0])]
-
-
-def _score(
-    checkpoint: Checkpoint,
-    which: _Score,
-    metric: str,
-    evaluations: Mapping[int, EvaluationDone],
-) -> float | None:
-    evaluation = evaluation_of_weights(checkpoint, evaluations)
-    if evaluation is None:
-        return None
-    return evaluation.loss if which == "loss" else evaluation.metrics.get(metric)
+    name = "loss" if which == "loss" else metric
+    scored = []
+    for checkpoint in checkpoints:
+        evaluation = evaluation_of_weights(checkpoint, evaluations)
+        if evaluation and (score := goodness_of(evaluation, name)) is not None:
+            scored.append((-score, checkpoint))
+    return [checkpoint for _, checkpoint in sorted(scored, key=lambda pair: pair[0])]
 
 
 def evaluation_of_weights(

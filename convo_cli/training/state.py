@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import TYPE_CHECKING
 
 import torch
 
 from convo_cli.config.schema import EvaluationConfig
 from convo_cli.events import EvaluationDone
+from convo_cli.metrics.metric_table import goodness
 from convo_cli.runs.checkpoints import Progress
 from convo_cli.wording import counted
 
@@ -39,10 +41,13 @@ class TrainState:
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Stop after ``patience`` evaluations in which the score improved by at most ``min_delta``."""
+    """Stop after ``patience`` evaluations in which the score improved by at most ``min_delta``.
+
+    A metric whose best value is that of the real replies improves by coming closer to it.
+    """
 
     metric: str = ""
-    """The metric by which the best checkpoint is chosen, besides the loss; higher is better."""
+    """The metric by which the best checkpoint is chosen, besides the loss."""
     patience: int | None = None
     min_delta: float = 0.0
     monitors_metric: bool = False
@@ -64,30 +69,40 @@ def take_scores(state: TrainState, result: EvaluationDone, rule: EarlyStopping) 
     neither shrinks nor is restored.
     """
     progress = state.progress
-    loss, best_loss = result.loss, progress.best_loss
-    metric, best_metric = result.metrics.get(rule.metric), progress.best_metrics.get(rule.metric)
-    is_better: bool | None = None
-    if not rule.monitors_metric:
-        is_better = best_loss is None or loss < best_loss - rule.min_delta
-    elif metric is not None:
-        is_better = best_metric is None or metric > best_metric + rule.min_delta
-    if is_better is not None:
+    loss_gain = _gain("loss", result, result.loss, progress.best_loss)
+    metric_gain = _gain(
+        rule.metric, result, result.metrics.get(rule.metric), progress.best_metrics.get(rule.metric)
+    )
+    gain = metric_gain if rule.monitors_metric else loss_gain
+    if gain is not None:
         progress.evaluations_without_improvement = (
-            0 if is_better else progress.evaluations_without_improvement + 1
+            0 if gain > rule.min_delta else progress.evaluations_without_improvement + 1
         )
     best = []
-    if best_loss is None or loss < best_loss:
+    if loss_gain is not None and loss_gain > 0:
         best.append("loss")
-        progress.best_loss = loss
-    if metric is not None and (best_metric is None or metric > best_metric):
+        progress.best_loss = result.loss
+    if metric_gain is not None and metric_gain > 0:
         best.append("metric")
-    highest = {
-        name: max(value, progress.best_metrics.get(name, value))
+    better = {
+        name: value
         for name, value in result.metrics.items()
+        if (_gain(name, result, value, progress.best_metrics.get(name)) or 0) > 0
     }
-    progress.best_metrics = {**progress.best_metrics, **highest}
+    progress.best_metrics = {**progress.best_metrics, **better}
     state.is_evaluated = True
     return replace(result, best=tuple(best))
+
+
+def _gain(
+    name: str, result: EvaluationDone, value: float | None, best: float | None
+) -> float | None:
+    """Return by how much a score is better than the best; None if there is no score."""
+    new = None if value is None else goodness(name, value, result.real_scores)
+    old = None if best is None else goodness(name, best, result.real_scores)
+    if new is None:
+        return None
+    return inf if old is None else new - old
 
 
 def reason_it_is_over(progress: Progress, rule: EarlyStopping, max_steps: int) -> str | None:

@@ -79,8 +79,10 @@ def _meaning(score: str) -> str:
         return "nats per target token, lower is better"
     if score == "perplexity":
         return "exp(loss), lower is better"
-    best = "0 to 100, " if score.startswith("bleu") else ""
-    return f"of the replies, {best}higher is better"
+    from convo_cli.metrics.metric_table import METRICS
+
+    metric = METRICS[score]
+    return f"{metric.meaning}; {metric.direction}"
 
 
 _SINGULAR = {"targets": "target", "replies": "reply", "split dialogues": "split dialogue"}

@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 from operator import index
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,7 @@ import msgspec
 
 from convo_cli.errors import CheckpointError
 from convo_cli.events import BestScore, EvaluationDone
+from convo_cli.metrics.metric_table import goodness
 from convo_cli.runs.checkpoints import Progress
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.storage.atomic import disk_errors
@@ -39,6 +40,13 @@ class Evaluations:
     by_step: dict[int, EvaluationDone]
     damaged: tuple[str, ...]
     """Places of lines that are not as convo wrote them, such as ``metrics.jsonl:17``."""
+
+    def goodness(self, name: str, score: float) -> float:
+        """Return a number that is higher for a better loss or metric of this run."""
+        # All evaluations of a run score the same turns, so the real replies are the same too.
+        real = next((one.real_scores for one in self.by_step.values() if one.real_scores), {})
+        found = goodness(name, score, real)
+        return -inf if found is None else found
 
 
 def read_evaluations(run: RunDirectory) -> Evaluations:
@@ -93,6 +101,7 @@ def evaluation_record(event: EvaluationDone) -> dict[str, Any]:
             "perplexity": event.perplexity,
             "num_targets": event.num_targets,
             "metrics": dict(event.metrics),
+            "real_scores": dict(event.real_scores),
             "best": list(event.best),
             "weights": event.weights,
             "seconds": event.seconds,
@@ -112,9 +121,8 @@ def evaluation_of(record: Mapping[str, Any]) -> EvaluationDone | None:
             perplexity=record["perplexity"],
             num_targets=record["num_targets"],
             seconds=record["seconds"],
-            metrics={
-                name: float(value) for name, value in record["metrics"].items() if value is not None
-            },
+            metrics=_numbers(record["metrics"]),
+            real_scores=_numbers(record.get("real_scores", {})),
             best=tuple(record["best"]),
             weights=record["weights"],
         )
@@ -122,16 +130,38 @@ def evaluation_of(record: Mapping[str, Any]) -> EvaluationDone | None:
         return None
 
 
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in values.items() if value is not None}
+
+
+def score_of(evaluation: EvaluationDone, name: str) -> float | None:
+    """Return the loss or the value of a metric; None if the evaluation lacks it."""
+    return evaluation.loss if name == "loss" else evaluation.metrics.get(name)
+
+
+def goodness_of(evaluation: EvaluationDone, name: str) -> float | None:
+    """Return a number that is higher for better scores; ``name`` is loss or a metric.
+
+    None if the evaluation lacks the score.
+    """
+    score = score_of(evaluation, name)
+    return None if score is None else goodness(name, score, evaluation.real_scores)
+
+
 def best_scores(evaluations: Iterable[EvaluationDone], metric: str) -> tuple[BestScore, ...]:
-    """Return the lowest loss and the highest value of the metric; the earlier step of equals."""
+    """Return the best loss and the best value of the metric; the earlier step of equals."""
     by_step = sorted(evaluations, key=lambda evaluation: evaluation.step)
-    best = [BestScore("loss", one.loss, one.step) for one in by_step]
-    metrics = [
-        BestScore(metric, one.metrics[metric], one.step) for one in by_step if metric in one.metrics
-    ]
-    lowest = [min(best, key=lambda score: score.value)] if best else []
-    highest = [max(metrics, key=lambda score: score.value)] if metrics else []
-    return (*lowest, *highest)
+    best = (_best_by(name, by_step) for name in ("loss", metric))
+    return tuple(score for score in best if score is not None)
+
+
+def _best_by(name: str, by_step: Iterable[EvaluationDone]) -> BestScore | None:
+    best, highest = None, -inf
+    for one in by_step:
+        score, found = score_of(one, name), goodness_of(one, name)
+        if score is not None and found is not None and (best is None or found > highest):
+            best, highest = BestScore(name, score, one.step), found
+    return best
 
 
 def better_scores(
@@ -157,10 +187,15 @@ def best_known(
     """
     later = [one for one in known.by_step.values() if one.step > newest.step]
     if which == "loss":
-        losses = (newest.best_loss, *(one.loss for one in later))
-        return min((loss for loss in losses if loss is not None), default=None)
-    scores = (newest.best_metrics.get(metric), *(one.metrics.get(metric) for one in later))
-    return max((score for score in scores if score is not None), default=None)
+        scores = [newest.best_loss, *(one.loss for one in later)]
+    else:
+        scores = [newest.best_metrics.get(metric), *(one.metrics.get(metric) for one in later)]
+    name = "loss" if which == "loss" else metric
+    return max(
+        (score for score in scores if score is not None),
+        key=lambda score: known.goodness(name, score),
+        default=None,
+    )
 
 
 def weights_of(checkpoint: Path) -> str:

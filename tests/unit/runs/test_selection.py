@@ -145,6 +145,32 @@ def test_another_metric_has_a_best_checkpoint_of_its_own(run):
         find_checkpoint(run, "metric", "nist-2")
 
 
+def save_ratios(run, ratios, **progress):
+    """Checkpoints whose replies have these lengths, as shares of those of the real replies."""
+    for step, ratio in ratios.items():
+        save(run, step)
+        log = MetricsLog(run.metrics, run.samples, after_step=step)
+        weights = weights_of(run.checkpoint(step))
+        scores = {"length-ratio": ratio}
+        real = {"length-ratio": 1.0}
+        log(EvaluationDone(step, 2.0, 1.0, 9, 0.5, scores, weights=weights, real_scores=real))
+        log.close()
+
+
+def test_of_a_metric_whose_best_value_is_that_of_the_real_replies_the_closest_is_the_best(run):
+    save_ratios(run, {10: 0.2, 20: 1.1, 30: 1.4, 40: 0.8})
+    found = find_checkpoint(run, "metric", "length-ratio")
+    assert (found.step, found.later) == (20, (30, 40))
+
+
+def test_a_lost_checkpoint_with_a_closer_value_is_noticed(run):
+    save_ratios(run, {10: 0.2, 20: 1.1})
+    save(run, 30, best_metrics={"length-ratio": 1.1})
+    shutil.rmtree(run.checkpoint(20))
+    with pytest.raises(CheckpointError, match=r"the best validation metric, 1\.1, is missing"):
+        find_checkpoint(run, "metric", "length-ratio")
+
+
 def contents(folder):
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()

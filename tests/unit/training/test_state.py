@@ -55,6 +55,31 @@ def test_the_best_of_every_metric_is_known_not_only_of_the_chosen_one(make_state
     assert state.progress.best_metrics == {"bleu-4": 2.0, "nist-2": 3.0}
 
 
+def test_a_metric_whose_best_value_is_that_of_the_real_replies_improves_by_coming_closer(
+    make_state,
+):
+    rule = EarlyStopping("length-ratio", monitors_metric=True)
+    state, counts, best = make_state(), [], []
+    for value in (0.4, 1.5, 2.0, 0.7, 1.2, 1.2, 0.0):
+        result = EvaluationDone(
+            1, 2.0, 1.0, 1, 0.0, {"length-ratio": value}, real_scores={"length-ratio": 1.0}
+        )
+        taken = take_scores(state, result, rule)
+        counts.append(state.progress.evaluations_without_improvement)
+        best.append("metric" in taken.best)
+    assert counts == [0, 0, 1, 0, 0, 1, 2]
+    assert best == [True, True, False, True, True, False, False]
+    assert state.progress.best_metrics == {"length-ratio": 1.2}
+
+
+def test_without_the_values_of_the_real_replies_such_a_metric_is_missing(make_state):
+    state = make_state()
+    result = EvaluationDone(1, 2.0, 1.0, 1, 0.0, {"length-ratio": 1.0})
+    taken = take_scores(state, result, EarlyStopping("length-ratio", monitors_metric=True))
+    assert taken.best == ("loss",)
+    assert state.progress.evaluations_without_improvement == 0
+
+
 @pytest.mark.parametrize(
     ("progress", "rule", "reason"),
     [

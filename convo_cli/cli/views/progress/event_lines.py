@@ -68,12 +68,22 @@ def show_start(console: Console, event: RunStarted) -> None:
     show_counts(console, event)
 
 
-def score_fields(event: EvaluationDone, best: Sequence[BestScore]) -> list[str]:
-    """Return the scores, those that are the best so far, and an earlier best loss."""
+def score_fields(
+    event: EvaluationDone, best: Sequence[BestScore], *, metric: str = ""
+) -> list[str]:
+    """Return the scores, those that are the best so far, and an earlier best loss.
+
+    Of the metrics of replies, those with room in a line and the ``metric`` of the run.
+    """
+    from convo_cli.metrics.metric_table import brief, written
+
     fields = [
         f"loss {event.loss:.3f}",
         f"perplexity {short_number(event.perplexity)}",
-        *(f"{one_line(name)} {value:.2f}" for name, value in event.metrics.items()),
+        *(
+            f"{one_line(name)} {written(name, value)}"
+            for name, value in brief(event.metrics, metric).items()
+        ),
     ]
     names = [one_line(score.name) for score in best if score.step == event.step]
     if names:
@@ -86,16 +96,17 @@ def score_fields(event: EvaluationDone, best: Sequence[BestScore]) -> list[str]:
     return fields
 
 
-def score_line(event: EvaluationDone, best: Sequence[BestScore]) -> str:
+def score_line(event: EvaluationDone, best: Sequence[BestScore], *, metric: str = "") -> str:
     """Return the scores of an evaluation as one line of a log."""
-    return "  ".join([f"eval step {event.step}", *score_fields(event, best)])
+    return "  ".join([f"eval step {event.step}", *score_fields(event, best, metric=metric)])
 
 
 def best_fields(best: Sequence[BestScore]) -> list[str]:
     """Return each best score so far with its step."""
+    from convo_cli.metrics.metric_table import written
+
     return [
-        f"{one_line(score.name)} {score.value:.{3 if score.name == 'loss' else 2}f} "
-        f"at step {score.step}"
+        f"{one_line(score.name)} {written(score.name, score.value)} at step {score.step}"
         for score in best
     ]
 

@@ -177,7 +177,7 @@ class LiveProgress:
         """Return the lines of the last evaluation; the best scores have lines of their own."""
         if not (event := self._evaluation):
             return []
-        scores = [f"step {event.step}", *score_fields(event, ())]
+        scores = [f"step {event.step}", *score_fields(event, (), metric=self._meter.metric)]
         return flow("validation", scores, self._console.width)
 
     def _bar(self, started: RunStarted, step: StepDone | None) -> RenderableType:

@@ -31,7 +31,8 @@ class Meter:
         self._last_evaluated = -1
         self._num_evaluations = 0
         self._paused = self._paused_at_last_step = 0.0
-        self._metric = "metric"
+        self.metric = ""
+        """The metric by which the run chooses its best checkpoint."""
         self._stride = 1
         self.evaluation_seconds = 0.0
         """Time spent on evaluations."""
@@ -46,7 +47,7 @@ class Meter:
         self._began = self._last_event_at = self._clock()
         self._step, self._max_steps = event.first_step - 1, event.max_steps
         self._steps_per_evaluation = event.steps_per_evaluation
-        self._metric, self.best = event.metric or self._metric, event.best
+        self.metric, self.best = event.metric, event.best
 
     def add(self, event: StepDone) -> None:
         self._last_step_at = self._last_event_at = self._clock()
@@ -74,8 +75,8 @@ class Meter:
         if self._num_steps:
             self._paused += event.seconds
         scores = {"loss": ("loss", event.loss)}
-        if self._metric in event.metrics:
-            scores["metric"] = (self._metric, event.metrics[self._metric])
+        if self.metric in event.metrics:
+            scores["metric"] = (self.metric, event.metrics[self.metric])
         new = {kind: BestScore(*scores[kind], event.step) for kind in event.best if kind in scores}
         old = {"loss" if best.name == "loss" else "metric": best for best in self.best}
         self.best = tuple({**old, **new}.values())

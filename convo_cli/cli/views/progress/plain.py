@@ -70,7 +70,7 @@ class PlainProgress:
                 self._show_step(event)
             case EvaluationDone():
                 self._meter.add_evaluation(event)
-                show(self._console, score_line(event, self._meter.best))
+                show(self._console, score_line(event, self._meter.best, metric=self._meter.metric))
                 for sample in event.samples[: self._show_samples]:
                     for line in reply_lines(sample, has_reference=True):
                         line.truncate(_REPLY_WIDTH, overflow="ellipsis")

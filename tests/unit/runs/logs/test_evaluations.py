@@ -6,13 +6,16 @@ import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convo_cli.events import EvaluationDone, StepDone
+from convo_cli.events import BestScore, EvaluationDone, StepDone
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.logs.evaluations import (
     _checksum,
+    best_scores,
+    better_scores,
     evaluation_of,
     evaluation_record,
     read_evaluations,
@@ -39,11 +42,20 @@ def write(run, *events):
     loss=FINITE,
     perplexity=FINITE,
     metrics=st.dictionaries(st.text(), FINITE, max_size=4),
+    real=st.dictionaries(st.text(), FINITE, max_size=4),
     step=st.integers(0, 2**60),
 )
-def test_every_evaluation_is_read_back_bit_for_bit(loss, perplexity, metrics, step):
+def test_every_evaluation_is_read_back_bit_for_bit(loss, perplexity, metrics, real, step):
     event = EvaluationDone(
-        step, loss, perplexity, 9, 0.25, metrics, best=("loss",), weights="0123abcd"
+        step,
+        loss,
+        perplexity,
+        9,
+        0.25,
+        metrics,
+        best=("loss",),
+        weights="0123abcd",
+        real_scores=real,
     )
     with TemporaryDirectory() as folder:
         run = RunDirectory(Path(folder))
@@ -97,6 +109,35 @@ def test_times_are_not_sealed_and_everything_else_is():
         assert evaluation_of({**record, key: "other"}) is None
 
 
+def test_a_record_of_a_version_without_values_of_the_real_replies_is_read():
+    record = evaluation_record(evaluation(4))
+    del record["real_scores"]
+    found = evaluation_of({**record, "checksum": _checksum(record)})
+    assert found == evaluation(4)
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "best"),
+    [
+        ("bleu-4", [1.0, 3.0, 3.0], 3.0),
+        ("length-ratio", [0.1, 3.0, 1.2], 1.2),
+        ("repetition", [0.9, 0.0, 0.5], 0.0),
+        ("of another version", [1.0, 2.0, 0.0], 2.0),
+    ],
+)
+def test_the_best_score_is_that_of_the_metrics_own_direction(metric, values, best):
+    real = {metric: 0.0 if metric == "repetition" else 1.0}
+    evaluations = [
+        evaluation(step, 2.0 - step, metrics={metric: value}, real_scores=real)
+        for step, value in enumerate(values)
+    ]
+    loss, score = best_scores(evaluations, metric)
+    assert loss == BestScore("loss", 0.0, 2)
+    assert score == BestScore(metric, best, values.index(best))
+    better = better_scores(evaluations, metric, 2)
+    assert better == (() if values[2] == best else (score,))
+
+
 def test_a_metric_without_a_number_is_not_a_score():
     record = evaluation_record(evaluation(4, metrics={"bleu-4": 1.0, "nist-4": float("nan")}))
     assert record["metrics"] == {"bleu-4": 1.0, "nist-4": None}
@@ -112,7 +153,7 @@ JSON = st.recursive(
 
 
 @given(
-    key=st.sampled_from(["step", "loss", "metrics"]),
+    key=st.sampled_from(["step", "loss", "metrics", "real_scores"]),
     value=JSON | st.dictionaries(st.just("bleu-4"), JSON),
 )
 def test_scores_are_numbers_or_the_record_is_damaged(key, value):
@@ -120,7 +161,8 @@ def test_scores_are_numbers_or_the_record_is_damaged(key, value):
     found = evaluation_of({**record, "checksum": _checksum(record)})
     if found is not None:
         assert isinstance(found.step, int)
-        assert all(isinstance(number, float) for number in (found.loss, *found.metrics.values()))
+        numbers = (found.loss, *found.metrics.values(), *found.real_scores.values())
+        assert all(isinstance(number, float) for number in numbers)
 
 
 def test_a_run_without_a_log_has_no_evaluations(tmp_path):

@@ -55,7 +55,7 @@ SAMPLE = SampleReply(
 )
 
 
-CHECKSUM = "8c035b637545c5af"
+CHECKSUM = "dda3b9686c84b209"
 """Of `evaluation(1)`: it does not depend on times."""
 
 
@@ -183,6 +183,7 @@ def test_every_kept_event_is_one_record_with_stable_names(tmp_path: Path) -> Non
             "perplexity": math.exp(2.0),
             "num_targets": 99,
             "metrics": {"bleu-2": 4.5},
+            "real_scores": {},
             "best": ["loss"],
             "weights": "0123abcd",
             "seconds": 1.5,
