@@ -10,6 +10,7 @@ import transformers
 
 from convo_cli.config.schema import GenerationSettings
 from convo_cli.data.dialogue import Turn
+from convo_cli.model.decoding.fast_forward import FastForward
 from convo_cli.model.decoding.generator import Generator
 
 WIDTH, LAYERS = 32, 2
@@ -148,3 +149,9 @@ def test_a_sampled_reply_depends_on_the_seed_and_its_index_whatever_the_batch(ge
     assert generator.replies(histories, SAMPLED, seed=4) != together
     same = generator.replies([histories[0]] * 4, SAMPLED, seed=3)
     assert len({reply.ids for reply in same}) > 1
+
+
+def test_known_families_are_computed_from_a_copy_of_their_weights(generator):
+    generator.replies([[Turn("user", "Hi")]], GREEDY)
+    known = {"GPT-2", "Llama", "Qwen2", "Qwen3"}
+    assert isinstance(generator._forward[1], FastForward) == (generator.family in known)

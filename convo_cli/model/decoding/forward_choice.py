@@ -19,14 +19,16 @@ from torch import Tensor
 from convo_cli.model.context import context_length
 from convo_cli.model.decoding.cached_forward import CachedForward
 from convo_cli.model.decoding.failures import CANNOT_COMPUTE
-from convo_cli.model.decoding.forward import Forward, Ids
+from convo_cli.model.decoding.fast_forward import FastForward, fits_memory
+from convo_cli.model.decoding.forward import Forward
+from convo_cli.model.decoding.networks import network_for
 from convo_cli.text.encoder import DialogueEncoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _LENGTH = 12
-_STEPS = 3
+_STEPS = 2
 """Tokens of a row that are read one by one."""
 _TOLERANCES = {torch.float32: 2e-4, torch.float64: 2e-4}
 _COARSE = 0.05  # bf16 and fp16
@@ -42,7 +44,14 @@ def choose_forward(model: PreTrainedModel, encoder: DialogueEncoder) -> Forward:
     They hold for the present weights only.
     """
     probe = _Probe(model, encoder)
-    forward = CachedForward(model, max_rows=_MOST_ROWS.get(model.device.type, _MOST_ROWS_ELSEWHERE))
+    max_rows = _MOST_ROWS.get(model.device.type, _MOST_ROWS_ELSEWHERE)
+    fast = _fast_forward(model, encoder, max_rows)
+    if fast is not None and all(
+        probe.proves(holds, fast)
+        for holds in (probe.continues_alone, probe.continues_padded, probe.branches)
+    ):
+        return fast
+    forward = CachedForward(model, max_rows=max_rows)
     if not probe.proves(probe.continues_alone, forward):
         forward.has_cache, forward.can_branch, forward.max_rows = False, False, 1
         return forward
@@ -51,6 +60,19 @@ def choose_forward(model: PreTrainedModel, encoder: DialogueEncoder) -> Forward:
     if not probe.proves(probe.branches, forward):
         forward.can_branch = False
     return forward
+
+
+def _fast_forward(
+    model: PreTrainedModel, encoder: DialogueEncoder, max_rows: int
+) -> FastForward | None:
+    is_plain = model.device.type == "cpu" and model.dtype == torch.float32
+    if not is_plain or not fits_memory(model):
+        return None
+    try:
+        network = network_for(model, encoder.max_length)
+    except CANNOT_COMPUTE:  # weights of other names or shapes than the family's
+        return None
+    return None if network is None else FastForward(network, max_rows=max_rows)
 
 
 class _Probe:
@@ -67,7 +89,7 @@ class _Probe:
         """Return whether a property holds; False if the model fails to compute what it needs."""
         try:
             if not self._expected:
-                self._expected = [self._logits(row) for row in self._rows]
+                self._expected = list(self._logits())
             return holds(forward)
         except CANNOT_COMPUTE:  # the reply itself reports the problem
             return False
@@ -78,7 +100,7 @@ class _Probe:
 
     def continues_padded(self, forward: Forward) -> bool:
         """So do rows of different lengths in one batch, and the rows that are kept of it."""
-        return self._continues(forward, (0, 1)) and self._continues(forward, (1, 0))
+        return self._continues(forward, (0, 1))
 
     def branches(self, forward: Forward) -> bool:
         """So do rows that continue after a part of another row, which is read as in training."""
@@ -117,12 +139,12 @@ class _Probe:
             for place, kept in enumerate(places)
         )
 
-    def _logits(self, row: Ids) -> Tensor:  # (T, V)
-        """Return the logits of a whole row, with the positions of transformers' `generate`."""
+    def _logits(self) -> Tensor:  # (2, T, V)
+        """Return the logits of the whole rows, with the positions of transformers' `generate`."""
         whole = CachedForward(self._model, max_rows=1)
         whole.has_cache = False
-        ids = torch.tensor([row], device=self._model.device)
-        logits: Tensor = whole.call(ids, torch.ones_like(ids), None, keep=0).logits[0]
+        ids = torch.tensor(self._rows, device=self._model.device)
+        logits: Tensor = whole.call(ids, torch.ones_like(ids), None, keep=0).logits
         return logits
 
     def _equal(self, actual: Tensor, expected: Tensor) -> bool:
