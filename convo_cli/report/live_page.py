@@ -8,6 +8,7 @@ from collections.abc import Callable
 from convo_cli.errors import ConvoError, first_line
 from convo_cli.events import Emit, EvaluationDone, Event, Notice, RunFinished, StepDone
 from convo_cli.report.page import write_run_page
+from convo_cli.report.reading.gathering import gather
 from convo_cli.runs.directory import RunDirectory
 
 _PAUSE = 20.0
@@ -43,7 +44,7 @@ class LivePage:
         self._is_stale = False
         self._next_at = float("inf")
         try:
-            write_run_page(self._run, is_running=is_running)
+            write_run_page(gather(self._run, is_running=is_running))
         except Exception as error:  # noqa: BLE001  (a picture of the run must not end it)
             reason = error.message if isinstance(error, ConvoError) else first_line(error)
             message = (

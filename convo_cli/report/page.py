@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,9 @@ from convo_cli.config.load import dump_config
 from convo_cli.report import page_tables, scores, story
 from convo_cli.report.drawing import pictures
 from convo_cli.report.drawing.charts import HEIGHT, PLOT_WIDTH
-from convo_cli.report.reading.gathering import Gathered, gather
+from convo_cli.report.reading.gathering import Gathered
 from convo_cli.report.reading.reply_history import replies_over_time
 from convo_cli.report.shown import moment, shown
-from convo_cli.runs.directory import RunDirectory
 from convo_cli.storage.atomic import write_file
 
 _TEMPLATES = Path(__file__).with_name("templates")
@@ -28,25 +26,14 @@ _LONGEST_TURN = 240
 _LONGEST_REPLY = 400
 
 
-@dataclass(frozen=True, slots=True)
-class WrittenPage:
-    """A page that was written, and the run that it shows."""
+def write_run_page(run: Gathered, out: Path | None = None) -> Path:
+    """Write the page of a run into its directory, or to ``out``, and return its path.
 
-    path: Path
-    run: Gathered
-
-
-def write_run_page(
-    run: RunDirectory, *, out: Path | None = None, is_running: bool | None = None
-) -> WrittenPage:
-    """Write the page of a run into its directory, or to ``out``.
-
-    DiskError if it cannot be written. ``is_running`` is that of `gather`.
+    DiskError if it cannot be written.
     """
-    gathered = gather(run, is_running=is_running)
-    path = out or run.report
-    write_page(path, "run.html", run_context(gathered), below=run.path if out is None else None)
-    return WrittenPage(path, gathered)
+    path = out or run.run.report
+    write_page(path, "run.html", run_context(run), below=run.run.path if out is None else None)
+    return path
 
 
 class _Shown(str):

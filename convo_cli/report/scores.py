@@ -23,16 +23,16 @@ def score_table(evaluation: Evaluation, what: str) -> Table | None:
     floors = [name for name in FLOOR_LABELS if name in evaluation.floors]
     has_intervals = bool(evaluation.intervals)
     ordered = sorted(evaluation.metrics, key=_place)
-    head = ["score", "value", *(["95 % interval"] if has_intervals else ())]
+    head = ["score", "value", *(["verdict"] if floors else ())]
+    head += ["95 % interval"] if has_intervals else []
     head += [f"{FLOOR_LABELS[name]} reply" for name in floors]
-    head += ["verdict"] if floors else []
     rows = [
         [
             name,
             number(evaluation.metrics[name], 3),
+            *([verdict(evaluation, name)] if floors else ()),
             *([interval_text(evaluation.intervals.get(name))] if has_intervals else ()),
             *(number(evaluation.floors[floor].get(name), 3) for floor in floors),
-            *([verdict(evaluation, name)] if floors else ()),
         ]
         for name in ordered
     ]
@@ -42,7 +42,7 @@ def score_table(evaluation: Evaluation, what: str) -> Table | None:
         if floors
         else "These records have no floors, so compare the scores only with each other."
     )
-    numeric = frozenset(range(1, len(head) - bool(floors)))
+    numeric = frozenset(range(1, len(head))) - ({2} if floors else set())
     return Table(f"Scores of the replies at {what}", head, bounded(rows), numeric, note)
 
 

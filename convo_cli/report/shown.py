@@ -30,13 +30,13 @@ def shown(text: str, limit: int = 200) -> str:
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """Return a number with this many significant digits, and an en dash for None or NaN."""
+    """Return a float with this many significant digits, and an en dash for None or NaN."""
     if value is None or math.isnan(value):
         return "–"
     if math.isinf(value):
         return "∞" if value > 0 else "-∞"
-    if value == int(value) and abs(value) < 1e15:
-        return f"{int(value):,}"
+    if isinstance(value, int) or value == 0:
+        return f"{value:,.0f}"
     if 1e-3 <= abs(value) < 1e6:
         places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
         return f"{value:,.{places}f}"

@@ -134,7 +134,10 @@ def _next_steps(run: Gathered) -> Iterator[Next]:
     if run.state == "running":
         yield Next("Write this page again", f"convo report {path}")
         return
-    if run.state in ("stopped", "ended early") and run.saved:
+    if not run.saved:
+        yield Next("Restore the checkpoints from a copy, or train again under another name")
+        return
+    if run.state in ("stopped", "ended early"):
         yield Next("Continue the run", f"convo resume {path}")
     elif len(evaluations) > 1 and run.log.last_step:
         best, last = _lowest(evaluations), evaluations[-1]
@@ -155,10 +158,9 @@ def _next_steps(run: Gathered) -> Iterator[Next]:
             "known",
             "convo train config.yaml --set data.validation_split=0.05",
         )
-    if run.saved:
-        yield Next("Talk to the best checkpoint", f"convo chat {path}")
-        yield Next("Score it on other data", f"convo evaluate {path} test.jsonl")
-        yield Next("Compare it with another run", f"convo report {path} OTHER_RUN")
+    yield Next("Talk to the best checkpoint", f"convo chat {path}")
+    yield Next("Score it on other data", f"convo evaluate {path} test.jsonl")
+    yield Next("Compare it with another run", f"convo report {path} OTHER_RUN")
 
 
 def command_path(path: Path) -> str:

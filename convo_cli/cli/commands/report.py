@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from convo_cli.cli.options import JsonOption, QuietOption
 from convo_cli.errors import UsageError, typeable
+
+if TYPE_CHECKING:
+    from convo_cli.report.comparing.members import Member
 
 
 def report(
@@ -41,18 +46,8 @@ def report(
     Example: convo report runs/convo
     """
     from convo_cli.cli.arguments import require_new_file
-    from convo_cli.cli.console import print_json, stderr_console, stdout_console
-    from convo_cli.cli.views.results.report_view import (
-        note_problems,
-        record_of_run,
-        show_comparison,
-        show_run,
-    )
-    from convo_cli.report.comparing.comparison import as_record, compare
-    from convo_cli.report.comparing.comparison_page import write_comparison
+    from convo_cli.cli.console import announce
     from convo_cli.report.comparing.members import open_members
-    from convo_cli.report.page import write_run_page
-    from convo_cli.storage.access import derived_mode, masked
 
     members = open_members(models)
     if len(members) == 1 and members[0].kind != "run":
@@ -64,23 +59,54 @@ def report(
         raise UsageError(f"{models[0]}: {kind}, so there is no page of it", hint=hint)
     if output is not None:
         require_new_file(output, models, option="-o", is_forced=force)
-    note_problems(stderr_console(), members)
-    if len(members) == 1 and members[0].run is not None:
-        run_dir = members[0].run.run
-        with masked(derived_mode([run_dir.metrics], output.parent) if output else 0o777):
-            written = write_run_page(run_dir, out=output)
-        if as_json:
-            print_json("report", record_of_run(members[0], written.path))
-        else:
-            show_run(stdout_console(), written, is_quiet=is_quiet)
-        return
+    for member in members:
+        for problem in member.run.problems if member.run else ():
+            announce(f"warning: {member.source}: {problem}", is_quiet=False)
+    if len(members) == 1:
+        _show_run(members[0], output, as_json=as_json, is_quiet=is_quiet)
+    else:
+        _compare(members, output, as_json=as_json)
+
+
+def _show_run(member: Member, output: Path | None, *, as_json: bool, is_quiet: bool) -> None:
+    from convo_cli.cli.console import print_json, stdout_console
+    from convo_cli.report.page import write_run_page
+
+    assert member.run is not None
+    with _private(output, [member]):
+        page = write_run_page(member.run, output)
+    if as_json:
+        from convo_cli.report.comparing.comparison import as_record, compare
+
+        print_json("report", {"page": str(page), **as_record(compare([member]))})
+    else:
+        from convo_cli.cli.views.results.report_view import show_run
+
+        show_run(stdout_console(), member.run, page, is_quiet=is_quiet)
+
+
+def _compare(members: Sequence[Member], output: Path | None, *, as_json: bool) -> None:
+    from convo_cli.cli.console import print_json, stdout_console
+    from convo_cli.cli.views.results.comparison_view import show_comparison
+    from convo_cli.report.comparing.comparison import as_record, compare
+    from convo_cli.report.comparing.comparison_page import write_comparison
+
     comparison = compare(members)
     if output is not None:
-        sources = [one.run.run.metrics for one in members if one.run]
-        with masked(derived_mode(sources, output.parent)):
+        with _private(output, members):
             write_comparison(comparison, output)
     if as_json:
         page = None if output is None else str(output)
         print_json("report", {"page": page, **as_record(comparison)})
     else:
         show_comparison(stdout_console(), comparison, output)
+
+
+def _private(output: Path | None, members: Sequence[Member]) -> AbstractContextManager[None]:
+    """Return a context in which ``output`` gets no more readers than the logs it comes from."""
+    from convo_cli.storage.access import derived_mode, masked
+
+    if output is None:
+        return nullcontext()
+    logs = [member.run.run.metrics for member in members if member.run]
+    return masked(derived_mode(logs, output.parent))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from convo_cli.runs.logs.event_log import read_metrics
 
@@ -77,12 +76,10 @@ def smoothed(values: Sequence[float]) -> list[float]:
 
     Unlike a running average, they do not lag behind.
     """
-    half = max(2, len(values) // 100)
-    sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
-    index = np.arange(len(values))
-    left, right = np.maximum(index - half, 0), np.minimum(index + half + 1, len(values))
-    means: list[float] = ((sums[right] - sums[left]) / (right - left)).tolist()
-    return means
+    count, half = len(values), max(2, len(values) // 100)
+    sums = list(accumulate(values, initial=0.0))
+    bounds = ((max(at - half, 0), min(at + half + 1, count)) for at in range(count))
+    return [(sums[right] - sums[left]) / (right - left) for left, right in bounds]
 
 
 def sampled_steps(num_steps: int, corners: Iterable[int]) -> list[int]:

@@ -60,7 +60,7 @@ def test_a_spike_of_one_step_is_drawn():
     spike = min(places(chart.paths[0].d), key=lambda place: place[1])
     assert spike == (round(UNIT * 0.7655), 0)
     assert len(chart.paths[0].d) < 8_000
-    assert "highest 9 at 7,655" in chart.description
+    assert "highest 9.000 at 7,655" in chart.description
 
 
 def test_values_over_orders_of_magnitude_have_a_logarithmic_scale():

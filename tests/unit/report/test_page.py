@@ -10,6 +10,7 @@ import pytest
 
 from convo_cli.events import Event
 from convo_cli.report.page import write_run_page
+from convo_cli.report.reading.gathering import gather
 from convo_cli.unseen import has_unseen
 from tests.run_events import HOSTILE, STARTED, step
 from tests.written_runs import (
@@ -61,7 +62,7 @@ class Page(HTMLParser):
 
 
 def page_of(run, **options) -> Page:
-    html = write_run_page(run, **options).path.read_text(encoding="utf-8")
+    html = write_run_page(gather(run, **options)).read_text(encoding="utf-8")
     assert html.lstrip().startswith("<!DOCTYPE html>")
     return Page(html)
 
@@ -152,7 +153,7 @@ def test_a_hostile_name_of_the_directory_is_text(tmp_path, name):
 
 def test_a_long_run_stays_small(tmp_path):
     run = write_run(tmp_path / "run", healthy(10_000, 50))
-    write_run_page(run)
+    write_run_page(gather(run))
     assert run.report.stat().st_size < 300_000
 
 
@@ -217,7 +218,7 @@ def test_history_has_forks_changes_and_warnings(tmp_path):
 
 def test_the_page_is_written_elsewhere_on_request(tmp_path):
     run = write_run(tmp_path / "run", healthy(20, 10))
-    written = write_run_page(run, out=tmp_path / "page.html")
-    assert written.path == tmp_path / "page.html"
+    written = write_run_page(gather(run), tmp_path / "page.html")
+    assert written == tmp_path / "page.html"
     assert not run.report.exists()
-    assert re.search("<title>run: report of a run</title>", written.path.read_text())
+    assert re.search("<title>run: report of a run</title>", written.read_text())

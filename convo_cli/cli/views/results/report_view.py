@@ -1,101 +1,23 @@
-"""View of `report`: the page and the summary of a run, or the tables of a comparison."""
+"""View of `report` for one run: the summary, and the path of the page."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 from convo_cli.cli.console import print_line, printable
 from convo_cli.cli.views.progress.event_lines import show, wrap_words
-from convo_cli.report.comparing.comparison import (
-    Comparison,
-    difference_table,
-    member_record,
-    score_rows,
-    summary_table,
-)
-from convo_cli.report.shown import shown
 from convo_cli.report.story import best_checkpoint, headline, outcome
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from convo_cli.report.comparing.members import Member
-    from convo_cli.report.page import WrittenPage
-    from convo_cli.report.page_tables import Table
-
-_LONGEST_CELL = 60
-_LONGEST_REPLY = 200
-_MAX_DIALOGUES = 2
+    from convo_cli.report.reading.gathering import Gathered
 
 
-def note_problems(console: Console, members: Sequence[Member]) -> None:
-    """Print a warning for each file that cannot be read."""
-    for member in members:
-        for problem in member.run.problems if member.run else ():
-            print_line(console, f"warning: {member.source}: {problem}", "yellow")
-
-
-def record_of_run(member: Member, page: Path) -> dict[str, Any]:
-    """Return the `--json` object of a single run."""
-    return {
-        "page": str(page),
-        "models": [member_record(member)],
-        "differences": [],
-        "cautions": [],
-        "dialogues": [],
-    }
-
-
-def show_run(console: Console, written: WrittenPage, *, is_quiet: bool) -> None:
+def show_run(console: Console, run: Gathered, page: Path, *, is_quiet: bool) -> None:
     """Print the summary of the run and the path of its page; if quiet, only the path."""
     if not is_quiet:
-        for text in (headline(written.run), outcome(written.run), best_checkpoint(written.run)):
+        for text in (headline(run), outcome(run), best_checkpoint(run)):
             show(console, wrap_words(printable(text), console.width))
-    print_line(console, str(written.path))
-
-
-def show_comparison(console: Console, comparison: Comparison, page: Path | None) -> None:
-    """Print the letters, the cautions, the tables, and the replies to the first dialogues."""
-    for member in comparison.members:
-        missing = f" ({', '.join(member.missing)})" if member.missing else ""
-        print_line(console, f"{member.letter}  {member.source}{missing}", "bold")
-    for caution in comparison.cautions:
-        show(console, wrap_words(printable(f"caution: {caution}"), console.width), "yellow")
-    differences = difference_table(comparison)
-    for table in (summary_table(comparison), score_rows(comparison), differences):
-        if table is not None and table.rows:
-            _show_table(console, table)
-    if not differences.rows:
-        print_line(console, differences.note)
-    for dialogue in comparison.dialogues[:_MAX_DIALOGUES]:
-        console.print()
-        for turn in dialogue.history[-2:]:
-            print_line(console, f"{shown(turn.role, 20)}: {_one_line(turn.content)}", "dim")
-        print_line(console, f"real reply: {_one_line(dialogue.reference)}")
-        for member, sample in zip(comparison.members, dialogue.replies, strict=True):
-            if sample is not None:
-                print_line(console, f"{member.letter}: {_one_line(sample.reply)}")
-    if page is not None:
-        console.print()
-        print_line(console, str(page))
-
-
-def _show_table(console: Console, table: Table) -> None:
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    console.print()
-    print_line(console, table.caption, "bold")
-    drawn = RichTable()
-    for index, name in enumerate(table.head):
-        justify: Literal["left", "right"] = "right" if index in table.numeric else "left"
-        drawn.add_column(Text(printable(name)), justify=justify, overflow="fold")
-    for row in table.rows:
-        drawn.add_row(*(Text(printable(_one_line(cell, _LONGEST_CELL))) for cell in row))
-    console.print(drawn)
-
-
-def _one_line(text: str, limit: int = _LONGEST_REPLY) -> str:
-    return " ".join(shown(text, limit).split())
+    print_line(console, str(page))
