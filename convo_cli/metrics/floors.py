@@ -73,31 +73,43 @@ def floor_replies(
     No reply is taken from a dialogue with the same opening. A floor is left out if there is no
     reply for one of the turns.
     """
-    floors: dict[str, list[str] | None] = {
-        "constant": None,
+    texts: dict[str, list[str] | None] = {
+        "constant": None if training is None else _most_frequent(replies, training),
         "echo": [last_user_turn(reply) for reply in replies],
-        "random": None,
+        "random": None if training is None else _drawn(replies, training, random.Random(seed)),
     }
-    if training is not None:
-        rng = random.Random(seed)
-        openings = training.openings or (None,) * len(training.sample)
-        pairs = list(zip(training.sample, openings, strict=True))
-        floors["constant"] = [training.most_frequent] * len(replies)
-        floors["random"] = _drawn(replies, pairs, rng)
     return {
         name: [
             replace(reply, reply=text, stopped=True)
-            for reply, text in zip(replies, texts, strict=True)
+            for reply, text in zip(replies, several, strict=True)
         ]
-        for name, texts in floors.items()
-        if texts is not None
+        for name, several in texts.items()
+        if several is not None
     }
 
 
+def _most_frequent(replies: Sequence[SampleReply], training: TrainingReplies) -> list[str] | None:
+    """Return the most frequent reply for each turn; another one if only its own dialogue has it."""
+    origins: dict[str, set[int | None]] = {}
+    for text, opening in _pairs(training):
+        origins.setdefault(text, set()).add(opening)
+    counts = Counter(training.sample)
+    ranked = sorted(origins, key=lambda text: (text != training.most_frequent, -counts[text]))
+    chosen = []
+    for reply in replies:
+        own = {_opening(reply.history)}
+        others = (text for text in ranked if origins[text] != own)
+        if (found := next(others, None)) is None:
+            return None
+        chosen.append(found)
+    return chosen
+
+
 def _drawn(
-    replies: Sequence[SampleReply], pairs: Sequence[tuple[str, int | None]], rng: random.Random
+    replies: Sequence[SampleReply], training: TrainingReplies, rng: random.Random
 ) -> list[str] | None:
     """Draw a reply of another dialogue for each turn; None if there is none for one of them."""
+    pairs = _pairs(training)
     drawn = []
     for reply in replies:
         own = _opening(reply.history)
@@ -109,6 +121,12 @@ def _drawn(
             text = rng.choice(others)
         drawn.append(text)
     return drawn
+
+
+def _pairs(training: TrainingReplies) -> list[tuple[str, int | None]]:
+    """Return each sampled reply with the opening of its dialogue, None if it is not known."""
+    openings = training.openings or (None,) * len(training.sample)
+    return list(zip(training.sample, openings, strict=True))
 
 
 def _opening(turns: Sequence[tuple[str, str]]) -> int:
@@ -128,20 +146,24 @@ def describe_floors(
     """Return a sentence about the scores that are not above a floor's 95 % interval.
 
     ``floor_intervals`` has, by floor, the interval of each metric; ``source`` is that of the
-    training replies. Metrics whose best value is that of the real replies have no floor.
+    training replies. Only metrics of similarity have a floor. Empty if nothing can be compared.
     """
     inside: dict[str, list[str]] = {}
+    is_compared = False
     for name, value in scores.items():
         metric = METRICS.get(name)
-        if metric is None or metric.is_higher_better is None or name == "stop-rate":
+        if metric is None or not metric.has_floor:
             continue
         for floor, intervals in floor_intervals.items():
             if name in intervals:
                 low, high = intervals[name]
+                is_compared = True
                 if (value <= high) if metric.is_higher_better else (value >= low):
                     inside.setdefault(floor, []).append(name)
+    if not is_compared:
+        return ""
     if not inside:
-        return "every score with an interval is better than all floors"
+        return f"all scores of similarity are better than the floors (replies from {source})"
     parts = [
         f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} no better than "
         f"{FLOORS.get(floor, floor)}"

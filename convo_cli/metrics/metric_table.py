@@ -33,6 +33,8 @@ class Metric:
     """Return statistics of each reply, or a number if the metric is no function of their sum."""
     is_brief: bool = False
     """True if it is shown in the lines of a log, which have no room for all metrics."""
+    has_floor: bool = False
+    """True if it measures similarity with the real replies, so that a model should beat floors."""
 
     def goodness(self, value: float, real: float | None = None) -> float | None:
         """Return a number that is higher for better values.
@@ -66,6 +68,7 @@ def _bleu(order: int) -> Metric:
         signature=f"sacrebleu:BLEU|order:{order}|smooth:exp|{_CASED}",
         measure=measure,
         is_brief=order in (2, 4),
+        has_floor=True,
     )
 
 
@@ -82,6 +85,7 @@ def _nist(order: int) -> Metric:
         signature=f"nltk:NIST|order:{order}|smooth:none|{_CASED}",
         measure=measure,
         is_brief=True,
+        has_floor=True,
     )
 
 
@@ -154,6 +158,7 @@ METRICS: Mapping[str, Metric] = {
         meaning="corpus chrF: runs of 1 to 6 characters",
         signature="sacrebleu:chrF|nc:6|nw:0|beta:2|smooth:none|space:no|case:mixed",
         measure=_chrf,
+        has_floor=True,
     ),
     "nist-2": _nist(2),
     "nist-4": _nist(4),
@@ -163,6 +168,7 @@ METRICS: Mapping[str, Metric] = {
         meaning="longest common sequence of words, mean F1 of the replies",
         signature=f"convo:ROUGE-L|beta:1|stem:no|{_CASELESS}",
         measure=_rouge_l,
+        has_floor=True,
     ),
     "f1": Metric(
         is_higher_better=True,
@@ -170,6 +176,7 @@ METRICS: Mapping[str, Metric] = {
         meaning="words in common in any order, mean F1 of the replies",
         signature=f"convo:F1|articles:yes|punctuation:yes|{_CASELESS}",
         measure=_f1,
+        has_floor=True,
         is_brief=True,
     ),
     "distinct-1": _distinct(1),
