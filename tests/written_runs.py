@@ -108,6 +108,7 @@ def scored(
             name: {"bleu-4": value, "bleu-2": 2 * value, "distinct-1": 0.1}
             for name, value in (("constant", 0.4), ("echo", 2.2), ("random", 0.5))
         },
+        real_scores={"distinct-1": 0.6},
         end_nll=0.5,
         inner_nll=loss,
     )

@@ -26,6 +26,7 @@ def score_table(evaluation: Evaluation, what: str) -> Table | None:
     head = ["score", "value", *(["verdict"] if floors else ())]
     head += ["95 % interval"] if has_intervals else []
     head += [f"{FLOOR_LABELS[name]} reply" for name in floors]
+    head += ["real replies"] if evaluation.real_scores else []
     rows = [
         [
             name,
@@ -33,6 +34,7 @@ def score_table(evaluation: Evaluation, what: str) -> Table | None:
             *([verdict(evaluation, name)] if floors else ()),
             *([interval_text(evaluation.intervals.get(name))] if has_intervals else ()),
             *(number(evaluation.floors[floor].get(name), 3) for floor in floors),
+            *([number(evaluation.real_scores.get(name), 3)] if evaluation.real_scores else ()),
         ]
         for name in ordered
     ]

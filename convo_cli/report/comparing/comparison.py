@@ -223,7 +223,10 @@ def member_record(member: Member) -> dict[str, Any]:
 
 def _evaluation_record(evaluation: Evaluation) -> dict[str, Any]:
     values = asdict(evaluation)
-    names = ("step", "loss", "perplexity", "metrics", "intervals", "floors", "end_nll", "inner_nll")
+    names = (
+        "step", "loss", "perplexity", "metrics", "real_scores", "intervals", "floors", "end_nll",
+        "inner_nll",
+    )  # fmt: skip
     findings = [{"kind": kind, "message": message} for kind, message in values["findings"]]
     return {name: values[name] for name in names} | {"findings": findings}
 

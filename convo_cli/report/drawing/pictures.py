@@ -63,7 +63,7 @@ def score_charts(log: RunLog, first: str) -> Iterator[Chart]:
         lines = [Line("model", points, "valid", has_dots=True, whiskers=whiskers)]
         lines += [
             Line(label, log.scores(name, floor), f"floor {floor}")
-            for floor, label in FLOOR_LABELS.items()
+            for floor, label in {**FLOOR_LABELS, "real": "real"}.items()
         ]
         title = f"{name} of the replies"
         if chart := line_chart(

@@ -41,6 +41,8 @@ class Evaluation:
     loss: float | None
     perplexity: float | None
     metrics: Mapping[str, float]
+    real_scores: Mapping[str, float]
+    """Scores of the real replies, for the metrics that are best at that value."""
     intervals: Mapping[str, tuple[float, float]]
     floors: Mapping[str, Mapping[str, float]]
     end_nll: float | None
@@ -49,6 +51,12 @@ class Evaluation:
     """Kind and message of each."""
     has_health: bool
     """False if the record was written before convo looked for findings."""
+
+    def scores_of(self, floor: str) -> Mapping[str, float]:
+        """Return the scores of a floor, of the ``real`` replies, or of the model if empty."""
+        if floor == "real":
+            return self.real_scores
+        return self.floors.get(floor, {}) if floor else self.metrics
 
 
 @dataclass(slots=True)
@@ -101,11 +109,11 @@ class RunLog:
         return [(step, value) for step, value in pairs if value is not None]
 
     def scores(self, metric: str, floor: str = "") -> list[tuple[float, float]]:
-        """Return (step, value) of every evaluation with this score, of the replies or a floor."""
-        pairs = (
-            (step, (one.floors.get(floor, {}) if floor else one.metrics).get(metric))
-            for step, one in self.evaluations.items()
-        )
+        """Return (step, value) of every evaluation with this score, of the replies or a floor.
+
+        The floor ``real`` is the real replies.
+        """
+        pairs = ((step, one.scores_of(floor).get(metric)) for step, one in self.evaluations.items())
         return [(step, value) for step, value in pairs if value is not None]
 
     def speed(self) -> list[tuple[float, float]]:
@@ -186,6 +194,7 @@ def _evaluation(record: Mapping[str, Any], step: int) -> Evaluation:
         loss=number_of(record.get("loss")),
         perplexity=number_of(record.get("perplexity")),
         metrics=_numbers(record.get("metrics")),
+        real_scores=_numbers(record.get("real_scores")),
         intervals=_intervals(record.get("intervals")),
         floors={
             name: _numbers(scores)

@@ -134,7 +134,7 @@ def _evaluation_scalars(event: EvaluationDone) -> dict[str, float]:
             numbers[name] = value
     for name, (low, high) in event.intervals.items():
         numbers |= {f"{name}/low": low, f"{name}/high": high}
-    for floor, scores in event.floors.items():
+    for floor, scores in {**event.floors, "real": event.real_scores}.items():
         numbers |= {f"{name}/{floor}": value for name, value in scores.items()}
     return {f"validation/{name}": value for name, value in numbers.items()}
 

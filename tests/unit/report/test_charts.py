@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from convo_cli.report.drawing.charts import HEIGHT, UNIT, Line, line_chart, nice_ticks
 
-VALUES = st.floats(-1e300, 1e300, allow_nan=False)
+VALUES = st.floats(-1e300, 1e300, allow_nan=False, allow_subnormal=False)
 CURVES = st.lists(VALUES, min_size=1, max_size=300).map(
     lambda values: [(float(index + 1), value) for index, value in enumerate(values)]
 )
