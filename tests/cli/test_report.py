@@ -95,6 +95,9 @@ def test_a_comparison_in_a_pipe_and_as_a_page(pair):
     for text in ("Comparison of 2 models", "reply 100 of a", "reply 60 of b", "tokens"):
         assert text in page.text
     assert "95 % intervals" in page.text
+    headline = "has the lowest validation loss, 2.234 at step "
+    assert headline in page.text
+    assert headline in result.out
 
 
 def test_runs_of_other_data_and_configs_are_compared_with_cautions(convo, work):
@@ -172,6 +175,7 @@ def test_a_full_disk_is_named_and_the_earlier_page_stays(convo, work):
         result = convo("report", "runs/tiny")
     assert (result.code, result.out) == (7, "")
     assert "report.html: File too large" in result.err
+    assert "hint: -o FILE writes the page elsewhere" in result.err
     assert (work / PAGE).read_bytes() == before
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from convo_cli.cli.options import JsonOption, QuietOption
-from convo_cli.errors import UsageError, typeable
+from convo_cli.errors import DiskError, UsageError, typeable
 
 if TYPE_CHECKING:
     from convo_cli.report.comparing.members import Member
@@ -73,10 +73,17 @@ def _show_run(member: Member, output: Path | None, *, as_json: bool, is_quiet: b
     from convo_cli.report.page import write_run_page
 
     assert member.run is not None
-    with _private(output, [member]):
-        page = write_run_page(member.run, output)
+    try:
+        with _private(output, [member]):
+            page = write_run_page(member.run, output)
+    except DiskError as error:
+        if output is not None:
+            raise
+        hint = "-o FILE writes the page elsewhere; an earlier page is intact"
+        raise DiskError(error.message, hint=hint) from error
     if as_json:
-        from convo_cli.report.comparing.comparison import as_record, compare
+        from convo_cli.report.comparing.comparison import compare
+        from convo_cli.report.comparing.comparison_record import as_record
 
         print_json("report", {"page": str(page), **as_record(compare([member]))})
     else:
@@ -88,8 +95,9 @@ def _show_run(member: Member, output: Path | None, *, as_json: bool, is_quiet: b
 def _compare(members: Sequence[Member], output: Path | None, *, as_json: bool) -> None:
     from convo_cli.cli.console import print_json, stdout_console
     from convo_cli.cli.views.results.comparison_view import show_comparison
-    from convo_cli.report.comparing.comparison import as_record, compare
+    from convo_cli.report.comparing.comparison import compare
     from convo_cli.report.comparing.comparison_page import write_comparison
+    from convo_cli.report.comparing.comparison_record import as_record
 
     comparison = compare(members)
     if output is not None:

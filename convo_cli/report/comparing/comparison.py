@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from convo_cli.config.schema import DATA_SETS
 from convo_cli.report.comparing.members import Member
-from convo_cli.report.page_tables import Table, bounded
 from convo_cli.report.reading.reply_history import Sample, Turn
-from convo_cli.report.reading.run_log import Evaluation, number_of
-from convo_cli.report.scores import interval_text
-from convo_cli.report.shown import duration, number, short_number
+from convo_cli.report.shown import number
 from convo_cli.runs.provenance.changes import as_json, leaves
 
 _MAX_DIALOGUES = 4
@@ -48,6 +45,17 @@ class Comparison:
         """The names of all scores of replies."""
         evaluations = [member.evaluation for member in self.members]
         return list(dict.fromkeys(name for one in evaluations if one for name in one.metrics))
+
+    @property
+    def headline(self) -> str:
+        """Return which member has the lowest validation loss, in a sentence."""
+        losses = sorted((one.loss, one.letter, one) for one in self.members if one.loss is not None)
+        if len(losses) < 2:
+            return "Fewer than two of them have a validation loss."
+        loss, letter, best = losses[0]
+        others = ", ".join(f"{other} {number(value)}" for value, other, _ in losses[1:])
+        where = f"at step {best.step:,}"
+        return f"{letter} has the lowest validation loss, {number(loss)} {where}; {others}."
 
 
 def compare(members: Sequence[Member]) -> Comparison:
@@ -115,131 +123,3 @@ def _dialogues(members: Sequence[Member]) -> list[SharedDialogue]:
         SharedDialogue(key[0], key[1], tuple(one.get(key) for one in replies))
         for key in shared[:_MAX_DIALOGUES]
     ]
-
-
-def summary_table(comparison: Comparison) -> Table:
-    """Return what each member is, how far it was trained, and its losses."""
-    rows: list[tuple[str, Callable[[Member], str]]] = [
-        ("what", _what),
-        ("parameters", lambda one: _short(one.num_parameters)),
-        ("template", lambda one: str(one.contract.get("template", "–"))),
-        ("steps", lambda one: number(one.run.log.last_step) if one.run else "–"),
-        ("tokens trained on", lambda one: _short(one.run.log.tokens_seen) if one.run else "–"),
-        ("time", lambda one: duration(one.run.log.seconds) if one.run else "–"),
-        ("scores are of step", lambda one: number(one.step)),
-        ("validation loss", lambda one: number(one.evaluation.loss if one.evaluation else None)),
-        ("perplexity", lambda one: number(one.evaluation.perplexity if one.evaluation else None)),
-        ("test loss", lambda one: number(one.run.test.loss if one.run and one.run.test else None)),
-    ]
-    members = comparison.members
-    filled = [(label, *(value_of(one) for one in members)) for label, value_of in rows]
-    return Table(
-        "What is compared",
-        ("", *(one.letter for one in members)),
-        [row for row in filled if any(cell != "–" for cell in row[1:])],
-        frozenset(range(1, 1 + len(members))),
-    )
-
-
-def score_rows(comparison: Comparison) -> Table | None:
-    """Return every score of the replies, with its interval."""
-    members = comparison.members
-    rows = [
-        (
-            name,
-            *(
-                _score(one.evaluation.metrics.get(name), one.evaluation.intervals.get(name))
-                if one.evaluation
-                else "–"
-                for one in members
-            ),
-        )
-        for name in comparison.metrics
-    ]
-    if not rows:
-        return None
-    has_intervals = any(one.evaluation and one.evaluation.intervals for one in members)
-    caption = "Scores of the replies" + (", with 95 % intervals" if has_intervals else "")
-    numeric = frozenset(range(1, 1 + len(members)))
-    return Table(caption, ("score", *(one.letter for one in members)), bounded(rows), numeric)
-
-
-def difference_table(comparison: Comparison) -> Table:
-    """Return the config keys that differ."""
-    members = comparison.members
-    has_config = [one.run is not None and one.run.config is not None for one in members]
-    rows = [
-        (
-            key,
-            *(
-                as_json(value) if known else "–"
-                for value, known in zip(values, has_config, strict=True)
-            ),
-        )
-        for key, values in comparison.differences
-    ]
-    note = "" if rows else "The configs that can be read do not differ."
-    head = ("key", *(one.letter for one in members))
-    return Table("Config keys that differ", head, bounded(rows, 80), note=note)
-
-
-def as_record(comparison: Comparison) -> dict[str, Any]:
-    """Return the comparison for `--json`."""
-    return {
-        "models": [member_record(one) for one in comparison.members],
-        "differences": [
-            {"key": key, "values": list(values)} for key, values in comparison.differences
-        ],
-        "cautions": list(comparison.cautions),
-        "dialogues": [
-            {
-                "history": [{"role": turn.role, "content": turn.content} for turn in one.history],
-                "reference": one.reference,
-                "replies": [None if reply is None else reply.reply for reply in one.replies],
-            }
-            for one in comparison.dialogues
-        ],
-    }
-
-
-def member_record(member: Member) -> dict[str, Any]:
-    """Return one run or model for `--json`."""
-    run, evaluation = member.run, member.evaluation
-    return {
-        "source": member.source,
-        "kind": member.kind,
-        "state": run.state if run and member.kind == "run" else None,
-        "step": None if run is None else run.log.last_step,
-        "max_steps": None if run is None else run.max_steps,
-        "tokens_seen": None if run is None else run.log.tokens_seen,
-        "seconds": None if run is None else run.log.seconds,
-        "num_parameters": member.num_parameters,
-        "evaluation": None if evaluation is None else _evaluation_record(evaluation),
-        "test_loss": number_of(run.test.loss) if run and run.test else None,
-        "missing": list(member.missing),
-        "problems": [] if run is None else list(run.problems),
-    }
-
-
-def _evaluation_record(evaluation: Evaluation) -> dict[str, Any]:
-    values = asdict(evaluation)
-    names = (
-        "step", "loss", "perplexity", "metrics", "real_scores", "intervals", "floors", "end_nll",
-        "inner_nll",
-    )  # fmt: skip
-    findings = [{"kind": kind, "message": message} for kind, message in values["findings"]]
-    return {name: values[name] for name in names} | {"findings": findings}
-
-
-def _what(member: Member) -> str:
-    is_run = member.kind == "run" and member.run is not None
-    return f"run, {member.run.state}" if is_run and member.run else member.kind
-
-
-def _score(value: float | None, bounds: tuple[float, float] | None) -> str:
-    has_bounds = bounds is not None and value is not None
-    return number(value, 3) + (f" ({interval_text(bounds)})" if has_bounds else "")
-
-
-def _short(value: int | None) -> str:
-    return "–" if value is None else short_number(value)

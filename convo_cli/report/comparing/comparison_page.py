@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from convo_cli.report.comparing.comparison import (
-    Comparison,
+from convo_cli.report.comparing.comparison import Comparison
+from convo_cli.report.comparing.comparison_tables import (
     difference_table,
     score_rows,
     summary_table,
@@ -39,12 +39,11 @@ def write_comparison(comparison: Comparison, out: Path) -> None:
 def comparison_charts(comparison: Comparison) -> Iterator[Chart]:
     """Yield the losses over steps and over tokens, and the first scores over steps."""
     members = comparison.members
-    title = "nats per target token"
     drawn = (
-        ("train-steps", f"Training loss, smoothed, {title}", "step", _training, False),
-        ("train-tokens", f"Training loss, smoothed, {title}", "tokens", _training, True),
-        ("valid-steps", f"Validation loss, {title}", "step", _validation, False),
-        ("valid-tokens", f"Validation loss, {title}", "tokens", _validation, True),
+        ("train-steps", "Training loss over steps, smoothed", "step", _training, False),
+        ("train-tokens", "Training loss over tokens, smoothed", "tokens", _training, True),
+        ("valid-steps", "Validation loss over steps", "step", _validation, False),
+        ("valid-tokens", "Validation loss over tokens", "tokens", _validation, True),
     )
     for key, name, x_name, curve_of, is_over_tokens in drawn:
         lines = _lines(members, list(map(curve_of, members)), has_dots=curve_of is _validation)

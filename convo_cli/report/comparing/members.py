@@ -53,6 +53,11 @@ class Member:
         number = starts[-1].get("num_parameters") if starts else None
         return number if isinstance(number, int) else None
 
+    @property
+    def loss(self) -> float | None:
+        """The validation loss at `step`."""
+        return None if self.evaluation is None else self.evaluation.loss
+
     def replies(self) -> list[Sample]:
         """Return the replies at `step`, or at the last evaluation with replies before it."""
         return [] if self.run is None else replies_at(self.run.run.samples, self.step)

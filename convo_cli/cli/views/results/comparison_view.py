@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 from convo_cli.cli.console import print_line, printable
 from convo_cli.cli.views.progress.event_lines import show, wrap_words
-from convo_cli.report.comparing.comparison import (
-    Comparison,
+from convo_cli.report.comparing.comparison import Comparison
+from convo_cli.report.comparing.comparison_tables import (
     difference_table,
     score_rows,
     summary_table,
@@ -30,6 +30,7 @@ def show_comparison(console: Console, comparison: Comparison, page: Path | None)
     for member in comparison.members:
         missing = f" ({', '.join(member.missing)})" if member.missing else ""
         print_line(console, f"{member.letter}  {member.source}{missing}", "bold")
+    show(console, wrap_words(printable(comparison.headline), console.width))
     for caution in comparison.cautions:
         show(console, wrap_words(printable(f"caution: {caution}"), console.width), "yellow")
     differences = difference_table(comparison)
