@@ -229,15 +229,9 @@ class RunFinished:
 
 
 Event = (
-    Notice
-    | Progress
-    | RunStarted
-    | StepDone
-    | DeviceMeasured
-    | EvaluationDone
-    | CheckpointSaved
+    Notice | Progress | RunStarted | StepDone | DeviceMeasured | EvaluationDone | CheckpointSaved
     | RunFinished
-)
+)  # fmt: skip
 Emit = Callable[[Event], None]
 
 

@@ -6,12 +6,13 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from convo_cli.config.schema import DataConfig, GenerationSettings, TrainOn
@@ -21,22 +22,36 @@ from convo_cli.data.omissions import Omissions, report_omissions
 from convo_cli.data.problems import ProblemError
 from convo_cli.data.unchanged import read_unchanged
 from convo_cli.errors import DataError, EvaluationDivergedError, is_out_of_memory
-from convo_cli.evaluation.likelihood import length_sorted_batches, mean_nll
+from convo_cli.evaluation.health.judges import findings_of
+from convo_cli.evaluation.health.reply_probes import probe
+from convo_cli.evaluation.health.signs import RunSoFar, Vitals
+from convo_cli.evaluation.likelihood import nll_by_group, target_kinds
 from convo_cli.evaluation.replies import reply_to_all
 from convo_cli.events import Emit, EvaluationDone, Notice, Progress, SampleReply
+from convo_cli.metrics.intervals import score_intervals
 from convo_cli.metrics.reply_scores import score_real_replies, score_replies
 from convo_cli.model.batches.batching import Batching, batching_for
 from convo_cli.model.decoding.generator import Generator
 from convo_cli.runs.provenance.data_files import DataFile, DataFiles, with_hashed_data
 from convo_cli.text.encoder import DialogueEncoder
-from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET, Encoded, TokenStore, write
+from convo_cli.tokens.store import (
+    ASSISTANT_TARGET,
+    USER_TARGET,
+    Encoded,
+    Example,
+    TokenStore,
+    write,
+)
 from convo_cli.wording import counted
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from transformers import PreTrainedModel
 
 _CHUNK = 256  # dialogues encoded at once
 _MAX_SLOTS = 8192  # tokens with padding per batch
+_WORDS, _END, _USER = range(3)
+"""Groups of targets: the words of a reply, the token that ends it, and a user's turn."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +70,13 @@ class Evaluator:
     emit: Emit
     stage: str = "evaluating"
     """Name of the stage in the progress view."""
+    so_far: RunSoFar | None = None
+    """The run that is evaluated; None for a finished model."""
 
     def __call__(self, model: PreTrainedModel, step: int) -> EvaluationDone:
         """Evaluate; the model is left in evaluation mode, and no random state is touched."""
         started = time.perf_counter()
-        kinds = (ASSISTANT_TARGET, USER_TARGET) if self.train_on == "all" else (ASSISTANT_TARGET,)
-        batches = length_sorted_batches(self.store, kinds, self.batching, max_slots=_MAX_SLOTS)
+        kinds = target_kinds(self.train_on)
         done = 0
 
         def count(num_examples: int) -> None:
@@ -69,9 +85,11 @@ class Evaluator:
             self.emit(Progress(self.stage, done, len(self.store), "examples"))
 
         count(0)
-        loss, num_targets = mean_nll(
-            model, self.batching, batches, self.device, self.autocast, count
-        )
+        found = nll_by_group(
+            model, self.batching, self.store, kinds, self._groups_of, 3, self.device,
+            self.autocast, count, max_slots=_MAX_SLOTS,
+        )  # fmt: skip
+        loss = found.mean() or 0.0
         if not math.isfinite(loss):
             raise EvaluationDivergedError(
                 f"the loss on the evaluation data is {loss} after step {step}",
@@ -79,17 +97,32 @@ class Evaluator:
                 "with a lower training.learning_rate",
             )
         replies = self._replies(model)
-        return EvaluationDone(
+        scores = EvaluationDone(
             step=step,
             loss=loss,
             perplexity=math.exp(min(loss, 700.0)),
-            num_targets=num_targets,
-            seconds=time.perf_counter() - started,
+            num_targets=int(found.counts.sum()),
+            seconds=0.0,
             metrics=score_replies(replies),
             real_scores=score_real_replies(replies),
+            intervals=score_intervals(replies),
             samples=tuple(replies),
             num_split=self.store.num_split,
+            end_nll=found.mean([_END]),
+            inner_nll=found.mean([_WORDS]),
         )
+        probes = probe(
+            model, self.encoder, self.batching, self.dialogues, self.device, self.autocast,
+            max_slots=_MAX_SLOTS,
+        )  # fmt: skip
+        findings = findings_of(Vitals(scores, probes), self.so_far)
+        return replace(scores, findings=findings, seconds=time.perf_counter() - started)
+
+    def _groups_of(self, index: int, example: Example) -> NDArray[np.integer]:
+        """Return the group of each token of an example."""
+        is_end = np.isin(example.input_ids, self.encoder.stop_ids)
+        groups = np.where(is_end, _END, _WORDS)
+        return np.where(example.targets == USER_TARGET, _USER, groups)
 
     def _replies(self, model: PreTrainedModel) -> list[SampleReply]:
         """Generate replies to all dialogues; return none if memory is too small for one of them."""

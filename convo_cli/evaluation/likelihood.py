@@ -11,12 +11,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from convo_cli.config.schema import TrainOn
 from convo_cli.model.batches.batching import Batching
 from convo_cli.model.batches.loss import Batch
-from convo_cli.tokens.store import Example, TokenStore
+from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET, Example, TokenStore
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+def target_kinds(train_on: TrainOn) -> tuple[int, ...]:
+    """Return the kinds of targets that are scored."""
+    return (ASSISTANT_TARGET, USER_TARGET) if train_on == "all" else (ASSISTANT_TARGET,)
 
 
 def length_sorted_batches(

@@ -1,4 +1,7 @@
-"""Dialogues that get a generated reply, cached and checked when they are opened."""
+"""Dialogues for evaluations: those that get a reply, and facts of the training data; both cached.
+
+They are checked when they are opened.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,18 @@ import msgspec
 from convo_cli import __version__
 from convo_cli.data.dialogue import HEAD_ROLES, Dialogue, as_messages, tool_definitions
 from convo_cli.data.held_out.references import choose_dialogues, reference_index
+from convo_cli.data.held_out.training_facts import TrainingFacts, collect_facts
 from convo_cli.errors import CheckpointError
 from convo_cli.events import begin
 from convo_cli.prepare.inputs import Inputs
 
 REPLIES = "replies"
-"""The cache kind."""
+"""The cache kind of the dialogues."""
+FACTS = "facts"
+"""The cache kind of the facts."""
 _FILE = "dialogues.json"
+_FACTS_FILE = "facts.json"
+_SOURCE = "the run's training data"
 
 
 def find_reply_dialogues(inputs: Inputs, data_set: str) -> tuple[Dialogue, ...]:
@@ -47,6 +55,31 @@ def find_reply_dialogues(inputs: Inputs, data_set: str) -> tuple[Dialogue, ...]:
         "seed": config.seed,
     }
     return cache.get(REPLIES, key, make, open_)[0]
+
+
+def find_training_facts(inputs: Inputs) -> TrainingFacts:
+    """Read the training data once for its facts, or open those of an earlier pass.
+
+    Without validation data, nothing is compared with them, and no file is read.
+    """
+    if not inputs.files_of("validation"):
+        return TrainingFacts()
+
+    def make(folder: Path) -> None:
+        begin("collecting training replies", inputs.emit)
+        with inputs.read("train") as dialogues:
+            facts = collect_facts(dialogues, _SOURCE)
+        (folder / _FACTS_FILE).write_bytes(msgspec.json.encode(facts))
+
+    def open_(folder: Path) -> TrainingFacts:
+        with open(folder / _FACTS_FILE, "rb", opener=inputs.cache.opener) as file:
+            try:
+                return msgspec.json.decode(file.read(), type=TrainingFacts)
+            except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+                raise CheckpointError(f"{folder / _FACTS_FILE}: {error}") from error
+
+    key = {**inputs.reading("train"), "packages": {"convo": __version__}}
+    return inputs.cache.get(FACTS, key, make, open_)[0]
 
 
 def _read(content: bytes, folder: Path, count: int) -> tuple[Dialogue, ...]:

@@ -10,6 +10,7 @@ import torch
 
 from convo_cli.config.schema import PretrainedModel, RunConfig, ScratchConfig, Steps
 from convo_cli.data.dialogue import Dialogue
+from convo_cli.data.held_out.training_facts import TrainingFacts
 from convo_cli.events import Emit, Notice, begin
 from convo_cli.model.batches.batching import Batching, batching_for
 from convo_cli.model.causal import require_causal
@@ -27,7 +28,7 @@ from convo_cli.model.loading import load_model
 from convo_cli.prepare.inputs import Inputs
 from convo_cli.prepare.prepare import PreparedData, prepare_data
 from convo_cli.prepare.prepared_text import build_encoder
-from convo_cli.prepare.reply_dialogues import find_reply_dialogues
+from convo_cli.prepare.reply_dialogues import find_reply_dialogues, find_training_facts
 from convo_cli.runs.checkpoints import Progress, read_state
 from convo_cli.runs.provenance.execution import Execution, Machine
 from convo_cli.runs.provenance.run_info import BaseModelFiles, RunInfo, read_base_model
@@ -63,6 +64,8 @@ class Parts:
     """Validation dialogues that get a generated reply at each evaluation."""
     test_reply_dialogues: tuple[Dialogue, ...]
     """Test dialogues that get one at the end of the run."""
+    training_facts: TrainingFacts
+    """Facts of the training data that evaluations are compared with."""
     batching: Batching
     execution: Execution
     device: torch.device
@@ -194,6 +197,7 @@ def _assemble(inputs: Inputs, beginning: _Beginning) -> Parts:
         data=data,
         reply_dialogues=find_reply_dialogues(inputs, "validation"),
         test_reply_dialogues=find_reply_dialogues(inputs, "test"),
+        training_facts=find_training_facts(inputs),
         batching=batching,
         execution=execution_of(machine, batching),
         device=device,

@@ -11,8 +11,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from torch import Tensor
 
+from convo_cli.config.schema import PretrainedModel
 from convo_cli.data.dialogue import Dialogue
 from convo_cli.evaluation.evaluator import Evaluator
+from convo_cli.evaluation.health.run_facts import RunFacts
+from convo_cli.evaluation.health.signs import RunSoFar
+from convo_cli.evaluation.health.training_curve import TrainingCurve
+from convo_cli.evaluation.likelihood import target_kinds
 from convo_cli.events import Emit, EvaluationDone, Event, StepDone
 from convo_cli.model.batches.loss import Batch
 from convo_cli.model.cost import FlopCounter
@@ -25,6 +30,7 @@ from convo_cli.runs.selection import point_and_prune
 from convo_cli.signals import UNSAVED, StopRequest
 from convo_cli.storage.atomic import disk_errors
 from convo_cli.storage.folder import open_folder
+from convo_cli.text.tokenizers.vocabulary import num_ids
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET, TokenStore
 from convo_cli.training.build import Parts
 from convo_cli.training.loop import Job
@@ -43,7 +49,8 @@ class _StoppedError(Exception):
 class RunJob(Job):
     """Train by the config of a run; write evaluations and checkpoints into its directory.
 
-    ``evaluations`` holds those of the run so far, by step; the caller adds each emitted one.
+    ``evaluations`` holds those of the run so far, by step, and ``curve`` its steps; the caller adds
+    each emitted one.
     """
 
     def __init__(
@@ -53,12 +60,23 @@ class RunJob(Job):
         stop: StopRequest,
         emit: Emit,
         evaluations: Mapping[int, EvaluationDone] = MappingProxyType({}),
+        curve: TrainingCurve | None = None,
     ) -> None:
         self.max_steps, self.seed = parts.max_steps, parts.config.seed
         self.max_grad_norm = parts.config.training.max_grad_norm
         self.early_stopping = EarlyStopping.of(parts.config.evaluation)
         self._run, self._parts, self._stop = run, parts, stop
         self._emit, self._evaluations = emit, evaluations
+        self._facts = RunFacts(
+            training=parts.data.train,
+            validation=parts.data.validation,
+            target_kinds=target_kinds(parts.config.dialogue.train_on),
+            num_ids=num_ids(parts.encoder.tokenizer),
+            training_facts=parts.training_facts,
+            dialogues=parts.reply_dialogues,
+            evaluations=evaluations,
+            curve=curve or TrainingCurve(),
+        )
         self._autocast = autocast_for(parts.device, parts.execution.precision)
         self._count_flops = FlopCounter(parts.model)
         self._usage = UsageMeter(parts.device)
@@ -109,16 +127,26 @@ class RunJob(Job):
         store, step = self._parts.data.validation, state.progress.step
         assert store is not None, "no evaluation is due without validation data"
         with self._stop.finishing("stopping; `convo resume` repeats this evaluation"):
-            scores = self.score(store, self._parts.reply_dialogues, step, stage="evaluating")
-        checkpoint = self._run.checkpoint(step)
-        return None if scores is None else replace(scores, weights=weights_of(checkpoint))
+            dialogues, so_far = self._parts.reply_dialogues, self._facts.so_far(step)
+            scores = self.score(store, dialogues, step, stage="evaluating", so_far=so_far)
+        if scores is None:
+            return None
+        floors, weights = self._facts.floors(scores.samples), weights_of(self._run.checkpoint(step))
+        return replace(scores, floors=floors, weights=weights)
 
     def score(
-        self, store: TokenStore, dialogues: Sequence[Dialogue], step: int, *, stage: str
+        self,
+        store: TokenStore,
+        dialogues: Sequence[Dialogue],
+        step: int,
+        *,
+        stage: str,
+        so_far: RunSoFar | None = None,
     ) -> EvaluationDone | None:
         """Score the model, whose weights are those of ``step``, on validation or test data.
 
-        ``dialogues`` get a reply. None if a stop was requested before the end.
+        ``dialogues`` get a reply; ``so_far`` are the facts of the run that its health is judged by.
+        None if a stop was requested before the end.
         """
         parts, config = self._parts, self._parts.config
 
@@ -138,6 +166,7 @@ class RunJob(Job):
             autocast=self._autocast,
             emit=emit_unless_stopped,
             stage=stage,
+            so_far=so_far,
         )
         try:
             return evaluator(parts.model, step)
@@ -194,12 +223,15 @@ def save_and_point(
 
 
 def is_evaluation_due(parts: Parts, step: int) -> bool:
-    """Return whether a step is evaluated: at the intervals of the config, and at the last step."""
+    """Return whether a step is evaluated: at the intervals of the config, and at the last step.
+
+    Step 0 is one of a run from a pretrained model, whose scores are those to improve on.
+    """
     if parts.data.validation is None:
         return False
-    return step == parts.max_steps or (
-        step > 0 and _is_due(parts, step, parts.config.evaluation.every_steps)
-    )
+    if step == 0:
+        return isinstance(parts.config.model.origin, PretrainedModel)
+    return step == parts.max_steps or _is_due(parts, step, parts.config.evaluation.every_steps)
 
 
 def _is_due(parts: Parts, step: int, every: int | None) -> bool:

@@ -64,6 +64,7 @@ def make_plan(run: RunDirectory, parts: Parts, state: TrainState, first: Path) -
     is_evaluated = is_evaluation_due(parts, max_steps)
     evaluations = [config.evaluation.every_steps] if is_evaluated else []
     num_evaluations = _num_due(parts, *evaluations) if is_evaluated else 0
+    num_evaluations += is_evaluation_due(parts, 0)
     saves = config.checkpoints.every_steps or config.evaluation.every_steps
     num_checkpoints = 1 + _num_due(parts, saves, *evaluations)
     total, _, free = shutil.disk_usage(run.path.parent)

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from convo_cli.config.load import dump_config
 from convo_cli.errors import DiskError, DivergedError, StoppedError, typeable
+from convo_cli.evaluation.health.alerts import Alerts
 from convo_cli.events import (
     Emit,
     EvaluationDone,
@@ -21,7 +22,7 @@ from convo_cli.model.cost import peak_flops
 from convo_cli.report.live_page import LivePage
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.logs.evaluations import best_scores
-from convo_cli.runs.logs.event_log import MetricsLog
+from convo_cli.runs.logs.event_log import MetricsLog, read_metrics
 from convo_cli.runs.logs.loss_plot import LossPlot, plotting
 from convo_cli.runs.logs.plots import plot_schedule
 from convo_cli.runs.logs.tensorboard import TensorBoardLog
@@ -67,7 +68,10 @@ def train_and_record(
             for reporter in reporters:
                 reporter(event)
 
-        job = RunJob(run, parts, stop, emit_to_all, evaluations)
+        # After the screen, whose line of scores comes before the warnings about them.
+        alerts = Alerts(emit_to_all, read_metrics(run.metrics))
+        reporters.append(alerts)
+        job = RunJob(run, parts, stop, emit_to_all, evaluations, alerts.curve)
         loss_plot = LossPlot(run, config.name, emit_to_all) if config.logging.plots else None
         if loss_plot is not None:
             _plot_schedule(run, parts, job, emit_to_all)
@@ -87,6 +91,8 @@ def train_and_record(
             raise explained from error
         if loss_plot is not None:
             loss_plot.draw()
+        if reason != STOPPED:
+            alerts.finish()
         try:
             test = (
                 None if reason == STOPPED else score_test_data(run, parts, state, stop, emit_to_all)

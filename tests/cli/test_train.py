@@ -6,11 +6,19 @@ import json
 import math
 import shlex
 
+import numpy as np
 import pytest
 
 from tests.commands import settings
 
 SHORT = settings("name=new", "training.max_steps=2", "data.validation=[]")
+
+
+def _loss(value):
+    """Return the result of an evaluation whose only target has this nll."""
+    from convo_cli.evaluation.likelihood import GroupedNll
+
+    return GroupedNll(np.array([value, 0.0, 0.0]), np.array([1, 0, 0]))
 
 
 def test_stdout_is_the_run_directory_and_stderr_all_else(convo):
@@ -94,13 +102,13 @@ def test_a_validation_loss_that_is_not_finite_is_no_end_of_the_run(work, convo, 
     """A resume from its own checkpoint would fail again, so the hint uses an older one."""
     from convo_cli.evaluation import evaluator
 
-    mean_nll, losses = evaluator.mean_nll, []
+    nll_by_group, losses = evaluator.nll_by_group, []
 
-    def overflowing(*arguments):
+    def overflowing(*arguments, **options):
         losses.append(1)
-        return (math.nan, 1) if len(losses) == 2 else mean_nll(*arguments)
+        return _loss(math.nan) if len(losses) == 2 else nll_by_group(*arguments, **options)
 
-    monkeypatch.setattr(evaluator, "mean_nll", overflowing)
+    monkeypatch.setattr(evaluator, "nll_by_group", overflowing)
     result = convo("train", "config.yaml", "-q", *settings("name=new"))
     assert (result.code, result.out) == (4, "")
     assert "the loss on the evaluation data is nan after step 6" in result.err
@@ -113,7 +121,7 @@ def test_a_validation_loss_that_is_not_finite_is_no_end_of_the_run(work, convo, 
 def test_without_a_best_checkpoint_no_command_is_named(convo, monkeypatch):
     from convo_cli.evaluation import evaluator
 
-    monkeypatch.setattr(evaluator, "mean_nll", lambda *arguments: (math.inf, 1))
+    monkeypatch.setattr(evaluator, "nll_by_group", lambda *arguments, **options: _loss(math.inf))
     result = convo("train", "config.yaml", "-q", *settings("name=new"))
     assert result.code == 4
     assert "convo resume" not in result.err

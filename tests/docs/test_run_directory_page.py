@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from convo_cli.events import Notice
+from convo_cli.events import HealthFinding, Notice
 from convo_cli.runs.logs.event_log import MetricsLog
 from tests.commands import make_workplace, run_here, settings
 from tests.docs.documented_fields import documented, require_equal
-from tests.run_events import ON_GPU
+from tests.run_events import ON_GPU, evaluation
 
 PAGE = (Path(__file__).parents[2] / "docs" / "run-directory.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A fork of a run from a pretrained model, with changed batches, a warning and a GPU."""
+    """A fork of a run from a pretrained model: with changed batches, a warning, signs and a GPU."""
     work = make_workplace(tmp_path_factory.mktemp("work"))
     (work / ".git").mkdir()
     (work / ".git" / "HEAD").write_text("0123456789" * 4 + "\n")
@@ -39,6 +40,7 @@ def run(tmp_path_factory):
     run = work / "runs" / "fork"
     log = MetricsLog(run / "metrics.jsonl", run / "samples.jsonl", after_step=4)
     log(Notice("the memory is too small for replies", is_warning=True))
+    log(replace(evaluation(4), findings=(HealthFinding("echo", "the model repeats the user"),)))
     log(ON_GPU)
     log.close()
     return run

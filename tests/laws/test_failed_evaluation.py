@@ -59,12 +59,12 @@ def no_space_for_samples(self, record, write=event_log._Lines.write):
 FAILURES = {
     "in the likelihood": (
         evaluator,
-        "mean_nll",
+        "nll_by_group",
         raising(RuntimeError("CUDA error: an illegal memory access")),
     ),
     "out of memory in the likelihood": (
         evaluator,
-        "mean_nll",
+        "nll_by_group",
         raising(torch.OutOfMemoryError("CUDA out of memory.")),
     ),
     "in a reply": (Generator, "answer", raising(ValueError("a bug"))),

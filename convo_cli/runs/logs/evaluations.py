@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import inf, isfinite
 from operator import index
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Any, Literal
 import msgspec
 
 from convo_cli.errors import CheckpointError
-from convo_cli.events import BestScore, EvaluationDone
+from convo_cli.events import BestScore, EvaluationDone, HealthFinding
 from convo_cli.metrics.metric_table import goodness
 from convo_cli.runs.checkpoints import Progress
 from convo_cli.runs.directory import RunDirectory
@@ -102,6 +102,11 @@ def evaluation_record(event: EvaluationDone) -> dict[str, Any]:
             "num_targets": event.num_targets,
             "metrics": dict(event.metrics),
             "real_scores": dict(event.real_scores),
+            "intervals": {name: list(bounds) for name, bounds in event.intervals.items()},
+            "floors": {name: dict(scores) for name, scores in event.floors.items()},
+            "end_nll": event.end_nll,
+            "inner_nll": event.inner_nll,
+            "findings": [asdict(finding) for finding in event.findings],
             "best": list(event.best),
             "weights": event.weights,
             "seconds": event.seconds,
@@ -125,6 +130,13 @@ def evaluation_of(record: Mapping[str, Any]) -> EvaluationDone | None:
             real_scores=_numbers(record.get("real_scores", {})),
             best=tuple(record["best"]),
             weights=record["weights"],
+            intervals={
+                k: (float(a), float(b)) for k, (a, b) in record.get("intervals", {}).items()
+            },
+            floors={k: _numbers(scores) for k, scores in record.get("floors", {}).items()},
+            end_nll=record.get("end_nll"),
+            inner_nll=record.get("inner_nll"),
+            findings=tuple(HealthFinding(**finding) for finding in record.get("findings", ())),
         )
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
@@ -140,10 +152,7 @@ def score_of(evaluation: EvaluationDone, name: str) -> float | None:
 
 
 def goodness_of(evaluation: EvaluationDone, name: str) -> float | None:
-    """Return a number that is higher for better scores; ``name`` is loss or a metric.
-
-    None if the evaluation lacks the score.
-    """
+    """Return a number that is higher for better scores; None if the evaluation lacks the score."""
     score = score_of(evaluation, name)
     return None if score is None else goodness(name, score, evaluation.real_scores)
 

@@ -31,6 +31,7 @@ _NOT_COMPARED = {
     "max_steps",
     "elapsed_seconds",
     "best",
+    "findings",
     "weights",
     "checksum",
 }

@@ -108,6 +108,7 @@ def test_every_stage_is_announced_when_it_begins(finished):
         "loading the model",
         "checking the model",
         "choosing dialogues for replies",
+        "collecting training replies",
         "saving the first checkpoint",
         "checking the first checkpoint",
         "evaluating",

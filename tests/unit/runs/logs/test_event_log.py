@@ -55,7 +55,7 @@ SAMPLE = SampleReply(
 )
 
 
-CHECKSUM = "dda3b9686c84b209"
+CHECKSUM = "b235b537cedf10be"
 """Of `evaluation(1)`: it does not depend on times."""
 
 
@@ -184,6 +184,11 @@ def test_every_kept_event_is_one_record_with_stable_names(tmp_path: Path) -> Non
             "num_targets": 99,
             "metrics": {"bleu-2": 4.5},
             "real_scores": {},
+            "intervals": {},
+            "floors": {},
+            "end_nll": None,
+            "inner_nll": None,
+            "findings": [],
             "best": ["loss"],
             "weights": "0123abcd",
             "seconds": 1.5,

@@ -1,0 +1,53 @@
+"""Facts of the training data that evaluations compare with: its replies, and who speaks first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from convo_cli.data.dialogue import HEAD_ROLES, Dialogue
+from convo_cli.metrics.floors import TrainingReplies, training_replies
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingFacts:
+    """Counts of some dialogues, and a sample of their replies."""
+
+    replies: TrainingReplies | None = None
+    """None if there are none."""
+    num_dialogues: int = 0
+    num_opened_by_assistant: int = 0
+    """Dialogues in which the assistant speaks first."""
+    num_replies: int = 0
+    """Replies to a turn of the user."""
+    num_copies: int = 0
+    """Those of them that repeat that turn."""
+
+    @property
+    def share_opened_by_assistant(self) -> float:
+        return self.num_opened_by_assistant / max(1, self.num_dialogues)
+
+    @property
+    def share_of_copies(self) -> float:
+        return self.num_copies / max(1, self.num_replies)
+
+
+def collect_facts(dialogues: Iterable[Dialogue], source: str) -> TrainingFacts:
+    """Count dialogues in one pass; ``source`` names them, such as "the run's training data"."""
+    num_dialogues = num_opened_by_assistant = num_replies = num_copies = 0
+
+    def counted() -> Iterator[list[tuple[str, str]]]:
+        nonlocal num_dialogues, num_opened_by_assistant, num_replies, num_copies
+        for dialogue in dialogues:
+            turns = [turn for turn in dialogue.turns if turn.role not in HEAD_ROLES]
+            num_dialogues += 1
+            num_opened_by_assistant += bool(turns) and turns[0].role == "assistant"
+            for before, turn in pairwise(turns):
+                if before.role == "user" and turn.is_reply:
+                    num_replies += 1
+                    num_copies += before.text.strip() == turn.text.strip()
+            yield [(turn.role, turn.text) for turn in dialogue.turns]
+
+    replies = training_replies(counted(), source)
+    return TrainingFacts(replies, num_dialogues, num_opened_by_assistant, num_replies, num_copies)

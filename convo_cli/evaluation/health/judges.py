@@ -1,0 +1,186 @@
+"""Conversation health: signs that a run goes wrong, found by an evaluation, with a likely cause.
+
+Everything is a function of numbers. `docs/evaluation.md` shows the limits with the values of
+healthy and of broken runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from convo_cli.evaluation.health.signs import THRESHOLDS, RunSoFar, Vitals
+from convo_cli.events import HealthFinding
+
+MOVED = 0.1
+"""Sum of learning rates from which a model must know more than the frequencies of tokens.
+
+AdamW moves a weight by about its sum of learning rates, and this is five times the standard
+deviation of new weights (0.02).
+"""
+_NO_IMPROVEMENT = 0.5
+"""Nats by which the end token has to improve on step 0 if it is less likely than other targets."""
+_TALKING, _FLUENT = 0.8, 0.7
+"""Shares of the loss of guessing below which replies, and the use of the history, are judged."""
+_FEW_REPLIES = 8
+"""Replies below which their echo and repetition are not judged."""
+_ECHO_CAUSE = (
+    "Check that the training data does not hold each text twice, and that its speakers have the "
+    "right roles"
+)
+
+
+def findings_of(vitals: Vitals, so_far: RunSoFar | None = None) -> tuple[HealthFinding, ...]:
+    """Return the signs of an evaluation; without a run, only those that the model alone shows.
+
+    Step 0 has none, because nothing has been trained yet.
+    """
+    if so_far is not None and so_far.step == 0:
+        return ()
+    messages = {kind: judge(vitals, so_far) for kind, judge in _JUDGES.items()}
+    return tuple(HealthFinding(kind, text) for kind, text in messages.items() if text is not None)
+
+
+def _end_token(vitals: Vitals, so_far: RunSoFar | None) -> str | None:
+    end, inner = vitals.scores.end_nll, vitals.scores.inner_nll
+    if inner is None:
+        return None
+    if end is None:
+        return "no real reply ends with an end token, so the model cannot be trained to stop"
+    start = None if so_far is None or so_far.start is None else so_far.start.end_nll
+    is_unlikely = end - inner > THRESHOLDS["end-token"].limit and (
+        start is None or end > start - _NO_IMPROVEMENT
+    )
+    is_worse = start is not None and end - start > THRESHOLDS["end-token since step 0"].limit
+    if not (is_unlikely or is_worse):
+        return None
+    before = f"at step 0 it was {start:.2f}" if is_worse else f"other targets have {inner:.2f}"
+    stop_rate = vitals.scores.metrics.get("stop-rate")
+    stops = "" if stop_rate is None else f", and {stop_rate:.0%} of the replies stop by themselves"
+    return (
+        f"the model does not end its replies: the token that ends the real ones has an nll of "
+        f"{end:.2f} ({before}){stops}. The end token is probably not trained on: check the "
+        "targets with `convo validate-data --config CONFIG --show-tokens 3`"
+    )
+
+
+def _loss(vitals: Vitals, so_far: RunSoFar | None) -> str | None:
+    if so_far is None:
+        return None
+    cause = "training.learning_rate is probably too high, or the targets are wrong"
+    loss, frequency, start = vitals.scores.loss, so_far.frequency_loss, so_far.start
+    if (
+        frequency is not None
+        and so_far.sum_of_rates >= MOVED
+        and loss > THRESHOLDS["loss"].limit * frequency
+    ):
+        return (
+            f"the model has learned little: its loss is {loss:.2f}, and guessing each token "
+            f"by its frequency in the training data gives {frequency:.2f}; {cause}"
+        )
+    if (
+        start is not None
+        and so_far.training_loss is not None
+        and loss - start.loss > THRESHOLDS["loss since step 0"].limit
+        and so_far.training_loss > start.loss
+    ):
+        return (
+            f"training makes the model worse: its loss is {loss:.2f}, and was "
+            f"{start.loss:.2f} at step 0; {cause}"
+        )
+    return None
+
+
+def _echo(vitals: Vitals, so_far: RunSoFar | None) -> str | None:
+    facts = None if so_far is None else so_far.training_facts
+    if facts is not None and facts.share_of_copies > THRESHOLDS["echo in the data"].limit:
+        return (
+            f"the model learns to repeat the user: {facts.share_of_copies:.0%} of the replies of "
+            "the training data are copies of the user's turn before them. Check how the training "
+            "data was made"
+        )
+    probes, says = vitals.probes, "the model repeats the user"
+    if probes is not None and probes.echo_gain - 2 * probes.echo_error > THRESHOLDS["echo"].limit:
+        return (
+            f"{says}: the first token of the user's turn has an nll of {probes.echo_nll:.2f} as "
+            f"the first token of the reply, and that of the real replies {probes.first_nll:.2f}. "
+            f"{_ECHO_CAUSE}"
+        )
+    if found := _excess("echo", THRESHOLDS["echo in replies"].limit, vitals, so_far):
+        return (
+            f"{says}: {found[0]:.0%} of the word pairs of its replies are in the user's turn, and "
+            f"{found[1]:.0%} of those of the real replies. {_ECHO_CAUSE}"
+        )
+    return None
+
+
+def _repetition(vitals: Vitals, so_far: RunSoFar | None) -> str | None:
+    found = _excess("repetition", THRESHOLDS["repetition"].limit, vitals, so_far)
+    if found is None:
+        return None
+    return (
+        f"the replies repeat themselves: {found[0]:.0%} of their 4-word sequences occurred in the "
+        f"same reply before, and {found[1]:.0%} of those of the real replies. Train longer if the "
+        "loss still falls; else lower training.learning_rate, and check the data for repeated text"
+    )
+
+
+def _history(vitals: Vitals, so_far: RunSoFar | None) -> str | None:
+    probes = vitals.probes
+    if probes is None or not _knows(_FLUENT, vitals, so_far):
+        return None
+    most = probes.history_gain + 2 * probes.history_error
+    if most > THRESHOLDS["history"].limit * probes.own_nll:
+        return None
+    return (
+        "the model does not use what was said before: the real replies have an nll of "
+        f"{probes.own_nll:.3f} after their own history and {probes.other_nll:.3f} after that of "
+        "another dialogue. Check that the replies of the training data answer the turns before them"
+    )
+
+
+def _roles(vitals: Vitals, so_far: RunSoFar | None) -> str | None:
+    if so_far is None or so_far.training_facts is None or so_far.validation_facts is None:
+        return None
+    training, validation = so_far.training_facts, so_far.validation_facts
+    if not (training.num_dialogues and validation.num_dialogues):
+        return None
+    own, other = training.share_opened_by_assistant, validation.share_opened_by_assistant
+    if abs(own - other) <= THRESHOLDS["roles"].limit:
+        return None
+    return (
+        f"the assistant speaks first in {own:.0%} of the training dialogues and in {other:.0%} of "
+        "the validation dialogues, so user and assistant are probably swapped in some of them. "
+        "Check data.first_speaker and data.speakers"
+    )
+
+
+def _excess(
+    name: str, limit: float, vitals: Vitals, so_far: RunSoFar | None
+) -> tuple[float, float] | None:
+    """Return a metric of the replies, and of the real ones, if the first is too far above."""
+    own, real = vitals.scores.metrics.get(name), vitals.scores.real_scores.get(name)
+    if own is None or real is None or len(vitals.scores.samples) < _FEW_REPLIES:
+        return None
+    if not _knows(_TALKING, vitals, so_far):
+        return None
+    return (own, real) if own - real > limit else None
+
+
+def _knows(share: float, vitals: Vitals, so_far: RunSoFar | None) -> bool:
+    """Return whether the loss is below a share of that of guessing tokens by their frequency.
+
+    A young model repeats "I am a a a" and knows nothing of the history. A model without a run is
+    finished.
+    """
+    frequency = None if so_far is None else so_far.frequency_loss
+    return frequency is None or vitals.scores.loss < share * frequency
+
+
+_JUDGES: Mapping[str, Callable[[Vitals, RunSoFar | None], str | None]] = {
+    "end-token": _end_token,
+    "loss": _loss,
+    "echo": _echo,
+    "repetition": _repetition,
+    "history": _history,
+    "roles": _roles,
+}

@@ -1,0 +1,32 @@
+"""The loss of guessing every token by its frequency: what a model knows before anything else."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convo_cli.tokens.store import TokenStore
+
+_MAX_TOKENS = 1 << 20
+"""Tokens of a store that are counted, from its start."""
+
+
+def frequency_loss(
+    training: TokenStore, scored: TokenStore, target_kinds: Collection[int], num_ids: int
+) -> float | None:
+    """Return the mean nll in nats of the scored targets under the frequencies of the training's.
+
+    Each id counts once more than it occurs. None if one of the stores has no such target.
+    """
+    known, wanted = (_counts(store, target_kinds, num_ids) for store in (training, scored))
+    if not known.sum() or not wanted.sum():
+        return None
+    nll = np.log(known.sum() + num_ids) - np.log(known + 1)  # (V,)
+    return float((wanted * nll).sum() / wanted.sum())
+
+
+def _counts(store: TokenStore, target_kinds: Collection[int], num_ids: int) -> NDArray[np.int64]:
+    ids, targets = store.input_ids[:_MAX_TOKENS], store.targets[:_MAX_TOKENS]
+    return np.bincount(ids[np.isin(targets, sorted(target_kinds))], minlength=num_ids)
