@@ -9,9 +9,12 @@ import torch
 import transformers
 
 from convo_cli.config.schema import GenerationSettings
-from convo_cli.data.dialogue import Turn
+from convo_cli.data.dialogue import Dialogue, Turn
+from convo_cli.model.batches import loss
 from convo_cli.model.decoding.fast_forward import FastForward
 from convo_cli.model.decoding.generator import Generator
+from convo_cli.tokens.store import ASSISTANT_TARGET
+from tests import families
 
 WIDTH, LAYERS = 32, 2
 GREEDY = GenerationSettings(temperature=0.0, max_new_tokens=10)
@@ -40,6 +43,7 @@ FAMILIES = {
     ),
     "a recurrent state": ("Mamba", {"hidden_size": 16, "num_hidden_layers": 1}),
 }
+BRANCHED = {"GPT-2", "Llama", "Qwen2", "Qwen3", "ALiBi positions"}
 BATCHED = {"GPT-2", "Llama", "Qwen2", "Qwen3", "Mistral with a sliding window", "Gemma 2"}
 
 
@@ -155,3 +159,79 @@ def test_known_families_are_computed_from_a_copy_of_their_weights(generator):
     generator.replies([[Turn("user", "Hi")]], GREEDY)
     known = {"GPT-2", "Llama", "Qwen2", "Qwen3"}
     assert isinstance(generator._forward[1], FastForward) == (generator.family in known)
+
+
+# All turns of a dialogue
+
+
+def all_histories(dialogues, answered):
+    return [
+        dialogue.turns[:turn]
+        for dialogue, one in zip(dialogues, answered, strict=True)
+        for turn in one.turns
+    ]
+
+
+def nll_one_by_one(generator, dialogue):
+    (encoded,) = generator.encoder.encode_all([dialogue], long_turns="split")
+    batches = [loss.pad([one], (ASSISTANT_TARGET,), 0) for one in encoded.examples]
+    return torch.cat([loss.plain_nll_each(generator.model, one) for one in batches]).tolist()
+
+
+def require_all_turns(generator, dialogues, settings):
+    """Replies and nll are those of one history and one example at a time."""
+    answered = generator.all_replies(dialogues, settings, seed=5)
+    for dialogue, one in zip(dialogues, answered, strict=True):
+        with torch.no_grad():
+            expected = nll_one_by_one(generator, dialogue)
+        assert one.nll.tolist() == pytest.approx(expected, rel=1e-3, abs=1e-4)
+    histories = all_histories(dialogues, answered)
+    separate = generator.replies(histories, settings, seed=5)
+    together = [reply for one in answered for reply in one.replies]
+    if settings.temperature:
+        assert together == separate
+    for history, reply, other in zip(histories, together, separate, strict=True):
+        if reply != other:
+            query = generator.query(history, settings)
+            require_same(list(reply.ids), *by_generate(generator, query.ids, query.max_new_tokens))
+    return answered
+
+
+@pytest.fixture(scope="module")
+def dialogues(sample_dialogues):
+    """Dialogues that fit the window, and one that does not."""
+    chosen = random.Random(1).sample(sample_dialogues, 4)
+    assert all(len(dialogue.turns) >= 2 for dialogue in chosen)
+    return [*chosen, Dialogue(tuple(turn for one in chosen for turn in one.turns))]
+
+
+@pytest.mark.parametrize("settings", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+def test_replies_to_all_turns_of_a_dialogue_are_those_to_each_history(
+    generator, dialogues, settings
+):
+    answered = require_all_turns(generator, dialogues, settings)
+    assert [len(one.turns) for one in answered[:-1]] == [
+        sum(turn.role == "assistant" for turn in dialogue.turns[1:]) for dialogue in dialogues[:-1]
+    ]
+    assert generator._forward[1].can_branch == (generator.family in BRANCHED)
+
+
+def test_an_empty_list_of_dialogues_has_no_replies(generator):
+    assert generator.all_replies([], GREEDY) == generator.replies([], GREEDY) == []
+
+
+RERENDERED = {
+    **{name: families.FAMILIES[name] for name in ("llama2", "smollm3")},
+    "qwen3": families.CHANGING["qwen3, which thinks only in its last turn"],
+}
+
+
+@pytest.mark.parametrize("family", RERENDERED)
+def test_templates_that_render_earlier_turns_differently_change_no_prompt(
+    family, dialogues, sample_dialogues
+):
+    tokenizer = families.family_tokenizer(RERENDERED[family], sample_dialogues[:20])
+    encoder = families.native_encoder(tokenizer, 256)
+    options = {**ROPE, "max_position_embeddings": 256}
+    generator = Generator(build("Llama", options, len(tokenizer)), encoder)
+    require_all_turns(generator, dialogues[:3], GREEDY)

@@ -8,14 +8,19 @@ from collections.abc import Iterable, Sequence
 from convo_cli.data.dialogue import HEAD_ROLES, Dialogue, Turn
 
 
-def reference_index(turns: Sequence[Turn]) -> int | None:
-    """Return the index of the last trained assistant turn that answers a turn, or None."""
-    candidates = [
+def reference_indices(turns: Sequence[Turn]) -> list[int]:
+    """Return the indices of the trained assistant turns that answer a turn."""
+    return [
         k
         for k in range(1, len(turns))
         if turns[k].is_reply and turns[k].is_trained and turns[k - 1].role not in HEAD_ROLES
     ]
-    return candidates[-1] if candidates else None
+
+
+def reference_index(turns: Sequence[Turn]) -> int | None:
+    """Return the last of `reference_indices`, or None."""
+    indices = reference_indices(turns)
+    return indices[-1] if indices else None
 
 
 def choose_dialogues(dialogues: Iterable[Dialogue], count: int, seed: int) -> list[Dialogue]:

@@ -57,7 +57,7 @@ class CachedForward:
         # Some models accept `logits_to_keep`, but not as positions.
         if len(logits) == len(ids) != len(positions):
             logits = logits[wanted]
-        return CachedPass(logits, output.past_key_values)
+        return CachedPass(logits, positions, output.past_key_values)
 
     def branch(self, parts: Sequence[tuple[Pass, int]], room: int) -> CachedRows:
         """Copy the first slots of each cache into one padded batch."""
@@ -106,9 +106,14 @@ class CachedForward:
 class CachedPass:
     """A dialogue that the model has read, with its cache."""
 
-    def __init__(self, logits: Tensor, cache: Any) -> None:
-        self.logits = logits
+    def __init__(self, logits: Tensor, positions: Ids, cache: Any) -> None:
         self.cache = cache
+        self._logits = logits  # (N, V)
+        self._places = {position: place for place, position in enumerate(positions)}
+
+    def logits(self, positions: Ids) -> Tensor:
+        """Return the logits (n, V) of the token after each of these requested positions."""
+        return self._logits[[self._places[position] for position in positions]]
 
 
 class CachedRows:

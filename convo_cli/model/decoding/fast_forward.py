@@ -121,9 +121,14 @@ class FastRows:
 class FastPass:
     """A dialogue that the network has read, with its keys and values."""
 
-    def __init__(self, logits: Tensor, slots: Sequence[Tensor]) -> None:
-        self.logits = logits
+    def __init__(self, network: Network, hidden: Tensor, slots: Sequence[Tensor]) -> None:
         self.slots = slots  # (1, 2, H, T, D) of each layer
+        self._network = network
+        self._hidden = hidden  # (T, E)
+
+    def logits(self, positions: Ids) -> Tensor:
+        """Return the logits (N, V) of the token after each of these positions."""
+        return self._network.logits(self._hidden[list(positions)])
 
 
 class FastForward:
@@ -149,7 +154,7 @@ class FastForward:
         """Read a dialogue in one pass."""
         rows = FastRows(self._network, [len(ids)], len(ids), 0)
         hidden = rows.read(torch.tensor([ids]))[0]  # (T, E)
-        return FastPass(self._network.logits(hidden[list(positions)]), rows.slots)
+        return FastPass(self._network, hidden, rows.slots)
 
     def branch(self, parts: Sequence[tuple[Pass, int]], room: int) -> FastRows:
         """Copy the first slots of each dialogue into one padded batch."""

@@ -26,8 +26,8 @@ class Rows(Protocol):
 class Pass(Protocol):
     """One whole dialogue that the model has read in one pass."""
 
-    logits: Tensor
-    """(N, V): those of the token after each requested position."""
+    def logits(self, positions: Ids) -> Tensor:
+        """Return the logits (N, V) of the token after each of these requested positions."""
 
 
 class Forward(Protocol):

@@ -62,6 +62,14 @@ def choose_forward(model: PreTrainedModel, encoder: DialogueEncoder) -> Forward:
     return forward
 
 
+def weights_version(model: PreTrainedModel) -> object:
+    """Return a value that changes whenever weights are updated in place, moved or replaced."""
+    return [
+        (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
+        for weight in model.parameters()
+    ]
+
+
 def _fast_forward(
     model: PreTrainedModel, encoder: DialogueEncoder, max_rows: int
 ) -> FastForward | None:
@@ -108,8 +116,9 @@ class _Probe:
         row_ids = torch.tensor([row], device=self._model.device)
         model: Any = self._model
         plain = model(row_ids, attention_mask=torch.ones_like(row_ids), use_cache=False).logits[0]
-        whole = forward.read(row, range(0, len(row), 2))
-        if not (self._equal(whole.logits, plain[::2]) and self._equal(plain, expected)):
+        read_at = range(0, len(row), 2)
+        whole = forward.read(row, read_at)
+        if not (self._equal(whole.logits(read_at), plain[::2]) and self._equal(plain, expected)):
             return False
         cuts = [len(row) - 1, len(row) // 2] if len(row) > 2 else [1]
         rows = forward.branch([(whole, cut) for cut in cuts], _STEPS)

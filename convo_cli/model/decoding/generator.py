@@ -6,18 +6,25 @@ import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from convo_cli.config.schema import GenerationSettings
-from convo_cli.data.dialogue import Turn
+from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.model.batches.attention import without_packed_attention
+from convo_cli.model.decoding.branched_replies import BranchPlan
 from convo_cli.model.decoding.decode_loop import decode
 from convo_cli.model.decoding.failures import ComputingReply
-from convo_cli.model.decoding.forward import Forward
-from convo_cli.model.decoding.forward_choice import choose_forward
+from convo_cli.model.decoding.forward import Forward, Pass, Rows
+from convo_cli.model.decoding.forward_choice import choose_forward, weights_version
+from convo_cli.model.decoding.queries import Answers, Query, in_batches
 from convo_cli.model.decoding.sampling import TokenChooser, reply_randomness
 from convo_cli.text.encoder import DialogueEncoder
 
@@ -26,7 +33,8 @@ if TYPE_CHECKING:
 
     from convo_cli.runs.loaded import LoadedCheckpoint
 
-_MAX_SLOTS = 16_384  # tokens of prompts and replies in a batch, with padding
+Start: TypeAlias = Callable[[Sequence[Query], int], tuple[Rows, Tensor]]
+"""Begins the rows of a batch that will grow by at most so many tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +49,14 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
-    """A history as the prompt of a reply."""
+class DialogueReplies:
+    """Replies to the assistant turns of one dialogue, and the nll of its real ones."""
 
-    ids: Sequence[int]
-    max_new_tokens: int
-    """Most tokens of the reply: what was asked for, or what the window leaves."""
-    num_dropped: int
-    """Turns at the start of the history that did not fit."""
+    turns: tuple[int, ...]
+    """Indices of the turns that were answered; others do not fit the window."""
+    replies: tuple[Reply, ...]
+    nll: NDArray[np.float64]
+    """(N,) nats of each assistant target, in the order of the examples and of their tokens."""
 
 
 class Generator:
@@ -113,17 +121,48 @@ class Generator:
         on_reply: Callable[[int], None] = lambda done: None,
     ) -> list[Reply]:
         """Answer prompts in batches; ``on_reply`` receives the number of finished replies."""
-        ids: list[list[int]] = [[] for _ in queries]
-        num_done = 0
+        answers = Answers(queries, settings, seed, on_reply)
         with self._answering() as forward:
-            for batch in _batches(queries, forward.max_rows):
-                for row, token in self._decode(
-                    forward, [queries[index] for index in batch], settings, seed, batch
-                ):
-                    ids[batch[row]].append(token)
-                num_done += len(batch)
-                on_reply(num_done)
-        return [self._reply(query, made) for query, made in zip(queries, ids, strict=True)]
+            for batch in answers.batches(range(len(queries)), forward.max_rows):
+                self._fill(answers, batch, partial(_start, forward))
+        return [self._reply(query, ids) for query, ids in zip(queries, answers.ids, strict=True)]
+
+    @torch.inference_mode()
+    def all_replies(
+        self,
+        dialogues: Sequence[Dialogue],
+        settings: GenerationSettings,
+        *,
+        seed: int = 0,
+        on_reply: Callable[[int], None] = lambda done: None,
+    ) -> list[DialogueReplies]:
+        """Answer every trained assistant turn of each dialogue from its real history.
+
+        The replies are those of `replies` to all these histories, and the nll is that of the loss.
+        Raises ProblemError if the template refuses a dialogue, else the errors of `replies`.
+        """
+        plan = BranchPlan(
+            self.encoder, dialogues, lambda one, turn: self.query(one.turns[:turn], settings)
+        )
+        answers = Answers(plan.queries, settings, seed, on_reply)
+        nll: list[NDArray[np.float64]] = []
+        with self._answering() as forward:
+            # In order, so that a dialogue's cache is freed after its last turn.
+            branches = plan.read(self.model, forward, nll)
+            for batch in in_batches(
+                branches, lambda one: plan.queries[one.query].size, forward.max_rows
+            ):
+                parts = [(one.read, len(plan.queries[one.query].ids)) for one in batch]
+                self._fill(answers, [one.query for one in batch], partial(_branch, forward, parts))
+            for alone in answers.batches(plan.alone, forward.max_rows):
+                self._fill(answers, alone, partial(_start, forward))
+        made = iter(zip(plan.queries, answers.ids, strict=True))
+        return [
+            DialogueReplies(
+                tuple(turns), tuple(self._reply(*pair) for pair in islice(made, len(turns))), each
+            )
+            for turns, each in zip(plan.turns, nll, strict=True)
+        ]
 
     @torch.inference_mode()
     def stream(
@@ -144,7 +183,8 @@ class Generator:
         seed = secrets.randbits(63) if seed is None else seed
         decoder, ids = self.encoder.stream(), list[int]()
         with self._answering() as forward:
-            for _, token in self._decode(forward, [query], settings, seed, [index]):
+            tokens = self._decode(partial(_start, forward), [query], settings, seed, [index])
+            for _, token in tokens:
                 ids.append(token)
                 if piece := decoder.push(token):
                     on_text(piece)
@@ -152,21 +192,28 @@ class Generator:
             on_text(piece)
         return self._reply(query, ids)
 
+    def _fill(self, answers: Answers, numbers: Sequence[int], start: Start) -> None:
+        """Answer the queries with these numbers in one batch."""
+        queries = [answers.queries[number] for number in numbers]
+        for row, token in self._decode(start, queries, answers.settings, answers.seed, numbers):
+            answers.ids[numbers[row]].append(token)
+        answers.finish(len(numbers))
+
     def _decode(
         self,
-        forward: Forward,
+        start: Start,
         queries: Sequence[Query],
         settings: GenerationSettings,
         seed: int,
         indices: Sequence[int],
     ) -> Iterator[tuple[int, int]]:
         """Yield each new token of one batch with its row."""
-        prompts = [query.ids for query in queries]
         lengths = [query.max_new_tokens for query in queries]
+        prompts = [query.ids for query in queries]
         chooser = TokenChooser(settings, prompts, [reply_randomness(seed, i) for i in indices])
         computing = ComputingReply(self.model)
         with computing:
-            rows, logits = forward.start(prompts, max(lengths))
+            rows, logits = start(queries, max(lengths))
         yield from decode(rows, logits, chooser, lengths, self.encoder.stop_ids, computing)
 
     def _reply(self, query: Query, ids: Sequence[int]) -> Reply:
@@ -180,7 +227,7 @@ class Generator:
         self.model.eval()
         try:
             with without_packed_attention(self.model):
-                weights = _fingerprint(self.model)
+                weights = weights_version(self.model)
                 # While training, weights change between two replies.
                 if self._forward is None or self._forward[0] != weights:
                     self._forward = None  # frees a copy of the old weights first
@@ -190,26 +237,12 @@ class Generator:
             self.model.train(was_training)
 
 
-def _fingerprint(model: PreTrainedModel) -> object:
-    """Return a value that changes whenever weights are updated in place, moved or replaced."""
-    return [
-        (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
-        for weight in model.parameters()
-    ]
+def _start(forward: Forward, queries: Sequence[Query], room: int) -> tuple[Rows, Tensor]:
+    return forward.start([query.ids for query in queries], room)
 
 
-def _batches(queries: Sequence[Query], max_rows: int) -> Iterator[list[int]]:
-    """Yield batches of prompts of like length, as indices; longest first, so that memory fails
-    early if it does.
-    """
-    batch: list[int] = []
-    width = 0
-    for index in sorted(range(len(queries)), key=lambda index: -len(queries[index].ids)):
-        slots = max(width, len(queries[index].ids) + queries[index].max_new_tokens)
-        if batch and (len(batch) == max_rows or slots * (len(batch) + 1) > _MAX_SLOTS):
-            yield batch
-            batch, slots = [], len(queries[index].ids) + queries[index].max_new_tokens
-        batch.append(index)
-        width = slots
-    if batch:
-        yield batch
+def _branch(
+    forward: Forward, parts: Sequence[tuple[Pass, int]], queries: Sequence[Query], room: int
+) -> tuple[Rows, Tensor]:
+    logits = torch.cat([one.logits([length - 1]) for one, length in parts])  # (B, V)
+    return forward.branch(parts, room), logits

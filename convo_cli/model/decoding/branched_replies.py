@@ -1,0 +1,127 @@
+"""Replies to all assistant turns of dialogues, each of which is read only once.
+
+The model reads a whole dialogue as in training. Its cache up to any turn is then that of the turn's
+prompt, and its logits at the targets give their nll. A prompt whose ids do not begin an example of
+the dialogue is answered by itself: the template may render earlier turns differently, or the
+dialogue may be longer than the window.
+
+Shapes: N targets, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from convo_cli.data.dialogue import Dialogue
+from convo_cli.data.held_out.references import reference_indices
+from convo_cli.data.problems import ProblemError
+from convo_cli.errors import DataError
+from convo_cli.model.batches import loss
+from convo_cli.model.decoding.failures import ComputingReply
+from convo_cli.model.decoding.forward import Forward, Pass
+from convo_cli.model.decoding.queries import Query
+from convo_cli.text.encoder import DialogueEncoder
+from convo_cli.tokens.store import ASSISTANT_TARGET, Encoded, Example
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_CHUNK = 128  # positions whose logits are computed at once
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A prompt that is the beginning of a dialogue that was read."""
+
+    query: int
+    """Its number in the plan."""
+    read: Pass
+
+
+class BranchPlan:
+    """The prompts of all assistant turns of dialogues, and where each begins a known example."""
+
+    def __init__(
+        self,
+        encoder: DialogueEncoder,
+        dialogues: Sequence[Dialogue],
+        query_of: Callable[[Dialogue, int], Query],
+    ) -> None:
+        """Encode the dialogues; ProblemError names the line of one that the template refuses."""
+        self.queries: list[Query] = []
+        self.turns: list[list[int]] = []
+        """For each dialogue the turns that have a query; the others do not fit the window."""
+        self.examples: list[list[Example]] = []
+        self._encoder = encoder
+        self._queries_of: list[list[list[int]]] = []  # by dialogue and example
+        self.alone: list[int] = []
+        """Queries that begin no example."""
+        for encoded in encoder.encode_all(dialogues, long_turns="split"):
+            if not isinstance(encoded, Encoded):
+                raise ProblemError(encoded)
+            self.examples.append(list(encoded.examples))
+            self._queries_of.append([[] for _ in encoded.examples])
+        for number, dialogue in enumerate(dialogues):
+            self.turns.append([])
+            for turn in reference_indices(dialogue.turns):
+                try:
+                    query = query_of(dialogue, turn)
+                except DataError:
+                    continue
+                self.turns[-1].append(turn)
+                self._place(number, query)
+                self.queries.append(query)
+
+    def _place(self, dialogue: int, query: Query) -> None:
+        ids = np.asarray(query.ids)
+        for example, found in zip(self.examples[dialogue], self._queries_of[dialogue], strict=True):
+            if len(example.input_ids) >= len(ids) and np.array_equal(
+                example.input_ids[: len(ids)], ids
+            ):
+                found.append(len(self.queries))
+                return
+        self.alone.append(len(self.queries))
+
+    def read(
+        self, model: PreTrainedModel, forward: Forward, nll: list[NDArray[np.float64]]
+    ) -> Iterator[Branch]:
+        """Read every example once; append the nll of each dialogue's targets, and yield branches.
+
+        Without branching, the queries of all examples are added to those that are answered alone.
+        """
+        computing = ComputingReply(model)
+        for examples, queries_of in zip(self.examples, self._queries_of, strict=True):
+            parts = [torch.zeros(0)]
+            for example, queries in zip(examples, queries_of, strict=True):
+                if not forward.can_branch:
+                    self.alone += queries
+                    batch = loss.pad([example], (ASSISTANT_TARGET,), self._encoder.pad_id)
+                    with computing:
+                        parts.append(loss.plain_nll_each(model, batch.to(model.device)).cpu())
+                    continue
+                targets = np.flatnonzero(example.targets[1:] == ASSISTANT_TARGET).tolist()
+                ends = [len(self.queries[query].ids) - 1 for query in queries]
+                with computing:
+                    read = forward.read(example.input_ids.tolist(), sorted({*targets, *ends}))
+                    parts.append(_nll(read, example.input_ids, targets))
+                yield from (Branch(query, read) for query in queries)
+            nll.append(torch.cat(parts).double().numpy())
+
+
+def _nll(read: Pass, ids: NDArray[np.int32], predictors: Sequence[int]) -> Tensor:  # (N,)
+    """Return -log p of the token after each of the positions."""
+    parts = [torch.zeros(0)]
+    for start in range(0, len(predictors), _CHUNK):
+        chunk = predictors[start : start + _CHUNK]
+        logits = read.logits(chunk).float()  # (n, V)
+        labels = torch.tensor([int(ids[place + 1]) for place in chunk], device=logits.device)
+        parts.append(cross_entropy(logits, labels, reduction="none").cpu())
+    return torch.cat(parts)

@@ -1,0 +1,75 @@
+"""Prompts that wait for a reply, and the batches in which they are answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from convo_cli.config.schema import GenerationSettings
+from convo_cli.model.decoding.forward import Ids
+
+_MAX_SLOTS = 16_384  # tokens of prompts and replies in a batch, with padding
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A history as the prompt of a reply."""
+
+    ids: Ids
+    max_new_tokens: int
+    """Most tokens of the reply: what was asked for, or what the window leaves."""
+    num_dropped: int
+    """Turns at the start of the history that did not fit."""
+
+    @property
+    def size(self) -> int:
+        """Return the most tokens of prompt and reply."""
+        return len(self.ids) + self.max_new_tokens
+
+
+@dataclass
+class Answers:
+    """Replies that are being made; the number of a query is also the index of its randomness."""
+
+    queries: Sequence[Query]
+    settings: GenerationSettings
+    seed: int
+    on_reply: Callable[[int], None]
+    """Receives the number of finished replies."""
+    ids: list[list[int]] = field(init=False)
+    """The ids of each reply so far."""
+    num_done: int = 0
+
+    def __post_init__(self) -> None:
+        self.ids = [[] for _ in self.queries]
+
+    def finish(self, count: int) -> None:
+        """Report that so many more replies are finished."""
+        self.num_done += count
+        self.on_reply(self.num_done)
+
+    def batches(self, numbers: Iterable[int], max_rows: int) -> Iterator[list[int]]:
+        """Yield the queries in batches of like length, by number, with the longest prompts first.
+
+        A batch that does not fit into memory then fails at once.
+        """
+        ordered = sorted(numbers, key=lambda number: -len(self.queries[number].ids))
+        return in_batches(ordered, lambda number: self.queries[number].size, max_rows)
+
+
+def in_batches(
+    items: Iterable[_Item], size_of: Callable[[_Item], int], max_rows: int
+) -> Iterator[list[_Item]]:
+    """Yield the items in order, in batches bounded by rows and by tokens with padding."""
+    batch: list[_Item] = []
+    width = 0
+    for item in items:
+        width = max(width, size_of(item))
+        if batch and (len(batch) == max_rows or width * (len(batch) + 1) > _MAX_SLOTS):
+            yield batch
+            batch, width = [], size_of(item)
+        batch.append(item)
+    if batch:
+        yield batch
