@@ -11,8 +11,8 @@ import transformers
 from convo_cli.config.schema import GenerationSettings
 from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.model.batches import loss
-from convo_cli.model.decoding.fast_forward import FastForward
 from convo_cli.model.decoding.generator import Generator
+from convo_cli.model.decoding.passes.fast_forward import FastForward
 from convo_cli.tokens.store import ASSISTANT_TARGET
 from tests import families
 

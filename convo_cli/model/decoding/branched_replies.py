@@ -26,7 +26,7 @@ from convo_cli.data.problems import ProblemError
 from convo_cli.errors import DataError
 from convo_cli.model.batches import loss
 from convo_cli.model.decoding.failures import ComputingReply
-from convo_cli.model.decoding.forward import Forward, Pass
+from convo_cli.model.decoding.passes.forward import Forward, Pass
 from convo_cli.model.decoding.queries import Query
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.tokens.store import ASSISTANT_TARGET, Encoded, Example

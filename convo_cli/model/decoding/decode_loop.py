@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 
 from torch import Tensor
 
-from convo_cli.model.decoding.forward import Rows
+from convo_cli.model.decoding.passes.forward import Rows
 from convo_cli.model.decoding.sampling import TokenChooser
 
 

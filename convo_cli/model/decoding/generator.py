@@ -22,8 +22,8 @@ from convo_cli.model.batches.attention import without_packed_attention
 from convo_cli.model.decoding.branched_replies import BranchPlan
 from convo_cli.model.decoding.decode_loop import decode
 from convo_cli.model.decoding.failures import ComputingReply
-from convo_cli.model.decoding.forward import Forward, Pass, Rows
-from convo_cli.model.decoding.forward_choice import choose_forward, weights_version
+from convo_cli.model.decoding.passes.forward import Forward, Pass, Rows
+from convo_cli.model.decoding.passes.forward_choice import choose_forward, weights_version
 from convo_cli.model.decoding.queries import Answers, Query, in_batches
 from convo_cli.model.decoding.sampling import TokenChooser, reply_randomness
 from convo_cli.text.encoder import DialogueEncoder

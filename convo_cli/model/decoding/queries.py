@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from convo_cli.config.schema import GenerationSettings
-from convo_cli.model.decoding.forward import Ids
+from convo_cli.model.decoding.passes.forward import Ids
 
 _MAX_SLOTS = 16_384  # tokens of prompts and replies in a batch, with padding
 _Item = TypeVar("_Item")

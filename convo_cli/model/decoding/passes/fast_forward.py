@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from convo_cli.model.decoding.forward import Ids, Pass
+from convo_cli.model.decoding.passes.forward import Ids, Pass
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

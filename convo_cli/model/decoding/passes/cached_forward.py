@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from convo_cli.model.decoding.forward import Ids, Pass
+from convo_cli.model.decoding.passes.forward import Ids, Pass
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

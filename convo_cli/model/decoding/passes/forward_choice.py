@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from convo_cli.model.context import context_length
-from convo_cli.model.decoding.cached_forward import CachedForward
 from convo_cli.model.decoding.failures import CANNOT_COMPUTE
-from convo_cli.model.decoding.fast_forward import FastForward, fits_memory
-from convo_cli.model.decoding.forward import Forward
-from convo_cli.model.decoding.networks import network_for
+from convo_cli.model.decoding.passes.cached_forward import CachedForward
+from convo_cli.model.decoding.passes.fast_forward import FastForward, fits_memory
+from convo_cli.model.decoding.passes.forward import Forward
+from convo_cli.model.decoding.passes.networks import network_for
 from convo_cli.text.encoder import DialogueEncoder
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding, gelu, silu
 
-from convo_cli.model.decoding.fast_forward import FastRows, Network
+from convo_cli.model.decoding.passes.fast_forward import FastRows, Network
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
