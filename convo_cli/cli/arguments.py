@@ -28,6 +28,7 @@ _PATHS = {
     "out",
     "output",
     "run_dir",
+    "scores",
     "source",
     "test",
     "tokenizer",

@@ -59,6 +59,8 @@ REFUSED = {
     "a tokenizer": case("validate-data", "--tokenizer", EVIL, "valid.jsonl"),
     "a file for repaired data": case("validate-data", "valid.jsonl", "--fix", f"{NAME}/x.jsonl"),
     "a run": case("resume", EVIL),
+    "a run to report": case("report", EVIL),
+    "a page of a report": case("report", "runs/tiny", "-o", f"{NAME}/x.html"),
     "a source to export": case("export", EVIL, "out"),
     "a place to export to": case("export", "runs/tiny", f"train.jsonl/{NAME}", code=7),
     "a preset": case("init-config", "--preset", EVIL),

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from convo_cli.unseen import has_unseen
 from tests.commands import environment, run_here, settings
 from tests.full_disk import file_size_limit
-from tests.unit.report.test_page import Page, require_harmless
+from tests.unit.report.test_page import Page, hostile_run, require_harmless
 from tests.written_runs import healthy, write_run
 
 PAGE = Path("runs/tiny/report.html")
@@ -74,6 +75,8 @@ def test_the_page_is_written_elsewhere(convo, work):
         (["runs/tiny"] * 9, 2, "at most 8"),
         (["runs/tiny", "-o", "runs"], 2, "a directory"),
         (["runs/tiny", "-o", "nope/page.html"], 2, "there is no folder nope"),
+        (["runs/tiny", "--scores", "x.json"], 2, "--scores is for a comparison"),
+        (["runs/tiny", "exports/tiny", "--scores", "x.json"], 2, "--scores x.json: No such file"),
         ([], 2, "convo report --help"),
     ],
 )
@@ -98,6 +101,16 @@ def test_a_comparison_in_a_pipe_and_as_a_page(pair):
     headline = "has the lowest validation loss, 2.234 at step "
     assert headline in page.text
     assert headline in result.out
+
+
+def test_hostile_runs_are_text_in_the_terminal_too(tmp_path):
+    for name in ("a", "b"):
+        hostile_run(tmp_path / name)
+    for words in (["a"], ["a", "b"], ["a", "b", "--json"]):
+        result = run_here(tmp_path, "report", *words)
+        assert result.code == 0
+        assert not re.search(r"[\x00-\x08\x0b-\x1f]", result.out + result.err)
+        assert not has_unseen(result.out + result.err)
 
 
 def test_runs_of_other_data_and_configs_are_compared_with_cautions(convo, work):

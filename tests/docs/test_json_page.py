@@ -31,6 +31,8 @@ def convo(tmp_path_factory):
     (work / "bad.jsonl").write_text(bad, encoding="utf-8")
     chat = "02.01.24, 10:00 - Ben: Hi\n02.01.24, 10:01 - Ada: Hello\n"
     (work / "chat.txt").write_text(chat, encoding="utf-8")
+    scores = '{"command": "evaluate", "model": "runs/tiny", "scores": {"loss": 2.5}}'
+    (work / "scores.json").write_text(scores, encoding="utf-8")
 
     def in_json(*arguments: str, code: int = 0, stdin: bytes = b"") -> dict[str, Any]:
         result = run(*arguments, "--json", stdin=stdin)
@@ -80,7 +82,7 @@ def test_report(convo):
     convo(*extended)
     objects = [
         own(convo("report", "runs/tiny"), "report"),
-        own(convo("report", "runs/tiny", "runs/longer"), "report"),
+        own(convo("report", "runs/tiny", "runs/longer", "--scores", "scores.json"), "report"),
     ]
     require_equal(objects, documented(PAGE, "report"))
 

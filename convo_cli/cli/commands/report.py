@@ -13,6 +13,7 @@ from convo_cli.cli.options import JsonOption, QuietOption
 from convo_cli.errors import DiskError, UsageError, typeable
 
 if TYPE_CHECKING:
+    from convo_cli.report.comparing.comparison import Comparison
     from convo_cli.report.comparing.members import Member
 
 
@@ -34,6 +35,13 @@ def report(
             help="Write the page here. Default: report.html in the run; none for a comparison.",
         ),
     ] = None,
+    scores: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also compare the scores in this file, the output of convo evaluate --json.",
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE if it exists.")] = False,
     as_json: JsonOption = False,
     is_quiet: QuietOption = False,
@@ -47,7 +55,9 @@ def report(
     """
     from convo_cli.cli.arguments import require_new_file
     from convo_cli.cli.console import announce
+    from convo_cli.report.comparing.comparison import compare
     from convo_cli.report.comparing.members import open_members
+    from convo_cli.report.comparing.saved_scores import read_scores
 
     members = open_members(models)
     if len(members) == 1 and members[0].kind != "run":
@@ -57,6 +67,9 @@ def report(
         if run is not None:
             hint = f"convo report {typeable(run.run.path)}"
         raise UsageError(f"{models[0]}: {kind}, so there is no page of it", hint=hint)
+    if len(members) == 1 and scores is not None:
+        raise UsageError("--scores is for a comparison", hint="give several runs or models")
+    saved = None if scores is None else read_scores(scores, members)
     if output is not None:
         require_new_file(output, models, option="-o", is_forced=force)
     for member in members:
@@ -65,7 +78,7 @@ def report(
     if len(members) == 1:
         _show_run(members[0], output, as_json=as_json, is_quiet=is_quiet)
     else:
-        _compare(members, output, as_json=as_json)
+        _compare(compare(members, saved), output, as_json=as_json)
 
 
 def _show_run(member: Member, output: Path | None, *, as_json: bool, is_quiet: bool) -> None:
@@ -92,16 +105,14 @@ def _show_run(member: Member, output: Path | None, *, as_json: bool, is_quiet: b
         show_run(stdout_console(), member.run, page, is_quiet=is_quiet)
 
 
-def _compare(members: Sequence[Member], output: Path | None, *, as_json: bool) -> None:
+def _compare(comparison: Comparison, output: Path | None, *, as_json: bool) -> None:
     from convo_cli.cli.console import print_json, stdout_console
     from convo_cli.cli.views.results.comparison_view import show_comparison
-    from convo_cli.report.comparing.comparison import compare
     from convo_cli.report.comparing.comparison_page import write_comparison
     from convo_cli.report.comparing.comparison_record import as_record
 
-    comparison = compare(members)
     if output is not None:
-        with _private(output, members):
+        with _private(output, comparison.members):
             write_comparison(comparison, output)
     if as_json:
         page = None if output is None else str(output)

@@ -8,6 +8,7 @@ from typing import Any
 
 from convo_cli.config.schema import DATA_SETS
 from convo_cli.report.comparing.members import Member
+from convo_cli.report.comparing.saved_scores import SavedScores
 from convo_cli.report.reading.reply_history import Sample, Turn
 from convo_cli.report.shown import number
 from convo_cli.runs.provenance.changes import as_json, leaves
@@ -39,6 +40,8 @@ class Comparison:
     """Config keys with other values, and the value of each member (None without a config)."""
     cautions: tuple[str, ...]
     dialogues: tuple[SharedDialogue, ...]
+    saved: tuple[SavedScores | None, ...]
+    """Scores of each member from a file of `convo evaluate`."""
 
     @property
     def metrics(self) -> list[str]:
@@ -58,13 +61,17 @@ class Comparison:
         return f"{letter} has the lowest validation loss, {number(loss)} {where}; {others}."
 
 
-def compare(members: Sequence[Member]) -> Comparison:
-    """Compare members that were opened."""
+def compare(
+    members: Sequence[Member], saved: Sequence[SavedScores | None] | None = None
+) -> Comparison:
+    """Compare members that were opened, with their ``saved`` scores if there are any."""
+    saved = tuple(saved or [None] * len(members))
     return Comparison(
         members=tuple(members),
         differences=tuple(_differences(members)),
-        cautions=tuple(_cautions(members)),
+        cautions=tuple(_cautions(members, saved)),
         dialogues=tuple(_dialogues(members)),
+        saved=saved,
     )
 
 
@@ -88,7 +95,7 @@ def _differences(members: Sequence[Member]) -> Iterator[tuple[str, tuple[Any, ..
             )
 
 
-def _cautions(members: Sequence[Member]) -> Iterator[str]:
+def _cautions(members: Sequence[Member], saved: Sequence[SavedScores | None]) -> Iterator[str]:
     tokenizers = {str(one.contract.get("tokenizer_sha256")) for one in members if one.contract}
     if len(tokenizers) > 1:
         yield (
@@ -106,7 +113,13 @@ def _cautions(members: Sequence[Member]) -> Iterator[str]:
     different = [key for key, _ in _differences(scored) if key in _COUNTS_AFFECTED]
     if different:
         yield (f"{', '.join(different)} differ, so the validation losses are about other targets")
-    without = [one.letter for one in members if one.run is None]
+    if len({tuple(digest for _, digest in one.data) for one in saved if one}) > 1:
+        yield "the scores of convo evaluate are of different data, so they do not compare"
+    without = [
+        one.letter
+        for one, scores in zip(members, saved, strict=True)
+        if one.run is None and scores is None
+    ]
     if without:
         yield (
             f"{', '.join(without)}: no log of a run, so there are no curves, scores and replies; "

@@ -8,6 +8,7 @@ from pathlib import Path
 from convo_cli.report.comparing.comparison import Comparison
 from convo_cli.report.comparing.comparison_tables import (
     difference_table,
+    saved_table,
     score_rows,
     summary_table,
 )
@@ -30,6 +31,7 @@ def write_comparison(comparison: Comparison, out: Path) -> None:
             "comparison": comparison,
             "summary": summary_table(comparison),
             "scores": score_rows(comparison),
+            "saved": saved_table(comparison),
             "differences": difference_table(comparison),
             "charts": list(comparison_charts(comparison)),
         },

@@ -13,7 +13,10 @@ from convo_cli.report.reading.run_log import Evaluation, number_of
 def as_record(comparison: Comparison) -> dict[str, Any]:
     """Return the comparison for `--json`."""
     return {
-        "models": [member_record(one) for one in comparison.members],
+        "models": [
+            member_record(one) | {"evaluated": None if saved is None else asdict(saved)}
+            for one, saved in zip(comparison.members, comparison.saved, strict=True)
+        ],
         "differences": [
             {"key": key, "values": list(values)} for key, values in comparison.differences
         ],

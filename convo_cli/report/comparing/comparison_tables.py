@@ -59,6 +59,32 @@ def score_rows(comparison: Comparison) -> Table | None:
     return Table(caption, ("score", *(one.letter for one in members)), bounded(rows), numeric)
 
 
+def saved_table(comparison: Comparison) -> Table | None:
+    """Return the scores from a file of `convo evaluate`, with their intervals."""
+    known = [one for one in comparison.saved if one]
+    if not known:
+        return None
+    names = dict.fromkeys(name for one in known for name in one.scores)
+    rows = [
+        (
+            name,
+            *(
+                _score(one.scores.get(name), one.intervals.get(name)) if one else "–"
+                for one in comparison.saved
+            ),
+        )
+        for name in names
+    ]
+    files = ", ".join(dict.fromkeys(path for one in known for path, _ in one.data))
+    members = comparison.members
+    return Table(
+        f"Scores of convo evaluate on {files}, with 95 % intervals",
+        ("score", *(one.letter for one in members)),
+        bounded(rows),
+        frozenset(range(1, 1 + len(members))),
+    )
+
+
 def difference_table(comparison: Comparison) -> Table:
     """Return the config keys that differ."""
     members = comparison.members

@@ -193,11 +193,11 @@ def _evaluation(record: Mapping[str, Any], step: int) -> Evaluation:
         step=step,
         loss=number_of(record.get("loss")),
         perplexity=number_of(record.get("perplexity")),
-        metrics=_numbers(record.get("metrics")),
-        real_scores=_numbers(record.get("real_scores")),
-        intervals=_intervals(record.get("intervals")),
+        metrics=numbers_of(record.get("metrics")),
+        real_scores=numbers_of(record.get("real_scores")),
+        intervals=intervals_of(record.get("intervals")),
         floors={
-            name: _numbers(scores)
+            name: numbers_of(scores)
             for name, scores in (floors.items() if isinstance(floors, Mapping) else ())
             if _NAME.fullmatch(name)
         },
@@ -219,7 +219,8 @@ def number_of(value: Any) -> float | None:
     return float(value) if abs(value) < 1e300 else None
 
 
-def _numbers(values: Any) -> dict[str, float]:
+def numbers_of(values: Any) -> dict[str, float]:
+    """Return the finite numbers of an object, under names that are short and plain."""
     if not isinstance(values, Mapping):
         return {}
     found = {name: number_of(value) for name, value in values.items() if _NAME.fullmatch(name)}
@@ -227,7 +228,8 @@ def _numbers(values: Any) -> dict[str, float]:
     return dict(known[:_MAX_NAMES])
 
 
-def _intervals(values: Any) -> dict[str, tuple[float, float]]:
+def intervals_of(values: Any) -> dict[str, tuple[float, float]]:
+    """Return the pairs of finite numbers of an object, under names that are short and plain."""
     found: dict[str, tuple[float, float]] = {}
     for name, bounds in values.items() if isinstance(values, Mapping) else ():
         if _NAME.fullmatch(name) and isinstance(bounds, list) and len(bounds) == 2:

@@ -17,7 +17,7 @@ safely for all.
 MODULES = [
     *sorted(
         path
-        for room in ("runs", "storage", "training")
+        for room in ("runs", "report", "storage", "training")
         for path in (PACKAGE / room).rglob("*.py")
         if path.stem not in ELSEWHERE
     ),

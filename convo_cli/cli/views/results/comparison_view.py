@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -10,6 +11,7 @@ from convo_cli.cli.views.progress.event_lines import show, wrap_words
 from convo_cli.report.comparing.comparison import Comparison
 from convo_cli.report.comparing.comparison_tables import (
     difference_table,
+    saved_table,
     score_rows,
     summary_table,
 )
@@ -33,12 +35,11 @@ def show_comparison(console: Console, comparison: Comparison, page: Path | None)
     show(console, wrap_words(printable(comparison.headline), console.width))
     for caution in comparison.cautions:
         show(console, wrap_words(printable(f"caution: {caution}"), console.width), "yellow")
-    differences = difference_table(comparison)
-    for table in (summary_table(comparison), score_rows(comparison), differences):
+    for table in _tables(comparison):
         if table is not None and table.rows:
             _show_table(console, table)
-    if not differences.rows:
-        print_line(console, differences.note)
+    if not comparison.differences:
+        print_line(console, difference_table(comparison).note)
     for dialogue in comparison.dialogues[:_MAX_DIALOGUES]:
         console.print()
         for turn in dialogue.history[-2:]:
@@ -50,6 +51,13 @@ def show_comparison(console: Console, comparison: Comparison, page: Path | None)
     if page is not None:
         console.print()
         print_line(console, str(page))
+
+
+def _tables(comparison: Comparison) -> Iterator[Table | None]:
+    yield summary_table(comparison)
+    yield saved_table(comparison)
+    yield score_rows(comparison)
+    yield difference_table(comparison)
 
 
 def _show_table(console: Console, table: Table) -> None:
