@@ -148,25 +148,28 @@ def describe_floors(
     ``floor_intervals`` has, by floor, the interval of each metric; ``source`` is that of the
     training replies. Only metrics of similarity have a floor. Empty if nothing can be compared.
     """
-    inside: dict[str, list[str]] = {}
-    is_compared = False
-    for name, value in scores.items():
-        metric = METRICS.get(name)
-        if metric is None or not metric.has_floor:
+    compared = [name for name in scores if name in METRICS and METRICS[name].has_floor]
+    floors_of: dict[tuple[str, ...], list[str]] = {}
+    for floor, intervals in floor_intervals.items():
+        compared_here = [name for name in compared if name in intervals]
+        if not compared_here:
             continue
-        for floor, intervals in floor_intervals.items():
-            if name in intervals:
-                low, high = intervals[name]
-                is_compared = True
-                if (value <= high) if metric.is_higher_better else (value >= low):
-                    inside.setdefault(floor, []).append(name)
-    if not is_compared:
+        names = tuple(
+            name for name in compared_here if not _is_above(name, scores[name], intervals[name])
+        )
+        floors_of.setdefault(names, []).append(FLOORS.get(floor, floor))
+    if not floors_of:
         return ""
-    if not inside:
-        return f"all scores of similarity are better than the floors (replies from {source})"
     parts = [
         f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} no better than "
-        f"{FLOORS.get(floor, floor)}"
-        for floor, names in inside.items()
+        f"{' or '.join(floors)}"
+        for names, floors in floors_of.items()
+        if names
     ]
-    return "; ".join(parts) + f" (replies from {source})"
+    sentence = "; ".join(parts) or "all scores of similarity are better than the floors"
+    return f"{sentence} (replies from {source})"
+
+
+def _is_above(name: str, score: float, interval: tuple[float, float]) -> bool:
+    low, high = interval
+    return score > high if METRICS[name].is_higher_better else score < low

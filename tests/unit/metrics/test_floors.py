@@ -157,6 +157,10 @@ CONSTANT, COPY = "the most frequent reply", "a copy of the last user turn"
             {"f1": 0.18, "bleu-4": 0.7, "stop-rate": 0.5},
             f"f1 is no better than {CONSTANT}; f1, bleu-4 are no better than {COPY}",
         ),
+        (
+            {"f1": 0.1, "bleu-4": 0.2, "chrf": 9.0},
+            f"f1, bleu-4 are no better than {CONSTANT} or {COPY}",
+        ),
         ({"f1": 0.9, "bleu-4": 1.5, "nist-4": 0.0}, f"bleu-4 is no better than {COPY}"),
     ],
 )
