@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,10 @@ from convo_cli.events import (
     SampleReply,
 )
 from convo_cli.runs.directory import RunDirectory
-from convo_cli.runs.logs.evaluations import _checksum
 from convo_cli.runs.logs.event_log import MetricsLog
 from convo_cli.runs.provenance.data_files import DataFile
 from convo_cli.runs.provenance.execution import Change, Execution
 from convo_cli.runs.provenance.run_info import Parent, RunInfo, write_provenance
-from convo_cli.unseen import escape_unseen
 from tests.run_events import STARTED, step
 
 EXECUTION = Execution(
@@ -69,26 +66,10 @@ def write_run(path: Path, events: Iterable[Event], info: RunInfo | None = None) 
     run.checkpoints.mkdir(parents=True)
     write_provenance(run, info or run_info())
     log = MetricsLog(run.metrics, run.samples)
-    events = list(events)
     for event in events:
         log(event)
     log.close()
-    _complete(run, {one.step: one for one in events if isinstance(one, EvaluationDone)})
     return run
-
-
-def _complete(run: RunDirectory, evaluations: dict[int, EvaluationDone]) -> None:
-    """Add what the records of evaluations do not hold yet."""
-    lines = run.metrics.read_text(encoding="utf-8").splitlines()
-    for index, record in enumerate(map(json.loads, lines)):
-        if record["event"] == "evaluation" and "intervals" not in record:
-            event = evaluations[record["step"]]
-            record |= {"intervals": event.intervals, "floors": event.floors}
-            record |= {"end_nll": event.end_nll, "inner_nll": event.inner_nll}
-            record["findings"] = [asdict(one) for one in event.findings]
-            record["checksum"] = _checksum(record)
-            lines[index] = escape_unseen(json.dumps(record))
-    run.metrics.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def scored(

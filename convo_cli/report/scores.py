@@ -14,6 +14,8 @@ from convo_cli.report.thinning import spread
 
 _MAX_EVALUATIONS = 16
 _MAX_COLUMNS = 3
+_TELLING = ("f1", "stop-rate")
+"""Metrics that are shown beside the one that chooses the best checkpoint."""
 
 
 def score_table(evaluation: Evaluation, what: str) -> Table | None:
@@ -22,7 +24,7 @@ def score_table(evaluation: Evaluation, what: str) -> Table | None:
         return None
     floors = [name for name in FLOOR_LABELS if name in evaluation.floors]
     has_intervals = bool(evaluation.intervals)
-    ordered = sorted(evaluation.metrics, key=_place)
+    ordered = sorted(evaluation.metrics, key=place_of)
     head = ["score", "value", *(["verdict"] if floors else ())]
     head += ["95 % interval"] if has_intervals else []
     head += [f"{FLOOR_LABELS[name]} reply" for name in floors]
@@ -48,7 +50,7 @@ def score_table(evaluation: Evaluation, what: str) -> Table | None:
     return Table(f"Scores of the replies at {what}", head, bounded(rows), numeric, note)
 
 
-def _place(name: str) -> int:
+def place_of(name: str) -> int:
     """Return the place of a metric in the table of all metrics."""
     return list(METRICS).index(name) if name in METRICS else len(METRICS)
 
@@ -107,7 +109,9 @@ def evaluation_table(run: Gathered) -> Table | None:
 
 
 def _columns(metrics: Mapping[str, float], first: str) -> Sequence[str]:
-    return sorted(metrics, key=lambda name: name != first)[:_MAX_COLUMNS]
+    return list(dict.fromkeys(name for name in (first, *_TELLING, *metrics) if name in metrics))[
+        :_MAX_COLUMNS
+    ]
 
 
 def _best_steps(run: Gathered) -> list[int]:

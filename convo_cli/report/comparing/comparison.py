@@ -10,6 +10,7 @@ from convo_cli.config.schema import DATA_SETS
 from convo_cli.report.comparing.members import Member
 from convo_cli.report.comparing.saved_scores import SavedScores
 from convo_cli.report.reading.reply_history import Sample, Turn
+from convo_cli.report.scores import place_of
 from convo_cli.report.shown import number
 from convo_cli.runs.provenance.changes import as_json, leaves
 
@@ -45,9 +46,10 @@ class Comparison:
 
     @property
     def metrics(self) -> list[str]:
-        """The names of all scores of replies."""
+        """The names of all scores of replies, in the order of the table of metrics."""
         evaluations = [member.evaluation for member in self.members]
-        return list(dict.fromkeys(name for one in evaluations if one for name in one.metrics))
+        names = dict.fromkeys(name for one in evaluations if one for name in one.metrics)
+        return sorted(names, key=place_of)
 
     @property
     def headline(self) -> str:
