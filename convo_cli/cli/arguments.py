@@ -27,6 +27,7 @@ _PATHS = {
     "models",
     "out",
     "output",
+    "paths",
     "run_dir",
     "scores",
     "source",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -107,6 +108,45 @@ def require_model(source: str, load: Which | None) -> None:
     else:
         require_pretrained(source)
     require_run_for(load, source)
+
+
+def split_models_and_data(paths: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the models and the data files of a command line: models first.
+
+    A folder is a model, a file or ``-`` is data. A missing path is a hub id if more follows that is
+    a model or if the path does not look like a file; the first one is always a model. UsageError if
+    a model comes after a data file or twice.
+    """
+    kinds = [_is_data(path) for path in paths[1:]]
+    first_data = next((place for place, is_data in enumerate(kinds, 1) if is_data), len(paths))
+    models, files = list(paths[:first_data]), list(paths[first_data:])
+    for path in files:
+        if Path(path).is_dir():
+            raise UsageError(
+                f"{path}: a model after a data file, but models come first",
+                hint="convo evaluate MODEL OTHER_MODEL test.jsonl",
+            )
+    if len(paths) > 1 and paths[0] != "-" and Path(paths[0]).is_file() and is_model(Path(paths[1])):
+        words = " ".join(map(typeable, (*paths[1:], paths[0])))
+        raise UsageError(
+            f"{paths[0]}: a data file before the model {paths[1]}", hint=f"convo evaluate {words}"
+        )
+    known: dict[Path | str, str] = {}
+    for model in models:
+        key: Path | str = Path(model).resolve() if Path(model).exists() else model
+        if key in known:
+            raise UsageError(f"{model}: given twice", hint="give each model once")
+        known[key] = model
+    return models, files
+
+
+def _is_data(path: str) -> bool:
+    """Return whether an argument after the first model is data, by what it is or looks like."""
+    place = Path(path)
+    if path == "-" or place.exists():
+        return not place.is_dir()
+    is_hub_id = _HUB_ID.fullmatch(path) is not None and not path.startswith(_OUTPUTS)
+    return is_data_file(place) or not is_hub_id
 
 
 def require_pretrained(source: str) -> None:

@@ -38,7 +38,7 @@ def cautions_about(
     if result.metrics and num_replies < FEW_REPLIES:
         replies = "1 reply" if num_replies == 1 else f"{num_replies} replies"
         cautions.append(
-            f"{', '.join(result.metrics)} come from only {replies} and would change much with "
-            f"other dialogues; compare models on {FEW_REPLIES} replies or more"
+            f"the scores of the replies come from only {replies} and would change much with other "
+            f"dialogues; compare models on {FEW_REPLIES} replies or more"
         )
     return tuple(cautions)

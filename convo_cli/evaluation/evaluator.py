@@ -5,23 +5,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from itertools import islice
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from convo_cli.config.schema import DataConfig, GenerationSettings, TrainOn
+from convo_cli.config.schema import GenerationSettings, TrainOn
 from convo_cli.data.dialogue import Dialogue
-from convo_cli.data.held_out.references import choose_dialogues
-from convo_cli.data.omissions import Omissions, report_omissions
-from convo_cli.data.problems import ProblemError
-from convo_cli.data.unchanged import read_unchanged
-from convo_cli.errors import DataError, EvaluationDivergedError, is_out_of_memory
+from convo_cli.errors import EvaluationDivergedError, is_out_of_memory
 from convo_cli.evaluation.health.judges import findings_of
 from convo_cli.evaluation.health.reply_probes import probe
 from convo_cli.evaluation.health.signs import RunSoFar, Vitals
@@ -30,17 +23,13 @@ from convo_cli.evaluation.replies import reply_to_all
 from convo_cli.events import Emit, EvaluationDone, Notice, Progress, SampleReply
 from convo_cli.metrics.intervals import score_intervals
 from convo_cli.metrics.reply_scores import score_real_replies, score_replies
-from convo_cli.model.batches.batching import Batching, batching_for
+from convo_cli.model.batches.batching import Batching
 from convo_cli.model.decoding.generator import Generator
-from convo_cli.runs.provenance.data_files import DataFile, DataFiles, with_hashed_data
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.tokens.store import (
-    ASSISTANT_TARGET,
     USER_TARGET,
-    Encoded,
     Example,
     TokenStore,
-    write,
 )
 from convo_cli.wording import counted
 
@@ -153,83 +142,3 @@ class Evaluator:
             )
             self.emit(Notice(message, is_warning=True))
         return replies
-
-
-def evaluate_files(
-    generator: Generator, data: DataConfig, *, num_replies: int, max_new_tokens: int, emit: Emit
-) -> tuple[EvaluationDone, tuple[DataFile, ...]]:
-    """Score a finished model in fp32 on the files of ``data.train``; also return their hashes."""
-    encoder = generator.encoder
-    with TemporaryDirectory(prefix="convo-evaluate-") as folder:
-
-        def read(files: DataFiles) -> tuple[tuple[DataFile, ...], list[Dialogue], list[Omissions]]:
-            omissions = [Omissions() for _ in files.train]
-            with read_unchanged(files.train, data, omissions) as stream:
-                chunks = iter(lambda: list(islice(stream, _CHUNK)), [])
-                write((_encode(chunk, encoder) for chunk in chunks), Path(folder))
-            with read_unchanged(files.train, data) as stream:
-                return files.train, choose_dialogues(stream, num_replies, seed=0), omissions
-
-        files, dialogues, omissions = with_hashed_data(data, read, emit)
-        report_omissions(omissions, data.train, data.reasoning, emit)
-        store = TokenStore.open(Path(folder))
-        return _evaluate_store(generator, store, dialogues, data.train, max_new_tokens, emit), files
-
-
-def _encode(dialogues: Sequence[Dialogue], encoder: DialogueEncoder) -> TokenStore:
-    """Encode the dialogues; turns too long for a window are scored in parts in any case."""
-    encoded = []
-    for dialogue, one in zip(
-        dialogues, encoder.encode_all(dialogues, long_turns="split"), strict=True
-    ):
-        if not isinstance(one, Encoded):
-            raise ProblemError(one)
-        encoded.append((dialogue, one))
-    return TokenStore.build(encoded)
-
-
-def _evaluate_store(
-    generator: Generator,
-    store: TokenStore,
-    dialogues: Sequence[Dialogue],
-    paths: Sequence[str],
-    max_new_tokens: int,
-    emit: Emit,
-) -> EvaluationDone:
-    encoder = generator.encoder
-    if not store.num_targets(ASSISTANT_TARGET):
-        raise DataError(
-            f"{', '.join(paths)}: there is nothing to score: no dialogue has an assistant turn",
-            hint="call the speakers user and assistant; `convo validate-data` counts their turns",
-        )
-    if store.num_split:
-        emit(
-            Notice(
-                f"in {store.num_split:,} of {counted(store.num_dialogues, 'dialogue')}, a turn is "
-                f"longer than the model's window of {encoder.max_length} tokens; such a turn is "
-                "scored in consecutive windows"
-            )
-        )
-    batching = batching_for(
-        generator.model,
-        store,
-        (ASSISTANT_TARGET,),
-        info=None if generator.loaded is None else generator.loaded.info,
-        packing="auto",
-        pad_id=encoder.pad_id,
-        autocast=nullcontext,
-        emit=emit,
-        is_trained=False,
-    )
-    evaluator = Evaluator(
-        encoder=encoder,
-        batching=batching,
-        store=store,
-        dialogues=dialogues,
-        train_on="assistant",
-        generation=GenerationSettings(max_new_tokens=max_new_tokens),
-        device=generator.model.device,
-        autocast=nullcontext,
-        emit=emit,
-    )
-    return evaluator(generator.model, step=0)

@@ -96,7 +96,6 @@ GroupsOf: TypeAlias = Callable[[int, Example], NDArray[np.integer]]
 """Returns the group of each token of an example, (T,), given its index in the store."""
 
 
-@torch.inference_mode()
 def nll_by_group(
     model: PreTrainedModel,
     batching: Batching,
@@ -114,22 +113,45 @@ def nll_by_group(
 
     The sum over all groups is that of `mean_nll`. The model is left in evaluation mode.
     """
+    (grouped,) = nll_by_groupings(
+        model, batching, store, target_kinds, [(groups_of, num_groups)], device, autocast,
+        on_batch, max_slots=max_slots,
+    )  # fmt: skip
+    return grouped
+
+
+@torch.inference_mode()
+def nll_by_groupings(
+    model: PreTrainedModel,
+    batching: Batching,
+    store: TokenStore,
+    target_kinds: Collection[int],
+    groupings: Sequence[tuple[GroupsOf, int]],
+    device: torch.device,
+    autocast: Callable[[], AbstractContextManager[None]],
+    on_batch: Callable[[int], None] = lambda num_examples: None,
+    *,
+    max_slots: int,
+) -> list[GroupedNll]:
+    """Compute `nll_by_group` for several groupings, each with its number of groups, in one pass."""
     model.eval()
     kinds = sorted(target_kinds)
-    nll, counts = np.zeros(num_groups), np.zeros(num_groups, np.int64)
+    sums = [GroupedNll(np.zeros(num), np.zeros(num, np.int64)) for _, num in groupings]
     for rows in _length_sorted_rows(store, batching, max_slots):
         examples = [store[row] for row in rows]
-        # The order of the targets in a batch: by example, then by position.
-        groups = np.concatenate(
-            [
-                groups_of(row, example)[1:][np.isin(example.targets[1:], kinds)]
-                for row, example in zip(rows, examples, strict=True)
-            ]
-        )  # (N,)
         batch = batching.batch(examples, target_kinds)
         with autocast():
             each = batching.nll_each(model, batch.to(device)).double().cpu().numpy()  # (N,)
-        nll += np.bincount(groups, each, num_groups)
-        counts += np.bincount(groups, minlength=num_groups)
+        # The order of the targets in a batch: by example, then by position.
+        chosen = [np.isin(example.targets[1:], kinds) for example in examples]
+        for (groups_of, num), grouped in zip(groupings, sums, strict=True):
+            groups = np.concatenate(
+                [
+                    groups_of(row, example)[1:][mask]
+                    for row, example, mask in zip(rows, examples, chosen, strict=True)
+                ]
+            )  # (N,)
+            grouped.nll[:] += np.bincount(groups, each, num)
+            grouped.counts[:] += np.bincount(groups, minlength=num)
         on_batch(batch.num_examples)
-    return GroupedNll(nll, counts)
+    return sums

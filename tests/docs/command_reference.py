@@ -69,6 +69,7 @@ convo resume runs/convo --load loss --set name=from-best
 convo resume runs/convo --verify""",
     "evaluate": """\
 convo evaluate runs/convo test.jsonl
+convo evaluate runs/convo exports/old test.jsonl --replies all
 convo evaluate exports/convo test.jsonl --replies 0 --json
 convo evaluate runs/convo --load last""",
     "report": """\

@@ -55,6 +55,11 @@ CASES = [
     ("train --dry-run", "train", ("config.yaml", "--dry-run", "--set", "name=planned")),
     ("resume --verify", "resume", ("runs/tiny", "--verify", "--steps", "2")),
     ("evaluate", "evaluate", ("runs/tiny", "valid.jsonl", "--replies", "1")),
+    (
+        "Several models",
+        "evaluate",
+        ("runs/tiny", "runs/tiny/checkpoints/step-00000003", "valid.jsonl", "--replies", "1"),
+    ),
     ("export", "export", ("runs/tiny", "exports/tiny")),
     ("init-config --list-presets", "init-config", ("--list-presets",)),
     ("init-config --schema", "init-config", ("--schema",)),

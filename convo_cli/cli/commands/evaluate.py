@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -17,27 +20,63 @@ from convo_cli.cli.options import (
     SetOption,
     within,
 )
-from convo_cli.errors import UsageError, typeable
+from convo_cli.errors import (
+    ConvoError,
+    DataError,
+    FileChangedError,
+    StoppedError,
+    UsageError,
+    typeable,
+)
 
 if TYPE_CHECKING:
+    from convo_cli.cli.views.evaluation.evaluation_view import Evaluated, Failed
     from convo_cli.config.schema import DataConfig
+    from convo_cli.events import Emit
+    from convo_cli.runs.directory import RunDirectory
+    from convo_cli.runs.selection import Which
+
+
+def _num_replies(value: Any) -> int:
+    """Return the number of turns to answer; `all` is more than any file has."""
+    if value == "all":
+        return sys.maxsize
+    try:
+        return int(value)
+    except ValueError:
+        raise typer.BadParameter(f"{value} is neither a number nor all") from None
+
+
+@dataclass(frozen=True)
+class _Options:
+    """How each model is scored."""
+
+    num_replies: int
+    max_new_tokens: int
+    device: str
+    has_given_data: bool
+    """False for the data.test of the run."""
+    is_alone: bool
+    """True for a single model."""
 
 
 def evaluate(
-    model: Annotated[
-        str, typer.Argument(help="An export, a run directory, a checkpoint, or a hub id.")
-    ],
-    data: Annotated[
-        list[str] | None,
+    paths: Annotated[
+        list[str],
         typer.Argument(
-            metavar="DATA", help="JSONL files of dialogues. Default: data.test of the run."
+            metavar="MODEL… [DATA…]",
+            help="Exports, run directories, checkpoints or hub ids, then JSONL files of dialogues. "
+            "Default for DATA: data.test of the run.",
         ),
-    ] = None,
+    ],
     load: LoadOption = None,
     replies: Annotated[
         int,
         typer.Option(
-            metavar="N", callback=within(0), help="Dialogues that get a generated reply; 0: none."
+            metavar="N|all",
+            parser=_num_replies,
+            callback=within(0),
+            help="Assistant turns that get a generated reply, from the first on; 0: none.",
         ),
     ] = 100,
     max_new_tokens: Annotated[
@@ -49,92 +88,161 @@ def evaluate(
     as_json: JsonOption = False,
     is_quiet: QuietOption = False,
 ) -> None:
-    """Score a model: the loss of the real replies, and the model's own replies against them.
+    """Score models: the loss of the real replies, and the models' own replies against them.
 
+    Folders and hub ids are models, files are data. Several models are scored side by side.
     Without DATA, a run or a checkpoint is scored on the data.test of its config.
-    The data is read with the settings of the model's run. For other models, the defaults apply.
+    The data is read with the settings of the models' runs. For other models, the defaults apply.
 
     Example: convo evaluate exports/convo test.jsonl
     """
-    from convo_cli.cli.arguments import note_longest_reply, require_device, require_good_data
-    from convo_cli.cli.console import announce
-    from convo_cli.cli.given_paths import require_model
+    from convo_cli.cli.arguments import require_device, require_good_data
+    from convo_cli.cli.console import announce, print_json, stderr_console, stdout_console
+    from convo_cli.cli.given_paths import require_model, split_models_and_data
     from convo_cli.data.reader import check_source
     from convo_cli.text.bounded.client import start_bounded_process
 
     require_device(device)
-    require_model(model, load)
-    data_config = _data_config(model, data or (), reasoning, overrides or ())
+    models, files = split_models_and_data(paths)
+    chosen = _checkpoint_options(models, load)
+    for model in models:
+        require_model(model, chosen[model])
+    data_config = _data_config(models, files, reasoning, overrides or ())
     for path in data_config.train:
         if path == "-":
             raise UsageError(
                 "evaluate reads its data twice, so stdin cannot be used", hint="give a file"
             )
         check_source(path, is_read_again=True)
-    announce(f"evaluating {model} (loading PyTorch takes a few seconds)", is_quiet=is_quiet)
+    names = ", ".join(models)
+    announce(f"evaluating {names} (loading PyTorch takes a few seconds)", is_quiet=is_quiet)
     require_good_data(data_config, what="the data cannot be read", train_on=None)
     start_bounded_process()
 
-    from convo_cli.cli.console import print_json, stderr_console, stdout_console
-    from convo_cli.cli.views.evaluation_view import Evaluated, as_record, show_scores
+    from convo_cli.cli.views.evaluation.evaluation_view import Failed, as_record, show_scores
     from convo_cli.cli.views.progress.reporter import make_progress
+
+    options = _Options(replies, max_new_tokens, device, bool(files), len(models) == 1)
+    found: list[Evaluated | Failed] = []
+    with make_progress(stderr_console(), is_quiet=is_quiet) as emit:
+        for model in models:
+            found.append(_score(model, chosen[model], data_config, options, found, emit))
+    if as_json:
+        print_json("evaluate", as_record(found))
+    else:
+        show_scores(stdout_console(), found)
+    if failed := [one.error for one in found if isinstance(one, Failed)]:
+        raise typer.Exit(failed[0].exit_code)
+
+
+def _score(
+    model: str,
+    load: Which | None,
+    data: DataConfig,
+    options: _Options,
+    earlier: Sequence[Evaluated | Failed],
+    emit: Emit,
+) -> Evaluated | Failed:
+    """Score one model; of several, one that cannot be scored does not keep the others from it."""
+    from convo_cli.cli.arguments import note_longest_reply
+    from convo_cli.cli.views.evaluation.evaluation_view import Evaluated, Failed
     from convo_cli.evaluation.cautions import cautions_about
-    from convo_cli.evaluation.evaluator import evaluate_files
+    from convo_cli.evaluation.finished.model_scoring import score_model
+    from convo_cli.events import Notice
     from convo_cli.model.open import open_generator
 
-    with make_progress(stderr_console(), is_quiet=is_quiet) as emit:
-        generator = open_generator(model, device=device, emit=emit, which=load)
-        if replies:
-            note_longest_reply(generator, max_new_tokens, emit)
-        result, files = evaluate_files(
-            generator, data_config, num_replies=replies, max_new_tokens=max_new_tokens, emit=emit
+    try:
+        generator = open_generator(model, device=options.device, emit=emit, which=load)
+        if options.num_replies:
+            note_longest_reply(generator, options.max_new_tokens, emit)
+        scores = score_model(
+            generator,
+            data,
+            num_replies=options.num_replies,
+            max_new_tokens=options.max_new_tokens,
+            emit=emit,
+        )
+    except (StoppedError, DataError, FileChangedError):
+        raise  # of the data, which is the same for all models
+    except ConvoError as error:
+        if options.is_alone:
+            raise
+        emit(Notice(f"{model}: not scored: {error.message}", is_warning=True))
+        return Failed(model, error)
+    finally:
+        gc.collect()  # frees the model before the next one is loaded
+    first = next((one for one in earlier if isinstance(one, Evaluated)), None)
+    if first is not None and first.scores.files != scores.files:
+        raise FileChangedError(
+            "the data changed while the models were scored, so their scores cannot be compared",
+            hint="wait until nothing writes to the files, or use copies of them",
         )
     loaded = generator.loaded
-    evaluated = Evaluated(
-        model=model,
-        folder=generator.folder,
-        loaded=loaded,
-        files=files,
-        result=result,
-        cautions=cautions_about(
-            result,
-            files,
-            () if loaded is None else loaded.info.train,
-            () if loaded is None or data else loaded.info.test,
-        ),
-    )
-    if as_json:
-        print_json("evaluate", as_record(evaluated))
-    else:
-        show_scores(stdout_console(), evaluated)
+    expected = () if loaded is None or options.has_given_data else loaded.info.test
+    trained_on = () if loaded is None else loaded.info.train
+    cautions = cautions_about(scores.result, scores.files, trained_on, expected)
+    return Evaluated(model, generator.folder, loaded, scores, cautions)
+
+
+def _checkpoint_options(models: Sequence[str], load: Which | None) -> dict[str, Which | None]:
+    """Return ``--load`` for each model; among several, it is for the run directories only."""
+    runs = [model for model in models if _run_of(model) and Path(model).is_dir()]
+    whole = [model for model in runs if (Path(model) / "checkpoints").is_dir()]
+    return {
+        model: load if len(models) == 1 or model in whole or not whole else None for model in models
+    }
+
+
+def _run_of(model: str) -> RunDirectory | None:
+    """Return the run directory at or around a model; None for other models."""
+    from convo_cli.runs.directory import RunDirectory
+
+    path = Path(model)
+    runs = (RunDirectory(folder) for folder in (path, path.resolve().parent.parent))
+    return next((run for run in runs if run.is_run), None)
 
 
 def _data_config(
-    model: str,
+    models: Sequence[str],
     files: Sequence[str],
     reasoning: Literal["keep", "drop"] | None,
     overrides: Sequence[str],
 ) -> DataConfig:
-    """Return the data config of the model's run for these files; the defaults for other models.
+    """Return the data config of the models' runs for these files; the defaults for other models.
 
-    Without files, those of the run's ``data.test``; UsageError if there are none.
+    Without files, those of the run's ``data.test``. UsageError if there are none, or if the runs
+    read data in different ways.
     """
     from convo_cli.cli.chosen_data import with_overrides
     from convo_cli.config.schema import DataConfig
-    from convo_cli.runs.directory import RunDirectory
     from convo_cli.runs.provenance.run_info import read_config
 
-    path = Path(model)
-    runs = (RunDirectory(folder) for folder in (path, path.resolve().parent.parent))
-    run = next((run for run in runs if run.is_run), None)
-    read_as = None if run is None else read_config(run).data
-    files = files or (read_as.test if read_as else ())
-    if not files:
-        what = "not a run with data.test" if run is None else "its run has no data.test"
+    found = {model: read_config(run).data for model in models if (run := _run_of(model))}
+    if not files and len(models) > 1:
         raise UsageError(
-            f"{model}: {what}, so evaluate needs the data to score",
-            hint=f"convo evaluate {typeable(model)} test.jsonl",
+            "several models need the data to score",
+            hint=f"convo evaluate {' '.join(map(typeable, models))} test.jsonl",
+        )
+    files = files or next((data.test for data in found.values()), ())
+    if not files:
+        what = "its run has no data.test" if found else "not a run with data.test"
+        raise UsageError(
+            f"{models[0]}: {what}, so evaluate needs the data to score",
+            hint=f"convo evaluate {typeable(models[0])} test.jsonl",
         )
     changes = {} if reasoning is None else {"reasoning": reasoning}
-    data_config = (read_as or DataConfig(train=tuple(files))).of(files)
-    return with_overrides(data_config, overrides).model_copy(update=changes)
+    chosen = {
+        model: with_overrides(data.of(files), overrides).model_copy(update=changes)
+        for model, data in (found or {models[0]: DataConfig(train=tuple(files))}).items()
+    }
+    (model, first), *others = chosen.items()
+    for other, data in others:
+        if data != first:
+            keys = [key for key, value in first if value != getattr(data, key)]
+            raise UsageError(
+                f"{model} and {other} read data in different ways "
+                f"({', '.join(f'data.{key}' for key in keys)}), so their scores would not be about "
+                "the same turns",
+                hint="choose one way for all models with --set data.KEY=VALUE, or score each alone",
+            )
+    return first

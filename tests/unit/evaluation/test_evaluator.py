@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
 from contextlib import nullcontext
 
 import pytest
 import torch
 
-from convo_cli.config.schema import DataConfig, GenerationSettings, ScratchConfig
+from convo_cli.config.schema import GenerationSettings, ScratchConfig
 from convo_cli.data.dialogue import Dialogue, Turn
-from convo_cli.errors import DataError, DivergedError
-from convo_cli.evaluation.evaluator import Evaluator, evaluate_files
+from convo_cli.errors import DivergedError
+from convo_cli.evaluation.evaluator import Evaluator
 from convo_cli.events import Notice, Progress
 from convo_cli.metrics.metric_table import METRICS
 from convo_cli.model.batches.batching import Batching
 from convo_cli.model.create import build_scratch_model
-from convo_cli.model.decoding.generator import Generator
 from tests.stores import encoded
 
 
@@ -112,37 +110,3 @@ def test_a_loss_that_is_not_finite_is_an_error_not_a_score(make_evaluator, model
     ) as caught:
         make_evaluator()(model, 5)
     assert caught.value.exit_code == 4
-
-
-# A finished model on files
-
-
-def test_files_are_scored_as_one_whole(model, encoder, tmp_path, ignore):
-    lines = [["Hello", "Hi!"], ["How are you?", "Fine.", "Good", "And you? " * 5]]
-    for number, line in enumerate(lines):
-        (tmp_path / f"{number}.jsonl").write_text(json.dumps(line) + "\n")
-    generator = Generator(model, encoder)
-
-    def score(*numbers):
-        paths = [str(tmp_path / f"{number}.jsonl") for number in numbers]
-        data = DataConfig(train=tuple(paths))
-        return evaluate_files(generator, data, num_replies=5, max_new_tokens=3, emit=ignore)[0]
-
-    first, second, both = score(0), score(1), score(0, 1)
-    assert both.num_targets == first.num_targets + second.num_targets
-    expected = first.loss * first.num_targets + second.loss * second.num_targets
-    assert both.loss == pytest.approx(expected / both.num_targets)
-    assert len(both.samples) == 2
-
-
-@pytest.mark.parametrize(
-    "turn", [{"role": "user"}, {"role": "system"}, {"role": "assistant", "train": False}]
-)
-def test_files_without_a_scored_assistant_turn_are_refused(model, encoder, tmp_path, ignore, turn):
-    path = tmp_path / "test.jsonl"
-    path.write_text(json.dumps({"messages": [{"content": "Hello?", **turn}]}) + "\n")
-    data = DataConfig(train=(str(path),))
-    with pytest.raises(DataError, match=r"test\.jsonl"):
-        evaluate_files(
-            Generator(model, encoder), data, num_replies=1, max_new_tokens=3, emit=ignore
-        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from convo_cli.cli.views.evaluation_view import _counted
+from convo_cli.cli.views.evaluation.evaluation_view import _counted
 
 
 @pytest.mark.parametrize(

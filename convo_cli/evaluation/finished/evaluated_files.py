@@ -1,0 +1,131 @@
+"""Data files that a finished model is scored on: tokens, sizes of the texts, turns to answer."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convo_cli.config.schema import DataConfig
+from convo_cli.data.dialogue import Dialogue, Turn
+from convo_cli.data.held_out.references import reference_indices
+from convo_cli.data.omissions import Omissions, report_omissions
+from convo_cli.data.problems import ProblemError
+from convo_cli.data.unchanged import read_unchanged
+from convo_cli.errors import DataError
+from convo_cli.events import Emit, Notice
+from convo_cli.metrics.reply_texts import words
+from convo_cli.runs.provenance.data_files import DataFile, DataFiles, with_hashed_data
+from convo_cli.text.encoder import DialogueEncoder
+from convo_cli.tokens.store import ASSISTANT_TARGET, Encoded, TokenStore, write
+from convo_cli.wording import counted
+
+_CHUNK = 256  # dialogues encoded at once
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A turn to answer: everything said before it, and the real reply."""
+
+    history: tuple[Turn, ...]
+    reference: str
+
+
+@dataclass(frozen=True)
+class EvaluatedFiles:
+    """The dialogues of the files as tokens of one model."""
+
+    files: tuple[DataFile, ...]
+    store: TokenStore
+    num_bytes: NDArray[np.int64]
+    """UTF-8 bytes of the scored assistant turns of each dialogue; (D,)."""
+    num_words: NDArray[np.int64]  # (D,)
+    questions: Sequence[Question]
+
+
+@contextmanager
+def open_files(
+    data: DataConfig, encoder: DialogueEncoder, *, num_questions: int, emit: Emit
+) -> Iterator[EvaluatedFiles]:
+    """Encode the files of ``data.train`` into a temporary folder; each is read once and hashed.
+
+    The questions are the first assistant turns with a turn before them. Turns that are too long for
+    a window are scored in parts. DataError if no dialogue has an assistant turn.
+    """
+    with TemporaryDirectory(prefix="convo-evaluate-") as folder:
+        home = Path(folder)
+
+        def read(files: DataFiles) -> tuple[EvaluatedFiles, list[Omissions]]:
+            omissions = [Omissions() for _ in files.train]
+            reading = _Reading(encoder, [file.path for file in files.train], num_questions)
+            with read_unchanged(files.train, data, omissions) as stream:
+                chunks = iter(lambda: list(islice(stream, _CHUNK)), [])
+                write((reading.encode(chunk) for chunk in chunks), home)
+            opened = EvaluatedFiles(
+                files.train,
+                TokenStore.open(home),
+                np.array(reading.num_bytes, np.int64),
+                np.array(reading.num_words, np.int64),
+                reading.questions,
+            )
+            return opened, omissions
+
+        opened, omissions = with_hashed_data(data, read, emit)
+        report_omissions(omissions, data.train, data.reasoning, emit)
+        _require_targets(opened.store, data.train)
+        _report_long_turns(opened.store, encoder, emit)
+        yield opened
+
+
+class _Reading:
+    """One pass over the dialogues: encodes them, and keeps what `EvaluatedFiles` has beside."""
+
+    def __init__(self, encoder: DialogueEncoder, paths: Sequence[str], num_questions: int) -> None:
+        self._encoder, self._paths, self._num_questions = encoder, paths, num_questions
+        self.num_bytes, self.num_words = array("q"), array("q")
+        self.questions: list[Question] = []
+
+    def encode(self, dialogues: Sequence[Dialogue]) -> TokenStore:
+        encoded = []
+        found = self._encoder.encode_all(dialogues, long_turns="split")
+        for dialogue, one in zip(dialogues, found, strict=True):
+            if not isinstance(one, Encoded):
+                raise ProblemError(one)
+            encoded.append((dialogue, one))
+            self._note(dialogue.turns)
+        return TokenStore.build(encoded, self._paths)
+
+    def _note(self, turns: Sequence[Turn]) -> None:
+        scored = [turn.text for turn in turns if turn.is_reply and turn.is_trained]
+        self.num_bytes.append(sum(len(text.encode()) for text in scored))
+        self.num_words.append(sum(len(words(text)) for text in scored))
+        if room := self._num_questions - len(self.questions):
+            self.questions += [
+                Question(tuple(turns[:index]), turns[index].text)
+                for index in reference_indices(turns)[:room]
+            ]
+
+
+def _require_targets(store: TokenStore, paths: Sequence[str]) -> None:
+    if not store.num_targets(ASSISTANT_TARGET):
+        raise DataError(
+            f"{', '.join(paths)}: there is nothing to score: no dialogue has an assistant turn",
+            hint="call the speakers user and assistant; `convo validate-data` counts their turns",
+        )
+
+
+def _report_long_turns(store: TokenStore, encoder: DialogueEncoder, emit: Emit) -> None:
+    if store.num_split:
+        message = (
+            f"in {store.num_split:,} of {counted(store.num_dialogues, 'dialogue')}, a turn is "
+            f"longer than the model's window of {encoder.max_length} tokens; such a turn is "
+            "scored in consecutive windows"
+        )
+        emit(Notice(message))

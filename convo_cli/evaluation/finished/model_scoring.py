@@ -1,0 +1,200 @@
+"""Scores of a finished model on data files: likelihood, replies, floors, leak.
+
+`convo evaluate` calls `score_model` for each model, and `compare` for two of them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from convo_cli.config.schema import DataConfig, GenerationSettings
+from convo_cli.errors import DataError, is_out_of_memory
+from convo_cli.evaluation.finished.evaluated_files import EvaluatedFiles, Question, open_files
+from convo_cli.evaluation.finished.file_likelihood import (
+    OF_ANY_TOKENIZER,
+    Likelihood,
+    measure_likelihood,
+    paired_likelihood_intervals,
+)
+from convo_cli.evaluation.finished.run_origin import Leak, find_leak, find_training_replies
+from convo_cli.events import Emit, EvaluationDone, Notice, Progress, SampleReply
+from convo_cli.metrics.floors import describe_floors, floor_replies
+from convo_cli.metrics.intervals import intervals_of, paired_intervals
+from convo_cli.metrics.reply_scores import measure, score_real_replies, scores_of
+from convo_cli.model.decoding.generator import Generator
+from convo_cli.runs.provenance.data_files import DataFile
+from convo_cli.text.contract import contract_of
+from convo_cli.wording import counted
+
+Intervals = Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class ModelScores:
+    """All scores of one model on the files."""
+
+    result: EvaluationDone
+    """The scores that an evaluation in training has too; the samples are the replies."""
+    likelihood: Likelihood
+    likelihood_intervals: Intervals
+    replies: Mapping[int, SampleReply]
+    """The replies by number of the question; the model left out the other questions."""
+    floor_source: str
+    """Source of the replies of the floors; empty without replies."""
+    floors_sentence: str
+    """Names the scores that are no better than a floor; empty without replies."""
+    leak: Leak
+    files: tuple[DataFile, ...]
+    tokenizer: str
+    """Hash of everything that decides ids."""
+
+
+def score_model(
+    generator: Generator, data: DataConfig, *, num_replies: int, max_new_tokens: int, emit: Emit
+) -> ModelScores:
+    """Score a finished model in fp32 on the files of ``data.train``.
+
+    The first ``num_replies`` assistant turns get a greedy reply. DataError if there is nothing to
+    score, EvaluationDivergedError for a loss that is not finite.
+    """
+    started = time.perf_counter()
+    with open_files(data, generator.encoder, num_questions=num_replies, emit=emit) as files:
+        likelihood = measure_likelihood(generator, files, emit)
+        fingerprints = files.store.dialogues["fingerprint"]
+        leak = find_leak(generator.loaded, fingerprints)
+        replies = _answer(generator, files.questions, max_new_tokens, emit)
+        return _assemble(generator, data, files, likelihood, leak, replies, started)
+
+
+def _assemble(
+    generator: Generator,
+    data: DataConfig,
+    files: EvaluatedFiles,
+    likelihood: Likelihood,
+    leak: Leak,
+    replies: Mapping[int, SampleReply],
+    started: float,
+) -> ModelScores:
+    samples = list(replies.values())
+    measured = measure(samples)
+    metrics = scores_of(measured)
+    floors: dict[str, Mapping[str, float]] = {}
+    floor_intervals: dict[str, Intervals] = {}
+    source = ""
+    if samples:
+        training = find_training_replies(generator.loaded, data, files.files)
+        source = "" if training is None else training.source
+        for name, trivial in floor_replies(samples, training).items():
+            of_floor = measure(trivial)
+            floors[name], floor_intervals[name] = scores_of(of_floor), intervals_of(of_floor)
+    return ModelScores(
+        result=EvaluationDone(
+            step=0,
+            loss=likelihood.assistant.loss,
+            perplexity=likelihood.assistant.perplexity,
+            num_targets=likelihood.assistant.num_targets,
+            seconds=time.perf_counter() - started,
+            metrics=metrics,
+            real_scores=score_real_replies(samples),
+            samples=tuple(samples),
+            num_split=files.store.num_split,
+            intervals=intervals_of(measured),
+            floors=floors,
+            end_nll=likelihood.end_nll,
+            inner_nll=likelihood.inner_nll,
+        ),
+        likelihood=likelihood,
+        likelihood_intervals=likelihood.intervals(),
+        replies=replies,
+        floor_source=source,
+        floors_sentence=describe_floors(metrics, floor_intervals, source) if samples else "",
+        leak=leak,
+        files=files.files,
+        tokenizer=contract_of(generator.encoder).tokenizer_sha256,
+    )
+
+
+def _answer(
+    generator: Generator, questions: Sequence[Question], max_new_tokens: int, emit: Emit
+) -> dict[int, SampleReply]:
+    """Answer the questions greedily; those that do not fit into the window are left out."""
+    if not questions:
+        return {}
+    greedy = GenerationSettings(max_new_tokens=max_new_tokens, temperature=0.0)
+    queries = {}
+    for number, question in enumerate(questions):
+        with suppress(DataError):
+            queries[number] = generator.query(question.history, greedy)
+    num_left_out = len(questions) - len(queries)
+
+    def count(done: int) -> None:
+        emit(Progress("generating replies", num_left_out + done, len(questions)))
+
+    count(-num_left_out)
+    try:
+        replies = generator.answer(list(queries.values()), greedy, on_reply=count)
+    except (MemoryError, OSError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        message = (
+            f"not enough memory to generate replies ({type(error).__name__}), so there are no "
+            "scores of replies; lower --max-new-tokens"
+        )
+        emit(Notice(message, is_warning=True))
+        return {}
+    if num_left_out:
+        message = (
+            f"no reply to {num_left_out:,} of {counted(len(questions), 'turn')}: the turn to "
+            "answer is longer than the model's window"
+        )
+        emit(Notice(message, is_warning=True))
+    return {
+        number: SampleReply(
+            _spoken(questions[number]), questions[number].reference, reply.text, reply.stopped
+        )
+        for number, reply in zip(queries, replies, strict=True)
+    }
+
+
+def _spoken(question: Question) -> tuple[tuple[str, str], ...]:
+    return tuple((turn.role, turn.text or turn.tool_data) for turn in question.history)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The score of a model minus that of another one on the same dialogues or turns."""
+
+    value: float
+    interval: tuple[float, float] | None
+    """95 %; None for a score that has no interval."""
+
+
+def compare(one: ModelScores, other: ModelScores) -> dict[str, Difference]:
+    """Return the differences of the scores of two models.
+
+    Loss and perplexity are compared only if both models cut texts into the same tokens, and replies
+    only on the turns that both answered.
+    """
+    is_same = one.tokenizer == other.tokenizer and (
+        one.result.num_targets == other.result.num_targets
+    )
+    ours, theirs = one.likelihood.scores, other.likelihood.scores
+    intervals = paired_likelihood_intervals(one.likelihood, other.likelihood)
+    differences = {
+        name: Difference(ours[name] - theirs[name], intervals.get(name))
+        for name in ours
+        if is_same or name in OF_ANY_TOKENIZER
+    }
+    common = sorted(one.replies.keys() & other.replies.keys())
+    if not common:
+        return differences
+    our_replies = [one.replies[number] for number in common]
+    their_replies = [other.replies[number] for number in common]
+    ours, theirs = scores_of(measure(our_replies)), scores_of(measure(their_replies))
+    intervals = paired_intervals(our_replies, their_replies)
+    return differences | {
+        name: Difference(ours[name] - theirs[name], intervals.get(name)) for name in ours
+    }

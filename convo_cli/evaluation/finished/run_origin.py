@@ -1,0 +1,84 @@
+"""Training data of the run that a model comes from: its replies, and its share in other files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convo_cli.config.schema import DataConfig
+from convo_cli.data.dialogue import Dialogue
+from convo_cli.data.unchanged import read_unchanged
+from convo_cli.errors import CheckpointError, ConfigError, DataError, FileChangedError, UsageError
+from convo_cli.metrics.floors import TrainingReplies, training_replies
+from convo_cli.runs.directory import RunDirectory
+from convo_cli.runs.loaded import LoadedCheckpoint
+from convo_cli.runs.provenance.data_files import DataFile
+from convo_cli.runs.provenance.run_info import read_config
+from convo_cli.runs.provenance.training_dialogues import read_training_dialogues
+
+OF_THE_RUN = "the run's training data"
+OF_THE_FILES = "the evaluated data, from other dialogues"
+
+
+@dataclass(frozen=True, slots=True)
+class Leak:
+    """How many of the evaluated dialogues the model was trained on."""
+
+    num_dialogues: int
+    num_trained_on: int | None
+    """None if it is not known."""
+    reason: str = ""
+    """Why it is not known."""
+
+
+def find_leak(loaded: LoadedCheckpoint | None, fingerprints: NDArray[np.uint64]) -> Leak:
+    """Compare the evaluated dialogues with those that the model's run was trained on."""
+    num = len(fingerprints)
+    if loaded is None:
+        return Leak(num, None, "the model is not in a run directory")
+    run = _run_of(loaded)
+    try:
+        known = read_training_dialogues(run)
+    except CheckpointError as error:
+        return Leak(num, None, error.message)
+    if known is None:
+        return Leak(num, None, f"its run has no {run.training_dialogues.name}")
+    return Leak(num, known.count(fingerprints))
+
+
+def find_training_replies(
+    loaded: LoadedCheckpoint | None, data: DataConfig, files: Sequence[DataFile]
+) -> TrainingReplies | None:
+    """Collect replies of the run's training data if it is there unchanged, else of the ``files``.
+
+    None if those have no reply.
+    """
+    if loaded is not None and (found := _of_run(loaded)):
+        return found
+    with read_unchanged(files, data) as dialogues:
+        return training_replies(_spoken(dialogues), OF_THE_FILES)
+
+
+def _of_run(loaded: LoadedCheckpoint) -> TrainingReplies | None:
+    try:
+        data = read_config(_run_of(loaded)).data
+        trained_on = [
+            file.model_copy(update={"path": path})
+            for file, path in zip(loaded.info.train, data.train, strict=True)
+        ]
+        with read_unchanged(trained_on, data) as dialogues:
+            return training_replies(_spoken(dialogues), OF_THE_RUN)
+    except (CheckpointError, ConfigError, DataError, FileChangedError, UsageError, ValueError):
+        return None  # moved, deleted or changed
+
+
+def _run_of(loaded: LoadedCheckpoint) -> RunDirectory:
+    return RunDirectory(loaded.path.resolve().parent.parent)
+
+
+def _spoken(dialogues: Iterable[Dialogue]) -> Iterator[list[tuple[str, str]]]:
+    for dialogue in dialogues:
+        yield [(turn.role, turn.text) for turn in dialogue.turns if not turn.is_call]
