@@ -73,7 +73,7 @@ def evaluate(
     replies: Annotated[
         int,
         typer.Option(
-            metavar="N|all",
+            metavar="N or all",
             parser=_num_replies,
             callback=within(0),
             help="Assistant turns that get a generated reply, from the first on; 0: none.",

@@ -123,11 +123,11 @@ def _targets_record(targets: ScoredTargets) -> dict[str, float]:
 
 def show_scores(console: Console, models: Sequence[Evaluated | Failed]) -> None:
     """Print models and files, the tables of scores, counts, sentences about them, and cautions."""
-    names = ["model"] if len(models) == 1 else list(ascii_uppercase[: len(models)])
+    names = ["model"] if len(models) == 1 else _letters(len(models))
     scored = [
-        (name, one) for name, one in zip(names, models, strict=False) if isinstance(one, Evaluated)
+        (name, one) for name, one in zip(names, models, strict=True) if isinstance(one, Evaluated)
     ]
-    for name, one in zip(names, models, strict=False):
+    for name, one in zip(names, models, strict=True):
         title = f", {one.loaded.title}" if isinstance(one, Evaluated) and one.loaded else ""
         failure = "" if isinstance(one, Evaluated) else ", not scored"
         print_line(console, f"{name:<{_LABEL_WIDTH}}{one.model}{title}{failure}")
@@ -157,6 +157,12 @@ def show_scores(console: Console, models: Sequence[Evaluated | Failed]) -> None:
     letters = {one.model: name for name, one in scored}
     for first, other, found in _differences(models):
         _say(console, _difference_line(letters[other.model], letters[first.model], found))
+
+
+def _letters(num: int) -> list[str]:
+    """Return a short name for each of several models."""
+    letters = len(ascii_uppercase)
+    return [ascii_uppercase[k % letters] + str(k // letters or "") for k in range(num)]
 
 
 def _say(console: Console, text: str, style: str = "") -> None:

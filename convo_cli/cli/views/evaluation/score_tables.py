@@ -123,9 +123,11 @@ def _cells(
     if len(values) == 1:
         bounds = intervals[0]
         return [_number(values[0]), "" if bounds is None else "–".join(map(_number, bounds))]
+    halves = [None if bounds is None else (bounds[1] - bounds[0]) / 2 for bounds in intervals]
     return [
-        _number(value) + ("" if bounds is None else f" ±{(bounds[1] - bounds[0]) / 2:.1g}")
-        for value, bounds in zip(values, intervals, strict=True)
+        _number(value)
+        + ("" if half is None else f" ±{half:.0f}" if 10 <= half < 1e4 else f" ±{half:.1g}")
+        for value, half in zip(values, halves, strict=True)
     ]
 
 
@@ -133,6 +135,8 @@ def _number(value: float | None) -> str:
     """Return three digits, so that three models fit side by side."""
     if value is None:
         return "-"
-    if 0 < abs(value) < 1:
-        return f"{value:.3f}" if abs(value) >= _SMALLEST else f"<{_SMALLEST}"
-    return f"{value:.3g}"
+    size = abs(value)
+    if 0 < size < _SMALLEST:
+        return f"<{_SMALLEST}"
+    decimals = 3 if 0 < size < 1 else 2 if 1 <= size < 10 else 1 if 10 <= size < 100 else None
+    return f"{value:.3g}" if decimals is None else f"{value:.{decimals}f}"
