@@ -214,7 +214,7 @@ def test_load_is_for_the_runs_among_several_models(convo):
         ((MODEL, "runs/nope"), "runs/nope does not exist"),
         ((MODEL, "nope.jsonl", "valid.jsonl"), "nope.jsonl does not exist"),
         (("valid.jsonl",), "valid.jsonl: a data file, not a model"),
-        ((MODEL, "valid.jsonl", "--replies", "many"), "many is neither a number nor all"),
+        ((MODEL, "valid.jsonl", "--replies", "many"), "give a whole number, such as 100, or all"),
         ((MODEL, "valid.jsonl", "--replies", "-1"), "-1 is not at least 0"),
     ],
 )

@@ -136,7 +136,7 @@ UNKNOWN = {
     ),
     "no number": (
         "evaluate x y --replies many",
-        "Invalid value for '--replies': give a whole number, such as 100",
+        "Invalid value for '--replies': give a whole number, such as 100, or all",
         "convo evaluate --help",
     ),
 }

@@ -44,7 +44,7 @@ def _num_replies(value: Any) -> int:
     try:
         return int(value)
     except ValueError:
-        raise typer.BadParameter(f"{value} is neither a number nor all") from None
+        raise typer.BadParameter("give a whole number, such as 100, or all") from None
 
 
 @dataclass(frozen=True)
