@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedModel
 
-_CHUNK = 256  # dialogues encoded at once
 _MAX_SLOTS = 8192  # tokens with padding per batch
 _WORDS, _END, _USER = range(3)
 """Groups of targets: the words of a reply, the token that ends it, and a user's turn."""
