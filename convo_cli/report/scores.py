@@ -27,8 +27,8 @@ def score_table(evaluation: Evaluation, what: str) -> Table | None:
     ordered = sorted(evaluation.metrics, key=place_of)
     head = ["score", "value", *(["verdict"] if floors else ())]
     head += ["95 % interval"] if has_intervals else []
-    head += [f"{FLOOR_LABELS[name]} reply" for name in floors]
-    head += ["real replies"] if evaluation.real_scores else []
+    head += [FLOOR_LABELS[name] for name in floors]
+    head += ["real"] if evaluation.real_scores else []
     rows = [
         [
             name,
@@ -41,8 +41,10 @@ def score_table(evaluation: Evaluation, what: str) -> Table | None:
         for name in ordered
     ]
     note = (
-        "Floors are the scores of trivial replies to the same turns: the most frequent training "
-        "reply, an echo of the user's turn, and a random training reply."
+        "The floors are trivial replies to the same turns: constant is the most frequent training "
+        "reply, echo the user's turn, random a random training reply. A score beats a floor if its "
+        "whole interval is better. Scores without a verdict are best at the value of the real "
+        "replies."
         if floors
         else "These records have no floors, so compare the scores only with each other."
     )
@@ -56,20 +58,27 @@ def place_of(name: str) -> int:
 
 
 def verdict(evaluation: Evaluation, name: str) -> str:
-    """Return whether a score is better than every floor by more than its interval."""
+    """Return which floors a score beats by more than its interval, in a few words.
+
+    An en dash if no direction is better, or the score has no floor.
+    """
     metric = METRICS.get(name)
     values = {floor: scores.get(name) for floor, scores in evaluation.floors.items()}
     known = {floor: value for floor, value in values.items() if value is not None}
     if metric is None or metric.is_higher_better is None or not known:
-        return "–" if metric is None else metric.direction
+        return "–"
     score = evaluation.metrics[name]
+    if score == (metric.highest if metric.is_higher_better else 0):
+        return "the best possible value"
     low, high = evaluation.intervals.get(name, (score, score))
     reached = [
         FLOOR_LABELS.get(floor, floor)
         for floor, value in known.items()
         if (value >= low if metric.is_higher_better else value <= high)
     ]
-    return f"not clearly better than {', '.join(reached)}" if reached else "better than every floor"
+    if len(reached) == len(known):
+        return "beats no floor"
+    return f"does not beat {', '.join(reached)}" if reached else "beats every floor"
 
 
 def interval_text(bounds: tuple[float, float] | None) -> str:
