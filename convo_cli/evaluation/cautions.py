@@ -1,4 +1,4 @@
-"""Cautions about scores: from training data, from changed test data, from too few replies."""
+"""Cautions about scores: training data, changed test data, too few replies, a broken model."""
 
 from __future__ import annotations
 
@@ -41,4 +41,4 @@ def cautions_about(
             f"the scores of the replies come from only {replies} and would change much with other "
             f"dialogues; compare models on {FEW_REPLIES} replies or more"
         )
-    return tuple(cautions)
+    return (*cautions, *(finding.message for finding in result.findings))

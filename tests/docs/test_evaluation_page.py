@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from convo_cli.evaluation.health.signs import THRESHOLDS
 from convo_cli.metrics.floors import FLOORS
 from convo_cli.metrics.metric_table import METRICS
 from tests.docs.metrics_reference import with_tables
@@ -20,3 +21,13 @@ def test_every_metric_and_every_floor_has_its_row():
         assert PAGE.count(f"\n| `{name}` |") >= 2, name
     for name, meaning in FLOORS.items():
         assert f"\n| `{name}` | {meaning}" in PAGE, name
+
+
+def test_every_limit_of_conversation_health_has_its_row():
+    section = PAGE.partition("## Conversation health")[2].partition("\n## ")[0]
+    rows = [line.split(" | ")[:3] for line in section.splitlines() if line.startswith("| `")]
+    expected = [
+        [f"| `{name}`", threshold.statistic, str(threshold.limit)]
+        for name, threshold in THRESHOLDS.items()
+    ]
+    assert rows == expected

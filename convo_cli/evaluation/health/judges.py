@@ -17,8 +17,8 @@ MOVED = 0.1
 AdamW moves a weight by about its sum of learning rates, and this is five times the standard
 deviation of new weights (0.02).
 """
-_NO_IMPROVEMENT = 0.5
-"""Nats by which the end token has to improve on step 0 if it is less likely than other targets."""
+_LEARNED = 0.2
+"""Nats by which other targets have to improve on step 0 before the end token is compared."""
 _TALKING, _FLUENT = 0.8, 0.7
 """Shares of the loss of guessing below which replies, and the use of the history, are judged."""
 _FEW_REPLIES = 8
@@ -46,14 +46,18 @@ def _end_token(vitals: Vitals, so_far: RunSoFar | None) -> str | None:
         return None
     if end is None:
         return "no real reply ends with an end token, so the model cannot be trained to stop"
-    start = None if so_far is None or so_far.start is None else so_far.start.end_nll
-    is_unlikely = end - inner > THRESHOLDS["end-token"].limit and (
-        start is None or end > start - _NO_IMPROVEMENT
-    )
-    is_worse = start is not None and end - start > THRESHOLDS["end-token since step 0"].limit
+    start = None if so_far is None else so_far.start
+    is_unlikely, is_worse = end - inner > THRESHOLDS["end-token"].limit, False
+    if start is not None and start.end_nll is not None and start.inner_nll is not None:
+        # A new end token may be unlikely for long, but where it is trained on, it improves most.
+        learned = start.inner_nll - inner
+        is_unlikely &= learned > _LEARNED and start.end_nll - end < learned / 2
+        is_worse = end - start.end_nll > THRESHOLDS["end-token since step 0"].limit
     if not (is_unlikely or is_worse):
         return None
-    before = f"at step 0 it was {start:.2f}" if is_worse else f"other targets have {inner:.2f}"
+    before = f"other targets have {inner:.2f}"
+    if is_worse and start is not None:
+        before = f"at step 0 it was {start.end_nll:.2f}"
     stop_rate = vitals.scores.metrics.get("stop-rate")
     stops = "" if stop_rate is None else f", and {stop_rate:.0%} of the replies stop by themselves"
     return (
@@ -126,10 +130,9 @@ def _repetition(vitals: Vitals, so_far: RunSoFar | None) -> str | None:
 
 def _history(vitals: Vitals, so_far: RunSoFar | None) -> str | None:
     probes = vitals.probes
-    if probes is None or not _knows(_FLUENT, vitals, so_far):
+    if probes is None or probes.num_replies < _FEW_REPLIES or not _knows(_FLUENT, vitals, so_far):
         return None
-    most = probes.history_gain + 2 * probes.history_error
-    if most > THRESHOLDS["history"].limit * probes.own_nll:
+    if probes.history_gain > THRESHOLDS["history"].limit * probes.own_nll:
         return None
     return (
         "the model does not use what was said before: the real replies have an nll of "
@@ -161,8 +164,9 @@ def _excess(
     own, real = vitals.scores.metrics.get(name), vitals.scores.real_scores.get(name)
     if own is None or real is None or len(vitals.scores.samples) < _FEW_REPLIES:
         return None
-    if not _knows(_TALKING, vitals, so_far):
-        return None
+    end, inner = vitals.scores.end_nll, vitals.scores.inner_nll
+    if end is None or inner is None or end > inner or not _knows(_TALKING, vitals, so_far):
+        return None  # a reply that does not end wanders
     return (own, real) if own - real > limit else None
 
 
