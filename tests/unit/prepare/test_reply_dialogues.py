@@ -7,12 +7,13 @@ import shutil
 import pytest
 
 from convo_cli.data.held_out.references import choose_dialogues
+from convo_cli.data.held_out.training_facts import TrainingFacts
 from convo_cli.data.reader import read_dialogues
 from convo_cli.errors import FileChangedError
 from convo_cli.prepare import inputs as module
 from convo_cli.prepare.cache import NAME, Cache
 from convo_cli.prepare.inputs import Inputs
-from convo_cli.prepare.reply_dialogues import find_reply_dialogues
+from convo_cli.prepare.reply_dialogues import find_reply_dialogues, find_training_facts
 from convo_cli.runs.provenance.data_files import read_data_files
 from tests.conftest import SAMPLE_DATA
 
@@ -116,3 +117,17 @@ def test_a_file_that_changed_since_it_was_hashed_is_refused_and_nothing_is_kept(
     with pytest.raises(FileChangedError, match="changed while it was read"):
         find(inputs)
     assert not list((tmp_path / "runs").rglob("dialogues.json"))
+
+
+def test_the_training_data_is_read_once_for_its_facts(make_inputs, passes, tmp_path):
+    facts = find_training_facts(make_inputs())
+    assert find_training_facts(make_inputs()) == facts
+    assert len(passes) == 1
+    assert (facts.num_dialogues, facts.num_copies, facts.num_opened_by_assistant) == (25, 0, 0)
+    assert facts.replies is not None
+    assert facts.replies.source == "the run's training data"
+
+
+def test_without_validation_data_no_facts_are_read(make_inputs, passes):
+    assert find_training_facts(make_inputs(data={"validation": ()})) == TrainingFacts()
+    assert passes == []

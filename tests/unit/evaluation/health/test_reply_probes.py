@@ -35,9 +35,10 @@ def probed(encoder, model):
     return run
 
 
-def said(*texts, role="user"):
-    roles = ("user", "assistant")
-    return Dialogue(tuple(Turn(roles[k % 2], text) for k, text in enumerate(texts)))
+def said(*texts):
+    return Dialogue(
+        tuple(Turn("assistant" if k % 2 else "user", text) for k, text in enumerate(texts))
+    )
 
 
 def texts_of(turns):

@@ -41,8 +41,10 @@ def test_copies_and_openings_are_counted_in_one_pass():
         dialogue(("user", "One"), ("user", "Two"), ("assistant", "Two"), ("assistant", "Two")),
     )
     facts = collect_facts(iter(dialogues), "the data")
-    assert (facts.num_dialogues, facts.share_opened_by_assistant) == (3, pytest.approx(1 / 3))
-    assert (facts.num_replies, facts.share_of_copies) == (3, pytest.approx(2 / 3))
+    assert (facts.num_dialogues, facts.num_opened_by_assistant) == (3, 1)
+    assert facts.share_opened_by_assistant == pytest.approx(1 / 3)
+    assert (facts.num_replies, facts.num_copies) == (3, 2)
+    assert facts.share_of_copies == pytest.approx(2 / 3)
     assert facts.replies is not None
     assert (facts.replies.most_frequent, facts.replies.source) == ("Two", "the data")
     nothing = collect_facts([], "the data")
