@@ -43,6 +43,7 @@ CASES = {
     "bad data": ("validate-data config.yaml", 3),
     "a wrong value": ("train config.yaml --set training.max_steps=x", 2),
     "a missing config": ("train nope.yaml", 2),
+    "a missing run to report": ("report nope", 2),
     "missing data": ("train config.yaml --set data.train=nope.jsonl", 2),
     "a missing pretrained model": (
         "train config.yaml --set model.scratch=null --set model.pretrained=./nope",

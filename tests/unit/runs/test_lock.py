@@ -15,7 +15,7 @@ import pytest
 
 from convo_cli.errors import CheckpointError, DiskError
 from convo_cli.runs.directory import RunDirectory
-from convo_cli.runs.lock import locked
+from convo_cli.runs.lock import is_in_use, locked
 
 HOLD = """
 import sys
@@ -75,6 +75,22 @@ def test_a_killed_process_frees_the_lock(run):
         assert str(process.pid) in run.lock.read_text()
         with locked(run):
             assert run.lock.read_text() == f"process {os.getpid()} on {socket.gethostname()}\n"
+
+
+def test_a_run_is_in_use_while_a_living_process_holds_it(run):
+    assert not is_in_use(run)
+    with locked(run):
+        assert is_in_use(run)
+    assert not is_in_use(run)
+    with another_process_holding(run) as process:
+        assert is_in_use(run)
+        process.kill()
+        process.wait()
+        assert not is_in_use(run)
+    run.lock.write_text("process 1 on another-machine\n")
+    assert is_in_use(run)
+    run.lock.write_text("nonsense")
+    assert not is_in_use(run)
 
 
 def test_a_longer_text_that_was_left_over_is_replaced_whole(run):
