@@ -21,8 +21,8 @@ from convo_cli.evaluation.health.signs import RunSoFar, Vitals
 from convo_cli.evaluation.likelihood import nll_by_group, target_kinds
 from convo_cli.evaluation.replies import reply_to_all
 from convo_cli.events import Emit, EvaluationDone, Notice, Progress, SampleReply
-from convo_cli.metrics.intervals import score_intervals
-from convo_cli.metrics.reply_scores import score_real_replies, score_replies
+from convo_cli.metrics.intervals import intervals_of
+from convo_cli.metrics.reply_scores import measure, score_real_replies, scores_of
 from convo_cli.model.batches.batching import Batching
 from convo_cli.model.decoding.generator import Generator
 from convo_cli.text.encoder import DialogueEncoder
@@ -85,15 +85,16 @@ class Evaluator:
                 "with a lower training.learning_rate",
             )
         replies = self._replies(model)
+        measured = measure(replies)
         scores = EvaluationDone(
             step=step,
             loss=loss,
             perplexity=math.exp(min(loss, 700.0)),
             num_targets=int(found.counts.sum()),
             seconds=0.0,
-            metrics=score_replies(replies),
+            metrics=scores_of(measured),
             real_scores=score_real_replies(replies),
-            intervals=score_intervals(replies),
+            intervals=intervals_of(measured),
             samples=tuple(replies),
             num_split=self.store.num_split,
             end_nll=found.mean([_END]),
