@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import transformers
 from convo_cli.config.schema import GenerationSettings
 from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.model.batches import loss
+from convo_cli.model.batches.attention import NAME, attention_of, use_packed_attention
 from convo_cli.model.decoding.generator import Generator
 from convo_cli.model.decoding.passes.fast_forward import FastForward
 from convo_cli.tokens.store import ASSISTANT_TARGET
@@ -73,7 +75,16 @@ def encoder(make_encoder):
     return make_encoder(max_length=96)
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+SLOW = {"a recurrent state", "Qwen2"}
+"""transformers computes the first token by token on a CPU; the second is Llama with biases."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in FAMILIES
+    ],
+)
 def generator(request, encoder):
     made = Generator(build(*FAMILIES[request.param], len(encoder.tokenizer)), encoder)
     made.family = request.param
@@ -84,7 +95,7 @@ def generator(request, encoder):
 def histories(sample_dialogues):
     draws = random.Random(0)
     chosen = []
-    for dialogue in draws.sample(sample_dialogues, 9):
+    for dialogue in draws.sample(sample_dialogues, 6):
         spoken = [turn for turn in dialogue.turns if turn.role != "system"]
         chosen.append([Turn("user", "Hi"), *spoken[: 1 + 2 * draws.randrange(3)]][-5:])
     return chosen
@@ -119,6 +130,7 @@ def require_same(actual, expected, gaps):
 @pytest.mark.parametrize("penalty", [1.0, 1.3])
 def test_greedy_replies_are_those_of_generate_alone_and_in_any_batch(generator, histories, penalty):
     settings = GREEDY.model_copy(update={"repetition_penalty": penalty})
+    histories = histories if penalty == 1.0 else histories[:3]
     queries = [generator.query(history, settings) for history in histories]
     expected = [
         by_generate(generator, query.ids, query.max_new_tokens, repetition_penalty=penalty)
@@ -126,11 +138,11 @@ def test_greedy_replies_are_those_of_generate_alone_and_in_any_batch(generator, 
     ]
     together = generator.answer(queries, settings)
     backwards = generator.answer(queries[::-1], settings)[::-1]
-    alone = [generator.answer([query], settings)[0] for query in queries[:3]]
+    alone = [generator.answer([query], settings)[0] for query in queries[:2]]
     for replies in (together, backwards, alone):
         for reply, (ids, gaps) in zip(replies, expected, strict=False):
             require_same(list(reply.ids), ids, gaps)
-    assert len({reply.ids for reply in together}) > 2
+    assert len({reply.ids for reply in together}) > 1
 
 
 def test_families_that_can_be_batched_are(generator):
@@ -147,7 +159,7 @@ def test_a_sampled_reply_depends_on_the_seed_and_its_index_whatever_the_batch(ge
     together = generator.replies(histories, SAMPLED, seed=3)
     assert generator.replies(histories, SAMPLED, seed=3) == together
     assert generator.replies(histories[:4], SAMPLED, seed=3) == together[:4]
-    for index in (0, 5):
+    for index in (0, 4):
         alone = generator.stream(histories[index], SAMPLED, seed=3, index=index)
         assert alone == together[index]
     assert generator.replies(histories, SAMPLED, seed=4) != together
@@ -158,7 +170,7 @@ def test_a_sampled_reply_depends_on_the_seed_and_its_index_whatever_the_batch(ge
 def test_known_families_are_computed_from_a_copy_of_their_weights(generator):
     generator.replies([[Turn("user", "Hi")]], GREEDY)
     known = {"GPT-2", "Llama", "Qwen2", "Qwen3"}
-    assert isinstance(generator._forward[1], FastForward) == (generator.family in known)
+    assert isinstance(generator._forward[1].passes, FastForward) == (generator.family in known)
 
 
 # All turns of a dialogue
@@ -200,7 +212,7 @@ def require_all_turns(generator, dialogues, settings):
 @pytest.fixture(scope="module")
 def dialogues(sample_dialogues):
     """Dialogues that fit the window, and one that does not."""
-    chosen = random.Random(1).sample(sample_dialogues, 4)
+    chosen = random.Random(1).sample(sample_dialogues, 3)
     assert all(len(dialogue.turns) >= 2 for dialogue in chosen)
     return [*chosen, Dialogue(tuple(turn for one in chosen for turn in one.turns))]
 
@@ -230,8 +242,67 @@ RERENDERED = {
 def test_templates_that_render_earlier_turns_differently_change_no_prompt(
     family, dialogues, sample_dialogues
 ):
-    tokenizer = families.family_tokenizer(RERENDERED[family], sample_dialogues[:20])
+    tokenizer = families.family_tokenizer(RERENDERED[family], sample_dialogues[:5])
     encoder = families.native_encoder(tokenizer, 256)
     options = {**ROPE, "max_position_embeddings": 256}
     generator = Generator(build("Llama", options, len(tokenizer)), encoder)
-    require_all_turns(generator, dialogues[:3], GREEDY)
+    require_all_turns(generator, dialogues[:2], GREEDY)
+
+
+# Weights that change, and models that are not what they seem
+
+
+def test_a_reply_comes_from_the_present_weights_while_they_are_trained(encoder, histories):
+    generator = Generator(build(*FAMILIES["Llama"], len(encoder.tokenizer)), encoder)
+    before = generator.replies(histories, GREEDY)
+    optimizer = torch.optim.SGD(generator.model.parameters(), lr=5.0)
+    row = torch.tensor([generator.query(histories[0], GREEDY).ids])
+    generator.model.train()
+    generator.model(row, labels=row).loss.backward()
+    optimizer.step()
+    after = generator.replies(histories, GREEDY)
+    assert generator.model.training
+    assert [reply.ids for reply in after] != [reply.ids for reply in before]
+    generator.model.eval()
+    for history, reply in zip(histories, after, strict=True):
+        query = generator.query(history, GREEDY)
+        require_same(list(reply.ids), *by_generate(generator, query.ids, query.max_new_tokens))
+
+
+@pytest.mark.parametrize("family", ["GPT-2", "Qwen3"])
+def test_a_model_that_trains_on_packs_sees_no_padding_and_keeps_its_attention(
+    encoder, histories, dialogues, family
+):
+    model = build(*FAMILIES[family], len(encoder.tokenizer)).double()  # too wide for a copy
+    plain = Generator(model, encoder)
+    expected, every = plain.replies(histories, GREEDY), plain.all_replies(dialogues, GREEDY)
+    use_packed_attention(model)
+    packed: Any = Generator(model, encoder)
+    assert packed.replies(histories, GREEDY) == expected
+    assert [one.replies for one in packed.all_replies(dialogues, GREEDY)] == [
+        one.replies for one in every
+    ]
+    assert attention_of(model) == NAME
+    assert packed._forward[1].max_rows > 1
+    assert packed._forward[1].can_branch
+
+
+def test_a_model_whose_cache_or_padding_is_wrong_still_replies_like_its_whole_rows(
+    encoder, histories
+):
+    """A hook makes the logits depend on how the model is called."""
+    model = build(*FAMILIES["Llama"], len(encoder.tokenizer)).double()  # too wide for a copy
+    generator = Generator(model, encoder)
+    expected = generator.replies(histories, GREEDY)
+
+    def spoil(module, arguments, keywords, output):
+        mask = keywords["attention_mask"]
+        if keywords.get("past_key_values") is not None or not mask.all():
+            output.logits = -output.logits
+        return output
+
+    generator.model.register_forward_hook(spoil, with_kwargs=True)
+    spoiled: Any = Generator(model, encoder)
+    assert spoiled.replies(histories, GREEDY) == expected
+    assert spoiled._forward[1].max_rows == 1
+    assert not spoiled._forward[1].passes.has_cache

@@ -26,7 +26,8 @@ from convo_cli.data.problems import ProblemError
 from convo_cli.errors import DataError
 from convo_cli.model.batches import loss
 from convo_cli.model.decoding.failures import ComputingReply
-from convo_cli.model.decoding.passes.forward import Forward, Pass
+from convo_cli.model.decoding.passes.forward import Pass
+from convo_cli.model.decoding.passes.forward_choice import ProvenForward
 from convo_cli.model.decoding.queries import Query
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.tokens.store import ASSISTANT_TARGET, Encoded, Example
@@ -91,7 +92,7 @@ class BranchPlan:
         self.alone.append(len(self.queries))
 
     def read(
-        self, model: PreTrainedModel, forward: Forward, nll: list[NDArray[np.float64]]
+        self, model: PreTrainedModel, forward: ProvenForward, nll: list[NDArray[np.float64]]
     ) -> Iterator[Branch]:
         """Read every example once; append the nll of each dialogue's targets, and yield branches.
 
@@ -110,7 +111,9 @@ class BranchPlan:
                 targets = np.flatnonzero(example.targets[1:] == ASSISTANT_TARGET).tolist()
                 ends = [len(self.queries[query].ids) - 1 for query in queries]
                 with computing:
-                    read = forward.read(example.input_ids.tolist(), sorted({*targets, *ends}))
+                    read = forward.passes.read(
+                        example.input_ids.tolist(), sorted({*targets, *ends})
+                    )
                     parts.append(_nll(read, example.input_ids, targets))
                 yield from (Branch(query, read) for query in queries)
             nll.append(torch.cat(parts).double().numpy())

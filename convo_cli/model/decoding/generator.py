@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from convo_cli.config.schema import GenerationSettings
 from convo_cli.data.dialogue import Dialogue, Turn
@@ -22,9 +21,15 @@ from convo_cli.model.batches.attention import without_packed_attention
 from convo_cli.model.decoding.branched_replies import BranchPlan
 from convo_cli.model.decoding.decode_loop import decode
 from convo_cli.model.decoding.failures import ComputingReply
-from convo_cli.model.decoding.passes.forward import Forward, Pass, Rows
-from convo_cli.model.decoding.passes.forward_choice import choose_forward, weights_version
-from convo_cli.model.decoding.queries import Answers, Query, in_batches
+from convo_cli.model.decoding.passes.forward_choice import ProvenForward, weights_version
+from convo_cli.model.decoding.queries import (
+    Answers,
+    Query,
+    Start,
+    begin,
+    begin_branches,
+    in_batches,
+)
 from convo_cli.model.decoding.sampling import TokenChooser, reply_randomness
 from convo_cli.text.encoder import DialogueEncoder
 
@@ -32,9 +37,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from convo_cli.runs.loaded import LoadedCheckpoint
-
-Start: TypeAlias = Callable[[Sequence[Query], int], tuple[Rows, Tensor]]
-"""Begins the rows of a batch that will grow by at most so many tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class Generator:
         """The folder from which the model was loaded, if any."""
         self.loaded = loaded
         """The checkpoint in that folder; None if it is not one of a run."""
-        self._forward: tuple[object, Forward] | None = None
+        self._forward: tuple[object, ProvenForward] | None = None
 
     @property
     def longest_reply(self) -> int:
@@ -123,8 +125,9 @@ class Generator:
         """Answer prompts in batches; ``on_reply`` receives the number of finished replies."""
         answers = Answers(queries, settings, seed, on_reply)
         with self._answering() as forward:
-            for batch in answers.batches(range(len(queries)), forward.max_rows):
-                self._fill(answers, batch, partial(_start, forward))
+            max_rows = forward.max_rows if len(queries) > 1 else 1
+            for batch in answers.batches(range(len(queries)), max_rows):
+                self._fill(answers, batch, partial(begin, forward.passes))
         return [self._reply(query, ids) for query, ids in zip(queries, answers.ids, strict=True)]
 
     @torch.inference_mode()
@@ -153,9 +156,10 @@ class Generator:
                 branches, lambda one: plan.queries[one.query].size, forward.max_rows
             ):
                 parts = [(one.read, len(plan.queries[one.query].ids)) for one in batch]
-                self._fill(answers, [one.query for one in batch], partial(_branch, forward, parts))
+                numbers = [one.query for one in batch]
+                self._fill(answers, numbers, partial(begin_branches, forward.passes, parts))
             for alone in answers.batches(plan.alone, forward.max_rows):
-                self._fill(answers, alone, partial(_start, forward))
+                self._fill(answers, alone, partial(begin, forward.passes))
         made = iter(zip(plan.queries, answers.ids, strict=True))
         return [
             DialogueReplies(
@@ -183,7 +187,7 @@ class Generator:
         seed = secrets.randbits(63) if seed is None else seed
         decoder, ids = self.encoder.stream(), list[int]()
         with self._answering() as forward:
-            tokens = self._decode(partial(_start, forward), [query], settings, seed, [index])
+            tokens = self._decode(partial(begin, forward.passes), [query], settings, seed, [index])
             for _, token in tokens:
                 ids.append(token)
                 if piece := decoder.push(token):
@@ -221,7 +225,7 @@ class Generator:
         return Reply(self.encoder.decode(ids), tuple(ids), stopped, query.num_dropped)
 
     @contextmanager
-    def _answering(self) -> Iterator[Forward]:
+    def _answering(self) -> Iterator[ProvenForward]:
         """Put the model into evaluation mode, and return its forward passes."""
         was_training = self.model.training
         self.model.eval()
@@ -231,18 +235,7 @@ class Generator:
                 # While training, weights change between two replies.
                 if self._forward is None or self._forward[0] != weights:
                     self._forward = None  # frees a copy of the old weights first
-                    self._forward = weights, choose_forward(self.model, self.encoder)
+                    self._forward = weights, ProvenForward(self.model, self.encoder)
                 yield self._forward[1]
         finally:
             self.model.train(was_training)
-
-
-def _start(forward: Forward, queries: Sequence[Query], room: int) -> tuple[Rows, Tensor]:
-    return forward.start([query.ids for query in queries], room)
-
-
-def _branch(
-    forward: Forward, parts: Sequence[tuple[Pass, int]], queries: Sequence[Query], room: int
-) -> tuple[Rows, Tensor]:
-    logits = torch.cat([one.logits([length - 1]) for one, length in parts])  # (B, V)
-    return forward.branch(parts, room), logits

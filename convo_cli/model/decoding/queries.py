@@ -1,16 +1,24 @@
-"""Prompts that wait for a reply, and the batches in which they are answered."""
+"""Prompts that wait for a reply, and the batches in which they are answered.
+
+Shapes: B rows, V vocabulary.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
+
+import torch
+from torch import Tensor
 
 from convo_cli.config.schema import GenerationSettings
-from convo_cli.model.decoding.passes.forward import Ids
+from convo_cli.model.decoding.passes.forward import Forward, Ids, Pass, Rows
 
 _MAX_SLOTS = 16_384  # tokens of prompts and replies in a batch, with padding
 _Item = TypeVar("_Item")
+Start: TypeAlias = Callable[[Sequence["Query"], int], tuple[Rows, Tensor]]
+"""Begins the rows of a batch that will grow by at most so many tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,3 +81,16 @@ def in_batches(
         batch.append(item)
     if batch:
         yield batch
+
+
+def begin(forward: Forward, queries: Sequence[Query], room: int) -> tuple[Rows, Tensor]:
+    """Read the prompts of a batch; return its rows, and the logits (B, V) of the first tokens."""
+    return forward.start([query.ids for query in queries], room)
+
+
+def begin_branches(
+    forward: Forward, parts: Sequence[tuple[Pass, int]], queries: Sequence[Query], room: int
+) -> tuple[Rows, Tensor]:
+    """Do the same with prompts that are the first tokens of dialogues that were read."""
+    logits = torch.cat([one.logits([length - 1]) for one, length in parts])  # (B, V)
+    return forward.branch(parts, room), logits

@@ -26,12 +26,10 @@ _CACHE_NAMES = ("past_key_values", "cache_params", "state")
 
 
 class CachedForward:
-    """Forward passes of a model; `prove_forward` decides what it may be used for."""
+    """Forward passes of a model; without a cache, they are right for every model."""
 
-    def __init__(self, model: PreTrainedModel, *, max_rows: int) -> None:
-        self.max_rows = max_rows
-        self.can_branch = True
-        self.has_cache = True
+    def __init__(self, model: PreTrainedModel, *, has_cache: bool = True) -> None:
+        self.has_cache = has_cache
         self._model = model
         accepted = inspect.signature(model.forward).parameters
         self._has_positions = "position_ids" in accepted

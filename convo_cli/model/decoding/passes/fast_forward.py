@@ -134,10 +134,7 @@ class FastPass:
 class FastForward:
     """Forward passes of a network."""
 
-    can_branch = True
-
-    def __init__(self, network: Network, *, max_rows: int) -> None:
-        self.max_rows = max_rows
+    def __init__(self, network: Network) -> None:
         self._network = network
 
     def start(self, prompts: Sequence[Ids], room: int) -> tuple[FastRows, Tensor]:

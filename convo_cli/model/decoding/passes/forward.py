@@ -33,11 +33,6 @@ class Pass(Protocol):
 class Forward(Protocol):
     """The forward passes of one model with its present weights."""
 
-    max_rows: int
-    """Most rows of a batch; 1 for a model that cannot read padded rows."""
-    can_branch: bool
-    """True if `read` and `branch` can be used."""
-
     def start(self, prompts: Sequence[Ids], room: int) -> tuple[Rows, Tensor]:
         """Read the prompts; return them as rows, and the logits of their next tokens, (B, V).
 

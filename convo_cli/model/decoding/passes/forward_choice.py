@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -38,28 +39,32 @@ _MOST_ROWS = {"cpu": 16}
 _MOST_ROWS_ELSEWHERE = 64
 
 
-def choose_forward(model: PreTrainedModel, encoder: DialogueEncoder) -> Forward:
-    """Return the fastest forward passes that are right for this model, in evaluation mode.
+class ProvenForward:
+    """The fastest forward passes that are right for a model in evaluation mode.
 
-    They hold for the present weights only.
+    They hold for the weights that the model has now. What one row does not need is proved when it
+    is first asked for.
     """
-    probe = _Probe(model, encoder)
-    max_rows = _MOST_ROWS.get(model.device.type, _MOST_ROWS_ELSEWHERE)
-    fast = _fast_forward(model, encoder, max_rows)
-    if fast is not None and all(
-        probe.proves(holds, fast)
-        for holds in (probe.continues_alone, probe.continues_padded, probe.branches)
-    ):
-        return fast
-    forward = CachedForward(model, max_rows=max_rows)
-    if not probe.proves(probe.continues_alone, forward):
-        forward.has_cache, forward.can_branch, forward.max_rows = False, False, 1
-        return forward
-    if not probe.proves(probe.continues_padded, forward):
-        forward.max_rows = 1
-    if not probe.proves(probe.branches, forward):
-        forward.can_branch = False
-    return forward
+
+    def __init__(self, model: PreTrainedModel, encoder: DialogueEncoder) -> None:
+        self._probe = _Probe(model, encoder)
+        self._most_rows = _MOST_ROWS.get(model.device.type, _MOST_ROWS_ELSEWHERE)
+        self.passes: Forward = CachedForward(model, has_cache=False)
+        for forward in filter(None, (_fast_forward(model, encoder), CachedForward(model))):
+            if self._probe.proves(self._probe.continues_alone, forward):
+                self.passes = forward
+                break
+
+    @cached_property
+    def max_rows(self) -> int:
+        """Return the most rows of a batch; 1 for a model that cannot read padded rows."""
+        is_proved = self._probe.proves(self._probe.continues_padded, self.passes)
+        return self._most_rows if is_proved else 1
+
+    @cached_property
+    def can_branch(self) -> bool:
+        """Return whether a dialogue can be read once for all of its turns."""
+        return self._probe.proves(self._probe.branches, self.passes)
 
 
 def weights_version(model: PreTrainedModel) -> object:
@@ -70,9 +75,7 @@ def weights_version(model: PreTrainedModel) -> object:
     ]
 
 
-def _fast_forward(
-    model: PreTrainedModel, encoder: DialogueEncoder, max_rows: int
-) -> FastForward | None:
+def _fast_forward(model: PreTrainedModel, encoder: DialogueEncoder) -> Forward | None:
     is_plain = model.device.type == "cpu" and model.dtype == torch.float32
     if not is_plain or not fits_memory(model):
         return None
@@ -80,7 +83,7 @@ def _fast_forward(
         network = network_for(model, encoder.max_length)
     except CANNOT_COMPUTE:  # weights of other names or shapes than the family's
         return None
-    return None if network is None else FastForward(network, max_rows=max_rows)
+    return None if network is None else FastForward(network)
 
 
 class _Probe:
@@ -150,8 +153,7 @@ class _Probe:
 
     def _logits(self) -> Tensor:  # (2, T, V)
         """Return the logits of the whole rows, with the positions of transformers' `generate`."""
-        whole = CachedForward(self._model, max_rows=1)
-        whole.has_cache = False
+        whole = CachedForward(self._model, has_cache=False)
         ids = torch.tensor(self._rows, device=self._model.device)
         logits: Tensor = whole.call(ids, torch.ones_like(ids), None, keep=0).logits
         return logits
