@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convo_cli.config.schema import DataConfig
-from convo_cli.data.dialogue import Dialogue, Turn
+from convo_cli.data.dialogue import Dialogue
 from convo_cli.data.held_out.references import reference_indices
 from convo_cli.data.omissions import Omissions, report_omissions
 from convo_cli.data.problems import ProblemError
@@ -30,14 +30,6 @@ from convo_cli.wording import counted
 _CHUNK = 256  # dialogues encoded at once
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A turn to answer: everything said before it, and the real reply."""
-
-    history: tuple[Turn, ...]
-    reference: str
-
-
 @dataclass(frozen=True)
 class EvaluatedFiles:
     """The dialogues of the files as tokens of one model."""
@@ -47,7 +39,8 @@ class EvaluatedFiles:
     num_bytes: NDArray[np.int64]
     """UTF-8 bytes of the scored assistant turns of each dialogue; (D,)."""
     num_words: NDArray[np.int64]  # (D,)
-    questions: Sequence[Question]
+    dialogues: Sequence[Dialogue]
+    """The first dialogues up to the last turn that gets a reply."""
 
 
 @contextmanager
@@ -56,7 +49,7 @@ def open_files(
 ) -> Iterator[EvaluatedFiles]:
     """Encode the files of ``data.train`` into a temporary folder; each is read once and hashed.
 
-    The questions are the first assistant turns with a turn before them. Turns that are too long for
+    The questions are the first assistant turns that answer a turn. Turns that are too long for
     a window are scored in parts. DataError if no dialogue has an assistant turn.
     """
     with TemporaryDirectory(prefix="convo-evaluate-") as folder:
@@ -73,7 +66,7 @@ def open_files(
                 TokenStore.open(home),
                 np.array(reading.num_bytes, np.int64),
                 np.array(reading.num_words, np.int64),
-                reading.questions,
+                reading.dialogues,
             )
             return opened, omissions
 
@@ -89,8 +82,9 @@ class _Reading:
 
     def __init__(self, encoder: DialogueEncoder, paths: Sequence[str], num_questions: int) -> None:
         self._encoder, self._paths, self._num_questions = encoder, paths, num_questions
+        self._num_asked = 0
         self.num_bytes, self.num_words = array("q"), array("q")
-        self.questions: list[Question] = []
+        self.dialogues: list[Dialogue] = []
 
     def encode(self, dialogues: Sequence[Dialogue]) -> TokenStore:
         encoded = []
@@ -99,18 +93,17 @@ class _Reading:
             if not isinstance(one, Encoded):
                 raise ProblemError(one)
             encoded.append((dialogue, one))
-            self._note(dialogue.turns)
+            self._note(dialogue)
         return TokenStore.build(encoded, self._paths)
 
-    def _note(self, turns: Sequence[Turn]) -> None:
-        scored = [turn.text for turn in turns if turn.is_reply and turn.is_trained]
+    def _note(self, dialogue: Dialogue) -> None:
+        scored = [turn.text for turn in dialogue.turns if turn.is_reply and turn.is_trained]
         self.num_bytes.append(sum(len(text.encode()) for text in scored))
         self.num_words.append(sum(len(words(text)) for text in scored))
-        if room := self._num_questions - len(self.questions):
-            self.questions += [
-                Question(tuple(turns[:index]), turns[index].text)
-                for index in reference_indices(turns)[:room]
-            ]
+        asked = reference_indices(dialogue.turns)[: self._num_questions - self._num_asked]
+        if asked:
+            self._num_asked += len(asked)
+            self.dialogues.append(replace(dialogue, turns=dialogue.turns[: asked[-1] + 1]))
 
 
 def _require_targets(store: TokenStore, paths: Sequence[str]) -> None:

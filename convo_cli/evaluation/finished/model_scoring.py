@@ -6,13 +6,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from convo_cli.config.schema import DataConfig, GenerationSettings
-from convo_cli.errors import DataError, is_out_of_memory
-from convo_cli.evaluation.finished.evaluated_files import EvaluatedFiles, Question, open_files
+from convo_cli.config.schema import DataConfig
+from convo_cli.evaluation.finished.answers import answer_turns
+from convo_cli.evaluation.finished.evaluated_files import EvaluatedFiles, open_files
 from convo_cli.evaluation.finished.file_likelihood import (
     OF_ANY_TOKENIZER,
     Likelihood,
@@ -20,14 +19,13 @@ from convo_cli.evaluation.finished.file_likelihood import (
     paired_likelihood_intervals,
 )
 from convo_cli.evaluation.finished.run_origin import Leak, find_leak, find_training_replies
-from convo_cli.events import Emit, EvaluationDone, Notice, Progress, SampleReply
+from convo_cli.events import Emit, EvaluationDone, SampleReply
 from convo_cli.metrics.floors import describe_floors, floor_replies
 from convo_cli.metrics.intervals import intervals_of, paired_intervals
 from convo_cli.metrics.reply_scores import measure, score_real_replies, scores_of
 from convo_cli.model.decoding.generator import Generator
 from convo_cli.runs.provenance.data_files import DataFile
 from convo_cli.text.contract import contract_of
-from convo_cli.wording import counted
 
 Intervals = Mapping[str, tuple[float, float]]
 
@@ -65,7 +63,7 @@ def score_model(
         likelihood = measure_likelihood(generator, files, emit)
         fingerprints = files.store.dialogues["fingerprint"]
         leak = find_leak(generator.loaded, fingerprints)
-        replies = _answer(generator, files.questions, max_new_tokens, emit)
+        replies = answer_turns(generator, files.dialogues, max_new_tokens, emit)
         return _assemble(generator, data, files, likelihood, leak, replies, started)
 
 
@@ -115,52 +113,6 @@ def _assemble(
         files=files.files,
         tokenizer=contract_of(generator.encoder).tokenizer_sha256,
     )
-
-
-def _answer(
-    generator: Generator, questions: Sequence[Question], max_new_tokens: int, emit: Emit
-) -> dict[int, SampleReply]:
-    """Answer the questions greedily; those that do not fit into the window are left out."""
-    if not questions:
-        return {}
-    greedy = GenerationSettings(max_new_tokens=max_new_tokens, temperature=0.0)
-    queries = {}
-    for number, question in enumerate(questions):
-        with suppress(DataError):
-            queries[number] = generator.query(question.history, greedy)
-    num_left_out = len(questions) - len(queries)
-
-    def count(done: int) -> None:
-        emit(Progress("generating replies", num_left_out + done, len(questions)))
-
-    count(-num_left_out)
-    try:
-        replies = generator.answer(list(queries.values()), greedy, on_reply=count)
-    except (MemoryError, OSError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        message = (
-            f"not enough memory to generate replies ({type(error).__name__}), so there are no "
-            "scores of replies; lower --max-new-tokens"
-        )
-        emit(Notice(message, is_warning=True))
-        return {}
-    if num_left_out:
-        message = (
-            f"no reply to {num_left_out:,} of {counted(len(questions), 'turn')}: the turn to "
-            "answer is longer than the model's window"
-        )
-        emit(Notice(message, is_warning=True))
-    return {
-        number: SampleReply(
-            _spoken(questions[number]), questions[number].reference, reply.text, reply.stopped
-        )
-        for number, reply in zip(queries, replies, strict=True)
-    }
-
-
-def _spoken(question: Question) -> tuple[tuple[str, str], ...]:
-    return tuple((turn.role, turn.text or turn.tool_data) for turn in question.history)
 
 
 @dataclass(frozen=True)
