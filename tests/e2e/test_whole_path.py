@@ -133,7 +133,7 @@ def test_everything_that_a_run_promises_is_in_its_directory(place):
     assert {path.name for path in run.iterdir()} == {
         "config.yaml", "run.json", "metrics.jsonl", "samples.jsonl", "plots", "tensorboard",
         "checkpoints", "last.json", "best-loss.json", "best-metric.json", ".lock", "dialogue.json",
-        "tokenizer",
+        "tokenizer", "report.html", "training-dialogues.hashes",
     }  # fmt: skip
     for plot in ("learning_rate.png", "loss.png"):
         assert (run / "plots" / plot).read_bytes().startswith(b"\x89PNG")
