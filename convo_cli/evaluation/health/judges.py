@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping
 from convo_cli.evaluation.health.signs import THRESHOLDS, RunSoFar, Vitals
 from convo_cli.events import HealthFinding
 
-MOVED = 0.1
+MOVED = 1.0
 """Sum of learning rates from which a model must know more than the frequencies of tokens.
 
-AdamW moves a weight by about its sum of learning rates, and this is five times the standard
-deviation of new weights (0.02).
+AdamW moves a weight by at most about that sum, and this is fifty times the standard deviation of
+new weights (0.02). The usual rate reaches it in 1,000 steps, a hundred times that rate in 10 to 30.
 """
 _LEARNED = 0.2
 """Nats by which other targets have to improve on step 0 before the end token is compared."""
@@ -52,7 +52,8 @@ def _end_token(vitals: Vitals, so_far: RunSoFar | None) -> str | None:
         # A new end token may be unlikely for long, but where it is trained on, it improves most.
         learned = start.inner_nll - inner
         is_unlikely &= learned > _LEARNED and start.end_nll - end < learned / 2
-        is_worse = end - start.end_nll > THRESHOLDS["end-token since step 0"].limit
+        worse = end - start.end_nll
+        is_worse = learned > _LEARNED and worse > THRESHOLDS["end-token since step 0"].limit
     if not (is_unlikely or is_worse):
         return None
     before = f"other targets have {inner:.2f}"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedModel
 
-_MAX_REPLIES = 100
+_MAX_REPLIES = 64
 """Replies that are compared; more cost time and change the mean little."""
 
 _Turns: TypeAlias = tuple[Turn, ...]
@@ -73,7 +73,7 @@ def probe(
     *,
     max_slots: int,
 ) -> Probes | None:
-    """Score at most 100 real replies in all forms; None with fewer than two of them."""
+    """Score at most 64 real replies in all forms; None with fewer than two of them."""
     encoded = list(_encoded_forms(encoder, dialogues))
     num = len(encoded)
     if num < 2:

@@ -24,7 +24,7 @@ class Threshold:
 
 THRESHOLDS: Mapping[str, Threshold] = {
     "end-token": Threshold("nll of the end tokens minus nll of the other targets", 0.5),
-    "end-token since step 0": Threshold("nll of the end tokens minus that at step 0", 1.0),
+    "end-token since step 0": Threshold("nll of the end tokens minus that at step 0", 0.2),
     "loss": Threshold("loss / loss of guessing tokens by their frequency in training", 0.9),
     "loss since step 0": Threshold("loss minus loss at step 0", 0.2),
     "echo": Threshold("nll of the reply's first token minus that of the user's first token", 1.0),
