@@ -48,8 +48,8 @@ def speaker_problem(
     if is_right:
         return None
     message = f"the speakers under {quoted(key)} do not alternate, but the texts would"
-    advice = _conversion(names, of_texts, key, is_of_roles=None not in stated)
-    return Problem("other-format", message, member("$", key), advice=advice)
+    command = _conversion(names, of_texts, key, is_of_roles=None not in stated)
+    return Problem("other-format", message, member("$", key), advice=command)
 
 
 def _conversion(names: Sequence[str], texts: str, key: str, *, is_of_roles: bool) -> Conversion:
