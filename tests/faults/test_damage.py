@@ -81,6 +81,7 @@ def cases(run: Path) -> Iterator[Case]:
             for file in files(first)
         ),
         *((name, "run.json") for name in ("config.yaml", "metrics.jsonl", "samples.jsonl")),
+        ("training-dialogues.hashes", "last.json"),
         ("run.json", "last.json"),
         ("last.json", "best-loss.json"),
         ("best-loss.json", "last.json"),
