@@ -72,6 +72,7 @@ def changed(dialogues, folder: Path, change) -> str:
     return str(file)
 
 
+@pytest.mark.slow
 def test_a_sound_run_is_never_flagged(config):
     kinds, warnings = flagged(config(training={"max_steps": 2 * FIRST}))
     assert kinds == [set(), set()]
@@ -97,9 +98,8 @@ def test_a_run_whose_end_token_is_masked_is_flagged(config, monkeypatch):
 
 
 def test_a_learning_rate_of_a_hundred_times_is_flagged(config):
-    """At every evaluation, and the user is warned once."""
-    kinds, warnings = flagged(config(training={"learning_rate": 0.4, "max_steps": 2 * FIRST}))
-    assert ["loss" in kind for kind in kinds] == [True, True]
+    kinds, warnings = flagged(config(training={"learning_rate": 0.4}))
+    assert ["loss" in kind for kind in kinds] == [True]
     assert len([one for one in warnings if "training.learning_rate" in one]) == 1
 
 
@@ -113,7 +113,7 @@ def test_a_run_on_copies_of_the_users_turns_is_flagged(config, sample_dialogues,
         ]
 
     train = changed(sample_dialogues, tmp_path, copy)
-    kinds, warnings = flagged(config(data={"train": train}))
+    kinds, warnings = flagged(config(data={"train": train}, training={"max_steps": 2}))
     assert ["echo" in kind for kind in kinds] == [True]
     assert len([one for one in warnings if "copies of the user's turn" in one]) == 1
 
@@ -125,7 +125,7 @@ def test_roles_swapped_in_half_of_the_training_data_are_flagged(config, sample_d
         return [{**one, "role": other[one["role"]]} for one in messages] if number % 2 else messages
 
     train = changed(sample_dialogues, tmp_path, swap)
-    kinds, _ = flagged(config(data={"train": train}))
+    kinds, _ = flagged(config(data={"train": train}, training={"max_steps": 2}))
     assert ["roles" in kind for kind in kinds] == [True]
 
 
