@@ -483,7 +483,8 @@ class LoggingConfig(Section):
     tensorboard: bool = True
     """Write TensorBoard events into the run directory."""
     plots: bool = True
-    """Draw PNGs: the learning-rate schedule before step 1, the loss curves at every checkpoint."""
+    """Draw the run: the learning-rate schedule before step 1, the loss curves at every checkpoint,
+    and the page report.html at every evaluation."""
 
 
 class RunConfig(Section):

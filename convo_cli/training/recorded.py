@@ -72,12 +72,11 @@ def train_and_record(
         alerts = Alerts(emit_to_all, read_metrics(run.metrics))
         reporters.append(alerts)
         job = RunJob(run, parts, stop, emit_to_all, evaluations, alerts.curve)
-        loss_plot = LossPlot(run, config.name, emit_to_all) if config.logging.plots else None
-        if loss_plot is not None:
+        loss_plot = page = None
+        if config.logging.plots:
             _plot_schedule(run, parts, job, emit_to_all)
-            reporters.append(loss_plot)  # after the log, which it reads, and after the screen
-        page = LivePage(run, emit_to_all)
-        reporters.append(page)
+            loss_plot, page = LossPlot(run, config.name, emit_to_all), LivePage(run, emit_to_all)
+            reporters += [loss_plot, page]  # after the log, which they read, and after the screen
         for notice in warm_up_notices(parts, step):
             emit_to_all(notice)
         emit_to_all(started(run, parts, state, evaluations))
@@ -85,9 +84,9 @@ def train_and_record(
             reason = train(state, job)
         except StepDivergedError as error:
             explained = _explained(error, run, parts, state, evaluations, emit_to_all)
-            if loss_plot is not None:
+            if loss_plot is not None and page is not None:
                 loss_plot.draw()
-            page.write(is_running=False)
+                page.write(is_running=False)
             raise explained from error
         if loss_plot is not None:
             loss_plot.draw()

@@ -68,9 +68,9 @@ FAILURES = {
         raising(torch.OutOfMemoryError("CUDA out of memory.")),
     ),
     "in a reply": (Generator, "answer", raising(ValueError("a bug"))),
-    "in the scoring": (evaluator, "score_replies", raising(ZeroDivisionError("division by zero"))),
+    "in the scoring": (evaluator, "scores_of", raising(ZeroDivisionError("division by zero"))),
     "when samples are written": (event_log._Lines, "write", no_space_for_samples),
-    "by Ctrl-C without a handler": (evaluator, "score_replies", raising(KeyboardInterrupt())),
+    "by Ctrl-C without a handler": (evaluator, "scores_of", raising(KeyboardInterrupt())),
 }
 
 
@@ -161,7 +161,7 @@ def test_early_stopping_by_a_metric_neither_counts_nor_forgets_an_evaluation_wit
 
     monkeypatch.setattr(evaluator, "reply_to_all", sometimes)
     monkeypatch.setattr(
-        evaluator, "score_replies", lambda replies: {"bleu-4": 1.0} if replies else {}
+        evaluator, "scores_of", lambda measured: {"bleu-4": 1.0} if measured else {}
     )
     stopping = {"patience": 2, "monitor": "metric"}
     result = start_run(

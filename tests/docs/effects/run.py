@@ -235,6 +235,8 @@ def _(off, on):
 
 @effect("logging.plots", False, True, seen_in="plots/")
 def _(off, on):
-    """The schedule and the loss curves are drawn as PNG."""
+    """The schedule and the loss curves are drawn as PNG, and the run has a page."""
     assert not off.run.plots.exists()
+    assert not off.run.report.exists()
+    assert on.run.report.exists()
     assert {path.name for path in on.run.plots.glob("*")} == {"learning_rate.png", "loss.png"}
