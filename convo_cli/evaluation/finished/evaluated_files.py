@@ -20,7 +20,9 @@ from convo_cli.data.omissions import Omissions, report_omissions
 from convo_cli.data.problems import ProblemError
 from convo_cli.data.unchanged import read_unchanged
 from convo_cli.errors import DataError
+from convo_cli.evaluation.finished.run_origin import replies_of_files
 from convo_cli.events import Emit, Notice
+from convo_cli.metrics.floors import TrainingReplies
 from convo_cli.metrics.reply_texts import words
 from convo_cli.runs.provenance.data_files import DataFile, DataFiles, with_hashed_data
 from convo_cli.text.encoder import DialogueEncoder
@@ -41,13 +43,20 @@ class EvaluatedFiles:
     num_words: NDArray[np.int64]  # (D,)
     dialogues: Sequence[Dialogue]
     """The first dialogues up to the last turn that gets a reply."""
+    replies: TrainingReplies | None = None
+    """Replies of the files, for the floors; None if they were not collected."""
 
 
 @contextmanager
 def open_files(
-    data: DataConfig, encoder: DialogueEncoder, *, num_questions: int, emit: Emit
+    data: DataConfig,
+    encoder: DialogueEncoder,
+    *,
+    num_questions: int,
+    collects_replies: bool,
+    emit: Emit,
 ) -> Iterator[EvaluatedFiles]:
-    """Encode the files of ``data.train`` into a temporary folder; each is read once and hashed.
+    """Encode the files of ``data.train`` into a temporary folder; later changes do not matter.
 
     The questions are the first assistant turns that answer a turn. Turns that are too long for
     a window are scored in parts. DataError if no dialogue has an assistant turn.
@@ -67,6 +76,7 @@ def open_files(
                 np.array(reading.num_bytes, np.int64),
                 np.array(reading.num_words, np.int64),
                 reading.dialogues,
+                replies_of_files(files.train, data) if collects_replies else None,
             )
             return opened, omissions
 

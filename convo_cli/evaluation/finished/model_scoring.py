@@ -18,9 +18,9 @@ from convo_cli.evaluation.finished.file_likelihood import (
     measure_likelihood,
     paired_likelihood_intervals,
 )
-from convo_cli.evaluation.finished.run_origin import Leak, find_leak, find_training_replies
+from convo_cli.evaluation.finished.run_origin import Leak, find_leak, replies_of_run
 from convo_cli.events import Emit, EvaluationDone, SampleReply
-from convo_cli.metrics.floors import describe_floors, floor_replies
+from convo_cli.metrics.floors import TrainingReplies, describe_floors, floor_replies
 from convo_cli.metrics.intervals import intervals_of, paired_intervals
 from convo_cli.metrics.reply_scores import measure, score_real_replies, scores_of
 from convo_cli.model.decoding.generator import Generator
@@ -59,21 +59,29 @@ def score_model(
     score, EvaluationDivergedError for a loss that is not finite.
     """
     started = time.perf_counter()
-    with open_files(data, generator.encoder, num_questions=num_replies, emit=emit) as files:
+    training = replies_of_run(generator.loaded) if num_replies else None
+    with open_files(
+        data,
+        generator.encoder,
+        num_questions=num_replies,
+        collects_replies=num_replies > 0 and training is None,
+        emit=emit,
+    ) as files:
         likelihood = measure_likelihood(generator, files, emit)
         fingerprints = files.store.dialogues["fingerprint"]
         leak = find_leak(generator.loaded, fingerprints)
         replies = answer_turns(generator, files.dialogues, max_new_tokens, emit)
-        return _assemble(generator, data, files, likelihood, leak, replies, started)
+        training = training or files.replies
+        return _assemble(generator, files, likelihood, leak, replies, training, started)
 
 
 def _assemble(
     generator: Generator,
-    data: DataConfig,
     files: EvaluatedFiles,
     likelihood: Likelihood,
     leak: Leak,
     replies: Mapping[int, SampleReply],
+    training: TrainingReplies | None,
     started: float,
 ) -> ModelScores:
     samples = list(replies.values())
@@ -83,7 +91,6 @@ def _assemble(
     floor_intervals: dict[str, Intervals] = {}
     source = ""
     if samples:
-        training = find_training_replies(generator.loaded, data, files.files)
         source = "" if training is None else training.source
         for name, trivial in floor_replies(samples, training).items():
             of_floor = measure(trivial)

@@ -49,20 +49,16 @@ def find_leak(loaded: LoadedCheckpoint | None, fingerprints: NDArray[np.uint64])
     return Leak(num, known.count(fingerprints))
 
 
-def find_training_replies(
-    loaded: LoadedCheckpoint | None, data: DataConfig, files: Sequence[DataFile]
-) -> TrainingReplies | None:
-    """Collect replies of the run's training data if it is there unchanged, else of the ``files``.
-
-    None if those have no reply.
-    """
-    if loaded is not None and (found := _of_run(loaded)):
-        return found
+def replies_of_files(files: Sequence[DataFile], data: DataConfig) -> TrainingReplies | None:
+    """Collect replies of evaluated files; None if they have no reply."""
     with read_unchanged(files, data) as dialogues:
         return training_replies(_spoken(dialogues), OF_THE_FILES)
 
 
-def _of_run(loaded: LoadedCheckpoint) -> TrainingReplies | None:
+def replies_of_run(loaded: LoadedCheckpoint | None) -> TrainingReplies | None:
+    """Collect replies of the data that a model was trained on; None unless it is unchanged."""
+    if loaded is None:
+        return None
     try:
         data = read_config(_run_of(loaded)).data
         trained_on = [

@@ -68,7 +68,9 @@ def score(generator, data, emit, *, num_replies=0):
 
 
 def likelihood_of(generator, data, ignore):
-    with open_files(data, generator.encoder, num_questions=0, emit=ignore) as files:
+    with open_files(
+        data, generator.encoder, num_questions=0, collects_replies=False, emit=ignore
+    ) as files:
         return measure_likelihood(generator, files, ignore)
 
 
