@@ -645,7 +645,13 @@ ONE_OF_EACH_COMMAND = (
 )
 
 
-@pytest.mark.parametrize("name", ONE_OF_EACH_COMMAND)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(one, marks=[pytest.mark.slow] if "model" in one else [])
+        for one in ONE_OF_EACH_COMMAND
+    ],
+)
 def test_the_executable_refuses_as_the_function_does(name, work, convo):
     case = CASES[name]
     case.prepare(work)

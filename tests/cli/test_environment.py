@@ -67,7 +67,11 @@ def test_a_result_that_does_not_fit_on_the_disk_is_an_error(place, words):
 
 @full
 @pytest.mark.parametrize(
-    "words", ["chat runs/tiny --seed 1", "evaluate runs/tiny valid.jsonl --replies 0"]
+    "words",
+    [
+        "chat runs/tiny --seed 1",
+        pytest.param("evaluate runs/tiny valid.jsonl --replies 0", marks=pytest.mark.slow),
+    ],
 )
 def test_scores_and_replies_that_do_not_fit_on_the_disk_are_an_error(place, words):
     result = shell(place, "> /dev/full <<< 'Hello!'", *words.split())
@@ -84,7 +88,14 @@ def test_an_error_keeps_its_exit_code_when_its_json_does_not_fit_on_the_disk(pla
 
 @full
 @pytest.mark.parametrize(
-    "redirection", ["> /dev/full", "2> /dev/full", "> /dev/full 2>&1", "--json > /dev/full"]
+    "redirection",
+    [
+        "> /dev/full",
+        *(
+            pytest.param(one, marks=pytest.mark.slow)
+            for one in ("2> /dev/full", "> /dev/full 2>&1", "--json > /dev/full")
+        ),
+    ],
 )
 def test_a_finished_run_is_finished_although_its_output_is_lost(tmp_path, redirection):
     make_workplace(tmp_path)
@@ -129,7 +140,10 @@ def answers(place):
     return {words: shell(place, "", *words.split()) for words in ANSWERS}
 
 
-@pytest.mark.parametrize("closed", CLOSED)
+@pytest.mark.parametrize(
+    "closed",
+    [CLOSED[0], *(pytest.param(one, marks=pytest.mark.slow) for one in CLOSED[1:-1]), CLOSED[-1]],
+)
 def test_closed_streams_change_neither_the_exit_code_nor_the_other_streams(place, answers, closed):
     for words, code in ANSWERS.items():
         opened = answers[words]
@@ -211,7 +225,12 @@ def test_a_path_that_is_too_long_is_named_and_shortened(place, words):
 
 
 @pytest.mark.parametrize(
-    "words", ["validate-data train.jsonl", "chat runs/tiny", "evaluate runs/tiny valid.jsonl"]
+    "words",
+    [
+        "validate-data train.jsonl",
+        "chat runs/tiny",
+        pytest.param("evaluate runs/tiny valid.jsonl", marks=pytest.mark.slow),
+    ],
 )
 def test_few_descriptors_are_enough_or_are_named(place, words):
     result = shell(place, "", *words.split(), before="ulimit -n 16")

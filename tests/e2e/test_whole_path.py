@@ -205,7 +205,15 @@ SCRATCH = {
 }
 
 
-@pytest.mark.parametrize("case", SCRATCH)
+def some_slow(cases):
+    """Return the names of the cases; those after the second one are slow."""
+    return [
+        pytest.param(name, marks=[pytest.mark.slow] * (number > 1))
+        for number, name in enumerate(cases)
+    ]
+
+
+@pytest.mark.parametrize("case", some_slow(SCRATCH))
 def test_every_template_and_tokenizer_goes_the_whole_path(case, tmp_path):
     template, kind, train_on = SCRATCH[case]
     make_workplace(tmp_path)
@@ -263,7 +271,7 @@ PRETRAINED = {
 }
 
 
-@pytest.mark.parametrize("case", PRETRAINED)
+@pytest.mark.parametrize("case", some_slow(PRETRAINED))
 def test_a_pretrained_model_goes_the_whole_path(case, tmp_path, sample_dialogues):
     from transformers import (
         GPT2Config,
