@@ -145,6 +145,7 @@ def test_the_run_directory_holds_what_it_should_and_no_leftovers(finished):
         "run.json",
         "samples.jsonl",
         "tokenizer",
+        "training-dialogues.hashes",
     }
     config = load_config(run.config)
     assert all(os.path.isabs(path) for path in (*config.data.train, *config.data.validation))
