@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
@@ -143,9 +144,11 @@ def dump_config(config: RunConfig) -> str:
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # typed by its initial None
     yaml.width = MAX_BYTES
-    yaml.allow_unicode = not has_unseen(config.model_dump_json())
+    values = config.model_dump(mode="json")
+    # json also encodes the bytes of file names that are no text, which pydantic refuses.
+    yaml.allow_unicode = not has_unseen(json.dumps(values, ensure_ascii=False))
     stream = io.StringIO()
-    yaml.dump(config.model_dump(mode="json"), stream)
+    yaml.dump(values, stream)
     return stream.getvalue()
 
 

@@ -257,7 +257,7 @@ LOADED = [(2, ()), (NEWEST, ("--load", "last"))]
 @pytest.mark.parametrize(
     ("stride", "num_damages"),
     [
-        pytest.param(3, 1, id="some files, one damage each"),
+        pytest.param(5, 1, id="some files, one damage each"),
         pytest.param(1, len(DAMAGES), id="every damage to every file", marks=pytest.mark.slow),
     ],
 )
