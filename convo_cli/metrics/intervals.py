@@ -46,7 +46,7 @@ def paired_intervals(
         other = theirs[name]
         if isinstance(one, Additive) and isinstance(other, Additive) and len(one.rows) > 1:
             difference = _resampled(one, seed) - _resampled(other, seed)
-            intervals[name] = _bounds(difference)
+            intervals[name] = bounds_of(difference)
     return intervals
 
 
@@ -55,7 +55,7 @@ def intervals_of(
 ) -> dict[str, tuple[float, float]]:
     """Return the 95 % interval of each metric with statistics of two replies or more."""
     return {
-        name: _bounds(_resampled(one, seed))
+        name: bounds_of(_resampled(one, seed))
         for name, one in measured.items()
         if isinstance(one, Additive) and len(one.rows) > 1
     }
@@ -82,7 +82,8 @@ def _draws(num: int, seed: int) -> Array:
     )
 
 
-def _bounds(values: Array) -> tuple[float, float]:
+def bounds_of(values: Array) -> tuple[float, float]:
+    """Return the bounds of the 95 % interval of resampled scores, (R,)."""
     low, high = np.percentile(values, _BOUNDS)
     return float(low), float(high)
 

@@ -19,6 +19,7 @@ from convo_cli.errors import EvaluationDivergedError
 from convo_cli.evaluation.finished.evaluated_files import EvaluatedFiles
 from convo_cli.evaluation.likelihood import GroupedNll, GroupsOf, nll_by_groupings
 from convo_cli.events import Emit, Progress
+from convo_cli.metrics.intervals import NUM_RESAMPLES, bounds_of
 from convo_cli.model.batches.batching import batching_for
 from convo_cli.model.decoding.generator import Generator
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET, Example, TokenStore
@@ -30,8 +31,6 @@ Array: TypeAlias = NDArray[np.float64]
 
 NUM_TURNS = 5
 """Assistant turns with a score of their own; the last one includes all later turns."""
-NUM_RESAMPLES = 1000
-_BOUNDS = (2.5, 97.5)  # per cent: a 95 % interval
 _MAX_SLOTS = 8192  # tokens with padding per batch
 _LARGEST = 700.0  # the exponential function ends at 709
 
@@ -76,7 +75,7 @@ class Likelihood:
         if len(self.sums) < 2:
             return {}
         sums = resampled(self.sums)
-        return {name: _bounds(score(sums)) for name, score in LIKELIHOOD_SCORES.items()}
+        return {name: bounds_of(score(sums)) for name, score in LIKELIHOOD_SCORES.items()}
 
 
 def _loss(sums: Array) -> Array:
@@ -222,11 +221,6 @@ def resampled(*rows: Array, seed: int = 0) -> Array:
     )
 
 
-def _bounds(values: Array) -> tuple[float, float]:
-    low, high = np.percentile(values, _BOUNDS)
-    return float(low), float(high)
-
-
 def paired_likelihood_intervals(
     one: Likelihood, other: Likelihood
 ) -> dict[str, tuple[float, float]]:
@@ -238,4 +232,6 @@ def paired_likelihood_intervals(
         return {}
     both = resampled(one.sums, other.sums)
     ours, theirs = np.split(both, 2, axis=1)
-    return {name: _bounds(score(ours) - score(theirs)) for name, score in LIKELIHOOD_SCORES.items()}
+    return {
+        name: bounds_of(score(ours) - score(theirs)) for name, score in LIKELIHOOD_SCORES.items()
+    }
