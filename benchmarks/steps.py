@@ -12,7 +12,7 @@ from convo_cli.model.batches.loss import Batch
 from convo_cli.model.cost import FlopCounter
 from convo_cli.model.device import autocast_for
 from convo_cli.runs.provenance.execution import ResolvedPrecision
-from convo_cli.training.loop import Job
+from convo_cli.training.loop import Job, StepPlan
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -41,10 +41,10 @@ class Steps(Job):
         self._count_flops = FlopCounter(model)
         self._autocast = autocast_for(model.device, precision)
 
-    def batches(self, step: int) -> Sequence[Batch]:
+    def plan(self, step: int) -> StepPlan:
         batches = self._batches_of(step)
         self.flops += sum(map(self._count_flops, batches))
-        return batches
+        return StepPlan.of(batches)
 
     def nll_sum(self, model: PreTrainedModel, batch: Batch) -> Tensor:
         with self._autocast():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from convo_cli.model.batches.loss import nll_sum
-from convo_cli.training.loop import Job
+from convo_cli.training.loop import Job, StepPlan
 
 
 class StepsJob(Job):
@@ -17,6 +17,9 @@ class StepsJob(Job):
 
     def batches(self, step):
         return self._batches
+
+    def plan(self, step):
+        return StepPlan.of(self.batches(step))
 
     def nll_sum(self, model, batch):
         return nll_sum(model, batch)

@@ -8,6 +8,7 @@ none is skipped or repeated.
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Sequence
 from fractions import Fraction
@@ -107,6 +108,24 @@ class Order:
         """Return the token at which each example of the epoch begins, in the order of the epoch."""
         lengths = self._lengths[_epoch_order(len(self._lengths), self._seed, epoch)]
         return np.cumsum(lengths) - lengths
+
+
+def share_of(lengths: NDArray[np.int64], rank: int, size: int) -> NDArray[np.int64]:
+    """Return the places of a rank's examples, ascending, of those of a step with ``lengths`` (n,).
+
+    The longest example goes to the rank with the fewest tokens so far, and so on. So the tokens of
+    two ranks differ by at most the longest example, and every process knows every share.
+    """
+    if size == 1:
+        return np.arange(len(lengths))
+    loads = [(0, other) for other in range(size)]
+    own = []
+    for place in np.argsort(-lengths, kind="stable").tolist():
+        tokens, lightest = loads[0]
+        heapq.heapreplace(loads, (tokens + int(lengths[place]), lightest))
+        if lightest == rank:
+            own.append(place)
+    return np.array(sorted(own), np.int64)
 
 
 @lru_cache(maxsize=2)

@@ -46,6 +46,7 @@ from convo_cli.training.optim import make_optimizer
 from convo_cli.training.saving import load_checkpoint_model, restore_state
 from convo_cli.training.state import TrainState
 from convo_cli.wording import counted
+from convo_cli.world import World
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -72,6 +73,7 @@ class Parts:
     order: Order
     """The examples that each step is trained on."""
     max_steps: int
+    world: World = field(default_factory=World)
 
 
 def settle_base_model(

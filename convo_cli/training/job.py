@@ -31,9 +31,10 @@ from convo_cli.signals import UNSAVED, StopRequest
 from convo_cli.storage.atomic import disk_errors
 from convo_cli.storage.folder import open_folder
 from convo_cli.text.tokenizers.vocabulary import num_ids
+from convo_cli.tokens.order import share_of
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET, TokenStore
 from convo_cli.training.build import Parts
-from convo_cli.training.loop import Job
+from convo_cli.training.loop import Job, StepPlan
 from convo_cli.training.optim import has_user_targets, horizon_of, learning_rate_at
 from convo_cli.training.saving import save_checkpoint
 from convo_cli.training.state import EarlyStopping, TrainState
@@ -65,6 +66,7 @@ class RunJob(Job):
         self.max_steps, self.seed = parts.max_steps, parts.config.seed
         self.max_grad_norm = parts.config.training.max_grad_norm
         self.early_stopping = EarlyStopping.of(parts.config.evaluation)
+        self.world = parts.world
         self._run, self._parts, self._stop = run, parts, stop
         self._emit, self._evaluations = emit, evaluations
         self._facts = RunFacts(
@@ -82,21 +84,29 @@ class RunJob(Job):
         self._usage = UsageMeter(parts.device)
         self._waiting_seconds = self._flops = 0.0
 
-    def batches(self, step: int) -> list[Batch]:
-        """Return the examples of the step, sorted by length and cut into micro-batches."""
+    def plan(self, step: int) -> StepPlan:
+        """Return this rank's examples of the step, sorted by length and cut into micro-batches."""
         started = time.perf_counter()
         parts, training, store = self._parts, self._parts.config.training, self._parts.data.train
         chosen, kinds = parts.order.examples(step), self._target_kinds(step)
         chosen = chosen[np.argsort(store.lengths[chosen], kind="stable")]
+        examples = [store[int(index)] for index in chosen]
+        # The first token of an example is given, never a target.
+        targets = np.concatenate([example.targets[1:] for example in examples])
+        own = share_of(store.lengths[chosen], self.world.rank, self.world.size)
         batches = [
-            parts.batching.batch([store[int(index)] for index in chosen[part]], kinds)
+            parts.batching.batch([examples[index] for index in own[part]], kinds)
             for part in parts.batching.split(
-                store.lengths[chosen], training.micro_batch_size or len(chosen)
+                store.lengths[chosen[own]], training.micro_batch_size or len(chosen)
             )
         ]
         self._flops = sum(map(self._count_flops, batches))
         self._waiting_seconds = time.perf_counter() - started
-        return batches
+        return StepPlan(
+            batches,
+            num_tokens=int(store.lengths[chosen].sum()),
+            num_targets=int(np.isin(targets, sorted(kinds)).sum()),
+        )
 
     def _target_kinds(self, step: int) -> set[int]:
         """Return the target kinds of a step; the user's only while the curriculum includes them."""

@@ -5,9 +5,9 @@ requires:
 
     loss of a step = summed nll of all its target tokens / their number
 
-Both are taken over the whole step, so the way it is cut into micro-batches changes nothing but
-rounding. The learning rate, the examples and the dropout of a step are functions of its number
-alone, so a resumed run repeats them exactly.
+Both are taken over the whole step, so the way it is cut into micro-batches, and the number of
+processes that share them, change nothing but rounding. The learning rate, the examples and the
+dropout of a step are functions of its number alone, so a resumed run repeats them exactly.
 
 `train` runs all steps, `train_step` makes one update, `accumulate_gradients` its forward and
 backward passes. A `Job` supplies data and schedule, evaluates and saves; nothing here prints, opens
@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
@@ -28,6 +29,7 @@ from convo_cli.errors import DivergedError
 from convo_cli.events import EvaluationDone, Event, StepDone
 from convo_cli.model.batches.loss import Batch
 from convo_cli.training.state import EarlyStopping, TrainState, reason_it_is_over, take_scores
+from convo_cli.world import World
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -37,6 +39,24 @@ STOPPED = "stopped on request"
 
 class StepDivergedError(DivergedError):
     """A loss or gradient is not finite; weights and progress are those of the step before."""
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """The micro-batches of a step that this process computes, and the sizes of the whole step."""
+
+    batches: Sequence[Batch]
+    num_tokens: int
+    num_targets: int
+
+    @classmethod
+    def of(cls, batches: Sequence[Batch]) -> StepPlan:
+        """Return the plan of a step whose micro-batches are all computed here."""
+        return cls(
+            batches,
+            sum(batch.num_tokens for batch in batches),
+            sum(batch.num_targets for batch in batches),
+        )
 
 
 class Job(Protocol):
@@ -50,8 +70,9 @@ class Job(Protocol):
     seed: int
     max_grad_norm: float | None
     early_stopping: EarlyStopping = EarlyStopping()
+    world: World = World()
 
-    def batches(self, step: int) -> Sequence[Batch]:
+    def plan(self, step: int) -> StepPlan:
         """Return the micro-batches of a step: what the model reads, and which of it are targets."""
 
     def nll_sum(self, model: PreTrainedModel, batch: Batch) -> Tensor:
@@ -123,10 +144,11 @@ def train_step(state: TrainState, job: Job) -> StepDone:
     learning_rate = job.learning_rate(step)
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate
-    batches = job.batches(step)
+    plan = job.plan(step)
     while True:
-        torch.manual_seed(step_seed(job.seed, step))  # seeds dropout, the only randomness of a step
-        loss, grad_norm = accumulate_gradients(state, job, batches)
+        # Seeds dropout, the only randomness of a step.
+        torch.manual_seed(step_seed(job.seed, step, job.world.rank))
+        loss, grad_norm = accumulate_gradients(state, job, plan)
         if not math.isfinite(loss):
             raise StepDivergedError(
                 f"step {step + 1}: the loss is {loss}; the weights are those of step {step}",
@@ -152,9 +174,8 @@ def train_step(state: TrainState, job: Job) -> StepDone:
     # On a GPU the update may still be running. Waiting for it here would only move its time out of
     # the next step.
     seconds = time.perf_counter() - started
-    num_tokens = sum(batch.num_tokens for batch in batches)
     progress.step += 1
-    progress.tokens_seen += num_tokens
+    progress.tokens_seen += plan.num_tokens
     progress.elapsed_seconds += seconds
     state.is_evaluated = False  # the last scores belong to the old weights
     return StepDone(
@@ -163,16 +184,14 @@ def train_step(state: TrainState, job: Job) -> StepDone:
         loss=loss,
         learning_rate=learning_rate,
         grad_norm=grad_norm,
-        num_tokens=num_tokens,
-        num_targets=sum(batch.num_targets for batch in batches),
+        num_tokens=plan.num_tokens,
+        num_targets=plan.num_targets,
         seconds=seconds,
         tokens_seen=progress.tokens_seen,
     )
 
 
-def accumulate_gradients(
-    state: TrainState, job: Job, batches: Sequence[Batch]
-) -> tuple[float, float]:
+def accumulate_gradients(state: TrainState, job: Job, plan: StepPlan) -> tuple[float, float]:
     """Leave the clipped gradient of the whole step in the parameters.
 
     Returns the loss of the step, and the norm before clipping.
@@ -180,29 +199,31 @@ def accumulate_gradients(
     state.model.train()
     # None, not zero: AdamW would still move a parameter with a zero gradient, by its old moments.
     state.optimizer.zero_grad(set_to_none=True)
-    # Targets are counted over the whole step before its first forward pass. The mean of the
-    # micro-batch means would be a different gradient if micro-batches differ in targets: 0.22
-    # relative error in tests/laws/test_micro_batches.py. A step without targets (a window of user
-    # turns, after the curriculum) has loss 0 and no gradient.
-    num_targets = max(1, sum(batch.num_targets for batch in batches))
+    # Targets are counted over the whole step, in every process, before its first forward pass. The
+    # mean of the micro-batch means would be a different gradient if micro-batches differ in
+    # targets: 0.22 relative error in tests/laws/test_micro_batches.py. A step without targets (a
+    # window of user turns, after the curriculum) has loss 0 and no gradient.
+    num_targets = max(1, plan.num_targets)
     total = torch.zeros((), device=state.model.device)
-    for batch in batches:
+    for batch in plan.batches:
         nll = job.nll_sum(state.model, batch)
         # Adds to the gradients; the scale is 1 except in fp16.
         state.scaler.scale(nll / num_targets).backward()
         # Stays on the device: reading it would wait for the GPU at each micro-batch.
         total += nll.detach()
+    job.world.sum_gradients(state.model.parameters())  # once a step
     state.scaler.unscale_(state.optimizer)  # otherwise clipping would apply to the scaled gradient
     # An infinite limit clips nothing; the norm is measured all the same.
     grad_norm = torch.nn.utils.clip_grad_norm_(
         state.model.parameters(), job.max_grad_norm or math.inf
     )
-    return float(total) / num_targets, float(grad_norm)
+    (whole,) = job.world.sum([float(total)])
+    return whole / num_targets, float(grad_norm)
 
 
-def step_seed(seed: int, step: int) -> int:
-    """Return the seed of a step's dropout.
+def step_seed(seed: int, step: int, rank: int = 0) -> int:
+    """Return the seed of a step's dropout in one process of the world.
 
     Runs with seeds 0 and 1 first share one at step 1,000,003.
     """
-    return (seed * 1_000_003 + step) % 2**63
+    return (seed * 1_000_003 + step + (rank << 40)) % 2**63

@@ -10,7 +10,7 @@ import torch
 
 from convo_cli.model.batches.loss import pad
 from convo_cli.tokens.store import ASSISTANT_TARGET, Example
-from convo_cli.training.loop import accumulate_gradients
+from convo_cli.training.loop import StepPlan, accumulate_gradients
 from convo_cli.training.state import TrainState
 from tests.jobs import StepsJob
 
@@ -38,7 +38,7 @@ def _state(encoder):
 def _gradient(encoder, cut):
     state = _state(encoder)
     batches = [pad(part, {ASSISTANT_TARGET}, encoder.pad_id) for part in cut]
-    loss, norm = accumulate_gradients(state, StepsJob(max_grad_norm=None), batches)
+    loss, norm = accumulate_gradients(state, StepsJob(max_grad_norm=None), StepPlan.of(batches))
     return loss, norm, torch.cat([p.grad.flatten() for p in state.model.parameters()])
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convo_cli.config.schema import TrainingConfig
-from convo_cli.tokens.order import Order
+from convo_cli.tokens.order import Order, share_of
 from convo_cli.tokens.phase import Phase
 
 SEEDS = st.integers(0, 2**63 - 1)
@@ -75,6 +75,18 @@ def test_a_step_of_tokens_does_not_depend_on_earlier_calls(lengths, batch_tokens
     order = by_tokens(lengths, batch_tokens)
     order.examples(0), order.examples(step + 1)
     assert order.examples(step).tolist() == by_tokens(lengths, batch_tokens).examples(step).tolist()
+
+
+# Shares of several processes
+
+
+@given(lengths=st.lists(st.integers(1, 200), max_size=60), size=st.integers(1, 8))
+def test_the_shares_of_a_step_are_disjoint_complete_and_balanced_by_tokens(lengths, size):
+    shares = [share_of(np.array(lengths, np.int64), rank, size) for rank in range(size)]
+    assert sorted(np.concatenate(shares).tolist()) == list(range(len(lengths)))
+    assert all(share.tolist() == sorted(share.tolist()) for share in shares)
+    tokens = [sum(lengths[place] for place in share) for share in shares]
+    assert max(tokens) - min(tokens) <= max(lengths, default=0)
 
 
 # Other batch settings at a resume

@@ -6,11 +6,11 @@ from dataclasses import replace
 from typing import Literal
 
 from convo_cli.events import Emit, Event, Progress, StepDone
-from convo_cli.model.batches.loss import Batch
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.signals import StopRequest
 from convo_cli.training.build import Parts
 from convo_cli.training.job import RunJob
+from convo_cli.training.loop import StepPlan
 from convo_cli.training.resume.compare import Trace
 from convo_cli.training.state import TrainState
 
@@ -31,11 +31,11 @@ class ReplayJob(RunJob):
         self.max_steps, self.early_stopping = until, replace(self.early_stopping, patience=None)
         self._trace = trace
 
-    def batches(self, step: int) -> list[Batch]:
-        batches = super().batches(step)
+    def plan(self, step: int) -> StepPlan:
+        plan = super().plan(step)
         if self._trace is not None:
-            self._trace.take_batches(step, self._parts.order.examples(step), batches)
-        return batches
+            self._trace.take_batches(step, self._parts.order.examples(step), plan.batches)
+        return plan
 
     def is_due(self, what: Literal["evaluation", "checkpoint"], step: int) -> bool:
         return what == "evaluation" and super().is_due(what, step)
