@@ -635,6 +635,13 @@ def wrong_values() -> Iterator[Case]:
         ("beside messages", {"messages": [user, reply], "history": [["a", "b"]]}, "$.history"),
     ):
         yield _in_line_2(f"history {name}", value, "history", path=path)
+    for name, others, at in (("not in a list", "Hey!", ""), ("repeated", ["Hey!", "Hey!"], "[1]")):
+        yield _in_line_2(
+            f"references {name}",
+            [user, {**reply, "references": others}],
+            "references",
+            path=f"$[1].references{at}",
+        )
     thinking = {**reply, "reasoning_content": "A greeting needs a greeting."}
     yield _in_line_2(
         "reasoning in a key", [user, thinking], "reasoning", path="$[1].reasoning_content"

@@ -36,6 +36,8 @@ class Turn:
     They are ``tool_calls`` of an assistant turn, which makes all of it context, or ``tool_call_id``
     and ``name`` of a result. The text of such a turn may be empty.
     """
+    references: tuple[str, ...] = ()
+    """Other good replies in place of this one; only evaluations read them."""
 
     @property
     def is_reply(self) -> bool:

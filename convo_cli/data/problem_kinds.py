@@ -141,6 +141,10 @@ KINDS: dict[str, Kind] = {
         "write <think> before the reasoning and </think> after it, or remove the tag"
     ),
     "reasoning-twice": _error(_KEEP_ONE),
+    "references": _error(
+        "write other good replies as a list of texts on the assistant turn that they replace: "
+        '"references": ["Hi there!"]; rename the key if it means something else'
+    ),
     "no-target": _error(
         "remove the dialogue, or train on both speakers: dialogue.train_on: all in the config "
         "(validate-data needs --config to read it)"

@@ -32,12 +32,12 @@ def reply_to_all(
         with suppress(DataError):
             queries.append(generator.query(history, greedy))
             spoken = tuple((turn.role, turn.text or turn.tool_data) for turn in history)
-            questions.append((spoken, dialogue.turns[index].text))
+            questions.append((spoken, dialogue.turns[index]))
     num_left_out = len(dialogues) - len(queries)
     if num_left_out:
         on_reply(num_left_out)
     replies = generator.answer(queries, greedy, on_reply=lambda done: on_reply(num_left_out + done))
     return [
-        SampleReply(spoken, reference, reply.text, reply.stopped)
-        for (spoken, reference), reply in zip(questions, replies, strict=True)
+        SampleReply(spoken, real.text, reply.text, reply.stopped, real.references)
+        for (spoken, real), reply in zip(questions, replies, strict=True)
     ]

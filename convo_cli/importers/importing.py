@@ -17,6 +17,7 @@ from convo_cli.config.schema import DataConfig, SpeakersConfig
 from convo_cli.data.checks.exact import LineRules, read_decoded
 from convo_cli.data.dialogue import Turn, as_messages
 from convo_cli.data.problems import Problem
+from convo_cli.data.shapes.items.other_replies import KEY as REFERENCES
 from convo_cli.errors import DataError, UsageError, typeable
 from convo_cli.events import Emit, ignore
 from convo_cli.importers.cleaning import cleaned, cleaned_value
@@ -56,7 +57,9 @@ class _Written:
         for turn, message in zip(turns, messages, strict=True):
             if not turn.is_trained:
                 message["train"] = False
-            count_personal(turn.text, self.personal)
+            if turn.references:
+                message[REFERENCES] = list(turn.references)
+            count_personal("\n".join((turn.text, *turn.references)), self.personal)
         self.write(json.dumps({"messages": messages}, ensure_ascii=False).encode() + b"\n")
         self.num_dialogues += 1
         self.num_turns += len(turns)

@@ -7,8 +7,7 @@ corpus and for thousands of resampled corpora at once, and equals sacrebleu's ow
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import zip_longest
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -96,5 +95,9 @@ def _statistics(
     scorer: SacrebleuMetric, replies: Sequence[str], references: Sequence[Sequence[str]]
 ) -> Array:
     """Return sacrebleu's counts of each reply, (N, K)."""
-    streams = cast("list[list[str]]", list(zip_longest(*references)))
-    return np.array(scorer._extract_corpus_statistics(replies, streams), dtype=np.float64)
+    # One reply at a time, because a corpus needs as many streams as its reply with most references.
+    rows = [
+        scorer._extract_corpus_statistics([reply], [[text] for text in several])[0]
+        for reply, several in zip(replies, references, strict=True)
+    ]
+    return np.array(rows, dtype=np.float64)

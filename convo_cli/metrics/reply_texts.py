@@ -40,8 +40,10 @@ class ReplyTexts:
     def __init__(self, replies: Sequence[SampleReply]) -> None:
         self.samples = tuple(replies)
         self.replies = tuple(reply.reply for reply in replies)
-        self.references = tuple((one.reference, *one.other_references) for one in replies)
-        """The real replies to each turn, at least one."""
+        self.references = tuple(
+            tuple(dict.fromkeys((one.reference, *one.other_references))) for one in replies
+        )
+        """The different real replies to each turn, at least one."""
         self.prompts = tuple(last_user_turn(reply) for reply in replies)
         self.shared: dict[str, Any] = {}
         """Statistics that several metrics use, by name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 
 import pytest
@@ -62,6 +63,24 @@ def test_the_table_names_the_model_its_step_and_the_data_apart_from_scores_and_c
     (counts,) = [line for line in lines if line.startswith("counted on")]
     assert counts.endswith(" targets · 1 reply")
     assert not any("targets" in line for line in lines if "│" in line)
+
+
+def test_other_references_raise_the_scores_of_replies_and_change_no_loss(work, convo):
+    answer: dict[str, object] = {"role": "assistant", "content": "zyx"}
+    turns = [{"role": "user", "content": "Hi"}, answer]
+    (work / "one.jsonl").write_text(json.dumps(turns) + "\n" + json.dumps(turns) + "\n")
+    arguments = ("--replies", 2, "-q")
+    one = convo("evaluate", MODEL, "one.jsonl", *arguments, "--json").json
+    assert one["counts"]["replies with several references"] == 0
+    said = "".join(chr(code) for code in range(33, 127))
+    answer["references"] = [said, " ".join(said)]
+    (work / "more.jsonl").write_text(json.dumps(turns) + "\n" + json.dumps(turns) + "\n")
+    more = convo("evaluate", MODEL, "more.jsonl", *arguments, "--json").json
+    assert more["counts"]["replies with several references"] == 2
+    assert more["scores"]["loss"] == one["scores"]["loss"]
+    assert more["scores"]["chrf"] > one["scores"]["chrf"]
+    shown = convo("evaluate", MODEL, "more.jsonl", *arguments).out
+    assert " · 2 replies · 2 replies with several references\n" in shown
 
 
 def test_few_replies_and_the_training_file_are_cautions(work, convo):

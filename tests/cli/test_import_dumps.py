@@ -70,6 +70,15 @@ def test_a_json_dump_of_any_layout_is_read(tmp_path, content):
     assert imported(tmp_path, "dump.json.gz", gzip.compress(content.encode()))[1] == [ICE, ICE]
 
 
+def test_the_references_of_a_dump_are_kept(tmp_path):
+    answer = {"role": "assistant", "content": "Hey.", "references": ["Hi!", "Hello."]}
+    dump = [{"messages": [{"role": "user", "content": "Hi."}, answer]}] * 2
+    (tmp_path / "dump.json").write_text(json.dumps(dump))
+    assert run_here(tmp_path, "import", "dump.json", "-o", "out.jsonl").code == 0
+    written = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert [json.loads(line)["messages"][1] for line in written] == [answer, answer]
+
+
 def test_json_lines_of_dialogues_need_no_import(tmp_path):
     done, _ = imported(tmp_path, "data.jsonl", lines(*SHAREGPT))
     assert done.code == 2

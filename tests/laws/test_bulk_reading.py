@@ -93,6 +93,9 @@ REASONING = st.dictionaries(
     st.sampled_from([None, "", "  ", False, 3, "Two and two.", "<think>Two</think>", ["a"]]),
     min_size=1, max_size=2,
 )  # fmt: skip
+REFERENCES = st.sampled_from(
+    [{"references": value} for value in (None, [], "a", ["a"], ["b", "c"], ["b", " "], [{}], [1])]
+)
 HISTORY = st.sampled_from(
     [
         *([], None, 0, 5, False, True, 0.0, 0.5, "before", {"a": "b"}),
@@ -115,7 +118,13 @@ DEFINITIONS: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
         *({"tools": "[{"}, {"tools": "hammer"}, {"functions": [{"name": 5}]}, {"tools": {}}),
     ]
 )
-BESIDE = st.just({}) | MASKS | REASONING | st.builds(lambda pairs: {"history": pairs}, HISTORY)
+BESIDE = (
+    st.just({})
+    | MASKS
+    | REASONING
+    | REFERENCES
+    | st.builds(lambda pairs: {"history": pairs}, HISTORY)
+)
 
 
 @st.composite
@@ -137,7 +146,7 @@ def values(draw: st.DrawFn, texts: st.SearchStrategy[str]) -> Any:
             turns: list[Any] = [{speaker: draw(NAMES), text: one} for one in said]
             for turn in turns:
                 if draw(st.integers(0, 3)) == 0:
-                    turn.update(draw(EXTRAS | MASKS | REASONING | CALLS))
+                    turn.update(draw(EXTRAS | MASKS | REASONING | REFERENCES | CALLS))
             if turns and draw(st.integers(0, 3)) == 0:  # what a line says twice is not lost
                 turns[0]["note"] = turns[0][text]
             key = draw(st.sampled_from(["messages", "conversations", "turns"]))

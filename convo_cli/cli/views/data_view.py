@@ -176,6 +176,8 @@ def _facts(file: FileReport) -> Iterator[tuple[str, int, str]]:
             file.num_reasoning_turns,
             "kept" if file.reasoning == "keep" else "dropped",
         )
+    if number := file.num_turns_with_references:
+        yield "turns with references", number, "for evaluations"
     if file.unread_keys:
         yield "ignored keys", sum(file.unread_keys.values()), _names(file.unread_keys)
 

@@ -42,6 +42,8 @@ class Skeleton:
     num_untrained: int
     """Turns with ``"train": false``."""
     num_reasoning: int
+    num_with_references: int
+    """Turns with other good replies."""
     is_excluded: bool
     has_target: bool
     unread_keys: tuple[tuple[str, str], ...]
@@ -73,6 +75,7 @@ def read_decoded(
         num_calls=sum(turn.is_call for turn in turns),
         num_untrained=sum(not turn.is_trained for turn in turns if turn.role != "tools"),
         num_reasoning=sum(turn.has_reasoning for turn in turns),
+        num_with_references=sum(bool(turn.references) for turn in turns),
         is_excluded=is_excluded(turns),
         has_target=has_target(turns, rules.train_on),
         unread_keys=tuple((path, key) for path, key, _ in reading.unread),

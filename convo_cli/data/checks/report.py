@@ -56,6 +56,8 @@ class FileReport:
     """Turns with ``"train": false``."""
     num_reasoning_turns: int
     """Turns with reasoning, kept or dropped."""
+    num_turns_with_references: int
+    """Assistant turns with other good replies, for evaluations."""
     reasoning: Reasoning | None
     """The setting `data.reasoning`."""
     num_characters: int

@@ -76,8 +76,7 @@ class FileStatistics:
         self.file = file
         self._data_config = data_config
         self._bad_lines = BadLines()
-        self._max_problems = max_problems
-        self._problems = ProblemTally(max_problems)
+        self._max_problems, self._problems = max_problems, ProblemTally(max_problems)
         self._first_lines: dict[str, float] = {}
         self._counts: Counter[str] = Counter()
         self._roles: Counter[str] = Counter()
@@ -85,8 +84,7 @@ class FileStatistics:
         self._unread_texts: defaultdict[str, UnreadTexts] = defaultdict(UnreadTexts)
         self._unread_places: dict[str, tuple[int, str]] = {}
         self._turns_per_dialogue, self._characters_per_dialogue = Counter[int](), Counter[int]()
-        self._num_ascii_letters = 0
-        self._num_beyond_ascii = np.zeros(0x110000, np.int64)
+        self._num_ascii_letters, self._num_beyond_ascii = 0, np.zeros(0x110000, np.int64)
         # The line and the fingerprint of each dialogue; `finish` sorts them.
         self._unsorted_lines = array("q")
         self._unsorted_fingerprints = array("Q")
@@ -149,6 +147,7 @@ class FileStatistics:
             with_target=skeleton.has_target * count,
             untrained=skeleton.num_untrained * count,
             reasoning=skeleton.num_reasoning * count,
+            with_references=skeleton.num_with_references * count,
             calls=skeleton.num_calls * count,
             ending_on_user=(roles[-1] == "user") * count,
             same_role=any(a == b != "tool" for a, b in pairwise(roles)) * count,
@@ -222,6 +221,7 @@ class FileStatistics:
             num_excluded=self._counts["excluded"],
             num_untrained_turns=self._counts["untrained"],
             num_reasoning_turns=self._counts["reasoning"],
+            num_turns_with_references=self._counts["with_references"],
             reasoning=self._data_config.reasoning,
             num_characters=sum(length * count for length, count in lengths.items()),
             num_stripped_texts=self._counts["stripped"],

@@ -115,6 +115,14 @@ FIXED = (
         ),
     ),
     FixedKeys(
+        ("context", "positive_responses"),
+        Format(
+            "a context with several good responses",
+            "{context, response: .positive_responses[0], references: .positive_responses[1:]}",
+            note="train on the first response, and compare replies with all of them",
+        ),
+    ),
+    FixedKeys(
         ("meta_instruction", "chat.turn_1"),
         Format(
             "a MOSS dialogue",

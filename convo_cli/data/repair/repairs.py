@@ -23,6 +23,7 @@ REPAIRS = {
     "carriage-return": "replaced by a newline",
     "empty-utterance": "turn removed",
     "train-value": "replaced by true or false",
+    "references": "empty and repeated ones removed",
     "train-key": "misspelt key renamed",
     "unknown-shape": "misspelt key renamed",
     "missing-key": "misspelt key renamed",

@@ -19,6 +19,7 @@ from convo_cli.data.problems import Problem
 from convo_cli.data.repair.lenient_json import without_forbidden
 from convo_cli.data.repair.mapped_values import repair_mapped, text_key, with_true_or_false
 from convo_cli.data.shapes.items.entries import keyed_texts
+from convo_cli.data.shapes.items.other_replies import KEY as REFERENCES
 from convo_cli.data.shapes.items.turn_keys import TEXT_KEYS, is_parts, is_turn
 from convo_cli.data.shapes.known_keys import (
     DIALOGUE_KEYS,
@@ -41,7 +42,10 @@ _KEYS_OF_TURN = TURN_KEYS | {*TRAIN_KEYS, *REASONING_KEYS}
 
 
 def repair_value(value: Any, data_config: DataConfig) -> Any:
-    """Repair texts, remove empty turns, rename misspelt keys, and make "train" true or false."""
+    """Repair texts, remove empty turns, rename misspelt keys, and make "train" true or false.
+
+    Of other replies, empty and repeated ones are removed.
+    """
     if (columns := columns_of(data_config.columns)) is not None:
         return repair_mapped(value, columns, repair_text)
     if isinstance(value, str):
@@ -65,6 +69,8 @@ def repair_value(value: Any, data_config: DataConfig) -> Any:
             value[key] = _repair_turns(item, data_config)
         elif item is not msgspec.UNSET and key in value:
             value[key] = _repair_texts(item)
+    if len(shape.keys) > 1:
+        _repair_references(value, shape.keys[-1])
     return value
 
 
@@ -128,10 +134,27 @@ def _repair_turn(turn: Any, data_config: DataConfig, levels: int = 2) -> Any:
     if levels > 1 and is_turn(turn.get("message")):
         turn["message"] = _repair_turn(turn["message"], data_config, levels - 1)
     keyed = [] if is_turn(turn) else keyed_texts(turn, roles_by_name(data_config.speakers))
-    for key in [key for _, key in keyed] or [text_key(turn)]:
+    texts = [key for _, key in keyed] or [text_key(turn)]
+    for key in texts:
         if key in turn:
             turn[key] = _repair_texts(turn[key])
+    _repair_references(turn, texts[-1])
     return turn
+
+
+def _repair_references(value: dict[str, Any], reply_key: str) -> None:
+    """Repair the other replies beside a reply; remove empty ones and those that are known."""
+    references = value.get(REFERENCES)
+    if not isinstance(references, list) or not all(isinstance(one, str) for one in references):
+        return
+    reply = value.get(reply_key)
+    known = {"", reply.strip() if isinstance(reply, str) else ""}
+    kept = []
+    for text in map(repair_text, references):
+        if text.strip() not in known:
+            known.add(text.strip())
+            kept.append(text)
+    value[REFERENCES] = kept
 
 
 def _repair_texts(value: Any, levels: int = 3) -> Any:

@@ -7,9 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from convo_cli.data.conversions.commands import Conversion
-from convo_cli.data.dialogue import Role, Turn
+from convo_cli.data.dialogue import ROLES, Role, Turn
 from convo_cli.data.problems import Problem, ProblemSink, kind_of, member
 from convo_cli.data.shapes.items.content import texts_of_parts
+from convo_cli.data.shapes.items.other_replies import KEY as REFERENCES
+from convo_cli.data.shapes.items.other_replies import holds_replies
 from convo_cli.data.shapes.known_keys import TRAIN_KEYS, is_reasoning_key, says_training
 from convo_cli.data.shapes.reasoning import with_reasoning
 from convo_cli.data.shapes.speakers import roles_by_name
@@ -59,9 +61,10 @@ class TurnCollector:
         at: str = "$",
         tool_data: str = "",
     ) -> None:
-        """Add a turn; ``beside`` is the object at path ``at`` that may hold its reasoning.
+        """Add a turn.
 
-        With ``tool_data`` the text may be empty.
+        ``beside`` is the object at path ``at`` that may hold its reasoning and other replies. With
+        ``tool_data`` the text may be empty.
         """
         if isinstance(text, list) and text:
             text = self._joined(text, path)
@@ -76,12 +79,7 @@ class TurnCollector:
             text, has_reasoning = with_reasoning(
                 text, path, beside, at, self._reasoning, self.refuse
             )
-        text = text.strip()
-        if "\r" in text:
-            text = text.replace("\r\n", "\n").replace("\r", "\n")
-            self.num_line_ends += 1
-            message = "the text has a carriage return (U+000D)"
-            self._found(Problem("carriage-return", message, path))
+        text = self._one_form(text, path)
         if not text and not tool_data:
             what = "the text is empty" + " without its reasoning" * has_reasoning
             self.refuse("empty-utterance", path, what)
@@ -91,7 +89,40 @@ class TurnCollector:
             if is_trained:
                 self._trained_path = self._trained_path or at
             turn = Turn(role, text, is_trained is not False, has_reasoning, tool_data)
+            if role == "assistant" and holds_replies(beside.get(REFERENCES)):
+                others = self._references(beside[REFERENCES], text, member(at, REFERENCES))
+                turn = replace(turn, references=others)
             self.turns.append((self.text_path or path, turn))
+
+    def _one_form(self, text: str, path: str) -> str:
+        """Return a text without white space at its ends, and with newlines as line ends."""
+        text = text.strip()
+        if "\r" in text:
+            text = text.replace("\r\n", "\n").replace("\r", "\n")
+            self.num_line_ends += 1
+            message = "the text has a carriage return (U+000D)"
+            self._found(Problem("carriage-return", message, path))
+        return text
+
+    def _references(self, value: Any, reply: str, path: str) -> tuple[str, ...]:
+        """Return the other replies to a turn; refuse what is no text, or known already."""
+        if not isinstance(value, list):
+            self.refuse(REFERENCES, path, f"the references are {kind_of(value)}, not a list")
+            return ()
+        places = {reply: "the reply"}
+        for index, text in enumerate(value):
+            at = f"{path}[{index}]"
+            if not isinstance(text, str):
+                self.refuse(REFERENCES, at, f"the reference is {kind_of(text)}, not a string")
+                continue
+            text, _ = with_reasoning(text, at, NOTHING, at, self._reasoning, self.refuse)
+            text = self._one_form(text, at)
+            if not text:
+                self.refuse(REFERENCES, at, "the reference is empty")
+            elif text in places:
+                self.refuse(REFERENCES, at, f"the reference is the same as {places[text]}")
+            places.setdefault(text, f"references[{index}]")
+        return tuple(places)[1:]
 
     def exclude(self) -> None:
         """Mark every turn as not trained on; refuse a turn that states the opposite."""
@@ -123,13 +154,25 @@ class TurnCollector:
         return role
 
     def note_unread(
-        self, value: dict[str, Any], path: str, read: Collection[str | None], *, is_reply: bool
+        self,
+        value: dict[str, Any],
+        path: str,
+        read: Collection[str | None],
+        role: Role | None = None,
     ) -> None:
-        """Note every key of the object at ``path`` outside ``read``."""
+        """Note every key of the object at ``path`` outside ``read``.
+
+        ``role`` is that of the turn that the keys belong to; None if they belong to no turn.
+        """
+        is_reply = role == "assistant"
         for key, item in value.items():
             if key in read or key in TRAIN_KEYS or says_training(key):
                 continue
-            if not (is_reply and is_reasoning_key(key)):
+            if key == REFERENCES and role in ROLES and holds_replies(item):
+                if not is_reply:
+                    message = f"a turn of the {role} has references; only replies have them"
+                    self.refuse(REFERENCES, member(path, key), message)
+            elif not (is_reply and is_reasoning_key(key)):
                 self.unread.append(UnreadItem(self.text_path or member(path, key), key, item))
 
     def _joined(self, parts: list[Any], path: str) -> str | None:

@@ -5,7 +5,8 @@ speakers, data.first_speaker first; ``[["Hello", "Hi!"], …]`` holds pairs of [
 ``[{"role": "user", "content": "Hello"}, …]`` names the speakers (see `items.entries`). An object
 may have its system turn in a key of its own. A dialogue that is an object, and a turn that is one,
 may state whether they are trained on (see `masks`). An assistant turn may have reasoning beside its
-text (see `reasoning`). A list, or the whole line, may be JSON inside a string.
+text (see `reasoning`), and other good replies (see `items.other_replies`). A list, or the whole
+line, may be JSON inside a string.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ class _LineReader:
             self._check_speakers(line[speakers], parts[0], speakers)
         beside = () if speakers is None else (speakers,)
         known = (*shape.keys, *shape.optional, *SYSTEM_KEYS, *of_tools, *beside)
-        talk.note_unread(line, "$", known, is_reply=has_one_reply)
+        talk.note_unread(line, "$", known, "assistant" if has_one_reply else None)
         if not has_one_reply and self._reasoning != "drop" and (keys := reasoning_keys(line)):
             code = "reasoning-place" if self._reasoning else "reasoning"
             message = f"the reasoning under the key {quoted(keys[0])} belongs to no turn"
@@ -166,7 +167,7 @@ class _LineReader:
         if isinstance(system, dict):
             key = next((key for key in TEXT_KEYS if key in system), None)
             if key is not None:
-                self._talk.note_unread(system, path, ("role", key), is_reply=False)
+                self._talk.note_unread(system, path, ("role", key))
                 value = system[key]
                 self._system([value] if isinstance(value, dict) else value, f"{path}.{key}")
                 return

@@ -66,4 +66,5 @@ def answer_turns(
 
 def _sample(dialogue: Dialogue, turn: int, reply: Reply) -> SampleReply:
     history = tuple((one.role, one.text or one.tool_data) for one in dialogue.turns[:turn])
-    return SampleReply(history, dialogue.turns[turn].text, reply.text, reply.stopped)
+    real = dialogue.turns[turn]
+    return SampleReply(history, real.text, reply.text, reply.stopped, real.references)

@@ -166,6 +166,7 @@ def _sample_record(step: int, index: int, sample: SampleReply) -> dict[str, Any]
         "index": index,
         "history": [{"role": role, "content": text} for role, text in sample.history],
         "reference": sample.reference,
+        "other_references": list(sample.other_references),
         "reply": sample.reply,
         "stopped": sample.stopped,
     }

@@ -27,6 +27,13 @@ def test_a_turn_that_the_data_excludes_is_no_reference():
     assert reply.reference == "a"
 
 
+def test_a_reply_is_compared_with_all_references_of_its_turn():
+    answered = Turn("assistant", "a", references=("b", "c"))
+    parrot: Any = Parrot()
+    (reply,) = reply_to_all(parrot, [Dialogue((Turn("user", "q"), answered))], GenerationSettings())
+    assert (reply.reference, reply.other_references) == ("a", ("b", "c"))
+
+
 class Parrot:
     """Replies with the last text of its history, and remembers every history and its settings."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -81,6 +82,15 @@ def test_a_resampled_corpus_has_the_score_of_its_replies(replies, data):
         if isinstance(metric, Additive):
             of_sums = float(metric.of_sums(metric.rows[places].sum(axis=0)))
             assert of_sums == pytest.approx(direct[name], abs=1e-9), name
+
+
+@settings(max_examples=30, deadline=None)
+@given(replies=REPLIES)
+def test_a_reference_that_is_listed_twice_counts_once(replies):
+    twice = [
+        replace(one, other_references=(*one.other_references, one.reference)) for one in replies
+    ]
+    assert score_replies(twice) == score_replies(replies)
 
 
 @settings(max_examples=30, deadline=None)

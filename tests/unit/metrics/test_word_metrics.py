@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from convo_cli.events import SampleReply
@@ -124,10 +126,23 @@ def test_several_references_count_as_the_papers_say():
     # F1 and ROUGE-L: the better of 6/8 and 4/10.
     assert score("f1", one) == score("f1", two) == pytest.approx(6 / 8)
     assert score("rouge-l", two) == pytest.approx(6 / 8)
-    assert score("chrf", two) >= score("chrf", one)
-    assert score("nist-2", two) > 0
     assert score("length-ratio", two) == 1.0
     assert score("length-ratio", said("a b c d e", "a b c d", "a b c d e f g")) == 5 / 4
+
+
+def test_chrf_takes_the_closest_reference_and_bleu_the_closest_length():
+    assert score("chrf", said("sat down", "lay", "sat down")) == pytest.approx(100.0)
+    # Both words are in the first reference; the second one is closer in length, and shorter.
+    assert score("bleu-1", said("a b", "a b c d e", "x")) == pytest.approx(100.0)
+    assert score("bleu-1", said("a b", "a b c d e")) == pytest.approx(100 * math.exp(1 - 5 / 2))
+
+
+def test_nist_counts_the_ngrams_of_all_references_and_takes_the_best_one():
+    """Doddington (2002): the information of a word is log2(words / its occurrences)."""
+    assert score("nist-2", said("a b", "a b")) == pytest.approx(1.0)
+    of_words = (math.log2(5 / 2) + math.log2(5 / 1)) / 2
+    of_pairs = math.log2(2 / 1)  # "a" twice, "a b" once
+    assert score("nist-2", said("a b", "a b", "a c d")) == pytest.approx(of_words + of_pairs)
 
 
 def test_the_values_of_the_real_replies_are_those_of_the_first_reference():

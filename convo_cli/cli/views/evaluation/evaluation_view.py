@@ -211,14 +211,20 @@ def _difference_line(name: str, first: str, found: Mapping[str, Difference]) -> 
     return "; ".join(parts)
 
 
-_SINGULAR = {"targets": "target", "replies": "reply", "split dialogues": "split dialogue"}
+_SEVERAL, _SPLIT = "replies with several references", "split dialogues"
+_SINGULAR = {
+    "targets": "target",
+    "replies": "reply",
+    _SEVERAL: "reply with several references",
+    _SPLIT: "split dialogue",
+}
 
 
 def _counted(counts: Mapping[str, int]) -> list[str]:
     return [
         f"{count:,} {_SINGULAR[name] if count == 1 else name}"
         for name, count in counts.items()
-        if count or name != "split dialogues"
+        if count or name not in (_SEVERAL, _SPLIT)
     ]
 
 
@@ -226,5 +232,6 @@ def _counts(result: EvaluationDone) -> Mapping[str, int]:
     return {
         "targets": result.num_targets,
         "replies": len(result.samples),
-        "split dialogues": result.num_split,
+        _SEVERAL: sum(bool(sample.other_references) for sample in result.samples),
+        _SPLIT: result.num_split,
     }

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from convo_cli.data.dialogue import ROLES, Role
+from convo_cli.data.shapes.items.other_replies import KEY as REFERENCES
 from convo_cli.data.shapes.known_keys import REASONING_KEYS, TRAIN_KEYS
 from convo_cli.data.shapes.table import SYSTEM_KEYS, pair_keys
 
@@ -31,7 +32,7 @@ def keyed_texts(entry: Mapping[str, Any], roles: Mapping[str, Role]) -> list[Key
     if pair := pair_keys(entry):
         systems = [Keyed("system", key) for key in SYSTEM_KEYS if entry.get(key)]
         return [*systems, Keyed("user", pair[0]), Keyed("assistant", pair[1])]
-    beside = {*TRAIN_KEYS, *REASONING_KEYS}
+    beside = {*TRAIN_KEYS, *REASONING_KEYS, REFERENCES}
     named = {key: roles.get(key.casefold()) for key in entry if key not in beside}
     found = [Keyed(role, key) for key, role in named.items() if role is not None]
     is_once = len({role for role, _ in found}) == len(found) == len(named)

@@ -139,7 +139,8 @@ class ListReader:
             self._turn_inside(entry, path, index)
         elif keyed := keyed_texts(entry, self._talk.roles):
             is_trained = self._stated(entry, path)
-            self._talk.note_unread(entry, path, [key for _, key in keyed], is_reply=True)
+            names = [key for _, key in keyed]
+            self._talk.note_unread(entry, path, names, keyed[-1].role)
             for role, key in keyed:
                 at = index if role == "system" else -1
                 self._add(role, entry, key, path, at, is_trained)
@@ -158,9 +159,8 @@ class ListReader:
         path: str,
         index: int,
     ) -> None:
-        is_reply = tool.role == "assistant"
         is_trained = self._stated(entry, path) if len(entry) > 2 else None
-        self._talk.note_unread(entry, path, (*keys, *tool.keys), is_reply=is_reply)
+        self._talk.note_unread(entry, path, (*keys, *tool.keys), tool.role)
         self._talk.add(
             tool.role,
             tool.text,
@@ -179,7 +179,7 @@ class ListReader:
         if len(stated) > 1:
             message = "the turn and the object around it contradict each other"
             self._talk.refuse("train-conflict", path, message)
-        self._talk.note_unread(entry, path, ("message",), is_reply=False)
+        self._talk.note_unread(entry, path, ("message",))
         speaker, text = keys_of_turn(tuple(inner))
         self._turn(inner, str(speaker), str(text), at, index, next(iter(stated), None))
 
@@ -194,8 +194,7 @@ class ListReader:
     ) -> None:
         role = self._talk.role_of(turn[speaker], f"{path}.{speaker}")
         if len(turn) > 2:
-            is_reply = role == "assistant"
-            self._talk.note_unread(turn, path, (speaker, text), is_reply=is_reply)
+            self._talk.note_unread(turn, path, (speaker, text), role)
         if role is not None:
             self._add(role, turn, text, path, index, is_trained)
 
@@ -214,7 +213,7 @@ class ListReader:
             member(path, key),
             index=index,
             is_trained=is_trained,
-            beside=entry if len(entry) > 2 else NOTHING,
+            beside=entry if len(entry) > 2 or key not in TEXT_KEYS else NOTHING,
             at=path,
         )
 

@@ -98,6 +98,7 @@ EXAMPLES: dict[str, bytes | list[Any]] = {
     "reasoning-tags": [["a", "<think>b"]],
     "unread-text": [{"turns": ["a", "b"], "note": "This note would be lost without a word."}],
     "nothing-to-train": [["a"]],
+    "references": [{"prompt": "a", "completion": "b", "references": ["c", "b"]}],
     "carriage-return": [["a\r\nb", "c\rd"]],
     "html-markup": [["a", '<div class="markdown prose w-full"><p>b</p></div>']],
     "chat-log": b"[12:00] <ada> Hi\n[12:01] <ben> Hello\n",

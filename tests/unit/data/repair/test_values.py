@@ -34,6 +34,7 @@ CONFIG = DataConfig(train=("unused",))
                         "turns",
                         "train",
                         "text",
+                        "references",
                         "prompt",
                         "completion",
                         "input",

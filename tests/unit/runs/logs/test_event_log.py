@@ -216,6 +216,7 @@ def test_sample_replies_have_a_log_of_their_own(tmp_path: Path) -> None:
                 {"role": "assistant", "content": "hi"},
             ],
             "reference": "good\n\u2028bye",
+            "other_references": [],
             "reply": "well \x1b[31m",
             "stopped": False,
         }

@@ -1,0 +1,22 @@
+"""Other good replies to a turn: texts under ``references`` on an assistant turn.
+
+They may also be beside the only reply of a line. Evaluations compare a model's reply with all of
+them; no model is trained on them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+KEY = "references"
+
+
+def holds_replies(value: Any) -> bool:
+    """Return whether the value of the key states replies, rightly or wrongly.
+
+    Null states nothing. A list without a text has another meaning: Doc2Dial lists the documents
+    that a turn is based on.
+    """
+    if isinstance(value, list):
+        return any(isinstance(item, str) for item in value)
+    return value is not None
