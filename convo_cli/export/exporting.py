@@ -43,7 +43,6 @@ _REPLACED = {
     CARD_FILE,
     MANIFEST_FILE,
     STATE_FILE,
-    "optimizer.safetensors",
 }
 _MARGIN = 2**20  # bytes, for the card and the manifest
 _MAX_NAMES = 5
@@ -103,8 +102,9 @@ def _export(opened: Snapshot, source: Path, out: Path, form: Format, emit: Emit)
         files.remove(spiece)  # of another format
     original = Generator(load_model(str(folder)), encoder)
     set_generation_defaults(original.model, encoder, generation_defaults(original))
-    replaced = {folder / name for name in _REPLACED}
-    if left_out := [file.name for file in present if file not in replaced.union(files)]:
+    optimizer = folder.glob("optimizer*.safetensors*")
+    expected = {*files, *optimizer, *(folder / name for name in _REPLACED)}
+    if left_out := [file.name for file in present if file not in expected]:
         emit(Notice(f"export: these files are not exported: {_names(left_out)}"))
     receipts: list[Receipt] = []
 

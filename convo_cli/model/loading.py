@@ -67,6 +67,17 @@ def save_model(model: PreTrainedModel, folder: Path) -> None:
     remove_foreign_entries(folder)
 
 
+def save_config(model: PreTrainedModel, folder: Path) -> None:
+    """Write config.json and generation_config.json as `save_model` does, without the weights."""
+    model.config.dtype = str(model.dtype).removeprefix("torch.")
+    # FSDP2 derives a class of its own.
+    model.config.architectures = [type(model).__name__.removeprefix("FSDP")]
+    model.config.save_pretrained(folder)
+    if model.can_generate():
+        model.generation_config.save_pretrained(folder)
+    remove_foreign_entries(folder)
+
+
 def _drop_code(config: Any) -> None:
     """Remove entries that name code, so that no program runs code from the saved model."""
     for key, value in list(vars(config).items()):

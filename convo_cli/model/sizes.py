@@ -123,6 +123,12 @@ def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
                 )
             with safe_open(file, framework="pt") as tensors:
                 for name in tensors.keys():  # noqa: SIM118
+                    if name in shapes:
+                        raise ModelError(
+                            f"{file}: the tensor {quoted(name, 100)} is also in another of the "
+                            "files of the weights",
+                            hint="copy the model again",
+                        )
                     shapes[name] = tuple(tensors.get_slice(name).get_shape())
         except FileNotFoundError:
             raise ModelError(

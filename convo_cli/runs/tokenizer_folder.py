@@ -16,7 +16,7 @@ from convo_cli.storage.atomic import publish_directory, write_file
 from convo_cli.storage.files import copy_file, read_file
 from convo_cli.storage.sealed import read_manifest, verify_directory
 
-_OF_THE_MODEL = {STATE_FILE, "generation_config.json", "model.safetensors.index.json"}
+_OF_THE_MODEL = {STATE_FILE, "generation_config.json"}
 
 
 def copy_tokenizer(run: RunDirectory, checkpoint: Path) -> bool:
@@ -30,7 +30,7 @@ def copy_tokenizer(run: RunDirectory, checkpoint: Path) -> bool:
 
     def fill(folder: Path) -> None:
         for name in read_manifest(checkpoint):
-            if name not in _OF_THE_MODEL and not name.endswith(".safetensors"):
+            if name not in _OF_THE_MODEL and ".safetensors" not in name:
                 copy_file(checkpoint / name, folder / name, is_proven=True)
 
     publish_directory(run.tokenizer, fill, below=run.path)

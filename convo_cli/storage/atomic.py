@@ -11,6 +11,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from itertools import chain, count
 from pathlib import Path
 from typing import BinaryIO
@@ -18,7 +19,7 @@ from typing import BinaryIO
 from convo_cli.errors import ConvoError, DiskError, refused_by_system
 from convo_cli.storage.files import UnsafeFileError, only_regular
 from convo_cli.storage.folder import Folder, open_folder
-from convo_cli.storage.sealed import MANIFEST_FILE, sealed_manifest
+from convo_cli.storage.sealed import MANIFEST_FILE, Seal, sealed_manifest
 
 _ASIDE = ".tmp-"
 _REPLACED = ".replaced"
@@ -118,10 +119,18 @@ def _writing(home: Folder, name: str) -> Iterator[BinaryIO]:
     home.sync()
 
 
-def publish_directory(
-    path: Path, fill: Callable[[Path], object], *, below: Path | None = None
-) -> None:
-    """Create a directory whole or not at all: ``fill`` writes a temporary one, which is renamed.
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """A directory that is being created under a temporary name."""
+
+    folder: Folder
+    seals: dict[str, Seal] = field(default_factory=dict)
+    """Seals of files that other processes have written, flushed and hashed, by name."""
+
+
+@contextmanager
+def publishing(path: Path, *, below: Path | None = None) -> Iterator[Publication]:
+    """Create a directory whole or not at all: the block fills a temporary one, which is renamed.
 
     Before that it is sealed with MANIFEST.json (`convo_cli.storage.sealed`). An existing directory
     is replaced: it is first renamed, and `remove_leftovers` undoes that after a crash. ``below``:
@@ -137,8 +146,9 @@ def publish_directory(
             home.make(aside)
             try:
                 with home.inside(aside) as made:
-                    fill(made.pinned)
-                    manifest = sealed_manifest(made)
+                    publication = Publication(made)
+                    yield publication
+                    manifest = sealed_manifest(made, publication.seals)
                     with _writing(made, MANIFEST_FILE) as file:
                         file.write(manifest)
                     if home.status(path.name) is not None:
@@ -160,6 +170,14 @@ def publish_directory(
                     home.delete(aside)
             home.sync()
             home.delete(replaced)
+
+
+def publish_directory(
+    path: Path, fill: Callable[[Path], object], *, below: Path | None = None
+) -> None:
+    """Create a directory of the files that ``fill`` writes into the given one; see `publishing`."""
+    with publishing(path, below=below) as publication:
+        fill(publication.folder.pinned)
 
 
 def remove_directory(path: Path, *, below: Path | None = None) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeAlias
 
 from convo_cli.errors import CheckpointError, DiskError
 from convo_cli.storage.files import UnsafeFileError, only_regular, read_file, require_regular
@@ -25,6 +26,9 @@ from convo_cli.wording import on_one_line, quoted
 MANIFEST_FILE = "MANIFEST.json"
 _FORMAT = 1
 _HASHERS = 4
+
+Seal: TypeAlias = "tuple[int, str]"
+"""Size and SHA-256 of a file."""
 
 
 def verify_directory(
@@ -74,7 +78,7 @@ def verify_file(file: Path) -> None:
     _verify(file, *expected[file.name])
 
 
-def read_manifest(path: Path, *, may_be_link: bool = False) -> dict[str, tuple[int, str]]:
+def read_manifest(path: Path, *, may_be_link: bool = False) -> dict[str, Seal]:
     """Return size and SHA-256 of each sealed file by name; CheckpointError without a whole seal."""
     file = path / MANIFEST_FILE
     try:
@@ -157,14 +161,14 @@ def _damage(message: str) -> CheckpointError:
     )
 
 
-def sealed_manifest(folder: Folder) -> bytes:
+def sealed_manifest(folder: Folder, known: Mapping[str, Seal] = MappingProxyType({})) -> bytes:
     """Flush and hash every file of a directory, and return the content of its MANIFEST.json.
 
     Files are hashed from the page cache while the disk writes them; a failed fsync ends
-    the save.
+    the save. ``known`` are the seals of files that their writers have flushed and hashed.
     """
     mode = 0o666 & ~_umask()
-    names = folder.names()
+    names = [name for name in folder.names() if name not in known]
 
     def hashed(name: str) -> str:
         with folder.open(name, "rb") as file:
@@ -174,8 +178,10 @@ def sealed_manifest(folder: Folder) -> bytes:
     with ThreadPoolExecutor(_HASHERS) as pool:
         digests = pool.map(hashed, names)
         sizes = [_flush(folder, name, mode) for name in names]
-        seals = zip(names, sizes, digests, strict=True)
-        entries = {name: {"size": size, "sha256": digest} for name, size, digest in seals}
+        seals = {**known, **dict(zip(names, zip(sizes, digests, strict=True), strict=True))}
+    entries = {
+        name: {"size": size, "sha256": digest} for name, (size, digest) in sorted(seals.items())
+    }
     return json.dumps({"format": _FORMAT, "files": entries}, indent=2).encode()
 
 

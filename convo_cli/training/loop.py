@@ -28,6 +28,7 @@ from torch import Tensor
 from convo_cli.errors import DivergedError
 from convo_cli.events import EvaluationDone, Event, StepDone
 from convo_cli.model.batches.loss import Batch
+from convo_cli.training.sharding.whole_tensors import as_number
 from convo_cli.training.state import EarlyStopping, TrainState, reason_it_is_over, take_scores
 from convo_cli.world import World
 
@@ -218,7 +219,7 @@ def accumulate_gradients(state: TrainState, job: Job, plan: StepPlan) -> tuple[f
         state.model.parameters(), job.max_grad_norm or math.inf
     )
     (whole,) = job.world.sum([float(total)])
-    return whole / num_targets, float(grad_norm)
+    return whole / num_targets, as_number(grad_norm)
 
 
 def step_seed(seed: int, step: int, rank: int = 0) -> int:

@@ -9,6 +9,7 @@ from itertools import groupby
 from pathlib import Path
 
 from convo_cli.events import RunStarted
+from convo_cli.model.tensor_files import tensor_files
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET
 from convo_cli.training.build import Parts
@@ -20,7 +21,7 @@ from convo_cli.training.optim import (
     schedule_corners,
 )
 from convo_cli.training.recorded import started
-from convo_cli.training.saving import OPTIMIZER_FILE, optimizer_file_bytes, trained_parameters
+from convo_cli.training.saving import optimizer_file_bytes, trained_parameters
 from convo_cli.training.state import TrainState
 
 _NUM_RATES = 64
@@ -121,7 +122,7 @@ def _max_checkpoints(parts: Parts, num_checkpoints: int, num_evaluations: int) -
 
 def _checkpoint_bytes(first: Path, parts: Parts) -> int:
     """Return the size of a later checkpoint: the first one, with the moments of the optimizer."""
-    files = [file for file in first.iterdir() if file.name != OPTIMIZER_FILE]
+    files = set(first.iterdir()) - set(tensor_files(first, "optimizer"))
     return sum(file.stat().st_size for file in files) + optimizer_file_bytes(parts.model)
 
 

@@ -8,32 +8,41 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch.distributed.tensor import DTensor
 
-from convo_cli.errors import CheckpointError, DiskError, DivergedError, ModelError
+from convo_cli.errors import CheckpointError, DivergedError, ModelError
 from convo_cli.events import CheckpointSaved, Emit
-from convo_cli.model.loading import load_model, save_model
+from convo_cli.model.loading import load_model, save_config, save_model
+from convo_cli.model.tensor_files import file_name, reading, tensor_files
 from convo_cli.runs.checkpoints import STATE_FILE, SavedState, read_state, write_state
 from convo_cli.runs.directory import RunDirectory, require_own_checkpoints
 from convo_cli.storage.atomic import publish_directory, require_space, sync_file
-from convo_cli.storage.files import require_regular
 from convo_cli.text.contract import save_encoder
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.spiece.piece_model import SpieceFile
 from convo_cli.text.tokenizers.vocabulary import num_ids
+from convo_cli.training.sharding.fsdp import like
+from convo_cli.training.sharding.shards import publish_shards
+from convo_cli.training.sharding.whole_tensors import (
+    is_distributed,
+    local_part,
+    model_tensors,
+    num_bytes,
+)
 from convo_cli.training.state import TrainState
+from convo_cli.world import World
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-OPTIMIZER_FILE = "optimizer.safetensors"
+OPTIMIZER_FILE = file_name("optimizer")
 _MOMENTS = {"step", "exp_avg", "exp_avg_sq"}
 _ROUNDED = {"F16", "BF16", "F8_E4M3", "F8_E5M2"}
 _BYTES_PER_TOKEN = 160  # of tokenizer.json, a generous estimate
@@ -47,44 +56,58 @@ def save_checkpoint(
     *,
     spiece: SpieceFile | None,
     emit: Emit,
+    world: World | None = None,
 ) -> None:
     """Publish the state as a checkpoint, after the logs of its steps have reached the disk.
 
     Before writing anything, raises DivergedError if a number is not finite and DiskError if there
-    is not enough space.
+    is not enough space. If each process of the world holds some rows of the tensors, all of them
+    must call this, and each writes its shards; otherwise only one may.
     """
+    is_sharded = is_distributed(state.model)
+    world = world if world is not None and is_sharded else World()
     moments = optimizer_tensors(state)
-    tensors = {**state.model.state_dict(), **moments}
-    _require_finite(tensors, state.progress.step)
+    weights = model_tensors(state.model) if is_sharded else state.model.state_dict()
+    _require_finite({**weights, **moments}, state.progress.step, world)
     path = run.checkpoint(state.progress.step)
-    require_own_checkpoints(run)
-    require_space(
-        path,
-        _size(tensors)
-        + _BYTES_PER_TOKEN * num_ids(encoder.tokenizer)
-        + (len(spiece.content) if spiece else 0)
-        + _MARGIN,
-    )
+
+    def prepare() -> None:
+        require_own_checkpoints(run)
+        require_space(
+            path,
+            _size({**weights, **moments})
+            + _BYTES_PER_TOKEN * num_ids(encoder.tokenizer)
+            + (len(spiece.content) if spiece else 0)
+            + _MARGIN,
+        )
+        for log in (run.metrics, run.samples):
+            sync_file(log)
 
     def fill(folder: Path) -> None:
-        save_model(state.model, folder)
+        if is_sharded:
+            save_config(state.model, folder)
+        else:
+            save_model(state.model, folder)
+            save_file(moments, folder / OPTIMIZER_FILE)
         save_encoder(encoder, folder, spiece=spiece)
-        save_file(moments, folder / OPTIMIZER_FILE)
         saved = SavedState(
             run_id=state.run_id, progress=state.progress, scaler=state.scaler.state_dict()
         )
         write_state(folder, saved)
 
-    for log in (run.metrics, run.samples):
-        sync_file(log)
-    publish_directory(path, fill, below=run.path)
+    world.first_alone(prepare)
+    if is_sharded:
+        kinds = {"model": weights, "optimizer": moments}
+        publish_shards(path, kinds, fill, world, below=run.path)
+    else:
+        publish_directory(path, fill, below=run.path)
     emit(CheckpointSaved(state.progress.step, path))
 
 
 def load_checkpoint_model(path: Path) -> PreTrainedModel:
     """Load the model of a checkpoint as it was saved; CheckpointError if a tensor does not fit."""
-    for file in sorted(path.glob("model*.safetensors")):
-        with _reading(file), safe_open(file, framework="pt") as opened:
+    for file in tensor_files(path, "model"):
+        with reading(file), safe_open(file, framework="pt") as opened:
             for name in opened.keys():  # noqa: SIM118  # not a mapping
                 dtype = opened.get_slice(name).get_dtype()
                 if dtype in _ROUNDED:
@@ -101,10 +124,11 @@ def restore_state(path: Path, state: TrainState) -> None:
     CheckpointError names what does not fit, and leaves the state unchanged.
     """
     saved = read_state(path)
-    file = path / OPTIMIZER_FILE
-    with _reading(file):  # load_file maps the file, hence the copies
-        tensors = {name: tensor.clone() for name, tensor in load_file(file).items()}
-    _require_fitting(state, tensors, saved.progress.step, file)
+    tensors: dict[str, torch.Tensor] = {}
+    for file in tensor_files(path, "optimizer"):
+        with reading(file):
+            tensors |= load_file(file)  # maps the file
+    _require_fitting(state, tensors, saved.progress.step, path / OPTIMIZER_FILE)
     if state.scaler.is_enabled() and saved.scaler:
         found, wanted = sorted(saved.scaler), sorted(state.scaler.state_dict())
         if found != wanted:
@@ -116,31 +140,31 @@ def restore_state(path: Path, state: TrainState) -> None:
     state.progress, state.run_id = saved.progress, saved.run_id
 
 
-@contextmanager
-def _reading(file: Path) -> Iterator[None]:
-    try:
-        require_regular(file)
-        yield
-    except PermissionError as error:
-        raise DiskError(f"{file}: {error.strerror}") from error
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{file}: cannot be read ({error})") from error
-
-
-def _require_finite(tensors: Mapping[str, torch.Tensor], step: int) -> None:
-    for name, tensor in tensors.items():
-        # A finite sum proves that all numbers are, at a tenth of the cost. It can overflow, so then
-        # check each number.
-        if not tensor.sum().isfinite() and not tensor.isfinite().all():
+def _require_finite(tensors: Mapping[str, torch.Tensor], step: int, world: World) -> None:
+    found = next((name for name, tensor in tensors.items() if not _is_finite(tensor)), None)
+    for name in world.gather(found):
+        if name is not None:
             raise DivergedError(
                 f"step {step}: {name} is no longer finite, so this step is not saved",
                 hint="resume from the checkpoint before it with a lower training.learning_rate",
             )
 
 
+def _is_finite(tensor: torch.Tensor) -> bool:
+    part = local_part(tensor)
+    # A finite sum proves that all numbers are, at a tenth of the cost. It can overflow, so then
+    # check each number.
+    return bool(part.sum().isfinite()) or bool(part.isfinite().all())
+
+
 def _size(tensors: Mapping[str, torch.Tensor]) -> int:
     """Return the size on disk in bytes; a tensor with two names is written once."""
-    return sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors.values()}.values())
+    return sum({_place(tensor): num_bytes(tensor) for tensor in tensors.values()}.values())
+
+
+def _place(tensor: torch.Tensor) -> int:
+    """Return what only names of the same memory have in common."""
+    return id(tensor) if isinstance(tensor, DTensor) else tensor.data_ptr()
 
 
 def optimizer_tensors(state: TrainState) -> dict[str, torch.Tensor]:
@@ -149,8 +173,10 @@ def optimizer_tensors(state: TrainState) -> dict[str, torch.Tensor]:
     tensors = {}
     for parameter, moments in state.optimizer.state.items():
         for kind, value in moments.items():
+            tensor = torch.as_tensor(value).detach()
+            is_whole = not isinstance(tensor, DTensor)
             tensors[f"{names[id(parameter)]}|{kind}"] = (
-                torch.as_tensor(value).detach().cpu().contiguous()
+                tensor.cpu().contiguous() if is_whole else tensor
             )
     return tensors
 
@@ -210,12 +236,14 @@ def _form(tensor: torch.Tensor) -> str:
 def _load_optimizer(state: TrainState, tensors: Mapping[str, torch.Tensor]) -> None:
     names = {id(parameter): name for name, parameter in state.model.named_parameters()}
     groups = state.optimizer.param_groups
-    order = [names[id(parameter)] for group in groups for parameter in group["params"]]
-    index = {name: position for position, name in enumerate(order)}
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    index = {names[id(parameter)]: place for place, parameter in enumerate(parameters)}
     loaded: dict[int, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
         name, _, kind = key.rpartition("|")
-        loaded.setdefault(index[name], {})[kind] = tensor
+        place = index[name]
+        wanted = tensor if kind == "step" else parameters[place]
+        loaded.setdefault(place, {})[kind] = like(tensor, wanted)
     state.optimizer.load_state_dict(
         {"state": loaded, "param_groups": state.optimizer.state_dict()["param_groups"]}
     )

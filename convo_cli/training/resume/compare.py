@@ -16,11 +16,12 @@ from torch import Tensor
 
 from convo_cli.events import Emit, EvaluationDone, Event, StepDone
 from convo_cli.model.batches.loss import Batch
+from convo_cli.model.tensor_files import tensor_files
 from convo_cli.runs.checkpoints import read_state
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.logs.event_log import read_metrics
 from convo_cli.storage.files import require_regular
-from convo_cli.training.saving import OPTIMIZER_FILE, optimizer_tensors
+from convo_cli.training.saving import optimizer_tensors
 from convo_cli.training.state import TrainState
 
 _NOT_COMPARED = {
@@ -90,8 +91,8 @@ class Trace:
 def saved_trace(run: RunDirectory, first: int, last: int) -> Trace:
     """Read the results of the steps after ``first``, up to ``last``, from the files of the run."""
     checkpoint, trace = run.checkpoint(last), Trace()
-    trace.weights = dict(_tensors(sorted(checkpoint.glob("model*.safetensors"))))
-    trace.optimizer = _moments(_tensors([checkpoint / OPTIMIZER_FILE]))
+    trace.weights = dict(_tensors(tensor_files(checkpoint, "model")))
+    trace.optimizer = _moments(_tensors(tensor_files(checkpoint, "optimizer")))
     trace.logged["gradient scale"] = read_state(checkpoint).scaler
     for file in (run.metrics, run.samples):
         for record in read_metrics(file):

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from convo_cli.errors import CheckpointError, ConvoError, ModelError, UsageError
 from convo_cli.export import exporting as module
 from convo_cli.export import huggingface
 from convo_cli.export.exporting import export_checkpoint
+from convo_cli.model.open import open_generator
 from convo_cli.runs.checkpoints import read_state, write_state
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.opening import open_checkpoint
 from convo_cli.storage.atomic import publish_directory, remove_directory
 from convo_cli.storage.sealed import verify_directory
 from tests.commands import make_workplace, settings, start
+from tests.sealed import seal_again
+from tests.sharded import split_checkpoint
 
 FILES = {
     "MANIFEST.json", "README.md", "chat_template.jinja", "config.json", "dialogue.json",
@@ -75,6 +81,32 @@ def test_an_export_has_the_models_files_and_none_of_the_trainers(export, out, ch
     assert "`<|end|>`" in card
     assert "{" not in card.replace('{"role": "user", "content": "Hello!"}', "")
     assert [path.name for path in out.parent.iterdir()] == ["talker"]
+
+
+def test_a_checkpoint_of_shards_is_exported_with_them_and_the_export_opens(
+    out, checkpoint, tmp_path, finished
+):
+    source = split_checkpoint(Path(shutil.copytree(checkpoint, tmp_path / "shards")))
+    told = []
+    result = export_huggingface(source, out, force=False, emit=told.append)
+    shards = {"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"}
+    weights = {*shards, "model.safetensors.index.json"}
+    assert set(result.files) == FILES - {"model.safetensors"} | weights
+    assert not any("not exported" in notice.message for notice in told)
+    verify_directory(out)
+    folders = (finished, out)
+    one, other = (open_generator(str(one), device="cpu", emit=told.append) for one in folders)
+    for name, tensor in one.model.state_dict().items():
+        assert torch.equal(tensor, other.model.state_dict()[name])
+
+
+def test_a_folder_with_a_tensor_in_two_shards_is_refused(checkpoint, tmp_path, ignore):
+    folder = split_checkpoint(Path(shutil.copytree(checkpoint, tmp_path / "shards")))
+    first, second = (load_file(file) for file in sorted(folder.glob("model-*")))
+    save_file({**second, **first}, folder / "model-00002-of-00002.safetensors")
+    seal_again(folder)
+    with pytest.raises(ModelError, match="is also in another of the files of the weights"):
+        open_generator(str(folder), device="cpu", emit=ignore)
 
 
 def test_a_run_directory_exports_its_newest_checkpoint(export, out, checkpoint):

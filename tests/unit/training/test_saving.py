@@ -23,6 +23,7 @@ from convo_cli.training.saving import (
     save_checkpoint,
 )
 from tests.full_disk import file_size_limit
+from tests.sharded import split_checkpoint
 
 FILES = {
     "MANIFEST.json", "chat_template.jinja", "config.json", "dialogue.json",
@@ -132,7 +133,40 @@ def test_a_save_is_reported_and_deletes_nothing(make_state, save, run):
     assert run.checkpoint_steps() == [0, 1, 2, 3]
 
 
+def test_a_checkpoint_of_shards_restores_the_same_state(make_state, make_job, save):
+    state, job = make_state(), make_job()
+    steps(state, job, 2)
+    path = split_checkpoint(save(state))
+    verify_directory(path)
+    restored = loaded(path, make_state)
+    restored.model.load_state_dict(load_checkpoint_model(path).state_dict())
+    assert steps(restored, job, 3) == steps(state, job, 3)
+
+
 # What is refused
+
+
+@pytest.mark.parametrize("kind", ["model", "optimizer"])
+def test_a_checkpoint_without_one_of_its_shards_is_refused_by_name(
+    make_state, make_job, save, kind
+):
+    state = make_state()
+    steps(state, make_job(), 1)
+    path = split_checkpoint(save(state))
+    (path / f"{kind}-00002-of-00002.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=rf"{kind}-00002-of-00002\.safetensors: missing"):
+        verify_directory(path)
+    with pytest.raises(CheckpointError, match=rf"{kind}-00002-of-00002\.safetensors: missing"):
+        restore_state(path, state) if kind == "optimizer" else load_checkpoint_model(path)
+
+
+def test_shards_of_rounded_weights_are_refused(make_state, save):
+    path = split_checkpoint(save(make_state()))
+    file = path / "model-00002-of-00002.safetensors"
+    rounded = {name: tensor.bfloat16() for name, tensor in load_file(file).items()}
+    save_file(rounded, file, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"00002\.safetensors: .* is BF16, but the run"):
+        load_checkpoint_model(path)
 
 
 @pytest.mark.parametrize("where", ["weight", "moment", "buffer"])
