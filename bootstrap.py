@@ -64,6 +64,9 @@ def main() -> int:
 def commands(verb: str, rest: Command) -> list[Command]:
     """Return the commands that a verb runs."""
     python = str(SCRIPTS / "python")
+    # A file of tests stays in one process, so its fixtures are made once; the many short files of
+    # tests/unit come last, so the processes end together.
+    tests = [python, "-m", "pytest", "-n", "auto", "--dist", "loadfile", "--no-loadscope-reorder"]
     return {
         "check": [
             ["ruff", "format", "--check", "."],
@@ -72,8 +75,10 @@ def commands(verb: str, rest: Command) -> list[Command]:
             ["lint-imports"],
         ],
         "format": [["ruff", "check", "--fix", "."], ["ruff", "format", "."]],
-        "test": [[python, "-m", "pytest", "-n", "auto", *rest]],
-        "test-slow": [[python, "-m", "pytest", "-n", "auto", "-m", "slow", *rest]],
+        "test": [[*tests, *rest]],
+        "test-slow": [
+            [*tests, "-m", "slow or hypothesis", "--hypothesis-profile", "thorough", *rest]
+        ],
         "bench": [
             [python, str(path), *rest] for path in sorted(Path("benchmarks").glob("bench_*.py"))
         ],

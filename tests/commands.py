@@ -5,6 +5,7 @@ In this process, a run saves three seconds of imports.
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
@@ -15,11 +16,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
+
+import typer.main
 
 from convo_cli.__main__ import run
 
 EXECUTABLE = Path(sys.executable).with_name("convo")
 COLUMNS = "80"
+
+_command_line = functools.cache(typer.main.get_command)
+"""Typer builds all commands for each call, which costs 0.06 s."""
 
 
 class Result(NamedTuple):
@@ -39,7 +46,10 @@ def run_here(folder: Path, *arguments: object, stdin: bytes = b"") -> Result:
     """Run a command in this process, in a folder, on 80 columns; any exception is raised."""
     out, err = _Kept(), _Kept()
     code = 0
-    with _replaced(folder, [str(argument) for argument in arguments], stdin, out, err):
+    with (
+        _replaced(folder, [str(argument) for argument in arguments], stdin, out, err),
+        mock.patch("typer.main.get_command", _command_line),
+    ):
         try:
             run()
         except SystemExit as stop:
@@ -140,9 +150,12 @@ dialogue: {max_length: 128}
 training: {max_steps: 6, batch_size: 4, warmup_steps: 2, learning_rate: 1e-3}
 evaluation: {every_steps: 3, reply_dialogues: 2}
 generation: {max_new_tokens: 8}
-logging: {every_steps: 1}
+logging: {every_steps: 1, tensorboard: false, plots: false}
 """
-"""A run of a few seconds on the sample dialogues that `make_workplace` puts beside it."""
+"""A run of a second on the sample dialogues that `make_workplace` puts beside it.
+
+Plots, the page and the events of TensorBoard would double its cost; tests of them set `PICTURES`.
+"""
 
 
 def make_workplace(folder: Path) -> Path:
@@ -157,3 +170,6 @@ def make_workplace(folder: Path) -> Path:
 def settings(*pairs: str) -> list[str]:
     """Return KEY=VALUE pairs as arguments of `--set`."""
     return [word for pair in pairs for word in ("--set", pair)]
+
+
+PICTURES = settings("logging.tensorboard=true", "logging.plots=true")

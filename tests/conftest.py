@@ -10,14 +10,29 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
+from tests.cases import has_room_in_memory
+
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Else every process of a test compiles the modules of convo again, which costs 0.4 s.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE_DATA = ROOT / "sample_data"
 CORPORA = ROOT.parent / "shared" / "data"
+MEMORY = Path("/dev/shm")
+
+if has_room_in_memory(MEMORY):
+    # A run flushes each of its files, and a disk takes milliseconds for each flush.
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+# `make test-slow` repeats the property tests with the profile of the library, which is thorough.
+hypothesis.settings.register_profile("quick", max_examples=25)
+hypothesis.settings.register_profile("thorough", max_examples=100)
+hypothesis.settings.load_profile("quick")
 
 
 def pytest_configure() -> None:

@@ -19,8 +19,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a config, data, a finished run in runs/tiny and its export in exports/tiny.
     Leave it as it is.
     """
-    folder = make_workplace(tmp_path_factory.mktemp("trained"))
-    assert run_here(folder, "train", "config.yaml", "-q") == Result(0, "runs/tiny\n", "")
+    return make_trained(tmp_path_factory.mktemp("trained"))
+
+
+def make_trained(folder: Path, *options: str) -> Path:
+    """Train and export a run in a folder, with these options."""
+    make_workplace(folder)
+    assert run_here(folder, "train", "config.yaml", "-q", *options) == Result(0, "runs/tiny\n", "")
     assert run_here(folder, "export", "runs/tiny", "exports/tiny", "-q") == Result(
         0, "exports/tiny\n", ""
     )

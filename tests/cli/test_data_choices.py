@@ -11,9 +11,7 @@ import pytest
 
 from tests.commands import settings
 
-SHORT_RUN = settings(
-    "training.max_steps=1", "training.warmup_steps=0", "data.validation=[]", "logging.plots=false"
-)
+SHORT_RUN = settings("training.max_steps=1", "training.warmup_steps=0", "data.validation=[]")
 USER = {"role": "user", "content": "Where is the bread?"}
 REPLY = {"role": "assistant", "content": "On the second shelf."}
 THOUGHT = {**REPLY, "reasoning_content": "The bread moved last week."}

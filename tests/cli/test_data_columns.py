@@ -11,7 +11,7 @@ from tests.commands import settings
 TURNS = settings(
     "data.columns.turns=meta.dialog", "data.columns.speaker=who", "data.columns.text=body"
 )
-SHORT_RUN = settings("training.max_steps=1", "training.warmup_steps=0", "logging.plots=false")
+SHORT_RUN = settings("training.max_steps=1", "training.warmup_steps=0")
 
 
 def write(path: Path, *values: Any) -> None:

@@ -28,7 +28,7 @@ needs_root = pytest.mark.skipif(
 )
 STRANGER = 65534
 CACHE = "runs/.convo-cache"
-FAST = settings("training.max_steps=2", "evaluation.every_steps=2", "logging.plots=false")
+FAST = settings("training.max_steps=2", "evaluation.every_steps=2")
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from convo_cli.unseen import has_unseen
-from tests.commands import environment, run_here, settings
+from tests.cli.conftest import make_trained
+from tests.commands import PICTURES, environment, run_here, settings
 from tests.full_disk import file_size_limit
 from tests.unit.report.test_page import Page, hostile_run, require_harmless
 from tests.written_runs import healthy, write_run
@@ -23,6 +24,12 @@ def html(path: Path) -> Page:
     page = Page(path.read_text(encoding="utf-8"))
     require_harmless(page)
     return page
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The same folder, but the run has pictures."""
+    return make_trained(tmp_path_factory.mktemp("trained"), *PICTURES)
 
 
 @pytest.fixture

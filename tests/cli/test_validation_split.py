@@ -12,7 +12,7 @@ from convo_cli.runs.logs.event_log import read_metrics
 from tests.commands import make_workplace, run_here, run_process, settings
 
 SPLIT = settings("data.validation=[]", "data.validation_split=0.2")
-SHORT = settings("training.max_steps=2", "evaluation.every_steps=1", "logging.plots=false")
+SHORT = settings("training.max_steps=2", "evaluation.every_steps=1")
 
 
 @pytest.fixture(scope="module")

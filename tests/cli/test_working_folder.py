@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import EXECUTABLE, environment, make_workplace, settings
+from tests.commands import EXECUTABLE, PICTURES, environment, make_workplace, settings
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = (
@@ -135,6 +135,7 @@ def test_training_in_a_hostile_folder_runs_nothing_of_it(hostile, tmp_path, how)
         "config.yaml",
         "-q",
         *settings("training.max_steps=2", "evaluation.every_steps=2"),
+        *PICTURES,
     ]
     done = subprocess.run(
         [*program, *command], cwd=hostile, env=env, capture_output=True, text=True, check=False

@@ -12,7 +12,7 @@ import pytest
 
 from convo_cli.events import HealthFinding, Notice
 from convo_cli.runs.logs.event_log import MetricsLog
-from tests.commands import make_workplace, run_here, settings
+from tests.commands import PICTURES, make_workplace, run_here, settings
 from tests.docs.documented_fields import documented, require_equal
 from tests.run_events import ON_GPU, evaluation
 
@@ -34,7 +34,7 @@ def run(tmp_path_factory):
         "training.max_steps=2",
         "data.test=valid.jsonl",
     )
-    assert run_here(work, "train", "config.yaml", "-q", *tuned).code == 0
+    assert run_here(work, "train", "config.yaml", "-q", *tuned, *PICTURES).code == 0
     fork = settings("name=fork", "training.max_steps=4", "training.batch_size=5")
     assert run_here(work, "resume", "runs/tiny", "-q", *fork).code == 0
     run = work / "runs" / "fork"

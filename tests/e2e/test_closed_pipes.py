@@ -12,7 +12,7 @@ from convo_cli.runs.logs.event_log import read_metrics
 from tests.commands import EXECUTABLE, environment, make_workplace, settings
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="POSIX pipes")
-SHORT = settings("training.max_steps=2", "data.validation=[]", "logging.plots=false")
+SHORT = settings("training.max_steps=2", "data.validation=[]")
 
 
 def run_in_pipes(folder, *arguments, is_stdout_closed):

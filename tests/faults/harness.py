@@ -20,7 +20,7 @@ STEPS = 4
 CONFIG = (
     TINY.replace("max_steps: 6", f"max_steps: {STEPS}")
     .replace("every_steps: 3", "every_steps: 2")
-    .replace("logging: {every_steps: 1}", "logging: {every_steps: 1, plots: false}")
+    .replace("tensorboard: false, ", "")
     + "checkpoints: {every_steps: 1, keep: 2}\n"
 )
 """Four steps, five checkpoints of which up to four are kept, two evaluations.
