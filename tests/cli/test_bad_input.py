@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cases import quick_first, quick_only
 from tests.commands import Result, environment, run_process, settings, snapshot
 
 RUN, EXPORT = "runs/tiny", "exports/tiny"
@@ -611,7 +612,18 @@ def require_refusal(case: Case, result: Result) -> str:
     return message
 
 
-@pytest.mark.parametrize("name", CASES)
+def one_command_each(names):
+    """Return one of the cases of each model, the commands in turn, and all without a model."""
+    by_model = {}
+    for name in names:
+        by_model.setdefault(name.partition(" a model that ")[2], []).append(name)
+    return [
+        *by_model.pop("", []),
+        *(cases[number % len(cases)] for number, cases in enumerate(by_model.values())),
+    ]
+
+
+@pytest.mark.parametrize("name", quick_only(CASES, *one_command_each(CASES)))
 def test_bad_input_gets_one_clear_message_and_changes_nothing(name, work, convo):
     case = CASES[name]
     case.prepare(work)
@@ -638,20 +650,14 @@ ONE_OF_EACH_COMMAND = (
     "init-config: the file exists",
     "validate-data: missing",
     "train: a torn line",
+    "chat: a message too long",
     "resume: changed training data",
     "export: a model that is a damaged checkpoint",
-    "chat: a message too long",
     "evaluate: a model that has weights of another size",
 )
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(one, marks=[pytest.mark.slow] if "model" in one else [])
-        for one in ONE_OF_EACH_COMMAND
-    ],
-)
+@pytest.mark.parametrize("name", quick_first(ONE_OF_EACH_COMMAND, 4))
 def test_the_executable_refuses_as_the_function_does(name, work, convo):
     case = CASES[name]
     case.prepare(work)

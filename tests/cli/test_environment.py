@@ -9,14 +9,23 @@ import subprocess
 import pytest
 
 from convo_cli.runs.directory import RunDirectory
-from tests.commands import EXECUTABLE, Result, environment, make_workplace, settings
+from tests.cases import quick_first
+from tests.commands import (
+    EXECUTABLE,
+    PICTURES,
+    Result,
+    environment,
+    make_workplace,
+    run_here,
+    settings,
+)
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="a POSIX shell")
 full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
 FULL = (
     "error: stdout: No space left on device\nhint: free some space, or write the output elsewhere\n"
 )
-RUN = settings("training.max_steps=1", "data.validation=[]", "logging.plots=false")
+RUN = settings("training.max_steps=1", "data.validation=[]")
 
 
 OF_LAUNCHER = "sh: 0: getcwd() failed: No such file or directory\n"
@@ -142,7 +151,7 @@ def answers(place):
 
 @pytest.mark.parametrize(
     "closed",
-    [CLOSED[0], *(pytest.param(one, marks=pytest.mark.slow) for one in CLOSED[1:-1]), CLOSED[-1]],
+    quick_first(CLOSED[::-1]),
 )
 def test_closed_streams_change_neither_the_exit_code_nor_the_other_streams(place, answers, closed):
     for words, code in ANSWERS.items():
@@ -216,7 +225,7 @@ PATHS = [
 @pytest.mark.parametrize("words", PATHS)
 def test_a_path_that_is_too_long_is_named_and_shortened(place, words):
     for path, what in ((LONG, "name is too long (300 bytes)"), (DEEP, "path is too long (4")):
-        result = shell(place, "", *words.format(path).split())
+        result = run_here(place, *words.format(path).split())
         assert (result.code, result.out) == (2, "")
         message, hint = result.err.splitlines()
         assert f": this {what}" in message
@@ -250,7 +259,7 @@ def test_few_descriptors_are_enough_or_are_named(place, words):
 def test_a_home_that_cannot_be_written_is_not_mentioned(tmp_path, home):
     make_workplace(tmp_path)
     changes = {"HOME": home, "XDG_CACHE_HOME": home, "XDG_CONFIG_HOME": home, "HF_HOME": home}
-    result = shell(tmp_path, "", "train", "config.yaml", "-q", *RUN[:-2], **changes)
+    result = shell(tmp_path, "", "train", "config.yaml", "-q", *RUN, *PICTURES, **changes)
     assert result == Result(0, "runs/tiny\n", "")
 
 
@@ -278,7 +287,7 @@ def test_a_home_is_expanded_wherever_a_path_is_given(place, tmp_path, commands, 
     make_workplace(tmp_path)
     data = settings("data.train=~/train.jsonl", "data.validation=[~/valid.jsonl]")
     ran = shell(tmp_path, "", "train", "~/config.yaml", "-q", *RUN[:2], *data, *settings(
-        "output_dir=~/runs", "logging.plots=false"), **home)  # fmt: skip
+        "output_dir=~/runs"), **home)  # fmt: skip
     assert ran == Result(0, f"{tmp_path}/runs/tiny\n", "")
     assert not (tmp_path / "~").exists()
     for words in commands:

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from tests.cases import quick_first
 from tests.commands import settings
 from tests.foreign import (
     SIZE,
@@ -36,7 +37,7 @@ def splitting(folder):
     )
 
 
-@pytest.mark.parametrize("make", [llama_legacy, with_unused_id, splitting])
+@pytest.mark.parametrize("make", quick_first([llama_legacy, with_unused_id, splitting]))
 def test_what_is_trained_can_be_exported_resumed_and_talked_to(work, convo, make):
     make(work / "base")
     assert convo("train", "config.yaml", "-q", *PRETRAINED) == (0, "runs/new\n", "")
@@ -61,7 +62,7 @@ def test_no_two_tokens_of_an_export_share_an_id_and_words_keep_theirs(work, conv
     )
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta"])
+@pytest.mark.parametrize("kind", quick_first(["bert", "roberta"]))
 def test_an_encoder_is_refused_and_a_decoder_of_the_same_kind_is_trained(work, convo, kind):
     tokenizer = fast(byte_pairs(), eos_token="<|endoftext|>")
     size = {**SIZE, "max_position_embeddings": 160, "pad_token_id": 0}
@@ -95,7 +96,7 @@ def test_a_chat_template_of_tokens_that_the_model_does_not_know_is_refused(work,
 LOOP = "' }}{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}{{ '"
 
 
-@pytest.mark.parametrize("template", ["turns", "chatml", "cls-sep"])
+@pytest.mark.parametrize("template", quick_first(["turns", "chatml", "cls-sep"]))
 @pytest.mark.parametrize("token", ["<it's>", LOOP], ids=["quote", "loop"])
 def test_a_token_of_any_name_works_from_training_to_chat(work, convo, template, token):
     with_tokens(work / "base", token)
@@ -136,18 +137,23 @@ def foreign(work):
     return folder
 
 
-def test_only_settings_that_convo_has_reach_generate(work, convo, foreign):
+@pytest.mark.parametrize("num_together", quick_first([len(HOSTILE_GENERATION), 1]))
+def test_a_setting_that_convo_does_not_have_changes_no_reply(convo, foreign, num_together):
     said = convo("chat", "exports/tiny", "--temperature", "0", stdin=b"Hello there!\n")
     assert said.code == 0
     assert said.out.strip()
-    for key, value in HOSTILE_GENERATION.items():
-        (foreign / "generation_config.json").write_text(
-            json.dumps({key: value, "max_new_tokens": 8})
-        )
+    names = list(HOSTILE_GENERATION)
+    for start in range(0, len(names), num_together):
+        keys = names[start : start + num_together]
+        settings = {**{key: HOSTILE_GENERATION[key] for key in keys}, "max_new_tokens": 8}
+        (foreign / "generation_config.json").write_text(json.dumps(settings))
         assert (
             convo("chat", "exports/tiny", "--temperature", "0", stdin=b"Hello there!\n").out
             == said.out
-        ), key
+        ), keys
+
+
+def test_only_settings_that_convo_has_reach_generate(work, convo, foreign):
     (foreign / "generation_config.json").write_text(json.dumps(HOSTILE_GENERATION))
     for command in (["chat", "exports/tiny"], ["evaluate", "exports/tiny", "valid.jsonl"]):
         assert convo(*command, "-q", stdin=b"Hello there!\n").code == 0
@@ -166,14 +172,18 @@ def test_only_settings_that_convo_has_reach_generate(work, convo, foreign):
         assert json.loads((work / folder / "generation_config.json").read_text()).keys() == own
 
 
-@pytest.mark.parametrize("content", ["", "[", "[]", "7", "null", '"a"', "[" * 5000, "\x00"])
+@pytest.mark.parametrize(
+    "content", quick_first(["[", "[" * 5000, "", "[]", "7", "null", '"a"', "\x00"], 2)
+)
 def test_a_generation_config_that_is_none_says_nothing(work, convo, foreign, content):
     (foreign / "generation_config.json").write_text(content)
     result = convo("chat", "exports/tiny", stdin=b"Hello there!\n")
     assert result.code == (2 if content.startswith("[[") else 0), result
 
 
-@pytest.mark.parametrize("key", ["num_beams", "temperature", "repetition_penalty", "stop_strings"])
+@pytest.mark.parametrize(
+    "key", quick_first(["num_beams", "temperature", "repetition_penalty", "stop_strings"])
+)
 def test_generation_settings_in_config_json_are_read_in_the_same_way(work, convo, foreign, key):
     """As the first versions of transformers wrote them."""
     (foreign / "generation_config.json").unlink()

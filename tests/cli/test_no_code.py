@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import convo_cli
+from tests.cases import quick_first
 from tests.commands import settings
 
 SOURCE = Path(convo_cli.__file__).parent
@@ -61,7 +62,7 @@ def test_the_bomb_would_go_off(trace):
 @pytest.mark.parametrize(
     "name", ["pytorch_model.bin", "model.pt", "model.ckpt", "model.safetensors"]
 )
-@pytest.mark.parametrize("has_torch_form", [False, True])
+@pytest.mark.parametrize("has_torch_form", quick_first([True, False]))
 def test_a_pickle_is_never_opened_as_weights(convo, model, trace, name, has_torch_form):
     (model / "model.safetensors").unlink()
     if has_torch_form:
@@ -90,7 +91,7 @@ def test_an_index_of_safetensors_brings_no_pickle_in(convo, model, trace):
 @pytest.mark.parametrize(
     "command", [["chat", "model"], ["evaluate", "model", "valid.jsonl", "--replies", 0], "train"]
 )
-@pytest.mark.parametrize("is_known", [True, False])
+@pytest.mark.parametrize("is_known", quick_first([True, False]))
 def test_classes_that_a_folder_brings_along_are_not_imported(
     convo, model, trace, command, is_known
 ):
@@ -169,7 +170,7 @@ def test_an_export_of_a_folder_with_code_holds_none(convo, work, model, trace):
     assert not trace.exists()
 
 
-@pytest.mark.parametrize("command", ["chat", "train"])
+@pytest.mark.parametrize("command", quick_first(["chat", "train"]))
 @pytest.mark.parametrize(
     "entry",
     [
@@ -260,7 +261,7 @@ def test_no_file_outside_of_the_folder_comes_into_a_tokenizer(
 @pytest.mark.parametrize(
     "name", ["tokenizer.json", "tokenizer.model", "model.safetensors", "dialogue.json", "notes"]
 )
-@pytest.mark.parametrize("command", [["chat", "model"], ["export", "model", "out"]])
+@pytest.mark.parametrize("command", quick_first([["chat", "model"], ["export", "model", "out"]]))
 def test_a_link_out_of_the_folder_is_not_followed(convo, work, model, name, command):
     shutil.copyfile(work / EXPORT / "dialogue.json", model / "dialogue.json")
     (model / name).unlink(missing_ok=True)

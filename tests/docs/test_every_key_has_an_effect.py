@@ -12,7 +12,6 @@ from tests.docs.effects.page import effects_page
 from tests.docs.effects.workshop import Workshop
 
 PAGE = Path(__file__).parents[2] / "docs" / "effects.md"
-by_key = pytest.mark.parametrize("entry", EFFECTS, ids=[entry.key for entry in EFFECTS])
 
 
 @pytest.fixture(scope="module")
@@ -20,15 +19,12 @@ def workshop(tmp_path_factory):
     return Workshop(tmp_path_factory.mktemp("effects"))
 
 
-@by_key
+@pytest.mark.parametrize("entry", EFFECTS, ids=[entry.key for entry in EFFECTS])
 def test_the_key_has_the_stated_effect(entry, workshop):
-    entry.check(*map(workshop.observe, entry.settings))
-
-
-@by_key
-def test_the_check_fails_if_the_key_is_ignored(entry, workshop):
-    """An ignored key gives the same run for all values."""
-    for ignored in map(workshop.observe, entry.settings):
+    """And the check fails if the key is ignored, which gives the same run for all values."""
+    runs = [workshop.observe(settings) for settings in entry.settings]
+    entry.check(*runs)
+    for ignored in runs:
         with pytest.raises(AssertionError):
             entry.check(*[ignored] * len(entry.values))
 

@@ -60,19 +60,19 @@ def exists(dotted: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
-def test_what_a_page_names_exists(page):
-    assert sorted(filter(missing, quoted(text_of(page)))) == []
+def test_what_a_page_names_exists():
+    assert [
+        (page.name, name) for page in PAGES for name in filter(missing, quoted(text_of(page)))
+    ] == []
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_what_a_docstring_names_exists(path):
-    names = {
-        name
+def test_what_a_docstring_names_exists():
+    assert [
+        (path.relative_to(ROOT), name)
+        for path in SOURCES
         for name in quoted(path.read_text(encoding="utf-8"))
-        if re.fullmatch(r"convo_cli\.[\w.]+", name)
-    }
-    assert [name for name in sorted(names) if not exists(name)] == []
+        if re.fullmatch(r"convo_cli\.[\w.]+", name) and not exists(name)
+    ] == []
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from convo_cli.config.load import apply_overrides, dump_config, load_config
 from convo_cli.config.presets import PRESETS
 from convo_cli.errors import typeable
 from convo_cli.training import loop
+from tests.cases import quick_first, quick_only
 from tests.commands import make_workplace, run_here, settings
 
 _COMMAND = re.compile(
@@ -83,7 +84,7 @@ class Typed:
                 self(output, depth - 1)
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", quick_only(PRESETS, "scratch", "chat-model"))
 def test_what_a_preset_leads_to_can_be_typed(work, convo, pretrained, name):
     data = ("--train", "train.jsonl", "--validation", "valid.jsonl")
     made = convo("init-config", "--preset", name, *data, "-o", "config.yaml", "--force")
@@ -150,14 +151,16 @@ def test_a_run_of_epochs_of_which_a_step_is_more_continues(convo):
 
 @pytest.mark.parametrize(
     ("trained", "resumed"),
-    [
-        (("training.max_steps=2",), ("training.max_steps=null", "training.epochs=0.1")),
-        (
-            ("training.max_steps=null", "training.epochs=0.3"),
-            ("training.epochs=null", "training.max_steps=1"),
-        ),
-        (("training.max_steps=null", "training.epochs=0.3"), ("training.epochs=0.1",)),
-    ],
+    quick_first(
+        [
+            (("training.max_steps=2",), ("training.max_steps=null", "training.epochs=0.1")),
+            (
+                ("training.max_steps=null", "training.epochs=0.3"),
+                ("training.epochs=null", "training.max_steps=1"),
+            ),
+            (("training.max_steps=null", "training.epochs=0.3"), ("training.epochs=0.1",)),
+        ]
+    ),
 )
 def test_a_run_that_is_over_by_the_settings_of_a_resume_continues(convo, trained, resumed):
     """These settings are not stored, so the next command must not rely on them."""

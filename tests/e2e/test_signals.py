@@ -15,14 +15,16 @@ import pytest
 
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.storage.sealed import file_sha256
+from tests.cases import quick_first
 from tests.commands import make_workplace, run_here, settings, snapshot, start
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
 RUN, STEPS = "my runs/tiny", 40
 LONG = settings(
     "output_dir=my runs", f"training.max_steps={STEPS}", "data.validation=[]",
-    "checkpoints.every_steps=25", "logging.tensorboard=false", "logging.plots=false",
+    "checkpoints.every_steps=25",
 )  # fmt: skip
+STOPS = quick_first([(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,7 @@ def until(process, pattern):
     raise AssertionError(f"never said {pattern}: {''.join(seen)}")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), STOPS)
 def test_a_stopped_run_is_saved_and_ends_as_if_it_had_not_been_stopped(
     straight, tmp_path, number, code
 ):
@@ -181,7 +183,7 @@ def test_a_signal_does_not_wait_until_torch_is_imported(tmp_path):
     assert re.sub(r"^(starting|SIGTERM:) .*\n", "", err.decode(), flags=re.MULTILINE) == stopped
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), STOPS)
 def test_validation_by_several_processes_ends_at_once_with_one_word(tmp_path, number, code):
     """The data comes through a pipe that stays open, so the command is still reading."""
     process = start(tmp_path, "validate-data", "-")

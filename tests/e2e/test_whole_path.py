@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from convo_cli.runs.logs.event_log import read_metrics
-from tests.commands import make_workplace, run_here, settings
+from tests.cases import quick_first
+from tests.commands import PICTURES, make_workplace, run_here, settings
 from tests.umask import umask
 
 SMALL = settings(
@@ -108,7 +109,7 @@ def test_the_export_scores_as_the_run_did(place):
     assert scores["loss"] == pytest.approx(last["loss"], rel=1e-5)
 
 
-@pytest.mark.parametrize("load", ["last", "loss", "metric"])
+@pytest.mark.parametrize("load", quick_first(["loss", "last", "metric"]))
 def test_a_run_that_was_moved_goes_on_and_talks(copied, tmp_path, load):
     """It is moved with its data, so the relative paths still hold."""
     place = copied.rename(tmp_path / "elsewhere")
@@ -160,7 +161,7 @@ def test_what_sentencepiece_reads_is_what_transformers_reads(place):
 def test_files_of_a_run_have_the_mode_that_the_umask_says(tmp_path):
     make_workplace(tmp_path)
     with umask(0o007):
-        ok(tmp_path, "train", "config.yaml", "-q", *settings("training.max_steps=2"))
+        ok(tmp_path, "train", "config.yaml", "-q", *settings("training.max_steps=2"), *PICTURES)
     for folder, of_file, of_folder in (
         ("runs/tiny", 0o660, 0o770),
         ("runs/.convo-cache", 0o600, 0o700),
@@ -205,15 +206,7 @@ SCRATCH = {
 }
 
 
-def some_slow(cases):
-    """Return the names of the cases; those after the second one are slow."""
-    return [
-        pytest.param(name, marks=[pytest.mark.slow] * (number > 1))
-        for number, name in enumerate(cases)
-    ]
-
-
-@pytest.mark.parametrize("case", some_slow(SCRATCH))
+@pytest.mark.parametrize("case", quick_first(SCRATCH))
 def test_every_template_and_tokenizer_goes_the_whole_path(case, tmp_path):
     template, kind, train_on = SCRATCH[case]
     make_workplace(tmp_path)
@@ -271,7 +264,7 @@ PRETRAINED = {
 }
 
 
-@pytest.mark.parametrize("case", some_slow(PRETRAINED))
+@pytest.mark.parametrize("case", quick_first(PRETRAINED))
 def test_a_pretrained_model_goes_the_whole_path(case, tmp_path, sample_dialogues):
     from transformers import (
         GPT2Config,

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.cases import quick_first
 from tests.commands import run_process, settings, start
 from tests.faults.harness import RUN, STEPS, assert_refused, copy_of, finish, outcome
 
@@ -88,7 +89,7 @@ def change_a_byte(lines: list[str]) -> list[str]:
 @pytest.mark.parametrize(
     "change", [reorder, change_a_byte, lambda lines: lines[:-1], lambda lines: [*lines, lines[0]]]
 )
-@pytest.mark.parametrize("name", ["train.jsonl", "valid.jsonl"])
+@pytest.mark.parametrize("name", quick_first(["train.jsonl", "valid.jsonl"]))
 def test_data_that_was_changed_is_refused_by_name_and_the_run_is_left_alone(
     convo, finished, tmp_path, change, name
 ):

@@ -24,6 +24,7 @@ from convo_cli.data.checks.report import DataReport
 from convo_cli.data.checks.statistics import BlockStatistics
 from convo_cli.data.checks.validate import validate_files
 from convo_cli.data.reader import iter_blocks
+from tests.cases import num_examples
 from tests.conftest import CORPORA, SAMPLE_DATA
 from tests.faulty_files import CASES
 
@@ -229,7 +230,7 @@ def assert_same(report: DataReport, *others: DataReport) -> None:
                 assert list(getattr(ours, name)) == list(getattr(theirs, name)), name
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=num_examples(300), deadline=None)
 @given(
     st.lists(files(), min_size=1, max_size=2),
     st.sampled_from([16, 100, 1000, 2**18]),

@@ -75,8 +75,9 @@ def encoder(make_encoder):
     return make_encoder(max_length=96)
 
 
-SLOW = {"a recurrent state", "Qwen2"}
-"""transformers computes the first token by token on a CPU; the second is Llama with biases."""
+SLOW = {"a recurrent state", "Qwen2", "Gemma 2"}
+"""transformers computes the first token by token on a CPU; the second is Llama with biases, and the
+third has the windows of Mistral."""
 
 
 @pytest.fixture(

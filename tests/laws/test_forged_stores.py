@@ -26,6 +26,7 @@ from convo_cli.prepare.reply_dialogues import find_reply_dialogues
 from convo_cli.runs.provenance.data_files import read_data_files
 from convo_cli.tokens.store import LEFT_OUT, Encoded, Example, TokenStore, write
 from convo_cli.tokens.store_check import require_valid_store
+from tests.cases import num_examples
 from tests.sealed import seal_again
 
 NUM_IDS, MAX_LENGTH, FILES = 50, 6, ("a.jsonl", "b.jsonl")
@@ -99,7 +100,9 @@ def test_every_store_of_the_encoder_is_accepted(dialogues, folder):
     value=WIDE,
     data=st.data(),
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=num_examples(300)
+)
 def test_a_forged_number_is_refused_or_valid(dialogues, name, value, data, folder):
     file = written(dialogues, folder) / name
     numbers = np.fromfile(file, NUMBERS[name])
@@ -120,7 +123,9 @@ def test_a_forged_number_is_refused_or_valid(dialogues, name, value, data, folde
     name=st.sampled_from([*sorted(NUMBERS), "dialogues"]),
     content=st.one_of(st.binary(max_size=80), st.integers(1, 60)),
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=num_examples(300)
+)
 def test_a_file_of_any_bytes_or_length_is_refused_or_valid(dialogues, name, content, folder):
     file = written(dialogues, folder) / name
     before = file.read_bytes()
@@ -335,7 +340,9 @@ def test_forged_reply_dialogues_are_chosen_again_with_a_warning(tiny_config, tmp
     line=st.integers(-(2**63), 2**63 - 1),
 )
 @settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=num_examples(60),
+    deadline=None,
 )
 def test_reply_dialogues_that_are_accepted_can_be_answered(
     turns, line, tiny_config, tmp_path, make_encoder

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from convo_cli.data.dialogue import Dialogue, Turn, as_messages
 from convo_cli.text.templates.template import TEMPLATES
 from convo_cli.tokens.store import ASSISTANT_TARGET, NO_TARGET, USER_TARGET
+from tests.cases import num_examples
 from tests.families import FAMILIES, family_dialogues, family_tokenizer, native_encoder
 from tests.strategies import EMPTY_LOOKING, WITH_SYSTEM, dialogues, texts
 
@@ -37,7 +38,7 @@ def _text_ids(encoder, text):
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=num_examples(60), deadline=None)
 @given(data=st.data())
 def test_targets_are_each_trained_turns_text_and_its_end_token(encoders, name, data):
     encoder = encoders[name]
@@ -60,7 +61,7 @@ def test_targets_are_each_trained_turns_text_and_its_end_token(encoders, name, d
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=num_examples(25), deadline=None)
 @given(data=st.data())
 def test_targets_are_what_the_familys_speakers_say(encoders, name, data):
     family, encoder = FAMILIES[name], encoders[name]
@@ -92,7 +93,7 @@ def _is_after_merged_system(family, before):
 
 
 @every_template
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=num_examples(25), deadline=None)
 @given(data=st.data())
 def test_the_end_token_of_every_trained_reply_is_a_target_and_of_no_other(encoders, name, data):
     encoder = encoders[name]
@@ -109,7 +110,7 @@ def test_the_end_token_of_every_trained_reply_is_a_target_and_of_no_other(encode
 
 
 @pytest.mark.parametrize("name", MARKED)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=num_examples(25), deadline=None)
 @given(data=st.data())
 def test_generation_marks_give_the_targets_that_transformers_gives(encoders, name, data):
     encoder = encoders[name]
@@ -130,7 +131,7 @@ def test_generation_marks_give_the_targets_that_transformers_gives(encoders, nam
 
 
 @every_template
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=num_examples(25), deadline=None)
 @given(data=st.data())
 def test_train_on_last_keeps_only_the_last_assistant_turn(encoders, name, data):
     encoder = encoders[name]
@@ -151,7 +152,7 @@ def test_train_on_last_keeps_only_the_last_assistant_turn(encoders, name, data):
 
 
 @every_template
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=num_examples(25), deadline=None)
 @given(data=st.data())
 def test_text_that_spells_a_special_token_is_text(encoders, name, data):
     encoder = encoders[name]
@@ -184,7 +185,7 @@ def test_a_user_who_types_the_tokens_of_the_template_types_text(encoders, name):
 
 
 @every_template
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=num_examples(60), deadline=None)
 @given(text=texts())
 def test_the_targets_of_a_reply_decode_to_its_text(encoders, name, text):
     encoder = encoders[name]

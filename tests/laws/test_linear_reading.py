@@ -135,8 +135,21 @@ PROBLEMS = {
 }
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
-@pytest.mark.parametrize("reader", [check_and_list_all, fix], ids=lambda reader: reader.__name__)
+def in_turn(names, readers):
+    """Return every name with every reader; all but one reader of each name, in turn, are slow."""
+    return [
+        pytest.param(
+            name,
+            reader,
+            id=f"{reader.__name__}-{name}",
+            marks=[pytest.mark.slow] * ((row + column) % len(readers) != 0),
+        )
+        for row, name in enumerate(names)
+        for column, reader in enumerate(readers)
+    ]
+
+
+@pytest.mark.parametrize(("name", "reader"), in_turn(PROBLEMS, [check_and_list_all, fix]))
 def test_the_work_grows_with_the_number_of_problems_in_a_line_and_not_with_its_square(
     tmp_path, name, reader
 ):
@@ -183,10 +196,7 @@ LINES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", LINES)
-@pytest.mark.parametrize(
-    "reader", [check, check_and_list_all, fix, read], ids=lambda reader: reader.__name__
-)
+@pytest.mark.parametrize(("name", "reader"), in_turn(LINES, [check, check_and_list_all, fix, read]))
 def test_a_hostile_line_takes_linear_time(tmp_path, name, reader):
     def seconds(size):
         path = tmp_path / f"{size}.jsonl"

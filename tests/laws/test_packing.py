@@ -33,6 +33,7 @@ from convo_cli.model.batches.batching import choose_batching, proof_examples
 from convo_cli.model.batches.loss import nll_sum, pack, pad, plain_nll_sum
 from convo_cli.model.create import save_memory, use_fast_activations
 from convo_cli.tokens.store import ASSISTANT_TARGET, NO_TARGET, USER_TARGET, Example
+from tests.cases import num_examples
 from tests.stores import laid_out
 
 VOCABULARY, PAD = 50, 0
@@ -106,7 +107,7 @@ def models():
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=num_examples(15), deadline=None)
 @given(lengths=st.lists(st.integers(1, 20), min_size=1, max_size=6), seed=st.integers(0, 99))
 def test_a_pack_has_the_loss_and_gradient_of_its_dialogues_one_at_a_time(
     models, name, lengths, seed

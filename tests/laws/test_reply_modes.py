@@ -19,6 +19,7 @@ from convo_cli.data.dialogue import Dialogue, Turn, as_messages
 from convo_cli.data.problems import Problem
 from convo_cli.text.contract import contract_of, load_encoder, save_encoder
 from convo_cli.tokens.store import ASSISTANT_TARGET, Encoded
+from tests.cases import num_examples
 from tests.families import CHANGING, family_dialogues, family_tokenizer, native_encoder
 
 every_family = pytest.mark.parametrize("name", CHANGING)
@@ -46,7 +47,7 @@ def _theirs(plain, turns, *, prompt=False):
 
 
 @every_family
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=num_examples(15), deadline=None)
 @given(data=st.data())
 def test_every_reply_is_trained_on_after_its_prompt_as_plain_transformers_renders_it(
     folders, name, data

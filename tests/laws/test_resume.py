@@ -71,10 +71,21 @@ CASES: dict[str, Any] = {
     },
 }
 
+QUICK = ("plain", "dropout", "accumulation", "curriculum", "fp16", "batches of tokens")
 
-@pytest.mark.parametrize("case", CASES)
+
 @pytest.mark.parametrize(
-    "stops", [[3], [2, 5]], ids=["stopped at an evaluation", "stopped twice between"]
+    ("case", "stops"),
+    [
+        pytest.param(
+            case,
+            stops,
+            id=f"{case}, {how}",
+            marks=[pytest.mark.slow] * (case not in QUICK or (case != "plain" and len(stops) == 1)),
+        )
+        for case in CASES
+        for stops, how in (([3], "stopped at an evaluation"), ([2, 5], "stopped twice between"))
+    ],
 )
 def test_a_resumed_run_is_the_run_that_was_never_stopped(
     tiny_config, tmp_path, ignore, case, stops

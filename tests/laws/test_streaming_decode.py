@@ -19,6 +19,7 @@ from convo_cli.errors import ModelError
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.templates.template import make_template
 from convo_cli.text.tokenizers.trained import add_special_tokens
+from tests.cases import num_examples
 from tests.foreign import byte_pairs, fast, sentence_pieces
 from tests.strategies import PLAIN
 
@@ -131,7 +132,7 @@ def trained(request, encoder):
     return makers[request.param]()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=num_examples(150), deadline=None)
 @given(text=PLAIN)
 def test_streamed_text_is_the_text(encoder, text):
     parts = _stream(encoder, encoder.text_ids([text])[0])
@@ -139,7 +140,7 @@ def test_streamed_text_is_the_text(encoder, text):
     assert all("\ufffd" not in part for part in parts[:-1]) or "\ufffd" in text
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=num_examples(100), deadline=None)
 @given(text=PLAIN)
 @example("👩‍👩‍👧‍👦 각 한국어 नमस्ते 🏴󠁧󠁢󠁥󠁮󠁧󠁿 <0xE2> \ufffd\ufffd ok")
 def test_text_of_trained_tokenizers_streams_without_halves(trained, text):
@@ -149,14 +150,14 @@ def test_text_of_trained_tokenizers_streams_without_halves(trained, text):
     assert all("\ufffd" not in part for part in parts) or "\ufffd" in text
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=num_examples(150), deadline=None)
 @given(data=st.data())
 def test_any_ids_stream_to_what_they_decode_to(trained, data):
     ids = data.draw(st.lists(st.integers(0, len(trained.tokenizer) + 2), max_size=40))
     assert "".join(_stream(trained, ids)) == trained.decode(ids)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=num_examples(1500), deadline=None)
 @given(decoder=DECODERS, ids=st.lists(st.integers(0, NUM_WORDS + 8), max_size=40))
 def test_any_ids_stream_to_what_they_decode_to_under_any_decoder(decoder, ids):
     encoder = _with(decoder)

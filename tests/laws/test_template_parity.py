@@ -16,6 +16,7 @@ from convo_cli.data.dialogue import Dialogue, as_messages
 from convo_cli.text.contract import load_encoder, save_encoder
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.templates.template import TEMPLATES
+from tests.cases import num_examples
 from tests.families import FAMILIES, family_dialogues, family_tokenizer, native_encoder
 from tests.strategies import WITH_SYSTEM, dialogues
 
@@ -63,7 +64,7 @@ def _theirs(plain, turns, *, prompt=False):
 
 
 @every_template
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=num_examples(25), deadline=None)
 @given(data=st.data())
 def test_the_prompt_of_every_reply_is_how_its_training_example_begins(folders, name, data):
     folder = folders[name]
@@ -78,7 +79,7 @@ def test_the_prompt_of_every_reply_is_how_its_training_example_begins(folders, n
 
 
 @every_template
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=num_examples(25), deadline=None)
 @given(data=st.data())
 def test_plain_transformers_renders_the_training_ids(folders, name, data):
     folder = folders[name]
@@ -99,7 +100,7 @@ def test_plain_transformers_renders_the_training_ids(folders, name, data):
 
 
 @every_template
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=num_examples(25), deadline=None)
 @given(data=st.data())
 def test_the_whole_text_is_that_of_plain_transformers_even_if_a_text_spells_a_token(
     folders, name, data
@@ -121,7 +122,7 @@ def test_the_folder_stops_where_the_encoder_does(folders, name):
 
 
 @pytest.mark.parametrize("name", ["turns", "chatml"])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=num_examples(25), deadline=None)
 @given(data=st.data())
 def test_the_native_template_of_an_export_gives_the_ids_and_targets_it_was_made_from(
     folders, name, data

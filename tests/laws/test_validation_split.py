@@ -21,6 +21,7 @@ from convo_cli.errors import DataError
 from convo_cli.prepare.cache import Cache
 from convo_cli.prepare.inputs import Inputs
 from convo_cli.runs.provenance.data_files import read_data_files
+from tests.cases import num_examples
 
 HASHES = st.integers(0, 2**64 - 1)
 SHARES = st.floats(0, 1, exclude_min=True, exclude_max=True)
@@ -39,7 +40,7 @@ CHANGES = st.sampled_from(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=num_examples(60))
 @given(st.tuples(TURNS, TURNS), CHANGES, st.booleans(), st.lists(TURNS, max_size=2))
 def test_dialogues_that_begin_alike_have_one_hash(opening, change, has_system, rest):
     system = [Turn("system", "Be brief.")] if has_system else []

@@ -18,6 +18,7 @@ from convo_cli.text.templates.pieces import Rendering
 from convo_cli.text.templates.template import TEMPLATES
 from convo_cli.text.windows import Window, cut_turn, first_that_fits
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET, Encoded
+from tests.cases import num_examples
 from tests.families import FAMILIES, family_dialogues, family_tokenizer, native_encoder
 from tests.strategies import WITH_SYSTEM, dialogues
 from tests.windows import plan
@@ -59,7 +60,7 @@ def test_the_earliest_turn_that_fits_is_found(lengths, budget):
     assert first_that_fits(lengths, budget) == expected
 
 
-@settings(max_examples=200)
+@settings(max_examples=num_examples(200))
 @given(lengths=st.lists(st.integers(1, 6), min_size=1, max_size=9), budget=st.integers(6, 16))
 def test_among_all_ways_to_cut_the_plan_has_the_fewest_windows_and_fills_the_earliest(
     lengths, budget
@@ -178,7 +179,7 @@ def _kept(encoder, turns, first, stop, *, prompt=False):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=num_examples(15), deadline=None)
 @given(data=st.data())
 def test_a_window_is_what_transformers_renders_of_the_turns_it_holds(encoders, name, data):
     """Up to the end of its last turn; and each turn is fresh in exactly one window."""
@@ -214,7 +215,7 @@ def _assert_equal_targets(examples, whole, dialogue, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=num_examples(15), deadline=None)
 @given(data=st.data())
 def test_a_trimmed_prompt_is_what_transformers_renders_of_the_turns_that_are_left(
     encoders, name, data
@@ -253,7 +254,7 @@ def _may_begin(turns, first):
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "smollm3"])
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=num_examples(15), deadline=None)
 @given(data=st.data())
 def test_a_reply_in_a_window_follows_the_prompt_that_chat_would_make(encoders, name, data):
     """With as much room as the window had, chat drops the turns that the window dropped.
@@ -293,7 +294,7 @@ def test_a_reply_in_a_window_follows_the_prompt_that_chat_would_make(encoders, n
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=num_examples(15), deadline=None)
 @given(data=st.data())
 def test_split_trains_every_target_once_in_windows_of_any_length(encoders, name, data):
     dialogue = _draw(data, name)
@@ -317,7 +318,7 @@ def test_split_trains_every_target_once_in_windows_of_any_length(encoders, name,
 
 
 @pytest.mark.parametrize("name", [*TEMPLATES, "llama3", "qwen", "gemma"])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=num_examples(25), deadline=None)
 @given(data=st.data())
 def test_a_part_of_a_long_turn_repeats_the_head_and_the_tokens_right_before_it(
     encoders, name, data
@@ -348,7 +349,7 @@ def _head(encoder, dialogue):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=num_examples(15), deadline=None)
 @given(data=st.data())
 def test_the_max_length_that_a_refusal_names_is_the_smallest_that_fits(encoders, name, data):
     dialogue = _draw(data, name)

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from convo_cli.config.column_paths import path_to, steps_of
 from convo_cli.config.schema import ColumnsConfig
 from convo_cli.data.shapes.mapped.steps import path_of, value_at
+from tests.cases import num_examples
 
 
 @pytest.mark.parametrize(
@@ -43,13 +44,13 @@ def test_anything_else_is_refused_by_the_config(path: str) -> None:
         ColumnsConfig(turns=path)
 
 
-@settings(max_examples=50)
+@settings(max_examples=num_examples(50))
 @given(st.lists(st.text(min_size=1) | st.integers(0, 99), max_size=4))
 def test_a_written_path_is_read_as_the_same_steps(steps: list[str | int]) -> None:
     assert steps_of(path_to(tuple(steps))) == tuple(steps)
 
 
-@settings(max_examples=50)
+@settings(max_examples=num_examples(50))
 @given(st.lists(st.text("ab1 .[]$é", min_size=1, max_size=40) | st.integers(0, 9), max_size=4))
 def test_the_paths_in_messages_can_be_used_as_they_are(steps: list[str | int]) -> None:
     value: object = "here"

@@ -20,6 +20,7 @@ from convo_cli.config.load import load_config
 from convo_cli.config.presets import PRESETS
 from convo_cli.config.reading.config_text import parse_config
 from convo_cli.errors import ConfigError
+from tests.cases import num_examples
 
 SAMPLES = Path(__file__).parents[2] / "fixtures" / "forerunners"
 NAMES = sorted(path.name for path in SAMPLES.iterdir())
@@ -673,7 +674,7 @@ ODD = st.sampled_from([
 ])  # fmt: skip
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=num_examples(80), deadline=None)
 @given(name=st.sampled_from(NAMES), data=st.data())
 def test_any_other_value_anywhere_is_answered_or_refused(
     tmp_path_factory: Any, name: str, data: st.DataObject

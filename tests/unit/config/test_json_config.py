@@ -13,6 +13,7 @@ from convo_cli.config.reading.config_text import parse_config
 from convo_cli.config.reading.json_source import parse_json
 from convo_cli.config.reading.yaml_source import parse_yaml
 from convo_cli.errors import ConfigError
+from tests.cases import num_examples
 
 MINIMAL = {"data": {"train": "a.jsonl"}, "model": {"scratch": {}}, "training": {"max_steps": 30}}
 
@@ -72,7 +73,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=num_examples(150), deadline=None)
 @given(
     value=st.dictionaries(plain, values, max_size=4),
     indent=st.sampled_from([None, 0, 2]),
@@ -108,7 +109,7 @@ pieces = [
 ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=num_examples(300), deadline=None)
 @given(
     text=st.lists(st.sampled_from([*pieces, " ", "\n", "\t", "//", "é"]), max_size=10).map("".join)
 )

@@ -22,6 +22,7 @@ from convo_cli.config.reading.building import NOT_TEXT
 from convo_cli.config.reference import commented_yaml
 from convo_cli.config.schema import RunConfig
 from convo_cli.errors import ConfigError, ProblemDetail
+from tests.cases import num_examples
 
 GOOD = "data:\n  train: a.jsonl\nmodel:\n  scratch: {}\ntraining:\n  max_steps: 30\n"
 LEAVES = [key for key in config_keys().values() if not key.is_section]
@@ -369,7 +370,7 @@ tokens = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=num_examples(300), deadline=None)
 @given(text=st.lists(tokens, max_size=14).map("".join))
 @example(text='"\\UFFFFFFFF"')
 @example(text='a: "\\U00110000"')
@@ -379,7 +380,7 @@ def test_any_row_of_yaml_tokens_is_a_config_or_a_config_error(
     only_config_errors(scratch_path, text)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=num_examples(150), deadline=None)
 @given(text=st.text(st.characters() | st.sampled_from(" \n:-[]{}#&*!|>'\"%@`,?")))
 def test_any_text_is_a_config_or_a_config_error(scratch_path: Path, text: str) -> None:
     only_config_errors(scratch_path, text)
@@ -394,7 +395,7 @@ trees = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=num_examples(150), deadline=None)
 @given(tree=st.dictionaries(names, trees, max_size=8))
 def test_any_yaml_is_a_config_or_a_config_error(scratch_path: Path, tree: dict[str, Any]) -> None:
     stream = io.StringIO()
@@ -402,7 +403,7 @@ def test_any_yaml_is_a_config_or_a_config_error(scratch_path: Path, tree: dict[s
     only_config_errors(scratch_path, stream.getvalue())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=num_examples(100), deadline=None)
 @given(data=st.data())
 def test_a_damaged_config_is_a_config_or_a_config_error(
     scratch_path: Path, data: st.DataObject
@@ -423,7 +424,7 @@ def test_a_damaged_config_is_a_config_or_a_config_error(
     only_config_errors(scratch_path, "\n".join(lines))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=num_examples(200), deadline=None)
 @given(key=st.sampled_from(list(config_keys())) | st.text(max_size=10), value=st.text(max_size=20))
 @example(key="name", value="\ud800")
 @example(key="data.train", value="[a, {b: c}]")
@@ -495,13 +496,13 @@ def configs(draw: st.DrawFn) -> RunConfig:
     return config
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=num_examples(100), deadline=None)
 @given(config=configs())
 def test_a_dumped_config_is_read_back_equal(scratch_path: Path, config: RunConfig) -> None:
     assert load_text(scratch_path, dump_config(config)) == config
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=num_examples(100), deadline=None)
 @given(config=configs(), key=st.sampled_from(LEAVES))
 def test_setting_a_key_to_the_value_it_has_changes_nothing(config: RunConfig, key: Key) -> None:
     value: Any = config.model_dump(mode="json")

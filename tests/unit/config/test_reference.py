@@ -16,6 +16,7 @@ from convo_cli.config.load import load_config
 from convo_cli.config.presets import PRESETS, SCRATCH, Preset
 from convo_cli.config.reading.building import NOT_TEXT
 from convo_cli.config.reference import SCHEMA_FILE, WIDTH, commented_yaml, json_schema
+from tests.cases import num_examples
 
 every_preset = pytest.mark.parametrize("preset", PRESETS.values(), ids=lambda preset: preset.name)
 SCRATCH_TEXT = commented_yaml(SCRATCH)
@@ -127,7 +128,7 @@ names = st.text(letters, min_size=1, max_size=20).filter(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=num_examples(50), deadline=None)
 @given(train=st.lists(names, min_size=1, max_size=3), validation=st.lists(names, max_size=2))
 def test_any_file_names_survive(
     tmp_path_factory: Any, train: list[str], validation: list[str]

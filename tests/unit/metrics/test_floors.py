@@ -19,6 +19,7 @@ from convo_cli.metrics.floors import (
 )
 from convo_cli.metrics.metric_table import METRICS
 from convo_cli.metrics.reply_texts import Additive, ReplyTexts
+from tests.cases import num_examples
 from tests.conftest import corpus
 
 SOURCE = "the run's training data"
@@ -95,7 +96,7 @@ DIALOGUES = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=num_examples(100), deadline=None)
 @given(dialogues=DIALOGUES, seed=st.integers(0, 5))
 def test_a_random_reply_is_never_from_a_dialogue_with_the_same_opening(dialogues, seed):
     """Also if the evaluated file itself is the source."""
@@ -109,7 +110,7 @@ def test_a_random_reply_is_never_from_a_dialogue_with_the_same_opening(dialogues
         assert not one.reply.startswith(one.history[0][1])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=num_examples(50), deadline=None)
 @given(dialogues=DIALOGUES)
 def test_the_constant_of_an_evaluated_file_is_never_a_reply_of_the_same_dialogue_alone(dialogues):
     replies = replies_of(dialogues)

@@ -21,6 +21,7 @@ from convo_cli.metrics.intervals import (
 from convo_cli.metrics.metric_table import METRICS
 from convo_cli.metrics.reply_scores import measure, score_replies
 from convo_cli.metrics.reply_texts import Additive, words
+from tests.cases import num_examples
 from tests.conftest import corpus as real_corpus
 
 WITHOUT = {"nist-2", "nist-4", "distinct-1", "distinct-2"}
@@ -54,7 +55,7 @@ def streams(replies, form=str):
     ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=num_examples(60), deadline=None)
 @given(replies=REPLIES)
 def test_bleu_and_chrf_of_the_sums_are_those_of_sacrebleu(replies):
     from sacrebleu.metrics.bleu import BLEU
@@ -71,7 +72,7 @@ def test_bleu_and_chrf_of_the_sums_are_those_of_sacrebleu(replies):
     assert scores["chrf"] == pytest.approx(expected, abs=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=num_examples(60), deadline=None)
 @given(replies=REPLIES, data=st.data())
 def test_a_resampled_corpus_has_the_score_of_its_replies(replies, data):
     """The law of the bootstrap: summed statistics of any replies are those of that corpus."""
@@ -84,7 +85,7 @@ def test_a_resampled_corpus_has_the_score_of_its_replies(replies, data):
             assert of_sums == pytest.approx(direct[name], abs=1e-9), name
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=num_examples(30), deadline=None)
 @given(replies=REPLIES)
 def test_a_reference_that_is_listed_twice_counts_once(replies):
     twice = [

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from convo_cli.events import SampleReply
 from convo_cli.metrics.metric_table import METRICS
 from convo_cli.metrics.reply_scores import score_replies
+from tests.cases import num_examples
 
 
 def said(*pairs):
@@ -102,7 +103,7 @@ def test_no_replies_have_no_scores():
 TEXTS = st.text(st.sampled_from("ab yz.!今は안 \n"), max_size=12)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=num_examples(100), deadline=None)
 @given(pairs=st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=4))
 def test_any_replies_have_finite_scores_and_none_beats_the_reference_itself(pairs):
     scores = score_replies(said(*pairs))

@@ -20,6 +20,7 @@ from convo_cli.runs.logs.event_log import MetricsLog
 from convo_cli.runs.selection import SavedPointer, find_checkpoint, point_and_prune
 from convo_cli.storage.atomic import publish_directory
 from convo_cli.storage.sealed import MANIFEST_FILE, verify_directory
+from tests.cases import num_examples
 
 METRIC = "bleu-4"
 
@@ -556,7 +557,7 @@ def ranked(scores, which):
     )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=num_examples(20), deadline=None)
 @given(
     scores=st.lists(SCORE, min_size=1, max_size=7),
     keep=st.integers(1, 3),
@@ -587,7 +588,7 @@ def test_the_newest_and_the_best_of_the_whole_run_stay_and_all_others_go(
     }
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=num_examples(25), deadline=None)
 @given(
     changes=st.lists(SAVE | SAVE | FAULT, min_size=1, max_size=9),
     keep=st.integers(1, 2),

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from convo_cli.config.schema import ColumnsConfig, DataConfig
 from convo_cli.data.roles.likely_columns import likely_columns
 from convo_cli.data.shapes.turns import read_value
+from tests.cases import num_examples
 
 GOOD: list[tuple[Any, dict[str, str]]] = [
     (
@@ -87,7 +88,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=num_examples(50), suppress_health_check=[HealthCheck.too_slow])
 @given(VALUES)
 def test_what_is_proposed_for_any_value_is_a_valid_config_that_finds_every_path(value: Any) -> None:
     columns = ColumnsConfig(**dict(likely_columns(value)))

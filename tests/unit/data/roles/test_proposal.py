@@ -11,6 +11,7 @@ from convo_cli.config.schema import DataConfig, SpeakersConfig
 from convo_cli.data.roles.proposal import Proposal, propose
 from convo_cli.data.roles.survey import Survey
 from convo_cli.data.shapes.speakers import roles_by_name
+from tests.cases import num_examples
 
 NAMES = st.text(min_size=1, max_size=9).filter(str.isprintable)
 NEEDED = {"model": {"scratch": {}}, "training": {"max_steps": 1}}
@@ -37,7 +38,7 @@ def read_back(given: Proposal) -> tuple[DataConfig, DataConfig]:
     return by_option, by_lines
 
 
-@settings(max_examples=60)
+@settings(max_examples=num_examples(60))
 @given(st.lists(NAMES, min_size=2, max_size=5, unique_by=str.casefold), st.booleans())
 def test_options_and_lines_are_read_back_as_the_same_valid_config(
     names: list[str], keeps_current: bool

@@ -11,6 +11,7 @@ from convo_cli.data.dialogue import Role
 from convo_cli.data.roles.role_words import hint_of
 from convo_cli.data.roles.survey import MAX_NAMES, Survey, names_by_role
 from convo_cli.data.shapes.speakers import roles_by_name
+from tests.cases import num_examples
 from tests.speaker_sets import HELD_OUT, TUNED, SpeakerSet
 
 ROLES = roles_by_name(SpeakersConfig())
@@ -46,7 +47,7 @@ def test_the_sets_are_what_their_module_says() -> None:
     assert len(HELD_OUT) >= len(rows) / 2
 
 
-@settings(max_examples=60)
+@settings(max_examples=num_examples(60))
 @given(st.lists(st.lists(NAMES, min_size=1, max_size=6), min_size=1, max_size=5), st.data())
 def test_every_person_has_one_role_and_nobody_is_left_without_an_answer(
     dialogues: list[list[str]], data: st.DataObject

@@ -17,6 +17,7 @@ from convo_cli.data.sizing.choices import (
     Sizing,
     size_for,
 )
+from tests.cases import num_examples
 
 SMALL = DataSize(60, 22_000, 61, 1076, 242)
 NO_VALIDATION = DataSize(0, 0, 0, 0, 0)
@@ -39,7 +40,7 @@ sizes = st.builds(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=num_examples(200), deadline=None)
 @given(size=sizes, validation=sizes, name=st.sampled_from(list(PRESETS)))
 def test_whatever_the_data_the_sized_preset_is_a_config(
     size: DataSize, validation: DataSize, name: str

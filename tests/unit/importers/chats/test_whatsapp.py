@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from convo_cli.errors import DataError
 from convo_cli.importers.chats.dates import match_stamp
+from tests.cases import num_examples
 
 HI = [[("user", "Hi"), ("assistant", "Hello: you\nsecond line")]]
 FORMS = {
@@ -188,7 +189,7 @@ def test_a_line_without_an_end_is_refused(imported):
 
 
 @settings(
-    max_examples=40,
+    max_examples=num_examples(40),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

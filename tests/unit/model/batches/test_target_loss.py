@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from convo_cli.model.batches import target_loss
 from convo_cli.model.batches.target_loss import target_nll
+from tests.cases import num_examples
 
 
 def make(num, width, vocabulary, *, has_bias, dtype=torch.float32, seed=0):
@@ -29,7 +30,7 @@ def gradients(loss, *leaves):
     return torch.autograd.grad(loss, [leaf for leaf in leaves if leaf is not None])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=num_examples(60), deadline=None)
 @given(
     num=st.integers(0, 40),
     width=st.integers(1, 8),

@@ -19,6 +19,7 @@ from convo_cli.errors import DataError, ModelError
 from convo_cli.text.bounded import client
 from convo_cli.text.bounded.rendering import MAX_TEMPLATE_CHARACTERS, render_all, render_ids
 from convo_cli.text.templates.template import TEMPLATES
+from tests.cases import num_examples, quick_first
 from tests.families import FAMILIES, family_tokenizer, native_encoder
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the limits are Linux's")
@@ -93,15 +94,7 @@ def require_bounded(tokenizer, chat_template, says):
     )
 
 
-def some(cases, num_quick=2):
-    """The names; all but the first few are slow, because each costs a process."""
-    return [
-        pytest.param(name, marks=[pytest.mark.slow] * (k >= num_quick))
-        for k, name in enumerate(cases)
-    ]
-
-
-@pytest.mark.parametrize("name", some(ENDLESS))
+@pytest.mark.parametrize("name", quick_first(ENDLESS))
 def test_a_template_that_never_ends_is_stopped(tokenizer, name):
     require_bounded(
         tokenizer,
@@ -110,7 +103,7 @@ def test_a_template_that_never_ends_is_stopped(tokenizer, name):
     )
 
 
-@pytest.mark.parametrize("name", some(GREEDY))
+@pytest.mark.parametrize("name", quick_first(GREEDY))
 def test_a_template_that_needs_too_much_memory_is_stopped(tokenizer, name):
     require_bounded(tokenizer, GREEDY[name], "takes more than 512 MiB of memory for one dialogue")
 
@@ -231,7 +224,7 @@ def test_half_of_a_surrogate_pair_is_refused(tokenizer):
 # Results of harmless templates
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=num_examples(60), deadline=None)
 @given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=4))
 def test_any_text_is_rendered_unchanged(tokenizer, texts):
     dialogues = [[Turn("user", text)] for text in texts]

@@ -9,10 +9,12 @@ import pytest
 
 from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.errors import ModelError
+from tests.cases import quick_only
 from tests.families import CHANGING, FAMILIES, REFUSED, family_tokenizer, native_encoder
 from tests.public_families import PUBLIC
 
 KNOWN = {**PUBLIC, **FAMILIES, **CHANGING, **REFUSED}
+ANSWERING = [name for name in PUBLIC if PUBLIC[name].answer]
 ACCEPTED = {name: family for name, family in KNOWN.items() if family.answer}
 TALK = (
     *(Turn("user", "Hi there"), Turn("assistant", "Hello!")),
@@ -25,7 +27,7 @@ def test_most_families_are_accepted():
     assert len(ACCEPTED) >= 0.85 * len(KNOWN)
 
 
-@pytest.mark.parametrize("name", [name for name in PUBLIC if PUBLIC[name].answer])
+@pytest.mark.parametrize("name", quick_only(ANSWERING, *ANSWERING[::3]))
 def test_a_reply_is_trained_on_after_the_prompt_that_transformers_renders(name, sample_dialogues):
     family = PUBLIC[name]
     tokenizer = family_tokenizer(family, sample_dialogues)

@@ -19,6 +19,7 @@ from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.templates.template import make_template
 from convo_cli.text.tokenizers.pretrained import load_pretrained_tokenizer
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET
+from tests.cases import num_examples
 from tests.strategies import dialogues
 
 FOLDER = os.environ.get("CONVO_SMOLLM2", "")
@@ -79,7 +80,7 @@ def test_the_sample_dialogues_are_trained_as_transformers_renders_them(
         encoder.require_parity(dialogue.turns)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=num_examples(100), deadline=None)
 @given(dialogue=dialogues())
 def test_so_is_any_other_dialogue(encoder, plain, dialogue):
     _check(encoder, plain, dialogue)
@@ -101,7 +102,7 @@ def test_a_reply_ends_at_the_token_that_every_trained_turn_ends_with(encoder):
     assert example.targets[end] == ASSISTANT_TARGET
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=num_examples(300), deadline=None)
 @given(data=st.data())
 def test_any_ids_stream_to_what_they_decode_to(encoder, data):
     ids = data.draw(st.lists(st.integers(0, len(encoder.tokenizer) - 1), max_size=60))

@@ -13,6 +13,7 @@ from convo_cli.config.schema import TemplateName
 from convo_cli.data.dialogue import Turn, as_messages
 from convo_cli.text.templates import template as module
 from convo_cli.text.templates.template import TEMPLATES, make_template
+from tests.cases import num_examples
 from tests.strategies import BUILT, LOOK_ALIKES
 
 MARKUP = [
@@ -79,7 +80,7 @@ def test_text_parts_are_joined_as_the_reader_joins_them_and_other_parts_are_refu
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=num_examples(200), deadline=None)
 @given(TOKENS)
 def test_any_token_is_rendered_as_it_is(name, token):
     check(name, token)

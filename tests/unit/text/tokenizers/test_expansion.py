@@ -11,6 +11,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 
 from convo_cli.text.tokenizers.expansion import MAX_WRITTEN, _written, excess
 from convo_cli.text.tokenizers.vocabulary import TokenFinder
+from tests.cases import num_examples
 
 TEXTS = st.text(st.sampled_from("aéi ﷺΐ字한\u0301\n🙂"), max_size=30)
 PARTS = st.text(st.sampled_from("ab éﷺ"), max_size=4)
@@ -31,7 +32,7 @@ def spec_of(**parts):
     return json.loads(backend.to_str())
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=num_examples(500), deadline=None)
 @given(steps=st.lists(STEPS, max_size=4), text=TEXTS)
 def test_a_normalizer_writes_no_more_than_its_bound(steps, text):
     normalizer = normalizers.Sequence(steps)
@@ -47,7 +48,7 @@ def test_a_normalizer_writes_no_more_than_its_bound(steps, text):
     assert len(written) <= longest
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=num_examples(200), deadline=None)
 @given(text=TEXTS, number=st.integers(1, 3))
 def test_a_splitter_writes_no_more_than_its_bound(text, number):
     steps = [pre_tokenizers.ByteLevel(add_prefix_space=False), pre_tokenizers.Metaspace()] * number
@@ -94,7 +95,7 @@ def test_a_tokenizer_beyond_a_limit_is_refused(change, says):
     assert says in excess(change)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=num_examples(300), deadline=None)
 @given(tokens=st.sets(st.text("ab<é|🙂 \n", max_size=5)), text=st.text("ab<é|🙂 \n\0", max_size=60))
 def test_tokens_are_found_as_by_a_regular_expression_of_alternatives(tokens, text):
     import re

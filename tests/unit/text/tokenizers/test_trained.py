@@ -19,6 +19,7 @@ from convo_cli.text.tokenizers.trained import (
     from_sentencepiece,
     train_sentencepiece,
 )
+from tests.cases import num_examples
 from tests.strategies import texts
 
 KINDS: list[Literal["unigram", "bpe"]] = ["unigram", "bpe"]
@@ -49,7 +50,7 @@ HARD = st.one_of(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=num_examples(200), deadline=None)
 @given(text=HARD)
 @example(text="  two  spaces, a tab\t and a newline\n")
 @example(text="<0x41><unk> <0x0A>")
@@ -74,7 +75,7 @@ def repetitive():
     return SentencePieceProcessor(model_proto=model), from_sentencepiece(model)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=num_examples(300), deadline=None)
 @given(motifs=MOTIFS)
 def test_pieces_that_overlap_are_merged_in_the_order_of_sentencepiece(repetitive, motifs):
     processor, tokenizer = repetitive

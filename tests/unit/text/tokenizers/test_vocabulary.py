@@ -16,6 +16,7 @@ from convo_cli.text.templates.template import make_template
 from convo_cli.text.tokenizers.pretrained import load_pretrained_tokenizer
 from convo_cli.text.tokenizers.trained import add_special_tokens
 from convo_cli.text.tokenizers.vocabulary import num_ids, settle_ids
+from tests.cases import num_examples
 from tests.strategies import texts
 
 WORDS = ["<unk>", *(f"w{index}" for index in range(300)), *"abcdefghijklmnopqrstuvwxyz <>|/-"]
@@ -51,7 +52,7 @@ def are_distinct(tokenizer):
 
 
 @pytest.mark.parametrize("kind", ["BPE", "WordLevel", "WordPiece"])
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=num_examples(30), deadline=None)
 @given(unused=st.sets(st.integers(0, 350), max_size=12), text=texts())
 def test_new_tokens_get_new_ids_wherever_ids_are_unused_and_nothing_else_changes(
     kind, unused, text

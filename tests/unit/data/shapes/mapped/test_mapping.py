@@ -12,6 +12,7 @@ from convo_cli.data.dialogue import Turn
 from convo_cli.data.problems import Problem
 from convo_cli.data.shapes.turns import LineReading, read_value
 from convo_cli.data.strict_json.columns import locate
+from tests.cases import num_examples
 
 HELLO = (Turn("user", "Hi"), Turn("assistant", "Hello!"))
 KEYS = st.text(min_size=1, max_size=6)
@@ -78,7 +79,7 @@ def test_a_mapped_line_is_the_same_dialogue_and_keeps_its_own_paths(
         assert json.JSONDecoder().raw_decode(raw.decode(), at)[0] == turn.text
 
 
-@settings(max_examples=30)
+@settings(max_examples=num_examples(30))
 @given(st.lists(KEYS, min_size=4, max_size=4, unique=True), st.lists(TEXTS, min_size=1, max_size=5))
 def test_keys_of_any_spelling_can_be_mapped(keys: list[str], texts: list[str]) -> None:
     outer, inner, who, body = keys
@@ -225,7 +226,7 @@ def test_reports_name_the_mapping_as_the_shape() -> None:
     assert read({"messages": [turn]}, text="x").shape == "messages"
 
 
-@settings(max_examples=60)
+@settings(max_examples=num_examples(60))
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(max_size=3),
