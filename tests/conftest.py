@@ -29,9 +29,10 @@ if has_room_in_memory(MEMORY):
     # A run flushes each of its files, and a disk takes milliseconds for each flush.
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
-# `make test-slow` repeats the property tests with the profile of the library, which is thorough.
-hypothesis.settings.register_profile("quick", max_examples=25)
-hypothesis.settings.register_profile("thorough", max_examples=100)
+# `make test-slow` repeats the property tests with the thorough profile. No example has a deadline,
+# because a busy machine may take any time for it.
+hypothesis.settings.register_profile("quick", max_examples=25, deadline=None)
+hypothesis.settings.register_profile("thorough", max_examples=100, deadline=None)
 hypothesis.settings.load_profile("quick")
 
 
