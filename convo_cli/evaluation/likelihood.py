@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from convo_cli.config.schema import TrainOn
 from convo_cli.model.batches.batching import Batching
-from convo_cli.model.batches.loss import Batch
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET, Example, TokenStore
 
 if TYPE_CHECKING:
@@ -25,20 +24,13 @@ def target_kinds(train_on: TrainOn) -> tuple[int, ...]:
     return (ASSISTANT_TARGET, USER_TARGET) if train_on == "all" else (ASSISTANT_TARGET,)
 
 
-def length_sorted_batches(
-    store: TokenStore, target_kinds: Collection[int], batching: Batching, *, max_slots: int
-) -> Iterator[Batch]:
-    """Yield all examples once, sorted by length, in batches of at most ``max_slots`` tokens.
+def length_sorted_rows(
+    store: TokenStore, batching: Batching, *, max_slots: int
+) -> Iterator[list[int]]:
+    """Yield the indices of all examples once, by length, in batches of ``max_slots`` tokens.
 
     Padding counts as tokens. A longer example is a batch of its own.
     """
-    for rows in _length_sorted_rows(store, batching, max_slots):
-        yield batching.batch([store[row] for row in rows], target_kinds)
-
-
-def _length_sorted_rows(
-    store: TokenStore, batching: Batching, max_slots: int
-) -> Iterator[list[int]]:
     rows: list[int] = []
     num_tokens = 0
     for index in np.argsort(store.lengths, kind="stable").tolist():
@@ -54,29 +46,6 @@ def _length_sorted_rows(
         num_tokens += length
     if rows:
         yield rows
-
-
-@torch.inference_mode()
-def mean_nll(
-    model: PreTrainedModel,
-    batching: Batching,
-    batches: Iterator[Batch],
-    device: torch.device,
-    autocast: Callable[[], AbstractContextManager[None]],
-    on_batch: Callable[[int], None] = lambda num_examples: None,
-) -> tuple[float, int]:
-    """Return the mean nll of all targets in nats, and their number.
-
-    The model is left in evaluation mode.
-    """
-    model.eval()
-    total, num_targets = 0.0, 0
-    for batch in batches:
-        with autocast():
-            total += float(batching.nll_sum(model, batch.to(device)))
-        num_targets += batch.num_targets
-        on_batch(batch.num_examples)
-    return total / max(1, num_targets), num_targets
 
 
 @dataclass(frozen=True)
@@ -111,7 +80,7 @@ def nll_by_group(
 ) -> GroupedNll:
     """Sum the nll of all targets by group, each target once, in one pass over the store.
 
-    The sum over all groups is that of `mean_nll`. The model is left in evaluation mode.
+    The model is left in evaluation mode.
     """
     (grouped,) = nll_by_groupings(
         model, batching, store, target_kinds, [(groups_of, num_groups)], device, autocast,
@@ -137,7 +106,7 @@ def nll_by_groupings(
     model.eval()
     kinds = sorted(target_kinds)
     sums = [GroupedNll(np.zeros(num), np.zeros(num, np.int64)) for _, num in groupings]
-    for rows in _length_sorted_rows(store, batching, max_slots):
+    for rows in length_sorted_rows(store, batching, max_slots=max_slots):
         examples = [store[row] for row in rows]
         batch = batching.batch(examples, target_kinds)
         with autocast():

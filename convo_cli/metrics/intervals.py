@@ -6,7 +6,6 @@ Shapes: R resampled corpora, N replies, K statistics of a reply.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 
 import numpy as np
 
@@ -16,7 +15,8 @@ from convo_cli.metrics.reply_texts import Additive, Array
 
 NUM_RESAMPLES = 1000
 _BOUNDS = (2.5, 97.5)  # per cent: a 95 % interval
-_NUM_CACHED = 2  # draws; all metrics of an evaluation share one
+_MAX_COUNTS = 2**21
+"""Most counts of rows in memory at once, 16 MiB, whatever their number."""
 
 
 def score_intervals(
@@ -40,46 +40,46 @@ def paired_intervals(
     """
     if [_turn(one) for one in first] != [_turn(one) for one in second]:
         raise ValueError("the two models answered different turns")
-    ours, theirs = measure(first), measure(second)
-    intervals = {}
-    for name, one in ours.items():
-        other = theirs[name]
-        if isinstance(one, Additive) and isinstance(other, Additive) and len(one.rows) > 1:
-            difference = _resampled(one, seed) - _resampled(other, seed)
-            intervals[name] = bounds_of(difference)
-    return intervals
+    ours, theirs = (_resampled(measure(replies), seed) for replies in (first, second))
+    return {name: bounds_of(one - theirs[name]) for name, one in ours.items()}
 
 
 def intervals_of(
     measured: Mapping[str, Additive | float], *, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
     """Return the 95 % interval of each metric with statistics of two replies or more."""
-    return {
-        name: bounds_of(_resampled(one, seed))
-        for name, one in measured.items()
-        if isinstance(one, Additive) and len(one.rows) > 1
-    }
+    return {name: bounds_of(scores) for name, scores in _resampled(measured, seed).items()}
 
 
 def resampled_sums(rows: Array, seed: int = 0) -> Array:
     """Return the sums of the rows (N, K) in resampled corpora of as many rows, (R, K)."""
-    return np.asarray(_draws(len(rows), seed) @ rows)
-
-
-def _resampled(metric: Additive, seed: int) -> Array:
-    return metric.of_sums(resampled_sums(metric.rows, seed))  # (R,)
-
-
-@lru_cache(maxsize=_NUM_CACHED)
-def _draws(num: int, seed: int) -> Array:
-    """Return how often each of ``num`` replies is in each resampled corpus, (R, N)."""
-    generator = np.random.default_rng(seed)
-    return np.stack(
-        [
-            np.bincount(generator.integers(0, num, num), minlength=num).astype(np.float64)
-            for _ in range(NUM_RESAMPLES)
+    generator, num = np.random.default_rng(seed), len(rows)
+    sums = np.empty((NUM_RESAMPLES, rows.shape[1]))
+    together = max(1, _MAX_COUNTS // num)  # resamples whose counts are in memory, (…, N)
+    for begin in range(0, NUM_RESAMPLES, together):
+        part = sums[begin : begin + together]
+        counts = [
+            np.bincount(generator.integers(0, num, num), minlength=num) for _ in range(len(part))
         ]
-    )
+        part[:] = np.array(counts, np.float64) @ rows
+    return sums
+
+
+def _resampled(measured: Mapping[str, Additive | float], seed: int) -> dict[str, Array]:
+    """Return the scores (R,) of each metric that has intervals; all see the same resamples."""
+    additive = {
+        name: one
+        for name, one in measured.items()
+        if isinstance(one, Additive) and len(one.rows) > 1
+    }
+    if not additive:
+        return {}
+    # Several metrics may be functions of the same statistics.
+    blocks = {id(one.rows): one.rows for one in additive.values()}
+    ends = np.cumsum([rows.shape[1] for rows in blocks.values()])
+    sums = resampled_sums(np.concatenate(list(blocks.values()), axis=1), seed)
+    sums_of = dict(zip(blocks, np.split(sums, ends[:-1], axis=1), strict=True))
+    return {name: one.of_sums(sums_of[id(one.rows)]) for name, one in additive.items()}
 
 
 def bounds_of(values: Array) -> tuple[float, float]:

@@ -13,7 +13,7 @@ import msgspec
 from convo_cli import __version__
 from convo_cli.data.dialogue import HEAD_ROLES, Dialogue, as_messages, tool_definitions
 from convo_cli.data.held_out.references import choose_dialogues, reference_index
-from convo_cli.data.held_out.training_facts import TrainingFacts, collect_facts
+from convo_cli.data.held_out.training_facts import OF_THE_RUN, TrainingFacts, collect_facts
 from convo_cli.errors import CheckpointError
 from convo_cli.events import begin
 from convo_cli.prepare.inputs import Inputs
@@ -24,7 +24,6 @@ FACTS = "facts"
 """The cache kind of the facts."""
 _FILE = "dialogues.json"
 _FACTS_FILE = "facts.json"
-_SOURCE = "the run's training data"
 
 
 def find_reply_dialogues(inputs: Inputs, data_set: str) -> tuple[Dialogue, ...]:
@@ -60,15 +59,15 @@ def find_reply_dialogues(inputs: Inputs, data_set: str) -> tuple[Dialogue, ...]:
 def find_training_facts(inputs: Inputs) -> TrainingFacts:
     """Read the training data once for its facts, or open those of an earlier pass.
 
-    Without validation data, nothing is compared with them, and no file is read.
+    Without validation and test data, nothing is compared with them, and no file is read.
     """
-    if not inputs.files_of("validation"):
+    if not inputs.files_of("validation") and not inputs.files_of("test"):
         return TrainingFacts()
 
     def make(folder: Path) -> None:
         begin("collecting training replies", inputs.emit)
         with inputs.read("train") as dialogues:
-            facts = collect_facts(dialogues, _SOURCE)
+            facts = collect_facts(dialogues, OF_THE_RUN)
         (folder / _FACTS_FILE).write_bytes(msgspec.json.encode(facts))
 
     def open_(folder: Path) -> TrainingFacts:

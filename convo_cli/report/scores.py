@@ -144,13 +144,22 @@ def test_table(run: Gathered) -> Table | None:
     rows = [
         ("loss, nats per target token", number(test.loss)),
         ("perplexity", number(test.perplexity)),
-        *((name, number(value, 3)) for name, value in test.metrics.items()),
+        *(
+            (name, _with_interval(value, test.intervals.get(name)))
+            for name, value in test.metrics.items()
+        ),
         ("targets", number(test.num_targets)),
         ("replies", number(test.num_replies)),
     ]
-    cautions = " ".join(f"Caution: {caution}." for caution in test.cautions[:5])
+    sentences = [test.floors_sentence] if test.floors_sentence else []
+    sentences += [f"Caution: {caution}" for caution in test.cautions[:5]]
+    notes = " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences)
     caption = f"Scores on the test data, of step {test.step:,}"
-    return Table(caption, ("score", "value"), bounded(rows), frozenset({1}), cautions)
+    return Table(caption, ("score", "value"), bounded(rows), frozenset({1}), notes)
+
+
+def _with_interval(value: float, bounds: tuple[float, float] | None) -> str:
+    return number(value, 3) + ("" if bounds is None else f" ({interval_text(bounds)})")
 
 
 def findings(run: Gathered) -> list[tuple[str, str, str]]:

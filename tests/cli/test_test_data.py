@@ -85,9 +85,12 @@ def test_the_best_checkpoint_is_scored_and_not_the_last(finished, work, convo, r
     assert scores["metrics"].keys() == evaluated["scores"].keys() - {"loss", "perplexity"}
     assert scores["num_replies"] == 2
     assert any("come from only 2 replies" in caution for caution in scores["cautions"])
+    assert scores["intervals"].keys() == evaluated["intervals"].keys() & scores["metrics"].keys()
+    assert scores["floors"].keys() == evaluated["floors"].keys()
+    assert scores["floor_source"] == evaluated["floor_source"] == "the run's training data"
     shown = (finished / "train.err").read_text(encoding="utf-8")
     assert f"\ntest  loss {scores['loss']:.4g}  perplexity " in shown
-    assert "(step 3, best by loss; runs/tiny/test.json)\n" in shown
+    assert f"(step 3, best by loss; runs/tiny/test.json)\n  {scores['floors_sentence']}\n" in shown
     assert "\nscoring the test data (" in shown
 
 

@@ -96,7 +96,8 @@ def _test_lines(result: RunResult) -> str:
     which = "best by loss" if is_best else "last checkpoint"
     place = printable(str(RunDirectory(result.run_dir).test))
     cautions = "".join(f"  caution: {printable(caution)}\n" for caution in test.cautions)
-    return f"test  {line}  (step {test.step}, {which}; {place})\n{cautions}"
+    floors = f"  {printable(test.floors_sentence)}\n" if test.floors_sentence else ""
+    return f"test  {line}  (step {test.step}, {which}; {place})\n{floors}{cautions}"
 
 
 def _better(result: RunResult) -> str:

@@ -9,6 +9,8 @@ from itertools import pairwise
 from convo_cli.data.dialogue import HEAD_ROLES, Dialogue
 from convo_cli.metrics.floors import TrainingReplies, training_replies
 
+OF_THE_RUN = "the run's training data"
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingFacts:
@@ -34,7 +36,10 @@ class TrainingFacts:
 
 
 def collect_facts(dialogues: Iterable[Dialogue], source: str) -> TrainingFacts:
-    """Count dialogues in one pass; ``source`` names them, such as "the run's training data"."""
+    """Count dialogues in one pass; ``source`` names them, such as `OF_THE_RUN`.
+
+    A turn with a tool call is no reply.
+    """
     num_dialogues = num_opened_by_assistant = num_replies = num_copies = 0
 
     def counted() -> Iterator[list[tuple[str, str]]]:
@@ -47,7 +52,7 @@ def collect_facts(dialogues: Iterable[Dialogue], source: str) -> TrainingFacts:
                 if before.role == "user" and turn.is_reply:
                     num_replies += 1
                     num_copies += before.text.strip() == turn.text.strip()
-            yield [(turn.role, turn.text) for turn in dialogue.turns]
+            yield [(turn.role, turn.text) for turn in dialogue.turns if not turn.is_call]
 
     replies = training_replies(counted(), source)
     return TrainingFacts(replies, num_dialogues, num_opened_by_assistant, num_replies, num_copies)

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from convo_cli.config.schema import DataConfig
 from convo_cli.data.dialogue import Dialogue
 from convo_cli.data.held_out.references import reference_indices
+from convo_cli.data.held_out.training_facts import collect_facts
 from convo_cli.data.omissions import Omissions, report_omissions
 from convo_cli.data.problems import ProblemError
 from convo_cli.data.unchanged import read_unchanged
 from convo_cli.errors import DataError
-from convo_cli.evaluation.finished.run_origin import replies_of_files
 from convo_cli.events import Emit, Notice
 from convo_cli.metrics.floors import TrainingReplies
 from convo_cli.metrics.reply_texts import words
@@ -29,6 +29,7 @@ from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.tokens.store import ASSISTANT_TARGET, Encoded, TokenStore, write
 from convo_cli.wording import counted
 
+OF_THE_FILES = "the evaluated data, from other dialogues"
 _CHUNK = 256  # dialogues encoded at once
 
 
@@ -76,7 +77,7 @@ def open_files(
                 np.array(reading.num_bytes, np.int64),
                 np.array(reading.num_words, np.int64),
                 reading.dialogues,
-                replies_of_files(files.train, data) if collects_replies else None,
+                _replies_of(files.train, data) if collects_replies else None,
             )
             return opened, omissions
 
@@ -85,6 +86,11 @@ def open_files(
         _require_targets(opened.store, data.train)
         _report_long_turns(opened.store, encoder, emit)
         yield opened
+
+
+def _replies_of(files: Sequence[DataFile], data: DataConfig) -> TrainingReplies | None:
+    with read_unchanged(files, data) as dialogues:
+        return collect_facts(dialogues, OF_THE_FILES).replies
 
 
 class _Reading:

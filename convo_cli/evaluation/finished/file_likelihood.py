@@ -19,8 +19,8 @@ from convo_cli.errors import EvaluationDivergedError
 from convo_cli.evaluation.finished.evaluated_files import EvaluatedFiles
 from convo_cli.evaluation.likelihood import GroupedNll, GroupsOf, nll_by_groupings
 from convo_cli.events import Emit, Progress
-from convo_cli.metrics.intervals import NUM_RESAMPLES, bounds_of
-from convo_cli.model.batches.batching import batching_for
+from convo_cli.metrics.intervals import bounds_of, resampled_sums
+from convo_cli.model.batches.batching import Batching, batching_for
 from convo_cli.model.decoding.generator import Generator
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET, Example, TokenStore
 
@@ -31,7 +31,8 @@ Array: TypeAlias = NDArray[np.float64]
 
 NUM_TURNS = 5
 """Assistant turns with a score of their own; the last one includes all later turns."""
-_MAX_SLOTS = 8192  # tokens with padding per batch
+MAX_SLOTS = 8192
+"""Tokens with padding per batch."""
 _LARGEST = 700.0  # the exponential function ends at 709
 
 
@@ -74,7 +75,7 @@ class Likelihood:
         """Return the 95 % interval of each score; none for a single dialogue."""
         if len(self.sums) < 2:
             return {}
-        sums = resampled(self.sums)
+        sums = resampled_sums(self.sums)
         return {name: bounds_of(score(sums)) for name, score in LIKELIHOOD_SCORES.items()}
 
 
@@ -102,20 +103,26 @@ OF_ANY_TOKENIZER = ("bits-per-byte", "word-perplexity")
 """The scores that do not depend on how a text is cut into tokens."""
 
 
-def measure_likelihood(generator: Generator, files: EvaluatedFiles, emit: Emit) -> Likelihood:
-    """Score every target of the files once, in fp32; EvaluationDivergedError for a loss of NaN."""
-    store, encoder = files.store, generator.encoder
-    batching = batching_for(
+def choose_batching(generator: Generator, store: TokenStore, emit: Emit) -> Batching:
+    """Return the batching of the model's run, or choose one for the examples of the store."""
+    return batching_for(
         generator.model,
         store,
         (ASSISTANT_TARGET,),
         info=None if generator.loaded is None else generator.loaded.info,
         packing="auto",
-        pad_id=encoder.pad_id,
+        pad_id=generator.encoder.pad_id,
         autocast=nullcontext,
         emit=emit,
         is_trained=False,
     )
+
+
+def measure_likelihood(
+    generator: Generator, batching: Batching, files: EvaluatedFiles, emit: Emit
+) -> Likelihood:
+    """Score every target of the files once, in fp32; EvaluationDivergedError for a loss of NaN."""
+    store, encoder = files.store, generator.encoder
     done = 0
 
     def count(num_examples: int) -> None:
@@ -137,7 +144,7 @@ def measure_likelihood(generator: Generator, files: EvaluatedFiles, emit: Emit) 
         generator.model.device,
         nullcontext,
         count,
-        max_slots=_MAX_SLOTS,
+        max_slots=MAX_SLOTS,
     )
     found = _likelihood(files, by_turn, by_dialogue)
     if not math.isfinite(found.everything.loss):
@@ -205,22 +212,6 @@ def _likelihood(files: EvaluatedFiles, by_turn: GroupedNll, by_dialogue: Grouped
     )
 
 
-def resampled(*rows: Array, seed: int = 0) -> Array:
-    """Return the sums of the rows (D, K) in resampled files of as many dialogues, (R, K).
-
-    Several arrays are resampled alike and come side by side, (R, K + …).
-    """
-    together, rng = np.concatenate(rows, axis=1), np.random.default_rng(seed)
-    num = len(together)
-    # One file at a time, so that the memory does not grow with both numbers.
-    return np.stack(
-        [
-            np.bincount(rng.integers(0, num, num), minlength=num) @ together
-            for _ in range(NUM_RESAMPLES)
-        ]
-    )
-
-
 def paired_likelihood_intervals(
     one: Likelihood, other: Likelihood
 ) -> dict[str, tuple[float, float]]:
@@ -230,7 +221,7 @@ def paired_likelihood_intervals(
     """
     if len(one.sums) < 2:
         return {}
-    both = resampled(one.sums, other.sums)
+    both = resampled_sums(np.concatenate([one.sums, other.sums], axis=1))
     ours, theirs = np.split(both, 2, axis=1)
     return {
         name: bounds_of(score(ours) - score(theirs)) for name, score in LIKELIHOOD_SCORES.items()

@@ -1,4 +1,4 @@
-"""Scores of a finished model on data files: likelihood, replies, floors, leak.
+"""Scores of a finished model on data files: likelihood, replies, floors, health, leak.
 
 `convo evaluate` calls `score_model` for each model, and `compare` for two of them.
 """
@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from convo_cli.config.schema import DataConfig
 from convo_cli.evaluation.finished.answers import answer_turns
-from convo_cli.evaluation.finished.evaluated_files import EvaluatedFiles, open_files
+from convo_cli.evaluation.finished.evaluated_files import open_files
 from convo_cli.evaluation.finished.file_likelihood import (
     OF_ANY_TOKENIZER,
     Likelihood,
+    choose_batching,
     measure_likelihood,
     paired_likelihood_intervals,
 )
-from convo_cli.evaluation.finished.run_origin import Leak, find_leak, replies_of_run
+from convo_cli.evaluation.finished.model_health import findings_of_model
+from convo_cli.evaluation.finished.run_origin import Leak, facts_of_run, find_leak
 from convo_cli.events import Emit, EvaluationDone, SampleReply
-from convo_cli.metrics.floors import TrainingReplies, describe_floors, floor_replies
+from convo_cli.metrics.floor_scores import FloorScores, score_floors
 from convo_cli.metrics.intervals import intervals_of, paired_intervals
 from convo_cli.metrics.reply_scores import measure, score_real_replies, scores_of
 from convo_cli.model.decoding.generator import Generator
@@ -40,10 +42,7 @@ class ModelScores:
     likelihood_intervals: Intervals
     replies: Mapping[int, SampleReply]
     """The replies by number of the question; the model left out the other questions."""
-    floor_source: str
-    """Source of the replies of the floors; empty without replies."""
-    floors_sentence: str
-    """Names the scores that are no better than a floor; empty without replies."""
+    floors: FloorScores
     leak: Leak
     files: tuple[DataFile, ...]
     tokenizer: str
@@ -59,67 +58,49 @@ def score_model(
     score, EvaluationDivergedError for a loss that is not finite.
     """
     started = time.perf_counter()
-    training = replies_of_run(generator.loaded) if num_replies else None
+    facts = facts_of_run(generator.loaded) if num_replies else None
     with open_files(
         data,
         generator.encoder,
         num_questions=num_replies,
-        collects_replies=num_replies > 0 and training is None,
+        collects_replies=num_replies > 0 and (facts is None or facts.replies is None),
         emit=emit,
     ) as files:
-        likelihood = measure_likelihood(generator, files, emit)
-        fingerprints = files.store.dialogues["fingerprint"]
-        leak = find_leak(generator.loaded, fingerprints)
+        batching = choose_batching(generator, files.store, emit)
+        likelihood = measure_likelihood(generator, batching, files, emit)
+        leak = find_leak(generator.loaded, files.store.dialogues["fingerprint"])
         replies = answer_turns(generator, files.dialogues, max_new_tokens, emit)
-        training = training or files.replies
-        return _assemble(generator, files, likelihood, leak, replies, training, started)
-
-
-def _assemble(
-    generator: Generator,
-    files: EvaluatedFiles,
-    likelihood: Likelihood,
-    leak: Leak,
-    replies: Mapping[int, SampleReply],
-    training: TrainingReplies | None,
-    started: float,
-) -> ModelScores:
-    samples = list(replies.values())
-    measured = measure(samples)
-    metrics = scores_of(measured)
-    floors: dict[str, Mapping[str, float]] = {}
-    floor_intervals: dict[str, Intervals] = {}
-    source = ""
-    if samples:
-        source = "" if training is None else training.source
-        for name, trivial in floor_replies(samples, training).items():
-            of_floor = measure(trivial)
-            floors[name], floor_intervals[name] = scores_of(of_floor), intervals_of(of_floor)
-    return ModelScores(
-        result=EvaluationDone(
+        samples = list(replies.values())
+        measured = measure(samples)
+        metrics = scores_of(measured)
+        training = facts.replies if facts and facts.replies else files.replies
+        floors = score_floors(samples, metrics, training)
+        result = EvaluationDone(
             step=0,
             loss=likelihood.assistant.loss,
             perplexity=likelihood.assistant.perplexity,
             num_targets=likelihood.assistant.num_targets,
-            seconds=time.perf_counter() - started,
+            seconds=0.0,
             metrics=metrics,
             real_scores=score_real_replies(samples),
             samples=tuple(samples),
             num_split=files.store.num_split,
             intervals=intervals_of(measured),
-            floors=floors,
+            floors=floors.scores,
             end_nll=likelihood.end_nll,
             inner_nll=likelihood.inner_nll,
-        ),
-        likelihood=likelihood,
-        likelihood_intervals=likelihood.intervals(),
-        replies=replies,
-        floor_source=source,
-        floors_sentence=describe_floors(metrics, floor_intervals, source) if samples else "",
-        leak=leak,
-        files=files.files,
-        tokenizer=contract_of(generator.encoder).tokenizer_sha256,
-    )
+        )
+        findings = findings_of_model(generator, batching, files, result, facts)
+        return ModelScores(
+            result=replace(result, findings=findings, seconds=time.perf_counter() - started),
+            likelihood=likelihood,
+            likelihood_intervals=likelihood.intervals(),
+            replies=replies,
+            floors=floors,
+            leak=leak,
+            files=files.files,
+            tokenizer=contract_of(generator.encoder).tokenizer_sha256,
+        )
 
 
 @dataclass(frozen=True)

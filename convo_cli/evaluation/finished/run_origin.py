@@ -1,26 +1,19 @@
-"""Training data of the run that a model comes from: its replies, and its share in other files."""
+"""Training data of the run that a model comes from: its facts, and its share in other files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from convo_cli.config.schema import DataConfig
-from convo_cli.data.dialogue import Dialogue
+from convo_cli.data.held_out.training_facts import OF_THE_RUN, TrainingFacts, collect_facts
 from convo_cli.data.unchanged import read_unchanged
 from convo_cli.errors import CheckpointError, ConfigError, DataError, FileChangedError, UsageError
-from convo_cli.metrics.floors import TrainingReplies, training_replies
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.loaded import LoadedCheckpoint
-from convo_cli.runs.provenance.data_files import DataFile
 from convo_cli.runs.provenance.run_info import read_config
 from convo_cli.runs.provenance.training_dialogues import read_training_dialogues
-
-OF_THE_RUN = "the run's training data"
-OF_THE_FILES = "the evaluated data, from other dialogues"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +42,8 @@ def find_leak(loaded: LoadedCheckpoint | None, fingerprints: NDArray[np.uint64])
     return Leak(num, known.count(fingerprints))
 
 
-def replies_of_files(files: Sequence[DataFile], data: DataConfig) -> TrainingReplies | None:
-    """Collect replies of evaluated files; None if they have no reply."""
-    with read_unchanged(files, data) as dialogues:
-        return training_replies(_spoken(dialogues), OF_THE_FILES)
-
-
-def replies_of_run(loaded: LoadedCheckpoint | None) -> TrainingReplies | None:
-    """Collect replies of the data that a model was trained on; None unless it is unchanged."""
+def facts_of_run(loaded: LoadedCheckpoint | None) -> TrainingFacts | None:
+    """Read the data that a model was trained on for its facts; None unless it is unchanged."""
     if loaded is None:
         return None
     try:
@@ -66,15 +53,10 @@ def replies_of_run(loaded: LoadedCheckpoint | None) -> TrainingReplies | None:
             for file, path in zip(loaded.info.train, data.train, strict=True)
         ]
         with read_unchanged(trained_on, data) as dialogues:
-            return training_replies(_spoken(dialogues), OF_THE_RUN)
+            return collect_facts(dialogues, OF_THE_RUN)
     except (CheckpointError, ConfigError, DataError, FileChangedError, UsageError, ValueError):
         return None  # moved, deleted or changed
 
 
 def _run_of(loaded: LoadedCheckpoint) -> RunDirectory:
     return RunDirectory(loaded.path.resolve().parent.parent)
-
-
-def _spoken(dialogues: Iterable[Dialogue]) -> Iterator[list[tuple[str, str]]]:
-    for dialogue in dialogues:
-        yield [(turn.role, turn.text) for turn in dialogue.turns if not turn.is_call]

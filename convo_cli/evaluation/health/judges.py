@@ -23,6 +23,8 @@ _TALKING, _FLUENT = 0.8, 0.7
 """Shares of the loss of guessing below which replies, and the use of the history, are judged."""
 _FEW_REPLIES = 8
 """Replies below which their echo and repetition are not judged."""
+_SELDOM = 0.1
+"""Share of replies that end, from which a finished model knows how to end one."""
 _ECHO_CAUSE = (
     "Check that the training data does not hold each text twice, and that its speakers have the "
     "right roles"
@@ -34,7 +36,8 @@ def findings_of(vitals: Vitals, so_far: RunSoFar | None = None) -> tuple[HealthF
 
     Step 0 has none, because nothing has been trained yet.
     """
-    if so_far is not None and so_far.step == 0:
+    step = vitals.scores.step if so_far is None else so_far.step
+    if step == 0:
         return ()
     messages = {kind: judge(vitals, so_far) for kind, judge in _JUDGES.items()}
     return tuple(HealthFinding(kind, text) for kind, text in messages.items() if text is not None)
@@ -44,6 +47,10 @@ def _end_token(vitals: Vitals, so_far: RunSoFar | None) -> str | None:
     end, inner = vitals.scores.end_nll, vitals.scores.inner_nll
     if inner is None:
         return None
+    stop_rate = vitals.scores.metrics.get("stop-rate")
+    is_finished = so_far is not None and so_far.step is None
+    if is_finished and (stop_rate is None or stop_rate > _SELDOM or _has_few_replies(vitals)):
+        return None  # replies of the data may be shorter than those the model was trained on
     if end is None:
         return "no real reply ends with an end token, so the model cannot be trained to stop"
     start = None if so_far is None else so_far.start
@@ -59,7 +66,6 @@ def _end_token(vitals: Vitals, so_far: RunSoFar | None) -> str | None:
     before = f"other targets have {inner:.2f}"
     if is_worse and start is not None:
         before = f"at step 0 it was {start.end_nll:.2f}"
-    stop_rate = vitals.scores.metrics.get("stop-rate")
     stops = "" if stop_rate is None else f", and {stop_rate:.0%} of the replies stop by themselves"
     return (
         f"the model does not end its replies: the token that ends the real ones has an nll of "
@@ -163,7 +169,7 @@ def _excess(
 ) -> tuple[float, float] | None:
     """Return a metric of the replies, and of the real ones, if the first is too far above."""
     own, real = vitals.scores.metrics.get(name), vitals.scores.real_scores.get(name)
-    if own is None or real is None or len(vitals.scores.samples) < _FEW_REPLIES:
+    if own is None or real is None or _has_few_replies(vitals):
         return None
     end, inner = vitals.scores.end_nll, vitals.scores.inner_nll
     if end is None or inner is None or end > inner or not _knows(_TALKING, vitals, so_far):
@@ -171,11 +177,14 @@ def _excess(
     return (own, real) if own - real > limit else None
 
 
+def _has_few_replies(vitals: Vitals) -> bool:
+    return len(vitals.scores.samples) < _FEW_REPLIES
+
+
 def _knows(share: float, vitals: Vitals, so_far: RunSoFar | None) -> bool:
     """Return whether the loss is below a share of that of guessing tokens by their frequency.
 
-    A young model repeats "I am a a a" and knows nothing of the history. A model without a run is
-    finished.
+    A young model repeats "I am a a a" and knows nothing of the history.
     """
     frequency = None if so_far is None else so_far.frequency_loss
     return frequency is None or vitals.scores.loss < share * frequency

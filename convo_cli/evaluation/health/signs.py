@@ -40,15 +40,16 @@ THRESHOLDS: Mapping[str, Threshold] = {
 
 @dataclass(frozen=True, slots=True)
 class RunSoFar:
-    """What is known of a run when it is evaluated."""
+    """What is known of a run when it is evaluated; of a finished model, without a step."""
 
-    step: int
+    step: int | None
+    """None if the model is finished, and perhaps evaluated on other data than it was trained on."""
     start: EvaluationDone | None = None
     """The evaluation of step 0 of a run from a pretrained model."""
     training_loss: float | None = None
     """Mean of the last steps."""
     frequency_loss: float | None = None
-    """Loss of guessing the validation targets by the frequencies of the training data."""
+    """Loss of guessing the targets by the frequencies of tokens."""
     sum_of_rates: float = 0.0
     """Sum of the learning rates of all steps."""
     training_facts: TrainingFacts | None = None

@@ -27,6 +27,16 @@ def frequency_loss(
     return float((wanted * nll).sum() / wanted.sum())
 
 
+def entropy(store: TokenStore, target_kinds: Collection[int], num_ids: int) -> float | None:
+    """Return the mean nll in nats of the targets of a store under their own frequencies.
+
+    It is below the loss of guessing by any other frequencies. None without a target.
+    """
+    counts = _counts(store, target_kinds, num_ids)
+    shares = counts[counts > 0] / max(1, counts.sum())
+    return float(-(shares * np.log(shares)).sum()) if len(shares) else None
+
+
 def _counts(store: TokenStore, target_kinds: Collection[int], num_ids: int) -> NDArray[np.int64]:
     ids, targets = store.input_ids[:_MAX_TOKENS], store.targets[:_MAX_TOKENS]
     return np.bincount(ids[np.isin(targets, sorted(target_kinds))], minlength=num_ids)

@@ -14,6 +14,15 @@ from convo_cli.storage.atomic import write_file
 from convo_cli.storage.files import read_file
 from convo_cli.unseen import escape_unseen
 
+_ADDED = {
+    "intervals",
+    "floors",
+    "floor_source",
+    "floors_sentence",
+    "num_replies_with_several_references",
+}
+"""Fields that earlier versions did not write; they are no part of the checksums of those."""
+
 
 class FinalScores(BaseModel):
     """The content of test.json."""
@@ -33,7 +42,16 @@ class FinalScores(BaseModel):
     num_targets: int
     metrics: Mapping[str, float]
     """Scores of the replies."""
+    intervals: Mapping[str, tuple[float, float]] = {}
+    """Bounds of the 95 % interval of each metric that has one."""
+    floors: Mapping[str, Mapping[str, float]] = {}
+    """Scores of trivial replies to the same turns, by floor and metric."""
+    floor_source: str | None = None
+    """Source of the floors' replies; None without any."""
+    floors_sentence: str | None = None
+    """Names the scores that are no better than a floor; None without replies."""
     num_replies: int
+    num_replies_with_several_references: int = 0
     num_split: int
     """Dialogues with a turn too long for any window, scored in consecutive windows."""
     cautions: tuple[str, ...]
@@ -49,12 +67,14 @@ class FinalScores(BaseModel):
 
     def content_hash(self) -> str:
         """Return the checksum that the other fields must have."""
-        return hashlib.sha256(self.model_dump_json(exclude={"checksum"}).encode()).hexdigest()
+        without = {"checksum", *(_ADDED - self.model_fields_set)}
+        return hashlib.sha256(self.model_dump_json(exclude=without).encode()).hexdigest()
 
 
 def write_final_scores(run: RunDirectory, scores: FinalScores) -> FinalScores:
     """Write test.json; return the scores with their checksum."""
-    sealed = scores.model_copy(update={"checksum": scores.content_hash()})
+    whole = scores.model_copy(update=dict(scores))  # a default is written, too, so it counts as set
+    sealed = whole.model_copy(update={"checksum": whole.content_hash()})
     write_file(run.test, escape_unseen(sealed.model_dump_json(indent=2)) + "\n")
     return sealed
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from convo_cli.errors import StoppedError, typeable
 from convo_cli.evaluation.cautions import cautions_about
 from convo_cli.events import Emit, Notice, begin
+from convo_cli.metrics.floor_scores import score_floors
 from convo_cli.runs.checkpoints import read_state
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.logs.evaluations import weights_of
@@ -66,6 +67,8 @@ def score_test_data(
         remove_stop_file(run)
         emit(Notice(f"{message}; {resume} scores it"))
         return None
+    floors = score_floors(scores.samples, scores.metrics, parts.training_facts.replies)
+    cautions = cautions_about(scores, (), ())
     leaks = (leak.message for leak in parts.data.leaks if leak.data_set == "test")
     return write_final_scores(
         run,
@@ -78,9 +81,16 @@ def score_test_data(
             perplexity=scores.perplexity,
             num_targets=scores.num_targets,
             metrics=scores.metrics,
+            intervals=scores.intervals,
+            floors=floors.scores,
+            floor_source=floors.source or None,
+            floors_sentence=floors.sentence or None,
             num_replies=len(scores.samples),
+            num_replies_with_several_references=sum(
+                bool(sample.other_references) for sample in scores.samples
+            ),
             num_split=scores.num_split,
-            cautions=(*leaks, *cautions_about(scores, (), ())),
+            cautions=(*leaks, *cautions),
             seconds=scores.seconds,
         ),
     )

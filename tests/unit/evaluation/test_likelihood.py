@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convo_cli.config.schema import ScratchConfig
-from convo_cli.evaluation.likelihood import length_sorted_batches, mean_nll, nll_by_group
+from convo_cli.evaluation.likelihood import length_sorted_rows, nll_by_group
 from convo_cli.model.batches.attention import use_packed_attention
 from convo_cli.model.batches.batching import Batching
 from convo_cli.model.batches.loss import nll_sum, pad
@@ -37,13 +37,25 @@ def store_of(lengths):
     )
 
 
+def batches_of(store, kinds, batching, *, max_slots):
+    for rows in length_sorted_rows(store, batching, max_slots=max_slots):
+        yield batching.batch([store[row] for row in rows], kinds)
+
+
+def mean_of(model, store, kinds, *, max_slots, on_batch=lambda num_examples: None):
+    """The mean nll of the targets, and their number."""
+    found = nll_by_group(
+        model, PADDED, store, kinds, lambda _, one: np.zeros(len(one.targets), int), 1, CPU,
+        nullcontext, on_batch, max_slots=max_slots,
+    )  # fmt: skip
+    return found.mean(), int(found.counts.sum())
+
+
 @settings(deadline=None)
 @given(lengths=st.lists(st.integers(2, 40), max_size=30), max_slots=st.integers(1, 100))
 def test_batches_hold_each_example_once_and_no_more_slots_than_allowed(lengths, max_slots):
     seen = []
-    for batch in length_sorted_batches(
-        store_of(lengths), {ASSISTANT_TARGET}, PADDED, max_slots=max_slots
-    ):
+    for batch in batches_of(store_of(lengths), {ASSISTANT_TARGET}, PADDED, max_slots=max_slots):
         rows, width = batch.input_ids.shape
         assert rows * width <= max_slots or rows == 1
         assert batch.num_targets == batch.num_tokens - rows
@@ -59,7 +71,7 @@ def test_no_row_is_added_that_still_fits():
     """The fewest batches that neighbours of similar length allow."""
     shapes = [
         tuple(batch.input_ids.shape)
-        for batch in length_sorted_batches(store_of([5, 2, 2, 5, 2]), (), PADDED, max_slots=10)
+        for batch in batches_of(store_of([5, 2, 2, 5, 2]), (), PADDED, max_slots=10)
     ]
     assert shapes == [(3, 2), (2, 5)]
 
@@ -67,9 +79,7 @@ def test_no_row_is_added_that_still_fits():
 @settings(deadline=None)
 @given(lengths=st.lists(st.integers(2, 40), max_size=30), max_slots=st.integers(1, 100))
 def test_packs_hold_each_example_once_and_no_more_tokens_than_allowed(lengths, max_slots):
-    batches = list(
-        length_sorted_batches(store_of(lengths), {ASSISTANT_TARGET}, PACKED, max_slots=max_slots)
-    )
+    batches = list(batches_of(store_of(lengths), {ASSISTANT_TARGET}, PACKED, max_slots=max_slots))
     assert all(batch.num_tokens <= max_slots or batch.num_examples == 1 for batch in batches)
     assert [length for batch in batches for length in batch.segments.lengths] == sorted(lengths)
     assert all(
@@ -95,8 +105,7 @@ def test_the_mean_is_that_of_all_tokens_one_example_at_a_time(parts):
     counts = [batch.num_targets for batch in alone]
     means = [total / count for total, count in zip(sums, counts, strict=True)]
     for max_slots in (1, 200, 100_000):
-        batches = length_sorted_batches(store, {ASSISTANT_TARGET}, PADDED, max_slots=max_slots)
-        loss, num_targets = mean_nll(model, PADDED, batches, CPU, nullcontext)
+        loss, num_targets = mean_of(model, store, {ASSISTANT_TARGET}, max_slots=max_slots)
         assert num_targets == sum(counts) == store.num_targets(ASSISTANT_TARGET)
         assert loss == pytest.approx(sum(sums) / sum(counts), rel=1e-5)
         assert abs(loss - sum(means) / len(means)) > 1e-5, (
@@ -110,8 +119,7 @@ def test_dropout_is_off_no_graph_is_kept_and_progress_is_emitted(parts):
 
     def measure():
         model.train()
-        batches = length_sorted_batches(store, {ASSISTANT_TARGET}, PADDED, max_slots=300)
-        return mean_nll(model, PADDED, batches, CPU, nullcontext, counts.append)
+        return mean_of(model, store, {ASSISTANT_TARGET}, max_slots=300, on_batch=counts.append)
 
     assert measure() == measure()
     assert not model.training
@@ -120,16 +128,14 @@ def test_dropout_is_off_no_graph_is_kept_and_progress_is_emitted(parts):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_nothing_to_score_is_zero_targets_and_no_division_by_zero(parts):
-    assert mean_nll(parts[0], PADDED, iter([]), CPU, nullcontext) == (0.0, 0)
+def test_nothing_to_score_is_zero_targets_and_has_no_mean(parts):
+    assert mean_of(parts[0], parts[1], (), max_slots=300) == (None, 0)
 
 
 def test_a_new_model_is_about_as_good_as_guessing(parts):
     model, store, encoder = parts
-    batches = length_sorted_batches(store, {ASSISTANT_TARGET}, PADDED, max_slots=1000)
-    assert mean_nll(model, PADDED, batches, CPU, nullcontext)[0] == pytest.approx(
-        math.log(len(encoder.tokenizer)), abs=0.2
-    )
+    loss, _ = mean_of(model, store, {ASSISTANT_TARGET}, max_slots=1000)
+    assert loss == pytest.approx(math.log(len(encoder.tokenizer)), abs=0.2)
 
 
 BOTH = (ASSISTANT_TARGET, USER_TARGET)
@@ -190,8 +196,7 @@ def test_groups_of_targets_add_up_to_the_whole_and_each_target_counts_once(parts
     for kind in BOTH:
         assert grouped.counts[kind - 1 :: 2].sum() == store.num_targets(kind)
     for kinds, part in ((BOTH, slice(None)), ((ASSISTANT_TARGET,), slice(0, None, 2))):
-        batches = length_sorted_batches(store, kinds, PADDED, max_slots=200)
-        loss, num_targets = mean_nll(model, PADDED, batches, CPU, nullcontext)
+        loss, num_targets = mean_of(model, store, kinds, max_slots=200)
         assert grouped.counts[part].sum() == num_targets
         assert grouped.mean(part) == pytest.approx(loss, rel=1e-5)
     first = [store[k] for k in np.flatnonzero(store.dialogue_of == 0)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from dataclasses import replace
 from itertools import pairwise
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from convo_cli.events import SampleReply
 from convo_cli.metrics.intervals import (
     NUM_RESAMPLES,
+    intervals_of,
     paired_intervals,
     resampled_sums,
     score_intervals,
@@ -144,6 +146,18 @@ def test_resampled_sums_draw_as_many_rows_as_there_are():
     sums = resampled_sums(np.ones((7, 2)))
     assert sums.shape == (NUM_RESAMPLES, 2)
     assert (sums == 7).all()
+
+
+def test_the_intervals_of_many_replies_need_little_memory():
+    """A count for each reply and resample would be 800 MB here."""
+    rows = np.random.default_rng(0).random((100_000, 2))
+    tracemalloc.start()
+    try:
+        found = intervals_of({"f1": Additive(rows, lambda sums: sums[..., 0] / sums[..., 1])})
+        assert tracemalloc.get_traced_memory()[1] < 100e6
+    finally:
+        tracemalloc.stop()
+    assert found["f1"] == pytest.approx((0.995, 1.005), abs=0.005)
 
 
 def with_skill(replies, skill, seed):

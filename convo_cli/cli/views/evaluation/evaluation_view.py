@@ -105,10 +105,11 @@ def _record(evaluated: Evaluated) -> dict[str, Any]:
         "intervals": {**scores.likelihood_intervals, **result.intervals},
         "floors": result.floors,
         "real_scores": result.real_scores,
-        "floor_source": scores.floor_source or None,
-        "floors_sentence": scores.floors_sentence or None,
+        "floor_source": scores.floors.source or None,
+        "floors_sentence": scores.floors.sentence or None,
         "leak": asdict(scores.leak),
         "counts": _counts(result),
+        "findings": [asdict(finding) for finding in result.findings],
         "cautions": list(evaluated.cautions),
     }
 
@@ -174,8 +175,8 @@ def _sentences(evaluated: Evaluated) -> Iterator[str]:
     scores = evaluated.scores
     counts = " · ".join(_counted(_counts(scores.result)))
     yield f"counted on  {counts}"
-    if scores.floors_sentence:
-        yield scores.floors_sentence
+    if scores.floors.sentence:
+        yield scores.floors.sentence
     leak = scores.leak
     if leak.num_trained_on is None:
         yield f"trained on these dialogues: unknown ({leak.reason})"

@@ -11,14 +11,14 @@ import torch
 
 from convo_cli.config.schema import DataConfig, ScratchConfig
 from convo_cli.errors import DataError, DivergedError
-from convo_cli.evaluation.finished.evaluated_files import open_files
+from convo_cli.evaluation.finished.evaluated_files import OF_THE_FILES, open_files
 from convo_cli.evaluation.finished.file_likelihood import (
     NUM_TURNS,
+    choose_batching,
     measure_likelihood,
     paired_likelihood_intervals,
 )
 from convo_cli.evaluation.finished.model_scoring import compare, score_model
-from convo_cli.evaluation.finished.run_origin import OF_THE_FILES
 from convo_cli.events import Notice
 from convo_cli.metrics.metric_table import METRICS
 from convo_cli.model.create import build_scratch_model
@@ -71,7 +71,8 @@ def likelihood_of(generator, data, ignore):
     with open_files(
         data, generator.encoder, num_questions=0, collects_replies=False, emit=ignore
     ) as files:
-        return measure_likelihood(generator, files, ignore)
+        batching = choose_batching(generator, files.store, ignore)
+        return measure_likelihood(generator, batching, files, ignore)
 
 
 def test_files_are_scored_as_one_whole_and_each_by_itself(generator, data_of, ignore):
@@ -181,6 +182,22 @@ def test_models_with_other_tokens_are_compared_per_byte_and_per_word(
     assert set(found) == {"bits-per-byte", "word-perplexity"}
 
 
+def test_a_model_that_cannot_end_a_reply_is_found_and_an_untrained_one_is_not(
+    generator, data_of, ignore
+):
+    healthy = score(generator, data_of(LINES), ignore, num_replies=10)
+    assert healthy.result.findings == ()
+    stop_ids = torch.tensor(generator.encoder.stop_ids)
+    generator.model.lm_head.register_forward_hook(
+        lambda module, inputs, logits: logits.index_fill(-1, stop_ids, -20.0)
+    )
+    broken = score(generator, data_of(LINES), ignore, num_replies=10)
+    (finding,) = broken.result.findings
+    assert finding.kind == "end-token"
+    assert "0% of the replies stop by themselves" in finding.message
+    assert score(generator, data_of(LINES), ignore).result.findings == ()  # without replies
+
+
 def test_the_first_assistant_turns_get_a_reply_and_floors_come_from_other_dialogues(
     generator, data_of, ignore
 ):
@@ -189,8 +206,8 @@ def test_the_first_assistant_turns_get_a_reply_and_floors_come_from_other_dialog
         "Hi!", "Fine.", ("And you? " * 5).strip(), "Answer 0 it is.",
     ]  # fmt: skip
     assert set(scores.result.floors) == {"constant", "echo", "random"}
-    assert scores.floor_source == OF_THE_FILES
-    assert OF_THE_FILES in scores.floors_sentence
+    assert scores.floors.source == OF_THE_FILES
+    assert OF_THE_FILES in scores.floors.sentence
     assert scores.leak.num_trained_on is None
     every = score(generator, data_of(LINES), ignore, num_replies=1000)
     assert len(every.replies) == 1 + 2 + 8 + 1

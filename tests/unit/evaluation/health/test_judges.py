@@ -113,6 +113,33 @@ def test_a_finished_model_is_judged_by_what_it_alone_shows():
     assert kinds({"end_nll": 9.0}, so_far=None) == ["end-token"]
 
 
+FINISHED = RunSoFar(step=None, frequency_loss=5.5, training_facts=FACTS)
+
+
+@pytest.mark.parametrize(
+    ("stop_rate", "num_replies", "found"),
+    [(0.0, 8, ["end-token"]), (0.1, 8, ["end-token"]), (0.2, 8, []), (0.0, 7, []), (None, 0, [])],
+)
+def test_a_model_on_foreign_data_does_not_end_its_replies_only_if_they_do_not_end(
+    stop_rate, num_replies, found
+):
+    """A chat model that writes longer replies than the data has is not broken."""
+    metrics = {} if stop_rate is None else {"echo": 0.05, "repetition": 0.02}
+    if stop_rate is not None:
+        metrics["stop-rate"] = stop_rate
+    unlikely = {"end_nll": 9.0, "metrics": metrics, "samples": (sample("so"),) * num_replies}
+    assert kinds(unlikely, so_far=FINISHED) == found
+
+
+def test_a_finished_model_is_judged_by_replies_history_and_training_data():
+    metrics = {"echo": 0.05, "repetition": 0.9, "stop-rate": 1.0}
+    assert kinds({"metrics": metrics}, so_far=FINISHED) == ["repetition"]
+    assert kinds({"metrics": metrics, "loss": 4.6}, so_far=FINISHED) == []  # little more than words
+    assert kinds(probes={"other_nll": 3.8}, so_far=FINISHED) == ["history"]
+    copies = replace(FACTS, num_copies=200)
+    assert kinds(so_far=replace(FINISHED, training_facts=copies)) == ["echo"]
+
+
 def test_a_message_names_both_values_and_what_to_do():
     (finding,) = findings_of(Vitals(replace(SCORES, end_nll=8.26)), SO_FAR)
     assert finding.message == (
