@@ -21,6 +21,7 @@ from convo_cli.storage.foreign_files import MAX_INDEX_BYTES
 from convo_cli.wording import quoted
 
 _HINT = "copy the folder again from an intact copy, or use another checkpoint"
+_SHARD = re.compile(r"\w+-\d{5}-of-(\d{5})\.safetensors")
 
 
 def file_name(kind: str) -> str:
@@ -66,10 +67,9 @@ def tensor_files(folder: Path, kind: str) -> list[Path]:
 
 def _complete(kind: str, names: Collection[str], index: Path) -> list[str]:
     """Return the names of all shards of the save that these names are from."""
-    pattern = re.compile(rf"{kind}-\d{{5}}-of-(\d{{5}})\.safetensors")
     complete: list[str] = []
     for name in sorted(names):
-        match = pattern.fullmatch(name)
+        match = _SHARD.fullmatch(name)
         if match and not complete:
             num_shards = int(match.group(1))
             complete = [shard_name(kind, number + 1, num_shards) for number in range(num_shards)]
