@@ -48,8 +48,9 @@ def _end_token(vitals: Vitals, so_far: RunSoFar | None) -> str | None:
     if inner is None:
         return None
     stop_rate = vitals.scores.metrics.get("stop-rate")
-    is_finished = so_far is not None and so_far.step is None
-    if is_finished and (stop_rate is None or stop_rate > _SELDOM or _has_few_replies(vitals)):
+    if _is_finished(so_far) and (
+        stop_rate is None or stop_rate > _SELDOM or _has_few_replies(vitals)
+    ):
         return None  # replies of the data may be shorter than those the model was trained on
     if end is None:
         return "no real reply ends with an end token, so the model cannot be trained to stop"
@@ -109,7 +110,9 @@ def _echo(vitals: Vitals, so_far: RunSoFar | None) -> str | None:
             "the training data are copies of the user's turn before them. Check how the training "
             "data was made"
         )
-    probes, says = vitals.probes, "the model repeats the user"
+    says = "the model repeats the user"
+    # Real replies to foreign data may begin as this model never begins one.
+    probes = None if _is_finished(so_far) else vitals.probes
     if probes is not None and probes.echo_gain - 2 * probes.echo_error > THRESHOLDS["echo"].limit:
         return (
             f"{says}: the first token of the user's turn has an nll of {probes.echo_nll:.2f} as "
@@ -175,6 +178,11 @@ def _excess(
     if end is None or inner is None or end > inner or not _knows(_TALKING, vitals, so_far):
         return None  # a reply that does not end wanders
     return (own, real) if own - real > limit else None
+
+
+def _is_finished(so_far: RunSoFar | None) -> bool:
+    """Return whether the model is perhaps evaluated on other data than it was trained on."""
+    return so_far is not None and so_far.step is None
 
 
 def _has_few_replies(vitals: Vitals) -> bool:

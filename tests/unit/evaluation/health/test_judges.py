@@ -136,6 +136,11 @@ def test_a_finished_model_is_judged_by_replies_history_and_training_data():
     assert kinds({"metrics": metrics}, so_far=FINISHED) == ["repetition"]
     assert kinds({"metrics": metrics, "loss": 4.6}, so_far=FINISHED) == []  # little more than words
     assert kinds(probes={"other_nll": 3.8}, so_far=FINISHED) == ["history"]
+    assert kinds(probes={"first_nll": 9.0}) == ["echo"]
+    assert kinds(probes={"first_nll": 9.0}, so_far=FINISHED) == []  # real replies are foreign to it
+    assert kinds({"metrics": {**metrics, "echo": 0.9, "repetition": 0}}, so_far=FINISHED) == [
+        "echo"
+    ]
     copies = replace(FACTS, num_copies=200)
     assert kinds(so_far=replace(FINISHED, training_facts=copies)) == ["echo"]
 
